@@ -1,0 +1,395 @@
+"""The trace: the append-only event log of a run, and the only record. Ledger, replay, report and metrics read it.
+
+One JSON object a line; the first is a `RunStarted` that carries the schema version. A line is written (and flushed to the
+operating system) before anything acts on it, so that kill -9 loses at most the event under way; a torn last line is
+dropped when the trace is opened again. Secrets are masked on the way in (`mask`).
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import os
+import time
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
+
+from harness.records import Charge, Evidence, Json, Selection, TestReport, Tree, WitnessTest
+from tasks.errors import InputError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of all events. `at`: seconds since the epoch, when it was written. `attempt` None: an event of the run."""
+
+    kind: ClassVar[str] = ""
+    at: float = 0.0
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(Event):
+    """First line of every trace. `task`: the public task; `settings`: as the user gave them, secrets masked."""
+
+    kind: ClassVar[str] = "run-started"
+    schema: int = SCHEMA
+    run: str
+    task: Json
+    settings: Json
+    versions: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResumed(Event):
+    """A new process went on with the run."""
+
+    kind: ClassVar[str] = "run-resumed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared(Event):
+    """Environment and baseline are there. `baseline` None: the repository has no tests that run (see `note`)."""
+
+    kind: ClassVar[str] = "prepared"
+    base_commit: str
+    environment: str
+    backend: str
+    image: str | None = None
+    test_command: str | None = None
+    baseline: TestReport | None = None
+    flaky: tuple[str, ...] = ()
+    missing_limits: tuple[str, ...] = ()
+    note: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptStarted(Event):
+    kind: ClassVar[str] = "attempt-started"
+    seed: int
+    model: str
+    sampling: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replied(Event):
+    """A model's answer, written with its charge before anything acts on it: what is in the trace is never paid again.
+
+    `key`: the call's name within the run, such as "3/plan", "3/17" or "judge/c1-c2/0". `message`: the assistant message as
+    the server sent it. `charge` covers this call.
+    """
+
+    kind: ClassVar[str] = "replied"
+    key: str
+    message: Json
+    charge: Charge
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charged(Event):
+    """A charge without a usable answer (a retry that may have reached the model)."""
+
+    kind: ClassVar[str] = "charged"
+    key: str
+    charge: Charge
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned(Event):
+    """The attempt's plan: `text` for people and prompts, `data` for the policy (repair: the suspicious lines)."""
+
+    kind: ClassVar[str] = "planned"
+    text: str
+    data: Json = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided(Event):
+    """What the policy decided in a turn: text and tool calls (`{id, name, arguments}`); `error`: malformed, and how."""
+
+    kind: ClassVar[str] = "decided"
+    turn: int
+    text: str
+    calls: tuple[Json, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolRan(Event):
+    """One tool call's result as the model sees it. `diff`: the change that an edit made, for people."""
+
+    kind: ClassVar[str] = "tool-ran"
+    turn: int
+    call: str
+    name: str
+    result: str
+    ok: bool = True
+    diff: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestsRan(Event):
+    """The turn's test run. `selection`: what was asked for (empty: the whole suite)."""
+
+    __test__ = False
+
+    kind: ClassVar[str] = "tests-ran"
+    turn: int
+    report: TestReport
+    selection: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeChanged(Event):
+    """Files that changed in the attempt's workspace during the turn; folding them rebuilds the tree on resume."""
+
+    kind: ClassVar[str] = "tree-changed"
+    turn: int
+    tree: Tree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WitnessRecorded(Event):
+    kind: ClassVar[str] = "witness-recorded"
+    turn: int
+    witness: WitnessTest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnEnded(Event):
+    """The turn is complete: resume starts after the last of these. `seconds`: wall; `model_seconds`, `command_seconds`:
+    how much of it went to the model and to commands, so the rest is overhead."""
+
+    kind: ClassVar[str] = "turn-ended"
+    turn: int
+    seconds: float
+    model_seconds: float = 0.0
+    command_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEnded(Event):
+    """`patch`: the diff against the base, taken by the harness."""
+
+    kind: ClassVar[str] = "attempt-ended"
+    status: str
+    patch: str
+    flags: tuple[str, ...] = ()
+    turns: int = 0
+    seconds: float = 0.0
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InfrastructureFailed(Event):
+    """The world's failure, not the model's. `retried`: whether it was tried again."""
+
+    kind: ClassVar[str] = "infrastructure-failed"
+    what: str
+    detail: str
+    retried: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified(Event):
+    """The evidence on one candidate. `key`: hash of patch and verification inputs, so nothing is verified twice."""
+
+    kind: ClassVar[str] = "verified"
+    candidate: str
+    attempts: tuple[int, ...]
+    key: str
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged(Event):
+    """One pairwise comparison (both orders make two). `winner` None: a tie or an unusable answer."""
+
+    kind: ClassVar[str] = "judged"
+    first: str
+    second: str
+    winner: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selected(Event):
+    kind: ClassVar[str] = "selected"
+    selection: Selection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graded(Event):
+    """Hidden tests' word on the selected patch; written after the selection, read by no policy."""
+
+    kind: ClassVar[str] = "graded"
+    candidate: str
+    resolved: bool
+    reason: str = ""
+    fail_to_pass: Mapping[str, str] = field(default_factory=dict)
+    pass_to_pass: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded(Event):
+    """`status`: "selected", "none", "budget", "interrupted", "failed"."""
+
+    kind: ClassVar[str] = "run-ended"
+    status: str
+    detail: str = ""
+    seconds: float = 0.0
+
+
+EVENTS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__()}
+
+
+def to_json(event: Event) -> Json:
+    """The event as a JSON object with its `kind` first; defaults are left out, bytes become {"b64": …}."""
+    out: Json = {"kind": event.kind}
+    for f in dataclasses.fields(event):
+        value = getattr(event, f.name)
+        if f.default is not dataclasses.MISSING and value == f.default:
+            continue
+        out[f.name] = _plain(value)
+    return out
+
+
+def from_json(obj: Mapping[str, Any]) -> Event:
+    """The inverse of `to_json`. Raises KeyError for an unknown kind and TypeError for missing fields."""
+    cls = EVENTS[obj["kind"]]
+    event: Event = _build(cls, {k: v for k, v in obj.items() if k != "kind"})
+    return event
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, bytes):
+        return {"b64": base64.b64encode(value).decode("ascii")}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            f.name: _plain(getattr(value, f.name))
+            for f in dataclasses.fields(value)
+            if f.default is dataclasses.MISSING or getattr(value, f.name) != f.default
+        }
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, Iterable):
+        return [_plain(v) for v in value]
+    raise TypeError(f"cannot be written to a trace: {type(value).__name__}")
+
+
+_hints: dict[type, dict[str, Any]] = {}
+
+
+def _build(hint: Any, value: Any) -> Any:
+    if value is None or hint is Any:
+        return value
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return _build(next(a for a in get_args(hint) if a is not type(None)), value)
+    if origin is tuple:
+        inner = get_args(hint)[0]
+        return tuple(_build(inner, v) for v in value)
+    if hint is bytes:
+        return base64.b64decode(value["b64"])
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if hint not in _hints:
+            _hints[hint] = get_type_hints(hint)
+        hints = _hints[hint]
+        return hint(**{k: _build(hints[k], v) for k, v in value.items() if k in hints})
+    return value
+
+
+def public(value: Any) -> Any:
+    """A record as plain JSON data, by the rules of the trace (for reports and `--json`)."""
+    return _plain(value)
+
+
+Mask = Callable[[str], str]
+Listener = Callable[[Event], None]
+
+
+class Trace:
+    """The writer of one trace. One process owns it (see `harness.lock`); listeners see every event after it is written."""
+
+    def __init__(self, path: Path, *, mask: Mask | None = None) -> None:
+        self.path = path
+        self._mask = mask
+        self._listeners: list[Listener] = []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _drop_torn_line(path)
+        self._file = path.open("ab", buffering=0)
+
+    def listen(self, listener: Listener) -> None:
+        self._listeners.append(listener)
+
+    def write(self, event: Event) -> None:
+        """Append the event (its `at` is set here) and tell the listeners."""
+        event = dataclasses.replace(event, at=time.time())
+        line = json.dumps(to_json(event), ensure_ascii=True, separators=(",", ":"))
+        if self._mask is not None:
+            line = self._mask(line)
+        self._file.write(line.encode("ascii") + b"\n")
+        for listener in self._listeners:
+            listener(event)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _drop_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    with path.open("rb+") as f:
+        size = f.seek(0, os.SEEK_END)
+        end = size
+        while end > 0:
+            step = min(65536, end)
+            f.seek(end - step)
+            at = f.read(step).rfind(b"\n")
+            if at >= 0:
+                end = end - step + at + 1
+                break
+            end -= step
+        if end != size:
+            f.truncate(end)
+
+
+def read(path: Path) -> Iterator[Event]:
+    """The events of a trace, in order. A torn last line is skipped.
+
+    Raises InputError, naming file and line, for a file that is not a trace, a damaged line, or a newer schema.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise InputError(f"cannot read the trace {path}: {error.strerror}") from error
+    with file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                event = from_json(json.loads(line))
+            except (ValueError, KeyError, TypeError, StopIteration) as error:
+                raise InputError(f"{path}, line {number}: not an event of a Troop trace ({error})") from error
+            if number == 1:
+                if not isinstance(event, RunStarted):
+                    raise InputError(f"{path}, line 1: a trace begins with a run-started event, found {event.kind}")
+                if event.schema > SCHEMA:
+                    raise InputError(
+                        f"{path} was written with trace schema {event.schema}, this Troop reads up to {SCHEMA}: update Troop"
+                    )
+            yield event
+
+
+__all__ = [name for name, value in list(globals().items()) if isinstance(value, type) and issubclass(value, Event)]
+__all__ += ["EVENTS", "SCHEMA", "Listener", "Mask", "Trace", "from_json", "public", "read", "to_json"]

@@ -1,0 +1,65 @@
+"""The one exception hierarchy. Every message is a sentence for a person: what was wrong, where, what to do.
+
+    TroopError                     something Troop can explain; carries the exit code
+    ├── InputError        (exit 2) wrong usage or input; nothing was started
+    │   └── RunLocked     (exit 2) another process works on this run
+    ├── BudgetExceeded    (exit 3) a cap was reached; inside an attempt it becomes a status, never a lost attempt
+    └── EnvironmentFailed (exit 4) the world around the task does not work
+        ├── SourceUnavailable      the repository, issue or package cannot be had now (network, rate limit)
+        ├── SetupFailed            a set-up command, or the base test run, failed
+        ├── SandboxFailed          no sandbox can be made, or one died (not the model's fault; retried)
+        └── EndpointFailed         the model's server cannot be reached or refuses (after retries)
+
+The module lives in the lowest layer because all three packages raise from it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TroopError(Exception):
+    """Base of all errors that Troop explains in one sentence; `exit_code` is what the command line returns."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class InputError(TroopError):
+    """Wrong usage or input: the message names the flag, file, line or field. Nothing was started."""
+
+    exit_code = 2
+
+
+class RunLocked(InputError):
+    """Another process holds the lock of this run directory; the message names it."""
+
+
+class BudgetExceeded(TroopError):
+    """A cap would be passed. `limit` says which: "usd", "tokens", "turns", "seconds"; `scope`: "run" or "attempt"."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, limit: str, scope: str) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.scope = scope
+
+
+class EnvironmentFailed(TroopError):
+    """The environment of the task does not work; nothing about the model is said by it."""
+
+
+class SourceUnavailable(EnvironmentFailed):
+    """A repository, an issue or a package cannot be fetched at the moment."""
+
+
+class SetupFailed(EnvironmentFailed):
+    """A set-up command or the base test run failed; the message holds the command and the end of its output."""
+
+
+class SandboxFailed(EnvironmentFailed):
+    """No sandbox could be made, or a running one died. Retried on the infrastructure allowance."""
+
+
+class EndpointFailed(EnvironmentFailed):
+    """The model's server cannot be used: unreachable, refused the key, or kept failing after all retries."""

@@ -1,0 +1,91 @@
+"""What is to be solved: `Task` is all that a solver may see, `Grading` is what it may not.
+
+Nothing in a `Task` derives from hidden tests. `Instance` pairs the two for the code that grades; `agent` is never handed
+a `Grading`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """Where the code comes from.
+
+    kind "path": `location` is a local git repository (never written to); "url": anything that git clones;
+    "package": `name==version`, a released source distribution from the package index, unpacked and committed.
+    `base` is a git ref or commit; None means HEAD (path) or the default branch (url).
+    """
+
+    kind: Literal["path", "url", "package"]
+    location: str
+    base: str | None = None
+    include_uncommitted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """How the code is made to run. All empty: found out from the repository (pyproject, setup, requirements).
+
+    `image`: a Docker image to start from. `python`: "3.9"; None means the newest at hand that the project admits.
+    `setup`: shell commands run once, in order, in the repository's root, in a sandbox with the network;
+    empty means detected.
+    """
+
+    image: str | None = None
+    python: str | None = None
+    setup: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GivenTest:
+    """A failing test that came with the issue: visible to the solver, never part of its patch.
+
+    `ids`: test ids as the runner names them (pytest node ids), all of which fail on the base.
+    `files`: (path in the repository, text) pairs to be written before the first run; empty if the tests are in the base.
+    """
+
+    ids: tuple[str, ...]
+    files: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is to be solved.
+
+    `id`: a short name fit for a file name. `statement`: the issue in Markdown. `test_command`: a shell command that runs
+    the whole test-suite in the repository's root; test files or ids can be appended to it; None means detected.
+    """
+
+    id: str
+    repository: Repository
+    statement: str
+    environment: Environment = field(default_factory=Environment)
+    test_command: str | None = None
+    failing_test: GivenTest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grading:
+    """Hidden grading data: never an input to solving, verification or selection.
+
+    `files`: (path, text) test files laid over the patched tree; or `test_patch`, a diff that does the same.
+    `fail_to_pass`, `pass_to_pass`: test ids; an empty `fail_to_pass` with `files` means: every test in those files.
+    `test_command` overrides the task's.
+    """
+
+    files: tuple[tuple[str, str], ...] = ()
+    test_patch: str = ""
+    fail_to_pass: tuple[str, ...] = ()
+    pass_to_pass: tuple[str, ...] = ()
+    test_command: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A task together with its hidden grading data (None: it cannot be graded)."""
+
+    task: Task
+    grading: Grading | None = None
