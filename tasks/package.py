@@ -1,0 +1,226 @@
+"""A released package as a repository: its source distribution, fetched and unpacked without executing any of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from tasks.errors import InputError, SourceUnavailable
+from tasks.package_index import Index, Release, normalised, shown
+
+ARCHIVE_BYTES = 500_000_000
+UNPACKED_BYTES = 2_000_000_000
+UNPACKED_FILES = 200_000
+
+_REQUIREMENT = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*==\s*([A-Za-z0-9][A-Za-z0-9.!+_-]*)\s*")
+_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
+_VERSION = re.compile(r"v?(?:(\d+)!)?(\d+(?:\.\d+)*)[._-]?(.*)", re.IGNORECASE)
+
+
+def parse_requirement(requirement: str) -> tuple[str, str]:
+    """("name", "1.2.3") of "name==1.2.3". Raises InputError for anything else: ranges, extras, wildcards."""
+    match = _REQUIREMENT.fullmatch(requirement)
+    if match is None:
+        raise InputError(f"a released package is written name==version, such as attrs==23.1.0, not {requirement!r}")
+    return match[1], match[2]
+
+
+def unpack(
+    requirement: str, directory: Path, *, cache: Path | None = None, say: Callable[[str], None] = lambda line: None
+) -> str:
+    """Put the source distribution of `requirement` ("name==version") into `directory`, which must be empty or new.
+
+    The archive is kept in `cache` (if given) under its name, version and hash. Its single top directory is stripped;
+    PKG-INFO stays, since build backends that read the version from git fall back to it. Returns one line that says
+    what was unpacked. Raises InputError (unknown package or version, no source distribution, unsafe archive) and
+    SourceUnavailable (the index cannot be reached).
+    """
+    name, version = parse_requirement(requirement)
+    if directory.exists() and any(directory.iterdir()):
+        raise InputError(f"{directory} is not empty: a package is unpacked into a directory of its own")
+    archive, kept = _archive(normalised(name), version, cache, say)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".unpack-") as scratch:
+            _extract(archive, Path(scratch))
+            top = _top_directory(Path(scratch))
+            shutil.rmtree(top / ".git", ignore_errors=True)
+            if directory.exists():
+                directory.rmdir()
+            top.rename(directory)
+        return f"{archive.name} from the package index, sha256 {_sha256(archive)}"
+    finally:
+        if not kept:
+            shutil.rmtree(archive.parent)
+
+
+def _archive(name: str, version: str, cache: Path | None, say: Callable[[str], None]) -> tuple[Path, bool]:
+    """The archive on disk, and whether it stays there."""
+    key = f"{name}-{version.lower()}"
+    if cache is not None:
+        for found in sorted((cache / key).glob("*/*")) if (cache / key).is_dir() else ():
+            if found.parent.name == _sha256(found):
+                return found, True
+    index = Index.of_pip()
+    release = choose(name, version, index.releases(name))
+    say(f"fetching {release.filename} from {shown(release.url).rpartition('/')[0]}")
+    scratch = Path(tempfile.mkdtemp(prefix="troop-package-"))
+    try:
+        download = scratch / release.filename
+        _download(index, release, download)
+        if cache is None:
+            return download, False
+        place = cache / key / _sha256(download)
+        place.mkdir(parents=True, exist_ok=True)
+        # A copy under another name first: a half-written archive must never stand under the final one.
+        partial = place.with_name(f".{place.name}-{os.getpid()}")
+        shutil.copyfile(download, partial)
+        partial.replace(place / release.filename)
+        shutil.rmtree(scratch)
+        return place / release.filename, True
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def choose(name: str, version: str, releases: list[Release]) -> Release:
+    """The source distribution of that version among an index's files. Raises InputError naming the nearest versions."""
+    sources: dict[tuple[object, ...], tuple[str, Release]] = {}
+    wheels: set[tuple[object, ...]] = set()
+    for release in releases:
+        if found := _source_version(name, release.filename):
+            sources.setdefault(_version_key(found), (found, release))
+        elif release.filename.endswith(".whl") and release.filename.count("-") >= 4:
+            wheels.add(_version_key(release.filename.split("-")[1]))
+    wanted = _version_key(version)
+    if wanted in sources:
+        return sources[wanted][1]
+    near = ", ".join(_nearest(wanted, sources))
+    hint = f"; versions that have one, nearest first: {near}" if near else ""
+    if wanted in wheels:
+        raise InputError(f"{name}=={version} was released without a source distribution{hint}")
+    raise InputError(f"the package index has no source distribution of {name}=={version}{hint}")
+
+
+def _source_version(name: str, filename: str) -> str | None:
+    """The version in a source distribution's file name; None for wheels and other files."""
+    suffix = next((s for s in _SUFFIXES if filename.endswith(s)), None)
+    if suffix is None:
+        return None
+    stem = filename.removesuffix(suffix)
+    for at in (i for i, c in enumerate(stem) if c == "-"):
+        if normalised(stem[:at]) == name and _VERSION.fullmatch(stem[at + 1 :]):
+            return stem[at + 1 :]
+    return None
+
+
+def _version_key(version: str) -> tuple[object, ...]:
+    """Equal for spellings of one version (1.0 and 1.0.0, 1.0-rc1 and 1.0rc1), and sortable among releases."""
+    match = _VERSION.fullmatch(version)
+    if match is None:
+        return (0, (), version)
+    numbers = [int(part) for part in match[2].split(".")]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    suffix = re.sub(r"[._-]", "", match[3].lower())
+    for long, short in (("alpha", "a"), ("beta", "b"), ("preview", "rc"), ("pre", "rc")):
+        suffix = re.sub(rf"^{long}(?=\d|$)", short, suffix)
+    suffix = re.sub(r"^c(?=\d|$)", "rc", suffix)
+    return (int(match[1] or 0), tuple(numbers), suffix)
+
+
+def _nearest(wanted: tuple[object, ...], sources: dict[tuple[object, ...], tuple[str, Release]]) -> list[str]:
+    ordered = sorted({*sources, wanted}, key=lambda key: (key[0], key[1], str(key[2])))
+    at = ordered.index(wanted)
+    by_distance = sorted((abs(i - at), -i, key) for i, key in enumerate(ordered) if key != wanted)
+    return [sources[key][0] for _, _, key in by_distance[:5]]
+
+
+def _download(index: Index, release: Release, place: Path) -> None:
+    if "/" in release.filename or release.filename.startswith("."):
+        raise InputError(f"the package index names a file {release.filename!r}, which is not a file name")
+    if release.url.startswith("file:"):
+        from urllib.request import url2pathname
+
+        shutil.copyfile(url2pathname(release.url.removeprefix("file://")), place)
+    else:
+        _download_http(index, release, place)
+    if release.sha256 and _sha256(place) != release.sha256.lower():
+        raise SourceUnavailable(f"{release.filename} arrived damaged: its sha256 is not the one that the index names")
+
+
+def _download_http(index: Index, release: Release, place: Path) -> None:
+    size = 0
+    with index.get(release.url, encoding="identity") as response, place.open("wb") as file:
+        if response.status_code != 200:
+            raise SourceUnavailable(f"the package index answered {response.status_code} for {shown(release.url)}")
+        for chunk in response.iter_raw():
+            size += len(chunk)
+            if size > ARCHIVE_BYTES:
+                raise InputError(f"{release.filename} is larger than {ARCHIVE_BYTES // 1_000_000} MB")
+            file.write(chunk)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _extract(archive: Path, into: Path) -> None:
+    try:
+        if archive.name.endswith(".zip"):
+            _extract_zip(archive, into)
+        else:
+            _extract_tar(archive, into)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+        raise InputError(f"{archive.name} cannot be unpacked safely: {error}") from error
+
+
+def _extract_tar(archive: Path, into: Path) -> None:
+    with tarfile.open(archive) as tar:
+        members: list[tarfile.TarInfo] = []
+        size = 0
+        for member in tar:
+            size += member.size
+            _check_size(archive, len(members) + 1, size)
+            members.append(member)
+        tar.extractall(into, members=members, filter="data")
+
+
+def _extract_zip(archive: Path, into: Path) -> None:
+    with zipfile.ZipFile(archive) as packed:
+        entries = packed.infolist()
+        _check_size(archive, len(entries), sum(entry.file_size for entry in entries))
+        for entry in entries:
+            parts = PurePosixPath(entry.filename.replace("\\", "/"))
+            if parts.is_absolute() or ".." in parts.parts:
+                raise ValueError(f"{entry.filename!r} leads out of it")
+            packed.extract(entry, into)
+
+
+def _check_size(archive: Path, files: int, size: int) -> None:
+    if files > UNPACKED_FILES or size > UNPACKED_BYTES:
+        raise InputError(
+            f"{archive.name} unpacks to more than {UNPACKED_FILES} files or {UNPACKED_BYTES // 1_000_000} MB"
+        )
+
+
+def _top_directory(unpacked: Path) -> Path:
+    entries = list(unpacked.iterdir())
+    if not entries:
+        raise InputError("the source distribution is empty")
+    if len(entries) == 1 and entries[0].is_dir() and not entries[0].is_symlink():
+        return entries[0]
+    # Old source distributions without a top directory: the scratch directory's contents are the tree.
+    top = unpacked / ".tree"
+    top.mkdir()
+    for entry in entries:
+        entry.rename(top / entry.name)
+    return top

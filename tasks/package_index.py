@@ -1,0 +1,231 @@
+"""What the package index offers: the Simple API (PEP 503 HTML, PEP 691 JSON) of the index that pip is configured for.
+
+Nothing here executes a package's code: `pip download` builds metadata of source distributions, so pip is only asked for
+its configuration. No index has its name written here; without a configured one pip says what its default is.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit, urlunsplit
+
+from tasks.errors import InputError, SourceUnavailable
+
+if TYPE_CHECKING:
+    import httpx
+
+_ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
+_DEFAULT_INDEX = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
+_PAGE_LIMIT = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One file that the index offers. `sha256` is empty where the index names no such hash."""
+
+    filename: str
+    url: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Where packages come from. `urls`: Simple API roots, in pip's order; `cert`: CA bundle; `proxy`: as pip has it."""
+
+    urls: tuple[str, ...]
+    cert: str | None = None
+    proxy: str | None = None
+    trusted: tuple[str, ...] = ()
+
+    @classmethod
+    def of_pip(cls) -> Index:
+        """The index that pip would use here. Raises SourceUnavailable where none is configured and pip is missing."""
+        options = _pip_options()
+        first = options.get("index-url") or _pip_default()
+        extra = tuple(options.get("extra-index-url", "").split())
+        return cls(
+            urls=tuple(url.rstrip("/") for url in (first, *extra)),
+            cert=options.get("cert") or _bundle_of_environment(),
+            proxy=options.get("proxy"),
+            trusted=tuple(options.get("trusted-host", "").split()),
+        )
+
+    def releases(self, name: str) -> list[Release]:
+        """Every file of the project, over all roots. Raises InputError for an unknown project, SourceUnavailable."""
+        found: list[Release] = []
+        known = False
+        for root in self.urls:
+            page = self._page(root, name)
+            if page is not None:
+                known = True
+                found += page
+        if not known:
+            raise InputError(f"the package index has no project {name!r} (asked: {', '.join(map(shown, self.urls))})")
+        return found
+
+    def _page(self, root: str, name: str) -> list[Release] | None:
+        url = f"{root}/{name}/"
+        if root.startswith("file:"):
+            return _local_page(url)
+        with self.get(url, accept=_ACCEPT) as response:
+            if response.status_code == 404:
+                return None
+            if response.status_code != 200:
+                raise SourceUnavailable(f"the package index answered {response.status_code} for {shown(url)}")
+            body = b""
+            for chunk in response.iter_bytes():
+                body += chunk
+                if len(body) > _PAGE_LIMIT:
+                    raise SourceUnavailable(f"the package index's page {shown(url)} is larger than {_PAGE_LIMIT} bytes")
+            base = str(response.url)
+            if "json" in response.headers.get("content-type", ""):
+                return _from_json(body, base)
+            return _from_html(body.decode("utf-8", "replace"), base)
+
+    @contextmanager
+    def get(self, url: str, *, accept: str = "*/*", encoding: str = "gzip, identity") -> Iterator[httpx.Response]:
+        """A streamed GET with pip's certificates and proxy; the network's failures become SourceUnavailable."""
+        import httpx
+
+        verify: bool | ssl.SSLContext = urlsplit(url).hostname not in self.trusted
+        if verify and self.cert:
+            try:
+                verify = _certificates(self.cert)
+            except OSError as error:
+                raise InputError(f"pip's CA bundle {self.cert} cannot be read: {error}") from error
+        try:
+            with (
+                httpx.Client(verify=verify, proxy=self.proxy, timeout=30.0, follow_redirects=True) as client,
+                client.stream("GET", url, headers={"Accept": accept, "Accept-Encoding": encoding}) as response,
+            ):
+                yield response
+        except httpx.TimeoutException as error:
+            raise SourceUnavailable(f"the package index did not answer in time: {shown(url)}") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise SourceUnavailable(f"the package index cannot be reached at {shown(url)}: {error}") from error
+
+
+def shown(url: str) -> str:
+    """The URL without user name and password."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _pip_options() -> dict[str, str]:
+    """pip's configuration by option name; later sources win: files, then the environment, as in pip itself."""
+    options: dict[str, str] = {}
+    for line in (_ask_pip("-m", "pip", "config", "list") or "").splitlines():
+        key, found, value = line.partition("=")
+        section, _, option = key.rpartition(".")
+        if found and section in ("global", "download", "install", ":env:"):
+            try:
+                options[option] = str(ast.literal_eval(value))
+            except (ValueError, SyntaxError):
+                continue
+    for variable in ("INDEX_URL", "EXTRA_INDEX_URL", "CERT", "PROXY", "TRUSTED_HOST"):
+        if given := os.environ.get(f"PIP_{variable}"):
+            options[variable.lower().replace("_", "-")] = given
+    return options
+
+
+def _pip_default() -> str:
+    answer = _ask_pip("-c", _DEFAULT_INDEX)
+    if not answer:
+        raise SourceUnavailable(
+            "no package index is known: set PIP_INDEX_URL, or install pip, which knows the usual one"
+        )
+    return answer.strip()
+
+
+def _ask_pip(*arguments: str) -> str | None:
+    """What the first Python with a pip answers: this one, else the ones on the PATH."""
+    for python in (sys.executable, shutil.which("python3"), "/usr/bin/python3"):
+        if not python:
+            continue
+        # Safe path: the working directory may be a repository with a pip.py of its own.
+        command = [python, "-I", *arguments] if arguments[0] == "-c" else [python, "-P", *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if done.returncode == 0:
+            return done.stdout
+    return None
+
+
+def _bundle_of_environment() -> str | None:
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        if value := os.environ.get(variable):
+            return value
+    return None
+
+
+def _certificates(bundle: str) -> ssl.SSLContext:
+    directory = Path(bundle).is_dir()
+    return ssl.create_default_context(cafile=None if directory else bundle, capath=bundle if directory else None)
+
+
+def _from_json(body: bytes, base: str) -> list[Release]:
+    import json
+
+    try:
+        files: list[Mapping[str, Any]] = json.loads(body)["files"]
+        return [
+            Release(file["filename"], urljoin(base, file["url"]), file.get("hashes", {}).get("sha256", ""))
+            for file in files
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SourceUnavailable(
+            f"the package index sent something that is no Simple API page: {shown(base)}"
+        ) from error
+
+
+def _from_html(text: str, base: str) -> list[Release]:
+    anchors = _Anchors()
+    anchors.feed(text)
+    releases = []
+    for href in anchors.found:
+        url, fragment = urldefrag(urljoin(base, href))
+        kind, _, digest = fragment.partition("=")
+        filename = unquote(urlsplit(url).path.rpartition("/")[2])
+        releases.append(Release(filename, url, digest.lower() if kind == "sha256" else ""))
+    return releases
+
+
+def _local_page(url: str) -> list[Release] | None:
+    """The page of a project in an index that is a directory tree."""
+    page = Path(unquote(urlsplit(url).path)) / "index.html"
+    try:
+        return _from_html(page.read_text("utf-8"), url)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SourceUnavailable(f"the package index at {page} cannot be read: {error.strerror}") from error
+
+
+class _Anchors(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if tag == "a" and name == "href" and value:
+                self.found.append(value)
+
+
+def normalised(name: str) -> str:
+    """The project name as the index spells it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()

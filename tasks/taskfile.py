@@ -1,0 +1,243 @@
+"""Task files: one task, with or without its hidden grading tests, as TOML. docs/task-file.md documents the schema.
+
+A file is read strictly: an unknown key, a wrong type or a path that leads out of the repository is refused by name, so
+that a mistyped `comand` never silently means "detect one".
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tasks.errors import InputError
+from tasks.package import parse_requirement
+from tasks.task import Environment, GivenTest, Grading, Instance, Repository, Task
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_PYTHON = re.compile(r"3\.\d+(\.\d+)?")
+_KINDS: dict[type, str] = {str: "text in quotes", list: "an array of texts", dict: "a table"}
+
+
+def load_task_file(path: Path) -> Instance:
+    """The task that a TOML file describes; a relative `[repository] path` counts from the file's directory.
+
+    Raises InputError, naming the file and the line or key, for anything that the schema does not allow.
+    """
+    try:
+        values = tomllib.loads(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the task file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a task file: byte {error.start} is not UTF-8 text") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not valid TOML: {error}") from error
+    top = _Table(path, "", values, ("id", "statement", "repository", "environment", "tests", "failing_test", "grading"))
+    task = Task(
+        id=_identifier(top),
+        repository=_repository(top),
+        statement=top.required_text("statement").strip() + "\n",
+        environment=_environment(top),
+        test_command=_test_command(top),
+        failing_test=_failing_test(top),
+    )
+    return Instance(task, _grading(top))
+
+
+def _identifier(top: _Table) -> str:
+    name = top.text("id")
+    if name is None:
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", top.file.stem).lstrip("._-")
+    if not _ID.fullmatch(name):
+        raise top.wrong("id", f"must be a name fit for a file (letters, digits, '.', '_', '-'), not {name!r}")
+    return name
+
+
+def _repository(top: _Table) -> Repository:
+    table = top.required_table("repository", ("package", "path", "url", "base"))
+    given = [kind for kind in ("package", "path", "url") if kind in table.values]
+    if len(given) != 1:
+        found = f"has {' and '.join(given)}" if given else "has none of them"
+        raise InputError(f"{top.file}: [repository] needs exactly one of package, path, url; it {found}")
+    base = table.text("base")
+    if base is not None and (not base.strip() or base.startswith("-")):
+        raise table.wrong("base", f"must be a git ref or commit, not {base!r}")
+    if package := table.text("package"):
+        return _package(table, package, base)
+    if url := table.text("url"):
+        if url.startswith("-"):
+            raise table.wrong("url", f"must be something that git clones, not {url!r}")
+        return Repository("url", url, base)
+    location = table.text("path")
+    if not location:
+        raise table.wrong(given[0], "must not be empty")
+    directory = (top.file.parent / Path(location).expanduser()).resolve()
+    if not directory.is_dir():
+        raise table.wrong("path", f"must be a directory with a git repository; {directory} is not a directory")
+    return Repository("path", str(directory), base)
+
+
+def _package(table: _Table, package: str, base: str | None) -> Repository:
+    if base is not None:
+        raise table.wrong("base", "belongs to path and url; a released package has no history")
+    try:
+        name, version = parse_requirement(package)
+    except InputError as error:
+        raise table.wrong("package", str(error)) from error
+    return Repository("package", f"{name}=={version}")
+
+
+def _environment(top: _Table) -> Environment:
+    table = top.table("environment", ("image", "python", "setup"))
+    if table is None:
+        return Environment()
+    python = table.text("python")
+    if python is not None and not _PYTHON.fullmatch(python):
+        raise table.wrong("python", f'must be a Python version such as "3.11", not {python!r}')
+    return Environment(image=table.text("image"), python=python, setup=table.texts("setup"))
+
+
+def _test_command(top: _Table) -> str | None:
+    table = top.table("tests", ("command",))
+    if table is None:
+        return None
+    command = table.text("command")
+    if command is not None and not command.strip():
+        raise table.wrong("command", "must not be empty: leave [tests] out to have the command found out")
+    return command
+
+
+def _failing_test(top: _Table) -> GivenTest | None:
+    table = top.table("failing_test", ("ids", "files", "directory"))
+    if table is None:
+        return None
+    ids = table.texts("ids")
+    if not ids:
+        raise table.wrong("ids", "must name at least one test that fails on the base")
+    return GivenTest(ids=ids, files=table.files())
+
+
+def _grading(top: _Table) -> Grading | None:
+    table = top.table("grading", ("command", "fail_to_pass", "pass_to_pass", "files", "directory"))
+    if table is None:
+        return None
+    grading = Grading(
+        files=table.files(),
+        fail_to_pass=table.texts("fail_to_pass"),
+        pass_to_pass=table.texts("pass_to_pass"),
+        test_command=table.text("command"),
+    )
+    if not grading.files and not grading.fail_to_pass:
+        raise InputError(f"{top.file}: [grading] needs fail_to_pass, or test files (files or directory), or both")
+    return grading
+
+
+class _Table:
+    """One table of a task file: reads its keys by type, refuses the unknown ones, and says where an error is."""
+
+    def __init__(self, file: Path, name: str, values: Mapping[str, Any], known: Sequence[str]) -> None:
+        self.file = file
+        self.name = name
+        self.values = values
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+                raise self.wrong(key, f"is not a key of a task file: {hint}")
+
+    def wrong(self, key: str, what: str) -> InputError:
+        return InputError(f"{self.file}: {self._where(key)} {what}")
+
+    def _where(self, key: str) -> str:
+        return f"[{self.name}] {key}" if self.name else key
+
+    def _get(self, key: str, kind: type) -> Any:
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, kind):
+            raise self.wrong(key, f"must be {_KINDS[kind]}, not {_shown(value)}")
+        return value
+
+    def text(self, key: str) -> str | None:
+        value: str | None = self._get(key, str)
+        return value
+
+    def required_text(self, key: str) -> str:
+        value = self.text(key)
+        if value is None:
+            raise InputError(f"{self.file}: {self._where(key)} is missing")
+        if not value.strip():
+            raise self.wrong(key, "must not be empty")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        for value in self._get(key, list) or ():
+            if not isinstance(value, str) or not value.strip():
+                raise self.wrong(key, f"must be an array of texts, not with {_shown(value)} in it")
+        return tuple(self.values.get(key) or ())
+
+    def table(self, key: str, known: Sequence[str]) -> _Table | None:
+        values = self._get(key, dict)
+        name = f"{self.name}.{key}" if self.name else key
+        return None if values is None else _Table(self.file, name, values, known)
+
+    def required_table(self, key: str, known: Sequence[str]) -> _Table:
+        table = self.table(key, known)
+        if table is None:
+            raise InputError(f"{self.file}: the table [{key}] is missing")
+        return table
+
+    def files(self) -> tuple[tuple[str, str], ...]:
+        """(path in the repository, text) pairs of `files` and of everything below `directory`, sorted by path."""
+        inline = self._get("files", dict) or {}
+        for path, text in inline.items():
+            if not isinstance(text, str):
+                raise self.wrong("files", f"{path!r} must be the file's text in quotes, not {_shown(text)}")
+        beside = self._beside()
+        if twice := inline.keys() & beside.keys():
+            raise self.wrong("files", f"{min(twice)!r} is given here and in the directory")
+        both = {**inline, **beside}
+        for path in both:
+            if reason := _unfit(path):
+                raise self.wrong("files", f"{path!r} {reason}")
+        return tuple(sorted(both.items()))
+
+    def _beside(self) -> dict[str, str]:
+        name = self.text("directory")
+        if name is None:
+            return {}
+        root = self.file.parent / name
+        if not root.is_dir():
+            raise self.wrong("directory", f"must be a directory next to the task file; {root} is not")
+        found = {}
+        for path in sorted(root.rglob("*")):
+            if path.is_symlink():
+                raise self.wrong("directory", f"holds a symbolic link, {path}, which is not followed")
+            if path.is_dir() or "__pycache__" in path.parts:
+                continue
+            try:
+                found[path.relative_to(root).as_posix()] = path.read_bytes().decode("utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise self.wrong("directory", f"holds {path}, which cannot be read as UTF-8 text") from error
+        if not found:
+            raise self.wrong("directory", f"holds no file: {root}")
+        return found
+
+
+def _unfit(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    if not parts or path != PurePosixPath(path).as_posix() or "\\" in path:
+        return "is not a plain path such as 'tests/test_issue.py'"
+    if path.startswith("/") or ".." in parts:
+        return "must lie inside the repository"
+    if ".git" in (part.lower() for part in parts):
+        return "must not lie in .git"
+    return ""
+
+
+def _shown(value: Any) -> str:
+    kinds = {bool: "a truth value", int: "a whole number", float: "a number", str: "text", list: "an array"}
+    kind = kinds.get(type(value), "a table" if isinstance(value, dict) else type(value).__name__)
+    return kind if isinstance(value, (list, dict)) else f"the {kind.split(' ', 1)[-1]} {value!r}"
