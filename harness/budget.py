@@ -1,0 +1,244 @@
+"""Budgets: caps that calls reserve from before they are made, so that concurrent attempts cannot pass them together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from harness.records import Budget, Charge
+from tasks.errors import BudgetExceeded
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """A reservation: `usd` and `tokens` are held for `attempt` until it is settled or released."""
+
+    keeper: BudgetKeeper
+    attempt: int | None
+    usd: float
+    tokens: int
+    open: bool = True
+
+    def settle(self, charge: Charge) -> None:
+        """The call was answered, or may have reached the model: its charge takes the place of the reservation.
+
+        A charge with no known price counts, for the caps only, as the reserved amount; unknown tokens likewise.
+        """
+        if not self.open:
+            return
+        usd = self.usd if charge.usd is None else charge.usd
+        tokens = charge.usage.total or self.tokens
+        self.keeper._close(self, usd, tokens)
+
+    def release(self) -> None:
+        """The call cost nothing (it never reached the model). Does nothing after `settle`."""
+        if self.open:
+            self.keeper._close(self, 0.0, 0)
+
+
+@dataclass(slots=True)
+class _Scope:
+    usd: float = 0.0
+    tokens: int = 0
+    held_usd: float = 0.0
+    held_tokens: int = 0
+    holds: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    attempt: int | None
+    usd: float
+    tokens: int
+    granted: asyncio.Future[Hold] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class BudgetKeeper:
+    """Keeps the caps of one run: USD, tokens and wall seconds of the run, USD and wall seconds of each attempt.
+
+    A reservation that does not fit beside what is spent raises BudgetExceeded. One that would fit if the calls in flight
+    turned out cheaper than reserved waits for them, in order of arrival.
+    """
+
+    def __init__(self, budget: Budget, *, clock: Callable[[], float] = time.monotonic, elapsed: float = 0.0) -> None:
+        """`elapsed`: seconds that the run took before it was resumed."""
+        self.budget = budget
+        self._clock = clock
+        self._started = clock() - elapsed
+        self._attempt_started: dict[int, float] = {}
+        self._run = _Scope()
+        self._attempts: dict[int, _Scope] = {}
+        self._waiters: deque[_Waiter] = deque()
+
+    @classmethod
+    def from_charges(
+        cls,
+        budget: Budget,
+        charges: Iterable[Charge],
+        *,
+        elapsed: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> BudgetKeeper:
+        """The keeper of a resumed run. A charge of unknown price counts as the dearest known one of its model so far."""
+        keeper = cls(budget, clock=clock, elapsed=elapsed)
+        dearest: dict[str, float] = {}
+        for charge in charges:
+            if charge.usd is not None:
+                dearest[charge.model] = max(charge.usd, dearest.get(charge.model, 0.0))
+            usd = dearest.get(charge.model, 0.0) if charge.usd is None else charge.usd
+            for scope in keeper._scopes(charge.attempt):
+                scope.usd += usd
+                scope.tokens += charge.usage.total
+        return keeper
+
+    @property
+    def spent_usd(self) -> float:
+        """USD settled so far (unknown prices at their reservation)."""
+        return self._run.usd
+
+    @property
+    def spent_tokens(self) -> int:
+        return self._run.tokens
+
+    def start_attempt(self, attempt: int, *, elapsed: float = 0.0) -> None:
+        """The attempt's clock starts; `elapsed`: seconds that it took before a resume."""
+        self._attempt_started[attempt] = self._clock() - elapsed
+
+    def seconds_left(self, attempt: int | None = None) -> float | None:
+        """Until the nearest wall-time cap of the run and of the attempt; None without one. May be negative."""
+        return min((left for left, _, _ in self._deadlines(attempt)), default=None)
+
+    def _deadlines(self, attempt: int | None) -> list[tuple[float, str, float]]:
+        """(seconds left, scope, cap) of each wall-time cap."""
+        now, caps = self._clock(), []
+        if self.budget.seconds is not None:
+            caps.append((self._started + self.budget.seconds - now, "run", self.budget.seconds))
+        started = None if attempt is None else self._attempt_started.get(attempt)
+        if started is not None and self.budget.attempt_seconds is not None:
+            caps.append((started + self.budget.attempt_seconds - now, "attempt", self.budget.attempt_seconds))
+        return caps
+
+    def check(self, attempt: int | None = None) -> None:
+        """Raises BudgetExceeded where a cap is reached already: time, or money or tokens spent to the last."""
+        self._check_time(attempt)
+        budget, run = self.budget, self._run
+        if budget.usd is not None and run.usd >= budget.usd:
+            raise _exceeded("usd", "run", f"${run.usd:.4f} of ${budget.usd:.4f} is spent")
+        if budget.tokens is not None and run.tokens >= budget.tokens:
+            raise _exceeded("tokens", "run", f"{run.tokens} of {budget.tokens} tokens are used")
+        if attempt is not None and budget.attempt_usd is not None:
+            spent = self._scope(attempt).usd
+            if spent >= budget.attempt_usd:
+                raise _exceeded("usd", "attempt", f"${spent:.4f} of ${budget.attempt_usd:.4f} is spent")
+
+    async def reserve(self, attempt: int | None, usd: float | None, tokens: int) -> Hold:
+        """Holds the upper bound of a call's cost (`usd` None: no known price, nothing held) until it is settled.
+
+        Waits while only other calls in flight stand in the way. Raises BudgetExceeded when it cannot fit, or when the
+        time is up, also while waiting.
+        """
+        asked = usd or 0.0
+        self.check(attempt)
+        self._check_fit(attempt, asked, tokens)
+        if not self._waiters and self._fits(attempt, asked, tokens):
+            return self._grant(attempt, asked, tokens)
+        waiter = _Waiter(attempt, asked, tokens)
+        self._waiters.append(waiter)
+        try:
+            async with asyncio.timeout(self.seconds_left(attempt)):
+                return await waiter.granted
+        except TimeoutError:
+            self._abandon(waiter)
+            _, scope, cap = min(self._deadlines(attempt))
+            raise _time_up(scope, cap) from None
+        except asyncio.CancelledError:
+            self._abandon(waiter)
+            raise
+
+    def _abandon(self, waiter: _Waiter) -> None:
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+        elif waiter.granted.done() and not waiter.granted.cancelled() and waiter.granted.exception() is None:
+            waiter.granted.result().release()
+        self._serve()
+
+    def _check_time(self, attempt: int | None) -> None:
+        for left, scope, cap in self._deadlines(attempt):
+            if left <= 0:
+                raise _time_up(scope, cap)
+
+    def _check_fit(self, attempt: int | None, usd: float, tokens: int) -> None:
+        """Raises BudgetExceeded where the call does not fit even if every other call in flight came for free."""
+        budget, run = self.budget, self._run
+        if budget.usd is not None and run.usd + usd > budget.usd:
+            raise _exceeded("usd", "run", f"the next call may cost ${usd:.4f}, ${budget.usd - run.usd:.4f} is left")
+        if budget.tokens is not None and run.tokens + tokens > budget.tokens:
+            left = budget.tokens - run.tokens
+            raise _exceeded("tokens", "run", f"the next call may use {tokens} tokens, {left} are left")
+        if attempt is not None and budget.attempt_usd is not None:
+            left_usd = budget.attempt_usd - self._scope(attempt).usd
+            if usd > left_usd:
+                raise _exceeded("usd", "attempt", f"the next call may cost ${usd:.4f}, ${left_usd:.4f} is left")
+
+    def _fits(self, attempt: int | None, usd: float, tokens: int) -> bool:
+        budget, run = self.budget, self._run
+        if budget.usd is not None and run.usd + run.held_usd + usd > budget.usd:
+            return False
+        if budget.tokens is not None and run.tokens + run.held_tokens + tokens > budget.tokens:
+            return False
+        if attempt is None or budget.attempt_usd is None:
+            return True
+        own = self._scope(attempt)
+        return own.usd + own.held_usd + usd <= budget.attempt_usd
+
+    def _grant(self, attempt: int | None, usd: float, tokens: int) -> Hold:
+        for scope in self._scopes(attempt):
+            scope.held_usd += usd
+            scope.held_tokens += tokens
+            scope.holds += 1
+        return Hold(self, attempt, usd, tokens)
+
+    def _close(self, hold: Hold, usd: float, tokens: int) -> None:
+        hold.open = False
+        for scope in self._scopes(hold.attempt):
+            scope.holds -= 1
+            # Set to zero with the last one, so that rounding errors of many additions never block a reservation.
+            scope.held_usd = scope.held_usd - hold.usd if scope.holds else 0.0
+            scope.held_tokens -= hold.tokens
+            scope.usd += usd
+            scope.tokens += tokens
+        self._serve()
+
+    def _serve(self) -> None:
+        """Grants waiters in order, refuses those that can no longer fit, and stops at the first that must wait on."""
+        while self._waiters:
+            waiter = self._waiters[0]
+            try:
+                self._check_fit(waiter.attempt, waiter.usd, waiter.tokens)
+            except BudgetExceeded as refusal:
+                self._waiters.popleft()
+                if not waiter.granted.done():
+                    waiter.granted.set_exception(refusal)
+                continue
+            if not self._fits(waiter.attempt, waiter.usd, waiter.tokens):
+                return
+            self._waiters.popleft()
+            if not waiter.granted.done():
+                waiter.granted.set_result(self._grant(waiter.attempt, waiter.usd, waiter.tokens))
+
+    def _scope(self, attempt: int) -> _Scope:
+        return self._attempts.setdefault(attempt, _Scope())
+
+    def _scopes(self, attempt: int | None) -> tuple[_Scope, ...]:
+        return (self._run,) if attempt is None else (self._run, self._scope(attempt))
+
+
+def _time_up(scope: str, cap: float) -> BudgetExceeded:
+    return _exceeded("seconds", scope, f"its {cap:g} s are up")
+
+
+def _exceeded(limit: str, scope: str, what: str) -> BudgetExceeded:
+    return BudgetExceeded(f"The budget of the {scope} is reached: {what}.", limit=limit, scope=scope)

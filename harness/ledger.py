@@ -1,0 +1,288 @@
+"""What model calls cost: prices, the fold of all charges, and the budgets that calls reserve from.
+
+A price comes from, in this order: prices written in the alias; the alias's `usd_per_gpu_hour`; `genai-prices` (its bundled
+table, offline); else it is unknown, which is `None` and never 0.
+
+Cost of a local GPU: the call's share of the time in which the GPU was busy with our calls,
+
+    usd = usd_per_gpu_hour / 3600 * integral over the call of dt / n(t)
+
+with n(t) the calls in flight at the same server. The shares of concurrent calls add up to the busy time exactly.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+from harness.records import Charge, Json, Usage
+from harness.trace import Charged, Event, Replied
+from tasks.errors import InputError
+
+GENAI, ALIAS, GPU, UNKNOWN = "genai-prices", "alias", "gpu-hour", "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What is known about a model's price. USD per million tokens; `gpu_hour` in USD per hour of the GPU.
+
+    `model`: what the server calls it; `lookup`: `provider/model` for genai-prices (None: the provider is told from `base_url`).
+    `cache_read`, `cache_write` None: as `input`.
+    """
+
+    model: str
+    base_url: str = ""
+    lookup: str | None = None
+    input: float | None = None
+    cache_read: float | None = None
+    cache_write: float | None = None
+    output: float | None = None
+    gpu_hour: float | None = None
+
+
+def price(prices: Prices, usage: Usage | None, gpu_seconds: float) -> tuple[float | None, str]:
+    """(USD, source) of a call. `usage` None: the server did not say; then only a GPU or a free model has a price.
+
+    `gpu_seconds`: the call's share of the GPU's time (`GpuMeter`).
+    """
+    if prices.input is not None and prices.output is not None:
+        if usage is None:
+            free = not any((prices.input, prices.output, prices.cache_read, prices.cache_write))
+            return (0.0, ALIAS) if free else (None, UNKNOWN)
+        read = prices.input if prices.cache_read is None else prices.cache_read
+        write = prices.input if prices.cache_write is None else prices.cache_write
+        micro = usage.input * prices.input + usage.cache_read * read + usage.cache_write * write
+        return (micro + (usage.output + usage.reasoning) * prices.output) / 1e6, ALIAS
+    if prices.gpu_hour is not None:
+        return prices.gpu_hour * gpu_seconds / 3600, GPU
+    if usage is not None and (usd := _genai_price(prices, usage)) is not None:
+        return usd, GENAI
+    return None, UNKNOWN
+
+
+def is_priced(prices: Prices) -> bool:
+    """Whether calls of this model get a price (when the server tells its usage)."""
+    return price(prices, Usage(input=1, output=1), 1.0)[0] is not None
+
+
+def check_priced(models: Sequence[Prices], usd_cap: float | None, *, allow_unknown: bool) -> None:
+    """Refuses a money cap that could not be kept. Raises InputError naming the models."""
+    if usd_cap is None or allow_unknown:
+        return
+    unknown = [p.model for p in models if not is_priced(p)]
+    if unknown:
+        raise InputError(
+            f"--max-usd cannot be kept: the price of {', '.join(unknown)} is not known; give prices or usd_per_gpu_hour "
+            "in an alias (troop.toml), or accept it with --allow-unknown-price"
+        )
+
+
+def _genai_price(prices: Prices, usage: Usage) -> float | None:
+    import genai_prices
+
+    found = _genai_model(prices.model, prices.base_url, prices.lookup)
+    if found is None:
+        return None
+    model, provider = found
+    # genai-prices counts input with the cached tokens in it, and output with the reasoning.
+    theirs = genai_prices.Usage(
+        input_tokens=usage.input + usage.cache_read + usage.cache_write,
+        cache_read_tokens=usage.cache_read or None,
+        cache_write_tokens=usage.cache_write or None,
+        output_tokens=usage.output + usage.reasoning,
+    )
+    try:
+        return float(Decimal(genai_prices.calc_price(theirs, model, provider_id=provider).total_price))
+    except (LookupError, ValueError):
+        return None
+
+
+@lru_cache(maxsize=256)
+def _genai_model(model: str, base_url: str, lookup: str | None) -> tuple[str, str] | None:
+    """(model, provider) where genai-prices knows the pair. Never guesses a provider from the model's name alone: the same
+    weights served from one's own machine must not get a vendor's price."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    provider: str | None = None
+    url: str | None = base_url or None
+    if lookup is not None:
+        provider, _, model = lookup.partition("/")
+        url = None
+    if not model or (provider is None and url is None):
+        return None
+    try:
+        owner, _ = get_snapshot().find_provider_model(model, None, provider, url)
+    except LookupError:
+        return None
+    return model, str(owner.id)
+
+
+class GpuMeter:
+    """Shares the time of one server among the calls in flight: see the formula in the module's docstring."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._in_flight = 0
+        self._share = 0.0
+        self._at = clock()
+
+    def start(self) -> float:
+        """A call begins; the mark is to be handed to `stop`."""
+        self._advance()
+        self._in_flight += 1
+        return self._share
+
+    def stop(self, mark: float) -> float:
+        """The call has ended; answers its share in seconds."""
+        self._advance()
+        self._in_flight -= 1
+        return self._share - mark
+
+    def _advance(self) -> None:
+        now = self._clock()
+        if self._in_flight:
+            self._share += (now - self._at) / self._in_flight
+        self._at = now
+
+
+@dataclass(slots=True)
+class _Sum:
+    """A growing line of the ledger; read as a `Line`."""
+
+    usage: Usage = field(default_factory=Usage)
+    usd: float = 0.0
+    calls: int = 0
+    unanswered: int = 0
+    unpriced: int = 0
+    seconds: float = 0.0
+
+    def add(self, charge: Charge) -> None:
+        self.usage = self.usage + charge.usage
+        self.usd += charge.usd or 0.0
+        self.calls += charge.answered
+        self.unanswered += not charge.answered
+        self.unpriced += charge.usd is None
+        self.seconds += charge.seconds
+
+    def line(self) -> Line:
+        return Line(self.usage, self.usd, self.calls, self.unanswered, self.unpriced, self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the ledger. `known_usd`: the sum of what has a price. `calls`: answered ones; `unanswered`: retries that
+    may have reached the model; `unpriced`: calls (of both kinds) whose price is unknown. `seconds`: of all calls, added."""
+
+    usage: Usage = field(default_factory=Usage)
+    known_usd: float = 0.0
+    calls: int = 0
+    unanswered: int = 0
+    unpriced: int = 0
+    seconds: float = 0.0
+
+    @property
+    def exact(self) -> bool:
+        return self.unpriced == 0
+
+    @property
+    def usd(self) -> float | None:
+        """The cost: None where no call has a known price; a lower bound where not `exact`."""
+        return None if self.unpriced and self.unpriced == self.calls + self.unanswered else self.known_usd
+
+    def to_json(self) -> Json:
+        return {
+            "usd": None if self.usd is None else round(self.usd, 8),
+            "exact": self.exact,
+            "calls": self.calls,
+            "unanswered": self.unanswered,
+            "unpriced": self.unpriced,
+            "usage": usage_json(self.usage),
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def usage_json(usage: Usage) -> Json:
+    return {
+        "input": usage.input,
+        "cache_read": usage.cache_read,
+        "cache_write": usage.cache_write,
+        "output": usage.output,
+        "reasoning": usage.reasoning,
+    }
+
+
+RUN = "run"
+"""The `by_attempt` key of charges that belong to no attempt (the judge's)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The fold of all charges. `by_attempt` keys: attempt indexes as text, `RUN` for the run's own calls."""
+
+    total: Line
+    by_attempt: Mapping[str, Line]
+    by_purpose: Mapping[str, Line]
+    by_model: Mapping[str, Line]
+    sources: Mapping[str, int]
+
+    @classmethod
+    def fold(cls, charges: Iterable[Charge]) -> Ledger:
+        total = _Sum()
+        attempts: dict[str, _Sum] = {}
+        purposes: dict[str, _Sum] = {}
+        models: dict[str, _Sum] = {}
+        sources: dict[str, int] = {}
+        for charge in charges:
+            total.add(charge)
+            attempt = RUN if charge.attempt is None else str(charge.attempt)
+            for sums, key in ((attempts, attempt), (purposes, charge.purpose), (models, charge.model)):
+                sums.setdefault(key, _Sum()).add(charge)
+            sources[charge.price_source] = sources.get(charge.price_source, 0) + 1
+        return cls(
+            total.line(),
+            {k: attempts[k].line() for k in sorted(attempts, key=_attempt_order)},
+            {k: s.line() for k, s in purposes.items()},
+            {k: s.line() for k, s in models.items()},
+            sources,
+        )
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> Ledger:
+        """The ledger of a trace."""
+        return cls.fold(charges(events))
+
+    def to_json(self) -> Json:
+        """The `cost` of report.json."""
+        return {
+            **self.total.to_json(),
+            "by_purpose": {k: line.to_json() for k, line in self.by_purpose.items()},
+            "by_attempt": {k: line.to_json() for k, line in self.by_attempt.items()},
+            "by_model": {k: line.to_json() for k, line in self.by_model.items()},
+            "price_sources": dict(self.sources),
+        }
+
+
+def charges(events: Iterable[Event]) -> Iterable[Charge]:
+    """Every charge of a trace, in order."""
+    for event in events:
+        if isinstance(event, (Replied, Charged)):
+            yield event.charge
+
+
+def _attempt_order(key: str) -> tuple[bool, int]:
+    return (key == RUN, int(key) if key != RUN else 0)
+
+
+def bound(prices: Prices, input_tokens: int, output_tokens: int) -> float | None:
+    """The most that a call can cost by its tokens, nothing of it cached; None where tokens have no known price."""
+    if prices.input is None and prices.gpu_hour is not None:
+        return None
+    dearest: Any = max(
+        (price(prices, Usage(input=input_tokens, output=output_tokens), 0.0)[0] or 0.0),
+        (price(prices, Usage(cache_write=input_tokens, output=output_tokens), 0.0)[0] or 0.0),
+    )
+    return float(dearest) if is_priced(prices) else None
