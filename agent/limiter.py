@@ -1,0 +1,163 @@
+"""How many calls a model's server gets at once, and how many a minute.
+
+Concurrency adapts to what the server bears (additive increase, multiplicative decrease, as TCP does): it is halved by a
+429, once for all calls that were in flight together, and grows by one for each round of answered calls, up to the alias's
+`concurrency`. Rates are token buckets that hold ten seconds' worth. Waiting calls are served in order of arrival.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+BURST_SECONDS = 10.0
+
+
+class _Bucket:
+    """A rate per minute. A request larger than the bucket is admitted when it is full, and leaves a debt."""
+
+    def __init__(self, per_minute: float, clock: Callable[[], float]) -> None:
+        self._rate = per_minute / 60
+        self._size = max(1.0, self._rate * BURST_SECONDS)
+        self._level = self._size
+        self._clock = clock
+        self._at = clock()
+
+    def wait(self, amount: float) -> float:
+        """Seconds until `amount` is admitted; 0 means now."""
+        now = self._clock()
+        self._level = min(self._size, self._level + (now - self._at) * self._rate)
+        self._at = now
+        missing = min(amount, self._size) - self._level
+        # A hair's breadth is waved through: the timer that wakes us may fire that much early.
+        return missing / self._rate if missing > 1e-9 else 0.0
+
+    def take(self, amount: float) -> None:
+        self._level -= amount
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    tokens: int
+    granted: asyncio.Future[Slot]
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """The right to make one call; `leave` gives it back. `epoch`: the limiter's cuts at the time of entry."""
+
+    limiter: Limiter
+    tokens: int
+    epoch: int
+    open: bool = True
+
+    def leave(self, *, answered: bool = False, tokens: int | None = None) -> None:
+        """The call is over. `tokens`: what it really used (None: unknown, the estimate stands). Can be called again."""
+        if self.open:
+            self.open = False
+            self.limiter._left(self, answered, tokens)
+
+
+class Limiter:
+    """Admits calls to one alias. Belongs to one event loop; safe against cancellation at every await."""
+
+    def __init__(
+        self,
+        concurrency: int,
+        *,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.ceiling = concurrency
+        self._clock = clock
+        self._limit = float(concurrency)
+        self._in_flight = 0
+        self._epoch = 0
+        self._paused_until = 0.0
+        self._requests = _Bucket(requests_per_minute, clock) if requests_per_minute else None
+        self._tokens = _Bucket(tokens_per_minute, clock) if tokens_per_minute else None
+        self._waiters: deque[_Waiter] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def limit(self) -> int:
+        """Calls allowed at once now."""
+        return int(self._limit)
+
+    @property
+    def in_flight(self) -> int:
+        return self._in_flight
+
+    async def enter(self, tokens: int) -> Slot:
+        """Waits for a turn. `tokens`: how many the call will use, estimated."""
+        if not self._waiters and self._delay(tokens) == 0:
+            return self._admit(tokens)
+        waiter = _Waiter(tokens, asyncio.get_running_loop().create_future())
+        self._waiters.append(waiter)
+        self._serve()
+        try:
+            return await waiter.granted
+        except asyncio.CancelledError:
+            if waiter.granted.done() and not waiter.granted.cancelled():
+                waiter.granted.result().leave(tokens=0)
+            elif waiter in self._waiters:
+                self._waiters.remove(waiter)
+                self._serve()
+            raise
+
+    def rejected(self, slot: Slot, retry_after: float | None) -> None:
+        """The server said 429: fewer calls at once, and none before `retry_after` seconds have passed."""
+        if slot.epoch == self._epoch:
+            self._epoch += 1
+            self._limit = max(1.0, self._limit / 2)
+        if retry_after:
+            self._paused_until = max(self._paused_until, self._clock() + retry_after)
+
+    def _left(self, slot: Slot, answered: bool, tokens: int | None) -> None:
+        self._in_flight -= 1
+        if answered:
+            self._limit = min(float(self.ceiling), self._limit + 1 / self._limit)
+        if self._tokens is not None and tokens is not None:
+            self._tokens.take(tokens - slot.tokens)
+        self._serve()
+
+    def _delay(self, tokens: int) -> float | None:
+        """Seconds until a call may start; None: when another one has ended."""
+        if self._in_flight >= self.limit:
+            return None
+        delay = max(0.0, self._paused_until - self._clock())
+        if self._requests is not None:
+            delay = max(delay, self._requests.wait(1))
+        if self._tokens is not None:
+            delay = max(delay, self._tokens.wait(tokens))
+        return delay
+
+    def _admit(self, tokens: int) -> Slot:
+        self._in_flight += 1
+        if self._requests is not None:
+            self._requests.take(1)
+        if self._tokens is not None:
+            self._tokens.take(tokens)
+        return Slot(self, tokens, self._epoch)
+
+    def _serve(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._waiters:
+            waiter = self._waiters[0]
+            if waiter.granted.done():
+                self._waiters.popleft()
+                continue
+            delay = self._delay(waiter.tokens)
+            if delay is None:
+                return
+            if delay > 0:
+                self._timer = asyncio.get_running_loop().call_later(delay, self._serve)
+                return
+            self._waiters.popleft()
+            waiter.granted.set_result(self._admit(waiter.tokens))
