@@ -107,18 +107,21 @@ class Planned(Event):
     kind: ClassVar[str] = "planned"
     text: str
     data: Json = field(default_factory=dict)
+    stop: str = ""
     seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided(Event):
-    """What the policy decided in a turn: text and tool calls (`{id, name, arguments}`); `error`: malformed, and how."""
+    """What the policy decided in a turn: text and tool calls (`{id, name, arguments}`); `error`: malformed, and how;
+    `stop`: the status with which the attempt ends after this turn."""
 
     kind: ClassVar[str] = "decided"
     turn: int
     text: str
     calls: tuple[Json, ...] = ()
     error: str = ""
+    stop: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

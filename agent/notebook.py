@@ -1,0 +1,146 @@
+"""What an attempt knows, as the fold of its own events in the trace.
+
+The attempt writes an event and adds it here; a resume adds the same events again. So what a policy sees never depends on
+whether the process was restarted in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+from agent.policy import Decision, Plan, Result, ToolCall, TurnRecord
+from harness import trace
+from harness.records import Attempt, AttemptStatus, FileState, Json, TestReport, WitnessTest
+
+EDITING = ("edit", "create", "insert")
+"""Tools whose argument `path` names the file that they change."""
+
+
+@dataclass(slots=True)
+class Notebook:
+    """The memory of one attempt.
+
+    `tree`: changed files at the end of the last finished turn, by path. `marks`: a hash of that after each turn.
+    `replies`: answered model calls by key; they are never asked again. `failures`: the world's failures so far.
+    """
+
+    index: int
+    started: trace.AttemptStarted | None = None
+    ended: trace.AttemptEnded | None = None
+    plan: Plan | None = None
+    history: list[TurnRecord] = field(default_factory=list)
+    replies: dict[str, Json] = field(default_factory=dict)
+    tree: dict[str, FileState] = field(default_factory=dict)
+    marks: list[str] = field(default_factory=list)
+    witnesses: list[WitnessTest] = field(default_factory=list)
+    failures: int = 0
+    last_report: TestReport | None = None
+    _turn: TurnRecord | None = None
+    _hashes: dict[str, str] = field(default_factory=dict)
+    _loose: list[FileState] = field(default_factory=list)
+    _loose_witnesses: list[WitnessTest] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, index: int, events: Iterable[trace.Event]) -> Notebook:
+        """The notebook of attempt `index` after the given events (those of other attempts are passed over)."""
+        notebook = cls(index)
+        for event in events:
+            if event.attempt == index:
+                notebook.add(event)
+        return notebook
+
+    def add(self, event: trace.Event) -> None:
+        """Take in the next event of this attempt. What belongs to a turn counts once the turn has ended."""
+        match event:
+            case trace.AttemptStarted():
+                self.started = event
+            case trace.AttemptEnded():
+                self.ended = event
+            case trace.Planned():
+                self.plan = Plan(event.text, event.data, cast("AttemptStatus", event.stop) if event.stop else None)
+            case trace.Replied():
+                self.replies[event.key.partition("/")[2]] = event.message
+            case trace.Decided():
+                self._begin(event)
+            case trace.ToolRan() if self._turn:
+                result = Result(event.call, event.name, event.result, event.ok, event.diff, event.seconds)
+                self._turn = replace(self._turn, results=(*self._turn.results, result))
+            case trace.TestsRan() if self._turn:
+                self._turn = replace(self._turn, report=event.report)
+            case trace.TreeChanged():
+                self._loose.extend(event.tree.files)
+            case trace.WitnessRecorded():
+                self._loose_witnesses.append(event.witness)
+            case trace.InfrastructureFailed():
+                self.failures += 1
+            case trace.TurnEnded():
+                self._finish_turn()
+            case _:
+                pass
+
+    def _begin(self, event: trace.Decided) -> None:
+        calls = tuple(ToolCall(c["id"], c["name"], c["arguments"]) for c in event.calls)
+        stop = cast("AttemptStatus", event.stop) if event.stop else None
+        self._turn = TurnRecord(event.turn, Decision(event.text, calls, event.error, stop), ())
+        self._loose.clear()
+        self._loose_witnesses.clear()
+
+    def _finish_turn(self) -> None:
+        if self._turn is None:
+            return
+        self.history.append(self._turn)
+        self.last_report = self._turn.report or self.last_report
+        for file in self._loose:
+            self.tree[file.path] = file
+            content = b"-" if file.data is None else file.data
+            self._hashes[file.path] = f"{file.mode:o}{file.link:d}" + hashlib.sha1(content).hexdigest()
+        for witness in self._loose_witnesses:
+            self.witnesses[:] = [w for w in self.witnesses if w.path != witness.path] + [witness]
+        self.marks.append(hashlib.sha1(repr(sorted(self._hashes.items())).encode()).hexdigest())
+        self._turn = None
+        self._loose.clear()
+        self._loose_witnesses.clear()
+
+    def undo(self) -> dict[str, bytes | str | None]:
+        """What `tools.Toolbox.undo` held at the end of the last finished turn, by path.
+
+        A value is the content before the edits (None: no such file), or the string "base" for the base commit's content.
+        """
+        undo: dict[str, bytes | str | None] = {}
+        now: dict[str, bytes | str | None] = {}
+        for record in self.history:
+            fresh = True
+            for call, result in zip(record.decision.calls, record.results, strict=False):
+                if not result.ok:
+                    continue
+                if call.name == "undo":
+                    now.update(undo)
+                    undo = {}
+                elif call.name in EDITING:
+                    if fresh:
+                        undo, fresh = {}, False
+                    undo.setdefault(call.arguments["path"], now.get(call.arguments["path"], "base"))
+            for path in {c.arguments.get("path") for c in record.decision.calls if c.name in EDITING}:
+                if isinstance(path, str) and path in self.tree:
+                    now[path] = self.tree[path].data
+        return undo
+
+    def attempt(self) -> Attempt:
+        """The finished attempt as a record. Raises ValueError while it has not ended."""
+        if self.ended is None or self.started is None:
+            raise ValueError(f"attempt {self.index} has not ended")
+        return Attempt(
+            index=self.index,
+            seed=self.started.seed,
+            model=self.started.model,
+            status=cast("AttemptStatus", self.ended.status),
+            patch=self.ended.patch,
+            witness_tests=tuple(self.witnesses),
+            report=self.last_report,
+            turns=self.ended.turns,
+            seconds=self.ended.seconds,
+            detail=self.ended.detail,
+        )
