@@ -1,0 +1,269 @@
+"""A pytest plugin that runs inside the sandbox: reports every test as a JSON line, selects tests by id, limits their time.
+
+Loaded by `PYTEST_ADDOPTS="-p troop_pytest"` and PYTHONPATH; self-contained, Python 3.6 and newer (hence the quoted
+annotations). Inert without TROOP_REPORT. What it reads from the environment, and removes from there so that a pytest
+started by a test does not write into the same report:
+
+TROOP_REPORT         file to append to, one JSON object a line, unbuffered: a killed run leaves what it had
+TROOP_ROOT           directory that test ids are relative to, whatever pytest takes for its root
+TROOP_SELECT         file with a JSON list of ids (tests, classes, files, directories) to keep; all others are deselected
+TROOP_TEST_SECONDS   wall time that each phase of a test may take; then it fails and the run goes on
+TROOP_ADDOPTS_BEFORE the user's own PYTEST_ADDOPTS, to be put back
+
+Lines: {"begin": pid}, {"start": id}, {"test": id, "outcome": …, "seconds": …, "message": …}, {"finish": pid, "exit": status}.
+A run without its finish line was cut short. The same test twice: the worse outcome counts.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+MESSAGE_LINES = 12
+MESSAGE_CHARS = 1200
+REFIRE_SECONDS = 1.0
+SEVERITY = {"passed": 0, "skipped": 1, "failed": 2, "error": 3}
+
+_HERE = str(Path(__file__).resolve().parent)
+if _HERE in sys.path:  # the repository's own modules come first
+    sys.path.remove(_HERE)
+    sys.path.append(_HERE)
+
+
+class Phases:
+    """One test's phases so far. `called`: its body ran (set up and never called is not a pass)."""
+
+    def __init__(self) -> None:
+        self.outcome = "passed"
+        self.seconds = 0.0
+        self.message = ""
+        self.called = False
+
+
+class Report:
+    """What this pytest process reports and how (`path` None: an xdist worker, whose controller writes)."""
+
+    def __init__(self, path: "str | None", root: str, select: "list[str] | None", seconds: float) -> None:
+        self.root = root
+        self.select = select
+        self.seconds = seconds
+        self.rootdir = root
+        self.pending = {}  # type: dict[str, Phases]
+        self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) if path else -1
+        self.write({"begin": os.getpid()})
+
+    def write(self, line: "dict[str, Any]") -> None:
+        if self.fd >= 0:
+            os.write(self.fd, json.dumps(line).encode("ascii") + b"\n")
+
+    def name(self, nodeid: str) -> str:
+        """The id relative to TROOP_ROOT: where an ini file deeper in the tree moved pytest's own root, they differ."""
+        if self.rootdir == self.root or not nodeid:
+            return nodeid
+        path, colons, rest = nodeid.partition("::")
+        return os.path.relpath(str(Path(self.rootdir, path)), self.root).replace(os.sep, "/") + colons + rest
+
+    def add(self, nodeid: str, outcome: str, seconds: float, message: str, called: bool = False) -> None:
+        """One phase of a test: the worst phase gives the outcome and the message."""
+        phases = self.pending.setdefault(nodeid, Phases())
+        phases.seconds += seconds
+        phases.called = phases.called or called
+        if SEVERITY[outcome] > SEVERITY[phases.outcome]:
+            phases.outcome = outcome
+            phases.message = message
+
+    def end(self, nodeid: str) -> None:
+        phases = self.pending.pop(nodeid, None)
+        if phases is None:
+            return
+        line = {"test": self.name(nodeid), "outcome": phases.outcome, "seconds": round(phases.seconds, 4)}
+        if phases.message:
+            line["message"] = phases.message
+        self.write(line)
+
+    def end_all(self) -> None:
+        for nodeid, phases in list(self.pending.items()):
+            if phases.called or phases.outcome != "passed":
+                self.end(nodeid)
+
+
+_report = None  # type: Report | None
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: "Any") -> "Iterator[None]":
+    # Before any conftest runs, so that a conftest that cannot be imported leaves a begun, unfinished report.
+    global _report
+    path = os.environ.pop("TROOP_REPORT", "")
+    if path:
+        root = os.path.realpath(os.environ.pop("TROOP_ROOT", "") or str(Path.cwd()))
+        select = os.environ.pop("TROOP_SELECT", "")
+        ids = json.loads(Path(select).read_text(encoding="ascii")) if select else None
+        seconds = float(os.environ.pop("TROOP_TEST_SECONDS", "") or 0)
+        _leave_addopts()
+        _report = Report(path, root, ids, seconds)
+        _no_coverage(early_config.known_args_namespace)
+    yield
+
+
+def pytest_configure(config: "Any") -> None:
+    global _report
+    worker = getattr(config, "workerinput", None) or getattr(config, "slaveinput", None)
+    if worker and "troop" in worker:
+        given = worker["troop"]
+        _report = Report(None, given["root"], given["select"], given["seconds"])
+    if _report is not None:
+        _report.rootdir = os.path.realpath(str(getattr(config, "rootpath", None) or config.rootdir))
+        _no_coverage(config.option)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: "Any") -> None:
+    # xdist's controller hands the settings to its workers.
+    if _report is not None:
+        given = node.workerinput if hasattr(node, "workerinput") else node.slaveinput
+        given["troop"] = {"root": _report.root, "select": _report.select, "seconds": _report.seconds}
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: "Any", items: "list[Any]") -> "Iterator[None]":
+    yield
+    if _report is None or _report.select is None:
+        return
+    wanted = set(_report.select)
+    kept = [item for item in items if _wanted(_report.name(item.nodeid), wanted)]
+    if len(kept) < len(items):
+        keep = {id(item) for item in kept}
+        config.hook.pytest_deselected(items=[item for item in items if id(item) not in keep])
+        items[:] = kept
+
+
+def pytest_collectreport(report: "Any") -> None:
+    if _report is None or not report.nodeid or report.passed:
+        return
+    _report.add(report.nodeid, "skipped" if report.skipped else "error", 0.0, _message(report))
+    _report.end(report.nodeid)
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    if _report is not None:
+        _report.write({"start": _report.name(nodeid)})
+
+
+def pytest_runtest_logreport(report: "Any") -> None:
+    if _report is None:
+        return
+    if report.outcome == "rerun":  # pytest-rerunfailures: only the last try counts
+        _report.pending.pop(report.nodeid, None)
+        return
+    outcome = report.outcome
+    if outcome == "failed" and report.when in ("setup", "teardown"):
+        outcome = "error"
+    part = type(report).__name__.lower() == "subtestreport"
+    if not (part and outcome == "skipped"):  # a skipped part does not make the whole test skipped
+        message = "" if outcome == "passed" else _message(report)
+        seconds = getattr(report, "duration", 0.0) or 0.0
+        _report.add(report.nodeid, outcome, seconds, message, called=report.when == "call")
+    if report.when not in ("setup", "call"):  # the teardown, or xdist's report of a worker that died
+        _report.end(report.nodeid)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: "Any", exitstatus: int) -> None:
+    if _report is not None:
+        _report.end_all()
+        _report.write({"finish": os.getpid(), "exit": int(getattr(session, "exitstatus", exitstatus))})
+
+
+@pytest.hookimpl(hookwrapper=True, trylast=True)
+def pytest_runtest_setup() -> "Iterator[None]":
+    disarm = _arm()
+    yield
+    disarm()
+
+
+@pytest.hookimpl(hookwrapper=True, trylast=True)
+def pytest_runtest_call() -> "Iterator[None]":
+    disarm = _arm()
+    yield
+    disarm()
+
+
+@pytest.hookimpl(hookwrapper=True, trylast=True)
+def pytest_runtest_teardown() -> "Iterator[None]":
+    disarm = _arm()
+    yield
+    disarm()
+
+
+def _arm() -> "Callable[[], None]":
+    """Start the clock of one phase; returns what stops it. It fires again, for code that swallows the first exception."""
+    seconds = _report.seconds if _report is not None else 0.0
+    if not seconds or threading.current_thread() is not threading.main_thread():
+        return lambda: None
+
+    def ring(signum: int, frame: "Any") -> None:
+        __tracebackhide__ = True  # the failure is where the test was, not here
+        pytest.fail(f"timed out after {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, REFIRE_SECONDS)
+
+    def disarm() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+    return disarm
+
+
+def _wanted(nodeid: str, wanted: "set[str]") -> bool:
+    if nodeid in wanted:
+        return True
+    path, _, rest = nodeid.partition("[")[0].partition("::")
+    name = path
+    for part in rest.split("::"):
+        name += "::" + part
+        if name in wanted:
+            return True
+    while path:
+        if path in wanted or path + "/" in wanted:
+            return True
+        path = path.rpartition("/")[0]
+    return "." in wanted
+
+
+def _message(report: "Any") -> str:
+    """The failure in a few lines: where, and the exception's message (or the end of a longer text)."""
+    long = getattr(report, "longrepr", None)
+    crash = getattr(long, "reprcrash", None)
+    if crash is not None:
+        lines = f"{crash.path}:{crash.lineno}: {crash.message}".splitlines()[:MESSAGE_LINES]
+    elif isinstance(long, tuple):
+        lines = [str(long[-1])]
+    else:
+        lines = str(long or "").strip().splitlines()[-MESSAGE_LINES:]
+    return "\n".join(lines)[:MESSAGE_CHARS]
+
+
+def _leave_addopts() -> None:
+    """Take this plugin out of PYTEST_ADDOPTS, for the pytest processes that tests start."""
+    before = os.environ.pop("TROOP_ADDOPTS_BEFORE", "")
+    if before:
+        os.environ["PYTEST_ADDOPTS"] = before
+    else:
+        os.environ.pop("PYTEST_ADDOPTS", None)
+
+
+def _no_coverage(options: "Any") -> None:
+    """pytest-cov off: it slows tests, writes into the tree, and `--cov-fail-under` fails a run of a few tests."""
+    if getattr(options, "cov_source", None):
+        options.cov_source = []

@@ -1,0 +1,241 @@
+"""Run tests in a sandbox and read what really happened: a structured report, cross-checked with the exit code.
+
+pytest, wherever the command starts it, loads `harness/inside/troop_pytest.py` and writes one line per test. A report is
+valid only if it is complete (pytest finished its session) and says the same as the exit codes:
+
+    pytest's exit status 0    nothing failed
+    pytest's exit status 1    something failed (collection errors are recorded as errors, and the other tests still run)
+    2, 3, 4, 5                not valid (interrupted, internal error, wrong usage, no tests), except 2 where all that
+                              happened are collection errors that are recorded
+    the command's exit code   0 if and only if pytest's status was 0 (`make` turns a 1 into a 2)
+
+A command that never starts pytest is one pseudo test, `COMMAND_TEST`, that passes with exit code 0.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.records import Exec, Outcome, TestReport
+from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
+
+COMMAND_TEST = "<command>"
+
+OUTPUT_CHARS = 6000
+OUTPUT_BYTES = 64_000
+REPORT_BYTES = 200_000_000
+APPENDED_FILES = 200
+
+_PYTEST = re.compile(r"(?:^|[\s/;&|(])(?:pytest|py\.test)(?=$|[\s;&|)])")
+_SHELL_OPERATORS = re.compile(r"[|;&<>()\n]")
+_SEVERITY: dict[Outcome, int] = {"passed": 0, "skipped": 1, "failed": 2, "error": 3}
+
+
+async def run_tests(
+    sandbox: Sandbox,
+    command: str,
+    ids: Sequence[str] = (),
+    *,
+    timeout: float,
+    test_seconds: float | None = None,
+    cwd: str = WORKDIR,
+    env: Mapping[str, str] | None = None,
+) -> TestReport:
+    """Run `command` in `cwd`, limited to `ids` (test ids, classes, files or directories, relative to `cwd`; empty: all).
+
+    `timeout` in seconds for the whole run, then it is killed and the report holds what had finished. `test_seconds`: wall
+    time that a phase of one test may take before the test fails and the run goes on. The working tree gets no byte code
+    and no caches. Raises SandboxFailed when the sandbox is gone; everything else is in the report.
+    """
+    place = f"/tmp/troop-tests-{secrets.token_hex(8)}"
+    result = await sandbox.exec(
+        _script(place, _with_files(command, ids), bool(ids), test_seconds),
+        cwd=cwd,
+        env=env,
+        stdin=json.dumps(list(ids)).encode("ascii"),
+        timeout=timeout,
+        output_bytes=OUTPUT_BYTES,
+        merge=True,
+    )
+    try:
+        lines = await sandbox.read(f"{place}/report", limit=REPORT_BYTES)
+    except (FileNotFoundError, ValueError):
+        lines = b""
+    await sandbox.exec(["rm", "-rf", place], cwd="/", timeout=30)
+    return interpret(command, result, lines)
+
+
+def runs_pytest(command: str) -> bool:
+    """Whether the command names pytest itself (a `make` target may still start it)."""
+    return _PYTEST.search(command) is not None
+
+
+def _with_files(command: str, ids: Sequence[str]) -> str:
+    """The command with the files of `ids` appended, so that pytest need not collect the rest; the plugin does the
+    exact selection. Only to a command that ends in pytest's own arguments."""
+    files = list(dict.fromkeys(i.partition("::")[0] for i in ids))
+    if not files or len(files) > APPENDED_FILES or not runs_pytest(command) or _SHELL_OPERATORS.search(command):
+        return command
+    return f"{command} {shlex.join(files)}"
+
+
+def _script(place: str, command: str, select: bool, test_seconds: float | None) -> str:
+    settings = {
+        "TROOP_REPORT": f"{place}/report",
+        "TROOP_SELECT": f"{place}/select" if select else "",
+        "TROOP_TEST_SECONDS": f"{test_seconds:g}" if test_seconds else "",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items() if value)
+    return (
+        f"mkdir -m 700 {place} && cat > {place}/select || exit 125\n"
+        f'export {exports} TROOP_ROOT="$PWD" TROOP_ADDOPTS_BEFORE="${{PYTEST_ADDOPTS-}}"\n'
+        f'export PYTHONPATH="{TROOPDIR}/inside${{PYTHONPATH:+:$PYTHONPATH}}"\n'
+        'export PYTEST_ADDOPTS="${PYTEST_ADDOPTS:+$PYTEST_ADDOPTS }-p troop_pytest'
+        f' -o cache_dir=/tmp/troop-pytest-cache --continue-on-collection-errors"\n'
+        f'exec "${{BASH:-sh}}" -c {shlex.quote(command)} < /dev/null\n'
+    )
+
+
+@dataclass
+class _Lines:
+    """What the report file says, read line by line."""
+
+    begun: set[object] = field(default_factory=set)
+    statuses: dict[object, int] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    durations: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    running: dict[str, None] = field(default_factory=dict)
+
+    def read(self, line: Mapping[str, object]) -> None:
+        match line:
+            case {"begin": pid}:
+                self.begun.add(pid)
+            case {"finish": pid, "exit": int(status)}:
+                self.statuses[pid] = status
+            case {"start": str(test)}:
+                self.running[test] = None
+            case {"test": str(test), "outcome": ("passed" | "failed" | "error" | "skipped") as outcome}:
+                self.running.pop(test, None)
+                if test in self.outcomes and _SEVERITY[self.outcomes[test]] >= _SEVERITY[outcome]:
+                    return
+                self.outcomes[test] = outcome
+                seconds, message = line.get("seconds"), line.get("message")
+                if isinstance(seconds, (int, float)):
+                    self.durations[test] = float(seconds)
+                if outcome != "passed" and isinstance(message, str):
+                    self.failures[test] = message
+
+
+def _read_lines(text: bytes) -> _Lines:
+    lines = _Lines()
+    for raw in text.split(b"\n"):
+        try:
+            line = json.loads(raw) if raw else None
+        except ValueError:
+            continue  # torn by a kill; the missing finish line says so
+        if isinstance(line, dict):
+            lines.read(line)
+    return lines
+
+
+def interpret(command: str, result: Exec, report: bytes) -> TestReport:
+    """The test report of a finished command: `report` is what the plugin wrote (empty: pytest never began)."""
+    lines = _read_lines(report)
+    output = _tail(result.output)
+    if not lines.begun:
+        return _without_pytest(command, result, output)
+    reason = _objection(lines, result)
+    return TestReport(
+        outcomes=lines.outcomes,
+        exit_code=result.exit_code,
+        timed_out=result.timed_out,
+        valid=not reason,
+        seconds=result.seconds,
+        failures=lines.failures,
+        durations=lines.durations,
+        output=output,
+        reason=reason,
+    )
+
+
+def _without_pytest(command: str, result: Exec, output: str) -> TestReport:
+    reason = ""
+    if result.timed_out:
+        reason = f"the test command was stopped after {result.seconds:.0f} s"
+    elif runs_pytest(command):
+        reason = f"pytest did not start (exit code {result.exit_code}): {_last_line(output)}"
+    elif result.exit_code in (125, 126, 127):
+        reason = f"the test command could not be started (exit code {result.exit_code}): {_last_line(output)}"
+    outcome: Outcome = "passed" if result.exit_code == 0 else "failed"
+    return TestReport(
+        outcomes={} if reason else {COMMAND_TEST: outcome},
+        exit_code=result.exit_code,
+        timed_out=result.timed_out,
+        valid=not reason,
+        seconds=result.seconds,
+        failures={} if reason or outcome == "passed" else {COMMAND_TEST: _last_line(output)},
+        durations={} if reason else {COMMAND_TEST: result.seconds},
+        output=output,
+        reason=reason,
+    )
+
+
+def _objection(lines: _Lines, result: Exec) -> str:
+    """Why the report cannot be believed; empty if it can."""
+    if result.timed_out:
+        return f"the tests were stopped after {result.seconds:.0f} s{_while(lines.running)}"
+    if lines.begun - set(lines.statuses):
+        return f"pytest ended before its session did (exit code {result.exit_code}){_while(lines.running)}"
+    for status in lines.statuses.values():
+        reason = _status_objection(status, lines.outcomes)
+        if reason:
+            return reason
+    failed = any(outcome in ("failed", "error") for outcome in lines.outcomes.values())
+    if failed and not any(lines.statuses.values()):
+        return "tests failed, but pytest ended with exit status 0"
+    if (result.exit_code == 0) != (not any(lines.statuses.values())):
+        statuses = ", ".join(str(status) for status in lines.statuses.values())
+        return f"the test command's exit code is {result.exit_code}, but pytest's was {statuses}"
+    return ""
+
+
+def _status_objection(status: int, outcomes: Mapping[str, Outcome]) -> str:
+    failed = any(outcome in ("failed", "error") for outcome in outcomes.values())
+    match status:
+        case 0:
+            return ""
+        case 1:
+            return "" if failed else "pytest ended with exit status 1, but no test failed"
+        case 2 if outcomes and all(outcome == "error" and "::" not in test for test, outcome in outcomes.items()):
+            return ""
+        case 2:
+            return "pytest was interrupted"
+        case 3:
+            return "pytest had an internal error"
+        case 4:
+            return "pytest was called in a way that it does not know, or a named test file is not there"
+        case 5:
+            return "pytest found no tests"
+        case _:
+            return f"pytest ended with exit status {status}"
+
+
+def _while(running: Iterable[str]) -> str:
+    names = list(running)
+    return f" while running {names[-1]}" if names else ""
+
+
+def _tail(text: str) -> str:
+    return text if len(text) <= OUTPUT_CHARS else "…" + text[-OUTPUT_CHARS:]
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "it printed nothing"
