@@ -1,0 +1,287 @@
+"""A GitHub issue as a task: title, body and comments by the REST API, the repository by its clone URL.
+
+`GITHUB_TOKEN`, if set, raises the rate limit and opens private issues; it goes to the API's server only and into no
+message. `GITHUB_API_URL` names an Enterprise server's API (https://HOST/api/v3); it is then asked for every reference.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from tasks.errors import InputError, SourceUnavailable
+from tasks.task import Repository, Task
+
+if TYPE_CHECKING:
+    import httpx
+
+API = "https://api.github.com"
+BODY_CHARACTERS = 30_000
+COMMENT_CHARACTERS = 8_000
+STATEMENT_CHARACTERS = 80_000
+COMMENT_PAGES = 10
+
+_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?/[A-Za-z0-9._-]+"
+_SHORT = re.compile(rf"({_NAME})#([1-9]\d*)")
+_PATH = re.compile(rf"/({_NAME})/issues/([1-9]\d*)/?")
+_PULL = re.compile(rf"/{_NAME}/pull/\d+.*")
+_AGREEMENT = re.compile(
+    r"(?:\+1|:\+1:|👍|same(?: here| issue| problem)?|me too|bump|any (?:update|news)s?)[\s.!?👍]*", re.I
+)
+_FORMS = "https://github.com/owner/name/issues/N or owner/name#N"
+_RETRIED = (500, 502, 503, 504)
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """Which issue: `repository` is "owner/name"."""
+
+    repository: str
+    number: int
+
+
+def is_issue(reference: str) -> bool:
+    """Whether the text is meant as a GitHub issue (it may still be malformed)."""
+    return reference.startswith(("https://", "http://")) or _SHORT.fullmatch(reference) is not None
+
+
+def parse_reference(reference: str) -> Issue:
+    """The issue that a URL or `owner/name#N` names. Raises InputError for anything else, and for a pull request."""
+    if match := _SHORT.fullmatch(reference.strip()):
+        return Issue(match[1], int(match[2]))
+    parts = urlsplit(reference.strip())
+    if parts.scheme in ("https", "http"):
+        if _PULL.fullmatch(parts.path):
+            raise InputError(f"{reference} is a pull request, not an issue: give the issue that it is about")
+        if match := _PATH.fullmatch(parts.path):
+            _check_host(reference, parts.hostname or "")
+            return Issue(match[1], int(match[2]))
+    raise InputError(f"{reference!r} is no GitHub issue: write {_FORMS}")
+
+
+def _check_host(reference: str, host: str) -> None:
+    api = urlsplit(_api()).hostname or ""
+    if host not in ("github.com", "www.github.com", api) and f"api.{host}" != api:
+        raise InputError(
+            f"{reference} is on {host}, which is not the GitHub server in use: set GITHUB_API_URL=https://{host}/api/v3"
+        )
+
+
+def fetch_issue(
+    reference: str, *, base: str | None = None, say: Callable[[str], None] = lambda line: None, timeout: float = 20.0
+) -> Task:
+    """The task that an issue states, on its repository's default branch or on `base`.
+
+    `timeout`: seconds without an answer from the API. Raises InputError for what the user can put right (reference,
+    missing or private issue, pull request, token) and SourceUnavailable for what the world must (rate limit, network).
+    """
+    issue = parse_reference(reference)
+    with _Api(timeout) as api:
+        repository = api.one(
+            f"/repos/{issue.repository}",
+            f"there is no repository {issue.repository} on GitHub that can be seen {_as_whom()}",
+        )
+        found = api.one(
+            f"/repos/{issue.repository}/issues/{issue.number}",
+            f"{issue.repository} has no issue #{issue.number} that can be seen {_as_whom()}",
+        )
+        if "pull_request" in found:
+            raise InputError(f"{reference} is a pull request, not an issue: give the issue that it is about")
+        moved = str(found.get("repository_url") or "")
+        if moved and moved.lower() != str(repository.get("url")).lower() and moved.startswith(api.root + "/"):
+            repository = api.one(moved.removeprefix(api.root), f"the issue moved to {moved}, which cannot be seen")
+        comments = list(api.pages(f"{_issue_path(found, issue)}/comments")) if found.get("comments") else []
+    if found.get("state") == "closed" and base is None:
+        say("the issue is closed, so the default branch may hold its fix: --base REF goes back before it")
+    if repository.get("private"):
+        say("the repository is private: git clones it with your own git credentials")
+    return Task(
+        id=re.sub(r"[^A-Za-z0-9._-]", "-", f"{repository['full_name'].replace('/', '__')}-{found['number']}"),
+        repository=Repository("url", f"{repository['html_url']}.git", base),
+        statement=statement(found, comments),
+    )
+
+
+def statement(issue: dict[str, Any], comments: list[dict[str, Any]]) -> str:
+    """The issue in Markdown: title, body, and the comments that say something, each under its author's name."""
+    author = _login(issue)
+    parts = [f"# {issue['title'].strip()}", _trimmed(issue.get("body"), BODY_CHARACTERS) or "(The issue has no text.)"]
+    told = [(c, _trimmed(c.get("body"), COMMENT_CHARACTERS)) for c in comments if not _from_bot(c)]
+    told = [(c, text) for c, text in told if text and not _AGREEMENT.fullmatch(text)]
+    if told:
+        parts.append("## Comments")
+    size = sum(map(len, parts))
+    for number, (comment, text) in enumerate(told):
+        if size + len(text) > STATEMENT_CHARACTERS:
+            parts.append(f"(… {len(told) - number} later comments are left out.)")
+            break
+        parts.append(
+            f"**@{_login(comment)}**{_role(comment, author)}, {str(comment.get('created_at'))[:10]}:\n\n{text}"
+        )
+        size += len(text)
+    return "\n\n".join(parts) + "\n"
+
+
+def _trimmed(text: str | None, limit: int) -> str:
+    """Without the comments of issue templates, and cut in the middle beyond the limit."""
+    plain = re.sub(r"<!--.*?-->", "", text or "", flags=re.DOTALL).replace("\r\n", "\n").strip()
+    plain = re.sub(r"\n{3,}", "\n\n", plain)
+    if len(plain) <= limit:
+        return plain
+    half = limit // 2
+    return f"{plain[:half]}\n\n(… {len(plain) - 2 * half} characters are left out …)\n\n{plain[-half:]}"
+
+
+def _login(entry: dict[str, Any]) -> str:
+    return (entry.get("user") or {}).get("login") or "ghost"
+
+
+def _from_bot(comment: dict[str, Any]) -> bool:
+    user = comment.get("user") or {}
+    return user.get("type") == "Bot" or _login(comment).endswith(("[bot]", "-bot"))
+
+
+def _role(comment: dict[str, Any], author: str) -> str:
+    if _login(comment) == author:
+        return " (who reported it)"
+    role = str(comment.get("author_association") or "").lower()
+    return f" ({role})" if role in ("owner", "member", "collaborator", "contributor") else ""
+
+
+def _issue_path(found: dict[str, Any], issue: Issue) -> str:
+    """Path of the issue where it is now: an issue that moved keeps its comments there."""
+    match = re.search(rf"/repos/{_NAME}/issues/\d+$", str(found.get("url") or ""))
+    return match[0] if match else f"/repos/{issue.repository}/issues/{issue.number}"
+
+
+def _api() -> str:
+    return (os.environ.get("GITHUB_API_URL") or API).rstrip("/")
+
+
+def _as_whom() -> str:
+    if os.environ.get("GITHUB_TOKEN"):
+        return "with this GITHUB_TOKEN"
+    return "without a token (for a private one, set GITHUB_TOKEN)"
+
+
+class _Api:
+    """The REST API over one connection; every failure becomes one sentence."""
+
+    def __init__(self, timeout: float) -> None:
+        import httpx
+
+        self.root = _api()
+        if urlsplit(self.root).scheme not in ("http", "https"):
+            raise InputError(f"GITHUB_API_URL must be a URL such as https://HOST/api/v3, not {self.root!r}")
+        self._timeout = timeout
+        self._client = httpx.Client(headers=_headers(), timeout=timeout, follow_redirects=True)
+
+    def __enter__(self) -> _Api:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._client.close()
+
+    def one(self, path: str, missing: str) -> dict[str, Any]:
+        """The JSON object at a path; `missing` is the sentence for one that is not there."""
+        found = self._json(self._get(self.root + path, missing))
+        if not isinstance(found, dict):
+            raise SourceUnavailable(f"{self.root}{path} is not what GitHub's API sends: check GITHUB_API_URL")
+        return found
+
+    def pages(self, path: str) -> Iterator[dict[str, Any]]:
+        """The entries of a paginated list, at most COMMENT_PAGES pages of 100."""
+        url = f"{self.root}{path}?per_page=100"
+        for _ in range(COMMENT_PAGES):
+            response = self._get(url, f"the comments at {path} are gone")
+            yield from self._json(response)
+            following = response.links.get("next", {}).get("url")
+            if not following or not following.startswith(self.root + "/"):
+                return
+            url = following
+
+    def _json(self, response: httpx.Response) -> Any:
+        try:
+            return response.json()
+        except ValueError as error:
+            raise SourceUnavailable(f"{response.url} did not answer with JSON: check GITHUB_API_URL") from error
+
+    def _get(self, url: str, missing: str) -> httpx.Response:
+        for pause in (0.5, 1.0, None):
+            response = self._ask(url, last=pause is None)
+            if response is not None and (pause is None or response.status_code not in _RETRIED):
+                _check(response, missing)
+                return response
+            time.sleep(pause or 0)
+        raise AssertionError("the last try either answers or raises")
+
+    def _ask(self, url: str, *, last: bool) -> httpx.Response | None:
+        """One request; None for a dropped connection that is worth another try."""
+        import httpx
+
+        host = urlsplit(url).netloc
+        try:
+            return self._client.get(url)
+        except httpx.TimeoutException as error:
+            raise SourceUnavailable(f"GitHub ({host}) did not answer within {self._timeout:g} s: try again") from error
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
+            if not last:
+                return None
+            raise SourceUnavailable(f"GitHub ({host}) drops the connection: try again later") from error
+        except httpx.HTTPError as error:
+            raise SourceUnavailable(f"GitHub ({host}) cannot be reached: {error}; check the network") from error
+
+
+def _headers() -> dict[str, str]:
+    headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28", "User-Agent": "troop"}
+    if token := os.environ.get("GITHUB_TOKEN", "").strip():
+        # Checked here, because the client's own complaint about an illegal header would quote the token.
+        if not re.fullmatch(r"[!-~]+", token):
+            raise InputError("GITHUB_TOKEN holds characters that no token has: set it again, or unset it")
+        headers["Authorization"] = f"Bearer {token}"
+    return headers
+
+
+def _check(response: httpx.Response, missing: str) -> None:
+    """Raise what an unsuccessful answer means."""
+    status = response.status_code
+    if status == 200:
+        return
+    if status in (403, 429) and (wait := _rate_limit(response)):
+        raise SourceUnavailable(wait)
+    if status in (404, 410):
+        raise InputError(missing if status == 404 else f"{missing}: it was deleted")
+    if status == 401:
+        raise InputError("GitHub refuses the token in GITHUB_TOKEN (401): set a valid one, or unset it")
+    if status in (403, 451):
+        raise InputError(f"GitHub refuses access to {response.url} ({status}): {_message(response)}")
+    raise SourceUnavailable(f"GitHub answered {status} for {response.url}: try again later")
+
+
+def _rate_limit(response: httpx.Response) -> str:
+    """The sentence for a rate limit; empty where this refusal is none."""
+    help_ = "" if os.environ.get("GITHUB_TOKEN") else ", or set GITHUB_TOKEN, which raises the limit"
+    if response.headers.get("x-ratelimit-remaining") == "0":
+        reset = response.headers.get("x-ratelimit-reset", "")
+        if not reset.isdigit():
+            return f"GitHub's rate limit is used up: try again in an hour{help_}"
+        minutes = max(1, round((int(reset) - time.time()) / 60))
+        clock = time.strftime("%H:%M", time.localtime(int(reset)))
+        return f"GitHub's rate limit is used up until {clock} (in {minutes} min): try again then{help_}"
+    after = response.headers.get("retry-after", "")
+    if after.isdigit() or response.status_code == 429 or "rate limit" in _message(response).lower():
+        when = f"in {after} s" if after.isdigit() else "in a few minutes"
+        return f"GitHub asks to slow down: try again {when}{help_}"
+    return ""
+
+
+def _message(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return response.reason_phrase

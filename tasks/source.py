@@ -1,0 +1,81 @@
+"""SOURCE on the command line: which kind of task it names."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from tasks.errors import InputError
+from tasks.task import Instance
+
+FORMS = """\
+  https://github.com/owner/name/issues/N   a GitHub issue
+  owner/name#N                             the same, shorter
+  path/to/task.toml                        a task file
+  path/to/repository                       a local git repository, with --issue FILE|- or --issue-text TEXT"""
+
+
+def resolve(
+    source: str,
+    *,
+    issue: str | None = None,
+    issue_text: str | None = None,
+    base: str | None = None,
+    include_uncommitted: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Instance:
+    """The instance that SOURCE names; `grading` is None for all but task files that hold hidden tests.
+
+    `issue`: a file with the issue's text ("-": standard input), `issue_text`: the text itself; both for a local repository
+    only. `base`: git ref or commit. Raises InputError for a source of no known form, SourceUnavailable by the network.
+    """
+    from tasks import github, local
+
+    path = Path(source).expanduser()
+    if path.is_dir():
+        text = _issue_text(source, issue, issue_text)
+        return Instance(local.local_task(path, text, base=base, include_uncommitted=include_uncommitted))
+    if issue is not None or issue_text is not None:
+        raise InputError(f"--issue and --issue-text belong to a local repository, and {source} is none")
+    if path.suffix.lower() == ".toml":
+        return _task_file(path, base, include_uncommitted)
+    if include_uncommitted:
+        raise InputError(f"--include-uncommitted belongs to a local repository, and {source} is none")
+    if github.is_issue(source):
+        return Instance(github.fetch_issue(source, base=base, say=say))
+    missing = f"{source} does not exist" if "/" in source or path.suffix else f"{source!r} is no source of work"
+    raise InputError(f"{missing}; a source is one of\n{FORMS}")
+
+
+def _issue_text(source: str, issue: str | None, issue_text: str | None) -> str:
+    from tasks import local
+
+    if issue is not None and issue_text is not None:
+        raise InputError("--issue and --issue-text exclude each other")
+    if issue is not None:
+        return local.read_issue(issue)
+    if issue_text is None:
+        raise InputError(f"{source} is a directory: say what to solve there with --issue FILE|- or --issue-text TEXT")
+    return issue_text
+
+
+def _task_file(path: Path, base: str | None, include_uncommitted: bool) -> Instance:
+    from tasks.taskfile import load_task_file
+
+    instance = load_task_file(path)
+    repository = instance.task.repository
+    if base is not None and repository.kind == "package":
+        raise InputError(f"--base belongs to a git repository, and {path} is about a released package")
+    if include_uncommitted and repository.kind != "path":
+        raise InputError(
+            f"--include-uncommitted belongs to a local repository, and {path} is about a {repository.kind}"
+        )
+    if base is not None and include_uncommitted:
+        raise InputError("--base and --include-uncommitted exclude each other: uncommitted changes lie on HEAD")
+    if base is None and not include_uncommitted:
+        return instance
+    repository = dataclasses.replace(
+        repository, base=None if include_uncommitted else base, include_uncommitted=include_uncommitted
+    )
+    return dataclasses.replace(instance, task=dataclasses.replace(instance.task, repository=repository))
