@@ -16,7 +16,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from harness.records import Charge, Evidence, Json, Selection, TestReport, Tree, WitnessTest
 from tasks.errors import InputError
@@ -277,6 +277,8 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, bytes):
         return {"b64": base64.b64encode(value).decode("ascii")}
+    if isinstance(value, Path):
+        return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             f.name: _plain(getattr(value, f.name))
@@ -290,6 +292,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"cannot be written to a trace: {type(value).__name__}")
 
 
+T = TypeVar("T")
 _hints: dict[type, dict[str, Any]] = {}
 
 
@@ -302,6 +305,8 @@ def _build(hint: Any, value: Any) -> Any:
     if origin is tuple:
         inner = get_args(hint)[0]
         return tuple(_build(inner, v) for v in value)
+    if hint is Path:
+        return Path(value)
     if hint is bytes:
         return base64.b64decode(value["b64"])
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
@@ -313,8 +318,14 @@ def _build(hint: Any, value: Any) -> Any:
 
 
 def public(value: Any) -> Any:
-    """A record as plain JSON data, by the rules of the trace (for reports and `--json`)."""
+    """A record as plain JSON data, by the rules of the trace (for reports, `run.json` and `--json`)."""
     return _plain(value)
+
+
+def record(kind: type[T], value: Any) -> T:
+    """The inverse of `public` for a record of the given type."""
+    made: T = _build(kind, value)
+    return made
 
 
 Mask = Callable[[str], str]
@@ -395,4 +406,4 @@ def read(path: Path) -> Iterator[Event]:
 
 
 __all__ = [name for name, value in list(globals().items()) if isinstance(value, type) and issubclass(value, Event)]
-__all__ += ["EVENTS", "SCHEMA", "Listener", "Mask", "Trace", "from_json", "public", "read", "to_json"]
+__all__ += ["EVENTS", "SCHEMA", "Listener", "Mask", "Trace", "from_json", "public", "read", "record", "to_json"]
