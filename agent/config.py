@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
+from harness.ledger import Prices
 from harness.records import Budget
 from harness.sandbox.base import Limits
+from tasks.errors import EndpointFailed, InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +74,257 @@ class Settings:
     malformed_limit: int = 3
     allow_unknown_price: bool = False
     temperature: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the configuration files say. `default_model`: what stands for a missing `--model`; `files`: those read."""
+
+    aliases: Mapping[str, Alias] = field(default_factory=dict)
+    default_model: str | None = None
+    files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A vendor's OpenAI-compatible endpoint. `prices`: its name in genai-prices."""
+
+    base_url: str
+    key_env: str
+    prices: str
+
+
+PROVIDERS: Mapping[str, Provider] = {
+    "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", "openai"),
+    "anthropic": Provider("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", "anthropic"),
+    "deepseek": Provider("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", "deepseek"),
+    "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", "openrouter"),
+    "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY", "mistral"),
+    "groq": Provider("https://api.groq.com/openai/v1", "GROQ_API_KEY", "groq"),
+    "together": Provider("https://api.together.xyz/v1", "TOGETHER_API_KEY", "together"),
+    "fireworks": Provider("https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY", "fireworks"),
+    "gemini": Provider("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY", "google"),
+}
+
+RESERVED = frozenset({"repair", "none", "auto"})
+"""Names that an alias cannot have: they mean something already where a model is named."""
+
+
+def config_paths() -> tuple[Path, ...]:
+    """Where configuration is looked for, the first winning: ./troop.toml, then the user's."""
+    home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return (Path("troop.toml"), Path(home).expanduser() / "troop" / "config.toml")
+
+
+def load_config(paths: Sequence[Path] | None = None) -> Config:
+    """Reads the files that exist; what an earlier one says wins. `paths` None: `config_paths()`.
+
+    Raises InputError naming file and key for anything that it does not understand.
+    """
+    aliases: dict[str, Alias] = {}
+    default: str | None = None
+    read: list[Path] = []
+    for path in config_paths() if paths is None else paths:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read the configuration {path}: {error}") from error
+        read.append(path)
+        own_default, own = _parse(path, text)
+        default = default or own_default
+        aliases = {**own, **aliases}
+    return Config(aliases, default, tuple(read))
+
+
+def resolve_model(name: str, config: Config, *, list_models: Callable[[str], Sequence[str]] | None = None) -> Alias:
+    """What the user's name for a model means: an alias, `provider/model`, or `http://host:port/v1#model`.
+
+    A URL without `#model` takes the only model that the server has (`list_models`, default: ask it). "repair" is no
+    model and is not resolved here. Raises InputError for a name that means nothing, EndpointFailed for a server that
+    does not answer. Keys are not looked at: see `key_of`.
+    """
+    if name in config.aliases:
+        return config.aliases[name]
+    if name.startswith(("http://", "https://")):
+        return _from_url(name, list_models or served_models)
+    if found := _from_provider(name, name):
+        return found
+    known = ", ".join(sorted(config.aliases)) or "none"
+    raise InputError(
+        f"unknown model {name!r}: it is no alias (aliases: {known}), no provider/model "
+        f"({', '.join(PROVIDERS)}) and no URL such as http://127.0.0.1:8000/v1#name"
+    )
+
+
+def key_of(alias: Alias) -> str | None:
+    """The key from the environment; None where the endpoint takes none. Raises EndpointFailed naming the variable."""
+    if alias.key_env is None:
+        return None
+    key = os.environ.get(alias.key_env, "").strip()
+    if not key:
+        raise EndpointFailed(
+            f"The model {alias.alias} needs a key in the environment variable {alias.key_env}, which is not set: "
+            f"export {alias.key_env}=... and try again."
+        )
+    return key
+
+
+def prices_of(alias: Alias) -> Prices:
+    """The alias's prices as the ledger takes them."""
+    return Prices(
+        model=alias.name,
+        base_url=alias.base_url,
+        lookup=alias.price_name,
+        input=alias.usd_per_mtok_input,
+        cache_read=alias.usd_per_mtok_cache_read,
+        cache_write=alias.usd_per_mtok_cache_write,
+        output=alias.usd_per_mtok_output,
+        gpu_hour=alias.usd_per_gpu_hour,
+    )
+
+
+def served_models(base_url: str) -> list[str]:
+    """The names that the server at `base_url` gives to its models. Raises EndpointFailed where it does not answer."""
+    import httpx
+
+    url = base_url.rstrip("/") + "/models"
+    try:
+        with httpx.Client(timeout=5.0, trust_env=not is_loopback(base_url)) as client:
+            answer = client.get(url).raise_for_status().json()
+        return [str(model["id"]) for model in answer["data"]]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        raise EndpointFailed(
+            f"No list of models at {url} ({error}): is the server up, and is the URL its /v1?"
+        ) from error
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the server is this machine, so that no proxy may stand in between."""
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _from_url(name: str, list_models: Callable[[str], Sequence[str]]) -> Alias:
+    base_url, _, model = name.partition("#")
+    try:
+        parts = urlsplit(base_url)
+        _ = parts.port  # raises for a port that is no number
+    except ValueError as error:
+        raise InputError(f"--model {name}: not a URL ({error})") from error
+    if not parts.hostname:
+        raise InputError(f"--model {name}: the URL names no host")
+    if parts.username or parts.password:
+        raise InputError("--model: no user or password in a URL; make an alias with key_env in troop.toml instead")
+    if not model:
+        served = list_models(base_url)
+        if len(served) != 1:
+            offered = ", ".join(f"{base_url}#{each}" for each in served[:8]) or "none"
+            raise InputError(f"--model {name}: say which model, after a #; the server has: {offered}")
+        model = served[0]
+    return Alias(alias=f"{base_url}#{model}", base_url=base_url.rstrip("/"), name=model)
+
+
+def _from_provider(alias: str, name: str) -> Alias | None:
+    vendor, _, model = name.partition("/")
+    provider = PROVIDERS.get(vendor)
+    if provider is None or not model:
+        return None
+    base_url, price_name = provider.base_url, f"{provider.prices}/{model}"
+    # The variable by which every OpenAI client is pointed elsewhere; then the price is not OpenAI's.
+    if vendor == "openai" and (elsewhere := os.environ.get("OPENAI_BASE_URL")):
+        return Alias(alias=alias, base_url=elsewhere.rstrip("/"), name=model, key_env=provider.key_env)
+    return Alias(alias=alias, base_url=base_url, name=model, key_env=provider.key_env, price_name=price_name)
+
+
+_TOP_KEYS = frozenset({"default_model", "models"})
+_ALIAS_KINDS: Mapping[str, type] = {
+    "model": str,
+    "base_url": str,
+    "name": str,
+    "key_env": str,
+    "price_name": str,
+    "usd_per_mtok_input": float,
+    "usd_per_mtok_cache_read": float,
+    "usd_per_mtok_cache_write": float,
+    "usd_per_mtok_output": float,
+    "usd_per_gpu_hour": float,
+    "context": int,
+    "concurrency": int,
+    "requests_per_minute": float,
+    "tokens_per_minute": float,
+    "timeout": float,
+    "tools": bool,
+    "sampling": dict,
+}
+_WORDS = {str: "a text", float: "a number", int: "a whole number", bool: "true or false", dict: "a table"}
+_POSITIVE = frozenset({"context", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout"})
+
+
+def _parse(path: Path, text: str) -> tuple[str | None, dict[str, Alias]]:
+    try:
+        toml = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not TOML: {error}") from error
+    _refuse_unknown(path, toml, _TOP_KEYS, "")
+    default = toml.get("default_model")
+    if default is not None and not isinstance(default, str):
+        raise InputError(f"{path}: default_model must be {_WORDS[str]}")
+    models = toml.get("models", {})
+    if not isinstance(models, dict):
+        raise InputError(f"{path}: models must be {_WORDS[dict]}: one [models.NAME] for each alias")
+    return default, {name: _alias(path, name, table) for name, table in models.items()}
+
+
+def _alias(path: Path, name: str, table: Any) -> Alias:
+    where = f"{path}: models.{name}"
+    if name in RESERVED or "/" in name or "#" in name:
+        raise InputError(f"{where}: an alias cannot have this name (reserved, or with / or #)")
+    if not isinstance(table, dict):
+        raise InputError(f"{where} must be {_WORDS[dict]}")
+    _refuse_unknown(path, table, frozenset(_ALIAS_KINDS), f"models.{name}.")
+    given = {key: _typed(f"{where}.{key}", value, _ALIAS_KINDS[key]) for key, value in table.items()}
+    for key in given.keys() & _POSITIVE:
+        if given[key] <= 0:
+            raise InputError(f"{where}.{key} must be more than 0")
+    for key in (key for key in given if key.startswith("usd_")):
+        if given[key] < 0:
+            raise InputError(f"{where}.{key} must not be negative")
+    _check_prices(where, given)
+    return Alias(alias=name, **{**_base(where, given.pop("model", None), given), **given})
+
+
+def _base(where: str, model: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What `model = "provider/name"` stands for; else base_url and name must be given."""
+    if model is None:
+        for key in ("base_url", "name"):
+            if key not in given:
+                raise InputError(f'{where}.{key} is missing (or say model = "provider/name")')
+        return {}
+    known = _from_provider("", model)
+    if known is None:
+        raise InputError(f"{where}.model: {model!r} is not provider/name; providers: {', '.join(PROVIDERS)}")
+    return {key: getattr(known, key) for key in ("base_url", "name", "key_env", "price_name")}
+
+
+def _check_prices(where: str, given: Mapping[str, Any]) -> None:
+    by_token = [key for key in given if key.startswith("usd_per_mtok_")]
+    if by_token and "usd_per_gpu_hour" in given:
+        raise InputError(f"{where}: give prices per token or usd_per_gpu_hour, not both")
+    if by_token and not {"usd_per_mtok_input", "usd_per_mtok_output"} <= set(by_token):
+        raise InputError(f"{where}: prices need both usd_per_mtok_input and usd_per_mtok_output")
+
+
+def _typed(where: str, value: Any, kind: type) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f"{where} must be {_WORDS[kind]}, not {value!r}")
+    return value
+
+
+def _refuse_unknown(path: Path, table: Mapping[str, Any], known: frozenset[str], prefix: str) -> None:
+    for key in table:
+        if key not in known:
+            raise InputError(f"{path}: unknown key {prefix}{key}; known: {', '.join(sorted(known))}")
