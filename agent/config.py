@@ -305,7 +305,9 @@ def _base(where: str, model: str | None, given: Mapping[str, Any]) -> dict[str, 
     known = _from_provider("", model)
     if known is None:
         raise InputError(f"{where}.model: {model!r} is not provider/name; providers: {', '.join(PROVIDERS)}")
-    return {key: getattr(known, key) for key in ("base_url", "name", "key_env", "price_name")}
+    # Another address has other prices, unless price_name says whose hold.
+    keys = ("name", "key_env") if "base_url" in given else ("base_url", "name", "key_env", "price_name")
+    return {key: getattr(known, key) for key in keys}
 
 
 def _check_prices(where: str, given: Mapping[str, Any]) -> None:
