@@ -1,0 +1,131 @@
+"""The run directory: where a run's files are, and how they are written (whole or not at all)."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.config import Settings
+from harness import trace
+from harness.records import Candidate, Json, Selection
+from harness.report import run_status, solve_report
+from tasks.errors import InputError
+from tasks.task import Task
+
+RUN_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """The files of the run at `directory`."""
+
+    directory: Path
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+    @property
+    def trace(self) -> Path:
+        return self.directory / "trace.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.directory / "checkpoints.sqlite"
+
+    @property
+    def selected_patch(self) -> Path:
+        return self.directory / "selected.patch"
+
+    @property
+    def report(self) -> Path:
+        return self.directory / "report.json"
+
+    def write_run(self, task: Task, settings: Settings, versions: Json, source: str, status: str) -> None:
+        """run.json: what a resume needs. `source`: what the user named, absolute where it is a path."""
+        write_json(
+            self.directory / "run.json",
+            {
+                "schema": RUN_SCHEMA,
+                "run": self.name,
+                "status": status,
+                "source": source,
+                "task": trace.public(task),
+                "settings": trace.public(settings),
+                "versions": versions,
+            },
+        )
+
+    def read_run(self) -> tuple[Task, Settings, str]:
+        """Task, settings and source of the run. Raises InputError for a directory that is no run, or a damaged file."""
+        path = self.directory / "run.json"
+        if not path.exists():
+            raise InputError(f"{self.directory} is not a run directory: it has no run.json")
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            return trace.record(Task, data["task"]), trace.record(Settings, data["settings"]), str(data["source"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is damaged: {error}") from error
+
+    def write_status(self, status: str) -> None:
+        """Note the run's status in run.json."""
+        path = self.directory / "run.json"
+        data = json.loads(path.read_text(encoding="utf-8"))
+        write_json(path, {**data, "status": status})
+
+    def write_results(
+        self, events: Sequence[trace.Event], candidates: Sequence[Candidate], selection: Selection
+    ) -> None:
+        """attempts/NN/patch.diff, selected.patch (only where something was selected), predictions.jsonl, report.json."""
+        for event in events:
+            if isinstance(event, trace.AttemptEnded):
+                write_text(self.directory / "attempts" / f"{event.attempt:02d}" / "patch.diff", event.patch)
+        chosen = next((c for c in candidates if c.id == selection.candidate), None)
+        if chosen is not None:
+            write_text(self.selected_patch, chosen.patch)
+        else:
+            self.selected_patch.unlink(missing_ok=True)
+        started = events[0]
+        assert isinstance(started, trace.RunStarted), "the first event of every trace"
+        prediction = {
+            "instance_id": started.task["id"],
+            "model_name_or_path": "+".join(started.settings.get("models", [])) or "troop",
+            "model_patch": chosen.patch if chosen else "",
+        }
+        write_text(self.directory / "predictions.jsonl", json.dumps(prediction) + "\n")
+        self.write_report(events)
+
+    def write_report(self, events: Sequence[trace.Event]) -> Json:
+        """report.json and the status in run.json; returns the report."""
+        report = solve_report(events)
+        write_json(self.report, report)
+        self.write_status(run_status(events))
+        return report
+
+
+def new_run(out: Path, task_id: str) -> RunFiles:
+    """A new, empty run directory below `out`, named by task and time. Raises InputError where it cannot be made."""
+    name = f"{task_id}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    try:
+        (out / name).mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"cannot make the run directory {out / name}: {error.strerror}") from error
+    return RunFiles((out / name).resolve())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all; undecodable bytes of a patch (surrogates) come out as they came in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_bytes(text.encode("utf-8", "surrogateescape"))
+    part.replace(path)
+
+
+def write_json(path: Path, data: Json) -> None:
+    """Write a JSON document whole or not at all."""
+    write_text(path, json.dumps(data, indent=1) + "\n")

@@ -1,0 +1,157 @@
+"""What a run came to, folded from its trace: `report.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from harness import trace
+from harness.ledger import Ledger
+from harness.patch import Patch
+from harness.records import Evidence, Json
+
+REPORT_SCHEMA = 1
+
+
+def solve_report(events: Sequence[trace.Event]) -> Json:
+    """The report of a solve, in the shape of docs/design.md; works on an unfinished trace too.
+
+    USD are None where a price is unknown (`cost.exact` is then false); times in seconds.
+    """
+    started = events[0]
+    assert isinstance(started, trace.RunStarted), "trace.read checks it"
+    ledger = Ledger.of(events).to_json()
+    verified = [e for e in events if isinstance(e, trace.Verified)]
+    return {
+        "schema": REPORT_SCHEMA,
+        "run": started.run,
+        "task": started.task["id"],
+        "models": list(started.settings.get("models", [])),
+        "status": run_status(events),
+        "attempts": _attempts(events, verified, ledger),
+        "candidates": [
+            {
+                "id": v.candidate,
+                "attempts": list(v.attempts),
+                "files": [f.path for f in Patch(_patch(events, v.attempts)).files],
+                "evidence": evidence_json(v.evidence),
+                "flags": list(Patch(_patch(events, v.attempts)).flags),
+            }
+            for v in verified
+        ],
+        "selected": _selected(events, verified),
+        "ranking": _ranking(events),
+        "graded": _graded(events),
+        "cost": ledger,
+        "infrastructure": _infrastructure(events),
+        "missing_limits": [limit for e in events if isinstance(e, trace.Prepared) for limit in e.missing_limits],
+        "seconds": round(active_seconds(events), 3),
+    }
+
+
+def run_status(events: Iterable[trace.Event]) -> str:
+    """The status of the last `RunEnded`; "running" where there is none since the last resume."""
+    status = "running"
+    for event in events:
+        if isinstance(event, trace.RunEnded):
+            status = event.status
+        elif isinstance(event, trace.RunResumed):
+            status = "running"
+    return status
+
+
+def active_seconds(events: Sequence[trace.Event]) -> float:
+    """Wall time that processes worked on the run: from each start or resume to the last event before the next."""
+    total, begin, last = 0.0, events[0].at, events[0].at
+    for event in events:
+        if isinstance(event, trace.RunResumed):
+            total += last - begin
+            begin = event.at
+        last = event.at
+    return total + last - begin
+
+
+def evidence_json(evidence: Evidence) -> Json:
+    """Counts and the names that matter; the full matrix stays in the trace."""
+    return {
+        "applies": evidence.applies,
+        "valid": evidence.valid,
+        "clean": evidence.clean,
+        "regression": {"run": len(evidence.regression), "broken": list(evidence.broken)},
+        "given": dict(evidence.given),
+        "witness": dict(evidence.witness),
+        "reason": evidence.reason,
+        "seconds": round(evidence.seconds, 3),
+    }
+
+
+def _attempts(events: Sequence[trace.Event], verified: Sequence[trace.Verified], ledger: Json) -> list[Json]:
+    candidate = {index: v.candidate for v in verified for index in v.attempts}
+    ended = {e.attempt: e for e in events if isinstance(e, trace.AttemptEnded)}
+    turns: dict[int | None, int] = {}
+    for event in events:
+        if isinstance(event, trace.TurnEnded):
+            turns[event.attempt] = event.turn
+    rows = []
+    for start in (e for e in events if isinstance(e, trace.AttemptStarted)):
+        index, end = start.attempt, ended.get(start.attempt)
+        cost = ledger["by_attempt"].get(str(index), {})
+        rows.append(
+            {
+                "index": index,
+                "model": start.model,
+                "seed": start.seed,
+                "status": end.status if end else "running",
+                "turns": turns.get(index, 0),
+                "seconds": round(end.seconds, 3) if end else None,
+                "usd": cost.get("usd", 0.0),
+                "usage": cost.get("usage", {}),
+                "candidate": candidate.get(index or 0),
+                "flags": list(end.flags) if end else [],
+                "detail": end.detail if end else "",
+            }
+        )
+    return sorted(rows, key=lambda row: row["index"])
+
+
+def _patch(events: Sequence[trace.Event], attempts: Sequence[int]) -> str:
+    return next(e.patch for e in events if isinstance(e, trace.AttemptEnded) and e.attempt == attempts[0])
+
+
+def _last_selection(events: Sequence[trace.Event]) -> trace.Selected | None:
+    return next((e for e in reversed(events) if isinstance(e, trace.Selected)), None)
+
+
+def _selected(events: Sequence[trace.Event], verified: Sequence[trace.Verified]) -> Json | None:
+    event = _last_selection(events)
+    if event is None or event.selection.candidate is None:
+        return None
+    selection = event.selection
+    attempts = next(v.attempts for v in verified if v.candidate == selection.candidate)
+    return {
+        "candidate": selection.candidate,
+        "attempt": attempts[0],
+        "method": selection.method,
+        "confidence": selection.confidence,
+        "rationale": selection.rationale,
+    }
+
+
+def _ranking(events: Sequence[trace.Event]) -> list[Json]:
+    event = _last_selection(events)
+    ranking = event.selection.ranking if event else ()
+    return [{"candidate": r.candidate, "acceptable": r.acceptable, "why": r.why} for r in ranking]
+
+
+def _graded(events: Sequence[trace.Event]) -> Json | None:
+    graded = next((e for e in reversed(events) if isinstance(e, trace.Graded)), None)
+    if graded is None:
+        return None
+    return {"candidate": graded.candidate, "resolved": graded.resolved, "reason": graded.reason}
+
+
+def _infrastructure(events: Sequence[trace.Event]) -> Json:
+    failures = [e for e in events if isinstance(e, trace.InfrastructureFailed)]
+    return {
+        "retries": sum(e.retried for e in failures),
+        "failures": [{"attempt": e.attempt, "what": e.what, "detail": e.detail} for e in failures if not e.retried],
+    }
