@@ -1,0 +1,282 @@
+"""How an ordinary Python repository is installed and tested, read off its files. Pure: nothing is executed here.
+
+`detect` looks at pyproject.toml, setup.cfg, setup.py (parsed, never run), requirements files and tox.ini, and answers with
+set-up steps for a sandbox that has the network. A step has alternatives, tried in order: an old tree first gets
+dependencies of its own time (`--exclude-newer`), and those of today only where that fails.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from harness.project import Project, read_project
+from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR
+
+UV = f"{TROOPDIR}/bin/uv"
+OLD = timedelta(days=60)
+"""A tree younger than this gets today's dependencies."""
+SLACK = timedelta(days=2)
+"""A release and the sister packages that it needs come out within days of each other."""
+
+TODAYS_BUILD_TOOLS = datetime(2024, 6, 1, tzinfo=UTC)
+"""Build tools for trees older than this: they know every Python to 3.13 and still ship pkg_resources."""
+FORMER_BUILD_TOOLS = datetime(2021, 8, 1, tzinfo=UTC)
+"""The last setuptools with use_2to3 and other things that old setup.py files ask for."""
+BUILD_TOOLS = ("setuptools", "wheel", "setuptools-scm", "pip", "flit-core", "poetry-core")
+
+PYTHON_RELEASES = (
+    ("3.6", datetime(2016, 12, 23, tzinfo=UTC)),
+    ("3.7", datetime(2018, 6, 27, tzinfo=UTC)),
+    ("3.8", datetime(2019, 10, 14, tzinfo=UTC)),
+    ("3.9", datetime(2020, 10, 5, tzinfo=UTC)),
+    ("3.10", datetime(2021, 10, 4, tzinfo=UTC)),
+    ("3.11", datetime(2022, 10, 24, tzinfo=UTC)),
+    ("3.12", datetime(2023, 10, 2, tzinfo=UTC)),
+    ("3.13", datetime(2024, 10, 7, tzinfo=UTC)),
+    ("3.14", datetime(2025, 10, 7, tzinfo=UTC)),
+)
+
+PYTEST_COMMAND = "python -m pytest -q"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that set-up does. `commands` are alternatives: the first that succeeds is enough.
+
+    `notes[i]` is what to tell the user when alternative `i` was the one. `optional`: set-up goes on when all fail, and
+    says `failure`; otherwise `failure` opens the error.
+    """
+
+    commands: tuple[str, ...]
+    notes: tuple[str, ...]
+    failure: str
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """`python`: the interpreter as uv is asked for it (None: any). `test_command` None: no tests were found."""
+
+    steps: tuple[Step, ...]
+    python: str | None
+    test_command: str | None
+
+
+def given_steps(commands: Iterable[str]) -> tuple[Step, ...]:
+    """The user's own set-up commands as steps."""
+    return tuple(Step((c,), ("",), "a set-up command failed") for c in commands)
+
+
+def detect(
+    files: Iterable[str],
+    read: Callable[[str], bytes],
+    *,
+    date: datetime | None = None,
+    now: datetime | None = None,
+    python: str | None = None,
+) -> Detected:
+    """Steps and test command for a tree of `files` (paths from its root), `read` giving a file's bytes.
+
+    `date`: when the tree was committed or released (aware). `python`: the version that the user wants ("3.9").
+    """
+    paths = sorted(files)
+    project = read_project(paths, read)
+    if date is not None and (now or datetime.now(UTC)) - date < OLD:
+        date = None
+    request = python or project.requires_python
+    steps = (_make_env(python, project.requires_python, date), *_install(project, date), *_tools(date))
+    return Detected(steps, request, _test_command(paths, project))
+
+
+def _make_env(python: str | None, requires: str | None, date: datetime | None) -> Step:
+    """The virtual environment. Without a wish: an interpreter that existed in the tree's time, else any that is admitted."""
+    requests: list[str | None] = [python or requires]
+    if python is None and date is not None:
+        known = [version for version, released in PYTHON_RELEASES if released <= date]
+        ceiling = f"<{_next_minor(known[-1] if known else '3.6')}"
+        requests.insert(0, f"{requires},{ceiling}" if requires else ceiling)
+    commands, notes = [], []
+    for download in (False, True):
+        for wish in requests:
+            flag = "" if download else " --no-python-downloads"
+            named = f" --python {shlex.quote(wish)}" if wish else ""
+            prefix = f"UV_PYTHON_INSTALL_DIR={TROOPDIR}/python " if download else ""
+            commands.append(f"{prefix}{UV} venv --clear{flag}{named} {ENVDIR}")
+            old = wish is not requests[0]
+            notes.append(f"no Python {requests[0]} is at hand, a newer one is used for this old tree" if old else "")
+    wanted = python or requires
+    what = f"no Python {wanted} is to be had" if wanted else "no Python is to be had"
+    return Step(
+        tuple(commands), tuple(notes), f"{what} in this sandbox (another with --image, or python in the task file)"
+    )
+
+
+def _install(project: Project, date: datetime | None) -> tuple[Step, ...]:
+    if not project.installable:
+        return (*_extra_steps(project, date, project.requirements), _import_path(project))
+    settings = _version_settings(project)
+    tests = _test_arguments(project)
+    target = f"-e {shlex.quote('.[' + ','.join(project.extras) + ']' if project.extras else '.')}"
+    commands: list[str] = []
+    notes: list[str] = []
+    for arguments, left_out in ((f"{target}{tests}", False), ("-e .", True)):
+        if left_out and not (project.extras or tests):
+            break
+        for dated, note in _datings(date):
+            commands.append(f"{settings}{UV} pip install --compile-bytecode {dated}{arguments}")
+            without = "the test dependencies could not be installed with the project" if left_out else ""
+            notes.append("; ".join(part for part in (without, note) if part))
+    steps = [
+        Step(tuple(commands), tuple(notes), "the project could not be installed", optional=project.has_static_metadata)
+    ]
+    if (
+        project.has_static_metadata
+    ):  # an application rather than a package: its dependencies are all that can be installed
+        steps[0] = _only_dependencies(project, steps[0], date)
+        steps.append(_import_path(project))
+    if not (project.extras or tests):
+        steps += _extra_steps(project, date, project.requirements)
+    return tuple(steps)
+
+
+def _only_dependencies(project: Project, install: Step, date: datetime | None) -> Step:
+    extras = "".join(f" --extra {shlex.quote(extra)}" for extra in project.extras)
+    commands = [
+        f"{UV} pip install --compile-bytecode {dated}-r pyproject.toml{extras}{_test_arguments(project)}"
+        for dated, _ in _datings(date)
+    ]
+    note = "the project itself could not be installed, only its dependencies"
+    return Step((*install.commands, *commands), (*install.notes, *[note] * len(commands)), install.failure)
+
+
+def _extra_steps(project: Project, date: datetime | None, requirements: tuple[str, ...]) -> list[Step]:
+    """One step per requirements file, for trees whose files say no more than that."""
+    steps = []
+    for path in requirements:
+        datings = _datings(date)
+        steps.append(
+            Step(
+                tuple(f"{UV} pip install --compile-bytecode {dated}-r {shlex.quote(path)}" for dated, _ in datings),
+                tuple(note for _, note in datings),
+                f"the requirements in {path} could not be installed",
+            )
+        )
+    if not project.installable and (project.packages or project.groups):
+        datings = _datings(date)
+        steps.append(
+            Step(
+                tuple(f"{UV} pip install --compile-bytecode {dated}{_test_arguments(project)}" for dated, _ in datings),
+                tuple(note for _, note in datings),
+                "the test dependencies could not be installed",
+            )
+        )
+    return steps
+
+
+def _test_arguments(project: Project) -> str:
+    groups = [f"--group {shlex.quote(group)}" for group in project.groups]
+    files = [f"-r {shlex.quote(path)}" for path in project.test_requirements]
+    packages = [shlex.quote(package) for package in project.packages]
+    return "".join(f" {argument}" for argument in (*groups, *files, *packages))
+
+
+def _datings(date: datetime | None) -> list[tuple[str, str]]:
+    """(uv's arguments, note) of each way to choose versions: of the tree's time first, of today last."""
+    if date is None:
+        return [("", "")]
+    day = (date + SLACK).astimezone(UTC).strftime("%Y-%m-%d")
+    ways = [
+        (f"{_dated(day, max(date + SLACK, tools))} ", "")
+        for tools in dict.fromkeys((TODAYS_BUILD_TOOLS, FORMER_BUILD_TOOLS))
+    ]
+    return [*dict.fromkeys(ways), ("", f"no set of dependencies from before {day} could be installed, so today's were")]
+
+
+def _dated(day: str, tools: datetime) -> str:
+    newer = tools.astimezone(UTC).strftime("%Y-%m-%d")
+    exceptions = [f"--exclude-newer-package {tool}={newer}" for tool in BUILD_TOOLS] if newer > day else []
+    return " ".join((f"--exclude-newer {day}", *exceptions))
+
+
+def _version_settings(project: Project) -> str:
+    """A released tree has no tags to tell its version from."""
+    if not project.version:
+        return ""
+    version = shlex.quote(project.version)
+    return f"SETUPTOOLS_SCM_PRETEND_VERSION={version} PDM_BUILD_SCM_VERSION={version} "
+
+
+def _import_path(project: Project) -> Step:
+    """A tree that is not installed is imported from where it lies (nothing to do for one that is)."""
+    folders = " ".join(shlex.quote(f"{WORKDIR}/{folder}" if folder else WORKDIR) for folder in project.import_roots)
+    command = (
+        f"printf '%s\\n' {folders} > "
+        f'"$({ENVDIR}/bin/python -c \'import sysconfig; print(sysconfig.get_paths()["purelib"])\')/troop_testbed.pth"'
+    )
+    return Step((command,), ("",), "the tree could not be put on the import path")
+
+
+def _tools(date: datetime | None) -> tuple[Step, ...]:
+    """pytest that works on this interpreter (one of the tree's time if it does), and coverage with contexts.
+
+    uv's environments have no setuptools, which old trees import (pkg_resources) without saying that they need it.
+    """
+    python = f"{ENVDIR}/bin/python"
+    probe = (
+        'd=$(mktemp -d) && printf "def test_it():\\n    assert len([1]) == 1\\n" > $d/test_it.py'
+        f" && (cd $d && {python} -m pytest -q -p no:cacheprovider --rootdir=$d test_it.py) > /dev/null 2>&1"
+    )
+    install = f"{UV} pip install --compile-bytecode"
+    dated = [f"{install} {way}pytest && {probe}" for way, _ in _datings(date)]
+    steps = [
+        Step(
+            (probe, *dated, f"{install} --upgrade pytest && {probe}"),
+            ("", *[""] * len(dated), "the tree's own pytest does not work on this Python, so a newer one is used"),
+            "no pytest works in the environment",
+            optional=True,
+        ),
+        Step(
+            (
+                f"{python} -c 'import coverage; assert coverage.version_info >= (5,)' 2> /dev/null",
+                f"{install} 'coverage>=5'",
+            ),
+            ("", ""),
+            "coverage could not be installed: faults are localised without it",
+            optional=True,
+        ),
+    ]
+    if date is not None:
+        capped = _dated(TODAYS_BUILD_TOOLS.strftime("%Y-%m-%d"), TODAYS_BUILD_TOOLS)
+        steps.insert(
+            0,
+            Step(
+                (f"{python} -c 'import pkg_resources' 2> /dev/null", f"{install} {capped} setuptools"),
+                ("", ""),
+                "setuptools could not be installed",
+                optional=True,
+            ),
+        )
+    return tuple(steps)
+
+
+def _test_command(paths: list[str], project: Project) -> str | None:
+    tests = [p for p in paths if re.search(r"(?:^|/)(?:test_[^/]*|[^/]*_test)\.py$", p)]
+    if project.pytest_configured or tests:
+        runner = next((p for p in ("tests/runtests.py", "runtests.py") if p in paths), None)
+        return (
+            f"python {runner}"
+            if runner and not project.pytest_configured and "pytest" not in project.text
+            else PYTEST_COMMAND
+        )
+    if any(re.search(r"(?:^|/)tests?(?:/[^/]*)?\.py$", p) for p in paths):
+        return "python -m unittest discover"
+    return None
+
+
+def _next_minor(version: str) -> str:
+    major, _, minor = version.partition(".")
+    return f"{major}.{int(minor) + 1}"
