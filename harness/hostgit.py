@@ -1,0 +1,255 @@
+"""git on the host: one fixed, safe configuration, so that no repository's settings, hooks or filters ever run here.
+
+Two rules keep it so. A git directory that others wrote (the user's repository) is only asked where things are and what a
+ref means; content is read through a git directory of ours that borrows its objects. And every call gets the same
+environment: no system or user configuration, no transport, no prompt, nothing inherited from a surrounding git.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote, unquote, urlsplit
+
+from tasks.errors import EnvironmentFailed
+
+NO_GIT = "git is not installed here: install it (Debian: apt-get install git)"
+
+# Overrides of whatever a repository's own configuration says; the environment form outranks every file.
+_SAFE = {
+    "core.hooksPath": "/dev/null",
+    "core.fsmonitor": "false",
+    "core.untrackedCache": "false",
+    "core.pager": "cat",
+    "core.askPass": "",
+    "credential.interactive": "false",
+    "protocol.ext.allow": "never",
+    "safe.directory": "*",
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+    "submodule.recurse": "false",
+    "fetch.recurseSubmodules": "false",
+    "init.templateDir": "",
+}
+
+# Highest in git's order of attributes: bytes stay bytes whatever a .gitattributes in the tree asks for. (`-filter` and
+# the like would be values; `!` takes the attribute away. `-text` covers eol and crlf as well.)
+RAW_ATTRIBUTES = "* -text !eol !crlf -ident !filter !working-tree-encoding !diff !merge !whitespace\n"
+
+IDENTITY = {
+    "GIT_AUTHOR_NAME": "Troop",
+    "GIT_AUTHOR_EMAIL": "troop@localhost",
+    "GIT_COMMITTER_NAME": "Troop",
+    "GIT_COMMITTER_EMAIL": "troop@localhost",
+}
+
+
+class GitFailed(Exception):
+    """git ended with an error; `stderr` is what it said, for the caller to turn into a sentence."""
+
+    def __init__(self, arguments: Sequence[str | bytes], stderr: str) -> None:
+        command = next((a for a in arguments if isinstance(a, str) and not a.startswith("-")), "")
+        super().__init__(f"git {command}: {stderr.strip()}")
+        self.stderr = stderr.strip()
+
+
+def environment(config: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables of a git call: nothing of a surrounding git is inherited, the safe configuration outranks files."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    return inherited | {
+        "LC_ALL": "C",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_NO_LAZY_FETCH": "1",
+        # A list of no real protocol: every transport is refused, so a partial clone cannot be made to fetch.
+        "GIT_ALLOW_PROTOCOL": "none",
+        **as_variables(_SAFE | dict(config or {})),
+    }
+
+
+def as_variables(config: Mapping[str, str], *, start: int = 0) -> dict[str, str]:
+    """Settings as GIT_CONFIG_KEY_n variables: seen by git, absent from process arguments and files."""
+    out = {"GIT_CONFIG_COUNT": str(start + len(config))}
+    for n, (key, value) in enumerate(config.items(), start):
+        out[f"GIT_CONFIG_KEY_{n}"] = key
+        out[f"GIT_CONFIG_VALUE_{n}"] = value
+    return out
+
+
+def network_environment(location: str) -> tuple[str, dict[str, str]]:
+    """For clone and fetch: (location without credentials, variables).
+
+    The user's own git configuration stays in force here (proxies, certificates, credential helpers), since git must talk
+    to servers as the user does; it is the configuration of repositories that is not trusted. GITHUB_TOKEN, or credentials
+    within an http(s) location, travel as a header in the environment: never in arguments, files or messages.
+    """
+    config = _SAFE | {"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "60"}
+    clean, credentials = _split_credentials(location)
+    parts = urlsplit(clean)
+    token = os.environ.get("GITHUB_TOKEN", "").strip()
+    if credentials is None and token and parts.scheme == "https" and parts.hostname in _github_hosts():
+        credentials = f"x-access-token:{token}"
+    if credentials is not None:
+        encoded = base64.b64encode(credentials.encode()).decode("ascii")
+        config[f"http.{parts.scheme}://{parts.netloc}/.extraHeader"] = f"Authorization: Basic {encoded}"
+    kept = (
+        "GIT_CONFIG_GLOBAL",
+        "GIT_CONFIG_SYSTEM",
+        "GIT_CONFIG_NOSYSTEM",
+        "GIT_SSL_",
+        "GIT_SSH",
+        "GIT_PROXY_",
+        "GIT_HTTP_",
+    )
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k.startswith(kept)}
+    variables = inherited | {
+        "LC_ALL": "C",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ASKPASS": "",
+        "SSH_ASKPASS": "",
+        "SSH_ASKPASS_REQUIRE": "never",
+        "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
+        **as_variables(config),
+    }
+    if "GIT_SSH_COMMAND" not in variables and "GIT_SSH" not in variables:
+        variables["GIT_SSH_COMMAND"] = f"{_ssh_command(variables)} -oBatchMode=yes"
+    return clean, variables
+
+
+def _ssh_command(variables: Mapping[str, str]) -> str:
+    asked = ["git", "config", "--global", "--get", "core.sshCommand"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, env=dict(variables), check=False)
+    except FileNotFoundError as error:
+        raise EnvironmentFailed(NO_GIT) from error
+    return done.stdout.strip() or "ssh"
+
+
+def without_secrets(text: str, location: str) -> str:
+    """A message with the location's credentials and GITHUB_TOKEN taken out."""
+    clean, credentials = _split_credentials(location)
+    text = text.replace(location, clean)
+    secrets = [os.environ.get("GITHUB_TOKEN", "").strip()]
+    if credentials is not None:
+        secrets += [part for part in credentials.split(":", 1) if len(part) > 3]
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")
+    return text
+
+
+def _split_credentials(location: str) -> tuple[str, str | None]:
+    parts = urlsplit(location)
+    if parts.scheme not in ("http", "https") or "@" not in parts.netloc:
+        return location, None
+    credentials, _, host = parts.netloc.rpartition("@")
+    user, _, password = credentials.partition(":")
+    return parts._replace(netloc=host).geturl(), f"{unquote(user)}:{unquote(password)}"
+
+
+def _github_hosts() -> set[str | None]:
+    named = [os.environ.get(name, "") for name in ("GITHUB_SERVER_URL", "GITHUB_API_URL")]
+    hosts = {urlsplit(url).hostname for url in named if url}
+    return ({"github.com"} | hosts) - {None, "api.github.com"}
+
+
+def git(
+    *arguments: str | bytes,
+    git_dir: Path | None = None,
+    cwd: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+) -> bytes:
+    """Run git on the host with the safe environment and give back its standard output. Raises GitFailed."""
+    variables = environment() | dict(variables or {}) | ({"GIT_DIR": str(git_dir)} if git_dir else {})
+    try:
+        done = subprocess.run(
+            ["git", *arguments], input=stdin, capture_output=True, env=variables, cwd=cwd, check=False
+        )
+    except FileNotFoundError as error:
+        raise EnvironmentFailed(NO_GIT) from error
+    if done.returncode != 0:
+        raise GitFailed(arguments, done.stderr.decode("utf-8", "replace"))
+    return done.stdout
+
+
+def lines(output: bytes) -> list[str]:
+    return output.decode("utf-8", "surrogateescape").splitlines()
+
+
+def borrow(*object_directories: Path) -> dict[str, str]:
+    """The variable that lets a git directory of ours read objects of others."""
+    quoted = ['"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"' for path in object_directories]
+    return {"GIT_ALTERNATE_OBJECT_DIRECTORIES": ":".join(quoted)}
+
+
+def plant(
+    directory: Path, head: str, *, sha256: bool = False, config: str = "", attributes: str = RAW_ATTRIBUTES
+) -> None:
+    """A minimal bare git directory by hand: no template, no hooks. `head`: the content of HEAD."""
+    for name in ("objects/pack", "objects/info", "refs/heads", "refs/tags", "info"):
+        (directory / name).mkdir(parents=True, exist_ok=True)
+    (directory / "HEAD").write_text(head + "\n")
+    (directory / "config").write_text(bare_config(sha256=sha256) + config)
+    (directory / "info/attributes").write_text(attributes)
+    (directory / "info/exclude").write_text("")
+
+
+def bare_config(*, sha256: bool, bare: bool = True) -> str:
+    """checkStat and trustctime: a copied tree keeps its times but not its inodes, and shall still count as unchanged."""
+    return (
+        "[core]\n"
+        f"\trepositoryformatversion = {1 if sha256 else 0}\n"
+        f"\tbare = {str(bare).lower()}\n"
+        "\tfilemode = true\n"
+        "\tsymlinks = true\n"
+        "\tcheckStat = minimal\n"
+        "\ttrustctime = false\n" + ("[extensions]\n\tobjectFormat = sha256\n" if sha256 else "")
+    )
+
+
+class Blobs:
+    """Blob contents of one git directory, by object id, through one `git cat-file --batch`; a context manager."""
+
+    def __init__(self, git_dir: Path) -> None:
+        self._child = subprocess.Popen(
+            ["git", "cat-file", "--batch"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment() | {"GIT_DIR": str(git_dir)},
+        )
+
+    def __enter__(self) -> Blobs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pipe in (self._child.stdin, self._child.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._child.wait()
+
+    def read(self, oids: Iterable[str]) -> Iterator[bytes]:
+        """The blobs in the order asked for. Raises GitFailed for one that is not there."""
+        for oid in oids:
+            # One at a time: answers of any size cannot fill a pipe that nobody reads.
+            _pipe(self._child.stdin).write(oid.encode("ascii") + b"\n")
+            _pipe(self._child.stdin).flush()
+            out = _pipe(self._child.stdout)
+            header = out.readline().split()
+            if len(header) != 3:
+                raise GitFailed(["cat-file"], f"object {oid} is missing")
+            body = out.read(int(header[2]) + 1)
+            yield body[:-1]
+
+
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    if pipe is None:
+        raise ValueError("the pipe is closed")
+    return pipe
