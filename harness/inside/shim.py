@@ -1,0 +1,939 @@
+"""PID 1 of every sandbox: runs the commands that the harness asks for, and gives back what they did.
+
+Python 3.6 or newer, standard library only, started as `python3 -I -S shim.py` with a stream on standard input and output.
+It is the init of its pid namespace, so that nothing inside can kill it, and it is not dumpable, so that no command of the
+same user can trace it or open its file descriptors: what it reports cannot be forged from inside. It ends with its input.
+
+A frame, in both directions: header length and payload length (4 bytes each, big-endian), header (a JSON object), payload.
+A request has `op` and `id`; its one reply has the same `id`, and `errno` and `text` where it failed. Operations:
+
+    ping                                    -> pid, uid, python, shell
+    exec     argv | shell, cwd, env, timeout, keep, merge, last (payload: standard input)
+                                            -> exit, timed_out, truncated, seconds, out (payload: both streams, `out` first)
+    feed     last (payload: more standard input for the exec of that id; no reply)
+    kill     ends the exec of that id with everything it started
+    unpack   path, last (payload: a tar archive, in parts like standard input) -> as exec
+    read     path, limit                    -> size (payload: the bytes)
+    write    path, mode (payload: the bytes)
+    baseline root, skip                     remembers which files there are
+    snapshot root, skip, limit, total       -> files [[path, mode, link, size | null]], left_out (payload: contents)
+    restore  root, skip, limit, total, files (payload)
+
+One guardian process per exec is the reaper of everything that the command leaves behind, so that a timed-out command is
+killed with all that it started, whatever sessions or double forks it used. The status travels on a pipe between shim and
+guardian which the command never holds.
+"""
+
+# pathlib would cost every sandbox time and memory at its start.
+# ruff: noqa: PTH102, PTH103, PTH108, PTH112, PTH113, PTH114, PTH115, PTH118, PTH120, PTH123, PTH208, PTH211
+
+import binascii
+import ctypes
+import errno
+import json
+import os
+import resource
+import select
+import signal
+import stat
+import sys
+import time
+
+PR_SET_DUMPABLE = 4
+PR_SET_CHILD_SUBREAPER = 36
+KEYCTL = {"x86_64": 250, "aarch64": 219}
+KEYCTL_JOIN_SESSION_KEYRING = 1
+
+CHUNK = 1 << 16
+# What a process left in the background may still write to a finished command's output before it gets a broken pipe.
+SPILL = 64 << 20
+# How long a tree of processes is hunted one by one before everything in the sandbox is killed at once.
+HUNT_SECONDS = 2.0
+# The kernel stamps files from a clock that lags behind time.time() by up to a tick.
+TICK_NS = 20000000
+
+TIMED_OUT = 124
+CANNOT_EXECUTE = 126
+NOT_FOUND = 127
+
+
+class Kept:
+    """The beginning and the end of a stream, `limit` bytes together."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.head = bytearray()
+        self.tail = bytearray()
+        self.total = 0
+
+    def add(self, piece: bytes) -> None:
+        self.total += len(piece)
+        room = self.limit // 2 - len(self.head)
+        if room > 0:
+            self.head += piece[:room]
+            piece = piece[room:]
+        self.tail += piece
+        if len(self.tail) > self.limit + CHUNK:
+            del self.tail[: len(self.tail) - self.limit]
+
+    @property
+    def cut(self) -> int:
+        """Bytes left out."""
+        return max(0, self.total - self.limit)
+
+    def whole(self) -> bytes:
+        if not self.cut:
+            return bytes(self.head + self.tail)
+        end = self.tail[len(self.tail) - (self.limit - len(self.head)) :]
+        return bytes(self.head + b"\n[... %d bytes cut ...]\n" % self.cut + end)
+
+
+class Command:
+    """One exec in progress: its guardian, its pipes, its deadline."""
+
+    def __init__(self, request: "dict[str, object]") -> None:
+        self.id = request["id"]
+        self.guardian = 0
+        self.main = 0  # pid of the command itself, once the guardian has told
+        self.status_fd = -1
+        self.status = bytearray()
+        keep = int(str(request.get("keep", 200000)))
+        self.streams: dict[int, Kept] = {}
+        self.out = Kept(keep)
+        self.err = Kept(keep)
+        self.stdin_fd = -1
+        self.stdin = bytearray()
+        self.stdin_last = False
+        self.began = time.monotonic()
+        timeout = request.get("timeout")
+        self.deadline = None if timeout is None else self.began + float(str(timeout))
+
+
+class Shim:
+    """The loop: one thread, every descriptor watched in one place."""
+
+    def __init__(self, control_in: int, control_out: int, signals: int, oom_fd: int) -> None:
+        self.control_in = control_in
+        self.control_out = control_out
+        self.signals = signals
+        self.oom_fd = oom_fd
+        self.oom_score = int(os.pread(oom_fd, 16, 0)) if oom_fd >= 0 else 0
+        self.inbox = bytearray()
+        self.outbox = bytearray()
+        self.poll = select.poll()
+        self.watched: dict[int, object] = {}
+        self.commands: dict[object, Command] = {}  # running, by request id
+        self.guardians: dict[int, Command] = {}  # not reaped yet, by pid
+        self.spill: dict[int, int] = {}  # output of finished commands still held open: bytes that may yet come
+        self.known: dict[str, bytes] | None = None  # stat of each file at the last snapshot
+        self.names: set[str] = set()  # the files of the baseline
+        self.since_ns = 0
+        self.racy: dict[str, bytes] = {}
+        self.watch(control_in, select.POLLIN, self.on_control)
+        self.watch(signals, select.POLLIN, self.on_signals)
+
+    # ---- descriptors
+
+    def watch(self, fd: int, events: int, callback: object) -> None:
+        os.set_blocking(fd, False)
+        self.watched[fd] = callback
+        self.poll.register(fd, events)
+
+    def close_fd(self, fd: int) -> None:
+        if self.watched.pop(fd, None) is not None:
+            self.poll.unregister(fd)
+        os.close(fd)
+
+    def serve(self) -> None:
+        while True:
+            for fd, events in self.poll.poll(self.patience()):
+                callback = self.watched.get(fd)
+                if callable(callback):
+                    callback(fd, events)
+            self.end_overdue()
+
+    def patience(self) -> "float | None":
+        """Milliseconds until the next deadline."""
+        deadlines = [c.deadline for c in self.commands.values() if c.deadline is not None]
+        if not deadlines:
+            return None
+        return max(0.0, min(deadlines) - time.monotonic()) * 1000 + 1
+
+    # ---- frames
+
+    def on_control(self, fd: int, _events: int) -> None:
+        if fd == self.control_out:
+            self.flush()
+            return
+        try:
+            piece = os.read(fd, 1 << 20)
+        except BlockingIOError:
+            return
+        if not piece:
+            os._exit(0)
+        self.inbox += piece
+        while len(self.inbox) >= 8:
+            head = int.from_bytes(self.inbox[:4], "big")
+            body = int.from_bytes(self.inbox[4:8], "big")
+            if len(self.inbox) < 8 + head + body:
+                return
+            request = json.loads(self.inbox[8 : 8 + head].decode("ascii"))
+            payload = bytes(self.inbox[8 + head : 8 + head + body])
+            del self.inbox[: 8 + head + body]
+            self.answer(request, payload)
+
+    def reply(self, header: "dict[str, object]", payload: bytes = b"") -> None:
+        head = json.dumps(header, ensure_ascii=True, separators=(",", ":")).encode("ascii")
+        waiting = bool(self.outbox)
+        self.outbox += len(head).to_bytes(4, "big") + len(payload).to_bytes(4, "big") + head
+        self.outbox += payload
+        if not waiting:
+            self.flush()
+
+    def flush(self) -> None:
+        try:
+            while self.outbox:
+                with memoryview(self.outbox) as rest:
+                    sent = os.write(self.control_out, rest[: 1 << 20])
+                del self.outbox[:sent]
+        except BlockingIOError:
+            if self.control_out not in self.watched:
+                self.watch(self.control_out, select.POLLOUT, self.on_control)
+            return
+        except OSError:
+            os._exit(0)  # nobody listens any more
+        if self.watched.pop(self.control_out, None) is not None:
+            self.poll.unregister(self.control_out)
+
+    def answer(self, request: "dict[str, object]", payload: bytes) -> None:
+        operation = getattr(self, "do_" + str(request["op"]))
+        try:
+            operation(request, payload)
+        except OSError as error:
+            self.reply({"id": request["id"], "errno": error.errno or errno.EIO, "text": error.strerror or str(error)})
+        except (ValueError, MemoryError) as error:  # a path with a zero byte; too much at once
+            number = errno.ENOMEM if isinstance(error, MemoryError) else errno.EINVAL
+            self.reply({"id": request["id"], "errno": number, "text": str(error) or os.strerror(number)})
+
+    def do_ping(self, request: "dict[str, object]", _payload: bytes) -> None:
+        version = ".".join(str(part) for part in sys.version_info[:3])
+        self.reply(
+            {"id": request["id"], "pid": os.getpid(), "uid": os.getuid(), "python": version, "shell": shell_path()}
+        )
+
+    # ---- commands
+
+    def do_exec(self, request: "dict[str, object]", payload: bytes) -> None:
+        shell = request.get("shell")
+        argv = [shell_path(), "-c", str(shell)] if shell is not None else strings(request["argv"])
+        env = request["env"]
+        assert isinstance(env, dict)
+
+        def become() -> None:
+            os.chdir(str(request["cwd"]))
+            for name, value in limits_of(request):
+                resource.setrlimit(name, (value, value))
+            try:
+                os.execvpe(argv[0], argv, env)
+            except OSError as error:
+                error.filename = argv[0]
+                raise
+
+        self.start(request, payload, become)
+
+    def do_unpack(self, request: "dict[str, object]", payload: bytes) -> None:
+        def become() -> None:
+            unpack(str(request["path"]))
+            os._exit(0)
+
+        self.start(request, payload, become)
+
+    def start(self, request: "dict[str, object]", payload: bytes, become: object) -> None:
+        command = Command(request)
+        pipes: list[int] = []
+        try:
+            status_r, status_w = pipe(pipes)
+            out_r, out_w = pipe(pipes)
+            err_r, err_w = (-1, out_w) if request.get("merge") else pipe(pipes)
+            stdin_w = -1
+            if payload or not request.get("last", True):
+                stdin_r, stdin_w = pipe(pipes)
+            else:
+                stdin_r = os.open(os.devnull, os.O_RDONLY)
+                pipes.append(stdin_r)
+            ours = [fd for fd in (status_r, out_r, err_r, stdin_w) if fd >= 0]
+            command.guardian = self.fork_marked()
+        except OSError as error:
+            for fd in pipes:
+                os.close(fd)
+            self.reply_unstarted(command, f"cannot start a process: {error.strerror}")
+            return
+        if command.guardian == 0:
+            guard([*ours, *self.descriptors()], status_w, (stdin_r, out_w, err_w), become)
+        for fd in pipes:
+            if fd not in ours:
+                os.close(fd)
+        command.status_fd = status_r
+        command.streams[out_r] = command.out
+        if err_r >= 0:
+            command.streams[err_r] = command.err
+        self.commands[command.id] = command
+        self.guardians[command.guardian] = command
+        self.watch(status_r, select.POLLIN, lambda _fd, _events: self.on_status(command))
+        for fd in command.streams:
+            self.watch(fd, select.POLLIN, lambda fd, _events: self.on_output(command, fd))
+        if stdin_w >= 0:
+            command.stdin_fd = stdin_w
+            os.set_blocking(stdin_w, False)
+            self.feed(command, payload, bool(request.get("last", True)))
+
+    def reply_unstarted(self, command: Command, why: str) -> None:
+        text = b"troop: " + os.fsencode(why) + b" (the sandbox may be at its limit of processes or memory)\n"
+        self.reply(
+            {
+                "id": command.id,
+                "exit": CANNOT_EXECUTE,
+                "timed_out": False,
+                "truncated": False,
+                "seconds": 0.0,
+                "out": 0,
+            },
+            text,
+        )
+
+    def fork_marked(self) -> int:
+        """Fork a child that the kernel prefers to this process when memory is short."""
+        if self.oom_fd < 0:
+            return os.fork()
+        os.pwrite(self.oom_fd, b"%d" % min(1000, self.oom_score + 500), 0)
+        try:
+            pid = os.fork()
+        except OSError:
+            os.pwrite(self.oom_fd, b"%d" % self.oom_score, 0)
+            raise
+        if pid != 0:
+            os.pwrite(self.oom_fd, b"%d" % self.oom_score, 0)
+        return pid
+
+    def descriptors(self) -> "list[int]":
+        """Everything open here that a guardian must not hold."""
+        fds = {self.control_in, self.control_out, self.signals, self.oom_fd, *self.watched}
+        fds.update(c.stdin_fd for c in self.commands.values())
+        fds.discard(-1)
+        return list(fds)
+
+    def do_feed(self, request: "dict[str, object]", payload: bytes) -> None:
+        command = self.commands.get(request["id"])
+        if command is not None and command.stdin_fd >= 0:
+            self.feed(command, payload, bool(request.get("last")))
+
+    def feed(self, command: Command, payload: bytes, last: bool) -> None:
+        command.stdin += payload
+        command.stdin_last = command.stdin_last or last
+        self.on_stdin(command)
+
+    def on_stdin(self, command: Command) -> None:
+        fd = command.stdin_fd
+        try:
+            while command.stdin:
+                with memoryview(command.stdin) as rest:
+                    sent = os.write(fd, rest[: 1 << 20])
+                del command.stdin[:sent]
+        except BlockingIOError:
+            if fd not in self.watched:
+                self.watch(fd, select.POLLOUT, lambda _fd, _events: self.on_stdin(command))
+            return
+        except OSError:  # the command reads no more
+            command.stdin.clear()
+            command.stdin_last = True
+        if command.stdin_last:
+            command.stdin_fd = -1
+            self.close_fd(fd)
+        elif self.watched.pop(fd, None) is not None:
+            self.poll.unregister(fd)
+
+    def on_output(self, command: Command, fd: int) -> None:
+        try:
+            piece = os.read(fd, CHUNK)
+        except BlockingIOError:
+            return
+        if piece:
+            command.streams[fd].add(piece)
+        else:
+            del command.streams[fd]
+            self.close_fd(fd)
+
+    def on_status(self, command: Command) -> None:
+        """The guardian says: which pid, that it could not be started, or how it ended."""
+        if command.status_fd < 0:
+            return
+        try:
+            piece = os.read(command.status_fd, CHUNK)
+        except BlockingIOError:
+            return
+        if not piece:  # the guardian is gone without a word: the command is ours to reap now
+            fd, command.status_fd = command.status_fd, -1
+            self.close_fd(fd)
+            return
+        command.status += piece
+        refusal = None
+        for line in bytes(command.status).split(b"\n")[:-1]:
+            word, _, rest = line.partition(b" ")
+            if word == b"main":
+                command.main = int(rest)
+            elif word == b"refused":
+                refusal = rest
+            elif word == b"ended":
+                self.finish(command, int(rest), refusal)
+                return
+
+    def finish(self, command: Command, exit_code: int, refusal: "bytes | None" = None, timed_out: bool = False) -> None:
+        """Answer with what the command has written by now; what it left in the background lives on."""
+        seconds = time.monotonic() - command.began
+        del self.commands[command.id]
+        for fd in list(command.streams):
+            self.drain(command, fd)
+        for fd in command.streams:
+            self.spill[fd] = SPILL
+            self.watched[fd] = self.on_spill
+        for fd in (command.status_fd, command.stdin_fd):
+            if fd >= 0:
+                self.close_fd(fd)
+        if refusal is not None:
+            command.err.add(b"troop: " + refusal + b"\n")
+        out, err = command.out.whole(), command.err.whole()
+        self.reply(
+            {
+                "id": command.id,
+                "exit": exit_code,
+                "timed_out": timed_out,
+                "truncated": bool(command.out.cut or command.err.cut),
+                "seconds": seconds,
+                "out": len(out),
+            },
+            out + err,
+        )
+
+    def drain(self, command: Command, fd: int) -> None:
+        budget = 16 * CHUNK  # as much as a pipe can hold: more was written after the command's end
+        while budget > 0 and fd in command.streams:
+            before = command.streams[fd].total
+            stream = command.streams[fd]
+            self.on_output(command, fd)
+            if stream.total == before:
+                return
+            budget -= stream.total - before
+
+    def on_spill(self, fd: int, _events: int) -> None:
+        try:
+            piece = os.read(fd, CHUNK)
+        except BlockingIOError:
+            return
+        self.spill[fd] -= len(piece)
+        if not piece or self.spill[fd] <= 0:
+            del self.spill[fd]
+            self.close_fd(fd)
+
+    # ---- ends
+
+    def on_signals(self, fd: int, _events: int) -> None:
+        try:
+            infos = os.read(fd, 128 * 32)
+        except BlockingIOError:
+            return
+        for at in range(0, len(infos), 128):
+            number = int.from_bytes(infos[at : at + 4], sys.byteorder)
+            sender = int.from_bytes(infos[at + 12 : at + 16], sys.byteorder)
+            # A sender outside the pid namespace has no pid here; one inside may not end the sandbox.
+            if number == signal.SIGTERM and (sender == 0 or os.getpid() != 1):
+                os._exit(0)
+        self.reap()
+
+    def reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            command = self.guardians.pop(pid, None)
+            if command is not None:
+                self.guardian_gone(command)
+                continue
+            for command in list(self.commands.values()):  # one whose guardian was killed
+                self.on_status(command)
+                if command.main == pid and command.id in self.commands:
+                    self.finish(command, exit_code_of(status))
+
+    def guardian_gone(self, command: Command) -> None:
+        if command.id in self.commands:
+            self.on_status(command)
+        command.guardian = 0
+        if command.id in self.commands and not is_child(command.main):
+            self.finish(command, 128 + signal.SIGKILL)
+
+    def end_overdue(self) -> None:
+        now = time.monotonic()
+        for command in [c for c in self.commands.values() if c.deadline is not None and c.deadline <= now]:
+            self.end(command, timed_out=True)
+
+    def do_kill(self, request: "dict[str, object]", _payload: bytes) -> None:
+        command = self.commands.get(request["id"])
+        if command is not None:
+            self.end(command)
+
+    def end(self, command: Command, timed_out: bool = False) -> None:
+        """Kill the command with everything it started, then answer for it."""
+        if command.id not in self.commands:
+            return
+        gone = self.hunt(command)
+        if command.guardian:
+            os.kill(command.guardian, signal.SIGKILL)
+        if not gone:  # it breeds faster than it can be counted
+            send(-1, signal.SIGKILL)
+        self.finish(command, TIMED_OUT if timed_out else 128 + signal.SIGKILL, timed_out=timed_out)
+
+    def hunt(self, command: Command) -> bool:
+        """Stop every descendant, and when a look at all processes shows no new one, kill them. True: none is left."""
+        frozen: set[int] = set()
+        until = time.monotonic() + HUNT_SECONDS
+        while time.monotonic() < until:
+            living, complete = self.tree(command)
+            if not living and complete:
+                return True
+            fresh = [pid for pid in living if pid not in frozen]
+            for pid in fresh:
+                send(pid, signal.SIGSTOP)
+            frozen.update(fresh)
+            if not fresh and complete:
+                for pid in living:
+                    send(pid, signal.SIGKILL)
+                time.sleep(0.001)
+                self.reap_strays()
+        return False
+
+    def reap_strays(self) -> None:
+        """Reap what has no guardian (any more), so that a hunt sees it gone; guardians are left to the loop."""
+        for pid, (parent, state) in processes()[0].items():
+            if parent == os.getpid() and state == "Z" and pid not in self.guardians:
+                mains = [c.main for c in self.commands.values()]
+                if pid not in mains:
+                    os.waitpid(pid, os.WNOHANG)
+
+    def tree(self, command: Command) -> "tuple[list[int], bool]":
+        """The living descendants of a command, and whether the look at the processes missed none."""
+        table, complete = processes()
+        me = os.getpid()
+        if command.guardian:
+            roots = {command.guardian}
+        else:  # its guardian was killed: whatever no living guardian holds may be its own
+            roots = {pid for pid, (parent, _) in table.items() if parent == me and pid not in self.guardians}
+            if command.main:
+                roots.add(command.main)
+        living = []
+        for pid, (_, state) in table.items():
+            at, steps = pid, 0
+            while at not in roots and at in table and steps < len(table):
+                at, steps = table[at][0], steps + 1
+            if at in roots and pid != command.guardian and state not in "ZX":
+                living.append(pid)
+        return living, complete
+
+    # ---- files
+
+    def do_read(self, request: "dict[str, object]", _payload: bytes) -> None:
+        limit = int(str(request["limit"]))
+        fd = os.open(str(request["path"]), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb", buffering=0) as file:
+            info = os.fstat(fd)
+            if stat.S_ISDIR(info.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if not stat.S_ISREG(info.st_mode):
+                raise OSError(errno.EINVAL, "Not a regular file")
+            content = bytearray()
+            size = info.st_size
+            while size <= limit and len(content) <= limit:
+                piece = file.read(1 << 20)
+                if not piece:
+                    break
+                content += piece
+            size = max(size, len(content))
+        if size > limit:
+            self.reply({"id": request["id"], "size": size, "too_large": True})
+        else:
+            self.reply({"id": request["id"], "size": size}, bytes(content))
+
+    def do_write(self, request: "dict[str, object]", payload: bytes) -> None:
+        path = str(request["path"])
+        mode = request.get("mode")
+        os.makedirs(os.path.dirname(path) or "/", exist_ok=True)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        with open(fd, "wb", buffering=0) as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError(errno.EINVAL, "Not a regular file")
+            os.ftruncate(fd, 0)
+            write_all(file.fileno(), payload)
+            if mode is not None:
+                os.fchmod(fd, int(str(mode)))
+        self.reply({"id": request["id"]})
+
+    def do_baseline(self, request: "dict[str, object]", _payload: bytes) -> None:
+        """Only names: a file that changes from now on shows it by its ctime, so that nothing need be looked at yet."""
+        self.since_ns = int(time.time() * 1e9) - TICK_NS
+        self.known = None
+        self.names = {path for path, _ in walk(str(request["root"]), set(strings(request["skip"])))}
+        self.reply({"id": request["id"]})
+
+    def do_snapshot(self, request: "dict[str, object]", _payload: bytes) -> None:
+        files, left_out, contents = self.changes(request)
+        self.reply({"id": request["id"], "files": files, "left_out": left_out}, b"".join(contents))
+
+    def changes(self, request: "dict[str, object]") -> "tuple[list[object], list[str], list[bytes]]":
+        """What changed since the last look, which this one replaces."""
+        root = str(request["root"])
+        limit, total = int(str(request["limit"])), int(str(request["total"]))
+        files: list[object] = []
+        left_out: list[str] = []
+        contents: list[bytes] = []
+        began = int(time.time() * 1e9)
+        known = self.known
+        now: dict[str, bytes] = {}
+        racy: dict[str, bytes] = {}
+        for path, entry in walk(root, set(strings(request["skip"]))):
+            try:
+                info = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            link = stat.S_ISLNK(info.st_mode)
+            if not link and not stat.S_ISREG(info.st_mode):
+                continue
+            now[path] = mark = fingerprint(info)
+            fresh = info.st_ctime_ns >= began - TICK_NS
+            if known is None:
+                unchanged = path in self.names and info.st_ctime_ns < self.since_ns
+            else:
+                # A change within the tick of the last look leaves the same stamp: the content decides then.
+                unchanged = known.get(path) == mark and path not in self.racy
+            if unchanged and not fresh:
+                continue
+            if not link and info.st_size > limit:
+                if not unchanged and (known is None or known.get(path) != mark):
+                    left_out.append(f"{path}: {info.st_size} bytes, more than {limit}")
+                continue
+            try:
+                content = os.fsencode(os.readlink(entry.path)) if link else read_whole(entry.path, limit)
+            except OSError as error:
+                left_out.append(f"{path}: {error.strerror}")
+                continue
+            digest = content_mark(info.st_mode, content)
+            if fresh:
+                racy[path] = digest
+            if unchanged or (known is not None and self.racy.get(path) == digest):
+                continue
+            if len(content) > total:
+                left_out.append(f"{path}: {len(content)} bytes, beyond what one snapshot holds")
+                continue
+            total -= len(content)
+            contents.append(content)
+            files.append([path, stat.S_IMODE(info.st_mode), link, len(content)])
+        before = self.names if known is None else known
+        files.extend([path, 0, False, None] for path in sorted(before) if path not in now)
+        self.known, self.racy, self.names = now, racy, set()
+        return files, left_out, contents
+
+    def do_restore(self, request: "dict[str, object]", payload: bytes) -> None:
+        root = str(request["root"])
+        files = request["files"]
+        assert isinstance(files, list)
+        for path, _, _, size in files:
+            if size is None:
+                remove(os.path.join(root, path))
+        at = 0
+        for path, mode, link, size in files:
+            if size is not None:
+                put(root, path, payload[at : at + size], mode, link)
+                at += size
+        self.changes(request)
+        self.reply({"id": request["id"]})
+
+
+# ---- processes
+
+
+def guard(foreign: "list[int]", status_fd: int, stdio: "tuple[int, int, int]", become: object) -> None:
+    """The life of a guardian; never returns. All that the command leaves behind becomes its child, until it ends."""
+    try:
+        for fd in foreign:
+            os.close(fd)
+        signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))
+        LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        try:
+            main = os.fork()
+        except OSError as error:
+            tell(status_fd, f"refused cannot start a process: {error.strerror}\nended {CANNOT_EXECUTE}\n")
+            os._exit(0)
+        if main == 0:
+            live(status_fd, stdio, become)
+        for fd in set(stdio):
+            os.close(fd)
+        while True:
+            pid, status = os.waitpid(-1, 0)
+            if pid == main:
+                tell(status_fd, f"ended {exit_code_of(status)}\n")
+                os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def live(status_fd: int, stdio: "tuple[int, int, int]", become: object) -> None:
+    """The command's own process, up to its exec; never returns."""
+    code = CANNOT_EXECUTE
+    try:
+        tell(status_fd, f"main {os.getpid()}\n")  # before anything of the command's can kill its guardian
+        os.setsid()
+        for number, fd in enumerate(stdio):
+            os.dup2(fd, number)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.umask(0o022)
+        if callable(become):
+            become()
+    except OSError as error:
+        name = error.filename if error.filename is not None else ""
+        tell(status_fd, f"refused {os.fsdecode(name)}: {error.strerror}".replace("\n", " ") + "\n")
+        code = NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_EXECUTE
+    except BaseException as error:
+        tell(status_fd, f"refused {type(error).__name__}: {error}".replace("\n", " ") + "\n")
+    finally:
+        os._exit(code)
+
+
+def tell(fd: int, text: str) -> None:
+    write_all(fd, os.fsencode(text))
+
+
+def exit_code_of(status: int) -> int:
+    """As a shell gives it."""
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def is_child(pid: int) -> bool:
+    """Whether `pid` is a child of this process, dead or alive, that was not reaped yet."""
+    table, _ = processes()
+    return pid in table and table[pid][0] == os.getpid()
+
+
+def processes() -> "tuple[dict[int, tuple[int, str]], bool]":
+    """Parent and state of each process of the sandbox by pid; False: some vanished during the look."""
+    table = {}
+    complete = True
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb", buffering=0) as file:
+                fields = file.read(1024).rpartition(b")")[2].split()
+        except OSError:
+            complete = False
+            continue
+        table[int(name)] = (int(fields[1]), fields[0].decode("ascii"))
+    return table, complete
+
+
+def send(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def limits_of(request: "dict[str, object]") -> "list[tuple[int, int]]":
+    """`rlimits` of a request ({"NPROC": 512}) as the numbers that setrlimit takes."""
+    rlimits = request.get("rlimits") or {}
+    assert isinstance(rlimits, dict)
+    return [(getattr(resource, "RLIMIT_" + name), int(value)) for name, value in rlimits.items()]
+
+
+def shell_path() -> str:
+    for path in ("/bin/bash", "/usr/bin/bash", "/usr/local/bin/bash"):
+        if os.access(path, os.X_OK):
+            return path
+    return "/bin/sh"
+
+
+def strings(value: object) -> "list[str]":
+    assert isinstance(value, list)
+    return [str(item) for item in value]
+
+
+def pipe(opened: "list[int]") -> "tuple[int, int]":
+    ends = os.pipe()
+    opened.extend(ends)
+    return ends
+
+
+# ---- trees
+
+
+def walk(root: str, skip: "set[str]") -> "list[tuple[str, os.DirEntry[str]]]":
+    """Every file and symlink below `root` with its relative path, without the directories named in `skip`, virtual
+    environments and byte code."""
+    found: list[tuple[str, os.DirEntry[str]]] = []
+    waiting = [("", root)]
+    while waiting:
+        prefix, directory = waiting.pop()
+        try:
+            with os.scandir(directory) as entries:
+                inside = list(entries)
+        except OSError:
+            continue
+        if prefix and any(entry.name == "pyvenv.cfg" for entry in inside):
+            continue
+        for entry in inside:
+            if entry.name in skip:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append((prefix + entry.name + "/", entry.path))
+            elif not entry.name.endswith((".pyc", ".pyo")):
+                found.append((prefix + entry.name, entry))
+    return found
+
+
+def fingerprint(info: os.stat_result) -> bytes:
+    """What changes with a file. No inode: on an overlay it may change by itself."""
+    return b"%d %d %d %d" % (info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_mode)
+
+
+def content_mark(mode: int, content: bytes) -> bytes:
+    return b"%d %d %d" % (mode, len(content), binascii.crc32(content))
+
+
+def read_whole(path: str, limit: int) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return content
+
+
+def write_all(fd: int, content: bytes) -> None:
+    with memoryview(content) as rest:
+        at = 0
+        while at < len(content):
+            at += os.write(fd, rest[at : at + (1 << 24)])
+
+
+def remove(path: str) -> None:
+    """Delete a file, a link or a whole directory; fine if it is not there."""
+    try:
+        os.unlink(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (IsADirectoryError, PermissionError):
+        if not os.path.isdir(path):
+            raise
+        import shutil
+
+        shutil.rmtree(path)
+
+
+def put(root: str, path: str, content: bytes, mode: int, link: bool) -> None:
+    """Make `path` below `root` exactly this file or link, whatever is in the way."""
+    at = root
+    parts = path.split("/")
+    for part in parts[:-1]:
+        at = os.path.join(at, part)
+        if os.path.islink(at) or not os.path.isdir(at):
+            remove(at)
+            os.mkdir(at, 0o755)
+    at = os.path.join(at, parts[-1])
+    if link:
+        remove(at)
+        os.symlink(os.fsdecode(content), at)
+        return
+    if os.path.islink(at) or not os.path.isfile(at):
+        remove(at)
+    fd = os.open(at, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    with open(fd, "wb", buffering=0):
+        write_all(fd, content)
+        os.fchmod(fd, mode)
+
+
+def unpack(path: str) -> None:
+    """Lay the tar archive on standard input over `path`: what is in a file's way is replaced, nobody's owner is set."""
+    import tarfile
+    from collections.abc import Iterator
+
+    class Archive(tarfile.TarFile):
+        extraction_filter = staticmethod(lambda member, _path: member)
+
+        def chown(self, *_args: object, **_kwargs: object) -> None:
+            return
+
+    def cleared(archive: tarfile.TarFile) -> "Iterator[tarfile.TarInfo]":
+        for member in archive:
+            target = os.path.join(path, member.name)
+            if os.path.islink(target) or (os.path.lexists(target) and not (member.isdir() and os.path.isdir(target))):
+                remove(target)
+            yield member
+
+    os.makedirs(path, exist_ok=True)
+    with open(0, "rb", closefd=False) as stream:
+        with Archive.open(mode="r|", fileobj=stream) as archive:
+            archive.extractall(path, members=cleared(archive))
+        while stream.read(CHUNK):  # the padding that follows an archive
+            pass
+
+
+# ---- start
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def open_signals() -> int:
+    """A descriptor that tells of ended children and of a termination asked for, with its sender."""
+    wanted = (signal.SIGCHLD, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+    mask = ctypes.create_string_buffer(128)
+    LIBC.sigemptyset(mask)
+    for number in wanted:
+        LIBC.sigaddset(mask, int(number))
+    fd = int(LIBC.signalfd(-1, mask, os.O_CLOEXEC | os.O_NONBLOCK))
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "signalfd: " + os.strerror(ctypes.get_errno()))
+    return fd
+
+
+def open_oom_score() -> int:
+    """Its own score, opened while the kernel still lets this process write it. -1: not to be had here."""
+    try:
+        return os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    oom_fd = open_oom_score()
+    if LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl: " + os.strerror(ctypes.get_errno()))
+    if os.getpid() != 1:
+        LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    keyctl = KEYCTL.get(os.uname().machine)
+    if keyctl is not None:  # leave the keys of whoever started the harness behind; refused in some containers, no harm
+        LIBC.syscall(keyctl, KEYCTL_JOIN_SESSION_KEYRING, None)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    control_in, control_out = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
+    os.set_blocking(control_out, False)
+    Shim(control_in, control_out, open_signals(), oom_fd).serve()
+
+
+if __name__ == "__main__":
+    main()
