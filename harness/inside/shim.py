@@ -678,9 +678,14 @@ def guard(foreign: "list[int]", status_fd: int, stdio: "tuple[int, int, int]", b
         for fd in set(stdio):
             os.close(fd)
         while True:
-            pid, status = os.waitpid(-1, 0)
-            if pid == main:
-                tell(status_fd, f"ended {exit_code_of(status)}\n")
+            # Look first and reap after telling: killed in between, the status is still there for the shim to reap.
+            info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+            assert info is not None
+            if info.si_pid == main:
+                ended = info.si_status if info.si_code == os.CLD_EXITED else 128 + info.si_status
+                tell(status_fd, f"ended {ended}\n")
+            os.waitpid(info.si_pid, 0)
+            if info.si_pid == main:
                 os._exit(0)
     finally:
         os._exit(1)
