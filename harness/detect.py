@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from harness.project import Project, read_project
@@ -71,24 +71,37 @@ def given_steps(commands: Iterable[str]) -> tuple[Step, ...]:
     return tuple(Step((c,), ("",), "a set-up command failed") for c in commands)
 
 
+def given_environment(detected: Detected) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """What comes before and after the user's own set-up commands: an environment with pip in it, and the test tools."""
+    make = detected.steps[0]
+    seeded = tuple(command.replace(" venv ", " venv --seed ", 1) for command in make.commands)
+    return (replace(make, commands=seeded),), _tools(None)
+
+
 def detect(
     files: Iterable[str],
     read: Callable[[str], bytes],
     *,
     date: datetime | None = None,
+    described: str = "",
     now: datetime | None = None,
     python: str | None = None,
 ) -> Detected:
     """Steps and test command for a tree of `files` (paths from its root), `read` giving a file's bytes.
 
-    `date`: when the tree was committed or released (aware). `python`: the version that the user wants ("3.9").
+    `date`: when the tree was committed or released (aware). `described`: its nearest tag, as `git describe --long` has it,
+    for build backends that want a version. `python`: the version that the user wants ("3.9").
     """
     paths = sorted(files)
     project = read_project(paths, read)
     if date is not None and (now or datetime.now(UTC)) - date < OLD:
         date = None
     request = python or project.requires_python
-    steps = (_make_env(python, project.requires_python, date), *_install(project, date), *_tools(date))
+    steps = (
+        _make_env(python, project.requires_python, date),
+        *_install(project, date, project.version or version_of(described)),
+        *_tools(date),
+    )
     return Detected(steps, request, _test_command(paths, project))
 
 
@@ -115,10 +128,10 @@ def _make_env(python: str | None, requires: str | None, date: datetime | None) -
     )
 
 
-def _install(project: Project, date: datetime | None) -> tuple[Step, ...]:
+def _install(project: Project, date: datetime | None, version: str | None) -> tuple[Step, ...]:
     if not project.installable:
         return (*_extra_steps(project, date, project.requirements), _import_path(project))
-    settings = _version_settings(project)
+    settings = _version_settings(version)
     tests = _test_arguments(project)
     target = f"-e {shlex.quote('.[' + ','.join(project.extras) + ']' if project.extras else '.')}"
     commands: list[str] = []
@@ -202,12 +215,26 @@ def _dated(day: str, tools: datetime) -> str:
     return " ".join((f"--exclude-newer {day}", *exceptions))
 
 
-def _version_settings(project: Project) -> str:
-    """A released tree has no tags to tell its version from."""
-    if not project.version:
+def version_of(described: str) -> str | None:
+    """A version from `git describe --tags --long`: "v1.4.2-7-gabc" is the seventh commit on the way to 1.4.3."""
+    match = re.match(r"^(?:.*?[^0-9.])?(\d+(?:\.\d+)*)(?:[-_.]?(a|b|rc)(\d+))?-(\d+)-g[0-9a-f]+$", described)
+    if match is None:
+        return None
+    numbers, phase, phase_number, distance = match.groups()
+    if distance == "0":
+        return numbers + (f"{phase}{phase_number}" if phase else "")
+    if phase:
+        return f"{numbers}{phase}{int(phase_number) + 1}.dev{distance}"
+    head, _, last = numbers.rpartition(".")
+    return f"{head + '.' if head else ''}{int(last) + 1}.dev{distance}"
+
+
+def _version_settings(version: str | None) -> str:
+    """The tree in the sandbox has no tags for a build backend to tell its version from."""
+    if not version:
         return ""
-    version = shlex.quote(project.version)
-    return f"SETUPTOOLS_SCM_PRETEND_VERSION={version} PDM_BUILD_SCM_VERSION={version} "
+    quoted = shlex.quote(version)
+    return f"SETUPTOOLS_SCM_PRETEND_VERSION={quoted} PDM_BUILD_SCM_VERSION={quoted} "
 
 
 def _import_path(project: Project) -> Step:

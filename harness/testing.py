@@ -70,6 +70,23 @@ async def run_tests(
     return interpret(command, result, lines)
 
 
+def outcome_of(report: TestReport, test: str) -> str:
+    """The outcome of a test, or of a class, parametrised test, file or directory as a whole; "missing" if nothing ran.
+
+    The worst of all that it stands for, where skipped parts count only if nothing else ran. A file that could not be
+    loaded is an error of everything in it.
+    """
+    found = {
+        outcome for name, outcome in report.outcomes.items() if selects(test, name) or name == test.partition("::")[0]
+    }
+    return next((outcome for outcome in ("error", "failed", "passed", "skipped") if outcome in found), "missing")
+
+
+def selects(wanted: str, test: str) -> bool:
+    """Whether the id `wanted` (a test, class, file or directory) stands for the id `test`."""
+    return test == wanted or wanted == "." or (test.startswith(wanted) and test[len(wanted) :][:1] in ("[", "/", ":"))
+
+
 def runs_pytest(command: str) -> bool:
     """Whether the command names pytest itself (a `make` target may still start it)."""
     return _PYTEST.search(command) is not None

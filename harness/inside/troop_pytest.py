@@ -7,7 +7,8 @@ started by a test does not write into the same report:
 TROOP_REPORT         file to append to, one JSON object a line, unbuffered: a killed run leaves what it had
 TROOP_ROOT           directory that test ids are relative to, whatever pytest takes for its root
 TROOP_SELECT         file with a JSON list of ids (tests, classes, files, directories) to keep; all others are deselected
-TROOP_TEST_SECONDS   wall time that each phase of a test may take; then it fails and the run goes on
+TROOP_TEST_SECONDS   wall time that each phase of a test may take; then it fails and the run goes on (the other cases of a
+                     parametrised test that timed out get a fifth of it)
 TROOP_ADDOPTS_BEFORE the user's own PYTEST_ADDOPTS, to be put back
 
 Lines: {"begin": pid}, {"start": id}, {"test": id, "outcome": …, "seconds": …, "message": …}, {"finish": pid, "exit": status}.
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 MESSAGE_LINES = 12
 MESSAGE_CHARS = 1200
 REFIRE_SECONDS = 1.0
+LEAST_SECONDS = 2.0
 SEVERITY = {"passed": 0, "skipped": 1, "failed": 2, "error": 3}
 
 _HERE = str(Path(__file__).resolve().parent)
@@ -57,6 +59,7 @@ class Report:
         self.select = select
         self.seconds = seconds
         self.rootdir = root
+        self.timed_out = set()  # type: set[str]
         self.pending = {}  # type: dict[str, Phases]
         self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) if path else -1
         self.write({"begin": os.getpid()})
@@ -185,33 +188,41 @@ def pytest_sessionfinish(session: "Any", exitstatus: int) -> None:
 
 
 @pytest.hookimpl(hookwrapper=True, trylast=True)
-def pytest_runtest_setup() -> "Iterator[None]":
-    disarm = _arm()
+def pytest_runtest_setup(item: "Any") -> "Iterator[None]":
+    disarm = _arm(item)
     yield
     disarm()
 
 
 @pytest.hookimpl(hookwrapper=True, trylast=True)
-def pytest_runtest_call() -> "Iterator[None]":
-    disarm = _arm()
+def pytest_runtest_call(item: "Any") -> "Iterator[None]":
+    disarm = _arm(item)
     yield
     disarm()
 
 
 @pytest.hookimpl(hookwrapper=True, trylast=True)
-def pytest_runtest_teardown() -> "Iterator[None]":
-    disarm = _arm()
+def pytest_runtest_teardown(item: "Any") -> "Iterator[None]":
+    disarm = _arm(item)
     yield
     disarm()
 
 
-def _arm() -> "Callable[[], None]":
-    """Start the clock of one phase; returns what stops it. It fires again, for code that swallows the first exception."""
-    seconds = _report.seconds if _report is not None else 0.0
-    if not seconds or threading.current_thread() is not threading.main_thread():
+def _arm(item: "Any") -> "Callable[[], None]":
+    """Start the clock of one phase; returns what stops it. It fires again, for code that swallows the first exception.
+
+    Where one case of a parametrised test timed out, the patience for its other cases is a fifth.
+    """
+    report = _report
+    if report is None or not report.seconds or threading.current_thread() is not threading.main_thread():
         return lambda: None
+    function = item.nodeid.partition("[")[0]
+    seconds = report.seconds
+    if function in report.timed_out:
+        seconds = min(seconds, max(LEAST_SECONDS, seconds / 5))
 
     def ring(signum: int, frame: "Any") -> None:
+        report.timed_out.add(function)
         __tracebackhide__ = True  # the failure is where the test was, not here
         pytest.fail(f"timed out after {seconds:g} s")
 

@@ -1,0 +1,382 @@
+"""The environment of a task: set up once with the network in a sandbox, frozen under a content key, then used offline.
+
+The key is a hash of all that decides what set-up makes: the tree, the given test files, the commands, the interpreter, the
+image and the backend. Facts about an environment (seconds, notes) and the base's test run are kept beside it in the cache,
+so that the second run of a task starts at once. Processes that want the same environment wait for the one that builds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.detect import Detected, Step, detect, given_environment, given_steps
+from harness.records import Json, TestReport
+from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR, Limits, Provider, Sandbox, SandboxSpec
+from harness.testing import COMMAND_TEST, outcome_of, run_tests, selects
+from harness.trace import public, record
+from harness.workspace import Workspace, cache_root
+from tasks.errors import SetupFailed
+from tasks.task import Task
+
+FORMAT = "1"
+"""Part of every key: environments made by another way of setting up are not found again."""
+
+SETUP_FILES = f"{TROOPDIR}/setup-files"
+"""In every environment: paths below WORKDIR, each ended by a NUL, that set-up made or changed and no patch may contain."""
+
+TEST_SECONDS = 20.0
+"""Wall time of one test on the base, unless the caller says otherwise."""
+
+ERROR_CHARS = 2500
+LOCK_POLL_SECONDS = 0.2
+SETUP_ENV = {
+    "VIRTUAL_ENV": ENVDIR,
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "DEBIAN_FRONTEND": "noninteractive",
+}
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A frozen environment. `setup_seconds`: what set-up took when it was made (`cached`: in an earlier run).
+
+    `python`: the interpreter's version there, "" where none answers. `notes`: what a user should know of how it was made.
+    """
+
+    key: str
+    image: str | None
+    python: str
+    test_command: str | None
+    setup_seconds: float
+    cached: bool
+    missing_limits: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The base's test run. `report` None: no tests to run (`note` says so). `flaky`: tests whose outcome differed."""
+
+    report: TestReport | None
+    flaky: tuple[str, ...] = ()
+    note: str = ""
+
+
+async def build(
+    provider: Provider,
+    workspace: Workspace,
+    task: Task,
+    *,
+    run: str,
+    limits: Limits | None = None,
+    setup_timeout: float = 1200.0,
+    setup_override: Sequence[str] | None = None,
+    say: Say = lambda line: None,
+) -> Built:
+    """The task's environment: found in the provider's store by its key, else set up there.
+
+    `setup_timeout` in seconds for all commands together. `setup_override`: commands in place of the task's and of those
+    detected. Raises SetupFailed (the command and the end of its output), SandboxFailed, InputError (unknown image).
+    """
+    plan = await asyncio.to_thread(_plan, workspace, task, setup_override)
+    key = _key(provider, workspace, task, plan)
+    async with _locked(key, say):
+        if await provider.has(key):
+            facts = _read_json(_facts_path(key)) or {}
+            return _built(key, task, plan, facts, cached=True)
+        say("setting up the environment (once; it is kept for later runs)")
+        archive = await asyncio.to_thread(workspace.archive, _given_files(task))
+        spec = SandboxSpec(
+            run=run,
+            name="setup",
+            image=task.environment.image,
+            python=task.environment.python,
+            network=True,
+            limits=limits or Limits(),
+        )
+        sandbox = await provider.create(spec)
+        try:
+            await sandbox.upload(archive)
+            facts = await _set_up(sandbox, plan, setup_timeout, say)
+            await provider.freeze(sandbox, key)
+        finally:
+            await sandbox.close()
+        _write_json(_facts_path(key), facts)
+        return _built(key, task, plan, facts, cached=False)
+
+
+def _plan(workspace: Workspace, task: Task, override: Sequence[str] | None) -> Detected:
+    files = sorted({*workspace.files(), *(path for path, _ in _given_files(task))})
+    given = dict(_given_files(task))
+    detected = detect(
+        files,
+        lambda path: given[path] if path in given else workspace.read(path),
+        date=workspace.date,
+        described=workspace.described,
+        python=task.environment.python,
+    )
+    commands = task.environment.setup if override is None else tuple(override)
+    if override is not None or commands:
+        # An image brought by the user has its Python; elsewhere the commands find an environment with pip.
+        steps = given_steps(commands)
+        if task.environment.image is None:
+            before, after = given_environment(detected)
+            steps = (*before, *steps, *after)
+        detected = replace(detected, steps=steps)
+    return replace(detected, test_command=task.test_command or detected.test_command)
+
+
+def _given_files(task: Task) -> list[tuple[str, bytes]]:
+    return [(path, text.encode("utf-8")) for path, text in (task.failing_test.files if task.failing_test else ())]
+
+
+def _key(provider: Provider, workspace: Workspace, task: Task, plan: Detected) -> str:
+    parts: Json = {
+        "format": FORMAT,
+        "backend": provider.name,
+        "image": task.environment.image,
+        "python": task.environment.python,
+        "commit": workspace.base_commit,
+        "tree": workspace.tree,
+        "given": [[path, hashlib.sha256(content).hexdigest()] for path, content in _given_files(task)],
+        "steps": [step.commands for step in plan.steps],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _built(key: str, task: Task, plan: Detected, facts: Json, *, cached: bool) -> Built:
+    return Built(
+        key=key,
+        image=task.environment.image,
+        python=str(facts.get("python", "")),
+        test_command=plan.test_command,
+        setup_seconds=float(facts.get("seconds", 0.0)),
+        cached=cached,
+        missing_limits=tuple(facts.get("missing_limits", ())),
+        notes=tuple(facts.get("notes", ())),
+    )
+
+
+async def _set_up(sandbox: Sandbox, plan: Detected, timeout: float, say: Say) -> Json:
+    began = time.monotonic()
+    notes: list[str] = []
+    for step in plan.steps:
+        note = await _take(sandbox, step, began + timeout, say)
+        if note:
+            say(note)
+            notes.append(note)
+    await _record_setup_files(sandbox)
+    version = await sandbox.exec("python -V || python3 -V", timeout=60, merge=True)
+    return {
+        "python": version.output.strip().splitlines()[-1].removeprefix("Python ") if version.exit_code == 0 else "",
+        "seconds": round(time.monotonic() - began, 3),
+        "notes": notes,
+        "missing_limits": list(sandbox.missing_limits),
+    }
+
+
+async def _take(sandbox: Sandbox, step: Step, deadline: float, say: Say) -> str:
+    """Do one step by the first alternative that works; its note. Raises SetupFailed when none does."""
+    command = output = ""
+    for command, note in zip(step.commands, step.notes, strict=True):
+        say(f"$ {command}")
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise SetupFailed(f"set-up took too long; the command that was next: {command}")
+        result = await sandbox.exec(command, env=SETUP_ENV, timeout=left, merge=True)
+        if result.exit_code == 0 and not result.timed_out:
+            return note
+        output = result.output
+        if result.timed_out:
+            raise SetupFailed(
+                f"set-up was stopped after {result.seconds:.0f} s in the command: {command}\n{_end(output)}"
+            )
+    if step.optional:
+        return step.failure
+    raise SetupFailed(f"{step.failure}; the command was: {command}\n{_end(output)}")
+
+
+async def _record_setup_files(sandbox: Sandbox) -> None:
+    git = f"git --git-dir={TROOPDIR}/base.git --work-tree={WORKDIR} -c core.fsmonitor= -c core.quotePath=false"
+    listed = await sandbox.exec(
+        f"{{ {git} ls-files --others -z && {git} diff --name-only --no-ext-diff --no-textconv -z HEAD; }} > {SETUP_FILES}",
+        timeout=300,
+        merge=True,
+    )
+    if listed.exit_code != 0:
+        raise SetupFailed(f"git does not work in the environment (the image needs it):\n{_end(listed.output)}")
+
+
+async def baseline(
+    provider: Provider,
+    built: Built,
+    task: Task,
+    *,
+    run: str,
+    runs: int = 2,
+    timeout: float = 600.0,
+    test_seconds: float = TEST_SECONDS,
+    limits: Limits | None = None,
+    say: Say = lambda line: None,
+) -> Baseline:
+    """Run the base's tests `runs` times, each in a fresh sandbox without the network, and check the given failing test.
+
+    `timeout` in seconds for one run; tests that did not finish by then are not part of the baseline, which the note says.
+    Raises SetupFailed when tests are there but none can be run, or a given failing test passes or is not found.
+    """
+    if built.test_command is None:
+        return Baseline(
+            None, note="the repository has no tests that Troop finds, so nothing guards what a patch may break"
+        )
+    path = _baseline_path(built, task, runs, timeout, test_seconds)
+    kept = _read_json(path)
+    if kept is not None:
+        return _checked(record(Baseline, kept), task)
+    say(f"running the tests of the base: {built.test_command}")
+    given = task.failing_test.ids if task.failing_test else ()
+
+    async def once(number: int) -> TestReport:
+        spec = SandboxSpec(run=run, name=f"base-{number}", environment=built.key, limits=limits or Limits())
+        sandbox = await provider.create(spec)
+        try:
+            return await _base_run(sandbox, built.test_command or "", given, timeout, test_seconds)
+        finally:
+            await sandbox.close()
+
+    reports = await asyncio.gather(*(once(number) for number in range(max(1, runs))))
+    found = _merge(reports, built.test_command)
+    found = _checked(found, task)
+    _write_json(path, public(found))
+    return found
+
+
+async def _base_run(
+    sandbox: Sandbox, command: str, given: Sequence[str], timeout: float, test_seconds: float
+) -> TestReport:
+    """The whole suite, and the given tests as well where the command leaves them out."""
+    report = await run_tests(sandbox, command, timeout=timeout, test_seconds=test_seconds)
+    absent = [test for test in given if outcome_of(report, test) == "missing"]
+    if not absent:
+        return report
+    alone = await run_tests(sandbox, command, absent, timeout=timeout, test_seconds=test_seconds)
+    return replace(
+        report,
+        outcomes={**report.outcomes, **alone.outcomes},
+        failures={**report.failures, **alone.failures},
+        durations={**report.durations, **alone.durations},
+    )
+
+
+def _merge(reports: Sequence[TestReport], command: str) -> Baseline:
+    """One baseline of several runs: the first run's report, and whatever differed in another as flaky."""
+    usable = [_usable(report) for report in reports]
+    for report in usable:
+        if not report.valid:
+            raise SetupFailed(
+                f"the tests of the base cannot be run: {report.reason}; the command was: {command}\n{_end(report.output)}"
+            )
+    first = usable[0]
+    ids = {test for report in usable for test in report.outcomes}
+    flaky = sorted(t for t in ids if len({report.outcomes.get(t) for report in usable}) > 1)
+    notes = [first.reason] if first.reason else []
+    if not first.passed and first.outcomes and all("::" not in t for t in first.failed) and not _pseudo(first):
+        message = next(iter(first.failures.values()), "")
+        raise SetupFailed(
+            f"no test of the base can be loaded; the command was: {command}\n{_end(message or first.output)}"
+        )
+    if flaky:
+        notes.append(f"{len(flaky)} flaky test{'s are' if len(flaky) > 1 else ' is'} left out of the evidence")
+    return Baseline(first, tuple(flaky), "; ".join(notes))
+
+
+def _usable(report: TestReport) -> TestReport:
+    """A run that was stopped, but not before tests had finished, counts for those."""
+    if not (report.timed_out and report.outcomes):
+        return report
+    reason = f"{report.reason}; only the {len(report.outcomes)} tests that finished by then count"
+    return replace(report, valid=True, reason=reason)
+
+
+def _pseudo(report: TestReport) -> bool:
+    return COMMAND_TEST in report.outcomes
+
+
+def _checked(found: Baseline, task: Task) -> Baseline:
+    """The baseline, once every given failing test is seen to fail. Raises SetupFailed for one that does not."""
+    report = found.report
+    if report is None or task.failing_test is None or _pseudo(report):
+        return found
+    for test in task.failing_test.ids:
+        outcome = outcome_of(report, test)
+        if outcome == "missing":
+            raise SetupFailed(f"the failing test {test} is not found by the test command, or never ran; check its id")
+        if outcome not in ("failed", "error"):
+            raise SetupFailed(
+                f"the failing test {test} does not fail on the base ({outcome}), so it does not show the bug"
+            )
+        unsure = [t for t in found.flaky if selects(test, t)]
+        if unsure:
+            raise SetupFailed(f"the failing test {test} does not fail every time on the base, so it cannot show a fix")
+    return found
+
+
+def _end(output: str) -> str:
+    text = output.strip()
+    return text if len(text) <= ERROR_CHARS else "…" + text[-ERROR_CHARS:]
+
+
+def _facts_path(key: str) -> Path:
+    return cache_root() / "environments" / f"{key}.json"
+
+
+def _baseline_path(built: Built, task: Task, runs: int, timeout: float, test_seconds: float) -> Path:
+    given = task.failing_test.ids if task.failing_test else ()
+    parts = json.dumps([FORMAT, built.test_command, given, runs, timeout, test_seconds])
+    return cache_root() / "baselines" / f"{built.key}-{hashlib.sha256(parts.encode()).hexdigest()[:16]}.json"
+
+
+def _read_json(path: Path) -> Json | None:
+    """A kept fact sheet; None where there is none, or an unreadable one, which is then made again."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _write_json(path: Path, facts: Json) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+    scratch.write_text(json.dumps(facts), encoding="ascii")
+    scratch.replace(path)
+
+
+@contextlib.asynccontextmanager
+async def _locked(key: str, say: Say) -> AsyncIterator[None]:
+    """One builder of an environment at a time, over all processes of this user; the kernel frees a dead one's lock."""
+    place = cache_root() / "locks" / f"{key}.lock"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("ab") as file:
+        told = False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told:
+                    say("waiting for another process that sets up the same environment")
+                    told = True
+                await asyncio.sleep(LOCK_POLL_SECONDS)
+        yield
