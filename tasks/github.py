@@ -34,6 +34,8 @@ _AGREEMENT = re.compile(
     r"(?:\+1|:\+1:|👍|same(?: here| issue| problem)?|me too|bump|any (?:update|news)s?)[\s.!?👍]*", re.I
 )
 _FORMS = "https://github.com/owner/name/issues/N or owner/name#N"
+PAUSES = (0.5, 1.0)
+"""Seconds before a second and a third try, after a dropped connection or a server's failure."""
 _RETRIED = (500, 502, 503, 504)
 
 
@@ -212,7 +214,7 @@ class _Api:
             raise SourceUnavailable(f"{response.url} did not answer with JSON: check GITHUB_API_URL") from error
 
     def _get(self, url: str, missing: str) -> httpx.Response:
-        for pause in (0.5, 1.0, None):
+        for pause in (*PAUSES, None):
             response = self._ask(url, last=pause is None)
             if response is not None and (pause is None or response.status_code not in _RETRIED):
                 _check(response, missing)

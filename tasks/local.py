@@ -27,14 +27,11 @@ def local_task(directory: Path, statement: str, *, base: str | None = None, incl
     """The task of solving `statement` in the git repository at `directory`, at its HEAD or at `base`.
 
     The id is the directory's name with a hash of the statement, so two issues of one repository have two ids.
-    Raises InputError for an empty statement and for a directory that is not the root of a git repository.
+    Raises InputError for an empty statement. Whether the directory is a repository is seen when its workspace is opened.
     """
     if not statement.strip():
         raise InputError("the issue's text is empty: say what is wrong and what should happen instead")
-    if base is not None and include_uncommitted:
-        raise InputError("--base and --include-uncommitted exclude each other: uncommitted changes lie on HEAD")
     root = directory.resolve()
-    _check_repository(root)
     text = statement.strip() + "\n"
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.name).strip("-.") or "repository"
     return Task(
@@ -42,12 +39,3 @@ def local_task(directory: Path, statement: str, *, base: str | None = None, incl
         repository=Repository("path", str(root), base, include_uncommitted),
         statement=text,
     )
-
-
-def _check_repository(root: Path) -> None:
-    if (root / ".git").exists() or ((root / "HEAD").is_file() and (root / "objects").is_dir()):
-        return
-    for parent in root.parents:
-        if (parent / ".git").exists():
-            raise InputError(f"{root} is inside the git repository {parent}: give that directory")
-    raise InputError(f"{root} is not a git repository: make it one with `git init`, `git add` and `git commit`")

@@ -71,11 +71,7 @@ def _task_file(path: Path, base: str | None, include_uncommitted: bool) -> Insta
         raise InputError(
             f"--include-uncommitted belongs to a local repository, and {path} is about a {repository.kind}"
         )
-    if base is not None and include_uncommitted:
-        raise InputError("--base and --include-uncommitted exclude each other: uncommitted changes lie on HEAD")
     if base is None and not include_uncommitted:
         return instance
-    repository = dataclasses.replace(
-        repository, base=None if include_uncommitted else base, include_uncommitted=include_uncommitted
-    )
+    repository = dataclasses.replace(repository, base=base or repository.base, include_uncommitted=include_uncommitted)
     return dataclasses.replace(instance, task=dataclasses.replace(instance.task, repository=repository))
