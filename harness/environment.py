@@ -19,8 +19,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.detect import Detected, Step, detect, given_environment, given_steps
+from harness.extract import mark_setup
 from harness.records import Json, TestReport
-from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR, Limits, Provider, Sandbox, SandboxSpec
+from harness.sandbox.base import ENVDIR, Limits, Provider, Sandbox, SandboxSpec
 from harness.testing import COMMAND_TEST, outcome_of, run_tests, selects
 from harness.trace import public, record
 from harness.workspace import Workspace, cache_root
@@ -29,9 +30,6 @@ from tasks.task import Task
 
 FORMAT = "1"
 """Part of every key: environments made by another way of setting up are not found again."""
-
-SETUP_FILES = f"{TROOPDIR}/setup-files"
-"""In every environment: paths below WORKDIR, each ended by a NUL, that set-up made or changed and no patch may contain."""
 
 TEST_SECONDS = 20.0
 """Wall time of one test on the base, unless the caller says otherwise."""
@@ -177,7 +175,7 @@ async def _set_up(sandbox: Sandbox, plan: Detected, timeout: float, say: Say) ->
         if note:
             say(note)
             notes.append(note)
-    await _record_setup_files(sandbox)
+    await mark_setup(sandbox)
     version = await sandbox.exec("python -V || python3 -V", timeout=60, merge=True)
     return {
         "python": version.output.strip().splitlines()[-1].removeprefix("Python ") if version.exit_code == 0 else "",
@@ -206,17 +204,6 @@ async def _take(sandbox: Sandbox, step: Step, deadline: float, say: Say) -> str:
     if step.optional:
         return step.failure
     raise SetupFailed(f"{step.failure}; the command was: {command}\n{_end(output)}")
-
-
-async def _record_setup_files(sandbox: Sandbox) -> None:
-    git = f"git --git-dir={TROOPDIR}/base.git --work-tree={WORKDIR} -c core.fsmonitor= -c core.quotePath=false"
-    listed = await sandbox.exec(
-        f"{{ {git} ls-files --others -z && {git} diff --name-only --no-ext-diff --no-textconv -z HEAD; }} > {SETUP_FILES}",
-        timeout=300,
-        merge=True,
-    )
-    if listed.exit_code != 0:
-        raise SetupFailed(f"git does not work in the environment (the image needs it):\n{_end(listed.output)}")
 
 
 async def baseline(
