@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from harness.records import Budget, Charge
@@ -111,6 +112,22 @@ class BudgetKeeper:
         """Until the nearest wall-time cap of the run and of the attempt; None without one. May be negative."""
         return min((left for left, _, _ in self._deadlines(attempt)), default=None)
 
+    @asynccontextmanager
+    async def in_time(self, attempt: int | None = None) -> AsyncIterator[None]:
+        """A block that a cap on wall time interrupts, with BudgetExceeded."""
+        deadlines = self._deadlines(attempt)
+        if not deadlines:
+            yield
+            return
+        left, scope, cap = min(deadlines)
+        try:
+            async with asyncio.timeout(left) as timeout:
+                yield
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            raise _time_up(scope, cap) from None
+
     def _deadlines(self, attempt: int | None) -> list[tuple[float, str, float]]:
         """(seconds left, scope, cap) of each wall-time cap."""
         now, caps = self._clock(), []
@@ -148,13 +165,9 @@ class BudgetKeeper:
         waiter = _Waiter(attempt, asked, tokens)
         self._waiters.append(waiter)
         try:
-            async with asyncio.timeout(self.seconds_left(attempt)):
+            async with self.in_time(attempt):
                 return await waiter.granted
-        except TimeoutError:
-            self._abandon(waiter)
-            _, scope, cap = min(self._deadlines(attempt))
-            raise _time_up(scope, cap) from None
-        except asyncio.CancelledError:
+        except (BudgetExceeded, asyncio.CancelledError):
             self._abandon(waiter)
             raise
 

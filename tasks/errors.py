@@ -9,6 +9,7 @@
         ├── SetupFailed            a set-up command, or the base test run, failed
         ├── SandboxFailed          no sandbox can be made, or one died (not the model's fault; retried)
         └── EndpointFailed         the model's server cannot be reached or refuses (after retries)
+            └── ContextTooLong     the conversation no longer fits the model: the attempt ends with what it has
 
 The module lives in the lowest layer because all three packages raise from it.
 """
@@ -63,3 +64,7 @@ class SandboxFailed(EnvironmentFailed):
 
 class EndpointFailed(EnvironmentFailed):
     """The model's server cannot be used: unreachable, refused the key, or kept failing after all retries."""
+
+
+class ContextTooLong(EndpointFailed):
+    """The conversation is longer than the model's context; asking again cannot help. The end of an attempt, not its loss."""

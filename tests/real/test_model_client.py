@@ -1,0 +1,505 @@
+"""The model client against a real HTTP server on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import email.utils
+import json
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from agent.config import Alias
+from agent.model import Connections, ModelClient, Patience, Reply
+from harness.budget import BudgetKeeper
+from harness.ledger import Ledger
+from harness.records import Budget, Usage
+from harness.trace import Charged, Event, InfrastructureFailed, Replied
+from tasks.errors import BudgetExceeded, ContextTooLong, EndpointFailed
+from tests.support.model_server import Answer, ModelServer, Request, context_too_long, error, serving, too_many
+
+ASK = [{"role": "user", "content": "What is wrong?"}]
+QUICK = Patience(tries=4, allowance=5.0, first=0.001, longest=0.01)
+PRICED = {"usd_per_mtok_input": 1.0, "usd_per_mtok_output": 2.0}
+
+
+class Used:
+    """A client on a server, with the events that it wrote."""
+
+    def __init__(self, server: ModelServer, keeper: BudgetKeeper | None = None, **alias: Any) -> None:
+        self.events: list[Event] = []
+        self.connections = Connections()
+        base = Alias(alias="local", base_url=server.url, name="scripted")
+        patience = alias.pop("patience", QUICK)
+        self.client = ModelClient(
+            dataclasses.replace(base, **alias),
+            self.connections,
+            record=self.events.append,
+            keeper=keeper,
+            patience=patience,
+        )
+        self._key = 0
+
+    async def ask(self, messages: Sequence[dict[str, Any]] = ASK, *, attempt: int = 0, **more: Any) -> Reply:
+        self._key += 1
+        return await self.client.complete(
+            messages, purpose="act", attempt=attempt, key=f"{attempt}/{self._key}", **more
+        )
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        return [event for event in self.events if type(event) is kind]
+
+
+def use(
+    script: Sequence[Answer] | Callable[[Request], Answer],
+    act: Callable[[Used, ModelServer], Awaitable[None]],
+    *,
+    keeper: Callable[[], BudgetKeeper] | None = None,
+    **alias: Any,
+) -> None:
+    async def whole(server: ModelServer) -> None:
+        used = Used(server, keeper() if keeper else None, **alias)
+        try:
+            await act(used, server)
+        finally:
+            await used.connections.close()
+
+    with serving(script) as server:
+        asyncio.run(whole(server))
+
+
+def then(*answers: Answer) -> Callable[[Request], Answer]:
+    """The answers in the order of the requests; the last stays."""
+    return lambda request: answers[min(request.number, len(answers) - 1)]
+
+
+OK = Answer(text="fine")
+
+
+def test_an_answer_is_written_with_its_charge_before_the_caller_sees_it() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        reply = await used.ask(tools=[{"type": "function", "function": {"name": "run", "parameters": {}}}], seed=7)
+        (replied,) = used.of(Replied)
+        assert replied.message == reply.message
+        assert replied.charge == reply.charge
+        assert replied.key == "0/1"
+        assert reply.message["tool_calls"][0]["function"] == {"name": "run", "arguments": '{"command": "ls"}'}
+        assert reply.finish_reason == "tool_calls"
+        sent = server.requests[0].body
+        assert sent["seed"] == 7
+        assert sent["tools"][0]["function"]["name"] == "run"
+
+    use([Answer(tool_calls=[{"name": "run", "arguments": {"command": "ls"}}])], act)
+
+
+@pytest.mark.parametrize(
+    ("reported", "expected"),
+    [
+        (
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 50,
+                "prompt_tokens_details": {"cached_tokens": 80},
+                "completion_tokens_details": {"reasoning_tokens": 30},
+            },
+            Usage(input=20, cache_read=80, output=20, reasoning=30),
+        ),
+        (
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 5,
+                "prompt_cache_hit_tokens": 64,
+                "prompt_cache_miss_tokens": 36,
+            },
+            Usage(input=36, cache_read=64, output=5),
+        ),
+        (
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 5,
+                "prompt_tokens_details": {"cached_tokens": 50, "cache_write_tokens": 30},
+            },
+            Usage(input=20, cache_read=50, cache_write=30, output=5),
+        ),
+        (
+            {
+                "input_tokens": 10,
+                "output_tokens": 5,
+                "cache_read_input_tokens": 50,
+                "cache_creation_input_tokens": 30,
+            },
+            Usage(input=10, cache_read=50, cache_write=30, output=5),
+        ),
+        ({"prompt_tokens": 12, "completion_tokens": 3, "prompt_tokens_details": None}, Usage(input=12, output=3)),
+    ],
+    ids=["openai", "deepseek", "openrouter", "anthropic", "plain"],
+)
+def test_usage_is_told_in_disjoint_parts(reported: dict[str, Any], expected: Usage) -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        reply = await used.ask()
+        assert reply.usage == expected
+
+    use([Answer(text="x", usage=reported)], act)
+
+
+def test_a_server_that_tells_no_usage_leaves_the_price_unknown() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        reply = await used.ask()
+        assert reply.usage == Usage()
+        assert reply.charge.usd is None
+        assert reply.charge.price_source == "unknown"
+
+    use([Answer(text="x", usage={})], act, **PRICED)
+
+
+def test_a_local_gpu_has_a_price_without_usage() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        charge = (await used.ask()).charge
+        assert charge.price_source == "gpu-hour"
+        assert charge.usd == pytest.approx(2.0 * charge.seconds / 3600, rel=0.05)
+
+    use([Answer(text="x", usage={}, delay=0.1)], act, usd_per_gpu_hour=2.0)
+
+
+def test_calls_at_once_share_the_gpus_time() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        started = time.monotonic()
+        await asyncio.gather(*(used.ask() for _ in range(8)))
+        busy = time.monotonic() - started
+        cost = Ledger.of(used.events).total.known_usd
+        assert 2.0 * 0.2 / 3600 <= cost <= 2.0 * busy / 3600
+
+    use([Answer(text="x", delay=0.2)], act, usd_per_gpu_hour=2.0)
+
+
+@pytest.mark.parametrize(
+    ("failure", "charged"),
+    [
+        (too_many(), 0),
+        (error(503, "overloaded"), 0),
+        (error(500, "internal error"), 1),
+        (Answer(raw="{not json"), 1),
+        (Answer(raw="<html>gateway</html>", headers={"Content-Type": "text/html"}), 1),
+        (Answer(raw='{"choices": []}'), 1),
+        (Answer(raw='{"error": {"code": 503, "message": "no capacity"}}'), 0),
+        (Answer(drop="at-once"), 1),
+        (Answer(drop="headers", text="x"), 1),
+        (Answer(drop="body", text="x"), 1),
+    ],
+    ids=["429", "503", "500", "garbage", "html", "no-choice", "200-error", "reset", "cut-headers", "cut-body"],
+)
+def test_the_worlds_failures_are_retried_recorded_and_charged_where_the_model_may_have_worked(
+    failure: Answer, charged: int
+) -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        reply = await used.ask()
+        assert reply.message["content"] == "fine"
+        assert len(server.requests) == 3
+        noted = used.of(InfrastructureFailed)
+        assert [event.retried for event in noted] == [True, True]
+        retries = used.of(Charged)
+        assert len(retries) == 2 * charged
+        assert all(event.charge.usd is None and not event.charge.answered for event in retries)
+        assert len(used.of(Replied)) == 1
+
+    use(then(failure, failure, OK), act, **PRICED)
+
+
+def test_an_unusable_answer_is_charged_by_its_usage() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        await used.ask()
+        (lost,) = used.of(Charged)
+        assert lost.charge.usage == Usage(input=1000, output=10)
+        assert lost.charge.usd == pytest.approx(1020e-6)
+
+    empty = {"choices": [], "usage": {"prompt_tokens": 1000, "completion_tokens": 10}}
+    use(then(Answer(raw=json.dumps(empty)), OK), act, **PRICED)
+
+
+@pytest.mark.parametrize("form", ["seconds", "date", "milliseconds"])
+def test_retry_after_is_honoured(form: str) -> None:
+    def answer(request: Request) -> Answer:
+        if request.number:
+            return OK
+        date = email.utils.formatdate(time.time() + 1.6, usegmt=True)
+        headers = {
+            "seconds": {"Retry-After": "0.6"},
+            "date": {"Retry-After": date},
+            "milliseconds": {"Retry-After-Ms": "600"},
+        }
+        return error(429, "slow down", headers=headers[form])
+
+    async def act(used: Used, server: ModelServer) -> None:
+        await used.ask()
+        first, second = server.requests
+        assert 0.55 <= second.at - first.at <= 3.0
+
+    use(answer, act)
+
+
+def test_a_wait_beyond_all_patience_fails_at_once() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        with pytest.raises(EndpointFailed, match="kept failing"):
+            await used.ask()
+        assert len(server.requests) == 1
+
+    use([too_many(3600)], act)
+
+
+def test_a_server_that_keeps_failing_is_given_up_with_one_sentence() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        with pytest.raises(EndpointFailed, match=r"kept failing \(4 tries .* 500: broken") as caught:
+            await used.ask()
+        assert "\n" not in str(caught.value)
+        assert len(server.requests) == QUICK.tries
+        assert len(used.of(Charged)) == QUICK.tries
+        assert len(used.of(InfrastructureFailed)) == QUICK.tries - 1
+
+    use([error(500, "broken")], act)
+
+
+def test_being_rate_limited_does_not_count_as_failing() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        assert (await used.ask()).message["content"] == "fine"
+
+    use(then(*[too_many()] * (QUICK.tries * 2), OK), act)
+
+
+def test_nobody_listening_is_retried_and_then_named() -> None:
+    async def whole() -> None:
+        connections = Connections()
+        alias = Alias(alias="gone", base_url="http://127.0.0.1:9/v1", name="x")
+        events: list[Event] = []
+        client = ModelClient(alias, connections, record=events.append, patience=QUICK)
+        with pytest.raises(EndpointFailed, match=r"127\.0\.0\.1:9 kept failing .* Is it up"):
+            await client.complete(ASK, purpose="act", attempt=0, key="0/1")
+        await connections.close()
+        assert not [event for event in events if isinstance(event, Charged)]
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize(
+    ("refusal", "sentence"),
+    [
+        (error(401, "Incorrect API key provided"), "refused a call without a key .*401: Incorrect"),
+        (error(404, "The model does not exist", code="model_not_found"), "knows no model 'scripted'"),
+        (error(400, "bad tool schema"), "refused the call .*400: bad tool schema"),
+        (error(429, "You exceeded your quota", code="insufficient_quota"), "refused the call .*exceeded your quota"),
+    ],
+)
+def test_a_refusal_is_not_retried(refusal: Answer, sentence: str) -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        with pytest.raises(EndpointFailed, match=sentence):
+            await used.ask()
+        assert len(server.requests) == 1
+        assert used.events == []
+
+    use([refusal], act)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        context_too_long(),
+        error(400, "the request exceeds the available context size, try increasing it"),
+        error(400, "prompt is too long: 210000 tokens > 200000 maximum"),
+        Answer(raw='{"error": {"code": 400, "message": "maximum context length is 32768 tokens"}}'),
+    ],
+    ids=["openai", "llama.cpp", "anthropic", "openrouter"],
+)
+def test_a_conversation_that_does_not_fit_is_told_apart(refusal: Answer) -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        with pytest.raises(ContextTooLong):
+            await used.ask()
+        assert len(server.requests) == 1
+
+    use([refusal], act)
+
+
+def test_a_slow_body_runs_into_the_time_limit() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        reply = await used.ask()
+        assert reply.message["content"] == "fine"
+        (note,) = used.of(InfrastructureFailed)
+        assert "timeout" in note.detail
+        assert len(used.of(Charged)) == 1
+
+    use(then(Answer(text="slow", drip=3.0), OK), act, timeout=0.4)
+
+
+def test_a_parameter_of_ours_that_the_server_refuses_is_left_out() -> None:
+    def answer(request: Request) -> Answer:
+        if "temperature" in request.body:
+            return error(
+                400, "Unsupported value: 'temperature' must be 1", code="unsupported_value", param="temperature"
+            )
+        return OK
+
+    async def act(used: Used, server: ModelServer) -> None:
+        await used.ask(temperature=0.7)
+        await used.ask(temperature=0.8)
+        assert ["temperature" in request.body for request in server.requests] == [True, False, False]
+
+    use(answer, act)
+
+
+def test_a_parameter_of_the_user_that_the_server_refuses_is_an_error() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        with pytest.raises(EndpointFailed, match="top_p"):
+            await used.ask()
+
+    use([error(400, "Unsupported parameter: top_p", param="top_p")], act, sampling={"top_p": 0.5})
+
+
+def test_the_key_is_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRIVATE_KEY_OF_MINE", "opensesame-1234")
+
+    async def act(used: Used, server: ModelServer) -> None:
+        with pytest.raises(EndpointFailed, match="PRIVATE_KEY_OF_MINE") as caught:
+            await used.ask()
+        assert server.requests[0].headers["authorization"] == "Bearer opensesame-1234"
+        assert "opensesame" not in str(caught.value)
+
+    use([error(401, "wrong key opensesame-1234")], act, key_env="PRIVATE_KEY_OF_MINE")
+
+
+def test_no_key_is_sent_where_none_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "not-for-others")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-private")
+
+    async def act(used: Used, server: ModelServer) -> None:
+        await used.ask()
+        headers = server.requests[0].headers
+        assert "authorization" not in headers
+        assert "openai-organization" not in headers
+
+    use([OK], act)
+
+
+def test_a_missing_key_is_named_before_any_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    with pytest.raises(EndpointFailed, match="SOME_KEY"):
+        ModelClient(Alias("a", "http://127.0.0.1:9/v1", "m", key_env="SOME_KEY"), Connections(), record=lambda _: None)
+
+
+def test_many_attempts_share_connections() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        for _ in range(5):
+            await asyncio.gather(*(used.ask(attempt=k) for k in range(8)))
+        assert len(server.requests) == 40
+        assert server.connections <= 8
+
+    use([OK], act)
+
+
+def test_the_concurrency_of_the_alias_is_kept() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        await asyncio.gather(*(used.ask(attempt=k) for k in range(128)))
+        assert server.peak == 16
+
+    use([Answer(text="x", delay=0.02)], act, concurrency=16)
+
+
+def test_concurrency_adapts_to_a_server_that_bears_less() -> None:
+    """The server takes four at once; the client must find that out and get all its work done with few refusals."""
+    opened = 0
+
+    def answer(request: Request) -> Answer:
+        return too_many() if server_of[0]._open > 4 else Answer(text="x", delay=0.02)
+
+    server_of: list[ModelServer] = []
+
+    async def act(used: Used, server: ModelServer) -> None:
+        server_of.append(server)
+        await asyncio.gather(*(used.ask(attempt=k) for k in range(100)))
+        refused = len(used.of(InfrastructureFailed))
+        assert len(used.of(Replied)) == 100
+        assert used.connections.limiter(used.client.alias).limit < 16
+        assert opened == 0
+        # Without adapting, 32 at once against 4 refuse seven calls in eight, over and over.
+        assert refused < 150
+
+    use(answer, act, concurrency=32, patience=Patience(tries=4, allowance=30, first=0.01, longest=0.05))
+
+
+def test_requests_per_minute_are_kept() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        started = time.monotonic()
+        await asyncio.gather(*(used.ask() for _ in range(104)))
+        # A hundred at once (ten seconds' worth), then ten a second.
+        assert 0.3 <= time.monotonic() - started <= 3.0
+
+    use([OK], act, requests_per_minute=600, concurrency=200)
+
+
+def test_concurrent_calls_never_pass_the_money_cap() -> None:
+    """32 attempts ask at once for far more than the cap bears."""
+    keeper = BudgetKeeper(Budget(usd=0.0100))
+
+    async def act(used: Used, server: ModelServer) -> None:
+        async def attempt(k: int) -> str:
+            try:
+                for _ in range(10):
+                    await used.ask(attempt=k)
+            except BudgetExceeded as refusal:
+                return refusal.limit
+            return "done"
+
+        ends = await asyncio.gather(*(attempt(k) for k in range(32)))
+        spent = Ledger.of(used.events).total.known_usd
+        assert spent <= 0.0100
+        assert spent > 0.0090, "the cap should be used, not shied away from"
+        assert set(ends) == {"usd"}
+        assert keeper.spent_usd == pytest.approx(spent)
+
+    usage = {"prompt_tokens": 20, "completion_tokens": 40}
+    answers = [Answer(text="x", usage=usage, delay=0.005)]
+    use(answers, act, keeper=lambda: keeper, sampling={"max_tokens": 50}, **PRICED)
+
+
+def test_a_cancelled_call_gives_everything_back_and_is_charged() -> None:
+    keeper = BudgetKeeper(Budget(usd=1.0))
+
+    async def act(used: Used, server: ModelServer) -> None:
+        calls = [asyncio.create_task(used.ask()) for _ in range(6)]
+        await asyncio.sleep(0.2)
+        for call in calls:
+            call.cancel()
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(end, asyncio.CancelledError) for end in ends)
+        limiter = used.connections.limiter(used.client.alias)
+        assert limiter.in_flight == 0
+        assert len(server.requests) == 2
+        assert len(used.of(Charged)) == 2, "the two that were under way may have reached the model"
+        slow[0] = OK
+        await used.ask()
+
+    slow = [Answer(text="x", delay=30)]
+    use(lambda request: slow[0], act, keeper=lambda: keeper, concurrency=2, **PRICED)
+
+
+def test_a_cap_on_time_ends_the_waiting_of_a_retry() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        started = time.monotonic()
+        with pytest.raises(BudgetExceeded) as caught:
+            await used.ask()
+        assert caught.value.limit == "seconds"
+        assert time.monotonic() - started < 2.0
+
+    use([too_many(4)], act, keeper=lambda: BudgetKeeper(Budget(seconds=0.3)))
+
+
+def test_null_fields_of_an_answer_are_not_sent_back() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        first = await used.ask()
+        assert first.message["refusal"] is None
+        assert first.message["reasoning_content"] == "hm"
+        await used.ask([*ASK, first.message, {"role": "user", "content": "go on"}])
+        sent = server.requests[1].body["messages"][1]
+        assert sent == {"role": "assistant", "content": "x", "reasoning_content": "hm"}
+
+    use([Answer(text="x", message={"refusal": None, "reasoning_content": "hm"})], act)
