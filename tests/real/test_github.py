@@ -34,7 +34,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[GitHub]:
 
 def refused(kind: type[Exception], reference: str = "octo/spoon#7", **options: float) -> str:
     with pytest.raises(kind) as error:
-        fetch_issue(reference, **options)  # type: ignore[arg-type]  # only timeout is given so
+        fetch_issue(reference, **options)
     assert "\n" not in str(error.value)
     return str(error.value)
 
