@@ -1,0 +1,69 @@
+# make install   .venv with .venv/bin/troop
+# make demo      solve a bundled bug and grade it; does all its own set-up
+# make test      ruff, mypy, import-linter, pytest; docker parts skip, with the reason, where no daemon answers
+# make lint      the first three only
+# make image     the default sandbox image for docker, also without an image registry
+# make clean     .venv and caches
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# The first Python from 3.11 on that really starts (a version manager's shim may exist without its Python).
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14 /usr/bin/python3; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?= tasks/examples/demo.toml
+
+.PHONY: help install install-dev demo sandbox test lint image clean
+
+help:
+	@sed -n 's/^# //p' Makefile | sed '/^The first/q' | grep '^make'
+
+install: $(VENV)/.installed
+
+install-dev: $(VENV)/.installed-dev
+
+$(BIN)/python:
+	@[ -n "$(PYTHON)" ] || { echo "Troop needs Python 3.11 or newer: apt-get install -y python3 python3-venv" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) cannot make virtual environments: apt-get install -y python3-venv" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+# Something to run attempts in: bubblewrap if it is there, else docker with its image, else bubblewrap from apt.
+sandbox: install
+	@if command -v bwrap >/dev/null; then exit 0; fi; \
+	if $(BIN)/python -m harness.sandbox.image; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Neither docker nor bubblewrap can be used here: installing bubblewrap from apt"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends bubblewrap >/dev/null; \
+	else \
+		echo "Troop needs a sandbox; type: sudo apt-get install -y bubblewrap" >&2; exit 1; \
+	fi
+
+demo: install sandbox
+	$(BIN)/troop solve $(DEMO) --grade
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest
+
+image: install
+	$(BIN)/python -m harness.sandbox.image
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,174 @@
+"""The way to the Docker daemon (or Podman's Docker-compatible one): the API client, and a container's attached streams.
+
+`docker` (the package) makes the ordinary calls. The attached stream is opened here on asyncio's own transports, because the
+package only hands out a blocking socket, different for each kind of address: one process drives hundreds of containers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import Any
+from urllib.parse import urlsplit
+
+from tasks.errors import SandboxFailed
+
+START_DAEMON = "start it (systemctl start docker), point DOCKER_HOST to one that runs, or use --sandbox bubblewrap"
+_SOCKET = "unix:///var/run/docker.sock"
+_STDERR_KEPT = 8_000
+
+
+def connect(*, connections: int = 32, timeout: float = 600) -> Any:
+    """A `docker.DockerClient` of the daemon that DOCKER_HOST (DOCKER_TLS_VERIFY, DOCKER_CERT_PATH) names; it has answered.
+
+    `timeout` in seconds for one call: committing a large environment takes long. Raises SandboxFailed with what to do.
+    """
+    import docker
+    import docker.errors
+    import docker.utils
+
+    address = docker.utils.kwargs_from_env()
+    if str(address.get("base_url", "")).startswith("ssh:"):
+        raise SandboxFailed("DOCKER_HOST=ssh://… is not supported: forward the daemon's socket (ssh -L) and name that")
+    try:
+        return docker.DockerClient(**address, max_pool_size=connections, timeout=timeout)
+    except docker.errors.DockerException as error:
+        raise SandboxFailed(
+            f"no Docker daemon answers at {address.get('base_url', _SOCKET)} ({_short(error)}): {START_DAEMON}"
+        ) from error
+
+
+def _short(error: Exception) -> str:
+    """The cause at the end of docker's, requests' and urllib3's nested messages."""
+    text = str(error)
+    for cause in ("Permission denied", "No such file or directory", "Connection refused", "timed out"):
+        if cause in text:
+            return cause.lower()
+    return text[-200:]
+
+
+class Attachment(asyncio.StreamReaderProtocol):
+    """Both ends of a container's first process: `stdout` to read from, `stdin` to write to, `stderr` the end of the rest.
+
+    The daemon sends both output streams over one connection in frames (8 bytes: stream number, three zeros, length as a
+    big-endian 32-bit number; then the payload): see "Stream format" in the Docker Engine API, ContainerAttach.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.stdout = asyncio.StreamReader(limit=1 << 20, loop=loop)
+        super().__init__(self.stdout, loop=loop)
+        self._loop = loop
+        self._opened: asyncio.Future[None] = loop.create_future()
+        self._answer = bytearray()
+        self._head = bytearray()
+        self._left = 0
+        self._stream = 1
+        self._stderr = bytearray()
+        self.stdin: asyncio.StreamWriter
+
+    @property
+    def stderr(self) -> str:
+        """The end of what the container wrote to its standard error."""
+        return self._stderr.decode("utf-8", "replace").strip()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert isinstance(transport, asyncio.Transport)
+        self.stdin = asyncio.StreamWriter(transport, self, None, self._loop)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._opened.done():
+            self._opened.set_exception(exc or ConnectionResetError("the daemon closed the connection"))
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._opened.done():
+            self._demultiplex(data)
+            return
+        self._answer += data
+        end = self._answer.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        status = bytes(self._answer[:end]).split(b"\r\n", 1)[0].decode("latin-1")
+        rest = bytes(self._answer[end + 4 :])
+        if status.split(" ")[1:2] in (["101"], ["200"]):
+            self._opened.set_result(None)
+            self._demultiplex(rest)
+        else:
+            self._opened.set_exception(ConnectionRefusedError(f"{status} {rest.decode('utf-8', 'replace')[:300]}"))
+
+    def _demultiplex(self, data: bytes) -> None:
+        at = 0
+        while at < len(data):
+            if self._left == 0:
+                wanted = 8 - len(self._head)
+                self._head += data[at : at + wanted]
+                at += wanted
+                if len(self._head) < 8:
+                    return
+                self._stream = self._head[0]
+                self._left = int.from_bytes(self._head[4:8], "big")
+                self._head.clear()
+                continue
+            payload = data[at : at + self._left]
+            at += len(payload)
+            self._left -= len(payload)
+            if self._stream == 2:
+                self._stderr += payload
+                del self._stderr[:-_STDERR_KEPT]
+            else:
+                super().data_received(payload)
+
+    async def open(self, path: str, host: str) -> None:
+        """Ask the daemon for the stream and wait until it is there. Raises OSError when it refuses."""
+        request = (
+            f"POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n"
+        )
+        self.stdin.write(request.encode("ascii"))
+        await self._opened
+
+
+async def attach(client: Any, container: str) -> Attachment:
+    """Attach to a container that was made but not started yet, so that nothing it says is missed.
+
+    Raises SandboxFailed when the daemon cannot be reached or refuses.
+    """
+    path = f"/v{client.api.api_version}/containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1"
+    try:
+        attachment = await _connection()
+        await attachment.open(path, "docker")
+    except (OSError, ssl.SSLError) as error:
+        raise SandboxFailed(f"cannot attach to the container {container[:12]}: {error}") from error
+    return attachment
+
+
+async def _connection() -> Attachment:
+    import docker.utils
+
+    loop = asyncio.get_running_loop()
+    settings = docker.utils.kwargs_from_env()
+    address = urlsplit(str(settings.get("base_url") or _SOCKET))
+    if address.scheme in ("unix", "http+unix"):
+        # "unix:///run/x.sock" and docker's own "http+unix://%2Frun…" and "unix://run/x.sock" all mean an absolute path.
+        path = "/" + (address.netloc + address.path).lstrip("/")
+        _, attachment = await loop.create_unix_connection(lambda: Attachment(loop), path)
+        return attachment
+    tls = settings.get("tls")
+    _, attachment = await loop.create_connection(
+        lambda: Attachment(loop),
+        address.hostname or "localhost",
+        address.port or (2376 if tls else 2375),
+        ssl=_tls(tls) if tls else None,
+    )
+    return attachment
+
+
+def _tls(settings: Any) -> ssl.SSLContext:
+    """What docker-py would do with DOCKER_CERT_PATH and DOCKER_TLS_VERIFY."""
+    context = ssl.create_default_context(cafile=settings.ca_cert if settings.verify else None)
+    if not settings.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if settings.cert:
+        context.load_cert_chain(*settings.cert)
+    return context

@@ -1,0 +1,454 @@
+"""Sandboxes in containers: Docker, or Podman through its Docker-compatible socket (DOCKER_HOST).
+
+One container per sandbox, one attached process in it: the shim (harness/inside/shim.py), which runs all commands; a
+`docker exec` per command would cost tens of milliseconds. The shim is the container's init itself (it is PID 1, reaps what
+commands orphan, and cannot be killed from inside), so docker's `--init` would only put one more process in between.
+
+When the harness dies, its attachment ends, with it the shim's input, with it the shim, and the daemon removes the
+container: what `clean` finds are the few that never started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import os
+import re
+import secrets
+import tarfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.sandbox import owner
+from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR, BackendName, Finding, Limits, Sandbox, SandboxSpec
+from harness.sandbox.client import HOME, INSIDE, LAUNCH, ShimSandbox, base_env
+from harness.sandbox.daemon import Attachment, attach, connect
+from harness.sandbox.image import DEFAULT_IMAGE, Say, ensure_image, find, is_current
+from tasks.errors import InputError, SandboxFailed
+
+ENVIRONMENTS = "troop-env"
+SETUP_BIN = TROOPDIR + "/bin"
+
+_RUN, _NAME, _OWNER = "troop.run", "troop.name", "troop.owner"
+_ENVIRONMENT, _INSIDE = "troop.environment", "troop.inside"
+
+# What package managers need to unpack and configure as root; nothing of it is left while a model drives.
+_SETUP_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID")
+
+# Any image's Python will do for the shim, and there may be several: the system's own is the least likely to be changed.
+_FIND_PYTHON = (
+    'for p in /usr/bin/python3 python3 python /opt/miniconda3/bin/python; do p=$(command -v "$p") && '
+    """"$p" -c 'import sys; sys.exit(sys.version_info < (3, 6))' && exec "$p" "$@"; done; """
+    "echo 'its image has no Python 3.6 or newer, which a sandbox needs: choose another image' >&2; exit 127"
+)
+
+# Ends whatever set-up left running, then removes what was there for the set-up only, and what nobody should inherit.
+_TIDY = f"kill -9 -1; rm -rf {INSIDE} {SETUP_BIN} {HOME} /tmp/* /tmp/.[!.]* /root/.cache; mkdir -p {HOME}"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """What creating a container needs to know of its image. `inside`: fingerprint of the modules that are in it already."""
+
+    id: str
+    env: Mapping[str, str]
+    inside: str
+
+
+class DockerSandbox(ShimSandbox):
+    """A sandbox that knows its container."""
+
+    container: str = ""
+
+
+class DockerProvider:
+    """The docker backend. Nothing is asked of the daemon before the first call.
+
+    `image`: for a spec that names neither image nor environment. `setup_network`: the docker network of a sandbox with
+    `network=True`: "bridge", or "host" on a machine whose bridge does not reach the package index (without this argument
+    TROOP_SETUP_NETWORK says which; else "bridge"). `say` hears of slow steps: pulling and building images.
+
+    `SandboxSpec.python` chooses nothing here: an image has the Pythons that it has, and set-up brings others.
+    """
+
+    def __init__(
+        self, *, image: str = DEFAULT_IMAGE, setup_network: str | None = None, say: Say | None = None, threads: int = 16
+    ) -> None:
+        self._image = image
+        self._setup_network = setup_network or os.environ.get("TROOP_SETUP_NETWORK") or "bridge"
+        if self._setup_network not in ("bridge", "host"):
+            raise InputError(f"TROOP_SETUP_NETWORK is '{self._setup_network}': give bridge or host")
+        self._say: Say = say or (lambda _line: None)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="docker")
+        self._client: Any = None
+        self._info: Mapping[str, Any] = {}
+        self._connecting: asyncio.Lock | None = None
+        self._images: dict[str, _Image] = {}
+
+    @property
+    def name(self) -> BackendName:
+        return "docker"
+
+    # ---- sandboxes
+
+    async def create(self, spec: SandboxSpec) -> Sandbox:
+        client = await self._connected()
+        image = await self._image_of(spec)
+        label = _container_name(spec)
+        began = time.time()
+        making = asyncio.ensure_future(self._call("make a container", self._make, client, label, image, spec))
+        try:
+            container = await asyncio.shield(making)
+            attachment = await attach(client, container)
+            await self._call("start a container", client.api.start, container)
+            sandbox = self._sandbox(spec, client, container, attachment, image, began)
+        except BaseException:
+            await asyncio.shield(self._discard(client, label, making))
+            raise
+        try:
+            await sandbox.start()
+        except BaseException:
+            await sandbox.close()
+            raise
+        return sandbox
+
+    def _make(self, client: Any, label: str, image: _Image, spec: SandboxSpec) -> str:
+        """Blocking: a container that is ready to be started; its id."""
+        api = client.api
+        made = api.create_container(
+            image.id,
+            entrypoint=["/bin/sh", "-c", _FIND_PYTHON, "troop", *LAUNCH],
+            name=label,
+            hostname="sandbox",
+            user="0:0",
+            working_dir=WORKDIR,
+            stdin_open=True,
+            labels={_RUN: spec.run, _NAME: spec.name, _OWNER: owner.me()},
+            healthcheck={"test": ["NONE"]},
+            host_config=self._host_config(api, spec),
+        )
+        container = str(made["Id"])
+        files = {} if image.inside == _inside_fingerprint() else _inside_files()
+        if spec.network:
+            files |= _setup_files()
+        if files:
+            api.put_archive(container, "/", _archive(files, (HOME, WORKDIR)))
+        return container
+
+    def _host_config(self, api: Any, spec: SandboxSpec) -> Any:
+        limits: Limits = spec.limits
+        return api.create_host_config(
+            network_mode=self._setup_network if spec.network else "none",
+            cap_drop=["ALL"],
+            cap_add=list(_SETUP_CAPABILITIES) if spec.network else [],
+            security_opt=["no-new-privileges"],
+            pids_limit=limits.processes,
+            mem_limit=f"{limits.memory_mb}m",
+            memswap_limit=f"{limits.memory_mb}m",
+            # A quota may exceed the machine's CPUs; docker refuses that for `nano_cpus`.
+            cpu_period=100_000,
+            cpu_quota=max(1000, round(limits.cpus * 100_000)),
+            shm_size="256m",
+            # The protocol runs over the output streams: a log driver would write all of it to disk.
+            log_config={"Type": "none", "Config": {}},
+            auto_remove=True,
+        )
+
+    def _sandbox(
+        self, spec: SandboxSpec, client: Any, container: str, attachment: Attachment, image: _Image, began: float
+    ) -> DockerSandbox:
+        async def release() -> None:
+            with contextlib.suppress(SandboxFailed):  # a daemon that is gone took the container with it
+                await self._call("remove a container", _remove, client, container)
+
+        async def diagnose() -> str:
+            return attachment.stderr or await self._call("say why", _obituary, client, container, began)
+
+        env = {**image.env, **base_env(_setup_env() if spec.network else {})}
+        if "PATH" in image.env:
+            env["PATH"] = f"{ENVDIR}/bin:" + image.env["PATH"].removeprefix(f"{ENVDIR}/bin:")
+        sandbox = DockerSandbox(
+            spec.name,
+            attachment.stdout,
+            attachment.stdin,
+            limits=spec.limits,
+            env={**env, **spec.env},
+            release=release,
+            diagnose=diagnose,
+            missing_limits=_missing_limits(self._info),
+        )
+        sandbox.container = container
+        return sandbox
+
+    async def _discard(self, client: Any, label: str, making: asyncio.Future[str]) -> None:
+        """After a failure or a cancellation: wait for the container that is being made, and remove it."""
+        await asyncio.wait([making])
+        if not making.cancelled() and making.exception() is None:
+            await self._call("remove a container", _remove, client, label)
+
+    async def _image_of(self, spec: SandboxSpec) -> _Image:
+        if spec.environment is not None:
+            name = _tag(spec.environment)
+            if name not in self._images and not await self.has(spec.environment):
+                raise SandboxFailed(
+                    f"the environment {spec.environment} is not among docker's images: prepare it again"
+                )
+        else:
+            name = spec.image or self._image
+            if name not in self._images:
+                await self._call("get the image", ensure_image, self._client, name, self._say)
+        if name not in self._images:
+            found = await self._call("look at an image", find, self._client, name)
+            self._images[name] = _describe(found)
+        return self._images[name]
+
+    # ---- environments
+
+    async def has(self, environment: str) -> bool:
+        client = await self._connected()
+        return await self._call("look for an environment", find, client, _tag(environment)) is not None
+
+    async def freeze(self, sandbox: Sandbox, environment: str) -> None:
+        if not isinstance(sandbox, DockerSandbox):
+            raise InputError(f"the environment {environment} can only be frozen from a docker sandbox")
+        client = await self._connected()
+        tag = _tag(environment)
+        try:
+            tidied = await sandbox.exec(_TIDY, cwd="/", timeout=300)
+            if tidied.exit_code != 0:
+                raise SandboxFailed(f"the environment cannot be tidied before it is kept: {tidied.output[-300:]}")
+            await sandbox.upload(_archive(_inside_files(), ()))
+            # Labels pass on from container to image to container: whose this one was must not.
+            labels = {_ENVIRONMENT: environment, _INSIDE: _inside_fingerprint(), _RUN: "", _NAME: "", _OWNER: ""}
+            changes = [f'LABEL {key}="{value}"' for key, value in labels.items()]
+            await self._call(
+                "commit a container", client.api.commit, sandbox.container, ENVIRONMENTS, environment, changes=changes
+            )
+        finally:
+            await sandbox.close()
+            self._images.pop(tag, None)
+
+    async def remove(self, environment: str) -> None:
+        client = await self._connected()
+        self._images.pop(_tag(environment), None)
+        await self._call("remove an environment", _remove_image, client, _tag(environment))
+
+    # ---- the machine
+
+    async def findings(self) -> list[Finding]:
+        try:
+            client = await self._connected()
+            image = await self._call("look at an image", find, client, self._image)
+        except SandboxFailed as error:
+            return [Finding("docker", False, str(error), "apt-get install docker.io, then: systemctl start docker")]
+        return _findings(self._info, client.api.api_version, self._image, image)
+
+    async def clean(self, run: str | None = None) -> list[str]:
+        client = await self._connected()
+        return await self._call("look for containers", _clean, client, run)
+
+    async def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        self._pool.shutdown(wait=False)
+
+    # ---- calls
+
+    async def _connected(self) -> Any:
+        if self._client is None:
+            if self._connecting is None:
+                self._connecting = asyncio.Lock()
+            async with self._connecting:
+                if self._client is None:
+                    client = await self._call("connect", connect)
+                    self._info = await self._call("tell about itself", client.info)
+                    self._client = client
+        return self._client
+
+    async def _call(self, what: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """A blocking call to the daemon in a thread. Raises SandboxFailed for whatever the daemon or the way to it refuses."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, partial(_explained, what, function, *args, **kwargs))
+
+
+def _explained(what: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    import docker.errors
+    import requests.exceptions
+
+    try:
+        return function(*args, **kwargs)
+    except docker.errors.APIError as error:
+        raise SandboxFailed(f"docker cannot {what}: {error.explanation or error}") from error
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        raise SandboxFailed(f"docker cannot {what}: the daemon does not answer ({error})") from error
+
+
+def _tag(environment: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", environment):
+        raise InputError(f"'{environment}' cannot name an environment: letters, digits, '_', '.' and '-', at most 128")
+    return f"{ENVIRONMENTS}:{environment}"
+
+
+def _container_name(spec: SandboxSpec) -> str:
+    words = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{spec.run}-{spec.name}")[:80]
+    return f"troop-{words}-{secrets.token_hex(4)}"
+
+
+def _describe(image: Any) -> _Image:
+    config = image.attrs.get("Config") or {}
+    pairs = (line.partition("=") for line in config.get("Env") or ())
+    return _Image(image.id, {name: value for name, _, value in pairs}, (config.get("Labels") or {}).get(_INSIDE, ""))
+
+
+# ---- what is put into a container
+
+
+def _inside_files() -> dict[str, tuple[bytes, int]]:
+    folder = Path(__file__).parent.parent / "inside"
+    return {f"{INSIDE}/{path.name}": (path.read_bytes(), 0o644) for path in sorted(folder.glob("*.py"))}
+
+
+def _setup_files() -> dict[str, tuple[bytes, int]]:
+    from uv import find_uv_bin
+
+    return {f"{SETUP_BIN}/uv": (Path(find_uv_bin()).read_bytes(), 0o755)}
+
+
+def _setup_env() -> dict[str, str]:
+    return {}
+
+
+def _inside_fingerprint() -> str:
+    return sha256(repr(sorted(_inside_files().items())).encode()).hexdigest()[:16]
+
+
+def _archive(files: Mapping[str, tuple[bytes, int]], directories: Iterable[str]) -> bytes:
+    """A tar archive of `files` (content and mode by absolute path) and empty directories, all of them root's."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for path in directories:
+            entry = tarfile.TarInfo(path.lstrip("/"))
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(entry)
+        for path, (content, mode) in files.items():
+            entry = tarfile.TarInfo(path.lstrip("/"))
+            entry.size, entry.mode = len(content), mode
+            tar.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+# ---- blocking calls
+
+
+def _remove(client: Any, container: str) -> None:
+    """Kill and remove, without a grace period; fine if it is gone. Returns when it is."""
+    import docker.errors
+
+    until = time.monotonic() + 30
+    while True:
+        try:
+            client.api.remove_container(container, force=True, v=True)
+        except docker.errors.NotFound:
+            return
+        except docker.errors.APIError as error:
+            # 409: the daemon is removing it already, as it does when the first process ends.
+            if error.status_code != 409 or time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+
+
+def _remove_image(client: Any, name: str) -> None:
+    import docker.errors
+
+    with contextlib.suppress(docker.errors.ImageNotFound):
+        client.api.remove_image(name, force=True)
+
+
+def _obituary(client: Any, container: str, since: float) -> str:
+    """Why a container ended, from the daemon's memory of events (the container itself may be gone already)."""
+    time.sleep(0.1)  # the stream ends a moment before the event is written
+    events = client.api.events(
+        since=int(since),
+        until=f"{time.time():.6f}",
+        filters={"container": [container], "event": ["oom", "die"]},
+        decode=True,
+    )
+    seen = {str(event.get("Action") or event.get("status")): event for event in events}
+    if "oom" in seen:
+        return "it used more memory than its limit"
+    if "die" in seen:
+        attributes = (seen["die"].get("Actor") or {}).get("Attributes") or {}
+        return f"its container ended with exit code {attributes.get('exitCode', 'unknown')}"
+    return "its connection to the docker daemon ended"
+
+
+def _clean(client: Any, run: str | None) -> list[str]:
+    removed = []
+    label = _OWNER if run is None else f"{_RUN}={run}"
+    for row in client.api.containers(all=True, filters={"label": [label, _OWNER]}):
+        mark = row["Labels"][_OWNER]
+        if not mark or owner.is_alive(mark, running=row.get("State") == "running"):
+            continue
+        _remove(client, row["Id"])
+        removed.append(f"container {row['Names'][0].lstrip('/')}")
+    if run is None:
+        for row in client.api.images(filters={"dangling": True, "label": [_ENVIRONMENT]}):
+            _remove_image(client, row["Id"])
+            removed.append(f"unfinished environment image {row['Id'][7:19]}")
+    return removed
+
+
+# ---- what the machine offers
+
+_LIMITS = (
+    ("MemoryLimit", "memory is not limited: the kernel's memory cgroup is off"),
+    ("SwapLimit", "swap is not limited: a sandbox may use more than its memory limit in swap"),
+    ("PidsLimit", "the number of processes is not limited: the kernel's pids cgroup is off"),
+    ("CpuCfsQuota", "CPU time is not limited: the kernel has no CFS quota"),
+)
+
+
+def _missing_limits(info: Mapping[str, Any]) -> tuple[str, ...]:
+    """From the daemon's own words; Podman leaves some out, which says nothing."""
+    return tuple(sentence for key, sentence in _LIMITS if info.get(key, info.get(key.replace("Cpu", "CPU"))) is False)
+
+
+def _findings(info: Mapping[str, Any], api: str, name: str, image: Any | None) -> list[Finding]:
+    storage = str(info.get("Driver"))
+    version = (
+        f"server {info.get('ServerVersion')}, API {api}, cgroup v{info.get('CgroupVersion', '?')}, storage {storage}"
+    )
+    missing = _missing_limits(info)
+    found = [
+        Finding("docker", True, version),
+        Finding(
+            "docker limits",
+            not missing,
+            "; ".join(missing) or "memory, swap, CPU and processes are limited",
+            ""
+            if not missing
+            else "turn the cgroup controllers on (kernel command line: cgroup_enable=memory swapaccount=1)",
+        ),
+    ]
+    if storage == "vfs":
+        slow = "storage driver vfs copies the whole image for every sandbox"
+        found.append(Finding("docker storage", False, slow, "use overlay2: put the daemon's data-root on ext4 or xfs"))
+    if image is None:
+        found.append(Finding("docker image", False, f"{name} is not there", "make image"))
+    elif name == DEFAULT_IMAGE and not is_current(image):
+        found.append(
+            Finding("docker image", False, f"{name} was built from another Dockerfile than today's", "make image")
+        )
+    else:
+        found.append(Finding("docker image", True, name))
+    return found

@@ -1,0 +1,154 @@
+"""Fixtures shared by all tests: a private cache, and a ready Provider of each backend.
+
+A test that uses `docker`, `bubblewrap` or `provider`, or carries a marker of that name (or `network`), is skipped where the
+thing is not to be had, with the reason in pytest's summary. TROOP_REQUIRE_DOCKER=1, TROOP_REQUIRE_BUBBLEWRAP=1 and
+TROOP_REQUIRE_NETWORK=1 make it fail instead: continuous integration must not pass by skipping.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.sandbox.base import Provider
+from tasks.errors import TroopError
+
+BACKENDS = ("bubblewrap", "docker")
+NEEDS = (*BACKENDS, "network")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A fixture's need is its test's need: `-m "not docker"` leaves out whatever would use docker."""
+    for item in items:
+        for backend in BACKENDS:
+            if backend in getattr(item, "fixturenames", ()):
+                item.add_marker(backend)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for need in NEEDS:
+        if item.get_closest_marker(need) is None:
+            continue
+        missing = _missing(need)
+        if not missing:
+            continue
+        variable = f"TROOP_REQUIRE_{need.upper()}"
+        if os.environ.get(variable) == "1":
+            pytest.fail(f"{variable}=1, but {missing}", pytrace=False)
+        pytest.skip(missing)
+
+
+@functools.cache
+def _missing(need: str) -> str:
+    """Why `need` is not to be had here; empty where it is. Found out once."""
+    return {"docker": _docker_missing, "bubblewrap": _bubblewrap_missing, "network": _network_missing}[need]()
+
+
+def _docker_missing() -> str:
+    from harness.sandbox.daemon import connect
+    from harness.sandbox.image import DEFAULT_IMAGE, build_default_image, find, is_current
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    try:
+        client = connect()
+        try:
+            image = find(client, DEFAULT_IMAGE)
+            if image is None or not is_current(image):
+                build_default_image(client, say=say, may_bootstrap=True)
+        finally:
+            client.close()
+    except TroopError as error:
+        return f"docker cannot be used: {error}"
+    return ""
+
+
+def _bubblewrap_missing() -> str:
+    async def findings() -> str:
+        provider = _make("bubblewrap")
+        try:
+            wrong = [finding for finding in await provider.findings() if not finding.ok]
+        finally:
+            await provider.close()
+        # A limit that cannot be put in force is no reason to skip: only the backend itself not working is.
+        return "; ".join(f"{f.name}: {f.detail} ({f.fix})" for f in wrong if f.name == "bubblewrap")
+
+    return asyncio.run(findings())
+
+
+def _network_missing() -> str:
+    """Whether the package index answers, by the machine's own pip settings."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--no-cache-dir",
+            "-d",
+            folder,
+            "iniconfig",
+        ]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        except subprocess.TimeoutExpired:
+            return "the package index does not answer within two minutes"
+    return "" if done.returncode == 0 else f"the package index is not reached: {done.stderr.strip()[-200:]}"
+
+
+def _make(backend: str) -> Provider:
+    if backend == "docker":
+        from harness.sandbox.docker import DockerProvider
+
+        return DockerProvider()
+    from harness.sandbox.bubblewrap import BubblewrapProvider
+
+    return BubblewrapProvider()
+
+
+def _provider(backend: str) -> Iterator[Provider]:
+    provider = _make(backend)
+    yield provider
+    asyncio.run(provider.close())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The cache of this test session: no test reads or writes the user's own."""
+    path = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("TROOP_CACHE")
+    os.environ["TROOP_CACHE"] = str(path)
+    yield path
+    if before is None:
+        del os.environ["TROOP_CACHE"]
+    else:
+        os.environ["TROOP_CACHE"] = before
+
+
+@pytest.fixture
+def bubblewrap(cache: Path) -> Iterator[Provider]:
+    """A ready bubblewrap provider."""
+    yield from _provider("bubblewrap")
+
+
+@pytest.fixture
+def docker(cache: Path) -> Iterator[Provider]:
+    """A ready docker provider; the sandbox image is there."""
+    yield from _provider("docker")
+
+
+@pytest.fixture(params=[pytest.param(name, marks=getattr(pytest.mark, name)) for name in BACKENDS])
+def provider(request: pytest.FixtureRequest, cache: Path) -> Iterator[Provider]:
+    """A ready provider of each backend in turn."""
+    yield from _provider(request.param)
