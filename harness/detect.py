@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 from harness.project import Project, read_project
 from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR
+from harness.testing import runs_pytest
 
 UV = f"{TROOPDIR}/bin/uv"
 OLD = timedelta(days=60)
@@ -75,7 +76,7 @@ def given_environment(detected: Detected) -> tuple[tuple[Step, ...], tuple[Step,
     """What comes before and after the user's own set-up commands: an environment with pip in it, and the test tools."""
     make = detected.steps[0]
     seeded = tuple(command.replace(" venv ", " venv --seed ", 1) for command in make.commands)
-    return (replace(make, commands=seeded),), _tools(None)
+    return (replace(make, commands=seeded),), _tools(None, detected.test_command)
 
 
 def detect(
@@ -86,23 +87,25 @@ def detect(
     described: str = "",
     now: datetime | None = None,
     python: str | None = None,
+    test_command: str | None = None,
 ) -> Detected:
     """Steps and test command for a tree of `files` (paths from its root), `read` giving a file's bytes.
 
     `date`: when the tree was committed or released (aware). `described`: its nearest tag, as `git describe --long` has it,
-    for build backends that want a version. `python`: the version that the user wants ("3.9").
+    for build backends that want a version. `python`: the version that the user wants ("3.9"). `test_command`: the user's.
     """
     paths = sorted(files)
     project = read_project(paths, read)
     if date is not None and (now or datetime.now(UTC)) - date < OLD:
         date = None
+    command = test_command or _test_command(paths, project)
     request = python or project.requires_python
     steps = (
         _make_env(python, project.requires_python, date),
         *_install(project, date, project.version or version_of(described)),
-        *_tools(date),
+        *_tools(date, command),
     )
-    return Detected(steps, request, _test_command(paths, project))
+    return Detected(steps, request, command)
 
 
 def _make_env(python: str | None, requires: str | None, date: datetime | None) -> Step:
@@ -247,7 +250,7 @@ def _import_path(project: Project) -> Step:
     return Step((command,), ("",), "the tree could not be put on the import path")
 
 
-def _tools(date: datetime | None) -> tuple[Step, ...]:
+def _tools(date: datetime | None, test_command: str | None) -> tuple[Step, ...]:
     """pytest that works on this interpreter (one of the tree's time if it does), and coverage with contexts.
 
     uv's environments have no setuptools, which old trees import (pkg_resources) without saying that they need it.
@@ -264,7 +267,7 @@ def _tools(date: datetime | None) -> tuple[Step, ...]:
             (probe, *dated, f"{install} --upgrade pytest && {probe}"),
             ("", *[""] * len(dated), "the tree's own pytest does not work on this Python, so a newer one is used"),
             "no pytest works in the environment",
-            optional=True,
+            optional=test_command is None or not runs_pytest(test_command),
         ),
         Step(
             (

@@ -124,6 +124,7 @@ def _plan(workspace: Workspace, task: Task, override: Sequence[str] | None) -> D
         date=workspace.date,
         described=workspace.described,
         python=task.environment.python,
+        test_command=task.test_command,
     )
     commands = task.environment.setup if override is None else tuple(override)
     if override is not None or commands:
@@ -133,7 +134,7 @@ def _plan(workspace: Workspace, task: Task, override: Sequence[str] | None) -> D
             before, after = given_environment(detected)
             steps = (*before, *steps, *after)
         detected = replace(detected, steps=steps)
-    return replace(detected, test_command=task.test_command or detected.test_command)
+    return detected
 
 
 def _given_files(task: Task) -> list[tuple[str, bytes]]:
