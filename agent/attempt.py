@@ -18,8 +18,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from harness.extract import take_patch
-from harness.patch import Patch
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
@@ -30,10 +28,12 @@ from agent.notebook import Notebook
 from agent.policy import Ask, Decision, Plan, Policy, Result, View
 from agent.tools import Toolbox, use_tool
 from harness import trace
+from harness.extract import take_patch
+from harness.patch import Patch
 from harness.records import AttemptStatus, TestReport
 from harness.sandbox.base import TROOPDIR, Sandbox
 from harness.testing import run_tests
-from tasks.errors import BudgetExceeded, EndpointFailed
+from tasks.errors import BudgetExceeded, ContextTooLong, EndpointFailed
 from tasks.task import Task
 
 READ_ONLY = frozenset({"read", "search"})
@@ -159,7 +159,7 @@ async def plan(state: State, runtime: Runtime[Desk]) -> State:
     began = time.monotonic()
     try:
         made = await desk.policy.plan(desk.view())
-    except BudgetExceeded as error:
+    except (BudgetExceeded, ContextTooLong) as error:
         return _over(desk, error)
     desk.record(
         trace.Planned(
@@ -180,7 +180,7 @@ async def act(state: State, runtime: Runtime[Desk]) -> State:
     desk.box.begin_turn()
     try:
         decision = await desk.policy.decide(desk.view())
-    except BudgetExceeded as error:
+    except (BudgetExceeded, ContextTooLong) as error:
         return _over(desk, error)
     desk.model_seconds = time.monotonic() - desk.turn_started
     turn = state["turn"] + 1
@@ -297,8 +297,9 @@ def _planned_stop(notebook: Notebook) -> str:
     return (notebook.plan.stop or "") if notebook.plan else ""
 
 
-def _over(desk: Desk, error: BudgetExceeded) -> State:
-    return {"turn": len(desk.notebook.history), "test_due": False, "status": "budget"}
+def _over(desk: Desk, error: BudgetExceeded | ContextTooLong) -> State:
+    status = "budget" if isinstance(error, BudgetExceeded) else "context-limit"
+    return {"turn": len(desk.notebook.history), "test_due": False, "status": status}
 
 
 def _note(desk: Desk, turn: int, result: Result) -> None:

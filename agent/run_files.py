@@ -31,7 +31,7 @@ class RunFiles:
         return self.directory.name
 
     @property
-    def trace(self) -> Path:
+    def trace_file(self) -> Path:
         return self.directory / "trace.jsonl"
 
     @property

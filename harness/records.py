@@ -146,6 +146,7 @@ AttemptStatus = Literal[
     "tests-passed",  # repair: the failing test and the regression tests pass
     "turn-limit",
     "budget",  # a money, token or time cap of the attempt or the run
+    "context-limit",  # the conversation no longer fits the model
     "stuck",  # same call and result three times, or oscillating edits
     "malformed",  # too many malformed replies
     "no-failing-test",  # repair without a failing test

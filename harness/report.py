@@ -25,6 +25,7 @@ def solve_report(events: Sequence[trace.Event]) -> Json:
         "schema": REPORT_SCHEMA,
         "run": started.run,
         "task": started.task["id"],
+        "base_commit": next((e.base_commit for e in events if isinstance(e, trace.Prepared)), None),
         "models": list(started.settings.get("models", [])),
         "status": run_status(events),
         "attempts": _attempts(events, verified, ledger),

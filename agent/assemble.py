@@ -1,0 +1,257 @@
+"""Putting a run together: which models, which sandbox, which policy; then starting it or going on with it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.config import Config, Settings, load_config, prices_of, resolve_model
+from agent.policy import Policy
+from agent.run_files import RunFiles, new_run
+from agent.secrets import masker
+from harness import trace
+from harness.budget import BudgetKeeper
+from harness.ledger import charges, check_priced
+from harness.lock import RunLock
+from harness.records import Json, Selection
+from harness.report import active_seconds, run_status
+from harness.sandbox.base import Provider
+from harness.sandbox.choice import choose_provider
+from harness.workspace import cache_root, open_workspace
+from tasks.errors import EndpointFailed
+from tasks.task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from agent.model import Connections, ModelClient
+
+REPAIR = "repair"
+"""The model name that stands for the policy without a model."""
+
+MODEL_ATTEMPTS = 32
+"""Attempts at a time with models, unless set; each waits for its model most of the time."""
+
+THREE_WAYS = """No model is configured, and there is no failing test for `repair` to work from. Three ways to give it one:
+  export OPENAI_API_KEY=...  and  --model openai/gpt-5-mini        an API
+  --model http://127.0.0.1:8000/v1#NAME                            a server on this machine (vLLM, Ollama, llama.cpp)
+  default_model = "NAME"  in troop.toml, with [models.NAME]        an alias
+or a failing test with --failing-test tests/test_x.py::test_y, and `repair` does without a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """What a run came to. `patch` None: nothing acceptable (or nothing yet). `report`: as in report.json."""
+
+    directory: Path
+    status: str
+    selection: Selection | None
+    patch: str | None
+    report: Json
+
+    @property
+    def exit_code(self) -> int:
+        """0 selected, 1 nothing acceptable, 3 a budget of the run ended it before a selection, 130 interrupted."""
+        return {"selected": 0, "none": 1, "budget": 3, "interrupted": 130}.get(self.status, 4)
+
+
+Say = Callable[[str], None]
+"""Takes one line of progress for a person."""
+
+
+def _silent(line: str) -> None:
+    """No progress."""
+
+
+def pick_models(settings: Settings, config: Config, task: Task, say: Say) -> tuple[str, ...]:
+    """The models of the run, by name. Raises EndpointFailed with the ways to give one where there is none."""
+    if settings.models:
+        return settings.models
+    if config.default_model is not None:
+        return (config.default_model,)
+    if task.failing_test is not None:
+        say("No model is configured; `repair` works from the failing test, without a model.")
+        return (REPAIR,)
+    raise EndpointFailed(THREE_WAYS)
+
+
+def pick_judge(settings: Settings, models: Sequence[str]) -> str | None:
+    """The judge's model by name: as set, else the first model that is one; None for no judge."""
+    if settings.judge_model == "none":
+        return None
+    return settings.judge_model or next((m for m in models if m != REPAIR), None)
+
+
+@dataclass(slots=True)
+class Pool:
+    """What several runs may share: the sandboxes' provider, the connections to models, the slots for attempts."""
+
+    provider: Provider
+    connections: Connections
+    slots: asyncio.Semaphore
+
+
+@contextlib.asynccontextmanager
+async def open_pool(settings: Settings, image: str | None) -> AsyncIterator[Pool]:
+    """The pool of one run, or of many with the same settings. `image`: a Docker image that a task asks for.
+
+    Raises SandboxFailed where no sandbox can be had.
+    """
+    from agent.model import Connections
+
+    provider = await choose_provider(settings.sandbox, image=image, cache=cache_root())
+    connections = Connections()
+    try:
+        yield Pool(provider, connections, asyncio.Semaphore(width(settings)))
+    finally:
+        await connections.close()
+        await provider.close()
+
+
+def width(settings: Settings) -> int:
+    """Attempts at a time: as set, else what the processors bear (`repair`) or what models are good for."""
+    if settings.concurrency is not None:
+        return settings.concurrency
+    return (os.cpu_count() or 2) if set(settings.models) <= {REPAIR} else MODEL_ATTEMPTS
+
+
+def start(task: Task, settings: Settings, *, source: str = "", say: Say = _silent) -> tuple[RunFiles, Task, Settings]:
+    """Make the run directory and its first trace line; nothing has been started that costs anything."""
+    config = load_config()
+    settings = replace(settings, models=pick_models(settings, config, task, say), out=settings.out.resolve())
+    _check_models(settings, config)
+    files = new_run(settings.out, task.id)
+    versions = {
+        "troop": importlib.metadata.version("troop"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    files.write_run(task, settings, versions, source, "running")
+    with contextlib.closing(trace.Trace(files.trace_file, mask=masker())) as log:
+        log.write(
+            trace.RunStarted(
+                run=files.name, task=trace.public(task), settings=trace.public(settings), versions=versions
+            )
+        )
+    return files, task, settings
+
+
+def _check_models(settings: Settings, config: Config) -> None:
+    """Refuse unknown names and unpriced models under a cap before anything is made."""
+    named = {*settings.models, *([settings.judge_model] if settings.judge_model not in (None, "none") else [])}
+    aliases = [resolve_model(name, config) for name in sorted(n for n in named if n and n != REPAIR)]
+    check_priced([prices_of(a) for a in aliases], settings.budget.usd, allow_unknown=settings.allow_unknown_price)
+
+
+async def go(
+    files: RunFiles, *, listeners: Sequence[trace.Listener] = (), say: Say = _silent, pool: Pool | None = None
+) -> Solution:
+    """Drive the run in `files` to its end, from wherever its trace stands.
+
+    Raises RunLocked, and what preparing raises (InputError, EnvironmentFailed). A cancellation (Ctrl-C) is noted in the
+    trace and raised again; the run can be resumed.
+    """
+    with RunLock(files.directory):
+        task, settings, _ = files.read_run()
+        events = list(trace.read(files.trace_file))
+        log = trace.Trace(files.trace_file, mask=masker())
+        log.listen(events.append)
+        for listener in listeners:
+            log.listen(listener)
+        try:
+            if pool is not None:
+                return await _drive(files, task, settings, log, events, say, pool)
+            async with open_pool(settings, task.environment.image) as own:
+                return await _drive(files, task, settings, log, events, say, own)
+        finally:
+            log.close()
+
+
+async def _drive(
+    files: RunFiles, task: Task, settings: Settings, log: trace.Trace, events: list[trace.Event], say: Say, pool: Pool
+) -> Solution:
+    from agent.solver import Run, drive
+
+    if is_finished(events):
+        return solution(files, events)
+    keeper = BudgetKeeper.from_charges(settings.budget, charges(events), elapsed=active_seconds(events))
+    if len(events) > 1:
+        log.write(trace.RunResumed())
+    clients, judge = _clients(settings, pool, log, keeper)
+    run = Run(
+        task=task,
+        settings=settings,
+        files=files,
+        workspace=lambda: open_workspace(task.repository, cache_root(), say=say),
+        provider=pool.provider,
+        log=log,
+        events=events,
+        keeper=keeper,
+        clients=clients,
+        judge=judge,
+        policies=lambda model: _policy(model, clients),
+        slots=pool.slots,
+        say=say,
+    )
+    try:
+        await drive(run)
+    except asyncio.CancelledError:
+        _close_trace(files, log, events, "interrupted", "")
+        raise
+    except Exception as error:
+        _close_trace(files, log, events, "failed", str(error))
+        raise
+    return solution(files, events)
+
+
+def is_finished(events: Sequence[trace.Event]) -> bool:
+    """Whether the run came to a selection (or to none), so that a resume has nothing to do."""
+    return run_status(events) in ("selected", "none", "budget")
+
+
+def _clients(
+    settings: Settings, pool: Pool, log: trace.Trace, keeper: BudgetKeeper
+) -> tuple[dict[str, ModelClient], ModelClient | None]:
+    """A client for each model of the run, and the judge's. Raises EndpointFailed where a key is missing."""
+    from agent.model import ModelClient
+
+    judge = pick_judge(settings, settings.models)
+    config = load_config()
+    clients = {
+        name: ModelClient(resolve_model(name, config), pool.connections, record=log.write, keeper=keeper)
+        for name in {*settings.models, *([judge] if judge else [])} - {REPAIR}
+    }
+    return clients, clients[judge] if judge else None
+
+
+def _close_trace(files: RunFiles, log: trace.Trace, events: list[trace.Event], status: str, detail: str) -> None:
+    log.write(trace.RunEnded(status=status, detail=detail, seconds=active_seconds(events)))
+    files.write_report(events)
+
+
+def _policy(model: str, clients: dict[str, ModelClient]) -> Policy:
+    if model == REPAIR:
+        from agent.repair import RepairPolicy
+
+        return RepairPolicy()
+    from agent.model_policy import ModelPolicy
+
+    alias = clients[model].alias
+    return ModelPolicy(context=alias.context, tools=alias.tools)
+
+
+def solution(files: RunFiles, events: Sequence[trace.Event]) -> Solution:
+    """The solution as the trace has it."""
+    report = files.write_report(events)
+    selection = next((e.selection for e in reversed(events) if isinstance(e, trace.Selected)), None)
+    patch = None
+    if selection is not None and selection.candidate is not None:
+        patch = files.selected_patch.read_bytes().decode("utf-8", "surrogateescape")
+    return Solution(files.directory, report["status"], selection, patch, report)

@@ -1,0 +1,1 @@
+"""The commands of `troop`, one module each: options, wiring, exit code."""

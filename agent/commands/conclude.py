@@ -1,0 +1,122 @@
+"""Driving a run from a command, and what comes after it: grading, applying, the result on the screen."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from agent.assemble import Pool, Solution, go, open_pool, solution
+from harness import trace
+from tasks.errors import InputError
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+    from agent.commands.progress import Progress
+    from agent.run_files import RunFiles
+    from tasks.task import Grading, Instance, Task
+
+
+def check_wishes(instance: Instance, *, apply: bool, grade: bool) -> None:
+    """Refuse what could not be done afterwards, before anything starts."""
+    if grade and instance.grading is None:
+        raise InputError(
+            "--grade needs hidden tests, and this task has none: they stand under [grading] in a task file"
+        )
+    if apply and (instance.task.repository.kind != "path"):
+        raise InputError(
+            f"--apply puts the patch on a branch of a local repository, and this task is about a "
+            f"{instance.task.repository.kind}: apply runs/.../selected.patch with `git apply` where you want it"
+        )
+
+
+def drive(files: RunFiles, grading: Grading | None, progress: Progress) -> Solution:
+    """Drive the run to its end, and grade the selected patch where hidden tests are given.
+
+    SIGINT and SIGTERM stop it in order: sandboxes are closed, the trace says so, KeyboardInterrupt is raised, and the
+    message says how to go on.
+    """
+
+    async def whole() -> Solution:
+        task, settings, _ = files.read_run()
+        async with open_pool(settings, task.environment.image) as pool:
+            done = await go(files, listeners=[progress.see], say=progress.say, pool=pool)
+            if grading is not None:
+                await grade_selected(files, done, grading, pool)
+                done = solution(files, list(trace.read(files.trace_file)))
+            return done
+
+    try:
+        return interruptible(whole())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt(f"interrupted; go on with: troop resume {files.directory}") from None
+
+
+def interruptible(work: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run`, with SIGTERM stopping the work as SIGINT does: by cancelling it."""
+
+    async def whole() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None, "asyncio.run makes one"
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, task.cancel)
+        return await work
+
+    return asyncio.run(whole())
+
+
+async def grade_selected(files: RunFiles, done: Solution, grading: Grading, pool: Pool) -> None:
+    """Let the hidden tests judge the selected patch, and note their word in the trace. Nothing selected: no grading."""
+    from harness.environment import build
+    from harness.grade import grade
+    from harness.workspace import cache_root, open_workspace
+
+    if done.selection is None or done.selection.candidate is None or done.patch is None:
+        return
+    task, settings, _ = files.read_run()
+    workspace = await asyncio.to_thread(open_workspace, task.repository, cache_root())
+    built = await build(pool.provider, workspace, task, run=files.name, limits=settings.limits)
+    verdict = await grade(
+        pool.provider,
+        built,
+        task,
+        grading,
+        done.patch,
+        run=files.name,
+        timeout=settings.test_timeout,
+        limits=settings.limits,
+    )
+    log = trace.Trace(files.trace_file)
+    try:
+        log.write(
+            trace.Graded(
+                candidate=done.selection.candidate,
+                resolved=verdict.resolved,
+                reason=verdict.reason,
+                fail_to_pass=verdict.fail_to_pass,
+                pass_to_pass=verdict.pass_to_pass,
+            )
+        )
+    finally:
+        log.close()
+
+
+def conclude(done: Solution, task: Task, progress: Progress, *, apply: bool) -> int:
+    """Show what the run came to, apply the patch where asked, and give the exit code."""
+    from harness.report_view import solve_view
+
+    progress.stop()
+    branch = None
+    if apply and done.patch is not None:
+        from harness.apply import apply_to_branch
+
+        branch = apply_to_branch(
+            Path(task.repository.location), done.report["base_commit"], done.patch, done.directory.name
+        )
+    if not progress.quiet or not progress.json:
+        progress.show(*solve_view(list(trace.read(done.directory / "trace.jsonl")), done.directory, branch=branch))
+    progress.document({**done.report, "directory": str(done.directory), "branch": branch})
+    return done.exit_code

@@ -1,0 +1,94 @@
+"""Options that several commands share, and how they become `Settings`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from agent.config import Settings
+
+
+def positive(text: str) -> int:
+    """An argparse type: a whole number, 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def amount(text: str) -> float:
+    """An argparse type: a number above 0."""
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0")
+    return value
+
+
+positive.__name__, amount.__name__ = "whole number", "number"  # argparse names the type in its message
+
+
+def add_solving(parser: argparse.ArgumentParser) -> None:
+    """The options of solving: attempts, models, sandbox, budgets."""
+    tries = parser.add_argument_group("attempts and models")
+    tries.add_argument("-n", "--attempts", type=positive, default=4, metavar="N", help="independent attempts (4)")
+    tries.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="alias, provider/name, http://host:port/v1#name, or repair; several: attempts rotate",
+    )
+    tries.add_argument("--judge-model", metavar="NAME", help="the judge's model; none: no judge (first --model)")
+    tries.add_argument("--temperature", type=float, metavar="T", help="the same for all attempts (varies by attempt)")
+    tries.add_argument("--seed", type=int, default=0, help="seed of the run; each attempt gets its own from it (0)")
+    tries.add_argument("--concurrency", type=positive, metavar="K", help="attempts at a time")
+    caps = parser.add_argument_group("budgets")
+    caps.add_argument("--max-turns", type=positive, default=50, metavar="N", help="turns of an attempt (50)")
+    caps.add_argument("--max-usd", type=amount, metavar="USD", help="of the whole run")
+    caps.add_argument("--max-tokens", type=positive, metavar="N", help="of the whole run")
+    caps.add_argument("--max-attempt-usd", type=amount, metavar="USD", help="of one attempt")
+    caps.add_argument("--timeout", type=amount, metavar="S", help="seconds of the whole run")
+    caps.add_argument("--attempt-timeout", type=amount, metavar="S", help="seconds of one attempt")
+    caps.add_argument("--allow-unknown-price", action="store_true", help="let --max-usd stand with an unpriced model")
+    where = parser.add_argument_group("where it runs")
+    where.add_argument("--sandbox", choices=("auto", "docker", "bubblewrap"), default="auto", help="(auto)")
+    where.add_argument("--memory", type=positive, default=4096, metavar="MB", help="of one sandbox (4096)")
+    where.add_argument("--cpus", type=amount, default=2.0, metavar="N", help="of one sandbox (2)")
+    where.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="DIR", help="where the run directory goes (runs)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
+
+
+def settings_of(known: argparse.Namespace) -> Settings:
+    """The `Settings` that the options of `add_solving` say."""
+    from agent.config import Settings
+    from harness.records import Budget
+    from harness.sandbox.base import Limits
+
+    if known.out.exists() and not known.out.is_dir():
+        raise InputError(f"--out {known.out} is a file; give a directory")
+    return Settings(
+        budget=Budget(
+            attempts=known.attempts,
+            turns=known.max_turns,
+            usd=known.max_usd,
+            tokens=known.max_tokens,
+            seconds=known.timeout,
+            attempt_usd=known.max_attempt_usd,
+            attempt_seconds=known.attempt_timeout,
+        ),
+        models=tuple(known.model),
+        judge_model=known.judge_model,
+        sandbox=known.sandbox,
+        concurrency=known.concurrency,
+        seed=known.seed,
+        out=known.out,
+        limits=Limits(memory_mb=known.memory, cpus=known.cpus),
+        allow_unknown_price=known.allow_unknown_price,
+        temperature=known.temperature,
+    )

@@ -1,0 +1,38 @@
+"""`troop resume RUN`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EXAMPLES = """examples:
+  troop resume runs/inflect-plural-20260101-120000-ab12
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The options of resume."""
+    parser.add_argument("run", metavar="RUN", type=Path, help="the run's directory")
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    parser.add_argument("--apply", action="store_true", help="put the patch on a new branch of the local repository")
+    parser.add_argument(
+        "--grade", action="store_true", help="tell whether the patch passes the task file's hidden tests"
+    )
+
+
+def execute(known: argparse.Namespace) -> int:
+    """Go on where the trace ends; a finished run is shown as it is."""
+    from agent.commands.conclude import check_wishes, conclude, drive
+    from agent.commands.progress import Progress
+    from agent.run_files import RunFiles
+    from tasks.source import resolve
+    from tasks.task import Instance
+
+    files = RunFiles(known.run.resolve())
+    task, _, source = files.read_run()
+    # Hidden tests are never kept in a run directory: they are read again from where they were.
+    instance = resolve(source) if known.grade and source.endswith(".toml") else Instance(task)
+    check_wishes(Instance(task, instance.grading), apply=known.apply, grade=known.grade)
+    with Progress(quiet=known.quiet, json=known.json) as progress:
+        solution = drive(files, instance.grading if known.grade else None, progress)
+        return conclude(solution, task, progress, apply=known.apply)

@@ -1,0 +1,104 @@
+"""`troop solve SOURCE`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.commands.options import add_solving, settings_of
+from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from tasks.task import Instance
+
+EXAMPLES = """examples:
+  troop solve https://github.com/owner/name/issues/12 --model openai/gpt-5-mini -n 8 --max-usd 2
+  troop solve owner/name#12 --model http://127.0.0.1:8000/v1#Qwen3-Coder-30B
+  troop solve . --issue-text "parse('') raises IndexError" --failing-test tests/test_parse.py::test_empty
+  troop solve tasks/examples/inflect-plural.toml --grade
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The options of solve."""
+    parser.add_argument("source", metavar="SOURCE", help="issue URL, owner/name#N, task file, or local repository")
+    task = parser.add_argument_group("the task")
+    task.add_argument("--issue", metavar="FILE", help="the issue's text for a local repository; - reads stdin")
+    task.add_argument("--issue-text", metavar="TEXT", help="the same, given here")
+    task.add_argument("--base", metavar="REF", help="commit, tag or branch to start from (the default branch's head)")
+    task.add_argument(
+        "--include-uncommitted", action="store_true", help="start from the tree with its uncommitted changes"
+    )
+    task.add_argument(
+        "--failing-test",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="a test of the repository that shows the issue",
+    )
+    task.add_argument("--image", help="Docker image to start from")
+    task.add_argument("--python", metavar="X.Y", help="Python version of the environment")
+    task.add_argument(
+        "--setup", action="append", default=[], metavar="COMMAND", help="set-up command, instead of detected"
+    )
+    task.add_argument("--test-command", metavar="COMMAND", help="runs the test-suite in the repository's root")
+    add_solving(parser)
+    after = parser.add_argument_group("afterwards")
+    after.add_argument("--apply", action="store_true", help="put the patch on a new branch of the local repository")
+    after.add_argument(
+        "--grade", action="store_true", help="tell whether the patch passes the task file's hidden tests"
+    )
+
+
+def execute(known: argparse.Namespace) -> int:
+    """Solve, print the result, grade and apply where asked."""
+    from agent.assemble import start
+    from agent.commands.conclude import check_wishes, conclude, drive
+    from agent.commands.progress import Progress
+    from tasks.source import resolve
+
+    with Progress(quiet=known.quiet, json=known.json) as progress:
+        instance = resolve(
+            known.source,
+            issue=known.issue,
+            issue_text=known.issue_text,
+            base=known.base,
+            include_uncommitted=known.include_uncommitted,
+            say=progress.say,
+        )
+        instance = _overridden(instance, known)
+        settings = settings_of(known)
+        check_wishes(instance, apply=known.apply, grade=known.grade)
+        files, task, _ = start(instance.task, settings, source=_absolute(known.source), say=progress.say)
+        solution = drive(files, instance.grading if known.grade else None, progress)
+        return conclude(solution, task, progress, apply=known.apply)
+
+
+def _absolute(source: str) -> str:
+    path = Path(source).expanduser()
+    return str(path.resolve()) if path.exists() else source
+
+
+def _overridden(instance: Instance, known: argparse.Namespace) -> Instance:
+    """The instance with what the options say of its environment and tests."""
+    from tasks.task import GivenTest
+
+    task = instance.task
+    if known.image and known.sandbox == "bubblewrap":
+        raise InputError("--image is for docker; bubblewrap has no images")
+    environment = dataclasses.replace(
+        task.environment,
+        image=known.image or task.environment.image,
+        python=known.python or task.environment.python,
+        setup=tuple(known.setup) or task.environment.setup,
+    )
+    given = GivenTest(ids=tuple(known.failing_test)) if known.failing_test else task.failing_test
+    task = dataclasses.replace(
+        task,
+        environment=environment,
+        test_command=known.test_command or task.test_command,
+        failing_test=given,
+    )
+    return dataclasses.replace(instance, task=task)
