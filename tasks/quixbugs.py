@@ -184,7 +184,7 @@ def _instance(source: Path, work: Path, program: _Program) -> Instance:
         repository=Repository("path", str(_repository(work, name, tree))),
         statement=_STATEMENT.format(name=name),
         test_command=TEST_COMMAND,
-        failing_test=GivenTest(ids=(visible,)),
+        failing_test=GivenTest(ids=(visible,), certain=False),
     )
     return Instance(task, Grading(files=((f"tests/test_{name}_all.py", every),)))
 

@@ -44,12 +44,15 @@ class GivenTest:
     """A failing test that came with the issue: visible to the solver, never part of its patch.
 
     `ids`: test ids as the runner names them (pytest node ids), all of which fail on the base; or test files, for which
-    the base run tells which of their tests fail (at least one, as a rule; all must pass in the end).
+    the base run tells which of their tests fail (all must pass in the end).
     `files`: (path in the repository, text) pairs to be written before the first run; empty if the tests are in the base.
+    `certain` False (a suite that was made without running anything): where none of them fails on the base, the task is
+    one without a failing test, rather than a mistake.
     """
 
     ids: tuple[str, ...]
     files: tuple[tuple[str, str], ...] = ()
+    certain: bool = True
 
 
 @dataclass(frozen=True, slots=True)
