@@ -1,0 +1,241 @@
+"""Limits on a whole sandbox by control groups, version 1 or 2.
+
+A sandbox gets a group of its own below a place where this process may make groups; its first process moves itself in. Which
+limits could be put in force is part of the answer: the others are named, never passed over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.sandbox.base import Limits
+
+FOLDER = "troop"
+# The sandbox's own first processes (bubblewrap's monitor, the shim, one guardian) come on top of the commands'.
+OWN_PROCESSES = 4
+PERIOD_US = 100_000
+
+CONTROLLERS = ("memory", "pids", "cpu")
+_WORDS = {"memory": "memory", "pids": "the number of processes", "cpu": "CPU time"}
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """A folder of the cgroup file system below which groups can be made, and the controllers that work there."""
+
+    version: int
+    folder: Path
+    controllers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A sandbox's groups, one folder per hierarchy. `missing`: what is not limited, a sentence each."""
+
+    folders: tuple[Path, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def entrances(self) -> tuple[Path, ...]:
+        """Files to which a process writes 0 to move itself in."""
+        return tuple(folder / "cgroup.procs" for folder in self.folders)
+
+    def out_of_memory(self) -> bool:
+        """Whether the kernel killed something in the group for its memory limit."""
+        for folder in self.folders:
+            for name in ("memory.events", "memory.oom_control"):
+                counts = _pairs(folder / name)
+                if counts.get("oom_kill", "0") != "0":
+                    return True
+        return False
+
+
+def make_group(name: str, limits: Limits, hierarchies: Iterable[Hierarchy]) -> Group:
+    """Make the group `name` with these limits, as far as they can be had."""
+    folders: list[Path] = []
+    failed: dict[str, str] = dict.fromkeys(CONTROLLERS, "no writable control group")
+    for hierarchy in hierarchies:
+        folder = hierarchy.folder / name
+        try:
+            folder.mkdir()
+        except OSError as error:
+            failed.update(dict.fromkeys(hierarchy.controllers, error.strerror or str(error)))
+            continue
+        folders.append(folder)
+        for controller in hierarchy.controllers:
+            try:
+                for file, value, needed in _settings(hierarchy.version, controller, limits):
+                    _set(folder / file, value, needed)
+                failed.pop(controller, None)
+            except OSError as error:
+                failed[controller] = error.strerror or str(error)
+    return Group(tuple(folders), tuple(f"{_WORDS[c]} is not limited: {why}" for c, why in failed.items()))
+
+
+def remove_group(folders: Iterable[Path], *, patience: float = 2.0) -> list[Path]:
+    """Kill what is left in the groups and remove them; gives those removed. Blocks up to `patience` seconds."""
+    removed = []
+    until = time.monotonic() + patience
+    for folder in folders:
+        while folder.is_dir():
+            try:
+                folder.rmdir()
+                removed.append(folder)
+            except OSError:
+                _kill_all(folder)
+                if time.monotonic() > until:
+                    break
+                time.sleep(0.005)
+    return removed
+
+
+def hierarchies() -> tuple[Hierarchy, ...]:
+    """Where this process may make groups: version 1 below its own groups, version 2 below its own or, for root, the top."""
+    found: list[Hierarchy] = []
+    own = _own_groups()
+    for version, mount_root, mount, options in _mounts():
+        if version == 1:
+            wanted = tuple(c for c in CONTROLLERS if c in options and c in own)
+            if wanted:
+                place = _below(mount, mount_root, own[wanted[0]])
+                found.extend(_usable(Hierarchy(1, place / FOLDER, wanted)))
+        elif "" in own:
+            place = _below(mount, mount_root, own[""])
+            found.extend(_version_2(mount, place))
+    taken: set[str] = set()
+    for hierarchy in list(found):
+        if taken.issuperset(hierarchy.controllers):
+            found.remove(hierarchy)
+        taken.update(hierarchy.controllers)
+    return tuple(found)
+
+
+def _version_2(mount: Path, own: Path) -> list[Hierarchy]:
+    """In version 2 a group with processes has no limited children, so one's own group serves only when it was delegated
+    and its processes can be moved to a leaf; root also has the top of the tree."""
+    at_hand = [c for c in CONTROLLERS if c in _words(own / "cgroup.controllers")]
+    places = [own.parent, own] if own != mount else [own]
+    if os.geteuid() == 0:
+        places.append(mount)
+    for place in places:
+        controllers = tuple(c for c in at_hand if c in _words(place / "cgroup.controllers"))
+        if not controllers or not os.access(place, os.W_OK) or not os.access(place / "cgroup.procs", os.W_OK):
+            continue
+        folder = place / FOLDER
+        try:
+            try:
+                _enable(place, controllers)
+            except OSError:
+                if place != own or not _make_leaf(own):
+                    raise
+                _enable(place, controllers)
+            folder.mkdir(exist_ok=True)
+            _enable(folder, controllers)
+        except OSError:
+            continue
+        return [Hierarchy(2, folder, controllers)]
+    return []
+
+
+def _make_leaf(own: Path) -> bool:
+    """Move this process, if it is alone in its group, to a child of it."""
+    if _words(own / "cgroup.procs") != [str(os.getpid())]:
+        return False
+    try:
+        (own / "troop-harness").mkdir(exist_ok=True)
+        (own / "troop-harness/cgroup.procs").write_text("0")
+    except OSError:
+        return False
+    return True
+
+
+def _enable(folder: Path, controllers: Iterable[str]) -> None:
+    missing = set(controllers).difference(_words(folder / "cgroup.subtree_control"))
+    if missing:
+        (folder / "cgroup.subtree_control").write_text(" ".join(f"+{c}" for c in sorted(missing)))
+
+
+def _usable(hierarchy: Hierarchy) -> list[Hierarchy]:
+    try:
+        hierarchy.folder.mkdir(exist_ok=True)
+    except OSError:
+        return []
+    return [hierarchy] if os.access(hierarchy.folder, os.W_OK) else []
+
+
+def _settings(version: int, controller: str, limits: Limits) -> list[tuple[str, str, bool]]:
+    """(file, value, whether a sandbox without it counts as unlimited) for one controller."""
+    memory = str(limits.memory_mb * 1024 * 1024)
+    processes = str(limits.processes + OWN_PROCESSES)
+    quota = str(max(1000, int(limits.cpus * PERIOD_US)))
+    if version == 1:
+        return {
+            "memory": [("memory.limit_in_bytes", memory, True), ("memory.memsw.limit_in_bytes", memory, False)],
+            "pids": [("pids.max", processes, True)],
+            "cpu": [("cpu.cfs_period_us", str(PERIOD_US), True), ("cpu.cfs_quota_us", quota, True)],
+        }[controller]
+    return {
+        "memory": [("memory.max", memory, True), ("memory.swap.max", "0", False)],
+        "pids": [("pids.max", processes, True)],
+        "cpu": [("cpu.max", f"{quota} {PERIOD_US}", True)],
+    }[controller]
+
+
+def _set(file: Path, value: str, needed: bool) -> None:
+    # Swap accounting is off on many kernels: then there is no such file, and the memory limit alone holds.
+    if needed or file.exists():
+        file.write_text(value)
+
+
+def _kill_all(folder: Path) -> None:
+    for pid in _words(folder / "cgroup.procs"):
+        if pid != "0":  # a process outside this pid namespace; to kill(2) 0 would mean ourselves
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(int(pid), signal.SIGKILL)
+
+
+def _mounts() -> list[tuple[int, Path, Path, set[str]]]:
+    """(version, root of the mount within its hierarchy, mount point, super options) of each cgroup mount."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ")[:3]
+        if kind in ("cgroup", "cgroup2"):
+            fields = before.split(" ")
+            found.append((1 if kind == "cgroup" else 2, Path(fields[3]), Path(fields[4]), set(options.split(","))))
+    return found
+
+
+def _own_groups() -> dict[str, Path]:
+    """This process's group by version 1 controller; "" for version 2."""
+    own = {}
+    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        _, controllers, path = line.split(":", 2)
+        own.update({controller: Path(path) for controller in controllers.split(",")})
+    return own
+
+
+def _below(mount: Path, mount_root: Path, group: Path) -> Path:
+    """The folder of a group as this mount shows it (a container's mount shows a part of the tree)."""
+    try:
+        return mount / group.relative_to(mount_root)
+    except ValueError:
+        return mount
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="ascii").split()
+    except OSError:
+        return []
+
+
+def _pairs(file: Path) -> dict[str, str]:
+    words = _words(file)
+    return dict(zip(words[::2], words[1::2], strict=False))

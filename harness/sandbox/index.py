@@ -1,0 +1,207 @@
+"""Where set-up gets packages from: the package index settings of this machine, for a sandbox with the network.
+
+Read from pip's and uv's own environment variables and files, and handed on as PIP_* and UV_* variables. A sandbox gets no
+secret: a URL with a password in it is left out, with a note that says so.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+_BUNDLES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+_TRUE = ("1", "true", "yes", "on")
+_HREF = re.compile(r"""href\s*=\s*["']([^"'#]+)""", re.IGNORECASE)
+# How many pages of an index in a folder are looked at to find out where its files lie.
+_PAGES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSettings:
+    """`env`: variables for pip, uv and what they start. `folders`, `files`: local paths that these name, to be shown
+    read-only at the same place. `certificates`: the CA bundle, among `files`, or None for the system's. `notes`: what was
+    left out, for a person."""
+
+    env: Mapping[str, str]
+    folders: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = ()
+    certificates: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+def index_settings(environ: Mapping[str, str] | None = None) -> IndexSettings:
+    """The settings of the user who runs the harness. Unreadable files count as absent, and are named in `notes`."""
+    environ = os.environ if environ is None else environ
+    notes: list[str] = []
+    pip = _pip_options(environ, notes)
+    uv = _uv_options(environ, notes)
+    main = _safe(uv.main + pip.main, notes)
+    extra = _safe(pip.extra + uv.extra, notes)
+    links = _safe(pip.links + uv.links, notes)
+    env = {"PIP_CONFIG_FILE": os.devnull, "UV_NO_CONFIG": "1"}
+    if main:
+        env |= {"PIP_INDEX_URL": main[0], "UV_DEFAULT_INDEX": main[0]}
+    if extra:
+        # pip treats all indexes alike; without this uv would look no further than the first that knows a name.
+        env |= {"PIP_EXTRA_INDEX_URL": " ".join(extra), "UV_INDEX": " ".join(extra)}
+        env["UV_INDEX_STRATEGY"] = "unsafe-best-match"
+    if links:
+        env |= {"PIP_FIND_LINKS": " ".join(links), "UV_FIND_LINKS": ",".join(links)}
+    if pip.trusted:
+        env |= {"PIP_TRUSTED_HOST": " ".join(pip.trusted), "UV_INSECURE_HOST": " ".join(pip.trusted)}
+    if pip.alone:
+        env |= {"PIP_NO_INDEX": "1", "UV_NO_INDEX": "1"}
+    if pip.timeout:
+        env |= {"PIP_DEFAULT_TIMEOUT": pip.timeout, "UV_HTTP_TIMEOUT": pip.timeout}
+    for name in _PROXIES:
+        for spelling in (name, name.upper()):
+            if value := _safe([environ.get(spelling, "")], notes):
+                env[spelling] = value[0]
+    bundle = next(
+        (Path(p) for p in (pip.cert, *(environ.get(n, "") for n in _BUNDLES)) if p and Path(p).is_file()), None
+    )
+    if bundle is not None:
+        env |= dict.fromkeys((*_BUNDLES, "GIT_SSL_CAINFO"), str(bundle))
+        env["UV_NATIVE_TLS"] = "1"
+    folders = _local_folders([*main, *extra], links)
+    return IndexSettings(env, folders, () if bundle is None else (bundle,), bundle, tuple(dict.fromkeys(notes)))
+
+
+@dataclass(slots=True)
+class _Options:
+    main: list[str]
+    extra: list[str]
+    links: list[str]
+    trusted: list[str]
+    alone: bool = False
+    cert: str = ""
+    timeout: str = ""
+
+
+def _pip_options(environ: Mapping[str, str], notes: list[str]) -> _Options:
+    """What `pip install` would use: files from the system's to the user's, then the environment, later ones winning."""
+    merged: dict[str, str] = {}
+    for path in _pip_files(environ):
+        parser = configparser.RawConfigParser()
+        try:
+            if not parser.read(path, encoding="utf-8"):
+                continue
+        except (configparser.Error, UnicodeDecodeError):
+            notes.append(f"{path} cannot be read as a pip configuration and is left out of set-up")
+            continue
+        for section in ("global", "install"):
+            if parser.has_section(section):
+                merged.update({key.replace("_", "-"): value for key, value in parser.items(section)})
+    for name, value in environ.items():
+        if name.startswith("PIP_") and value:
+            merged[name[4:].lower().replace("_", "-")] = value
+    return _Options(
+        main=merged.get("index-url", "").split(),
+        extra=merged.get("extra-index-url", "").split(),
+        links=merged.get("find-links", "").split(),
+        trusted=merged.get("trusted-host", "").split(),
+        alone=merged.get("no-index", "").lower() in _TRUE,
+        cert=merged.get("cert", ""),
+        timeout=merged.get("timeout", merged.get("default-timeout", "")),
+    )
+
+
+def _pip_files(environ: Mapping[str, str]) -> list[Path]:
+    home = Path(environ.get("HOME", "/nonexistent"))
+    named = environ.get("PIP_CONFIG_FILE", "")
+    if named == os.devnull:
+        return []
+    config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+    shared = [Path(p) / "pip/pip.conf" for p in environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":") if p]
+    files = [
+        *shared,
+        Path("/etc/pip.conf"),
+        home / ".pip/pip.conf",
+        config / "pip/pip.conf",
+        Path(sys.prefix) / "pip.conf",
+    ]
+    return [*files, Path(named)] if named else files
+
+
+def _uv_options(environ: Mapping[str, str], notes: list[str]) -> _Options:
+    options = _Options([], [], [], [])
+    config = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "/nonexistent")) / ".config")
+    for path in (config / "uv/uv.toml", Path("/etc/uv/uv.toml")):
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError):
+            notes.append(f"{path} cannot be read as a uv configuration and is left out of set-up")
+            continue
+        for part in (table, table.get("pip", {})):
+            options.main += [part["index-url"]] if "index-url" in part else []
+            options.extra += part.get("extra-index-url", [])
+            options.links += part.get("find-links", [])
+        for index in table.get("index", []):
+            (options.main if index.get("default") else options.extra).append(index.get("url", ""))
+    for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"):
+        options.main = [_unnamed(u) for u in environ.get(name, "").split()] + options.main
+    for name in ("UV_INDEX", "UV_EXTRA_INDEX_URL"):
+        options.extra += [_unnamed(u) for u in environ.get(name, "").split()]
+    options.links += [u for u in environ.get("UV_FIND_LINKS", "").replace(",", " ").split() if u]
+    return options
+
+
+def _unnamed(url: str) -> str:
+    """uv lets an index be called `name=url`."""
+    return re.sub(r"^[A-Za-z0-9._-]+=", "", url)
+
+
+def _safe(urls: Iterable[str], notes: list[str]) -> list[str]:
+    """Without doubles and without those that hold a password or a token."""
+    kept: list[str] = []
+    for url in urls:
+        parts = urlsplit(url if "://" in url or url.startswith("/") else f"//{url}")
+        if parts.username or parts.password:
+            notes.append(
+                f"the index or proxy at {parts.hostname} needs a password and is left out: set-up gets no secrets"
+            )
+        elif url and url not in kept:
+            kept.append(url)
+    return kept
+
+
+def _local_folders(indexes: Iterable[str], links: Iterable[str]) -> tuple[Path, ...]:
+    """The folders of indexes and links on this machine, and those that an index's pages point to."""
+    found: list[Path] = []
+    for path in filter(None, map(_local_path, [*indexes, *links])):
+        if path.is_dir():
+            found += [path, *_pointed_to(path)]
+        elif path.is_file():
+            found.append(path.parent)
+    found = list(dict.fromkeys(found))
+    return tuple(p for p in found if not any(p != other and p.is_relative_to(other) for other in found))
+
+
+def _local_path(url: str) -> Path | None:
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return Path(url) if not parts.scheme and url.startswith("/") else None
+
+
+def _pointed_to(index: Path) -> list[Path]:
+    """Folders outside an index in which the files lie that its pages link to."""
+    folders: list[Path] = []
+    pages = [page for _, page in zip(range(_PAGES), index.glob("*/index.html"), strict=False)]
+    for page in pages:
+        for link in _HREF.findall(page.read_text(encoding="utf-8", errors="replace")):
+            path = _local_path(link) or (page.parent / unquote(link) if "://" not in link else None)
+            folder = None if path is None else Path(os.path.normpath(path)).parent
+            if folder is not None and folder.is_dir() and not folder.is_relative_to(index) and folder not in folders:
+                folders.append(folder)
+    return folders

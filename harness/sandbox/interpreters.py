@@ -1,0 +1,112 @@
+"""The Python interpreters of this machine, as bubblewrap sandboxes may use them.
+
+A sandbox sees the system paths and, of an interpreter that lives elsewhere (below a home directory, say), its installation
+prefix alone. Wrapper scripts such as pyenv's are not interpreters: what they would start is looked up directly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+_ASK = """\
+import sys, os, json
+try:
+    import ctypes, _posixsubprocess
+    whole = True
+except ImportError:
+    whole = False
+base = getattr(sys, "base_prefix", sys.prefix)
+print(json.dumps([list(sys.version_info[:2]), base, whole]))
+"""
+_NAME = re.compile(r"python3(\.\d+)?")
+SYSTEM = Path("/usr")
+# No sandbox gets more than an installation: a "prefix" that is one of these is left alone.
+_TOO_WIDE = ("/", "/home", "/root", "/opt", "/srv", "/mnt", "/var", "/etc", "/tmp")
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """`version`: (major, minor). `path`: the real executable, below `prefix`. `whole`: has what the shim needs."""
+
+    version: tuple[int, int]
+    path: Path
+    prefix: Path
+    whole: bool
+
+    @property
+    def in_system(self) -> bool:
+        """Visible in every sandbox without more."""
+        return self.prefix.is_relative_to(SYSTEM)
+
+    @property
+    def name(self) -> str:
+        return f"python{self.version[0]}.{self.version[1]}"
+
+
+def find_interpreters(environ: dict[str, str] | None = None) -> tuple[Interpreter, ...]:
+    """All of Python 3.6 or newer, one for each prefix and version, the system's own first, newer ones before older."""
+    candidates = sorted(set(_candidates(environ or dict(os.environ))))
+    with ThreadPoolExecutor(4) as pool:
+        asked = [found for found in pool.map(_ask, candidates) if found is not None]
+    unique = {(i.prefix, i.version): i for i in reversed(asked)}
+    return tuple(sorted(unique.values(), key=lambda i: (not i.in_system, [-n for n in i.version], str(i.path))))
+
+
+def choose(interpreters: Iterable[Interpreter], python: str | None) -> Interpreter | None:
+    """The interpreter for a wish such as "3.9" (None: any): the system's own where it fits."""
+    for interpreter in interpreters:
+        if python is None or ".".join(map(str, interpreter.version)) == ".".join(python.split(".")[:2]):
+            return interpreter
+    return None
+
+
+def _candidates(environ: dict[str, str]) -> Iterator[Path]:
+    folders = [Path("/usr/bin"), *(Path(p) for p in environ.get("PATH", "").split(os.pathsep) if p.startswith("/"))]
+    home = Path(environ.get("HOME", "/nonexistent"))
+    pyenv = Path(environ.get("PYENV_ROOT", home / ".pyenv"))
+    folders += pyenv.glob("versions/*/bin")
+    uv = Path(
+        environ.get("UV_PYTHON_INSTALL_DIR", Path(environ.get("XDG_DATA_HOME", home / ".local/share")) / "uv/python")
+    )
+    folders += uv.glob("*/bin")
+    for folder in folders:
+        try:
+            names = [name for name in os.listdir(folder) if _NAME.fullmatch(name)]  # noqa: PTH208 (no Path per name)
+        except OSError:
+            continue
+        for name in names:
+            path = (folder / name).resolve()
+            if os.access(path, os.X_OK) and not _is_script(path):
+                yield folder / name if (folder.parent / "pyvenv.cfg").exists() else path
+
+
+def _is_script(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(2) == b"#!"
+    except OSError:
+        return True
+
+
+def _ask(path: Path) -> Interpreter | None:
+    try:
+        done = subprocess.run(
+            [path, "-I", "-S", "-c", _ASK], capture_output=True, timeout=20, check=True, env={"PATH": "/usr/bin:/bin"}
+        )
+        (major, minor), base, whole = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None  # not an interpreter that works
+    prefix = Path(base).resolve()
+    executable = (prefix / "bin" / f"python{major}.{minor}").resolve()
+    if (major, minor) < (3, 6) or str(prefix) in _TOO_WIDE or prefix == Path.home() or not executable.is_file():
+        return None
+    if not executable.is_relative_to(prefix):
+        return None
+    return Interpreter((major, minor), executable, prefix, whole)
