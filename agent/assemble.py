@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from agent.config import Config, Settings, load_config, prices_of, resolve_model
 from agent.policy import Policy
-from agent.run_files import RunFiles, new_run
+from agent.run_files import RunFiles, new_run, run_name
 from agent.secrets import masker
 from harness import trace
 from harness.budget import BudgetKeeper
@@ -122,12 +122,17 @@ def width(settings: Settings) -> int:
     return (os.cpu_count() or 2) if set(settings.models) <= {REPAIR} else MODEL_ATTEMPTS
 
 
-def start(task: Task, settings: Settings, *, source: str = "", say: Say = _silent) -> tuple[RunFiles, Task, Settings]:
-    """Make the run directory and its first trace line; nothing has been started that costs anything."""
+def start(
+    task: Task, settings: Settings, *, source: str = "", directory: Path | None = None, say: Say = _silent
+) -> tuple[RunFiles, Task, Settings]:
+    """Make the run directory (`directory`, else a new one below `settings.out`) and its first trace line.
+
+    Nothing that costs anything has been started then. Raises InputError and EndpointFailed for models that cannot be.
+    """
     config = load_config()
     settings = replace(settings, models=pick_models(settings, config, task, say), out=settings.out.resolve())
     _check_models(settings, config)
-    files = new_run(settings.out, task.id)
+    files = new_run(directory or settings.out / run_name(task.id))
     versions = {
         "troop": importlib.metadata.version("troop"),
         "python": platform.python_version(),

@@ -7,6 +7,7 @@ started; 3 a budget of the whole run ended it before any selection; 4 the enviro
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import json
 import os
@@ -34,6 +35,12 @@ class Parser(argparse.ArgumentParser):
         sys.stderr.write(f"troop: {message} (see `{self.prog} --help`)\n")
         raise SystemExit(2)
 
+    def near(self, flag: str) -> str:
+        """The option most like a mistyped one, as a question; empty where none is."""
+        options = [option for action in self._actions for option in action.option_strings]
+        close = difflib.get_close_matches(flag.split("=")[0], options, n=1)
+        return f"; did you mean {close[0]}?" if close else ""
+
 
 def parser() -> Parser:
     """The whole command line. Only the chosen command's module is imported further than its options."""
@@ -51,7 +58,7 @@ def parser() -> Parser:
         )
         sub.add_argument("--json", action="store_true", help="one JSON document on stdout, all else on stderr")
         module.configure(sub)
-        sub.set_defaults(execute=module.execute)
+        sub.set_defaults(execute=module.execute, parser=sub)
     return top
 
 
@@ -66,7 +73,10 @@ class _Version(str):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the `troop` script; returns the exit code."""
-    known = parser().parse_args(arguments)
+    top = parser()
+    known, unknown = top.parse_known_args(arguments)
+    if unknown:
+        known.parser.error(f"unknown argument {unknown[0]}{known.parser.near(unknown[0])}")
     try:
         code: int = known.execute(known)
         sys.stdout.flush()

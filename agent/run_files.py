@@ -108,14 +108,18 @@ class RunFiles:
         return report
 
 
-def new_run(out: Path, task_id: str) -> RunFiles:
-    """A new, empty run directory below `out`, named by task and time. Raises InputError where it cannot be made."""
-    name = f"{task_id}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+def run_name(task_id: str) -> str:
+    """A name for a new run: the task, the time, and enough chance to keep two of the same second apart."""
+    return f"{task_id}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def new_run(directory: Path) -> RunFiles:
+    """A new run directory. Raises InputError where it cannot be made."""
     try:
-        (out / name).mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make the run directory {out / name}: {error.strerror}") from error
-    return RunFiles((out / name).resolve())
+        raise InputError(f"cannot make the run directory {directory}: {error.strerror}") from error
+    return RunFiles(directory.resolve())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
@@ -17,6 +18,7 @@ T = TypeVar("T")
 if TYPE_CHECKING:
     from agent.commands.progress import Progress
     from agent.run_files import RunFiles
+    from harness.records import Verdict
     from tasks.task import Grading, Instance, Task
 
 
@@ -70,12 +72,20 @@ def interruptible(work: Coroutine[Any, Any, T]) -> T:
 
 async def grade_selected(files: RunFiles, done: Solution, grading: Grading, pool: Pool) -> None:
     """Let the hidden tests judge the selected patch, and note their word in the trace. Nothing selected: no grading."""
+    if done.selection is not None and done.selection.candidate is not None and done.patch is not None:
+        await grade_candidate(files, done.selection.candidate, done.patch, grading, pool)
+
+
+async def grade_candidate(files: RunFiles, candidate: str, patch: str, grading: Grading, pool: Pool) -> Verdict:
+    """The hidden tests' word on one candidate's patch, kept in the trace and not asked for twice."""
     from harness.environment import build
     from harness.grade import grade
+    from harness.records import Verdict
     from harness.workspace import cache_root, open_workspace
 
-    if done.selection is None or done.selection.candidate is None or done.patch is None:
-        return
+    for event in trace.read(files.trace_file):
+        if isinstance(event, trace.Graded) and event.candidate == candidate:
+            return Verdict(event.resolved, event.fail_to_pass, event.pass_to_pass, event.reason)
     task, settings, _ = files.read_run()
     workspace = await asyncio.to_thread(open_workspace, task.repository, cache_root())
     built = await build(pool.provider, workspace, task, run=files.name, limits=settings.limits)
@@ -84,24 +94,23 @@ async def grade_selected(files: RunFiles, done: Solution, grading: Grading, pool
         built,
         task,
         grading,
-        done.patch,
+        patch,
         run=files.name,
         timeout=settings.test_timeout,
         limits=settings.limits,
+        name=f"grade-{candidate}",
     )
-    log = trace.Trace(files.trace_file)
-    try:
+    with contextlib.closing(trace.Trace(files.trace_file)) as log:
         log.write(
             trace.Graded(
-                candidate=done.selection.candidate,
+                candidate=candidate,
                 resolved=verdict.resolved,
                 reason=verdict.reason,
                 fail_to_pass=verdict.fail_to_pass,
                 pass_to_pass=verdict.pass_to_pass,
             )
         )
-    finally:
-        log.close()
+    return verdict
 
 
 def conclude(done: Solution, task: Task, progress: Progress, *, apply: bool) -> int:
