@@ -285,6 +285,8 @@ def _alias(path: Path, name: str, table: Any) -> Alias:
         raise InputError(f"{where} must be {_WORDS[dict]}")
     _refuse_unknown(path, table, frozenset(_ALIAS_KINDS), f"models.{name}.")
     given = {key: _typed(f"{where}.{key}", value, _ALIAS_KINDS[key]) for key, value in table.items()}
+    if not given.get("base_url", "http://").startswith(("http://", "https://")):
+        raise InputError(f"{where}.base_url must begin with http:// or https://")
     for key in given.keys() & _POSITIVE:
         if given[key] <= 0:
             raise InputError(f"{where}.{key} must be more than 0")

@@ -5,7 +5,8 @@ occur, also as JSON or a URL would write them. And shapes that are credentials w
 bearer tokens, passwords in URLs. The shapes are strict on purpose: traces hold source code, and `http://user:pass@host` in
 somebody's test is no secret but part of a patch.
 
-A masker runs on every line of a trace, and lines can be megabytes: each search is for a fixed substring first.
+A masker runs on every line of a trace, and lines can be megabytes: each search is for a fixed substring first, and only a
+line with a find is looked into.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 MASK = "***"
@@ -27,22 +29,23 @@ _SECRET_WORDS = frozenset(
 )
 _NOT_SECRET = frozenset({"PWD", "OLDPWD", "SSH_AUTH_SOCK", "GPG_KEY"})
 
-# No character class below can match a quote or a backslash, so that masking a line of JSON leaves JSON.
 _UNQUOTED = r"[^\s\"'\\<>]"
+# A credential begins where a word does; after \n in JSON too, though the n looks like a part of the word.
+_BEGIN = r"(?:(?<![A-Za-z0-9_])|(?<=\\[nrt]))"
 _MIXED = r"(?=[^\s\"'\\<>@/]*[0-9])(?=[^\s\"'\\<>@/]*[A-Za-z])"
 _SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("sk-", re.compile(r"\bsk-(?=[A-Za-z0-9_-]*[0-9])[A-Za-z0-9_-]{20,}")),
-    ("ghp_", re.compile(r"\bghp_[A-Za-z0-9]{30,}")),
-    ("gho_", re.compile(r"\bgho_[A-Za-z0-9]{30,}")),
-    ("ghs_", re.compile(r"\bghs_[A-Za-z0-9]{30,}")),
-    ("ghu_", re.compile(r"\bghu_[A-Za-z0-9]{30,}")),
-    ("github_pat_", re.compile(r"\bgithub_pat_[A-Za-z0-9_]{30,}")),
-    ("glpat-", re.compile(r"\bglpat-[A-Za-z0-9_-]{20,}")),
-    ("hf_", re.compile(r"\bhf_[A-Za-z0-9]{30,}")),
-    ("gsk_", re.compile(r"\bgsk_[A-Za-z0-9]{30,}")),
-    ("xox", re.compile(r"\bxox[abprs]-[A-Za-z0-9-]{20,}")),
-    ("AKIA", re.compile(r"\bAKIA[A-Z0-9]{16}\b")),
-    ("AIza", re.compile(r"\bAIza[A-Za-z0-9_-]{35}")),
+    ("sk-", re.compile(_BEGIN + r"sk-(?=[A-Za-z0-9_-]*[0-9])[A-Za-z0-9_-]{20,}")),
+    ("ghp_", re.compile(_BEGIN + r"ghp_[A-Za-z0-9]{30,}")),
+    ("gho_", re.compile(_BEGIN + r"gho_[A-Za-z0-9]{30,}")),
+    ("ghs_", re.compile(_BEGIN + r"ghs_[A-Za-z0-9]{30,}")),
+    ("ghu_", re.compile(_BEGIN + r"ghu_[A-Za-z0-9]{30,}")),
+    ("github_pat_", re.compile(_BEGIN + r"github_pat_[A-Za-z0-9_]{30,}")),
+    ("glpat-", re.compile(_BEGIN + r"glpat-[A-Za-z0-9_-]{20,}")),
+    ("hf_", re.compile(_BEGIN + r"hf_[A-Za-z0-9]{30,}")),
+    ("gsk_", re.compile(_BEGIN + r"gsk_[A-Za-z0-9]{30,}")),
+    ("xox", re.compile(_BEGIN + r"xox[abprs]-[A-Za-z0-9-]{20,}")),
+    ("AKIA", re.compile(_BEGIN + r"AKIA[A-Z0-9]{16}\b")),
+    ("AIza", re.compile(_BEGIN + r"AIza[A-Za-z0-9_-]{35}")),
     ("earer ", re.compile(rf"(?<=[Bb]earer ){_MIXED}{_UNQUOTED}{{16,}}")),
     (
         "uthorization",
@@ -63,12 +66,10 @@ def masker(extra_names: Iterable[str] = (), environ: Mapping[str, str] | None = 
     needles = sorted({form for value in values for form in _forms(value)}, key=len, reverse=True)
 
     def mask(text: str) -> str:
-        for needle in needles:
-            if needle in text:
-                text = text.replace(needle, MASK)
-        for hint, shape in _SHAPES:
-            if hint in text:
-                text = shape.sub(_masked, text)
+        if any(needle in text for needle in needles) or any(
+            hint in text and shape.search(text) for hint, shape in _SHAPES
+        ):
+            return _masked(text, needles)
         return text
 
     return mask
@@ -84,8 +85,35 @@ def _default() -> Callable[[str], str]:
     return masker()
 
 
-def _masked(found: re.Match[str]) -> str:
-    return (found.groupdict().get("kept") or "") + MASK
+def _masked(text: str, needles: Sequence[str]) -> str:
+    """JSON is masked string by string and stays JSON: a secret may begin with letters that an escape ends with, or a quote."""
+    if text[:1] in ("{", "["):
+        try:
+            value = json.loads(text)
+        except ValueError:
+            pass
+        else:
+            masked = _masked_json(value, needles)
+            return text if masked == value else json.dumps(masked, ensure_ascii=True, separators=(",", ":"))
+    for needle in needles:
+        text = text.replace(needle, MASK)
+    for hint, shape in _SHAPES:
+        if hint in text:
+            text = shape.sub(lambda found: (found.groupdict().get("kept") or "") + MASK, text)
+    return text
+
+
+def _masked_json(value: Any, needles: Sequence[str]) -> Any:
+    if isinstance(value, str):
+        return _masked(value, needles)
+    if isinstance(value, list):
+        return [_masked_json(each, needles) for each in value]
+    if isinstance(value, dict):
+        return {
+            _masked(key, needles): MASK if key.lower() == "authorization" else _masked_json(each, needles)
+            for key, each in value.items()
+        }
+    return value
 
 
 def _says_secret(name: str) -> bool:

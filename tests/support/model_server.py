@@ -92,7 +92,7 @@ Script = Callable[[Request], Answer] | Sequence[Answer]
 
 
 class ModelServer:
-    """The server; `requests` holds all chat requests, `peak` the most that were open at once."""
+    """The server; `requests` holds all chat requests, `open_now` counts those being answered, `peak` the most at once."""
 
     def __init__(self, script: Script, *, latency: float = 0.0, model: str = "scripted", keep: bool = True) -> None:
         """`latency`: seconds added to every answer. `keep` False: requests are not recorded (benchmarks)."""
@@ -104,7 +104,7 @@ class ModelServer:
         self.connections = 0
         self.peak = 0
         self.url = ""
-        self._open = 0
+        self.open_now = 0
         self._count = 0
         self._bodies: dict[int, tuple[Answer, bytes, bytes]] = {}
         self._connected: set[asyncio.Task[None]] = set()
@@ -153,12 +153,12 @@ class ModelServer:
         self._count += 1
         if self.keep:
             self.requests.append(request)
-        self._open += 1
-        self.peak = max(self.peak, self._open)
+        self.open_now += 1
+        self.peak = max(self.peak, self.open_now)
         try:
             return await self._reply(request, writer)
         finally:
-            self._open -= 1
+            self.open_now -= 1
 
     async def _reply(self, request: Request, writer: asyncio.StreamWriter) -> bool:
         answer = self.answer(request)
