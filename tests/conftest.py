@@ -15,11 +15,16 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from harness.sandbox.base import Provider
 from tasks.errors import TroopError
+
+if TYPE_CHECKING:
+    from harness.sandbox.bubblewrap import BubblewrapProvider
+    from harness.sandbox.docker import DockerProvider
 
 BACKENDS = ("bubblewrap", "docker")
 NEEDS = (*BACKENDS, "network")
@@ -73,16 +78,17 @@ def _docker_missing() -> str:
 
 
 def _bubblewrap_missing() -> str:
-    async def findings() -> str:
-        provider = _make("bubblewrap")
+    async def check() -> str:
+        provider = _make("bubblewrap", Path(tempfile.gettempdir()))
         try:
-            wrong = [finding for finding in await provider.findings() if not finding.ok]
+            await provider.check()
+        except TroopError as error:
+            return f"bubblewrap cannot be used: {error}"
         finally:
             await provider.close()
-        # A limit that cannot be put in force is no reason to skip: only the backend itself not working is.
-        return "; ".join(f"{f.name}: {f.detail} ({f.fix})" for f in wrong if f.name == "bubblewrap")
+        return ""
 
-    return asyncio.run(findings())
+    return asyncio.run(check())
 
 
 def _network_missing() -> str:
@@ -107,18 +113,18 @@ def _network_missing() -> str:
     return "" if done.returncode == 0 else f"the package index is not reached: {done.stderr.strip()[-200:]}"
 
 
-def _make(backend: str) -> Provider:
+def _make(backend: str, cache: Path) -> DockerProvider | BubblewrapProvider:
     if backend == "docker":
         from harness.sandbox.docker import DockerProvider
 
         return DockerProvider()
     from harness.sandbox.bubblewrap import BubblewrapProvider
 
-    return BubblewrapProvider()
+    return BubblewrapProvider(cache)
 
 
-def _provider(backend: str) -> Iterator[Provider]:
-    provider = _make(backend)
+def _provider(backend: str, cache: Path) -> Iterator[Provider]:
+    provider = _make(backend, cache)
     yield provider
     asyncio.run(provider.close())
 
@@ -139,16 +145,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def bubblewrap(cache: Path) -> Iterator[Provider]:
     """A ready bubblewrap provider."""
-    yield from _provider("bubblewrap")
+    yield from _provider("bubblewrap", cache)
 
 
 @pytest.fixture
 def docker(cache: Path) -> Iterator[Provider]:
     """A ready docker provider; the sandbox image is there."""
-    yield from _provider("docker")
+    yield from _provider("docker", cache)
 
 
 @pytest.fixture(params=[pytest.param(name, marks=getattr(pytest.mark, name)) for name in BACKENDS])
 def provider(request: pytest.FixtureRequest, cache: Path) -> Iterator[Provider]:
     """A ready provider of each backend in turn."""
-    yield from _provider(request.param)
+    yield from _provider(request.param, cache)

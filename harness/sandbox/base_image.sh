@@ -3,6 +3,7 @@
 # then `docker import`. About 40 seconds. Needs root (debootstrap makes device files and enters the new tree).
 #
 #   base_image.sh [TAG [SUITE]]      TAG: troop-base:bookworm     SUITE: bookworm | bullseye | … (else what TAG says)
+#   base_image.sh --mirror           only prints the mirror that it would use
 #   TROOP_MIRROR=URL                 another mirror than the one in this machine's apt sources
 #   docker build --network host --build-arg BASE=troop-base:bookworm -t troop-sandbox - < Dockerfile
 set -euo pipefail
@@ -15,61 +16,35 @@ fail() {
   exit 1
 }
 
-# URIs of the entries of this machine's apt sources (both formats: deb822 and one line) that deb-serve SUITE's Debian: an entry
-# counts when the `main` component of a Debian suite is in it, so third-party archives, whatever their suite is called, do not.
-debian_uris() {
-  shopt -s nullglob
-  local files=(/etc/apt/sources.lis[t] /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources)
-  awk '
-    function has(words, wanted,   list, n, i) {
-      n = split(words, list, /[ \t]+/)
-      for (i = 1; i <= n; i++) if (list[i] ~ wanted) return 1
-      return 0
-    }
-    function offer(types, uris, suites, components,   list, n, i) {
-      # Only a mirror of the distribution itself has a release called by one of its own code names.
-      if (!has(types, "^deb$") || !has(components, "^main$")) return
-      if (!has(suites, "^(buster|bullseye|bookworm|trixie|forky|sid|oldstable|stable|testing|unstable)$")) return
-      n = split(uris, list, /[ \t]+/)
-      for (i = 1; i <= n; i++) if (list[i] ~ /^https?:/) print list[i]
-    }
-    function flush_stanza() {
-      if (enabled) offer(field["types"], field["uris"], field["suites"], field["components"])
-      delete field; key = ""; enabled = 1
-    }
-    FNR == 1 { if (NR > 1) flush_stanza(); enabled = 1; deb822 = (FILENAME ~ /\.sources$/) }
-    /^[ \t]*#/ { next }
-    !deb822 && $1 == "deb" {
-      line = $0
-      sub(/^deb[ \t]+/, "", line)
-      sub(/^\[[^]]*\][ \t]*/, "", line)
-      n = split(line, word, /[ \t]+/)
-      components = ""
-      for (i = 3; i <= n; i++) components = components " " word[i]
-      offer("deb", word[1], word[2], components)
-      next
-    }
-    deb822 && /^[ \t]*$/ { flush_stanza(); next }
-    deb822 && /^[ \t]/ { if (key != "") field[key] = field[key] " " $0; next }
-    deb822 && match($0, /^[A-Za-z-]+:/) {
-      key = tolower(substr($0, 1, RLENGTH - 1))
-      value = substr($0, RLENGTH + 1)
-      gsub(/^[ \t]+|[ \t]+$/, "", value)
-      field[key] = value
-      if (key == "enabled" && tolower(value) == "no") enabled = 0
-    }
-    END { flush_stanza() }
-  ' "${files[@]}" /dev/null
+# Addresses of Debian's own archive in this machine's apt sources, of whichever format: apt itself reads them, and the Release
+# file that it fetched says who publishes an archive (third-party sources carry suites of the same names).
+debian_mirrors() {
+  apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' 'Component: main' |
+    grep '^http' || true
 }
+
+find_mirror() {
+  local found
+  found=$(debian_mirrors)
+  if [ -z "$found" ]; then # no Release file was fetched yet
+    apt-get update -qq >&2 || true
+    found=$(debian_mirrors)
+  fi
+  printf '%s\n' "${found%%$'\n'*}"
+}
+
+mirror=${TROOP_MIRROR:-$(find_mirror)}
+[ -n "$mirror" ] || fail "no Debian archive in this machine's apt sources: set TROOP_MIRROR=URL of a Debian mirror"
+if [ "$tag" = --mirror ]; then
+  echo "$mirror"
+  exit 0
+fi
 
 [ "$(id -u)" = 0 ] || fail "needs root for debootstrap: type  sudo $0 $tag $suite"
 command -v debootstrap >/dev/null || fail "debootstrap is missing: type  apt-get install -y debootstrap"
 command -v docker >/dev/null || fail "the docker command is missing: type  apt-get install -y docker.io"
 docker version --format '{{.Server.Version}}' >/dev/null 2>&1 || fail "no Docker daemon answers: start dockerd, or set DOCKER_HOST"
 [ -e "/usr/share/debootstrap/scripts/$suite" ] || fail "debootstrap knows no suite '$suite': give one such as bookworm or bullseye"
-
-mirror=${TROOP_MIRROR:-$(debian_uris | head -n 1)}
-[ -n "$mirror" ] || fail "no Debian archive in this machine's apt sources: set TROOP_MIRROR=URL of a Debian mirror"
 
 tree=$(mktemp -d "${TMPDIR:-/tmp}/troop-base.XXXXXX")
 trap 'rm -rf --one-file-system "$tree"' EXIT

@@ -43,11 +43,18 @@ _ENVIRONMENT, _INSIDE = "troop.environment", "troop.inside"
 _SETUP_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID")
 
 # Any image's Python will do for the shim, and there may be several: the system's own is the least likely to be changed.
-_FIND_PYTHON = (
-    'for p in /usr/bin/python3 python3 python /opt/miniconda3/bin/python; do p=$(command -v "$p") && '
-    """"$p" -c 'import sys; sys.exit(sys.version_info < (3, 6))' && exec "$p" "$@"; done; """
-    "echo 'its image has no Python 3.6 or newer, which a sandbox needs: choose another image' >&2; exit 127"
-)
+_FIND_PYTHON = """
+for p in /usr/bin/python3 python3 python /opt/miniconda3/bin/python; do
+  p=$(command -v "$p") || continue
+  case $(readlink -f "$p") in
+    *python3.[6-9] | *python3.[1-9][0-9]) ;;  # the name tells, which is sooner known than asked
+    *) "$p" -c 'import sys; sys.exit(sys.version_info < (3, 6))' || continue ;;
+  esac
+  exec "$p" "$@"
+done
+echo 'its image has no Python 3.6 or newer, which a sandbox needs: choose another image' >&2
+exit 127
+"""
 
 # Ends whatever set-up left running, then removes what was there for the set-up only, and what nobody should inherit.
 _TIDY = f"kill -9 -1; rm -rf {INSIDE} {SETUP_BIN} {HOME} /tmp/* /tmp/.[!.]* /root/.cache; mkdir -p {HOME}"
@@ -251,6 +258,22 @@ class DockerProvider:
         except SandboxFailed as error:
             return [Finding("docker", False, str(error), "apt-get install docker.io, then: systemctl start docker")]
         return _findings(self._info, client.api.api_version, self._image, image)
+
+    async def check(self) -> None:
+        """Raises SandboxFailed, saying what to do, where no daemon answers."""
+        await self._connected()
+
+    async def answers(self) -> bool:
+        """Whether a daemon answers."""
+        try:
+            await self.check()
+        except SandboxFailed:
+            return False
+        return True
+
+    async def ready(self) -> bool:
+        """Whether a daemon answers and has the default image already."""
+        return await self.answers() and await self._call("look at an image", find, self._client, self._image) is not None
 
     async def clean(self, run: str | None = None) -> list[str]:
         client = await self._connected()
