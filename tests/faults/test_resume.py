@@ -1,0 +1,150 @@
+"""Runs that are stopped: Ctrl-C, kill -9, a sandbox that dies. Nothing finished is lost, nothing answered is paid twice."""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent import resume, solve
+from harness import trace
+from tasks.errors import RunLocked
+from tests.support.calculator import PLAN, RIGHT, SUBMIT, call, make_repository, settings, task
+from tests.support.model_server import Answer, Request, serving
+
+pytestmark = [pytest.mark.network, pytest.mark.bubblewrap]
+
+STEPS = 8
+
+
+def slow_script(request: Request) -> Answer:
+    """The right edit first, then many small steps, each of which leaves a file behind; slow enough to be killed within."""
+    turn = request.turn
+    if turn < 2:
+        return [PLAN, RIGHT][turn]
+    if turn < STEPS:
+        return Answer(tool_calls=call("run", command=f"echo {turn} >> log.txt").tool_calls, delay=0.15)
+    return SUBMIT
+
+
+def start(repository: Path, out: Path, url: str, attempts: int = 2) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "agent", "solve", str(repository), "--issue-text", "total is wrong", "--json"]
+    command += ["--model", f"{url}#m", "-n", str(attempts), "--out", str(out), "--sandbox", "bubblewrap"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def run_directory(out: Path) -> Path:
+    (directory,) = out.iterdir()
+    return directory
+
+
+def turns(out: Path) -> int:
+    files = list(out.glob("*/trace.jsonl"))
+    return files[0].read_text().count('"turn-ended"') if files else 0
+
+
+def events(directory: Path) -> list[trace.Event]:
+    return list(trace.read(directory / "trace.jsonl"))
+
+
+@pytest.mark.parametrize("after", [1, 4, 9])
+def test_a_killed_run_goes_on_and_pays_for_no_answer_twice(tmp_path: Path, after: int) -> None:
+    repository, out = make_repository(tmp_path / "calculator"), tmp_path / "runs"
+    with serving(slow_script) as server:
+        harness = start(repository, out, server.url)
+        wait_for(lambda: turns(out) >= after)
+        harness.send_signal(signal.SIGKILL)
+        harness.communicate()
+        directory = run_directory(out)
+        answered = {e.key for e in events(directory) if isinstance(e, trace.Replied)}
+        asked_before = len(server.requests)
+        done = resume(str(directory))
+        asked_after = [(r.body["seed"], r.turn) for r in server.requests[asked_before:]]
+    assert done.exit_code == 0 and done.patch is not None
+    replied = [e.key for e in events(directory) if isinstance(e, trace.Replied)]
+    assert max(collections.Counter(replied).values()) == 1
+    seeds = {e.seed: e.attempt for e in events(directory) if isinstance(e, trace.AttemptStarted)}
+    names = {f"{seeds[seed]}/{turn or 'plan'}" for seed, turn in asked_after}
+    assert not names & answered, "an answered call was asked again"
+    # Every step left its line exactly once: the tree was put back to the last finished turn before going on.
+    log = "".join(f"+{turn}\n" for turn in range(2, STEPS))
+    patches = [e.patch for e in events(directory) if isinstance(e, trace.AttemptEnded)]
+    assert len(patches) == 2 and all(log in patch for patch in patches)
+
+
+def test_ctrl_c_stops_in_order_and_says_how_to_go_on(tmp_path: Path) -> None:
+    repository, out = make_repository(tmp_path / "calculator"), tmp_path / "runs"
+    with serving(slow_script) as server:
+        harness = start(repository, out, server.url)
+        wait_for(lambda: turns(out) >= 2)
+        harness.send_signal(signal.SIGINT)
+        said, complained = harness.communicate(timeout=30)
+        directory = run_directory(out)
+        assert harness.returncode == 130
+        assert f"troop resume {directory}" in complained.decode()
+        assert b"Traceback" not in complained
+        assert json.loads(said)["exit_code"] == 130
+        assert json.loads((directory / "run.json").read_text())["status"] == "interrupted"
+        assert resume(str(directory)).exit_code == 0
+
+
+def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path / "calculator")
+    with serving([PLAN, RIGHT, SUBMIT]) as server:
+        first = solve(task(repository), settings(server.url, tmp_path / "runs"))
+        asked = len(server.requests)
+        again = resume(str(first.directory))
+        assert len(server.requests) == asked
+    assert again.patch == first.patch and again.exit_code == 0
+
+
+def test_a_second_process_on_one_run_is_refused_by_name(tmp_path: Path) -> None:
+    repository, out = make_repository(tmp_path / "calculator"), tmp_path / "runs"
+    with serving(slow_script) as server:
+        harness = start(repository, out, server.url)
+        wait_for(lambda: turns(out) >= 1)
+        with pytest.raises(RunLocked, match=str(harness.pid)):
+            resume(str(run_directory(out)))
+        harness.send_signal(signal.SIGINT)
+        harness.communicate(timeout=30)
+
+
+def test_a_sandbox_that_dies_is_replaced_and_is_no_failed_sample(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path / "calculator")
+    killed: list[int] = []
+
+    def strike(event: trace.Event) -> None:
+        if isinstance(event, trace.TurnEnded) and event.turn == 3 and not killed:
+            killed.append(kill_sandbox_of(os.getpid()))
+
+    with serving(slow_script) as server:
+        done = solve(task(repository), settings(server.url, tmp_path / "runs"), listener=strike)
+    assert killed
+    assert done.exit_code == 0
+    assert done.report["infrastructure"] == {"retries": 1, "failures": []}
+    replied = [e.key for e in events(done.directory) if isinstance(e, trace.Replied)]
+    assert max(collections.Counter(replied).values()) == 1
+
+
+def kill_sandbox_of(harness: int) -> int:
+    """kill -9 the sandbox process that this process started; its pid."""
+    children = Path(f"/proc/{harness}/task/{harness}/children").read_text().split()
+    sandboxes = [int(c) for c in children if b"bwrap" in Path(f"/proc/{c}/cmdline").read_bytes()]
+    assert sandboxes, "no sandbox is running"
+    os.kill(sandboxes[0], signal.SIGKILL)
+    return sandboxes[0]

@@ -1,0 +1,297 @@
+"""A whole solve against a real HTTP model server, in real sandboxes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agent import Solution, solve
+from harness import trace
+from harness.records import Budget
+from harness.sandbox.base import Provider
+from tasks.errors import EndpointFailed, InputError
+from tests.support.calculator import PLAN, RIGHT, SOLVING, SUBMIT, WITNESS, WRONG, call, make_repository, settings, task
+from tests.support.model_server import Answer, Request, error, serving, too_many
+
+pytestmark = [pytest.mark.network, pytest.mark.bubblewrap]
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return make_repository(tmp_path / "calculator")
+
+
+def events(solution: Solution) -> list[trace.Event]:
+    return list(trace.read(solution.directory / "trace.jsonl"))
+
+
+def kinds(solution: Solution, kind: type[trace.Event]) -> list[trace.Event]:
+    return [e for e in events(solution) if isinstance(e, kind)]
+
+
+def test_solves_with_a_model_in_either_sandbox(provider: Provider, repository: Path, tmp_path: Path) -> None:
+    with serving(SOLVING) as server:
+        done = solve(task(repository), settings(server.url, tmp_path / "runs", attempts=2, sandbox=provider.name))
+    assert done.exit_code == 0
+    assert done.patch is not None
+    assert "-    for value in values[1:]:\n+    for value in values:" in done.patch
+    assert "tests/test_w.py" not in done.patch, "the witness test is kept apart"
+    (candidate,) = done.report["candidates"]
+    assert candidate["attempts"] == [0, 1]
+    assert candidate["evidence"]["clean"] and candidate["evidence"]["regression"]["run"] == 2
+    assert list(candidate["evidence"]["witness"].values()) == ["passed", "passed"]
+    assert [row["status"] for row in done.report["attempts"]] == ["submitted", "submitted"]
+    assert (done.directory / "selected.patch").read_text() == done.patch
+    assert json.loads((done.directory / "predictions.jsonl").read_text())["model_patch"] == done.patch
+
+
+def test_the_users_tree_is_not_touched(repository: Path, tmp_path: Path) -> None:
+    before = {p: p.read_bytes() for p in repository.rglob("*") if p.is_file()}
+    with serving(SOLVING) as server:
+        solve(task(repository), settings(server.url, tmp_path / "runs"))
+    assert {p: p.read_bytes() for p in repository.rglob("*") if p.is_file()} == before
+
+
+def test_every_answer_is_charged_once_and_usage_adds_up(repository: Path, tmp_path: Path) -> None:
+    with serving(SOLVING) as server:
+        done = solve(task(repository), settings(server.url, tmp_path / "runs", attempts=3))
+        assert len(server.requests) == len(kinds(done, trace.Replied)) == 3 * len(SOLVING)
+    cost = done.report["cost"]
+    assert cost["usd"] is None and cost["exact"] is False, "an unknown price is never 0"
+    assert set(cost["by_purpose"]) == {"plan", "act"}
+    assert set(cost["by_attempt"]) == {"0", "1", "2"}
+
+
+def test_a_wrong_patch_that_breaks_a_test_is_not_selected(repository: Path, tmp_path: Path) -> None:
+    def script(request: Request) -> Answer:
+        # The temperature differs by attempt: the first attempt gets the wrong edit, the second the right one.
+        edit = WRONG if request.body["temperature"] == 0.6 else RIGHT
+        return [PLAN, edit, SUBMIT][request.turn]
+
+    with serving(script) as server:
+        done = solve(task(repository), settings(server.url, tmp_path / "runs", attempts=2))
+    assert len(done.report["candidates"]) == 2
+    assert done.report["selected"]["attempt"] == 1
+    assert done.report["selected"]["method"] == "regression"
+    assert "test_total_of_nothing" in done.report["ranking"][1]["why"]
+
+
+def test_nothing_acceptable_selects_nothing_and_names_the_runner_up(repository: Path, tmp_path: Path) -> None:
+    with serving([PLAN, WRONG, SUBMIT]) as server:
+        done = solve(task(repository), settings(server.url, tmp_path / "runs"))
+    assert done.exit_code == 1 and done.patch is None
+    assert done.selection is not None and "runner-up is c1" in done.selection.rationale
+    assert not (done.directory / "selected.patch").exists()
+
+
+def test_the_judge_decides_between_candidates_that_tests_cannot_tell_apart(repository: Path, tmp_path: Path) -> None:
+    other = call("edit", path="calc.py", old="    for value in values[1:]:\n", new="    for value in list(values):\n")
+
+    def script(request: Request) -> Answer:
+        body = request.body
+        if "Two patches, A and B" in body["messages"][0]["content"]:
+            first = body["messages"][0]["content"].partition('<patch name="B">')[0]
+            winner = "A" if "list(values)" in first else "B"
+            return Answer(text=json.dumps({"reason": "copies first", "winner": winner}))
+        return [PLAN, other if body["temperature"] == 0.6 else RIGHT, SUBMIT][request.turn]
+
+    with serving(script) as server:
+        done = solve(task(repository), settings(server.url, tmp_path / "runs", attempts=2))
+    judged = kinds(done, trace.Judged)
+    assert len(judged) == 2, "both orders"
+    assert done.report["selected"]["method"] == "judge"
+    assert done.patch is not None and "list(values)" in done.patch
+    assert done.report["cost"]["by_purpose"]["judge"]["calls"] == 2
+
+
+def test_no_judge_is_asked_when_told_so(repository: Path, tmp_path: Path) -> None:
+    other = call("edit", path="calc.py", old="    for value in values[1:]:\n", new="    for value in list(values):\n")
+
+    def script(request: Request) -> Answer:
+        return [PLAN, other if request.body["temperature"] == 0.6 else RIGHT, SUBMIT][request.turn]
+
+    with serving(script) as server:
+        done = solve(task(repository), settings(server.url, tmp_path / "runs", attempts=2, judge_model="none"))
+    assert not kinds(done, trace.Judged)
+    assert done.report["selected"]["method"] == "size"
+
+
+def test_a_malformed_reply_is_answered_charged_and_ends_the_attempt_at_the_limit(
+    repository: Path, tmp_path: Path
+) -> None:
+    bad = Answer(tool_calls=[{"name": "edit", "arguments": {"path": "calc.py"}}])
+    with serving([PLAN, Answer(text="I would edit calc.py."), bad, call("nonsense")]) as server:
+        done = solve(task(repository), settings(server.url, tmp_path / "runs"))
+        last = server.requests[-1].body["messages"][-1]["content"]
+    (row,) = done.report["attempts"]
+    assert row["status"] == "malformed" and row["turns"] == 3
+    assert "edit needs old, new" in last
+    assert done.report["cost"]["by_purpose"]["act"]["calls"] == 3
+
+
+def test_the_text_protocol_serves_models_without_tool_calls(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def block(name: str, **arguments: object) -> Answer:
+        return Answer(text="So:\n```tool\n" + json.dumps({"name": name, "arguments": arguments}) + "\n```")
+
+    script = [PLAN, block("edit", path="calc.py", old="values[1:]", new="values"), block("submit")]
+    with serving(script) as server:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "troop.toml").write_text(
+            f'[models.plain]\nbase_url = "{server.url}"\nname = "scripted"\ntools = false\n'
+        )
+        done = solve(task(repository), settings(server.url, tmp_path / "runs", models=("plain",)))
+        assert "tools" not in server.requests[-1].body
+    assert done.exit_code == 0 and done.report["attempts"][0]["turns"] == 2
+
+
+def test_the_same_call_with_the_same_result_three_times_ends_the_attempt(repository: Path, tmp_path: Path) -> None:
+    with serving([PLAN, call("read", path="calc.py")]) as server:
+        done = solve(task(repository), settings(server.url, tmp_path / "runs"))
+    (row,) = done.report["attempts"]
+    assert (row["status"], row["turns"]) == ("stuck", 3)
+
+
+def test_edits_that_swing_back_and_forth_end_the_attempt(repository: Path, tmp_path: Path) -> None:
+    back = call("edit", path="calc.py", old="in values:", new="in values[1:]:")
+
+    def script(request: Request) -> Answer:
+        turn = request.turn
+        return PLAN if turn == 0 else [RIGHT, back][(turn - 1) % 2]
+
+    with serving(script) as server:
+        done = solve(task(repository), settings(server.url, tmp_path / "runs", turns=20))
+    (row,) = done.report["attempts"]
+    assert row["status"] == "stuck" and row["turns"] < 10
+
+
+def test_the_turn_limit_ends_an_attempt_with_the_patch_it_has(repository: Path, tmp_path: Path) -> None:
+    def script(request: Request) -> Answer:
+        turn = request.turn
+        return [PLAN, RIGHT][turn] if turn < 2 else call("run", command=f"echo {turn}")
+
+    with serving(script) as server:
+        done = solve(task(repository), settings(server.url, tmp_path / "runs", turns=4))
+    assert done.report["attempts"][0]["status"] == "turn-limit"
+    assert done.exit_code == 0
+
+
+def test_rate_limits_and_server_errors_are_retried_and_are_no_samples(repository: Path, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def script(request: Request) -> Answer:
+        seen.append(request.number)
+        if request.number == 1:
+            return too_many(0.05)
+        if request.number == 3:
+            return error(503, "overloaded")
+        return SOLVING[request.turn]
+
+    with serving(script) as server:
+        done = solve(task(repository), settings(server.url, tmp_path / "runs"))
+    assert done.exit_code == 0
+    assert done.report["infrastructure"]["retries"] == 2
+    assert len(seen) == len(SOLVING) + 2
+
+
+def test_a_server_that_is_not_there_is_the_environments_failure(repository: Path, tmp_path: Path) -> None:
+    with serving(SOLVING) as server:
+        gone = server.url
+    # A refused key is final at once, where a refused connection is borne with for a while.
+    with serving(lambda request: error(401, "Incorrect API key")) as server:
+        assert server.url != gone
+        with pytest.raises(EndpointFailed):
+            solve(task(repository), settings(server.url, tmp_path / "runs", attempts=4))
+    (run,) = (tmp_path / "runs").iterdir()
+    assert json.loads((run / "report.json").read_text())["status"] == "failed"
+
+
+def test_a_conversation_too_long_for_the_model_ends_the_attempt_as_data(repository: Path, tmp_path: Path) -> None:
+    def script(request: Request) -> Answer:
+        if request.turn == 3:
+            return error(400, "This model's maximum context length is 10 tokens", code="context_length_exceeded")
+        return SOLVING[request.turn] if request.turn < 1 else RIGHT if request.turn == 1 else call("run", command="ls")
+
+    with serving(script) as server:
+        done = solve(task(repository), settings(server.url, tmp_path / "runs"))
+    assert done.report["attempts"][0]["status"] == "context-limit"
+    assert done.exit_code == 0, "the patch made so far counts"
+
+
+def test_a_money_cap_with_an_unknown_price_is_refused_before_anything_starts(repository: Path, tmp_path: Path) -> None:
+    with serving(SOLVING) as server:
+        with pytest.raises(InputError, match="price"):
+            solve(task(repository), settings(server.url, tmp_path / "runs", budget=Budget(attempts=1, usd=1.0)))
+        assert not server.requests
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_spent_budget_ends_attempts_but_keeps_their_patches(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
+    script = [PLAN, RIGHT, call("run", command="ls"), call("run", command="ls -l"), SUBMIT]
+    priced = [Answer(text=a.text, tool_calls=a.tool_calls, usage=usage) for a in script]
+    with serving(priced) as server:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "troop.toml").write_text(
+            f'[models.m]\nbase_url = "{server.url}"\nname = "scripted"\n'
+            "usd_per_mtok_input = 10.0\nusd_per_mtok_output = 10.0\nsampling = {max_tokens = 100}\n"
+        )
+        # Each call costs 0.011 USD; the third call, and with its upper bound surely the fourth, would pass the cap.
+        done = solve(
+            task(repository),
+            settings(server.url, tmp_path / "runs", models=("m",), budget=Budget(attempts=1, usd=0.06)),
+        )
+    assert done.report["attempts"][0]["status"] == "budget"
+    assert done.report["cost"]["usd"] <= 0.06
+    assert done.exit_code == 0, "its patch was made before the budget ended"
+
+
+def test_attempts_rotate_over_models(repository: Path, tmp_path: Path) -> None:
+    with serving(SOLVING) as one, serving(SOLVING) as other:
+        models = (f"{one.url}#a", f"{other.url}#b")
+        done = solve(task(repository), settings(one.url, tmp_path / "runs", models=models, attempts=4))
+        assert len(one.requests) == len(other.requests) == 2 * len(SOLVING)
+    assert [row["model"] for row in done.report["attempts"]] == [models[0], models[1]] * 2
+
+
+def test_samples_differ_by_temperature_and_seed(repository: Path, tmp_path: Path) -> None:
+    with serving(SOLVING) as server:
+        solve(task(repository), settings(server.url, tmp_path / "runs", attempts=4))
+        sampled = {(r.body["temperature"], r.body["seed"]) for r in server.requests if r.body.get("tools")}
+    assert len(sampled) == 4
+
+
+def test_attempts_see_nothing_of_each_other(repository: Path, tmp_path: Path) -> None:
+    plant = call("run", command="echo secret-of-one > planted.txt; ls; env; ls /tmp /testbed")
+    script = [
+        PLAN,
+        plant,
+        call("run", command="cat /testbed/planted.txt | wc -l; find / -name planted.txt 2>/dev/null | wc -l"),
+    ]
+    with serving([*script, SUBMIT]) as server:
+        done = solve(task(repository), settings(server.url, tmp_path / "runs", attempts=3))
+    results = [e.result for e in kinds(done, trace.ToolRan) if isinstance(e, trace.ToolRan) and e.turn == 2]
+    assert len(results) == 3
+    assert all(result.splitlines()[:2] == ["1", "1"] for result in results), "each finds its own, and only that"
+
+
+def test_a_second_run_of_a_task_sets_nothing_up_again(repository: Path, tmp_path: Path) -> None:
+    with serving([PLAN, RIGHT, SUBMIT]) as server:
+        first = solve(task(repository), settings(server.url, tmp_path / "runs"))
+        again = solve(task(repository), settings(server.url, tmp_path / "runs"))
+    prepared = [e for s in (first, again) for e in events(s) if isinstance(e, trace.Prepared)]
+    assert prepared[0].environment == prepared[1].environment
+    assert prepared[1].seconds < 1.0
+
+
+def test_the_witness_that_passes_on_the_base_is_no_evidence(repository: Path, tmp_path: Path) -> None:
+    useless = WITNESS.replace("== 3", "== 2")
+    script = [PLAN, call("witness", path="tests/test_w.py", content=useless), RIGHT, SUBMIT]
+    with serving(script) as server:
+        done = solve(task(repository), settings(server.url, tmp_path / "runs"))
+    assert done.report["candidates"][0]["evidence"]["witness"] == {}
