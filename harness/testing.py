@@ -107,6 +107,7 @@ def _script(place: str, command: str, select: bool, test_seconds: float | None) 
         "TROOP_SELECT": f"{place}/select" if select else "",
         "TROOP_TEST_SECONDS": f"{test_seconds:g}" if test_seconds else "",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/troop-hypothesis",
     }
     exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items() if value)
     return (
@@ -114,7 +115,7 @@ def _script(place: str, command: str, select: bool, test_seconds: float | None) 
         f'export {exports} TROOP_ROOT="$PWD" TROOP_ADDOPTS_BEFORE="${{PYTEST_ADDOPTS-}}"\n'
         f'export PYTHONPATH="{TROOPDIR}/inside${{PYTHONPATH:+:$PYTHONPATH}}"\n'
         'export PYTEST_ADDOPTS="${PYTEST_ADDOPTS:+$PYTEST_ADDOPTS }-p troop_pytest'
-        f' -o cache_dir=/tmp/troop-pytest-cache --continue-on-collection-errors"\n'
+        f' -o cache_dir=/tmp/troop-pytest-cache --continue-on-collection-errors --maxfail=0 --color=no"\n'
         f'exec "${{BASH:-sh}}" -c {shlex.quote(command)} < /dev/null\n'
     )
 

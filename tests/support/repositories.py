@@ -52,9 +52,7 @@ FIX = """\
 diff --git a/calc/core.py b/calc/core.py
 --- a/calc/core.py
 +++ b/calc/core.py
-@@ -3,4 +3,4 @@
- 
- 
+@@ -5,2 +5,2 @@
  def mean(values):
 -    return sum(values) / (len(values) + 1)
 +    return sum(values) / len(values)
