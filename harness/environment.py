@@ -302,22 +302,34 @@ def _pseudo(report: TestReport) -> bool:
 
 
 def _checked(found: Baseline, task: Task) -> Baseline:
-    """The baseline, once every given failing test is seen to fail. Raises SetupFailed for one that does not."""
-    report = found.report
-    if report is None or task.failing_test is None or _pseudo(report):
+    """The baseline, once every given failing test is seen to fail, every time. Raises SetupFailed for one that does not,
+    if it was certain to; else the note says that no failing test is at hand."""
+    report, given = found.report, task.failing_test
+    if report is None or given is None or _pseudo(report):
         return found
-    for test in task.failing_test.ids:
-        outcome = outcome_of(report, test)
-        if outcome == "missing":
-            raise SetupFailed(f"the failing test {test} is not found by the test command, or never ran; check its id")
-        if outcome not in ("failed", "error"):
-            raise SetupFailed(
-                f"the failing test {test} does not fail on the base ({outcome}), so it does not show the bug"
-            )
-        unsure = [t for t in found.flaky if selects(test, t)]
-        if unsure:
-            raise SetupFailed(f"the failing test {test} does not fail every time on the base, so it cannot show a fix")
-    return found
+    wrong = [objection for test in given.ids if (objection := _not_failing(report, found.flaky, test))]
+    if not wrong:
+        return found
+    if given.certain:
+        raise SetupFailed(wrong[0])
+    if len(wrong) < len(given.ids):
+        return found
+    return replace(
+        found, note="; ".join(part for part in (found.note, "no test that is at hand fails on the base") if part)
+    )
+
+
+def _not_failing(report: TestReport, flaky: Sequence[str], test: str) -> str:
+    """Why a given test (or file) does not show the bug; empty if it does."""
+    outcome = outcome_of(report, test)
+    if outcome == "missing":
+        return f"the failing test {test} is not found by the test command, or never ran: check its id"
+    if outcome not in ("failed", "error"):
+        return f"the failing test {test} does not fail on the base ({outcome}), so it does not show the bug"
+    failing = [t for t in report.failed if selects(test, t) or t == test.partition("::")[0]]
+    if all(t in flaky for t in failing):
+        return f"the failing test {test} does not fail every time on the base, so it cannot show a fix"
+    return ""
 
 
 def _end(output: str) -> str:
