@@ -46,12 +46,13 @@ PYTEST_COMMAND = "python -m pytest -q"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that set-up does. `commands` are alternatives: the first that succeeds is enough.
+    """One thing that set-up does: `what`, for people. `commands` are alternatives: the first that succeeds is enough.
 
     `notes[i]` is what to tell the user when alternative `i` was the one. `optional`: set-up goes on when all fail, and
     says `failure`; otherwise `failure` opens the error.
     """
 
+    what: str
     commands: tuple[str, ...]
     notes: tuple[str, ...]
     failure: str
@@ -69,7 +70,7 @@ class Detected:
 
 def given_steps(commands: Iterable[str]) -> tuple[Step, ...]:
     """The user's own set-up commands as steps."""
-    return tuple(Step((c,), ("",), "a set-up command failed") for c in commands)
+    return tuple(Step(f"$ {c}", (c,), ("",), "a set-up command failed") for c in commands)
 
 
 def given_environment(detected: Detected) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
@@ -126,71 +127,55 @@ def _make_env(python: str | None, requires: str | None, date: datetime | None) -
             notes.append(f"no Python {requests[0]} is at hand, a newer one is used for this old tree" if old else "")
     wanted = python or requires
     what = f"no Python {wanted} is to be had" if wanted else "no Python is to be had"
-    return Step(
-        tuple(commands), tuple(notes), f"{what} in this sandbox (another with --image, or python in the task file)"
-    )
+    failure = f"{what} in this sandbox (another with --image, or python in the task file)"
+    return Step("making a Python environment", tuple(commands), tuple(notes), failure)
 
 
 def _install(project: Project, date: datetime | None, version: str | None) -> tuple[Step, ...]:
-    if not project.installable:
-        return (*_extra_steps(project, date, project.requirements), _import_path(project))
-    settings = _version_settings(version)
     tests = _test_arguments(project)
-    target = f"-e {shlex.quote('.[' + ','.join(project.extras) + ']' if project.extras else '.')}"
-    commands: list[str] = []
-    notes: list[str] = []
-    for arguments, left_out in ((f"{target}{tests}", False), ("-e .", True)):
-        if left_out and not (project.extras or tests):
-            break
-        for dated, note in _datings(date):
-            commands.append(f"{settings}{UV} pip install --compile-bytecode {dated}{arguments}")
-            without = "the test dependencies could not be installed with the project" if left_out else ""
-            notes.append("; ".join(part for part in (without, note) if part))
-    steps = [
-        Step(tuple(commands), tuple(notes), "the project could not be installed", optional=project.has_static_metadata)
-    ]
-    if (
-        project.has_static_metadata
-    ):  # an application rather than a package: its dependencies are all that can be installed
-        steps[0] = _only_dependencies(project, steps[0], date)
-        steps.append(_import_path(project))
-    if not (project.extras or tests):
-        steps += _extra_steps(project, date, project.requirements)
+    steps: list[Step] = []
+    if project.installable:
+        steps.append(_install_project(project, tests, date, version))
+    if not project.installable or not (project.extras or tests):
+        for path in project.requirements:
+            steps.append(_pip(f"the requirements in {path}", f"-r {shlex.quote(path)}", date))
+    if not project.installable and tests:
+        steps.append(_pip("the test dependencies", tests.strip(), date))
+    if not project.installable:
+        steps.append(Step("making the tree importable", (_import_path(project),), ("",), "no import path could be set"))
     return tuple(steps)
 
 
-def _only_dependencies(project: Project, install: Step, date: datetime | None) -> Step:
-    extras = "".join(f" --extra {shlex.quote(extra)}" for extra in project.extras)
-    commands = [
-        f"{UV} pip install --compile-bytecode {dated}-r pyproject.toml{extras}{_test_arguments(project)}"
-        for dated, _ in _datings(date)
-    ]
-    note = "the project itself could not be installed, only its dependencies"
-    return Step((*install.commands, *commands), (*install.notes, *[note] * len(commands)), install.failure)
+def _install_project(project: Project, tests: str, date: datetime | None, version: str | None) -> Step:
+    """The project itself, editable, with what its tests need; else without that; else only its dependencies."""
+    extras = f"[{','.join(project.extras)}]" if project.extras else ""
+    ways = [(f"-e {shlex.quote('.' + extras)}{tests}", "")]
+    if extras or tests:
+        ways.append(("-e .", "the test dependencies could not be installed with the project"))
+    pip = f"{_version_settings(version)}{UV} pip install --compile-bytecode"
+    commands, notes = [], []
+    for arguments, lacking in ways:
+        for dated, note in _datings(date):
+            commands.append(f"{pip} {dated}{arguments}")
+            notes.append("; ".join(part for part in (lacking, note) if part))
+    if project.has_static_metadata:  # an application rather than a package
+        named = "".join(f" --extra {shlex.quote(extra)}" for extra in project.extras)
+        for dated, note in _datings(date):
+            commands.append(f"{pip} {dated}-r pyproject.toml{named}{tests} && {_import_path(project)}")
+            lacking = "the project itself could not be installed, only its dependencies"
+            notes.append("; ".join(part for part in (lacking, note) if part))
+    what = "installing the project" + (" and what its tests need" if extras or tests else "")
+    return Step(what, tuple(commands), tuple(notes), "the project could not be installed")
 
 
-def _extra_steps(project: Project, date: datetime | None, requirements: tuple[str, ...]) -> list[Step]:
-    """One step per requirements file, for trees whose files say no more than that."""
-    steps = []
-    for path in requirements:
-        datings = _datings(date)
-        steps.append(
-            Step(
-                tuple(f"{UV} pip install --compile-bytecode {dated}-r {shlex.quote(path)}" for dated, _ in datings),
-                tuple(note for _, note in datings),
-                f"the requirements in {path} could not be installed",
-            )
-        )
-    if not project.installable and (project.packages or project.groups):
-        datings = _datings(date)
-        steps.append(
-            Step(
-                tuple(f"{UV} pip install --compile-bytecode {dated}{_test_arguments(project)}" for dated, _ in datings),
-                tuple(note for _, note in datings),
-                "the test dependencies could not be installed",
-            )
-        )
-    return steps
+def _pip(what: str, arguments: str, date: datetime | None) -> Step:
+    datings = _datings(date)
+    return Step(
+        f"installing {what}",
+        tuple(f"{UV} pip install --compile-bytecode {dated}{arguments}" for dated, _ in datings),
+        tuple(note for _, note in datings),
+        f"{what} could not be installed",
+    )
 
 
 def _test_arguments(project: Project) -> str:
@@ -240,14 +225,13 @@ def _version_settings(version: str | None) -> str:
     return f"SETUPTOOLS_SCM_PRETEND_VERSION={quoted} PDM_BUILD_SCM_VERSION={quoted} "
 
 
-def _import_path(project: Project) -> Step:
-    """A tree that is not installed is imported from where it lies (nothing to do for one that is)."""
+def _import_path(project: Project) -> str:
+    """The command that lets a tree that is not installed be imported from where it lies."""
     folders = " ".join(shlex.quote(f"{WORKDIR}/{folder}" if folder else WORKDIR) for folder in project.import_roots)
-    command = (
+    return (
         f"printf '%s\\n' {folders} > "
         f'"$({ENVDIR}/bin/python -c \'import sysconfig; print(sysconfig.get_paths()["purelib"])\')/troop_testbed.pth"'
     )
-    return Step((command,), ("",), "the tree could not be put on the import path")
 
 
 def _tools(date: datetime | None, test_command: str | None) -> tuple[Step, ...]:
@@ -264,12 +248,14 @@ def _tools(date: datetime | None, test_command: str | None) -> tuple[Step, ...]:
     dated = [f"{install} {way}pytest && {probe}" for way, _ in _datings(date)]
     steps = [
         Step(
+            "making sure of pytest",
             (probe, *dated, f"{install} --upgrade pytest && {probe}"),
             ("", *[""] * len(dated), "the tree's own pytest does not work on this Python, so a newer one is used"),
             "no pytest works in the environment",
             optional=test_command is None or not runs_pytest(test_command),
         ),
         Step(
+            "making sure of coverage",
             (
                 f"{python} -c 'import coverage; assert coverage.version_info >= (5,)' 2> /dev/null",
                 f"{install} 'coverage>=5'",
@@ -284,6 +270,7 @@ def _tools(date: datetime | None, test_command: str | None) -> tuple[Step, ...]:
         steps.insert(
             0,
             Step(
+                "making sure of setuptools",
                 (f"{python} -c 'import pkg_resources' 2> /dev/null", f"{install} {capped} setuptools"),
                 ("", ""),
                 "setuptools could not be installed",

@@ -22,7 +22,7 @@ from harness.detect import Detected, Step, detect, given_environment, given_step
 from harness.extract import mark_setup
 from harness.records import Json, TestReport
 from harness.sandbox.base import ENVDIR, Limits, Provider, Sandbox, SandboxSpec
-from harness.testing import COMMAND_TEST, outcome_of, run_tests, selects
+from harness.testing import COMMAND_TEST, broke_off, outcome_of, run_tests, selects
 from harness.trace import public, record
 from harness.workspace import Workspace, cache_root
 from tasks.errors import SetupFailed
@@ -33,6 +33,9 @@ FORMAT = "1"
 
 TEST_SECONDS = 20.0
 """Wall time of one test on the base, unless the caller says otherwise."""
+
+NO_TESTS = "the repository has no tests that Troop finds, so nothing guards what a patch may break"
+NO_TESTS_FOUND = 5  # pytest's exit status
 
 ERROR_CHARS = 2500
 LOCK_POLL_SECONDS = 0.2
@@ -188,9 +191,9 @@ async def _set_up(sandbox: Sandbox, plan: Detected, timeout: float, say: Say) ->
 
 async def _take(sandbox: Sandbox, step: Step, deadline: float, say: Say) -> str:
     """Do one step by the first alternative that works; its note. Raises SetupFailed when none does."""
+    say(step.what)
     command = output = ""
     for command, note in zip(step.commands, step.notes, strict=True):
-        say(f"$ {command}")
         left = deadline - time.monotonic()
         if left <= 0:
             raise SetupFailed(f"set-up took too long; the command that was next: {command}")
@@ -244,7 +247,7 @@ async def baseline(
             await sandbox.close()
 
     reports = await asyncio.gather(*(once(number) for number in range(max(1, runs))))
-    found = _merge(reports, built.test_command)
+    found = _merge(reports, built.test_command, task)
     found = _checked(found, task)
     _write_json(path, public(found))
     return found
@@ -256,9 +259,11 @@ async def _base_run(
     """The whole suite, and the given tests as well where the command leaves them out."""
     report = await run_tests(sandbox, command, timeout=timeout, test_seconds=test_seconds)
     absent = [test for test in given if outcome_of(report, test) == "missing"]
-    if not absent:
+    if not absent or _pseudo(report):
         return report
     alone = await run_tests(sandbox, command, absent, timeout=timeout, test_seconds=test_seconds)
+    if not report.outcomes:
+        return alone
     return replace(
         report,
         outcomes={**report.outcomes, **alone.outcomes},
@@ -267,34 +272,50 @@ async def _base_run(
     )
 
 
-def _merge(reports: Sequence[TestReport], command: str) -> Baseline:
+def _merge(reports: Sequence[TestReport], command: str, task: Task) -> Baseline:
     """One baseline of several runs: the first run's report, and whatever differed in another as flaky."""
     usable = [_usable(report) for report in reports]
+    if task.test_command is None and task.failing_test is None and all(_found_none(report) for report in usable):
+        return Baseline(None, note=NO_TESTS)
     for report in usable:
         if not report.valid:
             raise SetupFailed(
                 f"the tests of the base cannot be run: {report.reason}; the command was: {command}\n{_end(report.output)}"
             )
     first = usable[0]
+    if _nothing_loads(first, task):
+        message = next(iter(first.failures.values()), "") or first.output
+        raise SetupFailed(f"no test of the base can be loaded; the command was: {command}\n{_end(message)}")
     ids = {test for report in usable for test in report.outcomes}
     flaky = sorted(t for t in ids if len({report.outcomes.get(t) for report in usable}) > 1)
     notes = [first.reason] if first.reason else []
-    if not first.passed and first.outcomes and all("::" not in t for t in first.failed) and not _pseudo(first):
-        message = next(iter(first.failures.values()), "")
-        raise SetupFailed(
-            f"no test of the base can be loaded; the command was: {command}\n{_end(message or first.output)}"
-        )
     if flaky:
         notes.append(f"{len(flaky)} flaky test{'s are' if len(flaky) > 1 else ' is'} left out of the evidence")
     return Baseline(first, tuple(flaky), "; ".join(notes))
 
 
 def _usable(report: TestReport) -> TestReport:
-    """A run that was stopped, but not before tests had finished, counts for those."""
-    if not (report.timed_out and report.outcomes):
+    """A run that broke off (stopped, or ended by a test that took the interpreter down), but not before tests had
+    finished, counts for those."""
+    if report.valid or not report.passed or not (report.timed_out or broke_off(report)):
         return report
-    reason = f"{report.reason}; only the {len(report.outcomes)} tests that finished by then count"
+    reason = f"{report.reason}; only the {len(report.outcomes)} tests that had run by then count"
     return replace(report, valid=True, reason=reason)
+
+
+def _found_none(report: TestReport) -> bool:
+    return not report.outcomes and not report.timed_out and report.exit_code == NO_TESTS_FOUND
+
+
+def _nothing_loads(report: TestReport, task: Task) -> bool:
+    """Only files that cannot be loaded, and not just those of the given test (whose failing may be just that)."""
+    given = {test.partition("::")[0] for test in (task.failing_test.ids if task.failing_test else ())}
+    return (
+        not report.passed
+        and not _pseudo(report)
+        and bool(report.failed - given)
+        and all("::" not in test for test in report.failed)
+    )
 
 
 def _pseudo(report: TestReport) -> bool:

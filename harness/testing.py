@@ -26,6 +26,8 @@ from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
 
 COMMAND_TEST = "<command>"
 
+BROKE_OFF = "pytest ended before its session did"
+
 OUTPUT_CHARS = 6000
 OUTPUT_BYTES = 64_000
 REPORT_BYTES = 200_000_000
@@ -68,6 +70,11 @@ async def run_tests(
         lines = b""
     await sandbox.exec(["rm", "-rf", place], cwd="/", timeout=30)
     return interpret(command, result, lines)
+
+
+def broke_off(report: TestReport) -> bool:
+    """Whether pytest died in the middle; the test that was running then is an error."""
+    return report.reason.startswith(BROKE_OFF)
 
 
 def outcome_of(report: TestReport, test: str) -> str:
@@ -170,6 +177,10 @@ def interpret(command: str, result: Exec, report: bytes) -> TestReport:
     if not lines.begun:
         return _without_pytest(command, result, output)
     reason = _objection(lines, result)
+    if not result.timed_out and lines.begun - set(lines.statuses):
+        for test in lines.running:  # it took the interpreter down
+            lines.outcomes[test] = "error"
+            lines.failures[test] = f"{BROKE_OFF} in this test (exit code {result.exit_code})"
     return TestReport(
         outcomes=lines.outcomes,
         exit_code=result.exit_code,
@@ -210,7 +221,7 @@ def _objection(lines: _Lines, result: Exec) -> str:
     if result.timed_out:
         return f"the tests were stopped after {result.seconds:.0f} s{_while(lines.running)}"
     if lines.begun - set(lines.statuses):
-        return f"pytest ended before its session did (exit code {result.exit_code}){_while(lines.running)}"
+        return f"{BROKE_OFF} (exit code {result.exit_code}){_while(lines.running)}"
     for status in lines.statuses.values():
         reason = _status_objection(status, lines.outcomes)
         if reason:

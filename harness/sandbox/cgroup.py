@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,6 @@ OWN_PROCESSES = 4
 PERIOD_US = 100_000
 
 CONTROLLERS = ("memory", "pids", "cpu")
-_WORDS = {"memory": "memory", "pids": "the number of processes", "cpu": "CPU time"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +35,10 @@ class Hierarchy:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A sandbox's groups, one folder per hierarchy. `missing`: what is not limited, a sentence each."""
+    """A sandbox's groups, one folder per hierarchy. `missing`: controllers that limit nothing, each with the reason."""
 
     folders: tuple[Path, ...]
-    missing: tuple[str, ...]
+    missing: Mapping[str, str]
 
     @property
     def entrances(self) -> tuple[Path, ...]:
@@ -59,23 +58,23 @@ class Group:
 def make_group(name: str, limits: Limits, hierarchies: Iterable[Hierarchy]) -> Group:
     """Make the group `name` with these limits, as far as they can be had."""
     folders: list[Path] = []
-    failed: dict[str, str] = dict.fromkeys(CONTROLLERS, "no writable control group")
+    missing = dict.fromkeys(CONTROLLERS, "no control group can be made here")
     for hierarchy in hierarchies:
         folder = hierarchy.folder / name
         try:
-            folder.mkdir()
+            folder.mkdir(parents=True)
         except OSError as error:
-            failed.update(dict.fromkeys(hierarchy.controllers, error.strerror or str(error)))
+            missing.update(dict.fromkeys(hierarchy.controllers, error.strerror or str(error)))
             continue
         folders.append(folder)
         for controller in hierarchy.controllers:
             try:
                 for file, value, needed in _settings(hierarchy.version, controller, limits):
                     _set(folder / file, value, needed)
-                failed.pop(controller, None)
+                missing.pop(controller, None)
             except OSError as error:
-                failed[controller] = error.strerror or str(error)
-    return Group(tuple(folders), tuple(f"{_WORDS[c]} is not limited: {why}" for c, why in failed.items()))
+                missing[controller] = error.strerror or str(error)
+    return Group(tuple(folders), missing)
 
 
 def remove_group(folders: Iterable[Path], *, patience: float = 2.0) -> list[Path]:
@@ -93,6 +92,14 @@ def remove_group(folders: Iterable[Path], *, patience: float = 2.0) -> list[Path
                     break
                 time.sleep(0.005)
     return removed
+
+
+def remove_empty(hierarchy_folders: Iterable[Path]) -> None:
+    """Remove the folders that held the groups, where no sandbox is left in them."""
+    for folder in hierarchy_folders:
+        if folder.name == FOLDER:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def hierarchies() -> tuple[Hierarchy, ...]:

@@ -253,7 +253,7 @@ class ShimSandbox:
         try:
             await self._writer.drain()
         except OSError:  # the listener finds out why
-            await self._listening
+            await asyncio.wait({self._listening})
             raise self._failure() from None
 
     async def _listen(self) -> None:

@@ -12,29 +12,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import os
 import re
 import secrets
-import tarfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
-from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.sandbox import owner
-from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR, BackendName, Finding, Limits, Sandbox, SandboxSpec
+from harness.sandbox.base import ENVDIR, WORKDIR, BackendName, Finding, Sandbox, SandboxSpec
 from harness.sandbox.client import HOME, INSIDE, LAUNCH, ShimSandbox, base_env
+from harness.sandbox.container_files import (
+    SETUP_BIN,
+    SETUP_CERTIFICATES,
+    SetupKit,
+    archive,
+    inside_files,
+    inside_fingerprint,
+    setup_kit,
+)
 from harness.sandbox.daemon import Attachment, attach, connect
 from harness.sandbox.image import DEFAULT_IMAGE, Say, ensure_image, find, is_current
 from tasks.errors import InputError, SandboxFailed
 
 ENVIRONMENTS = "troop-env"
-SETUP_BIN = TROOPDIR + "/bin"
 
 _RUN, _NAME, _OWNER = "troop.run", "troop.name", "troop.owner"
 _ENVIRONMENT, _INSIDE = "troop.environment", "troop.inside"
@@ -57,7 +61,7 @@ exit 127
 """
 
 # Ends whatever set-up left running, then removes what was there for the set-up only, and what nobody should inherit.
-_TIDY = f"kill -9 -1; rm -rf {INSIDE} {SETUP_BIN} {HOME} /tmp/* /tmp/.[!.]* /root/.cache; mkdir -p {HOME}"
+_TIDY = f"kill -9 -1; rm -rf {INSIDE} {SETUP_BIN} {SETUP_CERTIFICATES} {HOME} /tmp/* /tmp/.[!.]* /root/.cache; mkdir -p {HOME}"
 
 T = TypeVar("T")
 
@@ -81,8 +85,8 @@ class DockerProvider:
     """The docker backend. Nothing is asked of the daemon before the first call.
 
     `image`: for a spec that names neither image nor environment. `setup_network`: the docker network of a sandbox with
-    `network=True`: "bridge", or "host" on a machine whose bridge does not reach the package index (without this argument
-    TROOP_SETUP_NETWORK says which; else "bridge"). `say` hears of slow steps: pulling and building images.
+    `network=True`: "bridge", or "host" on a machine whose bridge does not reach the package index. Without this argument
+    TROOP_SETUP_NETWORK says which; else it is "bridge", unless an index or a proxy listens on this machine's loopback. `say` hears of slow steps: pulling and building images.
 
     `SandboxSpec.python` chooses nothing here: an image has the Pythons that it has, and set-up brings others.
     """
@@ -91,8 +95,8 @@ class DockerProvider:
         self, *, image: str = DEFAULT_IMAGE, setup_network: str | None = None, say: Say | None = None, threads: int = 16
     ) -> None:
         self._image = image
-        self._setup_network = setup_network or os.environ.get("TROOP_SETUP_NETWORK") or "bridge"
-        if self._setup_network not in ("bridge", "host"):
+        self._setup_network = setup_network or os.environ.get("TROOP_SETUP_NETWORK", "")
+        if self._setup_network not in ("", "bridge", "host"):
             raise InputError(f"TROOP_SETUP_NETWORK is '{self._setup_network}': give bridge or host")
         self._say: Say = say or (lambda _line: None)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="docker")
@@ -112,12 +116,13 @@ class DockerProvider:
         image = await self._image_of(spec)
         label = _container_name(spec)
         began = time.time()
-        making = asyncio.ensure_future(self._call("make a container", self._make, client, label, image, spec))
+        kit = await self._setup_kit() if spec.network else None
+        making = asyncio.ensure_future(self._call("make a container", self._make, client, label, image, spec, kit))
         try:
             container = await asyncio.shield(making)
             attachment = await attach(client, container)
             await self._call("start a container", client.api.start, container)
-            sandbox = self._sandbox(spec, client, container, attachment, image, began)
+            sandbox = self._sandbox(spec, client, container, attachment, image, kit, began)
         except BaseException:
             await asyncio.shield(self._discard(client, label, making))
             raise
@@ -128,7 +133,13 @@ class DockerProvider:
             raise
         return sandbox
 
-    def _make(self, client: Any, label: str, image: _Image, spec: SandboxSpec) -> str:
+    async def _setup_kit(self) -> SetupKit:
+        kit = await self._call("read the package index settings", setup_kit)
+        for note in kit.notes:
+            self._say(note)
+        return kit
+
+    def _make(self, client: Any, label: str, image: _Image, spec: SandboxSpec, kit: SetupKit | None) -> str:
         """Blocking: a container that is ready to be started; its id."""
         api = client.api
         made = api.create_container(
@@ -141,22 +152,23 @@ class DockerProvider:
             stdin_open=True,
             labels={_RUN: spec.run, _NAME: spec.name, _OWNER: owner.me()},
             healthcheck={"test": ["NONE"]},
-            host_config=self._host_config(api, spec),
+            host_config=self._host_config(api, spec, kit),
         )
         container = str(made["Id"])
-        files = {} if image.inside == _inside_fingerprint() else _inside_files()
-        if spec.network:
-            files |= _setup_files()
+        files = {} if image.inside == inside_fingerprint() else dict(inside_files())
+        if kit is not None:
+            files |= kit.files
         if files:
-            api.put_archive(container, "/", _archive(files, (HOME, WORKDIR)))
+            api.put_archive(container, "/", archive(files, (HOME, WORKDIR)))
         return container
 
-    def _host_config(self, api: Any, spec: SandboxSpec) -> Any:
-        limits: Limits = spec.limits
+    def _host_config(self, api: Any, spec: SandboxSpec, kit: SetupKit | None) -> Any:
+        limits = spec.limits
         return api.create_host_config(
-            network_mode=self._setup_network if spec.network else "none",
+            network_mode="none" if kit is None else self._network(kit),
             cap_drop=["ALL"],
-            cap_add=list(_SETUP_CAPABILITIES) if spec.network else [],
+            cap_add=[] if kit is None else list(_SETUP_CAPABILITIES),
+            binds=[] if kit is None else [f"{folder}:{folder}:ro" for folder in kit.folders],
             security_opt=["no-new-privileges"],
             pids_limit=limits.processes,
             mem_limit=f"{limits.memory_mb}m",
@@ -170,8 +182,18 @@ class DockerProvider:
             auto_remove=True,
         )
 
+    def _network(self, kit: SetupKit) -> str:
+        return self._setup_network or ("host" if kit.loopback else "bridge")
+
     def _sandbox(
-        self, spec: SandboxSpec, client: Any, container: str, attachment: Attachment, image: _Image, began: float
+        self,
+        spec: SandboxSpec,
+        client: Any,
+        container: str,
+        attachment: Attachment,
+        image: _Image,
+        kit: SetupKit | None,
+        began: float,
     ) -> DockerSandbox:
         async def release() -> None:
             with contextlib.suppress(SandboxFailed):  # a daemon that is gone took the container with it
@@ -180,7 +202,7 @@ class DockerProvider:
         async def diagnose() -> str:
             return attachment.stderr or await self._call("say why", _obituary, client, container, began)
 
-        env = {**image.env, **base_env(_setup_env() if spec.network else {})}
+        env = {**image.env, **base_env({} if kit is None else kit.env)}
         if "PATH" in image.env:
             env["PATH"] = f"{ENVDIR}/bin:" + image.env["PATH"].removeprefix(f"{ENVDIR}/bin:")
         sandbox = DockerSandbox(
@@ -233,9 +255,9 @@ class DockerProvider:
             tidied = await sandbox.exec(_TIDY, cwd="/", timeout=300)
             if tidied.exit_code != 0:
                 raise SandboxFailed(f"the environment cannot be tidied before it is kept: {tidied.output[-300:]}")
-            await sandbox.upload(_archive(_inside_files(), ()))
+            await sandbox.upload(archive(inside_files()))
             # Labels pass on from container to image to container: whose this one was must not.
-            labels = {_ENVIRONMENT: environment, _INSIDE: _inside_fingerprint(), _RUN: "", _NAME: "", _OWNER: ""}
+            labels = {_ENVIRONMENT: environment, _INSIDE: inside_fingerprint(), _RUN: "", _NAME: "", _OWNER: ""}
             changes = [f'LABEL {key}="{value}"' for key, value in labels.items()]
             await self._call(
                 "commit a container", client.api.commit, sandbox.container, ENVIRONMENTS, environment, changes=changes
@@ -273,7 +295,9 @@ class DockerProvider:
 
     async def ready(self) -> bool:
         """Whether a daemon answers and has the default image already."""
-        return await self.answers() and await self._call("look at an image", find, self._client, self._image) is not None
+        return (
+            await self.answers() and await self._call("look at an image", find, self._client, self._image) is not None
+        )
 
     async def clean(self, run: str | None = None) -> list[str]:
         client = await self._connected()
@@ -331,43 +355,6 @@ def _describe(image: Any) -> _Image:
     config = image.attrs.get("Config") or {}
     pairs = (line.partition("=") for line in config.get("Env") or ())
     return _Image(image.id, {name: value for name, _, value in pairs}, (config.get("Labels") or {}).get(_INSIDE, ""))
-
-
-# ---- what is put into a container
-
-
-def _inside_files() -> dict[str, tuple[bytes, int]]:
-    folder = Path(__file__).parent.parent / "inside"
-    return {f"{INSIDE}/{path.name}": (path.read_bytes(), 0o644) for path in sorted(folder.glob("*.py"))}
-
-
-def _setup_files() -> dict[str, tuple[bytes, int]]:
-    from uv import find_uv_bin
-
-    return {f"{SETUP_BIN}/uv": (Path(find_uv_bin()).read_bytes(), 0o755)}
-
-
-def _setup_env() -> dict[str, str]:
-    return {}
-
-
-def _inside_fingerprint() -> str:
-    return sha256(repr(sorted(_inside_files().items())).encode()).hexdigest()[:16]
-
-
-def _archive(files: Mapping[str, tuple[bytes, int]], directories: Iterable[str]) -> bytes:
-    """A tar archive of `files` (content and mode by absolute path) and empty directories, all of them root's."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for path in directories:
-            entry = tarfile.TarInfo(path.lstrip("/"))
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(entry)
-        for path, (content, mode) in files.items():
-            entry = tarfile.TarInfo(path.lstrip("/"))
-            entry.size, entry.mode = len(content), mode
-            tar.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 # ---- blocking calls

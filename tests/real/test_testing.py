@@ -219,6 +219,7 @@ def test_a_pytest_that_dies_with_exit_code_0_is_not_believed(bubblewrap: Provide
     report = run(bubblewrap, tree, ["dies"])
     assert report.exit_code == 0 and not report.valid and not report.green
     assert "while running dies/test_dies.py::test_dies" in report.reason
+    assert report.outcomes == {"dies/test_dies.py::test_first": "passed", "dies/test_dies.py::test_dies": "error"}
 
 
 def test_an_exit_code_that_hides_the_failure_is_not_believed(bubblewrap: Provider, tree: Path) -> None:
