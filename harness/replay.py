@@ -1,0 +1,175 @@
+"""Watching an attempt again: on a terminal with keys and timing, elsewhere as plain output, or as an SVG or HTML file."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import select
+import sys
+import termios
+import tty
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.segment import Segment, Segments
+from rich.text import Text
+
+from harness.replay_frames import Frame, default_attempt, frames, render
+from tasks.errors import InputError
+
+__all__ = ["Frame", "default_attempt", "export", "frames", "play", "render"]
+
+LONGEST_WAIT = 3.0
+"""Seconds that a pause between two frames lasts at most, at speed 1."""
+EXPORT_COLUMNS = 80
+
+_KEYS = {
+    b" ": "space",
+    b"\r": "space",
+    b"\n": "space",
+    b"q": "q",
+    b"Q": "q",
+    b"\x1b[C": "right",
+    b"\x1bOC": "right",
+    b"\x1b[D": "left",
+    b"\x1bOD": "left",
+    b"\x1b[A": "up",
+    b"\x1bOA": "up",
+    b"\x1b[B": "down",
+    b"\x1bOB": "down",
+}
+_KEY = re.compile(rb"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
+
+
+def play(console: Console, shown: Sequence[Frame], *, speed: float = 1.0, step: bool = False) -> None:
+    """Show the frames one after the other, at `speed` times their real pace (waits are capped), or a key each (`step`).
+
+    Keys: space pauses and goes on, right and left go a frame forth and back, up and down scroll, q quits. Without a
+    terminal all frames are printed at once. The terminal's settings are put back however this ends.
+    """
+    if not (console.is_terminal and not console.is_dumb_terminal and sys.stdin.isatty()):
+        for frame in shown:
+            console.print(render(frame))
+        return
+    if not shown:
+        return
+    with _Keyboard(sys.stdin.fileno()) as keyboard, console.screen(hide_cursor=True) as screen:
+        watched = _Watched(len(shown), paused=step, step=step)
+        while not watched.over:
+            page = _lines(console, shown[watched.at])
+            watched.room(len(page) - (console.height - 2))
+            screen.update(_page(console, page, watched, shown[watched.at]))
+            watched.press(keyboard.wait(watched.patience(shown, speed)))
+    console.print(render(shown[watched.at]))
+
+
+def export(shown: Sequence[Frame], path: Path) -> None:
+    """Write the frames, one below the other, as an .svg or .html file. Raises InputError for another ending."""
+    if path.suffix.lower() not in (".svg", ".html"):
+        raise InputError(f"--export {path}: the file's name must end in .svg or .html")
+    console = Console(
+        file=io.StringIO(), record=True, width=EXPORT_COLUMNS, color_system="truecolor", force_terminal=True, legacy_windows=False
+    )  # fmt: skip
+    for frame in shown:
+        console.print(render(frame))
+    title = f"troop replay, attempt {shown[0].event.attempt}" if shown else "troop replay"
+    text = console.export_svg(title=title) if path.suffix.lower() == ".svg" else console.export_html(inline_styles=True)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+
+
+class _Watched:
+    """Where a person stands in the replay. `at`: the frame on the screen; `top`: how many of its lines are scrolled off."""
+
+    def __init__(self, count: int, *, paused: bool, step: bool) -> None:
+        self.count = count
+        self.paused = paused
+        self.step = step
+        self.at = 0
+        self.top = 0
+        self.below = 0
+        self.over = False
+
+    @property
+    def last(self) -> bool:
+        return self.at == self.count - 1
+
+    def room(self, hidden: int) -> None:
+        """Say by how many lines the frame is longer than the screen."""
+        self.below = max(0, hidden)
+        self.top = min(self.top, self.below)
+
+    def patience(self, shown: Sequence[Frame], speed: float) -> float | None:
+        """Seconds to wait for a key before the next frame; None: until there is one."""
+        if self.paused or self.last:
+            return None
+        return min(shown[self.at + 1].wait, LONGEST_WAIT) / speed
+
+    def press(self, key: str | None) -> None:
+        """A key was pressed; None: the time was up."""
+        if key == "q":
+            self.over = True
+        elif key in (None, "right") or (key == "space" and self.step):
+            self._go(1)
+        elif key == "space":
+            self.paused = not self.paused
+        elif key == "left":
+            self.paused = True
+            self._go(-1)
+        elif key in ("up", "down"):
+            self.paused = True
+            self.top = min(self.below, max(0, self.top + (5 if key == "down" else -5)))
+
+    def _go(self, by: int) -> None:
+        self.at = min(self.count - 1, max(0, self.at + by))
+        self.top = 0
+
+
+def _lines(console: Console, frame: Frame) -> list[list[Segment]]:
+    return console.render_lines(render(frame), console.options, pad=False)
+
+
+def _page(console: Console, page: list[list[Segment]], watched: _Watched, frame: Frame) -> RenderableType:
+    """One screen: as much of the frame as there is room for, and the line of state and keys below it."""
+    height = max(1, console.height - 2)
+    seen = page[watched.top : watched.top + height]
+    seen += [[]] * (height - len(seen))
+    hidden = max(0, len(page) - height - watched.top)
+    state = "paused" if watched.paused else "end" if watched.last else "playing"
+    more = f"… {hidden} lines below" if hidden else ""
+    keys = "space  ← →  ↑ ↓  q"
+    left = f" {watched.at + 1}/{watched.count}  {state}  {more}"
+    footer = Text(f"{left:<{max(0, console.width - len(keys) - 1)}}{keys}", "reverse", no_wrap=True, overflow="crop")
+    flat = [segment for line in seen for segment in (*line, Segment.line())]
+    return Group(Segments(flat), footer)
+
+
+class _Keyboard:
+    """Keys as they are pressed. The terminal gives them without waiting for Enter while the context is open."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._waiting: list[str] = []
+
+    def __enter__(self) -> _Keyboard:
+        self._before = termios.tcgetattr(self._descriptor)
+        tty.setcbreak(self._descriptor)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
+
+    def wait(self, seconds: float | None) -> str | None:
+        """The next key, or None after `seconds` without one. The end of the input counts as q."""
+        while not self._waiting:
+            ready, _, _ = select.select([self._descriptor], [], [], seconds)
+            if not ready:
+                return None
+            read = os.read(self._descriptor, 256)
+            self._waiting = [_KEYS[key] for key in _KEY.findall(read) if key in _KEYS] if read else ["q"]
+        return self._waiting.pop(0)
