@@ -208,7 +208,7 @@ def _started(frame: Frame, event: trace.AttemptStarted) -> tuple[Text, list[Rend
     if statement:
         about.append(f"\n{clean(statement[0]).lstrip('# ')}", "default")
     sampling = ", ".join(f"{key} {value}" for key, value in event.sampling.items())
-    return _title(f"attempt {event.attempt}", clean(event.model), f"seed {event.seed}", clean(sampling)), [about]
+    return _title(f"attempt {event.attempt}", event.model, f"seed {event.seed}", sampling), [about]
 
 
 def _tool(frame: Frame, event: trace.ToolRan) -> tuple[Text, list[RenderableType]]:
@@ -235,7 +235,7 @@ def _tool(frame: Frame, event: trace.ToolRan) -> tuple[Text, list[RenderableType
 def _tests(frame: Frame, event: trace.TestsRan) -> tuple[Text, list[RenderableType]]:
     report = event.report
     good = report.green
-    asked = clean(", ".join(event.selection)) if event.selection else "the whole suite"
+    asked = ", ".join(event.selection) if event.selection else "the whole suite"
     title = _title("tests", asked, f"{report.seconds:.1f} s", style="bold green" if good else "bold red")
     counts = dict.fromkeys(("passed", "failed", "error", "skipped"), 0)
     for outcome in report.outcomes.values():
@@ -269,8 +269,8 @@ def _named(word: str, tests: Sequence[str], style: str, report: TestReport) -> l
 
 
 def _turn(frame: Frame, event: trace.TurnEnded) -> Text:
-    said = f"turn {event.turn}: {event.seconds:.1f} s, of it model {event.model_seconds:.1f} s"
-    said += f", commands {event.command_seconds:.1f} s"
+    said = f"turn {event.turn}: {event.seconds:.1f} s (model {event.model_seconds:.1f}, "
+    said += f"commands {event.command_seconds:.1f})"
     if frame.tokens or not frame.priced:
         said += f"; so far {frame.tokens:,} tokens, {_money(frame)}"
     return Text(said, "dim")
@@ -319,10 +319,14 @@ def _verdict(event: trace.Event) -> tuple[Text, list[RenderableType]]:
 
 def _title(first: str, *more: str, style: str = "bold default") -> Text:
     title = Text()
-    title.append(first, style)
+    title.append(_line(first), style)
     for each in filter(None, more):
-        title.append(f"  {each}", "not bold default")
+        title.append(f"  {_line(each)}", "not bold default")
     return title
+
+
+def _line(text: str) -> str:
+    return " ".join(clean(text).split())
 
 
 def clean(text: str) -> str:

@@ -1,0 +1,390 @@
+"""Watching an attempt again: which frames a trace makes, how they look, and what the keys do on a real terminal."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from harness import trace
+from harness.records import Charge, Evidence, Ranked, Selection, TestReport, Usage
+from harness.replay import default_attempt, export, frames, play, render
+from harness.replay_frames import FOLD, Frame, clean
+from tasks.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+DIFF = "--- a/spoon.py\n+++ b/spoon.py\n@@ -1 +1 @@\n-bent = True\n+bent = False\n"
+BASE = TestReport({"t.py::old": "passed", "t.py::issue": "failed"}, 1, False, True, 0.5)
+AFTER = TestReport(
+    {"t.py::old": "failed", "t.py::issue": "passed"}, 1, False, True, 1.5, failures={"t.py::old": "assert 1 == 2\nmore"}
+)
+
+
+def charge(usd: float | None) -> Charge:
+    return Charge(2, "act", "m", Usage(input=1000, output=234), usd, "alias" if usd else "unknown", 1.0)
+
+
+def events(*more: trace.Event) -> list[trace.Event]:
+    """A run with attempts 1 and 2, of which the second edits, tests and submits; one event a second."""
+    call = {"id": "c1", "name": "edit", "arguments": {"path": "spoon.py", "old": "a", "new": "b"}}
+    shell = {"id": "c2", "name": "run", "arguments": {"command": "python -c 'print(1)' | cat"}}
+    test = {"id": "c3", "name": "test", "arguments": {"ids": ["t.py::issue"]}}
+    listed: list[trace.Event] = [
+        trace.RunStarted(run="r", task={"id": "spoon-1", "statement": "# It bends\n\nBadly."}, settings={}),
+        trace.Prepared(base_commit="a" * 40, environment="e", backend="docker", baseline=BASE),
+        trace.AttemptStarted(attempt=1, seed=5, model="other"),
+        trace.AttemptStarted(attempt=2, seed=6, model="lab/m", sampling={"temperature": 0.5}),
+        trace.Decided(attempt=1, turn=1, text="Not to be seen."),
+        trace.Planned(attempt=2, text="Unbend it.", seconds=0.7),
+        trace.Replied(attempt=2, key="2/1", message={}, charge=charge(0.25)),
+        trace.Decided(attempt=2, turn=1, text="Here I go.", calls=(call, shell, test)),
+        trace.ToolRan(attempt=2, turn=1, call="c1", name="edit", result="Edited", diff=DIFF, seconds=0.1),
+        trace.ToolRan(attempt=2, turn=1, call="c2", name="run", result="one\n(exit code 0)", seconds=0.2),
+        trace.TestsRan(attempt=2, turn=1, report=AFTER, selection=("t.py::issue",)),
+        trace.ToolRan(attempt=2, turn=1, call="c3", name="test", result="told twice", seconds=1.5),
+        trace.TurnEnded(attempt=2, turn=1, seconds=3.5, model_seconds=1.0, command_seconds=2.0),
+        trace.AttemptEnded(attempt=2, status="submitted", patch=f"diff --git a/spoon.py b/spoon.py\n{DIFF}", turns=1),
+        *more,
+    ]
+    return [replace(event, at=1000.0 + number) for number, event in enumerate(listed)]
+
+
+def text(frame: Frame, width: int = 80) -> str:
+    console = Console(width=width, color_system=None, file=io.StringIO(), highlight=False)
+    with console.capture() as captured:
+        console.print(render(frame))
+    return re.sub(r" +$", "", captured.get(), flags=re.MULTILINE)
+
+
+def one(event: trace.Event, **fields: object) -> str:
+    """How an event looks as the last of the attempt."""
+    listed = [*events()[:4], replace(event, attempt=2)]
+    return text(frames(listed, 2)[-1])
+
+
+VERIFIED = trace.Verified(
+    candidate="c1", attempts=(2, 4), key="k", evidence=Evidence(True, True, {"t.py::old": "failed"}, {"w": "passed"})
+)
+SELECTED = trace.Selected(
+    selection=Selection("c1", "witness", 0.8, (Ranked("c1", True, "x"),), "It passes the witness.")
+)
+
+
+# Which frames there are
+
+
+def test_an_attempt_is_shown_from_its_start_to_its_end_and_no_other_attempt_is() -> None:
+    shown = frames(events(), 2)
+    assert [frame.event.kind for frame in shown] == [
+        "attempt-started", "planned", "decided", "tool-ran", "tool-ran", "tests-ran", "turn-ended", "attempt-ended",
+    ]  # fmt: skip
+    everything = "".join(map(text, shown))
+    assert "Not to be seen" not in everything
+    assert "told twice" not in everything
+
+
+def test_the_verdict_on_the_attempts_patch_comes_last() -> None:
+    of_another = replace(VERIFIED, candidate="c2", attempts=(1,))
+    graded = trace.Graded(candidate="c1", resolved=False, reason="1 of 2 pass")
+    shown = frames(events(of_another, VERIFIED, SELECTED, graded), 2)
+    assert [frame.event.kind for frame in shown[-3:]] == ["verified", "selected", "graded"]
+    said = "".join(text(frame) for frame in shown[-3:])
+    assert "verified as c1" in said and "regression 0 of 1 pass" in said and "broken  t.py::old" in said
+    assert "selected c1  by witness" in said and "It passes the witness." in said
+    assert "fails the hidden tests" in said and "1 of 2 pass" in said
+
+
+def test_without_a_wish_the_selected_patchs_first_attempt_is_shown() -> None:
+    assert default_attempt(events(VERIFIED, SELECTED)) == 2
+    assert default_attempt(events(VERIFIED)) == 1
+    nothing = replace(SELECTED, selection=replace(SELECTED.selection, candidate=None))
+    assert default_attempt(events(VERIFIED, nothing)) == 1
+
+
+def test_waits_are_those_between_the_attempts_own_events() -> None:
+    shown = frames(events(), 2)
+    assert [frame.wait for frame in shown[:4]] == [0.0, 2.0, 2.0, 1.0]
+    assert [frame.clock for frame in shown[:4]] == [0.0, 2.0, 4.0, 5.0]
+
+
+def test_the_time_between_a_stop_and_a_resume_is_no_wait() -> None:
+    listed = events()
+    cut = next(i for i, e in enumerate(listed) if e.kind == "tests-ran")
+    late = [replace(e, at=e.at + 90_000) for e in listed[cut:]]
+    resumed = trace.RunResumed(at=late[0].at - 0.5)
+    shown = frames([*listed[:cut], resumed, *late], 2)
+    assert next(f for f in shown if f.event.kind == "tests-ran").wait == 0.5
+    assert shown[-1].clock < 20
+
+
+# How a frame looks
+
+
+def test_the_first_frame_names_the_task_the_model_and_the_seed() -> None:
+    said = text(frames(events(), 2)[0])
+    for part in ("attempt 2", "lab/m", "seed 6", "temperature 0.5", "spoon-1", "It bends"):
+        assert part in said
+
+
+def test_a_command_is_shown_with_its_output_and_an_edit_as_a_diff() -> None:
+    _, _, _, edit, run, *_ = map(text, frames(events(), 2))
+    assert "edit  spoon.py  0.1 s" in edit and "-bent = True" in edit and "+bent = False" in edit
+    assert "Edited" not in edit
+    assert "run  0.2 s" in run and "python -c 'print(1)' | cat" in run and "(exit code 0)" in run
+
+
+def test_a_test_run_tells_what_it_fixed_and_what_it_broke() -> None:
+    said = text(frames(events(), 2)[5])
+    assert "t.py::issue" in said and "1.5 s" in said
+    assert "1 passed" in said and "1 failed" in said
+    assert re.search(r"fixed +t\.py::issue", said)
+    assert re.search(r"broken +t\.py::old\n +assert 1 == 2\n", said)
+    assert "more" not in said
+
+
+def test_a_test_run_that_says_nothing_says_why() -> None:
+    report = TestReport({}, 4, True, False, 9.0, reason="no report was written")
+    said = one(trace.TestsRan(turn=1, report=report))
+    assert "the whole suite" in said and "no report was written" in said and "time limit" in said
+
+
+def test_many_failing_tests_are_counted_after_the_first_few() -> None:
+    report = TestReport({f"t.py::t{n:02}": "failed" for n in range(30)}, 1, False, True, 1.0)
+    said = one(trace.TestsRan(turn=1, report=report))
+    assert "t.py::t07" in said and "t.py::t08" not in said
+    assert "22 more tests" in said
+
+
+def test_a_turn_tells_its_time_and_what_the_attempt_has_cost_so_far() -> None:
+    said = text(frames(events(), 2)[6])
+    assert "turn 1: 3.5 s" in said and "model 1.0, commands 2.0" in said
+    assert "1,234 tokens, $0.2500" in said
+
+
+def test_an_unknown_price_is_never_shown_as_nothing() -> None:
+    ended = trace.TurnEnded(attempt=2, turn=2, seconds=1)
+    unknown = trace.Charged(attempt=2, key="2/2", charge=charge(None))
+    assert "more than $0.2500 (a price is unknown)" in " ".join(
+        text(frames([*events(), unknown, ended], 2)[-1]).split()
+    )
+    assert "price unknown" in text(frames([*events()[:4], unknown, ended], 2)[-1])
+
+
+@pytest.mark.parametrize(
+    ("event", "parts"),
+    [
+        (trace.Decided(turn=3, text="", error="no JSON"), ["turn 3", "malformed reply: no JSON"]),
+        (trace.InfrastructureFailed(what="sandbox", detail="it died", retried=True), ["sandbox", "it died", "again"]),
+        (trace.AttemptEnded(status="stuck", patch="", turns=1), ["stuck", "1 turn  ", "no change"]),
+        (trace.AttemptEnded(status="budget", patch=DIFF, flags=("edits-tests",)), ["0 turns", "flags: edits-tests"]),
+        (trace.Planned(text="No test.", stop="no-failing-test"), ["plan", "ends here: no-failing-test"]),
+        (trace.ToolRan(turn=1, call="?", name="read", result="There is no file x.", ok=False), ["read", "no file x."]),
+    ],
+)
+def test_what_else_can_happen_is_shown(event: trace.Event, parts: list[str]) -> None:
+    said = one(event)
+    for part in parts:
+        assert part in said
+
+
+def test_long_outputs_are_folded_and_say_how_much_is_hidden() -> None:
+    said = one(trace.ToolRan(turn=1, call="c", name="run", result="\n".join(f"line {n}" for n in range(1000))))
+    assert f"… {1000 - FOLD} lines" in said
+    assert "line 0\n" in said and "line 999\n" in said and "line 500\n" not in said
+    assert len(said.splitlines()) < FOLD + 5
+
+
+def test_every_frame_fits_80_columns() -> None:
+    wide = trace.ToolRan(turn=1, call="c", name="run", result="x" * 500 + " " + "漢字" * 100)
+    many = trace.TestsRan(turn=1, report=AFTER, selection=tuple(f"tests/test_{n}.py" for n in range(40)))
+    shown = [
+        *frames(events(VERIFIED, SELECTED), 2),
+        *frames([*events()[:4], *(replace(e, attempt=2) for e in (wide, many))], 2),
+    ]
+    console = Console(width=80, color_system=None)
+    for frame in shown:
+        for line in console.render_lines(render(frame), pad=False):
+            assert sum(segment.cell_length for segment in line) <= 80
+
+
+def test_what_an_attempt_printed_cannot_command_the_terminal() -> None:
+    evil = "a\x1b[2Jb\x1b]0;title\x07c\x1bPq\x1b\\d\x9b31me\x08\x00f\rg\u202eh\udcffi\tj"
+    assert re.fullmatch(r"[a-zA-Z0-9�\n ]+", clean(evil))
+    said = one(trace.ToolRan(turn=1, call="c", name=evil, result=evil, diff=evil))
+    assert "\x1b" not in said and "\x9b" not in said
+    said.encode("utf-8")
+
+
+def test_brackets_are_text_and_not_markup() -> None:
+    said = one(trace.ToolRan(turn=1, call="c", name="run", result="[bold]x[/bold] [link=http://a]y"))
+    assert "[bold]x[/bold] [link=http://a]y" in said
+
+
+# Printing and exporting
+
+
+def test_without_a_terminal_everything_is_printed_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    began = time.monotonic()
+    play(Console(width=80, highlight=False), frames(events(), 2), speed=0.001)
+    assert time.monotonic() - began < 2
+    out = capsys.readouterr().out
+    assert "attempt 2" in out and "+bent = False" in out and "submitted" in out
+    assert "\x1b" not in out
+
+
+def test_the_export_holds_the_whole_attempt(tmp_path: Path) -> None:
+    shown = frames(events(), 2)
+    export(shown, tmp_path / "a.svg")
+    export(shown, tmp_path / "a.HTML")
+    svg, html = ((tmp_path / name).read_text() for name in ("a.svg", "a.HTML"))
+    assert svg.startswith("<svg") and "attempt&#160;2" in svg
+    assert "<html>" in html.lower() and "Unbend it." in html
+    for page in (svg, html):
+        assert "bent" in page and "submitted" in page
+
+
+def test_an_export_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.png.*\.svg or \.html"):
+        export(frames(events(), 2), tmp_path / "a.png")
+    with pytest.raises(InputError, match="missing"):
+        export(frames(events(), 2), tmp_path / "missing" / "a.svg")
+
+
+# A real terminal
+
+PLAYER = """
+import sys
+from pathlib import Path
+from rich.console import Console
+from harness import trace
+from harness.replay import frames, play
+play(Console(highlight=False), frames(list(trace.read(Path(sys.argv[1]))), 2), speed=float(sys.argv[2]), step=bool(sys.argv[3]))
+"""
+
+
+class Terminal:
+    """A pseudo terminal of 80 by 24 with a replay running on it."""
+
+    def __init__(self, file: Path, speed: float, step: bool) -> None:
+        self.ours, self._theirs = pty.openpty()
+        self.settings = termios.tcgetattr(self._theirs)
+        termios.tcsetwinsize(self._theirs, (24, 80))
+        command = [sys.executable, "-c", PLAYER, str(file), str(speed), "1" if step else ""]
+        environment = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
+        environment = {
+            k: v for k, v in environment.items() if k not in ("COLUMNS", "LINES", "NO_COLOR", "TTY_COMPATIBLE")
+        }
+        self.process = subprocess.Popen(
+            command,
+            stdin=self._theirs,
+            stdout=self._theirs,
+            stderr=self._theirs,
+            env=environment,
+            start_new_session=True,
+        )
+        self.seen = ""
+
+    def expect(self, wanted: str, seconds: float = 10.0) -> None:
+        """Read until the text is on what came since the last expectation; it and all before it are then forgotten."""
+        end = time.monotonic() + seconds
+        while wanted not in self._plain():
+            left = end - time.monotonic()
+            ready, _, _ = select.select([self.ours], [], [], max(0.0, left))
+            assert ready, f"{wanted!r} did not come; there was:\n{self._plain()}"
+            self.seen += os.read(self.ours, 65536).decode("utf-8", "replace")
+        self.seen = ""
+
+    def _plain(self) -> str:
+        return re.sub(r"\x1b\[[0-?]*[a-zA-Z]", "", self.seen)
+
+    def press(self, keys: bytes) -> None:
+        os.write(self.ours, keys)
+
+    def finished(self) -> int:
+        return self.process.wait(timeout=10)
+
+    def restored(self) -> bool:
+        return termios.tcgetattr(self._theirs) == self.settings
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.ours)
+        os.close(self._theirs)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+    """Starts replays of the run above on pseudo terminals."""
+    file = tmp_path / "trace.jsonl"
+    written = trace.Trace(file)
+    for event in events():
+        written.write(event)
+    written.close()
+    seconds = iter(range(1000, 2000, 2))
+    file.write_text(re.sub(r'"at":[0-9.]+', lambda _: f'"at":{next(seconds)}', file.read_text()))
+    started: list[Terminal] = []
+
+    def start(speed: float = 1.0, *, step: bool = False) -> Terminal:
+        started.append(Terminal(file, speed, step))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+
+
+def test_the_replay_plays_by_itself_to_the_end_and_waits_there(terminal: Callable[..., Terminal]) -> None:
+    screen = terminal(200.0)
+    screen.expect("8/8")
+    screen.press(b"q")
+    assert screen.finished() == 0
+    assert screen.restored()
+
+
+def test_step_by_step_each_key_shows_the_next_frame_and_the_arrows_go_both_ways(
+    terminal: Callable[..., Terminal],
+) -> None:
+    screen = terminal(step=True)
+    screen.expect("1/8  paused")
+    screen.press(b" ")
+    screen.expect("2/8  paused")
+    screen.press(b"\x1b[C\x1bOC")
+    screen.expect("4/8  paused")
+    screen.press(b"\x1b[D")
+    screen.expect("3/8  paused")
+    screen.press(b"q")
+    assert screen.finished() == 0
+    assert screen.restored()
+
+
+def test_space_pauses_and_goes_on(terminal: Callable[..., Terminal]) -> None:
+    screen = terminal(0.05)
+    screen.expect("1/8  playing")
+    screen.press(b" ")
+    screen.expect("1/8  paused")
+    screen.press(b" ")
+    screen.expect("1/8  playing")
+    screen.press(b"q")
+    assert screen.finished() == 0
+
+
+def test_ctrl_c_ends_the_replay_and_gives_the_terminal_back(terminal: Callable[..., Terminal]) -> None:
+    screen = terminal(step=True)
+    screen.expect("1/8")
+    assert not screen.restored()
+    screen.process.send_signal(2)
+    assert screen.finished() != 0
+    assert screen.restored()
