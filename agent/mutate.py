@@ -1,0 +1,228 @@
+"""Mutants of a program: small changes near suspicious lines, the most plausible first.
+
+`mutants` gives them in one order for everybody (weight: suspicion of the line × prior of the operator × how well the piece
+fits its place, shared among the alternatives at one place); `agent.repair` deals them out to attempts.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from agent.mutation.calls import PIECE_OPERATORS
+from agent.mutation.donors import Pool, pool_for
+from agent.mutation.expressions import EXPRESSION_OPERATORS, Site
+from agent.mutation.scope import Scope, comprehension_names, scope_of
+from agent.mutation.source import Function, Proposal, Source, meaning
+from agent.mutation.statements import STATEMENT_OPERATORS
+
+# How likely a fix is of this form, from what is known of small fixes in general (one name, one operator, one bound or one
+# missing condition are the common ones; see Karampatsis and Sutton, "How often do single-statement bugs occur?", MSR 2020).
+PRIORS: dict[str, float] = {
+    "compare": 1.0, "arithmetic": 0.9, "boolean": 0.8, "variable": 1.0, "constant": 0.8, "off-by-one": 0.9,
+    "attribute": 0.8, "callee": 0.8, "swap-arguments": 0.9, "swap-operands": 0.6, "drop-operand": 0.6, "negate": 0.6,
+    "drop-conjunct": 0.6, "add-condition": 0.7, "constant-condition": 0.5, "drop-attribute": 0.5, "add-attribute": 0.4,
+    "add-term": 0.6, "donor": 0.8, "unwrap": 0.5, "wrap": 0.6, "drop-argument": 0.4, "insert-argument": 0.6, "slice": 0.7,
+    "subscript": 0.5, "drop-element": 0.4, "insert-element": 0.5, "filter": 0.5, "recombined": 0.5, "delete": 0.5,
+    "swap-statements": 0.5, "move-statement": 0.5, "augmented": 0.6, "return-form": 0.6, "loop-form": 0.4, "jump": 0.5,
+    "return-value": 0.6, "exception": 0.5, "guard": 0.6, "condition-statement": 0.4, "insert-statement": 0.6,
+}  # fmt: skip
+
+_SHARED = 0.6  # exponent: how much alternatives at one place take from each other
+_FAINT = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One change: in `path`, the text `old`, whole lines beginning at the 1-based `line`, becomes `new`."""
+
+    path: str
+    line: int
+    old: str
+    new: str
+    operator: str
+    weight: float
+
+    def apply(self, text: str) -> str:
+        """The file's text with the change made. Raises ValueError where `old` does not stand at `line`."""
+        start = 0
+        for _ in range(self.line - 1):
+            start = text.index("\n", start) + 1
+        if not text.startswith(self.old, start):
+            raise ValueError(f"{self.path}, line {self.line}: the text to be changed is not there")
+        return text[:start] + self.new + text[start + len(self.old) :]
+
+
+def mutants(
+    texts: Mapping[str, str], suspicion: Mapping[tuple[str, int], float], *, donors: Mapping[str, str] | None = None
+) -> list[Mutant]:
+    """All first-order mutants on the suspicious lines, the most plausible first; equal meanings once.
+
+    `texts`: path -> text of the files to change; `donors`: further files of the package to take pieces from. Files that do
+    not parse are left out. `suspicion`: (path, 1-based line) -> score above 0.
+    """
+    sources = {path: source for path, text in texts.items() if (source := _parsed(path, text)) is not None}
+    others = [s for p, t in (donors or {}).items() if p not in sources and (s := _parsed(p, t)) is not None]
+    found: list[Mutant] = []
+    for path, source in sources.items():
+        lines = {line: score for (at, line), score in suspicion.items() if at == path and score > 0}
+        if lines:
+            around = [other for p, other in sources.items() if p != path] + others
+            found.extend(_mutants_of(source, lines, around))
+    return sorted(found, key=lambda m: (-m.weight, m.path, m.line, m.new))
+
+
+def _parsed(path: str, text: str) -> Source | None:
+    if "\r" in text.replace("\r\n", "") or "\f" in text:
+        return None  # the parser and an editor count such lines differently
+    try:
+        return Source(path, text)
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+
+
+def _mutants_of(source: Source, lines: Mapping[int, float], others: Sequence[Source]) -> list[Mutant]:
+    frames: dict[Function | None, tuple[Scope, Pool]] = {}
+    best: dict[tuple[int, str], Mutant] = {}
+    original: dict[int, str | None] = {}
+    for node in ast.walk(source.tree):
+        suspicion = _suspicion(source, node, lines)
+        if suspicion <= 0:
+            continue
+        function = source.function(node)
+        if function not in frames:
+            frames[function] = (scope_of(source, function), pool_for(source, function, others))
+        for proposal, share in _weighed(_site(source, node, *frames[function])):
+            made = _made(source, node, proposal, original)
+            if made is None:
+                continue
+            key, old, new, line = made
+            weight = suspicion * PRIORS[proposal.operator] * share
+            if key not in best or best[key].weight < weight:
+                best[key] = Mutant(source.path, line, old, new, proposal.operator, weight)
+    return list(best.values())
+
+
+def _suspicion(source: Source, node: ast.AST, lines: Mapping[int, float]) -> float:
+    """The score of the statement that a node belongs to: the highest of the lines of its own text."""
+    if not isinstance(node, (ast.stmt, ast.expr, ast.excepthandler)):
+        return 0.0
+    statement = source.statement(node)
+    if statement is None:
+        return 0.0
+    last = source.line_of(max(source.header_end(statement) - 1, source.span(statement)[0]))
+    body = getattr(statement, "body", None)
+    if isinstance(body, list) and body and source.line_of(source.header_end(statement)) > statement.lineno:
+        last = max(statement.lineno, source.line_of(source.header_end(statement)) - 1)
+    scores = [lines.get(line, 0.0) for line in range(statement.lineno, last + 1)]
+    return max(scores, default=0.0)
+
+
+def _site(source: Source, node: ast.AST, scope: Scope, pool: Pool) -> Site:
+    loops = []
+    at = source.parents.get(node)
+    while at is not None and not isinstance(at, Function):
+        if isinstance(at, (ast.For, ast.AsyncFor, ast.While)):
+            loops.append((at.lineno, at.end_lineno or at.lineno))
+        at = source.parents.get(at)
+    line = getattr(node, "lineno", 0)
+    names = sorted({*scope.usable(line, tuple(loops)), *comprehension_names(source, node)})
+    return Site(source, node, scope, pool, tuple(names))
+
+
+def _weighed(site: Site) -> list[tuple[Proposal, float]]:
+    """The proposals at one node; those of one operator share what there is to be had."""
+    operators = (*EXPRESSION_OPERATORS, *PIECE_OPERATORS, *STATEMENT_OPERATORS)
+    proposals = [p for operator in operators for p in operator(site) if p.factor > _FAINT]
+    total: dict[tuple[str, str], float] = {}
+    for p in proposals:
+        total[p.operator, p.group] = total.get((p.operator, p.group), 0.0) + p.factor
+    return [(p, p.factor / max(1.0, total[p.operator, p.group]) ** _SHARED) for p in proposals]
+
+
+def _made(
+    source: Source, node: ast.AST, proposal: Proposal, original: dict[int, str | None]
+) -> tuple[tuple[int, str], str, str, int] | None:
+    """(key of the meaning, old lines, new lines, first line), or None where nothing sensible comes of the proposal."""
+    start, end = _unit(source, node, proposal)
+    if start not in original or proposal.start == proposal.end or not isinstance(node, ast.expr):
+        original[start] = _meaning(source.text[start:end])
+    text = _fitted(source, start, end, proposal)
+    if text is None:
+        return None
+    changed = source.text[: proposal.start] + text + source.text[proposal.end :]
+    said = _meaning(changed[start : end + len(text) - (proposal.end - proposal.start)])
+    if said is None or said == original[start]:
+        return None
+    first = source.line_of(proposal.start)
+    begin = source.line_start(first)
+    stop = source.text.find(
+        "\n", max(proposal.end - 1, proposal.start) if proposal.end > proposal.start else proposal.end
+    )
+    if proposal.start == proposal.end == begin and text.endswith("\n"):
+        stop = source.text.find("\n", begin)
+    stop = len(source.text) if stop < 0 else stop
+    if proposal.end > stop:
+        stop = proposal.end
+    old = source.text[begin:stop]
+    new = source.text[begin : proposal.start] + text + source.text[proposal.end : stop]
+    if not old:
+        return None
+    return (start, said), old, new, first
+
+
+def _unit(source: Source, node: ast.AST, proposal: Proposal) -> tuple[int, int]:
+    """[start, end) of the smallest piece of text that parses alone and holds the edit."""
+    statement = source.statement(node)
+    if isinstance(node, ast.expr) and isinstance(statement, ast.stmt):
+        start, end = source.span(statement)[0], source.header_end(statement)
+        if start <= proposal.start and proposal.end <= end and not isinstance(statement, ast.Match):
+            return start, end
+    at: ast.AST | None = node
+    while at is not None and not isinstance(source.parents.get(at), ast.Module):
+        if isinstance(at, Function) and source.span(at)[0] < proposal.start and proposal.end < source.span(at)[1]:
+            break
+        at = source.parents.get(at)
+    if isinstance(at, ast.stmt):
+        start = source.line_start(source.first_line(at)) + at.col_offset
+        return start, max(source.span(at)[1], proposal.end)
+    return 0, len(source.text)
+
+
+def _meaning(text: str) -> str | None:
+    """The meaning of a statement, or of a compound statement's header, cut out of its block."""
+    if text.startswith("elif"):
+        text = text[2:]
+    stripped = text.rstrip()
+    if stripped.endswith(":") or text != stripped:
+        return meaning(text + "pass") or meaning(text)
+    return meaning(text)
+
+
+def _fitted(source: Source, start: int, end: int, proposal: Proposal) -> str | None:
+    """The proposal's text, in parentheses where it would otherwise fall apart at its new place."""
+    if not proposal.compound:
+        return proposal.text
+    before, after = source.text[start : proposal.start], source.text[proposal.end : end]
+    bare, held = _meaning(before + proposal.text + after), _meaning(f"{before}({proposal.text}){after}")
+    if bare is not None and bare == held:
+        return proposal.text
+    return f"({proposal.text})" if held is not None else None
+
+
+def dealt(
+    ordered: Sequence[Mutant], *, index: int, attempts: int, turns: int, seed: int, common_seed: int
+) -> list[Mutant]:
+    """The mutants of one attempt, in its own order."""
+    chance = random.Random(common_seed)
+    noisy = sorted(range(len(ordered)), key=lambda rank: math.log(rank + 3) + _JITTER * chance.gauss(0, 1))
+    own = noisy[index % attempts :: attempts][: max(turns, 1)]
+    shuffled = random.Random(seed)
+    own.sort(key=lambda rank: math.log(rank + 3) + _JITTER * shuffled.gauss(0, 1))
+    return [ordered[rank] for rank in own]
+
+
+_JITTER = 0.2

@@ -1,0 +1,174 @@
+"""A Python file as text and tree at once: where each node stands, and what a change of its text would mean.
+
+Mutants are made as text edits on exact ranges, so that comments, quotes and layout stay as they were and a one-line fix
+is a one-line diff. The tree only says where to cut.
+"""
+
+from __future__ import annotations
+
+import ast
+from bisect import bisect_right
+from dataclasses import dataclass
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Compound = (
+    ast.If | ast.While | ast.For | ast.AsyncFor | ast.With | ast.AsyncWith | ast.Try | ast.FunctionDef
+    | ast.AsyncFunctionDef | ast.ClassDef | ast.Match
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """One possible edit: the characters [start, end) of the file become `text`.
+
+    `factor` weighs it against the others that the same operator makes at the same place (1.0: as likely as any).
+    `compound`: the new text is an expression that may need parentheses where it goes. `group` tells apart places within
+    one node, for operators that make several independent choices there.
+    """
+
+    start: int
+    end: int
+    text: str
+    operator: str
+    factor: float = 1.0
+    compound: bool = False
+    group: str = ""
+
+
+class Source:
+    """One parsed file. Raises SyntaxError where the text is not Python of the version that runs Troop.
+
+    Positions are character offsets into `text`; the tree's UTF-8 columns are converted once per line.
+    """
+
+    def __init__(self, path: str, text: str) -> None:
+        self.path = path
+        self.text = text
+        self.tree = ast.parse(text)
+        self.lines = text.split("\n")
+        self._starts = [0]
+        for line in self.lines:
+            self._starts.append(self._starts[-1] + len(line) + 1)
+        self.parents: dict[ast.AST, ast.AST] = {}
+        self.fields: dict[ast.AST, str] = {}
+        for parent in ast.walk(self.tree):
+            for name, value in ast.iter_fields(parent):
+                for child in value if isinstance(value, list) else (value,):
+                    if isinstance(child, ast.AST):
+                        self.parents[child] = parent
+                        self.fields[child] = name
+
+    def offset(self, line: int, column: int) -> int:
+        """The character offset of a 1-based line and a UTF-8 column, as the tree gives them."""
+        text = self.lines[line - 1]
+        if not text.isascii():
+            column = len(text.encode("utf-8")[:column].decode("utf-8", "ignore"))
+        return self._starts[line - 1] + column
+
+    def line_start(self, line: int) -> int:
+        """Offset of the first character of a 1-based line."""
+        return self._starts[line - 1]
+
+    def line_of(self, offset: int) -> int:
+        """The 1-based line that holds the offset."""
+        return min(bisect_right(self._starts, offset), len(self.lines))
+
+    def span(self, node: ast.AST) -> tuple[int, int]:
+        """[start, end) of a node that has a position."""
+        line, column = getattr(node, "lineno"), getattr(node, "col_offset")  # noqa: B009 - not all nodes have them
+        end_line, end_column = getattr(node, "end_lineno"), getattr(node, "end_col_offset")  # noqa: B009
+        return self.offset(line, column), self.offset(end_line, end_column)
+
+    def segment(self, node: ast.AST) -> str:
+        """The node's text, as written."""
+        start, end = self.span(node)
+        return self.text[start:end]
+
+    def statement(self, node: ast.AST) -> ast.stmt | ast.excepthandler | None:
+        """The innermost statement (or `except` clause) around a node, the node itself included."""
+        at: ast.AST | None = node
+        while at is not None and not isinstance(at, (ast.stmt, ast.excepthandler)):
+            at = self.parents.get(at)
+        return at
+
+    def function(self, node: ast.AST) -> Function | None:
+        """The innermost function around a node, not the node itself."""
+        at = self.parents.get(node)
+        while at is not None and not isinstance(at, Function):
+            at = self.parents.get(at)
+        return at
+
+    def first_line(self, statement: ast.stmt) -> int:
+        """A statement's first line, decorators included."""
+        decorators = getattr(statement, "decorator_list", [])
+        return min([statement.lineno, *(d.lineno for d in decorators)])
+
+    def header_end(self, statement: ast.stmt | ast.excepthandler) -> int:
+        """Where a compound statement's first body statement starts; a simple statement's end."""
+        body = getattr(statement, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.stmt):
+            first = body[0]
+            if self.first_line(first) != first.lineno:
+                return self.line_start(self.first_line(first)) + first.col_offset
+            return self.span(first)[0]
+        return self.span(statement)[1]
+
+    def own_lines(self, statement: ast.stmt) -> bool:
+        """Whether the statement has its lines to itself: nothing before it, and only a comment after it."""
+        start, end = self.span(statement)
+        before = self.text[self.line_start(self.first_line(statement)) : start]
+        after = self.text[end : self.line_start(self.line_of(end)) + len(self.lines[self.line_of(end) - 1])].strip()
+        lone = self.first_line(statement) != statement.lineno or not before.strip()
+        return lone and (not after or after.startswith("#"))
+
+    def block(self, statement: ast.stmt) -> list[ast.stmt]:
+        """The list of statements that this one stands in."""
+        value = getattr(self.parents[statement], self.fields[statement])
+        return list(value)
+
+    def indent(self, statement: ast.stmt) -> str:
+        """The white space before a statement on its line."""
+        line = self.lines[statement.lineno - 1]
+        return line[: len(line) - len(line.lstrip())]
+
+
+def meaning(text: str) -> str | None:
+    """What a piece of a program says, for telling whether two say the same: None if it does not parse.
+
+    Comparisons are turned to one direction and negated comparisons resolved, so `not a < b`, `a >= b` and `b <= a` agree.
+    """
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return ast.dump(_Canonical().visit(tree))
+
+
+_TURNED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Gt: ast.Lt, ast.GtE: ast.LtE}
+_NEGATED: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+}  # fmt: skip
+
+
+class _Canonical(ast.NodeTransformer):
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        inner = node.operand
+        if isinstance(node.op, ast.Not) and isinstance(inner, ast.Compare) and len(inner.ops) == 1:
+            inner.ops = [_NEGATED[type(inner.ops[0])]()]
+            return self.visit_Compare(inner)
+        if isinstance(node.op, ast.Not) and isinstance(inner, ast.UnaryOp) and isinstance(inner.op, ast.Not):
+            return self.visit(inner.operand)  # type: ignore[no-any-return]
+        self.generic_visit(node)
+        return node
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        self.generic_visit(node)
+        if len(node.ops) == 1:
+            turned = _TURNED.get(type(node.ops[0]))
+            if turned is not None:
+                return ast.Compare(node.comparators[0], [turned()], [node.left])
+            if isinstance(node.ops[0], (ast.Eq, ast.NotEq)):
+                sides = sorted([node.left, node.comparators[0]], key=ast.dump)
+                return ast.Compare(sides[0], node.ops, [sides[1]])
+        return node
