@@ -1,0 +1,96 @@
+"""The choice of regression tests: green, near to the patch, within the time, and the same every time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.records import Outcome, TestReport
+from harness.regression import affinity, choose
+
+
+def baseline(durations: Mapping[str, float], others: Mapping[str, Outcome] | None = None) -> TestReport:
+    outcomes: dict[str, Outcome] = {**dict.fromkeys(durations, "passed"), **(others or {})}
+    return TestReport(outcomes, 1, False, True, 1.0, durations=durations)
+
+
+def patch(*paths: str) -> str:
+    return "".join(f"diff --git a/{p} b/{p}\n--- a/{p}\n+++ b/{p}\n@@ -1 +1 @@\n-a = 1\n+a = 2\n" for p in paths)
+
+
+SUITE = {
+    "tests/test_alpha.py::test_one": 4.0,
+    "tests/test_alpha.py::test_two": 1.0,
+    "tests/test_beta.py::test_one": 4.0,
+    "tests/test_gamma.py::test_one": 4.0,
+}
+
+
+def test_all_green_tests_are_chosen_where_they_fit() -> None:
+    report = baseline(SUITE, {"tests/test_alpha.py::test_red": "failed", "tests/test_beta.py::test_off": "skipped"})
+    assert choose(report, (), patch("pkg/beta.py"), seconds=60) == tuple(sorted(SUITE))
+
+
+def test_flaky_tests_are_never_chosen() -> None:
+    flaky = ("tests/test_beta.py::test_one",)
+    for seconds in (60.0, 7.0):
+        assert flaky[0] not in choose(baseline(SUITE), flaky, patch("pkg/beta.py"), seconds=seconds)
+
+
+def test_the_test_file_named_after_the_touched_module_comes_first() -> None:
+    assert choose(baseline(SUITE), (), patch("pkg/beta.py"), seconds=6.5) == ("tests/test_beta.py::test_one",)
+    assert choose(baseline(SUITE), (), patch("pkg/gamma.py"), seconds=6.5) == ("tests/test_gamma.py::test_one",)
+
+
+def test_the_tests_that_import_the_touched_module_come_before_others() -> None:
+    texts = {"tests/test_gamma.py": "from pkg import (beta)\nfrom pkg.util.deep import x\n"}
+    chosen = choose(baseline(SUITE), (), patch("src/pkg/util/deep.py"), seconds=6.5, text=lambda f: texts.get(f, ""))
+    assert chosen == ("tests/test_gamma.py::test_one",)
+
+
+def test_time_that_a_long_test_leaves_is_given_to_shorter_ones() -> None:
+    chosen = choose(baseline(SUITE), (), patch("pkg/alpha.py"), seconds=4.0)
+    assert chosen == ("tests/test_alpha.py::test_two",)
+
+
+def test_something_is_chosen_even_with_no_time() -> None:
+    assert len(choose(baseline(SUITE), (), patch("pkg/alpha.py"), seconds=0)) == 1
+
+
+def test_a_package_is_told_by_its_folder() -> None:
+    assert affinity("tests/test_forms.py", ["django/forms/__init__.py"]) >= 100
+    assert affinity("tests/forms/test_fields.py", ["django/forms/widgets.py"]) > affinity(
+        "tests/admin/test_fields.py", ["django/forms/widgets.py"]
+    )
+
+
+def test_tests_beside_the_code_are_nearer_than_those_far_away() -> None:
+    touched = ["pkg/io/csv/reader.py"]
+    assert affinity("pkg/io/csv/tests/test_x.py", touched) > affinity("pkg/net/tests/test_x.py", touched)
+
+
+def test_imports_are_told_from_mere_mentions() -> None:
+    touched = ["pkg/beta.py"]
+    plain = affinity("tests/test_x.py", touched)
+    assert affinity("tests/test_x.py", touched, "import pkg.beta as b\n") > plain
+    assert affinity("tests/test_x.py", touched, "    from pkg.beta import y\n") > plain
+    assert affinity("tests/test_x.py", touched, "from pkg import alpha, beta\n") > plain
+    assert affinity("tests/test_x.py", touched, "# see pkg.beta\nimport pkg.betamax\n") == plain
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([f"tests/test_{m}.py::test_{n}" for m in "abc" for n in range(9)]), st.floats(0, 20)
+    ),
+    st.floats(0, 100),
+)
+def test_the_choice_fits_the_time_and_does_not_depend_on_order(durations: dict[str, float], seconds: float) -> None:
+    chosen = choose(baseline(durations), (), patch("pkg/a.py"), seconds=seconds)
+    backwards = dict(reversed(list(durations.items())))
+    assert chosen == choose(baseline(backwards), (), patch("pkg/a.py"), seconds=seconds)
+    assert set(chosen) <= set(durations)
+    assert (
+        sum(durations[test] for test in chosen) <= max(seconds, *(durations[t] for t in chosen), 0) if chosen else True
+    )
