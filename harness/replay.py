@@ -24,6 +24,10 @@ __all__ = ["Frame", "default_attempt", "export", "frames", "play", "render"]
 
 LONGEST_WAIT = 3.0
 """Seconds that a pause between two frames lasts at most, at speed 1."""
+SCROLL = 5
+"""Lines that one press of an arrow scrolls."""
+BACK = 20
+"""Frames before the newest that can be scrolled back to; a long attempt must not be rendered anew at each key."""
 EXPORT_COLUMNS = 80
 
 _KEYS = {
@@ -59,9 +63,7 @@ def play(console: Console, shown: Sequence[Frame], *, speed: float = 1.0, step: 
     with _Keyboard(sys.stdin.fileno()) as keyboard, console.screen(hide_cursor=True) as screen:
         watched = _Watched(len(shown), paused=step, step=step)
         while not watched.over:
-            page = _lines(console, shown[watched.at])
-            watched.room(len(page) - (console.height - 2))
-            screen.update(_page(console, page, watched, shown[watched.at]))
+            screen.update(_page(console, shown, watched))
             watched.press(keyboard.wait(watched.patience(shown, speed)))
     console.print(render(shown[watched.at]))
 
@@ -84,25 +86,27 @@ def export(shown: Sequence[Frame], path: Path) -> None:
 
 
 class _Watched:
-    """Where a person stands in the replay. `at`: the frame on the screen; `top`: how many of its lines are scrolled off."""
+    """Where a person stands in the replay. `at`: the newest frame on the screen; `shift`: lines scrolled, down positive."""
 
     def __init__(self, count: int, *, paused: bool, step: bool) -> None:
         self.count = count
         self.paused = paused
         self.step = step
         self.at = 0
-        self.top = 0
-        self.below = 0
+        self.shift = 0
         self.over = False
 
     @property
     def last(self) -> bool:
         return self.at == self.count - 1
 
-    def room(self, hidden: int) -> None:
-        """Say by how many lines the frame is longer than the screen."""
-        self.below = max(0, hidden)
-        self.top = min(self.top, self.below)
+    def top(self, start: int, total: int, height: int) -> int:
+        """The first line on the screen, of `total` lines up to the newest frame, which begins at line `start`: the frame
+        at the screen's foot below what went before, or from its beginning where it is longer than the screen."""
+        rest = min(start, max(0, total - height))
+        top = max(0, min(rest + self.shift, total - height))
+        self.shift = top - rest
+        return top
 
     def patience(self, shown: Sequence[Frame], speed: float) -> float | None:
         """Seconds to wait for a key before the next frame; None: until there is one."""
@@ -123,28 +127,32 @@ class _Watched:
             self._go(-1)
         elif key in ("up", "down"):
             self.paused = True
-            self.top = min(self.below, max(0, self.top + (5 if key == "down" else -5)))
+            self.shift += SCROLL if key == "down" else -SCROLL
 
     def _go(self, by: int) -> None:
         self.at = min(self.count - 1, max(0, self.at + by))
-        self.top = 0
+        self.shift = 0
 
 
-def _lines(console: Console, frame: Frame) -> list[list[Segment]]:
-    return console.render_lines(render(frame), console.options, pad=False)
-
-
-def _page(console: Console, page: list[list[Segment]], watched: _Watched, frame: Frame) -> RenderableType:
-    """One screen: as much of the frame as there is room for, and the line of state and keys below it."""
-    height = max(1, console.height - 2)
-    seen = page[watched.top : watched.top + height]
+def _page(console: Console, shown: Sequence[Frame], watched: _Watched) -> RenderableType:
+    """One screen: the frames so far, as much as there is room for, and the line of state and keys below them."""
+    height = max(1, console.height - 1)
+    lines: list[list[Segment]] = []
+    start = 0
+    for frame in shown[max(0, watched.at - BACK) : watched.at + 1]:
+        start = len(lines)
+        lines += console.render_lines(render(frame), console.options.update(height=None), pad=False)
+    top = watched.top(start, len(lines), height)
+    seen = lines[top : top + height]
     seen += [[]] * (height - len(seen))
-    hidden = max(0, len(page) - height - watched.top)
+    hidden = max(0, len(lines) - height - top)
     state = "paused" if watched.paused else "end" if watched.last else "playing"
     more = f"… {hidden} lines below" if hidden else ""
     keys = "space  ← →  ↑ ↓  q"
     left = f" {watched.at + 1}/{watched.count}  {state}  {more}"
-    footer = Text(f"{left:<{max(0, console.width - len(keys) - 1)}}{keys}", "reverse", no_wrap=True, overflow="crop")
+    footer = Text(
+        f"{left:<{max(0, console.width - len(keys) - 1)}}{keys} ", "reverse", no_wrap=True, overflow="crop", end=""
+    )
     flat = [segment for line in seen for segment in (*line, Segment.line())]
     return Group(Segments(flat), footer)
 

@@ -327,17 +327,17 @@ class Terminal:
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
-    """Starts replays of the run above on pseudo terminals."""
-    file = tmp_path / "trace.jsonl"
-    written = trace.Trace(file)
-    for event in events():
-        written.write(event)
-    written.close()
-    seconds = iter(range(1000, 2000, 2))
-    file.write_text(re.sub(r'"at":[0-9.]+', lambda _: f'"at":{next(seconds)}', file.read_text()))
+    """Starts replays of the run above, and of `more` events, on pseudo terminals."""
     started: list[Terminal] = []
 
-    def start(speed: float = 1.0, *, step: bool = False) -> Terminal:
+    def start(speed: float = 1.0, *more: trace.Event, step: bool = False) -> Terminal:
+        file = tmp_path / "trace.jsonl"
+        written = trace.Trace(file)
+        for event in events(*more):
+            written.write(event)
+        written.close()
+        seconds = iter(range(1000, 2000, 2))
+        file.write_text(re.sub(r'"at":[0-9.]+', lambda _: f'"at":{next(seconds)}', file.read_text()))
         started.append(Terminal(file, speed, step))
         return started[-1]
 
@@ -377,6 +377,22 @@ def test_space_pauses_and_goes_on(terminal: Callable[..., Terminal]) -> None:
     screen.expect("1/8  paused")
     screen.press(b" ")
     screen.expect("1/8  playing")
+    screen.press(b"q")
+    assert screen.finished() == 0
+
+
+def test_a_frame_that_is_longer_than_the_screen_begins_at_its_top_and_can_be_scrolled(
+    terminal: Callable[..., Terminal],
+) -> None:
+    patch = "".join(f"+line {n:02}\n" for n in range(60))
+    screen = terminal(200.0, trace.AttemptEnded(attempt=2, status="again", patch=patch, turns=1))
+    screen.expect("9/9  end  … 38 lines below")
+    screen.press(b"\x1b[B")
+    screen.expect("33 lines below")
+    screen.press(b"\x1b[B" * 20)
+    screen.expect("+line 59")
+    screen.press(b"\x1b[A")
+    screen.expect("5 lines below")
     screen.press(b"q")
     assert screen.finished() == 0
 
