@@ -100,8 +100,6 @@ def fetch_issue(
         comments = list(api.pages(f"{_issue_path(found, issue)}/comments")) if found.get("comments") else []
     if found.get("state") == "closed" and base is None:
         say("the issue is closed, so the default branch may hold its fix: --base REF goes back before it")
-    if repository.get("private"):
-        say("the repository is private: git clones it with your own git credentials")
     return Task(
         id=re.sub(r"[^A-Za-z0-9._-]", "-", f"{repository['full_name'].replace('/', '__')}-{found['number']}"),
         repository=Repository("url", f"{repository['html_url']}.git", base),
