@@ -135,11 +135,13 @@ class Patch:
 
 
 def is_test(path: str) -> bool:
-    """Whether a path looks like part of a test-suite: below test(s), named test_*, *_test, tests.py or conftest.py."""
+    """Whether a path looks like part of a test-suite: below a directory `tests`, below `test` or `testing` at the top, or
+    named test_*, *_test, tests.py or conftest.py. (django/test and numpy/testing are code.)"""
     pure = PurePosixPath(path)
-    if any(part.lower() in ("test", "tests", "testing") for part in pure.parts[:-1]):
+    folders = pure.parts[:-1]
+    if "tests" in folders or folders[:1] in (("test",), ("testing",)):
         return True
-    return bool(re.fullmatch(r"(test_.*|.*_tests?|tests?|conftest)\.pyi?", pure.name))
+    return re.fullmatch(r"(test_.*|.*_tests?|tests?|conftest)\.pyi?", pure.name) is not None
 
 
 def is_prose(path: str) -> bool:
