@@ -364,7 +364,7 @@ def _facts_path(key: str) -> Path:
 
 def _baseline_path(built: Built, task: Task, runs: int, timeout: float, test_seconds: float) -> Path:
     given = task.failing_test.ids if task.failing_test else ()
-    parts = json.dumps([FORMAT, built.test_command, given, runs, timeout, test_seconds])
+    parts = json.dumps([FORMAT, built.test_command, task.test_command is None, given, runs, timeout, test_seconds])
     return cache_root() / "baselines" / f"{built.key}-{hashlib.sha256(parts.encode()).hexdigest()[:16]}.json"
 
 

@@ -1,0 +1,301 @@
+"""Environments are built in sandboxes, kept by content, and the base's tests tell what is true of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.environment import Baseline, Built, baseline, build
+from harness.extract import take_patch
+from harness.patch import Patch
+from harness.sandbox.base import Provider, SandboxSpec
+from harness.sandbox.image import DEFAULT_IMAGE
+from harness.testing import COMMAND_TEST
+from tasks.errors import SetupFailed
+from tasks.task import Environment, GivenTest, Task
+from tests.support.environments import MADE, freeze, remove_made
+from tests.support.repositories import CALC, FAILING, make_repository, make_task, opened
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tidy() -> Iterator[None]:
+    yield
+    remove_made()
+
+
+def repository(tmp_path: Path, changes: Mapping[str, str] | None = None, base: Mapping[str, str] = CALC) -> Path:
+    return make_repository(tmp_path / "repository", {**base, **(changes or {})})
+
+
+async def _build(provider: Provider, task: Task, said: list[str] | None = None, timeout: float = 300.0) -> Built:
+    built = await build(
+        provider,
+        await opened(task),
+        task,
+        run="tests",
+        setup_timeout=timeout,
+        say=(said if said is not None else []).append,
+    )
+    MADE.add((provider.name, built.key))
+    return built
+
+
+async def _inside(provider: Provider, built: Built, command: str) -> str:
+    sandbox = await provider.create(SandboxSpec(run="tests", name="look", environment=built.key))
+    try:
+        return (await sandbox.exec(command, merge=True)).output
+    finally:
+        await sandbox.close()
+
+
+@pytest.mark.network
+def test_a_package_is_installed_with_its_test_dependencies_and_runs_offline(provider: Provider, tmp_path: Path) -> None:
+    changes = {
+        "pyproject.toml": CALC["pyproject.toml"].replace(
+            "[tool.setuptools]",
+            '[project.optional-dependencies]\ntest = ["pytest", "pytest-mock", "pytest-xdist"]\n\n[tool.setuptools]',
+        ),
+        "tests/test_mock.py": "def test_mock(mocker):\n    assert mocker.Mock()\n",
+    }
+    task = make_task(repository(tmp_path, changes), failing=FAILING)
+
+    async def scenario() -> None:
+        said: list[str] = []
+        built = await _build(provider, task, said)
+        assert not built.cached and built.setup_seconds > 0 and built.python.startswith("3.")
+        assert any("installing the project" in line for line in said)
+        versions = await _inside(
+            provider, built, "python -c 'import coverage, calc; print(coverage.version_info[0], calc.__file__)'"
+        )
+        assert versions.split()[1] == "/testbed/calc/__init__.py"
+
+        again = await _build(provider, task)
+        assert again == replace(built, cached=True)
+
+        for command in (None, "python -m pytest -q -n 2"):
+            found = await baseline(
+                provider, replace(built, test_command=command or built.test_command), task, run="tests"
+            )
+            assert found.report is not None and found.report.valid and found.flaky == ()
+            assert dict(found.report.outcomes) == {
+                "tests/test_core.py::test_add": "passed",
+                "tests/test_core.py::test_mean_of_nothing": "passed",
+                "tests/test_mock.py::test_mock": "passed",
+                "tests/test_issue.py::test_mean": "failed",
+            }
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.network
+def test_an_old_tree_gets_dependencies_of_its_time(bubblewrap: Provider, tmp_path: Path) -> None:
+    place = tmp_path / "old"
+    files = {
+        "requirements.txt": "attrs\n",
+        "app.py": "import attr\n",
+        "test_app.py": "def test_app():\n    import app\n",
+    }
+    task = make_task(make_repository(place, files, date="2023-03-01T00:00:00+0000"))
+
+    async def scenario() -> None:
+        built = await _build(bubblewrap, task)
+        version = await _inside(
+            bubblewrap, built, "python -c 'import importlib.metadata as m; print(m.version(\"attrs\"))'"
+        )
+        assert version.strip() == "22.2.0", "the newest that was out on that day"
+        found = await baseline(bubblewrap, built, task, run="tests", runs=1)
+        assert found.report is not None and found.report.green
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.network
+def test_the_users_own_commands_find_pip(bubblewrap: Provider, tmp_path: Path) -> None:
+    task = make_task(repository(tmp_path), setup=("python -m pip install -q -e .", "echo made > made-by-setup"))
+
+    async def scenario() -> None:
+        built = await _build(bubblewrap, task)
+        out = await _inside(bubblewrap, built, "cat made-by-setup; python -c 'import calc; print(calc.__file__)'")
+        assert out.split() == ["made", "/testbed/calc/__init__.py"]
+
+    asyncio.run(scenario())
+
+
+def with_image(task: Task, *setup: str) -> Task:
+    """Set-up in an image that is ready: the commands are all that is done, and nothing needs the network."""
+    return replace(task, environment=Environment(image=DEFAULT_IMAGE, setup=setup))
+
+
+def test_a_failing_command_is_named_with_the_end_of_its_output(docker: Provider, tmp_path: Path) -> None:
+    task = with_image(make_task(repository(tmp_path)), "true", "echo first; echo 'no compiler' >&2; false")
+
+    async def scenario() -> None:
+        with pytest.raises(SetupFailed, match=r"(?s)a set-up command failed; the command was: echo first.*no compiler"):
+            await _build(docker, task)
+
+    asyncio.run(scenario())
+
+
+def test_set_up_that_takes_too_long_is_stopped_and_named(docker: Provider, tmp_path: Path) -> None:
+    task = with_image(make_task(repository(tmp_path)), "sleep 50")
+
+    async def scenario() -> None:
+        with pytest.raises(SetupFailed, match="set-up was stopped after 2 s in the command: sleep 50"):
+            await _build(docker, task, timeout=2.0)
+
+    asyncio.run(scenario())
+
+
+def test_of_two_that_want_the_same_environment_one_builds_it(docker: Provider, tmp_path: Path) -> None:
+    task = with_image(make_task(repository(tmp_path)), "sleep 1; echo made > made-by-setup")
+
+    async def scenario() -> None:
+        said: list[str] = []
+        one, other = await asyncio.gather(_build(docker, task, said), _build(docker, task, said))
+        assert one.key == other.key and sorted((one.cached, other.cached)) == [False, True]
+        assert any("waiting for another" in line for line in said)
+        assert await _inside(docker, one, "cat made-by-setup") == "made\n"
+
+    asyncio.run(scenario())
+
+
+def test_whatever_decides_what_set_up_makes_is_in_the_key(docker: Provider, tmp_path: Path) -> None:
+    task = with_image(make_task(repository(tmp_path)), "true")
+    edited = make_task(make_repository(tmp_path / "other", {**CALC, "calc/extra.py": ""}))
+    others = (
+        with_image(task, "true", "true"),
+        replace(task, failing_test=FAILING),
+        with_image(edited, "true"),
+        replace(task, environment=replace(task.environment, python="3.11")),
+    )
+
+    async def scenario() -> None:
+        keys = {(await _build(docker, each)).key for each in (task, *others)}
+        assert len(keys) == 5
+        assert (await _build(docker, replace(task, statement="Other words.", id="other"))).cached
+
+    asyncio.run(scenario())
+
+
+def test_what_set_up_made_is_in_no_patch(docker: Provider, tmp_path: Path) -> None:
+    task = with_image(make_task(repository(tmp_path)), "echo 1 > calc/_version.py; echo '# built' >> calc/__init__.py")
+
+    async def scenario() -> None:
+        built = await _build(docker, replace(task, failing_test=FAILING))
+        sandbox = await docker.create(SandboxSpec(run="tests", name="take", environment=built.key))
+        try:
+            assert await take_patch(sandbox) == ""
+            await sandbox.write("calc/new.py", b"x = 1\n")
+            assert Patch(await take_patch(sandbox)).paths == ("calc/new.py",)
+        finally:
+            await sandbox.close()
+
+    asyncio.run(scenario())
+
+
+def _baseline(provider: Provider, task: Task, command: str = "python -m pytest -q", **settings: float) -> Baseline:
+    async def scenario() -> Baseline:
+        built = replace(await freeze(provider, task), test_command=command)
+        return await baseline(provider, built, task, run="tests", **settings)
+
+    return asyncio.run(scenario())
+
+
+def test_the_given_test_must_fail_on_the_base(bubblewrap: Provider, tmp_path: Path) -> None:
+    passing = GivenTest(ids=("tests/test_core.py::test_add",))
+    place = repository(tmp_path)
+    with pytest.raises(SetupFailed, match=r"test_add does not fail on the base \(passed\)"):
+        _baseline(bubblewrap, make_task(place, failing=passing))
+    found = _baseline(bubblewrap, make_task(place, failing=replace(passing, certain=False)))
+    assert found.report is not None and "no test that is at hand fails" in found.note
+    with pytest.raises(SetupFailed, match="test_nowhere is not found"):
+        _baseline(bubblewrap, make_task(place, failing=GivenTest(ids=("tests/test_core.py::test_nowhere",))))
+
+
+def test_a_given_test_that_the_command_leaves_out_is_run_as_well(bubblewrap: Provider, tmp_path: Path) -> None:
+    found = _baseline(
+        bubblewrap, make_task(repository(tmp_path), failing=FAILING), "python -m pytest -q tests/test_core.py"
+    )
+    assert found.report is not None
+    assert found.report.outcomes["tests/test_issue.py::test_mean"] == "failed"
+    assert "tests/test_core.py::test_add" in found.report.passed
+
+
+def test_flaky_tests_are_found_by_running_twice(bubblewrap: Provider, tmp_path: Path) -> None:
+    coins = (
+        "import os\n\nimport pytest\n\n\n@pytest.mark.parametrize('coin', range(16))\ndef test_coin(coin):\n"
+        "    assert os.urandom(1)[0] % 2\n\n\ndef test_sure():\n    pass\n"
+    )
+    found = _baseline(bubblewrap, make_task(repository(tmp_path, {"tests/test_coin.py": coins})), runs=2)
+    assert found.flaky and all(test.startswith("tests/test_coin.py::test_coin[") for test in found.flaky)
+    assert f"{len(found.flaky)} flaky test" in found.note
+
+
+def test_a_base_whose_tests_cannot_be_loaded_is_an_error_with_the_reason(bubblewrap: Provider, tmp_path: Path) -> None:
+    broken = {"setup.py": "", "tests/test_x.py": "import nothing_like_that\n"}
+    task = make_task(repository(tmp_path, base=broken))
+    with pytest.raises(SetupFailed, match=r"(?s)no test of the base can be loaded.*nothing_like_that"):
+        _baseline(bubblewrap, task)
+    with pytest.raises(SetupFailed, match="the tests of the base cannot be run: the test command could not be started"):
+        _baseline(bubblewrap, task, "no-such-runner")
+
+
+def test_a_given_test_may_fail_by_not_loading(bubblewrap: Provider, tmp_path: Path) -> None:
+    only = GivenTest(
+        ids=("test_new.py::test_it",),
+        files=(("test_new.py", "from calc import median\n\n\ndef test_it():\n    pass\n"),),
+    )
+    base = {k: v for k, v in CALC.items() if not k.startswith("tests/")}
+    found = _baseline(bubblewrap, make_task(repository(tmp_path, base=base), failing=only))
+    assert found.report is not None and found.report.outcomes == {"test_new.py": "error"}
+
+
+def test_a_repository_without_tests_has_no_baseline_and_says_so(bubblewrap: Provider, tmp_path: Path) -> None:
+    base = {k: v for k, v in CALC.items() if not k.startswith("tests/")}
+    found = _baseline(bubblewrap, make_task(repository(tmp_path, base=base)))
+    assert found.report is None and "no tests" in found.note
+    with pytest.raises(SetupFailed, match="pytest found no tests"):
+        _baseline(bubblewrap, make_task(tmp_path / "repository", command="python -m pytest -q"))
+
+
+def test_a_suite_that_is_stopped_counts_as_far_as_it_got(bubblewrap: Provider, tmp_path: Path) -> None:
+    slow = {"tests/test_z.py": "import time\n\n\ndef test_z():\n    time.sleep(99)\n"}
+    found = _baseline(bubblewrap, make_task(repository(tmp_path, slow)), runs=1, timeout=5.0)
+    assert found.report is not None
+    assert found.report.passed == {"tests/test_core.py::test_add", "tests/test_core.py::test_mean_of_nothing"}
+    assert "only the 2 tests" in found.note
+
+
+def test_a_test_that_takes_the_interpreter_down_does_not_take_the_baseline_along(
+    bubblewrap: Provider, tmp_path: Path
+) -> None:
+    deadly = {"tests/test_z.py": "import os\n\n\ndef test_z():\n    os.abort()\n"}
+    found = _baseline(bubblewrap, make_task(repository(tmp_path, deadly)), runs=1)
+    assert found.report is not None and len(found.report.passed) == 2
+    assert found.report.outcomes["tests/test_z.py::test_z"] == "error"
+
+
+def test_a_command_without_pytest_has_a_baseline_of_one_test(bubblewrap: Provider, tmp_path: Path) -> None:
+    found = _baseline(bubblewrap, make_task(repository(tmp_path)), "python -m unittest tests.test_core")
+    assert found.report is not None and set(found.report.outcomes) == {COMMAND_TEST}
+
+
+def test_a_baseline_is_found_once_and_then_kept(bubblewrap: Provider, tmp_path: Path) -> None:
+    task = make_task(repository(tmp_path))
+    first = _baseline(bubblewrap, task)
+
+    class Unusable:
+        name = bubblewrap.name
+
+        async def create(self, spec: SandboxSpec) -> None:
+            raise AssertionError("nothing needs to run again")
+
+    async def again() -> Baseline:
+        built = await freeze(bubblewrap, task)
+        return await baseline(Unusable(), built, task, run="tests")
+
+    assert asyncio.run(again()) == first
