@@ -131,15 +131,26 @@ def _provider(backend: str, cache: Path) -> Iterator[Provider]:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The cache of this test session: no test reads or writes the user's own."""
+    """The cache of this test session, and its name for docker's environments: no test reads or writes the user's own."""
     path = tmp_path_factory.mktemp("cache")
-    before = os.environ.get("TROOP_CACHE")
-    os.environ["TROOP_CACHE"] = str(path)
-    yield path
-    if before is None:
-        del os.environ["TROOP_CACHE"]
-    else:
-        os.environ["TROOP_CACHE"] = before
+    environments = f"troop-test-{os.getpid()}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TROOP_CACHE", str(path))
+        patch.setenv("TROOP_DOCKER_ENVIRONMENTS", environments)
+        yield path
+    _remove_images(environments)
+
+
+def _remove_images(name: str) -> None:
+    from harness.sandbox.daemon import connect
+
+    try:
+        client = connect()
+    except TroopError:
+        return  # then no test made one
+    for row in client.api.images(name=name):
+        client.api.remove_image(row["Id"], force=True)
+    client.close()
 
 
 @pytest.fixture

@@ -35,10 +35,10 @@ from harness.sandbox.container_files import (
     setup_kit,
 )
 from harness.sandbox.daemon import Attachment, attach, connect
-from harness.sandbox.image import DEFAULT_IMAGE, Say, ensure_image, find, is_current
+from harness.sandbox.docker_findings import findings as docker_findings
+from harness.sandbox.docker_findings import missing_limits
+from harness.sandbox.image import DEFAULT_IMAGE, Say, ensure_image, find
 from tasks.errors import InputError, SandboxFailed
-
-ENVIRONMENTS = "troop-env"
 
 _RUN, _NAME, _OWNER = "troop.run", "troop.name", "troop.owner"
 _ENVIRONMENT, _INSIDE = "troop.environment", "troop.inside"
@@ -88,16 +88,26 @@ class DockerProvider:
     `network=True`: "bridge", or "host" on a machine whose bridge does not reach the package index. Without this argument
     TROOP_SETUP_NETWORK says which; else it is "bridge", unless an index or a proxy listens on this machine's loopback. `say` hears of slow steps: pulling and building images.
 
+    `environments`: the image name that frozen environments are tags of (without it TROOP_DOCKER_ENVIRONMENTS, else
+    "troop-env").
+
     `SandboxSpec.python` chooses nothing here: an image has the Pythons that it has, and set-up brings others.
     """
 
     def __init__(
-        self, *, image: str = DEFAULT_IMAGE, setup_network: str | None = None, say: Say | None = None, threads: int = 16
+        self,
+        *,
+        image: str = DEFAULT_IMAGE,
+        setup_network: str | None = None,
+        environments: str | None = None,
+        say: Say | None = None,
+        threads: int = 16,
     ) -> None:
         self._image = image
         self._setup_network = setup_network or os.environ.get("TROOP_SETUP_NETWORK", "")
         if self._setup_network not in ("", "bridge", "host"):
             raise InputError(f"TROOP_SETUP_NETWORK is '{self._setup_network}': give bridge or host")
+        self._environments = environments or os.environ.get("TROOP_DOCKER_ENVIRONMENTS") or "troop-env"
         self._say: Say = say or (lambda _line: None)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="docker")
         self._client: Any = None
@@ -213,7 +223,7 @@ class DockerProvider:
             env={**env, **spec.env},
             release=release,
             diagnose=diagnose,
-            missing_limits=_missing_limits(self._info),
+            missing_limits=missing_limits(self._info),
         )
         sandbox.container = container
         return sandbox
@@ -226,7 +236,7 @@ class DockerProvider:
 
     async def _image_of(self, spec: SandboxSpec) -> _Image:
         if spec.environment is not None:
-            name = _tag(spec.environment)
+            name = self._tag(spec.environment)
             if name not in self._images and not await self.has(spec.environment):
                 raise SandboxFailed(
                     f"the environment {spec.environment} is not among docker's images: prepare it again"
@@ -244,13 +254,13 @@ class DockerProvider:
 
     async def has(self, environment: str) -> bool:
         client = await self._connected()
-        return await self._call("look for an environment", find, client, _tag(environment)) is not None
+        return await self._call("look for an environment", find, client, self._tag(environment)) is not None
 
     async def freeze(self, sandbox: Sandbox, environment: str) -> None:
         if not isinstance(sandbox, DockerSandbox):
             raise InputError(f"the environment {environment} can only be frozen from a docker sandbox")
         client = await self._connected()
-        tag = _tag(environment)
+        tag = self._tag(environment)
         try:
             tidied = await sandbox.exec(_TIDY, cwd="/", timeout=300)
             if tidied.exit_code != 0:
@@ -260,7 +270,12 @@ class DockerProvider:
             labels = {_ENVIRONMENT: environment, _INSIDE: inside_fingerprint(), _RUN: "", _NAME: "", _OWNER: ""}
             changes = [f'LABEL {key}="{value}"' for key, value in labels.items()]
             await self._call(
-                "commit a container", client.api.commit, sandbox.container, ENVIRONMENTS, environment, changes=changes
+                "commit a container",
+                client.api.commit,
+                sandbox.container,
+                self._environments,
+                environment,
+                changes=changes,
             )
         finally:
             await sandbox.close()
@@ -268,8 +283,8 @@ class DockerProvider:
 
     async def remove(self, environment: str) -> None:
         client = await self._connected()
-        self._images.pop(_tag(environment), None)
-        await self._call("remove an environment", _remove_image, client, _tag(environment))
+        self._images.pop(self._tag(environment), None)
+        await self._call("remove an environment", _remove_image, client, self._tag(environment))
 
     # ---- the machine
 
@@ -279,7 +294,7 @@ class DockerProvider:
             image = await self._call("look at an image", find, client, self._image)
         except SandboxFailed as error:
             return [Finding("docker", False, str(error), "apt-get install docker.io, then: systemctl start docker")]
-        return _findings(self._info, client.api.api_version, self._image, image)
+        return docker_findings(self._info, client.api.api_version, self._image, image)
 
     async def check(self) -> None:
         """Raises SandboxFailed, saying what to do, where no daemon answers."""
@@ -308,6 +323,13 @@ class DockerProvider:
             self._client.close()
             self._client = None
         self._pool.shutdown(wait=False)
+
+    def _tag(self, environment: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", environment):
+            raise InputError(
+                f"'{environment}' cannot name an environment: letters, digits, '_', '.' and '-', at most 128"
+            )
+        return f"{self._environments}:{environment}"
 
     # ---- calls
 
@@ -338,12 +360,6 @@ def _explained(what: str, function: Callable[..., T], *args: Any, **kwargs: Any)
         raise SandboxFailed(f"docker cannot {what}: {error.explanation or error}") from error
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         raise SandboxFailed(f"docker cannot {what}: the daemon does not answer ({error})") from error
-
-
-def _tag(environment: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", environment):
-        raise InputError(f"'{environment}' cannot name an environment: letters, digits, '_', '.' and '-', at most 128")
-    return f"{ENVIRONMENTS}:{environment}"
 
 
 def _container_name(spec: SandboxSpec) -> str:
@@ -416,49 +432,3 @@ def _clean(client: Any, run: str | None) -> list[str]:
             _remove_image(client, row["Id"])
             removed.append(f"unfinished environment image {row['Id'][7:19]}")
     return removed
-
-
-# ---- what the machine offers
-
-_LIMITS = (
-    ("MemoryLimit", "memory is not limited: the kernel's memory cgroup is off"),
-    ("SwapLimit", "swap is not limited: a sandbox may use more than its memory limit in swap"),
-    ("PidsLimit", "the number of processes is not limited: the kernel's pids cgroup is off"),
-    ("CpuCfsQuota", "CPU time is not limited: the kernel has no CFS quota"),
-)
-
-
-def _missing_limits(info: Mapping[str, Any]) -> tuple[str, ...]:
-    """From the daemon's own words; Podman leaves some out, which says nothing."""
-    return tuple(sentence for key, sentence in _LIMITS if info.get(key, info.get(key.replace("Cpu", "CPU"))) is False)
-
-
-def _findings(info: Mapping[str, Any], api: str, name: str, image: Any | None) -> list[Finding]:
-    storage = str(info.get("Driver"))
-    version = (
-        f"server {info.get('ServerVersion')}, API {api}, cgroup v{info.get('CgroupVersion', '?')}, storage {storage}"
-    )
-    missing = _missing_limits(info)
-    found = [
-        Finding("docker", True, version),
-        Finding(
-            "docker limits",
-            not missing,
-            "; ".join(missing) or "memory, swap, CPU and processes are limited",
-            ""
-            if not missing
-            else "turn the cgroup controllers on (kernel command line: cgroup_enable=memory swapaccount=1)",
-        ),
-    ]
-    if storage == "vfs":
-        slow = "storage driver vfs copies the whole image for every sandbox"
-        found.append(Finding("docker storage", False, slow, "use overlay2: put the daemon's data-root on ext4 or xfs"))
-    if image is None:
-        found.append(Finding("docker image", False, f"{name} is not there", "make image"))
-    elif name == DEFAULT_IMAGE and not is_current(image):
-        found.append(
-            Finding("docker image", False, f"{name} was built from another Dockerfile than today's", "make image")
-        )
-    else:
-        found.append(Finding("docker image", True, name))
-    return found

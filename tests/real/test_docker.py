@@ -381,7 +381,7 @@ def test_a_frozen_environment_keeps_what_set_up_made_and_nothing_that_set_up_nee
     try:
         seen, processes = run(freeze())
         assert run(docker.has(ENVIRONMENT))
-        image = daemon.images.get(f"troop-env:{ENVIRONMENT}")
+        image = daemon.images.get(f"{os.environ['TROOP_DOCKER_ENVIRONMENTS']}:{ENVIRONMENT}")
     finally:
         run(docker.remove(ENVIRONMENT))
     assert seen.startswith("kept\nmade\n")
