@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.mutation.calls import PIECE_OPERATORS
@@ -30,6 +30,10 @@ PRIORS: dict[str, float] = {
     "swap-statements": 0.5, "move-statement": 0.5, "augmented": 0.6, "return-form": 0.6, "loop-form": 0.4, "jump": 0.5,
     "return-value": 0.6, "exception": 0.5, "guard": 0.6, "condition-statement": 0.4, "insert-statement": 0.6,
 }  # fmt: skip
+
+HEADER_SHARE = 0.3
+CONSTANT_SHARE = 0.1
+JITTER = 0.2
 
 _SHARED = 0.6  # exponent: how much alternatives at one place take from each other
 _FAINT = 1e-6
@@ -54,6 +58,10 @@ class Mutant:
         if not text.startswith(self.old, start):
             raise ValueError(f"{self.path}, line {self.line}: the text to be changed is not there")
         return text[:start] + self.new + text[start + len(self.old) :]
+
+
+Change = tuple[Mutant, ...]
+"""What one turn does to a file: one mutant, or two of them, the one further down first."""
 
 
 def mutants(
@@ -213,16 +221,61 @@ def _fitted(source: Source, start: int, end: int, proposal: Proposal) -> str | N
     return f"({proposal.text})" if held is not None else None
 
 
+def surroundings(texts: Mapping[str, str], suspicion: Mapping[tuple[str, int], float]) -> dict[tuple[str, int], float]:
+    """The suspicion with the lines that no test runs itself, but on which suspicious lines rest.
+
+    A function's header (its defaults) gets a share of its most suspicious line; constants of the module or class a
+    smaller one. Both run at import, before any test.
+    """
+    spread = dict(suspicion)
+    for path, text in texts.items():
+        source = _parsed(path, text)
+        lines = {line: score for (at, line), score in suspicion.items() if at == path}
+        if source is None or not lines:
+            continue
+        for node in ast.walk(source.tree):
+            if isinstance(node, Function):
+                worst = max((lines.get(n, 0.0) for n in range(node.lineno, (node.end_lineno or 0) + 1)), default=0.0)
+                spread[path, node.lineno] = max(spread.get((path, node.lineno), 0.0), HEADER_SHARE * worst)
+            elif isinstance(node, (ast.Assign, ast.AnnAssign)) and source.function(node) is None:
+                worst = CONSTANT_SHARE * max(lines.values())
+                spread[path, node.lineno] = max(spread.get((path, node.lineno), 0.0), worst)
+    return {place: score for place, score in spread.items() if score > 0}
+
+
 def dealt(
     ordered: Sequence[Mutant], *, index: int, attempts: int, turns: int, seed: int, common_seed: int
-) -> list[Mutant]:
-    """The mutants of one attempt, in its own order."""
-    chance = random.Random(common_seed)
-    noisy = sorted(range(len(ordered)), key=lambda rank: math.log(rank + 3) + _JITTER * chance.gauss(0, 1))
-    own = noisy[index % attempts :: attempts][: max(turns, 1)]
-    shuffled = random.Random(seed)
-    own.sort(key=lambda rank: math.log(rank + 3) + _JITTER * shuffled.gauss(0, 1))
-    return [ordered[rank] for rank in own]
+) -> list[Change]:
+    """The changes that the attempt `index` makes, at most `turns`: its share of the common order, in an order of its own.
+
+    `common_seed` perturbs the common order, `seed` the attempt's. The first `attempts` attempts together get the first
+    `attempts` · `turns` mutants, each about as plausible ones as the others; later attempts get what comes then. Where
+    single mutants run out, pairs follow.
+    """
+    wanted = (index // attempts + 1) * attempts * turns
+    changes: list[Change] = [(mutant,) for mutant in ordered[:wanted]]
+    if len(changes) < wanted:
+        changes.extend(pairs(ordered, wanted - len(changes)))
+    common = _jittered(range(len(changes)), random.Random(common_seed))
+    block = common[(index // attempts) * attempts * turns :]
+    own = _jittered(block[index % attempts :: attempts][:turns], random.Random(seed))
+    return [changes[rank] for rank in own]
 
 
-_JITTER = 0.2
+def _jittered(ranks: Iterable[int], chance: random.Random) -> list[int]:
+    """The ranks in nearly their order: each may move by about a fifth of itself."""
+    return sorted(ranks, key=lambda rank: math.log(rank + 3) + JITTER * chance.gauss(0, 1))
+
+
+def pairs(ordered: Sequence[Mutant], count: int) -> list[Change]:
+    """Two mutants of one file on different lines, the later first (so that the earlier's line stays where it was);
+    pairs of plausible mutants first."""
+    found: list[Change] = []
+    for total in range(1, 2 * len(ordered)):
+        for first in range(max(0, total - len(ordered) + 1), (total + 1) // 2):
+            one, two = sorted((ordered[first], ordered[total - first]), key=lambda m: m.line)
+            if one.path == two.path and one.line + one.old.count("\n") < two.line:
+                found.append((two, one))
+                if len(found) == count:
+                    return found
+    return found

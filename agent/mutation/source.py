@@ -100,7 +100,7 @@ class Source:
 
     def first_line(self, statement: ast.stmt) -> int:
         """A statement's first line, decorators included."""
-        decorators = getattr(statement, "decorator_list", [])
+        decorators: list[ast.expr] = getattr(statement, "decorator_list", [])
         return min([statement.lineno, *(d.lineno for d in decorators)])
 
     def header_end(self, statement: ast.stmt | ast.excepthandler) -> int:
