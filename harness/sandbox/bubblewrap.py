@@ -583,7 +583,7 @@ def _used_pythons(env: Path, pythons: Sequence[Interpreter]) -> list[Interpreter
             break
         aim = link.readlink()
         if aim.is_absolute() and not aim.is_relative_to(ENVDIR):
-            named = [i for i in pythons if aim == i.path or aim.is_relative_to(i.prefix) and i.prefix != Path("/usr")]
+            named = [i for i in pythons if aim == i.path or (aim.is_relative_to(i.prefix) and i.prefix != Path("/usr"))]
             linked = [i for i in pythons if aim.parent == Path(PYTHONS) and aim.name in (i.name, "python", "python3")]
             return (named or linked)[:1]
         link = env / aim.relative_to(ENVDIR) if aim.is_absolute() else Path(os.path.normpath(link.parent / aim))

@@ -43,9 +43,8 @@ class Copying:
     def __init__(self, folder: Path) -> None:
         """Find out, below `folder`, what the kernel allows. Blocks for some milliseconds."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.namespace = ("unshare", "--mount", "--propagation", "private", "--")
-        if os.geteuid() != 0:
-            self.namespace = ("unshare", "--user", "--map-root-user", *self.namespace[1:])
+        as_user = () if os.geteuid() == 0 else ("--user", "--map-root-user")
+        self.namespace: tuple[str, ...] = ("unshare", *as_user, "--mount", "--propagation", "private", "--")
         self.options: str | None = None
         self.why = ""
         for options in _OVERLAY_CHOICES:
@@ -109,8 +108,14 @@ class Launched:
         ours, theirs = socket.socketpair()
         try:
             with theirs, complaints.open("wb") as stderr:
-                self._popen: subprocess.Popen[bytes] = subprocess.Popen(
-                    command, cwd=cwd, env=CLEAN_ENV, stdin=theirs, stdout=theirs, stderr=stderr, start_new_session=True
+                self._popen = subprocess.Popen(
+                    command,
+                    cwd=cwd,
+                    env=CLEAN_ENV,
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
+                    stderr=stderr,
+                    start_new_session=True,
                 )
         except BaseException:
             ours.close()
@@ -121,12 +126,24 @@ class Launched:
     async def ended(self, seconds: float) -> int | None:
         """The exit status, or None where it still runs after `seconds`."""
         if self._popen.poll() is None:
-            loop = asyncio.get_running_loop()
-            gone = loop.create_future()
-            with _watch(loop, self._popen.pid, gone):
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(gone, seconds)
+            with contextlib.suppress(TimeoutError, subprocess.TimeoutExpired):
+                await self._gone(seconds)
         return self._popen.poll()
+
+    async def _gone(self, seconds: float) -> None:
+        try:
+            pidfd = os.pidfd_open(self._popen.pid)
+        except OSError:  # kernels before 5.3
+            await asyncio.to_thread(self._popen.wait, seconds)
+            return
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        loop.add_reader(pidfd, ended.set)
+        try:
+            await asyncio.wait_for(ended.wait(), seconds)
+        finally:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
 
     async def end(self) -> None:
         """Wait for it to end, its input being closed; kill it if it does not."""
@@ -149,37 +166,6 @@ class Launched:
             if status is None
             else f"its first process ended with status {status}"
         )
-
-
-@contextlib.contextmanager
-def _watch(loop: asyncio.AbstractEventLoop, pid: int, gone: asyncio.Future[Any]) -> Any:
-    """Resolve `gone` when the process ends: by a pidfd, or by looking now and then on kernels before 5.3."""
-
-    def tell() -> None:
-        if not gone.done():
-            gone.set_result(None)
-
-    try:
-        fd = os.pidfd_open(pid)
-    except OSError:
-        looking = loop.create_task(_look(pid, tell))
-        try:
-            yield
-        finally:
-            looking.cancel()
-        return
-    loop.add_reader(fd, tell)
-    try:
-        yield
-    finally:
-        loop.remove_reader(fd)
-        os.close(fd)
-
-
-async def _look(pid: int, tell: Callable[[], None]) -> None:
-    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        await asyncio.sleep(0.01)
-    tell()
 
 
 def copy_tree(source: Path, target: Path) -> None:

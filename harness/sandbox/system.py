@@ -26,6 +26,31 @@ _ETC = (
     *("perl", "java-11-openjdk", "java-17-openjdk", "java-21-openjdk"),
 )
 
+# To the kernel, the sandbox of a harness that root started is root's: without capabilities, but the owner of these. What may
+# not be written (settings of the whole machine), and what may not even be read.
+_PROC_KEPT = ("/proc/sys", "/proc/sysrq-trigger", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/driver", "/proc/mtrr")
+_PROC_HIDDEN = (
+    *(
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/key-users",
+        "/proc/kmsg",
+        "/proc/kallsyms",
+        "/proc/modules",
+        "/proc/slabinfo",
+    ),
+    *("/proc/kpagecount", "/proc/kpageflags", "/proc/kpagecgroup", "/proc/vmallocinfo", "/proc/timer_list"),
+    *(
+        "/proc/sched_debug",
+        "/proc/latency_stats",
+        "/proc/acpi",
+        "/proc/asound",
+        "/proc/scsi",
+        "/proc/iomem",
+        "/proc/ioports",
+    ),
+)
+
 CLEAN_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 """The environment in which the tools that build a sandbox, and its first process, start: nothing of the harness's."""
 
@@ -77,4 +102,12 @@ def _etc(made_up: Path, network: bool) -> Iterator[str]:
 
 def _devices() -> Iterator[str]:
     yield from ("--proc", "/proc", "--dev", "/dev")
+    for path in map(Path, _PROC_KEPT):
+        if path.exists():
+            yield from ("--ro-bind", str(path), str(path))
+    for path in map(Path, _PROC_HIDDEN):
+        if path.is_dir():
+            yield from ("--tmpfs", str(path), "--remount-ro", str(path))
+        elif path.exists():
+            yield from ("--ro-bind", "/dev/null", str(path))
     yield from ("--dir", "/run", "--dir", "/var", "--symlink", "/tmp", "/var/tmp", "--dir", "/opt", "--dir", TROOPDIR)
