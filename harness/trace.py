@@ -259,7 +259,8 @@ def to_json(event: Event) -> Json:
     out: Json = {"kind": event.kind}
     for f in dataclasses.fields(event):
         value = getattr(event, f.name)
-        if f.default is not dataclasses.MISSING and value == f.default:
+        # The schema is always written: a later Troop has another default.
+        if f.name != "schema" and f.default is not dataclasses.MISSING and value == f.default:
             continue
         out[f.name] = _plain(value)
     return out
@@ -393,7 +394,7 @@ def read(path: Path) -> Iterator[Event]:
                 return
             try:
                 event = from_json(json.loads(line))
-            except (ValueError, KeyError, TypeError, StopIteration) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
                 raise InputError(f"{path}, line {number}: not an event of a Troop trace ({error})") from error
             if number == 1:
                 if not isinstance(event, RunStarted):
