@@ -1,0 +1,114 @@
+"""What one model call costs the client's process, apart from the server's time, by length of the conversation.
+
+    python -m tests.bench.bench_client [--messages 2 50 200] [--calls 30]
+
+Compares the `openai` package's typed `chat.completions.create`, its `post` with the typed response, and Troop's `ModelClient`
+(which posts, and adds budget, limiter, charge and event), all against the scripted server in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from agent.config import Alias
+from agent.model import Connections, ModelClient
+from harness.budget import BudgetKeeper
+from harness.records import Budget
+
+Json = dict[str, Any]
+
+TOOLS: list[Json] = [
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": "What this tool does, in about as many words as it takes. " * 4,
+            "parameters": {"type": "object", "properties": {"path": {"type": "string"}, "text": {"type": "string"}}},
+        },
+    }
+    for name in ("read", "search", "edit", "create", "insert", "run", "test", "submit")
+]
+
+
+def conversation(length: int) -> list[Json]:
+    """`length` messages: a prompt, then turns of a tool call and an observation of 1.2 kB."""
+    messages: list[Json] = [{"role": "system", "content": "s" * 3000}, {"role": "user", "content": "u" * 3000}]
+    while len(messages) < length:
+        call = f"call_{len(messages)}"
+        function = {"name": "run", "arguments": json.dumps({"command": "python -m pytest -q tests/test_it.py"})}
+        messages.append(
+            {
+                "role": "assistant",
+                "content": "Next I look at the parser. " * 6,
+                "tool_calls": [{"id": call, "type": "function", "function": function}],
+            }
+        )
+        messages.append({"role": "tool", "tool_call_id": call, "content": "a line of output\n" * 70})
+    return messages[:length]
+
+
+async def milliseconds(call: Callable[[], Awaitable[Any]], calls: int) -> float:
+    """Median wall time of a call; the server answers at once, so it is nearly all the client's."""
+    for _ in range(3):
+        await call()
+    times = []
+    for _ in range(calls):
+        started = time.perf_counter()
+        await call()
+        times.append(time.perf_counter() - started)
+    return 1000 * statistics.median(times)
+
+
+async def measure(url: str, lengths: list[int], calls: int) -> None:
+    from openai import AsyncOpenAI
+    from openai.types.chat import ChatCompletion
+
+    package = AsyncOpenAI(api_key="none", base_url=url, max_retries=0)
+    alias = Alias("bench", url, "scripted", usd_per_mtok_input=1.0, usd_per_mtok_output=2.0)
+    connections = Connections()
+    client = ModelClient(alias, connections, record=lambda event: None, keeper=BudgetKeeper(Budget(usd=1e6)))
+    print(f"{'messages':>8} {'kB':>6} {'create':>10} {'post':>10} {'ModelClient':>12}   (median ms of {calls} calls)")
+    for length in lengths:
+        messages: Any = conversation(length)
+        body = {"model": "scripted", "messages": messages, "tools": TOOLS}
+        tools: Any = TOOLS
+
+        async def create(messages: Any = messages, tools: Any = tools) -> None:
+            await package.chat.completions.create(model="scripted", messages=messages, tools=tools)
+
+        async def post(body: Json = body) -> None:
+            await package.post("/chat/completions", cast_to=ChatCompletion, body=body)
+
+        async def ours(messages: Any = messages) -> None:
+            await client.complete(messages, TOOLS, purpose="act", attempt=0, key="0/1", seed=1, temperature=0.5)
+
+        row = [await milliseconds(each, calls) for each in (create, post, ours)]
+        print(f"{length:>8} {len(json.dumps(body)) / 1000:>6.0f} {row[0]:>10.2f} {row[1]:>10.2f} {row[2]:>12.2f}")
+    await package.close()
+    await connections.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="the client's own time per model call")
+    parser.add_argument("--messages", type=int, nargs="+", default=[2, 50, 200])
+    parser.add_argument("--calls", type=int, default=30)
+    options = parser.parse_args()
+    server = subprocess.Popen([sys.executable, "-m", "tests.support.model_server"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        asyncio.run(measure(server.stdout.readline().strip(), options.messages, options.calls))
+    finally:
+        server.terminate()
+        server.wait()
+
+
+if __name__ == "__main__":
+    main()
