@@ -201,7 +201,7 @@ async def _drive(
         keeper=keeper,
         clients=clients,
         judge=judge,
-        policies=lambda model: _policy(model, clients),
+        policies=lambda model: _policy(model, clients, settings),
         slots=pool.slots,
         say=say,
     )
@@ -241,11 +241,11 @@ def _close_trace(files: RunFiles, log: trace.Trace, events: list[trace.Event], s
     files.write_report(events)
 
 
-def _policy(model: str, clients: dict[str, ModelClient]) -> Policy:
+def _policy(model: str, clients: dict[str, ModelClient], settings: Settings) -> Policy:
     if model == REPAIR:
         from agent.repair import RepairPolicy
 
-        return RepairPolicy()
+        return RepairPolicy(attempts=settings.budget.attempts, seed=settings.seed)
     from agent.model_policy import ModelPolicy
 
     alias = clients[model].alias
