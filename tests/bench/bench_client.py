@@ -1,4 +1,4 @@
-"""What one model call costs the client's process, apart from the server's time, by length of the conversation.
+"""What one model call costs the client's process in processor time, by length of the conversation.
 
     python -m tests.bench.bench_client [--messages 2 50 200] [--calls 30]
 
@@ -56,14 +56,14 @@ def conversation(length: int) -> list[Json]:
 
 
 async def milliseconds(call: Callable[[], Awaitable[Any]], calls: int) -> float:
-    """Median wall time of a call; the server answers at once, so it is nearly all the client's."""
+    """Median processor time of a call in this process."""
     for _ in range(3):
         await call()
     times = []
     for _ in range(calls):
-        started = time.perf_counter()
+        started = time.process_time()
         await call()
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     return 1000 * statistics.median(times)
 
 
@@ -75,7 +75,9 @@ async def measure(url: str, lengths: list[int], calls: int) -> None:
     alias = Alias("bench", url, "scripted", usd_per_mtok_input=1.0, usd_per_mtok_output=2.0)
     connections = Connections()
     client = ModelClient(alias, connections, record=lambda event: None, keeper=BudgetKeeper(Budget(usd=1e6)))
-    print(f"{'messages':>8} {'kB':>6} {'create':>10} {'post':>10} {'ModelClient':>12}   (median ms of {calls} calls)")
+    print(
+        f"{'messages':>8} {'kB':>6} {'create':>10} {'post':>10} {'ModelClient':>12}   (median CPU ms of {calls} calls)"
+    )
     for length in lengths:
         messages: Any = conversation(length)
         body = {"model": "scripted", "messages": messages, "tools": TOOLS}
@@ -97,7 +99,7 @@ async def measure(url: str, lengths: list[int], calls: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="the client's own time per model call")
+    parser = argparse.ArgumentParser(description="the client's own processor time per model call")
     parser.add_argument("--messages", type=int, nargs="+", default=[2, 50, 200])
     parser.add_argument("--calls", type=int, default=30)
     options = parser.parse_args()
