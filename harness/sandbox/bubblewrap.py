@@ -22,7 +22,8 @@ import shutil
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -372,7 +373,8 @@ class BubblewrapProvider:
             self._finding_out = asyncio.Lock()
         async with self._finding_out:
             if self._ground is None:
-                self._ground = await asyncio.to_thread(_find_out, self._cache)
+                ground = await asyncio.to_thread(_find_out, self._cache, os.environ.get("PATH", ""))
+                self._ground = replace(ground, shown=await asyncio.to_thread(_shown, self._cache))
         return self._ground
 
     def _known_hierarchies(self) -> tuple[cgroup.Hierarchy, ...]:
@@ -386,9 +388,10 @@ class BubblewrapProvider:
         return self._index
 
 
-def _find_out(cache: Path) -> _Ground:
-    """Blocking, some tenths of a second. Raises SandboxFailed where bubblewrap cannot work."""
-    bwrap = shutil.which("bwrap", path=f"{os.environ.get('PATH', '')}:{CLEAN_ENV['PATH']}")
+@lru_cache
+def _find_out(cache: Path, path: str) -> _Ground:
+    """Blocking, some tenths of a second; once per process. Raises SandboxFailed where bubblewrap cannot work."""
+    bwrap = shutil.which("bwrap", path=f"{path}:{CLEAN_ENV['PATH']}")
     if bwrap is None:
         raise SandboxFailed(f"bubblewrap is not installed: {INSTALL}")
     cache.mkdir(parents=True, exist_ok=True)
