@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14 /
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO ?= tasks/examples/demo.toml
+DEMO ?= tasks/examples/humanize-intcomma-zero-digits.toml
 
 .PHONY: help install install-dev demo sandbox test lint image clean
 

@@ -76,9 +76,10 @@ class _Image:
 
 
 class DockerSandbox(ShimSandbox):
-    """A sandbox that knows its container."""
+    """A sandbox that knows its container, and the event loop that its connection belongs to."""
 
     container: str = ""
+    loop: asyncio.AbstractEventLoop
 
 
 class DockerProvider:
@@ -114,6 +115,7 @@ class DockerProvider:
         self._info: Mapping[str, Any] = {}
         self._connecting: asyncio.Lock | None = None
         self._images: dict[str, _Image] = {}
+        self._open: set[DockerSandbox] = set()
 
     @property
     def name(self) -> BackendName:
@@ -206,6 +208,7 @@ class DockerProvider:
         began: float,
     ) -> DockerSandbox:
         async def release() -> None:
+            self._open.discard(sandbox)
             with contextlib.suppress(SandboxFailed):  # a daemon that is gone took the container with it
                 await self._call("remove a container", _remove, client, container)
 
@@ -226,6 +229,8 @@ class DockerProvider:
             missing_limits=missing_limits(self._info),
         )
         sandbox.container = container
+        sandbox.loop = asyncio.get_running_loop()
+        self._open.add(sandbox)
         return sandbox
 
     async def _discard(self, client: Any, label: str, making: asyncio.Future[str]) -> None:
@@ -319,10 +324,20 @@ class DockerProvider:
         return await self._call("look for containers", _clean, client, run)
 
     async def close(self) -> None:
+        """Closes the sandboxes that are still open, too."""
         if self._client is not None:
-            self._client.close()
+            client = self._client
+            await asyncio.gather(*(self._end(client, sandbox) for sandbox in list(self._open)))
             self._client = None
-        self._pool.shutdown(wait=False)
+            client.close()
+        await asyncio.to_thread(self._pool.shutdown)
+
+    async def _end(self, client: Any, sandbox: DockerSandbox) -> None:
+        if sandbox.loop is asyncio.get_running_loop():
+            await sandbox.close()
+        else:  # its event loop ended without closing it: there is only a container left to remove
+            self._open.discard(sandbox)
+            await self._call("remove a container", _remove, client, sandbox.container)
 
     def _tag(self, environment: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", environment):

@@ -175,6 +175,15 @@ def _image(daemon: Any, lines: str) -> str:
     return name
 
 
+@pytest.mark.docker
+def test_closing_the_provider_removes_a_container_whose_event_loop_has_ended(daemon: Any) -> None:
+    docker = DockerProvider()
+    run(start(docker))
+    run(docker.close())
+    run(docker.close())
+    assert containers(daemon) == []
+
+
 # ---- what can go wrong
 
 
