@@ -263,7 +263,7 @@ class BubblewrapProvider:
     async def has(self, environment: str) -> bool:
         """Also False where the interpreter that the environment was made with is gone from this machine."""
         folder = self._environments / _checked(environment)
-        return folder.is_dir() and all(Path(path).exists() for path in _recorded_pythons(folder))
+        return folder.is_dir() and all(os.access(path, os.X_OK) for path in _recorded_pythons(folder))
 
     async def freeze(self, sandbox: Sandbox, environment: str) -> None:
         if not isinstance(sandbox, BubblewrapSandbox) or sandbox not in self._open:

@@ -66,7 +66,7 @@ def index_settings(environ: Mapping[str, str] | None = None) -> IndexSettings:
             if value := _safe([environ.get(spelling, "")], notes):
                 env[spelling] = value[0]
     bundle = next(
-        (Path(p) for p in (pip.cert, *(environ.get(n, "") for n in _BUNDLES)) if p and Path(p).is_file()), None
+        (Path(p) for p in (pip.cert, *(environ.get(n, "") for n in _BUNDLES)) if p and os.access(p, os.R_OK)), None
     )
     if bundle is not None:
         env |= dict.fromkeys((*_BUNDLES, "GIT_SSL_CAINFO"), str(bundle))
@@ -94,7 +94,7 @@ def _pip_options(environ: Mapping[str, str], notes: list[str]) -> _Options:
         try:
             if not parser.read(path, encoding="utf-8"):
                 continue
-        except (configparser.Error, UnicodeDecodeError):
+        except (configparser.Error, UnicodeDecodeError, PermissionError):
             notes.append(f"{path} cannot be read as a pip configuration and is left out of set-up")
             continue
         for section in ("global", "install"):
@@ -179,6 +179,8 @@ def _local_folders(indexes: Iterable[str], links: Iterable[str]) -> tuple[Path, 
     """The folders of indexes and links on this machine, and those that an index's pages point to."""
     found: list[Path] = []
     for path in filter(None, map(_local_path, [*indexes, *links])):
+        if not os.access(path, os.R_OK):
+            continue
         if path.is_dir():
             found += [path, *_pointed_to(path)]
         elif path.is_file():

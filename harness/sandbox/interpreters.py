@@ -71,11 +71,11 @@ def _candidates(environ: dict[str, str]) -> Iterator[Path]:
     folders = [Path("/usr/bin"), *(Path(p) for p in environ.get("PATH", "").split(os.pathsep) if p.startswith("/"))]
     home = Path(environ.get("HOME", "/nonexistent"))
     pyenv = Path(environ.get("PYENV_ROOT", home / ".pyenv"))
-    folders += pyenv.glob("versions/*/bin")
+    folders += _below(pyenv, "versions/*/bin")
     uv = Path(
         environ.get("UV_PYTHON_INSTALL_DIR", Path(environ.get("XDG_DATA_HOME", home / ".local/share")) / "uv/python")
     )
-    folders += uv.glob("*/bin")
+    folders += _below(uv, "*/bin")
     for folder in folders:
         try:
             names = [name for name in os.listdir(folder) if _NAME.fullmatch(name)]  # noqa: PTH208 (no Path per name)
@@ -84,7 +84,14 @@ def _candidates(environ: dict[str, str]) -> Iterator[Path]:
         for name in names:
             path = (folder / name).resolve()
             if os.access(path, os.X_OK) and not _is_script(path):
-                yield folder / name if (folder.parent / "pyvenv.cfg").exists() else path
+                yield folder / name if os.access(folder.parent / "pyvenv.cfg", os.R_OK) else path
+
+
+def _below(folder: Path, pattern: str) -> list[Path]:
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:  # somebody else's, and closed to us
+        return []
 
 
 def _is_script(path: Path) -> bool:

@@ -12,12 +12,10 @@ import os
 import shutil
 import signal
 import socket
-import stat
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from harness.sandbox.system import CLEAN_ENV
 
@@ -178,21 +176,18 @@ def copy_tree(source: Path, target: Path) -> None:
 
 def remove_tree(path: Path) -> None:
     """Remove a tree, folders included that forbid it by their mode. Follows no link. Raises OSError if some is left."""
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except PermissionError:
+        _open_folders(path)
+        shutil.rmtree(path)
 
-    def permit(function: Callable[..., Any], failed: str, _info: Any) -> None:
-        for folder in (Path(failed).parent, Path(failed)):
-            with contextlib.suppress(OSError):
-                if stat.S_ISDIR(folder.lstat().st_mode):
-                    folder.chmod(0o700)
-        if function in (os.open, os.scandir, os.lstat):
-            shutil.rmtree(failed, onerror=permit_once)
-        else:
-            with contextlib.suppress(FileNotFoundError):
-                function(failed)
 
-    def permit_once(function: Callable[..., Any], failed: str, info: Any) -> None:
-        if not isinstance(info[1], FileNotFoundError):
-            raise info[1]
-
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(path, onerror=permit)
+def _open_folders(path: Path) -> None:
+    path.chmod(0o700)
+    with os.scandir(path) as entries:
+        folders = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    for folder in folders:
+        _open_folders(Path(folder))
