@@ -176,7 +176,8 @@ async def apply_patch(sandbox: Sandbox, diff: str) -> str | None:
     """Apply a diff to the working tree, all of it or nothing. None: applied; else why not, in git's words."""
     if not diff.strip():
         return None
-    content = diff.encode("utf-8", "surrogateescape")
+    # Other tools' diffs may have lost their last line end, which git takes for damage.
+    content = (diff if diff.endswith("\n") else diff + "\n").encode("utf-8", "surrogateescape")
     command = "safely apply --whitespace=nowarn -"
     done = await _script(sandbox, command, stdin=content, may_fail=True)
     if done.exit_code == 0:

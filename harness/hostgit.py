@@ -120,17 +120,17 @@ def network_environment(location: str) -> tuple[str, dict[str, str]]:
         **as_variables(config),
     }
     if "GIT_SSH_COMMAND" not in variables and "GIT_SSH" not in variables:
-        variables["GIT_SSH_COMMAND"] = f"{_ssh_command(variables)} -oBatchMode=yes"
+        variables["GIT_SSH_COMMAND"] = f"{user_setting('core.sshCommand') or 'ssh'} -oBatchMode=yes"
     return clean, variables
 
 
-def _ssh_command(variables: Mapping[str, str]) -> str:
-    asked = ["git", "config", "--global", "--get", "core.sshCommand"]
+def user_setting(name: str, *kind: str) -> str:
+    """A setting of the user's own (global) git configuration, "" if unset. `kind`: such as "--path"."""
     try:
-        done = subprocess.run(asked, capture_output=True, text=True, env=dict(variables), check=False)
+        done = subprocess.run(["git", "config", "--global", *kind, "--get", name], capture_output=True, check=False)
     except FileNotFoundError as error:
         raise EnvironmentFailed(NO_GIT) from error
-    return done.stdout.strip() or "ssh"
+    return os.fsdecode(done.stdout).strip()
 
 
 def without_secrets(text: str, location: str) -> str:

@@ -30,6 +30,7 @@ Say = Callable[[str], None]
 _NAMES_A_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _PACKAGE_EPOCH = 946684800  # 2000-01-01: the date of a release whose archive tells none
 FETCH_SECONDS = 3600.0
+_LEFT_OVER_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,17 @@ def opened(repository: Repository, cache: Path, say: Say) -> Iterator[Source]:
     """The source of a repository; what it needs for a while only is removed at the end of the context."""
     ways = {"path": _from_path, "url": _from_url, "package": _from_package}
     (cache / "tmp").mkdir(parents=True, exist_ok=True)
+    _sweep(cache / "tmp")
     with tempfile.TemporaryDirectory(dir=cache / "tmp", prefix="source-") as scratch:
         yield ways[repository.kind](repository, cache, Path(scratch), say)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what processes that were killed left here. By age, since a cache may be shared between machines."""
+    for left in directory.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _LEFT_OVER_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -194,13 +204,17 @@ class _Dirty:
 
 
 def _working_tree_config(local: _Local) -> str:
-    """Those of the repository's settings that say how its files map to content, and nothing that names a program."""
+    """Those settings that say which files count and how they map to content, and nothing that names a program: of the
+    repository's own, and the user's list of files to ignore everywhere."""
     kept = ("core.filemode", "core.autocrlf", "core.eol", "core.symlinks", "core.ignorecase", "core.precomposeunicode")
     try:
         output = git("config", "--local", "--no-includes", "--list", "-z", git_dir=local.git_dir)
     except GitFailed as error:
         raise InputError(f"the settings of {local.git_dir} cannot be read: {_last_line(error.stderr)}") from error
-    config = ""
+    excludes = hostgit.user_setting("core.excludesFile", "--path")
+    config = (
+        f"\texcludesFile = {json.dumps(excludes, ensure_ascii=False)}\n" if excludes.isprintable() and excludes else ""
+    )
     for entry in output.decode("utf-8", "surrogateescape").split("\0"):
         key, _, value = entry.partition("\n")
         if key in kept and value.isalnum():

@@ -366,7 +366,7 @@ def test_tests_are_restored_from_the_base(bubblewrap: Provider, workspace: Works
 
 
 def test_a_patch_that_does_not_fit_changes_nothing_and_says_why(bubblewrap: Provider, workspace: Workspace) -> None:
-    good = "--- a/crlf.txt\n+++ b/crlf.txt\n@@ -1 +1 @@\n-one\r\n+1\r\n"
+    good = "--- a/crlf.txt\n+++ b/crlf.txt\n@@ -1,2 +1,2 @@\n-one\r\n+1\r\n two\r\n"
     bad = "--- a/src/mod.py\n+++ b/src/mod.py\n@@ -1 +1 @@\n-nothing like it\n+x\n"
     outside = "--- /dev/null\n+++ b/../outside.txt\n@@ -0,0 +1 @@\n+x\n"
 
@@ -378,6 +378,9 @@ def test_a_patch_that_does_not_fit_changes_nothing_and_says_why(bubblewrap: Prov
             assert await apply_patch(sandbox, "not a diff") is not None
             assert await take_patch(sandbox) == ""
             assert await apply_patch(sandbox, "") is None
+            whole = "--- a/dir/a.txt\n+++ b/dir/a.txt\n@@ -1 +1 @@\n-a\n+b"
+            assert await apply_patch(sandbox, whole) is None
+            assert await sandbox.read("dir/a.txt") == b"b\n"
         finally:
             await sandbox.close()
 

@@ -145,6 +145,25 @@ class TestPath:
         )
         assert missing.returncode != 0, "the synthetic commit is in the cache, not in the user's repository"
 
+    def test_what_the_user_ignores_everywhere_is_not_taken_in(
+        self, origin: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "ignore it").write_text("*.swp\n")
+        (tmp_path / "gitconfig").write_text(f'[core]\n\texcludesFile = "{tmp_path}/ignore it"\n')
+        monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+        (origin / "x.swp").write_text("")
+        assert open_workspace(at(origin), store).notes == ()
+        (origin / "new.py").write_text("")
+        assert open_workspace(at(origin, uncommitted=True), store).files() == ["app.py", "new.py", "pkg/mod.py"]
+
+    def test_what_a_killed_process_left_in_the_cache_is_removed_in_time(self, origin: Path, store: Path) -> None:
+        old, young = store / "tmp/cut-old/made", store / "tmp/cut-young/made"
+        for left in (old, young):
+            left.mkdir(parents=True)
+        os.utime(old.parent, (1, 1))
+        open_workspace(at(origin), store)
+        assert [p.name for p in (store / "tmp").iterdir()] == ["cut-young"]
+
     def test_a_clean_tree_taken_in_is_the_commit_itself(self, origin: Path, store: Path) -> None:
         assert open_workspace(at(origin, uncommitted=True), store).base_commit == git(origin, "rev-parse", "HEAD")
 

@@ -308,3 +308,10 @@ class TestPackage:
         assert open_workspace(package, tmp_path / "another cache").base_commit == workspace.base_commit
         monkeypatch.setattr(sources, "unpack", None)
         assert open_workspace(package, store).base_commit == workspace.base_commit
+
+    @pytest.mark.network
+    def test_a_real_release_can_be_opened(self, store: Path) -> None:
+        workspace = open_workspace(Repository("package", "iniconfig==2.0.0"), store)
+        assert "src/iniconfig/__init__.py" in workspace.files()
+        assert workspace.date.year >= 2020
+        assert "iniconfig-2.0.0" in workspace.notes[0]
