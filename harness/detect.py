@@ -152,7 +152,7 @@ def _install_project(project: Project, tests: str, date: datetime | None, versio
     ways = [(f"-e {shlex.quote('.' + extras)}{tests}", "")]
     if extras or tests:
         ways.append(("-e .", "the test dependencies could not be installed with the project"))
-    pip = f"{_version_settings(version)}{UV} pip install --compile-bytecode"
+    pip = f"{_version_settings(version)}{UV} pip install"
     commands, notes = [], []
     for arguments, lacking in ways:
         for dated, note in _datings(date):
@@ -172,7 +172,7 @@ def _pip(what: str, arguments: str, date: datetime | None) -> Step:
     datings = _datings(date)
     return Step(
         f"installing {what}",
-        tuple(f"{UV} pip install --compile-bytecode {dated}{arguments}" for dated, _ in datings),
+        tuple(f"{UV} pip install {dated}{arguments}" for dated, _ in datings),
         tuple(note for _, note in datings),
         f"{what} could not be installed",
     )
@@ -244,7 +244,7 @@ def _tools(date: datetime | None, test_command: str | None) -> tuple[Step, ...]:
         'd=$(mktemp -d) && printf "def test_it():\\n    assert len([1]) == 1\\n" > $d/test_it.py'
         f" && (cd $d && {python} -m pytest -q -p no:cacheprovider --rootdir=$d test_it.py) > /dev/null 2>&1"
     )
-    install = f"{UV} pip install --compile-bytecode"
+    install = f"{UV} pip install"
     dated = [f"{install} {way}pytest && {probe}" for way, _ in _datings(date)]
     steps = [
         Step(
@@ -263,6 +263,13 @@ def _tools(date: datetime | None, test_command: str | None) -> tuple[Step, ...]:
             ("", ""),
             "coverage could not be installed: faults are localised without it",
             optional=True,
+        ),
+        # No test run writes byte code, so it is made here; by Python itself, for uv does it for new Pythons only.
+        Step(
+            "compiling",
+            (f"{python} -m compileall -q -j 0 {ENVDIR}/lib > /dev/null 2>&1 || true",),
+            ("",),
+            "nothing could be compiled",
         ),
     ]
     if date is not None:
