@@ -9,8 +9,9 @@ from __future__ import annotations
 import ast
 import math
 import random
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.mutation.calls import PIECE_OPERATORS
 from agent.mutation.donors import Pool, pool_for
@@ -22,6 +23,7 @@ from agent.mutation.statements import STATEMENT_OPERATORS
 # How likely a fix is of this form, from what is known of small fixes in general (one name, one operator, one bound or one
 # missing condition are the common ones; see Karampatsis and Sutton, "How often do single-statement bugs occur?", MSR 2020).
 PRIORS: dict[str, float] = {
+    "replace-condition": 0.6, "constant-to-name": 0.5, "clamp": 0.5, "target": 0.6,
     "compare": 1.0, "arithmetic": 0.9, "boolean": 0.8, "variable": 1.0, "constant": 0.8, "off-by-one": 0.9,
     "attribute": 0.8, "callee": 0.8, "swap-arguments": 0.9, "swap-operands": 0.6, "drop-operand": 0.6, "negate": 0.6,
     "drop-conjunct": 0.6, "add-condition": 0.7, "constant-condition": 0.5, "drop-attribute": 0.5, "add-attribute": 0.4,
@@ -30,6 +32,9 @@ PRIORS: dict[str, float] = {
     "swap-statements": 0.5, "move-statement": 0.5, "augmented": 0.6, "return-form": 0.6, "loop-form": 0.4, "jump": 0.5,
     "return-value": 0.6, "exception": 0.5, "guard": 0.6, "condition-statement": 0.4, "insert-statement": 0.6,
 }  # fmt: skip
+
+MOST = 20_000
+"""Mutants after which no less suspicious place is looked at."""
 
 HEADER_SHARE = 0.3
 CONSTANT_SHARE = 0.1
@@ -74,13 +79,27 @@ def mutants(
     """
     sources = {path: source for path, text in texts.items() if (source := _parsed(path, text)) is not None}
     others = [s for p, t in (donors or {}).items() if p not in sources and (s := _parsed(p, t)) is not None]
-    found: list[Mutant] = []
-    for path, source in sources.items():
-        lines = {line: score for (at, line), score in suspicion.items() if at == path and score > 0}
-        if lines:
-            around = [other for p, other in sources.items() if p != path] + others
-            found.extend(_mutants_of(source, lines, around))
-    return sorted(found, key=lambda m: (-m.weight, m.path, m.line, m.new))
+    lines = {path: {line: s for (at, line), s in suspicion.items() if at == path} for path in sources}
+    places = [
+        (score, source, node)
+        for path, source in sources.items()
+        for node in ast.walk(source.tree)
+        if (score := _suspicion(source, node, lines[path])) > 0
+    ]
+    places.sort(key=lambda place: -place[0])
+    found: dict[object, Mutant] = {}
+    frames: dict[ast.AST | None, tuple[Scope, Pool]] = {}
+    original: dict[object, object] = {}
+    for score, source, node in places:
+        if len(found) >= MOST:
+            break
+        function = source.function(node)
+        frame = function or source.tree
+        if frame not in frames:
+            around = [other for p, other in sources.items() if p != source.path] + others
+            frames[frame] = (scope_of(source, function), pool_for(source, function, around))
+        _mutate(_site(source, node, *frames[frame]), score, found, original)
+    return sorted(found.values(), key=lambda m: (-m.weight, m.path, m.line, m.new))
 
 
 def _parsed(path: str, text: str) -> Source | None:
@@ -92,26 +111,21 @@ def _parsed(path: str, text: str) -> Source | None:
         return None
 
 
-def _mutants_of(source: Source, lines: Mapping[int, float], others: Sequence[Source]) -> list[Mutant]:
-    frames: dict[Function | None, tuple[Scope, Pool]] = {}
-    best: dict[tuple[int, str], Mutant] = {}
-    original: dict[int, str | None] = {}
-    for node in ast.walk(source.tree):
-        suspicion = _suspicion(source, node, lines)
-        if suspicion <= 0:
-            continue
-        function = source.function(node)
-        if function not in frames:
-            frames[function] = (scope_of(source, function), pool_for(source, function, others))
-        for proposal, share in _weighed(_site(source, node, *frames[function])):
-            made = _made(source, node, proposal, original)
-            if made is None:
-                continue
+def _mutate(site: Site, score: float, found: dict[object, Mutant], original: dict[object, object]) -> None:
+    """Add the mutants of one place to those found."""
+    source = site.source
+    for proposal, share in _weighed(site):
+        made = _made(source, site.node, proposal, original)
+        if made is not None:
             key, old, new, line = made
-            weight = suspicion * PRIORS[proposal.operator] * share
-            if key not in best or best[key].weight < weight:
-                best[key] = Mutant(source.path, line, old, new, proposal.operator, weight)
-    return list(best.values())
+            mutant = Mutant(source.path, line, old, new, proposal.operator, score * PRIORS[proposal.operator] * share)
+            found[key] = _plainer(found[key], mutant) if key in found else mutant
+
+
+def _plainer(one: Mutant, other: Mutant) -> Mutant:
+    """The shorter way to say the same, as plausible as the more plausible of the two."""
+    shorter = min(one, other, key=lambda m: len(m.new) - len(m.old))
+    return replace(shorter, weight=max(one.weight, other.weight))
 
 
 def _suspicion(source: Source, node: ast.AST, lines: Mapping[int, float]) -> float:
@@ -152,43 +166,44 @@ def _weighed(site: Site) -> list[tuple[Proposal, float]]:
 
 
 def _made(
-    source: Source, node: ast.AST, proposal: Proposal, original: dict[int, str | None]
-) -> tuple[tuple[int, str], str, str, int] | None:
+    source: Source, node: ast.AST, proposal: Proposal, original: dict[object, object]
+) -> tuple[object, str, str, int] | None:
     """(key of the meaning, old lines, new lines, first line), or None where nothing sensible comes of the proposal."""
     start, end = _unit(source, node, proposal)
-    if start not in original or proposal.start == proposal.end or not isinstance(node, ast.expr):
-        original[start] = _meaning(source.text[start:end])
+    place = (source.path, start, end)
+    if place not in original:
+        original[place] = _meaning(source.text[start:end])
     text = _fitted(source, start, end, proposal)
     if text is None:
         return None
-    changed = source.text[: proposal.start] + text + source.text[proposal.end :]
-    said = _meaning(changed[start : end + len(text) - (proposal.end - proposal.start)])
-    if said is None or said == original[start]:
+    said = _meaning(source.text[start : proposal.start] + text + source.text[proposal.end : end])
+    if said is None or said == original[place]:
         return None
+    old, new, line = _whole_lines(source, proposal, text)
+    return ((*place, said), old, new, line) if old else None
+
+
+def _whole_lines(source: Source, proposal: Proposal, text: str) -> tuple[str, str, int]:
+    """(old, new, first line): the edit as one of whole lines, the last line's end left out where it stays."""
     first = source.line_of(proposal.start)
     begin = source.line_start(first)
-    stop = source.text.find(
-        "\n", max(proposal.end - 1, proposal.start) if proposal.end > proposal.start else proposal.end
-    )
-    if proposal.start == proposal.end == begin and text.endswith("\n"):
-        stop = source.text.find("\n", begin)
-    stop = len(source.text) if stop < 0 else stop
-    if proposal.end > stop:
-        stop = proposal.end
-    old = source.text[begin:stop]
+    last = proposal.end if proposal.end == begin else max(proposal.end - 1, proposal.start)
+    stop = source.text.find("\n", last)
+    stop = max(len(source.text) if stop < 0 else stop, proposal.end)
     new = source.text[begin : proposal.start] + text + source.text[proposal.end : stop]
-    if not old:
-        return None
-    return (start, said), old, new, first
+    return source.text[begin:stop], new, first
 
 
 def _unit(source: Source, node: ast.AST, proposal: Proposal) -> tuple[int, int]:
-    """[start, end) of the smallest piece of text that parses alone and holds the edit."""
+    """[start, end) of the smallest piece of text that parses alone and shows what the edit means."""
     statement = source.statement(node)
-    if isinstance(node, ast.expr) and isinstance(statement, ast.stmt):
+    if statement is not None and not isinstance(statement, ast.Match):
         start, end = source.span(statement)[0], source.header_end(statement)
-        if start <= proposal.start and proposal.end <= end and not isinstance(statement, ast.Match):
+        if start <= proposal.start and proposal.end <= end and not (node is statement and _is_elif(source, statement)):
             return start, end
+        whole = proposal.start == source.line_start(source.line_of(proposal.start))
+        if whole and node is statement and proposal.operator != "move-statement":
+            return proposal.start, proposal.end
     at: ast.AST | None = node
     while at is not None and not isinstance(source.parents.get(at), ast.Module):
         if isinstance(at, Function) and source.span(at)[0] < proposal.start and proposal.end < source.span(at)[1]:
@@ -200,11 +215,19 @@ def _unit(source: Source, node: ast.AST, proposal: Proposal) -> tuple[int, int]:
     return 0, len(source.text)
 
 
-def _meaning(text: str) -> str | None:
-    """The meaning of a statement, or of a compound statement's header, cut out of its block."""
+def _is_elif(source: Source, statement: ast.stmt | ast.excepthandler) -> bool:
+    return isinstance(statement, ast.If) and source.text.startswith("elif", source.span(statement)[0])
+
+
+def _meaning(text: str) -> object | None:
+    """The meaning of statements, or of a compound statement's header, cut out of their block."""
+    if text[:1] in (" ", "\t"):
+        text = textwrap.dedent(text)
     if text.startswith("elif"):
         text = text[2:]
     stripped = text.rstrip()
+    if stripped.startswith("except"):
+        return meaning(f"try:\n pass\n{text}pass")
     if stripped.endswith(":") or text != stripped:
         return meaning(text + "pass") or meaning(text)
     return meaning(text)

@@ -111,6 +111,8 @@ def subscripts(site: Site) -> Iterator[Proposal]:
             factor = 0.5 if site.scope.kinds.get(name) == NUMBER else 0.15
             if site.scope.kinds.get(name) != CALLABLE and name != text:
                 yield site.swap(node, f"{text}[{name}]", "subscript", share * factor)
+                yield site.swap(node, f"{text}[{name}:]", "subscript", share * factor * 0.8)
+                yield site.swap(node, f"{text}[:{name}]", "subscript", share * factor * 0.8)
 
 
 def _bounds(site: Site, bounds: ast.Slice) -> Iterator[Proposal]:

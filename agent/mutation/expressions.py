@@ -191,10 +191,15 @@ def _other_connective(site: Site, node: ast.BoolOp) -> Iterator[Proposal]:
 def conditions(site: Site) -> Iterator[Proposal]:
     """A condition made narrower or wider by another; replaced by another, or by a constant."""
     node, source = site.node, site.source
-    if not isinstance(node, ast.expr) or site.place not in ("test", "ifs") or isinstance(node, ast.Constant):
+    if not isinstance(node, ast.expr) or site.place not in ("test", "ifs"):
         return
     text = source.segment(node)
     if "\n" in text:
+        return
+    for condition, factor in _added_conditions(site, text):
+        share = factor if factor >= 0.3 else 0.0
+        yield site.swap(node, condition, "replace-condition", share, compound=True)
+    if isinstance(node, ast.Constant):
         return
     inner = f"({text})" if isinstance(node, (ast.BoolOp, ast.IfExp, ast.NamedExpr, ast.Lambda)) else text
     whole = text if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And) else inner
@@ -231,8 +236,9 @@ def plain_conditions(site: Site) -> Iterator[tuple[str, float]]:
     for thing, kind in things:
         if kind == CALLABLE:
             continue
-        yield f"not {thing}", 0.5
-        yield thing, 0.4
+        asked = 0.8 if kind in (LIST, SET, MAP) else 0.5
+        yield f"not {thing}", asked
+        yield thing, asked
         if kind in (ANY, MAP):
             yield f"{thing} is None", 0.4
             yield f"{thing} is not None", 0.3
@@ -249,11 +255,11 @@ def plain_conditions(site: Site) -> Iterator[tuple[str, float]]:
                 yield f"{two} not in {one}", 0.3
                 yield f"{two} in {one}", 0.3
             elif likeness(kind, other) >= 0.6 and one < two:
-                yield f"{one} == {two}", 0.2
-                yield f"{one} != {two}", 0.2
+                yield f"{one} == {two}", 0.15
+                yield f"{one} != {two}", 0.15
                 if NUMBER in (kind, other):
-                    yield f"{one} < {two}", 0.15
-                    yield f"{two} < {one}", 0.15
+                    yield f"{one} < {two}", 0.1
+                    yield f"{two} < {one}", 0.1
 
 
 def constants(site: Site) -> Iterator[Proposal]:
@@ -282,6 +288,14 @@ def constants(site: Site) -> Iterator[Proposal]:
     offered.pop(site.source.segment(node), None)
     for text, factor in offered.items():
         yield site.swap(node, text, "constant", factor)
+    if site.place in ("annotation", "returns", "test"):
+        return
+    for name in site.names:
+        yield site.swap(node, name, "constant-to-name", likeness(kind, site.scope.kinds.get(name, ANY)))
+    for donor in site.pool.expressions.values():
+        if donor.near == SAME_FUNCTION and site.fits(donor):
+            factor = 0.5 * likeness(kind, donor.kind)
+            yield site.swap(node, donor.text, "constant-to-name", factor, compound=donor.shape in _LOOSE)
 
 
 def variables(site: Site) -> Iterator[Proposal]:
@@ -448,6 +462,25 @@ def donors(site: Site) -> Iterator[Proposal]:
             yield site.swap(node, name, "donor", factor)
 
 
+def targets(site: Site) -> Iterator[Proposal]:
+    """Another place assigned to: an element, a field or a name that the same function reads or assigns."""
+    node = site.node
+    if not isinstance(node, (ast.Subscript, ast.Attribute, ast.Name)) or not isinstance(node.ctx, ast.Store):
+        return
+    if not isinstance(site.parent, (ast.Assign, ast.AugAssign, ast.Tuple)):
+        return
+    text, shape = site.source.segment(node), type(node).__name__
+    for donor in site.pool.expressions.values():
+        if donor.near == SAME_FUNCTION and donor.text != text and donor.shape in _PLACES and site.fits(donor):
+            yield site.swap(node, donor.text, "target", 1.0 if donor.shape == shape else 0.4)
+    if not isinstance(node, ast.Name):
+        for name in site.names:
+            yield site.swap(node, name, "target", 0.3 if site.scope.kinds.get(name) != CALLABLE else 0.0)
+
+
+_PLACES = ("Subscript", "Attribute")
+
+
 def parts(site: Site) -> Iterator[Proposal]:
     """A part of the expression instead of the whole: a call's argument, a subscripted value, one arm of a choice."""
     node, source = site.node, site.source
@@ -485,12 +518,19 @@ def wrappers(site: Site) -> Iterator[Proposal]:
             factor = max(offered[name], 0.8 if name in site.pool.wrappers and name in _WRAPPERS[kind] else 0.0)
             yield site.swap(node, f"{name}({text})", "wrap", factor)
     yield site.swap(node, f"[{text}]", "wrap", 0.3)
+    if kind in (NUMBER, ANY):
+        limits = {name: likeness(NUMBER, site.scope.kinds.get(name, ANY)) for name in site.names}
+        for limit, factor in {"0": 0.8, "1": 0.4, **limits}.items():
+            if limit != text and factor >= 0.4 and site.scope.kinds.get(limit) != CALLABLE:
+                share = 1.0 if isinstance(site.parent, (ast.Assign, ast.Return, ast.AugAssign)) else 0.3
+                for function in ("max", "min"):
+                    yield site.swap(node, f"{function}({limit}, {text})", "clamp", factor * share)
     if kind in (TEXT, ANY):
         for method in ("lower", "strip", "copy"):
             yield site.swap(node, f"{text}.{method}()", "wrap", 0.5 if method in site.pool.methods else 0.1)
 
 
 EXPRESSION_OPERATORS = (
-    comparisons, arithmetic, logic, conditions, constants, variables, attributes, fields, off_by_one, terms, donors, parts,
-    wrappers,
+    comparisons, arithmetic, logic, conditions, constants, variables, attributes, fields, off_by_one, terms, donors, targets,
+    parts, wrappers,
 )  # fmt: skip

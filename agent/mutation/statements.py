@@ -246,7 +246,7 @@ def guards(site: Site) -> Iterator[Proposal]:
     for test, factor in tests:
         if (outermost and first) or factor >= 0.5:
             for value, share in _returnable(site, kind).items():
-                if share >= 0.3:
+                if share >= 0.2:
                     text = f"{indent}if {test}:{newline}{indent}{step}return {value}{newline}"
                     yield Proposal(start, start, text, "guard", factor * share * (1.0 if outermost and first else 0.3))
         if _loop_around(source, node):
