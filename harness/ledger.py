@@ -149,29 +149,6 @@ class GpuMeter:
         self._at = now
 
 
-@dataclass(slots=True)
-class _Sum:
-    """A growing line of the ledger; read as a `Line`."""
-
-    usage: Usage = field(default_factory=Usage)
-    usd: float = 0.0
-    calls: int = 0
-    unanswered: int = 0
-    unpriced: int = 0
-    seconds: float = 0.0
-
-    def add(self, charge: Charge) -> None:
-        self.usage = self.usage + charge.usage
-        self.usd += charge.usd or 0.0
-        self.calls += charge.answered
-        self.unanswered += not charge.answered
-        self.unpriced += charge.usd is None
-        self.seconds += charge.seconds
-
-    def line(self) -> Line:
-        return Line(self.usage, self.usd, self.calls, self.unanswered, self.unpriced, self.seconds)
-
-
 @dataclass(frozen=True, slots=True)
 class Line:
     """One line of the ledger. `known_usd`: the sum of what has a price. `calls`: answered ones; `unanswered`: retries that
@@ -205,6 +182,28 @@ class Line:
         }
 
 
+def add_charge(line: Line, charge: Charge) -> Line:
+    """The line with one more charge."""
+    return Line(
+        usage=line.usage + charge.usage,
+        known_usd=line.known_usd + (charge.usd or 0.0),
+        calls=line.calls + charge.answered,
+        unanswered=line.unanswered + (not charge.answered),
+        unpriced=line.unpriced + (charge.usd is None),
+        seconds=line.seconds + charge.seconds,
+    )
+
+
+def money(line: Line) -> str:
+    """The cost in a few characters: `?` where unknown, `≥` before a lower bound, `-` where nothing was called."""
+    if not line.calls + line.unanswered:
+        return "-"
+    if line.usd is None:
+        return "?"
+    digits = 2 if line.usd >= 100 else 4
+    return f"{'' if line.exact else '≥'}${line.usd:.{digits}f}"
+
+
 def usage_json(usage: Usage) -> Json:
     return {
         "input": usage.input,
@@ -231,22 +230,22 @@ class Ledger:
 
     @classmethod
     def fold(cls, charges: Iterable[Charge]) -> Ledger:
-        total = _Sum()
-        attempts: dict[str, _Sum] = {}
-        purposes: dict[str, _Sum] = {}
-        models: dict[str, _Sum] = {}
+        total = Line()
+        attempts: dict[str, Line] = {}
+        purposes: dict[str, Line] = {}
+        models: dict[str, Line] = {}
         sources: dict[str, int] = {}
         for charge in charges:
-            total.add(charge)
+            total = add_charge(total, charge)
             attempt = RUN if charge.attempt is None else str(charge.attempt)
-            for sums, key in ((attempts, attempt), (purposes, charge.purpose), (models, charge.model)):
-                sums.setdefault(key, _Sum()).add(charge)
+            for lines, key in ((attempts, attempt), (purposes, charge.purpose), (models, charge.model)):
+                lines[key] = add_charge(lines.get(key, Line()), charge)
             sources[charge.price_source] = sources.get(charge.price_source, 0) + 1
         return cls(
-            total.line(),
-            {k: attempts[k].line() for k in sorted(attempts, key=_attempt_order)},
-            {k: s.line() for k, s in purposes.items()},
-            {k: s.line() for k, s in models.items()},
+            total,
+            {k: attempts[k] for k in sorted(attempts, key=_attempt_order)},
+            purposes,
+            models,
             sources,
         )
 

@@ -20,7 +20,7 @@ def solve_report(events: Sequence[trace.Event]) -> Json:
     started = events[0]
     assert isinstance(started, trace.RunStarted), "trace.read checks it"
     ledger = Ledger.of(events).to_json()
-    verified = [e for e in events if isinstance(e, trace.Verified)]
+    verified = latest_verified(events)
     return {
         "schema": REPORT_SCHEMA,
         "run": started.run,
@@ -47,6 +47,11 @@ def solve_report(events: Sequence[trace.Event]) -> Json:
         "missing_limits": [limit for e in events if isinstance(e, trace.Prepared) for limit in e.missing_limits],
         "seconds": round(active_seconds(events), 3),
     }
+
+
+def latest_verified(events: Iterable[trace.Event]) -> list[trace.Verified]:
+    """The evidence that holds on each candidate: a resumed run may have verified one again, with more witness tests."""
+    return list({e.candidate: e for e in events if isinstance(e, trace.Verified)}.values())
 
 
 def run_status(events: Iterable[trace.Event]) -> str:

@@ -407,7 +407,7 @@ def test_the_concurrency_of_the_alias_is_kept() -> None:
 def test_concurrency_adapts_to_a_server_that_bears_less() -> None:
     """The server takes four at once; the client must find that out and get all its work done with few refusals."""
     server_of: list[ModelServer] = []
-    fine = Answer(text="x", delay=0.1)
+    fine = Answer(text="x", delay=0.05)
     limits: list[int] = []
 
     def answer(request: Request) -> Answer:

@@ -1,0 +1,371 @@
+"""From events to report.json, to the live view, and to what a person reads at the end."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from harness import trace
+from harness.ledger import Ledger
+from harness.live import Board, LiveView, PlainLines, board_view
+from harness.records import Charge, Evidence, Purpose, Ranked, Selection, TestReport, Usage
+from harness.report import active_seconds, run_status, solve_report
+from harness.report_view import solve_view
+
+DIFF = """diff --git a/pkg/core.py b/pkg/core.py
+--- a/pkg/core.py
++++ b/pkg/core.py
+@@ -1,3 +1,3 @@
+ def total(values):
+-    return sum(values[1:])
++    return sum(values)
+"""
+OTHER = DIFF.replace("+    return sum(values)", "+    return 3")
+
+
+def charge(
+    attempt: int | None, usd: float | None, *, purpose: Purpose = "act", answered: bool = True, model: str = "qwen"
+) -> Charge:
+    usage = Usage(100, 50, 0, 20, 10) if answered else Usage()
+    return Charge(attempt, purpose, model, usage, usd, "alias" if usd is not None else "unknown", 2.0, answered)
+
+
+def replied(attempt: int | None, usd: float | None, **more: Any) -> trace.Replied:
+    return trace.Replied(at=20.0, attempt=attempt, key="k", message={}, charge=charge(attempt, usd, **more))
+
+
+def report(passed: int, failed: int) -> TestReport:
+    outcomes = {f"p{n}": "passed" for n in range(passed)} | {f"f{n}": "failed" for n in range(failed)}
+    return TestReport(outcomes, 1 if failed else 0, False, True, 1.0)  # type: ignore[arg-type]
+
+
+def started(attempts: int = 2) -> trace.RunStarted:
+    return trace.RunStarted(
+        at=10.0,
+        run="calc-1",
+        task={"id": "calc", "statement": "sums are wrong"},
+        settings={"models": ["qwen", "repair"], "budget": {"attempts": attempts}},
+    )
+
+
+def attempt(index: int, diff: str, *, status: str = "submitted", model: str = "qwen") -> list[trace.Event]:
+    return [
+        trace.AttemptStarted(at=11.0, attempt=index, seed=7 * index, model=model),
+        replied(index, 0.01, purpose="plan"),
+        trace.Planned(at=20.0, attempt=index, text="look"),
+        replied(index, 0.02),
+        trace.Decided(at=21.0, attempt=index, turn=1, text="", calls=({"id": "1", "name": "edit", "arguments": {}},)),
+        trace.ToolRan(at=21.0, attempt=index, turn=1, call="1", name="edit", result="done"),
+        trace.TestsRan(at=22.0, attempt=index, turn=1, report=report(4, 1)),
+        trace.TurnEnded(at=22.0, attempt=index, turn=1, seconds=3.0),
+        trace.AttemptEnded(at=31.0, attempt=index, status=status, patch=diff, turns=1, seconds=20.0, flags=("large",)),
+    ]
+
+
+def whole() -> list[trace.Event]:
+    """Two candidates of three attempts, one retry that cost nobody knows what, one judge's call."""
+    clean = Evidence(True, True, {"a": "passed", "b": "passed"}, {"w0": "passed", "w1": "failed"}, {"g": "passed"})
+    broken = Evidence(True, True, {"a": "passed", "b": "failed"}, {"w0": "failed"}, {"g": "failed"})
+    ranking = (Ranked("c1", True, "keeps all tests green"), Ranked("c2", False, "breaks 1 test"))
+    return [
+        started(3),
+        trace.Prepared(
+            at=11.0,
+            base_commit="b" * 40,
+            environment="env",
+            backend="docker",
+            missing_limits=("memory: no cgroup",),
+            baseline=report(5, 1),
+        ),
+        *attempt(0, DIFF),
+        *attempt(1, OTHER, status="turn-limit", model="repair"),
+        trace.Charged(at=30.0, attempt=2, key="k", charge=charge(2, None, answered=False)),
+        trace.InfrastructureFailed(at=30.0, attempt=2, what="model", detail="qwen: 500", retried=True),
+        *attempt(2, DIFF),
+        trace.Verified(at=40.0, candidate="c1", attempts=(0, 2), key="x", evidence=clean),
+        trace.Verified(at=41.0, candidate="c2", attempts=(1,), key="y", evidence=broken),
+        replied(None, 0.5, purpose="judge", model="big"),
+        trace.Judged(at=42.0, first="c1", second="c2", winner="c1", reason="it is right"),
+        trace.Selected(at=43.0, selection=Selection("c1", "regression", 0.8, ranking, "c1 alone is clean.")),
+        trace.RunEnded(at=44.0, status="selected", seconds=34.0),
+    ]
+
+
+def printed(view: Sequence[RenderableType], width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False, legacy_windows=False)
+    for each in view:
+        console.print(each)
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text
+
+
+# report.json
+
+
+def test_the_report_has_the_shape_of_the_design() -> None:
+    told = solve_report(whole())
+    assert json.loads(json.dumps(told)) == told
+    needed = {
+        "schema",
+        "run",
+        "task",
+        "models",
+        "attempts",
+        "candidates",
+        "selected",
+        "cost",
+        "infrastructure",
+        "seconds",
+    }
+    assert needed <= told.keys()
+    of_attempt = {"index", "model", "seed", "status", "turns", "seconds", "usd", "usage", "candidate", "flags"}
+    assert all(of_attempt <= row.keys() for row in told["attempts"])
+    assert all({"id", "attempts", "files", "evidence", "flags"} <= row.keys() for row in told["candidates"])
+    assert told["selected"].keys() == {"candidate", "attempt", "method", "confidence", "rationale"}
+    assert {"usd", "exact", "by_purpose", "by_attempt"} <= told["cost"].keys()
+    assert told["infrastructure"] == {"retries": 1, "failures": []}
+
+
+def test_attempts_are_told_with_their_cost_and_candidate() -> None:
+    rows = solve_report(whole())["attempts"]
+    assert [(row["index"], row["status"], row["candidate"]) for row in rows] == [
+        (0, "submitted", "c1"),
+        (1, "turn-limit", "c2"),
+        (2, "submitted", "c1"),
+    ]
+    assert rows[0]["usd"] == pytest.approx(0.03)
+    assert rows[0]["usage"] == {"input": 200, "cache_read": 100, "cache_write": 0, "output": 40, "reasoning": 20}
+
+
+def test_the_cost_of_the_report_adds_up_and_says_that_it_is_not_exact() -> None:
+    cost = solve_report(whole())["cost"]
+    assert cost["usd"] == pytest.approx(0.59)
+    assert cost["exact"] is False
+    assert sum(line["usd"] for line in cost["by_attempt"].values()) == pytest.approx(0.59)
+    assert sum(line["usd"] for line in cost["by_purpose"].values()) == pytest.approx(0.59)
+    assert cost["by_attempt"]["2"]["unanswered"] == 1
+
+
+def test_an_attempt_of_which_nothing_has_a_price_costs_null() -> None:
+    events = [started(), *attempt(0, DIFF)[:1], replied(0, None)]
+    (row,) = solve_report(events)["attempts"]
+    assert row["usd"] is None
+    assert row["status"] == "running"
+
+
+def test_evidence_renewed_by_a_resume_replaces_the_old() -> None:
+    events = whole()
+    more = Evidence(True, True, {"a": "passed"}, {"w9": "passed"})
+    again = trace.Verified(at=43.5, candidate="c1", attempts=(0, 2), key="z", evidence=more)
+    told = solve_report([*events, again])
+    assert [row["id"] for row in told["candidates"]] == ["c1", "c2"]
+    assert told["candidates"][0]["evidence"]["witness"] == {"w9": "passed"}
+
+
+def test_every_prefix_of_a_trace_gives_a_report_and_a_view() -> None:
+    events = whole()
+    for end in range(1, len(events) + 1):
+        solve_report(events[:end])
+        printed(solve_view(events[:end], Path("runs/calc-1")))
+        printed([board_view(Board.of(events[:end]), now=50.0, height=24)])
+
+
+def test_the_time_between_a_stop_and_a_resume_does_not_count() -> None:
+    events = [started(), trace.RunEnded(at=20.0, status="interrupted"), trace.RunResumed(at=1000.0)]
+    assert run_status(events) == "running"
+    assert active_seconds([*events, trace.RunEnded(at=1005.0, status="none")]) == pytest.approx(15.0)
+
+
+# The view at the end
+
+
+def test_the_view_shows_choice_evidence_ledger_and_what_to_type() -> None:
+    text = printed(solve_view(whole(), Path("runs/calc-1")))
+    assert "Selected: c1 of attempt 0, by regression" in text
+    assert "+    return sum(values)" in text
+    assert "return 3" not in text, "only the selected patch is shown"
+    assert "1 of 2 broken" in text
+    assert "breaks b" in text
+    assert "✓✗" in text, "the outcomes of both witness tests"
+    assert "≥$0.5900" in text
+    assert "lower bound" in text
+    assert "1 retries" in text
+    assert "memory: no cgroup" in text
+    assert "git apply runs/calc-1/selected.patch" in text
+    assert "troop replay runs/calc-1 --attempt 0" in text
+    assert "troop resume" not in text
+
+
+def test_the_ledger_is_told_by_purpose_model_and_attempt() -> None:
+    text = printed(solve_view(whole(), Path("runs/calc-1")))
+    ledger = text[text.index("Ledger") :]
+    for label in (
+        "purpose plan",
+        "purpose act",
+        "purpose judge",
+        "model qwen",
+        "model big",
+        "attempt 2",
+        "the run's own",
+    ):
+        assert label in ledger
+    (line,) = [line for line in ledger.splitlines() if line.startswith("attempt 2")]
+    assert line.split() == ["attempt", "2", "2", "1", "1", "300", "100", "40", "20", "≥$0.0300"]
+
+
+def test_nothing_selected_names_the_runner_up() -> None:
+    ranking = (Ranked("c2", False, "breaks 1 test"),)
+    events = [e for e in whole() if not isinstance(e, (trace.Selected, trace.RunEnded))]
+    events.append(trace.Selected(selection=Selection(None, "none", 0.0, ranking, "No candidate is clean.")))
+    text = " ".join(printed(solve_view(events, Path("runs/calc-1"))).split())
+    assert "Nothing was selected. No candidate is clean. The best runner-up is c2: breaks 1 test." in text
+    assert "git apply" not in text
+
+
+def test_an_unfinished_run_says_how_to_go_on() -> None:
+    assert "troop resume runs/calc-1" in printed(solve_view(whole()[:8], Path("runs/calc-1")))
+
+
+def test_a_patch_on_a_branch_is_named_instead_of_the_command() -> None:
+    text = printed(solve_view(whole(), Path("runs/calc-1"), branch="troop/calc-1"))
+    assert "troop/calc-1" in text
+    assert "git apply" not in text
+
+
+def test_a_run_without_model_calls_has_no_ledger() -> None:
+    events = [e for e in whole() if not isinstance(e, (trace.Replied, trace.Charged))]
+    assert "Ledger" not in printed(solve_view(events, Path("runs/calc-1")))
+
+
+def test_a_long_patch_is_cut_on_the_screen() -> None:
+    long = DIFF + "".join(f"+line {n}\n" for n in range(500))
+    events: list[trace.Event] = [
+        e
+        if not isinstance(e, trace.AttemptEnded)
+        else trace.AttemptEnded(attempt=e.attempt, status="submitted", patch=long)
+        for e in whole()
+    ]
+    text = printed(solve_view(events, Path("runs/calc-1")))
+    assert "more lines in selected.patch" in text
+    assert "line 499" not in text
+
+
+def test_what_a_model_wrote_cannot_drive_the_terminal() -> None:
+    evil = DIFF.replace("sum(values)", "sum(values)  # \x1b]0;owned\x07\x1b[2J \udcff")
+    events: list[trace.Event] = [
+        e
+        if not isinstance(e, trace.AttemptEnded)
+        else trace.AttemptEnded(attempt=e.attempt, status="submitted", patch=evil)
+        for e in whole()
+    ]
+    text = printed(solve_view(events, Path("runs/calc-1")))
+    text.encode("utf-8")
+    assert "\x1b" not in text and "owned" not in text
+
+
+def test_a_command_is_printed_whole_however_long_the_path() -> None:
+    directory = Path("/somewhere") / ("deep-" * 20) / "calc-1"
+    text = printed(solve_view(whole(), directory))
+    assert f"{directory}/selected.patch" in text.replace("\n", "")
+
+
+# While it goes on
+
+
+def test_the_board_follows_an_attempt() -> None:
+    events = attempt(0, DIFF)
+    states = []
+    board = Board.of([started()])
+    for event in events:
+        board.add(event)
+        states.append(board.rows[0].state)
+    assert states == [
+        "planning",
+        "planning",
+        "thinking",
+        "thinking",
+        "edit",
+        "thinking",
+        "thinking",
+        "thinking",
+        "submitted",
+    ]
+    row = board.rows[0]
+    assert (row.turn, row.tests, row.cost.usage.total, row.ended) == (1, "4/5", 360, 31.0)
+
+
+def test_the_board_and_the_ledger_agree() -> None:
+    events = whole()
+    board, ledger = Board.of(events), Ledger.of(events)
+    assert board.cost == ledger.total
+    assert {str(k): row.cost for k, row in board.rows.items() if k != 2} == {
+        k: line for k, line in ledger.by_attempt.items() if k in ("0", "1")
+    }
+
+
+def crowd(count: int, ended: int) -> list[trace.Event]:
+    events: list[trace.Event] = [started(count)]
+    for index in range(count):
+        events += attempt(index, DIFF) if index < ended else attempt(index, DIFF)[:5]
+    return events
+
+
+@pytest.mark.parametrize(("count", "ended"), [(1, 0), (8, 3), (128, 0), (128, 100), (128, 128)])
+@pytest.mark.parametrize("height", [10, 24, 60])
+def test_the_live_view_fits_the_screen(count: int, ended: int, height: int) -> None:
+    lines = printed([board_view(Board.of(crowd(count, ended)), now=100.0, height=height)]).splitlines()
+    assert len(lines) < height
+    assert max(len(line.rstrip()) for line in lines) <= 80
+
+
+def test_the_live_view_shows_the_active_and_counts_the_rest() -> None:
+    text = printed([board_view(Board.of(crowd(128, 60)), now=100.0, height=24)])
+    shown = [int(line.split()[0]) for line in text.splitlines() if line.split()[0].isdigit()]
+    assert shown == list(range(60, 60 + len(shown))), "active attempts come first"
+    assert "attempts 60/128 ended, 68 active (60 submitted)" in text
+    assert f"… and {128 - len(shown)} more attempts: {68 - len(shown)} active, 60 ended" in text
+
+
+def test_a_name_that_looks_like_markup_is_shown_as_it_is() -> None:
+    events = [started(), trace.AttemptStarted(at=1.0, attempt=0, seed=1, model="[red]x")]
+    assert "[red]x" in printed([board_view(Board.of(events), now=2.0, height=24)])
+
+
+def test_plain_lines_tell_each_turn_and_each_end() -> None:
+    lines: list[str] = []
+    plain = PlainLines(lines.append)
+    for event in whole():
+        plain.see(event)
+    assert "attempt 0: started, qwen, seed 0" in lines
+    assert "attempt 0: turn 1, 3.0 s, tests 4/5, 360 tokens, $0.0300" in lines
+    assert "attempt 1: turn-limit, 1 turns, 20.0 s" in lines
+    assert "attempt 2: model failed, trying again: qwen: 500" in lines
+    assert "candidate c2 (1 attempts): breaks 1 tests, 0/1 given tests pass, 0/1 witness tests pass" in lines
+    assert "selected c1 by regression: c1 alone is clean." in lines
+    assert all("\n" not in line for line in lines)
+
+
+def test_the_live_view_draws_on_a_terminal_and_leaves_the_last_state() -> None:
+    console = Console(file=io.StringIO(), width=80, height=24, force_terminal=True, legacy_windows=False)
+    with LiveView(console) as view:
+        for event in whole():
+            view.see(event)
+        view.say("a line of progress")
+    drawn: str = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "a line of progress" in drawn
+    assert "attempts 3/3 ended" in drawn
+    assert "\x1b[?25h" in drawn, "the cursor is shown again"
+
+
+def test_a_resumed_run_shows_what_was_before() -> None:
+    console = Console(file=io.StringIO(), width=80, height=24, force_terminal=True, legacy_windows=False)
+    with LiveView(console) as view:
+        view.catch_up([started(), *attempt(0, DIFF)])
+        view.see(trace.RunResumed(at=100.0))
+        assert "attempts 1/2 ended" in printed([view])
