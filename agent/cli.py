@@ -83,8 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except TroopError as error:
         return _failed(known, str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _failed(known, "interrupted", 130)
+    except KeyboardInterrupt as error:
+        return _failed(known, str(error) or "interrupted", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

@@ -19,7 +19,10 @@ from harness.records import Json, TestReport
 CHARS_PER_TOKEN = 3.5
 """Characters of code and English per token, on the low side; only for keeping the chat within the context."""
 
-STUB_CHARS = 300
+STUB_CHARS = 200
+CALL_CHARS = 200
+"""What a tool call and its answer take beside their own text."""
+
 KEEP_TURNS = 6
 HIGH_WATER = 0.7
 LOW_WATER = 0.4
@@ -180,7 +183,8 @@ def shortened_before(head: Sequence[Json], history: Sequence[TurnRecord], limit:
 
 
 def _size(record: TurnRecord, *, short: bool) -> int:
-    said = len(record.decision.text) + sum(len(json.dumps(call.arguments)) for call in record.decision.calls)
+    calls = sum(len(json.dumps(call.arguments)) + CALL_CHARS for call in record.decision.calls)
+    said = len(record.decision.text) + calls
     return said + sum(len(_result_text(result, short=short)) for result in record.results)
 
 

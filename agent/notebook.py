@@ -40,6 +40,7 @@ class Notebook:
     last_report: TestReport | None = None
     _turn: TurnRecord | None = None
     _hashes: dict[str, str] = field(default_factory=dict)
+    _changes: list[tuple[FileState, ...]] = field(default_factory=list)
     _loose: list[FileState] = field(default_factory=list)
     _loose_witnesses: list[WitnessTest] = field(default_factory=list)
 
@@ -99,6 +100,7 @@ class Notebook:
             self._hashes[file.path] = f"{file.mode:o}{file.link:d}" + hashlib.sha1(content).hexdigest()
         for witness in self._loose_witnesses:
             self.witnesses[:] = [w for w in self.witnesses if w.path != witness.path] + [witness]
+        self._changes.append(tuple(self._loose))
         self.marks.append(hashlib.sha1(repr(sorted(self._hashes.items())).encode()).hexdigest())
         self._turn = None
         self._loose.clear()
@@ -111,7 +113,7 @@ class Notebook:
         """
         undo: dict[str, bytes | str | None] = {}
         now: dict[str, bytes | str | None] = {}
-        for record in self.history:
+        for record, changed in zip(self.history, self._changes, strict=True):
             fresh = True
             for call, result in zip(record.decision.calls, record.results, strict=False):
                 if not result.ok:
@@ -123,9 +125,7 @@ class Notebook:
                     if fresh:
                         undo, fresh = {}, False
                     undo.setdefault(call.arguments["path"], now.get(call.arguments["path"], "base"))
-            for path in {c.arguments.get("path") for c in record.decision.calls if c.name in EDITING}:
-                if isinstance(path, str) and path in self.tree:
-                    now[path] = self.tree[path].data
+            now.update({file.path: file.data for file in changed})
         return undo
 
     def attempt(self) -> Attempt:

@@ -1,0 +1,71 @@
+"""The notebook: what an attempt knows is the fold of its events, however often it was stopped."""
+
+from __future__ import annotations
+
+from agent.audit import leak_tries
+from agent.notebook import Notebook
+from agent.policy import Decision, ToolCall, TurnRecord
+from harness import trace
+from harness.records import FileState, Tree
+
+
+def turn(number: int, *calls: tuple[str, dict[str, object]], files: tuple[FileState, ...] = ()) -> list[trace.Event]:
+    made = [{"id": f"{number}-{n}", "name": name, "arguments": arguments} for n, (name, arguments) in enumerate(calls)]
+    events: list[trace.Event] = [trace.Decided(attempt=0, turn=number, text="", calls=tuple(made))]
+    events += [trace.ToolRan(attempt=0, turn=number, call=c["id"], name=c["name"], result="done") for c in made]
+    if files:
+        events.append(trace.TreeChanged(attempt=0, turn=number, tree=Tree(files)))
+    return [*events, trace.TurnEnded(attempt=0, turn=number, seconds=0.1)]
+
+
+def edit(path: str) -> tuple[str, dict[str, object]]:
+    return "edit", {"path": path, "old": "a", "new": "b"}
+
+
+def test_a_turn_that_has_not_ended_does_not_count() -> None:
+    events = turn(1, edit("a.py"), files=(FileState("a.py", b"1"),))
+    cut = turn(2, edit("a.py"), files=(FileState("a.py", b"2"),))[:-1]
+    notebook = Notebook.of(0, [*events, *cut])
+    assert len(notebook.history) == 1
+    assert notebook.tree["a.py"].data == b"1"
+    # The turn is done again after a resume, and only then counts, once.
+    for event in turn(2, edit("a.py"), files=(FileState("a.py", b"3"),)):
+        notebook.add(event)
+    assert len(notebook.history) == 2 and notebook.tree["a.py"].data == b"3"
+
+
+def test_events_of_other_attempts_are_passed_over() -> None:
+    others = [trace.Decided(attempt=1, turn=1, text=""), trace.TurnEnded(attempt=1, turn=1, seconds=0.1)]
+    assert Notebook.of(0, others).history == []
+
+
+def test_undo_after_a_resume_is_the_content_before_the_last_edits() -> None:
+    first = turn(1, edit("a.py"), files=(FileState("a.py", b"one"),))
+    second = turn(2, edit("a.py"), files=(FileState("a.py", b"two"),))
+    assert Notebook.of(0, first).undo() == {"a.py": "base"}
+    assert Notebook.of(0, [*first, *second]).undo() == {"a.py": b"one"}
+
+
+def test_undo_and_edit_in_one_turn_leave_the_base_as_what_undo_gives_back() -> None:
+    first = turn(1, edit("a.py"), files=(FileState("a.py", b"one"),))
+    second = turn(2, ("undo", {}), edit("a.py"), files=(FileState("a.py", b"two"),))
+    assert Notebook.of(0, [*first, *second]).undo() == {"a.py": "base"}
+
+
+def test_a_tree_that_returns_to_a_former_state_has_its_mark_again() -> None:
+    states = [turn(n, edit("a.py"), files=(FileState("a.py", text),)) for n, text in enumerate((b"1", b"2", b"1"), 1)]
+    marks = Notebook.of(0, [e for t in states for e in t]).marks
+    assert marks[0] == marks[2] != marks[1]
+
+
+def commands(*lines: str) -> list[TurnRecord]:
+    calls = tuple(ToolCall(str(n), "run", {"command": line}) for n, line in enumerate(lines))
+    return [TurnRecord(1, Decision("", calls), ())]
+
+
+def test_tries_to_reach_the_future_are_flagged_and_ordinary_work_is_not() -> None:
+    assert leak_tries(commands("git log --all --oneline")) == ("leak:history",)
+    assert leak_tries(commands("cd x && git fetch origin")) == ("leak:remote",)
+    assert leak_tries(commands("pip download requests==2.0", "curl -s example.org")) == ("leak:download",)
+    ordinary = ("git log -3", "git diff", "git status", "pip install -e .", "grep -rn fetch .", "python -m pytest -q")
+    assert leak_tries(commands(*ordinary)) == ()

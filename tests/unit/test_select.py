@@ -1,0 +1,94 @@
+"""Grouping attempts into candidates, and the order of the rules."""
+
+from __future__ import annotations
+
+from agent.judge import verdict
+from agent.select import group, select, undecided
+from harness.records import Attempt, Candidate, Evidence
+
+
+def diff(new: str, path: str = "calc.py", old: str = "return a") -> str:
+    added = "".join(f"+    {line}\n" for line in new.split("\n"))
+    return (
+        f"diff --git a/{path} b/{path}\nindex 1111111..2222222 100644\n--- a/{path}\n+++ b/{path}\n"
+        f"@@ -1,2 +1,{1 + added.count('+    ')} @@\n def f(a):\n-    {old}\n{added}"
+    )
+
+
+def attempt(index: int, patch: str) -> Attempt:
+    return Attempt(index=index, seed=index, model="m", status="submitted", patch=patch)
+
+
+def candidate(
+    name: str, patch: str = diff("return a + 1"), attempts: tuple[int, ...] = (0,), **seen: object
+) -> Candidate:
+    evidence = Evidence(**{"applies": True, "valid": True, "regression": {"t::a": "passed"}, **seen})  # type: ignore[arg-type]
+    return Candidate(name, patch, attempts, (), evidence)
+
+
+def test_the_same_change_with_other_spacing_is_one_candidate() -> None:
+    found = group([attempt(0, diff("return a + 1")), attempt(1, diff("return a  +  1")), attempt(2, diff("return 2"))])
+    assert [(c.id, c.attempts) for c in found] == [("c1", (0, 1)), ("c2", (2,))]
+
+
+def test_an_attempt_without_a_patch_is_no_candidate() -> None:
+    assert group([attempt(0, "")]) == ()
+
+
+def test_a_candidate_that_breaks_a_test_loses_to_any_that_does_not() -> None:
+    broken = candidate("c1", attempts=(0, 1, 2), regression={"t::a": "failed"}, witness={"w": "passed"})
+    chosen = select([broken, candidate("c2", attempts=(3,))], 4)
+    assert (chosen.candidate, chosen.method) == ("c2", "regression")
+    assert chosen.ranking[1].why == "breaks t::a"
+
+
+def test_a_regression_test_that_did_not_run_is_not_a_pass() -> None:
+    chosen = select([candidate("c1", regression={"t::a": "missing"})], 1)
+    assert chosen.candidate is None and chosen.method == "none"
+
+
+def test_the_given_test_must_pass() -> None:
+    failing = candidate("c1", attempts=(0, 1), given={"t::issue": "failed"})
+    chosen = select([failing, candidate("c2", attempts=(2,), given={"t::issue": "passed"})], 3)
+    assert (chosen.candidate, chosen.method) == ("c2", "given")
+
+
+def test_witness_evidence_comes_before_agreement() -> None:
+    agreed = candidate("c1", attempts=(0, 1, 2), witness={"w1": "passed", "w2": "failed"})
+    chosen = select([agreed, candidate("c2", attempts=(3,), witness={"w1": "passed", "w2": "passed"})], 4)
+    assert (chosen.candidate, chosen.method) == ("c2", "witness")
+
+
+def test_agreement_comes_before_the_judge() -> None:
+    pair = [candidate("c1", attempts=(0,)), candidate("c2", attempts=(1, 2))]
+    assert undecided(pair) == []
+    chosen = select(pair, 3, {"c1": 1.0})
+    assert (chosen.candidate, chosen.method) == ("c2", "agreement")
+
+
+def test_the_judge_is_asked_only_about_ties_and_decides_them() -> None:
+    pair = [candidate("c1", diff("b = a + 1\nreturn b")), candidate("c2", diff("return 2"), (1,))]
+    assert {c.id for c in undecided(pair)} == {"c1", "c2"}
+    assert select(pair, 2).candidate == "c2", "without a judge the smaller change"
+    chosen = select(pair, 2, {"c1": 1.0, "c2": 0.0})
+    assert (chosen.candidate, chosen.method) == ("c1", "judge")
+
+
+def test_a_change_of_nothing_but_tests_is_not_acceptable() -> None:
+    chosen = select([candidate("c1", diff("assert True", "tests/test_calc.py"))], 1)
+    assert chosen.candidate is None
+    assert "nothing but tests" in chosen.rationale
+
+
+def test_no_patch_at_all_is_said() -> None:
+    chosen = select([], 4)
+    assert chosen.candidate is None and chosen.rationale == "No attempt changed anything."
+
+
+def test_an_unusable_judgement_is_nobodys_win() -> None:
+    assert verdict('{"reason": "x", "winner": "A"}', "c1", "c2") == ("c1", "x")
+    assert verdict('Sure: {"winner": "B", "reason": "y"} there.', "c1", "c2") == ("c2", "y")
+    assert verdict('{"winner": "tie", "reason": ""}', "c1", "c2")[0] is None
+    for useless in ("", "A", "{winner: A}", '{"winner": "C"}', "[1]"):
+        winner, reason = verdict(useless, "c1", "c2")
+        assert winner is None and reason.startswith("unusable")
