@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from harness import trace
 from harness.ledger import Line, add_charge, money
@@ -132,6 +132,13 @@ class Board:
         return sorted(ended, key=lambda row: row.ended or 0.0, reverse=True)
 
 
+def counted(number: int, word: str) -> str:
+    """`1 attempt`, `2 attempts`; of a word that ends in -y: `1 retry`, `2 retries`."""
+    if number == 1:
+        return f"1 {word}"
+    return f"{number} {word[:-1]}ies" if word.endswith("y") else f"{number} {word}s"
+
+
 def tests_short(report: TestReport) -> str:
     """A test run in a few characters: passed/run, or why it says nothing."""
     if report.timed_out:
@@ -183,7 +190,9 @@ def board_view(board: Board, *, now: float, height: int) -> RenderableType:
         parts.append(table)
     if hidden := len(active) + len(done) - len(shown):
         waiting = len(active) - sum(row.ended is None for row in shown)
-        parts.append(Text(f"… and {hidden} more attempts: {waiting} active, {hidden - waiting} ended", style="dim"))
+        parts.append(
+            Text(f"… and {counted(hidden, 'more attempt')}: {waiting} active, {hidden - waiting} ended", style="dim")
+        )
     parts += [_fit(line) for line in news]
     return Group(*parts)
 
@@ -193,7 +202,7 @@ def _summary(board: Board, now: float) -> Iterable[Text]:
     begun = f"attempts {len(board.done)}/{board.planned} ended, {len(board.active)} active"
     spent = f"{tokens_short(board.cost.usage.total)} tokens, {money(board.cost)}"
     elapsed = elapsed_short(now - board.started) if board.started else "-"
-    retries = f", {board.retries} retries" if board.retries else ""
+    retries = f", {counted(board.retries, 'retry')}" if board.retries else ""
     yield _fit(f"{board.task}: {board.stage}", style="bold")
     ends = " (" + ", ".join(f"{n} {status}" for status, n in counts.most_common(3)) + ")" if counts else ""
     yield _fit(f"{begun}{ends}; {spent}{retries}; {elapsed}")
@@ -239,7 +248,7 @@ def line_of(event: trace.Event, board: Board) -> str | None:
         return f"attempt {event.attempt}: turn {event.turn}, {event.seconds:.1f} s{tests}{spent}"
     if isinstance(event, trace.AttemptEnded):
         detail = f" ({event.detail})" if event.detail else ""
-        return f"attempt {event.attempt}: {event.status}{detail}, {event.turns} turns, {event.seconds:.1f} s"
+        return f"attempt {event.attempt}: {event.status}{detail}, {counted(event.turns, 'turn')}, {event.seconds:.1f} s"
     if isinstance(event, trace.InfrastructureFailed):
         who = "run" if event.attempt is None else f"attempt {event.attempt}"
         return f"{who}: {event.what} failed, {'trying again' if event.retried else 'given up'}: {event.detail}"
@@ -253,7 +262,7 @@ def line_of(event: trace.Event, board: Board) -> str | None:
 
 
 def _evidence_line(event: trace.Verified) -> str:
-    return f"candidate {event.candidate} ({len(event.attempts)} attempts): {evidence_words(event.evidence)}"
+    return f"candidate {event.candidate} ({counted(len(event.attempts), 'attempt')}): {evidence_words(event.evidence)}"
 
 
 def evidence_words(evidence: Evidence) -> str:
@@ -262,7 +271,7 @@ def evidence_words(evidence: Evidence) -> str:
         return "does not apply"
     if not evidence.valid:
         return f"nothing can be concluded: {evidence.reason}"
-    parts = [f"breaks {len(evidence.broken)} tests" if evidence.broken else "regression tests pass"]
+    parts = [f"breaks {counted(len(evidence.broken), 'test')}" if evidence.broken else "regression tests pass"]
     for word, outcomes in (("given", evidence.given), ("witness", evidence.witness)):
         if outcomes:
             parts.append(f"{sum(o == 'passed' for o in outcomes.values())}/{len(outcomes)} {word} tests pass")
@@ -280,8 +289,40 @@ def _selected_line(event: trace.Selected) -> str:
     return f"selected {selection.candidate} by {selection.method}: {selection.rationale}"
 
 
+class View(Protocol):
+    """What shows a run while it goes on: a listener of the trace, and lines of progress besides."""
+
+    def see(self, event: trace.Event) -> None:
+        """The next event of the trace."""
+        ...
+
+    def catch_up(self, events: Iterable[trace.Event]) -> None:
+        """What happened before this process went on with the run."""
+        ...
+
+    def say(self, line: str) -> None:
+        """A line of progress that is no event."""
+        ...
+
+    def stop(self) -> None:
+        """Nothing more comes. Can be called again."""
+        ...
+
+
+def view_on(console: Console) -> View:
+    """The live table on a terminal, plain lines elsewhere."""
+    if console.is_terminal and not console.is_dumb_terminal:
+        return LiveView(console)
+
+    def write(line: str) -> None:
+        console.file.write(line + "\n")
+        console.file.flush()
+
+    return PlainLines(write)
+
+
 class PlainLines:
-    """A listener that writes a line for each event worth one."""
+    """A view that writes a line for each event worth one."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
@@ -292,9 +333,19 @@ class PlainLines:
         if line := line_of(event, self._board):
             self._write(_printable(line))
 
+    def catch_up(self, events: Iterable[trace.Event]) -> None:
+        for event in events:
+            self._board.add(event)
+
+    def say(self, line: str) -> None:
+        self._write(_printable(line))
+
+    def stop(self) -> None:
+        """Every line is written already."""
+
 
 class LiveView:
-    """A listener that keeps the board on a terminal. A context: at its end the last state stays on the screen."""
+    """A view that keeps the board on a terminal. A context: at its end the last state stays on the screen."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -324,7 +375,6 @@ class LiveView:
             self._live.start()
 
     def catch_up(self, events: Iterable[trace.Event]) -> None:
-        """What happened before this process went on with the run."""
         with self._lock:
             for event in events:
                 self._board.add(event)

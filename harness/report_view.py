@@ -16,7 +16,7 @@ from rich.text import Text
 
 from harness import trace
 from harness.ledger import RUN, Ledger, Line, money
-from harness.live import elapsed_short, tokens_short
+from harness.live import counted, elapsed_short, tokens_short
 from harness.patch import Patch
 from harness.records import Evidence, Json, Selection
 from harness.replay_frames import clean
@@ -26,6 +26,8 @@ PATCH_LINES = 200
 """Lines of the selected patch that are shown; the file has all."""
 WITNESSES = 12
 """Witness tests that get a column of their own in the matrix."""
+ROWS = 32
+"""Attempts that get a line each; report.json has all."""
 NAMED = 5
 """Broken tests that are named for each candidate."""
 
@@ -67,7 +69,7 @@ def solve_view(events: Sequence[trace.Event], directory: Path, *, branch: str | 
 def _heading(report: Json) -> RenderableType:
     ended = {"selected": "green", "none": "yellow", "running": "cyan"}.get(report["status"], "red")
     title = Text.assemble((clean(report["task"]), "bold"), ": ", (report["status"], f"bold {ended}"))
-    title.append(f", {len(report['attempts'])} attempts in {elapsed_short(report['seconds'])}")
+    title.append(f", {counted(len(report['attempts']), 'attempt')} in {elapsed_short(report['seconds'])}")
     missing = [Text(f"not in force: {clean(limit)}", "yellow") for limit in report["missing_limits"]]
     return Group(title, *missing)
 
@@ -77,7 +79,7 @@ def _attempts(report: Json) -> RenderableType:
     table.columns[7].overflow = "ellipsis"
     table.columns[7].no_wrap = True
     costs = report["cost"]["by_attempt"]
-    for row in report["attempts"]:
+    for row in report["attempts"][:ROWS]:
         cost = costs.get(str(row["index"]))
         table.add_row(
             str(row["index"]),
@@ -89,7 +91,13 @@ def _attempts(report: Json) -> RenderableType:
             row["candidate"] or "-",
             Text(clean(row["model"]).rpartition("#")[2]),
         )
-    return table
+    return Group(table, _rest(len(report["attempts"])))
+
+
+def _rest(attempts: int) -> RenderableType:
+    return (
+        Text(f"… and {counted(attempts - ROWS, 'more attempt')} in report.json", "dim") if attempts > ROWS else Group()
+    )
 
 
 def _cost_json(cost: Json | None) -> str:
@@ -207,7 +215,9 @@ def _ledger(ledger: Ledger, infrastructure: Json) -> RenderableType:
     table = _table(
         "", "calls", "lost", "unknown", "input", "cached", "output", "thought", "cost", right=set(range(1, 9))
     )
-    for name, lines in (("purpose", ledger.by_purpose), ("model", ledger.by_model), ("attempt", ledger.by_attempt)):
+    dearest = sorted(ledger.by_attempt, key=lambda key: (key != RUN, ledger.by_attempt[key].known_usd), reverse=True)
+    by_attempt = {key: line for key, line in ledger.by_attempt.items() if key == RUN or key in dearest[:ROWS]}
+    for name, lines in (("purpose", ledger.by_purpose), ("model", ledger.by_model), ("attempt", by_attempt)):
         for key, line in lines.items():
             label = "the run's own" if name == "attempt" and key == RUN else f"{name} {clean(key).rpartition('#')[2]}"
             table.add_row(*_ledger_cells(label, line))
@@ -215,11 +225,13 @@ def _ledger(ledger: Ledger, infrastructure: Json) -> RenderableType:
     table.add_row(*_ledger_cells("total", ledger.total), style="bold")
     table.columns[0].overflow = "ellipsis"
     table.columns[0].no_wrap = True
-    said = [f"prices: {', '.join(f'{source} ({n} calls)' for source, n in ledger.sources.items())}"]
+    hidden = len(ledger.by_attempt) - len(by_attempt)
+    said = [f"the {ROWS} dearest attempts of {len(ledger.by_attempt)}"] if hidden else []
+    said.append("prices: " + ", ".join(f"{source} ({counted(n, 'call')})" for source, n in ledger.sources.items()))
     if not ledger.total.exact:
         said.append("the price of some calls is unknown, so the sum is a lower bound")
     if infrastructure["retries"]:
-        said.append(f"{infrastructure['retries']} retries for reasons outside of the attempts")
+        said.append(f"{counted(infrastructure['retries'], 'retry')} for reasons outside of the attempts")
     return Group(Rule("Ledger", align="left", style="dim"), table, Text("; ".join(said), "dim"))
 
 

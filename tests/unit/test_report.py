@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 
 from harness import trace
 from harness.ledger import Ledger
-from harness.live import Board, LiveView, PlainLines, board_view
+from harness.live import Board, LiveView, PlainLines, board_view, view_on
 from harness.records import Charge, Evidence, Purpose, Ranked, Selection, TestReport, Usage
 from harness.report import active_seconds, run_status, solve_report
 from harness.report_view import solve_view
@@ -195,7 +195,7 @@ def test_the_view_shows_choice_evidence_ledger_and_what_to_type() -> None:
     assert "✓✗" in text, "the outcomes of both witness tests"
     assert "≥$0.5900" in text
     assert "lower bound" in text
-    assert "1 retries" in text
+    assert "1 retry for reasons outside" in text
     assert "memory: no cgroup" in text
     assert "git apply runs/calc-1/selected.patch" in text
     assert "troop replay runs/calc-1 --attempt 0" in text
@@ -236,6 +236,13 @@ def test_a_patch_on_a_branch_is_named_instead_of_the_command() -> None:
     text = printed(solve_view(whole(), Path("runs/calc-1"), branch="troop/calc-1"))
     assert "troop/calc-1" in text
     assert "git apply" not in text
+
+
+def test_the_view_of_a_large_run_is_cut_where_report_json_is_better() -> None:
+    text = printed(solve_view(crowd(128, 128), Path("runs/calc-1")))
+    assert "… and 96 more attempts in report.json" in text
+    assert "the 32 dearest attempts of 128" in text
+    assert len(text.splitlines()) < 110
 
 
 def test_a_run_without_model_calls_has_no_ledger() -> None:
@@ -344,9 +351,9 @@ def test_plain_lines_tell_each_turn_and_each_end() -> None:
         plain.see(event)
     assert "attempt 0: started, qwen, seed 0" in lines
     assert "attempt 0: turn 1, 3.0 s, tests 4/5, 360 tokens, $0.0300" in lines
-    assert "attempt 1: turn-limit, 1 turns, 20.0 s" in lines
+    assert "attempt 1: turn-limit, 1 turn, 20.0 s" in lines
     assert "attempt 2: model failed, trying again: qwen: 500" in lines
-    assert "candidate c2 (1 attempts): breaks 1 tests, 0/1 given tests pass, 0/1 witness tests pass" in lines
+    assert "candidate c2 (1 attempt): breaks 1 test, 0/1 given tests pass, 0/1 witness tests pass" in lines
     assert "selected c1 by regression: c1 alone is clean." in lines
     assert all("\n" not in line for line in lines)
 
@@ -369,3 +376,14 @@ def test_a_resumed_run_shows_what_was_before() -> None:
         view.catch_up([started(), *attempt(0, DIFF)])
         view.see(trace.RunResumed(at=100.0))
         assert "attempts 1/2 ended" in printed([view])
+
+
+def test_plain_lines_are_for_what_is_not_a_terminal() -> None:
+    file = io.StringIO()
+    view = view_on(Console(file=file, force_terminal=False))
+    view.catch_up([started()])
+    view.see(trace.AttemptStarted(at=1.0, attempt=0, seed=1, model="m"))
+    view.say("building")
+    view.stop()
+    assert file.getvalue() == "attempt 0: started, m, seed 1\nbuilding\n"
+    assert isinstance(view_on(Console(file=io.StringIO(), force_terminal=True)), LiveView)
