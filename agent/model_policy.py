@@ -25,7 +25,7 @@ CALL_CHARS = 200
 
 KEEP_TURNS = 6
 HIGH_WATER = 0.7
-LOW_WATER = 0.4
+LOW_WATER = 0.3
 
 _FENCE = re.compile(r"```tool\s*\n(.*?)```", re.DOTALL)
 

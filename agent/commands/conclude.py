@@ -44,6 +44,7 @@ def drive(files: RunFiles, grading: Grading | None, progress: Progress) -> Solut
 
     async def whole() -> Solution:
         task, settings, _ = files.read_run()
+        progress.catch_up(trace.read(files.trace_file))
         async with open_pool(settings, task.environment.image) as pool:
             done = await go(files, listeners=[progress.see], say=progress.say, pool=pool)
             if grading is not None:
@@ -125,7 +126,7 @@ def conclude(done: Solution, task: Task, progress: Progress, *, apply: bool) -> 
         branch = apply_to_branch(
             Path(task.repository.location), done.report["base_commit"], done.patch, done.directory.name
         )
-    if not progress.quiet or not progress.json:
+    if not (progress.quiet and progress.json):
         progress.show(*solve_view(list(trace.read(done.directory / "trace.jsonl")), done.directory, branch=branch))
     progress.document({**done.report, "directory": str(done.directory), "branch": branch})
     return done.exit_code

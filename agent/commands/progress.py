@@ -7,8 +7,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import Console, RenderableType
 
+    from harness.live import View
     from harness.trace import Event
 
 
@@ -21,8 +24,13 @@ class Progress:
     def __init__(self, *, quiet: bool, json: bool) -> None:
         self.quiet = quiet
         self.json = json
+        self._view: View | None = None
 
     def __enter__(self) -> Progress:
+        if not self.quiet:
+            from harness.live import view_on
+
+            self._view = view_on(self.errors())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -30,16 +38,24 @@ class Progress:
 
     def say(self, line: str) -> None:
         """One line of progress."""
-        if not self.quiet:
-            sys.stderr.write(line + "\n")
+        if self._view is not None:
+            self._view.say(line)
 
     def see(self, event: Event) -> None:
         """A listener of the trace."""
-        if not self.quiet:
-            sys.stderr.write(f"{event.kind} {event.attempt}\n")
+        if self._view is not None:
+            self._view.see(event)
+
+    def catch_up(self, events: Iterable[Event]) -> None:
+        """What happened before this process went on with the run."""
+        if self._view is not None:
+            self._view.catch_up(events)
 
     def stop(self) -> None:
         """End the live view; what it last showed stays on the screen."""
+        if self._view is not None:
+            self._view.stop()
+            self._view = None
 
     def show(self, *renderables: RenderableType) -> None:
         """Print results for a person."""

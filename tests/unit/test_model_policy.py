@@ -90,7 +90,7 @@ def test_a_short_history_is_kept_whole() -> None:
 
 
 def test_the_chat_stays_below_the_context_and_its_beginning_rarely_moves() -> None:
-    policy = ModelPolicy(context=16_000, tools=True)
+    policy = ModelPolicy(context=24_000, tools=True)
     history: list[TurnRecord] = []
     before = json.dumps(policy.messages(view(history)))
     moved = 0
@@ -98,10 +98,10 @@ def test_the_chat_stays_below_the_context_and_its_beginning_rarely_moves() -> No
         history.append(turn(number, 2000))
         chat = policy.messages(view(history))
         now = json.dumps(chat)
-        assert len(now) < 16_000 * 3.5
+        assert len(now) < 24_000 * 3.5
         moved += not now.startswith(before[:-1])
         before = now
-    assert 1 <= moved <= 12, "many turns are shortened at once, so that a prompt cache keeps hitting"
+    assert 1 <= moved <= 6, "many turns are shortened at once, so that a prompt cache keeps hitting"
     assert all(len(m["content"]) >= 2000 for m in chat if m["role"] == "tool" and m is chat[-1])
 
 
