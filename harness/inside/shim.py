@@ -233,11 +233,7 @@ class Shim:
             os.chdir(str(request["cwd"]))
             for name, value in limits_of(request):
                 resource.setrlimit(name, (value, value))
-            try:
-                os.execvpe(argv[0], argv, env)
-            except OSError as error:
-                error.filename = argv[0]
-                raise
+            execute(argv, env)
 
         self.start(request, payload, become)
 
@@ -666,7 +662,6 @@ def guard(foreign: "list[int]", status_fd: int, stdio: "tuple[int, int, int]", b
     try:
         for fd in foreign:
             os.close(fd)
-        signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))
         LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         try:
             main = os.fork()
@@ -699,10 +694,7 @@ def live(status_fd: int, stdio: "tuple[int, int, int]", become: object) -> None:
         os.setsid()
         for number, fd in enumerate(stdio):
             os.dup2(fd, number)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.umask(0o022)
         if callable(become):
             become()
     except OSError as error:
@@ -713,6 +705,23 @@ def live(status_fd: int, stdio: "tuple[int, int, int]", become: object) -> None:
         tell(status_fd, f"refused {type(error).__name__}: {error}".replace("\n", " ") + "\n")
     finally:
         os._exit(code)
+
+
+def execute(argv: "list[str]", env: "dict[str, str]") -> None:
+    """Become the program, looked for in the PATH of `env`. Raises OSError. (os.execvpe loads a module for each command.)"""
+    program = argv[0]
+    folders = [""] if "/" in program else env.get("PATH", os.defpath).split(":")
+    failure: OSError | None = None
+    for folder in folders:
+        try:
+            os.execve(os.path.join(folder, program), argv, env)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            failure = failure or error
+        except OSError as error:
+            failure = error
+    assert failure is not None
+    failure.filename = program
+    raise failure
 
 
 def tell(fd: int, text: str) -> None:
@@ -901,7 +910,11 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 def open_signals() -> int:
     """A descriptor that tells of ended children and of a termination asked for, with its sender."""
     wanted = (signal.SIGCHLD, signal.SIGTERM)
-    signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+    # All are blocked here, and so in the guardians, rather than ignored: what a command needs is then one call away, in a
+    # fresh child, where every call costs page faults.
+    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))
+    for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
     mask = ctypes.create_string_buffer(128)
     LIBC.sigemptyset(mask)
     for number in wanted:
@@ -921,7 +934,7 @@ def open_oom_score() -> int:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.umask(0o022)
     oom_fd = open_oom_score()
     if LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl: " + os.strerror(ctypes.get_errno()))
