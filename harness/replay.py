@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import select
@@ -17,8 +16,8 @@ from rich.console import Console, Group, RenderableType
 from rich.segment import Segment, Segments
 from rich.text import Text
 
+from harness.picture import draw
 from harness.replay_frames import Frame, default_attempt, frames, render
-from tasks.errors import InputError
 
 __all__ = ["Frame", "default_attempt", "export", "frames", "play", "render"]
 
@@ -28,7 +27,6 @@ SCROLL = 5
 """Lines that one press of an arrow scrolls."""
 BACK = 20
 """Frames before the newest that can be scrolled back to; a long attempt must not be rendered anew at each key."""
-EXPORT_COLUMNS = 80
 
 _KEYS = {
     b" ": "space",
@@ -70,19 +68,8 @@ def play(console: Console, shown: Sequence[Frame], *, speed: float = 1.0, step: 
 
 def export(shown: Sequence[Frame], path: Path) -> None:
     """Write the frames, one below the other, as an .svg or .html file. Raises InputError for another ending."""
-    if path.suffix.lower() not in (".svg", ".html"):
-        raise InputError(f"--export {path}: the file's name must end in .svg or .html")
-    console = Console(
-        file=io.StringIO(), record=True, width=EXPORT_COLUMNS, color_system="truecolor", force_terminal=True, legacy_windows=False
-    )  # fmt: skip
-    for frame in shown:
-        console.print(render(frame))
     title = f"troop replay, attempt {shown[0].event.attempt}" if shown else "troop replay"
-    text = console.export_svg(title=title) if path.suffix.lower() == ".svg" else console.export_html(inline_styles=True)
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
+    draw((render(frame) for frame in shown), path, title=title)
 
 
 class _Watched:
