@@ -211,7 +211,7 @@ class ModelClient:
         return await retrying(attempt_once)
 
     async def _once(self, body: Json, call: _Call) -> Reply:
-        size = len(json.dumps(body))
+        size = _characters(body)
         tokens_in = int(size * self._density) + 1
         tokens_out = int(body.get("max_completion_tokens") or body.get("max_tokens") or OUTPUT_BOUND)
         async with self._keeper.in_time(call.attempt):
@@ -420,6 +420,16 @@ def _count(table: Any, *names: str) -> int:
         if isinstance(value, int) and value > 0:
             return value
     return 0
+
+
+def _characters(body: Json) -> int:
+    """The length of what the model reads, nearly; writing the whole body as JSON to measure it takes ten times as long."""
+    total = len(json.dumps(body["tools"])) if "tools" in body else 0
+    for message in body["messages"]:
+        total += 16
+        for value in message.values():
+            total += len(value) if isinstance(value, str) else len(str(value))
+    return total
 
 
 def _sendable(message: Json) -> Json:

@@ -1,0 +1,174 @@
+"""How many calls go to a server at once, and how many a minute."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.limiter import Limiter
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_calls_beyond_the_concurrency_wait_in_order_of_arrival() -> None:
+    async def act() -> None:
+        limiter = Limiter(2)
+        order: list[int] = []
+
+        async def call(k: int) -> None:
+            slot = await limiter.enter(1)
+            order.append(k)
+            await asyncio.sleep(0.001)
+            slot.leave(answered=True)
+
+        await asyncio.gather(*(call(k) for k in range(20)))
+        assert order == list(range(20))
+        assert limiter.in_flight == 0
+
+    asyncio.run(act())
+
+
+def test_calls_that_were_refused_together_halve_the_concurrency_once() -> None:
+    async def act() -> None:
+        limiter = Limiter(32)
+        slots = [await limiter.enter(1) for _ in range(32)]
+        for slot in slots:
+            limiter.rejected(slot, None)
+            slot.leave()
+        assert limiter.limit == 16
+        late = await limiter.enter(1)
+        limiter.rejected(late, None)
+        assert limiter.limit == 8
+
+    asyncio.run(act())
+
+
+def test_concurrency_never_falls_below_one_and_grows_back_to_its_ceiling() -> None:
+    async def act() -> None:
+        limiter = Limiter(4)
+        for _ in range(10):
+            slot = await limiter.enter(1)
+            limiter.rejected(slot, None)
+            slot.leave()
+        assert limiter.limit == 1
+        for _ in range(40):
+            (await limiter.enter(1)).leave(answered=True)
+        assert limiter.limit == 4
+
+    asyncio.run(act())
+
+
+def test_nobody_enters_before_the_time_that_the_server_asked_for() -> None:
+    async def act() -> None:
+        limiter = Limiter(4)
+        slot = await limiter.enter(1)
+        limiter.rejected(slot, 0.2)
+        slot.leave()
+        started = time.monotonic()
+        (await limiter.enter(1)).leave()
+        assert 0.18 <= time.monotonic() - started < 2.0
+
+    asyncio.run(act())
+
+
+def test_tokens_per_minute_are_kept_by_what_calls_really_use() -> None:
+    async def act() -> None:
+        limiter = Limiter(100, tokens_per_minute=60_000)  # 1000 a second, 10000 at once
+        started = time.monotonic()
+        (await limiter.enter(10_000)).leave(answered=True, tokens=9_900)
+        (await limiter.enter(400)).leave(answered=True, tokens=400)
+        assert 0.25 <= time.monotonic() - started < 2.0, "100 were given back, 300 had to come"
+
+    asyncio.run(act())
+
+
+def test_a_call_larger_than_the_bucket_gets_its_turn() -> None:
+    async def act() -> None:
+        limiter = Limiter(1, tokens_per_minute=600)
+        slot = await asyncio.wait_for(limiter.enter(100_000), 1)
+        slot.leave(answered=True, tokens=0)
+
+    asyncio.run(act())
+
+
+def test_a_cancelled_wait_lets_the_next_one_in() -> None:
+    async def act() -> None:
+        limiter = Limiter(1)
+        slot = await limiter.enter(1)
+        waiting = [asyncio.create_task(limiter.enter(1)) for _ in range(3)]
+        await settle()
+        waiting[0].cancel()
+        slot.leave(answered=True)
+        waiting[1].cancel()  # it has its turn already, and has not run since
+        await settle()
+        assert (await asyncio.wait_for(waiting[2], 1)).open
+        assert limiter.in_flight == 1
+
+    asyncio.run(act())
+
+
+@given(st.lists(st.sampled_from(["enter", "leave", "reject", "cancel"]), max_size=60), st.integers(1, 5))
+def test_whatever_happens_no_slot_is_lost_and_the_limit_holds(steps: list[str], concurrency: int) -> None:
+    async def act() -> None:
+        limiter = Limiter(concurrency)
+        tasks = []
+        for step in steps:
+            open_ones = [t for t in tasks if t.done() and not t.cancelled() and t.result().open]
+            if step == "enter":
+                tasks.append(asyncio.create_task(limiter.enter(1)))
+            elif step == "leave" and open_ones:
+                open_ones[0].result().leave(answered=True)
+            elif step == "reject" and open_ones:
+                limiter.rejected(open_ones[0].result(), None)
+            elif step == "cancel" and tasks:
+                tasks[-1].cancel()
+            if step != "cancel":
+                await settle()
+            assert limiter.in_flight <= concurrency
+        await settle()
+        for _ in tasks:
+            for task in tasks:
+                if task.done() and not task.cancelled():
+                    task.result().leave(answered=True)
+            await settle()
+        assert limiter.in_flight == 0
+        assert all(task.done() for task in tasks), "everybody got a turn, or went away"
+        (await asyncio.wait_for(limiter.enter(1), 1)).leave()
+
+    asyncio.run(act())
+
+
+def test_leaving_twice_gives_one_slot_back() -> None:
+    async def act() -> None:
+        limiter = Limiter(2)
+        slot = await limiter.enter(1)
+        await limiter.enter(1)
+        slot.leave()
+        slot.leave()
+        assert limiter.in_flight == 1
+
+    asyncio.run(act())
+
+
+def test_time_that_passes_refills_no_more_than_the_bucket_holds() -> None:
+    now = [0.0]
+
+    async def act() -> None:
+        limiter = Limiter(1000, requests_per_minute=60, clock=lambda: now[0])
+        now[0] = 3600.0
+        entered = [asyncio.create_task(limiter.enter(1)) for _ in range(30)]
+        await settle()
+        assert sum(task.done() for task in entered) == 10
+        for task in entered:
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await entered[-1]
+
+    asyncio.run(act())
