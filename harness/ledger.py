@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
 
 from harness.records import Charge, Json, Usage
 from harness.trace import Charged, Event, Replied
@@ -280,8 +279,6 @@ def bound(prices: Prices, input_tokens: int, output_tokens: int) -> float | None
     """The most that a call can cost by its tokens, nothing of it cached; None where tokens have no known price."""
     if prices.input is None and prices.gpu_hour is not None:
         return None
-    dearest: Any = max(
-        (price(prices, Usage(input=input_tokens, output=output_tokens), 0.0)[0] or 0.0),
-        (price(prices, Usage(cache_write=input_tokens, output=output_tokens), 0.0)[0] or 0.0),
-    )
-    return float(dearest) if is_priced(prices) else None
+    fresh, _ = price(prices, Usage(input=input_tokens, output=output_tokens), 0.0)
+    written, _ = price(prices, Usage(cache_write=input_tokens, output=output_tokens), 0.0)
+    return None if fresh is None else max(fresh, written or 0.0)
