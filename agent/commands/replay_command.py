@@ -8,9 +8,9 @@ from pathlib import Path
 from agent.commands.options import amount
 
 EXAMPLES = """examples:
-  troop replay runs/inflect-plural-20260101-120000-ab12
-  troop replay runs/inflect-plural-20260101-120000-ab12 --attempt 3 --speed 4
-  troop replay runs/inflect-plural-20260101-120000-ab12 --export attempt.svg
+  troop replay runs/humanize-intcomma-zero-digits-20260101-120000-ab12
+  troop replay runs/humanize-intcomma-zero-digits-20260101-120000-ab12 --attempt 3 --speed 4
+  troop replay runs/humanize-intcomma-zero-digits-20260101-120000-ab12 --export attempt.svg
 keys: space pauses, left and right step, q quits
 """
 

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 EXAMPLES = """examples:
-  troop report runs/inflect-plural-20260101-120000-ab12
+  troop report runs/humanize-intcomma-zero-digits-20260101-120000-ab12
   troop report runs/* --json
-  troop report runs/inflect-plural-20260101-120000-ab12 --export report.svg
+  troop report runs/humanize-intcomma-zero-digits-20260101-120000-ab12 --export report.svg
 """
 
 

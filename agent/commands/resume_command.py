@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 EXAMPLES = """examples:
-  troop resume runs/inflect-plural-20260101-120000-ab12
+  troop resume runs/humanize-intcomma-zero-digits-20260101-120000-ab12
 """
 
 
