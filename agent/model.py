@@ -290,13 +290,12 @@ class ModelClient:
         body: Json = {"model": self.alias.name, "messages": [_sendable(m) for m in messages]}
         if tools:
             body["tools"] = list(tools)
+        # What the user wrote into the alias wins over what Troop varies; False means: never send it.
         varied = {"seed": seed, "temperature": temperature}
         body |= {k: v for k, v in varied.items() if v is not None and k not in self._refused}
-        for name, value in self.alias.sampling.items():
-            if value is False and name in _OURS:
-                body.pop(name, None)
-            elif name not in body:
-                body[name] = value
+        body |= self.alias.sampling
+        for name in [name for name in _OURS if body.get(name) is False]:
+            del body[name]
         return body
 
     def _wait(self, state: RetryCallState) -> float:

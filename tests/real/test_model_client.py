@@ -347,6 +347,16 @@ def test_a_parameter_of_ours_that_the_server_refuses_is_left_out() -> None:
     use(answer, act)
 
 
+def test_the_aliass_sampling_wins_over_what_varies_by_attempt() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        await used.ask(temperature=0.7, seed=3)
+        sent = server.requests[0].body
+        assert (sent["temperature"], sent["top_p"]) == (0.2, 0.9)
+        assert "seed" not in sent
+
+    use([OK], act, sampling={"temperature": 0.2, "top_p": 0.9, "seed": False})
+
+
 def test_a_parameter_of_the_user_that_the_server_refuses_is_an_error() -> None:
     async def act(used: Used, server: ModelServer) -> None:
         with pytest.raises(EndpointFailed, match="top_p"):
