@@ -23,14 +23,14 @@ from agent.mutation.statements import STATEMENT_OPERATORS
 # How likely a fix is of this form, from what is known of small fixes in general (one name, one operator, one bound or one
 # missing condition are the common ones; see Karampatsis and Sutton, "How often do single-statement bugs occur?", MSR 2020).
 PRIORS: dict[str, float] = {
-    "replace-condition": 0.6, "constant-to-name": 0.5, "clamp": 0.5, "target": 0.6,
+    "replace-condition": 0.6, "constant-to-name": 0.5, "clamp": 0.35, "target": 0.6,
     "compare": 1.0, "arithmetic": 0.9, "boolean": 0.8, "variable": 1.0, "constant": 0.8, "off-by-one": 0.9,
     "attribute": 0.8, "callee": 0.8, "swap-arguments": 0.9, "swap-operands": 0.6, "drop-operand": 0.6, "negate": 0.6,
     "drop-conjunct": 0.6, "add-condition": 0.7, "constant-condition": 0.5, "drop-attribute": 0.5, "add-attribute": 0.4,
-    "add-term": 0.6, "donor": 0.8, "unwrap": 0.5, "wrap": 0.6, "drop-argument": 0.4, "insert-argument": 0.6, "slice": 0.7,
-    "subscript": 0.5, "drop-element": 0.4, "insert-element": 0.5, "filter": 0.5, "recombined": 0.5, "delete": 0.5,
+    "add-term": 0.55, "donor": 0.8, "unwrap": 0.5, "wrap": 0.4, "drop-argument": 0.4, "insert-argument": 0.6, "slice": 0.7,
+    "subscript": 0.5, "drop-element": 0.4, "insert-element": 0.5, "filter": 0.5, "recombined": 0.4, "delete": 0.5,
     "swap-statements": 0.5, "move-statement": 0.5, "augmented": 0.6, "return-form": 0.6, "loop-form": 0.4, "jump": 0.5,
-    "return-value": 0.6, "exception": 0.5, "guard": 0.6, "condition-statement": 0.4, "insert-statement": 0.6,
+    "return-value": 0.6, "exception": 0.5, "guard": 0.6, "condition-statement": 0.4, "insert-statement": 0.9,
 }  # fmt: skip
 
 MOST = 20_000
@@ -180,7 +180,8 @@ def _made(
     if said is None or said == original[place]:
         return None
     old, new, line = _whole_lines(source, proposal, text)
-    return ((*place, said), old, new, line) if old else None
+    indent = text[: len(text) - len(text.lstrip())] if proposal.start == proposal.end else ""
+    return ((*place, indent, said), old, new, line) if old else None
 
 
 def _whole_lines(source: Source, proposal: Proposal, text: str) -> tuple[str, str, int]:
@@ -190,6 +191,9 @@ def _whole_lines(source: Source, proposal: Proposal, text: str) -> tuple[str, st
     last = proposal.end if proposal.end == begin else max(proposal.end - 1, proposal.start)
     stop = source.text.find("\n", last)
     stop = max(len(source.text) if stop < 0 else stop, proposal.end)
+    if begin == stop and first > 1:  # before an empty line, which an edit cannot name: after the line above it
+        first -= 1
+        begin = source.line_start(first)
     new = source.text[begin : proposal.start] + text + source.text[proposal.end : stop]
     return source.text[begin:stop], new, first
 

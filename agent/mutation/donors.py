@@ -95,6 +95,8 @@ def _gather_expression(pool: Pool, source: Source, node: ast.expr, scope: Scope,
         if isinstance(node, ast.Name):
             pool.callees.setdefault(node.id, near)
         return
+    if isinstance(parent, ast.Expr):
+        return  # done for its effect: as a value it is mostly None
     if isinstance(node, (ast.Name, ast.Starred, ast.Slice, ast.JoinedStr, ast.FormattedValue, ast.Lambda)):
         return
     _add(pool.expressions, source, node, scope, near)

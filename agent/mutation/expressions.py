@@ -406,7 +406,7 @@ def terms(site: Site) -> Iterator[Proposal]:
     if isinstance(site.parent, ast.BinOp) and isinstance(node, ast.BinOp):
         return
     kind, text = site.scope.kind(node), site.source.segment(node)  # type: ignore[arg-type]
-    if kind == TRUTH or "\n" in text:
+    if kind == TRUTH or "\n" in text or (isinstance(node, ast.Constant) and kind != NUMBER):
         return
     symbols = {
         NUMBER: ("+", "-", "*", "//", "%"),
@@ -505,7 +505,7 @@ def parts(site: Site) -> Iterator[Proposal]:
 def wrappers(site: Site) -> Iterator[Proposal]:
     """The value passed through a call that the repository or the language offers for its kind; made an element."""
     node, text = site.node, ""
-    if not _value(site) or isinstance(node, (ast.Compare, ast.BoolOp, ast.Lambda)):
+    if not _value(site) or isinstance(node, (ast.Compare, ast.BoolOp, ast.Lambda, ast.Constant)):
         return
     text = site.source.segment(node)
     if "\n" in text or is_condition(site):

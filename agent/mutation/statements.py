@@ -309,33 +309,37 @@ def insertions(site: Site) -> Iterator[Proposal]:
 
 
 def _steps(site: Site) -> dict[str, float]:
-    offered: dict[str, float] = {}
-    for donor in site.pool.statements.values():
-        if donor.near == SAME_FUNCTION and site.fits(donor) and not donor.text.startswith("return"):
-            offered[donor.text] = 1.0
-    for donor in list(site.pool.statements.values()):
-        if donor.near == SAME_FUNCTION and not donor.text.startswith("return"):
-            for changed in _exchanged(site, donor):
-                offered.setdefault(changed, 0.3)
+    """Statements that may be put in here, with their weights."""
+    near = [d for d in site.pool.statements.values() if d.near == SAME_FUNCTION and not d.text.startswith("return")]
+    offered = {donor.text: 1.0 for donor in near if site.fits(donor)}
+    for text, factor in _plain_steps(site):
+        offered.setdefault(text, factor)
+    for donor in near:
+        for changed in _exchanged(site, donor):
+            offered.setdefault(changed, 0.3)
+    return offered
+
+
+def _plain_steps(site: Site) -> Iterator[tuple[str, float]]:
+    """An element added to a local collection, a counter moved, a name bound to what another name or expression says."""
     kinds = site.scope.kinds
     things = [n for n in site.names if kinds.get(n) != CALLABLE]
     for name in things:
         for other in things:
             if kinds.get(name) == LIST and other != name:
-                offered.setdefault(f"{name}.append({other})", 0.8 if kinds.get(other) not in (LIST, MAP) else 0.4)
+                yield f"{name}.append({other})", 0.8 if kinds.get(other) not in (LIST, MAP) else 0.4
             elif kinds.get(name) == SET and other != name:
-                offered.setdefault(f"{name}.add({other})", 0.8)
+                yield f"{name}.add({other})", 0.8
             if other != name and kinds.get(name, ANY) == kinds.get(other, ANY):
-                offered.setdefault(f"{name} = {other}", 0.4)
+                yield f"{name} = {other}", 0.4
         if kinds.get(name) == NUMBER:
-            offered.setdefault(f"{name} += 1", 0.5)
-            offered.setdefault(f"{name} -= 1", 0.4)
+            yield f"{name} += 1", 0.5
+            yield f"{name} -= 1", 0.4
     for donor in site.pool.expressions.values():
         if donor.near == SAME_FUNCTION and site.fits(donor) and donor.shape in ("Call", "Subscript", "Attribute"):
             for name in things:
                 if likeness(kinds.get(name, ANY), donor.kind) >= 0.6:
-                    offered.setdefault(f"{name} = {donor.text}", 0.2)
-    return offered
+                    yield f"{name} = {donor.text}", 0.2
 
 
 def _exchanged(site: Site, donor: Donor) -> Iterator[str]:
