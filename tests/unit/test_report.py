@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 from harness import trace
 from harness.ledger import Ledger
 from harness.live import Board, LiveView, PlainLines, board_view, view_on
-from harness.records import Charge, Evidence, Purpose, Ranked, Selection, TestReport, Usage
+from harness.records import Charge, Evidence, Outcome, Purpose, Ranked, Selection, TestReport, Usage
 from harness.report import active_seconds, run_status, solve_report
 from harness.report_view import solve_view
 
@@ -41,8 +41,9 @@ def replied(attempt: int | None, usd: float | None, **more: Any) -> trace.Replie
 
 
 def report(passed: int, failed: int) -> TestReport:
-    outcomes = {f"p{n}": "passed" for n in range(passed)} | {f"f{n}": "failed" for n in range(failed)}
-    return TestReport(outcomes, 1 if failed else 0, False, True, 1.0)  # type: ignore[arg-type]
+    outcomes: dict[str, Outcome] = {f"p{n}": "passed" for n in range(passed)}
+    outcomes |= {f"f{n}": "failed" for n in range(failed)}
+    return TestReport(outcomes, 1 if failed else 0, False, True, 1.0)
 
 
 def started(attempts: int = 2) -> trace.RunStarted:
@@ -98,11 +99,11 @@ def whole() -> list[trace.Event]:
 
 
 def printed(view: Sequence[RenderableType], width: int = 80) -> str:
-    console = Console(file=io.StringIO(), width=width, force_terminal=False, legacy_windows=False)
+    file = io.StringIO()
+    console = Console(file=file, width=width, force_terminal=False, legacy_windows=False)
     for each in view:
         console.print(each)
-    text: str = console.file.getvalue()  # type: ignore[attr-defined]
-    return text
+    return file.getvalue()
 
 
 # report.json
@@ -359,12 +360,12 @@ def test_plain_lines_tell_each_turn_and_each_end() -> None:
 
 
 def test_the_live_view_draws_on_a_terminal_and_leaves_the_last_state() -> None:
-    console = Console(file=io.StringIO(), width=80, height=24, force_terminal=True, legacy_windows=False)
-    with LiveView(console) as view:
+    file = io.StringIO()
+    with LiveView(Console(file=file, width=80, height=24, force_terminal=True, legacy_windows=False)) as view:
         for event in whole():
             view.see(event)
         view.say("a line of progress")
-    drawn: str = console.file.getvalue()  # type: ignore[attr-defined]
+    drawn = file.getvalue()
     assert "a line of progress" in drawn
     assert "attempts 3/3 ended" in drawn
     assert "\x1b[?25h" in drawn, "the cursor is shown again"
