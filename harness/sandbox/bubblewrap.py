@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -28,7 +29,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from harness.records import Json
-from harness.sandbox import cgroup, owner
+from harness.sandbox import cgroup
 from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR, BackendName, Finding, Limits, Sandbox, SandboxSpec
 from harness.sandbox.client import HOME, INSIDE, LAUNCH, PATH, ShimSandbox, base_env
 from harness.sandbox.index import IndexSettings, index_settings
@@ -113,14 +114,15 @@ class BubblewrapProvider:
             raise SandboxFailed(f"there is no environment {spec.environment} in {self._environments}")
         ground = await self._known_ground()
         folder = self._sandboxes / _folder_name(spec)
+        owner = contextlib.ExitStack()
         try:
-            group = await asyncio.to_thread(self._prepare, ground, folder, spec)
-            sandbox = await self._launch(ground, folder, group, spec)
+            group = await asyncio.to_thread(self._prepare, ground, folder, spec, owner)
+            sandbox = await self._launch(ground, folder, group, spec, owner)
         except OSError as error:
-            await asyncio.to_thread(_discard, folder)
+            await asyncio.to_thread(_discard, folder, owner)
             raise SandboxFailed(f"sandbox {spec.name} cannot be made in {folder}: {error}") from error
         except BaseException:
-            await asyncio.to_thread(_discard, folder)
+            await asyncio.to_thread(_discard, folder, owner)
             raise
         try:
             await sandbox.start()
@@ -129,14 +131,19 @@ class BubblewrapProvider:
             raise
         return sandbox
 
-    def _prepare(self, ground: _Ground, folder: Path, spec: SandboxSpec) -> cgroup.Group:
-        """Blocking: the folder with its owner's mark, the trees to be written, the control group."""
+    def _prepare(self, ground: _Ground, folder: Path, spec: SandboxSpec, owner: contextlib.ExitStack) -> cgroup.Group:
+        """Blocking: the folder with its owner's mark, the trees to be written, the control group. `owner` gets the lock
+        on the mark, which the kernel lets go when this process dies: so a living owner is known, on any machine, in any
+        container, after any reboot."""
         folder.mkdir(parents=True)
         hierarchies = self._known_hierarchies()
-        mark: Json = {"owner": owner.me(), "run": spec.run, "name": spec.name}
+        mark: Json = {"run": spec.run, "name": spec.name}
         # Marked before it is made: killed in between, `clean` still knows of it.
         mark["groups"] = [str(hierarchy.folder / folder.name) for hierarchy in hierarchies]
-        (folder / "owner.json").write_text(json.dumps(mark), encoding="utf-8")
+        file = owner.enter_context((folder / "owner.json").open("w", encoding="utf-8"))
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(json.dumps(mark))
+        file.flush()
         if spec.environment is None:
             for name in TREES:
                 (folder / name).mkdir(mode=0o755)
@@ -148,7 +155,9 @@ class BubblewrapProvider:
                 (folder / name).mkdir(mode=0o755)
         return cgroup.make_group(folder.name, spec.limits, hierarchies)
 
-    async def _launch(self, ground: _Ground, folder: Path, group: cgroup.Group, spec: SandboxSpec) -> BubblewrapSandbox:
+    async def _launch(
+        self, ground: _Ground, folder: Path, group: cgroup.Group, spec: SandboxSpec, owner: contextlib.ExitStack
+    ) -> BubblewrapSandbox:
         pythons = self._pythons(ground, spec)
         index = await asyncio.to_thread(self._known_index) if spec.network else None
         for python in {ground.shim_python, *pythons[:1]}:
@@ -177,7 +186,7 @@ class BubblewrapProvider:
         async def release() -> None:
             await halt()
             self._open.discard(sandbox)
-            await asyncio.to_thread(_discard, folder)
+            await asyncio.to_thread(_discard, folder, owner)
 
         async def diagnose() -> str:
             words = await launched.last_words()
@@ -352,9 +361,10 @@ class BubblewrapProvider:
             mark = _mark_of(folder)
             if mark is None or (run is not None and mark.get("run") != run):
                 continue
-            if mark and owner.is_alive(str(mark["owner"]), running=False):
-                continue
-            _discard(folder)
+            with contextlib.ExitStack() as owner:
+                if mark and not _take_over(folder, owner):
+                    continue
+                _discard(folder, owner)
             removed.append(
                 f"bubblewrap sandbox {mark.get('name', folder.name)} of run {mark.get('run', '?')} ({folder})"
             )
@@ -539,7 +549,17 @@ def _mark_of(folder: Path) -> Json | None:
         return None
 
 
-def _discard(folder: Path) -> None:
+def _take_over(folder: Path, owner: contextlib.ExitStack) -> bool:
+    """Whether the owner of a sandbox is dead: then its lock is ours."""
+    try:
+        file = owner.enter_context((folder / "owner.json").open("rb"))
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _discard(folder: Path, owner: contextlib.ExitStack) -> None:
     """Blocking: remove a sandbox whose processes have ended (or end here, with their group), files and groups."""
     mark = _mark_of(folder)
     groups = [Path(path) for path in (mark or {}).get("groups", ())]
@@ -547,6 +567,7 @@ def _discard(folder: Path) -> None:
     cgroup.remove_empty(group.parent for group in groups)
     if folder.is_dir():
         remove_tree(folder)
+    owner.close()
 
 
 def _gather(folder: Path, frozen: Path) -> None:
