@@ -26,7 +26,6 @@ from agent.policy import Decision, Plan, ToolCall, View
 from harness.patch import is_test
 from harness.records import Json, TestReport
 from harness.sandbox.base import TROOPDIR, Sandbox
-from harness.trace import Prepared
 
 NAMED_IN_PLAN = 8
 DONOR_FILES = 20
@@ -104,7 +103,7 @@ class RepairPolicy:
         """This attempt's mutants, in its own order."""
         data = view.plan.data
         key = ("mutants", view.prepared.environment, view.prepared.base_commit, json.dumps(data["lines"]))
-        texts, ordered = await self._bench.once(key, lambda: _mutated(view.sandbox, view.prepared, data))
+        texts, ordered = await self._bench.once(key, lambda: mutants_of_base(view.sandbox, data))
         turns = len(view.history) + view.turns_left - 1
         return await asyncio.to_thread(
             _compiling,
@@ -150,7 +149,7 @@ def _in_words(data: Json) -> str:
     )
 
 
-async def _mutated(sandbox: Sandbox, prepared: Prepared, data: Json) -> tuple[Mapping[str, str], list[Mutant]]:
+async def mutants_of_base(sandbox: Sandbox, data: Json) -> tuple[Mapping[str, str], list[Mutant]]:
     """The base's texts of the suspicious files, and the mutants on the suspicious lines in their common order."""
     suspicion = {(path, line): score for path, line, score in data["lines"]}
     paths = list(dict.fromkeys(path for path, _ in suspicion))
