@@ -56,7 +56,7 @@ async def run_tests(
     """
     place = f"/tmp/troop-tests-{secrets.token_hex(8)}"
     result = await sandbox.exec(
-        _script(place, _with_files(command, ids), bool(ids), test_seconds),
+        script(place, _with_files(command, ids), settings(place, ids, test_seconds)),
         cwd=cwd,
         env=env,
         stdin=json.dumps(list(ids)).encode("ascii"),
@@ -102,21 +102,31 @@ def runs_pytest(command: str) -> bool:
 def _with_files(command: str, ids: Sequence[str]) -> str:
     """The command with the files of `ids` appended, so that pytest need not collect the rest; the plugin does the
     exact selection. Only to a command that ends in pytest's own arguments."""
-    files = list(dict.fromkeys(i.partition("::")[0] for i in ids))
-    if not files or len(files) > APPENDED_FILES or not runs_pytest(command) or _SHELL_OPERATORS.search(command):
+    files = files_of(ids)
+    if not files or not runs_pytest(command) or _SHELL_OPERATORS.search(command):
         return command
     return f"{command} {shlex.join(files)}"
 
 
-def _script(place: str, command: str, select: bool, test_seconds: float | None) -> str:
-    settings = {
+def files_of(ids: Sequence[str]) -> list[str]:
+    """The files of the ids, to be named to pytest; none if they are too many for that."""
+    files = list(dict.fromkeys(i.partition("::")[0] for i in ids))
+    return files if len(files) <= APPENDED_FILES else []
+
+
+def settings(place: str, ids: Sequence[str], test_seconds: float | None) -> dict[str, str]:
+    """What the plugin is told in the environment of one run whose files are in `place`; empty: not set."""
+    return {
         "TROOP_REPORT": f"{place}/report",
-        "TROOP_SELECT": f"{place}/select" if select else "",
+        "TROOP_SELECT": f"{place}/select" if ids else "",
         "TROOP_TEST_SECONDS": f"{test_seconds:g}" if test_seconds else "",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/troop-hypothesis",
     }
-    exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items() if value)
+
+
+def script(place: str, command: str, variables: Mapping[str, str]) -> str:
+    """The shell script that runs `command` with the plugin loaded; its standard input becomes the file `place`/select."""
+    fixed = {"PYTHONDONTWRITEBYTECODE": "1", "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/troop-hypothesis"}
+    exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in {**variables, **fixed}.items() if value)
     return (
         f"mkdir -m 700 {place} && cat > {place}/select || exit 125\n"
         f'export {exports} TROOP_ROOT="$PWD" TROOP_ADDOPTS_BEFORE="${{PYTEST_ADDOPTS-}}"\n'
