@@ -171,7 +171,9 @@ def test_an_image_with_an_entrypoint_and_a_health_check_of_its_own_works(docker:
 
 def _image(daemon: Any, lines: str) -> str:
     name = f"troop-test:{os.getpid()}"
-    daemon.images.build(fileobj=io.BytesIO(f"FROM {DEFAULT_IMAGE}\n{lines}\n".encode()), tag=name, rm=True)
+    daemon.images.build(
+        fileobj=io.BytesIO(f"FROM {DEFAULT_IMAGE}\n{lines}\n".encode()), tag=name, rm=True, forcerm=True
+    )
     return name
 
 
