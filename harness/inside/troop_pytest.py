@@ -15,6 +15,7 @@ Lines: {"begin": pid}, {"start": id}, {"test": id, "outcome": â€¦, "seconds": â€
 A run without its finish line was cut short. The same test twice: the worse outcome counts.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -59,6 +60,7 @@ class Report:
         self.select = select
         self.seconds = seconds
         self.rootdir = root
+        self.plugins = ""
         self.timed_out = set()  # type: set[str]
         self.pending = {}  # type: dict[str, Phases]
         self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) if path else -1
@@ -123,6 +125,10 @@ def pytest_configure(config: "Any") -> None:
     worker = getattr(config, "workerinput", None) or getattr(config, "slaveinput", None)
     if worker and "troop" in worker:
         given = worker["troop"]
+        if given["plugins"]:
+            os.environ["PYTEST_PLUGINS"] = given["plugins"]
+        else:
+            os.environ.pop("PYTEST_PLUGINS", None)
         _report = Report(None, given["root"], given["select"], given["seconds"])
     if _report is not None:
         _report.rootdir = os.path.realpath(str(getattr(config, "rootpath", None) or config.rootdir))
@@ -130,11 +136,24 @@ def pytest_configure(config: "Any") -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    # xdist's workers do not read PYTEST_ADDOPTS, so this variable brings the plugin into them.
+    if _report is not None:
+        _report.plugins = os.environ.get("PYTEST_PLUGINS", "")
+        os.environ["PYTEST_PLUGINS"] = ",".join(filter(None, (_report.plugins, "troop_pytest")))
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: "Any") -> None:
     # xdist's controller hands the settings to its workers.
     if _report is not None:
         given = node.workerinput if hasattr(node, "workerinput") else node.slaveinput
-        given["troop"] = {"root": _report.root, "select": _report.select, "seconds": _report.seconds}
+        given["troop"] = {
+            "root": _report.root,
+            "select": _report.select,
+            "seconds": _report.seconds,
+            "plugins": _report.plugins,
+        }
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
@@ -214,7 +233,7 @@ def _arm(item: "Any") -> "Callable[[], None]":
     Where one case of a parametrised test timed out, the patience for its other cases is a fifth.
     """
     report = _report
-    if report is None or not report.seconds or threading.current_thread() is not threading.main_thread():
+    if report is None or not report.seconds:
         return lambda: None
     function = item.nodeid.partition("[")[0]
     seconds = report.seconds
@@ -226,12 +245,41 @@ def _arm(item: "Any") -> "Callable[[], None]":
         __tracebackhide__ = True  # the failure is where the test was, not here
         pytest.fail(f"timed out after {seconds:g} s")
 
+    if threading.current_thread() is not threading.main_thread():
+        return _arm_thread(seconds, lambda: report.timed_out.add(function))
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds, REFIRE_SECONDS)
 
     def disarm() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+    return disarm
+
+
+def _arm_thread(seconds: float, note: "Callable[[], None]") -> "Callable[[], None]":
+    """The same for a thread that gets no signals (workers of older xdist): an exception is put into it from another."""
+
+    class TimedOut(BaseException):
+        def __init__(self) -> None:
+            super().__init__(f"timed out after {seconds:g} s")
+
+    victim = ctypes.c_ulong(threading.get_ident())
+    ended = threading.Event()
+
+    def watch() -> None:
+        wait = seconds
+        while not ended.wait(wait):
+            note()
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(victim, ctypes.py_object(TimedOut))
+            wait = REFIRE_SECONDS
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+
+    def disarm() -> None:
+        ended.set()
+        watcher.join()
 
     return disarm
 

@@ -14,7 +14,7 @@ from harness.extract import take_patch
 from harness.patch import Patch
 from harness.sandbox.base import Provider, SandboxSpec
 from harness.sandbox.image import DEFAULT_IMAGE
-from harness.testing import COMMAND_TEST
+from harness.testing import COMMAND_TEST, run_tests
 from tasks.errors import SetupFailed
 from tasks.task import Environment, GivenTest, Task
 from tests.support.environments import MADE, freeze, remove_made
@@ -87,6 +87,21 @@ def test_a_package_is_installed_with_its_test_dependencies_and_runs_offline(prov
                 "tests/test_mock.py::test_mock": "passed",
                 "tests/test_issue.py::test_mean": "failed",
             }
+
+        loop = b"import pytest\n\n\n@pytest.mark.parametrize('n', [1, 2])\ndef test_loop(n):\n    while n == 1:\n        pass\n"
+        sandbox = await provider.create(SandboxSpec(run="tests", name="workers", environment=built.key))
+        try:
+            await sandbox.write("tests/test_loop.py", loop)
+            ids = ["tests/test_loop.py", "tests/test_core.py::test_add"]
+            report = await run_tests(sandbox, "python -m pytest -q -n 2 tests", ids, timeout=60, test_seconds=1)
+        finally:
+            await sandbox.close()
+        assert report.valid, "workers of xdist select tests and limit their time as well"
+        assert dict(report.outcomes) == {
+            "tests/test_core.py::test_add": "passed",
+            "tests/test_loop.py::test_loop[1]": "failed",
+            "tests/test_loop.py::test_loop[2]": "passed",
+        }
 
     asyncio.run(scenario())
 
