@@ -78,7 +78,9 @@ def test_the_release_has_the_bug_and_the_later_one_has_not(path: Path, bubblewra
         return await grade(bubblewrap, built, task, grading, "", run="examples")
 
     async def both() -> tuple[Verdict, Verdict]:
-        return await verdict(instance, check_base=True), await verdict(replace(instance, task=later), check_base=False)
+        return await asyncio.gather(
+            verdict(instance, check_base=True), verdict(replace(instance, task=later), check_base=False)
+        )
 
     before, after = asyncio.run(both())
     assert set(before.fail_to_pass.values()) == {"failed"}
