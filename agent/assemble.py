@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.config import Config, Settings, load_config, prices_of, resolve_model
+from agent.config import Alias, Config, Settings, key_of, load_config, prices_of, resolve_model
 from agent.policy import Policy
 from agent.run_files import RunFiles, new_run, run_name
 from agent.secrets import masker
@@ -130,8 +130,11 @@ def start(
     Nothing that costs anything has been started then. Raises InputError and EndpointFailed for models that cannot be.
     """
     config = load_config()
-    settings = replace(settings, models=pick_models(settings, config, task, say), out=settings.out.resolve())
+    settings = _canonical(
+        replace(settings, models=pick_models(settings, config, task, say), out=settings.out.resolve()), config
+    )
     _check_models(settings, config)
+    mask = _mask(settings, config)
     files = new_run(directory or settings.out / run_name(task.id))
     versions = {
         "troop": importlib.metadata.version("troop"),
@@ -139,7 +142,7 @@ def start(
         "platform": platform.platform(),
     }
     files.write_run(task, settings, versions, source, "running")
-    with contextlib.closing(trace.Trace(files.trace_file, mask=masker())) as log:
+    with contextlib.closing(trace.Trace(files.trace_file, mask=mask)) as log:
         log.write(
             trace.RunStarted(
                 run=files.name, task=trace.public(task), settings=trace.public(settings), versions=versions
@@ -148,11 +151,34 @@ def start(
     return files, task, settings
 
 
+def _canonical(settings: Settings, config: Config) -> Settings:
+    """The settings with every model under its full name (a URL without one has the server's only model)."""
+
+    def full(name: str) -> str:
+        return name if name in (REPAIR, "none") else resolve_model(name, config).alias
+
+    judge = settings.judge_model and full(settings.judge_model)
+    return replace(settings, models=tuple(full(name) for name in settings.models), judge_model=judge)
+
+
+def _aliases(settings: Settings, config: Config) -> list[Alias]:
+    """The models of the run and its judge. Raises InputError for an unknown name."""
+    judge = pick_judge(settings, settings.models)
+    named = {*settings.models, *([judge] if judge else [])} - {REPAIR}
+    return [resolve_model(name, config) for name in sorted(named)]
+
+
 def _check_models(settings: Settings, config: Config) -> None:
-    """Refuse unknown names and unpriced models under a cap before anything is made."""
-    named = {*settings.models, *([settings.judge_model] if settings.judge_model not in (None, "none") else [])}
-    aliases = [resolve_model(name, config) for name in sorted(n for n in named if n and n != REPAIR)]
+    """Refuse unknown names, missing keys, and unpriced models under a cap before anything is made."""
+    aliases = _aliases(settings, config)
+    for alias in aliases:
+        key_of(alias)
     check_priced([prices_of(a) for a in aliases], settings.budget.usd, allow_unknown=settings.allow_unknown_price)
+
+
+def _mask(settings: Settings, config: Config) -> trace.Mask:
+    """Hides secrets, the keys of the run's models among them whatever their variables are called."""
+    return masker([alias.key_env for alias in _aliases(settings, config) if alias.key_env])
 
 
 async def go(
@@ -166,7 +192,7 @@ async def go(
     with RunLock(files.directory):
         task, settings, _ = files.read_run()
         events = list(trace.read(files.trace_file))
-        log = trace.Trace(files.trace_file, mask=masker())
+        log = trace.Trace(files.trace_file, mask=_mask(settings, load_config()))
         log.listen(events.append)
         for listener in listeners:
             log.listen(listener)
@@ -228,10 +254,9 @@ def _clients(
     from agent.model import ModelClient
 
     judge = pick_judge(settings, settings.models)
-    config = load_config()
     clients = {
-        name: ModelClient(resolve_model(name, config), pool.connections, record=log.write, keeper=keeper)
-        for name in {*settings.models, *([judge] if judge else [])} - {REPAIR}
+        alias.alias: ModelClient(alias, pool.connections, record=log.write, keeper=keeper)
+        for alias in _aliases(settings, load_config())
     }
     return clients, clients[judge] if judge else None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.assemble import Pool, Solution, go, open_pool, solution
+from agent.secrets import masker
 from harness import trace
 from tasks.errors import InputError
 
@@ -101,7 +102,7 @@ async def grade_candidate(files: RunFiles, candidate: str, patch: str, grading: 
         limits=settings.limits,
         name=f"grade-{candidate}",
     )
-    with contextlib.closing(trace.Trace(files.trace_file)) as log:
+    with contextlib.closing(trace.Trace(files.trace_file, mask=masker())) as log:
         log.write(
             trace.Graded(
                 candidate=candidate,

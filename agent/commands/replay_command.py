@@ -28,10 +28,10 @@ def execute(known: argparse.Namespace) -> int:
     """Play one attempt of the trace."""
     import sys
 
-    from harness.replay import default_attempt, export, frames, play
     from rich.console import Console
 
     from harness import trace
+    from harness.replay import default_attempt, export, frames, play
     from tasks.errors import InputError
 
     path = known.run / "trace.jsonl" if known.run.is_dir() else known.run

@@ -1,0 +1,189 @@
+"""The command line as a person or a script meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.calculator import PLAN, RIGHT, SOLVING, SUBMIT, WRONG, make_repository
+from tests.support.model_server import serving
+
+
+def troop(*arguments: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line; no key of the user's reaches it."""
+    kept = {k: v for k, v in os.environ.items() if not k.endswith("_API_KEY")}
+    return subprocess.run(
+        [sys.executable, "-m", "agent", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**kept, "PYTHONPATH": str(Path(__file__).parents[2]), "XDG_CONFIG_HOME": "/nonexistent", **env},
+        check=False,
+    )
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return make_repository(tmp_path / "calculator")
+
+
+def git(repository: Path, *arguments: str) -> str:
+    return subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def test_help_answers_at_once() -> None:
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        assert troop("--help").returncode == 0
+        times.append(time.perf_counter() - began)
+    assert min(times) < 0.3
+
+
+@pytest.mark.parametrize("command", ["solve", "eval", "report", "replay", "resume", "doctor"])
+def test_every_command_has_help_with_examples(command: str) -> None:
+    shown = troop(command, "--help")
+    assert shown.returncode == 0 and "examples:" in shown.stdout and "--json" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sovle"], "invalid choice: 'sovle'"),
+        (["solve", ".", "--modle", "x"], "did you mean --model?"),
+        (["solve", ".", "-n", "0"], "0 is not 1 or more"),
+        (["solve", ".", "--max-usd", "nine"], "invalid number value: 'nine'"),
+        (["solve", "nothing-here"], "'nothing-here' is no source of work"),
+        (["solve", "missing.toml"], "missing.toml"),
+        (["report", "/nonexistent"], "cannot read the trace /nonexistent/trace.jsonl"),
+        (["resume", "/nonexistent"], "/nonexistent is not a run directory"),
+        (["replay", "/nonexistent"], "cannot read the trace /nonexistent"),
+        (["eval", "quixbugs"], "quixbugs needs --source DIR"),
+        (["solve", ".", "--image", "x", "--sandbox", "bubblewrap", "--issue-text", "y"], "bubblewrap has no images"),
+    ],
+)
+def test_a_mistake_is_one_clear_sentence_and_starts_nothing(arguments: list[str], said: str, repository: Path) -> None:
+    done = troop(*arguments, cwd=repository)
+    assert done.returncode == 2
+    assert said in done.stderr and "Traceback" not in done.stderr
+    assert not (repository / "runs").exists()
+
+
+def test_no_model_and_no_failing_test_says_the_three_ways(repository: Path, tmp_path: Path) -> None:
+    done = troop("solve", repository, "--issue-text", "total is wrong", cwd=tmp_path)
+    assert done.returncode == 4
+    for way in ("OPENAI_API_KEY", "http://127.0.0.1:8000/v1#", "default_model", "--failing-test"):
+        assert way in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_key_is_named_before_anything_starts(repository: Path, tmp_path: Path) -> None:
+    done = troop("solve", repository, "--issue-text", "x", "--model", "deepseek/deepseek-chat", cwd=tmp_path)
+    assert done.returncode == 4 and "DEEPSEEK_API_KEY" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_doctor_tells_what_works_here() -> None:
+    done = troop("doctor", "--json")
+    found = json.loads(done.stdout)["findings"]
+    assert set(found) == {"docker", "bubblewrap", "tools", "models", "cache"}
+    broken = [f for group in found.values() for f in group if not f["ok"]]
+    assert all(f["fix"] for f in broken), "what is missing comes with what to type"
+
+
+@pytest.mark.network
+@pytest.mark.bubblewrap
+class TestWithASandbox:
+    def solve(self, repository: Path, url: str, *more: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+        return troop(
+            *("solve", repository, "--issue-text", "total leaves out the first value", "--model", f"{url}#m"),
+            *("-n", 1, "--sandbox", "bubblewrap", *more),
+            cwd=cwd,
+        )
+
+    def test_json_is_one_document_on_stdout_and_all_else_on_stderr(self, repository: Path, tmp_path: Path) -> None:
+        with serving(SOLVING) as server:
+            done = self.solve(repository, server.url, "--json", cwd=tmp_path)
+        report = json.loads(done.stdout)
+        assert done.returncode == 0 and report["selected"]["candidate"] == "c1"
+        assert "Selected" in done.stderr
+
+    def test_apply_makes_a_branch_and_leaves_the_working_tree(self, repository: Path, tmp_path: Path) -> None:
+        (repository / "notes.txt").write_text("mine")
+        head, status = git(repository, "rev-parse", "HEAD"), git(repository, "status", "--porcelain")
+        with serving(SOLVING) as server:
+            done = self.solve(repository, server.url, "--apply", "--json", cwd=tmp_path)
+        branch = json.loads(done.stdout)["branch"]
+        assert "for value in values:" in git(repository, "show", f"{branch}:calc.py")
+        assert git(repository, "rev-parse", "HEAD") == head
+        assert git(repository, "status", "--porcelain") == status
+        assert "left out" in done.stderr, "uncommitted changes are left out, and that is said"
+
+    def test_uncommitted_changes_can_be_included(self, repository: Path, tmp_path: Path) -> None:
+        source = (repository / "calc.py").read_text()
+        (repository / "calc.py").write_text(source.replace("result = 0\n", "result = 0  # mine\n"))
+        with serving(SOLVING) as server:
+            done = self.solve(repository, server.url, "--include-uncommitted", "--json", cwd=tmp_path)
+        report = json.loads(done.stdout)
+        patch = (Path(report["directory"]) / "selected.patch").read_text()
+        assert "# mine" in patch, "as context of the change"
+        assert report["base_commit"] != git(repository, "rev-parse", "HEAD").strip()
+
+    def test_nothing_acceptable_is_exit_1(self, repository: Path, tmp_path: Path) -> None:
+        with serving([PLAN, WRONG, SUBMIT]) as server:
+            done = self.solve(repository, server.url, cwd=tmp_path)
+        assert done.returncode == 1 and "Nothing was selected" in done.stdout
+
+    def test_a_failing_setup_names_the_command_and_asks_no_model(self, repository: Path, tmp_path: Path) -> None:
+        with serving(SOLVING) as server:
+            setup = "echo the reason; exit 3"
+            done = self.solve(repository, server.url, "--setup", setup, cwd=tmp_path)
+            assert not server.requests
+        assert done.returncode == 4
+        assert setup in done.stderr and "the reason" in done.stderr
+
+    def test_a_test_command_that_cannot_run_names_itself_and_asks_no_model(
+        self, repository: Path, tmp_path: Path
+    ) -> None:
+        with serving(SOLVING) as server:
+            done = self.solve(repository, server.url, "--test-command", "python -m pytest --no-such-flag", cwd=tmp_path)
+            assert not server.requests
+        assert done.returncode == 4 and "--no-such-flag" in done.stderr
+
+    def test_a_task_file_is_graded_by_its_hidden_tests(self, repository: Path, tmp_path: Path) -> None:
+        toml = (
+            f'statement = "total is wrong"\n[repository]\npath = "{repository}"\n[grading.files]\n'
+            "\"tests/test_hidden.py\" = '''\nfrom calc import total\n\ndef test_it():\n    assert total([5, 6]) == 11\n'''\n"
+        )
+        (tmp_path / "sum.toml").write_text(toml)
+        with serving([PLAN, RIGHT, SUBMIT]) as server:
+            done = troop(
+                *("solve", "sum.toml", "--grade", "--json", "-n", 1, "--model", f"{server.url}#m"),
+                *("--sandbox", "bubblewrap"),
+                cwd=tmp_path,
+            )
+            said = "".join(r.raw.decode() for r in server.requests)
+        report = json.loads(done.stdout)
+        assert report["graded"]["resolved"] is True
+        assert "test_hidden" not in said, "hidden tests reach no model"
+        assert "test_hidden" not in (Path(report["directory"]) / "run.json").read_text()
+
+    def test_report_and_replay_read_the_run(self, repository: Path, tmp_path: Path) -> None:
+        with serving(SOLVING) as server:
+            report = json.loads(self.solve(repository, server.url, "--json", cwd=tmp_path).stdout)
+        shown = troop("report", report["directory"])
+        assert shown.returncode == 0 and "for value in values:" in shown.stdout
+        again = json.loads(troop("report", report["directory"], "--json").stdout)
+        assert again["selected"] == report["selected"]
+        played = troop("replay", report["directory"])
+        assert played.returncode == 0 and "total skips the first value" in played.stdout
+        assert troop("replay", report["directory"], "--attempt", 7).returncode == 2
+        picture = tmp_path / "attempt.svg"
+        assert troop("replay", report["directory"], "--export", picture).returncode == 0
+        assert picture.read_text().startswith("<svg")
