@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 
 from agent.mutation.calls import PIECE_OPERATORS
 from agent.mutation.donors import Pool, pool_for
-from agent.mutation.expressions import EXPRESSION_OPERATORS, Site
+from agent.mutation.expressions import EXPRESSION_OPERATORS
 from agent.mutation.scope import Scope, comprehension_names, scope_of
+from agent.mutation.site import Site
 from agent.mutation.source import Function, Proposal, Source, meaning
 from agent.mutation.statements import STATEMENT_OPERATORS
+from agent.mutation.values import VALUE_OPERATORS
 
 # How likely a fix is of this form, from what is known of small fixes in general (one name, one operator, one bound or one
 # missing condition are the common ones; see Karampatsis and Sutton, "How often do single-statement bugs occur?", MSR 2020).
@@ -157,7 +159,7 @@ def _site(source: Source, node: ast.AST, scope: Scope, pool: Pool) -> Site:
 
 def _weighed(site: Site) -> list[tuple[Proposal, float]]:
     """The proposals at one node; those of one operator share what there is to be had."""
-    operators = (*EXPRESSION_OPERATORS, *PIECE_OPERATORS, *STATEMENT_OPERATORS)
+    operators = (*EXPRESSION_OPERATORS, *VALUE_OPERATORS, *PIECE_OPERATORS, *STATEMENT_OPERATORS)
     proposals = [p for operator in operators for p in operator(site) if p.factor > _FAINT]
     total: dict[tuple[str, str], float] = {}
     for p in proposals:

@@ -37,13 +37,14 @@ class Bench:
     """What attempts share because it follows from the base alone: plans and mutants, by what they were made from."""
 
     known: dict[tuple[str, ...], Any] = field(default_factory=dict)
-    locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = field(
+    locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, ...], asyncio.Lock]] = field(
         default_factory=weakref.WeakKeyDictionary
     )
 
     async def once(self, key: tuple[str, ...], make: Callable[[], Awaitable[Any]]) -> Any:
         """What `make` gives, made once for a key; the last few are kept."""
-        async with self.locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+        locks = self.locks.setdefault(asyncio.get_running_loop(), {})
+        async with locks.setdefault(key, asyncio.Lock()):
             if key not in self.known:
                 made = await make()
                 while len(self.known) >= KEPT:
@@ -52,7 +53,7 @@ class Bench:
             return self.known[key]
 
 
-KEPT = 8
+KEPT = 16
 _SHARED = Bench()
 
 

@@ -6,8 +6,9 @@ import ast
 from collections.abc import Iterator, Sequence
 
 from agent.mutation.donors import SAME_FUNCTION
-from agent.mutation.expressions import Site, plain_conditions
+from agent.mutation.expressions import plain_conditions
 from agent.mutation.scope import ANY, CALLABLE, LIST, NUMBER, TEXT, likeness
+from agent.mutation.site import Site
 from agent.mutation.source import Proposal, Source
 
 

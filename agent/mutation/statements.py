@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 from agent.mutation.calls import renamed
 from agent.mutation.donors import SAME_FUNCTION, Donor
-from agent.mutation.expressions import ARITHMETIC, SYMBOLS, Site, plain_conditions
+from agent.mutation.expressions import ARITHMETIC, SYMBOLS, plain_conditions
 from agent.mutation.scope import ANY, CALLABLE, LIST, MAP, NUMBER, SET, likeness, parameters
+from agent.mutation.site import Site
 from agent.mutation.source import Compound, Function, Proposal, Source
 
 _SIMPLE = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr, ast.Return, ast.Raise, ast.Delete, ast.Break, ast.Continue,
