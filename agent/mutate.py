@@ -28,6 +28,7 @@ PRIORS: dict[str, float] = {
     "replace-condition": 0.6, "constant-to-name": 0.5, "clamp": 0.35, "target": 0.6,
     "compare": 1.0, "arithmetic": 0.9, "boolean": 0.8, "variable": 1.0, "constant": 0.8, "off-by-one": 0.9,
     "attribute": 0.8, "callee": 0.8, "swap-arguments": 0.9, "swap-operands": 0.6, "drop-operand": 0.6, "negate": 0.6,
+    "absence": 0.7,
     "drop-conjunct": 0.6, "add-condition": 0.7, "constant-condition": 0.5, "drop-attribute": 0.5, "add-attribute": 0.4,
     "add-term": 0.55, "donor": 0.8, "unwrap": 0.5, "wrap": 0.4, "drop-argument": 0.4, "insert-argument": 0.6, "slice": 0.7,
     "subscript": 0.5, "drop-element": 0.4, "insert-element": 0.5, "filter": 0.5, "recombined": 0.4, "delete": 0.5,

@@ -110,6 +110,21 @@ def logic(site: Site) -> Iterator[Proposal]:
         yield site.swap(node, text, "negate", compound=True)
 
 
+def absence(site: Site) -> Iterator[Proposal]:
+    """Whether there is a value, and whether the value is true, asked for one another: 0, "" and [] are values."""
+    node = site.node
+    match node:
+        case ast.Compare(left=left, ops=[ast.Is() | ast.IsNot() as op], comparators=[ast.Constant(value=None)]):
+            text = site.source.segment(left)
+            if isinstance(left, (ast.Name, ast.Attribute, ast.Subscript, ast.Call)):
+                yield site.swap(node, text if isinstance(op, ast.IsNot) else f"not {text}", "absence", compound=True)
+        case ast.UnaryOp(op=ast.Not(), operand=(ast.Name() | ast.Attribute() | ast.Subscript() | ast.Call()) as asked):
+            yield site.swap(node, f"{site.source.segment(asked)} is None", "absence", compound=True)
+        case ast.Name() | ast.Attribute() | ast.Subscript() | ast.Call() if is_condition(site):
+            if not (isinstance(site.parent, ast.UnaryOp)):
+                yield site.swap(node, f"{site.source.segment(node)} is not None", "absence", compound=True)
+
+
 def _is_truth(site: Site) -> bool:
     node = site.node
     return (
@@ -221,4 +236,4 @@ def off_by_one(site: Site) -> Iterator[Proposal]:
         yield site.swap(node, text + change, "off-by-one", share, compound=True)
 
 
-EXPRESSION_OPERATORS = (comparisons, arithmetic, logic, conditions, off_by_one)
+EXPRESSION_OPERATORS = (comparisons, arithmetic, logic, absence, conditions, off_by_one)
