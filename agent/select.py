@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.patch import Patch
-
 from harness.records import Attempt, Candidate, Ranked, Selection
 
 JUDGED_AT_MOST = 4
@@ -109,7 +108,7 @@ def select(candidates: Sequence[Candidate], attempts: int, points: Mapping[str, 
     order = standings(candidates, points)
     ranking = tuple(Ranked(s.candidate.id, not s.why_not, s.why_not or _in_words(s)) for s in order)
     if not order:
-        return Selection(None, "none", 0.0, (), "No attempt changed anything.")
+        return Selection(None, "none", 0.0, (), "No attempt ended with a patch.")
     best = order[0]
     if best.why_not:
         rationale = f"No candidate is acceptable; the best runner-up is {best.candidate.id}: {best.why_not}."

@@ -147,7 +147,8 @@ def _install(project: Project, date: datetime | None, version: str | None) -> tu
 
 
 def _install_project(project: Project, tests: str, date: datetime | None, version: str | None) -> Step:
-    """The project itself, editable, with what its tests need; else without that; else only its dependencies."""
+    """The project itself, editable, with what its tests need; else without that; else only its dependencies; else in
+    the old way."""
     extras = f"[{','.join(project.extras)}]" if project.extras else ""
     ways = [(f"-e {shlex.quote('.' + extras)}{tests}", "")]
     if extras or tests:
@@ -164,6 +165,11 @@ def _install_project(project: Project, tests: str, date: datetime | None, versio
             commands.append(f"{pip} {dated}-r pyproject.toml{named}{tests} && {_import_path(project)}")
             lacking = "the project itself could not be installed, only its dependencies"
             notes.append("; ".join(part for part in (lacking, note) if part))
+    else:
+        # A Python too old for any setuptools that builds editable wheels: pip falls back to `setup.py develop` there.
+        old = f"{UV} pip install pip setuptools wheel && {_version_settings(version)}{ENVDIR}/bin/python -m pip install"
+        commands.append(f"{old} --no-build-isolation -e .{tests}")
+        notes.append("the project was installed in the old way, by setup.py develop")
     what = "installing the project" + (" and what its tests need" if extras or tests else "")
     return Step(what, tuple(commands), tuple(notes), "the project could not be installed")
 
@@ -249,7 +255,7 @@ def _tools(date: datetime | None, test_command: str | None) -> tuple[Step, ...]:
     steps = [
         Step(
             "making sure of pytest",
-            (probe, *dated, f"{install} --upgrade pytest && {probe}"),
+            (probe, *dated, f"{install} --upgrade pytest py && {probe}"),
             ("", *[""] * len(dated), "the tree's own pytest does not work on this Python, so a newer one is used"),
             "no pytest works in the environment",
             optional=test_command is None or not runs_pytest(test_command),

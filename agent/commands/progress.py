@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
     from harness.live import View
     from harness.trace import Event
+
+
+PIPED_COLUMNS = 160
 
 
 class Progress:
@@ -78,4 +82,6 @@ class Progress:
 def _console(file: Any) -> Console:
     from rich.console import Console
 
-    return Console(file=file, highlight=False, soft_wrap=not file.isatty())
+    # A file or a pipe has no width of its own; a wide one keeps the commands at the end in one piece.
+    width = None if file.isatty() or "COLUMNS" in os.environ else PIPED_COLUMNS
+    return Console(file=file, highlight=False, width=width)

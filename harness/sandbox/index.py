@@ -70,7 +70,7 @@ def index_settings(environ: Mapping[str, str] | None = None) -> IndexSettings:
     )
     if bundle is not None:
         env |= dict.fromkeys((*_BUNDLES, "GIT_SSL_CAINFO"), str(bundle))
-        env["UV_NATIVE_TLS"] = "1"
+        env["UV_SYSTEM_CERTS"] = "1"
     folders = _local_folders([*main, *extra], links)
     return IndexSettings(env, folders, () if bundle is None else (bundle,), bundle, tuple(dict.fromkeys(notes)))
 

@@ -82,7 +82,7 @@ def test_a_change_of_nothing_but_tests_is_not_acceptable() -> None:
 
 def test_no_patch_at_all_is_said() -> None:
     chosen = select([], 4)
-    assert chosen.candidate is None and chosen.rationale == "No attempt changed anything."
+    assert chosen.candidate is None and chosen.rationale == "No attempt ended with a patch."
 
 
 def test_an_unusable_judgement_is_nobodys_win() -> None:
