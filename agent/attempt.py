@@ -32,7 +32,7 @@ from harness.extract import take_patch
 from harness.patch import Patch
 from harness.records import AttemptStatus, TestReport
 from harness.sandbox.base import TROOPDIR, Sandbox
-from harness.testing import run_tests
+from harness.warm import WarmTests
 from tasks.errors import BudgetExceeded, ContextTooLong, EndpointFailed
 from tasks.task import Task
 
@@ -78,6 +78,7 @@ class Desk:
     ask: Ask
     write: Callable[[trace.Event], None]
     box: Toolbox = field(init=False)
+    tests: WarmTests = field(init=False)
     started: float = field(default_factory=time.monotonic)
     turn_started: float = 0.0
     model_seconds: float = 0.0
@@ -86,6 +87,7 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.box = Toolbox(self.sandbox, self.notebook.index, self.rules.command_timeout)
+        self.tests = WarmTests(self.sandbox)
 
     def record(self, event: trace.Event) -> None:
         """Write the event to the trace, then take it into the notebook."""
@@ -112,8 +114,7 @@ class Desk:
         command = self.prepared.test_command
         if command is None:
             return TestReport({}, 0, False, False, 0.0, reason="no test command is known for this repository")
-        report = await run_tests(
-            self.sandbox,
+        report = await self.tests.run(
             command,
             ids,
             timeout=timeout or self.rules.test_timeout,

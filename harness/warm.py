@@ -138,6 +138,7 @@ class WarmTests:
                 lines = await self._report(place)
                 ended = b'{"ended": %d}\n' % result.exit_code
                 confirmed = not result.timed_out and lines.endswith(ended)
+                waiting.proven = waiting.proven or confirmed
                 if confirmed or (result.timed_out and lines.startswith(b'{"warm": ')):
                     return interpret(command, result, lines)
                 await waiting.last_words()
@@ -155,14 +156,15 @@ class WarmTests:
 
 
 class _Waiting:
-    """One process that waits inside. `left`: places of finished runs, for the next one to remove."""
+    """One process that waits inside. `left`: places of finished runs, for the next one to remove. `proven`: a run
+    of it was confirmed."""
 
     def __init__(self, sandbox: Sandbox, launch: Launch) -> None:
         self.variables, self.python = launch.variables, launch.python
         self.left: list[str] = []
+        self.proven = False
         self._sandbox = sandbox
         self._place = f"/tmp/troop-warm-{secrets.token_hex(8)}"
-        self._fresh = True
         self._held = asyncio.ensure_future(self._hold())
 
     @property
@@ -190,8 +192,7 @@ class _Waiting:
 
     async def ask(self, place: str, request: bytes, timeout: float) -> Exec | None:
         """What a run wrote and how it ended, None if it ended with who was to fork it."""
-        patience = START_SECONDS if self._fresh else 0.0
-        self._fresh = False
+        patience = 0.0 if self.proven else START_SECONDS
         asking = asyncio.ensure_future(
             self._sandbox.exec(
                 [

@@ -572,6 +572,7 @@ class Shim:
             write_all(file.fileno(), payload)
             if mode is not None:
                 os.fchmod(fd, int(str(mode)))
+        forget_byte_code(path)
         self.reply({"id": request["id"]})
 
     def do_baseline(self, request: "dict[str, object]", _payload: bytes) -> None:
@@ -874,6 +875,21 @@ def put(root: str, path: str, content: bytes, mode: int, link: bool) -> None:
     with open(fd, "wb", buffering=0):
         write_all(fd, content)
         os.fchmod(fd, mode)
+    forget_byte_code(at)
+
+
+def forget_byte_code(path: str) -> None:
+    """Remove the byte code of a source file: Python would take it for that of a later text of the same second and size."""
+    folder, name = os.path.split(path)
+    if not name.endswith(".py"):
+        return
+    caches = os.path.join(folder, "__pycache__")
+    try:
+        for cached in os.listdir(caches):
+            if cached.startswith(name[:-2]):
+                os.unlink(os.path.join(caches, cached))
+    except OSError:  # there is none, or none that may be touched
+        return
 
 
 def unpack(path: str) -> None:

@@ -23,7 +23,9 @@ there now. On a run that must be killed the harness ends the waiting process, wi
 # pathlib is not what a run should find loaded already where pytest does not load it.
 # ruff: noqa: PTH100, PTH102, PTH106, PTH108, PTH110, PTH114, PTH116, PTH118, PTH120, PTH123, PTH208
 
-import sys
+MAIN = dict(globals())
+
+import sys  # noqa: E402
 
 BORN = frozenset(sys.modules)  # what every Python has loaded before it looks into the working directory
 
@@ -103,7 +105,7 @@ class Waiting:
         self.closed = False
         self.path = path_of_a_run()
         self.runs = {}  # type: dict[int, tuple[object, str]]
-        load()
+        load(become)
         self.kept = frozenset(sys.modules)
         self.check_interpreter()
         self.names = {name.partition(".")[0] for name in sys.modules} - BORN - set(sys.builtin_module_names)
@@ -228,10 +230,12 @@ def path_of_a_run() -> "list[str]":
     return path
 
 
-def load() -> None:
+def load(become: str) -> None:
     """What an ordinary run has loaded when it looks at the repository for the first time, and not more than that."""
     import importlib
-    import runpy  # noqa: F401
+
+    if become == "-m":
+        import runpy  # noqa: F401
 
     sys.path[:] = path_of_a_run()
     import _pytest.config
@@ -355,8 +359,10 @@ def enter(waiting: "Waiting", place: str, streams: "list[int]") -> None:
         sys.orig_argv[:] = [sys.orig_argv[0], *start, *request["argv"]]
     for name in set(sys.modules) - waiting.kept:
         del sys.modules[name]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    sys.modules["__main__"].__dict__["__builtins__"] = __builtins__
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    main.__dict__.update(MAIN, __doc__=None)
+    if waiting.become == "-m":  # runpy says the rest
+        del main.__dict__["__file__"], main.__dict__["__cached__"]
     sys.path_importer_cache.clear()
     importlib.invalidate_caches()
     restart_clocks()
@@ -399,7 +405,8 @@ def run(become: str) -> None:
     main.__file__ = become
     main.__loader__ = SourceFileLoader("__main__", become)
     with open(become, "rb") as script:
-        exec(compile(script.read(), become, "exec"), main.__dict__)
+        text = script.read()
+    exec(compile(text, become, "exec"), main.__dict__)
 
 
 def end(status: int) -> None:
