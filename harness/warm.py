@@ -22,7 +22,7 @@ from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
 from harness.testing import OUTPUT_BYTES, REPORT_BYTES, files_of, interpret, run_tests, script, settings
 from tasks.errors import SandboxFailed
 
-PROGRAM = f"{TROOPDIR}/inside/warm.py"
+WAIT, ASK = f"{TROOPDIR}/inside/warm.py", f"{TROOPDIR}/inside/warm_ask.py"
 LIFETIME = 7 * 24 * 3600.0
 START_SECONDS = 30.0
 LAST_SECONDS = 0.5
@@ -200,8 +200,7 @@ class _Waiting:
                     "-I",
                     "-S",
                     "-B",
-                    PROGRAM,
-                    "ask",
+                    ASK,
                     f"{self._place}/socket",
                     place,
                     f"{patience:g}",
@@ -226,7 +225,7 @@ class _Waiting:
 
     async def _hold(self) -> int:
         """Its exit code; -1 if the sandbox went first."""
-        wait = [PROGRAM, "wait", f"{self._place}/socket"]
+        wait = [WAIT, f"{self._place}/socket"]
         if self.python:
             start = shlex.join([self.python, *wait, "-m"])
         else:

@@ -3,12 +3,11 @@
 Starting Python and importing pytest costs ten times what a small test does. This process pays it once, has nothing of the
 repository in it, and lives as long as the harness holds it. Self-contained, Python 3.6 and newer.
 
-    python warm.py wait SOCKET -m             waits to be `python -m pytest`
-    python warm.py wait SOCKET /bin/pytest    waits to be that script, which is one of this very interpreter
-    python warm.py ask SOCKET PLACE SECONDS < request
+    python warm.py SOCKET -m             waits to be `python -m pytest`
+    python warm.py SOCKET /bin/pytest    waits to be that script, which is one of this very interpreter
 
-`ask` hands over its own standard streams and ends with the status of the run. PLACE is a folder that the run makes, request
-a JSON object:
+`warm_ask.py` asks for a run and hands over its own standard streams. What it says is PLACE, a folder that the run makes; on
+its standard input is the request, a JSON object:
 
     argv    pytest's arguments                 cwd     where
     env     variables to set on top of those that the waiting process was started with (null: to unset)
@@ -41,50 +40,6 @@ REFUSED = 125
 
 class Refusal(Exception):
     """Why a run from here could differ from an ordinary one."""
-
-
-# ---- asking
-
-
-def ask(socket_path: str, place: str, patience: float) -> int:
-    """Hand the run over, wait for its end; its exit code, or REFUSED. `patience`: seconds for the socket to appear."""
-    import _socket
-    import time
-
-    server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    until = time.time() + patience
-    while True:
-        try:
-            server.connect(socket_path)
-            break
-        except OSError:
-            if time.time() > until:
-                return REFUSED
-            time.sleep(0.002)
-    streams = b"".join(number.to_bytes(BYTES_OF_DESCRIPTOR, sys.byteorder) for number in (0, 1, 2))
-    try:
-        server.sendmsg([os.fsencode(place)], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, streams)])
-        answer = server.recv(16)
-    except OSError:
-        answer = b""
-    if answer:
-        return int(answer)
-    kill(place)
-    return REFUSED
-
-
-def kill(place: str) -> None:
-    """End a run whose waiting process is gone."""
-    import json
-    import signal
-
-    try:
-        with open(os.path.join(place, "report"), "rb") as report:
-            pid = json.loads(report.readline().decode("ascii"))["warm"]
-        if os.getsid(pid) == pid:
-            os.killpg(pid, signal.SIGKILL)
-    except (OSError, ValueError, KeyError):
-        return
 
 
 # ---- waiting
@@ -438,10 +393,8 @@ def exit_status(code: object) -> int:
 
 
 def main() -> None:
-    if sys.argv[1] == "ask":
-        sys.exit(ask(sys.argv[2], sys.argv[3], float(sys.argv[4])))
     try:
-        waiting = Waiting(sys.argv[2], sys.argv[3])
+        waiting = Waiting(sys.argv[1], sys.argv[2])
         place, streams = waiting.serve()
     except Refusal as refusal:
         print("troop: " + str(refusal), file=sys.stderr)
