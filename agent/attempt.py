@@ -12,6 +12,7 @@ set from it, and the tree is put back to the last finished turn.
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ from langgraph.runtime import Runtime
 from agent.audit import leak_tries
 from agent.model_policy import describe_report
 from agent.notebook import Notebook
-from agent.policy import Ask, Decision, Plan, Policy, Result, View
+from agent.policy import Ask, Decision, Plan, Policy, Result, TurnRecord, View
 from agent.tools import Toolbox, use_tool
 from harness import trace
 from harness.extract import take_patch
@@ -33,13 +34,15 @@ from harness.patch import Patch
 from harness.records import AttemptStatus, TestReport
 from harness.sandbox.base import TROOPDIR, Sandbox
 from harness.warm import WarmTests
-from tasks.errors import BudgetExceeded, ContextTooLong, EndpointFailed
+from tasks.errors import BudgetExceeded, ContextTooLong, EndpointFailed, PatchNotTaken
 from tasks.task import Task
 
 READ_ONLY = frozenset({"read", "search"})
 """Tools that leave the tree as it is; a turn with no others needs no snapshot."""
 
 STUCK_REPEATS = 3
+MIN_TEST_SECONDS = 2.0
+_TIMES = re.compile(r"\b\d+(?:\.\d+)? ?m?s\b")
 
 
 class State(TypedDict):
@@ -79,7 +82,6 @@ class Desk:
     write: Callable[[trace.Event], None]
     box: Toolbox = field(init=False)
     tests: WarmTests = field(init=False)
-    started: float = field(default_factory=time.monotonic)
     turn_started: float = 0.0
     model_seconds: float = 0.0
     pending: list[Result] = field(default_factory=list)
@@ -125,11 +127,11 @@ class Desk:
 
 
 def test_seconds(baseline: TestReport | None) -> float:
-    """The time that one test gets: ten times the slowest passing test of the base, 5 to 120 seconds."""
+    """The time that one test gets: ten times the slowest passing test of the base, 2 to 120 seconds."""
     if baseline is None:
         return 60.0
     slowest = max((baseline.durations.get(t, 0.0) for t in baseline.passed), default=0.0)
-    return min(120.0, max(5.0, 10 * slowest))
+    return min(120.0, max(MIN_TEST_SECONDS, 10 * slowest))
 
 
 def build(checkpointer: Any = None) -> CompiledStateGraph[State, Desk, State, State]:
@@ -212,7 +214,9 @@ async def test(state: State, runtime: Runtime[Desk]) -> State:
     ids = tuple(str(i) for i in call.arguments.get("ids") or ())
     report = await desk.run_tests(ids)
     if ids and call.arguments.get("then_all") and report.green:
-        report = _together(report, await desk.run_tests(), desk.prepared)
+        rest = _others(desk.prepared, report)
+        if rest:
+            report = _together(report, await desk.run_tests(rest), rest)
     desk.record(trace.TestsRan(attempt=desk.notebook.index, turn=turn, report=report, selection=ids))
     said = describe_report(report, desk.prepared.baseline)
     _note(desk, turn, Result(call.id, "test", said, ok=True, seconds=report.seconds))
@@ -227,11 +231,19 @@ async def finish(state: State, runtime: Runtime[Desk]) -> State:
 
 
 async def end(desk: Desk, status: str, detail: str = "") -> None:
-    """Take whatever patch exists and write the attempt's end with its status."""
+    """Take whatever patch exists and write the attempt's end with its status.
+
+    Of a policy that tries changes blindly (`only_green`) a tree counts only when its last test run was green.
+    """
     notebook = desk.notebook
     given = desk.task.failing_test.files if desk.task.failing_test else ()
     apart = [path for path, _ in given] + [w.path for w in notebook.witnesses]
-    patch = await take_patch(desk.sandbox, exclude=apart)
+    patch = ""
+    if not desk.policy.only_green or (notebook.last_report is not None and notebook.last_report.green):
+        try:
+            patch = await take_patch(desk.sandbox, exclude=apart)
+        except PatchNotTaken as error:
+            detail = "; ".join(part for part in (detail, str(error)) if part)
     began = notebook.started.at if notebook.started and notebook.started.at else time.time()
     desk.record(
         trace.AttemptEnded(
@@ -284,14 +296,18 @@ def _stuck(notebook: Notebook) -> bool:
     """Same calls with the same results three turns in a row, or a tree that swings between two states."""
     last = notebook.history[-STUCK_REPEATS:]
     if len(last) == STUCK_REPEATS and last[0].decision.calls:
-        seen = {
-            (tuple((c.name, repr(c.arguments)) for c in r.decision.calls), tuple(x.text for x in r.results))
-            for r in last
-        }
-        if len(seen) == 1:
+        if len({_gist(record) for record in last}) == 1:
             return True
     marks = [m for m, before in zip(notebook.marks, ["", *notebook.marks], strict=False) if m != before][-6:]
     return len(marks) == 6 and len(set(marks)) == 2
+
+
+def _gist(record: TurnRecord) -> tuple[object, ...]:
+    """What a turn asked and got, without the times that differ between two runs of the same command."""
+    asked = tuple((call.name, repr(call.arguments)) for call in record.decision.calls)
+    got = tuple(_TIMES.sub("", result.text) for result in record.results if result.name != "test")
+    outcomes = tuple(sorted(record.report.outcomes.items())) if record.report else ()
+    return asked, got, outcomes
 
 
 def _planned_stop(notebook: Notebook) -> str:
@@ -339,20 +355,27 @@ async def _end_turn(desk: Desk, turn: int) -> State:
     return {"turn": turn, "test_due": False, "status": status_now(desk)}
 
 
-def _together(first: TestReport, rest: TestReport, prepared: trace.Prepared) -> TestReport:
-    """The asked-for tests and the suite as one report; tests that fail or waver on the base are left out of the suite."""
-    baseline = prepared.baseline
-    counted = (baseline.passed if baseline else frozenset()) - set(prepared.flaky)
-    outcomes = {t: o for t, o in rest.outcomes.items() if t in counted or t in first.outcomes} | dict(first.outcomes)
-    outcomes |= {t: "error" for t in counted if t not in rest.outcomes}
-    failures = {**rest.failures, **{t: "did not run" for t in counted if t not in rest.outcomes}}
+def _others(prepared: trace.Prepared, report: TestReport) -> tuple[str, ...]:
+    """The tests that are green and steady on the base and not in the report yet."""
+    green = prepared.baseline.passed if prepared.baseline else frozenset()
+    return tuple(sorted(green - set(prepared.flaky) - set(report.outcomes)))
+
+
+def _together(first: TestReport, rest: TestReport, wanted: Sequence[str]) -> TestReport:
+    """Both runs as one report; a wanted test that did not run counts as an error, not as a pass."""
+    missing = {test: "error" for test in wanted if test not in rest.outcomes}
+    outcomes: dict[str, Any] = {
+        **missing,
+        **{t: rest.outcomes[t] for t in wanted if t in rest.outcomes},
+        **first.outcomes,
+    }
     return TestReport(
         outcomes=outcomes,
         exit_code=rest.exit_code,
         timed_out=rest.timed_out,
         valid=first.valid and rest.valid,
         seconds=first.seconds + rest.seconds,
-        failures={t: m for t, m in failures.items() if t in outcomes},
+        failures={**rest.failures, **dict.fromkeys(missing, "did not run")},
         durations={**rest.durations, **first.durations},
         output=rest.output,
         reason=rest.reason,

@@ -39,6 +39,8 @@ def prompt(name: str) -> str:
 class ModelPolicy:
     """A policy over `View.ask`. `context` in tokens; `tools` False: the text protocol, for servers without tool calls."""
 
+    only_green = False
+
     def __init__(self, *, context: int, tools: bool) -> None:
         self._context_chars = context * CHARS_PER_TOKEN
         self._tools = tools
@@ -113,9 +115,10 @@ class ModelPolicy:
         for number, raw in enumerate(reply.get("tool_calls") or []):
             function = raw.get("function") or {}
             name = str(function.get("name") or "")
+            given = function.get("arguments") or "{}"
             try:
-                arguments = json.loads(function.get("arguments") or "{}")
-            except ValueError as error:
+                arguments = given if isinstance(given, dict) else json.loads(given)
+            except (ValueError, TypeError, RecursionError) as error:
                 return Decision(text=text, error=f"The arguments of {name} are not JSON ({error}).")
             problem = _malformed(name, arguments)
             if problem:
@@ -133,7 +136,7 @@ def _from_text(text: str) -> Decision:
         return Decision(text=text, error=f"There was {many} in the message; give exactly one.")
     try:
         call = json.loads(blocks[0])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return Decision(text=text, error=f"The tool block is not JSON ({error}).")
     if not isinstance(call, dict):
         return Decision(text=text, error="The tool block must hold one JSON object with name and arguments.")

@@ -7,7 +7,7 @@ commands go through the sandbox, model calls through `View.ask`, both recorded b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -112,7 +112,12 @@ class View:
 
 
 class Policy(Protocol):
-    """Decides for one attempt; made anew for each attempt (state that must survive a resume goes into `Plan.data`)."""
+    """Decides for one attempt; made anew for each attempt (state that must survive a resume goes into `Plan.data`).
+
+    `only_green`: the policy tries changes blindly, so its tree is a patch only if the last test run was green.
+    """
+
+    only_green: bool
 
     async def plan(self, view: View) -> Plan:
         """Before the first turn (`view.plan` is empty, `view.history` too)."""
@@ -121,7 +126,3 @@ class Policy(Protocol):
     async def decide(self, view: View) -> Decision:
         """The next turn."""
         ...
-
-
-PolicyFactory = Callable[[str, int], Policy]
-"""(model as the user named it, attempt index) -> the attempt's policy."""

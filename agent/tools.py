@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from agent.policy import Result, ToolCall
 from harness.records import Json, WitnessTest
-from harness.sandbox.base import WORKDIR, Sandbox
+from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
 
 READ_LINES = 250
 RESULT_CHARS = 10_000
@@ -133,7 +133,7 @@ def argument_problem(name: str, arguments: Json) -> str:
     tool = TOOLS.get(name)
     if tool is None:
         return f"There is no tool {name!r}. The tools are: {', '.join(TOOLS)}."
-    missing = [p for p in tool.required if p not in arguments]
+    missing = [p for p in tool.required if arguments.get(p) is None]
     if missing:
         return f"{name} needs {', '.join(missing)}."
     for key, value in arguments.items():
@@ -323,7 +323,7 @@ async def _witness(box: Toolbox, arguments: Json) -> Change:
     if not path.endswith(".py") or path.startswith(("/", "..")):
         raise ToolRefused("path must be a new Python test file inside the repository, such as tests/test_issue.py.")
     tracked = await box.sandbox.exec(
-        f"git --git-dir=/opt/troop/base.git cat-file -e HEAD:{shlex.quote(path)}", timeout=30.0
+        f"git --git-dir={TROOPDIR}/base.git cat-file -e HEAD:{shlex.quote(path)}", timeout=30.0
     )
     if tracked.exit_code == 0:
         raise ToolRefused(f"{path} belongs to the repository; choose a new file name for the witness test.")

@@ -4,6 +4,7 @@
     ├── InputError        (exit 2) wrong usage or input; nothing was started
     │   └── RunLocked     (exit 2) another process works on this run
     ├── BudgetExceeded    (exit 3) a cap was reached; inside an attempt it becomes a status, never a lost attempt
+    ├── PatchNotTaken     (exit 4) an attempt's own doing keeps its patch from being taken; the attempt ends without one
     └── EnvironmentFailed (exit 4) the world around the task does not work
         ├── SourceUnavailable      the repository, issue or package cannot be had now (network, rate limit)
         ├── SetupFailed            a set-up command, or the base test run, failed
@@ -44,6 +45,10 @@ class BudgetExceeded(TroopError):
         super().__init__(message)
         self.limit = limit
         self.scope = scope
+
+
+class PatchNotTaken(TroopError):
+    """No patch can be taken out of a sandbox that still answers, by the attempt's own doing. Not the world's failure."""
 
 
 class EnvironmentFailed(TroopError):

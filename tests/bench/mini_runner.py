@@ -21,18 +21,23 @@ from minisweagent.models.litellm_model import LitellmModel
 
 
 def main(url: str, image: str, turns: int, latency: float, at_once: int) -> None:
-    environments = [DockerEnvironment(image=image, cwd="/testbed") for _ in range(at_once)]
+    # Troop's image starts Troop's own first process; mini-swe-agent brings `sleep`.
+    plain = ["--rm", "--entrypoint", ""]
+    environments = [DockerEnvironment(image=image, cwd="/testbed", run_args=plain) for _ in range(at_once)]
     overheads = [0.0] * at_once
     ready = threading.Barrier(at_once)
 
     def attempt(number: int) -> None:
+        # step_limit: a stop should the script and the agent not agree; it shows as an error below.
         model = LitellmModel(model_name="openai/scripted", model_kwargs={"api_base": url, "drop_params": True})
         agent = DefaultAgent(
-            model, environments[number], system_template="You fix bugs.", instance_template="{{task}}", cost_limit=0.0
+            model, environments[number], system_template="You fix bugs.", instance_template="{{task}}", cost_limit=0.0,
+            step_limit=turns + 3,
         )
         ready.wait()
         began = time.perf_counter()
-        agent.run("mini: say true")
+        done = agent.run("mini: say true")
+        assert done["exit_status"] == "Submitted", done
         overheads[number] = 1000 * ((time.perf_counter() - began) / (turns + 1) - latency)
 
     threads = [threading.Thread(target=attempt, args=(number,)) for number in range(at_once)]
@@ -42,6 +47,7 @@ def main(url: str, image: str, turns: int, latency: float, at_once: int) -> None
         thread.join()
     for environment in environments:
         environment.cleanup()
+    assert all(overheads), "an attempt failed"
     print(json.dumps(overheads))
 
 

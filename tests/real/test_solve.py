@@ -155,6 +155,13 @@ def test_the_same_call_with_the_same_result_three_times_ends_the_attempt(reposit
     assert (row["status"], row["turns"]) == ("stuck", 3)
 
 
+def test_the_same_tests_with_the_same_outcomes_three_times_end_the_attempt(repository: Path, tmp_path: Path) -> None:
+    with serving([PLAN, call("test")]) as server:
+        done = solve(task(repository), settings(server.url, tmp_path / "runs"))
+    (row,) = done.report["attempts"]
+    assert (row["status"], row["turns"]) == ("stuck", 3), "though each run takes another time"
+
+
 def test_edits_that_swing_back_and_forth_end_the_attempt(repository: Path, tmp_path: Path) -> None:
     back = call("edit", path="calc.py", old="in values:", new="in values[1:]:")
 

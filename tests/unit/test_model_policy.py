@@ -123,3 +123,12 @@ def test_every_tool_has_a_schema_that_names_its_required_arguments() -> None:
         parameters = tool.schema()["function"]["parameters"]
         assert set(parameters["required"]) <= set(parameters["properties"])
         assert all(p["type"] for p in parameters["properties"].values())
+
+
+def test_arguments_that_come_as_an_object_are_taken_as_they_are() -> None:
+    message = {"content": "", "tool_calls": [{"id": "c", "function": {"name": "read", "arguments": {"path": "a.py"}}}]}
+    assert [c.arguments for c in decide(message).calls] == [{"path": "a.py"}]
+
+
+def test_null_for_a_required_argument_is_a_missing_one() -> None:
+    assert "read needs path" in decide(reply(("read", '{"path": null}'))).error
