@@ -295,9 +295,8 @@ def status_now(desk: Desk) -> str:
 def _stuck(notebook: Notebook) -> bool:
     """Same calls with the same results three turns in a row, or a tree that swings between two states."""
     last = notebook.history[-STUCK_REPEATS:]
-    if len(last) == STUCK_REPEATS and last[0].decision.calls:
-        if len({_gist(record) for record in last}) == 1:
-            return True
+    if len(last) == STUCK_REPEATS and last[0].decision.calls and len({_gist(record) for record in last}) == 1:
+        return True
     marks = [m for m, before in zip(notebook.marks, ["", *notebook.marks], strict=False) if m != before][-6:]
     return len(marks) == 6 and len(set(marks)) == 2
 
