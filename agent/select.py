@@ -126,6 +126,7 @@ _METHOD_WORDS = {
     "agreement": "More attempts arrived at it than at any other.",
     "judge": "The judge preferred it among candidates that the tests could not tell apart.",
     "size": "It is the smallest of the candidates that nothing else could tell apart.",
+    "first": "Nothing told it apart from others; it was found first.",
 }
 
 
@@ -139,7 +140,9 @@ def _decided_by(order: Sequence[Standing]) -> str:
         return "witness"
     if best.agreement != second.agreement:
         return "agreement"
-    return "judge" if best.judge != second.judge else "size"
+    if best.judge != second.judge:
+        return "judge"
+    return "size" if best.size != second.size else "first"
 
 
 def _in_words(standing: Standing) -> str:

@@ -231,7 +231,7 @@ class Ranked:
 class Selection:
     """The choice. `candidate` None: nothing acceptable; `ranking[0]` is then the best runner-up.
 
-    `method`: what decided ("only-candidate", "regression", "given", "witness", "agreement", "judge", "size", "none").
+    `method`: what decided ("only-candidate", "regression", "given", "witness", "agreement", "judge", "size", "first", "none").
     `confidence`: 0..1, a rule of thumb (not calibrated).
     """
 

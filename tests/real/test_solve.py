@@ -115,7 +115,7 @@ def test_no_judge_is_asked_when_told_so(repository: Path, tmp_path: Path) -> Non
     with serving(script) as server:
         done = solve(task(repository), settings(server.url, tmp_path / "runs", attempts=2, judge_model="none"))
     assert not kinds(done, trace.Judged)
-    assert done.report["selected"]["method"] == "size"
+    assert done.report["selected"]["method"] == "first"
 
 
 def test_a_malformed_reply_is_answered_charged_and_ends_the_attempt_at_the_limit(

@@ -70,6 +70,7 @@ def test_the_judge_is_asked_only_about_ties_and_decides_them() -> None:
     pair = [candidate("c1", diff("b = a + 1\nreturn b")), candidate("c2", diff("return 2"), (1,))]
     assert {c.id for c in undecided(pair)} == {"c1", "c2"}
     assert select(pair, 2).candidate == "c2", "without a judge the smaller change"
+    assert select(pair, 2).method == "size"
     chosen = select(pair, 2, {"c1": 1.0, "c2": 0.0})
     assert (chosen.candidate, chosen.method) == ("c1", "judge")
 
@@ -92,3 +93,8 @@ def test_an_unusable_judgement_is_nobodys_win() -> None:
     for useless in ("", "A", "{winner: A}", '{"winner": "C"}', "[1]"):
         winner, reason = verdict(useless, "c1", "c2")
         assert winner is None and reason.startswith("unusable")
+
+
+def test_a_choice_by_nothing_but_order_says_so() -> None:
+    chosen = select([candidate("c1", diff("return 1")), candidate("c2", diff("return 2"), (1,))], 2)
+    assert (chosen.candidate, chosen.method) == ("c1", "first")
