@@ -9,6 +9,7 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -49,8 +50,7 @@ def unpack(
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".unpack-") as scratch:
-            _extract(archive, Path(scratch))
-            top = _top_directory(Path(scratch))
+            top = _extract(archive, Path(scratch))
             shutil.rmtree(top / ".git", ignore_errors=True)
             if directory.exists():
                 directory.rmdir()
@@ -173,25 +173,82 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _extract(archive: Path, into: Path) -> None:
+def _extract(archive: Path, into: Path) -> Path:
+    """Unpack into an empty directory; the top of the tree in there. Raises InputError for an unsafe or broken archive."""
     try:
         if archive.name.endswith(".zip"):
             _extract_zip(archive, into)
         else:
             _extract_tar(archive, into)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+        top = _top_directory(into)
+        _check_links(top)
+        return top
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, OverflowError, ValueError) as error:
         raise InputError(f"{archive.name} cannot be unpacked safely: {error}") from error
 
 
 def _extract_tar(archive: Path, into: Path) -> None:
+    """Directories, files and links, and of their modes only whether a file is executable; anything else is refused.
+
+    Not `extractall(filter="data")`, which Python 3.11 has from 3.11.4 only. Links come last, so nothing is written
+    through one; where they lead is looked at when all of them are there (`_check_links`).
+    """
+    links: dict[Path, str] = {}
     with tarfile.open(archive) as tar:
-        members: list[tarfile.TarInfo] = []
         size = 0
-        for member in tar:
+        for count, member in enumerate(tar, start=1):
             size += member.size
-            _check_size(archive, len(members) + 1, size)
-            members.append(member)
-        tar.extractall(into, members=members, filter="data")
+            _check_size(archive, count, size)
+            place = into / _safe_name(member.name)
+            links.pop(place, None)
+            if member.isdir():
+                place.mkdir(parents=True, exist_ok=True)
+            elif member.issym():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                links[place] = member.linkname
+            elif member.isreg() or member.islnk():
+                _write_member(tar, member, place)
+            else:
+                raise ValueError(f"{member.name!r} is neither a file, a directory nor a link")
+    for place, target in links.items():
+        place.symlink_to(target)
+
+
+def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> None:
+    """A regular file, or a copy of the archived file that a hard link names."""
+    try:
+        content = tar.extractfile(member)
+    except KeyError as error:
+        raise ValueError(
+            f"{member.name!r} is a link to {member.linkname!r}, which the archive does not hold"
+        ) from error
+    if content is None:  # a hard link to a directory or a device
+        raise ValueError(f"{member.name!r} is a link to something that is not a file")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with content, place.open("wb") as file:
+        shutil.copyfileobj(content, file)
+    place.chmod(0o755 if member.mode & 0o100 else 0o644)
+    os.utime(place, (member.mtime, member.mtime))
+
+
+def _check_links(tree: Path) -> None:
+    """Refuse links that lead out of the tree, whatever the way there (other links, "..")."""
+    top = os.path.realpath(tree)
+    for directory, folders, files in os.walk(tree):
+        for path in (Path(directory, name) for name in (*folders, *files)):
+            if not path.is_symlink():
+                continue
+            target = os.path.realpath(path)
+            if path.readlink().is_absolute() or not (target == top or target.startswith(top + os.sep)):
+                raise ValueError(f"{path.relative_to(tree).as_posix()!r} is a link that leads out of it")
+
+
+def _safe_name(name: str) -> PurePosixPath:
+    """The name as a path that stays below where it is put. Raises ValueError."""
+    for path in (PurePosixPath(name), PurePosixPath(name.replace("\\", "/"))):
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"{name!r} leads out of it")
+    return PurePosixPath(name)
 
 
 def _extract_zip(archive: Path, into: Path) -> None:
@@ -199,9 +256,7 @@ def _extract_zip(archive: Path, into: Path) -> None:
         entries = packed.infolist()
         _check_size(archive, len(entries), sum(entry.file_size for entry in entries))
         for entry in entries:
-            parts = PurePosixPath(entry.filename.replace("\\", "/"))
-            if parts.is_absolute() or ".." in parts.parts:
-                raise ValueError(f"{entry.filename!r} leads out of it")
+            _safe_name(entry.filename)
             packed.extract(entry, into)
 
 

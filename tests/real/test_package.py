@@ -175,6 +175,20 @@ def test_a_zip_and_an_archive_without_a_top_directory(index: PackageIndex, tmp_p
     assert set(files(tmp_path / "flat")) == {"setup.py", "spoon.py"}
 
 
+def test_links_within_the_package_are_kept_and_of_modes_only_who_may_execute(
+    index: PackageIndex, tmp_path: Path
+) -> None:
+    program = tarfile.TarInfo("spoon-4/program")
+    program.mode = 0o6777
+    odd = (link("spoon-4/d/up", "../a"), link("spoon-4/same", "spoon-4/a", tarfile.LNKTYPE), program)
+    index.add("spoon-4.tar.gz", tarball({"spoon-4/a": "text", "spoon-4/d/b": "x"}, *odd))
+    unpack("spoon==4", tmp_path / "tree")
+    assert (tmp_path / "tree/d/up").readlink() == Path("../a")
+    assert (tmp_path / "tree/same").read_text() == "text"
+    modes = {name: (tmp_path / "tree" / name).stat().st_mode & 0o7777 for name in ("a", "program")}
+    assert modes == {"a": 0o644, "program": 0o755}
+
+
 def test_a_git_directory_in_the_archive_is_dropped(index: PackageIndex, tmp_path: Path) -> None:
     index.add("spoon-3.tar.gz", tarball({"spoon-3/.git/hooks/post-checkout": "x", "spoon-3/spoon.py": "x"}))
     unpack("spoon==3", tmp_path / "tree")
@@ -253,9 +267,9 @@ def test_a_file_that_is_not_the_one_the_index_names_is_refused(index: PackageInd
     assert not list((tmp_path / "cache").rglob("*.tar.gz"))
 
 
-def link(name: str, target: str) -> tarfile.TarInfo:
+def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
     entry = tarfile.TarInfo(name)
-    entry.type, entry.linkname = tarfile.SYMTYPE, target
+    entry.type, entry.linkname = kind, target
     return entry
 
 
@@ -265,9 +279,28 @@ def link(name: str, target: str) -> tarfile.TarInfo:
         tarball({"../evil.py": "x"}),
         tarball({"spoon-6/a": "x"}, link("spoon-6/passwords", "/etc/passwd")),
         tarball({"spoon-6/a": "x"}, link("spoon-6/up", "../../..")),
+        tarball({"spoon-6/a": "x"}, link("spoon-6/beside", "../other")),
+        tarball({"spoon-6/d/a": "x"}, link("spoon-6/d/x", ".."), link("spoon-6/d/y", "x/..")),
+        tarball({"/tmp/evil.py": "x"}),
+        tarball({"spoon-6/a": "x"}, link("spoon-6/hard", "../../etc/passwd", tarfile.LNKTYPE)),
+        tarball({"spoon-6/a": "x"}, link("spoon-6/device", "", tarfile.CHRTYPE)),
+        tarball({"spoon-6/a": "x"}, link("spoon-6/pipe", "", tarfile.FIFOTYPE)),
+        tarball({"spoon-6/a": "x"})[:-40],
         b"not an archive",
     ],
-    ids=["path upwards", "link to an absolute path", "link upwards", "no archive"],
+    ids=[
+        "path upwards",
+        "link to an absolute path",
+        "link upwards",
+        "link out of the top directory",
+        "link that leads out by way of another",
+        "absolute path",
+        "hard link to a file outside",
+        "device",
+        "pipe",
+        "broken off",
+        "no archive",
+    ],
 )
 def test_an_unsafe_archive_is_refused_and_leaves_nothing(index: PackageIndex, tmp_path: Path, archive: bytes) -> None:
     index.add("spoon-6.tar.gz", archive)
