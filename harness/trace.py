@@ -2,12 +2,14 @@
 
 One JSON object a line; the first is a `RunStarted` that carries the schema version. A line is written (and flushed to the
 operating system) before anything acts on it, so that kill -9 loses at most the event under way; a torn last line is
-dropped when the trace is opened again. Secrets are masked on the way in (`mask`).
+dropped when the trace is opened again. Secrets are masked on the way in (`mask`), and listeners get the event as it was
+written: no one in the run works with another text than a resume would.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import json
 import os
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from harness.records import Charge, Evidence, Json, Selection, TestReport, Tree, WitnessTest
-from tasks.errors import InputError
+from tasks.errors import EnvironmentFailed, InputError
 
 SCHEMA = 1
 
@@ -202,6 +204,15 @@ class InfrastructureFailed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetReached(Event):
+    """A cap of the whole run is reached: no attempt starts any more. `limit`: "usd", "tokens" or "seconds"."""
+
+    kind: ClassVar[str] = "budget-reached"
+    limit: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verified(Event):
     """The evidence on one candidate. `key`: hash of patch and verification inputs, so nothing is verified twice."""
 
@@ -332,13 +343,46 @@ def record(kind: type[T], value: Any) -> T:
 Mask = Callable[[str], str]
 Listener = Callable[[Event], None]
 
+MASKED = "masked"
+"""The flag of an attempt whose patch held a secret: what is kept of it is not what the attempt made."""
+
+_CARRIED_OUT = {
+    "replied": "message",
+    "decided": "calls",
+    "tree-changed": "tree",
+    "witness-recorded": "witness",
+    "attempt-ended": "patch",
+}
+"""What is carried out, now or again after a resume, by kind of event: only known secrets are masked there."""
+
+
+def mask_strings(value: Any, mask: Mask) -> Any:
+    """JSON data with every string masked, keys left as they are; bytes ({"b64": …}) are masked as what they encode."""
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, list):
+        return [mask_strings(each, mask) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"b64"}:
+        text = base64.b64decode(value["b64"]).decode("utf-8", "surrogateescape")
+        masked = mask(text)
+        return value if masked == text else _plain(masked.encode("utf-8", "surrogateescape"))
+    return {key: mask_strings(each, mask) for key, each in value.items()}
+
 
 class Trace:
-    """The writer of one trace. One process owns it (see `harness.lock`); listeners see every event after it is written."""
+    """The writer of one trace. One process owns it (see `harness.lock`); listeners see every event after it is written.
 
-    def __init__(self, path: Path, *, mask: Mask | None = None) -> None:
+    `mask` hides secrets and what looks like one. `mask_known`, if given, takes its place in what is carried out (a reply's
+    calls, trees, witness tests, patches): there only secrets that are known as such are masked, since a token in
+    somebody's test fixture must stay what it was.
+    """
+
+    def __init__(self, path: Path, *, mask: Mask | None = None, mask_known: Mask | None = None) -> None:
         self.path = path
         self._mask = mask
+        self._mask_known = mask_known or mask
         self._listeners: list[Listener] = []
         path.parent.mkdir(parents=True, exist_ok=True)
         _drop_torn_line(path)
@@ -347,15 +391,46 @@ class Trace:
     def listen(self, listener: Listener) -> None:
         self._listeners.append(listener)
 
-    def write(self, event: Event) -> None:
-        """Append the event (its `at` is set here) and tell the listeners."""
-        event = dataclasses.replace(event, at=time.time())
-        line = json.dumps(to_json(event), ensure_ascii=True, separators=(",", ":"))
-        if self._mask is not None:
-            line = self._mask(line)
-        self._file.write(line.encode("ascii") + b"\n")
+    def write(self, event: Event) -> Event:
+        """Append the event (its `at` is set here), tell the listeners, and return it as it was written.
+
+        Raises EnvironmentFailed where the file system takes no more; nothing of the event is kept then.
+        """
+        event = self._masked(dataclasses.replace(event, at=time.time()))
+        self._append(json.dumps(to_json(event), ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n")
         for listener in self._listeners:
             listener(event)
+        return event
+
+    def _masked(self, event: Event) -> Event:
+        """The event without secrets; the very same where there are none."""
+        if self._mask is None or self._mask_known is None:
+            return event
+        plain = to_json(event)
+        rest = dict(plain)
+        carried = {name: rest.pop(name) for name in (_CARRIED_OUT.get(event.kind),) if name in rest}
+        line = json.dumps(rest, ensure_ascii=True, separators=(",", ":"))
+        masked = {**json.loads(self._mask(line)), **mask_strings(carried, self._mask_known)}
+        if masked == plain:
+            return event
+        made = from_json(masked)
+        if isinstance(made, AttemptEnded) and isinstance(event, AttemptEnded) and made.patch != event.patch:
+            made = dataclasses.replace(made, flags=(*made.flags, MASKED))
+        return made
+
+    def _append(self, line: bytes) -> None:
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            written = 0
+            while written < len(line):  # a disk that is nearly full takes a part, and refuses the rest
+                written += self._file.write(line[written:])
+        except OSError as error:
+            # Where even this fails, the torn line is dropped when the trace is opened again.
+            with contextlib.suppress(OSError):
+                self._file.truncate(size)
+            raise EnvironmentFailed(
+                f"cannot write the trace {self.path}: {error.strerror}; make room, then go on with `troop resume`"
+            ) from error
 
     def close(self) -> None:
         self._file.close()
@@ -379,19 +454,24 @@ def _drop_torn_line(path: Path) -> None:
             f.truncate(end)
 
 
-def read(path: Path) -> Iterator[Event]:
+def read(path: Path, *, may_be_empty: bool = False) -> Iterator[Event]:
     """The events of a trace, in order. A torn last line is skipped.
 
-    Raises InputError, naming file and line, for a file that is not a trace, a damaged line, or a newer schema.
+    Raises InputError, naming file and line, for a file that is not a trace, a damaged line, or a newer schema; and for
+    one that is missing or holds no whole event, unless it `may_be_empty` (a run killed at its very start).
     """
     try:
         file = path.open("rb")
     except OSError as error:
+        if may_be_empty and isinstance(error, FileNotFoundError):
+            return
         raise InputError(f"cannot read the trace {path}: {error.strerror}") from error
+    number = 0
     with file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
-                return
+                number -= 1
+                break
             try:
                 event = from_json(json.loads(line))
             except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
@@ -404,7 +484,10 @@ def read(path: Path) -> Iterator[Event]:
                         f"{path} was written with trace schema {event.schema}, this Troop reads up to {SCHEMA}: update Troop"
                     )
             yield event
+    if number == 0 and not may_be_empty:
+        raise InputError(f"the trace {path} is empty: its run was stopped at its very start; `troop resume` begins it")
 
 
 __all__ = [name for name, value in list(globals().items()) if isinstance(value, type) and issubclass(value, Event)]
-__all__ += ["EVENTS", "SCHEMA", "Listener", "Mask", "Trace", "from_json", "public", "read", "record", "to_json"]
+__all__ += ["EVENTS", "MASKED", "SCHEMA", "Listener", "Mask", "Trace"]
+__all__ += ["from_json", "mask_strings", "public", "read", "record", "to_json"]

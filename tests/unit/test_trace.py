@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import resource
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +12,24 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 
+from agent.secrets import known_masker, masker
 from harness import trace
 from harness.records import Charge, FileState, Tree, Usage
-from harness.trace import EVENTS, Event, RunStarted, Trace, TreeChanged, TurnEnded, from_json, read, to_json
-from tasks.errors import InputError
+from harness.trace import (
+    EVENTS,
+    AttemptEnded,
+    Decided,
+    Event,
+    InfrastructureFailed,
+    RunStarted,
+    Trace,
+    TreeChanged,
+    TurnEnded,
+    from_json,
+    read,
+    to_json,
+)
+from tasks.errors import EnvironmentFailed, InputError
 
 START = RunStarted(run="r1", task={"id": "t"}, settings={})
 
@@ -138,9 +153,32 @@ def test_a_torn_line_longer_than_a_block_is_dropped_whole(tmp_path: Path) -> Non
 def test_a_trace_torn_in_its_only_line_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "trace.jsonl"
     path.write_bytes(b'{"kind":"run-st')
-    assert list(read(path)) == []
+    assert list(read(path, may_be_empty=True)) == []
+    with pytest.raises(InputError, match="is empty"):
+        list(read(path))
     Trace(path).close()
     assert path.read_bytes() == b""
+    with pytest.raises(InputError, match="is empty"):
+        list(read(path))
+
+
+def test_a_disk_that_is_full_leaves_no_torn_line_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    log = Trace(path)
+    log.write(START)
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The kernel takes the first part of the line and refuses the rest, as a full disk does.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 1000, hard))
+    try:
+        with pytest.raises(EnvironmentFailed, match=r"cannot write the trace .*make room"):
+            log.write(InfrastructureFailed(what="sandbox", detail="x" * 100_000, retried=True))
+        assert path.read_bytes() == before
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    log.write(TurnEnded(turn=1, seconds=0.5))
+    log.close()
+    assert [type(e) for e in read(path)] == [RunStarted, TurnEnded]
 
 
 DAMAGED = [
@@ -216,7 +254,47 @@ def test_secrets_are_masked_before_anything_is_written(tmp_path: Path) -> None:
     (event,) = read(path)
     assert isinstance(event, RunStarted)
     assert event.settings == {"key": "***", "list": ["x *** y"]}
-    assert len(heard) == 1
+    assert heard == [event], "a listener hears what was written"
+
+
+TOKEN = "ghp_" + "a1B2c3D4e5" * 4
+PASSWORD = "hunter2-and-more"
+
+
+@pytest.fixture
+def masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trace:
+    monkeypatch.setenv("DATABASE_PASSWORD", PASSWORD)
+    log = Trace(tmp_path / "trace.jsonl", mask=masker(), mask_known=known_masker())
+    log.write(START)
+    return log
+
+
+def test_what_looks_like_a_token_stays_in_what_is_carried_out_and_nowhere_else(masked: Trace) -> None:
+    patch = f"+TOKEN = '{TOKEN}'\n"
+    tree = Tree((FileState("a.py", patch.encode()),))
+    call = {"id": "1", "name": "create", "arguments": {"path": "a.py", "content": patch}}
+    written = [
+        masked.write(Decided(attempt=0, turn=1, text=f"I use {TOKEN}", calls=(call,))),
+        masked.write(TreeChanged(attempt=0, turn=1, tree=tree)),
+        masked.write(AttemptEnded(attempt=0, status="submitted", patch=patch)),
+    ]
+    assert list(read(masked.path))[1:] == written
+    decided, changed, ended = written
+    assert isinstance(decided, Decided) and decided.text == "I use ***" and decided.calls == (call,)
+    assert isinstance(changed, TreeChanged) and changed.tree == tree
+    assert isinstance(ended, AttemptEnded) and ended.patch == patch and not ended.flags
+
+
+def test_a_secret_of_the_environment_is_masked_everywhere_and_its_patch_is_flagged(masked: Trace) -> None:
+    heard: list[Event] = []
+    masked.listen(heard.append)
+    content = b"\xff\x00" + PASSWORD.encode() + b"\n"
+    masked.write(TreeChanged(attempt=0, turn=1, tree=Tree((FileState("a.bin", content),))))
+    masked.write(AttemptEnded(attempt=0, status="submitted", patch=f"+x = '{PASSWORD}'\n", flags=("big",)))
+    assert list(read(masked.path))[1:] == heard
+    changed, ended = heard
+    assert isinstance(changed, TreeChanged) and changed.tree.files[0].data == b"\xff\x00***\n"
+    assert isinstance(ended, AttemptEnded) and ended.patch == "+x = '***'\n" and ended.flags == ("big", "masked")
 
 
 def test_bytes_and_nested_records_survive(tmp_path: Path) -> None:
