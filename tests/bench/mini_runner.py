@@ -31,7 +31,11 @@ def main(url: str, image: str, turns: int, latency: float, at_once: int) -> None
         # step_limit: a stop should the script and the agent not agree; it shows as an error below.
         model = LitellmModel(model_name="openai/scripted", model_kwargs={"api_base": url, "drop_params": True})
         agent = DefaultAgent(
-            model, environments[number], system_template="You fix bugs.", instance_template="{{task}}", cost_limit=0.0,
+            model,
+            environments[number],
+            system_template="You fix bugs.",
+            instance_template="{{task}}",
+            cost_limit=0.0,
             step_limit=turns + 3,
         )
         ready.wait()
