@@ -16,12 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.support.calculator import make_repository, task
-
 from harness.environment import build
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec
 from harness.sandbox.choice import choose_provider
 from harness.workspace import cache_root, open_workspace
+from tests.support.calculator import make_repository, task
 
 
 async def main() -> None:
