@@ -30,13 +30,9 @@ TURNS = 20
 @contextmanager
 def stub(latency: float) -> Iterator[str]:
     """The scripted server in a process of its own; its base URL."""
-    ours = [{"text": "Say true."}, *[{"tool_calls": [{"name": "run", "arguments": {"command": "true"}}]}] * TURNS]
-    # Different texts keep Troop's stuck detection out of it.
-    for number, turn in enumerate(ours[1:]):
-        ours[number + 1] = {
-            "tool_calls": [{"name": "run", "arguments": {"command": f"true {number}"}}],
-            "text": str(number),
-        }
+    ours: list[dict[str, object]] = [{"text": "Say true."}]
+    # A command of its own for each turn, or Troop's stuck detection would end the attempt.
+    ours += [{"tool_calls": [{"name": "run", "arguments": {"command": f"true {n}"}}]} for n in range(TURNS)]
     ours.append({"tool_calls": [{"name": "submit", "arguments": {}}]})
     mini = [{"tool_calls": [{"name": "bash", "arguments": {"command": f"true {n}"}}]} for n in range(TURNS)]
     mini.append(
