@@ -10,15 +10,18 @@ import ast
 import math
 import random
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from agent.mutation.calls import PIECE_OPERATORS
-from agent.mutation.donors import Pool, pool_for
+from agent.mutation.donors import Larder, Pool
 from agent.mutation.expressions import EXPRESSION_OPERATORS
 from agent.mutation.scope import Scope, comprehension_names, scope_of
 from agent.mutation.site import Site
-from agent.mutation.source import Function, Proposal, Source, meaning
+from agent.mutation.source import Function, Proposal, Source, go_on, hush, meaning
 from agent.mutation.statements import STATEMENT_OPERATORS
 from agent.mutation.values import VALUE_OPERATORS
 
@@ -36,8 +39,29 @@ PRIORS: dict[str, float] = {
     "return-value": 0.6, "exception": 0.5, "guard": 0.6, "condition-statement": 0.4, "insert-statement": 0.9,
 }  # fmt: skip
 
+# Bounds on the search. They count work and never look at a clock, so that every machine makes the same mutants.
 MOST = 20_000
 """Mutants after which no less suspicious place is looked at."""
+
+MOST_WORK = 12_000_000
+"""Characters parsed, over all places; one million take about half a second."""
+
+STATEMENT_WORK = 2_500_000
+"""Characters parsed for the places of one statement, shared among them."""
+
+MOST_OFFERED = 500_000
+"""Proposals of the operators, over all places, before the best of each place are worked out."""
+
+ONE_OPERATOR = 4_000
+"""Proposals of one operator at one place."""
+
+TABLE_PLACES = 200
+"""A statement with more places than this is a table: it is changed as a whole, but nothing in it."""
+
+LONGEST_EDIT = 4_000
+"""Characters that an edit may take out, or put in."""
+
+PAIRS_LOOKED_AT = 100_000
 
 HEADER_SHARE = 0.3
 CONSTANT_SHARE = 0.1
@@ -45,6 +69,8 @@ JITTER = 0.2
 
 _SHARED = 0.6  # exponent: how much alternatives at one place take from each other
 _FAINT = 1e-6
+_PARSED = 2  # times that a proposal's text is parsed, on the average
+_EVERY = 20  # characters' worth of work that every proposal takes besides
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,36 +99,119 @@ Change = tuple[Mutant, ...]
 
 
 def mutants(
-    texts: Mapping[str, str], suspicion: Mapping[tuple[str, int], float], *, donors: Mapping[str, str] | None = None
+    texts: Mapping[str, str],
+    suspicion: Mapping[tuple[str, int], float],
+    *,
+    donors: Mapping[str, str] | None = None,
+    stop: threading.Event | None = None,
 ) -> list[Mutant]:
     """All first-order mutants on the suspicious lines, the most plausible first; equal meanings once.
 
     `texts`: path -> text of the files to change; `donors`: further files of the package to take pieces from. Files that do
-    not parse are left out. `suspicion`: (path, 1-based line) -> score above 0.
+    not parse are left out. `suspicion`: (path, 1-based line) -> score above 0. `stop`: raises
+    `agent.mutation.source.Stopped` soon after it is set.
     """
-    sources = {path: source for path, text in texts.items() if (source := _parsed(path, text)) is not None}
-    others = [s for p, t in (donors or {}).items() if p not in sources and (s := _parsed(p, t)) is not None]
-    lines = {path: {line: s for (at, line), s in suspicion.items() if at == path} for path in sources}
-    places = [
-        (score, source, node)
-        for path, source in sources.items()
-        for node in ast.walk(source.tree)
-        if (score := _suspicion(source, node, lines[path])) > 0
-    ]
-    places.sort(key=lambda place: -place[0])
-    found: dict[object, Mutant] = {}
+    hush()
+    sources = _all_parsed(texts, stop)
+    others = _all_parsed({path: text for path, text in (donors or {}).items() if path not in sources}, stop)
+    larder = Larder([*sources.values(), *others.values()], stop)
+    places = _places(sources, suspicion)
+    shared = Counter(place.statement for place in places)
     frames: dict[ast.AST | None, tuple[Scope, Pool]] = {}
-    original: dict[object, object] = {}
-    for score, source, node in places:
-        if len(found) >= MOST:
+    search = _Search(stop)
+    for place in places:
+        source, node = place.source, place.node
+        if search.over:
             break
+        if shared[place.statement] > TABLE_PLACES and node is not place.statement:
+            continue
         function = source.function(node)
         frame = function or source.tree
         if frame not in frames:
-            around = [other for p, other in sources.items() if p != source.path] + others
-            frames[frame] = (scope_of(source, function), pool_for(source, function, around))
-        _mutate(_site(source, node, *frames[frame]), score, found, original)
-    return sorted(found.values(), key=lambda m: (-m.weight, m.path, m.line, m.new))
+            frames[frame] = (scope_of(source, function), larder.pool_for(source, function))
+        search.look_at(_site(source, node, *frames[frame]), place.score, shared[place.statement])
+    return sorted(search.found.values(), key=lambda m: (-m.weight, m.path, m.line, m.new))
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    score: float
+    source: Source
+    node: ast.AST
+    statement: ast.AST
+
+
+def _places(sources: Mapping[str, Source], suspicion: Mapping[tuple[str, int], float]) -> list[_Place]:
+    """The nodes of suspicious statements, those of the most suspicious first."""
+    places = []
+    for path, source in sources.items():
+        lines = {line: score for (at, line), score in suspicion.items() if at == path}
+        scores: dict[ast.AST, float] = {}
+        for node in ast.walk(source.tree):
+            if not isinstance(node, (ast.stmt, ast.expr, ast.excepthandler)):
+                continue
+            statement = source.statement(node)
+            if statement is None:
+                continue
+            if statement not in scores:
+                scores[statement] = _suspicion(source, statement, lines)
+            if scores[statement] > 0:
+                places.append(_Place(scores[statement], source, node, statement))
+    return sorted(places, key=lambda place: -place.score)
+
+
+@dataclass(slots=True)
+class _Search:
+    """The mutants found so far, and what it took: characters parsed, proposals offered."""
+
+    stop: threading.Event | None
+    found: dict[object, Mutant] = field(default_factory=dict)
+    original: dict[object, object] = field(default_factory=dict)
+    work: int = 0
+    offered: int = 0
+
+    @property
+    def over(self) -> bool:
+        return len(self.found) >= MOST or self.work >= MOST_WORK or self.offered >= MOST_OFFERED
+
+    def look_at(self, site: Site, score: float, places: int) -> None:
+        """Add the mutants of one place of a statement that has so many: the best ones, as far as its share of work goes."""
+        source = site.source
+        for proposal, share, unit in self._best(site, STATEMENT_WORK // places):
+            go_on(self.stop)
+            made = _made(source, unit, proposal, self.original)
+            if made is not None:
+                key, old, new, line = made
+                weight = score * PRIORS[proposal.operator] * share
+                mutant = Mutant(source.path, line, old, new, proposal.operator, weight)
+                self.found[key] = _plainer(self.found[key], mutant) if key in self.found else mutant
+
+    def _best(self, site: Site, allowed: int) -> list[tuple[Proposal, float, tuple[int, int]]]:
+        """The most plausible proposals that the allowed work is enough for, with the texts to parse, in the operators' order."""
+        weighed = _weighed(site, self.stop)
+        self.offered += len(weighed)
+        chosen = {}
+        for at in sorted(range(len(weighed)), key=lambda at: -weighed[at][1] * PRIORS[weighed[at][0].operator]):
+            proposal, share = weighed[at]
+            start, end = _unit(site.source, site.node, proposal)
+            cost = _PARSED * (end - start) + _EVERY
+            allowed -= cost
+            if allowed < 0 and chosen:
+                break
+            self.work += cost
+            chosen[at] = (proposal, share, (start, end))
+        return [chosen[at] for at in sorted(chosen)]
+
+
+def _all_parsed(texts: Mapping[str, str], stop: threading.Event | None) -> dict[str, Source]:
+    """The files that can be parsed."""
+    sources = {}
+    for path, text in texts.items():
+        go_on(stop)
+        source = _parsed(path, text)
+        if source is not None:
+            sources[path] = source
+    return sources
 
 
 def _parsed(path: str, text: str) -> Source | None:
@@ -114,36 +223,19 @@ def _parsed(path: str, text: str) -> Source | None:
         return None
 
 
-def _mutate(site: Site, score: float, found: dict[object, Mutant], original: dict[object, object]) -> None:
-    """Add the mutants of one place to those found."""
-    source = site.source
-    for proposal, share in _weighed(site):
-        made = _made(source, site.node, proposal, original)
-        if made is not None:
-            key, old, new, line = made
-            mutant = Mutant(source.path, line, old, new, proposal.operator, score * PRIORS[proposal.operator] * share)
-            found[key] = _plainer(found[key], mutant) if key in found else mutant
-
-
 def _plainer(one: Mutant, other: Mutant) -> Mutant:
     """The shorter way to say the same, as plausible as the more plausible of the two."""
     shorter = min(one, other, key=lambda m: len(m.new) - len(m.old))
     return replace(shorter, weight=max(one.weight, other.weight))
 
 
-def _suspicion(source: Source, node: ast.AST, lines: Mapping[int, float]) -> float:
-    """The score of the statement that a node belongs to: the highest of the lines of its own text."""
-    if not isinstance(node, (ast.stmt, ast.expr, ast.excepthandler)):
-        return 0.0
-    statement = source.statement(node)
-    if statement is None:
-        return 0.0
-    last = source.line_of(max(source.header_end(statement) - 1, source.span(statement)[0]))
-    body = getattr(statement, "body", None)
-    if isinstance(body, list) and body and source.line_of(source.header_end(statement)) > statement.lineno:
-        last = max(statement.lineno, source.line_of(source.header_end(statement)) - 1)
-    scores = [lines.get(line, 0.0) for line in range(statement.lineno, last + 1)]
-    return max(scores, default=0.0)
+def _suspicion(source: Source, statement: ast.stmt | ast.excepthandler, lines: Mapping[int, float]) -> float:
+    """The score of a statement: the highest of the lines of its own text."""
+    end = source.header_end(statement)
+    last = source.line_of(max(end - 1, source.span(statement)[0]))
+    if getattr(statement, "body", None) and source.line_of(end) > statement.lineno:
+        last = max(statement.lineno, source.line_of(end) - 1)
+    return max((lines.get(line, 0.0) for line in range(statement.lineno, last + 1)), default=0.0)
 
 
 def _site(source: Source, node: ast.AST, scope: Scope, pool: Pool) -> Site:
@@ -158,21 +250,32 @@ def _site(source: Source, node: ast.AST, scope: Scope, pool: Pool) -> Site:
     return Site(source, node, scope, pool, tuple(names))
 
 
-def _weighed(site: Site) -> list[tuple[Proposal, float]]:
+def _weighed(site: Site, stop: threading.Event | None) -> list[tuple[Proposal, float]]:
     """The proposals at one node; those of one operator share what there is to be had."""
-    operators = (*EXPRESSION_OPERATORS, *VALUE_OPERATORS, *PIECE_OPERATORS, *STATEMENT_OPERATORS)
-    proposals = [p for operator in operators for p in operator(site) if p.factor > _FAINT]
+    proposals = list(_offered(site, stop))
     total: dict[tuple[str, str], float] = {}
     for p in proposals:
         total[p.operator, p.group] = total.get((p.operator, p.group), 0.0) + p.factor
     return [(p, p.factor / max(1.0, total[p.operator, p.group]) ** _SHARED) for p in proposals]
 
 
+def _offered(site: Site, stop: threading.Event | None) -> Iterator[Proposal]:
+    """What the operators propose at one node, but for what is too long."""
+    for operator in (*EXPRESSION_OPERATORS, *VALUE_OPERATORS, *PIECE_OPERATORS, *STATEMENT_OPERATORS):
+        for p in islice(operator(site), ONE_OPERATOR):
+            go_on(stop)
+            if p.factor > _FAINT and max(len(p.text), p.end - p.start) <= LONGEST_EDIT:
+                yield p
+
+
 def _made(
-    source: Source, node: ast.AST, proposal: Proposal, original: dict[object, object]
+    source: Source, unit: tuple[int, int], proposal: Proposal, original: dict[object, object]
 ) -> tuple[object, str, str, int] | None:
-    """(key of the meaning, old lines, new lines, first line), or None where nothing sensible comes of the proposal."""
-    start, end = _unit(source, node, proposal)
+    """(key of the meaning, old lines, new lines, first line), or None where nothing sensible comes of the proposal.
+
+    `unit`: [start, end) of the text to tell the meaning from.
+    """
+    start, end = unit
     place = (source.path, start, end)
     if place not in original:
         original[place] = _meaning(source.text[start:end])
@@ -184,7 +287,9 @@ def _made(
         return None
     old, new, line = _whole_lines(source, proposal, text)
     indent = text[: len(text) - len(text.lstrip())] if proposal.start == proposal.end else ""
-    return ((*place, indent, said), old, new, line) if old else None
+    if not old or max(len(old), len(new)) > LONGEST_EDIT:
+        return None
+    return (*place, indent, said), old, new, line
 
 
 def _whole_lines(source: Source, proposal: Proposal, text: str) -> tuple[str, str, int]:
@@ -257,6 +362,7 @@ def surroundings(texts: Mapping[str, str], suspicion: Mapping[tuple[str, int], f
     A function's header (its defaults) gets a share of its most suspicious line; constants of the module or class a
     smaller one. Both run at import, before any test.
     """
+    hush()
     spread = dict(suspicion)
     for path, text in texts.items():
         source = _parsed(path, text)
@@ -299,10 +405,14 @@ def _jittered(ranks: Iterable[int], chance: random.Random) -> list[int]:
 
 def pairs(ordered: Sequence[Mutant], count: int) -> list[Change]:
     """Two mutants of one file on different lines, the later first (so that the earlier's line stays where it was);
-    pairs of plausible mutants first."""
+    pairs of plausible mutants first. Gives up after so many pairs that few are to be had."""
     found: list[Change] = []
+    looked_at = 0
     for total in range(1, 2 * len(ordered)):
         for first in range(max(0, total - len(ordered) + 1), (total + 1) // 2):
+            looked_at += 1
+            if looked_at > PAIRS_LOOKED_AT:
+                return found
             one, two = sorted((ordered[first], ordered[total - first]), key=lambda m: m.line)
             if one.path == two.path and one.line + one.old.count("\n") < two.line:
                 found.append((two, one))

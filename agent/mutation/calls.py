@@ -9,7 +9,7 @@ from agent.mutation.donors import SAME_FUNCTION
 from agent.mutation.expressions import plain_conditions
 from agent.mutation.scope import ANY, CALLABLE, LIST, NUMBER, TEXT, likeness
 from agent.mutation.site import Site
-from agent.mutation.source import Proposal, Source
+from agent.mutation.source import Proposal, Source, parsed
 
 
 def arguments(site: Site) -> Iterator[Proposal]:
@@ -220,7 +220,7 @@ def recombined(site: Site) -> Iterator[Proposal]:
 
 def renamed(text: str, site: Site) -> Iterator[str]:
     """The expression or statement with one local name exchanged for another of like kind, at one occurrence."""
-    tree = ast.parse(text)
+    tree = parsed(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id in site.names and text.isascii():
             kind = site.scope.kinds.get(node.id, ANY)

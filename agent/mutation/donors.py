@@ -7,13 +7,18 @@ pieces that the program holds already, most often in the same file.
 from __future__ import annotations
 
 import ast
+import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from agent.mutation.scope import TRUTH, Scope, own_nodes, scope_of
-from agent.mutation.source import Function, Source
+from agent.mutation.source import Function, Source, go_on
 
 SAME_FUNCTION, SAME_FILE, SAME_PACKAGE = 1.0, 0.3, 0.1
+
+MOST_DONORS = 500
+"""Donors of one use that a pool takes: the nearest."""
 
 _LONGEST = 80
 _SIMPLE = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr, ast.Return, ast.Raise, ast.Delete)
@@ -44,6 +49,16 @@ class Pool:
     callees: dict[str, float] = field(default_factory=dict)
     wrappers: dict[str, float] = field(default_factory=dict)
     exceptions: dict[str, float] = field(default_factory=dict)
+
+    def take(self, other: Pool) -> None:
+        """Add the other's donors behind these."""
+        for use in fields(self):
+            mine: dict[str, Any] = getattr(self, use.name)
+            theirs: dict[str, Any] = getattr(other, use.name)
+            for text, donor in theirs.items():
+                if len(mine) >= MOST_DONORS:
+                    break
+                mine.setdefault(text, donor)
 
 
 def gather(pool: Pool, source: Source, nodes: Iterable[ast.AST], scope: Scope, near: float) -> None:
@@ -104,7 +119,7 @@ def _gather_expression(pool: Pool, source: Source, node: ast.expr, scope: Scope,
 
 def _add(where: dict[str, Donor], source: Source, node: ast.expr | ast.stmt, scope: Scope, near: float) -> None:
     text = source.segment(node)
-    if "\n" in text or len(text) > _LONGEST or text in where:
+    if "\n" in text or len(text) > _LONGEST or text in where or len(where) >= MOST_DONORS:
         return
     kind = scope.kind(node) if isinstance(node, ast.expr) else TRUTH
     where[text] = Donor(text, kind, type(node).__name__, names_read(node), near)
@@ -125,17 +140,35 @@ def names_read(node: ast.AST) -> frozenset[str]:
     return frozenset(read - inner)
 
 
-def pool_for(source: Source, function: Function | None, others: Iterable[Source]) -> Pool:
-    """All donors for one function (None: module level): its own, its file's, then those of the other files."""
-    pool = Pool()
-    if function is not None:
-        gather(pool, source, _in_order(own_nodes(function)), scope_of(source, function), SAME_FUNCTION)
-    for near, file in [(SAME_FILE, source), *((SAME_PACKAGE, other) for other in others)]:
-        for inner in functions(file):
-            if inner is not function:
-                gather(pool, file, _in_order(own_nodes(inner)), scope_of(file, inner), near)
-        gather(pool, file, _in_order(_module_level(file)), scope_of(file, None), near)
-    return pool
+class Larder:
+    """The pools of some files; what they share is gathered once. `stop`: raises Stopped when it is set."""
+
+    def __init__(self, sources: Iterable[Source], stop: threading.Event | None = None) -> None:
+        self._sources = list(sources)
+        self._stop = stop
+        self._of_file: dict[tuple[str, float], Pool] = {}
+
+    def pool_for(self, source: Source, function: Function | None) -> Pool:
+        """All donors for one function (None: module level): its own, its file's, then those of the other files."""
+        pool = Pool()
+        if function is not None:
+            gather(pool, source, _in_order(own_nodes(function)), scope_of(source, function), SAME_FUNCTION)
+        pool.take(self._file(source, SAME_FILE))
+        for other in self._sources:
+            if other is not source:
+                pool.take(self._file(other, SAME_PACKAGE))
+        return pool
+
+    def _file(self, source: Source, near: float) -> Pool:
+        """The donors of a file, those of its functions first."""
+        if (source.path, near) not in self._of_file:
+            pool = Pool()
+            for inner in functions(source):
+                go_on(self._stop)
+                gather(pool, source, _in_order(own_nodes(inner)), scope_of(source, inner), near)
+            gather(pool, source, _in_order(_module_level(source)), scope_of(source, None), near)
+            self._of_file[source.path, near] = pool
+        return self._of_file[source.path, near]
 
 
 def functions(source: Source) -> Iterator[Function]:

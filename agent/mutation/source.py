@@ -7,6 +7,10 @@ is a one-line diff. The tree only says where to cut.
 from __future__ import annotations
 
 import ast
+import hashlib
+import re
+import threading
+import warnings
 from bisect import bisect_right
 from dataclasses import dataclass
 
@@ -15,6 +19,42 @@ Compound = (
     ast.If | ast.While | ast.For | ast.AsyncFor | ast.With | ast.AsyncWith | ast.Try | ast.FunctionDef
     | ast.AsyncFunctionDef | ast.ClassDef | ast.Match
 )  # fmt: skip
+
+
+_NAME = "<mutant>"
+"""The file name under which texts are parsed, so that their warnings can be told from others."""
+
+
+class Stopped(Exception):
+    """The search for mutants was given up because nobody waits for it any more."""
+
+
+def go_on(stop: threading.Event | None) -> None:
+    """Raises Stopped once the event is set. Called in every loop that may take long: a thread cannot be ended otherwise."""
+    if stop is not None and stop.is_set():
+        raise Stopped
+
+
+def hush() -> None:
+    """Keep Python's remarks on the code of mutants ("invalid decimal literal") from the terminal, in every thread.
+
+    `warnings.catch_warnings` would swap the filters of all threads; this one only speaks of texts parsed here.
+    """
+    warnings.filterwarnings("ignore", module=re.escape(_NAME))
+
+
+def parsed(text: str) -> ast.Module:
+    """The tree of a text. Raises SyntaxError, ValueError, RecursionError or MemoryError where there is none."""
+    return ast.parse(text, _NAME)
+
+
+def compiles(text: str) -> bool:
+    """Whether the text is a whole program, which says more than that it parses: no `return` outside of a function."""
+    try:
+        compile(text, _NAME, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +84,7 @@ class Source:
     def __init__(self, path: str, text: str) -> None:
         self.path = path
         self.text = text
-        self.tree = ast.parse(text)
+        self.tree = parsed(text)
         self.lines = text.split("\n")
         self._starts = [0]
         for line in self.lines:
@@ -132,13 +172,14 @@ class Source:
         return line[: len(line) - len(line.lstrip())]
 
 
-def meaning(text: str) -> object | None:
-    """What a piece of a program says, for telling whether two say the same: None if it does not parse.
+def meaning(text: str) -> bytes | None:
+    """What a piece of a program says, for telling whether two say the same, as a digest: None if it does not parse.
 
     Comparisons are turned to one direction and negated comparisons resolved, so `not a < b`, `a >= b` and `b <= a` agree.
     """
     try:
-        return _said(ast.parse(text))
+        said = repr(_said(parsed(text)))
+        return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
@@ -149,25 +190,33 @@ _NEGATED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
 }  # fmt: skip
 _SILENT = ("ctx", "kind", "type_comment", "type_ignores")
+_TELLING: dict[type, tuple[str, ...]] = {
+    kind: tuple(name for name in kind._fields if name not in _SILENT)
+    for kind in vars(ast).values()
+    if isinstance(kind, type) and issubclass(kind, ast.AST)
+}
 
 
 def _said(value: object) -> object:
     """A tree as nested tuples (several times as fast to make as `ast.dump`'s text)."""
+    kind = type(value)
     if isinstance(value, list):
         return tuple([_said(item) for item in value])
-    if not isinstance(value, ast.AST):
-        return (type(value), repr(value))
+    if kind not in _TELLING:
+        return (kind.__name__, repr(value))
+    if isinstance(value, ast.Name):
+        return value.id
     if isinstance(value, ast.Compare) and len(value.ops) == 1:
         return _compared(type(value.ops[0]), value)
     if isinstance(value, ast.UnaryOp) and isinstance(value.op, ast.Not):
         inner = value.operand
         if isinstance(inner, ast.Compare) and len(inner.ops) == 1:
             return _compared(_NEGATED[type(inner.ops[0])], inner)
-    return (type(value), *[_said(getattr(value, name, None)) for name in value._fields if name not in _SILENT])
+    return (kind.__name__, *[_said(getattr(value, name, None)) for name in _TELLING[kind]])
 
 
 def _compared(op: type[ast.cmpop], comparison: ast.Compare) -> object:
     left, right = _said(comparison.left), _said(comparison.comparators[0])
     if op in _MIRRORED or (op in (ast.Eq, ast.NotEq) and repr(left) > repr(right)):
-        return (_MIRRORED.get(op, op), right, left)
-    return (op, left, right)
+        return (_MIRRORED.get(op, op).__name__, right, left)
+    return (op.__name__, left, right)
