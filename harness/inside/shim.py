@@ -16,8 +16,8 @@ A request has `op` and `id`; its one reply has the same `id`, and `errno` and `t
     read     path, limit                    -> size (payload: the bytes)
     write    path, mode (payload: the bytes)
     baseline root, skip                     remembers which files there are
-    snapshot root, skip, limit, total       -> files [[path, mode, link, size | null]], left_out (payload: contents)
-    restore  root, skip, limit, total, files (payload)
+    snapshot root, skip, limit, total, entries -> files [[path, mode, link, size | null]], left_out (payload: contents)
+    restore  root, skip, limit, total, entries, files, last (payload)
 
 One guardian process per exec is the reaper of everything that the command leaves behind, so that a timed-out command is
 killed with all that it started, whatever sessions or double forks it used. The status travels on a pipe between shim and
@@ -25,7 +25,7 @@ guardian which the command never holds.
 """
 
 # pathlib would cost every sandbox time and memory at its start.
-# ruff: noqa: PTH102, PTH103, PTH108, PTH112, PTH113, PTH114, PTH115, PTH118, PTH120, PTH123, PTH208, PTH211
+# ruff: noqa: PTH101, PTH102, PTH103, PTH106, PTH108, PTH112, PTH113, PTH114, PTH115, PTH116, PTH118, PTH120, PTH123, PTH208, PTH211
 
 import binascii
 import ctypes
@@ -51,6 +51,17 @@ SPILL = 64 << 20
 HUNT_SECONDS = 2.0
 # The kernel stamps files from a clock that lags behind time.time() by up to a tick.
 TICK_NS = 20000000
+
+# poll takes a C int; to wake up now and then costs nothing.
+LONGEST_POLL_MS = 86400000.0
+# What a snapshot tells of one by one, unless the request says otherwise.
+ENTRIES = 20000
+# signalfd_siginfo: where its fields begin. A process may invent what it queues (rt_sigqueueinfo), but not this code, which
+# is kill(2)'s alone.
+SIGINFO_SIZE = 128
+SIGINFO_CODE = 8
+SIGINFO_PID = 12
+SI_USER = 0
 
 TIMED_OUT = 124
 CANNOT_EXECUTE = 126
@@ -157,7 +168,7 @@ class Shim:
         deadlines = [c.deadline for c in self.commands.values() if c.deadline is not None]
         if not deadlines:
             return None
-        return max(0.0, min(deadlines) - time.monotonic()) * 1000 + 1
+        return min(max(0.0, min(deadlines) - time.monotonic()) * 1000 + 1, LONGEST_POLL_MS)
 
     # ---- frames
 
@@ -232,7 +243,7 @@ class Shim:
         def become() -> None:
             os.chdir(str(request["cwd"]))
             for name, value in limits_of(request):
-                resource.setrlimit(name, (value, value))
+                lower_limit(name, value)
             execute(argv, env)
 
         self.start(request, payload, become)
@@ -434,14 +445,15 @@ class Shim:
 
     def on_signals(self, fd: int, _events: int) -> None:
         try:
-            infos = os.read(fd, 128 * 32)
+            infos = os.read(fd, SIGINFO_SIZE * 32)
         except BlockingIOError:
             return
-        for at in range(0, len(infos), 128):
+        for at in range(0, len(infos), SIGINFO_SIZE):
             number = int.from_bytes(infos[at : at + 4], sys.byteorder)
-            sender = int.from_bytes(infos[at + 12 : at + 16], sys.byteorder)
+            code = int.from_bytes(infos[at + SIGINFO_CODE : at + SIGINFO_CODE + 4], sys.byteorder)
+            sender = int.from_bytes(infos[at + SIGINFO_PID : at + SIGINFO_PID + 4], sys.byteorder)
             # A sender outside the pid namespace has no pid here; one inside may not end the sandbox.
-            if number == signal.SIGTERM and (sender == 0 or os.getpid() != 1):
+            if number == signal.SIGTERM and code == SI_USER and (sender == 0 or os.getpid() != 1):
                 os._exit(0)
         self.reap()
 
@@ -590,6 +602,8 @@ class Shim:
         """What changed since the last look, which this one replaces."""
         root = str(request["root"])
         limit, total = int(str(request["limit"])), int(str(request["total"]))
+        room = int(str(request.get("entries", ENTRIES)))
+        beyond = 0
         files: list[object] = []
         left_out: list[str] = []
         contents: list[bytes] = []
@@ -614,6 +628,9 @@ class Shim:
                 unchanged = known.get(path) == mark and path not in self.racy
             if unchanged and not fresh:
                 continue
+            if len(files) + len(left_out) >= room:
+                beyond += not unchanged
+                continue
             if not link and info.st_size > limit:
                 if not unchanged and (known is None or known.get(path) != mark):
                     left_out.append(f"{path}: {info.st_size} bytes, more than {limit}")
@@ -635,11 +652,17 @@ class Shim:
             contents.append(content)
             files.append([path, stat.S_IMODE(info.st_mode), link, len(content)])
         before = self.names if known is None else known
-        files.extend([path, 0, False, None] for path in sorted(before) if path not in now)
+        gone = sorted(path for path in before if path not in now)
+        room = max(0, room - len(files) - len(left_out))
+        files.extend([path, 0, False, None] for path in gone[:room])
+        beyond += len(gone[room:])
+        if beyond:
+            left_out.append(f"{beyond} more changed files, beyond what one snapshot holds")
         self.known, self.racy, self.names = now, racy, set()
         return files, left_out, contents
 
     def do_restore(self, request: "dict[str, object]", payload: bytes) -> None:
+        """One part of a restoration; with the last the tree counts as seen."""
         root = str(request["root"])
         files = request["files"]
         assert isinstance(files, list)
@@ -651,7 +674,8 @@ class Shim:
             if size is not None:
                 put(root, path, payload[at : at + size], mode, link)
                 at += size
-        self.changes(request)
+        if request.get("last", True):
+            self.changes(request)
         self.reply({"id": request["id"]})
 
 
@@ -771,6 +795,14 @@ def limits_of(request: "dict[str, object]") -> "list[tuple[int, int]]":
     return [(getattr(resource, "RLIMIT_" + name), int(value)) for name, value in rlimits.items()]
 
 
+def lower_limit(name: int, value: int) -> None:
+    """What was limited more tightly before stays so: nobody here may raise it."""
+    _, most = resource.getrlimit(name)
+    if most != resource.RLIM_INFINITY:
+        value = min(value, most)
+    resource.setrlimit(name, (value, value))
+
+
 def shell_path() -> str:
     for path in ("/bin/bash", "/usr/bin/bash", "/usr/local/bin/bash"):
         if os.access(path, os.X_OK):
@@ -848,11 +880,68 @@ def remove(path: str) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     except (IsADirectoryError, PermissionError):
-        if not os.path.isdir(path):
+        if os.path.islink(path) or not os.path.isdir(path):
             raise
-        import shutil
+        empty(path)
+        os.rmdir(path)
 
-        shutil.rmtree(path)
+
+def empty(path: str) -> None:
+    """Remove all that is in a directory, however deep: by going down into it and up again, since neither a path nor a
+    stack is long enough for every tree."""
+    home = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        above = [(path, enter(path))]
+        while above:
+            folder = a_folder_left()
+            if folder is not None:
+                above.append((folder, enter(folder)))
+                continue
+            name, _ = above.pop()
+            if above:
+                os.chdir("..")
+                if identity() != above[-1][1]:
+                    raise OSError(errno.EBUSY, "Moved while it was removed", path)
+                os.rmdir(name)
+    finally:
+        os.fchdir(home)
+        os.close(home)
+
+
+def enter(folder: str) -> "tuple[int, int]":
+    """Make a directory the working directory, if need be one that its mode keeps everybody out of."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(folder, flags)
+    except PermissionError:
+        os.chmod(folder, 0o700)
+        fd = os.open(folder, flags)
+    try:
+        if os.fstat(fd).st_mode & 0o700 != 0o700:
+            os.fchmod(fd, 0o700)
+        os.fchdir(fd)
+    finally:
+        os.close(fd)
+    return identity()
+
+
+def identity() -> "tuple[int, int]":
+    info = os.stat(".")
+    return info.st_dev, info.st_ino
+
+
+def a_folder_left() -> "str | None":
+    """Unlink what is in the working directory; the first directory that is not empty, if there is one."""
+    with os.scandir(".") as entries:
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.name)
+                continue
+            try:
+                os.rmdir(entry.name)
+            except OSError:
+                return entry.name
+    return None
 
 
 def put(root: str, path: str, content: bytes, mode: int, link: bool) -> None:

@@ -35,6 +35,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 DEPTH_OF_BACKLOG = 16
 BYTES_OF_PLACE = 4096
 BYTES_OF_DESCRIPTOR = 4
+SECONDS_TO_ASK = 1.0
 REFUSED = 125
 
 
@@ -138,14 +139,22 @@ class Waiting:
         """One more run; None in the parent."""
         fd, _ = self.listener._accept()  # type: ignore[attr-defined]  # the part of the socket module that is in C
         client = self.socket.socket(fileno=fd)
+        client.settimeout(SECONDS_TO_ASK)
         space = self.socket.CMSG_SPACE(3 * BYTES_OF_DESCRIPTOR)
-        place, rights, _, _ = client.recvmsg(BYTES_OF_PLACE, space)
+        try:
+            place, rights, _, _ = client.recvmsg(BYTES_OF_PLACE, space)
+        except OSError:  # it says nothing, and others wait
+            client.close()
+            return None
         streams = [
             int.from_bytes(found[at : at + BYTES_OF_DESCRIPTOR], sys.byteorder)
             for _, _, found in rights
             for at in range(0, len(found), BYTES_OF_DESCRIPTOR)
         ]
         if len(streams) != 3:
+            for fd in streams:
+                os.close(fd)
+            client.close()
             return None
         self.check()
         pid = os.fork()

@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import json
 import posixpath
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from harness.records import Exec, FileState, Json, Tree
@@ -34,9 +34,24 @@ SKIPPED = (
 
 FILE_LIMIT = 4_000_000
 SNAPSHOT_LIMIT = 64_000_000
+SNAPSHOT_ENTRIES = 20_000
+RESTORE_BYTES = 16_000_000
+RESTORE_ENTRIES = 5_000
 PART = 256 * 1024
 FRAME_LIMIT = 1 << 30
-LOOK: Json = {"root": WORKDIR, "skip": SKIPPED, "limit": FILE_LIMIT, "total": SNAPSHOT_LIMIT}
+LOOK: Json = {
+    "root": WORKDIR,
+    "skip": SKIPPED,
+    "limit": FILE_LIMIT,
+    "total": SNAPSHOT_LIMIT,
+    "entries": SNAPSHOT_ENTRIES,
+}
+FILE_BYTES = 2 << 30
+SETUP_FILE_BYTES = 16 << 30
+"""The largest file that a command may write; what set-up downloads may be larger."""
+
+DISK_UNLIMITED = "the disk space that a sandbox may fill is not limited as a whole, only the size of each file"
+
 ANSWER_SECONDS = 120.0
 """A shim that says nothing for so long, beyond a command's own timeout, is taken for dead."""
 
@@ -175,9 +190,11 @@ class ShimSandbox:
         return Tree(tuple(files), tuple(header["left_out"]))
 
     async def restore(self, files: Sequence[FileState]) -> None:
-        rows = [[f.path, f.mode, f.link, None if f.data is None else len(f.data)] for f in files]
-        contents = b"".join(f.data for f in files if f.data is not None)
-        await self._ask({"op": "restore", "files": rows, **LOOK}, contents)
+        parts = list(_parts(files)) or [[]]
+        for number, part in enumerate(parts, 1):
+            rows = [[f.path, f.mode, f.link, None if f.data is None else len(f.data)] for f in part]
+            contents = b"".join(f.data for f in part if f.data is not None)
+            await self._ask({"op": "restore", "files": rows, "last": number == len(parts), **LOOK}, contents)
 
     async def close(self) -> None:
         """Raises nothing, may be called again and by several tasks at once: all wait for the one removal."""
@@ -292,6 +309,21 @@ class ShimSandbox:
 
     def _failure(self) -> SandboxFailed:
         return SandboxFailed(f"sandbox {self.name} is gone: {self._lost}")
+
+
+def _parts(files: Sequence[FileState]) -> Iterator[list[FileState]]:
+    """A restoration in frames of bounded size, all deletions first."""
+    part: list[FileState] = []
+    size = 0
+    for file in sorted(files, key=lambda f: f.data is not None):
+        length = len(file.data or b"")
+        if part and (len(part) >= RESTORE_ENTRIES or size + length > RESTORE_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(file)
+        size += length
+    if part:
+        yield part
 
 
 def absolute(path: str) -> str:
