@@ -31,16 +31,27 @@ from pathlib import Path
 from harness.records import Json
 from harness.sandbox import cgroup
 from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR, BackendName, Finding, Limits, Sandbox, SandboxSpec
-from harness.sandbox.client import HOME, INSIDE, LAUNCH, PATH, ShimSandbox, base_env
+from harness.sandbox.client import (
+    DISK_UNLIMITED,
+    FILE_BYTES,
+    HOME,
+    INSIDE,
+    LAUNCH,
+    PATH,
+    SETUP_FILE_BYTES,
+    ShimSandbox,
+    base_env,
+)
 from harness.sandbox.index import IndexSettings, index_settings
 from harness.sandbox.interpreters import Interpreter, choose, find_interpreters
-from harness.sandbox.launch import Copying, Launched, chain, copy_tree, overlay_options, remove_tree
+from harness.sandbox.launch import Copying, Launched, chain, copy_tree, overlay_options, private_folder, remove_tree
 from harness.sandbox.system import CLEAN_ENV, ETC_FILES, USER_ID, system_mounts
 from harness.workspace import cache_root
 from tasks.errors import InputError, SandboxFailed
 
 SETUP_BIN = TROOPDIR + "/bin"
 PYTHONS = TROOPDIR + "/pythons"
+NPROC_BY_NAMESPACE = (5, 14)
 TREES = ("testbed", "env", "troop")
 
 _WALLS = (
@@ -50,9 +61,14 @@ _WALLS = (
 )
 _NO_NESTING = "--disable-userns"
 _SAFE_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# Less than this on the cache's file system, and a sandbox would fail in the middle of something.
+ENOUGH_FREE = 200 << 20
+# File systems in memory that hold links and mount points only.
+LINKS_BYTES = 1 << 20
 # A folder without an owner's mark is one that is being made, or one whose maker died at once.
 _UNMARKED_SECONDS = 60.0
 
+CACHE = "set TROOP_CACHE to a directory that can be written"
 INSTALL = "apt-get install bubblewrap (or your distribution's package of that name)"
 
 
@@ -67,6 +83,14 @@ class _Ground:
     interpreters: tuple[Interpreter, ...]
     shown: Path  # the folder with `inside` and `etc`
     shim_python: Interpreter
+
+    def tmpfs(self, path: str, size: int) -> list[str]:
+        """bubblewrap's arguments for a file system in memory of at most `size` bytes, where it can limit one."""
+        return [*(("--size", str(size)) if self.sized_tmpfs else ()), "--tmpfs", path]
+
+
+class _CacheFailed(SandboxFailed):
+    """The cache is the trouble, not bubblewrap."""
 
 
 class BubblewrapSandbox(ShimSandbox):
@@ -115,14 +139,15 @@ class BubblewrapProvider:
         ground = await self._known_ground()
         folder = self._sandboxes / _folder_name(spec)
         owner = contextlib.ExitStack()
+        preparing = asyncio.ensure_future(asyncio.to_thread(self._prepare, ground, folder, spec, owner))
         try:
-            group = await asyncio.to_thread(self._prepare, ground, folder, spec, owner)
+            group = await asyncio.shield(preparing)
             sandbox = await self._launch(ground, folder, group, spec, owner)
         except OSError as error:
-            await asyncio.to_thread(_discard, folder, owner)
+            await asyncio.shield(_give_up(preparing, folder, owner))
             raise SandboxFailed(f"sandbox {spec.name} cannot be made in {folder}: {error}") from error
         except BaseException:
-            await asyncio.to_thread(_discard, folder, owner)
+            await asyncio.shield(_give_up(preparing, folder, owner))
             raise
         try:
             await sandbox.start()
@@ -135,7 +160,15 @@ class BubblewrapProvider:
         """Blocking: the folder with its owner's mark, the trees to be written, the control group. `owner` gets the lock
         on the mark, which the kernel lets go when this process dies: so a living owner is known, on any machine, in any
         container, after any reboot."""
-        folder.mkdir(parents=True)
+        private_folder(folder.parent)
+        free = shutil.disk_usage(folder.parent).free
+        if free < ENOUGH_FREE:
+            raise SandboxFailed(
+                f"{self._cache} has {free >> 20} MB of free space left, too little for a sandbox: make room, or set "
+                "TROOP_CACHE to a directory on another file system"
+            )
+        private_folder(self._environments)
+        folder.mkdir()
         hierarchies = self._known_hierarchies()
         mark: Json = {"run": spec.run, "name": spec.name}
         # Marked before it is made: killed in between, `clean` still knows of it.
@@ -169,6 +202,7 @@ class BubblewrapProvider:
                 f"environments/{spec.environment}", f"{inside}/upper", f"{inside}/work", ground.copying.options
             )
         missing, rlimits = _without_group(group, spec.limits)
+        rlimits["FSIZE"] = SETUP_FILE_BYTES if spec.network else FILE_BYTES
         command = chain(
             self._bwrap(ground, folder, spec, pythons, index, overlaid=bool(overlay)),
             entrances=group.entrances,
@@ -177,7 +211,7 @@ class BubblewrapProvider:
             tree=f"sandboxes/{folder.name}/tree",
         )
         launched = Launched(command, cwd=self._cache, complaints=folder / "complaints")
-        reader, writer = await asyncio.open_unix_connection(sock=launched.socket)
+        reader, writer = await launched.streams()
 
         async def halt() -> None:
             writer.transport.abort()
@@ -200,7 +234,7 @@ class BubblewrapProvider:
             env=self._env(folder, spec, pythons, index),
             release=release,
             diagnose=diagnose,
-            missing_limits=missing,
+            missing_limits=(*missing, DISK_UNLIMITED),
             rlimits=rlimits,
         )
         sandbox.folder, sandbox.environment, sandbox.pythons, sandbox.halt = folder, spec.environment, pythons, halt
@@ -224,18 +258,18 @@ class BubblewrapProvider:
         if index is None:
             arguments.append("--unshare-net")
         arguments += system_mounts(ground.shown / "etc", network=spec.network)
-        if ground.sized_tmpfs:
-            arguments += ["--size", str(spec.limits.memory_mb << 20)]
-        arguments += ["--tmpfs", "/tmp", "--dir", HOME]
+        memory = spec.limits.memory_mb << 20
+        arguments += [*ground.tmpfs("/dev/shm", memory), "--remount-ro", "/dev"]
+        arguments += [*ground.tmpfs("/tmp", memory), "--dir", HOME]
         arguments += ["--bind", str(trees / "testbed"), WORKDIR, "--bind", str(trees / "env"), ENVDIR]
         if frozen is None:
             arguments += ["--bind", str(folder / "troop"), TROOPDIR]
         else:
             arguments += ["--ro-bind", str(frozen / "troop"), TROOPDIR]
         arguments += ["--ro-bind", str(ground.shown / "inside"), INSIDE]
-        arguments += _show_pythons({ground.shim_python, *pythons}, pythons)
+        arguments += _show_pythons(ground, {ground.shim_python, *pythons}, pythons)
         if index is not None:
-            arguments += ["--tmpfs", SETUP_BIN, "--ro-bind", _uv(), f"{SETUP_BIN}/uv"]
+            arguments += [*ground.tmpfs(SETUP_BIN, LINKS_BYTES), "--ro-bind", _uv(), f"{SETUP_BIN}/uv"]
             for path in (*index.folders, *index.files):
                 arguments += [] if path.is_relative_to("/usr") else ["--ro-bind", str(path), str(path)]
         arguments += ["--remount-ro", "/", "--chdir", WORKDIR, "--", str(ground.shim_python.path), *LAUNCH]
@@ -324,7 +358,7 @@ class BubblewrapProvider:
         try:
             ground = await self._known_ground()
         except SandboxFailed as error:
-            return [Finding("bubblewrap", False, str(error), INSTALL)]
+            return [Finding("bubblewrap", False, str(error), CACHE if isinstance(error, _CacheFailed) else INSTALL)]
         found = [Finding("bubblewrap", True, f"{ground.bwrap} makes sandboxes in {self._sandboxes}")]
         if ground.copying.options is None:
             fix = f"put the cache on an ordinary file system (TROOP_CACHE), not on an overlay; {self._cache} now"
@@ -348,12 +382,15 @@ class BubblewrapProvider:
             cgroup.remove_group(group.folders)
         fix = "start Troop as root, or by: systemd-run --user --scope -p Delegate=yes troop …"
         return [Finding("limits", False, sentence, fix) for sentence in missing] or [
-            Finding("limits", True, "memory, processes and CPU time are limited for each sandbox")
+            Finding("limits", True, f"memory, processes and CPU time are limited for each sandbox; {DISK_UNLIMITED}")
         ]
 
     async def clean(self, run: str | None = None) -> list[str]:
-        removed = await asyncio.to_thread(self._clean, run)
-        return removed
+        """A folder that cannot be removed is named as such, and does not keep others from being removed."""
+        try:
+            return await asyncio.to_thread(self._clean, run)
+        except OSError as error:
+            raise _CacheFailed(f"{self._sandboxes} cannot be cleaned: {error}; {CACHE}") from error
 
     def _clean(self, run: str | None) -> list[str]:
         removed = []
@@ -364,10 +401,9 @@ class BubblewrapProvider:
             with contextlib.ExitStack() as owner:
                 if mark and not _take_over(folder, owner):
                     continue
-                _discard(folder, owner)
-            removed.append(
-                f"bubblewrap sandbox {mark.get('name', folder.name)} of run {mark.get('run', '?')} ({folder})"
-            )
+                left = _discard(folder, owner)
+            what = f"bubblewrap sandbox {mark.get('name', folder.name)} of run {mark.get('run', '?')} ({folder})"
+            removed.append(f"{what}, but for what is left there: {left}" if left else what)
         cgroup.remove_empty(h.folder for h in self._known_hierarchies())
         return removed
 
@@ -383,8 +419,11 @@ class BubblewrapProvider:
             self._finding_out = asyncio.Lock()
         async with self._finding_out:
             if self._ground is None:
-                ground = await asyncio.to_thread(_find_out, self._cache, os.environ.get("PATH", ""))
-                self._ground = replace(ground, shown=await asyncio.to_thread(_shown, self._cache))
+                try:
+                    ground = await asyncio.to_thread(_find_out, self._cache, os.environ.get("PATH", ""))
+                    self._ground = replace(ground, shown=await asyncio.to_thread(_shown, self._cache))
+                except OSError as error:
+                    raise _CacheFailed(f"Troop's cache {self._cache} cannot be written ({error}): {CACHE}") from error
         return self._ground
 
     def _known_hierarchies(self) -> tuple[cgroup.Hierarchy, ...]:
@@ -488,7 +527,7 @@ def _compile(folder: Path, python: Interpreter) -> None:
         subprocess.run(command, env=CLEAN_ENV, capture_output=True, timeout=60, check=False)
 
 
-def _show_pythons(visible: set[Interpreter], pythons: Sequence[Interpreter]) -> list[str]:
+def _show_pythons(ground: _Ground, visible: set[Interpreter], pythons: Sequence[Interpreter]) -> list[str]:
     """The prefixes outside the system paths, and a folder with the interpreters' names for PATH."""
     arguments: list[str] = []
     for prefix in sorted({i.prefix for i in visible if not i.in_system}):
@@ -497,7 +536,7 @@ def _show_pythons(visible: set[Interpreter], pythons: Sequence[Interpreter]) -> 
     for python in pythons:
         for name in ("python3", "python", python.name):
             names.setdefault(name, python.path)
-    arguments += ["--tmpfs", PYTHONS]
+    arguments += ground.tmpfs(PYTHONS, LINKS_BYTES)
     for name, path in names.items():
         arguments += ["--symlink", str(path), f"{PYTHONS}/{name}"]
     return arguments
@@ -517,13 +556,20 @@ def _without_group(group: cgroup.Group, limits: Limits) -> tuple[tuple[str, ...]
         rlimits["DATA"] = limits.memory_mb << 20
         sentences.append(f"memory is limited for each process only, not for the sandbox together: {why}")
     if why := group.missing.get("pids"):
-        if os.geteuid() != 0:  # the kernel counts root's processes, but never refuses one
+        # The kernel counts root's processes, but never refuses one; older ones count all of a user's, in no sandbox too.
+        if os.geteuid() != 0 and _release() >= NPROC_BY_NAMESPACE:
             rlimits["NPROC"] = limits.processes + cgroup.OWN_PROCESSES
         else:
             sentences.append(f"the number of processes is not limited: {why}")
     if why := group.missing.get("cpu"):
         sentences.append(f"CPU time is not limited: {why}")
     return tuple(sentences), rlimits
+
+
+def _release() -> tuple[int, int]:
+    """The kernel's."""
+    major, minor = re.findall(r"\d+", os.uname().release)[:2]
+    return int(major), int(minor)
 
 
 def _folder_name(spec: SandboxSpec) -> str:
@@ -559,15 +605,25 @@ def _take_over(folder: Path, owner: contextlib.ExitStack) -> bool:
     return True
 
 
-def _discard(folder: Path, owner: contextlib.ExitStack) -> None:
-    """Blocking: remove a sandbox whose processes have ended (or end here, with their group), files and groups."""
-    mark = _mark_of(folder)
-    groups = [Path(path) for path in (mark or {}).get("groups", ())]
-    cgroup.remove_group(groups)
-    cgroup.remove_empty(group.parent for group in groups)
-    if folder.is_dir():
-        remove_tree(folder)
-    owner.close()
+async def _give_up(preparing: asyncio.Future[cgroup.Group], folder: Path, owner: contextlib.ExitStack) -> None:
+    """Remove a sandbox that was not to be, once nothing is being put into it any more."""
+    await asyncio.wait([preparing])
+    await asyncio.to_thread(_discard, folder, owner)
+
+
+def _discard(folder: Path, owner: contextlib.ExitStack) -> str:
+    """Blocking: remove a sandbox whose processes have ended (or end here, with their group), files and groups. Why some
+    of it is left, for `clean` to try again; empty where nothing is."""
+    with owner:
+        mark = _mark_of(folder)
+        groups = [Path(path) for path in (mark or {}).get("groups", ())]
+        cgroup.remove_group(groups)
+        cgroup.remove_empty(group.parent for group in groups)
+        try:
+            remove_tree(folder)
+        except OSError as error:
+            return str(error)
+    return ""
 
 
 def _gather(folder: Path, frozen: Path) -> None:
@@ -588,7 +644,7 @@ def _settle(frozen: Path, target: Path, pythons: Sequence[Interpreter]) -> None:
     """Note the interpreters that the environment needs, then put it in place at once."""
     used = _used_pythons(frozen / "env", pythons)
     (frozen / "interpreter.json").write_text(json.dumps([str(i.path) for i in used]), encoding="utf-8")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(target.parent)
     try:
         frozen.rename(target)
     except OSError:
@@ -624,7 +680,7 @@ def _recorded_pythons(environment: Path) -> list[str]:
 
 def _drop(target: Path, sandboxes: Path) -> None:
     """Out of sight first, so that an interrupted removal leaves nothing that looks whole."""
-    sandboxes.mkdir(parents=True, exist_ok=True)
+    private_folder(sandboxes)
     out = sandboxes / f"removed-{target.name}-{secrets.token_hex(4)}"
     target.rename(out)
     remove_tree(out)

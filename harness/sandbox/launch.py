@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -121,6 +120,15 @@ class Launched:
         ours.setblocking(False)
         self.socket = ours
 
+    async def streams(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Its output and its input. On failure, and when cancelled meanwhile, it is ended."""
+        try:
+            return await asyncio.open_unix_connection(sock=self.socket)
+        except BaseException:
+            self.socket.close()
+            await asyncio.shield(self.end())
+            raise
+
     async def ended(self, seconds: float) -> int | None:
         """The exit status, or None where it still runs after `seconds`."""
         if self._popen.poll() is None:
@@ -175,19 +183,36 @@ def copy_tree(source: Path, target: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a tree, folders included that forbid it by their mode. Follows no link. Raises OSError if some is left."""
-    try:
-        shutil.rmtree(path)
-    except FileNotFoundError:
+    """Remove a tree, folders included that forbid it by their mode. Follows no link. Raises OSError if some is left.
+
+    By programs that go down into a tree of any depth with few descriptors; Python's own way down is neither.
+    """
+    if not os.path.lexists(path):
         return
-    except PermissionError:
-        _open_folders(path)
-        shutil.rmtree(path)
+    if _complaint("rm", "-rf", "--one-file-system", "--", str(path)):
+        _complaint("chmod", "-R", "u+rwX", "--", str(path))
+        if complaint := _complaint("rm", "-rf", "--one-file-system", "--", str(path)):
+            raise OSError(f"cannot remove {path}: {complaint}")
 
 
-def _open_folders(path: Path) -> None:
-    path.chmod(0o700)
-    with os.scandir(path) as entries:
-        folders = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-    for folder in folders:
-        _open_folders(Path(folder))
+def _complaint(*command: str) -> str:
+    """Why a program failed; empty where it did not. A session of its own: Ctrl-C is not for it."""
+    done = subprocess.run(
+        command,
+        env=CLEAN_ENV,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        start_new_session=True,
+    )
+    return "" if done.returncode == 0 else done.stderr.strip()[-300:] or f"status {done.returncode}"
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder that no other user of this machine gets through: below it are programs that attempts made, and those
+    that say to run as their owner would run as the user of the harness. Raises OSError."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o700)
