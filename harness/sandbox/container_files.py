@@ -54,13 +54,13 @@ def archive(files: Mapping[str, tuple[bytes, int]], directories: Iterable[str] =
 class SetupKit:
     """What a set-up container gets beyond an ordinary one; freezing takes all of it out again.
 
-    `folders`: package folders of this machine, mounted read-only at the same place. `loopback`: an index or a proxy
+    `places`: package folders and files of this machine, mounted read-only at the same place. `loopback`: an index or a proxy
     listens on this machine's own loopback, which only the host's network reaches. `notes`: what was left out, for a person.
     """
 
     env: Mapping[str, str]
     files: Files
-    folders: tuple[Path, ...]
+    places: tuple[Path, ...]
     loopback: bool
     notes: tuple[str, ...]
 
@@ -77,7 +77,8 @@ def setup_kit(settings: IndexSettings | None = None) -> SetupKit:
         bundle = str(settings.certificates)
         env = {name: SETUP_CERTIFICATES if value == bundle else value for name, value in env.items()}
     loopback = any(_on_loopback(url) for value in env.values() for url in value.replace(",", " ").split())
-    return SetupKit(env, files, settings.folders, loopback, settings.notes)
+    linked = tuple(path for path in settings.files if path != settings.certificates)
+    return SetupKit(env, files, settings.folders + linked, loopback, settings.notes)
 
 
 def _on_loopback(url: str) -> bool:

@@ -17,11 +17,17 @@ START_DAEMON = "start it (systemctl start docker), point DOCKER_HOST to one that
 _SOCKET = "unix:///var/run/docker.sock"
 _STDERR_KEPT = 8_000
 
+ANSWER_SECONDS = 10.0
+"""For a daemon to say that it is there."""
+CALL_SECONDS = 120.0
+COMMIT_SECONDS = 3600.0
+ATTACH_SECONDS = 60.0
 
-def connect(*, connections: int = 32, timeout: float = 600) -> Any:
+
+def connect(*, connections: int = 32, timeout: float = CALL_SECONDS) -> Any:
     """A `docker.DockerClient` of the daemon that DOCKER_HOST (DOCKER_TLS_VERIFY, DOCKER_CERT_PATH) names; it has answered.
 
-    `timeout` in seconds for one call: committing a large environment takes long. Raises SandboxFailed with what to do.
+    `timeout` in seconds for each call after the first, which gets ANSWER_SECONDS. Raises SandboxFailed with what to do.
     """
     import docker
     import docker.errors
@@ -31,11 +37,13 @@ def connect(*, connections: int = 32, timeout: float = 600) -> Any:
     if str(address.get("base_url", "")).startswith("ssh:"):
         raise SandboxFailed("DOCKER_HOST=ssh://… is not supported: forward the daemon's socket (ssh -L) and name that")
     try:
-        return docker.DockerClient(**address, max_pool_size=connections, timeout=timeout)
+        client = docker.DockerClient(**address, max_pool_size=connections, timeout=ANSWER_SECONDS)
     except docker.errors.DockerException as error:
         raise SandboxFailed(
             f"no Docker daemon answers at {address.get('base_url', _SOCKET)} ({_short(error)}): {START_DAEMON}"
         ) from error
+    client.api.timeout = timeout
+    return client
 
 
 def _short(error: Exception) -> str:
@@ -135,8 +143,17 @@ async def attach(client: Any, container: str) -> Attachment:
     """
     path = f"/v{client.api.api_version}/containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1"
     try:
-        attachment = await _connection()
-        await attachment.open(path, "docker")
+        async with asyncio.timeout(ATTACH_SECONDS):
+            attachment = await _connection()
+            try:
+                await attachment.open(path, "docker")
+            except BaseException:
+                attachment.stdin.transport.abort()
+                raise
+    except TimeoutError as error:
+        raise SandboxFailed(
+            f"cannot attach to the container {container[:12]}: the daemon does not answer within {ATTACH_SECONDS:g} s"
+        ) from error
     except (OSError, ssl.SSLError) as error:
         raise SandboxFailed(f"cannot attach to the container {container[:12]}: {error}") from error
     return attachment

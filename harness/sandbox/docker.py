@@ -24,7 +24,16 @@ from typing import Any, TypeVar
 
 from harness.sandbox import owner
 from harness.sandbox.base import ENVDIR, WORKDIR, BackendName, Finding, Sandbox, SandboxSpec
-from harness.sandbox.client import HOME, INSIDE, LAUNCH, ShimSandbox, base_env
+from harness.sandbox.client import (
+    DISK_UNLIMITED,
+    FILE_BYTES,
+    HOME,
+    INSIDE,
+    LAUNCH,
+    SETUP_FILE_BYTES,
+    ShimSandbox,
+    base_env,
+)
 from harness.sandbox.container_files import (
     SETUP_BIN,
     SETUP_CERTIFICATES,
@@ -34,7 +43,7 @@ from harness.sandbox.container_files import (
     inside_fingerprint,
     setup_kit,
 )
-from harness.sandbox.daemon import Attachment, attach, connect
+from harness.sandbox.daemon import COMMIT_SECONDS, Attachment, attach, connect
 from harness.sandbox.docker_findings import findings as docker_findings
 from harness.sandbox.docker_findings import missing_limits
 from harness.sandbox.image import DEFAULT_IMAGE, Say, ensure_image, find
@@ -62,6 +71,8 @@ exit 127
 
 # Ends whatever set-up left running, then removes what was there for the set-up only, and what nobody should inherit.
 _TIDY = f"kill -9 -1; rm -rf {INSIDE} {SETUP_BIN} {SETUP_CERTIFICATES} {HOME} /tmp/* /tmp/.[!.]* /root/.cache; mkdir -p {HOME}"
+
+_MAKING_SECONDS = 600.0
 
 T = TypeVar("T")
 
@@ -162,6 +173,8 @@ class DockerProvider:
             user="0:0",
             working_dir=WORKDIR,
             stdin_open=True,
+            # The user's docker configuration may name a proxy with a password in it.
+            use_config_proxy=False,
             labels={_RUN: spec.run, _NAME: spec.name, _OWNER: owner.me()},
             healthcheck={"test": ["NONE"]},
             host_config=self._host_config(api, spec, kit),
@@ -180,7 +193,7 @@ class DockerProvider:
             network_mode="none" if kit is None else self._network(kit),
             cap_drop=["ALL"],
             cap_add=[] if kit is None else list(_SETUP_CAPABILITIES),
-            binds=[] if kit is None else [f"{folder}:{folder}:ro" for folder in kit.folders],
+            binds=[] if kit is None else [f"{place}:{place}:ro" for place in kit.places],
             security_opt=["no-new-privileges"],
             pids_limit=limits.processes,
             mem_limit=f"{limits.memory_mb}m",
@@ -226,7 +239,8 @@ class DockerProvider:
             env={**env, **spec.env},
             release=release,
             diagnose=diagnose,
-            missing_limits=missing_limits(self._info),
+            missing_limits=(*missing_limits(self._info), DISK_UNLIMITED),
+            rlimits={"FSIZE": FILE_BYTES if kit is None else SETUP_FILE_BYTES},
         )
         sandbox.container = container
         sandbox.loop = asyncio.get_running_loop()
@@ -264,7 +278,6 @@ class DockerProvider:
     async def freeze(self, sandbox: Sandbox, environment: str) -> None:
         if not isinstance(sandbox, DockerSandbox):
             raise InputError(f"the environment {environment} can only be frozen from a docker sandbox")
-        client = await self._connected()
         tag = self._tag(environment)
         try:
             tidied = await sandbox.exec(_TIDY, cwd="/", timeout=300)
@@ -274,17 +287,15 @@ class DockerProvider:
             # Labels pass on from container to image to container: whose this one was must not.
             labels = {_ENVIRONMENT: environment, _INSIDE: inside_fingerprint(), _RUN: "", _NAME: "", _OWNER: ""}
             changes = [f'LABEL {key}="{value}"' for key, value in labels.items()]
-            await self._call(
-                "commit a container",
-                client.api.commit,
-                sandbox.container,
-                self._environments,
-                environment,
-                changes=changes,
-            )
+            await self._call("commit a container", self._commit, sandbox.container, environment, changes)
         finally:
             await sandbox.close()
             self._images.pop(tag, None)
+
+    def _commit(self, container: str, environment: str, changes: list[str]) -> None:
+        """Blocking, for minutes where an environment is large: with a patience of its own."""
+        with contextlib.closing(connect(connections=1, timeout=COMMIT_SECONDS)) as patient:
+            patient.api.commit(container, self._environments, environment, changes=changes)
 
     async def remove(self, environment: str) -> None:
         client = await self._connected()
@@ -385,7 +396,9 @@ def _container_name(spec: SandboxSpec) -> str:
 def _describe(image: Any) -> _Image:
     config = image.attrs.get("Config") or {}
     pairs = (line.partition("=") for line in config.get("Env") or ())
-    return _Image(image.id, {name: value for name, _, value in pairs}, (config.get("Labels") or {}).get(_INSIDE, ""))
+    # A proxy is of no use without a network, and its address may hold a password.
+    env = {name: value for name, _, value in pairs if not name.lower().endswith("_proxy")}
+    return _Image(image.id, env, (config.get("Labels") or {}).get(_INSIDE, ""))
 
 
 # ---- blocking calls
@@ -433,12 +446,18 @@ def _obituary(client: Any, container: str, since: float) -> str:
     return "its connection to the docker daemon ended"
 
 
+def _seems_used(row: Mapping[str, Any], now: float) -> bool:
+    """Whether a container of whose owner nothing is known looks as if it lived: one that somebody is just making, too."""
+    state = row.get("State")
+    return state == "running" or (state == "created" and now - float(row.get("Created", now)) < _MAKING_SECONDS)
+
+
 def _clean(client: Any, run: str | None) -> list[str]:
     removed = []
     label = _OWNER if run is None else f"{_RUN}={run}"
     for row in client.api.containers(all=True, filters={"label": [label, _OWNER]}):
         mark = row["Labels"][_OWNER]
-        if not mark or owner.is_alive(mark, running=row.get("State") == "running"):
+        if not mark or owner.is_alive(mark, running=_seems_used(row, time.time())):
             continue
         _remove(client, row["Id"])
         removed.append(f"container {row['Names'][0].lstrip('/')}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.sandbox.base import Finding
+from harness.sandbox.client import DISK_UNLIMITED
 from harness.sandbox.image import DEFAULT_IMAGE, is_current
 
 _LIMITS = (
@@ -32,7 +33,7 @@ def findings(info: Mapping[str, Any], api: str, name: str, image: Any | None) ->
         Finding(
             "docker limits",
             not missing,
-            "; ".join(missing) or "memory, swap, CPU and processes are limited",
+            "; ".join(missing) or f"memory, swap, CPU and processes are limited; {DISK_UNLIMITED}",
             ""
             if not missing
             else "turn the cgroup controllers on (kernel command line: cgroup_enable=memory swapaccount=1)",

@@ -20,6 +20,7 @@ _BUNDLES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 _TRUE = ("1", "true", "yes", "on")
 _HREF = re.compile(r"""href\s*=\s*["']([^"'#]+)""", re.IGNORECASE)
+_ARCHIVES = (".whl", ".zip", ".tar.gz", ".tar.bz2", ".tar.xz", ".tgz")
 # How many pages of an index in a folder are looked at to find out where its files lie.
 _PAGES = 20
 
@@ -27,7 +28,7 @@ _PAGES = 20
 @dataclass(frozen=True, slots=True)
 class IndexSettings:
     """`env`: variables for pip, uv and what they start. `folders`, `files`: local paths that these name, to be shown
-    read-only at the same place. `certificates`: the CA bundle, among `files`, or None for the system's. `notes`: what was
+    read-only at the same place; never a home, or what homes lie in. `certificates`: the CA bundle, among `files`, or None for the system's. `notes`: what was
     left out, for a person."""
 
     env: Mapping[str, str]
@@ -71,8 +72,9 @@ def index_settings(environ: Mapping[str, str] | None = None) -> IndexSettings:
     if bundle is not None:
         env |= dict.fromkeys((*_BUNDLES, "GIT_SSL_CAINFO"), str(bundle))
         env["UV_SYSTEM_CERTS"] = "1"
-    folders = _local_folders([*main, *extra], links)
-    return IndexSettings(env, folders, () if bundle is None else (bundle,), bundle, tuple(dict.fromkeys(notes)))
+    folders, files = _local([*main, *extra], links, _wide(environ), notes)
+    files += () if bundle is None else (bundle,)
+    return IndexSettings(env, folders, files, bundle, tuple(dict.fromkeys(notes)))
 
 
 @dataclass(slots=True)
@@ -175,18 +177,50 @@ def _safe(urls: Iterable[str], notes: list[str]) -> list[str]:
     return kept
 
 
-def _local_folders(indexes: Iterable[str], links: Iterable[str]) -> tuple[Path, ...]:
-    """The folders of indexes and links on this machine, and those that an index's pages point to."""
+def _wide(environ: Mapping[str, str]) -> set[Path]:
+    """Folders that set-up is never shown, whatever is configured: homes, and all that homes lie in."""
+    homes = {Path(os.path.realpath(home)) for home in (Path.home(), environ.get("HOME", "/nonexistent"))}
+    return {Path("/"), *homes, *(above for home in homes for above in home.parents)}
+
+
+def _local(
+    indexes: Iterable[str], links: Iterable[str], wide: set[Path], notes: list[str]
+) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """The folders of indexes and links on this machine with those that an index's pages point to, and the files that are
+    links themselves, with the archives that they point to."""
     found: list[Path] = []
+    files: list[Path] = []
     for path in filter(None, map(_local_path, [*indexes, *links])):
         if not os.access(path, os.R_OK):
             continue
         if path.is_dir():
-            found += [path, *_pointed_to(path)]
+            found += [path, *([] if _is_wide(path, wide) else _pointed_to(path))]
         elif path.is_file():
-            found.append(path.parent)
+            files += [path, *_archives_of(path)]
     found = list(dict.fromkeys(found))
-    return tuple(p for p in found if not any(p != other and p.is_relative_to(other) for other in found))
+    for path in found:
+        if _is_wide(path, wide):
+            notes.append(f"the package folder {path} holds more than packages and is not shown to set-up")
+    found = [path for path in found if not _is_wide(path, wide)]
+    folders = tuple(p for p in found if not any(p != other and p.is_relative_to(other) for other in found))
+    return folders, tuple(f for f in dict.fromkeys(files) if not any(f.is_relative_to(folder) for folder in folders))
+
+
+def _is_wide(path: Path, wide: set[Path]) -> bool:
+    return Path(os.path.realpath(path)) in wide
+
+
+def _archives_of(page: Path) -> list[Path]:
+    """What a page of links names beside itself or elsewhere on this machine; nothing for a page that is an archive."""
+    if page.suffix not in (".html", ".htm"):
+        return []
+    linked = (_linked(link, page) for link in _HREF.findall(page.read_text(encoding="utf-8", errors="replace")))
+    return [path for path in linked if path is not None and path.name.endswith(_ARCHIVES) and path.is_file()]
+
+
+def _linked(link: str, page: Path) -> Path | None:
+    path = _local_path(link) or (page.parent / unquote(link) if "://" not in link else None)
+    return None if path is None else Path(os.path.normpath(path))
 
 
 def _local_path(url: str) -> Path | None:
@@ -202,8 +236,8 @@ def _pointed_to(index: Path) -> list[Path]:
     pages = [page for _, page in zip(range(_PAGES), index.glob("*/index.html"), strict=False)]
     for page in pages:
         for link in _HREF.findall(page.read_text(encoding="utf-8", errors="replace")):
-            path = _local_path(link) or (page.parent / unquote(link) if "://" not in link else None)
-            folder = None if path is None else Path(os.path.normpath(path)).parent
+            path = _linked(link, page)
+            folder = None if path is None else path.parent
             if folder is not None and folder.is_dir() and not folder.is_relative_to(index) and folder not in folders:
                 folders.append(folder)
     return folders
