@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -15,10 +16,15 @@ INSTALL = (
 
 
 async def choose_provider(
-    wanted: Literal["auto", "docker", "bubblewrap"], *, image: str | None, cache: Path
+    wanted: Literal["auto", "docker", "bubblewrap"],
+    *,
+    image: str | None,
+    cache: Path,
+    say: Callable[[str], None] | None = None,
 ) -> Provider:
     """The provider of the named backend; "auto": docker where a daemon answers and has an image for the task (the task's
-    own, or Troop's), else bubblewrap, else docker if it can build the image.
+    own, or Troop's), else bubblewrap, else docker if it can build the image. `say` hears of its slow steps (pulling and
+    building images).
 
     Raises SandboxFailed, saying what to install, where there is none; InputError for an image without docker.
     """
@@ -26,7 +32,7 @@ async def choose_provider(
         if image is not None:
             raise InputError(f"the task asks for the image {image}, and bubblewrap has no images: use --sandbox docker")
         return await _insist(_bubblewrap(cache))
-    docker = _docker()
+    docker = _docker(say)
     if wanted == "docker" or image is not None:
         return await _insist(docker)
     daemon = await docker.findings()
@@ -42,10 +48,10 @@ async def choose_provider(
     return docker
 
 
-def _docker() -> Provider:
+def _docker(say: Callable[[str], None] | None) -> Provider:
     from harness.sandbox.docker import DockerProvider
 
-    return DockerProvider()
+    return DockerProvider(say=say)
 
 
 def _bubblewrap(cache: Path) -> Provider:
