@@ -43,6 +43,12 @@ PRIORS: dict[str, float] = {
 MOST = 20_000
 """Mutants after which no less suspicious place is looked at."""
 
+ALL_PLACES = 60_000
+"""Proposals worked out, shared among the places, so that long functions are looked at to their end."""
+
+ONE_PLACE = 40
+"""Proposals that a place may have worked out at least."""
+
 MOST_WORK = 12_000_000
 """Characters parsed, over all places; one million take about half a second."""
 
@@ -118,7 +124,7 @@ def mutants(
     places = _places(sources, suspicion)
     shared = Counter(place.statement for place in places)
     frames: dict[ast.AST | None, tuple[Scope, Pool]] = {}
-    search = _Search(stop)
+    search = _Search(stop, most=max(ONE_PLACE, ALL_PLACES // max(1, len(places))))
     for place in places:
         source, node = place.source, place.node
         if search.over:
@@ -162,9 +168,10 @@ def _places(sources: Mapping[str, Source], suspicion: Mapping[tuple[str, int], f
 
 @dataclass(slots=True)
 class _Search:
-    """The mutants found so far, and what it took: characters parsed, proposals offered."""
+    """The mutants found so far, and what it took: characters parsed, proposals offered. `most`: proposals of a place."""
 
     stop: threading.Event | None
+    most: int
     found: dict[object, Mutant] = field(default_factory=dict)
     original: dict[object, object] = field(default_factory=dict)
     work: int = 0
@@ -196,7 +203,7 @@ class _Search:
             start, end = _unit(site.source, site.node, proposal)
             cost = _PARSED * (end - start) + _EVERY
             allowed -= cost
-            if allowed < 0 and chosen:
+            if chosen and (allowed < 0 or len(chosen) == self.most):
                 break
             self.work += cost
             chosen[at] = (proposal, share, (start, end))
