@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from harness.sandbox import cgroup
+from harness.sandbox import bubblewrap, cgroup
 from harness.sandbox.base import Limits, SandboxSpec
 from harness.sandbox.bubblewrap import BubblewrapProvider
-from harness.sandbox.launch import Copying
+from harness.sandbox.launch import Copying, Launched, copy_tree, remove_tree
 from tasks.errors import InputError, SandboxFailed
 
 pytestmark = pytest.mark.bubblewrap
@@ -89,6 +93,158 @@ def test_a_sandbox_whose_first_process_dies_says_so_to_who_waits(tmp_path: Path)
         await sandbox.halt()
         with pytest.raises(SandboxFailed, match="box is gone"):
             await waiting
+        await provider.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_attempts_made_is_out_of_reach_for_other_users(tmp_path: Path) -> None:
+    """A program that says to run as its owner would run as the user of the harness."""
+
+    async def scenario() -> None:
+        provider = BubblewrapProvider(tmp_path)
+        for name in ("sandboxes", "environments"):
+            (tmp_path / name).mkdir(mode=0o755)
+        sandbox = await provider.create(SandboxSpec("private", "box"))
+        await sandbox.exec("cp /bin/true tool; chmod 4755 tool")
+        await provider.freeze(sandbox, "key")
+        assert (tmp_path / "environments/key/testbed/tool").stat().st_mode & 0o7777 == 0o4755
+        for name in ("sandboxes", "environments"):
+            assert (tmp_path / name).stat().st_mode & 0o777 == 0o700
+        box = await provider.create(SandboxSpec("private", "box", environment="key"))
+        assert (await box.exec("./tool")).exit_code == 0
+        await provider.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("stage", ["copying", "launching", "greeting"])
+def test_a_creation_that_is_cancelled_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    started: list[Launched] = []
+
+    async def scenario() -> None:
+        provider = BubblewrapProvider(tmp_path)
+        ground = await provider._known_ground()
+        provider._ground = replace(ground, copying=NoOverlay(tmp_path))
+        await provider.freeze(await provider.create(SandboxSpec("cancel", "setup")), "key")
+        reached = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def slow_copy(source: Path, target: Path) -> None:
+            loop.call_soon_threadsafe(reached.set)
+            time.sleep(0.3)
+            copy_tree(source, target)
+
+        async def stuck(*_args: object, **_kwargs: object) -> None:
+            reached.set()
+            await asyncio.sleep(60)
+
+        class Seen(Launched):
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(*args, **kwargs)
+                started.append(self)
+
+        monkeypatch.setattr(bubblewrap, "Launched", Seen)
+        if stage == "copying":
+            monkeypatch.setattr(bubblewrap, "copy_tree", slow_copy)
+        elif stage == "launching":
+            monkeypatch.setattr(asyncio, "open_unix_connection", stuck)
+        else:
+            monkeypatch.setattr(bubblewrap.BubblewrapSandbox, "start", stuck)
+        making = asyncio.ensure_future(provider.create(SandboxSpec("cancel", "box", environment="key")))
+        await asyncio.wait_for(reached.wait(), 20)
+        making.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await making
+        assert not list((tmp_path / "sandboxes").iterdir())
+        for launched in started:
+            assert await launched.ended(0) is not None
+        await provider.close()
+
+    asyncio.run(scenario())
+    assert len(started) == (0 if stage == "copying" else 1)
+
+
+def test_a_folder_that_cannot_be_removed_keeps_no_other_and_nobody_from_closing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(path: Path) -> None:
+        if "stubborn" in path.name:
+            raise OSError(f"cannot remove {path}: it does not want to")
+        remove_tree(path)
+
+    async def scenario() -> None:
+        provider = BubblewrapProvider(tmp_path)
+        monkeypatch.setattr(bubblewrap, "remove_tree", refusing)
+        for name in ("stubborn", "yielding"):
+            await (await provider.create(SandboxSpec("left", name))).close()
+        (left,) = (tmp_path / "sandboxes").iterdir()
+        other = tmp_path / "sandboxes/other"
+        other.mkdir()
+        (other / "owner.json").write_text('{"run": "left", "name": "other", "groups": []}')
+        lines = await provider.clean("left")
+        assert sorted("does not want to" in line for line in lines) == [False, True]
+        assert list((tmp_path / "sandboxes").iterdir()) == [left]
+        monkeypatch.setattr(bubblewrap, "remove_tree", remove_tree)
+        assert len(await provider.clean("left")) == 1
+        assert not list((tmp_path / "sandboxes").iterdir())
+
+    asyncio.run(scenario())
+
+
+def test_removing_follows_no_link_and_takes_what_is_not_there_for_removed(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/file").touch()
+    (tmp_path / "tree/closed/in").mkdir(parents=True)
+    (tmp_path / "tree/link").symlink_to(tmp_path / "kept")
+    (tmp_path / "tree/closed").chmod(0)
+    remove_tree(tmp_path / "tree")
+    remove_tree(tmp_path / "tree")
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept", "file"]
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    provider = BubblewrapProvider(tmp_path / "file/cache")
+    with pytest.raises(SandboxFailed, match="set TROOP_CACHE to a directory"):
+        asyncio.run(provider.create(SandboxSpec("cache", "box")))
+    (finding,) = asyncio.run(provider.findings())
+    assert not finding.ok and "TROOP_CACHE" in finding.fix and "file/cache" in finding.detail
+    assert asyncio.run(provider.clean()) == []
+
+
+def test_no_sandbox_is_made_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = BubblewrapProvider(tmp_path)
+    asyncio.run(provider.check())
+    usage = shutil.disk_usage(tmp_path)._replace(free=100 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
+    with pytest.raises(SandboxFailed, match="100 MB of free space left"):
+        asyncio.run(provider.create(SandboxSpec("full", "box")))
+    assert not list((tmp_path / "sandboxes").iterdir())
+
+
+@pytest.mark.parametrize(("release", "limited"), [("5.10.0-21-amd64", False), ("5.14.0", True), ("6.1-rc1", True)])
+def test_processes_are_limited_by_user_only_where_the_kernel_counts_by_namespace(
+    monkeypatch: pytest.MonkeyPatch, release: str, limited: bool
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release=release))
+    missing, rlimits = bubblewrap._without_group(cgroup.Group((), {"pids": "none here"}), Limits(processes=10))
+    assert ("NPROC" in rlimits) == limited
+    assert any("number of processes" in sentence for sentence in missing) != limited
+
+
+def test_every_file_system_in_memory_has_a_size(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        provider = BubblewrapProvider(tmp_path)
+        sandbox = await provider.create(SandboxSpec("tmpfs", "box", limits=Limits(memory_mb=300)))
+        mounts = (await sandbox.exec("cat /proc/self/mounts")).output
+        writable = [line for line in mounts.splitlines() if " tmpfs " in line and " rw," in line]
+        assert {line.split()[1] for line in writable} >= {"/tmp", "/dev/shm"}
+        assert not [line for line in writable if "size=" not in line]
+        assert (await sandbox.exec("echo x > /dev/null; echo x > /dev/shm/f; echo x > /dev/f")).exit_code == 1
         await provider.close()
 
     asyncio.run(scenario())

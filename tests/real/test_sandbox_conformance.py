@@ -16,6 +16,7 @@ import pytest
 
 from harness.records import FileState
 from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR, Limits, Provider, Sandbox, SandboxSpec
+from harness.sandbox.client import SNAPSHOT_ENTRIES
 from tasks.errors import InputError, SandboxFailed
 
 SMALL = Limits(memory_mb=300, cpus=1.0, processes=60, output_bytes=10_000)
@@ -133,6 +134,22 @@ def test_commands_run_at_the_same_time(provider: Provider) -> None:
         done = await asyncio.gather(*(sandbox.exec(f"sleep 1; echo {n}; exit {n}") for n in range(8)))
         assert [(d.stdout, d.exit_code) for d in done] == [(b"%d\n" % n, n) for n in range(8)]
         assert time.monotonic() - began < 5
+
+    inside(provider, scenario)
+
+
+def test_a_timeout_longer_than_any_wait_is_none(provider: Provider) -> None:
+    async def scenario(sandbox: Sandbox) -> None:
+        assert (await sandbox.exec("sleep 0.2; echo done", timeout=100 * 86400.0)).stdout == b"done\n"
+
+    inside(provider, scenario)
+
+
+def test_no_file_grows_without_limit(provider: Provider) -> None:
+    async def scenario(sandbox: Sandbox) -> None:
+        done = await sandbox.exec("truncate -s 1G small && echo fits; truncate -s 3G large; ls")
+        assert done.stdout == b"fits\nlarge\nsmall\n" and "large" in done.stderr.decode()
+        assert any("disk space" in sentence for sentence in sandbox.missing_limits)
 
     inside(provider, scenario)
 
@@ -269,6 +286,37 @@ def test_no_command_can_trace_the_processes_that_watch_it(provider: Provider) ->
     async def scenario(sandbox: Sandbox) -> None:
         done = await sandbox.exec(["python3", "-c", PTRACE])
         assert (done.exit_code, done.stdout) == (41, b""), done.output
+
+    inside(provider, scenario)
+
+
+SIGNALS = """
+import ctypes, fcntl, os, signal, struct
+libc = ctypes.CDLL(None, use_errno=True)
+QUEUEINFO = {"x86_64": 129, "aarch64": 138}[os.uname().machine]
+for code in (-1, -2, -3, -6, 0):
+    # signo, errno, code, padding, pid 0, uid 0: as if somebody outside had sent it
+    info = ctypes.create_string_buffer(struct.pack("iiiiii", signal.SIGTERM, 0, code, 0, 0, 0), 128)
+    libc.syscall(QUEUEINFO, 1, int(signal.SIGTERM), info)
+F_SETSIG = 10
+for number in (signal.SIGTERM, signal.SIGIO, signal.SIGKILL):
+    r, w = os.pipe()
+    try:
+        fcntl.fcntl(r, fcntl.F_SETOWN, 1)
+        fcntl.fcntl(r, F_SETSIG, int(number))
+        fcntl.fcntl(r, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+        os.write(w, b"x")
+    except OSError as error:
+        print(error)
+"""
+
+
+def test_no_command_can_make_up_a_signal_that_ends_its_sandbox(provider: Provider) -> None:
+    async def scenario(sandbox: Sandbox) -> None:
+        done = await sandbox.exec(["python3", "-c", SIGNALS])
+        assert done.exit_code == 0, done.output
+        await asyncio.sleep(0.2)
+        assert (await sandbox.exec("echo alive")).stdout == b"alive\n"
 
     inside(provider, scenario)
 
@@ -478,6 +526,50 @@ def test_states_laid_over_a_tree_bring_it_back(provider: Provider) -> None:
         assert [f.path for f in (await sandbox.snapshot()).files] == ["x/b"]
 
     inside(provider, scenario)
+
+
+DEEP = """
+import os
+for top, depth in (("deep", 1500), ("wide/deep", 40)):
+    os.makedirs(top)
+    os.chdir(top)
+    for n in range(depth):
+        open("file", "w").close()
+        os.mkdir("d" * 40)
+        if n % 10 == 3:
+            os.chmod(".", 0o500)
+        os.chdir("d" * 40)
+    os.chdir("/testbed")
+"""
+
+
+def test_a_tree_too_deep_for_any_path_is_removed(provider: Provider) -> None:
+    """By who restores over it, and by who closes the sandbox."""
+
+    async def scenario(sandbox: Sandbox) -> None:
+        made = await sandbox.exec(["python3", "-c", DEEP])
+        assert made.exit_code == 0, made.output
+        assert len((await sandbox.snapshot()).files) > 40
+        await sandbox.restore([FileState("deep", b"a file\n"), FileState("wide", None)])
+        assert (await sandbox.exec("cat deep; ls")).stdout == b"a file\ndeep\n"
+        await sandbox.exec(["python3", "-c", DEEP.replace('"deep"', '"again"')])
+
+    inside(provider, scenario)
+
+
+def test_a_snapshot_tells_of_so_many_files_and_counts_the_rest(provider: Provider) -> None:
+    async def scenario(sandbox: Sandbox) -> None:
+        assert (await sandbox.exec("mkdir many; cd many; seq 1 21000 | xargs touch", timeout=300)).exit_code == 0
+        tree = await sandbox.snapshot()
+        assert len(tree.files) == SNAPSHOT_ENTRIES
+        assert tree.left_out == ("1000 more changed files, beyond what one snapshot holds",)
+        assert (await sandbox.snapshot()).files == ()
+        await sandbox.exec("rm -r many; echo new > new")
+        await sandbox.restore([*tree.files, FileState("new", None)])
+        assert (await sandbox.exec("ls; ls many | wc -l")).output.split() == ["many", str(SNAPSHOT_ENTRIES)]
+        assert (await sandbox.snapshot()).files == ()
+
+    inside(provider, scenario, Limits(memory_mb=600))
 
 
 # ---- environments
