@@ -78,8 +78,9 @@ async def grade(
 async def _lay_hidden(sandbox: Sandbox, grading: Grading) -> str | None:
     """Hidden files take the place of whatever lies there; a test patch applies to the files as they are on the base."""
     if grading.test_patch:
-        await restore_paths(sandbox, Patch(grading.test_patch).paths)
-        reason = await apply_patch(sandbox, grading.test_patch)
+        reason = await restore_paths(sandbox, Patch(grading.test_patch).paths)
+        if reason is None:
+            reason = await apply_patch(sandbox, grading.test_patch)
         if reason is not None:
             return reason
     for path, text in grading.files:

@@ -180,7 +180,9 @@ async def lay_patch(sandbox: Sandbox, task: Task, patch: str) -> str | None:
     reason = await apply_patch(sandbox, patch)
     if reason is not None:
         return reason
-    await restore_paths(sandbox, [path for path in Patch(patch).paths if guards_tests(path)])
+    reason = await restore_paths(sandbox, [path for path in Patch(patch).paths if guards_tests(path)])
+    if reason is not None:
+        return reason
     for path, text in task.failing_test.files if task.failing_test else ():
         await sandbox.write(path, text.encode("utf-8"))
     return None

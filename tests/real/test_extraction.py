@@ -16,7 +16,7 @@ import pytest
 from harness.patch import Patch, apply_patch, mark_setup, restore_paths, take_patch
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec
 from harness.workspace import Workspace, open_workspace
-from tasks.errors import SandboxFailed
+from tasks.errors import PatchNotTaken, SandboxFailed, SetupFailed
 from tasks.task import Repository
 
 Tree = dict[str, tuple[str, bool, bytes]]
@@ -387,12 +387,92 @@ def test_a_patch_that_does_not_fit_changes_nothing_and_says_why(bubblewrap: Prov
     asyncio.run(go())
 
 
-def test_a_sandbox_without_the_base_or_git_is_named_as_broken(bubblewrap: Provider, workspace: Workspace) -> None:
-    async def go() -> None:
-        sandbox = await bubblewrap.create(SandboxSpec(run="extraction", name="attempt-00"))
+def in_attempt(bubblewrap: Provider, workspace: Workspace, script: str) -> tuple[str, list[str]]:
+    """(the patch after a script ran in a fresh sandbox, what was said about it)."""
+
+    async def go() -> tuple[str, list[str]]:
+        sandbox = await fresh(bubblewrap, workspace, "attempt-00")
+        said: list[str] = []
         try:
-            with pytest.raises(SandboxFailed, match="base commit that Troop keeps"):
-                await take_patch(sandbox)
+            done = await sandbox.exec(script, timeout=60)
+            assert done.exit_code == 0, done.output
+            return await take_patch(sandbox, say=said.append), said
+        finally:
+            await sandbox.close()
+
+    return asyncio.run(go())
+
+
+def test_the_largest_files_are_left_out_of_a_patch_that_would_hold_too_much(
+    bubblewrap: Provider, workspace: Workspace
+) -> None:
+    script = """
+        echo 'z = 1' >> src/mod.py; echo 1 > small.py
+        head -c 3000000 /dev/urandom > three; head -c 4000000 /dev/urandom > "$(printf 'fo\nur')"; head -c 2500000 /dev/zero > two
+        truncate -s 500M huge && head -c 500000 /dev/urandom > binary.bin
+    """
+    patch, said = in_attempt(bubblewrap, workspace, script)
+    assert Patch(patch).paths == ("binary.bin", "small.py", "src/mod.py", "three", "two")
+    (sentence,) = said
+    assert "huge (524.3 MB), fo\nur (4.0 MB)" in sentence
+
+
+def test_a_changed_file_that_grew_too_large_stays_as_on_the_base(bubblewrap: Provider, workspace: Workspace) -> None:
+    patch, said = in_attempt(bubblewrap, workspace, "truncate -s 300M crlf.txt && echo 'z = 1' >> src/mod.py")
+    assert Patch(patch).paths == ("src/mod.py",)
+    assert "crlf.txt (314.6 MB)" in said[0]
+
+
+def test_programs_that_the_attempt_put_on_the_path_are_not_called(bubblewrap: Provider, workspace: Workspace) -> None:
+    script = """
+        mkdir -p /opt/env/bin; cd /opt/env/bin
+        for name in sh git find xargs stat; do
+          printf '#!/bin/sh\nexit 1\n' > $name; chmod +x $name
+        done
+        echo 'z = 1' >> /testbed/src/mod.py
+    """
+    patch, _ = in_attempt(bubblewrap, workspace, script)
+    assert Patch(patch).paths == ("src/mod.py",)
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("rm -rf /opt/troop/base.git", "base commit that Troop keeps"),
+        ("rm -rf /opt/troop/base.git/objects; mkdir /opt/troop/base.git/objects; echo >> run.sh", "working tree"),
+        ("for n in $(seq 40); do echo $n > new-file-number-$n.txt; done", "larger than"),
+    ],
+    ids=["the base removed", "its objects removed", "too much"],
+)
+def test_an_attempt_that_spoilt_its_patch_is_told_apart_from_a_sandbox_that_died(
+    bubblewrap: Provider, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, script: str, said: str
+) -> None:
+    monkeypatch.setattr("harness.extract._OUTPUT_BYTES", 2000)
+    with pytest.raises(PatchNotTaken, match=said):
+        in_attempt(bubblewrap, workspace, script)
+
+
+def test_a_sandbox_that_died_is_the_worlds_failure(bubblewrap: Provider, workspace: Workspace) -> None:
+    async def go() -> None:
+        sandbox = await fresh(bubblewrap, workspace, "attempt-00")
+        await sandbox.close()
+        for asked in (take_patch(sandbox), apply_patch(sandbox, "x"), restore_paths(sandbox, ["src"])):
+            with pytest.raises(SandboxFailed):
+                await asked
+
+    asyncio.run(go())
+
+
+def test_without_the_base_a_patch_is_not_applied_and_nothing_restored(
+    bubblewrap: Provider, workspace: Workspace
+) -> None:
+    async def go() -> None:
+        sandbox = await bubblewrap.create(SandboxSpec(run="extraction", name="verify-c1"))
+        try:
+            assert "base commit" in str(await apply_patch(sandbox, "x"))
+            assert "base commit" in str(await restore_paths(sandbox, ["src"]))
+            with pytest.raises(SetupFailed, match="base commit"):
+                await mark_setup(sandbox)
         finally:
             await sandbox.close()
 
