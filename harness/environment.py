@@ -221,17 +221,19 @@ async def baseline(
     timeout: float = 600.0,
     test_seconds: float = TEST_SECONDS,
     limits: Limits | None = None,
+    retries: int = 3,
     say: Say = lambda line: None,
 ) -> Baseline:
     """Run the base's tests `runs` times, each in a fresh sandbox without the network, and check the given failing test.
 
     `timeout` in seconds for one run; tests that did not finish by then are not part of the baseline, which the note says.
-    Raises SetupFailed when tests are there but none can be run, or a given failing test passes or is not found.
+    Raises SetupFailed when tests are there but none can be run, or a given failing test passes or is not found, and
+    SandboxFailed when `retries` replacements of a sandbox died as well.
     """
+    from harness.verify import in_fresh_sandbox  # it imports this module
+
     if built.test_command is None:
-        return Baseline(
-            None, note="the repository has no tests that Troop finds, so nothing guards what a patch may break"
-        )
+        return Baseline(None, note=NO_TESTS)
     path = _baseline_path(built, task, runs, timeout, test_seconds)
     kept = _read_json(path)
     if kept is not None:
@@ -239,16 +241,20 @@ async def baseline(
     say(f"running the tests of the base: {built.test_command}")
     given = task.failing_test.ids if task.failing_test else ()
 
-    async def once(number: int) -> TestReport:
-        spec = SandboxSpec(run=run, name=f"base-{number}", environment=built.key, limits=limits or Limits())
-        sandbox = await provider.create(spec)
-        try:
-            return await _base_run(sandbox, built.test_command or "", given, timeout, test_seconds)
-        finally:
-            await sandbox.close()
+    async def in_sandbox(sandbox: Sandbox) -> TestReport:
+        return await _base_run(sandbox, built.test_command or "", given, timeout, test_seconds)
 
-    reports = await asyncio.gather(*(once(number) for number in range(max(1, runs))))
-    found = _merge(reports, built.test_command, task)
+    specs = [
+        SandboxSpec(run=run, name=f"base-{number}", environment=built.key, limits=limits or Limits())
+        for number in range(max(1, runs))
+    ]
+    try:
+        # A run that fails ends the others: none may go on in a provider that is being closed.
+        async with asyncio.TaskGroup() as group:
+            begun = [group.create_task(in_fresh_sandbox(provider, spec, in_sandbox, retries)) for spec in specs]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+    found = _merge([run.result() for run in begun], built.test_command, task)
     found = _checked(found, task)
     _write_json(path, public(found))
     return found
