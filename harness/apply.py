@@ -6,6 +6,7 @@ No hook runs, nothing is checked out.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -19,6 +20,7 @@ from tasks.errors import InputError
 def apply_to_branch(repository: Path, base: str, patch: str, name: str) -> str:
     """Commit `patch` on top of commit `base` as branch "troop/<name>" of the repository; the branch's name.
 
+    Where that branch exists the name gets a number: "troop/<name>-2".
     The author is the user's own git identity where there is one. Raises InputError where the base is not in the
     repository or the patch does not apply.
     """
@@ -34,6 +36,12 @@ def apply_to_branch(repository: Path, base: str, patch: str, name: str) -> str:
         _do(repository, "apply", "--cached", "--whitespace=nowarn", "-", index=index, stdin=patch)
         tree = _do(repository, "write-tree", index=index)
         commit = _do(repository, "commit-tree", tree, "-p", base, "-m", f"Troop: {name}", index=index)
+        taken = [
+            line.strip()
+            for line in _do(repository, "for-each-ref", "--format=%(refname:short)", index=index).splitlines()
+        ]
+        names = (branch if number == 1 else f"{branch}-{number}" for number in itertools.count(1))
+        branch = next(name for name in names if name not in taken)
         _do(repository, "branch", branch, commit, index=index)
     return branch
 
