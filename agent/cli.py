@@ -88,6 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # a full disk, a directory that may not be written: the world's, and told in one sentence
+        place = f"{error.filename}: " if error.filename else ""
+        return _failed(known, f"the file system refuses: {place}{error.strerror or error}", 4)
 
 
 def _failed(known: argparse.Namespace, message: str, code: int) -> int:
