@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path, PurePosixPath
 
@@ -21,7 +21,7 @@ from harness import hostgit, sources
 from harness.hostgit import Blobs, GitFailed, git, lines
 from harness.sandbox.base import TROOPDIR, WORKDIR
 from harness.treetar import Entry, index_file, tar_member, tar_trailer
-from tasks.errors import InputError
+from tasks.errors import InputError, SourceUnavailable
 from tasks.task import Repository
 
 BRANCH = "main"
@@ -167,14 +167,52 @@ def open_workspace(repository: Repository, cache: Path, *, say: Callable[[str], 
         place = cache / f"bases-{_LAYOUT}" / source.commit
         if not place.is_dir():
             _cut(source, place, cache)
+    return _kept(source.commit, place, source.notes, source.described)
+
+
+def reopen_workspace(
+    repository: Repository, commit: str, cache: Path, *, say: Callable[[str], None] = lambda line: None
+) -> Workspace:
+    """The workspace that a run began with, at that very `commit`, wherever the repository has moved since.
+
+    Raises SourceUnavailable where neither the repository nor the cache holds the commit any more.
+    """
+    pinned = replace(repository, base=None if repository.kind == "package" else commit, include_uncommitted=False)
+    reason = ""
+    try:
+        found = open_workspace(pinned, cache, say=say)
+        if found.base_commit == commit:
+            return found
+    except InputError as error:
+        reason = f" ({error})"
+    # Uncommitted changes that were taken in are a commit of Troop's own, which only the cache holds.
+    place = cache / f"bases-{_LAYOUT}" / commit
+    if not place.is_dir():
+        raise SourceUnavailable(
+            f"the commit {commit[:12]} that this run began with is neither in {repository.location} nor in the cache "
+            f"{cache} any more{reason}: begin a new run"
+        )
+    return _kept(commit, place, (), _described_by_parent(pinned, place / "base.git", cache))
+
+
+def _described_by_parent(repository: Repository, git_dir: Path, cache: Path) -> str:
+    headers = lines(git("cat-file", "commit", "HEAD", git_dir=git_dir).partition(b"\n\n")[0])
+    parent = next((line.split()[1] for line in headers if line.startswith("parent ")), None)
+    try:
+        return open_workspace(replace(repository, base=parent), cache).described if parent else ""
+    except InputError:  # it is not in the repository any more, so no tag leads to it
+        return ""
+
+
+def _kept(commit: str, place: Path, notes: tuple[str, ...], described: str) -> Workspace:
     facts = json.loads((place / "facts.json").read_text())
     return Workspace(
-        base_commit=source.commit,
+        base_commit=commit,
         tree=facts["tree"],
         date=datetime.fromtimestamp(facts["time"], timezone(timedelta(minutes=facts["zone"]))),
         git_dir=place / "base.git",
-        notes=source.notes,
-        described=source.described,
+        notes=notes,
+        described=described,
     )
 
 
