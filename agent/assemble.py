@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.config import Alias, Config, Settings, key_of, load_config, prices_of, resolve_model
+from agent.notebook import candidates_of
 from agent.policy import Policy
 from agent.run_files import RunFiles, new_run, run_name
-from agent.secrets import masker
+from agent.secrets import known_masker, masker
 from harness import trace
 from harness.budget import BudgetKeeper
 from harness.ledger import charges, check_priced
@@ -24,8 +25,8 @@ from harness.records import Json, Selection
 from harness.report import active_seconds, run_status
 from harness.sandbox.base import Provider
 from harness.sandbox.choice import choose_provider
-from harness.workspace import cache_root, open_workspace
-from tasks.errors import EndpointFailed
+from harness.workspace import Workspace, cache_root, open_workspace, reopen_workspace
+from tasks.errors import EndpointFailed, InputError
 from tasks.task import Task
 
 if TYPE_CHECKING:
@@ -130,25 +131,57 @@ def start(
     Nothing that costs anything has been started then. Raises InputError and EndpointFailed for models that cannot be.
     """
     config = load_config()
-    settings = _canonical(
-        replace(settings, models=pick_models(settings, config, task, say), out=settings.out.resolve()), config
-    )
+    settings = settle(settings, config, task, say)
     _check_models(settings, config)
-    mask = _mask(settings, config)
+    mask, mask_known = _masks(settings, config)
+    _refuse_credentials(task, settings, mask)
+    # The statement is read by people and models; all else of the task is carried out, so only known secrets go.
+    task = replace(task, statement=mask(task.statement))
+    task = trace.record(Task, trace.mask_strings(trace.public(task), mask_known))
     files = new_run(directory or settings.out / run_name(task.id))
-    versions = {
+    files.write_run(task, settings, _versions(), mask(source), "running")
+    with contextlib.closing(open_trace(files, settings)) as log:
+        _begin(files, task, settings, log)
+    return files, task, settings
+
+
+def _versions() -> Json:
+    return {
         "troop": importlib.metadata.version("troop"),
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
-    files.write_run(task, settings, versions, source, "running")
-    with contextlib.closing(trace.Trace(files.trace_file, mask=mask)) as log:
-        log.write(
-            trace.RunStarted(
-                run=files.name, task=trace.public(task), settings=trace.public(settings), versions=versions
-            )
+
+
+def _begin(files: RunFiles, task: Task, settings: Settings, log: trace.Trace) -> None:
+    """The first line of the trace."""
+    log.write(
+        trace.RunStarted(run=files.name, task=trace.public(task), settings=trace.public(settings), versions=_versions())
+    )
+
+
+def open_trace(files: RunFiles, settings: Settings) -> trace.Trace:
+    """The run's trace, to be written to, with this process's secrets masked."""
+    mask, mask_known = _masks(settings, load_config())
+    return trace.Trace(files.trace_file, mask=mask, mask_known=mask_known)
+
+
+def _refuse_credentials(task: Task, settings: Settings, mask: trace.Mask) -> None:
+    """A URL that holds a password cannot be kept for a resume, and is not kept unmasked."""
+    where = "the repository's URL" if mask(task.repository.location) != task.repository.location else ""
+    named = [*settings.models, settings.judge_model or ""]
+    where = where or next((f"the model's URL {mask(name)}" for name in named if mask(name) != name), "")
+    if where:
+        raise InputError(
+            f"{where} holds a credential, which a run directory must not keep: leave it out of the URL (git's credential "
+            "helper or GITHUB_TOKEN, and key_env of a model's alias, take its place)"
         )
-    return files, task, settings
+
+
+def settle(settings: Settings, config: Config, task: Task, say: Say = _silent) -> Settings:
+    """The settings as a run keeps them: models chosen and under their full names, an absolute directory."""
+    models = pick_models(settings, config, task, say)
+    return _canonical(replace(settings, models=models, out=settings.out.resolve()), config)
 
 
 def _canonical(settings: Settings, config: Config) -> Settings:
@@ -176,9 +209,11 @@ def _check_models(settings: Settings, config: Config) -> None:
     check_priced([prices_of(a) for a in aliases], settings.budget.usd, allow_unknown=settings.allow_unknown_price)
 
 
-def _mask(settings: Settings, config: Config) -> trace.Mask:
-    """Hides secrets, the keys of the run's models among them whatever their variables are called."""
-    return masker([alias.key_env for alias in _aliases(settings, config) if alias.key_env])
+def _masks(settings: Settings, config: Config) -> tuple[trace.Mask, trace.Mask]:
+    """(for text, for what is carried out: see `trace.Trace`). The keys of the run's models are secret, whatever their
+    variables are called."""
+    keys = [alias.key_env for alias in _aliases(settings, config) if alias.key_env]
+    return masker(keys), known_masker(keys)
 
 
 async def go(
@@ -191,12 +226,14 @@ async def go(
     """
     with RunLock(files.directory):
         task, settings, _ = files.read_run()
-        events = list(trace.read(files.trace_file))
-        log = trace.Trace(files.trace_file, mask=_mask(settings, load_config()))
+        events = list(trace.read(files.trace_file, may_be_empty=True))
+        log = open_trace(files, settings)
         log.listen(events.append)
         for listener in listeners:
             log.listen(listener)
         try:
+            if not events:  # the process that began the run was killed before its first line was whole
+                _begin(files, task, settings, log)
             if pool is not None:
                 return await _drive(files, task, settings, log, events, say, pool)
             async with open_pool(settings, task.environment.image) as own:
@@ -211,6 +248,7 @@ async def _drive(
     from agent.solver import Run, drive
 
     if is_finished(events):
+        _write_missing_results(files, events)
         return solution(files, events)
     keeper = BudgetKeeper.from_charges(settings.budget, charges(events), elapsed=active_seconds(events))
     if len(events) > 1:
@@ -220,7 +258,7 @@ async def _drive(
         task=task,
         settings=settings,
         files=files,
-        workspace=lambda: open_workspace(task.repository, cache_root(), say=say),
+        workspace=lambda base: workspace_of(task, base, say),
         provider=pool.provider,
         log=log,
         events=events,
@@ -240,6 +278,19 @@ async def _drive(
         _close_trace(files, log, events, "failed", str(error))
         raise
     return solution(files, events)
+
+
+def workspace_of(task: Task, base: str | None, say: Say = _silent) -> Workspace:
+    """The task's workspace: at the commit that the run began with, or (None) at what its base means now."""
+    if base is None:
+        return open_workspace(task.repository, cache_root(), say=say)
+    return reopen_workspace(task.repository, base, cache_root(), say=say)
+
+
+def _write_missing_results(files: RunFiles, events: Sequence[trace.Event]) -> None:
+    selection = next((e.selection for e in events if isinstance(e, trace.Selected)), None)
+    if selection is not None and files.lacks_results(selection):
+        files.write_results(events, candidates_of(events), selection)
 
 
 def is_finished(events: Sequence[trace.Event]) -> bool:

@@ -7,13 +7,14 @@ whether the process was restarted in between.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
 from agent.policy import Decision, Plan, Result, ToolCall, TurnRecord
+from agent.select import group
 from harness import trace
-from harness.records import Attempt, AttemptStatus, FileState, Json, TestReport, WitnessTest
+from harness.records import Attempt, AttemptStatus, Candidate, FileState, Json, TestReport, WitnessTest
 
 EDITING = ("edit", "create", "insert")
 """Tools whose argument `path` names the file that they change."""
@@ -24,7 +25,8 @@ class Notebook:
     """The memory of one attempt.
 
     `tree`: changed files at the end of the last finished turn, by path. `marks`: a hash of that after each turn.
-    `replies`: answered model calls by key; they are never asked again. `failures`: the world's failures so far.
+    `replies`: answered model calls by key; they are never asked again. `failures`: sandboxes that died so far.
+    `seconds`: of its plan and its finished turns, so time in which no process ran is none of it.
     """
 
     index: int
@@ -37,6 +39,7 @@ class Notebook:
     marks: list[str] = field(default_factory=list)
     witnesses: list[WitnessTest] = field(default_factory=list)
     failures: int = 0
+    seconds: float = 0.0
     last_report: TestReport | None = None
     _turn: TurnRecord | None = None
     _hashes: dict[str, str] = field(default_factory=dict)
@@ -47,11 +50,15 @@ class Notebook:
     @classmethod
     def of(cls, index: int, events: Iterable[trace.Event]) -> Notebook:
         """The notebook of attempt `index` after the given events (those of other attempts are passed over)."""
-        notebook = cls(index)
-        for event in events:
-            if event.attempt == index:
-                notebook.add(event)
-        return notebook
+        return next(
+            (n for n in notebooks(e for e in events if e.attempt in (index, None)) if n.index == index), cls(index)
+        )
+
+    def reopen(self) -> None:
+        """A new process goes on with the run: what the world ended is tried again, with a fresh allowance."""
+        self.failures = 0
+        if self.ended is not None and self.ended.status == "infrastructure":
+            self.ended = None
 
     def add(self, event: trace.Event) -> None:
         """Take in the next event of this attempt. What belongs to a turn counts once the turn has ended."""
@@ -62,6 +69,7 @@ class Notebook:
                 self.ended = event
             case trace.Planned():
                 self.plan = Plan(event.text, event.data, cast("AttemptStatus", event.stop) if event.stop else None)
+                self.seconds += event.seconds
             case trace.Replied():
                 self.replies[event.key.partition("/")[2]] = event.message
             case trace.Decided():
@@ -75,9 +83,10 @@ class Notebook:
                 self._loose.extend(event.tree.files)
             case trace.WitnessRecorded():
                 self._loose_witnesses.append(event.witness)
-            case trace.InfrastructureFailed():
+            case trace.InfrastructureFailed() if event.what == "sandbox":
                 self.failures += 1
             case trace.TurnEnded():
+                self.seconds += event.seconds
                 self._finish_turn()
             case _:
                 pass
@@ -144,3 +153,25 @@ class Notebook:
             seconds=self.ended.seconds,
             detail=self.ended.detail,
         )
+
+
+def notebooks(events: Iterable[trace.Event]) -> list[Notebook]:
+    """The notebooks of all attempts, by index. A resume reopens what the world ended, until candidates are verified:
+    from then on the attempts are what they are."""
+    found: dict[int, Notebook] = {}
+    verifying = False
+    for event in events:
+        if event.attempt is not None:
+            found.setdefault(event.attempt, Notebook(event.attempt)).add(event)
+        verifying = verifying or isinstance(event, trace.Verified)
+        if isinstance(event, trace.RunResumed) and not verifying:
+            for notebook in found.values():
+                notebook.reopen()
+    return [found[index] for index in sorted(found)]
+
+
+def candidates_of(events: Sequence[trace.Event]) -> tuple[Candidate, ...]:
+    """The distinct patches of the attempts that have ended, with the evidence that the trace holds on them."""
+    evidence = {e.candidate: e.evidence for e in events if isinstance(e, trace.Verified)}
+    ended = [n.attempt() for n in notebooks(events) if n.ended is not None]
+    return tuple(Candidate(c.id, c.patch, c.attempts, c.flags, evidence.get(c.id)) for c in group(ended))

@@ -43,6 +43,10 @@ class RunFiles:
         return self.directory / "selected.patch"
 
     @property
+    def predictions(self) -> Path:
+        return self.directory / "predictions.jsonl"
+
+    @property
     def report(self) -> Path:
         return self.directory / "report.json"
 
@@ -81,10 +85,8 @@ class RunFiles:
     def write_results(
         self, events: Sequence[trace.Event], candidates: Sequence[Candidate], selection: Selection
     ) -> None:
-        """attempts/NN/patch.diff, selected.patch (only where something was selected), predictions.jsonl, report.json."""
-        for event in events:
-            if isinstance(event, trace.AttemptEnded):
-                write_text(self.directory / "attempts" / f"{event.attempt:02d}" / "patch.diff", event.patch)
+        """attempts/NN/patch.diff, selected.patch (only where something was selected), predictions.jsonl."""
+        self.write_patches(events)
         chosen = next((c for c in candidates if c.id == selection.candidate), None)
         if chosen is not None:
             write_text(self.selected_patch, chosen.patch)
@@ -97,8 +99,18 @@ class RunFiles:
             "model_name_or_path": "+".join(started.settings.get("models", [])) or "troop",
             "model_patch": chosen.patch if chosen else "",
         }
-        write_text(self.directory / "predictions.jsonl", json.dumps(prediction) + "\n")
-        self.write_report(events)
+        write_text(self.predictions, json.dumps(prediction) + "\n")
+
+    def write_patches(self, events: Sequence[trace.Event]) -> None:
+        """attempts/NN/patch.diff of every attempt that has ended."""
+        for event in events:
+            if isinstance(event, trace.AttemptEnded):
+                write_text(self.directory / "attempts" / f"{event.attempt:02d}" / "patch.diff", event.patch)
+
+    def lacks_results(self, selection: Selection) -> bool:
+        """Whether a file of `write_results` is not there (all but the patches of attempts are looked at)."""
+        wanted = [self.predictions, *([self.selected_patch] if selection.candidate is not None else [])]
+        return not all(path.exists() for path in wanted)
 
     def write_report(self, events: Sequence[trace.Event]) -> Json:
         """report.json and the status in run.json; returns the report."""

@@ -18,23 +18,24 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypedDict, TypeGuard
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
 from agent import attempt as inner
 from agent.judge import judge
-from agent.notebook import Notebook
+from agent.notebook import Notebook, candidates_of, notebooks
 from agent.policy import Ask, Policy
 from agent.run_files import RunFiles
-from agent.select import group, select, undecided
+from agent.select import select, undecided
 from harness import trace
 from harness.budget import BudgetKeeper
 from harness.environment import Built, baseline, build
-from harness.records import Attempt, Candidate, Json, Purpose, Selection, TestReport, WitnessTest
+from harness.records import Attempt, Candidate, Evidence, Json, Purpose, Selection, TestReport, WitnessTest
 from harness.regression import choose
+from harness.report import active_seconds
 from harness.sandbox.base import Provider, SandboxSpec
 from harness.testing import selects
 from harness.verify import verification_key, verify, witness_on_base
@@ -49,19 +50,24 @@ if TYPE_CHECKING:
     from agent.model import ModelClient
 
 
+PAUSE_SECONDS = 0.5
+"""Before a sandbox that died is replaced; doubled each time."""
+
+
 @dataclass(slots=True)
 class Run:
     """What the nodes of one run work with: the outer graph's runtime context.
 
     `clients`: by model name (none for `repair`); `judge`: the judge's client, None for no judge. `policies`: makes the
     policy of an attempt from its model's name. `slots` bounds the attempts at a time, of all runs that share it.
-    `events`: the whole trace so far.
+    `workspace`: opens it, at the given commit or (None) at what the task's base means now. `events`: the whole trace so
+    far. `broken`: by model, why no more attempts are made with it.
     """
 
     task: Task
     settings: Settings
     files: RunFiles
-    workspace: Callable[[], Workspace]
+    workspace: Callable[[str | None], Workspace]
     provider: Provider
     log: trace.Trace
     events: list[trace.Event]
@@ -73,8 +79,7 @@ class Run:
     say: Callable[[str], None]
     base: Workspace | None = None
     built: Built | None = None
-    over: BudgetExceeded | None = None
-    broken: EndpointFailed | None = None
+    broken: dict[str, EndpointFailed] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -89,6 +94,23 @@ class Run:
         """Append to the trace; `events` follows by listening."""
         self.log.write(event)
 
+    @property
+    def over(self) -> trace.BudgetReached | None:
+        """The cap of the whole run that was reached, by this process or an earlier one."""
+        return next((e for e in self.events if isinstance(e, trace.BudgetReached)), None)
+
+    def end_by(self, error: BudgetExceeded) -> None:
+        """Note that a cap is reached; one of the whole run lets no further attempt start."""
+        if error.scope == "run" and self.over is None:
+            self.write(trace.BudgetReached(limit=error.limit, detail=str(error)))
+
+    def check_budget(self) -> None:
+        """Note whether a cap of the whole run is reached by now."""
+        try:
+            self.keeper.check()
+        except BudgetExceeded as error:
+            self.end_by(error)
+
     def prepared(self) -> trace.Prepared:
         return next(e for e in self.events if isinstance(e, trace.Prepared))
 
@@ -97,22 +119,14 @@ class Run:
 
     def finished(self) -> list[Attempt]:
         """The attempts that have ended, by index."""
-        return [n.attempt() for n in self._notebooks() if n.ended is not None]
-
-    def _notebooks(self) -> list[Notebook]:
-        notebooks: dict[int, Notebook] = {}
-        for event in self.events:
-            if event.attempt is not None:
-                notebooks.setdefault(event.attempt, Notebook(event.attempt)).add(event)
-        return [notebooks[index] for index in sorted(notebooks)]
+        return [n.attempt() for n in notebooks(self.events) if n.ended is not None]
 
     def selection(self) -> Selection | None:
         return next((e.selection for e in self.events if isinstance(e, trace.Selected)), None)
 
     def candidates(self) -> tuple[Candidate, ...]:
         """The distinct candidates with the evidence that the trace holds on them."""
-        evidence = {e.candidate: e.evidence for e in self.events if isinstance(e, trace.Verified)}
-        return tuple(Candidate(c.id, c.patch, c.attempts, c.flags, evidence.get(c.id)) for c in group(self.finished()))
+        return candidates_of(self.events)
 
 
 class Stage(TypedDict):
@@ -141,10 +155,14 @@ async def drive(run: Run) -> None:
 
 
 async def prepare(state: Stage, runtime: Runtime[Run]) -> Stage:
-    """Workspace, environment and baseline. Raises InputError, SourceUnavailable, SetupFailed, SandboxFailed."""
+    """Workspace, environment and baseline. Raises InputError, SourceUnavailable, SetupFailed, SandboxFailed.
+
+    A run that was prepared before keeps its base, whatever the repository's branches point to by now.
+    """
     run = runtime.context
     began = time.monotonic()
-    run.base = workspace = await asyncio.to_thread(run.workspace)
+    pinned = next((e.base_commit for e in run.events if isinstance(e, trace.Prepared)), None)
+    run.base = workspace = await asyncio.to_thread(run.workspace, pinned)
     for note in workspace.notes:
         run.say(note)
     run.built = built = await build(
@@ -156,7 +174,7 @@ async def prepare(state: Stage, runtime: Runtime[Run]) -> Stage:
         setup_timeout=run.settings.setup_timeout,
         say=run.say,
     )
-    if any(isinstance(e, trace.Prepared) for e in run.events):
+    if pinned is not None:
         return {"done": "prepare"}
     found = await baseline(
         run.provider,
@@ -188,22 +206,26 @@ async def prepare(state: Stage, runtime: Runtime[Run]) -> Stage:
 async def attempts(state: Stage, runtime: Runtime[Run]) -> Stage:
     """All attempts that have not ended yet, as many at a time as there are slots.
 
-    Raises EndpointFailed when no attempt could be had because the model's server is not there.
+    Raises EndpointFailed when there is no sample because the model's server is not there.
     """
     run = runtime.context
     async with _graph(run) as graph:
 
         async def one(index: int) -> None:
             async with run.slots:
-                if run.over is None and run.broken is None:
+                run.check_budget()
+                if run.over is None and _model_of(run, index) not in run.broken:
                     await _attempt(run, graph, index)
 
         await _all(one(index) for index in range(run.settings.budget.attempts))
     samples = [a for a in run.finished() if a.status != "infrastructure"]
-    if not samples and run.broken is not None:
-        raise run.broken
+    if samples:
+        return {"done": "attempts"}
+    run.files.write_patches(run.events)
+    if run.broken:
+        raise next(iter(run.broken.values()))
     failures = [a for a in run.finished() if a.status == "infrastructure"]
-    if not samples and failures:
+    if failures:
         raise EnvironmentFailed(
             f"every attempt failed for reasons outside of it, the last one by {failures[-1].detail}"
         )
@@ -222,20 +244,7 @@ async def verify_all(state: Stage, runtime: Runtime[Run]) -> Stage:
         if any(isinstance(e, trace.Verified) and e.key == key for e in run.events):
             return
         async with few:
-            evidence = await verify(
-                run.provider,
-                run.environment,
-                run.task,
-                run=run.name,
-                name=f"verify-{candidate.id}",
-                patch=candidate.patch,
-                regression=ids,
-                witnesses=witnesses,
-                timeout=run.settings.test_timeout,
-                test_seconds=inner.test_seconds(run.prepared().baseline),
-                limits=run.settings.limits,
-                retries=run.settings.infrastructure_retries,
-            )
+            evidence = await _evidence(run, candidate, ids, witnesses)
         run.write(trace.Verified(candidate=candidate.id, attempts=candidate.attempts, key=key, evidence=evidence))
 
     await _all(one(candidate) for candidate in candidates)
@@ -251,21 +260,21 @@ async def choose_one(state: Stage, runtime: Runtime[Run]) -> Stage:
     tied = undecided(candidates)
     points: dict[str, float] = {}
     if tied and run.judge is not None:
-        points = await judge(run.task.statement, tied, _ask(run, run.judge, None, None), run.write)
+        points = await judge(run.task.statement, tied, _ask(run, run.judge, None, None), lambda e: _once(run, e))
     samples = [a for a in run.finished() if a.status != "infrastructure"]
     run.write(trace.Selected(selection=select(candidates, len(samples), points)))
     return {"done": "select"}
 
 
 async def report(state: Stage, runtime: Runtime[Run]) -> Stage:
-    """Write the run's end and its result files."""
+    """Write the result files, then the run's end: a run that has ended has them."""
     run = runtime.context
     selection = run.selection()
     assert selection is not None, "select comes first"
-    status = "selected" if selection.candidate else "budget" if run.over is not None else "none"
-    started = run.events[0].at
-    run.write(trace.RunEnded(status=status, detail=str(run.over or ""), seconds=time.time() - started))
     run.files.write_results(run.events, run.candidates(), selection)
+    over = run.over
+    status = "selected" if selection.candidate else "budget" if over is not None else "none"
+    run.write(trace.RunEnded(status=status, detail=over.detail if over else "", seconds=active_seconds(run.events)))
     return {"done": "report"}
 
 
@@ -285,8 +294,11 @@ async def _graph(run: Run) -> AsyncIterator[Any]:
     import aiosqlite
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
+    # The trace is the record: a process that takes the run over starts with checkpoints of its own, and one that is lost
+    # with the machine costs nothing, so none is waited for.
+    for ending in ("", "-wal", "-shm"):
+        run.files.checkpoints.with_name(run.files.checkpoints.name + ending).unlink(missing_ok=True)
     async with aiosqlite.connect(run.files.checkpoints) as connection:
-        # The trace is the record; a checkpoint lost with the machine costs nothing, so none is waited for.
         await connection.execute("PRAGMA journal_mode=WAL")
         await connection.execute("PRAGMA synchronous=OFF")
         saver = AsyncSqliteSaver(connection)
@@ -306,12 +318,17 @@ def temperature_of(settings: Settings, index: int) -> float:
     return round(0.6 + 0.4 * ((index * 0.618034) % 1.0), 2)
 
 
+def _model_of(run: Run, index: int) -> str:
+    """The model of an attempt: attempts rotate over the run's models."""
+    return run.settings.models[index % len(run.settings.models)]
+
+
 async def _attempt(run: Run, graph: Any, index: int) -> None:
     """One attempt to its end, in a new sandbox as often as one dies within the allowance."""
     notebook = run.notebook(index)
     if notebook.ended is not None:
         return
-    model = run.settings.models[index % len(run.settings.models)]
+    model = _model_of(run, index)
     if notebook.started is None:
         sampling = {"temperature": temperature_of(run.settings, index)} if model in run.clients else {}
         started = trace.AttemptStarted(
@@ -320,22 +337,22 @@ async def _attempt(run: Run, graph: Any, index: int) -> None:
         run.write(started)
         notebook = run.notebook(index)
     assert notebook.started is not None
-    run.keeper.start_attempt(index, elapsed=time.time() - notebook.started.at)
+    run.keeper.start_attempt(index, elapsed=notebook.seconds)
     while True:
         try:
             await _one_sandbox(run, graph, run.notebook(index))
-            return
+            break
         except SandboxFailed as error:
-            retried = run.notebook(index).failures < run.settings.infrastructure_retries
+            failures = run.notebook(index).failures
+            retried = failures < run.settings.infrastructure_retries
             run.write(trace.InfrastructureFailed(attempt=index, what="sandbox", detail=str(error), retried=retried))
             if not retried:
                 run.write(inner.failed("infrastructure", run.notebook(index), error))
-                return
-        except EndpointFailed as error:
-            run.broken = run.broken or error
-            run.write(trace.InfrastructureFailed(attempt=index, what="model", detail=str(error), retried=False))
-            run.write(inner.failed("infrastructure", run.notebook(index), error))
-            return
+                break
+            await asyncio.sleep(PAUSE_SECONDS * 2**failures)
+    ended = run.notebook(index).ended
+    if ended is not None and ended.status == "budget":
+        run.check_budget()  # the attempt may have ended by the clock of the whole run
 
 
 async def _one_sandbox(run: Run, graph: Any, notebook: Notebook) -> None:
@@ -356,8 +373,8 @@ async def _one_sandbox(run: Run, graph: Any, notebook: Notebook) -> None:
             notebook=notebook,
             rules=inner.Rules(
                 turns=settings.budget.turns,
-                command_timeout=settings.command_timeout,
-                test_timeout=settings.test_timeout,
+                command_timeout=_within(settings.command_timeout, left),
+                test_timeout=_within(settings.test_timeout, left),
                 malformed=settings.malformed_limit,
                 deadline=None if left is None else time.monotonic() + left,
             ),
@@ -367,12 +384,30 @@ async def _one_sandbox(run: Run, graph: Any, notebook: Notebook) -> None:
         )
         try:
             await inner.run(graph, desk, thread=f"attempt-{index}")
-        except (SandboxFailed, EndpointFailed):
+        except SandboxFailed:
             raise
+        except EndpointFailed as error:  # the sandbox lives, so the patch made so far is kept
+            run.broken.setdefault(notebook.started.model, error)
+            run.write(trace.InfrastructureFailed(attempt=index, what="model", detail=str(error), retried=False))
+            await inner.end(desk, "infrastructure", detail=f"the model: {error}")
         except Exception as error:  # a defect ends the attempt as data, with whatever patch exists
-            await inner.end(desk, "crashed", detail=f"{type(error).__name__}: {error}")
+            await _end_crashed(run, desk, error)
     finally:
         await sandbox.close()
+
+
+def _within(timeout: float, left: float | None) -> float:
+    """A timeout that does not reach far beyond a deadline `left` seconds away."""
+    return timeout if left is None else min(timeout, max(left, 1.0))
+
+
+async def _end_crashed(run: Run, desk: inner.Desk, error: Exception) -> None:
+    said = f"{type(error).__name__}: {error}"
+    try:
+        await inner.end(desk, "crashed", detail=said)
+    except Exception as second:  # what broke the attempt may break the taking of its patch as well
+        end = inner.failed("crashed", run.notebook(desk.notebook.index), error)
+        run.write(replace(end, detail=f"{said}; no patch could be taken: {type(second).__name__}: {second}"))
 
 
 def _ask(run: Run, client: ModelClient | None, notebook: Notebook | None, started: trace.AttemptStarted | None) -> Ask:
@@ -399,31 +434,94 @@ def _ask(run: Run, client: ModelClient | None, notebook: Notebook | None, starte
                 temperature=started.sampling.get("temperature") if started else 0.0,
             )
         except BudgetExceeded as error:
-            if error.scope == "run":
-                run.over = error
+            run.end_by(error)
             raise
+        # As it was written: a resume would go on from the same words.
+        written = (e.message for e in reversed(run.events) if isinstance(e, trace.Replied) and e.key == full)
+        message = next(written, reply.message)
         if notebook is not None:
-            notebook.replies[key] = reply.message
-        return reply.message
+            notebook.replies[key] = message
+        return message
 
     return ask
 
 
+async def _evidence(
+    run: Run, candidate: Candidate, regression: Sequence[str], witnesses: Sequence[WitnessTest]
+) -> Evidence:
+    """The evidence on one candidate. One that takes its sandboxes down is invalid, where others can be made."""
+    if any(trace.MASKED in e.flags for e in run.events if _ended_with(e, candidate)):
+        return Evidence(applies=False, valid=False, reason="it held a secret of this machine's environment, now masked")
+    try:
+        return await verify(
+            run.provider,
+            run.environment,
+            run.task,
+            run=run.name,
+            name=f"verify-{candidate.id}",
+            patch=candidate.patch,
+            regression=regression,
+            witnesses=witnesses,
+            timeout=run.settings.test_timeout,
+            test_seconds=inner.test_seconds(run.prepared().baseline),
+            limits=run.settings.limits,
+            retries=run.settings.infrastructure_retries,
+        )
+    except SandboxFailed as error:
+        await _probe(run, f"probe-{candidate.id}")
+        return Evidence(applies=True, valid=False, reason=f"its tests take the sandbox down: {error}")
+
+
+def _ended_with(event: trace.Event, candidate: Candidate) -> TypeGuard[trace.AttemptEnded]:
+    return isinstance(event, trace.AttemptEnded) and event.patch == candidate.patch
+
+
+async def _probe(run: Run, name: str) -> None:
+    """Raises SandboxFailed where no sandbox works at all, so that no candidate is blamed for it."""
+    spec = SandboxSpec(run=run.name, name=name, environment=run.environment.key, limits=run.settings.limits)
+    sandbox = await run.provider.create(spec)
+    try:
+        await sandbox.exec(["true"], timeout=60)
+    finally:
+        await sandbox.close()
+
+
 async def _true_witnesses(run: Run, candidates: Sequence[Candidate]) -> tuple[WitnessTest, ...]:
-    """The witness tests of all attempts that fail on the base, each path once."""
+    """The witness tests of all attempts that fail on the base, each path once; none that take the sandbox down."""
     recorded = [w for a in run.finished() for w in a.witness_tests]
     if not recorded or not candidates:
         return ()
-    return await witness_on_base(
-        run.provider,
-        run.environment,
-        run.task,
-        run=run.name,
-        witnesses=recorded,
-        timeout=run.settings.test_timeout,
-        test_seconds=inner.test_seconds(run.prepared().baseline),
-        limits=run.settings.limits,
-    )
+
+    async def failing(witnesses: Sequence[WitnessTest], retries: int) -> tuple[WitnessTest, ...]:
+        return await witness_on_base(
+            run.provider,
+            run.environment,
+            run.task,
+            run=run.name,
+            witnesses=witnesses,
+            timeout=run.settings.test_timeout,
+            test_seconds=inner.test_seconds(run.prepared().baseline),
+            limits=run.settings.limits,
+            retries=retries,
+        )
+
+    try:
+        return await failing(recorded, run.settings.infrastructure_retries)
+    except SandboxFailed:
+        await _probe(run, "probe-witness")
+    kept: list[WitnessTest] = []
+    for witness in recorded:
+        try:
+            kept += await failing([witness], 0)
+        except SandboxFailed as error:
+            run.say(f"the witness test {witness.path} of attempt {witness.attempt} is left out: {error}")
+    return tuple({(w.path, w.text): w for w in reversed(kept)}.values())[::-1]
+
+
+def _once(run: Run, event: trace.Event) -> None:
+    """Write what the judge said, but not again what an answer of an earlier process said already."""
+    if not any(replace(event, at=e.at) == e for e in run.events if isinstance(e, trace.Judged)):
+        run.write(event)
 
 
 def _verification(run: Run, candidate: Candidate, witnesses: Sequence[WitnessTest]) -> tuple[str, tuple[str, ...]]:

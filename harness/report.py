@@ -92,7 +92,7 @@ def evidence_json(evidence: Evidence) -> Json:
 
 def _attempts(events: Sequence[trace.Event], verified: Sequence[trace.Verified], ledger: Json) -> list[Json]:
     candidate = {index: v.candidate for v in verified for index in v.attempts}
-    ended = {e.attempt: e for e in events if isinstance(e, trace.AttemptEnded)}
+    ended = _ended(events)
     turns: dict[int | None, int] = {}
     for event in events:
         if isinstance(event, trace.TurnEnded):
@@ -120,7 +120,20 @@ def _attempts(events: Sequence[trace.Event], verified: Sequence[trace.Verified],
 
 
 def _patch(events: Sequence[trace.Event], attempts: Sequence[int]) -> str:
-    return next(e.patch for e in events if isinstance(e, trace.AttemptEnded) and e.attempt == attempts[0])
+    return next(e.patch for e in reversed(events) if isinstance(e, trace.AttemptEnded) and e.attempt == attempts[0])
+
+
+def _ended(events: Iterable[trace.Event]) -> dict[int | None, trace.AttemptEnded]:
+    """The ends that hold, by attempt: what the world ended goes on after a resume, until candidates are verified."""
+    ended: dict[int | None, trace.AttemptEnded] = {}
+    verifying = False
+    for event in events:
+        if isinstance(event, trace.AttemptEnded):
+            ended[event.attempt] = event
+        verifying = verifying or isinstance(event, trace.Verified)
+        if isinstance(event, trace.RunResumed) and not verifying:
+            ended = {index: e for index, e in ended.items() if e.status != "infrastructure"}
+    return ended
 
 
 def _last_selection(events: Sequence[trace.Event]) -> trace.Selected | None:

@@ -391,8 +391,8 @@ class Trace:
     def listen(self, listener: Listener) -> None:
         self._listeners.append(listener)
 
-    def write(self, event: Event) -> Event:
-        """Append the event (its `at` is set here), tell the listeners, and return it as it was written.
+    def write(self, event: Event) -> None:
+        """Append the event (its `at` is set here), and tell the listeners of it as it was written.
 
         Raises EnvironmentFailed where the file system takes no more; nothing of the event is kept then.
         """
@@ -400,7 +400,6 @@ class Trace:
         self._append(json.dumps(to_json(event), ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n")
         for listener in self._listeners:
             listener(event)
-        return event
 
     def _masked(self, event: Event) -> Event:
         """The event without secrets; the very same where there are none."""

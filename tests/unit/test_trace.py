@@ -273,13 +273,13 @@ def test_what_looks_like_a_token_stays_in_what_is_carried_out_and_nowhere_else(m
     patch = f"+TOKEN = '{TOKEN}'\n"
     tree = Tree((FileState("a.py", patch.encode()),))
     call = {"id": "1", "name": "create", "arguments": {"path": "a.py", "content": patch}}
-    written = [
-        masked.write(Decided(attempt=0, turn=1, text=f"I use {TOKEN}", calls=(call,))),
-        masked.write(TreeChanged(attempt=0, turn=1, tree=tree)),
-        masked.write(AttemptEnded(attempt=0, status="submitted", patch=patch)),
-    ]
-    assert list(read(masked.path))[1:] == written
-    decided, changed, ended = written
+    heard: list[Event] = []
+    masked.listen(heard.append)
+    masked.write(Decided(attempt=0, turn=1, text=f"I use {TOKEN}", calls=(call,)))
+    masked.write(TreeChanged(attempt=0, turn=1, tree=tree))
+    masked.write(AttemptEnded(attempt=0, status="submitted", patch=patch))
+    assert list(read(masked.path))[1:] == heard
+    decided, changed, ended = heard
     assert isinstance(decided, Decided) and decided.text == "I use ***" and decided.calls == (call,)
     assert isinstance(changed, TreeChanged) and changed.tree == tree
     assert isinstance(ended, AttemptEnded) and ended.patch == patch and not ended.flags
