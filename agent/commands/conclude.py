@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from agent.assemble import Pool, Solution, go, open_pool, solution
-from agent.secrets import masker
+from agent.assemble import Pool, Solution, go, open_pool, open_trace, solution, workspace_of
 from harness import trace
 from tasks.errors import InputError
 
@@ -34,6 +35,11 @@ def check_wishes(instance: Instance, *, apply: bool, grade: bool) -> None:
             f"--apply puts the patch on a branch of a local repository, and this task is about a "
             f"{instance.task.repository.kind}: apply runs/.../selected.patch with `git apply` where you want it"
         )
+    if apply and instance.task.repository.include_uncommitted:
+        raise InputError(
+            "--apply needs a commit to branch from, and --include-uncommitted starts from changes that are in none: "
+            "leave one of the two out (selected.patch fits your working tree: `git apply` it there)"
+        )
 
 
 def drive(files: RunFiles, grading: Grading | None, progress: Progress) -> Solution:
@@ -45,7 +51,7 @@ def drive(files: RunFiles, grading: Grading | None, progress: Progress) -> Solut
 
     async def whole() -> Solution:
         task, settings, _ = files.read_run()
-        progress.catch_up(trace.read(files.trace_file))
+        progress.catch_up(trace.read(files.trace_file, may_be_empty=True))
         async with open_pool(settings, task.environment.image) as pool:
             done = await go(files, listeners=[progress.see], say=progress.say, pool=pool)
             if grading is not None:
@@ -53,23 +59,39 @@ def drive(files: RunFiles, grading: Grading | None, progress: Progress) -> Solut
                 done = solution(files, list(trace.read(files.trace_file)))
             return done
 
-    try:
-        return interruptible(whole())
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt(f"interrupted; go on with: troop resume {files.directory}") from None
+    return interruptible(whole(), f"go on with: troop resume {files.directory}")
 
 
-def interruptible(work: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`, with SIGTERM stopping the work as SIGINT does: by cancelling it."""
+def interruptible(work: Coroutine[Any, Any, T], how_to_go_on: str) -> T:
+    """`asyncio.run`, with SIGTERM stopping the work as SIGINT does: by cancelling it, then raising KeyboardInterrupt.
+
+    A second signal ends the process there and then: a person is never stuck behind a thread that has work to finish.
+    Nothing is lost by that, since every line of a trace is whole on disk before anything acts on it.
+    """
+    said = f"interrupted; {how_to_go_on}"
 
     async def whole() -> T:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None, "asyncio.run makes one"
+
+        def leave() -> None:
+            sys.stderr.write(f"\ntroop: {said}\n")
+            sys.stderr.flush()
+            os._exit(130)
+
+        def stop() -> None:
+            task.cancel()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, leave)
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, task.cancel)
+            loop.add_signal_handler(number, stop)
         return await work
 
-    return asyncio.run(whole())
+    try:
+        return asyncio.run(whole())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt(said) from None
 
 
 async def grade_selected(files: RunFiles, done: Solution, grading: Grading, pool: Pool) -> None:
@@ -83,13 +105,15 @@ async def grade_candidate(files: RunFiles, candidate: str, patch: str, grading: 
     from harness.environment import build
     from harness.grade import grade
     from harness.records import Verdict
-    from harness.workspace import cache_root, open_workspace
 
+    base: str | None = None
     for event in trace.read(files.trace_file):
         if isinstance(event, trace.Graded) and event.candidate == candidate:
             return Verdict(event.resolved, event.fail_to_pass, event.pass_to_pass, event.reason)
+        if isinstance(event, trace.Prepared):
+            base = event.base_commit
     task, settings, _ = files.read_run()
-    workspace = await asyncio.to_thread(open_workspace, task.repository, cache_root())
+    workspace = await asyncio.to_thread(workspace_of, task, base)
     built = await build(pool.provider, workspace, task, run=files.name, limits=settings.limits)
     verdict = await grade(
         pool.provider,
@@ -102,7 +126,7 @@ async def grade_candidate(files: RunFiles, candidate: str, patch: str, grading: 
         limits=settings.limits,
         name=f"grade-{candidate}",
     )
-    with contextlib.closing(trace.Trace(files.trace_file, mask=masker())) as log:
+    with contextlib.closing(open_trace(files, settings)) as log:
         log.write(
             trace.Graded(
                 candidate=candidate,
@@ -116,18 +140,26 @@ async def grade_candidate(files: RunFiles, candidate: str, patch: str, grading: 
 
 
 def conclude(done: Solution, task: Task, progress: Progress, *, apply: bool) -> int:
-    """Show what the run came to, apply the patch where asked, and give the exit code."""
+    """Apply the patch where asked, show what the run came to, and give the exit code.
+
+    A patch that cannot be applied is told of after the result, as InputError: what the run came to is not lost over it.
+    """
     from harness.report_view import solve_view
 
     progress.stop()
-    branch = None
+    branch, refusal = None, None
     if apply and done.patch is not None:
         from harness.apply import apply_to_branch
 
-        branch = apply_to_branch(
-            Path(task.repository.location), done.report["base_commit"], done.patch, done.directory.name
-        )
+        try:
+            branch = apply_to_branch(
+                Path(task.repository.location), done.report["base_commit"], done.patch, done.directory.name
+            )
+        except InputError as error:
+            refusal = error
     if not (progress.quiet and progress.json):
         progress.show(*solve_view(list(trace.read(done.directory / "trace.jsonl")), done.directory, branch=branch))
     progress.document({**done.report, "directory": str(done.directory), "branch": branch})
+    if refusal is not None:
+        raise refusal
     return done.exit_code

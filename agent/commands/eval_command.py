@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--instances", action="append", default=[], metavar="GLOB", help="only these ids (repeatable)")
     parser.add_argument("--at-once", type=positive, default=4, metavar="K", help="instances in work at a time (4)")
     parser.add_argument("--no-grade", action="store_true", help="solve only")
-    add_solving(parser)
+    add_solving(parser, whole="of each instance")
 
 
 def execute(known: argparse.Namespace) -> int:
@@ -46,7 +46,8 @@ def execute(known: argparse.Namespace) -> int:
     instances = _instances(known, out)
     settings = settings_of(known)
     with Progress(quiet=known.quiet, json=known.json) as progress:
-        outcomes = interruptible(_evaluate(instances, settings, out.resolve(), known, progress))
+        work = _evaluate(instances, settings, out.resolve(), known, progress)
+        outcomes = interruptible(work, "the same command goes on where it stopped")
         report = suite_report(outcomes)
         write_json(out / "report.json", report)
         progress.stop()
@@ -76,11 +77,15 @@ async def _evaluate(
 ) -> list[Outcome]:
     from dataclasses import replace
 
-    from agent.assemble import open_pool, pick_models
+    from agent.assemble import open_pool, settle
     from agent.config import load_config
     from harness.evaluate import evaluate
 
-    settings = replace(settings, out=out, models=pick_models(settings, load_config(), instances[0].task, progress.say))
+    settings = settle(replace(settings, out=out), load_config(), instances[0].task, progress.say)
+    _check_kept(instances, settings, out)
+    if settings.budget.usd is not None:
+        most = len(instances) * settings.budget.usd
+        progress.say(f"--max-usd holds for each of the {len(instances)} instances: ${most:g} at most in all")
     async with open_pool(settings, instances[0].task.environment.image) as pool:
         return await evaluate(
             instances,
@@ -89,6 +94,34 @@ async def _evaluate(
             grade=not known.no_grade,
             tell=lambda outcome: progress.say(_line(outcome)),
         )
+
+
+def _check_kept(instances: list[Instance], settings: Settings, out: Path) -> None:
+    """Refuse to mix: a run that is there already must have been made with the settings that are asked for now."""
+    from agent.run_files import RunFiles
+
+    for instance in instances:
+        files = RunFiles(out / instance.task.id)
+        if not (files.directory / "run.json").exists():
+            continue
+        _, kept, _ = files.read_run()
+        differing = [
+            f"{name} {was} there, {now} now"
+            for name, was, now in (
+                ("--model", "+".join(kept.models), "+".join(settings.models)),
+                ("--judge-model", kept.judge_model or "first", settings.judge_model or "first"),
+                ("--attempts", kept.budget.attempts, settings.budget.attempts),
+                ("--max-turns", kept.budget.turns, settings.budget.turns),
+                ("--seed", kept.seed, settings.seed),
+                ("--temperature", kept.temperature, settings.temperature),
+            )
+            if was != now
+        ]
+        if differing:
+            raise InputError(
+                f"{files.directory} was made with other settings ({'; '.join(differing)}): give another --out, or the "
+                "same settings to go on with it"
+            )
 
 
 async def _solve(task: Task, settings: Settings, out: Path, pool: Pool) -> Solved:

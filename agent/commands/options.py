@@ -31,8 +31,8 @@ def amount(text: str) -> float:
 positive.__name__, amount.__name__ = "whole number", "number"  # argparse names the type in its message
 
 
-def add_solving(parser: argparse.ArgumentParser) -> None:
-    """The options of solving: attempts, models, sandbox, budgets."""
+def add_solving(parser: argparse.ArgumentParser, whole: str = "of the whole run") -> None:
+    """The options of solving: attempts, models, sandbox, budgets. `whole`: what the caps hold for, in words."""
     tries = parser.add_argument_group("attempts and models")
     tries.add_argument("-n", "--attempts", type=positive, default=4, metavar="N", help="independent attempts (4)")
     tries.add_argument(
@@ -48,10 +48,10 @@ def add_solving(parser: argparse.ArgumentParser) -> None:
     tries.add_argument("--concurrency", type=positive, metavar="K", help="attempts at a time")
     caps = parser.add_argument_group("budgets")
     caps.add_argument("--max-turns", type=positive, default=50, metavar="N", help="turns of an attempt (50)")
-    caps.add_argument("--max-usd", type=amount, metavar="USD", help="of the whole run")
-    caps.add_argument("--max-tokens", type=positive, metavar="N", help="of the whole run")
+    caps.add_argument("--max-usd", type=amount, metavar="USD", help=whole)
+    caps.add_argument("--max-tokens", type=positive, metavar="N", help=whole)
     caps.add_argument("--max-attempt-usd", type=amount, metavar="USD", help="of one attempt")
-    caps.add_argument("--timeout", type=amount, metavar="S", help="seconds of the whole run")
+    caps.add_argument("--timeout", type=amount, metavar="S", help=f"seconds {whole}; what there is then is verified")
     caps.add_argument("--attempt-timeout", type=amount, metavar="S", help="seconds of one attempt")
     caps.add_argument("--allow-unknown-price", action="store_true", help="let --max-usd stand with an unpriced model")
     where = parser.add_argument_group("where it runs")

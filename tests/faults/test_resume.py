@@ -103,6 +103,34 @@ def test_ctrl_c_stops_in_order_and_says_how_to_go_on(tmp_path: Path) -> None:
         assert resume(str(directory)).exit_code == 0
 
 
+STUBBORN = """
+import asyncio, sys, time
+from agent.commands.conclude import interruptible
+
+async def work():
+    print("at work", flush=True)
+    await asyncio.to_thread(time.sleep, 60)
+
+try:
+    interruptible(work(), "go on so")
+except KeyboardInterrupt as error:
+    sys.exit(str(error))
+"""
+
+
+def test_a_person_who_interrupts_twice_is_let_go_at_once() -> None:
+    """A thread that cannot be cancelled would keep the process for a minute; one signal waits for it, two do not."""
+    process = subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"at work\n"
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=1.5)
+    process.send_signal(signal.SIGINT)
+    _, complained = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert b"interrupted; go on so" in complained and b"Traceback" not in complained
+
+
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     repository = make_repository(tmp_path / "calculator")
     with serving([PLAN, RIGHT, SUBMIT]) as server:
