@@ -180,7 +180,7 @@ def _safe(urls: Iterable[str], notes: list[str]) -> list[str]:
 def _wide(environ: Mapping[str, str]) -> set[Path]:
     """Folders that set-up is never shown, whatever is configured: homes, and all that homes lie in."""
     homes = {Path(os.path.realpath(home)) for home in (Path.home(), environ.get("HOME", "/nonexistent"))}
-    return {Path("/"), *homes, *(above for home in homes for above in home.parents)}
+    return {Path("/"), Path("/home"), Path("/root"), *homes, *(above for home in homes for above in home.parents)}
 
 
 def _local(

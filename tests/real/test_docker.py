@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
 
 from harness.sandbox import owner
 from harness.sandbox.base import Limits, SandboxSpec
-from harness.sandbox.client import INSIDE
-from harness.sandbox.daemon import Attachment, connect
-from harness.sandbox.docker import DockerProvider, DockerSandbox
+from harness.sandbox.choice import choose_provider
+from harness.sandbox.client import DISK_UNLIMITED, INSIDE
+from harness.sandbox.daemon import Attachment, attach, connect
+from harness.sandbox.docker import DockerProvider, DockerSandbox, _seems_used
 from harness.sandbox.image import DEFAULT_IMAGE, ensure_image
 from tasks.errors import InputError, SandboxFailed
 
@@ -99,7 +103,7 @@ def test_a_container_has_no_capability_no_network_no_mount_and_the_limits_asked_
     assert (host["Memory"], host["MemorySwap"]) == (512 << 20, 512 << 20)
     assert host["PidsLimit"] == 77
     assert host["CpuQuota"] / host["CpuPeriod"] == 64
-    assert missing == ()
+    assert missing == (DISK_UNLIMITED,)
 
 
 @pytest.mark.docker
@@ -293,6 +297,74 @@ def test_findings_name_the_daemon_its_limits_and_the_image(docker: DockerProvide
     assert (missing.ok, missing.fix) == (False, "make image")
 
 
+@pytest.mark.docker
+def test_a_proxy_of_the_users_docker_configuration_or_of_the_image_reaches_no_sandbox(
+    daemon: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    proxy = "http://me:hunter2@proxy.invalid:3128"
+    proxies = {"default": {"httpProxy": proxy, "httpsProxy": proxy}}
+    (tmp_path / "config.json").write_text(json.dumps({"proxies": proxies}))
+    image = _image(daemon, f"ENV HTTP_PROXY={proxy} https_proxy={proxy} FLAVOUR=vanilla")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+
+    async def look() -> tuple[str, list[str], str]:
+        docker = DockerProvider()
+        plain, of_image = await start(docker), await start(docker, image=image)
+        try:
+            configured = daemon.api.inspect_container(plain.container)["Config"]["Env"]
+            return (await plain.exec("env")).output, configured, (await of_image.exec("env")).output
+        finally:
+            await docker.close()
+
+    try:
+        seen, configured, of_image = run(look())
+    finally:
+        daemon.api.remove_image(image, force=True)
+    assert "hunter2" not in seen and "hunter2" not in " ".join(configured)
+    assert "hunter2" not in of_image and "FLAVOUR=vanilla" in of_image
+
+
+# ---- a daemon that accepts and never answers
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """The socket of such a daemon, which DOCKER_HOST names; it is given up after half a second."""
+    place = str(tmp_path / "silent.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(place)
+        listener.listen(50)
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{place}")
+        monkeypatch.setattr("harness.sandbox.daemon.ANSWER_SECONDS", 0.5)
+        monkeypatch.setattr("harness.sandbox.daemon.ATTACH_SECONDS", 0.5)
+        yield place
+
+
+def test_the_doctor_does_not_wait_for_a_silent_daemon(silent: str) -> None:
+    began = time.monotonic()
+    (finding,) = run(DockerProvider().findings())
+    assert not finding.ok and silent in finding.detail and "timed out" in finding.detail
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.bubblewrap
+def test_with_a_silent_daemon_the_backend_is_bubblewrap(silent: str, tmp_path: Path) -> None:
+    async def choose() -> str:
+        provider = await choose_provider("auto", image=None, cache=tmp_path)
+        await provider.close()
+        return provider.name
+
+    began = time.monotonic()
+    assert run(choose()) == "bubblewrap"
+    assert time.monotonic() - began < 20
+
+
+def test_attaching_to_a_silent_daemon_ends_in_words(silent: str) -> None:
+    client = SimpleNamespace(api=SimpleNamespace(api_version="1.41"))
+    with pytest.raises(SandboxFailed, match=r"the daemon does not answer within 0\.5 s"):
+        run(attach(client, "0123456789abcdef"))
+
+
 # ---- nothing stays behind
 
 HARNESS = """
@@ -363,6 +435,14 @@ def test_an_owner_is_known_by_more_than_its_number() -> None:
     assert not owner.is_alive(f"{here}/999999999/1")
     assert owner.is_alive(f"another-boot/1/{pid}/1", running=True), "of another machine only the sandbox tells"
     assert not owner.is_alive(f"another-boot/1/{pid}/1", running=False)
+
+
+@pytest.mark.parametrize(
+    ("state", "age", "used"),
+    [("running", 1e6, True), ("created", 5, True), ("created", 601, False), ("exited", 5, False)],
+)
+def test_a_strangers_container_is_in_use_while_it_runs_or_is_being_made(state: str, age: float, used: bool) -> None:
+    assert _seems_used({"State": state, "Created": 1000.0}, 1000.0 + age) is used
 
 
 # ---- environments

@@ -51,6 +51,32 @@ def test_local_indexes_and_links_are_shown_with_the_files_they_point_to(tmp_path
     assert set(settings.folders) == {index, files, links}
 
 
+def test_a_home_or_what_homes_lie_in_is_never_shown(tmp_path: Path) -> None:
+    home = tmp_path / "home/me"
+    (home / "simple/name").mkdir(parents=True)
+    (home / "simple/name/index.html").write_text('<a href="../../name-1.tar.gz">name-1.tar.gz</a>')
+    (tmp_path / "also-home").symlink_to(home)
+    for place in ("/", str(tmp_path), str(home), str(tmp_path / "also-home"), f"file://{home}/simple/../"):
+        environ = {"HOME": str(home), "PIP_CONFIG_FILE": "/dev/null", "PIP_FIND_LINKS": place}
+        settings = index_settings(environ)
+        assert (settings.folders, settings.files) == ((), ()), place
+        assert "not shown to set-up" in settings.notes[0], place
+    pointing = index_settings({"HOME": str(home), "PIP_CONFIG_FILE": "/dev/null", "UV_INDEX": f"file://{home}/simple"})
+    assert pointing.folders == (home / "simple",)
+    assert str(home) in pointing.notes[0]
+
+
+def test_of_a_file_of_links_only_it_and_its_archives_are_shown(tmp_path: Path) -> None:
+    for name in ("name-1.whl", "other-1.tar.gz", "key.pem", "single-1.whl"):
+        (tmp_path / name).touch()
+    page = tmp_path / "links.html"
+    page.write_text('<a href="name-1.whl">n</a> <a href="key.pem">k</a> <a href="https://x.invalid/y.whl">y</a>')
+    environ = {"HOME": "/nonexistent", "PIP_CONFIG_FILE": "/dev/null"}
+    settings = index_settings(environ | {"PIP_FIND_LINKS": f"{page} {tmp_path / 'single-1.whl'}"})
+    assert settings.folders == ()
+    assert settings.files == (page, tmp_path / "name-1.whl", tmp_path / "single-1.whl")
+
+
 def test_uv_files_count_and_broken_ones_are_named(tmp_path: Path) -> None:
     (tmp_path / ".config/uv").mkdir(parents=True)
     file = tmp_path / ".config/uv/uv.toml"
