@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypedDict, TypeGuard
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
@@ -30,15 +30,13 @@ from agent.notebook import Notebook, candidates_of, notebooks
 from agent.policy import Ask, Policy
 from agent.run_files import RunFiles
 from agent.select import select, undecided
+from agent.verification import evidence_on, true_witnesses, what_guards
 from harness import trace
 from harness.budget import BudgetKeeper
 from harness.environment import Built, baseline, build
-from harness.records import Attempt, Candidate, Evidence, Json, Purpose, Selection, TestReport, WitnessTest
-from harness.regression import choose
+from harness.records import Attempt, Candidate, Json, Purpose, Selection
 from harness.report import active_seconds
 from harness.sandbox.base import Provider, SandboxSpec
-from harness.testing import selects
-from harness.verify import verification_key, verify, witness_on_base
 from harness.workspace import Workspace
 from tasks.errors import BudgetExceeded, EndpointFailed, EnvironmentFailed, SandboxFailed
 from tasks.task import Task
@@ -236,15 +234,15 @@ async def verify_all(state: Stage, runtime: Runtime[Run]) -> Stage:
     """Evidence on every candidate that has none yet, a few at a time."""
     run = runtime.context
     candidates = run.candidates()
-    witnesses = await _true_witnesses(run, candidates)
+    witnesses = await true_witnesses(run, candidates)
     few = asyncio.Semaphore(os.cpu_count() or 2)
 
     async def one(candidate: Candidate) -> None:
-        key, ids = _verification(run, candidate, witnesses)
+        key, ids = what_guards(run, candidate, witnesses)
         if any(isinstance(e, trace.Verified) and e.key == key for e in run.events):
             return
         async with few:
-            evidence = await _evidence(run, candidate, ids, witnesses)
+            evidence = await evidence_on(run, candidate, ids, witnesses)
         run.write(trace.Verified(candidate=candidate.id, attempts=candidate.attempts, key=key, evidence=evidence))
 
     await _all(one(candidate) for candidate in candidates)
@@ -446,110 +444,7 @@ def _ask(run: Run, client: ModelClient | None, notebook: Notebook | None, starte
     return ask
 
 
-async def _evidence(
-    run: Run, candidate: Candidate, regression: Sequence[str], witnesses: Sequence[WitnessTest]
-) -> Evidence:
-    """The evidence on one candidate. One that takes its sandboxes down is invalid, where others can be made."""
-    if any(trace.MASKED in e.flags for e in run.events if _ended_with(e, candidate)):
-        return Evidence(applies=False, valid=False, reason="it held a secret of this machine's environment, now masked")
-    try:
-        return await verify(
-            run.provider,
-            run.environment,
-            run.task,
-            run=run.name,
-            name=f"verify-{candidate.id}",
-            patch=candidate.patch,
-            regression=regression,
-            witnesses=witnesses,
-            timeout=run.settings.test_timeout,
-            test_seconds=inner.test_seconds(run.prepared().baseline),
-            limits=run.settings.limits,
-            retries=run.settings.infrastructure_retries,
-        )
-    except SandboxFailed as error:
-        await _probe(run, f"probe-{candidate.id}")
-        return Evidence(applies=True, valid=False, reason=f"its tests take the sandbox down: {error}")
-
-
-def _ended_with(event: trace.Event, candidate: Candidate) -> TypeGuard[trace.AttemptEnded]:
-    return isinstance(event, trace.AttemptEnded) and event.patch == candidate.patch
-
-
-async def _probe(run: Run, name: str) -> None:
-    """Raises SandboxFailed where no sandbox works at all, so that no candidate is blamed for it."""
-    spec = SandboxSpec(run=run.name, name=name, environment=run.environment.key, limits=run.settings.limits)
-    sandbox = await run.provider.create(spec)
-    try:
-        await sandbox.exec(["true"], timeout=60)
-    finally:
-        await sandbox.close()
-
-
-async def _true_witnesses(run: Run, candidates: Sequence[Candidate]) -> tuple[WitnessTest, ...]:
-    """The witness tests of all attempts that fail on the base, each path once; none that take the sandbox down."""
-    recorded = [w for a in run.finished() for w in a.witness_tests]
-    if not recorded or not candidates:
-        return ()
-
-    async def failing(witnesses: Sequence[WitnessTest], retries: int) -> tuple[WitnessTest, ...]:
-        return await witness_on_base(
-            run.provider,
-            run.environment,
-            run.task,
-            run=run.name,
-            witnesses=witnesses,
-            timeout=run.settings.test_timeout,
-            test_seconds=inner.test_seconds(run.prepared().baseline),
-            limits=run.settings.limits,
-            retries=retries,
-        )
-
-    try:
-        return await failing(recorded, run.settings.infrastructure_retries)
-    except SandboxFailed:
-        await _probe(run, "probe-witness")
-    kept: list[WitnessTest] = []
-    for witness in recorded:
-        try:
-            kept += await failing([witness], 0)
-        except SandboxFailed as error:
-            run.say(f"the witness test {witness.path} of attempt {witness.attempt} is left out: {error}")
-    return tuple({(w.path, w.text): w for w in reversed(kept)}.values())[::-1]
-
-
 def _once(run: Run, event: trace.Event) -> None:
     """Write what the judge said, but not again what an answer of an earlier process said already."""
     if not any(replace(event, at=e.at) == e for e in run.events if isinstance(e, trace.Judged)):
         run.write(event)
-
-
-def _verification(run: Run, candidate: Candidate, witnesses: Sequence[WitnessTest]) -> tuple[str, tuple[str, ...]]:
-    """The memo key of a candidate's verification, and the regression tests chosen for it."""
-    prepared, base = run.prepared(), run.base
-    ids: tuple[str, ...] = ()
-    if prepared.baseline is not None and base is not None:
-        ids = choose(
-            prepared.baseline,
-            {*prepared.flaky, *_given_tests(run.task, prepared.baseline)},
-            candidate.patch,
-            seconds=run.settings.verify_seconds,
-            text=lambda path: _text(base, path),
-        )
-    key = verification_key(
-        run.environment.key, candidate.patch, ids, witnesses, run.task.failing_test, run.environment.test_command
-    )
-    return key, ids
-
-
-def _given_tests(task: Task, baseline: TestReport) -> set[str]:
-    """The base's tests that the task's given ids select; they are evidence of their own."""
-    given = task.failing_test.ids if task.failing_test else ()
-    return {test for test in baseline.outcomes if any(selects(wanted, test) for wanted in given)}
-
-
-def _text(base: Workspace, path: str) -> str:
-    try:
-        return base.read(path).decode("utf-8", "replace")
-    except FileNotFoundError:
-        return ""
