@@ -122,7 +122,10 @@ def test_what_attempts_made_is_out_of_reach_for_other_users(tmp_path: Path) -> N
 def test_a_creation_that_is_cancelled_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
+    """Without control groups, which would end whatever is in them."""
+    monkeypatch.setattr(cgroup, "hierarchies", lambda: ())
     started: list[Launched] = []
+    copies: list[str] = []
 
     async def scenario() -> None:
         provider = BubblewrapProvider(tmp_path)
@@ -134,8 +137,10 @@ def test_a_creation_that_is_cancelled_leaves_nothing(
 
         def slow_copy(source: Path, target: Path) -> None:
             loop.call_soon_threadsafe(reached.set)
+            copies.append("begun")
             time.sleep(0.3)
             copy_tree(source, target)
+            copies.append("done")
 
         async def stuck(*_args: object, **_kwargs: object) -> None:
             reached.set()
@@ -158,6 +163,7 @@ def test_a_creation_that_is_cancelled_leaves_nothing(
         making.cancel()
         with pytest.raises(asyncio.CancelledError):
             await making
+        assert copies == ["begun", "done"] * (len(copies) // 2), "nobody writes to it any more"
         assert not list((tmp_path / "sandboxes").iterdir())
         for launched in started:
             assert await launched.ended(0) is not None
