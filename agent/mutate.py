@@ -197,7 +197,7 @@ class _Search:
         """The most plausible proposals that the allowed work is enough for, with the texts to parse, in the operators' order."""
         weighed = _weighed(site, self.stop)
         self.offered += len(weighed)
-        chosen = {}
+        chosen: dict[int, tuple[Proposal, float, tuple[int, int]]] = {}
         for at in sorted(range(len(weighed)), key=lambda at: -weighed[at][1] * PRIORS[weighed[at][0].operator]):
             proposal, share = weighed[at]
             start, end = _unit(site.source, site.node, proposal)
@@ -395,14 +395,28 @@ def dealt(
     `attempts` · `turns` mutants, each about as plausible ones as the others; later attempts get what comes then. Where
     single mutants run out, pairs follow.
     """
-    wanted = (index // attempts + 1) * attempts * turns
-    changes: list[Change] = [(mutant,) for mutant in ordered[:wanted]]
-    if len(changes) < wanted:
-        changes.extend(pairs(ordered, wanted - len(changes)))
-    common = _jittered(range(len(changes)), random.Random(common_seed))
+    common = in_common_order(ordered, needed(index, attempts, turns), common_seed)
+    return share_of(common, index=index, attempts=attempts, turns=turns, seed=seed)
+
+
+def needed(index: int, attempts: int, turns: int) -> int:
+    """How many changes there must be for the attempt to have its share; the same for `attempts` attempts in a row."""
+    return (index // attempts + 1) * attempts * turns
+
+
+def in_common_order(ordered: Sequence[Mutant], count: int, seed: int) -> list[tuple[int, Change]]:
+    """The first `count` changes with their ranks, single mutants first, in the order that the seed makes of it."""
+    changes: list[Change] = [(mutant,) for mutant in ordered[:count]]
+    if len(changes) < count:
+        changes.extend(pairs(ordered, count - len(changes)))
+    return [(rank, changes[rank]) for rank in _jittered(range(len(changes)), random.Random(seed))]
+
+
+def share_of(common: Sequence[tuple[int, Change]], *, index: int, attempts: int, turns: int, seed: int) -> list[Change]:
+    """One attempt's share of a common order, in the order that the seed makes of it."""
     block = common[(index // attempts) * attempts * turns :]
-    own = _jittered(block[index % attempts :: attempts][:turns], random.Random(seed))
-    return [changes[rank] for rank in own]
+    own = dict(block[index % attempts :: attempts][:turns])
+    return [own[rank] for rank in _jittered(own, random.Random(seed))]
 
 
 def _jittered(ranks: Iterable[int], chance: random.Random) -> list[int]:

@@ -2,7 +2,8 @@
 
     plan      which lines are suspicious (`agent.localise`); the same for every attempt, measured once
     turn k    put the last mutant back, make the attempt's k-th mutant, run the failing tests, then the rest if they pass
-    end       when a mutant passes everything, when there are no more, or with the tree put back on the last turn
+    end       when a mutant passes everything, when there are no more, or with the tree put back on the last turn; an attempt
+              of a single turn tries its one mutant. However it ends, what failed its tests is no patch (`only_green`)
 
 All attempts see one order of mutants (`agent.mutate`), which the run's seed perturbs, and each takes its own share of it, so
 that N attempts of T turns try N · T different mutants. What an attempt does depends on its index and seed alone.
@@ -13,15 +14,16 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-import warnings
+import threading
 import weakref
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from agent.localise import failing_tests, localise
-from agent.mutate import Change, Mutant, dealt, mutants, surroundings
+from agent.mutate import Change, Mutant, in_common_order, mutants, needed, share_of, surroundings
+from agent.mutation.source import compiles, go_on, hush
 from agent.policy import Decision, Plan, ToolCall, View
 from harness.patch import is_test
 from harness.records import Json, TestReport
@@ -29,7 +31,11 @@ from harness.sandbox.base import TROOPDIR, Sandbox
 
 NAMED_IN_PLAN = 8
 DONOR_FILES = 20
-DONOR_CHARS = 200_000
+FILE_BYTES = 800_000
+SUSPICIOUS_CHARS = 1_000_000
+DONOR_CHARS = 500_000
+
+Made = TypeVar("Made")
 
 
 @dataclass(slots=True)
@@ -53,7 +59,7 @@ class Bench:
             return self.known[key]
 
 
-KEPT = 16
+KEPT = 32
 _SHARED = Bench()
 
 
@@ -63,11 +69,14 @@ class RepairPolicy:
     `bench`: what is shared with other attempts (by default with all of this process).
     """
 
+    only_green = True
+    """A mutant whose tests failed is no patch, however the attempt ends."""
+
     def __init__(self, attempts: int = 32, seed: int = 0, bench: Bench | None = None) -> None:
         self._attempts = max(1, attempts)
         self._seed = seed
         self._bench = bench or _SHARED
-        self._order: Sequence[Change] | None = None
+        self._share: Share | None = None
 
     async def plan(self, view: View) -> Plan:
         """The suspicious lines: `data["lines"]` is [[path, line, suspicion], …], `data["failing"]` the tests to mend."""
@@ -90,34 +99,63 @@ class RepairPolicy:
         undo = (ToolCall("undo", "undo", {}),) if edited else ()
         if edited and view.turns_left <= 1:
             return Decision("No change made the tests pass; the last one is put back.", undo, stop="turn-limit")
-        if self._order is None:
-            self._order = await self._share(view)
-        turn = len(view.history)
-        if turn >= len(self._order):
+        if self._share is None:
+            self._share = await self._dealt(view)
+        share, turn = self._share, len(view.history)
+        change = await in_thread(lambda stop: share.at(turn, stop))
+        if change is None:
             return Decision("There are no more mutants to try.", undo, stop="exhausted")
-        change = self._order[turn]
         edits = tuple(_edit(at, mutant) for at, mutant in enumerate(change))
         test = ToolCall("test", "test", {"ids": list(view.plan.data["failing"]), "then_all": True})
         return Decision(_described(change), (*undo, *edits, test))
 
-    async def _share(self, view: View) -> Sequence[Change]:
-        """This attempt's mutants, in its own order."""
-        data = view.plan.data
+    async def _dealt(self, view: View) -> Share:
+        """This attempt's share of the mutants."""
+        data, attempts = view.plan.data, self._attempts
         key = ("mutants", view.prepared.environment, view.prepared.base_commit, json.dumps(data["lines"]))
         texts, ordered = await self._bench.once(key, lambda: mutants_of_base(view.sandbox, data))
-        turns = len(view.history) + view.turns_left - 1
-        return await asyncio.to_thread(
-            _compiling,
-            dealt(
-                ordered,
-                index=view.index,
-                attempts=self._attempts,
-                turns=max(1, turns),
-                seed=view.seed,
-                common_seed=self._seed,
-            ),
-            texts,
+        turns = max(1, len(view.history) + view.turns_left - 1)  # the last one puts back, if there is more than one
+        count = needed(view.index, attempts, turns)
+        common = await self._bench.once(
+            ("order", *key, str(count), str(self._seed)),
+            lambda: in_thread(lambda _: in_common_order(ordered, count, self._seed)),
         )
+        own = share_of(common, index=view.index, attempts=attempts, turns=turns, seed=view.seed)
+        return Share(iter(own), texts)
+
+
+@dataclass(slots=True)
+class Share:
+    """The changes of one attempt, less those after which the file does not compile; that is found out as they come up."""
+
+    changes: Iterator[Change]
+    texts: Mapping[str, str]
+    kept: list[Change] = field(default_factory=list)
+
+    def at(self, turn: int, stop: threading.Event) -> Change | None:
+        """The change of a turn, counted from 0; None when there are no more. Raises Stopped soon after `stop` is set."""
+        hush()
+        while len(self.kept) <= turn:
+            go_on(stop)
+            change = next(self.changes, None)
+            if change is None:
+                return None
+            text = self.texts[change[0].path]
+            for mutant in change:
+                text = mutant.apply(text)
+            if compiles(text):
+                self.kept.append(change)
+        return self.kept[turn]
+
+
+async def in_thread(work: Callable[[threading.Event], Made]) -> Made:
+    """What `work` gives, made in a thread. Its event is set when nobody waits any more: `work` looks at it and raises
+    Stopped, for a thread cannot be ended from outside and the interpreter waits for it."""
+    stop = threading.Event()
+    try:
+        return await asyncio.to_thread(work, stop)
+    finally:
+        stop.set()
 
 
 async def _localised(view: View, failing: Sequence[str]) -> Json:
@@ -154,17 +192,24 @@ async def mutants_of_base(sandbox: Sandbox, data: Json) -> tuple[Mapping[str, st
     """The base's texts of the suspicious files, and the mutants on the suspicious lines in their common order."""
     suspicion = {(path, line): score for path, line, score in data["lines"]}
     paths = list(dict.fromkeys(path for path, _ in suspicion))
-    texts = await _base_texts(sandbox, paths)
-    donors = await _base_texts(sandbox, await _neighbours(sandbox, paths))
-    return texts, await asyncio.to_thread(mutants, texts, surroundings(texts, suspicion), donors=donors)
+    texts = await _base_texts(sandbox, paths, SUSPICIOUS_CHARS)
+    donors = await _base_texts(sandbox, await _neighbours(sandbox, paths), DONOR_CHARS)
+
+    def search(stop: threading.Event) -> list[Mutant]:
+        return mutants(texts, surroundings(texts, suspicion), donors=donors, stop=stop)
+
+    return texts, await in_thread(search)
 
 
-async def _base_texts(sandbox: Sandbox, paths: Sequence[str]) -> dict[str, str]:
-    """The files as the base commit has them; those that are not in it, too large, or no UTF-8 are left out."""
+async def _base_texts(sandbox: Sandbox, paths: Sequence[str], most: int) -> dict[str, str]:
+    """The files as the base commit has them, in all about `most` characters of them; those that are not in it, too large,
+    or no UTF-8 are left out."""
     texts: dict[str, str] = {}
     for path in paths:
+        if sum(map(len, texts.values())) >= most:
+            break
         shown = await sandbox.exec(
-            f"git --git-dir={TROOPDIR}/base.git show HEAD:{shlex.quote(path)}", output_bytes=4 * DONOR_CHARS
+            f"git --git-dir={TROOPDIR}/base.git show HEAD:{shlex.quote(path)}", output_bytes=FILE_BYTES
         )
         if shown.exit_code == 0 and not shown.truncated:
             try:
@@ -183,23 +228,6 @@ async def _neighbours(sandbox: Sandbox, paths: Sequence[str]) -> list[str]:
     folders = {PurePosixPath(path).parent: at for at, path in reversed(list(enumerate(paths)))}
     near = [f for f in files if PurePosixPath(f).parent in folders and f not in paths]
     return sorted(near, key=lambda f: (folders[PurePosixPath(f).parent], f))[:DONOR_FILES]
-
-
-def _compiling(changes: Sequence[Change], texts: Mapping[str, str]) -> list[Change]:
-    """The changes after which the file still compiles."""
-    kept = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for change in changes:
-            text = texts[change[0].path]
-            for mutant in change:
-                text = mutant.apply(text)
-            try:
-                compile(text, change[0].path, "exec", dont_inherit=True)
-            except (SyntaxError, ValueError, RecursionError):
-                continue
-            kept.append(change)
-    return kept
 
 
 def _edit(at: int, mutant: Mutant) -> ToolCall:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import ast
 import difflib
 import textwrap
+import threading
+import time
+import tracemalloc
+import warnings
 
 import pytest
 
-from agent.mutate import HEADER_SHARE, Mutant, dealt, mutants, pairs, surroundings
+from agent.mutate import HEADER_SHARE, LONGEST_EDIT, MOST, Mutant, dealt, mutants, pairs, surroundings
+from agent.mutation.source import Stopped, hush, meaning
 
 
 def on_line(code: str, line: int, **donors: str) -> list[Mutant]:
@@ -251,3 +256,80 @@ def test_a_mutant_of_another_text_is_refused() -> None:
     mutant = on_line(SEARCH, 4)[0]
     with pytest.raises(ValueError, match="line 4"):
         mutant.apply(SEARCH.replace("middle", "center"))
+
+
+def with_table(entries: int) -> str:
+    rows = "".join(f"    'k{n}': ({n}, 'v{n}'),\n" for n in range(entries))
+    return f"def f(a, b):\n    if a in TABLE:\n        return TABLE[a]\n    return a + b\n\nTABLE = {{\n{rows}}}\n"
+
+
+@pytest.mark.parametrize("entries", [100, 2_000])
+def test_a_table_beside_the_suspicious_lines_costs_next_to_nothing(entries: int) -> None:
+    code = with_table(entries)
+
+    def search() -> list[Mutant]:
+        return mutants({"a.py": code}, surroundings({"a.py": code}, {("a.py", n): 1.0 for n in (2, 3, 4)}))
+
+    began = time.process_time()
+    found = search()
+    assert time.process_time() - began < 2
+    assert "return a - b" in {m.new.strip() for m in found}
+    assert sum(m.line > 5 for m in found) < 20, "a table is changed as a whole, not entry by entry"
+    tracemalloc.start()
+    assert search() == found
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 50_000_000
+
+
+def test_a_short_table_is_changed_entry_by_entry() -> None:
+    code = with_table(3)
+    found = mutants({"a.py": code}, surroundings({"a.py": code}, {("a.py", 3): 1.0}))
+    assert "'k1': (2, 'v1')," in {m.new.strip() for m in found}
+
+
+def test_a_long_function_is_looked_at_to_its_end() -> None:
+    body = "".join(f"    v{n} = v{n - 1} + a[{n}] if v{n - 1} < a else len(a)\n" for n in range(1, 30))
+    code = f"def f(a):\n    v0 = a\n{body}    return v3\n"
+    found = mutants({"a.py": code}, {("a.py", n): 1.0 for n in range(2, 33)})
+    assert {m.line for m in found} >= set(range(2, 33))
+    assert len(found) < MOST + 4_000
+
+
+def test_texts_as_long_as_the_file_are_not_kept() -> None:
+    code = "def f(a):\n    T = [" + ", ".join(str(n) for n in range(20_000)) + "]\n    return T[a]\n"
+    found = mutants({"a.py": code}, {("a.py", 2): 1.0, ("a.py", 3): 1.0})
+    assert found
+    assert all(max(len(m.old), len(m.new)) <= LONGEST_EDIT for m in found)
+
+
+def test_the_search_ends_soon_after_it_is_told_to() -> None:
+    code = "\n".join(SEARCH.replace("search", f"search{n}") for n in range(100))
+    stop = threading.Event()
+    threading.Timer(0.3, stop.set).start()
+    began = time.monotonic()
+    with pytest.raises(Stopped):
+        mutants({"a.py": code}, {("a.py", n): 1.0 for n in range(1, 800)}, stop=stop)
+    assert 0.2 < time.monotonic() - began < 1.3
+
+
+def test_python_s_remarks_on_mutants_stay_out_of_sight() -> None:
+    code = "def f(a):\n    return 1 if a else 0\n"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert meaning("return 1if a else 0") is not None
+        assert said, "this is what Python remarks on"
+        said.clear()
+        hush()
+        assert meaning("return 1if a else 0") is not None
+        mutants({"a.py": code.replace("1 if", "1if")}, {("a.py", 2): 1.0})
+        assert not said
+        compile("1if a else 0", "another.py", "eval")
+        assert said, "what is said of other code is heard"
+
+
+def test_pairs_are_looked_for_only_so_long() -> None:
+    same_line = on_line(SEARCH, 7)[:1] * 5_000
+    began = time.process_time()
+    assert pairs(same_line, 10) == []
+    assert time.process_time() - began < 5, "all pairs would take ten times as long"
