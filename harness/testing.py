@@ -30,10 +30,16 @@ BROKE_OFF = "pytest ended before its session did"
 
 OUTPUT_CHARS = 6000
 OUTPUT_BYTES = 64_000
-REPORT_BYTES = 200_000_000
+# What is read of a report: the code under test could fill it. A run beyond one of the first two is not valid.
+REPORT_BYTES = 20_000_000
+REPORT_TESTS = 200_000
+ID_CHARS = 2000
+MESSAGE_CHARS = 2000
 APPENDED_FILES = 200
 
 _PYTEST = re.compile(r"(?:^|[\s/;&|(])(?:pytest|py\.test)(?=$|[\s;&|)])")
+_PYTHONPATH = re.compile(r"(?<![\w$-])PYTHONPATH=(?=([^\s;&|]*))")
+_OVERSIZED = b'{"oversized": true}\n'
 _SHELL_OPERATORS = re.compile(r"[|;&<>()\n]")
 _SEVERITY: dict[Outcome, int] = {"passed": 0, "skipped": 1, "failed": 2, "error": 3}
 
@@ -66,8 +72,10 @@ async def run_tests(
     )
     try:
         lines = await sandbox.read(f"{place}/report", limit=REPORT_BYTES)
-    except (FileNotFoundError, ValueError):
+    except FileNotFoundError:
         lines = b""
+    except ValueError:
+        lines = _OVERSIZED
     await sandbox.exec(["rm", "-rf", place], cwd="/", timeout=30)
     return interpret(command, result, lines)
 
@@ -125,24 +133,38 @@ def settings(place: str, ids: Sequence[str], test_seconds: float | None) -> dict
 
 def script(place: str, command: str, variables: Mapping[str, str]) -> str:
     """The shell script that runs `command` with the plugin loaded; its standard input becomes the file `place`/select."""
+    inside = f"{TROOPDIR}/inside"
     fixed = {"PYTHONDONTWRITEBYTECODE": "1", "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/troop-hypothesis"}
     exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in {**variables, **fixed}.items() if value)
     return (
         f"mkdir -m 700 {place} && cat > {place}/select || exit 125\n"
         f'export {exports} TROOP_ROOT="$PWD" TROOP_ADDOPTS_BEFORE="${{PYTEST_ADDOPTS-}}"\n'
-        f'export PYTHONPATH="{TROOPDIR}/inside${{PYTHONPATH:+:$PYTHONPATH}}"\n'
+        f'export PYTHONPATH="{inside}${{PYTHONPATH:+:$PYTHONPATH}}"\n'
         'export PYTEST_ADDOPTS="${PYTEST_ADDOPTS:+$PYTEST_ADDOPTS }-p troop_pytest'
         f' -o cache_dir=/tmp/troop-pytest-cache --continue-on-collection-errors --maxfail=0 --color=no"\n'
-        f'exec "${{BASH:-sh}}" -c {shlex.quote(command)} < /dev/null\n'
+        f'exec "${{BASH:-sh}}" -c {shlex.quote(_keeping_path(command, inside))} < /dev/null\n'
     )
+
+
+def _keeping_path(command: str, inside: str) -> str:
+    """The command with `inside` put into each PYTHONPATH that it sets anew, or pytest would not find the plugin."""
+
+    def kept(found: re.Match[str]) -> str:
+        value = found[1]
+        if "$PYTHONPATH" in value or "${PYTHONPATH" in value:
+            return found[0]
+        return found[0] + inside + (":" if value.strip("'\"") else "")
+
+    return _PYTHONPATH.sub(kept, command)
 
 
 @dataclass
 class _Lines:
     """What the report file says, read line by line."""
 
-    begun: set[object] = field(default_factory=set)
-    statuses: dict[object, int] = field(default_factory=dict)
+    oversized: bool = False
+    begun: set[int] = field(default_factory=set)
+    statuses: dict[int, int] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     durations: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
@@ -150,22 +172,33 @@ class _Lines:
 
     def read(self, line: Mapping[str, object]) -> None:
         match line:
-            case {"begin": pid}:
+            case {"oversized": True}:
+                self.oversized = True
+            case {"begin": int(pid)}:
                 self.begun.add(pid)
-            case {"finish": pid, "exit": int(status)}:
+            case {"finish": int(pid), "exit": int(status)}:
                 self.statuses[pid] = status
             case {"start": str(test)}:
-                self.running[test] = None
+                self.running[_short_id(test)] = None
             case {"test": str(test), "outcome": ("passed" | "failed" | "error" | "skipped") as outcome}:
+                test = _short_id(test)
                 self.running.pop(test, None)
                 if test in self.outcomes and _SEVERITY[self.outcomes[test]] >= _SEVERITY[outcome]:
                     return
+                if test not in self.outcomes and len(self.outcomes) >= REPORT_TESTS:
+                    self.oversized = True
+                    return
                 self.outcomes[test] = outcome
                 seconds, message = line.get("seconds"), line.get("message")
-                if isinstance(seconds, (int, float)):
+                if isinstance(seconds, (int, float)) and 0 <= seconds < 1e9:
                     self.durations[test] = float(seconds)
                 if outcome != "passed" and isinstance(message, str):
-                    self.failures[test] = message
+                    self.failures[test] = message[:MESSAGE_CHARS]
+
+
+def _short_id(test: str) -> str:
+    """A test's id; that of the whole parametrised test where a case has one that is too long to be kept."""
+    return test if len(test) <= ID_CHARS else test.partition("[")[0][:ID_CHARS]
 
 
 def _read_lines(text: bytes) -> _Lines:
@@ -173,8 +206,8 @@ def _read_lines(text: bytes) -> _Lines:
     for raw in text.split(b"\n"):
         try:
             line = json.loads(raw) if raw else None
-        except ValueError:
-            continue  # torn by a kill; the missing finish line says so
+        except (ValueError, RecursionError):
+            continue  # torn by a kill, for which the missing finish line speaks, or none of the plugin's
         if isinstance(line, dict):
             lines.read(line)
     return lines
@@ -184,7 +217,7 @@ def interpret(command: str, result: Exec, report: bytes) -> TestReport:
     """The test report of a finished command: `report` is what the plugin wrote (empty: pytest never began)."""
     lines = _read_lines(report)
     output = _tail(result.output)
-    if not lines.begun:
+    if not lines.begun and not lines.oversized:
         return _without_pytest(command, result, output)
     reason = _objection(lines, result)
     if not result.timed_out and lines.begun - set(lines.statuses):
@@ -208,6 +241,11 @@ def _without_pytest(command: str, result: Exec, output: str) -> TestReport:
     reason = ""
     if result.timed_out:
         reason = f"the test command was stopped after {result.seconds:.0f} s"
+    elif "troop_pytest" in output and "rror" in output:
+        reason = (
+            f"pytest did not find Troop's plugin (exit code {result.exit_code}): the test command sets PYTHONPATH anew or "
+            "has Python ignore it; have it keep what is there (PYTHONPATH=src:$PYTHONPATH)"
+        )
     elif runs_pytest(command):
         reason = f"pytest did not start (exit code {result.exit_code}): {_last_line(output)}"
     elif result.exit_code in (125, 126, 127):
@@ -230,6 +268,8 @@ def _objection(lines: _Lines, result: Exec) -> str:
     """Why the report cannot be believed; empty if it can."""
     if result.timed_out:
         return f"the tests were stopped after {result.seconds:.0f} s{_while(lines.running)}"
+    if lines.oversized:
+        return f"the report of the tests is larger than {REPORT_BYTES // 1_000_000} MB or {REPORT_TESTS} tests"
     if lines.begun - set(lines.statuses):
         return f"{BROKE_OFF} (exit code {result.exit_code}){_while(lines.running)}"
     for status in lines.statuses.values():

@@ -255,12 +255,61 @@ def test_a_command_without_pytest_is_one_test(bubblewrap: Provider, tree: Path) 
     assert not run(bubblewrap, tree, command="python -S -m pytest").valid
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "PYTHONPATH=inner python -m pytest -q",
+        "export PYTHONPATH='inner:x'; pytest -q tests",
+        "PYTHONPATH= python -m pytest -q",
+    ],
+)
+def test_a_command_that_sets_the_python_path_keeps_what_reports(bubblewrap: Provider, tree: Path, command: str) -> None:
+    report = run(bubblewrap, tree, [f"{KINDS}::test_passes"], command)
+    assert report.outcomes == {f"{KINDS}::test_passes": "passed"} and report.valid
+
+
+def test_where_the_plugin_is_not_found_the_reason_says_what_to_do(bubblewrap: Provider, tree: Path) -> None:
+    for command in ("env -u PYTHONPATH python -m pytest -q", "echo 'env -u PYTHONPATH python -m pytest' | sh"):
+        report = run(bubblewrap, tree, command=command)
+        assert not report.valid and report.outcomes == {}
+        assert "PYTHONPATH=src:$PYTHONPATH" in report.reason
+
+
+def test_a_report_that_was_filled_by_the_code_under_test_is_not_read(
+    bubblewrap: Provider, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.testing.REPORT_BYTES", 300)
+    report = run(bubblewrap, tree, [KINDS])
+    assert not report.valid and report.outcomes == {}
+    assert report.reason.startswith("the report of the tests is larger")
+
+
 def test_a_named_file_that_is_not_there_is_no_pass(bubblewrap: Provider, tree: Path) -> None:
     report = run(bubblewrap, tree, ["tests/test_gone.py::test_x"])
     assert not report.valid and not report.outcomes
 
 
 # What a report amounts to, without a sandbox
+
+
+def test_a_report_is_read_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "t.py::test_x[" + "x" * 5000
+    report = finished(
+        1,
+        {"begin": 1},
+        {"begin": ["unhashable"]},
+        {"test": long + "1]", "outcome": "passed"},
+        {"test": long + "2]", "outcome": "failed", "message": "m" * 10_000, "seconds": float("nan")},
+        {"finish": 1, "exit": 1},
+    )
+    assert report.valid and report.outcomes == {"t.py::test_x": "failed"}
+    assert len(report.failures["t.py::test_x"]) == 2000 and not report.durations
+    monkeypatch.setattr("harness.testing.REPORT_TESTS", 3)
+    lines = [{"test": f"t.py::test_{n}", "outcome": "passed"} for n in range(5)]
+    report = finished(0, {"begin": 1}, *lines, {"finish": 1, "exit": 0})
+    assert len(report.outcomes) == 3 and not report.valid and "3 tests" in report.reason
+    nested = b'{"begin": 1}\n' + b"[" * 100_000 + b'\n{"finish": 1, "exit": 0}\n'
+    assert interpret(COMMAND, Exec(b"", b"", 0, False, 1.0), nested).valid
 
 
 def finished(exit_code: int, *lines: object) -> TestReport:
