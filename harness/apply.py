@@ -13,7 +13,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from harness.hostgit import IDENTITY, as_variables
+from harness.hostgit import IDENTITY, as_variables, users_environment
+from harness.workspace import cache_root
 from tasks.errors import InputError
 
 
@@ -25,7 +26,8 @@ def apply_to_branch(repository: Path, base: str, patch: str, name: str) -> str:
     repository or the patch does not apply.
     """
     branch = "troop/" + re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")
-    with tempfile.TemporaryDirectory(prefix="troop-apply-") as scratch:
+    (cache_root() / "tmp").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache_root() / "tmp", prefix="apply-") as scratch:
         index = str(Path(scratch) / "index")
         if _git(repository, "cat-file", "-e", f"{base}^{{commit}}", index=index).returncode != 0:
             raise InputError(
@@ -57,12 +59,13 @@ def _do(repository: Path, *arguments: str, index: str, stdin: str = "") -> str:
 def _git(repository: Path, *arguments: str, index: str, stdin: str = "") -> subprocess.CompletedProcess[bytes]:
     """git in the user's repository, with the user's identity if configured, else ours; no hooks, no monitors."""
     safe = {"core.hooksPath": os.devnull, "core.fsmonitor": "false"}
-    environment = {**os.environ, "GIT_INDEX_FILE": index, **as_variables(safe)}
+    own = users_environment("GIT_AUTHOR_", "GIT_COMMITTER_")
+    environment = {**own, "GIT_INDEX_FILE": index, **as_variables(safe)}
     known = subprocess.run(
         ["git", "-C", str(repository), "config", "user.email"], capture_output=True, check=False, env=environment
     )
     if known.returncode != 0:
-        environment |= IDENTITY
+        environment = IDENTITY | environment
     return subprocess.run(
         ["git", "-C", str(repository), *arguments],
         input=stdin.encode("utf-8", "surrogateescape"),

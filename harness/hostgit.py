@@ -48,6 +48,13 @@ IDENTITY = {
 }
 
 
+# Of a surrounding git's variables: how the user has git talk to servers, and where the user's settings are.
+_USERS_OWN = (
+    *("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM"),
+    *("GIT_SSL_", "GIT_SSH", "GIT_PROXY_", "GIT_HTTP_", "GIT_ASKPASS"),
+)
+
+
 class GitFailed(Exception):
     """git ended with an error; `stderr` is what it said, for the caller to turn into a sentence."""
 
@@ -75,6 +82,13 @@ def environment(config: Mapping[str, str] | None = None) -> dict[str, str]:
     }
 
 
+def users_environment(*more: str) -> dict[str, str]:
+    """The surrounding variables without those that send git elsewhere (GIT_DIR, GIT_INDEX_FILE, GIT_CONFIG_PARAMETERS, …,
+    as hooks and aliases have them). Proxies, certificates and the like stay, and what begins with one of `more`."""
+    kept = (*_USERS_OWN, *more)
+    return {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k.startswith(kept)}
+
+
 def as_variables(config: Mapping[str, str], *, start: int = 0) -> dict[str, str]:
     """Settings as GIT_CONFIG_KEY_n variables: seen by git, absent from process arguments and files."""
     out = {"GIT_CONFIG_COUNT": str(start + len(config))}
@@ -100,20 +114,12 @@ def network_environment(location: str) -> tuple[str, dict[str, str]]:
     if credentials is not None:
         encoded = base64.b64encode(credentials.encode()).decode("ascii")
         config[f"http.{parts.scheme}://{parts.netloc}/.extraHeader"] = f"Authorization: Basic {encoded}"
-    kept = (
-        "GIT_CONFIG_GLOBAL",
-        "GIT_CONFIG_SYSTEM",
-        "GIT_CONFIG_NOSYSTEM",
-        "GIT_SSL_",
-        "GIT_SSH",
-        "GIT_PROXY_",
-        "GIT_HTTP_",
-    )
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k.startswith(kept)}
+    inherited = users_environment()
     variables = inherited | {
         "LC_ALL": "C",
         "GIT_TERMINAL_PROMPT": "0",
-        "GIT_ASKPASS": "",
+        # A program that the user named for it may answer; nobody is asked at the keyboard.
+        "GIT_ASKPASS": inherited.get("GIT_ASKPASS", ""),
         "SSH_ASKPASS": "",
         "SSH_ASKPASS_REQUIRE": "never",
         "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
@@ -127,7 +133,8 @@ def network_environment(location: str) -> tuple[str, dict[str, str]]:
 def user_setting(name: str, *kind: str) -> str:
     """A setting of the user's own (global) git configuration, "" if unset. `kind`: such as "--path"."""
     try:
-        done = subprocess.run(["git", "config", "--global", *kind, "--get", name], capture_output=True, check=False)
+        command = ["git", "config", "--global", *kind, "--get", name]
+        done = subprocess.run(command, capture_output=True, check=False, env=users_environment())
     except FileNotFoundError as error:
         raise EnvironmentFailed(NO_GIT) from error
     return os.fsdecode(done.stdout).strip()

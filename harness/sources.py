@@ -30,7 +30,7 @@ Say = Callable[[str], None]
 _NAMES_A_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _PACKAGE_EPOCH = 946684800  # 2000-01-01: the date of a release whose archive tells none
 FETCH_SECONDS = 3600.0
-_LEFT_OVER_SECONDS = 24 * 3600.0
+LEFT_OVER_SECONDS = 6 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +49,24 @@ def opened(repository: Repository, cache: Path, say: Say) -> Iterator[Source]:
     """The source of a repository; what it needs for a while only is removed at the end of the context."""
     ways = {"path": _from_path, "url": _from_url, "package": _from_package}
     (cache / "tmp").mkdir(parents=True, exist_ok=True)
-    _sweep(cache / "tmp")
+    sweep(cache / "tmp")
     with tempfile.TemporaryDirectory(dir=cache / "tmp", prefix="source-") as scratch:
         yield ways[repository.kind](repository, cache, Path(scratch), say)
 
 
-def _sweep(directory: Path) -> None:
-    """Remove what processes that were killed left here. By age, since a cache may be shared between machines."""
-    for left in directory.iterdir():
+def sweep(directory: Path, pattern: str = "*") -> list[Path]:
+    """Remove what processes that were killed left here; the paths. By age, since a cache may be shared between machines:
+    nothing that is still in use is so old, as a fetch ends after `FETCH_SECONDS`."""
+    removed = []
+    for left in sorted(directory.glob(pattern)):
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > _LEFT_OVER_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
+            if time.time() - left.lstat().st_mtime > LEFT_OVER_SECONDS:
+                if left.is_dir() and not left.is_symlink():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink()
+                removed.append(left)
+    return removed
 
 
 @contextlib.contextmanager
@@ -291,7 +298,10 @@ def _fetch(mirror: Path, location: str, refspecs: list[str]) -> None:
     url, variables = hostgit.network_environment(location)
     options = [part for part in refspecs if part.startswith("--")]
     specs = [part for part in refspecs if not part.startswith("--")]
+    # GitPython lays `env` over the surrounding variables, so those that must not be there are taken away by name.
+    unwanted = sorted(name for name in os.environ if name.startswith("GIT_") and name not in variables)
     command = [
+        *(["env", *(part for name in unwanted for part in ("-u", name))] if unwanted else []),
         "git",
         f"--git-dir={mirror}",
         "fetch",

@@ -37,6 +37,12 @@ def cache_root() -> Path:
     return Path.home() / ".cache" / "troop"
 
 
+def sweep_scratch(cache: Path) -> list[str]:
+    """Remove what killed processes left in the cache more than six hours ago (half-made clones, downloads); names each."""
+    removed = [*sources.sweep(cache / "tmp"), *sources.sweep(cache / "downloads", "*/.*")]
+    return [f"what a killed process left at {path}" for path in removed]
+
+
 @dataclass(frozen=True, slots=True)
 class Workspace:
     """The base of a task. `git_dir`: bare, on the host, holding the base commit only; never written to again.

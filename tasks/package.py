@@ -46,9 +46,9 @@ def unpack(
     name, version = parse_requirement(requirement)
     if directory.exists() and any(directory.iterdir()):
         raise InputError(f"{directory} is not empty: a package is unpacked into a directory of its own")
-    archive, kept = _archive(normalised(name), version, cache, say)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    archive, kept = _archive(normalised(name), version, cache, directory.parent, say)
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".unpack-") as scratch:
             top = _extract(archive, Path(scratch))
             shutil.rmtree(top / ".git", ignore_errors=True)
@@ -61,8 +61,8 @@ def unpack(
             shutil.rmtree(archive.parent)
 
 
-def _archive(name: str, version: str, cache: Path | None, say: Callable[[str], None]) -> tuple[Path, bool]:
-    """The archive on disk, and whether it stays there."""
+def _archive(name: str, version: str, cache: Path | None, work: Path, say: Callable[[str], None]) -> tuple[Path, bool]:
+    """The archive on disk, and whether it stays there. It is fetched into a directory within `work`."""
     key = f"{name}-{version.lower()}"
     if cache is not None:
         for found in sorted((cache / key).glob("*/*")) if (cache / key).is_dir() else ():
@@ -71,7 +71,7 @@ def _archive(name: str, version: str, cache: Path | None, say: Callable[[str], N
     index = Index.of_pip()
     release = choose(name, version, index.releases(name))
     say(f"fetching {release.filename} from {shown(release.url).rpartition('/')[0]}")
-    scratch = Path(tempfile.mkdtemp(prefix="troop-package-"))
+    scratch = Path(tempfile.mkdtemp(dir=work, prefix=".fetch-"))
     try:
         download = scratch / release.filename
         _download(index, release, download)

@@ -259,7 +259,7 @@ def test_a_command_without_pytest_is_one_test(bubblewrap: Provider, tree: Path) 
     "command",
     [
         "PYTHONPATH=inner python -m pytest -q",
-        "export PYTHONPATH='inner:x'; pytest -q tests",
+        "export PYTHONPATH='inner:x'; python -m pytest -q tests",
         "PYTHONPATH= python -m pytest -q",
     ],
 )
