@@ -25,11 +25,17 @@ install: $(VENV)/.installed
 
 install-dev: $(VENV)/.installed-dev
 
+# One that is not whole (its making was interrupted, or its Python is gone) is made anew.
+ifneq ($(shell $(BIN)/python -c 'import pip; print("whole")' 2>/dev/null),whole)
+.PHONY: $(BIN)/python
+$(shell rm -f $(VENV)/.installed $(VENV)/.installed-dev)
+endif
+
 $(BIN)/python:
 	@[ -n "$(PYTHON)" ] || { echo "Troop needs Python 3.11 or newer: apt-get install -y python3 python3-venv" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "$(PYTHON) cannot make virtual environments: apt-get install -y python3-venv" >&2; exit 1; }
-	"$(PYTHON)" -m venv $(VENV)
+	"$(PYTHON)" -m venv --clear $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -e .
@@ -39,13 +45,28 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev]'
 	@touch $@ $(VENV)/.installed
 
-# Something to run attempts in: bubblewrap if it is there, else docker with its image, else bubblewrap from apt.
+# Something to run attempts in: bubblewrap if it works here, else docker with its image, else bubblewrap from apt.
+define USE_BUBBLEWRAP
+import asyncio, sys
+from harness.sandbox.choice import choose_provider
+from harness.workspace import cache_root
+from tasks.errors import TroopError
+try:
+    asyncio.run(choose_provider("bubblewrap", image=None, cache=cache_root()))
+except TroopError as error:
+    sys.exit(str(error))
+endef
+export USE_BUBBLEWRAP
+
 sandbox: install
-	@if command -v bwrap >/dev/null; then exit 0; fi; \
+	@bubblewrap_works() { $(BIN)/python -c "$$USE_BUBBLEWRAP"; }; \
+	if complaint=$$(bubblewrap_works 2>&1); then exit 0; fi; \
 	if $(BIN)/python -m harness.sandbox.image; then exit 0; fi; \
+	if command -v bwrap >/dev/null; then echo "$$complaint" >&2; exit 1; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		echo "Neither docker nor bubblewrap can be used here: installing bubblewrap from apt"; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends bubblewrap >/dev/null; \
+		bubblewrap_works; \
 	else \
 		echo "Troop needs a sandbox; type: sudo apt-get install -y bubblewrap" >&2; exit 1; \
 	fi

@@ -78,8 +78,8 @@ def _docker_missing() -> str:
 
 
 def _bubblewrap_missing() -> str:
-    async def check() -> str:
-        provider = _make("bubblewrap", Path(tempfile.gettempdir()))
+    async def check(cache: Path) -> str:
+        provider = _make("bubblewrap", cache)
         try:
             await provider.check()
         except TroopError as error:
@@ -88,7 +88,8 @@ def _bubblewrap_missing() -> str:
             await provider.close()
         return ""
 
-    return asyncio.run(check())
+    with tempfile.TemporaryDirectory() as folder:
+        return asyncio.run(check(Path(folder)))
 
 
 def _network_missing() -> str:
