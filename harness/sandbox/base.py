@@ -55,7 +55,7 @@ class Sandbox(Protocol):
 
     @property
     def missing_limits(self) -> tuple[str, ...]:
-        """Limits that could not be put in force here, each as a short sentence; empty when all hold."""
+        """Limits that could not be put in force here, each as a short sentence. The disk as a whole is always among them."""
         ...
 
     async def exec(
@@ -92,7 +92,8 @@ class Sandbox(Protocol):
 
     async def snapshot(self) -> Tree:
         """What changed below WORKDIR since the last snapshot (the first: since the sandbox was made from its
-        environment), `.git`, caches and byte code left out. Costs a stat per file; meant for every turn."""
+        environment), `.git`, caches and byte code left out. Costs a stat per file; meant for every turn. Of very many changes (20,000)
+        the rest is only counted, in `left_out`."""
         ...
 
     async def restore(self, files: Sequence[FileState]) -> None:

@@ -358,7 +358,8 @@ class BubblewrapProvider:
         try:
             ground = await self._known_ground()
         except SandboxFailed as error:
-            return [Finding("bubblewrap", False, str(error), CACHE if isinstance(error, _CacheFailed) else INSTALL)]
+            fix = CACHE if isinstance(error, _CacheFailed) else INSTALL
+            return [Finding("bubblewrap", False, str(error).removesuffix(f": {fix}"), fix)]
         found = [Finding("bubblewrap", True, f"{ground.bwrap} makes sandboxes in {self._sandboxes}")]
         if ground.copying.options is None:
             fix = f"put the cache on an ordinary file system (TROOP_CACHE), not on an overlay; {self._cache} now"
