@@ -7,10 +7,9 @@ been seen to work; where none works it is the environment's failure.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
 from agent.attempt import test_seconds
-from harness import trace
 from harness.records import Candidate, Evidence, TestReport, WitnessTest
 from harness.regression import choose
 from harness.sandbox.base import SandboxSpec
@@ -28,7 +27,7 @@ async def evidence_on(
     run: Run, candidate: Candidate, regression: Sequence[str], witnesses: Sequence[WitnessTest]
 ) -> Evidence:
     """The evidence on one candidate. One that takes its sandboxes down is invalid, where others can be made."""
-    if any(trace.MASKED in e.flags for e in run.events if _ended_with(e, candidate)):
+    if any(event.masked for event in run.events if event.attempt in candidate.attempts):
         return Evidence(applies=False, valid=False, reason="it held a secret of this machine's environment, now masked")
     try:
         return await verify(
@@ -48,10 +47,6 @@ async def evidence_on(
     except SandboxFailed as error:
         await _probe(run, f"probe-{candidate.id}")
         return Evidence(applies=True, valid=False, reason=f"its tests take the sandbox down: {error}")
-
-
-def _ended_with(event: trace.Event, candidate: Candidate) -> TypeGuard[trace.AttemptEnded]:
-    return isinstance(event, trace.AttemptEnded) and event.patch == candidate.patch
 
 
 async def _probe(run: Run, name: str) -> None:

@@ -93,6 +93,7 @@ def evidence_json(evidence: Evidence) -> Json:
 def _attempts(events: Sequence[trace.Event], verified: Sequence[trace.Verified], ledger: Json) -> list[Json]:
     candidate = {index: v.candidate for v in verified for index in v.attempts}
     ended = _ended(events)
+    masked = {e.attempt for e in events if e.masked}
     turns: dict[int | None, int] = {}
     for event in events:
         if isinstance(event, trace.TurnEnded):
@@ -112,7 +113,7 @@ def _attempts(events: Sequence[trace.Event], verified: Sequence[trace.Verified],
                 "usd": cost.get("usd", 0.0),
                 "usage": cost.get("usage", {}),
                 "candidate": candidate.get(index or 0),
-                "flags": list(end.flags) if end else [],
+                "flags": [*(end.flags if end else ()), *(["masked"] if index in masked else [])],
                 "detail": end.detail if end else "",
             }
         )

@@ -28,11 +28,15 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Base of all events. `at`: seconds since the epoch, when it was written. `attempt` None: an event of the run."""
+    """Base of all events. `at`: seconds since the epoch, when it was written. `attempt` None: an event of the run.
+
+    `masked`: a known secret was masked in what is carried out, so this is not quite what was said or made.
+    """
 
     kind: ClassVar[str] = ""
     at: float = 0.0
     attempt: int | None = None
+    masked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -343,9 +347,6 @@ def record(kind: type[T], value: Any) -> T:
 Mask = Callable[[str], str]
 Listener = Callable[[Event], None]
 
-MASKED = "masked"
-"""The flag of an attempt whose patch held a secret: what is kept of it is not what the attempt made."""
-
 _CARRIED_OUT = {
     "replied": "message",
     "decided": "calls",
@@ -409,13 +410,9 @@ class Trace:
         rest = dict(plain)
         carried = {name: rest.pop(name) for name in (_CARRIED_OUT.get(event.kind),) if name in rest}
         line = json.dumps(rest, ensure_ascii=True, separators=(",", ":"))
-        masked = {**json.loads(self._mask(line)), **mask_strings(carried, self._mask_known)}
-        if masked == plain:
-            return event
-        made = from_json(masked)
-        if isinstance(made, AttemptEnded) and isinstance(event, AttemptEnded) and made.patch != event.patch:
-            made = dataclasses.replace(made, flags=(*made.flags, MASKED))
-        return made
+        kept = mask_strings(carried, self._mask_known)
+        masked = {**json.loads(self._mask(line)), **kept, **({"masked": True} if kept != carried else {})}
+        return event if masked == plain else from_json(masked)
 
     def _append(self, line: bytes) -> None:
         size = os.fstat(self._file.fileno()).st_size
@@ -488,5 +485,5 @@ def read(path: Path, *, may_be_empty: bool = False) -> Iterator[Event]:
 
 
 __all__ = [name for name, value in list(globals().items()) if isinstance(value, type) and issubclass(value, Event)]
-__all__ += ["EVENTS", "MASKED", "SCHEMA", "Listener", "Mask", "Trace"]
+__all__ += ["EVENTS", "SCHEMA", "Listener", "Mask", "Trace"]
 __all__ += ["from_json", "mask_strings", "public", "read", "record", "to_json"]

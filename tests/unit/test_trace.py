@@ -282,7 +282,7 @@ def test_what_looks_like_a_token_stays_in_what_is_carried_out_and_nowhere_else(m
     decided, changed, ended = heard
     assert isinstance(decided, Decided) and decided.text == "I use ***" and decided.calls == (call,)
     assert isinstance(changed, TreeChanged) and changed.tree == tree
-    assert isinstance(ended, AttemptEnded) and ended.patch == patch and not ended.flags
+    assert isinstance(ended, AttemptEnded) and ended.patch == patch and not ended.masked
 
 
 def test_a_secret_of_the_environment_is_masked_everywhere_and_its_patch_is_flagged(masked: Trace) -> None:
@@ -290,11 +290,11 @@ def test_a_secret_of_the_environment_is_masked_everywhere_and_its_patch_is_flagg
     masked.listen(heard.append)
     content = b"\xff\x00" + PASSWORD.encode() + b"\n"
     masked.write(TreeChanged(attempt=0, turn=1, tree=Tree((FileState("a.bin", content),))))
-    masked.write(AttemptEnded(attempt=0, status="submitted", patch=f"+x = '{PASSWORD}'\n", flags=("big",)))
+    masked.write(AttemptEnded(attempt=0, status="submitted", patch=f"+x = '{PASSWORD}'\n"))
     assert list(read(masked.path))[1:] == heard
     changed, ended = heard
     assert isinstance(changed, TreeChanged) and changed.tree.files[0].data == b"\xff\x00***\n"
-    assert isinstance(ended, AttemptEnded) and ended.patch == "+x = '***'\n" and ended.flags == ("big", "masked")
+    assert isinstance(ended, AttemptEnded) and ended.patch == "+x = '***'\n" and ended.masked and changed.masked
 
 
 def test_bytes_and_nested_records_survive(tmp_path: Path) -> None:
