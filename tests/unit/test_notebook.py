@@ -6,7 +6,7 @@ from agent.audit import leak_tries
 from agent.notebook import Notebook
 from agent.policy import Decision, ToolCall, TurnRecord
 from harness import trace
-from harness.records import FileState, Tree
+from harness.records import Evidence, FileState, Tree
 
 
 def turn(number: int, *calls: tuple[str, dict[str, object]], files: tuple[FileState, ...] = ()) -> list[trace.Event]:
@@ -69,3 +69,28 @@ def test_tries_to_reach_the_future_are_flagged_and_ordinary_work_is_not() -> Non
     assert leak_tries(commands("pip download requests==2.0", "curl -s example.org")) == ("leak:download",)
     ordinary = ("git log -3", "git diff", "git status", "pip install -e .", "grep -rn fetch .", "python -m pytest -q")
     assert leak_tries(commands(*ordinary)) == ()
+
+
+def ended(status: str) -> trace.AttemptEnded:
+    return trace.AttemptEnded(attempt=0, status=status, patch="")
+
+
+def test_only_sandboxes_that_died_use_up_their_allowance() -> None:
+    kinds = ("model", "sandbox", "model")
+    failures = [trace.InfrastructureFailed(attempt=0, what=what, detail="", retried=True) for what in kinds]
+    assert Notebook.of(0, failures).failures == 1
+
+
+def test_the_time_of_an_attempt_is_that_of_its_work_and_not_of_the_night_between() -> None:
+    work = [trace.Planned(attempt=0, text="", seconds=2.0, at=10.0), *turn(1, edit("a.py"))]
+    later = [trace.RunResumed(at=90_000.0), *turn(2, edit("a.py"))]
+    assert round(Notebook.of(0, [*work, *later]).seconds, 3) == 2.2
+
+
+def test_a_resume_reopens_what_the_world_ended_and_nothing_else() -> None:
+    resumed = trace.RunResumed()
+    assert Notebook.of(0, [ended("infrastructure")]).ended is not None
+    assert Notebook.of(0, [ended("infrastructure"), resumed]).ended is None
+    assert Notebook.of(0, [ended("submitted"), resumed]).ended is not None
+    verified = trace.Verified(candidate="c1", attempts=(1,), key="k", evidence=Evidence(applies=True, valid=True))
+    assert Notebook.of(0, [ended("infrastructure"), verified, resumed]).ended is not None
