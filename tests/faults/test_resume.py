@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from agent import resume, solve
+from agent import assemble, resume, solve
 from harness import trace
-from tasks.errors import RunLocked
-from tests.support.calculator import PLAN, RIGHT, SUBMIT, call, make_repository, settings, task
-from tests.support.model_server import Answer, Request, serving
+from harness.workspace import cache_root
+from tasks.errors import EndpointFailed, RunLocked, SandboxFailed, SourceUnavailable
+from tests.support.calculator import PLAN, RIGHT, SUBMIT, WRONG, call, make_repository, settings, task
+from tests.support.model_server import Answer, Request, error, serving
 
 pytestmark = [pytest.mark.network, pytest.mark.bubblewrap]
 
@@ -35,9 +37,9 @@ def slow_script(request: Request) -> Answer:
     return SUBMIT
 
 
-def start(repository: Path, out: Path, url: str, attempts: int = 2) -> subprocess.Popen[bytes]:
+def start(repository: Path, out: Path, url: str, attempts: int = 2, *more: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "agent", "solve", str(repository), "--issue-text", "total is wrong", "--json"]
-    command += ["--model", f"{url}#m", "-n", str(attempts), "--out", str(out), "--sandbox", "bubblewrap"]
+    command += ["--model", f"{url}#m", "-n", str(attempts), "--out", str(out), "--sandbox", "bubblewrap", *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -139,6 +141,135 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
         again = resume(str(first.directory))
         assert len(server.requests) == asked
     assert again.patch == first.patch and again.exit_code == 0
+
+
+def kill_after(harness: subprocess.Popen[bytes], out: Path, finished_turns: int) -> Path:
+    wait_for(lambda: turns(out) >= finished_turns)
+    harness.send_signal(signal.SIGKILL)
+    harness.communicate()
+    return run_directory(out)
+
+
+def commit_everything(repository: Path) -> None:
+    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    for command in (["add", "-A"], [*identity, "commit", "-q", "-m", "Newer"]):
+        subprocess.run(["git", "-C", str(repository), *command], check=True)
+
+
+def test_a_resumed_run_keeps_its_base_and_needs_no_checkpoints(tmp_path: Path) -> None:
+    repository, out = make_repository(tmp_path / "calculator"), tmp_path / "runs"
+    with serving(slow_script) as server:
+        directory = kill_after(start(repository, out, server.url, attempts=1), out, 2)
+        (repository / "calc.py").write_text("def total(values):\n    return sum(values)\n")
+        commit_everything(repository)
+        for ending in ("", "-wal", "-shm"):
+            (directory / f"checkpoints.sqlite{ending}").write_bytes(b"no database at all" * 1000)
+        done = resume(str(directory))
+    (prepared,) = [e for e in events(directory) if isinstance(e, trace.Prepared)]
+    assert done.report["base_commit"] == prepared.base_commit
+    assert done.exit_code == 0 and done.patch is not None and "-    for value in values[1:]:" in done.patch
+
+
+def test_uncommitted_changes_that_a_run_began_with_are_its_base_after_they_have_changed(tmp_path: Path) -> None:
+    repository, out = make_repository(tmp_path / "calculator"), tmp_path / "runs"
+    source = (repository / "calc.py").read_text()
+    (repository / "calc.py").write_text(source.replace("result = 0\n", "result = 0  # mine\n"))
+    with serving(slow_script) as server:
+        harness = start(repository, out, server.url, 1, "--include-uncommitted")
+        directory = kill_after(harness, out, 2)
+        (repository / "calc.py").write_text("gone = True\n")
+        done = resume(str(directory))
+        assert done.exit_code == 0 and done.patch is not None and "# mine" in done.patch
+        (repository / "calc.py").write_text(source.replace("result = 0\n", "result = 0  # mine again\n"))
+        lost = out.parent / "lost"
+        harness = start(repository, lost, server.url, 1, "--include-uncommitted")
+        directory = kill_after(harness, lost, 1)
+        (repository / "calc.py").write_text("gone = 'again'\n")
+        (base,) = [e.base_commit for e in events(directory) if isinstance(e, trace.Prepared)]
+        shutil.rmtree(cache_root() / "bases-1" / base)
+        with pytest.raises(SourceUnavailable, match=f"the commit {base[:12]} that this run began with"):
+            resume(str(directory))
+
+
+def test_results_lost_with_the_process_are_written_again(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path / "calculator")
+    with serving([PLAN, RIGHT, SUBMIT]) as server:
+        first = solve(task(repository), settings(server.url, tmp_path / "runs"))
+    names = ("selected.patch", "predictions.jsonl", "report.json")
+    kept = [(first.directory / name).read_bytes() for name in names]
+    for name in names:
+        (first.directory / name).unlink()
+    assert resume(str(first.directory)).patch == first.patch
+    assert [(first.directory / name).read_bytes() for name in names] == kept
+
+
+@pytest.mark.parametrize("left", [b"", b'{"kind":"run-sta'])
+def test_a_run_killed_within_its_first_line_is_begun_by_a_resume(tmp_path: Path, left: bytes) -> None:
+    repository = make_repository(tmp_path / "calculator")
+    with serving([PLAN, RIGHT, SUBMIT]) as server:
+        files, _, _ = assemble.start(task(repository), settings(server.url, tmp_path / "runs"))
+        files.trace_file.write_bytes(left)
+        done = resume(str(files.directory))
+    assert done.exit_code == 0
+    assert isinstance(events(done.directory)[0], trace.RunStarted)
+
+
+def test_a_server_that_fails_loses_nothing_that_was_paid_for(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path / "calculator")
+    down = True
+
+    def failing(request: Request) -> Answer:
+        if down and request.turn == 3:
+            return error(401, "Incorrect API key")
+        return slow_script(request)
+
+    with serving(failing) as server:
+        with pytest.raises(EndpointFailed, match="Incorrect API key"):
+            solve(task(repository), settings(server.url, tmp_path / "runs", attempts=2))
+        directory = run_directory(tmp_path / "runs")
+        ended = [e for e in events(directory) if isinstance(e, trace.AttemptEnded)]
+        assert {e.status for e in ended} == {"infrastructure"} and len(ended[0].patch) > 100
+        assert "for value in values:" in (directory / "attempts" / "00" / "patch.diff").read_text()
+        down = False
+        done = resume(str(directory))
+    assert done.exit_code == 0
+    assert [row["status"] for row in done.report["attempts"]] == ["submitted", "submitted"]
+    replied = [e.key for e in events(directory) if isinstance(e, trace.Replied)]
+    assert max(collections.Counter(replied).values()) == 1, "an answer was paid for twice"
+    log = "".join(f"+{turn}\n" for turn in range(2, STEPS))
+    assert done.patch is not None and log in done.patch, "they went on from their last finished turn"
+
+
+def test_a_server_that_fails_ends_its_own_attempts_only(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path / "calculator")
+
+    def failing(request: Request) -> Answer:
+        return error(401, "Incorrect API key") if request.turn == 2 else [PLAN, RIGHT][request.turn]
+
+    with serving(failing) as one, serving([PLAN, WRONG, SUBMIT]) as other:
+        models = (f"{one.url}#a", f"{other.url}#b")
+        done = solve(task(repository), settings(one.url, tmp_path / "runs", models=models, attempts=4, concurrency=1))
+    assert [row["status"] for row in done.report["attempts"]] == ["infrastructure", "submitted", "submitted"]
+    assert [row["index"] for row in done.report["attempts"]] == [0, 1, 3], "no more is asked of a server that refuses"
+    assert done.report["selected"]["attempt"] == 0, "the patch made before the server failed counts"
+
+
+def test_tests_that_take_the_sandbox_down_speak_against_the_candidate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = make_repository(tmp_path / "calculator")
+
+    async def dying(*given: object, **named: object) -> None:
+        raise SandboxFailed("the sandbox died")
+
+    with serving([PLAN, RIGHT, SUBMIT]) as server:
+        monkeypatch.setattr("agent.verification.verify", dying)
+        done = solve(task(repository), settings(server.url, tmp_path / "runs"))
+        assert done.exit_code == 1
+        assert "its tests take the sandbox down" in done.report["candidates"][0]["evidence"]["reason"]
+        monkeypatch.setattr("agent.verification._probe", dying)
+        with pytest.raises(SandboxFailed):  # where no sandbox works, the candidate is not to blame
+            solve(task(repository), settings(server.url, tmp_path / "again"))
 
 
 def test_a_second_process_on_one_run_is_refused_by_name(tmp_path: Path) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent import Solution, solve
+from agent import Solution, resume, solve
 from harness import trace
 from harness.records import Budget
 from harness.sandbox.base import Provider
 from tasks.errors import EndpointFailed, InputError
+from tasks.task import Repository, Task
 from tests.support.calculator import PLAN, RIGHT, SOLVING, SUBMIT, WITNESS, WRONG, call, make_repository, settings, task
 from tests.support.model_server import Answer, Request, error, serving, too_many
 
@@ -259,6 +263,81 @@ def test_a_spent_budget_ends_attempts_but_keeps_their_patches(
     assert done.report["attempts"][0]["status"] == "budget"
     assert asked in (3, 4) and done.report["cost"]["usd"] == pytest.approx(0.041 * asked)
     assert done.exit_code == 0, "its patch was made before the budget ended"
+
+
+def test_a_token_cap_that_ends_the_run_before_any_patch_is_exit_3(repository: Path, tmp_path: Path) -> None:
+    with serving([PLAN, RIGHT, SUBMIT]) as server:
+        budget = Budget(attempts=3, turns=50, tokens=50)
+        done = solve(task(repository), settings(server.url, tmp_path / "runs", budget=budget))
+        assert not server.requests, "the first call may use more than the cap"
+    assert done.exit_code == 3 and done.report["status"] == "budget"
+
+
+def test_a_run_that_its_time_ends_is_exit_3_also_after_a_resume(repository: Path, tmp_path: Path) -> None:
+    def slow(request: Request) -> Answer:
+        answer = PLAN if request.turn == 0 else call("run", command=f"echo {request.turn}")
+        return replace(answer, delay=0.5)
+
+    with serving(slow) as server:
+        solve(
+            task(repository), settings(server.url, tmp_path / "first", turns=1)
+        )  # the environment is there after this
+        budget = Budget(attempts=3, turns=500, seconds=4.0)
+        began = time.monotonic()
+        done = solve(task(repository), settings(server.url, tmp_path / "runs", budget=budget, concurrency=1))
+        assert time.monotonic() - began < 8
+        assert done.exit_code == 3
+        assert [row["status"] for row in done.report["attempts"]] == ["budget"], (
+            "no attempt starts after the time is up"
+        )
+        # As if the process had been killed before it came to a selection.
+        file = done.directory / "trace.jsonl"
+        lines = file.read_text().splitlines(keepends=True)
+        kinds_left = ("run-ended", "selected")
+        file.write_text("".join(line for line in lines if json.loads(line)["kind"] not in kinds_left))
+        assert resume(str(done.directory)).exit_code == 3
+
+
+def test_repair_keeps_the_time_of_the_run(repository: Path, tmp_path: Path) -> None:
+    given = task(repository, failing_test=True)
+    budget = Budget(attempts=2, turns=50, seconds=0.01)
+    done = solve(given, settings("", tmp_path / "runs", models=("repair",), budget=budget))
+    assert done.exit_code == 3 and done.report["attempts"] == []
+
+
+def test_what_looks_like_a_token_comes_out_of_a_run_as_it_was(repository: Path, tmp_path: Path) -> None:
+    token = "ghp_" + "a1B2c3D4e5" * 4
+    fixture = call("create", path="tokens.py", content=f"TOKEN = '{token}'\n")
+    with serving([PLAN, RIGHT, fixture, SUBMIT]) as server:
+        done = solve(task(repository), settings(server.url, tmp_path / "runs"))
+    assert done.patch is not None and f"+TOKEN = '{token}'" in done.patch
+    (ended,) = kinds(done, trace.AttemptEnded)
+    prediction = json.loads((done.directory / "predictions.jsonl").read_text())["model_patch"]
+    on_disk = (done.directory / "attempts" / "00" / "patch.diff").read_text()
+    assert isinstance(ended, trace.AttemptEnded) and ended.patch == done.patch == prediction == on_disk
+
+
+def test_a_secret_of_the_environment_is_in_no_file_of_a_run_and_its_patch_is_not_selected(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "correct-horse-battery"
+    monkeypatch.setenv("SERVICE_PASSWORD", secret)
+    given = replace(task(repository), statement=f"It says {secret}.")
+    with serving([PLAN, RIGHT, call("create", path="more.py", content=f"P = '{secret}'\n"), SUBMIT]) as server:
+        done = solve(given, settings(server.url, tmp_path / "runs"))
+    assert done.exit_code == 1 and done.patch is None
+    assert "masked" in done.report["attempts"][0]["flags"]
+    written = [p for p in done.directory.rglob("*") if p.is_file()]
+    assert len(written) > 5
+    encoded = base64.b64encode(f"P = '{secret}'\n".encode())
+    assert not [p.name for p in written if secret.encode() in p.read_bytes() or encoded in p.read_bytes()]
+
+
+def test_a_url_with_a_password_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    given = Task("t", Repository("url", "https://me:a1b2c3d4e5f6g7h8@git.example.org/x"), "text")
+    with pytest.raises(InputError, match="the repository's URL holds a credential"):
+        solve(given, settings("http://127.0.0.1:1", tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
 
 
 def test_attempts_rotate_over_models(repository: Path, tmp_path: Path) -> None:
