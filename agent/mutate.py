@@ -129,8 +129,6 @@ def mutants(
         source, node = place.source, place.node
         if search.over:
             break
-        if shared[place.statement] > TABLE_PLACES and node is not place.statement:
-            continue
         function = source.function(node)
         frame = function or source.tree
         if frame not in frames:
@@ -163,6 +161,8 @@ def _places(sources: Mapping[str, Source], suspicion: Mapping[tuple[str, int], f
                 scores[statement] = _suspicion(source, statement, lines)
             if scores[statement] > 0:
                 places.append(_Place(scores[statement], source, node, statement))
+    held = Counter(place.statement for place in places)
+    places = [place for place in places if held[place.statement] <= TABLE_PLACES or place.node is place.statement]
     return sorted(places, key=lambda place: -place.score)
 
 

@@ -273,7 +273,9 @@ def test_a_table_beside_the_suspicious_lines_costs_next_to_nothing(entries: int)
     began = time.process_time()
     found = search()
     assert time.process_time() - began < 2
-    assert "return a - b" in {m.new.strip() for m in found}
+    assert len([m for m in found if m.line <= 5]) > 1_000, (
+        "the function beside it is looked at as closely as without it"
+    )
     assert sum(m.line > 5 for m in found) < 20, "a table is changed as a whole, not entry by entry"
     tracemalloc.start()
     assert search() == found
