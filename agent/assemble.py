@@ -100,14 +100,14 @@ class Pool:
 
 
 @contextlib.asynccontextmanager
-async def open_pool(settings: Settings, image: str | None) -> AsyncIterator[Pool]:
+async def open_pool(settings: Settings, image: str | None, say: Say = _silent) -> AsyncIterator[Pool]:
     """The pool of one run, or of many with the same settings. `image`: a Docker image that a task asks for.
 
     Raises SandboxFailed where no sandbox can be had.
     """
     from agent.model import Connections
 
-    provider = await choose_provider(settings.sandbox, image=image, cache=cache_root())
+    provider = await choose_provider(settings.sandbox, image=image, cache=cache_root(), say=say)
     connections = Connections()
     try:
         yield Pool(provider, connections, asyncio.Semaphore(width(settings)))
@@ -236,7 +236,7 @@ async def go(
                 _begin(files, task, settings, log)
             if pool is not None:
                 return await _drive(files, task, settings, log, events, say, pool)
-            async with open_pool(settings, task.environment.image) as own:
+            async with open_pool(settings, task.environment.image, say) as own:
                 return await _drive(files, task, settings, log, events, say, own)
         finally:
             log.close()

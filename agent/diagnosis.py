@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent.config import PROVIDERS, load_config
 from harness.sandbox.base import Finding, Provider
-from harness.workspace import cache_root
+from harness.workspace import cache_root, sweep_scratch
 from tasks.errors import EnvironmentFailed, InputError
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ async def examine() -> dict[str, list[Finding]]:
 
 
 async def sweep() -> list[str]:
-    """Remove what dead processes left, in every backend that answers; what was removed."""
-    removed = []
+    """Remove what dead processes left, in the cache and in every backend that answers; what was removed."""
+    removed = sweep_scratch(cache_root())
     for provider in _providers():
         try:
             removed += await provider.clean()
@@ -41,7 +41,6 @@ async def sweep() -> list[str]:
 
 def _providers() -> list[Provider]:
     from harness.sandbox.bubblewrap import BubblewrapProvider
-
     from harness.sandbox.docker import DockerProvider
 
     return [DockerProvider(), BubblewrapProvider(cache_root())]
@@ -69,7 +68,7 @@ def _cache() -> Finding:
     root = cache_root()
     place = next(p for p in (root, *root.parents) if p.exists())
     free = shutil.disk_usage(place).free / 1e9
-    writable = os.access(place, os.W_OK)
+    writable = place.is_dir() and os.access(place, os.W_OK)
     enough = free > ENOUGH_GB and writable
     fix = "" if enough else f"set TROOP_CACHE to a directory that is writable and has {ENOUGH_GB:g} GB free"
     return Finding("cache", enough, f"{root}, {free:.0f} GB free{'' if writable else ', not writable'}", fix)

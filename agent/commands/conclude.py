@@ -52,7 +52,7 @@ def drive(files: RunFiles, grading: Grading | None, progress: Progress) -> Solut
     async def whole() -> Solution:
         task, settings, _ = files.read_run()
         progress.catch_up(trace.read(files.trace_file, may_be_empty=True))
-        async with open_pool(settings, task.environment.image) as pool:
+        async with open_pool(settings, task.environment.image, progress.say) as pool:
             done = await go(files, listeners=[progress.see], say=progress.say, pool=pool)
             if grading is not None:
                 await grade_selected(files, done, grading, pool)

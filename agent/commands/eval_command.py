@@ -86,7 +86,7 @@ async def _evaluate(
     if settings.budget.usd is not None:
         most = len(instances) * settings.budget.usd
         progress.say(f"--max-usd holds for each of the {len(instances)} instances: ${most:g} at most in all")
-    async with open_pool(settings, instances[0].task.environment.image) as pool:
+    async with open_pool(settings, instances[0].task.environment.image, progress.say) as pool:
         return await evaluate(
             instances,
             lambda task: _solve(task, settings, out, pool),
