@@ -1,9 +1,9 @@
 """Who solves. From Python: `solve(task, settings)`; the command line is a thin layer over the same names.
 
-    from agent import Settings, solve, task_from
-    instance = task_from("owner/name#12")
-    solution = solve(instance.task, Settings(models=("openai/gpt-5-mini",)))
-    print(solution.patch)
+from agent import Settings, solve, task_from
+instance = task_from("owner/name#12")
+solution = solve(instance.task, Settings(models=("openai/gpt-5-mini",)))
+print(solution.patch)
 """
 
 from __future__ import annotations
