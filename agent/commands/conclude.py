@@ -142,7 +142,7 @@ async def grade_candidate(files: RunFiles, candidate: str, patch: str, grading: 
 def conclude(done: Solution, task: Task, progress: Progress, *, apply: bool) -> int:
     """Apply the patch where asked, show what the run came to, and give the exit code.
 
-    A patch that cannot be applied is told of after the result, as InputError: what the run came to is not lost over it.
+    A patch that cannot be applied is told of after the result (exit code 2): what the run came to is not lost over it.
     """
     from harness.report_view import solve_view
 
@@ -159,7 +159,9 @@ def conclude(done: Solution, task: Task, progress: Progress, *, apply: bool) -> 
             refusal = error
     if not (progress.quiet and progress.json):
         progress.show(*solve_view(list(trace.read(done.directory / "trace.jsonl")), done.directory, branch=branch))
-    progress.document({**done.report, "directory": str(done.directory), "branch": branch})
+    failure = {} if refusal is None else {"apply_error": str(refusal)}
+    progress.document({**done.report, "directory": str(done.directory), "branch": branch, **failure})
     if refusal is not None:
-        raise refusal
+        sys.stderr.write(f"troop: {refusal}\n")
+        return refusal.exit_code
     return done.exit_code

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +68,10 @@ def test_every_command_has_help_with_examples(command: str) -> None:
         (["resume", "/nonexistent"], "/nonexistent is not a run directory"),
         (["replay", "/nonexistent"], "cannot read the trace /nonexistent"),
         (["eval", "quixbugs"], "quixbugs needs --source DIR"),
+        (
+            ["solve", ".", "--issue-text", "y", "--include-uncommitted", "--apply"],
+            "--apply needs a commit to branch from",
+        ),
         (["solve", ".", "--image", "x", "--sandbox", "bubblewrap", "--issue-text", "y"], "bubblewrap has no images"),
     ],
 )
@@ -134,6 +141,70 @@ class TestWithASandbox:
         patch = (Path(report["directory"]) / "selected.patch").read_text()
         assert "# mine" in patch, "as context of the change"
         assert report["base_commit"] != git(repository, "rev-parse", "HEAD").strip()
+
+    def test_a_branch_that_is_there_gets_a_neighbour(self, repository: Path, tmp_path: Path) -> None:
+        with serving(SOLVING) as server:
+            done = self.solve(repository, server.url, "--apply", "--json", cwd=tmp_path)
+        first = json.loads(done.stdout)
+        again = troop("resume", first["directory"], "--apply", "--json")
+        assert again.returncode == 0, again.stderr
+        assert json.loads(again.stdout)["branch"] == first["branch"] + "-2"
+
+    def test_a_patch_that_cannot_be_applied_is_told_of_after_the_result(self, repository: Path, tmp_path: Path) -> None:
+        with serving(SOLVING) as server:
+            report = json.loads(self.solve(repository, server.url, "--json", cwd=tmp_path).stdout)
+        shutil.rmtree(repository / ".git")
+        git(repository, "init", "-q")
+        done = troop("resume", report["directory"], "--apply", "--json")
+        assert done.returncode == 2
+        document = json.loads(done.stdout)
+        assert document["selected"]["candidate"] == "c1" and document["branch"] is None
+        assert "cannot apply to" in document["apply_error"]
+        assert "Selected" in done.stderr and "cannot apply to" in done.stderr.splitlines()[-1]
+
+    def test_a_trace_without_a_whole_line_and_a_file_system_that_refuses_are_told_in_a_sentence(
+        self, repository: Path, tmp_path: Path
+    ) -> None:
+        with serving([PLAN, RIGHT, SUBMIT]) as server:
+            report = json.loads(self.solve(repository, server.url, "--json", cwd=tmp_path).stdout)
+        refused = troop("report", report["directory"], "--export", "/proc/report.svg")
+        assert refused.returncode in (2, 4) and "Traceback" not in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+        (Path(report["directory"]) / "trace.jsonl").write_text('{"kind"')
+        empty = troop("report", report["directory"])
+        assert empty.returncode == 2 and "trace.jsonl is empty" in empty.stderr
+
+    def test_eval_says_how_to_go_on_and_mixes_no_settings(self, tmp_path: Path) -> None:
+        programs = tmp_path / "quixbugs"
+        for folder in ("python_programs", "correct_python_programs", "python_testcases", "json_testcases"):
+            (programs / folder).mkdir(parents=True)
+        for folder, item in (("python_programs", "0"), ("correct_python_programs", "-1")):
+            source = f"def largest(numbers):\n    numbers.sort()\n    return numbers[{item}]\n"
+            (programs / folder / "largest.py").write_text(source)
+        cases = [[[[3, 1, 2]], 3], [[[1]], 1], [[[2, 5]], 5], [[[7, 8, 9]], 9]]
+        (programs / "json_testcases" / "largest.json").write_text("\n".join(json.dumps(c) for c in cases))
+
+        def command(url: str, attempts: int) -> list[str]:
+            shared = ["--sandbox", "bubblewrap", "--no-grade", "--out", str(tmp_path / "runs"), "--model", f"{url}#m"]
+            return ["eval", "quixbugs", "--source", str(programs), "-n", str(attempts), *shared]
+
+        with serving([replace(PLAN, delay=60.0)]) as server:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "agent", *command(server.url, 1)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=Path(__file__).parents[2],
+            )
+            end = time.monotonic() + 60
+            while not server.requests and time.monotonic() < end:
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            _, complained = process.communicate(timeout=30)
+            assert process.returncode == 130, complained
+            assert "the same command goes on where it stopped" in complained and "Traceback" not in complained
+            other = troop(*command(server.url, 2))
+            assert other.returncode == 2 and "--attempts 1 there, 2 now" in other.stderr
 
     def test_nothing_acceptable_is_exit_1(self, repository: Path, tmp_path: Path) -> None:
         with serving([PLAN, WRONG, SUBMIT]) as server:
