@@ -120,7 +120,8 @@ def workspace(
 @pytest.fixture
 def unpacked(workspace: Workspace, tmp_path: Path) -> Path:
     with tarfile.open(fileobj=io.BytesIO(workspace.archive())) as archive:
-        archive.extractall(tmp_path, filter="fully_trusted")
+        archive.extraction_filter = lambda member, _: member  # as an attribute: 3.11.2 has no argument for it
+        archive.extractall(tmp_path)
     return tmp_path
 
 
