@@ -33,7 +33,7 @@ from harness.extract import take_patch
 from harness.patch import Patch
 from harness.records import AttemptStatus, TestReport
 from harness.sandbox.base import TROOPDIR, Sandbox
-from harness.warm import WarmTests
+from harness.warm import WarmTests, launch_of
 from tasks.errors import BudgetExceeded, ContextTooLong, EndpointFailed, PatchNotTaken
 from tasks.task import Task
 
@@ -111,11 +111,18 @@ class Desk:
             turns_left=self.rules.turns - len(self.notebook.history),
         )
 
-    async def run_tests(self, ids: Sequence[str] = (), *, timeout: float | None = None) -> TestReport:
-        """The task's tests in this attempt's sandbox; see `agent.policy.RunTests`."""
+    async def run_tests(
+        self, ids: Sequence[str] = (), *, timeout: float | None = None, to_first_failure: bool = False
+    ) -> TestReport:
+        """The task's tests in this attempt's sandbox; see `agent.policy.RunTests`.
+
+        `to_first_failure`: later tests say nothing more to whoever asks, so they need not run.
+        """
         command = self.prepared.test_command
         if command is None:
             return TestReport({}, 0, False, False, 0.0, reason="no test command is known for this repository")
+        if to_first_failure and launch_of(command) is not None:
+            command += " --exitfirst"
         report = await self.tests.run(
             command,
             ids,
@@ -212,11 +219,12 @@ async def test(state: State, runtime: Runtime[Desk]) -> State:
     turn = state["turn"] + 1
     call = desk.decision.calls[-1]
     ids = tuple(str(i) for i in call.arguments.get("ids") or ())
-    report = await desk.run_tests(ids)
-    if ids and call.arguments.get("then_all") and report.green:
+    then_all = bool(ids and call.arguments.get("then_all"))
+    report = await desk.run_tests(ids, to_first_failure=then_all)
+    if then_all and report.green:
         rest = _others(desk.prepared, report)
         if rest:
-            report = _together(report, await desk.run_tests(rest), rest)
+            report = _together(report, await desk.run_tests(rest, to_first_failure=True), rest)
     desk.record(trace.TestsRan(attempt=desk.notebook.index, turn=turn, report=report, selection=ids))
     said = describe_report(report, desk.prepared.baseline)
     _note(desk, turn, Result(call.id, "test", said, ok=True, seconds=report.seconds))
