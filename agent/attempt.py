@@ -246,12 +246,12 @@ async def end(desk: Desk, status: str, detail: str = "") -> None:
     notebook = desk.notebook
     given = desk.task.failing_test.files if desk.task.failing_test else ()
     apart = [path for path, _ in given] + [w.path for w in notebook.witnesses]
-    patch = ""
+    patch, said = "", [detail] if detail else []
     if not desk.policy.only_green or (notebook.last_report is not None and notebook.last_report.green):
         try:
-            patch = await take_patch(desk.sandbox, exclude=apart)
+            patch = await take_patch(desk.sandbox, exclude=apart, say=said.append)
         except PatchNotTaken as error:
-            detail = "; ".join(part for part in (detail, str(error)) if part)
+            said.append(str(error))
     began = notebook.started.at if notebook.started and notebook.started.at else time.time()
     desk.record(
         trace.AttemptEnded(
@@ -261,7 +261,7 @@ async def end(desk: Desk, status: str, detail: str = "") -> None:
             flags=(*Patch(patch).flags, *leak_tries(notebook.history)),
             turns=len(notebook.history),
             seconds=time.time() - began,
-            detail=detail,
+            detail="; ".join(said),
         )
     )
 
