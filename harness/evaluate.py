@@ -6,6 +6,7 @@ The solver is a protocol, so that nothing here knows how an attempt is made; gra
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -104,7 +105,7 @@ def suite_report(outcomes: Sequence[Outcome]) -> Json:
     sampled = [o.sampled for o in done]
     rows = []
     for k in range(1, min((s.n for s in sampled), default=0) + 1):
-        bounds = interval(sampled, lambda tasks, k=k: coverage(tasks, k))  # type: ignore[misc]
+        bounds = interval(sampled, functools.partial(coverage, k=k))
         rows.append(
             {"k": k, "pass_at_k": coverage(sampled, k), "low": bounds and bounds[0], "high": bounds and bounds[1]}
         )
