@@ -74,8 +74,10 @@ def git_daemon(root: Path) -> Iterator[str]:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                 break
             time.sleep(0.02)
-        yield f"git://127.0.0.1:{port}"
-        server.terminate()
+        try:
+            yield f"git://127.0.0.1:{port}"
+        finally:
+            server.kill()  # git-daemon was seen to sleep through a SIGTERM
 
 
 class _GitOverHttp(http.server.BaseHTTPRequestHandler):
