@@ -344,8 +344,10 @@ _FORBIDDEN = (
     "could not read username",
     "could not read password",
     "permission denied",
-    "403",
-    "401",
+    "returned error: 403",
+    "returned error: 401",
+    "http 403",
+    "http 401",
 )
 
 

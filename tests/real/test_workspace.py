@@ -397,12 +397,9 @@ class TestArchive:
         content, times = stale.read_bytes(), stale.stat()
         stale.write_bytes(b"#" * len(content))
         os.utime(stale, ns=(times.st_atime_ns, times.st_mtime_ns))
-        assert git(testbed, "diff-files", "--name-only", "--ignore-submodules") in (
-            "",
-            "link",
-            "l\\351",
-            '"l\\351"\nlink',
-        )
+        # Symlinks are the exception: their times cannot be set by every tar, so git may look at them again.
+        looked_at = git(testbed, "diff-files", "--name-only", "--ignore-submodules").splitlines()
+        assert {name.strip('"') for name in looked_at} <= {"link", "l\\351"}
         stale.write_bytes(content)
         assert git(testbed, "status", "--porcelain") == ""
         assert git(testbed, "symbolic-ref", "HEAD") == "refs/heads/main"

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -293,6 +294,8 @@ class Terminal:
             stderr=self._theirs,
             env=environment,
             start_new_session=True,
+            # A background job of a shell ignores Ctrl-C, and its children would inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.seen = ""
 
