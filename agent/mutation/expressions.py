@@ -224,7 +224,7 @@ def off_by_one(site: Site) -> Iterator[Proposal]:
         node, (ast.Constant, ast.Compare, ast.BoolOp, ast.Lambda, ast.IfExp, ast.Tuple)
     ):
         return
-    kind = site.scope.kind(node)  # type: ignore[arg-type]
+    kind = site.scope.kind(node)
     if kind not in (NUMBER, ANY):
         return
     in_range = isinstance(parent, ast.Call) and isinstance(parent.func, ast.Name) and parent.func.id == "range"

@@ -65,7 +65,7 @@ class Scope:
     kinds: dict[str, str] = field(default_factory=dict)
     inner: set[str] = field(default_factory=set)
 
-    def kind(self, node: ast.expr) -> str:
+    def kind(self, node: ast.AST) -> str:
         """The guessed kind of an expression's value."""
         match node:
             case ast.Constant(value=bool()):

@@ -141,7 +141,7 @@ def terms(site: Site) -> Iterator[Proposal]:
         return
     if isinstance(site.parent, ast.BinOp) and isinstance(node, ast.BinOp):
         return
-    kind, text = site.scope.kind(node), site.source.segment(node)  # type: ignore[arg-type]
+    kind, text = site.scope.kind(node), site.source.segment(node)
     if kind == TRUTH or "\n" in text or (isinstance(node, ast.Constant) and kind != NUMBER):
         return
     symbols = {
@@ -168,7 +168,7 @@ def donors(site: Site) -> Iterator[Proposal]:
     node = site.node
     if not is_value(site) or isinstance(node, ast.Constant):
         return
-    kind, shape, text = site.scope.kind(node), type(node).__name__, site.source.segment(node)  # type: ignore[arg-type]
+    kind, shape, text = site.scope.kind(node), type(node).__name__, site.source.segment(node)
     offered = []
     for donor in (*site.pool.expressions.values(), *site.pool.constants.values()):
         if donor.text != text and site.fits(donor):
@@ -231,7 +231,7 @@ def wrappers(site: Site) -> Iterator[Proposal]:
     text = site.source.segment(node)
     if "\n" in text or is_condition(site):
         return
-    kind = site.scope.kind(node)  # type: ignore[arg-type]
+    kind = site.scope.kind(node)
     offered = {name: 0.5 * near for name, near in site.pool.wrappers.items()}
     offered.update(dict.fromkeys(_WRAPPERS[kind], 0.4 if kind != ANY else 0.2))
     for name in offered:
