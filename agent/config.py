@@ -52,7 +52,7 @@ class Settings:
 
     `models`: as the user named them; attempts rotate over them; empty: the configured default, else `repair`.
     `judge_model`: None means the first model that is not `repair`; "none" means no judge.
-    `concurrency`: attempts at a time (None: 2 × CPUs for `repair`, 32 for models). `out`: the directory that gets the run
+    `concurrency`: attempts at a time (None: one per CPU for `repair`, 32 for models). `out`: the directory that gets the run
     directory. `verify_seconds`: time for the regression tests of one candidate. `base_runs`: how often the base's tests
     run to find flaky ones. `infrastructure_retries`: per attempt, apart from its turns.
     """
