@@ -1,0 +1,234 @@
+"""Patches that exist already, from any tool: what `troop select` chooses among, and what a ranker is fitted on.
+
+Read from
+
+    predictions   JSONL or JSON in SWE-bench's form: `instance_id`, `model_name_or_path`, `model_patch`; several files are
+                  several runs, and the model's name says which of them are repeats of one model
+    directories   `<instance>.patch`, `<instance>/<anything>.patch` or `.diff`; the directory's name is the model's
+    Troop runs    a run directory (or a directory of them): its attempts, each with its model
+    pools         JSON lines, plain or gzipped: `instance_id`, `source`, `model_patch`, and where known `model`, `cost_usd`,
+                  `outcome` ("resolved", "unresolved", "apply-failed" or null)
+
+A `source` is one run of one tool, a `model` what its repeats have in common. Without a `model` of its own, a source
+"name/run-1" belongs to the model "name".
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import InputError
+
+PATCH_ENDINGS = (".patch", ".diff")
+OUTCOMES = ("resolved", "unresolved", "apply-failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One patch of one tool for one instance. `patch`: text decoded with "surrogateescape".
+
+    `right`: what grading said, None where nobody graded it. It is for fitting and measuring only: nothing that makes
+    evidence is handed a sample with a label (see `unlabelled`).
+    """
+
+    instance: str
+    source: str
+    model: str
+    patch: str
+    usd: float | None = None
+    right: bool | None = None
+
+
+def unlabelled(samples: Iterable[Sample]) -> tuple[Sample, ...]:
+    """The samples without what grading said of them."""
+    return tuple(replace(sample, right=None) for sample in samples)
+
+
+def by_instance(samples: Iterable[Sample]) -> dict[str, tuple[Sample, ...]]:
+    """The samples of each instance, in the order given, those without a patch left out."""
+    found: dict[str, list[Sample]] = {}
+    for sample in samples:
+        if sample.patch.strip():
+            found.setdefault(sample.instance, []).append(sample)
+    return {instance: tuple(of_it) for instance, of_it in found.items()}
+
+
+def read_candidates(paths: Sequence[Path], instance: str | None = None) -> list[Sample]:
+    """All samples of the named files, directories and runs. `instance`: the one task that patches without a name of an
+    instance belong to (None: such a patch is an error). Raises InputError: nothing there, or a damaged line."""
+    samples: list[Sample] = []
+    for path in paths:
+        if path.is_dir():
+            samples += _of_directory(path, instance)
+        elif path.name.endswith(PATCH_ENDINGS):
+            samples.append(_of_patch_file(path, instance, path.parent.name or path.stem))
+        else:
+            samples += _of_file(path)
+    if not samples:
+        raise InputError(f"no candidate in {', '.join(map(str, paths))}")
+    return _told_apart(samples)
+
+
+def read_pool(path: Path, labels: Sequence[Path] = ()) -> list[Sample]:
+    """The samples of a pool file. `labels`: files whose `outcome` is laid over the pool's, by `instance_id` and `source`."""
+    samples = _of_file(path)
+    outcomes: dict[tuple[str, str], bool | None] = {}
+    for file in labels:
+        for line in _objects(file):
+            key = (_text(line, "instance_id", file), _text(line, "source", file))
+            outcomes[key] = _right(line, file)
+    return [replace(s, right=outcomes.get((s.instance, s.source), s.right)) for s in samples]
+
+
+def write_pool(path: Path, samples: Iterable[Sample]) -> None:
+    """Write a pool file (gzipped where the name ends in .gz)."""
+    words = {True: "resolved", False: "unresolved", None: None}
+    text = "".join(
+        json.dumps(
+            {
+                "instance_id": s.instance,
+                "source": s.source,
+                "model": s.model,
+                "model_patch": s.patch,
+                "cost_usd": s.usd,
+                "outcome": words[s.right],
+            }
+        )
+        + "\n"
+        for s in samples
+    ).encode("utf-8", "surrogateescape")
+    path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
+
+
+def _of_file(path: Path) -> list[Sample]:
+    samples = []
+    for number, line in enumerate(_objects(path), 1):
+        if "model_patch" not in line and "patch" not in line:
+            raise InputError(f"{path}, entry {number}: no model_patch; give predictions or a pool")
+        patch = line.get("model_patch", line.get("patch")) or ""
+        if not isinstance(patch, str):
+            raise InputError(f"{path}, entry {number}: model_patch is no text")
+        instance = _text(line, "instance_id", path)
+        if "source" in line:
+            source = _text(line, "source", path)
+            model = str(line.get("model") or source.partition("/")[0])
+        else:
+            model = str(line.get("model_name_or_path") or path.name.partition(".")[0])
+            source = f"{model}@{path}"
+        usd = line.get("cost_usd")
+        cost = float(usd) if isinstance(usd, (int, float)) else None
+        samples.append(Sample(instance, source, model, patch, cost, _right(line, path)))
+    return samples
+
+
+def _right(line: Mapping[str, Any], path: Path) -> bool | None:
+    outcome = line.get("outcome")
+    if outcome is not None and outcome not in OUTCOMES:
+        raise InputError(f"{path}: outcome '{outcome}' is none of {', '.join(OUTCOMES)}")
+    return None if outcome is None else outcome == "resolved"
+
+
+def _text(line: Mapping[str, Any], name: str, path: Path) -> str:
+    value = line.get(name)
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{path}: an entry has no {name}")
+    return value
+
+
+def _objects(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file: one a line, one list, or one object by instance id."""
+    try:
+        raw = path.read_bytes()
+        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8", "surrogateescape")
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    if path.name.removesuffix(".gz").endswith(".json"):
+        return list(_listed(path, text))
+    found = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: no JSON ({error})") from error
+        if not isinstance(entry, dict):
+            raise InputError(f"{path}, line {number}: no JSON object")
+        found.append(entry)
+    return found
+
+
+def _listed(path: Path, text: str) -> Iterator[dict[str, Any]]:
+    try:
+        whole = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON: {error}") from error
+    if isinstance(whole, dict):
+        whole = [{"instance_id": name, **entry} for name, entry in whole.items() if isinstance(entry, dict)]
+    if not isinstance(whole, list) or not all(isinstance(entry, dict) for entry in whole):
+        raise InputError(f"{path}: neither a list of predictions nor predictions by instance id")
+    yield from whole
+
+
+def _of_directory(path: Path, instance: str | None) -> list[Sample]:
+    if (path / "run.json").exists():
+        return _of_run(path)
+    runs = [child for child in sorted(path.iterdir()) if (child / "run.json").exists()]
+    if runs:
+        return [sample for run in runs for sample in _of_run(run)]
+    samples = []
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and file.name.endswith(PATCH_ENDINGS):
+            deep = file.parent != path
+            named = file.parent.name if deep and instance is None else file.stem if not deep else None
+            belongs = instance if instance is not None else named
+            source = file.relative_to(path).as_posix()
+            samples.append(replace(_of_patch_file(file, belongs, path.name), source=f"{path.name}/{source}"))
+    if not samples:
+        raise InputError(f"{path} holds neither runs nor .patch or .diff files")
+    return samples
+
+
+def _of_patch_file(path: Path, instance: str | None, model: str) -> Sample:
+    if instance is None:
+        raise InputError(f"{path}: which instance is it of? Put it into a directory as INSTANCE.patch")
+    try:
+        patch = path.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    return Sample(instance, f"{model}/{path.stem}", model, patch)
+
+
+def _of_run(path: Path) -> list[Sample]:
+    """The attempts of a Troop run that ended with a patch and were not the world's failures."""
+    from harness import trace
+
+    instance, samples = "", []
+    models: dict[int, str] = {}
+    for event in trace.read(path / "trace.jsonl"):
+        if isinstance(event, trace.RunStarted):
+            instance = str(event.task["id"])
+        elif isinstance(event, trace.AttemptStarted):
+            models[event.attempt] = event.model
+        elif isinstance(event, trace.AttemptEnded) and event.patch and event.status != "infrastructure":
+            model = models.get(event.attempt, "troop")
+            samples.append(Sample(instance, f"{path.name}/{event.attempt}", model, event.patch))
+    return samples
+
+
+def _told_apart(samples: Sequence[Sample]) -> list[Sample]:
+    """Each source once an instance: a second patch of the same name gets a number."""
+    seen: dict[tuple[str, str], int] = {}
+    out = []
+    for sample in samples:
+        key = (sample.instance, sample.source)
+        seen[key] = seen.get(key, 0) + 1
+        out.append(sample if seen[key] == 1 else replace(sample, source=f"{sample.source}#{seen[key]}"))
+    return out
