@@ -1,0 +1,1 @@
+"""SWE-bench: environment images and grading by the official rules."""
