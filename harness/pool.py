@@ -215,10 +215,10 @@ def _of_run(path: Path) -> list[Sample]:
     for event in trace.read(path / "trace.jsonl"):
         if isinstance(event, trace.RunStarted):
             instance = str(event.task["id"])
-        elif isinstance(event, trace.AttemptStarted):
+        elif isinstance(event, trace.AttemptStarted) and event.attempt is not None:
             models[event.attempt] = event.model
         elif isinstance(event, trace.AttemptEnded) and event.patch and event.status != "infrastructure":
-            model = models.get(event.attempt, "troop")
+            model = models.get(event.attempt or 0, "troop")
             samples.append(Sample(instance, f"{path.name}/{event.attempt}", model, event.patch))
     return samples
 

@@ -1,0 +1,168 @@
+"""What can be told of Python code without running it: its normal form, the functions that a change touches, and the names
+that nothing defines. Only parsed, never compiled to something that could run."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import hashlib
+import symtable
+import warnings
+from collections.abc import Iterator
+
+Scope = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+_KNOWN = frozenset(dir(builtins)) | {
+    *("__file__", "__path__", "__builtins__", "__annotations__", "__class__", "WindowsError"),
+    # of Python 2, in code that serves both
+    *("basestring", "cmp", "execfile", "file", "long", "raw_input", "reduce", "reload", "unichr", "unicode", "xrange"),
+}
+
+
+def parsed(source: bytes | None) -> ast.Module | None:
+    """The syntax tree, None for what the Python that runs Troop cannot parse (or no source)."""
+    if source is None:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def undefined_names(source: bytes) -> frozenset[str]:
+    """Names that are looked up as globals and that no scope of the module binds; nothing is said of a module with a star
+    import. By the interpreter's own symbol tables."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            top = symtable.symtable(source.decode("utf-8", "replace"), "module", "exec")
+    except (SyntaxError, ValueError, RecursionError):
+        return frozenset()
+    if any(isinstance(n, ast.ImportFrom) and n.names[0].name == "*" for n in ast.walk(ast.parse(source))):
+        return frozenset()
+    bound, wanted = set(_KNOWN), set()
+    for table in _tables(top):
+        for symbol in table.get_symbols():
+            here = table.get_type() == "module"
+            if (here or symbol.is_declared_global()) and (symbol.is_assigned() or symbol.is_imported()):
+                bound.add(symbol.get_name())
+            if symbol.is_referenced() and (here or symbol.is_global()):
+                wanted.add(symbol.get_name())
+    return frozenset(wanted - bound)
+
+
+def _tables(top: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
+    yield top
+    for child in top.get_children():
+        yield from _tables(child)
+
+
+def normal_form(tree: ast.Module) -> str:
+    """A digest that is the same for code that differs in layout, comments, docstrings and the names of local variables."""
+    return _digest(ast.dump(_Normal().visit(_copy(tree))))
+
+
+def bodies(tree: ast.Module) -> dict[str, str]:
+    """By qualified name ("" for the module itself), a digest of what belongs to that scope alone, in normal form.
+
+    A function within another counts as part of the outer one, a method is apart from its class.
+    """
+    found: dict[str, str] = {}
+    for name, node in _scopes(_Normal().visit(_copy(tree)), ""):
+        own = [child for child in node.body if not (isinstance(child, _SCOPES) and not isinstance(node, _FUNCTIONS))]
+        parts = [ast.dump(child) for child in own]
+        if isinstance(node, _SCOPES):
+            parts += [ast.dump(d) for d in node.decorator_list]
+            parts += [ast.dump(node.args)] if isinstance(node, _FUNCTIONS) else [ast.dump(b) for b in node.bases]
+        found[name] = _digest("\n".join(parts))
+    return found
+
+
+def touched(before: ast.Module | None, after: ast.Module | None) -> frozenset[str]:
+    """Qualified names of the scopes whose own code differs, those that are new or gone included."""
+    old, new = bodies(before) if before else {}, bodies(after) if after else {}
+    return frozenset(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+
+
+def identifiers(tree: ast.Module) -> frozenset[str]:
+    """All names, attributes, keywords and parameters that occur."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name):
+                found.add(name)
+            case ast.keyword(arg=str(name)):
+                found.add(name)
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                found.add(name)
+            case ast.alias(name=name, asname=other):
+                found |= {*name.split("."), *([other] if other else [])}
+    return frozenset(found)
+
+
+def _scopes(node: ast.Module | Scope, name: str) -> Iterator[tuple[str, ast.Module | Scope]]:
+    yield name, node
+    if not isinstance(node, _FUNCTIONS):
+        for child in node.body:
+            if isinstance(child, _SCOPES):
+                yield from _scopes(child, f"{name}.{child.name}" if name else child.name)
+
+
+class _Normal(ast.NodeTransformer):
+    """Takes docstrings away and numbers the local variables of each function; parameters keep their names, which callers
+    may use."""
+
+    def visit_Module(self, node: ast.Module) -> ast.Module:
+        _without_docstring(node)
+        self.generic_visit(node)
+        return node
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
+        _without_docstring(node)
+        self.generic_visit(node)
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        _without_docstring(node)
+        _number_locals(node)
+        self.generic_visit(node)
+        return node
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AsyncFunctionDef:
+        _without_docstring(node)
+        _number_locals(node)
+        self.generic_visit(node)
+        return node
+
+
+def _without_docstring(node: ast.Module | Scope) -> None:
+    first = node.body[0] if node.body else None
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        node.body[:1] = [] if len(node.body) > 1 else [ast.Pass()]
+
+
+def _number_locals(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    """Rename what the function itself binds with `=`, `for`, `with` and the like, in order of first binding."""
+    parameters = {a.arg for a in ast.walk(function.args) if isinstance(a, ast.arg)}
+    kept = {name for n in ast.walk(function) if isinstance(n, (ast.Global, ast.Nonlocal)) for name in n.names}
+    names: dict[str, str] = {}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id not in parameters | kept:
+            names.setdefault(node.id, f"local {len(names)}")
+    for node in ast.walk(function):
+        if isinstance(node, ast.Name) and node.id in names:
+            node.id = names[node.id]
+
+
+def _copy(tree: ast.Module) -> ast.Module:
+    import copy
+
+    return copy.deepcopy(tree)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]

@@ -1,0 +1,149 @@
+"""What an issue's text points at: code, names, files, the frames of tracebacks, the exceptions it complains of."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+
+_FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([^\n`]*)\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+_INLINE = re.compile(r"`([^`\n]+)`")
+_FRAME = re.compile(r'File "([^"\n]+)", line (\d+), in (\S+)')
+_SHORT_FRAME = re.compile(r"^(?:E\s+)?([\w./\\-]+\.py):(\d+): in (\S+)", re.MULTILINE)
+_IPYTHON_FRAME = re.compile(r"^(?:~?[\w./\\-]*/)?([\w./\\-]+\.py)c? in (\w+)\(", re.MULTILINE)
+_EXCEPTION = re.compile(r"\b([A-Z]\w*(?:Error|Exception|Warning|Interrupt|Exit))\b")
+_RAISED = re.compile(r"^(?:E\s+)?(?:\w+\.)*([A-Z]\w*(?:Error|Exception|Warning|Exit))\b:?[ \t]*(.*)$", re.MULTILINE)
+_PATH = re.compile(r"[\w./\\-]+\.py\b")
+_DOTTED = re.compile(r"\b[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+\b")
+_WORD = re.compile(r"\b[A-Za-z_]\w{2,}\b")
+_PACKAGES = ("site-packages/", "dist-packages/", "/testbed/", "/src/")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A piece of code in the text. `language`: as its fence says, "" where it does not. `start`: where it begins."""
+
+    text: str
+    language: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One line of a traceback; `path` as far as it can be told within a repository."""
+
+    path: str
+    function: str
+
+
+@dataclass(frozen=True)
+class Statement:
+    """An issue's text, read. All of it is pure; nothing in the text is trusted or run here."""
+
+    text: str
+
+    @cached_property
+    def plain(self) -> str:
+        return self.text.replace("\r\n", "\n").replace("\r", "\n")
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """Fenced blocks, and indented or bare doctest sessions outside of them."""
+        found = [Block(m[3], m[2].strip().lower().split(" ")[0], m.start()) for m in _FENCE.finditer(self.plain)]
+        outside = _FENCE.sub(lambda m: "\n" * m[0].count("\n"), self.plain)
+        found += [Block(text, "", 0) for text in _sessions(outside)]
+        found += [Block(text, "", 0) for text in _indented(outside)]
+        return tuple(found)
+
+    @cached_property
+    def frames(self) -> tuple[Frame, ...]:
+        """The frames of all tracebacks, outermost first within each."""
+        found = [(m.start(), Frame(_place(m[1]), m[3])) for m in _FRAME.finditer(self.plain)]
+        found += [(m.start(), Frame(_place(m[1]), m[3])) for m in _SHORT_FRAME.finditer(self.plain)]
+        found += [(m.start(), Frame(_place(m[1]), m[2])) for m in _IPYTHON_FRAME.finditer(self.plain)]
+        return tuple(frame for _, frame in sorted(found, key=lambda pair: pair[0]))
+
+    @cached_property
+    def raised(self) -> tuple[tuple[str, str], ...]:
+        """(exception's name, message) of each line that reports one."""
+        return tuple((m[1], m[2].strip()) for m in _RAISED.finditer(self.plain))
+
+    @cached_property
+    def exceptions(self) -> frozenset[str]:
+        return frozenset(_EXCEPTION.findall(self.plain))
+
+    @cached_property
+    def paths(self) -> frozenset[str]:
+        """Python files that are named anywhere, and what dotted names would be as files."""
+        named = {_place(path) for path in _PATH.findall(self.plain)}
+        return frozenset(named | {dotted.replace(".", "/") + ".py" for dotted in _DOTTED.findall(self.plain)})
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """Every word that could be an identifier."""
+        return frozenset(_WORD.findall(self.plain))
+
+    @cached_property
+    def code_words(self) -> frozenset[str]:
+        """Words in code, and words that look like it: with an underscore, a dot, capitals within, or a bracket after them."""
+        code = "\n".join([*(b.text for b in self.blocks), *_INLINE.findall(self.plain)])
+        shaped = re.findall(r"\b\w*_\w+\b|\b[a-z]+[A-Z]\w*\b|\b[A-Z][a-z]+[A-Z]\w*\b|\b\w+(?=\()", self.plain)
+        dotted = [part for name in _DOTTED.findall(self.plain) for part in name.split(".")]
+        return frozenset(w for w in (*_WORD.findall(code), *shaped, *dotted) if len(w) > 2)
+
+
+def names_file(statement: Statement, path: str) -> float:
+    """How clearly the statement names a file: 1.0 by its path, 0.5 by its bare name or module name, 0.0 not at all."""
+    pure = PurePosixPath(path)
+    tails = {named for named in statement.paths if path == named or path.endswith("/" + named) or named.endswith(path)}
+    if any("/" in named for named in tails):
+        return 1.0
+    stem = pure.parent.name if pure.stem == "__init__" else pure.stem
+    return 0.5 if tails or stem in statement.code_words else 0.0
+
+
+def _place(path: str) -> str:
+    clean = path.replace("\\", "/")
+    for mark in _PACKAGES:
+        _, found, rest = clean.rpartition(mark)
+        if found:
+            return rest
+    return clean.lstrip("./~")
+
+
+def _sessions(text: str) -> list[str]:
+    """Runs of lines that belong to a doctest session: from a prompt to the next blank line that no prompt follows."""
+    found: list[list[str]] = []
+    open_ = False
+    for line in text.split("\n"):
+        prompt = line.lstrip().startswith((">>> ", "... ")) or line.strip() in (">>>", "...")
+        if prompt and not open_:
+            found.append([])
+            open_ = True
+        elif open_ and not prompt and not line.strip():
+            open_ = False
+        if open_:
+            found[-1].append(line)
+    return ["\n".join(lines) for lines in found]
+
+
+def _indented(text: str) -> list[str]:
+    """Blocks that Markdown shows as code because they are indented by four columns, sessions left to `_sessions`."""
+    found: list[list[str]] = []
+    current: list[str] | None = None
+    after_blank = True
+    for line in text.split("\n"):
+        blank = not line.strip()
+        deep = not blank and line.startswith(("    ", "\t"))
+        if deep and current is None and after_blank:
+            current = []
+            found.append(current)
+        elif not deep and not blank:
+            current = None
+        if current is not None:
+            current.append(line)
+        after_blank = blank
+    blocks = [textwrap.dedent("\n".join(lines)).strip("\n") for lines in found]
+    return [block for block in blocks if ">>>" not in block]

@@ -1,0 +1,227 @@
+"""Evidence on a patch that needs no execution: does it apply and parse, does it use names that nothing defines, what does it
+touch, and how is that related to the issue's text. Pure but for reading the base's files."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from harness.base_tree import BaseTree, Patched
+from harness.code_facts import identifiers, normal_form, parsed, touched, undefined_names
+from harness.patch import Patch, is_prose, is_test
+from harness.statement import Statement, names_file
+
+VERSION = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class StaticFacts:
+    """What can be told of one patch without running it.
+
+    `applies`: "clean", "fuzzy", "no", or "unknown" where there was no tree of the base. `code`: the digest of the source
+    files in normal form ("" where unknown): equal for the same code but for layout, comments, docstrings and local names.
+    `places`: what it touches, "path::qualified.name" ("path" alone for module level or an unknown place). `unparsed`: files
+    that parsed on the base and no longer do. `undefined`: names that are looked up and that nothing defines, new ones only.
+    `unseen`: new identifiers that occur nowhere else in the touched files. `flags`: of `harness.patch`. `strays`: new
+    source files outside of the packages that the base has. Counts of lines are of source files only.
+    """
+
+    applies: str
+    code: str
+    places: tuple[str, ...]
+    files: tuple[str, ...]
+    added: int
+    removed: int
+    hunks: int
+    unparsed: tuple[str, ...] = ()
+    undefined: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    strays: tuple[str, ...] = ()
+    no_code: bool = False
+    named_files: float = 0.0
+    named_places: float = 0.0
+    frame_places: float = 0.0
+    frame_files: float = 0.0
+    named_words: float = 0.0
+    handles: tuple[str, ...] = ()
+    reason: str = ""
+
+
+def look(patch_text: str, statement: Statement, tree: BaseTree | None) -> StaticFacts:
+    """The facts about one patch; without `tree` those that the diff's text alone tells."""
+    patch = Patch(patch_text)
+    patched = tree.patched(patch_text) if tree is not None else Patched("unknown", {})
+    source = [p for p in patch.source_files if not is_prose(p)]
+    changes = [c for c in patch.changes if c.path in source or (c.old_path or "") in source]
+    places = _places(patch, patched, source)
+    known = patched.applies in ("clean", "fuzzy")
+    new_words = _new_words(patch, source)
+    return StaticFacts(
+        applies=patched.applies,
+        code=_code(patch, patched, source) if known else "",
+        places=places,
+        files=tuple(source),
+        added=sum(c.added for c in changes),
+        removed=sum(c.removed for c in changes),
+        hunks=sum(len(c.hunks) for c in changes),
+        unparsed=_each(patched, source, _breaks_syntax) if known else (),
+        undefined=_gathered(patched, source, _new_undefined) if known else (),
+        unseen=_unseen(patched, source) if known else (),
+        flags=patch.flags,
+        strays=_strays(patch, tree) if tree is not None else (),
+        no_code=not source or (known and not places),
+        named_files=max((names_file(statement, p) for p in source), default=0.0),
+        named_places=_named_places(places, statement),
+        frame_places=_frame_places(places, statement),
+        frame_files=_frame_files(source, statement),
+        named_words=_share_named(new_words, statement),
+        handles=tuple(sorted(new_words & statement.exceptions)),
+        reason=patched.reason,
+    )
+
+
+def _each(patched: Patched, source: list[str], holds: Callable[[bytes | None, bytes], bool]) -> tuple[str, ...]:
+    pairs = [(path, *patched.files.get(path, (None, None))) for path in source if path.endswith(".py")]
+    return tuple(path for path, before, after in pairs if after is not None and holds(before, after))
+
+
+def _gathered(
+    patched: Patched, source: list[str], names: Callable[[bytes | None, bytes], frozenset[str]]
+) -> tuple[str, ...]:
+    found: set[str] = set()
+    for path in source:
+        before, after = patched.files.get(path, (None, None))
+        if path.endswith(".py") and after is not None:
+            found |= names(before, after)
+    return tuple(sorted(found))
+
+
+def _breaks_syntax(before: bytes | None, after: bytes) -> bool:
+    return parsed(after) is None and (before is None or parsed(before) is not None)
+
+
+def _new_undefined(before: bytes | None, after: bytes) -> frozenset[str]:
+    return undefined_names(after) - (undefined_names(before) if before is not None else frozenset())
+
+
+def _unseen(patched: Patched, source: list[str]) -> tuple[str, ...]:
+    """Identifiers that the patch brings in and that the touched files did not know, those it defines itself left out."""
+    before_all: set[str] = set()
+    after_count: dict[str, int] = {}
+    defined: set[str] = set()
+    for path in source:
+        before, after = (parsed(data) for data in patched.files.get(path, (None, None)))
+        before_all |= identifiers(before) if before else set()
+        if after is not None:
+            for name in identifiers(after):
+                after_count[name] = after_count.get(name, 0) + 1
+            defined |= _bound(after)
+    return tuple(sorted(after_count.keys() - before_all - defined))
+
+
+def _bound(tree: object) -> set[str]:
+    import ast
+
+    assert isinstance(tree, ast.Module)
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()) | ast.arg(arg=name):
+                found.add(name)
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                found.add(name)
+    return found
+
+
+def _code(patch: Patch, patched: Patched, source: list[str]) -> str:
+    """The digest of the patched source in normal form; by the diff's text for what cannot be parsed."""
+    parts = []
+    for path in source or sorted(patched.files):
+        before, after = patched.files.get(path, (None, None))
+        tree = parsed(after) if path.endswith(".py") else None
+        if tree is not None:
+            old = parsed(before)
+            parts.append(f"{path} {normal_form(tree) if old is None or normal_form(old) != normal_form(tree) else ''}")
+        else:
+            parts.append(f"{path} {hashlib.sha256(after or b'').hexdigest()}")
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _places(patch: Patch, patched: Patched, source: list[str]) -> tuple[str, ...]:
+    found: set[str] = set()
+    for change in patch.changes:
+        if change.path not in source:
+            continue
+        before, after = patched.files.get(change.path, (None, None))
+        tree_before, tree_after = parsed(before), parsed(after)
+        if tree_after is not None and (tree_before is not None or before is None):
+            found |= {f"{change.path}::{name}" if name else change.path for name in touched(tree_before, tree_after)}
+        elif patched.applies == "unknown" or not change.path.endswith(".py"):
+            found |= {_heading(change.path, hunk.section) for hunk in change.hunks}
+    return tuple(sorted(found))
+
+
+def _heading(path: str, section: str) -> str:
+    match = re.match(r"\s*(?:async\s+)?(?:def|class)\s+(\w+)", section)
+    return f"{path}::{match[1]}" if match else path
+
+
+def _strays(patch: Patch, tree: BaseTree) -> tuple[str, ...]:
+    """New files that are no tests and no prose and lie in a directory that the base does not have, or at its top."""
+    folders = {str(PurePosixPath(p).parent) for p in tree.paths()}
+    new = [c.path for c in patch.files if c.kind == "added" and not is_test(c.path) and not is_prose(c.path)]
+    return tuple(p for p in new if str(PurePosixPath(p).parent) not in folders or "/" not in p)
+
+
+def _simple(place: str) -> str:
+    return place.partition("::")[2].rpartition(".")[2]
+
+
+def _named_places(places: tuple[str, ...], statement: Statement) -> float:
+    """The share of touched functions whose name, or whose class's name, the statement has."""
+    named = [p for p in places if "::" in p]
+    hits = [any(part in statement.code_words for part in p.partition("::")[2].split(".")) for p in named]
+    return sum(hits) / len(hits) if hits else 0.0
+
+
+def _frame_places(places: tuple[str, ...], statement: Statement) -> float:
+    """1.0 for touching the innermost function of a traceback, less the further out; 0.0 for none of its functions."""
+    total = len(statement.frames)
+    best = 0.0
+    for number, frame in enumerate(statement.frames, 1):
+        for place in places:
+            path = place.partition("::")[0]
+            if _simple(place) == frame.function and (path.endswith(frame.path) or frame.path.endswith(path)):
+                best = max(best, number / total)
+    return best
+
+
+def _frame_files(source: list[str], statement: Statement) -> float:
+    total = len(statement.frames)
+    hits = [
+        number / total
+        for number, frame in enumerate(statement.frames, 1)
+        if any(path.endswith(frame.path) or frame.path.endswith(path) for path in source)
+    ]
+    return max(hits, default=0.0)
+
+
+def _new_words(patch: Patch, source: list[str]) -> frozenset[str]:
+    """Words of added lines that no removed or context line has."""
+    added: set[str] = set()
+    known: set[str] = set()
+    for change in patch.changes:
+        if change.path in source:
+            for hunk in change.hunks:
+                for sign, text in hunk.lines:
+                    (added if sign == "+" else known).update(re.findall(r"\b[A-Za-z_]\w{2,}\b", text))
+    return frozenset(added - known)
+
+
+def _share_named(words: frozenset[str], statement: Statement) -> float:
+    """The share of the words that the patch brings in which the statement has in its code."""
+    return len(words & statement.code_words) / len(words) if words else 0.0
