@@ -61,6 +61,8 @@ class Task:
 
     `id`: a short name fit for a file name. `statement`: the issue in Markdown. `test_command`: a shell command that runs
     the whole test-suite in the repository's root; test files or ids can be appended to it; None means detected.
+    `test_scope`: "whole": the suite is run on the base first, and guards a patch as far as time admits; "near": it takes too
+    long for that, and only the test files near to what patches touch are ever run on the base, when there are patches.
     """
 
     id: str
@@ -69,6 +71,7 @@ class Task:
     environment: Environment = field(default_factory=Environment)
     test_command: str | None = None
     failing_test: GivenTest | None = None
+    test_scope: Literal["whole", "near"] = "whole"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,398 @@
+"""SWE-bench rows: the suites, or any file with the same fields, and the task that a row stands for.
+
+A row holds both what a solver may see and the hidden data that grade it. `task_of` is the one way from a row to a `Task`,
+and reads the visible half only: the statement, the repository and its base. `hints_text` is not even kept.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import InputError
+from tasks.task import Environment, Repository, Task
+
+HUB = {
+    "swe-bench-lite": "princeton-nlp/SWE-bench_Lite",
+    "swe-bench-verified": "princeton-nlp/SWE-bench_Verified",
+    "swe-bench": "princeton-nlp/SWE-bench",
+}
+"""Where the rows of a suite are on the Hugging Face hub; of each, the split "test"."""
+
+SUITES = frozenset(HUB)
+
+GET_EXTRA = "pip install 'troop[eval]'"
+
+_INSTANCE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
+_COMMIT = re.compile(r"[0-9a-f]{7,64}")
+_SAMPLE = re.compile(r"sample:(\d+)(?:@(\w+))?")
+_PARQUET = b"PAR1"
+
+# Where the images keep the environment, and where a sandbox looks for one.
+_IMAGE_ENV = "/opt/miniconda3/envs/testbed"
+_ENV = "/opt/env"
+_PYTEST_COMMAND = "python -m pytest -q"
+_TEST_COMMANDS = {
+    "django/django": "python tests/runtests.py --verbosity 2 --settings=test_sqlite --parallel 1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One instance of SWE-bench as its data set has it.
+
+    Hidden from every solver, verifier and judge: `patch` (the right one), `test_patch`, `fail_to_pass`, `pass_to_pass`,
+    and of the newer rows `eval_script`, which names the hidden tests. `created_at`: aware, None where absent.
+    `environment_setup_commit`: `base_commit` where absent. `image`, `eval_script`, `log_parser`, `eval_type`: "" where absent.
+    """
+
+    instance_id: str
+    repo: str
+    base_commit: str
+    version: str
+    created_at: datetime | None
+    problem_statement: str
+    patch: str
+    test_patch: str
+    fail_to_pass: tuple[str, ...]
+    pass_to_pass: tuple[str, ...]
+    environment_setup_commit: str
+    image: str = ""
+    eval_script: str = ""
+    log_parser: str = ""
+    eval_type: str = ""
+
+
+def load_rows(suite: str, dataset: Path | None = None) -> list[Row]:
+    """The rows of a suite, in the data set's order: from the file `dataset` (JSONL, JSON, parquet), else from the hub.
+
+    Raises InputError: for a damaged or missing file, naming the line and the field; for an id that is there twice; where
+    the hub, or the extra that reads it, is not to be had.
+    """
+    found = _from_hub(suite) if dataset is None else _from_file(dataset)
+    rows: dict[str, Row] = {}
+    places: dict[str, str] = {}
+    for place, fields in found:
+        row = _row(place, fields)
+        if row.instance_id in rows:
+            raise InputError(f"{place}: instance_id {row.instance_id} is there already, in {places[row.instance_id]}")
+        rows[row.instance_id] = row
+        places[row.instance_id] = place
+    if not rows:
+        raise InputError(f"{dataset or HUB[suite]} holds no rows")
+    return list(rows.values())
+
+
+def choose_rows(rows: Sequence[Row], patterns: Sequence[str]) -> list[Row]:
+    """The rows that any of the patterns names, in the order of `rows`; all of them without a pattern.
+
+    A pattern is an id, a glob, `repo:NAME` (`repo:sympy`, `repo:sympy/sympy`) or, once, `sample:N@SEED` (N of what the
+    other patterns name; the same rows for the same seed, which is 0 unless given); several may be joined by commas.
+    Raises InputError for a pattern that names nothing, with the ids or repositories most like it.
+    """
+    single = [part.strip() for pattern in patterns for part in pattern.split(",") if part.strip()]
+    samples = [pattern for pattern in single if pattern.startswith("sample:")]
+    if len(samples) > 1:
+        raise InputError(f"--instances takes one sample, not {' and '.join(samples)}")
+    others = [pattern for pattern in single if pattern not in samples]
+    named = {row.instance_id for pattern in others for row in _named(rows, pattern)}
+    left = [row for row in rows if row.instance_id in named] if others else list(rows)
+    return _sample(left, samples[0]) if samples else left
+
+
+def repository_of(row: Row, mirrors: Path | None = None) -> Repository:
+    """The row's repository at its base: a clone in the directory `mirrors` where there is one, else GitHub.
+
+    A clone there is called `owner__name.git`, `owner__name`, `owner/name.git` or `owner/name`, bare or not.
+    Raises InputError where `mirrors` is not a directory.
+    """
+    if mirrors is None:
+        return _on_github(row)
+    if not mirrors.is_dir():
+        raise InputError(f"--mirrors {mirrors} is not a directory")
+    owner, _, name = row.repo.partition("/")
+    for place in (f"{owner}__{name}.git", f"{owner}__{name}", f"{owner}/{name}.git", f"{owner}/{name}"):
+        clone = mirrors / place
+        if (clone / "HEAD").is_file() or (clone / ".git").exists():
+            return Repository("path", str(clone.absolute()), row.base_commit)
+    return _on_github(row)
+
+
+def task_of(row: Row, repository: Repository, image: str) -> Task:
+    """The task of a row: its statement, in its image's environment. Nothing in it comes from the row's hidden fields."""
+    return Task(
+        id=row.instance_id,
+        repository=repository,
+        statement=row.problem_statement.strip() + "\n",
+        environment=Environment(image=image, setup=_setup(row)),
+        test_command=_TEST_COMMANDS.get(row.repo, _PYTEST_COMMAND),
+        test_scope="near",
+    )
+
+
+def _on_github(row: Row) -> Repository:
+    return Repository("url", f"https://github.com/{row.repo}.git", row.base_commit)
+
+
+def _setup(row: Row) -> tuple[str, ...]:
+    """Published images have their environment at another place than a sandbox; and not every project tests with pytest.
+
+    What is installed here stays in the sandboxes of attempts: grading has the image as it is.
+    """
+    link = f"test -x {_ENV}/bin/python || {{ rm -rf {_ENV} && ln -s {_IMAGE_ENV} {_ENV}; }}"
+    if row.repo in _TEST_COMMANDS:
+        return (link,)
+    python = f"{_ENV}/bin/python"
+    # Trees from before pytest 3 import what pytest needs from `py`.
+    return (
+        link,
+        f"{python} -m pytest --version > /dev/null 2>&1 || {python} -m pip install --quiet --root-user-action=ignore pytest py"
+        f" || {python} -m pip install --quiet pytest py",
+    )
+
+
+# ---- choosing
+
+
+def _named(rows: Sequence[Row], pattern: str) -> list[Row]:
+    """The rows that one pattern names. Raises InputError if there are none."""
+    if pattern.startswith("repo:"):
+        wanted = pattern.removeprefix("repo:")
+        found = [row for row in rows if wanted in (row.repo, row.repo.partition("/")[2])]
+        known = sorted({name for row in rows for name in (row.repo, row.repo.partition("/")[2])})
+        what = f"no instance is of the repository {wanted!r}"
+        like = wanted
+    else:
+        found = [row for row in rows if fnmatch.fnmatchcase(row.instance_id, pattern)]
+        known = [row.instance_id for row in rows]
+        what = f"no instance is called {pattern!r}"
+        like = pattern.strip("*")
+    if not found:
+        near = difflib.get_close_matches(like, known, n=3, cutoff=0.5)
+        hint = f"; the nearest are {', '.join(near)}" if near else ""
+        raise InputError(f"--instances: {what}{hint}")
+    return found
+
+
+def _sample(rows: Sequence[Row], pattern: str) -> list[Row]:
+    match = _SAMPLE.fullmatch(pattern)
+    if match is None or int(match[1]) == 0:
+        raise InputError(f"--instances: {pattern!r} is no sample; one is written sample:20 or sample:20@SEED")
+    seed = match[2] or "0"
+
+    def lot(row: Row) -> str:
+        return hashlib.sha256(f"{seed}:{row.instance_id}".encode()).hexdigest()
+
+    drawn = {row.instance_id for row in sorted(rows, key=lot)[: int(match[1])]}
+    return [row for row in rows if row.instance_id in drawn]
+
+
+# ---- reading
+
+_Placed = Iterator[tuple[str, Mapping[str, Any]]]
+
+
+def _from_hub(suite: str) -> _Placed:
+    name = HUB.get(suite)
+    if name is None:
+        raise InputError(f"there is no suite {suite!r}: it is one of {', '.join(sorted(SUITES))}")
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError(
+            f"the rows of {suite} come from the hub, which needs the extra `eval` ({GET_EXTRA}); "
+            "or give them as a file with --dataset FILE"
+        ) from error
+    datasets.disable_progress_bars()
+    try:
+        found = list(datasets.load_dataset(name, split="test"))
+    except Exception as error:  # each release of the hub's client raises others
+        raise InputError(
+            f"the rows of {suite} cannot be had from the hub ({name}: {_first_line(error)}); "
+            "give them as a file with --dataset FILE"
+        ) from error
+    return ((f"{name}, row {number}", fields) for number, fields in enumerate(found, 1))
+
+
+def _from_file(path: Path) -> _Placed:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read the rows in {path}: {error.strerror}") from error
+    if content.startswith(_PARQUET):
+        return _from_parquet(path)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}, line {line}: this is neither UTF-8 text nor parquet (byte {error.start})") from error
+    if path.suffix.lower() in (".jsonl", ".ndjson") or _is_lines(text):
+        return _from_lines(path, text)
+    return _from_json(path, text)
+
+
+def _is_lines(text: str) -> bool:
+    """Whether a text holds one JSON object a line: its first line is an object by itself, and not its last."""
+    first, _, rest = text.lstrip().partition("\n")
+    try:
+        return isinstance(json.loads(first), dict) and bool(rest.strip())
+    except ValueError:
+        return False
+
+
+def _from_lines(path: Path, text: str) -> _Placed:
+    # Not splitlines(): a text may hold other ends of line than JSON lines do.
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            place = f"{path}, line {number}"
+            try:
+                fields = json.loads(line)
+            except ValueError as error:
+                raise InputError(f"{place}: this is not JSON ({error})") from error
+            yield place, _object(place, fields)
+
+
+def _from_json(path: Path, text: str) -> _Placed:
+    try:
+        content = json.loads(text) if text.strip() else []
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+    if isinstance(content, dict) and "instance_id" in content:
+        content = [content]
+    if isinstance(content, dict):
+        for name, fields in content.items():
+            place = f"{path}, entry {name!r}"
+            yield place, {"instance_id": name, **_object(place, fields)}
+    elif isinstance(content, list):
+        for number, fields in enumerate(content, 1):
+            place = f"{path}, entry {number}"
+            yield place, _object(place, fields)
+    else:
+        raise InputError(f"{path} must hold rows: a list of objects, or an object of them by id")
+
+
+def _object(place: str, fields: Any) -> Mapping[str, Any]:
+    if not isinstance(fields, dict):
+        raise InputError(f"{place}: a row must be an object with fields, not {_kind(fields)}")
+    return fields
+
+
+def _from_parquet(path: Path) -> _Placed:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise InputError(
+            f"{path} is parquet, which needs the extra `eval` ({GET_EXTRA}); or convert it to JSONL"
+        ) from error
+    try:
+        found = pyarrow.parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{path} is damaged: {_first_line(error)}") from error
+    return ((f"{path}, row {number}", fields) for number, fields in enumerate(found, 1))
+
+
+def _row(place: str, fields: Mapping[str, Any]) -> Row:
+    base = _shaped(place, fields, "base_commit", _COMMIT, "a commit's hash")
+    return Row(
+        instance_id=_shaped(place, fields, "instance_id", _INSTANCE_ID, "a name fit for a file"),
+        repo=_shaped(place, fields, "repo", _REPO, "owner/name"),
+        base_commit=base,
+        version=_text(place, fields, "version"),
+        created_at=_date(place, fields),
+        problem_statement=_stated(place, fields),
+        patch=_text(place, fields, "patch"),
+        test_patch=_text(place, fields, "test_patch"),
+        fail_to_pass=_tests(place, fields, "FAIL_TO_PASS"),
+        pass_to_pass=_tests(place, fields, "PASS_TO_PASS"),
+        environment_setup_commit=_text(place, fields, "environment_setup_commit", needed=False) or base,
+        image=_text(place, fields, "image", needed=False),
+        eval_script=_text(place, fields, "eval_script", needed=False),
+        log_parser=_text(place, fields, "log_parser", needed=False),
+        eval_type=_text(place, fields, "eval_type", needed=False),
+    )
+
+
+def _text(place: str, fields: Mapping[str, Any], name: str, *, needed: bool = True) -> str:
+    value = fields.get(name)
+    if value is None:
+        if needed:
+            raise InputError(f"{place}: the field {name} is missing")
+        return ""
+    if not isinstance(value, str):
+        raise InputError(f"{place}: the field {name} must be text, not {_kind(value)}")
+    return value
+
+
+def _shaped(place: str, fields: Mapping[str, Any], name: str, shape: re.Pattern[str], what: str) -> str:
+    value = _text(place, fields, name)
+    if not shape.fullmatch(value):
+        raise InputError(f"{place}: the field {name} must be {what}, not {value[:80]!r}")
+    return value
+
+
+def _stated(place: str, fields: Mapping[str, Any]) -> str:
+    value = _text(place, fields, "problem_statement")
+    if not value.strip():
+        raise InputError(f"{place}: the field problem_statement is empty")
+    return value
+
+
+def _date(place: str, fields: Mapping[str, Any]) -> datetime | None:
+    """`created_at`, in UTC where it names no zone: text as ISO 8601, or a moment of parquet's own type."""
+    value = fields.get("created_at")
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        try:
+            date = datetime.fromisoformat(value)
+        except ValueError as error:
+            raise InputError(f"{place}: the field created_at is no date: {value[:80]!r}") from error
+    elif isinstance(value, datetime):
+        date = value
+    else:
+        raise InputError(f"{place}: the field created_at must be a date, not {_kind(value)}")
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+
+def _tests(place: str, fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """A list of test ids, or the JSON text of one."""
+    value = fields.get(name)
+    if value is None:
+        raise InputError(f"{place}: the field {name} is missing")
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise InputError(f"{place}: the field {name} is no list of tests in JSON ({error})") from error
+    if not isinstance(value, list) or not all(isinstance(test, str) for test in value):
+        raise InputError(f"{place}: the field {name} must be a list of tests, not {_kind(value)}")
+    return tuple(value)
+
+
+def _kind(value: Any) -> str:
+    kinds: Iterable[tuple[type, str]] = (
+        (bool, "a truth value"),
+        (int, "a whole number"),
+        (float, "a number"),
+        (str, "text"),
+        (list, "a list"),
+        (dict, "an object"),
+    )
+    return next(
+        (name for kind, name in kinds if isinstance(value, kind)), "null" if value is None else "something else"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
