@@ -8,18 +8,18 @@ so that the second run of a task starts at once. Processes that want the same en
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from harness.detect import Detected, Step, detect, given_environment, given_steps
 from harness.extract import mark_setup
+from harness.lock import turn
 from harness.records import Json, TestReport
 from harness.sandbox.base import ENVDIR, Limits, Provider, Sandbox, SandboxSpec
 from harness.testing import COMMAND_TEST, broke_off, outcome_of, run_tests, selects
@@ -38,7 +38,6 @@ NO_TESTS = "the repository has no tests that Troop finds, so nothing guards what
 NO_TESTS_FOUND = 5  # pytest's exit status
 
 ERROR_CHARS = 2500
-LOCK_POLL_SECONDS = 0.2
 SETUP_ENV = {
     "VIRTUAL_ENV": ENVDIR,
     "PYTHONDONTWRITEBYTECODE": "1",
@@ -94,7 +93,8 @@ async def build(
     """
     plan = await asyncio.to_thread(_plan, workspace, task, setup_override)
     key = _key(provider, workspace, task, plan)
-    async with _locked(key, say):
+    waiting = partial(say, "waiting for another process that sets up the same environment")
+    async with turn(cache_root() / "locks" / f"{key}.lock", waiting):
         if await provider.has(key):
             facts = _read_json(_facts_path(key)) or {}
             return _built(key, task, plan, facts, cached=True)
@@ -389,22 +389,3 @@ def _write_json(path: Path, facts: Json) -> None:
     scratch = path.with_name(f"{path.name}.{os.getpid()}.{time.monotonic_ns()}")
     scratch.write_text(json.dumps(facts), encoding="ascii")
     scratch.replace(path)
-
-
-@contextlib.asynccontextmanager
-async def _locked(key: str, say: Say) -> AsyncIterator[None]:
-    """One builder of an environment at a time, over all processes of this user; the kernel frees a dead one's lock."""
-    place = cache_root() / "locks" / f"{key}.lock"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with place.open("ab") as file:
-        told = False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    say("waiting for another process that sets up the same environment")
-                    told = True
-                await asyncio.sleep(LOCK_POLL_SECONDS)
-        yield

@@ -1,11 +1,14 @@
-"""One process at a time on a run: a lock that its holder's death releases, whatever the death."""
+"""One process at a time on a run, or on anything else with a lock file: a lock that its holder's death releases."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import fcntl
 import json
 import os
 import socket
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +17,7 @@ from typing import IO
 from tasks.errors import EnvironmentFailed, RunLocked
 
 _NAME = ".lock"
+_POLL_SECONDS = 0.2
 
 
 class RunLock:
@@ -66,6 +70,25 @@ class RunLock:
             self._file.truncate()
             self._file.close()
             self._file = None
+
+
+@contextlib.asynccontextmanager
+async def turn(place: Path, waiting: Callable[[], None]) -> AsyncIterator[None]:
+    """Hold the lock file `place` (made if missing), waited for without blocking the event loop; the kernel frees a dead
+    process's. `waiting` is called once if another holds it."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("ab") as file:
+        told = False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told:
+                    waiting()
+                    told = True
+                await asyncio.sleep(_POLL_SECONDS)
+        yield
 
 
 def _told(text: str) -> str:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -276,26 +277,36 @@ class DockerProvider:
         return await self._call("look for an environment", find, client, self._tag(environment)) is not None
 
     async def freeze(self, sandbox: Sandbox, environment: str) -> None:
+        self._tag(environment)  # for its InputError
+        await self.keep(sandbox, self._environments, environment, {_ENVIRONMENT: environment})
+
+    async def keep(
+        self, sandbox: Sandbox, repository: str, tag: str, labels: Mapping[str, str], changes: Sequence[str] = ()
+    ) -> None:
+        """Make the image `repository`:`tag` of the sandbox's whole file system and close the sandbox. Atomic.
+
+        What set-up only had for a while (index settings, certificates, caches, scratch files) is not in it. `changes`: further
+        Dockerfile lines for its configuration.
+        """
         if not isinstance(sandbox, DockerSandbox):
-            raise InputError(f"the environment {environment} can only be frozen from a docker sandbox")
-        tag = self._tag(environment)
+            raise InputError(f"the environment {tag} can only be frozen from a docker sandbox")
         try:
             tidied = await sandbox.exec(_TIDY, cwd="/", timeout=300)
             if tidied.exit_code != 0:
                 raise SandboxFailed(f"the environment cannot be tidied before it is kept: {tidied.output[-300:]}")
             await sandbox.upload(archive(inside_files()))
             # Labels pass on from container to image to container: whose this one was must not.
-            labels = {_ENVIRONMENT: environment, _INSIDE: inside_fingerprint(), _RUN: "", _NAME: "", _OWNER: ""}
-            changes = [f'LABEL {key}="{value}"' for key, value in labels.items()]
-            await self._call("commit a container", self._commit, sandbox.container, environment, changes)
+            every = {**labels, _INSIDE: inside_fingerprint(), _RUN: "", _NAME: "", _OWNER: ""}
+            lines = [f"LABEL {key}={json.dumps(value)}" for key, value in every.items()]
+            await self._call("commit a container", self._commit, sandbox.container, repository, tag, [*lines, *changes])
         finally:
             await sandbox.close()
-            self._images.pop(tag, None)
+            self._images.pop(f"{repository}:{tag}", None)
 
-    def _commit(self, container: str, environment: str, changes: list[str]) -> None:
+    def _commit(self, container: str, repository: str, tag: str, changes: list[str]) -> None:
         """Blocking, for minutes where an environment is large: with a patience of its own."""
         with contextlib.closing(connect(connections=1, timeout=COMMIT_SECONDS)) as patient:
-            patient.api.commit(container, self._environments, environment, changes=changes)
+            patient.api.commit(container, repository, tag, changes=changes)
 
     async def remove(self, environment: str) -> None:
         client = await self._connected()
