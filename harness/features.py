@@ -1,0 +1,163 @@
+"""Evidence as numbers: one row a distinct candidate, and the instance's own circumstances beside it.
+
+A candidate is what is the same code in normal form, or, where no tree is at hand, the same fingerprint. Its features are
+relative to the other candidates of the instance (the mean is taken away): only that can order them, and what is missing for
+a whole instance then counts for nothing. The circumstances are the same for all candidates of an instance; they order
+nothing, and let the probability tell an easy instance from a hard one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from math import log1p
+from statistics import fmean
+
+from harness.agreement import mean_with_others, nearness, other_models, shares, similarity, votes, wording
+from harness.behaviour import BEHAVIOUR, behaviour_features
+from harness.evidence_store import Found, InstanceEvidence
+from harness.patch import Patch
+from harness.pool import Sample
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "applies": ("does-not-apply", "applies-fuzzily", "changes-no-code", "does-not-parse"),
+    "names": ("undefined-names", "unseen-names"),
+    "hygiene": ("edits-tests", "adds-tests", "debugging", "stray-files", "build-config"),
+    "size": ("size", "hunks", "files"),
+    "statement": ("names-file", "names-place", "traceback-place", "traceback-file", "names-words", "handles-exception"),
+    "agreement": ("same-code", "same-code-models", "same-places", "same-files", "likeness", "nearness"),
+    **BEHAVIOUR,
+}
+"""The features by kind of evidence; an ablation takes whole kinds away."""
+
+NAMES = tuple(name for names in KINDS.values() for name in names)
+
+SIGNS: dict[str, int] = {
+    "does-not-apply": -1,
+    "changes-no-code": -1,
+    "does-not-parse": -1,
+    "undefined-names": -1,
+    "edits-tests": -1,
+    "debugging": -1,
+    "stray-files": -1,
+    "names-place": 1,
+    "traceback-place": 1,
+    "same-code": 1,
+    "same-code-models": 1,
+    "same-places": 1,
+    "likeness": 1,
+    "nearness": 1,
+    "breaks-tests": -1,
+    "breaks-tests-alone": -1,
+    "like-base": -1,
+    "error-gone": 1,
+    "same-behaviour": 1,
+    "told-output": 1,
+    "new-crash": -1,
+}
+"""Features whose weight may only be positive (1) or negative (-1)."""
+
+CIRCUMSTANCES = ("agreement-of-all", "best-agreement", "place-agreement", "distinct-share", "probed", "traceback")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One distinct candidate of an instance. `patch`: the text that stands for it, of the member with the fewest flags.
+    `sources`: of all its members. `relative`: by feature name, the instance's mean taken away; `absolute`: as found."""
+
+    instance: str
+    patch: str
+    sources: tuple[str, ...]
+    models: tuple[str, ...]
+    relative: Mapping[str, float]
+    absolute: Mapping[str, float]
+    circumstances: Mapping[str, float]
+
+
+def rows(evidence: InstanceEvidence) -> list[Row]:
+    """The distinct candidates of an instance in order of first appearance, with their features."""
+    groups = [group_of(evidence.of(s), s.patch) for s in evidence.samples]
+    table = _table(evidence, groups)
+    members: dict[Hashable, list[int]] = {}
+    for at, group in enumerate(groups):
+        members.setdefault(group, []).append(at)
+    chosen = [
+        min(m, key=lambda at: (len(evidence.of(evidence.samples[at]).static.flags), at)) for m in members.values()
+    ]
+    means = {name: fmean(table[at][name] for at in chosen) for name in NAMES}
+    around = _circumstances(evidence, table, chosen)
+    return [
+        Row(
+            instance=evidence.instance,
+            patch=evidence.samples[at].patch,
+            sources=tuple(evidence.samples[m].source for m in of_it),
+            models=tuple(evidence.samples[m].model for m in of_it),
+            relative={name: table[at][name] - means[name] for name in NAMES},
+            absolute=table[at],
+            circumstances=around,
+        )
+        for at, of_it in zip(chosen, members.values(), strict=True)
+    ]
+
+
+def group_of(found: Found, patch: str) -> str:
+    """What makes two samples one candidate."""
+    return found.static.code or Patch(patch).fingerprint or patch
+
+
+def _table(evidence: InstanceEvidence, groups: Sequence[str]) -> list[dict[str, float]]:
+    samples = evidence.samples
+    found = [evidence.of(s) for s in samples]
+    words = [wording(s.patch) for s in samples]
+    alike = [[similarity(a, b) for b in words] for a in words]
+    near = [[nearness(a, b) for b in words] for a in words]
+    columns: dict[str, Sequence[float]] = {
+        **{name: [measure(f) for f in found] for name, measure in _STATIC.items()},
+        "same-code": shares(groups, samples),
+        "same-code-models": [log1p(n) for n in other_models(groups, samples)],
+        "same-places": shares([f.static.places or None for f in found], samples),
+        "same-files": shares([f.static.files or None for f in found], samples),
+        "likeness": mean_with_others(alike, samples),
+        "nearness": mean_with_others(near, samples),
+        **behaviour_features(found, groups, samples),
+    }
+    return [{name: float(columns[name][at]) for name in NAMES} for at in range(len(samples))]
+
+
+_STATIC: dict[str, Callable[[Found], float]] = {
+    "does-not-apply": lambda f: f.static.applies == "no",
+    "applies-fuzzily": lambda f: f.static.applies == "fuzzy",
+    "changes-no-code": lambda f: f.static.no_code,
+    "does-not-parse": lambda f: bool(f.static.unparsed),
+    "undefined-names": lambda f: bool(f.static.undefined),
+    "unseen-names": lambda f: log1p(len(f.static.unseen)),
+    "edits-tests": lambda f: "edits-tests" in f.static.flags,
+    "adds-tests": lambda f: "adds-tests" in f.static.flags,
+    "debugging": lambda f: "debugging" in f.static.flags,
+    "stray-files": lambda f: bool(f.static.strays) or "outside-package" in f.static.flags,
+    "build-config": lambda f: "build-config" in f.static.flags,
+    "size": lambda f: log1p(f.static.added + f.static.removed),
+    "hunks": lambda f: log1p(f.static.hunks),
+    "files": lambda f: log1p(len(f.static.files)),
+    "names-file": lambda f: f.static.named_files,
+    "names-place": lambda f: f.static.named_places,
+    "traceback-place": lambda f: f.static.frame_places,
+    "traceback-file": lambda f: f.static.frame_files,
+    "names-words": lambda f: f.static.named_words,
+    "handles-exception": lambda f: bool(f.static.handles),
+}
+
+
+def _circumstances(
+    evidence: InstanceEvidence, table: Sequence[Mapping[str, float]], chosen: Sequence[int]
+) -> dict[str, float]:
+    samples: Sequence[Sample] = evidence.samples
+    found = [evidence.of(s) for s in samples]
+    return {
+        "agreement-of-all": fmean(row["likeness"] for row in table),
+        "best-agreement": max(row["same-code"] for row in table),
+        "place-agreement": max(row["same-places"] for row in table),
+        "distinct-share": len(chosen) / max(1.0, votes(s.model for s in samples)),
+        "probed": float(any(f.probes is not None and f.probes.printed for f in found)),
+        "traceback": float(any(f.static.frame_files > 0 for f in found)),
+    }

@@ -1,0 +1,170 @@
+"""The ranker: a logistic regression on the evidence, small enough to read.
+
+P(right) = 1 / (1 + exp(-z)), z = bias + sum of weight x (feature / scale). Fitted by Newton's method with an L2 penalty (iteratively
+reweighted least squares; Hastie, Tibshirani and Friedman, "The Elements of Statistical Learning", 4.4.1). Features whose sign
+is known beforehand and that come out with the other one are left out and the rest is fitted again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness.features import CIRCUMSTANCES, NAMES, SIGNS, Row
+from tasks.errors import InputError
+
+PENALTY = 3.0
+"""Of the squared weights of standardised features, in units of observations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A fitted ranker. `scales`: the standard deviation of each feature where it was fitted. `threshold`: below that
+    probability nothing is selected, unless the user says another."""
+
+    bias: float
+    weights: Mapping[str, float]
+    scales: Mapping[str, float]
+    fitted_on: str = ""
+
+    def score(self, row: Row) -> float:
+        """z: the larger, the likelier right."""
+        total = self.bias
+        for name, weight in self.weights.items():
+            value = row.relative[name] if name in row.relative else row.circumstances[name]
+            total += weight * value / self.scales[name]
+        return total
+
+    def probability(self, row: Row) -> float:
+        """P(right), 0..1."""
+        return _logistic(self.score(row))
+
+    def parts(self, row: Row) -> dict[str, float]:
+        """What each feature adds to this candidate's score over the mean of its instance, the largest first."""
+        each = {n: w * row.relative[n] / self.scales[n] for n, w in self.weights.items() if n in row.relative}
+        return dict(sorted(((n, v) for n, v in each.items() if abs(v) > 1e-9), key=lambda pair: -abs(pair[1])))
+
+
+def fit(
+    rows: Sequence[Row],
+    right: Sequence[bool],
+    *,
+    features: Collection[str] = NAMES,
+    circumstances: Collection[str] = CIRCUMSTANCES,
+    penalty: float = PENALTY,
+    signs: Mapping[str, int] = SIGNS,
+    fitted_on: str = "",
+) -> Weights:
+    """Fit weights to labelled candidates. Raises InputError where all have the same label or there is none."""
+    if len(set(right)) < 2:
+        raise InputError("a ranker needs right and wrong candidates to be fitted on")
+    names = [n for n in NAMES if n in features] + [c for c in CIRCUMSTANCES if c in circumstances]
+    columns = {n: [r.relative[n] if n in r.relative else r.circumstances[n] for r in rows] for n in names}
+    scales = {n: _deviation(column) for n, column in columns.items()}
+    names = [n for n in names if scales[n] > 1e-9]
+    labels = [1.0 if each else 0.0 for each in right]
+    while True:
+        table = [[1.0, *(columns[n][i] / scales[n] for n in names)] for i in range(len(rows))]
+        solution = _newton(table, labels, penalty)
+        against = {n: w * signs[n] for n, w in zip(names, solution[1:], strict=True) if signs.get(n, 0) * w < 0}
+        if not against:
+            kept = dict(zip(names, solution[1:], strict=True))
+            return Weights(solution[0], kept, {n: scales[n] for n in names}, fitted_on)
+        names.remove(min(against, key=lambda n: against[n]))
+
+
+def cross_validated(
+    by_instance: Mapping[str, Sequence[Row]],
+    right: Mapping[str, Sequence[bool]],
+    train: Callable[[Sequence[Row], Sequence[bool]], Weights],
+    *,
+    folds: int = 10,
+    seed: int = 0,
+) -> dict[str, list[float]]:
+    """By instance the scores of its candidates, by a ranker that was fitted without any instance of its fold."""
+    instances = sorted(by_instance)
+    random.Random(seed).shuffle(instances)
+    out: dict[str, list[float]] = {}
+    for fold in range(min(folds, len(instances))):
+        left_out = set(instances[fold::folds])
+        kept = [i for i in instances if i not in left_out]
+        ranker = train([r for i in kept for r in by_instance[i]], [x for i in kept for x in right[i]])
+        out |= {i: [ranker.score(r) for r in by_instance[i]] for i in left_out}
+    return out
+
+
+def read_weights(path: Path) -> Weights:
+    """Weights from a JSON file. Raises InputError for one that is none."""
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+        return Weights(body["bias"], body["weights"], body["scales"], body.get("fitted_on", ""))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} holds no weights: {error}") from error
+
+
+def write_weights(path: Path, weights: Weights) -> None:
+    """Write weights as JSON, rounded to what matters."""
+    body = asdict(weights)
+    body["bias"] = round(weights.bias, 4)
+    body["weights"] = {n: round(w, 4) for n, w in weights.weights.items()}
+    body["scales"] = {n: round(s, 6) for n, s in weights.scales.items()}
+    path.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+
+
+def _newton(table: Sequence[Sequence[float]], labels: Sequence[float], penalty: float, rounds: int = 25) -> list[float]:
+    """The penalised maximum of the likelihood; the first column (the bias) is not penalised."""
+    size = len(table[0])
+    w = [0.0] * size
+    for _ in range(rounds):
+        gradient = [0.0 if j == 0 else -penalty * w[j] for j in range(size)]
+        hessian = [[(penalty if j == k and j else 0.0) for k in range(size)] for j in range(size)]
+        hessian[0][0] += 1e-9
+        for x, y in zip(table, labels, strict=True):
+            p = _logistic(sum(map(float.__mul__, w, x)))
+            error, slope = y - p, p * (1.0 - p)
+            for j, xj in enumerate(x):
+                if xj:
+                    gradient[j] += error * xj
+                    weighted, row = slope * xj, hessian[j]
+                    for k in range(j + 1):
+                        row[k] += weighted * x[k]
+        for j in range(size):
+            for k in range(j):
+                hessian[k][j] = hessian[j][k]
+        step = _solved(hessian, gradient)
+        w = [a + b for a, b in zip(w, step, strict=True)]
+        if max(map(abs, step)) < 1e-7:
+            break
+    return w
+
+
+def _solved(matrix: list[list[float]], vector: list[float]) -> list[float]:
+    """The solution of a symmetric positive definite system, by elimination."""
+    size = len(vector)
+    a = [[*row, value] for row, value in zip(matrix, vector, strict=True)]
+    for i in range(size):
+        pivot = max(range(i, size), key=lambda r: abs(a[r][i]))
+        a[i], a[pivot] = a[pivot], a[i]
+        for r in range(i + 1, size):
+            factor = a[r][i] / a[i][i]
+            if factor:
+                a[r] = [x - factor * y for x, y in zip(a[r], a[i], strict=True)]
+    out = [0.0] * size
+    for i in reversed(range(size)):
+        out[i] = (a[i][size] - sum(a[i][k] * out[k] for k in range(i + 1, size))) / a[i][i]
+    return out
+
+
+def _logistic(z: float) -> float:
+    return 1.0 / (1.0 + math.exp(-z)) if z >= 0 else math.exp(z) / (1.0 + math.exp(z))
+
+
+def _deviation(values: Sequence[float]) -> float:
+    mean = sum(values) / len(values) if values else 0.0
+    return math.sqrt(sum((v - mean) ** 2 for v in values) / max(1, len(values)))

@@ -1,0 +1,226 @@
+"""How well a right patch is chosen among real ones: recovery, beside naive ways, by kind of evidence.
+
+    python -m tests.bench.selection gather  --pool POOL --dataset ROWS --mirrors DIR --evidence RUN
+    python -m tests.bench.selection measure --pool POOL --evidence RUN [--labels FILE] [--part development|test|all]
+    python -m tests.bench.selection missed  --pool POOL --evidence RUN
+
+The split into parts is selection_split.json. `measure` on the development part cross-validates by instance; on the test part the
+ranker is fitted on the whole development part and judged once. Instances of the repositories in `runs_here` are judged by labels of
+the official tests here; the published outcomes of the others are labels for what needs no execution.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.evidence_store import evidence_of
+from harness.features import KINDS, NAMES, Row, rows
+from harness.gather import gather_static
+from harness.pool import Sample, by_instance, read_pool, unlabelled
+from harness.ranker import cross_validated, fit
+from harness.recovery import Choice, Recovery, recovery
+
+SPLIT = json.loads((Path(__file__).parent / "selection_split.json").read_text())
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """An instance's distinct candidates, whether each is right, and its samples' labels."""
+
+    instance: str
+    rows: list[Row]
+    right: list[bool]
+    samples: list[bool]
+
+    @property
+    def mixed(self) -> bool:
+        return len(set(self.samples)) > 1
+
+
+def runs_here(instance: str) -> bool:
+    return instance.rpartition("-")[0].replace("__", "/", 1) in SPLIT["runs_here"]
+
+
+def with_published(pool: Path, samples: Sequence[Sample]) -> list[Sample]:
+    """Published outcomes as labels, for instances that cannot be run here and for no other."""
+    published = {}
+    with gzip.open(pool, "rt", encoding="utf-8") as lines:
+        for line in map(json.loads, lines):
+            published[line["instance_id"], line["source"]] = line.get("published_resolved")
+    return [s if runs_here(s.instance) else replace(s, right=published.get((s.instance, s.source))) for s in samples]
+
+
+def labelled(samples: Sequence[Sample], evidence: Path, instances: Sequence[str]) -> list[Labelled]:
+    found = []
+    grouped = by_instance(samples)
+    for instance in instances:
+        of_it = [s for s in grouped.get(instance, ()) if s.right is not None]
+        if not of_it:
+            continue
+        table = rows(evidence_of(evidence, instance, unlabelled(of_it)))
+        label = {s.source: bool(s.right) for s in of_it}
+        right = [
+            2 * sum(label[x] for x in row.sources) >= len(row.sources) + (len(row.sources) % 2 == 0) for row in table
+        ]
+        found.append(Labelled(instance, table, right, [bool(s.right) for s in of_it]))
+    return found
+
+
+# Ways to choose: from rows to a score of each; ties are broken by drawing.
+
+
+def blind(item: Labelled) -> list[float]:
+    return [0.0] * len(item.rows)
+
+
+def smallest(item: Labelled) -> list[float]:
+    return [-row.absolute["size"] for row in item.rows]
+
+
+def majority(item: Labelled) -> list[float]:
+    return [float(len(row.sources)) for row in item.rows]
+
+
+def regression_filter(item: Labelled) -> list[float]:
+    return [-float(row.absolute["breaks-tests"] > 0) for row in item.rows]
+
+
+def filter_majority(item: Labelled) -> list[float]:
+    return [len(row.sources) - 1000.0 * (row.absolute["breaks-tests"] > 0) for row in item.rows]
+
+
+NAIVE: dict[str, Callable[[Labelled], list[float]]] = {
+    "smallest patch": smallest,
+    "exact-match majority": majority,
+    "regression filter": regression_filter,
+    "regression filter + majority": filter_majority,
+}
+
+
+def chosen(item: Labelled, scores: Sequence[float], *, weigh: bool = False) -> float:
+    """The chance that the best-scored candidate is right; among equals, each distinct one is as likely (or by its samples)."""
+    best = max(scores)
+    tied = [at for at, score in enumerate(scores) if score >= best - 1e-9]
+    weights = [len(item.rows[at].sources) if weigh else 1 for at in tied]
+    return sum(w * item.right[at] for w, at in zip(weights, tied, strict=True)) / sum(weights)
+
+
+def choices(items: Sequence[Labelled], score: Callable[[Labelled], Sequence[float]]) -> list[Choice]:
+    return [Choice(i.instance, chosen(i, score(i)), sum(i.samples) / len(i.samples), any(i.samples)) for i in items]
+
+
+def cross(items: Sequence[Labelled], features: Sequence[str] = NAMES, **how: float) -> dict[str, list[float]]:
+    """Cross-validated scores by instance."""
+    return cross_validated(
+        {i.instance: i.rows for i in items},
+        {i.instance: i.right for i in items},
+        lambda table, right: fit(table, right, features=features, **how),  # type: ignore[arg-type]
+    )
+
+
+def line(name: str, found: Recovery) -> str:
+    share = "   -  " if found.recovery is None else f"{found.recovery:6.2f}"
+    low = "" if found.recovery_low is None else f" [{found.recovery_low:5.2f}, {found.recovery_high:5.2f}]"
+    return (
+        f"  {name:34} selected {found.selected:6.2f}  recovery {share}{low}  "
+        f"gain {found.gain:+5.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+    )
+
+
+def heading(name: str, items: Sequence[Labelled]) -> str:
+    total = recovery(choices(items, blind), draws=0)
+    return (
+        f"{name}: {len(items)} instances, {sum(i.mixed for i in items)} with right and wrong candidates, "
+        f"mean@1 {total.mean_at_1:.2f}, oracle {total.oracle}"
+    )
+
+
+def show(name: str, items: Sequence[Labelled], scores: Mapping[str, Sequence[float]]) -> None:
+    print(heading(name, items))
+    for title, way in NAIVE.items():
+        print(line(title, recovery(choices(items, way))))
+    print(line("ranker", recovery(choices(items, lambda i: scores[i.instance]))))
+
+
+def load(known: argparse.Namespace) -> tuple[list[Labelled], list[Labelled]]:
+    samples = with_published(known.pool, read_pool(known.pool, known.labels or []))
+    parts = [labelled(samples, known.evidence, sorted(SPLIT[p])) for p in ("development", "test") if p in known.parts]
+    return parts[0], parts[1] if len(parts) > 1 else []
+
+
+def gather(known: argparse.Namespace) -> None:
+    """Static evidence on all instances of the asked part."""
+    from harness.base_tree import open_tree
+    from tasks.swebench import load_rows
+
+    grouped = by_instance(unlabelled(read_pool(known.pool)))
+    data = {row.instance_id: row for row in load_rows("swe-bench-lite", known.dataset)}
+    for instance in sorted(i for p in known.parts for i in SPLIT[p]):
+        row = data[instance]
+        mirrors = [m / f"{row.repo.replace('/', '__')}.git" for m in known.mirrors]
+        place = next((m for m in mirrors if m.exists()), None)
+        if place is None:
+            gather_static(known.evidence, instance, grouped[instance], row.problem_statement, None)
+            continue
+        with open_tree(place, row.base_commit) as tree:
+            gather_static(known.evidence, instance, grouped[instance], row.problem_statement, tree)
+
+
+def measure(known: argparse.Namespace) -> None:
+    items, _ = load(known)
+    scores = cross(items, penalty=known.penalty)
+    local, remote = [i for i in items if runs_here(i.instance)], [i for i in items if not runs_here(i.instance)]
+    show("run here, cross-validated", local, scores)
+    show("published outcomes, cross-validated", remote, scores)
+    if known.ablate:
+        for kind, names in KINDS.items():
+            without = cross(items, [n for n in NAMES if n not in names], penalty=known.penalty)
+            only = cross(items, names, penalty=known.penalty)
+            for word, table in (("without", without), ("only", only)):
+                for where, part in (("here", local), ("published", remote)):
+                    print(line(f"{word} {kind} ({where})", recovery(choices(part, lambda i, t=table: t[i.instance]))))
+    weights = fit([r for i in items for r in i.rows], [x for i in items for x in i.right], penalty=known.penalty)
+    print(f"bias {weights.bias:+.2f}")
+    for name, weight in sorted(weights.weights.items(), key=lambda pair: -abs(pair[1])):
+        print(f"  {name:24} {weight:+.2f}")
+
+
+def missed(known: argparse.Namespace) -> None:
+    """The development instances where a right candidate was there and not chosen."""
+    items, _ = load(known)
+    scores = cross(items, penalty=known.penalty)
+    for item in items:
+        if not runs_here(item.instance) or not any(item.right) or chosen(item, scores[item.instance]) == 1.0:
+            continue
+        print(item.instance, dict(Counter(item.samples)))
+        for row, right, score in sorted(
+            zip(item.rows, item.right, scores[item.instance], strict=True), key=lambda t: -t[2]
+        ):
+            said = {n: round(v, 2) for n, v in row.absolute.items() if v}
+            print(f"  {'right' if right else 'wrong'} {score:+.2f} {len(row.sources)} {row.sources[0]} {said}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=("gather", "measure", "missed"))
+    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--evidence", type=Path, required=True)
+    parser.add_argument("--labels", type=Path, action="append")
+    parser.add_argument("--dataset", type=Path)
+    parser.add_argument("--mirrors", type=Path, action="append", default=[])
+    parser.add_argument("--part", dest="parts", action="append", choices=("development", "test"))
+    parser.add_argument("--penalty", type=float, default=3.0)
+    parser.add_argument("--ablate", action="store_true")
+    known = parser.parse_args()
+    known.parts = known.parts or ["development"]
+    {"gather": gather, "measure": measure, "missed": missed}[known.what](known)
+
+
+if __name__ == "__main__":
+    main()
