@@ -1,0 +1,193 @@
+"""Coverage at k that nobody sampled: forecasts with intervals, a hold-out check beside each, and a refusal where data cannot bear one.
+
+What is forecast is the expected coverage of tasks like these, so the interval has the choice of the tasks in it: tasks
+are drawn with replacement, the law is fitted again, and the standard deviation of log(-log(1 - coverage)) over the draws gives
+a normal interval on that scale (Student's t for few tasks). Percentiles of the draws came out too narrow in
+simulations (tests/bench/forecast_coverage.py has the figures of this one).
+
+The hold-out check fits the same law to the first half of each task's samples and forecasts coverage at all of them: twice as far
+as it saw. The miss is the forecast less what was observed, with the interval of this difference over the same draws of tasks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import stdev
+
+from harness.laws import Counts, Law, fit_beta_binomial, fit_inflated, fit_power_law
+from harness.metrics import BOOTSTRAPS, pass_at_k
+
+MIN_TASKS = 20
+MIN_SAMPLES = 8
+MIN_TELLING = 5
+"""Tasks that have right and wrong samples both: without them nothing tells how success rates are spread."""
+MAX_REACH = 16
+"""How many times as many samples as were drawn a forecast may go to."""
+MAX_WIDTH = 0.4
+"""A wider interval is no forecast."""
+MISS = 0.02
+"""Hold-out misses up to this are let pass, whatever their interval."""
+WIDE = 2.576
+"""Standard deviations of a 99 % interval: a check that refuses one true forecast in twenty would be a nuisance."""
+POINTS = 12
+"""Points of the curve that the power law is fitted to."""
+
+LAWS: dict[str, Callable[[Counts], Law]]
+
+
+@dataclass(frozen=True, slots=True)
+class HoldOut:
+    """A fit to the first `fitted` samples of each task, asked for coverage at `asked`, where `observed` is known.
+
+    `low`, `high`: 99 % interval of forecast - observed.
+    """
+
+    fitted: int
+    asked: int
+    forecast: float
+    observed: float
+    low: float
+    high: float
+
+    @property
+    def missed(self) -> bool:
+        """Off by more than MISS, and by more than the choice of tasks explains."""
+        return abs(self.forecast - self.observed) > MISS and not self.low <= 0.0 <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Coverage at k by one law. `coverage`, `low`, `high` (95 %) are None where `refused` says why ("" otherwise)."""
+
+    law: str
+    k: int
+    parameters: Mapping[str, float]
+    coverage: float | None
+    low: float | None
+    high: float | None
+    hold_out: HoldOut | None
+    refused: str = ""
+
+
+def forecast(outcomes: Sequence[Sequence[bool]], k: int, *, draws: int = BOOTSTRAPS, seed: int = 0) -> list[Forecast]:
+    """One forecast by each law. `outcomes`: for each task, whether each of its samples is right, in the order drawn.
+
+    Every task must have the same number of samples, at least one.
+    """
+    (n,) = {len(each) for each in outcomes}
+    cells = Counter(_cell(each) for each in outcomes)
+    short = _too_little(cells, n, k)
+    if short:
+        return [Forecast(law, k, {}, None, None, None, None, short) for law in LAWS]
+    rng = random.Random(seed)
+    kinds, weights = list(cells), list(cells.values())
+    resampled = [Counter(rng.choices(kinds, weights, k=len(outcomes))) for _ in range(draws)]
+    return [_by(law, cells, resampled, n, k) for law in LAWS]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """A task's counts: `c` right of all n samples, `first` right of the first n // 2."""
+
+    n: int
+    c: int
+    first: int
+
+
+def _cell(outcomes: Sequence[bool]) -> _Cell:
+    n = len(outcomes)
+    return _Cell(n, sum(outcomes), sum(outcomes[: n // 2]))
+
+
+def _counts(cells: Mapping[_Cell, int], *, half: bool = False) -> Counts:
+    counts: Counter[tuple[int, int]] = Counter()
+    for cell, tasks in cells.items():
+        counts[(cell.n // 2, cell.first) if half else (cell.n, cell.c)] += tasks
+    return counts
+
+
+def _too_little(cells: Mapping[_Cell, int], n: int, k: int) -> str:
+    tasks = sum(cells.values())
+    telling = sum(count for cell, count in cells.items() if 0 < cell.c < n)
+    if tasks < MIN_TASKS:
+        return f"{tasks} tasks; at least {MIN_TASKS} are needed"
+    if n < MIN_SAMPLES:
+        return f"{n} samples of each task; at least {MIN_SAMPLES} are needed"
+    if telling < MIN_TELLING:
+        return f"only {telling} tasks have right and wrong samples both; at least {MIN_TELLING} are needed"
+    if k > MAX_REACH * n:
+        return f"{k} is more than {MAX_REACH} times the {n} samples there are"
+    return ""
+
+
+def _by(law: str, cells: Mapping[_Cell, int], resampled: Sequence[Mapping[_Cell, int]], n: int, k: int) -> Forecast:
+    fit = LAWS[law]
+    fitted = fit(_counts(cells))
+    parameters = dataclasses.asdict(fitted)
+    check = hold_out(fit, cells, resampled, n)
+    value = fitted.coverage(k)
+    low, high = _interval(value, [fit(_counts(each)).coverage(k) for each in resampled], sum(cells.values()))
+    refused = ""
+    if fitted.at_bound:
+        refused = "the fit ends at a bound of its parameters, so the data do not tell them"
+    elif check.missed:
+        refused = (
+            f"the hold-out check misses: {check.forecast:.3f} was forecast from {check.fitted} samples for "
+            f"{check.asked}, and {check.observed:.3f} observed"
+        )
+    elif high - low > MAX_WIDTH:
+        refused = f"the interval is {low:.2f} to {high:.2f}, which says too little"
+    if refused:
+        return Forecast(law, k, parameters, None, None, None, check, refused)
+    return Forecast(law, k, parameters, value, low, high, check)
+
+
+def hold_out(
+    fit: Callable[[Counts], Law], cells: Mapping[_Cell, int], resampled: Sequence[Mapping[_Cell, int]], n: int
+) -> HoldOut:
+    """The check that stands beside a forecast."""
+
+    def sides(these: Mapping[_Cell, int]) -> tuple[float, float]:
+        observed = sum(count for cell, count in these.items() if cell.c) / sum(these.values())
+        return fit(_counts(these, half=True)).coverage(n), observed
+
+    told, observed = sides(cells)
+    misses = [a - b for a, b in map(sides, resampled)]
+    reach = WIDE * stdev(misses)
+    return HoldOut(n // 2, n, told, observed, told - observed - reach, told - observed + reach)
+
+
+def points(counts: Counts, n: int) -> list[tuple[int, float]]:
+    """Up to POINTS points (k, coverage), k evenly spaced from 1 to n on a logarithmic scale."""
+    total = sum(counts.values())
+    ks = sorted({round(n ** (i / (POINTS - 1))) for i in range(POINTS)})
+    return [(k, sum(w * (pass_at_k(n, c, k) or 0.0) for (_, c), w in counts.items()) / total) for k in ks]
+
+
+def _power_law(counts: Counts) -> Law:
+    return fit_power_law(points(counts, max(n for n, _ in counts)))
+
+
+LAWS = {"inflated": fit_inflated, "beta-binomial": fit_beta_binomial, "power law": _power_law}
+
+
+def _interval(value: float, drawn: Sequence[float], tasks: int) -> tuple[float, float]:
+    """The normal interval on the scale log(-log(1 - coverage)), taken back."""
+    reach = _t(tasks - 2) * stdev(map(_stretched, drawn))
+    middle = _stretched(value)
+    low, high = (-math.expm1(-math.exp(middle + side * reach)) for side in (-1, 1))
+    return low, high
+
+
+def _stretched(coverage: float) -> float:
+    return math.log(-math.log1p(-min(1 - 1e-12, max(1e-12, coverage))))
+
+
+def _t(freedom: int) -> float:
+    """The 97.5 % point of Student's t, by its expansion about the normal's; to 0.002 from 8 degrees of freedom on."""
+    return 1.95996 + 2.3723 / freedom + 2.8225 / freedom**2

@@ -1,0 +1,272 @@
+"""How coverage grows with the number of samples k: three laws, and their fits to what was sampled.
+
+Power law (Brown et al. 2024, "Large Language Monkeys", arXiv 2407.21787): coverage(k) = exp(a k^b), a < 0, b < 0. A description
+of the curve; fitted by least squares to the unbiased pass@k at k spaced evenly on a logarithmic scale, as there.
+
+Beta-binomial (Schaeffer et al. 2025, arXiv 2502.17578; Kazdan et al. 2025, arXiv 2510.05197; Levi 2024, arXiv 2410.16377): a task is
+solved by a sample with probability p ~ Beta(alpha, beta), so c of n samples are right with probability
+C(n, c) B(alpha + c, beta + n - c) / B(alpha, beta), and coverage(k) = 1 - B(alpha, beta + k) / B(alpha, beta), whose failure
+rate falls as k^-alpha. A model of the tasks; fitted by maximum likelihood to the counts, so it uses all that was sampled at
+every k, where points of one coverage curve are correlated with each other.
+
+Inflated beta-binomial: the same, but a share of the tasks has p = 0 (the zero-inflated form). Without it every task is solved at
+some k, and forecasts are too high wherever some cannot be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+SMALLEST, LARGEST = math.exp(-7.0), math.exp(8.0)
+"""Bounds of alpha and beta; a fit that ends on one says that the data do not tell them."""
+FLATTEST, STEEPEST = 1e-3, 5.0
+"""Bounds of -b."""
+LOWEST, HIGHEST = 1e-6, 50.0
+"""Bounds of -a: coverage(1) between exp(-50) and 1."""
+STEPS = 100
+
+Counts = Mapping[tuple[int, int], float]
+"""How many tasks have c right of n samples, by (n, c)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PowerLaw:
+    """coverage(k) = exp(a k^b)."""
+
+    a: float
+    b: float
+
+    @property
+    def at_bound(self) -> bool:
+        return not (1.1 * LOWEST < -self.a < HIGHEST / 1.1 and 1.1 * FLATTEST < -self.b < STEEPEST / 1.1)
+
+    def coverage(self, k: float) -> float:
+        """The expected share of tasks with a right sample among k."""
+        return math.exp(self.a * k**self.b)
+
+
+@dataclass(frozen=True, slots=True)
+class BetaBinomial:
+    """Tasks' success rates are Beta(alpha, beta)."""
+
+    alpha: float
+    beta: float
+
+    @property
+    def at_bound(self) -> bool:
+        return not all(1.01 * SMALLEST < x < LARGEST / 1.01 for x in (self.alpha, self.beta))
+
+    @property
+    def mean(self) -> float:
+        """The expected share of right samples."""
+        return self.alpha / (self.alpha + self.beta)
+
+    def coverage(self, k: float) -> float:
+        """The expected share of tasks with a right sample among k."""
+        return -math.expm1(log_beta(self.alpha, self.beta + k) - log_beta(self.alpha, self.beta))
+
+
+@dataclass(frozen=True, slots=True)
+class InflatedBetaBinomial:
+    """A share of the tasks is never solved; the others' success rates are Beta(alpha, beta)."""
+
+    unsolvable: float
+    alpha: float
+    beta: float
+
+    @property
+    def at_bound(self) -> bool:
+        return BetaBinomial(self.alpha, self.beta).at_bound
+
+    def coverage(self, k: float) -> float:
+        """The expected share of tasks with a right sample among k."""
+        return (1.0 - self.unsolvable) * BetaBinomial(self.alpha, self.beta).coverage(k)
+
+
+Law = PowerLaw | BetaBinomial | InflatedBetaBinomial
+"""Each has `coverage(k)`, and `at_bound`: whether the fit ended on a bound of its parameters."""
+
+
+def log_beta(x: float, y: float) -> float:
+    """log B(x, y)."""
+    return math.lgamma(x) + math.lgamma(y) - math.lgamma(x + y)
+
+
+def fit_beta_binomial(counts: Counts) -> BetaBinomial:
+    """The maximum-likelihood fit; at least one task must have samples."""
+    return _climb(_Surface.of(counts), counts)
+
+
+def fit_inflated(counts: Counts) -> InflatedBetaBinomial:
+    """The maximum-likelihood fit, for tasks of one number of samples, at least one of which has a right one.
+
+    The likelihood falls into two factors: how many tasks have a right sample at all, and, among those, how many; the second is a
+    beta-binomial cut off at zero and gives alpha and beta, the first then gives the share. Where that would be negative,
+    the best share is 0.
+    """
+    (n,) = {n for n, _ in counts}
+    seen = {(n, c): tasks for (n, c), tasks in counts.items() if c}
+    solved = sum(seen.values())
+    if not solved:
+        plain = fit_beta_binomial(counts)
+        return InflatedBetaBinomial(0.0, plain.alpha, plain.beta)
+    cut = _climb(_Surface.of(seen, cut=True), seen)
+    share = 1.0 - solved / sum(counts.values()) / cut.coverage(n)
+    if share > 0.0:
+        return InflatedBetaBinomial(share, cut.alpha, cut.beta)
+    plain = fit_beta_binomial(counts)
+    return InflatedBetaBinomial(0.0, plain.alpha, plain.beta)
+
+
+@dataclass(frozen=True, slots=True)
+class _Surface:
+    """The likelihood of counts, as a function of alpha and beta.
+
+    As counts are whole numbers, log B(alpha + c, beta + n - c) - log B(alpha, beta) is a sum of log(alpha + j), j < c, and so on;
+    `right`, `wrong`, `drawn` are how many tasks have more than j right, wrong or any samples. `cut`: the number of tasks, where
+    only those with a right sample are looked at (0: all are).
+    """
+
+    right: tuple[float, ...]
+    wrong: tuple[float, ...]
+    drawn: tuple[float, ...]
+    cut: float
+
+    @staticmethod
+    def of(counts: Counts, *, cut: bool = False) -> _Surface:
+        deepest = max(n for n, _ in counts)
+        right, wrong, drawn = ([0.0] * deepest for _ in range(3))
+        for (n, c), tasks in counts.items():
+            for reached, upto in ((right, c), (wrong, n - c), (drawn, n)):
+                for j in range(upto):
+                    reached[j] += tasks
+        return _Surface(tuple(right), tuple(wrong), tuple(drawn), sum(counts.values()) if cut else 0.0)
+
+    def height(self, alpha: float, beta: float) -> float:
+        """The log likelihood, up to a constant."""
+        log, both = math.log, alpha + beta
+        value = sum(
+            x * log(alpha + j) + y * log(beta + j) - z * log(both + j)
+            for j, (x, y, z) in enumerate(zip(self.right, self.wrong, self.drawn, strict=True))
+        )
+        if self.cut:
+            missed = sum(log((beta + j) / (both + j)) for j in range(len(self.drawn)))
+            value -= self.cut * log(-math.expm1(missed))
+        return value
+
+    def step(self, alpha: float, beta: float) -> tuple[float, float]:
+        """Newton's step in (log alpha, log beta), at most 2 long; along the gradient where the surface is not concave."""
+        both = alpha + beta
+        ga = gb = haa = hbb = hab = 0.0
+        missed = ma = mb = maa = mbb = 0.0
+        for j, (x, y, z) in enumerate(zip(self.right, self.wrong, self.drawn, strict=True)):
+            p, q, r = 1.0 / (alpha + j), 1.0 / (beta + j), 1.0 / (both + j)
+            ga += x * p - z * r
+            gb += y * q - z * r
+            haa += z * r * r - x * p * p
+            hbb += z * r * r - y * q * q
+            hab += z * r * r
+            if self.cut:
+                missed += math.log((beta + j) * r)
+                ma -= r
+                mb += q - r
+                maa += r * r
+                mbb += r * r - q * q
+        if self.cut:
+            none = math.exp(missed)
+            once, twice = self.cut * none / -math.expm1(missed), self.cut * none / math.expm1(missed) ** 2
+            ga, gb = ga + once * ma, gb + once * mb
+            haa += once * maa + twice * ma * ma
+            hbb += once * mbb + twice * mb * mb
+            hab += once * maa + twice * ma * mb
+        gu, gv = alpha * ga, beta * gb
+        huu, hvv, huv = alpha * alpha * haa + gu, beta * beta * hbb + gv, alpha * beta * hab
+        determinant = huu * hvv - huv * huv
+        if huu < 0 and determinant > 1e-12:
+            du, dv = (huv * gv - hvv * gu) / determinant, (huv * gu - huu * gv) / determinant
+        else:
+            du, dv = gu, gv
+        longest = max(abs(du), abs(dv), 2.0)
+        return 2.0 * du / longest, 2.0 * dv / longest
+
+
+def _climb(surface: _Surface, counts: Counts) -> BetaBinomial:
+    """Newton's method with step halving, within the bounds, from the mean success rate and alpha + beta = 1."""
+    total = sum(tasks * n for (n, _), tasks in counts.items())
+    mean = min(0.99, max(0.01, sum(tasks * c for (_, c), tasks in counts.items()) / total))
+    u, v = math.log(mean), math.log1p(-mean)
+    low, high = math.log(SMALLEST), math.log(LARGEST)
+    value = surface.height(math.exp(u), math.exp(v))
+    for _ in range(STEPS):
+        du, dv = surface.step(math.exp(u), math.exp(v))
+        size = 1.0
+        while True:
+            nu, nv = min(high, max(low, u + size * du)), min(high, max(low, v + size * dv))
+            new = surface.height(math.exp(nu), math.exp(nv))
+            if new >= value or size < 1e-6:
+                break
+            size /= 2
+        moved = abs(nu - u) + abs(nv - v)
+        if new < value or moved < 1e-8:
+            break
+        u, v, value = nu, nv, new
+    return BetaBinomial(math.exp(u), math.exp(v))
+
+
+def fit_power_law(points: Sequence[tuple[int, float]]) -> PowerLaw:
+    """The least-squares fit to points (k, coverage), at least two of them with different k.
+
+    Gauss-Newton with damping on log(-a) and log(-b), started from the regression of log(-log coverage) on log k.
+    """
+    u, v = _regression(points)
+    value = _misfit(points, u, v)
+    damping = 1e-3
+    for _ in range(STEPS):
+        du, dv = _gauss_newton(points, u, v, damping)
+        nu = min(math.log(HIGHEST), max(math.log(LOWEST), u + du))
+        nv = min(math.log(STEEPEST), max(math.log(FLATTEST), v + dv))
+        new = _misfit(points, nu, nv)
+        if new <= value:
+            moved = abs(nu - u) + abs(nv - v)
+            u, v, value, damping = nu, nv, new, damping / 10
+            if moved < 1e-9:
+                break
+        elif damping > 1e9:
+            break
+        else:
+            damping *= 10
+    return PowerLaw(-math.exp(u), -math.exp(v))
+
+
+def _regression(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
+    inner = [(math.log(k), math.log(-math.log(min(1 - 1e-6, max(1e-6, c))))) for k, c in points]
+    mx, my = (math.fsum(each[i] for each in inner) / len(inner) for i in (0, 1))
+    slope = sum((x - mx) * (y - my) for x, y in inner) / sum((x - mx) ** 2 for x, _ in inner)
+    steep = min(STEEPEST / 1.1, max(FLATTEST * 1.1, -slope))
+    u = min(math.log(HIGHEST / 1.1), max(math.log(LOWEST * 1.1), my + steep * mx))
+    return u, math.log(steep)
+
+
+def _misfit(points: Sequence[tuple[int, float]], u: float, v: float) -> float:
+    scale, power = -math.exp(u), -math.exp(v)
+    return sum((math.exp(scale * k**power) - c) ** 2 for k, c in points)
+
+
+def _gauss_newton(points: Sequence[tuple[int, float]], u: float, v: float, damping: float) -> tuple[float, float]:
+    """The Levenberg-Marquardt step; d coverage/du = coverage * a k^b, d/dv = that * b log k."""
+    scale, power = -math.exp(u), -math.exp(v)
+    suu = svv = suv = ru = rv = 0.0
+    for k, c in points:
+        inner = scale * k**power
+        fitted = math.exp(inner)
+        du = fitted * inner
+        dv = du * power * math.log(k)
+        miss = c - fitted
+        suu, svv, suv = suu + du * du, svv + dv * dv, suv + du * dv
+        ru, rv = ru + du * miss, rv + dv * miss
+    suu, svv = suu * (1 + damping) + 1e-15, svv * (1 + damping) + 1e-15
+    determinant = suu * svv - suv * suv
+    longest = max(1.0, abs(svv * ru - suv * rv) / determinant / 2, abs(suu * rv - suv * ru) / determinant / 2)
+    return (svv * ru - suv * rv) / determinant / longest, (suu * rv - suv * ru) / determinant / longest

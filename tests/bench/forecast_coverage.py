@@ -1,0 +1,182 @@
+"""How often the 95 % interval of a forecast holds the truth: simulations of tasks whose law is known.
+
+    python tests/bench/forecast_coverage.py [--simulations 1000] [--draws 400] > forecast_coverage.json
+
+Each simulation draws tasks with success rates of a known mixture, samples of each, and asks `harness.forecast` for coverage at
+k not sampled. Told for each setting: the share of simulations that were refused (and why), and among the others the share whose
+interval holds the true expected coverage, and the interval's mean width. The mixtures are Beta (the beta-binomial law is then
+true), one whose coverage is exp(a k^b) to 0.002 at all k up to 2,000 (the power law is then true), and, to see what a wrong model does,
+Beta with a share of tasks that nothing solves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy
+from numpy.typing import NDArray
+
+from harness.forecast import LAWS, forecast
+from harness.laws import BetaBinomial, PowerLaw
+
+Rates = NDArray[numpy.float64]
+Draw = Callable[[numpy.random.Generator, int], Rates]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """`draw(generator, tasks)` gives success rates; `truth(k)` the expected coverage. `law`: the one that is true, if any."""
+
+    name: str
+    law: str
+    tasks: int
+    samples: int
+    k: int
+    draw: Draw
+    truth: Callable[[float], float]
+
+
+def beta(alpha: float, b: float, tasks: int, samples: int, k: int) -> Setting:
+    return Setting(
+        f"Beta({alpha}, {b})",
+        "beta-binomial",
+        tasks,
+        samples,
+        k,
+        lambda rng, count: rng.beta(alpha, b, count),
+        BetaBinomial(alpha, b).coverage,
+    )
+
+
+def inflated(unsolvable: float, alpha: float, b: float, tasks: int, samples: int, k: int) -> Setting:
+    return Setting(
+        f"{unsolvable:.0%} never solved, the others Beta({alpha}, {b})",
+        "",
+        tasks,
+        samples,
+        k,
+        lambda rng, count: rng.beta(alpha, b, count) * (rng.random(count) >= unsolvable),
+        lambda at: (1 - unsolvable) * BetaBinomial(alpha, b).coverage(at),
+    )
+
+
+def power(a: float, b: float, tasks: int, samples: int, k: int) -> Setting:
+    rates, weights = mixture(PowerLaw(a, b))
+    return Setting(
+        f"exp({a} k^{b})",
+        "power law",
+        tasks,
+        samples,
+        k,
+        lambda rng, count: rng.choice(rates, count, p=weights),
+        lambda at: float(weights @ -numpy.expm1(at * numpy.log1p(-rates))),
+    )
+
+
+def mixture(law: PowerLaw, furthest: int = 2000) -> tuple[Rates, Rates]:
+    """Success rates and their weights such that coverage is the law's to 0.002 at every k from 1 to `furthest`.
+
+    Non-negative least squares by projected gradient (FISTA) over a grid of rates, at k spaced evenly on a logarithmic scale.
+    """
+    rates = numpy.concatenate([[0.0], 10 ** numpy.linspace(-6, math.log10(0.999), 240)])
+    ks = numpy.unique(numpy.round(10 ** numpy.linspace(0, math.log10(furthest), 60)))
+    covered = -numpy.expm1(ks[:, None] * numpy.log1p(-rates)[None, :])
+    system = numpy.vstack([covered, 10 * numpy.ones(len(rates))])
+    wanted = numpy.append([law.coverage(k) for k in ks], 10.0)
+    step = 1 / numpy.linalg.norm(system, 2) ** 2
+    weights = ahead = numpy.full(len(rates), 1 / len(rates))
+    momentum = 1.0
+    for _ in range(40_000):
+        new = numpy.maximum(0, ahead - step * (system.T @ (system @ ahead - wanted)))
+        next_momentum = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
+        ahead = new + (momentum - 1) / next_momentum * (new - weights)
+        weights, momentum = new, next_momentum
+    weights /= weights.sum()
+    worst = float(numpy.abs(covered @ weights - wanted[:-1]).max())
+    if worst > 0.002:
+        raise SystemExit(f"no mixture of tasks has coverage {law}: off by {worst:.4f}")
+    return rates, weights
+
+
+SETTINGS = (
+    partial(beta, 0.3, 2.0, 300, 16, 160),
+    partial(beta, 0.3, 2.0, 100, 16, 160),
+    partial(beta, 0.3, 2.0, 40, 32, 320),
+    partial(beta, 0.15, 1.0, 100, 10, 100),
+    partial(beta, 0.5, 5.0, 60, 20, 100),
+    partial(beta, 1.0, 20.0, 100, 16, 64),
+    partial(beta, 0.2, 1.5, 30, 8, 32),
+    partial(power, -1.8, -0.3, 300, 16, 160),
+    partial(power, -1.8, -0.3, 100, 32, 320),
+    partial(power, -3.0, -0.2, 300, 32, 320),
+    partial(power, -1.0, -0.4, 100, 16, 64),
+    partial(inflated, 0.3, 0.5, 2.0, 100, 32, 320),
+    partial(inflated, 0.5, 1.0, 3.0, 100, 16, 160),
+)
+
+
+def simulate(setting: Setting, simulations: int, draws: int, seed: int) -> dict[str, object]:
+    """What the forecasts of one setting came to, by law."""
+    truth = setting.truth(setting.k)
+    rng = numpy.random.default_rng(seed)
+    held: Counter[str] = Counter()
+    refusals: dict[str, Counter[str]] = {}
+    widths: dict[str, list[float]] = {}
+    off: dict[str, list[float]] = {}
+    for simulation in range(simulations):
+        rates = setting.draw(rng, setting.tasks)
+        outcomes = (rng.random((setting.tasks, setting.samples)) < rates[:, None]).tolist()
+        for told in forecast(outcomes, setting.k, draws=draws, seed=simulation):
+            if told.coverage is None or told.low is None or told.high is None:
+                why = " ".join(told.refused.split()[:2])
+                refusals.setdefault(told.law, Counter())[why] += 1
+                continue
+            held[told.law] += told.low <= truth <= told.high
+            widths.setdefault(told.law, []).append(told.high - told.low)
+            off.setdefault(told.law, []).append(told.coverage - truth)
+    return {
+        "tasks are": setting.name,
+        "true law": setting.law or "neither",
+        "tasks": setting.tasks,
+        "samples": setting.samples,
+        "k": setting.k,
+        "truth": round(truth, 4),
+        "by law": {
+            law: {
+                "told": len(widths.get(law, [])),
+                "held": round(held[law] / len(widths[law]), 4) if law in widths else None,
+                "mean width": round(float(numpy.mean(widths[law])), 4) if law in widths else None,
+                "bias": round(float(numpy.mean(off[law])), 4) if law in off else None,
+                "refused": dict(refusals.get(law, {})),
+            }
+            for law in LAWS
+        },
+    }
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--simulations", type=int, default=1000)
+    options.add_argument("--draws", type=int, default=400, help="bootstraps of each forecast")
+    options.add_argument("--only", type=int, action="append", help="number of a setting, from 0")
+    known = options.parse_args()
+    os.nice(10)
+    results = []
+    for number, make in enumerate(SETTINGS):
+        if known.only and number not in known.only:
+            continue
+        results.append(simulate(make(), known.simulations, known.draws, number))
+        sys.stderr.write(json.dumps(results[-1]) + "\n")
+    print(json.dumps({"simulations": known.simulations, "draws": known.draws, "settings": results}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
