@@ -174,6 +174,8 @@ class DockerProvider:
             user="0:0",
             working_dir=WORKDIR,
             stdin_open=True,
+            # Passes on to the images that are made of it: nothing in them is worth a goodbye.
+            stop_signal="SIGKILL",
             # The user's docker configuration may name a proxy with a password in it.
             use_config_proxy=False,
             labels={_RUN: spec.run, _NAME: spec.name, _OWNER: owner.me()},

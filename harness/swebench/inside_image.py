@@ -1,0 +1,126 @@
+"""What is put into environment images: files, and the commands that make them. Pure."""
+
+from __future__ import annotations
+
+from harness.sandbox.base import ENVDIR
+from harness.swebench.names import CONDA, ENV, WHEELS
+
+ACTIVATE = f"""\
+# The official evaluation scripts activate an environment the way conda does. There is one: {ENV}.
+conda() {{
+  [ "${{1-}}" = activate ] || return 0
+  export CONDA_DEFAULT_ENV=testbed VIRTUAL_ENV={ENV}
+  case ":$PATH:" in
+    *":{ENV}/bin:"*) ;;
+    *) export PATH={ENV}/bin:$PATH ;;
+  esac
+}}
+"""
+
+# A virtual environment is known by the file beside the path that the interpreter was started by. tox-current-env starts it
+# through a link elsewhere, and then a plain link to the system's interpreter would be the system's. This program is the
+# environment's interpreter by whatever link it is reached, unless the link is that of another environment made from it.
+INTERPRETER = """\
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <unistd.h>
+
+static int in_other_environment(const char *path) {
+  const char *places[] = {"pyvenv.cfg", "../pyvenv.cfg"};
+  const char *slash = strrchr(path, '/');
+  char file[PATH_MAX];
+  if (slash == NULL) return 0;
+  for (int i = 0; i < 2; i++) {
+    int length = snprintf(file, sizeof file, "%.*s/%s", (int)(slash - path), path, places[i]);
+    if (length < (int)sizeof file && access(file, F_OK) == 0) return 1;
+  }
+  return 0;
+}
+
+int main(int argc, char **argv) {
+  char *path = argc > 0 ? argv[0] : "";
+  if (strchr(path, '/') == NULL) path = (char *)getauxval(AT_EXECFN);  /* found in PATH */
+  argv[0] = path != NULL && in_other_environment(path) ? path : ENVIRONMENT "/bin/python";
+  execv(BASE, argv);
+  perror(BASE);
+  return 127;
+}
+"""
+
+PIP_CONFIGURATION = f"""\
+[global]
+no-index = true
+find-links = {WHEELS}
+disable-pip-version-check = true
+no-cache-dir = true
+root-user-action = ignore
+"""
+
+FILES = {
+    f"{CONDA}/bin/activate": ACTIVATE,
+    f"{CONDA}/etc/profile.d/conda.sh": ACTIVATE,
+    "/root/.bashrc": f". {CONDA}/etc/profile.d/conda.sh && conda activate testbed\n",
+    "/root/.gitconfig": "[user]\n\temail = setup@swebench.config\n\tname = SWE-bench\n",
+}
+
+NEEDED = ("bash", "git", "gcc", "g++", "make", "patch", "ps", "sed")
+
+CHANGES = (
+    "ENTRYPOINT []",
+    'CMD ["/bin/bash"]',
+    "WORKDIR /testbed",
+    "ENV LANG=C.UTF-8 TZ=Etc/UTC",
+)
+"""Of an image's configuration, as Dockerfile lines."""
+
+
+def find_python(python: str) -> str:
+    """A command that prints the path of the base's interpreter of that version; it fails where there is none."""
+    return (
+        f"for p in $(command -v python{python}) /usr/bin/python{python} /usr/local/bin/python{python} $(command -v python3); do "
+        f'"$p" -c \'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "{python}")\' && readlink -f "$p" && exit; '
+        "done; exit 1"
+    )
+
+
+def make_environment(uv: str, base_python: str) -> str:
+    """The command that makes the bare environment on top of the base's interpreter."""
+    return (
+        f"{uv} venv --quiet --no-project --python {base_python} {ENV}"
+        f" && rm {ENV}/bin/python*"
+        f" && gcc -O2 -DBASE='\"{base_python}\"' -DENVIRONMENT='\"{ENV}\"' -o {ENV}/bin/python -x c /tmp/interpreter.c"
+        f" && ln -s python {ENV}/bin/python3 && ln -s python {ENV}/bin/python$({base_python} -c"
+        " 'import sys; print(\"%d.%d\" % sys.version_info[:2])')"
+        f" && rm -rf {ENVDIR} && ln -s {ENV} {ENVDIR}"
+        f" && {ENV}/bin/python -c 'import sys; assert sys.prefix == \"{ENV}\", sys.prefix'"
+    )
+
+
+# Asks a build backend (PEP 517, PEP 660) what else it needs to build this tree. Arguments: backend, then its path entries.
+ASK_BACKEND = """\
+import importlib, json, sys
+name, _, attribute = sys.argv[1].partition(":")
+sys.path[:0] = sys.argv[2:]
+backend = importlib.import_module(name)
+for part in filter(None, attribute.split(".")):
+    backend = getattr(backend, part)
+needed = []
+sys.argv[1:] = []
+for hook in ("get_requires_for_build_editable", "get_requires_for_build_wheel"):
+    if hasattr(backend, hook):
+        needed += getattr(backend, hook)({})
+print("needed: " + json.dumps(needed))
+"""
+
+# Whether the tree that is installed is used where it lies.
+ASK_EDITABLE = f"""\
+cd / && {ENV}/bin/python -m pip list --editable --format=json 2>/dev/null
+"""
+
+# Not below tests: what they look for may be counted.
+COMPILE_TREE = (
+    f"{ENV}/bin/python -m compileall -q -x '(^|/)(tests?|testing|roots|\\.git|\\.tox|build)(/|$)' /testbed > /dev/null 2>&1"
+    " || true"
+)

@@ -1,0 +1,324 @@
+"""The layers of an environment image, each made once and shared by all that stand on it.
+
+    base                      an image with the Python version, compilers and git (harness/swebench/bases.py)
+    └── python                the bare environment at the official place, its activation, its interpreter
+        └── environment       one resolved set of dependencies, and wheels of what the repository's build asks for
+            └── instance      /testbed at the base commit, installed, with the official "SWE-bench" commit on top
+
+A layer is found again by the fingerprint of what went into it, and appears at once, when it is finished: a build that was
+stopped or failed goes on from the last layer that is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.lock import turn
+from harness.sandbox.base import TROOPDIR, Limits, Sandbox, SandboxSpec
+from harness.sandbox.container_files import SETUP_BIN, archive
+from harness.sandbox.docker import DockerProvider
+from harness.sandbox.image import find
+from harness.swebench import names
+from harness.swebench.bases import ensure_base
+from harness.swebench.inside_image import (
+    ASK_BACKEND,
+    ASK_EDITABLE,
+    CHANGES,
+    COMPILE_TREE,
+    FILES,
+    INTERPRETER,
+    NEEDED,
+    PIP_CONFIGURATION,
+    find_python,
+    make_environment,
+)
+from harness.swebench.names import CONDA, ENV, WHEELS
+from harness.swebench.recipe import RECIPE_VERSION, Recipe, fingerprint, ladder, pins_alone, quoted, wanted_lines
+from harness.swebench.requirements import name_of
+from harness.swebench.steps import Log, Steps, failed
+from harness.workspace import Workspace
+from tasks.errors import SetupFailed
+
+UV = f"{SETUP_BIN}/uv"
+PYTHON = f"{ENV}/bin/python"
+_IN, _OUT = "/tmp/wanted.txt", "/tmp/chosen.txt"
+_ENTER = f". {CONDA}/bin/activate && conda activate testbed && cd /testbed"
+_LIMITS = Limits(memory_mb=8192, cpus=4, processes=2048)
+
+# pip as an evaluation has it: no index, and the configuration that is in the image.
+_OFFLINE = {"PIP_CONFIG_FILE": f"{ENV}/pip.conf", "PIP_NO_INDEX": "1", "PIP_INDEX_URL": "", "PIP_EXTRA_INDEX_URL": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A resolved environment: `pins` and what the build asks for (`build`), each `name==version` or a URL.
+
+    `arguments`: how uv was told to choose, for what is built on the way. `note`: what a person should know of it.
+    """
+
+    pins: tuple[str, ...]
+    build: tuple[str, ...]
+    arguments: tuple[str, ...]
+    note: str
+
+
+class Layers:
+    """Makes layers with one provider. `bases`: see `ensure_base`. `cache`: where resolved sets, locks and logs are kept."""
+
+    def __init__(self, provider: DockerProvider, client: Any, bases: Mapping[str, str], cache: Path, run: str) -> None:
+        self._provider = provider
+        self._client = client
+        self._bases = bases
+        self._cache = cache
+        self._run = run
+
+    async def instance(self, recipe: Recipe, tree: Workspace, log: Log) -> None:
+        """Build an instance's image, with whatever is missing below it. Raises SetupFailed, SandboxFailed, InputError."""
+        bare = await self._python(recipe, log)
+        chosen = await self._chosen(recipe, tree, bare, log)
+        environment = await self._environment(recipe, bare, chosen, log)
+        log.say("installing the repository")
+        steps = await self._open(recipe, environment, "instance", log, network=recipe.needs_network)
+        try:
+            await _place(steps, recipe, tree)
+            if recipe.install:
+                await steps.take("installing the repository", f"{_ENTER} && {{ {recipe.install}\n}}", env=_OFFLINE)
+            editable = await _is_editable(steps)
+            await steps.take("committing what set-up changed", _commit(tree))
+            await steps.take("compiling", f"rm -rf {TROOPDIR}/base.git; {COMPILE_TREE}")
+            labels = {
+                names.KIND: names.INSTANCE,
+                names.ID: recipe.instance_id,
+                names.REPO: recipe.repo,
+                names.VERSION: recipe.version,
+                names.RECIPE: recipe.fingerprint,
+                names.EDITABLE: str(int(editable)),
+                names.NOTE: chosen.note,
+            }
+            log.say("keeping the image")
+            await self._provider.keep(
+                steps.sandbox, names.repository_name(recipe.instance_id), "latest", labels, CHANGES
+            )
+        finally:
+            await steps.sandbox.close()
+
+    # ---- below instances
+
+    async def _python(self, recipe: Recipe, log: Log) -> str:
+        base = await asyncio.to_thread(ensure_base, self._client, recipe.python, self._bases, log.say)
+        found = await asyncio.to_thread(find, self._client, base)
+        key = fingerprint(RECIPE_VERSION, found.id, recipe.python, INTERPRETER, FILES, CHANGES)
+        name = f"{names.layer_name(names.TOOLS)}:{recipe.python}-{key}"
+        async with self._turn(key, log):
+            if await asyncio.to_thread(find, self._client, name) is not None:
+                return name
+            log.say(f"making the bare environment of Python {recipe.python} on {base}")
+            steps = await self._open(recipe, base, "python", log)
+            try:
+                for tool in NEEDED:
+                    await steps.take(f"looking for {tool} in the base image {base}", f"command -v {tool}")
+                found_python = await steps.take(
+                    f"looking for Python {recipe.python} in the base image {base}", find_python(recipe.python)
+                )
+                files = {path: (text.encode(), 0o644) for path, text in FILES.items()}
+                files["/tmp/interpreter.c"] = (INTERPRETER.encode(), 0o644)
+                await steps.sandbox.upload(archive(files))
+                interpreter = found_python.strip().splitlines()[-1]
+                await steps.take("making the environment", make_environment(UV, interpreter))
+                await self._keep(steps, names.TOOLS, name.rpartition(":")[2])
+            finally:
+                await steps.sandbox.close()
+        return name
+
+    async def _chosen(self, recipe: Recipe, tree: Workspace, bare: str, log: Log) -> Chosen:
+        """The versions of everything: kept in the cache, so that images that were removed come back the same."""
+        key = fingerprint(recipe.fingerprint, bare)
+        place = self._cache / "images" / "chosen" / f"{key}.json"
+        if place.is_file():
+            kept = json.loads(place.read_bytes())
+            return Chosen(tuple(kept["pins"]), tuple(kept["build"]), tuple(kept["arguments"]), kept["note"])
+        log.say(f"choosing versions as of {recipe.date:%Y-%m-%d}")
+        steps = await self._open(recipe, bare, "resolve", log)
+        try:
+            await _place(steps, recipe, tree, with_system=False)
+            arguments, pins, note = await _choose(steps, recipe)
+            build = await _choose_build(steps, recipe, arguments)
+        finally:
+            await steps.sandbox.close()
+        chosen = Chosen(pins, build, arguments, note)
+        if note:
+            log.say(note)
+        await asyncio.to_thread(_write, place, asdict(chosen))
+        return chosen
+
+    async def _environment(self, recipe: Recipe, bare: str, chosen: Chosen, log: Log) -> str:
+        key = fingerprint(
+            RECIPE_VERSION, bare, sorted(chosen.pins), sorted(chosen.build), recipe.system, PIP_CONFIGURATION
+        )
+        name = f"{names.layer_name(names.ENVIRONMENT)}:{key}"
+        async with self._turn(key, log):
+            if await asyncio.to_thread(find, self._client, name) is not None:
+                return name
+            log.say(f"installing {len(chosen.pins)} packages")
+            steps = await self._open(recipe, bare, "environment", log)
+            try:
+                await _install_system(steps, recipe)
+                await _install_packages(steps, chosen)
+                await self._keep(steps, names.ENVIRONMENT, key)
+            finally:
+                await steps.sandbox.close()
+        return name
+
+    async def _keep(self, steps: Steps, kind: str, tag: str) -> None:
+        await self._provider.keep(steps.sandbox, names.layer_name(kind), tag, {names.KIND: kind}, CHANGES)
+
+    async def _open(self, recipe: Recipe, image: str, name: str, log: Log, *, network: bool = True) -> Steps:
+        spec = SandboxSpec(
+            run=self._run, name=f"{recipe.instance_id}-{name}", image=image, network=network, limits=_LIMITS
+        )
+        return Steps(await self._provider.create(spec), log)
+
+    def _turn(self, key: str, log: Log) -> Any:
+        return turn(
+            self._cache / "locks" / f"image-{key}.lock", lambda: log.say("waiting for the same layer to be made")
+        )
+
+
+# ---- steps
+
+
+async def _place(steps: Steps, recipe: Recipe, tree: Workspace, *, with_system: bool = True) -> None:
+    """The repository at its base, its nearest tag on the base, and what the specification changes in it."""
+    content = await asyncio.to_thread(tree.archive)
+    await steps.sandbox.upload(content)
+    tag = tree.described.rsplit("-", 2)[0]
+    commands = ["printf '%s\\n' __pycache__/ '*.pyc' >> .git/info/exclude"]
+    if tag:
+        commands.append(f"git tag {quoted([tag])} {tree.base_commit}")
+    await steps.take("placing the repository", " && ".join(commands), cwd="/testbed")
+    if recipe.pre_install:
+        lines = "\n".join(recipe.pre_install)
+        await steps.take("changing the repository as the specification says", f"set -e\n{_ENTER}\n{lines}")
+
+
+async def _choose(steps: Steps, recipe: Recipe) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+    """(uv's arguments, exact versions, note), by the first way of the ladder that finds any."""
+    sisters = await _sisters(steps, recipe)
+    wanted = wanted_lines(recipe)
+    done = None
+    for arguments, note in ladder(recipe, sisters):
+        done = await _compile(steps, wanted, arguments)
+        if done.exit_code == 0:
+            return arguments, await _read_chosen(steps), note
+    assert done is not None
+    raise failed(steps.log, "choosing versions", done)
+
+
+async def _sisters(steps: Steps, recipe: Recipe) -> list[str]:
+    """What the pinned packages bring with them, where that cannot be had as of the instance's date."""
+    for number, arguments in enumerate(pins_alone(recipe) if recipe.pins else ()):
+        if (await _compile(steps, recipe.pins, arguments)).exit_code == 0:
+            return [name_of(line) for line in await _read_chosen(steps)] if number else []
+    return []
+
+
+async def _choose_build(steps: Steps, recipe: Recipe, arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """What pip will ask for when it builds the tree, the build backend's own wishes included."""
+    if not recipe.project:
+        return ()
+    wanted = list(dict.fromkeys((*recipe.build_requires, "setuptools", "wheel")))
+    for way in (arguments, ()):
+        done = await _compile(steps, wanted, way)
+        if done.exit_code == 0:
+            break
+    else:
+        raise failed(steps.log, "choosing the build's versions", done)
+    build = await _read_chosen(steps)
+    await steps.sandbox.write("/tmp/ask.py", ASK_BACKEND.encode())
+    asked = await steps.attempt(
+        "asking the build backend what it needs",
+        f"{UV} venv --quiet --no-project --clear --python {PYTHON} /tmp/backend"
+        f" && {UV} pip install --quiet --python /tmp/backend/bin/python {quoted(build)}"
+        f" && /tmp/backend/bin/python /tmp/ask.py {quoted([recipe.build_backend, *recipe.backend_path])}",
+        cwd="/testbed",
+    )
+    answers = [line for line in asked.output.splitlines() if line.startswith("needed: ")]
+    more = [line for line in json.loads(answers[-1].removeprefix("needed: "))] if answers else []
+    if not more:
+        return build
+    done = await _compile(steps, [*wanted, *more], way)
+    return await _read_chosen(steps) if done.exit_code == 0 else build
+
+
+async def _compile(steps: Steps, lines: Any, arguments: tuple[str, ...]) -> Any:
+    await steps.sandbox.write(_IN, "".join(f"{line}\n" for line in lines).encode())
+    steps.log.write("\n".join(lines))
+    return await steps.attempt(
+        "choosing versions",
+        f"{UV} pip compile --quiet --no-header --no-annotate --no-config --python {PYTHON} {quoted(arguments)}"
+        f" -o {_OUT} --upgrade {_IN}",
+        cwd="/testbed",
+    )
+
+
+async def _read_chosen(steps: Steps) -> tuple[str, ...]:
+    lines = (await steps.sandbox.read(_OUT)).decode().splitlines()
+    return tuple(
+        line.strip() for line in lines if line.strip() and not line.startswith(("-e", "#", "./", "file:", "."))
+    )
+
+
+async def _install_system(steps: Steps, recipe: Recipe) -> None:
+    if recipe.system:
+        await steps.take("installing what the specification wants of the system", "set -e\n" + "\n".join(recipe.system))
+
+
+async def _install_packages(steps: Steps, chosen: Chosen) -> None:
+    await steps.sandbox.write(_IN, "".join(f"{line}\n" for line in chosen.pins).encode())
+    dated = quoted(chosen.arguments)
+    await steps.take(
+        "installing packages",
+        f"{UV} pip install --quiet --no-deps --compile-bytecode --python {PYTHON} {dated} -r {_IN}",
+    )
+    await steps.sandbox.write(_OUT, "".join(f"{line}\n" for line in chosen.build).encode())
+    if chosen.build:
+        await steps.take(
+            "fetching what the repository's build asks for",
+            f"{PYTHON} -m pip wheel --quiet --no-deps --wheel-dir {WHEELS} -r {_OUT}",
+        )
+    await steps.take("making the wheel folder", f"mkdir -p {WHEELS}")
+    await steps.sandbox.write(f"{ENV}/pip.conf", PIP_CONFIGURATION.encode())
+
+
+async def _is_editable(steps: Steps) -> bool:
+    """Whether the repository is used where it lies, so that a change to its Python files needs no new installation."""
+    done = await steps.attempt("looking how the repository is installed", ASK_EDITABLE)
+    try:
+        listed = json.loads(done.output.strip().splitlines()[-1]) if done.exit_code == 0 else []
+    except (ValueError, IndexError):
+        return False
+    return any(str(each.get("editable_project_location", "")).startswith("/testbed") for each in listed)
+
+
+def _commit(tree: Workspace) -> str:
+    """The official commit on top of the base, with the base's date: the same image gives the same commit."""
+    date = tree.date.isoformat()
+    identity = "-c user.name=SWE-bench -c user.email=setup@swebench.config"
+    return (
+        f"cd /testbed && export GIT_AUTHOR_DATE={date} GIT_COMMITTER_DATE={date}"
+        f" && git {identity} commit --quiet --allow-empty -am SWE-bench && rm -rf .git/logs"
+        " && git config --unset user.name; git config --unset user.email; git status --porcelain | head -n 20"
+    )
+
+
+def _write(place: Path, content: Mapping[str, Any]) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    scratch = place.with_name(f"{place.name}.{os.getpid()}")
+    scratch.write_text(json.dumps(content, indent=1))
+    scratch.replace(place)

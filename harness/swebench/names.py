@@ -1,0 +1,56 @@
+"""What environment images are called, where things are in them, and what their labels say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tasks.swebench import Row
+
+CONDA = "/opt/miniconda3"
+ENV = f"{CONDA}/envs/testbed"
+"""The Python environment, where the official evaluation scripts look for it."""
+WHEELS = f"{ENV}/wheels"
+"""What a repeated installation of the repository builds with: it has no index to ask."""
+
+NAMESPACE = "troop"
+PUBLISHED_NAMESPACE = "swebench"
+INSTANCE, ENVIRONMENT, TOOLS = "instance", "environment", "python"
+"""The kinds of image: of one instance; the dependencies under it; the bare Python environment under those."""
+
+KIND = "troop.image"
+ID = "troop.instance"
+REPO = "troop.repo"
+VERSION = "troop.version"
+RECIPE = "troop.recipe"
+EDITABLE = "troop.editable"
+NOTE = "troop.note"
+
+_EVAL = "sweb.eval.x86_64."
+
+
+def repository_name(instance_id: str, namespace: str = NAMESPACE) -> str:
+    """The image name, without its tag, that the official harness asks for with `--namespace`."""
+    return f"{namespace}/{_EVAL}{instance_id.lower().replace('__', '_1776_')}"
+
+
+def image_name(instance_id: str, namespace: str = NAMESPACE) -> str:
+    """As `repository_name`, with the tag `latest`."""
+    return f"{repository_name(instance_id, namespace)}:latest"
+
+
+def layer_name(kind: str) -> str:
+    """The image name, without its tag, of the layers below instances."""
+    return f"{NAMESPACE}/sweb.{kind}.x86_64"
+
+
+def names_of(row: Row) -> list[tuple[str, str]]:
+    """(image name, where it comes from) of all that a row can be graded in, the most particular first: the one that the row
+    names, the one built here, the published one, one that the official harness built here."""
+    named = [(row.image, "row")] if row.image else []
+    return [
+        *named,
+        (image_name(row.instance_id), "built"),
+        (image_name(row.instance_id, PUBLISHED_NAMESPACE), "published"),
+        (f"{_EVAL}{row.instance_id.lower()}:latest", "official"),
+    ]

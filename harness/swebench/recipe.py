@@ -1,0 +1,211 @@
+"""What an instance's environment is made of, and how its versions are chosen. Nothing is executed here.
+
+Dependencies are as of the instance's date: nothing that was released later is looked at, with three exceptions. What the
+official specification pins is wanted in that very version. Build tools may be newer, because old ones do not build what pip
+and Python of today ask for. And where requirements come from a file of another commit (`environment_setup_commit`), that
+commit's date counts, if it is the later one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from harness.detect import BUILD_TOOLS, SLACK, TODAYS_BUILD_TOOLS
+from harness.swebench.requirements import (
+    conda_requirement,
+    conda_requirements,
+    file_requirements,
+    is_pin,
+    name_of,
+    without,
+)
+from harness.workspace import Workspace
+from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from harness.swebench.official import Spec
+    from tasks.swebench import Row
+
+RECIPE_VERSION = "1"
+"""Part of every key: images made in another way are not taken for these."""
+
+SPECS_WRITTEN = datetime(2024, 10, 1, tzinfo=UTC)
+"""When the official specifications had their present pins: their own dependencies are looked for up to then, and whole
+environments for which nothing older can be found."""
+
+_EVER = datetime(2100, 1, 1, tzinfo=UTC)
+_TOOLS = (*BUILD_TOOLS, "flit", "hatchling", "hatch-vcs", "pdm-backend", "poetry")
+_SYSTEM_COMMAND = re.compile(r"^\s*(?:\w+=\S+\s+)*(?:apt-get|apt|locale-gen)\b|/etc/|\bapt-get install\b")
+_NETWORK_COMMAND = re.compile(r"\b(?:wget|curl|git\s+(?:clone|fetch|submodule)|pip3?\s+install|conda|mamba|npm)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that decides an instance's image.
+
+    `requirements`: as the specification names them, without the tree's own. `pins`: those of them that are wanted in one
+    version whatever their date. `extras`: of the tree. `project`: whether the tree itself is installed. `build_requires`: what
+    building it asks for. `system`: shell lines that change the system and not the tree; `pre_install`: the others.
+    """
+
+    instance_id: str
+    repo: str
+    version: str
+    base_commit: str
+    python: str
+    date: datetime
+    requirements: tuple[str, ...]
+    pins: tuple[str, ...]
+    extras: str
+    project: bool
+    build_requires: tuple[str, ...]
+    build_backend: str
+    backend_path: tuple[str, ...]
+    system: tuple[str, ...]
+    pre_install: tuple[str, ...]
+    install: str
+
+    @property
+    def needs_network(self) -> bool:
+        """Whether what comes before the installation fetches something."""
+        return any(_NETWORK_COMMAND.search(command) for command in self.pre_install)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the whole recipe."""
+        return fingerprint(RECIPE_VERSION, asdict(self))
+
+
+def fingerprint(*parts: object) -> str:
+    """A short content key."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def recipe_of(row: Row, spec: Spec, tree: Workspace, setup: Callable[[], Workspace]) -> Recipe:
+    """The recipe of a row. `tree`: its base; `setup` opens the tree of its `environment_setup_commit`, and is only called
+    where requirements come from a file.
+
+    Raises InputError for what cannot be built here, saying that it needs the published image.
+    """
+    if not spec.python:
+        raise InputError(f"{row.instance_id} ({row.repo}) is no Python project, and only those are built here: {_PULL}")
+    listed, dates = [conda_requirement(line) for line in spec.packages], [row.created_at, tree.date]
+    if spec.requirements_paths or spec.environment_paths:
+        at_setup = setup()
+        listed += _from_files(row, spec, at_setup)
+        dates.append(at_setup.date)
+    requirements = [*without(listed, spec.pip_packages), *spec.pip_packages]
+    build = _build_system(tree)
+    system = tuple(line for line in spec.pre_install if _SYSTEM_COMMAND.search(line))
+    return Recipe(
+        instance_id=row.instance_id,
+        repo=row.repo,
+        version=row.version,
+        base_commit=row.base_commit,
+        python=spec.python,
+        date=max(date.astimezone(UTC) for date in dates if date) + SLACK,
+        requirements=tuple(line for line in requirements if not is_pin(line)),
+        pins=tuple(line for line in requirements if is_pin(line)),
+        extras=_extras(spec.install),
+        project=bool(re.search(r"(?:^|[\s'\"])\.(?:\[|[\s'\"]|$)|setup\.py", spec.install)),
+        build_requires=tuple(map(str, build.get("requires") or ("setuptools", "wheel"))),
+        build_backend=str(build.get("build-backend") or "setuptools.build_meta:__legacy__"),
+        backend_path=tuple(map(str, build.get("backend-path") or ())),
+        system=system,
+        pre_install=tuple(line for line in spec.pre_install if line not in system),
+        install=spec.install,
+    )
+
+
+_PULL = "it needs the published image (docker pull, or --pull always)"
+
+
+def _from_files(row: Row, spec: Spec, tree: Workspace) -> list[str]:
+    replaced = {name_of(old): new for old, new in spec.replaced_packages}
+
+    def read(path: str) -> str:
+        return tree.read(path).decode("utf-8", "replace")
+
+    for path in (*spec.requirements_paths, *spec.environment_paths):
+        try:
+            if path in spec.requirements_paths:
+                return file_requirements(path, read, replaced)
+            return conda_requirements(read(path), replaced)
+        except FileNotFoundError:
+            continue
+    wanted = " or ".join((*spec.requirements_paths, *spec.environment_paths))
+    raise InputError(f"{row.instance_id}: {row.repo} has no {wanted} at {tree.base_commit[:12]}: {_PULL}")
+
+
+def _build_system(tree: Workspace) -> Mapping[str, Sequence[str]]:
+    """[build-system] of pyproject.toml; empty where there is none, or none that can be read."""
+    try:
+        table = tomllib.loads(tree.read("pyproject.toml").decode("utf-8", "replace")).get("build-system")
+    except (FileNotFoundError, tomllib.TOMLDecodeError):
+        return {}
+    return table if isinstance(table, dict) else {}
+
+
+def _extras(install: str) -> str:
+    found = re.search(r"(?:^|[\s'\"=])\.\[([^\]]+)\]", install)
+    return f"[{found[1]}]" if found else ""
+
+
+# ---- choosing versions
+
+Rung = tuple[tuple[str, ...], str]
+"""(arguments for uv, note): one way to choose versions."""
+
+
+def ladder(recipe: Recipe, sisters: Sequence[str]) -> list[Rung]:
+    """Ways to choose versions, the most faithful first. `sisters`: the packages that the pinned ones bring with them."""
+    pinned = {name_of(pin): _EVER for pin in recipe.pins}
+    day = recipe.date.strftime("%Y-%m-%d")
+    rungs: list[Rung] = [(_dated(recipe.date, pinned), "")]
+    written = max(recipe.date, SPECS_WRITTEN)
+    if sisters:
+        # A pinned release may be younger than the instance, and then what it needs is younger, too.
+        younger = {name: written for name in sisters} | pinned
+        rungs.append((_dated(recipe.date, younger), "what the pinned packages need is younger than the instance"))
+    rungs.append((_dated(written, pinned), f"nothing from before {day} fits: versions are as of {written:%Y-%m-%d}"))
+    rungs.append(((), f"nothing from before {day} fits: versions are today's"))
+    return rungs
+
+
+def pins_alone(recipe: Recipe) -> list[tuple[str, ...]]:
+    """uv's arguments to see what the pinned packages bring with them: at the instance's date, else when they were pinned."""
+    pinned = {name_of(pin): _EVER for pin in recipe.pins}
+    return [_dated(date, pinned) for date in (recipe.date, max(recipe.date, SPECS_WRITTEN))]
+
+
+def _dated(date: datetime, younger: Mapping[str, datetime]) -> tuple[str, ...]:
+    tools = dict.fromkeys(_TOOLS, max(date, TODAYS_BUILD_TOOLS))
+    exceptions = [
+        f"--exclude-newer-package={name}={_day(when)}" for name, when in sorted((tools | dict(younger)).items())
+    ]
+    return (f"--exclude-newer={_day(date)}", *exceptions)
+
+
+def _day(date: datetime) -> str:
+    return date.astimezone(UTC).strftime("%Y-%m-%d")
+
+
+def wanted_lines(recipe: Recipe) -> list[str]:
+    """What an environment has to have, as lines of a requirements file that is read in the tree."""
+    tools = [tool for tool in ("pip", "setuptools", "wheel") if tool not in map(name_of, recipe.pins)]
+    project = [f"-e .{recipe.extras}"] if recipe.project else []
+    return [*recipe.pins, *recipe.requirements, *tools, *project]
+
+
+def quoted(arguments: Sequence[str]) -> str:
+    """As part of a shell line."""
+    return " ".join(map(shlex.quote, arguments))
