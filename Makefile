@@ -42,7 +42,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev,eval]'
 	@touch $@ $(VENV)/.installed
 
 # Something to run attempts in: bubblewrap if it works here, else docker with its image, else bubblewrap from apt.

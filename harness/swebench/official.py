@@ -127,6 +127,14 @@ def install_command(row: Row) -> str:
     return command if not row.eval_script or command in row.eval_script.splitlines() else ""
 
 
+def checks_out_all(row: Row) -> bool:
+    """Whether the evaluation script's `git checkout <base>` names no files, and so takes the whole tree back: it does where a
+    test patch changes no file that exists."""
+    if row.eval_script:
+        return any(line.split() == ["git", "checkout", row.base_commit] for line in row.eval_script.splitlines())
+    return not _official("harness.utils").get_modified_files(row.test_patch)
+
+
 def report_of(row: Row, log: Path | str, *, patch_exists: bool = True) -> dict[str, Any]:
     """The official report on one instance: `{patch_is_None, patch_exists, patch_successfully_applied, resolved,
     tests_status: {FAIL_TO_PASS: {success, failure}, ...}}`. `log`: the evaluation script's output, as a file or as text.

@@ -1,0 +1,332 @@
+"""Grading one patch of a SWE-bench instance: the official rules, faster.
+
+A fresh container of the instance's image, the patch applied by the official chain of commands, the official evaluation
+script, the official parsers' and rules' verdict on its output. What is saved is time around the tests: a container is not
+waited for, and the script's repeated installation of the repository is left out where it cannot change the outcome
+(harness/swebench/reinstall.py; `verbatim` leaves it in).
+
+A patch that does not apply, tests that take too long or never run are verdicts. A daemon or a container that fails is none:
+it is tried again, and in the end raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.records import Json
+from harness.swebench import names, official
+from harness.swebench.container import Containers, Ran
+from harness.swebench.memo import Memo, key_of
+from harness.swebench.reinstall import installs_in_place, why_install
+from harness.workspace import cache_root
+from tasks.errors import SandboxFailed
+
+if TYPE_CHECKING:
+    from harness.swebench.images import ImageRef
+    from tasks.swebench import Row
+
+GRADER_VERSION = "1"
+"""Part of every remembered verdict's key: raised when verdicts could come out otherwise."""
+TIMEOUT = 1800.0
+
+Outcome = Literal["resolved", "unresolved", "not-run", "empty", "refused", "timed-out", "unreadable"]
+"""`not-run`: there is no sign of a test run in the output. `refused`: the patch does not apply. `unreadable`: the patch, or the
+tests' output, is no UTF-8 text, which the official harness cannot do anything with."""
+
+OFFICIAL_ERRORS: frozenset[Outcome] = frozenset(["refused", "timed-out", "unreadable"])
+"""What the official summary counts among the errors; it has no report on them."""
+
+_RETRIES = 3
+_BACKOFF_SECONDS = 2.0
+_NETWORK_SIGNS = (
+    b"Temporary failure in name resolution",
+    b"Name or service not known",
+    b"Network is unreachable",
+    b"Failed to establish a new connection",
+)
+_BARE_CHECKOUT = (
+    "the test patch only adds files, so the official script checks out the whole base commit: whatever set-up the image "
+    "had committed is undone before the tests"
+)
+_NO_NETWORK = "failing tests may have wanted the network, which they have only with --network"
+
+# Exits with 0 where the environment uses /testbed in place, whichever way that was arranged.
+_ASK_EDITABLE = """\
+source /opt/miniconda3/bin/activate
+conda activate testbed
+cd /
+python - << 'ASK'
+import json, pathlib, sys, sysconfig
+for place in {sysconfig.get_path(name) for name in ("purelib", "platlib")}:
+    place = pathlib.Path(place)
+    for link in place.glob("*.egg-link"):
+        if link.read_text().split("\\n")[0].strip().startswith("/testbed"):
+            sys.exit(0)
+    for told in place.glob("*.dist-info/direct_url.json"):
+        url = json.loads(told.read_text())
+        if url.get("dir_info", {}).get("editable") and url["url"].startswith("file:///testbed"):
+            backend = list(place.glob("_*_editable_loader.py"))  # meson-python's builds again on import
+            sys.exit(1 if backend else 0)
+sys.exit(1)
+ASK
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """The verdict on one patch.
+
+    `reason`: why it is not resolved, "" where it is. `report`: the official one, None where the official harness has none.
+    `seconds`: of the evaluation script; `wall`: of everything. `installed`: whether the script installed the repository again.
+    `notes`: what a reader should know. `remembered`: it was reached before. `key`: names its entry in the memo, "" for none.
+    """
+
+    instance_id: str
+    outcome: Outcome
+    reason: str
+    report: Json | None
+    seconds: float = 0.0
+    wall: float = 0.0
+    installed: bool = False
+    applied: str = ""
+    image: str = ""
+    notes: tuple[str, ...] = ()
+    remembered: bool = False
+    key: str = ""
+
+    @property
+    def resolved(self) -> bool:
+        return self.outcome == "resolved"
+
+
+class Grader:
+    """Grades patches, `workers` at a time; the same patch of an instance once. `close` it when done.
+
+    `timeout`: seconds of the evaluation script (official: 1800). `verbatim`: the script as it is. `network`: tests have one.
+    `fresh`: forget verdicts that were reached before this grader was made. `run`: whose its containers are.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int = 2,
+        timeout: float = TIMEOUT,
+        verbatim: bool = False,
+        network: bool = False,
+        fresh: bool = False,
+        run: str = "grade",
+        cache: Path | None = None,
+        say: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        root = cache or cache_root()
+        self.memo = Memo(root / "grading", root / "tmp")
+        self.infrastructure = 0
+        self._containers = Containers(run, network=network)
+        self._places = asyncio.Semaphore(workers)
+        self._timeout = timeout
+        self._verbatim = verbatim
+        self._network = network
+        self._fresh = fresh
+        self._say = say
+        self._under_way: dict[str, asyncio.Task[Graded]] = {}
+        self._editable: dict[str, asyncio.Task[bool]] = {}
+
+    async def __aenter__(self) -> Grader:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def clean(self) -> list[str]:
+        """Remove containers that killed processes left; names them."""
+        return await self._containers.clean()
+
+    async def close(self) -> None:
+        """Stop what is under way, and wait until every container is gone."""
+        tasks = [*self._under_way.values(), *self._editable.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._containers.close()
+
+    async def grade(self, row: Row, image: ImageRef, patch: str) -> Graded:
+        """The verdict on one patch ("" is empty, and never run). Raises SandboxFailed when daemon or containers kept failing,
+        InputError where the official package does not know the instance's repository."""
+        if not patch:
+            return Graded(row.instance_id, "empty", "the patch is empty", None, image=image.name)
+        try:
+            data = patch.encode("utf-8")
+        except UnicodeEncodeError:
+            return Graded(row.instance_id, "unreadable", "the patch is no UTF-8 text", None, image=image.name)
+        installs = self._verbatim or await self._must_install(row, image, patch)
+        script = official.eval_script(row, install=installs)
+        key = self._key(row, image, data, script)
+        if key not in self._under_way:
+            self._under_way[key] = asyncio.ensure_future(self._graded(key, row, image, data, script, installs))
+        return await asyncio.shield(self._under_way[key])
+
+    async def _graded(self, key: str, row: Row, image: ImageRef, patch: bytes, script: str, installed: bool) -> Graded:
+        if not self._fresh and (known := self._remembered(key)):
+            return known
+        async with self._places:
+            began = time.monotonic()
+            folder = await asyncio.to_thread(self.memo.scratch)
+            log = folder / "test_output.txt"
+            ran = await self._run(row, image, patch, script, log)
+            graded = await asyncio.to_thread(_judge, row, ran, log, self._timeout, self._network)
+            graded = replace(
+                graded,
+                seconds=round(ran.seconds, 3),
+                wall=round(time.monotonic() - began, 3),
+                installed=installed and bool(official.install_command(row)),
+                applied=ran.applied,
+                image=image.name,
+                key=key,
+            )
+        verdict = {**asdict(graded), "timeout": self._timeout, "said": ran.said, "image_id": image.id}
+        await asyncio.to_thread(self.memo.keep, key, verdict, log, again=self._fresh)
+        return graded
+
+    async def _run(self, row: Row, image: ImageRef, patch: bytes, script: str, log: Path) -> Ran:
+        """Raises SandboxFailed when it failed once more often than is tried again."""
+        for tries in range(_RETRIES + 1):
+            try:
+                with log.open("wb") as file:
+                    return await self._containers.run(
+                        image.id,
+                        patch,
+                        script.encode("utf-8", "surrogateescape"),
+                        file,
+                        name=row.instance_id,
+                        timeout=self._timeout,
+                        capabilities=_capabilities(row),
+                    )
+            except SandboxFailed as error:
+                self.infrastructure += 1
+                if tries == _RETRIES:
+                    raise
+                wait = _BACKOFF_SECONDS * 2**tries
+                self._say(f"{row.instance_id}: {error}; tried again in {wait:g} s")
+                await asyncio.sleep(wait)
+        raise AssertionError("unreachable")
+
+    def _key(self, row: Row, image: ImageRef, patch: bytes, script: str) -> str:
+        tests = repr((row.fail_to_pass, row.pass_to_pass, row.log_parser, row.eval_type))
+        rules = f"{GRADER_VERSION} {official.version()} {self._network}"
+        return key_of(row.instance_id, image.id, patch, script, tests, rules)
+
+    def _remembered(self, key: str) -> Graded | None:
+        """A verdict from before; not one that a shorter or longer patience would have made another."""
+        known = self.memo.look_up(key)
+        if known is None:
+            return None
+        try:
+            too_short = (
+                known["timeout"] < self._timeout
+                if known["outcome"] == "timed-out"
+                else known["seconds"] > self._timeout
+            )
+            fields = {name: known[name] for name in Graded.__dataclass_fields__}
+        except (KeyError, TypeError):
+            return None
+        return None if too_short else Graded(**{**fields, "notes": tuple(fields["notes"]), "remembered": True})
+
+    # ---- the image
+
+    async def _must_install(self, row: Row, image: ImageRef, patch: str) -> bool:
+        """Whether the script's repeated installation could change the outcome."""
+        command = official.install_command(row)
+        if not command or why_install(patch) or not installs_in_place(command):
+            return True
+        return not await self._is_editable(row, image)
+
+    async def _is_editable(self, row: Row, image: ImageRef) -> bool:
+        """Whether the image has the repository installed in place: its label says so, or a look into it."""
+        if image.id not in self._editable:
+            self._editable[image.id] = asyncio.ensure_future(self._look(row, image))
+        return await asyncio.shield(self._editable[image.id])
+
+    async def _look(self, row: Row, image: ImageRef) -> bool:
+        labels = await self._containers.labels(image.id)
+        if names.EDITABLE in labels:
+            return labels[names.EDITABLE] == "1"
+        key = key_of("editable", GRADER_VERSION, image.id)
+        if known := self.memo.look_up(key):
+            return bool(known.get("editable"))
+        log = self.memo.scratch() / "test_output.txt"
+        async with self._places:
+            ran = await self._run(row, image, _HARMLESS, _ASK_EDITABLE, log)
+        editable = ran.status == 0
+        await asyncio.to_thread(self.memo.keep, key, {"editable": editable}, log)
+        return editable
+
+
+_HARMLESS = b"--- /dev/null\n+++ b/.troop-look\n@@ -0,0 +1 @@\n+\n"
+
+
+async def grade_patch(row: Row, image: ImageRef, patch: str, **settings: Any) -> Graded:
+    """The verdict on one patch, with a `Grader` of its own; `settings` are the grader's."""
+    async with Grader(**settings) as grader:
+        return await grader.grade(row, image, patch)
+
+
+def _capabilities(row: Row) -> tuple[str, ...]:
+    return () if row.eval_script else official.spec_of(row).capabilities
+
+
+def _judge(row: Row, ran: Ran, log: Path, timeout: float, network: bool) -> Graded:
+    """Blocking: what the container's end and the script's output amount to."""
+    name = row.instance_id
+    if not ran.applied:
+        return Graded(name, "refused", f"the patch does not apply: {_last_line(ran.said)}", None)
+    if ran.timed_out:
+        with log.open("ab") as file:
+            file.write(f"\n\nTimeout error: {timeout:g} seconds exceeded.".encode())
+        return Graded(name, "timed-out", f"the tests took more than {timeout:g} s", None)
+    if not _is_text(log):
+        return Graded(name, "unreadable", "the tests' output is no UTF-8 text", None)
+    report = official.report_of(row, log)
+    notes = [_BARE_CHECKOUT] if official.checks_out_all(row) else []
+    if report["resolved"]:
+        return Graded(name, "resolved", "", report, notes=tuple(notes))
+    if not network and _has_signs(log):
+        notes.append(_NO_NETWORK)
+    if not report["patch_successfully_applied"]:
+        reason = f"the tests did not run: the script ended with status {ran.status} and its output has no test run"
+        return Graded(name, "not-run", reason, report, notes=tuple(notes))
+    return Graded(name, "unresolved", _failing(report["tests_status"]), report, notes=tuple(notes))
+
+
+def _failing(tests: Json) -> str:
+    parts = []
+    for kind, what in (("FAIL_TO_PASS", "that should pass now"), ("PASS_TO_PASS", "that passed before")):
+        failed, passed = tests[kind]["failure"], tests[kind]["success"]
+        if failed:
+            parts.append(f"{len(failed)} of {len(failed) + len(passed)} tests {what} fail or did not run")
+    return ", ".join(parts)
+
+
+def _is_text(log: Path) -> bool:
+    try:
+        with log.open(encoding="utf-8") as file:
+            while file.read(1 << 20):
+                pass
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _has_signs(log: Path) -> bool:
+    """Whether any line tells of a network that is not there."""
+    with log.open("rb") as file:
+        return any(sign in line for line in file for sign in _NETWORK_SIGNS)
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1][:300] if lines else "no command says why"
