@@ -1,7 +1,8 @@
-"""Measures of repeated sampling: pass@k, coverage with intervals, recovery."""
+"""Measures of repeated sampling: pass@k, selected@k, majority@k, coverage with intervals, recovery."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -69,3 +70,71 @@ def recovery(tasks: Sequence[Sampled]) -> float | None:
     oracle = fmean(float(t.correct > 0) for t in tasks)
     chosen = fmean(float(t.selected) for t in tasks)
     return None if oracle - single < 1e-12 else (chosen - single) / (oracle - single)
+
+
+def solved_by_best(candidates: Sequence[tuple[int, bool]], unusable: int, k: int, m: int = 1) -> float | None:
+    """selected@k,m of one task: the chance that one of the m best distinct candidates among k random samples is right.
+
+    `candidates`: best first, each with how many samples it came from and whether it is right; `unusable`: samples that gave
+    nothing that may be chosen. The samples are drawn without replacement. m = 1 is selected@k; m >= k is pass@k of what may be
+    chosen. Exact: counts the subsets in which the m best candidates are all wrong, candidate by candidate. None where fewer than
+    k samples exist.
+    """
+    left = n = sum(count for count, _ in candidates) + unusable
+    if not 0 < k <= n:
+        return None
+    # ways[j][d]: to have drawn j samples of the candidates so far, from d distinct candidates, all of them wrong
+    ways = {(0, 0): 1}
+    missed = 0
+    for count, right in candidates:
+        left -= count
+        new: dict[tuple[int, int], int] = {}
+        for (j, d), number in ways.items():
+            for i in range(min(count, k - j) + 1):
+                if i and right:
+                    break
+                state = (j + i, d + (i > 0))
+                if state[1] == m:
+                    missed += number * math.comb(count, i) * math.comb(left, k - j - i)
+                else:
+                    new[state] = new.get(state, 0) + number * math.comb(count, i)
+        ways = new
+    missed += sum(number * math.comb(unusable, k - j) for (j, _), number in ways.items())
+    return 1.0 - missed / math.comb(n, k)
+
+
+def majority_right(clusters: Sequence[tuple[int, bool]], unusable: int, k: int) -> float | None:
+    """majority@k of one task: the chance that the candidate with most samples among k random ones is right.
+
+    `clusters`: how many samples each distinct candidate came from and whether it is right; ties are broken by lot;
+    `unusable`: samples without a patch, which do not vote. Exact: for each right candidate and each number of votes for it, the
+    subsets in which no other has more, by the number of others that have as many. None where fewer than k samples exist.
+    """
+    n = sum(count for count, _ in clusters) + unusable
+    if not 0 < k <= n:
+        return None
+    won, subsets = 0.0, math.comb(n, k)
+    for chosen, (count, right) in enumerate(clusters):
+        if not right:
+            continue
+        others = [c for index, (c, _) in enumerate(clusters) if index != chosen]
+        for votes in range(1, min(count, k) + 1):
+            for ties, number in _outvoted(others, unusable, k - votes, votes).items():
+                won += math.comb(count, votes) * number / ((ties + 1) * subsets)
+    return won
+
+
+def _outvoted(others: Sequence[int], unusable: int, draws: int, most: int) -> dict[int, int]:
+    """In how many ways `draws` samples come from the others with at most `most` each, by how many of them reach `most`."""
+    ways = {(0, 0): 1}
+    for count in others:
+        new: dict[tuple[int, int], int] = {}
+        for (j, ties), number in ways.items():
+            for i in range(min(count, most, draws - j) + 1):
+                state = (j + i, ties + (i == most))
+                new[state] = new.get(state, 0) + number * math.comb(count, i)
+        ways = new
+    found: dict[int, int] = {}
+    for (j, ties), number in ways.items():
+        found[ties] = found.get(ties, 0) + number * math.comb(unusable, draws - j)
+    return found

@@ -1,0 +1,298 @@
+"""What to buy: for each budget the model and number of samples that solve most, and mixtures of models.
+
+Budgets and costs are USD for one task. Models are compared on the tasks that all of them have.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from harness.samples import Model
+from harness.scaling import Draws, Estimate, by_task, difference, ks_up_to, measures, usd_by_task
+
+SPLITS = 20
+"""Random halvings of the tasks for the honest value of a mixture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """`k` samples of `model` for each task: the share of tasks solved, at `usd` a task."""
+
+    model: str
+    k: int
+    solved: Estimate
+    usd: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The purchase within a budget that solves most. `sure`: the share of the bootstraps in which its model does.
+
+    `runner_up`: the best of another model, and `ahead` by how much it is beaten, paired (None where there is none).
+    """
+
+    budget: float
+    purchase: Purchase
+    sure: float
+    runner_up: Purchase | None
+    ahead: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
+class Versus:
+    """`first` against `second`: solved and USD a task, first less second, paired."""
+
+    first: Purchase
+    second: Purchase
+    solved: Estimate
+    usd: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Samples of several models, by name, for each task; coverage and USD a task.
+
+    `honest`: its coverage where the mixture was chosen on other tasks than it was measured on, and `gain` what that has over
+    the best purchase of a single model for the same money, chosen likewise (means over random halvings of the tasks).
+    """
+
+    samples: Mapping[str, int]
+    solved: Estimate
+    usd: Estimate
+    honest: float
+    gain: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    model: str
+    k: int
+    solved: Mapping[str, float]
+    usd: Mapping[str, float]
+
+    def purchase(self, draws: Draws) -> Purchase:
+        return Purchase(self.model, self.k, draws.estimate(self.solved), draws.plain(self.usd))
+
+
+def shared(models: Sequence[Model]) -> list[Model]:
+    """The models, on the tasks for which each has its depth of samples."""
+    whole = [model.whole() for model in models]
+    common = set.intersection(*(set(model.tasks) for model in whole)) if whole else set()
+    return [Model(m.name, {i: m.tasks[i] for i in sorted(common)}, m.ranked) for m in whole]
+
+
+def _options(models: Sequence[Model], measure: str, submissions: int) -> list[_Option]:
+    found = []
+    for model in models:
+        ways = measures(model, submissions)
+        if model.priced and measure in ways:
+            found += [
+                _Option(model.name, k, by_task(model, ways[measure], k), usd_by_task(model, k))
+                for k in ks_up_to(model.depth)
+            ]
+    return found
+
+
+def frontier(
+    models: Sequence[Model],
+    draws: Draws,
+    *,
+    measure: str = "coverage",
+    submissions: int = 1,
+    budgets: Sequence[float] = (),
+) -> list[Best]:
+    """The best purchase at each budget; without budgets, at each at which it changes. Models without prices are passed over.
+
+    `models`: of the same tasks (see `shared`). A budget that buys nothing has no row.
+    """
+    options = _options(models, measure, submissions)
+    means = [(fmean(o.usd.values()), fmean(o.solved.values())) for o in options]
+    drawn = [(draws.means(o.usd), draws.means(o.solved)) for o in options]
+    rows = []
+    for budget in budgets or _steps(means):
+        within = [i for i, (usd, _) in enumerate(means) if usd <= budget * (1 + 1e-9)]
+        if not within:
+            continue
+        best = max(within, key=lambda i: (means[i][1], -means[i][0]))
+        others = [i for i in within if options[i].model != options[best].model]
+        second = max(others, key=lambda i: (means[i][1], -means[i][0]), default=None)
+        rows.append(
+            Best(
+                budget,
+                options[best].purchase(draws),
+                _sure(best, options, drawn, budget),
+                None if second is None else options[second].purchase(draws),
+                None if second is None else difference(options[best].solved, options[second].solved, draws),
+            )
+        )
+    return rows
+
+
+def _steps(means: Sequence[tuple[float, float]]) -> list[float]:
+    """The costs at which something cheaper solves less."""
+    steps, best = [], -1.0
+    for usd, solved in sorted(means, key=lambda each: (each[0], -each[1])):
+        if solved > best + 1e-9:
+            steps.append(usd)
+            best = solved
+    return steps
+
+
+def _sure(
+    best: int, options: Sequence[_Option], drawn: Sequence[tuple[Sequence[float], Sequence[float]]], budget: float
+) -> float:
+    """In how many draws of tasks the model of `best` has the best purchase within the budget."""
+    wins = 0
+    count = len(drawn[best][0])
+    for at in range(count):
+        top: dict[str, float] = {}
+        for option, (usd, solved) in zip(options, drawn, strict=True):
+            if usd[at] <= budget * (1 + 1e-9) or option is options[best]:
+                top[option.model] = max(top.get(option.model, -1.0), solved[at])
+        wins += top[options[best].model] >= max(top.values())
+    return wins / count
+
+
+def versus(
+    first: tuple[Model, int],
+    second: tuple[Model, int],
+    draws: Draws,
+    *,
+    measure: str = "coverage",
+    submissions: int = 1,
+) -> Versus:
+    """Two purchases compared on the tasks that both models have; both must be priced and have as many samples."""
+    options = []
+    for model, k in (first, second):
+        way = measures(model, submissions)[measure]
+        options.append(_Option(model.name, k, by_task(model, way, k), usd_by_task(model, k)))
+    one, other = options
+    return Versus(
+        one.purchase(draws),
+        other.purchase(draws),
+        difference(one.solved, other.solved, draws),
+        difference(one.usd, other.usd, draws),
+    )
+
+
+def cheap_or_dear(models: Sequence[Model], draws: Draws, *, measure: str = "coverage") -> list[Versus]:
+    """For each pair of priced models: as many samples of the cheaper as one of the dearer costs (at least one), against that one."""
+    priced = [m for m in models if m.priced and measure in measures(m)]
+    cost = {m.name: fmean(usd_by_task(m, 1).values()) for m in priced}
+    ordered = sorted(priced, key=lambda m: cost[m.name])
+    return [
+        versus(
+            (cheap, max(1, min(cheap.depth, int(cost[dear.name] / cost[cheap.name] + 1e-9)))),
+            (dear, 1),
+            draws,
+            measure=measure,
+        )
+        for i, cheap in enumerate(ordered)
+        for dear in ordered[i + 1 :]
+        if cost[cheap.name] > 0
+    ]
+
+
+class _Pool:
+    """Coverage and cost of mixtures of priced models, by task."""
+
+    def __init__(self, models: Sequence[Model]) -> None:
+        self.models = [m for m in models if m.priced]
+        self.missed: dict[str, list[dict[str, float]]] = {}
+        for model in self.models:
+            way = measures(model)["coverage"]
+            rows = [by_task(model, way, k) for k in range(1, model.depth + 1)]
+            self.missed[model.name] = [dict.fromkeys(model.tasks, 1.0)]
+            self.missed[model.name] += [{task: 1.0 - value for task, value in row.items()} for row in rows]
+        self.usd = {m.name: usd_by_task(m, 1) for m in self.models}
+
+    def solved(self, samples: Mapping[str, int], tasks: Sequence[str]) -> dict[str, float]:
+        found = {}
+        for task in tasks:
+            missed = 1.0
+            for name, k in samples.items():
+                missed *= self.missed[name][k][task]
+            found[task] = 1.0 - missed
+        return found
+
+    def cost(self, samples: Mapping[str, int], tasks: Sequence[str]) -> dict[str, float]:
+        return {task: sum(k * self.usd[name][task] for name, k in samples.items()) for task in tasks}
+
+    def path(self, tasks: Sequence[str]) -> list[dict[str, int]]:
+        """Greedy: each next sample from the model whose sample adds most coverage for a dollar."""
+        samples = {m.name: 0 for m in self.models}
+        price = {name: fmean(costs[t] for t in tasks) for name, costs in self.usd.items()}
+        left = dict.fromkeys(tasks, 1.0)
+        found = []
+        while True:
+            gains = {}
+            for model in self.models:
+                k = samples[model.name]
+                if k < model.depth:
+                    rows = self.missed[model.name]
+                    gain = sum(left[t] * (1 - rows[k + 1][t] / rows[k][t]) for t in tasks if rows[k][t] > 0)
+                    gains[model.name] = gain / max(price[model.name], 1e-12)
+            if not gains:
+                return found
+            name = max(gains, key=lambda each: gains[each])
+            samples[name] += 1
+            left = {t: 1 - value for t, value in self.solved(samples, tasks).items()}
+            found.append(dict(samples))
+
+    def singles(self) -> list[dict[str, int]]:
+        return [{m.name: k} for m in self.models for k in range(1, m.depth + 1)]
+
+
+def mixtures(models: Sequence[Model], draws: Draws, *, budgets: Sequence[float] = (), seed: int = 0) -> list[Mixture]:
+    """The mixtures on the greedy path, or for each budget the last within it. `models`: of the same tasks (see `shared`).
+
+    A sample of one model says nothing of another's luck on the same task, so coverage of a mixture on a task is
+    1 - product over models of (1 - pass@k). As coverage has diminishing returns, the greedy path is near the best mixture.
+    Empty with fewer than two priced models.
+    """
+    pool = _Pool(models)
+    if len(pool.models) < 2:
+        return []
+    tasks = sorted(pool.models[0].tasks)
+    path = pool.path(tasks)
+    if budgets:
+        chosen = [_last_within(path, pool, tasks, budget) for budget in budgets]
+        path = [each for i, each in enumerate(chosen) if each and each not in chosen[:i]]
+    return [
+        Mixture(
+            {name: k for name, k in samples.items() if k},
+            draws.estimate(pool.solved(samples, tasks)),
+            draws.plain(pool.cost(samples, tasks)),
+            *_honest(pool, samples, tasks, seed),
+        )
+        for samples in path
+    ]
+
+
+def _last_within(
+    path: Sequence[dict[str, int]], pool: _Pool, tasks: Sequence[str], budget: float
+) -> dict[str, int] | None:
+    """The mixture of most coverage within the budget, for one task, in USD."""
+    within = [s for s in path if fmean(pool.cost(s, tasks).values()) <= budget * (1 + 1e-9)]
+    return max(within, key=lambda s: fmean(pool.solved(s, tasks).values()), default=None)
+
+
+def _honest(pool: _Pool, samples: Mapping[str, int], tasks: Sequence[str], seed: int) -> tuple[float, float]:
+    """Coverage for what `samples` costs, chosen on half of the tasks and measured on the other; and the gain over one model."""
+    rng = random.Random(seed)
+    budget = fmean(pool.cost(samples, tasks).values())
+    mixed, single = [], []
+    for _ in range(SPLITS):
+        shuffled = rng.sample(list(tasks), len(tasks))
+        half = len(tasks) // 2
+        for seen, unseen in ((shuffled[:half], shuffled[half:]), (shuffled[half:], shuffled[:half])):
+            if not seen or not unseen:
+                continue
+            best = _last_within(pool.path(seen), pool, seen, budget)
+            alone = _last_within(pool.singles(), pool, seen, budget)
+            mixed.append(fmean(pool.solved(best, unseen).values()) if best else 0.0)
+            single.append(fmean(pool.solved(alone, unseen).values()) if alone else 0.0)
+    return (fmean(mixed), fmean(mixed) - fmean(single)) if mixed else (0.0, 0.0)

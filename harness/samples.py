@@ -1,0 +1,109 @@
+"""Graded samples as data: what every measure of repeated sampling is computed from, wherever they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+COMPLETE = 0.8
+"""The share of a model's tasks that must have k samples for k to be looked at; tasks with fewer are left out and counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One attempt's outcome. `usd`: its cost, None where unknown. `candidate`: equal for samples that gave the same patch, ""
+    for none. `score`: its place in the selection's order (higher is better), None where it may not be selected; `ranked` of the
+    model says whether there is such an order at all.
+    """
+
+    right: bool
+    usd: float | None = None
+    candidate: str = ""
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """All samples of one model: for each task (by id), in the order in which they were drawn. `ranked`: scores are known."""
+
+    name: str
+    tasks: dict[str, tuple[Sample, ...]]
+    ranked: bool = False
+
+    @property
+    def most(self) -> int:
+        """The largest number of samples of a task."""
+        return max((len(samples) for samples in self.tasks.values()), default=0)
+
+    @property
+    def depth(self) -> int:
+        """The largest k that at least COMPLETE of the tasks have."""
+        sizes = sorted((len(samples) for samples in self.tasks.values()), reverse=True)
+        needed = max(1, -(-len(sizes) * COMPLETE // 1))
+        return sizes[int(needed) - 1] if sizes else 0
+
+    @property
+    def priced(self) -> bool:
+        """Whether what the samples cost is known: of all of them."""
+        return self.most > 0 and all(s.usd is not None for samples in self.tasks.values() for s in samples)
+
+    @property
+    def named(self) -> bool:
+        """Whether equal patches can be told, which the majority needs."""
+        return any(s.candidate for samples in self.tasks.values() for s in samples)
+
+    def whole(self, depth: int | None = None) -> Model:
+        """Only the tasks that have `depth` samples (the model's depth by default)."""
+        wanted = self.depth if depth is None else depth
+        return Model(self.name, {i: s for i, s in self.tasks.items() if len(s) >= wanted}, self.ranked)
+
+    def padded(self, tasks: Iterable[str]) -> Model:
+        """Every task with the largest number of samples: what is missing gave no patch and is wrong.
+
+        Such a sample costs the task's mean (the model's where the task has none), for it was paid for as well.
+        """
+        known = [s.usd for samples in self.tasks.values() for s in samples if s.usd is not None]
+        mean = sum(known) / len(known) if self.priced else None
+        return Model(
+            self.name,
+            {i: _pad(self.tasks.get(i, ()), self.most, mean) for i in sorted({*tasks, *self.tasks})},
+            self.ranked,
+        )
+
+
+def _pad(samples: Sequence[Sample], size: int, mean: float | None) -> tuple[Sample, ...]:
+    own = [s.usd for s in samples if s.usd is not None]
+    usd = sum(own) / len(own) if mean is not None and own else mean
+    return (*samples, *[Sample(False, usd)] * (size - len(samples)))
+
+
+def ranking(samples: Sequence[Sample]) -> tuple[list[tuple[int, bool]], int]:
+    """The distinct candidates that may be selected, best first, each with its number of samples and whether it is right; and how
+    many samples gave none.
+
+    A candidate has the best score of its samples; equal scores keep the order in which they were drawn. Samples without a
+    name are candidates of their own.
+    """
+    best: dict[str, tuple[float, int]] = {}
+    count: dict[str, int] = {}
+    right: dict[str, bool] = {}
+    for place, sample in enumerate(samples):
+        if sample.score is None:
+            continue
+        name = sample.candidate or f"\0{place}"
+        best[name] = max(best.get(name, (sample.score, -place)), (sample.score, -place))
+        count[name] = count.get(name, 0) + 1
+        right[name] = right.get(name, False) or sample.right
+    order = sorted(best, key=lambda name: best[name], reverse=True)
+    return [(count[name], right[name]) for name in order], len(samples) - sum(count.values())
+
+
+def clusters(samples: Sequence[Sample]) -> tuple[list[tuple[int, bool]], int]:
+    """The distinct candidates, each with its number of samples and whether it is right; and how many samples have no patch."""
+    count: dict[str, int] = {}
+    right: dict[str, bool] = {}
+    for sample in samples:
+        if sample.candidate:
+            count[sample.candidate] = count.get(sample.candidate, 0) + 1
+            right[sample.candidate] = right.get(sample.candidate, False) or sample.right
+    return [(count[name], right[name]) for name in count], len(samples) - sum(count.values())
