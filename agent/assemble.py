@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,13 +19,14 @@ from agent.policy import Policy
 from agent.run_files import RunFiles, new_run, run_name
 from agent.secrets import known_masker, masker
 from harness import trace
-from harness.budget import BudgetKeeper
+from harness.budget import BudgetKeeper, Share
 from harness.ledger import charges, check_priced
 from harness.lock import RunLock
-from harness.records import Json, Selection
+from harness.records import Budget, Json, Selection
 from harness.report import active_seconds, run_status
 from harness.sandbox.base import Provider
 from harness.sandbox.choice import choose_provider
+from harness.slots import Slots
 from harness.workspace import Workspace, cache_root, open_workspace, reopen_workspace
 from tasks.errors import EndpointFailed, InputError
 from tasks.task import Task
@@ -92,11 +94,15 @@ def pick_judge(settings: Settings, models: Sequence[str]) -> str | None:
 
 @dataclass(slots=True)
 class Pool:
-    """What several runs may share: the sandboxes' provider, the connections to models, the slots for attempts."""
+    """What several runs may share: the sandboxes' provider, the connections to models, the slots for attempts.
+
+    `checks` bounds what runs tests and no model: preparing, verifying, grading.
+    """
 
     provider: Provider
     connections: Connections
-    slots: asyncio.Semaphore
+    slots: Slots
+    checks: asyncio.Semaphore
 
 
 @contextlib.asynccontextmanager
@@ -110,7 +116,7 @@ async def open_pool(settings: Settings, image: str | None, say: Say = _silent) -
     provider = await choose_provider(settings.sandbox, image=image, cache=cache_root(), say=say)
     connections = Connections()
     try:
-        yield Pool(provider, connections, asyncio.Semaphore(width(settings)))
+        yield Pool(provider, connections, Slots(width(settings)), asyncio.Semaphore(os.cpu_count() or 2))
     finally:
         await connections.close()
         await provider.close()
@@ -216,8 +222,25 @@ def _masks(settings: Settings, config: Config) -> tuple[trace.Mask, trace.Mask]:
     return masker(keys), known_masker(keys)
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A run's part in an evaluation: its lane to the pool's slots, its share of the budget over all runs (with `budget`,
+    whose caps and attempts take the place of those the run was begun with), and whether a finished run goes on (`reopen`:
+    why, in a few words; "" for not)."""
+
+    lane: AbstractAsyncContextManager[object]
+    share: Share
+    budget: Budget
+    reopen: str = ""
+
+
 async def go(
-    files: RunFiles, *, listeners: Sequence[trace.Listener] = (), say: Say = _silent, pool: Pool | None = None
+    files: RunFiles,
+    *,
+    listeners: Sequence[trace.Listener] = (),
+    say: Say = _silent,
+    pool: Pool | None = None,
+    part: Part | None = None,
 ) -> Solution:
     """Drive the run in `files` to its end, from wherever its trace stands.
 
@@ -227,6 +250,7 @@ async def go(
     with RunLock(files.directory):
         task, settings, _ = files.read_run()
         events = list(trace.read(files.trace_file, may_be_empty=True))
+        settings = _as_it_stands(settings, events, part)
         log = open_trace(files, settings)
         log.listen(events.append)
         for listener in listeners:
@@ -235,23 +259,47 @@ async def go(
             if not events:  # the process that began the run was killed before its first line was whole
                 _begin(files, task, settings, log)
             if pool is not None:
-                return await _drive(files, task, settings, log, events, say, pool)
+                return await _drive(files, task, settings, log, events, say, pool, part)
             async with open_pool(settings, task.environment.image, say) as own:
-                return await _drive(files, task, settings, log, events, say, own)
+                return await _drive(files, task, settings, log, events, say, own, part)
         finally:
             log.close()
 
 
+def _as_it_stands(settings: Settings, events: Sequence[trace.Event], part: Part | None) -> Settings:
+    """The settings with as many attempts as the run was last reopened for, and an evaluation's caps in place of its own."""
+    attempts = trace.attempts_asked(events, settings.budget.attempts)
+    if part is None:
+        return replace(settings, budget=replace(settings.budget, attempts=attempts))
+    if part.reopen or not is_finished(events):
+        attempts = max(attempts, part.budget.attempts)
+    caps = replace(settings.budget, usd=part.budget.usd, tokens=part.budget.tokens, seconds=None)
+    return replace(settings, budget=replace(caps, attempts=attempts))
+
+
 async def _drive(
-    files: RunFiles, task: Task, settings: Settings, log: trace.Trace, events: list[trace.Event], say: Say, pool: Pool
+    files: RunFiles,
+    task: Task,
+    settings: Settings,
+    log: trace.Trace,
+    events: list[trace.Event],
+    say: Say,
+    pool: Pool,
+    part: Part | None,
 ) -> Solution:
     from agent.solver import Run, drive
 
+    reopened = _reopen(settings, log, events, part)
     if is_finished(events):
         _write_missing_results(files, events)
         return solution(files, events)
-    keeper = BudgetKeeper.from_charges(settings.budget, charges(events), elapsed=active_seconds(events))
-    if len(events) > 1:
+    # Hidden tests' words on candidates may stand in the trace of a run that is reopened: whoever solves does not see them.
+    seen = [event for event in events if not isinstance(event, trace.Graded)]
+    log.listen(seen.append)
+    keeper = BudgetKeeper.from_charges(
+        settings.budget, charges(events), elapsed=active_seconds(events), share=part.share if part else None
+    )
+    if len(events) > 1 and not reopened:
         log.write(trace.RunResumed())
     clients, judge = _clients(settings, pool, log, keeper)
     run = Run(
@@ -261,12 +309,13 @@ async def _drive(
         workspace=lambda base: workspace_of(task, base, say),
         provider=pool.provider,
         log=log,
-        events=events,
+        events=seen,
         keeper=keeper,
         clients=clients,
         judge=judge,
         policies=lambda model: _policy(model, clients, settings),
-        slots=pool.slots,
+        slots=part.lane if part else pool.slots.lane(0, settings.budget.attempts),
+        checks=pool.checks,
         say=say,
     )
     try:
@@ -280,6 +329,23 @@ async def _drive(
     return solution(files, events)
 
 
+def _reopen(settings: Settings, log: trace.Trace, events: Sequence[trace.Event], part: Part | None) -> bool:
+    """Note that the run is reopened, where that is asked for: it is finished, or more attempts are wanted of it."""
+    if part is None:
+        return False
+    more = settings.budget.attempts > trace.attempts_asked(events, _begun_with(events))
+    if not more and not (part.reopen and is_finished(events)):
+        return False
+    log.write(trace.RunReopened(attempts=settings.budget.attempts, why=part.reopen or "more attempts"))
+    return True
+
+
+def _begun_with(events: Sequence[trace.Event]) -> int:
+    started = events[0]
+    assert isinstance(started, trace.RunStarted), "the first event of every trace"
+    return int(started.settings.get("budget", {}).get("attempts", Budget().attempts))
+
+
 def workspace_of(task: Task, base: str | None, say: Say = _silent) -> Workspace:
     """The task's workspace: at the commit that the run began with, or (None) at what its base means now."""
     if base is None:
@@ -288,7 +354,7 @@ def workspace_of(task: Task, base: str | None, say: Say = _silent) -> Workspace:
 
 
 def _write_missing_results(files: RunFiles, events: Sequence[trace.Event]) -> None:
-    selection = next((e.selection for e in events if isinstance(e, trace.Selected)), None)
+    selection = next((e.selection for e in reversed(events) if isinstance(e, trace.Selected)), None)
     if selection is not None and files.lacks_results(selection):
         files.write_results(events, candidates_of(events), selection)
 

@@ -260,7 +260,7 @@ async def end(desk: Desk, status: str, detail: str = "") -> None:
             patch=patch,
             flags=(*Patch(patch).flags, *leak_tries(notebook.history)),
             turns=len(notebook.history),
-            seconds=time.time() - began,
+            seconds=time.time() - began - notebook.idle,
             detail="; ".join(said),
         )
     )
@@ -422,6 +422,6 @@ def failed(status: AttemptStatus, notebook: Notebook, error: Exception) -> trace
         status=status,
         patch="",
         turns=len(notebook.history),
-        seconds=time.time() - began,
+        seconds=time.time() - began - notebook.idle,
         detail=f"{what}: {error}",
     )

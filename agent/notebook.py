@@ -7,13 +7,14 @@ whether the process was restarted in between.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
 from agent.policy import Decision, Plan, Result, ToolCall, TurnRecord
 from agent.select import group
 from harness import trace
+from harness.patch import Patch
 from harness.records import Attempt, AttemptStatus, Candidate, FileState, Json, TestReport, WitnessTest
 
 EDITING = ("edit", "create", "insert")
@@ -26,7 +27,8 @@ class Notebook:
 
     `tree`: changed files at the end of the last finished turn, by path. `marks`: a hash of that after each turn.
     `replies`: answered model calls by key; they are never asked again. `failures`: sandboxes that died so far.
-    `seconds`: of its plan and its finished turns, so time in which no process ran is none of it.
+    `seconds`: of its plan and its finished turns, so time in which no process ran is none of it; `idle`: seconds since its
+    start in which nothing worked on it.
     """
 
     index: int
@@ -40,6 +42,7 @@ class Notebook:
     witnesses: list[WitnessTest] = field(default_factory=list)
     failures: int = 0
     seconds: float = 0.0
+    idle: float = 0.0
     last_report: TestReport | None = None
     _turn: TurnRecord | None = None
     _hashes: dict[str, str] = field(default_factory=dict)
@@ -54,10 +57,10 @@ class Notebook:
             (n for n in notebooks(e for e in events if e.attempt in (index, None)) if n.index == index), cls(index)
         )
 
-    def reopen(self) -> None:
-        """A new process goes on with the run: what the world ended is tried again, with a fresh allowance."""
+    def reopen(self, statuses: Collection[str] = ("infrastructure",)) -> None:
+        """A new process goes on with the run: what ended with one of these statuses goes on, with a fresh allowance."""
         self.failures = 0
-        if self.ended is not None and self.ended.status == "infrastructure":
+        if self.ended is not None and self.ended.status in statuses:
             self.ended = None
 
     def add(self, event: trace.Event) -> None:
@@ -157,21 +160,43 @@ class Notebook:
 
 def notebooks(events: Iterable[trace.Event]) -> list[Notebook]:
     """The notebooks of all attempts, by index. A resume reopens what the world ended, until candidates are verified:
-    from then on the attempts are what they are."""
+    from then on the attempts are what they are, unless the run itself is reopened."""
     found: dict[int, Notebook] = {}
-    verifying = False
+    verifying = capped = False
+    last = 0.0
     for event in events:
         if event.attempt is not None:
             found.setdefault(event.attempt, Notebook(event.attempt)).add(event)
-        verifying = verifying or isinstance(event, trace.Verified)
-        if isinstance(event, trace.RunResumed) and not verifying:
+        if isinstance(event, trace.Verified):
+            verifying = True
+        elif isinstance(event, trace.BudgetReached):
+            capped = True
+        elif isinstance(event, trace.RunReopened):
+            for notebook in found.values():
+                notebook.reopen(("infrastructure", "budget") if capped else ("infrastructure",))
+            verifying = capped = False
+        elif isinstance(event, trace.RunResumed) and not verifying:
             for notebook in found.values():
                 notebook.reopen()
+        if isinstance(event, (trace.RunResumed, trace.RunReopened)):
+            for notebook in found.values():
+                notebook.idle += event.at - last
+        last = event.at
     return [found[index] for index in sorted(found)]
 
 
 def candidates_of(events: Sequence[trace.Event]) -> tuple[Candidate, ...]:
-    """The distinct patches of the attempts that have ended, with the evidence that the trace holds on them."""
+    """The distinct patches of the attempts that have ended, with the evidence that the trace holds on them.
+
+    A candidate keeps its id when the run is reopened, whatever comes to stand before it then.
+    """
     evidence = {e.candidate: e.evidence for e in events if isinstance(e, trace.Verified)}
-    ended = [n.attempt() for n in notebooks(events) if n.ended is not None]
-    return tuple(Candidate(c.id, c.patch, c.attempts, c.flags, evidence.get(c.id)) for c in group(ended))
+    ids: dict[str, str] = {}
+    found: tuple[Candidate, ...] = ()
+    reopened = [place for place, event in enumerate(events) if isinstance(event, trace.RunReopened)]
+    for end in (*reopened, len(events)):
+        found = group([n.attempt() for n in notebooks(events[:end]) if n.ended is not None])
+        for candidate in found:
+            ids.setdefault(Patch(candidate.patch).fingerprint, f"c{len(ids) + 1}")
+    named = [replace(candidate, id=ids[Patch(candidate.patch).fingerprint]) for candidate in found]
+    return tuple(replace(candidate, evidence=evidence.get(candidate.id)) for candidate in named)

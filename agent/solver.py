@@ -17,7 +17,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -35,7 +35,7 @@ from harness import trace
 from harness.budget import BudgetKeeper
 from harness.environment import Built, baseline, build
 from harness.records import Attempt, Candidate, Json, Purpose, Selection
-from harness.report import active_seconds
+from harness.report import active_seconds, latest_verified
 from harness.sandbox.base import Provider, SandboxSpec
 from harness.workspace import Workspace
 from tasks.errors import BudgetExceeded, EndpointFailed, EnvironmentFailed, SandboxFailed
@@ -57,7 +57,8 @@ class Run:
     """What the nodes of one run work with: the outer graph's runtime context.
 
     `clients`: by model name (none for `repair`); `judge`: the judge's client, None for no judge. `policies`: makes the
-    policy of an attempt from its model's name. `slots` bounds the attempts at a time, of all runs that share it.
+    policy of an attempt from its model's name. `slots` bounds the attempts at a time, of all runs that share it; it may be
+    entered many times at once. `checks` bounds verifications likewise.
     `workspace`: opens it, at the given commit or (None) at what the task's base means now. `events`: the whole trace so
     far. `broken`: by model, why no more attempts are made with it.
     """
@@ -73,8 +74,9 @@ class Run:
     clients: dict[str, ModelClient]
     judge: ModelClient | None
     policies: Callable[[str], Policy]
-    slots: asyncio.Semaphore
+    slots: AbstractAsyncContextManager[object]
     say: Callable[[str], None]
+    checks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(os.cpu_count() or 2))
     base: Workspace | None = None
     built: Built | None = None
     broken: dict[str, EndpointFailed] = field(default_factory=dict)
@@ -94,8 +96,8 @@ class Run:
 
     @property
     def over(self) -> trace.BudgetReached | None:
-        """The cap of the whole run that was reached, by this process or an earlier one."""
-        return next((e for e in self.events if isinstance(e, trace.BudgetReached)), None)
+        """The cap of the whole run that was reached, by this process or an earlier one, since it was last reopened."""
+        return next((e for e in trace.since_reopened(self.events) if isinstance(e, trace.BudgetReached)), None)
 
     def end_by(self, error: BudgetExceeded) -> None:
         """Note that a cap is reached; one of the whole run lets no further attempt start."""
@@ -120,7 +122,8 @@ class Run:
         return [n.attempt() for n in notebooks(self.events) if n.ended is not None]
 
     def selection(self) -> Selection | None:
-        return next((e.selection for e in self.events if isinstance(e, trace.Selected)), None)
+        """The choice, if it is made; one from before the run was reopened is made again."""
+        return next((e.selection for e in trace.since_reopened(self.events) if isinstance(e, trace.Selected)), None)
 
     def candidates(self) -> tuple[Candidate, ...]:
         """The distinct candidates with the evidence that the trace holds on them."""
@@ -158,11 +161,18 @@ async def prepare(state: Stage, runtime: Runtime[Run]) -> Stage:
     A run that was prepared before keeps its base, whatever the repository's branches point to by now.
     """
     run = runtime.context
-    began = time.monotonic()
     pinned = next((e.base_commit for e in run.events if isinstance(e, trace.Prepared)), None)
     run.base = workspace = await asyncio.to_thread(run.workspace, pinned)
     for note in workspace.notes:
         run.say(note)
+    async with run.checks:
+        await _prepare(run, workspace, pinned is None)
+    return {"done": "prepare"}
+
+
+async def _prepare(run: Run, workspace: Workspace, first: bool) -> None:
+    """The environment, and for a run that was not prepared before the baseline."""
+    began = time.monotonic()
     run.built = built = await build(
         run.provider,
         workspace,
@@ -172,8 +182,8 @@ async def prepare(state: Stage, runtime: Runtime[Run]) -> Stage:
         setup_timeout=run.settings.setup_timeout,
         say=run.say,
     )
-    if pinned is not None:
-        return {"done": "prepare"}
+    if not first:
+        return
     found = await baseline(
         run.provider,
         built,
@@ -198,7 +208,6 @@ async def prepare(state: Stage, runtime: Runtime[Run]) -> Stage:
             seconds=time.monotonic() - began,
         )
     )
-    return {"done": "prepare"}
 
 
 async def attempts(state: Stage, runtime: Runtime[Run]) -> Stage:
@@ -235,14 +244,17 @@ async def verify_all(state: Stage, runtime: Runtime[Run]) -> Stage:
     run = runtime.context
     candidates = run.candidates()
     witnesses = await true_witnesses(run, candidates)
-    few = asyncio.Semaphore(os.cpu_count() or 2)
+    known = {e.key: e.evidence for e in run.events if isinstance(e, trace.Verified)}
+    holding = {(e.candidate, e.key, e.attempts) for e in latest_verified(run.events)}
 
     async def one(candidate: Candidate) -> None:
         key, ids = what_guards(run, candidate, witnesses)
-        if any(isinstance(e, trace.Verified) and e.key == key for e in run.events):
+        if (candidate.id, key, candidate.attempts) in holding:
             return
-        async with few:
-            evidence = await evidence_on(run, candidate, ids, witnesses)
+        evidence = known.get(key)  # of a reopened run: the same patch, arrived at by more attempts
+        if evidence is None:
+            async with run.checks:
+                evidence = await evidence_on(run, candidate, ids, witnesses)
         run.write(trace.Verified(candidate=candidate.id, attempts=candidate.attempts, key=key, evidence=evidence))
 
     await _all(one(candidate) for candidate in candidates)

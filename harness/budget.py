@@ -1,4 +1,9 @@
-"""Budgets: caps that calls reserve from before they are made, so that concurrent attempts cannot pass them together."""
+"""Budgets: caps that calls reserve from before they are made, so that concurrent attempts cannot pass them together.
+
+A `BudgetKeeper` keeps the caps of one run. Many runs under one cap have a `SharedBudget` above their keepers: each of them
+may spend up to the same level, the height at which the cap is all spent if every unfinished run came to it. So no run takes
+what others still wait for, what a finished one left over raises the level for the rest, and together they cannot pass the cap.
+"""
 
 from __future__ import annotations
 
@@ -64,9 +69,17 @@ class BudgetKeeper:
     turned out cheaper than reserved waits for them, in order of arrival.
     """
 
-    def __init__(self, budget: Budget, *, clock: Callable[[], float] = time.monotonic, elapsed: float = 0.0) -> None:
-        """`elapsed`: seconds that the run took before it was resumed."""
+    def __init__(
+        self,
+        budget: Budget,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        elapsed: float = 0.0,
+        share: Share | None = None,
+    ) -> None:
+        """`elapsed`: seconds that the run took before it was resumed. `share`: of a budget over many runs."""
         self.budget = budget
+        self._share = share
         self._clock = clock
         self._started = clock() - elapsed
         self._attempt_started: dict[int, float] = {}
@@ -82,9 +95,10 @@ class BudgetKeeper:
         *,
         elapsed: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
+        share: Share | None = None,
     ) -> BudgetKeeper:
         """The keeper of a resumed run. A charge of unknown price counts as the dearest known one of its model so far."""
-        keeper = cls(budget, clock=clock, elapsed=elapsed)
+        keeper = cls(budget, clock=clock, elapsed=elapsed, share=share)
         dearest: dict[str, float] = {}
         for charge in charges:
             if charge.usd is not None:
@@ -93,6 +107,8 @@ class BudgetKeeper:
             for scope in keeper._scopes(charge.attempt):
                 scope.usd += usd
                 scope.tokens += charge.usage.total
+        if share is not None:
+            share.note(keeper._run.usd, keeper._run.tokens)
         return keeper
 
     @property
@@ -103,6 +119,13 @@ class BudgetKeeper:
     @property
     def spent_tokens(self) -> int:
         return self._run.tokens
+
+    def _usd_cap(self) -> tuple[float | None, str]:
+        """The cap on the run's USD as it stands now, and what it is, in words."""
+        return _lower(self.budget.usd, self._share.usd if self._share else None)
+
+    def _tokens_cap(self) -> tuple[float | None, str]:
+        return _lower(self.budget.tokens, self._share.tokens if self._share else None)
 
     def start_attempt(self, attempt: int, *, elapsed: float = 0.0) -> None:
         """The attempt's clock starts; `elapsed`: seconds that it took before a resume."""
@@ -133,6 +156,8 @@ class BudgetKeeper:
         now, caps = self._clock(), []
         if self.budget.seconds is not None:
             caps.append((self._started + self.budget.seconds - now, "run", self.budget.seconds))
+        if self._share is not None and (shared := self._share.seconds_left) is not None:
+            caps.append((shared[0], "run", shared[1]))
         started = None if attempt is None else self._attempt_started.get(attempt)
         if started is not None and self.budget.attempt_seconds is not None:
             caps.append((started + self.budget.attempt_seconds - now, "attempt", self.budget.attempt_seconds))
@@ -142,10 +167,12 @@ class BudgetKeeper:
         """Raises BudgetExceeded where a cap is reached already: time, or money or tokens spent to the last."""
         self._check_time(attempt)
         budget, run = self.budget, self._run
-        if budget.usd is not None and run.usd >= budget.usd:
-            raise _exceeded("usd", "run", f"${run.usd:.4f} of ${budget.usd:.4f} is spent")
-        if budget.tokens is not None and run.tokens >= budget.tokens:
-            raise _exceeded("tokens", "run", f"{run.tokens} of {budget.tokens} tokens are used")
+        usd, which = self._usd_cap()
+        if usd is not None and run.usd >= usd:
+            raise _exceeded("usd", "run", f"${run.usd:.4f} of ${usd:.4f} is spent{which}")
+        tokens, which = self._tokens_cap()
+        if tokens is not None and run.tokens >= tokens:
+            raise _exceeded("tokens", "run", f"{run.tokens} of {tokens:.0f} tokens are used{which}")
         if attempt is not None and budget.attempt_usd is not None:
             spent = self._scope(attempt).usd
             if spent >= budget.attempt_usd:
@@ -186,11 +213,13 @@ class BudgetKeeper:
     def _check_fit(self, attempt: int | None, usd: float, tokens: int) -> None:
         """Raises BudgetExceeded where the call does not fit even if every other call in flight came for free."""
         budget, run = self.budget, self._run
-        if budget.usd is not None and run.usd + usd > budget.usd:
-            raise _exceeded("usd", "run", f"the next call may cost ${usd:.4f}, ${budget.usd - run.usd:.4f} is left")
-        if budget.tokens is not None and run.tokens + tokens > budget.tokens:
-            left = budget.tokens - run.tokens
-            raise _exceeded("tokens", "run", f"the next call may use {tokens} tokens, {left} are left")
+        cap, which = self._usd_cap()
+        if cap is not None and run.usd + usd > cap:
+            raise _exceeded("usd", "run", f"the next call may cost ${usd:.4f}, ${cap - run.usd:.4f} is left{which}")
+        cap, which = self._tokens_cap()
+        if cap is not None and run.tokens + tokens > cap:
+            left = cap - run.tokens
+            raise _exceeded("tokens", "run", f"the next call may use {tokens} tokens, {left:.0f} are left{which}")
         if attempt is not None and budget.attempt_usd is not None:
             left_usd = budget.attempt_usd - self._scope(attempt).usd
             if usd > left_usd:
@@ -198,9 +227,11 @@ class BudgetKeeper:
 
     def _fits(self, attempt: int | None, usd: float, tokens: int) -> bool:
         budget, run = self.budget, self._run
-        if budget.usd is not None and run.usd + run.held_usd + usd > budget.usd:
+        cap, _ = self._usd_cap()
+        if cap is not None and run.usd + run.held_usd + usd > cap:
             return False
-        if budget.tokens is not None and run.tokens + run.held_tokens + tokens > budget.tokens:
+        cap, _ = self._tokens_cap()
+        if cap is not None and run.tokens + run.held_tokens + tokens > cap:
             return False
         if attempt is None or budget.attempt_usd is None:
             return True
@@ -223,6 +254,8 @@ class BudgetKeeper:
             scope.held_tokens -= hold.tokens
             scope.usd += usd
             scope.tokens += tokens
+        if self._share is not None:
+            self._share.note(self._run.usd, self._run.tokens)
         self._serve()
 
     def _serve(self) -> None:
@@ -247,6 +280,105 @@ class BudgetKeeper:
 
     def _scopes(self, attempt: int | None) -> tuple[_Scope, ...]:
         return (self._run,) if attempt is None else (self._run, self._scope(attempt))
+
+
+@dataclass(slots=True)
+class _Member:
+    usd: float = 0.0
+    tokens: float = 0.0
+    finished: bool = False
+
+
+class SharedBudget:
+    """Caps on USD, tokens and wall seconds over many runs, known by name; see the module's docstring.
+
+    The seconds begin when this is made. A run is unfinished until `finish` says otherwise.
+    """
+
+    def __init__(
+        self, budget: Budget, runs: Iterable[str] = (), *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.budget = budget
+        self._clock = clock
+        self._started = clock()
+        self._members = {name: _Member() for name in runs}
+
+    @property
+    def spent_usd(self) -> float:
+        """USD settled so far, of all runs."""
+        return sum(member.usd for member in self._members.values())
+
+    def note(self, run: str, usd: float, tokens: float) -> None:
+        """What the run has spent by now."""
+        member = self._member(run)
+        member.usd, member.tokens = usd, tokens
+
+    def finish(self, run: str) -> None:
+        """The run needs no more: what it left is for the others."""
+        self._member(run).finished = True
+
+    def share(self, run: str) -> Share:
+        """The run's part, for its keeper; it counts as unfinished from now on."""
+        self._member(run).finished = False
+        return Share(self, run)
+
+    def usd_level(self) -> float | None:
+        """USD that a run may have spent in all, as it stands now; None without a cap."""
+        return self._level(self.budget.usd, lambda member: member.usd)
+
+    def tokens_level(self) -> float | None:
+        return self._level(self.budget.tokens, lambda member: member.tokens)
+
+    def seconds_left(self) -> tuple[float, float] | None:
+        """(seconds until the wall-time cap, the cap); None without one."""
+        seconds = self.budget.seconds
+        return None if seconds is None else (self._started + seconds - self._clock(), seconds)
+
+    def _level(self, cap: float | None, spent: Callable[[_Member], float]) -> float | None:
+        """The height L with: the sum over unfinished runs of max(spent, L) is what finished ones left of the cap."""
+        if cap is None:
+            return None
+        left = cap - sum(spent(m) for m in self._members.values() if m.finished)
+        unfinished = sorted((spent(m) for m in self._members.values() if not m.finished), reverse=True)
+        for place, amount in enumerate(unfinished):
+            level = left / (len(unfinished) - place)
+            if amount < level:
+                return level
+            left -= amount
+        return max(left, 0.0) if not unfinished else 0.0
+
+    def _member(self, run: str) -> _Member:
+        return self._members.setdefault(run, _Member())
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One run's part in a `SharedBudget`: caps that move with what the others do."""
+
+    whole: SharedBudget
+    run: str
+
+    @property
+    def usd(self) -> float | None:
+        return self.whole.usd_level()
+
+    @property
+    def tokens(self) -> float | None:
+        return self.whole.tokens_level()
+
+    @property
+    def seconds_left(self) -> tuple[float, float] | None:
+        return self.whole.seconds_left()
+
+    def note(self, usd: float, tokens: float) -> None:
+        """What the run has spent by now."""
+        self.whole.note(self.run, usd, tokens)
+
+
+def _lower(own: float | None, share: float | None) -> tuple[float | None, str]:
+    if share is None or (own is not None and own <= share):
+        return own, ""
+    return share, " (its share of what the whole evaluation has)"
 
 
 def _time_up(scope: str, cap: float) -> BudgetExceeded:

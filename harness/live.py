@@ -81,6 +81,8 @@ class Board:
             self.planned = int(event.settings.get("budget", {}).get("attempts", Budget().attempts))
         elif isinstance(event, trace.Prepared):
             self.stage = "attempts"
+        elif isinstance(event, trace.RunReopened):
+            self.planned, self.stage = event.attempts, "attempts"
         elif isinstance(event, trace.Verified):
             self.stage = "verifying"
             self.news.append(_evidence_line(event))
@@ -100,6 +102,7 @@ class Board:
         row = self.rows.get(attempt)
         if row is None:
             return
+        row.ended = None  # one that goes on after its end
         if isinstance(event, (trace.Replied, trace.Charged)):
             row.cost = add_charge(row.cost, event.charge)
         elif isinstance(event, trace.Planned):

@@ -131,7 +131,7 @@ def _own(events: Sequence[trace.Event], attempt: int) -> Iterator[Frame]:
             seen.task = event.task
         elif isinstance(event, trace.Prepared):
             seen.baseline = event.baseline
-        elif isinstance(event, trace.RunResumed) and seen.previous is not None:
+        elif isinstance(event, (trace.RunResumed, trace.RunReopened)) and seen.previous is not None:
             seen.previous = event.at  # the time in which no process worked on the run
         elif event.attempt != attempt:
             continue

@@ -50,8 +50,16 @@ def solve_report(events: Sequence[trace.Event]) -> Json:
 
 
 def latest_verified(events: Iterable[trace.Event]) -> list[trace.Verified]:
-    """The evidence that holds on each candidate: a resumed run may have verified one again, with more witness tests."""
-    return list({e.candidate: e for e in events if isinstance(e, trace.Verified)}.values())
+    """The evidence that holds on each candidate: a resumed run may have verified one again, with more witness tests. What
+    was found out before one of the candidate's attempts went on and ended anew no longer holds."""
+    found: dict[str, trace.Verified] = {}
+    for event in events:
+        if isinstance(event, trace.Verified):
+            found.pop(event.candidate, None)
+            found[event.candidate] = event
+        elif isinstance(event, trace.AttemptEnded):
+            found = {name: e for name, e in found.items() if event.attempt not in e.attempts}
+    return sorted(found.values(), key=lambda e: (len(e.candidate), e.candidate))
 
 
 def run_status(events: Iterable[trace.Event]) -> str:
@@ -60,20 +68,28 @@ def run_status(events: Iterable[trace.Event]) -> str:
     for event in events:
         if isinstance(event, trace.RunEnded):
             status = event.status
-        elif isinstance(event, trace.RunResumed):
+        elif isinstance(event, (trace.RunResumed, trace.RunReopened)):
             status = "running"
     return status
 
 
 def active_seconds(events: Sequence[trace.Event]) -> float:
     """Wall time that processes worked on the run: from each start or resume to the last event before the next."""
-    total, begin, last = 0.0, events[0].at, events[0].at
+    return sum(end - begin for begin, end in active_spans(events))
+
+
+def active_spans(events: Sequence[trace.Event]) -> list[tuple[float, float]]:
+    """When processes worked on the run: (begin, end) of each, in seconds since the epoch; grading is none of it."""
+    spans: list[tuple[float, float]] = []
+    begin = last = events[0].at
     for event in events:
-        if isinstance(event, trace.RunResumed):
-            total += last - begin
+        if isinstance(event, trace.Graded):
+            continue
+        if isinstance(event, (trace.RunResumed, trace.RunReopened)):
+            spans.append((begin, last))
             begin = event.at
         last = event.at
-    return total + last - begin
+    return [*spans, (begin, last)]
 
 
 def evidence_json(evidence: Evidence) -> Json:
@@ -125,15 +141,24 @@ def _patch(events: Sequence[trace.Event], attempts: Sequence[int]) -> str:
 
 
 def _ended(events: Iterable[trace.Event]) -> dict[int | None, trace.AttemptEnded]:
-    """The ends that hold, by attempt: what the world ended goes on after a resume, until candidates are verified."""
+    """The ends that hold, by attempt: what the world ended goes on after a resume, until candidates are verified, and when
+    the run is reopened, which what a cap of the run ended does as well."""
     ended: dict[int | None, trace.AttemptEnded] = {}
-    verifying = False
+    verifying = capped = False
     for event in events:
         if isinstance(event, trace.AttemptEnded):
             ended[event.attempt] = event
-        verifying = verifying or isinstance(event, trace.Verified)
-        if isinstance(event, trace.RunResumed) and not verifying:
-            ended = {index: e for index, e in ended.items() if e.status != "infrastructure"}
+        elif isinstance(event, trace.BudgetReached):
+            capped = True
+        elif isinstance(event, trace.Verified):
+            verifying = True
+        elif isinstance(event, trace.RunReopened) or (isinstance(event, trace.RunResumed) and not verifying):
+            again = (
+                ("infrastructure", "budget") if capped and isinstance(event, trace.RunReopened) else ("infrastructure",)
+            )
+            ended = {index: e for index, e in ended.items() if e.status not in again}
+            if isinstance(event, trace.RunReopened):
+                verifying = capped = False
     return ended
 
 
@@ -146,10 +171,10 @@ def _selected(events: Sequence[trace.Event], verified: Sequence[trace.Verified])
     if event is None or event.selection.candidate is None:
         return None
     selection = event.selection
-    attempts = next(v.attempts for v in verified if v.candidate == selection.candidate)
+    attempts = next((v.attempts for v in verified if v.candidate == selection.candidate), ())
     return {
         "candidate": selection.candidate,
-        "attempt": attempts[0],
+        "attempt": attempts[0] if attempts else None,
         "method": selection.method,
         "confidence": selection.confidence,
         "rationale": selection.rationale,

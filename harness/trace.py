@@ -15,7 +15,7 @@ import json
 import os
 import time
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -56,6 +56,19 @@ class RunResumed(Event):
     """A new process went on with the run."""
 
     kind: ClassVar[str] = "run-resumed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReopened(Event):
+    """A run that had come to its end goes on: `attempts` in all from now on, as many as before or more.
+
+    What the world ended goes on where it stood, and so does what the run's own cap ended; a selection made before is made
+    again. `why`: in a few words, for people.
+    """
+
+    kind: ClassVar[str] = "run-reopened"
+    attempts: int
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +280,21 @@ class RunEnded(Event):
 
 
 EVENTS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__()}
+
+
+def since_reopened(events: Sequence[Event]) -> Sequence[Event]:
+    """The events since the run was last reopened (all of them if it never was): what says whether a cap is reached and
+    what is selected."""
+    for place in range(len(events) - 1, -1, -1):
+        if isinstance(events[place], RunReopened):
+            return events[place:]
+    return events
+
+
+def attempts_asked(events: Iterable[Event], begun_with: int) -> int:
+    """How many attempts the run is to make: as many as it began with, or as it was last reopened for."""
+    reopened = [e.attempts for e in events if isinstance(e, RunReopened)]
+    return reopened[-1] if reopened else begun_with
 
 
 def to_json(event: Event) -> Json:
@@ -486,4 +514,4 @@ def read(path: Path, *, may_be_empty: bool = False) -> Iterator[Event]:
 
 __all__ = [name for name, value in list(globals().items()) if isinstance(value, type) and issubclass(value, Event)]
 __all__ += ["EVENTS", "SCHEMA", "Listener", "Mask", "Trace"]
-__all__ += ["from_json", "mask_strings", "public", "read", "record", "to_json"]
+__all__ += ["attempts_asked", "from_json", "mask_strings", "public", "read", "record", "since_reopened", "to_json"]

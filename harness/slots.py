@@ -1,0 +1,95 @@
+"""Places for the attempts of many runs: how many go on at a time, and whose turn it is.
+
+Each run has a lane; a free place goes to the earliest lane that waits. So the attempts of one run are near each other in time
+(its prompts are still in the server's caches), and the next run's attempts fill the places that its last ones leave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from types import TracebackType
+
+
+class Slots:
+    """`places` attempts at a time, over all lanes."""
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self._free = places
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._arrivals = itertools.count()
+        self._lanes: set[Lane] = set()
+        self._changed = asyncio.Event()
+
+    def lane(self, order: int, expected: int) -> Lane:
+        """A lane; the lowest `order` goes first. `expected`: attempts that will come by it."""
+        lane = Lane(self, order, expected)
+        self._lanes.add(lane)
+        return lane
+
+    @property
+    def demand(self) -> int:
+        """Attempts that are expected and have not begun."""
+        return sum(lane.expected for lane in self._lanes)
+
+    @property
+    def active(self) -> int:
+        """Attempts that have a place now."""
+        return self.places - self._free
+
+    async def hungry(self) -> None:
+        """Wait until fewer attempts are to come than there are places, so that another run had better be prepared."""
+        while self.demand >= self.places:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def _enter(self, lane: Lane) -> None:
+        if self._free and not self._waiting:
+            self._free -= 1
+        else:
+            granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            heapq.heappush(self._waiting, (lane.order, next(self._arrivals), granted))
+            try:
+                await granted
+            except asyncio.CancelledError:
+                if granted.done() and not granted.cancelled():
+                    self._leave()
+                raise
+        lane.expected = max(0, lane.expected - 1)
+        self._changed.set()
+
+    def _leave(self) -> None:
+        self._free += 1
+        while self._free and self._waiting:
+            _, _, granted = heapq.heappop(self._waiting)
+            if not granted.done():
+                self._free -= 1
+                granted.set_result(None)
+        self._changed.set()
+
+    def _close(self, lane: Lane) -> None:
+        self._lanes.discard(lane)
+        self._changed.set()
+
+
+class Lane:
+    """One run's way to the places: a context in which an attempt has one; it may be entered many times at once."""
+
+    def __init__(self, slots: Slots, order: int, expected: int) -> None:
+        self.order = order
+        self.expected = expected
+        self._slots = slots
+
+    async def __aenter__(self) -> None:
+        await self._slots._enter(self)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._slots._leave()
+
+    def close(self) -> None:
+        """The run expects nothing any more."""
+        self._slots._close(self)
