@@ -21,7 +21,7 @@ from harness.detect import Detected, Step, detect, given_environment, given_step
 from harness.extract import mark_setup
 from harness.lock import turn
 from harness.records import Json, TestReport
-from harness.sandbox.base import ENVDIR, Limits, Provider, Sandbox, SandboxSpec
+from harness.sandbox.base import ENVDIR, WORKDIR, Limits, Provider, Sandbox, SandboxSpec
 from harness.testing import COMMAND_TEST, broke_off, outcome_of, run_tests, selects
 from harness.trace import public, record
 from harness.workspace import Workspace, cache_root
@@ -35,9 +35,12 @@ TEST_SECONDS = 20.0
 """Wall time of one test on the base, unless the caller says otherwise."""
 
 NO_TESTS = "the repository has no tests that Troop finds, so nothing guards what a patch may break"
+NEAR_LATER = "the tests near a change are run on the base once there are changes (scope near)"
 NO_TESTS_FOUND = 5  # pytest's exit status
 
 ERROR_CHARS = 2500
+LISTING_BYTES = 50_000_000
+_LIST_COMMITTED = "[ ! -e .git ] || git -c safe.directory='*' -c core.fsmonitor=false ls-files -z"
 SETUP_ENV = {
     "VIRTUAL_ENV": ENVDIR,
     "PYTHONDONTWRITEBYTECODE": "1",
@@ -96,7 +99,7 @@ async def build(
     waiting = partial(say, "waiting for another process that sets up the same environment")
     async with turn(cache_root() / "locks" / f"{key}.lock", waiting):
         if await provider.has(key):
-            facts = _read_json(_facts_path(key)) or {}
+            facts = read_json(_facts_path(key)) or {}
             return _built(key, task, plan, facts, cached=True)
         say("setting up the environment (once; it is kept for later runs)")
         archive = await asyncio.to_thread(workspace.archive, _given_files(task))
@@ -110,13 +113,34 @@ async def build(
         )
         sandbox = await provider.create(spec)
         try:
+            if task.environment.image is not None:
+                await _make_room(sandbox, workspace)
             await sandbox.upload(archive)
             facts = await _set_up(sandbox, plan, setup_timeout, say)
             await provider.freeze(sandbox, key)
         finally:
             await sandbox.close()
-        _write_json(_facts_path(key), facts)
+        write_json(_facts_path(key), facts)
         return _built(key, task, plan, facts, cached=False)
+
+
+async def _make_room(sandbox: Sandbox, workspace: Workspace) -> None:
+    """An image may bring a tree of its own, whose history can hold what came after the base: that goes, and so does what
+    was committed there and is not in the base. What was built in the tree and never committed stays.
+    """
+    listed = await sandbox.exec(_LIST_COMMITTED, timeout=120, output_bytes=LISTING_BYTES)
+    if listed.exit_code != 0 or listed.truncated:
+        raise SetupFailed(f"the repository in the image's {WORKDIR} cannot be read: {_end(listed.output)}")
+    base = set(workspace.files())
+    stale = [path for path in listed.stdout.decode("utf-8", "surrogateescape").split("\0") if path and path not in base]
+    removed = await sandbox.exec(
+        "rm -rf .git && xargs -0 -r rm -f --",
+        stdin="\0".join(stale).encode("utf-8", "surrogateescape"),
+        timeout=120,
+        merge=True,
+    )
+    if removed.exit_code != 0:
+        raise SetupFailed(f"the image's own tree in {WORKDIR} cannot be cleared: {_end(removed.output)}")
 
 
 def _plan(workspace: Workspace, task: Task, override: Sequence[str] | None) -> Detected:
@@ -156,6 +180,8 @@ def _key(provider: Provider, workspace: Workspace, task: Task, plan: Detected) -
         "given": [[path, hashlib.sha256(content).hexdigest()] for path, content in _given_files(task)],
         "steps": [step.commands for step in plan.steps],
     }
+    if task.environment.image is not None:
+        parts["room"] = True  # the image's own repository was left in place by earlier releases
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -227,21 +253,28 @@ async def baseline(
     """Run the base's tests `runs` times, each in a fresh sandbox without the network, and check the given failing test.
 
     `timeout` in seconds for one run; tests that did not finish by then are not part of the baseline, which the note says.
-    Raises SetupFailed when tests are there but none can be run, or a given failing test passes or is not found, and
-    SandboxFailed when `retries` replacements of a sandbox died as well.
+    Of a task whose scope is "near" only the given test is run. Raises SetupFailed when tests are there but none can be run,
+    or a given failing test passes or is not found, and SandboxFailed when `retries` replacements of a sandbox died as well.
     """
     from harness.verify import in_fresh_sandbox  # it imports this module
 
     if built.test_command is None:
         return Baseline(None, note=NO_TESTS)
+    near = task.test_scope == "near"
+    if near and task.failing_test is None:
+        return Baseline(None, note=NEAR_LATER)
     path = _baseline_path(built, task, runs, timeout, test_seconds)
-    kept = _read_json(path)
+    kept = read_json(path)
     if kept is not None:
         return _checked(record(Baseline, kept), task)
-    say(f"running the tests of the base: {built.test_command}")
+    what = "the given test on the base" if near else "the tests of the base"
+    say(f"running {what}: {built.test_command}")
     given = task.failing_test.ids if task.failing_test else ()
 
     async def in_sandbox(sandbox: Sandbox) -> TestReport:
+        if near:
+            command = built.test_command or ""
+            return await run_tests(sandbox, command, given, timeout=timeout, test_seconds=test_seconds)
         return await _base_run(sandbox, built.test_command or "", given, timeout, test_seconds)
 
     specs = [
@@ -256,7 +289,7 @@ async def baseline(
         raise errors.exceptions[0] from errors
     found = _merge([run.result() for run in begun], built.test_command, task)
     found = _checked(found, task)
-    _write_json(path, public(found))
+    write_json(path, public(found))
     return found
 
 
@@ -371,11 +404,14 @@ def _facts_path(key: str) -> Path:
 
 def _baseline_path(built: Built, task: Task, runs: int, timeout: float, test_seconds: float) -> Path:
     given = task.failing_test.ids if task.failing_test else ()
-    parts = json.dumps([FORMAT, built.test_command, task.test_command is None, given, runs, timeout, test_seconds])
+    scope = [] if task.test_scope == "whole" else [task.test_scope]
+    parts = json.dumps(
+        [FORMAT, built.test_command, task.test_command is None, given, runs, timeout, test_seconds, *scope]
+    )
     return cache_root() / "baselines" / f"{built.key}-{hashlib.sha256(parts.encode()).hexdigest()[:16]}.json"
 
 
-def _read_json(path: Path) -> Json | None:
+def read_json(path: Path) -> Json | None:
     """A kept fact sheet; None where there is none, or an unreadable one, which is then made again."""
     try:
         found = json.loads(path.read_bytes())
@@ -384,7 +420,7 @@ def _read_json(path: Path) -> Json | None:
     return found if isinstance(found, dict) else None
 
 
-def _write_json(path: Path, facts: Json) -> None:
+def write_json(path: Path, facts: Json) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f"{path.name}.{os.getpid()}.{time.monotonic_ns()}")
     scratch.write_text(json.dumps(facts), encoding="ascii")

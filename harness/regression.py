@@ -2,14 +2,19 @@
 
 All of them where they fit. Else whole test files in order of how near they are to what the patch touches: named after a
 touched module, importing it, or lying close by in the tree. The choice is the same every time for the same inputs.
+
+Where a suite takes too long to be run on the base, `near_files` picks the files that are worth running there at all.
 """
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from harness.code_facts import parsed
 from harness.patch import Patch
 from harness.records import TestReport
 
@@ -17,6 +22,68 @@ LEAST_SECONDS = 0.005
 """What a test costs that has no known duration, or none to speak of: reporting it takes about that."""
 STARTING_SECONDS = 2.0
 """Of the budget, for starting the test command and loading the tests."""
+
+NEAR = 30
+"""The score from which a test file counts as near: more than a shared place in the tree."""
+NAMED = 50
+"""The score for a function or class that few test files mention, and that is touched."""
+FEW_FILES = 0.03
+"""The share of all test files (three of them at least) up to which a mention says something."""
+
+_TEST_FILE = re.compile(r"(?:^|/)(?:test_[^/]*|[^/]*_tests?|tests)\.py$")
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What of the base some patches touch: `paths` of source files; `names` of the functions, methods and classes around
+    the touched lines, as far as the file can be parsed."""
+
+    paths: tuple[str, ...]
+    names: tuple[str, ...] = ()
+
+
+def touched_by(patches: Iterable[str], read: Callable[[str], bytes | None]) -> Touched:
+    """What the patches touch, taken together; `read` gives a file of the base, None where there is none."""
+    lines: dict[str, set[int]] = {}
+    for diff in patches:
+        patch = Patch(diff)
+        for path in patch.source_files:
+            lines.setdefault(path, set()).update(patch.touched_lines.get(path, ()))
+    names = {name for path in lines if path.endswith(".py") for name in _around(read(path), lines[path])}
+    return Touched(tuple(sorted(lines)), tuple(sorted(names)))
+
+
+def _around(source: bytes | None, lines: Collection[int]) -> set[str]:
+    """The names of what is defined around the lines; those that Python gives a meaning (`__init__`) say nothing."""
+    tree = parsed(source)
+    found = [] if tree is None else [node for node in ast.walk(tree) if isinstance(node, _SCOPES)]
+    return {
+        node.name
+        for node in found
+        if not node.name.startswith("__") and any(node.lineno <= line <= (node.end_lineno or 0) for line in lines)
+    }
+
+
+def is_test_file(path: str) -> bool:
+    """Whether a runner would look for tests in a file of that name."""
+    return _TEST_FILE.search(path) is not None
+
+
+def near_files(texts: Mapping[str, str], touched: Touched) -> list[str]:
+    """Of the test files `texts` (text by path) those near to what is touched, the nearest first.
+
+    By `affinity`, and by what they mention: a touched function or class counts where few of the files mention it.
+    """
+    mentions: dict[str, int] = dict.fromkeys(texts, 0)
+    for name in touched.names:
+        word = re.compile(rf"\b{re.escape(name)}\b")
+        files = [path for path, text in texts.items() if name in text and word.search(text)]
+        if len(files) <= max(3, FEW_FILES * len(texts)):
+            for path in files:
+                mentions[path] = NAMED
+    scores = {path: affinity(path, touched.paths, text) + mentions[path] for path, text in texts.items()}
+    return sorted((path for path in texts if scores[path] >= NEAR), key=lambda path: (-scores[path], path))
 
 
 def choose(
@@ -32,7 +99,7 @@ def choose(
     `text` gives the text of a test file of the base, for its imports (None: only names and places count).
     """
     green = sorted(baseline.passed - set(flaky))
-    if _cost(baseline, green) <= max(seconds - STARTING_SECONDS, 0.0):
+    if cost(baseline, green) <= max(seconds - STARTING_SECONDS, 0.0):
         return tuple(green)
     by_file: dict[str, list[str]] = {}
     for test in green:
@@ -43,10 +110,10 @@ def choose(
     left = seconds - STARTING_SECONDS
     for file in sorted(by_file, key=lambda file: (-scores[file], file)):
         for test in sorted(by_file[file], key=lambda test: (baseline.durations.get(test, 0.0), test)):
-            cost = _cost(baseline, [test])
-            if cost <= left or not chosen:
+            price = cost(baseline, [test])
+            if price <= left or not chosen:
                 chosen.append(test)
-                left -= cost
+                left -= price
     return tuple(sorted(chosen))
 
 
@@ -99,6 +166,7 @@ def _shared(one: Sequence[str], other: Sequence[str]) -> int:
     return count
 
 
-def _cost(baseline: TestReport, tests: Collection[str]) -> float:
+def cost(baseline: TestReport, tests: Collection[str]) -> float:
+    """Seconds that running the tests will take, by their durations on the base."""
     durations: Mapping[str, float] = baseline.durations
     return sum(max(durations.get(test, 0.0), LEAST_SECONDS) for test in tests)

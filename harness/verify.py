@@ -155,6 +155,15 @@ async def in_fresh_sandbox(
             retries -= 1
 
 
+async def probe(provider: Provider, spec: SandboxSpec) -> None:
+    """Raises SandboxFailed where no sandbox works at all, so that nobody is blamed for one that died."""
+    sandbox = await provider.create(spec)
+    try:
+        await sandbox.exec(["true"], timeout=60)
+    finally:
+        await sandbox.close()
+
+
 def guards_tests(path: str) -> bool:
     """Whether a path decides what tests say, so that the clean room takes it from the base: tests and what lies with
     them, the settings of pytest, and what Python runs by itself at its start.

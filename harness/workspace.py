@@ -70,6 +70,13 @@ class Workspace:
         with Blobs(self.git_dir) as blobs:
             return next(blobs.read([found.oid]))
 
+    def read_all(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """The bytes of many files at once, by path; what is not in the base is left out."""
+        wanted = set(paths)
+        entries = [entry for entry in self._entries() if entry.path in wanted and not entry.is_submodule]
+        with Blobs(self.git_dir) as blobs:
+            return dict(zip((e.path for e in entries), blobs.read(e.oid for e in entries), strict=True))
+
     def archive(self, extra_files: Iterable[tuple[str, bytes]] = ()) -> bytes:
         """An uncompressed tar to be unpacked at "/": the tree with an ordinary `.git`, and Troop's bare copy.
 

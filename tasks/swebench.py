@@ -148,16 +148,13 @@ def _setup(row: Row) -> tuple[str, ...]:
 
     What is installed here stays in the sandboxes of attempts: grading has the image as it is.
     """
-    link = f"test -x {_ENV}/bin/python || {{ rm -rf {_ENV} && ln -s {_IMAGE_ENV} {_ENV}; }}"
-    if row.repo in _TEST_COMMANDS:
-        return (link,)
     python = f"{_ENV}/bin/python"
-    # Trees from before pytest 3 import what pytest needs from `py`.
-    return (
-        link,
-        f"{python} -m pytest --version > /dev/null 2>&1 || {python} -m pip install --quiet --root-user-action=ignore pytest py"
-        f" || {python} -m pip install --quiet pytest py",
-    )
+    link = f"test -x {python} || {{ rm -rf {_ENV} && ln -s {_IMAGE_ENV} {_ENV}; }}"
+    # Old trees import from `py` what newer pytests no longer bring along.
+    pytest = f"{python} -m pytest --version > /dev/null 2>&1 || {python} -m pip install --quiet pytest py"
+    # The tree was laid anew, and no later run writes byte code.
+    compiled = f"{python} -m compileall -q . > /dev/null 2>&1 || true"
+    return (link, compiled) if row.repo in _TEST_COMMANDS else (link, pytest, compiled)
 
 
 # ---- choosing

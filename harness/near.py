@@ -1,0 +1,206 @@
+"""The base's tests near a change, for suites that are too long to be run whole (a task's scope "near").
+
+The test files that are nearest to what the candidates touch are run on the base, each in a fresh sandbox, until the time
+is used up. What is green then is run once more, all of it together, just as every candidate will be held against it: what
+does not pass again in company is left out. Both results are kept by environment, so the next run has them at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.environment import FORMAT, TEST_SECONDS, Baseline, Built, read_json, write_json
+from harness.records import TestReport
+from harness.regression import STARTING_SECONDS, Touched, cost, is_test_file, near_files
+from harness.sandbox.base import Limits, Provider, Sandbox, SandboxSpec
+from harness.testing import broke_off, run_tests, runs_pytest
+from harness.trace import public, record
+from harness.verify import in_fresh_sandbox, probe
+from harness.workspace import Workspace, cache_root
+from tasks.errors import SandboxFailed
+
+MOST_FILES = 16
+"""So many test files say what a change breaks near by; each costs a start of the test command."""
+
+NO_FILES = "no test file of the repository is near to what the candidates change, so nothing guards what they may break"
+NOT_BY_FILE = "the test command cannot be limited to files, so nothing guards what a patch may break"
+NONE_GREEN = "no test near to what the candidates change passes on the base, so nothing guards what they may break"
+TOGETHER = "the tests near the change cannot be run together on the base, so nothing guards what a patch may break"
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """How the base's tests are run. `seconds`: of tests that a candidate is held against; `test_seconds`: of one test."""
+
+    provider: Provider
+    built: Built
+    run: str
+    seconds: float
+    test_seconds: float
+    limits: Limits
+    retries: int
+
+    @property
+    def command(self) -> str:
+        return self.built.test_command or ""
+
+    def spec(self, name: str) -> SandboxSpec:
+        return SandboxSpec(run=self.run, name=name, environment=self.built.key, limits=self.limits)
+
+    def kept(self, what: str, *names: str) -> Path:
+        """Where a result is kept; all that decides it is in the name."""
+        parts = json.dumps([FORMAT, self.command, self.test_seconds, *names])
+        return cache_root() / what / f"{self.built.key}-{hashlib.sha256(parts.encode()).hexdigest()[:16]}.json"
+
+
+async def near_baseline(
+    provider: Provider,
+    built: Built,
+    workspace: Workspace,
+    touched: Touched,
+    *,
+    run: str,
+    seconds: float,
+    test_seconds: float = TEST_SECONDS,
+    limits: Limits | None = None,
+    retries: int = 3,
+    at_once: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Baseline:
+    """What the tests near to `touched` say on the base; `report` None where there are none (`note` says why).
+
+    `report`: the nearest test files, each run alone; of what passed there, as much as a candidate can be held against in about
+    `seconds`. `flaky`: what of that did not pass again together. So a candidate is held against `report.passed` without
+    `flaky`, which is what `harness.regression.choose` gives for the same `seconds`. `test_seconds` for one test. `at_once`:
+    sandboxes at a time, as many as there are CPUs unless given. Raises SandboxFailed where no sandbox works; a test file
+    that takes its sandbox down is left out, which `note` says.
+    """
+    if built.test_command is None or not runs_pytest(built.test_command):
+        return Baseline(None, note=NOT_BY_FILE)
+    files = await asyncio.to_thread(files_near, workspace, touched)
+    if not files:
+        return Baseline(None, note=NO_FILES)
+    bench = _Bench(provider, built, run, seconds, test_seconds, limits or Limits(), retries)
+    say(f"running the test files nearest to the changes on the base, {', '.join(files[:3])}{', …' * (len(files) > 3)}")
+    reports, dead = await _each_alone(bench, files, at_once or os.cpu_count() or 2)
+    report = _fitting(reports, seconds)
+    notes = [f"{len(dead)} test files take their sandbox down: {', '.join(dead)}"] if dead else []
+    if not report.passed:
+        return Baseline(None, note="; ".join([NONE_GREEN, *notes]))
+    again = await _together(bench, sorted(report.passed))
+    if again is None:
+        return Baseline(None, note="; ".join([TOGETHER, *notes]))
+    flaky = tuple(sorted(report.passed - again.passed))
+    if flaky:
+        notes.append(f"{len(flaky)} of the tests near the changes do not pass every time on the base, and are left out")
+    return Baseline(report, flaky, "; ".join(notes))
+
+
+def files_near(workspace: Workspace, touched: Touched, most: int = MOST_FILES) -> list[str]:
+    """The test files of the base that are nearest to what is touched, the nearest first, `most` of them at most."""
+    found = workspace.read_all(path for path in workspace.files() if is_test_file(path))
+    return near_files({path: text.decode("utf-8", "replace") for path, text in found.items()}, touched)[:most]
+
+
+async def _each_alone(bench: _Bench, files: Sequence[str], at_once: int) -> tuple[list[TestReport], list[str]]:
+    """(reports, the nearest file's first; files that take their sandbox down). Stops when the tests that pass take the
+    time that there is. Raises SandboxFailed where every sandbox died."""
+    reports: list[TestReport] = []
+    dead: list[str] = []
+    left = bench.seconds
+    while files and left > 0:
+        now, files = files[:at_once], files[at_once:]
+        try:
+            async with asyncio.TaskGroup() as group:
+                begun = [group.create_task(_alone(bench, file, max(left, bench.seconds / 2))) for file in now]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        for file, task in zip(now, begun, strict=True):
+            found = task.result()
+            if found is None:
+                dead.append(file)
+                continue
+            reports.append(found)
+            left -= cost(found, found.passed)
+    if dead and not reports:
+        await probe(bench.provider, bench.spec("near-probe"))
+    return reports, dead
+
+
+async def _alone(bench: _Bench, file: str, timeout: float) -> TestReport | None:
+    """One test file on the base; None where its sandbox died."""
+    path = bench.kept("near", file)
+    kept = read_json(path)
+    # What was stopped is run again where there is more time now.
+    if kept is not None and (not kept["report"].get("timed_out") or kept["timeout"] >= timeout):
+        return record(TestReport, kept["report"])
+
+    async def in_sandbox(sandbox: Sandbox) -> TestReport:
+        return await run_tests(sandbox, bench.command, [file], timeout=timeout, test_seconds=bench.test_seconds)
+
+    name = f"near-{hashlib.sha256(file.encode()).hexdigest()[:8]}"
+    try:
+        report = await in_fresh_sandbox(bench.provider, bench.spec(name), in_sandbox, bench.retries)
+    except SandboxFailed:
+        return None
+    report = replace(report, output="")
+    write_json(path, {"report": public(report), "timeout": timeout})
+    return report
+
+
+def _fitting(reports: Sequence[TestReport], seconds: float) -> TestReport:
+    """One report of several files: all that did not pass, and as much of what did as fits into the time, the nearest
+    file's quickest tests first."""
+    left = seconds - STARTING_SECONDS
+    united = TestReport({}, 0, False, True, 0.0)
+    for report in (report for report in reports if _usable(report)):
+        taken = set(report.outcomes) - report.passed
+        for test in sorted(report.passed, key=lambda test: (report.durations.get(test, 0.0), test)):
+            price = cost(report, [test])
+            if price <= left:
+                taken.add(test)
+                left -= price
+        united = replace(
+            united,
+            outcomes={**united.outcomes, **{t: o for t, o in report.outcomes.items() if t in taken}},
+            failures={**united.failures, **{t: m for t, m in report.failures.items() if t in taken}},
+            durations={**united.durations, **{t: s for t, s in report.durations.items() if t in taken}},
+            seconds=united.seconds + report.seconds,
+            exit_code=max(united.exit_code, report.exit_code),
+        )
+    return united
+
+
+def _usable(report: TestReport) -> bool:
+    """Whether what passed in a run passed: the run was whole, or broke off after that."""
+    return report.valid or report.timed_out or broke_off(report)
+
+
+async def _together(bench: _Bench, tests: Sequence[str]) -> TestReport | None:
+    """The tests in one run, as a candidate is held against them; None where that takes the sandbox down, or says nothing."""
+    path = bench.kept("near-together", *tests)
+    kept = read_json(path)
+    if kept is not None:
+        return record(TestReport, kept)
+    timeout = 3 * bench.seconds + 60.0
+
+    async def in_sandbox(sandbox: Sandbox) -> TestReport:
+        return await run_tests(sandbox, bench.command, tests, timeout=timeout, test_seconds=bench.test_seconds)
+
+    spec = bench.spec("near-together")
+    try:
+        report = await in_fresh_sandbox(bench.provider, spec, in_sandbox, bench.retries)
+    except SandboxFailed:
+        await probe(bench.provider, spec)
+        return None
+    if not _usable(report):
+        return None
+    report = replace(report, output="")
+    write_json(path, public(report))
+    return report
