@@ -1,66 +1,187 @@
-"""Features from what candidates did when they were run: the issue's probes and the near tests. Zero where nothing was run."""
+"""Features from what candidates did when they were run: the issue's probes and the near tests. Zero where nothing was run.
+
+A step of a probe counts only where two runs of the base agree on it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from math import log1p
 
 from harness.agreement import shares
-from harness.evidence_store import Found
-from harness.pool import Sample
+from harness.evidence_store import Base, Found, InstanceEvidence, Steps
+from harness.patch import Patch
+from harness.probe_facts import Seen
+from harness.statement import Statement
 
 BEHAVIOUR: dict[str, tuple[str, ...]] = {
-    "probes": ("like-base", "error-gone", "same-behaviour", "told-output", "new-crash"),
+    "probes": ("like-base", "error-gone", "told-output", "new-crash", "same-behaviour", "same-steps"),
     "tests": ("breaks-tests", "breaks-tests-alone", "mends-tests"),
 }
 
+_WISH = re.compile(
+    r"expect|should|instead|correct|ideal|suppose|rather|must\b|would|want|right (?:answer|result|output)|desired", re.I
+)
+_EMPTY = frozenset({"", "None", "True", "False", "[]", "{}", "()", "0", "1"})
 
-def behaviour_features(
-    found: Sequence[Found], groups: Sequence[str], samples: Sequence[Sample]
-) -> dict[str, list[float]]:
+
+def behaviour_features(evidence: InstanceEvidence, groups: Sequence[str]) -> dict[str, list[float]]:
     """The columns of the kinds "probes" and "tests", one value a sample."""
+    samples, base = evidence.samples, evidence.base
+    found = [evidence.of(s) for s in samples]
+    statement = Statement(base.statement)
+    steady = [_steady(f.probes, base) for f in found]
+    on_base = _steady(base.probes, base)
     alone = _broken_alone(found, groups)
+    wishes = _wishes(statement)
     return {
-        "like-base": [_like_base(f) for f in found],
-        "error-gone": [_error_gone(f) for f in found],
-        "same-behaviour": shares([_behaviour(f) for f in found], samples),
-        "told-output": [max(f.probes.told.values(), default=0.0) if f.probes else 0.0 for f in found],
-        "new-crash": [_new_crash(f) for f in found],
+        "like-base": [_like_base(steps, on_base) for steps in steady],
+        "error-gone": [_error_gone(steps, on_base, statement) for steps in steady],
+        "told-output": [_told(steps, on_base, wishes, statement) for steps in steady],
+        "new-crash": [_new_crash(k, on_base, statement, s.patch) for k, s in zip(steady, samples, strict=True)],
+        "same-behaviour": shares([_whole(steps, on_base) for steps in steady], samples),
+        "same-steps": _same_steps(steady, evidence),
         "breaks-tests": [log1p(len(f.tests.broken)) if f.tests else 0.0 for f in found],
         "breaks-tests-alone": [log1p(n) for n in alone],
         "mends-tests": [log1p(len(f.tests.mended)) if f.tests else 0.0 for f in found],
     }
 
 
-def _like_base(found: Found) -> float:
-    """Whether every probe behaves exactly as on the base."""
-    facts = found.probes
-    return float(
-        facts is not None and bool(facts.printed) and all(facts.on_base[p] == d for p, d in facts.printed.items())
+def reproduced(base: Base) -> bool:
+    """Whether a probe shows on the base an error that the statement names."""
+    statement = Statement(base.statement)
+    return any(_complains(name, seen, statement) for name, seen in _steady(base.probes, base).items())
+
+
+def _steady(steps: Steps | None, base: Base) -> dict[str, Seen]:
+    """Steps by "probe/number", the unsteady ones left out."""
+    named = ((f"{p}/{at}", seen) for p, of_it in (steps or {}).items() for at, seen in enumerate(of_it))
+    return {name: seen for name, seen in named if name not in base.unsteady}
+
+
+def _like_base(steps: dict[str, Seen], on_base: dict[str, Seen]) -> float:
+    """Whether every step behaves exactly as on the base; 0.0 where nothing was run."""
+    return float(bool(steps) and not _changed(steps, on_base))
+
+
+def _changed(steps: dict[str, Seen], on_base: dict[str, Seen]) -> list[str]:
+    names = steps.keys() | on_base.keys()
+    return sorted(n for n in names if _behaviour(steps.get(n)) != _behaviour(on_base.get(n)))
+
+
+def _behaviour(seen: Seen | None) -> tuple[object, ...]:
+    return seen.behaviour if seen is not None else ()
+
+
+def _complains(name: str, seen: Seen, statement: Statement) -> bool:
+    """Whether a step ends by an error that the text names (or, where it names none, by any), missing names apart."""
+    if seen.error in ("", "NameError", "ImportError", "ModuleNotFoundError", "Died") or seen.error.startswith("exit"):
+        return False
+    return seen.error in statement.exceptions or seen.error == "AssertionError"
+
+
+def _error_gone(steps: dict[str, Seen], on_base: dict[str, Seen], statement: Statement) -> float:
+    """Of the steps that show the text's error on the base, the share that end without any; half for another error."""
+    shown = [name for name, seen in on_base.items() if _complains(name, seen, statement)]
+    if not shown or not steps:
+        return 0.0
+    total = 0.0
+    for name in shown:
+        after = steps.get(name)
+        if after is not None and after.error != on_base[name].error:
+            total += 0.3 if after.error else 1.0
+        elif after is not None and after.message != on_base[name].message:
+            total += 0.2
+    return total / len(shown)
+
+
+def _new_crash(steps: dict[str, Seen], on_base: dict[str, Seen], statement: Statement, patch: str) -> float:
+    """Whether a step that ended well on the base ends by an error that neither the text names nor the patch raises."""
+    raised = {word for text in _added(patch) for word in re.findall(r"\braise\s+(\w+)", text)}
+    for name, seen in steps.items():
+        before = on_base.get(name)
+        if before is not None and not before.error and seen.error and seen.error not in raised | statement.exceptions:
+            return 1.0
+    return 0.0
+
+
+def _added(patch: str) -> Iterator[str]:
+    for change in Patch(patch).changes:
+        for hunk in change.hunks:
+            yield from (text for sign, text in hunk.lines if sign == "+")
+
+
+def _wishes(statement: Statement) -> str:
+    """What the text says should be: the sentences that say so, and a block that follows such a line."""
+    found = []
+    lines = statement.plain.split("\n")
+    carry = 0
+    for line in lines:
+        if _WISH.search(line):
+            found.append(line)
+            carry = 12
+        elif carry and line.strip():
+            found.append(line)
+            carry -= 1
+            if line.startswith("#"):
+                carry = 0
+    return _squeezed("\n".join(found))
+
+
+def _told(steps: dict[str, Seen], on_base: dict[str, Seen], wishes: str, statement: Statement) -> float:
+    """Whether a step now prints what the text says should be (1.0), or what it shows anywhere (0.4), and the base did not."""
+    everywhere = _squeezed(statement.plain)
+    best = 0.0
+    for name in _changed(steps, on_base):
+        if name not in steps or name not in on_base:
+            continue
+        before = set(_texts(on_base[name]))
+        for text in _texts(steps[name]):
+            if text in before or text in _EMPTY:
+                continue
+            best = max(
+                best, 1.0 if _occurs(text, wishes) else 0.4 if len(text) > 3 and _occurs(text, everywhere) else 0.0
+            )
+    return best
+
+
+def _texts(seen: Seen) -> list[str]:
+    shown = [seen.out, *(text for name, text in seen.views if name not in ("type", "sympy.srepr"))]
+    return [_squeezed(text).strip("'\"") for text in shown if not seen.error]
+
+
+def _occurs(text: str, where: str) -> bool:
+    pattern = re.escape(text)
+    return (
+        re.search(rf"(?<!\w){pattern}(?!\w)" if text[:1].isalnum() and text[-1:].isalnum() else pattern, where)
+        is not None
     )
 
 
-def _error_gone(found: Found) -> float:
-    """The share of the probes that show the issue's error on the base that no longer do."""
-    facts = found.probes
-    shown = [p for p, complained in facts.complained.items() if complained] if facts else []
-    assert facts is not None or not shown
-    return sum(facts.ended.get(p) != facts.ended_on_base[p] for p in shown) / len(shown) if facts and shown else 0.0
+def _squeezed(text: str) -> str:
+    """Without spaces within brackets and operators: how the same value may be written."""
+    return re.sub(r"\s*([^\w\s])\s*", r"\1", re.sub(r"\s+", " ", text)).strip()
 
 
-def _new_crash(found: Found) -> float:
-    """Whether a probe ends by an exception other than the base's."""
-    facts = found.probes
-    if facts is None:
-        return 0.0
-    return float(any(e not in ("ok", facts.ended_on_base.get(p)) for p, e in facts.ended.items()))
-
-
-def _behaviour(found: Found) -> tuple[tuple[str, str], ...] | None:
-    """How all probes behaved; None where there is none or all behave as on the base."""
-    if found.probes is None or not found.probes.printed or _like_base(found):
+def _whole(steps: dict[str, Seen], on_base: dict[str, Seen]) -> tuple[object, ...] | None:
+    """How all steps behaved; None where nothing was run or all is as on the base."""
+    if not steps or not _changed(steps, on_base):
         return None
-    return tuple(sorted(found.probes.printed.items()))
+    return tuple((name, _behaviour(steps[name])) for name in sorted(steps))
+
+
+def _same_steps(steady: Sequence[dict[str, Seen]], evidence: InstanceEvidence) -> list[float]:
+    """Over the steps on which candidates differ: the mean share of votes that behave alike; 0.0 without such a step."""
+    names = sorted({name for steps in steady for name in steps})
+    ran = [steps for steps in steady if steps]
+    contested = [n for n in names if len({_behaviour(steps.get(n)) for steps in ran}) > 1]
+    if not contested:
+        return [0.0] * len(steady)
+    columns = [
+        shares([_behaviour(steps.get(n)) if steps else None for steps in steady], evidence.samples) for n in contested
+    ]
+    return [sum(column[at] for column in columns) / len(columns) for at in range(len(steady))]
 
 
 def _broken_alone(found: Sequence[Found], groups: Sequence[str]) -> list[int]:

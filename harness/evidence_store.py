@@ -1,7 +1,7 @@
 """Everything that was found out about the candidates of one instance, as it is kept on disk: ranking reads nothing else.
 
-    RUN/samples.jsonl.gz         who wrote which patch (a pool file without labels)
-    RUN/evidence/<instance>.json what was found out about each distinct patch, by the digest of its text
+    RUN/samples.jsonl.gz          who wrote which patch (a pool file without labels)
+    RUN/evidence/<instance>.json  what was found out about the base and about each distinct patch, by the digest of its text
 
 Every kind of evidence is None until somebody looked; a later `troop select` adds what is missing.
 """
@@ -17,17 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from harness.pool import Sample
-from harness.probe_facts import ProbeFacts
+from harness.probe_facts import Seen
 from harness.static_evidence import StaticFacts
 from tasks.errors import InputError
 
 SCHEMA = 1
 
+Steps = Mapping[str, tuple[Seen, ...]]
+"""What probes showed, by probe name, one `Seen` a step."""
+
 
 @dataclass(frozen=True, slots=True)
 class TestFacts:
     """Near tests on one candidate: `broken` pass on the base every time and not here, `mended` fail on the base every time
-    and pass here. `asked`: how many tests were compared. `reason`: why nothing can be said, empty where it can."""
+    and pass here. `asked`: how many tests were compared. `reason`: what was odd about the run, mostly empty."""
 
     __test__ = False
 
@@ -42,18 +45,33 @@ class Found:
     """What is known of one distinct patch."""
 
     static: StaticFacts
-    probes: ProbeFacts | None = None
+    probes: Steps | None = None
     tests: TestFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
+class Base:
+    """What is known of the instance itself. `probes`: on the base, None until run; `unsteady`: steps ("probe/number") that
+    differ between two runs of the base and are no evidence. `near`: the test files that candidates are held against."""
+
+    statement: str = ""
+    probes: Steps | None = None
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unsteady: tuple[str, ...] = ()
+    near: tuple[str, ...] = ()
+    near_green: int = 0
+    near_seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceEvidence:
-    """All samples of one instance (without labels) and what was found out about their patches, by `digest`."""
+    """All samples of one instance (without labels), and what was found out about the base and their patches."""
 
     instance: str
     samples: tuple[Sample, ...]
+    base: Base
     found: Mapping[str, Found]
-    notes: tuple[str, ...] = field(default=())
 
     def of(self, sample: Sample) -> Found:
         return self.found[digest(sample.patch)]
@@ -69,14 +87,14 @@ def distinct(samples: Sequence[Sample]) -> dict[str, str]:
     return {digest(s.patch): s.patch for s in samples}
 
 
-def write_found(run: Path, instance: str, found: Mapping[str, Found], notes: Sequence[str] = ()) -> None:
-    """Keep what was found out about an instance's patches; whole or not at all."""
+def write_found(run: Path, instance: str, base: Base, found: Mapping[str, Found]) -> None:
+    """Keep what was found out about an instance; whole or not at all."""
     place = run / "evidence" / f"{instance}.json"
     place.parent.mkdir(parents=True, exist_ok=True)
     body = {
         "schema": SCHEMA,
         "instance": instance,
-        "notes": list(notes),
+        "base": dataclasses.asdict(base),
         "found": {key: dataclasses.asdict(each) for key, each in found.items()},
     }
     part = place.with_suffix(".part")
@@ -84,37 +102,47 @@ def write_found(run: Path, instance: str, found: Mapping[str, Found], notes: Seq
     part.replace(place)
 
 
-def read_found(run: Path, instance: str) -> tuple[dict[str, Found], tuple[str, ...]]:
+def read_found(run: Path, instance: str) -> tuple[Base, dict[str, Found]]:
     """What the run holds on an instance, empty where nothing. Raises InputError for a damaged file or another schema."""
     place = run / "evidence" / f"{instance}.json"
     if not place.exists():
-        return {}, ()
+        return Base(), {}
     try:
         body = json.loads(place.read_text(encoding="utf-8", errors="surrogateescape"))
         if body["schema"] != SCHEMA:
             raise InputError(f"{place} was written by another version; gather the evidence again in a new directory")
-        return {key: _found(each) for key, each in body["found"].items()}, tuple(body["notes"])
+        base = {**body["base"], "probes": _steps(body["base"]["probes"])}
+        return _record(Base, base), {key: _found(each) for key, each in body["found"].items()}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{place} is damaged: {error}") from error
 
 
 def evidence_of(run: Path, instance: str, samples: Sequence[Sample]) -> InstanceEvidence:
     """The stored evidence on these samples. Raises InputError where a patch has none."""
-    found, notes = read_found(run, instance)
+    base, found = read_found(run, instance)
     missing = [s.source for s in samples if digest(s.patch) not in found]
     if missing:
         raise InputError(
             f"{run} holds no evidence on {instance} by {missing[0]}; run troop select without --from first"
         )
-    return InstanceEvidence(instance, tuple(replace(s, right=None) for s in samples), found, notes)
+    return InstanceEvidence(instance, tuple(replace(s, right=None) for s in samples), base, found)
 
 
 def _found(data: Mapping[str, Any]) -> Found:
     return Found(
         static=_record(StaticFacts, data["static"]),
-        probes=None if data["probes"] is None else _record(ProbeFacts, data["probes"]),
+        probes=_steps(data["probes"]),
         tests=None if data["tests"] is None else _record(TestFacts, data["tests"]),
     )
+
+
+def _steps(data: Mapping[str, Any] | None) -> Steps | None:
+    if data is None:
+        return None
+    return {
+        probe: tuple(Seen(**{**step, "views": tuple((n, t) for n, t in step["views"])}) for step in steps)
+        for probe, steps in data.items()
+    }
 
 
 def _record(kind: Any, data: Mapping[str, Any]) -> Any:

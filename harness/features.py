@@ -14,7 +14,7 @@ from math import log1p
 from statistics import fmean
 
 from harness.agreement import mean_with_others, nearness, other_models, shares, similarity, votes, wording
-from harness.behaviour import BEHAVIOUR, behaviour_features
+from harness.behaviour import BEHAVIOUR, behaviour_features, reproduced
 from harness.evidence_store import Found, InstanceEvidence
 from harness.patch import Patch
 from harness.pool import Sample
@@ -52,12 +52,22 @@ SIGNS: dict[str, int] = {
     "like-base": -1,
     "error-gone": 1,
     "same-behaviour": 1,
+    "same-steps": 1,
     "told-output": 1,
     "new-crash": -1,
 }
 """Features whose weight may only be positive (1) or negative (-1)."""
 
-CIRCUMSTANCES = ("agreement-of-all", "best-agreement", "place-agreement", "distinct-share", "probed", "traceback")
+CIRCUMSTANCES = (
+    "agreement-of-all",
+    "best-agreement",
+    "place-agreement",
+    "distinct-share",
+    "probed",
+    "reproduced",
+    "best-behaviour",
+    "traceback",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +129,7 @@ def _table(evidence: InstanceEvidence, groups: Sequence[str]) -> list[dict[str, 
         "same-files": shares([f.static.files or None for f in found], samples),
         "likeness": mean_with_others(alike, samples),
         "nearness": mean_with_others(near, samples),
-        **behaviour_features(found, groups, samples),
+        **behaviour_features(evidence, groups),
     }
     return [{name: float(columns[name][at]) for name in NAMES} for at in range(len(samples))]
 
@@ -158,6 +168,8 @@ def _circumstances(
         "best-agreement": max(row["same-code"] for row in table),
         "place-agreement": max(row["same-places"] for row in table),
         "distinct-share": len(chosen) / max(1.0, votes(s.model for s in samples)),
-        "probed": float(any(f.probes is not None and f.probes.printed for f in found)),
+        "probed": float(any(f.probes for f in found)),
+        "reproduced": float(reproduced(evidence.base)),
+        "best-behaviour": max(row["same-behaviour"] for row in table),
         "traceback": float(any(f.static.frame_files > 0 for f in found)),
     }

@@ -12,8 +12,10 @@ the official tests here; the published outcomes of the others are labels for wha
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gzip
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,10 +23,11 @@ from pathlib import Path
 
 from harness.evidence_store import evidence_of
 from harness.features import KINDS, NAMES, Row, rows
-from harness.gather import gather_static
+from harness.gather import gather_behaviour, gather_static
 from harness.pool import Sample, by_instance, read_pool, unlabelled
 from harness.ranker import cross_validated, fit
 from harness.recovery import Choice, Recovery, recovery
+from tasks.errors import TroopError
 
 SPLIT = json.loads((Path(__file__).parent / "selection_split.json").read_text())
 
@@ -172,6 +175,40 @@ def gather(known: argparse.Namespace) -> None:
             gather_static(known.evidence, instance, grouped[instance], row.problem_statement, tree)
 
 
+def behave(known: argparse.Namespace) -> None:
+    """Probes and near tests on the asked part's instances that have an image here."""
+    asyncio.run(_behave(known))
+
+
+async def _behave(known: argparse.Namespace) -> None:
+    from harness.base_tree import open_tree
+    from harness.sandbox.base import Limits, Sandbox, SandboxSpec
+    from harness.sandbox.docker import DockerProvider
+    from tasks.swebench import load_rows
+
+    provider = DockerProvider()
+    grouped = by_instance(unlabelled(read_pool(known.pool)))
+    data = {row.instance_id: row for row in load_rows("swe-bench-lite", known.dataset)}
+    wanted = [i for p in known.parts for i in SPLIT[p] if runs_here(i)]
+    for instance in known.only or wanted:
+        image = known.image.format(instance.lower().replace("__", "_1776_"))
+        mirror = next(m for d in known.mirrors if (m := d / f"{data[instance].repo.replace('/', '__')}.git").exists())
+
+        async def opened(name: str, image: str = image, instance: str = instance) -> Sandbox:
+            spec = SandboxSpec(run=f"select-{instance}", name=name, image=image, limits=Limits(cpus=1.0))
+            return await provider.create(spec)
+
+        began = time.monotonic()
+        try:
+            with open_tree(mirror, data[instance].base_commit) as tree:
+                await gather_behaviour(known.evidence, instance, grouped[instance], tree, opened, say=print)
+        except TroopError as error:
+            print(f"{instance}: {error}")
+            continue
+        print(f"{instance}: {time.monotonic() - began:.0f} s", flush=True)
+    await provider.close()
+
+
 def measure(known: argparse.Namespace) -> None:
     items, _ = load(known)
     scores = cross(items, penalty=known.penalty)
@@ -208,7 +245,7 @@ def missed(known: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("gather", "measure", "missed"))
+    parser.add_argument("what", choices=("gather", "behave", "measure", "missed"))
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--evidence", type=Path, required=True)
     parser.add_argument("--labels", type=Path, action="append")
@@ -216,10 +253,12 @@ def main() -> None:
     parser.add_argument("--mirrors", type=Path, action="append", default=[])
     parser.add_argument("--part", dest="parts", action="append", choices=("development", "test"))
     parser.add_argument("--penalty", type=float, default=3.0)
+    parser.add_argument("--only", action="append", metavar="INSTANCE")
+    parser.add_argument("--image", default="troop/sweb.eval.x86_64.{}:latest")
     parser.add_argument("--ablate", action="store_true")
     known = parser.parse_args()
     known.parts = known.parts or ["development"]
-    {"gather": gather, "measure": measure, "missed": missed}[known.what](known)
+    {"gather": gather, "behave": behave, "measure": measure, "missed": missed}[known.what](known)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,129 @@
+"""The test files near to what candidates touch, run whole on the base and on each candidate.
+
+The same files for all candidates of an instance, so that what one breaks and the others do not can be told. Chosen by
+`harness.regression.affinity` and by how many votes the touched files have; as many as the base runs within the time.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.evidence_store import TestFacts
+from harness.patch import is_test
+from harness.records import Outcome
+from harness.regression import affinity
+from harness.sandbox.base import WORKDIR, Sandbox
+from harness.testing import run_tests
+
+FILES_AT_MOST = 6
+FILES_EACH = 3
+NEAR = 60
+"""The least affinity of a near test file: it is named after the touched module, or imports it."""
+
+_SYMPY_LINE = re.compile(r"^(test_\w+|\w*[Tt]est\w*) (ok|F|E|f|s|w|X)\b")
+_SYMPY_FILE = re.compile(r"^(\S+\.py)\[\d+\]")
+_SYMPY_WORDS: dict[str, Outcome] = {"ok": "passed", "F": "failed", "E": "error"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One run: outcomes by test id; those that neither pass nor fail (skipped, expected to fail) are left out."""
+
+    outcomes: Mapping[str, str]
+    seconds: float
+    timed_out: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NearBase:
+    """The base's runs: the files that are compared, the tests that pass or fail there every time, the seconds of one run."""
+
+    files: tuple[str, ...]
+    green: frozenset[str]
+    red: frozenset[str]
+    seconds: float
+
+
+def near_files(
+    paths: Sequence[str], touched: Mapping[str, float], text: Callable[[str], str], most: int = FILES_AT_MOST
+) -> list[str]:
+    """Test files near the touched source files, the nearest first. `touched`: votes by path; `text`: of a file of the base."""
+    tests = [p for p in paths if p.endswith(".py") and is_test(p) and re.search(r"(^|/)test_|_tests?\.py$", p)]
+    scored: dict[str, float] = {}
+    for source, votes in sorted(touched.items(), key=lambda pair: (-pair[1], pair[0])):
+        near = sorted(((affinity(t, [source]), t) for t in tests), key=lambda pair: (-pair[0], pair[1]))
+        named = [pair for pair in near if pair[0] >= 100][:FILES_EACH]
+        if not named:
+            close = [t for score, t in near if score > 0][:200]
+            named = sorted(((affinity(t, [source], text(t)), t) for t in close), key=lambda p: (-p[0], p[1]))[
+                :FILES_EACH
+            ]
+        for score, test in named:
+            if score >= NEAR:
+                scored[test] = max(scored.get(test, 0.0), votes * score)
+    return sorted(scored, key=lambda t: (-scored[t], t))[:most]
+
+
+async def base_of(sandbox: Sandbox, files: Sequence[str], sympy: bool, budget: float, runs: int = 2) -> NearBase:
+    """Run the files one by one, keep those that end within the budget (seconds for all), and repeat these."""
+    kept: list[str] = []
+    spent = 0.0
+    for file in files:
+        ran = await run_files(sandbox, [file], sympy, max(budget - spent, 1.0))
+        if ran.timed_out or not ran.outcomes:
+            continue
+        kept.append(file)
+        spent += ran.seconds
+        if spent >= budget * 0.8:
+            break
+    if not kept:
+        return NearBase((), frozenset(), frozenset(), 0.0)
+    each = [await run_files(sandbox, kept, sympy, 3 * spent + 20) for _ in range(runs)]
+    always = set.intersection(*(set(ran.outcomes) for ran in each))
+    green = {t for t in always if all(ran.outcomes[t] == "passed" for ran in each)}
+    red = {t for t in always if all(ran.outcomes[t] in ("failed", "error") for ran in each)}
+    return NearBase(tuple(kept), frozenset(green), frozenset(red), max(ran.seconds for ran in each))
+
+
+async def compare(sandbox: Sandbox, base: NearBase, sympy: bool) -> TestFacts:
+    """The near tests on a candidate's tree, held against the base."""
+    if not base.files:
+        return TestFacts(0, (), reason="no near test ran on the base")
+    ran = await run_files(sandbox, base.files, sympy, 3 * base.seconds + 20)
+    if not ran.outcomes:
+        return TestFacts(len(base.green), ("<nothing ran>",), reason=ran.reason)
+    broken = sorted(t for t in base.green if ran.outcomes.get(t) != "passed")
+    mended = sorted(t for t in base.red if ran.outcomes.get(t) == "passed")
+    return TestFacts(len(base.green), tuple(broken[:50]), tuple(mended[:50]), ran.reason)
+
+
+async def run_files(sandbox: Sandbox, files: Sequence[str], sympy: bool, seconds: float) -> Ran:
+    """The outcome of every test in these files."""
+    if not sympy:
+        report = await run_tests(sandbox, "python -m pytest -q", list(files), timeout=seconds, test_seconds=seconds)
+        told = {t: o for t, o in report.outcomes.items() if o != "skipped"}
+        return Ran(told, report.seconds, report.timed_out, report.reason)
+    done = await sandbox.exec(
+        f"PYTHONWARNINGS=ignore python bin/test -C --verbose {shlex.join(files)}",
+        cwd=WORKDIR,
+        timeout=seconds,
+        output_bytes=2_000_000,
+        merge=True,
+    )
+    return Ran(sympy_outcomes(done.output), done.seconds, done.timed_out, "stopped" if done.timed_out else "")
+
+
+def sympy_outcomes(output: str) -> dict[str, str]:
+    """Outcomes by "file::test" from what sympy's own runner prints with --verbose."""
+    found: dict[str, str] = {}
+    file = ""
+    for line in output.split("\n"):
+        if match := _SYMPY_FILE.match(line):
+            file = match[1]
+        elif (match := _SYMPY_LINE.match(line)) and match[2] in _SYMPY_WORDS:
+            found[f"{file}::{match[1]}"] = _SYMPY_WORDS[match[2]]
+    return found

@@ -1,0 +1,103 @@
+"""Running probes in a sandbox."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from harness.probe_facts import Seen, seen
+from harness.probes import Probe
+from harness.sandbox.base import WORKDIR, Sandbox
+from harness.statement import Statement
+
+STEP_SECONDS = 8.0
+PROBE_SECONDS = 40.0
+REPORT_BYTES = 2_000_000
+
+_DRIVER = Path(__file__).parent / "inside" / "probe_session.py"
+_PLACE = "/tmp/troop-probes"
+
+
+async def run_probes(
+    sandbox: Sandbox, probes: Sequence[Probe], packages: Sequence[str], views: Sequence[str] = ()
+) -> dict[str, tuple[Seen, ...]]:
+    """What each probe showed, by its name: one `Seen` a step of a session, one for a command.
+
+    A session that is stopped or dies has fewer steps, the last one "TooSlow" or "Died". Raises SandboxFailed.
+    """
+    await sandbox.write(f"{_PLACE}/probe_session.py", _DRIVER.read_bytes())
+    found = {}
+    for probe in probes:
+        place = f"{_PLACE}/{probe.name}"
+        for path, text in probe.files:
+            await sandbox.write(f"{place}/{path}", text.encode("utf-8", "surrogateescape"))
+        if probe.steps:
+            found[probe.name] = await _session(sandbox, probe, place, packages, views)
+        else:
+            found[probe.name] = (await _command(sandbox, probe, place),)
+    return found
+
+
+def views_for(statement: Statement, packages: Sequence[str]) -> tuple[str, ...]:
+    """Ways to look at values that the text is about: a package's own printers."""
+    if "sympy" not in packages:
+        return ()
+    words = statement.plain.lower()
+    about = (
+        ("latex", "sympy.latex"),
+        ("jupyter", "sympy.latex"),
+        ("pretty", "sympy.pretty"),
+        ("pprint", "sympy.pretty"),
+    )
+    return ("sympy.srepr", *dict.fromkeys(view for word, view in about if word in words))
+
+
+async def _session(
+    sandbox: Sandbox, probe: Probe, place: str, packages: Sequence[str], views: Sequence[str]
+) -> tuple[Seen, ...]:
+    request = {"steps": probe.steps, "packages": packages, "views": views, "step_seconds": STEP_SECONDS}
+    report = f"{place}/.report"
+    done = await sandbox.exec(
+        f"mkdir -p {shlex.quote(place)} && cd {shlex.quote(place)} && {_environment(probe)} "
+        f"python ../probe_session.py {shlex.quote(report)}",
+        cwd=WORKDIR,
+        stdin=json.dumps(request).encode("ascii"),
+        timeout=PROBE_SECONDS,
+        output_bytes=20_000,
+        merge=True,
+    )
+    try:
+        lines = (await sandbox.read(report, limit=REPORT_BYTES)).split(b"\n")
+    except (FileNotFoundError, ValueError):
+        lines = []
+    steps = [seen(raw) for raw in map(_object, lines) if raw is not None]
+    if len(steps) < len(probe.steps):
+        steps.append(Seen("", "TooSlow" if done.timed_out else "Died", done.output[-300:] if not steps else ""))
+    return tuple(steps)
+
+
+async def _command(sandbox: Sandbox, probe: Probe, place: str) -> Seen:
+    done = await sandbox.exec(
+        f"mkdir -p {shlex.quote(place)} && cd {shlex.quote(place)} && export {_environment(probe)} && {probe.command}",
+        cwd=WORKDIR,
+        timeout=PROBE_SECONDS,
+        output_bytes=20_000,
+        merge=True,
+    )
+    return seen(
+        {"out": done.output, "error": "TooSlow" if done.timed_out else f"exit {done.exit_code}" * bool(done.exit_code)}
+    )
+
+
+def _environment(probe: Probe) -> str:
+    return "MPLBACKEND=Agg PYTHONHASHSEED=0 PYTHONWARNINGS=ignore COLUMNS=120"
+
+
+def _object(line: bytes) -> Mapping[str, object] | None:
+    try:
+        raw = json.loads(line) if line else None
+    except ValueError:  # torn by a kill
+        return None
+    return raw if isinstance(raw, dict) else None
