@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from rich.console import Console, RenderableType
 
@@ -25,16 +25,18 @@ class Progress:
     Results go to stdout, or with `json` to stderr, so that stdout holds the one JSON document.
     """
 
-    def __init__(self, *, quiet: bool, json: bool) -> None:
+    def __init__(self, *, quiet: bool, json: bool, view: Callable[[Console], View] | None = None) -> None:
+        """`view` makes another view than that of a run's attempts."""
         self.quiet = quiet
         self.json = json
+        self._view_on = view
         self._view: View | None = None
 
     def __enter__(self) -> Progress:
         if not self.quiet:
             from harness.live import view_on
 
-            self._view = view_on(self.errors())
+            self._view = (self._view_on or view_on)(self.errors())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.records import Json
 from harness.swebench import names, official
 from harness.swebench.container import Containers, Ran
+from harness.swebench.images import ImageRef, find_image
 from harness.swebench.memo import Memo, key_of
 from harness.swebench.reinstall import installs_in_place, why_install
 from harness.workspace import cache_root
 from tasks.errors import SandboxFailed
 
 if TYPE_CHECKING:
-    from harness.swebench.images import ImageRef
     from tasks.swebench import Row
 
 GRADER_VERSION = "1"
@@ -154,15 +154,21 @@ class Grader:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._containers.close()
 
-    async def grade(self, row: Row, image: ImageRef, patch: str) -> Graded:
-        """The verdict on one patch ("" is empty, and never run). Raises SandboxFailed when daemon or containers kept failing,
+    async def find(self, row: Row) -> ImageRef | None:
+        """The row's image, if the daemon has one."""
+        return await asyncio.to_thread(find_image, await self._containers.connected(), row)
+
+    async def grade(self, row: Row, image: ImageRef | None, patch: str) -> Graded:
+        """The verdict on one patch ("" is empty, and never run, so that it needs no image). Raises SandboxFailed when daemon or containers kept failing,
         InputError where the official package does not know the instance's repository."""
         if not patch:
-            return Graded(row.instance_id, "empty", "the patch is empty", None, image=image.name)
+            return Graded(row.instance_id, "empty", "the patch is empty", None)
+        if image is None:
+            raise SandboxFailed(f"{row.instance_id} has no image to grade in: troop images build")
         try:
             data = patch.encode("utf-8")
         except UnicodeEncodeError:
-            return Graded(row.instance_id, "unreadable", "the patch is no UTF-8 text", None, image=image.name)
+            return Graded(row.instance_id, "unreadable", "the patch is no UTF-8 text", None)
         installs = self._verbatim or await self._must_install(row, image, patch)
         script = official.eval_script(row, install=installs)
         key = self._key(row, image, data, script)
@@ -247,6 +253,8 @@ class Grader:
 
     async def _is_editable(self, row: Row, image: ImageRef) -> bool:
         """Whether the image has the repository installed in place: its label says so, or a look into it."""
+        if image.editable:
+            return True
         if image.id not in self._editable:
             self._editable[image.id] = asyncio.ensure_future(self._look(row, image))
         return await asyncio.shield(self._editable[image.id])

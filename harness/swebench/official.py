@@ -116,6 +116,13 @@ def eval_script(row: Row, *, install: bool = True) -> str:
     return _SCRIPT_HEAD + "\n".join(lines) + "\n"
 
 
+def check(row: Row) -> None:
+    """Raises InputError where the package cannot grade the row: unknown repository, version, parser or kind."""
+    eval_script(row)
+    _parser(row)
+    _eval_type(row)
+
+
 def install_command(row: Row) -> str:
     """The installation that the evaluation script repeats; "" where it holds none that is known."""
     try:

@@ -1,0 +1,211 @@
+"""`troop grade SUITE`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.commands.options import amount, positive
+from tasks.errors import EnvironmentFailed, InputError
+from tasks.swebench import SUITES
+
+if TYPE_CHECKING:
+    from agent.commands.grade_view import Tally
+    from agent.commands.progress import Progress
+    from harness.swebench.grading import Grader
+    from harness.swebench.images import Prepared
+    from harness.swebench.predictions import Prediction, PredictionSet
+    from harness.swebench.summary import Result
+    from tasks.swebench import Row
+
+EXAMPLES = """examples:
+  troop grade swe-bench-lite --predictions gold --instances sympy__sympy-24152
+  troop grade swe-bench-lite --predictions runs/eval-swe-bench-lite/predictions.jsonl --workers 4
+  troop grade swe-bench-verified --dataset rows.jsonl --mirrors ~/mirrors --predictions a.jsonl b.json --out runs/both
+Verdicts are remembered: running the same command again goes on where it stopped.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The options of grade."""
+    parser.add_argument("suite", metavar="SUITE", choices=sorted(SUITES), help=f"one of: {', '.join(sorted(SUITES))}")
+    parser.add_argument(
+        "--predictions",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="FILE",
+        help="JSON lines or JSON with instance_id, model_name_or_path, model_patch; or gold, empty (no patches), noop "
+        "(patches that change nothing)",
+    )
+    parser.add_argument(
+        "--dataset", type=Path, metavar="FILE", help="the rows (JSONL, JSON, parquet), not from the hub"
+    )
+    parser.add_argument(
+        "--instances",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="only these: ids, globs, repo:NAME, sample:N@SEED (repeatable, or joined by commas)",
+    )
+    parser.add_argument("--mirrors", type=Path, metavar="DIR", help="clones to build images from: owner__name.git")
+    parser.add_argument("--no-build", action="store_true", help="only images that are here: build and pull none")
+    parser.add_argument("--workers", type=positive, default=2, metavar="K", help="containers at a time (2)")
+    parser.add_argument(
+        "--timeout", type=amount, default=1800.0, metavar="S", help="seconds of one patch's tests (1800)"
+    )
+    parser.add_argument("--verbatim", action="store_true", help="the official script as it is, installation and all")
+    parser.add_argument(
+        "--network", action="store_true", help="tests have a network, as the official harness gives them"
+    )
+    parser.add_argument("--fresh", action="store_true", help="forget the verdicts of earlier runs")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (runs/grade-SUITE)")
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
+
+
+def execute(known: argparse.Namespace) -> int:
+    """Grade; the directory of --out holds a folder per prediction, a summary per set of them, and report.json."""
+    from agent.commands.conclude import interruptible
+    from agent.commands.grade_view import Tally, summary_table
+    from agent.commands.progress import Progress
+    from agent.run_files import write_json
+    from harness.lock import RunLock
+    from harness.swebench.predictions import sets_of
+    from harness.swebench.summary import official_summary, whole_report
+
+    began = time.monotonic()
+    rows, predictions = _asked(known)
+    out = (known.out or Path("runs") / f"grade-{known.suite}").absolute()
+    instances = [row.instance_id for row in rows]
+    sets = sets_of(predictions)
+    tally = Tally(len(predictions))
+    with RunLock(out), Progress(quiet=known.quiet, json=known.json, view=tally.view_on) as progress:
+        work = _Work(known, out, rows, sets, tally, progress)
+        interruptible(work.grade(), "the same command goes on where it stopped")
+        for each in work.sets:
+            own = {name: work.results[each.name, name] for name in each.predictions}
+            write_json(out / f"{each.name}.{out.name}.json", official_summary(instances, own))
+        seconds = time.monotonic() - began
+        report = whole_report(known.suite, instances, work.sets, work.results, retries=work.retries, seconds=seconds)
+        write_json(out / "report.json", report)
+        progress.stop()
+        progress.show(*summary_table(report), f"report: {out / 'report.json'}")
+        progress.document(report)
+    return 4 if report["infrastructure"]["failures"] else 0
+
+
+def _asked(known: argparse.Namespace) -> tuple[list[Row], list[Prediction]]:
+    """The instances that are asked for, and the predictions for them. Raises InputError."""
+    from harness.swebench import official
+    from harness.swebench.predictions import BASELINES, baseline, read_predictions
+    from tasks.swebench import choose_rows, load_rows
+
+    official.version()  # for its InputError: better now than after an hour of building images
+    every = load_rows(known.suite, known.dataset)
+    rows = choose_rows(every, known.instances)
+    chosen, ids = {row.instance_id for row in rows}, {row.instance_id for row in every}
+    predictions: list[Prediction] = []
+    for source in dict.fromkeys(known.predictions):
+        found = baseline(source, rows) if source in BASELINES else read_predictions(Path(source), ids)
+        predictions += [each for each in found if each.instance_id in chosen]
+    if not predictions:
+        raise InputError("--predictions holds none for the instances that --instances names")
+    wanted = {each.instance_id for each in predictions}
+    for row in rows:
+        if row.instance_id in wanted:
+            official.check(row)
+    return rows, predictions
+
+
+class _Work:
+    """The grading of some sets of predictions, as images become ready. `results` by (set's name, instance)."""
+
+    def __init__(
+        self,
+        known: argparse.Namespace,
+        out: Path,
+        rows: Sequence[Row],
+        sets: Sequence[PredictionSet],
+        tally: Tally,
+        progress: Progress,
+    ) -> None:
+        self.sets = sets
+        self.results: dict[tuple[str, str], Result] = {}
+        self.retries = 0
+        self._known = known
+        self._out = out
+        self._rows = rows
+        self._tally = tally
+        self._progress = progress
+
+    async def grade(self) -> None:
+        """Grade everything. A prediction that the world keeps from its verdict is a result, too."""
+        from harness.swebench.grading import Grader
+
+        known = self._known
+        async with Grader(
+            workers=known.workers,
+            timeout=known.timeout,
+            verbatim=known.verbatim,
+            network=known.network,
+            fresh=known.fresh,
+            say=self._progress.say,
+        ) as grader:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    await self._images(grader, lambda prepared: self._start(group, grader, prepared))
+            except BaseExceptionGroup as errors:
+                raise errors.exceptions[0] from errors
+            self.retries = grader.infrastructure
+
+    async def _images(self, grader: Grader, ready: Callable[[Prepared], None]) -> None:
+        """See to every instance's image and say when it is ready; an instance with nothing to run needs none."""
+        from harness.swebench.images import Prepared, ensure_images
+
+        wanted = []
+        for row in self._rows:
+            patches = [
+                each.predictions[row.instance_id].patch for each in self.sets if row.instance_id in each.predictions
+            ]
+            if any(patches):
+                wanted.append(row)
+            elif patches:
+                ready(Prepared(row, None))
+        if not wanted:
+            return
+        if not self._known.no_build:
+            workers, say = self._known.workers, self._progress.say
+            await ensure_images(wanted, mirrors=self._known.mirrors, workers=workers, say=say, tell=ready)
+            return
+        for left in await grader.clean():
+            self._progress.say(f"removed {left}, which a killed process left")
+        for row in wanted:
+            image = await grader.find(row)
+            how = f"troop images build {self._known.suite} --instances {row.instance_id}"
+            ready(Prepared(row, image, failure="" if image else f"there is no image of it here: {how}"))
+
+    def _start(self, group: asyncio.TaskGroup, grader: Grader, prepared: Prepared) -> None:
+        """Begin with all predictions for one instance."""
+        for each in self.sets:
+            if prepared.row.instance_id in each.predictions:
+                group.create_task(self._one(grader, prepared, each))
+
+    async def _one(self, grader: Grader, prepared: Prepared, each: PredictionSet) -> None:
+        from harness.swebench.summary import Result, write_files
+
+        row, name = prepared.row, prepared.row.instance_id
+        prediction = each.predictions[name]
+        try:
+            if prediction.patch and prepared.image is None:
+                result = Result(prediction, None, prepared.failure)
+            else:
+                result = Result(prediction, await grader.grade(row, prepared.image, prediction.patch))
+        except EnvironmentFailed as error:
+            result = Result(prediction, None, str(error))
+        await asyncio.to_thread(write_files, self._out / each.name / name, row, result, grader.memo, name=each.name)
+        self.results[each.name, name] = result
+        self._progress.say(self._tally.add(each, result))

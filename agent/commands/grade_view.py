@@ -1,0 +1,130 @@
+"""What a person sees of a grading: one line per verdict, a tally on a terminal, and the table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group, RenderableType
+
+    from harness.live import View
+    from harness.records import Json
+    from harness.swebench.predictions import PredictionSet
+    from harness.swebench.summary import Result
+    from harness.trace import Event
+
+_NEWS = 8
+_ERRORS = ("refused", "timed-out", "unreadable", "failed")
+_WORDS = {
+    "resolved": "resolved",
+    "unresolved": "not resolved",
+    "not-run": "not resolved, the tests did not run",
+    "empty": "no patch",
+    "refused": "does not apply",
+    "timed-out": "timed out",
+    "unreadable": "unreadable",
+    "failed": "NOT GRADED",
+}
+
+
+class Tally:
+    """How many of `planned` predictions came to what so far."""
+
+    def __init__(self, planned: int) -> None:
+        self.planned = planned
+        self.outcomes: Counter[str] = Counter()
+        self.remembered = 0
+        self._began = time.monotonic()
+
+    def add(self, each: PredictionSet, result: Result) -> str:
+        """Count a result; says it in a line."""
+        self.outcomes[result.outcome] += 1
+        graded = result.graded
+        self.remembered += graded is not None and graded.remembered
+        took = "remembered" if graded is not None and graded.remembered else f"{graded.wall if graded else 0:.1f} s"
+        why = f": {result.reason}" if result.reason and result.outcome != "empty" else ""
+        done = self.outcomes.total()
+        return (
+            f"{done}/{self.planned} {result.prediction.instance_id} {each.name}: {_WORDS[result.outcome]}{why} ({took})"
+        )
+
+    def line(self) -> str:
+        """All of it in one line."""
+        done = self.outcomes.total()
+        parts = [f"graded {done} of {self.planned}", f"resolved {self.outcomes['resolved']}"]
+        parts += [f"{_WORDS[kind]} {self.outcomes[kind]}" for kind in _ERRORS if self.outcomes[kind]]
+        if self.remembered:
+            parts.append(f"remembered {self.remembered}")
+        worked = done - self.remembered
+        if worked >= 3 and done < self.planned:
+            left = (time.monotonic() - self._began) / worked * (self.planned - done)
+            parts.append(f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left")
+        return ", ".join(parts)
+
+    def view_on(self, console: Console) -> View:
+        """The tally and the latest lines on a terminal, plain lines elsewhere."""
+        from harness.live import PlainLines
+
+        if console.is_terminal and not console.is_dumb_terminal:
+            return _LiveTally(self, console)
+
+        def write(line: str) -> None:
+            console.file.write(line + "\n")
+            console.file.flush()
+
+        return PlainLines(write)
+
+
+class _LiveTally:
+    """The tally, kept up to date at the end of the screen."""
+
+    def __init__(self, tally: Tally, console: Console) -> None:
+        from rich.live import Live
+
+        self._tally = tally
+        self._news: deque[str] = deque(maxlen=_NEWS)
+        self._live = Live(get_renderable=self._shown, console=console, refresh_per_second=4, transient=True)
+        self._live.start()
+
+    def say(self, line: str) -> None:
+        self._news.append(line)
+
+    def see(self, event: Event) -> None:
+        """A grading has no trace."""
+
+    def catch_up(self, events: Iterable[Event]) -> None:
+        """A grading has no trace."""
+
+    def stop(self) -> None:
+        self._live.stop()
+
+    def _shown(self) -> Group:
+        from rich.console import Group
+        from rich.text import Text
+
+        lines = [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in self._news]
+        return Group(*lines, Text(self._tally.line(), style="bold"))
+
+
+def summary_table(report: Json) -> list[RenderableType]:
+    """The sets of a grading, and what a reader should know."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    kinds = [kind for kind in _WORDS if any(each["outcomes"].get(kind) for each in report["sets"])]
+    table.add_column("predictions")
+    table.add_column("of", justify="right")
+    for kind in kinds:
+        table.add_column(_WORDS[kind], justify="right")
+    table.add_column("share", justify="right")
+    for each in report["sets"]:
+        counts = [str(each["outcomes"].get(kind, 0)) for kind in kinds]
+        share = f"{each['resolved'] / report['instances']:.1%}"
+        table.add_row(each["name"], str(report["instances"]), *counts, share)
+    notes = Counter(note for row in report["predictions"] for note in row.get("notes", ()))
+    lines = [Text(f"note ({count}): {note}", style="dim") for note, count in notes.most_common()]
+    return [table, *lines]

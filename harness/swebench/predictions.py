@@ -1,0 +1,193 @@
+"""Predictions: the patches that somebody wants graded, in the official formats, and the sets that they fall into.
+
+A file holds JSON lines, a JSON list, or a JSON object by instance id; each prediction has `instance_id`,
+`model_name_or_path` and `model_patch` (null: no patch). Several predictions of one model for one instance are its ranks: 1, 2, … in
+the order of the file, or as a field `rank` says. A set is what the official harness would call one run: one file, one
+model, one rank, so one prediction for an instance.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from tasks.swebench import Row
+
+BASELINES = ("gold", "empty", "noop")
+"""Instead of a file: the right patches; no patches, which are never run; patches that change nothing a test could see."""
+
+_NOOP = "diff --git a/{0} b/{0}\nnew file mode 100644\n--- /dev/null\n+++ b/{0}\n@@ -0,0 +1 @@\n+nothing\n".format(
+    "troop-noop.txt"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One patch for one instance. `patch` "" where there is none. `source`: the file or baseline that it is from."""
+
+    instance_id: str
+    model: str
+    patch: str
+    rank: int = 1
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionSet:
+    """At most one prediction for an instance. `name`: fit for a file name, unlike any other set's of the same call."""
+
+    name: str
+    model: str
+    rank: int
+    source: str
+    predictions: Mapping[str, Prediction]
+
+
+def baseline(name: str, rows: Sequence[Row]) -> list[Prediction]:
+    """The predictions that one of BASELINES stands for."""
+    patches: Mapping[str, Callable[[Row], str]] = {
+        "gold": lambda row: row.patch,
+        "empty": lambda row: "",
+        "noop": lambda row: _NOOP,
+    }
+    return [Prediction(row.instance_id, name, patches[name](row), source=name) for row in rows]
+
+
+def read_predictions(path: Path, known: Collection[str]) -> list[Prediction]:
+    """The predictions of a file. `known`: the ids of the data set. Raises InputError, naming file, place and field."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"cannot read the predictions in {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}, line {line}: this is no UTF-8 text (byte {error.start})") from error
+    seen: Counter[tuple[str, str]] = Counter()
+    taken: dict[tuple[str, str, int], str] = {}
+    found = []
+    for place, fields in _entries(path, text):
+        name, model = _instance(place, fields, known), _text(place, fields, "model_name_or_path", path.stem)
+        patch = _text(place, fields, "model_patch", "") if "model_patch" in fields else None
+        if patch is None:
+            raise InputError(f"{place}: the field model_patch is missing (null stands for no patch)")
+        seen[name, model] += 1
+        rank = _rank(place, fields, seen[name, model])
+        if before := taken.get((name, model, rank)):
+            raise InputError(f"{place}: {name} has a prediction of {model} with rank {rank} already, in {before}")
+        taken[name, model, rank] = place
+        found.append(Prediction(name, model, patch, rank, str(path)))
+    if not found:
+        raise InputError(f"{path} holds no predictions")
+    return found
+
+
+def sets_of(predictions: Sequence[Prediction]) -> list[PredictionSet]:
+    """The predictions by file, model and rank, in the order in which they first come."""
+    groups: dict[tuple[str, str, int], dict[str, Prediction]] = {}
+    for prediction in predictions:
+        group = groups.setdefault((prediction.source, prediction.model, prediction.rank), {})
+        group[prediction.instance_id] = prediction
+    sources = Counter((model, rank) for _, model, rank in groups)
+    taken: set[str] = set()
+    sets = []
+    for (source, model, rank), group in groups.items():
+        name = _file_name(model)
+        if sources[model, rank] > 1:
+            name += f".{_file_name(Path(source).stem)}"
+        if rank > 1:
+            name += f".rank-{rank}"
+        name = next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(groups) + 2))) if n not in taken)
+        taken.add(name)
+        sets.append(PredictionSet(name, model, rank, source, group))
+    return sets
+
+
+def _file_name(model: str) -> str:
+    """As the official harness names a model's files, and safe besides."""
+    name = re.sub(r"[^\w.+@=,-]", "_", model.replace("/", "__"))[:120]
+    return name.lstrip(".") or "unnamed"
+
+
+# ---- reading
+
+
+def _entries(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(where it is, its fields) of each prediction."""
+    if path.suffix.lower() in (".jsonl", ".ndjson") or _is_lines(text):
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                place = f"{path}, line {number}"
+                yield place, _object(place, _json(place, line))
+        return
+    content = _json(str(path), text)
+    if isinstance(content, dict) and "instance_id" in content:
+        content = [content]
+    if isinstance(content, dict):
+        for name, fields in content.items():
+            place = f"{path}, entry {name!r}"
+            yield place, {"instance_id": name, **_object(place, fields)}
+    elif isinstance(content, list):
+        for number, fields in enumerate(content, 1):
+            yield f"{path}, entry {number}", _object(f"{path}, entry {number}", fields)
+    else:
+        raise InputError(f"{path} must hold predictions: JSON lines, a list of objects, or an object of them by id")
+
+
+def _is_lines(text: str) -> bool:
+    """Whether the first line is an object by itself, and not the last."""
+    first, _, rest = text.lstrip().partition("\n")
+    try:
+        return isinstance(json.loads(first), dict) and bool(rest.strip())
+    except ValueError:
+        return False
+
+
+def _json(place: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{place}: this is not JSON ({error})") from error
+
+
+def _object(place: str, fields: Any) -> Mapping[str, Any]:
+    if not isinstance(fields, dict):
+        raise InputError(
+            f"{place}: a prediction must be an object with instance_id, model_name_or_path and model_patch"
+        )
+    return fields
+
+
+def _instance(place: str, fields: Mapping[str, Any], known: Collection[str]) -> str:
+    name = fields.get("instance_id")
+    if not isinstance(name, str) or not name:
+        raise InputError(f"{place}: the field instance_id is missing or no text")
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+        hint = f"; the nearest is {near[0]}" if near else ""
+        raise InputError(f"{place}: the field instance_id is {name!r}, which the data set does not have{hint}")
+    return name
+
+
+def _text(place: str, fields: Mapping[str, Any], field: str, absent: str) -> str:
+    value = fields.get(field)
+    if value is None:
+        return absent
+    if not isinstance(value, str):
+        raise InputError(f"{place}: the field {field} must be text, not {type(value).__name__}")
+    return value
+
+
+def _rank(place: str, fields: Mapping[str, Any], nth: int) -> int:
+    rank = fields.get("rank", nth)
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+        raise InputError(f"{place}: the field rank must be a whole number from 1, not {rank!r}")
+    return rank

@@ -1,0 +1,164 @@
+"""What a grading came to: the official summary of each set of predictions, and the files of each prediction."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.records import Json
+from harness.swebench import official
+from harness.swebench.grading import OFFICIAL_ERRORS, Graded
+from harness.swebench.memo import Memo
+from harness.swebench.predictions import Prediction, PredictionSet
+
+if TYPE_CHECKING:
+    from tasks.swebench import Row
+
+REPORT_SCHEMA = 1
+_VERDICT = "verdict.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One prediction's end: its verdict, or why the world kept it from having one."""
+
+    prediction: Prediction
+    graded: Graded | None
+    failure: str = ""
+
+    @property
+    def outcome(self) -> str:
+        return self.graded.outcome if self.graded is not None else "failed"
+
+    @property
+    def reason(self) -> str:
+        return self.graded.reason if self.graded is not None else self.failure
+
+
+def official_summary(instances: Sequence[str], results: Mapping[str, Result]) -> Json:
+    """The official harness's report on one set of predictions, by its own fields (schema_version 2).
+
+    `instances`: all that were asked for. As there: errors are predictions without a report, so patches that do not apply
+    and tests that took too long are among them; a patch that is empty is neither completed nor an error.
+    """
+    kinds: dict[str, list[str]] = {name: [] for name in ("resolved", "unresolved", "empty_patch", "error")}
+    for name, result in results.items():
+        kinds[_official_kind(result)].append(name)
+    completed = sorted(kinds["resolved"] + kinds["unresolved"])
+    return {
+        "total_instances": len(instances),
+        "submitted_instances": len(results),
+        "completed_instances": len(completed),
+        "resolved_instances": len(kinds["resolved"]),
+        "unresolved_instances": len(kinds["unresolved"]),
+        "empty_patch_instances": len(kinds["empty_patch"]),
+        "error_instances": len(kinds["error"]),
+        "completed_ids": completed,
+        "incomplete_ids": sorted(set(instances) - set(results)),
+        "empty_patch_ids": sorted(kinds["empty_patch"]),
+        "submitted_ids": sorted(results),
+        "resolved_ids": sorted(kinds["resolved"]),
+        "unresolved_ids": sorted(kinds["unresolved"]),
+        "error_ids": sorted(kinds["error"]),
+        "schema_version": 2,
+    }
+
+
+def _official_kind(result: Result) -> str:
+    if result.graded is None or result.graded.outcome in OFFICIAL_ERRORS:
+        return "error"
+    if result.graded.outcome == "empty":
+        return "empty_patch"
+    return "resolved" if result.graded.resolved else "unresolved"
+
+
+def whole_report(
+    suite: str,
+    instances: Sequence[str],
+    sets: Sequence[PredictionSet],
+    results: Mapping[tuple[str, str], Result],
+    *,
+    retries: int,
+    seconds: float,
+) -> Json:
+    """report.json of a grading. `results` by (set's name, instance)."""
+    return {
+        "schema": REPORT_SCHEMA,
+        "suite": suite,
+        "swebench": official.version(),
+        "instances": len(instances),
+        "sets": [_set_report(each, results) for each in sets],
+        "predictions": [_result_report(name, result) for (name, _), result in results.items()],
+        "infrastructure": {"retries": retries, "failures": sum(r.graded is None for r in results.values())},
+        "seconds": round(seconds, 1),
+    }
+
+
+def _set_report(each: PredictionSet, results: Mapping[tuple[str, str], Result]) -> Json:
+    own = [results[each.name, name] for name in each.predictions if (each.name, name) in results]
+    outcomes = Counter(result.outcome for result in own)
+    return {
+        "name": each.name,
+        "model": each.model,
+        "rank": each.rank,
+        "source": each.source,
+        "submitted": len(own),
+        "resolved": outcomes["resolved"],
+        "outcomes": dict(sorted(outcomes.items())),
+    }
+
+
+def _result_report(name: str, result: Result) -> Json:
+    row: Json = {
+        "set": name,
+        "instance_id": result.prediction.instance_id,
+        "outcome": result.outcome,
+        "resolved": result.outcome == "resolved",
+        "reason": result.reason,
+    }
+    if (graded := result.graded) is not None:
+        row |= {
+            "applied": graded.applied,
+            "installed": graded.installed,
+            "image": graded.image,
+            "notes": list(graded.notes),
+            "seconds": graded.seconds,
+            "wall": graded.wall,
+            "remembered": graded.remembered,
+        }
+    return row
+
+
+def write_files(folder: Path, row: Row, result: Result, memo: Memo, *, name: str) -> None:
+    """Blocking: patch.diff, eval.sh, test_output.txt and report.json as the official harness has them, and verdict.json, which
+    comes last. `name`: the set's. What is there already for the same verdict stays."""
+    graded = result.graded
+    verdict = {**_result_report(name, result), "key": graded.key if graded else ""}
+    if verdict["key"] and _same(folder / _VERDICT, verdict["key"]):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "patch.diff").write_bytes(result.prediction.patch.encode("utf-8", "surrogatepass"))
+    if graded is not None and graded.key:
+        script = official.eval_script(row, install=graded.installed)
+        (folder / "eval.sh").write_bytes(script.encode("utf-8", "surrogatepass"))
+        if graded.outcome != "refused":
+            memo.copy_log(graded.key, folder / "test_output.txt")
+        if graded.report is not None:
+            (folder / "report.json").write_text(json.dumps({row.instance_id: graded.report}, indent=4), "utf-8")
+    part = folder / f".{_VERDICT}.{os.getpid()}"
+    part.write_text(json.dumps(verdict, indent=1) + "\n", "utf-8")
+    part.replace(folder / _VERDICT)
+
+
+def _same(file: Path, key: str) -> bool:
+    try:
+        return bool(json.loads(file.read_text("utf-8")).get("key") == key)
+    except (OSError, ValueError):
+        return False
