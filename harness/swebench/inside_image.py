@@ -56,6 +56,9 @@ find-links = {WHEELS}
 disable-pip-version-check = true
 no-cache-dir = true
 root-user-action = ignore
+
+[install]
+compile = no
 """
 
 FILES = {
@@ -68,7 +71,8 @@ FILES = {
 NEEDED = ("bash", "git", "gcc", "g++", "make", "patch", "ps", "sed")
 
 CHANGES = (
-    "ENTRYPOINT []",
+    # A commit cannot take away the entrypoint that the sandbox had; this one starts whatever it is given.
+    'ENTRYPOINT ["/usr/bin/env"]',
     'CMD ["/bin/bash"]',
     "WORKDIR /testbed",
     "ENV LANG=C.UTF-8 TZ=Etc/UTC",
@@ -98,20 +102,52 @@ def make_environment(uv: str, base_python: str) -> str:
     )
 
 
-# Asks a build backend (PEP 517, PEP 660) what else it needs to build this tree. Arguments: backend, then its path entries.
+# Asks a build backend (PEP 517, PEP 660) about the tree in the working directory. Arguments: "needs" (what else building
+# takes) or "metadata" (the requirements, those of the extras included), the backend, the extras, the backend's path entries.
 ASK_BACKEND = """\
-import importlib, json, sys
-name, _, attribute = sys.argv[1].partition(":")
-sys.path[:0] = sys.argv[2:]
-backend = importlib.import_module(name)
+import email, importlib, json, os, sys, tempfile
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+what, name, extras = sys.argv[1:4]
+sys.path[:0] = sys.argv[4:] + ([os.getcwd()] if "__legacy__" in name else [])
+sys.argv[1:] = []
+module, _, attribute = name.partition(":")
+backend = importlib.import_module(module)
 for part in filter(None, attribute.split(".")):
     backend = getattr(backend, part)
-needed = []
-sys.argv[1:] = []
-for hook in ("get_requires_for_build_editable", "get_requires_for_build_wheel"):
-    if hasattr(backend, hook):
-        needed += getattr(backend, hook)({})
-print("needed: " + json.dumps(needed))
+
+
+def needs():
+    hooks = ("get_requires_for_build_editable", "get_requires_for_build_wheel")
+    return [line for hook in hooks if hasattr(backend, hook) for line in getattr(backend, hook)({})]
+
+
+def wanted(requires, own, extras):
+    found, waiting, seen = [], [""] + [e.strip() for e in extras.split(",") if e.strip()], set()
+    while waiting:
+        extra = waiting.pop()
+        seen.add(extra)
+        for each in map(Requirement, requires):
+            if each.marker and not each.marker.evaluate({"extra": extra}):
+                continue
+            each.marker = None
+            if canonicalize_name(each.name) == own:
+                waiting += sorted(each.extras - seen)
+            else:
+                found.append(str(each))
+    return list(dict.fromkeys(found))
+
+
+def metadata():
+    place = tempfile.mkdtemp()
+    folder = backend.prepare_metadata_for_build_wheel(place, {})
+    with open(os.path.join(place, folder, "METADATA"), encoding="utf-8") as file:
+        message = email.message_from_file(file)
+    return wanted(message.get_all("Requires-Dist") or [], canonicalize_name(message["Name"]), extras)
+
+
+print("\\nanswer: " + json.dumps(needs() if what == "needs" else metadata()))
 """
 
 # Whether the tree that is installed is used where it lies.

@@ -15,19 +15,22 @@ import asyncio
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from harness.lock import turn
-from harness.sandbox.base import TROOPDIR, Limits, Sandbox, SandboxSpec
-from harness.sandbox.container_files import SETUP_BIN, archive
+from harness.sandbox.base import TROOPDIR, Limits, SandboxSpec
+from harness.sandbox.container_files import archive
 from harness.sandbox.docker import DockerProvider
 from harness.sandbox.image import find
 from harness.swebench import names
 from harness.swebench.bases import ensure_base
+from harness.swebench.choose import IN as _IN
+from harness.swebench.choose import OUT as _OUT
+from harness.swebench.choose import PYTHON, UV, Chosen, choose
 from harness.swebench.inside_image import (
-    ASK_BACKEND,
     ASK_EDITABLE,
     CHANGES,
     COMPILE_TREE,
@@ -39,33 +42,15 @@ from harness.swebench.inside_image import (
     make_environment,
 )
 from harness.swebench.names import CONDA, ENV, WHEELS
-from harness.swebench.recipe import RECIPE_VERSION, Recipe, fingerprint, ladder, pins_alone, quoted, wanted_lines
-from harness.swebench.requirements import name_of
-from harness.swebench.steps import Log, Steps, failed
+from harness.swebench.recipe import RECIPE_VERSION, Recipe, fingerprint, quoted
+from harness.swebench.steps import Log, Steps
 from harness.workspace import Workspace
-from tasks.errors import SetupFailed
 
-UV = f"{SETUP_BIN}/uv"
-PYTHON = f"{ENV}/bin/python"
-_IN, _OUT = "/tmp/wanted.txt", "/tmp/chosen.txt"
 _ENTER = f". {CONDA}/bin/activate && conda activate testbed && cd /testbed"
 _LIMITS = Limits(memory_mb=8192, cpus=4, processes=2048)
 
 # pip as an evaluation has it: no index, and the configuration that is in the image.
 _OFFLINE = {"PIP_CONFIG_FILE": f"{ENV}/pip.conf", "PIP_NO_INDEX": "1", "PIP_INDEX_URL": "", "PIP_EXTRA_INDEX_URL": ""}
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """A resolved environment: `pins` and what the build asks for (`build`), each `name==version` or a URL.
-
-    `arguments`: how uv was told to choose, for what is built on the way. `note`: what a person should know of it.
-    """
-
-    pins: tuple[str, ...]
-    build: tuple[str, ...]
-    arguments: tuple[str, ...]
-    note: str
 
 
 class Layers:
@@ -113,9 +98,10 @@ class Layers:
     async def _python(self, recipe: Recipe, log: Log) -> str:
         base = await asyncio.to_thread(ensure_base, self._client, recipe.python, self._bases, log.say)
         found = await asyncio.to_thread(find, self._client, base)
-        key = fingerprint(RECIPE_VERSION, found.id, recipe.python, INTERPRETER, FILES, CHANGES)
+        identity = found.id if found is not None else base
+        key = fingerprint(RECIPE_VERSION, identity, recipe.python, INTERPRETER, FILES, CHANGES)
         name = f"{names.layer_name(names.TOOLS)}:{recipe.python}-{key}"
-        async with self._turn(key, log):
+        async with self.turn(key, log):
             if await asyncio.to_thread(find, self._client, name) is not None:
                 return name
             log.say(f"making the bare environment of Python {recipe.python} on {base}")
@@ -147,13 +133,11 @@ class Layers:
         steps = await self._open(recipe, bare, "resolve", log)
         try:
             await _place(steps, recipe, tree, with_system=False)
-            arguments, pins, note = await _choose(steps, recipe)
-            build = await _choose_build(steps, recipe, arguments)
+            chosen = await choose(steps, recipe)
         finally:
             await steps.sandbox.close()
-        chosen = Chosen(pins, build, arguments, note)
-        if note:
-            log.say(note)
+        if chosen.note:
+            log.say(chosen.note)
         await asyncio.to_thread(_write, place, asdict(chosen))
         return chosen
 
@@ -162,7 +146,7 @@ class Layers:
             RECIPE_VERSION, bare, sorted(chosen.pins), sorted(chosen.build), recipe.system, PIP_CONFIGURATION
         )
         name = f"{names.layer_name(names.ENVIRONMENT)}:{key}"
-        async with self._turn(key, log):
+        async with self.turn(key, log):
             if await asyncio.to_thread(find, self._client, name) is not None:
                 return name
             log.say(f"installing {len(chosen.pins)} packages")
@@ -184,7 +168,8 @@ class Layers:
         )
         return Steps(await self._provider.create(spec), log)
 
-    def _turn(self, key: str, log: Log) -> Any:
+    def turn(self, key: str, log: Log) -> AbstractAsyncContextManager[None]:
+        """The one who makes what `key` names, over all processes of this user."""
         return turn(
             self._cache / "locks" / f"image-{key}.lock", lambda: log.say("waiting for the same layer to be made")
         )
@@ -205,73 +190,6 @@ async def _place(steps: Steps, recipe: Recipe, tree: Workspace, *, with_system: 
     if recipe.pre_install:
         lines = "\n".join(recipe.pre_install)
         await steps.take("changing the repository as the specification says", f"set -e\n{_ENTER}\n{lines}")
-
-
-async def _choose(steps: Steps, recipe: Recipe) -> tuple[tuple[str, ...], tuple[str, ...], str]:
-    """(uv's arguments, exact versions, note), by the first way of the ladder that finds any."""
-    sisters = await _sisters(steps, recipe)
-    wanted = wanted_lines(recipe)
-    done = None
-    for arguments, note in ladder(recipe, sisters):
-        done = await _compile(steps, wanted, arguments)
-        if done.exit_code == 0:
-            return arguments, await _read_chosen(steps), note
-    assert done is not None
-    raise failed(steps.log, "choosing versions", done)
-
-
-async def _sisters(steps: Steps, recipe: Recipe) -> list[str]:
-    """What the pinned packages bring with them, where that cannot be had as of the instance's date."""
-    for number, arguments in enumerate(pins_alone(recipe) if recipe.pins else ()):
-        if (await _compile(steps, recipe.pins, arguments)).exit_code == 0:
-            return [name_of(line) for line in await _read_chosen(steps)] if number else []
-    return []
-
-
-async def _choose_build(steps: Steps, recipe: Recipe, arguments: tuple[str, ...]) -> tuple[str, ...]:
-    """What pip will ask for when it builds the tree, the build backend's own wishes included."""
-    if not recipe.project:
-        return ()
-    wanted = list(dict.fromkeys((*recipe.build_requires, "setuptools", "wheel")))
-    for way in (arguments, ()):
-        done = await _compile(steps, wanted, way)
-        if done.exit_code == 0:
-            break
-    else:
-        raise failed(steps.log, "choosing the build's versions", done)
-    build = await _read_chosen(steps)
-    await steps.sandbox.write("/tmp/ask.py", ASK_BACKEND.encode())
-    asked = await steps.attempt(
-        "asking the build backend what it needs",
-        f"{UV} venv --quiet --no-project --clear --python {PYTHON} /tmp/backend"
-        f" && {UV} pip install --quiet --python /tmp/backend/bin/python {quoted(build)}"
-        f" && /tmp/backend/bin/python /tmp/ask.py {quoted([recipe.build_backend, *recipe.backend_path])}",
-        cwd="/testbed",
-    )
-    answers = [line for line in asked.output.splitlines() if line.startswith("needed: ")]
-    more = [line for line in json.loads(answers[-1].removeprefix("needed: "))] if answers else []
-    if not more:
-        return build
-    done = await _compile(steps, [*wanted, *more], way)
-    return await _read_chosen(steps) if done.exit_code == 0 else build
-
-
-async def _compile(steps: Steps, lines: Any, arguments: tuple[str, ...]) -> Any:
-    await steps.sandbox.write(_IN, "".join(f"{line}\n" for line in lines).encode())
-    steps.log.write("\n".join(lines))
-    return await steps.attempt(
-        "choosing versions",
-        f"{UV} pip compile --quiet --no-header --no-annotate --no-config --python {PYTHON} {quoted(arguments)}"
-        f" -o {_OUT} --upgrade {_IN}",
-        cwd="/testbed",
-    )
-
-
-async def _read_chosen(steps: Steps) -> tuple[str, ...]:
-    lines = (await steps.sandbox.read(_OUT)).decode().splitlines()
-    return tuple(
-        line.strip() for line in lines if line.strip() and not line.startswith(("-e", "#", "./", "file:", "."))
-    )
 
 
 async def _install_system(steps: Steps, recipe: Recipe) -> None:

@@ -25,6 +25,7 @@ from harness.swebench.requirements import (
     file_requirements,
     is_pin,
     name_of,
+    unpinned,
     without,
 )
 from harness.workspace import Workspace
@@ -162,36 +163,40 @@ def _extras(install: str) -> str:
 
 # ---- choosing versions
 
-Rung = tuple[tuple[str, ...], str]
-"""(arguments for uv, note): one way to choose versions."""
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to choose versions: `arguments` for uv. `yielding`: the repository's own requirements outrank the pins, which
+    hold where they can, as when pip installs the one after the other. `note`: what a person should know of it."""
+
+    arguments: tuple[str, ...]
+    yielding: bool = False
+    note: str = ""
 
 
-def ladder(recipe: Recipe, sisters: Sequence[str]) -> list[Rung]:
-    """Ways to choose versions, the most faithful first. `sisters`: the packages that the pinned ones bring with them."""
+def ladder(recipe: Recipe, *, too_young: bool) -> list[Way]:
+    """Ways to choose versions, the most faithful first. `too_young`: what the specification pins needs packages that are
+    younger than the instance. Then all is as of the specification's own time: of two times mixed, uv makes environments
+    that never were."""
     pinned = {name_of(pin): _EVER for pin in recipe.pins}
-    day = recipe.date.strftime("%Y-%m-%d")
-    rungs: list[Rung] = [(_dated(recipe.date, pinned), "")]
     written = max(recipe.date, SPECS_WRITTEN)
-    if sisters:
-        # A pinned release may be younger than the instance, and then what it needs is younger, too.
-        younger = {name: written for name in sisters} | pinned
-        rungs.append((_dated(recipe.date, younger), "what the pinned packages need is younger than the instance"))
-    rungs.append((_dated(written, pinned), f"nothing from before {day} fits: versions are as of {written:%Y-%m-%d}"))
-    rungs.append(((), f"nothing from before {day} fits: versions are today's"))
-    return rungs
+    why = "what the specification pins is younger than the instance" if too_young else "no older versions fit together"
+    choices = [] if too_young else [(_dated(recipe.date, pinned), "")]
+    choices.append((_dated(written, pinned), f"versions are as of {written:%Y-%m-%d}: {why}"))
+    choices.append(((), f"versions are today's: {why}"))
+    yields = (False, True) if recipe.pins and recipe.project else (False,)
+    return [Way(arguments, yielding, note) for arguments, note in choices for yielding in yields]
 
 
-def pins_alone(recipe: Recipe) -> list[tuple[str, ...]]:
-    """uv's arguments to see what the pinned packages bring with them: at the instance's date, else when they were pinned."""
-    pinned = {name_of(pin): _EVER for pin in recipe.pins}
-    return [_dated(date, pinned) for date in (recipe.date, max(recipe.date, SPECS_WRITTEN))]
+def pins_as_of_date(recipe: Recipe) -> tuple[str, ...]:
+    """uv's arguments to see whether the pinned packages can stand among others of the instance's time."""
+    return _dated(recipe.date, {name_of(pin): _EVER for pin in recipe.pins})
 
 
 def _dated(date: datetime, younger: Mapping[str, datetime]) -> tuple[str, ...]:
-    tools = dict.fromkeys(_TOOLS, max(date, TODAYS_BUILD_TOOLS))
-    exceptions = [
-        f"--exclude-newer-package={name}={_day(when)}" for name, when in sorted((tools | dict(younger)).items())
-    ]
+    """uv's arguments for versions as of a date, `younger` packages as of theirs."""
+    dates = dict.fromkeys(_TOOLS, max(date, TODAYS_BUILD_TOOLS)) | dict(younger)
+    exceptions = [f"--exclude-newer-package={name}={_day(when)}" for name, when in sorted(dates.items())]
     return (f"--exclude-newer={_day(date)}", *exceptions)
 
 
@@ -199,11 +204,17 @@ def _day(date: datetime) -> str:
     return date.astimezone(UTC).strftime("%Y-%m-%d")
 
 
-def wanted_lines(recipe: Recipe) -> list[str]:
-    """What an environment has to have, as lines of a requirements file that is read in the tree."""
+def build_dates(recipe: Recipe) -> list[tuple[str, ...]]:
+    """uv's arguments to choose what a build asks for: tools of a time when they knew both old trees and new Pythons."""
+    return [_dated(max(recipe.date, TODAYS_BUILD_TOOLS), {}), ()]
+
+
+def wanted_lines(recipe: Recipe, own: Sequence[str], *, yielding: bool = False) -> list[str]:
+    """What an environment has to have, as lines of a requirements file. `own`: what the repository itself asks for.
+    `yielding`: the pins in any version."""
     tools = [tool for tool in ("pip", "setuptools", "wheel") if tool not in map(name_of, recipe.pins)]
-    project = [f"-e .{recipe.extras}"] if recipe.project else []
-    return [*recipe.pins, *recipe.requirements, *tools, *project]
+    pins = map(unpinned, recipe.pins) if yielding else recipe.pins
+    return [*pins, *recipe.requirements, *tools, *own]
 
 
 def quoted(arguments: Sequence[str]) -> str:

@@ -36,6 +36,16 @@ def is_pin(requirement: str) -> bool:
     return bool(name_of(requirement)) and bool(_PIN.match(requirement))
 
 
+def pinned_version(requirement: str) -> tuple[str, str]:
+    """(normalised name, version) of a pin."""
+    return name_of(requirement), requirement.partition(";")[0].rpartition("=")[2].strip()
+
+
+def unpinned(requirement: str) -> str:
+    """The same requirement in any version."""
+    return re.sub(r"===?\s*[^;,\s]+", "", requirement, count=1)
+
+
 def file_requirements(path: str, read: Callable[[str], str], replaced: Mapping[str, str]) -> list[str]:
     """The requirements of a file and, recursively, of those it includes (`-r`). `replaced`: packages that are not to be
     had any more, and what takes their place, in whatever version. Constraints (`-c`) and the tree itself are left out.

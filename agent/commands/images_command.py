@@ -1,0 +1,239 @@
+"""`troop images build|list|prune SUITE`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.commands.options import positive
+from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from agent.commands.progress import Progress
+    from harness.swebench.images import Prepared
+    from harness.swebench.store import Kept
+    from tasks.swebench import Row
+
+EXAMPLES = """examples:
+  troop images build swe-bench-lite --instances repo:sympy --mirrors ~/mirrors
+  troop images build swe-bench-lite --base 3.9=python:3.9 --workers 4
+  troop images list swe-bench-lite
+  troop images prune --instances 'sympy__*' --dry-run
+  troop images prune --older-than 30
+A build that was stopped or failed goes on from the layers that are done when the same command runs again.
+"""
+
+DAY = 86_400.0
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The options of images."""
+    parser.add_argument("action", choices=("build", "list", "prune"), metavar="ACTION", help="build, list or prune")
+    parser.add_argument(
+        "suite", nargs="?", metavar="SUITE", help="swe-bench-lite, swe-bench-verified or swe-bench (list, prune: all)"
+    )
+    parser.add_argument(
+        "--dataset", type=Path, metavar="FILE", help="the rows: JSONL, JSON or parquet (else the hub's)"
+    )
+    parser.add_argument(
+        "--instances",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="ids, globs, repo:NAME, sample:N@SEED (repeatable; prune: whose images go)",
+    )
+    build = parser.add_argument_group("build")
+    build.add_argument("--mirrors", type=Path, metavar="DIR", help="clones called owner__name.git or owner/name")
+    build.add_argument(
+        "--base", action="append", default=[], metavar="[X.Y=]IMAGE", help="base image (for that Python; repeatable)"
+    )
+    build.add_argument("--workers", type=positive, default=2, metavar="K", help="images in work at a time (2)")
+    build.add_argument(
+        "--pull",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="published images: as far as they are had (auto)",
+    )
+    build.add_argument("--rebuild", action="store_true", help="build again what is here already")
+    build.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    prune = parser.add_argument_group("prune")
+    prune.add_argument("--all", action="store_true", help="all that was built for suites")
+    prune.add_argument(
+        "--older-than", type=float, metavar="DAYS", help="environments that `troop solve` kept, from that age on"
+    )
+    prune.add_argument("--dry-run", action="store_true", help="only say what would go")
+
+
+def execute(known: argparse.Namespace) -> int:
+    """Build: exit 0 where every instance has its image, else 4. List and prune: 0."""
+    from agent.commands.progress import Progress
+
+    with Progress(quiet=known.quiet, json=known.json) as progress:
+        return {"build": _build, "list": _list, "prune": _prune}[known.action](known, progress)
+
+
+# ---- build
+
+
+def _rows(known: argparse.Namespace) -> list[Row]:
+    from tasks.swebench import SUITES, choose_rows, load_rows
+
+    suite = known.suite or ""
+    if known.dataset is None and suite not in SUITES:
+        raise InputError(f"name a suite, one of {', '.join(sorted(SUITES))}, or give its rows with --dataset FILE")
+    return choose_rows(load_rows(suite, known.dataset), known.instances)
+
+
+def _build(known: argparse.Namespace, progress: Progress) -> int:
+    from agent.commands.conclude import interruptible
+    from harness.swebench.bases import parse_bases
+    from harness.swebench.images import ensure_images
+
+    rows, bases = _rows(known), parse_bases(known.base)
+    finished: list[Prepared] = []
+
+    def tell(prepared: Prepared) -> None:
+        finished.append(prepared)
+        progress.say(f"[{len(finished)}/{len(rows)}] {_line(prepared)}")
+
+    work = ensure_images(
+        rows,
+        mirrors=known.mirrors,
+        bases=bases,
+        workers=known.workers,
+        pull=known.pull,
+        rebuild=known.rebuild,
+        say=progress.say,
+        tell=tell,
+    )
+    done = interruptible(work, "the same command goes on from the layers that are done")
+    progress.stop()
+    made = [prepared for prepared in done if prepared.image and prepared.seconds]
+    failed = [prepared for prepared in done if prepared.image is None]
+    progress.show(f"{len(done) - len(failed)} of {len(done)} images are here, {len(made)} of them new")
+    for prepared in failed:
+        progress.show(f"\n{prepared.failure}")
+    progress.document({"instances": [_as_json(prepared) for prepared in done], "failed": len(failed)})
+    return 4 if failed else 0
+
+
+def _line(prepared: Prepared) -> str:
+    if prepared.image is None:
+        return f"{prepared.row.instance_id}: failed: {prepared.failure.splitlines()[0]}"
+    made = f" in {prepared.seconds:.0f} s" if prepared.seconds else ""
+    return f"{prepared.row.instance_id}: {prepared.image.name} ({prepared.image.origin}){made}"
+
+
+def _as_json(prepared: Prepared) -> dict[str, Any]:
+    image = prepared.image
+    return {
+        "instance_id": prepared.row.instance_id,
+        "image": image.name if image else None,
+        "id": image.id if image else None,
+        "origin": image.origin if image else None,
+        "seconds": prepared.seconds,
+        "failure": prepared.failure,
+    }
+
+
+# ---- list
+
+
+def _list(known: argparse.Namespace, progress: Progress) -> int:
+    images = _kept()
+    wanted = _named(known)
+    if wanted is not None:
+        images = [image for image in images if image.instance.lower() in wanted]
+    progress.stop()
+    progress.show(_table(images), _sum(images))
+    progress.document({"images": [_kept_json(image) for image in images], "own_bytes": sum(i.own for i in images)})
+    return 0
+
+
+def _kept() -> list[Kept]:
+    import contextlib
+
+    from harness.sandbox.daemon import connect
+    from harness.swebench.store import kept_images
+
+    with contextlib.closing(connect(timeout=600)) as client:
+        return kept_images(client)
+
+
+def _named(known: argparse.Namespace) -> set[str] | None:
+    """The instances that the command line names, in lower case; None without any: then it is about all there are."""
+    import fnmatch
+
+    if known.suite or known.dataset:
+        return {row.instance_id.lower() for row in _rows(known)}
+    if not known.instances:
+        return None
+    patterns = [part.strip().lower() for text in known.instances for part in text.split(",")]
+    if any(pattern.startswith(("repo:", "sample:")) for pattern in patterns):
+        raise InputError("--instances repo:… and sample:… need a SUITE, whose rows say what they mean")
+    ids = {image.instance.lower() for image in _kept()}
+    return {each for each in ids if any(fnmatch.fnmatchcase(each, pattern) for pattern in patterns)}
+
+
+def _table(images: list[Kept]) -> Any:
+    from datetime import datetime
+
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading, justify in (("image", "left"), ("made", "left"), ("own", "right"), ("shared", "right"), ("", "left")):
+        table.add_column(heading, justify=justify, no_wrap=heading == "image")  # type: ignore[arg-type]
+    for image in images:
+        made = datetime.fromtimestamp(image.created).strftime("%Y-%m-%d %H:%M")
+        table.add_row(image.name, made, size(image.own), size(image.shared), image.note)
+    return table
+
+
+def _sum(images: list[Kept]) -> str:
+    return f"{len(images)} images; {size(sum(image.own for image in images))} of their own, beside what they share"
+
+
+def size(count: int) -> str:
+    """Bytes for a person, in powers of ten as docker shows them."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000 or unit == "GB":
+            break
+        amount /= 1000
+    return f"{amount:.0f} {unit}" if unit in ("B", "kB") else f"{amount:.1f} {unit}"
+
+
+def _kept_json(image: Kept) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(image)
+
+
+# ---- prune
+
+
+def _prune(known: argparse.Namespace, progress: Progress) -> int:
+    import contextlib
+
+    from harness.sandbox.daemon import connect
+    from harness.swebench.store import bytes_used, doomed, kept_images, remove
+
+    wanted = _named(known)
+    older = None if known.older_than is None else known.older_than * DAY
+    with contextlib.closing(connect(timeout=600)) as client:
+        gone = doomed(kept_images(client), instances=wanted, older_than=older, everything=known.all)
+        progress.stop()
+        if known.dry_run:
+            progress.show(_table(gone), f"would remove {len(gone)} images: at least {size(sum(i.own for i in gone))}")
+            progress.document({"would_remove": [_kept_json(image) for image in gone]})
+            return 0
+        before = bytes_used(client)
+        stayed = {image.name: why for image in gone if (why := remove(client, image))}
+        freed = before - bytes_used(client)
+    for name, why in stayed.items():
+        progress.show(f"{name} stays: {why}")
+    removed = [image.name for image in gone if image.name not in stayed]
+    progress.show(f"removed {len(removed)} images; {size(freed)} freed")
+    progress.document({"removed": removed, "stayed": stayed, "freed_bytes": freed})
+    return 0

@@ -1,0 +1,124 @@
+"""Exact versions of everything in an environment, chosen once by uv and then kept.
+
+What the repository itself asks for is read off its metadata first, which its build backend tells, with build tools that
+work today. Then nothing is left to build, and the dates hold for dependencies alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.records import Exec
+from harness.sandbox.container_files import SETUP_BIN
+from harness.swebench.inside_image import ASK_BACKEND
+from harness.swebench.names import ENV
+from harness.swebench.recipe import Recipe, build_dates, ladder, pins_as_of_date, quoted, wanted_lines
+from harness.swebench.requirements import pinned_version
+from harness.swebench.steps import Steps, failed
+from tasks.errors import SetupFailed
+
+UV = f"{SETUP_BIN}/uv"
+PYTHON = f"{ENV}/bin/python"
+IN, OUT = "/tmp/wanted.txt", "/tmp/chosen.txt"
+_BACKEND = "/tmp/backend"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A resolved environment: `pins` and what the repository's build asks for (`build`), each `name==version` or a URL.
+
+    `arguments`: how uv was told to choose, for what is built on the way. `note`: what a person should know of it.
+    """
+
+    pins: tuple[str, ...]
+    build: tuple[str, ...]
+    arguments: tuple[str, ...]
+    note: str
+
+
+async def choose(steps: Steps, recipe: Recipe) -> Chosen:
+    """In a sandbox with the network, the bare environment, and the repository in its place."""
+    build, own = await _project(steps, recipe) if recipe.project else ((), ())
+    first = None
+    for way in ladder(recipe, too_young=await _too_young(steps, recipe)):
+        lines = wanted_lines(recipe, own, yielding=way.yielding)
+        done = await _compile(steps, lines, way.arguments, preferred=recipe.pins if way.yielding else ())
+        if done.exit_code == 0:
+            pins = await _read(steps)
+            notes = (way.note, _given_up(recipe.pins, pins))
+            return Chosen(pins, build, way.arguments, "; ".join(filter(None, notes)))
+        first = first or done
+    assert first is not None
+    raise failed(steps.log, "choosing versions", first)
+
+
+def _given_up(wanted: Sequence[str], chosen: Sequence[str]) -> str:
+    found = set(map(pinned_version, chosen))
+    lost = [pin for pin in wanted if ";" not in pin and pinned_version(pin) not in found]
+    return f"the repository does not admit {', '.join(lost)}, which its specification has" if lost else ""
+
+
+async def _too_young(steps: Steps, recipe: Recipe) -> bool:
+    if not recipe.pins:
+        return False
+    return (await _compile(steps, recipe.pins, pins_as_of_date(recipe))).exit_code != 0
+
+
+async def _project(steps: Steps, recipe: Recipe) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(what building the repository asks for, in exact versions; what it asks for itself, as requirements)."""
+    wanted = list(dict.fromkeys((*recipe.build_requires, "setuptools", "wheel")))
+    build = await _build_versions(steps, recipe, wanted)
+    await steps.sandbox.write("/tmp/ask.py", ASK_BACKEND.encode())
+    await steps.take("making a build environment", f"{UV} venv --quiet --no-project --python {PYTHON} {_BACKEND}")
+    more = await _ask(steps, recipe, "needs", build)
+    if more:
+        build = await _build_versions(steps, recipe, list(dict.fromkeys((*wanted, *more))))
+    try:
+        return build, tuple(await _ask(steps, recipe, "metadata", build))
+    except SetupFailed:
+        # Trees from before build isolation import what their environment has.
+        return build, tuple(await _ask(steps, recipe, "metadata", (*build, *recipe.pins)))
+
+
+async def _build_versions(steps: Steps, recipe: Recipe, wanted: Sequence[str]) -> tuple[str, ...]:
+    done = None
+    for arguments in build_dates(recipe):
+        done = await _compile(steps, wanted, arguments)
+        if done.exit_code == 0:
+            return await _read(steps)
+    assert done is not None
+    raise failed(steps.log, "choosing the versions of the build tools", done)
+
+
+async def _ask(steps: Steps, recipe: Recipe, what: str, packages: Sequence[str]) -> list[str]:
+    """Ask the build backend: what else it "needs" to build, or the requirements in the "metadata"."""
+    arguments = quoted([what, recipe.build_backend, recipe.extras.strip("[]"), *recipe.backend_path])
+    answer = await steps.take(
+        "asking the repository's build backend what it needs",
+        f"{UV} pip install --quiet --python {_BACKEND}/bin/python packaging {quoted(packages)}"
+        f" && {_BACKEND}/bin/python /tmp/ask.py {arguments}",
+        cwd="/testbed",
+    )
+    lines = [line for line in answer.splitlines() if line.startswith("answer: ")]
+    return [str(each) for each in json.loads(lines[-1].removeprefix("answer: "))]
+
+
+async def _compile(
+    steps: Steps, lines: Sequence[str], arguments: Sequence[str], *, preferred: Sequence[str] = ()
+) -> Exec:
+    """Ask uv for exact versions. `preferred`: those to be kept where they fit, as if found by an earlier call."""
+    await steps.sandbox.write(IN, "".join(f"{line}\n" for line in lines).encode())
+    await steps.sandbox.write(OUT, "".join(f"{line}\n" for line in preferred).encode())
+    steps.log.write("\n".join(lines))
+    return await steps.attempt(
+        "choosing versions",
+        f"{UV} pip compile --quiet --no-header --no-annotate --no-config --python {PYTHON} {quoted(arguments)}"
+        f" -o {OUT} {IN}",
+    )
+
+
+async def _read(steps: Steps) -> tuple[str, ...]:
+    lines = (await steps.sandbox.read(OUT)).decode().splitlines()
+    return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))

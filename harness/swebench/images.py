@@ -1,0 +1,237 @@
+"""The image of every instance: found, pulled, or built.
+
+    images = await ensure_images(rows, mirrors=Path("mirrors"), tell=start_grading)
+
+`tell` hears of each image as it becomes ready, those that are here already first, so that work on them can begin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.sandbox.image import find
+from harness.swebench import names
+from harness.workspace import cache_root, open_workspace
+from tasks.errors import InputError, TroopError
+from tasks.swebench import repository_of
+
+if TYPE_CHECKING:
+    from harness.swebench.layers import Layers
+    from harness.swebench.official import Spec
+    from harness.swebench.recipe import Recipe
+    from harness.workspace import Workspace
+    from tasks.swebench import Row
+
+RUN = "images"
+"""The label of the sandboxes in which images are built."""
+
+Pull = Literal["auto", "always", "never"]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """An image that the daemon has. `origin`: "row" (the row names it), "built" (here, by Troop), "published", or
+    "official" (built here by the official harness). `editable`: whether the repository is known to be used where it
+    lies."""
+
+    name: str
+    id: str
+    origin: str
+    editable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What became of one instance's image. `image` None: there is none, and `failure` says why. `seconds` of work, 0 for
+    one that was here."""
+
+    row: Row
+    image: ImageRef | None
+    seconds: float = 0.0
+    failure: str = ""
+
+
+def find_image(client: Any, row: Row) -> ImageRef | None:
+    """The image that a row is graded in, if the daemon has any. Blocking. `client`: a `docker.DockerClient`."""
+    for name, origin in names.names_of(row):
+        found = find(client, name)
+        if found is not None:
+            labels = found.labels or {}
+            return ImageRef(name, found.id, origin, labels.get(names.EDITABLE) == "1")
+    return None
+
+
+async def ensure_images(
+    rows: Sequence[Row],
+    *,
+    mirrors: Path | None = None,
+    bases: Mapping[str, str] | None = None,
+    workers: int = 2,
+    pull: Pull = "auto",
+    rebuild: bool = False,
+    say: Say = lambda line: None,
+    tell: Callable[[Prepared], None] = lambda prepared: None,
+) -> list[Prepared]:
+    """See that every row has its image; what became of each, in the order of `rows`.
+
+    `mirrors`: a directory of clones (see `repository_of`). `bases`: base images by Python version. `workers` images are made
+    at a time. `pull`: published images are taken where a registry gives them ("auto", asked once), insisted on ("always")
+    or not asked for ("never"). `rebuild`: images built here are made again. `tell` is called in the event loop.
+
+    Raises SandboxFailed where no daemon answers, InputError for `mirrors` that is no directory. A build that fails is an
+    answer, not an error.
+    """
+    if mirrors is not None and not mirrors.is_dir():
+        raise InputError(f"--mirrors {mirrors} is not a directory")
+    async with _builder(bases or {}, say) as (client, layers):
+        work = _Work(client, layers, mirrors, pull, rebuild, say, tell)
+        return await work.all(rows, workers)
+
+
+@contextlib.asynccontextmanager
+async def _builder(bases: Mapping[str, str], say: Say) -> AsyncIterator[tuple[Any, Layers]]:
+    from harness.sandbox.daemon import connect
+    from harness.sandbox.docker import DockerProvider
+    from harness.swebench.layers import Layers
+
+    client = await asyncio.to_thread(connect)
+    provider = DockerProvider(say=say)
+    try:
+        for left in await provider.clean():
+            say(f"removed {left}, which a killed process left")
+        yield client, Layers(provider, client, bases, cache_root(), RUN)
+    finally:
+        await provider.close()
+        client.close()
+
+
+@dataclass(slots=True)
+class _Work:
+    client: Any
+    layers: Layers
+    mirrors: Path | None
+    pull: Pull
+    rebuild: bool
+    say: Say
+    tell: Callable[[Prepared], None]
+    registry: str = ""
+    """Why no registry is asked any more; "" while one may be."""
+    reached: bool = False
+    """Whether a registry has answered."""
+    first: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def all(self, rows: Sequence[Row], workers: int) -> list[Prepared]:
+        done: dict[str, Prepared] = {}
+        missing: list[Row] = []
+        for row in rows:
+            found = None if self.rebuild else await asyncio.to_thread(find_image, self.client, row)
+            if found is None:
+                missing.append(row)
+            else:
+                done[row.instance_id] = Prepared(row, found)
+                self.tell(done[row.instance_id])
+        waiting = iter(_together(missing))
+
+        async def worker() -> None:
+            for row in waiting:
+                prepared = await self._one(row)
+                done[row.instance_id] = prepared
+                self.tell(prepared)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(max(1, min(workers, len(missing)))):
+                    group.create_task(worker())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        return [done[row.instance_id] for row in rows]
+
+    async def _one(self, row: Row) -> Prepared:
+        began = time.monotonic()
+        try:
+            image = await self._pulled(row) or await self._built(row)
+        except TroopError as error:
+            return Prepared(row, None, round(time.monotonic() - began, 1), str(error))
+        return Prepared(row, image, round(time.monotonic() - began, 1))
+
+    # ---- pulled
+
+    async def _pulled(self, row: Row) -> ImageRef | None:
+        """The image that the row names, or the published one, from a registry; None where it is to be built."""
+        if self.rebuild or (self.pull == "never" and not row.image):
+            return None
+        name = row.image or names.image_name(row.instance_id, names.PUBLISHED_NAMESPACE)
+        must = self.pull == "always" or bool(row.image)
+        # While it is not known whether there is a registry, one asks for all.
+        async with contextlib.nullcontext() if self.reached else self.first:
+            if self.registry and not must:
+                return None
+            self.say(f"{row.instance_id}: pulling {name}")
+            refusal = await asyncio.to_thread(_pull, self.client, name)
+            self.reached = self.reached or not refusal or _is_unknown(refusal)
+        if not refusal:
+            return await asyncio.to_thread(find_image, self.client, row)
+        if must:
+            raise InputError(f"{row.instance_id}: the image {name} is neither here nor to be pulled: {refusal}")
+        if not _is_unknown(refusal):
+            self.registry = refusal
+            self.say(f"no registry gives published images ({refusal}), so images are built here")
+        return None
+
+    # ---- built
+
+    async def _built(self, row: Row) -> ImageRef | None:
+        from harness.swebench.official import spec_of
+        from harness.swebench.steps import Log
+
+        log = Log(cache_root() / "images" / "logs" / f"{row.instance_id}.log", row.instance_id, self.say)
+        # Here rather than in a thread: its first call imports the official package.
+        recipe, tree = await asyncio.to_thread(_recipe, row, spec_of(row), self.mirrors, self.say)
+        async with self.layers.turn(f"instance-{row.instance_id}", log):
+            name = names.image_name(row.instance_id)
+            found = await asyncio.to_thread(find, self.client, name)
+            same = found is not None and (found.labels or {}).get(names.RECIPE) == recipe.fingerprint
+            if not same or self.rebuild:
+                await self.layers.instance(recipe, tree, log)
+        return await asyncio.to_thread(find_image, self.client, row)
+
+
+def _recipe(row: Row, spec: Spec, mirrors: Path | None, say: Say) -> tuple[Recipe, Workspace]:
+    from harness.swebench.recipe import recipe_of
+
+    repository = repository_of(row, mirrors)
+    tree = open_workspace(repository, cache_root(), say=say)
+
+    def setup() -> Workspace:
+        return open_workspace(replace(repository, base=row.environment_setup_commit), cache_root(), say=say)
+
+    return recipe_of(row, spec, tree, setup), tree
+
+
+def _together(rows: Iterable[Row]) -> list[Row]:
+    """Rows that share layers next to each other."""
+    return sorted(rows, key=lambda row: (row.repo, row.version, row.instance_id))
+
+
+def _pull(client: Any, name: str) -> str:
+    """Blocking; why the image cannot be had, "" when it is here."""
+    from harness.sandbox.image import ensure_image
+
+    try:
+        ensure_image(client, name, lambda line: None)
+    except InputError as error:
+        why = getattr(error.__cause__, "explanation", None) or error.__cause__ or error
+        return " ".join(str(why).split())[-300:]
+    return ""
+
+
+def _is_unknown(refusal: str) -> bool:
+    """Whether a registry answered that it has no such image, rather than not answered."""
+    return any(words in refusal.lower() for words in ("not found", "manifest unknown", "does not exist"))

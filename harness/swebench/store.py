@@ -1,0 +1,123 @@
+"""What images take on the disk, and how they go."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from harness.swebench import names
+
+_EVAL = re.compile(r"(?:^|/)sweb\.eval\.[^.]+\.(?P<id>.+):[^:]+$")
+_SOLVE = "troop.environment"
+SOLVE = "solve"
+"""The kind of the environments that `troop solve` keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An image that Troop made, or a published one of an instance.
+
+    `kind`: names.INSTANCE, names.ENVIRONMENT, names.TOOLS, "published", or SOLVE. `instance`: as in the image's label, or as
+    its name tells. `own`: bytes that go when this image goes; `shared`: bytes of layers that others stand on, too. `created`:
+    seconds since the epoch.
+    """
+
+    name: str
+    id: str
+    kind: str
+    instance: str
+    repo: str
+    version: str
+    note: str
+    own: int
+    shared: int
+    created: float
+    parent: str = ""
+
+
+def kept_images(client: Any) -> list[Kept]:
+    """All of them, instances first, by name. Blocking: the daemon adds up sizes, which takes seconds where there are many."""
+    found: list[Kept] = []
+    for entry in client.df().get("Images") or ():
+        labels = entry.get("Labels") or {}
+        for name in entry.get("RepoTags") or ():
+            kind, instance = _kind(name, labels)
+            if kind:
+                shared = max(0, int(entry.get("SharedSize", 0)))
+                found.append(
+                    Kept(
+                        name=name,
+                        id=str(entry["Id"]),
+                        kind=kind,
+                        instance=instance,
+                        repo=labels.get(names.REPO, ""),
+                        version=labels.get(names.VERSION, ""),
+                        note=labels.get(names.NOTE, ""),
+                        own=int(entry["Size"]) - shared,
+                        shared=shared,
+                        created=float(entry.get("Created", 0)),
+                        parent=str(entry.get("ParentId", "")),
+                    )
+                )
+    order = (names.INSTANCE, "published", names.ENVIRONMENT, names.TOOLS, SOLVE)
+    return sorted(found, key=lambda kept: (order.index(kept.kind), kept.name))
+
+
+def _kind(name: str, labels: dict[str, str]) -> tuple[str, str]:
+    """(kind, instance) of an image; "" for one that is none of ours."""
+    of_instance = _EVAL.search(name)
+    if of_instance:
+        instance = labels.get(names.ID) or of_instance["id"].replace("_1776_", "__")
+        return (names.INSTANCE if labels.get(names.KIND) == names.INSTANCE else "published"), instance
+    for kind in (names.ENVIRONMENT, names.TOOLS):
+        if name.startswith(f"{names.layer_name(kind)}:"):
+            return kind, ""
+    return (SOLVE, "") if labels.get(_SOLVE) else ("", "")
+
+
+def doomed(
+    images: Iterable[Kept], *, instances: Collection[str] | None, older_than: float | None, everything: bool
+) -> list[Kept]:
+    """What a pruning removes, instances before the layers below them.
+
+    `instances`: the images of these (lower case). `older_than`: seconds of age from which an environment of `troop solve` goes
+    (None: none does). `everything`: all of Troop's that serve a suite. Layers that no image stands on any more go in every
+    case. Published images go only by their instance's name.
+    """
+    kept = list(images)
+    now = time.time()
+    gone: list[Kept] = []
+    for image in kept:
+        named = instances is not None and image.instance.lower() in instances
+        if (
+            (image.kind == names.INSTANCE and (named or everything))
+            or (image.kind == "published" and named)
+            or (image.kind == SOLVE and older_than is not None and now - image.created >= older_than)
+        ):
+            gone.append(image)
+    for kind in (names.ENVIRONMENT, names.TOOLS):
+        ids = {image.id for image in gone}
+        carrying = {image.parent for image in kept if image.id not in ids}
+        gone += [image for image in kept if image.kind == kind and image.id not in carrying]
+    return gone
+
+
+def remove(client: Any, image: Kept) -> str:
+    """Remove one; why it stays, or "". Blocking. An image that a container uses stays."""
+    import docker.errors
+
+    try:
+        client.api.remove_image(image.name)
+    except docker.errors.ImageNotFound:
+        return ""
+    except docker.errors.APIError as error:
+        return str(error.explanation or error)
+    return ""
+
+
+def bytes_used(client: Any) -> int:
+    """Bytes of all layers that the daemon keeps, each counted once."""
+    return int(client.df().get("LayersSize") or 0)
