@@ -20,6 +20,8 @@ from tasks.errors import TroopError
 COMMANDS = {
     "solve": "solve an issue: N attempts, the best patch, what each cost",
     "eval": "solve and grade many instances of a suite",
+    "images": "build, list and remove the environment images of a suite",
+    "grade": "grade predictions by the hidden tests, with the official rules",
     "report": "what a run came to: attempts, evidence, selection, cost",
     "replay": "watch an attempt again, turn by turn",
     "resume": "go on with a run after a stop or a crash",
