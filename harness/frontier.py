@@ -15,6 +15,8 @@ from harness.scaling import Draws, Estimate, by_task, difference, ks_up_to, meas
 
 SPLITS = 20
 """Random halvings of the tasks for the honest value of a mixture."""
+SHOWN = 6
+"""Mixtures along the path that are told where no budget is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,15 @@ def cheap_or_dear(models: Sequence[Model], draws: Draws, *, measure: str = "cove
     ]
 
 
+def _evenly(count: int) -> list[int]:
+    """SHOWN places of `count`, with the first and the last."""
+    return sorted({round(i * (count - 1) / (SHOWN - 1)) for i in range(SHOWN)})
+
+
+_Priced = tuple[float, float, dict[str, int]]
+"""The cost in USD of a mixture for one task, its coverage, and the mixture."""
+
+
 class _Pool:
     """Coverage and cost of mixtures of priced models, by task."""
 
@@ -226,7 +237,7 @@ class _Pool:
         samples = {m.name: 0 for m in self.models}
         price = {name: fmean(costs[t] for t in tasks) for name, costs in self.usd.items()}
         left = dict.fromkeys(tasks, 1.0)
-        found = []
+        found: list[dict[str, int]] = []
         while True:
             gains = {}
             for model in self.models:
@@ -242,12 +253,16 @@ class _Pool:
             left = {t: 1 - value for t, value in self.solved(samples, tasks).items()}
             found.append(dict(samples))
 
+    def priced(self, mixed: Sequence[dict[str, int]], tasks: Sequence[str]) -> list[_Priced]:
+        """Each mixture with its mean cost and coverage over the tasks."""
+        return [(fmean(self.cost(m, tasks).values()), fmean(self.solved(m, tasks).values()), m) for m in mixed]
+
     def singles(self) -> list[dict[str, int]]:
         return [{m.name: k} for m in self.models for k in range(1, m.depth + 1)]
 
 
 def mixtures(models: Sequence[Model], draws: Draws, *, budgets: Sequence[float] = (), seed: int = 0) -> list[Mixture]:
-    """The mixtures on the greedy path, or for each budget the last within it. `models`: of the same tasks (see `shared`).
+    """SHOWN mixtures along the greedy path, or for each budget the one that solves most. `models`: of the same tasks (see `shared`).
 
     A sample of one model says nothing of another's luck on the same task, so coverage of a mixture on a task is
     1 - product over models of (1 - pass@k). As coverage has diminishing returns, the greedy path is near the best mixture.
@@ -257,42 +272,44 @@ def mixtures(models: Sequence[Model], draws: Draws, *, budgets: Sequence[float] 
     if len(pool.models) < 2:
         return []
     tasks = sorted(pool.models[0].tasks)
-    path = pool.path(tasks)
+    priced = pool.priced(pool.path(tasks), tasks)
     if budgets:
-        chosen = [_last_within(path, pool, tasks, budget) for budget in budgets]
+        chosen = [_within(priced, budget) for budget in budgets]
         path = [each for i, each in enumerate(chosen) if each and each not in chosen[:i]]
+    else:
+        path = [priced[i][2] for i in _evenly(len(priced))]
+    costs = [fmean(pool.cost(samples, tasks).values()) for samples in path]
     return [
         Mixture(
             {name: k for name, k in samples.items() if k},
             draws.estimate(pool.solved(samples, tasks)),
             draws.plain(pool.cost(samples, tasks)),
-            *_honest(pool, samples, tasks, seed),
+            honest,
+            honest - single,
         )
-        for samples in path
+        for samples, (honest, single) in zip(path, _honest(pool, tasks, costs, seed), strict=True)
     ]
 
 
-def _last_within(
-    path: Sequence[dict[str, int]], pool: _Pool, tasks: Sequence[str], budget: float
-) -> dict[str, int] | None:
-    """The mixture of most coverage within the budget, for one task, in USD."""
-    within = [s for s in path if fmean(pool.cost(s, tasks).values()) <= budget * (1 + 1e-9)]
-    return max(within, key=lambda s: fmean(pool.solved(s, tasks).values()), default=None)
+def _within(priced: Sequence[_Priced], budget: float) -> dict[str, int] | None:
+    """The mixture of most coverage within the budget."""
+    fitting = [each for each in priced if each[0] <= budget * (1 + 1e-9)]
+    return max(fitting, key=lambda each: each[1])[2] if fitting else None
 
 
-def _honest(pool: _Pool, samples: Mapping[str, int], tasks: Sequence[str], seed: int) -> tuple[float, float]:
-    """Coverage for what `samples` costs, chosen on half of the tasks and measured on the other; and the gain over one model."""
+def _honest(pool: _Pool, tasks: Sequence[str], budgets: Sequence[float], seed: int) -> list[tuple[float, float]]:
+    """For each budget, coverage of what is chosen on half of the tasks, measured on the other: a mixture, and a single model."""
     rng = random.Random(seed)
-    budget = fmean(pool.cost(samples, tasks).values())
-    mixed, single = [], []
+    found: list[list[tuple[float, float]]] = [[] for _ in budgets]
     for _ in range(SPLITS):
         shuffled = rng.sample(list(tasks), len(tasks))
         half = len(tasks) // 2
         for seen, unseen in ((shuffled[:half], shuffled[half:]), (shuffled[half:], shuffled[:half])):
-            if not seen or not unseen:
+            if not seen:
                 continue
-            best = _last_within(pool.path(seen), pool, seen, budget)
-            alone = _last_within(pool.singles(), pool, seen, budget)
-            mixed.append(fmean(pool.solved(best, unseen).values()) if best else 0.0)
-            single.append(fmean(pool.solved(alone, unseen).values()) if alone else 0.0)
-    return (fmean(mixed), fmean(mixed) - fmean(single)) if mixed else (0.0, 0.0)
+            mixed, single = pool.priced(pool.path(seen), seen), pool.priced(pool.singles(), seen)
+            for row, budget in zip(found, budgets, strict=True):
+                both = (_within(mixed, budget), _within(single, budget))
+                one, other = (fmean(pool.solved(each, unseen).values()) if each else 0.0 for each in both)
+                row.append((one, other))
+    return [(fmean(one for one, _ in row), fmean(other for _, other in row)) if row else (0.0, 0.0) for row in found]

@@ -103,10 +103,10 @@ def solved_by_best(candidates: Sequence[tuple[int, bool]], unusable: int, k: int
     return 1.0 - missed / math.comb(n, k)
 
 
-def majority_right(clusters: Sequence[tuple[int, bool]], unusable: int, k: int) -> float | None:
+def majority_right(clusters: Sequence[tuple[int, float]], unusable: int, k: int) -> float | None:
     """majority@k of one task: the chance that the candidate with most samples among k random ones is right.
 
-    `clusters`: how many samples each distinct candidate came from and whether it is right; ties are broken by lot;
+    `clusters`: how many samples each distinct candidate came from and what share of them is right; ties are broken by lot;
     `unusable`: samples without a patch, which do not vote. Exact: for each right candidate and each number of votes for it, the
     subsets in which no other has more, by the number of others that have as many. None where fewer than k samples exist.
     """
@@ -120,7 +120,7 @@ def majority_right(clusters: Sequence[tuple[int, bool]], unusable: int, k: int) 
         others = [c for index, (c, _) in enumerate(clusters) if index != chosen]
         for votes in range(1, min(count, k) + 1):
             for ties, number in _outvoted(others, unusable, k - votes, votes).items():
-                won += math.comb(count, votes) * number / ((ties + 1) * subsets)
+                won += right * (math.comb(count, votes) * number / ((ties + 1) * subsets))
     return won
 
 

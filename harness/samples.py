@@ -48,6 +48,11 @@ class Model:
         return self.most > 0 and all(s.usd is not None for samples in self.tasks.values() for s in samples)
 
     @property
+    def costly(self) -> bool:
+        """Whether any sample cost money: a free model needs no budget."""
+        return any(s.usd for samples in self.tasks.values() for s in samples)
+
+    @property
     def named(self) -> bool:
         """Whether equal patches can be told, which the majority needs."""
         return any(s.candidate for samples in self.tasks.values() for s in samples)
@@ -81,29 +86,30 @@ def ranking(samples: Sequence[Sample]) -> tuple[list[tuple[int, bool]], int]:
     """The distinct candidates that may be selected, best first, each with its number of samples and whether it is right; and how
     many samples gave none.
 
-    A candidate has the best score of its samples; equal scores keep the order in which they were drawn. Samples without a
+    A candidate has the best score of its samples, and is right if most of them are; equal scores keep the order in which they were drawn. Samples without a
     name are candidates of their own.
     """
     best: dict[str, tuple[float, int]] = {}
     count: dict[str, int] = {}
-    right: dict[str, bool] = {}
+    right: dict[str, int] = {}
     for place, sample in enumerate(samples):
         if sample.score is None:
             continue
         name = sample.candidate or f"\0{place}"
         best[name] = max(best.get(name, (sample.score, -place)), (sample.score, -place))
         count[name] = count.get(name, 0) + 1
-        right[name] = right.get(name, False) or sample.right
+        right[name] = right.get(name, 0) + sample.right
     order = sorted(best, key=lambda name: best[name], reverse=True)
-    return [(count[name], right[name]) for name in order], len(samples) - sum(count.values())
+    return [(count[name], 2 * right[name] > count[name]) for name in order], len(samples) - sum(count.values())
 
 
-def clusters(samples: Sequence[Sample]) -> tuple[list[tuple[int, bool]], int]:
-    """The distinct candidates, each with its number of samples and whether it is right; and how many samples have no patch."""
-    count: dict[str, int] = {}
-    right: dict[str, bool] = {}
+def clusters(samples: Sequence[Sample]) -> tuple[list[tuple[int, float]], int]:
+    """The distinct candidates, each with its number of samples and the share of them that is right; and how many samples have
+    no patch. (Equal patches can have unequal labels: tests that are not steady, or published outcomes.)
+    """
+    found: dict[str, list[bool]] = {}
     for sample in samples:
         if sample.candidate:
-            count[sample.candidate] = count.get(sample.candidate, 0) + 1
-            right[sample.candidate] = right.get(sample.candidate, False) or sample.right
-    return [(count[name], right[name]) for name in count], len(samples) - sum(count.values())
+            found.setdefault(sample.candidate, []).append(sample.right)
+    grouped = [(len(right), sum(right) / len(right)) for right in found.values()]
+    return grouped, len(samples) - sum(count for count, _ in grouped)

@@ -1,0 +1,191 @@
+"""Graded samples from elsewhere: JSON lines of outcomes, SWE-bench predictions with the official report, and eval directories.
+
+Rows (JSON lines, also .gz), one for each sample, in the order in which they were drawn:
+
+    {"instance_id": "…", "model": "…", "resolved": true, "usd": 0.12, "score": 0.9, "candidate": "…"}
+
+Needed are `instance_id` and `resolved` (true, false, or null: not known, the row is left out and counted). `model` may also be called
+`source` or `model_name_or_path`; an ending "run-N" makes it the Nth repeat of one model. `usd` (or `cost_usd`): what the sample cost,
+null or absent where unknown. `score`: the order of a selection, higher first; null: not to be selected; if no row of
+a model has one, it has no selection. `candidate` names the patch; without it `model_patch` is compared.
+
+Predictions (.jsonl or .json of instance_id, model_name_or_path, model_patch) go with a report of the official harness (JSON with
+`resolved_ids`); each such pair is one sample of every instance in it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.patch import Patch
+from harness.records import Json
+from harness.samples import Model, Sample
+from tasks.errors import InputError
+
+NAMES = ("model", "source", "model_name_or_path")
+COSTS = ("usd", "cost_usd")
+_REPEAT = re.compile(r"[-_/ ]*run[-_ ]?\d+$")
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """`models`, each with its samples; `ungraded`: how many rows had no outcome."""
+
+    models: tuple[Model, ...]
+    ungraded: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    task: str
+    model: str
+    sample: Sample
+    scored: bool
+
+
+def imported(files: Sequence[Path], labels: Sequence[Path], *, label: str = "resolved") -> Imported:
+    """Read rows, or predictions where `labels` has the official report of each file, in the same order.
+
+    `label`: the field of a row that says whether it is right. Raises InputError where a file is not what it must be.
+    """
+    if labels and len(labels) != len(files):
+        raise InputError(
+            f"{len(files)} files of predictions and {len(labels)} of labels: each needs one of the other, in order"
+        )
+    rows: list[_Row] = []
+    ungraded = 0
+    for index, path in enumerate(files):
+        resolved = _resolved_ids(labels[index]) if labels else None
+        for number, row in enumerate(_rows(path), 1):
+            read = _row(row, resolved, label, f"{path}, row {number}")
+            ungraded += read is None
+            rows += [] if read is None else [read]
+    return Imported(_models(rows), ungraded)
+
+
+def _models(rows: Iterable[_Row]) -> tuple[Model, ...]:
+    samples: dict[str, dict[str, list[Sample]]] = {}
+    ranked: dict[str, bool] = {}
+    for row in rows:
+        samples.setdefault(row.model, {}).setdefault(row.task, []).append(row.sample)
+        ranked[row.model] = ranked.get(row.model, False) or row.scored
+    return tuple(
+        Model(name, {task: tuple(drawn) for task, drawn in sorted(tasks.items())}, ranked[name])
+        for name, tasks in samples.items()
+    )
+
+
+def _row(row: Json, resolved: set[str] | None, label: str, where: str) -> _Row | None:
+    task = row.get("instance_id")
+    if not isinstance(task, str) or not task:
+        raise InputError(f"{where}: there is no instance_id")
+    if resolved is None and label not in row:
+        raise InputError(
+            f"{where}: there is no field {label}; name another with --label-field, or give the official report with --labels"
+        )
+    right = task in resolved if resolved is not None else row[label]
+    if isinstance(right, str):
+        right = {"resolved": True, "unresolved": False, "apply-failed": False}.get(right, right)
+    if right is None:
+        return None
+    if not isinstance(right, bool):
+        raise InputError(f"{where}: {label} is {right!r}; it must be true, false or null")
+    name = next((str(row[field]) for field in NAMES if row.get(field)), "model")
+    return _Row(
+        task,
+        _REPEAT.sub("", name) or name,
+        Sample(right, _number(row, COSTS, where), _candidate(row), _number(row, ("score",), where)),
+        row.get("score") is not None,
+    )
+
+
+def _number(row: Json, fields: Sequence[str], where: str) -> float | None:
+    for field in fields:
+        value = row.get(field)
+        if value is not None:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise InputError(f"{where}: {field} is {value!r}; it must be a number or null")
+            return float(value)
+    return None
+
+
+def _candidate(row: Json) -> str:
+    if row.get("candidate") is not None:
+        return str(row["candidate"])
+    patch = row.get("model_patch")
+    return Patch(patch).fingerprint if isinstance(patch, str) else ""
+
+
+def _rows(path: Path) -> list[Json]:
+    data = _read(path)
+    try:
+        if path.name.removesuffix(".gz").endswith(".json"):
+            found = json.loads(data)
+            rows = list(found.values()) if isinstance(found, dict) else found
+        else:
+            rows = [json.loads(line) for line in data.splitlines() if line.strip()]
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON, or not a JSON document on each line: {error}") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{path}: each row must be a JSON object")
+    if not rows:
+        raise InputError(f"{path} has no rows")
+    return rows
+
+
+def _resolved_ids(path: Path) -> set[str]:
+    try:
+        data = json.loads(_read(path))
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+    ids = data.get("resolved_ids", data.get("resolved")) if isinstance(data, dict) else None
+    if not isinstance(ids, list):
+        raise InputError(f"{path} is not a report of the official harness: it has no list resolved_ids")
+    return {str(each) for each in ids}
+
+
+def _read(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+        return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
+def is_evaluation(report: Any) -> bool:
+    """Whether a report.json is that of an evaluation."""
+    return isinstance(report, dict) and isinstance(report.get("tasks"), list)
+
+
+def of_evaluation(report: Json) -> tuple[Model, ...]:
+    """The samples of an evaluation's report.json, by model: graded attempts, their cost and the place of their candidate.
+
+    Attempts that the world ended are no samples; neither are those of a task that was not graded.
+    """
+    rows: list[_Row] = []
+    for task in report["tasks"]:
+        solved = task.get("report")
+        if not solved or not (task.get("verdicts") or not solved["candidates"]):
+            continue
+        order = [each["candidate"] for each in solved.get("ranking", []) if each["acceptable"]]
+        right = {name for name, verdict in task["verdicts"].items() if verdict["resolved"]}
+        for attempt in solved["attempts"]:
+            if attempt["status"] in ("infrastructure", "running"):
+                continue
+            name = attempt["candidate"] or ""
+            score = -float(order.index(name)) if name in order else None
+            rows.append(
+                _Row(
+                    task["id"],
+                    str(attempt["model"] or "model"),
+                    Sample(name in right, attempt["usd"], name, score),
+                    scored="ranking" in solved,
+                )
+            )
+    return _models(rows)

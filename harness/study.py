@@ -1,0 +1,154 @@
+"""All that a report says of graded samples, as data: curves, what to buy, mixtures, forecasts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.forecast import Forecast, forecast
+from harness.frontier import Best, Mixture, Versus, cheap_or_dear, frontier, mixtures, shared, versus
+from harness.metrics import BOOTSTRAPS
+from harness.records import Json
+from harness.samples import Model
+from harness.scaling import Curve, Draws, Estimate, by_task, curves, difference, measures
+from tasks.errors import InputError
+
+Missing = Literal["leave-out", "wrong"]
+STUDY_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One model at its depth n: `tasks` have n samples, `left_out` fewer. `recovery`: (selected - mean@1) / (oracle - mean@1)."""
+
+    model: str
+    tasks: int
+    left_out: int
+    depth: int
+    mean_at_1: Estimate
+    oracle: Estimate
+    selected: Estimate | None
+    over_random: Estimate | None
+    recovery: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """`common`: the tasks that all models are compared on. `forecasts`: by model."""
+
+    submissions: int
+    missing: Missing
+    ungraded: int
+    common: int
+    summaries: tuple[Summary, ...]
+    curves: tuple[Curve, ...]
+    frontier: tuple[Best, ...]
+    frontier_measure: str
+    versus: tuple[Versus, ...]
+    mixtures: tuple[Mixture, ...]
+    forecasts: Mapping[str, tuple[Forecast, ...]]
+
+    def to_json(self) -> Json:
+        """One JSON document; shares are 0..1, money USD for a task."""
+        return {"schema": STUDY_SCHEMA, **dataclasses.asdict(self)}
+
+
+def study(
+    models: Sequence[Model],
+    *,
+    ungraded: int = 0,
+    submissions: int = 1,
+    missing: Missing = "leave-out",
+    budgets: Sequence[float] = (),
+    duels: Sequence[tuple[tuple[str, int], tuple[str, int]]] = (),
+    forecast_to: Sequence[int] = (),
+    draws: int = BOOTSTRAPS,
+) -> Study:
+    """Everything about these models. `missing` "wrong": a task or sample that a model lacks gave no patch, and counts as wrong.
+
+    `duels`: (model, samples) against (model, samples). Raises InputError without a sample, or for a duel that names a model
+    or a number of samples that there is not.
+    """
+    tasks = sorted({task for model in models for task in model.tasks})
+    if not tasks:
+        raise InputError("there are no graded samples to report on")
+    if missing == "wrong":
+        models = [model.padded(tasks) for model in models]
+    drawn = Draws(tasks, draws=draws)
+    together = shared(models)
+    common = len(together[0].tasks)
+    if not common and len(models) > 1:
+        raise InputError(
+            "the models have no task in common that each has its full number of samples of; try --missing wrong"
+        )
+    ranked = all("selected" in measures(model) for model in together)
+    measure = "selected" if ranked else "coverage"
+    budgeted = [m for m in together if m.priced and m.costly]
+    return Study(
+        submissions,
+        missing,
+        ungraded,
+        common,
+        tuple(summary(model, drawn, submissions) for model in models if model.depth),
+        tuple(curve for model in models for curve in curves(model, drawn, submissions=submissions)),
+        tuple(frontier(budgeted, drawn, measure=measure, submissions=submissions, budgets=budgets)),
+        measure,
+        tuple(_duels(together, duels, drawn, measure, submissions) if duels else cheap_or_dear(budgeted, drawn)),
+        tuple(mixtures(budgeted, drawn, budgets=budgets)),
+        {model.name: forecasts(model, forecast_to, draws) for model in models if model.depth} if forecast_to else {},
+    )
+
+
+def summary(model: Model, draws: Draws, submissions: int) -> Summary:
+    """What one model came to; it must have a sample."""
+    whole = model.whole()
+    ways = measures(whole, submissions)
+    first = by_task(whole, ways["coverage"], 1)
+    oracle = by_task(whole, ways["coverage"], whole.depth)
+    chosen = by_task(whole, ways["selected"], whole.depth) if "selected" in ways else None
+    mean, most = draws.estimate(first), draws.estimate(oracle)
+    selected = None if chosen is None else draws.estimate(chosen)
+    offered = most.value - mean.value
+    return Summary(
+        model.name,
+        len(whole.tasks),
+        len(model.tasks) - len(whole.tasks),
+        whole.depth,
+        mean,
+        most,
+        selected,
+        None if chosen is None else difference(chosen, first, draws),
+        None if selected is None or offered < 1e-12 else (selected.value - mean.value) / offered,
+    )
+
+
+def forecasts(model: Model, ks: Sequence[int], draws: int) -> tuple[Forecast, ...]:
+    """Each law's forecast of coverage at each k, from the tasks that have the model's depth of samples (the first so many)."""
+    whole = model.whole()
+    outcomes = [[s.right for s in samples[: whole.depth]] for samples in whole.tasks.values()]
+    return tuple(each for k in ks for each in forecast(outcomes, k, draws=draws))
+
+
+def _duels(
+    models: Sequence[Model],
+    duels: Sequence[tuple[tuple[str, int], tuple[str, int]]],
+    draws: Draws,
+    measure: str,
+    submissions: int,
+) -> list[Versus]:
+    named = {model.name: model for model in models}
+    sides = []
+    for name, k in (side for duel in duels for side in duel):
+        if name not in named:
+            raise InputError(f"--versus {name}@{k}: there is no such model; there are {', '.join(sorted(named))}")
+        if not 1 <= k <= named[name].depth:
+            raise InputError(f"--versus {name}@{k}: {name} has {named[name].depth} samples of each task")
+        if not named[name].priced:
+            raise InputError(f"--versus {name}@{k}: what the samples of {name} cost is not known")
+        sides.append((named[name], k))
+    return [
+        versus(one, other, draws, measure=measure, submissions=submissions)
+        for one, other in zip(sides[::2], sides[1::2], strict=True)
+    ]
