@@ -131,7 +131,7 @@ class _Work:
         done: dict[str, Prepared] = {}
         missing: list[Row] = []
         for row in rows:
-            found = None if self.rebuild else await asyncio.to_thread(find_image, self.client, row)
+            found = None if self.rebuild else await asyncio.to_thread(_find_current, self.client, row)
             if found is None:
                 missing.append(row)
             else:
@@ -213,6 +213,17 @@ def _recipe(row: Row, spec: Spec, mirrors: Path | None, say: Say) -> tuple[Recip
         return open_workspace(replace(repository, base=row.environment_setup_commit), cache_root(), say=say)
 
     return recipe_of(row, spec, tree, setup), tree
+
+
+def _find_current(client: Any, row: Row) -> ImageRef | None:
+    """As `find_image`, without an image that an earlier Troop built in another way."""
+    from harness.swebench.recipe import RECIPE_VERSION
+
+    found = find_image(client, row)
+    if found is not None and found.origin == "built":
+        labels = client.images.get(found.id).labels or {}
+        return found if labels.get(names.RECIPE, "").startswith(f"{RECIPE_VERSION}-") else None
+    return found
 
 
 def _together(rows: Iterable[Row]) -> list[Row]:

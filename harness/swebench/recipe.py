@@ -13,12 +13,12 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from harness.detect import BUILD_TOOLS, SLACK, TODAYS_BUILD_TOOLS
+from harness.detect import BUILD_TOOLS, PYTHON_RELEASES, SLACK, TODAYS_BUILD_TOOLS
 from harness.swebench.requirements import (
     conda_requirement,
     conda_requirements,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from harness.swebench.official import Spec
     from tasks.swebench import Row
 
-RECIPE_VERSION = "1"
+RECIPE_VERSION = "2"
 """Part of every key: images made in another way are not taken for these."""
 
 SPECS_WRITTEN = datetime(2024, 10, 1, tzinfo=UTC)
@@ -43,6 +43,7 @@ SPECS_WRITTEN = datetime(2024, 10, 1, tzinfo=UTC)
 environments for which nothing older can be found."""
 
 _EVER = datetime(2100, 1, 1, tzinfo=UTC)
+_RUNTIME_TOOLS = ("setuptools", "wheel")
 _TOOLS = (*BUILD_TOOLS, "flit", "hatchling", "hatch-vcs", "pdm-backend", "poetry")
 _SYSTEM_COMMAND = re.compile(r"^\s*(?:\w+=\S+\s+)*(?:apt-get|apt|locale-gen)\b|/etc/|\bapt-get install\b")
 _NETWORK_COMMAND = re.compile(r"\b(?:wget|curl|git\s+(?:clone|fetch|submodule)|pip3?\s+install|conda|mamba|npm)\b")
@@ -81,8 +82,8 @@ class Recipe:
 
     @property
     def fingerprint(self) -> str:
-        """Of the whole recipe."""
-        return fingerprint(RECIPE_VERSION, asdict(self))
+        """Of the whole recipe; the recipe's version comes first."""
+        return f"{RECIPE_VERSION}-{fingerprint(asdict(self))}"
 
 
 def fingerprint(*parts: object) -> str:
@@ -178,11 +179,11 @@ def ladder(recipe: Recipe, *, too_young: bool) -> list[Way]:
     """Ways to choose versions, the most faithful first. `too_young`: what the specification pins needs packages that are
     younger than the instance. Then all is as of the specification's own time: of two times mixed, uv makes environments
     that never were."""
-    pinned = {name_of(pin): _EVER for pin in recipe.pins}
+    pinned = [name_of(pin) for pin in recipe.pins]
     written = max(recipe.date, SPECS_WRITTEN)
     why = "what the specification pins is younger than the instance" if too_young else "no older versions fit together"
-    choices = [] if too_young else [(_dated(recipe.date, pinned), "")]
-    choices.append((_dated(written, pinned), f"versions are as of {written:%Y-%m-%d}: {why}"))
+    choices = [] if too_young else [(_dated(recipe, recipe.date, pinned), "")]
+    choices.append((_dated(recipe, written, pinned), f"versions are as of {written:%Y-%m-%d}: {why}"))
     choices.append(((), f"versions are today's: {why}"))
     yields = (False, True) if recipe.pins and recipe.project else (False,)
     return [Way(arguments, yielding, note) for arguments, note in choices for yielding in yields]
@@ -190,14 +191,23 @@ def ladder(recipe: Recipe, *, too_young: bool) -> list[Way]:
 
 def pins_as_of_date(recipe: Recipe) -> tuple[str, ...]:
     """uv's arguments to see whether the pinned packages can stand among others of the instance's time."""
-    return _dated(recipe.date, {name_of(pin): _EVER for pin in recipe.pins})
+    return _dated(recipe, recipe.date, map(name_of, recipe.pins))
 
 
-def _dated(date: datetime, younger: Mapping[str, datetime]) -> tuple[str, ...]:
-    """uv's arguments for versions as of a date, `younger` packages as of theirs."""
-    dates = dict.fromkeys(_TOOLS, max(date, TODAYS_BUILD_TOOLS)) | dict(younger)
+def _dated(recipe: Recipe, date: datetime, younger: Iterable[str] = ()) -> tuple[str, ...]:
+    """uv's arguments for versions as of a date; whatever their date, for the packages `younger`."""
+    # setuptools is imported by what runs, too, where a younger one warns: no newer than the interpreter needs.
+    runtime = dict.fromkeys(_RUNTIME_TOOLS, max(date, _released(recipe.python)))
+    dates = dict.fromkeys(_TOOLS, max(date, TODAYS_BUILD_TOOLS)) | runtime | dict.fromkeys(younger, _EVER)
     exceptions = [f"--exclude-newer-package={name}={_day(when)}" for name, when in sorted(dates.items())]
     return (f"--exclude-newer={_day(date)}", *exceptions)
+
+
+def _released(python: str) -> datetime:
+    """When tools knew that Python: some weeks after its release."""
+    return next((day for version, day in PYTHON_RELEASES if version == python), PYTHON_RELEASES[0][1]) + timedelta(
+        days=60
+    )
 
 
 def _day(date: datetime) -> str:
@@ -206,7 +216,7 @@ def _day(date: datetime) -> str:
 
 def build_dates(recipe: Recipe) -> list[tuple[str, ...]]:
     """uv's arguments to choose what a build asks for: tools of a time when they knew both old trees and new Pythons."""
-    return [_dated(max(recipe.date, TODAYS_BUILD_TOOLS), {}), ()]
+    return [_dated(recipe, max(recipe.date, TODAYS_BUILD_TOOLS)), ()]
 
 
 def wanted_lines(recipe: Recipe, own: Sequence[str], *, yielding: bool = False) -> list[str]:
