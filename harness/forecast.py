@@ -12,6 +12,7 @@ as it saw. The miss is the forecast less what was observed, with the interval of
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import random
 from collections import Counter
@@ -22,7 +23,9 @@ from statistics import stdev
 from harness.laws import Counts, Law, fit_beta_binomial, fit_inflated, fit_power_law
 from harness.metrics import BOOTSTRAPS, pass_at_k
 
-MIN_TASKS = 20
+Fit = Callable[[Counts, Law | None], Law]
+
+MIN_TASKS = 30
 MIN_SAMPLES = 8
 MIN_TELLING = 5
 """Tasks that have right and wrong samples both: without them nothing tells how success rates are spread."""
@@ -34,10 +37,12 @@ MISS = 0.02
 """Hold-out misses up to this are let pass, whatever their interval."""
 WIDE = 2.576
 """Standard deviations of a 99 % interval: a check that refuses one true forecast in twenty would be a nuisance."""
+CHECKS = 200
+"""Bootstraps of the hold-out check, at most."""
 POINTS = 12
 """Points of the curve that the power law is fitted to."""
 
-LAWS: dict[str, Callable[[Counts], Law]]
+LAWS: dict[str, Fit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +132,11 @@ def _too_little(cells: Mapping[_Cell, int], n: int, k: int) -> str:
 
 def _by(law: str, cells: Mapping[_Cell, int], resampled: Sequence[Mapping[_Cell, int]], n: int, k: int) -> Forecast:
     fit = LAWS[law]
-    fitted = fit(_counts(cells))
+    fitted = fit(_counts(cells), None)
     parameters = dataclasses.asdict(fitted)
     check = hold_out(fit, cells, resampled, n)
     value = fitted.coverage(k)
-    low, high = _interval(value, [fit(_counts(each)).coverage(k) for each in resampled], sum(cells.values()))
+    low, high = _interval(value, [fit(_counts(each), fitted).coverage(k) for each in resampled], sum(cells.values()))
     refused = ""
     if fitted.at_bound:
         refused = "the fit ends at a bound of its parameters, so the data do not tell them"
@@ -147,33 +152,44 @@ def _by(law: str, cells: Mapping[_Cell, int], resampled: Sequence[Mapping[_Cell,
     return Forecast(law, k, parameters, value, low, high, check)
 
 
-def hold_out(
-    fit: Callable[[Counts], Law], cells: Mapping[_Cell, int], resampled: Sequence[Mapping[_Cell, int]], n: int
-) -> HoldOut:
+def hold_out(fit: Fit, cells: Mapping[_Cell, int], resampled: Sequence[Mapping[_Cell, int]], n: int) -> HoldOut:
     """The check that stands beside a forecast."""
 
-    def sides(these: Mapping[_Cell, int]) -> tuple[float, float]:
-        observed = sum(count for cell, count in these.items() if cell.c) / sum(these.values())
-        return fit(_counts(these, half=True)).coverage(n), observed
-
-    told, observed = sides(cells)
-    misses = [a - b for a, b in map(sides, resampled)]
+    seen = fit(_counts(cells, half=True), None)
+    told, observed = seen.coverage(n), _covered(cells)
+    misses = [fit(_counts(each, half=True), seen).coverage(n) - _covered(each) for each in resampled[:CHECKS]]
     reach = WIDE * stdev(misses)
     return HoldOut(n // 2, n, told, observed, told - observed - reach, told - observed + reach)
+
+
+def _covered(cells: Mapping[_Cell, int]) -> float:
+    return sum(count for cell, count in cells.items() if cell.c) / sum(cells.values())
+
+
+@functools.cache
+def _ks(n: int) -> list[int]:
+    return sorted({round(n ** (i / (POINTS - 1))) for i in range(POINTS)})
+
+
+@functools.cache
+def _row(n: int, c: int) -> list[float]:
+    return [pass_at_k(n, c, k) or 0.0 for k in _ks(n)]
 
 
 def points(counts: Counts, n: int) -> list[tuple[int, float]]:
     """Up to POINTS points (k, coverage), k evenly spaced from 1 to n on a logarithmic scale."""
     total = sum(counts.values())
-    ks = sorted({round(n ** (i / (POINTS - 1))) for i in range(POINTS)})
-    return [(k, sum(w * (pass_at_k(n, c, k) or 0.0) for (_, c), w in counts.items()) / total) for k in ks]
+    sums = [0.0] * len(_ks(n))
+    for (_, c), tasks in counts.items():
+        sums = [so_far + tasks * value for so_far, value in zip(sums, _row(n, c), strict=True)]
+    return [(k, each / total) for k, each in zip(_ks(n), sums, strict=True)]
 
 
-def _power_law(counts: Counts) -> Law:
-    return fit_power_law(points(counts, max(n for n, _ in counts)))
+def _power_law(counts: Counts, near: Law | None) -> Law:
+    return fit_power_law(points(counts, max(n for n, _ in counts)), near)
 
 
-LAWS = {"inflated": fit_inflated, "beta-binomial": fit_beta_binomial, "power law": _power_law}
+LAWS = {"inflated beta-binomial": fit_inflated, "beta-binomial": fit_beta_binomial, "power law": _power_law}
 
 
 def _interval(value: float, drawn: Sequence[float], tasks: int) -> tuple[float, float]:

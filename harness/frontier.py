@@ -83,7 +83,7 @@ def shared(models: Sequence[Model]) -> list[Model]:
     """The models, on the tasks for which each has its depth of samples."""
     whole = [model.whole() for model in models]
     common = set.intersection(*(set(model.tasks) for model in whole)) if whole else set()
-    return [Model(m.name, {i: m.tasks[i] for i in sorted(common)}, m.ranked) for m in whole]
+    return [Model(m.name, {i: m.tasks[i] for i in sorted(common)}, m.ranked, m.settled) for m in whole]
 
 
 def _options(models: Sequence[Model], measure: str, submissions: int) -> list[_Option]:

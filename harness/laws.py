@@ -94,12 +94,12 @@ def log_beta(x: float, y: float) -> float:
     return math.lgamma(x) + math.lgamma(y) - math.lgamma(x + y)
 
 
-def fit_beta_binomial(counts: Counts) -> BetaBinomial:
-    """The maximum-likelihood fit; at least one task must have samples."""
-    return _climb(_Surface.of(counts), counts)
+def fit_beta_binomial(counts: Counts, near: Law | None = None) -> BetaBinomial:
+    """The maximum-likelihood fit; at least one task must have samples. `near`: a fit to much the same counts, to start from."""
+    return _climb(_Surface.of(counts), counts, near)
 
 
-def fit_inflated(counts: Counts) -> InflatedBetaBinomial:
+def fit_inflated(counts: Counts, near: Law | None = None) -> InflatedBetaBinomial:
     """The maximum-likelihood fit, for tasks of one number of samples, at least one of which has a right one.
 
     The likelihood falls into two factors: how many tasks have a right sample at all, and, among those, how many; the second is a
@@ -110,13 +110,13 @@ def fit_inflated(counts: Counts) -> InflatedBetaBinomial:
     seen = {(n, c): tasks for (n, c), tasks in counts.items() if c}
     solved = sum(seen.values())
     if not solved:
-        plain = fit_beta_binomial(counts)
+        plain = fit_beta_binomial(counts, near)
         return InflatedBetaBinomial(0.0, plain.alpha, plain.beta)
-    cut = _climb(_Surface.of(seen, cut=True), seen)
+    cut = _climb(_Surface.of(seen, cut=True), seen, near)
     share = 1.0 - solved / sum(counts.values()) / cut.coverage(n)
     if share > 0.0:
         return InflatedBetaBinomial(share, cut.alpha, cut.beta)
-    plain = fit_beta_binomial(counts)
+    plain = fit_beta_binomial(counts, near)
     return InflatedBetaBinomial(0.0, plain.alpha, plain.beta)
 
 
@@ -192,11 +192,14 @@ class _Surface:
         return 2.0 * du / longest, 2.0 * dv / longest
 
 
-def _climb(surface: _Surface, counts: Counts) -> BetaBinomial:
-    """Newton's method with step halving, within the bounds, from the mean success rate and alpha + beta = 1."""
-    total = sum(tasks * n for (n, _), tasks in counts.items())
-    mean = min(0.99, max(0.01, sum(tasks * c for (_, c), tasks in counts.items()) / total))
-    u, v = math.log(mean), math.log1p(-mean)
+def _climb(surface: _Surface, counts: Counts, near: Law | None) -> BetaBinomial:
+    """Newton's method with step halving, within the bounds, from `near` or the mean success rate and alpha + beta = 1."""
+    if isinstance(near, BetaBinomial | InflatedBetaBinomial):
+        u, v = math.log(near.alpha), math.log(near.beta)
+    else:
+        total = sum(tasks * n for (n, _), tasks in counts.items())
+        mean = min(0.99, max(0.01, sum(tasks * c for (_, c), tasks in counts.items()) / total))
+        u, v = math.log(mean), math.log1p(-mean)
     low, high = math.log(SMALLEST), math.log(LARGEST)
     value = surface.height(math.exp(u), math.exp(v))
     for _ in range(STEPS):
@@ -209,18 +212,18 @@ def _climb(surface: _Surface, counts: Counts) -> BetaBinomial:
                 break
             size /= 2
         moved = abs(nu - u) + abs(nv - v)
-        if new < value or moved < 1e-8:
+        if new < value or moved < 1e-6:
             break
         u, v, value = nu, nv, new
     return BetaBinomial(math.exp(u), math.exp(v))
 
 
-def fit_power_law(points: Sequence[tuple[int, float]]) -> PowerLaw:
+def fit_power_law(points: Sequence[tuple[int, float]], near: Law | None = None) -> PowerLaw:
     """The least-squares fit to points (k, coverage), at least two of them with different k.
 
     Gauss-Newton with damping on log(-a) and log(-b), started from the regression of log(-log coverage) on log k.
     """
-    u, v = _regression(points)
+    u, v = (math.log(-near.a), math.log(-near.b)) if isinstance(near, PowerLaw) else _regression(points)
     value = _misfit(points, u, v)
     damping = 1e-3
     for _ in range(STEPS):
@@ -231,7 +234,7 @@ def fit_power_law(points: Sequence[tuple[int, float]]) -> PowerLaw:
         if new <= value:
             moved = abs(nu - u) + abs(nv - v)
             u, v, value, damping = nu, nv, new, damping / 10
-            if moved < 1e-9:
+            if moved < 1e-7:
                 break
         elif damping > 1e9:
             break

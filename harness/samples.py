@@ -24,11 +24,15 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """All samples of one model: for each task (by id), in the order in which they were drawn. `ranked`: scores are known."""
+    """All samples of one model: for each task (by id), in the order in which they were drawn. `ranked`: scores are known.
+
+    `settled`: the depth, where the tasks that lack samples have been left out already.
+    """
 
     name: str
     tasks: dict[str, tuple[Sample, ...]]
     ranked: bool = False
+    settled: int | None = None
 
     @property
     def most(self) -> int:
@@ -38,6 +42,8 @@ class Model:
     @property
     def depth(self) -> int:
         """The largest k that at least COMPLETE of the tasks have."""
+        if self.settled is not None:
+            return self.settled
         sizes = sorted((len(samples) for samples in self.tasks.values()), reverse=True)
         needed = max(1, -(-len(sizes) * COMPLETE // 1))
         return sizes[int(needed) - 1] if sizes else 0
@@ -57,10 +63,10 @@ class Model:
         """Whether equal patches can be told, which the majority needs."""
         return any(s.candidate for samples in self.tasks.values() for s in samples)
 
-    def whole(self, depth: int | None = None) -> Model:
-        """Only the tasks that have `depth` samples (the model's depth by default)."""
-        wanted = self.depth if depth is None else depth
-        return Model(self.name, {i: s for i, s in self.tasks.items() if len(s) >= wanted}, self.ranked)
+    def whole(self) -> Model:
+        """Only the tasks that have the model's depth of samples, with all their samples."""
+        depth = self.depth
+        return Model(self.name, {i: s for i, s in self.tasks.items() if len(s) >= depth}, self.ranked, depth)
 
     def padded(self, tasks: Iterable[str]) -> Model:
         """Every task with the largest number of samples: what is missing gave no patch and is wrong.

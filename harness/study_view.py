@@ -1,0 +1,247 @@
+"""A study for a person, in 80 columns. Pure: data to renderables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from harness.chart import MARKS, Line, chart
+from harness.forecast import Forecast
+from harness.frontier import Best, Mixture, Versus
+from harness.replay_frames import clean
+from harness.scaling import Curve, Estimate
+from harness.study import Study, Summary
+
+SHOWN_KS = 12
+"""Rows of a model's table; the JSON has all."""
+
+
+def study_view(study: Study, *, width: int = 78) -> list[RenderableType]:
+    """Tables and charts, in order."""
+    view: list[RenderableType] = [_heading(study), _summaries(study.summaries)]
+    if any(len(curve.points) > 1 for curve in study.curves):
+        view += [Text(), chart(lines(study.curves), x_label="samples of each task (k)", width=width)]
+        if any(p.usd and p.usd.value > 0 for curve in study.curves for p in curve.points):
+            view += [Text(), chart(lines(study.curves, dollars=True), x_label="USD for each task", width=width)]
+    for name in dict.fromkeys(curve.model for curve in study.curves):
+        view += [Text(), _table([c for c in study.curves if c.model == name])]
+    if study.frontier:
+        view += [Text(), _frontier(study)]
+    if study.versus:
+        view += [Text(), *map(_versus, study.versus)]
+    if study.mixtures:
+        view += [Text(), _mixtures(study.mixtures)]
+    for name, told in study.forecasts.items():
+        view += [Text(), _forecasts(name, told)]
+    return view
+
+
+def lines(curves: Sequence[Curve], *, dollars: bool = False) -> list[Line]:
+    """The curves as lines of a chart: a colour for each model, a mark for each line; only coverage has its interval."""
+    models = list(dict.fromkeys(curve.model for curve in curves))
+    found: list[Line] = []
+    for curve in curves:
+        if len(curve.points) == 1 and curve.measure != "coverage":
+            continue  # with one sample there is nothing to choose from
+        points = [
+            (p.usd.value if dollars and p.usd else float(p.k), p.solved)
+            for p in curve.points
+            if not dollars or (p.usd and p.usd.value > 0)
+        ]
+        banded = curve.measure == "coverage"
+        if points:
+            found.append(
+                Line(
+                    f"{clean(curve.model)}: {curve.measure}",
+                    tuple((x, e.value, e.low if banded else e.value, e.high if banded else e.value) for x, e in points),
+                    models.index(curve.model),
+                    MARKS[len(found) % len(MARKS)],
+                )
+            )
+    return found
+
+
+def share(value: float) -> str:
+    """A share in per cent, one digit."""
+    return f"{100 * value:.1f}"
+
+
+def span(estimate: Estimate | None) -> str:
+    """A share and its interval, in per cent; two digits of the interval are enough."""
+    if estimate is None:
+        return "-"
+    low, high = (f"{100 * x:.{1 if abs(x) < 0.0995 else 0}f}" for x in (estimate.low, estimate.high))
+    return f"{share(estimate.value)} [{low}, {high}]"
+
+
+def usd(value: float) -> str:
+    """Dollars, three significant digits."""
+    return f"${value:.2f}" if value >= 1 else f"${value:.3g}"
+
+
+def _heading(study: Study) -> RenderableType:
+    notes = [Text("All in per cent, with 95 % intervals by bootstrap over tasks.", "dim")]
+    if study.ungraded:
+        notes.append(Text(f"{study.ungraded} samples have no outcome and are left out.", "yellow"))
+    if study.missing == "wrong":
+        notes.append(Text("Samples that a model lacks count as wrong, at the mean cost of its others.", "yellow"))
+    for each in study.summaries:
+        if each.left_out:
+            notes.append(
+                Text(
+                    f"{clean(each.model)}: {each.left_out} tasks have fewer than {each.depth} samples and are left out.",
+                    "yellow",
+                )
+            )
+    return Group(*notes)
+
+
+def _summaries(summaries: Iterable[Summary]) -> RenderableType:
+    table = _columns("model", "tasks", "n", "mean@1", "selected@n", "oracle", "recovery")
+    for each in summaries:
+        table.add_row(
+            clean(each.model),
+            str(each.tasks),
+            str(each.depth),
+            span(each.mean_at_1),
+            span(each.selected),
+            span(each.oracle),
+            "-" if each.recovery is None else f"{each.recovery:.2f}",
+        )
+    return table
+
+
+def _table(curves: Sequence[Curve]) -> RenderableType:
+    costs = curves[0].points[-1].usd is not None and curves[0].points[-1].spread is not None
+    table = _columns("k", *(f"{c.measure}@k" for c in curves), *(("USD a task", "5-95 %") if costs else ()))
+    table.title, table.title_justify, table.title_style = Text(clean(curves[0].model), "bold"), "left", ""
+    places = range(len(curves[0].points))
+    count = len(places)
+    wanted = {round(i * (count - 1) / (SHOWN_KS - 1)) for i in range(SHOWN_KS)} if count > SHOWN_KS else set(places)
+    for at in sorted(wanted):
+        point = curves[0].points[at]
+        money = []
+        if point.usd is not None and point.spread is not None:
+            money = [usd(point.usd.value), f"{usd(point.spread.low)} to {usd(point.spread.high)}"]
+        table.add_row(str(point.k), *(span(c.points[at].solved) for c in curves), *money)
+    return table
+
+
+def _frontier(study: Study) -> RenderableType:
+    table = _columns("up to", "buy", f"{study.frontier_measure}", "sure", "ahead of")
+    table.title, table.title_justify, table.title_style = (
+        Text("The most for each budget (USD a task)", "bold"),
+        "left",
+        "",
+    )
+    for row in study.frontier:
+        table.add_row(usd(row.budget), _buy(row), span(row.purchase.solved), _sure(row), _ahead(row))
+    return table
+
+
+def _buy(row: Best) -> str:
+    return f"{row.purchase.k} × {clean(row.purchase.model)}"
+
+
+def _sure(row: Best) -> str:
+    return "-" if row.runner_up is None else f"{100 * row.sure:.0f} %"
+
+
+def _ahead(row: Best) -> str:
+    if row.runner_up is None or row.ahead is None:
+        return "-"
+    return f"{row.runner_up.k} × {clean(row.runner_up.model)} by {span(row.ahead)}"
+
+
+def _versus(duel: Versus) -> RenderableType:
+    one, other = duel.first, duel.second
+    if duel.solved.low > 0:
+        verdict = f"{one.k} × {clean(one.model)} solve more"
+    elif duel.solved.high < 0:
+        verdict = f"{other.k} × {clean(other.model)} solve more"
+    else:
+        verdict = "the data do not tell which solves more"
+    return Text.assemble(
+        (f"{one.k} × {clean(one.model)} or {other.k} × {clean(other.model)}? ", "bold"),
+        f"{span(one.solved)} at {usd(one.usd.value)} against {span(other.solved)} at {usd(other.usd.value)}; "
+        f"difference {span(duel.solved)}: {verdict}.",
+    )
+
+
+def _mixtures(found: Sequence[Mixture]) -> RenderableType:
+    table = _columns("USD a task", "samples", "coverage", "on other tasks", "over one model")
+    table.title = Text("Mixtures: the next sample from the model that adds most for a dollar", "bold")
+    table.title_justify, table.title_style = "left", ""
+    for each in found:
+        table.add_row(
+            usd(each.usd.value),
+            " + ".join(f"{k} × {clean(name)}" for name, k in each.samples.items()),
+            span(each.solved),
+            share(each.honest),
+            f"{100 * each.gain:+.1f}",
+        )
+    return table
+
+
+def _forecasts(model: str, told: Sequence[Forecast]) -> RenderableType:
+    ks = list(dict.fromkeys(each.k for each in told))
+    title = Text(f"Forecast: {clean(model)}", "bold")
+    if not any(each.parameters for each in told):
+        return Text.assemble(title, (f" to k = {', '.join(map(str, ks))} refused: {told[0].refused}", "yellow"))
+    table = _columns("law", *(f"k = {k}" for k in ks), "fit", "hold-out check")
+    table.title, table.title_justify, table.title_style = title, "left", ""
+    for law in dict.fromkeys(each.law for each in told):
+        row = [each for each in told if each.law == law]
+        table.add_row(law, *map(_told, row), _fit(row[0]), _check(row[0]))
+    return Group(table, *_reasons(told), *_ranges(told))
+
+
+def _told(each: Forecast) -> str:
+    if each.coverage is None or each.low is None or each.high is None:
+        return "refused"
+    return span(Estimate(each.coverage, each.low, each.high))
+
+
+def _fit(each: Forecast) -> str:
+    names = {"alpha": "α", "beta": "β", "unsolvable": "never"}
+    return " ".join(f"{names.get(name, name)} {value:.2g}" for name, value in each.parameters.items()) or "-"
+
+
+def _check(each: Forecast) -> str:
+    held = each.hold_out
+    if held is None:
+        return "-"
+    return f"{held.fitted}→{held.asked}: {share(held.forecast)}, was {share(held.observed)}"
+
+
+def _reasons(told: Sequence[Forecast]) -> list[Text]:
+    reasons: dict[str, list[str]] = {}
+    for each in told:
+        if each.refused:
+            reasons.setdefault(each.refused, []).append(f"{each.law} to {each.k}")
+    return [Text(f"refused ({', '.join(which)}): {why}", "yellow") for why, which in reasons.items()]
+
+
+def _ranges(told: Sequence[Forecast]) -> list[Text]:
+    """Where laws pass their checks and still differ, the range over them is what is known."""
+    found = []
+    for k in dict.fromkeys(each.k for each in told):
+        these = [each for each in told if each.k == k and each.coverage is not None]
+        lows, highs = [e.low for e in these if e.low is not None], [e.high for e in these if e.high is not None]
+        if len(these) > 1:
+            found.append(
+                Text(f"k = {k}: between {share(min(lows))} and {share(max(highs))} over the laws that passed.")
+            )
+    return found
+
+
+def _columns(*names: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for place, name in enumerate(names):
+        table.add_column(
+            name, justify="left" if place in (0, 1) or name in ("fit", "hold-out check") else "right", overflow="fold"
+        )
+    return table
