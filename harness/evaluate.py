@@ -1,4 +1,4 @@
-"""Many instances through a solver, graded: what a suite's run came to.
+"""Many instances through a solver, graded.
 
 The solver is a protocol, so that nothing here knows how an attempt is made; grading data stays on this side of it.
 """
@@ -6,50 +6,81 @@ The solver is a protocol, so that nothing here knows how an attempt is made; gra
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
-from harness.metrics import Sampled, coverage, interval, mean_at_1, recovery
+from harness.metrics import Sampled
 from harness.records import Json, Verdict
+from harness.slots import Lane, Slots
+from harness.suite import Bench, Ready, Submission
 from tasks.errors import TroopError
-from tasks.task import Grading, Instance, Task
+from tasks.task import Task
+
+Grades = Literal["all", "selected", "none"]
+"""What is graded of an instance: every distinct candidate, the selected one, nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Solved:
-    """What a solver came to for one task. `candidates`: patch by candidate id. `samples`: the candidate of each attempt
-    that gave a sample (None: no patch). `report`: its report.json. `grade`: gives the hidden tests' word on a candidate.
+    """What a solver came to for one task. `report`: its report.json.
+
+    `patches`: of each attempt that gave a sample ("": it changed nothing). `candidates`: patch by candidate id. `samples`:
+    the candidate of each sample, in the order of attempts (None: no patch). `known`: verdicts from before. `note` keeps a
+    verdict. `spans`: when processes worked on it, in seconds since the epoch. `failure`: why it came to no end ("" if it did);
+    what it cost all the same is in the report.
     """
 
     report: Json
-    candidates: dict[str, str]
+    patches: Mapping[int, str]
+    candidates: Mapping[str, str]
     samples: tuple[str | None, ...]
     selected: str | None
-    grade: Callable[[str, Grading], Awaitable[Verdict]]
+    known: Mapping[str, Verdict] = field(default_factory=dict)
+    note: Callable[[str, Verdict], None] = lambda candidate, verdict: None
+    spans: tuple[tuple[float, float], ...] = ()
+    failure: str = ""
 
 
 class Solver(Protocol):
-    """Solves one task; sees no grading data."""
+    """Solves one task, its attempts taking their places by `lane`; sees no grading data."""
 
-    async def __call__(self, task: Task) -> Solved: ...
+    async def __call__(self, task: Task, lane: Lane) -> Solved: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One instance's end. `verdicts`: by candidate id; `failure`: why it could not be solved or graded ("" if it was)."""
+    """One instance's end. `verdicts`: by candidate id; `failure`: why it could not be solved or graded ("" if it was).
+    `unsolved`: what the solver left behind where it came to no end."""
 
     id: str
     solved: Solved | None
-    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     failure: str = ""
+    unsolved: Solved | None = None
+
+    def left_to_grade(self, grades: Grades) -> tuple[str, ...]:
+        """The candidates that still want a verdict."""
+        if self.solved is None or grades == "none":
+            return ()
+        wanted = [c for c in self.solved.candidates if grades == "all" or c == self.solved.selected]
+        return tuple(c for c in wanted if c not in self.verdicts)
 
     @property
-    def sampled(self) -> Sampled:
-        """Samples and right ones; an instance that failed has none."""
+    def resolved(self) -> bool | None:
+        """Whether the selected patch is right; None where nobody knows."""
         if self.solved is None:
-            return Sampled(0, 0, False)
+            return None
+        if self.solved.selected is None:
+            return False
+        verdict = self.verdicts.get(self.solved.selected)
+        return None if verdict is None else verdict.resolved
+
+    @property
+    def sampled(self) -> Sampled | None:
+        """Samples and right ones; None where a candidate has no verdict, or nothing was solved."""
+        if self.solved is None or self.left_to_grade("all"):
+            return None
         right = {c for c, v in self.verdicts.items() if v.resolved}
         return Sampled(
             n=len(self.solved.samples),
@@ -58,84 +89,97 @@ class Outcome:
         )
 
 
+class Watcher(Protocol):
+    """Hears how an evaluation goes on."""
+
+    def ready(self, ready: Ready) -> None:
+        """An instance can be worked on, or cannot be."""
+        ...
+
+    def ended(self, outcome: Outcome) -> None:
+        """An instance has come to its end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How an evaluation is done. `attempts`: of each instance, for what is prepared ahead; `at_once`: instances in work at a
+    time at most (None: as many as keep the slots full). `checks` bounds gradings."""
+
+    slots: Slots
+    checks: asyncio.Semaphore
+    attempts: int
+    grades: Grades = "all"
+    at_once: int | None = None
+
+
 async def evaluate(
-    instances: Sequence[Instance],
-    solver: Solver,
-    *,
-    at_once: int,
-    grade: bool = True,
-    tell: Callable[[Outcome], None] = lambda outcome: None,
-) -> list[Outcome]:
-    """Solve and grade all instances, `at_once` at a time; an instance whose environment fails is an outcome, not an end.
+    ids: Sequence[str], bench: Bench, solver: Solver, plan: Plan, watcher: Watcher
+) -> dict[str, Outcome]:
+    """Solve and grade the instances, those that are ready first; the outcomes by id.
 
-    `tell` hears of each outcome as it comes. The result is in the order of the instances.
+    Another instance is begun when fewer attempts are to come than there are places for. One whose environment or grading
+    fails is an outcome, not an end.
     """
-    places = asyncio.Semaphore(at_once)
+    outcomes: dict[str, Outcome] = {}
+    places = asyncio.Semaphore(plan.at_once or len(ids) or 1)
 
-    async def one(instance: Instance) -> Outcome:
-        async with places:
-            outcome = await _one(instance, solver, grade=grade)
-        tell(outcome)
-        return outcome
+    async def one(ready: Ready, lane: Lane) -> None:
+        try:
+            outcome = await _one(ready, bench, solver, lane, plan)
+        finally:
+            lane.close()
+            places.release()
+        outcomes[ready.id] = outcome
+        watcher.ended(outcome)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            order = 0
+            async for ready in bench.ready(ids):
+                watcher.ready(ready)
+                await places.acquire()
+                await plan.slots.hungry()
+                group.create_task(one(ready, plan.slots.lane(order, plan.attempts if ready.task else 0)))
+                order += 1
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+    return outcomes
+
+
+async def _one(ready: Ready, bench: Bench, solver: Solver, lane: Lane, plan: Plan) -> Outcome:
+    if ready.task is None:
+        return Outcome(ready.id, None, failure=ready.failure)
+    try:
+        solved = await solver(ready.task, lane)
+    except TroopError as error:
+        return Outcome(ready.id, None, failure=str(error))
+    lane.close()
+    if solved.failure:
+        return Outcome(ready.id, None, failure=solved.failure, unsolved=solved)
+    outcome = Outcome(ready.id, solved, dict(solved.known))
+    return await _graded(outcome, bench, plan)
+
+
+async def _graded(outcome: Outcome, bench: Bench, plan: Plan) -> Outcome:
+    """The outcome with the verdicts that are still wanted; where one cannot be had, with those there are."""
+    solved = outcome.solved
+    assert solved is not None, "only what was solved is graded"
+    verdicts, failures = dict(outcome.verdicts), list[str]()
+
+    async def grade(candidate: str) -> None:
+        submission = Submission(
+            candidate, solved.candidates[candidate], solved.report["run"], solved.report["base_commit"]
+        )
+        async with plan.checks:
+            try:
+                verdicts[candidate] = await bench.grade(outcome.id, submission)
+            except TroopError as error:
+                failures.append(f"{candidate} could not be graded: {error}")
+                return
+        solved.note(candidate, verdicts[candidate])
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(instance)) for instance in instances]
-    return [task.result() for task in tasks]
-
-
-async def _one(instance: Instance, solver: Solver, *, grade: bool) -> Outcome:
-    try:
-        solved = await solver(instance.task)
-        verdicts: dict[str, Verdict] = {}
-        if grade and instance.grading is not None:
-            for candidate in solved.candidates:
-                verdicts[candidate] = await solved.grade(candidate, instance.grading)
-        return Outcome(instance.task.id, solved, verdicts)
-    except TroopError as error:
-        return Outcome(instance.task.id, None, failure=str(error))
-
-
-def suite_report(outcomes: Sequence[Outcome]) -> Json:
-    """report.json of an evaluation: per task the solver's report and the verdicts, and the measures over all.
-
-    `coverage` has a row for each k up to the smallest number of samples of an instance that was solved at all; the
-    intervals are 95 %, bootstrapped by instance.
-    """
-    done = [o for o in outcomes if o.solved is not None]
-    sampled = [o.sampled for o in done]
-    rows = []
-    for k in range(1, min((s.n for s in sampled), default=0) + 1):
-        bounds = interval(sampled, functools.partial(coverage, k=k))
-        rows.append(
-            {"k": k, "pass_at_k": coverage(sampled, k), "low": bounds and bounds[0], "high": bounds and bounds[1]}
-        )
-    selected = sum(s.selected for s in sampled)
-    spent = [o.solved.report["cost"]["usd"] for o in done if o.solved is not None]
-    usd = None if any(each is None for each in spent) else sum(spent)
-    return {
-        "schema": 1,
-        "instances": len(outcomes),
-        "failed": [{"id": o.id, "reason": o.failure} for o in outcomes if o.failure],
-        "mean_at_1": mean_at_1(sampled),
-        "coverage": rows,
-        "selected": selected,
-        "oracle": sum(s.correct > 0 for s in sampled),
-        "recovery": recovery(sampled),
-        "usd": usd,
-        "usd_per_solved": None if usd is None or not selected else usd / selected,
-        "tasks": [_task_row(o) for o in outcomes],
-    }
-
-
-def _task_row(outcome: Outcome) -> Json:
-    sampled = outcome.sampled
-    return {
-        "id": outcome.id,
-        "samples": sampled.n,
-        "correct": sampled.correct,
-        "selected": outcome.solved.selected if outcome.solved else None,
-        "resolved": sampled.selected,
-        "verdicts": {c: {"resolved": v.resolved, "reason": v.reason} for c, v in outcome.verdicts.items()},
-        "failure": outcome.failure,
-        "report": outcome.solved.report if outcome.solved else None,
-    }
+        for candidate in outcome.left_to_grade(plan.grades):
+            group.create_task(grade(candidate))
+    return Outcome(outcome.id, solved, verdicts, failures[0] if failures else "")

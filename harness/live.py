@@ -196,7 +196,7 @@ def board_view(board: Board, *, now: float, height: int) -> RenderableType:
         parts.append(
             Text(f"… and {counted(hidden, 'more attempt')}: {waiting} active, {hidden - waiting} ended", style="dim")
         )
-    parts += [_fit(line) for line in news]
+    parts += [fitted(line) for line in news]
     return Group(*parts)
 
 
@@ -206,9 +206,9 @@ def _summary(board: Board, now: float) -> Iterable[Text]:
     spent = f"{tokens_short(board.cost.usage.total)} tokens, {money(board.cost)}"
     elapsed = elapsed_short(now - board.started) if board.started else "-"
     retries = f", {counted(board.retries, 'retry')}" if board.retries else ""
-    yield _fit(f"{board.task}: {board.stage}", style="bold")
+    yield fitted(f"{board.task}: {board.stage}", style="bold")
     ends = " (" + ", ".join(f"{n} {status}" for status, n in counts.most_common(3)) + ")" if counts else ""
-    yield _fit(f"{begun}{ends}; {spent}{retries}; {elapsed}")
+    yield fitted(f"{begun}{ends}; {spent}{retries}; {elapsed}")
 
 
 def _cells(row: Row, now: float) -> tuple[str | Text, ...]:
@@ -217,7 +217,7 @@ def _cells(row: Row, now: float) -> tuple[str | Text, ...]:
     style = "" if row.ended is None else "green" if row.state in _GOOD else "red" if row.state in _BAD else "yellow"
     return (
         str(row.attempt),
-        Text(_printable(row.state), style=style),
+        Text(printable(row.state), style=style),
         str(row.turn or "-"),
         row.tests or "-",
         tokens_short(row.cost.usage.total),
@@ -227,13 +227,14 @@ def _cells(row: Row, now: float) -> tuple[str | Text, ...]:
     )
 
 
-def _fit(line: str, style: str = "") -> Text:
+def fitted(line: str, style: str = "") -> Text:
+    """One line that is cut where the terminal ends."""
     from rich.text import Text
 
-    return Text(_printable(line), style=style, no_wrap=True, overflow="ellipsis")
+    return Text(printable(line), style=style, no_wrap=True, overflow="ellipsis")
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """One line without escape sequences: names and reasons may be a model's words."""
     from harness.replay_frames import clean
 
@@ -334,14 +335,14 @@ class PlainLines:
     def see(self, event: trace.Event) -> None:
         self._board.add(event)
         if line := line_of(event, self._board):
-            self._write(_printable(line))
+            self._write(printable(line))
 
     def catch_up(self, events: Iterable[trace.Event]) -> None:
         for event in events:
             self._board.add(event)
 
     def say(self, line: str) -> None:
-        self._write(_printable(line))
+        self._write(printable(line))
 
     def stop(self) -> None:
         """Every line is written already."""
@@ -384,7 +385,7 @@ class LiveView:
 
     def say(self, line: str) -> None:
         """A line above the view."""
-        self._console.print(_printable(line), markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
         """Draws the last state and gives the terminal back. Can be called again."""

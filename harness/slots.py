@@ -90,6 +90,11 @@ class Lane:
     ) -> None:
         self._slots._leave()
 
+    def expect(self, attempts: int) -> None:
+        """How many attempts will come by it after all."""
+        self.expected = attempts
+        self._slots._changed.set()
+
     def close(self) -> None:
         """The run expects nothing any more."""
         self._slots._close(self)

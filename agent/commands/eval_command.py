@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,167 +11,182 @@ from agent.commands.options import add_solving, positive, settings_of
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
-    from agent.assemble import Pool
+    from agent.commands.evaluation import Evaluation
     from agent.commands.progress import Progress
-    from agent.config import Settings
-    from harness.evaluate import Outcome, Solved
-    from tasks.task import Instance, Task
+    from harness.records import Json
+    from harness.suite import Suite
 
 EXAMPLES = """examples:
+  troop eval swe-bench-lite -n 4 --model openai/gpt-5-mini --max-usd 50 --dry-run
+  troop eval swe-bench-lite --dataset lite.jsonl --mirrors ~/mirrors --instances repo:sympy -n 8 --model local
   troop eval quixbugs --source ~/QuixBugs --model repair -n 32
-  troop eval quixbugs --source ~/QuixBugs --instances 'quixbugs-b*' --model openai/gpt-5-mini --max-usd 1
-Running the same command again goes on where it stopped.
+Running the same command again goes on where it stopped; a larger -n adds attempts.
 """
 
-SUITES = ("quixbugs",)
+RESUMABLE = "the same command goes on where it stopped"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of eval."""
-    parser.add_argument("suite", metavar="SUITE", choices=SUITES, help=f"one of: {', '.join(SUITES)}")
-    parser.add_argument("--source", type=Path, metavar="DIR", help="quixbugs: a checkout of jkoppel/QuixBugs")
-    parser.add_argument("--instances", action="append", default=[], metavar="GLOB", help="only these ids (repeatable)")
-    parser.add_argument("--at-once", type=positive, default=4, metavar="K", help="instances in work at a time (4)")
-    parser.add_argument("--no-grade", action="store_true", help="solve only")
-    add_solving(parser, whole="of each instance")
+    parser.add_argument("suite", metavar="SUITE", choices=tuple(SUITES), help=f"one of: {', '.join(SUITES)}")
+    which = parser.add_argument_group("instances")
+    which.add_argument(
+        "--instances",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="only these: ids, globs, repo:NAME, sample:N@SEED (repeatable; quixbugs: ids and globs)",
+    )
+    which.add_argument(
+        "--dataset", type=Path, metavar="FILE", help="swe-bench: the rows (JSONL, JSON, parquet), not the hub"
+    )
+    which.add_argument(
+        "--mirrors", type=Path, metavar="DIR", help="swe-bench: clones called owner__name.git or owner/name"
+    )
+    which.add_argument(
+        "--base", action="append", default=[], metavar="[X.Y=]IMAGE", help="swe-bench: base image (for that Python)"
+    )
+    which.add_argument(
+        "--pull", choices=("auto", "always", "never"), default="auto", help="swe-bench: published images (auto: if had)"
+    )
+    which.add_argument("--source", type=Path, metavar="DIR", help="quixbugs: a checkout of jkoppel/QuixBugs")
+    how = parser.add_argument_group("how")
+    how.add_argument("--dry-run", action="store_true", help="say what would run and what it would cost; start nothing")
+    how.add_argument(
+        "--retry",
+        choices=("infrastructure",),
+        help="attempts that the world broke (a dead server or daemon) run again, in finished instances too",
+    )
+    how.add_argument(
+        "--grade", choices=("all", "selected"), default="all", help="every candidate, or the selected (all)"
+    )
+    how.add_argument("--no-grade", action="store_true", help="solve only")
+    how.add_argument("--verbatim", action="store_true", help="swe-bench: grade with the official script as it is")
+    how.add_argument("--at-once", type=positive, metavar="K", help="instances in work at a time at most")
+    how.add_argument("--test-timeout", type=positive, metavar="S", help="seconds of one test run while solving (600)")
+    add_solving(parser, whole="of the whole evaluation, shared fairly by its instances")
 
 
 def execute(known: argparse.Namespace) -> int:
-    """Solve and grade the suite's instances; the directory of --out holds one run per instance and report.json."""
-    from agent.commands.conclude import interruptible
+    """Solve and grade the suite's instances. The directory of --out holds one run per instance, predictions, report."""
     from agent.commands.progress import Progress
-    from agent.run_files import write_json
-    from harness.evaluate import suite_report
+    from harness.lock import RunLock
 
-    out: Path = known.out / f"eval-{known.suite}"
-    instances = _instances(known, out)
+    evaluation = _evaluation(known)
+    progress = Progress(quiet=True, json=known.json)
+    if known.dry_run:
+        from agent.commands.pricing import forecast, forecast_view
+
+        expected = forecast(evaluation, known.out)
+        progress.show(*forecast_view(expected))
+        progress.document(expected)
+        return 0
+    with RunLock(evaluation.out):
+        return _work(evaluation, known, progress)
+
+
+def _evaluation(known: argparse.Namespace) -> Evaluation:
+    """What is asked for, and what is there already. Raises InputError before anything is started."""
+    from dataclasses import replace
+
+    from agent.assemble import settle
+    from agent.commands.evaluation import Evaluation
+    from agent.config import load_config
+
+    out = (known.out / f"eval-{known.suite}").resolve()
+    suite, config = SUITES[known.suite](known, out), load_config()
+    if not suite.ids:
+        raise InputError(f"no instance of {known.suite} is left to evaluate")
     settings = settings_of(known)
-    with Progress(quiet=known.quiet, json=known.json) as progress:
-        work = _evaluate(instances, settings, out.resolve(), known, progress)
-        outcomes = interruptible(work, "the same command goes on where it stopped")
-        report = suite_report(outcomes)
-        write_json(out / "report.json", report)
-        progress.stop()
-        progress.show(summary(report), f"report: {out / 'report.json'}")
-        progress.document(report)
-    return 0
+    if known.test_timeout is not None:
+        settings = replace(settings, test_timeout=float(known.test_timeout))
+    settings = settle(replace(settings, out=out), config, suite.task(suite.ids[0]))
+    evaluation = Evaluation(
+        suite=suite,
+        settings=settings,
+        out=out,
+        grades="none" if known.no_grade else known.grade,
+        retry=known.retry is not None,
+        at_once=known.at_once,
+        config=config,
+    )
+    evaluation.look()
+    return evaluation
 
 
-def _instances(known: argparse.Namespace, out: Path) -> list[Instance]:
+def _work(evaluation: Evaluation, known: argparse.Namespace, progress: Progress) -> int:
+    from agent.commands.conclude import interruptible
+    from harness.suite_live import SuiteBoard, suite_view_on
+    from harness.suite_view import eval_view
+
+    settings = evaluation.settings
+    board = SuiteBoard(evaluation.suite.name, len(evaluation.suite.ids), settings.budget.attempts, settings.budget.usd)
+    view = suite_view_on(None if known.quiet else progress.errors(), board)
+    evaluation.begin()
+    try:
+        interruptible(evaluation.work(view), RESUMABLE)
+    finally:
+        view.stop()
+        report = evaluation.write()
+    progress.show(*eval_view(report), f"report: {evaluation.out / 'report.json'} and report.md")
+    progress.document(report)
+    return exit_code(report)
+
+
+def exit_code(report: Json) -> int:
+    """0; 4 where every instance failed; 3 where the budget ended before anything was selected."""
+    if report["failed"] and report["solved"] == 0:
+        return 4
+    selected = any(task["selected"] is not None for task in report["tasks"])
+    capped = any((task["report"] or {}).get("status") == "budget" for task in report["tasks"])
+    return 3 if capped and not selected else 0
+
+
+def _quixbugs(known: argparse.Namespace, out: Path) -> Suite:
     import fnmatch
 
+    from harness.suite_instances import InstanceSuite
     from tasks.quixbugs import load_quixbugs
 
     if known.source is None:
         raise InputError("quixbugs needs --source DIR, a checkout of jkoppel/QuixBugs")
     found = load_quixbugs(known.source, out / "trees")
-    if not known.instances:
-        return found
-    chosen = [i for i in found if any(fnmatch.fnmatch(i.task.id, glob) for glob in known.instances)]
-    if not chosen:
-        raise InputError(f"no instance of {known.suite} matches {', '.join(known.instances)}")
-    return chosen
+    if known.instances:
+        found = [i for i in found if any(fnmatch.fnmatch(i.task.id, glob) for glob in known.instances)]
+        if not found:
+            raise InputError(f"no instance of {known.suite} matches {', '.join(known.instances)}")
+    return InstanceSuite(known.suite, tuple(found), {"source": str(known.source.resolve())})
 
 
-async def _evaluate(
-    instances: list[Instance], settings: Settings, out: Path, known: argparse.Namespace, progress: Progress
-) -> list[Outcome]:
-    from dataclasses import replace
+def _swebench(known: argparse.Namespace, out: Path) -> Suite:
+    from harness.suite_swebench import SwebenchSuite
+    from harness.swebench import official
+    from harness.swebench.bases import parse_bases
+    from tasks.swebench import choose_rows, load_rows
 
-    from agent.assemble import open_pool, settle
-    from agent.config import load_config
-    from harness.evaluate import evaluate
-
-    settings = settle(replace(settings, out=out), load_config(), instances[0].task, progress.say)
-    _check_kept(instances, settings, out)
-    if settings.budget.usd is not None:
-        most = len(instances) * settings.budget.usd
-        progress.say(f"--max-usd holds for each of the {len(instances)} instances: ${most:g} at most in all")
-    async with open_pool(settings, instances[0].task.environment.image, progress.say) as pool:
-        return await evaluate(
-            instances,
-            lambda task: _solve(task, settings, out, pool),
-            at_once=known.at_once,
-            grade=not known.no_grade,
-            tell=lambda outcome: progress.say(_line(outcome)),
-        )
-
-
-def _check_kept(instances: list[Instance], settings: Settings, out: Path) -> None:
-    """Refuse to mix: a run that is there already must have been made with the settings that are asked for now."""
-    from agent.run_files import RunFiles
-
-    for instance in instances:
-        files = RunFiles(out / instance.task.id)
-        if not (files.directory / "run.json").exists():
-            continue
-        _, kept, _ = files.read_run()
-        differing = [
-            f"{name} {was} there, {now} now"
-            for name, was, now in (
-                ("--model", "+".join(kept.models), "+".join(settings.models)),
-                ("--judge-model", kept.judge_model or "first", settings.judge_model or "first"),
-                ("--attempts", kept.budget.attempts, settings.budget.attempts),
-                ("--max-turns", kept.budget.turns, settings.budget.turns),
-                ("--seed", kept.seed, settings.seed),
-                ("--temperature", kept.temperature, settings.temperature),
-            )
-            if was != now
-        ]
-        if differing:
-            raise InputError(
-                f"{files.directory} was made with other settings ({'; '.join(differing)}): give another --out, or the "
-                "same settings to go on with it"
-            )
-
-
-async def _solve(task: Task, settings: Settings, out: Path, pool: Pool) -> Solved:
-    """The solver that `harness.evaluate` takes: one run per task, resumed where it exists."""
-    from agent.assemble import go, start
-    from agent.commands.conclude import grade_candidate
-    from agent.run_files import RunFiles
-    from harness import trace
-    from harness.evaluate import Solved
-
-    files = RunFiles(out / task.id)
-    if not (files.directory / "run.json").exists():
-        files, _, _ = start(task, settings, directory=files.directory)
-    done = await go(files, pool=pool)
-    events = list(trace.read(files.trace_file))
-    rows = [row for row in done.report["attempts"] if row["status"] != "infrastructure"]
-    candidates = {row["id"]: row["attempts"] for row in done.report["candidates"]}
-    patches = {e.attempt: e.patch for e in events if isinstance(e, trace.AttemptEnded)}
-    return Solved(
-        report=done.report,
-        candidates={name: patches[attempts[0]] for name, attempts in candidates.items()},
-        samples=tuple(row["candidate"] for row in rows),
-        selected=done.selection.candidate if done.selection else None,
-        grade=lambda candidate, grading: grade_candidate(
-            files, candidate, patches[candidates[candidate][0]], grading, pool
-        ),
+    if known.sandbox == "bubblewrap":
+        raise InputError(f"{known.suite} needs --sandbox docker: its environments are images, and bubblewrap has none")
+    official.version()  # for its InputError: better now than after an hour of attempts
+    if known.mirrors is not None and not known.mirrors.is_dir():
+        raise InputError(f"--mirrors {known.mirrors} is not a directory")
+    rows = choose_rows(load_rows(known.suite, known.dataset), known.instances)
+    return SwebenchSuite(
+        name=known.suite,
+        rows=tuple(rows),
+        dataset=known.dataset,
+        mirrors=known.mirrors,
+        pull=known.pull,
+        verbatim=known.verbatim,
+        bases=parse_bases(known.base),
     )
 
 
-def _line(outcome: Outcome) -> str:
-    if outcome.solved is None:
-        return f"{outcome.id}: failed: {outcome.failure.splitlines()[0]}"
-    sampled = outcome.sampled
-    word = "resolved" if sampled.selected else "not resolved" if outcome.solved.selected else "nothing selected"
-    return f"{outcome.id}: {word} ({sampled.correct} of {sampled.n} attempts right)"
+Loader = Callable[[argparse.Namespace, Path], "Suite"]
 
-
-def summary(report: dict[str, object]) -> str:
-    """The suite's result in a few lines."""
-    lines = [
-        f"instances {report['instances']}, selected patch right {report['selected']}, oracle {report['oracle']}, "
-        f"recovery {_number(report['recovery'])}, mean@1 {_number(report['mean_at_1'])}"
-    ]
-    coverage = report["coverage"]
-    assert isinstance(coverage, list)
-    shown = [row for row in coverage if row["k"] in (1, 2, 4, 8, 16, 32, 64, 128, 256)]
-    lines += [f"  pass@{row['k']:<4} {row['pass_at_k']:.3f}  [{row['low']:.3f}, {row['high']:.3f}]" for row in shown]
-    return "\n".join(lines)
-
-
-def _number(value: object) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
+SUITES: Mapping[str, Loader] = {
+    "swe-bench-lite": _swebench,
+    "swe-bench-verified": _swebench,
+    "swe-bench": _swebench,
+    "quixbugs": _quixbugs,
+}
+"""By name: what loads the suite's chosen instances, given the options and the evaluation's directory."""

@@ -1,0 +1,368 @@
+"""An evaluation on disk and at work: one run directory for each instance, what is left to do of each, what came out.
+
+OUT/eval.json             suite, instances, settings
+OUT/<instance>/           a run directory as `troop solve` makes it
+OUT/predictions.jsonl     the selected patches; predictions-01.jsonl and on: the attempts by rank
+OUT/report.json, report.md
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from agent.assemble import Part, Pool, go, is_finished, open_pool, open_trace, start
+from agent.config import Config, Settings, prices_of, resolve_model
+from agent.notebook import candidates_of, notebooks
+from agent.run_files import RunFiles, write_json, write_text
+from harness import trace
+from harness.budget import SharedBudget
+from harness.evaluate import Grades, Outcome, Plan, Solved, evaluate
+from harness.ledger import Ledger, Line
+from harness.predictions import prediction_files
+from harness.records import Json, Verdict
+from harness.report import active_spans, solve_report
+from harness.slots import Lane
+from harness.suite import Means, Ready, Suite
+from harness.suite_live import SuiteView
+from harness.suite_report import Asked, suite_report
+from harness.suite_view import markdown
+from tasks.errors import InputError, TroopError
+from tasks.task import Task
+
+EVAL_SCHEMA = 1
+
+REPAIR = "repair"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the trace of an instance's run says before anything goes on.
+
+    `attempts`: as many as it was asked for; `ended`: those that have ended for good. `broken`: attempts that the world ended or
+    kept from beginning; `capped`: a cap of the whole run ended it. `cost`: all charges; `dearest`: USD of its dearest call.
+    """
+
+    task: Task
+    settings: Settings
+    finished: bool
+    attempts: int
+    ended: int
+    broken: int
+    capped: bool
+    cost: Line
+    dearest: float
+    outcome: Outcome | None
+
+
+def kept_run(files: RunFiles) -> Kept | None:
+    """What is kept of the run; None where there is none. Raises InputError for one that is damaged."""
+    if not (files.directory / "run.json").exists():
+        return None
+    task, settings, _ = files.read_run()
+    events = list(trace.read(files.trace_file, may_be_empty=True))
+    attempts = trace.attempts_asked(events, settings.budget.attempts)
+    ended = [n for n in notebooks(events) if n.ended is not None]
+    lost = sum(n.ended is not None and n.ended.status == "infrastructure" for n in ended)
+    capped = any(isinstance(e, trace.BudgetReached) for e in trace.since_reopened(events)) if events else False
+    finished = bool(events) and is_finished(events)
+    missing = 0 if capped else attempts - len(ended)
+    charged = [e.charge for e in events if isinstance(e, (trace.Replied, trace.Charged))]
+    outcome = None
+    if finished:
+        solved = solved_of(files, events)
+        outcome = Outcome(task.id, solved, dict(solved.known))
+    return Kept(
+        task=task,
+        settings=settings,
+        finished=finished,
+        attempts=attempts,
+        ended=len(ended),
+        broken=lost + missing if finished else 0,
+        capped=capped,
+        cost=Ledger.fold(charged).total,
+        dearest=max((c.usd or 0.0 for c in charged), default=0.0),
+        outcome=outcome,
+    )
+
+
+def solved_of(files: RunFiles, events: Sequence[trace.Event], failure: str = "") -> Solved:
+    """What the run came to, as `harness.evaluate` takes it."""
+    report = solve_report(events)
+    _, settings, _ = files.read_run()
+    rows = [row for row in report["attempts"] if row["status"] not in ("infrastructure", "running")]
+    patches = {e.attempt: e.patch for e in events if isinstance(e, trace.AttemptEnded) and e.attempt is not None}
+    verdicts = {
+        e.candidate: Verdict(e.resolved, e.fail_to_pass, e.pass_to_pass, e.reason)
+        for e in events
+        if isinstance(e, trace.Graded)
+    }
+
+    def note(candidate: str, verdict: Verdict) -> None:
+        with contextlib.closing(open_trace(files, settings)) as log:
+            log.write(
+                trace.Graded(
+                    candidate=candidate,
+                    resolved=verdict.resolved,
+                    reason=verdict.reason,
+                    fail_to_pass=verdict.fail_to_pass,
+                    pass_to_pass=verdict.pass_to_pass,
+                )
+            )
+
+    candidates = candidates_of(events)
+    of_attempt = {index: candidate.id for candidate in candidates for index in candidate.attempts}
+    return Solved(
+        report=report,
+        patches={row["index"]: patches[row["index"]] for row in rows},
+        candidates={candidate.id: candidate.patch for candidate in candidates},
+        samples=tuple(of_attempt.get(row["index"]) for row in rows),
+        selected=report["selected"]["candidate"] if report["selected"] else None,
+        known=verdicts,
+        note=note,
+        spans=tuple(active_spans(events)),
+        failure=failure,
+    )
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """One evaluation. `settings` are settled (see `agent.assemble.settle`); their caps hold for all instances together.
+
+    `retry`: attempts of finished instances that the world broke are made again. `at_once`: instances in work at a time.
+    """
+
+    suite: Suite
+    settings: Settings
+    out: Path
+    grades: Grades
+    retry: bool
+    at_once: int | None
+    config: Config
+    kept: dict[str, Kept] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    reopen: dict[str, str] = field(default_factory=dict)
+
+    def files(self, id: str) -> RunFiles:
+        return RunFiles(self.out / id)
+
+    def look(self) -> None:
+        """Read what is there already, and what is left to do of it. Raises InputError where it cannot be gone on with."""
+        for id in self.suite.ids:
+            kept = kept_run(self.files(id))
+            if kept is not None:
+                check_kept(self.files(id).directory, kept, self.settings, self.suite.task(id))
+                self.kept[id] = kept
+        budget = self.shared_budget()
+        for id, kept in self.kept.items():
+            self.reopen[id] = self._why_reopen(kept, budget)
+            if kept.outcome is not None and not self.reopen[id] and not kept.outcome.left_to_grade(self.grades):
+                self.outcomes[id] = kept.outcome
+
+    def shared_budget(self) -> SharedBudget:
+        """The budget of all instances, with what they have spent so far; one that needs no more counts as finished."""
+        budget = SharedBudget(self.settings.budget, self.suite.ids)
+        for id, kept in self.kept.items():
+            budget.note(id, kept.cost.known_usd, kept.cost.usage.total)
+            if kept.finished and not kept.capped and not self._wants_more(kept):
+                budget.finish(id)
+        return budget
+
+    def _wants_more(self, kept: Kept) -> bool:
+        return self.settings.budget.attempts > kept.attempts or (self.retry and kept.broken > 0)
+
+    def _why_reopen(self, kept: Kept, budget: SharedBudget) -> str:
+        if not kept.finished:
+            return ""
+        if self.settings.budget.attempts > kept.attempts:
+            return f"{self.settings.budget.attempts} attempts instead of {kept.attempts}"
+        if self.retry and kept.broken:
+            return "what the world broke is done again"
+        if kept.capped and _has_room(kept, budget):
+            return "there is a budget again"
+        return ""
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """The instances with something left to do, those begun before the others."""
+        waiting = [id for id in self.suite.ids if id not in self.outcomes]
+        return tuple(sorted(waiting, key=lambda id: id not in self.kept))
+
+    def attempts_left(self, id: str) -> int:
+        """Attempts of the instance that are still to be made, as far as one can say before."""
+        kept = self.kept.get(id)
+        if kept is None:
+            return self.settings.budget.attempts
+        if kept.finished and not self.reopen.get(id):
+            return 0
+        return max(
+            0, max(self.settings.budget.attempts, kept.attempts) - kept.ended + (kept.broken if self.retry else 0)
+        )
+
+    def begin(self) -> None:
+        """Write eval.json."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_json(
+            self.out / "eval.json",
+            {
+                "schema": EVAL_SCHEMA,
+                "suite": self.suite.name,
+                **self.suite.described(),
+                "instances": list(self.suite.ids),
+                "grades": self.grades,
+                "settings": trace.public(self.settings),
+            },
+        )
+
+    async def work(self, view: SuiteView) -> None:
+        """Do all that is left; `outcomes` fills as instances end."""
+        for id, kept in self.kept.items():
+            view.board.take_over(self.outcomes.get(id), kept.ended, kept.cost)
+        if not self.left:
+            return
+        budget = self.shared_budget()
+        heard = _Heard(view, self.outcomes)
+        async with open_pool(self.settings, self.suite.image, view.say) as pool:
+            means = Means(
+                pool.provider, self.settings.limits, self.settings.test_timeout, max(1, os.cpu_count() or 2), view.say
+            )
+            async with self.suite.at_work(means) as bench:
+
+                async def solve(task: Task, lane: Lane) -> Solved:
+                    lane.expect(self.attempts_left(task.id))
+                    try:
+                        return await self._solve(task, lane, pool, budget, view)
+                    finally:
+                        budget.finish(task.id)
+
+                plan = Plan(pool.slots, pool.checks, self.settings.budget.attempts, self.grades, self.at_once)
+                await evaluate(self.left, bench, solve, plan, heard)
+
+    async def _solve(self, task: Task, lane: Lane, pool: Pool, budget: SharedBudget, view: SuiteView) -> Solved:
+        """The solver that `harness.evaluate` takes: one run per task, gone on with where it exists."""
+        files, kept, reopen = self.files(task.id), self.kept.get(task.id), self.reopen.get(task.id, "")
+        if kept is None:
+            # The cap of all stands in the run as well, for whoever resumes it on its own.
+            own = replace(self.settings, budget=replace(self.settings.budget, seconds=None))
+            files, _, _ = start(task, own, directory=files.directory)
+        elif kept.finished and not reopen and kept.outcome is not None and kept.outcome.solved is not None:
+            return kept.outcome.solved
+        part = Part(lane, budget.share(task.id), self.settings.budget, reopen)
+        failure = ""
+        try:
+            await go(
+                files,
+                listeners=[lambda event: view.see(task.id, event)],
+                say=lambda line: view.say(f"{task.id}: {line}"),
+                pool=pool,
+                part=part,
+            )
+        except TroopError as error:
+            failure = str(error)
+        return await asyncio.to_thread(lambda: solved_of(files, list(trace.read(files.trace_file)), failure))
+
+    def report(self) -> Json:
+        """report.json as it stands now."""
+        ended = [self.outcomes[id] for id in self.suite.ids if id in self.outcomes]
+        budget = self.settings.budget
+        asked = Asked(
+            suite=self.suite.name,
+            models=self.settings.models,
+            attempts=budget.attempts,
+            grades=self.grades,
+            gpu_hours=self._gpu_hours(),
+            budget={"usd": budget.usd, "tokens": budget.tokens, "seconds": budget.seconds},
+        )
+        return suite_report(ended, asked, unfinished=len(self.suite.ids) - len(ended))
+
+    def _gpu_hours(self) -> Mapping[str, float]:
+        aliases = [resolve_model(name, self.config) for name in self.settings.models if name != REPAIR]
+        return {alias.alias: hour for alias in aliases if (hour := prices_of(alias).gpu_hour) is not None}
+
+    def write(self) -> Json:
+        """Write report.json, report.md and the prediction files; returns the report."""
+        report = self.report()
+        ended = [self.outcomes[id] for id in self.suite.ids if id in self.outcomes]
+        files = prediction_files(ended, self.settings.models, self.settings.budget.attempts)
+        for name, text in files.items():
+            write_text(self.out / name, text)
+        write_text(self.out / "report.md", markdown(report))
+        write_json(self.out / "report.json", report)
+        return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """Tells the view, and keeps the outcomes."""
+
+    view: SuiteView
+    outcomes: dict[str, Outcome]
+
+    def ready(self, ready: Ready) -> None:
+        self.view.ready(ready)
+
+    def ended(self, outcome: Outcome) -> None:
+        self.outcomes[outcome.id] = outcome
+        self.view.ended(outcome)
+
+
+def _has_room(kept: Kept, budget: SharedBudget) -> bool:
+    """Whether the instance's share of what is left would pay for another call like its dearest."""
+    usd, tokens = budget.usd_level(), budget.tokens_level()
+    per_call = kept.cost.usage.total / kept.cost.calls if kept.cost.calls else 0.0
+    return (usd is None or usd > kept.cost.known_usd + kept.dearest) and (
+        tokens is None or tokens > kept.cost.usage.total + per_call
+    )
+
+
+_MAY_CHANGE = frozenset({"out", "concurrency", "allow_unknown_price", "infrastructure_retries"})
+_CAPS_THAT_MAY_CHANGE = frozenset({"attempts", "usd", "tokens", "seconds"})
+_OPTIONS = {
+    "models": "--model",
+    "turns": "--max-turns",
+    "attempt_usd": "--max-attempt-usd",
+    "attempt_seconds": "--attempt-timeout",
+    "memory_mb": "--memory",
+}
+
+
+def check_kept(directory: Path, kept: Kept, settings: Settings, task: Task) -> None:
+    """Refuse to mix: a run that is there already must have been made with what is asked for now, so that its attempts and
+    new ones are samples of the same thing. Raises InputError naming what differs."""
+    differing = [
+        *_differing(kept.settings, settings, _MAY_CHANGE | {"budget", "limits"}),
+        *_differing(kept.settings.budget, settings.budget, _CAPS_THAT_MAY_CHANGE),
+        *_differing(kept.settings.limits, settings.limits, frozenset()),
+    ]
+    if settings.budget.attempts < kept.attempts:
+        differing.append(f"--attempts {kept.attempts} there, {settings.budget.attempts} now, which can only grow")
+    if kept.task.repository.base != task.repository.base:
+        differing.append(f"the base {kept.task.repository.base} there, {task.repository.base} now")
+    if differing:
+        raise InputError(
+            f"{directory} was made with other settings ({'; '.join(differing)}): give another --out, or the same "
+            "settings to go on with it"
+        )
+
+
+def _differing(kept: Any, now: Any, passed_over: frozenset[str]) -> list[str]:
+    """Field by field of two records of one type: what differs, under the option's name."""
+    names = [f.name for f in dataclasses.fields(now) if f.name not in passed_over]
+    return [
+        f"{_OPTIONS.get(name, '--' + name.replace('_', '-'))} {_plainly(getattr(kept, name))} there, "
+        f"{_plainly(getattr(now, name))} now"
+        for name in names
+        if getattr(kept, name) != getattr(now, name)
+    ]
+
+
+def _plainly(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "+".join(map(str, value))
+    return "not set" if value is None else str(value)

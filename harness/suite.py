@@ -1,0 +1,92 @@
+"""A suite: instances by id, how each is made ready, and the hidden tests' word on a patch.
+
+`Suite` is what the command line loads; `Bench` is the same with a provider of sandboxes at hand. What solves gets a `Task`
+from `Ready`, and nothing else of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from harness.records import Json, Verdict
+from harness.sandbox.base import Limits, Provider
+from tasks.task import Task
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """One instance that can be worked on now. `task` None: it cannot, and `failure` says why."""
+
+    id: str
+    task: Task | None
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A patch to be graded. `name`: the candidate; `run`: whose sandboxes these are; `base_commit`: what the patch is
+    against."""
+
+    name: str
+    patch: str
+    run: str
+    base_commit: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a bench works with. `timeout`: seconds of one grading's tests; `workers`: images made at a time."""
+
+    provider: Provider
+    limits: Limits
+    timeout: float
+    workers: int
+    say: Say
+
+
+class Bench(Protocol):
+    """A suite at work."""
+
+    def ready(self, ids: Sequence[str]) -> AsyncIterator[Ready]:
+        """Each of the instances once, as it becomes ready: those that are so already first."""
+        ...
+
+    async def grade(self, id: str, submission: Submission) -> Verdict:
+        """The hidden tests' word on one patch. Raises EnvironmentFailed where they could not be run: that is no verdict."""
+        ...
+
+
+class Suite(Protocol):
+    """The chosen instances of a suite. `image`: a Docker image that its tasks need, as far as one can be named before any
+    is made ready."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def ids(self) -> tuple[str, ...]: ...
+
+    @property
+    def image(self) -> str | None: ...
+
+    def described(self) -> Json:
+        """What names these instances, to be kept with the evaluation."""
+        ...
+
+    def task(self, id: str) -> Task:
+        """The task, as far as it is known before its environment is there."""
+        ...
+
+    def missing(self) -> Mapping[str, str]:
+        """What an instance still needs before it can be worked on, in a few words; those that need nothing are left out.
+        Starts nothing."""
+        ...
+
+    def at_work(self, means: Means) -> AbstractAsyncContextManager[Bench]:
+        """The bench; at the end nothing of it is left running."""
+        ...

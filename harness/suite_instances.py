@@ -1,0 +1,82 @@
+"""A suite of instances that bring their hidden tests as data (`tasks.task.Grading`): QuixBugs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.environment import build
+from harness.grade import grade
+from harness.records import Json, Verdict
+from harness.suite import Bench, Means, Ready, Submission
+from harness.workspace import cache_root, open_workspace, reopen_workspace
+from tasks.errors import InputError
+from tasks.task import Instance, Task
+
+
+@dataclass(frozen=True)
+class InstanceSuite:
+    """Instances whose environment the sandbox sets up when they are solved, so nothing has to be made ready."""
+
+    name: str
+    instances: tuple[Instance, ...]
+    source: Json = field(default_factory=dict)
+    image: str | None = None
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(instance.task.id for instance in self.instances)
+
+    def described(self) -> Json:
+        return self.source
+
+    def instance(self, id: str) -> Instance:
+        """The instance of that id; raises KeyError for another suite's."""
+        for instance in self.instances:
+            if instance.task.id == id:
+                return instance
+        raise KeyError(id)
+
+    def task(self, id: str) -> Task:
+        return self.instance(id).task
+
+    def missing(self) -> Mapping[str, str]:
+        return {}
+
+    @contextlib.asynccontextmanager
+    async def at_work(self, means: Means) -> AsyncIterator[Bench]:
+        yield _Bench(self, means)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    suite: InstanceSuite
+    means: Means
+
+    async def ready(self, ids: Sequence[str]) -> AsyncIterator[Ready]:
+        for id in ids:
+            yield Ready(id, self.suite.task(id))
+
+    async def grade(self, id: str, submission: Submission) -> Verdict:
+        instance, means = self.suite.instance(id), self.means
+        if instance.grading is None:
+            raise InputError(f"{id} has no hidden tests")
+        where = instance.task.repository
+        if submission.base_commit is None:
+            workspace = await asyncio.to_thread(open_workspace, where, cache_root())
+        else:
+            workspace = await asyncio.to_thread(reopen_workspace, where, submission.base_commit, cache_root())
+        built = await build(means.provider, workspace, instance.task, run=submission.run, limits=means.limits)
+        return await grade(
+            means.provider,
+            built,
+            instance.task,
+            instance.grading,
+            submission.patch,
+            run=submission.run,
+            timeout=means.timeout,
+            limits=means.limits,
+            name=f"grade-{submission.name}",
+        )

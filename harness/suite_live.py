@@ -1,0 +1,342 @@
+"""What a person sees while an evaluation goes on: instances, attempts, solved so far, money, how long it will still take.
+
+`SuiteBoard` folds what happens, `suite_board_view` draws it, both without effects. `LiveSuite` keeps it on a terminal,
+`PlainSuite` writes lines elsewhere, `SilentSuite` nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+from harness import trace
+from harness.evaluate import Outcome, Watcher
+from harness.ledger import Line, add_charge, money
+from harness.live import REFRESH_PER_SECOND, counted, elapsed_short, fitted, printable, tokens_short
+from harness.suite import Ready
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+NEWS = 3
+"""Ended instances that are told of below the table."""
+
+
+@dataclass(slots=True)
+class Work:
+    """One instance in work. `ended`, `active`: attempts; `started` in seconds since the epoch."""
+
+    id: str
+    started: float
+    stage: str = "preparing"
+    running: set[int] = field(default_factory=set)
+    done: set[int] = field(default_factory=set)
+    candidates: int = 0
+    cost: Line = field(default_factory=Line)
+
+
+@dataclass(slots=True)
+class SuiteBoard:
+    """All that the view shows. `attempts`: of each instance. `cap`: USD of the whole evaluation, None for none.
+
+    `earlier`: attempts that had ended before this process; they count, but say nothing about its pace.
+    """
+
+    suite: str
+    instances: int
+    attempts: int
+    cap: float | None = None
+    started: float = 0.0
+    works: dict[str, Work] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    ready: int = 0
+    cost: Line = field(default_factory=Line)
+    ended: int = 0
+    earlier: int = 0
+    retries: int = 0
+    lost: int = 0
+    news: list[str] = field(default_factory=list)
+
+    def take_over(self, outcome: Outcome | None, attempts: int, cost: Line) -> None:
+        """What an earlier process did: attempts that had ended, their cost, and the outcome if there is one."""
+        if outcome is not None:
+            self.outcomes[outcome.id] = outcome
+        self.earlier += attempts
+        self.ended += attempts
+        self.cost = add_lines(self.cost, cost)
+
+    def begin(self, ready: Ready, now: float) -> None:
+        """An instance can be worked on, or cannot be."""
+        if ready.task is not None:
+            self.ready += 1
+            self.works.setdefault(ready.id, Work(ready.id, now))
+
+    def add(self, id: str, event: trace.Event) -> None:
+        """The next event of an instance's trace."""
+        work = self.works.setdefault(id, Work(id, event.at))
+        if isinstance(event, (trace.Replied, trace.Charged)):
+            self.cost, work.cost = add_charge(self.cost, event.charge), add_charge(work.cost, event.charge)
+        elif isinstance(event, trace.InfrastructureFailed):
+            self.retries += event.retried
+        elif isinstance(event, trace.Prepared):
+            work.stage = "attempts"
+        elif isinstance(event, trace.Verified):
+            work.stage, work.candidates = "verifying", work.candidates + 1
+        elif isinstance(event, trace.Judged):
+            work.stage = "judging"
+        elif isinstance(event, trace.Selected):
+            work.stage = "grading"
+        if event.attempt is not None:
+            self._add_to_attempt(work, event, event.attempt)
+
+    def _add_to_attempt(self, work: Work, event: trace.Event, attempt: int) -> None:
+        if isinstance(event, trace.AttemptEnded):
+            work.running.discard(attempt)
+            if attempt not in work.done:
+                work.done.add(attempt)
+                self.ended += 1
+            self.lost += event.status == "infrastructure"
+        else:
+            work.stage = "attempts"
+            work.running.add(attempt)
+
+    def end(self, outcome: Outcome) -> None:
+        """An instance has come to its end."""
+        self.works.pop(outcome.id, None)
+        self.outcomes[outcome.id] = outcome
+        self.news.append(outcome_line(outcome))
+
+    @property
+    def resolved(self) -> int:
+        return sum(outcome.resolved is True for outcome in self.outcomes.values())
+
+    @property
+    def failed(self) -> int:
+        return sum(bool(outcome.failure) for outcome in self.outcomes.values())
+
+    def seconds_left(self, now: float) -> float | None:
+        """By the pace of this process; None before it has ended an attempt."""
+        here = self.ended - self.earlier
+        if here < 1 or not self.started:
+            return None
+        lost = sum(self.attempts for o in self.outcomes.values() if o.solved is None)
+        left = max(0, self.instances * self.attempts - self.ended - lost)
+        return (now - self.started) / here * left
+
+
+def add_lines(one: Line, other: Line) -> Line:
+    """Two lines of a ledger as one."""
+    return replace(
+        one,
+        usage=one.usage + other.usage,
+        known_usd=one.known_usd + other.known_usd,
+        calls=one.calls + other.calls,
+        unanswered=one.unanswered + other.unanswered,
+        unpriced=one.unpriced + other.unpriced,
+        seconds=one.seconds + other.seconds,
+    )
+
+
+def outcome_line(outcome: Outcome) -> str:
+    """An instance's end in one line."""
+    if outcome.solved is None:
+        return f"{outcome.id}: failed: {outcome.failure.splitlines()[0]}"
+    word = {True: "resolved", False: "not resolved", None: "selected, not graded"}[outcome.resolved]
+    if outcome.solved.selected is None:
+        word = "nothing selected"
+    sampled = outcome.sampled
+    right = (
+        f"{sampled.correct} of {sampled.n} attempts right"
+        if sampled
+        else counted(len(outcome.solved.samples), "attempt")
+    )
+    failure = f"; {outcome.failure.splitlines()[0]}" if outcome.failure else ""
+    return f"{outcome.id}: {word} ({right}, {counted(len(outcome.solved.candidates), 'candidate')}){failure}"
+
+
+def suite_board_view(board: SuiteBoard, *, now: float, height: int) -> RenderableType:
+    """The board in at most `height` lines and 80 columns."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    news = board.news[-NEWS:]
+    head = [fitted(line, "bold" if not place else "") for place, line in enumerate(summary_lines(board, now))]
+    room = max(1, height - len(head) - len(news) - 3)
+    works = sorted(board.works.values(), key=lambda work: work.started)
+    parts: list[RenderableType] = [*head]
+    if works:
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        table.add_column("instance", width=32, no_wrap=True, overflow="ellipsis")
+        table.add_column("state", width=10, no_wrap=True)
+        table.add_column("ended", justify="right", width=7)
+        table.add_column("active", justify="right", width=6)
+        table.add_column("cost", justify="right", width=9)
+        table.add_column("time", justify="right", width=7)
+        for work in works[:room]:
+            table.add_row(
+                Text(printable(work.id)),
+                work.stage,
+                f"{len(work.done)}/{board.attempts}",
+                str(len(work.running) or "-"),
+                money(work.cost),
+                elapsed_short(now - work.started),
+            )
+        parts.append(table)
+    if len(works) > room:
+        parts.append(Text(f"… and {counted(len(works) - room, 'more instance')} in work", style="dim"))
+    return Group(*parts, *(fitted(line) for line in news))
+
+
+def summary_lines(board: SuiteBoard, now: float) -> Sequence[str]:
+    """How the evaluation stands, in three lines."""
+    failed = f", {board.failed} failed" if board.failed else ""
+    cap = f" of ${board.cap:g}" if board.cap is not None else ""
+    left = board.seconds_left(now)
+    active = sum(len(work.running) for work in board.works.values())
+    waiting = board.instances - len(board.outcomes) - len(board.works)
+    return (
+        f"{board.suite}: {len(board.outcomes)}/{board.instances} instances ended, {board.resolved} solved{failed}",
+        f"attempts {board.ended}/{board.instances * board.attempts} ended, {active} active; "
+        f"{tokens_short(board.cost.usage.total)} tokens, {money(board.cost)}{cap}",
+        f"{waiting} waiting; infrastructure: {counted(board.retries, 'retry')}, {counted(board.lost, 'attempt')} lost; "
+        f"{elapsed_short(now - board.started) if board.started else '-'}, "
+        f"{'about ' + elapsed_short(left) + ' left' if left is not None else 'time left unknown yet'}",
+    )
+
+
+class SuiteView(Watcher, Protocol):
+    """What shows an evaluation while it goes on."""
+
+    board: SuiteBoard
+
+    def see(self, id: str, event: trace.Event) -> None:
+        """The next event of an instance's trace."""
+        ...
+
+    def say(self, line: str) -> None:
+        """A line of progress besides."""
+        ...
+
+    def stop(self) -> None:
+        """Nothing more comes. Can be called again."""
+        ...
+
+
+def suite_view_on(console: Console | None, board: SuiteBoard) -> SuiteView:
+    """The live table on a terminal, plain lines elsewhere, nothing without a console."""
+    board.started = time.time()
+    if console is None:
+        return SilentSuite(board)
+    if console.is_terminal and not console.is_dumb_terminal:
+        return LiveSuite(console, board)
+
+    def write(line: str) -> None:
+        console.file.write(line + "\n")
+        console.file.flush()
+
+    return PlainSuite(write, board)
+
+
+class SilentSuite:
+    """Keeps the board and shows nothing."""
+
+    def __init__(self, board: SuiteBoard) -> None:
+        self.board = board
+
+    def ready(self, ready: Ready) -> None:
+        self.board.begin(ready, time.time())
+
+    def see(self, id: str, event: trace.Event) -> None:
+        self.board.add(id, event)
+
+    def ended(self, outcome: Outcome) -> None:
+        self.board.end(outcome)
+
+    def say(self, line: str) -> None:
+        """Nobody listens."""
+
+    def stop(self) -> None:
+        """Nothing is shown."""
+
+
+class PlainSuite(SilentSuite):
+    """A line for each instance that is prepared or ends, for each attempt that ends, and for each failure of the world."""
+
+    def __init__(self, write: Callable[[str], None], board: SuiteBoard) -> None:
+        super().__init__(board)
+        self._write = write
+
+    def see(self, id: str, event: trace.Event) -> None:
+        super().see(id, event)
+        if isinstance(event, (trace.Prepared, trace.AttemptEnded, trace.InfrastructureFailed, trace.BudgetReached)):
+            self.say(f"{id}: {_event_line(event)}")
+
+    def ended(self, outcome: Outcome) -> None:
+        super().ended(outcome)
+        self.say(outcome_line(outcome))
+        for line in summary_lines(self.board, time.time())[:2]:
+            self.say(f"  {line}")
+
+    def say(self, line: str) -> None:
+        self._write(printable(line) if not line.startswith("  ") else f"  {printable(line)}")
+
+
+def _event_line(event: trace.Event) -> str:
+    if isinstance(event, trace.Prepared):
+        return f"prepared in {event.seconds:.1f} s" + (f"; {event.note}" if event.note else "")
+    if isinstance(event, trace.AttemptEnded):
+        detail = f" ({event.detail.splitlines()[0]})" if event.detail else ""
+        return f"attempt {event.attempt}: {event.status}{detail}, {counted(event.turns, 'turn')}, {event.seconds:.1f} s"
+    if isinstance(event, trace.InfrastructureFailed):
+        who = "" if event.attempt is None else f"attempt {event.attempt}: "
+        return f"{who}{event.what} failed, {'trying again' if event.retried else 'given up'}: {event.detail}"
+    assert isinstance(event, trace.BudgetReached), f"no line is made of {event.kind}"
+    return event.detail
+
+
+class LiveSuite(SilentSuite):
+    """Keeps the board on a terminal; at its end the last state stays on the screen."""
+
+    def __init__(self, console: Console, board: SuiteBoard) -> None:
+        super().__init__(board)
+        self._console = console
+        self._lock = threading.Lock()  # rich draws from a thread of its own
+        self._live: Live | None = None
+
+    def __rich__(self) -> RenderableType:
+        with self._lock:
+            return suite_board_view(self.board, now=time.time(), height=self._console.height)
+
+    def ready(self, ready: Ready) -> None:
+        with self._lock:
+            super().ready(ready)
+        self._appear()
+
+    def see(self, id: str, event: trace.Event) -> None:
+        with self._lock:
+            super().see(id, event)
+
+    def ended(self, outcome: Outcome) -> None:
+        with self._lock:
+            super().ended(outcome)
+
+    def say(self, line: str) -> None:
+        """A line above the view."""
+        self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+    def _appear(self) -> None:
+        if self._live is None:
+            from rich.live import Live
+
+            self._live = Live(self, console=self._console, refresh_per_second=REFRESH_PER_SECOND)
+            self._live.start()
+
+    def stop(self) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()

@@ -1,0 +1,198 @@
+"""What an evaluation came to: its report.json, folded from the outcomes of its instances.
+
+Measures are over the instances that were solved and whose samples all have a verdict (`measured`); what is left out of them
+is counted and named. A measure for which samples are missing is None, never a number. Intervals are 95 %, by bootstrap over
+instances.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.evaluate import Grades, Outcome, Solved
+from harness.metrics import Sampled, pass_at_k, recovery
+from harness.records import Json
+from harness.scaling import Draws
+
+SUITE_SCHEMA = 1
+_USAGE = ("input", "cache_read", "cache_write", "output", "reasoning")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked for. `gpu_hours`: USD per GPU-hour of the models that have such a price. `versions`: of what made it."""
+
+    suite: str
+    models: tuple[str, ...]
+    attempts: int
+    grades: Grades
+    gpu_hours: Mapping[str, float] = field(default_factory=dict)
+    budget: Json = field(default_factory=dict)
+
+
+def suite_report(outcomes: Sequence[Outcome], asked: Asked, *, unfinished: int = 0) -> Json:
+    """report.json of an evaluation: the measures over all, what it cost, and per task the solver's report and verdicts.
+
+    `unfinished`: instances that were chosen and are not among the outcomes, as the evaluation was stopped.
+    """
+    solved = [o.solved for o in outcomes if o.solved is not None]
+    worked = [w for o in outcomes if (w := o.solved or o.unsolved) is not None]
+    sampled = {o.id: s for o in outcomes if (s := o.sampled) is not None}
+    known = {o.id: o.resolved for o in outcomes if o.resolved is not None}
+    resolved = sum(known.values())
+    return {
+        "schema": SUITE_SCHEMA,
+        "suite": asked.suite,
+        "models": list(asked.models),
+        "attempts": asked.attempts,
+        "graded": asked.grades,
+        "instances": len(outcomes) + unfinished,
+        "unfinished": unfinished,
+        "solved": len(solved),
+        "measured": len(sampled),
+        "failed": [{"id": o.id, "reason": o.failure} for o in outcomes if o.failure],
+        **_measures(sampled, asked.attempts),
+        "selected": resolved if known else None,
+        "selected_share": _share(known),
+        "budget": asked.budget,
+        **_costs(worked, resolved if known else None),
+        **_times(worked),
+        "infrastructure": _infrastructure(worked, outcomes),
+        "statuses": dict(Counter(row["status"] for s in worked for row in s.report["attempts"])),
+        "leak_tries": _leaks(worked),
+        "candidates": sum(len(s.candidates) for s in solved),
+        "gpu": _gpu(worked, asked.gpu_hours),
+        "tasks": [_task_row(o) for o in outcomes],
+    }
+
+
+def _measures(sampled: Mapping[str, Sampled], attempts: int) -> Json:
+    draws = Draws(list(sampled))
+    shares = {id: s.correct / s.n if s.n else 0.0 for id, s in sampled.items()}
+    single = draws.estimate(shares) if shares else None
+    return {
+        "mean_at_1": single and single.value,
+        "mean_at_1_interval": single and [single.low, single.high],
+        "coverage": [_coverage(sampled, k, draws) for k in range(1, attempts + 1)],
+        "oracle": sum(s.correct > 0 for s in sampled.values()) if sampled else None,
+        "recovery": recovery(list(sampled.values())),
+    }
+
+
+def _coverage(sampled: Mapping[str, Sampled], k: int, draws: Draws) -> Json:
+    """pass@k over the measured instances; `missing`: how many of them have fewer than k samples, which leaves it undefined."""
+    values = {id: value for id, s in sampled.items() if (value := pass_at_k(s.n, s.correct, k)) is not None}
+    missing = len(sampled) - len(values)
+    if missing or not values:
+        return {"k": k, "pass_at_k": None, "low": None, "high": None, "missing": missing}
+    found = draws.estimate(values)
+    return {"k": k, "pass_at_k": found.value, "low": found.low, "high": found.high, "missing": 0}
+
+
+def _share(known: Mapping[str, bool]) -> Json | None:
+    if not known:
+        return None
+    found = Draws(list(known)).estimate({id: float(right) for id, right in known.items()})
+    return {"value": found.value, "low": found.low, "high": found.high}
+
+
+def _costs(solved: Sequence[Solved], resolved: int | None) -> Json:
+    """USD are None where a price is unknown; `usd_exact` False: a lower bound."""
+    costs = [s.report["cost"] for s in solved]
+    usd = None if any(c["usd"] is None for c in costs) else sum(c["usd"] for c in costs)
+    attempts = sum(len(s.report["attempts"]) for s in solved)
+    usage = {part: sum(c["usage"][part] for c in costs) for part in _USAGE}
+    read = usage["input"] + usage["cache_read"] + usage["cache_write"]
+
+    def per(number: int | None) -> float | None:
+        return None if usd is None or not number else usd / number
+
+    return {
+        "usd": usd,
+        "usd_exact": all(c["exact"] for c in costs),
+        "usd_per_attempt": per(attempts),
+        "usd_per_instance": per(len(solved)),
+        "usd_per_solved": per(resolved),
+        "calls": sum(c["calls"] for c in costs),
+        "usage": usage,
+        "tokens": sum(usage.values()),
+        "cached_share": usage["cache_read"] / read if read else None,
+    }
+
+
+def _times(solved: Sequence[Solved]) -> Json:
+    """`seconds`: wall time in which anything was worked on; the others are sums over attempts and calls that overlap."""
+    return {
+        "seconds": round(_covered([span for s in solved for span in s.spans]), 3),
+        "attempt_seconds": round(sum(row["seconds"] or 0.0 for s in solved for row in s.report["attempts"]), 3),
+        "model_seconds": round(sum(s.report["cost"]["seconds"] for s in solved), 3),
+    }
+
+
+def _covered(spans: Sequence[tuple[float, float]]) -> float:
+    """Seconds that any of the spans covers."""
+    total, reached = 0.0, float("-inf")
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total
+
+
+def _infrastructure(solved: Sequence[Solved], outcomes: Sequence[Outcome]) -> Json:
+    ended = [row for s in solved for row in s.report["attempts"] if row["status"] == "infrastructure"]
+    return {
+        "retries": sum(s.report["infrastructure"]["retries"] for s in solved),
+        "attempts": len(ended),
+        "instances": sum(bool(o.failure) for o in outcomes),
+    }
+
+
+def _leaks(solved: Sequence[Solved]) -> Json:
+    """Attempts that tried to get at what they may not have, and by which way."""
+    tried = [
+        [flag for flag in row["flags"] if flag.startswith("leak:")] for s in solved for row in s.report["attempts"]
+    ]
+    return {
+        "attempts": sum(bool(flags) for flags in tried),
+        "by_kind": dict(Counter(f for flags in tried for f in flags)),
+    }
+
+
+def _gpu(solved: Sequence[Solved], gpu_hours: Mapping[str, float]) -> Json | None:
+    """For models on a local GPU: how long it was busy with our calls, and what it gave in that time."""
+    seconds = usd = output = tokens = 0.0
+    for line, price in (
+        (line, gpu_hours[model])
+        for s in solved
+        for model, line in s.report["cost"]["by_model"].items()
+        if gpu_hours.get(model)
+    ):
+        usd += line["usd"] or 0.0
+        seconds += (line["usd"] or 0.0) * 3600 / price
+        output += line["usage"]["output"] + line["usage"]["reasoning"]
+        tokens += sum(line["usage"].values())
+    if not seconds:
+        return None
+    return {
+        "seconds": round(seconds, 3),
+        "usd": usd,
+        "output_tokens_per_second": output / seconds,
+        "tokens_per_second": tokens / seconds,
+    }
+
+
+def _task_row(outcome: Outcome) -> Json:
+    sampled, solved = outcome.sampled, outcome.solved
+    kept = solved or outcome.unsolved
+    return {
+        "id": outcome.id,
+        "samples": len(solved.samples) if solved else 0,
+        "correct": sampled.correct if sampled else None,
+        "selected": solved.selected if solved else None,
+        "resolved": outcome.resolved,
+        "verdicts": {c: {"resolved": v.resolved, "reason": v.reason} for c, v in outcome.verdicts.items()},
+        "failure": outcome.failure,
+        "report": kept.report if kept else None,
+    }

@@ -1,0 +1,147 @@
+"""SWE-bench as a suite: rows, the images they need, and grading by the official rules."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from harness.records import Json, Verdict
+from harness.suite import Bench, Means, Ready, Submission
+from tasks.errors import EnvironmentFailed
+from tasks.swebench import Row, repository_of, task_of
+from tasks.task import Task
+
+if TYPE_CHECKING:
+    from harness.swebench.grading import Graded, Grader
+    from harness.swebench.images import ImageRef, Prepared
+
+
+@dataclass(frozen=True)
+class SwebenchSuite:
+    """Chosen rows. `mirrors`: a directory of clones; `pull`: whether published images are asked for; `verbatim`: grade with
+    the official evaluation script as it is; `bases`: base images by Python version."""
+
+    name: str
+    rows: tuple[Row, ...]
+    dataset: Path | None = None
+    mirrors: Path | None = None
+    pull: Literal["auto", "always", "never"] = "auto"
+    verbatim: bool = False
+    bases: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(row.instance_id for row in self.rows)
+
+    @property
+    def image(self) -> str | None:
+        from harness.swebench.names import image_name
+
+        return image_name(self.rows[0].instance_id)
+
+    def described(self) -> Json:
+        return {
+            "dataset": str(self.dataset.resolve()) if self.dataset else None,
+            "mirrors": str(self.mirrors.resolve()) if self.mirrors else None,
+        }
+
+    def row(self, id: str) -> Row:
+        """The row of that id; raises KeyError for one that was not chosen."""
+        for row in self.rows:
+            if row.instance_id == id:
+                return row
+        raise KeyError(id)
+
+    def task(self, id: str, image: str = "") -> Task:
+        row = self.row(id)
+        return task_of(row, repository_of(row, self.mirrors), image)
+
+    def missing(self) -> Mapping[str, str]:
+        from harness.sandbox.daemon import connect
+        from harness.swebench.images import find_image
+
+        try:
+            client = connect()
+        except EnvironmentFailed as error:
+            return dict.fromkeys(self.ids, f"its image (no daemon answers: {error})")
+        with contextlib.closing(client):
+            return {row.instance_id: "its image" for row in self.rows if find_image(client, row) is None}
+
+    @contextlib.asynccontextmanager
+    async def at_work(self, means: Means) -> AsyncIterator[Bench]:
+        from harness.swebench.grading import Grader
+
+        async with Grader(workers=means.workers, verbatim=self.verbatim, run="eval", say=means.say) as grader:
+            for left in await grader.clean():
+                means.say(f"removed {left}, which a killed process left")
+            bench = _Bench(self, means, grader)
+            try:
+                yield bench
+            finally:
+                await bench.stop()
+
+
+@dataclass(slots=True)
+class _Bench:
+    suite: SwebenchSuite
+    means: Means
+    grader: Grader
+    images: dict[str, ImageRef] = field(default_factory=dict)
+    _making: asyncio.Task[None] | None = None
+
+    async def ready(self, ids: Sequence[str]) -> AsyncIterator[Ready]:
+        """Images are made in the background, further ones while those that are there are worked with."""
+        from harness.swebench.images import ensure_images
+
+        finished: asyncio.Queue[Prepared | None] = asyncio.Queue()
+
+        async def make() -> None:
+            try:
+                await ensure_images(
+                    [self.suite.row(id) for id in ids],
+                    mirrors=self.suite.mirrors,
+                    bases=self.suite.bases,
+                    workers=self.means.workers,
+                    pull=self.suite.pull,
+                    say=self.means.say,
+                    tell=finished.put_nowait,
+                )
+            finally:
+                finished.put_nowait(None)
+
+        self._making = asyncio.create_task(make())
+        while (prepared := await finished.get()) is not None:
+            yield await asyncio.to_thread(self._ready, prepared)
+        await self._making
+
+    def _ready(self, prepared: Prepared) -> Ready:
+        id = prepared.row.instance_id
+        if prepared.image is None:
+            return Ready(id, None, f"its image: {prepared.failure}")
+        self.images[id] = prepared.image
+        return Ready(id, self.suite.task(id, prepared.image.name))
+
+    async def grade(self, id: str, submission: Submission) -> Verdict:
+        return verdict_of(
+            self.suite.row(id), await self.grader.grade(self.suite.row(id), self.images[id], submission.patch)
+        )
+
+    async def stop(self) -> None:
+        """End the making of images, if it is still going on."""
+        if self._making is not None:
+            self._making.cancel()
+            await asyncio.gather(self._making, return_exceptions=True)
+
+
+def verdict_of(row: Row, graded: Graded) -> Verdict:
+    """The verdict as a trace keeps it: every test of FAIL_TO_PASS, and of PASS_TO_PASS those that do not pass."""
+    status = (graded.report or {}).get("tests_status", {})
+    to_pass = dict.fromkeys(row.fail_to_pass, "missing")
+    to_pass |= dict.fromkeys(status.get("FAIL_TO_PASS", {}).get("success", ()), "passed")
+    to_pass |= dict.fromkeys(status.get("FAIL_TO_PASS", {}).get("failure", ()), "failed")
+    to_keep = dict.fromkeys(status.get("PASS_TO_PASS", {}).get("failure", ()), "failed")
+    return Verdict(graded.resolved, to_pass, to_keep, graded.reason)

@@ -1,0 +1,217 @@
+"""The page of an evaluation, from its report.json: for the terminal (`eval_view`) and as Markdown (`markdown`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.live import counted, elapsed_short, tokens_short
+from harness.records import Json
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+SHOWN_K = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64, 96, 128, 192, 250, 256)
+"""Where there are more than `ALL_UP_TO` samples, the k that get a row on the terminal; the Markdown has all."""
+ALL_UP_TO = 12
+NAMED = 10
+"""Failed instances that are named on the page; report.json has all."""
+
+
+def eval_view(report: Json) -> list[RenderableType]:
+    """What `troop eval` and `troop report` print, in order; 80 columns are enough."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from harness.replay_frames import clean
+
+    view: list[RenderableType] = [Text(clean(title(report)), "bold")]
+    results = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
+    results.add_column(style="dim")
+    results.add_column(overflow="fold")
+    for name, value in (*measures(report), *expenses(report)):
+        results.add_row(name, Text(clean(value)))
+    view.append(results)
+    rows = _coverage_rows(report, few=True)
+    if rows:
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+        table.add_column("k", justify="right")
+        table.add_column("pass@k", justify="right")
+        table.add_column("95 % interval")
+        for row in rows:
+            table.add_row(*row)
+        view += [Text(), table]
+    return view + [Text(clean(note), "yellow") for note in notes(report)]
+
+
+def markdown(report: Json) -> str:
+    """The same page for a file, every instance with a line of its own."""
+    lines = [f"# {title(report)}", "", "| | |", "| --- | --- |"]
+    lines += [f"| {name} | {_cell(value)} |" for name, value in (*measures(report), *expenses(report))]
+    if rows := _coverage_rows(report, few=False):
+        lines += ["", "| k | pass@k | 95 % interval |", "| ---: | ---: | --- |"]
+        lines += [f"| {' | '.join(row)} |" for row in rows]
+    lines += ["", *(f"- {_cell(note)}" for note in notes(report))] if notes(report) else []
+    lines += ["", "| instance | selected | right attempts | candidates | cost |", "| --- | --- | ---: | ---: | ---: |"]
+    return "\n".join([*lines, *(_instance_row(task) for task in report["tasks"])]) + "\n"
+
+
+def title(report: Json) -> str:
+    """What was evaluated, in a line."""
+    models = " + ".join(report["models"]) or "?"
+    return (
+        f"{report['suite']}: {models}, {counted(report['attempts'], 'attempt')} of each of "
+        f"{counted(report['instances'], 'instance')}"
+    )
+
+
+def measures(report: Json) -> list[tuple[str, str]]:
+    """How well it went: name and value, in words where a value is undefined."""
+    instances, measured = report["instances"], report["measured"]
+    selected = report["selected"]
+    share = report["selected_share"]
+    interval = report["mean_at_1_interval"]
+    return [
+        (
+            f"selected@{report['attempts']}",
+            "undefined (nothing graded)"
+            if selected is None
+            else f"{selected} of {instances} resolved ({_percent(selected / instances)}){_bounds(share)}",
+        ),
+        ("mean@1", _value(report["mean_at_1"], interval)),
+        (
+            f"oracle@{report['attempts']}",
+            "undefined" if report["oracle"] is None else f"{report['oracle']} of {measured} with a right attempt",
+        ),
+        ("recovery", "undefined" if report["recovery"] is None else f"{report['recovery']:.2f}"),
+        ("distinct candidates", f"{report['candidates']}{_each(report['candidates'], report['solved'])}"),
+        ("attempts ended", ", ".join(f"{n} {status}" for status, n in _most(report["statuses"])) or "none"),
+    ]
+
+
+def expenses(report: Json) -> list[tuple[str, str]]:
+    """What it cost: money, tokens, time, what the world broke, what was tried that may not be."""
+    usage, world, leaks = report["usage"], report["infrastructure"], report["leak_tries"]
+    least = "" if report["usd_exact"] else "≥"
+    cached = report["cached_share"]
+    rows = [
+        (
+            "cost",
+            f"{_usd(report['usd'], least)}; {_usd(report['usd_per_attempt'], least)} an attempt, "
+            f"{_usd(report['usd_per_instance'], least)} an instance, {_usd(report['usd_per_solved'], least)} a solved one",
+        ),
+        (
+            "tokens",
+            f"{tokens_short(report['tokens'])} in {counted(report['calls'], 'call')}: "
+            f"{tokens_short(usage['input'] + usage['cache_read'] + usage['cache_write'])} in "
+            f"({'no share known' if cached is None else _percent(cached)} cached), "
+            f"{tokens_short(usage['output'] + usage['reasoning'])} out",
+        ),
+        (
+            "time",
+            f"{elapsed_short(report['seconds'])} in all; attempts {elapsed_short(report['attempt_seconds'])} added up, "
+            f"model calls {elapsed_short(report['model_seconds'])}",
+        ),
+        (
+            "infrastructure",
+            f"{counted(world['retries'], 'retry')}, {counted(world['attempts'], 'attempt')} lost, "
+            f"{counted(world['instances'], 'instance')} failed",
+        ),
+        (
+            "leak tries",
+            f"{counted(leaks['attempts'], 'attempt')}"
+            + (f" ({', '.join(f'{kind} {n}' for kind, n in _most(leaks['by_kind']))})" if leaks["by_kind"] else ""),
+        ),
+    ]
+    if gpu := report["gpu"]:
+        rows.append(
+            (
+                "local GPU",
+                f"{gpu['seconds']:.0f} GPU-seconds, ${gpu['usd']:.4f}; {gpu['output_tokens_per_second']:.0f} output tokens/s, "
+                f"{gpu['tokens_per_second']:.0f} tokens/s in all",
+            )
+        )
+    return rows
+
+
+def notes(report: Json) -> list[str]:
+    """What a reader must know about the figures."""
+    said = []
+    left_out = report["instances"] - report["measured"]
+    if left_out and report["graded"] == "all":
+        said.append(
+            f"mean@1, pass@k, oracle and recovery are over the {report['measured']} instances all of whose samples were "
+            f"graded; {left_out} are left out"
+        )
+    if report["graded"] != "all":
+        said.append(f"graded was {'the selected patch only' if report['graded'] == 'selected' else 'nothing'}")
+    if report["unfinished"]:
+        said.append(f"{counted(report['unfinished'], 'instance')} unfinished: the same command goes on")
+    short = [row for row in report["coverage"] if row["missing"]]
+    if short:
+        said.append(
+            f"pass@k is undefined from k = {short[0]['k']} on: {counted(short[-1]['missing'], 'instance')} with fewer samples "
+            "(--retry infrastructure, or a larger budget, makes up for them)"
+        )
+    for failed in report["failed"][:NAMED]:
+        said.append(f"{failed['id']}: {failed['reason'].splitlines()[0]}")
+    if more := len(report["failed"]) - NAMED:
+        said += [f"and {counted(more, 'more failed instance')}"] if more > 0 else []
+    return said
+
+
+def _coverage_rows(report: Json, *, few: bool) -> list[tuple[str, str, str]]:
+    rows = report["coverage"]
+    if few and len(rows) > ALL_UP_TO:
+        rows = [row for row in rows if row["k"] in SHOWN_K or row["k"] == len(rows)]
+    if not report["measured"]:
+        return []
+    return [
+        (str(row["k"]), "undefined", f"{counted(row['missing'], 'instance')} short of samples")
+        if row["pass_at_k"] is None
+        else (str(row["k"]), f"{row['pass_at_k']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}")
+        for row in rows
+    ]
+
+
+def _instance_row(task: Json) -> str:
+    word = {True: "resolved", False: "not resolved", None: "not graded"}[task["resolved"]]
+    if task["failure"] and task["resolved"] is None:
+        word = "failed"
+    elif task["selected"] is None and task["report"] is not None:
+        word = "none"
+    right = "?" if task["correct"] is None else f"{task['correct']} of {task['samples']}"
+    report = task["report"]
+    cost = "-" if report is None or not report["cost"]["calls"] else _usd(report["cost"]["usd"], "")
+    return f"| {task['id']} | {word} | {right} | {len(report['candidates']) if report else 0} | {cost} |"
+
+
+def _value(value: float | None, interval: Sequence[float] | None) -> str:
+    if value is None:
+        return "undefined"
+    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+
+def _bounds(share: Json | None) -> str:
+    return f" [{_percent(share['low'])}, {_percent(share['high'])}]" if share else ""
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _usd(value: float | None, least: str) -> str:
+    return "unknown" if value is None else f"{least}${value:.4f}"
+
+
+def _each(number: int, instances: int) -> str:
+    return f" ({number / instances:.1f} an instance)" if instances else ""
+
+
+def _most(counts: Json) -> list[tuple[str, Any]]:
+    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def _cell(text: str) -> str:
+    """One line that a Markdown table can hold."""
+    return " ".join(text.split()).replace("|", "\\|")
