@@ -30,7 +30,7 @@ from agent.notebook import Notebook, candidates_of, notebooks
 from agent.policy import Ask, Policy
 from agent.run_files import RunFiles
 from agent.select import select, undecided
-from agent.verification import evidence_on, true_witnesses, what_guards
+from agent.verification import evidence_on, guards_of, true_witnesses, what_guards
 from harness import trace
 from harness.budget import BudgetKeeper
 from harness.environment import Built, baseline, build
@@ -243,18 +243,19 @@ async def verify_all(state: Stage, runtime: Runtime[Run]) -> Stage:
     """Evidence on every candidate that has none yet, a few at a time."""
     run = runtime.context
     candidates = run.candidates()
+    guards = await guards_of(run, candidates)
     witnesses = await true_witnesses(run, candidates)
     known = {e.key: e.evidence for e in run.events if isinstance(e, trace.Verified)}
     holding = {(e.candidate, e.key, e.attempts) for e in latest_verified(run.events)}
 
     async def one(candidate: Candidate) -> None:
-        key, ids = what_guards(run, candidate, witnesses)
+        key, ids = what_guards(run, candidate, witnesses, guards)
         if (candidate.id, key, candidate.attempts) in holding:
             return
         evidence = known.get(key)  # of a reopened run: the same patch, arrived at by more attempts
         if evidence is None:
             async with run.checks:
-                evidence = await evidence_on(run, candidate, ids, witnesses)
+                evidence = await evidence_on(run, candidate, ids, witnesses, guards)
         run.write(trace.Verified(candidate=candidate.id, attempts=candidate.attempts, key=key, evidence=evidence))
 
     await _all(one(candidate) for candidate in candidates)

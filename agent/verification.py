@@ -6,15 +6,20 @@ been seen to work; where none works it is the environment's failure.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agent.attempt import test_seconds
+from harness import trace
+from harness.environment import Baseline
+from harness.near import near_baseline, what_is_touched
 from harness.records import Candidate, Evidence, TestReport, WitnessTest
 from harness.regression import choose
 from harness.sandbox.base import SandboxSpec
 from harness.testing import selects
-from harness.verify import verification_key, verify, witness_on_base
+from harness.verify import probe, verification_key, verify, witness_on_base
 from harness.workspace import Workspace
 from tasks.errors import SandboxFailed
 from tasks.task import Task
@@ -23,8 +28,46 @@ if TYPE_CHECKING:
     from agent.solver import Run
 
 
+async def guards_of(run: Run, candidates: Sequence[Candidate]) -> Baseline:
+    """The base's test run that candidates are held against: the whole suite's, or (scope near) that of the tests near to
+    what the candidates touch, which is done now unless the trace holds it."""
+    prepared = run.prepared()
+    if run.task.test_scope == "whole" or run.base is None or not candidates:
+        return Baseline(prepared.baseline, prepared.flaky)
+    touched = await asyncio.to_thread(what_is_touched, run.base, [c.patch for c in candidates])
+    for event in run.events:
+        if isinstance(event, trace.NearTested) and (event.paths, event.names) == (touched.paths, touched.names):
+            return Baseline(event.report, event.flaky, event.note)
+    began = time.monotonic()
+    found = await near_baseline(
+        run.provider,
+        run.environment,
+        run.base,
+        touched,
+        run=run.name,
+        seconds=run.settings.verify_seconds,
+        limits=run.settings.limits,
+        retries=run.settings.infrastructure_retries,
+        slots=run.checks,
+        say=run.say,
+    )
+    if found.note:
+        run.say(found.note)
+    run.write(
+        trace.NearTested(
+            paths=touched.paths,
+            names=touched.names,
+            report=found.report,
+            flaky=found.flaky,
+            note=found.note,
+            seconds=time.monotonic() - began,
+        )
+    )
+    return found
+
+
 async def evidence_on(
-    run: Run, candidate: Candidate, regression: Sequence[str], witnesses: Sequence[WitnessTest]
+    run: Run, candidate: Candidate, regression: Sequence[str], witnesses: Sequence[WitnessTest], guards: Baseline
 ) -> Evidence:
     """The evidence on one candidate. One that takes its sandboxes down is invalid, where others can be made."""
     if any(event.masked for event in run.events if event.attempt in candidate.attempts):
@@ -40,23 +83,17 @@ async def evidence_on(
             regression=regression,
             witnesses=witnesses,
             timeout=run.settings.test_timeout,
-            test_seconds=test_seconds(run.prepared().baseline),
+            test_seconds=test_seconds(guards.report),
             limits=run.settings.limits,
             retries=run.settings.infrastructure_retries,
         )
     except SandboxFailed as error:
-        await _probe(run, f"probe-{candidate.id}")
+        await probe(run.provider, _spec(run, f"probe-{candidate.id}"))
         return Evidence(applies=True, valid=False, reason=f"its tests take the sandbox down: {error}")
 
 
-async def _probe(run: Run, name: str) -> None:
-    """Raises SandboxFailed where no sandbox works at all, so that no candidate is blamed for it."""
-    spec = SandboxSpec(run=run.name, name=name, environment=run.environment.key, limits=run.settings.limits)
-    sandbox = await run.provider.create(spec)
-    try:
-        await sandbox.exec(["true"], timeout=60)
-    finally:
-        await sandbox.close()
+def _spec(run: Run, name: str) -> SandboxSpec:
+    return SandboxSpec(run=run.name, name=name, environment=run.environment.key, limits=run.settings.limits)
 
 
 async def true_witnesses(run: Run, candidates: Sequence[Candidate]) -> tuple[WitnessTest, ...]:
@@ -81,7 +118,7 @@ async def true_witnesses(run: Run, candidates: Sequence[Candidate]) -> tuple[Wit
     try:
         return await failing(recorded, run.settings.infrastructure_retries)
     except SandboxFailed:
-        await _probe(run, "probe-witness")
+        await probe(run.provider, _spec(run, "probe-witness"))
     kept: list[WitnessTest] = []
     for witness in recorded:
         try:
@@ -91,14 +128,16 @@ async def true_witnesses(run: Run, candidates: Sequence[Candidate]) -> tuple[Wit
     return tuple({(w.path, w.text): w for w in reversed(kept)}.values())[::-1]
 
 
-def what_guards(run: Run, candidate: Candidate, witnesses: Sequence[WitnessTest]) -> tuple[str, tuple[str, ...]]:
+def what_guards(
+    run: Run, candidate: Candidate, witnesses: Sequence[WitnessTest], guards: Baseline
+) -> tuple[str, tuple[str, ...]]:
     """The memo key of a candidate's verification, and the regression tests chosen for it."""
-    prepared, base = run.prepared(), run.base
+    base = run.base
     ids: tuple[str, ...] = ()
-    if prepared.baseline is not None and base is not None:
+    if guards.report is not None and base is not None:
         ids = choose(
-            prepared.baseline,
-            {*prepared.flaky, *_given_tests(run.task, prepared.baseline)},
+            guards.report,
+            {*guards.flaky, *_given_tests(run.task, guards.report)},
             candidate.patch,
             seconds=run.settings.verify_seconds,
             text=lambda path: _text(base, path),

@@ -22,7 +22,7 @@ from harness.extract import mark_setup
 from harness.lock import turn
 from harness.records import Json, TestReport
 from harness.sandbox.base import ENVDIR, WORKDIR, Limits, Provider, Sandbox, SandboxSpec
-from harness.testing import COMMAND_TEST, broke_off, outcome_of, run_tests, selects
+from harness.testing import COMMAND_TEST, broke_off, files_of, outcome_of, run_tests, selects
 from harness.trace import public, record
 from harness.workspace import Workspace, cache_root
 from tasks.errors import SetupFailed
@@ -253,7 +253,7 @@ async def baseline(
     """Run the base's tests `runs` times, each in a fresh sandbox without the network, and check the given failing test.
 
     `timeout` in seconds for one run; tests that did not finish by then are not part of the baseline, which the note says.
-    Of a task whose scope is "near" only the given test is run. Raises SetupFailed when tests are there but none can be run,
+    Of a task whose scope is "near" only the given test's file is run. Raises SetupFailed when tests are there but none can be run,
     or a given failing test passes or is not found, and SandboxFailed when `retries` replacements of a sandbox died as well.
     """
     from harness.verify import in_fresh_sandbox  # it imports this module
@@ -267,15 +267,12 @@ async def baseline(
     kept = read_json(path)
     if kept is not None:
         return _checked(record(Baseline, kept), task)
-    what = "the given test on the base" if near else "the tests of the base"
-    say(f"running {what}: {built.test_command}")
     given = task.failing_test.ids if task.failing_test else ()
+    files = files_of(given) if near else []
+    say(f"running the tests of the base{' in ' * near}{', '.join(files)}: {built.test_command}")
 
     async def in_sandbox(sandbox: Sandbox) -> TestReport:
-        if near:
-            command = built.test_command or ""
-            return await run_tests(sandbox, command, given, timeout=timeout, test_seconds=test_seconds)
-        return await _base_run(sandbox, built.test_command or "", given, timeout, test_seconds)
+        return await _base_run(sandbox, built.test_command or "", files, given, timeout, test_seconds)
 
     specs = [
         SandboxSpec(run=run, name=f"base-{number}", environment=built.key, limits=limits or Limits())
@@ -294,10 +291,10 @@ async def baseline(
 
 
 async def _base_run(
-    sandbox: Sandbox, command: str, given: Sequence[str], timeout: float, test_seconds: float
+    sandbox: Sandbox, command: str, files: Sequence[str], given: Sequence[str], timeout: float, test_seconds: float
 ) -> TestReport:
-    """The whole suite, and the given tests as well where the command leaves them out."""
-    report = await run_tests(sandbox, command, timeout=timeout, test_seconds=test_seconds)
+    """The whole suite (or these files of it), and the given tests as well where the command leaves them out."""
+    report = await run_tests(sandbox, command, files, timeout=timeout, test_seconds=test_seconds)
     absent = [test for test in given if outcome_of(report, test) == "missing"]
     if not absent or _pseudo(report):
         return report

@@ -8,16 +8,17 @@ does not pass again in company is left out. Both results are kept by environment
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.environment import FORMAT, TEST_SECONDS, Baseline, Built, read_json, write_json
 from harness.records import TestReport
-from harness.regression import STARTING_SECONDS, Touched, cost, is_test_file, near_files
+from harness.regression import STARTING_SECONDS, Touched, cost, is_test_file, near_files, touched_by
 from harness.sandbox.base import Limits, Provider, Sandbox, SandboxSpec
 from harness.testing import broke_off, run_tests, runs_pytest
 from harness.trace import public, record
@@ -25,6 +26,7 @@ from harness.verify import in_fresh_sandbox, probe
 from harness.workspace import Workspace, cache_root
 from tasks.errors import SandboxFailed
 
+AT_ONCE = os.cpu_count() or 2
 MOST_FILES = 16
 """So many test files say what a change breaks near by; each costs a start of the test command."""
 
@@ -45,6 +47,17 @@ class _Bench:
     test_seconds: float
     limits: Limits
     retries: int
+    slots: asyncio.Semaphore
+
+    async def tests(self, name: str, ids: Sequence[str], timeout: float) -> TestReport:
+        """Run tests of the base in a fresh sandbox; what was printed is not kept. Raises SandboxFailed."""
+
+        async def in_sandbox(sandbox: Sandbox) -> TestReport:
+            return await run_tests(sandbox, self.command, ids, timeout=timeout, test_seconds=self.test_seconds)
+
+        async with self.slots:
+            report = await in_fresh_sandbox(self.provider, self.spec(name), in_sandbox, self.retries)
+        return replace(report, output="")
 
     @property
     def command(self) -> str:
@@ -70,15 +83,15 @@ async def near_baseline(
     test_seconds: float = TEST_SECONDS,
     limits: Limits | None = None,
     retries: int = 3,
-    at_once: int | None = None,
+    slots: asyncio.Semaphore | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Baseline:
     """What the tests near to `touched` say on the base; `report` None where there are none (`note` says why).
 
     `report`: the nearest test files, each run alone; of what passed there, as much as a candidate can be held against in about
     `seconds`. `flaky`: what of that did not pass again together. So a candidate is held against `report.passed` without
-    `flaky`, which is what `harness.regression.choose` gives for the same `seconds`. `test_seconds` for one test. `at_once`:
-    sandboxes at a time, as many as there are CPUs unless given. Raises SandboxFailed where no sandbox works; a test file
+    `flaky`, which is what `harness.regression.choose` gives for the same `seconds`. `test_seconds` for one test. `slots`
+    bounds the sandboxes at a time; without it there are as many as CPUs. Raises SandboxFailed where no sandbox works; a test file
     that takes its sandbox down is left out, which `note` says.
     """
     if built.test_command is None or not runs_pytest(built.test_command):
@@ -86,9 +99,10 @@ async def near_baseline(
     files = await asyncio.to_thread(files_near, workspace, touched)
     if not files:
         return Baseline(None, note=NO_FILES)
-    bench = _Bench(provider, built, run, seconds, test_seconds, limits or Limits(), retries)
+    few = slots or asyncio.Semaphore(AT_ONCE)
+    bench = _Bench(provider, built, run, seconds, test_seconds, limits or Limits(), retries, few)
     say(f"running the test files nearest to the changes on the base, {', '.join(files[:3])}{', …' * (len(files) > 3)}")
-    reports, dead = await _each_alone(bench, files, at_once or os.cpu_count() or 2)
+    reports, dead = await _each_alone(bench, files)
     report = _fitting(reports, seconds)
     notes = [f"{len(dead)} test files take their sandbox down: {', '.join(dead)}"] if dead else []
     if not report.passed:
@@ -104,18 +118,35 @@ async def near_baseline(
 
 def files_near(workspace: Workspace, touched: Touched, most: int = MOST_FILES) -> list[str]:
     """The test files of the base that are nearest to what is touched, the nearest first, `most` of them at most."""
+    return near_files(_test_texts(workspace), touched)[:most]
+
+
+def what_is_touched(workspace: Workspace, patches: Iterable[str]) -> Touched:
+    """What of the workspace's base the patches touch, taken together."""
+
+    def read(path: str) -> bytes | None:
+        try:
+            return workspace.read(path)
+        except FileNotFoundError:
+            return None
+
+    return touched_by(patches, read)
+
+
+@functools.lru_cache(maxsize=2)
+def _test_texts(workspace: Workspace) -> Mapping[str, str]:
     found = workspace.read_all(path for path in workspace.files() if is_test_file(path))
-    return near_files({path: text.decode("utf-8", "replace") for path, text in found.items()}, touched)[:most]
+    return {path: text.decode("utf-8", "replace") for path, text in found.items()}
 
 
-async def _each_alone(bench: _Bench, files: Sequence[str], at_once: int) -> tuple[list[TestReport], list[str]]:
+async def _each_alone(bench: _Bench, files: Sequence[str]) -> tuple[list[TestReport], list[str]]:
     """(reports, the nearest file's first; files that take their sandbox down). Stops when the tests that pass take the
     time that there is. Raises SandboxFailed where every sandbox died."""
     reports: list[TestReport] = []
     dead: list[str] = []
     left = bench.seconds
     while files and left > 0:
-        now, files = files[:at_once], files[at_once:]
+        now, files = files[:AT_ONCE], files[AT_ONCE:]
         try:
             async with asyncio.TaskGroup() as group:
                 begun = [group.create_task(_alone(bench, file, max(left, bench.seconds / 2))) for file in now]
@@ -140,16 +171,10 @@ async def _alone(bench: _Bench, file: str, timeout: float) -> TestReport | None:
     # What was stopped is run again where there is more time now.
     if kept is not None and (not kept["report"].get("timed_out") or kept["timeout"] >= timeout):
         return record(TestReport, kept["report"])
-
-    async def in_sandbox(sandbox: Sandbox) -> TestReport:
-        return await run_tests(sandbox, bench.command, [file], timeout=timeout, test_seconds=bench.test_seconds)
-
-    name = f"near-{hashlib.sha256(file.encode()).hexdigest()[:8]}"
     try:
-        report = await in_fresh_sandbox(bench.provider, bench.spec(name), in_sandbox, bench.retries)
+        report = await bench.tests(f"near-{hashlib.sha256(file.encode()).hexdigest()[:8]}", [file], timeout)
     except SandboxFailed:
         return None
-    report = replace(report, output="")
     write_json(path, {"report": public(report), "timeout": timeout})
     return report
 
@@ -188,19 +213,12 @@ async def _together(bench: _Bench, tests: Sequence[str]) -> TestReport | None:
     kept = read_json(path)
     if kept is not None:
         return record(TestReport, kept)
-    timeout = 3 * bench.seconds + 60.0
-
-    async def in_sandbox(sandbox: Sandbox) -> TestReport:
-        return await run_tests(sandbox, bench.command, tests, timeout=timeout, test_seconds=bench.test_seconds)
-
-    spec = bench.spec("near-together")
     try:
-        report = await in_fresh_sandbox(bench.provider, spec, in_sandbox, bench.retries)
+        report = await bench.tests("near-together", tests, 3 * bench.seconds + 60.0)
     except SandboxFailed:
-        await probe(bench.provider, spec)
+        await probe(bench.provider, bench.spec("near-probe"))
         return None
     if not _usable(report):
         return None
-    report = replace(report, output="")
     write_json(path, public(report))
     return report

@@ -230,6 +230,23 @@ class BudgetReached(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NearTested(Event):
+    """What the base's tests near to the candidates say (a task's scope "near"): every candidate is held against these.
+
+    `paths`, `names`: what the candidates touch, files and the functions and classes around. `report` None: there are no such
+    tests (see `note`). `flaky`: what does not pass every time. `seconds`: what finding out took.
+    """
+
+    kind: ClassVar[str] = "near-tested"
+    paths: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    report: TestReport | None = None
+    flaky: tuple[str, ...] = ()
+    note: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verified(Event):
     """The evidence on one candidate. `key`: hash of patch and verification inputs, so nothing is verified twice."""
 
