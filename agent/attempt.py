@@ -12,6 +12,7 @@ set from it, and the tree is put back to the last finished turn.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shlex
 import time
@@ -33,6 +34,7 @@ from harness.extract import take_patch
 from harness.patch import Patch
 from harness.records import AttemptStatus, TestReport
 from harness.sandbox.base import TROOPDIR, Sandbox
+from harness.testing import files_of
 from harness.warm import WarmTests, launch_of
 from tasks.errors import BudgetExceeded, ContextTooLong, EndpointFailed, PatchNotTaken
 from tasks.task import Task
@@ -42,6 +44,11 @@ READ_ONLY = frozenset({"read", "search"})
 
 STUCK_REPEATS = 3
 MIN_TEST_SECONDS = 2.0
+NEAR_SECONDS = 180.0
+"""For the tests near to an attempt's changes, where the whole suite takes too long."""
+NOTHING_NEAR = (
+    "the whole suite takes too long here, and no test file is near to the changes so far: name the files to run"
+)
 _TIMES = re.compile(r"\b\d+(?:\.\d+)? ?m?s\b")
 
 
@@ -69,6 +76,7 @@ class Desk:
     """What the nodes of one attempt work with: the graph's runtime context.
 
     `write` appends an event to the trace; `ask` is the charged, budgeted model call, already bound to this attempt.
+    `near`: the test files near to a patch, for a task whose whole suite takes too long (None: it does not).
     """
 
     task: Task
@@ -80,6 +88,7 @@ class Desk:
     seed: int
     ask: Ask
     write: Callable[[trace.Event], None]
+    near: Callable[[str], Sequence[str]] | None = None
     box: Toolbox = field(init=False)
     tests: WarmTests = field(init=False)
     turn_started: float = 0.0
@@ -131,6 +140,23 @@ class Desk:
         )
         self.box.command_seconds += report.seconds
         return report
+
+    async def near_tests(self) -> tuple[str, ...]:
+        """The test files that stand for the whole suite: those of the given test, and those near to the changes so far."""
+        assert self.near is not None
+        given = self.task.failing_test.ids if self.task.failing_test else ()
+        try:
+            patch = await take_patch(self.sandbox, exclude=self.apart)
+        except PatchNotTaken:
+            patch = ""
+        near = await asyncio.to_thread(self.near, patch) if patch else ()
+        return tuple(dict.fromkeys((*files_of(given), *near)))
+
+    @property
+    def apart(self) -> list[str]:
+        """Files that belong to no patch: those of the given test, and the attempt's witness tests."""
+        given = self.task.failing_test.files if self.task.failing_test else ()
+        return [path for path, _ in given] + [w.path for w in self.notebook.witnesses]
 
 
 def test_seconds(baseline: TestReport | None) -> float:
@@ -220,7 +246,12 @@ async def test(state: State, runtime: Runtime[Desk]) -> State:
     call = desk.decision.calls[-1]
     ids = tuple(str(i) for i in call.arguments.get("ids") or ())
     then_all = bool(ids and call.arguments.get("then_all"))
-    report = await desk.run_tests(ids, to_first_failure=then_all)
+    if ids or desk.near is None:
+        report = await desk.run_tests(ids, to_first_failure=then_all)
+    elif ids := await desk.near_tests():
+        report = await desk.run_tests(ids, timeout=min(NEAR_SECONDS, desk.rules.test_timeout))
+    else:
+        report = TestReport({}, 0, False, False, 0.0, reason=NOTHING_NEAR)
     if then_all and report.green:
         rest = _others(desk.prepared, report)
         if rest:
@@ -244,12 +275,10 @@ async def end(desk: Desk, status: str, detail: str = "") -> None:
     Of a policy that tries changes blindly (`only_green`) a tree counts only when its last test run was green.
     """
     notebook = desk.notebook
-    given = desk.task.failing_test.files if desk.task.failing_test else ()
-    apart = [path for path, _ in given] + [w.path for w in notebook.witnesses]
     patch, said = "", [detail] if detail else []
     if not desk.policy.only_green or (notebook.last_report is not None and notebook.last_report.green):
         try:
-            patch = await take_patch(desk.sandbox, exclude=apart, say=said.append)
+            patch = await take_patch(desk.sandbox, exclude=desk.apart, say=said.append)
         except PatchNotTaken as error:
             said.append(str(error))
     began = notebook.started.at if notebook.started and notebook.started.at else time.time()

@@ -213,7 +213,12 @@ def _about_tests(view: View) -> str:
     command = view.prepared.test_command
     parts = [f"The tests run with `{command}` (use the test tool)." if command else "No test command is known."]
     baseline = view.prepared.baseline
-    if baseline is not None:
+    if view.task.test_scope == "near":
+        parts.append(
+            "The whole suite takes too long: name test files or ids, or name none to have the test files run that are near "
+            "to your changes (some of their tests may fail without your changes, too)."
+        )
+    elif baseline is not None:
         failing = sorted(baseline.failed)
         parts.append(f"Before any change {len(baseline.passed)} tests pass and {len(failing)} fail.")
     given = view.task.failing_test

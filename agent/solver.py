@@ -30,7 +30,7 @@ from agent.notebook import Notebook, candidates_of, notebooks
 from agent.policy import Ask, Policy
 from agent.run_files import RunFiles
 from agent.select import select, undecided
-from agent.verification import evidence_on, guards_of, true_witnesses, what_guards
+from agent.verification import evidence_on, guards_of, near_tests_of, true_witnesses, what_guards
 from harness import trace
 from harness.budget import BudgetKeeper
 from harness.environment import Built, baseline, build
@@ -392,6 +392,7 @@ async def _one_sandbox(run: Run, graph: Any, notebook: Notebook) -> None:
             seed=notebook.started.seed,
             ask=_ask(run, run.clients.get(notebook.started.model), notebook, notebook.started),
             write=run.write,
+            near=near_tests_of(run),
         )
         try:
             await inner.run(graph, desk, thread=f"attempt-{index}")

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from agent.attempt import test_seconds
 from harness import trace
 from harness.environment import Baseline
-from harness.near import near_baseline, what_is_touched
+from harness.near import files_near, near_baseline, what_is_touched
 from harness.records import Candidate, Evidence, TestReport, WitnessTest
 from harness.regression import choose
 from harness.sandbox.base import SandboxSpec
@@ -26,6 +26,9 @@ from tasks.task import Task
 
 if TYPE_CHECKING:
     from agent.solver import Run
+
+NEAR_FILES = 6
+"""So many test files stand for a suite that takes too long, when an attempt runs its tests."""
 
 
 async def guards_of(run: Run, candidates: Sequence[Candidate]) -> Baseline:
@@ -64,6 +67,14 @@ async def guards_of(run: Run, candidates: Sequence[Candidate]) -> Baseline:
         )
     )
     return found
+
+
+def near_tests_of(run: Run) -> Callable[[str], Sequence[str]] | None:
+    """What finds the test files near to a patch for an attempt's own test runs; None where those run the whole suite."""
+    base = run.base
+    if run.task.test_scope == "whole" or base is None:
+        return None
+    return lambda patch: files_near(base, what_is_touched(base, [patch]), NEAR_FILES)
 
 
 async def evidence_on(

@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from tasks.errors import InputError
 from tasks.package import parse_requirement
@@ -19,6 +19,7 @@ from tasks.task import Environment, GivenTest, Grading, Instance, Repository, Ta
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _PYTHON = re.compile(r"3\.\d+(\.\d+)?")
+_TESTS = ("command", "scope")
 _KINDS: dict[type, str] = {str: "text in quotes", list: "an array of texts", dict: "a table"}
 
 
@@ -43,6 +44,7 @@ def load_task_file(path: Path) -> Instance:
         environment=_environment(top),
         test_command=_test_command(top),
         failing_test=_failing_test(top),
+        test_scope=_test_scope(top),
     )
     return Instance(task, _grading(top))
 
@@ -101,13 +103,25 @@ def _environment(top: _Table) -> Environment:
 
 
 def _test_command(top: _Table) -> str | None:
-    table = top.table("tests", ("command",))
+    table = top.table("tests", _TESTS)
     if table is None:
         return None
     command = table.text("command")
     if command is not None and not command.strip():
         raise table.wrong("command", "must not be empty: leave [tests] out to have the command found out")
     return command
+
+
+def _test_scope(top: _Table) -> Literal["whole", "near"]:
+    table = top.table("tests", _TESTS)
+    scope = None if table is None else table.text("scope")
+    match scope:
+        case None | "whole":
+            return "whole"
+        case "near":
+            return "near"
+    assert table is not None
+    raise table.wrong("scope", f'must be "whole" or "near", not {scope!r}')
 
 
 def _failing_test(top: _Table) -> GivenTest | None:
