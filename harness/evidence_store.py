@@ -41,6 +41,17 @@ class TestFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class NearBase:
+    """The near tests on the base: the files that are compared, the tests that pass (`green`) or fail (`red`) there every time,
+    the seconds of one run."""
+
+    files: tuple[str, ...] = ()
+    green: tuple[str, ...] = ()
+    red: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """What is known of one distinct patch."""
 
@@ -52,16 +63,13 @@ class Found:
 @dataclass(frozen=True, slots=True)
 class Base:
     """What is known of the instance itself. `probes`: on the base, None until run; `unsteady`: steps ("probe/number") that
-    differ between two runs of the base and are no evidence. `near`: the test files that candidates are held against."""
+    differ between two runs of the base and are no evidence. `sources`: of each probe, its steps or its command."""
 
     statement: str = ""
     probes: Steps | None = None
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unsteady: tuple[str, ...] = ()
-    near: tuple[str, ...] = ()
-    near_green: int = 0
-    near_seconds: float = 0.0
-    notes: tuple[str, ...] = ()
+    near: NearBase | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +119,12 @@ def read_found(run: Path, instance: str) -> tuple[Base, dict[str, Found]]:
         body = json.loads(place.read_text(encoding="utf-8", errors="surrogateescape"))
         if body["schema"] != SCHEMA:
             raise InputError(f"{place} was written by another version; gather the evidence again in a new directory")
-        base = {**body["base"], "probes": _steps(body["base"]["probes"])}
+        near = body["base"]["near"]
+        base = {
+            **body["base"],
+            "probes": _steps(body["base"]["probes"]),
+            "near": None if near is None else _record(NearBase, near),
+        }
         return _record(Base, base), {key: _found(each) for key, each in body["found"].items()}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{place} is damaged: {error}") from error

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from harness.agreement import votes
 from harness.base_tree import BaseTree
-from harness.evidence_store import Base, Found, TestFacts, digest, distinct, read_found, write_found
-from harness.near_tests import NearBase, base_of, compare, near_files
+from harness.evidence_store import Found, Steps, TestFacts, digest, distinct, read_found, write_found
+from harness.near_tests import base_of, compare, near_files
 from harness.patch import is_test
 from harness.pool import Sample
 from harness.probe_facts import Seen
-from harness.probes import Probe, probes_of
+from harness.probes import probes_of
 from harness.probing import run_probes, views_for
 from harness.sandbox.base import WORKDIR, Sandbox
 from harness.statement import Statement
 from harness.static_evidence import look
 
-NEAR_SECONDS = 25.0
+NEAR_SECONDS = 12.0
 """For the near tests of one candidate, as the base takes."""
 
 Opened = Callable[[str], Awaitable[Sandbox]]
 """Makes a fresh sandbox that holds the base, by a name for it."""
+
+Say = Callable[[str], None]
 
 
 def gather_static(run: Path, instance: str, samples: Sequence[Sample], statement: str, tree: BaseTree | None) -> int:
@@ -40,53 +43,107 @@ def gather_static(run: Path, instance: str, samples: Sequence[Sample], statement
     return len(new)
 
 
-async def gather_behaviour(
+async def gather_probes(
+    run: Path, instance: str, samples: Sequence[Sample], tree: BaseTree, opened: Opened, say: Say = lambda line: None
+) -> None:
+    """Run the issue's probes on the base, twice, and on every distinct candidate on which they were not run yet.
+
+    Each candidate gets a fresh sandbox; what it does to test files is left out. Candidates of the same code are run once.
+    Kept after every candidate. Raises SandboxFailed.
+    """
+    base, found = read_found(run, instance)
+    packages = import_names(tree.paths())
+    read = Statement(base.statement)
+    probes, views = probes_of(read, packages), views_for(read, packages)
+
+    async def shown_by(name: str, patch: str) -> Steps:
+        async with _sandbox(opened, name, tree, patch) as sandbox:
+            return await run_probes(sandbox, probes, packages, views)
+
+    if base.probes is None and probes:
+        shown, again = await shown_by("base", ""), await shown_by("base-again", "")
+        sources = {p.name: p.steps or (p.command,) for p in probes}
+        base = replace(base, probes=shown, sources=sources, unsteady=tuple(sorted(_differing(shown, again))))
+    base = base if probes else replace(base, probes={})
+    write_found(run, instance, base, found)
+    for key, patch in distinct(samples).items():
+        facts = found[key]
+        if facts.probes is None:
+            twin = next((f.probes for f in found.values() if _same_code(f, facts) and f.probes is not None), None)
+            idle = not probes or facts.static.applies == "no" or facts.static.no_code
+            shown = twin if twin is not None else {} if idle else await shown_by(f"probe-{key}", patch)
+            found[key] = replace(facts, probes=shown)
+            write_found(run, instance, base, found)
+    say(f"{instance}: {len(probes)} probes")
+
+
+async def gather_tests(
     run: Path,
     instance: str,
     samples: Sequence[Sample],
     tree: BaseTree,
     opened: Opened,
     *,
-    near_seconds: float = NEAR_SECONDS,
-    say: Callable[[str], None] = lambda line: None,
+    seconds: float = NEAR_SECONDS,
+    say: Say = lambda line: None,
 ) -> None:
-    """Run the issue's probes and the near tests on the base and on every distinct candidate that was not run yet.
+    """Run the near tests on the base, twice, and on every distinct candidate that was not held against them yet.
 
-    Each candidate gets a fresh sandbox; what it does to test files is left out. Candidates of the same code are run once.
-    Written after every candidate. Raises SandboxFailed.
+    `seconds`: what one run of them takes on the base, at most about. The rest as for `gather_probes`.
     """
     base, found = read_found(run, instance)
-    packages = import_names(tree.paths())
-    read = Statement(base.statement)
-    probes, views = probes_of(read, packages), views_for(read, packages)
-    sympy = "sympy" in packages
-    near, base = await _base(base, samples, found, tree, opened, probes, packages, views, sympy, near_seconds)
-    write_found(run, instance, base, found)
+    if all(found[key].tests is not None for key in distinct(samples)):
+        return
+    sympy = "sympy" in import_names(tree.paths())
+    near = base.near
+    if near is None:
+        files = near_files(
+            tree.paths(), _touched(samples, found), lambda p: (tree.read(p) or b"").decode("utf-8", "replace")
+        )
+        async with _sandbox(opened, "near-base", tree, "") as sandbox:
+            near = await base_of(sandbox, files, sympy, seconds)
+        base = replace(base, near=near)
+        write_found(run, instance, base, found)
     for key, patch in distinct(samples).items():
         facts = found[key]
-        if facts.probes is not None and facts.tests is not None:
+        if facts.tests is not None:
             continue
-        twin = _twin(found, facts)
+        twin = next((f.tests for f in found.values() if _same_code(f, facts) and f.tests is not None), None)
         if twin is not None:
-            found[key] = replace(facts, probes=twin.probes, tests=twin.tests)
-        elif facts.static.applies == "no" or facts.static.no_code:
-            found[key] = replace(facts, probes={}, tests=TestFacts(0, (), reason="changes no code"))
+            tests = twin
+        elif not near.files or facts.static.applies == "no" or facts.static.no_code:
+            tests = TestFacts(0, (), reason="changes no code" if near.files else "no near test ran on the base")
         else:
-            sandbox = await opened(f"candidate-{key}")
-            try:
-                await lay(sandbox, tree, patch)
-                shown = await run_probes(sandbox, probes, packages, views)
+            async with _sandbox(opened, f"near-{key}", tree, patch) as sandbox:
                 tests = await compare(sandbox, near, sympy)
-            finally:
-                await sandbox.close()
-            found[key] = replace(facts, probes=shown, tests=tests)
             say(f"{instance} {key}: {len(tests.broken)} of {tests.asked} near tests broken, {len(tests.mended)} mended")
+        found[key] = replace(facts, tests=tests)
         write_found(run, instance, base, found)
+
+
+@asynccontextmanager
+async def _sandbox(opened: Opened, name: str, tree: BaseTree, patch: str) -> AsyncIterator[Sandbox]:
+    """A fresh sandbox with the patch's files in it."""
+    sandbox = await opened(name)
+    try:
+        await lay(sandbox, tree, patch)
+        yield sandbox
+    finally:
+        await sandbox.close()
+
+
+def _touched(samples: Sequence[Sample], found: Mapping[str, Found]) -> dict[str, float]:
+    """The votes of every source file that candidates touch."""
+    models: dict[str, list[str]] = {}
+    for sample in samples:
+        for path in found[digest(sample.patch)].static.files:
+            models.setdefault(path, []).append(sample.model)
+    return {path: votes(of_it) for path, of_it in models.items() if path.endswith(".py")}
 
 
 async def lay(sandbox: Sandbox, tree: BaseTree, patch: str) -> None:
     """Put the files that a patch changes into a sandbox's tree as it leaves them; test files stay as on the base."""
-    for path, (_, after) in tree.patched(patch).files.items():
+    for path, (_, after) in tree.patched(patch).files.items() if patch else ():
         if is_test(path):
             continue
         if after is None:
@@ -112,49 +169,6 @@ _NO_PACKAGES = frozenset(
 )
 
 
-async def _base(
-    base: Base,
-    samples: Sequence[Sample],
-    found: Mapping[str, Found],
-    tree: BaseTree,
-    opened: Opened,
-    probes: Sequence[Probe],
-    packages: Sequence[str],
-    views: Sequence[str],
-    sympy: bool,
-    near_seconds: float,
-) -> tuple[NearBase, Base]:
-    """The base's own behaviour; run again where the store does not say (the near tests' names are kept there only)."""
-    if all(f.probes is not None and f.tests is not None for f in found.values()):
-        return NearBase((), frozenset(), frozenset(), 0.0), base
-    models: dict[str, list[str]] = {}
-    for sample in samples:
-        for path in found[digest(sample.patch)].static.files:
-            models.setdefault(path, []).append(sample.model)
-    touched = {path: votes(of_it) for path, of_it in models.items() if path.endswith(".py")}
-    files = near_files(tree.paths(), touched, lambda p: (tree.read(p) or b"").decode("utf-8", "replace"))
-    sandbox = await opened("base")
-    try:
-        shown = await run_probes(sandbox, probes, packages, views)
-        near = await base_of(sandbox, files, sympy, near_seconds)
-    finally:
-        await sandbox.close()
-    sandbox = await opened("base-again")
-    try:
-        again = await run_probes(sandbox, probes, packages, views)
-    finally:
-        await sandbox.close()
-    return near, replace(
-        base,
-        probes=shown,
-        sources={p.name: p.steps or (p.command,) for p in probes},
-        unsteady=tuple(sorted(_differing(shown, again))),
-        near=near.files,
-        near_green=len(near.green),
-        near_seconds=round(near.seconds, 1),
-    )
-
-
 def _differing(one: Mapping[str, tuple[Seen, ...]], other: Mapping[str, tuple[Seen, ...]]) -> set[str]:
     names: set[str] = set()
     for probe, steps in one.items():
@@ -165,7 +179,5 @@ def _differing(one: Mapping[str, tuple[Seen, ...]], other: Mapping[str, tuple[Se
     return names
 
 
-def _twin(found: Mapping[str, Found], facts: Found) -> Found | None:
-    """A patch of the same code that was run already."""
-    same = [f for f in found.values() if f.static.code and f.static.code == facts.static.code]
-    return next((f for f in same if f.probes is not None and f.tests is not None), None)
+def _same_code(one: Found, other: Found) -> bool:
+    return bool(one.static.code) and one.static.code == other.static.code

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.evidence_store import TestFacts
+from harness.evidence_store import NearBase, TestFacts
 from harness.patch import is_test
 from harness.records import Outcome
 from harness.regression import affinity
@@ -36,16 +36,6 @@ class Ran:
     seconds: float
     timed_out: bool
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class NearBase:
-    """The base's runs: the files that are compared, the tests that pass or fail there every time, the seconds of one run."""
-
-    files: tuple[str, ...]
-    green: frozenset[str]
-    red: frozenset[str]
-    seconds: float
 
 
 def near_files(
@@ -81,12 +71,12 @@ async def base_of(sandbox: Sandbox, files: Sequence[str], sympy: bool, budget: f
         if spent >= budget * 0.8:
             break
     if not kept:
-        return NearBase((), frozenset(), frozenset(), 0.0)
+        return NearBase()
     each = [await run_files(sandbox, kept, sympy, 3 * spent + 20) for _ in range(runs)]
     always = set.intersection(*(set(ran.outcomes) for ran in each))
     green = {t for t in always if all(ran.outcomes[t] == "passed" for ran in each)}
     red = {t for t in always if all(ran.outcomes[t] in ("failed", "error") for ran in each)}
-    return NearBase(tuple(kept), frozenset(green), frozenset(red), max(ran.seconds for ran in each))
+    return NearBase(tuple(kept), tuple(sorted(green)), tuple(sorted(red)), round(max(ran.seconds for ran in each), 1))
 
 
 async def compare(sandbox: Sandbox, base: NearBase, sympy: bool) -> TestFacts:

@@ -20,14 +20,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.evidence_store import evidence_of
 from harness.features import KINDS, NAMES, Row, rows
-from harness.gather import gather_behaviour, gather_static
+from harness.gather import gather_probes, gather_static, gather_tests
 from harness.pool import Sample, by_instance, read_pool, unlabelled
 from harness.ranker import cross_validated, fit
 from harness.recovery import Choice, Recovery, recovery
 from tasks.errors import TroopError
+
+if TYPE_CHECKING:
+    from harness.sandbox.docker import DockerProvider
 
 SPLIT = json.loads((Path(__file__).parent / "selection_split.json").read_text())
 
@@ -191,22 +195,51 @@ async def _behave(known: argparse.Namespace) -> None:
     data = {row.instance_id: row for row in load_rows("swe-bench-lite", known.dataset)}
     wanted = [i for p in known.parts for i in SPLIT[p] if runs_here(i)]
     for instance in known.only or wanted:
+        row = data[instance]
         image = known.image.format(instance.lower().replace("__", "_1776_"))
-        mirror = next(m for d in known.mirrors if (m := d / f"{data[instance].repo.replace('/', '__')}.git").exists())
+        mirror = next(m for d in known.mirrors if (m := d / f"{row.repo.replace('/', '__')}.git").exists())
+        other = dict(pair.split("=", 1) for pair in known.stand_in).get(row.repo)
+        key = f"stand-in-{instance}" if other and not has_image(image) else None
+        if key is not None and other is not None:
+            await stand_in(provider, other, key, mirror, row.base_commit)
 
-        async def opened(name: str, image: str = image, instance: str = instance) -> Sandbox:
-            spec = SandboxSpec(run=f"select-{instance}", name=name, image=image, limits=Limits(cpus=1.0))
+        async def opened(name: str, image: str = image, key: str | None = key, instance: str = instance) -> Sandbox:
+            place = {"image": image} if key is None else {"environment": key}
+            spec = SandboxSpec(run=f"select-{instance}", name=name, limits=Limits(cpus=1.0), **place)
             return await provider.create(spec)
 
         began = time.monotonic()
         try:
             with open_tree(mirror, data[instance].base_commit) as tree:
-                await gather_behaviour(known.evidence, instance, grouped[instance], tree, opened, say=print)
+                gather_static(known.evidence, instance, grouped[instance], data[instance].problem_statement, tree)
+                await gather_probes(known.evidence, instance, grouped[instance], tree, opened, print)
+                if known.tests:
+                    await gather_tests(known.evidence, instance, grouped[instance], tree, opened, say=print)
         except TroopError as error:
             print(f"{instance}: {error}")
             continue
         print(f"{instance}: {time.monotonic() - began:.0f} s", flush=True)
     await provider.close()
+
+
+def has_image(name: str) -> bool:
+    import docker
+
+    return bool(docker.from_env().images.list(name=name.removesuffix(":latest")))
+
+
+async def stand_in(provider: DockerProvider, image: str, key: str, mirror: Path, commit: str) -> None:
+    """An environment for an instance without an image of its own: another one's of its repository, with this base's files."""
+    from harness.hostgit import git
+    from harness.sandbox.base import SandboxSpec
+
+    if await provider.has(key):
+        return
+    sandbox = await provider.create(SandboxSpec(run="select-stand-in", name=key, image=image))
+    await sandbox.exec("find . -mindepth 1 -maxdepth 1 ! -name .git ! -name '*.egg-info' -exec rm -rf {} +")
+    await sandbox.upload(git("archive", "--format=tar", commit, git_dir=mirror), "/testbed")
+    await sandbox.exec("PYTHONDONTWRITEBYTECODE= nice python -m compileall -q sympy", timeout=300)
+    await provider.freeze(sandbox, key)
 
 
 def measure(known: argparse.Namespace) -> None:
@@ -255,6 +288,8 @@ def main() -> None:
     parser.add_argument("--penalty", type=float, default=3.0)
     parser.add_argument("--only", action="append", metavar="INSTANCE")
     parser.add_argument("--image", default="troop/sweb.eval.x86_64.{}:latest")
+    parser.add_argument("--stand-in", action="append", default=[], metavar="OWNER/NAME=IMAGE")
+    parser.add_argument("--tests", action="store_true", help="behave: the near tests as well")
     parser.add_argument("--ablate", action="store_true")
     known = parser.parse_args()
     known.parts = known.parts or ["development"]
