@@ -33,13 +33,14 @@ APPLY_COMMANDS = ("git apply --verbose", "git apply --verbose --reject", "patch 
 
 _PATCH, _SCRIPT, _SAID = "/tmp/patch.diff", "/eval.sh", "/tmp/.applied"
 
+# Its watcher kills until the first process ends, too: something may just be starting.
 # Arguments: a word that marks the program's own lines, and the sizes of patch and script in bytes. What it has to say goes to
 # standard error; the script's output, both streams in one, is all there is on standard output.
 _PROGRAM = rf"""
 exec 3<&0 0</dev/null
 head -c "$2" <&3 > {_PATCH}
 head -c "$3" <&3 > {_SCRIPT}
-{{ cat <&3 > /dev/null; kill -9 -1; }} &
+{{ cat <&3 > /dev/null; while :; do kill -9 -1; sleep 0.2; done; }} &
 exec 3<&-
 cd {TESTBED} || exit
 n=0 applied=

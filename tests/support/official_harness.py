@@ -1,0 +1,99 @@
+"""The official SWE-bench harness, run as it is in a process of its own, in images that are here.
+
+    python -m tests.support.official_harness -d rows.jsonl -p predictions.jsonl -id run --namespace troop …
+
+The one thing stood in for: while putting its specifications together it fetches requirement files of some repositories from
+GitHub, to build environments that are built already. Its verdicts do not depend on them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.records import Json
+
+RUN_ID = "official"
+
+
+@dataclass(frozen=True)
+class Official:
+    """What the official harness said of one set of predictions: its summary, its report of each instance that has one, and
+    where its files are."""
+
+    summary: Json
+    reports: Mapping[str, Json]
+    folder: Path
+
+    def outcome(self, instance_id: str) -> str:
+        """resolved, unresolved, empty or error."""
+        for kind, name in (("resolved", "resolved"), ("unresolved", "unresolved"), ("empty_patch", "empty")):
+            if instance_id in self.summary[f"{kind}_ids"]:
+                return name
+        return "error" if instance_id in self.summary["error_ids"] else "missing"
+
+
+def run_official(
+    rows: Path,
+    predictions: Mapping[str, str],
+    folder: Path,
+    *,
+    namespace: str,
+    workers: int = 1,
+    timeout: int = 1800,
+    model: str = "model",
+    niceness: int = 0,
+) -> Official:
+    """Grade `predictions` (patch by instance) in images of `namespace`; files go to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "predictions.jsonl"
+    with file.open("w", encoding="utf-8") as out:
+        for name, patch in predictions.items():
+            out.write(json.dumps({"instance_id": name, "model_name_or_path": model, "model_patch": patch}) + "\n")
+    command = [
+        *(sys.executable, "-m", "tests.support.official_harness"),
+        *("--dataset_name", str(rows.absolute()), "--predictions_path", str(file.absolute())),
+        *("--instance_ids", *predictions, "--run_id", RUN_ID, "--namespace", namespace),
+        *("--max_workers", str(workers), "--timeout", str(timeout)),
+        # It would remove images that others build in the meantime.
+        *("--cache_level", "instance"),
+    ]
+    root = Path(__file__).parent.parent.parent
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    if niceness:
+        command = ["nice", "-n", str(niceness), *command]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    try:
+        summary = json.loads((folder / f"{model}.{RUN_ID}.json").read_text("utf-8"))
+    except OSError as error:
+        raise RuntimeError(
+            f"the official harness made no report: {done.stdout[-2000:]}{done.stderr[-4000:]}"
+        ) from error
+    logs = folder / "logs" / "run_evaluation" / RUN_ID / model
+    reports = {path.parent.name: json.loads(path.read_text("utf-8")) for path in logs.glob("*/report.json")}
+    return Official(summary, {name: told[name] for name, told in reports.items()}, logs)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The official command line."""
+    import runpy
+
+    import swebench.harness.test_spec.python as specifications
+
+    def nothing(*_: Any) -> str:
+        return ""
+
+    specifications.get_requirements_by_commit = nothing
+    specifications.get_environment_yml_by_commit = nothing
+    sys.argv = ["swebench.harness.run_evaluation", *arguments]
+    runpy.run_module("swebench.harness.run_evaluation", run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
