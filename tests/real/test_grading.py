@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -35,7 +36,8 @@ from tests.support.official_harness import run_official
 
 pytestmark = pytest.mark.docker
 
-NAMESPACE = "troop-test-grading"
+PID = os.getpid()
+NAMESPACE = f"troop-test-{PID}"
 NAME = f"{NAMESPACE}/sweb.eval.x86_64.pytest-dev_1776_pytest-1:latest"
 
 
@@ -139,12 +141,12 @@ def test_an_image_without_a_label_is_looked_into(made: Made, tmp_path: Path) -> 
 def test_tests_that_take_too_long_are_ended_and_the_verdict_says_so(made: Made, tmp_path: Path) -> None:
     endless = GOLD.replace("+    return a + b", "+    import time; time.sleep(600)")
     began = time.monotonic()
-    graded = grade(made, endless, tmp_path, timeout=3, run="endless")
+    graded = grade(made, endless, tmp_path, timeout=3, run=f"endless-{PID}")
     assert time.monotonic() - began < 30
     assert (graded.outcome, graded.report) == ("timed-out", None)
     assert graded.reason == "the tests took more than 3 s"
     assert log_of(graded, tmp_path).endswith("\n\nTimeout error: 3 seconds exceeded.")
-    assert not containers_of(made, "endless")
+    assert not containers_of(made, f"endless-{PID}")
     again = grade(made, endless, tmp_path, timeout=2)
     assert again.remembered, "with less patience it would be no other"
     assert not grade(made, endless, tmp_path, timeout=4).remembered, "with more it might"
@@ -222,7 +224,7 @@ def test_a_container_that_dies_is_no_verdict_and_is_tried_again(
     async def murder(times: int) -> None:
         while len(killed) < times:
             for container in await asyncio.to_thread(
-                made.client.containers.list, filters={"label": "troop.run=murder"}
+                made.client.containers.list, filters={"label": f"troop.run=murder-{PID}"}
             ):
                 if container.id not in killed:
                     killed.append(container.id)
@@ -231,7 +233,7 @@ def test_a_container_that_dies_is_no_verdict_and_is_tried_again(
 
     async def graded(times: int) -> tuple[Graded, int]:
         killed.clear()
-        async with Grader(cache=tmp_path, run="murder") as grader:
+        async with Grader(cache=tmp_path, run=f"murder-{PID}") as grader:
             task = asyncio.ensure_future(murder(times))
             try:
                 return await grader.grade(made.row, made.image, slow), grader.infrastructure
@@ -248,29 +250,29 @@ def test_a_stopped_grading_leaves_no_container(made: Made, tmp_path: Path) -> No
     slow = GOLD.replace("+    return a + b", "+    import time; time.sleep(60); return a + b")
 
     async def interrupted() -> None:
-        async with Grader(cache=tmp_path, run="stopped") as grader:
+        async with Grader(cache=tmp_path, run=f"stopped-{PID}") as grader:
             task = asyncio.ensure_future(grader.grade(made.row, made.image, slow))
-            await asyncio.to_thread(wait_for, lambda: containers_of(made, "stopped"))
+            await asyncio.to_thread(wait_for, lambda: containers_of(made, f"stopped-{PID}"))
             task.cancel()
 
     asyncio.run(interrupted())
-    assert not containers_of(made, "stopped")
+    assert not containers_of(made, f"stopped-{PID}")
 
 
 def test_the_container_ends_when_its_harness_is_gone(made: Made, tmp_path: Path) -> None:
     """The attachment ends with the process; here it is cut."""
 
     async def cut() -> None:
-        containers = Containers("cut")
+        containers = Containers(f"cut-{PID}")
         with (tmp_path / "log").open("wb") as log:
             running = containers.run(made.image.id, HARMLESS.encode(), b"sleep 60\n", log, name="x", timeout=60)
             task = asyncio.ensure_future(running)
             # One that was made and never started is for `clean` to find.
-            running_now = {"label": "troop.run=cut", "status": "running"}
+            running_now = {"label": f"troop.run=cut-{PID}", "status": "running"}
             await asyncio.to_thread(wait_for, lambda: made.client.api.containers(filters=running_now))
             containers._discard = _leave  # type: ignore[method-assign, assignment]
             task.cancel()
-            await asyncio.to_thread(wait_for, lambda: not containers_of(made, "cut"))
+            await asyncio.to_thread(wait_for, lambda: not containers_of(made, f"cut-{PID}"))
 
     async def _leave(*_: object) -> None:
         """Nobody is left to remove it."""
