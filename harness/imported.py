@@ -163,29 +163,26 @@ def is_evaluation(report: Any) -> bool:
     return isinstance(report, dict) and isinstance(report.get("tasks"), list)
 
 
-def of_evaluation(report: Json) -> tuple[Model, ...]:
+def of_evaluation(report: Json) -> Imported:
     """The samples of an evaluation's report.json, by model: graded attempts, their cost and the place of their candidate.
 
-    Attempts that the world ended are no samples; neither are those of a task that was not graded.
+    Attempts that the world ended are no samples. Those of a task of which a candidate was not graded are left out and counted.
     """
     rows: list[_Row] = []
+    ungraded = 0
     for task in report["tasks"]:
         solved = task.get("report")
-        if not solved or not (task.get("verdicts") or not solved["candidates"]):
+        if not solved:
+            continue
+        attempts = [a for a in solved["attempts"] if a["status"] not in ("infrastructure", "running")]
+        if any(candidate["id"] not in task["verdicts"] for candidate in solved["candidates"]):
+            ungraded += len(attempts)
             continue
         order = [each["candidate"] for each in solved.get("ranking", []) if each["acceptable"]]
         right = {name for name, verdict in task["verdicts"].items() if verdict["resolved"]}
-        for attempt in solved["attempts"]:
-            if attempt["status"] in ("infrastructure", "running"):
-                continue
+        for attempt in attempts:
             name = attempt["candidate"] or ""
             score = -float(order.index(name)) if name in order else None
-            rows.append(
-                _Row(
-                    task["id"],
-                    str(attempt["model"] or "model"),
-                    Sample(name in right, attempt["usd"], name, score),
-                    scored="ranking" in solved,
-                )
-            )
-    return _models(rows)
+            sample = Sample(name in right, attempt["usd"], name, score)
+            rows.append(_Row(task["id"], str(attempt["model"] or "model"), sample, scored="ranking" in solved))
+    return Imported(_models(rows), ungraded)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 COMPLETE = 0.8
 """The share of a model's tasks that must have k samples for k to be looked at; tasks with fewer are left out and counted."""
@@ -119,3 +119,27 @@ def clusters(samples: Sequence[Sample]) -> tuple[list[tuple[int, float]], int]:
             found.setdefault(sample.candidate, []).append(sample.right)
     grouped = [(len(right), sum(right) / len(right)) for right in found.values()]
     return grouped, len(samples) - sum(count for count, _ in grouped)
+
+
+def told_apart(sources: Sequence[tuple[str, Sequence[Model]]], *, merge: bool) -> list[Model]:
+    """The models of several sources (name, models); one that is in several gets the source's name added, or with `merge` the
+    samples of all of them, in order. Scores of different sources have no common order, so a merged model is not ranked.
+    """
+    names = [model.name for _, models in sources for model in models]
+    if not merge:
+        return [
+            model if names.count(model.name) == 1 else replace(model, name=f"{model.name} ({source})")
+            for source, models in sources
+            for model in models
+        ]
+    found: dict[str, Model] = {}
+    for _, models in sources:
+        for model in models:
+            before = found.get(model.name)
+            found[model.name] = model if before is None else _joined(before, model)
+    return list(found.values())
+
+
+def _joined(first: Model, second: Model) -> Model:
+    tasks = {i: (*first.tasks.get(i, ()), *second.tasks.get(i, ())) for i in sorted({*first.tasks, *second.tasks})}
+    return Model(first.name, tasks)

@@ -19,10 +19,10 @@ SHOWN_KS = 12
 """Rows of a model's table; the JSON has all."""
 
 
-def study_view(study: Study, *, width: int = 78) -> list[RenderableType]:
-    """Tables and charts, in order."""
+def study_view(study: Study, *, width: int = 78, charts: bool = True) -> list[RenderableType]:
+    """Tables and charts, in order; without the charts where they stand beside a picture."""
     view: list[RenderableType] = [_heading(study), _summaries(study.summaries)]
-    if any(len(curve.points) > 1 for curve in study.curves):
+    if charts and any(len(curve.points) > 1 for curve in study.curves):
         view += [Text(), chart(lines(study.curves), x_label="samples of each task (k)", width=width)]
         if any(p.usd and p.usd.value > 0 for curve in study.curves for p in curve.points):
             view += [Text(), chart(lines(study.curves, dollars=True), x_label="USD for each task", width=width)]

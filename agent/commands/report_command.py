@@ -1,42 +1,231 @@
-"""`troop report RUN…`."""
+"""`troop report RUN…`: solve runs one by one; evaluations and imported samples as one study."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.commands.options import amount, positive
+from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from harness.records import Json
+    from harness.samples import Model
+    from harness.study import Study
 
 EXAMPLES = """examples:
   troop report runs/humanize-intcomma-zero-digits-20260101-120000-ab12
   troop report runs/* --json
   troop report runs/humanize-intcomma-zero-digits-20260101-120000-ab12 --export report.svg
+  troop report evals/lite-small evals/lite-large --forecast 100 --plot curves.png
+  troop report evals/lite --versus small@5 large@1 --budget 0.5 --budget 2
+  troop report --import outcomes.jsonl --submissions 3 --json
+  troop report --import run1.jsonl --labels run1.report.json --import run2.jsonl --labels run2.report.json
+
+Rows of --import are JSON lines: {"instance_id": ..., "model": ..., "resolved": true, "usd": 0.12, "score": 0.9}, one for
+each sample in the order drawn; usd, score (order of the selection) and candidate (which patch) may be left out.
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of report."""
-    parser.add_argument("run", metavar="RUN", type=Path, nargs="+", help="run directories")
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        type=Path,
+        nargs="*",
+        help="directories of runs or evaluations, or an evaluation's report.json",
+    )
     parser.add_argument("--export", type=Path, metavar="FILE", help="write it as .svg or .html instead")
+    given = parser.add_argument_group("samples from elsewhere")
+    given.add_argument(
+        "--import",
+        dest="imports",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="rows of outcomes (JSON lines), or predictions with --labels (repeatable)",
+    )
+    given.add_argument(
+        "--labels",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="the official harness's report on each --import, in order",
+    )
+    given.add_argument(
+        "--label-field", default="resolved", metavar="NAME", help="the rows' field that says right (resolved)"
+    )
+    study = parser.add_argument_group("evaluations and imported samples")
+    study.add_argument(
+        "--forecast", type=positive, action="append", default=[], metavar="K", help="coverage at K samples (repeatable)"
+    )
+    study.add_argument("--plot", type=Path, metavar="FILE", help="curves as .png, .svg or .html (needs troop[plots])")
+    study.add_argument(
+        "--submissions", type=positive, default=1, metavar="M", help="solved if any of the M best ranked is right (1)"
+    )
+    study.add_argument(
+        "--budget",
+        type=amount,
+        action="append",
+        default=[],
+        metavar="USD",
+        help="what to buy for USD a task (repeatable)",
+    )
+    study.add_argument(
+        "--versus",
+        type=purchase,
+        nargs=2,
+        action="append",
+        default=[],
+        metavar="MODEL@N",
+        help="N samples of one model against N of another (repeatable)",
+    )
+    study.add_argument(
+        "--missing",
+        choices=("leave-out", "wrong"),
+        default="leave-out",
+        help="tasks with fewer samples than the others: left out, or what is missing is wrong (leave-out)",
+    )
+    study.add_argument(
+        "--merge", action="store_true", help="samples of one model from several RUNs are samples of one experiment"
+    )
+
+
+def purchase(text: str) -> tuple[str, int]:
+    """An argparse type: MODEL@N."""
+    name, at, count = text.rpartition("@")
+    if not at or not name or not count.isdecimal() or not int(count):
+        raise argparse.ArgumentTypeError(f"{text} is not MODEL@N, as in small@5")
+    return name, int(count)
 
 
 def execute(known: argparse.Namespace) -> int:
-    """Fold each trace and show it; the run may still be going on."""
+    """Read what is named, and show it; a run may still be going on."""
     from agent.commands.progress import Progress
-    from agent.run_files import RunFiles
-    from harness import trace
     from harness.picture import draw
-    from harness.report import solve_report
-    from harness.report_view import solve_view
 
+    if not known.run and not known.imports:
+        raise InputError("name a run or an evaluation to report on, or a file with --import")
+    if known.labels and not known.imports:
+        raise InputError("--labels go with --import")
+    if known.plot is not None:
+        from harness.plot import check_ending
+
+        check_ending(known.plot)
+    solves, evaluations = [], []
+    for path in known.run:
+        report = _evaluation(path)
+        if report is None:
+            solves.append(path)
+        else:
+            evaluations.append((path, report))
+    documents, shown = _solves(solves)
+    if evaluations or known.imports:
+        study, view = _study(known, evaluations)
+        documents.append(study.to_json())
+        shown += view
+        if known.plot is not None:
+            from harness.plot import plot
+
+            plot(study, known.plot)
+    else:
+        _refuse_study_options(known)
     progress = Progress(quiet=True, json=known.json)
-    reports, shown = [], []
-    for directory in known.run:
-        files = RunFiles(directory.resolve())
-        events = list(trace.read(files.trace_file))
-        reports.append({**solve_report(events), "directory": str(files.directory)})
-        shown += solve_view(events, files.directory)
     if known.export is not None:
         draw(shown, known.export, title="troop report")
     elif not known.json:
         progress.show(*shown)
-    progress.document(reports[0] if len(reports) == 1 else reports)
+    progress.document(documents[0] if len(documents) == 1 else documents)
     return 0
+
+
+def _solves(directories: Sequence[Path]) -> tuple[list[Json], list[RenderableType]]:
+    from agent.run_files import RunFiles
+    from harness import trace
+    from harness.report import solve_report
+    from harness.report_view import solve_view
+
+    reports: list[Json] = []
+    shown: list[RenderableType] = []
+    for directory in directories:
+        files = RunFiles(directory.resolve())
+        events = list(trace.read(files.trace_file))
+        reports.append({**solve_report(events), "directory": str(files.directory)})
+        shown += solve_view(events, files.directory)
+    return reports, shown
+
+
+def _evaluation(path: Path) -> Json | None:
+    """The report of an evaluation, or None for what is a run of `solve`."""
+    import json
+
+    from harness.imported import is_evaluation
+
+    file = path / "report.json" if path.is_dir() else path
+    if (path / "trace.jsonl").exists():
+        return None
+    if not file.is_file():
+        if (path / "eval.json").exists():
+            raise InputError(
+                f"{path} is an evaluation without a report yet; run its `troop eval` command again to finish it"
+            )
+        return None
+    try:
+        report: Any = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file} is damaged: {error}") from error
+    if not is_evaluation(report):
+        raise InputError(f"{file} is not the report of an evaluation")
+    return dict(report)
+
+
+def _study(known: argparse.Namespace, evaluations: Sequence[tuple[Path, Json]]) -> tuple[Study, list[RenderableType]]:
+    from harness.imported import imported, of_evaluation
+    from harness.samples import told_apart
+    from harness.study import study
+    from harness.study_view import study_view
+    from harness.suite_view import eval_view
+
+    sources: list[tuple[str, tuple[Model, ...]]] = []
+    ungraded = 0
+    shown: list[RenderableType] = []
+    for path, report in evaluations:
+        found = of_evaluation(report)
+        ungraded += found.ungraded
+        sources.append((path.resolve().name, found.models))
+        if "suite" in report:
+            shown += [*eval_view(report), ""]
+    if known.imports:
+        outside = imported(known.imports, known.labels, label=known.label_field)
+        ungraded += outside.ungraded
+        sources.append(("imported", outside.models))
+    result = study(
+        told_apart(sources, merge=known.merge),
+        ungraded=ungraded,
+        submissions=known.submissions,
+        missing=known.missing,
+        budgets=sorted(known.budget),
+        duels=[(one, other) for one, other in known.versus],
+        forecast_to=sorted(set(known.forecast)),
+    )
+    return result, [*shown, *study_view(result)]
+
+
+def _refuse_study_options(known: argparse.Namespace) -> None:
+    asked = {
+        "--forecast": known.forecast,
+        "--plot": known.plot,
+        "--budget": known.budget,
+        "--versus": known.versus,
+        "--merge": known.merge,
+    }
+    for option, value in asked.items():
+        if value:
+            raise InputError(f"{option} needs graded samples: name an evaluation, or a file with --import")
