@@ -194,5 +194,6 @@ def _task_row(outcome: Outcome) -> Json:
         "resolved": outcome.resolved,
         "verdicts": {c: {"resolved": v.resolved, "reason": v.reason} for c, v in outcome.verdicts.items()},
         "failure": outcome.failure,
-        "report": kept.report if kept else None,
+        # Its own word on the grading is of one candidate, and older than the verdicts.
+        "report": {k: v for k, v in kept.report.items() if k != "graded"} if kept else None,
     }
