@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from harness.agreement import votes
 from harness.base_tree import BaseTree
-from harness.evidence_store import Found, Steps, TestFacts, digest, distinct, read_found, write_found
+from harness.evidence_store import Base, Found, Steps, TestFacts, digest, distinct, read_found, write_found
 from harness.near_tests import base_of, compare, near_files
 from harness.patch import is_test
 from harness.pool import Sample
@@ -70,7 +71,7 @@ async def gather_probes(
         facts = found[key]
         if facts.probes is None:
             twin = next((f.probes for f in found.values() if _same_code(f, facts) and f.probes is not None), None)
-            idle = not probes or facts.static.applies == "no" or facts.static.no_code
+            idle = facts.static.applies == "no" or facts.static.no_code or not tells(base, patch)
             shown = twin if twin is not None else {} if idle else await shown_by(f"probe-{key}", patch)
             found[key] = replace(facts, probes=shown)
             write_found(run, instance, base, found)
@@ -139,6 +140,16 @@ def _touched(samples: Sequence[Sample], found: Mapping[str, Found]) -> dict[str,
         for path in found[digest(sample.patch)].static.files:
             models.setdefault(path, []).append(sample.model)
     return {path: votes(of_it) for path, of_it in models.items() if path.endswith(".py")}
+
+
+def tells(base: Base, patch: str) -> bool:
+    """Whether running the probes on a patch could tell anything: not where every step wants a name that nothing defines."""
+    steps = [seen for of_probe in (base.probes or {}).values() for seen in of_probe]
+    missing = [re.search(r"name '(\w+)'", seen.message) for seen in steps if seen.error == "NameError"]
+    if len(missing) < len(steps):
+        return bool(steps)
+    names = {match[1] for match in missing if match}
+    return any(re.search(rf"^\+.*(?:def|class|import)\b.*\b{name}\b|^\+\s*{name}\s*=", patch, re.M) for name in names)
 
 
 async def lay(sandbox: Sandbox, tree: BaseTree, patch: str) -> None:

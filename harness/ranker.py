@@ -21,10 +21,14 @@ PENALTY = 3.0
 """Of the squared weights of standardised features, in units of observations."""
 
 
+SHIPPED = Path(__file__).parent / "ranker_weights.json"
+"""The default weights; `troop select --fit` makes others."""
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A fitted ranker. `scales`: the standard deviation of each feature where it was fitted. `threshold`: below that
-    probability nothing is selected, unless the user says another."""
+    """A fitted ranker. `scales`: the standard deviation of each feature where it was fitted.
+    `fitted_on`: in words, for the report."""
 
     bias: float
     weights: Mapping[str, float]

@@ -18,16 +18,16 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.evidence_store import evidence_of
-from harness.features import KINDS, NAMES, Row, rows
+from harness.features import KINDS, NAMES
+from harness.fitting import Labelled, chance, choices, cross, labelled, shuffled
 from harness.gather import gather_probes, gather_static, gather_tests
 from harness.pool import Sample, by_instance, read_pool, unlabelled
-from harness.ranker import cross_validated, fit
-from harness.recovery import Choice, Recovery, recovery
+from harness.ranker import fit
+from harness.recovery import Recovery, recovery
 from tasks.errors import TroopError
 
 if TYPE_CHECKING:
@@ -36,54 +36,20 @@ if TYPE_CHECKING:
 SPLIT = json.loads((Path(__file__).parent / "selection_split.json").read_text())
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """An instance's distinct candidates, whether each is right, and its samples' labels."""
-
-    instance: str
-    rows: list[Row]
-    right: list[bool]
-    samples: list[bool]
-
-    @property
-    def mixed(self) -> bool:
-        return len(set(self.samples)) > 1
-
-
 def runs_here(instance: str) -> bool:
     return instance.rpartition("-")[0].replace("__", "/", 1) in SPLIT["runs_here"]
 
 
 def with_published(pool: Path, samples: Sequence[Sample]) -> list[Sample]:
-    """Published outcomes as labels, for instances that cannot be run here and for no other."""
+    """Published outcomes as labels, for samples that were not graded here."""
     published = {}
     with gzip.open(pool, "rt", encoding="utf-8") as lines:
         for line in map(json.loads, lines):
             published[line["instance_id"], line["source"]] = line.get("published_resolved")
-    return [s if runs_here(s.instance) else replace(s, right=published.get((s.instance, s.source))) for s in samples]
-
-
-def labelled(samples: Sequence[Sample], evidence: Path, instances: Sequence[str]) -> list[Labelled]:
-    found = []
-    grouped = by_instance(samples)
-    for instance in instances:
-        of_it = [s for s in grouped.get(instance, ()) if s.right is not None]
-        if not of_it:
-            continue
-        table = rows(evidence_of(evidence, instance, unlabelled(of_it)))
-        label = {s.source: bool(s.right) for s in of_it}
-        right = [
-            2 * sum(label[x] for x in row.sources) >= len(row.sources) + (len(row.sources) % 2 == 0) for row in table
-        ]
-        found.append(Labelled(instance, table, right, [bool(s.right) for s in of_it]))
-    return found
+    return [replace(s, right=published.get((s.instance, s.source))) if s.right is None else s for s in samples]
 
 
 # Ways to choose: from rows to a score of each; ties are broken by drawing.
-
-
-def blind(item: Labelled) -> list[float]:
-    return [0.0] * len(item.rows)
 
 
 def smallest(item: Labelled) -> list[float]:
@@ -110,27 +76,6 @@ NAIVE: dict[str, Callable[[Labelled], list[float]]] = {
 }
 
 
-def chosen(item: Labelled, scores: Sequence[float], *, weigh: bool = False) -> float:
-    """The chance that the best-scored candidate is right; among equals, each distinct one is as likely (or by its samples)."""
-    best = max(scores)
-    tied = [at for at, score in enumerate(scores) if score >= best - 1e-9]
-    weights = [len(item.rows[at].sources) if weigh else 1 for at in tied]
-    return sum(w * item.right[at] for w, at in zip(weights, tied, strict=True)) / sum(weights)
-
-
-def choices(items: Sequence[Labelled], score: Callable[[Labelled], Sequence[float]]) -> list[Choice]:
-    return [Choice(i.instance, chosen(i, score(i)), sum(i.samples) / len(i.samples), any(i.samples)) for i in items]
-
-
-def cross(items: Sequence[Labelled], features: Sequence[str] = NAMES, **how: float) -> dict[str, list[float]]:
-    """Cross-validated scores by instance."""
-    return cross_validated(
-        {i.instance: i.rows for i in items},
-        {i.instance: i.right for i in items},
-        lambda table, right: fit(table, right, features=features, **how),  # type: ignore[arg-type]
-    )
-
-
 def line(name: str, found: Recovery) -> str:
     share = "   -  " if found.recovery is None else f"{found.recovery:6.2f}"
     low = "" if found.recovery_low is None else f" [{found.recovery_low:5.2f}, {found.recovery_high:5.2f}]"
@@ -140,8 +85,12 @@ def line(name: str, found: Recovery) -> str:
     )
 
 
+def by(way: Callable[[Labelled], list[float]], items: Sequence[Labelled]) -> dict[str, list[float]]:
+    return {i.instance: way(i) for i in items}
+
+
 def heading(name: str, items: Sequence[Labelled]) -> str:
-    total = recovery(choices(items, blind), draws=0)
+    total = recovery(choices(items, by(smallest, items)), draws=0)
     return (
         f"{name}: {len(items)} instances, {sum(i.mixed for i in items)} with right and wrong candidates, "
         f"mean@1 {total.mean_at_1:.2f}, oracle {total.oracle}"
@@ -151,14 +100,13 @@ def heading(name: str, items: Sequence[Labelled]) -> str:
 def show(name: str, items: Sequence[Labelled], scores: Mapping[str, Sequence[float]]) -> None:
     print(heading(name, items))
     for title, way in NAIVE.items():
-        print(line(title, recovery(choices(items, way))))
-    print(line("ranker", recovery(choices(items, lambda i: scores[i.instance]))))
+        print(line(title, recovery(choices(items, by(way, items)))))
+    print(line("ranker", recovery(choices(items, scores))))
 
 
-def load(known: argparse.Namespace) -> tuple[list[Labelled], list[Labelled]]:
+def load(known: argparse.Namespace, part: str) -> list[Labelled]:
     samples = with_published(known.pool, read_pool(known.pool, known.labels or []))
-    parts = [labelled(samples, known.evidence, sorted(SPLIT[p])) for p in ("development", "test") if p in known.parts]
-    return parts[0], parts[1] if len(parts) > 1 else []
+    return labelled([s for s in samples if s.instance in SPLIT[part]], known.evidence)
 
 
 def gather(known: argparse.Namespace) -> None:
@@ -243,19 +191,33 @@ async def stand_in(provider: DockerProvider, image: str, key: str, mirror: Path,
 
 
 def measure(known: argparse.Namespace) -> None:
-    items, _ = load(known)
+    """The development part cross-validated, with the ablation; `--part test` instead: the frozen ranker on the test part."""
+    items = load(known, "development")
+    if "test" in known.parts:
+        judge_test(items, load(known, "test"), known.penalty)
+        return
+    here, elsewhere = [i for i in items if runs_here(i.instance)], [i for i in items if not runs_here(i.instance)]
     scores = cross(items, penalty=known.penalty)
-    local, remote = [i for i in items if runs_here(i.instance)], [i for i in items if not runs_here(i.instance)]
-    show("run here, cross-validated", local, scores)
-    show("published outcomes, cross-validated", remote, scores)
-    if known.ablate:
-        for kind, names in KINDS.items():
-            without = cross(items, [n for n in NAMES if n not in names], penalty=known.penalty)
-            only = cross(items, names, penalty=known.penalty)
-            for word, table in (("without", without), ("only", only)):
-                for where, part in (("here", local), ("published", remote)):
-                    print(line(f"{word} {kind} ({where})", recovery(choices(part, lambda i, t=table: t[i.instance]))))
-    weights = fit([r for i in items for r in i.rows], [x for i in items for x in i.right], penalty=known.penalty)
+    show("development, run here, cross-validated", here, scores)
+    show("development, published outcomes only, cross-validated", elsewhere, scores)
+    for kind, names in KINDS.items() if known.ablate else ():
+        for word, kept in (("without", [n for n in NAMES if n not in names]), ("only", names)):
+            table = cross(items, features=kept, penalty=known.penalty)
+            print(line(f"{word} {kind} (run here)", recovery(choices(here, table))))
+            print(line(f"{word} {kind} (published)", recovery(choices(elsewhere, table))))
+    show_weights(items, known.penalty)
+
+
+def judge_test(development: Sequence[Labelled], test: Sequence[Labelled], penalty: float) -> None:
+    """Fitted on the whole development part, judged once."""
+    weights = fit([r for i in development for r in i.rows], [x for i in development for x in i.right], penalty=penalty)
+    scores = {i.instance: [weights.score(r) for r in i.rows] for i in test}
+    show("test, run here", [i for i in test if runs_here(i.instance)], scores)
+    show("test, published outcomes only", [i for i in test if not runs_here(i.instance)], scores)
+
+
+def show_weights(items: Sequence[Labelled], penalty: float) -> None:
+    weights = fit([r for i in items for r in i.rows], [x for i in items for x in i.right], penalty=penalty)
     print(f"bias {weights.bias:+.2f}")
     for name, weight in sorted(weights.weights.items(), key=lambda pair: -abs(pair[1])):
         print(f"  {name:24} {weight:+.2f}")
@@ -263,22 +225,30 @@ def measure(known: argparse.Namespace) -> None:
 
 def missed(known: argparse.Namespace) -> None:
     """The development instances where a right candidate was there and not chosen."""
-    items, _ = load(known)
+    items = load(known, "development")
     scores = cross(items, penalty=known.penalty)
     for item in items:
-        if not runs_here(item.instance) or not any(item.right) or chosen(item, scores[item.instance]) == 1.0:
+        of_it = scores[item.instance]
+        if not runs_here(item.instance) or not any(item.right) or chance(item, of_it) == 1.0:
             continue
         print(item.instance, dict(Counter(item.samples)))
-        for row, right, score in sorted(
-            zip(item.rows, item.right, scores[item.instance], strict=True), key=lambda t: -t[2]
-        ):
+        for row, right, score in sorted(zip(item.rows, item.right, of_it, strict=True), key=lambda t: -t[2]):
             said = {n: round(v, 2) for n, v in row.absolute.items() if v}
             print(f"  {'right' if right else 'wrong'} {score:+.2f} {len(row.sources)} {row.sources[0]} {said}")
 
 
+def shuffle(known: argparse.Namespace) -> None:
+    """Labels dealt out anew: what a ranker finds where there is nothing to be found."""
+    items = load(known, "development")
+    true = recovery(choices(items, cross(items, penalty=known.penalty)), draws=0).recovery
+    found = sorted(shuffled(items, known.times, penalty=known.penalty))
+    print(f"true labels {true:.3f}; shuffled {known.times} times: mean {sum(found) / len(found):.3f}, ", end="")
+    print(f"95th percentile {found[int(0.95 * len(found))]:.3f}, largest {found[-1]:.3f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("gather", "behave", "measure", "missed"))
+    parser.add_argument("what", choices=("gather", "behave", "measure", "missed", "shuffle"))
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--evidence", type=Path, required=True)
     parser.add_argument("--labels", type=Path, action="append")
@@ -289,11 +259,12 @@ def main() -> None:
     parser.add_argument("--only", action="append", metavar="INSTANCE")
     parser.add_argument("--image", default="troop/sweb.eval.x86_64.{}:latest")
     parser.add_argument("--stand-in", action="append", default=[], metavar="OWNER/NAME=IMAGE")
+    parser.add_argument("--times", type=int, default=200)
     parser.add_argument("--tests", action="store_true", help="behave: the near tests as well")
     parser.add_argument("--ablate", action="store_true")
     known = parser.parse_args()
     known.parts = known.parts or ["development"]
-    {"gather": gather, "behave": behave, "measure": measure, "missed": missed}[known.what](known)
+    {"gather": gather, "behave": behave, "measure": measure, "missed": missed, "shuffle": shuffle}[known.what](known)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,269 @@
+"""`troop select SUITE|TASK --candidates FILE…`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.commands.options import amount, positive
+from tasks.errors import EnvironmentFailed, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from agent.commands.progress import Progress
+    from agent.selecting import Chosen, Place
+    from harness.pool import Sample
+    from harness.ranker import Weights
+    from harness.records import Json
+    from tasks.swebench import Row as SuiteRow
+
+EXAMPLES = """examples:
+  troop select swe-bench-lite --candidates run-1.jsonl run-2.jsonl --mirrors ~/mirrors
+  troop select tasks/examples/humanize-intcomma-zero-digits.toml --candidates patches/
+  troop select --from runs/select-swe-bench-lite --threshold 0.4 --out runs/stricter
+  troop select --from runs/select-swe-bench-lite --ranker rules
+  troop select --fit pool.jsonl.gz --from runs/select-pool --weights mine.json
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The options of select."""
+    parser.add_argument("source", metavar="SUITE|TASK", nargs="?", help="a SWE-bench suite, or what `solve` takes")
+    parser.add_argument(
+        "--candidates",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="predictions, pools, directories of patches, Troop runs",
+    )
+    parser.add_argument("--from", dest="kept", type=Path, metavar="RUN", help="rank again by the evidence of that run")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory (runs/select-SOURCE)")
+    parser.add_argument("--instances", action="append", default=[], metavar="PATTERN", help="ids, globs, repo:NAME")
+    order = parser.add_argument_group("the order")
+    order.add_argument("--ranker", choices=("evidence", "rules"), default="evidence", help="(evidence)")
+    order.add_argument(
+        "--weights", type=Path, metavar="FILE", help="the ranker's (those that ship); with --fit: written"
+    )
+    order.add_argument("--threshold", type=float, default=0.0, metavar="P", help="select nothing below P(right) (0)")
+    order.add_argument("--fit", type=Path, metavar="POOL", help="fit the ranker on labelled candidates; needs --from")
+    order.add_argument(
+        "--labels", type=Path, action="append", default=[], metavar="FILE", help="outcomes over the pool's"
+    )
+    look = parser.add_argument_group("the evidence")
+    look.add_argument("--dataset", type=Path, metavar="FILE", help="the suite's rows (from the hub)")
+    look.add_argument("--mirrors", type=Path, metavar="DIR", help="clones owner__name.git (GitHub)")
+    look.add_argument("--static", action="store_true", help="execute nothing: what the patches themselves tell")
+    look.add_argument("--near-seconds", type=amount, default=12.0, metavar="S", help="of tests near the change (12)")
+    look.add_argument("--sandbox", choices=("auto", "docker", "bubblewrap"), default="auto", help="(auto)")
+    look.add_argument("--memory", type=positive, default=4096, metavar="MB", help="of one sandbox (4096)")
+    look.add_argument("--cpus", type=amount, default=2.0, metavar="N", help="of one sandbox (2)")
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
+
+
+def execute(known: argparse.Namespace) -> int:
+    """Gather evidence where asked, rank, write predictions.jsonl, report.json and, for one instance, selected.patch."""
+    from agent.commands.progress import Progress
+
+    with Progress(quiet=known.quiet, json=known.json) as progress:
+        if known.fit is not None:
+            return _fit(known, progress)
+        run, samples = _gathered(known, progress)
+        weights = _weights(known.weights)
+        chosen = [_choose(run, instance, samples[instance], weights, known) for instance in sorted(samples)]
+        out = known.out.resolve() if known.out else run
+        report = _write(out, chosen, known, weights)
+        progress.stop()
+        progress.show(*_lines(chosen), f"predictions: {out / 'predictions.jsonl'}")
+        progress.document(report)
+    return 1 if len(chosen) == 1 and chosen[0].selected is None else 0
+
+
+def _gathered(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[str, tuple[Sample, ...]]]:
+    """The run directory with the evidence in it, and the samples by instance, without labels."""
+    import fnmatch
+
+    from harness.pool import by_instance, read_pool, unlabelled
+
+    if known.kept is None:
+        return _gather(known, progress)
+    if known.candidates:
+        raise InputError(
+            "--from ranks what that run has gathered: leave out --candidates, or gather anew without --from"
+        )
+    file = known.kept / "samples.jsonl.gz"
+    if not file.exists():
+        raise InputError(f"{known.kept} is no run of troop select: it has no samples.jsonl.gz")
+    samples = by_instance(unlabelled(read_pool(file)))
+    if known.instances:
+        samples = {i: s for i, s in samples.items() if any(fnmatch.fnmatch(i, p) for p in known.instances)}
+    if not samples:
+        raise InputError(f"no instance of {known.kept} matches {', '.join(known.instances)}")
+    return known.kept.resolve(), samples
+
+
+def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[str, tuple[Sample, ...]]]:
+    from agent.commands.conclude import interruptible
+    from agent.selecting import gather
+    from harness.pool import by_instance, read_candidates, unlabelled, write_pool
+    from harness.sandbox.base import Limits
+    from tasks.swebench import SUITES
+
+    if known.source is None or not known.candidates:
+        raise InputError(
+            "say what to choose for and among what: troop select SUITE|TASK --candidates FILE…, or --from RUN"
+        )
+    suite = known.source in SUITES
+    task = None if suite else _task(known.source, progress)
+    samples = by_instance(unlabelled(read_candidates(known.candidates, None if task is None else task[0])))
+    places = _suite_places(known, samples, progress) if task is None else {task[0]: lambda: task[1]}
+    wanted = {i: of_it for i, of_it in samples.items() if i in places}
+    if not wanted:
+        raise InputError(f"none of the candidates is for {known.source}: they are for {', '.join(sorted(samples)[:3])}")
+    name = known.source if suite else next(iter(places))
+    run = (known.out or Path("runs") / f"select-{name}").resolve()
+    run.mkdir(parents=True, exist_ok=True)
+    write_pool(run / "samples.jsonl.gz", (s for of_it in wanted.values() for s in of_it))
+    work = gather(
+        run,
+        wanted,
+        lambda instance: places[instance](),
+        behaviour=not known.static,
+        near_seconds=known.near_seconds,
+        limits=Limits(memory_mb=known.memory, cpus=known.cpus),
+        sandbox=known.sandbox,
+        say=progress.say,
+    )
+    interruptible(work, "the same command goes on where it stopped")
+    return run, wanted
+
+
+def _task(source: str, progress: Progress) -> tuple[str, Place]:
+    """The one task that SOURCE names, and where it is."""
+    from agent.selecting import Place
+    from harness.workspace import cache_root, open_workspace
+    from tasks.source import resolve
+
+    task = resolve(source, say=progress.say).task
+    workspace = open_workspace(task.repository, cache_root(), say=progress.say)
+    return task.id, Place(workspace, task.statement, task=task)
+
+
+def _suite_places(
+    known: argparse.Namespace, samples: dict[str, tuple[Sample, ...]], progress: Progress
+) -> dict[str, Callable[[], Place | None]]:
+    """By instance, how to get at its code; opened one at a time."""
+    from tasks.swebench import choose_rows, load_rows
+
+    every = load_rows(known.source, known.dataset)
+    chosen = choose_rows(every, known.instances) if known.instances else every
+    return {row.instance_id: partial(_place_of, row, known, progress) for row in chosen if row.instance_id in samples}
+
+
+def _place_of(row: SuiteRow, known: argparse.Namespace, progress: Progress) -> Place | None:
+    from agent.selecting import Place
+    from harness.workspace import cache_root, open_workspace
+    from tasks.swebench import repository_of
+
+    try:
+        workspace = open_workspace(repository_of(row, known.mirrors), cache_root(), say=progress.say)
+    except EnvironmentFailed as error:
+        progress.say(f"{row.instance_id}: its repository is not at hand ({error}); only the diffs are looked at")
+        return None
+    image = None if known.static else _image(row)
+    if image is None and not known.static:
+        progress.say(f"{row.instance_id}: no image here, so nothing is run (troop images build makes it)")
+    return Place(workspace, row.problem_statement, image=image)
+
+
+def _image(row: SuiteRow) -> str | None:
+    import docker
+    from docker.errors import DockerException
+
+    from harness.swebench.images import find_image
+
+    try:
+        client = docker.from_env()
+    except DockerException:
+        return None
+    found = find_image(client, row)
+    return found.name if found else None
+
+
+def _weights(path: Path | None) -> Weights:
+    from harness.ranker import SHIPPED, read_weights
+
+    return read_weights(path or SHIPPED)
+
+
+def _choose(
+    run: Path, instance: str, samples: tuple[Sample, ...], weights: Weights, known: argparse.Namespace
+) -> Chosen:
+    from agent.selecting import choose
+    from harness.evidence_store import evidence_of
+
+    return choose(evidence_of(run, instance, samples), weights, known.ranker, known.threshold)
+
+
+def _write(out: Path, chosen: Sequence[Chosen], known: argparse.Namespace, weights: Weights) -> Json:
+    from agent.run_files import write_json, write_text
+
+    lines = [
+        {
+            "instance_id": each.instance,
+            "model_name_or_path": "troop-select",
+            "model_patch": each.selected.patch if each.selected else "",
+        }
+        for each in chosen
+    ]
+    write_text(out / "predictions.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    if len(chosen) == 1 and chosen[0].selected is not None:
+        write_text(out / "selected.patch", chosen[0].selected.patch)
+    else:
+        (out / "selected.patch").unlink(missing_ok=True)
+    report: Json = {
+        "schema": 1,
+        "ranker": known.ranker,
+        "threshold": known.threshold,
+        "weights": {"fitted_on": weights.fitted_on, **weights.weights} if known.ranker == "evidence" else None,
+        "instances": len(chosen),
+        "selected": sum(each.selected is not None for each in chosen),
+        "choices": [each.as_json() for each in chosen],
+    }
+    write_json(out / "report.json", report)
+    return report
+
+
+def _lines(chosen: Sequence[Chosen]) -> list[str]:
+    """A line for each instance; for a single one the whole order."""
+    if len(chosen) > 1:
+        return [
+            f"{c.instance}: {c.selected.sources[0] if c.selected else 'nothing selected'}: {c.rationale}"
+            for c in chosen
+        ]
+    only = chosen[0]
+    found = [f"{only.instance}: {only.rationale}"]
+    for number, each in enumerate(only.order, 1):
+        told = "" if each.probability is None else f" {each.probability:.2f}"
+        found.append(f"  {number}.{told} {', '.join(each.sources)}: {each.why}")
+    return found
+
+
+def _fit(known: argparse.Namespace, progress: Progress) -> int:
+    """Fit the ranker on a labelled pool whose evidence is in --from; print its weights and how well it does."""
+    from harness.fitting import fit_pool, in_words
+    from harness.pool import read_pool
+    from harness.ranker import write_weights
+
+    if known.kept is None:
+        raise InputError("--fit needs --from RUN, the run in which the pool's evidence was gathered")
+    fitted = fit_pool(read_pool(known.fit, known.labels), known.kept, known.fit.name)
+    if known.weights is not None:
+        write_weights(known.weights, fitted.weights)
+    progress.stop()
+    progress.show(*in_words(fitted), *([f"weights: {known.weights}"] if known.weights else []))
+    progress.document(fitted.as_json())
+    return 0

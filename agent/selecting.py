@@ -1,0 +1,200 @@
+"""Choosing among patches that exist already: evidence on each, kept in a run directory, then an order by the ranker or the rules.
+
+`gather` fills the directory and needs the repositories, and for what is run, sandboxes. `rank` reads nothing but the directory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from agent.select import select
+from harness.evidence_store import Base, Found, InstanceEvidence
+from harness.features import Row, rows
+from harness.patch import Patch
+from harness.pool import Sample
+from harness.ranker import Weights
+from harness.records import Candidate, Evidence, Json
+
+if TYPE_CHECKING:
+    from harness.gather import Opened
+    from harness.sandbox.base import Limits
+    from harness.workspace import Workspace
+    from tasks.task import Task
+
+Say = Callable[[str], None]
+Ranker = Literal["evidence", "rules"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an instance's code is, and how it is run. `image`: of a suite's instance, None where there is none here; for a
+    task of its own the environment is set up as `solve` does (`task`)."""
+
+    workspace: Workspace
+    statement: str
+    image: str | None = None
+    task: Task | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """A candidate's place in the order. `probability` None by the rules. `parts`: what counted, the most important first."""
+
+    sources: tuple[str, ...]
+    patch: str
+    probability: float | None
+    parts: Mapping[str, float]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The order of one instance's candidates, best first, and the selected one (None: none is good enough)."""
+
+    instance: str
+    order: tuple[Ordered, ...]
+    selected: Ordered | None
+    rationale: str
+
+    def as_json(self) -> Json:
+        return {
+            "instance": self.instance,
+            "selected": list(self.selected.sources) if self.selected else None,
+            "rationale": self.rationale,
+            "candidates": [{k: v for k, v in dataclasses.asdict(each).items() if k != "patch"} for each in self.order],
+        }
+
+
+async def gather(
+    run: Path,
+    samples: Mapping[str, Sequence[Sample]],
+    place_of: Callable[[str], Place | None],
+    *,
+    behaviour: bool,
+    near_seconds: float,
+    limits: Limits,
+    sandbox: Literal["auto", "docker", "bubblewrap"],
+    say: Say,
+) -> None:
+    """All evidence that can be had on every instance; what the directory has already is not looked for again.
+
+    `place_of` None: the instance's code is not at hand, and only what the diffs themselves tell is noted. Raises SandboxFailed.
+    """
+    from harness.base_tree import open_tree
+    from harness.gather import gather_probes, gather_static, gather_tests
+
+    for number, (instance, of_it) in enumerate(sorted(samples.items()), 1):
+        place = place_of(instance)
+        say(f"{instance} ({number} of {len(samples)}): {len(of_it)} candidates")
+        if place is None:
+            gather_static(run, instance, of_it, "", None)
+            continue
+        with open_tree(place.workspace.git_dir, place.workspace.base_commit) as tree:
+            gather_static(run, instance, of_it, place.statement, tree)
+            if not behaviour or (place.image is None and place.task is None):
+                continue
+            async with _sandboxes(run, instance, place, limits, sandbox, say) as opened:
+                await gather_probes(run, instance, of_it, tree, opened, say)
+                await gather_tests(run, instance, of_it, tree, opened, seconds=near_seconds, say=say)
+
+
+@asynccontextmanager
+async def _sandboxes(
+    run: Path,
+    instance: str,
+    place: Place,
+    limits: Limits,
+    sandbox: Literal["auto", "docker", "bubblewrap"],
+    say: Say,
+) -> AsyncIterator[Opened]:
+    from harness.environment import build
+    from harness.sandbox.base import Sandbox, SandboxSpec
+    from harness.sandbox.choice import choose_provider
+    from harness.workspace import cache_root
+
+    image = place.image or (place.task.environment.image if place.task else None)
+    provider = await choose_provider(sandbox, image=image, cache=cache_root(), say=say)
+    try:
+        environment = None
+        if place.task is not None:
+            built = await build(provider, place.workspace, place.task, run=run.name, limits=limits, say=say)
+            environment = built.key
+
+        async def opened(name: str) -> Sandbox:
+            own = f"{instance}-{name}"[:100]
+            spec = SandboxSpec(run=run.name, name=own, environment=environment, image=place.image, limits=limits)
+            return await provider.create(spec)
+
+        yield opened
+    finally:
+        await provider.close()
+
+
+def choose(evidence: InstanceEvidence, weights: Weights, ranker: Ranker, threshold: float) -> Chosen:
+    """Order the candidates of an instance and choose. `threshold`: the least probability, by the ranker."""
+    table = rows(evidence)
+    if ranker == "rules":
+        return _by_rules(evidence, table)
+    order = tuple(
+        _ordered(row, weights) for row in sorted(table, key=lambda r: (-weights.score(r), r.absolute["size"]))
+    )
+    best = order[0]
+    assert best.probability is not None, "the ranker gives one"
+    if evidence.found[_key(best.patch)].static.applies == "no":
+        return Chosen(evidence.instance, order, None, "No candidate that stands first applies to the base.")
+    if best.probability < threshold:
+        said = f"The best candidate's probability, {best.probability:.2f}, is below {threshold:g}."
+        return Chosen(evidence.instance, order, None, said)
+    return Chosen(evidence.instance, order, best, f"P(right) = {best.probability:.2f}: {best.why}")
+
+
+def _ordered(row: Row, weights: Weights) -> Ordered:
+    parts = weights.parts(row)
+    named = [f"{name} {value:+.2f}" for name, value in list(parts.items())[:4]]
+    return Ordered(
+        row.sources, row.patch, weights.probability(row), parts, ", ".join(named) or "nothing tells it apart"
+    )
+
+
+def _by_rules(evidence: InstanceEvidence, table: Sequence[Row]) -> Chosen:
+    """The order that `solve` has without a judge."""
+    candidates = []
+    patches = {f"c{n}": row for n, row in enumerate(table, 1)}
+    for name, row in patches.items():
+        found = evidence.found[_key(row.patch)]
+        attempts = tuple(range(len(row.sources)))
+        candidates.append(
+            Candidate(name, row.patch, attempts, Patch(row.patch).flags, _as_evidence(found, evidence.base))
+        )
+    chosen = select(candidates, len(evidence.samples))
+    order = tuple(
+        Ordered(patches[r.candidate].sources, patches[r.candidate].patch, None, {}, r.why) for r in chosen.ranking
+    )
+    return Chosen(evidence.instance, order, order[0] if chosen.candidate else None, chosen.rationale)
+
+
+def _as_evidence(found: Found, base: Base) -> Evidence:
+    """What the rules look at: near tests as regression tests, steps that failed on the base as witness tests."""
+    broken = set(found.tests.broken) if found.tests else set()
+    green = base.near.green if base.near and found.tests else ()
+    before = {f"{p}/{n}": s.error for p, of_it in (base.probes or {}).items() for n, s in enumerate(of_it)}
+    after = {f"{p}/{n}": s.error for p, of_it in (found.probes or {}).items() for n, s in enumerate(of_it)}
+    failing = {name for name, error in before.items() if error and error != "NameError"}
+    return Evidence(
+        applies=found.static.applies != "no",
+        valid=not found.static.unparsed,
+        regression={test: "failed" if test in broken else "passed" for test in (*green, *broken)},
+        witness={name: "failed" if after.get(name, "missing") else "passed" for name in sorted(failing & after.keys())},
+        reason="it does not parse" if found.static.unparsed else found.static.reason,
+    )
+
+
+def _key(patch: str) -> str:
+    from harness.evidence_store import digest
+
+    return digest(patch)

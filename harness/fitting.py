@@ -1,0 +1,210 @@
+"""Fitting the ranker on a labelled pool: cross-validation by instance, calibration, and a test that the labels matter."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from harness.evidence_store import evidence_of
+from harness.features import NAMES, Row, rows
+from harness.pool import Sample, by_instance, unlabelled
+from harness.ranker import PENALTY, Weights, cross_validated, fit
+from harness.records import Json
+from harness.recovery import Choice, Recovery, recovery
+from tasks.errors import InputError
+
+BINS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """An instance's distinct candidates, whether each is right (most of its labelled samples say so), and the labels of
+    its samples, one each."""
+
+    instance: str
+    rows: tuple[Row, ...]
+    right: tuple[bool, ...]
+    samples: tuple[bool, ...]
+
+    @property
+    def mixed(self) -> bool:
+        """Right ones and wrong ones to choose among."""
+        return len(set(self.samples)) > 1
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Of a reliability diagram: candidates whose cross-validated probability lies in `low`..`high`."""
+
+    low: float
+    high: float
+    candidates: int
+    predicted: float
+    right: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """`weights`: fitted on everything and calibrated. `recovery`, `reliability`: cross-validated by instance."""
+
+    weights: Weights
+    instances: int
+    mixed: int
+    recovery: Recovery
+    reliability: tuple[Bin, ...]
+    brier: float
+
+    def as_json(self) -> Json:
+        return asdict(self)
+
+
+def labelled(samples: Sequence[Sample], run: Path) -> list[Labelled]:
+    """The labelled samples with the evidence that `run` holds on them; what has no label or no evidence is left out."""
+    found = []
+    for instance, all_of_it in sorted(by_instance(samples).items()):
+        of_it = [s for s in all_of_it if s.right is not None]
+        if not of_it or not (run / "evidence" / f"{instance}.json").exists():
+            continue
+        table = rows(evidence_of(run, instance, unlabelled(of_it)))
+        label = {s.source: bool(s.right) for s in of_it}
+        right = tuple(2 * sum(label[x] for x in row.sources) > len(row.sources) for row in table)
+        found.append(Labelled(instance, tuple(table), right, tuple(label.values())))
+    return found
+
+
+def cross(
+    items: Sequence[Labelled], *, features: Collection[str] = NAMES, penalty: float = PENALTY, seed: int = 0
+) -> dict[str, list[float]]:
+    """By instance, the scores of its candidates by a ranker that was fitted without it."""
+    return cross_validated(
+        {i.instance: i.rows for i in items},
+        {i.instance: i.right for i in items},
+        lambda table, right: fit(table, right, features=features, penalty=penalty),
+        seed=seed,
+    )
+
+
+def choices(items: Sequence[Labelled], scores: Mapping[str, Sequence[float]]) -> list[Choice]:
+    """What choosing the best-scored candidate comes to; among equals each is as likely."""
+    return [
+        Choice(i.instance, chance(i, scores[i.instance]), sum(i.samples) / len(i.samples), any(i.samples))
+        for i in items
+    ]
+
+
+def chance(item: Labelled, scores: Sequence[float]) -> float:
+    """The chance that the best-scored candidate is right."""
+    best = max(scores)
+    tied = [right for right, score in zip(item.right, scores, strict=True) if score >= best - 1e-9]
+    return sum(tied) / len(tied)
+
+
+def fit_pool(samples: Sequence[Sample], run: Path, name: str, penalty: float = PENALTY) -> Fitted:
+    """Fit on all labelled samples that `run` has evidence on. Raises InputError where they cannot bear it."""
+    items = labelled(samples, run)
+    if sum(i.mixed for i in items) < 5:
+        raise InputError(
+            f"{name} has {sum(i.mixed for i in items)} instances with right and wrong candidates that {run} holds evidence "
+            "on; a ranker needs 5 at least"
+        )
+    scores = cross(items, penalty=penalty)
+    flat = [(z, right) for i in items for z, right in zip(scores[i.instance], i.right, strict=True)]
+    slope, shift = platt(flat)
+    weights = fit([r for i in items for r in i.rows], [x for i in items for x in i.right], penalty=penalty)
+    count = sum(len(i.rows) for i in items)
+    weights = calibrated(weights, slope, shift, f"{count} candidates of {len(items)} instances of {name}")
+    told = [(1 / (1 + math.exp(-(slope * z + shift))), right) for z, right in flat]
+    return Fitted(
+        weights=weights,
+        instances=len(items),
+        mixed=sum(i.mixed for i in items),
+        recovery=recovery(choices(items, scores)),
+        reliability=reliability(told),
+        brier=sum((p - right) ** 2 for p, right in told) / len(told),
+    )
+
+
+def platt(pairs: Sequence[tuple[float, bool]], rounds: int = 50) -> tuple[float, float]:
+    """Slope and shift that make cross-validated scores probabilities (Platt 1999, with his corrected targets), by Newton's
+    method."""
+    positive = sum(right for _, right in pairs)
+    high, low = (positive + 1) / (positive + 2), 1 / (len(pairs) - positive + 2)
+    a, b = 1.0, 0.0
+    for _ in range(rounds):
+        ga = gb = 0.0
+        haa = hab = hbb = 1e-6
+        for z, right in pairs:
+            p = 1 / (1 + math.exp(-max(-500.0, min(500.0, a * z + b))))
+            error, slope = (high if right else low) - p, p * (1 - p)
+            ga, gb = ga + error * z, gb + error
+            haa, hab, hbb = haa + slope * z * z, hab + slope * z, hbb + slope
+        determinant = haa * hbb - hab * hab
+        step_a, step_b = (ga * hbb - gb * hab) / determinant, (gb * haa - ga * hab) / determinant
+        a, b = a + step_a, b + step_b
+        if abs(step_a) + abs(step_b) < 1e-9:
+            break
+    return max(a, 0.05), b
+
+
+def calibrated(weights: Weights, slope: float, shift: float, fitted_on: str) -> Weights:
+    """The same order, with scores that are log-odds."""
+    return replace(
+        weights,
+        bias=weights.bias * slope + shift,
+        weights={name: w * slope for name, w in weights.weights.items()},
+        fitted_on=fitted_on,
+    )
+
+
+def reliability(told: Sequence[tuple[float, bool]]) -> tuple[Bin, ...]:
+    """How often candidates were right by what probability they were given; empty bins are left out."""
+    found = []
+    for low, high in itertools.pairwise(BINS):
+        inside = [(p, right) for p, right in told if low <= p < high or (high == BINS[-1] and p == high)]
+        if inside:
+            mean, share = (sum(each) / len(inside) for each in zip(*inside, strict=True))
+            found.append(Bin(low, high, len(inside), mean, share))
+    return tuple(found)
+
+
+def shuffled(items: Sequence[Labelled], times: int, *, penalty: float = PENALTY, seed: int = 0) -> list[float]:
+    """Recoveries of rankers that were fitted and judged on labels dealt out anew within each instance, so that how many
+    are right stays what it was."""
+    rng = random.Random(seed)
+    out = []
+    for _ in range(times):
+        dealt = [_dealt(item, rng) for item in items]
+        found = recovery(choices(dealt, cross(dealt, penalty=penalty)), draws=0).recovery
+        out.append(found if found is not None else 0.0)
+    return out
+
+
+def _dealt(item: Labelled, rng: random.Random) -> Labelled:
+    """The labels of the distinct candidates in another order; each sample has that of its candidate."""
+    right = list(item.right)
+    rng.shuffle(right)
+    samples = tuple(x for row, x in zip(item.rows, right, strict=True) for _ in row.sources)
+    return replace(item, right=tuple(right), samples=samples)
+
+
+def in_words(fitted: Fitted) -> list[str]:
+    """For a person: how well, the weights, the reliability."""
+    r = fitted.recovery
+    share = "undefined" if r.recovery is None else f"{r.recovery:.2f}"
+    lines = [
+        f"{fitted.instances} instances, {fitted.mixed} with right and wrong candidates; cross-validated by instance:",
+        f"  selected {r.selected:.2f}, mean@1 {r.mean_at_1:.2f}, oracle {r.oracle}, recovery {share}, "
+        f"gain {r.gain:+.2f} [{r.low:+.2f}, {r.high:+.2f}], Brier {fitted.brier:.3f}",
+        f"bias {fitted.weights.bias:+.2f}",
+    ]
+    weights = sorted(fitted.weights.weights.items(), key=lambda pair: -abs(pair[1]))
+    lines += [f"  {name:20} {weight:+.2f}" for name, weight in weights]
+    lines += [
+        f"  P {b.low:.2f}..{b.high:.2f}: {b.candidates:4} candidates, predicted {b.predicted:.2f}, right {b.right:.2f}"
+        for b in fitted.reliability
+    ]
+    return lines
