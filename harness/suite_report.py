@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from harness.evaluate import Grades, Outcome, Solved
 from harness.metrics import Sampled, pass_at_k, recovery
 from harness.records import Json
-from harness.scaling import Draws
+from harness.scaling import Draws, Estimate
 
 SUITE_SCHEMA = 1
 _USAGE = ("input", "cache_read", "cache_write", "output", "reasoning")
@@ -74,7 +74,7 @@ def _measures(sampled: Mapping[str, Sampled], attempts: int) -> Json:
     single = draws.estimate(shares) if shares else None
     return {
         "mean_at_1": single and single.value,
-        "mean_at_1_interval": single and [single.low, single.high],
+        "mean_at_1_interval": list(_bounds(single, shares)) if single else None,
         "coverage": [_coverage(sampled, k, draws) for k in range(1, attempts + 1)],
         "oracle": sum(s.correct > 0 for s in sampled.values()) if sampled else None,
         "recovery": recovery(list(sampled.values())),
@@ -88,14 +88,22 @@ def _coverage(sampled: Mapping[str, Sampled], k: int, draws: Draws) -> Json:
     if missing or not values:
         return {"k": k, "pass_at_k": None, "low": None, "high": None, "missing": missing}
     found = draws.estimate(values)
-    return {"k": k, "pass_at_k": found.value, "low": found.low, "high": found.high, "missing": 0}
+    low, high = _bounds(found, values)
+    return {"k": k, "pass_at_k": found.value, "low": low, "high": high, "missing": 0}
+
+
+def _bounds(found: Estimate, values: Mapping[str, float]) -> tuple[float | None, float | None]:
+    """The interval; none of a single instance, which says nothing about others."""
+    return (found.low, found.high) if len(values) > 1 else (None, None)
 
 
 def _share(known: Mapping[str, bool]) -> Json | None:
     if not known:
         return None
-    found = Draws(list(known)).estimate({id: float(right) for id, right in known.items()})
-    return {"value": found.value, "low": found.low, "high": found.high}
+    values = {id: float(right) for id, right in known.items()}
+    found = Draws(list(known)).estimate(values)
+    low, high = _bounds(found, values)
+    return {"value": found.value, "low": low, "high": high}
 
 
 def _costs(solved: Sequence[Solved], resolved: int | None) -> Json:

@@ -97,7 +97,9 @@ def expenses(report: Json) -> list[tuple[str, str]]:
     rows = [
         (
             "cost",
-            f"{_usd(report['usd'], least)}; {_usd(report['usd_per_attempt'], least)} an attempt, "
+            "unknown (give the model prices in an alias)"
+            if report["usd"] is None
+            else f"{_usd(report['usd'], least)}; {_usd(report['usd_per_attempt'], least)} an attempt, "
             f"{_usd(report['usd_per_instance'], least)} an instance, {_usd(report['usd_per_solved'], least)} a solved one",
         ),
         (
@@ -169,7 +171,7 @@ def _coverage_rows(report: Json, *, few: bool) -> list[tuple[str, str, str]]:
     return [
         (str(row["k"]), "undefined", f"{counted(row['missing'], 'instance')} short of samples")
         if row["pass_at_k"] is None
-        else (str(row["k"]), f"{row['pass_at_k']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}")
+        else (str(row["k"]), f"{row['pass_at_k']:.3f}", _to(row["low"], row["high"]))
         for row in rows
     ]
 
@@ -186,14 +188,19 @@ def _instance_row(task: Json) -> str:
     return f"| {task['id']} | {word} | {right} | {len(report['candidates']) if report else 0} | {cost} |"
 
 
-def _value(value: float | None, interval: Sequence[float] | None) -> str:
+def _to(low: float | None, high: float | None) -> str:
+    return "none of one instance" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+
+
+def _value(value: float | None, interval: Sequence[float | None] | None) -> str:
     if value is None:
         return "undefined"
-    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+    known = interval and interval[0] is not None
+    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval and known else "")
 
 
 def _bounds(share: Json | None) -> str:
-    return f" [{_percent(share['low'])}, {_percent(share['high'])}]" if share else ""
+    return f" [{_percent(share['low'])}, {_percent(share['high'])}]" if share and share["low"] is not None else ""
 
 
 def _percent(share: float) -> str:
@@ -201,7 +208,7 @@ def _percent(share: float) -> str:
 
 
 def _usd(value: float | None, least: str) -> str:
-    return "unknown" if value is None else f"{least}${value:.4f}"
+    return "-" if value is None else f"{least}${value:.4f}"
 
 
 def _each(number: int, instances: int) -> str:
