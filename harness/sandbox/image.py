@@ -26,7 +26,7 @@ BY_HAND = f"harness/sandbox/base_image.sh {LOCAL_BASE} && docker build --network
 Say = Callable[[str], None]
 
 _HERE = Path(__file__).parent
-_BASE_SCRIPT = _HERE / "base_image.sh"
+BASE_SCRIPT = _HERE / "base_image.sh"
 _DOCKERFILE_LABEL = "troop.dockerfile"
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _one_at_a_time = threading.Lock()
@@ -92,7 +92,7 @@ def _base(client: Any, say: Say, may_bootstrap: bool) -> str:
                 f"build both from Debian packages, as root, in Troop's source tree: {BY_HAND}"
             ) from error
     say(f"no image registry is reached: making {LOCAL_BASE} from Debian packages")
-    done = subprocess.run([str(_BASE_SCRIPT), LOCAL_BASE], capture_output=True, text=True, check=False)
+    done = subprocess.run([str(BASE_SCRIPT), LOCAL_BASE], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SandboxFailed(f"no base for {DEFAULT_IMAGE} can be had: {done.stderr.strip()[-600:]}")
     return LOCAL_BASE

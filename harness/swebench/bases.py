@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from harness.sandbox.image import Say, ensure_image, find
+from harness.sandbox.image import BASE_SCRIPT, Say, ensure_image, find
 from tasks.errors import InputError
 
 LOCAL_BASE = "troop-base"
@@ -28,6 +29,15 @@ def parse_bases(given: Iterable[str]) -> dict[str, str]:
             raise InputError(f"--base is given twice for {f'Python {python}' if python else 'every Python'}")
         bases[python] = image
     return bases
+
+
+def debian_mirror() -> str:
+    """The Debian archive in this machine's own apt settings; "" where it has none. Blocking."""
+    try:
+        done = subprocess.run([BASE_SCRIPT, "--mirror"], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def ensure_base(client: Any, python: str, bases: Mapping[str, str], say: Say) -> str:

@@ -68,6 +68,19 @@ FILES = {
     "/root/.gitconfig": "[user]\n\temail = setup@swebench.config\n\tname = SWE-bench\n",
 }
 
+_SOURCES, _APT = "/etc/apt/sources.list.d/troop.list", "/etc/apt/apt.conf.d/99troop"
+TAKE_SOURCES_AWAY = f"rm -f {_SOURCES} {_APT}"
+
+
+def bring_sources(mirror: str) -> str:
+    """A shell line that has apt ask a Debian mirror, unless the image names archives of its own."""
+    return (
+        "if ! grep -qsr '^deb\\|^URIs' /etc/apt/sources.list /etc/apt/sources.list.d; then"
+        f' . /etc/os-release; echo "deb {mirror} $VERSION_CODENAME main" > {_SOURCES};'
+        f' [ -z "${{SSL_CERT_FILE-}}" ] || echo "Acquire::https::CAInfo \\"$SSL_CERT_FILE\\";" > {_APT}; fi'
+    )
+
+
 NEEDED = ("bash", "git", "gcc", "g++", "make", "patch", "ps", "sed")
 
 CHANGES = (

@@ -26,7 +26,7 @@ from harness.sandbox.container_files import archive
 from harness.sandbox.docker import DockerProvider
 from harness.sandbox.image import find
 from harness.swebench import names
-from harness.swebench.bases import ensure_base
+from harness.swebench.bases import debian_mirror, ensure_base
 from harness.swebench.choose import IN as _IN
 from harness.swebench.choose import OUT as _OUT
 from harness.swebench.choose import PYTHON, UV, Chosen, choose
@@ -38,6 +38,8 @@ from harness.swebench.inside_image import (
     INTERPRETER,
     NEEDED,
     PIP_CONFIGURATION,
+    TAKE_SOURCES_AWAY,
+    bring_sources,
     find_python,
     make_environment,
 )
@@ -183,7 +185,7 @@ async def _place(steps: Steps, recipe: Recipe, tree: Workspace, *, with_system: 
     content = await asyncio.to_thread(tree.archive)
     await steps.sandbox.upload(content)
     tag = tree.described.rsplit("-", 2)[0]
-    commands = ["printf '%s\\n' __pycache__/ '*.pyc' >> .git/info/exclude"]
+    commands = ["printf '%s\\n' __pycache__/ '*.pyc' '*.egg-info/' >> .git/info/exclude"]
     if tag:
         commands.append(f"git tag {quoted([tag])} {tree.base_commit}")
     await steps.take("placing the repository", " && ".join(commands), cwd="/testbed")
@@ -193,8 +195,17 @@ async def _place(steps: Steps, recipe: Recipe, tree: Workspace, *, with_system: 
 
 
 async def _install_system(steps: Steps, recipe: Recipe) -> None:
-    if recipe.system:
-        await steps.take("installing what the specification wants of the system", "set -e\n" + "\n".join(recipe.system))
+    """A base that base_image.sh made names no archive: this machine's own serves for the moment."""
+    if not recipe.system:
+        return
+    lines = "\n".join(recipe.system)
+    sources = await asyncio.to_thread(debian_mirror)
+    await steps.take(
+        "installing what the specification wants of the system",
+        "set -e; export DEBIAN_FRONTEND=noninteractive\n"
+        f"{bring_sources(sources) if sources else ''}\n{lines}\n"
+        f"{TAKE_SOURCES_AWAY if sources else ''}; rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin",
+    )
 
 
 async def _install_packages(steps: Steps, chosen: Chosen) -> None:

@@ -43,7 +43,7 @@ def pinned_version(requirement: str) -> tuple[str, str]:
 
 def unpinned(requirement: str) -> str:
     """The same requirement in any version."""
-    return re.sub(r"===?\s*[^;,\s]+", "", requirement, count=1)
+    return re.sub(r",?\s*===?\s*[^;,\s]+", "", requirement, count=1)
 
 
 def file_requirements(path: str, read: Callable[[str], str], replaced: Mapping[str, str]) -> list[str]:
