@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +26,13 @@ RUN_ID = "official"
 @dataclass(frozen=True)
 class Official:
     """What the official harness said of one set of predictions: its summary, its report of each instance that has one, and
-    where its files are."""
+    where its files are. `seconds` and `memory` (peak, MB) of its process."""
 
     summary: Json
     reports: Mapping[str, Json]
     folder: Path
+    seconds: float
+    memory: float
 
     def outcome(self, instance_id: str) -> str:
         """resolved, unresolved, empty or error."""
@@ -68,16 +71,21 @@ def run_official(
     environment = {**os.environ, "PYTHONPATH": str(root)}
     if niceness:
         command = ["nice", "-n", str(niceness), *command]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    began = time.monotonic()
+    with (folder / "said").open("w") as said:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=said)
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.monotonic() - began
     try:
         summary = json.loads((folder / f"{model}.{RUN_ID}.json").read_text("utf-8"))
     except OSError as error:
-        raise RuntimeError(
-            f"the official harness made no report: {done.stdout[-2000:]}{done.stderr[-4000:]}"
-        ) from error
+        raise RuntimeError(f"the official harness made no report: {(folder / 'said').read_text()[-4000:]}") from error
     logs = folder / "logs" / "run_evaluation" / RUN_ID / model
     reports = {path.parent.name: json.loads(path.read_text("utf-8")) for path in logs.glob("*/report.json")}
-    return Official(summary, {name: told[name] for name, told in reports.items()}, logs)
+    return Official(
+        summary, {name: told[name] for name, told in reports.items()}, logs, seconds, usage.ru_maxrss / 1024
+    )
 
 
 def main(arguments: Sequence[str]) -> None:
