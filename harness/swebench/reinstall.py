@@ -62,7 +62,8 @@ def _paths(patch: str) -> Iterator[str]:
 
 
 def _new_import(patch: str) -> str:
-    """A new package or top-level module: an installation that lists them by name would have to list it."""
+    """A new package, or a new top-level module that something imports: an installation that lists them by name would have to
+    list it. (Scripts that nothing imports are common: agents leave what they reproduced the issue with.)"""
     new = False
     paths: tuple[str, ...] = ()
     for line in patch.splitlines():
@@ -78,9 +79,13 @@ def _new_import(patch: str) -> str:
                 continue
             if path.name == "__init__.py" and len(path.parts) <= _PACKAGE_DEPTH:
                 return f"{path} may be a new package"
-            if str(path.parent) in _MODULE_PLACES:
+            if str(path.parent) in _MODULE_PLACES and _is_imported(path.stem, patch):
                 return f"{path} may be a new top-level module"
     return ""
+
+
+def _is_imported(module: str, patch: str) -> bool:
+    return bool(re.search(rf"^\+.*\b(import|from|import_module)\b.*\b{re.escape(module)}\b", patch, re.MULTILINE))
 
 
 def _new_version(patch: str) -> str:

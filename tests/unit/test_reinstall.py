@@ -21,22 +21,16 @@ def new(path: str) -> str:
         *map(change, ("setup.py", "setup.cfg", "pyproject.toml", "MANIFEST.in", "sub/meson.build", "environment.yml")),
         *map(change, ("a/_speed.pyx", "a/fast.c", "a/fast.h", "a/lib.f90", "src/grammar.y", "requirements.txt")),
         *map(change, ("requirements/dev.txt", "sympy/release.py", "pkg/_version.py", "VERSION.txt")),
-        *map(
-            new,
-            (
-                "pkg/__init__.py",
-                "src/pkg/__init__.py",
-                "src/pkg/sub/__init__.py".replace("sub/", ""),
-                "new.py",
-                "src/m.py",
-            ),
-        ),
+        *map(new, ("pkg/__init__.py", "src/pkg/__init__.py", "src/pkg/sub/__init__.py")),
         change("pkg/__init__.py", "__version__ = '2'"),
+        new("helper.py") + change("pkg/core.py", "from helper import f"),
+        new("src/helper.py") + change("pkg/core.py", "import os, helper"),
         "diff --git a/pkg/a.py b/setup.cfg\nsimilarity index 100%\nrename from pkg/a.py\nrename to setup.cfg\n",
         "--- setup.py\t2020-01-01\n+++ setup.py\t2020-01-02\n@@ -1 +1 @@\n-y\n+x\n",
         "Index: setup.py\n",
         '--- "a/setup.py"\n+++ "b/setup.py"\n@@ -1 +1 @@\n-y\n+x\n',
-        "diff --git a/lib/old.py b/lib/new.py\nsimilarity index 90%\nrename from pkg/old.py\nrename to lib/new.py\n",
+        "diff --git a/lib/old.py b/lib/new.py\nsimilarity index 90%\nrename from pkg/old.py\nrename to lib/new.py\n"
+        + change("pkg/a.py", "import new"),
     ],
 )
 def test_what_an_installation_reads_makes_it_matter(patch: str) -> None:
@@ -55,6 +49,7 @@ def test_what_an_installation_reads_makes_it_matter(patch: str) -> None:
         new("pkg/a/b/new.py"),
         new("tests/functional/deep/__init__.py"),
         new("reproduce.txt"),
+        new("reproduce.py") + change("pkg/core.py", "reproduce = 1"),
         change("pkg/core.py") + new("doc/setup.rst"),
     ],
 )

@@ -1,0 +1,157 @@
+"""`troop grade` from its command line to its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.sandbox.daemon import connect
+from tasks.swebench import Row
+from tests.support.graded_instance import GARBAGE, GOLD, HARMLESS, INSTANCE, build_instance, make_row, write_rows
+
+pytestmark = pytest.mark.docker
+
+MISSING = f"{INSTANCE}1"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A data set of two instances, one with an image and one without."""
+
+    folder: Path
+    row: Row
+
+    @property
+    def dataset(self) -> Path:
+        return self.folder / "rows.jsonl"
+
+    def predictions(self, name: str, *lines: dict[str, Any]) -> str:
+        file = self.folder / name
+        file.write_text("".join(json.dumps({"model_name_or_path": "m", **line}) + "\n" for line in lines))
+        return str(file)
+
+    def run(self, *arguments: str, out: str = "out") -> subprocess.CompletedProcess[str]:
+        command = [
+            *(sys.executable, "-m", "agent", "grade", "swe-bench-lite", "--dataset", str(self.dataset), "--no-build"),
+            *("--out", str(self.folder / out), *arguments),
+        ]
+        environment = {**os.environ, "TROOP_CACHE": str(self.folder / "cache")}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=self.folder)
+
+    def read(self, path: str) -> Any:
+        return json.loads((self.folder / path).read_text())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    client = connect()
+    name = f"troop-test-command-{os.getpid()}/image:latest"
+    folder = tmp_path_factory.mktemp("place")
+    base, _ = build_instance(client, folder / "instance", name, {"troop.editable": "1"})
+    row = make_row(base, image=name)
+    place = Place(folder, row)
+    write_rows(place.dataset, row, replace(row, instance_id=MISSING, image="troop-test-nowhere/none:latest"))
+    yield place
+    client.images.remove(name, force=True)
+    client.close()
+
+
+def test_gold_empty_and_noop(place: Place) -> None:
+    done = place.run("--predictions", "gold", "empty", "noop", "--instances", INSTANCE, "--json", out="baselines")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report == place.read("baselines/report.json")
+    assert {row["set"]: row["outcome"] for row in report["predictions"]} == {
+        "gold": "resolved",
+        "empty": "empty",
+        "noop": "unresolved",
+    }
+    assert "1/3" in done.stderr and "gold: resolved (" in done.stderr, "progress in plain lines"
+    assert place.read("baselines/gold.baselines.json")["resolved_ids"] == [INSTANCE]
+    assert place.read("baselines/empty.baselines.json")["empty_patch_ids"] == [INSTANCE]
+    assert place.read("baselines/noop.baselines.json")["unresolved_ids"] == [INSTANCE]
+
+
+def test_every_prediction_has_its_files_and_every_set_its_summary(place: Place) -> None:
+    first = place.predictions(
+        "first.jsonl",
+        {"instance_id": INSTANCE, "model_patch": GOLD},
+        {"instance_id": INSTANCE, "model_patch": GARBAGE},
+        {"instance_id": INSTANCE, "model_patch": GOLD},
+    )
+    second = place.predictions(
+        "second.jsonl", {"instance_id": INSTANCE, "model_patch": HARMLESS, "model_name_or_path": "a/b"}
+    )
+    done = place.run("--predictions", first, second, out="files")
+    assert done.returncode == 0, done.stderr
+    report = place.read("files/report.json")
+    assert [(each["name"], each["resolved"]) for each in report["sets"]] == [
+        ("m", 1),
+        ("m.rank-2", 0),
+        ("m.rank-3", 1),
+        ("a__b", 0),
+    ]
+    folder = place.folder / "files"
+    assert sorted(file.name for file in (folder / "m" / INSTANCE).iterdir()) == [
+        "eval.sh",
+        "patch.diff",
+        "report.json",
+        "test_output.txt",
+        "verdict.json",
+    ]
+    assert (folder / "m" / INSTANCE / "patch.diff").read_text() == GOLD
+    assert "PASSED tests/test_calc.py::test_add" in (folder / "m" / INSTANCE / "test_output.txt").read_text()
+    official = place.read(f"files/m/{INSTANCE}/report.json")[INSTANCE]
+    assert official["resolved"] and official["tests_status"]["FAIL_TO_PASS"]["success"]
+    assert sorted(file.name for file in (folder / "m.rank-2" / INSTANCE).iterdir()) == [
+        "eval.sh",
+        "patch.diff",
+        "verdict.json",
+    ]
+    refused = place.read(f"files/m.rank-2/{INSTANCE}/verdict.json")
+    assert refused["outcome"] == "refused" and "garbage" in refused["reason"]
+    assert place.read("files/m.rank-2.files.json")["error_ids"] == [INSTANCE]
+    assert place.read("files/m.files.json")["incomplete_ids"] == [MISSING]
+    again = place.run("--predictions", first, second, out="files")
+    assert again.returncode == 0
+    assert all(row["remembered"] for row in place.read("files/report.json")["predictions"] if row["outcome"] != "empty")
+
+
+def test_an_instance_without_an_image_has_no_verdict(place: Place) -> None:
+    done = place.run("--predictions", "gold", out="missing")
+    assert done.returncode == 4
+    report = place.read("missing/report.json")
+    outcomes = {row["instance_id"]: row for row in report["predictions"]}
+    assert outcomes[INSTANCE]["outcome"] == "resolved", "the others are graded all the same"
+    assert outcomes[MISSING]["outcome"] == "failed" and "troop images build" in outcomes[MISSING]["reason"]
+    assert report["infrastructure"]["failures"] == 1
+    assert place.read("missing/gold.missing.json")["error_ids"] == [MISSING]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"instance_id": "pytest-dev__pytest-2", "model_patch": ""}, "which the data set does not have"),
+        ({"instance_id": INSTANCE}, "line 1: the field model_patch is missing"),
+    ],
+)
+def test_wrong_input_starts_nothing(place: Place, line: dict[str, Any], said: str) -> None:
+    done = place.run("--predictions", place.predictions("wrong.jsonl", line), out="wrong")
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+    assert not (place.folder / "wrong").exists()
+
+
+def test_one_command_at_a_time_writes_to_a_directory(place: Place) -> None:
+    from harness.lock import RunLock
+
+    with RunLock(place.folder / "taken"):
+        done = place.run("--predictions", "gold", out="taken")
+    assert done.returncode == 2 and "is being worked on by process" in done.stderr
