@@ -21,7 +21,7 @@ def new(path: str) -> str:
         *map(change, ("setup.py", "setup.cfg", "pyproject.toml", "MANIFEST.in", "sub/meson.build", "environment.yml")),
         *map(change, ("a/_speed.pyx", "a/fast.c", "a/fast.h", "a/lib.f90", "src/grammar.y", "requirements.txt")),
         *map(change, ("requirements/dev.txt", "sympy/release.py", "pkg/_version.py", "VERSION.txt")),
-        *map(new, ("pkg/__init__.py", "src/pkg/__init__.py", "src/pkg/sub/__init__.py")),
+        *map(new, ("pkg/__init__.py", "src/pkg/__init__.py")),
         change("pkg/__init__.py", "__version__ = '2'"),
         new("helper.py") + change("pkg/core.py", "from helper import f"),
         new("src/helper.py") + change("pkg/core.py", "import os, helper"),
