@@ -1,0 +1,71 @@
+"""An evaluation whose process is killed: the same command goes on, whatever it was doing, and pays and grades nothing twice."""
+
+from __future__ import annotations
+
+import collections
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.solver import seed_of
+from harness import trace
+from tests.support.calculator import PLAN, SUBMIT
+from tests.support.model_server import Answer, Request, serving
+from tests.support.programs import PROGRAMS, RIGHT, WRONG, make_checkout, script
+
+pytestmark = [pytest.mark.network, pytest.mark.bubblewrap]
+
+SEEDS = {seed_of(0, index): index for index in range(4)}
+
+
+def slow(request: Request) -> Answer:
+    def say(program: str, attempt: int) -> list[Answer]:
+        return [PLAN, RIGHT[program] if attempt % 2 else WRONG[program], SUBMIT]
+
+    return replace(script(SEEDS, say)(request), delay=0.2)
+
+
+def events(out: Path) -> dict[str, list[trace.Event]]:
+    files = {name: out / f"quixbugs-{name}" / "trace.jsonl" for name in PROGRAMS}
+    return {name: list(trace.read(file)) for name, file in files.items()}
+
+
+def count(out: Path, kind: str) -> int:
+    return sum(file.read_text().count(f'"kind":"{kind}"') for file in out.glob("*/trace.jsonl"))
+
+
+@pytest.mark.parametrize("kind", ["prepared", "replied", "attempt-ended", "verified", "graded"])
+def test_a_killed_evaluation_goes_on(tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "runs" / "eval-quixbugs"
+    command = [sys.executable, "-m", "agent", "eval", "quixbugs", "--source", str(make_checkout(tmp_path / "checkout"))]
+    command += ["--sandbox", "bubblewrap", "--judge-model", "none", "-n", "4", "--json"]
+    with serving(slow) as server:
+        command += ["--model", f"{server.url}#scripted"]
+        killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=tmp_path)
+        end = time.monotonic() + 120
+        while count(out, kind) < 2:
+            assert time.monotonic() < end and killed.poll() is None, killed.communicate()
+            time.sleep(0.02)
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate()
+        answered = {name: {e.key for e in found if isinstance(e, trace.Replied)} for name, found in events(out).items()}
+        before = len(server.requests)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+        for request in server.requests[before:]:
+            name = next(name for name in PROGRAMS if f"{name}.py" in request.raw.decode())
+            key = f"{SEEDS[int(request.body['seed'])]}/{request.turn or 'plan'}"
+            assert key not in answered[name], "an answered call was asked again"
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["selected"], report["oracle"], report["statuses"]) == (2, 2, {"submitted": 8})
+    for found in events(out).values():
+        graded = collections.Counter(e.candidate for e in found if isinstance(e, trace.Graded))
+        assert set(graded.values()) == {1} and sorted(graded) == ["c1", "c2"]
+        replied = collections.Counter(e.key for e in found if isinstance(e, trace.Replied))
+        assert set(replied.values()) == {1}
