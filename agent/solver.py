@@ -244,7 +244,8 @@ async def verify_all(state: Stage, runtime: Runtime[Run]) -> Stage:
     run = runtime.context
     candidates = run.candidates()
     guards = await guards_of(run, candidates)
-    witnesses = await true_witnesses(run, candidates)
+    async with run.checks:
+        witnesses = await true_witnesses(run, candidates)
     known = {e.key: e.evidence for e in run.events if isinstance(e, trace.Verified)}
     holding = {(e.candidate, e.key, e.attempts) for e in latest_verified(run.events)}
 
