@@ -22,6 +22,7 @@ COMMANDS = {
     "eval": "solve and grade many instances of a suite",
     "images": "build, list and remove the environment images of a suite",
     "grade": "grade predictions by the hidden tests, with the official rules",
+    "select": "choose among patches that exist already, from any tool",
     "report": "what a run came to: attempts, evidence, selection, cost",
     "replay": "watch an attempt again, turn by turn",
     "resume": "go on with a run after a stop or a crash",

@@ -98,9 +98,9 @@ async def gather(
             gather_static(run, instance, of_it, place.statement, tree)
             if not behaviour or (place.image is None and place.task is None):
                 continue
-            async with _sandboxes(run, instance, place, limits, sandbox, say) as opened:
+            async with _sandboxes(run, instance, place, limits, sandbox, say) as (opened, command):
                 await gather_probes(run, instance, of_it, tree, opened, say)
-                await gather_tests(run, instance, of_it, tree, opened, seconds=near_seconds, say=say)
+                await gather_tests(run, instance, of_it, tree, opened, command=command, seconds=near_seconds, say=say)
 
 
 @asynccontextmanager
@@ -111,7 +111,8 @@ async def _sandboxes(
     limits: Limits,
     sandbox: Literal["auto", "docker", "bubblewrap"],
     say: Say,
-) -> AsyncIterator[Opened]:
+) -> AsyncIterator[tuple[Opened, str | None]]:
+    """Makes sandboxes of the instance's environment; with the command that runs its tests, None for the usual one."""
     from harness.environment import build
     from harness.sandbox.base import Sandbox, SandboxSpec
     from harness.sandbox.choice import choose_provider
@@ -120,17 +121,17 @@ async def _sandboxes(
     image = place.image or (place.task.environment.image if place.task else None)
     provider = await choose_provider(sandbox, image=image, cache=cache_root(), say=say)
     try:
-        environment = None
+        environment, command = None, None
         if place.task is not None:
             built = await build(provider, place.workspace, place.task, run=run.name, limits=limits, say=say)
-            environment = built.key
+            environment, command = built.key, built.test_command
 
         async def opened(name: str) -> Sandbox:
             own = f"{instance}-{name}"[:100]
             spec = SandboxSpec(run=run.name, name=own, environment=environment, image=place.image, limits=limits)
             return await provider.create(spec)
 
-        yield opened
+        yield opened, command
     finally:
         await provider.close()
 

@@ -43,15 +43,6 @@ def shares(groups: Sequence[Hashable | None], samples: Sequence[Sample]) -> list
     return [votes(by_group[g]) / total if g is not None else 0.0 for g in groups]
 
 
-def other_models(groups: Sequence[Hashable | None], samples: Sequence[Sample]) -> list[int]:
-    """For each sample how many other models have one in its group."""
-    by_group: dict[Hashable, set[str]] = {}
-    for group, sample in zip(groups, samples, strict=True):
-        if group is not None:
-            by_group.setdefault(group, set()).add(sample.model)
-    return [len(by_group[g] - {s.model}) if g is not None else 0 for g, s in zip(groups, samples, strict=True)]
-
-
 def wording(patch_text: str) -> Wording:
     """The wording of a patch."""
     patch = Patch(patch_text)

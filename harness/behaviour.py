@@ -82,26 +82,23 @@ def _complains(name: str, seen: Seen, statement: Statement) -> bool:
 
 
 def _error_gone(steps: dict[str, Seen], on_base: dict[str, Seen], statement: Statement) -> float:
-    """Of the steps that show the text's error on the base, the share that end without any; half for another error."""
+    """Of the steps that show the text's error on the base, the share that end without any."""
     shown = [name for name, seen in on_base.items() if _complains(name, seen, statement)]
     if not shown or not steps:
         return 0.0
-    total = 0.0
+    total = 0
     for name in shown:
         after = steps.get(name)
-        if after is not None and after.error != on_base[name].error:
-            total += 0.3 if after.error else 1.0
-        elif after is not None and after.message != on_base[name].message:
-            total += 0.2
+        total += after is not None and not after.error
     return total / len(shown)
 
 
 def _new_crash(steps: dict[str, Seen], on_base: dict[str, Seen], statement: Statement, patch: str) -> float:
-    """Whether a step that ended well on the base ends by an error that neither the text names nor the patch raises."""
+    """Whether a step ends by an error that it does not have on the base, and that neither the text names nor the patch raises."""
     raised = {word for text in _added(patch) for word in re.findall(r"\braise\s+(\w+)", text)}
     for name, seen in steps.items():
         before = on_base.get(name)
-        if before is not None and not before.error and seen.error and seen.error not in raised | statement.exceptions:
+        if before is not None and seen.error not in {"", before.error} | raised | statement.exceptions:
             return 1.0
     return 0.0
 

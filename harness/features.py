@@ -13,19 +13,19 @@ from dataclasses import dataclass
 from math import log1p
 from statistics import fmean
 
-from harness.agreement import mean_with_others, nearness, other_models, shares, similarity, votes, wording
+from harness.agreement import mean_with_others, nearness, shares, similarity, votes, wording
 from harness.behaviour import BEHAVIOUR, behaviour_features, reproduced
 from harness.evidence_store import Found, InstanceEvidence
 from harness.patch import Patch
 from harness.pool import Sample
 
 KINDS: dict[str, tuple[str, ...]] = {
-    "applies": ("does-not-apply", "applies-fuzzily", "changes-no-code", "does-not-parse"),
+    "usable": ("unusable", "applies-fuzzily"),
     "names": ("undefined-names", "unseen-names"),
     "hygiene": ("edits-tests", "adds-tests", "debugging", "stray-files", "build-config"),
-    "size": ("size", "hunks", "files"),
-    "statement": ("names-file", "names-place", "traceback-place", "traceback-file", "names-words", "handles-exception"),
-    "agreement": ("same-code", "same-code-models", "same-places", "same-files", "likeness", "nearness"),
+    "size": ("size",),
+    "statement": ("names-file", "names-place", "traceback-place"),
+    "agreement": ("same-code", "same-places", "likeness", "nearness"),
     **BEHAVIOUR,
 }
 """The features by kind of evidence; an ablation takes whole kinds away."""
@@ -33,9 +33,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 NAMES = tuple(name for names in KINDS.values() for name in names)
 
 SIGNS: dict[str, int] = {
-    "does-not-apply": -1,
-    "changes-no-code": -1,
-    "does-not-parse": -1,
+    "unusable": -1,
     "undefined-names": -1,
     "edits-tests": -1,
     "debugging": -1,
@@ -43,7 +41,6 @@ SIGNS: dict[str, int] = {
     "names-place": 1,
     "traceback-place": 1,
     "same-code": 1,
-    "same-code-models": 1,
     "same-places": 1,
     "likeness": 1,
     "nearness": 1,
@@ -124,9 +121,7 @@ def _table(evidence: InstanceEvidence, groups: Sequence[str]) -> list[dict[str, 
     columns: dict[str, Sequence[float]] = {
         **{name: [measure(f) for f in found] for name, measure in _STATIC.items()},
         "same-code": shares(groups, samples),
-        "same-code-models": [log1p(n) for n in other_models(groups, samples)],
         "same-places": shares([f.static.places or None for f in found], samples),
-        "same-files": shares([f.static.files or None for f in found], samples),
         "likeness": mean_with_others(alike, samples),
         "nearness": mean_with_others(near, samples),
         **behaviour_features(evidence, groups),
@@ -135,10 +130,8 @@ def _table(evidence: InstanceEvidence, groups: Sequence[str]) -> list[dict[str, 
 
 
 _STATIC: dict[str, Callable[[Found], float]] = {
-    "does-not-apply": lambda f: f.static.applies == "no",
+    "unusable": lambda f: f.static.applies == "no" or f.static.no_code or bool(f.static.unparsed),
     "applies-fuzzily": lambda f: f.static.applies == "fuzzy",
-    "changes-no-code": lambda f: f.static.no_code,
-    "does-not-parse": lambda f: bool(f.static.unparsed),
     "undefined-names": lambda f: bool(f.static.undefined),
     "unseen-names": lambda f: log1p(len(f.static.unseen)),
     "edits-tests": lambda f: "edits-tests" in f.static.flags,
@@ -147,14 +140,9 @@ _STATIC: dict[str, Callable[[Found], float]] = {
     "stray-files": lambda f: bool(f.static.strays) or "outside-package" in f.static.flags,
     "build-config": lambda f: "build-config" in f.static.flags,
     "size": lambda f: log1p(f.static.added + f.static.removed),
-    "hunks": lambda f: log1p(f.static.hunks),
-    "files": lambda f: log1p(len(f.static.files)),
     "names-file": lambda f: f.static.named_files,
     "names-place": lambda f: f.static.named_places,
     "traceback-place": lambda f: f.static.frame_places,
-    "traceback-file": lambda f: f.static.frame_files,
-    "names-words": lambda f: f.static.named_words,
-    "handles-exception": lambda f: bool(f.static.handles),
 }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from harness.agreement import votes
 from harness.base_tree import BaseTree
 from harness.evidence_store import Base, Found, Steps, TestFacts, digest, distinct, read_found, write_found
-from harness.near_tests import base_of, compare, near_files
+from harness.near_tests import PYTEST, SYMPY, base_of, compare, near_files
 from harness.patch import is_test
 from harness.pool import Sample
 from harness.probe_facts import Seen
@@ -85,24 +85,25 @@ async def gather_tests(
     tree: BaseTree,
     opened: Opened,
     *,
+    command: str | None = None,
     seconds: float = NEAR_SECONDS,
     say: Say = lambda line: None,
 ) -> None:
     """Run the near tests on the base, twice, and on every distinct candidate that was not held against them yet.
 
-    `seconds`: what one run of them takes on the base, at most about. The rest as for `gather_probes`.
+    `command`: runs the tests (pytest, or for sympy its own runner). `seconds`: what one run of them takes on the base, at most about. The rest as for `gather_probes`.
     """
     base, found = read_found(run, instance)
     if all(found[key].tests is not None for key in distinct(samples)):
         return
-    sympy = "sympy" in import_names(tree.paths())
+    runner = command or (SYMPY if "sympy" in import_names(tree.paths()) else PYTEST)
     near = base.near
     if near is None:
         files = near_files(
             tree.paths(), _touched(samples, found), lambda p: (tree.read(p) or b"").decode("utf-8", "replace")
         )
         async with _sandbox(opened, "near-base", tree, "") as sandbox:
-            near = await base_of(sandbox, files, sympy, seconds)
+            near = await base_of(sandbox, files, runner, seconds)
         base = replace(base, near=near)
         write_found(run, instance, base, found)
     for key, patch in distinct(samples).items():
@@ -116,7 +117,7 @@ async def gather_tests(
             tests = TestFacts(0, (), reason="changes no code" if near.files else "no near test ran on the base")
         else:
             async with _sandbox(opened, f"near-{key}", tree, patch) as sandbox:
-                tests = await compare(sandbox, near, sympy)
+                tests = await compare(sandbox, near, runner)
             say(f"{instance} {key}: {len(tests.broken)} of {tests.asked} near tests broken, {len(tests.mended)} mended")
         found[key] = replace(facts, tests=tests)
         write_found(run, instance, base, found)

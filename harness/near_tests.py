@@ -20,6 +20,9 @@ from harness.testing import run_tests
 
 FILES_AT_MOST = 6
 FILES_EACH = 3
+PYTEST = "python -m pytest -q"
+SYMPY = "python bin/test -C --verbose"
+"""sympy's own runner, whose output is read; its environments have no pytest."""
 NEAR = 60
 """The least affinity of a near test file: it is named after the touched module, or imports it."""
 
@@ -58,12 +61,12 @@ def near_files(
     return sorted(scored, key=lambda t: (-scored[t], t))[:most]
 
 
-async def base_of(sandbox: Sandbox, files: Sequence[str], sympy: bool, budget: float, runs: int = 2) -> NearBase:
+async def base_of(sandbox: Sandbox, files: Sequence[str], command: str, budget: float, runs: int = 2) -> NearBase:
     """Run the files one by one, keep those that end within the budget (seconds for all), and repeat these."""
     kept: list[str] = []
     spent = 0.0
     for file in files:
-        ran = await run_files(sandbox, [file], sympy, max(budget - spent, 1.0))
+        ran = await run_files(sandbox, [file], command, max(budget - spent, 1.0))
         if ran.timed_out or not ran.outcomes:
             continue
         kept.append(file)
@@ -72,18 +75,18 @@ async def base_of(sandbox: Sandbox, files: Sequence[str], sympy: bool, budget: f
             break
     if not kept:
         return NearBase()
-    each = [await run_files(sandbox, kept, sympy, 3 * spent + 20) for _ in range(runs)]
+    each = [await run_files(sandbox, kept, command, 3 * spent + 20) for _ in range(runs)]
     always = set.intersection(*(set(ran.outcomes) for ran in each))
     green = {t for t in always if all(ran.outcomes[t] == "passed" for ran in each)}
     red = {t for t in always if all(ran.outcomes[t] in ("failed", "error") for ran in each)}
     return NearBase(tuple(kept), tuple(sorted(green)), tuple(sorted(red)), round(max(ran.seconds for ran in each), 1))
 
 
-async def compare(sandbox: Sandbox, base: NearBase, sympy: bool) -> TestFacts:
+async def compare(sandbox: Sandbox, base: NearBase, command: str) -> TestFacts:
     """The near tests on a candidate's tree, held against the base."""
     if not base.files:
         return TestFacts(0, (), reason="no near test ran on the base")
-    ran = await run_files(sandbox, base.files, sympy, 3 * base.seconds + 20)
+    ran = await run_files(sandbox, base.files, command, 3 * base.seconds + 20)
     if not ran.outcomes:
         return TestFacts(len(base.green), ("<nothing ran>",), reason=ran.reason)
     broken = sorted(t for t in base.green if ran.outcomes.get(t) != "passed")
@@ -91,14 +94,14 @@ async def compare(sandbox: Sandbox, base: NearBase, sympy: bool) -> TestFacts:
     return TestFacts(len(base.green), tuple(broken[:50]), tuple(mended[:50]), ran.reason)
 
 
-async def run_files(sandbox: Sandbox, files: Sequence[str], sympy: bool, seconds: float) -> Ran:
-    """The outcome of every test in these files."""
-    if not sympy:
-        report = await run_tests(sandbox, "python -m pytest -q", list(files), timeout=seconds, test_seconds=seconds)
+async def run_files(sandbox: Sandbox, files: Sequence[str], command: str, seconds: float) -> Ran:
+    """The outcome of every test in these files, at most `seconds` long. `command`: pytest's, or sympy's own runner."""
+    if command != SYMPY:
+        report = await run_tests(sandbox, command, list(files), timeout=seconds, test_seconds=seconds)
         told = {t: o for t, o in report.outcomes.items() if o != "skipped"}
         return Ran(told, report.seconds, report.timed_out, report.reason)
     done = await sandbox.exec(
-        f"PYTHONWARNINGS=ignore python bin/test -C --verbose {shlex.join(files)}",
+        f"PYTHONWARNINGS=ignore {command} {shlex.join(files)}",
         cwd=WORKDIR,
         timeout=seconds,
         output_bytes=2_000_000,

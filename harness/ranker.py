@@ -17,7 +17,7 @@ from pathlib import Path
 from harness.features import CIRCUMSTANCES, NAMES, SIGNS, Row
 from tasks.errors import InputError
 
-PENALTY = 3.0
+PENALTY = 10.0
 """Of the squared weights of standardised features, in units of observations."""
 
 

@@ -98,7 +98,7 @@ def names_file(statement: Statement, path: str) -> float:
     """How clearly the statement names a file: 1.0 by its path, 0.5 by its bare name or module name, 0.0 not at all."""
     pure = PurePosixPath(path)
     tails = {named for named in statement.paths if path == named or path.endswith("/" + named) or named.endswith(path)}
-    if any("/" in named for named in tails):
+    if any("/" in named or named == path for named in tails):
         return 1.0
     stem = pure.parent.name if pure.stem == "__init__" else pure.stem
     return 0.5 if tails or stem in statement.code_words else 0.0

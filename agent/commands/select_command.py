@@ -43,6 +43,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="kept", type=Path, metavar="RUN", help="rank again by the evidence of that run")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory (runs/select-SOURCE)")
     parser.add_argument("--instances", action="append", default=[], metavar="PATTERN", help="ids, globs, repo:NAME")
+    parser.add_argument("--issue", metavar="FILE", help="the issue's text for a local repository; - reads stdin")
+    parser.add_argument("--issue-text", metavar="TEXT", help="the same, given here")
+    parser.add_argument("--base", metavar="REF", help="commit, tag or branch that the patches are against")
     order = parser.add_argument_group("the order")
     order.add_argument("--ranker", choices=("evidence", "rules"), default="evidence", help="(evidence)")
     order.add_argument(
@@ -117,7 +120,7 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
             "say what to choose for and among what: troop select SUITE|TASK --candidates FILE…, or --from RUN"
         )
     suite = known.source in SUITES
-    task = None if suite else _task(known.source, progress)
+    task = None if suite else _task(known, progress)
     samples = by_instance(unlabelled(read_candidates(known.candidates, None if task is None else task[0])))
     places = _suite_places(known, samples, progress) if task is None else {task[0]: lambda: task[1]}
     wanted = {i: of_it for i, of_it in samples.items() if i in places}
@@ -141,13 +144,13 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
     return run, wanted
 
 
-def _task(source: str, progress: Progress) -> tuple[str, Place]:
+def _task(known: argparse.Namespace, progress: Progress) -> tuple[str, Place]:
     """The one task that SOURCE names, and where it is."""
     from agent.selecting import Place
     from harness.workspace import cache_root, open_workspace
     from tasks.source import resolve
 
-    task = resolve(source, say=progress.say).task
+    task = resolve(known.source, issue=known.issue, issue_text=known.issue_text, base=known.base, say=progress.say).task
     workspace = open_workspace(task.repository, cache_root(), say=progress.say)
     return task.id, Place(workspace, task.statement, task=task)
 

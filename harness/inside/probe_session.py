@@ -1,6 +1,6 @@
 """Runs the steps of one probe inside a sandbox; self-contained, Python 3.6 and newer.
 
-Standard input: {"steps": [source, …], "packages": [import names], "views": [functions], "step_seconds": s}. Each step is run as if typed at a
+Standard input: {"steps": [source, …], "packages": [import names], "views": [functions], "step_seconds": s, of processor time}. Each step is run as if typed at a
 prompt, in one namespace; a later one runs though an earlier one failed. A name that nothing defines is looked for in the
 packages, as a reader of the text would. For each step one JSON line goes to the file named by the first argument:
 {"out": what it printed and displayed, "views": {name: text}, "error": exception's name, "message": …, "where": "file:function"}.
@@ -45,7 +45,7 @@ def main(report: str) -> None:
     sys.argv = [""]
     sys.path.insert(0, str(Path.cwd()))
     namespace: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins}
-    signal.signal(signal.SIGALRM, _too_slow)
+    signal.signal(signal.SIGPROF, _too_slow)
     displayed = _Displayed()
     sys.displayhook = displayed
     with Path(report).open("w", encoding="utf-8", errors="backslashreplace") as lines:
@@ -81,15 +81,15 @@ def _step(
         out = io.StringIO()
         displayed.values.clear()
         error: BaseException | None = None
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
             with redirect_stdout(out), redirect_stderr(out):
                 for node in ast.parse(source).body:
-                    exec(compile(_single(node), "<probe>", "single"), namespace)
+                    _run(node, namespace, displayed)
         except (Exception, SystemExit, TooSlow, KeyboardInterrupt) as caught:
             error = caught
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
         missing = _missing_name(error)
         if missing is None or missing in tried or len(tried) > 20:
             break
@@ -105,8 +105,15 @@ def _step(
     }
 
 
-def _single(node: ast.stmt) -> ast.Interactive:
-    return ast.Interactive(body=[node])
+def _run(node: ast.stmt, namespace: "dict[str, Any]", displayed: _Displayed) -> None:
+    """One statement as a prompt runs it. The text may have set a display hook of its own; the value is kept all the same."""
+    if isinstance(node, ast.Expr):
+        value = eval(compile(ast.Expression(node.value), "<probe>", "eval"), namespace)
+        if value is not None and sys.displayhook is not displayed:
+            displayed.values.append(value)
+        sys.displayhook(value)
+    else:
+        exec(compile(ast.Interactive(body=[node]), "<probe>", "single"), namespace)
 
 
 def _missing_name(error: "BaseException | None") -> "str | None":
@@ -174,13 +181,13 @@ def _views(values: "list[Any]", views: "list[str]", packages: "list[str]", secon
             module, _, function = view.rpartition(".")
             makers[view] = getattr(_imported(module), function, str)
         for name, make in makers.items():
-            signal.setitimer(signal.ITIMER_REAL, seconds)
+            signal.setitimer(signal.ITIMER_PROF, seconds)
             try:
                 found[name] = str(make(value))[:TEXT]
             except (Exception, TooSlow) as error:
                 found[name] = "raises " + type(error).__name__
             finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.setitimer(signal.ITIMER_PROF, 0)
     return found
 
 

@@ -255,7 +255,7 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path)
     parser.add_argument("--mirrors", type=Path, action="append", default=[])
     parser.add_argument("--part", dest="parts", action="append", choices=("development", "test"))
-    parser.add_argument("--penalty", type=float, default=3.0)
+    parser.add_argument("--penalty", type=float, default=10.0)
     parser.add_argument("--only", action="append", metavar="INSTANCE")
     parser.add_argument("--image", default="troop/sweb.eval.x86_64.{}:latest")
     parser.add_argument("--stand-in", action="append", default=[], metavar="OWNER/NAME=IMAGE")
