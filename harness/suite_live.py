@@ -43,7 +43,8 @@ class Work:
 class SuiteBoard:
     """All that the view shows. `attempts`: of each instance. `cap`: USD of the whole evaluation, None for none.
 
-    `earlier`: attempts that had ended before this process; they count, but say nothing about its pace.
+    `earlier`: attempts that had ended before this process (`before`: of each instance); they count, but say nothing about its
+    pace.
     """
 
     suite: str
@@ -57,14 +58,16 @@ class SuiteBoard:
     cost: Line = field(default_factory=Line)
     ended: int = 0
     earlier: int = 0
+    before: dict[str, int] = field(default_factory=dict)
     retries: int = 0
     lost: int = 0
     news: list[str] = field(default_factory=list)
 
-    def take_over(self, outcome: Outcome | None, attempts: int, cost: Line) -> None:
+    def take_over(self, id: str, outcome: Outcome | None, attempts: int, cost: Line) -> None:
         """What an earlier process did: attempts that had ended, their cost, and the outcome if there is one."""
         if outcome is not None:
-            self.outcomes[outcome.id] = outcome
+            self.outcomes[id] = outcome
+        self.before[id] = attempts
         self.earlier += attempts
         self.ended += attempts
         self.cost = add_lines(self.cost, cost)
@@ -181,7 +184,7 @@ def suite_board_view(board: SuiteBoard, *, now: float, height: int) -> Renderabl
             table.add_row(
                 Text(printable(work.id)),
                 work.stage,
-                f"{len(work.done)}/{board.attempts}",
+                f"{board.before.get(work.id, 0) + len(work.done)}/{board.attempts}",
                 str(len(work.running) or "-"),
                 money(work.cost),
                 elapsed_short(now - work.started),

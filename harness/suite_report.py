@@ -32,10 +32,13 @@ class Asked:
     budget: Json = field(default_factory=dict)
 
 
-def suite_report(outcomes: Sequence[Outcome], asked: Asked, *, unfinished: int = 0) -> Json:
+def suite_report(
+    outcomes: Sequence[Outcome], asked: Asked, *, instances: int | None = None, unfinished: int = 0
+) -> Json:
     """report.json of an evaluation: the measures over all, what it cost, and per task the solver's report and verdicts.
 
-    `unfinished`: instances that were chosen and are not among the outcomes, as the evaluation was stopped.
+    `instances`: how many were chosen (None: those of the outcomes); `unfinished`: those with something left to do, as the
+    evaluation was stopped.
     """
     solved = [o.solved for o in outcomes if o.solved is not None]
     worked = [w for o in outcomes if (w := o.solved or o.unsolved) is not None]
@@ -48,7 +51,7 @@ def suite_report(outcomes: Sequence[Outcome], asked: Asked, *, unfinished: int =
         "models": list(asked.models),
         "attempts": asked.attempts,
         "graded": asked.grades,
-        "instances": len(outcomes) + unfinished,
+        "instances": len(outcomes) if instances is None else instances,
         "unfinished": unfinished,
         "solved": len(solved),
         "measured": len(sampled),

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,8 +46,9 @@ REPAIR = "repair"
 class Kept:
     """What the trace of an instance's run says before anything goes on.
 
-    `attempts`: as many as it was asked for; `ended`: those that have ended for good. `broken`: attempts that the world ended or
-    kept from beginning; `capped`: a cap of the whole run ended it. `cost`: all charges; `dearest`: USD of its dearest call.
+    `attempts`: as many as it was asked for; `ended`: those that have ended, `again` of them such that they go on where the run is
+    reopened. `broken`: attempts that the world ended or kept from beginning; `capped`: a cap of the whole run ended it.
+    `cost`: all charges; `dearest`: USD of its dearest call. `outcome`: of a finished run.
     """
 
     task: Task
@@ -54,6 +56,7 @@ class Kept:
     finished: bool
     attempts: int
     ended: int
+    again: int
     broken: int
     capped: bool
     cost: Line
@@ -69,7 +72,7 @@ def kept_run(files: RunFiles) -> Kept | None:
     events = list(trace.read(files.trace_file, may_be_empty=True))
     attempts = trace.attempts_asked(events, settings.budget.attempts)
     ended = [n for n in notebooks(events) if n.ended is not None]
-    lost = sum(n.ended is not None and n.ended.status == "infrastructure" for n in ended)
+    statuses = Counter(n.ended.status for n in ended if n.ended is not None)
     capped = any(isinstance(e, trace.BudgetReached) for e in trace.since_reopened(events)) if events else False
     finished = bool(events) and is_finished(events)
     missing = 0 if capped else attempts - len(ended)
@@ -84,7 +87,8 @@ def kept_run(files: RunFiles) -> Kept | None:
         finished=finished,
         attempts=attempts,
         ended=len(ended),
-        broken=lost + missing if finished else 0,
+        again=statuses["infrastructure"] + (statuses["budget"] if capped else 0),
+        broken=statuses["infrastructure"] + missing if finished else 0,
         capped=capped,
         cost=Ledger.fold(charged).total,
         dearest=max((c.usd or 0.0 for c in charged), default=0.0),
@@ -201,9 +205,7 @@ class Evaluation:
             return self.settings.budget.attempts
         if kept.finished and not self.reopen.get(id):
             return 0
-        return max(
-            0, max(self.settings.budget.attempts, kept.attempts) - kept.ended + (kept.broken if self.retry else 0)
-        )
+        return max(self.settings.budget.attempts, kept.attempts) - kept.ended + kept.again
 
     def begin(self) -> None:
         """Write eval.json."""
@@ -223,7 +225,8 @@ class Evaluation:
     async def work(self, view: SuiteView) -> None:
         """Do all that is left; `outcomes` fills as instances end."""
         for id, kept in self.kept.items():
-            view.board.take_over(self.outcomes.get(id), kept.ended, kept.cost)
+            ended = max(self.settings.budget.attempts, kept.attempts) - self.attempts_left(id)
+            view.board.take_over(id, self.outcomes.get(id), ended, kept.cost)
         if not self.left:
             return
         budget = self.shared_budget()
@@ -267,9 +270,13 @@ class Evaluation:
             failure = str(error)
         return await asyncio.to_thread(lambda: solved_of(files, list(trace.read(files.trace_file)), failure))
 
+    def results(self) -> list[Outcome]:
+        """The outcomes so far, in the order of the instances; of one that is still to go on, what it had come to before."""
+        known = {id: kept.outcome for id, kept in self.kept.items() if kept.outcome is not None} | self.outcomes
+        return [known[id] for id in self.suite.ids if id in known]
+
     def report(self) -> Json:
         """report.json as it stands now."""
-        ended = [self.outcomes[id] for id in self.suite.ids if id in self.outcomes]
         budget = self.settings.budget
         asked = Asked(
             suite=self.suite.name,
@@ -279,7 +286,8 @@ class Evaluation:
             gpu_hours=self._gpu_hours(),
             budget={"usd": budget.usd, "tokens": budget.tokens, "seconds": budget.seconds},
         )
-        return suite_report(ended, asked, unfinished=len(self.suite.ids) - len(ended))
+        total = len(self.suite.ids)
+        return suite_report(self.results(), asked, instances=total, unfinished=total - len(self.outcomes))
 
     def _gpu_hours(self) -> Mapping[str, float]:
         aliases = [resolve_model(name, self.config) for name in self.settings.models if name != REPAIR]
@@ -288,8 +296,7 @@ class Evaluation:
     def write(self) -> Json:
         """Write report.json, report.md and the prediction files; returns the report."""
         report = self.report()
-        ended = [self.outcomes[id] for id in self.suite.ids if id in self.outcomes]
-        files = prediction_files(ended, self.settings.models, self.settings.budget.attempts)
+        files = prediction_files(self.results(), self.settings.models, self.settings.budget.attempts)
         for name, text in files.items():
             write_text(self.out / name, text)
         write_text(self.out / "report.md", markdown(report))

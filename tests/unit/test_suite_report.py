@@ -80,7 +80,8 @@ def outcome(id: str, found: Solved, right: Sequence[str] = (), *, graded: Sequen
 
 def report_of(outcomes: Sequence[Outcome], n: int = 4, grades: Grades = "all", **more: Any) -> Json:
     unfinished = more.pop("unfinished", 0)
-    return suite_report(outcomes, Asked("suite", ("m",), n, grades, **more), unfinished=unfinished)
+    asked = Asked("suite", ("m",), n, grades, **more)
+    return suite_report(outcomes, asked, instances=len(outcomes) + unfinished, unfinished=unfinished)
 
 
 ONE = outcome("one", solved(["c1", "c2", None, "c2"], "c2"), ["c2"])
@@ -184,7 +185,7 @@ def test_each_attempt_has_its_line_in_the_file_of_its_rank() -> None:
 
 def board() -> SuiteBoard:
     shown = SuiteBoard("swe-bench-lite", 40, 4, cap=20.0, started=1000.0)
-    shown.take_over(ONE, 4, board_cost())
+    shown.take_over("one", ONE, 4, board_cost())
     for n in range(12):
         id = f"scikit-learn__scikit-learn-{n:05d}-long"
         shown.begin(Ready(id, Task(id, Repository("path", "/r"), "s")), 1000.0 + n)
