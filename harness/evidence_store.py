@@ -123,6 +123,7 @@ def read_found(run: Path, instance: str) -> tuple[Base, dict[str, Found]]:
         base = {
             **body["base"],
             "probes": _steps(body["base"]["probes"]),
+            "sources": {probe: tuple(steps) for probe, steps in body["base"]["sources"].items()},
             "near": None if near is None else _record(NearBase, near),
         }
         return _record(Base, base), {key: _found(each) for key, each in body["found"].items()}

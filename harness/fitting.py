@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.evidence_store import evidence_of
 from harness.features import NAMES, Row, rows
 from harness.pool import Sample, by_instance, unlabelled
-from harness.ranker import PENALTY, Weights, cross_validated, fit
+from harness.ranker import PENALTY, Weights, cross_validated, fit, newton
 from harness.records import Json
 from harness.recovery import Choice, Recovery, recovery
 from tasks.errors import InputError
@@ -128,26 +128,14 @@ def fit_pool(samples: Sequence[Sample], run: Path, name: str, penalty: float = P
     )
 
 
-def platt(pairs: Sequence[tuple[float, bool]], rounds: int = 50) -> tuple[float, float]:
-    """Slope and shift that make cross-validated scores probabilities (Platt 1999, with his corrected targets), by Newton's
-    method."""
+def platt(pairs: Sequence[tuple[float, bool]]) -> tuple[float, float]:
+    """Slope and shift that make cross-validated scores probabilities (Platt 1999, with his corrected targets). The slope is
+    never below 0.05: the order stays."""
     positive = sum(right for _, right in pairs)
     high, low = (positive + 1) / (positive + 2), 1 / (len(pairs) - positive + 2)
-    a, b = 1.0, 0.0
-    for _ in range(rounds):
-        ga = gb = 0.0
-        haa = hab = hbb = 1e-6
-        for z, right in pairs:
-            p = 1 / (1 + math.exp(-max(-500.0, min(500.0, a * z + b))))
-            error, slope = (high if right else low) - p, p * (1 - p)
-            ga, gb = ga + error * z, gb + error
-            haa, hab, hbb = haa + slope * z * z, hab + slope * z, hbb + slope
-        determinant = haa * hbb - hab * hab
-        step_a, step_b = (ga * hbb - gb * hab) / determinant, (gb * haa - ga * hab) / determinant
-        a, b = a + step_a, b + step_b
-        if abs(step_a) + abs(step_b) < 1e-9:
-            break
-    return max(a, 0.05), b
+    scale = max(abs(z) for z, _ in pairs) or 1.0
+    shift, slope = newton([[1.0, z / scale] for z, _ in pairs], [high if right else low for _, right in pairs], 1e-6)
+    return max(slope / scale, 0.05), shift
 
 
 def calibrated(weights: Weights, slope: float, shift: float, fitted_on: str) -> Weights:

@@ -73,7 +73,7 @@ def fit(
     labels = [1.0 if each else 0.0 for each in right]
     while True:
         table = [[1.0, *(columns[n][i] / scales[n] for n in names)] for i in range(len(rows))]
-        solution = _newton(table, labels, penalty)
+        solution = newton(table, labels, penalty)
         against = {n: w * signs[n] for n, w in zip(names, solution[1:], strict=True) if signs.get(n, 0) * w < 0}
         if not against:
             kept = dict(zip(names, solution[1:], strict=True))
@@ -121,7 +121,7 @@ def write_weights(path: Path, weights: Weights) -> None:
     path.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
 
 
-def _newton(table: Sequence[Sequence[float]], labels: Sequence[float], penalty: float, rounds: int = 25) -> list[float]:
+def newton(table: Sequence[Sequence[float]], labels: Sequence[float], penalty: float, rounds: int = 25) -> list[float]:
     """The penalised maximum of the likelihood; the first column (the bias) is not penalised."""
     size = len(table[0])
     w = [0.0] * size
