@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Literal, TypeVar
 
 from harness.sandbox import owner
 from harness.sandbox.daemon import Attachment, attach, connect
@@ -62,9 +62,14 @@ status=$?
 printf '%s ended %s %s %s\n' "$1" "$status" "$began" "$(date +%s.%N)" >&2
 """
 
+LOG_BYTES = 256 << 20
+"""Of a script's output. Real ones have tens of megabytes at most; this much can still be parsed."""
+
 _CHUNK = 1 << 18
 _MEMORY_SHARE = 0.85
 _PROCESSES = 16_384
+
+_End = Literal["over", "late", "flooded"]
 
 T = TypeVar("T")
 
@@ -72,13 +77,15 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Ran:
     """How it went. `applied`: the command that applied the patch, "" if none did; `said`: the end of its output, or of the last
-    one's. `status`: the script's exit status, None if it did not come to an end. `seconds`: of the script alone."""
+    one's. `status`: the script's exit status, None if it did not come to an end. `seconds`: of the script alone. `flooded`: it wrote
+    more than LOG_BYTES, and was ended."""
 
     applied: str
     said: str
     status: int | None
     seconds: float
-    timed_out: bool
+    timed_out: bool = False
+    flooded: bool = False
 
 
 class Containers:
@@ -129,9 +136,9 @@ class Containers:
             attachment = await attach(client, container)
             try:
                 await self._call("start a container", client.api.start, container)
-                timed_out = await _talk(attachment, patch + script, log, timeout)
-                gone = not timed_out
-                return await self._told(client, container, attachment, mark, timed_out, timeout, began)
+                end = await _talk(attachment, patch + script, log, timeout)
+                gone = end == "over"
+                return await self._told(client, container, attachment, mark, end, began)
             finally:
                 attachment.stdin.transport.abort()
         finally:
@@ -202,20 +209,19 @@ class Containers:
         container: str,
         attachment: Attachment,
         mark: str,
-        timed_out: bool,
-        timeout: float,
+        end: _End,
         since: float,
     ) -> Ran:
         """What the program said of itself. Raises SandboxFailed where it did not come to its end."""
         said, _, own = attachment.stderr.partition(f"{mark} ")
         if own.startswith("refused"):
-            return Ran("", said.strip(), None, 0.0, False)
+            return Ran("", said.strip(), None, 0.0)
         number = re.match(r"applied (\d)", own)
         applied = APPLY_COMMANDS[int(number[1]) - 1] if number else ""
         if ended := re.search(rf"^{mark} ended (\d+) ([\d.]+) ([\d.]+)$", own, re.MULTILINE):
-            return Ran(applied, said.strip(), int(ended[1]), float(ended[3]) - float(ended[2]), False)
-        if timed_out:
-            return Ran(applied, said.strip(), None, timeout, True)
+            return Ran(applied, said.strip(), int(ended[1]), float(ended[3]) - float(ended[2]))
+        if end != "over":
+            return Ran(applied, said.strip(), None, time.time() - since, end == "late", end == "flooded")
         why = await self._call("say why", _obituary, client, container, since)
         raise SandboxFailed(f"a container ended before its tests did: {said.strip()[-300:] or why}")
 
@@ -236,12 +242,17 @@ class Containers:
         return await loop.run_in_executor(self._pool, partial(_explained, what, function, *args))
 
 
-async def _talk(attachment: Attachment, sent: bytes, log: IO[bytes], timeout: float) -> bool:
-    """Send what the program reads and write what the script says to `log`, until the container's end; True if time ran out."""
+async def _talk(attachment: Attachment, sent: bytes, log: IO[bytes], timeout: float) -> _End:
+    """Send what the program reads and write what the script says to `log`, until the container's end, or a limit."""
 
-    async def listen() -> None:
+    async def listen() -> _End:
+        left = LOG_BYTES
         while chunk := await attachment.stdout.read(_CHUNK):
-            log.write(chunk)
+            log.write(chunk[:left])
+            left -= len(chunk)
+            if left < 0:
+                return "flooded"
+        return "over"
 
     async def send() -> None:
         attachment.stdin.write(sent)
@@ -252,14 +263,13 @@ async def _talk(attachment: Attachment, sent: bytes, log: IO[bytes], timeout: fl
         async with asyncio.timeout(timeout):
             with contextlib.suppress(ConnectionError):  # it has ended before it read everything: its output tells why
                 await send()
-            await listening
+            return await listening
     except TimeoutError:
-        return True
+        return "late"
     except ConnectionError:
-        return False
+        return "over"
     finally:
         listening.cancel()
-    return False
 
 
 def _container_name(run: str, name: str) -> str:

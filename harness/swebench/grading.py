@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.records import Json
 from harness.swebench import names, official
-from harness.swebench.container import Containers, Ran
+from harness.swebench.container import LOG_BYTES, Containers, Ran
 from harness.swebench.images import ImageRef, find_image
 from harness.swebench.memo import Memo, key_of
 from harness.swebench.reinstall import installs_in_place, why_install
@@ -36,7 +36,7 @@ TIMEOUT = 1800.0
 
 Outcome = Literal["resolved", "unresolved", "not-run", "empty", "refused", "timed-out", "unreadable"]
 """`not-run`: there is no sign of a test run in the output. `refused`: the patch does not apply. `unreadable`: the patch, or the
-tests' output, is no UTF-8 text, which the official harness cannot do anything with."""
+tests' output, is no UTF-8 text, which the official harness cannot do anything with, or there is no end of output."""
 
 OFFICIAL_ERRORS: frozenset[Outcome] = frozenset(["refused", "timed-out", "unreadable"])
 """What the official summary counts among the errors; it has no report on them."""
@@ -296,6 +296,8 @@ def _judge(row: Row, ran: Ran, log: Path, timeout: float, network: bool) -> Grad
         with log.open("ab") as file:
             file.write(f"\n\nTimeout error: {timeout:g} seconds exceeded.".encode())
         return Graded(name, "timed-out", f"the tests took more than {timeout:g} s", None)
+    if ran.flooded:
+        return Graded(name, "unreadable", f"the tests wrote more than {LOG_BYTES >> 20} MiB of output", None)
     if not _is_text(log):
         return Graded(name, "unreadable", "the tests' output is no UTF-8 text", None)
     report = official.report_of(row, log)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness.sandbox.daemon import connect
-from harness.swebench import grading
+from harness.swebench import container, grading
 from harness.swebench.container import APPLY_COMMANDS, Containers
 from harness.swebench.grading import Graded, Grader
 from harness.swebench.images import ImageRef
@@ -169,6 +169,13 @@ def test_output_is_kept_whole_and_in_order(made: Made, tmp_path: Path) -> None:
     assert numbers[-1] == "last" and len(log) > 20_000_000
 
 
+def test_output_without_end_is_ended(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container, "LOG_BYTES", 3_000_000)
+    graded = grade(made, HARMLESS, tmp_path, replace(made.row, eval_script="yes\n", log_parser="parse_log_pytest"))
+    assert graded.outcome == "unreadable" and "of output" in graded.reason
+    assert len(log_of(graded, tmp_path)) == 3_000_000
+
+
 def test_output_that_is_no_text_is_no_test_result(made: Made, tmp_path: Path) -> None:
     script = ": '>>>>> Start Test Output'\nprintf 'PASSED tests/test_calc.py::test_add\\n\\377\\n'\n: '>>>>> End Test Output'\n"
     graded = grade(made, GOLD, tmp_path, replace(made.row, eval_script=script, log_parser="parse_log_pytest"))
@@ -223,12 +230,12 @@ def test_a_container_that_dies_is_no_verdict_and_is_tried_again(
 
     async def murder(times: int) -> None:
         while len(killed) < times:
-            for container in await asyncio.to_thread(
+            for victim in await asyncio.to_thread(
                 made.client.containers.list, filters={"label": f"troop.run=murder-{PID}"}
             ):
-                if container.id not in killed:
-                    killed.append(container.id)
-                    await asyncio.to_thread(container.kill)
+                if victim.id not in killed:
+                    killed.append(victim.id)
+                    await asyncio.to_thread(victim.kill)
             await asyncio.sleep(0.05)
 
     async def graded(times: int) -> tuple[Graded, int]:
