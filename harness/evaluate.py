@@ -154,6 +154,8 @@ async def _one(ready: Ready, bench: Bench, solver: Solver, lane: Lane, plan: Pla
         solved = await solver(ready.task, lane)
     except TroopError as error:
         return Outcome(ready.id, None, failure=str(error))
+    except Exception as error:  # a defect costs the instance, not the others
+        return Outcome(ready.id, None, failure=f"{type(error).__name__}: {error}")
     lane.close()
     if solved.failure:
         return Outcome(ready.id, None, failure=solved.failure, unsolved=solved)
