@@ -27,6 +27,8 @@ from tasks.task import Task
 if TYPE_CHECKING:
     from agent.solver import Run
 
+NEAR_SECONDS = 120.0
+"""Of tests near to the candidates: what is nearest says the most, and the base has to run it first."""
 NEAR_FILES = 6
 """So many test files stand for a suite that takes too long, when an attempt runs its tests."""
 
@@ -48,7 +50,7 @@ async def guards_of(run: Run, candidates: Sequence[Candidate]) -> Baseline:
         run.base,
         touched,
         run=run.name,
-        seconds=run.settings.verify_seconds,
+        seconds=min(run.settings.verify_seconds, NEAR_SECONDS),
         limits=run.settings.limits,
         retries=run.settings.infrastructure_retries,
         slots=run.checks,

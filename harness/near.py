@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -140,16 +141,17 @@ def _test_texts(workspace: Workspace) -> Mapping[str, str]:
 
 
 async def _each_alone(bench: _Bench, files: Sequence[str]) -> tuple[list[TestReport], list[str]]:
-    """(reports, the nearest file's first; files that take their sandbox down). Stops when the tests that pass take the
-    time that there is. Raises SandboxFailed where every sandbox died."""
+    """(reports, the nearest file's first; files that take their sandbox down). Ends when the tests that pass take the time
+    that there is, or when twice as much has gone by. Raises SandboxFailed where every sandbox died."""
     reports: list[TestReport] = []
     dead: list[str] = []
     left = bench.seconds
-    while files and left > 0:
+    until = time.monotonic() + 2 * bench.seconds
+    while files and left > 0 and time.monotonic() < until:
         now, files = files[:AT_ONCE], files[AT_ONCE:]
         try:
             async with asyncio.TaskGroup() as group:
-                begun = [group.create_task(_alone(bench, file, max(left, bench.seconds / 2))) for file in now]
+                begun = [group.create_task(_alone(bench, file, bench.seconds / 2)) for file in now]
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from errors
         for file, task in zip(now, begun, strict=True):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.records import Outcome, TestReport
-from harness.regression import affinity, choose
+from harness.regression import Touched, affinity, choose, is_test_file, near_files, touched_by
 
 
 def baseline(durations: Mapping[str, float], others: Mapping[str, Outcome] | None = None) -> TestReport:
@@ -94,3 +94,49 @@ def test_the_choice_fits_the_time_and_does_not_depend_on_order(durations: dict[s
     assert (
         sum(durations[test] for test in chosen) <= max(seconds, *(durations[t] for t in chosen), 0) if chosen else True
     )
+
+
+TEXTS = {
+    "lib/tests/test_alpha.py": "from lib.alpha import spin\n",
+    "lib/tests/test_beta.py": "import lib\n",
+    "tests/test_far.py": "from lib import everything\n\n\ndef test_it():\n    everything.spin_slowly()\n",
+    "tests/test_more.py": "import os\n",
+}
+ALPHA = b"class Wheel:\n    def spin_slowly(self):\n        a = 1\n        return a\n\n\ndef other():\n    a = 1\n"
+
+
+def at_line(path: str, line: int) -> str:
+    return f"diff --git a/{path} b/{path}\n--- a/{path}\n+++ b/{path}\n@@ -{line} +{line} @@\n-        a = 1\n+        a = 2\n"
+
+
+def test_what_is_touched_is_files_and_the_names_around_the_changed_lines() -> None:
+    found = touched_by(
+        [at_line("lib/alpha.py", 3), patch("lib/new.py", "tests/test_far.py")], {"lib/alpha.py": ALPHA}.get
+    )
+    assert found == Touched(("lib/alpha.py", "lib/new.py"), ("Wheel", "spin_slowly"))
+
+
+def test_a_file_that_cannot_be_parsed_has_no_names() -> None:
+    assert touched_by([patch("old.py")], {"old.py": b"print 'x'\n"}.get) == Touched(("old.py",))
+
+
+def test_the_near_files_are_those_named_after_importing_or_mentioning_what_is_touched() -> None:
+    assert near_files(TEXTS, Touched(("lib/alpha.py",), ("spin_slowly",))) == [
+        "lib/tests/test_alpha.py",
+        "tests/test_far.py",
+        "lib/tests/test_beta.py",
+    ]
+
+
+def test_a_name_that_many_files_mention_says_nothing() -> None:
+    texts = {f"tests/test_{n}.py": "get()\n" for n in range(10)}
+    assert near_files(texts, Touched(("lib/alpha.py",), ("get",))) == []
+
+
+def test_a_file_that_is_not_near_is_not_among_them() -> None:
+    assert near_files({"tests/test_more.py": "import os\n"}, Touched(("lib/alpha.py",))) == []
+
+
+def test_names_of_test_files() -> None:
+    assert all(is_test_file(p) for p in ("test_a.py", "a/b_test.py", "tests/queries/tests.py", "x/test_.py"))
+    assert not any(is_test_file(p) for p in ("tests/conftest.py", "contest.py", "a/latest.py", "tests/test_data.txt"))

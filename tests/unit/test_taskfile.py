@@ -42,6 +42,11 @@ def test_the_smallest_file_leaves_the_rest_to_be_found_out(tmp_path: Path) -> No
     assert instance.grading is None
 
 
+def test_the_scope_of_the_tests_is_the_whole_suite_unless_the_file_says_otherwise(tmp_path: Path) -> None:
+    assert load_task_file(write(tmp_path, SMALL)).task.test_scope == "whole"
+    assert load_task_file(write(tmp_path, SMALL + '[tests]\nscope = "near"\n')).task.test_scope == "near"
+
+
 def test_the_example_in_the_documentation_is_a_task_file(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "task-file.md").read_text()
     example = re.search(r"```toml\n(.*?)```", page, re.DOTALL)
@@ -142,6 +147,7 @@ def test_an_unknown_key_far_from_all_lists_the_known_ones(tmp_path: Path) -> Non
         (SMALL + '[environment]\nsetup = "make"\n', "[environment] setup must be an array of texts, not the text"),
         (SMALL + "[environment]\nsetup = [1]\n", "not with the whole number 1 in it"),
         (SMALL + '[tests]\ncommand = ""\n', "[tests] command must not be empty"),
+        (SMALL + '[tests]\nscope = "far"\n', '[tests] scope must be "whole" or "near", not \'far\''),
         (SMALL + "[failing_test]\nids = []\n", "[failing_test] ids must name at least one"),
         (SMALL + '[failing_test]\nids = ["a"]\nfiles = {"a.py" = 1}\n', "'a.py' must be the file's text"),
         (SMALL + '[grading]\npass_to_pass = ["a"]\n', "[grading] needs fail_to_pass"),
