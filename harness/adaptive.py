@@ -1,0 +1,351 @@
+"""Whether another sample of a task is worth its price, and which task should have the next one: a pure function of what is known.
+
+What is known of a task (`State`): its attempts that gave nothing acceptable, and its acceptable candidates, each with the number of
+attempts that agree on it and the level of its evidence. No grading data.
+
+The model (`Beliefs`). An attempt gives a right and acceptable patch with probability p; p ~ Beta(alpha, beta) over tasks, as in the
+forecasts (harness/laws.py). A wrong attempt gives nothing acceptable with probability `fails`. Right attempts fall into groups
+by a Chinese restaurant process with concentration `scatter_right` (right patches are much alike), wrong acceptable ones by
+one with `scatter_wrong` (they are wrong in different ways); a group's evidence has level l with probability right[l] or wrong[l].
+For groups of n_1 … n_C attempts, T together, and f failed ones, the probability of it all, with R the set of right groups and
+n_R = sum of its n_c, is
+
+    Z = sum over R of  B(alpha + n_R, beta + T - n_R + f) / B(alpha, beta) * fails^f (1 - fails)^(T - n_R)
+        * prod_{c in R} scatter_right right[l_c] (n_c - 1)! / (scatter_right)_(n_R)
+        * prod_{c not in R} scatter_wrong wrong[l_c] (n_c - 1)! / (scatter_wrong)_(T - n_R)        with (x)_n = x (x+1) … (x+n-1).
+
+The terms depend on R through n_R only, so the sum is over n_R with the coefficients of a polynomial; exact. The ratio of two
+Z is the probability of what the next attempt gives. `worth`, the chance that the group most likely to be right is right,
+is what a selection gets; the gain of another h samples is the expected worth after them less the worth now, and the index
+of a task the largest gain per dollar over h: the knowledge gradient (Frazier, Powell & Dayanik 2008), over several samples
+because one more often cannot change the choice where two can (Frazier & Powell 2010, KG(*)). With evidence that proves a
+patch right the index falls with every failure, and sampling by the largest index is the optimal search of Black (1965).
+
+A task is left when its best group is right with probability DECISIVE, or when no right attempt is to be expected (`standing`); and
+when its gain per dollar is less than 1 / (what a solved task is worth to the user in USD).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from harness.laws import log_beta
+
+DECISIVE = 0.95
+HOPELESS, HOPE_AHEAD = 0.05, 16
+"""No hope: less than this chance of a right attempt among the next so many."""
+AHEAD = 2
+"""Further samples whose outcomes are all gone through."""
+FAR = (4, 8)
+PATHS, SMALL = 64, 0.01
+"""Where a sample is worth less than SMALL by that, so many paths of so many samples are drawn from the model as well."""
+PRICE_PRIOR = 2.0
+"""A task's mean cost is shrunk towards that of all tasks as if so many attempts had cost that."""
+
+MEANS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8)
+PRECISIONS = (0.3, 0.6, 1.0, 2.0, 4.0, 10.0)
+"""alpha / (alpha + beta) and alpha + beta that `fit_prior` looks among."""
+SCATTERS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 25.0, 50.0)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Group:
+    """An acceptable candidate: the attempts that agree on it, and the level of its evidence (0 the least)."""
+
+    attempts: int
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is known of a task: acceptable candidates, how many attempts gave none, and what all attempts cost in USD."""
+
+    groups: tuple[Group, ...] = ()
+    failed: int = 0
+    usd: float = 0.0
+
+    @property
+    def attempts(self) -> int:
+        return self.failed + sum(group.attempts for group in self.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Beliefs:
+    """The parameters of the model (see the module). `right`, `wrong`: the probability of each level of evidence, adding to 1."""
+
+    alpha: float = 0.4
+    beta: float = 1.6
+    fails: float = 0.3
+    scatter_right: float = 0.4
+    scatter_wrong: float = 6.0
+    right: tuple[float, ...] = (0.2, 0.8)
+    wrong: tuple[float, ...] = (0.7, 0.3)
+
+
+Standing = Literal["decisive", "hopeless", "open"]
+_Kinds = tuple[tuple[Group, int], ...]
+"""Equal groups together, with how many there are: what the probabilities depend on."""
+
+
+def chances(state: State, beliefs: Beliefs) -> tuple[float, ...]:
+    """For each group, the probability that it is right."""
+    found = _chances(_kinds(state.groups), state.failed, beliefs)
+    return tuple(found[group] for group in state.groups)
+
+
+def worth(state: State, beliefs: Beliefs) -> float:
+    """The probability that the best group is right; 0 where there is none."""
+    return _worth(_kinds(state.groups), state.failed, beliefs)
+
+
+def hope(state: State, beliefs: Beliefs, samples: int = HOPE_AHEAD) -> float:
+    """The probability that at least one of the next `samples` attempts is right."""
+    terms = _terms(_kinds(state.groups), state.failed, beliefs)
+    total = math.fsum(terms)
+    wrong = 0.0
+    for right, term in enumerate(terms):
+        a, b = beliefs.alpha + right, beliefs.beta + state.attempts - right
+        wrong += term / total * math.exp(log_beta(a, b + samples) - log_beta(a, b))
+    return 1.0 - wrong
+
+
+def standing(state: State, beliefs: Beliefs) -> Standing:
+    """Whether to leave the task: "decisive" (the best group is very likely right), "hopeless", or else "open"."""
+    if worth(state, beliefs) >= DECISIVE:
+        return "decisive"
+    return "hopeless" if hope(state, beliefs) < HOPELESS else "open"
+
+
+def gain(state: State, beliefs: Beliefs) -> float:
+    """The expected gain in `worth` for each further sample, at the best number of them: 1 to AHEAD, or where these promise little,
+    FAR ones too. Deterministic.
+    """
+    return _gain(_kinds(state.groups), state.failed, beliefs)
+
+
+@functools.lru_cache(maxsize=200_000)
+def _gain(kinds: _Kinds, failed: int, beliefs: Beliefs) -> float:
+    now = _worth(kinds, failed, beliefs)
+    near = max((_expected(kinds, failed, beliefs, h) - now) / h for h in range(1, AHEAD + 1))
+    if near >= SMALL:
+        return near
+    return max(near, *(_far(kinds, failed, beliefs, h) / h for h in FAR))
+
+
+def _far(kinds: _Kinds, failed: int, beliefs: Beliefs, samples: int) -> float:
+    """The expected gain of so many samples, over PATHS drawn from the model.
+
+    As the chance that today's best group is right is not expected to change, the gain is the expected lead, after the samples, of
+    what is best then over what is best today: never negative, and 0 on every path that does not change the choice.
+    """
+    rng = random.Random(samples)
+    total = 0.0
+    for _ in range(PATHS):
+        total += _lead(kinds, failed, beliefs, samples, rng)
+    return total / PATHS
+
+
+def _lead(kinds: _Kinds, failed: int, beliefs: Beliefs, samples: int, rng: random.Random) -> float:
+    groups = [group for group, many in kinds for _ in range(many)]
+    found = _chances(kinds, failed, beliefs)
+    best = max(range(len(groups)), key=lambda i: found[groups[i]], default=None)
+    for _ in range(samples):
+        now = _log_z(_kinds(groups), failed, beliefs)
+        mark, chosen = rng.random(), -1
+        for place in range(len(groups) + len(beliefs.right)):
+            after = _grown(groups, place)
+            mark -= math.exp(_log_z(_kinds(after), failed, beliefs) - now)
+            if mark < 0:
+                groups, chosen = after, place
+                break
+        failed += chosen < 0
+    ends = _chances(_kinds(groups), failed, beliefs)
+    return max((ends[g] for g in groups), default=0.0) - (0.0 if best is None else ends[groups[best]])
+
+
+def _grown(groups: Sequence[Group], place: int) -> list[Group]:
+    """The groups after an attempt that joined the one at `place`, or past the end made a new one of that level of evidence."""
+    if place >= len(groups):
+        return [*groups, Group(1, place - len(groups))]
+    joined = Group(groups[place].attempts + 1, groups[place].level)
+    return [*groups[:place], joined, *groups[place + 1 :]]
+
+
+def price(state: State, mean_usd: float) -> float:
+    """The expected cost of the task's next sample in USD. `mean_usd`: the mean cost of a sample over all tasks."""
+    return (state.usd + PRICE_PRIOR * mean_usd) / (state.attempts + PRICE_PRIOR)
+
+
+def rate(state: State, beliefs: Beliefs, mean_usd: float) -> float:
+    """The expected gain for a dollar; 0 where the task is to be left."""
+    if standing(state, beliefs) != "open":
+        return 0.0
+    return gain(state, beliefs) / max(price(state, mean_usd), 1e-9)
+
+
+def choose(
+    states: Sequence[State],
+    beliefs: Beliefs,
+    *,
+    mean_usd: float,
+    usd_per_solve: float | None = None,
+    most: int | None = None,
+) -> int | None:
+    """Which task should have the next sample: the index in `states`, or None where none is worth it.
+
+    `usd_per_solve`: what a solved task is worth to the user; None: whatever it costs, as long as the budget lasts (which the
+    caller watches). `most`: the largest number of attempts of a task. Equal gains go to the task with fewer attempts.
+    """
+    least = 0.0 if usd_per_solve is None else 1.0 / usd_per_solve
+    rates = [0.0 if most is not None and state.attempts >= most else rate(state, beliefs, mean_usd) for state in states]
+    worthwhile = [i for i, each in enumerate(rates) if each > max(least, 1e-9)]
+    return max(worthwhile, key=lambda i: (rates[i], -states[i].attempts), default=None)
+
+
+def likelihood(state: State, beliefs: Beliefs) -> float:
+    """log Z: the probability of what was seen of the task, in any one order of its attempts."""
+    return _log_z(_kinds(state.groups), state.failed, beliefs)
+
+
+def fit_prior(states: Iterable[State], beliefs: Beliefs) -> Beliefs:
+    """The beliefs with the alpha and beta, of a grid, that make what was seen of these tasks most likely. Needs no labels."""
+    seen = Counter((_kinds(state.groups), state.failed) for state in states if state.attempts)
+    if not seen:
+        return beliefs
+    priors = [(mean * size, (1 - mean) * size) for mean in MEANS for size in PRECISIONS]
+    tried = [replace(beliefs, alpha=a, beta=b) for a, b in priors]
+    # One task's worth of prior weight on a middling success rate keeps a handful of failures from meaning that nothing works.
+    return max(
+        tried,
+        key=lambda each: (
+            sum(count * _log_z(*kind, each) for kind, count in seen.items())
+            + math.log(each.alpha * each.beta / (each.alpha + each.beta) ** 2)
+        ),
+    )
+
+
+def learn(tasks: Iterable[Sequence[tuple[Group, bool]]], failed: int, levels: int) -> Beliefs:
+    """The beliefs, but for alpha and beta, from labelled attempts: of each task the groups and whether each is right.
+
+    `failed`: how many attempts of all these tasks gave nothing acceptable. Levels have one pseudo-count each; the
+    concentrations are the likeliest of a grid.
+    """
+    labelled = [list(groups) for groups in tasks]
+    counts = {truth: [1.0] * levels for truth in (True, False)}
+    for groups in labelled:
+        for group, truth in groups:
+            counts[truth][group.level] += 1
+    wrong = sum(group.attempts for groups in labelled for group, truth in groups if not truth)
+    sizes = {
+        truth: [[group.attempts for group, right in groups if right == truth] for groups in labelled]
+        for truth in (True, False)
+    }
+    return Beliefs(
+        fails=(failed + 1) / (failed + wrong + 2),
+        scatter_right=_scatter(sizes[True]),
+        scatter_wrong=_scatter(sizes[False]),
+        right=tuple(count / sum(counts[True]) for count in counts[True]),
+        wrong=tuple(count / sum(counts[False]) for count in counts[False]),
+    )
+
+
+def _scatter(tasks: Sequence[Sequence[int]]) -> float:
+    def height(scatter: float) -> float:
+        return sum(len(sizes) * math.log(scatter) - _rising(scatter, sum(sizes)) for sizes in tasks)
+
+    return max(SCATTERS, key=height)
+
+
+def _kinds(groups: Iterable[Group]) -> _Kinds:
+    return tuple(sorted(Counter(groups).items()))
+
+
+def _rising(x: float, n: int) -> float:
+    """log of x (x+1) … (x+n-1)."""
+    return math.lgamma(x + n) - math.lgamma(x)
+
+
+@functools.lru_cache(maxsize=200_000)
+def _log_z(kinds: _Kinds, failed: int, beliefs: Beliefs) -> float:
+    shared = sum(many * math.lgamma(group.attempts) for group, many in kinds)
+    return math.log(math.fsum(_terms(kinds, failed, beliefs))) + shared + failed * math.log(beliefs.fails)
+
+
+def _terms(kinds: _Kinds, failed: int, beliefs: Beliefs, without: Group | None = None) -> list[float]:
+    """The terms of Z by n_R, without the factors that all have; `without`: only those in which one such group is right."""
+    coefficients = [1.0]
+    shift = 0
+    for group, many in kinds:
+        w, r = beliefs.scatter_wrong * beliefs.wrong[group.level], beliefs.scatter_right * beliefs.right[group.level]
+        if group == without:
+            many, shift = many - 1, group.attempts
+            coefficients = [each * r for each in coefficients]
+        power = [math.comb(many, i) * w ** (many - i) * r**i for i in range(many + 1)]
+        new = [0.0] * (len(coefficients) + many * group.attempts)
+        for at, each in enumerate(coefficients):
+            for i, factor in enumerate(power):
+                new[at + i * group.attempts] += each * factor
+        coefficients = new
+    factors = _factors(sum(group.attempts * many for group, many in kinds), failed, beliefs)
+    return [0.0] * shift + [each * factors[at + shift] for at, each in enumerate(coefficients)]
+
+
+@functools.lru_cache(maxsize=50_000)
+def _factors(acceptable: int, failed: int, beliefs: Beliefs) -> list[float]:
+    """What the terms of Z have beside the polynomial's coefficients, for n_R = 0 … acceptable."""
+    none = log_beta(beliefs.alpha, beliefs.beta)
+    return [
+        math.exp(
+            log_beta(beliefs.alpha + right, beliefs.beta + acceptable - right + failed)
+            - none
+            + (acceptable - right) * math.log1p(-beliefs.fails)
+            - _rising(beliefs.scatter_right, right)
+            - _rising(beliefs.scatter_wrong, acceptable - right)
+        )
+        for right in range(acceptable + 1)
+    ]
+
+
+@functools.lru_cache(maxsize=200_000)
+def _chances(kinds: _Kinds, failed: int, beliefs: Beliefs) -> Mapping[Group, float]:
+    total = math.fsum(_terms(kinds, failed, beliefs))
+    return {group: math.fsum(_terms(kinds, failed, beliefs, group)) / total for group, _ in kinds}
+
+
+def _worth(kinds: _Kinds, failed: int, beliefs: Beliefs) -> float:
+    return max(_chances(kinds, failed, beliefs).values(), default=0.0)
+
+
+@functools.lru_cache(maxsize=400_000)
+def _expected(kinds: _Kinds, failed: int, beliefs: Beliefs, samples: int) -> float:
+    """The expected worth after so many further attempts."""
+    if not samples:
+        return _worth(kinds, failed, beliefs)
+    now = _log_z(kinds, failed, beliefs)
+    total = 0.0
+    for next_kinds, next_failed, many in _nexts(kinds, failed, beliefs):
+        chance = many * math.exp(_log_z(next_kinds, next_failed, beliefs) - now)
+        total += chance * _expected(next_kinds, next_failed, beliefs, samples - 1)
+    return total
+
+
+def _nexts(kinds: _Kinds, failed: int, beliefs: Beliefs) -> list[tuple[_Kinds, int, int]]:
+    """What one more attempt may lead to, and in how many ways."""
+    held = Counter(dict(kinds))
+    found = [(kinds, failed + 1, 1)]
+    for group, many in kinds:
+        after = held.copy()
+        after[group] -= 1
+        after[Group(group.attempts + 1, group.level)] += 1
+        found.append((tuple(sorted((+after).items())), failed, many))
+    for level in range(len(beliefs.right)):
+        after = held.copy()
+        after[Group(1, level)] += 1
+        found.append((tuple(sorted(after.items())), failed, 1))
+    return found

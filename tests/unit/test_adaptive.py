@@ -1,0 +1,148 @@
+"""When another sample of a task is worth its price."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+
+import pytest
+
+from harness.adaptive import (
+    Beliefs,
+    Group,
+    State,
+    chances,
+    choose,
+    fit_prior,
+    gain,
+    hope,
+    learn,
+    likelihood,
+    standing,
+    worth,
+)
+from harness.laws import log_beta
+
+NOISY = Beliefs()
+SURE = Beliefs(alpha=0.5, beta=1.5, fails=0.99, scatter_wrong=6.0, right=(1.0,), wrong=(1.0,))
+"""Only right attempts are acceptable, nearly."""
+
+
+def nexts(state: State, beliefs: Beliefs) -> list[State]:
+    """Every state that one more attempt may lead to."""
+    grown = [
+        State((*state.groups[:i], Group(g.attempts + 1, g.level), *state.groups[i + 1 :]), state.failed)
+        for i, g in enumerate(state.groups)
+    ]
+    new = [State((*state.groups, Group(1, level)), state.failed) for level in range(len(beliefs.right))]
+    return [State(state.groups, state.failed + 1), *grown, *new]
+
+
+STATES = [
+    State(),
+    State(failed=3),
+    State((Group(1, 0),)),
+    State((Group(2, 1), Group(1, 0), Group(1, 0)), failed=2),
+    State((Group(4, 1), Group(3, 0), Group(1, 1)), failed=5),
+]
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_what_the_next_attempt_may_give_has_probabilities_that_add_to_one(state: State) -> None:
+    now = likelihood(state, NOISY)
+    total = math.fsum(math.exp(likelihood(each, NOISY) - now) for each in nexts(state, NOISY))
+    assert total == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("state", STATES[2:])
+def test_the_chance_of_a_group_is_the_sum_over_all_ways_to_be_right(state: State) -> None:
+    b = NOISY
+    weights: dict[tuple[bool, ...], float] = {}
+    for truth in itertools.product((False, True), repeat=len(state.groups)):
+        weight, right, wrong = 0.0, 0, 0
+        for group, is_right in zip(state.groups, truth, strict=True):
+            scatter = b.scatter_right if is_right else b.scatter_wrong
+            weight += math.log(scatter * (b.right if is_right else b.wrong)[group.level])
+            right, wrong = right + is_right * group.attempts, wrong + (not is_right) * group.attempts
+        weight += wrong * math.log(1 - b.fails) + log_beta(b.alpha + right, b.beta + wrong + state.failed)
+        for scatter, count in ((b.scatter_right, right), (b.scatter_wrong, wrong)):
+            weight -= sum(math.log(scatter + i) for i in range(count))
+        weights[truth] = math.exp(weight)
+    total = sum(weights.values())
+    for place, told in enumerate(chances(state, b)):
+        assert told == pytest.approx(sum(w for truth, w in weights.items() if truth[place]) / total)
+
+
+def test_agreement_and_evidence_make_a_candidate_likelier() -> None:
+    alone = worth(State((Group(1, 0),)), NOISY)
+    assert worth(State((Group(2, 0),)), NOISY) > alone
+    assert worth(State((Group(1, 1),)), NOISY) > alone
+    assert worth(State((Group(1, 0),), failed=6), NOISY) < alone
+
+
+def test_expected_worth_never_falls_with_more_samples() -> None:
+    assert all(gain(state, NOISY) >= -1e-12 for state in STATES)
+
+
+def test_a_choice_that_the_next_sample_cannot_change_may_yet_be_worth_more_samples() -> None:
+    plain = Beliefs(right=(1.0,), wrong=(1.0,))
+    agreed = State((Group(2, 0),), failed=4)
+    now = worth(agreed, plain)
+    after = [
+        math.exp(likelihood(each, plain) - likelihood(agreed, plain)) * worth(each, plain)
+        for each in nexts(agreed, plain)
+    ]
+    assert math.fsum(after) == pytest.approx(now), "whatever comes, the same candidate is chosen"
+    assert gain(agreed, plain) > 1e-4
+
+
+def test_failures_take_away_hope() -> None:
+    hopes = [hope(State(failed=n), NOISY) for n in (0, 2, 8, 30, 200)]
+    assert hopes == sorted(hopes, reverse=True)
+    assert standing(State(failed=500), NOISY) == "hopeless"
+    assert standing(State(failed=1), NOISY) == "open"
+
+
+def test_evidence_and_agreement_together_are_decisive() -> None:
+    assert standing(State((Group(6, 1), Group(1, 0))), NOISY) == "decisive"
+
+
+def test_where_evidence_proves_the_next_sample_goes_to_the_unsolved_task_with_fewest_failures() -> None:
+    states = [State((Group(1, 0),), usd=1.0), *(State(failed=n, usd=float(n)) for n in (4, 1, 9))]
+    assert choose(states, SURE, mean_usd=1.0) == 2
+
+
+def test_of_equal_tasks_the_cheaper_has_the_next_sample() -> None:
+    states = [State(failed=3, usd=9.0), State(failed=3, usd=1.0)]
+    assert choose(states, SURE, mean_usd=1.0) == 1
+
+
+def test_sampling_ends_when_a_solved_task_would_cost_more_than_it_is_worth() -> None:
+    states = [State(failed=5, usd=5.0)]
+    rate = gain(states[0], SURE)
+    assert choose(states, SURE, mean_usd=1.0, usd_per_solve=1.1 / rate) == 0
+    assert choose(states, SURE, mean_usd=1.0, usd_per_solve=0.9 / rate) is None
+    assert choose(states, SURE, mean_usd=1.0, most=5) is None
+
+
+def test_the_prior_is_found_again_from_what_tasks_show_without_labels() -> None:
+    rng = random.Random(5)
+    found = {}
+    for mean in (0.1, 0.5):
+        states = []
+        for _ in range(300):
+            p = rng.betavariate(2 * mean, 2 * (1 - mean))
+            right = sum(rng.random() < p for _ in range(6))
+            states.append(State((Group(right, 0),) if right else (), failed=6 - right))
+        found[mean] = fit_prior(states, SURE)
+    for mean, beliefs in found.items():
+        assert beliefs.alpha / (beliefs.alpha + beliefs.beta) == pytest.approx(mean, abs=0.06)
+
+
+def test_rates_are_learnt_from_labelled_attempts() -> None:
+    tasks = [[(Group(4, 1), True), (Group(1, 0), False), (Group(1, 0), False)]] * 20
+    beliefs = learn(tasks, failed=40, levels=2)
+    assert beliefs.fails == pytest.approx(0.5, abs=0.02)
+    assert beliefs.right[1] > 0.9 and beliefs.wrong[0] > 0.9
+    assert beliefs.scatter_right < 0.5 < beliefs.scatter_wrong
