@@ -41,7 +41,8 @@ class Work:
 
 @dataclass(slots=True)
 class SuiteBoard:
-    """All that the view shows. `attempts`: of each instance. `cap`: USD of the whole evaluation, None for none.
+    """All that the view shows. `attempts`: of each instance. `cap`: USD of the whole evaluation, None for none. `said`: the
+    newest line of progress.
 
     `earlier`: attempts that had ended before this process (`before`: of each instance); they count, but say nothing about its
     pace.
@@ -62,6 +63,7 @@ class SuiteBoard:
     retries: int = 0
     lost: int = 0
     news: list[str] = field(default_factory=list)
+    said: str = ""
 
     def take_over(self, id: str, outcome: Outcome | None, attempts: int, cost: Line) -> None:
         """What an earlier process did: attempts that had ended, their cost, and the outcome if there is one."""
@@ -169,7 +171,7 @@ def suite_board_view(board: SuiteBoard, *, now: float, height: int) -> Renderabl
 
     news = board.news[-NEWS:]
     head = [fitted(line, "bold" if not place else "") for place, line in enumerate(summary_lines(board, now))]
-    room = max(1, height - len(head) - len(news) - 3)
+    room = max(1, height - len(head) - len(news) - 4)
     works = sorted(board.works.values(), key=lambda work: work.started)
     parts: list[RenderableType] = [*head]
     if works:
@@ -192,7 +194,8 @@ def suite_board_view(board: SuiteBoard, *, now: float, height: int) -> Renderabl
         parts.append(table)
     if len(works) > room:
         parts.append(Text(f"… and {counted(len(works) - room, 'more instance')} in work", style="dim"))
-    return Group(*parts, *(fitted(line) for line in news))
+    said = [fitted(board.said, "dim")] if board.said else []
+    return Group(*parts, *(fitted(line) for line in news), *said)
 
 
 def summary_lines(board: SuiteBoard, now: float) -> Sequence[str]:
@@ -206,7 +209,7 @@ def summary_lines(board: SuiteBoard, now: float) -> Sequence[str]:
         f"{board.suite}: {len(board.outcomes)}/{board.instances} instances ended, {board.resolved} solved{failed}",
         f"attempts {board.ended}/{board.instances * board.attempts} ended, {active} active; "
         f"{tokens_short(board.cost.usage.total)} tokens, {money(board.cost)}{cap}",
-        f"{waiting} waiting; infrastructure: {counted(board.retries, 'retry')}, {counted(board.lost, 'attempt')} lost; "
+        f"{waiting} waiting; infrastructure: {counted(board.retries, 'retry')}, {board.lost} lost; "
         f"{elapsed_short(now - board.started) if board.started else '-'}, "
         f"{'about ' + elapsed_short(left) + ' left' if left is not None else 'time left unknown yet'}",
     )
@@ -329,8 +332,12 @@ class LiveSuite(SilentSuite):
             super().ended(outcome)
 
     def say(self, line: str) -> None:
-        """A line above the view."""
-        self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        """What is done for one instance takes the place of the line before; anything else is a line above the view."""
+        with self._lock:
+            about_one = line.partition(":")[0] in self.board.works
+            self.board.said = line if about_one else self.board.said
+        if not about_one:
+            self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
     def _appear(self) -> None:
         if self._live is None:

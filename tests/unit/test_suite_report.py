@@ -196,6 +196,7 @@ def board() -> SuiteBoard:
             shown.add(id, trace.Replied(at=1003.0, attempt=index, key="k", message={}, charge=charge))
         shown.add(id, trace.AttemptEnded(at=1004.0, attempt=0, status="infrastructure", patch=""))
     shown.add(id, trace.InfrastructureFailed(attempt=1, what="model", detail="429", retried=True))
+    shown.said = f"{id}: installing the repository in editable mode, which can take a while"
     shown.end(TWO)
     shown.end(Outcome("three", None, failure="its image: the build failed\nat the end of a long log"))
     return shown
@@ -215,7 +216,7 @@ def test_the_live_view_shows_all_of_it_on_eighty_columns_and_few_lines() -> None
         assert max(map(len, shown.splitlines())) <= 80 and len(shown.splitlines()) <= height
         assert "3/40 instances ended, 1 solved, 1 failed" in shown
         assert "attempts 16/160 ended, 24 active" in shown and "of $20" in shown
-        assert "1 retry, 12 attempts lost" in shown and "about 11:40 left" in shown
+        assert "1 retry, 12 lost" in shown and "about 11:40 left" in shown
         assert "two: not resolved (0 of 4 attempts right, 1 candidate)" in shown
         assert ("more instances in work" in shown) == (height == 12)
 
