@@ -15,6 +15,7 @@ from pathlib import Path
 from agent.policy import Decision, Plan, Result, ToolCall, TurnRecord, View
 from agent.tools import TOOLS, argument_problem, cut_middle
 from harness.records import Json, TestReport
+from harness.testing import COMMAND_TEST
 
 CHARS_PER_TOKEN = 3.5
 """Characters of code and English per token, on the low side; only for keeping the chat within the context."""
@@ -240,6 +241,8 @@ def describe_report(report: TestReport, baseline: TestReport | None) -> str:
         broken = sorted(report.failed & baseline.passed)
         if broken:
             lines.append(f"Passed before your changes, now failing: {', '.join(broken[:20])}")
+    if COMMAND_TEST in report.failed:
+        return "\n".join([*lines, f"--- end of the output\n{cut_middle(report.output, 4000)}"])
     for test in sorted(report.failed)[:10]:
         lines.append(f"--- {test}\n{cut_middle(report.failures.get(test, ''), 1200)}")
     if len(report.failed) > 10:

@@ -21,7 +21,7 @@ from harness.environment import FORMAT, TEST_SECONDS, Baseline, Built, read_json
 from harness.records import TestReport
 from harness.regression import STARTING_SECONDS, Touched, cost, is_test_file, near_files, touched_by
 from harness.sandbox.base import Limits, Provider, Sandbox, SandboxSpec
-from harness.testing import broke_off, run_tests, runs_pytest
+from harness.testing import COMMAND_TEST, broke_off, run_tests, runs_pytest, takes_labels
 from harness.trace import public, record
 from harness.verify import in_fresh_sandbox, probe
 from harness.workspace import Workspace, cache_root
@@ -58,7 +58,7 @@ class _Bench:
 
         async with self.slots:
             report = await in_fresh_sandbox(self.provider, self.spec(name), in_sandbox, self.retries)
-        return replace(report, output="")
+        return replace(_by_file(report, ids), output="")
 
     @property
     def command(self) -> str:
@@ -95,7 +95,7 @@ async def near_baseline(
     bounds the sandboxes at a time; without it there are as many as CPUs. Raises SandboxFailed where no sandbox works; a test file
     that takes its sandbox down is left out, which `note` says.
     """
-    if built.test_command is None or not runs_pytest(built.test_command):
+    if built.test_command is None or not (runs_pytest(built.test_command) or takes_labels(built.test_command)):
         return Baseline(None, note=NOT_BY_FILE)
     files = await asyncio.to_thread(files_near, workspace, touched)
     if not files:
@@ -179,6 +179,18 @@ async def _alone(bench: _Bench, file: str, timeout: float) -> TestReport | None:
         return None
     write_json(path, {"report": public(report), "timeout": timeout})
     return report
+
+
+def _by_file(report: TestReport, files: Sequence[str]) -> TestReport:
+    """What a command that tells only of the whole says of the files that it ran: the same of each."""
+    if COMMAND_TEST not in report.outcomes:
+        return report
+    return replace(
+        report,
+        outcomes=dict.fromkeys(files, report.outcomes[COMMAND_TEST]),
+        failures=dict.fromkeys(files, report.failures[COMMAND_TEST]) if report.failures else {},
+        durations=dict.fromkeys(files, report.seconds / len(files)),
+    )
 
 
 def _fitting(reports: Sequence[TestReport], seconds: float) -> TestReport:

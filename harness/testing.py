@@ -9,7 +9,8 @@ valid only if it is complete (pytest finished its session) and says the same as 
                               happened are collection errors that are recorded
     the command's exit code   0 if and only if pytest's status was 0 (`make` turns a 1 into a 2)
 
-A command that never starts pytest is one pseudo test, `COMMAND_TEST`, that passes with exit code 0.
+A command that never starts pytest is one pseudo test, `COMMAND_TEST`, that passes with exit code 0. Of these, Django's
+`runtests.py` can be limited to files and ids as well: they are appended to it as its labels.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ MESSAGE_CHARS = 2000
 APPENDED_FILES = 200
 
 _PYTEST = re.compile(r"(?:^|[\s/;&|(])(?:pytest|py\.test)(?=$|[\s;&|)])")
+_LABELLED = re.compile(r"(?:^|\s)(?:\./)?((?:[\w.-]+/)*)runtests\.py(?=$|\s)")
 _PYTHONPATH = re.compile(r"(?<![\w$-])PYTHONPATH=(?=([^\s;&|]*))")
 _OVERSIZED = b'{"oversized": true}\n'
 _SHELL_OPERATORS = re.compile(r"[|;&<>()\n]")
@@ -107,9 +109,27 @@ def runs_pytest(command: str) -> bool:
     return _PYTEST.search(command) is not None
 
 
+def takes_labels(command: str) -> bool:
+    """Whether the command is Django's test runner, which takes labels (dotted names) in place of files."""
+    return _LABELLED.search(command) is not None and not _SHELL_OPERATORS.search(command)
+
+
+def label_of(command: str, test: str) -> str:
+    """The label of a test file, directory or id for Django's runner: `tests/queries/test_q.py::Q::test_x` is
+    `queries.test_q.Q.test_x` below the runner's directory. What is none of these is taken for a label."""
+    found = _LABELLED.search(command)
+    path, _, rest = test.partition("::")
+    if "/" not in path and not path.endswith(".py"):
+        return test
+    place = path.removeprefix("./").removeprefix(found[1] if found else "").removesuffix(".py").rstrip("/")
+    return ".".join(part for part in (place.replace("/", "."), rest.replace("::", ".")) if part)
+
+
 def _with_files(command: str, ids: Sequence[str]) -> str:
     """The command with the files of `ids` appended, so that pytest need not collect the rest; the plugin does the
-    exact selection. Only to a command that ends in pytest's own arguments."""
+    exact selection. Only to a command that ends in pytest's own arguments; or with the labels of `ids`."""
+    if ids and takes_labels(command):
+        return f"{command} {shlex.join(dict.fromkeys(label_of(command, test) for test in ids))}"
     files = files_of(ids)
     if not files or not runs_pytest(command) or _SHELL_OPERATORS.search(command):
         return command

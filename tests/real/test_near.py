@@ -206,6 +206,48 @@ def test_there_may_be_nothing_green(bubblewrap: Provider, tmp_path: Path) -> Non
     assert found(bubblewrap, task, BETTER) == Baseline(None, note=NONE_GREEN)
 
 
+RUNTESTS = """\
+import sys
+import unittest
+
+labels = [word for word in sys.argv[1:] if not word.startswith("-")]
+suite = unittest.defaultTestLoader.loadTestsFromNames(labels) if labels else unittest.TestSuite()
+result = unittest.TextTestRunner(verbosity=2).run(suite)
+sys.exit(not labels or not result.wasSuccessful())
+"""
+CASE = (
+    "import unittest\n\nfrom shop.prices import net\n\n\nclass T(unittest.TestCase):\n    def test_it(self):\n        "
+)
+
+
+def test_djangos_runner_tells_of_files_by_its_labels(bubblewrap: Provider, tmp_path: Path) -> None:
+    files = {
+        "shop/__init__.py": "",
+        "shop/prices.py": FILES["shop/prices.py"],
+        "tests/runtests.py": RUNTESTS,
+        "tests/prices/__init__.py": "",
+        "tests/prices/tests.py": CASE + "self.assertEqual(net(4), 2)\n",
+        "tests/prices/test_more.py": CASE + "self.assertEqual(net(10), 5)\n",
+        "tests/prices/test_red.py": CASE + "self.assertEqual(net(10), 6)\n",
+    }
+    task = make_task(make_repository(tmp_path / "shop", files, date="2024-02-02T00:00:00+0000"))
+    command = "PYTHONPATH=. python tests/runtests.py --verbosity=2"
+    near = found(bubblewrap, task, BETTER, WORSE, command=command)
+    assert near.report is not None
+    assert near.report.passed == {"tests/prices/tests.py", "tests/prices/test_more.py"} and not near.flaky
+    assert near.report.failed == {"tests/prices/test_red.py"}
+
+    async def scenario(patch: str) -> tuple[str, ...]:
+        built = replace(await freeze(bubblewrap, task), test_command=command)
+        ids = tuple(sorted(near.report.passed if near.report else ()))
+        evidence = await verify(bubblewrap, built, task, run="tests", name="c", patch=patch, regression=ids)
+        assert evidence.valid, evidence.reason
+        return evidence.broken
+
+    assert asyncio.run(scenario(BETTER)) == ()
+    assert asyncio.run(scenario(WORSE)) == ("tests/prices/test_more.py", "tests/prices/tests.py"), "told of the whole"
+
+
 def base_run(provider: Provider, task: Task) -> Baseline:
     async def scenario() -> Baseline:
         return await baseline(provider, await freeze(provider, task), task, run="tests", test_seconds=2.0)

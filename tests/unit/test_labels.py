@@ -1,0 +1,35 @@
+"""Test files and ids as the labels of Django's test runner."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.testing import label_of, takes_labels
+
+COMMAND = "python tests/runtests.py --verbosity 2 --parallel 1"
+
+
+@pytest.mark.parametrize(
+    ("test", "label"),
+    [
+        ("tests/queries/test_q.py", "queries.test_q"),
+        ("./tests/queries/test_q.py", "queries.test_q"),
+        ("tests/queries/", "queries"),
+        ("tests/queries/tests.py::QTests::test_x", "queries.tests.QTests.test_x"),
+        ("queries.tests.QTests", "queries.tests.QTests"),
+        ("queries", "queries"),
+    ],
+)
+def test_a_file_or_id_is_a_dotted_name_below_the_runners_directory(test: str, label: str) -> None:
+    assert label_of(COMMAND, test) == label
+
+
+def test_the_runner_is_known_by_its_name() -> None:
+    assert takes_labels(COMMAND) and takes_labels("./runtests.py") and takes_labels("A=1 ./tests/runtests.py -v2")
+    assert not any(
+        takes_labels(c) for c in ("python -m pytest", "make runtests", "cd tests && ./runtests.py", "x/myruntests.py")
+    )
+
+
+def test_a_runner_in_the_root_takes_paths_from_there() -> None:
+    assert label_of("./runtests.py", "queries/test_q.py") == "queries.test_q"
