@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from agent.select import select
-from harness.evidence_store import Base, Found, InstanceEvidence
+from harness.evidence_store import Base, Found, InstanceEvidence, digest, evidence_of
 from harness.features import Row, rows
 from harness.patch import Patch
 from harness.pool import Sample
-from harness.ranker import Weights
+from harness.ranker import Weights, finalists
 from harness.records import Candidate, Evidence, Json
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ async def gather(
     samples: Mapping[str, Sequence[Sample]],
     place_of: Callable[[str], Place | None],
     *,
+    weights: Weights,
     behaviour: bool,
     near_seconds: float,
     limits: Limits,
@@ -100,7 +101,17 @@ async def gather(
                 continue
             async with _sandboxes(run, instance, place, limits, sandbox, say) as (opened, command):
                 await gather_probes(run, instance, of_it, tree, opened, say)
-                await gather_tests(run, instance, of_it, tree, opened, command=command, seconds=near_seconds, say=say)
+                only = _stand_first(run, instance, of_it, weights)
+                await gather_tests(
+                    run, instance, of_it, tree, opened, only=only, command=command, seconds=near_seconds, say=say
+                )
+
+
+def _stand_first(run: Path, instance: str, samples: Sequence[Sample], weights: Weights) -> set[str]:
+    """The digests of the patches that are worth running tests on."""
+    every = evidence_of(run, instance, samples)
+    code = {row.sources for row in finalists(rows(every), weights)}
+    return {digest(s.patch) for s in samples if any(s.source in sources for sources in code)}
 
 
 @asynccontextmanager
@@ -146,7 +157,7 @@ def choose(evidence: InstanceEvidence, weights: Weights, ranker: Ranker, thresho
     )
     best = order[0]
     assert best.probability is not None, "the ranker gives one"
-    if evidence.found[_key(best.patch)].static.applies == "no":
+    if evidence.found[digest(best.patch)].static.applies == "no":
         return Chosen(evidence.instance, order, None, "No candidate that stands first applies to the base.")
     if best.probability < threshold:
         said = f"The best candidate's probability, {best.probability:.2f}, is below {threshold:g}."
@@ -167,7 +178,7 @@ def _by_rules(evidence: InstanceEvidence, table: Sequence[Row]) -> Chosen:
     candidates = []
     patches = {f"c{n}": row for n, row in enumerate(table, 1)}
     for name, row in patches.items():
-        found = evidence.found[_key(row.patch)]
+        found = evidence.found[digest(row.patch)]
         attempts = tuple(range(len(row.sources)))
         candidates.append(
             Candidate(name, row.patch, attempts, Patch(row.patch).flags, _as_evidence(found, evidence.base))
@@ -193,9 +204,3 @@ def _as_evidence(found: Found, base: Base) -> Evidence:
         witness={name: "failed" if after.get(name, "missing") else "passed" for name in sorted(failing & after.keys())},
         reason="it does not parse" if found.static.unparsed else found.static.reason,
     )
-
-
-def _key(patch: str) -> str:
-    from harness.evidence_store import digest
-
-    return digest(patch)

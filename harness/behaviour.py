@@ -42,9 +42,9 @@ def behaviour_features(evidence: InstanceEvidence, groups: Sequence[str]) -> dic
         "new-crash": [_new_crash(k, on_base, statement, s.patch) for k, s in zip(steady, samples, strict=True)],
         "same-behaviour": shares([_whole(steps, on_base) for steps in steady], samples),
         "same-steps": _same_steps(steady, evidence),
-        "breaks-tests": [log1p(len(f.tests.broken)) if f.tests else 0.0 for f in found],
-        "breaks-tests-alone": [log1p(n) for n in alone],
-        "mends-tests": [log1p(len(f.tests.mended)) if f.tests else 0.0 for f in found],
+        "breaks-tests": _known([log1p(len(f.tests.broken)) if f.tests else None for f in found]),
+        "breaks-tests-alone": _known([None if n is None else log1p(n) for n in alone]),
+        "mends-tests": _known([log1p(len(f.tests.mended)) if f.tests else None for f in found]),
     }
 
 
@@ -181,11 +181,18 @@ def _same_steps(steady: Sequence[dict[str, Seen]], evidence: InstanceEvidence) -
     return [sum(column[at] for column in columns) / len(columns) for at in range(len(steady))]
 
 
-def _broken_alone(found: Sequence[Found], groups: Sequence[str]) -> list[int]:
+def _known(values: Sequence[float | None]) -> list[float]:
+    """Candidates that were not held against the tests count as the mean of those that were: neither for nor against."""
+    there = [value for value in values if value is not None]
+    mean = sum(there) / len(there) if there else 0.0
+    return [mean if value is None else value for value in values]
+
+
+def _broken_alone(found: Sequence[Found], groups: Sequence[str]) -> list[int | None]:
     """For each candidate how many tests it breaks that at most a third of the distinct candidates break."""
     broken = {g: set(f.tests.broken) for f, g in zip(found, groups, strict=True) if f.tests is not None}
     often = max(1.0, len(broken) / 3)
     return [
-        sum(sum(test in other for other in broken.values()) <= often for test in f.tests.broken) if f.tests else 0
+        sum(sum(test in other for other in broken.values()) <= often for test in f.tests.broken) if f.tests else None
         for f in found
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -85,16 +85,18 @@ async def gather_tests(
     tree: BaseTree,
     opened: Opened,
     *,
+    only: Collection[str] | None = None,
     command: str | None = None,
     seconds: float = NEAR_SECONDS,
     say: Say = lambda line: None,
 ) -> None:
     """Run the near tests on the base, twice, and on every distinct candidate that was not held against them yet.
 
-    `command`: runs the tests (pytest, or for sympy its own runner). `seconds`: what one run of them takes on the base, at most about. The rest as for `gather_probes`.
+    `only`: the digests of the patches that are held against them, None for all. `command`: runs the tests (pytest, or for sympy its own runner). `seconds`: what one run of them takes on the base, at most about. The rest as for `gather_probes`.
     """
     base, found = read_found(run, instance)
-    if all(found[key].tests is not None for key in distinct(samples)):
+    wanted = {key: patch for key, patch in distinct(samples).items() if only is None or key in only}
+    if all(found[key].tests is not None for key in wanted):
         return
     runner = command or (SYMPY if "sympy" in import_names(tree.paths()) else PYTEST)
     near = base.near
@@ -106,7 +108,7 @@ async def gather_tests(
             near = await base_of(sandbox, files, runner, seconds)
         base = replace(base, near=near)
         write_found(run, instance, base, found)
-    for key, patch in distinct(samples).items():
+    for key, patch in wanted.items():
         facts = found[key]
         if facts.tests is not None:
             continue

@@ -24,7 +24,8 @@ PYTEST = "python -m pytest -q"
 SYMPY = "python bin/test -C --verbose"
 """sympy's own runner, whose output is read; its environments have no pytest."""
 NEAR = 60
-"""The least affinity of a near test file: it is named after the touched module, or imports it."""
+"""The least affinity of a near test file: it is named after the touched module, or imports it. Where there is none, half of
+that will do: it is named after the module's package."""
 
 _SYMPY_LINE = re.compile(r"^(test_\w+|\w*[Tt]est\w*) (ok|F|E|f|s|w|X)\b")
 _SYMPY_FILE = re.compile(r"^(\S+\.py)\[\d+\]")
@@ -55,8 +56,9 @@ def near_files(
             named = sorted(((affinity(t, [source], text(t)), t) for t in close), key=lambda p: (-p[0], p[1]))[
                 :FILES_EACH
             ]
+        least = NEAR if named and named[0][0] >= NEAR else NEAR / 2
         for score, test in named:
-            if score >= NEAR:
+            if score >= least:
                 scored[test] = max(scored.get(test, 0.0), votes * score)
     return sorted(scored, key=lambda t: (-scored[t], t))[:most]
 
@@ -65,33 +67,47 @@ async def base_of(sandbox: Sandbox, files: Sequence[str], command: str, budget: 
     """Run the files one by one, keep those that end within the budget (seconds for all), and repeat these."""
     kept: list[str] = []
     spent = 0.0
+    slow = await slowness(sandbox)
     for file in files:
-        ran = await run_files(sandbox, [file], command, max(budget - spent, 1.0))
+        ran = await run_files(sandbox, [file], command, max(budget - spent, 2.0) * slow)
         if ran.timed_out or not ran.outcomes:
             continue
         kept.append(file)
-        spent += ran.seconds
+        spent += ran.seconds / slow
         if spent >= budget * 0.8:
             break
     if not kept:
         return NearBase()
-    each = [await run_files(sandbox, kept, command, 3 * spent + 20) for _ in range(runs)]
+    each = [await run_files(sandbox, kept, command, (3 * spent + 20) * slow) for _ in range(runs)]
     always = set.intersection(*(set(ran.outcomes) for ran in each))
     green = {t for t in always if all(ran.outcomes[t] == "passed" for ran in each)}
     red = {t for t in always if all(ran.outcomes[t] in ("failed", "error") for ran in each)}
-    return NearBase(tuple(kept), tuple(sorted(green)), tuple(sorted(red)), round(max(ran.seconds for ran in each), 1))
+    return NearBase(
+        tuple(kept), tuple(sorted(green)), tuple(sorted(red)), round(max(ran.seconds for ran in each) / slow, 1)
+    )
 
 
 async def compare(sandbox: Sandbox, base: NearBase, command: str) -> TestFacts:
     """The near tests on a candidate's tree, held against the base."""
     if not base.files:
         return TestFacts(0, (), reason="no near test ran on the base")
-    ran = await run_files(sandbox, base.files, command, 3 * base.seconds + 20)
+    ran = await run_files(sandbox, base.files, command, (3 * base.seconds + 20) * await slowness(sandbox))
     if not ran.outcomes:
         return TestFacts(len(base.green), ("<nothing ran>",), reason=ran.reason)
     broken = sorted(t for t in base.green if ran.outcomes.get(t) != "passed")
     mended = sorted(t for t in base.red if ran.outcomes.get(t) == "passed")
     return TestFacts(len(base.green), tuple(broken[:50]), tuple(mended[:50]), ran.reason)
+
+
+async def slowness(sandbox: Sandbox) -> float:
+    """How many times longer than its processor time a computation takes at present: 1.0 on an idle machine, more on a busy
+    one, so that time-outs mean the same on both."""
+    ask = "import time; w, c = time.time(), time.process_time()\nwhile time.process_time() - c < .2: pass\nprint(time.time() - w)"
+    done = await sandbox.exec(["python", "-c", ask], timeout=60)
+    try:
+        return min(max(float(done.stdout) / 0.2, 1.0), 50.0)
+    except ValueError:
+        return 1.0
 
 
 async def run_files(sandbox: Sandbox, files: Sequence[str], command: str, seconds: float) -> Ran:

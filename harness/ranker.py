@@ -21,6 +21,9 @@ PENALTY = 10.0
 """Of the squared weights of standardised features, in units of observations."""
 
 
+FINALISTS = 4
+"""Candidates that are held against the near tests: the others would have to pass all of these."""
+
 SHIPPED = Path(__file__).parent / "ranker_weights.json"
 """The default weights; `troop select --fit` makes others."""
 
@@ -99,6 +102,11 @@ def cross_validated(
         ranker = train([r for i in kept for r in by_instance[i]], [x for i in kept for x in right[i]])
         out |= {i: [ranker.score(r) for r in by_instance[i]] for i in left_out}
     return out
+
+
+def finalists(rows: Sequence[Row], weights: Weights, most: int = FINALISTS) -> list[Row]:
+    """The candidates that stand first: those that dearer evidence is gathered on."""
+    return sorted(rows, key=lambda r: -weights.score(r))[:most]
 
 
 def read_weights(path: Path) -> Weights:

@@ -134,6 +134,7 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
         run,
         wanted,
         lambda instance: places[instance](),
+        weights=_weights(known.weights),
         behaviour=not known.static,
         near_seconds=known.near_seconds,
         limits=Limits(memory_mb=known.memory, cpus=known.cpus),

@@ -22,11 +22,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.features import KINDS, NAMES
+from harness.evidence_store import digest, evidence_of
+from harness.features import KINDS, NAMES, rows
 from harness.fitting import Labelled, chance, choices, cross, labelled, shuffled
 from harness.gather import gather_probes, gather_static, gather_tests
 from harness.pool import Sample, by_instance, read_pool, unlabelled
-from harness.ranker import fit
+from harness.ranker import SHIPPED, finalists, fit, read_weights
 from harness.recovery import Recovery, recovery
 from tasks.errors import TroopError
 
@@ -139,6 +140,7 @@ async def _behave(known: argparse.Namespace) -> None:
     from tasks.swebench import load_rows
 
     provider = DockerProvider()
+    weights = read_weights(SHIPPED)
     grouped = by_instance(unlabelled(read_pool(known.pool)))
     data = {row.instance_id: row for row in load_rows("swe-bench-lite", known.dataset)}
     wanted = [i for p in known.parts for i in SPLIT[p] if runs_here(i)]
@@ -162,7 +164,10 @@ async def _behave(known: argparse.Namespace) -> None:
                 gather_static(known.evidence, instance, grouped[instance], data[instance].problem_statement, tree)
                 await gather_probes(known.evidence, instance, grouped[instance], tree, opened, print)
                 if known.tests:
-                    await gather_tests(known.evidence, instance, grouped[instance], tree, opened, say=print)
+                    first = finalists(rows(evidence_of(known.evidence, instance, grouped[instance])), weights)
+                    wanted = {s for row in first for s in row.sources}
+                    only = {digest(s.patch) for s in grouped[instance] if s.source in wanted}
+                    await gather_tests(known.evidence, instance, grouped[instance], tree, opened, only=only, say=print)
         except TroopError as error:
             print(f"{instance}: {error}")
             continue

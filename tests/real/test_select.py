@@ -1,0 +1,115 @@
+"""Choosing among patches that exist already, from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.calculator import FILES, make_repository
+
+ISSUE = """total leaves out the first value
+
+>>> from calc import total
+>>> total([1, 2])
+2
+
+It should be 3.
+"""
+
+CHANGES = {
+    "right": ("values[1:]", "values"),
+    "agrees": ("values[1:]", "(values)  # all of them"),
+    "hides": ("result += value", "result += value or 0"),
+    "breaks": (
+        "values[1:]:\n        result += value\n    return result",
+        "values:\n        result += value\n    return result or None",
+    ),
+    "fails": ("values[1:]", "known(values)"),
+}
+
+
+def troop(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    kept = {k: v for k, v in os.environ.items() if not k.endswith("_API_KEY")}
+    return subprocess.run(
+        [sys.executable, "-m", "agent", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**kept, "PYTHONPATH": str(Path(__file__).parents[2]), "XDG_CONFIG_HOME": "/nonexistent"},
+        check=False,
+    )
+
+
+@pytest.fixture
+def patches(tmp_path: Path) -> Path:
+    """A directory with one patch of each kind, beside the repository `calculator`."""
+    repository = make_repository(tmp_path / "calculator")
+    folder = tmp_path / "tool"
+    folder.mkdir()
+    for name, (old, new) in CHANGES.items():
+        (repository / "calc.py").write_text(FILES["calc.py"].replace(old, new))
+        diff = subprocess.run(["git", "diff"], cwd=repository, capture_output=True, text=True, check=True).stdout
+        (folder / f"{name}.patch").write_text(diff)
+    subprocess.run(["git", "checkout", "-q", "."], cwd=repository, check=True)
+    return folder
+
+
+@pytest.mark.bubblewrap
+def test_the_right_patch_is_chosen_by_what_patches_do_and_the_order_can_be_made_again_offline(patches: Path) -> None:
+    at = patches.parent
+    asked = (
+        "calculator",
+        "--issue-text",
+        ISSUE,
+        "--candidates",
+        patches,
+        "--out",
+        at / "run",
+        "--sandbox",
+        "bubblewrap",
+    )
+    done = troop("select", *asked, "--json", cwd=at)
+    assert done.returncode == 0, done.stderr
+    (choice,) = json.loads(done.stdout)["choices"]
+    assert sorted(choice["selected"]) == ["tool/agrees.patch", "tool/right.patch"]
+    assert (at / "run/selected.patch").read_text() == (patches / "agrees.patch").read_text()
+    (prediction,) = map(json.loads, (at / "run/predictions.jsonl").read_text().splitlines())
+    assert prediction["model_patch"] == (patches / "agrees.patch").read_text()
+
+    kept = json.loads(next((at / "run/evidence").iterdir()).read_text())
+    assert kept["base"]["probes"]["session"][1]["out"] == "2"
+    assert sorted(len(f["tests"]["broken"]) for f in kept["found"].values()) == [0, 0, 0, 1, 2]
+
+    again = troop("select", "--from", at / "run", "--ranker", "rules", "--out", at / "rules", "--json", cwd=at)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["choices"][0]["selected"] == choice["selected"]
+
+
+def test_nothing_is_selected_below_the_threshold(patches: Path) -> None:
+    at = patches.parent
+    asked = ("calculator", "--issue-text", ISSUE, "--candidates", patches, "--out", at / "run", "--static")
+    assert troop("select", *asked, cwd=at).returncode == 0
+    strict = troop("select", "--from", at / "run", "--threshold", "1.0", cwd=at)
+    assert strict.returncode == 1
+    assert "is below 1" in strict.stdout
+    assert not (at / "run/selected.patch").exists()
+    assert json.loads((at / "run/predictions.jsonl").read_text())["model_patch"] == ""
+
+
+def test_what_cannot_be_is_told_in_one_line(patches: Path) -> None:
+    at = patches.parent
+    for arguments, said in (
+        (("--candidates", patches), "say what to choose for"),
+        (("--from", at), "is no run of troop select"),
+        (("--fit", at / "none.jsonl"), "--fit needs --from"),
+        (("calculator", "--issue-text", "x", "--candidates", at / "none.jsonl"), "does not exist"),
+    ):
+        done = troop("select", *arguments, cwd=at)
+        assert done.returncode == 2, done.stderr
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
