@@ -188,10 +188,14 @@ def _ranking(events: Sequence[trace.Event]) -> list[Json]:
 
 
 def _graded(events: Sequence[trace.Event]) -> Json | None:
-    graded = next((e for e in reversed(events) if isinstance(e, trace.Graded)), None)
-    if graded is None:
+    """The hidden tests' word on the selected candidate; where that has none, on the one that was graded last."""
+    last = _last_selection(events)
+    chosen = last.selection.candidate if last else None
+    graded = [e for e in events if isinstance(e, trace.Graded)]
+    if not graded:
         return None
-    return {"candidate": graded.candidate, "resolved": graded.resolved, "reason": graded.reason}
+    word = next((e for e in reversed(graded) if e.candidate == chosen), graded[-1])
+    return {"candidate": word.candidate, "resolved": word.resolved, "reason": word.reason}
 
 
 def _infrastructure(events: Sequence[trace.Event]) -> Json:

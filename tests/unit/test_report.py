@@ -388,3 +388,11 @@ def test_plain_lines_are_for_what_is_not_a_terminal() -> None:
     view.stop()
     assert file.getvalue() == "attempt 0: started, m, seed 1\nbuilding\n"
     assert isinstance(view_on(Console(file=io.StringIO(), force_terminal=True)), LiveView)
+
+
+def test_where_every_candidate_is_graded_the_selected_ones_word_is_told() -> None:
+    selection = Selection("c2", "given", 0.5, (), "why")
+    chosen = [trace.Selected(selection=selection), trace.RunEnded(status="selected")]
+    words = [trace.Graded(candidate="c2", resolved=True), trace.Graded(candidate="c1", resolved=False, reason="fails")]
+    report = solve_report([started(), *attempt(0, DIFF), *attempt(1, OTHER), *chosen, *words])
+    assert report["graded"] == {"candidate": "c2", "resolved": True, "reason": ""}
