@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from harness.swebench.grading import Graded, Grader
     from harness.swebench.images import ImageRef, Prepared
 
+IMAGES_AT_ONCE = 4
+"""Images made at a time at most: attempts and gradings want the processors as well."""
+
 
 @dataclass(frozen=True)
 class SwebenchSuite:
@@ -105,7 +108,7 @@ class _Bench:
                     [self.suite.row(id) for id in ids],
                     mirrors=self.suite.mirrors,
                     bases=self.suite.bases,
-                    workers=self.means.workers,
+                    workers=min(IMAGES_AT_ONCE, self.means.workers),
                     pull=self.suite.pull,
                     say=self.means.say,
                     tell=finished.put_nowait,
