@@ -325,7 +325,9 @@ def test_the_official_harness_says_the_same_in_the_same_image(made: Made, tmp_pa
         row = rows[name]
         for verbatim in (False, True):
             ours = grade(made, patch, tmp_path / "cache", row, verbatim=verbatim)
-            assert words.get(ours.outcome, "error") == theirs.outcome(row.instance_id), name
+            assert words.get(ours.outcome, "error") == theirs.outcome(row.instance_id), (
+                f"{name}: Troop says {ours.outcome} ({ours.reason}); the official log: {theirs.log_end(row.instance_id)}"
+            )
             assert ours.report == theirs.reports.get(row.instance_id), name
             outcomes.add(ours.outcome)
     assert outcomes == {"resolved", "unresolved", "refused", "unreadable", "empty"}

@@ -41,6 +41,11 @@ class Official:
                 return name
         return "error" if instance_id in self.summary["error_ids"] else "missing"
 
+    def log_end(self, instance_id: str) -> str:
+        """The end of the harness's own log on an instance: why it has no report."""
+        log = self.folder / instance_id / "run_instance.log"
+        return log.read_text("utf-8", "replace")[-2000:] if log.exists() else "no log"
+
 
 def run_official(
     rows: Path,
