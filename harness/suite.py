@@ -40,7 +40,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What a bench works with. `timeout`: seconds of one grading's tests; `workers`: images made at a time."""
+    """What a bench works with. `timeout`: seconds of one grading's tests; `workers`: gradings at a time."""
 
     provider: Provider
     limits: Limits

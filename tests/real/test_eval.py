@@ -211,3 +211,19 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.05)
+
+
+def test_what_was_only_solved_is_graded_later_as_far_as_is_asked_for(tmp_path: Path) -> None:
+    one = ("-n", "2", "--instances", "*pairs")
+    with serving(script(SEEDS, say)) as server:
+        code, report, said = run(tmp_path, server.url, *one, "--no-grade")
+        assert code == 0 and report["selected"] is report["oracle"] is None, said
+        before = len(server.requests)
+        assert not [e for e in events(tmp_path, "pairs") if isinstance(e, trace.Graded)]
+        code, report, said = run(tmp_path, server.url, *one, "--grade", "selected")
+        assert (report["selected"], report["oracle"]) == (1, None), said
+        assert [e.candidate for e in events(tmp_path, "pairs") if isinstance(e, trace.Graded)] == ["c2"]
+        code, report, said = run(tmp_path, server.url, *one)
+        assert (report["selected"], report["oracle"], report["mean_at_1"]) == (1, 1, 0.5), said
+        assert len(server.requests) == before, "grading asks no model"
+    assert [e.candidate for e in events(tmp_path, "pairs") if isinstance(e, trace.Graded)] == ["c2", "c1"]
