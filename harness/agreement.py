@@ -6,9 +6,7 @@ n of its samples in a group adds n ** HALF of a vote, so four repeats count as t
 
 from __future__ import annotations
 
-import io
 import re
-import tokenize
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +19,8 @@ HALF = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """The words that a patch adds and takes away in source files, as multisets, and the places of the base it changes."""
+    """The words that a patch adds and takes away in source files, as multisets (words that only move left out), and the
+    lines of the base that it changes."""
 
     added: Counter[str]
     removed: Counter[str]
@@ -58,14 +57,12 @@ def wording(patch_text: str) -> Wording:
                 if sign != " ":
                     (added if sign == "+" else removed).update(_words(text))
                     lines.add((change.path, at))
-    return Wording(added, removed, frozenset(lines))
+    return Wording(added - removed, removed - added, frozenset(lines))
 
 
 def similarity(one: Wording, other: Wording) -> float:
     """0..1: what two patches share of the words they add and take away (weighted Jaccard)."""
-    return _overlap(one.added - one.removed, other.added - other.removed) * 0.7 + 0.3 * _overlap(
-        one.removed - one.added, other.removed - other.added
-    )
+    return 0.7 * _overlap(one.added, other.added) + 0.3 * _overlap(one.removed, other.removed)
 
 
 def nearness(one: Wording, other: Wording, reach: int = 3) -> float:
@@ -95,17 +92,15 @@ def _near(one: Wording, other: Wording, reach: int) -> float:
 
 
 def _overlap(one: Counter[str], other: Counter[str]) -> float:
-    either = sum((one | other).values())
-    return sum((one & other).values()) / either if either else 1.0
+    """Of all words of both, the share that both have."""
+    both = sum(min(n, other[word]) for word, n in one.items() if word in other)
+    either = one.total() + other.total() - both
+    return both / either if either else 1.0
+
+
+_WORD = re.compile(r"""(#.*)|(?:\"(?:[^"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')|\w+|[^\w\s]""")
 
 
 def _words(line: str) -> list[str]:
-    """The tokens of a line of code, comments gone."""
-    words: list[str] = []
-    try:
-        for token in tokenize.generate_tokens(io.StringIO(line.strip() + "\n").readline):
-            if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.ENDMARKER):
-                words.append(token.string)
-    except (tokenize.TokenError, SyntaxError):
-        words = words or re.findall(r"\w+|[^\w\s]", line)
-    return [w for w in words if w.strip()]
+    """The words, strings and signs of a line of code, comments gone."""
+    return [match[0] for match in _WORD.finditer(line) if not match[1]]

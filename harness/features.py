@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from math import log1p
 from statistics import fmean
 
-from harness.agreement import mean_with_others, nearness, shares, similarity, votes, wording
+from harness.agreement import Wording, mean_with_others, nearness, shares, similarity, votes, wording
 from harness.behaviour import BEHAVIOUR, behaviour_features, reproduced
 from harness.evidence_store import Found, InstanceEvidence
 from harness.patch import Patch
@@ -116,8 +117,7 @@ def _table(evidence: InstanceEvidence, groups: Sequence[str]) -> list[dict[str, 
     samples = evidence.samples
     found = [evidence.of(s) for s in samples]
     words = [wording(s.patch) for s in samples]
-    alike = [[similarity(a, b) for b in words] for a in words]
-    near = [[nearness(a, b) for b in words] for a in words]
+    alike, near = _matrix(words, similarity), _matrix(words, nearness)
     columns: dict[str, Sequence[float]] = {
         **{name: [measure(f) for f in found] for name, measure in _STATIC.items()},
         "same-code": shares(groups, samples),
@@ -127,6 +127,14 @@ def _table(evidence: InstanceEvidence, groups: Sequence[str]) -> list[dict[str, 
         **behaviour_features(evidence, groups),
     }
     return [{name: float(columns[name][at]) for name in NAMES} for at in range(len(samples))]
+
+
+def _matrix(words: Sequence[Wording], like: Callable[[Wording, Wording], float]) -> list[list[float]]:
+    """A symmetric measure of every pair; the diagonal is not used."""
+    matrix = [[0.0] * len(words) for _ in words]
+    for i, j in combinations(range(len(words)), 2):
+        matrix[i][j] = matrix[j][i] = like(words[i], words[j])
+    return matrix
 
 
 _STATIC: dict[str, Callable[[Found], float]] = {

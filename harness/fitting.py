@@ -134,7 +134,7 @@ def platt(pairs: Sequence[tuple[float, bool]]) -> tuple[float, float]:
     positive = sum(right for _, right in pairs)
     high, low = (positive + 1) / (positive + 2), 1 / (len(pairs) - positive + 2)
     scale = max(abs(z) for z, _ in pairs) or 1.0
-    shift, slope = newton([[1.0, z / scale] for z, _ in pairs], [high if right else low for _, right in pairs], 1e-6)
+    shift, slope = newton([[z / scale for z, _ in pairs]], [high if right else low for _, right in pairs], 1e-6)
     return max(slope / scale, 0.05), shift
 
 
@@ -161,11 +161,12 @@ def reliability(told: Sequence[tuple[float, bool]]) -> tuple[Bin, ...]:
 
 def shuffled(items: Sequence[Labelled], times: int, *, penalty: float = PENALTY, seed: int = 0) -> list[float]:
     """Recoveries of rankers that were fitted and judged on labels dealt out anew within each instance, so that how many
-    are right stays what it was."""
+    are right stays what it was. Instances whose candidates are all alike have nothing to deal and are left out."""
     rng = random.Random(seed)
+    told_apart = [item for item in items if len(set(item.right)) > 1]
     out = []
     for _ in range(times):
-        dealt = [_dealt(item, rng) for item in items]
+        dealt = [_dealt(item, rng) for item in told_apart]
         found = recovery(choices(dealt, cross(dealt, penalty=penalty)), draws=0).recovery
         out.append(found if found is not None else 0.0)
     return out

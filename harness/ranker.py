@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import mul
 from pathlib import Path
 
 from harness.features import CIRCUMSTANCES, NAMES, SIGNS, Row
@@ -74,14 +75,17 @@ def fit(
     scales = {n: _deviation(column) for n, column in columns.items()}
     names = [n for n in names if scales[n] > 1e-9]
     labels = [1.0 if each else 0.0 for each in right]
+    standard = {n: [v / scales[n] for v in columns[n]] for n in names}
+    solution: dict[str, float] = {}
     while True:
-        table = [[1.0, *(columns[n][i] / scales[n] for n in names)] for i in range(len(rows))]
-        solution = newton(table, labels, penalty)
-        against = {n: w * signs[n] for n, w in zip(names, solution[1:], strict=True) if signs.get(n, 0) * w < 0}
+        start = [solution.get(n, 0.0) for n in ("", *names)]
+        found = newton([standard[n] for n in names], labels, penalty, start)
+        solution = dict(zip(("", *names), found, strict=True))
+        against = {n for n in names if signs.get(n, 0) * solution[n] < 0}
         if not against:
-            kept = dict(zip(names, solution[1:], strict=True))
-            return Weights(solution[0], kept, {n: scales[n] for n in names}, fitted_on)
-        names.remove(min(against, key=lambda n: against[n]))
+            bias = solution.pop("")
+            return Weights(bias, solution, {n: scales[n] for n in names}, fitted_on)
+        names = [n for n in names if n not in against]
 
 
 def cross_validated(
@@ -129,29 +133,37 @@ def write_weights(path: Path, weights: Weights) -> None:
     path.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
 
 
-def newton(table: Sequence[Sequence[float]], labels: Sequence[float], penalty: float, rounds: int = 25) -> list[float]:
-    """The penalised maximum of the likelihood; the first column (the bias) is not penalised."""
-    size = len(table[0])
-    w = [0.0] * size
+def newton(
+    columns: Sequence[Sequence[float]],
+    labels: Sequence[float],
+    penalty: float,
+    start: Sequence[float] | None = None,
+    rounds: int = 30,
+) -> list[float]:
+    """The penalised maximum of the likelihood: the bias, which is not penalised, then a weight for each column.
+
+    `labels`: 0..1. `start`: a first guess of the same shape.
+    """
+    every: list[Sequence[float]] = [[1.0] * len(labels), *columns]
+    w = list(start or [0.0] * len(every))
     for _ in range(rounds):
-        gradient = [0.0 if j == 0 else -penalty * w[j] for j in range(size)]
-        hessian = [[(penalty if j == k and j else 0.0) for k in range(size)] for j in range(size)]
-        hessian[0][0] += 1e-9
-        for x, y in zip(table, labels, strict=True):
-            p = _logistic(sum(map(float.__mul__, w, x)))
-            error, slope = y - p, p * (1.0 - p)
-            for j, xj in enumerate(x):
-                if xj:
-                    gradient[j] += error * xj
-                    weighted, row = slope * xj, hessian[j]
-                    for k in range(j + 1):
-                        row[k] += weighted * x[k]
-        for j in range(size):
-            for k in range(j):
-                hessian[k][j] = hessian[j][k]
+        scores = [0.0] * len(labels)
+        for weight, column in zip(w, every, strict=True):
+            if weight:
+                scores = [z + weight * x for z, x in zip(scores, column, strict=True)]
+        told = [_logistic(z) for z in scores]
+        errors = [y - p for y, p in zip(labels, told, strict=True)]
+        slopes = [p * (1.0 - p) for p in told]
+        gradient = [sum(map(mul, errors, column)) - penalty * (j > 0) * w[j] for j, column in enumerate(every)]
+        hessian = [[0.0] * len(every) for _ in every]
+        for j, column in enumerate(every):
+            weighted = list(map(mul, slopes, column))
+            for k in range(j + 1):
+                hessian[j][k] = hessian[k][j] = sum(map(mul, weighted, every[k]))
+            hessian[j][j] += penalty if j else 1e-9
         step = _solved(hessian, gradient)
         w = [a + b for a, b in zip(w, step, strict=True)]
-        if max(map(abs, step)) < 1e-7:
+        if max(map(abs, step)) < 1e-6:
             break
     return w
 

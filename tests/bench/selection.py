@@ -244,7 +244,7 @@ def missed(known: argparse.Namespace) -> None:
 
 def shuffle(known: argparse.Namespace) -> None:
     """Labels dealt out anew: what a ranker finds where there is nothing to be found."""
-    items = load(known, "development")
+    items = [i for i in load(known, "development") if len(set(i.right)) > 1]
     true = recovery(choices(items, cross(items, penalty=known.penalty)), draws=0).recovery
     found = sorted(shuffled(items, known.times, penalty=known.penalty))
     print(f"true labels {true:.3f}; shuffled {known.times} times: mean {sum(found) / len(found):.3f}, ", end="")
