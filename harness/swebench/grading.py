@@ -12,6 +12,7 @@ it is tried again, and in the end raised.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -159,8 +160,10 @@ class Grader:
         return await asyncio.to_thread(find_image, await self._containers.connected(), row)
 
     async def grade(self, row: Row, image: ImageRef | None, patch: str) -> Graded:
-        """The verdict on one patch ("" is empty, and never run, so that it needs no image). Raises SandboxFailed when daemon or containers kept failing,
-        InputError where the official package does not know the instance's repository."""
+        """The verdict on one patch; "" is empty, and never run, so that it needs no image.
+
+        Raises SandboxFailed when daemon or containers kept failing, InputError where the official package does not know the
+        instance's repository."""
         if not patch:
             return Graded(row.instance_id, "empty", "the patch is empty", None)
         if image is None:
@@ -174,16 +177,23 @@ class Grader:
         key = self._key(row, image, data, script)
         if key not in self._under_way:
             self._under_way[key] = asyncio.ensure_future(self._graded(key, row, image, data, script, installs))
-        return await asyncio.shield(self._under_way[key])
+        try:
+            return await asyncio.shield(self._under_way[key])
+        except SandboxFailed:
+            self._under_way.pop(key, None)  # no verdict: whoever asks again may have one
+            raise
 
     async def _graded(self, key: str, row: Row, image: ImageRef, patch: bytes, script: str, installed: bool) -> Graded:
         if not self._fresh and (known := self._remembered(key)):
             return known
         async with self._places:
             began = time.monotonic()
-            folder = await asyncio.to_thread(self.memo.scratch)
-            log = folder / "test_output.txt"
-            ran = await self._run(row, image, patch, script, log)
+            log = await asyncio.to_thread(self.memo.scratch) / "test_output.txt"
+            try:
+                ran = await self._run(row, image, patch, script, log)
+            except BaseException:
+                shutil.rmtree(log.parent, ignore_errors=True)
+                raise
             graded = await asyncio.to_thread(_judge, row, ran, log, self._timeout, self._network)
             graded = replace(
                 graded,
