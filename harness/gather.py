@@ -9,15 +9,15 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from harness.agreement import votes
 from harness.base_tree import BaseTree
-from harness.evidence_store import Base, Found, Steps, TestFacts, digest, distinct, read_found, write_found
-from harness.near_tests import PYTEST, SYMPY, base_of, compare, near_files
+from harness.evidence_store import Base, Found, Steps, TestFacts, distinct, read_found, write_found
+from harness.near_tests import FILES_AT_MOST, PYTEST, SYMPY, base_of, compare
 from harness.patch import is_test
 from harness.pool import Sample
 from harness.probe_facts import Seen
 from harness.probes import probes_of
 from harness.probing import run_probes, views_for
+from harness.regression import is_test_file, near_files, touched_by
 from harness.sandbox.base import WORKDIR, Sandbox
 from harness.statement import Statement
 from harness.static_evidence import look
@@ -101,9 +101,7 @@ async def gather_tests(
     runner = command or (SYMPY if "sympy" in import_names(tree.paths()) else PYTEST)
     near = base.near
     if near is None:
-        files = near_files(
-            tree.paths(), _touched(samples, found), lambda p: (tree.read(p) or b"").decode("utf-8", "replace")
-        )
+        files = near_files(_test_texts(tree), touched_by(distinct(samples).values(), tree.read))[:FILES_AT_MOST]
         async with _sandbox(opened, "near-base", tree, "") as sandbox:
             near = await base_of(sandbox, files, runner, seconds)
         base = replace(base, near=near)
@@ -136,13 +134,8 @@ async def _sandbox(opened: Opened, name: str, tree: BaseTree, patch: str) -> Asy
         await sandbox.close()
 
 
-def _touched(samples: Sequence[Sample], found: Mapping[str, Found]) -> dict[str, float]:
-    """The votes of every source file that candidates touch."""
-    models: dict[str, list[str]] = {}
-    for sample in samples:
-        for path in found[digest(sample.patch)].static.files:
-            models.setdefault(path, []).append(sample.model)
-    return {path: votes(of_it) for path, of_it in models.items() if path.endswith(".py")}
+def _test_texts(tree: BaseTree) -> dict[str, str]:
+    return {p: (tree.read(p) or b"").decode("utf-8", "replace") for p in tree.paths() if is_test_file(p)}
 
 
 def tells(base: Base, patch: str) -> bool:

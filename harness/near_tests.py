@@ -1,31 +1,25 @@
 """The test files near to what candidates touch, run whole on the base and on each candidate.
 
-The same files for all candidates of an instance, so that what one breaks and the others do not can be told. Chosen by
-`harness.regression.affinity` and by how many votes the touched files have; as many as the base runs within the time.
+The same files for all candidates of an instance, so that what one breaks and the others do not can be told: those that
+`harness.regression` calls near, as many as the base runs within the time.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.evidence_store import NearBase, TestFacts
-from harness.patch import is_test
 from harness.records import Outcome
-from harness.regression import affinity
 from harness.sandbox.base import WORKDIR, Sandbox
 from harness.testing import run_tests
 
 FILES_AT_MOST = 6
-FILES_EACH = 3
 PYTEST = "python -m pytest -q"
 SYMPY = "python bin/test -C --verbose"
 """sympy's own runner, whose output is read; its environments have no pytest."""
-NEAR = 60
-"""The least affinity of a near test file: it is named after the touched module, or imports it. Where there is none, half of
-that will do: it is named after the module's package."""
 
 _SYMPY_LINE = re.compile(r"^(test_\w+|\w*[Tt]est\w*) (ok|F|E|f|s|w|X)\b")
 _SYMPY_FILE = re.compile(r"^(\S+\.py)\[\d+\]")
@@ -40,27 +34,6 @@ class Ran:
     seconds: float
     timed_out: bool
     reason: str = ""
-
-
-def near_files(
-    paths: Sequence[str], touched: Mapping[str, float], text: Callable[[str], str], most: int = FILES_AT_MOST
-) -> list[str]:
-    """Test files near the touched source files, the nearest first. `touched`: votes by path; `text`: of a file of the base."""
-    tests = [p for p in paths if p.endswith(".py") and is_test(p) and re.search(r"(^|/)test_|_tests?\.py$", p)]
-    scored: dict[str, float] = {}
-    for source, votes in sorted(touched.items(), key=lambda pair: (-pair[1], pair[0])):
-        near = sorted(((affinity(t, [source]), t) for t in tests), key=lambda pair: (-pair[0], pair[1]))
-        named = [pair for pair in near if pair[0] >= 100][:FILES_EACH]
-        if not named:
-            close = [t for score, t in near if score > 0][:200]
-            named = sorted(((affinity(t, [source], text(t)), t) for t in close), key=lambda p: (-p[0], p[1]))[
-                :FILES_EACH
-            ]
-        least = NEAR if named and named[0][0] >= NEAR else NEAR / 2
-        for score, test in named:
-            if score >= least:
-                scored[test] = max(scored.get(test, 0.0), votes * score)
-    return sorted(scored, key=lambda t: (-scored[t], t))[:most]
 
 
 async def base_of(sandbox: Sandbox, files: Sequence[str], command: str, budget: float, runs: int = 2) -> NearBase:
