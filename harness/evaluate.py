@@ -14,11 +14,14 @@ from harness.metrics import Sampled
 from harness.records import Json, Verdict
 from harness.slots import Lane, Slots
 from harness.suite import Bench, Ready, Submission
-from tasks.errors import TroopError
+from tasks.errors import EnvironmentFailed, TroopError
 from tasks.task import Task
 
 Grades = Literal["all", "selected", "none"]
 """What is graded of an instance: every distinct candidate, the selected one, nothing."""
+
+OUTAGES = 3
+"""Instances that fail in a row by an outage until the evaluation is stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,8 @@ class Solved:
 
     `patches`: of each attempt that gave a sample ("": it changed nothing). `candidates`: patch by candidate id. `samples`:
     the candidate of each sample, in the order of attempts (None: no patch). `known`: verdicts from before. `note` keeps a
-    verdict. `spans`: when processes worked on it, in seconds since the epoch. `failure`: why it came to no end ("" if it did);
-    what it cost all the same is in the report.
+    verdict. `spans`: when processes worked on it, in seconds since the epoch. `failure`: why it came to no end ("" if it did;
+    what it cost all the same is in the report), and whether that would befall any instance (`outage`).
     """
 
     report: Json
@@ -40,6 +43,7 @@ class Solved:
     note: Callable[[str, Verdict], None] = lambda candidate, verdict: None
     spans: tuple[tuple[float, float], ...] = ()
     failure: str = ""
+    outage: bool = False
 
 
 class Solver(Protocol):
@@ -119,12 +123,15 @@ async def evaluate(
     """Solve and grade the instances, those that are ready first; the outcomes by id.
 
     Another instance is begun when fewer attempts are to come than there are places for. One whose environment or grading
-    fails is an outcome, not an end.
+    fails is an outcome, not an end. Raises EnvironmentFailed where several in a row fail by what is no instance's own: a model
+    server or a daemon that is gone.
     """
     outcomes: dict[str, Outcome] = {}
+    outages = 0
     places = asyncio.Semaphore(plan.at_once or len(ids) or 1)
 
     async def one(ready: Ready, lane: Lane) -> None:
+        nonlocal outages
         try:
             outcome = await _one(ready, bench, solver, lane, plan)
         finally:
@@ -132,6 +139,12 @@ async def evaluate(
             places.release()
         outcomes[ready.id] = outcome
         watcher.ended(outcome)
+        outages = outages + 1 if outcome.unsolved and outcome.unsolved.outage else 0
+        if outages == OUTAGES:
+            raise EnvironmentFailed(
+                f"{OUTAGES} instances in a row failed for reasons outside of them, the last one so: {outcome.failure} "
+                "The evaluation is stopped; the same command goes on with it"
+            )
 
     try:
         async with asyncio.TaskGroup() as group:

@@ -34,7 +34,7 @@ from harness.suite import Means, Ready, Suite
 from harness.suite_live import SuiteView
 from harness.suite_report import Asked, suite_report
 from harness.suite_view import markdown
-from tasks.errors import InputError, TroopError
+from tasks.errors import EndpointFailed, EnvironmentFailed, InputError, SandboxFailed, TroopError
 from tasks.task import Task
 
 EVAL_SCHEMA = 1
@@ -96,7 +96,12 @@ def kept_run(files: RunFiles) -> Kept | None:
     )
 
 
-def solved_of(files: RunFiles, events: Sequence[trace.Event], failure: str = "") -> Solved:
+def is_outage(error: TroopError) -> bool:
+    """Whether the error is about a model server, the sandboxes or the machine, which all instances have in common."""
+    return isinstance(error, (EndpointFailed, SandboxFailed)) or type(error) is EnvironmentFailed
+
+
+def solved_of(files: RunFiles, events: Sequence[trace.Event]) -> Solved:
     """What the run came to, as `harness.evaluate` takes it."""
     report = solve_report(events)
     _, settings, _ = files.read_run()
@@ -131,7 +136,6 @@ def solved_of(files: RunFiles, events: Sequence[trace.Event], failure: str = "")
         known=verdicts,
         note=note,
         spans=tuple(active_spans(events)),
-        failure=failure,
     )
 
 
@@ -257,7 +261,7 @@ class Evaluation:
         elif kept.finished and not reopen and kept.outcome is not None and kept.outcome.solved is not None:
             return kept.outcome.solved
         part = Part(lane, budget.share(task.id), self.settings.budget, reopen)
-        failure = ""
+        failure, outage = "", False
         try:
             await go(
                 files,
@@ -267,8 +271,9 @@ class Evaluation:
                 part=part,
             )
         except TroopError as error:
-            failure = str(error)
-        return await asyncio.to_thread(lambda: solved_of(files, list(trace.read(files.trace_file)), failure))
+            failure, outage = str(error), is_outage(error)
+        found = await asyncio.to_thread(lambda: solved_of(files, list(trace.read(files.trace_file))))
+        return replace(found, failure=failure, outage=outage)
 
     def results(self) -> list[Outcome]:
         """The outcomes so far, in the order of the instances; of one that is still to go on, what it had come to before."""
