@@ -10,19 +10,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.records import Exec
+from harness.records import Exec, Json
 from harness.sandbox.container_files import SETUP_BIN
 from harness.swebench.inside_image import ASK_BACKEND
 from harness.swebench.names import ENV
 from harness.swebench.recipe import Recipe, build_dates, ladder, pins_as_of_date, quoted, wanted_lines
-from harness.swebench.requirements import pinned_version
+from harness.swebench.requirements import name_of, pinned_version
 from harness.swebench.steps import Steps, failed
-from tasks.errors import SetupFailed
 
+CHOOSING_VERSION = "2"
+"""Sets that were chosen in another way are not read."""
 UV = f"{SETUP_BIN}/uv"
 PYTHON = f"{ENV}/bin/python"
 IN, OUT = "/tmp/wanted.txt", "/tmp/chosen.txt"
 _BACKEND = "/tmp/backend"
+_STAND_IN = "/tmp/stand-in"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,13 @@ class Chosen:
 
 async def choose(steps: Steps, recipe: Recipe) -> Chosen:
     """In a sandbox with the network, the bare environment, and the repository in its place."""
-    build, own = await _project(steps, recipe) if recipe.project else ((), ())
+    build: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+    if recipe.project:
+        build, project = await _project(steps, recipe)
+        # A stand-in, so that what depends on the repository's package in turn is chosen to fit it.
+        await steps.sandbox.write(f"{_STAND_IN}/pyproject.toml", stand_in(project).encode())
+        own = (_STAND_IN,)
     first = None
     for way in ladder(recipe, too_young=await _too_young(steps, recipe)):
         lines = wanted_lines(recipe, own, yielding=way.yielding)
@@ -66,20 +74,23 @@ async def _too_young(steps: Steps, recipe: Recipe) -> bool:
     return (await _compile(steps, recipe.pins, pins_as_of_date(recipe))).exit_code != 0
 
 
-async def _project(steps: Steps, recipe: Recipe) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(what building the repository asks for, in exact versions; what it asks for itself, as requirements)."""
+def stand_in(project: Json) -> str:
+    """A pyproject.toml with nothing but name, version and requirements, for which uv needs no build."""
+    lines = [f"{field} = {json.dumps(project[field])}" for field in ("name", "version", "dependencies")]
+    return "\n".join(["[project]", *lines, ""])
+
+
+async def _project(steps: Steps, recipe: Recipe) -> tuple[tuple[str, ...], Json]:
+    """(what building the repository asks for, in exact versions; its name, version and own requirements)."""
     wanted = list(dict.fromkeys((*recipe.build_requires, "setuptools", "wheel")))
     build = await _build_versions(steps, recipe, wanted)
     await steps.sandbox.write("/tmp/ask.py", ASK_BACKEND.encode())
     await steps.take("making a build environment", f"{UV} venv --quiet --no-project --python {PYTHON} {_BACKEND}")
-    more = await _ask(steps, recipe, "needs", build)
+    more, own = await _ask(steps, recipe, build)
     if more:
-        build = await _build_versions(steps, recipe, list(dict.fromkeys((*wanted, *more))))
-    try:
-        return build, tuple(await _ask(steps, recipe, "metadata", build))
-    except SetupFailed:
-        # Trees from before build isolation import what their environment has.
-        return build, tuple(await _ask(steps, recipe, "metadata", (*build, *recipe.pins)))
+        build = await _build_versions(steps, recipe, [*wanted, *more])
+        more, own = await _ask(steps, recipe, build, missing=False)
+    return build, own
 
 
 async def _build_versions(steps: Steps, recipe: Recipe, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -92,17 +103,28 @@ async def _build_versions(steps: Steps, recipe: Recipe, wanted: Sequence[str]) -
     raise failed(steps.log, "choosing the versions of the build tools", done)
 
 
-async def _ask(steps: Steps, recipe: Recipe, what: str, packages: Sequence[str]) -> list[str]:
-    """Ask the build backend: what else it "needs" to build, or the requirements in the "metadata"."""
-    arguments = quoted([what, recipe.build_backend, recipe.extras.strip("[]"), *recipe.backend_path])
-    answer = await steps.take(
+async def _ask(steps: Steps, recipe: Recipe, build: Sequence[str], *, missing: bool = True) -> tuple[list[str], Json]:
+    """Ask the build backend: (what else it needs to build, what the repository is). `missing` False: it has all."""
+    done = await _asked(steps, recipe, build, missing)
+    if done.exit_code != 0:
+        # Trees from before build isolation import what their environment has.
+        done = await _asked(steps, recipe, (*build, *recipe.pins), missing)
+    if done.exit_code != 0:
+        raise failed(steps.log, "asking the repository's build backend what it needs", done)
+    lines = [line for line in done.output.splitlines() if line.startswith("answer: ")]
+    more, own = json.loads(lines[-1].removeprefix("answer: "))
+    return list(dict.fromkeys(more)), own
+
+
+async def _asked(steps: Steps, recipe: Recipe, packages: Sequence[str], missing: bool) -> Exec:
+    known = ",".join(map(name_of, packages)) if missing else "*"
+    arguments = quoted([known, recipe.build_backend, recipe.extras.strip("[]"), *recipe.backend_path])
+    return await steps.attempt(
         "asking the repository's build backend what it needs",
         f"{UV} pip install --quiet --python {_BACKEND}/bin/python packaging {quoted(packages)}"
         f" && {_BACKEND}/bin/python /tmp/ask.py {arguments}",
         cwd="/testbed",
     )
-    lines = [line for line in answer.splitlines() if line.startswith("answer: ")]
-    return [str(each) for each in json.loads(lines[-1].removeprefix("answer: "))]
 
 
 async def _compile(
@@ -121,4 +143,4 @@ async def _compile(
 
 async def _read(steps: Steps) -> tuple[str, ...]:
     lines = (await steps.sandbox.read(OUT)).decode().splitlines()
-    return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#") and _STAND_IN not in line)

@@ -115,14 +115,15 @@ def make_environment(uv: str, base_python: str) -> str:
     )
 
 
-# Asks a build backend (PEP 517, PEP 660) about the tree in the working directory. Arguments: "needs" (what else building
-# takes) or "metadata" (the requirements, those of the extras included), the backend, the extras, the backend's path entries.
+# Asks a build backend (PEP 517, PEP 660) about the tree in the working directory. Arguments: the packages that are there,
+# the backend, the extras, the backend's path entries. Answers with what else building takes, or where that is nothing, with
+# the tree's name, version and requirements, those of the extras included.
 ASK_BACKEND = """\
 import email, importlib, json, os, sys, tempfile
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-what, name, extras = sys.argv[1:4]
+known, name, extras = sys.argv[1:4]
 sys.path[:0] = sys.argv[4:] + ([os.getcwd()] if "__legacy__" in name else [])
 sys.argv[1:] = []
 module, _, attribute = name.partition(":")
@@ -157,16 +158,20 @@ def metadata():
     folder = backend.prepare_metadata_for_build_wheel(place, {})
     with open(os.path.join(place, folder, "METADATA"), encoding="utf-8") as file:
         message = email.message_from_file(file)
-    return wanted(message.get_all("Requires-Dist") or [], canonicalize_name(message["Name"]), extras)
+    own = wanted(message.get_all("Requires-Dist") or [], canonicalize_name(message["Name"]), extras)
+    return {"name": message["Name"], "version": message["Version"], "dependencies": own}
 
 
-print("\\nanswer: " + json.dumps(needs() if what == "needs" else metadata()))
+missing = [line for line in needs() if canonicalize_name(Requirement(line).name) not in known.split(",")]
+missing = [] if known == "*" else missing
+print("\\nanswer: " + json.dumps([missing, {} if missing else metadata()]))
 """
 
-# Whether the tree that is installed is used where it lies.
-ASK_EDITABLE = f"""\
-cd / && {ENV}/bin/python -m pip list --editable --format=json 2>/dev/null
-"""
+# Whether what is installed is the tree where it lies: pip notes it (PEP 610), or setuptools leaves a link.
+ASK_EDITABLE = (
+    f"cd {ENV}/lib/python3*/site-packages && {{ grep -lsE '\"editable\": *true' *.dist-info/direct_url.json |"
+    " xargs -r grep -ls 'file:///testbed'; grep -ls '^/testbed' *.egg-link; } | grep -q ."
+)
 
 # Not below tests: what they look for may be counted.
 COMPILE_TREE = (

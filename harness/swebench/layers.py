@@ -27,9 +27,9 @@ from harness.sandbox.docker import DockerProvider
 from harness.sandbox.image import find
 from harness.swebench import names
 from harness.swebench.bases import debian_mirror, ensure_base
+from harness.swebench.choose import CHOOSING_VERSION, PYTHON, UV, Chosen, choose
 from harness.swebench.choose import IN as _IN
 from harness.swebench.choose import OUT as _OUT
-from harness.swebench.choose import PYTHON, UV, Chosen, choose
 from harness.swebench.inside_image import (
     ASK_EDITABLE,
     CHANGES,
@@ -126,7 +126,7 @@ class Layers:
 
     async def _chosen(self, recipe: Recipe, tree: Workspace, bare: str, log: Log) -> Chosen:
         """The versions of everything: kept in the cache, so that images that were removed come back the same."""
-        key = fingerprint(recipe.fingerprint, bare)
+        key = fingerprint(CHOOSING_VERSION, recipe.fingerprint, bare)
         place = self._cache / "images" / "chosen" / f"{key}.json"
         if place.is_file():
             kept = json.loads(place.read_bytes())
@@ -227,12 +227,7 @@ async def _install_packages(steps: Steps, chosen: Chosen) -> None:
 
 async def _is_editable(steps: Steps) -> bool:
     """Whether the repository is used where it lies, so that a change to its Python files needs no new installation."""
-    done = await steps.attempt("looking how the repository is installed", ASK_EDITABLE)
-    try:
-        listed = json.loads(done.output.strip().splitlines()[-1]) if done.exit_code == 0 else []
-    except (ValueError, IndexError):
-        return False
-    return any(str(each.get("editable_project_location", "")).startswith("/testbed") for each in listed)
+    return (await steps.attempt("looking how the repository is installed", ASK_EDITABLE)).exit_code == 0
 
 
 def _commit(tree: Workspace) -> str:
