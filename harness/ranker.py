@@ -22,6 +22,10 @@ PENALTY = 10.0
 """Of the squared weights of standardised features, in units of observations."""
 
 
+PRIORS: dict[str, float] = {"unusable": -2.0, "breaks-tests": -0.5, "breaks-tests-alone": -1.0}
+"""What a weight is before any data, per unit of the feature (a logarithm of a count, or 0 and 1); the penalty draws towards it.
+All others: 0. It keeps what everybody knows where few labelled candidates show it."""
+
 FINALISTS = 4
 """Candidates that are held against the near tests: the others would have to pass all of these."""
 
@@ -65,6 +69,7 @@ def fit(
     circumstances: Collection[str] = CIRCUMSTANCES,
     penalty: float = PENALTY,
     signs: Mapping[str, int] = SIGNS,
+    priors: Mapping[str, float] = PRIORS,
     fitted_on: str = "",
 ) -> Weights:
     """Fit weights to labelled candidates. Raises InputError where all have the same label or there is none."""
@@ -73,13 +78,15 @@ def fit(
     names = [n for n in NAMES if n in features] + [c for c in CIRCUMSTANCES if c in circumstances]
     columns = {n: [r.relative[n] if n in r.relative else r.circumstances[n] for r in rows] for n in names}
     scales = {n: _deviation(column) for n, column in columns.items()}
-    names = [n for n in names if scales[n] > 1e-9]
+    names = [n for n in names if scales[n] > 1e-9 or n in priors]
+    scales = {n: scales[n] if scales[n] > 1e-9 else 1.0 for n in names}
     labels = [1.0 if each else 0.0 for each in right]
     standard = {n: [v / scales[n] for v in columns[n]] for n in names}
     solution: dict[str, float] = {}
     while True:
         start = [solution.get(n, 0.0) for n in ("", *names)]
-        found = newton([standard[n] for n in names], labels, penalty, start)
+        middle = [priors.get(n, 0.0) * scales[n] for n in names]
+        found = newton([standard[n] for n in names], labels, penalty, start, middle)
         solution = dict(zip(("", *names), found, strict=True))
         against = {n for n in names if signs.get(n, 0) * solution[n] < 0}
         if not against:
@@ -138,14 +145,16 @@ def newton(
     labels: Sequence[float],
     penalty: float,
     start: Sequence[float] | None = None,
+    middle: Sequence[float] | None = None,
     rounds: int = 30,
 ) -> list[float]:
     """The penalised maximum of the likelihood: the bias, which is not penalised, then a weight for each column.
 
-    `labels`: 0..1. `start`: a first guess of the same shape.
+    `labels`: 0..1. `start`: a first guess of the same shape. `middle`: by column, the weight that the penalty draws towards (0).
     """
     every: list[Sequence[float]] = [[1.0] * len(labels), *columns]
     w = list(start or [0.0] * len(every))
+    middle = [0.0, *(middle or [0.0] * len(columns))]
     for _ in range(rounds):
         scores = [0.0] * len(labels)
         for weight, column in zip(w, every, strict=True):
@@ -154,7 +163,9 @@ def newton(
         told = [_logistic(z) for z in scores]
         errors = [y - p for y, p in zip(labels, told, strict=True)]
         slopes = [p * (1.0 - p) for p in told]
-        gradient = [sum(map(mul, errors, column)) - penalty * (j > 0) * w[j] for j, column in enumerate(every)]
+        gradient = [
+            sum(map(mul, errors, column)) - penalty * (j > 0) * (w[j] - middle[j]) for j, column in enumerate(every)
+        ]
         hessian = [[0.0] * len(every) for _ in every]
         for j, column in enumerate(every):
             weighted = list(map(mul, slopes, column))

@@ -174,7 +174,7 @@ def test_the_fit_finds_the_weight_of_a_logistic_model() -> None:
         z = -1.0 + 1.5 * values["likeness"] - 0.5 * values["size"]
         table.append(Row("i", "p", ("s",), ("m",), values, values, dict.fromkeys(CIRCUMSTANCES, 0.0)))
         right.append(rng.random() < 1 / (1 + 2.718281828**-z))
-    weights = fit(table, right, penalty=0.0)
+    weights = fit(table, right, penalty=1e-6)
     assert weights.bias == pytest.approx(-1.0, abs=0.15)
     assert weights.weights["likeness"] / weights.scales["likeness"] == pytest.approx(1.5, abs=0.15)
     assert weights.weights["size"] / weights.scales["size"] == pytest.approx(-0.5, abs=0.15)
@@ -250,3 +250,8 @@ def test_a_tie_counts_as_the_chance_to_draw_a_right_one() -> None:
     item = replace(item, right=(True, False, False, False, False, False), samples=(True, *[False] * 5))
     (choice,) = choices([item], {item.instance: [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]})
     assert choice.selected == 0.5
+
+
+def test_what_everybody_knows_holds_where_no_candidate_shows_it() -> None:
+    weights = fitted(pool(30, 1.0))
+    assert weights.weights["breaks-tests-alone"] / weights.scales["breaks-tests-alone"] == pytest.approx(-1.0)
