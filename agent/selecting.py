@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from harness.patch import Patch
 from harness.pool import Sample
 from harness.ranker import Weights, finalists
 from harness.records import Candidate, Evidence, Json
+from tasks.errors import SandboxFailed
 
 if TYPE_CHECKING:
     from harness.gather import Opened
@@ -80,31 +82,60 @@ async def gather(
     near_seconds: float,
     limits: Limits,
     sandbox: Literal["auto", "docker", "bubblewrap"],
+    at_once: int,
     say: Say,
 ) -> None:
     """All evidence that can be had on every instance; what the directory has already is not looked for again.
 
-    `place_of` None: the instance's code is not at hand, and only what the diffs themselves tell is noted. Raises SandboxFailed.
+    `place_of` None: the instance's code is not at hand, and only what the diffs themselves tell is noted. `at_once`: instances. Sandboxes that keep dying end the evidence on their instance;
+    raises SandboxFailed where it is the only one.
     """
+    slots = asyncio.Semaphore(at_once)
+
+    async def one(instance: str, of_it: Sequence[Sample]) -> None:
+        async with slots:
+            say(f"{instance}: {len(of_it)} candidates")
+            try:
+                await _gather_one(
+                    run, instance, of_it, place_of, weights, behaviour, near_seconds, limits, sandbox, say
+                )
+            except SandboxFailed as error:
+                if len(samples) == 1:
+                    raise
+                say(f"{instance}: {error}; it goes on with what is known")
+
+    await asyncio.gather(*(one(instance, of_it) for instance, of_it in sorted(samples.items())))
+
+
+async def _gather_one(
+    run: Path,
+    instance: str,
+    samples: Sequence[Sample],
+    place_of: Callable[[str], Place | None],
+    weights: Weights,
+    behaviour: bool,
+    near_seconds: float,
+    limits: Limits,
+    sandbox: Literal["auto", "docker", "bubblewrap"],
+    say: Say,
+) -> None:
     from harness.base_tree import open_tree
     from harness.gather import gather_probes, gather_static, gather_tests
 
-    for number, (instance, of_it) in enumerate(sorted(samples.items()), 1):
-        place = place_of(instance)
-        say(f"{instance} ({number} of {len(samples)}): {len(of_it)} candidates")
-        if place is None:
-            gather_static(run, instance, of_it, "", None)
-            continue
-        with open_tree(place.workspace.git_dir, place.workspace.base_commit) as tree:
-            gather_static(run, instance, of_it, place.statement, tree)
-            if not behaviour or (place.image is None and place.task is None):
-                continue
-            async with _sandboxes(run, instance, place, limits, sandbox, say) as (opened, command):
-                await gather_probes(run, instance, of_it, tree, opened, say)
-                only = _stand_first(run, instance, of_it, weights)
-                await gather_tests(
-                    run, instance, of_it, tree, opened, only=only, command=command, seconds=near_seconds, say=say
-                )
+    place = await asyncio.to_thread(place_of, instance)
+    if place is None:
+        await asyncio.to_thread(gather_static, run, instance, samples, "", None)
+        return
+    with open_tree(place.workspace.git_dir, place.workspace.base_commit) as tree:
+        await asyncio.to_thread(gather_static, run, instance, samples, place.statement, tree)
+        if not behaviour or (place.image is None and place.task is None):
+            return
+        async with _sandboxes(run, instance, place, limits, sandbox, say) as (opened, command):
+            await gather_probes(run, instance, samples, tree, opened, say)
+            only = _stand_first(run, instance, samples, weights)
+            await gather_tests(
+                run, instance, samples, tree, opened, only=only, command=command, seconds=near_seconds, say=say
+            )
 
 
 def _stand_first(run: Path, instance: str, samples: Sequence[Sample], weights: Weights) -> set[str]:

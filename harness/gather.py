@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from harness.base_tree import BaseTree
 from harness.evidence_store import Base, Found, Steps, TestFacts, distinct, read_found, write_found
@@ -21,6 +22,7 @@ from harness.regression import is_test_file, near_files, touched_by
 from harness.sandbox.base import WORKDIR, Sandbox
 from harness.statement import Statement
 from harness.static_evidence import look
+from tasks.errors import SandboxFailed
 
 NEAR_SECONDS = 12.0
 """For the near tests of one candidate, as the base takes."""
@@ -29,6 +31,11 @@ Opened = Callable[[str], Awaitable[Sandbox]]
 """Makes a fresh sandbox that holds the base, by a name for it."""
 
 Say = Callable[[str], None]
+
+RETRIES = 3
+"""Sandboxes that may die under one candidate."""
+
+T = TypeVar("T")
 
 
 def gather_static(run: Path, instance: str, samples: Sequence[Sample], statement: str, tree: BaseTree | None) -> int:
@@ -58,8 +65,7 @@ async def gather_probes(
     probes, views = probes_of(read, packages), views_for(read, packages)
 
     async def shown_by(name: str, patch: str) -> Steps:
-        async with _sandbox(opened, name, tree, patch) as sandbox:
-            return await run_probes(sandbox, probes, packages, views)
+        return await _in_sandbox(opened, name, tree, patch, lambda s: run_probes(s, probes, packages, views))
 
     if base.probes is None and probes:
         shown, again = await shown_by("base", ""), await shown_by("base-again", "")
@@ -102,8 +108,7 @@ async def gather_tests(
     near = base.near
     if near is None:
         files = near_files(_test_texts(tree), touched_by(distinct(samples).values(), tree.read))[:FILES_AT_MOST]
-        async with _sandbox(opened, "near-base", tree, "") as sandbox:
-            near = await base_of(sandbox, files, runner, seconds)
+        near = await _in_sandbox(opened, "near-base", tree, "", lambda s: base_of(s, files, runner, seconds))
         base = replace(base, near=near)
         write_found(run, instance, base, found)
     for key, patch in wanted.items():
@@ -116,22 +121,28 @@ async def gather_tests(
         elif not near.files or facts.static.applies == "no" or facts.static.no_code:
             tests = TestFacts(0, (), reason="changes no code" if near.files else "no near test ran on the base")
         else:
-            async with _sandbox(opened, f"near-{key}", tree, patch) as sandbox:
-                tests = await compare(sandbox, near, runner)
+            tests = await _in_sandbox(opened, f"near-{key}", tree, patch, partial(compare, base=near, command=runner))
             say(f"{instance} {key}: {len(tests.broken)} of {tests.asked} near tests broken, {len(tests.mended)} mended")
         found[key] = replace(facts, tests=tests)
         write_found(run, instance, base, found)
 
 
-@asynccontextmanager
-async def _sandbox(opened: Opened, name: str, tree: BaseTree, patch: str) -> AsyncIterator[Sandbox]:
-    """A fresh sandbox with the patch's files in it."""
-    sandbox = await opened(name)
-    try:
-        await lay(sandbox, tree, patch)
-        yield sandbox
-    finally:
-        await sandbox.close()
+async def _in_sandbox(
+    opened: Opened, name: str, tree: BaseTree, patch: str, work: Callable[[Sandbox], Awaitable[T]]
+) -> T:
+    """Do `work` in a fresh sandbox with the patch's files in it; in another one where one dies, `RETRIES` times."""
+    for left in reversed(range(RETRIES + 1)):
+        try:
+            sandbox = await opened(name)
+            try:
+                await lay(sandbox, tree, patch)
+                return await work(sandbox)
+            finally:
+                await sandbox.close()
+        except SandboxFailed:
+            if not left:
+                raise
+    raise AssertionError("the last round returns or raises")
 
 
 def _test_texts(tree: BaseTree) -> dict[str, str]:

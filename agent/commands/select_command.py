@@ -61,6 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     look.add_argument("--mirrors", type=Path, metavar="DIR", help="clones owner__name.git (GitHub)")
     look.add_argument("--static", action="store_true", help="execute nothing: what the patches themselves tell")
     look.add_argument("--near-seconds", type=amount, default=12.0, metavar="S", help="of tests near the change (12)")
+    look.add_argument("--at-once", type=positive, default=2, metavar="K", help="instances in work at a time (2)")
     look.add_argument("--sandbox", choices=("auto", "docker", "bubblewrap"), default="auto", help="(auto)")
     look.add_argument("--memory", type=positive, default=4096, metavar="MB", help="of one sandbox (4096)")
     look.add_argument("--cpus", type=amount, default=2.0, metavar="N", help="of one sandbox (2)")
@@ -139,6 +140,7 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
         near_seconds=known.near_seconds,
         limits=Limits(memory_mb=known.memory, cpus=known.cpus),
         sandbox=known.sandbox,
+        at_once=known.at_once,
         say=progress.say,
     )
     interruptible(work, "the same command goes on where it stopped")
