@@ -147,7 +147,7 @@ def _list(known: argparse.Namespace, progress: Progress) -> int:
         images = [image for image in images if image.instance.lower() in wanted]
     progress.stop()
     progress.show(_table(images), _sum(images))
-    progress.document({"images": [_kept_json(image) for image in images], "own_bytes": sum(i.own for i in images)})
+    progress.document({"images": [_kept_json(image) for image in images], "adds_bytes": sum(i.adds for i in images)})
     return 0
 
 
@@ -182,16 +182,21 @@ def _table(images: list[Kept]) -> Any:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for heading, justify in (("image", "left"), ("made", "left"), ("own", "right"), ("shared", "right"), ("", "left")):
-        table.add_column(heading, justify=justify, no_wrap=heading == "image")  # type: ignore[arg-type]
+    table.add_column("image", no_wrap=True)
+    table.add_column("made")
+    table.add_column("adds", justify="right")
+    table.add_column("in all", justify="right")
+    table.add_column("", overflow="fold")
     for image in images:
         made = datetime.fromtimestamp(image.created).strftime("%Y-%m-%d %H:%M")
-        table.add_row(image.name, made, size(image.own), size(image.shared), image.note)
+        table.add_row(image.name, made, size(image.adds), size(image.size), image.note)
     return table
 
 
 def _sum(images: list[Kept]) -> str:
-    return f"{len(images)} images; {size(sum(image.own for image in images))} of their own, beside what they share"
+    return (
+        f"{len(images)} images, which add {size(sum(image.adds for image in images))} to the images they were made from"
+    )
 
 
 def size(count: int) -> str:

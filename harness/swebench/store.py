@@ -21,8 +21,8 @@ class Kept:
     """An image that Troop made, or a published one of an instance.
 
     `kind`: names.INSTANCE, names.ENVIRONMENT, names.TOOLS, "published", or SOLVE. `instance`: as in the image's label, or as
-    its name tells. `own`: bytes that go when this image goes; `shared`: bytes of layers that others stand on, too. `created`:
-    seconds since the epoch.
+    its name tells. `adds`: bytes on top of the image that it was made from. `own`: bytes that go when it goes, 0 where others
+    stand on it. `size`: all of it, with what it shares. `created`: seconds since the epoch.
     """
 
     name: str
@@ -32,8 +32,9 @@ class Kept:
     repo: str
     version: str
     note: str
+    adds: int
     own: int
-    shared: int
+    size: int
     created: float
     parent: str = ""
 
@@ -41,12 +42,14 @@ class Kept:
 def kept_images(client: Any) -> list[Kept]:
     """All of them, instances first, by name. Blocking: the daemon adds up sizes, which takes seconds where there are many."""
     found: list[Kept] = []
-    for entry in client.df().get("Images") or ():
+    entries = list(client.df().get("Images") or ())
+    sizes = {str(entry["Id"]): int(entry["Size"]) for entry in entries}
+    for entry in entries:
         labels = entry.get("Labels") or {}
         for name in entry.get("RepoTags") or ():
             kind, instance = _kind(name, labels)
             if kind:
-                shared = max(0, int(entry.get("SharedSize", 0)))
+                size, parent = int(entry["Size"]), str(entry.get("ParentId", ""))
                 found.append(
                     Kept(
                         name=name,
@@ -56,10 +59,11 @@ def kept_images(client: Any) -> list[Kept]:
                         repo=labels.get(names.REPO, ""),
                         version=labels.get(names.VERSION, ""),
                         note=labels.get(names.NOTE, ""),
-                        own=int(entry["Size"]) - shared,
-                        shared=shared,
+                        adds=size - sizes.get(parent, 0),
+                        own=size - max(0, int(entry.get("SharedSize", 0))),
+                        size=size,
                         created=float(entry.get("Created", 0)),
-                        parent=str(entry.get("ParentId", "")),
+                        parent=parent,
                     )
                 )
     order = (names.INSTANCE, "published", names.ENVIRONMENT, names.TOOLS, SOLVE)

@@ -290,7 +290,8 @@ def test_sizes_tell_what_an_image_adds(client: Any, image: str) -> None:
     mine = by_name[image]
     assert mine.kind == names.INSTANCE
     assert mine.instance == ROW.instance_id
-    assert 0 < mine.own < 20_000_000 < mine.shared
+    assert 0 < mine.adds < 20_000_000 < mine.size
+    assert mine.own == mine.adds
 
 
 def test_real_instances_are_built_once_and_announced(client: Any) -> None:

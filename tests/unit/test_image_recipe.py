@@ -225,7 +225,7 @@ def test_images_are_called_what_the_official_harness_asks_for() -> None:
 
 def kept(name: str, kind: str, parent: str = "", created: float = 0.0) -> Kept:
     instance = name if kind in (names.INSTANCE, "published") else ""
-    return Kept(name, f"id-{name}", kind, instance, "", "", "", 1, 1, created, parent)
+    return Kept(name, f"id-{name}", kind, instance, "", "", "", 1, 1, 1, created, parent)
 
 
 IMAGES = [
