@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import Solution, solve
+from agent import Solution, resume, solve
 from harness import trace
 from harness.environment import NEAR_LATER, Baseline, baseline
 from harness.near import NO_FILES, NONE_GREEN, NOT_BY_FILE, near_baseline, what_is_touched
@@ -282,6 +282,15 @@ def of_kind(solution: Solution, kind: type[trace.Event]) -> list[trace.Event]:
     return [e for e in trace.read(solution.directory / "trace.jsonl") if isinstance(e, kind)]
 
 
+def cut_after(done: Solution, kind: type[trace.Event]) -> Path:
+    """The run's directory as if it had been killed right after its first event of that kind."""
+    path = done.directory / "trace.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    place = next(n for n, line in enumerate(lines) if f'"kind":"{kind.kind}"' in line)
+    path.write_text("".join(lines[: place + 1]))
+    return done.directory
+
+
 @pytest.mark.network
 @pytest.mark.bubblewrap
 def test_a_solve_runs_near_tests_for_attempts_and_candidates_alike(long_calculator: Task, tmp_path: Path) -> None:
@@ -295,12 +304,19 @@ def test_a_solve_runs_near_tests_for_attempts_and_candidates_alike(long_calculat
 
     with serving(script) as server:
         done = solve(long_calculator, settings(server.url, tmp_path / "runs", attempts=2))
+        asked = len(server.requests)
+        first = of_kind(done, trace.Event)
+        again = resume(str(cut_after(done, trace.NearTested)))
+        assert len(server.requests) == asked, "a resume asks nothing again"
+    assert len(of_kind(again, trace.NearTested)) == 1, "nor does it run the base's tests again"
+    assert again.selection == done.selection
+    assert len(of_kind(again, trace.Verified)) == sum(isinstance(e, trace.Verified) for e in first) == 2
     assert done.report["seconds"] < 100, "each slow file takes longer"
     assert done.report["selected"]["attempt"] == 1 and done.report["selected"]["method"] == "regression"
     assert any("no test file is near to the changes so far" in text for text in said), "before the edit"
     assert any("2 passed, 0 failed" in text for text in said), "after it, by name"
-    (near,) = of_kind(done, trace.NearTested)
+    (near,) = of_kind(again, trace.NearTested)
     assert isinstance(near, trace.NearTested) and near.report is not None
     assert near.report.passed == {"tests/test_calc.py::test_largest", "tests/test_calc.py::test_total_of_nothing"}
-    (prepared,) = of_kind(done, trace.Prepared)
+    (prepared,) = of_kind(again, trace.Prepared)
     assert isinstance(prepared, trace.Prepared) and prepared.baseline is None and NEAR_LATER in prepared.note
