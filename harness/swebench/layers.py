@@ -134,7 +134,7 @@ class Layers:
         log.say(f"choosing versions as of {recipe.date:%Y-%m-%d}")
         steps = await self._open(recipe, bare, "resolve", log)
         try:
-            await _place(steps, recipe, tree, with_system=False)
+            await _place(steps, recipe, tree)
             chosen = await choose(steps, recipe)
         finally:
             await steps.sandbox.close()
@@ -180,7 +180,7 @@ class Layers:
 # ---- steps
 
 
-async def _place(steps: Steps, recipe: Recipe, tree: Workspace, *, with_system: bool = True) -> None:
+async def _place(steps: Steps, recipe: Recipe, tree: Workspace) -> None:
     """The repository at its base, its nearest tag on the base, and what the specification changes in it."""
     content = await asyncio.to_thread(tree.archive)
     await steps.sandbox.upload(content)
