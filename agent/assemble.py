@@ -138,7 +138,7 @@ def start(
     """
     config = load_config()
     settings = settle(settings, config, task, say)
-    _check_models(settings, config)
+    check_models(settings, config)
     mask, mask_known = _masks(settings, config)
     _refuse_credentials(task, settings, mask)
     # The statement is read by people and models; all else of the task is carried out, so only known secrets go.
@@ -207,7 +207,7 @@ def _aliases(settings: Settings, config: Config) -> list[Alias]:
     return [resolve_model(name, config) for name in sorted(named)]
 
 
-def _check_models(settings: Settings, config: Config) -> None:
+def check_models(settings: Settings, config: Config) -> None:
     """Refuse unknown names, missing keys, and unpriced models under a cap before anything is made."""
     aliases = _aliases(settings, config)
     for alias in aliases:

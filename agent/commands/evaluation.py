@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agent.assemble import Part, Pool, go, is_finished, open_pool, open_trace, start
+from agent.assemble import Part, Pool, check_models, go, is_finished, open_pool, open_trace, start
 from agent.config import Config, Settings, prices_of, resolve_model
 from agent.notebook import candidates_of, notebooks
 from agent.run_files import RunFiles, write_json, write_text
@@ -212,7 +212,9 @@ class Evaluation:
         return max(self.settings.budget.attempts, kept.attempts) - kept.ended + kept.again
 
     def begin(self) -> None:
-        """Write eval.json."""
+        """Write eval.json. Raises InputError and EndpointFailed for models that cannot be, while there is work for them."""
+        if any(self.attempts_left(id) for id in self.left):
+            check_models(self.settings, self.config)
         self.out.mkdir(parents=True, exist_ok=True)
         write_json(
             self.out / "eval.json",

@@ -227,3 +227,10 @@ def test_what_was_only_solved_is_graded_later_as_far_as_is_asked_for(tmp_path: P
         assert (report["selected"], report["oracle"], report["mean_at_1"]) == (1, 1, 0.5), said
         assert len(server.requests) == before, "grading asks no model"
     assert [e.candidate for e in events(tmp_path, "pairs") if isinstance(e, trace.Graded)] == ["c2", "c1"]
+
+
+def test_a_cap_that_cannot_be_kept_is_refused_whatever_is_there_already(tmp_path: Path) -> None:
+    with serving(script(SEEDS, say)) as server:
+        assert run(tmp_path, server.url, "-n", "1", "--instances", "*pairs")[0] == 0
+        code, refusal, _ = run(tmp_path, server.url, "-n", "2", "--instances", "*pairs", "--max-usd", "1")
+    assert code == 2 and "--max-usd cannot be kept: the price of scripted is not known" in refusal["error"]
