@@ -15,6 +15,9 @@ _SOLVE = "troop.environment"
 SOLVE = "solve"
 """The kind of the environments that `troop solve` keeps."""
 
+BUILD_SECONDS = 3600.0
+"""A layer that is younger may be waiting for the image that is being built on it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -89,7 +92,7 @@ def doomed(
 
     `instances`: the images of these (lower case). `older_than`: seconds of age from which an environment of `troop solve` goes
     (None: none does). `everything`: all of Troop's that serve a suite. Layers that no image stands on any more go in every
-    case. Published images go only by their instance's name.
+    case, unless they are so young that a build may be about to. Published images go only by their instance's name.
     """
     kept = list(images)
     now = time.time()
@@ -105,7 +108,8 @@ def doomed(
     for kind in (names.ENVIRONMENT, names.TOOLS):
         ids = {image.id for image in gone}
         carrying = {image.parent for image in kept if image.id not in ids}
-        gone += [image for image in kept if image.kind == kind and image.id not in carrying]
+        old = [image for image in kept if image.kind == kind and (everything or now - image.created >= BUILD_SECONDS)]
+        gone += [image for image in old if image.id not in carrying]
     return gone
 
 

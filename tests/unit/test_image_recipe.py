@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -247,6 +248,11 @@ def pruned(**wanted: object) -> list[str]:
 
 def test_pruning_takes_layers_that_nothing_stands_on() -> None:
     assert pruned() == ["environment:env3"]
+
+
+def test_a_young_layer_may_be_about_to_be_built_upon() -> None:
+    young = [replace(image, created=time.time()) for image in IMAGES]
+    assert doomed(young, instances=None, older_than=None, everything=False) == []
 
 
 def test_pruning_an_instance_takes_the_layers_that_only_it_stood_on() -> None:
