@@ -24,7 +24,6 @@ KINDS: dict[str, tuple[str, ...]] = {
     "usable": ("unusable", "applies-fuzzily"),
     "names": ("undefined-names", "unseen-names"),
     "hygiene": ("edits-tests", "adds-tests", "debugging", "stray-files", "build-config"),
-    "size": ("size",),
     "statement": ("names-file", "names-place", "traceback-place"),
     "agreement": ("same-code", "same-places", "likeness", "nearness"),
     **BEHAVIOUR,
@@ -32,6 +31,10 @@ KINDS: dict[str, tuple[str, ...]] = {
 """The features by kind of evidence; an ablation takes whole kinds away."""
 
 NAMES = tuple(name for names in KINDS.values() for name in names)
+
+ASIDE = ("size",)
+"""Known and shown, and what decides between equals, but no feature: on the development part of the pool a weight for it made
+the choice worse (docs/selection.md)."""
 
 SIGNS: dict[str, int] = {
     "unusable": -1,
@@ -126,7 +129,7 @@ def _table(evidence: InstanceEvidence, groups: Sequence[str]) -> list[dict[str, 
         "nearness": mean_with_others(near, samples),
         **behaviour_features(evidence, groups),
     }
-    return [{name: float(columns[name][at]) for name in NAMES} for at in range(len(samples))]
+    return [{name: float(columns[name][at]) for name in NAMES + ASIDE} for at in range(len(samples))]
 
 
 def _matrix(words: Sequence[Wording], like: Callable[[Wording, Wording], float]) -> list[list[float]]:

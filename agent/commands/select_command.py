@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from harness.pool import Sample
     from harness.ranker import Weights
     from harness.records import Json
+    from harness.swebench.images import ImageRef
     from tasks.swebench import Row as SuiteRow
 
 EXAMPLES = """examples:
@@ -172,31 +173,35 @@ def _suite_places(
 def _place_of(row: SuiteRow, known: argparse.Namespace, progress: Progress) -> Place | None:
     from agent.selecting import Place
     from harness.workspace import cache_root, open_workspace
-    from tasks.swebench import repository_of
+    from tasks.swebench import repository_of, task_of
 
+    repository = repository_of(row, known.mirrors)
     try:
-        workspace = open_workspace(repository_of(row, known.mirrors), cache_root(), say=progress.say)
+        workspace = open_workspace(repository, cache_root(), say=progress.say)
     except EnvironmentFailed as error:
         progress.say(f"{row.instance_id}: its repository is not at hand ({error}); only the diffs are looked at")
         return None
     image = None if known.static else _image(row)
-    if image is None and not known.static:
-        progress.say(f"{row.instance_id}: no image here, so nothing is run (troop images build makes it)")
-    return Place(workspace, row.problem_statement, image=image)
+    if image is None:
+        if not known.static:
+            progress.say(f"{row.instance_id}: no image here, so nothing is run (troop images build makes it)")
+        return Place(workspace, row.problem_statement)
+    if image.origin == "built":
+        return Place(workspace, row.problem_statement, image=image.name)
+    # A published image keeps its Python elsewhere; the task's set-up sees to that.
+    return Place(workspace, row.problem_statement, task=task_of(row, repository, image.name))
 
 
-def _image(row: SuiteRow) -> str | None:
+def _image(row: SuiteRow) -> ImageRef | None:
     import docker
     from docker.errors import DockerException
 
     from harness.swebench.images import find_image
 
     try:
-        client = docker.from_env()
+        return find_image(docker.from_env(), row)
     except DockerException:
         return None
-    found = find_image(client, row)
-    return found.name if found else None
 
 
 def _weights(path: Path | None) -> Weights:

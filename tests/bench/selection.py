@@ -167,7 +167,16 @@ async def _behave(known: argparse.Namespace) -> None:
                     first = finalists(rows(evidence_of(known.evidence, instance, grouped[instance])), weights)
                     wanted = {s for row in first for s in row.sources}
                     only = {digest(s.patch) for s in grouped[instance] if s.source in wanted}
-                    await gather_tests(known.evidence, instance, grouped[instance], tree, opened, only=only, say=print)
+                    await gather_tests(
+                        known.evidence,
+                        instance,
+                        grouped[instance],
+                        tree,
+                        opened,
+                        only=only,
+                        seconds=known.near_seconds,
+                        say=print,
+                    )
         except TroopError as error:
             print(f"{instance}: {error}")
             continue
@@ -266,6 +275,7 @@ def main() -> None:
     parser.add_argument("--stand-in", action="append", default=[], metavar="OWNER/NAME=IMAGE")
     parser.add_argument("--times", type=int, default=200)
     parser.add_argument("--tests", action="store_true", help="behave: the near tests as well")
+    parser.add_argument("--near-seconds", type=float, default=12.0)
     parser.add_argument("--ablate", action="store_true")
     known = parser.parse_args()
     known.parts = known.parts or ["development"]

@@ -68,7 +68,6 @@ def items(
         ("debugging", -1),
         ("build-config", -1),
         ("unusable", -1),
-        ("size", -1),
     ],
 )
 def test_right_patches_have_more_or_less_of_it_than_wrong_ones_of_their_instance(

@@ -154,7 +154,7 @@ def pool(instances: int, signal: float, seed: int = 1) -> list[Labelled]:
         for m, good in enumerate(right):
             values = dict.fromkeys(NAMES, 0.0) | {
                 "likeness": rng.gauss(signal * good, 1.0),
-                "size": rng.gauss(0.0, 1.0),
+                "unseen-names": rng.gauss(0.0, 1.0),
                 "same-code": rng.gauss(0.0, 1.0),
             }
             table.append(Row(f"i{n}", f"p{m}", (f"s{m}",), ("m",), values, values, dict.fromkeys(CIRCUMSTANCES, 0.0)))
@@ -170,14 +170,14 @@ def test_the_fit_finds_the_weight_of_a_logistic_model() -> None:
     rng = random.Random(3)
     table, right = [], []
     for _ in range(4000):
-        values = dict.fromkeys(NAMES, 0.0) | {"likeness": rng.gauss(0, 1), "size": rng.gauss(0, 1)}
-        z = -1.0 + 1.5 * values["likeness"] - 0.5 * values["size"]
+        values = dict.fromkeys(NAMES, 0.0) | {"likeness": rng.gauss(0, 1), "unseen-names": rng.gauss(0, 1)}
+        z = -1.0 + 1.5 * values["likeness"] - 0.5 * values["unseen-names"]
         table.append(Row("i", "p", ("s",), ("m",), values, values, dict.fromkeys(CIRCUMSTANCES, 0.0)))
         right.append(rng.random() < 1 / (1 + 2.718281828**-z))
     weights = fit(table, right, penalty=1e-6)
     assert weights.bias == pytest.approx(-1.0, abs=0.15)
     assert weights.weights["likeness"] / weights.scales["likeness"] == pytest.approx(1.5, abs=0.15)
-    assert weights.weights["size"] / weights.scales["size"] == pytest.approx(-0.5, abs=0.15)
+    assert weights.weights["unseen-names"] / weights.scales["unseen-names"] == pytest.approx(-0.5, abs=0.15)
 
 
 def test_a_weight_of_the_wrong_sign_is_left_out() -> None:
