@@ -12,6 +12,8 @@ from harness.swebench import names
 
 _EVAL = re.compile(r"(?:^|/)sweb\.eval\.[^.]+\.(?P<id>.+):[^:]+$")
 _SOLVE = "troop.environment"
+REPLACED = "replaced"
+"""The kind of an image whose name a later build has taken."""
 SOLVE = "solve"
 """The kind of the environments that `troop solve` keeps."""
 
@@ -23,7 +25,7 @@ BUILD_SECONDS = 3600.0
 class Kept:
     """An image that Troop made, or a published one of an instance.
 
-    `kind`: names.INSTANCE, names.ENVIRONMENT, names.TOOLS, "published", or SOLVE. `instance`: as in the image's label, or as
+    `kind`: names.INSTANCE, names.ENVIRONMENT, names.TOOLS, "published", REPLACED, or SOLVE. `instance`: as in the image's label, or as
     its name tells. `adds`: bytes on top of the image that it was made from. `own`: bytes that go when it goes, 0 where others
     stand on it. `size`: all of it, with what it shares. `created`: seconds since the epoch.
     """
@@ -49,7 +51,8 @@ def kept_images(client: Any) -> list[Kept]:
     sizes = {str(entry["Id"]): int(entry["Size"]) for entry in entries}
     for entry in entries:
         labels = entry.get("Labels") or {}
-        for name in entry.get("RepoTags") or ():
+        tags = [tag for tag in entry.get("RepoTags") or () if not tag.startswith("<none>")]
+        for name in tags or [str(entry["Id"])]:
             kind, instance = _kind(name, labels)
             if kind:
                 size, parent = int(entry["Size"]), str(entry.get("ParentId", ""))
@@ -69,7 +72,7 @@ def kept_images(client: Any) -> list[Kept]:
                         parent=parent,
                     )
                 )
-    order = (names.INSTANCE, "published", names.ENVIRONMENT, names.TOOLS, SOLVE)
+    order = (names.INSTANCE, "published", REPLACED, names.ENVIRONMENT, names.TOOLS, SOLVE)
     return sorted(found, key=lambda kept: (order.index(kept.kind), kept.name))
 
 
@@ -79,6 +82,8 @@ def _kind(name: str, labels: dict[str, str]) -> tuple[str, str]:
     if of_instance:
         instance = labels.get(names.ID) or of_instance["id"].replace("_1776_", "__")
         return (names.INSTANCE if labels.get(names.KIND) == names.INSTANCE else "published"), instance
+    if ":" not in name.removeprefix("sha256:"):
+        return (REPLACED if labels.get(names.KIND) else ""), ""
     for kind in (names.ENVIRONMENT, names.TOOLS):
         if name.startswith(f"{names.layer_name(kind)}:"):
             return kind, ""
@@ -105,7 +110,7 @@ def doomed(
             or (image.kind == SOLVE and older_than is not None and now - image.created >= older_than)
         ):
             gone.append(image)
-    for kind in (names.ENVIRONMENT, names.TOOLS):
+    for kind in (REPLACED, names.ENVIRONMENT, names.TOOLS):
         ids = {image.id for image in gone}
         carrying = {image.parent for image in kept if image.id not in ids}
         old = [image for image in kept if image.kind == kind and (everything or now - image.created >= BUILD_SECONDS)]
