@@ -23,7 +23,7 @@ from harness.records import Json
 from harness.swebench import names, official
 from harness.swebench.container import LOG_BYTES, Containers, Ran
 from harness.swebench.images import ImageRef, find_image
-from harness.swebench.memo import Memo, key_of
+from harness.swebench.memo import Memo, Turn, key_of
 from harness.swebench.reinstall import installs_in_place, why_install
 from harness.workspace import cache_root
 from tasks.errors import SandboxFailed
@@ -44,6 +44,7 @@ OFFICIAL_ERRORS: frozenset[Outcome] = frozenset(["refused", "timed-out", "unread
 
 _RETRIES = 3
 _BACKOFF_SECONDS = 2.0
+_TURN_SECONDS = 0.5
 _NETWORK_SIGNS = (
     b"Temporary failure in name resolution",
     b"Name or service not known",
@@ -186,6 +187,22 @@ class Grader:
     async def _graded(self, key: str, row: Row, image: ImageRef, patch: bytes, script: str, installed: bool) -> Graded:
         if not self._fresh and (known := self._remembered(key)):
             return known
+        turn = await self._turn(key)
+        try:
+            if not self._fresh and (known := self._remembered(key)):
+                return known
+            return await self._anew(key, row, image, patch, script, installed)
+        finally:
+            turn.end()
+
+    async def _turn(self, key: str) -> Turn:
+        """Wait for one's turn at a key: the lock is the kernel's, which can only be asked."""
+        while True:
+            if (turn := self.memo.take_turn(key)) is not None:
+                return turn
+            await asyncio.sleep(_TURN_SECONDS)
+
+    async def _anew(self, key: str, row: Row, image: ImageRef, patch: bytes, script: str, installed: bool) -> Graded:
         async with self._places:
             began = time.monotonic()
             log = await asyncio.to_thread(self.memo.scratch) / "test_output.txt"

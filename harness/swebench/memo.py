@@ -1,12 +1,13 @@
 """Verdicts that were reached before, by all that they depend on: image, patch, evaluation script, hidden tests, rules.
 
 An entry is a directory that appears whole or not at all, so a process may be killed at any moment and several may write at
-the same time: the first entry of a key stays.
+the same time: the first entry of a key stays. Turns keep several processes from working on the same key.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gzip
 import hashlib
 import json
@@ -14,6 +15,7 @@ import os
 import secrets
 import shutil
 from pathlib import Path
+from typing import IO
 
 from harness.records import Json
 
@@ -29,6 +31,19 @@ def key_of(*parts: str | bytes) -> str:
     return digest.hexdigest()
 
 
+class Turn:
+    """See `Memo.take_turn`."""
+
+    def __init__(self, path: Path, file: IO[str]) -> None:
+        self._path = path
+        self._file = file
+
+    def end(self) -> None:
+        """Give it back. (Who had opened the file before it is removed works beside the next one: no harm but the time.)"""
+        self._path.unlink(missing_ok=True)
+        self._file.close()
+
+
 class Memo:
     """Entries under the directory `root`; half-made ones under `scratch`, on the same file system, are anyone's to sweep."""
 
@@ -41,6 +56,19 @@ class Memo:
         place = self._scratch / f"grading-{os.getpid()}-{secrets.token_hex(6)}"
         place.mkdir(parents=True)
         return place
+
+    def take_turn(self, key: str) -> Turn | None:
+        """The right to work on a key, None while another process (or another part of this one) has it. It ends with its
+        holder, whatever the holder's end."""
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        path = self._scratch / f"grading-{key[:32]}.lock"
+        file = path.open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        return Turn(path, file)
 
     def look_up(self, key: str) -> Json | None:
         """The verdict of that key, None where there is none that can be read."""

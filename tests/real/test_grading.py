@@ -221,6 +221,18 @@ def test_each_distinct_patch_is_graded_once_however_often_it_is_asked_for(made: 
     assert not grade(made, GOLD, tmp_path, fresh=True).remembered
 
 
+def test_two_graders_at_a_time_grade_a_patch_once(made: Made, tmp_path: Path) -> None:
+    slow = GOLD.replace("+    return a + b", "+    import time; time.sleep(1); return a + b")
+
+    async def both() -> list[Graded]:
+        async with Grader(cache=tmp_path) as first, Grader(cache=tmp_path) as second:
+            return await asyncio.gather(*(grader.grade(made.row, made.image, slow) for grader in (first, second)))
+
+    graded = asyncio.run(both())
+    assert [each.resolved for each in graded] == [True, True]
+    assert sorted(each.remembered for each in graded) == [False, True]
+
+
 def test_a_container_that_dies_is_no_verdict_and_is_tried_again(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import get_args
 
 from harness.swebench.grading import Graded, Outcome
@@ -45,10 +48,27 @@ def test_a_key_tells_its_parts_apart() -> None:
     assert key_of("a", b"b") == key_of("a", "b")
 
 
-def test_an_entry_is_there_whole_or_not_at_all_and_the_first_stays(tmp_path: object) -> None:
-    from pathlib import Path
+def test_a_key_has_one_turn_at_a_time_and_it_ends_with_its_holder(tmp_path: Path) -> None:
+    memo = Memo(tmp_path / "grading", tmp_path / "tmp")
+    turn = memo.take_turn("a")
+    assert turn is not None and memo.take_turn("a") is None
+    other = memo.take_turn("b")
+    assert other is not None
+    turn.end()
+    assert not list((tmp_path / "tmp").glob("grading-a*"))
+    holder = f"""
+import os, signal
+from pathlib import Path
+from harness.swebench.memo import Memo
+turn = Memo(Path({str(tmp_path)!r}) / "grading", Path({str(tmp_path)!r}) / "tmp").take_turn("a")
+assert turn is not None
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", holder], check=False).returncode == -9
+    assert memo.take_turn("a") is not None
 
-    assert isinstance(tmp_path, Path)
+
+def test_an_entry_is_there_whole_or_not_at_all_and_the_first_stays(tmp_path: Path) -> None:
     memo = Memo(tmp_path / "grading", tmp_path / "tmp")
     key = key_of("x")
 
