@@ -123,7 +123,11 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
         )
     suite = known.source in SUITES
     task = None if suite else _task(known, progress)
-    samples = by_instance(unlabelled(read_candidates(known.candidates, None if task is None else task[0])))
+    every = read_candidates(known.candidates, None if task is None else task[0])
+    empty = sum(not sample.patch.strip() for sample in every)
+    if empty:
+        progress.say(f"{empty} of {len(every)} candidates are left out: they have no patch")
+    samples = by_instance(unlabelled(every))
     places = _suite_places(known, samples, progress) if task is None else {task[0]: lambda: task[1]}
     wanted = {i: of_it for i, of_it in samples.items() if i in places}
     if not wanted:
