@@ -24,7 +24,7 @@ from tasks.swebench import Row, choose_rows, load_rows
 from tests.support.model_server import ModelServer, serving
 from tests.support.swebench_model import KINDS, script
 
-pytestmark = [pytest.mark.slow, pytest.mark.docker, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.docker, pytest.mark.timeout(7200)]
 
 INSTANCES = (
     "pallets__flask-4992",
@@ -87,7 +87,7 @@ def test_six_instances_are_solved_and_graded_and_a_kill_in_between_costs_nothing
             time.sleep(0.1)
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
-        said, complained = start(tmp_path, data).communicate(timeout=3000)
+        said, complained = start(tmp_path, data).communicate(timeout=7000)
         report = json.loads(said)
         _check_results(report, rows, complained)
         _check_accounting(report, out, server)
