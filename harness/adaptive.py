@@ -42,9 +42,8 @@ HOPELESS, HOPE_AHEAD = 0.05, 16
 """No hope: less than this chance of a right attempt among the next so many."""
 AHEAD = 2
 """Further samples whose outcomes are all gone through."""
-FAR = (4, 8)
-PATHS, SMALL = 64, 0.01
-"""Where a sample is worth less than SMALL by that, so many paths of so many samples are drawn from the model as well."""
+FAR, PATHS, SMALL = 6, 32, 0.01
+"""Where a sample is worth less than SMALL by that, PATHS of FAR samples are drawn from the model as well."""
 PRICE_PRIOR = 2.0
 """A task's mean cost is shrunk towards that of all tasks as if so many attempts had cost that."""
 
@@ -124,7 +123,7 @@ def standing(state: State, beliefs: Beliefs) -> Standing:
 
 def gain(state: State, beliefs: Beliefs) -> float:
     """The expected gain in `worth` for each further sample, at the best number of them: 1 to AHEAD, or where these promise little,
-    FAR ones too. Deterministic.
+    FAR too. Deterministic.
     """
     return _gain(_kinds(state.groups), state.failed, beliefs)
 
@@ -133,29 +132,26 @@ def gain(state: State, beliefs: Beliefs) -> float:
 def _gain(kinds: _Kinds, failed: int, beliefs: Beliefs) -> float:
     now = _worth(kinds, failed, beliefs)
     near = max((_expected(kinds, failed, beliefs, h) - now) / h for h in range(1, AHEAD + 1))
-    if near >= SMALL:
-        return near
-    return max(near, *(_far(kinds, failed, beliefs, h) / h for h in FAR))
+    if near >= SMALL or not kinds:
+        return near  # without a candidate there is no choice to change, and no sample is worth more than the next
+    return max(near, _far(kinds, failed, beliefs) / FAR)
 
 
-def _far(kinds: _Kinds, failed: int, beliefs: Beliefs, samples: int) -> float:
-    """The expected gain of so many samples, over PATHS drawn from the model.
+def _far(kinds: _Kinds, failed: int, beliefs: Beliefs) -> float:
+    """The expected gain of FAR samples, over PATHS drawn from the model.
 
     As the chance that today's best group is right is not expected to change, the gain is the expected lead, after the samples, of
     what is best then over what is best today: never negative, and 0 on every path that does not change the choice.
     """
-    rng = random.Random(samples)
-    total = 0.0
-    for _ in range(PATHS):
-        total += _lead(kinds, failed, beliefs, samples, rng)
-    return total / PATHS
+    rng = random.Random(FAR)
+    return math.fsum(_lead(kinds, failed, beliefs, rng) for _ in range(PATHS)) / PATHS
 
 
-def _lead(kinds: _Kinds, failed: int, beliefs: Beliefs, samples: int, rng: random.Random) -> float:
+def _lead(kinds: _Kinds, failed: int, beliefs: Beliefs, rng: random.Random) -> float:
     groups = [group for group, many in kinds for _ in range(many)]
     found = _chances(kinds, failed, beliefs)
     best = max(range(len(groups)), key=lambda i: found[groups[i]], default=None)
-    for _ in range(samples):
+    for _ in range(FAR):
         now = _log_z(_kinds(groups), failed, beliefs)
         mark, chosen = rng.random(), -1
         for place in range(len(groups) + len(beliefs.right)):
@@ -218,15 +214,18 @@ def fit_prior(states: Iterable[State], beliefs: Beliefs) -> Beliefs:
     seen = Counter((_kinds(state.groups), state.failed) for state in states if state.attempts)
     if not seen:
         return beliefs
-    priors = [(mean * size, (1 - mean) * size) for mean in MEANS for size in PRECISIONS]
-    tried = [replace(beliefs, alpha=a, beta=b) for a, b in priors]
-    # One task's worth of prior weight on a middling success rate keeps a handful of failures from meaning that nothing works.
+    rows = [(_coefficients(kinds, beliefs), kinds, failed, count) for (kinds, failed), count in seen.items()]
+
+    def height(prior: Beliefs) -> float:
+        # One task's worth of prior weight on a middling success rate keeps a few failures from meaning that nothing works.
+        total = math.log(prior.alpha * prior.beta / (prior.alpha + prior.beta) ** 2)
+        for coefficients, kinds, failed, count in rows:
+            total += count * _log_sum(kinds, failed, prior, coefficients)
+        return total
+
     return max(
-        tried,
-        key=lambda each: (
-            sum(count * _log_z(*kind, each) for kind, count in seen.items())
-            + math.log(each.alpha * each.beta / (each.alpha + each.beta) ** 2)
-        ),
+        (replace(beliefs, alpha=mean * size, beta=(1 - mean) * size) for mean in MEANS for size in PRECISIONS),
+        key=height,
     )
 
 
@@ -273,43 +272,65 @@ def _rising(x: float, n: int) -> float:
 
 @functools.lru_cache(maxsize=200_000)
 def _log_z(kinds: _Kinds, failed: int, beliefs: Beliefs) -> float:
-    shared = sum(many * math.lgamma(group.attempts) for group, many in kinds)
-    return math.log(math.fsum(_terms(kinds, failed, beliefs))) + shared + failed * math.log(beliefs.fails)
+    return _log_sum(kinds, failed, beliefs, _coefficients(kinds, beliefs)) + _log_shared(kinds, failed, beliefs)
 
 
-def _terms(kinds: _Kinds, failed: int, beliefs: Beliefs, without: Group | None = None) -> list[float]:
-    """The terms of Z by n_R, without the factors that all have; `without`: only those in which one such group is right."""
-    coefficients = [1.0]
-    shift = 0
+def _log_sum(kinds: _Kinds, failed: int, beliefs: Beliefs, coefficients: Sequence[float]) -> float:
+    scale, factors = _factors(_acceptable(kinds), failed, beliefs)
+    return scale + math.log(math.fsum(c * f for c, f in zip(coefficients, factors, strict=True)))
+
+
+def _log_shared(kinds: _Kinds, failed: int, beliefs: Beliefs) -> float:
+    """What all terms of Z have, whichever groups are right: as if all were wrong."""
+    found = failed * math.log(beliefs.fails)
     for group, many in kinds:
-        w, r = beliefs.scatter_wrong * beliefs.wrong[group.level], beliefs.scatter_right * beliefs.right[group.level]
-        if group == without:
+        weight = math.log(beliefs.scatter_wrong * beliefs.wrong[group.level])
+        found += many * (weight + math.lgamma(group.attempts))
+    return found
+
+
+def _terms(kinds: _Kinds, failed: int, beliefs: Beliefs, certain: Group | None = None) -> list[float]:
+    """The terms of Z by n_R, but for a factor that all have; `certain`: only those in which one such group is right."""
+    _, factors = _factors(_acceptable(kinds), failed, beliefs)
+    return [each * factor for each, factor in zip(_coefficients(kinds, beliefs, certain), factors, strict=True)]
+
+
+def _acceptable(kinds: _Kinds) -> int:
+    return sum(group.attempts * many for group, many in kinds)
+
+
+def _coefficients(kinds: _Kinds, beliefs: Beliefs, certain: Group | None = None) -> list[float]:
+    """The polynomial's coefficients, from n_R = 0 on, each group being right or wrong in the odds of its scatter and evidence."""
+    coefficients, shift = [1.0], 0
+    for group, many in kinds:
+        odds = beliefs.scatter_right * beliefs.right[group.level] / (beliefs.scatter_wrong * beliefs.wrong[group.level])
+        if group == certain:
             many, shift = many - 1, group.attempts
-            coefficients = [each * r for each in coefficients]
-        power = [math.comb(many, i) * w ** (many - i) * r**i for i in range(many + 1)]
+            coefficients = [each * odds for each in coefficients]
+        power = [math.comb(many, i) * odds**i for i in range(many + 1)]
         new = [0.0] * (len(coefficients) + many * group.attempts)
         for at, each in enumerate(coefficients):
-            for i, factor in enumerate(power):
-                new[at + i * group.attempts] += each * factor
+            if each:
+                for i, factor in enumerate(power):
+                    new[at + i * group.attempts] += each * factor
         coefficients = new
-    factors = _factors(sum(group.attempts * many for group, many in kinds), failed, beliefs)
-    return [0.0] * shift + [each * factors[at + shift] for at, each in enumerate(coefficients)]
+    return [0.0] * shift + coefficients
 
 
-@functools.lru_cache(maxsize=50_000)
-def _factors(acceptable: int, failed: int, beliefs: Beliefs) -> list[float]:
-    """What the terms of Z have beside the polynomial's coefficients, for n_R = 0 … acceptable."""
+@functools.lru_cache(maxsize=200_000)
+def _factors(acceptable: int, failed: int, beliefs: Beliefs) -> tuple[float, list[float]]:
+    """What a term of Z has by its n_R = 0 … acceptable, beside the coefficient: the largest one's log, and all relative to it."""
     none = log_beta(beliefs.alpha, beliefs.beta)
-    return [
-        math.exp(
-            log_beta(beliefs.alpha + right, beliefs.beta + acceptable - right + failed)
-            - none
-            + (acceptable - right) * math.log1p(-beliefs.fails)
-            - _rising(beliefs.scatter_right, right)
-            - _rising(beliefs.scatter_wrong, acceptable - right)
-        )
+    logs = [
+        log_beta(beliefs.alpha + right, beliefs.beta + acceptable - right + failed)
+        - none
+        + (acceptable - right) * math.log1p(-beliefs.fails)
+        - _rising(beliefs.scatter_right, right)
+        - _rising(beliefs.scatter_wrong, acceptable - right)
         for right in range(acceptable + 1)
     ]
+    top = max(logs)
+    return top, [math.exp(each - top) for each in logs]
 
 
 @functools.lru_cache(maxsize=200_000)

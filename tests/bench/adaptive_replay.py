@@ -103,7 +103,7 @@ class Spending:
 
 
 class Learner:
-    """Beliefs by task, and their prior fitted again whenever half as many more attempts are known."""
+    """Beliefs by task, and their prior fitted again whenever twice as many attempts are known."""
 
     def __init__(self, beliefs: Mapping[str, Beliefs]) -> None:
         self.beliefs = dict(beliefs)
@@ -115,7 +115,7 @@ class Learner:
         self._seen += 1
         if self._seen < self._next:
             return False
-        self._next = int(self._seen * 1.5)
+        self._next = 2 * self._seen
         states = [task.state for task in tasks.values()]
         fitted = {old: fit_prior(states, old) for old in set(self.beliefs.values())}
         changed = any(new != old for old, new in fitted.items())

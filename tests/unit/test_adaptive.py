@@ -97,6 +97,13 @@ def test_a_choice_that_the_next_sample_cannot_change_may_yet_be_worth_more_sampl
     assert gain(agreed, plain) > 1e-4
 
 
+def test_hundreds_of_attempts_are_within_the_numbers_that_there_are() -> None:
+    many = State((Group(40, 1), *[Group(1, 0)] * 300), failed=400)
+    found = chances(many, NOISY)
+    assert all(0.0 < each < 1.0 for each in found)
+    assert math.isfinite(likelihood(many, NOISY)) and 0.0 < hope(many, NOISY) < 1.0
+
+
 def test_failures_take_away_hope() -> None:
     hopes = [hope(State(failed=n), NOISY) for n in (0, 2, 8, 30, 200)]
     assert hopes == sorted(hopes, reverse=True)

@@ -1,0 +1,212 @@
+"""Graded samples from elsewhere, and `troop report` over them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.cli import main
+from harness.imported import imported, of_evaluation
+from tasks.errors import InputError
+
+DIFF = "diff --git a/m.py b/m.py\n--- a/m.py\n+++ b/m.py\n@@ -1 +1 @@\n-x = {}\n+x = {}\n"
+
+
+def lines(path: Path, rows: list[dict[str, Any]]) -> Path:
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
+def test_rows_are_samples_in_the_order_in_which_they_come(tmp_path: Path, name: str) -> None:
+    rows = [
+        {"instance_id": "a", "model": "m", "resolved": True, "usd": 0.5, "score": 2},
+        {"instance_id": "a", "model": "m", "resolved": False, "usd": 1, "score": None},
+        {"instance_id": "b", "model": "m", "resolved": None},
+    ]
+    found = imported([lines(tmp_path / name, rows)], [])
+    (model,) = found.models
+    assert found.ungraded == 1
+    assert [(s.right, s.usd, s.score) for s in model.tasks["a"]] == [(True, 0.5, 2.0), (False, 1.0, None)]
+    assert model.ranked and "b" not in model.tasks
+
+
+def test_sources_that_end_in_a_run_are_repeats_of_one_model(tmp_path: Path) -> None:
+    rows = [
+        {"instance_id": "a", "source": f"agent/x{run}", "outcome": outcome, "model_patch": DIFF.format(1, to)}
+        for run, outcome, to in [("-run-1", "resolved", 2), ("-run-2", "unresolved", 3), ("/run-3", "apply-failed", 2)]
+    ]
+    (model,) = imported([lines(tmp_path / "p.jsonl", rows)], [], label="outcome").models
+    assert model.name == "agent/x"
+    assert [s.right for s in model.tasks["a"]] == [True, False, False]
+    first, second, third = (s.candidate for s in model.tasks["a"])
+    assert first == third != second, "equal patches are one candidate"
+
+
+def test_predictions_go_with_the_official_reports_on_them(tmp_path: Path) -> None:
+    pairs = []
+    for run, resolved in enumerate((["a"], ["a", "b"])):
+        rows = [
+            {"instance_id": i, "model_name_or_path": f"m-run-{run}", "model_patch": DIFF.format(1, run)} for i in "abc"
+        ]
+        report = tmp_path / f"report{run}.json"
+        report.write_text(json.dumps({"resolved_ids": resolved, "unresolved_ids": ["c"]}))
+        pairs.append((lines(tmp_path / f"preds{run}.jsonl", rows), report))
+    (model,) = imported([p for p, _ in pairs], [r for _, r in pairs]).models
+    assert {i: [s.right for s in drawn] for i, drawn in model.tasks.items()} == {
+        "a": [True, True],
+        "b": [False, True],
+        "c": [False, False],
+    }
+    assert not model.priced and not model.ranked
+
+
+BROKEN = [
+    ('{"model": "m", "resolved": true}\n', "row 1: there is no instance_id"),
+    ('{"instance_id": "a"}\n', "no field resolved"),
+    ('{"instance_id": "a", "resolved": "yes"}\n', "must be true, false or null"),
+    ('{"instance_id": "a", "resolved": true, "usd": "1"}\n', "usd is '1'"),
+    ("[1]\n", "each row must be a JSON object"),
+    ("not json\n", "is not JSON"),
+    ("", "has no rows"),
+]
+
+
+@pytest.mark.parametrize(("text", "why"), BROKEN)
+def test_a_file_that_is_not_what_it_must_be_says_what_is_wrong(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(text)
+    with pytest.raises(InputError, match=why):
+        imported([path], [])
+
+
+def attempt(index: int, candidate: str | None, *, status: str = "submitted", usd: float | None = 0.2) -> dict[str, Any]:
+    return {"index": index, "model": "m", "status": status, "usd": usd, "candidate": candidate, "seconds": 1.0}
+
+
+def evaluation(tasks: int = 3) -> dict[str, Any]:
+    report = {
+        "attempts": [attempt(0, "c1"), attempt(1, "c2"), attempt(2, None), attempt(3, None, status="infrastructure")],
+        "candidates": [{"id": "c1"}, {"id": "c2"}],
+        "ranking": [
+            {"candidate": "c2", "acceptable": True, "why": ""},
+            {"candidate": "c1", "acceptable": False, "why": ""},
+        ],
+    }
+    verdicts = {"c1": {"resolved": False, "reason": ""}, "c2": {"resolved": True, "reason": ""}}
+    rows = [{"id": f"t{n}", "verdicts": verdicts, "report": report} for n in range(tasks)]
+    ungraded = {"id": "ungraded", "verdicts": {}, "report": report}
+    return {"schema": 1, "tasks": [*rows, ungraded, {"id": "failed", "verdicts": {}, "report": None}]}
+
+
+def test_an_evaluation_gives_its_graded_attempts_and_counts_the_others() -> None:
+    found = of_evaluation(evaluation())
+    (model,) = found.models
+    assert sorted(model.tasks) == ["t0", "t1", "t2"]
+    assert found.ungraded == 3
+    samples = model.tasks["t0"]
+    assert [(s.right, s.candidate) for s in samples] == [(False, "c1"), (True, "c2"), (False, "")]
+    assert [s.score is None for s in samples] == [True, False, True], "only what is acceptable may be selected"
+
+
+# The command
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    assert main(["report", "--json", *arguments]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_reports_on_evaluations_and_imports_are_one_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = tmp_path / "an-eval"
+    directory.mkdir()
+    (directory / "report.json").write_text(json.dumps(evaluation()))
+    rows = [{"instance_id": f"t{n}", "model": "m", "resolved": n == 1, "usd": 2.0} for n in range(3)]
+    other = lines(tmp_path / "rows.jsonl", rows)
+    study = told(capsys, str(directory), "--import", str(other), "--versus", "m (an-eval)@3", "m (imported)@1")
+    assert [s["model"] for s in study["summaries"]] == ["m (an-eval)", "m (imported)"]
+    assert study["common"] == 3
+    (duel,) = study["versus"]
+    assert duel["solved"]["value"] == pytest.approx(1.0 - 1 / 3)
+    assert duel["usd"]["value"] == pytest.approx(0.6 - 2.0)
+    merged = told(capsys, str(directory), "--import", str(other), "--merge")
+    assert [s["depth"] for s in merged["summaries"]] == [4]
+
+
+MISTAKES = [
+    (["--forecast", "9"], "name a run or an evaluation"),
+    (["--labels", "x", "nowhere"], "--labels go with --import"),
+    (["--import", "rows.jsonl", "--plot", "x.gif"], "must end in .png"),
+    (["nowhere", "--forecast", "9"], "trace.jsonl"),
+    (["unfinished"], "without a report yet"),
+    (["--import", "rows.jsonl", "--versus", "m", "m@1"], "is not MODEL@N"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "why"), MISTAKES)
+def test_a_mistake_is_told_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], why: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines(tmp_path / "rows.jsonl", [{"instance_id": "a", "resolved": True}])
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "eval.json").write_text("{}")
+    try:
+        code = main(["report", *arguments])
+    except SystemExit as error:  # argparse
+        code = int(error.code or 0)
+    said = capsys.readouterr().err
+    assert code == 2
+    assert why in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "html"])
+def test_a_plot_is_a_picture_of_its_kind(tmp_path: Path, ending: str) -> None:
+    pytest.importorskip("matplotlib")
+    rows = [
+        {"instance_id": f"t{n}", "model": name, "resolved": (n * k) % 3 == 0, "usd": 0.1, "candidate": str(k % 2)}
+        for n in range(5)
+        for k in range(3)
+        for name in ("one", "other")
+    ]
+    source = lines(tmp_path / "rows.jsonl", rows)
+    picture = tmp_path / f"curves.{ending}"
+    assert main(["report", "--import", str(source), "--plot", str(picture)]) == 0
+    data = picture.read_bytes()
+    if ending == "png":
+        assert data.startswith(b"\x89PNG") and len(data) > 10_000
+    else:
+        assert b"<svg" in data and b"samples of each task (k)" in data
+    if ending == "html":
+        assert data.startswith(b"<!doctype html>") and b"coverage@k" in data
+
+
+def test_without_matplotlib_the_plot_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = lines(tmp_path / "rows.jsonl", [{"instance_id": "a", "resolved": True}])
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[2])])
+    monkeypatch.delitem(sys.modules, "matplotlib", raising=False)
+    assert main(["report", "--import", str(source), "--plot", str(tmp_path / "x.png")]) == 2
+    assert "troop[plots]" in capsys.readouterr().err
+
+
+@pytest.mark.skipif("TROOP_DATA" not in os.environ, reason="TROOP_DATA is not set: the directory of public data")
+def test_three_runs_of_a_system_are_too_few_for_a_forecast(capsys: pytest.CaptureFixture[str]) -> None:
+    pool = Path(os.environ["TROOP_DATA"]) / "candidate-patches.jsonl.gz"
+    study = told(
+        capsys, "--import", str(pool), "--label-field", "published_resolved", "--missing", "wrong", "--forecast", "20"
+    )
+    agent = next(s for s in study["summaries"] if s["model"] == "swe-agent-gpt4")
+    assert (agent["depth"], agent["tasks"]) == (3, 243)
+    assert agent["mean_at_1"]["value"] == pytest.approx((24 + 31 + 25) / 3 / 243)
+    for forecasts in study["forecasts"].values():
+        assert forecasts and all(each["coverage"] is None and each["refused"] for each in forecasts)
