@@ -19,7 +19,7 @@ from harness.features import Row, rows
 from harness.patch import Patch
 from harness.pool import Sample
 from harness.ranker import Weights, finalists
-from harness.records import Candidate, Evidence, Json
+from harness.records import Candidate, Evidence, Json, WitnessTest
 from tasks.errors import SandboxFailed
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ async def gather(
     samples: Mapping[str, Sequence[Sample]],
     place_of: Callable[[str], Place | None],
     *,
+    witnesses: Mapping[str, Sequence[WitnessTest]],
     weights: Weights,
     behaviour: bool,
     near_seconds: float,
@@ -87,7 +88,7 @@ async def gather(
 ) -> None:
     """All evidence that can be had on every instance; what the directory has already is not looked for again.
 
-    `place_of` None: the instance's code is not at hand, and only what the diffs themselves tell is noted. `at_once`: instances. Sandboxes that keep dying end the evidence on their instance;
+    `place_of` None: the instance's code is not at hand, and only what the diffs themselves tell is noted. `witnesses`: tests of attempts, by instance. `at_once`: instances. Sandboxes that keep dying end the evidence on their instance;
     raises SandboxFailed where it is the only one.
     """
     slots = asyncio.Semaphore(at_once)
@@ -96,8 +97,9 @@ async def gather(
         async with slots:
             say(f"{instance}: {len(of_it)} candidates")
             try:
+                shown = witnesses.get(instance, ())
                 await _gather_one(
-                    run, instance, of_it, place_of, weights, behaviour, near_seconds, limits, sandbox, say
+                    run, instance, of_it, place_of, shown, weights, behaviour, near_seconds, limits, sandbox, say
                 )
             except SandboxFailed as error:
                 if len(samples) == 1:
@@ -112,6 +114,7 @@ async def _gather_one(
     instance: str,
     samples: Sequence[Sample],
     place_of: Callable[[str], Place | None],
+    witnesses: Sequence[WitnessTest],
     weights: Weights,
     behaviour: bool,
     near_seconds: float,
@@ -131,7 +134,7 @@ async def _gather_one(
         if not behaviour or (place.image is None and place.task is None):
             return
         async with _sandboxes(run, instance, place, limits, sandbox, say) as (opened, command):
-            await gather_probes(run, instance, samples, tree, opened, say)
+            await gather_probes(run, instance, samples, tree, opened, witnesses=witnesses, say=say)
             only = _stand_first(run, instance, samples, weights)
             await gather_tests(
                 run, instance, samples, tree, opened, only=only, command=command, seconds=near_seconds, say=say

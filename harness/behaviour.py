@@ -13,6 +13,7 @@ from harness.agreement import shares
 from harness.evidence_store import Base, Found, InstanceEvidence, Steps
 from harness.patch import Patch
 from harness.probe_facts import Seen
+from harness.probes import WITNESS
 from harness.statement import Statement
 
 BEHAVIOUR: dict[str, tuple[str, ...]] = {
@@ -75,7 +76,9 @@ def _behaviour(seen: Seen | None) -> tuple[object, ...]:
 
 
 def _complains(name: str, seen: Seen, statement: Statement) -> bool:
-    """Whether a step ends by an error that the text names (or, where it names none, by any), missing names apart."""
+    """Whether a step ends by an error that the text names, or by a failed assertion; a witness test, whether it fails."""
+    if name.startswith(WITNESS):
+        return bool(seen.error)
     if seen.error in ("", "NameError", "ImportError", "ModuleNotFoundError", "Died") or seen.error.startswith("exit"):
         return False
     return seen.error in statement.exceptions or seen.error == "AssertionError"
@@ -98,7 +101,11 @@ def _new_crash(steps: dict[str, Seen], on_base: dict[str, Seen], statement: Stat
     raised = {word for text in _added(patch) for word in re.findall(r"\braise\s+(\w+)", text)}
     for name, seen in steps.items():
         before = on_base.get(name)
-        if before is not None and seen.error not in {"", before.error} | raised | statement.exceptions:
+        if (
+            not name.startswith(WITNESS)
+            and before is not None
+            and seen.error not in {"", before.error} | raised | statement.exceptions
+        ):
             return 1.0
     return 0.0
 

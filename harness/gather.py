@@ -16,8 +16,9 @@ from harness.near_tests import FILES_AT_MOST, PYTEST, SYMPY, base_of, compare
 from harness.patch import is_test
 from harness.pool import Sample
 from harness.probe_facts import Seen
-from harness.probes import probes_of
+from harness.probes import probes_of, witness_probes
 from harness.probing import run_probes, views_for
+from harness.records import WitnessTest
 from harness.regression import is_test_file, near_files, touched_by
 from harness.sandbox.base import WORKDIR, Sandbox
 from harness.statement import Statement
@@ -52,9 +53,16 @@ def gather_static(run: Path, instance: str, samples: Sequence[Sample], statement
 
 
 async def gather_probes(
-    run: Path, instance: str, samples: Sequence[Sample], tree: BaseTree, opened: Opened, say: Say = lambda line: None
+    run: Path,
+    instance: str,
+    samples: Sequence[Sample],
+    tree: BaseTree,
+    opened: Opened,
+    *,
+    witnesses: Sequence[WitnessTest] = (),
+    say: Say = lambda line: None,
 ) -> None:
-    """Run the issue's probes on the base, twice, and on every distinct candidate on which they were not run yet.
+    """Run the issue's probes, and the witness tests of attempts, on the base, twice, and on every distinct candidate on which they were not run yet.
 
     Each candidate gets a fresh sandbox; what it does to test files is left out. Candidates of the same code are run once.
     Kept after every candidate. Raises SandboxFailed.
@@ -62,7 +70,7 @@ async def gather_probes(
     base, found = read_found(run, instance)
     packages = import_names(tree.paths())
     read = Statement(base.statement)
-    probes, views = probes_of(read, packages), views_for(read, packages)
+    probes, views = (*probes_of(read, packages), *witness_probes(witnesses)), views_for(read, packages)
 
     async def shown_by(name: str, patch: str) -> Steps:
         return await _in_sandbox(opened, name, tree, patch, lambda s: run_probes(s, probes, packages, views))

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.records import WitnessTest
 from tasks.errors import InputError
 
 PATCH_ENDINGS = (".patch", ".diff")
@@ -72,6 +73,24 @@ def read_candidates(paths: Sequence[Path], instance: str | None = None) -> list[
     if not samples:
         raise InputError(f"no candidate in {', '.join(map(str, paths))}")
     return _told_apart(samples)
+
+
+def read_witnesses(paths: Sequence[Path]) -> dict[str, tuple[WitnessTest, ...]]:
+    """The witness tests that the attempts of Troop runs among `paths` wrote, by instance, each file and text once."""
+    from harness import trace
+
+    found: dict[str, dict[tuple[str, str], WitnessTest]] = {}
+    runs = [
+        run for path in paths if path.is_dir() for run in (path, *sorted(path.iterdir())) if (run / "run.json").exists()
+    ]
+    for run in runs:
+        instance = ""
+        for event in trace.read(run / "trace.jsonl"):
+            if isinstance(event, trace.RunStarted):
+                instance = str(event.task["id"])
+            elif isinstance(event, trace.WitnessRecorded):
+                found.setdefault(instance, {}).setdefault((event.witness.path, event.witness.text), event.witness)
+    return {instance: tuple(of_it.values()) for instance, of_it in found.items()}
 
 
 def read_pool(path: Path, labels: Sequence[Path] = ()) -> list[Sample]:

@@ -15,10 +15,15 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from harness.records import WitnessTest
+from harness.sandbox.base import WORKDIR
 from harness.statement import Block, Statement
 
 STEPS_AT_MOST = 60
 COMMANDS_AT_MOST = 6
+WITNESSES_AT_MOST = 8
+WITNESS = "witness-"
+"""How the names of probes begin that are tests of attempts: they fail on the base, or say nothing."""
 
 _PROMPT = re.compile(r"^\s*>>>(?: (.*)|\s*$)")
 _GOES_ON = re.compile(r"^\s*\.\.\.(?: (.*)|\s*$)")
@@ -82,6 +87,18 @@ def probes_of(statement: Statement, packages: Sequence[str] = ()) -> tuple[Probe
     found += [Probe(f"command-{n}", command=c, files=kept) for n, c in enumerate(commands[:COMMANDS_AT_MOST], 1)]
     if "sphinx" in packages:
         found += _manual(files, statement)
+    return tuple(found)
+
+
+def witness_probes(witnesses: Sequence[WitnessTest]) -> tuple[Probe, ...]:
+    """Tests that attempts wrote to show the bug, run by pytest where they belong in the tree. Where one takes the place of a
+    file of the base it is not run."""
+    found = []
+    for number, witness in enumerate(witnesses[:WITNESSES_AT_MOST], 1):
+        path = shlex.quote(witness.path)
+        run = f"test ! -e {WORKDIR}/{path} && cp --parents {path} {WORKDIR} && cd {WORKDIR} && "
+        run += f"{CHECKERS['pytest'].format(files=path)} -q --color=no; code=$?; rm -f {path}; exit $code"
+        found.append(Probe(f"{WITNESS}{number}", command=run, files=((witness.path, witness.text),)))
     return tuple(found)
 
 

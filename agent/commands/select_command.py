@@ -113,7 +113,7 @@ def _gathered(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict
 def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[str, tuple[Sample, ...]]]:
     from agent.commands.conclude import interruptible
     from agent.selecting import gather
-    from harness.pool import by_instance, read_candidates, unlabelled, write_pool
+    from harness.pool import by_instance, read_candidates, read_witnesses, unlabelled, write_pool
     from harness.sandbox.base import Limits
     from tasks.swebench import SUITES
 
@@ -130,9 +130,9 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
     samples = by_instance(unlabelled(every))
     places = _suite_places(known, samples, progress) if task is None else {task[0]: lambda: task[1]}
     wanted = {i: of_it for i, of_it in samples.items() if i in places}
+    name = known.source if task is None else task[0]
     if not wanted:
-        raise InputError(f"none of the candidates is for {known.source}: they are for {', '.join(sorted(samples)[:3])}")
-    name = known.source if suite else next(iter(places))
+        raise InputError(f"none of the candidates is for {name}: they are for {', '.join(sorted(samples)[:3])}")
     run = (known.out or Path("runs") / f"select-{name}").resolve()
     run.mkdir(parents=True, exist_ok=True)
     write_pool(run / "samples.jsonl.gz", (s for of_it in wanted.values() for s in of_it))
@@ -140,6 +140,7 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
         run,
         wanted,
         lambda instance: places[instance](),
+        witnesses=read_witnesses(known.candidates),
         weights=_weights(known.weights),
         behaviour=not known.static,
         near_seconds=known.near_seconds,

@@ -162,7 +162,7 @@ async def _behave(known: argparse.Namespace) -> None:
         try:
             with open_tree(mirror, data[instance].base_commit) as tree:
                 gather_static(known.evidence, instance, grouped[instance], data[instance].problem_statement, tree)
-                await gather_probes(known.evidence, instance, grouped[instance], tree, opened, print)
+                await gather_probes(known.evidence, instance, grouped[instance], tree, opened, say=print)
                 if known.tests:
                     first = finalists(rows(evidence_of(known.evidence, instance, grouped[instance])), weights)
                     wanted = {s for row in first for s in row.sources}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.calculator import FILES, make_repository
+from harness import trace
+from harness.records import WitnessTest
+from tasks.local import local_task
+from tests.support.calculator import FILES, WITNESS, make_repository
 
 ISSUE = """total leaves out the first value
 
@@ -88,6 +92,35 @@ def test_the_right_patch_is_chosen_by_what_patches_do_and_the_order_can_be_made_
     again = troop("select", "--from", at / "run", "--ranker", "rules", "--out", at / "rules", "--json", cwd=at)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["choices"][0]["selected"] == choice["selected"]
+
+
+@pytest.mark.bubblewrap
+def test_a_witness_test_of_a_run_speaks_for_the_patch_that_passes_it(patches: Path) -> None:
+    at = patches.parent
+    run = at / "attempts"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    witness = WitnessTest(1, "tests/test_witness.py", WITNESS)
+    with contextlib.closing(trace.Trace(run / "trace.jsonl")) as log:
+        log.write(
+            trace.RunStarted(
+                run="attempts",
+                task={"id": local_task(at / "calculator", "total is wrong").id},
+                settings={},
+                versions={},
+            )
+        )
+        for index, name in enumerate(("hides", "right")):
+            log.write(trace.AttemptStarted(attempt=index, seed=index, model="m"))
+            log.write(trace.WitnessRecorded(attempt=index, turn=1, witness=witness))
+            text = (patches / f"{name}.patch").read_text()
+            log.write(trace.AttemptEnded(attempt=index, status="submitted", patch=text))
+    asked = ("calculator", "--issue-text", "total is wrong", "--candidates", run, "--out", at / "run")
+    done = troop("select", *asked, "--sandbox", "bubblewrap", "--json", cwd=at)
+    assert done.returncode == 0, done.stderr
+    (choice,) = json.loads(done.stdout)["choices"]
+    assert choice["selected"] == ["attempts/1"]
+    assert "error-gone" in choice["candidates"][0]["parts"]
 
 
 def test_nothing_is_selected_below_the_threshold(patches: Path) -> None:
