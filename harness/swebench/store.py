@@ -48,7 +48,8 @@ def kept_images(client: Any) -> list[Kept]:
     """All of them, instances first, by name. Blocking: the daemon adds up sizes, which takes seconds where there are many."""
     found: list[Kept] = []
     entries = list(client.df().get("Images") or ())
-    sizes = {str(entry["Id"]): int(entry["Size"]) for entry in entries}
+    # Of images that have lost their name, too, as long as others stand on them.
+    sizes = {str(entry["Id"]): int(entry["Size"]) for entry in client.api.images(all=True)}
     for entry in entries:
         labels = entry.get("Labels") or {}
         tags = [tag for tag in entry.get("RepoTags") or () if not tag.startswith("<none>")]
