@@ -30,7 +30,7 @@ NAMED = 50
 FEW_FILES = 0.03
 """The share of all test files (three of them at least) up to which a mention says something."""
 
-_TEST_FILE = re.compile(r"(?:^|/)(?:test_[^/]*|[^/]*_tests?|tests)\.py$")
+_TEST_FILE = re.compile(r"(?:^|/)(?:(?:unit)?test_[^/]*|[^/]*_tests?|tests)\.py$")
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 

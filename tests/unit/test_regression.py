@@ -138,5 +138,5 @@ def test_a_file_that_is_not_near_is_not_among_them() -> None:
 
 
 def test_names_of_test_files() -> None:
-    assert all(is_test_file(p) for p in ("test_a.py", "a/b_test.py", "tests/queries/tests.py", "x/test_.py"))
+    assert all(is_test_file(p) for p in ("test_a.py", "a/b_test.py", "tests/queries/tests.py", "x/unittest_a.py"))
     assert not any(is_test_file(p) for p in ("tests/conftest.py", "contest.py", "a/latest.py", "tests/test_data.txt"))
