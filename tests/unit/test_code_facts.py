@@ -27,7 +27,9 @@ def test_layout_comments_docstrings_and_local_names_do_not_count() -> None:
     assert form(one) == form(two)
 
 
-@pytest.mark.parametrize("other", ["def f(b):\n    return b\n", "def f(a):\n    return a + 1\n", "def g(a):\n    return a\n"])
+@pytest.mark.parametrize(
+    "other", ["def f(b):\n    return b\n", "def f(a):\n    return a + 1\n", "def g(a):\n    return a\n"]
+)
 def test_parameters_names_and_operations_do(other: str) -> None:
     assert form("def f(a):\n    return a\n") != form(other)
 
@@ -37,7 +39,9 @@ def test_a_global_that_a_function_binds_keeps_its_name() -> None:
 
 
 def test_undefined_names_are_found_in_every_scope() -> None:
-    source = b"import os\nX = 1\ndef f(a):\n    return [os, X, a, missing, len] + [q for q in a]\nclass C:\n    y = gone\n"
+    source = (
+        b"import os\nX = 1\ndef f(a):\n    return [os, X, a, missing, len] + [q for q in a]\nclass C:\n    y = gone\n"
+    )
     assert undefined_names(source) == {"missing", "gone"}
 
 
@@ -47,7 +51,9 @@ def test_nothing_is_said_of_a_module_with_a_star_import() -> None:
 
 def test_touched_scopes_are_told_by_their_names() -> None:
     before = parsed(b"import a\nclass C:\n    def m(self):\n        return 1\n    def n(self):\n        return 2\n")
-    after = parsed(b"import a\nclass C:\n    def m(self):\n        return 3\n    def n(self):\n        return 2\ndef new():\n    pass\n")
+    after = parsed(
+        b"import a\nclass C:\n    def m(self):\n        return 3\n    def n(self):\n        return 2\ndef new():\n    pass\n"
+    )
     assert touched(before, after) == {"C.m", "new"}
 
 

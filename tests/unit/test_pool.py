@@ -82,7 +82,11 @@ def test_a_pool_keeps_models_costs_and_labels_through_a_file(tmp_path: Path) -> 
     ]
     file.write_bytes(gzip.compress("".join(json.dumps(line) + "\n" for line in lines).encode()))
     samples = read_pool(file)
-    assert [(s.model, s.usd, s.right) for s in samples] == [("tool", 0.5, True), ("tool", None, None), ("other", None, False)]
+    assert [(s.model, s.usd, s.right) for s in samples] == [
+        ("tool", 0.5, True),
+        ("tool", None, None),
+        ("other", None, False),
+    ]
     again = tmp_path / "again.jsonl"
     write_pool(again, samples)
     assert read_pool(again) == samples
@@ -98,7 +102,13 @@ def test_labels_of_another_file_are_laid_over_the_pool(tmp_path: Path) -> None:
 
 def test_what_makes_evidence_sees_no_label(tmp_path: Path) -> None:
     file = tmp_path / "pool.jsonl"
-    line = {"instance_id": "a__b-1", "source": "s", "model_patch": PATCH, "outcome": "resolved", "published_resolved": True}
+    line = {
+        "instance_id": "a__b-1",
+        "source": "s",
+        "model_patch": PATCH,
+        "outcome": "resolved",
+        "published_resolved": True,
+    }
     file.write_text(json.dumps(line) + "\n")
     (sample,) = unlabelled(read_pool(file))
     assert sample.right is None

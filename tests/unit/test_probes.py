@@ -14,7 +14,9 @@ from harness.statement import Statement
 DRIVER = Path(__file__).parents[2] / "harness/inside/probe_session.py"
 
 
-def run_steps(tmp_path: Path, *steps: str, packages: tuple[str, ...] = (), seconds: float = 5.0) -> list[dict[str, object]]:
+def run_steps(
+    tmp_path: Path, *steps: str, packages: tuple[str, ...] = (), seconds: float = 5.0
+) -> list[dict[str, object]]:
     """The steps as the sandbox would run them."""
     wanted = {"steps": steps, "packages": packages, "views": [], "step_seconds": seconds}
     report = tmp_path / "report"
@@ -35,7 +37,10 @@ def test_an_ipython_session_is_read_likewise() -> None:
 
 
 def test_a_script_ends_where_its_output_begins() -> None:
-    assert steps_of("n = symbols('n')\nbell(n).limit(n, oo)\n\nOutput:\nbell(oo)\n") == ["n = symbols('n')", "bell(n).limit(n, oo)"]
+    assert steps_of("n = symbols('n')\nbell(n).limit(n, oo)\n\nOutput:\nbell(oo)\n") == [
+        "n = symbols('n')",
+        "bell(n).limit(n, oo)",
+    ]
 
 
 def test_print_statements_of_python_2_are_understood() -> None:

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from harness.evidence_store import Base, Found, InstanceEvidence, NearBase, TestFacts, digest, read_found, write_found
+from harness.evidence_store import (
+    Base,
+    Found,
+    InstanceEvidence,
+    NearBase,
+    TestFacts,
+    digest,
+    evidence_of,
+    read_found,
+    write_found,
+)
 from harness.features import CIRCUMSTANCES, NAMES, Row, rows
 from harness.fitting import Labelled, choices, cross, platt, reliability, shuffled
 from harness.pool import Sample
@@ -255,3 +265,12 @@ def test_a_tie_counts_as_the_chance_to_draw_a_right_one() -> None:
 def test_what_everybody_knows_holds_where_no_candidate_shows_it() -> None:
     weights = fitted(pool(30, 1.0))
     assert weights.weights["breaks-tests-alone"] / weights.scales["breaks-tests-alone"] == pytest.approx(-1.0)
+
+
+def test_no_label_reaches_the_features(tmp_path: Path) -> None:
+    samples = [Sample("i", "a", "a", patch("b")), Sample("i", "b", "b", patch("c"))]
+    write_found(tmp_path, "i", Base("f() fails"), {digest(s.patch): found(s.source) for s in samples})
+    bare = rows(evidence_of(tmp_path, "i", samples))
+    for labels in ((True, False), (False, True)):
+        told = [replace(s, right=right) for s, right in zip(samples, labels, strict=True)]
+        assert rows(evidence_of(tmp_path, "i", told)) == bare
