@@ -49,12 +49,6 @@ def behaviour_features(evidence: InstanceEvidence, groups: Sequence[str]) -> dic
     }
 
 
-def reproduced(base: Base) -> bool:
-    """Whether a probe shows on the base an error that the statement names."""
-    statement = Statement(base.statement)
-    return any(_complains(name, seen, statement) for name, seen in _steady(base.probes, base).items())
-
-
 def _steady(steps: Steps | None, base: Base) -> dict[str, Seen]:
     """Steps by "probe/number", the unsteady ones left out."""
     named = ((f"{p}/{at}", seen) for p, of_it in (steps or {}).items() for at, seen in enumerate(of_it))

@@ -15,7 +15,7 @@ from math import log1p
 from statistics import fmean
 
 from harness.agreement import Wording, mean_with_others, nearness, shares, similarity, votes, wording
-from harness.behaviour import BEHAVIOUR, behaviour_features, reproduced
+from harness.behaviour import BEHAVIOUR, behaviour_features
 from harness.evidence_store import Found, InstanceEvidence
 from harness.patch import Patch
 from harness.pool import Sample
@@ -59,16 +59,7 @@ SIGNS: dict[str, int] = {
 }
 """Features whose weight may only be positive (1) or negative (-1)."""
 
-CIRCUMSTANCES = (
-    "agreement-of-all",
-    "best-agreement",
-    "place-agreement",
-    "distinct-share",
-    "probed",
-    "reproduced",
-    "best-behaviour",
-    "traceback",
-)
+CIRCUMSTANCES = ("agreement-of-all", "best-agreement", "place-agreement", "distinct-share")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +152,9 @@ def _circumstances(
     evidence: InstanceEvidence, table: Sequence[Mapping[str, float]], chosen: Sequence[int]
 ) -> dict[str, float]:
     samples: Sequence[Sample] = evidence.samples
-    found = [evidence.of(s) for s in samples]
     return {
         "agreement-of-all": fmean(row["likeness"] for row in table),
         "best-agreement": max(row["same-code"] for row in table),
         "place-agreement": max(row["same-places"] for row in table),
         "distinct-share": len(chosen) / max(1.0, votes(s.model for s in samples)),
-        "probed": float(any(f.probes for f in found)),
-        "reproduced": float(reproduced(evidence.base)),
-        "best-behaviour": max(row["same-behaviour"] for row in table),
-        "traceback": float(any(f.static.frame_files > 0 for f in found)),
     }
