@@ -10,6 +10,7 @@ import difflib
 import fnmatch
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -210,6 +211,7 @@ def _from_hub(suite: str) -> _Placed:
             "or give them as a file with --dataset FILE"
         ) from error
     datasets.disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each of its retries
     try:
         found = list(datasets.load_dataset(name, split="test"))
     except Exception as error:  # each release of the hub's client raises others
