@@ -94,14 +94,26 @@ def read_witnesses(paths: Sequence[Path]) -> dict[str, tuple[WitnessTest, ...]]:
 
 
 def read_pool(path: Path, labels: Sequence[Path] = ()) -> list[Sample]:
-    """The samples of a pool file. `labels`: files whose `outcome` is laid over the pool's, by `instance_id` and `source`."""
+    """The samples of a pool file. `labels`: files with outcomes that are laid over the pool's: JSON lines with `instance_id`,
+    `source`, `outcome`, or the report.json of `troop grade`, whose models are the pool's sources."""
     samples = _of_file(path)
     outcomes: dict[tuple[str, str], bool | None] = {}
     for file in labels:
-        for line in _objects(file):
-            key = (_text(line, "instance_id", file), _text(line, "source", file))
-            outcomes[key] = _right(line, file)
+        outcomes |= _labels(file)
     return [replace(s, right=outcomes.get((s.instance, s.source), s.right)) for s in samples]
+
+
+def _labels(path: Path) -> dict[tuple[str, str], bool | None]:
+    """By instance and source, whether the patch is right."""
+    if path.name.endswith(".json"):
+        report = _json(path, path.read_text(encoding="utf-8") if path.exists() else "")
+        if not isinstance(report, dict) or not {"sets", "predictions"} <= report.keys():
+            raise InputError(f"{path} is no report of troop grade: it has no sets or no predictions")
+        models = {each["name"]: each["model"] for each in report["sets"]}
+        # Without an image there was no grading, only a failure of the world.
+        graded = [each for each in report["predictions"] if each.get("image")]
+        return {(each["instance_id"], models[each["set"]]): bool(each["resolved"]) for each in graded}
+    return {(_text(x, "instance_id", path), _text(x, "source", path)): _right(x, path) for x in _objects(path)}
 
 
 def write_pool(path: Path, samples: Iterable[Sample]) -> None:
@@ -185,15 +197,19 @@ def _objects(path: Path) -> list[dict[str, Any]]:
 
 
 def _listed(path: Path, text: str) -> Iterator[dict[str, Any]]:
-    try:
-        whole = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON: {error}") from error
+    whole = _json(path, text)
     if isinstance(whole, dict):
         whole = [{"instance_id": name, **entry} for name, entry in whole.items() if isinstance(entry, dict)]
     if not isinstance(whole, list) or not all(isinstance(entry, dict) for entry in whole):
         raise InputError(f"{path}: neither a list of predictions nor predictions by instance id")
     yield from whole
+
+
+def _json(path: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON: {error}") from error
 
 
 def _of_directory(path: Path, instance: str | None) -> list[Sample]:

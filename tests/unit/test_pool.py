@@ -100,6 +100,21 @@ def test_labels_of_another_file_are_laid_over_the_pool(tmp_path: Path) -> None:
     assert [s.right for s in read_pool(pool, [labels])] == [True]
 
 
+def test_the_report_of_a_grading_gives_labels(tmp_path: Path) -> None:
+    pool, graded = tmp_path / "pool.jsonl", tmp_path / "report.json"
+    line = {"instance_id": "a__b-1", "source": "tool/run-1", "model_patch": PATCH, "outcome": None}
+    other = {**line, "instance_id": "a__b-2"}
+    pool.write_text(json.dumps(line) + "\n" + json.dumps(other) + "\n")
+    verdict = {"set": "tool__run-1", "instance_id": "a__b-1", "outcome": "resolved", "resolved": True, "image": "i"}
+    failed = {"set": "tool__run-1", "instance_id": "a__b-2", "outcome": "failed", "resolved": False}
+    sets = [{"name": "tool__run-1", "model": "tool/run-1"}]
+    graded.write_text(json.dumps({"sets": sets, "predictions": [verdict, failed]}))
+    assert [s.right for s in read_pool(pool, [graded])] == [True, None]
+    graded.write_text("{}")
+    with pytest.raises(InputError, match="no report of troop grade"):
+        read_pool(pool, [graded])
+
+
 def test_what_makes_evidence_sees_no_label(tmp_path: Path) -> None:
     file = tmp_path / "pool.jsonl"
     line = {
