@@ -71,8 +71,9 @@ def draw(study: Study) -> Figure:
             _curve(axes[1], curve, models, dollars=True)
         _finish(axes[1], "USD for each task", "", whole=False)
     handles, labels = axes[0].get_legend_handles_labels()
+    room = int(6.4 * panels / (INCHES_PER_LETTER * (max(map(len, labels)) + 6)))
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(len(labels), 2 + panels), frameon=False, fontsize=9
+        handles, labels, loc="outside lower center", ncols=max(1, min(len(labels), room)), frameon=False, fontsize=9
     )
     return figure
 

@@ -314,6 +314,9 @@ def of_pool(path: Path, prefix: str) -> dict[str, list[Attempt]]:
 def plot(results: Mapping[str, dict[str, Any]], path: Path) -> None:
     """Solved over dollars for both policies, and the difference with its interval below."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
+
+    from harness.plot import ticks
 
     figure = Figure(figsize=(5.2 * len(results), 5.6), layout="constrained")
     axes = figure.subplots(2, len(results), sharex="col", squeeze=False, height_ratios=(2, 1))
@@ -333,6 +336,9 @@ def plot(results: Mapping[str, dict[str, Any]], path: Path) -> None:
         below.plot(usd, [100 * row["difference"] for row in rows], color="#0072B2")
         below.axhline(0, color="#555555", linewidth=0.8)
         below.set_xscale("log")
+        below.xaxis.set_major_locator(FixedLocator(ticks(usd[0], usd[-1], whole=False)))
+        below.xaxis.set_minor_locator(NullLocator())
+        below.xaxis.set_major_formatter(FormatStrFormatter("$%g"))
         below.set_xlabel("USD a task")
         below.set_ylabel("difference (points)")
         for each in (top, below):
