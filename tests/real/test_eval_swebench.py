@@ -30,9 +30,9 @@ INSTANCES = (
     "pallets__flask-4992",
     "pallets__flask-5063",
     "pytest-dev__pytest-7220",
-    "pytest-dev__pytest-5103",
-    "mwaskom__seaborn-3190",
-    "sympy__sympy-20322",
+    "sympy__sympy-12171",
+    "sympy__sympy-21614",
+    "sympy__sympy-24152",
 )
 ALIAS = """[models.scripted]
 base_url = "{url}"
