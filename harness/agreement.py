@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.patch import Patch, is_prose
+from harness.patch import Patch
 from harness.pool import Sample
 
 HALF = 0.5
@@ -42,10 +42,10 @@ def shares(groups: Sequence[Hashable | None], samples: Sequence[Sample]) -> list
     return [votes(by_group[g]) / total if g is not None else 0.0 for g in groups]
 
 
-def wording(patch_text: str) -> Wording:
-    """The wording of a patch."""
+def wording(patch_text: str, files: Sequence[str]) -> Wording:
+    """The wording of a patch in these files; in all where none is given."""
     patch = Patch(patch_text)
-    source = {p for p in patch.source_files if not is_prose(p)} or set(patch.paths)
+    source = set(files) or set(patch.paths)
     added: Counter[str] = Counter()
     removed: Counter[str] = Counter()
     lines: set[tuple[str, int]] = set()

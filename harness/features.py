@@ -17,7 +17,6 @@ from statistics import fmean
 from harness.agreement import Wording, mean_with_others, nearness, shares, similarity, votes, wording
 from harness.behaviour import BEHAVIOUR, behaviour_features
 from harness.evidence_store import Found, InstanceEvidence
-from harness.patch import Patch
 from harness.pool import Sample
 
 KINDS: dict[str, tuple[str, ...]] = {
@@ -104,14 +103,14 @@ def rows(evidence: InstanceEvidence) -> list[Row]:
 
 def group_of(found: Found, patch: str) -> str:
     """What makes two samples one candidate."""
-    return found.static.code or Patch(patch).fingerprint or patch
+    return found.static.code or patch
 
 
 def _table(evidence: InstanceEvidence, groups: Sequence[str]) -> list[dict[str, float]]:
     samples = evidence.samples
     found = [evidence.of(s) for s in samples]
-    words = [wording(s.patch) for s in samples]
-    alike, near = _matrix(words, similarity), _matrix(words, nearness)
+    words = [wording(s.patch, f.static.files) for s, f in zip(samples, found, strict=True)]
+    alike, near = _matrix(words, groups, similarity), _matrix(words, groups, nearness)
     columns: dict[str, Sequence[float]] = {
         **{name: [measure(f) for f in found] for name, measure in _STATIC.items()},
         "same-code": shares(groups, samples),
@@ -123,11 +122,13 @@ def _table(evidence: InstanceEvidence, groups: Sequence[str]) -> list[dict[str, 
     return [{name: float(columns[name][at]) for name in NAMES + ASIDE} for at in range(len(samples))]
 
 
-def _matrix(words: Sequence[Wording], like: Callable[[Wording, Wording], float]) -> list[list[float]]:
-    """A symmetric measure of every pair; the diagonal is not used."""
+def _matrix(
+    words: Sequence[Wording], groups: Sequence[str], like: Callable[[Wording, Wording], float]
+) -> list[list[float]]:
+    """A symmetric measure of every pair, 1.0 for the same candidate; the diagonal is not used."""
     matrix = [[0.0] * len(words) for _ in words]
     for i, j in combinations(range(len(words)), 2):
-        matrix[i][j] = matrix[j][i] = like(words[i], words[j])
+        matrix[i][j] = matrix[j][i] = 1.0 if groups[i] == groups[j] else like(words[i], words[j])
     return matrix
 
 
@@ -139,7 +140,7 @@ _STATIC: dict[str, Callable[[Found], float]] = {
     "edits-tests": lambda f: "edits-tests" in f.static.flags,
     "adds-tests": lambda f: "adds-tests" in f.static.flags,
     "debugging": lambda f: "debugging" in f.static.flags,
-    "stray-files": lambda f: bool(f.static.strays) or "outside-package" in f.static.flags,
+    "stray-files": lambda f: bool(f.static.strays),
     "build-config": lambda f: "build-config" in f.static.flags,
     "size": lambda f: log1p(f.static.added + f.static.removed),
     "names-file": lambda f: f.static.named_files,

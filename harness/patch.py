@@ -310,14 +310,14 @@ def _large(patch: Patch) -> bool:
     return patch.changed_lines > LARGE_LINES or len(patch.files) > LARGE_FILES or len(patch.diff) > LARGE_BYTES
 
 
-_SCRATCH = re.compile(
+SCRATCH = re.compile(
     r"(reproduc|repro[_.\d]|scratch|debug_|tmp|temp_|demo[_.]|try_|check_fix|verify_|test_fix|fix_)", re.IGNORECASE
 )
 
 
 def _outside_package(patch: Patch) -> bool:
     new = [PurePosixPath(c.path) for c in patch.files if c.kind == "added" and c.path.endswith(".py")]
-    return any((len(p.parts) == 1 and not is_test(str(p))) or _SCRATCH.match(p.name) for p in new)
+    return any((len(p.parts) == 1 and not is_test(str(p))) or SCRATCH.match(p.name) for p in new)
 
 
 def _has_mode(patch: Patch, mode: str) -> bool:

@@ -5,16 +5,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from harness.base_tree import BaseTree, Patched
 from harness.code_facts import identifiers, normal_form, parsed, touched, undefined_names
-from harness.patch import Patch, is_prose, is_test
+from harness.patch import SCRATCH, Patch, is_prose, is_test
 from harness.statement import Statement, names_file
-
-VERSION = "1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +20,11 @@ class StaticFacts:
     """What can be told of one patch without running it.
 
     `applies`: "clean", "fuzzy", "no", or "unknown" where there was no tree of the base. `code`: the digest of the source
-    files in normal form ("" where unknown): equal for the same code but for layout, comments, docstrings and local names.
+    files in normal form (of the diff's text where there was no tree): equal for the same code but for layout, comments, docstrings and local names.
     `places`: what it touches, "path::qualified.name" ("path" alone for module level or an unknown place). `unparsed`: files
     that parsed on the base and no longer do. `undefined`: names that are looked up and that nothing defines, new ones only.
     `unseen`: new identifiers that occur nowhere else in the touched files. `flags`: of `harness.patch`. `strays`: new
-    source files outside of the packages that the base has. Counts of lines are of source files only.
+    source files that belong to no package; they count neither in `code` nor in `places`, `files` and the numbers of lines.
     """
 
     applies: str
@@ -55,14 +53,15 @@ def look(patch_text: str, statement: Statement, tree: BaseTree | None) -> Static
     """The facts about one patch; without `tree` those that the diff's text alone tells."""
     patch = Patch(patch_text)
     patched = tree.patched(patch_text) if tree is not None else Patched("unknown", {})
-    source = [p for p in patch.source_files if not is_prose(p)]
+    strays = stray_files(patch, tree)
+    source = source_without(patch, strays)
     changes = [c for c in patch.changes if c.path in source or (c.old_path or "") in source]
     places = _places(patch, patched, source)
     known = patched.applies in ("clean", "fuzzy")
     new_words = _new_words(patch, source)
     return StaticFacts(
         applies=patched.applies,
-        code=_code(patch, patched, source) if known else "",
+        code=_code(patched, source) if known else _text_digest(patch_text, strays),
         places=places,
         files=tuple(source),
         added=sum(c.added for c in changes),
@@ -72,7 +71,7 @@ def look(patch_text: str, statement: Statement, tree: BaseTree | None) -> Static
         undefined=_gathered(patched, source, _new_undefined) if known else (),
         unseen=_unseen(patched, source) if known else (),
         flags=patch.flags,
-        strays=_strays(patch, tree) if tree is not None else (),
+        strays=strays,
         no_code=not source or (known and not places),
         named_files=max((names_file(statement, p) for p in source), default=0.0),
         named_places=_named_places(places, statement),
@@ -137,7 +136,14 @@ def _bound(tree: object) -> set[str]:
     return found
 
 
-def _code(patch: Patch, patched: Patched, source: list[str]) -> str:
+def _text_digest(patch_text: str, strays: Sequence[str]) -> str:
+    """The fingerprint of the diff without its stray files: the code as far as the text alone tells."""
+    pieces = re.split(r"(?m)^(?=diff --git )", patch_text)
+    kept = [piece for piece in pieces if not any(piece.split("\n")[0].endswith(f" b/{path}") for path in strays)]
+    return Patch("".join(kept)).fingerprint or Patch(patch_text).fingerprint
+
+
+def _code(patched: Patched, source: list[str]) -> str:
     """The digest of the patched source in normal form; by the diff's text for what cannot be parsed."""
     parts = []
     for path in source or sorted(patched.files):
@@ -170,11 +176,24 @@ def _heading(path: str, section: str) -> str:
     return f"{path}::{match[1]}" if match else path
 
 
-def _strays(patch: Patch, tree: BaseTree) -> tuple[str, ...]:
-    """New files that are no tests and no prose and lie in a directory that the base does not have, or at its top."""
-    folders = {str(PurePosixPath(p).parent) for p in tree.paths()}
+def stray_files(patch: Patch, tree: BaseTree | None) -> tuple[str, ...]:
+    """New files that are no tests and no prose and belong to no package: at the top, named like a scratch file, or, with the
+    base at hand, in a directory that it does not have."""
+    folders = {str(PurePosixPath(p).parent) for p in tree.paths()} if tree is not None else None
     new = [c.path for c in patch.files if c.kind == "added" and not is_test(c.path) and not is_prose(c.path)]
-    return tuple(p for p in new if str(PurePosixPath(p).parent) not in folders or "/" not in p)
+    return tuple(p for p in new if _is_stray(p, folders))
+
+
+def _is_stray(path: str, folders: set[str] | None) -> bool:
+    pure = PurePosixPath(path)
+    elsewhere = folders is not None and str(pure.parent) not in folders and str(pure.parent.parent) not in folders
+    return len(pure.parts) == 1 or elsewhere or SCRATCH.match(pure.name) is not None
+
+
+def source_without(patch: Patch, strays: Sequence[str]) -> list[str]:
+    """What the patch is about: its source files without the stray ones, or all where there is nothing else."""
+    source = [p for p in patch.source_files if not is_prose(p)]
+    return [p for p in source if p not in strays] or source
 
 
 def _simple(place: str) -> str:

@@ -134,4 +134,15 @@ def test_facts_tell_a_sound_patch_from_a_broken_one(repository: Path) -> None:
 def test_without_a_tree_the_diff_alone_tells_what_it_can(repository: Path) -> None:
     patch = diff_of(repository, "calc.py", FILES["calc.py"].replace("values[1:]", "values"))
     facts = look(patch, STATEMENT, None)
-    assert (facts.applies, facts.code, facts.files, facts.added, facts.removed) == ("unknown", "", ("calc.py",), 1, 1)
+    assert (facts.applies, facts.files, facts.added, facts.removed) == ("unknown", ("calc.py",), 1, 1)
+
+
+def test_a_stray_file_makes_no_other_candidate(repository: Path) -> None:
+    fix = FILES["calc.py"].replace("values[1:]", "values")
+    alone = diff_of(repository, "calc.py", fix)
+    stray = diff_of(repository, "reproduce.py", "from calc import total\nprint(total([1]))\n")
+    other = diff_of(repository, "calc.py", FILES["calc.py"].replace("values[1:]", "values[0:]"))
+    with open_tree(repository, head(repository)) as tree:
+        for at in (tree, None):
+            one, both, else_ = (look(p, STATEMENT, at).code for p in (alone, alone + stray, other))
+            assert one == both != else_
