@@ -66,8 +66,11 @@ def why_not(candidate: Candidate) -> str:
     if evidence.broken:
         more = f" and {len(evidence.broken) - 1} more" if len(evidence.broken) > 1 else ""
         return f"breaks {evidence.broken[0]}{more}"
-    if not Patch(candidate.patch).source_files:
+    patch = Patch(candidate.patch)
+    if not patch.source_files:
         return "changes nothing but tests"
+    if not patch.changes_code:
+        return "changes nothing but comments and layout"
     return ""
 
 

@@ -87,6 +87,13 @@ class Patch:
         return tuple(path for path in self.paths if not is_test(path) and not is_prose(path))
 
     @cached_property
+    def changes_code(self) -> bool:
+        """Whether more than tests, prose, and the comments, blank lines and spacing of Python changes, as far as the text
+        of the diff tells: where a docstring may be meant, code counts as changed."""
+        source = set(self.source_files)
+        return any(_changes_code(c) for c in self.changes if c.path in source or c.old_path in source)
+
+    @cached_property
     def added_lines(self) -> int:
         return sum(c.added for c in self.files)
 
@@ -175,6 +182,15 @@ def _text_blocks(change: FileChange) -> object:
     blocks = [block for hunk in change.hunks for block in _blocks(hunk, python and not _has_long_string(hunk))]
     # Nothing but comments and blank lines, or so it seems: then these are the change.
     return blocks or [block for hunk in change.hunks for block in _blocks(hunk, False)]
+
+
+def _changes_code(change: FileChange) -> bool:
+    if change.kind != "modified" or change.binary or not change.path.endswith((".py", ".pyi")):
+        return True
+    return any(
+        _has_long_string(hunk) or any(removed != added for _, removed, added in _blocks(hunk, True))
+        for hunk in change.hunks
+    )
 
 
 def _has_long_string(hunk: Hunk) -> bool:

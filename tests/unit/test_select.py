@@ -81,6 +81,19 @@ def test_a_change_of_nothing_but_tests_is_not_acceptable() -> None:
     assert "nothing but tests" in chosen.rationale
 
 
+def test_a_change_of_nothing_but_comments_loses_to_a_larger_change_of_code() -> None:
+    comment = candidate("c1", diff("return a  # never mind"), attempts=(0, 1))
+    fix = candidate("c2", diff("b = a\nreturn b + 1"), attempts=(2,))
+    chosen = select([comment, fix], 3)
+    assert chosen.candidate == "c2"
+    assert chosen.ranking[1].why == "changes nothing but comments and layout"
+
+
+def test_what_may_be_a_string_or_is_no_python_counts_as_code() -> None:
+    assert select([candidate("c1", diff('"""# not a comment"""'))], 1).candidate == "c1"
+    assert select([candidate("c1", diff("# a comment here", path="settings.cfg"))], 1).candidate == "c1"
+
+
 def test_no_patch_at_all_is_said() -> None:
     chosen = select([], 4)
     assert chosen.candidate is None and chosen.rationale == "No attempt ended with a patch."
