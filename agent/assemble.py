@@ -26,7 +26,7 @@ from harness.records import Budget, Json, Selection
 from harness.report import active_seconds, run_status
 from harness.sandbox.base import Provider
 from harness.sandbox.choice import choose_provider
-from harness.slots import Slots
+from harness.suites.slots import Slots
 from harness.workspace import Workspace, cache_root, open_workspace, reopen_workspace
 from tasks.errors import EndpointFailed, InputError
 from tasks.task import Task

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from agent.select import select
-from harness.evidence_store import Base, Found, InstanceEvidence, digest, evidence_of
-from harness.features import Row, rows
+from harness.choosing.evidence_store import Base, Found, InstanceEvidence, digest, evidence_of
+from harness.choosing.features import Row, rows
+from harness.choosing.pool import Sample
+from harness.choosing.ranker import Weights, finalists
 from harness.patch import Patch
-from harness.pool import Sample
-from harness.ranker import Weights, finalists
 from harness.records import Candidate, Evidence, Json, WitnessTest
 from tasks.errors import SandboxFailed
 
 if TYPE_CHECKING:
-    from harness.gather import Opened
+    from harness.choosing.gather import Opened
     from harness.sandbox.base import Limits
     from harness.workspace import Workspace
     from tasks.task import Task
@@ -122,8 +122,8 @@ async def _gather_one(
     sandbox: Literal["auto", "docker", "bubblewrap"],
     say: Say,
 ) -> None:
-    from harness.base_tree import open_tree
-    from harness.gather import gather_probes, gather_static, gather_tests
+    from harness.choosing.base_tree import open_tree
+    from harness.choosing.gather import gather_probes, gather_static, gather_tests
 
     place = await asyncio.to_thread(place_of, instance)
     if place is None:

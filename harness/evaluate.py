@@ -12,8 +12,8 @@ from typing import Literal, Protocol
 
 from harness.metrics import Sampled
 from harness.records import Json, Verdict
-from harness.slots import Lane, Slots
-from harness.suite import Bench, Ready, Submission
+from harness.suites.slots import Lane, Slots
+from harness.suites.suite import Bench, Ready, Submission
 from tasks.errors import EnvironmentFailed, TroopError
 from tasks.task import Task
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from harness.code_facts import parsed
+from harness.choosing.code_facts import parsed
 from harness.patch import Patch
 from harness.records import TestReport
 

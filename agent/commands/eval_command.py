@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from agent.commands.evaluation import Evaluation
     from agent.commands.progress import Progress
     from harness.records import Json
-    from harness.suite import Suite
+    from harness.suites.suite import Suite
 
 EXAMPLES = """examples:
   troop eval swe-bench-lite -n 4 --model openai/gpt-5-mini --max-usd 50 --dry-run
@@ -117,8 +117,8 @@ def _evaluation(known: argparse.Namespace) -> Evaluation:
 
 def _work(evaluation: Evaluation, known: argparse.Namespace, progress: Progress) -> int:
     from agent.commands.conclude import interruptible
-    from harness.suite_live import SuiteBoard, suite_view_on
-    from harness.suite_view import eval_view
+    from harness.suites.live import SuiteBoard, suite_view_on
+    from harness.suites.view import eval_view
 
     settings = evaluation.settings
     board = SuiteBoard(evaluation.suite.name, len(evaluation.suite.ids), settings.budget.attempts, settings.budget.usd)
@@ -146,7 +146,7 @@ def exit_code(report: Json) -> int:
 def _quixbugs(known: argparse.Namespace, out: Path) -> Suite:
     import fnmatch
 
-    from harness.suite_instances import InstanceSuite
+    from harness.suites.instances import InstanceSuite
     from tasks.quixbugs import load_quixbugs
 
     if known.source is None:
@@ -160,7 +160,7 @@ def _quixbugs(known: argparse.Namespace, out: Path) -> Suite:
 
 
 def _swebench(known: argparse.Namespace, out: Path) -> Suite:
-    from harness.suite_swebench import SwebenchSuite
+    from harness.suites.official import SwebenchSuite
     from harness.swebench import official
     from harness.swebench.bases import parse_bases
     from tasks.swebench import choose_rows, load_rows

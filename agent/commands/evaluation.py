@@ -26,14 +26,14 @@ from harness import trace
 from harness.budget import SharedBudget
 from harness.evaluate import Grades, Outcome, Plan, Solved, evaluate
 from harness.ledger import Ledger, Line
-from harness.predictions import prediction_files
 from harness.records import Json, Verdict
 from harness.report import active_spans, solve_report
-from harness.slots import Lane
-from harness.suite import Means, Ready, Suite
-from harness.suite_live import SuiteView
-from harness.suite_report import Asked, suite_report
-from harness.suite_view import markdown
+from harness.suites.live import SuiteView
+from harness.suites.predictions import prediction_files
+from harness.suites.report import Asked, suite_report
+from harness.suites.slots import Lane
+from harness.suites.suite import Means, Ready, Suite
+from harness.suites.view import markdown
 from tasks.errors import EndpointFailed, EnvironmentFailed, InputError, SandboxFailed, TroopError
 from tasks.task import Task
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from harness.records import Json
-    from harness.samples import Model
-    from harness.study import Study
+    from harness.scaling.samples import Model
+    from harness.scaling.study import Study
 
 EXAMPLES = """examples:
   troop report runs/humanize-intcomma-zero-digits-20260101-120000-ab12
@@ -116,7 +116,7 @@ def execute(known: argparse.Namespace) -> int:
     if known.labels and not known.imports:
         raise InputError("--labels go with --import")
     if known.plot is not None:
-        from harness.plot import check_ending
+        from harness.scaling.plot import check_ending
 
         check_ending(known.plot)
     solves, evaluations = [], []
@@ -132,7 +132,7 @@ def execute(known: argparse.Namespace) -> int:
         documents.append(study.to_json())
         shown += view
         if known.plot is not None:
-            from harness.plot import plot
+            from harness.scaling.plot import plot
 
             plot(study, known.plot)
     else:
@@ -166,7 +166,7 @@ def _evaluation(path: Path) -> Json | None:
     """The report of an evaluation, or None for what is a run of `solve`."""
     import json
 
-    from harness.imported import is_evaluation
+    from harness.scaling.imported import is_evaluation
 
     file = path / "report.json" if path.is_dir() else path
     if (path / "trace.jsonl").exists():
@@ -187,11 +187,11 @@ def _evaluation(path: Path) -> Json | None:
 
 
 def _study(known: argparse.Namespace, evaluations: Sequence[tuple[Path, Json]]) -> tuple[Study, list[RenderableType]]:
-    from harness.imported import imported, of_evaluation
-    from harness.samples import told_apart
-    from harness.study import study
-    from harness.study_view import study_view
-    from harness.suite_view import eval_view
+    from harness.scaling.imported import imported, of_evaluation
+    from harness.scaling.samples import told_apart
+    from harness.scaling.study import study
+    from harness.scaling.view import study_view
+    from harness.suites.view import eval_view
 
     sources: list[tuple[str, tuple[Model, ...]]] = []
     ungraded = 0

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from agent.commands.progress import Progress
     from agent.selecting import Chosen, Place
-    from harness.pool import Sample
-    from harness.ranker import Weights
+    from harness.choosing.pool import Sample
+    from harness.choosing.ranker import Weights
     from harness.records import Json
     from harness.swebench.images import ImageRef
     from tasks.swebench import Row as SuiteRow
@@ -91,7 +91,7 @@ def _gathered(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict
     """The run directory with the evidence in it, and the samples by instance, without labels."""
     import fnmatch
 
-    from harness.pool import by_instance, read_pool, unlabelled
+    from harness.choosing.pool import by_instance, read_pool, unlabelled
 
     if known.kept is None:
         return _gather(known, progress)
@@ -113,7 +113,7 @@ def _gathered(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict
 def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[str, tuple[Sample, ...]]]:
     from agent.commands.conclude import interruptible
     from agent.selecting import gather
-    from harness.pool import by_instance, read_candidates, read_witnesses, unlabelled, write_pool
+    from harness.choosing.pool import by_instance, read_candidates, read_witnesses, unlabelled, write_pool
     from harness.sandbox.base import Limits
     from tasks.swebench import SUITES
 
@@ -210,7 +210,7 @@ def _image(row: SuiteRow) -> ImageRef | None:
 
 
 def _weights(path: Path | None) -> Weights:
-    from harness.ranker import SHIPPED, read_weights
+    from harness.choosing.ranker import SHIPPED, read_weights
 
     return read_weights(path or SHIPPED)
 
@@ -219,7 +219,7 @@ def _choose(
     run: Path, instance: str, samples: tuple[Sample, ...], weights: Weights, known: argparse.Namespace
 ) -> Chosen:
     from agent.selecting import choose
-    from harness.evidence_store import evidence_of
+    from harness.choosing.evidence_store import evidence_of
 
     return choose(evidence_of(run, instance, samples), weights, known.ranker, known.threshold)
 
@@ -270,9 +270,9 @@ def _lines(chosen: Sequence[Chosen]) -> list[str]:
 
 def _fit(known: argparse.Namespace, progress: Progress) -> int:
     """Fit the ranker on a labelled pool whose evidence is in --from; print its weights and how well it does."""
-    from harness.fitting import fit_pool, in_words
-    from harness.pool import read_pool
-    from harness.ranker import write_weights
+    from harness.choosing.fitting import fit_pool, in_words
+    from harness.choosing.pool import read_pool
+    from harness.choosing.ranker import write_weights
 
     if known.kept is None:
         raise InputError("--fit needs --from RUN, the run in which the pool's evidence was gathered")

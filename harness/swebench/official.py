@@ -268,9 +268,9 @@ def _lines(commands: str | list[str]) -> str:
 def _official(name: str) -> Any:
     """A module of the official package, by its name below the package. Raises InputError where the package is missing."""
     full = f"{_PACKAGE}.{name}"
-    if full in sys.modules:
-        return sys.modules[full]
-    with _loading:
+    with _loading:  # also for what is loaded already: another thread may be half-way through it
+        if full in sys.modules:
+            return sys.modules[full]
         found = importlib.util.find_spec(_PACKAGE) if _PACKAGE not in sys.modules else None
         if _PACKAGE not in sys.modules and (found is None or not found.submodule_search_locations):
             raise InputError(_WHAT_TO_TYPE)

@@ -5,7 +5,7 @@
     python tests/bench/adaptive_replay.py pool FILE.jsonl.gz --source PREFIX  rows with cost_usd, outcome, published_resolved
 
 Each replay draws every task's attempts in a random order, without putting back, and lets both policies spend: fixed goes round
-after round over all tasks, in a random order; adaptive always takes the task with the largest `harness.adaptive.rate`. Both
+after round over all tasks, in a random order; adaptive always takes the task with the largest `harness.scaling.adaptive.rate`. Both
 select by the same rule, the group most likely to be right. At each budget the solved tasks of both, the mean over replays, and the
 paired difference with its 95 % interval by bootstrap over tasks. Beliefs about evidence and agreement are learnt from labelled
 attempts of other tasks (five folds; of another pool for synthetic ones), the prior from what the tasks of the replay show so far,
@@ -27,9 +27,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from harness.adaptive import Beliefs, Group, State, chances, fit_prior, learn, rate
 from harness.patch import Patch
-from harness.scaling import Draws
+from harness.scaling.adaptive import Beliefs, Group, State, chances, fit_prior, learn, rate
+from harness.scaling.curves import Draws
 
 BUDGETS = 12
 FOLDS = 5
@@ -316,7 +316,7 @@ def plot(results: Mapping[str, dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
 
-    from harness.plot import ticks
+    from harness.scaling.plot import ticks
 
     figure = Figure(figsize=(5.2 * len(results), 5.6), layout="constrained")
     axes = figure.subplots(2, len(results), sharex="col", squeeze=False, height_ratios=(2, 1))

@@ -2,7 +2,7 @@
 
     python tests/bench/forecast_coverage.py [--simulations 1000] [--draws 200] [--every-law] > forecast_coverage.json
 
-Each simulation draws tasks with success rates of a known mixture, samples of each, and asks `harness.forecast` for coverage at
+Each simulation draws tasks with success rates of a known mixture, samples of each, and asks `harness.scaling.forecast` for coverage at
 k not sampled. Told for each setting: the share of simulations that were refused (and why), and among the others the share whose
 interval holds the true expected coverage, and the interval's mean width. The mixtures are Beta (the beta-binomial law is then
 true), one whose coverage is exp(a k^b) to 0.002 at all k up to 2,000 (the power law is then true), and Beta with a share of tasks
@@ -24,8 +24,8 @@ from functools import partial
 import numpy
 from numpy.typing import NDArray
 
-from harness.forecast import LAWS, forecast
-from harness.laws import BetaBinomial, PowerLaw
+from harness.scaling.forecast import LAWS, forecast
+from harness.scaling.laws import BetaBinomial, PowerLaw
 
 Rates = NDArray[numpy.float64]
 Draw = Callable[[numpy.random.Generator, int], Rates]

@@ -22,13 +22,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.evidence_store import digest, evidence_of
-from harness.features import KINDS, NAMES, rows
-from harness.fitting import Labelled, chance, choices, cross, labelled, shuffled
-from harness.gather import gather_probes, gather_static, gather_tests
-from harness.pool import Sample, by_instance, read_pool, unlabelled
-from harness.ranker import SHIPPED, finalists, fit, read_weights
-from harness.recovery import Recovery, recovery
+from harness.choosing.evidence_store import digest, evidence_of
+from harness.choosing.features import KINDS, NAMES, rows
+from harness.choosing.fitting import Labelled, chance, choices, cross, labelled, shuffled
+from harness.choosing.gather import gather_probes, gather_static, gather_tests
+from harness.choosing.pool import Sample, by_instance, read_pool, unlabelled
+from harness.choosing.ranker import SHIPPED, finalists, fit, read_weights
+from harness.choosing.recovery import Recovery, recovery
 from tasks.errors import TroopError
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def load(known: argparse.Namespace, part: str) -> list[Labelled]:
 
 def gather(known: argparse.Namespace) -> None:
     """Static evidence on all instances of the asked part."""
-    from harness.base_tree import open_tree
+    from harness.choosing.base_tree import open_tree
     from tasks.swebench import load_rows
 
     grouped = by_instance(unlabelled(read_pool(known.pool)))
@@ -134,7 +134,7 @@ def behave(known: argparse.Namespace) -> None:
 
 
 async def _behave(known: argparse.Namespace) -> None:
-    from harness.base_tree import open_tree
+    from harness.choosing.base_tree import open_tree
     from harness.sandbox.base import Limits, Sandbox, SandboxSpec
     from harness.sandbox.docker import DockerProvider
     from tasks.swebench import load_rows

@@ -15,11 +15,11 @@ from statistics import fmean
 
 import pytest
 
-from harness.evidence_store import evidence_of
-from harness.features import rows
-from harness.fitting import Labelled, labelled
-from harness.gather import gather_probes, gather_static
-from harness.pool import Sample, by_instance, read_pool, unlabelled
+from harness.choosing.evidence_store import evidence_of
+from harness.choosing.features import rows
+from harness.choosing.fitting import Labelled, labelled
+from harness.choosing.gather import gather_probes, gather_static
+from harness.choosing.pool import Sample, by_instance, read_pool, unlabelled
 
 DATA = os.environ.get("TROOP_DATA", "")
 pytestmark = pytest.mark.skipif(not DATA, reason="TROOP_DATA does not name the directory of the development data")
@@ -97,7 +97,7 @@ def test_probes_of_the_issue_tell_right_from_wrong(
 ) -> None:
     import docker
 
-    from harness.base_tree import open_tree
+    from harness.choosing.base_tree import open_tree
     from harness.sandbox.base import Sandbox, SandboxSpec
     from harness.sandbox.docker import DockerProvider
 

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from harness.adaptive import (
+from harness.scaling.adaptive import (
     Beliefs,
     Group,
     State,
@@ -22,7 +22,7 @@ from harness.adaptive import (
     standing,
     worth,
 )
-from harness.laws import log_beta
+from harness.scaling.laws import log_beta
 
 NOISY = Beliefs()
 SURE = Beliefs(alpha=0.5, beta=1.5, fails=0.99, scatter_wrong=6.0, right=(1.0,), wrong=(1.0,))

@@ -10,8 +10,8 @@ import pytest
 
 from harness.evaluate import OUTAGES, Grades, Outcome, Plan, Solved, evaluate
 from harness.records import Verdict
-from harness.slots import Lane, Slots
-from harness.suite import Ready, Submission
+from harness.suites.slots import Lane, Slots
+from harness.suites.suite import Ready, Submission
 from tasks.errors import EndpointFailed, EnvironmentFailed, SandboxFailed
 from tasks.task import Repository, Task
 

@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from harness.forecast import LAWS, Forecast, forecast
-from harness.laws import (
+from harness.scaling.forecast import LAWS, Forecast, forecast
+from harness.scaling.laws import (
     BetaBinomial,
     InflatedBetaBinomial,
     PowerLaw,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent.cli import main
-from harness.imported import imported, of_evaluation
+from harness.scaling.imported import imported, of_evaluation
 from tasks.errors import InputError
 
 DIFF = "diff --git a/m.py b/m.py\n--- a/m.py\n+++ b/m.py\n@@ -1 +1 @@\n-x = {}\n+x = {}\n"

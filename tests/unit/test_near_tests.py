@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from harness.evidence_store import Base
-from harness.gather import import_names, tells
-from harness.near_tests import sympy_outcomes
-from harness.probe_facts import Seen
+from harness.choosing.evidence_store import Base
+from harness.choosing.gather import import_names, tells
+from harness.choosing.near_tests import sympy_outcomes
+from harness.choosing.probe_facts import Seen
 
 OUTPUT = """============================= test process starts ==============================
 sympy/core/tests/test_power.py[4]

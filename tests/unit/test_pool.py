@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import trace
-from harness.pool import by_instance, read_candidates, read_pool, unlabelled, write_pool
+from harness.choosing.pool import by_instance, read_candidates, read_pool, unlabelled, write_pool
 from tasks.errors import InputError
 
 PATCH = "diff --git a/x.py b/x.py\n--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-a\n+b\n"

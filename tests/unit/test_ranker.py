@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.evidence_store import (
+from harness.choosing.evidence_store import (
     Base,
     Found,
     InstanceEvidence,
@@ -19,13 +19,13 @@ from harness.evidence_store import (
     read_found,
     write_found,
 )
-from harness.features import CIRCUMSTANCES, NAMES, Row, rows
-from harness.fitting import Labelled, choices, cross, platt, reliability, shuffled
-from harness.pool import Sample
-from harness.probe_facts import Seen
-from harness.ranker import fit, read_weights, write_weights
-from harness.recovery import Choice, recovery
-from harness.static_evidence import StaticFacts
+from harness.choosing.features import CIRCUMSTANCES, NAMES, Row, rows
+from harness.choosing.fitting import Labelled, choices, cross, platt, reliability, shuffled
+from harness.choosing.pool import Sample
+from harness.choosing.probe_facts import Seen
+from harness.choosing.ranker import fit, read_weights, write_weights
+from harness.choosing.recovery import Choice, recovery
+from harness.choosing.static_evidence import StaticFacts
 from tasks.errors import InputError
 
 FACTS = StaticFacts("clean", "", ("x.py::f",), ("x.py",), 1, 1, 1)

@@ -8,12 +8,12 @@ from statistics import fmean
 
 import pytest
 
-from harness.chart import Line, chart
-from harness.frontier import cheap_or_dear, frontier, mixtures, shared, versus
-from harness.samples import Model, Sample, clusters, ranking, told_apart
-from harness.scaling import Draws, by_task, curves, difference, ks_up_to, measures
-from harness.study import study
-from harness.study_view import study_view
+from harness.scaling.chart import Line, chart
+from harness.scaling.curves import Draws, by_task, curves, difference, ks_up_to, measures
+from harness.scaling.frontier import cheap_or_dear, frontier, mixtures, shared, versus
+from harness.scaling.samples import Model, Sample, clusters, ranking, told_apart
+from harness.scaling.study import study
+from harness.scaling.view import study_view
 from tasks.errors import InputError
 from tests.unit.test_report import printed
 

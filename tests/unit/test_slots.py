@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from harness.slots import Lane, Slots
+from harness.suites.slots import Lane, Slots
 
 
 async def attempts(

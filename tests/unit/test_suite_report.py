@@ -12,12 +12,12 @@ from rich.console import Console
 
 from harness import trace
 from harness.evaluate import Grades, Outcome, Solved
-from harness.predictions import prediction_files
 from harness.records import Charge, Json, Usage, Verdict
-from harness.suite import Ready
-from harness.suite_live import LiveSuite, PlainSuite, SuiteBoard, suite_board_view
-from harness.suite_report import Asked, suite_report
-from harness.suite_view import eval_view, markdown
+from harness.suites.live import LiveSuite, PlainSuite, SuiteBoard, suite_board_view
+from harness.suites.predictions import prediction_files
+from harness.suites.report import Asked, suite_report
+from harness.suites.suite import Ready
+from harness.suites.view import eval_view, markdown
 from tasks.task import Repository, Task
 
 USAGE = {"input": 60, "cache_read": 40, "cache_write": 0, "output": 10, "reasoning": 0}

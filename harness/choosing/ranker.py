@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from operator import mul
 from pathlib import Path
 
-from harness.features import CIRCUMSTANCES, NAMES, SIGNS, Row
+from harness.choosing.features import CIRCUMSTANCES, NAMES, SIGNS, Row
 from tasks.errors import InputError
 
 PENALTY = 10.0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from harness.records import Json, Verdict
-from harness.suite import Bench, Means, Ready, Submission
+from harness.suites.suite import Bench, Means, Ready, Submission
 from tasks.errors import EnvironmentFailed
 from tasks.swebench import Row, repository_of, task_of
 from tasks.task import Task

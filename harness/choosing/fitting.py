@@ -9,12 +9,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from harness.evidence_store import evidence_of
-from harness.features import NAMES, Row, rows
-from harness.pool import Sample, by_instance, unlabelled
-from harness.ranker import PENALTY, Weights, cross_validated, fit, newton
+from harness.choosing.evidence_store import evidence_of
+from harness.choosing.features import NAMES, Row, rows
+from harness.choosing.pool import Sample, by_instance, unlabelled
+from harness.choosing.ranker import PENALTY, Weights, cross_validated, fit, newton
+from harness.choosing.recovery import Choice, Recovery, recovery
 from harness.records import Json
-from harness.recovery import Choice, Recovery, recovery
 from tasks.errors import InputError
 
 BINS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)

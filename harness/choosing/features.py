@@ -14,10 +14,10 @@ from itertools import combinations
 from math import log1p
 from statistics import fmean
 
-from harness.agreement import Wording, mean_with_others, nearness, shares, similarity, votes, wording
-from harness.behaviour import BEHAVIOUR, behaviour_features
-from harness.evidence_store import Found, InstanceEvidence
-from harness.pool import Sample
+from harness.choosing.agreement import Wording, mean_with_others, nearness, shares, similarity, votes, wording
+from harness.choosing.behaviour import BEHAVIOUR, behaviour_features
+from harness.choosing.evidence_store import Found, InstanceEvidence
+from harness.choosing.pool import Sample
 
 KINDS: dict[str, tuple[str, ...]] = {
     "usable": ("unusable", "applies-fuzzily"),

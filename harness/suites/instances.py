@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from harness.environment import build
 from harness.grade import grade
 from harness.records import Json, Verdict
-from harness.suite import Bench, Means, Ready, Submission
+from harness.suites.suite import Bench, Means, Ready, Submission
 from harness.workspace import cache_root, open_workspace, reopen_workspace
 from tasks.errors import InputError
 from tasks.task import Instance, Task

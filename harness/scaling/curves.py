@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from harness.metrics import BOOTSTRAPS, majority_right, pass_at_k, solved_by_best
-from harness.samples import Model, Sample, clusters, ranking
+from harness.scaling.samples import Model, Sample, clusters, ranking
 
 LOW, HIGH = 0.025, 0.975
 ALL_UP_TO = 16

@@ -7,17 +7,17 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.probe_facts import Seen, seen
-from harness.probes import Probe
+from harness.choosing.probe_facts import Seen, seen
+from harness.choosing.probes import Probe
+from harness.choosing.statement import Statement
 from harness.sandbox.base import WORKDIR, Sandbox
-from harness.statement import Statement
 
 STEP_SECONDS = 10.0
 """Of processor time, so that a busy machine changes nothing."""
 PROBE_SECONDS = 120.0
 REPORT_BYTES = 2_000_000
 
-_DRIVER = Path(__file__).parent / "inside" / "probe_session.py"
+_DRIVER = Path(__file__).parents[1] / "inside" / "probe_session.py"
 _PLACE = "/tmp/troop-probes"
 
 

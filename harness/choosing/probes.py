@@ -15,9 +15,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from harness.choosing.statement import Block, Statement
 from harness.records import WitnessTest
 from harness.sandbox.base import WORKDIR
-from harness.statement import Block, Statement
 
 STEPS_AT_MOST = 60
 COMMANDS_AT_MOST = 6

@@ -4,7 +4,7 @@ What is known of a task (`State`): its attempts that gave nothing acceptable, an
 attempts that agree on it and the level of its evidence. No grading data.
 
 The model (`Beliefs`). An attempt gives a right and acceptable patch with probability p; p ~ Beta(alpha, beta) over tasks, as in the
-forecasts (harness/laws.py). A wrong attempt gives nothing acceptable with probability `fails`. Right attempts fall into groups
+forecasts (harness/scaling/laws.py). A wrong attempt gives nothing acceptable with probability `fails`. Right attempts fall into groups
 by a Chinese restaurant process with concentration `scatter_right` (right patches are much alike), wrong acceptable ones by
 one with `scatter_wrong` (they are wrong in different ways); a group's evidence has level l with probability right[l] or wrong[l].
 For groups of n_1 … n_C attempts, T together, and f failed ones, the probability of it all, with R the set of right groups and
@@ -35,7 +35,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from harness.laws import log_beta
+from harness.scaling.laws import log_beta
 
 DECISIVE = 0.95
 HOPELESS, HOPE_AHEAD = 0.05, 16

@@ -9,12 +9,12 @@ import re
 from collections.abc import Iterator, Sequence
 from math import log1p
 
-from harness.agreement import shares
-from harness.evidence_store import Base, Found, InstanceEvidence, Steps
+from harness.choosing.agreement import shares
+from harness.choosing.evidence_store import Base, Found, InstanceEvidence, Steps
+from harness.choosing.probe_facts import Seen
+from harness.choosing.probes import WITNESS
+from harness.choosing.statement import Statement
 from harness.patch import Patch
-from harness.probe_facts import Seen
-from harness.probes import WITNESS
-from harness.statement import Statement
 
 BEHAVIOUR: dict[str, tuple[str, ...]] = {
     "probes": ("like-base", "error-gone", "told-output", "new-crash", "same-behaviour", "same-steps"),

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.pool import Sample
-from harness.probe_facts import Seen
-from harness.static_evidence import StaticFacts
+from harness.choosing.pool import Sample
+from harness.choosing.probe_facts import Seen
+from harness.choosing.static_evidence import StaticFacts
 from tasks.errors import InputError
 
 SCHEMA = 1

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.evidence_store import NearBase, TestFacts
+from harness.choosing.evidence_store import NearBase, TestFacts
 from harness.records import Outcome
 from harness.sandbox.base import WORKDIR, Sandbox
 from harness.testing import run_tests

@@ -16,7 +16,7 @@ from harness import trace
 from harness.evaluate import Outcome, Watcher
 from harness.ledger import Line, add_charge, money
 from harness.live import REFRESH_PER_SECOND, counted, elapsed_short, fitted, printable, tokens_short
-from harness.suite import Ready
+from harness.suites.suite import Ready
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

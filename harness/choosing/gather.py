@@ -10,19 +10,19 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from harness.base_tree import BaseTree
-from harness.evidence_store import Base, Found, Steps, TestFacts, distinct, read_found, write_found
-from harness.near_tests import FILES_AT_MOST, PYTEST, SYMPY, base_of, compare
+from harness.choosing.base_tree import BaseTree
+from harness.choosing.evidence_store import Base, Found, Steps, TestFacts, distinct, read_found, write_found
+from harness.choosing.near_tests import FILES_AT_MOST, PYTEST, SYMPY, base_of, compare
+from harness.choosing.pool import Sample
+from harness.choosing.probe_facts import Seen
+from harness.choosing.probes import probes_of, witness_probes
+from harness.choosing.probing import run_probes, views_for
+from harness.choosing.statement import Statement
+from harness.choosing.static_evidence import look
 from harness.patch import is_test
-from harness.pool import Sample
-from harness.probe_facts import Seen
-from harness.probes import probes_of, witness_probes
-from harness.probing import run_probes, views_for
 from harness.records import WitnessTest
 from harness.regression import is_test_file, near_files, touched_by
 from harness.sandbox.base import WORKDIR, Sandbox
-from harness.statement import Statement
-from harness.static_evidence import look
 from tasks.errors import SandboxFailed
 
 NEAR_SECONDS = 12.0

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.chart import COLOURS
-from harness.forecast import Forecast
-from harness.scaling import Curve
-from harness.study import Study
+from harness.scaling.chart import COLOURS
+from harness.scaling.curves import Curve
+from harness.scaling.forecast import Forecast
+from harness.scaling.study import Study
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _page(study: Study, picture: Figure) -> str:
     """The picture and the tables as one page that needs nothing else."""
     from rich.console import Console
 
-    from harness.study_view import study_view
+    from harness.scaling.view import study_view
 
     drawing = io.StringIO()
     picture.savefig(drawing, format="svg")

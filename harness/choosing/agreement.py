@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
+from harness.choosing.pool import Sample
 from harness.patch import Patch
-from harness.pool import Sample
 
 HALF = 0.5
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from harness.patch import Patch
 from harness.records import Json
-from harness.samples import Model, Sample
+from harness.scaling.samples import Model, Sample
 from tasks.errors import InputError
 
 NAMES = ("model", "source", "model_name_or_path")

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from harness.base_tree import BaseTree, Patched
-from harness.code_facts import identifiers, normal_form, parsed, touched, undefined_names
+from harness.choosing.base_tree import BaseTree, Patched
+from harness.choosing.code_facts import identifiers, normal_form, parsed, touched, undefined_names
+from harness.choosing.statement import Statement, names_file
 from harness.patch import SCRATCH, Patch, is_prose, is_test
-from harness.statement import Statement, names_file
 
 
 @dataclass(frozen=True, slots=True)

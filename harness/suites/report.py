@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from harness.evaluate import Grades, Outcome, Solved
 from harness.metrics import Sampled, pass_at_k, recovery
 from harness.records import Json
-from harness.scaling import Draws, Estimate
+from harness.scaling.curves import Draws, Estimate
 
 SUITE_SCHEMA = 1
 _USAGE = ("input", "cache_read", "cache_write", "output", "reasoning")

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.forecast import Forecast, forecast
-from harness.frontier import Best, Mixture, Versus, cheap_or_dear, frontier, mixtures, shared, versus
 from harness.metrics import BOOTSTRAPS
 from harness.records import Json
-from harness.samples import Model
-from harness.scaling import Curve, Draws, Estimate, by_task, curves, difference, measures
+from harness.scaling.curves import Curve, Draws, Estimate, by_task, curves, difference, measures
+from harness.scaling.forecast import Forecast, forecast
+from harness.scaling.frontier import Best, Mixture, Versus, cheap_or_dear, frontier, mixtures, shared, versus
+from harness.scaling.samples import Model
 from tasks.errors import InputError
 
 Missing = Literal["leave-out", "wrong"]

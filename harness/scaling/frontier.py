@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from harness.samples import Model
-from harness.scaling import Draws, Estimate, by_task, difference, ks_up_to, measures, usd_by_task
+from harness.scaling.curves import Draws, Estimate, by_task, difference, ks_up_to, measures, usd_by_task
+from harness.scaling.samples import Model
 
 SPLITS = 20
 """Random halvings of the tasks for the honest value of a mixture."""

@@ -1,0 +1,1 @@
+"""What graded samples say: curves, forecasts, what to buy, when another sample is worth its price."""

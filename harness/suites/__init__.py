@@ -1,0 +1,1 @@
+"""Suites of instances: making them ready, many at a time, and what they came to."""
