@@ -267,7 +267,7 @@ def test_tests_that_take_the_sandbox_down_speak_against_the_candidate(
         done = solve(task(repository), settings(server.url, tmp_path / "runs"))
         assert done.exit_code == 1
         assert "its tests take the sandbox down" in done.report["candidates"][0]["evidence"]["reason"]
-        monkeypatch.setattr("agent.verification._probe", dying)
+        monkeypatch.setattr("agent.verification.probe", dying)
         with pytest.raises(SandboxFailed):  # where no sandbox works, the candidate is not to blame
             solve(task(repository), settings(server.url, tmp_path / "again"))
 
