@@ -184,13 +184,13 @@ class TestWithASandbox:
         cases = [[[[3, 1, 2]], 3], [[[1]], 1], [[[2, 5]], 5], [[[7, 8, 9]], 9]]
         (programs / "json_testcases" / "largest.json").write_text("\n".join(json.dumps(c) for c in cases))
 
-        def command(url: str, attempts: int) -> list[str]:
+        def command(url: str) -> list[str]:
             shared = ["--sandbox", "bubblewrap", "--no-grade", "--out", str(tmp_path / "runs"), "--model", f"{url}#m"]
-            return ["eval", "quixbugs", "--source", str(programs), "-n", str(attempts), *shared]
+            return ["eval", "quixbugs", "--source", str(programs), "-n", "1", *shared]
 
         with serving([replace(PLAN, delay=60.0)]) as server:
             process = subprocess.Popen(
-                [sys.executable, "-m", "agent", *command(server.url, 1)],
+                [sys.executable, "-m", "agent", *command(server.url)],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -203,8 +203,8 @@ class TestWithASandbox:
             _, complained = process.communicate(timeout=30)
             assert process.returncode == 130, complained
             assert "the same command goes on where it stopped" in complained and "Traceback" not in complained
-            other = troop(*command(server.url, 2))
-            assert other.returncode == 2 and "--attempts 1 there, 2 now" in other.stderr
+            other = troop(*command(server.url), "--seed", "7")
+            assert other.returncode == 2 and "--seed 0 there, 7 now" in other.stderr
 
     def test_nothing_acceptable_is_exit_1(self, repository: Path, tmp_path: Path) -> None:
         with serving([PLAN, WRONG, SUBMIT]) as server:
