@@ -261,7 +261,7 @@ def test_a_spent_budget_ends_attempts_but_keeps_their_patches(
         done = solve(task(repository), settings(server.url, tmp_path / "runs", models=("m",), budget=budget))
         asked = len(server.requests)
     assert done.report["attempts"][0]["status"] == "budget"
-    assert asked in (3, 4) and done.report["cost"]["usd"] == pytest.approx(0.041 * asked)
+    assert 3 <= asked <= 7 and done.report["cost"]["usd"] == pytest.approx(0.041 * asked)
     assert done.exit_code == 0, "its patch was made before the budget ended"
 
 
