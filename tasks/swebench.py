@@ -12,12 +12,13 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tasks.entries import Entries, entries, kind
 from tasks.errors import InputError
 from tasks.task import Environment, Repository, Task
 
@@ -196,10 +197,8 @@ def _sample(rows: Sequence[Row], pattern: str) -> list[Row]:
 
 # ---- reading
 
-_Placed = Iterator[tuple[str, Mapping[str, Any]]]
 
-
-def _from_hub(suite: str) -> _Placed:
+def _from_hub(suite: str) -> Entries:
     name = HUB.get(suite)
     if name is None:
         raise InputError(f"there is no suite {suite!r}: it is one of {', '.join(sorted(SUITES))}")
@@ -222,7 +221,7 @@ def _from_hub(suite: str) -> _Placed:
     return ((f"{name}, row {number}", fields) for number, fields in enumerate(found, 1))
 
 
-def _from_file(path: Path) -> _Placed:
+def _from_file(path: Path) -> Entries:
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -234,58 +233,11 @@ def _from_file(path: Path) -> _Placed:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path}, line {line}: this is neither UTF-8 text nor parquet (byte {error.start})") from error
-    if path.suffix.lower() in (".jsonl", ".ndjson") or _is_lines(text):
-        return _from_lines(path, text)
-    return _from_json(path, text)
+    whole = "hold rows: a list of objects, or an object of them by id"
+    return entries(path, text, whole=whole, each="a row must be an object with fields")
 
 
-def _is_lines(text: str) -> bool:
-    """Whether a text holds one JSON object a line: its first line is an object by itself, and not its last."""
-    first, _, rest = text.lstrip().partition("\n")
-    try:
-        return isinstance(json.loads(first), dict) and bool(rest.strip())
-    except ValueError:
-        return False
-
-
-def _from_lines(path: Path, text: str) -> _Placed:
-    # Not splitlines(): a text may hold other ends of line than JSON lines do.
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            place = f"{path}, line {number}"
-            try:
-                fields = json.loads(line)
-            except ValueError as error:
-                raise InputError(f"{place}: this is not JSON ({error})") from error
-            yield place, _object(place, fields)
-
-
-def _from_json(path: Path, text: str) -> _Placed:
-    try:
-        content = json.loads(text) if text.strip() else []
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
-    if isinstance(content, dict) and "instance_id" in content:
-        content = [content]
-    if isinstance(content, dict):
-        for name, fields in content.items():
-            place = f"{path}, entry {name!r}"
-            yield place, {"instance_id": name, **_object(place, fields)}
-    elif isinstance(content, list):
-        for number, fields in enumerate(content, 1):
-            place = f"{path}, entry {number}"
-            yield place, _object(place, fields)
-    else:
-        raise InputError(f"{path} must hold rows: a list of objects, or an object of them by id")
-
-
-def _object(place: str, fields: Any) -> Mapping[str, Any]:
-    if not isinstance(fields, dict):
-        raise InputError(f"{place}: a row must be an object with fields, not {_kind(fields)}")
-    return fields
-
-
-def _from_parquet(path: Path) -> _Placed:
+def _from_parquet(path: Path) -> Entries:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -328,7 +280,7 @@ def _text(place: str, fields: Mapping[str, Any], name: str, *, needed: bool = Tr
             raise InputError(f"{place}: the field {name} is missing")
         return ""
     if not isinstance(value, str):
-        raise InputError(f"{place}: the field {name} must be text, not {_kind(value)}")
+        raise InputError(f"{place}: the field {name} must be text, not {kind(value)}")
     return value
 
 
@@ -359,7 +311,7 @@ def _date(place: str, fields: Mapping[str, Any]) -> datetime | None:
     elif isinstance(value, datetime):
         date = value
     else:
-        raise InputError(f"{place}: the field created_at must be a date, not {_kind(value)}")
+        raise InputError(f"{place}: the field created_at must be a date, not {kind(value)}")
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
@@ -374,22 +326,8 @@ def _tests(place: str, fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
         except ValueError as error:
             raise InputError(f"{place}: the field {name} is no list of tests in JSON ({error})") from error
     if not isinstance(value, list) or not all(isinstance(test, str) for test in value):
-        raise InputError(f"{place}: the field {name} must be a list of tests, not {_kind(value)}")
+        raise InputError(f"{place}: the field {name} must be a list of tests, not {kind(value)}")
     return tuple(value)
-
-
-def _kind(value: Any) -> str:
-    kinds: Iterable[tuple[type, str]] = (
-        (bool, "a truth value"),
-        (int, "a whole number"),
-        (float, "a number"),
-        (str, "text"),
-        (list, "a list"),
-        (dict, "an object"),
-    )
-    return next(
-        (name for kind, name in kinds if isinstance(value, kind)), "null" if value is None else "something else"
-    )
 
 
 def _first_line(error: Exception) -> str:

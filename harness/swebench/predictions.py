@@ -9,14 +9,14 @@ model, one rank, so one prediction for an instance.
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.entries import entries
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 BASELINES = ("gold", "empty", "noop")
 """Instead of a file: the right patches; no patches, which are never run; patches that change nothing a test could see."""
+
+_WHOLE = "hold predictions: JSON lines, a list of objects, or an object of them by id"
+_EACH = "a prediction must be an object with instance_id, model_name_or_path and model_patch"
 
 _NOOP = "diff --git a/{0} b/{0}\nnew file mode 100644\n--- /dev/null\n+++ b/{0}\n@@ -0,0 +1 @@\n+nothing\n".format(
     "troop-noop.txt"
@@ -74,7 +77,7 @@ def read_predictions(path: Path, known: Collection[str]) -> list[Prediction]:
     seen: Counter[tuple[str, str]] = Counter()
     taken: dict[tuple[str, str, int], str] = {}
     found = []
-    for place, fields in _entries(path, text):
+    for place, fields in entries(path, text, whole=_WHOLE, each=_EACH):
         name, model = _instance(place, fields, known), _text(place, fields, "model_name_or_path", path.stem)
         patch = _text(place, fields, "model_patch", "") if "model_patch" in fields else None
         if patch is None:
@@ -118,52 +121,6 @@ def _file_name(model: str) -> str:
 
 
 # ---- reading
-
-
-def _entries(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(where it is, its fields) of each prediction."""
-    if path.suffix.lower() in (".jsonl", ".ndjson") or _is_lines(text):
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                place = f"{path}, line {number}"
-                yield place, _object(place, _json(place, line))
-        return
-    content = _json(str(path), text)
-    if isinstance(content, dict) and "instance_id" in content:
-        content = [content]
-    if isinstance(content, dict):
-        for name, fields in content.items():
-            place = f"{path}, entry {name!r}"
-            yield place, {"instance_id": name, **_object(place, fields)}
-    elif isinstance(content, list):
-        for number, fields in enumerate(content, 1):
-            yield f"{path}, entry {number}", _object(f"{path}, entry {number}", fields)
-    else:
-        raise InputError(f"{path} must hold predictions: JSON lines, a list of objects, or an object of them by id")
-
-
-def _is_lines(text: str) -> bool:
-    """Whether the first line is an object by itself, and not the last."""
-    first, _, rest = text.lstrip().partition("\n")
-    try:
-        return isinstance(json.loads(first), dict) and bool(rest.strip())
-    except ValueError:
-        return False
-
-
-def _json(place: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{place}: this is not JSON ({error})") from error
-
-
-def _object(place: str, fields: Any) -> Mapping[str, Any]:
-    if not isinstance(fields, dict):
-        raise InputError(
-            f"{place}: a prediction must be an object with instance_id, model_name_or_path and model_patch"
-        )
-    return fields
 
 
 def _instance(place: str, fields: Mapping[str, Any], known: Collection[str]) -> str:

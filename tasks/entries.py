@@ -1,0 +1,80 @@
+"""Objects in a JSON file, each with its place: one a line, a list of them, or an object of them by instance id."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import InputError
+
+Entries = Iterator[tuple[str, Mapping[str, Any]]]
+"""(where it is, in words; its fields) of each object."""
+
+
+def entries(path: Path, text: str, *, whole: str, each: str) -> Entries:
+    """The objects of a file's text. `whole`, `each`: what the file and one of its objects must be, for the complaints
+    ("hold rows: ...", "a row must be ..."). Raises InputError, naming the place, while it is read."""
+    # Not splitlines(): a text may hold other ends of line than JSON lines do.
+    if path.suffix.lower() in (".jsonl", ".ndjson") or _is_lines(text):
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                place = f"{path}, line {number}"
+                try:
+                    content = json.loads(line)
+                except ValueError as error:
+                    raise InputError(f"{place}: this is not JSON ({error})") from error
+                yield place, _object(place, content, each)
+        return
+    yield from _of_document(path, text, whole, each)
+
+
+def _of_document(path: Path, text: str, whole: str, each: str) -> Entries:
+    try:
+        content = json.loads(text) if text.strip() else []
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+    if isinstance(content, dict) and "instance_id" in content:
+        content = [content]
+    if isinstance(content, dict):
+        for name, fields in content.items():
+            place = f"{path}, entry {name!r}"
+            yield place, {"instance_id": name, **_object(place, fields, each)}
+    elif isinstance(content, list):
+        for number, fields in enumerate(content, 1):
+            place = f"{path}, entry {number}"
+            yield place, _object(place, fields, each)
+    else:
+        raise InputError(f"{path} must {whole}")
+
+
+def kind(value: Any) -> str:
+    """What a JSON value is, in words."""
+    if value is None:
+        return "null"
+    # bool first: it is an int, too.
+    words = {
+        bool: "a truth value",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "an object",
+    }
+    return next((word for of, word in words.items() if isinstance(value, of)), "something else")
+
+
+def _is_lines(text: str) -> bool:
+    """Whether a text holds one JSON object a line: its first line is an object by itself, and not its last."""
+    first, _, rest = text.lstrip().partition("\n")
+    try:
+        return isinstance(json.loads(first), dict) and bool(rest.strip())
+    except ValueError:
+        return False
+
+
+def _object(place: str, fields: Any, each: str) -> Mapping[str, Any]:
+    if not isinstance(fields, dict):
+        raise InputError(f"{place}: {each}, not {kind(fields)}")
+    return fields
