@@ -15,7 +15,6 @@ import contextlib
 import json
 import os
 import re
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,14 +43,25 @@ from harness.sandbox.container_files import (
     inside_fingerprint,
     setup_kit,
 )
+from harness.sandbox.containers import (
+    ENVIRONMENT_LABEL,
+    NAME_LABEL,
+    OWNER_LABEL,
+    RUN_LABEL,
+    container_name,
+    explained,
+    obituary,
+    remove_container,
+    remove_image,
+    sweep,
+)
 from harness.sandbox.daemon import COMMIT_SECONDS, Attachment, attach, connect
 from harness.sandbox.docker_findings import findings as docker_findings
 from harness.sandbox.docker_findings import missing_limits
 from harness.sandbox.image import DEFAULT_IMAGE, Say, ensure_image, find
 from tasks.errors import InputError, SandboxFailed
 
-_RUN, _NAME, _OWNER = "troop.run", "troop.name", "troop.owner"
-_ENVIRONMENT, _INSIDE = "troop.environment", "troop.inside"
+_INSIDE = "troop.inside"
 
 # What package managers need to unpack and configure as root; nothing of it is left while a model drives.
 _SETUP_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID")
@@ -73,7 +83,6 @@ exit 127
 # Ends whatever set-up left running, then removes what was there for the set-up only, and what nobody should inherit.
 _TIDY = f"kill -9 -1; rm -rf {INSIDE} {SETUP_BIN} {SETUP_CERTIFICATES} {HOME} /tmp/* /tmp/.[!.]* /root/.cache; mkdir -p {HOME}"
 
-_MAKING_SECONDS = 600.0
 
 T = TypeVar("T")
 
@@ -138,7 +147,7 @@ class DockerProvider:
     async def create(self, spec: SandboxSpec) -> Sandbox:
         client = await self._connected()
         image = await self._image_of(spec)
-        label = _container_name(spec)
+        label = container_name(spec.run, spec.name)
         began = time.time()
         kit = await self._setup_kit() if spec.network else None
         making = asyncio.ensure_future(self._call("make a container", self._make, client, label, image, spec, kit))
@@ -178,7 +187,7 @@ class DockerProvider:
             stop_signal="SIGKILL",
             # The user's docker configuration may name a proxy with a password in it.
             use_config_proxy=False,
-            labels={_RUN: spec.run, _NAME: spec.name, _OWNER: owner.me()},
+            labels={RUN_LABEL: spec.run, NAME_LABEL: spec.name, OWNER_LABEL: owner.me()},
             healthcheck={"test": ["NONE"]},
             host_config=self._host_config(api, spec, kit),
         )
@@ -226,10 +235,10 @@ class DockerProvider:
         async def release() -> None:
             self._open.discard(sandbox)
             with contextlib.suppress(SandboxFailed):  # a daemon that is gone took the container with it
-                await self._call("remove a container", _remove, client, container)
+                await self._call("remove a container", remove_container, client, container)
 
         async def diagnose() -> str:
-            return attachment.stderr or await self._call("say why", _obituary, client, container, began)
+            return attachment.stderr or await self._call("say why", obituary, client, container, began)
 
         env = {**image.env, **base_env({} if kit is None else kit.env)}
         if "PATH" in image.env:
@@ -254,7 +263,7 @@ class DockerProvider:
         """After a failure or a cancellation: wait for the container that is being made, and remove it."""
         await asyncio.wait([making])
         if not making.cancelled() and making.exception() is None:
-            await self._call("remove a container", _remove, client, label)
+            await self._call("remove a container", remove_container, client, label)
 
     async def _image_of(self, spec: SandboxSpec) -> _Image:
         if spec.environment is not None:
@@ -280,7 +289,7 @@ class DockerProvider:
 
     async def freeze(self, sandbox: Sandbox, environment: str) -> None:
         self._tag(environment)  # for its InputError
-        await self.keep(sandbox, self._environments, environment, {_ENVIRONMENT: environment})
+        await self.keep(sandbox, self._environments, environment, {ENVIRONMENT_LABEL: environment})
 
     async def keep(
         self, sandbox: Sandbox, repository: str, tag: str, labels: Mapping[str, str], changes: Sequence[str] = ()
@@ -298,7 +307,7 @@ class DockerProvider:
                 raise SandboxFailed(f"the environment cannot be tidied before it is kept: {tidied.output[-300:]}")
             await sandbox.upload(archive(inside_files()))
             # Labels pass on from container to image to container: whose this one was must not.
-            every = {**labels, _INSIDE: inside_fingerprint(), _RUN: "", _NAME: "", _OWNER: ""}
+            every = {**labels, _INSIDE: inside_fingerprint(), RUN_LABEL: "", NAME_LABEL: "", OWNER_LABEL: ""}
             lines = [f"LABEL {key}={json.dumps(value)}" for key, value in every.items()]
             await self._call("commit a container", self._commit, sandbox.container, repository, tag, [*lines, *changes])
         finally:
@@ -313,7 +322,7 @@ class DockerProvider:
     async def remove(self, environment: str) -> None:
         client = await self._connected()
         self._images.pop(self._tag(environment), None)
-        await self._call("remove an environment", _remove_image, client, self._tag(environment))
+        await self._call("remove an environment", remove_image, client, self._tag(environment))
 
     # ---- the machine
 
@@ -345,7 +354,7 @@ class DockerProvider:
 
     async def clean(self, run: str | None = None) -> list[str]:
         client = await self._connected()
-        return await self._call("look for containers", _clean, client, run)
+        return await self._call("look for containers", sweep, client, run)
 
     async def close(self) -> None:
         """Closes the sandboxes that are still open, too."""
@@ -361,7 +370,7 @@ class DockerProvider:
             await sandbox.close()
         else:  # its event loop ended without closing it: there is only a container left to remove
             self._open.discard(sandbox)
-            await self._call("remove a container", _remove, client, sandbox.container)
+            await self._call("remove a container", remove_container, client, sandbox.container)
 
     def _tag(self, environment: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", environment):
@@ -386,24 +395,7 @@ class DockerProvider:
     async def _call(self, what: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """A blocking call to the daemon in a thread. Raises SandboxFailed for whatever the daemon or the way to it refuses."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, partial(_explained, what, function, *args, **kwargs))
-
-
-def _explained(what: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    import docker.errors
-    import requests.exceptions
-
-    try:
-        return function(*args, **kwargs)
-    except docker.errors.APIError as error:
-        raise SandboxFailed(f"docker cannot {what}: {error.explanation or error}") from error
-    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
-        raise SandboxFailed(f"docker cannot {what}: the daemon does not answer ({error})") from error
-
-
-def _container_name(spec: SandboxSpec) -> str:
-    words = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{spec.run}-{spec.name}")[:80]
-    return f"troop-{words}-{secrets.token_hex(4)}"
+        return await loop.run_in_executor(self._pool, partial(explained, what, function, *args, **kwargs))
 
 
 def _describe(image: Any) -> _Image:
@@ -412,70 +404,3 @@ def _describe(image: Any) -> _Image:
     # A proxy is of no use without a network, and its address may hold a password.
     env = {name: value for name, _, value in pairs if not name.lower().endswith("_proxy")}
     return _Image(image.id, env, (config.get("Labels") or {}).get(_INSIDE, ""))
-
-
-# ---- blocking calls
-
-
-def _remove(client: Any, container: str) -> None:
-    """Kill and remove, without a grace period; fine if it is gone. Returns when it is."""
-    import docker.errors
-
-    until = time.monotonic() + 30
-    while True:
-        try:
-            client.api.remove_container(container, force=True, v=True)
-        except docker.errors.NotFound:
-            return
-        except docker.errors.APIError as error:
-            # 409: the daemon is removing it already, as it does when the first process ends.
-            if error.status_code != 409 or time.monotonic() > until:
-                raise
-            time.sleep(0.02)
-
-
-def _remove_image(client: Any, name: str) -> None:
-    import docker.errors
-
-    with contextlib.suppress(docker.errors.ImageNotFound):
-        client.api.remove_image(name, force=True)
-
-
-def _obituary(client: Any, container: str, since: float) -> str:
-    """Why a container ended, from the daemon's memory of events (the container itself may be gone already)."""
-    time.sleep(0.1)  # the stream ends a moment before the event is written
-    events = client.api.events(
-        since=int(since),
-        until=f"{time.time():.6f}",
-        filters={"container": [container], "event": ["oom", "die"]},
-        decode=True,
-    )
-    seen = {str(event.get("Action") or event.get("status")): event for event in events}
-    if "oom" in seen:
-        return "it used more memory than its limit"
-    if "die" in seen:
-        attributes = (seen["die"].get("Actor") or {}).get("Attributes") or {}
-        return f"its container ended with exit code {attributes.get('exitCode', 'unknown')}"
-    return "its connection to the docker daemon ended"
-
-
-def _seems_used(row: Mapping[str, Any], now: float) -> bool:
-    """Whether a container of whose owner nothing is known looks as if it lived: one that somebody is just making, too."""
-    state = row.get("State")
-    return state == "running" or (state == "created" and now - float(row.get("Created", now)) < _MAKING_SECONDS)
-
-
-def _clean(client: Any, run: str | None) -> list[str]:
-    removed = []
-    label = _OWNER if run is None else f"{_RUN}={run}"
-    for row in client.api.containers(all=True, filters={"label": [label, _OWNER]}):
-        mark = row["Labels"][_OWNER]
-        if not mark or owner.is_alive(mark, running=_seems_used(row, time.time())):
-            continue
-        _remove(client, row["Id"])
-        removed.append(f"container {row['Names'][0].lstrip('/')}")
-    if run is None:
-        for row in client.api.images(filters={"dangling": True, "label": [_ENVIRONMENT]}):
-            _remove_image(client, row["Id"])
-            removed.append(f"unfinished environment image {row['Id'][7:19]}")
-    return removed

@@ -23,8 +23,17 @@ from functools import partial
 from typing import IO, Any, Literal, TypeVar
 
 from harness.sandbox import owner
+from harness.sandbox.containers import (
+    NAME_LABEL,
+    OWNER_LABEL,
+    RUN_LABEL,
+    container_name,
+    explained,
+    obituary,
+    remove_container,
+    sweep,
+)
 from harness.sandbox.daemon import Attachment, attach, connect
-from harness.sandbox.docker import _NAME, _OWNER, _RUN, _clean, _explained, _obituary, _remove
 from harness.swebench.official import TESTBED
 from tasks.errors import SandboxFailed
 
@@ -106,7 +115,7 @@ class Containers:
     async def clean(self) -> list[str]:
         """Remove the containers that dead processes left; names them."""
         client = await self.connected()
-        return await self._call("look for containers", _clean, client, None)
+        return await self._call("look for containers", sweep, client, None)
 
     async def run(
         self,
@@ -124,7 +133,7 @@ class Containers:
         `timeout` in seconds: then everything in it is killed. Raises SandboxFailed when the daemon or the container fails.
         """
         client = await self.connected()
-        label = _container_name(self._run, name)
+        label = container_name(self._run, name)
         mark = f"troop-{secrets.token_hex(8)}"
         command = [mark, str(len(patch)), str(len(script))]
         began = time.time()
@@ -185,7 +194,7 @@ class Containers:
             stdin_open=True,
             # The user's docker configuration may name a proxy with a password in it.
             use_config_proxy=False,
-            labels={_RUN: self._run, _NAME: name, _OWNER: owner.me()},
+            labels={RUN_LABEL: self._run, NAME_LABEL: name, OWNER_LABEL: owner.me()},
             healthcheck={"test": ["NONE"]},
             host_config=api.create_host_config(
                 network_mode=None if self._network else "none",
@@ -222,7 +231,7 @@ class Containers:
             return Ran(applied, said.strip(), int(ended[1]), float(ended[3]) - float(ended[2]))
         if end != "over":
             return Ran(applied, said.strip(), None, time.time() - since, end == "late", end == "flooded")
-        why = await self._call("say why", _obituary, client, container, since)
+        why = await self._call("say why", obituary, client, container, since)
         raise SandboxFailed(f"a container ended before its tests did: {said.strip()[-300:] or why}")
 
     def _later(self, ending: Coroutine[Any, Any, None]) -> None:
@@ -235,11 +244,11 @@ class Containers:
         await asyncio.wait([making])
         if not making.cancelled() and making.exception() is None:
             with contextlib.suppress(SandboxFailed):  # a daemon that is gone took the container with it
-                await self._call("remove a container", _remove, client, label)
+                await self._call("remove a container", remove_container, client, label)
 
     async def _call(self, what: str, function: Callable[..., T], *args: Any) -> T:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, partial(_explained, what, function, *args))
+        return await loop.run_in_executor(self._pool, partial(explained, what, function, *args))
 
 
 async def _talk(attachment: Attachment, sent: bytes, log: IO[bytes], timeout: float) -> _End:
@@ -270,8 +279,3 @@ async def _talk(attachment: Attachment, sent: bytes, log: IO[bytes], timeout: fl
         return "over"
     finally:
         listening.cancel()
-
-
-def _container_name(run: str, name: str) -> str:
-    words = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{run}-{name}")[:80]
-    return f"troop-{words}-{secrets.token_hex(4)}"

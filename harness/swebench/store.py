@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from harness.sandbox.containers import ENVIRONMENT_LABEL
 from harness.swebench import names
 
 _EVAL = re.compile(r"(?:^|/)sweb\.eval\.[^.]+\.(?P<id>.+):[^:]+$")
-_SOLVE = "troop.environment"
 REPLACED = "replaced"
 """The kind of an image whose name a later build has taken."""
 SOLVE = "solve"
@@ -88,7 +88,7 @@ def _kind(name: str, labels: dict[str, str]) -> tuple[str, str]:
     for kind in (names.ENVIRONMENT, names.TOOLS):
         if name.startswith(f"{names.layer_name(kind)}:"):
             return kind, ""
-    return (SOLVE, "") if labels.get(_SOLVE) else ("", "")
+    return (SOLVE, "") if labels.get(ENVIRONMENT_LABEL) else ("", "")
 
 
 def doomed(

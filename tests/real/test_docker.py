@@ -25,8 +25,9 @@ from harness.sandbox import owner
 from harness.sandbox.base import Limits, SandboxSpec
 from harness.sandbox.choice import choose_provider
 from harness.sandbox.client import DISK_UNLIMITED, INSIDE
+from harness.sandbox.containers import seems_used
 from harness.sandbox.daemon import Attachment, attach, connect
-from harness.sandbox.docker import DockerProvider, DockerSandbox, _seems_used
+from harness.sandbox.docker import DockerProvider, DockerSandbox
 from harness.sandbox.image import DEFAULT_IMAGE, ensure_image
 from tasks.errors import InputError, SandboxFailed
 
@@ -442,7 +443,7 @@ def test_an_owner_is_known_by_more_than_its_number() -> None:
     [("running", 1e6, True), ("created", 5, True), ("created", 601, False), ("exited", 5, False)],
 )
 def test_a_strangers_container_is_in_use_while_it_runs_or_is_being_made(state: str, age: float, used: bool) -> None:
-    assert _seems_used({"State": state, "Created": 1000.0}, 1000.0 + age) is used
+    assert seems_used({"State": state, "Created": 1000.0}, 1000.0 + age) is used
 
 
 # ---- environments
