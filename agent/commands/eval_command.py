@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.commands.options import add_solving, positive, settings_of
+from agent.commands.options import add_rows, add_solving, positive, settings_of
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,27 +30,17 @@ RESUMABLE = "the same command goes on where it stopped"
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of eval."""
     parser.add_argument("suite", metavar="SUITE", choices=tuple(SUITES), help=f"one of: {', '.join(SUITES)}")
-    which = parser.add_argument_group("instances")
-    which.add_argument(
-        "--instances",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="only these: ids, globs, repo:NAME, sample:N@SEED (repeatable; quixbugs: ids and globs)",
-    )
-    which.add_argument(
-        "--dataset", type=Path, metavar="FILE", help="swe-bench: the rows (JSONL, JSON, parquet), not the hub"
-    )
-    which.add_argument(
-        "--mirrors", type=Path, metavar="DIR", help="swe-bench: clones called owner__name.git or owner/name"
-    )
+    add_rows(parser)
+    which = parser.add_argument_group("their environments")
     which.add_argument(
         "--base", action="append", default=[], metavar="[X.Y=]IMAGE", help="swe-bench: base image (for that Python)"
     )
     which.add_argument(
         "--pull", choices=("auto", "always", "never"), default="auto", help="swe-bench: published images (auto: if had)"
     )
-    which.add_argument("--source", type=Path, metavar="DIR", help="quixbugs: a checkout of jkoppel/QuixBugs")
+    which.add_argument(
+        "--source", type=Path, metavar="DIR", help="quixbugs: a checkout of jkoppel/QuixBugs (--instances: ids, globs)"
+    )
     how = parser.add_argument_group("how")
     how.add_argument("--dry-run", action="store_true", help="say what would run and what it would cost; start nothing")
     how.add_argument(
@@ -160,7 +150,7 @@ def _quixbugs(known: argparse.Namespace, out: Path) -> Suite:
 
 
 def _swebench(known: argparse.Namespace, out: Path) -> Suite:
-    from harness.suites.official import SwebenchSuite
+    from harness.suites.swebench import SwebenchSuite
     from harness.swebench import official
     from harness.swebench.bases import parse_bases
     from tasks.swebench import choose_rows, load_rows
