@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.commands.options import amount, positive
+from agent.commands.options import add_rows, amount, positive
 from tasks.errors import EnvironmentFailed, InputError
 from tasks.swebench import SUITES
 
@@ -42,17 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="JSON lines or JSON with instance_id, model_name_or_path, model_patch; or gold, empty (no patches), noop "
         "(patches that change nothing)",
     )
-    parser.add_argument(
-        "--dataset", type=Path, metavar="FILE", help="the rows (JSONL, JSON, parquet), not from the hub"
-    )
-    parser.add_argument(
-        "--instances",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="only these: ids, globs, repo:NAME, sample:N@SEED (repeatable, or joined by commas)",
-    )
-    parser.add_argument("--mirrors", type=Path, metavar="DIR", help="clones to build images from: owner__name.git")
+    add_rows(parser)
     parser.add_argument("--no-build", action="store_true", help="only images that are here: build and pull none")
     parser.add_argument("--workers", type=positive, default=2, metavar="K", help="containers at a time (2)")
     parser.add_argument(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.commands.options import positive
+from agent.commands.options import add_rows, positive
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,18 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "suite", nargs="?", metavar="SUITE", help="swe-bench-lite, swe-bench-verified or swe-bench (list, prune: all)"
     )
-    parser.add_argument(
-        "--dataset", type=Path, metavar="FILE", help="the rows: JSONL, JSON or parquet (else the hub's)"
-    )
-    parser.add_argument(
-        "--instances",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="ids, globs, repo:NAME, sample:N@SEED (repeatable; prune: whose images go)",
-    )
+    add_rows(parser)
     build = parser.add_argument_group("build")
-    build.add_argument("--mirrors", type=Path, metavar="DIR", help="clones called owner__name.git or owner/name")
     build.add_argument(
         "--base", action="append", default=[], metavar="[X.Y=]IMAGE", help="base image (for that Python; repeatable)"
     )

@@ -64,6 +64,20 @@ def add_solving(parser: argparse.ArgumentParser, whole: str = "of the whole run"
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
 
 
+def add_rows(parser: argparse.ArgumentParser) -> None:
+    """Which rows of a SWE-bench suite, and where they and their repositories come from."""
+    which = parser.add_argument_group("instances of SWE-bench")
+    which.add_argument(
+        "--instances",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="only these: ids, globs, repo:NAME, sample:N@SEED (repeatable, or joined by commas)",
+    )
+    which.add_argument("--dataset", type=Path, metavar="FILE", help="the rows (JSONL, JSON, parquet), not the hub's")
+    which.add_argument("--mirrors", type=Path, metavar="DIR", help="clones called owner__name.git or owner/name")
+
+
 def settings_of(known: argparse.Namespace) -> Settings:
     """The `Settings` that the options of `add_solving` say."""
     from agent.config import Settings

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.commands.options import amount, positive
+from agent.commands.options import add_rows, amount, positive
 from tasks.errors import EnvironmentFailed, InputError
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--from", dest="kept", type=Path, metavar="RUN", help="rank again by the evidence of that run")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory (runs/select-SOURCE)")
-    parser.add_argument("--instances", action="append", default=[], metavar="PATTERN", help="ids, globs, repo:NAME")
     parser.add_argument("--issue", metavar="FILE", help="the issue's text for a local repository; - reads stdin")
     parser.add_argument("--issue-text", metavar="TEXT", help="the same, given here")
     parser.add_argument("--base", metavar="REF", help="commit, tag or branch that the patches are against")
+    add_rows(parser)
     order = parser.add_argument_group("the order")
     order.add_argument("--ranker", choices=("evidence", "rules"), default="evidence", help="(evidence)")
     order.add_argument(
@@ -58,8 +58,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--labels", type=Path, action="append", default=[], metavar="FILE", help="outcomes over the pool's"
     )
     look = parser.add_argument_group("the evidence")
-    look.add_argument("--dataset", type=Path, metavar="FILE", help="the suite's rows (from the hub)")
-    look.add_argument("--mirrors", type=Path, metavar="DIR", help="clones owner__name.git (GitHub)")
     look.add_argument("--static", action="store_true", help="execute nothing: what the patches themselves tell")
     look.add_argument("--near-seconds", type=amount, default=12.0, metavar="S", help="of tests near the change (12)")
     look.add_argument("--at-once", type=positive, default=2, metavar="K", help="instances in work at a time (2)")
@@ -171,7 +169,7 @@ def _suite_places(
     from tasks.swebench import choose_rows, load_rows
 
     every = load_rows(known.source, known.dataset)
-    chosen = choose_rows(every, known.instances) if known.instances else every
+    chosen = choose_rows(every, known.instances)
     return {row.instance_id: partial(_place_of, row, known, progress) for row in chosen if row.instance_id in samples}
 
 
