@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.text import Text
 
-WIDTH = 80
-"""Columns that the view needs at most."""
 REFRESH_PER_SECOND = 4
 
 _GOOD = frozenset({"submitted", "tests-passed"})

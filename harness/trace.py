@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from harness.records import Charge, Evidence, Json, Selection, TestReport, Tree, WitnessTest
+from harness.records import Charge, Evidence, Json, Selection, TestReport, Tree, Verdict, WitnessTest
 from tasks.errors import EnvironmentFailed, InputError
 
 SCHEMA = 1
@@ -276,7 +276,7 @@ class Selected(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graded(Event):
-    """Hidden tests' word on the selected patch; written after the selection, read by no policy."""
+    """Hidden tests' word on a candidate; written after the selection, read by no policy."""
 
     kind: ClassVar[str] = "graded"
     candidate: str
@@ -284,6 +284,20 @@ class Graded(Event):
     reason: str = ""
     fail_to_pass: Mapping[str, str] = field(default_factory=dict)
     pass_to_pass: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, candidate: str, verdict: Verdict) -> Graded:
+        return cls(
+            candidate=candidate,
+            resolved=verdict.resolved,
+            reason=verdict.reason,
+            fail_to_pass=verdict.fail_to_pass,
+            pass_to_pass=verdict.pass_to_pass,
+        )
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict(self.resolved, self.fail_to_pass, self.pass_to_pass, self.reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -174,7 +174,7 @@ def open_workspace(repository: Repository, cache: Path, *, say: Callable[[str], 
     """The workspace of a repository at its base. Clones, fetches or unpacks only what the cache does not hold.
 
     `say` gets one line for each step that may take long. Raises InputError (no such repository, ref or package; access
-    refused) and SourceUnavailable (the network, for now).
+    refused) and SourceUnavailable (the network fails; another time it may not).
     """
     with sources.opened(repository, cache, say) as source:
         place = cache / f"bases-{_LAYOUT}" / source.commit

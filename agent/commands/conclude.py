@@ -127,15 +127,7 @@ async def grade_candidate(files: RunFiles, candidate: str, patch: str, grading: 
         name=f"grade-{candidate}",
     )
     with contextlib.closing(open_trace(files, settings)) as log:
-        log.write(
-            trace.Graded(
-                candidate=candidate,
-                resolved=verdict.resolved,
-                reason=verdict.reason,
-                fail_to_pass=verdict.fail_to_pass,
-                pass_to_pass=verdict.pass_to_pass,
-            )
-        )
+        log.write(trace.Graded.of(candidate, verdict))
     return verdict
 
 

@@ -107,23 +107,11 @@ def solved_of(files: RunFiles, events: Sequence[trace.Event]) -> Solved:
     _, settings, _ = files.read_run()
     rows = [row for row in report["attempts"] if row["status"] not in ("infrastructure", "running")]
     patches = {e.attempt: e.patch for e in events if isinstance(e, trace.AttemptEnded) and e.attempt is not None}
-    verdicts = {
-        e.candidate: Verdict(e.resolved, e.fail_to_pass, e.pass_to_pass, e.reason)
-        for e in events
-        if isinstance(e, trace.Graded)
-    }
+    verdicts = {e.candidate: e.verdict for e in events if isinstance(e, trace.Graded)}
 
     def note(candidate: str, verdict: Verdict) -> None:
         with contextlib.closing(open_trace(files, settings)) as log:
-            log.write(
-                trace.Graded(
-                    candidate=candidate,
-                    resolved=verdict.resolved,
-                    reason=verdict.reason,
-                    fail_to_pass=verdict.fail_to_pass,
-                    pass_to_pass=verdict.pass_to_pass,
-                )
-            )
+            log.write(trace.Graded.of(candidate, verdict))
 
     candidates = candidates_of(events)
     of_attempt = {index: candidate.id for candidate in candidates for index in candidate.attempts}
@@ -347,7 +335,7 @@ _OPTIONS = {
 
 
 def check_kept(directory: Path, kept: Kept, settings: Settings, task: Task) -> None:
-    """Refuse to mix: a run that is there already must have been made with what is asked for now, so that its attempts and
+    """Refuse to mix: a run that is there already must have been made with the settings that are asked for, so that its attempts and
     new ones are samples of the same thing. Raises InputError naming what differs."""
     differing = [
         *_differing(kept.settings, settings, _MAY_CHANGE | {"budget", "limits"}),

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from harness.records import Json
 from harness.swebench import names, official
@@ -302,12 +302,6 @@ class Grader:
 
 
 _HARMLESS = b"--- /dev/null\n+++ b/.troop-look\n@@ -0,0 +1 @@\n+\n"
-
-
-async def grade_patch(row: Row, image: ImageRef, patch: str, **settings: Any) -> Graded:
-    """The verdict on one patch, with a `Grader` of its own; `settings` are the grader's."""
-    async with Grader(**settings) as grader:
-        return await grader.grade(row, image, patch)
 
 
 def _capabilities(row: Row) -> tuple[str, ...]:
