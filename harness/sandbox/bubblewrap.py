@@ -42,7 +42,7 @@ from harness.sandbox.client import (
     ShimSandbox,
     base_env,
 )
-from harness.sandbox.index import IndexSettings, index_settings
+from harness.sandbox.index import IndexSettings, index_settings, uv_binary
 from harness.sandbox.interpreters import Interpreter, choose, find_interpreters
 from harness.sandbox.launch import Copying, Launched, chain, copy_tree, overlay_options, private_folder, remove_tree
 from harness.sandbox.system import CLEAN_ENV, ETC_FILES, USER_ID, system_mounts
@@ -269,7 +269,7 @@ class BubblewrapProvider:
         arguments += ["--ro-bind", str(ground.shown / "inside"), INSIDE]
         arguments += _show_pythons(ground, {ground.shim_python, *pythons}, pythons)
         if index is not None:
-            arguments += [*ground.tmpfs(SETUP_BIN, LINKS_BYTES), "--ro-bind", _uv(), f"{SETUP_BIN}/uv"]
+            arguments += [*ground.tmpfs(SETUP_BIN, LINKS_BYTES), "--ro-bind", str(uv_binary()), f"{SETUP_BIN}/uv"]
             for path in (*index.folders, *index.files):
                 arguments += [] if path.is_relative_to("/usr") else ["--ro-bind", str(path), str(path)]
         arguments += ["--remount-ro", "/", "--chdir", WORKDIR, "--", str(ground.shim_python.path), *LAUNCH]
@@ -541,12 +541,6 @@ def _show_pythons(ground: _Ground, visible: set[Interpreter], pythons: Sequence[
     for name, path in names.items():
         arguments += ["--symlink", str(path), f"{PYTHONS}/{name}"]
     return arguments
-
-
-def _uv() -> str:
-    from uv import find_uv_bin
-
-    return find_uv_bin()
 
 
 def _without_group(group: cgroup.Group, limits: Limits) -> tuple[tuple[str, ...], dict[str, int]]:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from harness.sandbox.base import TROOPDIR
 from harness.sandbox.client import INSIDE
-from harness.sandbox.index import IndexSettings, index_settings
+from harness.sandbox.index import IndexSettings, index_settings, uv_binary
 
 SETUP_BIN = f"{TROOPDIR}/bin"
 SETUP_CERTIFICATES = f"{TROOPDIR}/certificates.pem"
@@ -67,10 +67,8 @@ class SetupKit:
 
 def setup_kit(settings: IndexSettings | None = None) -> SetupKit:
     """uv, this machine's package index settings, and its CA bundle (as a copy: certificates are no secret)."""
-    from uv import find_uv_bin
-
     settings = index_settings() if settings is None else settings
-    files: Files = {f"{SETUP_BIN}/uv": (Path(find_uv_bin()).read_bytes(), 0o755)}
+    files: Files = {f"{SETUP_BIN}/uv": (uv_binary().read_bytes(), 0o755)}
     env = dict(settings.env)
     if settings.certificates is not None:
         files[SETUP_CERTIFICATES] = (settings.certificates.read_bytes(), 0o644)

@@ -10,6 +10,7 @@ import configparser
 import os
 import re
 import sys
+import threading
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ _HREF = re.compile(r"""href\s*=\s*["']([^"'#]+)""", re.IGNORECASE)
 _ARCHIVES = (".whl", ".zip", ".tar.gz", ".tar.bz2", ".tar.xz", ".tgz")
 # How many pages of an index in a folder are looked at to find out where its files lie.
 _PAGES = 20
+_finding_uv = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,3 +243,12 @@ def _pointed_to(index: Path) -> list[Path]:
             if folder is not None and folder.is_dir() and not folder.is_relative_to(index) and folder not in folders:
                 folders.append(folder)
     return folders
+
+
+def uv_binary() -> Path:
+    """The uv of this Python, which set-up installs with. Raises uv's FileNotFoundError where the package came without it."""
+    from uv import find_uv_bin
+
+    # uv asks sysconfig, whose first answer is wrong in a thread that asks while another's question is being answered.
+    with _finding_uv:
+        return Path(find_uv_bin())

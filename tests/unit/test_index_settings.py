@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 from harness.sandbox.index import index_settings
@@ -92,3 +94,19 @@ def test_a_bundle_of_certificates_reaches_every_tool(tmp_path: Path) -> None:
     settings = index_settings({"HOME": str(tmp_path), "PIP_CONFIG_FILE": "/dev/null", "SSL_CERT_FILE": str(bundle)})
     assert settings.files == (bundle,) and settings.certificates == bundle
     assert settings.env["PIP_CERT"] == settings.env["SSL_CERT_FILE"] == settings.env["GIT_SSL_CAINFO"] == str(bundle)
+
+
+def test_threads_that_ask_for_uv_at_the_same_time_all_get_it() -> None:
+    asked = """
+import sys, threading
+from harness.sandbox.index import uv_binary
+found = []
+threads = [threading.Thread(target=lambda: found.append(uv_binary())) for _ in range(8)]
+sys.setswitchinterval(1e-6)
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(found), len(set(found)))
+"""
+    # A Python that has not asked yet: only the first answers of a process were ever wrong.
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["8", "1"], done.stderr
