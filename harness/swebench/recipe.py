@@ -1,8 +1,9 @@
 """What an instance's environment is made of, and how its versions are chosen. Nothing is executed here.
 
-Dependencies are as of the instance's date: nothing that was released later is looked at, with three exceptions. What the
+Dependencies are as of the instance's date: nothing that was released later is looked at, with four exceptions. What the
 official specification pins is wanted in that very version. Build tools may be newer, because old ones do not build what pip
-and Python of today ask for. And where requirements come from a file of another commit (`environment_setup_commit`), that
+and Python of today ask for. A pytest that the specification names is young enough to know the interpreter, which it
+rewrites tests for. And where requirements come from a file of another commit (`environment_setup_commit`), that
 commit's date counts, if it is the later one.
 """
 
@@ -197,7 +198,8 @@ def pins_as_of_date(recipe: Recipe) -> tuple[str, ...]:
 def _dated(recipe: Recipe, date: datetime, younger: Iterable[str] = ()) -> tuple[str, ...]:
     """uv's arguments for versions as of a date; whatever their date, for the packages `younger`."""
     # setuptools is imported by what runs, too, where a younger one warns: no newer than the interpreter needs.
-    runtime = dict.fromkeys(_RUNTIME_TOOLS, max(date, _released(recipe.python)))
+    tools = (*_RUNTIME_TOOLS, *(name for name in recipe.requirements if name == "pytest"))
+    runtime = dict.fromkeys(tools, max(date, _released(recipe.python)))
     dates = dict.fromkeys(_TOOLS, max(date, TODAYS_BUILD_TOOLS)) | runtime | dict.fromkeys(younger, _EVER)
     exceptions = [f"--exclude-newer-package={name}={_day(when)}" for name, when in sorted(dates.items())]
     return (f"--exclude-newer={_day(date)}", *exceptions)
