@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from tests.support.graded_instance import (
     write_rows,
 )
 from tests.support.official_harness import run_official
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.docker
 
@@ -76,13 +77,6 @@ def log_of(graded: Graded, cache: Path) -> str:
 def containers_of(made: Made, run: str) -> list[Any]:
     found: list[Any] = made.client.api.containers(all=True, filters={"label": f"troop.run={run}"})
     return found
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def test_the_right_patch_resolves_and_one_that_changes_nothing_does_not(made: Made, tmp_path: Path) -> None:

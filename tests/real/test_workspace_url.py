@@ -20,37 +20,7 @@ from harness import sources
 from harness.workspace import Workspace, open_workspace
 from tasks.errors import InputError, SourceUnavailable
 from tasks.task import Repository
-
-
-def git(cwd: Path, *arguments: str, **variables: str) -> str:
-    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
-    done = subprocess.run(
-        ["git", *identity, *arguments], cwd=cwd, capture_output=True, check=True, env=os.environ | variables
-    )
-    return done.stdout.decode().strip()
-
-
-@pytest.fixture
-def origin(tmp_path: Path) -> Path:
-    top = tmp_path / "origin"
-    top.mkdir()
-    git(top, "init", "-q", "-b", "trunk")
-    (top / "app.py").write_text("value = 1\n")
-    (top / "pkg").mkdir()
-    (top / "pkg/mod.py").write_text("x = 1\n")
-    git(top, "add", "--all")
-    git(top, "commit", "-q", "-m", "one", GIT_COMMITTER_DATE="2021-03-04T05:06:07+02:00")
-    git(top, "tag", "-a", "v1.0", "-m", "release")
-    (top / "app.py").write_text("value = 2\n")
-    git(top, "commit", "-qam", "two")
-    git(top, "branch", "feature/x", "HEAD~1")
-    return top
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    """A cache of this test alone."""
-    return tmp_path / "cache"
+from tests.support.repositories import git
 
 
 @contextlib.contextmanager

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
 from agent import Settings
 from harness.records import Budget
 from tasks.task import GivenTest, Repository, Task
+from tests.support import repositories
 from tests.support.model_server import Answer
 
 STATEMENT = "total([1, 2]) gives 2 where 3 is expected: the first value is left out.\n"
@@ -55,22 +54,7 @@ WITNESS = "from calc import total\n\n\ndef test_first_counts():\n    assert tota
 
 def make_repository(directory: Path) -> Path:
     """The project as a git repository with one commit, whose id never changes."""
-    for name, text in FILES.items():
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    fixed = {
-        **os.environ,
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CONFIG_NOSYSTEM": "1",
-        **{f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in _IDENTITY.items()},
-    }
-    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "The calculator"]):
-        subprocess.run(["git", *command], cwd=directory, env=fixed, check=True)
-    return directory
-
-
-_IDENTITY = {"NAME": "A", "EMAIL": "a@example.org", "DATE": "2026-01-01T00:00:00Z"}
+    return repositories.make_repository(directory, FILES, date="2026-01-01T00:00:00Z")
 
 
 def task(repository: Path, *, failing_test: bool = False) -> Task:
