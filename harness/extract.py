@@ -39,14 +39,14 @@ JUNK = (
     ".coverage", ".coverage.*", "/coverage.xml", "/htmlcov/", "*.gcda", "*.gcno", "*.py,cover", "*.lprof",
     # editors, patch tools, desktops, crashes
     "*~", "*.sw[a-p]", ".#*", "#*#", "*.orig", "*.rej", "*.bak", ".DS_Store", "Thumbs.db", ".idea/", "core.[0-9]*", "nohup.out",
-)  # fmt: skip
+)  # fmt: skip  # by kind
 
 # A new file that the repository ignores is taken only if its name says that it is source.
 SOURCE = frozenset({
     ".py", ".pyi", ".pyx", ".pxd", ".pxi", ".c", ".h", ".cc", ".cpp", ".hpp", ".rs", ".go", ".java", ".js", ".mjs", ".ts",
     ".tsx", ".jsx", ".css", ".html", ".j2", ".jinja", ".mako", ".tmpl", ".in", ".sh", ".sql", ".toml", ".yaml", ".yml", ".json",
     ".ini", ".cfg", ".conf", ".md", ".rst", ".txt", ".csv", ".tsv", ".xml", ".po", ".proto", ".g4", ".lark", ".ebnf",
-})  # fmt: skip
+})  # fmt: skip  # by kind
 _OUTPUT_DIRECTORIES = frozenset(
     {"build", "_build", "dist", "out", "target", "site", "tmp", "temp", "logs", "env", "venv"}
 )

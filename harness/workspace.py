@@ -242,14 +242,24 @@ def _cut(source: sources.Source, place: Path, cache: Path) -> None:
         hostgit.plant(bare, f"ref: refs/heads/{BRANCH}", sha256=source.sha256)
         try:
             objects = git(
-                "rev-list", "--objects", "--no-walk", "--no-object-names", source.commit,
-                git_dir=reader, variables=hostgit.borrow(source.objects),
-            )  # fmt: skip
+                "rev-list",
+                "--objects",
+                "--no-walk",
+                "--no-object-names",
+                source.commit,
+                git_dir=reader,
+                variables=hostgit.borrow(source.objects),
+            )
             pack = bare / "objects/pack/pack"
             git(
-                "pack-objects", "--quiet", "--window=0", str(pack),
-                git_dir=reader, variables=hostgit.borrow(source.objects), stdin=objects,
-            )  # fmt: skip
+                "pack-objects",
+                "--quiet",
+                "--window=0",
+                str(pack),
+                git_dir=reader,
+                variables=hostgit.borrow(source.objects),
+                stdin=objects,
+            )
         except GitFailed as error:
             raise InputError(
                 f"the repository lacks objects of its commit {source.commit[:12]} (a partial clone, or a damaged one): "

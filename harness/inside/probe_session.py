@@ -64,7 +64,7 @@ class _Displayed:
     def __call__(self, value: "Any") -> None:
         if value is not None:
             self.values.append(value)
-            builtins._ = value  # type: ignore[attr-defined]
+            vars(builtins)["_"] = value
             print(repr(value))
 
 

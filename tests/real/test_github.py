@@ -257,8 +257,15 @@ def test_a_host_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "reference",
-    ["octo#7", "octo/spoon", "octo/spoon#0", "octo/spoon#x", "https://github.com/octo/spoon", "ftp://github.com/a/b/issues/1"],
-)  # fmt: skip
+    [
+        "octo#7",
+        "octo/spoon",
+        "octo/spoon#0",
+        "octo/spoon#x",
+        "https://github.com/octo/spoon",
+        "ftp://github.com/a/b/issues/1",
+    ],
+)
 def test_a_malformed_reference_is_told_how_to_write_it(reference: str) -> None:
     with pytest.raises(InputError, match="owner/name#N"):
         parse_reference(reference)

@@ -205,9 +205,23 @@ def test_a_sandbox_that_dies_says_nothing_about_the_candidate(bubblewrap: Provid
 
 @pytest.mark.parametrize(
     "path",
-    ["tests/data/x.json", "pkg/tests/helper.py", "test_x.py", "pkg/x_test.py", "conftest.py", "pkg/conftest.py", "pytest.ini",
-     "sitecustomize.py", "tox.ini", "setup.cfg", "pyproject.toml", "test/helper.py", "x.pth", "app/tests.py"],
-)  # fmt: skip
+    [
+        "tests/data/x.json",
+        "pkg/tests/helper.py",
+        "test_x.py",
+        "pkg/x_test.py",
+        "conftest.py",
+        "pkg/conftest.py",
+        "pytest.ini",
+        "sitecustomize.py",
+        "tox.ini",
+        "setup.cfg",
+        "pyproject.toml",
+        "test/helper.py",
+        "x.pth",
+        "app/tests.py",
+    ],
+)
 def test_what_decides_about_tests_is_taken_from_the_base(path: str) -> None:
     assert guards_tests(path)
 

@@ -219,10 +219,23 @@ class TestPath:
         git(origin, "add", ".gitattributes")
         git(origin, "commit", "-qm", "attributes")
         settings = (
-            "core.fsmonitor", "core.pager", "core.editor", "core.sshCommand", "core.askPass", "core.alternateRefsCommand",
-            "diff.external", "filter.evil.clean", "filter.evil.smudge", "filter.evil.process", "diff.evil.textconv",
-            "diff.evil.command", "uploadpack.packObjectsHook", "gpg.program", "credential.helper", "alias.rev-parse",
-        )  # fmt: skip
+            "core.fsmonitor",
+            "core.pager",
+            "core.editor",
+            "core.sshCommand",
+            "core.askPass",
+            "core.alternateRefsCommand",
+            "diff.external",
+            "filter.evil.clean",
+            "filter.evil.smudge",
+            "filter.evil.process",
+            "diff.evil.textconv",
+            "diff.evil.command",
+            "uploadpack.packObjectsHook",
+            "gpg.program",
+            "credential.helper",
+            "alias.rev-parse",
+        )
         for name in settings:
             git(origin, "config", name, command)
         git(origin, "config", "filter.evil.required", "true")
@@ -397,8 +410,12 @@ class TestArchive:
         assert {p: (testbed / p).read_bytes() for p, _ in extra} == dict(extra)
         assert not (testbed / "link").is_symlink()
         assert set(git(testbed, "status", "--porcelain", "-uall").split("\n")) == {
-            "M app.py", " T link", " D pkg/mod.py", "?? pkg", "?? tests/deep/test_new.py"
-        }  # fmt: skip
+            "M app.py",
+            " T link",
+            " D pkg/mod.py",
+            "?? pkg",
+            "?? tests/deep/test_new.py",
+        }
 
     @pytest.mark.parametrize("path", ["../x", "/etc/passwd", ".git/config", "a/../../b", ""])
     def test_extra_files_stay_within(self, origin: Path, store: Path, path: str) -> None:

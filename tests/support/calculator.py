@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from agent import Settings
 from harness.records import Budget
@@ -65,11 +66,12 @@ def task(repository: Path, *, failing_test: bool = False) -> Task:
     )
 
 
-def settings(url: str, out: Path, *, attempts: int = 1, turns: int = 10, **more: object) -> Settings:
+def settings(url: str, out: Path, *, attempts: int = 1, turns: int = 10, **more: Any) -> Settings:
     """Settings for a scripted model at `url`, in bubblewrap unless said otherwise."""
     budget = more.pop("budget", Budget(attempts=attempts, turns=turns))
     models = more.pop("models", (f"{url}#scripted",))
-    return Settings(**{"sandbox": "bubblewrap", "base_runs": 1, "budget": budget, "models": models, "out": out, **more})  # type: ignore[arg-type]
+    fields: dict[str, Any] = {"sandbox": "bubblewrap", "base_runs": 1, **more}
+    return Settings(budget=budget, models=models, out=out, **fields)
 
 
 def call(name: str, **arguments: object) -> Answer:

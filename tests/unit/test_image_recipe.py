@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -228,9 +229,9 @@ IMAGES = [
 ]
 
 
-def pruned(**wanted: object) -> list[str]:
-    arguments = {"instances": None, "older_than": None, "everything": False} | wanted
-    return [f"{image.kind}:{image.name}" for image in doomed(IMAGES, **arguments)]  # type: ignore[arg-type]
+def pruned(**wanted: Any) -> list[str]:
+    arguments: dict[str, Any] = {"instances": None, "older_than": None, "everything": False, **wanted}
+    return [f"{image.kind}:{image.name}" for image in doomed(IMAGES, **arguments)]
 
 
 def test_pruning_takes_layers_that_nothing_stands_on() -> None:

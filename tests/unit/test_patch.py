@@ -325,7 +325,7 @@ FLAGS: list[tuple[str, set[str]]] = [
     ("diff --git a/s b/s\ndeleted file mode 160000\n--- a/s\n+++ /dev/null\n@@ -1 +0,0 @@\n-Subproject commit 1\n", {"submodule"}),
     ("diff --git a/r b/r\nold mode 100644\nnew mode 100755\n", {"mode-change"}),
     ("diff --git a/x.bin b/x.bin\nBinary files a/x.bin and b/x.bin differ\n", {"binary"}),
-]  # fmt: skip
+]  # fmt: skip  # a case in each line
 
 
 @pytest.mark.parametrize(("diff", "flags"), FLAGS, ids=[str(n) for n in range(len(FLAGS))])

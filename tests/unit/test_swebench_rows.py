@@ -112,8 +112,20 @@ def test_a_file_with_one_row_is_a_file_of_rows(tmp_path: Path) -> None:
     assert [row.instance_id for row in load_rows("swe-bench", path)] == ["acme__lines-1"]
 
 
-@pytest.mark.parametrize("name", ["instance_id", "repo", "base_commit", "version", "problem_statement", "patch",
-                                  "test_patch", "FAIL_TO_PASS", "PASS_TO_PASS"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "instance_id",
+        "repo",
+        "base_commit",
+        "version",
+        "problem_statement",
+        "patch",
+        "test_patch",
+        "FAIL_TO_PASS",
+        "PASS_TO_PASS",
+    ],
+)
 def test_a_missing_field_is_named_with_file_and_line(tmp_path: Path, name: str) -> None:
     lacking = fields(2)
     del lacking[name]
