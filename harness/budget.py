@@ -111,15 +111,6 @@ class BudgetKeeper:
             share.note(keeper._run.usd, keeper._run.tokens)
         return keeper
 
-    @property
-    def spent_usd(self) -> float:
-        """USD settled so far (unknown prices at their reservation)."""
-        return self._run.usd
-
-    @property
-    def spent_tokens(self) -> int:
-        return self._run.tokens
-
     def _usd_cap(self) -> tuple[float | None, str]:
         """The cap on the run's USD as it stands now, and what it is, in words."""
         return _lower(self.budget.usd, self._share.usd if self._share else None)
@@ -302,11 +293,6 @@ class SharedBudget:
         self._clock = clock
         self._started = clock()
         self._members = {name: _Member() for name in runs}
-
-    @property
-    def spent_usd(self) -> float:
-        """USD settled so far, of all runs."""
-        return sum(member.usd for member in self._members.values())
 
     def note(self, run: str, usd: float, tokens: float) -> None:
         """What the run has spent by now."""

@@ -468,7 +468,9 @@ def test_concurrent_calls_never_pass_the_money_cap() -> None:
         assert spent <= 0.0100
         assert spent > 0.0090, "the cap should be used, not shied away from"
         assert set(ends) == {"usd"}
-        assert keeper.spent_usd == pytest.approx(spent)
+        (await keeper.reserve(None, 0.0100 - spent - 1e-9, 1)).release()
+        with pytest.raises(BudgetExceeded):
+            await keeper.reserve(None, 0.0100 - spent + 1e-9, 1)
 
     usage = {"prompt_tokens": 20, "completion_tokens": 40}
     answers = [Answer(text="x", usage=usage, delay=0.005)]
@@ -485,12 +487,10 @@ def test_a_cancelled_call_gives_everything_back_and_is_charged() -> None:
             call.cancel()
         ends = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(end, asyncio.CancelledError) for end in ends)
-        limiter = used.connections.limiter(used.client.alias)
-        assert limiter.in_flight == 0
         assert len(server.requests) == 2
         assert len(used.of(Charged)) == 2, "the two that were under way may have reached the model"
         slow[0] = OK
-        await used.ask()
+        await asyncio.wait_for(used.ask(), 5)
 
     slow = [Answer(text="x", delay=30)]
     use(lambda request: slow[0], act, keeper=lambda: keeper, concurrency=2, **PRICED)
