@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from harness.testing import COMMAND_TEST, broke_off, files_of, outcome_of, run_t
 from harness.trace import public, record
 from harness.workspace import Workspace, cache_root
 from tasks.errors import SetupFailed
+from tasks.say import Say
 from tasks.task import Task
 
 FORMAT = "1"
@@ -48,8 +49,6 @@ SETUP_ENV = {
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     "DEBIAN_FRONTEND": "noninteractive",
 }
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from harness.records import Exec
 from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
 from tasks.errors import PatchNotTaken, SetupFailed
+from tasks.say import Say
 
 # New files that are never part of a patch, in the syntax of .gitignore.
 JUNK = (
@@ -175,9 +176,7 @@ async def mark_setup(sandbox: Sandbox) -> None:
         raise SetupFailed(f"what set-up did cannot be remembered: {error}") from error
 
 
-async def take_patch(
-    sandbox: Sandbox, *, exclude: Collection[str] = (), say: Callable[[str], None] = lambda sentence: None
-) -> str:
+async def take_patch(sandbox: Sandbox, *, exclude: Collection[str] = (), say: Say = lambda sentence: None) -> str:
     """The diff of the working tree against the base, "" if nothing changed; decoded with "surrogateescape".
 
     `exclude`: paths (or directories) that are left as they are on the base. `say` gets a sentence where files had to be

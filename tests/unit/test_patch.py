@@ -163,11 +163,18 @@ class TestFiles:
         assert [(c.path, c.kind, c.added) for c in Patch(text).files] == [("m.py", "modified", 1), ("n.py", "added", 1)]
 
     @pytest.mark.parametrize(
-        "text", ["", "\n", "no diff at all\n", "diff --git \n", "@@ -1 +1 @@\n", "--- a\n+++ b\n@@ -1,9 +1 @@\n-x"]
+        "text", ["", "\n", "no diff at all\n", "@@ -1 +1 @@\n", "--- a\n", "Binary files a and b\n"]
     )
-    def test_anything_can_be_read(self, text: str) -> None:
+    def test_what_is_no_diff_changes_nothing(self, text: str) -> None:
         patch = Patch(text)
-        assert isinstance(patch.flags, tuple)
+        assert (patch.files, patch.flags, patch.changes_code, patch.fingerprint) == ((), (), False, "")
+
+    @pytest.mark.parametrize(
+        "text", ["diff --git \n", "--- a\n+++ b\n@@ -1,9 +1 @@\n-x", "diff --git a/x b/x\nindex 1..\n@@"]
+    )
+    def test_a_diff_that_breaks_off_is_read_as_far_as_it_goes(self, text: str) -> None:
+        patch = Patch(text)
+        assert len(patch.files) == 1 and patch.flags == () and patch.added_lines == 0
 
     @settings(max_examples=40, deadline=None)
     @given(
