@@ -76,7 +76,6 @@ class Scope:
     local: dict[str, int] = field(default_factory=dict)
     outer: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
-    inner: set[str] = field(default_factory=set)
 
     def kind(self, node: ast.AST) -> str:
         """The guessed kind of an expression's value."""
@@ -187,18 +186,14 @@ def scope_of(source: Source, function: Function | None, outer: Scope | None = No
     for parameter in parameters(function):
         scope.local[parameter.arg] = 0
         scope.kinds.pop(parameter.arg, None)
-    shadowed: set[str] = set()
     for node in own_nodes(function):
-        if isinstance(node, ast.comprehension):
-            shadowed.update(bound_names(node.target))
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             scope.local.setdefault(node.name, node.lineno)
             scope.kinds[node.name] = CALLABLE
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and not _in_comprehension(source, node):
             scope.local[node.id] = min(scope.local.get(node.id, node.lineno), node.lineno)
         elif isinstance(node, ast.ExceptHandler) and node.name:
             scope.local.setdefault(node.name, node.lineno)
-    scope.inner = shadowed
     _guess_kinds(scope, function)
     return scope
 

@@ -58,7 +58,7 @@ def _break(source: Source) -> str:
 
 
 def removals(site: Site) -> Iterator[Proposal]:
-    """A statement left out (`pass` where it was alone); a branch's `else` made unconditional is left to `moves`."""
+    """A statement left out (`pass` where it was alone)."""
     node, source = site.node, site.source
     if not isinstance(node, ast.stmt) or isinstance(
         node, (ast.Pass, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal)

@@ -40,7 +40,6 @@ SPEC = Spec(
     pre_install=("sed -i 's/^version = .*/version = \"1.1\"/' pyproject.toml",),
     install="python -m pip install -e .[test]",
     test_command="pytest -rA",
-    eval_commands=(),
     requirements_paths=(),
     environment_paths=(),
     replaced_packages=(),

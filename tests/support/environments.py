@@ -81,7 +81,7 @@ async def freeze(provider: Provider, task: Task, *, command: str | None = COMMAN
             MADE.add((provider.name, key))
         finally:
             await sandbox.close()
-    return Built(key=key, image=None, python="3", test_command=command, setup_seconds=0.0, cached=False)
+    return Built(key=key, image=None, python="3", test_command=command)
 
 
 def in_sandbox(provider: Provider, task: Task, work: Callable[[Sandbox], Awaitable[T]]) -> T:

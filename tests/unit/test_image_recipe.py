@@ -29,7 +29,6 @@ SPEC = Spec(
     pre_install=(),
     install="python -m pip install -e .",
     test_command="pytest",
-    eval_commands=(),
     requirements_paths=(),
     environment_paths=(),
     replaced_packages=(),
