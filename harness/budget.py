@@ -294,6 +294,11 @@ class SharedBudget:
         self._started = clock()
         self._members = {name: _Member() for name in runs}
 
+    @property
+    def spent_usd(self) -> float:
+        """USD settled so far, of all runs."""
+        return sum(member.usd for member in self._members.values())
+
     def note(self, run: str, usd: float, tokens: float) -> None:
         """What the run has spent by now."""
         member = self._member(run)
