@@ -7,7 +7,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from harness.sandbox.choice import choose_provider
 from harness.suites.slots import Slots
 from harness.workspace import Workspace, cache_root, open_workspace, reopen_workspace
 from tasks.errors import EndpointFailed, InputError
+from tasks.say import Say
 from tasks.task import Task
 
 if TYPE_CHECKING:
@@ -63,10 +64,6 @@ class Solution:
     def exit_code(self) -> int:
         """0 selected, 1 nothing acceptable, 3 a budget of the run ended it before a selection, 130 interrupted."""
         return {"selected": 0, "none": 1, "budget": 3, "interrupted": 130}.get(self.status, 4)
-
-
-Say = Callable[[str], None]
-"""Takes one line of progress for a person."""
 
 
 def _silent(line: str) -> None:

@@ -88,10 +88,6 @@ class Limiter:
         """Calls allowed at once now."""
         return int(self._limit)
 
-    @property
-    def in_flight(self) -> int:
-        return self._in_flight
-
     async def enter(self, tokens: int) -> Slot:
         """Waits for a turn. `tokens`: how many the call will use, estimated."""
         if not self._waiters and self._delay(tokens) == 0:

@@ -42,12 +42,9 @@ _OURS = frozenset({"seed", "temperature"})
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A model's answer. `message`: the assistant message as the server sent it. `seconds`: of the call, retries excluded."""
+    """A model's answer. `message`: the assistant message as the server sent it."""
 
     message: Json
-    usage: Usage
-    finish_reason: str
-    seconds: float
     charge: Charge
 
 
@@ -227,7 +224,8 @@ class ModelClient:
                 hold.release()
         finally:
             slot.leave(tokens=0)
-        if tokens := reply.usage.input + reply.usage.cache_read + reply.usage.cache_write:
+        usage = reply.charge.usage
+        if tokens := usage.input + usage.cache_read + usage.cache_write:
             self._density = 1.1 * tokens / size
         return reply
 
@@ -243,7 +241,7 @@ class ModelClient:
                 response = await self._client.post(
                     "/chat/completions", cast_to=ChatCompletion, body=body, options=self._options
                 )
-            message, finish = _read(response)
+            message = _read(response)
         except asyncio.CancelledError:
             self._charge(call, hold, None, time.monotonic() - started, self._meter.stop(mark), answered=False)
             raise
@@ -263,7 +261,7 @@ class ModelClient:
         charge = self._charge(call, hold, usage, seconds, share, answered=True)
         self._record(Replied(attempt=call.attempt, key=call.key, message=message, charge=charge))
         slot.leave(answered=True, tokens=usage.total if usage else None)
-        return Reply(message, charge.usage, finish, seconds, charge)
+        return Reply(message, charge)
 
     def _charge(
         self, call: _Call, hold: Hold, usage: Usage | None, seconds: float, share: float, *, answered: bool
@@ -374,8 +372,8 @@ def _failure_of(state: RetryCallState) -> Failure:
     return _failed_of(state).failure
 
 
-def _read(response: ChatCompletion | str) -> tuple[Json, str]:
-    """(message, finish reason) of a response. Raises Unusable for one that holds no answer."""
+def _read(response: ChatCompletion | str) -> Json:
+    """The message of a response. Raises Unusable for one that holds no answer."""
     from openai.types.chat import ChatCompletion
 
     if not isinstance(response, ChatCompletion):
@@ -384,7 +382,7 @@ def _read(response: ChatCompletion | str) -> tuple[Json, str]:
     if not choices or getattr(choices[0], "message", None) is None:
         raise Unusable("the answer holds no message", getattr(response, "error", None))
     message: Json = choices[0].message.to_dict(mode="json", warnings=False)
-    return {"role": "assistant", **message}, str(getattr(choices[0], "finish_reason", None) or "")
+    return {"role": "assistant", **message}
 
 
 def _characters(body: Json) -> int:

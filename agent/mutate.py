@@ -27,17 +27,20 @@ from agent.mutation.values import VALUE_OPERATORS
 
 # How likely a fix is of this form, from what is known of small fixes in general (one name, one operator, one bound or one
 # missing condition are the common ones; see Karampatsis and Sutton, "How often do single-statement bugs occur?", MSR 2020).
-PRIORS: dict[str, float] = {
-    "replace-condition": 0.6, "constant-to-name": 0.5, "clamp": 0.35, "target": 0.6,
-    "compare": 1.0, "arithmetic": 0.9, "boolean": 0.8, "variable": 1.0, "constant": 0.8, "off-by-one": 0.9,
-    "attribute": 0.8, "callee": 0.8, "swap-arguments": 0.9, "swap-operands": 0.6, "drop-operand": 0.6, "negate": 0.6,
-    "absence": 0.7,
-    "drop-conjunct": 0.6, "add-condition": 0.7, "constant-condition": 0.5, "drop-attribute": 0.5, "add-attribute": 0.4,
-    "add-term": 0.55, "donor": 0.8, "unwrap": 0.5, "wrap": 0.4, "drop-argument": 0.4, "insert-argument": 0.6, "slice": 0.7,
-    "subscript": 0.5, "drop-element": 0.4, "insert-element": 0.5, "filter": 0.5, "recombined": 0.4, "delete": 0.5,
-    "swap-statements": 0.5, "move-statement": 0.5, "augmented": 0.6, "return-form": 0.6, "loop-form": 0.4, "jump": 0.5,
-    "return-value": 0.6, "exception": 0.5, "guard": 0.6, "condition-statement": 0.4, "insert-statement": 0.9,
-}  # fmt: skip
+_BY_PRIOR = {
+    1.0: "compare variable",
+    0.9: "arithmetic off-by-one swap-arguments insert-statement",
+    0.8: "boolean constant attribute callee donor",
+    0.7: "absence add-condition slice",
+    0.6: "replace-condition target swap-operands drop-operand negate drop-conjunct insert-argument augmented "
+    "return-form return-value guard",
+    0.55: "add-term",
+    0.5: "constant-to-name constant-condition drop-attribute unwrap subscript insert-element filter delete "
+    "swap-statements move-statement jump exception",
+    0.4: "add-attribute wrap drop-argument drop-element recombined loop-form condition-statement",
+    0.35: "clamp",
+}
+PRIORS = {operator: prior for prior, operators in _BY_PRIOR.items() for operator in operators.split()}
 
 # Bounds on the search. They count work and never look at a clock, so that every machine makes the same mutants.
 MOST = 20_000

@@ -111,15 +111,6 @@ class BudgetKeeper:
             share.note(keeper._run.usd, keeper._run.tokens)
         return keeper
 
-    @property
-    def spent_usd(self) -> float:
-        """USD settled so far (unknown prices at their reservation)."""
-        return self._run.usd
-
-    @property
-    def spent_tokens(self) -> int:
-        return self._run.tokens
-
     def _usd_cap(self) -> tuple[float | None, str]:
         """The cap on the run's USD as it stands now, and what it is, in words."""
         return _lower(self.budget.usd, self._share.usd if self._share else None)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from harness.testing import COMMAND_TEST, broke_off, files_of, outcome_of, run_t
 from harness.trace import public, record
 from harness.workspace import Workspace, cache_root
 from tasks.errors import SetupFailed
+from tasks.say import Say
 from tasks.task import Task
 
 FORMAT = "1"
@@ -49,12 +50,10 @@ SETUP_ENV = {
     "DEBIAN_FRONTEND": "noninteractive",
 }
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A frozen environment. `setup_seconds`: what set-up took when it was made (`cached`: in an earlier run).
+    """A frozen environment.
 
     `python`: the interpreter's version there, "" where none answers. `notes`: what a user should know of how it was made.
     """
@@ -63,8 +62,6 @@ class Built:
     image: str | None
     python: str
     test_command: str | None
-    setup_seconds: float
-    cached: bool
     missing_limits: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -100,7 +97,7 @@ async def build(
     async with turn(cache_root() / "locks" / f"{key}.lock", waiting):
         if await provider.has(key):
             facts = read_json(_facts_path(key)) or {}
-            return _built(key, task, plan, facts, cached=True)
+            return _built(key, task, plan, facts)
         say("setting up the environment (once; it is kept for later runs)")
         archive = await asyncio.to_thread(workspace.archive, _given_files(task))
         spec = SandboxSpec(
@@ -121,7 +118,7 @@ async def build(
         finally:
             await sandbox.close()
         write_json(_facts_path(key), facts)
-        return _built(key, task, plan, facts, cached=False)
+        return _built(key, task, plan, facts)
 
 
 async def _make_room(sandbox: Sandbox, workspace: Workspace) -> None:
@@ -185,14 +182,12 @@ def _key(provider: Provider, workspace: Workspace, task: Task, plan: Detected) -
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _built(key: str, task: Task, plan: Detected, facts: Json, *, cached: bool) -> Built:
+def _built(key: str, task: Task, plan: Detected, facts: Json) -> Built:
     return Built(
         key=key,
         image=task.environment.image,
         python=str(facts.get("python", "")),
         test_command=plan.test_command,
-        setup_seconds=float(facts.get("seconds", 0.0)),
-        cached=cached,
         missing_limits=tuple(facts.get("missing_limits", ())),
         notes=tuple(facts.get("notes", ())),
     )
@@ -210,7 +205,6 @@ async def _set_up(sandbox: Sandbox, plan: Detected, timeout: float, say: Say) ->
     version = await sandbox.exec("python -V || python3 -V", timeout=60, merge=True)
     return {
         "python": version.output.strip().splitlines()[-1].removeprefix("Python ") if version.exit_code == 0 else "",
-        "seconds": round(time.monotonic() - began, 3),
         "notes": notes,
         "missing_limits": list(sandbox.missing_limits),
     }

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from harness.records import Exec
 from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
 from tasks.errors import PatchNotTaken, SetupFailed
+from tasks.say import Say
 
 # New files that are never part of a patch, in the syntax of .gitignore.
 JUNK = (
@@ -39,14 +40,14 @@ JUNK = (
     ".coverage", ".coverage.*", "/coverage.xml", "/htmlcov/", "*.gcda", "*.gcno", "*.py,cover", "*.lprof",
     # editors, patch tools, desktops, crashes
     "*~", "*.sw[a-p]", ".#*", "#*#", "*.orig", "*.rej", "*.bak", ".DS_Store", "Thumbs.db", ".idea/", "core.[0-9]*", "nohup.out",
-)  # fmt: skip
+)  # fmt: skip  # by kind
 
 # A new file that the repository ignores is taken only if its name says that it is source.
 SOURCE = frozenset({
     ".py", ".pyi", ".pyx", ".pxd", ".pxi", ".c", ".h", ".cc", ".cpp", ".hpp", ".rs", ".go", ".java", ".js", ".mjs", ".ts",
     ".tsx", ".jsx", ".css", ".html", ".j2", ".jinja", ".mako", ".tmpl", ".in", ".sh", ".sql", ".toml", ".yaml", ".yml", ".json",
     ".ini", ".cfg", ".conf", ".md", ".rst", ".txt", ".csv", ".tsv", ".xml", ".po", ".proto", ".g4", ".lark", ".ebnf",
-})  # fmt: skip
+})  # fmt: skip  # by kind
 _OUTPUT_DIRECTORIES = frozenset(
     {"build", "_build", "dist", "out", "target", "site", "tmp", "temp", "logs", "env", "venv"}
 )
@@ -175,9 +176,7 @@ async def mark_setup(sandbox: Sandbox) -> None:
         raise SetupFailed(f"what set-up did cannot be remembered: {error}") from error
 
 
-async def take_patch(
-    sandbox: Sandbox, *, exclude: Collection[str] = (), say: Callable[[str], None] = lambda sentence: None
-) -> str:
+async def take_patch(sandbox: Sandbox, *, exclude: Collection[str] = (), say: Say = lambda sentence: None) -> str:
     """The diff of the working tree against the base, "" if nothing changed; decoded with "surrogateescape".
 
     `exclude`: paths (or directories) that are left as they are on the base. `say` gets a sentence where files had to be

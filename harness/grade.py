@@ -9,7 +9,6 @@ not a pass, and neither is one that was skipped.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from harness.detect import PYTEST_COMMAND
 from harness.environment import Built
@@ -22,16 +21,6 @@ from harness.verify import in_fresh_sandbox, lay_patch
 from tasks.task import Grading, Task
 
 TEST_SECONDS = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Hidden:
-    """What is run: ids to select (files where no tests are named), and how."""
-
-    command: str
-    ids: tuple[str, ...]
-    timeout: float
-    test_seconds: float
 
 
 async def grade(
@@ -52,12 +41,7 @@ async def grade(
 
     Raises SandboxFailed after `retries` sandboxes died: that is no verdict.
     """
-    hidden = _Hidden(
-        command=grading.test_command or built.test_command or PYTEST_COMMAND,
-        ids=_ids(grading),
-        timeout=timeout,
-        test_seconds=test_seconds,
-    )
+    command = grading.test_command or built.test_command or PYTEST_COMMAND
 
     async def in_sandbox(sandbox: Sandbox) -> Verdict:
         reason = await lay_patch(sandbox, task, patch)
@@ -66,9 +50,7 @@ async def grade(
         reason = await _lay_hidden(sandbox, grading)
         if reason is not None:
             return _unresolved(grading, f"the hidden tests cannot be laid over the tree: {reason}")
-        report = await run_tests(
-            sandbox, hidden.command, hidden.ids, timeout=hidden.timeout, test_seconds=hidden.test_seconds
-        )
+        report = await run_tests(sandbox, command, _ids(grading), timeout=timeout, test_seconds=test_seconds)
         return verdict(grading, report)
 
     spec = SandboxSpec(run=run, name=name, environment=built.key, limits=limits or Limits())
@@ -89,6 +71,7 @@ async def _lay_hidden(sandbox: Sandbox, grading: Grading) -> str | None:
 
 
 def _ids(grading: Grading) -> tuple[str, ...]:
+    """What is run: the tests that are named, else the files that hold tests."""
     return tuple(dict.fromkeys((*(grading.fail_to_pass or _test_files(grading)), *grading.pass_to_pass)))
 
 

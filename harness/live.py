@@ -9,14 +9,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from harness import trace
 from harness.ledger import Line, add_charge, money
-from harness.records import Budget, Evidence, TestReport
+from harness.records import ENDED_WELL, Budget, Evidence, TestReport
+from tasks.say import Say
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 REFRESH_PER_SECOND = 4
 
-_GOOD = frozenset({"submitted", "tests-passed"})
 _BAD = frozenset({"infrastructure", "crashed", "malformed"})
 
 
@@ -212,7 +212,9 @@ def _summary(board: Board, now: float) -> Iterable[Text]:
 def _cells(row: Row, now: float) -> tuple[str | Text, ...]:
     from rich.text import Text
 
-    style = "" if row.ended is None else "green" if row.state in _GOOD else "red" if row.state in _BAD else "yellow"
+    style = (
+        "" if row.ended is None else "green" if row.state in ENDED_WELL else "red" if row.state in _BAD else "yellow"
+    )
     return (
         str(row.attempt),
         Text(printable(row.state), style=style),
@@ -313,20 +315,28 @@ class View(Protocol):
 
 def view_on(console: Console) -> View:
     """The live table on a terminal, plain lines elsewhere."""
-    if console.is_terminal and not console.is_dumb_terminal:
-        return LiveView(console)
+    return LiveView(console) if can_redraw(console) else PlainLines(writer(console))
+
+
+def can_redraw(console: Console) -> bool:
+    """Whether what is shown there can be kept up to date in place."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+def writer(console: Console) -> Say:
+    """Writes a line there at once, as it is."""
 
     def write(line: str) -> None:
         console.file.write(line + "\n")
         console.file.flush()
 
-    return PlainLines(write)
+    return write
 
 
 class PlainLines:
     """A view that writes a line for each event worth one."""
 
-    def __init__(self, write: Callable[[str], None]) -> None:
+    def __init__(self, write: Say) -> None:
         self._write = write
         self._board = Board()
 

@@ -6,7 +6,6 @@ from here too).
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import io
 import re
@@ -69,17 +68,9 @@ class Patch:
         return tuple(c for c in out if id(c) not in moved)
 
     @property
-    def is_empty(self) -> bool:
-        return not self.changes
-
-    @property
     def paths(self) -> tuple[str, ...]:
         """All paths that the patch touches, the old names of renamed files too; sorted, each once."""
         return tuple(sorted({p for c in self.changes for p in (c.path, c.old_path) if p is not None}))
-
-    @property
-    def python_files(self) -> tuple[str, ...]:
-        return tuple(path for path in self.paths if path.endswith((".py", ".pyi")))
 
     @property
     def source_files(self) -> tuple[str, ...]:
@@ -124,11 +115,6 @@ class Patch:
         on the words of its test. All fingerprints that are compared must come from one base.
         """
         return _digest((_identity(change), _text_blocks(change)) for change in self._counting)
-
-    def fingerprint_on(self, read: Callable[[str], bytes | None]) -> str:
-        """As `fingerprint`, by the syntax trees of the patched Python files: layout, quotes and needless brackets do not
-        count, nor do docstrings beside another change. `read` gives a file of the base, or None."""
-        return _digest((_identity(change), _tree_or_blocks(change, read)) for change in self._counting)
 
     @cached_property
     def flags(self) -> tuple[str, ...]:
@@ -240,36 +226,6 @@ def _normalised(line: str) -> str:
 _LAYOUT = frozenset(
     {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 )
-
-
-def _tree_or_blocks(change: FileChange, read: Callable[[str], bytes | None]) -> object:
-    if not change.path.endswith((".py", ".pyi")) or change.binary or change.kind in ("deleted", "mode"):
-        return _text_blocks(change)
-    base = b"" if change.kind == "added" else read(change.old_path or change.path)
-    if base is None:
-        return _text_blocks(change)
-    try:
-        after = change.applied_to(base)
-        before_bare, after_bare = _syntax(base, docstrings=False), _syntax(after, docstrings=False)
-        return after_bare if before_bare != after_bare else _syntax(after, docstrings=True)
-    except (SyntaxError, ValueError, RecursionError):
-        return _text_blocks(change)
-
-
-def _syntax(source: bytes, *, docstrings: bool) -> str:
-    tree = ast.parse(source)
-    if not docstrings:
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and body:
-                first = body[0]
-                if (
-                    isinstance(first, ast.Expr)
-                    and isinstance(first.value, ast.Constant)
-                    and isinstance(first.value.value, str)
-                ):
-                    body[:1] = [] if len(body) > 1 else [ast.Pass()]
-    return hashlib.sha256(ast.dump(tree).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 # Flags

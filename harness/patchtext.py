@@ -23,8 +23,6 @@ class Hunk:
     start: int
     lines: tuple[tuple[str, str], ...]
     section: str = ""
-    no_newline_before: bool = False
-    no_newline_after: bool = False
 
     def numbered(self) -> Iterator[tuple[int, str, str]]:
         """(line on the base, sign, text); an added line has the number of the base's line that comes after it."""
@@ -69,30 +67,6 @@ class FileChange:
     def moved_from(self, path: str) -> FileChange:
         """This addition seen as a move of an unchanged file."""
         return dataclasses.replace(self, kind="renamed", old_path=path, hunks=())
-
-    def applied_to(self, base: bytes) -> bytes:
-        """The file's content after the change. Raises ValueError where a hunk does not fit at its place."""
-        before = base.decode("utf-8", "surrogateescape").split("\n")
-        after: list[str] = []
-        at = 0
-        for hunk in self.hunks:
-            start = hunk.start - 1
-            after += before[at:start]
-            at = start
-            for sign, text in hunk.lines:
-                if sign == "+":
-                    after.append(text)
-                    continue
-                if at >= len(before) or before[at] != text:
-                    raise ValueError(f"{self.path}: line {at + 1} is not what the patch expects")
-                at += 1
-                if sign == " ":
-                    after.append(text)
-            if hunk.no_newline_before and not hunk.no_newline_after:
-                after.append("")
-            if hunk.no_newline_after and not hunk.no_newline_before:
-                at += 1  # the empty rest after the base's last line end
-        return "\n".join(after + before[at:]).encode("utf-8", "surrogateescape")
 
 
 def parse(diff: str) -> tuple[FileChange, ...]:
@@ -186,12 +160,8 @@ class _Reader:
         # "-5,0" means: after line 5.
         first = start + 1 if before == 0 else start
         lines: list[tuple[str, str]] = []
-        ends = {"-": False, "+": False}
         while (line := self._peek()) is not None:
-            if line.startswith("\\"):
-                last = lines[-1][0] if lines else " "
-                for sign in ends if last == " " else (last,):
-                    ends[sign] = True
+            if line.startswith("\\"):  # no line end at the end of the file
                 self._at += 1
                 continue
             if before <= 0 and after <= 0:
@@ -203,7 +173,7 @@ class _Reader:
             after -= sign != "-"
             lines.append((sign, text))
             self._at += 1
-        return Hunk(first, tuple(lines), match[5].strip(), ends["-"], ends["+"])
+        return Hunk(first, tuple(lines), match[5].strip())
 
 
 _FACT = re.compile(

@@ -155,6 +155,7 @@ AttemptStatus = Literal[
     "interrupted",
     "crashed",  # a defect of ours or of the policy; whatever patch exists is kept
 ]
+ENDED_WELL: frozenset[AttemptStatus] = frozenset({"submitted", "tests-passed"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from harness import trace
-from harness.records import Json, TestReport
+from harness.records import ENDED_WELL, Json, TestReport
 
 FOLD = 24
 """Lines of a long output that are kept, two thirds from its beginning and one third from its end."""
@@ -38,7 +38,6 @@ _LEXERS = {
     ".c": "c",
     ".sh": "bash",
 }
-_GOOD = frozenset({"submitted", "tests-passed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +283,7 @@ def _money(frame: Frame) -> str:
 
 def _ended(event: trace.AttemptEnded) -> tuple[Text, list[RenderableType]]:
     turns = f"{event.turns} turn{'' if event.turns == 1 else 's'}"
-    style = "bold green" if event.status in _GOOD else "bold yellow"
+    style = "bold green" if event.status in ENDED_WELL else "bold yellow"
     title = _title(event.status, turns, f"{event.seconds:.1f} s", style=style)
     parts: list[RenderableType] = [folded(event.detail, style="yellow")] if event.detail else []
     if event.flags:

@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +23,8 @@ from harness import hostgit
 from harness.hostgit import GitFailed, git, lines
 from tasks.errors import InputError, SourceUnavailable
 from tasks.package import unpack
+from tasks.say import Say
 from tasks.task import Repository
-
-Say = Callable[[str], None]
 
 _NAMES_A_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _PACKAGE_EPOCH = 946684800  # 2000-01-01: the date of a release whose archive tells none

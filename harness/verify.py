@@ -168,8 +168,8 @@ def guards_tests(path: str) -> bool:
     """Whether a path decides what tests say, so that the clean room takes it from the base: tests and what lies with
     them, the settings of pytest, and what Python runs by itself at its start.
 
-    Narrower than `harness.patch.is_test`: a `test` or `testing` folder inside of a package may well be what is to be
-    repaired (django/test, numpy/testing).
+    As for `harness.patch.is_test`, a `test` or `testing` folder inside of a package may well be what is to be repaired
+    (django/test, numpy/testing).
     """
     pure = PurePosixPath(path)
     folders = pure.parts[:-1]

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path, PurePosixPath
@@ -22,6 +22,7 @@ from harness.hostgit import Blobs, GitFailed, git, lines
 from harness.sandbox.base import TROOPDIR, WORKDIR
 from harness.treetar import Entry, index_file, tar_member, tar_trailer
 from tasks.errors import InputError, SourceUnavailable
+from tasks.say import Say
 from tasks.task import Repository
 
 BRANCH = "main"
@@ -170,7 +171,7 @@ def _parents(top: str, path: str, made: set[str], time: int) -> Iterator[bytes]:
             yield tar_member(f"{top}/{directory}", b"", mode=0o755, time=time, kind="directory")
 
 
-def open_workspace(repository: Repository, cache: Path, *, say: Callable[[str], None] = lambda line: None) -> Workspace:
+def open_workspace(repository: Repository, cache: Path, *, say: Say = lambda line: None) -> Workspace:
     """The workspace of a repository at its base. Clones, fetches or unpacks only what the cache does not hold.
 
     `say` gets one line for each step that may take long. Raises InputError (no such repository, ref or package; access
@@ -183,9 +184,7 @@ def open_workspace(repository: Repository, cache: Path, *, say: Callable[[str], 
     return _kept(source.commit, place, source.notes, source.described)
 
 
-def reopen_workspace(
-    repository: Repository, commit: str, cache: Path, *, say: Callable[[str], None] = lambda line: None
-) -> Workspace:
+def reopen_workspace(repository: Repository, commit: str, cache: Path, *, say: Say = lambda line: None) -> Workspace:
     """The workspace that a run began with, at that very `commit`, wherever the repository has moved since.
 
     Raises SourceUnavailable where neither the repository nor the cache holds the commit any more.
@@ -242,14 +241,24 @@ def _cut(source: sources.Source, place: Path, cache: Path) -> None:
         hostgit.plant(bare, f"ref: refs/heads/{BRANCH}", sha256=source.sha256)
         try:
             objects = git(
-                "rev-list", "--objects", "--no-walk", "--no-object-names", source.commit,
-                git_dir=reader, variables=hostgit.borrow(source.objects),
-            )  # fmt: skip
+                "rev-list",
+                "--objects",
+                "--no-walk",
+                "--no-object-names",
+                source.commit,
+                git_dir=reader,
+                variables=hostgit.borrow(source.objects),
+            )
             pack = bare / "objects/pack/pack"
             git(
-                "pack-objects", "--quiet", "--window=0", str(pack),
-                git_dir=reader, variables=hostgit.borrow(source.objects), stdin=objects,
-            )  # fmt: skip
+                "pack-objects",
+                "--quiet",
+                "--window=0",
+                str(pack),
+                git_dir=reader,
+                variables=hostgit.borrow(source.objects),
+                stdin=objects,
+            )
         except GitFailed as error:
             raise InputError(
                 f"the repository lacks objects of its commit {source.commit[:12]} (a partial clone, or a damaged one): "

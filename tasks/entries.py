@@ -17,7 +17,7 @@ def entries(path: Path, text: str, *, whole: str, each: str) -> Entries:
     """The objects of a file's text. `whole`, `each`: what the file and one of its objects must be, for the complaints
     ("hold rows: ...", "a row must be ..."). Raises InputError, naming the place, while it is read."""
     # Not splitlines(): a text may hold other ends of line than JSON lines do.
-    if path.suffix.lower() in (".jsonl", ".ndjson") or _is_lines(text):
+    if path.name.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson")) or _is_lines(text):
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 place = f"{path}, line {number}"

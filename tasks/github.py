@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tasks.errors import InputError, SourceUnavailable
+from tasks.say import Say
 from tasks.task import Repository, Task
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _check_host(reference: str, host: str) -> None:
 
 
 def fetch_issue(
-    reference: str, *, base: str | None = None, say: Callable[[str], None] = lambda line: None, timeout: float = 20.0
+    reference: str, *, base: str | None = None, say: Say = lambda line: None, timeout: float = 20.0
 ) -> Task:
     """The task that an issue states, on its repository's default branch or on `base`.
 

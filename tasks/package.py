@@ -10,11 +10,11 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from tasks.errors import InputError, SourceUnavailable
 from tasks.package_index import Index, Release, normalised, shown
+from tasks.say import Say
 
 ARCHIVE_BYTES = 500_000_000
 UNPACKED_BYTES = 2_000_000_000
@@ -33,9 +33,7 @@ def parse_requirement(requirement: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
-def unpack(
-    requirement: str, directory: Path, *, cache: Path | None = None, say: Callable[[str], None] = lambda line: None
-) -> str:
+def unpack(requirement: str, directory: Path, *, cache: Path | None = None, say: Say = lambda line: None) -> str:
     """Put the source distribution of `requirement` ("name==version") into `directory`, which must be empty or new.
 
     The archive is kept in `cache` (if given) under its name, version and hash. Its single top directory is stripped;
@@ -61,7 +59,7 @@ def unpack(
             shutil.rmtree(archive.parent)
 
 
-def _archive(name: str, version: str, cache: Path | None, work: Path, say: Callable[[str], None]) -> tuple[Path, bool]:
+def _archive(name: str, version: str, cache: Path | None, work: Path, say: Say) -> tuple[Path, bool]:
     """The archive on disk, and whether it stays there. It is fetched into a directory within `work`."""
     key = f"{name}-{version.lower()}"
     if cache is not None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 from tasks.errors import InputError
+from tasks.say import Say
 from tasks.task import Instance
 
 FORMS = """\
@@ -23,7 +23,7 @@ def resolve(
     issue_text: str | None = None,
     base: str | None = None,
     include_uncommitted: bool = False,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
 ) -> Instance:
     """The instance that SOURCE names; `grading` is None for all but task files that hold hidden tests.
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from tasks.entries import Entries, entries, kind
 from tasks.errors import InputError
-from tasks.task import Environment, Repository, Task
+from tasks.task import ID, Environment, Repository, Task
 
 HUB = {
     "swe-bench-lite": "princeton-nlp/SWE-bench_Lite",
@@ -33,7 +33,6 @@ SUITES = frozenset(HUB)
 
 GET_EXTRA = "pip install 'troop[eval]'"
 
-_INSTANCE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _SAMPLE = re.compile(r"sample:(\d+)(?:@(\w+))?")
@@ -255,7 +254,7 @@ def _from_parquet(path: Path) -> Entries:
 def _row(place: str, fields: Mapping[str, Any]) -> Row:
     base = _shaped(place, fields, "base_commit", _COMMIT, "a commit's hash")
     return Row(
-        instance_id=_shaped(place, fields, "instance_id", _INSTANCE_ID, "a name fit for a file"),
+        instance_id=_shaped(place, fields, "instance_id", ID, "a name fit for a file"),
         repo=_shaped(place, fields, "repo", _REPO, "owner/name"),
         base_commit=base,
         version=_text(place, fields, "version"),

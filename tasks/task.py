@@ -6,8 +6,12 @@ a `Grading`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
+
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What may be the id of a task: files and directories are named after it."""
 
 
 @dataclass(frozen=True, slots=True)

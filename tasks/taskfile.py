@@ -15,9 +15,8 @@ from typing import Any, Literal
 
 from tasks.errors import InputError
 from tasks.package import parse_requirement
-from tasks.task import Environment, GivenTest, Grading, Instance, Repository, Task
+from tasks.task import ID, Environment, GivenTest, Grading, Instance, Repository, Task
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _PYTHON = re.compile(r"3\.\d+(\.\d+)?")
 _TESTS = ("command", "scope")
 _KINDS: dict[type, str] = {str: "text in quotes", list: "an array of texts", dict: "a table"}
@@ -53,7 +52,7 @@ def _identifier(top: _Table) -> str:
     name = top.text("id")
     if name is None:
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", top.file.stem).lstrip("._-")
-    if not _ID.fullmatch(name):
+    if not ID.fullmatch(name):
         raise top.wrong("id", f"must be a name fit for a file (letters, digits, '.', '_', '-'), not {name!r}")
     return name
 

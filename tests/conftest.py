@@ -15,16 +15,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from harness.sandbox.base import Provider
 from tasks.errors import TroopError
-
-if TYPE_CHECKING:
-    from harness.sandbox.bubblewrap import BubblewrapProvider
-    from harness.sandbox.docker import DockerProvider
+from tests.support.environments import provider_of
 
 BACKENDS = ("bubblewrap", "docker")
 NEEDS = (*BACKENDS, "network")
@@ -79,7 +75,7 @@ def _docker_missing() -> str:
 
 def _bubblewrap_missing() -> str:
     async def check(cache: Path) -> str:
-        provider = _make("bubblewrap", cache)
+        provider = provider_of("bubblewrap", cache)
         try:
             await provider.check()
         except TroopError as error:
@@ -114,18 +110,8 @@ def _network_missing() -> str:
     return "" if done.returncode == 0 else f"the package index is not reached: {done.stderr.strip()[-200:]}"
 
 
-def _make(backend: str, cache: Path) -> DockerProvider | BubblewrapProvider:
-    if backend == "docker":
-        from harness.sandbox.docker import DockerProvider
-
-        return DockerProvider()
-    from harness.sandbox.bubblewrap import BubblewrapProvider
-
-    return BubblewrapProvider(cache)
-
-
 def _provider(backend: str, cache: Path) -> Iterator[Provider]:
-    provider = _make(backend, cache)
+    provider = provider_of(backend, cache)
     yield provider
     asyncio.run(provider.close())
 

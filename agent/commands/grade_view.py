@@ -66,16 +66,9 @@ class Tally:
 
     def view_on(self, console: Console) -> View:
         """The tally and the latest lines on a terminal, plain lines elsewhere."""
-        from harness.live import PlainLines
+        from harness.live import PlainLines, can_redraw, writer
 
-        if console.is_terminal and not console.is_dumb_terminal:
-            return _LiveTally(self, console)
-
-        def write(line: str) -> None:
-            console.file.write(line + "\n")
-            console.file.flush()
-
-        return PlainLines(write)
+        return _LiveTally(self, console) if can_redraw(console) else PlainLines(writer(console))
 
 
 class _LiveTally:

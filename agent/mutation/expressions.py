@@ -23,9 +23,19 @@ _COMPARE: dict[type[ast.cmpop], tuple[tuple[str, float], ...]] = {
     ast.IsNot: (("is", 1.0), ("!=", 0.5)),
 }
 SYMBOLS: dict[type[ast.operator], str] = {
-    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**",
-    ast.BitAnd: "&", ast.BitOr: "|", ast.BitXor: "^", ast.LShift: "<<", ast.RShift: ">>",
-}  # fmt: skip
+    ast.Add: "+",
+    ast.Sub: "-",
+    ast.Mult: "*",
+    ast.Div: "/",
+    ast.FloorDiv: "//",
+    ast.Mod: "%",
+    ast.Pow: "**",
+    ast.BitAnd: "&",
+    ast.BitOr: "|",
+    ast.BitXor: "^",
+    ast.LShift: "<<",
+    ast.RShift: ">>",
+}
 ARITHMETIC: dict[str, tuple[tuple[str, float], ...]] = {
     "+": (("-", 1.0), ("*", 0.6), ("//", 0.2), ("|", 0.2)),
     "-": (("+", 1.0), ("*", 0.3), ("//", 0.3), ("%", 0.3)),
@@ -160,9 +170,11 @@ def conditions(site: Site) -> Iterator[Proposal]:
     whole = text if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And) else inner
     for condition, factor in _added_conditions(site, text):
         for joined, share in (
-            (f"{whole} and {condition}", 1.0), (f"{inner if whole != text else text} or {condition}", 0.8),
-            (f"{condition} and {whole}", 0.6), (f"{condition} or {text}", 0.6),
-        ):  # fmt: skip
+            (f"{whole} and {condition}", 1.0),
+            (f"{inner if whole != text else text} or {condition}", 0.8),
+            (f"{condition} and {whole}", 0.6),
+            (f"{condition} or {text}", 0.6),
+        ):
             yield site.swap(node, joined, "add-condition", factor * share, compound=True)
     for constant in ("True", "False"):
         yield site.swap(node, constant, "constant-condition", 1.0 if site.place == "test" else 0.5)
@@ -185,9 +197,10 @@ def plain_conditions(site: Site) -> Iterator[tuple[str, float]]:
     """Tests of emptiness, absence, membership and equality over local names and what is read from them."""
     things = [(name, site.scope.kinds.get(name, ANY)) for name in site.names]
     things += [
-        (d.text, d.kind) for d in site.pool.expressions.values()
+        (d.text, d.kind)
+        for d in site.pool.expressions.values()
         if d.shape == "Attribute" and d.near == SAME_FUNCTION and site.fits(d)
-    ]  # fmt: skip
+    ]
     for thing, kind in things:
         if kind == CALLABLE:
             continue

@@ -15,29 +15,42 @@ from agent.mutation.source import Function, Source
 
 NUMBER, TEXT, LIST, MAP, SET, TRUTH, CALLABLE, ANY = "number", "text", "list", "map", "set", "truth", "callable", "any"
 
-_CALLS = {
-    "len": NUMBER, "sum": NUMBER, "int": NUMBER, "float": NUMBER, "abs": NUMBER, "ord": NUMBER, "round": NUMBER,
-    "hash": NUMBER, "id": NUMBER, "str": TEXT, "repr": TEXT, "chr": TEXT, "format": TEXT, "input": TEXT, "list": LIST,
-    "sorted": LIST, "range": LIST, "tuple": LIST, "zip": LIST, "map": LIST, "filter": LIST, "enumerate": LIST,
-    "reversed": LIST, "dict": MAP, "defaultdict": MAP, "Counter": MAP, "OrderedDict": MAP, "set": SET, "frozenset": SET,
-    "isinstance": TRUTH, "any": TRUTH, "all": TRUTH, "bool": TRUTH, "hasattr": TRUTH, "callable": TRUTH, "deque": LIST,
-}  # fmt: skip
 
-_METHODS = {
-    "split": LIST, "rsplit": LIST, "splitlines": LIST, "keys": LIST, "values": LIST, "items": LIST, "join": TEXT,
-    "strip": TEXT, "lstrip": TEXT, "rstrip": TEXT, "lower": TEXT, "upper": TEXT, "replace": TEXT, "format": TEXT,
-    "title": TEXT, "encode": TEXT, "decode": TEXT, "find": NUMBER, "rfind": NUMBER, "index": NUMBER, "count": NUMBER,
-    "startswith": TRUTH, "endswith": TRUTH, "isdigit": TRUTH, "isalpha": TRUTH, "issubset": TRUTH, "issuperset": TRUTH,
-    "isdisjoint": TRUTH, "union": SET, "intersection": SET, "difference": SET,
-}  # fmt: skip
+def _by_name(names: dict[str, str]) -> dict[str, str]:
+    """The kind of each name, from the names of each kind."""
+    return {name: kind for kind, each in names.items() for name in each.split()}
+
+
+_CALLS = _by_name(
+    {
+        NUMBER: "len sum int float abs ord round hash id",
+        TEXT: "str repr chr format input",
+        LIST: "list sorted range tuple zip map filter enumerate reversed deque",
+        MAP: "dict defaultdict Counter OrderedDict",
+        SET: "set frozenset",
+        TRUTH: "isinstance any all bool hasattr callable",
+    }
+)
+
+_METHODS = _by_name(
+    {
+        LIST: "split rsplit splitlines keys values items",
+        TEXT: "join strip lstrip rstrip lower upper replace format title encode decode",
+        NUMBER: "find rfind index count",
+        TRUTH: "startswith endswith isdigit isalpha issubset issuperset isdisjoint",
+        SET: "union intersection difference",
+    }
+)
 
 # What a method's receiver is, where the method's name tells.
-_RECEIVERS = {
-    "append": LIST, "extend": LIST, "insert": LIST, "popleft": LIST, "appendleft": LIST, "sort": LIST, "reverse": LIST,
-    "add": SET, "discard": SET, "issubset": SET, "issuperset": SET, "union": SET, "items": MAP, "keys": MAP,
-    "values": MAP, "setdefault": MAP, "split": TEXT, "strip": TEXT, "lstrip": TEXT, "rstrip": TEXT, "lower": TEXT,
-    "upper": TEXT, "startswith": TEXT, "endswith": TEXT, "join": TEXT, "rfind": TEXT, "find": TEXT,
-}  # fmt: skip
+_RECEIVERS = _by_name(
+    {
+        LIST: "append extend insert popleft appendleft sort reverse",
+        SET: "add discard issubset issuperset union",
+        MAP: "items keys values setdefault",
+        TEXT: "split strip lstrip rstrip lower upper startswith endswith join rfind find",
+    }
+)
 
 _COLLECTIONS = (TEXT, LIST, MAP, SET)
 
@@ -63,7 +76,6 @@ class Scope:
     local: dict[str, int] = field(default_factory=dict)
     outer: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
-    inner: set[str] = field(default_factory=set)
 
     def kind(self, node: ast.AST) -> str:
         """The guessed kind of an expression's value."""
@@ -174,18 +186,14 @@ def scope_of(source: Source, function: Function | None, outer: Scope | None = No
     for parameter in parameters(function):
         scope.local[parameter.arg] = 0
         scope.kinds.pop(parameter.arg, None)
-    shadowed: set[str] = set()
     for node in own_nodes(function):
-        if isinstance(node, ast.comprehension):
-            shadowed.update(bound_names(node.target))
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             scope.local.setdefault(node.name, node.lineno)
             scope.kinds[node.name] = CALLABLE
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and not _in_comprehension(source, node):
             scope.local[node.id] = min(scope.local.get(node.id, node.lineno), node.lineno)
         elif isinstance(node, ast.ExceptHandler) and node.name:
             scope.local.setdefault(node.name, node.lineno)
-    scope.inner = shadowed
     _guess_kinds(scope, function)
     return scope
 

@@ -13,16 +13,27 @@ import threading
 import warnings
 from bisect import bisect_right
 from dataclasses import dataclass
+from operator import attrgetter
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Compound = (
-    ast.If | ast.While | ast.For | ast.AsyncFor | ast.With | ast.AsyncWith | ast.Try | ast.FunctionDef
-    | ast.AsyncFunctionDef | ast.ClassDef | ast.Match
-)  # fmt: skip
+    ast.If
+    | ast.While
+    | ast.For
+    | ast.AsyncFor
+    | ast.With
+    | ast.AsyncWith
+    | ast.Try
+    | ast.FunctionDef
+    | ast.AsyncFunctionDef
+    | ast.ClassDef
+    | ast.Match
+)
 
 
 _NAME = "<mutant>"
 """The file name under which texts are parsed, so that their warnings can be told from others."""
+_POSITION = attrgetter("lineno", "col_offset", "end_lineno", "end_col_offset")
 
 
 class Stopped(Exception):
@@ -115,8 +126,7 @@ class Source:
 
     def span(self, node: ast.AST) -> tuple[int, int]:
         """[start, end) of a node that has a position."""
-        line, column = getattr(node, "lineno"), getattr(node, "col_offset")  # noqa: B009 - not all nodes have them
-        end_line, end_column = getattr(node, "end_lineno"), getattr(node, "end_col_offset")  # noqa: B009
+        line, column, end_line, end_column = _POSITION(node)
         return self.offset(line, column), self.offset(end_line, end_column)
 
     def segment(self, node: ast.AST) -> str:
@@ -186,9 +196,17 @@ def meaning(text: str) -> bytes | None:
 
 _MIRRORED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Gt: ast.Lt, ast.GtE: ast.LtE}
 _NEGATED: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-    ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
-}  # fmt: skip
+    ast.Lt: ast.GtE,
+    ast.GtE: ast.Lt,
+    ast.Gt: ast.LtE,
+    ast.LtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+}
 _SILENT = ("ctx", "kind", "type_comment", "type_ignores")
 _TELLING: dict[type, tuple[str, ...]] = {
     kind: tuple(name for name in kind._fields if name not in _SILENT)

@@ -13,10 +13,33 @@ from agent.mutation.scope import ANY, CALLABLE, LIST, MAP, NUMBER, SET, likeness
 from agent.mutation.site import Site
 from agent.mutation.source import Compound, Function, Proposal, Source
 
-_SIMPLE = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr, ast.Return, ast.Raise, ast.Delete, ast.Break, ast.Continue,
-           ast.Pass, ast.Assert)  # fmt: skip
-_EXCEPTIONS = ("Exception", "ValueError", "TypeError", "KeyError", "IndexError", "AttributeError", "LookupError",
-               "OSError", "StopIteration", "UnicodeError", "ArithmeticError", "NotImplementedError")  # fmt: skip
+_SIMPLE = (
+    ast.Assign,
+    ast.AugAssign,
+    ast.AnnAssign,
+    ast.Expr,
+    ast.Return,
+    ast.Raise,
+    ast.Delete,
+    ast.Break,
+    ast.Continue,
+    ast.Pass,
+    ast.Assert,
+)
+_EXCEPTIONS = (
+    "Exception",
+    "ValueError",
+    "TypeError",
+    "KeyError",
+    "IndexError",
+    "AttributeError",
+    "LookupError",
+    "OSError",
+    "StopIteration",
+    "UnicodeError",
+    "ArithmeticError",
+    "NotImplementedError",
+)
 
 
 def _lines(source: Source, statement: ast.stmt) -> tuple[int, int]:
@@ -35,7 +58,7 @@ def _break(source: Source) -> str:
 
 
 def removals(site: Site) -> Iterator[Proposal]:
-    """A statement left out (`pass` where it was alone); a branch's `else` made unconditional is left to `moves`."""
+    """A statement left out (`pass` where it was alone)."""
     node, source = site.node, site.source
     if not isinstance(node, ast.stmt) or isinstance(
         node, (ast.Pass, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal)
@@ -196,8 +219,17 @@ def _returnable(site: Site, kind: str) -> dict[str, float]:
         if site.scope.kinds.get(name) != CALLABLE:
             offered.setdefault(name, 0.5 * likeness(kind, site.scope.kinds.get(name, ANY)))
             offered.setdefault(f"[{name}]", 0.3 * likeness(kind, LIST))
-    for constant, its in (("None", ANY), ("True", "truth"), ("False", "truth"), ("0", NUMBER), ("[]", LIST), ("1", NUMBER),
-                          ("[[]]", LIST), ("''", "text"), ("{}", MAP)):  # fmt: skip
+    for constant, its in (
+        ("None", ANY),
+        ("True", "truth"),
+        ("False", "truth"),
+        ("0", NUMBER),
+        ("[]", LIST),
+        ("1", NUMBER),
+        ("[[]]", LIST),
+        ("''", "text"),
+        ("{}", MAP),
+    ):
         offered.setdefault(constant, 0.4 * likeness(kind, its))
     return offered
 
@@ -225,9 +257,12 @@ def exceptions(site: Site) -> Iterator[Proposal]:
 def _may_precede(site: Site) -> bool:
     node = site.node
     return (
-        isinstance(node, ast.stmt) and site.source.function(node) is not None and site.source.own_lines(node)
-        and not _is_elif(site.source, node) and not _is_docstring(node)
-    )  # fmt: skip
+        isinstance(node, ast.stmt)
+        and site.source.function(node) is not None
+        and site.source.own_lines(node)
+        and not _is_elif(site.source, node)
+        and not _is_docstring(node)
+    )
 
 
 def guards(site: Site) -> Iterator[Proposal]:

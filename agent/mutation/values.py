@@ -10,25 +10,56 @@ from agent.mutation.scope import ANY, CALLABLE, LIST, MAP, NUMBER, SET, TEXT, TR
 from agent.mutation.site import BUILTINS, LOOSE, Site, is_condition, is_value
 from agent.mutation.source import Proposal
 
-_METHOD_FAMILIES = (
-    ("append", "extend", "insert", "appendleft"), ("add", "update", "discard", "remove"), ("pop", "popleft", "remove"),
-    ("find", "rfind", "index"), ("strip", "lstrip", "rstrip"), ("lower", "upper", "casefold"), ("get", "setdefault", "pop"),
-    ("keys", "values", "items"), ("startswith", "endswith"), ("split", "rsplit", "splitlines", "partition", "rpartition"),
-    ("union", "intersection", "difference", "symmetric_difference"), ("issubset", "issuperset", "isdisjoint"),
-    ("match", "search", "fullmatch", "findall"), ("isdigit", "isalpha", "isalnum", "isnumeric", "isdecimal"),
-    ("encode", "decode"), ("read", "readline", "readlines"), ("error", "warning"), ("ljust", "rjust", "center"),
-)  # fmt: skip
-_FUNCTION_FAMILIES = (
-    ("min", "max", "sum"), ("any", "all"), ("list", "set", "tuple", "sorted", "frozenset"), ("int", "float", "round", "str"),
-    ("range", "enumerate"), ("str", "repr"), ("isinstance", "issubclass"), ("dict", "list", "set"), ("floor", "ceil"),
-    ("getattr", "hasattr"), ("zip", "enumerate"), ("abs", "int"),
-)  # fmt: skip
+
+def _families(*names: str) -> tuple[tuple[str, ...], ...]:
+    """Names that stand in for one another, a family in each text."""
+    return tuple(tuple(family.split()) for family in names)
+
+
+_METHOD_FAMILIES = _families(
+    "append extend insert appendleft",
+    "add update discard remove",
+    "pop popleft remove",
+    "find rfind index",
+    "strip lstrip rstrip",
+    "lower upper casefold",
+    "get setdefault pop",
+    "keys values items",
+    "startswith endswith",
+    "split rsplit splitlines partition rpartition",
+    "union intersection difference symmetric_difference",
+    "issubset issuperset isdisjoint",
+    "match search fullmatch findall",
+    "isdigit isalpha isalnum isnumeric isdecimal",
+    "encode decode",
+    "read readline readlines",
+    "error warning",
+    "ljust rjust center",
+)
+_FUNCTION_FAMILIES = _families(
+    "min max sum",
+    "any all",
+    "list set tuple sorted frozenset",
+    "int float round str",
+    "range enumerate",
+    "str repr",
+    "isinstance issubclass",
+    "dict list set",
+    "floor ceil",
+    "getattr hasattr",
+    "zip enumerate",
+    "abs int",
+)
 _WRAPPERS: dict[str, tuple[str, ...]] = {
-    NUMBER: ("abs", "int", "str", "range"), TEXT: ("len", "str", "int", "list"),
+    NUMBER: ("abs", "int", "str", "range"),
+    TEXT: ("len", "str", "int", "list"),
     LIST: ("len", "list", "sorted", "reversed", "set", "enumerate", "tuple", "sum"),
-    SET: ("len", "sorted", "list"), MAP: ("len", "list", "sorted", "dict"), TRUTH: (), CALLABLE: (),
+    SET: ("len", "sorted", "list"),
+    MAP: ("len", "list", "sorted", "dict"),
+    TRUTH: (),
+    CALLABLE: (),
     ANY: ("len", "list", "str", "set", "sorted", "int"),
-}  # fmt: skip
+}
 
 
 def constants(site: Site) -> Iterator[Proposal]:

@@ -64,7 +64,7 @@ class _Displayed:
     def __call__(self, value: "Any") -> None:
         if value is not None:
             self.values.append(value)
-            builtins._ = value  # type: ignore[attr-defined]
+            vars(builtins)["_"] = value
             print(repr(value))
 
 
@@ -98,7 +98,7 @@ def _step(
             break
     return {
         "out": out.getvalue()[:TEXT],
-        "views": {} if error is not None else _views(displayed.values[-1:], views, packages, seconds),
+        "views": {} if error is not None else _views(displayed.values[-1:], views, seconds),
         "error": type(error).__name__ if error is not None else "",
         "message": _text(error)[:TEXT] if error is not None else "",
         "where": _where(error) if error is not None else "",
@@ -172,7 +172,7 @@ def _imported(name: str) -> "types.ModuleType | None":
         return None
 
 
-def _views(values: "list[Any]", views: "list[str]", packages: "list[str]", seconds: float) -> "dict[str, str]":
+def _views(values: "list[Any]", views: "list[str]", seconds: float) -> "dict[str, str]":
     """Other ways to look at the value that was displayed last."""
     found: dict[str, str] = {}
     for value in values:

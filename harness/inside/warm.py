@@ -24,11 +24,11 @@ there now. On a run that must be killed the harness ends the waiting process, wi
 
 MAIN = dict(globals())
 
-import sys  # noqa: E402
+import sys  # noqa: E402 (MAIN is what was there before any import)
 
 BORN = frozenset(sys.modules)  # what every Python has loaded before it looks into the working directory
 
-import os  # noqa: E402
+import os  # noqa: E402 (BORN is what was loaded before it)
 
 WORKDIR = "/testbed"
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -60,7 +60,7 @@ class Waiting:
         self.become = become
         self.closed = False
         self.path = path_of_a_run()
-        self.runs = {}  # type: dict[int, tuple[object, str]]
+        self.runs = {}  # type: dict[int, tuple[_socket.socket, str]]
         load(become)
         self.kept = frozenset(sys.modules)
         self.check_interpreter()
@@ -137,7 +137,7 @@ class Waiting:
 
     def accept(self) -> "tuple[str, list[int]] | None":
         """One more run; None in the parent."""
-        fd, _ = self.listener._accept()  # type: ignore[attr-defined]  # the part of the socket module that is in C
+        fd, _ = self.listener._accept()  # type: ignore[attr-defined]  # in C, and not in the stubs
         client = self.socket.socket(fileno=fd)
         client.settimeout(SECONDS_TO_ASK)
         space = self.socket.CMSG_SPACE(3 * BYTES_OF_DESCRIPTOR)
@@ -178,11 +178,11 @@ class Waiting:
             code = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
             try:
                 tell(place, b'{"ended": %d}\n' % code)
-                client.send(b"%d" % code)  # type: ignore[attr-defined]
+                client.send(b"%d" % code)
             except OSError:
                 continue  # it asks no more
             finally:
-                client.close()  # type: ignore[attr-defined]
+                client.close()
 
 
 def path_of_a_run() -> "list[str]":
@@ -199,12 +199,11 @@ def load(become: str) -> None:
     import importlib
 
     if become == "-m":
-        import runpy  # noqa: F401
-
+        importlib.import_module("runpy")
     sys.path[:] = path_of_a_run()
     import _pytest.config
-    import pytest  # noqa: F401
 
+    importlib.import_module("pytest")
     for name in _pytest.config.default_plugins:
         importlib.import_module("_pytest." + name)
     plugin = importlib.import_module("troop_pytest")
@@ -339,9 +338,9 @@ def restart_clocks() -> None:
     import time
 
     random.seed()
-    began = getattr(logging, "_startTime", None)
-    if began is not None:
-        logging._startTime = time.time_ns() if isinstance(began, int) else time.time()  # type: ignore[attr-defined]
+    noted = vars(logging)
+    if noted.get("_startTime") is not None:
+        noted["_startTime"] = time.time_ns() if isinstance(noted["_startTime"], int) else time.time()
 
 
 def clear(place: str) -> None:
@@ -361,7 +360,7 @@ def run(become: str) -> None:
     if become == "-m":
         import runpy
 
-        runpy._run_module_as_main("pytest")  # type: ignore[attr-defined]
+        runpy._run_module_as_main("pytest")  # type: ignore[attr-defined]  # what `python -m` calls; not in the stubs
         return
     from importlib.machinery import SourceFileLoader
 
@@ -379,7 +378,7 @@ def end(status: int) -> None:
     import threading
 
     try:
-        threading._shutdown()  # type: ignore[attr-defined]
+        threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter calls at its end; not in the stubs
         atexit._run_exitfuncs()
     except BaseException:
         sys.excepthook(*sys.exc_info())

@@ -231,7 +231,7 @@ class BubblewrapProvider:
             reader,
             writer,
             limits=spec.limits,
-            env=self._env(folder, spec, pythons, index),
+            env=self._env(spec, index),
             release=release,
             diagnose=diagnose,
             missing_limits=(*missing, DISK_UNLIMITED),
@@ -275,9 +275,7 @@ class BubblewrapProvider:
         arguments += ["--remount-ro", "/", "--chdir", WORKDIR, "--", str(ground.shim_python.path), *LAUNCH]
         return arguments
 
-    def _env(
-        self, folder: Path, spec: SandboxSpec, pythons: Sequence[Interpreter], index: IndexSettings | None
-    ) -> dict[str, str]:
+    def _env(self, spec: SandboxSpec, index: IndexSettings | None) -> dict[str, str]:
         env = base_env({})
         head, _, rest = PATH.partition(":")
         # An interpreter that was asked for comes before the system's; others are there to be found by version.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from harness.sandbox.base import Finding, Provider
 from tasks.errors import InputError, SandboxFailed
+from tasks.say import Say
 
 INSTALL = (
     "no sandbox works here: install bubblewrap (Debian: apt-get install bubblewrap) or start a Docker daemon; "
@@ -20,7 +20,7 @@ async def choose_provider(
     *,
     image: str | None,
     cache: Path,
-    say: Callable[[str], None] | None = None,
+    say: Say | None = None,
 ) -> Provider:
     """The provider of the named backend; "auto": docker where a daemon answers and has an image for the task (the task's
     own, or Troop's), else bubblewrap, else docker if it can build the image. `say` hears of its slow steps (pulling and
@@ -48,7 +48,7 @@ async def choose_provider(
     return docker
 
 
-def _docker(say: Callable[[str], None] | None) -> Provider:
+def _docker(say: Say | None) -> Provider:
     from harness.sandbox.docker import DockerProvider
 
     return DockerProvider(say=say)

@@ -58,8 +58,9 @@ from harness.sandbox.containers import (
 from harness.sandbox.daemon import COMMIT_SECONDS, Attachment, attach, connect
 from harness.sandbox.docker_findings import findings as docker_findings
 from harness.sandbox.docker_findings import missing_limits
-from harness.sandbox.image import DEFAULT_IMAGE, Say, ensure_image, find
+from harness.sandbox.image import DEFAULT_IMAGE, ensure_image, find
 from tasks.errors import InputError, SandboxFailed
+from tasks.say import Say
 
 _INSIDE = "troop.inside"
 

@@ -12,18 +12,17 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tasks.errors import InputError, SandboxFailed
+from tasks.say import Say
 
 DEFAULT_IMAGE = "troop-sandbox"
 REGISTRY_BASE = "debian:bookworm-slim"
 LOCAL_BASE = "troop-base:bookworm"
 BY_HAND = f"harness/sandbox/base_image.sh {LOCAL_BASE} && docker build --network host --build-arg BASE={LOCAL_BASE} -t {DEFAULT_IMAGE} - < Dockerfile"
 
-Say = Callable[[str], None]
 
 _HERE = Path(__file__).parent
 BASE_SCRIPT = _HERE / "base_image.sh"

@@ -1,6 +1,6 @@
 """Graded samples from elsewhere: JSON lines of outcomes, SWE-bench predictions with the official report, and eval directories.
 
-Rows (JSON lines, also .gz), one for each sample, in the order in which they were drawn:
+Rows (JSON lines, a list, or an object by instance id; also .gz), one for each sample, in the order in which they were drawn:
 
     {"instance_id": "…", "model": "…", "resolved": true, "usd": 0.12, "score": 0.9, "candidate": "…"}
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,13 @@ from typing import Any
 from harness.patch import Patch
 from harness.records import Json
 from harness.scaling.samples import Model, Sample
+from tasks.entries import entries
 from tasks.errors import InputError
 
 NAMES = ("model", "source", "model_name_or_path")
 COSTS = ("usd", "cost_usd")
+_WHOLE = "hold rows: JSON lines, a list of objects, or an object of them by id"
+_EACH = "a row must be an object with instance_id and its outcome"
 _REPEAT = re.compile(r"[-_/ ]*run[-_ ]?\d+$")
 
 
@@ -62,10 +65,13 @@ def imported(files: Sequence[Path], labels: Sequence[Path], *, label: str = "res
     ungraded = 0
     for index, path in enumerate(files):
         resolved = _resolved_ids(labels[index]) if labels else None
-        for number, row in enumerate(_rows(path), 1):
-            read = _row(row, resolved, label, f"{path}, row {number}")
-            ungraded += read is None
-            rows += [] if read is None else [read]
+        found = list(entries(path, _read(path), whole=_WHOLE, each=_EACH))
+        if not found:
+            raise InputError(f"{path} has no rows")
+        for where, fields in found:
+            row = _row(fields, resolved, label, where)
+            ungraded += row is None
+            rows += [] if row is None else [row]
     return Imported(_models(rows), ungraded)
 
 
@@ -81,13 +87,13 @@ def _models(rows: Iterable[_Row]) -> tuple[Model, ...]:
     )
 
 
-def _row(row: Json, resolved: set[str] | None, label: str, where: str) -> _Row | None:
+def _row(row: Mapping[str, Any], resolved: set[str] | None, label: str, where: str) -> _Row | None:
     task = row.get("instance_id")
     if not isinstance(task, str) or not task:
-        raise InputError(f"{where}: there is no instance_id")
+        raise InputError(f"{where}: the field instance_id is missing")
     if resolved is None and label not in row:
         raise InputError(
-            f"{where}: there is no field {label}; name another with --label-field, or give the official report with --labels"
+            f"{where}: the field {label} is missing; name another with --label-field, or give the official report with --labels"
         )
     right = task in resolved if resolved is not None else row[label]
     if isinstance(right, str):
@@ -95,7 +101,7 @@ def _row(row: Json, resolved: set[str] | None, label: str, where: str) -> _Row |
     if right is None:
         return None
     if not isinstance(right, bool):
-        raise InputError(f"{where}: {label} is {right!r}; it must be true, false or null")
+        raise InputError(f"{where}: the field {label} is {right!r}; it must be true, false or null")
     name = next((str(row[field]) for field in NAMES if row.get(field)), "model")
     return _Row(
         task,
@@ -105,38 +111,21 @@ def _row(row: Json, resolved: set[str] | None, label: str, where: str) -> _Row |
     )
 
 
-def _number(row: Json, fields: Sequence[str], where: str) -> float | None:
+def _number(row: Mapping[str, Any], fields: Sequence[str], where: str) -> float | None:
     for field in fields:
         value = row.get(field)
         if value is not None:
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise InputError(f"{where}: {field} is {value!r}; it must be a number or null")
+                raise InputError(f"{where}: the field {field} is {value!r}; it must be a number or null")
             return float(value)
     return None
 
 
-def _candidate(row: Json) -> str:
+def _candidate(row: Mapping[str, Any]) -> str:
     if row.get("candidate") is not None:
         return str(row["candidate"])
     patch = row.get("model_patch")
     return Patch(patch).fingerprint if isinstance(patch, str) else ""
-
-
-def _rows(path: Path) -> list[Json]:
-    data = _read(path)
-    try:
-        if path.name.removesuffix(".gz").endswith(".json"):
-            found = json.loads(data)
-            rows = list(found.values()) if isinstance(found, dict) else found
-        else:
-            rows = [json.loads(line) for line in data.splitlines() if line.strip()]
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON, or not a JSON document on each line: {error}") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{path}: each row must be a JSON object")
-    if not rows:
-        raise InputError(f"{path} has no rows")
-    return rows
 
 
 def _resolved_ids(path: Path) -> set[str]:

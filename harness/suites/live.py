@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from harness import trace
 from harness.evaluate import Outcome, Watcher
 from harness.ledger import Line, add_charge, money
-from harness.live import REFRESH_PER_SECOND, counted, elapsed_short, fitted, printable, tokens_short
+from harness.live import REFRESH_PER_SECOND, can_redraw, counted, elapsed_short, fitted, printable, tokens_short, writer
 from harness.suites.suite import Ready
+from tasks.say import Say
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -238,14 +239,7 @@ def suite_view_on(console: Console | None, board: SuiteBoard) -> SuiteView:
     board.started = time.time()
     if console is None:
         return SilentSuite(board)
-    if console.is_terminal and not console.is_dumb_terminal:
-        return LiveSuite(console, board)
-
-    def write(line: str) -> None:
-        console.file.write(line + "\n")
-        console.file.flush()
-
-    return PlainSuite(write, board)
+    return LiveSuite(console, board) if can_redraw(console) else PlainSuite(writer(console), board)
 
 
 class SilentSuite:
@@ -273,7 +267,7 @@ class SilentSuite:
 class PlainSuite(SilentSuite):
     """A line for each instance that is prepared or ends, for each attempt that ends, and for each failure of the world."""
 
-    def __init__(self, write: Callable[[str], None], board: SuiteBoard) -> None:
+    def __init__(self, write: Say, board: SuiteBoard) -> None:
         super().__init__(board)
         self._write = write
 

@@ -6,16 +6,15 @@ from `Ready`, and nothing else of this.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from harness.records import Json, Verdict
 from harness.sandbox.base import Limits, Provider
+from tasks.say import Say
 from tasks.task import Task
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from harness.sandbox.image import BASE_SCRIPT, Say, ensure_image, find
+from harness.sandbox.image import BASE_SCRIPT, ensure_image, find
 from tasks.errors import InputError
+from tasks.say import Say
 
 LOCAL_BASE = "troop-base"
 """Bases that harness/sandbox/base_image.sh makes out of Debian packages are tags of it, such as troop-base:python3.9."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -27,6 +26,7 @@ from harness.swebench.memo import Memo, Turn, key_of
 from harness.swebench.reinstall import installs_in_place, why_install
 from harness.workspace import cache_root
 from tasks.errors import SandboxFailed
+from tasks.say import Say
 
 if TYPE_CHECKING:
     from tasks.swebench import Row
@@ -123,7 +123,7 @@ class Grader:
         fresh: bool = False,
         run: str = "grade",
         cache: Path | None = None,
-        say: Callable[[str], None] = lambda _line: None,
+        say: Say = lambda _line: None,
     ) -> None:
         root = cache or cache_root()
         self.memo = Memo(root / "grading", root / "tmp")

@@ -19,6 +19,7 @@ from harness.sandbox.image import find
 from harness.swebench import names
 from harness.workspace import cache_root, open_workspace
 from tasks.errors import InputError, TroopError
+from tasks.say import Say
 from tasks.swebench import repository_of
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ RUN = "images"
 """The label of the sandboxes in which images are built."""
 
 Pull = Literal["auto", "always", "never"]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,8 @@ class Spec:
 
     `packages`: requirements of the environment, as given to `conda create`; empty where they come from a file of the
     repository, the first that exists of `requirements_paths` or of `environment_paths`, at the instance's
-    `environment_setup_commit`. `pip_packages`: installed with pip after those. `pre_install`, `eval_commands`: shell
-    lines for `/testbed`. `install`: "" where nothing is installed. `capabilities`: added to a container's own.
+    `environment_setup_commit`. `pip_packages`: installed with pip after those. `pre_install`: shell lines
+    for `/testbed`. `install`: "" where nothing is installed. `capabilities`: added to a container's own.
     """
 
     python: str
@@ -55,7 +55,6 @@ class Spec:
     pre_install: tuple[str, ...]
     install: str
     test_command: str
-    eval_commands: tuple[str, ...]
     requirements_paths: tuple[str, ...]
     environment_paths: tuple[str, ...]
     replaced_packages: tuple[tuple[str, str], ...]
@@ -88,7 +87,6 @@ def spec_of(row: Row) -> Spec:
         pre_install=tuple(raw.get("pre_install", ())),
         install=_lines(raw.get("install", "")),
         test_command=command if isinstance(command, str) else "\n".join(command),
-        eval_commands=tuple(raw.get("eval_commands", ())),
         requirements_paths=tuple(constants.MAP_REPO_TO_REQS_PATHS.get(row.repo, ())) if from_requirements else (),
         environment_paths=tuple(constants.MAP_REPO_TO_ENV_YML_PATHS.get(row.repo, ())) if from_environment else (),
         replaced_packages=tuple((old, new) for old, new in python.REPLACE_REQ_PACKAGES),

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.records import Exec
 from harness.sandbox.base import Sandbox
 from tasks.errors import SetupFailed
-
-Say = Callable[[str], None]
+from tasks.say import Say
 
 STEP_SECONDS = 3600.0
 _END_CHARS = 1800
@@ -24,7 +23,7 @@ class Log:
 
     path: Path
     prefix: str
-    hear: Callable[[str], None]
+    hear: Say
 
     def say(self, line: str) -> None:
         """To the person and to the file."""

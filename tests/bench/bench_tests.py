@@ -19,26 +19,16 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from harness.records import TestReport
-from harness.sandbox.base import Provider, Sandbox, SandboxSpec
+from harness.sandbox.base import Sandbox, SandboxSpec
 from harness.testing import run_tests
 from harness.warm import WarmTests
-from tests.support.environments import COMMAND, freeze, remove_made
+from tests.support.environments import COMMAND, freeze, provider_of, remove_made
 from tests.support.repositories import make_repository, make_task
 
 FILES = {"test_small.py": "def test_small():\n    assert 1 + 1 == 2\n\n\ndef test_other():\n    pass\n"}
 IDS = ["test_small.py::test_small"]
 
 Run = Callable[[], Awaitable[TestReport]]
-
-
-def provider_of(backend: str, cache: Path) -> Provider:
-    if backend == "docker":
-        from harness.sandbox.docker import DockerProvider
-
-        return DockerProvider()
-    from harness.sandbox.bubblewrap import BubblewrapProvider
-
-    return BubblewrapProvider(cache)
 
 
 async def used(sandbox: Sandbox) -> float:

@@ -13,6 +13,7 @@ import signal
 import sys
 import types
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest  # imported once, before the forks; the test files use it
@@ -44,7 +45,7 @@ def cases(module: types.ModuleType) -> list[Callable[[], object]]:
             continue
         marks = [m for m in getattr(test, "pytestmark", []) if m.name == "parametrize"]
         if marks:
-            found += [lambda test=test, value=value: test(value) for value in marks[0].args[1]]  # type: ignore[misc]
+            found += [partial(test, value) for value in marks[0].args[1]]
         else:
             found.append(test)
     return found

@@ -6,22 +6,20 @@ import collections
 import json
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent.solver import seed_of
 from harness import trace
 from tests.support.calculator import PLAN, SUBMIT
+from tests.support.command_line import TROOP
 from tests.support.model_server import Answer, Request, serving
 from tests.support.programs import PROGRAMS, RIGHT, WRONG, make_checkout, script
+from tests.support.runs import SEEDS, events
 
 pytestmark = [pytest.mark.network, pytest.mark.bubblewrap]
-
-SEEDS = {seed_of(0, index): index for index in range(4)}
 
 
 def slow(request: Request) -> Answer:
@@ -31,9 +29,8 @@ def slow(request: Request) -> Answer:
     return replace(script(SEEDS, say)(request), delay=0.2)
 
 
-def events(out: Path) -> dict[str, list[trace.Event]]:
-    files = {name: out / f"quixbugs-{name}" / "trace.jsonl" for name in PROGRAMS}
-    return {name: list(trace.read(file)) for name, file in files.items()}
+def traces(out: Path) -> dict[str, list[trace.Event]]:
+    return {name: events(out / f"quixbugs-{name}") for name in PROGRAMS}
 
 
 def count(out: Path, kind: str) -> int:
@@ -43,7 +40,7 @@ def count(out: Path, kind: str) -> int:
 @pytest.mark.parametrize("kind", ["prepared", "replied", "attempt-ended", "verified", "graded"])
 def test_a_killed_evaluation_goes_on(tmp_path: Path, kind: str) -> None:
     out = tmp_path / "runs" / "eval-quixbugs"
-    command = [sys.executable, "-m", "agent", "eval", "quixbugs", "--source", str(make_checkout(tmp_path / "checkout"))]
+    command = [*TROOP, "eval", "quixbugs", "--source", str(make_checkout(tmp_path / "checkout"))]
     command += ["--sandbox", "bubblewrap", "--judge-model", "none", "-n", "4", "--json"]
     with serving(slow) as server:
         command += ["--model", f"{server.url}#scripted"]
@@ -54,7 +51,7 @@ def test_a_killed_evaluation_goes_on(tmp_path: Path, kind: str) -> None:
             time.sleep(0.02)
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
-        answered = {name: {e.key for e in found if isinstance(e, trace.Replied)} for name, found in events(out).items()}
+        answered = {name: {e.key for e in found if isinstance(e, trace.Replied)} for name, found in traces(out).items()}
         before = len(server.requests)
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
         for request in server.requests[before:]:
@@ -64,7 +61,7 @@ def test_a_killed_evaluation_goes_on(tmp_path: Path, kind: str) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert (report["selected"], report["oracle"], report["statuses"]) == (2, 2, {"submitted": 8})
-    for found in events(out).values():
+    for found in traces(out).values():
         graded = collections.Counter(e.candidate for e in found if isinstance(e, trace.Graded))
         assert set(graded.values()) == {1} and sorted(graded) == ["c1", "c2"]
         replied = collections.Counter(e.key for e in found if isinstance(e, trace.Replied))

@@ -6,17 +6,19 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.sandbox.daemon import connect
+from tests.support.command_line import TROOP
 from tests.support.graded_instance import GOLD, INSTANCE, build_instance, make_row, write_rows
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.docker
 
@@ -41,6 +43,10 @@ class Work:
 
     def remembered(self) -> int:
         return len(list((self.cache / "grading").glob("*/*/verdict.json")))
+
+    def is_grading(self, after: int) -> bool:
+        """Whether a container is there, and `after` verdicts or more."""
+        return self.remembered() >= after and bool(self.containers())
 
     def containers(self) -> list[Any]:
         found: list[Any] = self.client.api.containers(all=True, filters={"ancestor": self.image})
@@ -67,7 +73,7 @@ def work(tmp_path: Path) -> Iterator[Work]:
             fields = {"instance_id": INSTANCE, "model_name_or_path": "slow", "model_patch": slow}
             file.write(json.dumps(fields) + "\n")
     command = (
-        *(sys.executable, "-m", "agent", "grade", "swe-bench", "--dataset", str(rows), "--no-build"),
+        *(*TROOP, "grade", "swe-bench", "--dataset", str(rows), "--no-build"),
         *("--predictions", str(predictions), "--workers", "2", "--out", str(tmp_path / "out"), "--json", "--quiet"),
     )
     yield Work(client, image.id, tmp_path / "out", tmp_path / "cache", command)
@@ -77,17 +83,10 @@ def work(tmp_path: Path) -> Iterator[Work]:
     client.close()
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
 def test_the_same_command_goes_on_after_kill_9(work: Work) -> None:
     for stage in (0, 2):  # at its first container, whatever state that is in; and in the middle
         process = work.start()
-        wait_for(lambda wanted=stage: work.remembered() >= wanted and work.containers())  # type: ignore[misc]
+        wait_for(partial(work.is_grading, stage))
         process.send_signal(signal.SIGKILL)
         process.wait()
     before, since = work.remembered(), time.time()

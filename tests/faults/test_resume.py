@@ -9,8 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,11 @@ from harness import trace
 from harness.workspace import cache_root
 from tasks.errors import EndpointFailed, RunLocked, SandboxFailed, SourceUnavailable
 from tests.support.calculator import PLAN, RIGHT, SUBMIT, WRONG, call, make_repository, settings, task
+from tests.support.command_line import TROOP
 from tests.support.model_server import Answer, Request, error, serving
+from tests.support.repositories import git
+from tests.support.runs import events
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.network, pytest.mark.bubblewrap]
 
@@ -38,16 +40,9 @@ def slow_script(request: Request) -> Answer:
 
 
 def start(repository: Path, out: Path, url: str, attempts: int = 2, *more: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "agent", "solve", str(repository), "--issue-text", "total is wrong", "--json"]
+    command = [*TROOP, "solve", str(repository), "--issue-text", "total is wrong", "--json"]
     command += ["--model", f"{url}#m", "-n", str(attempts), "--out", str(out), "--sandbox", "bubblewrap", *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def run_directory(out: Path) -> Path:
@@ -58,10 +53,6 @@ def run_directory(out: Path) -> Path:
 def turns(out: Path) -> int:
     files = list(out.glob("*/trace.jsonl"))
     return files[0].read_text().count('"turn-ended"') if files else 0
-
-
-def events(directory: Path) -> list[trace.Event]:
-    return list(trace.read(directory / "trace.jsonl"))
 
 
 @pytest.mark.parametrize("after", [1, 4, 9])
@@ -150,18 +141,13 @@ def kill_after(harness: subprocess.Popen[bytes], out: Path, finished_turns: int)
     return run_directory(out)
 
 
-def commit_everything(repository: Path) -> None:
-    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
-    for command in (["add", "-A"], [*identity, "commit", "-q", "-m", "Newer"]):
-        subprocess.run(["git", "-C", str(repository), *command], check=True)
-
-
 def test_a_resumed_run_keeps_its_base_and_needs_no_checkpoints(tmp_path: Path) -> None:
     repository, out = make_repository(tmp_path / "calculator"), tmp_path / "runs"
     with serving(slow_script) as server:
         directory = kill_after(start(repository, out, server.url, attempts=1), out, 2)
         (repository / "calc.py").write_text("def total(values):\n    return sum(values)\n")
-        commit_everything(repository)
+        git(repository, "add", "-A")
+        git(repository, "commit", "-q", "-m", "newer")
         for ending in ("", "-wal", "-shm"):
             (directory / f"checkpoints.sqlite{ending}").write_bytes(b"no database at all" * 1000)
         done = resume(str(directory))

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.sandbox.base import Provider
+from tests.support.waiting import wait_for
 
 HARNESS = """
 import asyncio, sys
@@ -74,16 +75,6 @@ def groups_of(run: str) -> list[Path]:
     return [Path(folder) for folder, _, _ in os.walk("/sys/fs/cgroup") if run in Path(folder).name]
 
 
-def within(seconds: float, condition: object) -> bool:
-    assert callable(condition)
-    until = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.05)
-    return True
-
-
 def test_a_killed_harness_leaves_no_process_and_clean_removes_the_rest(provider: Provider, cache: Path) -> None:
     run, key = f"killed-{os.urandom(4).hex()}", f"killed-{os.urandom(4).hex()}"
     seconds = str(100_000 + os.getpid())
@@ -92,7 +83,7 @@ def test_a_killed_harness_leaves_no_process_and_clean_removes_the_rest(provider:
     assert asyncio.run(provider.clean(run)) == [], "the owner lives"
     harness.send_signal(signal.SIGKILL)
     harness.wait()
-    assert within(10, lambda: not running(f"sleep {seconds}")), "processes outlive the harness"
+    wait_for(lambda: not running(f"sleep {seconds}"), 10, "processes outlive the harness")
     removed = asyncio.run(provider.clean(run))
     assert asyncio.run(provider.clean(run)) == []
     assert not groups_of(run)
@@ -111,9 +102,9 @@ def test_a_harness_killed_while_it_makes_sandboxes_leaves_none(provider: Provide
     time.sleep(delay)
     harness.send_signal(signal.SIGKILL)
     harness.wait()
-    assert within(10, lambda: not running(f"/{run}-box")), "processes outlive the harness"
+    wait_for(lambda: not running(f"/{run}-box"), 10, "processes outlive the harness")
     asyncio.run(provider.clean(run))
-    assert within(5, lambda: not groups_of(run))
+    wait_for(lambda: not groups_of(run), 5)
     if provider.name == "bubblewrap":
         assert not [path for path in (cache / "sandboxes").iterdir() if run in path.name]
 

@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.calculator import PLAN, RIGHT, SOLVING, SUBMIT, WRONG, make_repository
+from tests.support.calculator import PLAN, RIGHT, SOLVING, SUBMIT, WRONG
+from tests.support.command_line import TROOP, troop
 from tests.support.model_server import serving
-
-
-def troop(*arguments: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line; no key of the user's reaches it."""
-    kept = {k: v for k, v in os.environ.items() if not k.endswith("_API_KEY")}
-    return subprocess.run(
-        [sys.executable, "-m", "agent", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**kept, "PYTHONPATH": str(Path(__file__).parents[2]), "XDG_CONFIG_HOME": "/nonexistent", **env},
-        check=False,
-    )
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    return make_repository(tmp_path / "calculator")
-
-
-def git(repository: Path, *arguments: str) -> str:
-    return subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, text=True, check=True).stdout
+from tests.support.repositories import git
 
 
 def test_help_answers_at_once() -> None:
@@ -100,8 +78,15 @@ def test_doctor_tells_what_works_here() -> None:
     done = troop("doctor", "--json")
     found = json.loads(done.stdout)["findings"]
     assert set(found) == {"docker", "bubblewrap", "tools", "models", "cache"}
-    broken = [f for group in found.values() for f in group if not f["ok"]]
-    assert all(f["fix"] for f in broken), "what is missing comes with what to type"
+    assert all(f["ok"] or f["fix"] for group in found.values() for f in group), (
+        "what is missing comes with what to type"
+    )
+
+
+def test_doctor_says_how_to_get_what_is_missing() -> None:
+    found = json.loads(troop("doctor", "--json", PATH="/nonexistent").stdout)["findings"]
+    missing = {f["name"]: f["fix"] for group in found.values() for f in group if not f["ok"]}
+    assert missing["git"] == "apt-get install git" and all(missing.values())
 
 
 @pytest.mark.network
@@ -140,7 +125,7 @@ class TestWithASandbox:
         report = json.loads(done.stdout)
         patch = (Path(report["directory"]) / "selected.patch").read_text()
         assert "# mine" in patch, "as context of the change"
-        assert report["base_commit"] != git(repository, "rev-parse", "HEAD").strip()
+        assert report["base_commit"] != git(repository, "rev-parse", "HEAD")
 
     def test_a_branch_that_is_there_gets_a_neighbour(self, repository: Path, tmp_path: Path) -> None:
         with serving(SOLVING) as server:
@@ -190,7 +175,7 @@ class TestWithASandbox:
 
         with serving([replace(PLAN, delay=60.0)]) as server:
             process = subprocess.Popen(
-                [sys.executable, "-m", "agent", *command(server.url)],
+                [*TROOP, *command(server.url)],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,

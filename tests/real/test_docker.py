@@ -30,6 +30,7 @@ from harness.sandbox.daemon import Attachment, attach, connect
 from harness.sandbox.docker import DockerProvider, DockerSandbox
 from harness.sandbox.image import DEFAULT_IMAGE, ensure_image
 from tasks.errors import InputError, SandboxFailed
+from tests.support.waiting import wait_for
 
 T = TypeVar("T")
 RUN = f"test-docker-{os.getpid()}"
@@ -66,15 +67,6 @@ def daemon() -> Iterator[Any]:
 def containers(daemon: Any, run: str = RUN) -> list[str]:
     rows = daemon.api.containers(all=True, filters={"label": f"troop.run={run}"})
     return sorted(row["Labels"]["troop.name"] for row in rows)
-
-
-def wait_for(condition: Any, seconds: float = 20) -> bool:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 # ---- a container and its confinement
@@ -402,7 +394,7 @@ def _killed_harness(run_id: str, stop: str) -> None:
 def test_the_container_of_a_killed_harness_ends_and_goes_by_itself(daemon: Any) -> None:
     run_id = f"{RUN}-killed"
     _killed_harness(run_id, "")
-    assert wait_for(lambda: containers(daemon, run_id) == [])
+    wait_for(lambda: containers(daemon, run_id) == [])
 
 
 @pytest.mark.docker

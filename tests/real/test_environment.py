@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +17,8 @@ from harness.sandbox.image import DEFAULT_IMAGE
 from harness.testing import COMMAND_TEST, run_tests
 from tasks.errors import SetupFailed
 from tasks.task import Environment, GivenTest, Task
-from tests.support.environments import MADE, freeze, remove_made
+from tests.support.environments import freeze
 from tests.support.repositories import CALC, FAILING, make_repository, make_task, opened
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _tidy() -> Iterator[None]:
-    yield
-    remove_made()
 
 
 def repository(tmp_path: Path, changes: Mapping[str, str] | None = None, base: Mapping[str, str] = CALC) -> Path:
@@ -32,7 +26,7 @@ def repository(tmp_path: Path, changes: Mapping[str, str] | None = None, base: M
 
 
 async def _build(provider: Provider, task: Task, said: list[str] | None = None, timeout: float = 300.0) -> Built:
-    built = await build(
+    return await build(
         provider,
         await opened(task),
         task,
@@ -40,8 +34,6 @@ async def _build(provider: Provider, task: Task, said: list[str] | None = None, 
         setup_timeout=timeout,
         say=(said if said is not None else []).append,
     )
-    MADE.add((provider.name, built.key))
-    return built
 
 
 async def _inside(provider: Provider, built: Built, command: str) -> str:

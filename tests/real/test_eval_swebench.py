@@ -11,17 +11,17 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.solver import seed_of
 from harness import trace
 from tasks.swebench import Row, choose_rows, load_rows
+from tests.support.command_line import TROOP
 from tests.support.model_server import ModelServer, serving
+from tests.support.runs import SEEDS, events
 from tests.support.swebench_model import KINDS, script
 
 pytestmark = [pytest.mark.slow, pytest.mark.docker, pytest.mark.timeout(7200)]
@@ -56,7 +56,7 @@ def rows(data: Path) -> list[Row]:
 
 
 def start(place: Path, data: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "agent", "eval", "swe-bench-lite", "--dataset", str(data), "--pull", "never"]
+    command = [*TROOP, "eval", "swe-bench-lite", "--dataset", str(data), "--pull", "never"]
     command += ["--mirrors", os.environ["TROOP_MIRRORS"], "--instances", ",".join(INSTANCES), "--model", "scripted"]
     command += ["-n", "4", "--judge-model", "none", "--max-usd", "5", "--concurrency", "8", "--json", *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=place)
@@ -79,7 +79,7 @@ def test_six_instances_are_solved_and_graded_and_a_kill_in_between_costs_nothing
     tmp_path: Path, data: Path, rows: list[Row]
 ) -> None:
     out = tmp_path / "runs" / "eval-swe-bench-lite"
-    with serving(script(rows, {seed_of(0, index): index for index in range(4)})) as server:
+    with serving(script(rows, SEEDS)) as server:
         (tmp_path / "troop.toml").write_text(ALIAS.format(url=server.url))
         killed = start(tmp_path, data)
         while ended(out) < 6:
@@ -117,9 +117,9 @@ def _check_results(report: dict[str, Any], rows: list[Row], complained: str) -> 
 def _check_accounting(report: dict[str, Any], out: Path, server: ModelServer) -> None:
     charged = []
     for id in INSTANCES:
-        events = list(trace.read(out / id / "trace.jsonl"))
-        charged += [e.charge for e in events if isinstance(e, (trace.Replied, trace.Charged))]
-        keys = collections.Counter(e.key for e in events if isinstance(e, trace.Replied))
+        found = events(out / id)
+        charged += [e.charge for e in found if isinstance(e, (trace.Replied, trace.Charged))]
+        keys = collections.Counter(e.key for e in found if isinstance(e, trace.Replied))
         assert set(keys.values()) == {1}, "an answered call was paid twice"
     assert report["usd"] == pytest.approx(sum(charge.usd or 0.0 for charge in charged), abs=1e-6) and report["usd"] > 0
     assert report["calls"] == sum(charge.answered for charge in charged)

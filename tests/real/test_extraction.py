@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,16 +17,11 @@ from harness.sandbox.base import Provider, Sandbox, SandboxSpec
 from harness.workspace import Workspace, open_workspace
 from tasks.errors import PatchNotTaken, SandboxFailed, SetupFailed
 from tasks.task import Repository
+from tests.support.repositories import git
 
 Tree = dict[str, tuple[str, bool, bytes]]
 
 IGNORE = b"*.log\n/local/\n__pycache__/\n/build/\ngenerated.py\n"
-
-
-def git(cwd: Path, *arguments: str | bytes) -> str:
-    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "core.autocrlf=false"]
-    done = subprocess.run(["git", *identity, *arguments], cwd=cwd, capture_output=True, check=True)
-    return done.stdout.decode().strip()
 
 
 @pytest.fixture(scope="module")

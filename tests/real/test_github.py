@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ from tasks.errors import InputError, SourceUnavailable
 from tasks.github import fetch_issue, parse_reference
 from tasks.source import resolve
 from tests.support.github_server import GitHub, comment, github
+from tests.support.repositories import git, make_repository
 
 
 @pytest.fixture
@@ -258,8 +257,15 @@ def test_a_host_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "reference",
-    ["octo#7", "octo/spoon", "octo/spoon#0", "octo/spoon#x", "https://github.com/octo/spoon", "ftp://github.com/a/b/issues/1"],
-)  # fmt: skip
+    [
+        "octo#7",
+        "octo/spoon",
+        "octo/spoon#0",
+        "octo/spoon#x",
+        "https://github.com/octo/spoon",
+        "ftp://github.com/a/b/issues/1",
+    ],
+)
 def test_a_malformed_reference_is_told_how_to_write_it(reference: str) -> None:
     with pytest.raises(InputError, match="owner/name#N"):
         parse_reference(reference)
@@ -286,22 +292,11 @@ def test_an_api_url_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def repository(tmp_path: Path) -> tuple[Path, list[str]]:
     """A repository with two commits: (its .git, the commits oldest first)."""
     place = tmp_path / "spoon"
-    identity = {f"GIT_{role}_{what}": "t" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    environment = {**os.environ, **identity, "GIT_CONFIG_GLOBAL": os.devnull}
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(place), *arguments]
-        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()
-
-    place.mkdir()
-    git("init", "-q", "-b", "main")
-    commits = []
-    for text in ("straight\n", "bent\n"):
-        (place / "spoon.txt").write_text(text)
-        git("add", "-A")
-        git("commit", "-q", "-m", text.strip())
-        commits.append(git("rev-parse", "HEAD"))
-    return place / ".git", commits
+    make_repository(place, {"spoon.txt": "straight\n"})
+    commits = [git(place, "rev-parse", "HEAD")]
+    (place / "spoon.txt").write_text("bent\n")
+    git(place, "commit", "-q", "-a", "-m", "bent")
+    return place / ".git", [*commits, git(place, "rev-parse", "HEAD")]
 
 
 def test_the_repository_of_an_issue_is_cloned_over_http_at_its_default_branch_or_base(

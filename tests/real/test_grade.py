@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-
-import pytest
 
 from harness.grade import grade, verdict
 from harness.records import Outcome, TestReport, Verdict
 from harness.sandbox.base import Provider
 from tasks.task import Grading, Task
-from tests.support.environments import freeze, remove_made
-from tests.support.repositories import CALC, FAILING, FIX, make_repository, make_task
+from tests.support.environments import freeze
+from tests.support.repositories import FIX
 
 HIDDEN = "tests/test_hidden.py"
 TEXT = """\
@@ -28,18 +25,6 @@ def test_add():
 """
 FILES = ((HIDDEN, TEXT),)
 NAMED = Grading(files=FILES, fail_to_pass=(f"{HIDDEN}::test_mean",), pass_to_pass=(f"{HIDDEN}::test_add",))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _tidy() -> Iterator[None]:
-    yield
-    remove_made()
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
-    place = make_repository(tmp_path_factory.mktemp("calc"), CALC, date="2024-02-02T00:00:00+0000")
-    return make_task(place, failing=FAILING)
 
 
 def graded(provider: Provider, task: Task, grading: Grading, patch: str, **settings: float) -> Verdict:

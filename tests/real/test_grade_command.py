@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from harness.sandbox.daemon import connect
 from tasks.swebench import Row
+from tests.support.command_line import TROOP
 from tests.support.graded_instance import GARBAGE, GOLD, HARMLESS, INSTANCE, build_instance, make_row, write_rows
 
 pytestmark = pytest.mark.docker
@@ -40,7 +40,7 @@ class Place:
 
     def run(self, *arguments: str, out: str = "out") -> subprocess.CompletedProcess[str]:
         command = [
-            *(sys.executable, "-m", "agent", "grade", "swe-bench-lite", "--dataset", str(self.dataset), "--no-build"),
+            *(*TROOP, "grade", "swe-bench-lite", "--dataset", str(self.dataset), "--no-build"),
             *("--out", str(self.folder / out), *arguments),
         ]
         environment = {**os.environ, "TROOP_CACHE": str(self.folder / "cache")}

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from tests.support.graded_instance import (
     write_rows,
 )
 from tests.support.official_harness import run_official
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.docker
 
@@ -76,13 +77,6 @@ def log_of(graded: Graded, cache: Path) -> str:
 def containers_of(made: Made, run: str) -> list[Any]:
     found: list[Any] = made.client.api.containers(all=True, filters={"label": f"troop.run={run}"})
     return found
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def test_the_right_patch_resolves_and_one_that_changes_nothing_does_not(made: Made, tmp_path: Path) -> None:
@@ -200,7 +194,9 @@ def test_tests_have_root_and_docker_s_capabilities_but_no_network(made: Made, tm
     assert any("--network" in note for note in graded.notes)
 
 
-def test_each_distinct_patch_is_graded_once_however_often_it_is_asked_for(made: Made, tmp_path: Path) -> None:
+def test_each_distinct_patch_is_graded_once_however_often_it_is_asked_for(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     starts: list[str] = []
 
     async def many() -> list[Graded]:
@@ -211,7 +207,7 @@ def test_each_distinct_patch_is_graded_once_however_often_it_is_asked_for(made: 
                 starts.append(settings["name"])
                 return await run(*arguments, **settings)
 
-            grader._containers.run = counted  # type: ignore[method-assign]
+            monkeypatch.setattr(grader._containers, "run", counted)
             return await asyncio.gather(*(grader.grade(made.row, made.image, patch) for patch in (GOLD, HARMLESS) * 5))
 
     assert [graded.resolved for graded in asyncio.run(many())] == [True, False] * 5
@@ -278,7 +274,9 @@ def test_a_stopped_grading_leaves_no_container(made: Made, tmp_path: Path) -> No
     assert not containers_of(made, f"stopped-{PID}")
 
 
-def test_the_container_ends_when_its_harness_is_gone(made: Made, tmp_path: Path) -> None:
+def test_the_container_ends_when_its_harness_is_gone(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The attachment ends with the process; here it is cut."""
 
     async def cut() -> None:
@@ -289,7 +287,7 @@ def test_the_container_ends_when_its_harness_is_gone(made: Made, tmp_path: Path)
             # One that was made and never started is for `clean` to find.
             running_now = {"label": f"troop.run=cut-{PID}", "status": "running"}
             await asyncio.to_thread(wait_for, lambda: made.client.api.containers(filters=running_now))
-            containers._discard = _leave  # type: ignore[method-assign, assignment]
+            monkeypatch.setattr(containers, "_discard", _leave)
             task.cancel()
             await asyncio.to_thread(wait_for, lambda: not containers_of(made, f"cut-{PID}"))
 

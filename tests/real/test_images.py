@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -26,9 +25,10 @@ from harness.swebench.steps import Log
 from harness.swebench.store import kept_images, remove
 from harness.workspace import open_workspace
 from tasks.errors import SetupFailed
-from tasks.swebench import Row, choose_rows, load_rows
+from tasks.swebench import choose_rows, load_rows
 from tasks.task import Repository
-from tests.support.repositories import CALC, make_repository
+from tests.support.repositories import CALC, git, make_repository
+from tests.support.rows import bare_row
 
 pytestmark = [pytest.mark.docker, pytest.mark.network, pytest.mark.slow]
 
@@ -40,41 +40,20 @@ SPEC = Spec(
     pre_install=("sed -i 's/^version = .*/version = \"1.1\"/' pyproject.toml",),
     install="python -m pip install -e .[test]",
     test_command="pytest -rA",
-    eval_commands=(),
     requirements_paths=(),
     environment_paths=(),
     replaced_packages=(),
     capabilities=(),
 )
-ROW = Row(
-    instance_id=f"acme__Calc-{os.getpid()}",
-    repo="acme/calc",
-    base_commit="",
-    version="1.0",
-    created_at=None,
-    problem_statement="wrong",
-    patch="",
-    test_patch="",
-    fail_to_pass=(),
-    pass_to_pass=(),
-    environment_setup_commit="",
-)
+ROW = bare_row(instance_id=f"acme__Calc-{os.getpid()}", repo="acme/calc", version="1.0")
 PYPROJECT = CALC["pyproject.toml"] + '\n[project.optional-dependencies]\ntest = ["packaging"]\n'
 
 Shell = Callable[..., str]
 
 
-def git(place: Path, *arguments: str, date: str = "2024-02-01T12:00:00+00:00") -> str:
-    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
-    dates = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
-    done = subprocess.run(
-        ["git", "-C", str(place), *identity, *arguments],
-        capture_output=True,
-        check=True,
-        text=True,
-        env=os.environ | dates,
-    )
-    return done.stdout.strip()
+def at(day: str) -> dict[str, str]:
+    """Git's variables for a commit made at noon of that day."""
+    return dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), f"{day}T12:00:00+00:00")
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +74,10 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     git(place, "tag", "v0.9")
     (place / "second.py").write_text("x = 1\n")
     git(place, "add", "-A")
-    git(place, "commit", "-q", "-m", "base")
+    git(place, "commit", "-q", "-m", "base", **at("2024-02-01"))
     base = git(place, "rev-parse", "HEAD")
     (place / "calc/core.py").write_text(f"# {SECRET}\n")
-    git(place, "commit", "-qam", SECRET, date="2024-03-01T12:00:00+00:00")
+    git(place, "commit", "-qam", SECRET, **at("2024-03-01"))
     git(place, "tag", "v2.0")
     git(place, "branch", f"fix-{SECRET}")
     return place, base

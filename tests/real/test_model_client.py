@@ -87,7 +87,6 @@ def test_an_answer_is_written_with_its_charge_before_the_caller_sees_it() -> Non
         assert replied.charge == reply.charge
         assert replied.key == "0/1"
         assert reply.message["tool_calls"][0]["function"] == {"name": "run", "arguments": '{"command": "ls"}'}
-        assert reply.finish_reason == "tool_calls"
         sent = server.requests[0].body
         assert sent["seed"] == 7
         assert sent["tools"][0]["function"]["name"] == "run"
@@ -140,7 +139,7 @@ def test_an_answer_is_written_with_its_charge_before_the_caller_sees_it() -> Non
 def test_usage_is_told_in_disjoint_parts(reported: dict[str, Any], expected: Usage) -> None:
     async def act(used: Used, server: ModelServer) -> None:
         reply = await used.ask()
-        assert reply.usage == expected
+        assert reply.charge.usage == expected
 
     use([Answer(text="x", usage=reported)], act)
 
@@ -148,7 +147,7 @@ def test_usage_is_told_in_disjoint_parts(reported: dict[str, Any], expected: Usa
 def test_a_server_that_tells_no_usage_leaves_the_price_unknown() -> None:
     async def act(used: Used, server: ModelServer) -> None:
         reply = await used.ask()
-        assert reply.usage == Usage()
+        assert reply.charge.usage == Usage()
         assert reply.charge.usd is None
         assert reply.charge.price_source == "unknown"
 
@@ -468,7 +467,9 @@ def test_concurrent_calls_never_pass_the_money_cap() -> None:
         assert spent <= 0.0100
         assert spent > 0.0090, "the cap should be used, not shied away from"
         assert set(ends) == {"usd"}
-        assert keeper.spent_usd == pytest.approx(spent)
+        (await keeper.reserve(None, 0.0100 - spent - 1e-9, 1)).release()
+        with pytest.raises(BudgetExceeded):
+            await keeper.reserve(None, 0.0100 - spent + 1e-9, 1)
 
     usage = {"prompt_tokens": 20, "completion_tokens": 40}
     answers = [Answer(text="x", usage=usage, delay=0.005)]
@@ -485,12 +486,10 @@ def test_a_cancelled_call_gives_everything_back_and_is_charged() -> None:
             call.cancel()
         ends = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(end, asyncio.CancelledError) for end in ends)
-        limiter = used.connections.limiter(used.client.alias)
-        assert limiter.in_flight == 0
         assert len(server.requests) == 2
         assert len(used.of(Charged)) == 2, "the two that were under way may have reached the model"
         slow[0] = OK
-        await used.ask()
+        await asyncio.wait_for(used.ask(), 5)
 
     slow = [Answer(text="x", delay=30)]
     use(lambda request: slow[0], act, keeper=lambda: keeper, concurrency=2, **PRICED)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import subprocess
 import tarfile
 import zlib
@@ -15,17 +14,10 @@ import pytest
 
 from harness.workspace import Workspace, open_workspace
 from tasks.task import Repository
+from tests.support.repositories import git
 
 SECRET = "TheFixOfTomorrow"
 PAST = "TheSinOfYesterday"
-
-
-def git(cwd: Path, *arguments: str, **variables: str) -> str:
-    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "protocol.file.allow=always"]
-    done = subprocess.run(
-        ["git", *identity, *arguments], cwd=cwd, capture_output=True, check=True, env=os.environ | variables
-    )
-    return done.stdout.decode().strip()
 
 
 def commit(top: Path, name: str, content: str, message: str) -> str:

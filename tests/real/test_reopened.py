@@ -11,7 +11,6 @@ import pytest
 from agent import assemble, resume
 from agent.assemble import Part, go, open_pool, start
 from agent.notebook import candidates_of
-from agent.solver import seed_of
 from harness import trace
 from harness.budget import SharedBudget
 from harness.replay import default_attempt, frames
@@ -19,10 +18,9 @@ from harness.report import run_status, solve_report
 from harness.report_view import solve_view
 from tests.support.calculator import PLAN, RIGHT, SUBMIT, WRONG, make_repository, settings, task
 from tests.support.model_server import Answer, Request, error, serving
+from tests.support.runs import SEEDS, events
 
 pytestmark = [pytest.mark.network, pytest.mark.bubblewrap]
-
-SEEDS = {seed_of(0, index): index for index in range(4)}
 
 
 async def again(
@@ -37,10 +35,6 @@ async def again(
         return await go(
             files, pool=pool, listeners=[listen], part=Part(pool.slots.lane(0, attempts), share, budget, why)
         )
-
-
-def events(directory: Path) -> list[trace.Event]:
-    return list(trace.read(directory / "trace.jsonl"))
 
 
 def test_later_attempts_are_selected_from_where_the_first_gave_nothing(tmp_path: Path) -> None:

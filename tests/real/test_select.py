@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from harness import trace
 from harness.records import WitnessTest
 from tasks.local import local_task
 from tests.support.calculator import FILES, WITNESS, make_repository
+from tests.support.command_line import troop
 
 ISSUE = """total leaves out the first value
 
@@ -35,18 +34,6 @@ CHANGES = {
     ),
     "fails": ("values[1:]", "known(values)"),
 }
-
-
-def troop(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    kept = {k: v for k, v in os.environ.items() if not k.endswith("_API_KEY")}
-    return subprocess.run(
-        [sys.executable, "-m", "agent", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**kept, "PYTHONPATH": str(Path(__file__).parents[2]), "XDG_CONFIG_HOME": "/nonexistent"},
-        check=False,
-    )
 
 
 @pytest.fixture

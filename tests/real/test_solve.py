@@ -16,23 +16,15 @@ from harness.records import Budget
 from harness.sandbox.base import Provider
 from tasks.errors import EndpointFailed, InputError
 from tasks.task import Repository, Task
-from tests.support.calculator import PLAN, RIGHT, SOLVING, SUBMIT, WITNESS, WRONG, call, make_repository, settings, task
+from tests.support.calculator import PLAN, RIGHT, SOLVING, SUBMIT, WITNESS, WRONG, call, settings, task
 from tests.support.model_server import Answer, Request, error, serving, too_many
+from tests.support.runs import events
 
 pytestmark = [pytest.mark.network, pytest.mark.bubblewrap]
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    return make_repository(tmp_path / "calculator")
-
-
-def events(solution: Solution) -> list[trace.Event]:
-    return list(trace.read(solution.directory / "trace.jsonl"))
-
-
 def kinds(solution: Solution, kind: type[trace.Event]) -> list[trace.Event]:
-    return [e for e in events(solution) if isinstance(e, kind)]
+    return [e for e in events(solution.directory) if isinstance(e, kind)]
 
 
 def test_solves_with_a_model_in_either_sandbox(provider: Provider, repository: Path, tmp_path: Path) -> None:
@@ -373,7 +365,7 @@ def test_a_second_run_of_a_task_sets_nothing_up_again(repository: Path, tmp_path
     with serving([PLAN, RIGHT, SUBMIT]) as server:
         first = solve(task(repository), settings(server.url, tmp_path / "runs"))
         again = solve(task(repository), settings(server.url, tmp_path / "runs"))
-    prepared = [e for s in (first, again) for e in events(s) if isinstance(e, trace.Prepared)]
+    prepared = [e for s in (first, again) for e in events(s.directory) if isinstance(e, trace.Prepared)]
     assert prepared[0].environment == prepared[1].environment
     assert prepared[1].seconds < 1.0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from pathlib import Path
 
@@ -13,15 +12,9 @@ from harness.apply import apply_to_branch
 from harness.hostgit import network_environment
 from harness.workspace import open_workspace, sweep_scratch
 from tasks.task import Repository
-from tests.support.repositories import make_repository
+from tests.support.repositories import git, make_repository
 
 PATCH = "--- a/mod.py\n+++ b/mod.py\n@@ -1 +1 @@\n-x = 1\n+x = 2\n"
-
-
-def git(repository: Path, *arguments: str) -> str:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    command = ["git", "-C", str(repository), *arguments]
-    return subprocess.run(command, capture_output=True, check=True, text=True, env=environment).stdout.strip()
 
 
 @pytest.fixture
@@ -45,7 +38,7 @@ def test_a_repository_is_cloned_and_fetched(repository: Path, tmp_path: Path) ->
     by_url = Repository("url", repository.as_uri())
     assert open_workspace(by_url, tmp_path / "cache").read("mod.py") == b"x = 1\n"
     (repository / "mod.py").write_text("x = 3\n")
-    git(repository, "-c", "user.name=A", "-c", "user.email=a@example.org", "commit", "-q", "-a", "-m", "more")
+    git(repository, "commit", "-q", "-a", "-m", "more")
     assert open_workspace(by_url, tmp_path / "cache").read("mod.py") == b"x = 3\n"
     assert not (tmp_path / "objects").exists()
 

@@ -4,7 +4,6 @@ tree, what was built there survives, and its tests run."""
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from harness.sandbox.docker import DockerProvider
 from harness.testing import run_tests
 from harness.workspace import cache_root, open_workspace
 from tasks.swebench import Row, repository_of, task_of
-from tests.support.repositories import make_repository
+from tests.support.repositories import git, make_repository
+from tests.support.rows import bare_row
 
 pytestmark = [pytest.mark.docker, pytest.mark.network]
 
@@ -50,20 +50,7 @@ git tag v2
 @pytest.fixture
 def row(tmp_path: Path) -> Row:
     place = make_repository(tmp_path / "mirrors" / "acme__lines", FILES, date="2024-02-02T00:00:00+0000")
-    head = subprocess.run(["git", "-C", str(place), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    return Row(
-        instance_id="acme__lines-1",
-        repo="acme/lines",
-        base_commit=head.stdout.strip(),
-        version="1.2",
-        created_at=None,
-        problem_statement="It fails.",
-        patch="",
-        test_patch="",
-        fail_to_pass=(),
-        pass_to_pass=(),
-        environment_setup_commit="",
-    )
+    return bare_row(base_commit=git(place, "rev-parse", "HEAD"))
 
 
 @pytest.fixture

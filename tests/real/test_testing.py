@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from harness.records import Exec, TestReport
 from harness.sandbox.base import Provider, Sandbox
 from harness.testing import COMMAND_TEST, interpret, outcome_of, run_tests, selects
-from tests.support.environments import COMMAND, in_sandbox, remove_made
+from tests.support.environments import COMMAND, in_sandbox
 from tests.support.repositories import make_repository, make_task
 
 TREE = {
@@ -116,12 +116,6 @@ def test_runs_pytest(tmp_path):
     "conf/test_conf.py": "def test_conf():\n    pass\n",
 }
 KINDS = "tests/test_kinds.py"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _tidy() -> Iterator[None]:
-    yield
-    remove_made()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -14,23 +14,11 @@ from harness.testing import COMMAND_TEST
 from harness.verify import guards_tests, verification_key, verify, witness_name, witness_on_base
 from tasks.errors import SandboxFailed
 from tasks.task import Task
-from tests.support.environments import freeze, remove_made
-from tests.support.repositories import CALC, FAILING, FIX, make_repository, make_task
+from tests.support.environments import freeze
+from tests.support.repositories import CALC, FAILING, FIX
 
 REGRESSION = ("tests/test_core.py::test_add", "tests/test_core.py::test_mean_of_nothing")
 GIVEN = "tests/test_issue.py::test_mean"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _tidy() -> Iterator[None]:
-    yield
-    remove_made()
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
-    place = make_repository(tmp_path_factory.mktemp("calc"), CALC, date="2024-02-02T00:00:00+0000")
-    return make_task(place, failing=FAILING)
 
 
 def added(path: str, text: str) -> str:
@@ -217,9 +205,23 @@ def test_a_sandbox_that_dies_says_nothing_about_the_candidate(bubblewrap: Provid
 
 @pytest.mark.parametrize(
     "path",
-    ["tests/data/x.json", "pkg/tests/helper.py", "test_x.py", "pkg/x_test.py", "conftest.py", "pkg/conftest.py", "pytest.ini",
-     "sitecustomize.py", "tox.ini", "setup.cfg", "pyproject.toml", "test/helper.py", "x.pth", "app/tests.py"],
-)  # fmt: skip
+    [
+        "tests/data/x.json",
+        "pkg/tests/helper.py",
+        "test_x.py",
+        "pkg/x_test.py",
+        "conftest.py",
+        "pkg/conftest.py",
+        "pytest.ini",
+        "sitecustomize.py",
+        "tox.ini",
+        "setup.cfg",
+        "pyproject.toml",
+        "test/helper.py",
+        "x.pth",
+        "app/tests.py",
+    ],
+)
 def test_what_decides_about_tests_is_taken_from_the_base(path: str) -> None:
     assert guards_tests(path)
 

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from harness.sandbox.base import Provider, Sandbox
 from harness.testing import run_tests
 from harness.warm import Launch, WarmTests, launch_of
 from tests.real.test_testing import TREE
-from tests.support.environments import COMMAND, in_sandbox, remove_made
+from tests.support.environments import COMMAND, in_sandbox
 from tests.support.repositories import make_repository, make_task
 
 KINDS = "tests/test_kinds.py"
@@ -112,12 +112,6 @@ def pytest_sessionfinish():
     "where/test_where.py": "def test_here():\n    print('said')\n",
 }
 T = TypeVar("T")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _tidy() -> Iterator[None]:
-    yield
-    remove_made()
 
 
 @pytest.fixture(scope="module")

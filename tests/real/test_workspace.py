@@ -15,37 +15,7 @@ from harness import workspace as workspace_module
 from harness.workspace import Workspace, cache_root, open_workspace
 from tasks.errors import InputError
 from tasks.task import Repository
-
-
-def git(cwd: Path, *arguments: str, **variables: str) -> str:
-    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
-    done = subprocess.run(
-        ["git", *identity, *arguments], cwd=cwd, capture_output=True, check=True, env=os.environ | variables
-    )
-    return done.stdout.decode().strip()
-
-
-@pytest.fixture
-def origin(tmp_path: Path) -> Path:
-    top = tmp_path / "origin"
-    top.mkdir()
-    git(top, "init", "-q", "-b", "trunk")
-    (top / "app.py").write_text("value = 1\n")
-    (top / "pkg").mkdir()
-    (top / "pkg/mod.py").write_text("x = 1\n")
-    git(top, "add", "--all")
-    git(top, "commit", "-q", "-m", "one", GIT_COMMITTER_DATE="2021-03-04T05:06:07+02:00")
-    git(top, "tag", "-a", "v1.0", "-m", "release")
-    (top / "app.py").write_text("value = 2\n")
-    git(top, "commit", "-qam", "two")
-    git(top, "branch", "feature/x", "HEAD~1")
-    return top
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    """A cache of this test alone."""
-    return tmp_path / "cache"
+from tests.support.repositories import git
 
 
 def at(top: Path, base: str | None = None, *, uncommitted: bool = False) -> Repository:
@@ -249,10 +219,23 @@ class TestPath:
         git(origin, "add", ".gitattributes")
         git(origin, "commit", "-qm", "attributes")
         settings = (
-            "core.fsmonitor", "core.pager", "core.editor", "core.sshCommand", "core.askPass", "core.alternateRefsCommand",
-            "diff.external", "filter.evil.clean", "filter.evil.smudge", "filter.evil.process", "diff.evil.textconv",
-            "diff.evil.command", "uploadpack.packObjectsHook", "gpg.program", "credential.helper", "alias.rev-parse",
-        )  # fmt: skip
+            "core.fsmonitor",
+            "core.pager",
+            "core.editor",
+            "core.sshCommand",
+            "core.askPass",
+            "core.alternateRefsCommand",
+            "diff.external",
+            "filter.evil.clean",
+            "filter.evil.smudge",
+            "filter.evil.process",
+            "diff.evil.textconv",
+            "diff.evil.command",
+            "uploadpack.packObjectsHook",
+            "gpg.program",
+            "credential.helper",
+            "alias.rev-parse",
+        )
         for name in settings:
             git(origin, "config", name, command)
         git(origin, "config", "filter.evil.required", "true")
@@ -427,8 +410,12 @@ class TestArchive:
         assert {p: (testbed / p).read_bytes() for p, _ in extra} == dict(extra)
         assert not (testbed / "link").is_symlink()
         assert set(git(testbed, "status", "--porcelain", "-uall").split("\n")) == {
-            "M app.py", " T link", " D pkg/mod.py", "?? pkg", "?? tests/deep/test_new.py"
-        }  # fmt: skip
+            "M app.py",
+            " T link",
+            " D pkg/mod.py",
+            "?? pkg",
+            "?? tests/deep/test_new.py",
+        }
 
     @pytest.mark.parametrize("path", ["../x", "/etc/passwd", ".git/config", "a/../../b", ""])
     def test_extra_files_stay_within(self, origin: Path, store: Path, path: str) -> None:

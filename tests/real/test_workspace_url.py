@@ -20,37 +20,7 @@ from harness import sources
 from harness.workspace import Workspace, open_workspace
 from tasks.errors import InputError, SourceUnavailable
 from tasks.task import Repository
-
-
-def git(cwd: Path, *arguments: str, **variables: str) -> str:
-    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
-    done = subprocess.run(
-        ["git", *identity, *arguments], cwd=cwd, capture_output=True, check=True, env=os.environ | variables
-    )
-    return done.stdout.decode().strip()
-
-
-@pytest.fixture
-def origin(tmp_path: Path) -> Path:
-    top = tmp_path / "origin"
-    top.mkdir()
-    git(top, "init", "-q", "-b", "trunk")
-    (top / "app.py").write_text("value = 1\n")
-    (top / "pkg").mkdir()
-    (top / "pkg/mod.py").write_text("x = 1\n")
-    git(top, "add", "--all")
-    git(top, "commit", "-q", "-m", "one", GIT_COMMITTER_DATE="2021-03-04T05:06:07+02:00")
-    git(top, "tag", "-a", "v1.0", "-m", "release")
-    (top / "app.py").write_text("value = 2\n")
-    git(top, "commit", "-qam", "two")
-    git(top, "branch", "feature/x", "HEAD~1")
-    return top
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    """A cache of this test alone."""
-    return tmp_path / "cache"
+from tests.support.repositories import git
 
 
 @contextlib.contextmanager
@@ -96,11 +66,16 @@ class _GitOverHttp(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             return
         variables = {
-            "GIT_PROJECT_ROOT": str(server.root), "GIT_HTTP_EXPORT_ALL": "1", "PATH_INFO": path, "QUERY_STRING": query,
-            "REQUEST_METHOD": self.command, "CONTENT_TYPE": self.headers.get("Content-Type", ""),
-            "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""), "PATH": os.environ["PATH"],
+            "GIT_PROJECT_ROOT": str(server.root),
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "REQUEST_METHOD": self.command,
+            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+            "PATH": os.environ["PATH"],
             "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
-        }  # fmt: skip
+        }
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         done = subprocess.run(["git", "http-backend"], input=body, env=variables, capture_output=True, check=False)
         head, _, content = done.stdout.partition(b"\r\n\r\n")

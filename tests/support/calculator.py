@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
+from typing import Any
 
 from agent import Settings
 from harness.records import Budget
 from tasks.task import GivenTest, Repository, Task
+from tests.support import repositories
 from tests.support.model_server import Answer
 
 STATEMENT = "total([1, 2]) gives 2 where 3 is expected: the first value is left out.\n"
@@ -55,22 +55,7 @@ WITNESS = "from calc import total\n\n\ndef test_first_counts():\n    assert tota
 
 def make_repository(directory: Path) -> Path:
     """The project as a git repository with one commit, whose id never changes."""
-    for name, text in FILES.items():
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    fixed = {
-        **os.environ,
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CONFIG_NOSYSTEM": "1",
-        **{f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in _IDENTITY.items()},
-    }
-    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "The calculator"]):
-        subprocess.run(["git", *command], cwd=directory, env=fixed, check=True)
-    return directory
-
-
-_IDENTITY = {"NAME": "A", "EMAIL": "a@example.org", "DATE": "2026-01-01T00:00:00Z"}
+    return repositories.make_repository(directory, FILES, date="2026-01-01T00:00:00Z")
 
 
 def task(repository: Path, *, failing_test: bool = False) -> Task:
@@ -81,11 +66,12 @@ def task(repository: Path, *, failing_test: bool = False) -> Task:
     )
 
 
-def settings(url: str, out: Path, *, attempts: int = 1, turns: int = 10, **more: object) -> Settings:
+def settings(url: str, out: Path, *, attempts: int = 1, turns: int = 10, **more: Any) -> Settings:
     """Settings for a scripted model at `url`, in bubblewrap unless said otherwise."""
     budget = more.pop("budget", Budget(attempts=attempts, turns=turns))
     models = more.pop("models", (f"{url}#scripted",))
-    return Settings(**{"sandbox": "bubblewrap", "base_runs": 1, "budget": budget, "models": models, "out": out, **more})  # type: ignore[arg-type]
+    fields: dict[str, Any] = {"sandbox": "bubblewrap", "base_runs": 1, **more}
+    return Settings(budget=budget, models=models, out=out, **fields)
 
 
 def call(name: str, **arguments: object) -> Answer:

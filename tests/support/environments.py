@@ -10,13 +10,17 @@ import io
 import tarfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from harness.environment import Built
 from harness.extract import mark_setup
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec
 from tasks.task import Task
 from tests.support.repositories import opened
+
+if TYPE_CHECKING:
+    from harness.sandbox.bubblewrap import BubblewrapProvider
+    from harness.sandbox.docker import DockerProvider
 
 PACKAGES = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
 COMMAND = "python -m pytest -q"
@@ -25,6 +29,17 @@ MADE: set[tuple[str, str]] = set()
 """(backend, key) of each environment that was frozen."""
 
 T = TypeVar("T")
+
+
+def provider_of(backend: str, cache: Path) -> DockerProvider | BubblewrapProvider:
+    """A provider of "docker" or "bubblewrap"; the latter keeps its sandboxes and environments in `cache`."""
+    if backend == "docker":
+        from harness.sandbox.docker import DockerProvider
+
+        return DockerProvider()
+    from harness.sandbox.bubblewrap import BubblewrapProvider
+
+    return BubblewrapProvider(cache)
 
 
 @functools.cache
@@ -66,7 +81,7 @@ async def freeze(provider: Provider, task: Task, *, command: str | None = COMMAN
             MADE.add((provider.name, key))
         finally:
             await sandbox.close()
-    return Built(key=key, image=None, python="3", test_command=command, setup_seconds=0.0, cached=False)
+    return Built(key=key, image=None, python="3", test_command=command)
 
 
 def in_sandbox(provider: Provider, task: Task, work: Callable[[Sandbox], Awaitable[T]]) -> T:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import difflib
 import io
 import json
-import os
-import subprocess
 import tarfile
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +17,8 @@ from typing import Any
 from harness.sandbox.image import DEFAULT_IMAGE
 from harness.swebench.images import ImageRef
 from tasks.swebench import Row
+from tests.support.repositories import git
+from tests.support.rows import bare_row
 
 INSTANCE = "pytest-dev__pytest-1"
 CALC = "def add(a, b):\n    return a - b\n\n\ndef double(x):\n    return 2 * x\n"
@@ -86,7 +86,6 @@ def make_row(base: str, **fields: Any) -> Row:
         "repo": "pytest-dev/pytest",
         "base_commit": base,
         "version": "7.0",
-        "created_at": None,
         "problem_statement": "add() subtracts",
         "patch": GOLD,
         "test_patch": _TEST_PATCH,
@@ -94,7 +93,7 @@ def make_row(base: str, **fields: Any) -> Row:
         "pass_to_pass": ("tests/test_calc.py::test_double",),
         "environment_setup_commit": base,
     }
-    return Row(**{**row, **fields})
+    return bare_row(**{**row, **fields})
 
 
 def write_rows(file: Path, *rows: Row) -> Path:
@@ -115,7 +114,7 @@ def build_instance(client: Any, folder: Path, name: str, labels: dict[str, str] 
     (tree / "tests").mkdir(parents=True)
     (tree / "calc.py").write_text(CALC)
     (tree / "tests" / "test_calc.py").write_text(OLD_TESTS)
-    _git(tree, "init", "-q")
+    git(tree, "init", "-q")
     base = _commit(tree, "base")
     (tree / "set_up").write_text("by the image\n")
     _commit(tree, "SWE-bench")
@@ -135,12 +134,6 @@ def build_instance(client: Any, folder: Path, name: str, labels: dict[str, str] 
 
 
 def _commit(tree: Path, message: str) -> str:
-    _git(tree, "add", "-A")
-    _git(tree, "commit", "-q", "-m", message)
-    return _git(tree, "rev-parse", "HEAD")
-
-
-def _git(tree: Path, *arguments: str) -> str:
-    who = {f"GIT_{role}_{what}": "x@x" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    command = ["git", "-C", str(tree), *arguments]
-    return subprocess.run(command, env={**os.environ, **who}, capture_output=True, text=True, check=True).stdout.strip()
+    git(tree, "add", "-A")
+    git(tree, "commit", "-q", "-m", message)
+    return git(tree, "rev-parse", "HEAD")

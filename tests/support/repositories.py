@@ -64,15 +64,26 @@ FAILING = GivenTest(
 )
 
 
+def git(place: Path, *arguments: str | bytes, **variables: str) -> str:
+    """What git says in `place`, without white space around it; a person with a name asks, whose settings are git's own."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    who = {f"GIT_{role}_{what}": "a@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    plain = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    done = subprocess.run(
+        ["git", *arguments], cwd=place, env=environment | who | plain | variables, capture_output=True, check=True
+    )
+    return done.stdout.decode().strip()
+
+
 def make_repository(place: Path, files: Mapping[str, str], *, date: str | None = None) -> Path:
     """A git repository with one commit of `files`, made at `date` (ISO 8601; None: now)."""
     for path, text in files.items():
         (place / path).parent.mkdir(parents=True, exist_ok=True)
         (place / path).write_text(text, encoding="utf-8")
-    who = {f"GIT_{role}_{what}": "tester" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     when = {} if date is None else {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
-    for arguments in (["init", "-q", "-b", "main"], ["add", "-A", "-f"], ["commit", "-q", "-m", "base"]):
-        subprocess.run(["git", "-C", str(place), *arguments], check=True, env={**os.environ, **who, **when})
+    git(place, "init", "-q", "-b", "main")
+    git(place, "add", "-A", "-f")
+    git(place, "commit", "-q", "-m", "base", **when)
     return place
 
 

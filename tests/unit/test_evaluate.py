@@ -119,9 +119,10 @@ def test_each_distinct_candidate_is_graded_or_only_the_selected_one_or_none() ->
     async def solve(id: str, lane: Lane) -> Solved:
         return solved("c1", "c2", "c2", selected="c2")
 
-    for grades, wanted in (("all", ["c1", "c2"]), ("selected", ["c2"]), ("none", [])):
+    wanted_of: dict[Grades, list[str]] = {"all": ["c1", "c2"], "selected": ["c2"], "none": []}
+    for grades, wanted in wanted_of.items():
         bench = Bench()
-        outcomes, _ = evaluated(["a"], bench, solve, grades=grades)  # type: ignore[arg-type]
+        outcomes, _ = evaluated(["a"], bench, solve, grades=grades)
         assert [s.name for s in bench.submissions] == wanted
         assert outcomes["a"].resolved is (False if wanted else None)
     assert bench.submissions == []

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,9 @@ from harness.swebench.requirements import conda_requirement, conda_requirements,
 from harness.swebench.store import SOLVE, Kept, doomed
 from harness.workspace import Workspace, open_workspace
 from tasks.errors import InputError
-from tasks.swebench import Row
 from tasks.task import Repository
 from tests.support.repositories import CALC, make_repository
+from tests.support.rows import bare_row
 
 SPEC = Spec(
     python="3.9",
@@ -28,7 +29,6 @@ SPEC = Spec(
     pre_install=(),
     install="python -m pip install -e .",
     test_command="pytest",
-    eval_commands=(),
     requirements_paths=(),
     environment_paths=(),
     replaced_packages=(),
@@ -36,20 +36,7 @@ SPEC = Spec(
 )
 
 
-def row(created: datetime | None = None) -> Row:
-    return Row(
-        instance_id="acme__calc-1",
-        repo="acme/calc",
-        base_commit="0" * 40,
-        version="1.0",
-        created_at=created,
-        problem_statement="wrong",
-        patch="",
-        test_patch="",
-        fail_to_pass=(),
-        pass_to_pass=(),
-        environment_setup_commit="0" * 40,
-    )
+ROW = bare_row(instance_id="acme__calc-1", repo="acme/calc", version="1.0")
 
 
 @pytest.fixture
@@ -64,7 +51,7 @@ def never() -> Workspace:
 
 
 def recipe(tree: Workspace, spec: Spec = SPEC, created: datetime | None = None) -> Recipe:
-    return recipe_of(row(created), spec, tree, never)
+    return recipe_of(replace(ROW, created_at=created), spec, tree, never)
 
 
 # ---- requirements
@@ -140,7 +127,7 @@ def test_dependencies_are_as_of_the_instance_or_its_base_whichever_is_later(tree
 def test_requirements_of_a_later_commit_bring_its_date_along(tree: Workspace) -> None:
     later = replace(tree, date=datetime(2021, 1, 1, tzinfo=UTC))
     spec = replace(SPEC, requirements_paths=("gone.txt", "requirements/dev.txt"), pip_packages=("click==8.1.3",))
-    found = recipe_of(row(), spec, tree, lambda: later)
+    found = recipe_of(ROW, spec, tree, lambda: later)
     assert found.date.date().isoformat() == "2021-01-03"
     assert found.requirements == ("pytest",)
     assert found.pins == ("click==8.1.3",)
@@ -193,7 +180,7 @@ def test_other_languages_and_missing_files_need_the_published_image(tree: Worksp
     with pytest.raises(InputError, match="only those are built here"):
         recipe(tree, replace(SPEC, python=""))
     with pytest.raises(InputError, match=r"acme/calc has no gone\.txt"):
-        recipe_of(row(), replace(SPEC, requirements_paths=("gone.txt",)), tree, lambda: tree)
+        recipe_of(ROW, replace(SPEC, requirements_paths=("gone.txt",)), tree, lambda: tree)
 
 
 def test_every_part_of_a_recipe_is_part_of_its_fingerprint(tree: Workspace) -> None:
@@ -214,7 +201,7 @@ def test_bases_are_given_for_one_python_or_for_all() -> None:
 
 def test_images_are_called_what_the_official_harness_asks_for() -> None:
     assert names.image_name("Acme__Calc-1") == "troop/sweb.eval.x86_64.acme_1776_calc-1:latest"
-    assert [origin for _, origin in names.names_of(replace(row(), image="x/y"))] == [
+    assert [origin for _, origin in names.names_of(replace(ROW, image="x/y"))] == [
         "row",
         "built",
         "published",
@@ -242,9 +229,9 @@ IMAGES = [
 ]
 
 
-def pruned(**wanted: object) -> list[str]:
-    arguments = {"instances": None, "older_than": None, "everything": False} | wanted
-    return [f"{image.kind}:{image.name}" for image in doomed(IMAGES, **arguments)]  # type: ignore[arg-type]
+def pruned(**wanted: Any) -> list[str]:
+    arguments: dict[str, Any] = {"instances": None, "older_than": None, "everything": False, **wanted}
+    return [f"{image.kind}:{image.name}" for image in doomed(IMAGES, **arguments)]
 
 
 def test_pruning_takes_layers_that_nothing_stands_on() -> None:

@@ -38,6 +38,22 @@ def test_rows_are_samples_in_the_order_in_which_they_come(tmp_path: Path, name: 
     assert model.ranked and "b" not in model.tasks
 
 
+def test_a_list_and_an_object_by_id_are_rows_too(tmp_path: Path) -> None:
+    listed, by_id = tmp_path / "list.json", tmp_path / "object.json"
+    listed.write_text(json.dumps([{"instance_id": "a", "resolved": True}], indent=1))
+    by_id.write_text(json.dumps({"a": {"resolved": True}}, indent=1))
+    for path in (listed, by_id):
+        (model,) = imported([path], []).models
+        assert [s.right for s in model.tasks["a"]] == [True]
+
+
+def test_a_broken_line_of_a_packed_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"instance_id": "a"\n'))
+    with pytest.raises(InputError, match=r"rows\.jsonl\.gz, line 1: this is not JSON"):
+        imported([path], [])
+
+
 def test_sources_that_end_in_a_run_are_repeats_of_one_model(tmp_path: Path) -> None:
     rows = [
         {"instance_id": "a", "source": f"agent/x{run}", "outcome": outcome, "model_patch": DIFF.format(1, to)}
@@ -69,12 +85,15 @@ def test_predictions_go_with_the_official_reports_on_them(tmp_path: Path) -> Non
 
 
 BROKEN = [
-    ('{"model": "m", "resolved": true}\n', "row 1: there is no instance_id"),
-    ('{"instance_id": "a"}\n', "no field resolved"),
-    ('{"instance_id": "a", "resolved": "yes"}\n', "must be true, false or null"),
-    ('{"instance_id": "a", "resolved": true, "usd": "1"}\n', "usd is '1'"),
-    ("[1]\n", "each row must be a JSON object"),
-    ("not json\n", "is not JSON"),
+    ('{"model": "m", "resolved": true}\n', "rows.jsonl, line 1: the field instance_id is missing"),
+    ('{"instance_id": "a"}\n', "line 1: the field resolved is missing"),
+    (
+        '{"instance_id": "a", "resolved": "yes"}\n',
+        "line 1: the field resolved is 'yes'; it must be true, false or null",
+    ),
+    ('{"instance_id": "a", "resolved": true, "usd": "1"}\n', "line 1: the field usd is '1'"),
+    ('{"instance_id": "a", "resolved": true}\n[1]\n', "line 2: a row must be an object"),
+    ("not json\n", "line 1: this is not JSON"),
     ("", "has no rows"),
 ]
 

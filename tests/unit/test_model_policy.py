@@ -102,7 +102,7 @@ def test_the_chat_stays_below_the_context_and_its_beginning_rarely_moves() -> No
         moved += not now.startswith(before[:-1])
         before = now
     assert 1 <= moved <= 6, "many turns are shortened at once, so that a prompt cache keeps hitting"
-    assert all(len(m["content"]) >= 2000 for m in chat if m["role"] == "tool" and m is chat[-1])
+    assert chat[-1]["role"] == "tool" and len(chat[-1]["content"]) >= 2000
 
 
 def test_the_latest_turns_are_never_shortened() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.patch import Patch, is_prose, is_test
+from harness.patchtext import FileChange
 
 BASE = """import os
 
@@ -85,6 +86,26 @@ def of(path: str, *lines: str, kind: str = "modified") -> str:
     return f"{head}--- {old}\n+++ {new}\n@@ -{int(before > 0)},{before} +{int(after > 0)},{after} @@\n{body}"
 
 
+def lines(text: str) -> list[str]:
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def applied(change: FileChange, base: list[str]) -> list[str]:
+    """The lines of the file after the change; every hunk must fit at its place."""
+    after: list[str] = []
+    at = 0
+    for hunk in change.hunks:
+        for number, sign, text in hunk.numbered():
+            after += base[at : number - 1]
+            at = number - 1
+            if sign != "+":
+                assert base[at] == text
+                at += 1
+            if sign != "-":
+                after.append(text)
+    return after + base[at:]
+
+
 class TestFiles:
     def test_kinds_paths_and_counts(self, tmp_path: Path) -> None:
         before = {"a.py": "x = 1\ny = 2\n", "gone.py": "g\n", "old/place.py": "content\n" * 5, "docs/x.md": "x\n"}
@@ -103,7 +124,7 @@ class TestFiles:
             ("new/place.py", "renamed", "old/place.py"),
         ]
         assert (patch.added_lines, patch.removed_lines, patch.changed_lines) == (3, 2, 5)
-        assert patch.python_files == ("a.py", "gone.py", "new/place.py", "old/place.py")
+        assert patch.paths == ("a.py", "b.txt", "gone.py", "new/place.py", "old/place.py")
         assert patch.touched_lines["a.py"] == {1, 2}
 
     def test_renames_as_git_writes_them(self, tmp_path: Path) -> None:
@@ -142,12 +163,18 @@ class TestFiles:
         assert [(c.path, c.kind, c.added) for c in Patch(text).files] == [("m.py", "modified", 1), ("n.py", "added", 1)]
 
     @pytest.mark.parametrize(
-        "text", ["", "\n", "no diff at all\n", "diff --git \n", "@@ -1 +1 @@\n", "--- a\n+++ b\n@@ -1,9 +1 @@\n-x"]
+        "text", ["", "\n", "no diff at all\n", "@@ -1 +1 @@\n", "--- a\n", "Binary files a and b\n"]
     )
-    def test_anything_can_be_read(self, text: str) -> None:
+    def test_what_is_no_diff_changes_nothing(self, text: str) -> None:
         patch = Patch(text)
-        assert isinstance(patch.flags, tuple)
-        assert patch.is_empty == (not patch.files)
+        assert (patch.files, patch.flags, patch.changes_code, patch.fingerprint) == ((), (), False, "")
+
+    @pytest.mark.parametrize(
+        "text", ["diff --git \n", "--- a\n+++ b\n@@ -1,9 +1 @@\n-x", "diff --git a/x b/x\nindex 1..\n@@"]
+    )
+    def test_a_diff_that_breaks_off_is_read_as_far_as_it_goes(self, text: str) -> None:
+        patch = Patch(text)
+        assert len(patch.files) == 1 and patch.flags == () and patch.added_lines == 0
 
     @settings(max_examples=40, deadline=None)
     @given(
@@ -167,13 +194,8 @@ class TestFiles:
         command = ["git", "diff", "--no-index", "--no-color", "before", "after"]
         patch = Patch(subprocess.run(command, cwd=top, capture_output=True, check=False).stdout.decode())
         for change in patch.changes:
-            assert change.applied_to(before.encode()) == after.encode()
-        assert patch.is_empty == (before == after)
-
-    def test_a_change_that_does_not_fit_is_refused(self, tmp_path: Path) -> None:
-        patch = edit(tmp_path, changed(("width * height", "height")))
-        with pytest.raises(ValueError, match="not what the patch expects"):
-            patch.changes[0].applied_to(b"something else\n" * 20)
+            assert applied(change, lines(before)) == lines(after)
+        assert bool(patch.files) == (before != after)
 
 
 class TestFingerprint:
@@ -256,42 +278,7 @@ class TestFingerprint:
         assert len(found) == 2
 
     def test_no_change_has_no_fingerprint(self) -> None:
-        assert Patch("").fingerprint == Patch("").fingerprint_on(lambda path: None) == ""
-
-
-class TestFingerprintOnTheBase:
-    FIX = ("width < 0", "width < 0 or height < 0")
-
-    def on_base(self, patch: Patch) -> str:
-        return patch.fingerprint_on(lambda path: BASE.encode())
-
-    def test_the_same_syntax_tree_is_the_same_candidate(self, tmp_path: Path) -> None:
-        fix = self.on_base(edit(tmp_path, changed(self.FIX)))
-        same = (
-            changed(("width < 0", "(width < 0) or (height < 0)")),
-            changed(("width < 0:", "width < 0 or \\\n            height < 0:")),
-            changed(self.FIX, ('"width"', "'width'")),
-            changed(self.FIX, ("def name(thing):", 'def name(thing):\n    """Its name."""')),
-        )
-        for text in same:
-            patch = edit(tmp_path, text)
-            assert self.on_base(patch) == fix
-        assert self.on_base(edit(tmp_path, changed(("width < 0", "height < 0 or width < 0")))) != fix
-
-    def test_docstrings_count_where_nothing_else_changes(self, tmp_path: Path) -> None:
-        base = 'def f():\n    """One."""\n'
-        found = {
-            edit(tmp_path, base.replace("One", word), "m.py", base).fingerprint_on(lambda path: base.encode())
-            for word in ("Two", "Three")
-        }
-        assert len(found) == 2
-
-    def test_what_cannot_be_parsed_falls_back_to_the_text(self, tmp_path: Path) -> None:
-        broken = edit(tmp_path, changed(("return width", "return width +* 3 -")))
-        assert self.on_base(broken) != ""
-        assert self.on_base(edit(tmp_path, changed(self.FIX))) != self.on_base(broken)
-        unknown = edit(tmp_path, changed(self.FIX))
-        assert unknown.fingerprint_on(lambda path: None) != ""
+        assert Patch("").fingerprint == ""
 
 
 FLAGS: list[tuple[str, set[str]]] = [
@@ -325,7 +312,7 @@ FLAGS: list[tuple[str, set[str]]] = [
     ("diff --git a/s b/s\ndeleted file mode 160000\n--- a/s\n+++ /dev/null\n@@ -1 +0,0 @@\n-Subproject commit 1\n", {"submodule"}),
     ("diff --git a/r b/r\nold mode 100644\nnew mode 100755\n", {"mode-change"}),
     ("diff --git a/x.bin b/x.bin\nBinary files a/x.bin and b/x.bin differ\n", {"binary"}),
-]  # fmt: skip
+]  # fmt: skip  # a case in each line
 
 
 @pytest.mark.parametrize(("diff", "flags"), FLAGS, ids=[str(n) for n in range(len(FLAGS))])

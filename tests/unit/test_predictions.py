@@ -14,7 +14,7 @@ from tasks.errors import InputError
 KNOWN = {"a__a-1", "a__a-2", "b__b-1"}
 
 
-def prediction(name: str = "a__a-1", patch: str | None = "diff", model: str = "m", **more: Any) -> dict[str, Any]:
+def prediction(name: str = "a__a-1", patch: Any = "diff", model: Any = "m", **more: Any) -> dict[str, Any]:
     return {"instance_id": name, "model_name_or_path": model, "model_patch": patch, **more}
 
 
@@ -89,8 +89,8 @@ def test_a_model_without_a_name_is_called_after_its_file(tmp_path: Path) -> None
             r"line 1: the field instance_id is 'a__a-3', which the data set does not have; the nearest",
         ),
         ([{"instance_id": "a__a-1"}], r"line 1: the field model_patch is missing"),
-        ([prediction(patch=3)], r"line 1: the field model_patch must be text, not int"),  # type: ignore[arg-type]
-        ([prediction(model=["m"])], r"line 1: the field model_name_or_path must be text, not list"),  # type: ignore[arg-type]
+        ([prediction(patch=3)], r"line 1: the field model_patch must be text, not int"),
+        ([prediction(model=["m"])], r"line 1: the field model_name_or_path must be text, not list"),
         ([prediction(rank=0)], r"line 1: the field rank must be a whole number from 1"),
         ([prediction(), prediction(), prediction(rank=2)], r"line 3: a__a-1 has a prediction of m with rank 2 already"),
         ("", "holds no predictions"),

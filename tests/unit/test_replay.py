@@ -89,8 +89,15 @@ SELECTED = trace.Selected(
 def test_an_attempt_is_shown_from_its_start_to_its_end_and_no_other_attempt_is() -> None:
     shown = frames(events(), 2)
     assert [frame.event.kind for frame in shown] == [
-        "attempt-started", "planned", "decided", "tool-ran", "tool-ran", "tests-ran", "turn-ended", "attempt-ended",
-    ]  # fmt: skip
+        "attempt-started",
+        "planned",
+        "decided",
+        "tool-ran",
+        "tool-ran",
+        "tests-ran",
+        "turn-ended",
+        "attempt-ended",
+    ]
     everything = "".join(map(text, shown))
     assert "Not to be seen" not in everything
     assert "told twice" not in everything

@@ -150,12 +150,13 @@ def test_a_local_gpu_has_its_seconds_and_their_yield() -> None:
 
 
 def test_the_page_fits_eighty_columns() -> None:
-    console = Console(file=io.StringIO(), width=80)
+    screen = io.StringIO()
+    console = Console(file=screen, width=80)
     many = [outcome(f"repository__name-{n}", solved(["c1"] * 40, "c1"), ["c1"] * (n % 2)) for n in range(6)]
     for report in (report_of([ONE, TWO]), report_of(many, 40), report_of([]), report_of([ONE], unfinished=3)):
         for part in eval_view(report):
             console.print(part)
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    shown = screen.getvalue()
     assert max(map(len, shown.splitlines())) <= 80
     assert "3 instances unfinished" in shown and "selected@40" in shown
 
@@ -210,9 +211,10 @@ def board_cost() -> Any:
 
 def test_the_live_view_shows_all_of_it_on_eighty_columns_and_few_lines() -> None:
     for height in (12, 24):
-        console = Console(file=io.StringIO(), width=80, height=height, force_terminal=True, color_system=None)
+        screen = io.StringIO()
+        console = Console(file=screen, width=80, height=height, force_terminal=True, color_system=None)
         console.print(suite_board_view(board(), now=1060.0, height=height))
-        shown = console.file.getvalue()  # type: ignore[attr-defined]
+        shown = screen.getvalue()
         assert max(map(len, shown.splitlines())) <= 80 and len(shown.splitlines()) <= height
         assert "3/40 instances ended, 1 solved, 1 failed" in shown
         assert "attempts 16/160 ended, 24 active" in shown and "of $20" in shown
@@ -237,10 +239,11 @@ def test_plain_lines_tell_of_instances_attempts_and_failures_only() -> None:
 
 
 def test_the_live_view_leaves_its_last_state_on_the_screen() -> None:
-    console = Console(file=io.StringIO(), width=80, height=20, force_terminal=True, color_system=None)
+    screen = io.StringIO()
+    console = Console(file=screen, width=80, height=20, force_terminal=True, color_system=None)
     view = LiveSuite(console, SuiteBoard("s", 1, 1))
     view.ready(Ready("one", Task("one", Repository("path", "/r"), "s")))
     view.ended(ONE)
     view.stop()
     view.stop()
-    assert "1/1 instances ended, 1 solved" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "1/1 instances ended, 1 solved" in screen.getvalue()

@@ -17,8 +17,7 @@ import pytest
 from tasks.errors import InputError
 from tasks.swebench import Row, choose_rows, load_rows, repository_of, task_of
 from tasks.task import Repository
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+from tests.support.rows import COMMIT, bare_row
 
 
 def fields(number: int = 1, **changed: Any) -> dict[str, Any]:
@@ -43,24 +42,6 @@ def fields(number: int = 1, **changed: Any) -> dict[str, Any]:
 def written(path: Path, *rows: dict[str, Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
-
-
-def made(number: int = 1, **changed: Any) -> Row:
-    """A row without a file."""
-    row = Row(
-        instance_id=f"acme__lines-{number}",
-        repo="acme/lines",
-        base_commit=COMMIT,
-        version="1.2",
-        created_at=None,
-        problem_statement="It fails.",
-        patch="",
-        test_patch="",
-        fail_to_pass=(),
-        pass_to_pass=(),
-        environment_setup_commit=COMMIT,
-    )
-    return dataclasses.replace(row, **changed)
 
 
 def refused(path: Path) -> str:
@@ -131,8 +112,20 @@ def test_a_file_with_one_row_is_a_file_of_rows(tmp_path: Path) -> None:
     assert [row.instance_id for row in load_rows("swe-bench", path)] == ["acme__lines-1"]
 
 
-@pytest.mark.parametrize("name", ["instance_id", "repo", "base_commit", "version", "problem_statement", "patch",
-                                  "test_patch", "FAIL_TO_PASS", "PASS_TO_PASS"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "instance_id",
+        "repo",
+        "base_commit",
+        "version",
+        "problem_statement",
+        "patch",
+        "test_patch",
+        "FAIL_TO_PASS",
+        "PASS_TO_PASS",
+    ],
+)
 def test_a_missing_field_is_named_with_file_and_line(tmp_path: Path, name: str) -> None:
     lacking = fields(2)
     del lacking[name]
@@ -236,8 +229,8 @@ def test_an_unknown_suite_is_refused() -> None:
 
 
 POOL = [
-    *(made(n) for n in range(1, 31)),
-    *(made(n, instance_id=f"sympy__sympy-{n}", repo="sympy/sympy") for n in range(100, 140)),
+    *(bare_row(instance_id=f"acme__lines-{n}") for n in range(1, 31)),
+    *(bare_row(instance_id=f"sympy__sympy-{n}", repo="sympy/sympy") for n in range(100, 140)),
 ]
 
 
@@ -292,18 +285,18 @@ def test_a_pattern_that_names_nothing_is_refused(pattern: str, complaint: str) -
 def test_a_clone_among_the_mirrors_is_taken(tmp_path: Path, place: str) -> None:
     (tmp_path / place).mkdir(parents=True)
     (tmp_path / place / "HEAD").write_text("ref: refs/heads/main\n")
-    assert repository_of(made(), tmp_path) == Repository("path", str(tmp_path / place), COMMIT)
+    assert repository_of(bare_row(), tmp_path) == Repository("path", str(tmp_path / place), COMMIT)
 
 
 def test_without_a_clone_the_repository_is_on_github(tmp_path: Path) -> None:
     (tmp_path / "acme__lines").mkdir()  # but it is no repository
     github = Repository("url", "https://github.com/acme/lines.git", COMMIT)
-    assert repository_of(made(), tmp_path) == repository_of(made()) == github
+    assert repository_of(bare_row(), tmp_path) == repository_of(bare_row()) == github
 
 
 def test_mirrors_that_are_not_there_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a directory"):
-        repository_of(made(), tmp_path / "none")
+        repository_of(bare_row(), tmp_path / "none")
 
 
 HIDDEN = {
@@ -325,7 +318,7 @@ def real_rows() -> list[Row]:
 
 
 def test_no_hidden_field_makes_a_difference_to_a_task() -> None:
-    row = made(problem_statement="It fails.", created_at=datetime(2020, 1, 1, tzinfo=UTC))
+    row = bare_row(problem_statement="It fails.", created_at=datetime(2020, 1, 1, tzinfo=UTC))
     _hides(row)
 
 

@@ -1,0 +1,8 @@
+"""How work under way tells a person what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Say = Callable[[str], None]
+"""Hears one line of progress, without its end."""

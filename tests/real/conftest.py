@@ -1,0 +1,48 @@
+"""Repositories that several of these tests work on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.task import Task
+from tests.support import calculator
+from tests.support.repositories import CALC, FAILING, git, make_repository, make_task
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """The calculator, as the user has it."""
+    return calculator.make_repository(tmp_path / "calculator")
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    """The task of mending `mean` in CALC, with its failing test; the same commit every time, so one environment is enough."""
+    place = make_repository(tmp_path_factory.mktemp("calc"), CALC, date="2024-02-02T00:00:00+0000")
+    return make_task(place, failing=FAILING)
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Path:
+    """A repository with two commits on `trunk`, a tag and a branch at the first."""
+    top = tmp_path / "origin"
+    top.mkdir()
+    git(top, "init", "-q", "-b", "trunk")
+    (top / "app.py").write_text("value = 1\n")
+    (top / "pkg").mkdir()
+    (top / "pkg/mod.py").write_text("x = 1\n")
+    git(top, "add", "--all")
+    git(top, "commit", "-q", "-m", "one", GIT_COMMITTER_DATE="2021-03-04T05:06:07+02:00")
+    git(top, "tag", "-a", "v1.0", "-m", "release")
+    (top / "app.py").write_text("value = 2\n")
+    git(top, "commit", "-qam", "two")
+    git(top, "branch", "feature/x", "HEAD~1")
+    return top
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A cache of this test alone."""
+    return tmp_path / "cache"
