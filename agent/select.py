@@ -137,9 +137,13 @@ def _finalists(order: Sequence[Standing]) -> Sequence[Standing]:
     return close[:JUDGED_AT_MOST] if len(close) > 1 else []
 
 
-def undecided(candidates: Sequence[Candidate], weighed: Mapping[str, Weighed] | None = None) -> list[Candidate]:
-    """The acceptable candidates that stand first and too close together: the judge's work (2 or more)."""
-    return [s.candidate for s in _finalists(standings(candidates, None, weighed))]
+def undecided(
+    candidates: Sequence[Candidate], weighed: Mapping[str, Weighed] | None = None, threshold: float = 0.0
+) -> list[Candidate]:
+    """The acceptable candidates that stand first and too close together, none below the threshold: the judge's work (2 or more)."""
+    first = _finalists(standings(candidates, None, weighed))
+    close = [s.candidate for s in first if s.probability >= threshold]
+    return close if len(close) > 1 else []
 
 
 def select(

@@ -276,11 +276,8 @@ async def choose_one(state: Stage, runtime: Runtime[Run]) -> Stage:
         weighed = await weigh(run, candidates)
     samples = len([a for a in run.finished() if a.status != "infrastructure"])
     threshold = run.settings.threshold
-    selection = select(candidates, samples, None, weighed, threshold)
-    if selection.candidate is not None:
-        points = await judged(run, undecided(candidates, weighed))
-        selection = select(candidates, samples, points, weighed, threshold)
-    run.write(trace.Selected(selection=selection))
+    points = await judged(run, undecided(candidates, weighed, threshold))
+    run.write(trace.Selected(selection=select(candidates, samples, points, weighed, threshold)))
     return {"done": "select"}
 
 

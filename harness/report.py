@@ -41,7 +41,7 @@ def solve_report(events: Sequence[trace.Event]) -> Json:
         ],
         "selected": _selected(events, verified),
         "ranking": _ranking(events),
-        "judge": _judge(events),
+        "judge": judge_report(events),
         "graded": _graded(events),
         "cost": ledger,
         "infrastructure": _infrastructure(events),
@@ -198,7 +198,7 @@ def _ranking(events: Sequence[trace.Event]) -> list[Json]:
     ]
 
 
-def _judge(events: Sequence[trace.Event]) -> Json | None:
+def judge_report(events: Sequence[trace.Event]) -> Json | None:
     """The judge's test, its comparisons, and what stopped it; None where it was not asked."""
     said = [e for e in events if isinstance(e, (trace.JudgeTested, trace.Judged, trace.JudgeStopped))]
     if not said:

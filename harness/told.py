@@ -19,6 +19,12 @@ TEST_SECONDS = 30.0
 TAIL_LINES, TAIL_CHARS = 12, 1500
 
 PYTEST = "python -m pytest -q"
+_NO_PYTEST = "No module named pytest"
+_CALLED = (
+    "import runpy, sys; found = runpy.run_path(sys.argv[1]); "
+    "[each() for name, each in list(found.items()) if name.startswith('test') and callable(each)]"
+)
+"""What stands for pytest where there is none (sympy): the file's test functions, called one after the other."""
 
 _HAS_TESTS = re.compile(r"^\s*(?:async\s+)?def test|^class Test", re.MULTILINE)
 _NOT_LOADED = re.compile(r"^(?:ImportError|ModuleNotFoundError|SyntaxError|IndentationError)\b", re.MULTILINE)
@@ -57,7 +63,7 @@ def useless(told: Sequence[Told]) -> str:
 
 async def _run(sandbox: Sandbox, on: str, path: str, text: str, command: str | None) -> Told:
     if not _HAS_TESTS.search(text):
-        return await _run_script(sandbox, on, path)
+        return await _run_script(sandbox, on, shlex.quote(path))
     usual = command is not None and (runs_pytest(command) or takes_labels(command))
     report = await run_tests(
         sandbox,
@@ -66,6 +72,8 @@ async def _run(sandbox: Sandbox, on: str, path: str, text: str, command: str | N
         timeout=2 * TEST_SECONDS,
         test_seconds=TEST_SECONDS,
     )
+    if _NO_PYTEST in report.output:
+        return await _run_script(sandbox, on, f"-c {shlex.quote(_CALLED)} {shlex.quote(path)}")
     outcome = outcome_of(report, COMMAND_TEST if COMMAND_TEST in report.outcomes else path)
     if outcome == "passed" and not report.valid:
         outcome = "error"
@@ -80,9 +88,9 @@ async def _run(sandbox: Sandbox, on: str, path: str, text: str, command: str | N
     )
 
 
-async def _run_script(sandbox: Sandbox, on: str, path: str) -> Told:
+async def _run_script(sandbox: Sandbox, on: str, arguments: str) -> Told:
     done = await sandbox.exec(
-        f"PYTHONPATH=.:$PYTHONPATH python {shlex.quote(path)}",
+        f"PYTHONPATH=.:$PYTHONPATH python {arguments}",
         cwd=WORKDIR,
         timeout=TEST_SECONDS,
         output_bytes=20_000,

@@ -148,6 +148,7 @@ def test_the_judge_decides_among_those_whose_probabilities_lie_close_together() 
     assert (chosen.candidate, chosen.method) == ("c2", "judge"), "points of the third are not asked for"
     assert chosen.confidence == round(0.6 - NEAR / 2, 3)
     assert undecided(three, weighed(0.9, 0.1, 0.1)) == []
+    assert undecided(three, word, threshold=0.58) == [], "what may not be selected is not asked about"
 
 
 def test_below_the_threshold_nothing_is_selected() -> None:
