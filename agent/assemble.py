@@ -186,8 +186,8 @@ def settle(settings: Settings, config: Config, task: Task, say: Say = _silent) -
     settings = replace(settings, models=pick_models(settings, config, task, say), out=settings.out.resolve())
     if settings.threshold and settings.orders_by == "rules":
         raise InputError(
-            "--threshold is for the ranker's probability, and what is solved by repair alone is ordered by the rules: leave it "
-            "out, or say --ranker evidence"
+            "--threshold is for the ranker's probability, but the order here is by the rules (as it is for repair alone): leave "
+            "it out, or say --ranker evidence"
         )
     return _canonical(settings, config)
 

@@ -18,8 +18,8 @@ JUDGED_AT_MOST = 4
 """Candidates that a judge compares pairwise; more would cost more than it tells."""
 
 NEAR = 0.1
-"""Candidates whose probabilities lie this close to the first one's are for the judge to tell apart: the ranker's own error on
-such differences is larger (docs/selection.md has its reliability)."""
+"""Candidates whose probabilities lie this close to the first one's are for the judge to tell apart: the ranker's reliability
+(docs/selection.md) bears no finer difference."""
 
 PARTS_KEPT = 6
 """Features that are named for each candidate."""

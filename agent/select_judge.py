@@ -21,6 +21,7 @@ from agent.selecting import Place, Say, sandboxes
 from harness import trace
 from harness.budget import BudgetKeeper, SharedBudget
 from harness.ledger import charges
+from harness.live import Board, line_of
 from harness.records import Budget, Candidate, Told
 from harness.told import tell
 
@@ -94,6 +95,7 @@ async def _judge_one(
     log = trace.Trace(_file(judging.run, instance), mask=masker(keys), mask_known=known_masker(keys))
     with contextlib.closing(log):
         log.listen(events.append)
+        log.listen(partial(_say, judging, instance))
         if not events:
             log.write(
                 trace.RunStarted(
@@ -107,6 +109,12 @@ async def _judge_one(
         points = await judge(Bench(statement or STATEMENT_MISSING, finalists, ask, events, log.write, run_test))
     shared.finish(instance)
     return points
+
+
+def _say(judging: Judging, instance: str, event: trace.Event) -> None:
+    line = line_of(event, Board())
+    if line:
+        judging.say(f"{instance}: {line}")
 
 
 def _runner(judging: Judging, instance: str, finalists: Sequence[Candidate]) -> RunTest | None:

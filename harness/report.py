@@ -199,12 +199,11 @@ def _ranking(events: Sequence[trace.Event]) -> list[Json]:
 
 
 def judge_report(events: Sequence[trace.Event]) -> Json | None:
-    """The judge's test, its comparisons, and what stopped it; None where it was not asked."""
-    said = [e for e in events if isinstance(e, (trace.JudgeTested, trace.Judged, trace.JudgeStopped))]
+    """The judge's test, its comparisons, and what stopped it before it was done; None where it was not asked."""
+    said = [e for e in events if isinstance(e, (trace.JudgeTested, trace.Judged)) or _stopped_judge(e)]
     if not said:
         return None
     tested = next((e for e in reversed(said) if isinstance(e, trace.JudgeTested)), None)
-    stopped = next((e for e in reversed(said) if isinstance(e, trace.JudgeStopped)), None)
     return {
         "test": tested
         and {
@@ -218,8 +217,15 @@ def judge_report(events: Sequence[trace.Event]) -> Json | None:
             for e in said
             if isinstance(e, trace.Judged)
         ],
-        "stopped": stopped.reason if stopped else "",
+        "stopped": _stopped_judge(said[-1]),
     }
+
+
+def _stopped_judge(event: trace.Event) -> str:
+    """Why the judge was asked no more, if the event says so."""
+    if isinstance(event, trace.InfrastructureFailed) and event.what == "judge":
+        return event.detail
+    return event.reason if isinstance(event, trace.JudgeStopped) else ""
 
 
 def _graded(events: Sequence[trace.Event]) -> Json | None:

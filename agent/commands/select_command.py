@@ -87,6 +87,8 @@ def execute(known: argparse.Namespace) -> int:
     with Progress(quiet=known.quiet, json=known.json) as progress:
         if known.fit is not None:
             return _fit(known, progress)
+        if known.ranker == "rules" and known.threshold:
+            raise InputError("--threshold is for the ranker's probability: leave it out, or leave out --ranker rules")
         judge = _judge(known)
         run, samples, places = _gathered(known, progress)
         weights = _weights(known.weights)

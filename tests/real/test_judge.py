@@ -20,7 +20,7 @@ from harness.sandbox.base import Provider
 from harness.workspace import open_workspace
 from tasks.taskfile import load_task_file
 from tests.support.calculator import PLAN, RIGHT, SUBMIT, call, make_repository, settings, task
-from tests.support.model_server import Answer, Request, serving
+from tests.support.model_server import Answer, Request, error, serving
 
 pytestmark = [pytest.mark.network, pytest.mark.bubblewrap]
 
@@ -165,6 +165,7 @@ def test_the_cap_on_the_judge_ends_it_with_the_points_so_far(tmp_path: Path, mon
     assert isinstance(stopped, trace.JudgeStopped) and "The budget of the judge is reached" in stopped.reason
     assert done.report["cost"]["by_purpose"]["judge"]["usd"] == pytest.approx(0.02)
     assert done.report["selected"]["method"] == "judge" and done.patch is not None and "list(values)" in done.patch
+    assert "The budget of the judge is reached" in done.report["judge"]["stopped"]
     assert done.report["status"] == "selected" and done.exit_code == 0
 
 
@@ -186,3 +187,15 @@ def test_a_resume_neither_asks_the_judge_again_nor_runs_its_test_again(tmp_path:
     assert len(kinds(again, trace.JudgeTested)) == 1 and len(kinds(again, trace.Judged)) == 2
     replied = [e.key for e in kinds(again, trace.Replied) if isinstance(e, trace.Replied)]
     assert len(replied) == len(set(replied))
+
+
+def test_a_judge_that_cannot_be_asked_leaves_the_choice_to_the_rest_and_it_is_said(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path / "calculator")
+
+    def script(request: Request) -> Answer:
+        return error(401, "Incorrect API key") if wants_test(request) else two_ways(request, "NONE")
+
+    with serving(script) as server:
+        done = solve(task(repository), settings(server.url, tmp_path / "runs", attempts=2))
+    assert done.exit_code == 0 and not kinds(done, trace.Judged)
+    assert "Incorrect API key" in done.report["judge"]["stopped"]
