@@ -68,15 +68,19 @@ def _tables(top: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
         yield from _tables(child)
 
 
-def normal_form(tree: ast.Module) -> str:
-    """A digest that is the same for code that differs in layout, comments, docstrings and the names of local variables."""
-    return _digest(ast.dump(_normal(tree)))
+def normal_form(tree: ast.Module) -> str | None:
+    """A digest that is the same for code that differs in layout, comments, docstrings and the names of local variables; None
+    for what is nested too deeply to be walked (a sum of hundreds of terms, hundreds of `elif`)."""
+    try:
+        return _digest(ast.dump(_normal(tree)))
+    except RecursionError:
+        return None
 
 
 def bodies(tree: ast.Module) -> dict[str, str]:
     """By qualified name ("" for the module itself), a digest of what belongs to that scope alone, in normal form.
 
-    A function within another counts as part of the outer one, a method is apart from its class.
+    A function within another counts as part of the outer one, a method is apart from its class. Raises RecursionError.
     """
     found: dict[str, str] = {}
     for name, node in _scopes(_normal(tree), ""):
@@ -89,9 +93,12 @@ def bodies(tree: ast.Module) -> dict[str, str]:
     return found
 
 
-def touched(before: ast.Module | None, after: ast.Module | None) -> frozenset[str]:
-    """Qualified names of the scopes whose own code differs, those that are new or gone included."""
-    old, new = bodies(before) if before else {}, bodies(after) if after else {}
+def touched(before: ast.Module | None, after: ast.Module | None) -> frozenset[str] | None:
+    """Qualified names of the scopes whose own code differs, those that are new or gone included; None as for `normal_form`."""
+    try:
+        old, new = bodies(before) if before else {}, bodies(after) if after else {}
+    except RecursionError:
+        return None
     return frozenset(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
 
 
