@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.config import Alias, Config, Settings, key_of, load_config, prices_of, resolve_model
+from agent.config import REPAIR, Alias, Config, Settings, key_of, load_config, prices_of, resolve_model
 from agent.notebook import candidates_of
 from agent.policy import Policy
 from agent.run_files import RunFiles, new_run, run_name
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from agent.model import Connections, ModelClient
-
-REPAIR = "repair"
-"""The model name that stands for the policy without a model."""
 
 MODEL_ATTEMPTS = 32
 """Attempts at a time with models, unless set; each waits for its model most of the time."""
@@ -183,8 +180,13 @@ def _refuse_credentials(task: Task, settings: Settings, mask: trace.Mask) -> Non
 
 def settle(settings: Settings, config: Config, task: Task, say: Say = _silent) -> Settings:
     """The settings as a run keeps them: models chosen and under their full names, an absolute directory."""
-    models = pick_models(settings, config, task, say)
-    return _canonical(replace(settings, models=models, out=settings.out.resolve()), config)
+    settings = replace(settings, models=pick_models(settings, config, task, say), out=settings.out.resolve())
+    if settings.threshold and settings.orders_by == "rules":
+        raise InputError(
+            "--threshold is for the ranker's probability, but the order here is by the rules (as it is for repair alone): leave "
+            "it out, or say --ranker evidence"
+        )
+    return _canonical(settings, config)
 
 
 def _canonical(settings: Settings, config: Config) -> Settings:
@@ -210,6 +212,9 @@ def check_models(settings: Settings, config: Config) -> None:
     for alias in aliases:
         key_of(alias)
     check_priced([prices_of(a) for a in aliases], settings.budget.usd, allow_unknown=settings.allow_unknown_price)
+    judge = pick_judge(settings, settings.models)
+    judges = [prices_of(resolve_model(judge, config))] if judge else []
+    check_priced(judges, settings.budget.judge_usd, allow_unknown=settings.allow_unknown_price, cap="--max-judge-usd")
 
 
 def _masks(settings: Settings, config: Config) -> tuple[trace.Mask, trace.Mask]:

@@ -11,9 +11,12 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from harness.ledger import Prices
-from harness.records import Budget
+from harness.records import Budget, Ranker
 from harness.sandbox.base import Limits
 from tasks.errors import EndpointFailed, InputError
+
+REPAIR = "repair"
+"""The model name that stands for the policy without a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Settings:
     `concurrency`: attempts at a time (None: one per CPU for `repair`, 32 for models). `out`: the directory that gets the run
     directory. `verify_seconds`: time for the regression tests of one candidate. `base_runs`: how often the base's tests
     run to find flaky ones. `infrastructure_retries`: per attempt, apart from its turns.
+    `ranker`: what orders candidates (None: see `orders_by`). `threshold`: nothing is selected whose probability is lower.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -74,6 +78,13 @@ class Settings:
     malformed_limit: int = 3
     allow_unknown_price: bool = False
     temperature: float | None = None
+    ranker: Ranker | None = None
+    threshold: float = 0.0
+
+    @property
+    def orders_by(self) -> Ranker:
+        """The ranker, which was fitted on patches of models; for `repair` alone, on whose patches it is no better, the rules."""
+        return self.ranker or ("rules" if set(self.models) == {REPAIR} else "evidence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +117,7 @@ PROVIDERS: Mapping[str, Provider] = {
     "gemini": Provider("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY", "google"),
 }
 
-RESERVED = frozenset({"repair", "none", "auto"})
+RESERVED = frozenset({REPAIR, "none", "auto"})
 """Names that an alias cannot have: they mean something already where a model is named."""
 
 

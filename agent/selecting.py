@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from agent.select import select
+from agent.select import JUDGED_AT_MOST, NEAR, select, undecided
 from harness.choosing.evidence_store import Base, Found, InstanceEvidence, digest, evidence_of
 from harness.choosing.features import Row, rows
 from harness.choosing.pool import Sample
 from harness.choosing.ranker import Weights, finalists
 from harness.patch import Patch
-from harness.records import Candidate, Evidence, Json, WitnessTest
+from harness.records import Candidate, Evidence, Json, Ranker, WitnessTest
 from tasks.errors import SandboxFailed
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from tasks.task import Task
 
 Say = Callable[[str], None]
-Ranker = Literal["evidence", "rules"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +132,7 @@ async def _gather_one(
         await asyncio.to_thread(gather_static, run, instance, samples, place.statement, tree)
         if not behaviour or (place.image is None and place.task is None):
             return
-        async with _sandboxes(run, instance, place, limits, sandbox, say) as (opened, command):
+        async with sandboxes(run, instance, place, limits, sandbox, say) as (opened, command):
             await gather_probes(run, instance, samples, tree, opened, witnesses=witnesses, say=say)
             only = _stand_first(run, instance, samples, weights)
             await gather_tests(
@@ -149,7 +148,7 @@ def _stand_first(run: Path, instance: str, samples: Sequence[Sample], weights: W
 
 
 @asynccontextmanager
-async def _sandboxes(
+async def sandboxes(
     run: Path,
     instance: str,
     place: Place,
@@ -181,14 +180,21 @@ async def _sandboxes(
         await provider.close()
 
 
-def choose(evidence: InstanceEvidence, weights: Weights, ranker: Ranker, threshold: float) -> Chosen:
-    """Order the candidates of an instance and choose. `threshold`: the least probability, by the ranker."""
+def choose(
+    evidence: InstanceEvidence,
+    weights: Weights,
+    ranker: Ranker,
+    threshold: float,
+    points: Mapping[str, float] | None = None,
+) -> Chosen:
+    """Order the candidates of an instance and choose. `threshold`: the least probability, by the ranker. `points`: the judge's, by
+    the ids of the candidates `for_the_judge`."""
     table = rows(evidence)
     if ranker == "rules":
-        return _by_rules(evidence, table)
-    order = tuple(
-        _ordered(row, weights) for row in sorted(table, key=lambda r: (-weights.score(r), r.absolute["size"]))
-    )
+        return _by_rules(evidence, table, points)
+    judged = points or {}
+    ranked = [_ordered(row, weights) for row in sorted(table, key=lambda r: (-weights.score(r), r.absolute["size"]))]
+    order = tuple(sorted(ranked, key=lambda each: -judged.get(name_of(each.patch), 0.0)))
     best = order[0]
     assert best.probability is not None, "the ranker gives one"
     if evidence.found[digest(best.patch)].static.applies == "no":
@@ -196,7 +202,29 @@ def choose(evidence: InstanceEvidence, weights: Weights, ranker: Ranker, thresho
     if best.probability < threshold:
         said = f"The best candidate's probability, {best.probability:.2f}, is below {threshold:g}."
         return Chosen(evidence.instance, order, None, said)
-    return Chosen(evidence.instance, order, best, f"P(right) = {best.probability:.2f}: {best.why}")
+    by_judge = (
+        "The judge preferred it. " if len({judged.get(name_of(each.patch), 0.0) for each in order[:2]}) > 1 else ""
+    )
+    return Chosen(evidence.instance, order, best, f"{by_judge}P(right) = {best.probability:.2f}: {best.why}")
+
+
+def name_of(patch: str) -> str:
+    """A candidate's id, the same however the others change."""
+    return digest(patch)[:8]
+
+
+def for_the_judge(evidence: InstanceEvidence, weights: Weights, ranker: Ranker, threshold: float) -> list[Candidate]:
+    """The candidates that stand first and too close together, for a judge; none where nothing is selected."""
+    chosen = choose(evidence, weights, ranker, threshold)
+    if chosen.selected is None:
+        return []
+    known = {c.patch: c for c in _candidates(evidence, rows(evidence))}
+    if ranker == "rules":
+        return undecided(list(known.values()))
+    least = max(threshold, (chosen.selected.probability or 0.0) - NEAR)
+    close = [known[each.patch] for each in chosen.order if (each.probability or 0.0) >= least]
+    able = [c for c in close if c.evidence is not None and c.evidence.applies and c.evidence.valid]
+    return able[:JUDGED_AT_MOST] if len(able) > 1 else []
 
 
 def _ordered(row: Row, weights: Weights) -> Ordered:
@@ -207,19 +235,26 @@ def _ordered(row: Row, weights: Weights) -> Ordered:
     )
 
 
-def _by_rules(evidence: InstanceEvidence, table: Sequence[Row]) -> Chosen:
-    """The order that `solve` has without a judge."""
-    candidates = []
-    patches = {f"c{n}": row for n, row in enumerate(table, 1)}
-    for name, row in patches.items():
-        found = evidence.found[digest(row.patch)]
-        attempts = tuple(range(len(row.sources)))
-        candidates.append(
-            Candidate(name, row.patch, attempts, Patch(row.patch).flags, _as_evidence(found, evidence.base))
+def _candidates(evidence: InstanceEvidence, table: Sequence[Row]) -> list[Candidate]:
+    """The rows as `solve` knows candidates."""
+    return [
+        Candidate(
+            name_of(row.patch),
+            row.patch,
+            tuple(range(len(row.sources))),
+            Patch(row.patch).flags,
+            _as_evidence(evidence.found[digest(row.patch)], evidence.base),
         )
-    chosen = select(candidates, len(evidence.samples))
+        for row in table
+    ]
+
+
+def _by_rules(evidence: InstanceEvidence, table: Sequence[Row], points: Mapping[str, float] | None) -> Chosen:
+    """The order that `solve --ranker rules` has."""
+    chosen = select(_candidates(evidence, table), len(evidence.samples), points)
+    row_of = {name_of(row.patch): row for row in table}
     order = tuple(
-        Ordered(patches[r.candidate].sources, patches[r.candidate].patch, None, {}, r.why) for r in chosen.ranking
+        Ordered(row_of[r.candidate].sources, row_of[r.candidate].patch, None, {}, r.why) for r in chosen.ranking
     )
     return Chosen(evidence.instance, order, order[0] if chosen.candidate else None, chosen.rationale)
 

@@ -5,7 +5,7 @@
 prepare   workspace, environment, baseline: everything that can fail without a model having been called
 attempts  N inner graphs, scheduled: a later one starts when an earlier one ends, never barred by a slow one
 verify    each distinct candidate in a fresh sandbox
-select    the rules, and the judge where they leave a tie
+select    the ranker or the rules, and the judge where they leave several close together
 report    selected.patch, predictions.jsonl, report.json
 
 Every node reads what the trace says already and does only the rest, so a resume is the same graph from its start.
@@ -25,7 +25,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
 from agent import attempt as inner
-from agent.judge import judge
+from agent.judging import judged
 from agent.notebook import Notebook, candidates_of, notebooks
 from agent.policy import Ask, Policy
 from agent.run_files import RunFiles
@@ -264,17 +264,20 @@ async def verify_all(state: Stage, runtime: Runtime[Run]) -> Stage:
 
 
 async def choose_one(state: Stage, runtime: Runtime[Run]) -> Stage:
-    """The rules, and the judge where they leave a tie."""
+    """What verification, the ranker and, among those that stand first, the judge say."""
     run = runtime.context
     if run.selection() is not None:
         return {"done": "select"}
     candidates = run.candidates()
-    tied = undecided(candidates)
-    points: dict[str, float] = {}
-    if tied and run.judge is not None:
-        points = await judge(run.task.statement, tied, _ask(run, run.judge, None, None), lambda e: _once(run, e))
-    samples = [a for a in run.finished() if a.status != "infrastructure"]
-    run.write(trace.Selected(selection=select(candidates, len(samples), points)))
+    weighed = None
+    if run.settings.orders_by == "evidence":
+        from agent.weighing import weigh
+
+        weighed = await weigh(run, candidates)
+    samples = len([a for a in run.finished() if a.status != "infrastructure"])
+    threshold = run.settings.threshold
+    points = await judged(run, undecided(candidates, weighed, threshold))
+    run.write(trace.Selected(selection=select(candidates, samples, points, weighed, threshold)))
     return {"done": "select"}
 
 
@@ -423,16 +426,12 @@ async def _end_crashed(run: Run, desk: inner.Desk, error: Exception) -> None:
         run.write(replace(end, detail=f"{said}; no patch could be taken: {type(second).__name__}: {second}"))
 
 
-def _ask(run: Run, client: ModelClient | None, notebook: Notebook | None, started: trace.AttemptStarted | None) -> Ask:
-    """The charged call of an attempt, or of the judge (`notebook` None): what the trace holds is not asked again."""
-    index = None if notebook is None else notebook.index
+def _ask(run: Run, client: ModelClient | None, notebook: Notebook, started: trace.AttemptStarted) -> Ask:
+    """The charged call of an attempt: what the trace holds is not asked again."""
 
     async def ask(key: str, purpose: Purpose, messages: Sequence[Json], tools: Sequence[Json] = ()) -> Json:
-        full = f"{'judge' if index is None else index}/{key}"
-        for event in run.events if index is None else ():
-            if isinstance(event, trace.Replied) and event.key == full:
-                return event.message
-        if notebook is not None and key in notebook.replies:
+        full = f"{notebook.index}/{key}"
+        if key in notebook.replies:
             return notebook.replies[key]
         if client is None:
             raise EndpointFailed("this policy has no model to ask")
@@ -441,10 +440,10 @@ def _ask(run: Run, client: ModelClient | None, notebook: Notebook | None, starte
                 messages,
                 tools,
                 purpose=purpose,
-                attempt=index,
+                attempt=notebook.index,
                 key=full,
-                seed=started.seed if started else run.settings.seed,
-                temperature=started.sampling.get("temperature") if started else 0.0,
+                seed=started.seed,
+                temperature=started.sampling.get("temperature"),
             )
         except BudgetExceeded as error:
             run.end_by(error)
@@ -452,14 +451,7 @@ def _ask(run: Run, client: ModelClient | None, notebook: Notebook | None, starte
         # As it was written: a resume would go on from the same words.
         written = (e.message for e in reversed(run.events) if isinstance(e, trace.Replied) and e.key == full)
         message = next(written, reply.message)
-        if notebook is not None:
-            notebook.replies[key] = message
+        notebook.replies[key] = message
         return message
 
     return ask
-
-
-def _once(run: Run, event: trace.Event) -> None:
-    """Write what the judge said, but not again what an answer of an earlier process said already."""
-    if not any(replace(event, at=e.at) == e for e in run.events if isinstance(e, trace.Judged)):
-        run.write(event)

@@ -63,7 +63,8 @@ class _Waiter:
 
 
 class BudgetKeeper:
-    """Keeps the caps of one run: USD, tokens and wall seconds of the run, USD and wall seconds of each attempt.
+    """Keeps the caps of one run: USD, tokens and wall seconds of the run, USD and wall seconds of each attempt, USD of the
+    judge, whose calls belong to no attempt (None).
 
     A reservation that does not fit beside what is spent raises BudgetExceeded. One that would fit if the calls in flight
     turned out cheaper than reserved waits for them, in order of arrival.
@@ -84,7 +85,7 @@ class BudgetKeeper:
         self._started = clock() - elapsed
         self._attempt_started: dict[int, float] = {}
         self._run = _Scope()
-        self._attempts: dict[int, _Scope] = {}
+        self._own: dict[int | None, _Scope] = {}
         self._waiters: deque[_Waiter] = deque()
 
     @classmethod
@@ -157,17 +158,16 @@ class BudgetKeeper:
     def check(self, attempt: int | None = None) -> None:
         """Raises BudgetExceeded where a cap is reached already: time, or money or tokens spent to the last."""
         self._check_time(attempt)
-        budget, run = self.budget, self._run
+        run = self._run
         usd, which = self._usd_cap()
         if usd is not None and run.usd >= usd:
             raise _exceeded("usd", "run", f"${run.usd:.4f} of ${usd:.4f} is spent{which}")
         tokens, which = self._tokens_cap()
         if tokens is not None and run.tokens >= tokens:
             raise _exceeded("tokens", "run", f"{run.tokens} of {tokens:.0f} tokens are used{which}")
-        if attempt is not None and budget.attempt_usd is not None:
-            spent = self._scope(attempt).usd
-            if spent >= budget.attempt_usd:
-                raise _exceeded("usd", "attempt", f"${spent:.4f} of ${budget.attempt_usd:.4f} is spent")
+        own, whose = self._own_cap(attempt)
+        if own is not None and (spent := self._scope(attempt).usd) >= own:
+            raise _exceeded("usd", whose, f"${spent:.4f} of ${own:.4f} is spent")
 
     async def reserve(self, attempt: int | None, usd: float | None, tokens: int) -> Hold:
         """Holds the upper bound of a call's cost (`usd` None: no known price, nothing held) until it is settled.
@@ -203,7 +203,7 @@ class BudgetKeeper:
 
     def _check_fit(self, attempt: int | None, usd: float, tokens: int) -> None:
         """Raises BudgetExceeded where the call does not fit even if every other call in flight came for free."""
-        budget, run = self.budget, self._run
+        run = self._run
         cap, which = self._usd_cap()
         if cap is not None and run.usd + usd > cap:
             raise _exceeded("usd", "run", f"the next call may cost ${usd:.4f}, ${cap - run.usd:.4f} is left{which}")
@@ -211,23 +211,21 @@ class BudgetKeeper:
         if cap is not None and run.tokens + tokens > cap:
             left = cap - run.tokens
             raise _exceeded("tokens", "run", f"the next call may use {tokens} tokens, {left:.0f} are left{which}")
-        if attempt is not None and budget.attempt_usd is not None:
-            left_usd = budget.attempt_usd - self._scope(attempt).usd
-            if usd > left_usd:
-                raise _exceeded("usd", "attempt", f"the next call may cost ${usd:.4f}, ${left_usd:.4f} is left")
+        own, whose = self._own_cap(attempt)
+        if own is not None and usd > (left_usd := own - self._scope(attempt).usd):
+            raise _exceeded("usd", whose, f"the next call may cost ${usd:.4f}, ${left_usd:.4f} is left")
 
     def _fits(self, attempt: int | None, usd: float, tokens: int) -> bool:
-        budget, run = self.budget, self._run
+        run = self._run
         cap, _ = self._usd_cap()
         if cap is not None and run.usd + run.held_usd + usd > cap:
             return False
         cap, _ = self._tokens_cap()
         if cap is not None and run.tokens + run.held_tokens + tokens > cap:
             return False
-        if attempt is None or budget.attempt_usd is None:
-            return True
-        own = self._scope(attempt)
-        return own.usd + own.held_usd + usd <= budget.attempt_usd
+        own, _ = self._own_cap(attempt)
+        scope = self._scope(attempt)
+        return own is None or scope.usd + scope.held_usd + usd <= own
 
     def _grant(self, attempt: int | None, usd: float, tokens: int) -> Hold:
         for scope in self._scopes(attempt):
@@ -266,11 +264,15 @@ class BudgetKeeper:
             if not waiter.granted.done():
                 waiter.granted.set_result(self._grant(waiter.attempt, waiter.usd, waiter.tokens))
 
-    def _scope(self, attempt: int) -> _Scope:
-        return self._attempts.setdefault(attempt, _Scope())
+    def _own_cap(self, attempt: int | None) -> tuple[float | None, str]:
+        """The cap on the USD of an attempt, or (None) of the judge, and whose it is."""
+        return (self.budget.judge_usd, "judge") if attempt is None else (self.budget.attempt_usd, "attempt")
+
+    def _scope(self, attempt: int | None) -> _Scope:
+        return self._own.setdefault(attempt, _Scope())
 
     def _scopes(self, attempt: int | None) -> tuple[_Scope, ...]:
-        return (self._run,) if attempt is None else (self._run, self._scope(attempt))
+        return (self._run, self._scope(attempt))
 
 
 @dataclass(slots=True)

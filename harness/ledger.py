@@ -68,14 +68,16 @@ def is_priced(prices: Prices) -> bool:
     return price(prices, Usage(input=1, output=1), 1.0)[0] is not None
 
 
-def check_priced(models: Sequence[Prices], usd_cap: float | None, *, allow_unknown: bool) -> None:
-    """Refuses a money cap that could not be kept. Raises InputError naming the models."""
+def check_priced(
+    models: Sequence[Prices], usd_cap: float | None, *, allow_unknown: bool, cap: str = "--max-usd"
+) -> None:
+    """Refuses a money cap that could not be kept. Raises InputError naming the models and the option, `cap`."""
     if usd_cap is None or allow_unknown:
         return
     unknown = [p.model for p in models if not is_priced(p)]
     if unknown:
         raise InputError(
-            f"--max-usd cannot be kept: the price of {', '.join(unknown)} is not known; give prices or usd_per_gpu_hour "
+            f"{cap} cannot be kept: the price of {', '.join(unknown)} is not known; give prices or usd_per_gpu_hour "
             "in an alias (troop.toml), or accept it with --allow-unknown-price"
         )
 

@@ -84,9 +84,11 @@ class Board:
         elif isinstance(event, trace.Verified):
             self.stage = "verifying"
             self.news.append(_evidence_line(event))
-        elif isinstance(event, trace.Judged):
+        elif isinstance(event, trace.Probed):
+            self.stage = "probing"
+        elif isinstance(event, (trace.JudgeTested, trace.Judged, trace.JudgeStopped)):
             self.stage = "judging"
-            self.news.append(_judged_line(event))
+            self.news.append(judge_words(event))
         elif isinstance(event, trace.Selected):
             self.stage = "nothing selected" if event.selection.candidate is None else "selected"
             self.news.append(_selected_line(event))
@@ -260,8 +262,8 @@ def line_of(event: trace.Event, board: Board) -> str | None:
         return f"prepared on {event.backend} in {event.seconds:.1f} s" + (f"; {event.note}" if event.note else "")
     if isinstance(event, trace.Verified):
         return _evidence_line(event)
-    if isinstance(event, trace.Judged):
-        return _judged_line(event)
+    if isinstance(event, (trace.JudgeTested, trace.Judged, trace.JudgeStopped)):
+        return judge_words(event)
     return _selected_line(event) if isinstance(event, trace.Selected) else None
 
 
@@ -282,7 +284,13 @@ def evidence_words(evidence: Evidence) -> str:
     return ", ".join(parts)
 
 
-def _judged_line(event: trace.Judged) -> str:
+def judge_words(event: trace.JudgeTested | trace.Judged | trace.JudgeStopped) -> str:
+    """What the judge did, in one line."""
+    if isinstance(event, trace.JudgeTested):
+        told = ", ".join(f"{each.on} {each.outcome}" for each in event.told)
+        return f"judge's test: {'; '.join(filter(None, (told, event.useless)))}"
+    if isinstance(event, trace.JudgeStopped):
+        return f"judge stopped before {event.before}: {event.reason}"
     return f"judge on {event.first} and {event.second}: {event.winner or 'a tie'}"
 
 

@@ -116,7 +116,7 @@ class Budget:
     """Caps. `attempts` and `concurrency` count attempts; the others are per attempt where named so, else per run.
 
     None means no cap. `usd`, `tokens`, `seconds` (wall) hold for the whole run; `turns`, `attempt_usd`, `attempt_seconds`
-    for each attempt.
+    for each attempt; `judge_usd` for the judge's calls of a run.
     """
 
     attempts: int = 4
@@ -126,6 +126,7 @@ class Budget:
     seconds: float | None = None
     attempt_usd: float | None = None
     attempt_seconds: float | None = None
+    judge_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,20 +221,38 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What one test showed. `on`: "base" or a candidate's id. `outcome`: "passed", "failed", "error" (it could not be
+    loaded), or "unsteady" (two runs differ). `tests`: outcome by test id, where it has several. `tail`: end of the output."""
+
+    on: str
+    outcome: str
+    tests: Mapping[str, str] = field(default_factory=dict)
+    tail: str = ""
+
+
+Ranker = Literal["evidence", "rules"]
+"""What orders candidates: the fitted ranker, or the rules alone."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ranked:
-    """A candidate's place: `acceptable` may be selected; `why` is one line for a person."""
+    """A candidate's place: `acceptable` may be selected; `why` is one line for a person. By the ranker: its `probability` of
+    being right, and in `parts` what counted for or against it in the score, the most important first."""
 
     candidate: str
     acceptable: bool
     why: str
+    probability: float | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """The choice. `candidate` None: nothing acceptable; `ranking[0]` is then the best runner-up.
 
-    `method`: what decided ("only-candidate", "regression", "given", "witness", "agreement", "judge", "size", "first", "none").
-    `confidence`: 0..1, a rule of thumb (not calibrated).
+    `method`: what decided ("only-candidate", "regression", "given", "witness", "probability", "agreement", "judge", "size",
+    "first", "none"). `confidence`: 0..1; the ranker's probability where `ranker` is "evidence", by the rules a rule of thumb.
     """
 
     candidate: str | None
@@ -241,6 +260,7 @@ class Selection:
     confidence: float
     ranking: tuple[Ranked, ...]
     rationale: str
+    ranker: Ranker = "rules"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from harness import trace
+from harness.live import judge_words
 from harness.records import ENDED_WELL, Json, TestReport
 
 FOLD = 24
@@ -156,8 +157,12 @@ def _verdicts(events: Sequence[trace.Event], attempt: int) -> Iterator[Frame]:
         if isinstance(event, trace.Verified) and attempt in event.attempts:
             mine.add(event.candidate)
             yield Frame(event, 0.0, 1.0)
-        elif (isinstance(event, trace.Selected) and mine) or (
-            isinstance(event, trace.Graded) and event.candidate in mine
+        elif (
+            (isinstance(event, trace.Selected) and mine)
+            or (isinstance(event, trace.JudgeTested) and mine & set(event.finalists))
+            or (isinstance(event, trace.Judged) and mine & {event.first, event.second})
+            or (isinstance(event, trace.JudgeStopped) and mine)
+            or (isinstance(event, trace.Graded) and event.candidate in mine)
         ):
             yield Frame(event, 0.0, 1.0)
 
@@ -305,6 +310,10 @@ def _verdict(event: trace.Event) -> tuple[Text, list[RenderableType]]:
         parts: list[RenderableType] = [Text(said)]
         parts += [Text(clean(f"broken  {test}"), "red") for test in evidence.broken[:TESTS_NAMED]]
         return title, parts + ([Text(clean(evidence.reason), "yellow")] if evidence.reason else [])
+    if isinstance(event, trace.JudgeTested):
+        return _judge_tested(event)
+    if isinstance(event, (trace.Judged, trace.JudgeStopped)):
+        return _title(judge_words(event)), [folded(event.reason)] if isinstance(event, trace.Judged) else []
     if isinstance(event, trace.Selected):
         chosen = event.selection.candidate
         title = _title(f"selected {chosen}" if chosen else "nothing selected", f"by {event.selection.method}")
@@ -314,6 +323,17 @@ def _verdict(event: trace.Event) -> tuple[Text, list[RenderableType]]:
         ("passes the hidden tests", "bold green") if event.resolved else ("fails the hidden tests", "bold red")
     )
     return _title(word, style=style), [folded(event.reason)] if event.reason else []
+
+
+def _judge_tested(event: trace.JudgeTested) -> tuple[Text, list[RenderableType]]:
+    parts: list[RenderableType] = [_code(event.text, "python")] if event.text else []
+    for told in event.told:
+        passing = sum(outcome == "passed" for outcome in told.tests.values())
+        counted = f", {passing} of {len(told.tests)} pass" if told.tests else ""
+        parts.append(Text(clean(f"{told.on}: {told.outcome}{counted}"), "green" if told.outcome == "passed" else "red"))
+        parts += [folded(told.tail, style="dim")] if told.tail else []
+    parts += [Text(clean(f"no evidence: {event.useless}"), "yellow")] if event.useless else []
+    return _title("the judge's test", event.path), parts
 
 
 def _title(first: str, *more: str, style: str = "bold default") -> Text:

@@ -41,6 +41,7 @@ def solve_report(events: Sequence[trace.Event]) -> Json:
         ],
         "selected": _selected(events, verified),
         "ranking": _ranking(events),
+        "judge": judge_report(events),
         "graded": _graded(events),
         "cost": ledger,
         "infrastructure": _infrastructure(events),
@@ -176,15 +177,55 @@ def _selected(events: Sequence[trace.Event], verified: Sequence[trace.Verified])
         "candidate": selection.candidate,
         "attempt": attempts[0] if attempts else None,
         "method": selection.method,
+        "ranker": selection.ranker,
         "confidence": selection.confidence,
         "rationale": selection.rationale,
     }
 
 
 def _ranking(events: Sequence[trace.Event]) -> list[Json]:
+    """The order, best first; `probability` and `parts` where the ranker made it."""
     event = _last_selection(events)
     ranking = event.selection.ranking if event else ()
-    return [{"candidate": r.candidate, "acceptable": r.acceptable, "why": r.why} for r in ranking]
+    return [
+        {
+            "candidate": r.candidate,
+            "acceptable": r.acceptable,
+            "why": r.why,
+            **({} if r.probability is None else {"probability": r.probability, "parts": dict(r.parts)}),
+        }
+        for r in ranking
+    ]
+
+
+def judge_report(events: Sequence[trace.Event]) -> Json | None:
+    """The judge's test, its comparisons, and what stopped it before it was done; None where it was not asked."""
+    said = [e for e in events if isinstance(e, (trace.JudgeTested, trace.Judged)) or _stopped_judge(e)]
+    if not said:
+        return None
+    tested = next((e for e in reversed(said) if isinstance(e, trace.JudgeTested)), None)
+    return {
+        "test": tested
+        and {
+            "path": tested.path,
+            "text": tested.text,
+            "useless": tested.useless,
+            "outcomes": {told.on: told.outcome for told in tested.told},
+        },
+        "comparisons": [
+            {"first": e.first, "second": e.second, "winner": e.winner, "reason": e.reason}
+            for e in said
+            if isinstance(e, trace.Judged)
+        ],
+        "stopped": _stopped_judge(said[-1]),
+    }
+
+
+def _stopped_judge(event: trace.Event) -> str:
+    """Why the judge was asked no more, if the event says so."""
+    if isinstance(event, trace.InfrastructureFailed) and event.what == "judge":
+        return event.detail
+    return event.reason if isinstance(event, trace.JudgeStopped) else ""
 
 
 def _graded(events: Sequence[trace.Event]) -> Json | None:

@@ -184,7 +184,11 @@ def _choice(
             best = selection.ranking[0]
             words.append(f" The best runner-up is {best.candidate}: {clean(best.why)}.")
         return [words]
-    title = f"Selected: {event.candidate} of attempt {event.attempts[0]}, by {selection.method}, confidence {selection.confidence:.2f}"
+    sure = "P(right)" if selection.ranker == "evidence" else "confidence"
+    title = (
+        f"Selected: {event.candidate} of attempt {event.attempts[0]}, by {selection.method}, "
+        f"{sure} {selection.confidence:.2f}"
+    )
     return [
         Rule(Text(title, "bold green"), align="left", style="green"),
         Text(clean(selection.rationale)),

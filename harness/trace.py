@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from harness.records import Charge, Evidence, Json, Selection, TestReport, Tree, Verdict, WitnessTest
+from harness.records import Charge, Evidence, Json, Selection, TestReport, Told, Tree, Verdict, WitnessTest
 from tasks.errors import EnvironmentFailed, InputError
 
 SCHEMA = 1
@@ -258,6 +258,34 @@ class Verified(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Probed(Event):
+    """What the issue's own code does on the base (`patch` "") or with a patch, named by its digest; what was probed is not
+    probed again. `shown`: steps by probe. Of the base also `sources`, the steps' text, and `unsteady`, the steps that two
+    runs do not agree on. `note`: why the probes say nothing in this run; then nothing else counts."""
+
+    kind: ClassVar[str] = "probed"
+    patch: str
+    shown: Json = field(default_factory=dict)
+    sources: Json = field(default_factory=dict)
+    unsteady: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeTested(Event):
+    """The judge's own test on the base and the `finalists`. `useless`: why it is no evidence ("" if it is), or why there is
+    none. `path`, `text` empty: the judge wrote none that can be run."""
+
+    kind: ClassVar[str] = "judge-tested"
+    finalists: tuple[str, ...]
+    path: str = ""
+    text: str = ""
+    told: tuple[Told, ...] = ()
+    useless: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Judged(Event):
     """One pairwise comparison (both orders make two). `winner` None: a tie or an unusable answer."""
 
@@ -265,6 +293,15 @@ class Judged(Event):
     first: str
     second: str
     winner: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeStopped(Event):
+    """A cap let the judge ask no more: what it was `before`, in words, and why. Its points so far count."""
+
+    kind: ClassVar[str] = "judge-stopped"
+    before: str
     reason: str
 
 

@@ -37,7 +37,7 @@ class RunLocked(InputError):
 
 
 class BudgetExceeded(TroopError):
-    """A cap would be passed. `limit` says which: "usd", "tokens", "turns", "seconds"; `scope`: "run" or "attempt"."""
+    """A cap would be passed. `limit` says which: "usd", "tokens", "turns", "seconds"; `scope`: "run", "attempt" or "judge"."""
 
     exit_code = 3
 

@@ -329,6 +329,7 @@ _OPTIONS = {
     "models": "--model",
     "turns": "--max-turns",
     "attempt_usd": "--max-attempt-usd",
+    "judge_usd": "--max-judge-usd",
     "attempt_seconds": "--attempt-timeout",
     "memory_mb": "--memory",
 }

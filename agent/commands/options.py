@@ -28,6 +28,14 @@ def amount(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """An argparse type: a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
 positive.__name__, amount.__name__ = "whole number", "number"  # argparse names the type in its message
 
 
@@ -51,9 +59,17 @@ def add_solving(parser: argparse.ArgumentParser, whole: str = "of the whole run"
     caps.add_argument("--max-usd", type=amount, metavar="USD", help=whole)
     caps.add_argument("--max-tokens", type=positive, metavar="N", help=whole)
     caps.add_argument("--max-attempt-usd", type=amount, metavar="USD", help="of one attempt")
+    caps.add_argument("--max-judge-usd", type=amount, metavar="USD", help="of the judge, for one task")
     caps.add_argument("--timeout", type=amount, metavar="S", help=f"seconds {whole}; what there is then is verified")
     caps.add_argument("--attempt-timeout", type=amount, metavar="S", help="seconds of one attempt")
     caps.add_argument("--allow-unknown-price", action="store_true", help="let --max-usd stand with an unpriced model")
+    order = parser.add_argument_group("the choice")
+    order.add_argument(
+        "--ranker", choices=("evidence", "rules"), help="what orders candidates (evidence; for repair alone: rules)"
+    )
+    order.add_argument(
+        "--threshold", type=share, default=0.0, metavar="P", help="select nothing below P(right), by the ranker (0)"
+    )
     where = parser.add_argument_group("where it runs")
     where.add_argument("--sandbox", choices=("auto", "docker", "bubblewrap"), default="auto", help="(auto)")
     where.add_argument("--memory", type=positive, default=4096, metavar="MB", help="of one sandbox (4096)")
@@ -95,6 +111,7 @@ def settings_of(known: argparse.Namespace) -> Settings:
             seconds=known.timeout,
             attempt_usd=known.max_attempt_usd,
             attempt_seconds=known.attempt_timeout,
+            judge_usd=known.max_judge_usd,
         ),
         models=tuple(known.model),
         judge_model=known.judge_model,
@@ -105,4 +122,6 @@ def settings_of(known: argparse.Namespace) -> Settings:
         limits=Limits(memory_mb=known.memory, cpus=known.cpus),
         allow_unknown_price=known.allow_unknown_price,
         temperature=known.temperature,
+        ranker=known.ranker,
+        threshold=known.threshold,
     )

@@ -8,19 +8,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.commands.options import add_rows, amount, positive
+from agent.commands.options import add_rows, amount, positive, share
 from tasks.errors import EnvironmentFailed, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from agent.commands.progress import Progress
+    from agent.config import Alias
     from agent.selecting import Chosen, Place
     from harness.choosing.pool import Sample
     from harness.choosing.ranker import Weights
     from harness.records import Json
     from harness.swebench.images import ImageRef
     from tasks.swebench import Row as SuiteRow
+
+    Places = dict[str, Callable[[], Place | None]]
 
 EXAMPLES = """examples:
   troop select swe-bench-lite --candidates run-1.jsonl run-2.jsonl --mirrors ~/mirrors
@@ -29,6 +32,9 @@ EXAMPLES = """examples:
   troop select --from runs/select-swe-bench-lite --ranker rules
   troop select --fit pool.jsonl.gz --from runs/select-pool --weights mine.json
 """
+
+
+GOES_ON = "the same command goes on where it stopped"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -52,11 +58,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     order.add_argument(
         "--weights", type=Path, metavar="FILE", help="the ranker's (those that ship); with --fit: written"
     )
-    order.add_argument("--threshold", type=float, default=0.0, metavar="P", help="select nothing below P(right) (0)")
+    order.add_argument("--threshold", type=share, default=0.0, metavar="P", help="select nothing below P(right) (0)")
     order.add_argument("--fit", type=Path, metavar="POOL", help="fit the ranker on labelled candidates; needs --from")
     order.add_argument(
         "--labels", type=Path, action="append", default=[], metavar="FILE", help="outcomes over the pool's"
     )
+    judge = parser.add_argument_group("the judge")
+    judge.add_argument(
+        "--judge-model", metavar="NAME", help="compares candidates that stand first, close together (none), as in solve"
+    )
+    judge.add_argument("--max-judge-usd", type=amount, metavar="USD", help="for one instance")
+    judge.add_argument("--max-usd", type=amount, metavar="USD", help="for all instances together")
+    judge.add_argument("--allow-unknown-price", action="store_true", help="let a cap stand with an unpriced model")
     look = parser.add_argument_group("the evidence")
     look.add_argument("--static", action="store_true", help="execute nothing: what the patches themselves tell")
     look.add_argument("--near-seconds", type=amount, default=12.0, metavar="S", help="of tests near the change (12)")
@@ -74,19 +87,26 @@ def execute(known: argparse.Namespace) -> int:
     with Progress(quiet=known.quiet, json=known.json) as progress:
         if known.fit is not None:
             return _fit(known, progress)
-        run, samples = _gathered(known, progress)
+        if known.ranker == "rules" and known.threshold:
+            raise InputError("--threshold is for the ranker's probability: leave it out, or leave out --ranker rules")
+        judge = _judge(known)
+        run, samples, places = _gathered(known, progress)
         weights = _weights(known.weights)
-        chosen = [_choose(run, instance, samples[instance], weights, known) for instance in sorted(samples)]
+        points = _points(judge, run, samples, places, weights, known, progress) if judge is not None else {}
+        chosen = [_choose(run, i, samples[i], weights, known, points.get(i)) for i in sorted(samples)]
         out = known.out.resolve() if known.out else run
         report = _write(out, chosen, known, weights)
+        if judge is not None:
+            report = _with_judge(out, run, report)
         progress.stop()
         progress.show(*_lines(chosen), f"predictions: {out / 'predictions.jsonl'}")
         progress.document(report)
     return 1 if len(chosen) == 1 and chosen[0].selected is None else 0
 
 
-def _gathered(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[str, tuple[Sample, ...]]]:
-    """The run directory with the evidence in it, and the samples by instance, without labels."""
+def _gathered(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[str, tuple[Sample, ...]], Places]:
+    """The run directory with the evidence in it, the samples by instance, without labels, and where their code is (of a run
+    that is ranked again: nowhere)."""
     import fnmatch
 
     from harness.choosing.pool import by_instance, read_pool, unlabelled
@@ -105,10 +125,10 @@ def _gathered(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict
         samples = {i: s for i, s in samples.items() if any(fnmatch.fnmatch(i, p) for p in known.instances)}
     if not samples:
         raise InputError(f"no instance of {known.kept} matches {', '.join(known.instances)}")
-    return known.kept.resolve(), samples
+    return known.kept.resolve(), samples, {}
 
 
-def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[str, tuple[Sample, ...]]]:
+def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[str, tuple[Sample, ...]], Places]:
     from agent.commands.conclude import interruptible
     from agent.selecting import gather
     from harness.choosing.pool import by_instance, read_candidates, read_witnesses, unlabelled, write_pool
@@ -126,7 +146,7 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
     if empty:
         progress.say(f"{empty} of {len(every)} candidates are left out: they have no patch")
     samples = by_instance(unlabelled(every))
-    places = _suite_places(known, samples, progress) if task is None else {task[0]: lambda: task[1]}
+    places: Places = _suite_places(known, samples, progress) if task is None else {task[0]: lambda: task[1]}
     wanted = {i: of_it for i, of_it in samples.items() if i in places}
     name = known.source if task is None else task[0]
     if not wanted:
@@ -147,8 +167,8 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
         at_once=known.at_once,
         say=progress.say,
     )
-    interruptible(work, "the same command goes on where it stopped")
-    return run, wanted
+    interruptible(work, GOES_ON)
+    return run, wanted, {} if known.static else places
 
 
 def _task(known: argparse.Namespace, progress: Progress) -> tuple[str, Place]:
@@ -162,9 +182,7 @@ def _task(known: argparse.Namespace, progress: Progress) -> tuple[str, Place]:
     return task.id, Place(workspace, task.statement, task=task)
 
 
-def _suite_places(
-    known: argparse.Namespace, samples: dict[str, tuple[Sample, ...]], progress: Progress
-) -> dict[str, Callable[[], Place | None]]:
+def _suite_places(known: argparse.Namespace, samples: dict[str, tuple[Sample, ...]], progress: Progress) -> Places:
     """By instance, how to get at its code; opened one at a time."""
     from tasks.swebench import choose_rows, load_rows
 
@@ -214,12 +232,80 @@ def _weights(path: Path | None) -> Weights:
 
 
 def _choose(
-    run: Path, instance: str, samples: tuple[Sample, ...], weights: Weights, known: argparse.Namespace
+    run: Path,
+    instance: str,
+    samples: tuple[Sample, ...],
+    weights: Weights,
+    known: argparse.Namespace,
+    points: Mapping[str, float] | None,
 ) -> Chosen:
     from agent.selecting import choose
     from harness.choosing.evidence_store import evidence_of
 
-    return choose(evidence_of(run, instance, samples), weights, known.ranker, known.threshold)
+    return choose(evidence_of(run, instance, samples), weights, known.ranker, known.threshold, points)
+
+
+def _judge(known: argparse.Namespace) -> Alias | None:
+    """The judge's model, None for none. Raises InputError for an unknown name or a cap without a price, EndpointFailed
+    for a missing key."""
+    if known.judge_model in (None, "none"):
+        return None
+    from agent.config import key_of, load_config, prices_of, resolve_model
+    from harness.ledger import check_priced
+
+    alias = resolve_model(known.judge_model, load_config())
+    key_of(alias)
+    for cap, option in ((known.max_judge_usd, "--max-judge-usd"), (known.max_usd, "--max-usd")):
+        check_priced([prices_of(alias)], cap, allow_unknown=known.allow_unknown_price, cap=option)
+    return alias
+
+
+def _points(
+    alias: Alias,
+    run: Path,
+    samples: Mapping[str, tuple[Sample, ...]],
+    places: Places,
+    weights: Weights,
+    known: argparse.Namespace,
+    progress: Progress,
+) -> dict[str, dict[str, float]]:
+    """What the judge says of the candidates that stand first, by instance and candidate."""
+    from agent.commands.conclude import interruptible
+    from agent.select_judge import Judging, judge_all
+    from agent.selecting import for_the_judge
+    from harness.choosing.evidence_store import evidence_of
+    from harness.sandbox.base import Limits
+
+    every = {i: evidence_of(run, i, of_it) for i, of_it in samples.items()}
+    close = {i: for_the_judge(each, weights, known.ranker, known.threshold) for i, each in every.items()}
+    judging = Judging(
+        run=run,
+        alias=alias,
+        usd=known.max_judge_usd,
+        whole_usd=known.max_usd,
+        place_of=lambda instance: places[instance]() if instance in places else None,
+        limits=Limits(memory_mb=known.memory, cpus=known.cpus),
+        sandbox=known.sandbox,
+        at_once=known.at_once,
+        say=progress.say,
+    )
+    statements = {i: each.base.statement for i, each in every.items()}
+    return interruptible(judge_all(judging, close, statements), GOES_ON)
+
+
+def _with_judge(out: Path, run: Path, report: Json) -> Json:
+    """The report with what the judge said of each instance, and what all of it cost."""
+    from agent.run_files import write_json
+    from agent.select_judge import said_on
+    from harness.ledger import Ledger
+    from harness.report import judge_report
+
+    said = {each["instance"]: said_on(run, each["instance"]) for each in report["choices"]}
+    choices = [{**each, "judge": judge_report(said[each["instance"]])} for each in report["choices"]]
+    cost = Ledger.of(event for events in said.values() for event in events).to_json()
+    report = {**report, "choices": choices, "cost": cost}
+    write_json(out / "report.json", report)
+    return report
 
 
 def _write(out: Path, chosen: Sequence[Chosen], known: argparse.Namespace, weights: Weights) -> Json:

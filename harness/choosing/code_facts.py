@@ -9,6 +9,7 @@ import hashlib
 import symtable
 import warnings
 from collections.abc import Iterator
+from functools import lru_cache
 
 Scope = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -21,8 +22,13 @@ _KNOWN = frozenset(dir(builtins)) | {
 }
 
 
+_KEPT = 16
+"""Files whose tree is kept: the base's own are wanted again for every candidate that changes them."""
+
+
+@lru_cache(maxsize=_KEPT)
 def parsed(source: bytes | None) -> ast.Module | None:
-    """The syntax tree, None for what the Python that runs Troop cannot parse (or no source)."""
+    """The syntax tree, None for what the Python that runs Troop cannot parse (or no source). It is shared: not to be changed."""
     if source is None:
         return None
     try:
@@ -33,6 +39,7 @@ def parsed(source: bytes | None) -> ast.Module | None:
         return None
 
 
+@lru_cache(maxsize=_KEPT)
 def undefined_names(source: bytes) -> frozenset[str]:
     """Names that are looked up as globals and that no scope of the module binds; nothing is said of a module with a star
     import. By the interpreter's own symbol tables."""
@@ -61,18 +68,22 @@ def _tables(top: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
         yield from _tables(child)
 
 
-def normal_form(tree: ast.Module) -> str:
-    """A digest that is the same for code that differs in layout, comments, docstrings and the names of local variables."""
-    return _digest(ast.dump(_Normal().visit(_copy(tree))))
+def normal_form(tree: ast.Module) -> str | None:
+    """A digest that is the same for code that differs in layout, comments, docstrings and the names of local variables; None
+    for what is nested too deeply to be walked (a sum of hundreds of terms, hundreds of `elif`)."""
+    try:
+        return _digest(ast.dump(_normal(tree)))
+    except RecursionError:
+        return None
 
 
 def bodies(tree: ast.Module) -> dict[str, str]:
     """By qualified name ("" for the module itself), a digest of what belongs to that scope alone, in normal form.
 
-    A function within another counts as part of the outer one, a method is apart from its class.
+    A function within another counts as part of the outer one, a method is apart from its class. Raises RecursionError.
     """
     found: dict[str, str] = {}
-    for name, node in _scopes(_Normal().visit(_copy(tree)), ""):
+    for name, node in _scopes(_normal(tree), ""):
         own = [child for child in node.body if not (isinstance(child, _SCOPES) and not isinstance(node, _FUNCTIONS))]
         parts = [ast.dump(child) for child in own]
         if isinstance(node, _SCOPES):
@@ -82,9 +93,12 @@ def bodies(tree: ast.Module) -> dict[str, str]:
     return found
 
 
-def touched(before: ast.Module | None, after: ast.Module | None) -> frozenset[str]:
-    """Qualified names of the scopes whose own code differs, those that are new or gone included."""
-    old, new = bodies(before) if before else {}, bodies(after) if after else {}
+def touched(before: ast.Module | None, after: ast.Module | None) -> frozenset[str] | None:
+    """Qualified names of the scopes whose own code differs, those that are new or gone included; None as for `normal_form`."""
+    try:
+        old, new = bodies(before) if before else {}, bodies(after) if after else {}
+    except RecursionError:
+        return None
     return frozenset(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
 
 
@@ -158,10 +172,12 @@ def _number_locals(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
             node.id = names[node.id]
 
 
-def _copy(tree: ast.Module) -> ast.Module:
+@lru_cache(maxsize=_KEPT)
+def _normal(tree: ast.Module) -> ast.Module:
     import copy
 
-    return copy.deepcopy(tree)
+    normal: ast.Module = _Normal().visit(copy.deepcopy(tree))
+    return normal
 
 
 def _digest(text: str) -> str:

@@ -122,7 +122,7 @@ def read_found(run: Path, instance: str) -> tuple[Base, dict[str, Found]]:
         near = body["base"]["near"]
         base = {
             **body["base"],
-            "probes": _steps(body["base"]["probes"]),
+            "probes": steps_of(body["base"]["probes"]),
             "sources": {probe: tuple(steps) for probe, steps in body["base"]["sources"].items()},
             "near": None if near is None else _record(NearBase, near),
         }
@@ -145,12 +145,13 @@ def evidence_of(run: Path, instance: str, samples: Sequence[Sample]) -> Instance
 def _found(data: Mapping[str, Any]) -> Found:
     return Found(
         static=_record(StaticFacts, data["static"]),
-        probes=_steps(data["probes"]),
+        probes=steps_of(data["probes"]),
         tests=None if data["tests"] is None else _record(TestFacts, data["tests"]),
     )
 
 
-def _steps(data: Mapping[str, Any] | None) -> Steps | None:
+def steps_of(data: Mapping[str, Any] | None) -> Steps | None:
+    """What probes showed, from plain JSON data; None stays None."""
     if data is None:
         return None
     return {

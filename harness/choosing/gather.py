@@ -73,7 +73,7 @@ async def gather_probes(
     probes, views = (*probes_of(read, packages), *witness_probes(witnesses)), views_for(read, packages)
 
     async def shown_by(name: str, patch: str) -> Steps:
-        return await _in_sandbox(opened, name, tree, patch, lambda s: run_probes(s, probes, packages, views))
+        return await in_sandbox(opened, name, tree, patch, lambda s: run_probes(s, probes, packages, views))
 
     if base.probes is None and probes:
         shown, again = await shown_by("base", ""), await shown_by("base-again", "")
@@ -116,7 +116,7 @@ async def gather_tests(
     near = base.near
     if near is None:
         files = near_files(_test_texts(tree), touched_by(distinct(samples).values(), tree.read))[:FILES_AT_MOST]
-        near = await _in_sandbox(opened, "near-base", tree, "", lambda s: base_of(s, files, runner, seconds))
+        near = await in_sandbox(opened, "near-base", tree, "", lambda s: base_of(s, files, runner, seconds))
         base = replace(base, near=near)
         write_found(run, instance, base, found)
     for key, patch in wanted.items():
@@ -129,13 +129,13 @@ async def gather_tests(
         elif not near.files or facts.static.applies == "no" or facts.static.no_code:
             tests = TestFacts(0, (), reason="changes no code" if near.files else "no near test ran on the base")
         else:
-            tests = await _in_sandbox(opened, f"near-{key}", tree, patch, partial(compare, base=near, command=runner))
+            tests = await in_sandbox(opened, f"near-{key}", tree, patch, partial(compare, base=near, command=runner))
             say(f"{instance} {key}: {len(tests.broken)} of {tests.asked} near tests broken, {len(tests.mended)} mended")
         found[key] = replace(facts, tests=tests)
         write_found(run, instance, base, found)
 
 
-async def _in_sandbox(
+async def in_sandbox(
     opened: Opened, name: str, tree: BaseTree, patch: str, work: Callable[[Sandbox], Awaitable[T]]
 ) -> T:
     """Do `work` in a fresh sandbox with the patch's files in it; in another one where one dies, `RETRIES` times."""

@@ -197,7 +197,7 @@ def _calls(statement: Statement) -> list[str]:
     title = statement.plain.partition("\n")[0]
     found = [m[1].strip() for m in _INLINE.finditer(outside)]
     found += [m[0] for m in _CALL.finditer(re.sub(r"`[^`]*`", " ", title))]
-    return list(dict.fromkeys(text for text in found if _is_call(text)))
+    return list(dict.fromkeys(text for text in found if _is_call(text) and not _FILE_NAME.fullmatch(text)))
 
 
 def _is_call(text: str) -> bool:

@@ -144,14 +144,15 @@ def _text_digest(patch_text: str, strays: Sequence[str]) -> str:
 
 
 def _code(patched: Patched, source: list[str]) -> str:
-    """The digest of the patched source in normal form; by the diff's text for what cannot be parsed."""
+    """The digest of the patched source in normal form; by its text for what has none."""
     parts = []
     for path in source or sorted(patched.files):
         before, after = patched.files.get(path, (None, None))
         tree = parsed(after) if path.endswith(".py") else None
-        if tree is not None:
+        form = normal_form(tree) if tree is not None else None
+        if form is not None:
             old = parsed(before)
-            parts.append(f"{path} {normal_form(tree) if old is None or normal_form(old) != normal_form(tree) else ''}")
+            parts.append(f"{path} {form if old is None or normal_form(old) != form else ''}")
         else:
             parts.append(f"{path} {hashlib.sha256(after or b'').hexdigest()}")
     return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
@@ -165,7 +166,11 @@ def _places(patch: Patch, patched: Patched, source: list[str]) -> tuple[str, ...
         before, after = patched.files.get(change.path, (None, None))
         tree_before, tree_after = parsed(before), parsed(after)
         if tree_after is not None and (tree_before is not None or before is None):
-            found |= {f"{change.path}::{name}" if name else change.path for name in touched(tree_before, tree_after)}
+            scopes = touched(tree_before, tree_after)
+            if scopes is not None:
+                found |= {f"{change.path}::{name}" if name else change.path for name in scopes}
+            else:
+                found |= {_heading(change.path, hunk.section) for hunk in change.hunks}
         elif patched.applies == "unknown" or not change.path.endswith(".py"):
             found |= {_heading(change.path, hunk.section) for hunk in change.hunks}
     return tuple(sorted(found))

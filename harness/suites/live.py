@@ -92,7 +92,7 @@ class SuiteBoard:
             work.stage = "attempts"
         elif isinstance(event, trace.Verified):
             work.stage, work.candidates = "verifying", work.candidates + 1
-        elif isinstance(event, trace.Judged):
+        elif isinstance(event, (trace.JudgeTested, trace.Judged)):
             work.stage = "judging"
         elif isinstance(event, trace.Selected):
             work.stage = "grading"

@@ -14,6 +14,7 @@ from harness.records import WitnessTest
 from tasks.local import local_task
 from tests.support.calculator import FILES, WITNESS, make_repository
 from tests.support.command_line import troop
+from tests.support.model_server import Answer, Request, serving
 
 ISSUE = """total leaves out the first value
 
@@ -127,9 +128,56 @@ def test_what_cannot_be_is_told_in_one_line(patches: Path) -> None:
         (("--candidates", patches), "say what to choose for"),
         (("--from", at), "is no run of troop select"),
         (("--fit", at / "none.jsonl"), "--fit needs --from"),
+        (("--from", at, "--ranker", "rules", "--threshold", "0.5"), "--threshold is for the ranker"),
+        (("--from", at, "--judge-model", "nobody"), "unknown model 'nobody'"),
         (("calculator", "--issue-text", "x", "--candidates", at / "none.jsonl"), "does not exist"),
     ):
         done = troop("select", *arguments, cwd=at)
         assert done.returncode == 2, done.stderr
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+TWO = {
+    "copies": ("values[1:]", "list(values)"),
+    "right": ("values[1:]", "values"),
+}
+
+
+def judge(request: Request) -> Answer:
+    """Writes a test on which the two differ, and goes by it."""
+    said = request.body["messages"][-1]["content"]
+    if "Write one test" in said:
+        return Answer(text="```python\nfrom pathlib import Path\n\nassert 'list' in Path('calc.py').read_text()\n```")
+    first, second = said.partition('<patch name="B">')[::2]
+    winner = {(True, False): "A", (False, True): "B"}.get(
+        tuple("test passes" in part for part in (first, second)), "tie"
+    )
+    return Answer(text=json.dumps({"reason": "by the test", "winner": winner}))
+
+
+@pytest.mark.bubblewrap
+@pytest.mark.network
+def test_a_judge_decides_between_candidates_that_the_evidence_leaves_close_and_is_charged_once(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path / "calculator")
+    folder = tmp_path / "tool"
+    folder.mkdir()
+    for name, (old, new) in TWO.items():
+        (repository / "calc.py").write_text(FILES["calc.py"].replace(old, new))
+        diff = subprocess.run(["git", "diff"], cwd=repository, capture_output=True, text=True, check=True).stdout
+        (folder / f"{name}.patch").write_text(diff)
+    subprocess.run(["git", "checkout", "-q", "."], cwd=repository, check=True)
+    asked = ["calculator", "--issue-text", ISSUE, "--candidates", folder, "--out", tmp_path / "run"]
+    with serving(judge) as server:
+        asked += ["--sandbox", "bubblewrap", "--judge-model", f"{server.url}#m", "--json"]
+        done = troop("select", *asked, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)
+        (choice,) = report["choices"]
+        assert choice["selected"] == ["tool/copies.patch"] and choice["rationale"].startswith("The judge preferred it")
+        assert sorted(choice["judge"]["test"]["outcomes"].values()) == ["failed", "failed", "passed"]
+        assert report["cost"]["by_purpose"]["judge"]["calls"] == len(server.requests) == 3
+        again = troop("select", *asked, cwd=tmp_path)
+        assert json.loads(again.stdout) == report and len(server.requests) == 3, "what was asked is not asked again"
+        capped = troop("select", *asked, "--max-judge-usd", "1", cwd=tmp_path)
+        assert capped.returncode == 2 and "--max-judge-usd cannot be kept" in capped.stderr

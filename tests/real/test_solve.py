@@ -99,7 +99,7 @@ def test_the_judge_decides_between_candidates_that_tests_cannot_tell_apart(repos
     assert len(judged) == 2, "both orders"
     assert done.report["selected"]["method"] == "judge"
     assert done.patch is not None and "list(values)" in done.patch
-    assert done.report["cost"]["by_purpose"]["judge"]["calls"] == 2
+    assert done.report["cost"]["by_purpose"]["judge"]["calls"] == 3, "a test of its own is asked for once"
 
 
 def test_no_judge_is_asked_when_told_so(repository: Path, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_no_judge_is_asked_when_told_so(repository: Path, tmp_path: Path) -> Non
     with serving(script) as server:
         done = solve(task(repository), settings(server.url, tmp_path / "runs", attempts=2, judge_model="none"))
     assert not kinds(done, trace.Judged)
-    assert done.report["selected"]["method"] == "first"
+    assert done.report["selected"]["method"] == "probability"
 
 
 def test_a_malformed_reply_is_answered_charged_and_ends_the_attempt_at_the_limit(

@@ -17,8 +17,9 @@ from tests.support.calculator import FILES, make_repository
 
 def form(source: str) -> str:
     tree = parsed(source.encode())
-    assert tree is not None
-    return normal_form(tree)
+    found = normal_form(tree) if tree is not None else None
+    assert found is not None
+    return found
 
 
 def test_layout_comments_docstrings_and_local_names_do_not_count() -> None:
@@ -97,6 +98,22 @@ def test_a_patch_with_other_context_applies_fuzzily_and_one_for_other_code_does_
         assert tree.patched(patch.replace(" def total(values):", " def total(numbers):")).applies == "fuzzy"
         gone = tree.patched(patch.replace("values[1:]", "others[1:]"))
         assert gone.applies == "no" and gone.reason
+
+
+@pytest.mark.parametrize(
+    "deep",
+    [
+        "TOTAL = " + " + ".join(["1"] * 900),
+        "def kind(x):\n    if x == 0:\n        return 0\n" + "    elif x:\n        return 1\n" * 400,
+    ],
+)
+def test_code_that_is_nested_too_deeply_to_be_walked_counts_as_its_text(repository: Path, deep: str) -> None:
+    one = diff_of(repository, "deep.py", f"{deep}\n")
+    other = diff_of(repository, "deep.py", f"{deep}\n\nX = 1\n")
+    with open_tree(repository, head(repository)) as tree:
+        facts = [look(patch, STATEMENT, tree) for patch in (one, one, other)]
+    assert facts[0] == facts[1] and facts[0].code != facts[2].code
+    assert not any(each.unparsed or each.no_code for each in facts)
 
 
 def test_hooks_and_filters_of_a_repository_do_not_run(repository: Path) -> None:

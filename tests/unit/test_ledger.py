@@ -251,6 +251,22 @@ def test_waiting_calls_are_served_in_order() -> None:
     asyncio.run(act())
 
 
+def test_the_cap_on_the_judge_holds_for_its_calls_alone_and_after_a_resume() -> None:
+    async def act() -> None:
+        budget = Budget(usd=2.0, judge_usd=0.5)
+        keeper = BudgetKeeper.from_charges(budget, [charge(0.25, attempt=None, purpose="judge")])
+        (await keeper.reserve(0, 0.5, 10)).settle(charge(0.5))
+        with pytest.raises(BudgetExceeded) as refused:
+            await keeper.reserve(None, 0.375, 10)
+        assert refused.value.scope == "judge"
+        (await keeper.reserve(None, 0.25, 10)).settle(charge(0.25, attempt=None, purpose="judge"))
+        with pytest.raises(BudgetExceeded):
+            await keeper.reserve(None, 0.0, 10)
+        (await keeper.reserve(1, 0.1, 10)).settle(charge(0.1))
+
+    asyncio.run(act())
+
+
 def test_a_cancelled_wait_leaves_no_trace() -> None:
     async def act() -> None:
         keeper = BudgetKeeper(Budget(usd=1.0))

@@ -58,6 +58,10 @@ def test_blocks_and_calls_in_the_text_become_one_session() -> None:
     assert probe.steps == ("x = nthroot(4, 2)", "x", "nthroot(17*17, 5)")
 
 
+def test_a_path_in_backquotes_is_no_division() -> None:
+    assert probes_of(Statement("See `tests/test_wrap.py`, `setup.cfg` and `src/core/wrap.py`.")) == ()
+
+
 def test_definitions_alone_are_no_probe() -> None:
     assert probes_of(Statement("Fix:\n```\ndef f(x):\n    return x\n```\n")) == ()
 

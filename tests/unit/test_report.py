@@ -128,7 +128,7 @@ def test_the_report_has_the_shape_of_the_design() -> None:
     of_attempt = {"index", "model", "seed", "status", "turns", "seconds", "usd", "usage", "candidate", "flags"}
     assert all(of_attempt <= row.keys() for row in told["attempts"])
     assert all({"id", "attempts", "files", "evidence", "flags"} <= row.keys() for row in told["candidates"])
-    assert told["selected"].keys() == {"candidate", "attempt", "method", "confidence", "rationale"}
+    assert told["selected"].keys() == {"candidate", "attempt", "method", "ranker", "confidence", "rationale"}
     assert {"usd", "exact", "by_purpose", "by_attempt"} <= told["cost"].keys()
     assert told["infrastructure"] == {"retries": 1, "failures": []}
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from agent.judge import verdict
-from agent.select import group, select, undecided
-from harness.records import Attempt, Candidate, Evidence
+import pytest
+
+from agent.judge import PLACE, verdict, written_test
+from agent.select import NEAR, Weighed, group, select, undecided
+from harness.records import Attempt, Candidate, Evidence, Told
+from harness.told import useless
 
 
 def diff(new: str, path: str = "calc.py", old: str = "return a") -> str:
@@ -103,11 +106,90 @@ def test_an_unusable_judgement_is_nobodys_win() -> None:
     assert verdict('{"reason": "x", "winner": "A"}', "c1", "c2") == ("c1", "x")
     assert verdict('Sure: {"winner": "B", "reason": "y"} there.', "c1", "c2") == ("c2", "y")
     assert verdict('{"winner": "tie", "reason": ""}', "c1", "c2")[0] is None
-    for useless in ("", "A", "{winner: A}", '{"winner": "C"}', "[1]"):
-        winner, reason = verdict(useless, "c1", "c2")
+    for nonsense in ("", "A", "{winner: A}", '{"winner": "C"}', "[1]"):
+        winner, reason = verdict(nonsense, "c1", "c2")
         assert winner is None and reason.startswith("unusable")
 
 
 def test_a_choice_by_nothing_but_order_says_so() -> None:
     chosen = select([candidate("c1", diff("return 1")), candidate("c2", diff("return 2"), (1,))], 2)
     assert (chosen.candidate, chosen.method) == ("c1", "first")
+
+
+def weighed(*probabilities: float) -> dict[str, Weighed]:
+    return {f"c{n}": Weighed(p, {"nearness": p}) for n, p in enumerate(probabilities, 1)}
+
+
+def test_the_ranker_orders_what_the_tests_leave_equal_before_agreement_does() -> None:
+    three = [candidate("c1", diff("return 1"), (0, 1, 2)), candidate("c2", diff("return 2"), (3,))]
+    chosen = select(three, 4, None, weighed(0.2, 0.5))
+    assert (chosen.candidate, chosen.method, chosen.ranker) == ("c2", "probability", "evidence")
+    assert chosen.confidence == 0.5
+    assert [(r.candidate, r.probability, dict(r.parts)) for r in chosen.ranking] == [
+        ("c2", 0.5, {"nearness": 0.5}),
+        ("c1", 0.2, {"nearness": 0.2}),
+    ]
+    assert select(three, 4).method == "agreement", "by the rules"
+
+
+def test_no_probability_makes_up_for_a_broken_test_or_a_failing_witness_test() -> None:
+    broken = candidate("c1", regression={"t::a": "failed"})
+    assert select([broken, candidate("c2", attempts=(1,))], 2, None, weighed(0.9, 0.1)).candidate == "c2"
+    pair = [candidate("c1", witness={"w": "failed"}), candidate("c2", attempts=(1,), witness={"w": "passed"})]
+    chosen = select(pair, 2, None, weighed(0.9, 0.1))
+    assert (chosen.candidate, chosen.method) == ("c2", "witness")
+
+
+def test_the_judge_decides_among_those_whose_probabilities_lie_close_together() -> None:
+    three = [candidate(f"c{n}", diff(f"return {n}"), (n,)) for n in (1, 2, 3)]
+    word = weighed(0.6, 0.6 - NEAR / 2, 0.6 - 2 * NEAR)
+    assert [c.id for c in undecided(three, word)] == ["c1", "c2"]
+    chosen = select(three, 3, {"c2": 1.0, "c3": 2.0}, word)
+    assert (chosen.candidate, chosen.method) == ("c2", "judge"), "points of the third are not asked for"
+    assert chosen.confidence == round(0.6 - NEAR / 2, 3)
+    assert undecided(three, weighed(0.9, 0.1, 0.1)) == []
+    assert undecided(three, word, threshold=0.58) == [], "what may not be selected is not asked about"
+
+
+def test_below_the_threshold_nothing_is_selected() -> None:
+    pair = [candidate("c1"), candidate("c2", diff("return 2"), (1,))]
+    chosen = select(pair, 2, None, weighed(0.3, 0.2), threshold=0.4)
+    assert (chosen.candidate, chosen.method) == (None, "none") and "0.30, is below 0.4" in chosen.rationale
+    assert select(pair, 2, None, weighed(0.3, 0.2), threshold=0.3).candidate == "c1"
+
+
+@pytest.mark.parametrize(
+    ("answer", "path"),
+    [
+        ("```python\n# path: tests/test_new.py\nassert 1\n```", "tests/test_new.py"),
+        ("So:\n\n```python\n# path: pkg/new_test.py\nassert 1\n```\nThat is it.", "pkg/new_test.py"),
+        ("```\nassert 1\n```", PLACE),
+        ("```python\n# path: ../test_new.py\nassert 1\n```", PLACE),
+        ("```python\n# path: /tmp/test_new.py\nassert 1\n```", PLACE),
+        ("```python\n# path: conftest.py\nassert 1\n```", PLACE),
+        ("```python\n# path: .git/hooks/test_x.py\nassert 1\n```", PLACE),
+    ],
+)
+def test_the_judges_test_goes_where_a_new_test_may_lie(answer: str, path: str) -> None:
+    assert written_test(answer)[0] == path
+    assert "assert 1" in written_test(answer)[1]
+
+
+@pytest.mark.parametrize("answer", ["", "NONE", "```python\ndef (:\n```", f"```python\n# {'x' * 30_000}\n```"])
+def test_what_is_no_test_is_said_to_be_none(answer: str) -> None:
+    path, text, why = written_test(answer)
+    assert (path, text) == ("", "") and "judge" in why
+
+
+def test_only_a_test_on_which_candidates_differ_is_evidence() -> None:
+    def told(base: str, *outcomes: str) -> list[Told]:
+        return [Told("base", base), *(Told(f"c{n}", outcome) for n, outcome in enumerate(outcomes, 1))]
+
+    assert useless(told("failed", "passed", "failed")) == ""
+    assert useless(told("passed", "passed", "failed")) == "", "it may show what a candidate breaks"
+    assert "everywhere" in useless(told("passed", "passed", "passed"))
+    assert "nowhere" in useless(told("error", "error", "error"))
+    assert "the same" in useless(told("failed", "passed", "passed"))
+    assert "twice" in useless(told("failed", "passed", "unsteady"))
+    parts = [Told("base", "failed"), Told("c1", "failed", {"a": "passed"}), Told("c2", "failed", {"a": "failed"})]
+    assert useless(parts) == "", "each test of the file counts"
