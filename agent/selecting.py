@@ -23,7 +23,7 @@ from harness.records import Candidate, Evidence, Json, WitnessTest
 from tasks.errors import SandboxFailed
 
 if TYPE_CHECKING:
-    from harness.choosing.gather import Opened
+    from harness.near import Opened
     from harness.sandbox.base import Limits
     from harness.workspace import Workspace
     from tasks.task import Task
