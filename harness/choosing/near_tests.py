@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from harness.choosing.evidence_store import NearBase, TestFacts
 from harness.near import Bench, Opened, Prepare, near_tests
+from harness.records import TestReport
 from harness.testing import outcome_of
 from tasks.errors import SandboxFailed
 
 START_SECONDS = 10.0
 """For starting a sandbox's test command, loading the tests included."""
 SLOWEST = 4.0
+NOTHING_RAN = "<nothing ran>"
+"""Stands among the broken tests where a candidate lets no test run."""
+PATIENCE = 3.0
+"""So many times longer than on the base a test may take on a candidate: else one that was just quick enough there would fail
+on a machine that has become busier."""
 
 
 def bench_for(opened: Opened, command: str, seconds: float) -> Bench:
@@ -39,20 +46,28 @@ async def base_of(bench: Bench, files: Sequence[str]) -> NearBase:
 
 
 async def held_against(bench: Bench, base: NearBase, name: str, prepare: Prepare) -> TestFacts:
-    """The near tests on a candidate, which `prepare` lays over the base. What had not run when its time was up is not
-    compared. Raises SandboxFailed where no sandbox works."""
+    """The near tests on a candidate, which `prepare` lays over the base. Broken is what does not pass twice. What had not
+    run when its time was up is not compared. Raises SandboxFailed where no sandbox works."""
+    patient = replace(bench, test_seconds=PATIENCE * bench.test_seconds)
     try:
-        ran = await bench.tests(name, (*base.green, *base.red), bench.together, prepare)
+        ran = await patient.tests(name, (*base.green, *base.red), bench.together, prepare)
+        compared = [test for test in base.green if _told(ran, test)]
+        broken = [test for test in compared if outcome_of(ran, test) != "passed"]
+        if broken and ran.outcomes:
+            again = await patient.tests(f"{name}-again", broken, bench.together, prepare)
+            broken = [test for test in broken if outcome_of(again, test) != "passed"]
     except SandboxFailed as error:
         await bench.probe()
-        return TestFacts(len(base.green), ("<nothing ran>",), reason=f"its tests take the sandbox down: {error}")
+        return TestFacts(len(base.green), (NOTHING_RAN,), reason=f"its tests take the sandbox down: {error}")
     if not ran.outcomes:
-        return TestFacts(len(base.green), ("<nothing ran>",), reason=ran.reason)
-    after = {test: outcome_of(ran, test) for test in (*base.green, *base.red)}
-    compared = [test for test in base.green if ran.valid or after[test] != "missing"]
-    broken = [test for test in compared if after[test] != "passed"]
-    mended = [test for test in base.red if after[test] == "passed"]
+        return TestFacts(len(base.green), (NOTHING_RAN,), reason=ran.reason)
+    mended = [test for test in base.red if outcome_of(ran, test) == "passed"]
     return TestFacts(len(compared), tuple(broken[:50]), tuple(mended[:50]), ran.reason)
+
+
+def _told(ran: TestReport, test: str) -> bool:
+    """Whether a run says anything of a test: one that is missing in a whole run is gone."""
+    return ran.valid or outcome_of(ran, test) != "missing"
 
 
 def slowness() -> float:
