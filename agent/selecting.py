@@ -91,7 +91,9 @@ async def gather(
     `place_of` None: the instance's code is not at hand, and only what the diffs themselves tell is noted. `witnesses`: tests of attempts, by instance. `at_once`: instances. Sandboxes that keep dying end the evidence on their instance;
     raises SandboxFailed where it is the only one.
     """
-    slots = asyncio.Semaphore(at_once)
+    from harness.near import AT_ONCE
+
+    slots, checks = asyncio.Semaphore(at_once), asyncio.Semaphore(AT_ONCE)
 
     async def one(instance: str, of_it: Sequence[Sample]) -> None:
         async with slots:
@@ -99,7 +101,18 @@ async def gather(
             try:
                 shown = witnesses.get(instance, ())
                 await _gather_one(
-                    run, instance, of_it, place_of, shown, weights, behaviour, near_seconds, limits, sandbox, say
+                    run,
+                    instance,
+                    of_it,
+                    place_of,
+                    shown,
+                    weights,
+                    behaviour,
+                    near_seconds,
+                    limits,
+                    sandbox,
+                    checks,
+                    say,
                 )
             except SandboxFailed as error:
                 if len(samples) == 1:
@@ -120,6 +133,7 @@ async def _gather_one(
     near_seconds: float,
     limits: Limits,
     sandbox: Literal["auto", "docker", "bubblewrap"],
+    checks: asyncio.Semaphore,
     say: Say,
 ) -> None:
     from harness.choosing.base_tree import open_tree
@@ -137,7 +151,16 @@ async def _gather_one(
             await gather_probes(run, instance, samples, tree, opened, witnesses=witnesses, say=say)
             only = _stand_first(run, instance, samples, weights)
             await gather_tests(
-                run, instance, samples, tree, opened, only=only, command=command, seconds=near_seconds, say=say
+                run,
+                instance,
+                samples,
+                tree,
+                opened,
+                only=only,
+                command=command,
+                seconds=near_seconds,
+                slots=checks,
+                say=say,
             )
 
 

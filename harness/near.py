@@ -14,7 +14,7 @@ import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.environment import FORMAT, TEST_SECONDS, Baseline, Built, read_json, write_json
@@ -56,10 +56,10 @@ class Bench:
     seconds: float
     alone: float
     together: float
+    slots: asyncio.Semaphore
     test_seconds: float = TEST_SECONDS
     environment: str | None = None
     retries: int = 3
-    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     async def tests(self, name: str, ids: Sequence[str], timeout: float, prepare: Prepare | None = None) -> TestReport:
         """Run tests in a fresh sandbox, which `prepare` may change before; what was printed is not kept. Raises SandboxFailed."""

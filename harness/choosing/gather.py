@@ -105,18 +105,21 @@ async def gather_tests(
     only: Collection[str] | None = None,
     command: str | None = None,
     seconds: float = NEAR_SECONDS,
+    slots: asyncio.Semaphore | None = None,
     say: Say = lambda line: None,
 ) -> None:
     """Run the near tests on the base, twice, and on every distinct candidate that was not held against them yet.
 
-    `only`: the digests of the patches that are held against them, None for all. `command`: runs the tests (pytest, or for sympy its own runner). `seconds`: what one run of them takes on the base, at most about. The rest as for `gather_probes`.
+    `only`: the digests of the patches that are held against them, None for all. `command`: runs the tests (None: pytest, or
+    for sympy its own runner). `seconds`: what one run of them takes on the base, at most about. `slots` bounds the sandboxes
+    at a time, for several instances at once. The rest as for `gather_probes`.
     """
     base, found = read_found(run, instance)
     wanted = {key: patch for key, patch in distinct(samples).items() if only is None or key in only}
     if all(found[key].tests is not None for key in wanted):
         return
     runner = command or (SYMPY if "sympy" in import_names(tree.paths()) else PYTEST)
-    bench = await asyncio.to_thread(bench_for, opened, runner, seconds)
+    bench = await asyncio.to_thread(bench_for, opened, runner, seconds, slots)
     if base.near is None:
         files = await asyncio.to_thread(_near_files, tree, list(distinct(samples).values()))
         base = replace(base, near=await base_of(bench, files))
@@ -144,7 +147,12 @@ async def gather_tests(
     for key in wanted:
         if found[key].tests is None:
             groups.setdefault(found[key].static.code or key, []).append(key)
-    await asyncio.gather(*(hold(keys) for keys in groups.values()))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for keys in groups.values():
+                group.create_task(hold(keys))
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
 
 
 def _near_files(tree: BaseTree, patches: Sequence[str]) -> list[str]:

@@ -5,12 +5,13 @@ The same tests for all candidates of an instance, so that what one breaks and th
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.choosing.evidence_store import NearBase, TestFacts
-from harness.near import Bench, Opened, Prepare, near_tests
+from harness.near import AT_ONCE, Bench, Opened, Prepare, near_tests
 from harness.records import TestReport
 from harness.testing import outcome_of
 from tasks.errors import SandboxFailed
@@ -25,7 +26,7 @@ PATIENCE = 3.0
 on a machine that has become busier."""
 
 
-def bench_for(opened: Opened, command: str, seconds: float) -> Bench:
+def bench_for(opened: Opened, command: str, seconds: float, slots: asyncio.Semaphore | None = None) -> Bench:
     """How near tests are run that take `seconds` on an idle machine."""
     pace = slowness()
     return Bench(
@@ -35,6 +36,7 @@ def bench_for(opened: Opened, command: str, seconds: float) -> Bench:
         alone=(seconds + START_SECONDS) * pace,
         together=(2 * seconds + START_SECONDS) * pace,
         test_seconds=max(seconds / 3, 1.0) * pace,
+        slots=slots or asyncio.Semaphore(AT_ONCE),
     )
 
 
