@@ -159,9 +159,13 @@ def _near_files(tree: BaseTree, patches: Sequence[str]) -> list[str]:
     """The test files of the base that are nearest to what the patches touch, the nearest first."""
     paths = tree.paths()
     imports = import_graph(tree.commit, paths, tree.read_all, cache_root() / "imports")
-    tests = tree.read_all(path for path in paths if is_test_file(path))
-    texts = {path: text.decode("utf-8", "replace") for path, text in tests.items()}
-    return near_files(texts, touched_by(patches, tree.read), imports)[:MOST_FILES]
+    return near_files(texts_of_tests(tree), touched_by(patches, tree.read), imports)[:MOST_FILES]
+
+
+def texts_of_tests(tree: BaseTree) -> dict[str, str]:
+    """The text of every test file of the base by its path."""
+    found = tree.read_all(path for path in tree.paths() if is_test_file(path))
+    return {path: text.decode("utf-8", "replace") for path, text in found.items()}
 
 
 async def _in_sandbox(
