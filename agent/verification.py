@@ -152,7 +152,7 @@ def what_guards(
             {*guards.flaky, *_given_tests(run.task, guards.report)},
             candidate.patch,
             seconds=run.settings.verify_seconds,
-            imports=imports_of(base),
+            imports=lambda: imports_of(base),
         )
     key = verification_key(
         run.environment.key, candidate.patch, ids, witnesses, run.task.failing_test, run.environment.test_command

@@ -35,16 +35,15 @@ _DEFINED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ImportGraph:
-    """`imports`: by file, the files that it imports anything from. Files that cannot be parsed import nothing."""
+    """`imports`: by file, the files that it imports anything from."""
 
     imports: Mapping[str, frozenset[str]]
 
     def reaching(self, path: str, among: Collection[str]) -> tuple[frozenset[str], frozenset[str]]:
         """Of the files `among`: those that import `path`, and those that import a file which does, and do not themselves."""
-        none: frozenset[str] = frozenset()
         between = {file for file, targets in self.imports.items() if path in targets}
         first = frozenset(between.intersection(among))
-        second = frozenset(file for file in among if not between.isdisjoint(self.imports.get(file, none)))
+        second = frozenset(file for file in among if not between.isdisjoint(self.imports.get(file, ())))
         return first, second - first - {path}
 
 
@@ -54,7 +53,7 @@ NO_IMPORTS = ImportGraph({})
 def import_graph(
     commit: str, paths: Iterable[str], read_all: Callable[[Sequence[str]], Mapping[str, bytes]], kept: Path
 ) -> ImportGraph:
-    """The graph of a commit's files `paths`, whose bytes `read_all` gives. `kept`: the directory that holds graphs by commit."""
+    """The graph of a commit's files `paths`, whose bytes `read_all` gives. `kept`: the directory of graphs by commit."""
     place = kept / f"{commit}-{FORMAT}.json"
     found = _read(place)
     if found is None:

@@ -1,8 +1,9 @@
-"""The base's tests near a change: for suites that are too long to be run whole (a task's scope "near"), and for `troop select`.
+"""The base's tests near a change, for suites too long to be run whole (a task's scope "near"), and for `troop select`.
 
-The test files that are nearest to what the candidates touch are run on the base, each in a fresh sandbox, some at a time, until the time
-is used up. What is green then is run once more, all of it together, just as every candidate will be held against it: what
-does not pass again in company is left out. Both results are kept by environment, so the next run has them at once.
+The test files that are nearest to what the candidates touch are run on the base, each in a fresh sandbox, some at a time,
+until the time is used up. What is green then is run once more, all of it together, just as every candidate will be held
+against it: what does not pass again in company is left out. Both results are kept by environment, so the next run has
+them at once.
 """
 
 from __future__ import annotations
@@ -39,17 +40,17 @@ NOT_BY_FILE = "the test command cannot be limited to files, so nothing guards wh
 NONE_GREEN = "no test near to what the candidates change passes on the base, so nothing guards what they may break"
 TOGETHER = "the tests near the change cannot be run together on the base, so nothing guards what a patch may break"
 
-
 Opened = Callable[[str], Awaitable[Sandbox]]
 """Makes a fresh sandbox that holds the base, by a name for it. Raises SandboxFailed."""
 Prepare = Callable[[Sandbox], Awaitable[None]]
+"""Lays a candidate over the base in a sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """How near tests are run. Times in seconds: `seconds` of tests that a candidate is held against, `alone` for one test file,
-    `together` for the run of all, `test_seconds` for one test. `environment`: its key, under which results are kept (None:
-    they are not). `slots` bounds the sandboxes at a time."""
+    """How near tests are run. Times in seconds: `seconds` of tests that a candidate is held against, `alone` for one test
+    file, `together` for the run of all, `test_seconds` for one test. `environment`: its key, under which results are kept
+    (None: they are not). `slots` bounds the sandboxes at a time."""
 
     opened: Opened
     command: str
@@ -62,7 +63,9 @@ class Bench:
     retries: int = 3
 
     async def tests(self, name: str, ids: Sequence[str], timeout: float, prepare: Prepare | None = None) -> TestReport:
-        """Run tests in a fresh sandbox, which `prepare` may change before; what was printed is not kept. Raises SandboxFailed."""
+        """Run tests in a fresh sandbox, which `prepare` may change before; what was printed is not kept.
+
+        Raises SandboxFailed."""
 
         async def in_sandbox(sandbox: Sandbox) -> TestReport:
             if prepare is not None:
@@ -87,8 +90,9 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class NearTests:
-    """The near tests on the base, run twice: each file alone (`report`, as much as fits into the time), and all together. `flaky`: what passed
-    alone and not together. `red`: what failed both times. `seconds`: of the run together. `note`: what was odd."""
+    """The near tests on the base, run twice: each file alone (`report`, as much as fits into the time), and all together.
+    `flaky`: what passed alone and not together. `red`: what failed both times. `seconds`: of the run together. `note`: what
+    was odd."""
 
     report: TestReport
     flaky: tuple[str, ...] = ()

@@ -116,11 +116,11 @@ def choose(
     patch: str,
     *,
     seconds: float,
-    imports: ImportGraph = NO_IMPORTS,
+    imports: Callable[[], ImportGraph] = lambda: NO_IMPORTS,
 ) -> tuple[str, ...]:
     """Ids of the regression tests for a patch, sorted; as many as run in about `seconds`, but at least one file's.
 
-    `imports`: of the base; without them only names and places count.
+    `imports` gives those of the base, and is asked only where not all tests fit; without them only names and places count.
     """
     green = sorted(baseline.passed - set(flaky))
     if cost(baseline, green) <= max(seconds - STARTING_SECONDS, 0.0):
@@ -128,7 +128,7 @@ def choose(
     by_file: dict[str, list[str]] = {}
     for test in green:
         by_file.setdefault(test.partition("::")[0], []).append(test)
-    scores = nearness(by_file, Patch(patch).source_files, imports)
+    scores = nearness(by_file, Patch(patch).source_files, imports())
     chosen: list[str] = []
     left = seconds - STARTING_SECONDS
     for file in sorted(by_file, key=lambda file: (-scores[file], file)):

@@ -30,6 +30,7 @@ from harness.verify import in_one_opened
 from harness.workspace import cache_root
 
 PYTEST = "python -m pytest -q"
+"""Runs the tests of an image, where nobody says what else does."""
 
 NEAR_SECONDS = 12.0
 """For the near tests of one candidate, as the base takes."""

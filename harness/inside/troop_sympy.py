@@ -46,7 +46,7 @@ class Lines:
         return status
 
 
-def run(lines: Lines, wanted: "list[str]", seconds: float) -> None:
+def run_wanted(lines: Lines, wanted: "list[str]", seconds: float) -> None:
     """Run the wanted tests; `seconds` for each, 0 for no limit."""
     try:
         from sympy.testing import runtests  # type: ignore[import-not-found]
@@ -132,7 +132,7 @@ def main() -> int:
     seconds = float(os.environ.pop("TROOP_TEST_SECONDS", "") or 0)
     sys.path.insert(0, str(Path.cwd()))
     try:
-        run(lines, wanted, seconds)
+        run_wanted(lines, wanted, seconds)
     except Exception:
         for path in sorted({test.partition("::")[0] for test in wanted}):
             lines.told(path, "error", message=traceback.format_exc())
