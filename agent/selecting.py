@@ -23,7 +23,7 @@ from harness.records import Candidate, Evidence, Json, Ranker, WitnessTest
 from tasks.errors import SandboxFailed
 
 if TYPE_CHECKING:
-    from harness.choosing.gather import Opened
+    from harness.near import Opened
     from harness.sandbox.base import Limits
     from harness.workspace import Workspace
     from tasks.task import Task
@@ -90,7 +90,9 @@ async def gather(
     `place_of` None: the instance's code is not at hand, and only what the diffs themselves tell is noted. `witnesses`: tests of attempts, by instance. `at_once`: instances. Sandboxes that keep dying end the evidence on their instance;
     raises SandboxFailed where it is the only one.
     """
-    slots = asyncio.Semaphore(at_once)
+    from harness.near import AT_ONCE
+
+    slots, checks = asyncio.Semaphore(at_once), asyncio.Semaphore(AT_ONCE)
 
     async def one(instance: str, of_it: Sequence[Sample]) -> None:
         async with slots:
@@ -98,7 +100,18 @@ async def gather(
             try:
                 shown = witnesses.get(instance, ())
                 await _gather_one(
-                    run, instance, of_it, place_of, shown, weights, behaviour, near_seconds, limits, sandbox, say
+                    run,
+                    instance,
+                    of_it,
+                    place_of,
+                    shown,
+                    weights,
+                    behaviour,
+                    near_seconds,
+                    limits,
+                    sandbox,
+                    checks,
+                    say,
                 )
             except SandboxFailed as error:
                 if len(samples) == 1:
@@ -119,6 +132,7 @@ async def _gather_one(
     near_seconds: float,
     limits: Limits,
     sandbox: Literal["auto", "docker", "bubblewrap"],
+    checks: asyncio.Semaphore,
     say: Say,
 ) -> None:
     from harness.choosing.base_tree import open_tree
@@ -136,7 +150,16 @@ async def _gather_one(
             await gather_probes(run, instance, samples, tree, opened, witnesses=witnesses, say=say)
             only = _stand_first(run, instance, samples, weights)
             await gather_tests(
-                run, instance, samples, tree, opened, only=only, command=command, seconds=near_seconds, say=say
+                run,
+                instance,
+                samples,
+                tree,
+                opened,
+                only=only,
+                command=command,
+                seconds=near_seconds,
+                slots=checks,
+                say=say,
             )
 
 

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 from agent.attempt import test_seconds
 from harness import trace
 from harness.environment import Baseline
-from harness.near import files_near, near_baseline, what_is_touched
+from harness.near import files_near, imports_of, near_baseline, what_is_touched
 from harness.records import Candidate, Evidence, TestReport, WitnessTest
 from harness.regression import choose
 from harness.sandbox.base import SandboxSpec
 from harness.testing import selects
 from harness.verify import probe, verification_key, verify, witness_on_base
-from harness.workspace import Workspace
 from tasks.errors import SandboxFailed
 from tasks.task import Task
 
@@ -153,7 +152,7 @@ def what_guards(
             {*guards.flaky, *_given_tests(run.task, guards.report)},
             candidate.patch,
             seconds=run.settings.verify_seconds,
-            text=lambda path: _text(base, path),
+            imports=lambda: imports_of(base),
         )
     key = verification_key(
         run.environment.key, candidate.patch, ids, witnesses, run.task.failing_test, run.environment.test_command
@@ -165,10 +164,3 @@ def _given_tests(task: Task, baseline: TestReport) -> set[str]:
     """The base's tests that the task's given ids select; they are evidence of their own."""
     given = task.failing_test.ids if task.failing_test else ()
     return {test for test in baseline.outcomes if any(selects(wanted, test) for wanted in given)}
-
-
-def _text(base: Workspace, path: str) -> str:
-    try:
-        return base.read(path).decode("utf-8", "replace")
-    except FileNotFoundError:
-        return ""

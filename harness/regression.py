@@ -2,6 +2,7 @@
 
 All of them where they fit. Else whole test files in order of how near they are to what the patch touches: named after a
 touched module, importing it, or lying close by in the tree. The choice is the same every time for the same inputs.
+What many test files have in common (they import the package's core, they mention `run`) says little of any of them.
 
 Where a suite takes too long to be run on the base, `near_files` picks the files that are worth running there at all.
 """
@@ -9,12 +10,14 @@ Where a suite takes too long to be run on the base, `near_files` picks the files
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from harness.choosing.code_facts import parsed
+from harness.import_graph import NO_IMPORTS, ImportGraph
 from harness.patch import Patch
 from harness.records import TestReport
 
@@ -25,10 +28,12 @@ STARTING_SECONDS = 2.0
 
 NEAR = 30
 """The score from which a test file counts as near: more than a shared place in the tree."""
+IMPORTED, IMPORTED_INDIRECTLY = 60, 30
+"""The score of the only test file that imports a touched module; of the only one that imports what imports it."""
 NAMED = 50
-"""The score for a function or class that few test files mention, and that is touched."""
-FEW_FILES = 0.03
-"""The share of all test files (three of them at least) up to which a mention says something."""
+"""The score of the only test file that mentions a touched function or class."""
+FEW = 3
+"""So many test files that have something in common are as good as one."""
 
 _TEST_FILE = re.compile(r"(?:^|/)(?:(?:unit)?test_[^/]*|[^/]*_tests?|tests)\.py$")
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -70,20 +75,39 @@ def is_test_file(path: str) -> bool:
     return _TEST_FILE.search(path) is not None
 
 
-def near_files(texts: Mapping[str, str], touched: Touched) -> list[str]:
+def near_files(texts: Mapping[str, str], touched: Touched, imports: ImportGraph = NO_IMPORTS) -> list[str]:
     """Of the test files `texts` (text by path) those near to what is touched, the nearest first.
 
-    By `affinity`, and by what they mention: a touched function or class counts where few of the files mention it.
+    By `nearness`, and by what they mention: a touched function or class counts the more, the fewer of the files mention it.
     """
-    mentions: dict[str, int] = dict.fromkeys(texts, 0)
+    scores = nearness(texts, touched.paths, imports)
+    mentions = dict.fromkeys(texts, 0.0)
     for name in touched.names:
         word = re.compile(rf"\b{re.escape(name)}\b")
         files = [path for path, text in texts.items() if name in text and word.search(text)]
-        if len(files) <= max(3, FEW_FILES * len(texts)):
-            for path in files:
-                mentions[path] = NAMED
-    scores = {path: affinity(path, touched.paths, text) + mentions[path] for path, text in texts.items()}
+        for path in files:
+            mentions[path] = max(mentions[path], NAMED * telling(len(files), len(texts)))
+    scores = {path: scores[path] + mentions[path] for path in texts}
     return sorted((path for path in texts if scores[path] >= NEAR), key=lambda path: (-scores[path], path))
+
+
+def nearness(tests: Collection[str], touched: Sequence[str], imports: ImportGraph) -> dict[str, float]:
+    """How near each test file is to the touched modules, the nearest of which counts: by `affinity`, and by what it
+    imports, which counts the more, the fewer of the test files import the module (directly, or through one other)."""
+    scores = dict.fromkeys(tests, 0.0)
+    for path in touched:
+        direct, indirect = imports.reaching(path, tests)
+        strong = IMPORTED * telling(len(direct), len(tests))
+        weak = IMPORTED_INDIRECTLY * telling(len(direct) + len(indirect), len(tests))
+        for test in tests:
+            reached = strong if test in direct else weak if test in indirect else 0.0
+            scores[test] = max(scores[test], affinity(test, path) + reached)
+    return scores
+
+
+def telling(files: int, of: int) -> float:
+    """How much it says of a test file that it is one of so many: 1 for one of a few, 0 where all are."""
+    return 1.0 if files <= FEW else 1.0 - math.log(files / FEW) / math.log(of / FEW)
 
 
 def choose(
@@ -92,11 +116,11 @@ def choose(
     patch: str,
     *,
     seconds: float,
-    text: Callable[[str], str] | None = None,
+    imports: Callable[[], ImportGraph] = lambda: NO_IMPORTS,
 ) -> tuple[str, ...]:
     """Ids of the regression tests for a patch, sorted; as many as run in about `seconds`, but at least one file's.
 
-    `text` gives the text of a test file of the base, for its imports (None: only names and places count).
+    `imports` gives those of the base, and is asked only where not all tests fit; without them only names and places count.
     """
     green = sorted(baseline.passed - set(flaky))
     if cost(baseline, green) <= max(seconds - STARTING_SECONDS, 0.0):
@@ -104,8 +128,7 @@ def choose(
     by_file: dict[str, list[str]] = {}
     for test in green:
         by_file.setdefault(test.partition("::")[0], []).append(test)
-    touched = Patch(patch).source_files
-    scores = {file: affinity(file, touched, text(file) if text else "") for file in by_file}
+    scores = nearness(by_file, Patch(patch).source_files, imports())
     chosen: list[str] = []
     left = seconds - STARTING_SECONDS
     for file in sorted(by_file, key=lambda file: (-scores[file], file)):
@@ -117,17 +140,13 @@ def choose(
     return tuple(sorted(chosen))
 
 
-def affinity(file: str, touched: Sequence[str], text: str = "") -> int:
-    """How near a test file is to the touched modules: the nearest counts.
+def affinity(file: str, touched: str) -> int:
+    """How near a test file is to a touched module by their names.
 
-    100 for a test file named after the module, 60 for one that imports it, 30 for one whose name has the module's or its
-    package's in it; up to 20 more for a shared place in the tree.
+    100 for a test file named after the module, 30 for one whose name has the module's or its package's in it; up to 20
+    more for a shared place in the tree.
     """
-    return max((_affinity(file, path, text) for path in touched), default=0)
-
-
-def _affinity(file: str, path: str, text: str) -> int:
-    test, module = PurePosixPath(file), PurePosixPath(path)
+    test, module = PurePosixPath(file), PurePosixPath(touched)
     subject = re.sub(r"^tests?_|_tests?$", "", test.stem)
     name = module.parent.name if module.stem == "__init__" else module.stem
     score = 0
@@ -135,23 +154,7 @@ def _affinity(file: str, path: str, text: str) -> int:
         score += 100
     elif name in subject.split("_") or module.parent.name in (subject, *test.parts[:-1]):
         score += 30
-    if text and _imports(text, module):
-        score += 60
     return score + min(20, 5 * _shared(test.parts[:-1], module.parts[:-1]))
-
-
-def _imports(text: str, module: PurePosixPath) -> bool:
-    """Whether a test file's text imports the module, whatever part of its path is the import path."""
-    parts = [*module.parts[:-1], *([] if module.stem == "__init__" else [module.stem])]
-    if parts and parts[0] in ("src", "lib"):
-        parts = parts[1:]
-    if not parts:
-        return False
-    dotted, package, name = ".".join(parts), ".".join(parts[:-1]), parts[-1]
-    patterns = [rf"^\s*(?:import|from)\s+{re.escape(dotted)}\b"]
-    if package:
-        patterns.append(rf"^\s*from\s+{re.escape(package)}\s+import\b[^\n]*\b{re.escape(name)}\b")
-    return any(re.search(pattern, text, re.MULTILINE) for pattern in patterns)
 
 
 def _shared(one: Sequence[str], other: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ valid only if it is complete (pytest finished its session) and says the same as 
     the command's exit code   0 if and only if pytest's status was 0 (`make` turns a 1 into a 2)
 
 A command that never starts pytest is one pseudo test, `COMMAND_TEST`, that passes with exit code 0. Of these, Django's
-`runtests.py` can be limited to files and ids as well: they are appended to it as its labels.
+`runtests.py` can be limited to files and ids as well: they are appended to it as its labels. `SYMPY` reports as pytest does.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from harness.records import Exec, Outcome, TestReport
 from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
 
 COMMAND_TEST = "<command>"
+
+SYMPY = f"PYTHONHASHSEED=0 PYTHONWARNINGS=ignore python {TROOPDIR}/inside/troop_sympy.py"
+"""Runs tests of sympy where its environment has no pytest; wants ids."""
 
 BROKE_OFF = "pytest ended before its session did"
 
@@ -112,6 +115,11 @@ def runs_pytest(command: str) -> bool:
 def takes_labels(command: str) -> bool:
     """Whether the command is Django's test runner, which takes labels (dotted names) in place of files."""
     return _LABELLED.search(command) is not None and not _SHELL_OPERATORS.search(command)
+
+
+def takes_files(command: str) -> bool:
+    """Whether the command can be limited to test files."""
+    return runs_pytest(command) or takes_labels(command) or command == SYMPY
 
 
 def label_of(command: str, test: str) -> str:

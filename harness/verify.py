@@ -142,9 +142,16 @@ async def in_fresh_sandbox(
     provider: Provider, spec: SandboxSpec, work: Callable[[Sandbox], Awaitable[T]], retries: int
 ) -> T:
     """Do `work` in a new sandbox, in another one as often as one dies within `retries`. Raises SandboxFailed after that."""
+    return await in_one_opened(lambda: provider.create(spec), work, retries)
+
+
+async def in_one_opened(
+    opened: Callable[[], Awaitable[Sandbox]], work: Callable[[Sandbox], Awaitable[T]], retries: int
+) -> T:
+    """The same where `opened` makes the sandbox."""
     while True:
         try:
-            sandbox = await provider.create(spec)
+            sandbox = await opened()
             try:
                 return await work(sandbox)
             finally:

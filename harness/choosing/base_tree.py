@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,15 +37,19 @@ class BaseTree:
     """The tree of one commit; made by `open_tree`."""
 
     def __init__(self, git_dir: Path, commit: str, variables: Mapping[str, str], blobs: Blobs) -> None:
-        self._git_dir, self._commit, self._variables, self._blobs = git_dir, commit, variables, blobs
+        self._git_dir, self.commit, self._variables, self._blobs = git_dir, commit, variables, blobs
         self._git("read-tree", commit)
 
     def read(self, path: str) -> bytes | None:
         """A file of the base, None where there is none."""
         try:
-            return next(iter(self._blobs.read([f"{self._commit}:{path}"])))
+            return next(iter(self._blobs.read([f"{self.commit}:{path}"])))
         except (GitFailed, UnicodeEncodeError):
             return None
+
+    def read_all(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """Files of the base by path; what is not there is left out."""
+        return {path: text for path in paths if (text := self.read(path)) is not None}
 
     def paths(self) -> list[str]:
         """All files of the base."""
@@ -64,7 +68,7 @@ class BaseTree:
             try:
                 return Patched(word, self._changed(patch))
             finally:
-                self._git("read-tree", self._commit)
+                self._git("read-tree", self.commit)
         return Patched("no", {}, reason)
 
     def _changed(self, patch: str) -> dict[str, tuple[bytes | None, bytes | None]]:

@@ -155,10 +155,12 @@ def steps_of(data: Mapping[str, Any] | None) -> Steps | None:
     if data is None:
         return None
     return {
-        probe: tuple(Seen(**{**step, "views": tuple((n, t) for n, t in step["views"])}) for step in steps)
+        probe: tuple(_record(Seen, {**step, "views": tuple((n, t) for n, t in step["views"])}) for step in steps)
         for probe, steps in data.items()
     }
 
 
 def _record(kind: Any, data: Mapping[str, Any]) -> Any:
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+    """A record of what is stored, without fields that it no longer has: they came from a way of looking that was given up."""
+    known = {each.name for each in dataclasses.fields(kind)}
+    return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in data.items() if n in known})

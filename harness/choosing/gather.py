@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from harness.choosing.base_tree import BaseTree
-from harness.choosing.evidence_store import Base, Found, Steps, TestFacts, distinct, read_found, write_found
-from harness.choosing.near_tests import FILES_AT_MOST, PYTEST, SYMPY, base_of, compare
+from harness.choosing.evidence_store import Base, Found, NearBase, Steps, TestFacts, distinct, read_found, write_found
+from harness.choosing.near_tests import base_of, bench_for, held_against
 from harness.choosing.pool import Sample
 from harness.choosing.probe_facts import Seen
 from harness.choosing.probes import probes_of, witness_probes
 from harness.choosing.probing import run_probes, views_for
 from harness.choosing.statement import Statement
 from harness.choosing.static_evidence import look
+from harness.import_graph import import_graph
+from harness.near import MOST_FILES, Opened
 from harness.patch import is_test
 from harness.records import WitnessTest
 from harness.regression import is_test_file, near_files, touched_by
 from harness.sandbox.base import WORKDIR, Sandbox
-from tasks.errors import SandboxFailed
+from harness.testing import SYMPY
+from harness.verify import in_one_opened
+from harness.workspace import cache_root
+
+PYTEST = "python -m pytest -q"
+"""Runs the tests of an image, where nobody says what else does."""
 
 NEAR_SECONDS = 12.0
 """For the near tests of one candidate, as the base takes."""
-
-Opened = Callable[[str], Awaitable[Sandbox]]
-"""Makes a fresh sandbox that holds the base, by a name for it."""
 
 Say = Callable[[str], None]
 
@@ -102,59 +106,79 @@ async def gather_tests(
     only: Collection[str] | None = None,
     command: str | None = None,
     seconds: float = NEAR_SECONDS,
+    slots: asyncio.Semaphore | None = None,
     say: Say = lambda line: None,
 ) -> None:
     """Run the near tests on the base, twice, and on every distinct candidate that was not held against them yet.
 
-    `only`: the digests of the patches that are held against them, None for all. `command`: runs the tests (pytest, or for sympy its own runner). `seconds`: what one run of them takes on the base, at most about. The rest as for `gather_probes`.
+    `only`: the digests of the patches that are held against them, None for all. `command`: runs the tests (None: pytest, or
+    for sympy its own runner). `seconds`: what one run of them takes on the base, at most about. `slots` bounds the sandboxes
+    at a time, for several instances at once. The rest as for `gather_probes`.
     """
     base, found = read_found(run, instance)
     wanted = {key: patch for key, patch in distinct(samples).items() if only is None or key in only}
     if all(found[key].tests is not None for key in wanted):
         return
     runner = command or (SYMPY if "sympy" in import_names(tree.paths()) else PYTEST)
-    near = base.near
-    if near is None:
-        files = near_files(_test_texts(tree), touched_by(distinct(samples).values(), tree.read))[:FILES_AT_MOST]
-        near = await in_sandbox(opened, "near-base", tree, "", lambda s: base_of(s, files, runner, seconds))
-        base = replace(base, near=near)
+    bench = await asyncio.to_thread(bench_for, opened, runner, seconds, slots)
+    if base.near is None:
+        files = await asyncio.to_thread(_near_files, tree, list(distinct(samples).values()))
+        base = replace(base, near=await base_of(bench, files))
         write_found(run, instance, base, found)
-    for key, patch in wanted.items():
-        facts = found[key]
-        if facts.tests is not None:
-            continue
+    near = base.near or NearBase()
+
+    async def hold(keys: Sequence[str]) -> None:
+        """Candidates of the same code are run once."""
+        facts = found[keys[0]]
         twin = next((f.tests for f in found.values() if _same_code(f, facts) and f.tests is not None), None)
         if twin is not None:
             tests = twin
-        elif not near.files or facts.static.applies == "no" or facts.static.no_code:
-            tests = TestFacts(0, (), reason="changes no code" if near.files else "no near test ran on the base")
+        elif not near.green or facts.static.applies == "no" or facts.static.no_code:
+            tests = TestFacts(0, (), reason="changes no code" if near.green else "no near test passes on the base")
         else:
-            tests = await in_sandbox(opened, f"near-{key}", tree, patch, partial(compare, base=near, command=runner))
-            say(f"{instance} {key}: {len(tests.broken)} of {tests.asked} near tests broken, {len(tests.mended)} mended")
-        found[key] = replace(facts, tests=tests)
+            patch = wanted[keys[0]]
+            tests = await held_against(bench, near, f"near-{keys[0]}", lambda sandbox: lay(sandbox, tree, patch))
+            say(
+                f"{instance} {keys[0]}: {len(tests.broken)} of {tests.asked} near tests broken, {len(tests.mended)} mended"
+            )
+        found.update({key: replace(found[key], tests=tests) for key in keys})
         write_found(run, instance, base, found)
+
+    groups: dict[str, list[str]] = {}
+    for key in wanted:
+        if found[key].tests is None:
+            groups.setdefault(found[key].static.code or key, []).append(key)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for keys in groups.values():
+                group.create_task(hold(keys))
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+
+
+def _near_files(tree: BaseTree, patches: Sequence[str]) -> list[str]:
+    """The test files of the base that are nearest to what the patches touch, the nearest first."""
+    paths = tree.paths()
+    imports = import_graph(tree.commit, paths, tree.read_all, cache_root() / "imports")
+    return near_files(texts_of_tests(tree), touched_by(patches, tree.read), imports)[:MOST_FILES]
+
+
+def texts_of_tests(tree: BaseTree) -> dict[str, str]:
+    """The text of every test file of the base by its path."""
+    found = tree.read_all(path for path in tree.paths() if is_test_file(path))
+    return {path: text.decode("utf-8", "replace") for path, text in found.items()}
 
 
 async def in_sandbox(
     opened: Opened, name: str, tree: BaseTree, patch: str, work: Callable[[Sandbox], Awaitable[T]]
 ) -> T:
     """Do `work` in a fresh sandbox with the patch's files in it; in another one where one dies, `RETRIES` times."""
-    for left in reversed(range(RETRIES + 1)):
-        try:
-            sandbox = await opened(name)
-            try:
-                await lay(sandbox, tree, patch)
-                return await work(sandbox)
-            finally:
-                await sandbox.close()
-        except SandboxFailed:
-            if not left:
-                raise
-    raise AssertionError("the last round returns or raises")
 
+    async def on_patch(sandbox: Sandbox) -> T:
+        await lay(sandbox, tree, patch)
+        return await work(sandbox)
 
-def _test_texts(tree: BaseTree) -> dict[str, str]:
-    return {p: (tree.read(p) or b"").decode("utf-8", "replace") for p in tree.paths() if is_test_file(p)}
+    return await in_one_opened(lambda: opened(name), on_patch, RETRIES)
 
 
 def tells(base: Base, patch: str) -> bool:

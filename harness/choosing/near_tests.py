@@ -1,111 +1,81 @@
-"""The test files near to what candidates touch, run whole on the base and on each candidate.
+"""The tests near to what candidates touch, for `troop select`: on the base, and held against each candidate.
 
-The same files for all candidates of an instance, so that what one breaks and the others do not can be told: those that
-`harness.regression` calls near, as many as the base runs within the time.
+The same tests for all candidates of an instance, so that what one breaks and the others do not can be told.
 """
 
 from __future__ import annotations
 
-import re
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 from harness.choosing.evidence_store import NearBase, TestFacts
-from harness.records import Outcome
-from harness.sandbox.base import WORKDIR, Sandbox
-from harness.testing import run_tests
+from harness.near import AT_ONCE, Bench, Opened, Prepare, near_tests
+from harness.records import TestReport
+from harness.testing import outcome_of
+from tasks.errors import SandboxFailed
 
-FILES_AT_MOST = 6
-PYTEST = "python -m pytest -q"
-SYMPY = "python bin/test -C --verbose"
-"""sympy's own runner, whose output is read; its environments have no pytest."""
-
-_SYMPY_LINE = re.compile(r"^(test_\w+|\w*[Tt]est\w*) (ok|F|E|f|s|w|X)\b")
-_SYMPY_FILE = re.compile(r"^(\S+\.py)\[\d+\]")
-_SYMPY_WORDS: dict[str, Outcome] = {"ok": "passed", "F": "failed", "E": "error"}
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """One run: outcomes by test id; those that neither pass nor fail (skipped, expected to fail) are left out."""
-
-    outcomes: Mapping[str, str]
-    seconds: float
-    timed_out: bool
-    reason: str = ""
+START_SECONDS = 10.0
+"""For starting a sandbox's test command, loading the tests included."""
+SLOWEST = 4.0
+NOTHING_RAN = "<nothing ran>"
+"""Stands among the broken tests where a candidate lets no test run."""
+PATIENCE = 3.0
+"""So many times longer than on the base a test may take on a candidate: else one that was just quick enough there would fail
+on a machine that has become busier."""
 
 
-async def base_of(sandbox: Sandbox, files: Sequence[str], command: str, budget: float, runs: int = 2) -> NearBase:
-    """Run the files one by one, keep those that end within the budget (seconds for all), and repeat these."""
-    kept: list[str] = []
-    spent = 0.0
-    slow = await slowness(sandbox)
-    for file in files:
-        ran = await run_files(sandbox, [file], command, max(budget - spent, 2.0) * slow)
-        if ran.timed_out or not ran.outcomes:
-            continue
-        kept.append(file)
-        spent += ran.seconds / slow
-        if spent >= budget * 0.8:
-            break
-    if not kept:
-        return NearBase()
-    each = [await run_files(sandbox, kept, command, (3 * spent + 20) * slow) for _ in range(runs)]
-    always = set.intersection(*(set(ran.outcomes) for ran in each))
-    green = {t for t in always if all(ran.outcomes[t] == "passed" for ran in each)}
-    red = {t for t in always if all(ran.outcomes[t] in ("failed", "error") for ran in each)}
-    return NearBase(
-        tuple(kept), tuple(sorted(green)), tuple(sorted(red)), round(max(ran.seconds for ran in each) / slow, 1)
+def bench_for(opened: Opened, command: str, seconds: float, slots: asyncio.Semaphore | None = None) -> Bench:
+    """How near tests are run that take `seconds` on an idle machine."""
+    pace = slowness()
+    return Bench(
+        opened=opened,
+        command=command,
+        seconds=seconds * pace,
+        alone=(seconds + START_SECONDS) * pace,
+        together=(2 * seconds + START_SECONDS) * pace,
+        test_seconds=max(seconds / 3, 1.0) * pace,
+        slots=slots or asyncio.Semaphore(AT_ONCE),
     )
 
 
-async def compare(sandbox: Sandbox, base: NearBase, command: str) -> TestFacts:
-    """The near tests on a candidate's tree, held against the base."""
-    if not base.files:
-        return TestFacts(0, (), reason="no near test ran on the base")
-    ran = await run_files(sandbox, base.files, command, (3 * base.seconds + 20) * await slowness(sandbox))
-    if not ran.outcomes:
-        return TestFacts(len(base.green), ("<nothing ran>",), reason=ran.reason)
-    broken = sorted(t for t in base.green if ran.outcomes.get(t) != "passed")
-    mended = sorted(t for t in base.red if ran.outcomes.get(t) == "passed")
-    return TestFacts(len(base.green), tuple(broken[:50]), tuple(mended[:50]), ran.reason)
+async def base_of(bench: Bench, files: Sequence[str]) -> NearBase:
+    """The near tests on the base. Raises SandboxFailed where no sandbox works."""
+    found = await near_tests(bench, files, failing=True)
+    run = {test.partition("::")[0] for test in (*found.green, *found.red)}
+    return NearBase(tuple(f for f in files if f in run), found.green, found.red, round(found.seconds, 1))
 
 
-async def slowness(sandbox: Sandbox) -> float:
-    """How many times longer than its processor time a computation takes at present: 1.0 on an idle machine, more on a busy
-    one, so that time-outs mean the same on both."""
-    ask = "import time; w, c = time.time(), time.process_time()\nwhile time.process_time() - c < .2: pass\nprint(time.time() - w)"
-    done = await sandbox.exec(["python", "-c", ask], timeout=60)
+async def held_against(bench: Bench, base: NearBase, name: str, prepare: Prepare) -> TestFacts:
+    """The near tests on a candidate, which `prepare` lays over the base. Broken is what does not pass twice. What had not
+    run when its time was up is not compared. Raises SandboxFailed where no sandbox works."""
+    patient = replace(bench, test_seconds=PATIENCE * bench.test_seconds)
     try:
-        return min(max(float(done.stdout) / 0.2, 1.0), 50.0)
-    except ValueError:
-        return 1.0
+        ran = await patient.tests(name, (*base.green, *base.red), bench.together, prepare)
+        compared = [test for test in base.green if _told(ran, test)]
+        broken = [test for test in compared if outcome_of(ran, test) != "passed"]
+        if broken and ran.outcomes:
+            again = await patient.tests(f"{name}-again", broken, bench.together, prepare)
+            broken = [test for test in broken if outcome_of(again, test) != "passed"]
+    except SandboxFailed as error:
+        await bench.probe()
+        return TestFacts(len(base.green), (NOTHING_RAN,), reason=f"its tests take the sandbox down: {error}")
+    if not ran.outcomes:
+        return TestFacts(len(base.green), (NOTHING_RAN,), reason=ran.reason)
+    mended = [test for test in base.red if outcome_of(ran, test) == "passed"]
+    return TestFacts(len(compared), tuple(broken[:50]), tuple(mended[:50]), ran.reason)
 
 
-async def run_files(sandbox: Sandbox, files: Sequence[str], command: str, seconds: float) -> Ran:
-    """The outcome of every test in these files, at most `seconds` long. `command`: pytest's, or sympy's own runner."""
-    if command != SYMPY:
-        report = await run_tests(sandbox, command, list(files), timeout=seconds, test_seconds=seconds)
-        told = {t: o for t, o in report.outcomes.items() if o != "skipped"}
-        return Ran(told, report.seconds, report.timed_out, report.reason)
-    done = await sandbox.exec(
-        f"PYTHONWARNINGS=ignore {command} {shlex.join(files)}",
-        cwd=WORKDIR,
-        timeout=seconds,
-        output_bytes=2_000_000,
-        merge=True,
-    )
-    return Ran(sympy_outcomes(done.output), done.seconds, done.timed_out, "stopped" if done.timed_out else "")
+def _told(ran: TestReport, test: str) -> bool:
+    """Whether a run says anything of a test: one that is missing in a whole run is gone."""
+    return ran.valid or outcome_of(ran, test) != "missing"
 
 
-def sympy_outcomes(output: str) -> dict[str, str]:
-    """Outcomes by "file::test" from what sympy's own runner prints with --verbose."""
-    found: dict[str, str] = {}
-    file = ""
-    for line in output.split("\n"):
-        if match := _SYMPY_FILE.match(line):
-            file = match[1]
-        elif (match := _SYMPY_LINE.match(line)) and match[2] in _SYMPY_WORDS:
-            found[f"{file}::{match[1]}"] = _SYMPY_WORDS[match[2]]
-    return found
+def slowness() -> float:
+    """How many times longer than its processor time a computation takes at present: 1.0 on an idle machine, more on a busy
+    one (at most `SLOWEST`), so that time-outs mean the same on both."""
+    wall, used = time.monotonic(), time.thread_time()
+    while time.thread_time() - used < 0.2:
+        pass
+    return min(max((time.monotonic() - wall) / 0.2, 1.0), SLOWEST)

@@ -43,9 +43,6 @@ class StaticFacts:
     named_files: float = 0.0
     named_places: float = 0.0
     frame_places: float = 0.0
-    frame_files: float = 0.0
-    named_words: float = 0.0
-    handles: tuple[str, ...] = ()
     reason: str = ""
 
 
@@ -58,7 +55,6 @@ def look(patch_text: str, statement: Statement, tree: BaseTree | None) -> Static
     changes = [c for c in patch.changes if c.path in source or (c.old_path or "") in source]
     places = _places(patch, patched, source)
     known = patched.applies in ("clean", "fuzzy")
-    new_words = _new_words(patch, source)
     return StaticFacts(
         applies=patched.applies,
         code=_code(patched, source) if known else _text_digest(patch_text, strays),
@@ -76,9 +72,6 @@ def look(patch_text: str, statement: Statement, tree: BaseTree | None) -> Static
         named_files=max((names_file(statement, p) for p in source), default=0.0),
         named_places=_named_places(places, statement),
         frame_places=_frame_places(places, statement),
-        frame_files=_frame_files(source, statement),
-        named_words=_share_named(new_words, statement),
-        handles=tuple(sorted(new_words & statement.exceptions)),
         reason=patched.reason,
     )
 
@@ -222,30 +215,3 @@ def _frame_places(places: tuple[str, ...], statement: Statement) -> float:
             if _simple(place) == frame.function and (path.endswith(frame.path) or frame.path.endswith(path)):
                 best = max(best, number / total)
     return best
-
-
-def _frame_files(source: list[str], statement: Statement) -> float:
-    total = len(statement.frames)
-    hits = [
-        number / total
-        for number, frame in enumerate(statement.frames, 1)
-        if any(path.endswith(frame.path) or frame.path.endswith(path) for path in source)
-    ]
-    return max(hits, default=0.0)
-
-
-def _new_words(patch: Patch, source: list[str]) -> frozenset[str]:
-    """Words of added lines that no removed or context line has."""
-    added: set[str] = set()
-    known: set[str] = set()
-    for change in patch.changes:
-        if change.path in source:
-            for hunk in change.hunks:
-                for sign, text in hunk.lines:
-                    (added if sign == "+" else known).update(re.findall(r"\b[A-Za-z_]\w{2,}\b", text))
-    return frozenset(added - known)
-
-
-def _share_named(words: frozenset[str], statement: Statement) -> float:
-    """The share of the words that the patch brings in which the statement has in its code."""
-    return len(words & statement.code_words) / len(words) if words else 0.0

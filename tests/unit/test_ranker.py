@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -141,6 +142,24 @@ def test_evidence_survives_the_disk(tmp_path: Path) -> None:
     )
     kept = {"k": found("1", probes=probed(("42", "")), tests=TestFacts(1, ("t",)))}
     write_found(tmp_path, "i", base, kept)
+    assert read_found(tmp_path, "i") == (base, kept)
+
+
+def test_evidence_that_was_stored_with_facts_that_nobody_looks_for_any_more_still_reads(tmp_path: Path) -> None:
+    base = Base("f() fails", probed(("", "ValueError")), near=NearBase(("t.py",), ("t",)))
+    kept = {"k": found("1", probes=probed(("42", "")), tests=TestFacts(1, ("t",)))}
+    write_found(tmp_path, "i", base, kept)
+    place = tmp_path / "evidence/i.json"
+    body = json.loads(place.read_text())
+    body["found"]["k"]["static"] |= {"frame_files": 0.5, "handles": ["ValueError"]}
+    for record in (
+        body["base"],
+        body["base"]["near"],
+        body["base"]["probes"]["session"][0],
+        body["found"]["k"]["tests"],
+    ):
+        record["given_up"] = 1
+    place.write_text(json.dumps(body))
     assert read_found(tmp_path, "i") == (base, kept)
 
 

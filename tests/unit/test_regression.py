@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.import_graph import graph_of
 from harness.records import Outcome, TestReport
-from harness.regression import Touched, affinity, choose, is_test_file, near_files, touched_by
+from harness.regression import Touched, affinity, choose, is_test_file, near_files, nearness, touched_by
 
 
 def baseline(durations: Mapping[str, float], others: Mapping[str, Outcome] | None = None) -> TestReport:
@@ -45,8 +46,8 @@ def test_the_test_file_named_after_the_touched_module_comes_first() -> None:
 
 
 def test_the_tests_that_import_the_touched_module_come_before_others() -> None:
-    texts = {"tests/test_gamma.py": "from pkg import (beta)\nfrom pkg.util.deep import x\n"}
-    chosen = choose(baseline(SUITE), (), patch("src/pkg/util/deep.py"), seconds=6.5, text=lambda f: texts.get(f, ""))
+    imports = graph_of({"tests/test_gamma.py": b"from pkg.util.deep import x\n", "src/pkg/util/deep.py": b"x = 1\n"})
+    chosen = choose(baseline(SUITE), (), patch("src/pkg/util/deep.py"), seconds=6.5, imports=lambda: imports)
     assert chosen == ("tests/test_gamma.py::test_one",)
 
 
@@ -60,24 +61,15 @@ def test_something_is_chosen_even_with_no_time() -> None:
 
 
 def test_a_package_is_told_by_its_folder() -> None:
-    assert affinity("tests/test_forms.py", ["django/forms/__init__.py"]) >= 100
-    assert affinity("tests/forms/test_fields.py", ["django/forms/widgets.py"]) > affinity(
-        "tests/admin/test_fields.py", ["django/forms/widgets.py"]
+    assert affinity("tests/test_forms.py", "django/forms/__init__.py") >= 100
+    assert affinity("tests/forms/test_fields.py", "django/forms/widgets.py") > affinity(
+        "tests/admin/test_fields.py", "django/forms/widgets.py"
     )
 
 
 def test_tests_beside_the_code_are_nearer_than_those_far_away() -> None:
-    touched = ["pkg/io/csv/reader.py"]
+    touched = "pkg/io/csv/reader.py"
     assert affinity("pkg/io/csv/tests/test_x.py", touched) > affinity("pkg/net/tests/test_x.py", touched)
-
-
-def test_imports_are_told_from_mere_mentions() -> None:
-    touched = ["pkg/beta.py"]
-    plain = affinity("tests/test_x.py", touched)
-    assert affinity("tests/test_x.py", touched, "import pkg.beta as b\n") > plain
-    assert affinity("tests/test_x.py", touched, "    from pkg.beta import y\n") > plain
-    assert affinity("tests/test_x.py", touched, "from pkg import alpha, beta\n") > plain
-    assert affinity("tests/test_x.py", touched, "# see pkg.beta\nimport pkg.betamax\n") == plain
 
 
 @given(
@@ -126,6 +118,31 @@ def test_the_near_files_are_those_named_after_importing_or_mentioning_what_is_to
         "tests/test_far.py",
         "lib/tests/test_beta.py",
     ]
+
+
+def test_a_test_file_is_found_that_neither_name_nor_place_tells_of() -> None:
+    """Through what the package re-exports, and through another module."""
+    sources = {
+        "lib/__init__.py": b"from .core import *\n",
+        "lib/core/__init__.py": b"from lib.core.wheels import Wheel\nfrom .engines import Engine\n",
+        "lib/core/wheels.py": b"class Wheel: ...\n",
+        "lib/core/engines.py": b"class Engine: ...\n",
+        "lib/cars.py": b"from lib.core.wheels import Wheel\n",
+        "checks/test_rolling.py": b"from lib import Wheel\n",
+        "checks/test_driving.py": b"from lib.cars import Car\n",
+        **{f"checks/test_{n}.py": b"from lib import Engine\n" for n in range(8)},
+    }
+    texts = {path: text.decode() for path, text in sources.items() if is_test_file(path)}
+    touched = Touched(("lib/core/wheels.py",))
+    assert near_files(texts, touched) == []
+    assert near_files(texts, touched, graph_of(sources)) == ["checks/test_rolling.py", "checks/test_driving.py"]
+
+
+def test_what_every_test_file_imports_tells_of_none() -> None:
+    sources = {"lib/core.py": b"x = 1\n", **{f"tests/test_{n}.py": b"from lib.core import x\n" for n in range(9)}}
+    tests = [path for path in sources if is_test_file(path)]
+    with_graph, without = (nearness(tests, ["lib/core.py"], graph) for graph in (graph_of(sources), graph_of({})))
+    assert with_graph == without
 
 
 def test_a_name_that_many_files_mention_says_nothing() -> None:
