@@ -22,7 +22,7 @@ import os
 import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -246,7 +246,7 @@ def synthetic(truth: Beliefs, tasks: int, attempts: int, seed: int) -> dict[str,
     rng = random.Random(seed)
     pool = {}
     for task in range(tasks):
-        p = rng.betavariate(truth.alpha, truth.beta)
+        p = rng.betavariate(0.4, 1.6)
         dear = 0.4 * rng.lognormvariate(0, 0.5)
         groups: dict[bool, list[tuple[str, int]]] = {True: [], False: []}
         rows = []
@@ -365,7 +365,7 @@ def main() -> None:
             def make(truth: Beliefs = truth, seed: int = seed) -> tuple[Pool, Mapping[str, Beliefs]]:
                 other = learnt(synthetic(truth, 40, known.attempts, 100 + seed), len(truth.right))
                 pool = synthetic(truth, known.tasks, known.attempts, seed)
-                return pool, dict.fromkeys(pool, replace(other, alpha=0.5, beta=1.5))
+                return pool, dict.fromkeys(pool, other)
 
             makers[name] = make
     elif known.kind == "eval":

@@ -11,6 +11,7 @@ import pytest
 from harness.scaling.adaptive import (
     Beliefs,
     Group,
+    Prior,
     State,
     chances,
     choose,
@@ -24,8 +25,8 @@ from harness.scaling.adaptive import (
 )
 from harness.scaling.laws import log_beta
 
-NOISY = Beliefs()
-SURE = Beliefs(alpha=0.5, beta=1.5, fails=0.99, scatter_wrong=6.0, right=(1.0,), wrong=(1.0,))
+NOISY = Beliefs(prior=Prior(((0.7, 0.4, 1.6), (0.3, 2.0, 6.0))))
+SURE = Beliefs(prior=Prior.beta(0.5, 1.5), fails=0.99, scatter_wrong=6.0, right=(1.0,), wrong=(1.0,))
 """Only right attempts are acceptable, nearly."""
 
 
@@ -65,7 +66,13 @@ def test_the_chance_of_a_group_is_the_sum_over_all_ways_to_be_right(state: State
             scatter = b.scatter_right if is_right else b.scatter_wrong
             weight += math.log(scatter * (b.right if is_right else b.wrong)[group.level])
             right, wrong = right + is_right * group.attempts, wrong + (not is_right) * group.attempts
-        weight += wrong * math.log(1 - b.fails) + log_beta(b.alpha + right, b.beta + wrong + state.failed)
+        weight += wrong * math.log(1 - b.fails)
+        weight += math.log(
+            sum(
+                w * math.exp(log_beta(alpha + right, beta + wrong + state.failed) - log_beta(alpha, beta))
+                for w, alpha, beta in b.prior.parts
+            )
+        )
         for scatter, count in ((b.scatter_right, right), (b.scatter_wrong, wrong)):
             weight -= sum(math.log(scatter + i) for i in range(count))
         weights[truth] = math.exp(weight)
@@ -144,7 +151,7 @@ def test_the_prior_is_found_again_from_what_tasks_show_without_labels() -> None:
             states.append(State((Group(right, 0),) if right else (), failed=6 - right))
         found[mean] = fit_prior(states, SURE)
     for mean, beliefs in found.items():
-        assert beliefs.alpha / (beliefs.alpha + beliefs.beta) == pytest.approx(mean, abs=0.06)
+        assert beliefs.prior.mean == pytest.approx(mean, abs=0.06)
 
 
 def test_rates_are_learnt_from_labelled_attempts() -> None:
