@@ -46,6 +46,10 @@ class Alias:
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
+WORTH = 10.0
+"""USD that a solved task is worth, unless set."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How a run is done. Times in seconds.
@@ -54,7 +58,8 @@ class Settings:
     `judge_model`: None means the first model that is not `repair`; "none" means no judge.
     `concurrency`: attempts at a time (None: one per CPU for `repair`, 32 for models). `out`: the directory that gets the run
     directory. `verify_seconds`: time for the regression tests of one candidate. `base_runs`: how often the base's tests
-    run to find flaky ones. `infrastructure_retries`: per attempt, apart from its turns.
+    run to find flaky ones. `infrastructure_retries`: per attempt, apart from its turns. `adaptive`: an attempt is made only
+    while it is worth its price, a solved task being worth `worth` USD; the budget's attempts are then the most.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -74,6 +79,8 @@ class Settings:
     malformed_limit: int = 3
     allow_unknown_price: bool = False
     temperature: float | None = None
+    adaptive: bool = False
+    worth: float = WORTH
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,12 +153,16 @@ def _told_elsewhere(event: trace.Event) -> bool:
 
 def _verdicts(events: Sequence[trace.Event], attempt: int) -> Iterator[Frame]:
     mine: set[str] = set()
+    last = {e.candidate: e for e in events if isinstance(e, trace.Verified)}
     for event in events:
         if isinstance(event, trace.Verified) and attempt in event.attempts:
             mine.add(event.candidate)
-            yield Frame(event, 0.0, 1.0)
-        elif (isinstance(event, trace.Selected) and mine) or (
-            isinstance(event, trace.Graded) and event.candidate in mine
+            if not event.early or event is last[event.candidate]:
+                yield Frame(event, 0.0, 1.0)
+        elif (
+            isinstance(event, trace.SamplingStopped)
+            or (isinstance(event, trace.Selected) and mine)
+            or (isinstance(event, trace.Graded) and event.candidate in mine)
         ):
             yield Frame(event, 0.0, 1.0)
 
@@ -306,6 +310,8 @@ def _verdict(event: trace.Event) -> tuple[Text, list[RenderableType]]:
         parts: list[RenderableType] = [Text(said)]
         parts += [Text(clean(f"broken  {test}"), "red") for test in evidence.broken[:TESTS_NAMED]]
         return title, parts + ([Text(clean(evidence.reason), "yellow")] if evidence.reason else [])
+    if isinstance(event, trace.SamplingStopped):
+        return _title("no further attempts", event.why), [folded(event.words)]
     if isinstance(event, trace.Selected):
         chosen = event.selection.candidate
         title = _title(f"selected {chosen}" if chosen else "nothing selected", f"by {event.selection.method}")

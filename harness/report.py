@@ -41,6 +41,7 @@ def solve_report(events: Sequence[trace.Event]) -> Json:
         ],
         "selected": _selected(events, verified),
         "ranking": _ranking(events),
+        "sampling": _sampling(events),
         "graded": _graded(events),
         "cost": ledger,
         "infrastructure": _infrastructure(events),
@@ -150,7 +151,7 @@ def _ended(events: Iterable[trace.Event]) -> dict[int | None, trace.AttemptEnded
             ended[event.attempt] = event
         elif isinstance(event, trace.BudgetReached):
             capped = True
-        elif isinstance(event, trace.Verified):
+        elif isinstance(event, trace.Verified) and not event.early:
             verifying = True
         elif isinstance(event, trace.RunReopened) or (isinstance(event, trace.RunResumed) and not verifying):
             again = (
@@ -185,6 +186,24 @@ def _ranking(events: Sequence[trace.Event]) -> list[Json]:
     event = _last_selection(events)
     ranking = event.selection.ranking if event else ()
     return [{"candidate": r.candidate, "acceptable": r.acceptable, "why": r.why} for r in ranking]
+
+
+def _sampling(events: Sequence[trace.Event]) -> Json | None:
+    """Why adaptive sampling made no more attempts, with the numbers; None where it did not stop."""
+    stopped = [e for e in trace.since_reopened(events) if isinstance(e, trace.SamplingStopped)]
+    if not stopped:
+        return None
+    last = stopped[-1]
+    return {
+        "stopped": last.why,
+        "attempts": last.attempts,
+        "worth": last.worth,
+        "hope": last.hope,
+        "gain": last.gain,
+        "usd": last.usd,
+        "per_solve": last.per_solve,
+        "words": last.words,
+    }
 
 
 def _graded(events: Sequence[trace.Event]) -> Json | None:

@@ -69,6 +69,7 @@ def forecast(evaluation: Evaluation, root: Path) -> Json:
             for m in models
         ],
         "attempts_left": attempts,
+        "adaptive": settings.adaptive,
         "usd": usd,
         "hours": round(_seconds(evaluation, rows, fmean(m.seconds for m in models)) / 3600, 2),
         "max_usd": budget.usd,
@@ -178,9 +179,10 @@ def forecast_view(expected: Json) -> list[RenderableType]:
     usd = "cost unknown" if expected["usd"] is None else f"about ${expected['usd']:.2f}"
     share = f", ${expected['usd_share']:.4f} for each instance" if expected["usd_share"] is not None else ""
     cap = f"; --max-usd {expected['max_usd']:g}{share}" if expected["max_usd"] is not None else ""
+    most = "at most, as attempts are made only while they are worth it: " if expected["adaptive"] else ""
     lines.append(
         Text(
-            f"{counted(expected['attempts_left'], 'attempt')} left of {counted(len(expected['instances']), 'instance')}: "
+            f"{most}{counted(expected['attempts_left'], 'attempt')} left of {counted(len(expected['instances']), 'instance')}: "
             f"{usd}, about {expected['hours']:.2f} hours{cap}",
             "bold",
         )

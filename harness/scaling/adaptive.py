@@ -54,6 +54,7 @@ PRICE_PRIOR = 2.0
 MEANS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8)
 PRECISIONS = (0.3, 0.6, 1.0, 2.0, 4.0, 10.0)
 """alpha / (alpha + beta) and alpha + beta that the prior is a mixture of."""
+FAILS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97)
 FAINT = 0.02
 """Parts of the prior with less weight than this share of the heaviest are left out, which saves time."""
 SCATTERS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 25.0, 50.0)
@@ -104,15 +105,13 @@ class Prior:
 
 
 _GRID = tuple((mean * size, (1 - mean) * size) for mean in MEANS for size in PRECISIONS)
-ANY = Prior(tuple((1 / len(_GRID), alpha, beta) for alpha, beta in _GRID))
-"""Before anything is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Beliefs:
     """The parameters of the model (see the module). `right`, `wrong`: the probability of each level of evidence, adding to 1."""
 
-    prior: Prior = ANY
+    prior: Prior = Prior(((1.0, 0.4, 1.6),))
     fails: float = 0.3
     scatter_right: float = 0.4
     scatter_wrong: float = 6.0
@@ -253,10 +252,19 @@ def likelihood(state: State, beliefs: Beliefs) -> float:
 
 
 def fit_prior(states: Iterable[State], beliefs: Beliefs) -> Beliefs:
-    """The beliefs with the prior weighted by how likely each part of `ANY` makes what was seen of these tasks. Needs no labels."""
+    """The beliefs with the prior weighted by how likely each alpha and beta of a grid makes what was seen of these tasks, and with
+    the likeliest `fails` of FAILS and its own: who believes too much of what wrong attempts give takes right ones for wrong. Needs
+    no labels.
+    """
     seen = Counter((_kinds(state.groups), state.failed) for state in states if state.attempts)
     if not seen:
         return beliefs
+    fits = [_weighted(seen, replace(beliefs, fails=fails)) for fails in sorted({*FAILS, beliefs.fails})]
+    return max(fits, key=lambda fit: fit[0])[1]
+
+
+def _weighted(seen: Mapping[tuple[_Kinds, int], int], beliefs: Beliefs) -> tuple[float, Beliefs]:
+    """The beliefs with the prior weighted, and the log of how likely they make what was seen, up to a constant."""
     rows = [(_coefficients(kinds, beliefs), kinds, failed, count) for (kinds, failed), count in seen.items()]
 
     def height(alone: Beliefs) -> float:
@@ -264,14 +272,15 @@ def fit_prior(states: Iterable[State], beliefs: Beliefs) -> Beliefs:
         ((_, alpha, beta),) = alone.prior.parts
         total = math.log(alpha * beta / (alpha + beta) ** 2)
         for coefficients, kinds, failed, count in rows:
-            total += count * _log_sum(kinds, failed, alone, coefficients)
+            total += count * (_log_sum(kinds, failed, alone, coefficients) + failed * math.log(alone.fails))
         return total
 
     heights = {(a, b): height(replace(beliefs, prior=Prior.beta(a, b))) for a, b in _GRID}
     top = max(heights.values())
     weights = {pair: math.exp(each - top) for pair, each in heights.items() if each - top > math.log(FAINT)}
     total = math.fsum(weights.values())
-    return replace(beliefs, prior=Prior(tuple((each / total, a, b) for (a, b), each in weights.items())))
+    parts = tuple((each / total, a, b) for (a, b), each in weights.items())
+    return top + math.log(total), replace(beliefs, prior=Prior(parts))
 
 
 def learn(tasks: Iterable[Sequence[tuple[Group, bool]]], failed: int, levels: int) -> Beliefs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,7 @@ from harness.scaling.adaptive import (
     choose,
     fit_prior,
     gain,
+    gain_beside,
     hope,
     learn,
     likelihood,
@@ -152,6 +154,46 @@ def test_the_prior_is_found_again_from_what_tasks_show_without_labels() -> None:
         found[mean] = fit_prior(states, SURE)
     for mean, beliefs in found.items():
         assert beliefs.prior.mean == pytest.approx(mean, abs=0.06)
+
+
+@pytest.mark.parametrize("fails", [0.3, 0.9])
+def test_how_often_wrong_attempts_give_nothing_is_found_without_labels(fails: float) -> None:
+    rng = random.Random(6)
+    states = []
+    for _ in range(200):
+        p = rng.betavariate(0.4, 1.6)
+        right, wrong, failed = 0, 0, 0
+        for _ in range(4):
+            if rng.random() < p:
+                right += 1
+            elif rng.random() < fails:
+                failed += 1
+            else:
+                wrong += 1
+        groups = [Group(right, 1)] * bool(right) + [Group(1, 0)] * wrong
+        states.append(State(tuple(groups), failed))
+    believed = Beliefs(fails=0.97 if fails == 0.3 else 0.3, scatter_right=0.05, scatter_wrong=50.0)
+    fitted = fit_prior(states, believed)
+    assert fitted.fails == fails
+    assert fitted.prior.mean == pytest.approx(0.2, abs=0.06)
+
+
+def test_few_attempts_leave_the_prior_open() -> None:
+    few = fit_prior([State((Group(1, 0),), 1)] * 2 + [State(failed=2)] * 38, SURE)
+    many = fit_prior([State((Group(1, 0),), 39)] * 20 + [State(failed=40)] * 20, SURE)
+    assert len(few.prior.parts) > len(many.prior.parts) >= 1
+    twice = State(failed=2)
+    assert standing(twice, few) == "open", "what failed twice is not given up"
+    _, alpha, beta = max(few.prior.parts)
+    sure = replace(few, prior=Prior.beta(alpha, beta))
+    assert hope(twice, sure) < hope(twice, few), "though the likeliest prior alone has less hope"
+
+
+def test_attempts_under_way_count_as_failures_that_may_yet_succeed() -> None:
+    fresh = State()
+    gains = [gain_beside(fresh, NOISY, pending) for pending in range(6)]
+    assert gains[0] == gain(fresh, NOISY) and gains == sorted(gains, reverse=True)
+    assert 0 < gains[5] < gain(State(failed=5), NOISY)
 
 
 def test_rates_are_learnt_from_labelled_attempts() -> None:
