@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -115,6 +117,7 @@ class Sampling:
         self._states: dict[str, State] = {}
         self._beliefs: dict[str, Beliefs] = {}
         self._pending: dict[str, int] = {}
+        self._owed: dict[str, int] = {}
         self._fit_at = 0
         self._waiting: list[asyncio.Future[None]] = []
         self._listeners: dict[str, Callable[[], None]] = {}
@@ -168,7 +171,10 @@ class Sampling:
         return Outlook(verdict, more / usd if verdict == "go" else 0.0, stopped)
 
     def urgency(self, id: str) -> float:
-        """The expected gain for a dollar of the task's next attempt; 0 where none is to be begun now."""
+        """The expected gain for a dollar of the task's next attempt; 0 where none is to be begun now. What an earlier process began
+        is paid for in part, and goes first."""
+        if self._owed.get(id):
+            return math.inf
         return self.outlook(id).rate if id in self._states else 0.0
 
     def eager(self, id: str) -> bool:
@@ -177,6 +183,19 @@ class Sampling:
             return True
         fresh = gain(State(), self._beliefs[id]) / max(self.mean_usd, 1e-9)
         return self.urgency(id) >= fresh * (1 - 1e-9)
+
+    @contextlib.asynccontextmanager
+    async def first_of_all(self, id: str, places: AbstractAsyncContextManager[object]) -> AsyncIterator[None]:
+        """A place for an attempt of the task that has begun already."""
+        self._owed[id] = self._owed.get(id, 0) + 1
+        try:
+            await places.__aenter__()
+        finally:
+            self._owed[id] -= 1
+        try:
+            yield
+        finally:
+            await places.__aexit__(None, None, None)
 
     @property
     def mean_usd(self) -> float:
@@ -286,7 +305,7 @@ async def _begin(
 async def _go_on(run: Run, sampling: Sampling, attempt: Callable[[int], Awaitable[None]], index: int) -> None:
     """An attempt that an earlier process began; it counts as under way while it waits for a place."""
     with sampling.pending(run.task.id, lambda: state_of(run.events)):
-        async with run.slots:
+        async with sampling.first_of_all(run.task.id, run.slots):
             if run.may_begin(index):
                 await attempt(index)
                 await verify_candidates(run, early=True)

@@ -281,13 +281,15 @@ class SamplingStopped(Event):
     @property
     def words(self) -> str:
         """In a line, for people."""
-        spared = f"another attempt is worth {self.gain * self.per_solve:.3g} USD and costs {self.usd:.3g}"
+        best = f"the best candidate is right with a chance of {self.worth:.2f}"
+        spared = f"another attempt is worth {self.gain * self.per_solve:.2g} USD and costs {self.usd:.2g}"
         reasons = {
-            "decisive": f"the best candidate is right with a chance of {self.worth:.2f}",
+            "decisive": best,
             "hopeless": f"the chance that any of the next attempts is right is {self.hope:.2f}",
-            "not worth it": spared,
+            "not worth it": f"{best}; {spared}" if self.worth else spared,
         }
-        return f"sampling stopped, {self.why}: after {self.attempts} attempts {reasons.get(self.why, spared)}"
+        made = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
+        return f"sampling stopped, {self.why}: after {made} {reasons[self.why]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,21 +79,20 @@ def _stops(worked: Sequence[Solved], alike: Mapping[str, Sampled]) -> Json:
     whys = [(s.report.get("sampling") or {}).get("stopped") for s in worked]
     return {
         "stopped": dict(Counter(why for why in whys if why)),
-        "common_samples": min((s.n for s in alike.values()), default=0),
+        "common_samples": max((s.n for s in alike.values()), default=0),
     }
 
 
 def _begun_alike(outcomes: Sequence[Outcome]) -> dict[str, Sampled]:
     """Of each measured instance the first samples, as many as all of them have. Where sampling stops by what it sees, the share of
     right ones among all samples of an instance is no estimate of its success rate; among the first ones it is."""
-    measured = [o for o in outcomes if o.sampled is not None and o.solved is not None]
-    depth = min((len(o.solved.samples) for o in measured if o.solved), default=0)
+    samples = {o.id: o.solved.samples for o in outcomes if o.sampled is not None and o.solved is not None}
+    depth = min((len(each) for each in samples.values() if each), default=0)
     found = {}
-    for outcome in measured:
-        assert outcome.solved is not None, "only such are measured"
+    for outcome in (o for o in outcomes if o.id in samples):
+        first = samples[outcome.id][:depth]
         right = {c for c, v in outcome.verdicts.items() if v.resolved}
-        first = outcome.solved.samples[:depth]
-        found[outcome.id] = Sampled(depth, sum(s in right for s in first), outcome.resolved is True)
+        found[outcome.id] = Sampled(len(first), sum(s in right for s in first), outcome.resolved is True)
     return found
 
 

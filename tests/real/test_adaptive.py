@@ -43,10 +43,13 @@ def stops(solution: Solution) -> list[trace.SamplingStopped]:
     return [e for e in events(solution) if isinstance(e, trace.SamplingStopped)]
 
 
-def test_agreement_on_a_witnessed_fix_is_decisive_and_ends_the_sampling(repository: Path, tmp_path: Path) -> None:
+def test_agreement_on_a_fix_that_the_given_test_shows_is_decisive_and_ends_the_sampling(
+    repository: Path, tmp_path: Path
+) -> None:
     with serving(SOLVING) as server:
         done = solve(
-            task(repository), settings(server.url, tmp_path / "runs", attempts=12, adaptive=True, concurrency=1)
+            task(repository, failing_test=True),
+            settings(server.url, tmp_path / "runs", attempts=12, adaptive=True, concurrency=1),
         )
     (stop,) = stops(done)
     assert stop.why == "decisive" and stop.worth >= 0.95
@@ -128,8 +131,9 @@ def evaluating(place: Path, url: str, *more: str) -> list[str]:
     if not (place / "checkout").exists():
         programs.make_checkout(place / "checkout")
     command = [sys.executable, "-m", "agent", "eval", "quixbugs", "--source", str(place / "checkout")]
-    command += ["--sandbox", "bubblewrap", "--judge-model", "none", "--model", f"{url}#scripted", "--json"]
-    return [*command, "--out", str(place / "runs"), "--adaptive", "--concurrency", "1", *more]
+    command += ["--sandbox", "bubblewrap", "--judge-model", "none", "--json", "--adaptive", "--concurrency", "1"]
+    model = [] if "--model" in more else ["--model", f"{url}#scripted"]
+    return [*command, "--out", str(place / "runs"), *model, *more]
 
 
 def evaluated(place: Path, url: str, *more: str) -> dict[str, Any]:
@@ -176,8 +180,18 @@ def test_an_evaluation_spends_on_the_hard_what_the_easy_need_not(tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "many"), [("verified", 2), ("attempt-ended", 4), ("sampling-stopped", 1)])
-def test_a_killed_adaptive_evaluation_comes_to_the_same_end(tmp_path: Path, kind: str, many: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "many", "by"),
+    [
+        ("verified", 2, signal.SIGKILL),
+        ("attempt-ended", 4, signal.SIGKILL),
+        ("sampling-stopped", 1, signal.SIGKILL),
+        ("replied", 7, signal.SIGINT),
+    ],
+)
+def test_a_stopped_adaptive_evaluation_comes_to_the_same_end(
+    tmp_path: Path, kind: str, many: int, by: signal.Signals
+) -> None:
     def slow(request: Request) -> Answer:
         return replace(programs.script(SEEDS, easy_and_hard)(request), delay=0.1)
 
@@ -192,7 +206,7 @@ def test_a_killed_adaptive_evaluation_comes_to_the_same_end(tmp_path: Path, kind
         while sum(f.read_text().count(f'"kind":"{kind}"') for f in traces.glob("*/trace.jsonl")) < many:
             assert time.monotonic() < end and killed.poll() is None
             time.sleep(0.02)
-        killed.send_signal(signal.SIGKILL)
+        killed.send_signal(by)
         killed.wait()
         report = evaluated(place, server.url, "-n", "8")
     assert gist(report) == whole
@@ -203,3 +217,27 @@ def test_a_killed_adaptive_evaluation_comes_to_the_same_end(tmp_path: Path, kind
         early = collections.Counter((e.candidate, e.key) for e in found if isinstance(e, trace.Verified) and e.early)
         assert set(early.values()) <= {1}
         assert sum(isinstance(e, trace.SamplingStopped) for e in found) <= 1
+
+
+PRICED = """[models.priced]
+base_url = "{url}"
+name = "scripted"
+usd_per_mtok_input = 1.0
+usd_per_mtok_output = 1.0
+sampling = {{ max_tokens = 100 }}
+"""
+
+
+def test_one_budget_goes_where_it_gains_most_and_is_not_passed(tmp_path: Path) -> None:
+    with serving(programs.script(SEEDS, easy_and_hard)) as server:
+        (tmp_path / "troop.toml").write_text(PRICED.format(url=server.url))
+        free = evaluated(tmp_path, server.url, "-n", "8", "--model", "priced", "--out", str(tmp_path / "free"))
+        costs = {task["id"]: task["report"]["cost"]["usd"] for task in free["tasks"]}
+        easy, hard = costs["quixbugs-largest"], costs["quixbugs-pairs"]
+        cap = easy + 0.8 * hard
+        assert cap / 2 < 0.8 * hard, "a fair share would not do"
+        more = ("-n", "8", "--model", "priced", "--max-usd", f"{cap:.6f}", "--out", str(tmp_path / "capped"))
+        report = evaluated(tmp_path, server.url, *more)
+    spent = {task["id"]: task["report"]["cost"]["usd"] for task in report["tasks"]}
+    assert sum(spent.values()) <= cap + 1e-9
+    assert spent["quixbugs-pairs"] > cap / 2 and sum(spent.values()) > 0.8 * cap
