@@ -185,11 +185,27 @@ def notebooks(events: Iterable[trace.Event]) -> list[Notebook]:
     return [found[index] for index in sorted(found)]
 
 
+_FATES = (
+    trace.AttemptStarted,
+    trace.AttemptEnded,
+    trace.Verified,
+    trace.BudgetReached,
+    trace.RunResumed,
+    trace.RunReopened,
+)
+
+
+def fates(events: Iterable[trace.Event]) -> list[trace.Event]:
+    """The events that say which attempts have ended, and how: a small part of them, so that folding it costs little."""
+    return [event for event in events if isinstance(event, _FATES)]
+
+
 def candidates_of(events: Sequence[trace.Event]) -> tuple[Candidate, ...]:
     """The distinct patches of the attempts that have ended, with the evidence that the trace holds on them.
 
     A candidate keeps its id when the run is reopened, or once there is evidence on it, whatever comes to stand before it then.
     """
+    events = fates(events)
     evidence = {e.candidate: e.evidence for e in events if isinstance(e, trace.Verified)}
     ids: dict[str, str] = {}
     patches: dict[int | None, str] = {}

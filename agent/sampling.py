@@ -20,7 +20,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from agent.notebook import candidates_of, notebooks
+from agent.notebook import candidates_of, fates, notebooks
 from agent.select import why_not
 from agent.verification import verify_candidates
 from harness import trace
@@ -68,7 +68,7 @@ def beliefs_for(task: Task, models: Sequence[str]) -> Beliefs:
 def state_of(events: Sequence[trace.Event]) -> State:
     """What the trace of a task's run says of it. Attempts that the world ended are none; those whose candidate has no evidence yet
     are left out."""
-    ended = [n.ended for n in notebooks(events) if n.ended is not None and n.ended.status != "infrastructure"]
+    ended = [n.ended for n in notebooks(fates(events)) if n.ended is not None and n.ended.status != "infrastructure"]
     indices = {end.attempt for end in ended}
     costs = Ledger.of(events).to_json()["by_attempt"]
     groups, unknown = [], set[int | None]()
@@ -263,7 +263,8 @@ async def _begin_new(
     """Begin attempts, one decision after the other, until it is time to stop."""
     id = run.task.id
     while run.over is None:
-        fresh = (i for i in range(run.settings.budget.attempts) if run.notebook(i).started is None)
+        begun = {event.attempt for event in run.events if isinstance(event, trace.AttemptStarted)}
+        fresh = (i for i in range(run.settings.budget.attempts) if i not in begun)
         index = next((i for i in fresh if run.model_of(i) not in run.broken), None)
         if index is None:
             return
