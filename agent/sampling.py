@@ -115,7 +115,8 @@ class Sampling:
         """`per_solve`: what a solved task is worth, in USD."""
         self.per_solve = per_solve
         self._states: dict[str, State] = {}
-        self._beliefs: dict[str, Beliefs] = {}
+        self._believed: dict[str, Beliefs] = {}
+        self._fitted: dict[Beliefs, Beliefs] = {}
         self._pending: dict[str, int] = {}
         self._owed: dict[str, int] = {}
         self._fit_at = 0
@@ -123,9 +124,8 @@ class Sampling:
         self._listeners: dict[str, Callable[[], None]] = {}
 
     def join(self, id: str, beliefs: Beliefs, state: State) -> None:
-        """Attempts of the task may be made, or were, and tell of the others."""
-        known = next((b for b in self._beliefs.values() if replace(b, prior=beliefs.prior) == beliefs), beliefs)
-        self._beliefs.setdefault(id, known)
+        """Attempts of the task may be made, or were, and tell of the others. `beliefs`: before anything was known."""
+        self._believed[id] = beliefs
         self._pending.setdefault(id, 0)
         self.update(id, state)
 
@@ -148,7 +148,7 @@ class Sampling:
 
     def outlook(self, id: str) -> Outlook:
         """What another attempt of the task promises."""
-        state, beliefs, pending = self._states[id], self._beliefs[id], self._pending[id]
+        state, beliefs, pending = self._states[id], self._beliefs(id), self._pending[id]
         usd = max(price(state, self.mean_usd), 1e-9)
         stands = standing(state, beliefs)
         more = gain_beside(state, beliefs, pending)
@@ -181,7 +181,7 @@ class Sampling:
         """Whether the task's next attempt promises at least as much as the first one of a task that nothing is known of."""
         if id not in self._states:
             return True
-        fresh = gain(State(), self._beliefs[id]) / max(self.mean_usd, 1e-9)
+        fresh = gain(State(), self._beliefs(id)) / max(self.mean_usd, 1e-9)
         return self.urgency(id) >= fresh * (1 - 1e-9)
 
     @contextlib.asynccontextmanager
@@ -204,18 +204,22 @@ class Sampling:
         usd = sum(state.usd for state in self._states.values())
         return usd / attempts if attempts else FIRST * self.per_solve
 
+    def _beliefs(self, id: str) -> Beliefs:
+        return self._fitted.get(self._believed[id], self._believed[id])
+
     def _learn(self) -> None:
-        """Fit the prior again whenever twice as many attempts are known."""
+        """Fit what was believed at first of tasks of one kind to them all, whenever twice as many attempts are known."""
         seen = sum(state.attempts for state in self._states.values())
-        if seen < self._fit_at or sum(bool(state.attempts) for state in self._states.values()) < FEWEST_TASKS:
+        if not seen or seen < self._fit_at:
             return
-        self._fit_at = 2 * seen
-        kinds: dict[Beliefs, list[str]] = {}
-        for id, beliefs in self._beliefs.items():
-            kinds.setdefault(beliefs, []).append(id)
-        for old, ids in kinds.items():
-            new = fit_prior([self._states[id] for id in ids], old)
-            self._beliefs.update(dict.fromkeys(ids, new))
+        kinds: dict[Beliefs, list[State]] = {}
+        for id, state in self._states.items():
+            if state.attempts:
+                kinds.setdefault(self._believed[id], []).append(state)
+        for believed, states in kinds.items():
+            if len(states) >= FEWEST_TASKS:
+                self._fitted[believed] = fit_prior(states, believed)
+                self._fit_at = 2 * seen
 
     def listen(self, id: str, listener: Callable[[], None]) -> None:
         """`listener` is called whenever anything has changed, until the task is left."""

@@ -187,6 +187,7 @@ async def true_witnesses(run: Run, candidates: Sequence[Candidate]) -> tuple[Wit
 
 
 async def _failing_on_base(run: Run, recorded: Sequence[WitnessTest]) -> tuple[WitnessTest, ...]:
+    """Those that fail on the base; each is tried alone where a sandbox dies."""
 
     async def failing(witnesses: Sequence[WitnessTest], retries: int) -> tuple[WitnessTest, ...]:
         return await witness_on_base(

@@ -130,6 +130,17 @@ def test_the_prior_is_fitted_again_whenever_twice_as_many_attempts_are_known() -
     assert found.outlook("0").stopped.hope < first
 
 
+def test_a_task_that_joins_later_is_believed_of_as_the_others_are() -> None:
+    found = sampling({str(n): State(failed=3, usd=0.3) for n in range(8)})
+    found.join("late", Beliefs(), State())
+    fitted = found.outlook("late").stopped
+    assert fitted.hope < sampling({"late": State()}).outlook("late").stopped.hope
+    found.join("other", beliefs_for(TASK, ["repair"]), State())
+    alone = sampling({})
+    alone.join("other", beliefs_for(TASK, ["repair"]), State())
+    assert found.outlook("other").stopped.hope == alone.outlook("other").stopped.hope, "of another kind"
+
+
 def test_whoever_waits_hears_of_changes() -> None:
     async def whole() -> None:
         found = sampling({"a": State()})
