@@ -48,9 +48,10 @@ REPAIR = "repair"
 class Kept:
     """What the trace of an instance's run says before anything goes on.
 
-    `attempts`: as many as it was asked for; `ended`: those that have ended, `again` of them such that they go on where the run is
-    reopened, `begun`: those that have begun; `stopped`: adaptive sampling begins no more. `state`: what sampling knows. `broken`: attempts that the world ended or kept from beginning; `capped`: a cap of the whole run ended it.
-    `cost`: all charges; `dearest`: USD of its dearest call. `outcome`: of a finished run.
+    `attempts`: as many as it was asked for; `begun`, `ended`: those that have, `again` of the latter such that they go on where the
+    run is reopened. `stopped`: adaptive sampling begins no more; `state`: what it knows of the instance. `broken`: attempts
+    that the world ended or kept from beginning; `capped`: a cap of the whole run ended it. `cost`: all charges; `dearest`: USD of
+    its dearest call. `outcome`: of a finished run.
     """
 
     task: Task

@@ -155,7 +155,7 @@ def notes(report: Json) -> list[str]:
         stops = ", ".join(f"{n} {why}" for why, n in _most(adaptive["stopped"])) or "none"
         said.append(
             f"adaptive: sampling stopped early of {stops}; who has fewer samples is no matter of chance, so mean@1 and pass@k are of "
-            f"the first {adaptive['common_samples']} of each instance, and a larger k is undefined"
+            f"the first {counted(adaptive['common_samples'], 'sample')} of each instance, and a larger k is undefined"
         )
     elif short:
         said.append(
@@ -171,8 +171,10 @@ def notes(report: Json) -> list[str]:
 
 def _coverage_rows(report: Json, *, few: bool) -> list[tuple[str, str, str]]:
     rows = report["coverage"]
+    if report.get("adaptive"):
+        rows = [row for row in rows if row["pass_at_k"] is not None]
     if few and len(rows) > ALL_UP_TO:
-        rows = [row for row in rows if row["k"] in SHOWN_K or row["k"] == len(rows)]
+        rows = [row for row in rows if row["k"] in SHOWN_K or row is rows[-1]]
     if not report["measured"]:
         return []
     return [
