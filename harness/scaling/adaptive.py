@@ -24,9 +24,8 @@ because one more often cannot change the choice where two can (Frazier & Powell 
 patch right the index falls with every failure, and sampling by the largest index is the optimal search of Black (1965).
 
 A task is left when its best group is right with probability DECISIVE, or when no right attempt is to be expected (`standing`); and
-when its gain per dollar is less than 1 / (what a solved task is worth to the user in USD). The weights are fitted to what all
-tasks show (`fit_prior`), which counts a task's own attempts once more among them; with a handful of tasks that makes little of
-a prior anyway.
+when its gain per dollar is less than 1 / (what a solved task is worth to the user in USD). The weights and `fails` are fitted
+to what all tasks show (`fit_prior`). A task's own attempts are among that and so count twice: little among many tasks, too much among few.
 """
 
 from __future__ import annotations
@@ -55,6 +54,7 @@ MEANS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8)
 PRECISIONS = (0.3, 0.6, 1.0, 2.0, 4.0, 10.0)
 """alpha / (alpha + beta) and alpha + beta that the prior is a mixture of."""
 FAILS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97)
+"""`fails` that `fit_prior` looks among."""
 FAINT = 0.02
 """Parts of the prior with less weight than this share of the heaviest are left out, which saves time."""
 SCATTERS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 25.0, 50.0)
