@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from agent.model import Connections, ModelClient
+    from agent.sampling import Sampling
 
 MODEL_ATTEMPTS = 32
 """Attempts at a time with models, unless set; each waits for its model most of the time."""
@@ -227,13 +228,14 @@ def _masks(settings: Settings, config: Config) -> tuple[trace.Mask, trace.Mask]:
 @dataclass(frozen=True, slots=True)
 class Part:
     """A run's part in an evaluation: its lane to the pool's slots, its share of the budget over all runs (with `budget`,
-    whose caps and attempts take the place of those the run was begun with), and whether a finished run goes on (`reopen`:
-    why, in a few words; "" for not)."""
+    whose caps and attempts take the place of those the run was begun with), whether a finished run goes on (`reopen`:
+    why, in a few words; "" for not), and what decides on attempts of all runs (None: all are made)."""
 
     lane: AbstractAsyncContextManager[object]
     share: Share
     budget: Budget
     reopen: str = ""
+    sampling: Sampling | None = None
 
 
 async def go(
@@ -318,6 +320,7 @@ async def _drive(
         policies=lambda model: _policy(model, clients, settings),
         slots=part.lane if part else pool.slots.lane(0, settings.budget.attempts),
         checks=pool.checks,
+        sampling=_sampling(settings, part),
         say=say,
     )
     try:
@@ -329,6 +332,14 @@ async def _drive(
         _close_trace(files, log, events, "failed", str(error))
         raise
     return solution(files, events)
+
+
+def _sampling(settings: Settings, part: Part | None) -> Sampling | None:
+    from agent.sampling import Sampling
+
+    if not settings.adaptive:
+        return None
+    return part.sampling if part is not None and part.sampling is not None else Sampling(settings.worth)
 
 
 def _reopen(settings: Settings, log: trace.Trace, events: Sequence[trace.Event], part: Part | None) -> bool:

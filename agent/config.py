@@ -49,6 +49,10 @@ class Alias:
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
+WORTH = 10.0
+"""USD that a solved task is worth, unless set."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How a run is done. Times in seconds.
@@ -59,6 +63,8 @@ class Settings:
     directory. `verify_seconds`: time for the regression tests of one candidate. `base_runs`: how often the base's tests
     run to find flaky ones. `infrastructure_retries`: per attempt, apart from its turns.
     `ranker`: what orders candidates (None: see `orders_by`). `threshold`: nothing is selected whose probability is lower.
+    `adaptive`: an attempt is made only while it is worth its price, a solved task being worth `worth` USD; the budget's
+    attempts are then the most.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -80,6 +86,8 @@ class Settings:
     temperature: float | None = None
     ranker: Ranker | None = None
     threshold: float = 0.0
+    adaptive: bool = False
+    worth: float = WORTH
 
     @property
     def orders_by(self) -> Ranker:

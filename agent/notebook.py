@@ -167,7 +167,7 @@ def notebooks(events: Iterable[trace.Event]) -> list[Notebook]:
     for event in events:
         if event.attempt is not None:
             found.setdefault(event.attempt, Notebook(event.attempt)).add(event)
-        if isinstance(event, trace.Verified):
+        if isinstance(event, trace.Verified) and not event.early:
             verifying = True
         elif isinstance(event, trace.BudgetReached):
             capped = True
@@ -185,18 +185,44 @@ def notebooks(events: Iterable[trace.Event]) -> list[Notebook]:
     return [found[index] for index in sorted(found)]
 
 
+_FATES = (
+    trace.AttemptStarted,
+    trace.AttemptEnded,
+    trace.Verified,
+    trace.BudgetReached,
+    trace.RunResumed,
+    trace.RunReopened,
+)
+
+
+def fates(events: Iterable[trace.Event]) -> list[trace.Event]:
+    """The events that say which attempts have ended, and how: a small part of them, so that folding it costs little."""
+    return [event for event in events if isinstance(event, _FATES)]
+
+
 def candidates_of(events: Sequence[trace.Event]) -> tuple[Candidate, ...]:
     """The distinct patches of the attempts that have ended, with the evidence that the trace holds on them.
 
-    A candidate keeps its id when the run is reopened, whatever comes to stand before it then.
+    A candidate keeps its id when the run is reopened, or once there is evidence on it, whatever comes to stand before it then.
     """
+    events = fates(events)
     evidence = {e.candidate: e.evidence for e in events if isinstance(e, trace.Verified)}
     ids: dict[str, str] = {}
-    found: tuple[Candidate, ...] = ()
-    reopened = [place for place, event in enumerate(events) if isinstance(event, trace.RunReopened)]
-    for end in (*reopened, len(events)):
-        found = group([n.attempt() for n in notebooks(events[:end]) if n.ended is not None])
-        for candidate in found:
+    patches: dict[int | None, str] = {}
+
+    def name(upto: int) -> tuple[Candidate, ...]:
+        named = group([n.attempt() for n in notebooks(events[:upto]) if n.ended is not None])
+        for candidate in named:
             ids.setdefault(Patch(candidate.patch).fingerprint, f"c{len(ids) + 1}")
+        return named
+
+    for place, event in enumerate(events):
+        if isinstance(event, trace.AttemptEnded):
+            patches[event.attempt] = event.patch
+        elif isinstance(event, trace.Verified) and event.early:
+            ids.setdefault(Patch(patches[event.attempts[0]]).fingerprint, event.candidate)
+        elif isinstance(event, trace.RunReopened):
+            name(place)
+    found = name(len(events))
     named = [replace(candidate, id=ids[Patch(candidate.patch).fingerprint]) for candidate in found]
     return tuple(replace(candidate, evidence=evidence.get(candidate.id)) for candidate in named)

@@ -3,7 +3,8 @@
     prepare ──> attempts ──> verify ──> select ──> report
 
 prepare   workspace, environment, baseline: everything that can fail without a model having been called
-attempts  N inner graphs, scheduled: a later one starts when an earlier one ends, never barred by a slow one
+attempts  N inner graphs, scheduled: a later one starts when an earlier one ends, never barred by a slow one; or adaptively,
+          as long as another one is worth its price (agent/sampling.py)
 verify    each distinct candidate in a fresh sandbox
 select    the ranker or the rules, and the judge where they leave several close together
 report    selected.patch, predictions.jsonl, report.json
@@ -16,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -29,13 +30,14 @@ from agent.judging import judged
 from agent.notebook import Notebook, candidates_of, notebooks
 from agent.policy import Ask, Policy
 from agent.run_files import RunFiles
+from agent.sampling import Sampling, sample
 from agent.select import select, undecided
-from agent.verification import evidence_on, guards_of, near_tests_of, true_witnesses, what_guards
+from agent.verification import in_parallel, near_tests_of, verify_candidates
 from harness import trace
 from harness.budget import BudgetKeeper
 from harness.environment import Built, baseline, build
 from harness.records import Attempt, Candidate, Json, Purpose, Selection
-from harness.report import active_seconds, latest_verified
+from harness.report import active_seconds
 from harness.sandbox.base import Provider, SandboxSpec
 from harness.workspace import Workspace
 from tasks.errors import BudgetExceeded, EndpointFailed, EnvironmentFailed, SandboxFailed
@@ -58,9 +60,11 @@ class Run:
 
     `clients`: by model name (none for `repair`); `judge`: the judge's client, None for no judge. `policies`: makes the
     policy of an attempt from its model's name. `slots` bounds the attempts at a time, of all runs that share it; it may be
-    entered many times at once. `checks` bounds verifications likewise.
+    entered many times at once. `checks` bounds verifications likewise. `sampling`: what decides on further attempts, None where
+    all are made.
     `workspace`: opens it, at the given commit or (None) at what the task's base means now. `events`: the whole trace so
-    far. `broken`: by model, why no more attempts are made with it.
+    far. `broken`: by model, why no more attempts are made with it. `verifying`: held while evidence is gathered; `shown`: whether
+    each witness test, by path and text, fails on the base.
     """
 
     task: Task
@@ -77,6 +81,9 @@ class Run:
     slots: AbstractAsyncContextManager[object]
     say: Callable[[str], None]
     checks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(os.cpu_count() or 2))
+    sampling: Sampling | None = None
+    verifying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    shown: dict[tuple[str, str], bool] = field(default_factory=dict)
     base: Workspace | None = None
     built: Built | None = None
     broken: dict[str, EndpointFailed] = field(default_factory=dict)
@@ -110,6 +117,15 @@ class Run:
             self.keeper.check()
         except BudgetExceeded as error:
             self.end_by(error)
+
+    def model_of(self, index: int) -> str:
+        """The model of an attempt: attempts rotate over the run's models."""
+        return self.settings.models[index % len(self.settings.models)]
+
+    def may_begin(self, index: int) -> bool:
+        """Whether the attempt may be made: no cap of the run is reached, and its model's server is there."""
+        self.check_budget()
+        return self.over is None and self.model_of(index) not in self.broken
 
     def prepared(self) -> trace.Prepared:
         return next(e for e in self.events if isinstance(e, trace.Prepared))
@@ -211,7 +227,7 @@ async def _prepare(run: Run, workspace: Workspace, first: bool) -> None:
 
 
 async def attempts(state: Stage, runtime: Runtime[Run]) -> Stage:
-    """All attempts that have not ended yet, as many at a time as there are slots.
+    """All attempts that have not ended yet, as many at a time as there are slots; with `sampling`, those that are worth it.
 
     Raises EndpointFailed when there is no sample because the model's server is not there.
     """
@@ -220,11 +236,13 @@ async def attempts(state: Stage, runtime: Runtime[Run]) -> Stage:
 
         async def one(index: int) -> None:
             async with run.slots:
-                run.check_budget()
-                if run.over is None and _model_of(run, index) not in run.broken:
+                if run.may_begin(index):
                     await _attempt(run, graph, index)
 
-        await _all(one(index) for index in range(run.settings.budget.attempts))
+        if run.sampling is not None:
+            await sample(run, run.sampling, lambda index: _attempt(run, graph, index))
+        else:
+            await in_parallel(one(index) for index in range(run.settings.budget.attempts))
     samples = [a for a in run.finished() if a.status != "infrastructure"]
     if samples:
         return {"done": "attempts"}
@@ -241,25 +259,7 @@ async def attempts(state: Stage, runtime: Runtime[Run]) -> Stage:
 
 async def verify_all(state: Stage, runtime: Runtime[Run]) -> Stage:
     """Evidence on every candidate that has none yet, a few at a time."""
-    run = runtime.context
-    candidates = run.candidates()
-    guards = await guards_of(run, candidates)
-    async with run.checks:
-        witnesses = await true_witnesses(run, candidates)
-    known = {e.key: e.evidence for e in run.events if isinstance(e, trace.Verified)}
-    holding = {(e.candidate, e.key, e.attempts) for e in latest_verified(run.events)}
-
-    async def one(candidate: Candidate) -> None:
-        key, ids = what_guards(run, candidate, witnesses, guards)
-        if (candidate.id, key, candidate.attempts) in holding:
-            return
-        evidence = known.get(key)  # of a reopened run: the same patch, arrived at by more attempts
-        if evidence is None:
-            async with run.checks:
-                evidence = await evidence_on(run, candidate, ids, witnesses, guards)
-        run.write(trace.Verified(candidate=candidate.id, attempts=candidate.attempts, key=key, evidence=evidence))
-
-    await _all(one(candidate) for candidate in candidates)
+    await verify_candidates(runtime.context)
     return {"done": "verify"}
 
 
@@ -293,16 +293,6 @@ async def report(state: Stage, runtime: Runtime[Run]) -> Stage:
     return {"done": "report"}
 
 
-async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Do all of it at the same time; the first error ends the rest and is raised as itself."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for each in work:
-                group.create_task(each)
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from errors
-
-
 @asynccontextmanager
 async def _graph(run: Run) -> AsyncIterator[Any]:
     """The inner graph with its checkpoints in the run directory."""
@@ -333,17 +323,12 @@ def temperature_of(settings: Settings, index: int) -> float:
     return round(0.6 + 0.4 * ((index * 0.618034) % 1.0), 2)
 
 
-def _model_of(run: Run, index: int) -> str:
-    """The model of an attempt: attempts rotate over the run's models."""
-    return run.settings.models[index % len(run.settings.models)]
-
-
 async def _attempt(run: Run, graph: Any, index: int) -> None:
     """One attempt to its end, in a new sandbox as often as one dies within the allowance."""
     notebook = run.notebook(index)
     if notebook.ended is not None:
         return
-    model = _model_of(run, index)
+    model = run.model_of(index)
     if notebook.started is None:
         sampling = {"temperature": temperature_of(run.settings, index)} if model in run.clients else {}
         started = trace.AttemptStarted(

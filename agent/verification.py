@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from agent.attempt import test_seconds
 from harness import trace
@@ -17,9 +18,10 @@ from harness.environment import Baseline
 from harness.near import files_near, imports_of, near_baseline, what_is_touched
 from harness.records import Candidate, Evidence, TestReport, WitnessTest
 from harness.regression import choose
+from harness.report import latest_verified
 from harness.sandbox.base import SandboxSpec
 from harness.testing import selects
-from harness.verify import probe, verification_key, verify, witness_on_base
+from harness.verify import probe, verification_key, verify, witness_name, witness_on_base
 from tasks.errors import SandboxFailed
 from tasks.task import Task
 
@@ -30,6 +32,68 @@ NEAR_SECONDS = 120.0
 """Of tests near to the candidates: what is nearest says the most, and the base has to run it first."""
 NEAR_FILES = 6
 """So many test files stand for a suite that takes too long, when an attempt runs its tests."""
+
+
+async def in_parallel(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do all of it at the same time; the first error ends the rest and is raised as itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for each in work:
+                group.create_task(each)
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+
+
+async def verify_candidates(run: Run, *, early: bool = False) -> None:
+    """Write the evidence on every candidate on which the trace does not hold it yet, a few at a time.
+
+    `early`: while attempts are being made. Then candidates that have evidence keep it, though later witness tests, and later tests
+    near to the candidates, are not in it: the verify stage adds what is missing. One call at a time, for a candidate
+    has its id from the first evidence on it.
+    """
+    async with run.verifying:
+        candidates = run.candidates()
+        wanted = [c for c in candidates if not early or c.evidence is None]
+        if not wanted:
+            return
+        guards = await guards_of(run, candidates)
+        async with run.checks:
+            witnesses = await true_witnesses(run, candidates)
+        known = {e.key: e.evidence for e in run.events if isinstance(e, trace.Verified)}
+        holding = {(e.candidate, e.key, e.attempts) for e in latest_verified(run.events) if early or not e.early}
+
+        async def one(candidate: Candidate) -> None:
+            key, ids = what_guards(run, candidate, witnesses, guards)
+            if (candidate.id, key, candidate.attempts) in holding:
+                return
+            evidence = known.get(key)  # of a reopened run, or found early: the same patch, arrived at by more attempts
+            if evidence is None:
+                async with run.checks:
+                    evidence = await _evidence_beyond(run, candidate, ids, witnesses, guards)
+            run.write(
+                trace.Verified(
+                    candidate=candidate.id, attempts=candidate.attempts, key=key, evidence=evidence, early=early
+                )
+            )
+
+        await in_parallel(one(candidate) for candidate in wanted)
+
+
+async def _evidence_beyond(
+    run: Run, candidate: Candidate, ids: Sequence[str], witnesses: Sequence[WitnessTest], guards: Baseline
+) -> Evidence:
+    """The evidence on a candidate; where it was held against the same regression tests before, only new witness tests run."""
+    before = candidate.evidence
+    same_place = run.environment.key == run.prepared().environment
+    if before is None or not (same_place and before.applies and before.valid) or set(before.regression) != set(ids):
+        return await evidence_on(run, candidate, ids, witnesses, guards)
+    new = [w for w in witnesses if witness_name(w) not in before.witness]
+    more = await evidence_on(run, candidate, (), new, guards) if new else before
+    if not more.applies or not more.valid:
+        return more
+    outcomes = {**before.witness, **more.witness}
+    seconds = before.seconds + more.seconds if new else before.seconds
+    return replace(before, witness={witness_name(w): outcomes[witness_name(w)] for w in witnesses}, seconds=seconds)
 
 
 async def guards_of(run: Run, candidates: Sequence[Candidate]) -> Baseline:
@@ -113,6 +177,16 @@ async def true_witnesses(run: Run, candidates: Sequence[Candidate]) -> tuple[Wit
     recorded = [w for a in run.finished() for w in a.witness_tests]
     if not recorded or not candidates:
         return ()
+    recorded = list({(w.path, w.text): w for w in reversed(recorded)}.values())[::-1]
+    new = [w for w in recorded if (w.path, w.text) not in run.shown]
+    if new:
+        failing = {(w.path, w.text) for w in await _failing_on_base(run, new)}
+        run.shown.update({(w.path, w.text): (w.path, w.text) in failing for w in new})
+    return tuple(w for w in recorded if run.shown[w.path, w.text])
+
+
+async def _failing_on_base(run: Run, recorded: Sequence[WitnessTest]) -> tuple[WitnessTest, ...]:
+    """Those that fail on the base; each is tried alone where a sandbox dies."""
 
     async def failing(witnesses: Sequence[WitnessTest], retries: int) -> tuple[WitnessTest, ...]:
         return await witness_on_base(
@@ -137,7 +211,7 @@ async def true_witnesses(run: Run, candidates: Sequence[Candidate]) -> tuple[Wit
             kept += await failing([witness], 0)
         except SandboxFailed as error:
             run.say(f"the witness test {witness.path} of attempt {witness.attempt} is left out: {error}")
-    return tuple({(w.path, w.text): w for w in reversed(kept)}.values())[::-1]
+    return tuple(kept)
 
 
 def what_guards(

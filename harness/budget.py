@@ -3,6 +3,7 @@
 A `BudgetKeeper` keeps the caps of one run. Many runs under one cap have a `SharedBudget` above their keepers: each of them
 may spend up to the same level, the height at which the cap is all spent if every unfinished run came to it. So no run takes
 what others still wait for, what a finished one left over raises the level for the rest, and together they cannot pass the cap.
+Where something else says which run is to spend (adaptive sampling), each may spend whatever the others have not (`fair` False).
 """
 
 from __future__ import annotations
@@ -87,6 +88,8 @@ class BudgetKeeper:
         self._run = _Scope()
         self._own: dict[int | None, _Scope] = {}
         self._waiters: deque[_Waiter] = deque()
+        if share is not None:
+            share.join(self._serve)
 
     @classmethod
     def from_charges(
@@ -109,7 +112,7 @@ class BudgetKeeper:
                 scope.usd += usd
                 scope.tokens += charge.usage.total
         if share is not None:
-            share.note(keeper._run.usd, keeper._run.tokens)
+            keeper._tell()
         return keeper
 
     def _usd_cap(self) -> tuple[float | None, str]:
@@ -217,11 +220,12 @@ class BudgetKeeper:
 
     def _fits(self, attempt: int | None, usd: float, tokens: int) -> bool:
         run = self._run
+        elsewhere_usd, elsewhere_tokens = self._share.held_elsewhere if self._share else (0.0, 0.0)
         cap, _ = self._usd_cap()
-        if cap is not None and run.usd + run.held_usd + usd > cap:
+        if cap is not None and run.usd + run.held_usd + elsewhere_usd + usd > cap:
             return False
         cap, _ = self._tokens_cap()
-        if cap is not None and run.tokens + run.held_tokens + tokens > cap:
+        if cap is not None and run.tokens + run.held_tokens + elsewhere_tokens + tokens > cap:
             return False
         own, _ = self._own_cap(attempt)
         scope = self._scope(attempt)
@@ -232,6 +236,7 @@ class BudgetKeeper:
             scope.held_usd += usd
             scope.held_tokens += tokens
             scope.holds += 1
+        self._tell()
         return Hold(self, attempt, usd, tokens)
 
     def _close(self, hold: Hold, usd: float, tokens: int) -> None:
@@ -243,9 +248,12 @@ class BudgetKeeper:
             scope.held_tokens -= hold.tokens
             scope.usd += usd
             scope.tokens += tokens
-        if self._share is not None:
-            self._share.note(self._run.usd, self._run.tokens)
+        self._tell()
         self._serve()
+
+    def _tell(self) -> None:
+        if self._share is not None:
+            self._share.note(self._run.usd, self._run.tokens, self._run.held_usd, self._run.held_tokens)
 
     def _serve(self) -> None:
         """Grants waiters in order, refuses those that can no longer fit, and stops at the first that must wait on."""
@@ -279,7 +287,10 @@ class BudgetKeeper:
 class _Member:
     usd: float = 0.0
     tokens: float = 0.0
+    held_usd: float = 0.0
+    held_tokens: float = 0.0
     finished: bool = False
+    serve: Callable[[], None] | None = None
 
 
 class SharedBudget:
@@ -289,9 +300,15 @@ class SharedBudget:
     """
 
     def __init__(
-        self, budget: Budget, runs: Iterable[str] = (), *, clock: Callable[[], float] = time.monotonic
+        self,
+        budget: Budget,
+        runs: Iterable[str] = (),
+        *,
+        fair: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.budget = budget
+        self.fair = fair
         self._clock = clock
         self._started = clock()
         self._members = {name: _Member() for name in runs}
@@ -301,36 +318,55 @@ class SharedBudget:
         """USD settled so far, of all runs."""
         return sum(member.usd for member in self._members.values())
 
-    def note(self, run: str, usd: float, tokens: float) -> None:
-        """What the run has spent by now."""
+    def note(self, run: str, usd: float, tokens: float, held_usd: float = 0.0, held_tokens: float = 0.0) -> None:
+        """What the run has spent by now, and what it holds for calls under way. Calls of other runs that wait for that go on."""
         member = self._member(run)
+        freed = held_usd < member.held_usd or held_tokens < member.held_tokens
         member.usd, member.tokens = usd, tokens
+        member.held_usd, member.held_tokens = held_usd, held_tokens
+        if freed and not self.fair:
+            for other in self._members.values():
+                if other is not member and other.serve is not None:
+                    other.serve()
+
+    def join(self, run: str, serve: Callable[[], None]) -> None:
+        """`serve` is called where room for the run's waiting calls may have come."""
+        self._member(run).serve = serve
 
     def finish(self, run: str) -> None:
         """The run needs no more: what it left is for the others."""
-        self._member(run).finished = True
+        member = self._member(run)
+        member.finished, member.serve = True, None
 
     def share(self, run: str) -> Share:
         """The run's part, for its keeper; it counts as unfinished from now on."""
         self._member(run).finished = False
         return Share(self, run)
 
-    def usd_level(self) -> float | None:
-        """USD that a run may have spent in all, as it stands now; None without a cap."""
-        return self._level(self.budget.usd, lambda member: member.usd)
+    def usd_level(self, run: str = "") -> float | None:
+        """USD that the run may have spent in all, as it stands now; None without a cap."""
+        return self._level(run, self.budget.usd, lambda member: member.usd)
 
-    def tokens_level(self) -> float | None:
-        return self._level(self.budget.tokens, lambda member: member.tokens)
+    def tokens_level(self, run: str = "") -> float | None:
+        return self._level(run, self.budget.tokens, lambda member: member.tokens)
+
+    def held_elsewhere(self, run: str) -> tuple[float, float]:
+        """(USD, tokens) that other runs hold; nothing where each has a level of its own."""
+        others = [] if self.fair else [m for name, m in self._members.items() if name != run]
+        return sum(m.held_usd for m in others), sum(m.held_tokens for m in others)
 
     def seconds_left(self) -> tuple[float, float] | None:
         """(seconds until the wall-time cap, the cap); None without one."""
         seconds = self.budget.seconds
         return None if seconds is None else (self._started + seconds - self._clock(), seconds)
 
-    def _level(self, cap: float | None, spent: Callable[[_Member], float]) -> float | None:
-        """The height L with: the sum over unfinished runs of max(spent, L) is what finished ones left of the cap."""
+    def _level(self, run: str, cap: float | None, spent: Callable[[_Member], float]) -> float | None:
+        """The height L with: the sum over unfinished runs of max(spent, L) is what finished ones left of the cap; where it is
+        not shared fairly, what all other runs have left."""
         if cap is None:
             return None
+        if not self.fair:
+            return cap - sum(spent(m) for name, m in self._members.items() if name != run)
         left = cap - sum(spent(m) for m in self._members.values() if m.finished)
         unfinished = sorted((spent(m) for m in self._members.values() if not m.finished), reverse=True)
         for place, amount in enumerate(unfinished):
@@ -353,19 +389,26 @@ class Share:
 
     @property
     def usd(self) -> float | None:
-        return self.whole.usd_level()
+        return self.whole.usd_level(self.run)
 
     @property
     def tokens(self) -> float | None:
-        return self.whole.tokens_level()
+        return self.whole.tokens_level(self.run)
+
+    @property
+    def held_elsewhere(self) -> tuple[float, float]:
+        return self.whole.held_elsewhere(self.run)
 
     @property
     def seconds_left(self) -> tuple[float, float] | None:
         return self.whole.seconds_left()
 
-    def note(self, usd: float, tokens: float) -> None:
-        """What the run has spent by now."""
-        self.whole.note(self.run, usd, tokens)
+    def join(self, serve: Callable[[], None]) -> None:
+        self.whole.join(self.run, serve)
+
+    def note(self, usd: float, tokens: float, held_usd: float = 0.0, held_tokens: float = 0.0) -> None:
+        """What the run has spent by now, and what it holds."""
+        self.whole.note(self.run, usd, tokens, held_usd, held_tokens)
 
 
 def _lower(own: float | None, share: float | None) -> tuple[float | None, str]:

@@ -59,6 +59,8 @@ class Board:
     cost: Line = field(default_factory=Line)
     news: list[str] = field(default_factory=list)
     retries: int = 0
+    evidence: dict[str, tuple[tuple[int, ...], Evidence]] = field(default_factory=dict)
+    told_before: bool = False
 
     @classmethod
     def of(cls, events: Iterable[trace.Event]) -> Board:
@@ -82,8 +84,14 @@ class Board:
         elif isinstance(event, trace.RunReopened):
             self.planned, self.stage = event.attempts, "attempts"
         elif isinstance(event, trace.Verified):
-            self.stage = "verifying"
-            self.news.append(_evidence_line(event))
+            self.stage = self.stage if event.early else "verifying"
+            now = (event.attempts, event.evidence)
+            self.told_before = self.evidence.get(event.candidate) == now
+            self.evidence[event.candidate] = now
+            if not self.told_before:
+                self.news.append(_evidence_line(event))
+        elif isinstance(event, trace.SamplingStopped):
+            self.news.append(event.words)
         elif isinstance(event, trace.Probed):
             self.stage = "probing"
         elif isinstance(event, (trace.JudgeTested, trace.Judged, trace.JudgeStopped)):
@@ -261,9 +269,11 @@ def line_of(event: trace.Event, board: Board) -> str | None:
     if isinstance(event, trace.Prepared):
         return f"prepared on {event.backend} in {event.seconds:.1f} s" + (f"; {event.note}" if event.note else "")
     if isinstance(event, trace.Verified):
-        return _evidence_line(event)
+        return None if board.told_before else _evidence_line(event)
     if isinstance(event, (trace.JudgeTested, trace.Judged, trace.JudgeStopped)):
         return judge_words(event)
+    if isinstance(event, trace.SamplingStopped):
+        return event.words
     return _selected_line(event) if isinstance(event, trace.Selected) else None
 
 

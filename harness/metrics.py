@@ -59,12 +59,13 @@ def mean_at_1(tasks: Sequence[Sampled]) -> float | None:
     return fmean(t.correct / t.n if t.n else 0.0 for t in tasks) if tasks else None
 
 
-def recovery(tasks: Sequence[Sampled]) -> float | None:
-    """(selected - mean@1) / (oracle - mean@1): how much of what sampling offers the selection keeps.
+def recovery(tasks: Sequence[Sampled], single: float | None = None) -> float | None:
+    """(selected - mean@1) / (oracle - mean@1): how much of what sampling offers the selection keeps. `single`: mean@1 where it
+    is known better than from these counts.
 
     None where the oracle is no better than one sample.
     """
-    single = mean_at_1(tasks)
+    single = mean_at_1(tasks) if single is None else single
     if single is None:
         return None
     oracle = fmean(float(t.correct > 0) for t in tasks)

@@ -153,12 +153,15 @@ def _told_elsewhere(event: trace.Event) -> bool:
 
 def _verdicts(events: Sequence[trace.Event], attempt: int) -> Iterator[Frame]:
     mine: set[str] = set()
+    last = {e.candidate: e for e in events if isinstance(e, trace.Verified)}
     for event in events:
         if isinstance(event, trace.Verified) and attempt in event.attempts:
             mine.add(event.candidate)
-            yield Frame(event, 0.0, 1.0)
+            if not event.early or event is last[event.candidate]:
+                yield Frame(event, 0.0, 1.0)
         elif (
-            (isinstance(event, trace.Selected) and mine)
+            isinstance(event, trace.SamplingStopped)
+            or (isinstance(event, trace.Selected) and mine)
             or (isinstance(event, trace.JudgeTested) and mine & set(event.finalists))
             or (isinstance(event, trace.Judged) and mine & {event.first, event.second})
             or (isinstance(event, trace.JudgeStopped) and mine)
@@ -314,6 +317,8 @@ def _verdict(event: trace.Event) -> tuple[Text, list[RenderableType]]:
         return _judge_tested(event)
     if isinstance(event, (trace.Judged, trace.JudgeStopped)):
         return _title(judge_words(event)), [folded(event.reason)] if isinstance(event, trace.Judged) else []
+    if isinstance(event, trace.SamplingStopped):
+        return _title("no further attempts", event.why), [folded(event.words)]
     if isinstance(event, trace.Selected):
         chosen = event.selection.candidate
         title = _title(f"selected {chosen}" if chosen else "nothing selected", f"by {event.selection.method}")

@@ -42,6 +42,7 @@ def solve_report(events: Sequence[trace.Event]) -> Json:
         "selected": _selected(events, verified),
         "ranking": _ranking(events),
         "judge": judge_report(events),
+        "sampling": _sampling(events),
         "graded": _graded(events),
         "cost": ledger,
         "infrastructure": _infrastructure(events),
@@ -151,7 +152,7 @@ def _ended(events: Iterable[trace.Event]) -> dict[int | None, trace.AttemptEnded
             ended[event.attempt] = event
         elif isinstance(event, trace.BudgetReached):
             capped = True
-        elif isinstance(event, trace.Verified):
+        elif isinstance(event, trace.Verified) and not event.early:
             verifying = True
         elif isinstance(event, trace.RunReopened) or (isinstance(event, trace.RunResumed) and not verifying):
             again = (
@@ -226,6 +227,24 @@ def _stopped_judge(event: trace.Event) -> str:
     if isinstance(event, trace.InfrastructureFailed) and event.what == "judge":
         return event.detail
     return event.reason if isinstance(event, trace.JudgeStopped) else ""
+
+
+def _sampling(events: Sequence[trace.Event]) -> Json | None:
+    """Why adaptive sampling made no more attempts, with the numbers; None where it did not stop."""
+    stopped = [e for e in trace.since_reopened(events) if isinstance(e, trace.SamplingStopped)]
+    if not stopped:
+        return None
+    last = stopped[-1]
+    return {
+        "stopped": last.why,
+        "attempts": last.attempts,
+        "worth": last.worth,
+        "hope": last.hope,
+        "gain": last.gain,
+        "usd": last.usd,
+        "per_solve": last.per_solve,
+        "words": last.words,
+    }
 
 
 def _graded(events: Sequence[trace.Event]) -> Json | None:

@@ -71,7 +71,8 @@ def _heading(report: Json) -> RenderableType:
     title = Text.assemble((clean(report["task"]), "bold"), ": ", (report["status"], f"bold {ended}"))
     title.append(f", {counted(len(report['attempts']), 'attempt')} in {elapsed_short(report['seconds'])}")
     missing = [Text(f"not in force: {clean(limit)}", "yellow") for limit in report["missing_limits"]]
-    return Group(title, *missing)
+    stopped = [Text(clean(report["sampling"]["words"]), "dim")] if report["sampling"] else []
+    return Group(title, *stopped, *missing)
 
 
 def _attempts(report: Json) -> RenderableType:

@@ -248,13 +248,48 @@ class NearTested(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified(Event):
-    """The evidence on one candidate. `key`: hash of patch and verification inputs, so nothing is verified twice."""
+    """The evidence on one candidate. `key`: hash of patch and verification inputs, so nothing is verified twice. `early`: found
+    while attempts were still being made (adaptive sampling), to decide on more of them."""
 
     kind: ClassVar[str] = "verified"
     candidate: str
     attempts: tuple[int, ...]
     key: str
     evidence: Evidence
+    early: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingStopped(Event):
+    """Adaptive sampling starts no further attempt of this task; those under way end. `why`: "decisive", "hopeless" or "not worth
+    it", as it was known after `attempts` samples.
+
+    `worth`: the chance that the best candidate is right; `hope`: that any of the next 16 attempts would be; `gain`: what another
+    attempt is expected to add to `worth`, `usd` what it would cost, and `per_solve` what a solved task is worth, in USD (where there
+    is no price, an hour of an attempt counts as one).
+    """
+
+    kind: ClassVar[str] = "sampling-stopped"
+    why: str
+    attempts: int
+    worth: float
+    hope: float
+    gain: float
+    usd: float
+    per_solve: float
+
+    @property
+    def words(self) -> str:
+        """In a line, for people."""
+        best = f"the best candidate is right with a chance of {self.worth:.2f}"
+        spared = f"another attempt is worth {self.gain * self.per_solve:.2g} USD and costs {self.usd:.2g}"
+        reasons = {
+            "decisive": best,
+            "hopeless": f"the chance that any of the next attempts is right is {self.hope:.2f}",
+            "not worth it": f"{best}; {spared}" if self.worth else spared,
+        }
+        made = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
+        return f"sampling stopped, {self.why}: after {made} {reasons[self.why]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,7 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--verbatim", action="store_true", help="swe-bench: grade with the official script as it is")
     how.add_argument("--at-once", type=positive, metavar="K", help="instances in work at a time at most")
     how.add_argument("--test-timeout", type=positive, metavar="S", help="seconds of one test run while solving (600)")
-    add_solving(parser, whole="of the whole evaluation, shared fairly by its instances")
+    add_solving(parser, whole="of the whole evaluation, shared fairly by its instances unless adaptive")
 
 
 def execute(known: argparse.Namespace) -> int:

@@ -22,12 +22,14 @@ from agent.assemble import Part, Pool, check_models, go, is_finished, open_pool,
 from agent.config import Config, Settings, prices_of, resolve_model
 from agent.notebook import candidates_of, notebooks
 from agent.run_files import RunFiles, write_json, write_text
+from agent.sampling import Sampling, beliefs_for, state_of
 from harness import trace
 from harness.budget import SharedBudget
 from harness.evaluate import Grades, Outcome, Plan, Solved, evaluate
 from harness.ledger import Ledger, Line
 from harness.records import Json, Verdict
 from harness.report import active_spans, solve_report
+from harness.scaling.adaptive import State
 from harness.suites.live import SuiteView
 from harness.suites.predictions import prediction_files
 from harness.suites.report import Asked, suite_report
@@ -46,9 +48,10 @@ REPAIR = "repair"
 class Kept:
     """What the trace of an instance's run says before anything goes on.
 
-    `attempts`: as many as it was asked for; `ended`: those that have ended, `again` of them such that they go on where the run is
-    reopened. `broken`: attempts that the world ended or kept from beginning; `capped`: a cap of the whole run ended it.
-    `cost`: all charges; `dearest`: USD of its dearest call. `outcome`: of a finished run.
+    `attempts`: as many as it was asked for; `begun`, `ended`: those that have, `again` of the latter such that they go on where the
+    run is reopened. `stopped`: adaptive sampling begins no more; `state`: what it knows of the instance. `broken`: attempts
+    that the world ended or kept from beginning; `capped`: a cap of the whole run ended it. `cost`: all charges; `dearest`: USD of
+    its dearest call. `outcome`: of a finished run.
     """
 
     task: Task
@@ -57,6 +60,9 @@ class Kept:
     attempts: int
     ended: int
     again: int
+    begun: int
+    stopped: bool
+    state: State
     broken: int
     capped: bool
     cost: Line
@@ -71,11 +77,13 @@ def kept_run(files: RunFiles) -> Kept | None:
     task, settings, _ = files.read_run()
     events = list(trace.read(files.trace_file, may_be_empty=True))
     attempts = trace.attempts_asked(events, settings.budget.attempts)
-    ended = [n for n in notebooks(events) if n.ended is not None]
+    begun = notebooks(events)
+    ended = [n for n in begun if n.ended is not None]
     statuses = Counter(n.ended.status for n in ended if n.ended is not None)
-    capped = any(isinstance(e, trace.BudgetReached) for e in trace.since_reopened(events)) if events else False
+    capped = any(isinstance(e, trace.BudgetReached) for e in trace.since_reopened(events))
+    stopped = any(isinstance(e, trace.SamplingStopped) for e in trace.since_reopened(events))
     finished = bool(events) and is_finished(events)
-    missing = 0 if capped else attempts - len(ended)
+    missing = 0 if capped or stopped else attempts - len(ended)
     charged = [e.charge for e in events if isinstance(e, (trace.Replied, trace.Charged))]
     outcome = None
     if finished:
@@ -88,6 +96,9 @@ def kept_run(files: RunFiles) -> Kept | None:
         attempts=attempts,
         ended=len(ended),
         again=statuses["infrastructure"] + (statuses["budget"] if capped else 0),
+        begun=len(begun),
+        stopped=stopped,
+        state=state_of(events) if settings.adaptive and events else State(),
         broken=statuses["infrastructure"] + missing if finished else 0,
         capped=capped,
         cost=Ledger.fold(charged).total,
@@ -157,13 +168,13 @@ class Evaluation:
                 self.kept[id] = kept
         budget = self.shared_budget()
         for id, kept in self.kept.items():
-            self.reopen[id] = self._why_reopen(kept, budget)
+            self.reopen[id] = self._why_reopen(id, kept, budget)
             if kept.outcome is not None and not self.reopen[id] and not kept.outcome.left_to_grade(self.grades):
                 self.outcomes[id] = kept.outcome
 
     def shared_budget(self) -> SharedBudget:
         """The budget of all instances, with what they have spent so far; one that needs no more counts as finished."""
-        budget = SharedBudget(self.settings.budget, self.suite.ids)
+        budget = SharedBudget(self.settings.budget, self.suite.ids, fair=not self.settings.adaptive)
         for id, kept in self.kept.items():
             budget.note(id, kept.cost.known_usd, kept.cost.usage.total)
             if kept.finished and not kept.capped and not self._wants_more(kept):
@@ -173,14 +184,14 @@ class Evaluation:
     def _wants_more(self, kept: Kept) -> bool:
         return self.settings.budget.attempts > kept.attempts or (self.retry and kept.broken > 0)
 
-    def _why_reopen(self, kept: Kept, budget: SharedBudget) -> str:
+    def _why_reopen(self, id: str, kept: Kept, budget: SharedBudget) -> str:
         if not kept.finished:
             return ""
         if self.settings.budget.attempts > kept.attempts:
             return f"{self.settings.budget.attempts} attempts instead of {kept.attempts}"
         if self.retry and kept.broken:
             return "what the world broke is done again"
-        if kept.capped and _has_room(kept, budget):
+        if kept.capped and _has_room(id, kept, budget):
             return "there is a budget again"
         return ""
 
@@ -197,7 +208,8 @@ class Evaluation:
             return self.settings.budget.attempts
         if kept.finished and not self.reopen.get(id):
             return 0
-        return max(self.settings.budget.attempts, kept.attempts) - kept.ended + kept.again
+        most = kept.begun if kept.stopped and not self.reopen.get(id) else self.settings.budget.attempts
+        return max(most, kept.attempts if not kept.stopped else 0) - kept.ended + kept.again
 
     def begin(self) -> None:
         """Write eval.json. Raises InputError and EndpointFailed for models that cannot be, while there is work for them."""
@@ -219,11 +231,11 @@ class Evaluation:
     async def work(self, view: SuiteView) -> None:
         """Do all that is left; `outcomes` fills as instances end."""
         for id, kept in self.kept.items():
-            ended = max(self.settings.budget.attempts, kept.attempts) - self.attempts_left(id)
+            ended = kept.ended if kept.finished and not self.reopen.get(id) else kept.ended - kept.again
             view.board.take_over(id, self.outcomes.get(id), ended, kept.cost)
         if not self.left:
             return
-        budget = self.shared_budget()
+        budget, sampling = self.shared_budget(), self._sampling()
         heard = _Heard(view, self.outcomes)
         async with open_pool(self.settings, self.suite.image, view.say) as pool:
             means = Means(
@@ -232,16 +244,45 @@ class Evaluation:
             async with self.suite.at_work(means) as bench:
 
                 async def solve(task: Task, lane: Lane) -> Solved:
-                    lane.expect(self.attempts_left(task.id))
+                    self._tell_lane(task.id, lane, sampling)
                     try:
-                        return await self._solve(task, lane, pool, budget, view)
+                        return await self._solve(task, lane, pool, budget, view, sampling)
                     finally:
                         budget.finish(task.id)
+                        if sampling is not None:
+                            sampling.leave(task.id)
 
-                plan = Plan(pool.slots, pool.checks, self.settings.budget.attempts, self.grades, self.at_once)
+                ahead = 1 if sampling is not None else self.settings.budget.attempts
+                plan = Plan(pool.slots, pool.checks, ahead, self.grades, self.at_once)
                 await evaluate(self.left, bench, solve, plan, heard)
 
-    async def _solve(self, task: Task, lane: Lane, pool: Pool, budget: SharedBudget, view: SuiteView) -> Solved:
+    def _sampling(self) -> Sampling | None:
+        """What decides on the attempts of all instances together, with what is known of those that were begun before."""
+        if not self.settings.adaptive:
+            return None
+        sampling = Sampling(self.settings.worth)
+        for id, kept in self.kept.items():
+            sampling.join(id, beliefs_for(kept.task, self.settings.models), kept.state)
+        return sampling
+
+    def _tell_lane(self, id: str, lane: Lane, sampling: Sampling | None) -> None:
+        """How many places the instance wants, and in adaptive sampling how much. There it wants one at a time, and where it promises
+        less than a new instance would, none that should keep one from being prepared."""
+        if sampling is None or not self.attempts_left(id):
+            lane.expect(self.attempts_left(id))
+            return
+        lane.urgency = lambda: sampling.urgency(id)
+        sampling.listen(id, lambda: lane.expect(int(sampling.eager(id))))
+
+    async def _solve(
+        self,
+        task: Task,
+        lane: Lane,
+        pool: Pool,
+        budget: SharedBudget,
+        view: SuiteView,
+        sampling: Sampling | None,
+    ) -> Solved:
         """The solver that `harness.evaluate` takes: one run per task, gone on with where it exists."""
         files, kept, reopen = self.files(task.id), self.kept.get(task.id), self.reopen.get(task.id, "")
         if kept is None:
@@ -250,7 +291,7 @@ class Evaluation:
             files, _, _ = start(task, own, directory=files.directory)
         elif kept.finished and not reopen and kept.outcome is not None and kept.outcome.solved is not None:
             return kept.outcome.solved
-        part = Part(lane, budget.share(task.id), self.settings.budget, reopen)
+        part = Part(lane, budget.share(task.id), self.settings.budget, reopen, sampling)
         failure, outage = "", False
         try:
             await go(
@@ -280,6 +321,7 @@ class Evaluation:
             grades=self.grades,
             gpu_hours=self._gpu_hours(),
             budget={"usd": budget.usd, "tokens": budget.tokens, "seconds": budget.seconds},
+            adaptive=self.settings.adaptive,
         )
         total = len(self.suite.ids)
         return suite_report(self.results(), asked, instances=total, unfinished=total - len(self.outcomes))
@@ -314,9 +356,9 @@ class _Heard:
         self.view.ended(outcome)
 
 
-def _has_room(kept: Kept, budget: SharedBudget) -> bool:
+def _has_room(id: str, kept: Kept, budget: SharedBudget) -> bool:
     """Whether the instance's share of what is left would pay for another call like its dearest."""
-    usd, tokens = budget.usd_level(), budget.tokens_level()
+    usd, tokens = budget.usd_level(id), budget.tokens_level(id)
     per_call = kept.cost.usage.total / kept.cost.calls if kept.cost.calls else 0.0
     return (usd is None or usd > kept.cost.known_usd + kept.dearest) and (
         tokens is None or tokens > kept.cost.usage.total + per_call

@@ -44,6 +44,10 @@ def add_solving(parser: argparse.ArgumentParser, whole: str = "of the whole run"
     tries = parser.add_argument_group("attempts and models")
     tries.add_argument("-n", "--attempts", type=positive, default=4, metavar="N", help="independent attempts (4)")
     tries.add_argument(
+        "--adaptive", action="store_true", help="make an attempt only while it is worth its price; -n is then the most"
+    )
+    tries.add_argument("--worth", type=amount, metavar="USD", help="adaptive: what a solved issue is worth to you (10)")
+    tries.add_argument(
         "--model",
         action="append",
         default=[],
@@ -96,13 +100,17 @@ def add_rows(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(known: argparse.Namespace) -> Settings:
     """The `Settings` that the options of `add_solving` say."""
-    from agent.config import Settings
+    from agent.config import WORTH, Settings
     from harness.records import Budget
     from harness.sandbox.base import Limits
 
     if known.out.exists() and not known.out.is_dir():
         raise InputError(f"--out {known.out} is a file; give a directory")
+    if known.worth is not None and not known.adaptive:
+        raise InputError("--worth says when --adaptive stops: give both")
     return Settings(
+        adaptive=known.adaptive,
+        worth=WORTH if known.worth is None else known.worth,
         budget=Budget(
             attempts=known.attempts,
             turns=known.max_turns,

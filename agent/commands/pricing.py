@@ -69,11 +69,12 @@ def forecast(evaluation: Evaluation, root: Path) -> Json:
             for m in models
         ],
         "attempts_left": attempts,
+        "adaptive": settings.adaptive,
         "usd": usd,
         "hours": round(_seconds(evaluation, rows, fmean(m.seconds for m in models)) / 3600, 2),
         "max_usd": budget.usd,
-        "usd_share": None if budget.usd is None or not unfinished else budget.usd / unfinished,
-        "notes": _notes(usd, budget.usd, attempts, unfinished, missing),
+        "usd_share": None if budget.usd is None or not unfinished or settings.adaptive else budget.usd / unfinished,
+        "notes": _notes(usd, budget.usd, attempts, 0 if settings.adaptive else unfinished, missing),
     }
 
 
@@ -94,15 +95,19 @@ def _seconds(evaluation: Evaluation, rows: Sequence[Json], per_attempt: float) -
     return float(IMAGE_SECONDS * images / cpus + per_attempt * attempts / places + GRADE_SECONDS * gradings / cpus)
 
 
-def _notes(
-    usd: float | None, cap: float | None, attempts: int, unfinished: int, missing: Mapping[str, str]
-) -> list[str]:
+def _notes(usd: float | None, cap: float | None, attempts: int, sharers: int, missing: Mapping[str, str]) -> list[str]:
+    """`sharers`: instances that share the cap; 0 where it is spent wherever it gains most."""
     notes = []
     if usd is None:
         notes.append("the price is not known: give prices or usd_per_gpu_hour in an alias (troop.toml)")
     elif cap is not None and usd > cap:
+        how = (
+            f"each of {counted(sharers, 'instance')} may use its share"
+            if sharers
+            else "it is spent where it gains most"
+        )
         notes.append(
-            f"--max-usd {cap:g} is less than expected: each of {counted(unfinished, 'instance')} may use its share, and "
+            f"--max-usd {cap:g} is less than expected: {how}, and "
             f"attempts beyond it are cut off or never begun (for {attempts} attempts give about {usd:.2f})"
         )
     if missing:
@@ -178,9 +183,10 @@ def forecast_view(expected: Json) -> list[RenderableType]:
     usd = "cost unknown" if expected["usd"] is None else f"about ${expected['usd']:.2f}"
     share = f", ${expected['usd_share']:.4f} for each instance" if expected["usd_share"] is not None else ""
     cap = f"; --max-usd {expected['max_usd']:g}{share}" if expected["max_usd"] is not None else ""
+    most = "at most, as attempts are made only while they are worth it: " if expected["adaptive"] else ""
     lines.append(
         Text(
-            f"{counted(expected['attempts_left'], 'attempt')} left of {counted(len(expected['instances']), 'instance')}: "
+            f"{most}{counted(expected['attempts_left'], 'attempt')} left of {counted(len(expected['instances']), 'instance')}: "
             f"{usd}, about {expected['hours']:.2f} hours{cap}",
             "bold",
         )

@@ -4,13 +4,15 @@ What is known of a task (`State`): its attempts that gave nothing acceptable, an
 attempts that agree on it and the level of its evidence. No grading data.
 
 The model (`Beliefs`). An attempt gives a right and acceptable patch with probability p; p ~ Beta(alpha, beta) over tasks, as in the
-forecasts (harness/scaling/laws.py). A wrong attempt gives nothing acceptable with probability `fails`. Right attempts fall into groups
+forecasts (harness/scaling/laws.py), with weights over several alpha and beta, as few attempts do not tell them: a single pair
+fitted to the first two attempts of each task was as sure of itself as one from thousands, and gave up every task that had
+failed twice. A wrong attempt gives nothing acceptable with probability `fails`. Right attempts fall into groups
 by a Chinese restaurant process with concentration `scatter_right` (right patches are much alike), wrong acceptable ones by
 one with `scatter_wrong` (they are wrong in different ways); a group's evidence has level l with probability right[l] or wrong[l].
 For groups of n_1 … n_C attempts, T together, and f failed ones, the probability of it all, with R the set of right groups and
 n_R = sum of its n_c, is
 
-    Z = sum over R of  B(alpha + n_R, beta + T - n_R + f) / B(alpha, beta) * fails^f (1 - fails)^(T - n_R)
+    Z = sum over R of  E[B(alpha + n_R, beta + T - n_R + f) / B(alpha, beta)] * fails^f (1 - fails)^(T - n_R)
         * prod_{c in R} scatter_right right[l_c] (n_c - 1)! / (scatter_right)_(n_R)
         * prod_{c not in R} scatter_wrong wrong[l_c] (n_c - 1)! / (scatter_wrong)_(T - n_R)        with (x)_n = x (x+1) … (x+n-1).
 
@@ -22,7 +24,8 @@ because one more often cannot change the choice where two can (Frazier & Powell 
 patch right the index falls with every failure, and sampling by the largest index is the optimal search of Black (1965).
 
 A task is left when its best group is right with probability DECISIVE, or when no right attempt is to be expected (`standing`); and
-when its gain per dollar is less than 1 / (what a solved task is worth to the user in USD).
+when its gain per dollar is less than 1 / (what a solved task is worth to the user in USD). The weights and `fails` are fitted
+to what all tasks show (`fit_prior`). A task's own attempts are among that and so count twice: little among many tasks, too much among few.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from harness.scaling.laws import log_beta
@@ -49,7 +52,11 @@ PRICE_PRIOR = 2.0
 
 MEANS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8)
 PRECISIONS = (0.3, 0.6, 1.0, 2.0, 4.0, 10.0)
-"""alpha / (alpha + beta) and alpha + beta that `fit_prior` looks among."""
+"""alpha / (alpha + beta) and alpha + beta that the prior is a mixture of."""
+FAILS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97)
+"""`fails` that `fit_prior` looks among."""
+FAINT = 0.02
+"""Parts of the prior with less weight than this share of the heaviest are left out, which saves time."""
 SCATTERS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 25.0, 50.0)
 
 
@@ -75,11 +82,36 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class Prior:
+    """p ~ Beta(alpha, beta) with the given weight, for each (weight, alpha, beta) of `parts`; weights add to 1."""
+
+    parts: tuple[tuple[float, float, float], ...]
+    _hash: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash(self.parts))
+
+    def __hash__(self) -> int:
+        return self._hash  # found once: it is part of the key of everything that is kept
+
+    @staticmethod
+    def beta(alpha: float, beta: float) -> Prior:
+        return Prior(((1.0, alpha, beta),))
+
+    @property
+    def mean(self) -> float:
+        """The expected success rate of a task nothing is known of."""
+        return math.fsum(weight * alpha / (alpha + beta) for weight, alpha, beta in self.parts)
+
+
+_GRID = tuple((mean * size, (1 - mean) * size) for mean in MEANS for size in PRECISIONS)
+
+
+@dataclass(frozen=True, slots=True)
 class Beliefs:
     """The parameters of the model (see the module). `right`, `wrong`: the probability of each level of evidence, adding to 1."""
 
-    alpha: float = 0.4
-    beta: float = 1.6
+    prior: Prior = Prior(((1.0, 0.4, 1.6),))
     fails: float = 0.3
     scatter_right: float = 0.4
     scatter_wrong: float = 6.0
@@ -106,11 +138,11 @@ def worth(state: State, beliefs: Beliefs) -> float:
 def hope(state: State, beliefs: Beliefs, samples: int = HOPE_AHEAD) -> float:
     """The probability that at least one of the next `samples` attempts is right."""
     terms = _terms(_kinds(state.groups), state.failed, beliefs)
-    total = math.fsum(terms)
-    wrong = 0.0
-    for right, term in enumerate(terms):
-        a, b = beliefs.alpha + right, beliefs.beta + state.attempts - right
-        wrong += term / total * math.exp(log_beta(a, b + samples) - log_beta(a, b))
+    total, prior, made = math.fsum(terms), beliefs.prior, state.attempts
+    wrong = math.fsum(
+        term / total * math.exp(_log_chance(prior, n, made - n + samples) - _log_chance(prior, n, made - n))
+        for n, term in enumerate(terms)
+    )
     return 1.0 - wrong
 
 
@@ -178,11 +210,21 @@ def price(state: State, mean_usd: float) -> float:
     return (state.usd + PRICE_PRIOR * mean_usd) / (state.attempts + PRICE_PRIOR)
 
 
-def rate(state: State, beliefs: Beliefs, mean_usd: float) -> float:
-    """The expected gain for a dollar; 0 where the task is to be left."""
+def gain_beside(state: State, beliefs: Beliefs, pending: int) -> float:
+    """The `gain` of one more attempt beside `pending` ones that are under way: as if these had failed, times the chance that
+    none of them is right. What another attempt adds where one of them is right is left out: it is little.
+    """
+    if not pending:
+        return gain(state, beliefs)
+    failed = replace(state, failed=state.failed + pending)
+    return (1.0 - hope(state, beliefs, pending)) * gain(failed, beliefs)
+
+
+def rate(state: State, beliefs: Beliefs, mean_usd: float, pending: int = 0) -> float:
+    """The expected gain for a dollar, beside `pending` attempts under way; 0 where the task is to be left."""
     if standing(state, beliefs) != "open":
         return 0.0
-    return gain(state, beliefs) / max(price(state, mean_usd), 1e-9)
+    return gain_beside(state, beliefs, pending) / max(price(state, mean_usd), 1e-9)
 
 
 def choose(
@@ -210,27 +252,39 @@ def likelihood(state: State, beliefs: Beliefs) -> float:
 
 
 def fit_prior(states: Iterable[State], beliefs: Beliefs) -> Beliefs:
-    """The beliefs with the alpha and beta, of a grid, that make what was seen of these tasks most likely. Needs no labels."""
+    """The beliefs with the prior weighted by how likely each alpha and beta of a grid makes what was seen of these tasks, and with
+    the likeliest `fails` of FAILS and its own: who believes too much of what wrong attempts give takes right ones for wrong. Needs
+    no labels.
+    """
     seen = Counter((_kinds(state.groups), state.failed) for state in states if state.attempts)
     if not seen:
         return beliefs
+    fits = [_weighted(seen, replace(beliefs, fails=fails)) for fails in sorted({*FAILS, beliefs.fails})]
+    return max(fits, key=lambda fit: fit[0])[1]
+
+
+def _weighted(seen: Mapping[tuple[_Kinds, int], int], beliefs: Beliefs) -> tuple[float, Beliefs]:
+    """The beliefs with the prior weighted, and the log of how likely they make what was seen, up to a constant."""
     rows = [(_coefficients(kinds, beliefs), kinds, failed, count) for (kinds, failed), count in seen.items()]
 
-    def height(prior: Beliefs) -> float:
+    def height(alone: Beliefs) -> float:
         # One task's worth of prior weight on a middling success rate keeps a few failures from meaning that nothing works.
-        total = math.log(prior.alpha * prior.beta / (prior.alpha + prior.beta) ** 2)
+        ((_, alpha, beta),) = alone.prior.parts
+        total = math.log(alpha * beta / (alpha + beta) ** 2)
         for coefficients, kinds, failed, count in rows:
-            total += count * _log_sum(kinds, failed, prior, coefficients)
+            total += count * (_log_sum(kinds, failed, alone, coefficients) + failed * math.log(alone.fails))
         return total
 
-    return max(
-        (replace(beliefs, alpha=mean * size, beta=(1 - mean) * size) for mean in MEANS for size in PRECISIONS),
-        key=height,
-    )
+    heights = {(a, b): height(replace(beliefs, prior=Prior.beta(a, b))) for a, b in _GRID}
+    top = max(heights.values())
+    weights = {pair: math.exp(each - top) for pair, each in heights.items() if each - top > math.log(FAINT)}
+    total = math.fsum(weights.values())
+    parts = tuple((each / total, a, b) for (a, b), each in weights.items())
+    return top + math.log(total), replace(beliefs, prior=Prior(parts))
 
 
 def learn(tasks: Iterable[Sequence[tuple[Group, bool]]], failed: int, levels: int) -> Beliefs:
-    """The beliefs, but for alpha and beta, from labelled attempts: of each task the groups and whether each is right.
+    """The beliefs, but for the prior, from labelled attempts: of each task the groups and whether each is right.
 
     `failed`: how many attempts of all these tasks gave nothing acceptable. Levels have one pseudo-count each; the
     concentrations are the likeliest of a grid.
@@ -320,10 +374,8 @@ def _coefficients(kinds: _Kinds, beliefs: Beliefs, certain: Group | None = None)
 @functools.lru_cache(maxsize=200_000)
 def _factors(acceptable: int, failed: int, beliefs: Beliefs) -> tuple[float, list[float]]:
     """What a term of Z has by its n_R = 0 … acceptable, beside the coefficient: the largest one's log, and all relative to it."""
-    none = log_beta(beliefs.alpha, beliefs.beta)
     logs = [
-        log_beta(beliefs.alpha + right, beliefs.beta + acceptable - right + failed)
-        - none
+        _log_chance(beliefs.prior, right, acceptable - right + failed)
         + (acceptable - right) * math.log1p(-beliefs.fails)
         - _rising(beliefs.scatter_right, right)
         - _rising(beliefs.scatter_wrong, acceptable - right)
@@ -331,6 +383,17 @@ def _factors(acceptable: int, failed: int, beliefs: Beliefs) -> tuple[float, lis
     ]
     top = max(logs)
     return top, [math.exp(each - top) for each in logs]
+
+
+@functools.lru_cache(maxsize=200_000)
+def _log_chance(prior: Prior, right: int, wrong: int) -> float:
+    """log of the probability of so many right and wrong attempts, in any one order."""
+    return math.log(
+        math.fsum(
+            weight * math.exp(log_beta(alpha + right, beta + wrong) - log_beta(alpha, beta))
+            for weight, alpha, beta in prior.parts
+        )
+    )
 
 
 @functools.lru_cache(maxsize=200_000)

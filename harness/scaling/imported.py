@@ -155,15 +155,17 @@ def is_evaluation(report: Any) -> bool:
 def of_evaluation(report: Json) -> Imported:
     """The samples of an evaluation's report.json, by model: graded attempts, their cost and the place of their candidate.
 
-    Attempts that the world ended are no samples. Those of a task of which a candidate was not graded are left out and counted.
+    Attempts that the world ended are no samples. Those of a task of which a candidate was not graded are left out and counted. Of an
+    adaptive evaluation, as many first samples of each task as all have: who has more of them is no matter of chance.
     """
+    common = (report.get("adaptive") or {}).get("common_samples")
     rows: list[_Row] = []
     ungraded = 0
     for task in report["tasks"]:
         solved = task.get("report")
         if not solved:
             continue
-        attempts = [a for a in solved["attempts"] if a["status"] not in ("infrastructure", "running")]
+        attempts = [a for a in solved["attempts"] if a["status"] not in ("infrastructure", "running")][:common]
         if any(candidate["id"] not in task["verdicts"] for candidate in solved["candidates"]):
             ungraded += len(attempts)
             continue

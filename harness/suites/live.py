@@ -90,7 +90,7 @@ class SuiteBoard:
             self.retries += event.retried
         elif isinstance(event, trace.Prepared):
             work.stage = "attempts"
-        elif isinstance(event, trace.Verified):
+        elif isinstance(event, trace.Verified) and not event.early:
             work.stage, work.candidates = "verifying", work.candidates + 1
         elif isinstance(event, (trace.JudgeTested, trace.Judged)):
             work.stage = "judging"
@@ -129,7 +129,9 @@ class SuiteBoard:
         here = self.ended - self.earlier
         if here < 1 or not self.started:
             return None
-        lost = sum(self.attempts for o in self.outcomes.values() if o.solved is None)
+        lost = sum(
+            self.attempts - (len(o.solved.report["attempts"]) if o.solved else 0) for o in self.outcomes.values()
+        )
         left = max(0, self.instances * self.attempts - self.ended - lost)
         return (now - self.started) / here * left
 
@@ -273,7 +275,7 @@ class PlainSuite(SilentSuite):
 
     def see(self, id: str, event: trace.Event) -> None:
         super().see(id, event)
-        if isinstance(event, (trace.Prepared, trace.AttemptEnded, trace.InfrastructureFailed, trace.BudgetReached)):
+        if isinstance(event, _TOLD):
             self.say(f"{id}: {_event_line(event)}")
 
     def ended(self, outcome: Outcome) -> None:
@@ -286,6 +288,15 @@ class PlainSuite(SilentSuite):
         self._write(printable(line) if not line.startswith("  ") else f"  {printable(line)}")
 
 
+_TOLD = (
+    trace.Prepared,
+    trace.AttemptEnded,
+    trace.InfrastructureFailed,
+    trace.BudgetReached,
+    trace.SamplingStopped,
+)
+
+
 def _event_line(event: trace.Event) -> str:
     if isinstance(event, trace.Prepared):
         return f"prepared in {event.seconds:.1f} s" + (f"; {event.note}" if event.note else "")
@@ -295,6 +306,8 @@ def _event_line(event: trace.Event) -> str:
     if isinstance(event, trace.InfrastructureFailed):
         who = "" if event.attempt is None else f"attempt {event.attempt}: "
         return f"{who}{event.what} failed, {'trying again' if event.retried else 'given up'}: {event.detail}"
+    if isinstance(event, trace.SamplingStopped):
+        return event.words
     assert isinstance(event, trace.BudgetReached), f"no line is made of {event.kind}"
     return event.detail
 

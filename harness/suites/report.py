@@ -22,7 +22,7 @@ _USAGE = ("input", "cache_read", "cache_write", "output", "reasoning")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked for. `gpu_hours`: USD per GPU-hour of the models that have such a price. `versions`: of what made it."""
+    """What was asked for. `gpu_hours`: USD per GPU-hour of the models that have such a price. `adaptive`: `attempts` are the most."""
 
     suite: str
     models: tuple[str, ...]
@@ -30,6 +30,7 @@ class Asked:
     grades: Grades
     gpu_hours: Mapping[str, float] = field(default_factory=dict)
     budget: Json = field(default_factory=dict)
+    adaptive: bool = False
 
 
 def suite_report(
@@ -43,6 +44,7 @@ def suite_report(
     solved = [o.solved for o in outcomes if o.solved is not None]
     worked = [w for o in outcomes if (w := o.solved or o.unsolved) is not None]
     sampled = {o.id: s for o in outcomes if (s := o.sampled) is not None}
+    alike = _begun_alike(outcomes) if asked.adaptive else sampled
     known = {o.id: o.resolved for o in outcomes if o.resolved is not None}
     resolved = sum(known.values())
     return {
@@ -50,13 +52,14 @@ def suite_report(
         "suite": asked.suite,
         "models": list(asked.models),
         "attempts": asked.attempts,
+        "adaptive": _stops(worked, alike) if asked.adaptive else None,
         "graded": asked.grades,
         "instances": len(outcomes) if instances is None else instances,
         "unfinished": unfinished,
         "solved": len(solved),
         "measured": len(sampled),
         "failed": [{"id": o.id, "reason": o.failure} for o in outcomes if o.failure],
-        **_measures(sampled, asked.attempts),
+        **_measures(sampled, asked.attempts, alike),
         "selected": resolved if known else None,
         "selected_share": _share(known),
         "budget": asked.budget,
@@ -71,23 +74,46 @@ def suite_report(
     }
 
 
-def _measures(sampled: Mapping[str, Sampled], attempts: int) -> Json:
+def _stops(worked: Sequence[Solved], alike: Mapping[str, Sampled]) -> Json:
+    """Why adaptive sampling left instances before their last attempt, and how many first samples all of them have."""
+    whys = [(s.report.get("sampling") or {}).get("stopped") for s in worked]
+    return {
+        "stopped": dict(Counter(why for why in whys if why)),
+        "common_samples": max((s.n for s in alike.values()), default=0),
+    }
+
+
+def _begun_alike(outcomes: Sequence[Outcome]) -> dict[str, Sampled]:
+    """Of each measured instance the first samples, as many as all of them have. Where sampling stops by what it sees, the share of
+    right ones among all samples of an instance is no estimate of its success rate; among the first ones it is."""
+    samples = {o.id: o.solved.samples for o in outcomes if o.sampled is not None and o.solved is not None}
+    depth = min((len(each) for each in samples.values() if each), default=0)
+    found = {}
+    for outcome in (o for o in outcomes if o.id in samples):
+        first = samples[outcome.id][:depth]
+        right = {c for c, v in outcome.verdicts.items() if v.resolved}
+        found[outcome.id] = Sampled(len(first), sum(s in right for s in first), outcome.resolved is True)
+    return found
+
+
+def _measures(sampled: Mapping[str, Sampled], attempts: int, alike: Mapping[str, Sampled]) -> Json:
+    """`alike`: the samples that mean@1 and pass@k are computed from."""
     draws = Draws(list(sampled))
-    shares = {id: s.correct / s.n if s.n else 0.0 for id, s in sampled.items()}
+    shares = {id: s.correct / s.n if s.n else 0.0 for id, s in alike.items()}
     single = draws.estimate(shares) if shares else None
     return {
         "mean_at_1": single and single.value,
         "mean_at_1_interval": list(_bounds(single, shares)) if single else None,
-        "coverage": [_coverage(sampled, k, draws) for k in range(1, attempts + 1)],
+        "coverage": [_coverage(sampled, k, draws, alike) for k in range(1, attempts + 1)],
         "oracle": sum(s.correct > 0 for s in sampled.values()) if sampled else None,
-        "recovery": recovery(list(sampled.values())),
+        "recovery": recovery(list(sampled.values()), single.value if single else None),
     }
 
 
-def _coverage(sampled: Mapping[str, Sampled], k: int, draws: Draws) -> Json:
+def _coverage(sampled: Mapping[str, Sampled], k: int, draws: Draws, alike: Mapping[str, Sampled]) -> Json:
     """pass@k over the measured instances; `missing`: how many of them have fewer than k samples, which leaves it undefined."""
-    values = {id: value for id, s in sampled.items() if (value := pass_at_k(s.n, s.correct, k)) is not None}
-    missing = len(sampled) - len(values)
+    values = {id: value for id, s in alike.items() if (value := pass_at_k(s.n, s.correct, k)) is not None}
+    missing = sum(s.n < k for s in sampled.values())
     if missing or not values:
         return {"k": k, "pass_at_k": None, "low": None, "high": None, "missing": missing}
     found = draws.estimate(values)

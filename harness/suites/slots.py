@@ -1,14 +1,15 @@
 """Places for the attempts of many runs: how many go on at a time, and whose turn it is.
 
 Each run has a lane; a free place goes to the earliest lane that waits. So the attempts of one run are near each other in time
-(its prompts are still in the server's caches), and the next run's attempts fill the places that its last ones leave.
+(its prompts are still in the server's caches), and the next run's attempts fill the places that its last ones leave. Lanes that
+say what a place is worth to them (`urgency`) come in the order of that.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import itertools
+from collections.abc import Callable
 from types import TracebackType
 
 
@@ -18,7 +19,7 @@ class Slots:
     def __init__(self, places: int) -> None:
         self.places = places
         self._free = places
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiting: list[_Waiting] = []
         self._arrivals = itertools.count()
         self._lanes: set[Lane] = set()
         self._changed = asyncio.Event()
@@ -50,7 +51,7 @@ class Slots:
             self._free -= 1
         else:
             granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            heapq.heappush(self._waiting, (lane.order, next(self._arrivals), granted))
+            self._waiting.append((lane, next(self._arrivals), granted))
             try:
                 await granted
             except asyncio.CancelledError:
@@ -63,7 +64,9 @@ class Slots:
     def _leave(self) -> None:
         self._free += 1
         while self._free and self._waiting:
-            _, _, granted = heapq.heappop(self._waiting)
+            first = min(self._waiting, key=lambda each: (-each[0].urgency(), each[0].order, each[1]))
+            self._waiting.remove(first)
+            granted = first[2]
             if not granted.done():
                 self._free -= 1
                 granted.set_result(None)
@@ -80,6 +83,7 @@ class Lane:
     def __init__(self, slots: Slots, order: int, expected: int) -> None:
         self.order = order
         self.expected = expected
+        self.urgency: Callable[[], float] = _alike
         self._slots = slots
 
     async def __aenter__(self) -> None:
@@ -98,3 +102,11 @@ class Lane:
     def close(self) -> None:
         """The run expects nothing any more."""
         self._slots._close(self)
+
+
+def _alike() -> float:
+    return 0.0
+
+
+_Waiting = tuple[Lane, int, asyncio.Future[None]]
+"""A lane that waits for a place, when it came, and what is set when it gets one."""

@@ -59,8 +59,9 @@ def markdown(report: Json) -> str:
 def title(report: Json) -> str:
     """What was evaluated, in a line."""
     models = " + ".join(report["models"]) or "?"
+    most = "at most " if report.get("adaptive") else ""
     return (
-        f"{report['suite']}: {models}, {counted(report['attempts'], 'attempt')} of each of "
+        f"{report['suite']}: {models}, {most}{counted(report['attempts'], 'attempt')} of each of "
         f"{counted(report['instances'], 'instance')}"
     )
 
@@ -150,7 +151,13 @@ def notes(report: Json) -> list[str]:
     if report["unfinished"]:
         said.append(f"{counted(report['unfinished'], 'instance')} unfinished: the same command goes on")
     short = [row for row in report["coverage"] if row["missing"]]
-    if short:
+    if adaptive := report.get("adaptive"):
+        stops = ", ".join(f"{n} {why}" for why, n in _most(adaptive["stopped"])) or "none"
+        said.append(
+            f"adaptive: sampling stopped early of {stops}; who has fewer samples is no matter of chance, so mean@1 and pass@k are of "
+            f"the first {counted(adaptive['common_samples'], 'sample')} of each instance, and a larger k is undefined"
+        )
+    elif short:
         said.append(
             f"pass@k is undefined from k = {short[0]['k']} on: {counted(short[-1]['missing'], 'instance')} with fewer samples "
             "(--retry infrastructure, or a larger budget, makes up for them)"
@@ -164,8 +171,10 @@ def notes(report: Json) -> list[str]:
 
 def _coverage_rows(report: Json, *, few: bool) -> list[tuple[str, str, str]]:
     rows = report["coverage"]
+    if report.get("adaptive"):
+        rows = [row for row in rows if row["pass_at_k"] is not None]
     if few and len(rows) > ALL_UP_TO:
-        rows = [row for row in rows if row["k"] in SHOWN_K or row["k"] == len(rows)]
+        rows = [row for row in rows if row["k"] in SHOWN_K or row is rows[-1]]
     if not report["measured"]:
         return []
     return [

@@ -8,8 +8,8 @@ Each replay draws every task's attempts in a random order, without putting back,
 after round over all tasks, in a random order; adaptive always takes the task with the largest `harness.scaling.adaptive.rate`. Both
 select by the same rule, the group most likely to be right. At each budget the solved tasks of both, the mean over replays, and the
 paired difference with its 95 % interval by bootstrap over tasks. Beliefs about evidence and agreement are learnt from labelled
-attempts of other tasks (five folds; of another pool for synthetic ones), the prior from what the tasks of the replay show so far,
-without labels.
+attempts of other tasks (five folds; of another pool for synthetic ones), or are those of the product (`--shipped`); the prior, and how
+often wrong attempts give nothing, from what the tasks of the replay show so far, without labels.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ import os
 import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from agent.sampling import beliefs_for
 from harness.patch import Patch
 from harness.scaling.adaptive import Beliefs, Group, State, chances, fit_prior, learn, rate
 from harness.scaling.curves import Draws
+from tasks.task import GivenTest, Repository
+from tasks.task import Task as TroopTask
 
 BUDGETS = 12
 FOLDS = 5
@@ -246,7 +249,7 @@ def synthetic(truth: Beliefs, tasks: int, attempts: int, seed: int) -> dict[str,
     rng = random.Random(seed)
     pool = {}
     for task in range(tasks):
-        p = rng.betavariate(truth.alpha, truth.beta)
+        p = rng.betavariate(0.4, 1.6)
         dear = 0.4 * rng.lognormvariate(0, 0.5)
         groups: dict[bool, list[tuple[str, int]]] = {True: [], False: []}
         rows = []
@@ -352,6 +355,9 @@ def main() -> None:
     options.add_argument("file", type=Path, nargs="?")
     options.add_argument("--source", default="", help="pool: only rows whose source begins so")
     options.add_argument("--seconds", action="store_true", help="eval: an hour costs a dollar (for what has no price)")
+    options.add_argument(
+        "--shipped", action="store_true", help="eval of `repair`: the beliefs that --adaptive starts with"
+    )
     options.add_argument("--replays", type=int, default=20)
     options.add_argument("--tasks", type=int, default=100, help="synthetic")
     options.add_argument("--attempts", type=int, default=32, help="synthetic")
@@ -365,11 +371,12 @@ def main() -> None:
             def make(truth: Beliefs = truth, seed: int = seed) -> tuple[Pool, Mapping[str, Beliefs]]:
                 other = learnt(synthetic(truth, 40, known.attempts, 100 + seed), len(truth.right))
                 pool = synthetic(truth, known.tasks, known.attempts, seed)
-                return pool, dict.fromkeys(pool, replace(other, alpha=0.5, beta=1.5))
+                return pool, dict.fromkeys(pool, other)
 
             makers[name] = make
     elif known.kind == "eval":
-        makers[known.file.parent.name] = lambda: _with_beliefs(of_evaluation(known.file, known.seconds), 2)
+        pool = of_evaluation(known.file, known.seconds)
+        makers[known.file.parent.name] = lambda: _as_shipped(pool) if known.shipped else _with_beliefs(pool, 2)
     else:
         makers[known.source or known.file.name] = lambda: _with_beliefs(of_pool(known.file, known.source), 1)
     results = {}
@@ -379,6 +386,12 @@ def main() -> None:
     print(json.dumps(results, indent=1))
     if known.plot:
         plot(results, known.plot)
+
+
+def _as_shipped(pool: Pool) -> tuple[Pool, Mapping[str, Beliefs]]:
+    """No labels: what is believed of `repair` on tasks that come with a failing test."""
+    given = TroopTask("", Repository("path", ""), "", failing_test=GivenTest(()))
+    return pool, dict.fromkeys(pool, beliefs_for(given, ["repair"]))
 
 
 def _with_beliefs(pool: Pool, levels: int) -> tuple[Pool, Mapping[str, Beliefs]]:

@@ -320,3 +320,28 @@ def test_a_solve_runs_near_tests_for_attempts_and_candidates_alike(long_calculat
     assert near.report.passed == {"tests/test_calc.py::test_largest", "tests/test_calc.py::test_total_of_nothing"}
     (prepared,) = of_kind(again, trace.Prepared)
     assert isinstance(prepared, trace.Prepared) and prepared.baseline is None and NEAR_LATER in prepared.note
+
+
+@pytest.mark.network
+@pytest.mark.bubblewrap
+def test_adaptive_sampling_holds_each_candidate_against_near_tests_as_it_comes(
+    long_calculator: Task, tmp_path: Path
+) -> None:
+    wide = call("edit", path="calc.py", old="return max(values)", new="return sorted(values)[-1]")
+
+    def script(request: Request) -> Answer:
+        # By the seed: the first attempt is wrong, the second right, the third touches another function as well.
+        turns = {0: [PLAN, WRONG, SUBMIT], 7919: [PLAN, RIGHT, SUBMIT], 15838: [PLAN, RIGHT, wide, SUBMIT]}
+        return turns[request.body["seed"]][request.turn]
+
+    with serving(script) as server:
+        done = solve(long_calculator, settings(server.url, tmp_path / "runs", attempts=3, adaptive=True, concurrency=1))
+    near = of_kind(done, trace.NearTested)
+    verified = [e for e in of_kind(done, trace.Verified) if isinstance(e, trace.Verified)]
+    assert [(e.candidate, e.early) for e in verified[:3]] == [("c1", True), ("c2", True), ("c3", True)]
+    assert len(near) == 2, "once for the first two, which touch the same, and once more for what the third touches"
+    last = {e.candidate: e for e in verified if not e.early}
+    assert set(last) == {"c1", "c2", "c3"}
+    assert all(set(e.evidence.regression) == set(last["c1"].evidence.regression) for e in last.values())
+    assert last["c1"].evidence.broken and last["c2"].evidence.clean and last["c3"].evidence.clean
+    assert done.report["selected"]["candidate"] == "c2", "the smaller change"

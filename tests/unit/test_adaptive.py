@@ -5,17 +5,20 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
 from harness.scaling.adaptive import (
     Beliefs,
     Group,
+    Prior,
     State,
     chances,
     choose,
     fit_prior,
     gain,
+    gain_beside,
     hope,
     learn,
     likelihood,
@@ -24,8 +27,8 @@ from harness.scaling.adaptive import (
 )
 from harness.scaling.laws import log_beta
 
-NOISY = Beliefs()
-SURE = Beliefs(alpha=0.5, beta=1.5, fails=0.99, scatter_wrong=6.0, right=(1.0,), wrong=(1.0,))
+NOISY = Beliefs(prior=Prior(((0.7, 0.4, 1.6), (0.3, 2.0, 6.0))))
+SURE = Beliefs(prior=Prior.beta(0.5, 1.5), fails=0.99, scatter_wrong=6.0, right=(1.0,), wrong=(1.0,))
 """Only right attempts are acceptable, nearly."""
 
 
@@ -65,7 +68,13 @@ def test_the_chance_of_a_group_is_the_sum_over_all_ways_to_be_right(state: State
             scatter = b.scatter_right if is_right else b.scatter_wrong
             weight += math.log(scatter * (b.right if is_right else b.wrong)[group.level])
             right, wrong = right + is_right * group.attempts, wrong + (not is_right) * group.attempts
-        weight += wrong * math.log(1 - b.fails) + log_beta(b.alpha + right, b.beta + wrong + state.failed)
+        weight += wrong * math.log(1 - b.fails)
+        weight += math.log(
+            sum(
+                w * math.exp(log_beta(alpha + right, beta + wrong + state.failed) - log_beta(alpha, beta))
+                for w, alpha, beta in b.prior.parts
+            )
+        )
         for scatter, count in ((b.scatter_right, right), (b.scatter_wrong, wrong)):
             weight -= sum(math.log(scatter + i) for i in range(count))
         weights[truth] = math.exp(weight)
@@ -144,7 +153,46 @@ def test_the_prior_is_found_again_from_what_tasks_show_without_labels() -> None:
             states.append(State((Group(right, 0),) if right else (), failed=6 - right))
         found[mean] = fit_prior(states, SURE)
     for mean, beliefs in found.items():
-        assert beliefs.alpha / (beliefs.alpha + beliefs.beta) == pytest.approx(mean, abs=0.06)
+        assert beliefs.prior.mean == pytest.approx(mean, abs=0.06)
+
+
+@pytest.mark.parametrize("fails", [0.3, 0.9])
+def test_how_often_wrong_attempts_give_nothing_is_found_without_labels(fails: float) -> None:
+    rng = random.Random(6)
+    states = []
+    for _ in range(200):
+        p = rng.betavariate(0.4, 1.6)
+        right, wrong, failed = 0, 0, 0
+        for _ in range(4):
+            if rng.random() < p:
+                right += 1
+            elif rng.random() < fails:
+                failed += 1
+            else:
+                wrong += 1
+        groups = [Group(right, 1)] * bool(right) + [Group(1, 0)] * wrong
+        states.append(State(tuple(groups), failed))
+    believed = Beliefs(fails=0.97 if fails == 0.3 else 0.3, scatter_right=0.05, scatter_wrong=50.0)
+    fitted = fit_prior(states, believed)
+    assert fitted.fails == fails
+    assert fitted.prior.mean == pytest.approx(0.2, abs=0.06)
+
+
+def test_few_attempts_leave_the_prior_open() -> None:
+    few = fit_prior([State((Group(1, 0),), 1)] * 2 + [State(failed=2)] * 38, SURE)
+    many = fit_prior([State((Group(1, 0),), 39)] * 20 + [State(failed=40)] * 20, SURE)
+    assert len(few.prior.parts) > len(many.prior.parts) >= 1
+    twice = State(failed=2)
+    assert standing(twice, few) == "open", "what failed twice is not given up"
+    alone = replace(few, prior=Prior.beta(0.015, 0.285))
+    assert alone.prior.parts[0][1:] in [part[1:] for part in few.prior.parts] and standing(twice, alone) == "hopeless"
+
+
+def test_attempts_under_way_count_as_failures_that_may_yet_succeed() -> None:
+    fresh = State()
+    gains = [gain_beside(fresh, NOISY, pending) for pending in range(6)]
+    assert gains[0] == gain(fresh, NOISY) and gains == sorted(gains, reverse=True)
+    assert 0 < gains[5] < gain(State(failed=5), NOISY)
 
 
 def test_rates_are_learnt_from_labelled_attempts() -> None:

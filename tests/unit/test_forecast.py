@@ -152,6 +152,37 @@ def test_a_curve_that_bends_after_the_first_half_is_refused() -> None:
     assert told["beta-binomial"].coverage is None
 
 
+def shared_out(rng: random.Random, tasks: int, attempts: int) -> list[list[bool]]:
+    """Attempts that divide one list of changes among themselves, as `repair` does: the one or two right changes of a task are each
+    in the share of one attempt, so failures make the others likelier."""
+    found = []
+    for _ in range(tasks):
+        winners = set(rng.sample(range(attempts), rng.choice((1, 1, 1, 2, 2, 3))))
+        found.append([attempt in winners for attempt in range(attempts)])
+    return found
+
+
+def test_a_law_that_misses_what_was_sampled_is_refused() -> None:
+    outcomes = shared_out(random.Random(11), 40, 32)
+    assert all(any(each) for each in outcomes)
+    for told in forecast(outcomes, 64, draws=100):
+        assert told.coverage is None
+        assert "misses" in told.refused or "less than" in told.refused or "bound" in told.refused
+
+
+def test_no_forecast_lies_below_what_was_observed_with_fewer_samples() -> None:
+    rng = random.Random(12)
+    kept = 0
+    for seed in range(12):
+        outcomes = drawn(rng, 60, 16, alpha=0.6, beta=1.5)
+        observed = sum(any(each) for each in outcomes) / len(outcomes)
+        for told in forecast(outcomes, 18, draws=50, seed=seed):
+            assert told.coverage is None or told.coverage >= observed
+            kept += told.coverage is not None
+            assert told.coverage is not None or told.refused
+    assert kept, "some are forecast"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("law", ["beta-binomial", "inflated beta-binomial"])
 def test_intervals_hold_the_truth_about_as_often_as_they_say(law: str) -> None:

@@ -135,6 +135,12 @@ def test_an_evaluation_gives_its_graded_attempts_and_counts_the_others() -> None
     assert [s.score is None for s in samples] == [True, False, True], "only what is acceptable may be selected"
 
 
+def test_of_an_adaptive_evaluation_the_first_samples_that_all_tasks_have_are_taken() -> None:
+    found = of_evaluation({**evaluation(), "adaptive": {"stopped": {"decisive": 1}, "common_samples": 2}})
+    (model,) = found.models
+    assert {len(samples) for samples in model.tasks.values()} == {2}
+
+
 # The command
 
 

@@ -145,3 +145,59 @@ def test_many_runs_with_calls_at_the_same_time_never_pass_the_cap() -> None:
         return spent
 
     assert 0.7 < asyncio.run(whole()) <= 1.0 + 1e-9
+
+
+def test_where_it_is_not_shared_fairly_one_run_may_spend_what_no_other_has() -> None:
+    async def whole() -> None:
+        shared = SharedBudget(Budget(usd=3.0), ["a", "b", "c"], fair=False)
+        a, b = (BudgetKeeper(Budget(), share=shared.share(name)) for name in "ab")
+        await spend(a, 2.5)
+        await spend(b, 0.4)
+        for keeper in (a, b):
+            with pytest.raises(BudgetExceeded):
+                await spend(keeper, 0.2)
+        await spend(a, 0.1)
+        assert shared.spent_usd == pytest.approx(3.0)
+
+    asyncio.run(whole())
+
+
+def test_a_call_waits_for_what_another_run_holds_and_goes_on_when_it_is_free() -> None:
+    async def whole() -> None:
+        shared = SharedBudget(Budget(usd=1.0), ["a", "b"], fair=False)
+        a, b = (BudgetKeeper(Budget(), share=shared.share(name)) for name in "ab")
+        held = await a.reserve(0, 0.8, 1)
+        waiting = asyncio.create_task(b.reserve(0, 0.5, 1))
+        await asyncio.sleep(0)
+        assert not waiting.done(), "together they might pass the cap"
+        held.settle(charge(0.1, 1))
+        (await asyncio.wait_for(waiting, 1)).settle(charge(0.5, 1))
+        held = await a.reserve(0, 0.3, 1)
+        waiting = asyncio.create_task(b.reserve(0, 0.2, 1))
+        await asyncio.sleep(0)
+        held.settle(charge(0.3, 1))
+        with pytest.raises(BudgetExceeded):
+            await asyncio.wait_for(waiting, 1)
+        assert shared.spent_usd == pytest.approx(0.9)
+
+    asyncio.run(whole())
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0.01, 0.5), st.floats(0.0, 1.0)), max_size=30))
+def test_runs_that_spend_unfairly_cannot_pass_the_cap_together(calls: list[tuple[int, float, float]]) -> None:
+    async def whole() -> None:
+        shared = SharedBudget(Budget(usd=1.0), map(str, range(4)), fair=False)
+        keepers = [BudgetKeeper(Budget(), share=shared.share(str(n))) for n in range(4)]
+
+        async def one(run: int, most: float, part: float) -> None:
+            try:
+                hold = await keepers[run].reserve(0, most, 1)
+            except BudgetExceeded:
+                return
+            await asyncio.sleep(0)
+            hold.settle(charge(most * part, 1))
+
+        await asyncio.wait_for(asyncio.gather(*(one(*call) for call in calls)), 5)
+        assert shared.spent_usd <= 1.0 + 1e-9
+
+    asyncio.run(whole())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from harness.suites.slots import Lane, Slots
 
@@ -80,3 +81,24 @@ def test_one_that_gives_up_waiting_leaves_its_place_to_the_next() -> None:
         assert entered.is_set() and slots.active == 0
 
     asyncio.run(whole())
+
+
+def test_a_free_place_goes_to_the_lane_that_wants_it_most_just_then() -> None:
+    async def whole() -> list[str]:
+        slots, order = Slots(1), list[str]()
+        wants = {"a": 1.0, "b": 2.0}
+
+        async def one(name: str, lane: Lane) -> None:
+            async with lane:
+                order.append(name)
+                wants["c"] = 5.0
+                await asyncio.sleep(0)
+
+        lanes = {name: slots.lane(n, 1) for n, name in enumerate("abc")}
+        wants["c"] = 0.0
+        for name, lane in lanes.items():
+            lane.urgency = partial(wants.__getitem__, name)
+        await asyncio.gather(one("a", lanes["a"]), *(one(name, lanes[name]) for name in ("a", "b", "c")))
+        return order
+
+    assert asyncio.run(whole()) == ["a", "c", "b", "a"]

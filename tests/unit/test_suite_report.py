@@ -109,12 +109,49 @@ def test_cost_tokens_and_time_are_those_of_all_attempts() -> None:
     assert report["candidates"] == 3
 
 
+def test_plain_lines_say_why_sampling_stopped() -> None:
+    written: list[str] = []
+    view = PlainSuite(written.append, SuiteBoard("suite", 2, 8))
+    view.ready(Ready("one", Task("one", Repository("path", "/r"), "s")))
+    view.see(
+        "one",
+        trace.SamplingStopped(
+            why="not worth it", attempts=3, worth=0.8, hope=0.5, gain=0.001, usd=0.02, per_solve=10.0
+        ),
+    )
+    assert written == [
+        "one: sampling stopped, not worth it: after 3 attempts the best candidate is right with a chance of 0.80; "
+        "another attempt is worth 0.01 USD and costs 0.02"
+    ]
+
+
 def test_pass_at_k_is_undefined_where_an_instance_has_fewer_samples() -> None:
     short = outcome("short", solved(["c1", "c1"], "c1", lost=2), ["c1"])
     report = report_of([ONE, short])
     assert [row["pass_at_k"] is None for row in report["coverage"]] == [False, False, True, True]
     assert report["coverage"][2]["missing"] == 1 and report["infrastructure"]["attempts"] == 2
     assert "pass@k is undefined from k = 3 on: 1 instance with fewer samples" in markdown(report)
+
+
+def test_what_sampling_by_success_leaves_unequal_is_measured_on_the_first_samples_alone() -> None:
+    easy = outcome("easy", solved(["c1", "c1"], "c1"), ["c1"])
+    hard = outcome("hard", solved([None, None, "c1", None], "c1"), ["c1"])
+    for found, why in ((easy, "decisive"), (hard, "hopeless")):
+        assert found.solved is not None
+        found.solved.report["sampling"] = {"stopped": why}
+    report = report_of([easy, hard], adaptive=True)
+    assert report["adaptive"] == {"stopped": {"decisive": 1, "hopeless": 1}, "common_samples": 2}
+    assert report["mean_at_1"] == 0.5, "not the mean of 2 of 2 and 1 of 4, which was sampled until it was solved"
+    assert [row["pass_at_k"] for row in report["coverage"]] == [0.5, 0.5, None, None]
+    assert [row["missing"] for row in report["coverage"]] == [0, 0, 1, 1]
+    assert (report["oracle"], report["selected"], report["recovery"]) == (2, 2, 1.0)
+    page = markdown(report)
+    assert "at most 4 attempts of each of 2 instances" in page
+    assert (
+        "sampling stopped early of 1 decisive, 1 hopeless" in page
+        and "of the first 2 samples of each instance" in page
+        and "short of samples" not in page
+    )
 
 
 def test_an_instance_that_failed_is_left_out_of_the_measures_but_its_cost_is_not() -> None:
