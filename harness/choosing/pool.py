@@ -17,16 +17,18 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.records import WitnessTest
+from tasks.entries import Entries, entries, kind
 from tasks.errors import InputError
 
 PATCH_ENDINGS = (".patch", ".diff")
 OUTCOMES = ("resolved", "unresolved", "apply-failed")
+_EACH = "a patch must be an object with instance_id and model_patch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +108,19 @@ def read_pool(path: Path, labels: Sequence[Path] = ()) -> list[Sample]:
 def _labels(path: Path) -> dict[tuple[str, str], bool | None]:
     """By instance and source, whether the patch is right."""
     if path.name.endswith(".json"):
-        report = _json(path, path.read_text(encoding="utf-8") if path.exists() else "")
+        try:
+            report = json.loads(path.read_bytes())
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise InputError(f"{path} is not JSON: {error}") from error
         if not isinstance(report, dict) or not {"sets", "predictions"} <= report.keys():
             raise InputError(f"{path} is no report of troop grade: it has no sets or no predictions")
         models = {each["name"]: each["model"] for each in report["sets"]}
         # Without an image there was no grading, only a failure of the world.
         graded = [each for each in report["predictions"] if each.get("image")]
         return {(each["instance_id"], models[each["set"]]): bool(each["resolved"]) for each in graded}
-    return {(_text(x, "instance_id", path), _text(x, "source", path)): _right(x, path) for x in _objects(path)}
+    return {(_text(x, "instance_id", at), _text(x, "source", at)): _right(x, at) for at, x in _entries(path)}
 
 
 def write_pool(path: Path, samples: Iterable[Sample]) -> None:
@@ -138,41 +145,40 @@ def write_pool(path: Path, samples: Iterable[Sample]) -> None:
 
 def _of_file(path: Path) -> list[Sample]:
     samples = []
-    for number, line in enumerate(_objects(path), 1):
-        if "model_patch" not in line and "patch" not in line:
-            raise InputError(f"{path}, entry {number}: no model_patch; give predictions or a pool")
-        patch = line.get("model_patch", line.get("patch")) or ""
+    for place, fields in _entries(path):
+        if "model_patch" not in fields and "patch" not in fields:
+            raise InputError(f"{place}: no model_patch; give predictions or a pool")
+        patch = fields.get("model_patch", fields.get("patch")) or ""
         if not isinstance(patch, str):
-            raise InputError(f"{path}, entry {number}: model_patch is no text")
-        instance = _text(line, "instance_id", path)
-        if "source" in line:
-            source = _text(line, "source", path)
-            model = str(line.get("model") or source.partition("/")[0])
+            raise InputError(f"{place}: the field model_patch must be text, not {kind(patch)}")
+        instance = _text(fields, "instance_id", place)
+        if "source" in fields:
+            source = _text(fields, "source", place)
+            model = str(fields.get("model") or source.partition("/")[0])
         else:
-            model = str(line.get("model_name_or_path") or path.name.partition(".")[0])
+            model = str(fields.get("model_name_or_path") or path.name.partition(".")[0])
             source = f"{model}@{path}"
-        usd = line.get("cost_usd")
+        usd = fields.get("cost_usd")
         cost = float(usd) if isinstance(usd, (int, float)) else None
-        samples.append(Sample(instance, source, model, patch, cost, _right(line, path)))
+        samples.append(Sample(instance, source, model, patch, cost, _right(fields, place)))
     return samples
 
 
-def _right(line: Mapping[str, Any], path: Path) -> bool | None:
-    outcome = line.get("outcome")
+def _right(fields: Mapping[str, Any], place: str) -> bool | None:
+    outcome = fields.get("outcome")
     if outcome is not None and outcome not in OUTCOMES:
-        raise InputError(f"{path}: outcome '{outcome}' is none of {', '.join(OUTCOMES)}")
+        raise InputError(f"{place}: the outcome '{outcome}' is none of {', '.join(OUTCOMES)}")
     return None if outcome is None else outcome == "resolved"
 
 
-def _text(line: Mapping[str, Any], name: str, path: Path) -> str:
-    value = line.get(name)
+def _text(fields: Mapping[str, Any], name: str, place: str) -> str:
+    value = fields.get(name)
     if not isinstance(value, str) or not value:
-        raise InputError(f"{path}: an entry has no {name}")
+        raise InputError(f"{place}: no {name}")
     return value
 
 
-def _objects(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file: one a line, one list, or one object by instance id."""
+def _entries(path: Path) -> Entries:
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8", "surrogateescape")
@@ -180,36 +186,7 @@ def _objects(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"{path} does not exist") from error
     except (OSError, EOFError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    if path.name.removesuffix(".gz").endswith(".json"):
-        return list(_listed(path, text))
-    found = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{path}, line {number}: no JSON ({error})") from error
-        if not isinstance(entry, dict):
-            raise InputError(f"{path}, line {number}: no JSON object")
-        found.append(entry)
-    return found
-
-
-def _listed(path: Path, text: str) -> Iterator[dict[str, Any]]:
-    whole = _json(path, text)
-    if isinstance(whole, dict):
-        whole = [{"instance_id": name, **entry} for name, entry in whole.items() if isinstance(entry, dict)]
-    if not isinstance(whole, list) or not all(isinstance(entry, dict) for entry in whole):
-        raise InputError(f"{path}: neither a list of predictions nor predictions by instance id")
-    yield from whole
-
-
-def _json(path: Path, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON: {error}") from error
+    return entries(path, text, whole="hold patches: JSON lines, a list, or an object by instance id", each=_EACH)
 
 
 def _of_directory(path: Path, instance: str | None) -> list[Sample]:

@@ -133,7 +133,7 @@ def test_what_makes_evidence_sees_no_label(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{\n", "line 1: no JSON"),
+        ("{\n", "line 1: this is not JSON"),
         ('{"instance_id": "a"}\n', "no model_patch"),
         ('{"model_patch": "x"}\n', "no instance_id"),
         ('{"instance_id": "a", "source": "s", "model_patch": "x", "outcome": "perhaps"}\n', "outcome 'perhaps'"),
