@@ -22,7 +22,7 @@ from harness.records import Json
 from harness.swebench import names, official
 from harness.swebench.container import LOG_BYTES, Containers, Ran
 from harness.swebench.images import ImageRef, find_image
-from harness.swebench.memo import Memo, Turn, key_of
+from harness.swebench.memo import Memo, key_of
 from harness.swebench.reinstall import installs_in_place, why_install
 from harness.workspace import cache_root
 from tasks.errors import SandboxFailed
@@ -185,42 +185,39 @@ class Grader:
             raise
 
     async def _graded(self, key: str, row: Row, image: ImageRef, patch: bytes, script: str, installed: bool) -> Graded:
-        if not self._fresh and (known := self._remembered(key)):
-            return known
-        turn = await self._turn(key)
-        try:
+        # The place comes first: whoever has a turn is at work, so another process waits for no patch that waits itself.
+        while True:
             if not self._fresh and (known := self._remembered(key)):
                 return known
-            return await self._anew(key, row, image, patch, script, installed)
-        finally:
-            turn.end()
-
-    async def _turn(self, key: str) -> Turn:
-        """Wait for one's turn at a key: the lock is the kernel's, which can only be asked."""
-        while True:
-            if (turn := self.memo.take_turn(key)) is not None:
-                return turn
+            async with self._places:
+                turn = self.memo.take_turn(key)
+                if turn is not None:
+                    try:
+                        known = None if self._fresh else self._remembered(key)
+                        return known or await self._anew(key, row, image, patch, script, installed)
+                    finally:
+                        turn.end()
+            # The lock is the kernel's, which can only be asked.
             await asyncio.sleep(_TURN_SECONDS)
 
     async def _anew(self, key: str, row: Row, image: ImageRef, patch: bytes, script: str, installed: bool) -> Graded:
-        async with self._places:
-            began = time.monotonic()
-            log = await asyncio.to_thread(self.memo.scratch) / "test_output.txt"
-            try:
-                ran = await self._run(row, image, patch, script, log)
-            except BaseException:
-                shutil.rmtree(log.parent, ignore_errors=True)
-                raise
-            graded = await asyncio.to_thread(_judge, row, ran, log, self._timeout, self._network)
-            graded = replace(
-                graded,
-                seconds=round(ran.seconds, 3),
-                wall=round(time.monotonic() - began, 3),
-                installed=installed and bool(official.install_command(row)),
-                applied=ran.applied,
-                image=image.name,
-                key=key,
-            )
+        began = time.monotonic()
+        log = await asyncio.to_thread(self.memo.scratch) / "test_output.txt"
+        try:
+            ran = await self._run(row, image, patch, script, log)
+        except BaseException:
+            shutil.rmtree(log.parent, ignore_errors=True)
+            raise
+        graded = await asyncio.to_thread(_judge, row, ran, log, self._timeout, self._network)
+        graded = replace(
+            graded,
+            seconds=round(ran.seconds, 3),
+            wall=round(time.monotonic() - began, 3),
+            installed=installed and bool(official.install_command(row)),
+            applied=ran.applied,
+            image=image.name,
+            key=key,
+        )
         verdict = {**asdict(graded), "timeout": self._timeout, "said": ran.said, "image_id": image.id}
         await asyncio.to_thread(self.memo.keep, key, verdict, log, again=self._fresh)
         return graded

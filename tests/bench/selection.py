@@ -165,8 +165,8 @@ async def _behave(known: argparse.Namespace) -> None:
                 await gather_probes(known.evidence, instance, grouped[instance], tree, opened, say=print)
                 if known.tests:
                     first = finalists(rows(evidence_of(known.evidence, instance, grouped[instance])), weights)
-                    wanted = {s for row in first for s in row.sources}
-                    only = {digest(s.patch) for s in grouped[instance] if s.source in wanted}
+                    sources = {source for row in first for source in row.sources}
+                    only = {digest(s.patch) for s in grouped[instance] if s.source in sources}
                     await gather_tests(
                         known.evidence,
                         instance,

@@ -229,6 +229,22 @@ def test_two_graders_at_a_time_grade_a_patch_once(made: Made, tmp_path: Path) ->
     assert sorted(each.remembered for each in graded) == [False, True]
 
 
+def test_a_grader_does_not_wait_for_what_another_has_only_queued(made: Made, tmp_path: Path) -> None:
+    endless = GOLD.replace("+    return a + b", "+    import time; time.sleep(600)")
+
+    async def both() -> bool:
+        async with Grader(cache=tmp_path, workers=1) as busy, Grader(cache=tmp_path, workers=1) as free:
+            queued = [asyncio.create_task(busy.grade(made.row, made.image, patch)) for patch in (endless, GOLD)]
+            await asyncio.sleep(0.5)
+            graded = await asyncio.wait_for(free.grade(made.row, made.image, GOLD), timeout=60)
+            for task in queued:
+                task.cancel()
+            await asyncio.wait(queued)
+            return graded.resolved
+
+    assert asyncio.run(both())
+
+
 def test_a_container_that_dies_is_no_verdict_and_is_tried_again(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
