@@ -16,9 +16,9 @@ from statistics import fmean
 import pytest
 
 from harness.choosing.evidence_store import evidence_of
-from harness.choosing.features import rows
+from harness.choosing.features import KINDS, rows
 from harness.choosing.fitting import Labelled, labelled
-from harness.choosing.gather import gather_probes, gather_static
+from harness.choosing.gather import gather_probes, gather_static, gather_tests
 from harness.choosing.pool import Sample, by_instance, read_pool, unlabelled
 
 DATA = os.environ.get("TROOP_DATA", "")
@@ -89,10 +89,11 @@ def test_right_patches_have_more_or_less_of_it_than_wrong_ones_of_their_instance
     [
         ("sympy__sympy-22714", "error-gone", 1),
         ("sympy__sympy-22714", "same-behaviour", 1),
-        ("pytest-dev__pytest-7373", "like-base", -1),
+        ("pytest-dev__pytest-7373", "same-behaviour", 1),
+        pytest.param("sympy__sympy-18532", "breaks-tests", -1, marks=pytest.mark.slow),
     ],
 )
-def test_probes_of_the_issue_tell_right_from_wrong(
+def test_what_is_run_tells_right_from_wrong(
     samples: list[Sample], statements: dict[str, str], instance: str, feature: str, sign: int, tmp_path: Path
 ) -> None:
     import docker
@@ -120,7 +121,10 @@ def test_probes_of_the_issue_tell_right_from_wrong(
 
         with open_tree(mirror, base) as tree:
             gather_static(tmp_path, instance, of_it, statements[instance], tree)
-            await gather_probes(tmp_path, instance, unlabelled(of_it), tree, opened)
+            if feature in KINDS["tests"]:
+                await gather_tests(tmp_path, instance, unlabelled(of_it), tree, opened)
+            else:
+                await gather_probes(tmp_path, instance, unlabelled(of_it), tree, opened)
         await provider.close()
 
     asyncio.run(gather())
