@@ -3,6 +3,11 @@
     python -m tests.bench.selection gather  --pool POOL --dataset ROWS --mirrors DIR --evidence RUN
     python -m tests.bench.selection measure --pool POOL --evidence RUN [--labels FILE] [--part development|test|all]
     python -m tests.bench.selection missed  --pool POOL --evidence RUN
+    python -m tests.bench.selection labels  --pool POOL [--labels FILE] > all.jsonl
+
+`labels` writes every sample's label, what was graded before what was published; the shipped weights are made with it:
+
+    troop select --fit POOL --from RUN --labels all.jsonl --weights harness/choosing/ranker_weights.json
 
 The split into parts is selection_split.json. `measure` on the development part cross-validates by instance; on the test part the
 ranker is fitted on the whole development part and judged once. Instances of the repositories in `runs_here` are judged by labels of
@@ -264,6 +269,13 @@ def missed(known: argparse.Namespace) -> None:
             print(f"  {'right' if right else 'wrong'} {score:+.2f} {len(row.sources)} {row.sources[0]} {said}")
 
 
+def labels(known: argparse.Namespace) -> None:
+    """Every sample's label as JSON lines."""
+    for sample in with_published(known.pool, read_pool(known.pool, known.labels or [])):
+        outcome = "resolved" if sample.right else "unresolved"
+        print(json.dumps({"instance_id": sample.instance, "source": sample.source, "outcome": outcome}))
+
+
 def shuffle(known: argparse.Namespace) -> None:
     """Labels dealt out anew: what a ranker finds where there is nothing to be found."""
     items = [i for i in load(known, "development") if len(set(i.right)) > 1]
@@ -273,11 +285,21 @@ def shuffle(known: argparse.Namespace) -> None:
     print(f"95th percentile {found[int(0.95 * len(found))]:.3f}, largest {found[-1]:.3f}")
 
 
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "gather": gather,
+    "behave": behave,
+    "measure": measure,
+    "missed": missed,
+    "labels": labels,
+    "shuffle": shuffle,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("gather", "behave", "measure", "missed", "shuffle"))
+    parser.add_argument("what", choices=tuple(COMMANDS))
     parser.add_argument("--pool", type=Path, required=True)
-    parser.add_argument("--evidence", type=Path, required=True)
+    parser.add_argument("--evidence", type=Path, help="the run directory; all but labels need it")
     parser.add_argument("--labels", type=Path, action="append")
     parser.add_argument("--dataset", type=Path)
     parser.add_argument("--mirrors", type=Path, action="append", default=[])
@@ -293,7 +315,7 @@ def main() -> None:
     parser.add_argument("--ablate", action="store_true")
     known = parser.parse_args()
     known.parts = known.parts or ["development"]
-    {"gather": gather, "behave": behave, "measure": measure, "missed": missed, "shuffle": shuffle}[known.what](known)
+    COMMANDS[known.what](known)
 
 
 if __name__ == "__main__":
