@@ -210,34 +210,28 @@ async def stand_in(provider: DockerProvider, image: str, key: str, mirror: Path,
 
 
 def measure(known: argparse.Namespace) -> None:
-    """The development part cross-validated, with the ablation; `--part test` instead: the frozen ranker on the test part."""
+    """The development part cross-validated, or with --all both parts together (more instances, but half of them those that
+    features were designed on), with the ablation; `--part test` instead: the frozen ranker on the test part."""
     items = load(known, "development")
-    if known.all:
-        measure_all(items + load(known, "test"), known.pool, known.penalty)
-        return
-    if "test" in known.parts:
+    if "test" in known.parts and not known.all:
         judge_test(items, load(known, "test"), known.penalty)
         return
+    part = "development"
+    if known.all:
+        part, items = "both parts", items + load(known, "test")
     here, elsewhere = [i for i in items if runs_here(i.instance)], [i for i in items if not runs_here(i.instance)]
     scores = cross(items, penalty=known.penalty)
-    show("development, run here, cross-validated", here, scores)
-    show("development, published outcomes only, cross-validated", elsewhere, scores)
+    show(f"{part}, run here, cross-validated", here, scores)
+    if known.all:
+        first = {s.instance for s in read_pool(known.pool) if s.right is not None}
+        show("of these, with outcomes in the pool", [i for i in here if i.instance in first], scores)
+    show(f"{part}, published outcomes only, cross-validated", elsewhere, scores)
     for kind, names in KINDS.items() if known.ablate else ():
         for word, kept in (("without", [n for n in NAMES if n not in names]), ("only", names)):
             table = cross(items, features=kept, penalty=known.penalty)
             print(line(f"{word} {kind} (run here)", recovery(choices(here, table))))
             print(line(f"{word} {kind} (published)", recovery(choices(elsewhere, table))))
     show_weights(items, known.penalty)
-
-
-def measure_all(items: Sequence[Labelled], pool: Path, penalty: float) -> None:
-    """Both parts cross-validated together: more instances, but half of them are those that features were designed on."""
-    scores = cross(items, penalty=penalty)
-    graded = {s.instance for s in read_pool(pool) if s.right is not None}
-    show("both parts, run here, cross-validated", [i for i in items if runs_here(i.instance)], scores)
-    show("both parts, graded here, cross-validated", [i for i in items if i.instance in graded], scores)
-    show("both parts, published outcomes only", [i for i in items if not runs_here(i.instance)], scores)
-    show_weights(items, penalty)
 
 
 def judge_test(development: Sequence[Labelled], test: Sequence[Labelled], penalty: float) -> None:
