@@ -192,7 +192,6 @@ async def _failing_on_base(run: Run, recorded: Sequence[WitnessTest]) -> tuple[W
         return await witness_on_base(
             run.provider,
             run.environment,
-            run.task,
             run=run.name,
             witnesses=witnesses,
             timeout=run.settings.test_timeout,

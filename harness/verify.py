@@ -107,7 +107,6 @@ async def verify(
 async def witness_on_base(
     provider: Provider,
     built: Built,
-    task: Task,
     *,
     run: str,
     witnesses: Sequence[WitnessTest],

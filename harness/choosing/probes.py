@@ -28,7 +28,6 @@ WITNESS = "witness-"
 _PROMPT = re.compile(r"^\s*>>>(?: (.*)|\s*$)")
 _GOES_ON = re.compile(r"^\s*\.\.\.(?: (.*)|\s*$)")
 _IN = re.compile(r"^\s*In \[?\s*\d*\s*\]?:\s?(.*)$")
-_OUT = re.compile(r"^\s*Out ?\[?\s*\d*\s*\]?:")
 _CONTINUED = re.compile(r"^\s+\.\.\.+:\s?(.*)$")
 _QUOTED = re.compile(r"^>\s+(\S.*)$")
 _PRINT = re.compile(r"^(\s*)print[ \t]+(?![(=])(.+?)\s*$", re.MULTILINE)

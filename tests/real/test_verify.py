@@ -170,7 +170,7 @@ def test_only_witness_tests_that_fail_on_the_base_are_kept(bubblewrap: Provider,
 
     async def scenario() -> tuple[WitnessTest, ...]:
         built = await freeze(bubblewrap, task)
-        return await witness_on_base(bubblewrap, built, task, run="tests", witnesses=recorded)
+        return await witness_on_base(bubblewrap, built, run="tests", witnesses=recorded)
 
     assert asyncio.run(scenario()) == (fails, missing_name)
 
