@@ -17,13 +17,14 @@ from agent.config import Alias
 from agent.judge import PLACE, Bench, RunTest, asking, judge
 from agent.model import Connections, ModelClient
 from agent.secrets import known_masker, masker
-from agent.selecting import Place, Say, sandboxes
+from agent.selecting import Place, sandboxes
 from harness import trace
 from harness.budget import BudgetKeeper, SharedBudget
 from harness.ledger import charges
 from harness.live import Board, line_of
 from harness.records import Budget, Candidate, Told
 from harness.told import tell
+from tasks.say import Say
 
 if TYPE_CHECKING:
     from harness.sandbox.base import Limits

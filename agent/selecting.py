@@ -21,14 +21,13 @@ from harness.choosing.ranker import Weights, finalists
 from harness.patch import Patch
 from harness.records import Candidate, Evidence, Json, Ranker, WitnessTest
 from tasks.errors import SandboxFailed
+from tasks.say import Say
 
 if TYPE_CHECKING:
     from harness.near import Opened
     from harness.sandbox.base import Limits
     from harness.workspace import Workspace
     from tasks.task import Task
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

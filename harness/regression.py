@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from harness.choosing.code_facts import parsed
+from harness.choosing.code_facts import SCOPES, parsed
 from harness.import_graph import NO_IMPORTS, ImportGraph
 from harness.patch import Patch
 from harness.records import TestReport
@@ -36,7 +36,6 @@ FEW = 3
 """So many test files that have something in common are as good as one."""
 
 _TEST_FILE = re.compile(r"(?:^|/)(?:(?:unit)?test_[^/]*|[^/]*_tests?|tests)\.py$")
-_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ def touched_by(patches: Iterable[str], read: Callable[[str], bytes | None]) -> T
 def _around(source: bytes | None, lines: Collection[int]) -> set[str]:
     """The names of what is defined around the lines; those that Python gives a meaning (`__init__`) say nothing."""
     tree = parsed(source)
-    found = [] if tree is None else [node for node in ast.walk(tree) if isinstance(node, _SCOPES)]
+    found = [] if tree is None else [node for node in ast.walk(tree) if isinstance(node, SCOPES)]
     return {
         node.name
         for node in found

@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
+from harness.detect import PYTEST_COMMAND
 from harness.records import Told
 from harness.sandbox.base import WORKDIR, Sandbox
 from harness.testing import COMMAND_TEST, outcome_of, run_tests, runs_pytest, takes_labels
@@ -18,7 +19,6 @@ TEST_SECONDS = 30.0
 
 TAIL_LINES, TAIL_CHARS = 12, 1500
 
-PYTEST = "python -m pytest -q"
 _NO_PYTEST = "No module named pytest"
 _CALLED = (
     "import runpy, sys; found = runpy.run_path(sys.argv[1]); "
@@ -67,7 +67,7 @@ async def _run(sandbox: Sandbox, on: str, path: str, text: str, command: str | N
     usual = command is not None and (runs_pytest(command) or takes_labels(command))
     report = await run_tests(
         sandbox,
-        command if command is not None and usual else PYTEST,
+        command if command is not None and usual else PYTEST_COMMAND,
         [path],
         timeout=2 * TEST_SECONDS,
         test_seconds=TEST_SECONDS,

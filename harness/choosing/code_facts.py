@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 Scope = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 _KNOWN = frozenset(dir(builtins)) | {
@@ -84,9 +84,9 @@ def bodies(tree: ast.Module) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name, node in _scopes(_normal(tree), ""):
-        own = [child for child in node.body if not (isinstance(child, _SCOPES) and not isinstance(node, _FUNCTIONS))]
+        own = [child for child in node.body if not (isinstance(child, SCOPES) and not isinstance(node, _FUNCTIONS))]
         parts = [ast.dump(child) for child in own]
-        if isinstance(node, _SCOPES):
+        if isinstance(node, SCOPES):
             parts += [ast.dump(d) for d in node.decorator_list]
             parts += [ast.dump(node.args)] if isinstance(node, _FUNCTIONS) else [ast.dump(b) for b in node.bases]
         found[name] = _digest("\n".join(parts))
@@ -122,7 +122,7 @@ def _scopes(node: ast.Module | Scope, name: str) -> Iterator[tuple[str, ast.Modu
     yield name, node
     if not isinstance(node, _FUNCTIONS):
         for child in node.body:
-            if isinstance(child, _SCOPES):
+            if isinstance(child, SCOPES):
                 yield from _scopes(child, f"{name}.{child.name}" if name else child.name)
 
 

@@ -19,6 +19,7 @@ from harness.choosing.probes import probes_of, witness_probes
 from harness.choosing.probing import run_probes, views_for
 from harness.choosing.statement import Statement
 from harness.choosing.static_evidence import look
+from harness.detect import PYTEST_COMMAND
 from harness.import_graph import import_graph
 from harness.near import MOST_FILES, Opened
 from harness.patch import is_test
@@ -28,14 +29,12 @@ from harness.sandbox.base import WORKDIR, Sandbox
 from harness.testing import SYMPY
 from harness.verify import in_one_opened
 from harness.workspace import cache_root
+from tasks.say import Say
 
-PYTEST = "python -m pytest -q"
 """Runs the tests of an image, where nobody says what else does."""
 
 NEAR_SECONDS = 12.0
 """For the near tests of one candidate, as the base takes."""
-
-Say = Callable[[str], None]
 
 RETRIES = 3
 """Sandboxes that may die under one candidate."""
@@ -119,7 +118,7 @@ async def gather_tests(
     wanted = {key: patch for key, patch in distinct(samples).items() if only is None or key in only}
     if all(found[key].tests is not None for key in wanted):
         return
-    runner = command or (SYMPY if "sympy" in import_names(tree.paths()) else PYTEST)
+    runner = command or (SYMPY if "sympy" in import_names(tree.paths()) else PYTEST_COMMAND)
     bench = await asyncio.to_thread(bench_for, opened, runner, seconds, slots)
     if base.near is None:
         files = await asyncio.to_thread(_near_files, tree, list(distinct(samples).values()))

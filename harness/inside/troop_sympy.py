@@ -49,16 +49,16 @@ class Lines:
 def run_wanted(lines: Lines, wanted: "list[str]", seconds: float) -> None:
     """Run the wanted tests; `seconds` for each, 0 for no limit."""
     try:
-        from sympy.testing import runtests  # type: ignore[import-not-found]
+        from sympy.testing import runtests  # type: ignore[import-not-found]  # the sandbox's sympy
     except ImportError:
-        from sympy.utilities import runtests  # type: ignore[import-not-found]
+        from sympy.utilities import runtests  # type: ignore[import-not-found]  # before 1.6
     root = Path.cwd()
     names = {}  # type: dict[str, set[str]]
     for test in wanted:
         file, _, name = test.partition("::")
         names.setdefault(str(root / file), set()).add(name)
 
-    class Reporter(runtests.PyTestReporter):  # type: ignore[misc]
+    class Reporter(runtests.PyTestReporter):  # type: ignore[misc]  # sympy has no types
         file = ""
         test = ""
         began = 0.0
@@ -94,7 +94,7 @@ def run_wanted(lines: Lines, wanted: "list[str]", seconds: float) -> None:
         def import_error(self, filename: str, exc_info: "Any") -> None:
             self.told("error", shown(exc_info))
 
-    class Tests(runtests.SymPyTests):  # type: ignore[misc]
+    class Tests(runtests.SymPyTests):  # type: ignore[misc]  # sympy has no types
         def matches(self, x: "Any") -> bool:
             return not {"", x.__name__}.isdisjoint(names[self.file])
 
