@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from tasks.local import local_task
 from tests.support.calculator import FILES, WITNESS, make_repository
 from tests.support.command_line import troop
 from tests.support.model_server import Answer, Request, serving
+from tests.support.repositories import git
 
 ISSUE = """total leaves out the first value
 
@@ -37,18 +38,22 @@ CHANGES = {
 }
 
 
+def write_patches(place: Path, changes: Mapping[str, tuple[str, str]]) -> Path:
+    """The repository `calculator`, and beside it a directory with one patch for each change; returns the directory."""
+    repository = make_repository(place / "calculator")
+    folder = place / "tool"
+    folder.mkdir()
+    for name, (old, new) in changes.items():
+        (repository / "calc.py").write_text(FILES["calc.py"].replace(old, new))
+        (folder / f"{name}.patch").write_text(git(repository, "diff") + "\n")
+    git(repository, "checkout", "-q", ".")
+    return folder
+
+
 @pytest.fixture
 def patches(tmp_path: Path) -> Path:
     """A directory with one patch of each kind, beside the repository `calculator`."""
-    repository = make_repository(tmp_path / "calculator")
-    folder = tmp_path / "tool"
-    folder.mkdir()
-    for name, (old, new) in CHANGES.items():
-        (repository / "calc.py").write_text(FILES["calc.py"].replace(old, new))
-        diff = subprocess.run(["git", "diff"], cwd=repository, capture_output=True, text=True, check=True).stdout
-        (folder / f"{name}.patch").write_text(diff)
-    subprocess.run(["git", "checkout", "-q", "."], cwd=repository, check=True)
-    return folder
+    return write_patches(tmp_path, CHANGES)
 
 
 @pytest.mark.bubblewrap
@@ -159,14 +164,7 @@ def judge(request: Request) -> Answer:
 @pytest.mark.bubblewrap
 @pytest.mark.network
 def test_a_judge_decides_between_candidates_that_the_evidence_leaves_close_and_is_charged_once(tmp_path: Path) -> None:
-    repository = make_repository(tmp_path / "calculator")
-    folder = tmp_path / "tool"
-    folder.mkdir()
-    for name, (old, new) in TWO.items():
-        (repository / "calc.py").write_text(FILES["calc.py"].replace(old, new))
-        diff = subprocess.run(["git", "diff"], cwd=repository, capture_output=True, text=True, check=True).stdout
-        (folder / f"{name}.patch").write_text(diff)
-    subprocess.run(["git", "checkout", "-q", "."], cwd=repository, check=True)
+    folder = write_patches(tmp_path, TWO)
     asked = ["calculator", "--issue-text", ISSUE, "--candidates", folder, "--out", tmp_path / "run"]
     with serving(judge) as server:
         asked += ["--sandbox", "bubblewrap", "--judge-model", f"{server.url}#m", "--json"]

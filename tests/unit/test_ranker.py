@@ -14,6 +14,7 @@ from harness.choosing.evidence_store import (
     Found,
     InstanceEvidence,
     NearBase,
+    Steps,
     TestFacts,
     digest,
     evidence_of,
@@ -24,7 +25,7 @@ from harness.choosing.features import CIRCUMSTANCES, NAMES, Row, rows
 from harness.choosing.fitting import Labelled, choices, cross, platt, reliability, shuffled
 from harness.choosing.pool import Sample
 from harness.choosing.probe_facts import Seen
-from harness.choosing.ranker import fit, read_weights, write_weights
+from harness.choosing.ranker import Weights, fit, read_weights, write_weights
 from harness.choosing.recovery import Choice, recovery
 from harness.choosing.static_evidence import StaticFacts
 from tasks.errors import InputError
@@ -42,8 +43,8 @@ def evidence(base: Base, *candidates: tuple[str, str, Found]) -> InstanceEvidenc
     return InstanceEvidence("i", samples, base, {digest(patch(new)): found for _, new, found in candidates})
 
 
-def found(code: str, **more: object) -> Found:
-    return replace(Found(replace(FACTS, code=code)), **more)  # type: ignore[arg-type]
+def found(code: str, *, probes: Steps | None = None, tests: TestFacts | None = None) -> Found:
+    return Found(replace(FACTS, code=code), probes, tests)
 
 
 def by_source(evidence: InstanceEvidence) -> dict[str, Row]:
@@ -191,7 +192,7 @@ def pool(instances: int, signal: float, seed: int = 1) -> list[Labelled]:
     return items
 
 
-def fitted(items: list[Labelled], penalty: float = 1.0):  # type: ignore[no-untyped-def]
+def fitted(items: list[Labelled], penalty: float = 1.0) -> Weights:
     return fit([r for i in items for r in i.rows], [x for i in items for x in i.right], penalty=penalty)
 
 

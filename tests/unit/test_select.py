@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from agent.judge import PLACE, verdict, written_test
@@ -22,10 +24,9 @@ def attempt(index: int, patch: str) -> Attempt:
     return Attempt(index=index, seed=index, model="m", status="submitted", patch=patch)
 
 
-def candidate(
-    name: str, patch: str = diff("return a + 1"), attempts: tuple[int, ...] = (0,), **seen: object
-) -> Candidate:
-    evidence = Evidence(**{"applies": True, "valid": True, "regression": {"t::a": "passed"}, **seen})  # type: ignore[arg-type]
+def candidate(name: str, patch: str = diff("return a + 1"), attempts: tuple[int, ...] = (0,), **seen: Any) -> Candidate:
+    facts: dict[str, Any] = {"applies": True, "valid": True, "regression": {"t::a": "passed"}, **seen}
+    evidence = Evidence(**facts)
     return Candidate(name, patch, attempts, (), evidence)
 
 
