@@ -49,7 +49,7 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 define USE_BUBBLEWRAP
 import asyncio, sys
 from harness.sandbox.choice import choose_provider
-from harness.workspace import cache_root
+from harness.repository.workspace import cache_root
 from tasks.errors import TroopError
 try:
     asyncio.run(choose_provider("bubblewrap", image=None, cache=cache_root()))
@@ -61,7 +61,7 @@ export USE_BUBBLEWRAP
 sandbox: install
 	@bubblewrap_works() { $(BIN)/python -c "$$USE_BUBBLEWRAP"; }; \
 	if complaint=$$(bubblewrap_works 2>&1); then exit 0; fi; \
-	if $(BIN)/python -m harness.sandbox.image; then exit 0; fi; \
+	if $(BIN)/python -m harness.sandbox.docker.image; then exit 0; fi; \
 	if command -v bwrap >/dev/null; then echo "$$complaint" >&2; exit 1; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		echo "Neither docker nor bubblewrap can be used here: installing bubblewrap from apt"; \
@@ -84,7 +84,7 @@ test: lint
 	$(BIN)/python -m pytest
 
 image: install
-	$(BIN)/python -m harness.sandbox.image
+	$(BIN)/python -m harness.sandbox.docker.image
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

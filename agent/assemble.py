@@ -13,21 +13,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.attempt.notebook import candidates_of
+from agent.attempt.policy import Policy
 from agent.config import REPAIR, Alias, Config, Settings, key_of, load_config, prices_of, resolve_model
-from agent.notebook import candidates_of
-from agent.policy import Policy
 from agent.run_files import RunFiles, new_run, run_name
 from agent.secrets import known_masker, masker
 from harness import trace
-from harness.budget import BudgetKeeper, Share
-from harness.ledger import charges, check_priced
 from harness.lock import RunLock
+from harness.money.budget import BudgetKeeper, Share
+from harness.money.ledger import charges, check_priced
 from harness.records import Budget, Json, Selection
-from harness.report import active_seconds, run_status
+from harness.repository.workspace import Workspace, cache_root, open_workspace, reopen_workspace
 from harness.sandbox.base import Provider
 from harness.sandbox.choice import choose_provider
 from harness.suites.slots import Slots
-from harness.workspace import Workspace, cache_root, open_workspace, reopen_workspace
+from harness.views.report import active_seconds, run_status
 from tasks.errors import EndpointFailed, InputError
 from tasks.say import Say
 from tasks.task import Task
@@ -35,8 +35,8 @@ from tasks.task import Task
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from agent.model import Connections, ModelClient
-    from agent.sampling import Sampling
+    from agent.models.client import Connections, ModelClient
+    from agent.run.sampling import Sampling
 
 MODEL_ATTEMPTS = 32
 """Attempts at a time with models, unless set; each waits for its model most of the time."""
@@ -106,7 +106,7 @@ async def open_pool(settings: Settings, image: str | None, say: Say = _silent) -
 
     Raises SandboxFailed where no sandbox can be had.
     """
-    from agent.model import Connections
+    from agent.models.client import Connections
 
     provider = await choose_provider(settings.sandbox, image=image, cache=cache_root(), say=say)
     connections = Connections()
@@ -291,7 +291,7 @@ async def _drive(
     pool: Pool,
     part: Part | None,
 ) -> Solution:
-    from agent.solver import Run, drive
+    from agent.run.graph import Run, drive
 
     reopened = _reopen(settings, log, events, part)
     if is_finished(events):
@@ -335,7 +335,7 @@ async def _drive(
 
 
 def _sampling(settings: Settings, part: Part | None) -> Sampling | None:
-    from agent.sampling import Sampling
+    from agent.run.sampling import Sampling
 
     if not settings.adaptive:
         return None
@@ -381,7 +381,7 @@ def _clients(
     settings: Settings, pool: Pool, log: trace.Trace, keeper: BudgetKeeper
 ) -> tuple[dict[str, ModelClient], ModelClient | None]:
     """A client for each model of the run, and the judge's. Raises EndpointFailed where a key is missing."""
-    from agent.model import ModelClient
+    from agent.models.client import ModelClient
 
     judge = pick_judge(settings, settings.models)
     clients = {
@@ -398,10 +398,10 @@ def _close_trace(files: RunFiles, log: trace.Trace, events: list[trace.Event], s
 
 def _policy(model: str, clients: dict[str, ModelClient], settings: Settings) -> Policy:
     if model == REPAIR:
-        from agent.repair import RepairPolicy
+        from agent.repair.policy import RepairPolicy
 
         return RepairPolicy(attempts=settings.budget.attempts, seed=settings.seed)
-    from agent.model_policy import ModelPolicy
+    from agent.attempt.model_policy import ModelPolicy
 
     alias = clients[model].alias
     return ModelPolicy(context=alias.context, tools=alias.tools)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from harness.ledger import Prices
+from harness.money.ledger import Prices
 from harness.records import Budget, Ranker
 from harness.sandbox.base import Limits
 from tasks.errors import EndpointFailed, InputError

@@ -7,8 +7,8 @@ import shutil
 from typing import TYPE_CHECKING
 
 from agent.config import PROVIDERS, load_config
+from harness.repository.workspace import cache_root, sweep_scratch
 from harness.sandbox.base import Finding, Provider
-from harness.workspace import cache_root, sweep_scratch
 from tasks.errors import EnvironmentFailed, InputError
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ async def sweep() -> list[str]:
 
 
 def _providers() -> list[Provider]:
-    from harness.sandbox.bubblewrap import BubblewrapProvider
-    from harness.sandbox.docker import DockerProvider
+    from harness.sandbox.bubblewrap.provider import BubblewrapProvider
+    from harness.sandbox.docker.provider import DockerProvider
 
     return [DockerProvider(), BubblewrapProvider(cache_root())]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from agent.config import Settings
 from harness import trace
 from harness.records import Candidate, Json, Selection
-from harness.report import run_status, solve_report
+from harness.views.report import run_status, solve_report
 from tasks.errors import InputError
 from tasks.task import Task
 

@@ -210,7 +210,7 @@ class Evidence:
 class Candidate:
     """A distinct patch with the attempts that produced it. `id`: "c1", "c2", … in order of first appearance.
 
-    `flags`: hygiene flags of the patch (see `harness.patch`). `evidence` None: not verified.
+    `flags`: hygiene flags of the patch (see `harness.patches.patch`). `evidence` None: not verified.
     """
 
     id: str

@@ -54,8 +54,8 @@ def _missing(need: str) -> str:
 
 
 def _docker_missing() -> str:
-    from harness.sandbox.daemon import connect
-    from harness.sandbox.image import DEFAULT_IMAGE, build_default_image, find, is_current
+    from harness.sandbox.docker.daemon import connect
+    from harness.sandbox.docker.image import DEFAULT_IMAGE, build_default_image, find, is_current
 
     def say(line: str) -> None:
         print(line, file=sys.stderr)
@@ -129,7 +129,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def _remove_images(name: str) -> None:
-    from harness.sandbox.daemon import connect
+    from harness.sandbox.docker.daemon import connect
 
     try:
         client = connect()

@@ -102,9 +102,9 @@ async def grade_selected(files: RunFiles, done: Solution, grading: Grading, pool
 
 async def grade_candidate(files: RunFiles, candidate: str, patch: str, grading: Grading, pool: Pool) -> Verdict:
     """The hidden tests' word on one candidate's patch, kept in the trace and not asked for twice."""
-    from harness.environment import build
-    from harness.grade import grade
+    from harness.environments.environment import build
     from harness.records import Verdict
+    from harness.suites.grade import grade
 
     base: str | None = None
     for event in trace.read(files.trace_file):
@@ -136,12 +136,12 @@ def conclude(done: Solution, task: Task, progress: Progress, *, apply: bool) -> 
 
     A patch that cannot be applied is told of after the result (exit code 2): what the run came to is not lost over it.
     """
-    from harness.report_view import solve_view
+    from harness.views.report_view import solve_view
 
     progress.stop()
     branch, refusal = None, None
     if apply and done.patch is not None:
-        from harness.apply import apply_to_branch
+        from harness.repository.apply import apply_to_branch
 
         try:
             branch = apply_to_branch(

@@ -11,8 +11,8 @@ from agent.commands.options import add_rows, add_solving, positive, settings_of
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
-    from agent.commands.evaluation import Evaluation
     from agent.commands.progress import Progress
+    from agent.evaluation import Evaluation
     from harness.records import Json
     from harness.suites.suite import Suite
 
@@ -81,8 +81,8 @@ def _evaluation(known: argparse.Namespace) -> Evaluation:
     from dataclasses import replace
 
     from agent.assemble import settle
-    from agent.commands.evaluation import Evaluation
     from agent.config import load_config
+    from agent.evaluation import Evaluation
 
     out = (known.out / f"eval-{known.suite}").resolve()
     suite, config = SUITES[known.suite](known, out), load_config()

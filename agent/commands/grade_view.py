@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
 
-    from harness.live import View
     from harness.records import Json
     from harness.swebench.predictions import PredictionSet
     from harness.swebench.summary import Result
     from harness.trace import Event
+    from harness.views.live import View
 
 _NEWS = 8
 _ERRORS = ("refused", "timed-out", "unreadable", "failed")
@@ -66,7 +66,7 @@ class Tally:
 
     def view_on(self, console: Console) -> View:
         """The tally and the latest lines on a terminal, plain lines elsewhere."""
-        from harness.live import PlainLines, can_redraw, writer
+        from harness.views.live import PlainLines, can_redraw, writer
 
         return _LiveTally(self, console) if can_redraw(console) else PlainLines(writer(console))
 

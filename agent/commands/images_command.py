@@ -143,7 +143,7 @@ def _list(known: argparse.Namespace, progress: Progress) -> int:
 def _kept() -> list[Kept]:
     import contextlib
 
-    from harness.sandbox.daemon import connect
+    from harness.sandbox.docker.daemon import connect
     from harness.swebench.store import kept_images
 
     with contextlib.closing(connect(timeout=600)) as client:
@@ -210,7 +210,7 @@ def _kept_json(image: Kept) -> dict[str, Any]:
 def _prune(known: argparse.Namespace, progress: Progress) -> int:
     import contextlib
 
-    from harness.sandbox.daemon import connect
+    from harness.sandbox.docker.daemon import connect
     from harness.swebench.store import bytes_used, doomed, kept_images, remove
 
     wanted = _named(known)

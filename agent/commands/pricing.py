@@ -11,11 +11,11 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from agent.assemble import width
-from agent.commands.evaluation import REPAIR, Evaluation
 from agent.config import Config, prices_of, resolve_model
-from harness.ledger import price
-from harness.live import counted, elapsed_short, tokens_short
+from agent.evaluation import REPAIR, Evaluation
+from harness.money.ledger import price
 from harness.records import Json, Usage
+from harness.views.live import counted, elapsed_short, tokens_short
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-    from harness.live import View
     from harness.trace import Event
+    from harness.views.live import View
 
 
 PIPED_COLUMNS = 160
@@ -34,7 +34,7 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if not self.quiet:
-            from harness.live import view_on
+            from harness.views.live import view_on
 
             self._view = (self._view_on or view_on)(self.errors())
         return self

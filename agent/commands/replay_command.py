@@ -31,7 +31,7 @@ def execute(known: argparse.Namespace) -> int:
     from rich.console import Console
 
     from harness import trace
-    from harness.replay import default_attempt, export, frames, play
+    from harness.views.replay import default_attempt, export, frames, play
     from tasks.errors import InputError
 
     path = known.run / "trace.jsonl" if known.run.is_dir() else known.run

@@ -109,7 +109,7 @@ def purchase(text: str) -> tuple[str, int]:
 def execute(known: argparse.Namespace) -> int:
     """Read what is named, and show it; a run may still be going on."""
     from agent.commands.progress import Progress
-    from harness.picture import draw
+    from harness.views.picture import draw
 
     if not known.run and not known.imports:
         raise InputError("name a run or an evaluation to report on, or a file with --import")
@@ -149,8 +149,8 @@ def execute(known: argparse.Namespace) -> int:
 def _solves(directories: Sequence[Path]) -> tuple[list[Json], list[RenderableType]]:
     from agent.run_files import RunFiles
     from harness import trace
-    from harness.report import solve_report
-    from harness.report_view import solve_view
+    from harness.views.report import solve_report
+    from harness.views.report_view import solve_view
 
     reports: list[Json] = []
     shown: list[RenderableType] = []

@@ -14,9 +14,9 @@ from tasks.errors import EnvironmentFailed, InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from agent.choice.pool import Chosen, Place
     from agent.commands.progress import Progress
     from agent.config import Alias
-    from agent.selecting import Chosen, Place
     from harness.choosing.pool import Sample
     from harness.choosing.ranker import Weights
     from harness.records import Json
@@ -129,8 +129,8 @@ def _gathered(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict
 
 
 def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[str, tuple[Sample, ...]], Places]:
+    from agent.choice.pool import gather
     from agent.commands.conclude import interruptible
-    from agent.selecting import gather
     from harness.choosing.pool import by_instance, read_candidates, read_witnesses, unlabelled, write_pool
     from harness.sandbox.base import Limits
     from tasks.swebench import SUITES
@@ -173,8 +173,8 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
 
 def _task(known: argparse.Namespace, progress: Progress) -> tuple[str, Place]:
     """The one task that SOURCE names, and where it is."""
-    from agent.selecting import Place
-    from harness.workspace import cache_root, open_workspace
+    from agent.choice.pool import Place
+    from harness.repository.workspace import cache_root, open_workspace
     from tasks.source import resolve
 
     task = resolve(known.source, issue=known.issue, issue_text=known.issue_text, base=known.base, say=progress.say).task
@@ -192,8 +192,8 @@ def _suite_places(known: argparse.Namespace, samples: dict[str, tuple[Sample, ..
 
 
 def _place_of(row: SuiteRow, known: argparse.Namespace, progress: Progress) -> Place | None:
-    from agent.selecting import Place
-    from harness.workspace import cache_root, open_workspace
+    from agent.choice.pool import Place
+    from harness.repository.workspace import cache_root, open_workspace
     from tasks.swebench import repository_of, task_of
 
     repository = repository_of(row, known.mirrors)
@@ -239,7 +239,7 @@ def _choose(
     known: argparse.Namespace,
     points: Mapping[str, float] | None,
 ) -> Chosen:
-    from agent.selecting import choose
+    from agent.choice.pool import choose
     from harness.choosing.evidence_store import evidence_of
 
     return choose(evidence_of(run, instance, samples), weights, known.ranker, known.threshold, points)
@@ -251,7 +251,7 @@ def _judge(known: argparse.Namespace) -> Alias | None:
     if known.judge_model in (None, "none"):
         return None
     from agent.config import key_of, load_config, prices_of, resolve_model
-    from harness.ledger import check_priced
+    from harness.money.ledger import check_priced
 
     alias = resolve_model(known.judge_model, load_config())
     key_of(alias)
@@ -270,9 +270,9 @@ def _points(
     progress: Progress,
 ) -> dict[str, dict[str, float]]:
     """What the judge says of the candidates that stand first, by instance and candidate."""
+    from agent.choice.pool import for_the_judge
+    from agent.choice.pool_judge import Judging, judge_all
     from agent.commands.conclude import interruptible
-    from agent.select_judge import Judging, judge_all
-    from agent.selecting import for_the_judge
     from harness.choosing.evidence_store import evidence_of
     from harness.sandbox.base import Limits
 
@@ -295,10 +295,10 @@ def _points(
 
 def _with_judge(out: Path, run: Path, report: Json) -> Json:
     """The report with what the judge said of each instance, and what all of it cost."""
+    from agent.choice.pool_judge import said_on
     from agent.run_files import write_json
-    from agent.select_judge import said_on
-    from harness.ledger import Ledger
-    from harness.report import judge_report
+    from harness.money.ledger import Ledger
+    from harness.views.report import judge_report
 
     said = {each["instance"]: said_on(run, each["instance"]) for each in report["choices"]}
     choices = [{**each, "judge": judge_report(said[each["instance"]])} for each in report["choices"]]

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.choosing.pool import Sample
-from harness.patch import Patch
+from harness.patches.patch import Patch
 
 HALF = 0.5
 

@@ -14,7 +14,7 @@ from harness.choosing.evidence_store import Base, Found, InstanceEvidence, Steps
 from harness.choosing.probe_facts import Seen
 from harness.choosing.probes import WITNESS
 from harness.choosing.statement import Statement
-from harness.patch import Patch
+from harness.patches.patch import Patch
 
 BEHAVIOUR: dict[str, tuple[str, ...]] = {
     "probes": ("like-base", "error-gone", "told-output", "new-crash", "same-behaviour", "same-steps"),

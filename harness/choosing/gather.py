@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from harness.choosing.base_tree import BaseTree
 from harness.choosing.evidence_store import Base, Found, NearBase, Steps, TestFacts, distinct, read_found, write_found
 from harness.choosing.near_tests import base_of, bench_for, held_against
 from harness.choosing.pool import Sample
@@ -19,16 +18,17 @@ from harness.choosing.probes import probes_of, witness_probes
 from harness.choosing.probing import run_probes, views_for
 from harness.choosing.statement import Statement
 from harness.choosing.static_evidence import look
-from harness.detect import PYTEST_COMMAND
-from harness.import_graph import import_graph
-from harness.near import MOST_FILES, Opened
-from harness.patch import is_test
+from harness.code.import_graph import import_graph
+from harness.environments.detect import PYTEST_COMMAND
+from harness.evidence.near import MOST_FILES, Opened
+from harness.evidence.regression import is_test_file, near_files, touched_by
+from harness.evidence.verify import in_one_opened
+from harness.patches.patch import is_test
 from harness.records import WitnessTest
-from harness.regression import is_test_file, near_files, touched_by
+from harness.repository.base_tree import BaseTree
+from harness.repository.workspace import cache_root
 from harness.sandbox.base import WORKDIR, Sandbox
-from harness.testing import SYMPY
-from harness.verify import in_one_opened
-from harness.workspace import cache_root
+from harness.testing.run import SYMPY
 from tasks.say import Say
 
 """Runs the tests of an image, where nobody says what else does."""

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.choosing.evidence_store import NearBase, TestFacts
-from harness.near import AT_ONCE, Bench, Opened, Prepare, near_tests
+from harness.evidence.near import AT_ONCE, Bench, Opened, Prepare, near_tests
 from harness.records import TestReport
-from harness.testing import outcome_of
+from harness.testing.run import outcome_of
 from tasks.errors import SandboxFailed
 
 START_SECONDS = 10.0

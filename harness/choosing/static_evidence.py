@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from harness.choosing.base_tree import BaseTree, Patched
-from harness.choosing.code_facts import identifiers, normal_form, parsed, touched, undefined_names
 from harness.choosing.statement import Statement, names_file
-from harness.patch import SCRATCH, Patch, is_prose, is_test
+from harness.code.facts import identifiers, normal_form, parsed, touched, undefined_names
+from harness.patches.patch import SCRATCH, Patch, is_prose, is_test
+from harness.repository.base_tree import BaseTree, Patched
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class StaticFacts:
     files in normal form (of the diff's text where there was no tree): equal for the same code but for layout, comments, docstrings and local names.
     `places`: what it touches, "path::qualified.name" ("path" alone for module level or an unknown place). `unparsed`: files
     that parsed on the base and no longer do. `undefined`: names that are looked up and that nothing defines, new ones only.
-    `unseen`: new identifiers that occur nowhere else in the touched files. `flags`: of `harness.patch`. `strays`: new
+    `unseen`: new identifiers that occur nowhere else in the touched files. `flags`: of `harness.patches.patch`. `strays`: new
     source files that belong to no package; they count neither in `code` nor in `places`, `files` and the numbers of lines.
     """
 

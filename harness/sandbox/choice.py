@@ -49,13 +49,13 @@ async def choose_provider(
 
 
 def _docker(say: Say | None) -> Provider:
-    from harness.sandbox.docker import DockerProvider
+    from harness.sandbox.docker.provider import DockerProvider
 
     return DockerProvider(say=say)
 
 
 def _bubblewrap(cache: Path) -> Provider:
-    from harness.sandbox.bubblewrap import BubblewrapProvider
+    from harness.sandbox.bubblewrap.provider import BubblewrapProvider
 
     return BubblewrapProvider(cache)
 

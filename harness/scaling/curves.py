@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from harness.metrics import BOOTSTRAPS, majority_right, pass_at_k, solved_by_best
+from harness.scaling.metrics import BOOTSTRAPS, majority_right, pass_at_k, solved_by_best
 from harness.scaling.samples import Model, Sample, clusters, ranking
 
 LOW, HIGH = 0.025, 0.975

@@ -21,8 +21,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import stdev
 
-from harness.metrics import BOOTSTRAPS, pass_at_k
 from harness.scaling.laws import Counts, Law, fit_beta_binomial, fit_inflated, fit_power_law
+from harness.scaling.metrics import BOOTSTRAPS, pass_at_k
 
 Fit = Callable[[Counts, Law | None], Law]
 

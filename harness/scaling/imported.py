@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.patch import Patch
+from harness.patches.patch import Patch
 from harness.records import Json
 from harness.scaling.samples import Model, Sample
 from tasks.entries import entries

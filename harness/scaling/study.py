@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.metrics import BOOTSTRAPS
 from harness.records import Json
 from harness.scaling.curves import Curve, Draws, Estimate, by_task, curves, difference, measures
 from harness.scaling.forecast import Forecast, forecast
 from harness.scaling.frontier import Best, Mixture, Versus, cheap_or_dear, frontier, mixtures, shared, versus
+from harness.scaling.metrics import BOOTSTRAPS
 from harness.scaling.samples import Model
 from tasks.errors import InputError
 

@@ -8,12 +8,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.replay_frames import clean
 from harness.scaling.chart import MARKS, Line, chart
 from harness.scaling.curves import Curve, Estimate
 from harness.scaling.forecast import Forecast
 from harness.scaling.frontier import Best, Mixture, Versus
 from harness.scaling.study import Study, Summary
+from harness.views.replay_frames import clean
 
 SHOWN_KS = 12
 """Rows of a model's table; the JSON has all."""

@@ -7,11 +7,11 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.environment import build
-from harness.grade import grade
+from harness.environments.environment import build
 from harness.records import Json, Verdict
+from harness.repository.workspace import cache_root, open_workspace, reopen_workspace
+from harness.suites.grade import grade
 from harness.suites.suite import Bench, Means, Ready, Submission
-from harness.workspace import cache_root, open_workspace, reopen_workspace
 from tasks.errors import InputError
 from tasks.task import Instance, Task
 

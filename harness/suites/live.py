@@ -13,10 +13,19 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from harness import trace
-from harness.evaluate import Outcome, Watcher
-from harness.ledger import Line, add_charge, money
-from harness.live import REFRESH_PER_SECOND, can_redraw, counted, elapsed_short, fitted, printable, tokens_short, writer
+from harness.money.ledger import Line, add_charge, money
+from harness.suites.evaluate import Outcome, Watcher
 from harness.suites.suite import Ready
+from harness.views.live import (
+    REFRESH_PER_SECOND,
+    can_redraw,
+    counted,
+    elapsed_short,
+    fitted,
+    printable,
+    tokens_short,
+    writer,
+)
 from tasks.say import Say
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from harness.evaluate import Outcome
+from harness.suites.evaluate import Outcome
 
 SELECTED = "predictions.jsonl"
 

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.evaluate import Grades, Outcome, Solved
-from harness.metrics import Sampled, pass_at_k, recovery
 from harness.records import Json
 from harness.scaling.curves import Draws, Estimate
+from harness.scaling.metrics import Sampled, pass_at_k, recovery
+from harness.suites.evaluate import Grades, Outcome, Solved
 
 SUITE_SCHEMA = 1
 _USAGE = ("input", "cache_read", "cache_write", "output", "reasoning")

@@ -64,7 +64,7 @@ class SwebenchSuite:
         return task_of(row, repository_of(row, self.mirrors), image)
 
     def missing(self) -> Mapping[str, str]:
-        from harness.sandbox.daemon import connect
+        from harness.sandbox.docker.daemon import connect
         from harness.swebench.images import find_image
 
         try:

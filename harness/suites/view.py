@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.live import counted, elapsed_short, tokens_short
 from harness.records import Json
+from harness.views.live import counted, elapsed_short, tokens_short
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,7 +23,7 @@ def eval_view(report: Json) -> list[RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
-    from harness.replay_frames import clean
+    from harness.views.replay_frames import clean
 
     view: list[RenderableType] = [Text(clean(title(report)), "bold")]
     results = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)

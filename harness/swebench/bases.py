@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from harness.sandbox.image import BASE_SCRIPT, ensure_image, find
+from harness.sandbox.docker.image import BASE_SCRIPT, ensure_image, find
 from tasks.errors import InputError
 from tasks.say import Say
 

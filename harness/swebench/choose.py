@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.records import Exec, Json
-from harness.sandbox.container_files import SETUP_BIN
+from harness.sandbox.docker.files import SETUP_BIN
 from harness.swebench.inside_image import ASK_BACKEND
 from harness.swebench.names import ENV
 from harness.swebench.recipe import Recipe, build_dates, ladder, pins_as_of_date, quoted, wanted_lines

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any, Literal, TypeVar
 
-from harness.sandbox import owner
-from harness.sandbox.containers import (
+from harness.sandbox.docker import owner
+from harness.sandbox.docker.containers import (
     NAME_LABEL,
     OWNER_LABEL,
     RUN_LABEL,
@@ -33,7 +33,7 @@ from harness.sandbox.containers import (
     remove_container,
     sweep,
 )
-from harness.sandbox.daemon import Attachment, attach, connect
+from harness.sandbox.docker.daemon import Attachment, attach, connect
 from harness.swebench.official import TESTBED
 from tasks.errors import SandboxFailed
 

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from harness.records import Json
+from harness.repository.workspace import cache_root
 from harness.swebench import names, official
 from harness.swebench.container import LOG_BYTES, Containers, Ran
 from harness.swebench.images import ImageRef, find_image
 from harness.swebench.memo import Memo, key_of
 from harness.swebench.reinstall import installs_in_place, why_install
-from harness.workspace import cache_root
 from tasks.errors import SandboxFailed
 from tasks.say import Say
 

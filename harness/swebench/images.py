@@ -15,18 +15,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.sandbox.image import find
+from harness.repository.workspace import cache_root, open_workspace
+from harness.sandbox.docker.image import find
 from harness.swebench import names
-from harness.workspace import cache_root, open_workspace
 from tasks.errors import InputError, TroopError
 from tasks.say import Say
 from tasks.swebench import repository_of
 
 if TYPE_CHECKING:
+    from harness.repository.workspace import Workspace
     from harness.swebench.layers import Layers
     from harness.swebench.official import Spec
     from harness.swebench.recipe import Recipe
-    from harness.workspace import Workspace
     from tasks.swebench import Row
 
 RUN = "images"
@@ -97,8 +97,8 @@ async def ensure_images(
 
 @contextlib.asynccontextmanager
 async def _builder(bases: Mapping[str, str], say: Say) -> AsyncIterator[tuple[Any, Layers]]:
-    from harness.sandbox.daemon import connect
-    from harness.sandbox.docker import DockerProvider
+    from harness.sandbox.docker.daemon import connect
+    from harness.sandbox.docker.provider import DockerProvider
     from harness.swebench.layers import Layers
 
     client = await asyncio.to_thread(connect)
@@ -233,7 +233,7 @@ def _together(rows: Iterable[Row]) -> list[Row]:
 
 def _pull(client: Any, name: str) -> str:
     """Blocking; why the image cannot be had, "" when it is here."""
-    from harness.sandbox.image import ensure_image
+    from harness.sandbox.docker.image import ensure_image
 
     try:
         ensure_image(client, name, lambda line: None)

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.lock import turn
+from harness.repository.workspace import Workspace
 from harness.sandbox.base import TROOPDIR, Limits, SandboxSpec
-from harness.sandbox.container_files import archive
-from harness.sandbox.docker import DockerProvider
-from harness.sandbox.image import find
+from harness.sandbox.docker.files import archive
+from harness.sandbox.docker.image import find
+from harness.sandbox.docker.provider import DockerProvider
 from harness.swebench import names
 from harness.swebench.bases import debian_mirror, ensure_base
 from harness.swebench.choose import CHOOSING_VERSION, PYTHON, UV, Chosen, choose
@@ -46,7 +47,6 @@ from harness.swebench.inside_image import (
 from harness.swebench.names import CONDA, ENV, WHEELS
 from harness.swebench.recipe import RECIPE_VERSION, Recipe, fingerprint, quoted
 from harness.swebench.steps import Log, Steps
-from harness.workspace import Workspace
 
 _ENTER = f". {CONDA}/bin/activate && conda activate testbed && cd /testbed"
 _LIMITS = Limits(memory_mb=8192, cpus=4, processes=2048)

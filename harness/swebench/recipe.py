@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from harness.detect import BUILD_TOOLS, PYTHON_RELEASES, SLACK, TODAYS_BUILD_TOOLS
+from harness.environments.detect import BUILD_TOOLS, PYTHON_RELEASES, SLACK, TODAYS_BUILD_TOOLS
+from harness.repository.workspace import Workspace
 from harness.swebench.requirements import (
     conda_requirement,
     conda_requirements,
@@ -29,7 +30,6 @@ from harness.swebench.requirements import (
     unpinned,
     without,
 )
-from harness.workspace import Workspace
 from tasks.errors import InputError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from harness.sandbox.containers import ENVIRONMENT_LABEL
+from harness.sandbox.docker.containers import ENVIRONMENT_LABEL
 from harness.swebench import names
 
 _EVAL = re.compile(r"(?:^|/)sweb\.eval\.[^.]+\.(?P<id>.+):[^:]+$")

@@ -27,8 +27,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from agent.sampling import beliefs_for
-from harness.patch import Patch
+from agent.run.sampling import beliefs_for
+from harness.patches.patch import Patch
 from harness.scaling.adaptive import Beliefs, Group, State, chances, fit_prior, learn, rate
 from harness.scaling.curves import Draws
 from tasks.task import GivenTest, Repository

@@ -16,10 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness.environment import build
+from harness.environments.environment import build
+from harness.repository.workspace import cache_root, open_workspace
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec
 from harness.sandbox.choice import choose_provider
-from harness.workspace import cache_root, open_workspace
 from tests.support.calculator import make_repository, task
 
 

@@ -19,8 +19,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from agent.config import Alias
-from agent.model import Connections, ModelClient
-from harness.budget import BudgetKeeper
+from agent.models.client import Connections, ModelClient
+from harness.money.budget import BudgetKeeper
 from harness.records import Budget
 
 Json = dict[str, Any]

@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.sandbox.daemon import connect
+from harness.sandbox.docker.daemon import connect
 from harness.swebench import official
 from harness.swebench.container import Containers
 from harness.swebench.images import ImageRef, find_image

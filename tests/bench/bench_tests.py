@@ -1,4 +1,4 @@
-"""What a short test run costs in a sandbox: cold (`harness.testing.run_tests`) and warm (`harness.warm.WarmTests`), by turns.
+"""What a short test run costs in a sandbox: cold (`harness.testing.run.run_tests`) and warm (`harness.testing.warm.WarmTests`), by turns.
 
     .venv/bin/python -m tests.bench.bench_tests [--rounds 3] [--backend bubblewrap docker]
 
@@ -20,8 +20,8 @@ from pathlib import Path
 
 from harness.records import TestReport
 from harness.sandbox.base import Sandbox, SandboxSpec
-from harness.testing import run_tests
-from harness.warm import WarmTests
+from harness.testing.run import run_tests
+from harness.testing.warm import WarmTests
 from tests.support.environments import COMMAND, freeze, provider_of, remove_made
 from tests.support.repositories import make_repository, make_task
 

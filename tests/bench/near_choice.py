@@ -13,12 +13,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.choosing.base_tree import open_tree
 from harness.choosing.gather import texts_of_tests
 from harness.choosing.pool import by_instance, read_pool, unlabelled
-from harness.import_graph import NO_IMPORTS, import_graph
-from harness.patch import Patch
-from harness.regression import near_files, touched_by
+from harness.code.import_graph import NO_IMPORTS, import_graph
+from harness.evidence.regression import near_files, touched_by
+from harness.patches.patch import Patch
+from harness.repository.base_tree import open_tree
 from tasks.swebench import load_rows
 from tests.bench.selection import SPLIT, runs_here
 

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.sandbox.daemon import connect
+from harness.sandbox.docker.daemon import connect
 from harness.swebench.grading import Graded, Grader
 from harness.swebench.images import ImageRef, find_image
 from harness.swebench.names import NAMESPACE

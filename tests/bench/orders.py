@@ -15,10 +15,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from agent.notebook import candidates_of
-from agent.select import select, why_not
+from agent.attempt.notebook import candidates_of
+from agent.choice.order import select, why_not
 from harness import trace
-from harness.choosing.base_tree import open_tree
 from harness.choosing.evidence_store import evidence_of
 from harness.choosing.features import rows
 from harness.choosing.fitting import choices, cross
@@ -26,8 +25,9 @@ from harness.choosing.gather import gather_static
 from harness.choosing.pool import Sample
 from harness.choosing.ranker import SHIPPED, read_weights
 from harness.choosing.recovery import recovery
-from harness.patch import Patch
+from harness.patches.patch import Patch
 from harness.records import Candidate
+from harness.repository.base_tree import open_tree
 from tests.bench.selection import heading, line, load, runs_here
 
 Key = tuple[float, ...]

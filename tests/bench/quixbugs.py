@@ -23,15 +23,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agent.mutate import Change, dealt
-from agent.policy import Plan, View
-from agent.repair import Bench, RepairPolicy, mutants_of_base
-from agent.select import group, select
-from harness import environment, trace
+from agent.attempt.policy import Plan, View
+from agent.choice.order import group, select
+from agent.repair.mutate import Change, dealt
+from agent.repair.policy import Bench, RepairPolicy, mutants_of_base
+from harness import trace
+from harness.environments import environment
 from harness.records import Attempt, Evidence
+from harness.repository.workspace import cache_root, open_workspace
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec
-from harness.sandbox.bubblewrap import BubblewrapProvider
-from harness.workspace import cache_root, open_workspace
+from harness.sandbox.bubblewrap.provider import BubblewrapProvider
 from tasks.quixbugs import load_quixbugs
 from tasks.task import Instance
 

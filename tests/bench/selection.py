@@ -37,7 +37,7 @@ from harness.choosing.recovery import Recovery, recovery
 from tasks.errors import TroopError
 
 if TYPE_CHECKING:
-    from harness.sandbox.docker import DockerProvider
+    from harness.sandbox.docker.provider import DockerProvider
 
 SPLIT = json.loads((Path(__file__).parent / "selection_split.json").read_text())
 
@@ -117,7 +117,7 @@ def load(known: argparse.Namespace, part: str) -> list[Labelled]:
 
 def gather(known: argparse.Namespace) -> None:
     """Static evidence on all instances of the asked part."""
-    from harness.choosing.base_tree import open_tree
+    from harness.repository.base_tree import open_tree
     from tasks.swebench import load_rows
 
     grouped = by_instance(unlabelled(read_pool(known.pool)))
@@ -139,9 +139,9 @@ def behave(known: argparse.Namespace) -> None:
 
 
 async def _behave(known: argparse.Namespace) -> None:
-    from harness.choosing.base_tree import open_tree
+    from harness.repository.base_tree import open_tree
     from harness.sandbox.base import Limits, Sandbox, SandboxSpec
-    from harness.sandbox.docker import DockerProvider
+    from harness.sandbox.docker.provider import DockerProvider
     from tasks.swebench import load_rows
 
     provider = DockerProvider()
@@ -197,7 +197,7 @@ def has_image(name: str) -> bool:
 
 async def stand_in(provider: DockerProvider, image: str, key: str, mirror: Path, commit: str) -> None:
     """An environment for an instance without an image of its own: another one's of its repository, with this base's files."""
-    from harness.hostgit import git
+    from harness.repository.hostgit import git
     from harness.sandbox.base import SandboxSpec
 
     if await provider.has(key):

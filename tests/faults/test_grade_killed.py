@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from harness.sandbox.daemon import connect
+from harness.sandbox.docker.daemon import connect
 from tests.support.command_line import TROOP
 from tests.support.graded_instance import GOLD, INSTANCE, build_instance, make_row, write_rows
 from tests.support.waiting import wait_for

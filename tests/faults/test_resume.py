@@ -15,7 +15,7 @@ import pytest
 
 from agent import assemble, resume, solve
 from harness import trace
-from harness.workspace import cache_root
+from harness.repository.workspace import cache_root
 from tasks.errors import EndpointFailed, RunLocked, SandboxFailed, SourceUnavailable
 from tests.support.calculator import PLAN, RIGHT, SUBMIT, WRONG, call, make_repository, settings, task
 from tests.support.command_line import TROOP
@@ -249,11 +249,11 @@ def test_tests_that_take_the_sandbox_down_speak_against_the_candidate(
         raise SandboxFailed("the sandbox died")
 
     with serving([PLAN, RIGHT, SUBMIT]) as server:
-        monkeypatch.setattr("agent.verification.verify", dying)
+        monkeypatch.setattr("agent.run.verification.verify", dying)
         done = solve(task(repository), settings(server.url, tmp_path / "runs"))
         assert done.exit_code == 1
         assert "its tests take the sandbox down" in done.report["candidates"][0]["evidence"]["reason"]
-        monkeypatch.setattr("agent.verification.probe", dying)
+        monkeypatch.setattr("agent.run.verification.probe", dying)
         with pytest.raises(SandboxFailed):  # where no sandbox works, the candidate is not to blame
             solve(task(repository), settings(server.url, tmp_path / "again"))
 

@@ -23,9 +23,9 @@ from harness.sandbox.base import Limits, Provider, SandboxSpec
 
 def provider() -> Provider:
     if sys.argv[1] == "docker":
-        from harness.sandbox.docker import DockerProvider
+        from harness.sandbox.docker.provider import DockerProvider
         return DockerProvider()
-    from harness.sandbox.bubblewrap import BubblewrapProvider
+    from harness.sandbox.bubblewrap.provider import BubblewrapProvider
     return BubblewrapProvider()
 
 async def main():

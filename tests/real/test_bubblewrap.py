@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from harness.sandbox import bubblewrap, cgroup
 from harness.sandbox.base import Limits, SandboxSpec
-from harness.sandbox.bubblewrap import BubblewrapProvider
-from harness.sandbox.launch import Copying, Launched, copy_tree, remove_tree
+from harness.sandbox.bubblewrap import cgroup
+from harness.sandbox.bubblewrap import provider as bubblewrap_provider
+from harness.sandbox.bubblewrap.launch import Copying, Launched, copy_tree, remove_tree
+from harness.sandbox.bubblewrap.provider import BubblewrapProvider
 from tasks.errors import InputError, SandboxFailed
 
 pytestmark = pytest.mark.bubblewrap
@@ -157,7 +158,7 @@ def test_a_creation_that_is_cancelled_leaves_nothing(
         elif stage == "launching":
             monkeypatch.setattr(asyncio, "open_unix_connection", stuck)
         else:
-            monkeypatch.setattr(bubblewrap.BubblewrapSandbox, "start", stuck)
+            monkeypatch.setattr(bubblewrap_provider.BubblewrapSandbox, "start", stuck)
         making = asyncio.ensure_future(provider.create(SandboxSpec("cancel", "box", environment="key")))
         await asyncio.wait_for(reached.wait(), 20)
         making.cancel()
@@ -237,7 +238,7 @@ def test_processes_are_limited_by_user_only_where_the_kernel_counts_by_namespace
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release=release))
-    missing, rlimits = bubblewrap._without_group(cgroup.Group((), {"pids": "none here"}), Limits(processes=10))
+    missing, rlimits = bubblewrap_provider._without_group(cgroup.Group((), {"pids": "none here"}), Limits(processes=10))
     assert ("NPROC" in rlimits) == limited
     assert any("number of processes" in sentence for sentence in missing) != limited
 
@@ -268,7 +269,7 @@ ORDINARY = """
 import asyncio, sys
 from pathlib import Path
 from harness.sandbox.base import SandboxSpec
-from harness.sandbox.bubblewrap import BubblewrapProvider
+from harness.sandbox.bubblewrap.provider import BubblewrapProvider
 
 async def main():
     provider = BubblewrapProvider(Path(sys.argv[1]))

@@ -21,14 +21,14 @@ from typing import Any, TypeVar
 
 import pytest
 
-from harness.sandbox import owner
 from harness.sandbox.base import Limits, SandboxSpec
 from harness.sandbox.choice import choose_provider
 from harness.sandbox.client import DISK_UNLIMITED, INSIDE
-from harness.sandbox.containers import seems_used
-from harness.sandbox.daemon import Attachment, attach, connect
-from harness.sandbox.docker import DockerProvider, DockerSandbox
-from harness.sandbox.image import DEFAULT_IMAGE, ensure_image
+from harness.sandbox.docker import owner
+from harness.sandbox.docker.containers import seems_used
+from harness.sandbox.docker.daemon import Attachment, attach, connect
+from harness.sandbox.docker.image import DEFAULT_IMAGE, ensure_image
+from harness.sandbox.docker.provider import DockerProvider, DockerSandbox
 from tasks.errors import InputError, SandboxFailed
 from tests.support.waiting import wait_for
 
@@ -271,7 +271,7 @@ def test_a_daemon_behind_ssh_is_refused_with_the_way_round(monkeypatch: pytest.M
 def test_without_default_image_and_registry_the_commands_to_type_are_named(
     daemon: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import harness.sandbox.image as images
+    import harness.sandbox.docker.image as images
 
     for constant in ("DEFAULT_IMAGE", "LOCAL_BASE", "REGISTRY_BASE"):
         monkeypatch.setattr(images, constant, f"localhost:1/troop-none-{constant.lower()}")
@@ -328,8 +328,8 @@ def silent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
         listener.bind(place)
         listener.listen(50)
         monkeypatch.setenv("DOCKER_HOST", f"unix://{place}")
-        monkeypatch.setattr("harness.sandbox.daemon.ANSWER_SECONDS", 0.5)
-        monkeypatch.setattr("harness.sandbox.daemon.ATTACH_SECONDS", 0.5)
+        monkeypatch.setattr("harness.sandbox.docker.daemon.ANSWER_SECONDS", 0.5)
+        monkeypatch.setattr("harness.sandbox.docker.daemon.ATTACH_SECONDS", 0.5)
         yield place
 
 
@@ -362,9 +362,9 @@ def test_attaching_to_a_silent_daemon_ends_in_words(silent: str) -> None:
 
 HARNESS = """
 import asyncio, sys, time
-from harness.sandbox import owner
+from harness.sandbox.docker import owner
 from harness.sandbox.base import SandboxSpec
-from harness.sandbox.docker import DockerProvider
+from harness.sandbox.docker.provider import DockerProvider
 
 async def main():
     docker = DockerProvider()

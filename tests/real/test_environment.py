@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.environment import Baseline, Built, baseline, build
-from harness.extract import take_patch
-from harness.patch import Patch
+from harness.environments.environment import Baseline, Built, baseline, build
+from harness.patches.extract import take_patch
+from harness.patches.patch import Patch
 from harness.sandbox.base import Provider, SandboxSpec
-from harness.sandbox.image import DEFAULT_IMAGE
-from harness.testing import COMMAND_TEST, run_tests
+from harness.sandbox.docker.image import DEFAULT_IMAGE
+from harness.testing.run import COMMAND_TEST, run_tests
 from tasks.errors import SetupFailed
 from tasks.task import Environment, GivenTest, Task
 from tests.support.environments import freeze

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import environment
-from harness.grade import grade
+from harness.environments import environment
 from harness.records import Verdict
+from harness.repository.workspace import open_workspace
 from harness.sandbox.base import Provider
-from harness.workspace import open_workspace
+from harness.suites.grade import grade
 from tasks.task import Grading, Instance, Repository
 from tasks.taskfile import load_task_file
 

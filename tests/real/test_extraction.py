@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.patch import Patch, apply_patch, mark_setup, restore_paths, take_patch
+from harness.patches.patch import Patch, apply_patch, mark_setup, restore_paths, take_patch
+from harness.repository.workspace import Workspace, open_workspace
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec
-from harness.workspace import Workspace, open_workspace
 from tasks.errors import PatchNotTaken, SandboxFailed, SetupFailed
 from tasks.task import Repository
 from tests.support.repositories import git
@@ -112,7 +112,7 @@ async def try_out(one: Sandbox, two: Sandbox, script: str, exclude: Sequence[str
 
 @pytest.fixture(scope="module")
 def bench(workspace: Workspace) -> Iterator[Bench]:
-    from harness.sandbox.bubblewrap import BubblewrapProvider
+    from harness.sandbox.bubblewrap.provider import BubblewrapProvider
 
     with asyncio.Runner() as runner:
         provider = BubblewrapProvider()
@@ -441,7 +441,7 @@ def test_programs_that_the_attempt_put_on_the_path_are_not_called(bubblewrap: Pr
 def test_an_attempt_that_spoilt_its_patch_is_told_apart_from_a_sandbox_that_died(
     bubblewrap: Provider, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, script: str, said: str
 ) -> None:
-    monkeypatch.setattr("harness.extract._OUTPUT_BYTES", 2000)
+    monkeypatch.setattr("harness.patches.extract._OUTPUT_BYTES", 2000)
     with pytest.raises(PatchNotTaken, match=said):
         in_attempt(bubblewrap, workspace, script)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.workspace import open_workspace
+from harness.repository.workspace import open_workspace
 from tasks import github as github_issues
 from tasks.errors import InputError, SourceUnavailable
 from tasks.github import fetch_issue, parse_reference

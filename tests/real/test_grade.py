@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from harness.grade import grade, verdict
 from harness.records import Outcome, TestReport, Verdict
 from harness.sandbox.base import Provider
+from harness.suites.grade import grade, verdict
 from tasks.task import Grading, Task
 from tests.support.environments import freeze
 from tests.support.repositories import FIX

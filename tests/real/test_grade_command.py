@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness.sandbox.daemon import connect
+from harness.sandbox.docker.daemon import connect
 from tasks.swebench import Row
 from tests.support.command_line import TROOP
 from tests.support.graded_instance import GARBAGE, GOLD, HARMLESS, INSTANCE, build_instance, make_row, write_rows

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness.sandbox.daemon import connect
+from harness.sandbox.docker.daemon import connect
 from harness.swebench import container, grading
 from harness.swebench.container import APPLY_COMMANDS, Containers
 from harness.swebench.grading import Graded, Grader

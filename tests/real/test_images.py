@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from harness.sandbox.daemon import connect
-from harness.sandbox.docker import DockerProvider
-from harness.sandbox.image import DEFAULT_IMAGE
+from harness.repository.workspace import open_workspace
+from harness.sandbox.docker.daemon import connect
+from harness.sandbox.docker.image import DEFAULT_IMAGE
+from harness.sandbox.docker.provider import DockerProvider
 from harness.swebench import names
 from harness.swebench.images import Prepared, ensure_images, find_image
 from harness.swebench.layers import Layers
@@ -23,7 +24,6 @@ from harness.swebench.official import Spec
 from harness.swebench.recipe import recipe_of
 from harness.swebench.steps import Log
 from harness.swebench.store import kept_images, remove
-from harness.workspace import open_workspace
 from tasks.errors import SetupFailed
 from tasks.swebench import choose_rows, load_rows
 from tasks.task import Repository

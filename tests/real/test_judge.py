@@ -12,12 +12,13 @@ import pytest
 from rich.console import Console
 
 from agent import Solution, resume, solve
-from harness import environment, trace
-from harness.grade import grade
+from harness import trace
+from harness.environments import environment
 from harness.records import Budget
-from harness.replay_frames import frames, render
+from harness.repository.workspace import open_workspace
 from harness.sandbox.base import Provider
-from harness.workspace import open_workspace
+from harness.suites.grade import grade
+from harness.views.replay_frames import frames, render
 from tasks.taskfile import load_task_file
 from tests.support.calculator import PLAN, RIGHT, SUBMIT, call, make_repository, settings, task
 from tests.support.model_server import Answer, Request, error, serving

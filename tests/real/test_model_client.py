@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from agent.config import Alias
-from agent.model import Connections, ModelClient, Patience, Reply
-from harness.budget import BudgetKeeper
-from harness.ledger import Ledger
+from agent.models.client import Connections, ModelClient, Patience, Reply
+from harness.money.budget import BudgetKeeper
+from harness.money.ledger import Ledger
 from harness.records import Budget, Usage
 from harness.trace import Charged, Event, InfrastructureFailed, Replied
 from tasks.errors import BudgetExceeded, ContextTooLong, EndpointFailed

@@ -12,11 +12,11 @@ import pytest
 
 from agent import Solution, resume, solve
 from harness import trace
-from harness.environment import NEAR_LATER, Baseline, baseline
-from harness.near import NO_FILES, NONE_GREEN, NOT_BY_FILE, near_baseline, what_is_touched
-from harness.regression import choose
+from harness.environments.environment import NEAR_LATER, Baseline, baseline
+from harness.evidence.near import NO_FILES, NONE_GREEN, NOT_BY_FILE, near_baseline, what_is_touched
+from harness.evidence.regression import choose
+from harness.evidence.verify import verify
 from harness.sandbox.base import Provider
-from harness.verify import verify
 from tasks.errors import SetupFailed
 from tasks.task import GivenTest, Repository, Task
 from tests.support import calculator
@@ -105,9 +105,9 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """What one test finds out is not kept for the next."""
-    import harness.near
+    import harness.evidence.near
 
-    monkeypatch.setattr(harness.near, "cache_root", lambda: tmp_path / "cache")
+    monkeypatch.setattr(harness.evidence.near, "cache_root", lambda: tmp_path / "cache")
 
 
 def found(

@@ -15,7 +15,7 @@ import pytest
 
 from harness.choosing.evidence_store import NearBase, TestFacts
 from harness.choosing.near_tests import NOTHING_RAN, base_of, bench_for, held_against
-from harness.near import Bench
+from harness.evidence.near import Bench
 from harness.sandbox.base import WORKDIR, Provider, Sandbox, SandboxSpec
 from tests.support.environments import COMMAND, freeze
 from tests.support.repositories import make_repository, make_task

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.workspace import Workspace, open_workspace
+from harness.repository.workspace import Workspace, open_workspace
 from tasks.task import Repository
 from tests.support.repositories import git
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from harness.workspace import open_workspace
+from harness.repository.workspace import open_workspace
 from tasks import package
 from tasks.errors import InputError, SourceUnavailable
 from tasks.package import choose, parse_requirement, unpack

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.workspace import open_workspace
+from harness.repository.workspace import open_workspace
 from tasks.errors import InputError
 from tasks.quixbugs import load_quixbugs
 from tasks.task import Instance

@@ -10,12 +10,12 @@ import pytest
 
 from agent import assemble, resume
 from agent.assemble import Part, go, open_pool, start
-from agent.notebook import candidates_of
+from agent.attempt.notebook import candidates_of
 from harness import trace
-from harness.budget import SharedBudget
-from harness.replay import default_attempt, frames
-from harness.report import run_status, solve_report
-from harness.report_view import solve_view
+from harness.money.budget import SharedBudget
+from harness.views.replay import default_attempt, frames
+from harness.views.report import run_status, solve_report
+from harness.views.report_view import solve_view
 from tests.support.calculator import PLAN, RIGHT, SUBMIT, WRONG, make_repository, settings, task
 from tests.support.model_server import Answer, Request, error, serving
 from tests.support.runs import SEEDS, events

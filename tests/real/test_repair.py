@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from agent import solve
-from agent.localise import Localisation, localise
-from agent.policy import Decision, Plan, Result, TurnRecord, View
-from agent.repair import Bench, RepairPolicy
+from agent.attempt.policy import Decision, Plan, Result, TurnRecord, View
+from agent.repair.localise import Localisation, localise
+from agent.repair.policy import Bench, RepairPolicy
 from harness import trace
 from harness.records import Json, TestReport
 from harness.sandbox.base import Provider, Sandbox
-from harness.testing import run_tests
+from harness.testing.run import run_tests
 from tasks.task import GivenTest, Task
 from tests.support.calculator import make_repository, settings, task
 from tests.support.environments import COMMAND, in_sandbox

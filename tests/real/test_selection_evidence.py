@@ -98,9 +98,9 @@ def test_what_is_run_tells_right_from_wrong(
 ) -> None:
     import docker
 
-    from harness.choosing.base_tree import open_tree
+    from harness.repository.base_tree import open_tree
     from harness.sandbox.base import Sandbox, SandboxSpec
-    from harness.sandbox.docker import DockerProvider
+    from harness.sandbox.docker.provider import DockerProvider
 
     image = f"troop/sweb.eval.x86_64.{instance.replace('__', '_1776_')}"
     mirror = Path(os.environ.get("TROOP_MIRRORS", "")) / f"{instance.rpartition('-')[0]}.git"

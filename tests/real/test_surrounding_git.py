@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.apply import apply_to_branch
-from harness.hostgit import network_environment
-from harness.workspace import open_workspace, sweep_scratch
+from harness.repository.apply import apply_to_branch
+from harness.repository.hostgit import network_environment
+from harness.repository.workspace import open_workspace, sweep_scratch
 from tasks.task import Repository
 from tests.support.repositories import git, make_repository
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.environment import build
+from harness.environments.environment import build
+from harness.repository.workspace import cache_root, open_workspace
 from harness.sandbox.base import Sandbox, SandboxSpec
-from harness.sandbox.docker import DockerProvider
-from harness.testing import run_tests
-from harness.workspace import cache_root, open_workspace
+from harness.sandbox.docker.provider import DockerProvider
+from harness.testing.run import run_tests
 from tasks.swebench import Row, repository_of, task_of
 from tests.support.repositories import git, make_repository
 from tests.support.rows import bare_row

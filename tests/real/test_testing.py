@@ -10,7 +10,7 @@ import pytest
 
 from harness.records import Exec, TestReport
 from harness.sandbox.base import Provider, Sandbox
-from harness.testing import COMMAND_TEST, interpret, outcome_of, run_tests, selects
+from harness.testing.run import COMMAND_TEST, interpret, outcome_of, run_tests, selects
 from tests.support.environments import COMMAND, in_sandbox
 from tests.support.repositories import make_repository, make_task
 
@@ -272,7 +272,7 @@ def test_where_the_plugin_is_not_found_the_reason_says_what_to_do(bubblewrap: Pr
 def test_a_report_that_was_filled_by_the_code_under_test_is_not_read(
     bubblewrap: Provider, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.testing.REPORT_BYTES", 300)
+    monkeypatch.setattr("harness.testing.run.REPORT_BYTES", 300)
     report = run(bubblewrap, tree, [KINDS])
     assert not report.valid and report.outcomes == {}
     assert report.reason.startswith("the report of the tests is larger")
@@ -298,7 +298,7 @@ def test_a_report_is_read_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None
     )
     assert report.valid and report.outcomes == {"t.py::test_x": "failed"}
     assert len(report.failures["t.py::test_x"]) == 2000 and not report.durations
-    monkeypatch.setattr("harness.testing.REPORT_TESTS", 3)
+    monkeypatch.setattr("harness.testing.run.REPORT_TESTS", 3)
     lines = [{"test": f"t.py::test_{n}", "outcome": "passed"} for n in range(5)]
     report = finished(0, {"begin": 1}, *lines, {"finish": 1, "exit": 0})
     assert len(report.outcomes) == 3 and not report.valid and "3 tests" in report.reason

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
+from harness.evidence.verify import guards_tests, verification_key, verify, witness_name, witness_on_base
 from harness.records import Evidence, WitnessTest
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec
-from harness.testing import COMMAND_TEST
-from harness.verify import guards_tests, verification_key, verify, witness_name, witness_on_base
+from harness.testing.run import COMMAND_TEST
 from tasks.errors import SandboxFailed
 from tasks.task import Task
 from tests.support.environments import freeze

@@ -15,8 +15,8 @@ import pytest
 
 from harness.records import TestReport
 from harness.sandbox.base import Provider, Sandbox
-from harness.testing import run_tests
-from harness.warm import Launch, WarmTests, launch_of
+from harness.testing.run import run_tests
+from harness.testing.warm import Launch, WarmTests, launch_of
 from tests.real.test_testing import TREE
 from tests.support.environments import COMMAND, in_sandbox
 from tests.support.repositories import make_repository, make_task

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import sources
-from harness.workspace import Workspace, open_workspace
+from harness.repository import sources
+from harness.repository.workspace import Workspace, open_workspace
 from tasks.errors import InputError, SourceUnavailable
 from tasks.task import Repository
 from tests.support.repositories import git
@@ -195,7 +195,7 @@ class TestUrl:
         assert not [p for p in store.rglob("*") if p.is_file() and token.encode() in p.read_bytes()]
 
     def test_github_gets_the_token_and_nobody_else(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from harness.hostgit import network_environment
+        from harness.repository.hostgit import network_environment
 
         monkeypatch.setenv("GITHUB_TOKEN", "ghp_secret")
         monkeypatch.setenv("GITHUB_API_URL", "https://github.example.com/api/v3")

@@ -12,15 +12,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from harness.environment import Built
-from harness.extract import mark_setup
+from harness.environments.environment import Built
+from harness.patches.extract import mark_setup
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec
 from tasks.task import Task
 from tests.support.repositories import opened
 
 if TYPE_CHECKING:
-    from harness.sandbox.bubblewrap import BubblewrapProvider
-    from harness.sandbox.docker import DockerProvider
+    from harness.sandbox.bubblewrap.provider import BubblewrapProvider
+    from harness.sandbox.docker.provider import DockerProvider
 
 PACKAGES = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
 COMMAND = "python -m pytest -q"
@@ -34,10 +34,10 @@ T = TypeVar("T")
 def provider_of(backend: str, cache: Path) -> DockerProvider | BubblewrapProvider:
     """A provider of "docker" or "bubblewrap"; the latter keeps its sandboxes and environments in `cache`."""
     if backend == "docker":
-        from harness.sandbox.docker import DockerProvider
+        from harness.sandbox.docker.provider import DockerProvider
 
         return DockerProvider()
-    from harness.sandbox.bubblewrap import BubblewrapProvider
+    from harness.sandbox.bubblewrap.provider import BubblewrapProvider
 
     return BubblewrapProvider(cache)
 
@@ -67,7 +67,7 @@ async def put_pytest(sandbox: Sandbox) -> None:
 
 
 async def freeze(provider: Provider, task: Task, *, command: str | None = COMMAND) -> Built:
-    """The task's environment as `harness.environment.build` would make it, but for where pytest comes from."""
+    """The task's environment as `harness.environments.environment.build` would make it, but for where pytest comes from."""
     workspace = await opened(task)
     given = task.failing_test.files if task.failing_test else ()
     key = hashlib.sha256(repr((workspace.base_commit, given)).encode()).hexdigest()[:32]
@@ -102,7 +102,7 @@ def remove_made() -> None:
     """Remove the images that this session's environments left with Docker (bubblewrap's go with the session's cache)."""
 
     async def remove(keys: list[str]) -> None:
-        from harness.sandbox.docker import DockerProvider
+        from harness.sandbox.docker.provider import DockerProvider
 
         provider = DockerProvider()
         for key in keys:

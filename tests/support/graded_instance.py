@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.sandbox.image import DEFAULT_IMAGE
+from harness.sandbox.docker.image import DEFAULT_IMAGE
 from harness.swebench.images import ImageRef
 from tasks.swebench import Row
 from tests.support.repositories import git

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.workspace import Workspace, cache_root, open_workspace
+from harness.repository.workspace import Workspace, cache_root, open_workspace
 from tasks.task import Environment, GivenTest, Repository, Task
 
 CALC = {

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.patch import Patch
+from harness.patches.patch import Patch
 from tasks.swebench import Row
 from tests.support.calculator import PLAN, SUBMIT, call
 from tests.support.model_server import Answer, Request

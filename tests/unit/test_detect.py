@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from harness.detect import PYTEST_COMMAND, Detected, detect, given_environment, version_of
-from harness.project import Project, read_project
+from harness.environments.detect import PYTEST_COMMAND, Detected, detect, given_environment, version_of
+from harness.environments.project import Project, read_project
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 OLD = datetime(2019, 5, 4, tzinfo=UTC)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from harness.evaluate import OUTAGES, Grades, Outcome, Plan, Solved, evaluate
 from harness.records import Verdict
+from harness.suites.evaluate import OUTAGES, Grades, Outcome, Plan, Solved, evaluate
 from harness.suites.slots import Lane, Slots
 from harness.suites.suite import Ready, Submission
 from tasks.errors import EndpointFailed, EnvironmentFailed, SandboxFailed

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from harness.repository.workspace import Workspace, open_workspace
 from harness.swebench import names
 from harness.swebench.bases import ANY, parse_bases
 from harness.swebench.official import Spec
 from harness.swebench.recipe import SPECS_WRITTEN, Recipe, ladder, recipe_of, wanted_lines
 from harness.swebench.requirements import conda_requirement, conda_requirements, file_requirements, is_pin, without
 from harness.swebench.store import SOLVE, Kept, doomed
-from harness.workspace import Workspace, open_workspace
 from tasks.errors import InputError
 from tasks.task import Repository
 from tests.support.repositories import CALC, make_repository

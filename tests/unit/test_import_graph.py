@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.import_graph import graph_of, import_graph
+from harness.code.import_graph import graph_of, import_graph
 
 
 def imports(sources: Mapping[str, str], of: str) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.testing import label_of, takes_labels
+from harness.testing.run import label_of, takes_labels
 
 COMMAND = "python tests/runtests.py --verbosity 2 --parallel 1"
 

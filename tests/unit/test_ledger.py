@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.budget import BudgetKeeper, Hold
-from harness.ledger import GpuMeter, Ledger, Prices, bound, check_priced, is_priced, price
+from harness.money.budget import BudgetKeeper, Hold
+from harness.money.ledger import GpuMeter, Ledger, Prices, bound, check_priced, is_priced, price
 from harness.records import Budget, Charge, Purpose, Usage
 from harness.trace import Charged, Planned, Replied
 from tasks.errors import BudgetExceeded, InputError

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.limiter import Limiter, Slot
+from agent.models.limiter import Limiter, Slot
 
 
 async def settle() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from agent.localise import LINES_KEPT, companions, failing_tests, named_lines, ochiai, ranked
+from agent.repair.localise import LINES_KEPT, companions, failing_tests, named_lines, ochiai, ranked
 from harness.records import Outcome, TestReport
 
 

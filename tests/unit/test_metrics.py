@@ -7,7 +7,7 @@ from statistics import fmean
 
 import pytest
 
-from harness.metrics import (
+from harness.scaling.metrics import (
     Sampled,
     coverage,
     interval,

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from agent.model_policy import KEEP_TURNS, ModelPolicy, _from_text, shortened_before
-from agent.policy import Decision, Plan, Result, ToolCall, TurnRecord, View
-from agent.tools import TOOLS
+from agent.attempt.model_policy import KEEP_TURNS, ModelPolicy, _from_text, shortened_before
+from agent.attempt.policy import Decision, Plan, Result, ToolCall, TurnRecord, View
+from agent.attempt.tools import TOOLS
 from harness.trace import Prepared
 from tasks.task import Repository, Task
 

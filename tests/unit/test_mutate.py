@@ -12,8 +12,8 @@ import warnings
 
 import pytest
 
-from agent.mutate import HEADER_SHARE, LONGEST_EDIT, MOST, Mutant, dealt, mutants, pairs, surroundings
-from agent.mutation.source import Stopped, hush, meaning
+from agent.repair.mutate import HEADER_SHARE, LONGEST_EDIT, MOST, Mutant, dealt, mutants, pairs, surroundings
+from agent.repair.mutation.source import Stopped, hush, meaning
 
 
 def on_line(code: str, line: int, **donors: str) -> list[Mutant]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from agent.audit import leak_tries
-from agent.notebook import Notebook
-from agent.policy import Decision, ToolCall, TurnRecord
+from agent.attempt.audit import leak_tries
+from agent.attempt.notebook import Notebook
+from agent.attempt.policy import Decision, ToolCall, TurnRecord
 from harness import trace
 from harness.records import Evidence, FileState, Tree
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.patch import Patch, is_prose, is_test
-from harness.patchtext import FileChange
+from harness.patches.patch import Patch, is_prose, is_test
+from harness.patches.text import FileChange
 
 BASE = """import os
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.import_graph import graph_of
+from harness.code.import_graph import graph_of
+from harness.evidence.regression import Touched, affinity, choose, is_test_file, near_files, nearness, touched_by
 from harness.records import Outcome, TestReport
-from harness.regression import Touched, affinity, choose, is_test_file, near_files, nearness, touched_by
 
 
 def baseline(durations: Mapping[str, float], others: Mapping[str, Outcome] | None = None) -> TestReport:

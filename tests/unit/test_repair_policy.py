@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from agent.mutate import Change, Mutant, mutants
-from agent.mutation.source import Stopped
-from agent.policy import Decision, Plan, Result, ToolCall, TurnRecord, View
-from agent.repair import Bench, RepairPolicy, Share, in_thread
+from agent.attempt.policy import Decision, Plan, Result, ToolCall, TurnRecord, View
+from agent.repair.mutate import Change, Mutant, mutants
+from agent.repair.mutation.source import Stopped
+from agent.repair.policy import Bench, RepairPolicy, Share, in_thread
 from harness import trace
 from harness.records import Exec, Json, TestReport
 from harness.sandbox.base import TROOPDIR

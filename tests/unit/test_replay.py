@@ -21,8 +21,8 @@ from rich.console import Console
 
 from harness import trace
 from harness.records import Charge, Evidence, Ranked, Selection, TestReport, Usage
-from harness.replay import default_attempt, export, frames, play, render
-from harness.replay_frames import FOLD, Frame, clean
+from harness.views.replay import default_attempt, export, frames, play, render
+from harness.views.replay_frames import FOLD, Frame, clean
 from tasks.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -277,7 +277,7 @@ import sys
 from pathlib import Path
 from rich.console import Console
 from harness import trace
-from harness.replay import frames, play
+from harness.views.replay import frames, play
 play(Console(highlight=False), frames(list(trace.read(Path(sys.argv[1]))), 2), speed=float(sys.argv[2]), step=bool(sys.argv[3]))
 """
 

@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console, RenderableType
 
 from harness import trace
-from harness.ledger import Ledger
-from harness.live import Board, LiveView, PlainLines, board_view, view_on
+from harness.money.ledger import Ledger
 from harness.records import Charge, Evidence, Outcome, Purpose, Ranked, Selection, TestReport, Usage
-from harness.report import active_seconds, run_status, solve_report
-from harness.report_view import solve_view
+from harness.views.live import Board, LiveView, PlainLines, board_view, view_on
+from harness.views.report import active_seconds, run_status, solve_report
+from harness.views.report_view import solve_view
 
 DIFF = """diff --git a/pkg/core.py b/pkg/core.py
 --- a/pkg/core.py

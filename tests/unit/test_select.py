@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from agent.judge import PLACE, verdict, written_test
-from agent.select import NEAR, Weighed, group, select, undecided
+from agent.choice.judge import PLACE, verdict, written_test
+from agent.choice.order import NEAR, Weighed, group, select, undecided
+from harness.evidence.told import useless
 from harness.records import Attempt, Candidate, Evidence, Told
-from harness.told import useless
 
 
 def diff(new: str, path: str = "calc.py", old: str = "return a") -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.budget import BudgetKeeper, SharedBudget
+from harness.money.budget import BudgetKeeper, SharedBudget
 from harness.records import Budget, Charge, Usage
 from tasks.errors import BudgetExceeded
 

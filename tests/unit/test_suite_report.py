@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from harness import trace
-from harness.evaluate import Grades, Outcome, Solved
 from harness.records import Charge, Json, Usage, Verdict
+from harness.suites.evaluate import Grades, Outcome, Solved
 from harness.suites.live import LiveSuite, PlainSuite, SuiteBoard, suite_board_view
 from harness.suites.predictions import prediction_files
 from harness.suites.report import Asked, suite_report
@@ -241,7 +241,7 @@ def board() -> SuiteBoard:
 
 
 def board_cost() -> Any:
-    from harness.ledger import Ledger
+    from harness.money.ledger import Ledger
 
     return Ledger.fold([Charge(0, "act", "m", Usage(100), 0.5, "alias", 1.0)]).total
 

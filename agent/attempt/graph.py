@@ -1,0 +1,456 @@
+"""One attempt at a task: the inner graph.
+
+    plan ──> act ──> test ──┐
+      │       │ ^────────────┤        act:    one decision of the policy and its tool calls
+      │       │  (next turn) │        test:   the turn's test run, if it asked for one
+      └───────┴──────────────┴──> finish      the harness takes the patch
+
+A turn is `act` and the `test` that may follow. Everything that a turn says or does is written to the trace as it happens;
+the graph's own state is a turn number and a status, checkpointed after every node. On resume the trace wins: the state is
+set from it, and the tree is put back to the last finished turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
+
+from agent.attempt.audit import leak_tries
+from agent.attempt.model_policy import describe_report
+from agent.attempt.notebook import Notebook
+from agent.attempt.policy import Ask, Decision, Plan, Policy, Result, TurnRecord, View
+from agent.attempt.tools import Toolbox, use_tool
+from harness import trace
+from harness.patches.extract import take_patch
+from harness.patches.patch import Patch
+from harness.records import AttemptStatus, TestReport
+from harness.sandbox.base import TROOPDIR, Sandbox
+from harness.testing.run import files_of
+from harness.testing.warm import WarmTests, launch_of
+from tasks.errors import BudgetExceeded, ContextTooLong, EndpointFailed, PatchNotTaken
+from tasks.task import Task
+
+READ_ONLY = frozenset({"read", "search"})
+"""Tools that leave the tree as it is; a turn with no others needs no snapshot."""
+
+STUCK_REPEATS = 3
+MIN_TEST_SECONDS = 2.0
+NEAR_SECONDS = 180.0
+"""For the tests near to an attempt's changes, where the whole suite takes too long."""
+NOTHING_NEAR = (
+    "the whole suite takes too long here, and no test file is near to the changes so far: name the files to run"
+)
+_TIMES = re.compile(r"\b\d+(?:\.\d+)? ?m?s\b")
+
+
+class State(TypedDict):
+    """The graph's state: finished turns, whether a test run is due, and the status (empty while going on)."""
+
+    turn: int
+    test_due: bool
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The limits of an attempt. `deadline`: on time.monotonic()'s clock, None for none. Times in seconds."""
+
+    turns: int
+    command_timeout: float
+    test_timeout: float
+    malformed: int
+    deadline: float | None = None
+
+
+@dataclass(slots=True)
+class Desk:
+    """What the nodes of one attempt work with: the graph's runtime context.
+
+    `write` appends an event to the trace; `ask` is the charged, budgeted model call, already bound to this attempt.
+    `near`: the test files near to a patch, for a task whose whole suite takes too long (None: it does not).
+    """
+
+    task: Task
+    prepared: trace.Prepared
+    policy: Policy
+    sandbox: Sandbox
+    notebook: Notebook
+    rules: Rules
+    seed: int
+    ask: Ask
+    write: Callable[[trace.Event], None]
+    near: Callable[[str], Sequence[str]] | None = None
+    box: Toolbox = field(init=False)
+    tests: WarmTests = field(init=False)
+    turn_started: float = 0.0
+    model_seconds: float = 0.0
+    pending: list[Result] = field(default_factory=list)
+    decision: Decision = field(default_factory=lambda: Decision(""))
+
+    def __post_init__(self) -> None:
+        self.box = Toolbox(self.sandbox, self.notebook.index, self.rules.command_timeout)
+        self.tests = WarmTests(self.sandbox)
+
+    def record(self, event: trace.Event) -> None:
+        """Write the event to the trace, then take it into the notebook."""
+        self.write(event)
+        self.notebook.add(event)
+
+    def view(self) -> View:
+        """What the policy may see now."""
+        return View(
+            task=self.task,
+            prepared=self.prepared,
+            index=self.notebook.index,
+            seed=self.seed,
+            sandbox=self.sandbox,
+            ask=self.ask,
+            run_tests=self.run_tests,
+            plan=self.notebook.plan or Plan(""),
+            history=self.notebook.history,
+            turns_left=self.rules.turns - len(self.notebook.history),
+        )
+
+    async def run_tests(
+        self, ids: Sequence[str] = (), *, timeout: float | None = None, to_first_failure: bool = False
+    ) -> TestReport:
+        """The task's tests in this attempt's sandbox; see `agent.attempt.policy.RunTests`.
+
+        `to_first_failure`: later tests say nothing more to whoever asks, so they need not run.
+        """
+        command = self.prepared.test_command
+        if command is None:
+            return TestReport({}, 0, False, False, 0.0, reason="no test command is known for this repository")
+        if to_first_failure and launch_of(command) is not None:
+            command += " --exitfirst"
+        report = await self.tests.run(
+            command,
+            ids,
+            timeout=timeout or self.rules.test_timeout,
+            test_seconds=test_seconds(self.prepared.baseline),
+        )
+        self.box.command_seconds += report.seconds
+        return report
+
+    async def near_tests(self) -> tuple[str, ...]:
+        """The test files that stand for the whole suite: those of the given test, and those near to the changes so far."""
+        assert self.near is not None
+        given = self.task.failing_test.ids if self.task.failing_test else ()
+        try:
+            patch = await take_patch(self.sandbox, exclude=self.apart)
+        except PatchNotTaken:
+            patch = ""
+        near = await asyncio.to_thread(self.near, patch) if patch else ()
+        return tuple(dict.fromkeys((*files_of(given), *near)))
+
+    @property
+    def apart(self) -> list[str]:
+        """Files that belong to no patch: those of the given test, and the attempt's witness tests."""
+        given = self.task.failing_test.files if self.task.failing_test else ()
+        return [path for path, _ in given] + [w.path for w in self.notebook.witnesses]
+
+
+def test_seconds(baseline: TestReport | None) -> float:
+    """The time that one test gets: ten times the slowest passing test of the base, 2 to 120 seconds."""
+    if baseline is None:
+        return 60.0
+    slowest = max((baseline.durations.get(t, 0.0) for t in baseline.passed), default=0.0)
+    return min(120.0, max(MIN_TEST_SECONDS, 10 * slowest))
+
+
+def build(checkpointer: Any = None) -> CompiledStateGraph[State, Desk, State, State]:
+    """The inner graph, compiled: the drawing above in code."""
+    graph: StateGraph[State, Desk, State, State] = StateGraph(State, context_schema=Desk)
+    graph.add_node("plan", plan)
+    graph.add_node("act", act)
+    graph.add_node("test", test)
+    graph.add_node("finish", finish)
+    graph.add_edge(START, "plan")
+    graph.add_conditional_edges("plan", next_node, ["act", "finish"])
+    graph.add_conditional_edges("act", next_node, ["act", "test", "finish"])
+    graph.add_conditional_edges("test", next_node, ["act", "finish"])
+    graph.add_edge("finish", END)
+    return graph.compile(checkpointer=checkpointer)
+
+
+def next_node(state: State) -> str:
+    """Where the graph goes: a due test first, the end when a status is set, else the next turn."""
+    if state["test_due"]:
+        return "test"
+    return "finish" if state["status"] else "act"
+
+
+async def plan(state: State, runtime: Runtime[Desk]) -> State:
+    """Ask the policy for its plan (once; a resumed attempt has it in the trace)."""
+    desk = runtime.context
+    began = time.monotonic()
+    try:
+        made = await desk.policy.plan(desk.view())
+    except (BudgetExceeded, ContextTooLong) as error:
+        return _over(desk, error)
+    desk.record(
+        trace.Planned(
+            attempt=desk.notebook.index,
+            text=made.text,
+            data=made.data,
+            stop=made.stop or "",
+            seconds=time.monotonic() - began,
+        )
+    )
+    return {"turn": 0, "test_due": False, "status": made.stop or ""}
+
+
+async def act(state: State, runtime: Runtime[Desk]) -> State:
+    """One decision of the policy, and its tool calls up to a `test`."""
+    desk = runtime.context
+    desk.turn_started = time.monotonic()
+    desk.box.begin_turn()
+    try:
+        decision = await desk.policy.decide(desk.view())
+    except (BudgetExceeded, ContextTooLong) as error:
+        return _over(desk, error)
+    desk.model_seconds = time.monotonic() - desk.turn_started
+    turn = state["turn"] + 1
+    desk.decision = decision
+    desk.pending = []
+    desk.record(
+        trace.Decided(
+            attempt=desk.notebook.index,
+            turn=turn,
+            text=decision.text,
+            calls=tuple({"id": c.id, "name": c.name, "arguments": c.arguments} for c in decision.calls),
+            error=decision.error,
+            stop=decision.stop or "",
+        )
+    )
+    for call in decision.calls:
+        if call.name == "test":
+            return {"turn": state["turn"], "test_due": True, "status": ""}
+        _note(desk, turn, await use_tool(desk.box, call))
+    return await _end_turn(desk, turn)
+
+
+async def test(state: State, runtime: Runtime[Desk]) -> State:
+    """The turn's test run: what the `test` call named, then the rest of the suite if it asked for that."""
+    desk = runtime.context
+    turn = state["turn"] + 1
+    call = desk.decision.calls[-1]
+    ids = tuple(str(i) for i in call.arguments.get("ids") or ())
+    then_all = bool(ids and call.arguments.get("then_all"))
+    if ids or desk.near is None:
+        report = await desk.run_tests(ids, to_first_failure=then_all)
+    elif ids := await desk.near_tests():
+        report = await desk.run_tests(ids, timeout=min(NEAR_SECONDS, desk.rules.test_timeout))
+    else:
+        report = TestReport({}, 0, False, False, 0.0, reason=NOTHING_NEAR)
+    if then_all and report.green:
+        rest = _others(desk.prepared, report)
+        if rest:
+            report = _together(report, await desk.run_tests(rest, to_first_failure=True), rest)
+    desk.record(trace.TestsRan(attempt=desk.notebook.index, turn=turn, report=report, selection=ids))
+    said = describe_report(report, desk.prepared.baseline)
+    _note(desk, turn, Result(call.id, "test", said, ok=True, seconds=report.seconds))
+    return await _end_turn(desk, turn)
+
+
+async def finish(state: State, runtime: Runtime[Desk]) -> State:
+    """Take the patch and close the attempt's part of the trace."""
+    desk = runtime.context
+    await end(desk, state["status"])
+    return state
+
+
+async def end(desk: Desk, status: str, detail: str = "") -> None:
+    """Take whatever patch exists and write the attempt's end with its status.
+
+    Of a policy that tries changes blindly (`only_green`) a tree counts only when its last test run was green.
+    """
+    notebook = desk.notebook
+    patch, said = "", [detail] if detail else []
+    if not desk.policy.only_green or (notebook.last_report is not None and notebook.last_report.green):
+        try:
+            patch = await take_patch(desk.sandbox, exclude=desk.apart, say=said.append)
+        except PatchNotTaken as error:
+            said.append(str(error))
+    began = notebook.started.at if notebook.started and notebook.started.at else time.time()
+    desk.record(
+        trace.AttemptEnded(
+            attempt=notebook.index,
+            status=status,
+            patch=patch,
+            flags=(*Patch(patch).flags, *leak_tries(notebook.history)),
+            turns=len(notebook.history),
+            seconds=time.time() - began - notebook.idle,
+            detail="; ".join(said),
+        )
+    )
+
+
+async def restore(desk: Desk) -> State:
+    """Put tree, tools and state back to the last finished turn of the trace; the state to go on from."""
+    notebook = desk.notebook
+    if notebook.tree:
+        await desk.sandbox.restore(list(notebook.tree.values()))
+    desk.box.witnesses = list(notebook.witnesses)
+    for path, content in notebook.undo().items():
+        desk.box.undo[path] = await _base_content(desk, path) if isinstance(content, str) else content
+    turn = len(notebook.history)
+    return {"turn": turn, "test_due": False, "status": status_now(desk) if turn else _planned_stop(notebook)}
+
+
+def status_now(desk: Desk) -> str:
+    """How the attempt stands after its finished turns: a status if it is over, else empty."""
+    history, rules = desk.notebook.history, desk.rules
+    stop = history[-1].decision.stop
+    if stop:
+        return stop
+    malformed = 0
+    for record in reversed(history):
+        if not record.decision.error:
+            break
+        malformed += 1
+    if malformed >= rules.malformed:
+        return "malformed"
+    if _stuck(desk.notebook):
+        return "stuck"
+    if len(history) >= rules.turns:
+        return "turn-limit"
+    if rules.deadline is not None and time.monotonic() > rules.deadline:
+        return "budget"
+    return ""
+
+
+def _stuck(notebook: Notebook) -> bool:
+    """Same calls with the same results three turns in a row, or a tree that swings between two states."""
+    last = notebook.history[-STUCK_REPEATS:]
+    if len(last) == STUCK_REPEATS and last[0].decision.calls and len({_gist(record) for record in last}) == 1:
+        return True
+    marks = [m for m, before in zip(notebook.marks, ["", *notebook.marks], strict=False) if m != before][-6:]
+    return len(marks) == 6 and len(set(marks)) == 2
+
+
+def _gist(record: TurnRecord) -> tuple[object, ...]:
+    """What a turn asked and got, without the times that differ between two runs of the same command."""
+    asked = tuple((call.name, repr(call.arguments)) for call in record.decision.calls)
+    got = tuple(_TIMES.sub("", result.text) for result in record.results if result.name != "test")
+    outcomes = tuple(sorted(record.report.outcomes.items())) if record.report else ()
+    return asked, got, outcomes
+
+
+def _planned_stop(notebook: Notebook) -> str:
+    return (notebook.plan.stop or "") if notebook.plan else ""
+
+
+def _over(desk: Desk, error: BudgetExceeded | ContextTooLong) -> State:
+    status = "budget" if isinstance(error, BudgetExceeded) else "context-limit"
+    return {"turn": len(desk.notebook.history), "test_due": False, "status": status}
+
+
+def _note(desk: Desk, turn: int, result: Result) -> None:
+    desk.pending.append(result)
+    desk.record(
+        trace.ToolRan(
+            attempt=desk.notebook.index,
+            turn=turn,
+            call=result.call,
+            name=result.name,
+            result=result.text,
+            ok=result.ok,
+            diff=result.diff,
+            seconds=result.seconds,
+        )
+    )
+    if result.name == "witness" and result.ok:
+        desk.record(trace.WitnessRecorded(attempt=desk.notebook.index, turn=turn, witness=desk.box.witnesses[-1]))
+
+
+async def _end_turn(desk: Desk, turn: int) -> State:
+    index = desk.notebook.index
+    if any(call.name not in READ_ONLY for call in desk.decision.calls):
+        changed = await desk.sandbox.snapshot()
+        if changed.files or changed.left_out:
+            desk.record(trace.TreeChanged(attempt=index, turn=turn, tree=changed))
+    desk.record(
+        trace.TurnEnded(
+            attempt=index,
+            turn=turn,
+            seconds=time.monotonic() - desk.turn_started,
+            model_seconds=desk.model_seconds,
+            command_seconds=desk.box.command_seconds,
+        )
+    )
+    return {"turn": turn, "test_due": False, "status": status_now(desk)}
+
+
+def _others(prepared: trace.Prepared, report: TestReport) -> tuple[str, ...]:
+    """The tests that are green and steady on the base and not in the report yet."""
+    green = prepared.baseline.passed if prepared.baseline else frozenset()
+    return tuple(sorted(green - set(prepared.flaky) - set(report.outcomes)))
+
+
+def _together(first: TestReport, rest: TestReport, wanted: Sequence[str]) -> TestReport:
+    """Both runs as one report; a wanted test that did not run counts as an error, not as a pass."""
+    missing = {test: "error" for test in wanted if test not in rest.outcomes}
+    outcomes: dict[str, Any] = {
+        **missing,
+        **{t: rest.outcomes[t] for t in wanted if t in rest.outcomes},
+        **first.outcomes,
+    }
+    return TestReport(
+        outcomes=outcomes,
+        exit_code=rest.exit_code,
+        timed_out=rest.timed_out,
+        valid=first.valid and rest.valid,
+        seconds=first.seconds + rest.seconds,
+        failures={**rest.failures, **dict.fromkeys(missing, "did not run")},
+        durations={**rest.durations, **first.durations},
+        output=rest.output,
+        reason=rest.reason,
+    )
+
+
+async def _base_content(desk: Desk, path: str) -> bytes | None:
+    shown = await desk.sandbox.exec(
+        f"git --git-dir={TROOPDIR}/base.git show HEAD:{shlex.quote(path)}", timeout=30.0, output_bytes=20_000_000
+    )
+    return shown.stdout if shown.exit_code == 0 else None
+
+
+async def run(
+    graph: CompiledStateGraph[State, Desk, State, State], desk: Desk, thread: str, *, recursion: int = 10_000
+) -> None:
+    """Drive the attempt to its end, from its beginning or from the last finished turn in its notebook.
+
+    Raises SandboxFailed when the sandbox died (the caller may go on in a new one), EndpointFailed when the model cannot be
+    had; all else ends as a status in the trace.
+    """
+    config: Any = {"configurable": {"thread_id": thread}, "recursion_limit": recursion}
+    begin: State | None = {"turn": 0, "test_due": False, "status": ""}
+    if desk.notebook.plan is not None:
+        state = await restore(desk)
+        await graph.aupdate_state(config, state, as_node="test" if state["turn"] else "plan")
+        begin = None
+    await graph.ainvoke(begin, config, context=desk, durability="async")
+
+
+def failed(status: AttemptStatus, notebook: Notebook, error: Exception) -> trace.AttemptEnded:
+    """The end of an attempt whose sandbox or model could not be had any more: no patch can be taken."""
+    what = "the model" if isinstance(error, EndpointFailed) else "the sandbox"
+    began = notebook.started.at if notebook.started and notebook.started.at else time.time()
+    return trace.AttemptEnded(
+        attempt=notebook.index,
+        status=status,
+        patch="",
+        turns=len(notebook.history),
+        seconds=time.time() - began - notebook.idle,
+        detail=f"{what}: {error}",
+    )

@@ -1,0 +1,228 @@
+"""What an attempt knows, as the fold of its own events in the trace.
+
+The attempt writes an event and adds it here; a resume adds the same events again. So what a policy sees never depends on
+whether the process was restarted in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+from agent.attempt.policy import Decision, Plan, Result, ToolCall, TurnRecord
+from agent.choice.order import group
+from harness import trace
+from harness.patches.patch import Patch
+from harness.records import Attempt, AttemptStatus, Candidate, FileState, Json, TestReport, WitnessTest
+
+EDITING = ("edit", "create", "insert")
+"""Tools whose argument `path` names the file that they change."""
+
+
+@dataclass(slots=True)
+class Notebook:
+    """The memory of one attempt.
+
+    `tree`: changed files at the end of the last finished turn, by path. `marks`: a hash of that after each turn.
+    `replies`: answered model calls by key; they are never asked again. `failures`: sandboxes that died so far.
+    `seconds`: of its plan and its finished turns, so time in which no process ran is none of it; `idle`: seconds since its
+    start in which nothing worked on it.
+    """
+
+    index: int
+    started: trace.AttemptStarted | None = None
+    ended: trace.AttemptEnded | None = None
+    plan: Plan | None = None
+    history: list[TurnRecord] = field(default_factory=list)
+    replies: dict[str, Json] = field(default_factory=dict)
+    tree: dict[str, FileState] = field(default_factory=dict)
+    marks: list[str] = field(default_factory=list)
+    witnesses: list[WitnessTest] = field(default_factory=list)
+    failures: int = 0
+    seconds: float = 0.0
+    idle: float = 0.0
+    last_report: TestReport | None = None
+    _turn: TurnRecord | None = None
+    _hashes: dict[str, str] = field(default_factory=dict)
+    _changes: list[tuple[FileState, ...]] = field(default_factory=list)
+    _loose: list[FileState] = field(default_factory=list)
+    _loose_witnesses: list[WitnessTest] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, index: int, events: Iterable[trace.Event]) -> Notebook:
+        """The notebook of attempt `index` after the given events (those of other attempts are passed over)."""
+        return next(
+            (n for n in notebooks(e for e in events if e.attempt in (index, None)) if n.index == index), cls(index)
+        )
+
+    def reopen(self, statuses: Collection[str] = ("infrastructure",)) -> None:
+        """A new process goes on with the run: what ended with one of these statuses goes on, with a fresh allowance."""
+        self.failures = 0
+        if self.ended is not None and self.ended.status in statuses:
+            self.ended = None
+
+    def add(self, event: trace.Event) -> None:
+        """Take in the next event of this attempt. What belongs to a turn counts once the turn has ended."""
+        match event:
+            case trace.AttemptStarted():
+                self.started = event
+            case trace.AttemptEnded():
+                self.ended = event
+            case trace.Planned():
+                self.plan = Plan(event.text, event.data, cast("AttemptStatus", event.stop) if event.stop else None)
+                self.seconds += event.seconds
+            case trace.Replied():
+                self.replies[event.key.partition("/")[2]] = event.message
+            case trace.Decided():
+                self._begin(event)
+            case trace.ToolRan() if self._turn:
+                result = Result(event.call, event.name, event.result, event.ok, event.diff, event.seconds)
+                self._turn = replace(self._turn, results=(*self._turn.results, result))
+            case trace.TestsRan() if self._turn:
+                self._turn = replace(self._turn, report=event.report)
+            case trace.TreeChanged():
+                self._loose.extend(event.tree.files)
+            case trace.WitnessRecorded():
+                self._loose_witnesses.append(event.witness)
+            case trace.InfrastructureFailed() if event.what == "sandbox":
+                self.failures += 1
+            case trace.TurnEnded():
+                self.seconds += event.seconds
+                self._finish_turn()
+            case _:
+                pass
+
+    def _begin(self, event: trace.Decided) -> None:
+        calls = tuple(ToolCall(c["id"], c["name"], c["arguments"]) for c in event.calls)
+        stop = cast("AttemptStatus", event.stop) if event.stop else None
+        self._turn = TurnRecord(event.turn, Decision(event.text, calls, event.error, stop), ())
+        self._loose.clear()
+        self._loose_witnesses.clear()
+
+    def _finish_turn(self) -> None:
+        if self._turn is None:
+            return
+        self.history.append(self._turn)
+        self.last_report = self._turn.report or self.last_report
+        for file in self._loose:
+            self.tree[file.path] = file
+            content = b"-" if file.data is None else file.data
+            self._hashes[file.path] = f"{file.mode:o}{file.link:d}" + hashlib.sha1(content).hexdigest()
+        for witness in self._loose_witnesses:
+            self.witnesses[:] = [w for w in self.witnesses if w.path != witness.path] + [witness]
+        self._changes.append(tuple(self._loose))
+        self.marks.append(hashlib.sha1(repr(sorted(self._hashes.items())).encode()).hexdigest())
+        self._turn = None
+        self._loose.clear()
+        self._loose_witnesses.clear()
+
+    def undo(self) -> dict[str, bytes | str | None]:
+        """What `tools.Toolbox.undo` held at the end of the last finished turn, by path.
+
+        A value is the content before the edits (None: no such file), or the string "base" for the base commit's content.
+        """
+        undo: dict[str, bytes | str | None] = {}
+        now: dict[str, bytes | str | None] = {}
+        for record, changed in zip(self.history, self._changes, strict=True):
+            fresh = True
+            for call, result in zip(record.decision.calls, record.results, strict=False):
+                if not result.ok:
+                    continue
+                if call.name == "undo":
+                    now.update(undo)
+                    undo = {}
+                elif call.name in EDITING:
+                    if fresh:
+                        undo, fresh = {}, False
+                    undo.setdefault(call.arguments["path"], now.get(call.arguments["path"], "base"))
+            now.update({file.path: file.data for file in changed})
+        return undo
+
+    def attempt(self) -> Attempt:
+        """The finished attempt as a record. Raises ValueError while it has not ended."""
+        if self.ended is None or self.started is None:
+            raise ValueError(f"attempt {self.index} has not ended")
+        return Attempt(
+            index=self.index,
+            seed=self.started.seed,
+            model=self.started.model,
+            status=cast("AttemptStatus", self.ended.status),
+            patch=self.ended.patch,
+            witness_tests=tuple(self.witnesses),
+            report=self.last_report,
+            turns=self.ended.turns,
+            seconds=self.ended.seconds,
+            detail=self.ended.detail,
+        )
+
+
+def notebooks(events: Iterable[trace.Event]) -> list[Notebook]:
+    """The notebooks of all attempts, by index. A resume reopens what the world ended, until candidates are verified:
+    from then on the attempts are what they are, unless the run itself is reopened."""
+    found: dict[int, Notebook] = {}
+    verifying = capped = False
+    last = 0.0
+    for event in events:
+        if event.attempt is not None:
+            found.setdefault(event.attempt, Notebook(event.attempt)).add(event)
+        if isinstance(event, trace.Verified) and not event.early:
+            verifying = True
+        elif isinstance(event, trace.BudgetReached):
+            capped = True
+        elif isinstance(event, trace.RunReopened):
+            for notebook in found.values():
+                notebook.reopen(("infrastructure", "budget") if capped else ("infrastructure",))
+            verifying = capped = False
+        elif isinstance(event, trace.RunResumed) and not verifying:
+            for notebook in found.values():
+                notebook.reopen()
+        if isinstance(event, (trace.RunResumed, trace.RunReopened)):
+            for notebook in found.values():
+                notebook.idle += event.at - last
+        last = event.at
+    return [found[index] for index in sorted(found)]
+
+
+_FATES = (
+    trace.AttemptStarted,
+    trace.AttemptEnded,
+    trace.Verified,
+    trace.BudgetReached,
+    trace.RunResumed,
+    trace.RunReopened,
+)
+
+
+def fates(events: Iterable[trace.Event]) -> list[trace.Event]:
+    """The events that say which attempts have ended, and how: a small part of them, so that folding it costs little."""
+    return [event for event in events if isinstance(event, _FATES)]
+
+
+def candidates_of(events: Sequence[trace.Event]) -> tuple[Candidate, ...]:
+    """The distinct patches of the attempts that have ended, with the evidence that the trace holds on them.
+
+    A candidate keeps its id when the run is reopened, or once there is evidence on it, whatever comes to stand before it then.
+    """
+    events = fates(events)
+    evidence = {e.candidate: e.evidence for e in events if isinstance(e, trace.Verified)}
+    ids: dict[str, str] = {}
+    patches: dict[int | None, str] = {}
+
+    def name(upto: int) -> tuple[Candidate, ...]:
+        named = group([n.attempt() for n in notebooks(events[:upto]) if n.ended is not None])
+        for candidate in named:
+            ids.setdefault(Patch(candidate.patch).fingerprint, f"c{len(ids) + 1}")
+        return named
+
+    for place, event in enumerate(events):
+        if isinstance(event, trace.AttemptEnded):
+            patches[event.attempt] = event.patch
+        elif isinstance(event, trace.Verified) and event.early:
+            ids.setdefault(Patch(patches[event.attempts[0]]).fingerprint, event.candidate)
+        elif isinstance(event, trace.RunReopened):
+            name(place)
+    found = name(len(events))
+    named = [replace(candidate, id=ids[Patch(candidate.patch).fingerprint]) for candidate in found]
+    return tuple(replace(candidate, evidence=evidence.get(candidate.id)) for candidate in named)

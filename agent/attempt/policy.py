@@ -1,0 +1,128 @@
+"""Who decides inside an attempt: the `Policy` protocol and the data that it sees and gives.
+
+A policy turns what an attempt knows (`View`) into a plan, then into one `Decision` a turn. It has no effects of its own:
+commands go through the sandbox, model calls through `View.ask`, both recorded by the attempt. Two policies exist:
+`agent.attempt.model_policy.ModelPolicy` and `agent.repair.policy.RepairPolicy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from harness.records import AttemptStatus, Json, Purpose, TestReport
+from harness.sandbox.base import Sandbox
+from harness.trace import Prepared
+from tasks.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call of a tool by name (see `agent.attempt.tools`). `id` ties the result to the call."""
+
+    id: str
+    name: str
+    arguments: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a tool call gave back. `ok` False: the tool refused or failed and `text` says why. `diff`: an edit's change."""
+
+    call: str
+    name: str
+    text: str
+    ok: bool = True
+    diff: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The attempt's plan: `text` for people and prompts, `data` (JSON) whatever the policy needs again after a resume.
+
+    `stop` ends the attempt before its first turn (repair: "no-failing-test").
+    """
+
+    text: str
+    data: Json = field(default_factory=dict)
+    stop: AttemptStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One turn's decision.
+
+    `calls` run in order; a `test` call, which must be the last, runs in the graph's test node. `error`: the reply was
+    malformed; it says how, the attempt answers with a correction and counts it. `stop` ends the attempt after the calls.
+    """
+
+    text: str
+    calls: tuple[ToolCall, ...] = ()
+    error: str = ""
+    stop: AttemptStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRecord:
+    """A finished turn, as later turns see it. `report`: the turn's test run, if there was one."""
+
+    turn: int
+    decision: Decision
+    results: tuple[Result, ...]
+    report: TestReport | None = None
+
+
+class Ask(Protocol):
+    """One charged model call: `messages` and `tools` in the OpenAI chat form; answers the assistant message.
+
+    `key` names the call within the attempt ("plan", "17"): a key already answered in the trace is not paid again.
+    Raises BudgetExceeded before a call that would pass a cap, EndpointFailed when the world stays broken.
+    """
+
+    async def __call__(
+        self, key: str, purpose: Purpose, messages: Sequence[Json], tools: Sequence[Json] = ()
+    ) -> Json: ...
+
+
+class RunTests(Protocol):
+    """Run the task's tests in the attempt's sandbox: `ids` (test ids or files; empty: the whole suite)."""
+
+    async def __call__(self, ids: Sequence[str] = (), *, timeout: float | None = None) -> TestReport: ...
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a policy may see of its own attempt, and nothing of any other.
+
+    `seed`: differs by attempt. `turns_left` counts the turn about to be decided. `history`: finished turns in order.
+    """
+
+    task: Task
+    prepared: Prepared
+    index: int
+    seed: int
+    sandbox: Sandbox
+    ask: Ask
+    run_tests: RunTests
+    plan: Plan
+    history: Sequence[TurnRecord]
+    turns_left: int
+
+
+class Policy(Protocol):
+    """Decides for one attempt; made anew for each attempt (state that must survive a resume goes into `Plan.data`).
+
+    `only_green`: the policy tries changes blindly, so its tree is a patch only if the last test run was green.
+    """
+
+    only_green: bool
+
+    async def plan(self, view: View) -> Plan:
+        """Before the first turn (`view.plan` is empty, `view.history` too)."""
+        ...
+
+    async def decide(self, view: View) -> Decision:
+        """The next turn."""
+        ...

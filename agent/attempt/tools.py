@@ -1,0 +1,430 @@
+"""What an attempt may do: read, search, edit, run, test, record a witness test, submit.
+
+Each tool is a function from a `Toolbox` (the attempt's sandbox and settings) and the call's arguments to a `Result` text that
+is short, says what happened, and helps with the next step. `test` and `submit` are named here but carried out by the
+attempt's graph (`agent.attempt.graph`): a test run is a node of its own, submitting ends the attempt.
+"""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from agent.attempt.policy import Result, ToolCall
+from harness.records import Json, WitnessTest
+from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
+
+READ_LINES = 250
+RESULT_CHARS = 10_000
+SEARCH_HITS = 60
+
+
+class ToolRefused(Exception):
+    """The tool cannot do what was asked; the message is the answer that the policy gets."""
+
+
+@dataclass(slots=True)
+class Toolbox:
+    """What the tools of one attempt work with.
+
+    `undo`: the contents from before the edits of the last turn that had any, by path (None: the file was not there).
+    `witnesses`: what the attempt recorded so far. `command_timeout` in seconds; `command_seconds`: time that commands
+    took since it was last set to 0.
+    """
+
+    sandbox: Sandbox
+    attempt: int
+    command_timeout: float
+    undo: dict[str, bytes | None] = field(default_factory=dict)
+    witnesses: list[WitnessTest] = field(default_factory=list)
+    command_seconds: float = 0.0
+    undo_is_old: bool = False
+
+    def begin_turn(self) -> None:
+        """From here on an edit starts a new undo, forgetting the one of earlier turns."""
+        self.undo_is_old = True
+        self.command_seconds = 0.0
+
+    def keep(self, path: str, content: bytes | None) -> None:
+        """Remember what a path held before the turn's first edit of it."""
+        if self.undo_is_old:
+            self.undo.clear()
+            self.undo_is_old = False
+        self.undo.setdefault(path, content)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A tool's answer together with the diff of what it changed."""
+
+    text: str
+    diff: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool as a policy knows it. `parameters`: JSON schema properties; `required`: those that must be given."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Json]
+    required: tuple[str, ...]
+    use: Callable[[Toolbox, Json], Awaitable[Change]]
+
+    def schema(self) -> Json:
+        """The tool in the form of OpenAI's function protocol."""
+        return {
+            "type": "function",
+            "function": {
+                "name": self.name,
+                "description": self.description,
+                "parameters": {
+                    "type": "object",
+                    "properties": dict(self.parameters),
+                    "required": list(self.required),
+                },
+            },
+        }
+
+
+def cut_middle(text: str, limit: int = RESULT_CHARS) -> str:
+    """The text, with the middle replaced by a marker where it is longer than `limit` characters."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n[... {len(text) - 2 * half} characters cut ...]\n{text[-half:]}"
+
+
+async def use_tool(box: Toolbox, call: ToolCall) -> Result:
+    """Carry out one call. A refusal or a mistake in the arguments is a `Result` with ok False, never an exception."""
+    started = time.perf_counter()
+    change = Change("")
+    ok = True
+    problem = argument_problem(call.name, call.arguments)
+    try:
+        if problem:
+            raise ToolRefused(problem)
+        change = await TOOLS[call.name].use(box, call.arguments)
+    except (
+        ToolRefused,
+        FileNotFoundError,
+        IsADirectoryError,
+        PermissionError,
+        NotADirectoryError,
+        ValueError,
+    ) as error:
+        ok = False
+        change = Change(_refusal(error, call.arguments))
+    return Result(
+        call=call.id,
+        name=call.name,
+        text=cut_middle(change.text),
+        ok=ok,
+        diff=change.diff,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def argument_problem(name: str, arguments: Json) -> str:
+    """What is wrong with a call's name or arguments, as a sentence for the model; empty if nothing is."""
+    tool = TOOLS.get(name)
+    if tool is None:
+        return f"There is no tool {name!r}. The tools are: {', '.join(TOOLS)}."
+    missing = [p for p in tool.required if arguments.get(p) is None]
+    if missing:
+        return f"{name} needs {', '.join(missing)}."
+    for key, value in arguments.items():
+        wanted = tool.parameters.get(key, {}).get("type")
+        if wanted is None:
+            return f"{name} takes no {key!r}; it takes {', '.join(tool.parameters) or 'nothing'}."
+        if value is not None and not isinstance(value, _TYPES[wanted]):
+            return f"{name}: {key} must be of type {wanted}, not {type(value).__name__}."
+    return ""
+
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "string": str,
+    "integer": int,
+    "boolean": bool,
+    "array": list,
+    "number": (int, float),
+}
+
+
+def _refusal(error: Exception, arguments: Json) -> str:
+    path = arguments.get("path", "")
+    if isinstance(error, FileNotFoundError):
+        return f"There is no file {path}."
+    if isinstance(error, IsADirectoryError):
+        return f"{path} is a directory."
+    if isinstance(error, PermissionError):
+        return f"{path}: permission denied."
+    if isinstance(error, NotADirectoryError):
+        return f"{path}: a part of this path is a file, not a directory."
+    return str(error)
+
+
+async def _read_text(box: Toolbox, path: str) -> str:
+    return (await box.sandbox.read(path)).decode("utf-8", "surrogateescape")
+
+
+async def _write_text(box: Toolbox, path: str, old: str | None, new: str) -> str:
+    box.keep(path, None if old is None else old.encode("utf-8", "surrogateescape"))
+    await box.sandbox.write(path, new.encode("utf-8", "surrogateescape"))
+    return unified_diff(path, old or "", new)
+
+
+def unified_diff(path: str, old: str, new: str) -> str:
+    """The change as a short unified diff for people (the attempt's patch is taken by the harness, not from this)."""
+    before, after = old.splitlines(keepends=True), new.splitlines(keepends=True)
+    lines = difflib.unified_diff(before, after, f"a/{path}", f"b/{path}", n=2)
+    return "".join(line if line.endswith("\n") else line + "\n" for line in lines)
+
+
+async def _read(box: Toolbox, arguments: Json) -> Change:
+    lines = (await _read_text(box, arguments["path"])).split("\n")
+    first = max(1, arguments.get("start") or 1)
+    last = min(len(lines), arguments.get("end") or first + READ_LINES - 1, first + 4 * READ_LINES)
+    if first > len(lines):
+        raise ToolRefused(f"{arguments['path']} has {len(lines)} lines; there is no line {first}.")
+    body = "\n".join(f"{number:>5} {lines[number - 1]}" for number in range(first, last + 1))
+    more = f"\n({len(lines) - last} more lines; ask with start={last + 1})" if last < len(lines) else ""
+    return Change(body + more)
+
+
+async def _search(box: Toolbox, arguments: Json) -> Change:
+    command = [
+        "git",
+        "grep",
+        "--no-index",
+        "--exclude-standard",
+        "-nIE",
+        "--no-color",
+        "-e",
+        arguments["pattern"],
+        "--",
+    ]
+    done = await box.sandbox.exec([*command, arguments.get("path") or "."], timeout=60.0)
+    box.command_seconds += done.seconds
+    if done.exit_code == 1:
+        return Change("No match.")
+    if done.exit_code != 0:
+        raise ToolRefused(f"The search failed: {done.stderr.decode('utf-8', 'replace').strip()[:500]}")
+    hits = done.stdout.decode("utf-8", "replace").splitlines()
+    shown = [hit[:300] for hit in hits[:SEARCH_HITS]]
+    rest = f"\n({len(hits) - SEARCH_HITS} more; narrow the pattern or the path)" if len(hits) > SEARCH_HITS else ""
+    return Change("\n".join(shown) + rest)
+
+
+async def _edit(box: Toolbox, arguments: Json) -> Change:
+    path, old, new = arguments["path"], arguments["old"], arguments["new"]
+    text = await _read_text(box, path)
+    if not old:
+        raise ToolRefused("old is empty; to make a file use create, to add lines use insert.")
+    if old == new:
+        raise ToolRefused("old and new are the same text; nothing would change.")
+    places = _occurrences(text, old)
+    if not places:
+        raise ToolRefused(_not_there(path, text, old))
+    if len(places) > 1:
+        line = arguments.get("line")
+        matching = [p for p in places if text.count("\n", 0, p) + 1 == line]
+        if len(matching) != 1:
+            at = ", ".join(str(text.count("\n", 0, p) + 1) for p in places[:20])
+            raise ToolRefused(
+                f"old stands {len(places)} times in {path} (lines {at}). Give more of the text around it, or the line."
+            )
+        places = matching
+    changed = text[: places[0]] + new + text[places[0] + len(old) :]
+    diff = await _write_text(box, path, text, changed)
+    return Change(f"Edited {path}:\n{diff}", diff)
+
+
+def _occurrences(text: str, part: str) -> list[int]:
+    places = []
+    at = text.find(part)
+    while at >= 0:
+        places.append(at)
+        at = text.find(part, at + 1)
+    return places
+
+
+def _not_there(path: str, text: str, old: str) -> str:
+    """Why `old` was not found: the same text with other white space, or the lines most like its first line."""
+    lines = text.split("\n")
+    wanted = [line.strip() for line in old.strip("\n").split("\n")]
+    stripped = [line.strip() for line in lines]
+    for number in range(len(lines) - len(wanted) + 1):
+        if stripped[number : number + len(wanted)] == wanted:
+            there = "\n".join(lines[number : number + len(wanted)])
+            return (
+                f"old is not in {path} to the letter; with other white space it stands at line {number + 1}:\n{there}"
+            )
+    first = next((line for line in wanted if line), "")
+    close = difflib.get_close_matches(first, [line for line in stripped if line], n=3, cutoff=0.6)
+    if not close:
+        return f"old is not in {path}. Read the part that you mean to change first."
+    found = "\n".join(f"{stripped.index(line) + 1:>5} {lines[stripped.index(line)]}" for line in close)
+    return f"old is not in {path}. The lines most like its first line are:\n{found}"
+
+
+async def _create(box: Toolbox, arguments: Json) -> Change:
+    path = arguments["path"]
+    try:
+        before: str | None = await _read_text(box, path)
+    except FileNotFoundError:
+        before = None
+    diff = await _write_text(box, path, before, arguments["content"])
+    return Change(f"{'Wrote over' if before is not None else 'Created'} {path}.", diff)
+
+
+async def _insert(box: Toolbox, arguments: Json) -> Change:
+    path, line = arguments["path"], arguments["line"]
+    text = await _read_text(box, path)
+    lines = text.splitlines(keepends=True)
+    if not 0 <= line <= len(lines):
+        raise ToolRefused(f"{path} has {len(lines)} lines; line must be 0 to {len(lines)}.")
+    added = arguments["text"] if arguments["text"].endswith("\n") else arguments["text"] + "\n"
+    if line and not lines[line - 1].endswith("\n"):
+        added = "\n" + added
+    diff = await _write_text(box, path, text, "".join([*lines[:line], added, *lines[line:]]))
+    return Change(f"Inserted into {path}:\n{diff}", diff)
+
+
+async def _undo(box: Toolbox, arguments: Json) -> Change:
+    if not box.undo:
+        raise ToolRefused("There is no edit to undo.")
+    diffs = []
+    for path, content in box.undo.items():
+        now = await _read_text(box, path)
+        if content is None:
+            await box.sandbox.exec(["rm", "-f", "--", path], timeout=30.0)
+        else:
+            await box.sandbox.write(path, content)
+        diffs.append(unified_diff(path, now, (content or b"").decode("utf-8", "surrogateescape")))
+    paths = ", ".join(box.undo)
+    box.undo.clear()
+    return Change(f"Put back {paths}.", "".join(diffs))
+
+
+async def _shell(box: Toolbox, arguments: Json) -> Change:
+    timeout = min(float(arguments.get("timeout") or box.command_timeout), 4 * box.command_timeout)
+    done = await box.sandbox.exec(arguments["command"], timeout=timeout, merge=True)
+    box.command_seconds += done.seconds
+    status = f"timed out after {timeout:g} s" if done.timed_out else f"exit code {done.exit_code}"
+    return Change(f"{cut_middle(done.output, RESULT_CHARS - 100).rstrip()}\n({status})".lstrip())
+
+
+async def _witness(box: Toolbox, arguments: Json) -> Change:
+    path = arguments["path"].removeprefix(WORKDIR + "/").removeprefix("./")
+    if not path.endswith(".py") or path.startswith(("/", "..")):
+        raise ToolRefused("path must be a new Python test file inside the repository, such as tests/test_issue.py.")
+    tracked = await box.sandbox.exec(
+        f"git --git-dir={TROOPDIR}/base.git cat-file -e HEAD:{shlex.quote(path)}", timeout=30.0
+    )
+    if tracked.exit_code == 0:
+        raise ToolRefused(f"{path} belongs to the repository; choose a new file name for the witness test.")
+    await box.sandbox.write(path, arguments["content"].encode())
+    done = await box.sandbox.exec(
+        ["python", "-m", "pytest", "-q", "-p", "no:cacheprovider", path], timeout=box.command_timeout, merge=True
+    )
+    box.command_seconds += done.seconds
+    end = cut_middle(done.output.strip(), 4000)
+    box.witnesses[:] = [w for w in box.witnesses if w.path != path]
+    box.witnesses.append(WitnessTest(box.attempt, path, arguments["content"], failure=end[-1500:]))
+    return Change(f"Recorded {path}; in your present tree it gives:\n{end}\n(exit code {done.exit_code})")
+
+
+async def _elsewhere(box: Toolbox, arguments: Json) -> Change:
+    raise AssertionError("carried out by the attempt's graph")
+
+
+def _text(description: str) -> Json:
+    return {"type": "string", "description": description}
+
+
+def _number(description: str) -> Json:
+    return {"type": "integer", "description": description}
+
+
+_PATH = _text("path in the repository")
+
+TOOLS: dict[str, Tool] = {
+    tool.name: tool
+    for tool in (
+        Tool(
+            "read",
+            f"Show a file with line numbers, {READ_LINES} lines unless told.",
+            {"path": _PATH, "start": _number("first line, from 1"), "end": _number("last line")},
+            ("path",),
+            _read,
+        ),
+        Tool(
+            "search",
+            "Search the repository's files for an extended regular expression (git grep -nE).",
+            {"pattern": _text("the expression"), "path": _text("a file or directory to search in")},
+            ("pattern",),
+            _search,
+        ),
+        Tool(
+            "edit",
+            "Replace a text that stands exactly once in a file. Copy `old` to the letter, without line numbers.",
+            {
+                "path": _PATH,
+                "old": _text("the text to replace"),
+                "new": _text("the text to put there"),
+                "line": _number("line where old begins; needed only where old stands more than once"),
+            },
+            ("path", "old", "new"),
+            _edit,
+        ),
+        Tool(
+            "create",
+            "Write a whole file.",
+            {"path": _PATH, "content": _text("the whole content")},
+            ("path", "content"),
+            _create,
+        ),
+        Tool(
+            "insert",
+            "Insert text after a line of a file (0: at the top).",
+            {"path": _PATH, "line": _number("line after which the text goes"), "text": _text("the lines to insert")},
+            ("path", "line", "text"),
+            _insert,
+        ),
+        Tool("undo", "Put back the files as they were before your last turn with edits.", {}, (), _undo),
+        Tool(
+            "run",
+            "Run a shell command in the repository's root. There is no network.",
+            {"command": _text("the command"), "timeout": _number("seconds")},
+            ("command",),
+            _shell,
+        ),
+        Tool(
+            "test",
+            "Run tests and get their outcomes. Must be the last call of a turn.",
+            {
+                "ids": {
+                    "type": "array",
+                    "items": {"type": "string"},
+                    "description": "test files or ids; none: the whole suite, or if that takes too long what is near to your changes",
+                },
+                "then_all": {"type": "boolean", "description": "run the rest of the suite if these pass"},
+            },
+            (),
+            _elsewhere,
+        ),
+        Tool(
+            "witness",
+            "Record a new pytest file that shows the bug: it must fail on the unchanged code and pass once it is fixed. "
+            "It is kept apart from your patch and used to check it.",
+            {"path": _text("a new test file"), "content": _text("its whole content")},
+            ("path", "content"),
+            _witness,
+        ),
+        Tool("submit", "End the attempt: the changes in the tree are your patch.", {}, (), _elsewhere),
+    )
+}

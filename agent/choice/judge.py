@@ -1,0 +1,226 @@
+"""The model's part in the selection: candidates that the tests could not tell apart are compared in pairs.
+
+First the judge may write one test on which the finalists are likely to differ; it is run on the base and on each of them, and if
+they do differ the outcomes go with every comparison. Each pair is asked in both orders, because models favour a position; only
+agreement of the two orders counts as a full win.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from agent.attempt.model_policy import prompt
+from agent.attempt.policy import Ask
+from agent.attempt.tools import cut_middle
+from harness import trace
+from harness.evidence.told import useless
+from harness.records import Candidate, Evidence, Json, Told
+from tasks.errors import BudgetExceeded, EndpointFailed, SandboxFailed
+
+if TYPE_CHECKING:
+    from agent.models.client import ModelClient
+
+PATCH_CHARS = 12_000
+TEST_CHARS = 20_000
+PLACE = "test_told_apart.py"
+"""Where the judge's test goes if it names no place that a test can have."""
+
+_OBJECT = re.compile(r"\{.*\}", re.DOTALL)
+_FENCE = re.compile(r"^```[ \t]*(?:python|py)?[ \t]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_PATH = re.compile(r"\A\s*#\s*path:\s*(\S+)")
+_TEST_FILE = re.compile(r"test_\w+\.py|\w+_test\.py")
+
+RunTest = Callable[[str, str], Awaitable[Sequence[Told]]]
+"""Runs a test, given as path and text, on the base and on every finalist. Raises SandboxFailed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What the judge works with. `events`: the trace so far, so that nothing is asked, run or written again; it follows what is
+    written. `run_test` None: nothing can be run, and no test is asked for."""
+
+    statement: str
+    finalists: Sequence[Candidate]
+    ask: Ask
+    events: Sequence[trace.Event]
+    write: Callable[[trace.Event], None]
+    run_test: RunTest | None
+
+
+def asking(client: ModelClient, events: Sequence[trace.Event], seed: int, end: Callable[[BudgetExceeded], None]) -> Ask:
+    """The judge's charged calls: what the trace holds is not asked again. `end` is told of a cap that is reached."""
+
+    async def ask(key: str, purpose: str, messages: Sequence[Json], tools: Sequence[Json] = ()) -> Json:
+        full = f"judge/{key}"
+        known = next((e.message for e in events if isinstance(e, trace.Replied) and e.key == full), None)
+        if known is not None:
+            return known
+        try:
+            reply = await client.complete(
+                messages, tools, purpose="judge", attempt=None, key=full, seed=seed, temperature=0.0
+            )
+        except BudgetExceeded as error:
+            end(error)
+            raise
+        # As it was written: a resume would go on from the same words.
+        return next((e.message for e in events if isinstance(e, trace.Replied) and e.key == full), reply.message)
+
+    return ask
+
+
+async def judge(bench: Bench) -> dict[str, float]:
+    """Points by candidate id: 0.5 for each order of each pair that was won.
+
+    Every comparison is charged and written as a `Judged` event, the test as `JudgeTested`. An unusable answer is nobody's win, a
+    useless test no evidence. A budget that ends or a server that fails leaves the points so far.
+    """
+    points = dict.fromkeys((c.id for c in bench.finalists), 0.0)
+    asked = ""
+    try:
+        shown = await _test(bench)
+        for one, other in itertools.combinations(bench.finalists, 2):
+            for number, (first, second) in enumerate(((one, other), (other, one))):
+                asked = f"{first.id} and {second.id}"
+                message = await bench.ask(
+                    f"{one.id}-{other.id}/{number}", "judge", [_question(bench.statement, first, second, shown)]
+                )
+                winner, reason = verdict(str(message.get("content") or ""), first.id, second.id)
+                _once(bench, trace.Judged(first=first.id, second=second.id, winner=winner, reason=reason))
+                if winner is not None:
+                    points[winner] += 0.5
+    except BudgetExceeded as error:
+        _once(bench, trace.JudgeStopped(before=asked or "the test", reason=str(error)))
+    except EndpointFailed as error:
+        bench.write(trace.InfrastructureFailed(what="judge", detail=str(error), retried=False))
+    return points
+
+
+def verdict(text: str, first: str, second: str) -> tuple[str | None, str]:
+    """The winner's candidate id (None: tie or unusable) and the reason, from the judge's answer."""
+    found = _OBJECT.search(text)
+    try:
+        answer = json.loads(found.group(0)) if found else None
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict) or answer.get("winner") not in ("A", "B", "tie"):
+        return None, f"unusable answer: {text[:200]}"
+    winner = {"A": first, "B": second}.get(answer["winner"])
+    return winner, str(answer.get("reason") or "")[:500]
+
+
+def written_test(answer: str) -> tuple[str, str, str]:
+    """(path, text, why it cannot be used) of the test in the judge's answer; the first two are empty where there is none."""
+    found = _FENCE.search(answer)
+    if found is None:
+        return "", "", "the judge wrote no test"
+    text = found[1]
+    if len(text) > TEST_CHARS:
+        return "", "", f"the judge's test is longer than {TEST_CHARS} characters"
+    try:
+        ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return "", "", f"the judge's test is no Python: {error}"
+    named = _PATH.match(text)
+    return _place(named[1] if named else ""), text, ""
+
+
+def _place(path: str) -> str:
+    """The path if a new test may lie there, else one that fits anywhere."""
+    pure = PurePosixPath(path)
+    inside = not pure.is_absolute() and ".." not in pure.parts and not any(part[:1] in ".-" for part in pure.parts)
+    return pure.as_posix() if inside and _TEST_FILE.fullmatch(pure.name) else PLACE
+
+
+async def _test(bench: Bench) -> trace.JudgeTested | None:
+    """The judge's test and what it showed; None where it says nothing. Asked for and run once."""
+    if bench.run_test is None:
+        return None
+    finalists = tuple(c.id for c in bench.finalists)
+    done = next((e for e in bench.events if isinstance(e, trace.JudgeTested) and e.finalists == finalists), None)
+    if done is None:
+        message = await bench.ask(f"test/{'-'.join(finalists)}", "judge", [_test_question(bench)])
+        path, text, why = written_test(str(message.get("content") or ""))
+        began = time.monotonic()
+        told: Sequence[Told] = ()
+        if not why:
+            try:
+                told = await bench.run_test(path, text)
+                why = useless(told)
+            except SandboxFailed as error:
+                why = f"it takes the sandbox down: {error}"
+        done = trace.JudgeTested(
+            finalists=finalists,
+            path=path,
+            text=text,
+            told=tuple(told),
+            useless=why,
+            seconds=round(time.monotonic() - began, 3),
+        )
+        bench.write(done)
+        # As it was written: a resume would go on from the same words.
+        done = next((e for e in reversed(bench.events) if isinstance(e, trace.JudgeTested)), done)
+    return None if done.useless else done
+
+
+def _once(bench: Bench, event: trace.Event) -> None:
+    """Write what an earlier process has not written already."""
+    if not any(replace(event, at=e.at) == e for e in bench.events if isinstance(e, type(event))):
+        bench.write(event)
+
+
+def _test_question(bench: Bench) -> Json:
+    patches = "\n\n".join(
+        f'<patch name="{c.id}">\n{cut_middle(c.patch, PATCH_CHARS)}\n</patch>' for c in bench.finalists
+    )
+    text = prompt("judge_test").format(statement=bench.statement.strip(), patches=patches)
+    return {"role": "user", "content": text}
+
+
+def _question(statement: str, first: Candidate, second: Candidate, shown: trace.JudgeTested | None) -> Json:
+    text = prompt("judge").format(
+        statement=statement.strip(),
+        test=_shown_on(shown, "base"),
+        first=cut_middle(first.patch, PATCH_CHARS),
+        first_evidence=_in_words(first) + _shown_on(shown, first.id),
+        second=cut_middle(second.patch, PATCH_CHARS),
+        second_evidence=_in_words(second) + _shown_on(shown, second.id),
+    )
+    return {"role": "user", "content": text}
+
+
+def _shown_on(shown: trace.JudgeTested | None, name: str) -> str:
+    """What the judge's test showed on one tree; on the base, with its text."""
+    told = next((t for t in shown.told if t.on == name), None) if shown else None
+    if shown is None or told is None:
+        return ""
+    words = {"passed": "passes", "failed": "fails", "error": "cannot be loaded"}[told.outcome]
+    passing = sum(outcome == "passed" for outcome in told.tests.values())
+    counted = f" ({passing} of {len(told.tests)} pass)" if told.tests else ""
+    tail = f":\n{told.tail}" if told.tail else ""
+    if name != "base":
+        return f"\nthe discriminating test {words}{counted}{tail}"
+    return (
+        "\n\nThis test was written to tell such patches apart; it may itself be wrong about what the issue asks for. Without "
+        f"any patch it {words}{counted}.\n<test>\n{shown.text.strip()}\n</test>"
+    )
+
+
+def _in_words(candidate: Candidate) -> str:
+    evidence = candidate.evidence or Evidence(applies=False, valid=False)
+    witness = [f"{name}: {outcome}" for name, outcome in sorted(evidence.witness.items())]
+    return "\n".join(
+        [
+            f"regression tests: {len(evidence.regression) - len(evidence.broken)} of {len(evidence.regression)} pass",
+            f"attempts that arrived at it: {len(candidate.attempts)}",
+            f"flags: {', '.join(candidate.flags) or 'none'}",
+            *(f"witness test {line}" for line in witness[:10]),
+        ]
+    )

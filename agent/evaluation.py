@@ -1,0 +1,413 @@
+"""An evaluation on disk and at work: one run directory for each instance, what is left to do of each, what came out.
+
+OUT/eval.json             suite, instances, settings
+OUT/<instance>/           a run directory as `troop solve` makes it
+OUT/predictions.jsonl     the selected patches; predictions-01.jsonl and on: the attempts by rank
+OUT/report.json, report.md
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from agent.assemble import Part, Pool, check_models, go, is_finished, open_pool, open_trace, start
+from agent.attempt.notebook import candidates_of, notebooks
+from agent.config import Config, Settings, prices_of, resolve_model
+from agent.run.sampling import Sampling, beliefs_for, state_of
+from agent.run_files import RunFiles, write_json, write_text
+from harness import trace
+from harness.money.budget import SharedBudget
+from harness.money.ledger import Ledger, Line
+from harness.records import Json, Verdict
+from harness.scaling.adaptive import State
+from harness.suites.evaluate import Grades, Outcome, Plan, Solved, evaluate
+from harness.suites.live import SuiteView
+from harness.suites.predictions import prediction_files
+from harness.suites.report import Asked, suite_report
+from harness.suites.slots import Lane
+from harness.suites.suite import Means, Ready, Suite
+from harness.suites.view import markdown
+from harness.views.report import active_spans, solve_report
+from tasks.errors import EndpointFailed, EnvironmentFailed, InputError, SandboxFailed, TroopError
+from tasks.task import Task
+
+EVAL_SCHEMA = 1
+
+REPAIR = "repair"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the trace of an instance's run says before anything goes on.
+
+    `attempts`: as many as it was asked for; `begun`, `ended`: those that have, `again` of the latter such that they go on where the
+    run is reopened. `stopped`: adaptive sampling begins no more; `state`: what it knows of the instance. `broken`: attempts
+    that the world ended or kept from beginning; `capped`: a cap of the whole run ended it. `cost`: all charges; `dearest`: USD of
+    its dearest call. `outcome`: of a finished run.
+    """
+
+    task: Task
+    settings: Settings
+    finished: bool
+    attempts: int
+    ended: int
+    again: int
+    begun: int
+    stopped: bool
+    state: State
+    broken: int
+    capped: bool
+    cost: Line
+    dearest: float
+    outcome: Outcome | None
+
+
+def kept_run(files: RunFiles) -> Kept | None:
+    """What is kept of the run; None where there is none. Raises InputError for one that is damaged."""
+    if not (files.directory / "run.json").exists():
+        return None
+    task, settings, _ = files.read_run()
+    events = list(trace.read(files.trace_file, may_be_empty=True))
+    attempts = trace.attempts_asked(events, settings.budget.attempts)
+    begun = notebooks(events)
+    ended = [n for n in begun if n.ended is not None]
+    statuses = Counter(n.ended.status for n in ended if n.ended is not None)
+    capped = any(isinstance(e, trace.BudgetReached) for e in trace.since_reopened(events))
+    stopped = any(isinstance(e, trace.SamplingStopped) for e in trace.since_reopened(events))
+    finished = bool(events) and is_finished(events)
+    missing = 0 if capped or stopped else attempts - len(ended)
+    charged = [e.charge for e in events if isinstance(e, (trace.Replied, trace.Charged))]
+    outcome = None
+    if finished:
+        solved = solved_of(files, events)
+        outcome = Outcome(task.id, solved, dict(solved.known))
+    return Kept(
+        task=task,
+        settings=settings,
+        finished=finished,
+        attempts=attempts,
+        ended=len(ended),
+        again=statuses["infrastructure"] + (statuses["budget"] if capped else 0),
+        begun=len(begun),
+        stopped=stopped,
+        state=state_of(events) if settings.adaptive and events else State(),
+        broken=statuses["infrastructure"] + missing if finished else 0,
+        capped=capped,
+        cost=Ledger.fold(charged).total,
+        dearest=max((c.usd or 0.0 for c in charged), default=0.0),
+        outcome=outcome,
+    )
+
+
+def is_outage(error: TroopError) -> bool:
+    """Whether the error is about a model server, the sandboxes or the machine, which all instances have in common."""
+    return isinstance(error, (EndpointFailed, SandboxFailed)) or type(error) is EnvironmentFailed
+
+
+def solved_of(files: RunFiles, events: Sequence[trace.Event]) -> Solved:
+    """What the run came to, as `harness.suites.evaluate` takes it."""
+    report = solve_report(events)
+    _, settings, _ = files.read_run()
+    rows = [row for row in report["attempts"] if row["status"] not in ("infrastructure", "running")]
+    patches = {e.attempt: e.patch for e in events if isinstance(e, trace.AttemptEnded) and e.attempt is not None}
+    verdicts = {e.candidate: e.verdict for e in events if isinstance(e, trace.Graded)}
+
+    def note(candidate: str, verdict: Verdict) -> None:
+        with contextlib.closing(open_trace(files, settings)) as log:
+            log.write(trace.Graded.of(candidate, verdict))
+
+    candidates = candidates_of(events)
+    of_attempt = {index: candidate.id for candidate in candidates for index in candidate.attempts}
+    return Solved(
+        report=report,
+        patches={row["index"]: patches[row["index"]] for row in rows},
+        candidates={candidate.id: candidate.patch for candidate in candidates},
+        samples=tuple(of_attempt.get(row["index"]) for row in rows),
+        selected=report["selected"]["candidate"] if report["selected"] else None,
+        known=verdicts,
+        note=note,
+        spans=tuple(active_spans(events)),
+    )
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """One evaluation. `settings` are settled (see `agent.assemble.settle`); their caps hold for all instances together.
+
+    `retry`: attempts of finished instances that the world broke are made again. `at_once`: instances in work at a time.
+    """
+
+    suite: Suite
+    settings: Settings
+    out: Path
+    grades: Grades
+    retry: bool
+    at_once: int | None
+    config: Config
+    kept: dict[str, Kept] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    reopen: dict[str, str] = field(default_factory=dict)
+
+    def files(self, id: str) -> RunFiles:
+        return RunFiles(self.out / id)
+
+    def look(self) -> None:
+        """Read what is there already, and what is left to do of it. Raises InputError where it cannot be gone on with."""
+        for id in self.suite.ids:
+            kept = kept_run(self.files(id))
+            if kept is not None:
+                check_kept(self.files(id).directory, kept, self.settings, self.suite.task(id))
+                self.kept[id] = kept
+        budget = self.shared_budget()
+        for id, kept in self.kept.items():
+            self.reopen[id] = self._why_reopen(id, kept, budget)
+            if kept.outcome is not None and not self.reopen[id] and not kept.outcome.left_to_grade(self.grades):
+                self.outcomes[id] = kept.outcome
+
+    def shared_budget(self) -> SharedBudget:
+        """The budget of all instances, with what they have spent so far; one that needs no more counts as finished."""
+        budget = SharedBudget(self.settings.budget, self.suite.ids, fair=not self.settings.adaptive)
+        for id, kept in self.kept.items():
+            budget.note(id, kept.cost.known_usd, kept.cost.usage.total)
+            if kept.finished and not kept.capped and not self._wants_more(kept):
+                budget.finish(id)
+        return budget
+
+    def _wants_more(self, kept: Kept) -> bool:
+        return self.settings.budget.attempts > kept.attempts or (self.retry and kept.broken > 0)
+
+    def _why_reopen(self, id: str, kept: Kept, budget: SharedBudget) -> str:
+        if not kept.finished:
+            return ""
+        if self.settings.budget.attempts > kept.attempts:
+            return f"{self.settings.budget.attempts} attempts instead of {kept.attempts}"
+        if self.retry and kept.broken:
+            return "what the world broke is done again"
+        if kept.capped and _has_room(id, kept, budget):
+            return "there is a budget again"
+        return ""
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """The instances with something left to do, those begun before the others."""
+        waiting = [id for id in self.suite.ids if id not in self.outcomes]
+        return tuple(sorted(waiting, key=lambda id: id not in self.kept))
+
+    def attempts_left(self, id: str) -> int:
+        """Attempts of the instance that are still to be made, as far as one can say before."""
+        kept = self.kept.get(id)
+        if kept is None:
+            return self.settings.budget.attempts
+        if kept.finished and not self.reopen.get(id):
+            return 0
+        most = kept.begun if kept.stopped and not self.reopen.get(id) else self.settings.budget.attempts
+        return max(most, kept.attempts if not kept.stopped else 0) - kept.ended + kept.again
+
+    def begin(self) -> None:
+        """Write eval.json. Raises InputError and EndpointFailed for models that cannot be, while there is work for them."""
+        if any(self.attempts_left(id) for id in self.left):
+            check_models(self.settings, self.config)
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_json(
+            self.out / "eval.json",
+            {
+                "schema": EVAL_SCHEMA,
+                "suite": self.suite.name,
+                **self.suite.described(),
+                "instances": list(self.suite.ids),
+                "grades": self.grades,
+                "settings": trace.public(self.settings),
+            },
+        )
+
+    async def work(self, view: SuiteView) -> None:
+        """Do all that is left; `outcomes` fills as instances end."""
+        for id, kept in self.kept.items():
+            ended = kept.ended if kept.finished and not self.reopen.get(id) else kept.ended - kept.again
+            view.board.take_over(id, self.outcomes.get(id), ended, kept.cost)
+        if not self.left:
+            return
+        budget, sampling = self.shared_budget(), self._sampling()
+        heard = _Heard(view, self.outcomes)
+        async with open_pool(self.settings, self.suite.image, view.say) as pool:
+            means = Means(
+                pool.provider, self.settings.limits, self.settings.test_timeout, max(1, os.cpu_count() or 2), view.say
+            )
+            async with self.suite.at_work(means) as bench:
+
+                async def solve(task: Task, lane: Lane) -> Solved:
+                    self._tell_lane(task.id, lane, sampling)
+                    try:
+                        return await self._solve(task, lane, pool, budget, view, sampling)
+                    finally:
+                        budget.finish(task.id)
+                        if sampling is not None:
+                            sampling.leave(task.id)
+
+                ahead = 1 if sampling is not None else self.settings.budget.attempts
+                plan = Plan(pool.slots, pool.checks, ahead, self.grades, self.at_once)
+                await evaluate(self.left, bench, solve, plan, heard)
+
+    def _sampling(self) -> Sampling | None:
+        """What decides on the attempts of all instances together, with what is known of those that were begun before."""
+        if not self.settings.adaptive:
+            return None
+        sampling = Sampling(self.settings.worth)
+        for id, kept in self.kept.items():
+            sampling.join(id, beliefs_for(kept.task, self.settings.models), kept.state)
+        return sampling
+
+    def _tell_lane(self, id: str, lane: Lane, sampling: Sampling | None) -> None:
+        """How many places the instance wants, and in adaptive sampling how much. There it wants one at a time, and where it promises
+        less than a new instance would, none that should keep one from being prepared."""
+        if sampling is None or not self.attempts_left(id):
+            lane.expect(self.attempts_left(id))
+            return
+        lane.urgency = lambda: sampling.urgency(id)
+        sampling.listen(id, lambda: lane.expect(int(sampling.eager(id))))
+
+    async def _solve(
+        self,
+        task: Task,
+        lane: Lane,
+        pool: Pool,
+        budget: SharedBudget,
+        view: SuiteView,
+        sampling: Sampling | None,
+    ) -> Solved:
+        """The solver that `harness.suites.evaluate` takes: one run per task, gone on with where it exists."""
+        files, kept, reopen = self.files(task.id), self.kept.get(task.id), self.reopen.get(task.id, "")
+        if kept is None:
+            # The cap of all stands in the run as well, for whoever resumes it on its own.
+            own = replace(self.settings, budget=replace(self.settings.budget, seconds=None))
+            files, _, _ = start(task, own, directory=files.directory)
+        elif kept.finished and not reopen and kept.outcome is not None and kept.outcome.solved is not None:
+            return kept.outcome.solved
+        part = Part(lane, budget.share(task.id), self.settings.budget, reopen, sampling)
+        failure, outage = "", False
+        try:
+            await go(
+                files,
+                listeners=[lambda event: view.see(task.id, event)],
+                say=lambda line: view.say(f"{task.id}: {line}"),
+                pool=pool,
+                part=part,
+            )
+        except TroopError as error:
+            failure, outage = str(error), is_outage(error)
+        found = await asyncio.to_thread(lambda: solved_of(files, list(trace.read(files.trace_file))))
+        return replace(found, failure=failure, outage=outage)
+
+    def results(self) -> list[Outcome]:
+        """The outcomes so far, in the order of the instances; of one that is still to go on, what it had come to before."""
+        known = {id: kept.outcome for id, kept in self.kept.items() if kept.outcome is not None} | self.outcomes
+        return [known[id] for id in self.suite.ids if id in known]
+
+    def report(self) -> Json:
+        """report.json as it stands now."""
+        budget = self.settings.budget
+        asked = Asked(
+            suite=self.suite.name,
+            models=self.settings.models,
+            attempts=budget.attempts,
+            grades=self.grades,
+            gpu_hours=self._gpu_hours(),
+            budget={"usd": budget.usd, "tokens": budget.tokens, "seconds": budget.seconds},
+            adaptive=self.settings.adaptive,
+        )
+        total = len(self.suite.ids)
+        return suite_report(self.results(), asked, instances=total, unfinished=total - len(self.outcomes))
+
+    def _gpu_hours(self) -> Mapping[str, float]:
+        aliases = [resolve_model(name, self.config) for name in self.settings.models if name != REPAIR]
+        return {alias.alias: hour for alias in aliases if (hour := prices_of(alias).gpu_hour) is not None}
+
+    def write(self) -> Json:
+        """Write report.json, report.md and the prediction files; returns the report."""
+        report = self.report()
+        files = prediction_files(self.results(), self.settings.models, self.settings.budget.attempts)
+        for name, text in files.items():
+            write_text(self.out / name, text)
+        write_text(self.out / "report.md", markdown(report))
+        write_json(self.out / "report.json", report)
+        return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """Tells the view, and keeps the outcomes."""
+
+    view: SuiteView
+    outcomes: dict[str, Outcome]
+
+    def ready(self, ready: Ready) -> None:
+        self.view.ready(ready)
+
+    def ended(self, outcome: Outcome) -> None:
+        self.outcomes[outcome.id] = outcome
+        self.view.ended(outcome)
+
+
+def _has_room(id: str, kept: Kept, budget: SharedBudget) -> bool:
+    """Whether the instance's share of what is left would pay for another call like its dearest."""
+    usd, tokens = budget.usd_level(id), budget.tokens_level(id)
+    per_call = kept.cost.usage.total / kept.cost.calls if kept.cost.calls else 0.0
+    return (usd is None or usd > kept.cost.known_usd + kept.dearest) and (
+        tokens is None or tokens > kept.cost.usage.total + per_call
+    )
+
+
+_MAY_CHANGE = frozenset({"out", "concurrency", "allow_unknown_price", "infrastructure_retries"})
+_CAPS_THAT_MAY_CHANGE = frozenset({"attempts", "usd", "tokens", "seconds"})
+_OPTIONS = {
+    "models": "--model",
+    "turns": "--max-turns",
+    "attempt_usd": "--max-attempt-usd",
+    "judge_usd": "--max-judge-usd",
+    "attempt_seconds": "--attempt-timeout",
+    "memory_mb": "--memory",
+}
+
+
+def check_kept(directory: Path, kept: Kept, settings: Settings, task: Task) -> None:
+    """Refuse to mix: a run that is there already must have been made with the settings that are asked for, so that its attempts and
+    new ones are samples of the same thing. Raises InputError naming what differs."""
+    differing = [
+        *_differing(kept.settings, settings, _MAY_CHANGE | {"budget", "limits"}),
+        *_differing(kept.settings.budget, settings.budget, _CAPS_THAT_MAY_CHANGE),
+        *_differing(kept.settings.limits, settings.limits, frozenset()),
+    ]
+    if settings.budget.attempts < kept.attempts:
+        differing.append(f"--attempts {kept.attempts} there, {settings.budget.attempts} now, which can only grow")
+    if kept.task.repository.base != task.repository.base:
+        differing.append(f"the base {kept.task.repository.base} there, {task.repository.base} now")
+    if differing:
+        raise InputError(
+            f"{directory} was made with other settings ({'; '.join(differing)}): give another --out, or the same "
+            "settings to go on with it"
+        )
+
+
+def _differing(kept: Any, now: Any, passed_over: frozenset[str]) -> list[str]:
+    """Field by field of two records of one type: what differs, under the option's name."""
+    names = [f.name for f in dataclasses.fields(now) if f.name not in passed_over]
+    return [
+        f"{_OPTIONS.get(name, '--' + name.replace('_', '-'))} {_plainly(getattr(kept, name))} there, "
+        f"{_plainly(getattr(now, name))} now"
+        for name in names
+        if getattr(kept, name) != getattr(now, name)
+    ]
+
+
+def _plainly(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "+".join(map(str, value))
+    return "not set" if value is None else str(value)

@@ -1,0 +1,169 @@
+"""Fault localisation: which lines the failing tests run and the passing ones do not.
+
+The suspicion of a line is Ochiai's coefficient (Abreu, Zoeteweij, van Gemund, "On the Accuracy of Spectrum-based Fault
+Localization", TAIC PART 2007):
+
+    suspicion = ef / sqrt(F · (ef + ep))
+
+with ef, ep the failing and passing tests that execute the line and F all failing tests; 0 where no failing test does. The
+lines come from one run of the tests in the sandbox with `harness/inside/troop_lines.py`, one context per test.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from harness.patches.patch import is_test
+from harness.records import Json, TestReport
+from harness.sandbox.base import WORKDIR, Sandbox
+from harness.testing.run import run_tests, selects
+
+PASSING_SECONDS = 20.0
+"""Time, as measured on the base, for the passing tests that are run beside the failing ones."""
+
+PASSING_TESTS = 400
+LINES_KEPT = 400
+LINES_BYTES = 50_000_000
+
+Line = tuple[str, int, float]
+"""(path below WORKDIR, 1-based line, suspicion above 0)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Localisation:
+    """The suspicious lines, most suspicious first. `how`: one sentence for people on what they rest on."""
+
+    lines: tuple[Line, ...]
+    how: str
+
+
+def ochiai(ran_failing: int, ran_passing: int, failing: int) -> float:
+    """Ochiai's coefficient of a line, 0..1: failing and passing tests that execute it, and all failing tests."""
+    if ran_failing == 0:
+        return 0.0
+    return ran_failing / math.sqrt(failing * (ran_failing + ran_passing))
+
+
+def failing_tests(ids: Iterable[str], baseline: TestReport | None) -> tuple[str, ...]:
+    """The tests that fail on the base among those that `ids` (tests or files) stand for; the ids without a baseline."""
+    wanted = tuple(ids)
+    if baseline is None:
+        return wanted
+    return tuple(sorted(t for t in baseline.failed if any(selects(i, t) or i.startswith(t + "::") for i in wanted)))
+
+
+def companions(failing: Sequence[str], baseline: TestReport | None) -> tuple[str, ...]:
+    """Passing tests to measure beside the failing ones: of the same files first, then of directories near to theirs,
+    as many as PASSING_SECONDS allow."""
+    if baseline is None:
+        return ()
+    files = {test.partition("::")[0] for test in failing}
+    chosen: list[str] = []
+    seconds = 0.0
+    for test in sorted(baseline.passed, key=lambda t: (_distance(t.partition("::")[0], files), t)):
+        seconds += baseline.durations.get(test, 0.0)
+        if seconds > PASSING_SECONDS or len(chosen) == PASSING_TESTS:
+            break
+        chosen.append(test)
+    return tuple(chosen)
+
+
+def _distance(file: str, files: Iterable[str]) -> int:
+    """Steps in the tree from a test file to the nearest of the others; 0 for one of them."""
+    parts = PurePosixPath(file).parts
+    steps = []
+    for other in files:
+        there = PurePosixPath(other).parts
+        shared = 0
+        while shared < min(len(parts), len(there)) and parts[shared] == there[shared]:
+            shared += 1
+        steps.append(len(parts) + len(there) - 2 * shared)
+    return min(steps, default=0)
+
+
+async def localise(
+    sandbox: Sandbox,
+    command: str,
+    failing: Sequence[str],
+    baseline: TestReport | None,
+    *,
+    timeout: float,
+    apart: Iterable[str] = (),
+) -> Localisation:
+    """Run the failing tests and some passing ones, and rank the lines of the repository's own, non-test files.
+
+    `timeout` in seconds for the run; a single test that does not end is stopped after a few seconds and counts with what
+    it ran. `apart`: paths that are not to be blamed. Without line records (the command starts no pytest, or not in its own
+    process) the places that the failures name are taken. Raises SandboxFailed when the sandbox is gone.
+    """
+    record = f"/tmp/troop-lines-{secrets.token_hex(8)}"
+    report = await run_tests(
+        sandbox,
+        command,
+        (*failing, *companions(failing, baseline)),
+        timeout=timeout,
+        test_seconds=_patience(baseline),
+        env={"TROOP_LINES": record, "PYTEST_ADDOPTS": "-p troop_lines"},
+    )
+    found = await _record(sandbox, record)
+    excluded = set(apart)
+    if found is not None:
+        lines = ranked(found, excluded)
+        if lines:
+            tests = f"{found['failed']} failing and {found['passed']} passing tests"
+            by = "coverage" if found["tracer"] == "coverage" else "a trace function (coverage is not installed)"
+            return Localisation(lines, f"Ochiai over the lines of {tests}, recorded by {by}")
+    lines = named_lines(report, excluded)
+    return Localisation(lines, "no line was recorded, so the places that the failures name are suspected")
+
+
+def _patience(baseline: TestReport | None) -> float:
+    """Seconds for one test under a tracer: four times the slowest of the base, 2 to 30."""
+    slowest = max((baseline.durations.get(t, 0.0) for t in baseline.passed), default=0.0) if baseline else 5.0
+    return min(30.0, max(2.0, 4 * slowest))
+
+
+async def _record(sandbox: Sandbox, path: str) -> Json | None:
+    try:
+        content = await sandbox.read(path, limit=LINES_BYTES)
+    except (FileNotFoundError, ValueError):
+        return None
+    await sandbox.exec(["rm", "-f", path], cwd="/", timeout=30)
+    found: Json = json.loads(content)
+    return found
+
+
+def ranked(found: Mapping[str, object], apart: Iterable[str] = ()) -> tuple[Line, ...]:
+    """The lines of a record (see `harness/inside/troop_lines.py`) by suspicion, tests and `apart` left out."""
+    files, failing = found["files"], found["failed"]
+    assert isinstance(files, Mapping) and isinstance(failing, int)
+    excluded = set(apart)
+    lines = [
+        (path, int(line), round(ochiai(counts[0], counts[1], failing), 4))
+        for path, counted in files.items()
+        if path.endswith(".py") and not is_test(path) and path not in excluded and not path.startswith(".")
+        for line, counts in counted.items()
+        if counts[0]
+    ]
+    return tuple(sorted(lines, key=lambda line: (-line[2], line[0], line[1]))[:LINES_KEPT])
+
+
+_PLACE = re.compile(r"([\w./-]+\.py)(?::(\d+)|\", line (\d+))")
+
+
+def named_lines(report: TestReport, apart: Iterable[str] = ()) -> tuple[Line, ...]:
+    """Lines that failure messages and the console output name: those named last, where the failure was, first."""
+    excluded = set(apart)
+    order: dict[tuple[str, int], None] = {}
+    for text in (*report.failures.values(), report.output):
+        for match in reversed(list(_PLACE.finditer(text))):
+            path = match[1].removeprefix(WORKDIR + "/").removeprefix("./")
+            if not path.startswith("/") and not is_test(path) and path not in excluded:
+                order.setdefault((path, int(match[2] or match[3])))
+    return tuple((path, line, round(1 / (1 + at / 4), 4)) for at, (path, line) in enumerate(order))[:LINES_KEPT]

@@ -1,0 +1,188 @@
+"""What a repository offers to repair itself with: expressions, conditions, names, constants and statements already in it.
+
+The redundancy assumption (Martinez, Weimer, Monperrus, ICSE 2014 NIER; Barr et al., FSE 2014): a fix is mostly made of
+pieces that the program holds already, most often in the same file.
+"""
+
+from __future__ import annotations
+
+import ast
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from agent.repair.mutation.scope import TRUTH, Scope, own_nodes, scope_of
+from agent.repair.mutation.source import Function, Source, go_on
+
+SAME_FUNCTION, SAME_FILE, SAME_PACKAGE = 1.0, 0.3, 0.1
+
+MOST_DONORS = 500
+"""Donors of one use that a pool takes: the nearest."""
+
+_LONGEST = 80
+_SIMPLE = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr, ast.Return, ast.Raise, ast.Delete)
+
+
+@dataclass(frozen=True, slots=True)
+class Donor:
+    """A piece of code found somewhere. `near`: SAME_FUNCTION, SAME_FILE or SAME_PACKAGE. `names`: those it reads."""
+
+    text: str
+    kind: str
+    shape: str
+    names: frozenset[str]
+    near: float
+
+
+@dataclass(slots=True)
+class Pool:
+    """Donors by use, each in order of nearness and first appearance, without repetition."""
+
+    expressions: dict[str, Donor] = field(default_factory=dict)
+    conditions: dict[str, Donor] = field(default_factory=dict)
+    returned: dict[str, Donor] = field(default_factory=dict)
+    statements: dict[str, Donor] = field(default_factory=dict)
+    constants: dict[str, Donor] = field(default_factory=dict)
+    fields: dict[str, float] = field(default_factory=dict)
+    methods: dict[str, float] = field(default_factory=dict)
+    callees: dict[str, float] = field(default_factory=dict)
+    wrappers: dict[str, float] = field(default_factory=dict)
+    exceptions: dict[str, float] = field(default_factory=dict)
+
+    def take(self, other: Pool) -> None:
+        """Add the other's donors behind these."""
+        for use in fields(self):
+            mine: dict[str, Any] = getattr(self, use.name)
+            theirs: dict[str, Any] = getattr(other, use.name)
+            for text, donor in theirs.items():
+                if len(mine) >= MOST_DONORS:
+                    break
+                mine.setdefault(text, donor)
+
+
+def gather(pool: Pool, source: Source, nodes: Iterable[ast.AST], scope: Scope, near: float) -> None:
+    """Add what the nodes hold to the pool; pieces that are there already keep their place."""
+    for node in nodes:
+        if isinstance(node, ast.expr):
+            _gather_expression(pool, source, node, scope, near)
+        if isinstance(node, (ast.If, ast.While, ast.IfExp, ast.Assert)):
+            _add(pool.conditions, source, node.test, scope, near)
+            if isinstance(node.test, ast.BoolOp):
+                for part in node.test.values:
+                    _add(pool.conditions, source, part, scope, near)
+        elif isinstance(node, ast.comprehension):
+            for condition in node.ifs:
+                _add(pool.conditions, source, condition, scope, near)
+        elif isinstance(node, ast.Return) and node.value is not None:
+            _add(pool.returned, source, node.value, scope, near)
+        elif isinstance(node, ast.ExceptHandler) and node.type is not None:
+            pool.exceptions.setdefault(source.segment(node.type), near)
+        elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            pool.exceptions.setdefault(source.segment(node.exc.func), near)
+        if isinstance(node, _SIMPLE) and not _is_docstring(node):
+            _add(pool.statements, source, node, scope, near)
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _gather_expression(pool: Pool, source: Source, node: ast.expr, scope: Scope, near: float) -> None:
+    context = getattr(node, "ctx", None)
+    if isinstance(context, (ast.Store, ast.Del)) and not isinstance(node, (ast.Subscript, ast.Attribute)):
+        return
+    parent = source.parents.get(node)
+    called = isinstance(parent, ast.Call) and parent.func is node
+    match node:
+        case ast.Constant():
+            if not isinstance(parent, (ast.JoinedStr, ast.FormattedValue, ast.Expr)):
+                _add(pool.constants, source, node, scope, near)
+            return
+        case ast.Attribute(attr=attr):
+            (pool.methods if called else pool.fields).setdefault(attr, near)
+        case ast.Call(func=func, args=[argument], keywords=[]) if not isinstance(argument, ast.Starred):
+            if isinstance(func, ast.Name):
+                pool.wrappers.setdefault(func.id, near)
+        case ast.Compare() | ast.UnaryOp(op=ast.Not()):
+            _add(pool.conditions, source, node, scope, near)
+    if called:
+        if isinstance(node, ast.Name):
+            pool.callees.setdefault(node.id, near)
+        return
+    if isinstance(parent, ast.Expr):
+        return  # done for its effect: as a value it is mostly None
+    if isinstance(node, (ast.Name, ast.Starred, ast.Slice, ast.JoinedStr, ast.FormattedValue, ast.Lambda)):
+        return
+    _add(pool.expressions, source, node, scope, near)
+
+
+def _add(where: dict[str, Donor], source: Source, node: ast.expr | ast.stmt, scope: Scope, near: float) -> None:
+    text = source.segment(node)
+    if "\n" in text or len(text) > _LONGEST or text in where or len(where) >= MOST_DONORS:
+        return
+    kind = scope.kind(node) if isinstance(node, ast.expr) else TRUTH
+    where[text] = Donor(text, kind, type(node).__name__, names_read(node), near)
+
+
+def names_read(node: ast.AST) -> frozenset[str]:
+    """Names that must be bound where the piece goes: those read, less those that it binds itself in comprehensions."""
+    inner = {
+        name.id
+        for part in ast.walk(node)
+        if isinstance(part, ast.comprehension)
+        for name in ast.walk(part.target)
+        if isinstance(name, ast.Name)
+    }
+    read = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+        read.add(node.target.id)
+    return frozenset(read - inner)
+
+
+class Larder:
+    """The pools of some files; what they share is gathered once. `stop`: raises Stopped when it is set."""
+
+    def __init__(self, sources: Iterable[Source], stop: threading.Event | None = None) -> None:
+        self._sources = list(sources)
+        self._stop = stop
+        self._of_file: dict[tuple[str, float], Pool] = {}
+
+    def pool_for(self, source: Source, function: Function | None) -> Pool:
+        """All donors for one function (None: module level): its own, its file's, then those of the other files."""
+        pool = Pool()
+        if function is not None:
+            gather(pool, source, _in_order(own_nodes(function)), scope_of(source, function), SAME_FUNCTION)
+        pool.take(self._file(source, SAME_FILE))
+        for other in self._sources:
+            if other is not source:
+                pool.take(self._file(other, SAME_PACKAGE))
+        return pool
+
+    def _file(self, source: Source, near: float) -> Pool:
+        """The donors of a file, those of its functions first."""
+        if (source.path, near) not in self._of_file:
+            pool = Pool()
+            for inner in functions(source):
+                go_on(self._stop)
+                gather(pool, source, _in_order(own_nodes(inner)), scope_of(source, inner), near)
+            gather(pool, source, _in_order(_module_level(source)), scope_of(source, None), near)
+            self._of_file[source.path, near] = pool
+        return self._of_file[source.path, near]
+
+
+def functions(source: Source) -> Iterator[Function]:
+    for node in ast.walk(source.tree):
+        if isinstance(node, Function):
+            yield node
+
+
+def _module_level(source: Source) -> Iterator[ast.AST]:
+    for statement in source.tree.body:
+        if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield statement
+            yield from own_nodes(statement)
+
+
+def _in_order(nodes: Iterator[ast.AST]) -> list[ast.AST]:
+    return sorted(nodes, key=lambda n: (getattr(n, "lineno", 0), getattr(n, "col_offset", 0), type(n).__name__))

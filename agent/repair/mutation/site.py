@@ -1,0 +1,81 @@
+"""A place in a program where operators work: a node, with the names and donors that are to be had there."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from dataclasses import dataclass
+
+from agent.repair.mutation.donors import Donor, Pool
+from agent.repair.mutation.scope import Scope
+from agent.repair.mutation.source import Proposal, Source
+
+BUILTINS = frozenset(name for name in dir(builtins) if not name.startswith("_"))
+
+LOOSE = (
+    "BinOp",
+    "BoolOp",
+    "Compare",
+    "IfExp",
+    "UnaryOp",
+    "Lambda",
+    "GeneratorExp",
+    "NamedExpr",
+    "Yield",
+    "YieldFrom",
+    "Await",
+)
+"""Shapes of expressions that may need parentheses where they go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place to change. `names`: those usable there, with `inner` ones (of comprehensions) among them."""
+
+    source: Source
+    node: ast.AST
+    scope: Scope
+    pool: Pool
+    names: tuple[str, ...]
+
+    @property
+    def parent(self) -> ast.AST:
+        return self.source.parents[self.node]
+
+    @property
+    def place(self) -> str:
+        """The parent's field that holds the node."""
+        return self.source.fields[self.node]
+
+    def swap(self, node: ast.AST, text: str, operator: str, factor: float = 1.0, *, compound: bool = False) -> Proposal:
+        """The proposal that the node's text becomes `text`."""
+        start, end = self.source.span(node)
+        return Proposal(start, end, text, operator, factor, compound)
+
+    def fits(self, donor: Donor) -> bool:
+        """Whether all the names that the donor reads are bound here."""
+        return all(n in self.names or n in self.scope.outer or n in BUILTINS for n in donor.names)
+
+
+def is_condition(site: Site) -> bool:
+    """Whether the node's value is only asked for its truth."""
+    parent, place = site.parent, site.place
+    if place == "test" or (place == "ifs" and isinstance(parent, ast.comprehension)):
+        return True
+    return isinstance(parent, (ast.BoolOp,)) or (isinstance(parent, ast.UnaryOp) and isinstance(parent.op, ast.Not))
+
+
+def is_value(site: Site) -> bool:
+    """Whether the node is an expression that is read, and not a called function or a part of syntax."""
+    node, parent, place = site.node, site.parent, site.place
+    if not isinstance(node, ast.expr) or isinstance(node, (ast.Slice, ast.Starred, ast.JoinedStr, ast.FormattedValue)):
+        return False
+    if isinstance(getattr(node, "ctx", None), (ast.Store, ast.Del)):
+        return False
+    if isinstance(parent, (ast.JoinedStr, ast.FormattedValue, ast.Expr)) or place in (
+        "decorator_list",
+        "annotation",
+        "returns",
+    ):
+        return False
+    return not (isinstance(parent, ast.Call) and place == "func") and not isinstance(parent, (ast.arg, ast.Delete))

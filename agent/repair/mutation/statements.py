@@ -1,0 +1,392 @@
+"""Operators that change whole statements: leave out, exchange, put in, guard, or say in another form."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from agent.repair.mutation.calls import renamed
+from agent.repair.mutation.donors import SAME_FUNCTION, Donor
+from agent.repair.mutation.expressions import ARITHMETIC, SYMBOLS, plain_conditions
+from agent.repair.mutation.scope import ANY, CALLABLE, LIST, MAP, NUMBER, SET, likeness, parameters
+from agent.repair.mutation.site import Site
+from agent.repair.mutation.source import Compound, Function, Proposal, Source
+
+_SIMPLE = (
+    ast.Assign,
+    ast.AugAssign,
+    ast.AnnAssign,
+    ast.Expr,
+    ast.Return,
+    ast.Raise,
+    ast.Delete,
+    ast.Break,
+    ast.Continue,
+    ast.Pass,
+    ast.Assert,
+)
+_EXCEPTIONS = (
+    "Exception",
+    "ValueError",
+    "TypeError",
+    "KeyError",
+    "IndexError",
+    "AttributeError",
+    "LookupError",
+    "OSError",
+    "StopIteration",
+    "UnicodeError",
+    "ArithmeticError",
+    "NotImplementedError",
+)
+
+
+def _lines(source: Source, statement: ast.stmt) -> tuple[int, int]:
+    """[start, end) of a statement's whole lines, final line break included."""
+    start = source.line_start(source.first_line(statement))
+    end = source.text.find("\n", source.span(statement)[1])
+    return start, len(source.text) if end < 0 else end + 1
+
+
+def _is_docstring(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _break(source: Source) -> str:
+    return "\r\n" if "\r\n" in source.text else "\n"
+
+
+def removals(site: Site) -> Iterator[Proposal]:
+    """A statement left out (`pass` where it was alone)."""
+    node, source = site.node, site.source
+    if not isinstance(node, ast.stmt) or isinstance(
+        node, (ast.Pass, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal)
+    ):
+        return
+    if (
+        isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+        or _is_docstring(node)
+        or _is_elif(source, node)
+    ):
+        return
+    if not source.own_lines(node):
+        return
+    start, end = _lines(source, node)
+    share = 1.0 if isinstance(node, _SIMPLE) else 0.5
+    if len(source.block(node)) == 1:
+        yield site.swap(node, "pass", "delete", share)
+    else:
+        yield Proposal(start, end, "", "delete", share)
+
+
+def _is_elif(source: Source, node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and source.segment(node).startswith("elif")
+
+
+def exchanges(site: Site) -> Iterator[Proposal]:
+    """A statement and its neighbour in each other's place; moved into or out of the block beside it."""
+    node, source = site.node, site.source
+    if not isinstance(node, ast.stmt) or not source.own_lines(node) or _is_elif(source, node) or _is_docstring(node):
+        return
+    block = source.block(node)
+    at = next(i for i, s in enumerate(block) if s is node)
+    if at + 1 < len(block) and source.own_lines(block[at + 1]):
+        first, second = _lines(source, node), _lines(source, block[at + 1])
+        after = source.text[second[0] : second[1]]
+        if after.endswith("\n"):
+            text = after + source.text[first[1] : second[0]] + source.text[first[0] : first[1]]
+            yield Proposal(first[0], second[1], text, "swap-statements")
+    yield from _moved_out(site, node, block, at)
+    yield from _moved_in(site, node, block, at)
+
+
+def _moved_out(site: Site, node: ast.stmt, block: list[ast.stmt], at: int) -> Iterator[Proposal]:
+    """The last statement of a block, one level further out (only where nothing follows the block in its statement)."""
+    source, parent = site.source, site.parent
+    if (
+        at + 1 != len(block)
+        or at == 0
+        or not isinstance(parent, Compound)
+        or isinstance(parent, (Function, ast.ClassDef))
+    ):
+        return
+    if source.span(parent)[1] != source.span(node)[1]:
+        return
+    start, end = _lines(source, node)
+    less = source.indent(parent)
+    text = _reindented(source.text[start:end], source.indent(node), less)
+    yield Proposal(start, end, text, "move-statement")
+
+
+def _moved_in(site: Site, node: ast.stmt, block: list[ast.stmt], at: int) -> Iterator[Proposal]:
+    """The statement after a block, made the block's last."""
+    source = site.source
+    if at == 0 or not isinstance(block[at - 1], Compound) or isinstance(block[at - 1], (Function, ast.ClassDef)):
+        return
+    body = getattr(block[at - 1], "orelse", None) or getattr(block[at - 1], "body", None)
+    if not body or not source.own_lines(body[-1]) or len(block) == 1:
+        return
+    start, end = _lines(source, node)
+    text = _reindented(source.text[start:end], source.indent(node), source.indent(body[-1]))
+    yield Proposal(start, end, text, "move-statement")
+
+
+def _reindented(text: str, old: str, new: str) -> str:
+    return "".join(
+        new + line[len(old) :] if line.startswith(old) and line.strip() else line
+        for line in text.splitlines(keepends=True)
+    )
+
+
+def assignments(site: Site) -> Iterator[Proposal]:
+    """`=` for `+=` and the like; another operator; a value returned or assigned that was only computed."""
+    node, source = site.node, site.source
+    if isinstance(node, ast.AugAssign):
+        start, end = source.span(node.target)[1], source.span(node.value)[0]
+        between, symbol = source.text[start:end], SYMBOLS.get(type(node.op), "@")
+        if between.count(symbol + "=") == 1:
+            for other, factor in ARITHMETIC.get(symbol, ()):
+                yield Proposal(start, end, between.replace(symbol, other), "augmented", factor)
+            yield Proposal(start, end, between.replace(symbol, ""), "augmented", 0.8)
+    elif isinstance(node, ast.Assign) and len(node.targets) == 1:
+        target, value = node.targets[0], node.value
+        start, end = source.span(target)[1], source.span(value)[0]
+        between = source.text[start:end]
+        if between.count("=") == 1 and not isinstance(target, (ast.Tuple, ast.List)):
+            for symbol, factor in (("+", 1.0), ("-", 0.6), ("|", 0.2), ("*", 0.2)):
+                yield Proposal(start, end, between.replace("=", symbol + "="), "augmented", factor)
+            yield site.swap(node, f"return {source.segment(value)}", "return-form", 0.3)
+
+
+def forms(site: Site) -> Iterator[Proposal]:
+    """`if` and `while`, `yield`, `yield from` and `return`, `break` and `continue`, a plain call and a returned one."""
+    node, source = site.node, site.source
+    start = source.span(node)[0] if hasattr(node, "lineno") else 0
+    match node:
+        case ast.If(orelse=[]) if not _is_elif(source, node):
+            yield Proposal(start, start + len("if"), "while", "loop-form")
+        case ast.While(orelse=[]):
+            yield Proposal(start, start + len("while"), "if", "loop-form")
+        case ast.If() if _is_elif(source, node):
+            yield Proposal(start, start + len("elif"), "if", "loop-form")
+        case ast.Break():
+            yield site.swap(node, "continue", "jump")
+            yield site.swap(node, "return", "jump", 0.4)
+            yield site.swap(node, "pass", "jump", 0.4)
+        case ast.Continue():
+            yield site.swap(node, "break", "jump")
+            yield site.swap(node, "pass", "jump", 0.4)
+        case ast.Return(value=value) if value is not None and source.function(node) is not None:
+            text = source.segment(value)
+            yield site.swap(node, f"yield {text}", "return-form", 0.3)
+            yield site.swap(node, text, "return-form", 0.2)
+        case ast.Expr(value=ast.Yield(value=value)) if value is not None:
+            text = source.segment(value)
+            yield site.swap(node, f"yield from {text}", "return-form")
+            yield site.swap(node, f"return {text}", "return-form", 0.5)
+            yield site.swap(node, text, "return-form", 0.3)
+        case ast.Expr(value=ast.YieldFrom(value=value)):
+            text = source.segment(value)
+            yield site.swap(node, f"yield {text}", "return-form")
+            yield site.swap(node, f"return {text}", "return-form", 0.5)
+        case ast.Expr(value=ast.Call() as call) if source.function(node) is not None:
+            text = source.segment(call)
+            yield site.swap(node, f"return {text}", "return-form", 0.6)
+            yield site.swap(node, f"yield from {text}", "return-form", 0.3)
+            if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name):
+                yield site.swap(node, f"{call.func.value.id} = {text}", "return-form", 0.6)
+            for name in site.names:
+                if site.scope.kinds.get(name) != CALLABLE:
+                    yield site.swap(node, f"{name} = {text}", "return-form", 0.2)
+
+
+def returns(site: Site) -> Iterator[Proposal]:
+    """Another value returned: one that the function returns elsewhere, or holds."""
+    node, source = site.node, site.source
+    if not isinstance(node, ast.Return) or node.value is None:
+        return
+    kind = site.scope.kind(node.value)
+    for text, factor in _returnable(site, kind).items():
+        if text != source.segment(node.value):
+            yield site.swap(node, f"return {text}", "return-value", factor)
+
+
+def _returnable(site: Site, kind: str) -> dict[str, float]:
+    """Values that fit to be returned here, with their weights."""
+    offered = {d.text: 1.0 for d in site.pool.returned.values() if d.near == SAME_FUNCTION and site.fits(d)}
+    for name in site.names:
+        if site.scope.kinds.get(name) != CALLABLE:
+            offered.setdefault(name, 0.5 * likeness(kind, site.scope.kinds.get(name, ANY)))
+            offered.setdefault(f"[{name}]", 0.3 * likeness(kind, LIST))
+    for constant, its in (
+        ("None", ANY),
+        ("True", "truth"),
+        ("False", "truth"),
+        ("0", NUMBER),
+        ("[]", LIST),
+        ("1", NUMBER),
+        ("[[]]", LIST),
+        ("''", "text"),
+        ("{}", MAP),
+    ):
+        offered.setdefault(constant, 0.4 * likeness(kind, its))
+    return offered
+
+
+def exceptions(site: Site) -> Iterator[Proposal]:
+    """Another exception caught or raised."""
+    node = site.node
+    caught = node.type if isinstance(node, ast.ExceptHandler) else None
+    raised = node.exc if isinstance(node, ast.Raise) else None
+    if isinstance(raised, ast.Call):
+        raised = raised.func
+    for place in (caught, raised):
+        if place is None:
+            continue
+        offered = dict.fromkeys(_EXCEPTIONS, 0.5)
+        offered.update({name: max(0.5, near) for name, near in site.pool.exceptions.items()})
+        present = site.source.segment(place)
+        for name, factor in offered.items():
+            if name != present:
+                yield site.swap(place, name, "exception", factor)
+                if place is caught and not isinstance(place, ast.Tuple):
+                    yield site.swap(place, f"({present}, {name})", "exception", factor)
+
+
+def _may_precede(site: Site) -> bool:
+    node = site.node
+    return (
+        isinstance(node, ast.stmt)
+        and site.source.function(node) is not None
+        and site.source.own_lines(node)
+        and not _is_elif(site.source, node)
+        and not _is_docstring(node)
+    )
+
+
+def guards(site: Site) -> Iterator[Proposal]:
+    """An early return, or a skipped round of a loop, before a statement; a statement made conditional."""
+    node, source = site.node, site.source
+    if not _may_precede(site) or not isinstance(node, ast.stmt):
+        return
+    start, end = _lines(source, node)
+    indent, newline = source.indent(node), _break(source)
+    step = "\t" if indent.startswith("\t") else "    "
+    function = source.function(node)
+    block = source.block(node)
+    first = block[0] is node or (_is_docstring(block[0]) and len(block) > 1 and block[1] is node)
+    outermost = function is not None and site.parent is function
+    kind = _returned_kind(site)
+    tests = [(t, f) for t, f in _tests(site, function if outermost and first else None) if f >= 0.3]
+    for test, factor in tests:
+        if (outermost and first) or factor >= 0.5:
+            for value, share in _returnable(site, kind).items():
+                if share >= 0.2:
+                    text = f"{indent}if {test}:{newline}{indent}{step}return {value}{newline}"
+                    yield Proposal(start, start, text, "guard", factor * share * (1.0 if outermost and first else 0.3))
+        if _loop_around(source, node):
+            for word in ("continue", "break"):
+                text = f"{indent}if {test}:{newline}{indent}{step}{word}{newline}"
+                yield Proposal(start, start, text, "guard", 0.3 * factor)
+        if isinstance(node, (ast.Assign, ast.AugAssign, ast.Expr, ast.Return, ast.Raise, ast.Delete)):
+            body = _reindented(source.text[start:end], indent, indent + step)
+            yield Proposal(start, end, f"{indent}if {test}:{newline}{body}", "condition-statement", factor)
+
+
+def _returned_kind(site: Site) -> str:
+    kinds = {d.kind for d in site.pool.returned.values() if d.near == SAME_FUNCTION}
+    return kinds.pop() if len(kinds) == 1 else ANY
+
+
+def _tests(site: Site, function: Function | None) -> Iterator[tuple[str, float]]:
+    """Conditions to guard with: of the parameters at a function's start, else those the function asks already."""
+    for donor in site.pool.conditions.values():
+        if donor.near == SAME_FUNCTION and site.fits(donor):
+            yield donor.text, 0.6
+    if function is not None:
+        for parameter in parameters(function):
+            name, kind = parameter.arg, site.scope.kinds.get(parameter.arg, ANY)
+            if name not in ("self", "cls"):
+                yield f"not {name}", 1.0
+                yield f"{name} is None", 0.6
+                yield from ((f"{name} == {n}", 0.6) for n in ("0", "1") if kind in (NUMBER, ANY))
+                if kind in (LIST, "text"):
+                    yield f"len({name}) <= 1", 0.5
+    yield from plain_conditions(site)
+
+
+def _loop_around(source: Source, node: ast.AST) -> bool:
+    at: ast.AST | None = source.parents.get(node)
+    while at is not None and not isinstance(at, Function):
+        if isinstance(at, (ast.For, ast.While, ast.AsyncFor)):
+            return True
+        at = source.parents.get(at)
+    return False
+
+
+def insertions(site: Site) -> Iterator[Proposal]:
+    """A statement put in before this one, or after the last of a block: copies, copies with a name exchanged, and the
+    plain steps that the local collections and counters allow."""
+    if not _may_precede(site) or not isinstance(site.node, ast.stmt):
+        return
+    source, node = site.source, site.node
+    start, end = _lines(source, node)
+    indent, newline = source.indent(node), _break(source)
+    present = source.segment(node)
+    places = [(start, f"{indent}", newline)]
+    if source.block(node)[-1] is node and not isinstance(node, (ast.Return, ast.Raise, ast.Break, ast.Continue)):
+        whole = source.text[:end].endswith("\n")
+        places.append((end, indent if whole else newline + indent, newline if whole else ""))
+    for text, factor in _steps(site).items():
+        if text != present:
+            for at, before, after in places:
+                yield Proposal(at, at, before + text + after, "insert-statement", factor)
+
+
+def _steps(site: Site) -> dict[str, float]:
+    """Statements that may be put in here, with their weights."""
+    near = [d for d in site.pool.statements.values() if d.near == SAME_FUNCTION and not d.text.startswith("return")]
+    offered = {donor.text: 1.0 for donor in near if site.fits(donor)}
+    for text, factor in _plain_steps(site):
+        offered.setdefault(text, factor)
+    for donor in near:
+        for changed in _exchanged(site, donor):
+            offered.setdefault(changed, 0.3)
+    return offered
+
+
+def _plain_steps(site: Site) -> Iterator[tuple[str, float]]:
+    """An element added to a local collection, a counter moved, a name bound to what another name or expression says."""
+    kinds = site.scope.kinds
+    things = [n for n in site.names if kinds.get(n) != CALLABLE]
+    for name in things:
+        for other in things:
+            if kinds.get(name) == LIST and other != name:
+                yield f"{name}.append({other})", 0.8 if kinds.get(other) not in (LIST, MAP) else 0.4
+            elif kinds.get(name) == SET and other != name:
+                yield f"{name}.add({other})", 0.8
+            if other != name and kinds.get(name, ANY) == kinds.get(other, ANY):
+                yield f"{name} = {other}", 0.4
+        if kinds.get(name) == NUMBER:
+            yield f"{name} += 1", 0.5
+            yield f"{name} -= 1", 0.4
+    for donor in site.pool.expressions.values():
+        if donor.near == SAME_FUNCTION and site.fits(donor) and donor.shape in ("Call", "Subscript", "Attribute"):
+            for name in things:
+                if likeness(kinds.get(name, ANY), donor.kind) >= 0.6:
+                    yield f"{name} = {donor.text}", 0.2
+
+
+def _exchanged(site: Site, donor: Donor) -> Iterator[str]:
+    """The statement with one name exchanged throughout, where that makes its names fit here."""
+    match = re.fullmatch(r"(?P<target>[\w.\[\]]+)(?P<sign> ?[-+*/|&^%]?= ?)(?P<value>.+)", donor.text)
+    if match is None:
+        if donor.shape == "Expr" and site.fits(donor):
+            yield from renamed(donor.text, site)
+        return
+    for value in renamed(match["value"], site):
+        yield match["target"] + match["sign"] + value
+
+
+STATEMENT_OPERATORS = (removals, exchanges, assignments, forms, returns, exceptions, guards, insertions)

@@ -1,0 +1,239 @@
+"""The policy without a model: localise the fault, then try mutants near it, one a turn.
+
+    plan      which lines are suspicious (`agent.repair.localise`); the same for every attempt, measured once
+    turn k    put the last mutant back, make the attempt's k-th mutant, run the failing tests, then the rest if they pass
+    end       when a mutant passes everything, when there are no more, or with the tree put back on the last turn; an attempt
+              of a single turn tries its one mutant. However it ends, what failed its tests is no patch (`only_green`)
+
+All attempts see one order of mutants (`agent.repair.mutate`), which the run's seed perturbs, and each takes its own share of it, so
+that N attempts of T turns try N · T different mutants. What an attempt does depends on its index and seed alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, TypeVar
+
+from agent.attempt.policy import Decision, Plan, ToolCall, View
+from agent.repair.localise import failing_tests, localise
+from agent.repair.mutate import Change, Mutant, in_common_order, mutants, needed, share_of, surroundings
+from agent.repair.mutation.source import compiles, go_on, hush
+from harness.patches.patch import is_test
+from harness.records import Json, TestReport
+from harness.sandbox.base import TROOPDIR, Sandbox
+
+NAMED_IN_PLAN = 8
+DONOR_FILES = 20
+FILE_BYTES = 800_000
+SUSPICIOUS_CHARS = 1_000_000
+DONOR_CHARS = 500_000
+
+Made = TypeVar("Made")
+
+
+@dataclass(slots=True)
+class Bench:
+    """What attempts share because it follows from the base alone: plans and mutants, by what they were made from."""
+
+    known: dict[tuple[str, ...], Any] = field(default_factory=dict)
+    locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, ...], asyncio.Lock]] = field(
+        default_factory=weakref.WeakKeyDictionary
+    )
+
+    async def once(self, key: tuple[str, ...], make: Callable[[], Awaitable[Any]]) -> Any:
+        """What `make` gives, made once for a key; the last few are kept."""
+        locks = self.locks.setdefault(asyncio.get_running_loop(), {})
+        async with locks.setdefault(key, asyncio.Lock()):
+            if key not in self.known:
+                made = await make()
+                while len(self.known) >= KEPT:
+                    self.known.pop(next(iter(self.known)))
+                self.known[key] = made
+            return self.known[key]
+
+
+KEPT = 32
+_SHARED = Bench()
+
+
+class RepairPolicy:
+    """`agent.attempt.policy.Policy` without a model. `attempts`: among how many the mutants are shared out; `seed`: the run's.
+
+    `bench`: what is shared with other attempts (by default with all of this process).
+    """
+
+    only_green = True
+    """A mutant whose tests failed is no patch, however the attempt ends."""
+
+    def __init__(self, attempts: int = 32, seed: int = 0, bench: Bench | None = None) -> None:
+        self._attempts = max(1, attempts)
+        self._seed = seed
+        self._bench = bench or _SHARED
+        self._share: Share | None = None
+
+    async def plan(self, view: View) -> Plan:
+        """The suspicious lines: `data["lines"]` is [[path, line, suspicion], …], `data["failing"]` the tests to mend."""
+        given, prepared = view.task.failing_test, view.prepared
+        failing = failing_tests(given.ids, prepared.baseline) if given is not None else ()
+        if given is None or not failing or prepared.test_command is None:
+            return Plan("There is no failing test to work from.", stop="no-failing-test")
+        key = ("plan", prepared.environment, prepared.base_commit, prepared.test_command, *failing)
+        data: Json = await self._bench.once(key, lambda: _localised(view, failing))
+        if not data["lines"]:
+            return Plan("No line of the repository can be blamed for the failing test.", data, stop="exhausted")
+        return Plan(_in_words(data), data)
+
+    async def decide(self, view: View) -> Decision:
+        """The next mutant, or the end."""
+        last = view.history[-1] if view.history else None
+        if last is not None and last.report is not None and last.report.green:
+            return Decision("All tests pass with this change.", stop="tests-passed")
+        edited = last is not None and any(r.name == "edit" and r.ok for r in last.results)
+        undo = (ToolCall("undo", "undo", {}),) if edited else ()
+        if edited and view.turns_left <= 1:
+            return Decision("No change made the tests pass; the last one is put back.", undo, stop="turn-limit")
+        if self._share is None:
+            self._share = await self._dealt(view)
+        share, turn = self._share, len(view.history)
+        change = await in_thread(lambda stop: share.at(turn, stop))
+        if change is None:
+            return Decision("There are no more mutants to try.", undo, stop="exhausted")
+        edits = tuple(_edit(at, mutant) for at, mutant in enumerate(change))
+        test = ToolCall("test", "test", {"ids": list(view.plan.data["failing"]), "then_all": True})
+        return Decision(_described(change), (*undo, *edits, test))
+
+    async def _dealt(self, view: View) -> Share:
+        """This attempt's share of the mutants."""
+        data, attempts = view.plan.data, self._attempts
+        key = ("mutants", view.prepared.environment, view.prepared.base_commit, json.dumps(data["lines"]))
+        texts, ordered = await self._bench.once(key, lambda: mutants_of_base(view.sandbox, data))
+        turns = max(1, len(view.history) + view.turns_left - 1)  # the last one puts back, if there is more than one
+        count = needed(view.index, attempts, turns)
+        common = await self._bench.once(
+            ("order", *key, str(count), str(self._seed)),
+            lambda: in_thread(lambda _: in_common_order(ordered, count, self._seed)),
+        )
+        own = share_of(common, index=view.index, attempts=attempts, turns=turns, seed=view.seed)
+        return Share(iter(own), texts)
+
+
+@dataclass(slots=True)
+class Share:
+    """The changes of one attempt, less those after which the file does not compile; that is found out as they come up."""
+
+    changes: Iterator[Change]
+    texts: Mapping[str, str]
+    kept: list[Change] = field(default_factory=list)
+
+    def at(self, turn: int, stop: threading.Event) -> Change | None:
+        """The change of a turn, counted from 0; None when there are no more. Raises Stopped soon after `stop` is set."""
+        hush()
+        while len(self.kept) <= turn:
+            go_on(stop)
+            change = next(self.changes, None)
+            if change is None:
+                return None
+            text = self.texts[change[0].path]
+            for mutant in change:
+                text = mutant.apply(text)
+            if compiles(text):
+                self.kept.append(change)
+        return self.kept[turn]
+
+
+async def in_thread(work: Callable[[threading.Event], Made]) -> Made:
+    """What `work` gives, made in a thread. Its event is set when nobody waits any more: `work` looks at it and raises
+    Stopped, for a thread cannot be ended from outside and the interpreter waits for it."""
+    stop = threading.Event()
+    try:
+        return await asyncio.to_thread(work, stop)
+    finally:
+        stop.set()
+
+
+async def _localised(view: View, failing: Sequence[str]) -> Json:
+    given = view.task.failing_test
+    command = view.prepared.test_command
+    assert given is not None and command is not None  # plan() asked
+    found = await localise(
+        view.sandbox,
+        command,
+        failing,
+        view.prepared.baseline,
+        timeout=_patience(view.prepared.baseline),
+        apart=[path for path, _ in given.files],
+    )
+    return {"failing": list(failing), "lines": [list(line) for line in found.lines], "how": found.how}
+
+
+def _patience(baseline: TestReport | None) -> float:
+    """Seconds for the measured run: ten times the base's suite, 60 to 600."""
+    return min(600.0, max(60.0, 10 * baseline.seconds if baseline else 0.0))
+
+
+def _in_words(data: Json) -> str:
+    worst = [f"{path}:{line} ({score:.2f})" for path, line, score in data["lines"][:NAMED_IN_PLAN]]
+    more = len(data["lines"]) - len(worst)
+    count = len(data["failing"])
+    return (
+        f"{count} failing test{'s' if count != 1 else ''} to mend. Suspicious lines ({data['how']}): {', '.join(worst)}"
+        + (f" and {more} more." if more > 0 else ".")
+    )
+
+
+async def mutants_of_base(sandbox: Sandbox, data: Json) -> tuple[Mapping[str, str], list[Mutant]]:
+    """The base's texts of the suspicious files, and the mutants on the suspicious lines in their common order."""
+    suspicion = {(path, line): score for path, line, score in data["lines"]}
+    paths = list(dict.fromkeys(path for path, _ in suspicion))
+    texts = await _base_texts(sandbox, paths, SUSPICIOUS_CHARS)
+    donors = await _base_texts(sandbox, await _neighbours(sandbox, paths), DONOR_CHARS)
+
+    def search(stop: threading.Event) -> list[Mutant]:
+        return mutants(texts, surroundings(texts, suspicion), donors=donors, stop=stop)
+
+    return texts, await in_thread(search)
+
+
+async def _base_texts(sandbox: Sandbox, paths: Sequence[str], most: int) -> dict[str, str]:
+    """The files as the base commit has them, in all about `most` characters of them; those that are not in it, too large,
+    or no UTF-8 are left out."""
+    texts: dict[str, str] = {}
+    for path in paths:
+        if sum(map(len, texts.values())) >= most:
+            break
+        shown = await sandbox.exec(
+            f"git --git-dir={TROOPDIR}/base.git show HEAD:{shlex.quote(path)}", output_bytes=FILE_BYTES
+        )
+        if shown.exit_code == 0 and not shown.truncated:
+            try:
+                texts[path] = shown.stdout.decode("utf-8")
+            except UnicodeDecodeError:
+                continue
+    return texts
+
+
+async def _neighbours(sandbox: Sandbox, paths: Sequence[str]) -> list[str]:
+    """Other source files in the directories of the suspicious ones, the directory of the most suspicious first."""
+    listed = await sandbox.exec(
+        f"git --git-dir={TROOPDIR}/base.git ls-tree -r -z --name-only HEAD", output_bytes=4_000_000
+    )
+    files = [f for f in listed.stdout.decode("utf-8", "replace").split("\0") if f.endswith(".py") and not is_test(f)]
+    folders = {PurePosixPath(path).parent: at for at, path in reversed(list(enumerate(paths)))}
+    near = [f for f in files if PurePosixPath(f).parent in folders and f not in paths]
+    return sorted(near, key=lambda f: (folders[PurePosixPath(f).parent], f))[:DONOR_FILES]
+
+
+def _edit(at: int, mutant: Mutant) -> ToolCall:
+    arguments = {"path": mutant.path, "old": mutant.old, "new": mutant.new, "line": mutant.line}
+    return ToolCall(f"edit{at}", "edit", arguments)
+
+
+def _described(change: Change) -> str:
+    return "; ".join(f"{m.operator} at {m.path}:{m.line}" for m in change)

@@ -1,0 +1,239 @@
+"""What the verify stage asks of fresh sandboxes: which witness tests count, which tests guard a candidate, the evidence on it.
+
+A sandbox that dies again and again is held against the candidate or the witness test that was in it, once another one has
+been seen to work; where none works it is the environment's failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from agent.attempt.graph import test_seconds
+from harness import trace
+from harness.environments.environment import Baseline
+from harness.evidence.near import files_near, imports_of, near_baseline, what_is_touched
+from harness.evidence.regression import choose
+from harness.evidence.verify import probe, verification_key, verify, witness_name, witness_on_base
+from harness.records import Candidate, Evidence, TestReport, WitnessTest
+from harness.sandbox.base import SandboxSpec
+from harness.testing.run import selects
+from harness.views.report import latest_verified
+from tasks.errors import SandboxFailed
+from tasks.task import Task
+
+if TYPE_CHECKING:
+    from agent.run.graph import Run
+
+NEAR_SECONDS = 120.0
+"""Of tests near to the candidates: what is nearest says the most, and the base has to run it first."""
+NEAR_FILES = 6
+"""So many test files stand for a suite that takes too long, when an attempt runs its tests."""
+
+
+async def in_parallel(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do all of it at the same time; the first error ends the rest and is raised as itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for each in work:
+                group.create_task(each)
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+
+
+async def verify_candidates(run: Run, *, early: bool = False) -> None:
+    """Write the evidence on every candidate on which the trace does not hold it yet, a few at a time.
+
+    `early`: while attempts are being made. Then candidates that have evidence keep it, though later witness tests, and later tests
+    near to the candidates, are not in it: the verify stage adds what is missing. One call at a time, for a candidate
+    has its id from the first evidence on it.
+    """
+    async with run.verifying:
+        candidates = run.candidates()
+        wanted = [c for c in candidates if not early or c.evidence is None]
+        if not wanted:
+            return
+        guards = await guards_of(run, candidates)
+        async with run.checks:
+            witnesses = await true_witnesses(run, candidates)
+        known = {e.key: e.evidence for e in run.events if isinstance(e, trace.Verified)}
+        holding = {(e.candidate, e.key, e.attempts) for e in latest_verified(run.events) if early or not e.early}
+
+        async def one(candidate: Candidate) -> None:
+            key, ids = what_guards(run, candidate, witnesses, guards)
+            if (candidate.id, key, candidate.attempts) in holding:
+                return
+            evidence = known.get(key)  # of a reopened run, or found early: the same patch, arrived at by more attempts
+            if evidence is None:
+                async with run.checks:
+                    evidence = await _evidence_beyond(run, candidate, ids, witnesses, guards)
+            run.write(
+                trace.Verified(
+                    candidate=candidate.id, attempts=candidate.attempts, key=key, evidence=evidence, early=early
+                )
+            )
+
+        await in_parallel(one(candidate) for candidate in wanted)
+
+
+async def _evidence_beyond(
+    run: Run, candidate: Candidate, ids: Sequence[str], witnesses: Sequence[WitnessTest], guards: Baseline
+) -> Evidence:
+    """The evidence on a candidate; where it was held against the same regression tests before, only new witness tests run."""
+    before = candidate.evidence
+    same_place = run.environment.key == run.prepared().environment
+    if before is None or not (same_place and before.applies and before.valid) or set(before.regression) != set(ids):
+        return await evidence_on(run, candidate, ids, witnesses, guards)
+    new = [w for w in witnesses if witness_name(w) not in before.witness]
+    more = await evidence_on(run, candidate, (), new, guards) if new else before
+    if not more.applies or not more.valid:
+        return more
+    outcomes = {**before.witness, **more.witness}
+    seconds = before.seconds + more.seconds if new else before.seconds
+    return replace(before, witness={witness_name(w): outcomes[witness_name(w)] for w in witnesses}, seconds=seconds)
+
+
+async def guards_of(run: Run, candidates: Sequence[Candidate]) -> Baseline:
+    """The base's test run that candidates are held against: the whole suite's, or (scope near) that of the tests near to
+    what the candidates touch, which is done now unless the trace holds it."""
+    prepared = run.prepared()
+    if run.task.test_scope == "whole" or run.base is None or not candidates:
+        return Baseline(prepared.baseline, prepared.flaky)
+    touched = await asyncio.to_thread(what_is_touched, run.base, [c.patch for c in candidates])
+    for event in run.events:
+        if isinstance(event, trace.NearTested) and (event.paths, event.names) == (touched.paths, touched.names):
+            return Baseline(event.report, event.flaky, event.note)
+    began = time.monotonic()
+    found = await near_baseline(
+        run.provider,
+        run.environment,
+        run.base,
+        touched,
+        run=run.name,
+        seconds=min(run.settings.verify_seconds, NEAR_SECONDS),
+        limits=run.settings.limits,
+        retries=run.settings.infrastructure_retries,
+        slots=run.checks,
+        say=run.say,
+    )
+    if found.note:
+        run.say(found.note)
+    run.write(
+        trace.NearTested(
+            paths=touched.paths,
+            names=touched.names,
+            report=found.report,
+            flaky=found.flaky,
+            note=found.note,
+            seconds=time.monotonic() - began,
+        )
+    )
+    return found
+
+
+def near_tests_of(run: Run) -> Callable[[str], Sequence[str]] | None:
+    """What finds the test files near to a patch for an attempt's own test runs; None where those run the whole suite."""
+    base = run.base
+    if run.task.test_scope == "whole" or base is None:
+        return None
+    return lambda patch: files_near(base, what_is_touched(base, [patch]), NEAR_FILES)
+
+
+async def evidence_on(
+    run: Run, candidate: Candidate, regression: Sequence[str], witnesses: Sequence[WitnessTest], guards: Baseline
+) -> Evidence:
+    """The evidence on one candidate. One that takes its sandboxes down is invalid, where others can be made."""
+    if any(event.masked for event in run.events if event.attempt in candidate.attempts):
+        return Evidence(applies=False, valid=False, reason="it held a secret of this machine's environment, now masked")
+    try:
+        return await verify(
+            run.provider,
+            run.environment,
+            run.task,
+            run=run.name,
+            name=f"verify-{candidate.id}",
+            patch=candidate.patch,
+            regression=regression,
+            witnesses=witnesses,
+            timeout=run.settings.test_timeout,
+            test_seconds=test_seconds(guards.report),
+            limits=run.settings.limits,
+            retries=run.settings.infrastructure_retries,
+        )
+    except SandboxFailed as error:
+        await probe(run.provider, _spec(run, f"probe-{candidate.id}"))
+        return Evidence(applies=True, valid=False, reason=f"its tests take the sandbox down: {error}")
+
+
+def _spec(run: Run, name: str) -> SandboxSpec:
+    return SandboxSpec(run=run.name, name=name, environment=run.environment.key, limits=run.settings.limits)
+
+
+async def true_witnesses(run: Run, candidates: Sequence[Candidate]) -> tuple[WitnessTest, ...]:
+    """The witness tests of all attempts that fail on the base, each path once; none that take the sandbox down."""
+    recorded = [w for a in run.finished() for w in a.witness_tests]
+    if not recorded or not candidates:
+        return ()
+    recorded = list({(w.path, w.text): w for w in reversed(recorded)}.values())[::-1]
+    new = [w for w in recorded if (w.path, w.text) not in run.shown]
+    if new:
+        failing = {(w.path, w.text) for w in await _failing_on_base(run, new)}
+        run.shown.update({(w.path, w.text): (w.path, w.text) in failing for w in new})
+    return tuple(w for w in recorded if run.shown[w.path, w.text])
+
+
+async def _failing_on_base(run: Run, recorded: Sequence[WitnessTest]) -> tuple[WitnessTest, ...]:
+    """Those that fail on the base; each is tried alone where a sandbox dies."""
+
+    async def failing(witnesses: Sequence[WitnessTest], retries: int) -> tuple[WitnessTest, ...]:
+        return await witness_on_base(
+            run.provider,
+            run.environment,
+            run=run.name,
+            witnesses=witnesses,
+            timeout=run.settings.test_timeout,
+            test_seconds=test_seconds(run.prepared().baseline),
+            limits=run.settings.limits,
+            retries=retries,
+        )
+
+    try:
+        return await failing(recorded, run.settings.infrastructure_retries)
+    except SandboxFailed:
+        await probe(run.provider, _spec(run, "probe-witness"))
+    kept: list[WitnessTest] = []
+    for witness in recorded:
+        try:
+            kept += await failing([witness], 0)
+        except SandboxFailed as error:
+            run.say(f"the witness test {witness.path} of attempt {witness.attempt} is left out: {error}")
+    return tuple(kept)
+
+
+def what_guards(
+    run: Run, candidate: Candidate, witnesses: Sequence[WitnessTest], guards: Baseline
+) -> tuple[str, tuple[str, ...]]:
+    """The memo key of a candidate's verification, and the regression tests chosen for it."""
+    base = run.base
+    ids: tuple[str, ...] = ()
+    if guards.report is not None and base is not None:
+        ids = choose(
+            guards.report,
+            {*guards.flaky, *_given_tests(run.task, guards.report)},
+            candidate.patch,
+            seconds=run.settings.verify_seconds,
+            imports=lambda: imports_of(base),
+        )
+    key = verification_key(
+        run.environment.key, candidate.patch, ids, witnesses, run.task.failing_test, run.environment.test_command
+    )
+    return key, ids
+
+
+def _given_tests(task: Task, baseline: TestReport) -> set[str]:
+    """The base's tests that the task's given ids select; they are evidence of their own."""
+    given = task.failing_test.ids if task.failing_test else ()
+    return {test for test in baseline.outcomes if any(selects(wanted, test) for wanted in given)}

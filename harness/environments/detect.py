@@ -1,0 +1,312 @@
+"""How an ordinary Python repository is installed and tested, read off its files. Pure: nothing is executed here.
+
+`detect` looks at pyproject.toml, setup.cfg, setup.py (parsed, never run), requirements files and tox.ini, and answers with
+set-up steps for a sandbox that has the network. A step has alternatives, tried in order: an old tree first gets
+dependencies of its own time (`--exclude-newer`), and those of today only where that fails.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from harness.environments.project import Project, read_project
+from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR
+from harness.testing.run import runs_pytest
+
+UV = f"{TROOPDIR}/bin/uv"
+OLD = timedelta(days=60)
+"""A tree younger than this gets today's dependencies."""
+SLACK = timedelta(days=2)
+"""A release and the sister packages that it needs come out within days of each other."""
+
+TODAYS_BUILD_TOOLS = datetime(2024, 6, 1, tzinfo=UTC)
+"""Build tools for trees older than this: they know every Python to 3.13 and still ship pkg_resources."""
+FORMER_BUILD_TOOLS = datetime(2021, 8, 1, tzinfo=UTC)
+"""The last setuptools with use_2to3 and other things that old setup.py files ask for."""
+BUILD_TOOLS = ("setuptools", "wheel", "setuptools-scm", "pip", "flit-core", "poetry-core")
+
+PYTHON_RELEASES = (
+    ("3.6", datetime(2016, 12, 23, tzinfo=UTC)),
+    ("3.7", datetime(2018, 6, 27, tzinfo=UTC)),
+    ("3.8", datetime(2019, 10, 14, tzinfo=UTC)),
+    ("3.9", datetime(2020, 10, 5, tzinfo=UTC)),
+    ("3.10", datetime(2021, 10, 4, tzinfo=UTC)),
+    ("3.11", datetime(2022, 10, 24, tzinfo=UTC)),
+    ("3.12", datetime(2023, 10, 2, tzinfo=UTC)),
+    ("3.13", datetime(2024, 10, 7, tzinfo=UTC)),
+    ("3.14", datetime(2025, 10, 7, tzinfo=UTC)),
+)
+
+PYTEST_COMMAND = "python -m pytest -q"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that set-up does: `what`, for people. `commands` are alternatives: the first that succeeds is enough.
+
+    `notes[i]` is what to tell the user when alternative `i` was the one. `optional`: set-up goes on when all fail, and
+    says `failure`; otherwise `failure` opens the error.
+    """
+
+    what: str
+    commands: tuple[str, ...]
+    notes: tuple[str, ...]
+    failure: str
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """`python`: the interpreter as uv is asked for it (None: any). `test_command` None: no tests were found."""
+
+    steps: tuple[Step, ...]
+    python: str | None
+    test_command: str | None
+
+
+def given_steps(commands: Iterable[str]) -> tuple[Step, ...]:
+    """The user's own set-up commands as steps."""
+    return tuple(Step(f"$ {c}", (c,), ("",), "a set-up command failed") for c in commands)
+
+
+def given_environment(detected: Detected) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """What comes before and after the user's own set-up commands: an environment with pip in it, and the test tools."""
+    make = detected.steps[0]
+    seeded = tuple(command.replace(" venv ", " venv --seed ", 1) for command in make.commands)
+    return (replace(make, commands=seeded),), _tools(None, detected.test_command)
+
+
+def detect(
+    files: Iterable[str],
+    read: Callable[[str], bytes],
+    *,
+    date: datetime | None = None,
+    described: str = "",
+    now: datetime | None = None,
+    python: str | None = None,
+    test_command: str | None = None,
+) -> Detected:
+    """Steps and test command for a tree of `files` (paths from its root), `read` giving a file's bytes.
+
+    `date`: when the tree was committed or released (aware). `described`: its nearest tag, as `git describe --long` has it,
+    for build backends that want a version. `python`: the version that the user wants ("3.9"). `test_command`: the user's.
+    """
+    paths = sorted(files)
+    project = read_project(paths, read)
+    if date is not None and (now or datetime.now(UTC)) - date < OLD:
+        date = None
+    command = test_command or _test_command(paths, project)
+    request = python or project.requires_python
+    steps = (
+        _make_env(python, project.requires_python, date),
+        *_install(project, date, project.version or version_of(described)),
+        *_tools(date, command),
+    )
+    return Detected(steps, request, command)
+
+
+def _make_env(python: str | None, requires: str | None, date: datetime | None) -> Step:
+    """The virtual environment. Without a wish: an interpreter that existed in the tree's time, else any that is admitted."""
+    requests: list[str | None] = [python or requires]
+    if python is None and date is not None:
+        known = [version for version, released in PYTHON_RELEASES if released <= date]
+        ceiling = f"<{_next_minor(known[-1] if known else '3.6')}"
+        requests.insert(0, f"{requires},{ceiling}" if requires else ceiling)
+    commands, notes = [], []
+    for download in (False, True):
+        for wish in requests:
+            flag = "" if download else " --no-python-downloads"
+            named = f" --python {shlex.quote(wish)}" if wish else ""
+            prefix = f"UV_PYTHON_INSTALL_DIR={TROOPDIR}/python " if download else ""
+            commands.append(f"{prefix}{UV} venv --clear{flag}{named} {ENVDIR}")
+            old = wish is not requests[0]
+            notes.append(f"no Python {requests[0]} is at hand, a newer one is used for this old tree" if old else "")
+    wanted = python or requires
+    what = f"no Python {wanted} is to be had" if wanted else "no Python is to be had"
+    failure = f"{what} in this sandbox (another with --image, or python in the task file)"
+    return Step("making a Python environment", tuple(commands), tuple(notes), failure)
+
+
+def _install(project: Project, date: datetime | None, version: str | None) -> tuple[Step, ...]:
+    tests = _test_arguments(project)
+    steps: list[Step] = []
+    if project.installable:
+        steps.append(_install_project(project, tests, date, version))
+    if not project.installable or not (project.extras or tests):
+        for path in project.requirements:
+            steps.append(_pip(f"the requirements in {path}", f"-r {shlex.quote(path)}", date))
+    if not project.installable and tests:
+        steps.append(_pip("the test dependencies", tests.strip(), date))
+    if not project.installable:
+        steps.append(Step("making the tree importable", (_import_path(project),), ("",), "no import path could be set"))
+    return tuple(steps)
+
+
+def _install_project(project: Project, tests: str, date: datetime | None, version: str | None) -> Step:
+    """The project itself, editable, with what its tests need; else without that; else only its dependencies; else in
+    the old way."""
+    extras = f"[{','.join(project.extras)}]" if project.extras else ""
+    ways = [(f"-e {shlex.quote('.' + extras)}{tests}", "")]
+    if extras or tests:
+        ways.append(("-e .", "the test dependencies could not be installed with the project"))
+    pip = f"{_version_settings(version)}{UV} pip install"
+    commands, notes = [], []
+    for arguments, lacking in ways:
+        for dated, note in _datings(date):
+            commands.append(f"{pip} {dated}{arguments}")
+            notes.append("; ".join(part for part in (lacking, note) if part))
+    if project.has_static_metadata:  # an application rather than a package
+        named = "".join(f" --extra {shlex.quote(extra)}" for extra in project.extras)
+        for dated, note in _datings(date):
+            commands.append(f"{pip} {dated}-r pyproject.toml{named}{tests} && {_import_path(project)}")
+            lacking = "the project itself could not be installed, only its dependencies"
+            notes.append("; ".join(part for part in (lacking, note) if part))
+    else:
+        # A Python too old for any setuptools that builds editable wheels: pip falls back to `setup.py develop` there.
+        old = f"{UV} pip install pip setuptools wheel && {_version_settings(version)}{ENVDIR}/bin/python -m pip install"
+        commands.append(f"{old} --no-build-isolation -e .{tests}")
+        notes.append("the project was installed in the old way, by setup.py develop")
+    what = "installing the project" + (" and what its tests need" if extras or tests else "")
+    return Step(what, tuple(commands), tuple(notes), "the project could not be installed")
+
+
+def _pip(what: str, arguments: str, date: datetime | None) -> Step:
+    datings = _datings(date)
+    return Step(
+        f"installing {what}",
+        tuple(f"{UV} pip install {dated}{arguments}" for dated, _ in datings),
+        tuple(note for _, note in datings),
+        f"{what} could not be installed",
+    )
+
+
+def _test_arguments(project: Project) -> str:
+    groups = [f"--group {shlex.quote(group)}" for group in project.groups]
+    files = [f"-r {shlex.quote(path)}" for path in project.test_requirements]
+    packages = [shlex.quote(package) for package in project.packages]
+    return "".join(f" {argument}" for argument in (*groups, *files, *packages))
+
+
+def _datings(date: datetime | None) -> list[tuple[str, str]]:
+    """(uv's arguments, note) of each way to choose versions: of the tree's time first, of today last."""
+    if date is None:
+        return [("", "")]
+    day = (date + SLACK).astimezone(UTC).strftime("%Y-%m-%d")
+    ways = [
+        (f"{_dated(day, max(date + SLACK, tools))} ", "")
+        for tools in dict.fromkeys((TODAYS_BUILD_TOOLS, FORMER_BUILD_TOOLS))
+    ]
+    return [*dict.fromkeys(ways), ("", f"no set of dependencies from before {day} could be installed, so today's were")]
+
+
+def _dated(day: str, tools: datetime) -> str:
+    newer = tools.astimezone(UTC).strftime("%Y-%m-%d")
+    exceptions = [f"--exclude-newer-package {tool}={newer}" for tool in BUILD_TOOLS] if newer > day else []
+    return " ".join((f"--exclude-newer {day}", *exceptions))
+
+
+def version_of(described: str) -> str | None:
+    """A version from `git describe --tags --long`: "v1.4.2-7-gabc" is the seventh commit on the way to 1.4.3."""
+    match = re.match(r"^(?:.*?[^0-9.])?(\d+(?:\.\d+)*)(?:[-_.]?(a|b|rc)(\d+))?-(\d+)-g[0-9a-f]+$", described)
+    if match is None:
+        return None
+    numbers, phase, phase_number, distance = match.groups()
+    if distance == "0":
+        return numbers + (f"{phase}{phase_number}" if phase else "")
+    if phase:
+        return f"{numbers}{phase}{int(phase_number) + 1}.dev{distance}"
+    head, _, last = numbers.rpartition(".")
+    return f"{head + '.' if head else ''}{int(last) + 1}.dev{distance}"
+
+
+def _version_settings(version: str | None) -> str:
+    """The tree in the sandbox has no tags for a build backend to tell its version from."""
+    if not version:
+        return ""
+    quoted = shlex.quote(version)
+    return f"SETUPTOOLS_SCM_PRETEND_VERSION={quoted} PDM_BUILD_SCM_VERSION={quoted} "
+
+
+def _import_path(project: Project) -> str:
+    """The command that lets a tree that is not installed be imported from where it lies."""
+    folders = " ".join(shlex.quote(f"{WORKDIR}/{folder}" if folder else WORKDIR) for folder in project.import_roots)
+    return (
+        f"printf '%s\\n' {folders} > "
+        f'"$({ENVDIR}/bin/python -c \'import sysconfig; print(sysconfig.get_paths()["purelib"])\')/troop_testbed.pth"'
+    )
+
+
+def _tools(date: datetime | None, test_command: str | None) -> tuple[Step, ...]:
+    """pytest that works on this interpreter (one of the tree's time if it does), and coverage with contexts.
+
+    uv's environments have no setuptools, which old trees import (pkg_resources) without saying that they need it.
+    """
+    python = f"{ENVDIR}/bin/python"
+    probe = (
+        'd=$(mktemp -d) && printf "def test_it():\\n    assert len([1]) == 1\\n" > $d/test_it.py'
+        f" && (cd $d && {python} -m pytest -q -p no:cacheprovider --rootdir=$d test_it.py) > /dev/null 2>&1"
+    )
+    install = f"{UV} pip install"
+    dated = [f"{install} {way}pytest && {probe}" for way, _ in _datings(date)]
+    steps = [
+        Step(
+            "making sure of pytest",
+            (probe, *dated, f"{install} --upgrade pytest py && {probe}"),
+            ("", *[""] * len(dated), "the tree's own pytest does not work on this Python, so a newer one is used"),
+            "no pytest works in the environment",
+            optional=test_command is None or not runs_pytest(test_command),
+        ),
+        Step(
+            "making sure of coverage",
+            (
+                f"{python} -c 'import coverage; assert coverage.version_info >= (5,)' 2> /dev/null",
+                f"{install} 'coverage>=5'",
+            ),
+            ("", ""),
+            "coverage could not be installed: faults are localised without it",
+            optional=True,
+        ),
+        # No test run writes byte code, so it is made here; by Python itself, for uv does it for new Pythons only.
+        Step(
+            "compiling",
+            (f"{python} -m compileall -q -j 0 {ENVDIR}/lib > /dev/null 2>&1 || true",),
+            ("",),
+            "nothing could be compiled",
+        ),
+    ]
+    if date is not None:
+        capped = _dated(TODAYS_BUILD_TOOLS.strftime("%Y-%m-%d"), TODAYS_BUILD_TOOLS)
+        steps.insert(
+            0,
+            Step(
+                "making sure of setuptools",
+                (f"{python} -c 'import pkg_resources' 2> /dev/null", f"{install} {capped} setuptools"),
+                ("", ""),
+                "setuptools could not be installed",
+                optional=True,
+            ),
+        )
+    return tuple(steps)
+
+
+def _test_command(paths: list[str], project: Project) -> str | None:
+    tests = [p for p in paths if re.search(r"(?:^|/)(?:test_[^/]*|[^/]*_test)\.py$", p)]
+    if project.pytest_configured or tests:
+        runner = next((p for p in ("tests/runtests.py", "runtests.py") if p in paths), None)
+        return (
+            f"python {runner}"
+            if runner and not project.pytest_configured and "pytest" not in project.text
+            else PYTEST_COMMAND
+        )
+    if any(re.search(r"(?:^|/)tests?(?:/[^/]*)?\.py$", p) for p in paths):
+        return "python -m unittest discover"
+    return None
+
+
+def _next_minor(version: str) -> str:
+    major, _, minor = version.partition(".")
+    return f"{major}.{int(minor) + 1}"

@@ -1,0 +1,308 @@
+"""The base's tests near a change, for suites too long to be run whole (a task's scope "near"), and for `troop select`.
+
+The test files that are nearest to what the candidates touch are run on the base, each in a fresh sandbox, some at a time,
+until the time is used up. What is green then is run once more, all of it together, just as every candidate will be held
+against it: what does not pass again in company is left out. Both results are kept by environment, so the next run has
+them at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import json
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.code.import_graph import ImportGraph, import_graph
+from harness.environments.environment import FORMAT, TEST_SECONDS, Baseline, Built, read_json, write_json
+from harness.evidence.regression import STARTING_SECONDS, Touched, cost, is_test_file, near_files, touched_by
+from harness.evidence.verify import in_one_opened
+from harness.records import TestReport
+from harness.repository.workspace import Workspace, cache_root
+from harness.sandbox.base import Limits, Provider, Sandbox, SandboxSpec
+from harness.testing.run import COMMAND_TEST, broke_off, run_tests, takes_files
+from harness.trace import public, record
+from tasks.errors import SandboxFailed
+
+AT_ONCE = os.cpu_count() or 2
+MOST_FILES = 16
+"""So many test files say what a change breaks near by; each costs a start of the test command."""
+QUICK_SECONDS = 2.0
+"""A test that fails within this time is run again, to see whether it always fails."""
+
+NO_FILES = "no test file of the repository is near to what the candidates change, so nothing guards what they may break"
+NOT_BY_FILE = "the test command cannot be limited to files, so nothing guards what a patch may break"
+NONE_GREEN = "no test near to what the candidates change passes on the base, so nothing guards what they may break"
+TOGETHER = "the tests near the change cannot be run together on the base, so nothing guards what a patch may break"
+
+Opened = Callable[[str], Awaitable[Sandbox]]
+"""Makes a fresh sandbox that holds the base, by a name for it. Raises SandboxFailed."""
+Prepare = Callable[[Sandbox], Awaitable[None]]
+"""Lays a candidate over the base in a sandbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """How near tests are run. Times in seconds: `seconds` of tests that a candidate is held against, `alone` for one test
+    file, `together` for the run of all, `test_seconds` for one test. `environment`: its key, under which results are kept
+    (None: they are not). `slots` bounds the sandboxes at a time."""
+
+    opened: Opened
+    command: str
+    seconds: float
+    alone: float
+    together: float
+    slots: asyncio.Semaphore
+    test_seconds: float = TEST_SECONDS
+    environment: str | None = None
+    retries: int = 3
+
+    async def tests(self, name: str, ids: Sequence[str], timeout: float, prepare: Prepare | None = None) -> TestReport:
+        """Run tests in a fresh sandbox, which `prepare` may change before; what was printed is not kept.
+
+        Raises SandboxFailed."""
+
+        async def in_sandbox(sandbox: Sandbox) -> TestReport:
+            if prepare is not None:
+                await prepare(sandbox)
+            return await run_tests(sandbox, self.command, ids, timeout=timeout, test_seconds=self.test_seconds)
+
+        async with self.slots:
+            report = await in_one_opened(lambda: self.opened(name), in_sandbox, self.retries)
+        return replace(_by_file(report, ids), output="")
+
+    async def probe(self) -> None:
+        """Raises SandboxFailed where no sandbox works at all, so that no test is blamed for one that died."""
+        await in_one_opened(lambda: self.opened("near-probe"), lambda s: s.exec(["true"], timeout=60), 0)
+
+    def kept(self, what: str, *names: str) -> Path | None:
+        """Where a result is kept; all that decides it is in the name."""
+        if self.environment is None:
+            return None
+        parts = json.dumps([FORMAT, self.command, self.test_seconds, *names])
+        return cache_root() / what / f"{self.environment}-{hashlib.sha256(parts.encode()).hexdigest()[:16]}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class NearTests:
+    """The near tests on the base, run twice: each file alone (`report`, as much as fits into the time), and all together.
+    `flaky`: what passed alone and not together. `red`: what failed both times. `seconds`: of the run together. `note`: what
+    was odd."""
+
+    report: TestReport
+    flaky: tuple[str, ...] = ()
+    red: tuple[str, ...] = ()
+    seconds: float = 0.0
+    note: str = ""
+
+    @property
+    def green(self) -> tuple[str, ...]:
+        return tuple(sorted(self.report.passed - set(self.flaky)))
+
+
+async def near_baseline(
+    provider: Provider,
+    built: Built,
+    workspace: Workspace,
+    touched: Touched,
+    *,
+    run: str,
+    seconds: float,
+    test_seconds: float = TEST_SECONDS,
+    limits: Limits | None = None,
+    retries: int = 3,
+    slots: asyncio.Semaphore | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Baseline:
+    """What the tests near to `touched` say on the base; `report` None where there are none (`note` says why).
+
+    A candidate is held against `report.passed` without `flaky`, which is what `harness.evidence.regression.choose` gives for the same
+    `seconds`. `test_seconds` for one test. Raises SandboxFailed where no sandbox works; a test file that takes its sandbox
+    down is left out, which `note` says.
+    """
+    if built.test_command is None or not takes_files(built.test_command):
+        return Baseline(None, note=NOT_BY_FILE)
+    files = await asyncio.to_thread(files_near, workspace, touched)
+    if not files:
+        return Baseline(None, note=NO_FILES)
+
+    async def opened(name: str) -> Sandbox:
+        return await provider.create(SandboxSpec(run=run, name=name, environment=built.key, limits=limits or Limits()))
+
+    bench = Bench(
+        opened=opened,
+        command=built.test_command,
+        seconds=seconds,
+        alone=seconds / 2,
+        together=3 * seconds + 60.0,
+        test_seconds=test_seconds,
+        environment=built.key,
+        retries=retries,
+        slots=slots or asyncio.Semaphore(AT_ONCE),
+    )
+    say(f"running the test files nearest to the changes on the base, {', '.join(files[:3])}{', …' * (len(files) > 3)}")
+    found = await near_tests(bench, files)
+    return Baseline(found.report if found.report.passed else None, found.flaky, found.note)
+
+
+async def near_tests(bench: Bench, files: Sequence[str], *, failing: bool = False) -> NearTests:
+    """Run test files on the base, the nearest first, until the time is used up, and what passed once more, all together.
+
+    `failing`: what failed as well. Where nothing passes, or it cannot be run together, `report` is empty and `note` says so.
+    Raises SandboxFailed where no sandbox works.
+    """
+    reports, dead = await _each_alone(bench, files)
+    report = _fitting(reports, bench.seconds)
+    notes = [f"{len(dead)} test files take their sandbox down: {', '.join(dead)}"] if dead else []
+    if not report.passed:
+        return NearTests(_NOTHING, note="; ".join([NONE_GREEN, *notes]))
+    red = _quickly_failing(report) if failing else ()
+    again = await _together(bench, sorted({*report.passed, *red}))
+    if again is None:
+        return NearTests(_NOTHING, note="; ".join([TOGETHER, *notes]))
+    flaky = tuple(sorted(report.passed - again.passed))
+    if flaky:
+        notes.append(f"{len(flaky)} of the tests near the changes do not pass every time on the base, and are left out")
+    return NearTests(report, flaky, tuple(sorted(again.failed.intersection(red))), again.seconds, "; ".join(notes))
+
+
+def _quickly_failing(report: TestReport) -> tuple[str, ...]:
+    """Tests that failed by themselves, and in little time: what does not end is not waited for again."""
+    return tuple(t for t in report.failed if "::" in t and report.durations.get(t, 0.0) <= QUICK_SECONDS)
+
+
+def files_near(workspace: Workspace, touched: Touched, most: int = MOST_FILES) -> list[str]:
+    """The test files of the base that are nearest to what is touched, the nearest first, `most` of them at most."""
+    return near_files(_test_texts(workspace), touched, imports_of(workspace))[:most]
+
+
+@functools.lru_cache(maxsize=2)
+def imports_of(workspace: Workspace) -> ImportGraph:
+    """Which file of the workspace's base imports which."""
+    return import_graph(workspace.base_commit, workspace.files(), workspace.read_all, cache_root() / "imports")
+
+
+def what_is_touched(workspace: Workspace, patches: Iterable[str]) -> Touched:
+    """What of the workspace's base the patches touch, taken together."""
+
+    def read(path: str) -> bytes | None:
+        try:
+            return workspace.read(path)
+        except FileNotFoundError:
+            return None
+
+    return touched_by(patches, read)
+
+
+@functools.lru_cache(maxsize=2)
+def _test_texts(workspace: Workspace) -> Mapping[str, str]:
+    found = workspace.read_all(path for path in workspace.files() if is_test_file(path))
+    return {path: text.decode("utf-8", "replace") for path, text in found.items()}
+
+
+async def _each_alone(bench: Bench, files: Sequence[str]) -> tuple[list[TestReport], list[str]]:
+    """(reports, the nearest file's first; files that take their sandbox down). Ends when the tests that pass take the time
+    that there is, or when twice as much has gone by. Raises SandboxFailed where every sandbox died."""
+    reports: list[TestReport] = []
+    dead: list[str] = []
+    left = bench.seconds
+    until = time.monotonic() + 2 * bench.seconds
+    while files and left > 0 and time.monotonic() < until:
+        now, files = files[:AT_ONCE], files[AT_ONCE:]
+        try:
+            async with asyncio.TaskGroup() as group:
+                begun = [group.create_task(_alone(bench, file)) for file in now]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        for file, task in zip(now, begun, strict=True):
+            found = task.result()
+            if found is None:
+                dead.append(file)
+                continue
+            reports.append(found)
+            left -= cost(found, found.passed)
+    if dead and not reports:
+        await bench.probe()
+    return reports, dead
+
+
+async def _alone(bench: Bench, file: str) -> TestReport | None:
+    """One test file on the base; None where its sandbox died."""
+    path = bench.kept("near", file)
+    kept = read_json(path) if path else None
+    # What was stopped is run again where there is more time now.
+    if kept is not None and (not kept["report"].get("timed_out") or kept["timeout"] >= bench.alone):
+        return record(TestReport, kept["report"])
+    try:
+        report = await bench.tests(f"near-{hashlib.sha256(file.encode()).hexdigest()[:8]}", [file], bench.alone)
+    except SandboxFailed:
+        return None
+    if path:
+        write_json(path, {"report": public(report), "timeout": bench.alone})
+    return report
+
+
+def _by_file(report: TestReport, files: Sequence[str]) -> TestReport:
+    """What a command that tells only of the whole says of the files that it ran: the same of each."""
+    if COMMAND_TEST not in report.outcomes:
+        return report
+    return replace(
+        report,
+        outcomes=dict.fromkeys(files, report.outcomes[COMMAND_TEST]),
+        failures=dict.fromkeys(files, report.failures[COMMAND_TEST]) if report.failures else {},
+        durations=dict.fromkeys(files, report.seconds / len(files)),
+    )
+
+
+_NOTHING = TestReport({}, 0, False, True, 0.0)
+
+
+def _fitting(reports: Sequence[TestReport], seconds: float) -> TestReport:
+    """One report of several files: all that did not pass, and as much of what did as fits into the time, the nearest
+    file's quickest tests first."""
+    left = seconds - STARTING_SECONDS
+    united = _NOTHING
+    for report in (report for report in reports if _usable(report)):
+        taken = set(report.outcomes) - report.passed
+        for test in sorted(report.passed, key=lambda test: (report.durations.get(test, 0.0), test)):
+            price = cost(report, [test])
+            if price <= left:
+                taken.add(test)
+                left -= price
+        united = replace(
+            united,
+            outcomes={**united.outcomes, **{t: o for t, o in report.outcomes.items() if t in taken}},
+            failures={**united.failures, **{t: m for t, m in report.failures.items() if t in taken}},
+            durations={**united.durations, **{t: s for t, s in report.durations.items() if t in taken}},
+            seconds=united.seconds + report.seconds,
+            exit_code=max(united.exit_code, report.exit_code),
+        )
+    return united
+
+
+def _usable(report: TestReport) -> bool:
+    """Whether what passed in a run passed: the run was whole, or broke off after that."""
+    return report.valid or report.timed_out or broke_off(report)
+
+
+async def _together(bench: Bench, tests: Sequence[str]) -> TestReport | None:
+    """The tests in one run, as a candidate is held against them; None where that takes the sandbox down, or says nothing."""
+    path = bench.kept("near-together", *tests)
+    kept = read_json(path) if path else None
+    if kept is not None:
+        return record(TestReport, kept)
+    try:
+        report = await bench.tests("near-together", tests, bench.together)
+    except SandboxFailed:
+        await bench.probe()
+        return None
+    if not _usable(report):
+        return None
+    if path:
+        write_json(path, public(report))
+    return report

@@ -1,0 +1,321 @@
+"""What a candidate is worth, found out in a fresh sandbox: the clean room.
+
+The candidate's patch is applied to the environment, the test files that it touches are put back as on the base (a patch
+does not get to change what it is measured by), and then run, one after the other: the failing test given with the issue,
+the regression tests (green on the base), and the witness tests of all attempts. Every outcome comes from a structured
+report that agrees with the exit code.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import TypeVar
+
+from harness.environments.environment import TEST_SECONDS, Built
+from harness.patches.extract import apply_patch, restore_paths
+from harness.patches.patch import Patch
+from harness.records import Evidence, TestReport, WitnessTest
+from harness.sandbox.base import Limits, Provider, Sandbox, SandboxSpec
+from harness.testing.run import COMMAND_TEST, outcome_of, run_tests
+from tasks.errors import SandboxFailed
+from tasks.task import GivenTest, Task
+
+VERSION = "1"
+"""Part of every verification key: evidence found in another way is not taken for this."""
+
+_TEST_NAMES = re.compile(
+    r"(test_.*|.*_tests?|tests?|conftest|sitecustomize|usercustomize)\.py"
+    r"|\.?pytest\.(ini|toml)|tox\.(ini|toml)|setup\.cfg|pyproject\.toml|\.coveragerc"
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """How tests are run on a candidate. Times in seconds."""
+
+    command: str
+    timeout: float
+    test_seconds: float
+
+
+def witness_name(witness: WitnessTest) -> str:
+    """How a witness test is called in the evidence: which attempt wrote it, and its file."""
+    return f"{witness.attempt}:{witness.path}"
+
+
+def verification_key(
+    environment: str,
+    patch: str,
+    regression: Sequence[str],
+    witnesses: Sequence[WitnessTest],
+    given: GivenTest | None = None,
+    command: str | None = None,
+) -> str:
+    """The same key means the same verification, whose evidence need not be found again."""
+    parts = (
+        VERSION,
+        environment,
+        patch.encode("utf-8", "surrogateescape").hex(),
+        sorted(regression),
+        sorted((w.attempt, w.path, w.text) for w in witnesses),
+        [given.ids, given.files] if given else None,
+        command,
+    )
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+async def verify(
+    provider: Provider,
+    built: Built,
+    task: Task,
+    *,
+    run: str,
+    name: str,
+    patch: str,
+    regression: Sequence[str] = (),
+    witnesses: Sequence[WitnessTest] = (),
+    timeout: float = 600.0,
+    test_seconds: float = TEST_SECONDS,
+    limits: Limits | None = None,
+    retries: int = 3,
+) -> Evidence:
+    """The evidence on one patch, in a sandbox called `name`.
+
+    `regression`: ids of tests that are green on the base (see `harness.evidence.regression.choose`). `witnesses`: tests that fail
+    on the base (see `witness_on_base`). `timeout` in seconds for each of the runs, `test_seconds` for one test. A sandbox
+    that dies is replaced `retries` times; then SandboxFailed is raised: that says nothing about the candidate.
+    """
+
+    async def in_sandbox(sandbox: Sandbox) -> Evidence:
+        began = time.monotonic()
+        evidence = await _evidence(sandbox, built, task, patch, regression, witnesses, timeout, test_seconds)
+        return replace(evidence, seconds=time.monotonic() - began)
+
+    spec = SandboxSpec(run=run, name=name, environment=built.key, limits=limits or Limits())
+    return await in_fresh_sandbox(provider, spec, in_sandbox, retries)
+
+
+async def witness_on_base(
+    provider: Provider,
+    built: Built,
+    *,
+    run: str,
+    witnesses: Sequence[WitnessTest],
+    timeout: float = 600.0,
+    test_seconds: float = TEST_SECONDS,
+    limits: Limits | None = None,
+    retries: int = 3,
+) -> tuple[WitnessTest, ...]:
+    """Those of the witness tests that fail on the base, in the given order, the same file and text only once.
+
+    A test that cannot be loaded there fails, too: a missing name may be just what the issue is about, and such a test
+    speaks for a candidate only by passing on it. Not kept: what passes, what is skipped, what has no test in it, what the
+    Python that runs Troop cannot parse, and what would take the place of a file of the base.
+    """
+    distinct = list({(w.path, w.text): w for w in reversed(witnesses)}.values())[::-1]
+    distinct = [w for w in distinct if not w.path.endswith(".py") or _parses(w)]
+    if not distinct or built.test_command is None:
+        return ()
+    bench = _Bench(built.test_command, timeout, test_seconds)
+
+    async def in_sandbox(sandbox: Sandbox) -> tuple[WitnessTest, ...]:
+        there = await _existing(sandbox, [w.path for w in distinct])
+        new = [w for w in distinct if w.path not in there]
+        outcomes = await _witness_outcomes(sandbox, bench, new)
+        return tuple(w for w in new if outcomes[witness_name(w)] in ("failed", "error"))
+
+    spec = SandboxSpec(run=run, name="witness-base", environment=built.key, limits=limits or Limits())
+    return await in_fresh_sandbox(provider, spec, in_sandbox, retries)
+
+
+async def in_fresh_sandbox(
+    provider: Provider, spec: SandboxSpec, work: Callable[[Sandbox], Awaitable[T]], retries: int
+) -> T:
+    """Do `work` in a new sandbox, in another one as often as one dies within `retries`. Raises SandboxFailed after that."""
+    return await in_one_opened(lambda: provider.create(spec), work, retries)
+
+
+async def in_one_opened(
+    opened: Callable[[], Awaitable[Sandbox]], work: Callable[[Sandbox], Awaitable[T]], retries: int
+) -> T:
+    """The same where `opened` makes the sandbox."""
+    while True:
+        try:
+            sandbox = await opened()
+            try:
+                return await work(sandbox)
+            finally:
+                await sandbox.close()
+        except SandboxFailed:
+            if retries <= 0:
+                raise
+            retries -= 1
+
+
+async def probe(provider: Provider, spec: SandboxSpec) -> None:
+    """Raises SandboxFailed where no sandbox works at all, so that nobody is blamed for one that died."""
+    sandbox = await provider.create(spec)
+    try:
+        await sandbox.exec(["true"], timeout=60)
+    finally:
+        await sandbox.close()
+
+
+def guards_tests(path: str) -> bool:
+    """Whether a path decides what tests say, so that the clean room takes it from the base: tests and what lies with
+    them, the settings of pytest, and what Python runs by itself at its start.
+
+    As for `harness.patches.patch.is_test`, a `test` or `testing` folder inside of a package may well be what is to be repaired
+    (django/test, numpy/testing).
+    """
+    pure = PurePosixPath(path)
+    folders = pure.parts[:-1]
+    return (
+        _TEST_NAMES.fullmatch(pure.name) is not None
+        or "tests" in folders
+        or folders[:1] in (("test",), ("testing",))
+        or pure.suffix == ".pth"
+    )
+
+
+async def lay_patch(sandbox: Sandbox, task: Task, patch: str) -> str | None:
+    """Apply the patch, then put back whatever measures it: test files, their configuration, the given test.
+
+    New test files of the patch are removed. None: done; else why the patch does not apply.
+    """
+    reason = await apply_patch(sandbox, patch)
+    if reason is not None:
+        return reason
+    reason = await restore_paths(sandbox, [path for path in Patch(patch).paths if guards_tests(path)])
+    if reason is not None:
+        return reason
+    for path, text in task.failing_test.files if task.failing_test else ():
+        await sandbox.write(path, text.encode("utf-8"))
+    return None
+
+
+async def _evidence(
+    sandbox: Sandbox,
+    built: Built,
+    task: Task,
+    patch: str,
+    regression: Sequence[str],
+    witnesses: Sequence[WitnessTest],
+    timeout: float,
+    test_seconds: float,
+) -> Evidence:
+    reason = await lay_patch(sandbox, task, patch)
+    if reason is not None:
+        return Evidence(applies=False, valid=False, reason=f"the patch does not apply: {reason}")
+    if built.test_command is None:
+        return Evidence(applies=True, valid=True, reason="there are no tests to run")
+    bench = _Bench(built.test_command, timeout, test_seconds)
+    given = await _given_outcomes(sandbox, bench, task.failing_test)
+    regressed, objection = await _regression_outcomes(sandbox, bench, regression)
+    seen = await _witness_outcomes(sandbox, bench, witnesses)
+    return Evidence(
+        applies=True,
+        valid=not objection,
+        regression=regressed,
+        witness=seen,
+        given=given,
+        reason=objection,
+    )
+
+
+async def _given_outcomes(sandbox: Sandbox, bench: _Bench, given: GivenTest | None) -> Mapping[str, str]:
+    if given is None:
+        return {}
+    report = await _run(sandbox, bench, given.ids)
+    return {test: _believed(report, test) for test in given.ids}
+
+
+async def _regression_outcomes(
+    sandbox: Sandbox, bench: _Bench, regression: Sequence[str]
+) -> tuple[Mapping[str, str], str]:
+    """(outcome of each test, why nothing can be concluded)."""
+    if not regression:
+        return {}, ""
+    report = await _run(sandbox, bench, () if COMMAND_TEST in regression else regression)
+    # A command that tells only of the whole speaks for each part of it.
+    whole = report.outcomes.get(COMMAND_TEST, "missing")
+    outcomes = {test: str(report.outcomes.get(test, whole)) for test in regression}
+    return outcomes, "" if report.valid else f"the regression tests did not run as they should: {report.reason}"
+
+
+async def _witness_outcomes(sandbox: Sandbox, bench: _Bench, witnesses: Sequence[WitnessTest]) -> dict[str, str]:
+    """Outcome of each witness test by name. Several at a time as far as their files differ; where such a run breaks off,
+    each of its tests alone."""
+    outcomes: dict[str, str] = {}
+    for batch in _batches(witnesses):
+        outcomes.update(await _laid_in(sandbox, bench, batch))
+        unclear = [w for w in batch if outcomes[witness_name(w)] == "missing"]
+        for witness in unclear if len(batch) > 1 else ():
+            outcomes.update(await _laid_in(sandbox, bench, [witness]))
+    return outcomes
+
+
+async def _laid_in(sandbox: Sandbox, bench: _Bench, batch: Sequence[WitnessTest]) -> dict[str, str]:
+    for witness in batch:
+        await sandbox.write(witness.path, witness.text.encode("utf-8", "surrogateescape"))
+    try:
+        report = await _run(sandbox, bench, [w.path for w in batch])
+    finally:
+        await sandbox.exec(["rm", "-f", "--", *(f"./{w.path}" for w in batch)], timeout=60)
+    return {witness_name(w): _believed(report, w.path) for w in batch}
+
+
+def _batches(witnesses: Sequence[WitnessTest]) -> list[list[WitnessTest]]:
+    """No batch has two tests of one path, or (pytest may not tell such apart) of one file name."""
+    batches: list[list[WitnessTest]] = []
+    for witness in witnesses:
+        file = witness.path.rpartition("/")[2]
+        free = (b for b in batches if all(w.path.rpartition("/")[2] != file for w in b))
+        batch = next(free, None)
+        if batch is None:
+            batches.append([witness])
+        else:
+            batch.append(witness)
+    return batches
+
+
+def _believed(report: TestReport, test: str) -> str:
+    """The outcome, where a pass in a run that cannot be believed is none; a test command without ids answers as a whole."""
+    outcome = outcome_of(report, COMMAND_TEST if COMMAND_TEST in report.outcomes else test)
+    return outcome if report.valid or outcome in ("failed", "error") else "missing"
+
+
+async def _run(sandbox: Sandbox, bench: _Bench, ids: Sequence[str]) -> TestReport:
+    return await run_tests(sandbox, bench.command, ids, timeout=bench.timeout, test_seconds=bench.test_seconds)
+
+
+async def _existing(sandbox: Sandbox, paths: Sequence[str]) -> set[str]:
+    """Which of the paths are there."""
+    listed = await sandbox.exec(
+        [
+            "sh",
+            "-c",
+            'for p in "$@"; do if [ -e "$p" ] || [ -L "$p" ]; then printf "%s\\0" "$p"; fi; done',
+            "sh",
+            *paths,
+        ],
+        timeout=60,
+    )
+    return {path.decode("utf-8", "surrogateescape") for path in listed.stdout.split(b"\0") if path}
+
+
+def _parses(witness: WitnessTest) -> bool:
+    try:
+        ast.parse(witness.text)
+    except (SyntaxError, ValueError):
+        return False
+    return True

@@ -1,0 +1,399 @@
+"""Taking a patch out of a sandbox, and putting one in: the harness does it, not the attempt.
+
+git runs inside the sandbox, but on Troop's own bare copy of the base (`/opt/troop/base.git`) with a private index and
+object directory. So nothing that the attempt did to its own `.git` matters: commits, branches, configuration, hooks,
+attributes, or its removal; and nothing that it wrote is ever executed on the host.
+
+One limit: in docker an attempt is root of its own system and can replace git, the shell or that copy of the base. (With
+bubblewrap all three but the copy are read-only.) Programs are therefore called from the system's directories first, but
+what comes out remains a claim: a patch counts for what it does in a fresh sandbox (`harness.evidence.verify`), never for this text.
+
+What a patch holds: every changed or deleted file of the base, and every new file that is not junk (`JUNK`), a new
+git-ignored one if it is source (`SOURCE`). What set-up did is left out: `mark_setup` remembers it before the first attempt.
+Renames are written as deletion and addition, which every tool can apply. Submodules stay as they are, except where the
+attempt removes one together with its entry in .gitmodules.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from harness.records import Exec
+from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
+from tasks.errors import PatchNotTaken, SetupFailed
+from tasks.say import Say
+
+# New files that are never part of a patch, in the syntax of .gitignore.
+JUNK = (
+    # byte code, caches, environments
+    "__pycache__/", "*.py[cod]", ".pytest_cache/", ".mypy_cache/", ".ruff_cache/", ".hypothesis/", ".cache/", ".tox/",
+    ".nox/", ".venv/", ".ipynb_checkpoints/", ".pytype/", ".import_linter_cache/", "node_modules/", ".uv-cache/",
+    # build output
+    "*.egg-info/", "*.egg-info", "*.dist-info/", "*.egg", ".eggs/", "/build/lib*/", "/build/bdist.*/", "/build/temp.*/",
+    "/build/scripts-*/", "/dist/*.whl", "/dist/*.tar.gz", "*.so", "*.o", "*.a", "*.lo", "*.obj", "*.dylib", "*.dll", "*.pyd",
+    "*.class", "pip-wheel-metadata/", "/pip-log.txt",
+    # coverage and profiles
+    ".coverage", ".coverage.*", "/coverage.xml", "/htmlcov/", "*.gcda", "*.gcno", "*.py,cover", "*.lprof",
+    # editors, patch tools, desktops, crashes
+    "*~", "*.sw[a-p]", ".#*", "#*#", "*.orig", "*.rej", "*.bak", ".DS_Store", "Thumbs.db", ".idea/", "core.[0-9]*", "nohup.out",
+)  # fmt: skip  # by kind
+
+# A new file that the repository ignores is taken only if its name says that it is source.
+SOURCE = frozenset({
+    ".py", ".pyi", ".pyx", ".pxd", ".pxi", ".c", ".h", ".cc", ".cpp", ".hpp", ".rs", ".go", ".java", ".js", ".mjs", ".ts",
+    ".tsx", ".jsx", ".css", ".html", ".j2", ".jinja", ".mako", ".tmpl", ".in", ".sh", ".sql", ".toml", ".yaml", ".yml", ".json",
+    ".ini", ".cfg", ".conf", ".md", ".rst", ".txt", ".csv", ".tsv", ".xml", ".po", ".proto", ".g4", ".lark", ".ebnf",
+})  # fmt: skip  # by kind
+_OUTPUT_DIRECTORIES = frozenset(
+    {"build", "_build", "dist", "out", "target", "site", "tmp", "temp", "logs", "env", "venv"}
+)
+
+# What all files that a patch writes may hold together; beyond it the largest (core dumps, downloads, models) are left out.
+CONTENT_BYTES = 8_000_000
+# Of any answer from inside: deletions of the base come on top of the above.
+_OUTPUT_BYTES = 32_000_000
+_SECONDS = 300.0
+
+_BASE_GONE, _GIT_MISSING = 71, 72
+
+_PRELUDE = f"""set -eu
+PATH=/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin:/usr/local/sbin:$PATH
+for name in $(env | sed -n 's/^\\(GIT_[A-Za-z0-9_]*\\)=.*/\\1/p'); do unset "$name"; done
+unset XDG_CONFIG_HOME
+export PATH LC_ALL=C HOME=/nonexistent GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1
+export GIT_DIR={TROOPDIR}/base.git GIT_WORK_TREE={WORKDIR} GIT_LITERAL_PATHSPECS=1 GIT_OPTIONAL_LOCKS=0
+test -f "$GIT_DIR/HEAD" || exit {_BASE_GONE}
+git=$(command -v git) || exit {_GIT_MISSING}
+export git
+cd {WORKDIR}
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+base=HEAD
+GIT_INDEX_FILE=$scratch/index
+if test -f "$GIT_DIR/setup.tree"; then
+  base=$(cat "$GIT_DIR/setup.tree")
+  cp -p "$GIT_DIR/setup.index" "$GIT_INDEX_FILE"
+else
+  cp -p "$GIT_DIR/index" "$GIT_INDEX_FILE"
+fi
+export GIT_INDEX_FILE
+safely() {{ "$git" -c core.hooksPath=/dev/null -c core.fsmonitor=false -c core.untrackedCache=false "$@"; }}
+"""
+
+_PRIVATE_OBJECTS = """mkdir "$scratch/objects"
+export GIT_OBJECT_DIRECTORY=$scratch/objects GIT_ALTERNATE_OBJECT_DIRECTORIES=$GIT_DIR/objects
+"""
+
+_EXCLUDES = " ".join(f"-x {shlex.quote(pattern)}" for pattern in JUNK)
+
+# Five lists, each ended by an empty record: changed; new; new and not ignored; no regular file; made by set-up.
+# A file or directory that the attempt made unreadable could not be looked at: its owner may read again.
+_LOOK = f"""find . -name .git -prune -o -type d ! -perm -500 -exec chmod u+rwx {{}} \\; \
+  -o -type f ! -perm -400 -exec chmod u+r {{}} \\; 2>/dev/null || :
+safely diff-files --raw -z --no-abbrev --no-renames --ignore-submodules=none
+printf '\\0'
+safely ls-files -z --others {_EXCLUDES}
+printf '\\0'
+safely ls-files -z --others --exclude-standard {_EXCLUDES}
+printf '\\0'
+find . -name .git -prune -o ! -type f ! -type d ! -type l -print0
+printf '\\0'
+if test -f "$GIT_DIR/setup.made"; then cat "$GIT_DIR/setup.made"; fi
+printf '\\0'
+"""
+
+# A repository that the attempt made within the tree is listed as one directory: look again with that as the top.
+_LOOK_WITHIN = f"""cat > "$scratch/within"
+GIT_INDEX_FILE=$scratch/none
+xargs -0 -n 1 sh -c 'cd "$1" && GIT_WORK_TREE=$PWD "$git" ls-files -z --others {_EXCLUDES.replace("'", '"')}
+printf "\\\\0"' sh < "$scratch/within"
+"""
+
+# Standard input: $1 bytes of deletions for --index-info, then the paths to take in.
+_STAGE = """cat > "$scratch/stage"
+head -c "$deletions" "$scratch/stage" | safely update-index -z --index-info
+tail -c "+$((deletions + 1))" "$scratch/stage" | safely update-index -z --add --remove --replace --stdin
+"""
+
+_DIFF = """safely diff-index --cached --patch --binary --full-index --no-renames --no-ext-diff --no-textconv --no-color \
+  --no-relative --src-prefix=a/ --dst-prefix=b/ --unified=3 --inter-hunk-context=0 --submodule=short "$base" --
+"""
+
+# A row of size and path for each path of standard input, in that order; none for what is gone meanwhile.
+_SIZES = "xargs -0 -r stat -c '%s %n' -- 2>/dev/null || :"
+
+_MARK = """printf %s "$(safely write-tree)" > "$GIT_DIR/setup.tree.new"
+cp -p "$GIT_INDEX_FILE" "$GIT_DIR/setup.index"
+mv "$GIT_DIR/setup.tree.new" "$GIT_DIR/setup.tree"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Changed:
+    path: bytes
+    before: int
+    after: int
+    oid: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What differs from the base (or from the state after set-up) in the working tree. Paths as git lists them."""
+
+    changed: tuple[_Changed, ...]
+    new: tuple[bytes, ...]
+    not_ignored: frozenset[bytes]
+    special: frozenset[bytes]
+    made_by_setup: frozenset[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Staging:
+    """What goes into a patch. `deletions`: in the form of `update-index --index-info`; `changed`, `new`: paths to take in."""
+
+    deletions: bytes
+    changed: tuple[bytes, ...]
+    new: tuple[bytes, ...] = ()
+
+
+async def mark_setup(sandbox: Sandbox) -> None:
+    """Remember the tree as set-up leaves it: call it once, before the environment is frozen.
+
+    Files that set-up made are then in no patch, and files of the base that it changed count as they are now, so that a
+    patch applies in a fresh sandbox of the same environment. Raises SetupFailed where git is missing or cannot read it.
+    """
+    try:
+        look = await _look(sandbox)
+        staged = _staging(look, ())
+        await _script(sandbox, *_staged(staged.deletions, staged.changed, _MARK))
+        made = b"\0".join(sorted(look.new)) + b"\0" if look.new else b""
+        await _script(sandbox, 'cat > "$GIT_DIR/setup.made"', stdin=made)
+    except PatchNotTaken as error:
+        raise SetupFailed(f"what set-up did cannot be remembered: {error}") from error
+
+
+async def take_patch(sandbox: Sandbox, *, exclude: Collection[str] = (), say: Say = lambda sentence: None) -> str:
+    """The diff of the working tree against the base, "" if nothing changed; decoded with "surrogateescape".
+
+    `exclude`: paths (or directories) that are left as they are on the base. `say` gets a sentence where files had to be
+    left out because of their size (`CONTENT_BYTES`). Raises PatchNotTaken where the sandbox answers, but what the attempt
+    did there (to git, Troop's copy of the base, memory, time) leaves no patch to be had; SandboxFailed where it is gone.
+    """
+    look = await _look(sandbox)
+    staged = _staging(look, [os.fsencode(path.rstrip("/")) for path in exclude])
+    too_much = await _too_much(sandbox, staged)
+    if too_much:
+        say(_left_out(too_much))
+    taken = [path for path in (*staged.changed, *staged.new) if path not in too_much]
+    if not staged.deletions and not taken:
+        return ""
+    script, stdin = _staged(staged.deletions, taken, _DIFF)
+    done = await _script(sandbox, _PRIVATE_OBJECTS + script, stdin=stdin)
+    return done.stdout.decode("utf-8", "surrogateescape")
+
+
+def _staged(deletions: bytes, taken: Sequence[bytes], script: str) -> tuple[str, bytes]:
+    """(a script that works with these changes in the index, its standard input)."""
+    return f"deletions={len(deletions)}\n" + _STAGE + script, deletions + _records(taken)
+
+
+async def _too_much(sandbox: Sandbox, staged: _Staging) -> dict[bytes, int]:
+    """What must stay out, with sizes in bytes: the largest new files, then the largest changed ones, until the rest fits."""
+    paths = (*staged.changed, *staged.new)
+    if not paths:
+        return {}
+    done = await _script(sandbox, _SIZES, stdin=_records(paths))
+    sizes: dict[bytes, int] = {}
+    at = 0
+    for path in paths:
+        # Names may hold line ends, so a row is only known by the path that it must name.
+        space = done.stdout.find(b" ", at)
+        size = done.stdout[at:space] if space >= 0 else b""
+        if size.isdigit() and done.stdout.startswith(path + b"\n", space + 1):
+            sizes[path] = int(size)
+            at = space + 1 + len(path) + 1
+    total = sum(sizes.values())
+    out: dict[bytes, int] = {}
+    for group in (staged.new, staged.changed):
+        for path in sorted(sizes.keys() & set(group), key=lambda p: (-sizes[p], p)):
+            if total <= CONTENT_BYTES:
+                return out
+            out[path] = sizes[path]
+            total -= sizes[path]
+    return out
+
+
+def _left_out(files: dict[bytes, int]) -> str:
+    shown = [f"{os.fsdecode(path)} ({size / 1e6:.1f} MB)" for path, size in list(files.items())[:3]]
+    more = [f"{len(files) - len(shown)} more"] if len(files) > len(shown) else []
+    listed = ", ".join(shown + more).encode("utf-8", "replace").decode("utf-8")
+    return f"left out, because a patch holds at most {CONTENT_BYTES // 1_000_000} MB of files: {listed}"
+
+
+def _records(paths: Sequence[bytes]) -> bytes:
+    return b"".join(path + b"\0" for path in paths)
+
+
+async def apply_patch(sandbox: Sandbox, diff: str) -> str | None:
+    """Apply a diff to the working tree, all of it or nothing. None: applied; else why not, in git's words.
+
+    Raises SandboxFailed where the sandbox is gone; a patch that takes too much time or memory is a reason."""
+    if not diff.strip():
+        return None
+    # Other tools' diffs may have lost their last line end, which git takes for damage.
+    content = (diff if diff.endswith("\n") else diff + "\n").encode("utf-8", "surrogateescape")
+    command = "safely apply --whitespace=nowarn -"
+    try:
+        done = await _script(sandbox, command, stdin=content, may_fail=True)
+    except PatchNotTaken as error:
+        return str(error)
+    if done.exit_code == 0:
+        return None
+    said = [line.removeprefix("error: ").removeprefix("fatal: ") for line in done.output.splitlines() if line.strip()]
+    return "; ".join(said[:3]) or f"git apply ended with {done.exit_code}"
+
+
+async def restore_paths(sandbox: Sandbox, paths: Sequence[str]) -> str | None:
+    """Put files, or whole directories, back as they were before the attempt: content, mode and type. Files there that
+    neither the base nor set-up made are removed, junk apart. None: done; else why not: then nothing that is measured
+    there counts. Raises SandboxFailed where the sandbox is gone."""
+    wanted = [os.fsencode(path.rstrip("/")) for path in paths if path.strip("/.")]
+    if not wanted:
+        return None
+    try:
+        look = await _look(sandbox)
+        removed = _records([p for p in look.new if _below(p, wanted) and p not in look.made_by_setup])
+        # What replaced a path of the base with a directory, or a directory with a file, is in the way of the checkout.
+        script = f"""cat > "$scratch/all"
+head -c {len(removed)} "$scratch/all" | xargs -0 -r rm -rf --
+tail -c +{len(removed) + 1} "$scratch/all" > "$scratch/wanted"
+xargs -0 "$git" ls-files -z -- < "$scratch/wanted" > "$scratch/tracked"
+safely checkout-index --force -z --stdin < "$scratch/tracked"
+"""
+        await _script(sandbox, script, stdin=removed + _records(wanted))
+    except PatchNotTaken as error:
+        return f"files cannot be put back as on the base: {error}"
+    return None
+
+
+async def _look(sandbox: Sandbox) -> _Look:
+    done = await _script(sandbox, _LOOK)
+    try:
+        raw, new, not_ignored, special, made = _sections(done.stdout)
+        changed = tuple(_raw_change(raw[i], raw[i + 1]) for i in range(0, len(raw), 2))
+        found = await _with_nested(sandbox, new, frozenset(made))
+    except (ValueError, IndexError) as error:
+        raise PatchNotTaken("what git in the sandbox says of the working tree makes no sense") from error
+    return _Look(
+        changed,
+        found,
+        # What lies in a nested repository is ignored by nobody's rules but its own.
+        frozenset(not_ignored) | (frozenset(found) - frozenset(new)),
+        frozenset(p.removeprefix(b"./") for p in special),
+        frozenset(made),
+    )
+
+
+def _sections(output: bytes) -> list[list[bytes]]:
+    """Lists of NUL-terminated records, each list ended by an empty record."""
+    sections: list[list[bytes]] = [[]]
+    for record in output.split(b"\0")[:-1]:
+        if record:
+            sections[-1].append(record)
+        else:
+            sections.append([])
+    return sections[:-1]
+
+
+def _raw_change(facts: bytes, path: bytes) -> _Changed:
+    """One record of `diff-files --raw`: ":<mode> <mode> <oid> <oid> <status>", path."""
+    before, after, oid, *_ = facts.lstrip(b":").split(b" ")
+    return _Changed(path, int(before, 8), int(after, 8), oid)
+
+
+async def _with_nested(sandbox: Sandbox, new: list[bytes], made: frozenset[bytes]) -> tuple[bytes, ...]:
+    """The new files, with those inside of repositories that were made within the tree ("name/" in git's listing)."""
+    files = [p for p in new if not p.endswith(b"/")]
+    nested = [p for p in new if p.endswith(b"/")]
+    files += [p for p in nested if p in made]
+    nested = [p for p in nested if p not in made]
+    for _ in range(_NESTED_DEPTH):
+        if not nested:
+            break
+        done = await _script(sandbox, _LOOK_WITHIN, stdin=_records(nested))
+        deeper: list[bytes] = []
+        for top, listed in zip(nested, _sections(done.stdout), strict=True):
+            inside = [top + p for p in listed]
+            files += [p for p in inside if not p.endswith(b"/")]
+            deeper += [p for p in inside if p.endswith(b"/")]
+        nested = deeper
+    return tuple(files)
+
+
+_SUBMODULE = 0o160000
+_NESTED_DEPTH = 50  # repositories within repositories that are looked into
+
+
+def _staging(look: _Look, exclude: Sequence[bytes]) -> _Staging:
+    modules_changed = any(c.path == b".gitmodules" for c in look.changed)
+    deletions: list[bytes] = []
+    changed: list[bytes] = []
+    for change in look.changed:
+        if _below(change.path, exclude):
+            continue
+        if change.before == _SUBMODULE and (change.after == _SUBMODULE or (change.after == 0 and not modules_changed)):
+            continue
+        # A file that became a pipe, a socket or a repository of its own is gone as far as a patch can tell.
+        if change.after in (0, _SUBMODULE) or change.path in look.special:
+            deletions.append(b"0 " + b"0" * len(change.oid) + b"\t" + change.path + b"\0")
+        else:
+            changed.append(change.path)
+    environments = tuple(p.removesuffix(b"pyvenv.cfg") for p in look.new if p.endswith(b"/pyvenv.cfg"))
+    new: list[bytes] = []
+    for path in look.new:
+        if path in look.made_by_setup or path in look.special or _below(path, exclude):
+            continue
+        if path.startswith(environments) or (path not in look.not_ignored and not _is_source(path)):
+            continue
+        new.append(path)
+    return _Staging(b"".join(deletions), tuple(changed), tuple(new))
+
+
+def _is_source(path: bytes) -> bool:
+    pure = PurePosixPath(os.fsdecode(path))
+    return pure.suffix.lower() in SOURCE and _OUTPUT_DIRECTORIES.isdisjoint(pure.parts[:-1])
+
+
+def _below(path: bytes, tops: Sequence[bytes]) -> bool:
+    return any(path == top or path.startswith(top + b"/") for top in tops)
+
+
+async def _script(sandbox: Sandbox, script: str, stdin: bytes = b"", *, may_fail: bool = False) -> Exec:
+    """Raises PatchNotTaken for whatever goes wrong in a sandbox that still answers."""
+    # Not the default shell: the attempt may have left something for bash to read at its start, or a `sh` on the PATH.
+    try:
+        done = await sandbox.exec(
+            ["/bin/sh", "-c", _PRELUDE + script], cwd="/", stdin=stdin, timeout=_SECONDS, output_bytes=_OUTPUT_BYTES
+        )
+    except OSError as error:
+        raise PatchNotTaken(f"no program can be started in the sandbox any more: {error.strerror or error}") from error
+    if done.exit_code == _BASE_GONE:
+        raise PatchNotTaken(f"the base commit that Troop keeps at {TROOPDIR} is gone from the sandbox")
+    if done.exit_code == _GIT_MISSING:
+        raise PatchNotTaken("git is missing in the sandbox (the image must have it: patches are taken with it)")
+    if done.timed_out:
+        raise PatchNotTaken(f"git needed more than {_SECONDS:.0f} s for the working tree")
+    if done.truncated:
+        raise PatchNotTaken(f"the patch, or the list of what changed, is larger than {_OUTPUT_BYTES // 1_000_000} MB")
+    if done.exit_code != 0 and not may_fail:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise PatchNotTaken(f"git could not look at the working tree: {said[-1] if said else _ending(done.exit_code)}")
+    return done
+
+
+def _ending(exit_code: int) -> str:
+    return "it was killed, most likely for want of memory" if exit_code in (137, -9) else f"exit code {exit_code}"

@@ -1,0 +1,344 @@
+"""A patch as data: which files, how much, whether two are the same, and what about one should make a reader wary.
+
+Everything here is read from the text of the diff; taking, applying and restoring are in `harness.patches.extract` (and can be had
+from here too).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import tokenize
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+
+from harness.patches.extract import apply_patch, mark_setup, restore_paths, take_patch
+from harness.patches.text import FileChange, Hunk, parse
+
+LARGE_LINES = 400
+LARGE_FILES = 20
+LARGE_BYTES = 200_000
+
+_SIZE = 16  # hex digits of a fingerprint: 64 bits, among hundreds of candidates
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A diff against the base. `diff`: text decoded with "surrogateescape", as `take_patch` gives it.
+
+    `flags`, in this order, are words for a person and for ranking; none of them forbids a patch:
+
+    - "edits-tests": changes, removes or renames a test file of the base
+    - "adds-tests": has new test files
+    - "conftest": touches a conftest.py
+    - "startup-code": touches what Python runs by itself (sitecustomize, usercustomize, *.pth)
+    - "test-config": touches the settings of pytest, tox, nox or coverage
+    - "ci-config": touches continuous integration
+    - "build-config": touches packaging or requirements (setup.py, pyproject.toml, …)
+    - "binary": holds binary files
+    - "debugging": adds a breakpoint, an `import pdb`, or more prints than it removes, outside of tests
+    - "large": more than 400 changed lines, 20 files or 200 kB
+    - "outside-package": a new Python file in the top directory, or one named like a scratch file (reproduce, debug, …)
+    - "symlink", "submodule", "mode-change": makes or changes one
+    """
+
+    diff: str
+
+    @cached_property
+    def changes(self) -> tuple[FileChange, ...]:
+        """One per file of the diff, with its hunks."""
+        return parse(self.diff)
+
+    @cached_property
+    def files(self) -> tuple[FileChange, ...]:
+        """As `changes`, but a file that was moved unchanged is one "renamed" instead of a deletion and an addition."""
+        gone = {c.blob_before: c for c in self.changes if c.kind == "deleted" and c.blob_before and not c.binary}
+        out: list[FileChange] = []
+        moved: set[int] = set()
+        for change in self.changes:
+            source = gone.pop(change.blob_after, None) if change.kind == "added" and change.blob_after else None
+            if source is None or source.path == change.path:
+                out.append(change)
+                continue
+            moved.add(id(source))
+            out.append(change.moved_from(source.path))
+        return tuple(c for c in out if id(c) not in moved)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All paths that the patch touches, the old names of renamed files too; sorted, each once."""
+        return tuple(sorted({p for c in self.changes for p in (c.path, c.old_path) if p is not None}))
+
+    @property
+    def source_files(self) -> tuple[str, ...]:
+        """What is neither a test nor prose (*.md, *.rst, and whatever is below doc or docs)."""
+        return tuple(path for path in self.paths if not is_test(path) and not is_prose(path))
+
+    @cached_property
+    def changes_code(self) -> bool:
+        """Whether more than tests, prose, and the comments, blank lines and spacing of Python changes, as far as the text
+        of the diff tells: where a docstring may be meant, code counts as changed."""
+        source = set(self.source_files)
+        return any(_changes_code(c) for c in self.changes if c.path in source or c.old_path in source)
+
+    @cached_property
+    def added_lines(self) -> int:
+        return sum(c.added for c in self.files)
+
+    @cached_property
+    def removed_lines(self) -> int:
+        return sum(c.removed for c in self.files)
+
+    @property
+    def changed_lines(self) -> int:
+        return self.added_lines + self.removed_lines
+
+    @cached_property
+    def touched_lines(self) -> Mapping[str, frozenset[int]]:
+        """By path on the base: line numbers there (from 1) that are removed, or that new lines follow (0: at the top)."""
+        out: dict[str, set[int]] = {}
+        for change in self.changes:
+            lines = out.setdefault(change.old_path or change.path, set())
+            for hunk in change.hunks:
+                lines |= {at if sign == "-" else at - 1 for at, sign, _ in hunk.numbered() if sign != " "}
+        return {path: frozenset(lines) for path, lines in out.items()}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Equal for patches that make the same change to the code; "" for no change.
+
+        The amount of context, the order of files, and in Python blank lines, comments and spacing within a line do not
+        count. Tests and prose count only in a patch that has nothing else: the attempts that agree on a fix seldom agree
+        on the words of its test. All fingerprints that are compared must come from one base.
+        """
+        return _digest((_identity(change), _text_blocks(change)) for change in self._counting)
+
+    @cached_property
+    def flags(self) -> tuple[str, ...]:
+        return tuple(name for name, applies in _FLAGS.items() if applies(self))
+
+    @property
+    def _counting(self) -> list[FileChange]:
+        source = set(self.source_files)
+        counted = [c for c in self.changes if c.path in source or c.old_path in source]
+        return counted or list(self.changes)
+
+
+def is_test(path: str) -> bool:
+    """Whether a path looks like part of a test-suite: below a directory `tests`, below `test` or `testing` at the top, or
+    named test_*, *_test, tests.py or conftest.py. (django/test and numpy/testing are code.)"""
+    pure = PurePosixPath(path)
+    folders = pure.parts[:-1]
+    if "tests" in folders or folders[:1] in (("test",), ("testing",)):
+        return True
+    return re.fullmatch(r"(test_.*|.*_tests?|tests?|conftest)\.pyi?", pure.name) is not None
+
+
+def is_prose(path: str) -> bool:
+    """Documentation: changes nothing that a program does."""
+    pure = PurePosixPath(path)
+    return pure.suffix.lower() in (".md", ".rst") or (len(pure.parts) > 1 and pure.parts[0].lower() in ("doc", "docs"))
+
+
+# Fingerprints
+
+
+def _digest(parts: Iterator[tuple[object, object]]) -> str:
+    text = "\n".join(sorted(repr(part) for part in parts))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:_SIZE] if text else ""
+
+
+def _identity(change: FileChange) -> tuple[object, ...]:
+    return (
+        change.path,
+        change.old_path,
+        change.kind,
+        change.mode_after if change.mode_after != change.mode_before else None,
+    )
+
+
+def _text_blocks(change: FileChange) -> object:
+    """The change as (line of the base, removed, added) blocks, normalised as far as the text alone allows."""
+    if change.binary:
+        return change.blob_after or change.binary_text
+    python = change.path.endswith((".py", ".pyi"))
+    blocks = [block for hunk in change.hunks for block in _blocks(hunk, python and not _has_long_string(hunk))]
+    # Nothing but comments and blank lines, or so it seems: then these are the change.
+    return blocks or [block for hunk in change.hunks for block in _blocks(hunk, False)]
+
+
+def _changes_code(change: FileChange) -> bool:
+    if change.kind != "modified" or change.binary or not change.path.endswith((".py", ".pyi")):
+        return True
+    return any(
+        _has_long_string(hunk) or any(removed != added for _, removed, added in _blocks(hunk, True))
+        for hunk in change.hunks
+    )
+
+
+def _has_long_string(hunk: Hunk) -> bool:
+    """Where a long string may begin or end, a # or a blank line may be content."""
+    return any('"""' in text or "'''" in text for _, text in hunk.lines)
+
+
+def _blocks(hunk: Hunk, python: bool) -> Iterator[tuple[int, tuple[str, ...], tuple[str, ...]]]:
+    removed: list[str] = []
+    added: list[str] = []
+    anchor = None
+    above = hunk.start - 1 if hunk.lines else 0
+    for at, sign, text in [*hunk.numbered(), (0, " ", "end")]:
+        plain = _normalised(text) if python else text.rstrip("\r")
+        if sign == " ":
+            if (removed or added) and (plain or not python or at == 0):
+                yield (anchor if anchor is not None else -above - 1, tuple(removed), tuple(added))
+                removed, added, anchor = [], [], None
+            above = at if plain or not python else above
+        elif plain or not python:
+            if sign == "-":
+                anchor = at if anchor is None else anchor
+                removed.append(plain)
+            else:
+                added.append(plain)
+
+
+def _normalised(line: str) -> str:
+    """A line of Python as indentation and tokens, comments gone; the line itself where it is no row of tokens."""
+    tokens: list[str] = []
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(line.strip() + "\n").readline):
+            if token.type == tokenize.ERRORTOKEN:
+                return line.rstrip()
+            if token.type not in _LAYOUT:
+                tokens.append(token.string)
+    except tokenize.TokenError as error:
+        # An open bracket at the end of the line is no reason for doubt; an open string is.
+        if "multi-line statement" not in str(error):
+            return line.rstrip()
+    except SyntaxError:
+        return line.rstrip()
+    indentation = line[: len(line) - len(line.lstrip())]
+    return indentation + " ".join(tokens) if tokens else ""
+
+
+_LAYOUT = frozenset(
+    {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+)
+
+
+# Flags
+
+
+def _names(patch: Patch, *patterns: str) -> bool:
+    return any(re.fullmatch(pattern, path) for path in patch.paths for pattern in patterns)
+
+
+def _lines(patch: Patch, sign: str) -> Iterator[tuple[str, str]]:
+    for change in patch.changes:
+        for hunk in change.hunks:
+            yield from ((change.path, text) for s, text in hunk.lines if s == sign)
+
+
+def _edits_tests(patch: Patch) -> bool:
+    return any(c.kind != "added" and is_test(c.old_path or c.path) for c in patch.files)
+
+
+def _adds_tests(patch: Patch) -> bool:
+    return any(c.kind == "added" and is_test(c.path) for c in patch.files)
+
+
+def _test_config(patch: Patch) -> bool:
+    if _names(patch, r"(.*/)?(\.?pytest\.(ini|toml)|tox\.(ini|toml)|noxfile\.py|\.coveragerc)"):
+        return True
+    sections = re.compile(
+        r"\[tool[.:](pytest|tox|coverage|hypothesis)|\b(addopts|testpaths|python_files|xfail_strict)\b"
+    )
+    shared = ("pyproject.toml", "setup.cfg")
+    return any(
+        PurePosixPath(c.path).name in shared and any(sections.search(text) for h in c.hunks for text in h.around())
+        for c in patch.changes
+    )
+
+
+_BREAKPOINT = re.compile(r"^\s*(breakpoint\(|import\s+i?pdb\b|from\s+i?pdb\b)|\bi?pdb\.set_trace\(")
+_PRINT = re.compile(r"^\s*p?print\s*\(")
+
+
+def _debugging(patch: Patch) -> bool:
+    added = [text for path, text in _lines(patch, "+") if path.endswith(".py") and not is_test(path)]
+    removed = [text for path, text in _lines(patch, "-") if path.endswith(".py") and not is_test(path)]
+    if any(_BREAKPOINT.search(text) for text in added):
+        return True
+    return _prints(added) > _prints(removed)
+
+
+def _prints(lines: Sequence[str]) -> int:
+    return sum(bool(_PRINT.match(line)) for line in lines)
+
+
+def _large(patch: Patch) -> bool:
+    return patch.changed_lines > LARGE_LINES or len(patch.files) > LARGE_FILES or len(patch.diff) > LARGE_BYTES
+
+
+SCRATCH = re.compile(
+    r"(reproduc|repro[_.\d]|scratch|debug_|tmp|temp_|demo[_.]|try_|check_fix|verify_|test_fix|fix_)", re.IGNORECASE
+)
+
+
+def _outside_package(patch: Patch) -> bool:
+    new = [PurePosixPath(c.path) for c in patch.files if c.kind == "added" and c.path.endswith(".py")]
+    return any((len(p.parts) == 1 and not is_test(str(p))) or SCRATCH.match(p.name) for p in new)
+
+
+def _has_mode(patch: Patch, mode: str) -> bool:
+    return any(mode in (c.mode_before, c.mode_after) for c in patch.changes)
+
+
+_CI = (
+    r"\.github/(workflows|actions)/.*",
+    r"\.(travis|gitlab-ci|appveyor|cirrus|readthedocs|pre-commit-config)\.ya?ml",
+    r"(azure-pipelines|appveyor|bitbucket-pipelines)\.ya?ml",
+    r"\.circleci/.*",
+    r"Jenkinsfile",
+    r"\.azure-pipelines/.*",
+)
+_BUILD = (
+    r"(.*/)?(setup\.py|setup\.cfg|pyproject\.toml|MANIFEST\.in|Pipfile(\.lock)?|poetry\.lock|uv\.lock|environment\.ya?ml)",
+    r"(.*/)?(meson\.build|CMakeLists\.txt|Makefile|GNUmakefile)",
+    r"(.*/)?(requirements|constraints)[^/]*\.(txt|in)",
+    r"(.*/)?requirements/[^/]*\.(txt|in)",
+)
+
+_FLAGS: dict[str, Callable[[Patch], bool]] = {
+    "edits-tests": _edits_tests,
+    "adds-tests": _adds_tests,
+    "conftest": lambda p: _names(p, r"(.*/)?conftest\.py"),
+    "startup-code": lambda p: _names(p, r"(.*/)?(site|user)customize\.py", r".*\.pth"),
+    "test-config": _test_config,
+    "ci-config": lambda p: _names(p, *_CI),
+    "build-config": lambda p: _names(p, *_BUILD),
+    "binary": lambda p: any(c.binary for c in p.changes),
+    "debugging": _debugging,
+    "large": _large,
+    "outside-package": _outside_package,
+    "symlink": lambda p: _has_mode(p, "120000"),
+    "submodule": lambda p: _has_mode(p, "160000"),
+    "mode-change": lambda p: any(
+        c.kind == "mode" or (c.mode_before and c.mode_after and c.mode_before != c.mode_after) for c in p.changes
+    ),
+}
+
+__all__ = [
+    "FileChange",
+    "Hunk",
+    "Patch",
+    "apply_patch",
+    "is_prose",
+    "is_test",
+    "mark_setup",
+    "parse",
+    "restore_paths",
+    "take_patch",
+]

@@ -1,0 +1,104 @@
+"""The files of a base commit, and what a patch makes of them, without a working tree and without executing anything.
+
+git runs in a directory of ours that only borrows the repository's objects: no hooks, no filters, no configuration of the
+repository. The patch goes on an index, never on files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.patches.patch import Patch
+from harness.repository.hostgit import Blobs, GitFailed, borrow, git, plant
+from tasks.errors import InputError
+
+# In this order: as it is; then with less context around a hunk, as `patch --fuzz` would let pass.
+_WAYS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("clean", ()),
+    ("fuzzy", ("--recount", "-C1", "--ignore-whitespace")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Patched:
+    """What a patch does to the base. `applies`: "clean", "fuzzy" (only with less context) or "no", with its `reason`.
+    `files`: by path, the content before and after; None where there is no such file."""
+
+    applies: str
+    files: Mapping[str, tuple[bytes | None, bytes | None]]
+    reason: str = ""
+
+
+class BaseTree:
+    """The tree of one commit; made by `open_tree`."""
+
+    def __init__(self, git_dir: Path, commit: str, variables: Mapping[str, str], blobs: Blobs) -> None:
+        self._git_dir, self.commit, self._variables, self._blobs = git_dir, commit, variables, blobs
+        self._git("read-tree", commit)
+
+    def read(self, path: str) -> bytes | None:
+        """A file of the base, None where there is none."""
+        try:
+            return next(iter(self._blobs.read([f"{self.commit}:{path}"])))
+        except (GitFailed, UnicodeEncodeError):
+            return None
+
+    def read_all(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """Files of the base by path; what is not there is left out."""
+        return {path: text for path in paths if (text := self.read(path)) is not None}
+
+    def paths(self) -> list[str]:
+        """All files of the base."""
+        return [p.decode("utf-8", "surrogateescape") for p in self._git("ls-files", "-z").split(b"\0") if p]
+
+    def patched(self, patch: str) -> Patched:
+        """Put the patch on the base's index, read what it changed, and put the index back."""
+        text = patch if patch.endswith("\n") else patch + "\n"
+        reason = ""
+        for word, options in _WAYS:
+            try:
+                self._git("apply", "--cached", "--whitespace=nowarn", *options, "-", stdin=text)
+            except GitFailed as error:
+                reason = reason or error.stderr.split("\n")[0]
+                continue
+            try:
+                return Patched(word, self._changed(patch))
+            finally:
+                self._git("read-tree", self.commit)
+        return Patched("no", {}, reason)
+
+    def _changed(self, patch: str) -> dict[str, tuple[bytes | None, bytes | None]]:
+        return {path: (self.read(path), self._staged(path)) for path in Patch(patch).paths}
+
+    def _staged(self, path: str) -> bytes | None:
+        try:
+            return self._git("cat-file", "blob", f":{path}")
+        except GitFailed:
+            return None
+
+    def _git(self, *arguments: str, stdin: str = "") -> bytes:
+        data = stdin.encode("utf-8", "surrogateescape")
+        return git(*arguments, git_dir=self._git_dir, variables=self._variables, stdin=data)
+
+
+@contextlib.contextmanager
+def open_tree(repository: Path, commit: str) -> Iterator[BaseTree]:
+    """The tree of `commit` in `repository` (a bare clone or a .git directory). Raises InputError where it is not there."""
+    objects = repository / ".git" / "objects" if (repository / ".git").is_dir() else repository / "objects"
+    with tempfile.TemporaryDirectory(prefix="troop-base-") as scratch:
+        place = Path(scratch) / "git"
+        plant(place, commit)
+        (place / "objects/info/alternates").write_text(f"{objects.resolve()}\n")
+        variables = borrow(objects.resolve())
+        try:
+            git("cat-file", "-e", f"{commit}^{{commit}}", git_dir=place, variables=variables)
+        except GitFailed as error:
+            raise InputError(
+                f"{repository} has no commit {commit[:12]}; fetch it there, or name another mirror"
+            ) from error
+        with Blobs(place) as blobs:
+            yield BaseTree(place, commit, variables, blobs)

@@ -1,0 +1,434 @@
+"""Where a repository's objects come from: the user's repository, a mirror in the cache, or an unpacked release.
+
+Each way ends in a `Source`: an object directory and a commit in it, nothing more. What lies around that commit (other
+refs, later commits) is cut away by `harness.repository.workspace`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.repository import hostgit
+from harness.repository.hostgit import GitFailed, git, lines
+from tasks.errors import InputError, SourceUnavailable
+from tasks.package import unpack
+from tasks.say import Say
+from tasks.task import Repository
+
+_NAMES_A_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+_PACKAGE_EPOCH = 946684800  # 2000-01-01: the date of a release whose archive tells none
+FETCH_SECONDS = 3600.0
+LEFT_OVER_SECONDS = 6 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A commit and the object directory that holds it. `described`: `git describe --tags --long`, "" without a tag."""
+
+    objects: Path
+    commit: str
+    sha256: bool = False
+    described: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@contextlib.contextmanager
+def opened(repository: Repository, cache: Path, say: Say) -> Iterator[Source]:
+    """The source of a repository; what it needs for a while only is removed at the end of the context."""
+    ways = {"path": _from_path, "url": _from_url, "package": _from_package}
+    (cache / "tmp").mkdir(parents=True, exist_ok=True)
+    sweep(cache / "tmp")
+    with tempfile.TemporaryDirectory(dir=cache / "tmp", prefix="source-") as scratch:
+        yield ways[repository.kind](repository, cache, Path(scratch), say)
+
+
+def sweep(directory: Path, pattern: str = "*") -> list[Path]:
+    """Remove what processes that were killed left here; the paths. By age, since a cache may be shared between machines:
+    nothing that is still in use is so old, as a fetch ends after `FETCH_SECONDS`."""
+    removed = []
+    for left in sorted(directory.glob(pattern)):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.lstat().st_mtime > LEFT_OVER_SECONDS:
+                if left.is_dir() and not left.is_symlink():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink()
+                removed.append(left)
+    return removed
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """An exclusive lock on `path` (made if missing), waited for; gone with the process that holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+# The user's repository
+
+
+@dataclass(frozen=True, slots=True)
+class _Local:
+    """A repository of the user's: only looked at. `top` None: bare."""
+
+    top: Path | None
+    git_dir: Path
+    common: Path
+    sha256: bool
+
+    def resolve(self, ref: str) -> str | None:
+        return _resolve(self.git_dir, ref)
+
+
+def _from_path(repository: Repository, cache: Path, scratch: Path, say: Say) -> Source:
+    place = Path(repository.location).expanduser()
+    local = _look_at(place)
+    notes: list[str] = []
+    if local.top is not None and place.resolve() != local.top.resolve():
+        notes.append(f"{place} lies within the repository {local.top}: the whole repository is used")
+    head = local.resolve("HEAD")
+    if head is None and repository.base is None:
+        raise InputError(f"{place} has no commits yet: commit something first (git add -A && git commit)")
+    commit = local.resolve(repository.base) if repository.base else head
+    if commit is None:
+        raise InputError(
+            f"{place} has no branch, tag or commit {repository.base!r}: name one of its own with --base, or leave it out"
+        )
+    described = _describe(local.git_dir, commit)
+    if local.top is None:
+        return Source(local.common / "objects", commit, local.sha256, described, tuple(notes))
+    dirty = _Dirty(local, head or commit, scratch)
+    changed, untracked = dirty.paths()
+    if not changed and not untracked:
+        return Source(local.common / "objects", commit, local.sha256, described, tuple(notes))
+    if not repository.include_uncommitted:
+        notes.append(
+            f"uncommitted changes are left out: {_count(changed, untracked)} (--include-uncommitted takes them in)"
+        )
+        return Source(local.common / "objects", commit, local.sha256, described, tuple(notes))
+    if commit != head:
+        raise InputError(
+            f"--include-uncommitted needs the checked-out commit as base, but {repository.base!r} is another one: leave one of the two out"
+        )
+    notes.append(f"uncommitted changes are taken in: {_count(changed, untracked)}")
+    return Source(dirty.objects, dirty.commit(), local.sha256, described, tuple(notes))
+
+
+def _look_at(place: Path) -> _Local:
+    if not place.exists():
+        raise InputError(f"there is no directory {place}")
+    if not place.is_dir():
+        raise InputError(f"{place} is a file: name the directory of a git repository")
+    asked = [
+        "--is-bare-repository",
+        "--is-inside-work-tree",
+        "--show-object-format",
+        "--absolute-git-dir",
+        "--git-common-dir",
+    ]
+    try:
+        bare, inside, form, git_dir, common = lines(git("rev-parse", *asked, cwd=place))
+        top = lines(git("rev-parse", "--show-toplevel", cwd=place))[0] if inside == "true" else None
+    except GitFailed as error:
+        if "not a git repository" in error.stderr:
+            hint = "git init && git add -A && git commit makes it one"
+            raise InputError(f"{place} is not a git repository: {hint}") from error
+        raise InputError(f"{place} cannot be read as a git repository: {_last_line(error.stderr)}") from error
+    if bare == "false" and top is None:
+        raise InputError(f"{place} is the inside of a git directory: name the repository's own directory")
+    return _Local(Path(top) if top else None, Path(git_dir), (place / common).resolve(), form == "sha256")
+
+
+class _Dirty:
+    """The user's working tree against its last commit, read through a git directory of ours with a copy of the index:
+    neither the user's configuration (filters, fsmonitor) nor hooks come into play, and nothing of the user's is written."""
+
+    def __init__(self, local: _Local, head: str, scratch: Path) -> None:
+        self._local = local
+        self._head = head
+        self._unstaged: list[bytes] = []
+        self._git_dir = scratch / "dirty.git"
+        self.objects = self._git_dir / "objects"
+        hostgit.plant(self._git_dir, head, sha256=local.sha256, config=_working_tree_config(local), attributes="")
+        for name in ("attributes", "exclude"):
+            if (local.common / "info" / name).is_file():
+                shutil.copyfile(local.common / "info" / name, self._git_dir / "info" / name)
+        for index in [local.git_dir / "index", *local.git_dir.glob("sharedindex.*")]:
+            if index.is_file():
+                # The index's own time tells git which entries may be stale, so it is copied too.
+                shutil.copy2(index, self._git_dir / index.name)
+        # The borrowed objects, on disk: the synthetic commit is cut from here after this object is gone.
+        alternates = hostgit.borrow(local.common / "objects")["GIT_ALTERNATE_OBJECT_DIRECTORIES"]
+        (self.objects / "info/alternates").write_bytes(os.fsencode(alternates) + b"\n")
+
+    def _git(self, *arguments: str, stdin: bytes = b"", variables: dict[str, str] | None = None) -> bytes:
+        more = {"GIT_WORK_TREE": str(self._local.top)} | (variables or {})
+        return git(*arguments, git_dir=self._git_dir, cwd=self._local.top, variables=more, stdin=stdin)
+
+    def paths(self) -> tuple[list[bytes], list[bytes]]:
+        """(changed since the last commit, staged or not; untracked and not ignored). Submodules are not looked into."""
+        try:
+            output = self._git(
+                "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=all"
+            )
+        except GitFailed as error:
+            raise InputError(f"the state of {self._local.top} cannot be read: {_last_line(error.stderr)}") from error
+        entries = [e for e in output.split(b"\0") if e]
+        untracked = [e[3:] for e in entries if e.startswith(b"??")]
+        # What is staged and unchanged since is in the copy of the index already.
+        self._unstaged = [e[3:] for e in entries if e[1:2] != b" "]
+        return [e[3:] for e in entries if not e.startswith(b"??")], untracked
+
+    def commit(self) -> str:
+        """A commit of the whole tree as it stands, on top of the last one; the same tree gives the same id."""
+        if self._git("ls-files", "--unmerged"):
+            raise InputError(f"{self._local.top} is in the middle of a merge: finish or abort it first")
+        # Not `git add`: that would look into submodules with their own configuration.
+        paths = [p for p in self._unstaged if not p.endswith(b"/") and not self._submodule(p)]
+        self._git("update-index", "-z", "--add", "--remove", "--replace", "--stdin", stdin=b"\0".join(paths) + b"\0")
+        tree = lines(self._git("write-tree"))[0]
+        date = lines(git("show", "-s", "--format=%cI", self._head, git_dir=self._git_dir))[0]
+        variables = hostgit.IDENTITY | {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
+        arguments = ["commit-tree", tree, "-p", self._head, "-m", "Uncommitted changes"]
+        return lines(self._git(*arguments, variables=variables))[0]
+
+    def _submodule(self, path: bytes) -> bool:
+        return (Path(str(self._local.top)) / path.decode("utf-8", "surrogateescape") / ".git").exists()
+
+
+def _working_tree_config(local: _Local) -> str:
+    """Those settings that say which files count and how they map to content, and nothing that names a program: of the
+    repository's own, and the user's list of files to ignore everywhere."""
+    kept = ("core.filemode", "core.autocrlf", "core.eol", "core.symlinks", "core.ignorecase", "core.precomposeunicode")
+    try:
+        output = git("config", "--local", "--no-includes", "--list", "-z", git_dir=local.git_dir)
+    except GitFailed as error:
+        raise InputError(f"the settings of {local.git_dir} cannot be read: {_last_line(error.stderr)}") from error
+    excludes = hostgit.user_setting("core.excludesFile", "--path")
+    config = (
+        f"\texcludesFile = {json.dumps(excludes, ensure_ascii=False)}\n" if excludes.isprintable() and excludes else ""
+    )
+    for entry in output.decode("utf-8", "surrogateescape").split("\0"):
+        key, _, value = entry.partition("\n")
+        if key in kept and value.isalnum():
+            config += f"\t{key.removeprefix('core.')} = {value}\n"
+    return f"[core]\n{config}"
+
+
+def _count(changed: list[bytes], untracked: list[bytes]) -> str:
+    parts = [f"{len(changed)} changed"] if changed else []
+    parts += [f"{len(untracked)} untracked"] if untracked else []
+    return " and ".join(parts) + (" file" if len(changed) + len(untracked) == 1 else " files")
+
+
+# A repository by URL
+
+
+def _from_url(repository: Repository, cache: Path, scratch: Path, say: Say) -> Source:
+    location = repository.location
+    if location.startswith("-"):
+        raise InputError(f"{location!r} is not the URL of a git repository")
+    clean, _ = hostgit.network_environment(location)
+    mirror = cache / "mirrors" / (_readable(clean) + "-" + hashlib.sha256(clean.encode()).hexdigest()[:12] + ".git")
+    base = repository.base
+    notes: tuple[str, ...] = ()
+    with held(mirror.with_suffix(".lock")):
+        commit = _resolve(mirror, base) if base and mirror.exists() and not _moves(mirror, base) else None
+        if commit is None:
+            notes = _bring(mirror, location, scratch, say)
+            commit = _resolve(mirror, base or "refs/troop/head") or _fetch_by_name(mirror, location, base)
+        if commit is None:
+            raise InputError(f"{clean} has no branch, tag or commit {base!r}: check the spelling of --base")
+        return Source(mirror / "objects", commit, described=_describe(mirror, commit), notes=notes)
+
+
+def _moves(mirror: Path, base: str) -> bool:
+    """Whether `base` is a branch: what it means today only the server knows."""
+    return not _NAMES_A_COMMIT.fullmatch(base) and _resolve(mirror, f"refs/heads/{base}") is not None
+
+
+def _bring(mirror: Path, location: str, scratch: Path, say: Say) -> tuple[str, ...]:
+    """Clone, or fetch what is new; a mirror that cannot be refreshed is used as it is, with a note."""
+    everything = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "+HEAD:refs/troop/head"]
+    shown = hostgit.without_secrets(location, location)
+    if not mirror.exists():
+        say(f"cloning {shown}")
+        hostgit.plant(scratch / "mirror.git", "ref: refs/heads/main")
+        _fetch(scratch / "mirror.git", location, everything)
+        (scratch / "mirror.git").rename(mirror)
+        return ()
+    say(f"fetching what is new in {shown}")
+    try:
+        _fetch(mirror, location, ["--prune", *everything])
+    except SourceUnavailable as error:
+        age = (time.time() - (mirror / "HEAD").stat().st_mtime) / 86400
+        return (f"{error}; the copy in the cache is used, {age:.1f} days old",)
+    (mirror / "HEAD").touch()
+    return ()
+
+
+def _fetch_by_name(mirror: Path, location: str, base: str | None) -> str | None:
+    """A commit or ref that no branch or tag leads to (a pull request's), asked for by name."""
+    if base is None or not (_NAMES_A_COMMIT.fullmatch(base) or base.startswith("refs/")):
+        return None
+    kept = f"refs/troop/{base}"
+    with contextlib.suppress(InputError):  # the server does not have it or does not give it: the same to us
+        _fetch(mirror, location, [f"+{base}:{kept}"])
+    return _resolve(mirror, kept)
+
+
+def _fetch(mirror: Path, location: str, refspecs: list[str]) -> None:
+    """`git fetch` through GitPython. Raises InputError (not there, not allowed) or SourceUnavailable (not now)."""
+    import git as gitpython
+
+    url, variables = hostgit.network_environment(location)
+    options = [part for part in refspecs if part.startswith("--")]
+    specs = [part for part in refspecs if not part.startswith("--")]
+    # GitPython lays `env` over the surrounding variables, so those that must not be there are taken away by name.
+    unwanted = sorted(name for name in os.environ if name.startswith("GIT_") and name not in variables)
+    command = [
+        *(["env", *(part for name in unwanted for part in ("-u", name))] if unwanted else []),
+        "git",
+        f"--git-dir={mirror}",
+        "fetch",
+        "--quiet",
+        "--force",
+        "--no-tags",
+        "--no-write-fetch-head",
+        *options,
+    ]
+    try:
+        gitpython.Git(mirror).execute(
+            [*command, "--", url, *specs],
+            env=variables,
+            kill_after_timeout=FETCH_SECONDS,
+            strip_newline_in_stdout=False,
+        )
+    except gitpython.GitCommandNotFound as error:
+        raise SourceUnavailable(hostgit.NO_GIT) from error
+    except gitpython.GitCommandError as error:
+        said = hostgit.without_secrets(str(error.stderr), location)
+        # `from None`: the original carries the command line and the raw message.
+        raise _explained(url, said) from None
+
+
+_REFUSED = (
+    "not found",
+    "does not exist",
+    "not exported",
+    "does not appear to be a git repository",
+    "is not a git repository",
+    "couldn't find remote ref",
+    "no such remote ref",
+    "not our ref",
+    "unadvertised object",
+    "transport 'ext' not allowed",
+    "unable to find remote helper",
+)
+_FORBIDDEN = (
+    "authentication failed",
+    "could not read username",
+    "could not read password",
+    "permission denied",
+    "returned error: 403",
+    "returned error: 401",
+    "http 403",
+    "http 401",
+)
+
+
+def _explained(url: str, said: str) -> InputError | SourceUnavailable:
+    low = said.lower()
+    if "couldn't find remote ref head" in low:
+        return InputError(f"{url} has no commits yet")
+    if "not allowed" in low and "transport" in low:
+        return InputError(f"{url} cannot be cloned: use an https, ssh, git or file URL")
+    if "could not resolve host" in low:
+        return SourceUnavailable(f"cannot reach {url}: the host's name does not resolve; check the URL and the network")
+    if any(sign in low for sign in _FORBIDDEN):
+        return InputError(
+            f"{url} refuses access: it is not there, or it is private and GITHUB_TOKEN or git's own credentials do not open it"
+        )
+    if any(sign in low for sign in _REFUSED):
+        return InputError(f"there is no git repository at {url} ({_last_line(said)})")
+    return SourceUnavailable(f"cannot fetch {url} ({_last_line(said)}): check the network and try again")
+
+
+def _readable(url: str) -> str:
+    return (
+        re.sub(r"[^A-Za-z0-9._-]+", "-", url.rstrip("/").removesuffix(".git").rpartition("/")[2])[:60] or "repository"
+    )
+
+
+# A released package
+
+
+def _from_package(repository: Repository, cache: Path, scratch: Path, say: Say) -> Source:
+    """The release as one commit without a parent; its date is that of the newest file, where the archive tells one."""
+    key = hashlib.sha256(repository.location.strip().lower().encode()).hexdigest()[:16]
+    store = cache / "packages" / f"{_readable(repository.location)}-{key}.git"
+    with held(store.with_suffix(".lock")):
+        if not store.exists():
+            tree = scratch / "tree"
+            said = unpack(repository.location, tree, cache=cache / "downloads", say=say)
+            planted = scratch / "package.git"
+            hostgit.plant(planted, "ref: refs/heads/main")
+            commit = _commit_directory(planted, tree, repository.location)
+            (planted / "troop.json").write_text(json.dumps({"commit": commit, "said": said}))
+            planted.rename(store)
+        kept = json.loads((store / "troop.json").read_text())
+        return Source(store / "objects", kept["commit"], notes=(kept["said"],))
+
+
+def _commit_directory(git_dir: Path, tree: Path, name: str) -> str:
+    """Commit a directory, every file of it as it is (ignored or not)."""
+    files = [p for p in tree.rglob("*") if p.is_file() or p.is_symlink()]
+    newest = int(max((p.lstat().st_mtime for p in files), default=0))
+    # Zip archives give up no usable times: what was written a moment ago says nothing about the release.
+    date = newest if _PACKAGE_EPOCH < newest < time.time() - 86400 else _PACKAGE_EPOCH
+    variables = {"GIT_WORK_TREE": str(tree)}
+    git("add", "--all", "--force", ".", git_dir=git_dir, cwd=tree, variables=variables)
+    written = lines(git("write-tree", git_dir=git_dir))[0]
+    dates = {"GIT_AUTHOR_DATE": f"@{date} +0000", "GIT_COMMITTER_DATE": f"@{date} +0000"}
+    arguments = ["commit-tree", written, "-m", name]
+    return lines(git(*arguments, git_dir=git_dir, variables=hostgit.IDENTITY | dates))[0]
+
+
+# Shared
+
+
+def _resolve(git_dir: Path, ref: str) -> str | None:
+    """The commit that a ref means in that git directory, or None."""
+    if not ref or ref.startswith("-") or "\0" in ref:
+        return None
+    try:
+        return lines(git("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}", git_dir=git_dir))[0]
+    except GitFailed:
+        return None
+
+
+def _describe(git_dir: Path, commit: str) -> str:
+    try:
+        return lines(git("describe", "--tags", "--long", commit, git_dir=git_dir))[0]
+    except GitFailed:  # no tag leads here
+        return ""
+
+
+def _last_line(text: str) -> str:
+    said = [line.strip() for line in text.splitlines() if line.strip().strip("'")]
+    fatal = [line for line in said if "fatal:" in line or "error:" in line]
+    line = (fatal or said or ["git gave no reason"])[-1]
+    return line.split("stderr: '")[-1].removeprefix("fatal: ").removeprefix("error: ").rstrip("'. ")

@@ -1,0 +1,288 @@
+"""A task's repository, ready to be put into sandboxes: the base commit and nothing newer.
+
+`open_workspace` finds the objects (see `harness.repository.sources`), cuts the history at the base and keeps the result in the cache
+by commit: a bare git directory whose one pack holds the base commit, its trees and its blobs. Every tree that a sandbox
+gets is made from that directory, so what is not in it cannot leak.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path, PurePosixPath
+
+from harness.repository import hostgit, sources
+from harness.repository.hostgit import Blobs, GitFailed, git, lines
+from harness.repository.treetar import Entry, index_file, tar_member, tar_trailer
+from harness.sandbox.base import TROOPDIR, WORKDIR
+from tasks.errors import InputError, SourceUnavailable
+from tasks.say import Say
+from tasks.task import Repository
+
+BRANCH = "main"
+_LAYOUT = "1"  # part of the cache path: another layout never reads this one's directories
+
+
+def cache_root() -> Path:
+    """Where Troop keeps what can be had again: $TROOP_CACHE, else $XDG_CACHE_HOME/troop, else ~/.cache/troop."""
+    if named := os.environ.get("TROOP_CACHE"):
+        return Path(named).expanduser().absolute()
+    if xdg := os.environ.get("XDG_CACHE_HOME"):
+        return Path(xdg).expanduser().absolute() / "troop"
+    return Path.home() / ".cache" / "troop"
+
+
+def sweep_scratch(cache: Path) -> list[str]:
+    """Remove what killed processes left in the cache more than six hours ago (half-made clones, downloads); names each."""
+    removed = [*sources.sweep(cache / "tmp"), *sources.sweep(cache / "downloads", "*/.*")]
+    return [f"what a killed process left at {path}" for path in removed]
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The base of a task. `git_dir`: bare, on the host, holding the base commit only; never written to again.
+
+    `date`: of the base commit, with its time zone. `described`: the nearest tag as `git describe --tags --long` tells it
+    ("" without one), for build backends that read a version from tags. `notes`: what the user should know.
+    """
+
+    base_commit: str
+    tree: str
+    date: datetime
+    git_dir: Path
+    notes: tuple[str, ...] = ()
+    described: str = ""
+
+    def files(self) -> list[str]:
+        """All paths of the base, in git's order; submodules left out. Undecodable bytes are surrogate-escaped."""
+        return [entry.path for entry in self._entries() if not entry.is_submodule]
+
+    def read(self, path: str) -> bytes:
+        """A file's bytes (a symlink's target). Raises FileNotFoundError."""
+        found = next((e for e in self._entries(path) if e.path == path and not e.is_submodule), None)
+        if found is None:
+            raise FileNotFoundError(f"{path} is not in the base commit {self.base_commit[:12]}")
+        with Blobs(self.git_dir) as blobs:
+            return next(blobs.read([found.oid]))
+
+    def read_all(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """The bytes of many files at once, by path; what is not in the base is left out."""
+        wanted = set(paths)
+        entries = [entry for entry in self._entries() if entry.path in wanted and not entry.is_submodule]
+        with Blobs(self.git_dir) as blobs:
+            return dict(zip((e.path for e in entries), blobs.read(e.oid for e in entries), strict=True))
+
+    def archive(self, extra_files: Iterable[tuple[str, bytes]] = ()) -> bytes:
+        """An uncompressed tar to be unpacked at "/": the tree with an ordinary `.git`, and Troop's bare copy.
+
+        Bytes are those of the commit: no end-of-line conversion, no filter. `extra_files` (path in the repository, bytes)
+        are laid over the tree. The same commit and extra files give the same bytes.
+        """
+        out = io.BytesIO()
+        for member in self._members(dict(extra_files)):
+            out.write(member)
+        out.write(tar_trailer(out.tell()))
+        return out.getvalue()
+
+    def _entries(self, *paths: str) -> list[Entry]:
+        listed = git("--literal-pathspecs", "ls-tree", "-rz", "--full-tree", "HEAD", *paths, git_dir=self.git_dir)
+        return [Entry.parse(line) for line in listed.split(b"\0") if line]
+
+    def _members(self, extra: dict[str, bytes]) -> Iterator[bytes]:
+        """Times: every file of the tree has the commit's, the indexes are younger, so git trusts what they say."""
+        time = min(max(int(self.date.timestamp()), 315_619_200), 2**32 - 86_400)
+        top = WORKDIR.lstrip("/")
+        entries = self._entries()
+        made = {""}
+        sizes: list[int] = []
+        laid = {_inside(path): content for path, content in extra.items()}
+        yield tar_member(top, b"", mode=0o755, time=time, kind="directory")
+        with Blobs(self.git_dir) as blobs:
+            contents = blobs.read(e.oid for e in entries if not e.is_submodule)
+            for entry in entries:
+                content = b"" if entry.is_submodule else next(contents)
+                sizes.append(len(content))
+                if _covered(entry.path, laid):
+                    continue
+                yield from _parents(top, entry.path, made, time)
+                yield tar_member(f"{top}/{entry.path}", content, mode=entry.tar_mode, time=time, kind=entry.kind)
+        for path, content in sorted(laid.items()):
+            yield from _parents(top, path, made, time)
+            yield tar_member(f"{top}/{path}", content, mode=0o644, time=time + 1, kind="file")
+        index = index_file(entries, sizes, time=time)
+        yield from self._git_members(f"{top}/.git", self._ordinary_config(), index, time)
+        yield tar_member(TROOPDIR.lstrip("/"), b"", mode=0o755, time=time, kind="directory")
+        config = (self.git_dir / "config").read_bytes()
+        yield from self._git_members(f"{TROOPDIR.lstrip('/')}/base.git", config, index, time)
+
+    def _ordinary_config(self) -> bytes:
+        """The attempt's own repository. It has an identity, so that an attempt's commits do not fail for want of one."""
+        config = hostgit.bare_config(sha256=len(self.base_commit) == 64, bare=False)
+        return (config + "[user]\n\tname = Troop\n\temail = troop@localhost\n").encode()
+
+    def _git_members(self, place: str, config: bytes, index: bytes, time: int) -> Iterator[bytes]:
+        """A git directory as tar members. Its raw attributes hold for the attempt's own git as well, so that a
+        `git checkout` there gives back the very bytes that the patch is taken against."""
+        own = {"config": config, "index": index}
+        directories = [place] + [f"{place}/{p.relative_to(self.git_dir)}" for p in _walk(self.git_dir) if p.is_dir()]
+        for directory in directories:
+            yield tar_member(directory, b"", mode=0o755, time=time, kind="directory")
+        for file in _walk(self.git_dir):
+            name = str(file.relative_to(self.git_dir))
+            if file.is_file() and name != "config":
+                yield tar_member(f"{place}/{name}", file.read_bytes(), mode=0o644, time=time, kind="file")
+        for name, content in own.items():
+            # Ten seconds younger than the files: entries that are as young as the index would all be read again.
+            yield tar_member(f"{place}/{name}", content, mode=0o644, time=time + 10, kind="file")
+
+
+def _walk(directory: Path) -> list[Path]:
+    return sorted(directory.rglob("*"))
+
+
+def _inside(path: str) -> str:
+    """A path in the repository, normalised. Raises InputError for one that leads out of it or into .git."""
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or parts[0].lower() == ".git":
+        raise InputError(f"{path!r} is not a path within the repository")
+    return "/".join(parts)
+
+
+def _covered(path: str, laid: dict[str, bytes]) -> bool:
+    """Whether a laid-over file takes the place of this path: itself, or one of the two is a directory of the other."""
+    if path in laid:
+        return True
+    parents = ["/".join(path.split("/")[:n]) for n in range(1, path.count("/") + 1)]
+    return any(p in laid for p in parents) or any(over.startswith(path + "/") for over in laid)
+
+
+def _parents(top: str, path: str, made: set[str], time: int) -> Iterator[bytes]:
+    parts = path.split("/")[:-1]
+    for n in range(1, len(parts) + 1):
+        directory = "/".join(parts[:n])
+        if directory not in made:
+            made.add(directory)
+            yield tar_member(f"{top}/{directory}", b"", mode=0o755, time=time, kind="directory")
+
+
+def open_workspace(repository: Repository, cache: Path, *, say: Say = lambda line: None) -> Workspace:
+    """The workspace of a repository at its base. Clones, fetches or unpacks only what the cache does not hold.
+
+    `say` gets one line for each step that may take long. Raises InputError (no such repository, ref or package; access
+    refused) and SourceUnavailable (the network fails; another time it may not).
+    """
+    with sources.opened(repository, cache, say) as source:
+        place = cache / f"bases-{_LAYOUT}" / source.commit
+        if not place.is_dir():
+            _cut(source, place, cache)
+    return _kept(source.commit, place, source.notes, source.described)
+
+
+def reopen_workspace(repository: Repository, commit: str, cache: Path, *, say: Say = lambda line: None) -> Workspace:
+    """The workspace that a run began with, at that very `commit`, wherever the repository has moved since.
+
+    Raises SourceUnavailable where neither the repository nor the cache holds the commit any more.
+    """
+    pinned = replace(repository, base=None if repository.kind == "package" else commit, include_uncommitted=False)
+    reason = ""
+    try:
+        found = open_workspace(pinned, cache, say=say)
+        if found.base_commit == commit:
+            return found
+    except InputError as error:
+        reason = f" ({error})"
+    # Uncommitted changes that were taken in are a commit of Troop's own, which only the cache holds.
+    place = cache / f"bases-{_LAYOUT}" / commit
+    if not place.is_dir():
+        raise SourceUnavailable(
+            f"the commit {commit[:12]} that this run began with is neither in {repository.location} nor in the cache "
+            f"{cache} any more{reason}: begin a new run"
+        )
+    return _kept(commit, place, (), _described_by_parent(pinned, place / "base.git", cache))
+
+
+def _described_by_parent(repository: Repository, git_dir: Path, cache: Path) -> str:
+    headers = lines(git("cat-file", "commit", "HEAD", git_dir=git_dir).partition(b"\n\n")[0])
+    parent = next((line.split()[1] for line in headers if line.startswith("parent ")), None)
+    try:
+        return open_workspace(replace(repository, base=parent), cache).described if parent else ""
+    except InputError:  # it is not in the repository any more, so no tag leads to it
+        return ""
+
+
+def _kept(commit: str, place: Path, notes: tuple[str, ...], described: str) -> Workspace:
+    facts = json.loads((place / "facts.json").read_text())
+    return Workspace(
+        base_commit=commit,
+        tree=facts["tree"],
+        date=datetime.fromtimestamp(facts["time"], timezone(timedelta(minutes=facts["zone"]))),
+        git_dir=place / "base.git",
+        notes=notes,
+        described=described,
+    )
+
+
+def _cut(source: sources.Source, place: Path, cache: Path) -> None:
+    """Make `place`/base.git: one pack with the base's commit, trees and blobs, one branch, and a mark that the history
+    ends here. Built aside and moved into place, so a crash leaves nothing half made and two processes do not collide."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache / "tmp", prefix="cut-") as scratch:
+        # Read through a directory of ours: neither refs nor settings of the source come along.
+        reader = Path(scratch) / "reader.git"
+        hostgit.plant(reader, source.commit, sha256=source.sha256)
+        made = Path(scratch) / "made"
+        bare = made / "base.git"
+        hostgit.plant(bare, f"ref: refs/heads/{BRANCH}", sha256=source.sha256)
+        try:
+            objects = git(
+                "rev-list",
+                "--objects",
+                "--no-walk",
+                "--no-object-names",
+                source.commit,
+                git_dir=reader,
+                variables=hostgit.borrow(source.objects),
+            )
+            pack = bare / "objects/pack/pack"
+            git(
+                "pack-objects",
+                "--quiet",
+                "--window=0",
+                str(pack),
+                git_dir=reader,
+                variables=hostgit.borrow(source.objects),
+                stdin=objects,
+            )
+        except GitFailed as error:
+            raise InputError(
+                f"the repository lacks objects of its commit {source.commit[:12]} (a partial clone, or a damaged one): "
+                "run `git fetch --refetch` and `git fsck` in it"
+            ) from error
+        commit = git("cat-file", "commit", source.commit, git_dir=bare)
+        facts = _facts(commit)
+        if b"\nparent " in commit.partition(b"\n\n")[0]:
+            (bare / "shallow").write_text(source.commit + "\n")
+        (bare / "refs/heads" / BRANCH).write_text(source.commit + "\n")
+        for empty in ("objects/info", "refs/tags"):
+            shutil.rmtree(bare / empty)
+        (made / "facts.json").write_text(json.dumps(facts))
+        try:
+            made.rename(place)
+        except OSError:
+            if not place.is_dir():  # else: another process was first, with the same content
+                raise
+
+
+def _facts(commit: bytes) -> dict[str, str | int]:
+    headers = lines(commit.partition(b"\n\n")[0])
+    tree = next(line.split()[1] for line in headers if line.startswith("tree "))
+    *_, seconds, zone = next(line for line in headers if line.startswith("committer ")).split()
+    sign = -1 if zone.startswith("-") else 1
+    minutes = sign * (int(zone[-4:-2]) * 60 + int(zone[-2:]))
+    return {"tree": tree, "time": int(seconds), "zone": minutes}

@@ -1,0 +1,687 @@
+"""Sandboxes by bubblewrap: no daemon, no image, no root.
+
+    <cache>/bubblewrap/<fingerprint>/   what every sandbox is shown: the modules that run inside, made-up /etc files
+    <cache>/environments/<key>/         a frozen environment: testbed, env, troop, interpreter.json
+    <cache>/sandboxes/<id>/             a sandbox: owner.json, its writable trees, its first process's complaints
+
+A bare sandbox writes to plain folders, which freezing renames into an environment. A sandbox made from an environment
+writes to an overlay over it, mounted in a mount namespace of its own before bubblewrap starts (Debian's 0.8 mounts none), or
+to a copy where the kernel allows no overlay. When the harness dies, the kernel ends bubblewrap and all inside, and the
+mounts go with their namespace; folders and control groups stay for `clean`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+
+from harness.records import Json
+from harness.repository.workspace import cache_root
+from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR, BackendName, Finding, Limits, Sandbox, SandboxSpec
+from harness.sandbox.bubblewrap import cgroup
+from harness.sandbox.bubblewrap.interpreters import Interpreter, choose, find_interpreters
+from harness.sandbox.bubblewrap.launch import (
+    Copying,
+    Launched,
+    chain,
+    copy_tree,
+    overlay_options,
+    private_folder,
+    remove_tree,
+)
+from harness.sandbox.bubblewrap.system import CLEAN_ENV, ETC_FILES, USER_ID, system_mounts
+from harness.sandbox.client import (
+    DISK_UNLIMITED,
+    FILE_BYTES,
+    HOME,
+    INSIDE,
+    LAUNCH,
+    PATH,
+    SETUP_FILE_BYTES,
+    ShimSandbox,
+    base_env,
+)
+from harness.sandbox.index import IndexSettings, index_settings, uv_binary
+from tasks.errors import InputError, SandboxFailed
+
+SETUP_BIN = TROOPDIR + "/bin"
+PYTHONS = TROOPDIR + "/pythons"
+NPROC_BY_NAMESPACE = (5, 14)
+TREES = ("testbed", "env", "troop")
+
+_WALLS = (
+    *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
+    *("--uid", str(USER_ID), "--gid", str(USER_ID), "--hostname", "sandbox", "--cap-drop", "ALL"),
+    *("--die-with-parent", "--as-pid-1", "--new-session"),
+)
+_NO_NESTING = "--disable-userns"
+_SAFE_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# Less than this on the cache's file system, and a sandbox would fail in the middle of something.
+ENOUGH_FREE = 200 << 20
+# File systems in memory that hold links and mount points only.
+LINKS_BYTES = 1 << 20
+# A folder without an owner's mark is one that is being made, or one whose maker died at once.
+_UNMARKED_SECONDS = 60.0
+
+CACHE = "set TROOP_CACHE to a directory that can be written"
+INSTALL = "apt-get install bubblewrap (or your distribution's package of that name)"
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What was found out about this machine, once per provider."""
+
+    bwrap: str
+    walls: tuple[str, ...]
+    sized_tmpfs: bool
+    copying: Copying
+    interpreters: tuple[Interpreter, ...]
+    shown: Path  # the folder with `inside` and `etc`
+    shim_python: Interpreter
+
+    def tmpfs(self, path: str, size: int) -> list[str]:
+        """bubblewrap's arguments for a file system in memory of at most `size` bytes, where it can limit one."""
+        return [*(("--size", str(size)) if self.sized_tmpfs else ()), "--tmpfs", path]
+
+
+class _CacheFailed(SandboxFailed):
+    """The cache is the trouble, not bubblewrap."""
+
+
+class BubblewrapSandbox(ShimSandbox):
+    """A sandbox that knows its folder, what it was made from, and how to end its processes but keep its files."""
+
+    folder: Path
+    environment: str | None
+    pythons: tuple[Interpreter, ...]
+    halt: Callable[[], Awaitable[None]]
+
+
+class BubblewrapProvider:
+    """The bubblewrap backend. `cache`: where sandboxes and environments live (None: Troop's cache).
+
+    The folder must lie on a file system that can carry an overlay's upper layer (not on another overlay), else trees are
+    copied. Nothing is asked of the machine before the first call.
+    """
+
+    def __init__(self, cache: Path | None = None) -> None:
+        self._cache = cache if cache is not None else cache_root()
+        self._sandboxes = self._cache / "sandboxes"
+        self._environments = self._cache / "environments"
+        self._ground: _Ground | None = None
+        self._finding_out: asyncio.Lock | None = None
+        self._hierarchies: tuple[cgroup.Hierarchy, ...] | None = None
+        self._index: IndexSettings | None = None
+        self._open: set[BubblewrapSandbox] = set()
+
+    @property
+    def name(self) -> BackendName:
+        return "bubblewrap"
+
+    async def check(self) -> None:
+        """Raises SandboxFailed, saying what to do, where no sandbox can be made."""
+        await self._known_ground()
+
+    # ---- sandboxes
+
+    async def create(self, spec: SandboxSpec) -> Sandbox:
+        if spec.image is not None:
+            raise InputError(
+                f"the task asks for the image {spec.image}, and bubblewrap has no images: use --sandbox docker"
+            )
+        if spec.environment is not None and not await self.has(spec.environment):
+            raise SandboxFailed(f"there is no environment {spec.environment} in {self._environments}")
+        ground = await self._known_ground()
+        folder = self._sandboxes / _folder_name(spec)
+        owner = contextlib.ExitStack()
+        preparing = asyncio.ensure_future(asyncio.to_thread(self._prepare, ground, folder, spec, owner))
+        try:
+            group = await asyncio.shield(preparing)
+            sandbox = await self._launch(ground, folder, group, spec, owner)
+        except OSError as error:
+            await asyncio.shield(_give_up(preparing, folder, owner))
+            raise SandboxFailed(f"sandbox {spec.name} cannot be made in {folder}: {error}") from error
+        except BaseException:
+            await asyncio.shield(_give_up(preparing, folder, owner))
+            raise
+        try:
+            await sandbox.start()
+        except BaseException:
+            await sandbox.close()
+            raise
+        return sandbox
+
+    def _prepare(self, ground: _Ground, folder: Path, spec: SandboxSpec, owner: contextlib.ExitStack) -> cgroup.Group:
+        """Blocking: the folder with its owner's mark, the trees to be written, the control group. `owner` gets the lock
+        on the mark, which the kernel lets go when this process dies: so a living owner is known, on any machine, in any
+        container, after any reboot."""
+        private_folder(folder.parent)
+        free = shutil.disk_usage(folder.parent).free
+        if free < ENOUGH_FREE:
+            raise SandboxFailed(
+                f"{self._cache} has {free >> 20} MB of free space left, too little for a sandbox: make room, or set "
+                "TROOP_CACHE to a directory on another file system"
+            )
+        private_folder(self._environments)
+        folder.mkdir()
+        hierarchies = self._known_hierarchies()
+        mark: Json = {"run": spec.run, "name": spec.name}
+        # Marked before it is made: killed in between, `clean` still knows of it.
+        mark["groups"] = [str(hierarchy.folder / folder.name) for hierarchy in hierarchies]
+        file = owner.enter_context((folder / "owner.json").open("w", encoding="utf-8"))
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(json.dumps(mark))
+        file.flush()
+        if spec.environment is None:
+            for name in TREES:
+                (folder / name).mkdir(mode=0o755)
+        elif ground.copying.options is None:
+            for name in ("testbed", "env"):
+                copy_tree(self._environments / spec.environment / name, folder / name)
+        else:
+            for name in ("upper", "work", "tree"):
+                (folder / name).mkdir(mode=0o755)
+        return cgroup.make_group(folder.name, spec.limits, hierarchies)
+
+    async def _launch(
+        self, ground: _Ground, folder: Path, group: cgroup.Group, spec: SandboxSpec, owner: contextlib.ExitStack
+    ) -> BubblewrapSandbox:
+        pythons = self._pythons(ground, spec)
+        index = await asyncio.to_thread(self._known_index) if spec.network else None
+        for python in {ground.shim_python, *pythons[:1]}:
+            await asyncio.to_thread(_compile, ground.shown / "inside", python)
+        overlay = ""
+        if spec.environment is not None and ground.copying.options is not None:
+            inside = f"sandboxes/{folder.name}"
+            overlay = overlay_options(
+                f"environments/{spec.environment}", f"{inside}/upper", f"{inside}/work", ground.copying.options
+            )
+        missing, rlimits = _without_group(group, spec.limits)
+        rlimits["FSIZE"] = SETUP_FILE_BYTES if spec.network else FILE_BYTES
+        command = chain(
+            self._bwrap(ground, folder, spec, pythons, index, overlaid=bool(overlay)),
+            entrances=group.entrances,
+            namespace=ground.copying.namespace if overlay else (),
+            overlay=overlay,
+            tree=f"sandboxes/{folder.name}/tree",
+        )
+        launched = Launched(command, cwd=self._cache, complaints=folder / "complaints")
+        reader, writer = await launched.streams()
+
+        async def halt() -> None:
+            writer.transport.abort()
+            await launched.end()
+
+        async def release() -> None:
+            await halt()
+            self._open.discard(sandbox)
+            await asyncio.to_thread(_discard, folder, owner)
+
+        async def diagnose() -> str:
+            words = await launched.last_words()
+            return f"it ran out of memory ({words})" if group.out_of_memory() else words
+
+        sandbox = BubblewrapSandbox(
+            spec.name,
+            reader,
+            writer,
+            limits=spec.limits,
+            env=self._env(spec, index),
+            release=release,
+            diagnose=diagnose,
+            missing_limits=(*missing, DISK_UNLIMITED),
+            rlimits=rlimits,
+        )
+        sandbox.folder, sandbox.environment, sandbox.pythons, sandbox.halt = folder, spec.environment, pythons, halt
+        self._open.add(sandbox)
+        return sandbox
+
+    def _bwrap(
+        self,
+        ground: _Ground,
+        folder: Path,
+        spec: SandboxSpec,
+        pythons: Sequence[Interpreter],
+        index: IndexSettings | None,
+        *,
+        overlaid: bool,
+    ) -> list[str]:
+        """The whole bubblewrap command, up to the shim."""
+        trees = folder / "tree" if overlaid else folder
+        frozen = None if spec.environment is None else self._environments / spec.environment
+        arguments = [ground.bwrap, *ground.walls]
+        if index is None:
+            arguments.append("--unshare-net")
+        arguments += system_mounts(ground.shown / "etc", network=spec.network)
+        memory = spec.limits.memory_mb << 20
+        arguments += [*ground.tmpfs("/dev/shm", memory), "--remount-ro", "/dev"]
+        arguments += [*ground.tmpfs("/tmp", memory), "--dir", HOME]
+        arguments += ["--bind", str(trees / "testbed"), WORKDIR, "--bind", str(trees / "env"), ENVDIR]
+        if frozen is None:
+            arguments += ["--bind", str(folder / "troop"), TROOPDIR]
+        else:
+            arguments += ["--ro-bind", str(frozen / "troop"), TROOPDIR]
+        arguments += ["--ro-bind", str(ground.shown / "inside"), INSIDE]
+        arguments += _show_pythons(ground, {ground.shim_python, *pythons}, pythons)
+        if index is not None:
+            arguments += [*ground.tmpfs(SETUP_BIN, LINKS_BYTES), "--ro-bind", str(uv_binary()), f"{SETUP_BIN}/uv"]
+            for path in (*index.folders, *index.files):
+                arguments += [] if path.is_relative_to("/usr") else ["--ro-bind", str(path), str(path)]
+        arguments += ["--remount-ro", "/", "--chdir", WORKDIR, "--", str(ground.shim_python.path), *LAUNCH]
+        return arguments
+
+    def _env(self, spec: SandboxSpec, index: IndexSettings | None) -> dict[str, str]:
+        env = base_env({})
+        head, _, rest = PATH.partition(":")
+        # An interpreter that was asked for comes before the system's; others are there to be found by version.
+        env["PATH"] = f"{head}:{PYTHONS}:{rest}" if spec.python is not None else f"{PATH}:{PYTHONS}"
+        if spec.environment is not None and (self._environments / spec.environment / "env/pyvenv.cfg").is_file():
+            env["VIRTUAL_ENV"] = ENVDIR
+        if index is not None:
+            env |= index.env
+        return env | dict(spec.env)
+
+    def _pythons(self, ground: _Ground, spec: SandboxSpec) -> tuple[Interpreter, ...]:
+        """The interpreters that a sandbox shows, the wished one first. Raises InputError where there is none such."""
+        if spec.environment is not None:
+            wanted = set(_recorded_pythons(self._environments / spec.environment))
+            return tuple(i for i in ground.interpreters if str(i.path) in wanted)
+        if spec.python is None:
+            return ground.interpreters
+        wished = choose(ground.interpreters, spec.python)
+        if wished is None:
+            # uv may still bring it: a network sandbox is where that happens.
+            return ground.interpreters
+        return (wished, *(i for i in ground.interpreters if i is not wished))
+
+    # ---- environments
+
+    async def has(self, environment: str) -> bool:
+        """Also False where the interpreter that the environment was made with is gone from this machine."""
+        folder = self._environments / _checked(environment)
+        return folder.is_dir() and all(os.access(path, os.X_OK) for path in _recorded_pythons(folder))
+
+    async def freeze(self, sandbox: Sandbox, environment: str) -> None:
+        if not isinstance(sandbox, BubblewrapSandbox) or sandbox not in self._open:
+            raise SandboxFailed(f"the environment {environment} cannot be kept: its sandbox is closed")
+        target = self._environments / _checked(environment)
+        frozen = sandbox.folder / "frozen"
+        ground = await self._known_ground()
+        try:
+            await sandbox.halt()
+            if sandbox.environment is None:
+                await asyncio.to_thread(_gather, sandbox.folder, frozen)
+            else:
+                source = self._environments / sandbox.environment
+                await asyncio.to_thread(self._flatten, ground, sandbox.folder, source, frozen)
+            await asyncio.to_thread(_settle, frozen, target, sandbox.pythons)
+        except OSError as error:
+            raise SandboxFailed(f"the environment {environment} cannot be kept in {target}: {error}") from error
+        finally:
+            await sandbox.close()
+
+    def _flatten(self, ground: _Ground, folder: Path, source: Path, frozen: Path) -> None:
+        """Blocking: what an ended sandbox over an environment saw, as an environment of its own."""
+        frozen.mkdir()
+        copy_tree(source / "troop", frozen / "troop")
+        if ground.copying.options is None:
+            for name in ("testbed", "env"):
+                (folder / name).rename(frozen / name)
+            return
+        remove_tree(folder / "work")  # a volatile overlay is mounted but once; nothing crashed, so its files are whole
+        (folder / "work").mkdir()
+        relative = folder.relative_to(self._cache)
+        lower = source.relative_to(self._cache)
+        overlay = overlay_options(str(lower), f"{relative}/upper", f"{relative}/work", ground.copying.options)
+        tree = str(relative / "tree")
+        program = ["cp", "-a", "--reflink=auto", "--", f"{tree}/testbed", f"{tree}/env", str(frozen)]
+        command = chain(program, namespace=ground.copying.namespace, overlay=overlay, tree=tree)
+        done = subprocess.run(command, cwd=self._cache, env=CLEAN_ENV, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise OSError(done.stderr.strip()[-300:])
+
+    async def remove(self, environment: str) -> None:
+        target = self._environments / _checked(environment)
+        if target.is_dir():
+            await asyncio.to_thread(_drop, target, self._sandboxes)
+
+    # ---- doctor
+
+    async def findings(self) -> list[Finding]:
+        try:
+            ground = await self._known_ground()
+        except SandboxFailed as error:
+            fix = CACHE if isinstance(error, _CacheFailed) else INSTALL
+            return [Finding("bubblewrap", False, str(error).removesuffix(f": {fix}"), fix)]
+        found = [Finding("bubblewrap", True, f"{ground.bwrap} makes sandboxes in {self._sandboxes}")]
+        if ground.copying.options is None:
+            fix = f"put the cache on an ordinary file system (TROOP_CACHE), not on an overlay; {self._cache} now"
+            found.append(Finding("copy-on-write", False, f"trees are copied: {ground.copying.why}", fix))
+        else:
+            found.append(Finding("copy-on-write", True, "trees are overlays"))
+        found += await asyncio.to_thread(self._limit_findings)
+        versions = ", ".join(dict.fromkeys(i.name for i in ground.interpreters))
+        found.append(Finding("interpreters", True, versions))
+        index = await asyncio.to_thread(self._known_index)
+        found += [
+            Finding("package index", False, note, "give an index without a password to set-up") for note in index.notes
+        ]
+        return found
+
+    def _limit_findings(self) -> list[Finding]:
+        group = cgroup.make_group(f"doctor-{os.getpid()}-{secrets.token_hex(3)}", Limits(), self._known_hierarchies())
+        try:
+            missing, _ = _without_group(group, Limits())
+        finally:
+            cgroup.remove_group(group.folders)
+        fix = "start Troop as root, or by: systemd-run --user --scope -p Delegate=yes troop …"
+        return [Finding("limits", False, sentence, fix) for sentence in missing] or [
+            Finding("limits", True, f"memory, processes and CPU time are limited for each sandbox; {DISK_UNLIMITED}")
+        ]
+
+    async def clean(self, run: str | None = None) -> list[str]:
+        """A folder that cannot be removed is named as such, and does not keep others from being removed."""
+        try:
+            return await asyncio.to_thread(self._clean, run)
+        except OSError as error:
+            raise _CacheFailed(f"{self._sandboxes} cannot be cleaned: {error}; {CACHE}") from error
+
+    def _clean(self, run: str | None) -> list[str]:
+        removed = []
+        for folder in sorted(self._sandboxes.iterdir()) if self._sandboxes.is_dir() else ():
+            mark = _mark_of(folder)
+            if mark is None or (run is not None and mark.get("run") != run):
+                continue
+            with contextlib.ExitStack() as owner:
+                if mark and not _take_over(folder, owner):
+                    continue
+                left = _discard(folder, owner)
+            what = f"bubblewrap sandbox {mark.get('name', folder.name)} of run {mark.get('run', '?')} ({folder})"
+            removed.append(f"{what}, but for what is left there: {left}" if left else what)
+        cgroup.remove_empty(h.folder for h in self._known_hierarchies())
+        return removed
+
+    async def close(self) -> None:
+        await asyncio.gather(*(sandbox.close() for sandbox in list(self._open)))
+        if self._hierarchies is not None:
+            await asyncio.to_thread(cgroup.remove_empty, [h.folder for h in self._hierarchies])
+
+    # ---- what is known of the machine
+
+    async def _known_ground(self) -> _Ground:
+        if self._finding_out is None:
+            self._finding_out = asyncio.Lock()
+        async with self._finding_out:
+            if self._ground is None:
+                try:
+                    ground = await asyncio.to_thread(_find_out, self._cache, os.environ.get("PATH", ""))
+                    self._ground = replace(ground, shown=await asyncio.to_thread(_shown, self._cache))
+                except OSError as error:
+                    raise _CacheFailed(f"Troop's cache {self._cache} cannot be written ({error}): {CACHE}") from error
+        return self._ground
+
+    def _known_hierarchies(self) -> tuple[cgroup.Hierarchy, ...]:
+        if self._hierarchies is None or not all(h.folder.is_dir() for h in self._hierarchies):
+            self._hierarchies = cgroup.hierarchies()
+        return self._hierarchies
+
+    def _known_index(self) -> IndexSettings:
+        if self._index is None:
+            self._index = index_settings()
+        return self._index
+
+
+@lru_cache
+def _find_out(cache: Path, path: str) -> _Ground:
+    """Blocking, some tenths of a second; once per process. Raises SandboxFailed where bubblewrap cannot work."""
+    bwrap = shutil.which("bwrap", path=f"{path}:{CLEAN_ENV['PATH']}")
+    if bwrap is None:
+        raise SandboxFailed(f"bubblewrap is not installed: {INSTALL}")
+    cache.mkdir(parents=True, exist_ok=True)
+    walls: tuple[str, ...] = (*_WALLS, _NO_NESTING)
+    complaint = _try(bwrap, walls)
+    if complaint:
+        walls, complaint = _WALLS, _try(bwrap, _WALLS)
+    if complaint:
+        raise SandboxFailed(
+            f"bubblewrap does not work here: {complaint}; unprivileged user namespaces may be switched off "
+            "(sysctl kernel.unprivileged_userns_clone=1, or kernel.apparmor_restrict_unprivileged_userns=0)"
+        )
+    interpreters = find_interpreters()
+    shim_python = next((i for i in interpreters if i.whole), None)
+    if shim_python is None:
+        raise SandboxFailed("no Python 3.6 or newer with ctypes was found on this machine: install python3")
+    sized = not _try(bwrap, (*walls, "--size", "1048576", "--tmpfs", "/tmp"))
+    return _Ground(bwrap, walls, sized, Copying(cache), interpreters, _shown(cache), shim_python)
+
+
+def _try(bwrap: str, walls: Sequence[str]) -> str:
+    """Why an empty sandbox with these walls cannot be had; empty where it can."""
+    programs = [a for name in ("bin", "lib", "lib64") for a in ("--ro-bind-try", f"/{name}", f"/{name}")]
+    command = [
+        bwrap,
+        *walls,
+        "--unshare-net",
+        "--ro-bind",
+        "/usr",
+        "/usr",
+        *programs,
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+    ]
+    try:
+        done = subprocess.run(
+            [*command, "/bin/sh", "-c", ":"],
+            env=CLEAN_ENV,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=20,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return "" if done.returncode == 0 else done.stderr.strip()[-300:] or f"status {done.returncode}"
+
+
+def _shown(cache: Path) -> Path:
+    """The folder with what every sandbox is shown, made where this version's is not there yet."""
+    from harness import inside
+
+    modules = {
+        p.name: p.read_bytes() for p in Path(str(inside.__file__)).parent.glob("*.py") if p.name != "__init__.py"
+    }
+    fingerprint = sha256(repr((sorted(modules.items()), sorted(ETC_FILES.items()))).encode()).hexdigest()[:16]
+    place = cache / "bubblewrap" / fingerprint
+    if place.is_dir():
+        return place
+    made = cache / "bubblewrap" / f".{fingerprint}-{secrets.token_hex(4)}"
+    (made / "inside").mkdir(parents=True)
+    (made / "etc").mkdir()
+    for name, content in modules.items():
+        (made / "inside" / name).write_bytes(content)
+    for name, text in ETC_FILES.items():
+        (made / "etc" / name).write_text(text, encoding="utf-8")
+    for path in (made, *made.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    try:
+        made.rename(place)
+    except OSError:  # another process was first
+        remove_tree(made)
+    return place
+
+
+def _compile(folder: Path, python: Interpreter) -> None:
+    """Byte code for the modules shown: the shim starts in half the time. Without it they only start slower."""
+    tag = f"cpython-{python.version[0]}{python.version[1]}"
+    if not (folder / f"__pycache__/shim.{tag}.pyc").exists():
+        command = [str(python.path), "-I", "-S", "-m", "compileall", "-q", str(folder)]
+        subprocess.run(command, env=CLEAN_ENV, capture_output=True, timeout=60, check=False)
+
+
+def _show_pythons(ground: _Ground, visible: set[Interpreter], pythons: Sequence[Interpreter]) -> list[str]:
+    """The prefixes outside the system paths, and a folder with the interpreters' names for PATH."""
+    arguments: list[str] = []
+    for prefix in sorted({i.prefix for i in visible if not i.in_system}):
+        arguments += ["--ro-bind", str(prefix), str(prefix)]
+    names: dict[str, Path] = {}
+    for python in pythons:
+        for name in ("python3", "python", python.name):
+            names.setdefault(name, python.path)
+    arguments += ground.tmpfs(PYTHONS, LINKS_BYTES)
+    for name, path in names.items():
+        arguments += ["--symlink", str(path), f"{PYTHONS}/{name}"]
+    return arguments
+
+
+def _without_group(group: cgroup.Group, limits: Limits) -> tuple[tuple[str, ...], dict[str, int]]:
+    """What the group does not limit, a sentence each, and the limits per process or user that stand in for it."""
+    sentences: list[str] = []
+    rlimits: dict[str, int] = {}
+    if why := group.missing.get("memory"):
+        rlimits["DATA"] = limits.memory_mb << 20
+        sentences.append(f"memory is limited for each process only, not for the sandbox together: {why}")
+    if why := group.missing.get("pids"):
+        # The kernel counts root's processes, but never refuses one; older ones count all of a user's, in no sandbox too.
+        if os.geteuid() != 0 and _release() >= NPROC_BY_NAMESPACE:
+            rlimits["NPROC"] = limits.processes + cgroup.OWN_PROCESSES
+        else:
+            sentences.append(f"the number of processes is not limited: {why}")
+    if why := group.missing.get("cpu"):
+        sentences.append(f"CPU time is not limited: {why}")
+    return tuple(sentences), rlimits
+
+
+def _release() -> tuple[int, int]:
+    """The kernel's."""
+    major, minor = re.findall(r"\d+", os.uname().release)[:2]
+    return int(major), int(minor)
+
+
+def _folder_name(spec: SandboxSpec) -> str:
+    words = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{spec.run}-{spec.name}").strip("-.")[:60]
+    return f"{words or 'sandbox'}-{secrets.token_hex(4)}"
+
+
+def _checked(environment: str) -> str:
+    if not _SAFE_KEY.fullmatch(environment):
+        raise InputError(f"'{environment}' cannot be the key of an environment: letters, digits, dot, dash only")
+    return environment
+
+
+def _mark_of(folder: Path) -> Json | None:
+    """The owner's mark of a sandbox's folder; {} for one that never got one; None for one that is just being made."""
+    try:
+        mark: Json = json.loads((folder / "owner.json").read_text(encoding="utf-8"))
+        return mark
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _UNMARKED_SECONDS:
+                return {}
+        return None
+
+
+def _take_over(folder: Path, owner: contextlib.ExitStack) -> bool:
+    """Whether the owner of a sandbox is dead: then its lock is ours."""
+    try:
+        file = owner.enter_context((folder / "owner.json").open("rb"))
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+async def _give_up(preparing: asyncio.Future[cgroup.Group], folder: Path, owner: contextlib.ExitStack) -> None:
+    """Remove a sandbox that was not to be, once nothing is being put into it any more."""
+    await asyncio.wait([preparing])
+    await asyncio.to_thread(_discard, folder, owner)
+
+
+def _discard(folder: Path, owner: contextlib.ExitStack) -> str:
+    """Blocking: remove a sandbox whose processes have ended (or end here, with their group), files and groups. Why some
+    of it is left, for `clean` to try again; empty where nothing is."""
+    with owner:
+        mark = _mark_of(folder)
+        groups = [Path(path) for path in (mark or {}).get("groups", ())]
+        cgroup.remove_group(groups)
+        cgroup.remove_empty(group.parent for group in groups)
+        try:
+            remove_tree(folder)
+        except OSError as error:
+            return str(error)
+    return ""
+
+
+def _gather(folder: Path, frozen: Path) -> None:
+    frozen.mkdir(mode=0o755)
+    for name in TREES:
+        (folder / name).rename(frozen / name)
+    for name in ("inside", "bin", "pythons"):
+        # Mount points: whatever set-up made of them, they are empty folders in an environment.
+        place = frozen / "troop" / name
+        if place.is_symlink() or place.is_file():
+            place.unlink()
+        elif place.is_dir():
+            remove_tree(place)
+        place.mkdir(mode=0o755)
+
+
+def _settle(frozen: Path, target: Path, pythons: Sequence[Interpreter]) -> None:
+    """Note the interpreters that the environment needs, then put it in place at once."""
+    used = _used_pythons(frozen / "env", pythons)
+    (frozen / "interpreter.json").write_text(json.dumps([str(i.path) for i in used]), encoding="utf-8")
+    private_folder(target.parent)
+    try:
+        frozen.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+        remove_tree(frozen)  # the same environment was made meanwhile by another process
+
+
+def _used_pythons(env: Path, pythons: Sequence[Interpreter]) -> list[Interpreter]:
+    """The interpreters that a virtual environment's links lead to; without one, what PATH gave to the set-up."""
+    if not (env / "bin/python").is_symlink():
+        return list(pythons[:1])
+    link = env / "bin/python"
+    for _ in range(10):
+        if not link.is_symlink():
+            break
+        aim = link.readlink()
+        if aim.is_absolute() and not aim.is_relative_to(ENVDIR):
+            named = [i for i in pythons if aim == i.path or (aim.is_relative_to(i.prefix) and i.prefix != Path("/usr"))]
+            linked = [i for i in pythons if aim.parent == Path(PYTHONS) and aim.name in (i.name, "python", "python3")]
+            return (named or linked)[:1]
+        link = env / aim.relative_to(ENVDIR) if aim.is_absolute() else Path(os.path.normpath(link.parent / aim))
+    return []
+
+
+def _recorded_pythons(environment: Path) -> list[str]:
+    try:
+        recorded: list[str] = json.loads((environment / "interpreter.json").read_text(encoding="utf-8"))
+        return recorded
+    except (OSError, ValueError):
+        return []
+
+
+def _drop(target: Path, sandboxes: Path) -> None:
+    """Out of sight first, so that an interrupted removal leaves nothing that looks whole."""
+    private_folder(sandboxes)
+    out = sandboxes / f"removed-{target.name}-{secrets.token_hex(4)}"
+    target.rename(out)
+    remove_tree(out)

@@ -1,0 +1,107 @@
+"""Docker containers as whoever makes them needs to know them: labels that say whose they are, names, removal, and why one
+ended. All calls here block."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from harness.sandbox.docker import owner
+from tasks.errors import SandboxFailed
+
+RUN_LABEL, NAME_LABEL, OWNER_LABEL = "troop.run", "troop.name", "troop.owner"
+ENVIRONMENT_LABEL = "troop.environment"
+
+_MAKING_SECONDS = 600.0
+
+T = TypeVar("T")
+
+
+def explained(what: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """A call to the daemon. Raises SandboxFailed for whatever the daemon or the way to it refuses."""
+    import docker.errors
+    import requests.exceptions
+
+    try:
+        return function(*args, **kwargs)
+    except docker.errors.APIError as error:
+        raise SandboxFailed(f"docker cannot {what}: {error.explanation or error}") from error
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        raise SandboxFailed(f"docker cannot {what}: the daemon does not answer ({error})") from error
+
+
+def container_name(run: str, name: str) -> str:
+    """A name that no other container has, and that tells a person whose this one is."""
+    words = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{run}-{name}")[:80]
+    return f"troop-{words}-{secrets.token_hex(4)}"
+
+
+def remove_container(client: Any, container: str) -> None:
+    """Kill and remove, without a grace period; fine if it is gone. Returns when it is."""
+    import docker.errors
+
+    until = time.monotonic() + 30
+    while True:
+        try:
+            client.api.remove_container(container, force=True, v=True)
+        except docker.errors.NotFound:
+            return
+        except docker.errors.APIError as error:
+            # 409: the daemon is removing it already, as it does when the first process ends.
+            if error.status_code != 409 or time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+
+
+def remove_image(client: Any, name: str) -> None:
+    """Remove an image, fine if it is gone."""
+    import docker.errors
+
+    with contextlib.suppress(docker.errors.ImageNotFound):
+        client.api.remove_image(name, force=True)
+
+
+def obituary(client: Any, container: str, since: float) -> str:
+    """Why a container ended, from the daemon's memory of events (the container itself may be gone already)."""
+    time.sleep(0.1)  # the stream ends a moment before the event is written
+    events = client.api.events(
+        since=int(since),
+        until=f"{time.time():.6f}",
+        filters={"container": [container], "event": ["oom", "die"]},
+        decode=True,
+    )
+    seen = {str(event.get("Action") or event.get("status")): event for event in events}
+    if "oom" in seen:
+        return "it used more memory than its limit"
+    if "die" in seen:
+        attributes = (seen["die"].get("Actor") or {}).get("Attributes") or {}
+        return f"its container ended with exit code {attributes.get('exitCode', 'unknown')}"
+    return "its connection to the docker daemon ended"
+
+
+def seems_used(row: Mapping[str, Any], now: float) -> bool:
+    """Whether a container of whose owner nothing is known looks as if it lived: one that somebody is just making, too."""
+    state = row.get("State")
+    return state == "running" or (state == "created" and now - float(row.get("Created", now)) < _MAKING_SECONDS)
+
+
+def sweep(client: Any, run: str | None) -> list[str]:
+    """Remove the containers (of one run, or all) that dead processes left, and with all the images that none finished; names
+    what went."""
+    removed = []
+    label = OWNER_LABEL if run is None else f"{RUN_LABEL}={run}"
+    for row in client.api.containers(all=True, filters={"label": [label, OWNER_LABEL]}):
+        mark = row["Labels"][OWNER_LABEL]
+        if not mark or owner.is_alive(mark, running=seems_used(row, time.time())):
+            continue
+        remove_container(client, row["Id"])
+        removed.append(f"container {row['Names'][0].lstrip('/')}")
+    if run is None:
+        for row in client.api.images(filters={"dangling": True, "label": [ENVIRONMENT_LABEL]}):
+            remove_image(client, row["Id"])
+            removed.append(f"unfinished environment image {row['Id'][7:19]}")
+    return removed

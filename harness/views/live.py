@@ -1,0 +1,420 @@
+"""What a person sees while a run goes on: a table of attempts on a terminal, plain lines elsewhere.
+
+`Board` folds events into rows and stages, `board_view` draws it, `line_of` says one event in one line; all three without
+effects. `LiveView` and `PlainLines` are the listeners that put them on a console.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+from harness import trace
+from harness.money.ledger import Line, add_charge, money
+from harness.records import ENDED_WELL, Budget, Evidence, TestReport
+from tasks.say import Say
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+    from rich.text import Text
+
+REFRESH_PER_SECOND = 4
+
+_BAD = frozenset({"infrastructure", "crashed", "malformed"})
+
+
+@dataclass(slots=True)
+class Row:
+    """One attempt as it stands. `state`: what it does now, or its status once `ended`; times in seconds since the epoch."""
+
+    attempt: int
+    model: str
+    started: float
+    state: str = "planning"
+    turn: int = 0
+    tests: str = ""
+    cost: Line = field(default_factory=Line)
+    ended: float | None = None
+    calls: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Board:
+    """All that the view shows, folded from events one by one.
+
+    `planned`: attempts of the run. `news`: what became of candidates, newest last. `retries`: the world's failures so far.
+    """
+
+    planned: int = 0
+    task: str = ""
+    started: float = 0.0
+    stage: str = "preparing"
+    rows: dict[int, Row] = field(default_factory=dict)
+    cost: Line = field(default_factory=Line)
+    news: list[str] = field(default_factory=list)
+    retries: int = 0
+    evidence: dict[str, tuple[tuple[int, ...], Evidence]] = field(default_factory=dict)
+    told_before: bool = False
+
+    @classmethod
+    def of(cls, events: Iterable[trace.Event]) -> Board:
+        board = cls()
+        for event in events:
+            board.add(event)
+        return board
+
+    def add(self, event: trace.Event) -> None:
+        """Take in the next event."""
+        if isinstance(event, (trace.Replied, trace.Charged)):
+            self.cost = add_charge(self.cost, event.charge)
+        if event.attempt is not None:
+            self._add_to_attempt(event, event.attempt)
+            return
+        if isinstance(event, trace.RunStarted):
+            self.task, self.started = str(event.task.get("id", "")), event.at
+            self.planned = int(event.settings.get("budget", {}).get("attempts", Budget().attempts))
+        elif isinstance(event, trace.Prepared):
+            self.stage = "attempts"
+        elif isinstance(event, trace.RunReopened):
+            self.planned, self.stage = event.attempts, "attempts"
+        elif isinstance(event, trace.Verified):
+            self.stage = self.stage if event.early else "verifying"
+            now = (event.attempts, event.evidence)
+            self.told_before = self.evidence.get(event.candidate) == now
+            self.evidence[event.candidate] = now
+            if not self.told_before:
+                self.news.append(_evidence_line(event))
+        elif isinstance(event, trace.SamplingStopped):
+            self.news.append(event.words)
+        elif isinstance(event, trace.Probed):
+            self.stage = "probing"
+        elif isinstance(event, (trace.JudgeTested, trace.Judged, trace.JudgeStopped)):
+            self.stage = "judging"
+            self.news.append(judge_words(event))
+        elif isinstance(event, trace.Selected):
+            self.stage = "nothing selected" if event.selection.candidate is None else "selected"
+            self.news.append(_selected_line(event))
+        elif isinstance(event, trace.InfrastructureFailed):
+            self.retries += 1
+
+    def _add_to_attempt(self, event: trace.Event, attempt: int) -> None:
+        if isinstance(event, trace.AttemptStarted):
+            self.rows[attempt] = Row(attempt, event.model, event.at)
+            return
+        row = self.rows.get(attempt)
+        if row is None:
+            return
+        row.ended = None  # one that goes on after its end
+        if isinstance(event, (trace.Replied, trace.Charged)):
+            row.cost = add_charge(row.cost, event.charge)
+        elif isinstance(event, trace.Planned):
+            row.state = "thinking"
+        elif isinstance(event, trace.Decided):
+            row.turn = event.turn
+            row.calls = [str(call.get("name", "")) for call in event.calls]
+            row.state = row.calls[0] if row.calls else "malformed reply" if event.error else "thinking"
+        elif isinstance(event, trace.ToolRan):
+            row.calls = row.calls[1:]
+            row.state = row.calls[0] if row.calls else "thinking"
+        elif isinstance(event, trace.TestsRan):
+            row.tests = tests_short(event.report)
+        elif isinstance(event, trace.TurnEnded):
+            row.state = "thinking"
+        elif isinstance(event, trace.InfrastructureFailed):
+            self.retries += 1
+            row.state = f"retry: {event.what}" if event.retried else "failed"
+        elif isinstance(event, trace.AttemptEnded):
+            row.state, row.ended, row.turn = event.status, event.at, event.turns or row.turn
+
+    @property
+    def active(self) -> list[Row]:
+        return [row for row in self.rows.values() if row.ended is None]
+
+    @property
+    def done(self) -> list[Row]:
+        """Ended attempts, the newest first."""
+        ended = [row for row in self.rows.values() if row.ended is not None]
+        return sorted(ended, key=lambda row: row.ended or 0.0, reverse=True)
+
+
+def counted(number: int, word: str) -> str:
+    """`1 attempt`, `2 attempts`; of a word that ends in -y: `1 retry`, `2 retries`."""
+    if number == 1:
+        return f"1 {word}"
+    return f"{number} {word[:-1]}ies" if word.endswith("y") else f"{number} {word}s"
+
+
+def tests_short(report: TestReport) -> str:
+    """A test run in a few characters: passed/run, or why it says nothing."""
+    if report.timed_out:
+        return "time out"
+    if not report.valid:
+        return "invalid"
+    run = len(report.passed) + len(report.failed)
+    return f"{len(report.passed)}/{run}"
+
+
+def tokens_short(tokens: int) -> str:
+    for size, unit in ((1_000_000, "M"), (1_000, "k")):
+        if tokens >= size:
+            return f"{tokens / size:.1f}{unit}"
+    return str(tokens) if tokens else "-"
+
+
+def elapsed_short(seconds: float) -> str:
+    whole = max(0, int(seconds))
+    if whole >= 3600:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 60}:{whole % 60:02}"
+
+
+def board_view(board: Board, *, now: float, height: int) -> RenderableType:
+    """The board in at most `height` lines and 80 columns: active attempts first, then the newest ended; the rest counted."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    news = board.news[-3:]
+    room = max(1, height - len(news) - 5)  # two lines of summary, the heading, one for what is hidden, one spare
+    active, done = board.active, board.done
+    shown = active[:room]
+    shown += done[: room - len(shown)]
+    parts: list[RenderableType] = list(_summary(board, now))
+    if shown:
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        table.add_column("#", justify="right", width=3)
+        table.add_column("state", width=18, no_wrap=True, overflow="ellipsis")
+        table.add_column("turn", justify="right", width=4)
+        table.add_column("tests", justify="right", width=9, no_wrap=True)
+        table.add_column("tokens", justify="right", width=7)
+        table.add_column("cost", justify="right", width=9)
+        table.add_column("time", justify="right", width=6)
+        table.add_column("model", width=14, no_wrap=True, overflow="ellipsis")
+        for row in sorted(shown, key=lambda row: (row.ended is not None, row.attempt)):
+            table.add_row(*_cells(row, now), style="dim" if row.ended is not None else "")
+        parts.append(table)
+    if hidden := len(active) + len(done) - len(shown):
+        waiting = len(active) - sum(row.ended is None for row in shown)
+        parts.append(
+            Text(f"… and {counted(hidden, 'more attempt')}: {waiting} active, {hidden - waiting} ended", style="dim")
+        )
+    parts += [fitted(line) for line in news]
+    return Group(*parts)
+
+
+def _summary(board: Board, now: float) -> Iterable[Text]:
+    counts = Counter(row.state for row in board.done)
+    begun = f"attempts {len(board.done)}/{board.planned} ended, {len(board.active)} active"
+    spent = f"{tokens_short(board.cost.usage.total)} tokens, {money(board.cost)}"
+    elapsed = elapsed_short(now - board.started) if board.started else "-"
+    retries = f", {counted(board.retries, 'retry')}" if board.retries else ""
+    yield fitted(f"{board.task}: {board.stage}", style="bold")
+    ends = " (" + ", ".join(f"{n} {status}" for status, n in counts.most_common(3)) + ")" if counts else ""
+    yield fitted(f"{begun}{ends}; {spent}{retries}; {elapsed}")
+
+
+def _cells(row: Row, now: float) -> tuple[str | Text, ...]:
+    from rich.text import Text
+
+    style = (
+        "" if row.ended is None else "green" if row.state in ENDED_WELL else "red" if row.state in _BAD else "yellow"
+    )
+    return (
+        str(row.attempt),
+        Text(printable(row.state), style=style),
+        str(row.turn or "-"),
+        row.tests or "-",
+        tokens_short(row.cost.usage.total),
+        money(row.cost),
+        elapsed_short((row.ended or now) - row.started),
+        Text(row.model.rpartition("#")[2]),
+    )
+
+
+def fitted(line: str, style: str = "") -> Text:
+    """One line that is cut where the terminal ends."""
+    from rich.text import Text
+
+    return Text(printable(line), style=style, no_wrap=True, overflow="ellipsis")
+
+
+def printable(text: str) -> str:
+    """One line without escape sequences: names and reasons may be a model's words."""
+    from harness.views.replay_frames import clean
+
+    return " ".join(clean(text).split())
+
+
+def line_of(event: trace.Event, board: Board) -> str | None:
+    """The event in one plain line, None where it is not worth one. `board` has taken the event in already."""
+    row = board.rows.get(event.attempt) if event.attempt is not None else None
+    if isinstance(event, trace.AttemptStarted):
+        return f"attempt {event.attempt}: started, {event.model}, seed {event.seed}"
+    if isinstance(event, trace.TurnEnded) and row is not None:
+        tests = f", tests {row.tests}" if row.tests else ""
+        spent = f", {tokens_short(row.cost.usage.total)} tokens, {money(row.cost)}" if row.cost.calls else ""
+        return f"attempt {event.attempt}: turn {event.turn}, {event.seconds:.1f} s{tests}{spent}"
+    if isinstance(event, trace.AttemptEnded):
+        detail = f" ({event.detail})" if event.detail else ""
+        return f"attempt {event.attempt}: {event.status}{detail}, {counted(event.turns, 'turn')}, {event.seconds:.1f} s"
+    if isinstance(event, trace.InfrastructureFailed):
+        who = "run" if event.attempt is None else f"attempt {event.attempt}"
+        return f"{who}: {event.what} failed, {'trying again' if event.retried else 'given up'}: {event.detail}"
+    if isinstance(event, trace.Prepared):
+        return f"prepared on {event.backend} in {event.seconds:.1f} s" + (f"; {event.note}" if event.note else "")
+    if isinstance(event, trace.Verified):
+        return None if board.told_before else _evidence_line(event)
+    if isinstance(event, (trace.JudgeTested, trace.Judged, trace.JudgeStopped)):
+        return judge_words(event)
+    if isinstance(event, trace.SamplingStopped):
+        return event.words
+    return _selected_line(event) if isinstance(event, trace.Selected) else None
+
+
+def _evidence_line(event: trace.Verified) -> str:
+    return f"candidate {event.candidate} ({counted(len(event.attempts), 'attempt')}): {evidence_words(event.evidence)}"
+
+
+def evidence_words(evidence: Evidence) -> str:
+    """The evidence in a few words."""
+    if not evidence.applies:
+        return "does not apply"
+    if not evidence.valid:
+        return f"nothing can be concluded: {evidence.reason}"
+    parts = [f"breaks {counted(len(evidence.broken), 'test')}" if evidence.broken else "regression tests pass"]
+    for word, outcomes in (("given", evidence.given), ("witness", evidence.witness)):
+        if outcomes:
+            parts.append(f"{sum(o == 'passed' for o in outcomes.values())}/{len(outcomes)} {word} tests pass")
+    return ", ".join(parts)
+
+
+def judge_words(event: trace.JudgeTested | trace.Judged | trace.JudgeStopped) -> str:
+    """What the judge did, in one line."""
+    if isinstance(event, trace.JudgeTested):
+        told = ", ".join(f"{each.on} {each.outcome}" for each in event.told)
+        return f"judge's test: {'; '.join(filter(None, (told, event.useless)))}"
+    if isinstance(event, trace.JudgeStopped):
+        return f"judge stopped before {event.before}: {event.reason}"
+    return f"judge on {event.first} and {event.second}: {event.winner or 'a tie'}"
+
+
+def _selected_line(event: trace.Selected) -> str:
+    selection = event.selection
+    if selection.candidate is None:
+        return f"nothing selected: {selection.rationale}"
+    return f"selected {selection.candidate} by {selection.method}: {selection.rationale}"
+
+
+class View(Protocol):
+    """What shows a run while it goes on: a listener of the trace, and lines of progress besides."""
+
+    def see(self, event: trace.Event) -> None:
+        """The next event of the trace."""
+        ...
+
+    def catch_up(self, events: Iterable[trace.Event]) -> None:
+        """What happened before this process went on with the run."""
+        ...
+
+    def say(self, line: str) -> None:
+        """A line of progress that is no event."""
+        ...
+
+    def stop(self) -> None:
+        """Nothing more comes. Can be called again."""
+        ...
+
+
+def view_on(console: Console) -> View:
+    """The live table on a terminal, plain lines elsewhere."""
+    return LiveView(console) if can_redraw(console) else PlainLines(writer(console))
+
+
+def can_redraw(console: Console) -> bool:
+    """Whether what is shown there can be kept up to date in place."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+def writer(console: Console) -> Say:
+    """Writes a line there at once, as it is."""
+
+    def write(line: str) -> None:
+        console.file.write(line + "\n")
+        console.file.flush()
+
+    return write
+
+
+class PlainLines:
+    """A view that writes a line for each event worth one."""
+
+    def __init__(self, write: Say) -> None:
+        self._write = write
+        self._board = Board()
+
+    def see(self, event: trace.Event) -> None:
+        self._board.add(event)
+        if line := line_of(event, self._board):
+            self._write(printable(line))
+
+    def catch_up(self, events: Iterable[trace.Event]) -> None:
+        for event in events:
+            self._board.add(event)
+
+    def say(self, line: str) -> None:
+        self._write(printable(line))
+
+    def stop(self) -> None:
+        """Every line is written already."""
+
+
+class LiveView:
+    """A view that keeps the board on a terminal. A context: at its end the last state stays on the screen."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._board = Board()
+        self._live: Live | None = None
+        # rich draws from a thread of its own.
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> LiveView:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def __rich__(self) -> RenderableType:
+        with self._lock:
+            return board_view(self._board, now=time.time(), height=self._console.height)
+
+    def see(self, event: trace.Event) -> None:
+        """The next event; the first one makes the view appear."""
+        with self._lock:
+            self._board.add(event)
+        if self._live is None:
+            from rich.live import Live
+
+            self._live = Live(self, console=self._console, refresh_per_second=REFRESH_PER_SECOND)
+            self._live.start()
+
+    def catch_up(self, events: Iterable[trace.Event]) -> None:
+        with self._lock:
+            for event in events:
+                self._board.add(event)
+
+    def say(self, line: str) -> None:
+        """A line above the view."""
+        self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        """Draws the last state and gives the terminal back. Can be called again."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()

@@ -1,0 +1,392 @@
+"""An attempt as a sequence of frames, read from its trace; a frame knows how to render itself, showing it is elsewhere.
+
+What attempts printed is shown as text and never obeyed: escape sequences and control characters are taken out first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.syntax import Syntax
+from rich.text import Text
+
+from harness import trace
+from harness.records import ENDED_WELL, Json, TestReport
+from harness.views.live import judge_words
+
+FOLD = 24
+"""Lines of a long output that are kept, two thirds from its beginning and one third from its end."""
+FOLD_PATCH = 400
+TESTS_NAMED = 8
+
+_ESCAPES = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~])"
+)
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_LEXERS = {
+    ".py": "python",
+    ".toml": "toml",
+    ".cfg": "ini",
+    ".md": "markdown",
+    ".json": "json",
+    ".c": "c",
+    ".sh": "bash",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One thing that happened. `clock`: seconds since the attempt began, waits between two processes left out; `wait`: of
+    these, the seconds since the frame before.
+
+    `call`: the tool call that a result belongs to. `baseline`: the base's test report. `task`: the public task (first
+    frame). `tokens`, `usd`: charged so far; `priced` False: some calls have no known price.
+    """
+
+    event: trace.Event
+    clock: float
+    wait: float
+    call: Json | None = None
+    baseline: TestReport | None = None
+    task: Json | None = None
+    tokens: int = 0
+    usd: float = 0.0
+    priced: bool = True
+
+    def __rich__(self) -> RenderableType:
+        return render(self)
+
+
+def default_attempt(events: Iterable[trace.Event]) -> int:
+    """The attempt that produced the selected patch first; without a selection the first attempt."""
+    chosen: str | None = None
+    attempts: dict[str, tuple[int, ...]] = {}
+    first: int | None = None
+    for event in events:
+        if isinstance(event, trace.AttemptStarted) and event.attempt is not None:
+            first = event.attempt if first is None else min(first, event.attempt)
+        elif isinstance(event, trace.Verified):
+            attempts[event.candidate] = event.attempts
+        elif isinstance(event, trace.Selected):
+            chosen = event.selection.candidate
+    if chosen is not None and attempts.get(chosen):
+        return attempts[chosen][0]
+    return first or 0
+
+
+def frames(events: Sequence[trace.Event], attempt: int) -> list[Frame]:
+    """The frames of one attempt in order, then what verification and selection said of its patch."""
+    return [*_own(events, attempt), *_verdicts(events, attempt)]
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What has been seen of the attempt so far."""
+
+    previous: float | None = None
+    clock: float = 0.0
+    tokens: int = 0
+    usd: float = 0.0
+    priced: bool = True
+    calls: dict[str, Json] = field(default_factory=dict)
+    baseline: TestReport | None = None
+    task: Json | None = None
+
+    def frame(self, event: trace.Event) -> Frame:
+        wait = 0.0 if self.previous is None else max(0.0, event.at - self.previous)
+        self.previous = event.at
+        self.clock += wait
+        call = self.calls.get(event.call) if isinstance(event, trace.ToolRan) else None
+        return Frame(event, self.clock, wait, call, self.baseline, self.task, self.tokens, self.usd, self.priced)
+
+    def charge(self, event: trace.Replied | trace.Charged) -> None:
+        self.tokens += event.charge.usage.total
+        self.usd += event.charge.usd or 0.0
+        self.priced = self.priced and event.charge.usd is not None
+
+
+_SHOWN = (
+    trace.AttemptStarted,
+    trace.Planned,
+    trace.Decided,
+    trace.ToolRan,
+    trace.TestsRan,
+    trace.TurnEnded,
+    trace.InfrastructureFailed,
+    trace.AttemptEnded,
+)
+
+
+def _own(events: Sequence[trace.Event], attempt: int) -> Iterator[Frame]:
+    seen = _Reading()
+    for event in events:
+        if isinstance(event, trace.RunStarted):
+            seen.task = event.task
+        elif isinstance(event, trace.Prepared):
+            seen.baseline = event.baseline
+        elif isinstance(event, (trace.RunResumed, trace.RunReopened)) and seen.previous is not None:
+            seen.previous = event.at  # the time in which no process worked on the run
+        elif event.attempt != attempt:
+            continue
+        elif isinstance(event, (trace.Replied, trace.Charged)):
+            seen.charge(event)
+        elif isinstance(event, _SHOWN):
+            if isinstance(event, trace.Decided):
+                seen.calls = {str(call.get("id")): call for call in event.calls}
+            if not _told_elsewhere(event):
+                yield seen.frame(event)
+
+
+def _told_elsewhere(event: trace.Event) -> bool:
+    """The text of a test run repeats the report, which has a frame of its own; a decision without text is its calls."""
+    if isinstance(event, trace.ToolRan):
+        return event.name == "test" and event.ok
+    return isinstance(event, trace.Decided) and not event.text.strip() and not event.error
+
+
+def _verdicts(events: Sequence[trace.Event], attempt: int) -> Iterator[Frame]:
+    mine: set[str] = set()
+    last = {e.candidate: e for e in events if isinstance(e, trace.Verified)}
+    for event in events:
+        if isinstance(event, trace.Verified) and attempt in event.attempts:
+            mine.add(event.candidate)
+            if not event.early or event is last[event.candidate]:
+                yield Frame(event, 0.0, 1.0)
+        elif (
+            isinstance(event, trace.SamplingStopped)
+            or (isinstance(event, trace.Selected) and mine)
+            or (isinstance(event, trace.JudgeTested) and mine & set(event.finalists))
+            or (isinstance(event, trace.Judged) and mine & {event.first, event.second})
+            or (isinstance(event, trace.JudgeStopped) and mine)
+            or (isinstance(event, trace.Graded) and event.candidate in mine)
+        ):
+            yield Frame(event, 0.0, 1.0)
+
+
+# Rendering
+
+
+def render(frame: Frame) -> RenderableType:
+    """The frame for any console, 80 columns or more: a titled rule and what belongs below it."""
+    title, parts = _content(frame)
+    clock = f"{int(frame.clock) // 60}:{int(frame.clock) % 60:02d}" if frame.clock or frame.call else ""
+    heading = Text.assemble((f"{clock} ".lstrip(), "bright_black"), title)
+    if isinstance(frame.event, trace.TurnEnded):
+        return Padding(title, (0, 0, 1, 2), expand=False)
+    body = [Padding(part, (0, 0, 0, 2), expand=False) for part in parts]
+    return Group(Rule(heading, align="left", style="bright_black"), *body)
+
+
+def _content(frame: Frame) -> tuple[Text, list[RenderableType]]:
+    event = frame.event
+    if isinstance(event, trace.AttemptStarted):
+        return _started(frame, event)
+    if isinstance(event, trace.Planned):
+        title = _title("plan", f"{event.seconds:.1f} s")
+        return title, [folded(event.text), *([Text(f"ends here: {event.stop}", "yellow")] if event.stop else [])]
+    if isinstance(event, trace.Decided):
+        error = [Text(clean(f"malformed reply: {event.error}"), "red")] if event.error else []
+        return _title(f"turn {event.turn}"), [folded(event.text), *error] if event.text.strip() else [*error]
+    if isinstance(event, trace.ToolRan):
+        return _tool(frame, event)
+    if isinstance(event, trace.TestsRan):
+        return _tests(frame, event)
+    if isinstance(event, trace.TurnEnded):
+        return _turn(frame, event), []
+    if isinstance(event, trace.InfrastructureFailed):
+        again = "tried again" if event.retried else "given up"
+        return _title(f"the {event.what} failed", again, style="bold yellow"), [folded(event.detail)]
+    if isinstance(event, trace.AttemptEnded):
+        return _ended(event)
+    return _verdict(event)
+
+
+def _started(frame: Frame, event: trace.AttemptStarted) -> tuple[Text, list[RenderableType]]:
+    task = frame.task or {}
+    statement = str(task.get("statement", "")).strip().splitlines()
+    about = Text(clean(str(task.get("id", ""))), "bold")
+    if statement:
+        about.append(f"\n{clean(statement[0]).lstrip('# ')}", "default")
+    sampling = ", ".join(f"{key} {value}" for key, value in event.sampling.items())
+    return _title(f"attempt {event.attempt}", event.model, f"seed {event.seed}", sampling), [about]
+
+
+def _tool(frame: Frame, event: trace.ToolRan) -> tuple[Text, list[RenderableType]]:
+    arguments: Mapping[str, Any] = (frame.call or {}).get("arguments") or {}
+    path = clean(str(arguments.get("path") or ""))
+    where = path if event.name != "search" else f"in {path}" if path else ""
+    title = _title(event.name, where, f"{event.seconds:.1f} s", style="bold cyan" if event.ok else "bold red")
+    parts: list[RenderableType] = []
+    if event.name == "run":
+        parts.append(_code(str(arguments.get("command", "")), "bash"))
+    elif event.name == "search":
+        parts.append(Text(clean(str(arguments.get("pattern", ""))), "magenta"))
+    elif event.name == "witness":
+        parts.append(_code(str(arguments.get("content", "")), "python"))
+    if event.diff:
+        parts.append(_code(event.diff, "diff"))
+    elif event.name == "read" and event.ok:
+        parts.append(_code(event.result, _LEXERS.get(PurePosixPath(path).suffix, "text")))
+    elif event.result.strip():
+        parts.append(folded(event.result, style="" if event.ok else "red"))
+    return title, parts
+
+
+def _tests(frame: Frame, event: trace.TestsRan) -> tuple[Text, list[RenderableType]]:
+    report = event.report
+    good = report.green
+    asked = ", ".join(event.selection) if event.selection else "the whole suite"
+    title = _title("tests", asked, f"{report.seconds:.1f} s", style="bold green" if good else "bold red")
+    counts = dict.fromkeys(("passed", "failed", "error", "skipped"), 0)
+    for outcome in report.outcomes.values():
+        counts[outcome] += 1
+    line = Text()
+    for kind, style in (("passed", "green"), ("failed", "red"), ("error", "red"), ("skipped", "dim")):
+        if counts[kind]:
+            line.append(f"{counts[kind]} {kind}   ", style)
+    parts: list[RenderableType] = [line] if line else []
+    if report.timed_out:
+        parts.append(Text("stopped by the time limit", "red"))
+    if not report.valid:
+        parts.append(Text(clean(f"says nothing: {report.reason}"), "yellow"))
+    before = frame.baseline
+    fixed = sorted(report.passed & before.failed) if before else []
+    broken = sorted(report.failed & before.passed) if before else []
+    parts += _named("fixed", fixed, "green", report) + _named("broken", broken, "red", report)
+    parts += _named("failing", sorted(report.failed - set(broken)), "red" if before is None else "yellow", report)
+    return title, parts
+
+
+def _named(word: str, tests: Sequence[str], style: str, report: TestReport) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    for test in tests[:TESTS_NAMED]:
+        parts.append(Text.assemble((f"{word:8}", style), clean(test)))
+        if message := clean(report.failures.get(test, "")).strip():
+            parts.append(Padding(Text(message.splitlines()[0], "dim"), (0, 0, 0, 8)))
+    if len(tests) > TESTS_NAMED:
+        parts.append(Text(f"{word:8}… {len(tests) - TESTS_NAMED} more tests", style))
+    return parts
+
+
+def _turn(frame: Frame, event: trace.TurnEnded) -> Text:
+    said = f"turn {event.turn}: {event.seconds:.1f} s (model {event.model_seconds:.1f}, "
+    said += f"commands {event.command_seconds:.1f})"
+    if frame.tokens or not frame.priced:
+        said += f"; so far {frame.tokens:,} tokens, {_money(frame)}"
+    return Text(said, "dim")
+
+
+def _money(frame: Frame) -> str:
+    if frame.priced:
+        return f"${frame.usd:.4f}"
+    return f"more than ${frame.usd:.4f} (a price is unknown)" if frame.usd else "price unknown"
+
+
+def _ended(event: trace.AttemptEnded) -> tuple[Text, list[RenderableType]]:
+    turns = f"{event.turns} turn{'' if event.turns == 1 else 's'}"
+    style = "bold green" if event.status in ENDED_WELL else "bold yellow"
+    title = _title(event.status, turns, f"{event.seconds:.1f} s", style=style)
+    parts: list[RenderableType] = [folded(event.detail, style="yellow")] if event.detail else []
+    if event.flags:
+        parts.append(Text(clean(f"flags: {', '.join(event.flags)}"), "yellow"))
+    if event.patch.strip():
+        parts.append(_code(event.patch, "diff", fold=FOLD_PATCH))
+    else:
+        parts.append(Text("no change", "dim"))
+    return title, parts
+
+
+def _verdict(event: trace.Event) -> tuple[Text, list[RenderableType]]:
+    if isinstance(event, trace.Verified):
+        evidence = event.evidence
+        title = _title(f"verified as {event.candidate}", style="bold green" if evidence.clean else "bold red")
+        kept = sum(outcome == "passed" for outcome in evidence.regression.values())
+        shown = sum(outcome == "passed" for outcome in evidence.witness.values())
+        said = f"regression {kept} of {len(evidence.regression)} pass, witness {shown} of {len(evidence.witness)} pass"
+        parts: list[RenderableType] = [Text(said)]
+        parts += [Text(clean(f"broken  {test}"), "red") for test in evidence.broken[:TESTS_NAMED]]
+        return title, parts + ([Text(clean(evidence.reason), "yellow")] if evidence.reason else [])
+    if isinstance(event, trace.JudgeTested):
+        return _judge_tested(event)
+    if isinstance(event, (trace.Judged, trace.JudgeStopped)):
+        return _title(judge_words(event)), [folded(event.reason)] if isinstance(event, trace.Judged) else []
+    if isinstance(event, trace.SamplingStopped):
+        return _title("no further attempts", event.why), [folded(event.words)]
+    if isinstance(event, trace.Selected):
+        chosen = event.selection.candidate
+        title = _title(f"selected {chosen}" if chosen else "nothing selected", f"by {event.selection.method}")
+        return title, [folded(event.selection.rationale)]
+    assert isinstance(event, trace.Graded), f"no frame is made of {event.kind}"
+    word, style = (
+        ("passes the hidden tests", "bold green") if event.resolved else ("fails the hidden tests", "bold red")
+    )
+    return _title(word, style=style), [folded(event.reason)] if event.reason else []
+
+
+def _judge_tested(event: trace.JudgeTested) -> tuple[Text, list[RenderableType]]:
+    parts: list[RenderableType] = [_code(event.text, "python")] if event.text else []
+    for told in event.told:
+        passing = sum(outcome == "passed" for outcome in told.tests.values())
+        counted = f", {passing} of {len(told.tests)} pass" if told.tests else ""
+        parts.append(Text(clean(f"{told.on}: {told.outcome}{counted}"), "green" if told.outcome == "passed" else "red"))
+        parts += [folded(told.tail, style="dim")] if told.tail else []
+    parts += [Text(clean(f"no evidence: {event.useless}"), "yellow")] if event.useless else []
+    return _title("the judge's test", event.path), parts
+
+
+def _title(first: str, *more: str, style: str = "bold default") -> Text:
+    title = Text()
+    title.append(_line(first), style)
+    for each in filter(None, more):
+        title.append(f"  {_line(each)}", "not bold default")
+    return title
+
+
+def _line(text: str) -> str:
+    return " ".join(clean(text).split())
+
+
+def clean(text: str) -> str:
+    """Without escape sequences, control characters and what no terminal can show; tabs as spaces."""
+    plain = _ESCAPES.sub("", text.replace("\r\n", "\n"))
+    return _CONTROLS.sub("�", plain.replace("\r", "\n")).expandtabs(4)
+
+
+def folded(text: str, *, style: str = "", fold: int = FOLD) -> Text:
+    """The text with the middle of a long one folded away."""
+    first, hidden, last = _fold(text, fold)
+    parts = [Text(first, style)]
+    if hidden:
+        parts += [_hidden(hidden), Text(last, style)]
+    return Text("\n").join(parts)
+
+
+def _code(text: str, lexer: str, *, fold: int = FOLD) -> RenderableType:
+    first, hidden, last = _fold(text, fold)
+    if not hidden:
+        return _coloured(first, lexer)
+    return Group(_coloured(first, lexer), _hidden(hidden), _coloured(last, lexer))
+
+
+def _coloured(text: str, lexer: str) -> Syntax:
+    return Syntax(text, lexer, theme="ansi_dark", background_color="default", word_wrap=True)
+
+
+def _hidden(lines: int) -> Text:
+    return Text(f"… {lines} lines", "dim italic")
+
+
+def _fold(text: str, fold: int) -> tuple[str, int, str]:
+    """(beginning, number of lines that are folded away, end) of the cleaned text."""
+    lines = clean(text).strip("\n").split("\n")
+    if len(lines) <= fold + 1:  # a fold that hides one line saves nothing
+        return "\n".join(lines), 0, ""
+    first = 2 * fold // 3
+    return "\n".join(lines[:first]), len(lines) - fold, "\n".join(lines[first - fold :])

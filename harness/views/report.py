@@ -1,0 +1,266 @@
+"""What a run came to, folded from its trace: `report.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from harness import trace
+from harness.money.ledger import Ledger
+from harness.patches.patch import Patch
+from harness.records import Evidence, Json
+
+REPORT_SCHEMA = 1
+
+
+def solve_report(events: Sequence[trace.Event]) -> Json:
+    """The report of a solve, in the shape of docs/design.md; works on an unfinished trace too.
+
+    USD are None where a price is unknown (`cost.exact` is then false); times in seconds.
+    """
+    started = events[0]
+    assert isinstance(started, trace.RunStarted), "trace.read checks it"
+    ledger = Ledger.of(events).to_json()
+    verified = latest_verified(events)
+    return {
+        "schema": REPORT_SCHEMA,
+        "run": started.run,
+        "task": started.task["id"],
+        "base_commit": next((e.base_commit for e in events if isinstance(e, trace.Prepared)), None),
+        "models": list(started.settings.get("models", [])),
+        "status": run_status(events),
+        "attempts": _attempts(events, verified, ledger),
+        "candidates": [
+            {
+                "id": v.candidate,
+                "attempts": list(v.attempts),
+                "files": [f.path for f in Patch(_patch(events, v.attempts)).files],
+                "evidence": evidence_json(v.evidence),
+                "flags": list(Patch(_patch(events, v.attempts)).flags),
+            }
+            for v in verified
+        ],
+        "selected": _selected(events, verified),
+        "ranking": _ranking(events),
+        "judge": judge_report(events),
+        "sampling": _sampling(events),
+        "graded": _graded(events),
+        "cost": ledger,
+        "infrastructure": _infrastructure(events),
+        "missing_limits": [limit for e in events if isinstance(e, trace.Prepared) for limit in e.missing_limits],
+        "seconds": round(active_seconds(events), 3),
+    }
+
+
+def latest_verified(events: Iterable[trace.Event]) -> list[trace.Verified]:
+    """The evidence that holds on each candidate: a resumed run may have verified one again, with more witness tests. What
+    was found out before one of the candidate's attempts went on and ended anew no longer holds."""
+    found: dict[str, trace.Verified] = {}
+    for event in events:
+        if isinstance(event, trace.Verified):
+            found.pop(event.candidate, None)
+            found[event.candidate] = event
+        elif isinstance(event, trace.AttemptEnded):
+            found = {name: e for name, e in found.items() if event.attempt not in e.attempts}
+    return sorted(found.values(), key=lambda e: (len(e.candidate), e.candidate))
+
+
+def run_status(events: Iterable[trace.Event]) -> str:
+    """The status of the last `RunEnded`; "running" where there is none since the last resume."""
+    status = "running"
+    for event in events:
+        if isinstance(event, trace.RunEnded):
+            status = event.status
+        elif isinstance(event, (trace.RunResumed, trace.RunReopened)):
+            status = "running"
+    return status
+
+
+def active_seconds(events: Sequence[trace.Event]) -> float:
+    """Wall time that processes worked on the run: from each start or resume to the last event before the next."""
+    return sum(end - begin for begin, end in active_spans(events))
+
+
+def active_spans(events: Sequence[trace.Event]) -> list[tuple[float, float]]:
+    """When processes worked on the run: (begin, end) of each, in seconds since the epoch; grading is none of it."""
+    spans: list[tuple[float, float]] = []
+    begin = last = events[0].at
+    for event in events:
+        if isinstance(event, trace.Graded):
+            continue
+        if isinstance(event, (trace.RunResumed, trace.RunReopened)):
+            spans.append((begin, last))
+            begin = event.at
+        last = event.at
+    return [*spans, (begin, last)]
+
+
+def evidence_json(evidence: Evidence) -> Json:
+    """Counts and the names that matter; the full matrix stays in the trace."""
+    return {
+        "applies": evidence.applies,
+        "valid": evidence.valid,
+        "clean": evidence.clean,
+        "regression": {"run": len(evidence.regression), "broken": list(evidence.broken)},
+        "given": dict(evidence.given),
+        "witness": dict(evidence.witness),
+        "reason": evidence.reason,
+        "seconds": round(evidence.seconds, 3),
+    }
+
+
+def _attempts(events: Sequence[trace.Event], verified: Sequence[trace.Verified], ledger: Json) -> list[Json]:
+    candidate = {index: v.candidate for v in verified for index in v.attempts}
+    ended = _ended(events)
+    masked = {e.attempt for e in events if e.masked}
+    turns: dict[int | None, int] = {}
+    for event in events:
+        if isinstance(event, trace.TurnEnded):
+            turns[event.attempt] = event.turn
+    rows = []
+    for start in (e for e in events if isinstance(e, trace.AttemptStarted)):
+        index, end = start.attempt, ended.get(start.attempt)
+        cost = ledger["by_attempt"].get(str(index), {})
+        rows.append(
+            {
+                "index": index,
+                "model": start.model,
+                "seed": start.seed,
+                "status": end.status if end else "running",
+                "turns": turns.get(index, 0),
+                "seconds": round(end.seconds, 3) if end else None,
+                "usd": cost.get("usd", 0.0),
+                "usage": cost.get("usage", {}),
+                "candidate": candidate.get(index or 0),
+                "flags": [*(end.flags if end else ()), *(["masked"] if index in masked else [])],
+                "detail": end.detail if end else "",
+            }
+        )
+    return sorted(rows, key=lambda row: row["index"])
+
+
+def _patch(events: Sequence[trace.Event], attempts: Sequence[int]) -> str:
+    return next(e.patch for e in reversed(events) if isinstance(e, trace.AttemptEnded) and e.attempt == attempts[0])
+
+
+def _ended(events: Iterable[trace.Event]) -> dict[int | None, trace.AttemptEnded]:
+    """The ends that hold, by attempt: what the world ended goes on after a resume, until candidates are verified, and when
+    the run is reopened, which what a cap of the run ended does as well."""
+    ended: dict[int | None, trace.AttemptEnded] = {}
+    verifying = capped = False
+    for event in events:
+        if isinstance(event, trace.AttemptEnded):
+            ended[event.attempt] = event
+        elif isinstance(event, trace.BudgetReached):
+            capped = True
+        elif isinstance(event, trace.Verified) and not event.early:
+            verifying = True
+        elif isinstance(event, trace.RunReopened) or (isinstance(event, trace.RunResumed) and not verifying):
+            again = (
+                ("infrastructure", "budget") if capped and isinstance(event, trace.RunReopened) else ("infrastructure",)
+            )
+            ended = {index: e for index, e in ended.items() if e.status not in again}
+            if isinstance(event, trace.RunReopened):
+                verifying = capped = False
+    return ended
+
+
+def _last_selection(events: Sequence[trace.Event]) -> trace.Selected | None:
+    return next((e for e in reversed(events) if isinstance(e, trace.Selected)), None)
+
+
+def _selected(events: Sequence[trace.Event], verified: Sequence[trace.Verified]) -> Json | None:
+    event = _last_selection(events)
+    if event is None or event.selection.candidate is None:
+        return None
+    selection = event.selection
+    attempts = next((v.attempts for v in verified if v.candidate == selection.candidate), ())
+    return {
+        "candidate": selection.candidate,
+        "attempt": attempts[0] if attempts else None,
+        "method": selection.method,
+        "ranker": selection.ranker,
+        "confidence": selection.confidence,
+        "rationale": selection.rationale,
+    }
+
+
+def _ranking(events: Sequence[trace.Event]) -> list[Json]:
+    """The order, best first; `probability` and `parts` where the ranker made it."""
+    event = _last_selection(events)
+    ranking = event.selection.ranking if event else ()
+    return [
+        {
+            "candidate": r.candidate,
+            "acceptable": r.acceptable,
+            "why": r.why,
+            **({} if r.probability is None else {"probability": r.probability, "parts": dict(r.parts)}),
+        }
+        for r in ranking
+    ]
+
+
+def judge_report(events: Sequence[trace.Event]) -> Json | None:
+    """The judge's test, its comparisons, and what stopped it before it was done; None where it was not asked."""
+    said = [e for e in events if isinstance(e, (trace.JudgeTested, trace.Judged)) or _stopped_judge(e)]
+    if not said:
+        return None
+    tested = next((e for e in reversed(said) if isinstance(e, trace.JudgeTested)), None)
+    return {
+        "test": tested
+        and {
+            "path": tested.path,
+            "text": tested.text,
+            "useless": tested.useless,
+            "outcomes": {told.on: told.outcome for told in tested.told},
+        },
+        "comparisons": [
+            {"first": e.first, "second": e.second, "winner": e.winner, "reason": e.reason}
+            for e in said
+            if isinstance(e, trace.Judged)
+        ],
+        "stopped": _stopped_judge(said[-1]),
+    }
+
+
+def _stopped_judge(event: trace.Event) -> str:
+    """Why the judge was asked no more, if the event says so."""
+    if isinstance(event, trace.InfrastructureFailed) and event.what == "judge":
+        return event.detail
+    return event.reason if isinstance(event, trace.JudgeStopped) else ""
+
+
+def _sampling(events: Sequence[trace.Event]) -> Json | None:
+    """Why adaptive sampling made no more attempts, with the numbers; None where it did not stop."""
+    stopped = [e for e in trace.since_reopened(events) if isinstance(e, trace.SamplingStopped)]
+    if not stopped:
+        return None
+    last = stopped[-1]
+    return {
+        "stopped": last.why,
+        "attempts": last.attempts,
+        "worth": last.worth,
+        "hope": last.hope,
+        "gain": last.gain,
+        "usd": last.usd,
+        "per_solve": last.per_solve,
+        "words": last.words,
+    }
+
+
+def _graded(events: Sequence[trace.Event]) -> Json | None:
+    """The hidden tests' word on the selected candidate; where that has none, on the one that was graded last."""
+    last = _last_selection(events)
+    chosen = last.selection.candidate if last else None
+    graded = [e for e in events if isinstance(e, trace.Graded)]
+    if not graded:
+        return None
+    word = next((e for e in reversed(graded) if e.candidate == chosen), graded[-1])
+    return {"candidate": word.candidate, "resolved": word.resolved, "reason": word.reason}
+
+
+def _infrastructure(events: Sequence[trace.Event]) -> Json:
+    failures = [e for e in events if isinstance(e, trace.InfrastructureFailed)]
+    return {
+        "retries": sum(e.retried for e in failures),
+        "failures": [{"attempt": e.attempt, "what": e.what, "detail": e.detail} for e in failures if not e.retried],
+    }
