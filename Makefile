@@ -49,7 +49,7 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 define USE_BUBBLEWRAP
 import asyncio, sys
 from harness.sandbox.choice import choose_provider
-from harness.repository.workspace import cache_root
+from harness.cache import cache_root
 from tasks.errors import TroopError
 try:
     asyncio.run(choose_provider("bubblewrap", image=None, cache=cache_root()))

@@ -19,11 +19,12 @@ from agent.config import REPAIR, Alias, Config, Settings, key_of, load_config, p
 from agent.run_files import RunFiles, new_run, run_name
 from agent.secrets import known_masker, masker
 from harness import trace
+from harness.cache import cache_root
 from harness.lock import RunLock
 from harness.money.budget import BudgetKeeper, Share
 from harness.money.ledger import charges, check_priced
 from harness.records import Budget, Json, Selection
-from harness.repository.workspace import Workspace, cache_root, open_workspace, reopen_workspace
+from harness.repository.workspace import Workspace, open_workspace, reopen_workspace
 from harness.sandbox.base import Provider
 from harness.sandbox.choice import choose_provider
 from harness.suites.slots import Slots

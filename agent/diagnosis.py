@@ -7,7 +7,8 @@ import shutil
 from typing import TYPE_CHECKING
 
 from agent.config import PROVIDERS, load_config
-from harness.repository.workspace import cache_root, sweep_scratch
+from harness.cache import cache_root
+from harness.repository.workspace import sweep_scratch
 from harness.sandbox.base import Finding, Provider
 from tasks.errors import EnvironmentFailed, InputError
 

@@ -22,8 +22,9 @@ from agent.assemble import Part, Pool, check_models, go, is_finished, open_pool,
 from agent.attempt.notebook import candidates_of, notebooks
 from agent.config import Config, Settings, prices_of, resolve_model
 from agent.run.sampling import Sampling, beliefs_for, state_of
-from agent.run_files import RunFiles, write_json, write_text
+from agent.run_files import RunFiles
 from harness import trace
+from harness.cache import write_json, write_text
 from harness.money.budget import SharedBudget
 from harness.money.ledger import Ledger, Line
 from harness.records import Json, Verdict

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import time
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from agent.config import Settings
 from harness import trace
+from harness.cache import write_json, write_text
 from harness.records import Candidate, Json, Selection
 from harness.views.report import run_status, solve_report
 from tasks.errors import InputError
@@ -132,16 +132,3 @@ def new_run(directory: Path) -> RunFiles:
     except OSError as error:
         raise InputError(f"cannot make the run directory {directory}: {error.strerror}") from error
     return RunFiles(directory.resolve())
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; undecodable bytes of a patch (surrogates) come out as they came in."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(text.encode("utf-8", "surrogateescape"))
-    part.replace(path)
-
-
-def write_json(path: Path, data: Json) -> None:
-    """Write a JSON document whole or not at all."""
-    write_text(path, json.dumps(data, indent=1) + "\n")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from agent.choice.judge import PLACE, Bench, asking, judge
 from harness.evidence.told import tell
-from harness.evidence.verify import in_fresh_sandbox, lay_patch
+from harness.evidence.verify import lay_patch
 from harness.records import Candidate, Told
 from harness.sandbox.base import Sandbox, SandboxSpec
+from harness.sandbox.fresh import in_fresh_sandbox
 
 if TYPE_CHECKING:
     from agent.run.graph import Run

@@ -179,8 +179,8 @@ async def sandboxes(
     say: Say,
 ) -> AsyncIterator[tuple[Opened, str | None]]:
     """Makes sandboxes of the instance's environment; with the command that runs its tests, None for the usual one."""
+    from harness.cache import cache_root
     from harness.environments.environment import build
-    from harness.repository.workspace import cache_root
     from harness.sandbox.base import Sandbox, SandboxSpec
     from harness.sandbox.choice import choose_provider
 

@@ -22,6 +22,7 @@ from harness import trace
 from harness.evidence.told import tell
 from harness.money.budget import BudgetKeeper, SharedBudget
 from harness.money.ledger import charges
+from harness.parallel import in_parallel
 from harness.records import Budget, Candidate, Told
 from harness.views.live import Board, line_of
 from tasks.say import Say
@@ -62,12 +63,7 @@ async def judge_all(
             found[instance] = await _judge_one(judging, instance, of_it, statements[instance], connections, shared)
 
     try:
-        async with asyncio.TaskGroup() as group:
-            for instance, of_it in sorted(finalists.items()):
-                if of_it:
-                    group.create_task(one(instance, of_it))
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from errors
+        await in_parallel(one(instance, of_it) for instance, of_it in sorted(finalists.items()) if of_it)
     finally:
         await connections.close()
     return found

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.commands.options import add_rows, amount, positive
+from harness.parallel import task_group
 from tasks.errors import EnvironmentFailed, InputError
 from tasks.swebench import SUITES
 
@@ -62,7 +63,7 @@ def execute(known: argparse.Namespace) -> int:
     from agent.commands.conclude import interruptible
     from agent.commands.grade_view import Tally, summary_table
     from agent.commands.progress import Progress
-    from agent.run_files import write_json
+    from harness.cache import write_json
     from harness.lock import RunLock
     from harness.swebench.predictions import sets_of
     from harness.swebench.summary import official_summary, whole_report
@@ -145,11 +146,8 @@ class _Work:
             fresh=known.fresh,
             say=self._progress.say,
         ) as grader:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    await self._images(grader, lambda prepared: self._start(group, grader, prepared))
-            except BaseExceptionGroup as errors:
-                raise errors.exceptions[0] from errors
+            async with task_group() as group:
+                await self._images(grader, lambda prepared: self._start(group, grader, prepared))
             self.retries = grader.infrastructure
 
     async def _images(self, grader: Grader, ready: Callable[[Prepared], None]) -> None:

@@ -31,7 +31,8 @@ def execute(known: argparse.Namespace) -> int:
     from rich.console import Console
 
     from harness import trace
-    from harness.views.replay import default_attempt, export, frames, play
+    from harness.views.replay import export, play
+    from harness.views.replay_frames import default_attempt, frames
     from tasks.errors import InputError
 
     path = known.run / "trace.jsonl" if known.run.is_dir() else known.run

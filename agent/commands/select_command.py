@@ -174,7 +174,8 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
 def _task(known: argparse.Namespace, progress: Progress) -> tuple[str, Place]:
     """The one task that SOURCE names, and where it is."""
     from agent.choice.pool import Place
-    from harness.repository.workspace import cache_root, open_workspace
+    from harness.cache import cache_root
+    from harness.repository.workspace import open_workspace
     from tasks.source import resolve
 
     task = resolve(known.source, issue=known.issue, issue_text=known.issue_text, base=known.base, say=progress.say).task
@@ -193,7 +194,8 @@ def _suite_places(known: argparse.Namespace, samples: dict[str, tuple[Sample, ..
 
 def _place_of(row: SuiteRow, known: argparse.Namespace, progress: Progress) -> Place | None:
     from agent.choice.pool import Place
-    from harness.repository.workspace import cache_root, open_workspace
+    from harness.cache import cache_root
+    from harness.repository.workspace import open_workspace
     from tasks.swebench import repository_of, task_of
 
     repository = repository_of(row, known.mirrors)
@@ -296,7 +298,7 @@ def _points(
 def _with_judge(out: Path, run: Path, report: Json) -> Json:
     """The report with what the judge said of each instance, and what all of it cost."""
     from agent.choice.pool_judge import said_on
-    from agent.run_files import write_json
+    from harness.cache import write_json
     from harness.money.ledger import Ledger
     from harness.views.report import judge_report
 
@@ -309,7 +311,7 @@ def _with_judge(out: Path, run: Path, report: Json) -> Json:
 
 
 def _write(out: Path, chosen: Sequence[Chosen], known: argparse.Namespace, weights: Weights) -> Json:
-    from agent.run_files import write_json, write_text
+    from harness.cache import write_json, write_text
 
     lines = [
         {

@@ -31,11 +31,12 @@ from agent.attempt.policy import Ask, Policy
 from agent.choice.judging import judged
 from agent.choice.order import select, undecided
 from agent.run.sampling import Sampling, sample
-from agent.run.verification import in_parallel, near_tests_of, verify_candidates
+from agent.run.verification import near_tests_of, verify_candidates
 from agent.run_files import RunFiles
 from harness import trace
 from harness.environments.environment import Built, baseline, build
 from harness.money.budget import BudgetKeeper
+from harness.parallel import in_parallel
 from harness.records import Attempt, Candidate, Json, Purpose, Selection
 from harness.repository.workspace import Workspace
 from harness.sandbox.base import Provider, SandboxSpec

@@ -25,6 +25,7 @@ from agent.choice.order import why_not
 from agent.run.verification import verify_candidates
 from harness import trace
 from harness.money.ledger import Ledger
+from harness.parallel import task_group
 from harness.records import Candidate
 from harness.scaling.adaptive import (
     Beliefs,
@@ -248,17 +249,14 @@ async def sample(run: Run, sampling: Sampling, attempt: Callable[[int], Awaitabl
     """Attempts of the run as long as they are worth it, each followed by the evidence on its candidate. What an earlier process
     began is ended, and what it decided holds."""
     begun = [n.index for n in notebooks(run.events) if n.ended is None]
-    try:
-        async with asyncio.TaskGroup() as group:
-            sampling.join(run.task.id, beliefs_for(run.task, run.settings.models), state_of(run.events))
-            for index in begun:
-                group.create_task(_go_on(run, sampling, attempt, index))
-            await verify_candidates(run, early=True)  # what had ended, and was not verified, when a process was killed
-            sampling.update(run.task.id, state_of(run.events))
-            if not any(isinstance(e, trace.SamplingStopped) for e in trace.since_reopened(run.events)):
-                await _begin_new(run, sampling, attempt, group)
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from errors
+    async with task_group() as group:
+        sampling.join(run.task.id, beliefs_for(run.task, run.settings.models), state_of(run.events))
+        for index in begun:
+            group.create_task(_go_on(run, sampling, attempt, index))
+        await verify_candidates(run, early=True)  # what had ended, and was not verified, when a process was killed
+        sampling.update(run.task.id, state_of(run.events))
+        if not any(isinstance(e, trace.SamplingStopped) for e in trace.since_reopened(run.events)):
+            await _begin_new(run, sampling, attempt, group)
 
 
 async def _begin_new(

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent.attempt.graph import test_seconds
 from harness import trace
 from harness.environments.environment import Baseline
 from harness.evidence.near import files_near, imports_of, near_baseline, what_is_touched
 from harness.evidence.regression import choose
-from harness.evidence.verify import probe, verification_key, verify, witness_name, witness_on_base
+from harness.evidence.verify import verification_key, verify, witness_name, witness_on_base
+from harness.parallel import in_parallel
 from harness.records import Candidate, Evidence, TestReport, WitnessTest
 from harness.sandbox.base import SandboxSpec
+from harness.sandbox.fresh import probe
 from harness.testing.run import selects
 from harness.views.report import latest_verified
 from tasks.errors import SandboxFailed
@@ -32,16 +34,6 @@ NEAR_SECONDS = 120.0
 """Of tests near to the candidates: what is nearest says the most, and the base has to run it first."""
 NEAR_FILES = 6
 """So many test files stand for a suite that takes too long, when an attempt runs its tests."""
-
-
-async def in_parallel(work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Do all of it at the same time; the first error ends the rest and is raised as itself."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for each in work:
-                group.create_task(each)
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from errors
 
 
 async def verify_candidates(run: Run, *, early: bool = False) -> None:

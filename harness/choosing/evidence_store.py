@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from harness.cache import write_json
 from harness.choosing.pool import Sample
 from harness.choosing.probe_facts import Seen
 from harness.choosing.static_evidence import StaticFacts
@@ -98,16 +99,13 @@ def distinct(samples: Sequence[Sample]) -> dict[str, str]:
 def write_found(run: Path, instance: str, base: Base, found: Mapping[str, Found]) -> None:
     """Keep what was found out about an instance; whole or not at all."""
     place = run / "evidence" / f"{instance}.json"
-    place.parent.mkdir(parents=True, exist_ok=True)
     body = {
         "schema": SCHEMA,
         "instance": instance,
         "base": dataclasses.asdict(base),
         "found": {key: dataclasses.asdict(each) for key, each in found.items()},
     }
-    part = place.with_suffix(".part")
-    part.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8", errors="surrogateescape")
-    part.replace(place)
+    write_json(place, body)
 
 
 def read_found(run: Path, instance: str) -> tuple[Base, dict[str, Found]]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
+from harness.cache import cache_root
 from harness.choosing.evidence_store import Base, Found, NearBase, Steps, TestFacts, distinct, read_found, write_found
 from harness.choosing.near_tests import base_of, bench_for, held_against
 from harness.choosing.pool import Sample
@@ -22,12 +23,12 @@ from harness.code.import_graph import import_graph
 from harness.environments.detect import PYTEST_COMMAND
 from harness.evidence.near import MOST_FILES, Opened
 from harness.evidence.regression import is_test_file, near_files, touched_by
-from harness.evidence.verify import in_one_opened
+from harness.parallel import in_parallel
 from harness.patches.patch import is_test
 from harness.records import WitnessTest
 from harness.repository.base_tree import BaseTree
-from harness.repository.workspace import cache_root
 from harness.sandbox.base import WORKDIR, Sandbox
+from harness.sandbox.fresh import in_one_opened
 from harness.testing.run import SYMPY
 from tasks.say import Say
 
@@ -147,12 +148,7 @@ async def gather_tests(
     for key in wanted:
         if found[key].tests is None:
             groups.setdefault(found[key].static.code or key, []).append(key)
-    try:
-        async with asyncio.TaskGroup() as group:
-            for keys in groups.values():
-                group.create_task(hold(keys))
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from errors
+    await in_parallel(hold(keys) for keys in groups.values())
 
 
 def _near_files(tree: BaseTree, patches: Sequence[str]) -> list[str]:

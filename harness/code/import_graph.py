@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.cache import read_json, write_json
 from harness.code.facts import parsed
-from harness.environments.environment import read_json, write_json
 
 FORMAT = "1"
 """Part of the name of what is kept: a graph found in another way is not taken for this."""
@@ -210,4 +210,4 @@ def _write(place: Path, graph: ImportGraph) -> None:
     files = sorted(graph.imports)
     numbers = {path: number for number, path in enumerate(files)}
     imports = [sorted(numbers[to] for to in graph.imports[path]) for path in files]
-    write_json(place, {"files": files, "imports": imports})
+    write_json(place, {"files": files, "imports": imports}, indent=None)

@@ -10,19 +10,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from harness.cache import cache_root, read_json, write_json
 from harness.environments.detect import Detected, Step, detect, given_environment, given_steps
 from harness.lock import turn
+from harness.parallel import in_parallel
 from harness.patches.extract import mark_setup
 from harness.records import Json, TestReport
-from harness.repository.workspace import Workspace, cache_root
+from harness.repository.workspace import Workspace
 from harness.sandbox.base import ENVDIR, WORKDIR, Limits, Provider, Sandbox, SandboxSpec
+from harness.sandbox.fresh import in_fresh_sandbox
 from harness.testing.run import COMMAND_TEST, broke_off, files_of, outcome_of, run_tests, selects
 from harness.trace import public, record
 from tasks.errors import SetupFailed
@@ -117,7 +119,7 @@ async def build(
             await provider.freeze(sandbox, key)
         finally:
             await sandbox.close()
-        write_json(_facts_path(key), facts)
+        write_json(_facts_path(key), facts, indent=None)
         return _built(key, task, plan, facts)
 
 
@@ -250,8 +252,6 @@ async def baseline(
     Of a task whose scope is "near" only the given test's file is run. Raises SetupFailed when tests are there but none can be run,
     or a given failing test passes or is not found, and SandboxFailed when `retries` replacements of a sandbox died as well.
     """
-    from harness.evidence.verify import in_fresh_sandbox  # it imports this module
-
     if built.test_command is None:
         return Baseline(None, note=NO_TESTS)
     near = task.test_scope == "near"
@@ -272,15 +272,11 @@ async def baseline(
         SandboxSpec(run=run, name=f"base-{number}", environment=built.key, limits=limits or Limits())
         for number in range(max(1, runs))
     ]
-    try:
-        # A run that fails ends the others: none may go on in a provider that is being closed.
-        async with asyncio.TaskGroup() as group:
-            begun = [group.create_task(in_fresh_sandbox(provider, spec, in_sandbox, retries)) for spec in specs]
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from errors
-    found = _merge([run.result() for run in begun], built.test_command, task)
+    # A run that fails ends the others: none may go on in a provider that is being closed.
+    reports = await in_parallel(in_fresh_sandbox(provider, spec, in_sandbox, retries) for spec in specs)
+    found = _merge(reports, built.test_command, task)
     found = _checked(found, task)
-    write_json(path, public(found))
+    write_json(path, public(found), indent=None)
     return found
 
 
@@ -400,19 +396,3 @@ def _baseline_path(built: Built, task: Task, runs: int, timeout: float, test_sec
         [FORMAT, built.test_command, task.test_command is None, given, runs, timeout, test_seconds, *scope]
     )
     return cache_root() / "baselines" / f"{built.key}-{hashlib.sha256(parts.encode()).hexdigest()[:16]}.json"
-
-
-def read_json(path: Path) -> Json | None:
-    """A kept fact sheet; None where there is none, or an unreadable one, which is then made again."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def write_json(path: Path, facts: Json) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.{time.monotonic_ns()}")
-    scratch.write_text(json.dumps(facts), encoding="ascii")
-    scratch.replace(path)

@@ -18,13 +18,15 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.cache import cache_root, read_json, write_json
 from harness.code.import_graph import ImportGraph, import_graph
-from harness.environments.environment import FORMAT, TEST_SECONDS, Baseline, Built, read_json, write_json
+from harness.environments.environment import FORMAT, TEST_SECONDS, Baseline, Built
 from harness.evidence.regression import STARTING_SECONDS, Touched, cost, is_test_file, near_files, touched_by
-from harness.evidence.verify import in_one_opened
+from harness.parallel import in_parallel
 from harness.records import TestReport
-from harness.repository.workspace import Workspace, cache_root
+from harness.repository.workspace import Workspace
 from harness.sandbox.base import Limits, Provider, Sandbox, SandboxSpec
+from harness.sandbox.fresh import in_one_opened
 from harness.testing.run import COMMAND_TEST, broke_off, run_tests, takes_files
 from harness.trace import public, record
 from tasks.errors import SandboxFailed
@@ -214,13 +216,7 @@ async def _each_alone(bench: Bench, files: Sequence[str]) -> tuple[list[TestRepo
     until = time.monotonic() + 2 * bench.seconds
     while files and left > 0 and time.monotonic() < until:
         now, files = files[:AT_ONCE], files[AT_ONCE:]
-        try:
-            async with asyncio.TaskGroup() as group:
-                begun = [group.create_task(_alone(bench, file)) for file in now]
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from errors
-        for file, task in zip(now, begun, strict=True):
-            found = task.result()
+        for file, found in zip(now, await in_parallel(_alone(bench, file) for file in now), strict=True):
             if found is None:
                 dead.append(file)
                 continue
@@ -243,7 +239,7 @@ async def _alone(bench: Bench, file: str) -> TestReport | None:
     except SandboxFailed:
         return None
     if path:
-        write_json(path, {"report": public(report), "timeout": bench.alone})
+        write_json(path, {"report": public(report), "timeout": bench.alone}, indent=None)
     return report
 
 
@@ -304,5 +300,5 @@ async def _together(bench: Bench, tests: Sequence[str]) -> TestReport | None:
     if not _usable(report):
         return None
     if path:
-        write_json(path, public(report))
+        write_json(path, public(report), indent=None)
     return report

@@ -13,18 +13,17 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import TypeVar
 
 from harness.environments.environment import TEST_SECONDS, Built
 from harness.patches.extract import apply_patch, restore_paths
 from harness.patches.patch import Patch
 from harness.records import Evidence, TestReport, WitnessTest
 from harness.sandbox.base import Limits, Provider, Sandbox, SandboxSpec
+from harness.sandbox.fresh import in_fresh_sandbox
 from harness.testing.run import COMMAND_TEST, outcome_of, run_tests
-from tasks.errors import SandboxFailed
 from tasks.task import GivenTest, Task
 
 VERSION = "1"
@@ -34,8 +33,6 @@ _TEST_NAMES = re.compile(
     r"(test_.*|.*_tests?|tests?|conftest|sitecustomize|usercustomize)\.py"
     r"|\.?pytest\.(ini|toml)|tox\.(ini|toml)|setup\.cfg|pyproject\.toml|\.coveragerc"
 )
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,39 +132,6 @@ async def witness_on_base(
 
     spec = SandboxSpec(run=run, name="witness-base", environment=built.key, limits=limits or Limits())
     return await in_fresh_sandbox(provider, spec, in_sandbox, retries)
-
-
-async def in_fresh_sandbox(
-    provider: Provider, spec: SandboxSpec, work: Callable[[Sandbox], Awaitable[T]], retries: int
-) -> T:
-    """Do `work` in a new sandbox, in another one as often as one dies within `retries`. Raises SandboxFailed after that."""
-    return await in_one_opened(lambda: provider.create(spec), work, retries)
-
-
-async def in_one_opened(
-    opened: Callable[[], Awaitable[Sandbox]], work: Callable[[Sandbox], Awaitable[T]], retries: int
-) -> T:
-    """The same where `opened` makes the sandbox."""
-    while True:
-        try:
-            sandbox = await opened()
-            try:
-                return await work(sandbox)
-            finally:
-                await sandbox.close()
-        except SandboxFailed:
-            if retries <= 0:
-                raise
-            retries -= 1
-
-
-async def probe(provider: Provider, spec: SandboxSpec) -> None:
-    """Raises SandboxFailed where no sandbox works at all, so that nobody is blamed for one that died."""
-    sandbox = await provider.create(spec)
-    try:
-        await sandbox.exec(["true"], timeout=60)
-    finally:
-        await sandbox.close()
 
 
 def guards_tests(path: str) -> bool:

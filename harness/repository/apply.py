@@ -13,8 +13,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from harness.cache import cache_root
 from harness.repository.hostgit import IDENTITY, as_variables, users_environment
-from harness.repository.workspace import cache_root
 from tasks.errors import InputError
 
 

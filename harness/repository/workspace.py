@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -27,15 +26,6 @@ from tasks.task import Repository
 
 BRANCH = "main"
 _LAYOUT = "1"  # part of the cache path: another layout never reads this one's directories
-
-
-def cache_root() -> Path:
-    """Where Troop keeps what can be had again: $TROOP_CACHE, else $XDG_CACHE_HOME/troop, else ~/.cache/troop."""
-    if named := os.environ.get("TROOP_CACHE"):
-        return Path(named).expanduser().absolute()
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg).expanduser().absolute() / "troop"
-    return Path.home() / ".cache" / "troop"
 
 
 def sweep_scratch(cache: Path) -> list[str]:

@@ -13,7 +13,7 @@ from harness.scaling.curves import Curve, Estimate
 from harness.scaling.forecast import Forecast
 from harness.scaling.frontier import Best, Mixture, Versus
 from harness.scaling.study import Study, Summary
-from harness.views.replay_frames import clean
+from harness.views.words import clean
 
 SHOWN_KS = 12
 """Rows of a model's table; the JSON has all."""

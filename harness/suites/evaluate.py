@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from harness.parallel import task_group
 from harness.records import Json, Verdict
 from harness.scaling.metrics import Sampled
 from harness.suites.slots import Lane, Slots
@@ -146,17 +147,14 @@ async def evaluate(
                 "The evaluation is stopped; the same command goes on with it"
             )
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            order = 0
-            async for ready in bench.ready(ids):
-                watcher.ready(ready)
-                await places.acquire()
-                await plan.slots.hungry()
-                group.create_task(one(ready, plan.slots.lane(order, plan.attempts if ready.task else 0)))
-                order += 1
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from errors
+    async with task_group() as group:
+        order = 0
+        async for ready in bench.ready(ids):
+            watcher.ready(ready)
+            await places.acquire()
+            await plan.slots.hungry()
+            group.create_task(one(ready, plan.slots.lane(order, plan.attempts if ready.task else 0)))
+            order += 1
     return outcomes
 
 

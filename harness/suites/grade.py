@@ -12,11 +12,12 @@ from collections.abc import Sequence
 
 from harness.environments.detect import PYTEST_COMMAND
 from harness.environments.environment import Built
-from harness.evidence.verify import in_fresh_sandbox, lay_patch
+from harness.evidence.verify import lay_patch
 from harness.patches.extract import apply_patch, restore_paths
 from harness.patches.patch import Patch
 from harness.records import TestReport, Verdict
 from harness.sandbox.base import Limits, Provider, Sandbox, SandboxSpec
+from harness.sandbox.fresh import in_fresh_sandbox
 from harness.testing.run import COMMAND_TEST, outcome_of, run_tests, selects
 from tasks.task import Grading, Task
 

@@ -7,9 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from harness.cache import cache_root
 from harness.environments.environment import build
 from harness.records import Json, Verdict
-from harness.repository.workspace import cache_root, open_workspace, reopen_workspace
+from harness.repository.workspace import open_workspace, reopen_workspace
 from harness.suites.grade import grade
 from harness.suites.suite import Bench, Means, Ready, Submission
 from tasks.errors import InputError

@@ -23,7 +23,7 @@ def eval_view(report: Json) -> list[RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
-    from harness.views.replay_frames import clean
+    from harness.views.words import clean
 
     view: list[RenderableType] = [Text(clean(title(report)), "bold")]
     results = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.repository.workspace import cache_root, open_workspace
+from harness.cache import cache_root
+from harness.parallel import in_parallel
+from harness.repository.workspace import open_workspace
 from harness.sandbox.docker.image import find
 from harness.swebench import names
 from tasks.errors import InputError, TroopError
@@ -145,12 +147,7 @@ class _Work:
                 done[row.instance_id] = prepared
                 self.tell(prepared)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(max(1, min(workers, len(missing)))):
-                    group.create_task(worker())
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from errors
+        await in_parallel(worker() for _ in range(max(1, min(workers, len(missing)))))
         return [done[row.instance_id] for row in rows]
 
     async def _one(self, row: Row) -> Prepared:

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from harness.cache import write_json
 from harness.lock import turn
 from harness.repository.workspace import Workspace
 from harness.sandbox.base import TROOPDIR, Limits, SandboxSpec
@@ -140,7 +140,7 @@ class Layers:
             await steps.sandbox.close()
         if chosen.note:
             log.say(chosen.note)
-        await asyncio.to_thread(_write, place, asdict(chosen))
+        await asyncio.to_thread(write_json, place, asdict(chosen))
         return chosen
 
     async def _environment(self, recipe: Recipe, bare: str, chosen: Chosen, log: Log) -> str:
@@ -239,10 +239,3 @@ def _commit(tree: Workspace) -> str:
         f" && git {identity} commit --quiet --allow-empty -am SWE-bench && rm -rf .git/logs"
         " && git config --unset user.name; git config --unset user.email; git status --porcelain | head -n 20"
     )
-
-
-def _write(place: Path, content: Mapping[str, Any]) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    scratch = place.with_name(f"{place.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(content, indent=1))
-    scratch.replace(place)

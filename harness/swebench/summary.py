@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.cache import write_json
 from harness.records import Json
 from harness.swebench import official
 from harness.swebench.grading import OFFICIAL_ERRORS, Graded
@@ -152,9 +152,7 @@ def write_files(folder: Path, row: Row, result: Result, memo: Memo, *, name: str
             memo.copy_log(graded.key, folder / "test_output.txt")
         if graded.report is not None:
             (folder / "report.json").write_text(json.dumps({row.instance_id: graded.report}, indent=4), "utf-8")
-    part = folder / f".{_VERDICT}.{os.getpid()}"
-    part.write_text(json.dumps(verdict, indent=1) + "\n", "utf-8")
-    part.replace(folder / _VERDICT)
+    write_json(folder / _VERDICT, verdict)
 
 
 def _same(file: Path, key: str) -> bool:

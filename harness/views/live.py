@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from harness import trace
 from harness.money.ledger import Line, add_charge, money
 from harness.records import ENDED_WELL, Budget, Evidence, TestReport
+from harness.views.words import judge_words
 from tasks.say import Say
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ def fitted(line: str, style: str = "") -> Text:
 
 def printable(text: str) -> str:
     """One line without escape sequences: names and reasons may be a model's words."""
-    from harness.views.replay_frames import clean
+    from harness.views.words import clean
 
     return " ".join(clean(text).split())
 
@@ -292,16 +293,6 @@ def evidence_words(evidence: Evidence) -> str:
         if outcomes:
             parts.append(f"{sum(o == 'passed' for o in outcomes.values())}/{len(outcomes)} {word} tests pass")
     return ", ".join(parts)
-
-
-def judge_words(event: trace.JudgeTested | trace.Judged | trace.JudgeStopped) -> str:
-    """What the judge did, in one line."""
-    if isinstance(event, trace.JudgeTested):
-        told = ", ".join(f"{each.on} {each.outcome}" for each in event.told)
-        return f"judge's test: {'; '.join(filter(None, (told, event.useless)))}"
-    if isinstance(event, trace.JudgeStopped):
-        return f"judge stopped before {event.before}: {event.reason}"
-    return f"judge on {event.first} and {event.second}: {event.winner or 'a tie'}"
 
 
 def _selected_line(event: trace.Selected) -> str:

@@ -5,7 +5,6 @@ What attempts printed is shown as text and never obeyed: escape sequences and co
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -19,17 +18,13 @@ from rich.text import Text
 
 from harness import trace
 from harness.records import ENDED_WELL, Json, TestReport
-from harness.views.live import judge_words
+from harness.views.words import clean, judge_words
 
 FOLD = 24
 """Lines of a long output that are kept, two thirds from its beginning and one third from its end."""
 FOLD_PATCH = 400
 TESTS_NAMED = 8
 
-_ESCAPES = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~])"
-)
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LEXERS = {
     ".py": "python",
     ".toml": "toml",
@@ -351,12 +346,6 @@ def _title(first: str, *more: str, style: str = "bold default") -> Text:
 
 def _line(text: str) -> str:
     return " ".join(clean(text).split())
-
-
-def clean(text: str) -> str:
-    """Without escape sequences, control characters and what no terminal can show; tabs as spaces."""
-    plain = _ESCAPES.sub("", text.replace("\r\n", "\n"))
-    return _CONTROLS.sub("�", plain.replace("\r", "\n")).expandtabs(4)
 
 
 def folded(text: str, *, style: str = "", fold: int = FOLD) -> Text:

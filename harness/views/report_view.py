@@ -19,8 +19,8 @@ from harness.money.ledger import RUN, Ledger, Line, money
 from harness.patches.patch import Patch
 from harness.records import Evidence, Json, Selection
 from harness.views.live import counted, elapsed_short, tokens_short
-from harness.views.replay_frames import clean
 from harness.views.report import latest_verified, solve_report
+from harness.views.words import clean
 
 PATCH_LINES = 200
 """Lines of the selected patch that are shown; the file has all."""

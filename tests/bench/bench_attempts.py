@@ -16,8 +16,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from harness.cache import cache_root
 from harness.environments.environment import build
-from harness.repository.workspace import cache_root, open_workspace
+from harness.repository.workspace import open_workspace
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec
 from harness.sandbox.choice import choose_provider
 from tests.support.calculator import make_repository, task

@@ -28,9 +28,10 @@ from agent.choice.order import group, select
 from agent.repair.mutate import Change, dealt
 from agent.repair.policy import Bench, RepairPolicy, mutants_of_base
 from harness import trace
+from harness.cache import cache_root
 from harness.environments import environment
 from harness.records import Attempt, Evidence
-from harness.repository.workspace import cache_root, open_workspace
+from harness.repository.workspace import open_workspace
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec
 from harness.sandbox.bubblewrap.provider import BubblewrapProvider
 from tasks.quixbugs import load_quixbugs

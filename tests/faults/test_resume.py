@@ -15,7 +15,7 @@ import pytest
 
 from agent import assemble, resume, solve
 from harness import trace
-from harness.repository.workspace import cache_root
+from harness.cache import cache_root
 from tasks.errors import EndpointFailed, RunLocked, SandboxFailed, SourceUnavailable
 from tests.support.calculator import PLAN, RIGHT, SUBMIT, WRONG, call, make_repository, settings, task
 from tests.support.command_line import TROOP

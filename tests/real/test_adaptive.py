@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from agent import Solution, resume, solve
+from agent import resume, solve
+from agent.assemble import Solution
 from agent.run.graph import seed_of
 from agent.run.sampling import state_of
 from harness import trace
 from harness.records import Json
 from harness.scaling.adaptive import Group
-from harness.views.replay import frames
+from harness.views.replay_frames import frames
 from tests.support import programs
 from tests.support.calculator import PLAN, RIGHT, SOLVING, SUBMIT, WITNESS, WRONG, call, make_repository, settings, task
 from tests.support.model_server import Answer, Request, serving

@@ -152,9 +152,9 @@ def test_a_creation_that_is_cancelled_leaves_nothing(
                 super().__init__(*args, **kwargs)
                 started.append(self)
 
-        monkeypatch.setattr(bubblewrap, "Launched", Seen)
+        monkeypatch.setattr(bubblewrap_provider, "Launched", Seen)
         if stage == "copying":
-            monkeypatch.setattr(bubblewrap, "copy_tree", slow_copy)
+            monkeypatch.setattr(bubblewrap_provider, "copy_tree", slow_copy)
         elif stage == "launching":
             monkeypatch.setattr(asyncio, "open_unix_connection", stuck)
         else:
@@ -184,7 +184,7 @@ def test_a_folder_that_cannot_be_removed_keeps_no_other_and_nobody_from_closing(
 
     async def scenario() -> None:
         provider = BubblewrapProvider(tmp_path)
-        monkeypatch.setattr(bubblewrap, "remove_tree", refusing)
+        monkeypatch.setattr(bubblewrap_provider, "remove_tree", refusing)
         for name in ("stubborn", "yielding"):
             await (await provider.create(SandboxSpec("left", name))).close()
         (left,) = (tmp_path / "sandboxes").iterdir()
@@ -194,7 +194,7 @@ def test_a_folder_that_cannot_be_removed_keeps_no_other_and_nobody_from_closing(
         lines = await provider.clean("left")
         assert sorted("does not want to" in line for line in lines) == [False, True]
         assert list((tmp_path / "sandboxes").iterdir()) == [left]
-        monkeypatch.setattr(bubblewrap, "remove_tree", remove_tree)
+        monkeypatch.setattr(bubblewrap_provider, "remove_tree", remove_tree)
         assert len(await provider.clean("left")) == 1
         assert not list((tmp_path / "sandboxes").iterdir())
 

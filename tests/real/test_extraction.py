@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.patches.patch import Patch, apply_patch, mark_setup, restore_paths, take_patch
+from harness.patches.extract import apply_patch, mark_setup, restore_paths, take_patch
+from harness.patches.patch import Patch
 from harness.repository.workspace import Workspace, open_workspace
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec
 from tasks.errors import PatchNotTaken, SandboxFailed, SetupFailed

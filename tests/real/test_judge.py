@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from agent import Solution, resume, solve
+from agent import resume, solve
+from agent.assemble import Solution
 from harness import trace
 from harness.environments import environment
 from harness.records import Budget

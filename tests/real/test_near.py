@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent import Solution, resume, solve
+from agent import resume, solve
+from agent.assemble import Solution
 from harness import trace
 from harness.environments.environment import NEAR_LATER, Baseline, baseline
 from harness.evidence.near import NO_FILES, NONE_GREEN, NOT_BY_FILE, near_baseline, what_is_touched

@@ -13,7 +13,7 @@ from agent.assemble import Part, go, open_pool, start
 from agent.attempt.notebook import candidates_of
 from harness import trace
 from harness.money.budget import SharedBudget
-from harness.views.replay import default_attempt, frames
+from harness.views.replay_frames import default_attempt, frames
 from harness.views.report import run_status, solve_report
 from harness.views.report_view import solve_view
 from tests.support.calculator import PLAN, RIGHT, SUBMIT, WRONG, make_repository, settings, task

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent import Solution, resume, solve
+from agent import resume, solve
+from agent.assemble import Solution
 from harness import trace
 from harness.records import Budget
 from harness.sandbox.base import Provider

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.cache import cache_root
 from harness.environments.environment import build
-from harness.repository.workspace import cache_root, open_workspace
+from harness.repository.workspace import open_workspace
 from harness.sandbox.base import Sandbox, SandboxSpec
 from harness.sandbox.docker.provider import DockerProvider
 from harness.testing.run import run_tests

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent import Solution, resume, solve
+from agent import resume, solve
+from agent.assemble import Solution
 from harness import trace
 from harness.records import Budget
 from tasks.errors import InputError

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.cache import cache_root
 from harness.repository import workspace as workspace_module
-from harness.repository.workspace import Workspace, cache_root, open_workspace
+from harness.repository.workspace import Workspace, open_workspace
 from tasks.errors import InputError
 from tasks.task import Repository
 from tests.support.repositories import git

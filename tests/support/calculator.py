@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from agent import Settings
+from agent.config import Settings
 from harness.records import Budget
 from tasks.task import GivenTest, Repository, Task
 from tests.support import repositories

@@ -8,7 +8,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.repository.workspace import Workspace, cache_root, open_workspace
+from harness.cache import cache_root
+from harness.repository.workspace import Workspace, open_workspace
 from tasks.task import Environment, GivenTest, Repository, Task
 
 CALC = {

@@ -21,8 +21,9 @@ from rich.console import Console
 
 from harness import trace
 from harness.records import Charge, Evidence, Ranked, Selection, TestReport, Usage
-from harness.views.replay import default_attempt, export, frames, play, render
-from harness.views.replay_frames import FOLD, Frame, clean
+from harness.views.replay import export, play
+from harness.views.replay_frames import FOLD, Frame, default_attempt, frames, render
+from harness.views.words import clean
 from tasks.errors import InputError
 
 ROOT = Path(__file__).parents[2]

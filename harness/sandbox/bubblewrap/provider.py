@@ -28,8 +28,8 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
+from harness.cache import cache_root
 from harness.records import Json
-from harness.repository.workspace import cache_root
 from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR, BackendName, Finding, Limits, Sandbox, SandboxSpec
 from harness.sandbox.bubblewrap import cgroup
 from harness.sandbox.bubblewrap.interpreters import Interpreter, choose, find_interpreters
