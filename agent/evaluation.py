@@ -28,8 +28,8 @@ from harness.cache import write_json, write_text
 from harness.money.budget import SharedBudget
 from harness.money.ledger import Ledger, Line
 from harness.records import Json, Verdict
-from harness.scaling.adaptive import State
-from harness.suites.evaluate import Grades, Outcome, Plan, Solved, evaluate
+from harness.scaling.adaptive import TaskState
+from harness.suites.evaluate import EvaluationPlan, Grades, Outcome, Solved, evaluate
 from harness.suites.live import SuiteView
 from harness.suites.predictions import prediction_files
 from harness.suites.report import Asked, suite_report
@@ -46,7 +46,7 @@ REPAIR = "repair"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class EarlierRun:
     """What the trace of an instance's run says before anything goes on.
 
     `attempts`: as many as it was asked for; `begun`, `ended`: those that have, `again` of the latter such that they go on where the
@@ -63,7 +63,7 @@ class Kept:
     again: int
     begun: int
     stopped: bool
-    state: State
+    state: TaskState
     broken: int
     capped: bool
     cost: Line
@@ -71,7 +71,7 @@ class Kept:
     outcome: Outcome | None
 
 
-def kept_run(files: RunFiles) -> Kept | None:
+def kept_run(files: RunFiles) -> EarlierRun | None:
     """What is kept of the run; None where there is none. Raises InputError for one that is damaged."""
     if not (files.directory / "run.json").exists():
         return None
@@ -90,7 +90,7 @@ def kept_run(files: RunFiles) -> Kept | None:
     if finished:
         solved = solved_of(files, events)
         outcome = Outcome(task.id, solved, dict(solved.known))
-    return Kept(
+    return EarlierRun(
         task=task,
         settings=settings,
         finished=finished,
@@ -99,7 +99,7 @@ def kept_run(files: RunFiles) -> Kept | None:
         again=statuses["infrastructure"] + (statuses["budget"] if capped else 0),
         begun=len(begun),
         stopped=stopped,
-        state=state_of(events) if settings.adaptive and events else State(),
+        state=state_of(events) if settings.adaptive and events else TaskState(),
         broken=statuses["infrastructure"] + missing if finished else 0,
         capped=capped,
         cost=Ledger.fold(charged).total,
@@ -153,7 +153,7 @@ class Evaluation:
     retry: bool
     at_once: int | None
     config: Config
-    kept: dict[str, Kept] = field(default_factory=dict)
+    kept: dict[str, EarlierRun] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     reopen: dict[str, str] = field(default_factory=dict)
 
@@ -182,10 +182,10 @@ class Evaluation:
                 budget.finish(id)
         return budget
 
-    def _wants_more(self, kept: Kept) -> bool:
+    def _wants_more(self, kept: EarlierRun) -> bool:
         return self.settings.budget.attempts > kept.attempts or (self.retry and kept.broken > 0)
 
-    def _why_reopen(self, id: str, kept: Kept, budget: SharedBudget) -> str:
+    def _why_reopen(self, id: str, kept: EarlierRun, budget: SharedBudget) -> str:
         if not kept.finished:
             return ""
         if self.settings.budget.attempts > kept.attempts:
@@ -254,7 +254,7 @@ class Evaluation:
                             sampling.leave(task.id)
 
                 ahead = 1 if sampling is not None else self.settings.budget.attempts
-                plan = Plan(pool.slots, pool.checks, ahead, self.grades, self.at_once)
+                plan = EvaluationPlan(pool.slots, pool.checks, ahead, self.grades, self.at_once)
                 await evaluate(self.left, bench, solve, plan, heard)
 
     def _sampling(self) -> Sampling | None:
@@ -357,7 +357,7 @@ class _Heard:
         self.view.ended(outcome)
 
 
-def _has_room(id: str, kept: Kept, budget: SharedBudget) -> bool:
+def _has_room(id: str, kept: EarlierRun, budget: SharedBudget) -> bool:
     """Whether the instance's share of what is left would pay for another call like its dearest."""
     usd, tokens = budget.usd_level(id), budget.tokens_level(id)
     per_call = kept.cost.usage.total / kept.cost.calls if kept.cost.calls else 0.0
@@ -378,7 +378,7 @@ _OPTIONS = {
 }
 
 
-def check_kept(directory: Path, kept: Kept, settings: Settings, task: Task) -> None:
+def check_kept(directory: Path, kept: EarlierRun, settings: Settings, task: Task) -> None:
     """Refuse to mix: a run that is there already must have been made with the settings that are asked for, so that its attempts and
     new ones are samples of the same thing. Raises InputError naming what differs."""
     differing = [

@@ -43,7 +43,7 @@ RunTest = Callable[[str, str], Awaitable[Sequence[Told]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class Case:
     """What the judge works with. `events`: the trace so far, so that nothing is asked, run or written again; it follows what is
     written. `run_test` None: nothing can be run, and no test is asked for."""
 
@@ -76,7 +76,7 @@ def asking(client: ModelClient, events: Sequence[trace.Event], seed: int, end: C
     return ask
 
 
-async def judge(bench: Bench) -> dict[str, float]:
+async def judge(bench: Case) -> dict[str, float]:
     """Points by candidate id: 0.5 for each order of each pair that was won.
 
     Every comparison is charged and written as a `Judged` event, the test as `JudgeTested`. An unusable answer is nobody's win, a
@@ -139,7 +139,7 @@ def _place(path: str) -> str:
     return pure.as_posix() if inside and _TEST_FILE.fullmatch(pure.name) else PLACE
 
 
-async def _test(bench: Bench) -> trace.JudgeTested | None:
+async def _test(bench: Case) -> trace.JudgeTested | None:
     """The judge's test and what it showed; None where it says nothing. Asked for and run once."""
     if bench.run_test is None:
         return None
@@ -170,13 +170,13 @@ async def _test(bench: Bench) -> trace.JudgeTested | None:
     return None if done.useless else done
 
 
-def _once(bench: Bench, event: trace.Event) -> None:
+def _once(bench: Case, event: trace.Event) -> None:
     """Write what an earlier process has not written already."""
     if not any(replace(event, at=e.at) == e for e in bench.events if isinstance(e, type(event))):
         bench.write(event)
 
 
-def _test_question(bench: Bench) -> Json:
+def _test_question(bench: Case) -> Json:
     patches = "\n\n".join(
         f'<patch name="{c.id}">\n{cut_middle(c.patch, PATCH_CHARS)}\n</patch>' for c in bench.finalists
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from agent.choice.judge import PLACE, Bench, asking, judge
+from agent.choice.judge import PLACE, Case, asking, judge
 from harness.evidence.told import tell
 from harness.evidence.verify import lay_patch
 from harness.records import Candidate, Told
@@ -23,7 +23,7 @@ async def judged(run: Run, finalists: Sequence[Candidate]) -> dict[str, float]:
         return {}
     ask = asking(run.judge, run.events, run.settings.seed, run.end_by)
     run_test = partial(_told_of_all, run, finalists) if run.environment.test_command is not None else None
-    return await judge(Bench(run.task.statement, finalists, ask, run.events, run.write, run_test))
+    return await judge(Case(run.task.statement, finalists, ask, run.events, run.write, run_test))
 
 
 async def _told_of_all(run: Run, finalists: Sequence[Candidate], path: str, text: str) -> list[Told]:

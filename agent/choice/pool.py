@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from agent.choice.order import JUDGED_AT_MOST, NEAR, select, undecided
 from harness.choosing.evidence_store import Base, Found, InstanceEvidence, digest, evidence_of
-from harness.choosing.features import Row, rows
+from harness.choosing.features import CandidateFeatures, rows
 from harness.choosing.pool import Sample
 from harness.choosing.ranker import Weights, finalists
 from harness.patches.patch import Patch
@@ -53,7 +53,7 @@ class Ordered:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class PoolChoice:
     """The order of one instance's candidates, best first, and the selected one (None: none is good enough)."""
 
     instance: str
@@ -208,7 +208,7 @@ def choose(
     ranker: Ranker,
     threshold: float,
     points: Mapping[str, float] | None = None,
-) -> Chosen:
+) -> PoolChoice:
     """Order the candidates of an instance and choose. `threshold`: the least probability, by the ranker. `points`: the judge's, by
     the ids of the candidates `for_the_judge`."""
     table = rows(evidence)
@@ -220,14 +220,14 @@ def choose(
     best = order[0]
     assert best.probability is not None, "the ranker gives one"
     if evidence.found[digest(best.patch)].static.applies == "no":
-        return Chosen(evidence.instance, order, None, "No candidate that stands first applies to the base.")
+        return PoolChoice(evidence.instance, order, None, "No candidate that stands first applies to the base.")
     if best.probability < threshold:
         said = f"The best candidate's probability, {best.probability:.2f}, is below {threshold:g}."
-        return Chosen(evidence.instance, order, None, said)
+        return PoolChoice(evidence.instance, order, None, said)
     by_judge = (
         "The judge preferred it. " if len({judged.get(name_of(each.patch), 0.0) for each in order[:2]}) > 1 else ""
     )
-    return Chosen(evidence.instance, order, best, f"{by_judge}P(right) = {best.probability:.2f}: {best.why}")
+    return PoolChoice(evidence.instance, order, best, f"{by_judge}P(right) = {best.probability:.2f}: {best.why}")
 
 
 def name_of(patch: str) -> str:
@@ -249,7 +249,7 @@ def for_the_judge(evidence: InstanceEvidence, weights: Weights, ranker: Ranker, 
     return able[:JUDGED_AT_MOST] if len(able) > 1 else []
 
 
-def _ordered(row: Row, weights: Weights) -> Ordered:
+def _ordered(row: CandidateFeatures, weights: Weights) -> Ordered:
     parts = weights.parts(row)
     named = [f"{name} {value:+.2f}" for name, value in list(parts.items())[:4]]
     return Ordered(
@@ -257,7 +257,7 @@ def _ordered(row: Row, weights: Weights) -> Ordered:
     )
 
 
-def _candidates(evidence: InstanceEvidence, table: Sequence[Row]) -> list[Candidate]:
+def _candidates(evidence: InstanceEvidence, table: Sequence[CandidateFeatures]) -> list[Candidate]:
     """The rows as `solve` knows candidates."""
     return [
         Candidate(
@@ -271,14 +271,16 @@ def _candidates(evidence: InstanceEvidence, table: Sequence[Row]) -> list[Candid
     ]
 
 
-def _by_rules(evidence: InstanceEvidence, table: Sequence[Row], points: Mapping[str, float] | None) -> Chosen:
+def _by_rules(
+    evidence: InstanceEvidence, table: Sequence[CandidateFeatures], points: Mapping[str, float] | None
+) -> PoolChoice:
     """The order that `solve --ranker rules` has."""
     chosen = select(_candidates(evidence, table), len(evidence.samples), points)
     row_of = {name_of(row.patch): row for row in table}
     order = tuple(
         Ordered(row_of[r.candidate].sources, row_of[r.candidate].patch, None, {}, r.why) for r in chosen.ranking
     )
-    return Chosen(evidence.instance, order, order[0] if chosen.candidate else None, chosen.rationale)
+    return PoolChoice(evidence.instance, order, order[0] if chosen.candidate else None, chosen.rationale)
 
 
 def _as_evidence(found: Found, base: Base) -> Evidence:

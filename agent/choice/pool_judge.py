@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from agent.choice.judge import PLACE, Bench, RunTest, asking, judge
+from agent.choice.judge import PLACE, Case, RunTest, asking, judge
 from agent.choice.pool import Place, sandboxes
 from agent.config import Alias
 from agent.models.client import Connections, ModelClient
@@ -103,7 +103,7 @@ async def _judge_one(
         client = ModelClient(judging.alias, connections, record=log.write, keeper=keeper)
         ask = asking(client, events, 0, lambda error: None)
         run_test = await asyncio.to_thread(_runner, judging, instance, finalists)
-        points = await judge(Bench(statement or STATEMENT_MISSING, finalists, ask, events, log.write, run_test))
+        points = await judge(Case(statement or STATEMENT_MISSING, finalists, ask, events, log.write, run_test))
     shared.finish(instance)
     return points
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from agent.commands.grade_view import Tally
     from agent.commands.progress import Progress
     from harness.swebench.grading import Grader
-    from harness.swebench.images import Prepared
+    from harness.swebench.images import ImageOutcome
     from harness.swebench.predictions import Prediction, PredictionSet
     from harness.swebench.summary import Result
     from tasks.swebench import Row
@@ -150,9 +150,9 @@ class _Work:
                 await self._images(grader, lambda prepared: self._start(group, grader, prepared))
             self.retries = grader.infrastructure
 
-    async def _images(self, grader: Grader, ready: Callable[[Prepared], None]) -> None:
+    async def _images(self, grader: Grader, ready: Callable[[ImageOutcome], None]) -> None:
         """See to every instance's image and say when it is ready; an instance with nothing to run needs none."""
-        from harness.swebench.images import Prepared, ensure_images
+        from harness.swebench.images import ImageOutcome, ensure_images
 
         wanted = []
         for row in self._rows:
@@ -162,7 +162,7 @@ class _Work:
             if any(patches):
                 wanted.append(row)
             elif patches:
-                ready(Prepared(row, None))
+                ready(ImageOutcome(row, None))
         if not wanted:
             return
         if not self._known.no_build:
@@ -174,15 +174,15 @@ class _Work:
         for row in wanted:
             image = await grader.find(row)
             how = f"troop images build {self._known.suite} --instances {row.instance_id}"
-            ready(Prepared(row, image, failure="" if image else f"there is no image of it here: {how}"))
+            ready(ImageOutcome(row, image, failure="" if image else f"there is no image of it here: {how}"))
 
-    def _start(self, group: asyncio.TaskGroup, grader: Grader, prepared: Prepared) -> None:
+    def _start(self, group: asyncio.TaskGroup, grader: Grader, prepared: ImageOutcome) -> None:
         """Begin with all predictions for one instance."""
         for each in self.sets:
             if prepared.row.instance_id in each.predictions:
                 group.create_task(self._one(grader, prepared, each))
 
-    async def _one(self, grader: Grader, prepared: Prepared, each: PredictionSet) -> None:
+    async def _one(self, grader: Grader, prepared: ImageOutcome, each: PredictionSet) -> None:
         from harness.swebench.summary import Result, write_files
 
         row, name = prepared.row, prepared.row.instance_id

@@ -10,8 +10,8 @@ from tasks.errors import InputError
 
 if TYPE_CHECKING:
     from agent.commands.progress import Progress
-    from harness.swebench.images import Prepared
-    from harness.swebench.store import Kept
+    from harness.swebench.images import ImageOutcome
+    from harness.swebench.store import StoredImage
     from tasks.swebench import Row
 
 EXAMPLES = """examples:
@@ -80,9 +80,9 @@ def _build(known: argparse.Namespace, progress: Progress) -> int:
     from harness.swebench.images import ensure_images
 
     rows, bases = _rows(known), parse_bases(known.base)
-    finished: list[Prepared] = []
+    finished: list[ImageOutcome] = []
 
-    def tell(prepared: Prepared) -> None:
+    def tell(prepared: ImageOutcome) -> None:
         finished.append(prepared)
         progress.say(f"[{len(finished)}/{len(rows)}] {_line(prepared)}")
 
@@ -107,14 +107,14 @@ def _build(known: argparse.Namespace, progress: Progress) -> int:
     return 4 if failed else 0
 
 
-def _line(prepared: Prepared) -> str:
+def _line(prepared: ImageOutcome) -> str:
     if prepared.image is None:
         return f"{prepared.row.instance_id}: failed: {prepared.failure.splitlines()[0]}"
     made = f" in {prepared.seconds:.0f} s" if prepared.seconds else ""
     return f"{prepared.row.instance_id}: {prepared.image.name} ({prepared.image.origin}){made}"
 
 
-def _as_json(prepared: Prepared) -> dict[str, Any]:
+def _as_json(prepared: ImageOutcome) -> dict[str, Any]:
     image = prepared.image
     return {
         "instance_id": prepared.row.instance_id,
@@ -140,7 +140,7 @@ def _list(known: argparse.Namespace, progress: Progress) -> int:
     return 0
 
 
-def _kept() -> list[Kept]:
+def _kept() -> list[StoredImage]:
     import contextlib
 
     from harness.sandbox.docker.daemon import connect
@@ -165,7 +165,7 @@ def _named(known: argparse.Namespace) -> set[str] | None:
     return {each for each in ids if any(fnmatch.fnmatchcase(each, pattern) for pattern in patterns)}
 
 
-def _table(images: list[Kept]) -> Any:
+def _table(images: list[StoredImage]) -> Any:
     from datetime import datetime
 
     from rich.table import Table
@@ -182,7 +182,7 @@ def _table(images: list[Kept]) -> Any:
     return table
 
 
-def _sum(images: list[Kept]) -> str:
+def _sum(images: list[StoredImage]) -> str:
     return (
         f"{len(images)} images, which add {size(sum(image.adds for image in images))} to the images they were made from"
     )
@@ -198,7 +198,7 @@ def size(count: int) -> str:
     return f"{amount:.0f} {unit}" if unit in ("B", "kB") else f"{amount:.1f} {unit}"
 
 
-def _kept_json(image: Kept) -> dict[str, Any]:
+def _kept_json(image: StoredImage) -> dict[str, Any]:
     from dataclasses import asdict
 
     return asdict(image)

@@ -14,7 +14,7 @@ from tasks.errors import EnvironmentFailed, InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from agent.choice.pool import Chosen, Place
+    from agent.choice.pool import Place, PoolChoice
     from agent.commands.progress import Progress
     from agent.config import Alias
     from harness.choosing.pool import Sample
@@ -240,7 +240,7 @@ def _choose(
     weights: Weights,
     known: argparse.Namespace,
     points: Mapping[str, float] | None,
-) -> Chosen:
+) -> PoolChoice:
     from agent.choice.pool import choose
     from harness.choosing.evidence_store import evidence_of
 
@@ -310,7 +310,7 @@ def _with_judge(out: Path, run: Path, report: Json) -> Json:
     return report
 
 
-def _write(out: Path, chosen: Sequence[Chosen], known: argparse.Namespace, weights: Weights) -> Json:
+def _write(out: Path, chosen: Sequence[PoolChoice], known: argparse.Namespace, weights: Weights) -> Json:
     from harness.cache import write_json, write_text
 
     lines = [
@@ -339,7 +339,7 @@ def _write(out: Path, chosen: Sequence[Chosen], known: argparse.Namespace, weigh
     return report
 
 
-def _lines(chosen: Sequence[Chosen]) -> list[str]:
+def _lines(chosen: Sequence[PoolChoice]) -> list[str]:
     """A line for each instance; for a single one the whole order."""
     if len(chosen) > 1:
         return [

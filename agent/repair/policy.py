@@ -39,7 +39,7 @@ Made = TypeVar("Made")
 
 
 @dataclass(slots=True)
-class Bench:
+class SharedWork:
     """What attempts share because it follows from the base alone: plans and mutants, by what they were made from."""
 
     known: dict[tuple[str, ...], Any] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Bench:
 
 
 KEPT = 32
-_SHARED = Bench()
+_SHARED = SharedWork()
 
 
 class RepairPolicy:
@@ -72,7 +72,7 @@ class RepairPolicy:
     only_green = True
     """A mutant whose tests failed is no patch, however the attempt ends."""
 
-    def __init__(self, attempts: int = 32, seed: int = 0, bench: Bench | None = None) -> None:
+    def __init__(self, attempts: int = 32, seed: int = 0, bench: SharedWork | None = None) -> None:
         self._attempts = max(1, attempts)
         self._seed = seed
         self._bench = bench or _SHARED

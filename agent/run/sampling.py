@@ -1,6 +1,6 @@
 """Adaptive sampling: further attempts only while they are worth their price.
 
-`harness.scaling.adaptive` has the rule; here it meets runs. Each task's `State` is read from its trace: which candidates are
+`harness.scaling.adaptive` has the rule; here it meets runs. Each task's `TaskState` is read from its trace: which candidates are
 acceptable, how many attempts agree on each, whether tests that show the issue pass. So candidates are verified as attempts
 end, and an attempt keeps its place until its candidate is. When a place is free, the task whose next attempt promises
 most for a dollar has it; attempts under way count as if they had failed, times the chance that none of them is right.
@@ -30,7 +30,7 @@ from harness.records import Candidate
 from harness.scaling.adaptive import (
     Beliefs,
     Group,
-    State,
+    TaskState,
     fit_prior,
     gain,
     gain_beside,
@@ -66,7 +66,7 @@ def beliefs_for(task: Task, models: Sequence[str]) -> Beliefs:
     return found
 
 
-def state_of(events: Sequence[trace.Event]) -> State:
+def state_of(events: Sequence[trace.Event]) -> TaskState:
     """What the trace of a task's run says of it. Attempts that the world ended are none; those whose candidate has no evidence yet
     are left out."""
     ended = [n.ended for n in notebooks(fates(events)) if n.ended is not None and n.ended.status != "infrastructure"]
@@ -80,7 +80,7 @@ def state_of(events: Sequence[trace.Event]) -> State:
             groups.append((Group(found, level_of(candidate)), candidate.attempts))
     agreed = {index for _, attempts in groups for index in attempts}
     usd = sum(_cost(costs.get(str(end.attempt), {}), end.seconds) for end in ended if end.attempt not in unknown)
-    return State(tuple(group for group, _ in groups), len(indices - agreed - unknown), usd)
+    return TaskState(tuple(group for group, _ in groups), len(indices - agreed - unknown), usd)
 
 
 def level_of(candidate: Candidate) -> int:
@@ -115,7 +115,7 @@ class Sampling:
     def __init__(self, per_solve: float) -> None:
         """`per_solve`: what a solved task is worth, in USD."""
         self.per_solve = per_solve
-        self._states: dict[str, State] = {}
+        self._states: dict[str, TaskState] = {}
         self._believed: dict[str, Beliefs] = {}
         self._fitted: dict[Beliefs, Beliefs] = {}
         self._pending: dict[str, int] = {}
@@ -124,20 +124,20 @@ class Sampling:
         self._waiting: list[asyncio.Future[None]] = []
         self._listeners: dict[str, Callable[[], None]] = {}
 
-    def join(self, id: str, beliefs: Beliefs, state: State) -> None:
+    def join(self, id: str, beliefs: Beliefs, state: TaskState) -> None:
         """Attempts of the task may be made, or were, and tell of the others. `beliefs`: before anything was known."""
         self._believed[id] = beliefs
         self._pending.setdefault(id, 0)
         self.update(id, state)
 
-    def update(self, id: str, state: State) -> None:
+    def update(self, id: str, state: TaskState) -> None:
         """What is known of the task now."""
         self._states[id] = state
         self._learn()
         self._tell()
 
     @contextlib.contextmanager
-    def pending(self, id: str, state: Callable[[], State]) -> Iterator[None]:
+    def pending(self, id: str, state: Callable[[], TaskState]) -> Iterator[None]:
         """A block in which an attempt of the task is under way; `state` says what is known of the task after it."""
         self._pending[id] += 1
         self._tell()
@@ -182,7 +182,7 @@ class Sampling:
         """Whether the task's next attempt promises at least as much as the first one of a task that nothing is known of."""
         if id not in self._states:
             return True
-        fresh = gain(State(), self._beliefs(id)) / max(self.mean_usd, 1e-9)
+        fresh = gain(TaskState(), self._beliefs(id)) / max(self.mean_usd, 1e-9)
         return self.urgency(id) >= fresh * (1 - 1e-9)
 
     @contextlib.asynccontextmanager
@@ -213,7 +213,7 @@ class Sampling:
         seen = sum(state.attempts for state in self._states.values())
         if not seen or seen < self._fit_at:
             return
-        kinds: dict[Beliefs, list[State]] = {}
+        kinds: dict[Beliefs, list[TaskState]] = {}
         for id, state in self._states.items():
             if state.attempts:
                 kinds.setdefault(self._believed[id], []).append(state)

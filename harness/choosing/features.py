@@ -62,7 +62,7 @@ CIRCUMSTANCES = ("agreement-of-all", "best-agreement", "place-agreement", "disti
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CandidateFeatures:
     """One distinct candidate of an instance. `patch`: the text that stands for it, of the member with the fewest flags.
     `sources`: of all its members. `relative`: by feature name, the instance's mean taken away; `absolute`: as found."""
 
@@ -75,7 +75,7 @@ class Row:
     circumstances: Mapping[str, float]
 
 
-def rows(evidence: InstanceEvidence) -> list[Row]:
+def rows(evidence: InstanceEvidence) -> list[CandidateFeatures]:
     """The distinct candidates of an instance in order of first appearance, with their features."""
     groups = [group_of(evidence.of(s), s.patch) for s in evidence.samples]
     table = _table(evidence, groups)
@@ -88,7 +88,7 @@ def rows(evidence: InstanceEvidence) -> list[Row]:
     means = {name: fmean(table[at][name] for at in chosen) for name in NAMES}
     around = _circumstances(evidence, table, chosen)
     return [
-        Row(
+        CandidateFeatures(
             instance=evidence.instance,
             patch=evidence.samples[at].patch,
             sources=tuple(evidence.samples[m].source for m in of_it),

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from harness.choosing.evidence_store import evidence_of
-from harness.choosing.features import NAMES, Row, rows
+from harness.choosing.features import NAMES, CandidateFeatures, rows
 from harness.choosing.pool import Sample, by_instance, unlabelled
 from harness.choosing.ranker import PENALTY, Weights, cross_validated, fit, newton
 from harness.choosing.recovery import Choice, Recovery, recovery
@@ -26,7 +26,7 @@ class Labelled:
     its samples, one each."""
 
     instance: str
-    rows: tuple[Row, ...]
+    rows: tuple[CandidateFeatures, ...]
     right: tuple[bool, ...]
     samples: tuple[bool, ...]
 

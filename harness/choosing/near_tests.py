@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.choosing.evidence_store import NearBase, TestFacts
-from harness.evidence.near import AT_ONCE, Bench, Opened, Prepare, near_tests
+from harness.evidence.near import AT_ONCE, NearSettings, Opened, Prepare, near_tests
 from harness.records import TestReport
 from harness.testing.run import outcome_of
 from tasks.errors import SandboxFailed
@@ -26,10 +26,10 @@ PATIENCE = 3.0
 on a machine that has become busier."""
 
 
-def bench_for(opened: Opened, command: str, seconds: float, slots: asyncio.Semaphore | None = None) -> Bench:
+def bench_for(opened: Opened, command: str, seconds: float, slots: asyncio.Semaphore | None = None) -> NearSettings:
     """How near tests are run that take `seconds` on an idle machine."""
     pace = slowness()
-    return Bench(
+    return NearSettings(
         opened=opened,
         command=command,
         seconds=seconds * pace,
@@ -40,14 +40,14 @@ def bench_for(opened: Opened, command: str, seconds: float, slots: asyncio.Semap
     )
 
 
-async def base_of(bench: Bench, files: Sequence[str]) -> NearBase:
+async def base_of(bench: NearSettings, files: Sequence[str]) -> NearBase:
     """The near tests on the base. Raises SandboxFailed where no sandbox works."""
     found = await near_tests(bench, files, failing=True)
     run = {test.partition("::")[0] for test in (*found.green, *found.red)}
     return NearBase(tuple(f for f in files if f in run), found.green, found.red, round(found.seconds, 1))
 
 
-async def held_against(bench: Bench, base: NearBase, name: str, prepare: Prepare) -> TestFacts:
+async def held_against(bench: NearSettings, base: NearBase, name: str, prepare: Prepare) -> TestFacts:
     """The near tests on a candidate, which `prepare` lays over the base. Broken is what does not pass twice. What had not
     run when its time was up is not compared. Raises SandboxFailed where no sandbox works."""
     patient = replace(bench, test_seconds=PATIENCE * bench.test_seconds)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from operator import mul
 from pathlib import Path
 
-from harness.choosing.features import CIRCUMSTANCES, NAMES, SIGNS, Row
+from harness.choosing.features import CIRCUMSTANCES, NAMES, SIGNS, CandidateFeatures
 from tasks.errors import InputError
 
 PENALTY = 10.0
@@ -43,7 +43,7 @@ class Weights:
     scales: Mapping[str, float]
     fitted_on: str = ""
 
-    def score(self, row: Row) -> float:
+    def score(self, row: CandidateFeatures) -> float:
         """z: the larger, the likelier right."""
         total = self.bias
         for name, weight in self.weights.items():
@@ -51,18 +51,18 @@ class Weights:
             total += weight * value / self.scales[name]
         return total
 
-    def probability(self, row: Row) -> float:
+    def probability(self, row: CandidateFeatures) -> float:
         """P(right), 0..1."""
         return _logistic(self.score(row))
 
-    def parts(self, row: Row) -> dict[str, float]:
+    def parts(self, row: CandidateFeatures) -> dict[str, float]:
         """What each feature adds to this candidate's score over the mean of its instance, the largest first."""
         each = {n: w * row.relative[n] / self.scales[n] for n, w in self.weights.items() if n in row.relative}
         return dict(sorted(((n, v) for n, v in each.items() if abs(v) > 1e-9), key=lambda pair: -abs(pair[1])))
 
 
 def fit(
-    rows: Sequence[Row],
+    rows: Sequence[CandidateFeatures],
     right: Sequence[bool],
     *,
     features: Collection[str] = NAMES,
@@ -96,9 +96,9 @@ def fit(
 
 
 def cross_validated(
-    by_instance: Mapping[str, Sequence[Row]],
+    by_instance: Mapping[str, Sequence[CandidateFeatures]],
     right: Mapping[str, Sequence[bool]],
-    train: Callable[[Sequence[Row], Sequence[bool]], Weights],
+    train: Callable[[Sequence[CandidateFeatures], Sequence[bool]], Weights],
     *,
     folds: int = 10,
     seed: int = 0,
@@ -115,7 +115,7 @@ def cross_validated(
     return out
 
 
-def finalists(rows: Sequence[Row], weights: Weights, most: int = FINALISTS) -> list[Row]:
+def finalists(rows: Sequence[CandidateFeatures], weights: Weights, most: int = FINALISTS) -> list[CandidateFeatures]:
     """The candidates that stand first: those that dearer evidence is gathered on."""
     return sorted(rows, key=lambda r: -weights.score(r))[:most]
 

@@ -49,7 +49,7 @@ Prepare = Callable[[Sandbox], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class NearSettings:
     """How near tests are run. Times in seconds: `seconds` of tests that a candidate is held against, `alone` for one test
     file, `together` for the run of all, `test_seconds` for one test. `environment`: its key, under which results are kept
     (None: they are not). `slots` bounds the sandboxes at a time."""
@@ -136,7 +136,7 @@ async def near_baseline(
     async def opened(name: str) -> Sandbox:
         return await provider.create(SandboxSpec(run=run, name=name, environment=built.key, limits=limits or Limits()))
 
-    bench = Bench(
+    bench = NearSettings(
         opened=opened,
         command=built.test_command,
         seconds=seconds,
@@ -152,7 +152,7 @@ async def near_baseline(
     return Baseline(found.report if found.report.passed else None, found.flaky, found.note)
 
 
-async def near_tests(bench: Bench, files: Sequence[str], *, failing: bool = False) -> NearTests:
+async def near_tests(bench: NearSettings, files: Sequence[str], *, failing: bool = False) -> NearTests:
     """Run test files on the base, the nearest first, until the time is used up, and what passed once more, all together.
 
     `failing`: what failed as well. Where nothing passes, or it cannot be run together, `report` is empty and `note` says so.
@@ -207,7 +207,7 @@ def _test_texts(workspace: Workspace) -> Mapping[str, str]:
     return {path: text.decode("utf-8", "replace") for path, text in found.items()}
 
 
-async def _each_alone(bench: Bench, files: Sequence[str]) -> tuple[list[TestReport], list[str]]:
+async def _each_alone(bench: NearSettings, files: Sequence[str]) -> tuple[list[TestReport], list[str]]:
     """(reports, the nearest file's first; files that take their sandbox down). Ends when the tests that pass take the time
     that there is, or when twice as much has gone by. Raises SandboxFailed where every sandbox died."""
     reports: list[TestReport] = []
@@ -227,7 +227,7 @@ async def _each_alone(bench: Bench, files: Sequence[str]) -> tuple[list[TestRepo
     return reports, dead
 
 
-async def _alone(bench: Bench, file: str) -> TestReport | None:
+async def _alone(bench: NearSettings, file: str) -> TestReport | None:
     """One test file on the base; None where its sandbox died."""
     path = bench.kept("near", file)
     kept = read_json(path) if path else None
@@ -286,7 +286,7 @@ def _usable(report: TestReport) -> bool:
     return report.valid or report.timed_out or broke_off(report)
 
 
-async def _together(bench: Bench, tests: Sequence[str]) -> TestReport | None:
+async def _together(bench: NearSettings, tests: Sequence[str]) -> TestReport | None:
     """The tests in one run, as a candidate is held against them; None where that takes the sandbox down, or says nothing."""
     path = bench.kept("near-together", *tests)
     kept = read_json(path) if path else None

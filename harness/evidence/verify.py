@@ -36,7 +36,7 @@ _TEST_NAMES = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class _Bench:
+class _TestSettings:
     """How tests are run on a candidate. Times in seconds."""
 
     command: str
@@ -122,7 +122,7 @@ async def witness_on_base(
     distinct = [w for w in distinct if not w.path.endswith(".py") or _parses(w)]
     if not distinct or built.test_command is None:
         return ()
-    bench = _Bench(built.test_command, timeout, test_seconds)
+    bench = _TestSettings(built.test_command, timeout, test_seconds)
 
     async def in_sandbox(sandbox: Sandbox) -> tuple[WitnessTest, ...]:
         there = await _existing(sandbox, [w.path for w in distinct])
@@ -182,7 +182,7 @@ async def _evidence(
         return Evidence(applies=False, valid=False, reason=f"the patch does not apply: {reason}")
     if built.test_command is None:
         return Evidence(applies=True, valid=True, reason="there are no tests to run")
-    bench = _Bench(built.test_command, timeout, test_seconds)
+    bench = _TestSettings(built.test_command, timeout, test_seconds)
     given = await _given_outcomes(sandbox, bench, task.failing_test)
     regressed, objection = await _regression_outcomes(sandbox, bench, regression)
     seen = await _witness_outcomes(sandbox, bench, witnesses)
@@ -196,7 +196,7 @@ async def _evidence(
     )
 
 
-async def _given_outcomes(sandbox: Sandbox, bench: _Bench, given: GivenTest | None) -> Mapping[str, str]:
+async def _given_outcomes(sandbox: Sandbox, bench: _TestSettings, given: GivenTest | None) -> Mapping[str, str]:
     if given is None:
         return {}
     report = await _run(sandbox, bench, given.ids)
@@ -204,7 +204,7 @@ async def _given_outcomes(sandbox: Sandbox, bench: _Bench, given: GivenTest | No
 
 
 async def _regression_outcomes(
-    sandbox: Sandbox, bench: _Bench, regression: Sequence[str]
+    sandbox: Sandbox, bench: _TestSettings, regression: Sequence[str]
 ) -> tuple[Mapping[str, str], str]:
     """(outcome of each test, why nothing can be concluded)."""
     if not regression:
@@ -216,7 +216,7 @@ async def _regression_outcomes(
     return outcomes, "" if report.valid else f"the regression tests did not run as they should: {report.reason}"
 
 
-async def _witness_outcomes(sandbox: Sandbox, bench: _Bench, witnesses: Sequence[WitnessTest]) -> dict[str, str]:
+async def _witness_outcomes(sandbox: Sandbox, bench: _TestSettings, witnesses: Sequence[WitnessTest]) -> dict[str, str]:
     """Outcome of each witness test by name. Several at a time as far as their files differ; where such a run breaks off,
     each of its tests alone."""
     outcomes: dict[str, str] = {}
@@ -228,7 +228,7 @@ async def _witness_outcomes(sandbox: Sandbox, bench: _Bench, witnesses: Sequence
     return outcomes
 
 
-async def _laid_in(sandbox: Sandbox, bench: _Bench, batch: Sequence[WitnessTest]) -> dict[str, str]:
+async def _laid_in(sandbox: Sandbox, bench: _TestSettings, batch: Sequence[WitnessTest]) -> dict[str, str]:
     for witness in batch:
         await sandbox.write(witness.path, witness.text.encode("utf-8", "surrogateescape"))
     try:
@@ -258,7 +258,7 @@ def _believed(report: TestReport, test: str) -> str:
     return outcome if report.valid or outcome in ("failed", "error") else "missing"
 
 
-async def _run(sandbox: Sandbox, bench: _Bench, ids: Sequence[str]) -> TestReport:
+async def _run(sandbox: Sandbox, bench: _TestSettings, ids: Sequence[str]) -> TestReport:
     return await run_tests(sandbox, bench.command, ids, timeout=bench.timeout, test_seconds=bench.test_seconds)
 
 

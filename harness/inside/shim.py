@@ -68,7 +68,7 @@ CANNOT_EXECUTE = 126
 NOT_FOUND = 127
 
 
-class Kept:
+class KeptOutput:
     """The beginning and the end of a stream, `limit` bytes together."""
 
     def __init__(self, limit: int) -> None:
@@ -109,9 +109,9 @@ class Command:
         self.status_fd = -1
         self.status = bytearray()
         keep = int(str(request.get("keep", 200000)))
-        self.streams: dict[int, Kept] = {}
-        self.out = Kept(keep)
-        self.err = Kept(keep)
+        self.streams: dict[int, KeptOutput] = {}
+        self.out = KeptOutput(keep)
+        self.err = KeptOutput(keep)
         self.stdin_fd = -1
         self.stdin = bytearray()
         self.stdin_last = False

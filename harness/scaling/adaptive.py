@@ -1,6 +1,6 @@
 """Whether another sample of a task is worth its price, and which task should have the next one: a pure function of what is known.
 
-What is known of a task (`State`): its attempts that gave nothing acceptable, and its acceptable candidates, each with the number of
+What is known of a task (`TaskState`): its attempts that gave nothing acceptable, and its acceptable candidates, each with the number of
 attempts that agree on it and the level of its evidence. No grading data.
 
 The model (`Beliefs`). An attempt gives a right and acceptable patch with probability p; p ~ Beta(alpha, beta) over tasks, as in the
@@ -69,7 +69,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class TaskState:
     """What is known of a task: acceptable candidates, how many attempts gave none, and what all attempts cost in USD."""
 
     groups: tuple[Group, ...] = ()
@@ -124,18 +124,18 @@ _Kinds = tuple[tuple[Group, int], ...]
 """Equal groups together, with how many there are: what the probabilities depend on."""
 
 
-def chances(state: State, beliefs: Beliefs) -> tuple[float, ...]:
+def chances(state: TaskState, beliefs: Beliefs) -> tuple[float, ...]:
     """For each group, the probability that it is right."""
     found = _chances(_kinds(state.groups), state.failed, beliefs)
     return tuple(found[group] for group in state.groups)
 
 
-def worth(state: State, beliefs: Beliefs) -> float:
+def worth(state: TaskState, beliefs: Beliefs) -> float:
     """The probability that the best group is right; 0 where there is none."""
     return _worth(_kinds(state.groups), state.failed, beliefs)
 
 
-def hope(state: State, beliefs: Beliefs, samples: int = HOPE_AHEAD) -> float:
+def hope(state: TaskState, beliefs: Beliefs, samples: int = HOPE_AHEAD) -> float:
     """The probability that at least one of the next `samples` attempts is right."""
     terms = _terms(_kinds(state.groups), state.failed, beliefs)
     total, prior, made = math.fsum(terms), beliefs.prior, state.attempts
@@ -146,14 +146,14 @@ def hope(state: State, beliefs: Beliefs, samples: int = HOPE_AHEAD) -> float:
     return 1.0 - wrong
 
 
-def standing(state: State, beliefs: Beliefs) -> Standing:
+def standing(state: TaskState, beliefs: Beliefs) -> Standing:
     """Whether to leave the task: "decisive" (the best group is very likely right), "hopeless", or else "open"."""
     if worth(state, beliefs) >= DECISIVE:
         return "decisive"
     return "hopeless" if hope(state, beliefs) < HOPELESS else "open"
 
 
-def gain(state: State, beliefs: Beliefs) -> float:
+def gain(state: TaskState, beliefs: Beliefs) -> float:
     """The expected gain in `worth` for each further sample, at the best number of them: 1 to AHEAD, or where these promise little,
     FAR too. Deterministic.
     """
@@ -205,12 +205,12 @@ def _grown(groups: Sequence[Group], place: int) -> list[Group]:
     return [*groups[:place], joined, *groups[place + 1 :]]
 
 
-def price(state: State, mean_usd: float) -> float:
+def price(state: TaskState, mean_usd: float) -> float:
     """The expected cost of the task's next sample in USD. `mean_usd`: the mean cost of a sample over all tasks."""
     return (state.usd + PRICE_PRIOR * mean_usd) / (state.attempts + PRICE_PRIOR)
 
 
-def gain_beside(state: State, beliefs: Beliefs, pending: int) -> float:
+def gain_beside(state: TaskState, beliefs: Beliefs, pending: int) -> float:
     """The `gain` of one more attempt beside `pending` ones that are under way: as if these had failed, times the chance that
     none of them is right. What another attempt adds where one of them is right is left out: it is little.
     """
@@ -220,7 +220,7 @@ def gain_beside(state: State, beliefs: Beliefs, pending: int) -> float:
     return (1.0 - hope(state, beliefs, pending)) * gain(failed, beliefs)
 
 
-def rate(state: State, beliefs: Beliefs, mean_usd: float, pending: int = 0) -> float:
+def rate(state: TaskState, beliefs: Beliefs, mean_usd: float, pending: int = 0) -> float:
     """The expected gain for a dollar, beside `pending` attempts under way; 0 where the task is to be left."""
     if standing(state, beliefs) != "open":
         return 0.0
@@ -228,7 +228,7 @@ def rate(state: State, beliefs: Beliefs, mean_usd: float, pending: int = 0) -> f
 
 
 def choose(
-    states: Sequence[State],
+    states: Sequence[TaskState],
     beliefs: Beliefs,
     *,
     mean_usd: float,
@@ -246,12 +246,12 @@ def choose(
     return max(worthwhile, key=lambda i: (rates[i], -states[i].attempts), default=None)
 
 
-def likelihood(state: State, beliefs: Beliefs) -> float:
+def likelihood(state: TaskState, beliefs: Beliefs) -> float:
     """log Z: the probability of what was seen of the task, in any one order of its attempts."""
     return _log_z(_kinds(state.groups), state.failed, beliefs)
 
 
-def fit_prior(states: Iterable[State], beliefs: Beliefs) -> Beliefs:
+def fit_prior(states: Iterable[TaskState], beliefs: Beliefs) -> Beliefs:
     """The beliefs with the prior weighted by how likely each alpha and beta of a grid makes what was seen of these tasks, and with
     the likeliest `fails` of FAILS and its own: who believes too much of what wrong attempts give takes right ones for wrong. Needs
     no labels.

@@ -45,7 +45,7 @@ class Imported:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _ImportedSample:
     task: str
     model: str
     sample: Sample
@@ -61,7 +61,7 @@ def imported(files: Sequence[Path], labels: Sequence[Path], *, label: str = "res
         raise InputError(
             f"{len(files)} files of predictions and {len(labels)} of labels: each needs one of the other, in order"
         )
-    rows: list[_Row] = []
+    rows: list[_ImportedSample] = []
     ungraded = 0
     for index, path in enumerate(files):
         resolved = _resolved_ids(labels[index]) if labels else None
@@ -75,7 +75,7 @@ def imported(files: Sequence[Path], labels: Sequence[Path], *, label: str = "res
     return Imported(_models(rows), ungraded)
 
 
-def _models(rows: Iterable[_Row]) -> tuple[Model, ...]:
+def _models(rows: Iterable[_ImportedSample]) -> tuple[Model, ...]:
     samples: dict[str, dict[str, list[Sample]]] = {}
     ranked: dict[str, bool] = {}
     for row in rows:
@@ -87,7 +87,7 @@ def _models(rows: Iterable[_Row]) -> tuple[Model, ...]:
     )
 
 
-def _row(row: Mapping[str, Any], resolved: set[str] | None, label: str, where: str) -> _Row | None:
+def _row(row: Mapping[str, Any], resolved: set[str] | None, label: str, where: str) -> _ImportedSample | None:
     task = row.get("instance_id")
     if not isinstance(task, str) or not task:
         raise InputError(f"{where}: the field instance_id is missing")
@@ -103,7 +103,7 @@ def _row(row: Mapping[str, Any], resolved: set[str] | None, label: str, where: s
     if not isinstance(right, bool):
         raise InputError(f"{where}: the field {label} is {right!r}; it must be true, false or null")
     name = next((str(row[field]) for field in NAMES if row.get(field)), "model")
-    return _Row(
+    return _ImportedSample(
         task,
         _REPEAT.sub("", name) or name,
         Sample(right, _number(row, COSTS, where), _candidate(row), _number(row, ("score",), where)),
@@ -159,7 +159,7 @@ def of_evaluation(report: Json) -> Imported:
     adaptive evaluation, as many first samples of each task as all have: who has more of them is no matter of chance.
     """
     common = (report.get("adaptive") or {}).get("common_samples")
-    rows: list[_Row] = []
+    rows: list[_ImportedSample] = []
     ungraded = 0
     for task in report["tasks"]:
         solved = task.get("report")
@@ -175,5 +175,7 @@ def of_evaluation(report: Json) -> Imported:
             name = attempt["candidate"] or ""
             score = -float(order.index(name)) if name in order else None
             sample = Sample(name in right, attempt["usd"], name, score)
-            rows.append(_Row(task["id"], str(attempt["model"] or "model"), sample, scored="ranking" in solved))
+            rows.append(
+                _ImportedSample(task["id"], str(attempt["model"] or "model"), sample, scored="ranking" in solved)
+            )
     return Imported(_models(rows), ungraded)

@@ -107,7 +107,7 @@ class Watcher(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class EvaluationPlan:
     """How an evaluation is done. `attempts`: of each instance, for what is prepared ahead; `at_once`: instances in work at a
     time at most (None: as many as keep the slots full). `checks` bounds gradings."""
 
@@ -119,7 +119,7 @@ class Plan:
 
 
 async def evaluate(
-    ids: Sequence[str], bench: Bench, solver: Solver, plan: Plan, watcher: Watcher
+    ids: Sequence[str], bench: Bench, solver: Solver, plan: EvaluationPlan, watcher: Watcher
 ) -> dict[str, Outcome]:
     """Solve and grade the instances, those that are ready first; the outcomes by id.
 
@@ -158,7 +158,7 @@ async def evaluate(
     return outcomes
 
 
-async def _one(ready: Ready, bench: Bench, solver: Solver, lane: Lane, plan: Plan) -> Outcome:
+async def _one(ready: Ready, bench: Bench, solver: Solver, lane: Lane, plan: EvaluationPlan) -> Outcome:
     if ready.task is None:
         return Outcome(ready.id, None, failure=ready.failure)
     try:
@@ -174,7 +174,7 @@ async def _one(ready: Ready, bench: Bench, solver: Solver, lane: Lane, plan: Pla
     return await _graded(outcome, bench, plan)
 
 
-async def _graded(outcome: Outcome, bench: Bench, plan: Plan) -> Outcome:
+async def _graded(outcome: Outcome, bench: Bench, plan: EvaluationPlan) -> Outcome:
     """The outcome with the verdicts that are still wanted; where one cannot be had, with those there are."""
     solved = outcome.solved
     assert solved is not None, "only what was solved is graded"

@@ -48,11 +48,11 @@ class InstanceSuite:
 
     @contextlib.asynccontextmanager
     async def at_work(self, means: Means) -> AsyncIterator[Bench]:
-        yield _Bench(self, means)
+        yield _InstanceBench(self, means)
 
 
 @dataclass(frozen=True, slots=True)
-class _Bench:
+class _InstanceBench:
     suite: InstanceSuite
     means: Means
 

@@ -16,8 +16,8 @@ from tasks.swebench import Row, repository_of, task_of
 from tasks.task import Task
 
 if TYPE_CHECKING:
-    from harness.swebench.grading import Graded, Grader
-    from harness.swebench.images import ImageRef, Prepared
+    from harness.swebench.grading import GradedPatch, Grader
+    from harness.swebench.images import ImageOutcome, ImageRef
 
 IMAGES_AT_ONCE = 4
 """Images made at a time at most: attempts and gradings want the processors as well."""
@@ -81,7 +81,7 @@ class SwebenchSuite:
         async with Grader(workers=means.workers, verbatim=self.verbatim, run="eval", say=means.say) as grader:
             for left in await grader.clean():
                 means.say(f"removed {left}, which a killed process left")
-            bench = _Bench(self, means, grader)
+            bench = _SwebenchBench(self, means, grader)
             try:
                 yield bench
             finally:
@@ -89,7 +89,7 @@ class SwebenchSuite:
 
 
 @dataclass(slots=True)
-class _Bench:
+class _SwebenchBench:
     suite: SwebenchSuite
     means: Means
     grader: Grader
@@ -100,7 +100,7 @@ class _Bench:
         """Images are made in the background, further ones while those that are there are worked with."""
         from harness.swebench.images import ensure_images
 
-        finished: asyncio.Queue[Prepared | None] = asyncio.Queue()
+        finished: asyncio.Queue[ImageOutcome | None] = asyncio.Queue()
 
         async def make() -> None:
             try:
@@ -121,7 +121,7 @@ class _Bench:
             yield await asyncio.to_thread(self._ready, prepared)
         await self._making
 
-    def _ready(self, prepared: Prepared) -> Ready:
+    def _ready(self, prepared: ImageOutcome) -> Ready:
         id = prepared.row.instance_id
         if prepared.image is None:
             return Ready(id, None, f"its image: {prepared.failure}")
@@ -140,7 +140,7 @@ class _Bench:
             await asyncio.gather(self._making, return_exceptions=True)
 
 
-def verdict_of(row: Row, graded: Graded) -> Verdict:
+def verdict_of(row: Row, graded: GradedPatch) -> Verdict:
     """The verdict as a trace keeps it: every test of FAIL_TO_PASS, and of PASS_TO_PASS those that do not pass."""
     status = (graded.report or {}).get("tests_status", {})
     to_pass = dict.fromkeys(row.fail_to_pass, "missing")

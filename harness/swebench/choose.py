@@ -28,7 +28,7 @@ _STAND_IN = "/tmp/stand-in"
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ResolvedEnvironment:
     """A resolved environment: `pins` and what the repository's build asks for (`build`), each `name==version` or a URL.
 
     `arguments`: how uv was told to choose, for what is built on the way. `note`: what a person should know of it.
@@ -40,7 +40,7 @@ class Chosen:
     note: str
 
 
-async def choose(steps: Steps, recipe: Recipe) -> Chosen:
+async def choose(steps: Steps, recipe: Recipe) -> ResolvedEnvironment:
     """In a sandbox with the network, the bare environment, and the repository in its place."""
     build: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ async def choose(steps: Steps, recipe: Recipe) -> Chosen:
         if done.exit_code == 0:
             pins = await _read(steps)
             notes = (way.note, _given_up(recipe.pins, pins))
-            return Chosen(pins, build, way.arguments, "; ".join(filter(None, notes)))
+            return ResolvedEnvironment(pins, build, way.arguments, "; ".join(filter(None, notes)))
         first = first or done
     assert first is not None
     raise failed(steps.log, "choosing versions", first)

@@ -80,7 +80,7 @@ ASK
 
 
 @dataclass(frozen=True, slots=True)
-class Graded:
+class GradedPatch:
     """The verdict on one patch.
 
     `reason`: why it is not resolved, "" where it is. `report`: the official one, None where the official harness has none.
@@ -135,7 +135,7 @@ class Grader:
         self._network = network
         self._fresh = fresh
         self._say = say
-        self._under_way: dict[str, asyncio.Task[Graded]] = {}
+        self._under_way: dict[str, asyncio.Task[GradedPatch]] = {}
         self._editable: dict[str, asyncio.Task[bool]] = {}
 
     async def __aenter__(self) -> Grader:
@@ -160,19 +160,19 @@ class Grader:
         """The row's image, if the daemon has one."""
         return await asyncio.to_thread(find_image, await self._containers.connected(), row)
 
-    async def grade(self, row: Row, image: ImageRef | None, patch: str) -> Graded:
+    async def grade(self, row: Row, image: ImageRef | None, patch: str) -> GradedPatch:
         """The verdict on one patch; "" is empty, and never run, so that it needs no image.
 
         Raises SandboxFailed when daemon or containers kept failing, InputError where the official package does not know the
         instance's repository."""
         if not patch:
-            return Graded(row.instance_id, "empty", "the patch is empty", None)
+            return GradedPatch(row.instance_id, "empty", "the patch is empty", None)
         if image is None:
             raise SandboxFailed(f"{row.instance_id} has no image to grade in: troop images build")
         try:
             data = patch.encode("utf-8")
         except UnicodeEncodeError:
-            return Graded(row.instance_id, "unreadable", "the patch is no UTF-8 text", None)
+            return GradedPatch(row.instance_id, "unreadable", "the patch is no UTF-8 text", None)
         installs = self._verbatim or await self._must_install(row, image, patch)
         script = official.eval_script(row, install=installs)
         key = self._key(row, image, data, script)
@@ -184,7 +184,9 @@ class Grader:
             self._under_way.pop(key, None)  # no verdict: whoever asks again may have one
             raise
 
-    async def _graded(self, key: str, row: Row, image: ImageRef, patch: bytes, script: str, installed: bool) -> Graded:
+    async def _graded(
+        self, key: str, row: Row, image: ImageRef, patch: bytes, script: str, installed: bool
+    ) -> GradedPatch:
         # The place comes first: whoever has a turn is at work, so another process waits for no patch that waits itself.
         while True:
             if not self._fresh and (known := self._remembered(key)):
@@ -200,7 +202,9 @@ class Grader:
             # The lock is the kernel's, which can only be asked.
             await asyncio.sleep(_TURN_SECONDS)
 
-    async def _anew(self, key: str, row: Row, image: ImageRef, patch: bytes, script: str, installed: bool) -> Graded:
+    async def _anew(
+        self, key: str, row: Row, image: ImageRef, patch: bytes, script: str, installed: bool
+    ) -> GradedPatch:
         began = time.monotonic()
         log = await asyncio.to_thread(self.memo.scratch) / "test_output.txt"
         try:
@@ -250,7 +254,7 @@ class Grader:
         rules = f"{GRADER_VERSION} {official.version()} {self._network}"
         return key_of(row.instance_id, image.id, patch, script, tests, rules)
 
-    def _remembered(self, key: str) -> Graded | None:
+    def _remembered(self, key: str) -> GradedPatch | None:
         """A verdict from before; not one that a shorter or longer patience would have made another."""
         known = self.memo.look_up(key)
         if known is None:
@@ -261,10 +265,10 @@ class Grader:
                 if known["outcome"] == "timed-out"
                 else known["seconds"] > self._timeout
             )
-            fields = {name: known[name] for name in Graded.__dataclass_fields__}
+            fields = {name: known[name] for name in GradedPatch.__dataclass_fields__}
         except (KeyError, TypeError):
             return None
-        return None if too_short else Graded(**{**fields, "notes": tuple(fields["notes"]), "remembered": True})
+        return None if too_short else GradedPatch(**{**fields, "notes": tuple(fields["notes"]), "remembered": True})
 
     # ---- the image
 
@@ -305,29 +309,29 @@ def _capabilities(row: Row) -> tuple[str, ...]:
     return () if row.eval_script else official.spec_of(row).capabilities
 
 
-def _judge(row: Row, ran: Ran, log: Path, timeout: float, network: bool) -> Graded:
+def _judge(row: Row, ran: Ran, log: Path, timeout: float, network: bool) -> GradedPatch:
     """Blocking: what the container's end and the script's output amount to."""
     name = row.instance_id
     if not ran.applied:
-        return Graded(name, "refused", f"the patch does not apply: {_last_line(ran.said)}", None)
+        return GradedPatch(name, "refused", f"the patch does not apply: {_last_line(ran.said)}", None)
     if ran.timed_out:
         with log.open("ab") as file:
             file.write(f"\n\nTimeout error: {timeout:g} seconds exceeded.".encode())
-        return Graded(name, "timed-out", f"the tests took more than {timeout:g} s", None)
+        return GradedPatch(name, "timed-out", f"the tests took more than {timeout:g} s", None)
     if ran.flooded:
-        return Graded(name, "unreadable", f"the tests wrote more than {LOG_BYTES >> 20} MiB of output", None)
+        return GradedPatch(name, "unreadable", f"the tests wrote more than {LOG_BYTES >> 20} MiB of output", None)
     if not _is_text(log):
-        return Graded(name, "unreadable", "the tests' output is no UTF-8 text", None)
+        return GradedPatch(name, "unreadable", "the tests' output is no UTF-8 text", None)
     report = official.report_of(row, log)
     notes = [_BARE_CHECKOUT] if official.checks_out_all(row) else []
     if report["resolved"]:
-        return Graded(name, "resolved", "", report, notes=tuple(notes))
+        return GradedPatch(name, "resolved", "", report, notes=tuple(notes))
     if not network and _has_signs(log):
         notes.append(_NO_NETWORK)
     if not report["patch_successfully_applied"]:
         reason = f"the tests did not run: the script ended with status {ran.status} and its output has no test run"
-        return Graded(name, "not-run", reason, report, notes=tuple(notes))
-    return Graded(name, "unresolved", _failing(report["tests_status"]), report, notes=tuple(notes))
+        return GradedPatch(name, "not-run", reason, report, notes=tuple(notes))
+    return GradedPatch(name, "unresolved", _failing(report["tests_status"]), report, notes=tuple(notes))
 
 
 def _failing(tests: Json) -> str:

@@ -50,7 +50,7 @@ class ImageRef:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class ImageOutcome:
     """What became of one instance's image. `image` None: there is none, and `failure` says why. `seconds` of work, 0 for
     one that was here."""
 
@@ -79,8 +79,8 @@ async def ensure_images(
     pull: Pull = "auto",
     rebuild: bool = False,
     say: Say = lambda line: None,
-    tell: Callable[[Prepared], None] = lambda prepared: None,
-) -> list[Prepared]:
+    tell: Callable[[ImageOutcome], None] = lambda prepared: None,
+) -> list[ImageOutcome]:
     """See that every row has its image; what became of each, in the order of `rows`.
 
     `mirrors`: a directory of clones (see `repository_of`). `bases`: base images by Python version. `workers` images are made
@@ -122,22 +122,22 @@ class _Work:
     pull: Pull
     rebuild: bool
     say: Say
-    tell: Callable[[Prepared], None]
+    tell: Callable[[ImageOutcome], None]
     registry: str = ""
     """Why no registry is asked any more; "" while one may be."""
     reached: bool = False
     """Whether a registry has answered."""
     first: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def all(self, rows: Sequence[Row], workers: int) -> list[Prepared]:
-        done: dict[str, Prepared] = {}
+    async def all(self, rows: Sequence[Row], workers: int) -> list[ImageOutcome]:
+        done: dict[str, ImageOutcome] = {}
         missing: list[Row] = []
         for row in rows:
             found = None if self.rebuild else await asyncio.to_thread(_find_current, self.client, row)
             if found is None:
                 missing.append(row)
             else:
-                done[row.instance_id] = Prepared(row, found)
+                done[row.instance_id] = ImageOutcome(row, found)
                 self.tell(done[row.instance_id])
         waiting = iter(_together(missing))
 
@@ -150,13 +150,13 @@ class _Work:
         await in_parallel(worker() for _ in range(max(1, min(workers, len(missing)))))
         return [done[row.instance_id] for row in rows]
 
-    async def _one(self, row: Row) -> Prepared:
+    async def _one(self, row: Row) -> ImageOutcome:
         began = time.monotonic()
         try:
             image = await self._pulled(row) or await self._built(row)
         except TroopError as error:
-            return Prepared(row, None, round(time.monotonic() - began, 1), str(error))
-        return Prepared(row, image, round(time.monotonic() - began, 1))
+            return ImageOutcome(row, None, round(time.monotonic() - began, 1), str(error))
+        return ImageOutcome(row, image, round(time.monotonic() - began, 1))
 
     # ---- pulled
 

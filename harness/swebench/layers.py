@@ -28,7 +28,7 @@ from harness.sandbox.docker.image import find
 from harness.sandbox.docker.provider import DockerProvider
 from harness.swebench import names
 from harness.swebench.bases import debian_mirror, ensure_base
-from harness.swebench.choose import CHOOSING_VERSION, PYTHON, UV, Chosen, choose
+from harness.swebench.choose import CHOOSING_VERSION, PYTHON, UV, ResolvedEnvironment, choose
 from harness.swebench.choose import IN as _IN
 from harness.swebench.choose import OUT as _OUT
 from harness.swebench.inside_image import (
@@ -124,13 +124,15 @@ class Layers:
                 await steps.sandbox.close()
         return name
 
-    async def _chosen(self, recipe: Recipe, tree: Workspace, bare: str, log: Log) -> Chosen:
+    async def _chosen(self, recipe: Recipe, tree: Workspace, bare: str, log: Log) -> ResolvedEnvironment:
         """The versions of everything: kept in the cache, so that images that were removed come back the same."""
         key = fingerprint(CHOOSING_VERSION, recipe.fingerprint, bare)
         place = self._cache / "images" / "chosen" / f"{key}.json"
         if place.is_file():
             kept = json.loads(place.read_bytes())
-            return Chosen(tuple(kept["pins"]), tuple(kept["build"]), tuple(kept["arguments"]), kept["note"])
+            return ResolvedEnvironment(
+                tuple(kept["pins"]), tuple(kept["build"]), tuple(kept["arguments"]), kept["note"]
+            )
         log.say(f"choosing versions as of {recipe.date:%Y-%m-%d}")
         steps = await self._open(recipe, bare, "resolve", log)
         try:
@@ -143,7 +145,7 @@ class Layers:
         await asyncio.to_thread(write_json, place, asdict(chosen))
         return chosen
 
-    async def _environment(self, recipe: Recipe, bare: str, chosen: Chosen, log: Log) -> str:
+    async def _environment(self, recipe: Recipe, bare: str, chosen: ResolvedEnvironment, log: Log) -> str:
         key = fingerprint(
             RECIPE_VERSION, bare, sorted(chosen.pins), sorted(chosen.build), recipe.system, PIP_CONFIGURATION
         )
@@ -208,7 +210,7 @@ async def _install_system(steps: Steps, recipe: Recipe) -> None:
     )
 
 
-async def _install_packages(steps: Steps, chosen: Chosen) -> None:
+async def _install_packages(steps: Steps, chosen: ResolvedEnvironment) -> None:
     await steps.sandbox.write(_IN, "".join(f"{line}\n" for line in chosen.pins).encode())
     dated = quoted(chosen.arguments)
     await steps.take(

@@ -22,7 +22,7 @@ BUILD_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredImage:
     """An image that Troop made, or a published one of an instance.
 
     `kind`: names.INSTANCE, names.ENVIRONMENT, names.TOOLS, "published", REPLACED, or SOLVE. `instance`: as in the image's label, or as
@@ -44,9 +44,9 @@ class Kept:
     parent: str = ""
 
 
-def kept_images(client: Any) -> list[Kept]:
+def kept_images(client: Any) -> list[StoredImage]:
     """All of them, instances first, by name. Blocking: the daemon adds up sizes, which takes seconds where there are many."""
-    found: list[Kept] = []
+    found: list[StoredImage] = []
     entries = list(client.df().get("Images") or ())
     # Of images that have lost their name, too, as long as others stand on them.
     sizes = {str(entry["Id"]): int(entry["Size"]) for entry in client.api.images(all=True)}
@@ -58,7 +58,7 @@ def kept_images(client: Any) -> list[Kept]:
             if kind:
                 size, parent = int(entry["Size"]), str(entry.get("ParentId", ""))
                 found.append(
-                    Kept(
+                    StoredImage(
                         name=name,
                         id=str(entry["Id"]),
                         kind=kind,
@@ -92,8 +92,8 @@ def _kind(name: str, labels: dict[str, str]) -> tuple[str, str]:
 
 
 def doomed(
-    images: Iterable[Kept], *, instances: Collection[str] | None, older_than: float | None, everything: bool
-) -> list[Kept]:
+    images: Iterable[StoredImage], *, instances: Collection[str] | None, older_than: float | None, everything: bool
+) -> list[StoredImage]:
     """What a pruning removes, instances before the layers below them.
 
     `instances`: the images of these (lower case). `older_than`: seconds of age from which an environment of `troop solve` goes
@@ -102,7 +102,7 @@ def doomed(
     """
     kept = list(images)
     now = time.time()
-    gone: list[Kept] = []
+    gone: list[StoredImage] = []
     for image in kept:
         named = instances is not None and image.instance.lower() in instances
         if (
@@ -119,7 +119,7 @@ def doomed(
     return gone
 
 
-def remove(client: Any, image: Kept) -> str:
+def remove(client: Any, image: StoredImage) -> str:
     """Remove one; why it stays, or "". Blocking. An image that a container uses stays."""
     import docker.errors
 

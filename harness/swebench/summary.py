@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from harness.cache import write_json
 from harness.records import Json
 from harness.swebench import official
-from harness.swebench.grading import OFFICIAL_ERRORS, Graded
+from harness.swebench.grading import OFFICIAL_ERRORS, GradedPatch
 from harness.swebench.memo import Memo
 from harness.swebench.predictions import Prediction, PredictionSet
 
@@ -29,7 +29,7 @@ class Result:
     """One prediction's end: its verdict, or why the world kept it from having one."""
 
     prediction: Prediction
-    graded: Graded | None
+    graded: GradedPatch | None
     failure: str = ""
 
     @property

@@ -31,7 +31,7 @@ _BAD = frozenset({"infrastructure", "crashed", "malformed"})
 
 
 @dataclass(slots=True)
-class Row:
+class AttemptRow:
     """One attempt as it stands. `state`: what it does now, or its status once `ended`; times in seconds since the epoch."""
 
     attempt: int
@@ -56,7 +56,7 @@ class Board:
     task: str = ""
     started: float = 0.0
     stage: str = "preparing"
-    rows: dict[int, Row] = field(default_factory=dict)
+    rows: dict[int, AttemptRow] = field(default_factory=dict)
     cost: Line = field(default_factory=Line)
     news: list[str] = field(default_factory=list)
     retries: int = 0
@@ -106,7 +106,7 @@ class Board:
 
     def _add_to_attempt(self, event: trace.Event, attempt: int) -> None:
         if isinstance(event, trace.AttemptStarted):
-            self.rows[attempt] = Row(attempt, event.model, event.at)
+            self.rows[attempt] = AttemptRow(attempt, event.model, event.at)
             return
         row = self.rows.get(attempt)
         if row is None:
@@ -134,11 +134,11 @@ class Board:
             row.state, row.ended, row.turn = event.status, event.at, event.turns or row.turn
 
     @property
-    def active(self) -> list[Row]:
+    def active(self) -> list[AttemptRow]:
         return [row for row in self.rows.values() if row.ended is None]
 
     @property
-    def done(self) -> list[Row]:
+    def done(self) -> list[AttemptRow]:
         """Ended attempts, the newest first."""
         ended = [row for row in self.rows.values() if row.ended is not None]
         return sorted(ended, key=lambda row: row.ended or 0.0, reverse=True)
@@ -220,7 +220,7 @@ def _summary(board: Board, now: float) -> Iterable[Text]:
     yield fitted(f"{begun}{ends}; {spent}{retries}; {elapsed}")
 
 
-def _cells(row: Row, now: float) -> tuple[str | Text, ...]:
+def _cells(row: AttemptRow, now: float) -> tuple[str | Text, ...]:
     from rich.text import Text
 
     style = (

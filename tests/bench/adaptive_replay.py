@@ -29,7 +29,7 @@ from typing import Any
 
 from agent.run.sampling import beliefs_for
 from harness.patches.patch import Patch
-from harness.scaling.adaptive import Beliefs, Group, State, chances, fit_prior, learn, rate
+from harness.scaling.adaptive import Beliefs, Group, TaskState, chances, fit_prior, learn, rate
 from harness.scaling.curves import Draws
 from tasks.task import GivenTest, Repository
 from tasks.task import Task as TroopTask
@@ -65,8 +65,8 @@ class Task:
         return len(self._left)
 
     @property
-    def state(self) -> State:
-        return State(tuple(self._groups.values()), self._failed, self._usd)
+    def state(self) -> TaskState:
+        return TaskState(tuple(self._groups.values()), self._failed, self._usd)
 
     def sample(self) -> float:
         """Take the next attempt; what it cost."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.sandbox.docker.daemon import connect
-from harness.swebench.grading import Graded, Grader
+from harness.swebench.grading import GradedPatch, Grader
 from harness.swebench.images import ImageRef, find_image
 from harness.swebench.names import NAMESPACE
 from tasks.swebench import Row, choose_rows, load_rows
@@ -47,8 +47,8 @@ class Case:
 @dataclass(frozen=True)
 class Compared:
     case: Case
-    ours: Graded
-    verbatim: Graded | None
+    ours: GradedPatch
+    verbatim: GradedPatch | None
     """What Troop says with the script as it is; None where it was not asked."""
 
     @property

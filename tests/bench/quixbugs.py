@@ -26,7 +26,7 @@ from typing import Any
 from agent.attempt.policy import Plan, View
 from agent.choice.order import group, select
 from agent.repair.mutate import Change, dealt
-from agent.repair.policy import Bench, RepairPolicy, mutants_of_base
+from agent.repair.policy import RepairPolicy, SharedWork, mutants_of_base
 from harness import trace
 from harness.cache import cache_root
 from harness.environments import environment
@@ -92,7 +92,7 @@ async def try_all(provider: Provider, instance: Instance, options: argparse.Name
         )
         nobody: Any = None
         view = View(task, prepared, 0, 0, sandbox, nobody, nobody, Plan(""), (), options.turns)
-        plan = await RepairPolicy(bench=Bench()).plan(view)
+        plan = await RepairPolicy(bench=SharedWork()).plan(view)
         if plan.stop is not None:
             return None
         texts, ordered = await mutants_of_base(sandbox, plan.data)

@@ -16,7 +16,7 @@ import pytest
 from harness.sandbox.docker.daemon import connect
 from harness.swebench import container, grading
 from harness.swebench.container import APPLY_COMMANDS, Containers
-from harness.swebench.grading import Graded, Grader
+from harness.swebench.grading import GradedPatch, Grader
 from harness.swebench.images import ImageRef
 from harness.swebench.names import image_name
 from tasks.errors import SandboxFailed
@@ -60,15 +60,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     client.close()
 
 
-def grade(made: Made, patch: str, cache: Path, row: Row | None = None, **settings: Any) -> Graded:
-    async def one() -> Graded:
+def grade(made: Made, patch: str, cache: Path, row: Row | None = None, **settings: Any) -> GradedPatch:
+    async def one() -> GradedPatch:
         async with Grader(cache=cache, **settings) as grader:
             return await grader.grade(row or made.row, made.image, patch)
 
     return asyncio.run(one())
 
 
-def log_of(graded: Graded, cache: Path) -> str:
+def log_of(graded: GradedPatch, cache: Path) -> str:
     target = cache / "log"
     grading.Memo(cache / "grading", cache / "tmp").copy_log(graded.key, target)
     return target.read_text()
@@ -199,7 +199,7 @@ def test_each_distinct_patch_is_graded_once_however_often_it_is_asked_for(
 ) -> None:
     starts: list[str] = []
 
-    async def many() -> list[Graded]:
+    async def many() -> list[GradedPatch]:
         async with Grader(cache=tmp_path, workers=3) as grader:
             run = grader._containers.run
 
@@ -220,7 +220,7 @@ def test_each_distinct_patch_is_graded_once_however_often_it_is_asked_for(
 def test_two_graders_at_a_time_grade_a_patch_once(made: Made, tmp_path: Path) -> None:
     slow = GOLD.replace("+    return a + b", "+    import time; time.sleep(1); return a + b")
 
-    async def both() -> list[Graded]:
+    async def both() -> list[GradedPatch]:
         async with Grader(cache=tmp_path) as first, Grader(cache=tmp_path) as second:
             return await asyncio.gather(*(grader.grade(made.row, made.image, slow) for grader in (first, second)))
 
@@ -262,7 +262,7 @@ def test_a_container_that_dies_is_no_verdict_and_is_tried_again(
                     await asyncio.to_thread(victim.kill)
             await asyncio.sleep(0.05)
 
-    async def graded(times: int) -> tuple[Graded, int]:
+    async def graded(times: int) -> tuple[GradedPatch, int]:
         killed.clear()
         async with Grader(cache=tmp_path, run=f"murder-{PID}") as grader:
             task = asyncio.ensure_future(murder(times))

@@ -18,7 +18,7 @@ from harness.sandbox.docker.daemon import connect
 from harness.sandbox.docker.image import DEFAULT_IMAGE
 from harness.sandbox.docker.provider import DockerProvider
 from harness.swebench import names
-from harness.swebench.images import Prepared, ensure_images, find_image
+from harness.swebench.images import ImageOutcome, ensure_images, find_image
 from harness.swebench.layers import Layers
 from harness.swebench.official import Spec
 from harness.swebench.recipe import recipe_of
@@ -280,7 +280,7 @@ def test_real_instances_are_built_once_and_announced(client: Any) -> None:
         load_rows("swe-bench-lite", Path(os.environ["TROOP_DATA"]) / "swe-bench-lite.jsonl"),
         ["sympy__sympy-24152,pytest-dev__pytest-9359"],
     )
-    told: list[Prepared] = []
+    told: list[ImageOutcome] = []
     with contextlib.closing(client):
         done = asyncio.run(
             ensure_images(rows, mirrors=Path(os.environ["TROOP_MIRRORS"]), pull="never", tell=told.append)

@@ -15,7 +15,7 @@ import pytest
 
 from harness.choosing.evidence_store import NearBase, TestFacts
 from harness.choosing.near_tests import NOTHING_RAN, base_of, bench_for, held_against
-from harness.evidence.near import Bench
+from harness.evidence.near import NearSettings
 from harness.sandbox.base import WORKDIR, Provider, Sandbox, SandboxSpec
 from tests.support.environments import COMMAND, freeze
 from tests.support.repositories import make_repository, make_task
@@ -71,7 +71,7 @@ RED = ("tests/test_shop.py::test_red",)
 T = TypeVar("T")
 
 
-def on_bench(provider: Provider, place: Path, work: Callable[[Bench], Awaitable[T]]) -> T:
+def on_bench(provider: Provider, place: Path, work: Callable[[NearSettings], Awaitable[T]]) -> T:
     """Do `work` with the environment of a repository made of FILES; near tests may take six seconds."""
 
     async def scenario() -> T:

@@ -12,7 +12,7 @@ import pytest
 from agent import solve
 from agent.attempt.policy import Decision, Plan, Result, TurnRecord, View
 from agent.repair.localise import Localisation, localise
-from agent.repair.policy import Bench, RepairPolicy
+from agent.repair.policy import RepairPolicy, SharedWork
 from harness import trace
 from harness.records import Json, TestReport
 from harness.sandbox.base import Provider, Sandbox
@@ -86,14 +86,14 @@ def view(sandbox: Sandbox, given: Task, baseline: TestReport, plan: Plan, histor
 def test_a_resumed_attempt_goes_on_with_the_same_mutants(bubblewrap: Provider, given: Task) -> None:
     async def work(sandbox: Sandbox) -> tuple[list[Decision], Decision]:
         baseline = await run_tests(sandbox, COMMAND, timeout=60)
-        policy = RepairPolicy(attempts=4, bench=Bench())
+        policy = RepairPolicy(attempts=4, bench=SharedWork())
         plan = await policy.plan(view(sandbox, given, baseline, Plan(""), []))
         history: list[TurnRecord] = []
         for turn in range(1, 6):
             decision = await policy.decide(view(sandbox, given, baseline, plan, history))
             edited = tuple(Result(c.id, c.name, "") for c in decision.calls)
             history.append(TurnRecord(turn, decision, edited, baseline))
-        anew = RepairPolicy(attempts=4, bench=Bench())
+        anew = RepairPolicy(attempts=4, bench=SharedWork())
         return [r.decision for r in history], await anew.decide(view(sandbox, given, baseline, plan, history[:4]))
 
     decisions, again = in_sandbox(bubblewrap, given, work)

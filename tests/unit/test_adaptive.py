@@ -13,7 +13,7 @@ from harness.scaling.adaptive import (
     Beliefs,
     Group,
     Prior,
-    State,
+    TaskState,
     chances,
     choose,
     fit_prior,
@@ -32,34 +32,34 @@ SURE = Beliefs(prior=Prior.beta(0.5, 1.5), fails=0.99, scatter_wrong=6.0, right=
 """Only right attempts are acceptable, nearly."""
 
 
-def nexts(state: State, beliefs: Beliefs) -> list[State]:
+def nexts(state: TaskState, beliefs: Beliefs) -> list[TaskState]:
     """Every state that one more attempt may lead to."""
     grown = [
-        State((*state.groups[:i], Group(g.attempts + 1, g.level), *state.groups[i + 1 :]), state.failed)
+        TaskState((*state.groups[:i], Group(g.attempts + 1, g.level), *state.groups[i + 1 :]), state.failed)
         for i, g in enumerate(state.groups)
     ]
-    new = [State((*state.groups, Group(1, level)), state.failed) for level in range(len(beliefs.right))]
-    return [State(state.groups, state.failed + 1), *grown, *new]
+    new = [TaskState((*state.groups, Group(1, level)), state.failed) for level in range(len(beliefs.right))]
+    return [TaskState(state.groups, state.failed + 1), *grown, *new]
 
 
 STATES = [
-    State(),
-    State(failed=3),
-    State((Group(1, 0),)),
-    State((Group(2, 1), Group(1, 0), Group(1, 0)), failed=2),
-    State((Group(4, 1), Group(3, 0), Group(1, 1)), failed=5),
+    TaskState(),
+    TaskState(failed=3),
+    TaskState((Group(1, 0),)),
+    TaskState((Group(2, 1), Group(1, 0), Group(1, 0)), failed=2),
+    TaskState((Group(4, 1), Group(3, 0), Group(1, 1)), failed=5),
 ]
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_what_the_next_attempt_may_give_has_probabilities_that_add_to_one(state: State) -> None:
+def test_what_the_next_attempt_may_give_has_probabilities_that_add_to_one(state: TaskState) -> None:
     now = likelihood(state, NOISY)
     total = math.fsum(math.exp(likelihood(each, NOISY) - now) for each in nexts(state, NOISY))
     assert total == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("state", STATES[2:])
-def test_the_chance_of_a_group_is_the_sum_over_all_ways_to_be_right(state: State) -> None:
+def test_the_chance_of_a_group_is_the_sum_over_all_ways_to_be_right(state: TaskState) -> None:
     b = NOISY
     weights: dict[tuple[bool, ...], float] = {}
     for truth in itertools.product((False, True), repeat=len(state.groups)):
@@ -84,10 +84,10 @@ def test_the_chance_of_a_group_is_the_sum_over_all_ways_to_be_right(state: State
 
 
 def test_agreement_and_evidence_make_a_candidate_likelier() -> None:
-    alone = worth(State((Group(1, 0),)), NOISY)
-    assert worth(State((Group(2, 0),)), NOISY) > alone
-    assert worth(State((Group(1, 1),)), NOISY) > alone
-    assert worth(State((Group(1, 0),), failed=6), NOISY) < alone
+    alone = worth(TaskState((Group(1, 0),)), NOISY)
+    assert worth(TaskState((Group(2, 0),)), NOISY) > alone
+    assert worth(TaskState((Group(1, 1),)), NOISY) > alone
+    assert worth(TaskState((Group(1, 0),), failed=6), NOISY) < alone
 
 
 def test_expected_worth_never_falls_with_more_samples() -> None:
@@ -96,7 +96,7 @@ def test_expected_worth_never_falls_with_more_samples() -> None:
 
 def test_a_choice_that_the_next_sample_cannot_change_may_yet_be_worth_more_samples() -> None:
     plain = Beliefs(right=(1.0,), wrong=(1.0,))
-    agreed = State((Group(2, 0),), failed=4)
+    agreed = TaskState((Group(2, 0),), failed=4)
     now = worth(agreed, plain)
     after = [
         math.exp(likelihood(each, plain) - likelihood(agreed, plain)) * worth(each, plain)
@@ -107,35 +107,35 @@ def test_a_choice_that_the_next_sample_cannot_change_may_yet_be_worth_more_sampl
 
 
 def test_hundreds_of_attempts_are_within_the_numbers_that_there_are() -> None:
-    many = State((Group(40, 1), *[Group(1, 0)] * 300), failed=400)
+    many = TaskState((Group(40, 1), *[Group(1, 0)] * 300), failed=400)
     found = chances(many, NOISY)
     assert all(0.0 < each < 1.0 for each in found)
     assert math.isfinite(likelihood(many, NOISY)) and 0.0 < hope(many, NOISY) < 1.0
 
 
 def test_failures_take_away_hope() -> None:
-    hopes = [hope(State(failed=n), NOISY) for n in (0, 2, 8, 30, 200)]
+    hopes = [hope(TaskState(failed=n), NOISY) for n in (0, 2, 8, 30, 200)]
     assert hopes == sorted(hopes, reverse=True)
-    assert standing(State(failed=500), NOISY) == "hopeless"
-    assert standing(State(failed=1), NOISY) == "open"
+    assert standing(TaskState(failed=500), NOISY) == "hopeless"
+    assert standing(TaskState(failed=1), NOISY) == "open"
 
 
 def test_evidence_and_agreement_together_are_decisive() -> None:
-    assert standing(State((Group(6, 1), Group(1, 0))), NOISY) == "decisive"
+    assert standing(TaskState((Group(6, 1), Group(1, 0))), NOISY) == "decisive"
 
 
 def test_where_evidence_proves_the_next_sample_goes_to_the_unsolved_task_with_fewest_failures() -> None:
-    states = [State((Group(1, 0),), usd=1.0), *(State(failed=n, usd=float(n)) for n in (4, 1, 9))]
+    states = [TaskState((Group(1, 0),), usd=1.0), *(TaskState(failed=n, usd=float(n)) for n in (4, 1, 9))]
     assert choose(states, SURE, mean_usd=1.0) == 2
 
 
 def test_of_equal_tasks_the_cheaper_has_the_next_sample() -> None:
-    states = [State(failed=3, usd=9.0), State(failed=3, usd=1.0)]
+    states = [TaskState(failed=3, usd=9.0), TaskState(failed=3, usd=1.0)]
     assert choose(states, SURE, mean_usd=1.0) == 1
 
 
 def test_sampling_ends_when_a_solved_task_would_cost_more_than_it_is_worth() -> None:
-    states = [State(failed=5, usd=5.0)]
+    states = [TaskState(failed=5, usd=5.0)]
     rate = gain(states[0], SURE)
     assert choose(states, SURE, mean_usd=1.0, usd_per_solve=1.1 / rate) == 0
     assert choose(states, SURE, mean_usd=1.0, usd_per_solve=0.9 / rate) is None
@@ -150,7 +150,7 @@ def test_the_prior_is_found_again_from_what_tasks_show_without_labels() -> None:
         for _ in range(300):
             p = rng.betavariate(2 * mean, 2 * (1 - mean))
             right = sum(rng.random() < p for _ in range(6))
-            states.append(State((Group(right, 0),) if right else (), failed=6 - right))
+            states.append(TaskState((Group(right, 0),) if right else (), failed=6 - right))
         found[mean] = fit_prior(states, SURE)
     for mean, beliefs in found.items():
         assert beliefs.prior.mean == pytest.approx(mean, abs=0.06)
@@ -171,7 +171,7 @@ def test_how_often_wrong_attempts_give_nothing_is_found_without_labels(fails: fl
             else:
                 wrong += 1
         groups = [Group(right, 1)] * bool(right) + [Group(1, 0)] * wrong
-        states.append(State(tuple(groups), failed))
+        states.append(TaskState(tuple(groups), failed))
     believed = Beliefs(fails=0.97 if fails == 0.3 else 0.3, scatter_right=0.05, scatter_wrong=50.0)
     fitted = fit_prior(states, believed)
     assert fitted.fails == fails
@@ -179,20 +179,20 @@ def test_how_often_wrong_attempts_give_nothing_is_found_without_labels(fails: fl
 
 
 def test_few_attempts_leave_the_prior_open() -> None:
-    few = fit_prior([State((Group(1, 0),), 1)] * 2 + [State(failed=2)] * 38, SURE)
-    many = fit_prior([State((Group(1, 0),), 39)] * 20 + [State(failed=40)] * 20, SURE)
+    few = fit_prior([TaskState((Group(1, 0),), 1)] * 2 + [TaskState(failed=2)] * 38, SURE)
+    many = fit_prior([TaskState((Group(1, 0),), 39)] * 20 + [TaskState(failed=40)] * 20, SURE)
     assert len(few.prior.parts) > len(many.prior.parts) >= 1
-    twice = State(failed=2)
+    twice = TaskState(failed=2)
     assert standing(twice, few) == "open", "what failed twice is not given up"
     alone = replace(few, prior=Prior.beta(0.015, 0.285))
     assert alone.prior.parts[0][1:] in [part[1:] for part in few.prior.parts] and standing(twice, alone) == "hopeless"
 
 
 def test_attempts_under_way_count_as_failures_that_may_yet_succeed() -> None:
-    fresh = State()
+    fresh = TaskState()
     gains = [gain_beside(fresh, NOISY, pending) for pending in range(6)]
     assert gains[0] == gain(fresh, NOISY) and gains == sorted(gains, reverse=True)
-    assert 0 < gains[5] < gain(State(failed=5), NOISY)
+    assert 0 < gains[5] < gain(TaskState(failed=5), NOISY)
 
 
 def test_rates_are_learnt_from_labelled_attempts() -> None:

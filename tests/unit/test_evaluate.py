@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from harness.records import Verdict
-from harness.suites.evaluate import OUTAGES, Grades, Outcome, Plan, Solved, evaluate
+from harness.suites.evaluate import OUTAGES, EvaluationPlan, Grades, Outcome, Solved, evaluate
 from harness.suites.slots import Lane, Slots
 from harness.suites.suite import Ready, Submission
 from tasks.errors import EndpointFailed, EnvironmentFailed, SandboxFailed
@@ -75,7 +75,7 @@ def evaluated(
         async def solver(task: Task, lane: Lane) -> Solved:
             return await solve(task.id, lane)
 
-        plan = Plan(Slots(places), asyncio.Semaphore(2), attempts, grades)
+        plan = EvaluationPlan(Slots(places), asyncio.Semaphore(2), attempts, grades)
         return await evaluate(ids, bench, solver, plan, watch), watch.heard
 
     return asyncio.run(whole())

@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from harness.swebench.grading import Graded, Outcome
+from harness.swebench.grading import GradedPatch, Outcome
 from harness.swebench.memo import Memo, key_of
 from harness.swebench.predictions import Prediction
 from harness.swebench.summary import Result, official_summary
 
 
 def result(name: str, outcome: Outcome | None) -> Result:
-    graded = None if outcome is None else Graded(name, outcome, "", None)
+    graded = None if outcome is None else GradedPatch(name, outcome, "", None)
     return Result(Prediction(name, "m", "diff"), graded, "no container" if outcome is None else "")
 
 

@@ -16,7 +16,7 @@ from harness.swebench.bases import ANY, parse_bases
 from harness.swebench.official import Spec
 from harness.swebench.recipe import SPECS_WRITTEN, Recipe, ladder, recipe_of, wanted_lines
 from harness.swebench.requirements import conda_requirement, conda_requirements, file_requirements, is_pin, without
-from harness.swebench.store import SOLVE, Kept, doomed
+from harness.swebench.store import SOLVE, StoredImage, doomed
 from tasks.errors import InputError
 from tasks.task import Repository
 from tests.support.repositories import CALC, make_repository
@@ -212,9 +212,9 @@ def test_images_are_called_what_the_official_harness_asks_for() -> None:
 # ---- pruning
 
 
-def kept(name: str, kind: str, parent: str = "", created: float = 0.0) -> Kept:
+def kept(name: str, kind: str, parent: str = "", created: float = 0.0) -> StoredImage:
     instance = name if kind in (names.INSTANCE, "published") else ""
-    return Kept(name, f"id-{name}", kind, instance, "", "", "", 1, 1, 1, created, parent)
+    return StoredImage(name, f"id-{name}", kind, instance, "", "", "", 1, 1, 1, created, parent)
 
 
 IMAGES = [

@@ -21,7 +21,7 @@ from harness.choosing.evidence_store import (
     read_found,
     write_found,
 )
-from harness.choosing.features import CIRCUMSTANCES, NAMES, Row, rows
+from harness.choosing.features import CIRCUMSTANCES, NAMES, CandidateFeatures, rows
 from harness.choosing.fitting import Labelled, choices, cross, platt, reliability, shuffled
 from harness.choosing.pool import Sample
 from harness.choosing.probe_facts import Seen
@@ -47,7 +47,7 @@ def found(code: str, *, probes: Steps | None = None, tests: TestFacts | None = N
     return Found(replace(FACTS, code=code), probes, tests)
 
 
-def by_source(evidence: InstanceEvidence) -> dict[str, Row]:
+def by_source(evidence: InstanceEvidence) -> dict[str, CandidateFeatures]:
     return {source: row for row in rows(evidence) for source in row.sources}
 
 
@@ -187,7 +187,11 @@ def pool(instances: int, signal: float, seed: int = 1) -> list[Labelled]:
                 "unseen-names": rng.gauss(0.0, 1.0),
                 "same-code": rng.gauss(0.0, 1.0),
             }
-            table.append(Row(f"i{n}", f"p{m}", (f"s{m}",), ("m",), values, values, dict.fromkeys(CIRCUMSTANCES, 0.0)))
+            table.append(
+                CandidateFeatures(
+                    f"i{n}", f"p{m}", (f"s{m}",), ("m",), values, values, dict.fromkeys(CIRCUMSTANCES, 0.0)
+                )
+            )
         items.append(Labelled(f"i{n}", tuple(table), right, right))
     return items
 
@@ -202,7 +206,7 @@ def test_the_fit_finds_the_weight_of_a_logistic_model() -> None:
     for _ in range(4000):
         values = dict.fromkeys(NAMES, 0.0) | {"likeness": rng.gauss(0, 1), "unseen-names": rng.gauss(0, 1)}
         z = -1.0 + 1.5 * values["likeness"] - 0.5 * values["unseen-names"]
-        table.append(Row("i", "p", ("s",), ("m",), values, values, dict.fromkeys(CIRCUMSTANCES, 0.0)))
+        table.append(CandidateFeatures("i", "p", ("s",), ("m",), values, values, dict.fromkeys(CIRCUMSTANCES, 0.0)))
         right.append(rng.random() < 1 / (1 + 2.718281828**-z))
     weights = fit(table, right, penalty=1e-6)
     assert weights.bias == pytest.approx(-1.0, abs=0.15)

@@ -12,7 +12,7 @@ import pytest
 from agent.attempt.policy import Decision, Plan, Result, ToolCall, TurnRecord, View
 from agent.repair.mutate import Change, Mutant, mutants
 from agent.repair.mutation.source import Stopped
-from agent.repair.policy import Bench, RepairPolicy, Share, in_thread
+from agent.repair.policy import RepairPolicy, Share, SharedWork, in_thread
 from harness import trace
 from harness.records import Exec, Json, TestReport
 from harness.sandbox.base import TROOPDIR
@@ -105,7 +105,7 @@ def decided(turns: int, *reports: TestReport) -> Decision:
     history = [TurnRecord(at + 1, made, results, report) for at, report in enumerate(reports)]
     sandbox: Any = _Base()
     view = View(given, prepared, 0, 1, sandbox, _never, _never, Plan("", data), history, turns - len(history))
-    return asyncio.run(RepairPolicy(attempts=2, bench=Bench()).decide(view))
+    return asyncio.run(RepairPolicy(attempts=2, bench=SharedWork()).decide(view))
 
 
 def test_every_turn_puts_the_last_mutant_back_and_tries_another() -> None:

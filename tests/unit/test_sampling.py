@@ -14,7 +14,7 @@ from agent.commands.options import add_solving, settings_of
 from agent.run.sampling import Sampling, beliefs_for, state_of
 from harness import trace
 from harness.records import Charge, Evidence, Usage
-from harness.scaling.adaptive import Beliefs, Group, State
+from harness.scaling.adaptive import Beliefs, Group, TaskState
 from harness.suites.slots import Slots
 from tasks.errors import InputError
 from tasks.task import GivenTest, Repository, Task
@@ -74,7 +74,7 @@ def test_a_given_test_makes_a_wrong_candidate_seldom() -> None:
     assert beliefs_for(TASK, ["repair"]).scatter_right > 10
 
 
-def sampling(states: dict[str, State], worth: float = 10.0) -> Sampling:
+def sampling(states: dict[str, TaskState], worth: float = 10.0) -> Sampling:
     found = Sampling(worth)
     for id, state in states.items():
         found.join(id, Beliefs(), state)
@@ -83,14 +83,18 @@ def sampling(states: dict[str, State], worth: float = 10.0) -> Sampling:
 
 def test_agreement_on_shown_fixes_is_decisive_and_many_failures_are_hopeless() -> None:
     found = sampling(
-        {"a": State((Group(4, 1),), usd=0.4), "b": State(failed=300, usd=3.0), "c": State(failed=2, usd=0.2)}
+        {
+            "a": TaskState((Group(4, 1),), usd=0.4),
+            "b": TaskState(failed=300, usd=3.0),
+            "c": TaskState(failed=2, usd=0.2),
+        }
     )
     assert [found.outlook(id).verdict for id in "abc"] == ["decisive", "hopeless", "go"]
     assert found.urgency("c") > found.urgency("a") == found.urgency("b") == 0.0
 
 
 def test_what_costs_more_than_it_is_expected_to_bring_is_not_begun() -> None:
-    state = State(failed=3, usd=3.0)
+    state = TaskState(failed=3, usd=3.0)
     assert sampling({"a": state}, worth=100.0).outlook("a").verdict == "go"
     outlook = sampling({"a": state}, worth=1.0).outlook("a")
     assert outlook.verdict == "not worth it" and outlook.stopped.gain * 1.0 < outlook.stopped.usd
@@ -100,12 +104,12 @@ def test_what_costs_more_than_it_is_expected_to_bring_is_not_begun() -> None:
 def under_way(found: Sampling, id: str, many: int) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for _ in range(many):
-            stack.enter_context(found.pending(id, lambda: State()))
+            stack.enter_context(found.pending(id, lambda: TaskState()))
         yield
 
 
 def test_attempts_under_way_may_have_to_be_waited_for() -> None:
-    found = sampling({"a": State()})
+    found = sampling({"a": TaskState()})
     assert found.outlook("a").verdict == "go"
     with under_way(found, "a", 40):
         assert found.outlook("a").verdict == "wait", "the fortieth promises next to nothing before the others are seen"
@@ -113,44 +117,44 @@ def test_attempts_under_way_may_have_to_be_waited_for() -> None:
 
 
 def test_an_instance_that_promises_less_than_a_new_one_does_not_keep_it_waiting() -> None:
-    found = sampling({"a": State(), "b": State(failed=4, usd=0.4)})
+    found = sampling({"a": TaskState(), "b": TaskState(failed=4, usd=0.4)})
     assert found.eager("a") and not found.eager("b")
     assert found.eager("one that is being prepared")
 
 
 def test_the_prior_is_fitted_again_whenever_twice_as_many_attempts_are_known() -> None:
-    found = sampling({str(n): State(failed=2, usd=0.2) for n in range(4)})
+    found = sampling({str(n): TaskState(failed=2, usd=0.2) for n in range(4)})
     before = found.outlook("0").stopped.hope
-    found.join("4", Beliefs(), State(failed=2, usd=0.2))
+    found.join("4", Beliefs(), TaskState(failed=2, usd=0.2))
     first = found.outlook("0").stopped.hope
     assert first < before, "five tasks on which nothing worked say something of each"
-    found.update("4", State(failed=6, usd=0.6))
+    found.update("4", TaskState(failed=6, usd=0.6))
     assert found.outlook("0").stopped.hope == first, "14 attempts are less than twice 10"
-    found.update("3", State(failed=8, usd=0.8))
+    found.update("3", TaskState(failed=8, usd=0.8))
     assert found.outlook("0").stopped.hope < first
 
 
 def test_a_task_that_joins_later_is_believed_of_as_the_others_are() -> None:
-    found = sampling({str(n): State(failed=3, usd=0.3) for n in range(8)})
-    found.join("late", Beliefs(), State())
+    found = sampling({str(n): TaskState(failed=3, usd=0.3) for n in range(8)})
+    found.join("late", Beliefs(), TaskState())
     fitted = found.outlook("late").stopped
-    assert fitted.hope < sampling({"late": State()}).outlook("late").stopped.hope
-    found.join("other", beliefs_for(TASK, ["repair"]), State())
+    assert fitted.hope < sampling({"late": TaskState()}).outlook("late").stopped.hope
+    found.join("other", beliefs_for(TASK, ["repair"]), TaskState())
     alone = sampling({})
-    alone.join("other", beliefs_for(TASK, ["repair"]), State())
+    alone.join("other", beliefs_for(TASK, ["repair"]), TaskState())
     assert found.outlook("other").stopped.hope == alone.outlook("other").stopped.hope, "of another kind"
 
 
 def test_whoever_waits_hears_of_changes() -> None:
     async def whole() -> None:
-        found = sampling({"a": State()})
+        found = sampling({"a": TaskState()})
         heard: list[str] = []
         found.listen("a", lambda: heard.append("a"))
         change = found.change()
-        found.update("a", State(failed=1, usd=0.1))
+        found.update("a", TaskState(failed=1, usd=0.1))
         await asyncio.wait_for(change, 1)
         found.leave("a")
-        found.update("a", State(failed=2, usd=0.2))
+        found.update("a", TaskState(failed=2, usd=0.2))
         assert heard == ["a"]
 
     asyncio.run(whole())
@@ -158,7 +162,7 @@ def test_whoever_waits_hears_of_changes() -> None:
 
 def test_what_was_begun_before_comes_before_all_else() -> None:
     async def whole() -> list[str]:
-        found, order = sampling({"a": State(failed=300, usd=3.0), "b": State()}), list[str]()
+        found, order = sampling({"a": TaskState(failed=300, usd=3.0), "b": TaskState()}), list[str]()
         slots = Slots(1)
         lanes = {id: slots.lane(n, 1) for n, id in enumerate("xba")}
         for id in "ab":
