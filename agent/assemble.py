@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.attempt.notebook import candidates_of
 from agent.attempt.policy import Policy
+from agent.choice.candidates import candidates_of
 from agent.config import REPAIR, Alias, Config, Settings, key_of, load_config, prices_of, resolve_model
 from agent.run_files import RunFiles, new_run, run_name
 from agent.secrets import known_masker, masker
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from agent.models.client import Connections, ModelClient
-    from agent.run.sampling import Sampling
+    from agent.run.worth import Sampling
 
 MODEL_ATTEMPTS = 32
 """Attempts at a time with models, unless set; each waits for its model most of the time."""
@@ -292,7 +292,9 @@ async def _drive(
     pool: Pool,
     part: Part | None,
 ) -> Solution:
-    from agent.run.graph import Run, drive
+    from agent.run.context import Run
+    from agent.run.executor import InProcess
+    from agent.run.graph import drive
 
     reopened = _reopen(settings, log, events, part)
     if is_finished(events):
@@ -313,6 +315,7 @@ async def _drive(
         files=files,
         workspace=lambda base: workspace_of(task, base, say),
         provider=pool.provider,
+        executor=InProcess(),
         log=log,
         events=seen,
         keeper=keeper,
@@ -336,7 +339,7 @@ async def _drive(
 
 
 def _sampling(settings: Settings, part: Part | None) -> Sampling | None:
-    from agent.run.sampling import Sampling
+    from agent.run.worth import Sampling
 
     if not settings.adaptive:
         return None

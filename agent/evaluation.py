@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.assemble import Part, Pool, check_models, go, is_finished, open_pool, open_trace, start
-from agent.attempt.notebook import candidates_of, notebooks
+from agent.attempt.notebook import notebooks
+from agent.choice.candidates import candidates_of
 from agent.config import Config, Settings, prices_of, resolve_model
-from agent.run.sampling import Sampling, beliefs_for, state_of
+from agent.run.worth import Sampling, beliefs_for, state_of
 from agent.run_files import RunFiles
 from harness import trace
 from harness.cache import write_json, write_text

@@ -35,10 +35,6 @@ class RunFiles:
         return self.directory / "trace.jsonl"
 
     @property
-    def checkpoints(self) -> Path:
-        return self.directory / "checkpoints.sqlite"
-
-    @property
     def selected_patch(self) -> Path:
         return self.directory / "selected.patch"
 

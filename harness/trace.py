@@ -503,6 +503,11 @@ def mask_strings(value: Any, mask: Mask) -> Any:
     return {key: mask_strings(each, mask) for key, each in value.items()}
 
 
+def same(one: Event, other: Event) -> bool:
+    """Whether two events say the same, whenever each was written."""
+    return type(one) is type(other) and dataclasses.replace(one, at=other.at) == other
+
+
 class Trace:
     """The writer of one trace. One process owns it (see `harness.lock`); listeners see every event after it is written.
 
@@ -523,8 +528,8 @@ class Trace:
     def listen(self, listener: Listener) -> None:
         self._listeners.append(listener)
 
-    def write(self, event: Event) -> None:
-        """Append the event (its `at` is set here), and tell the listeners of it as it was written.
+    def write(self, event: Event) -> Event:
+        """Append the event (its `at` is set here), and tell the listeners of it as it was written, which is what it gives back.
 
         Raises EnvironmentFailed where the file system takes no more; nothing of the event is kept then.
         """
@@ -532,6 +537,7 @@ class Trace:
         self._append(json.dumps(to_json(event), ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n")
         for listener in self._listeners:
             listener(event)
+        return event
 
     def _masked(self, event: Event) -> Event:
         """The event without secrets; the very same where there are none."""

@@ -6,8 +6,8 @@
       └───────┴──────────────┴──> finish      the harness takes the patch
 
 A turn is `act` and the `test` that may follow. Everything that a turn says or does is written to the trace as it happens;
-the graph's own state is a turn number and a status, checkpointed after every node. On resume the trace wins: the state is
-set from it, and the tree is put back to the last finished turn.
+the graph's own state is a turn number and a status, and needs no checkpoint: on resume it is set from the trace, the tree is
+put back to the last finished turn, and the graph goes on from there.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _TIMES = re.compile(r"\b\d+(?:\.\d+)? ?m?s\b")
 
 
 class State(TypedDict):
-    """The graph's state: finished turns, whether a test run is due, and the status (empty while going on)."""
+    """The graph's state: finished turns (-1 before the plan), whether a test run is due, and the status (empty while going on)."""
 
     turn: int
     test_due: bool
@@ -87,7 +87,7 @@ class Desk:
     rules: Rules
     seed: int
     ask: Ask
-    write: Callable[[trace.Event], None]
+    write: Callable[[trace.Event], trace.Event]
     near: Callable[[str], Sequence[str]] | None = None
     box: Toolbox = field(init=False)
     tests: WarmTests = field(init=False)
@@ -167,19 +167,24 @@ def test_seconds(baseline: TestReport | None) -> float:
     return min(120.0, max(MIN_TEST_SECONDS, 10 * slowest))
 
 
-def build(checkpointer: Any = None) -> CompiledStateGraph[State, Desk, State, State]:
+def build() -> CompiledStateGraph[State, Desk, State, State]:
     """The inner graph, compiled: the drawing above in code."""
     graph: StateGraph[State, Desk, State, State] = StateGraph(State, context_schema=Desk)
     graph.add_node("plan", plan)
     graph.add_node("act", act)
     graph.add_node("test", test)
     graph.add_node("finish", finish)
-    graph.add_edge(START, "plan")
+    graph.add_conditional_edges(START, first_node, ["plan", "act", "finish"])
     graph.add_conditional_edges("plan", next_node, ["act", "finish"])
     graph.add_conditional_edges("act", next_node, ["act", "test", "finish"])
     graph.add_conditional_edges("test", next_node, ["act", "finish"])
     graph.add_edge("finish", END)
-    return graph.compile(checkpointer=checkpointer)
+    return graph.compile()
+
+
+def first_node(state: State) -> str:
+    """Where the graph begins: at the plan, or, where the trace has that, after the last finished turn."""
+    return "plan" if state["turn"] < 0 else next_node(state)
 
 
 def next_node(state: State) -> str:
@@ -425,21 +430,15 @@ async def _base_content(desk: Desk, path: str) -> bytes | None:
     return shown.stdout if shown.exit_code == 0 else None
 
 
-async def run(
-    graph: CompiledStateGraph[State, Desk, State, State], desk: Desk, thread: str, *, recursion: int = 10_000
-) -> None:
+async def run(graph: CompiledStateGraph[State, Desk, State, State], desk: Desk, *, recursion: int = 10_000) -> None:
     """Drive the attempt to its end, from its beginning or from the last finished turn in its notebook.
 
     Raises SandboxFailed when the sandbox died (the caller may go on in a new one), EndpointFailed when the model cannot be
     had; all else ends as a status in the trace.
     """
-    config: Any = {"configurable": {"thread_id": thread}, "recursion_limit": recursion}
-    begin: State | None = {"turn": 0, "test_due": False, "status": ""}
-    if desk.notebook.plan is not None:
-        state = await restore(desk)
-        await graph.aupdate_state(config, state, as_node="test" if state["turn"] else "plan")
-        begin = None
-    await graph.ainvoke(begin, config, context=desk, durability="async")
+    new: State = {"turn": -1, "test_due": False, "status": ""}
+    begin = new if desk.notebook.plan is None else await restore(desk)
+    await graph.ainvoke(begin, {"recursion_limit": recursion}, context=desk)
 
 
 def failed(status: AttemptStatus, notebook: Notebook, error: Exception) -> trace.AttemptEnded:

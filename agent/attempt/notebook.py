@@ -7,15 +7,13 @@ whether the process was restarted in between.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import cast
 
 from agent.attempt.policy import Decision, Plan, Result, ToolCall, TurnRecord
-from agent.choice.order import group
 from harness import trace
-from harness.patches.patch import Patch
-from harness.records import Attempt, AttemptStatus, Candidate, FileState, Json, TestReport, WitnessTest
+from harness.records import Attempt, AttemptStatus, FileState, Json, TestReport, WitnessTest
 
 EDITING = ("edit", "create", "insert")
 """Tools whose argument `path` names the file that they change."""
@@ -183,46 +181,3 @@ def notebooks(events: Iterable[trace.Event]) -> list[Notebook]:
                 notebook.idle += event.at - last
         last = event.at
     return [found[index] for index in sorted(found)]
-
-
-_FATES = (
-    trace.AttemptStarted,
-    trace.AttemptEnded,
-    trace.Verified,
-    trace.BudgetReached,
-    trace.RunResumed,
-    trace.RunReopened,
-)
-
-
-def fates(events: Iterable[trace.Event]) -> list[trace.Event]:
-    """The events that say which attempts have ended, and how: a small part of them, so that folding it costs little."""
-    return [event for event in events if isinstance(event, _FATES)]
-
-
-def candidates_of(events: Sequence[trace.Event]) -> tuple[Candidate, ...]:
-    """The distinct patches of the attempts that have ended, with the evidence that the trace holds on them.
-
-    A candidate keeps its id when the run is reopened, or once there is evidence on it, whatever comes to stand before it then.
-    """
-    events = fates(events)
-    evidence = {e.candidate: e.evidence for e in events if isinstance(e, trace.Verified)}
-    ids: dict[str, str] = {}
-    patches: dict[int | None, str] = {}
-
-    def name(upto: int) -> tuple[Candidate, ...]:
-        named = group([n.attempt() for n in notebooks(events[:upto]) if n.ended is not None])
-        for candidate in named:
-            ids.setdefault(Patch(candidate.patch).fingerprint, f"c{len(ids) + 1}")
-        return named
-
-    for place, event in enumerate(events):
-        if isinstance(event, trace.AttemptEnded):
-            patches[event.attempt] = event.patch
-        elif isinstance(event, trace.Verified) and event.early:
-            ids.setdefault(Patch(patches[event.attempts[0]]).fingerprint, event.candidate)
-        elif isinstance(event, trace.RunReopened):
-            name(place)
-    found = name(len(events))
-    named = [replace(candidate, id=ids[Patch(candidate.patch).fingerprint]) for candidate in found]
-    return tuple(replace(candidate, evidence=evidence.get(candidate.id)) for candidate in named)

@@ -12,16 +12,18 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from agent.attempt.model_policy import prompt
 from agent.attempt.policy import Ask
 from agent.attempt.tools import cut_middle
+from agent.choice.case import Case, Ground
 from harness import trace
-from harness.evidence.told import useless
+from harness.choosing.gather import in_sandbox
+from harness.evidence.told import tell, useless
 from harness.records import Candidate, Evidence, Json, Told
 from tasks.errors import BudgetExceeded, EndpointFailed, SandboxFailed
 
@@ -38,31 +40,15 @@ _FENCE = re.compile(r"^```[ \t]*(?:python|py)?[ \t]*\n(.*?)^```", re.DOTALL | re
 _PATH = re.compile(r"\A\s*#\s*path:\s*(\S+)")
 _TEST_FILE = re.compile(r"test_\w+\.py|\w+_test\.py")
 
-RunTest = Callable[[str, str], Awaitable[Sequence[Told]]]
-"""Runs a test, given as path and text, on the base and on every finalist. Raises SandboxFailed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """What the judge works with. `events`: the trace so far, so that nothing is asked, run or written again; it follows what is
-    written. `run_test` None: nothing can be run, and no test is asked for."""
-
-    statement: str
-    finalists: Sequence[Candidate]
-    ask: Ask
-    events: Sequence[trace.Event]
-    write: Callable[[trace.Event], None]
-    run_test: RunTest | None
-
 
 def asking(client: ModelClient, events: Sequence[trace.Event], seed: int, end: Callable[[BudgetExceeded], None]) -> Ask:
     """The judge's charged calls: what the trace holds is not asked again. `end` is told of a cap that is reached."""
+    known = {e.key: e.message for e in events if isinstance(e, trace.Replied)}
 
     async def ask(key: str, purpose: str, messages: Sequence[Json], tools: Sequence[Json] = ()) -> Json:
         full = f"judge/{key}"
-        known = next((e.message for e in events if isinstance(e, trace.Replied) and e.key == full), None)
-        if known is not None:
-            return known
+        if full in known:
+            return known[full]
         try:
             reply = await client.complete(
                 messages, tools, purpose="judge", attempt=None, key=full, seed=seed, temperature=0.0
@@ -70,36 +56,35 @@ def asking(client: ModelClient, events: Sequence[trace.Event], seed: int, end: C
         except BudgetExceeded as error:
             end(error)
             raise
-        # As it was written: a resume would go on from the same words.
-        return next((e.message for e in events if isinstance(e, trace.Replied) and e.key == full), reply.message)
+        return reply.message
 
     return ask
 
 
-async def judge(bench: Case) -> dict[str, float]:
-    """Points by candidate id: 0.5 for each order of each pair that was won.
+async def judge(case: Case, ask: Ask, *, tests: bool = True) -> dict[str, float]:
+    """Points by candidate id, for the candidates of `case`: 0.5 for each order of each pair that was won.
 
-    Every comparison is charged and written as a `Judged` event, the test as `JudgeTested`. An unusable answer is nobody's win, a
-    useless test no evidence. A budget that ends or a server that fails leaves the points so far.
+    `tests`: whether a test may be asked for, where there is ground to run it on. Every comparison is charged and written as a
+    `Judged` event, the test as `JudgeTested`. An unusable answer is nobody's win, a useless test no evidence. A budget that
+    ends or a server that fails leaves the points so far.
     """
-    points = dict.fromkeys((c.id for c in bench.finalists), 0.0)
+    points = dict.fromkeys((c.id for c in case.candidates), 0.0)
     asked = ""
     try:
-        shown = await _test(bench)
-        for one, other in itertools.combinations(bench.finalists, 2):
+        shown = await _test(case, case.ground, ask) if tests and case.ground is not None else None
+        for one, other in itertools.combinations(case.candidates, 2):
             for number, (first, second) in enumerate(((one, other), (other, one))):
                 asked = f"{first.id} and {second.id}"
-                message = await bench.ask(
-                    f"{one.id}-{other.id}/{number}", "judge", [_question(bench.statement, first, second, shown)]
-                )
+                question = _question(case.statement, first, second, shown)
+                message = await ask(f"{one.id}-{other.id}/{number}", "judge", [question])
                 winner, reason = verdict(str(message.get("content") or ""), first.id, second.id)
-                _once(bench, trace.Judged(first=first.id, second=second.id, winner=winner, reason=reason))
+                case.write_once(trace.Judged(first=first.id, second=second.id, winner=winner, reason=reason))
                 if winner is not None:
                     points[winner] += 0.5
     except BudgetExceeded as error:
-        _once(bench, trace.JudgeStopped(before=asked or "the test", reason=str(error)))
+        case.write_once(trace.JudgeStopped(before=asked or "the test", reason=str(error)))
     except EndpointFailed as error:
-        bench.write(trace.InfrastructureFailed(what="judge", detail=str(error), retried=False))
+        case.write(trace.InfrastructureFailed(what="judge", detail=str(error), retried=False))
     return points
 
 
@@ -139,48 +124,52 @@ def _place(path: str) -> str:
     return pure.as_posix() if inside and _TEST_FILE.fullmatch(pure.name) else PLACE
 
 
-async def _test(bench: Case) -> trace.JudgeTested | None:
+async def _test(case: Case, ground: Ground, ask: Ask) -> trace.JudgeTested | None:
     """The judge's test and what it showed; None where it says nothing. Asked for and run once."""
-    if bench.run_test is None:
-        return None
-    finalists = tuple(c.id for c in bench.finalists)
-    done = next((e for e in bench.events if isinstance(e, trace.JudgeTested) and e.finalists == finalists), None)
+    finalists = tuple(c.id for c in case.candidates)
+    done = next((e for e in case.events if isinstance(e, trace.JudgeTested) and e.finalists == finalists), None)
     if done is None:
-        message = await bench.ask(f"test/{'-'.join(finalists)}", "judge", [_test_question(bench)])
+        message = await ask(f"test/{'-'.join(finalists)}", "judge", [_test_question(case)])
         path, text, why = written_test(str(message.get("content") or ""))
         began = time.monotonic()
         told: Sequence[Told] = ()
         if not why:
             try:
-                told = await bench.run_test(path, text)
+                told = await _told_of_all(case, ground, path, text)
                 why = useless(told)
             except SandboxFailed as error:
                 why = f"it takes the sandbox down: {error}"
-        done = trace.JudgeTested(
-            finalists=finalists,
-            path=path,
-            text=text,
-            told=tuple(told),
-            useless=why,
-            seconds=round(time.monotonic() - began, 3),
+        written = case.write(
+            trace.JudgeTested(
+                finalists=finalists,
+                path=path,
+                text=text,
+                told=tuple(told),
+                useless=why,
+                seconds=round(time.monotonic() - began, 3),
+            )
         )
-        bench.write(done)
-        # As it was written: a resume would go on from the same words.
-        done = next((e for e in reversed(bench.events) if isinstance(e, trace.JudgeTested)), done)
+        assert isinstance(written, trace.JudgeTested), "an event stays what it is"
+        done = written
     return None if done.useless else done
 
 
-def _once(bench: Case, event: trace.Event) -> None:
-    """Write what an earlier process has not written already."""
-    if not any(replace(event, at=e.at) == e for e in bench.events if isinstance(e, type(event))):
-        bench.write(event)
+async def _told_of_all(case: Case, ground: Ground, path: str, text: str) -> list[Told]:
+    """What the test shows on the base and on every candidate. Raises SandboxFailed."""
+    free = path if ground.tree.read(path) is None else PLACE
+    told = []
+    for on, patch in (("base", ""), *((c.id, c.patch) for c in case.candidates)):
+        work = partial(tell, on=on, path=free, text=text, command=ground.command)
+        async with ground.slots:
+            told.append(await in_sandbox(ground.opened, f"judge-{on}", ground.tree, patch, work))
+    return told
 
 
-def _test_question(bench: Case) -> Json:
+def _test_question(case: Case) -> Json:
     patches = "\n\n".join(
-        f'<patch name="{c.id}">\n{cut_middle(c.patch, PATCH_CHARS)}\n</patch>' for c in bench.finalists
+        f'<patch name="{c.id}">\n{cut_middle(c.patch, PATCH_CHARS)}\n</patch>' for c in case.candidates
     )
-    text = prompt("judge_test").format(statement=bench.statement.strip(), patches=patches)
+    text = prompt("judge_test").format(statement=case.statement.strip(), patches=patches)
     return {"role": "user", "content": text}
 
 

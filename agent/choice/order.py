@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.patches.patch import Patch
-from harness.records import Attempt, Candidate, Ranked, Ranker, Selection
+from harness.records import Candidate, Ranked, Ranker, Selection
 
 JUDGED_AT_MOST = 4
 """Candidates that a judge compares pairwise; more would cost more than it tells."""
@@ -23,25 +23,6 @@ NEAR = 0.1
 
 PARTS_KEPT = 6
 """Features that are named for each candidate."""
-
-
-def group(attempts: Sequence[Attempt]) -> tuple[Candidate, ...]:
-    """The distinct patches of finished attempts, in order of attempt index, empty ones left out.
-
-    Patches with the same fingerprint (same code but for formatting) are one candidate; the first one's text stands for it.
-    """
-    found: dict[str, Candidate] = {}
-    for attempt in sorted(attempts, key=lambda a: a.index):
-        if not attempt.patch:
-            continue
-        patch = Patch(attempt.patch)
-        before = found.get(patch.fingerprint)
-        if before is None:
-            found[patch.fingerprint] = Candidate(f"c{len(found) + 1}", attempt.patch, (attempt.index,), patch.flags)
-        else:
-            together = (*before.attempts, attempt.index)
-            found[patch.fingerprint] = Candidate(before.id, before.patch, together, before.flags)
-    return tuple(found.values())
 
 
 @dataclass(frozen=True, slots=True)

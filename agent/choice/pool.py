@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from agent.choice.case import Ground
 from agent.choice.order import JUDGED_AT_MOST, NEAR, select, undecided
-from harness.choosing.evidence_store import Base, Found, InstanceEvidence, digest, evidence_of
+from harness.cache import cache_root
+from harness.choosing.evidence_store import Base, Found, InstanceEvidence, digest, evidence_so_far, keeping
 from harness.choosing.features import CandidateFeatures, rows
 from harness.choosing.pool import Sample
 from harness.choosing.ranker import Weights, finalists
@@ -24,7 +26,6 @@ from tasks.errors import SandboxFailed
 from tasks.say import Say
 
 if TYPE_CHECKING:
-    from harness.evidence.near import Opened
     from harness.repository.workspace import Workspace
     from harness.sandbox.base import Limits
     from tasks.task import Task
@@ -70,136 +71,123 @@ class PoolChoice:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Lookout:
+    """How an instance's code is got at and run. `run`: the run directory. `place_of` None for an instance whose code is not
+    at hand. `execute` False: nothing is run. `checks` bounds the sandboxes at a time, over all instances."""
+
+    run: Path
+    place_of: Callable[[str], Place | None]
+    execute: bool
+    limits: Limits
+    sandbox: Literal["auto", "docker", "bubblewrap"]
+    checks: asyncio.Semaphore
+    say: Say
+
+    @asynccontextmanager
+    async def ground(self, instance: str, place: Place) -> AsyncIterator[Ground | None]:
+        """Where the instance's candidates can be tried out; None where nothing can be run."""
+        if not self.execute or (place.image is None and place.task is None):
+            yield None
+            return
+        from harness.environments.environment import build
+        from harness.repository.base_tree import open_tree
+        from harness.sandbox.base import Sandbox, SandboxSpec
+        from harness.sandbox.choice import choose_provider
+
+        image = place.image or (place.task.environment.image if place.task else None)
+        provider = await choose_provider(self.sandbox, image=image, cache=cache_root(), say=self.say)
+        try:
+            environment, command = None, None
+            if place.task is not None:
+                built = await build(
+                    provider, place.workspace, place.task, run=self.run.name, limits=self.limits, say=self.say
+                )
+                environment, command = built.key, built.test_command
+
+            async def opened(name: str) -> Sandbox:
+                own = f"{instance}-{name}"[:100]
+                spec = SandboxSpec(
+                    run=self.run.name, name=own, environment=environment, image=place.image, limits=self.limits
+                )
+                return await provider.create(spec)
+
+            with open_tree(place.workspace.git_dir, place.workspace.base_commit) as tree:
+                yield Ground(tree, opened, command, self.checks)
+        finally:
+            await provider.close()
+
+
 async def gather(
-    run: Path,
+    lookout: Lookout,
     samples: Mapping[str, Sequence[Sample]],
-    place_of: Callable[[str], Place | None],
     *,
     witnesses: Mapping[str, Sequence[WitnessTest]],
     weights: Weights,
-    behaviour: bool,
     near_seconds: float,
-    limits: Limits,
-    sandbox: Literal["auto", "docker", "bubblewrap"],
     at_once: int,
-    say: Say,
 ) -> None:
-    """All evidence that can be had on every instance; what the directory has already is not looked for again.
+    """All evidence that can be had on every instance; what the run directory has already is not looked for again.
 
-    `place_of` None: the instance's code is not at hand, and only what the diffs themselves tell is noted. `witnesses`: tests of attempts, by instance. `at_once`: instances. Sandboxes that keep dying end the evidence on their instance;
-    raises SandboxFailed where it is the only one.
+    `witnesses`: tests of attempts, by instance. `near_seconds`: of tests near the change. `at_once`: instances. Sandboxes that
+    keep dying end the evidence on their instance; raises SandboxFailed where it is the only one.
     """
-    from harness.evidence.near import AT_ONCE
-
-    slots, checks = asyncio.Semaphore(at_once), asyncio.Semaphore(AT_ONCE)
+    slots = asyncio.Semaphore(at_once)
 
     async def one(instance: str, of_it: Sequence[Sample]) -> None:
         async with slots:
-            say(f"{instance}: {len(of_it)} candidates")
+            lookout.say(f"{instance}: {len(of_it)} candidates")
             try:
-                shown = witnesses.get(instance, ())
-                await _gather_one(
-                    run,
-                    instance,
-                    of_it,
-                    place_of,
-                    shown,
-                    weights,
-                    behaviour,
-                    near_seconds,
-                    limits,
-                    sandbox,
-                    checks,
-                    say,
-                )
+                evidence = evidence_so_far(lookout.run, instance, of_it)
+                await _gather_one(lookout, evidence, witnesses.get(instance, ()), weights, near_seconds)
             except SandboxFailed as error:
                 if len(samples) == 1:
                     raise
-                say(f"{instance}: {error}; it goes on with what is known")
+                lookout.say(f"{instance}: {error}; it goes on with what is known")
 
     await asyncio.gather(*(one(instance, of_it) for instance, of_it in sorted(samples.items())))
 
 
 async def _gather_one(
-    run: Path,
-    instance: str,
-    samples: Sequence[Sample],
-    place_of: Callable[[str], Place | None],
+    lookout: Lookout,
+    evidence: InstanceEvidence,
     witnesses: Sequence[WitnessTest],
     weights: Weights,
-    behaviour: bool,
     near_seconds: float,
-    limits: Limits,
-    sandbox: Literal["auto", "docker", "bubblewrap"],
-    checks: asyncio.Semaphore,
-    say: Say,
 ) -> None:
     from harness.choosing.gather import gather_probes, gather_static, gather_tests
     from harness.repository.base_tree import open_tree
 
-    place = await asyncio.to_thread(place_of, instance)
+    keep = keeping(lookout.run)
+    place = await asyncio.to_thread(lookout.place_of, evidence.instance)
     if place is None:
-        await asyncio.to_thread(gather_static, run, instance, samples, "", None)
+        keep(await asyncio.to_thread(gather_static, evidence, "", None))
         return
     with open_tree(place.workspace.git_dir, place.workspace.base_commit) as tree:
-        await asyncio.to_thread(gather_static, run, instance, samples, place.statement, tree)
-        if not behaviour or (place.image is None and place.task is None):
+        evidence = await asyncio.to_thread(gather_static, evidence, place.statement, tree)
+    keep(evidence)
+    async with lookout.ground(evidence.instance, place) as ground:
+        if ground is None:
             return
-        async with sandboxes(run, instance, place, limits, sandbox, say) as (opened, command):
-            await gather_probes(run, instance, samples, tree, opened, witnesses=witnesses, say=say)
-            only = _stand_first(run, instance, samples, weights)
-            await gather_tests(
-                run,
-                instance,
-                samples,
-                tree,
-                opened,
-                only=only,
-                command=command,
-                seconds=near_seconds,
-                slots=checks,
-                say=say,
-            )
+        say = lookout.say
+        evidence = await gather_probes(evidence, ground.tree, ground.opened, witnesses=witnesses, keep=keep, say=say)
+        await gather_tests(
+            evidence,
+            ground.tree,
+            ground.opened,
+            only=_stand_first(evidence, weights),
+            command=ground.command,
+            seconds=near_seconds,
+            slots=ground.slots,
+            keep=keep,
+            say=say,
+        )
 
 
-def _stand_first(run: Path, instance: str, samples: Sequence[Sample], weights: Weights) -> set[str]:
+def _stand_first(evidence: InstanceEvidence, weights: Weights) -> set[str]:
     """The digests of the patches that are worth running tests on."""
-    every = evidence_of(run, instance, samples)
-    code = {row.sources for row in finalists(rows(every), weights)}
-    return {digest(s.patch) for s in samples if any(s.source in sources for sources in code)}
-
-
-@asynccontextmanager
-async def sandboxes(
-    run: Path,
-    instance: str,
-    place: Place,
-    limits: Limits,
-    sandbox: Literal["auto", "docker", "bubblewrap"],
-    say: Say,
-) -> AsyncIterator[tuple[Opened, str | None]]:
-    """Makes sandboxes of the instance's environment; with the command that runs its tests, None for the usual one."""
-    from harness.cache import cache_root
-    from harness.environments.environment import build
-    from harness.sandbox.base import Sandbox, SandboxSpec
-    from harness.sandbox.choice import choose_provider
-
-    image = place.image or (place.task.environment.image if place.task else None)
-    provider = await choose_provider(sandbox, image=image, cache=cache_root(), say=say)
-    try:
-        environment, command = None, None
-        if place.task is not None:
-            built = await build(provider, place.workspace, place.task, run=run.name, limits=limits, say=say)
-            environment, command = built.key, built.test_command
-
-        async def opened(name: str) -> Sandbox:
-            own = f"{instance}-{name}"[:100]
-            spec = SandboxSpec(run=run.name, name=own, environment=environment, image=place.image, limits=limits)
-            return await provider.create(spec)
-
-        yield opened, command
-    finally:
-        await provider.close()
+    code = {row.sources for row in finalists(rows(evidence), weights)}
+    return {digest(s.patch) for s in evidence.samples if any(s.source in sources for sources in code)}
 
 
 def choose(

@@ -7,46 +7,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from agent.choice.judge import PLACE, Case, RunTest, asking, judge
-from agent.choice.pool import Place, sandboxes
+from agent.choice.case import Case
+from agent.choice.judge import asking, judge
+from agent.choice.pool import Lookout
 from agent.config import Alias
 from agent.models.client import Connections, ModelClient
 from agent.secrets import known_masker, masker
 from harness import trace
-from harness.evidence.told import tell
 from harness.money.budget import BudgetKeeper, SharedBudget
 from harness.money.ledger import charges
 from harness.parallel import in_parallel
-from harness.records import Budget, Candidate, Told
+from harness.records import Budget, Candidate
 from harness.views.live import Board, line_of
 from tasks.say import Say
 
 if TYPE_CHECKING:
-    from harness.sandbox.base import Limits
+    pass
 
 STATEMENT_MISSING = "(the issue's text is not at hand)"
 
 
 @dataclass(frozen=True, slots=True)
 class Judging:
-    """How the judge is asked. `usd`: its cap for one instance, `whole_usd`: over all of them. `place_of` None: nothing can be run,
-    so it is asked for no test."""
+    """How the judge is asked. `usd`: its cap for one instance, `whole_usd`: over all of them, None for none. `at_once`: instances."""
 
-    run: Path
+    lookout: Lookout
     alias: Alias
     usd: float | None
     whole_usd: float | None
-    place_of: Callable[[str], Place | None] | None
-    limits: Limits
-    sandbox: Literal["auto", "docker", "bubblewrap"]
     at_once: int
-    say: Say
 
 
 async def judge_all(
@@ -86,56 +81,33 @@ async def _judge_one(
     connections: Connections,
     shared: SharedBudget,
 ) -> dict[str, float]:
-    judging.say(f"{instance}: the judge compares {len(finalists)} candidates")
-    events = said_on(judging.run, instance)
+    lookout = judging.lookout
+    lookout.say(f"{instance}: the judge compares {len(finalists)} candidates")
+    events = said_on(lookout.run, instance)
     keys = [judging.alias.key_env] if judging.alias.key_env else []
-    log = trace.Trace(_file(judging.run, instance), mask=masker(keys), mask_known=known_masker(keys))
+    log = trace.Trace(_file(lookout.run, instance), mask=masker(keys), mask_known=known_masker(keys))
     with contextlib.closing(log):
         log.listen(events.append)
-        log.listen(partial(_say, judging, instance))
+        log.listen(partial(_say, lookout.say, instance))
         if not events:
             log.write(
                 trace.RunStarted(
-                    run=judging.run.name, task={"id": instance}, settings={"models": [judging.alias.alias]}
+                    run=lookout.run.name, task={"id": instance}, settings={"models": [judging.alias.alias]}
                 )
             )
         keeper = BudgetKeeper.from_charges(Budget(judge_usd=judging.usd), charges(events), share=shared.share(instance))
         client = ModelClient(judging.alias, connections, record=log.write, keeper=keeper)
         ask = asking(client, events, 0, lambda error: None)
-        run_test = await asyncio.to_thread(_runner, judging, instance, finalists)
-        points = await judge(Case(statement or STATEMENT_MISSING, finalists, ask, events, log.write, run_test))
+        place = await asyncio.to_thread(lookout.place_of, instance)
+        async with lookout.ground(instance, place) if place else contextlib.nullcontext() as ground:
+            points = await judge(
+                Case(statement or STATEMENT_MISSING, finalists, ground, events, log.write, lookout.say), ask
+            )
     shared.finish(instance)
     return points
 
 
-def _say(judging: Judging, instance: str, event: trace.Event) -> None:
+def _say(say: Say, instance: str, event: trace.Event) -> None:
     line = line_of(event, Board())
     if line:
-        judging.say(f"{instance}: {line}")
-
-
-def _runner(judging: Judging, instance: str, finalists: Sequence[Candidate]) -> RunTest | None:
-    """Runs a test on the base and the finalists; None where there are no sandboxes for the instance. Opens its workspace."""
-    place = judging.place_of(instance) if judging.place_of is not None else None
-    if place is None or (place.image is None and place.task is None):
-        return None
-    return partial(_told_of_all, judging, instance, place, finalists)
-
-
-async def _told_of_all(
-    judging: Judging, instance: str, place: Place, finalists: Sequence[Candidate], path: str, text: str
-) -> list[Told]:
-    from harness.choosing.gather import in_sandbox
-    from harness.repository.base_tree import open_tree
-
-    told = []
-    with open_tree(place.workspace.git_dir, place.workspace.base_commit) as tree:
-        free = path if tree.read(path) is None else PLACE
-        async with sandboxes(judging.run, instance, place, judging.limits, judging.sandbox, judging.say) as (
-            opened,
-            run,
-        ):
-            for on, patch in (("base", ""), *((c.id, c.patch) for c in finalists)):
-                work = partial(tell, on=on, path=free, text=text, command=run)
-                told.append(await in_sandbox(opened, f"judge-{on}", tree, patch, work))
-    return told
+        say(f"{instance}: {line}")

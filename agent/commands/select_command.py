@@ -14,7 +14,7 @@ from tasks.errors import EnvironmentFailed, InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from agent.choice.pool import Place, PoolChoice
+    from agent.choice.pool import Lookout, Place, PoolChoice
     from agent.commands.progress import Progress
     from agent.config import Alias
     from harness.choosing.pool import Sample
@@ -132,7 +132,6 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
     from agent.choice.pool import gather
     from agent.commands.conclude import interruptible
     from harness.choosing.pool import by_instance, read_candidates, read_witnesses, unlabelled, write_pool
-    from harness.sandbox.base import Limits
     from tasks.swebench import SUITES
 
     if known.source is None or not known.candidates:
@@ -155,20 +154,34 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
     run.mkdir(parents=True, exist_ok=True)
     write_pool(run / "samples.jsonl.gz", (s for of_it in wanted.values() for s in of_it))
     work = gather(
-        run,
+        _lookout(run, places, known, progress),
         wanted,
-        lambda instance: places[instance](),
         witnesses=read_witnesses(known.candidates),
         weights=_weights(known.weights),
-        behaviour=not known.static,
         near_seconds=known.near_seconds,
-        limits=Limits(memory_mb=known.memory, cpus=known.cpus),
-        sandbox=known.sandbox,
         at_once=known.at_once,
-        say=progress.say,
     )
     interruptible(work, GOES_ON)
     return run, wanted, {} if known.static else places
+
+
+def _lookout(run: Path, places: Places, known: argparse.Namespace, progress: Progress) -> Lookout:
+    """How the instances' code is got at and run."""
+    import asyncio
+
+    from agent.choice.pool import Lookout
+    from harness.evidence.near import AT_ONCE
+    from harness.sandbox.base import Limits
+
+    return Lookout(
+        run=run,
+        place_of=lambda instance: places[instance]() if instance in places else None,
+        execute=not known.static,
+        limits=Limits(memory_mb=known.memory, cpus=known.cpus),
+        sandbox=known.sandbox,
+        checks=asyncio.Semaphore(AT_ONCE),
+        say=progress.say,
+    )
 
 
 def _task(known: argparse.Namespace, progress: Progress) -> tuple[str, Place]:
@@ -216,13 +229,16 @@ def _place_of(row: SuiteRow, known: argparse.Namespace, progress: Progress) -> P
 
 
 def _image(row: SuiteRow) -> ImageRef | None:
+    import contextlib
+
     import docker
     from docker.errors import DockerException
 
     from harness.swebench.images import find_image
 
     try:
-        return find_image(docker.from_env(), row)
+        with contextlib.closing(docker.from_env()) as client:
+            return find_image(client, row)
     except DockerException:
         return None
 
@@ -276,20 +292,15 @@ def _points(
     from agent.choice.pool_judge import Judging, judge_all
     from agent.commands.conclude import interruptible
     from harness.choosing.evidence_store import evidence_of
-    from harness.sandbox.base import Limits
 
     every = {i: evidence_of(run, i, of_it) for i, of_it in samples.items()}
     close = {i: for_the_judge(each, weights, known.ranker, known.threshold) for i, each in every.items()}
     judging = Judging(
-        run=run,
+        lookout=_lookout(run, places, known, progress),
         alias=alias,
         usd=known.max_judge_usd,
         whole_usd=known.max_usd,
-        place_of=lambda instance: places[instance]() if instance in places else None,
-        limits=Limits(memory_mb=known.memory, cpus=known.cpus),
-        sandbox=known.sandbox,
         at_once=known.at_once,
-        say=progress.say,
     )
     statements = {i: each.base.statement for i, each in every.items()}
     return interruptible(judge_all(judging, close, statements), GOES_ON)

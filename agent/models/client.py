@@ -136,11 +136,11 @@ class ModelClient:
         alias: Alias,
         connections: Connections,
         *,
-        record: Callable[[Event], None],
+        record: Callable[[Event], Event],
         keeper: BudgetKeeper | None = None,
         patience: Patience | None = None,
     ) -> None:
-        """`record` takes the events, normally `Trace.write`. Raises EndpointFailed where the alias's key is missing."""
+        """`record` takes the events and gives them back as they were written, normally `Trace.write`. Raises EndpointFailed where the alias's key is missing."""
         self.alias = alias
         self._client = connections.client(alias)
         self._limiter = connections.limiter(alias)
@@ -259,9 +259,10 @@ class ModelClient:
         seconds, share = time.monotonic() - started, self._meter.stop(mark)
         usage = usage_of(response)
         charge = self._charge(call, hold, usage, seconds, share, answered=True)
-        self._record(Replied(attempt=call.attempt, key=call.key, message=message, charge=charge))
+        written = self._record(Replied(attempt=call.attempt, key=call.key, message=message, charge=charge))
+        assert isinstance(written, Replied), "an event stays what it is"
         slot.leave(answered=True, tokens=usage.total if usage else None)
-        return Reply(message, charge)
+        return Reply(written.message, charge)
 
     def _charge(
         self, call: _Call, hold: Hold, usage: Usage | None, seconds: float, share: float, *, answered: bool

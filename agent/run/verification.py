@@ -20,7 +20,6 @@ from harness.evidence.regression import choose
 from harness.evidence.verify import verification_key, verify, witness_name, witness_on_base
 from harness.parallel import in_parallel
 from harness.records import Candidate, Evidence, TestReport, WitnessTest
-from harness.sandbox.base import SandboxSpec
 from harness.sandbox.fresh import probe
 from harness.testing.run import selects
 from harness.views.report import latest_verified
@@ -28,7 +27,7 @@ from tasks.errors import SandboxFailed
 from tasks.task import Task
 
 if TYPE_CHECKING:
-    from agent.run.graph import Run
+    from agent.run.context import Run
 
 NEAR_SECONDS = 120.0
 """Of tests near to the candidates: what is nearest says the most, and the base has to run it first."""
@@ -78,9 +77,9 @@ async def _evidence_beyond(
     before = candidate.evidence
     same_place = run.environment.key == run.prepared().environment
     if before is None or not (same_place and before.applies and before.valid) or set(before.regression) != set(ids):
-        return await evidence_on(run, candidate, ids, witnesses, guards)
+        return await run.executor.verify(run, candidate, ids, witnesses, guards)
     new = [w for w in witnesses if witness_name(w) not in before.witness]
-    more = await evidence_on(run, candidate, (), new, guards) if new else before
+    more = await run.executor.verify(run, candidate, (), new, guards) if new else before
     if not more.applies or not more.valid:
         return more
     outcomes = {**before.witness, **more.witness}
@@ -156,12 +155,8 @@ async def evidence_on(
             retries=run.settings.infrastructure_retries,
         )
     except SandboxFailed as error:
-        await probe(run.provider, _spec(run, f"probe-{candidate.id}"))
+        await probe(run.provider, run.spec(f"probe-{candidate.id}"))
         return Evidence(applies=True, valid=False, reason=f"its tests take the sandbox down: {error}")
-
-
-def _spec(run: Run, name: str) -> SandboxSpec:
-    return SandboxSpec(run=run.name, name=name, environment=run.environment.key, limits=run.settings.limits)
 
 
 async def true_witnesses(run: Run, candidates: Sequence[Candidate]) -> tuple[WitnessTest, ...]:
@@ -195,7 +190,7 @@ async def _failing_on_base(run: Run, recorded: Sequence[WitnessTest]) -> tuple[W
     try:
         return await failing(recorded, run.settings.infrastructure_retries)
     except SandboxFailed:
-        await probe(run.provider, _spec(run, "probe-witness"))
+        await probe(run.provider, run.spec("probe-witness"))
     kept: list[WitnessTest] = []
     for witness in recorded:
         try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -79,11 +79,24 @@ class InstanceEvidence:
 
     instance: str
     samples: tuple[Sample, ...]
-    base: Base
-    found: Mapping[str, Found]
+    base: Base = Base()
+    found: Mapping[str, Found] = field(default_factory=dict)
 
     def of(self, sample: Sample) -> Found:
         return self.found[digest(sample.patch)]
+
+    @property
+    def patches(self) -> dict[str, str]:
+        """The distinct texts of patches by digest, in order of first appearance."""
+        return {digest(s.patch): s.patch for s in self.samples}
+
+    def with_found(self, **found: Found) -> InstanceEvidence:
+        """The same with what is known now of these patches, by digest."""
+        return replace(self, found={**self.found, **found})
+
+
+Keep = Callable[[InstanceEvidence], None]
+"""Told of all evidence on an instance whenever there is more of it."""
 
 
 def digest(patch: str) -> str:
@@ -91,26 +104,25 @@ def digest(patch: str) -> str:
     return hashlib.sha256(patch.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def distinct(samples: Sequence[Sample]) -> dict[str, str]:
-    """The distinct texts of patches by digest, in order of first appearance."""
-    return {digest(s.patch): s.patch for s in samples}
-
-
 def write_found(run: Path, instance: str, base: Base, found: Mapping[str, Found]) -> None:
     """Keep what was found out about an instance; whole or not at all."""
-    place = run / "evidence" / f"{instance}.json"
     body = {
         "schema": SCHEMA,
         "instance": instance,
         "base": dataclasses.asdict(base),
         "found": {key: dataclasses.asdict(each) for key, each in found.items()},
     }
-    write_json(place, body)
+    write_json(_place(run, instance), body)
+
+
+def keeping(run: Path) -> Keep:
+    """Keeps evidence in the run's directory."""
+    return lambda evidence: write_found(run, evidence.instance, evidence.base, evidence.found)
 
 
 def read_found(run: Path, instance: str) -> tuple[Base, dict[str, Found]]:
     """What the run holds on an instance, empty where nothing. Raises InputError for a damaged file or another schema."""
-    place = run / "evidence" / f"{instance}.json"
+    place = _place(run, instance)
     if not place.exists():
         return Base(), {}
     try:
@@ -129,15 +141,24 @@ def read_found(run: Path, instance: str) -> tuple[Base, dict[str, Found]]:
         raise InputError(f"{place} is damaged: {error}") from error
 
 
+def evidence_so_far(run: Path, instance: str, samples: Sequence[Sample]) -> InstanceEvidence:
+    """What the run holds on these samples, which may be nothing. Raises InputError as `read_found` does."""
+    return InstanceEvidence(instance, tuple(replace(s, right=None) for s in samples), *read_found(run, instance))
+
+
 def evidence_of(run: Path, instance: str, samples: Sequence[Sample]) -> InstanceEvidence:
     """The stored evidence on these samples. Raises InputError where a patch has none."""
-    base, found = read_found(run, instance)
-    missing = [s.source for s in samples if digest(s.patch) not in found]
+    evidence = evidence_so_far(run, instance, samples)
+    missing = [s.source for s in samples if digest(s.patch) not in evidence.found]
     if missing:
         raise InputError(
             f"{run} holds no evidence on {instance} by {missing[0]}; run troop select without --from first"
         )
-    return InstanceEvidence(instance, tuple(replace(s, right=None) for s in samples), base, found)
+    return evidence
+
+
+def _place(run: Path, instance: str) -> Path:
+    return run / "evidence" / f"{instance}.json"
 
 
 def _found(data: Mapping[str, Any]) -> Found:

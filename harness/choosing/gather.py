@@ -1,4 +1,4 @@
-"""Gathering evidence into a run directory: what is there already is not looked for again."""
+"""Gathering evidence on the candidates of an instance: what is known already is not looked for again."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TypeVar
 
 from harness.cache import cache_root
-from harness.choosing.evidence_store import Base, Found, NearBase, Steps, TestFacts, distinct, read_found, write_found
+from harness.choosing.evidence_store import Base, Found, InstanceEvidence, Keep, NearBase, Steps, TestFacts
 from harness.choosing.near_tests import base_of, bench_for, held_against
-from harness.choosing.pool import Sample
 from harness.choosing.probe_facts import Seen
 from harness.choosing.probes import probes_of, witness_probes
 from harness.choosing.probing import run_probes, views_for
@@ -32,8 +31,6 @@ from harness.sandbox.fresh import in_one_opened
 from harness.testing.run import SYMPY
 from tasks.say import Say
 
-"""Runs the tests of an image, where nobody says what else does."""
-
 NEAR_SECONDS = 12.0
 """For the near tests of one candidate, as the base takes."""
 
@@ -43,63 +40,65 @@ RETRIES = 3
 T = TypeVar("T")
 
 
-def gather_static(run: Path, instance: str, samples: Sequence[Sample], statement: str, tree: BaseTree | None) -> int:
-    """Static facts of every distinct patch that has none in `run` yet; how many were added.
+def _nowhere(evidence: InstanceEvidence) -> None:
+    """Nobody keeps it meanwhile."""
+
+
+def gather_static(evidence: InstanceEvidence, statement: str, tree: BaseTree | None) -> InstanceEvidence:
+    """The evidence with static facts on every distinct patch that has none yet.
 
     `tree` None: the base's files are not at hand, and only what the diff itself tells is noted.
     """
-    base, found = read_found(run, instance)
     read = Statement(statement)
-    new = {key: Found(look(patch, read, tree)) for key, patch in distinct(samples).items() if key not in found}
-    if new or base.statement != statement:
-        write_found(run, instance, replace(base, statement=statement), {**found, **new})
-    return len(new)
+    new = {key: Found(look(patch, read, tree)) for key, patch in evidence.patches.items() if key not in evidence.found}
+    return replace(evidence.with_found(**new), base=replace(evidence.base, statement=statement))
 
 
 async def gather_probes(
-    run: Path,
-    instance: str,
-    samples: Sequence[Sample],
+    evidence: InstanceEvidence,
     tree: BaseTree,
     opened: Opened,
     *,
     witnesses: Sequence[WitnessTest] = (),
+    keep: Keep = _nowhere,
     say: Say = lambda line: None,
-) -> None:
-    """Run the issue's probes, and the witness tests of attempts, on the base, twice, and on every distinct candidate on which they were not run yet.
+) -> InstanceEvidence:
+    """The evidence with what the issue's probes, and the witness tests of attempts, show on the base, run twice, and on every
+    distinct candidate on which they were not run yet.
 
     Each candidate gets a fresh sandbox; what it does to test files is left out. Candidates of the same code are run once.
-    Kept after every candidate. Raises SandboxFailed.
+    `keep` is told after the base and after every candidate. Raises SandboxFailed.
     """
-    base, found = read_found(run, instance)
     packages = import_names(tree.paths())
-    read = Statement(base.statement)
+    read = Statement(evidence.base.statement)
     probes, views = (*probes_of(read, packages), *witness_probes(witnesses)), views_for(read, packages)
 
     async def shown_by(name: str, patch: str) -> Steps:
         return await in_sandbox(opened, name, tree, patch, lambda s: run_probes(s, probes, packages, views))
 
+    base = evidence.base
     if base.probes is None and probes:
         shown, again = await shown_by("base", ""), await shown_by("base-again", "")
         sources = {p.name: p.steps or (p.command,) for p in probes}
         base = replace(base, probes=shown, sources=sources, unsteady=tuple(sorted(_differing(shown, again))))
     base = base if probes else replace(base, probes={})
-    write_found(run, instance, base, found)
-    for key, patch in distinct(samples).items():
-        facts = found[key]
+    evidence = replace(evidence, base=base)
+    keep(evidence)
+    for key, patch in evidence.patches.items():
+        facts = evidence.found[key]
         if facts.probes is None:
-            twin = next((f.probes for f in found.values() if _same_code(f, facts) and f.probes is not None), None)
+            twins = (f.probes for f in evidence.found.values() if _same_code(f, facts))
+            twin = next((probes for probes in twins if probes is not None), None)
             idle = facts.static.applies == "no" or facts.static.no_code or not tells(base, patch)
             shown = twin if twin is not None else {} if idle else await shown_by(f"probe-{key}", patch)
-            found[key] = replace(facts, probes=shown)
-            write_found(run, instance, base, found)
-    say(f"{instance}: {len(probes)} probes")
+            evidence = evidence.with_found(**{key: replace(facts, probes=shown)})
+            keep(evidence)
+    say(f"{evidence.instance}: {len(probes)} probes")
+    return evidence
 
 
 async def gather_tests(
-    run: Path,
-    instance: str,
-    samples: Sequence[Sample],
+    evidence: InstanceEvidence,
     tree: BaseTree,
     opened: Opened,
     *,
@@ -107,30 +106,33 @@ async def gather_tests(
     command: str | None = None,
     seconds: float = NEAR_SECONDS,
     slots: asyncio.Semaphore | None = None,
+    keep: Keep = _nowhere,
     say: Say = lambda line: None,
-) -> None:
-    """Run the near tests on the base, twice, and on every distinct candidate that was not held against them yet.
+) -> InstanceEvidence:
+    """The evidence with what the near tests say on the base, run twice, and on every distinct candidate that was not held against
+    them yet.
 
     `only`: the digests of the patches that are held against them, None for all. `command`: runs the tests (None: pytest, or
     for sympy its own runner). `seconds`: what one run of them takes on the base, at most about. `slots` bounds the sandboxes
     at a time, for several instances at once. The rest as for `gather_probes`.
     """
-    base, found = read_found(run, instance)
-    wanted = {key: patch for key, patch in distinct(samples).items() if only is None or key in only}
-    if all(found[key].tests is not None for key in wanted):
-        return
+    wanted = {key: patch for key, patch in evidence.patches.items() if only is None or key in only}
+    if all(evidence.found[key].tests is not None for key in wanted):
+        return evidence
     runner = command or (SYMPY if "sympy" in import_names(tree.paths()) else PYTEST_COMMAND)
     bench = await asyncio.to_thread(bench_for, opened, runner, seconds, slots)
-    if base.near is None:
-        files = await asyncio.to_thread(_near_files, tree, list(distinct(samples).values()))
-        base = replace(base, near=await base_of(bench, files))
-        write_found(run, instance, base, found)
-    near = base.near or NearBase()
+    if evidence.base.near is None:
+        files = await asyncio.to_thread(_near_files, tree, list(evidence.patches.values()))
+        evidence = replace(evidence, base=replace(evidence.base, near=await base_of(bench, files)))
+        keep(evidence)
+    near = evidence.base.near or NearBase()
 
     async def hold(keys: Sequence[str]) -> None:
         """Candidates of the same code are run once."""
-        facts = found[keys[0]]
-        twin = next((f.tests for f in found.values() if _same_code(f, facts) and f.tests is not None), None)
+        nonlocal evidence
+        facts = evidence.found[keys[0]]
+        twins = (f.tests for f in evidence.found.values() if _same_code(f, facts))
+        twin = next((tests for tests in twins if tests is not None), None)
         if twin is not None:
             tests = twin
         elif not near.green or facts.static.applies == "no" or facts.static.no_code:
@@ -138,17 +140,17 @@ async def gather_tests(
         else:
             patch = wanted[keys[0]]
             tests = await held_against(bench, near, f"near-{keys[0]}", lambda sandbox: lay(sandbox, tree, patch))
-            say(
-                f"{instance} {keys[0]}: {len(tests.broken)} of {tests.asked} near tests broken, {len(tests.mended)} mended"
-            )
-        found.update({key: replace(found[key], tests=tests) for key in keys})
-        write_found(run, instance, base, found)
+            counted = f"{len(tests.broken)} of {tests.asked} near tests broken, {len(tests.mended)} mended"
+            say(f"{evidence.instance} {keys[0]}: {counted}")
+        evidence = evidence.with_found(**{key: replace(evidence.found[key], tests=tests) for key in keys})
+        keep(evidence)
 
     groups: dict[str, list[str]] = {}
     for key in wanted:
-        if found[key].tests is None:
-            groups.setdefault(found[key].static.code or key, []).append(key)
+        if evidence.found[key].tests is None:
+            groups.setdefault(evidence.found[key].static.code or key, []).append(key)
     await in_parallel(hold(keys) for keys in groups.values())
+    return evidence
 
 
 def _near_files(tree: BaseTree, patches: Sequence[str]) -> list[str]:

@@ -27,7 +27,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from agent.run.sampling import beliefs_for
+from agent.run.worth import beliefs_for
 from harness.patches.patch import Patch
 from harness.scaling.adaptive import Beliefs, Group, TaskState, chances, fit_prior, learn, rate
 from harness.scaling.curves import Draws

@@ -74,7 +74,7 @@ async def measure(url: str, lengths: list[int], calls: int) -> None:
     package = AsyncOpenAI(api_key="none", base_url=url, max_retries=0)
     alias = Alias("bench", url, "scripted", usd_per_mtok_input=1.0, usd_per_mtok_output=2.0)
     connections = Connections()
-    client = ModelClient(alias, connections, record=lambda event: None, keeper=BudgetKeeper(Budget(usd=1e6)))
+    client = ModelClient(alias, connections, record=lambda event: event, keeper=BudgetKeeper(Budget(usd=1e6)))
     print(
         f"{'messages':>8} {'kB':>6} {'create':>10} {'post':>10} {'ModelClient':>12}   (median CPU ms of {calls} calls)"
     )

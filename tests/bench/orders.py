@@ -10,26 +10,24 @@ running anything again.
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from agent.attempt.notebook import candidates_of
+from agent.choice.candidates import candidates_of
 from agent.choice.order import select, why_not
 from harness import trace
-from harness.choosing.evidence_store import evidence_of
+from harness.choosing.evidence_store import InstanceEvidence
 from harness.choosing.features import rows
 from harness.choosing.fitting import choices, cross
 from harness.choosing.gather import gather_static
 from harness.choosing.pool import Sample
 from harness.choosing.ranker import SHIPPED, read_weights
 from harness.choosing.recovery import recovery
-from harness.inside.warm import load
 from harness.patches.patch import Patch
 from harness.records import Candidate
 from harness.repository.base_tree import open_tree
-from tests.bench.selection import heading, line, runs_here
+from tests.bench.selection import heading, line, load, runs_here
 
 Key = tuple[float, ...]
 
@@ -89,9 +87,8 @@ def _scores(events: Sequence[trace.Event], candidates: Sequence[Candidate]) -> d
     assert isinstance(started, trace.RunStarted), "the first event of every trace"
     base = next(e.base_commit for e in events if isinstance(e, trace.Prepared))
     samples = [Sample("run", str(n), "one", c.patch) for c in candidates for n in c.attempts]
-    with tempfile.TemporaryDirectory() as scratch, open_tree(_repository(started), base) as tree:
-        gather_static(Path(scratch), "run", samples, str(started.task["statement"]), tree)
-        table = rows(evidence_of(Path(scratch), "run", samples))
+    with open_tree(_repository(started), base) as tree:
+        table = rows(gather_static(InstanceEvidence("run", tuple(samples)), str(started.task["statement"]), tree))
     weights = read_weights(SHIPPED)
     row_of = {source: row for row in table for source in row.sources}
     return {c.id: weights.score(row_of[str(c.attempts[0])]) for c in candidates}

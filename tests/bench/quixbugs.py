@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.attempt.policy import Plan, View
-from agent.choice.order import group, select
+from agent.choice.candidates import group
+from agent.choice.order import select
 from agent.repair.mutate import Change, dealt
 from agent.repair.policy import RepairPolicy, SharedWork, mutants_of_base
 from harness import trace

@@ -27,7 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.choosing.evidence_store import digest, evidence_of
+from harness.choosing.evidence_store import digest, evidence_so_far, keeping
 from harness.choosing.features import KINDS, NAMES, rows
 from harness.choosing.fitting import Labelled, chance, choices, cross, labelled, shuffled
 from harness.choosing.gather import gather_probes, gather_static, gather_tests
@@ -122,15 +122,17 @@ def gather(known: argparse.Namespace) -> None:
 
     grouped = by_instance(unlabelled(read_pool(known.pool)))
     data = {row.instance_id: row for row in load_rows("swe-bench-lite", known.dataset)}
+    keep = keeping(known.evidence)
     for instance in sorted(i for p in known.parts for i in SPLIT[p]):
         row = data[instance]
+        evidence = evidence_so_far(known.evidence, instance, grouped[instance])
         mirrors = [m / f"{row.repo.replace('/', '__')}.git" for m in known.mirrors]
         place = next((m for m in mirrors if m.exists()), None)
         if place is None:
-            gather_static(known.evidence, instance, grouped[instance], row.problem_statement, None)
+            keep(gather_static(evidence, row.problem_statement, None))
             continue
         with open_tree(place, row.base_commit) as tree:
-            gather_static(known.evidence, instance, grouped[instance], row.problem_statement, tree)
+            keep(gather_static(evidence, row.problem_statement, tree))
 
 
 def behave(known: argparse.Namespace) -> None:
@@ -146,6 +148,7 @@ async def _behave(known: argparse.Namespace) -> None:
 
     provider = DockerProvider()
     weights = read_weights(SHIPPED)
+    keep = keeping(known.evidence)
     grouped = by_instance(unlabelled(read_pool(known.pool)))
     data = {row.instance_id: row for row in load_rows("swe-bench-lite", known.dataset)}
     wanted = [i for p in known.parts for i in SPLIT[p] if runs_here(i)]
@@ -166,20 +169,20 @@ async def _behave(known: argparse.Namespace) -> None:
         began = time.monotonic()
         try:
             with open_tree(mirror, data[instance].base_commit) as tree:
-                gather_static(known.evidence, instance, grouped[instance], data[instance].problem_statement, tree)
-                await gather_probes(known.evidence, instance, grouped[instance], tree, opened, say=print)
+                evidence = evidence_so_far(known.evidence, instance, grouped[instance])
+                evidence = gather_static(evidence, data[instance].problem_statement, tree)
+                evidence = await gather_probes(evidence, tree, opened, keep=keep, say=print)
                 if known.tests:
-                    first = finalists(rows(evidence_of(known.evidence, instance, grouped[instance])), weights)
+                    first = finalists(rows(evidence), weights)
                     sources = {source for row in first for source in row.sources}
                     only = {digest(s.patch) for s in grouped[instance] if s.source in sources}
                     await gather_tests(
-                        known.evidence,
-                        instance,
-                        grouped[instance],
+                        evidence,
                         tree,
                         opened,
                         only=only,
                         seconds=known.near_seconds,
+                        keep=keep,
                         say=print,
                     )
         except TroopError as error:

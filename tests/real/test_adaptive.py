@@ -16,8 +16,8 @@ import pytest
 
 from agent import resume, solve
 from agent.assemble import Solution
-from agent.run.graph import seed_of
-from agent.run.sampling import state_of
+from agent.run.executor import seed_of
+from agent.run.worth import state_of
 from harness import trace
 from harness.records import Json
 from harness.scaling.adaptive import Group

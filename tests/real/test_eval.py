@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from agent.run.graph import seed_of
+from agent.run.executor import seed_of
 from harness import trace
 from tests.support.calculator import PLAN, SUBMIT
 from tests.support.model_server import Answer, Request, error, serving

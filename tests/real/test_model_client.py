@@ -26,6 +26,16 @@ QUICK = Patience(tries=4, allowance=5.0, first=0.001, longest=0.01)
 PRICED = {"usd_per_mtok_input": 1.0, "usd_per_mtok_output": 2.0}
 
 
+def recording(events: list[Event]) -> Callable[[Event], Event]:
+    """Notes each event and gives it back as it is."""
+
+    def record(event: Event) -> Event:
+        events.append(event)
+        return event
+
+    return record
+
+
 class Used:
     """A client on a server, with the events that it wrote."""
 
@@ -37,7 +47,7 @@ class Used:
         self.client = ModelClient(
             dataclasses.replace(base, **alias),
             self.connections,
-            record=self.events.append,
+            record=recording(self.events),
             keeper=keeper,
             patience=patience,
         )
@@ -272,7 +282,7 @@ def test_nobody_listening_is_retried_and_then_named() -> None:
         connections = Connections()
         alias = Alias(alias="gone", base_url="http://127.0.0.1:9/v1", name="x")
         events: list[Event] = []
-        client = ModelClient(alias, connections, record=events.append, patience=QUICK)
+        client = ModelClient(alias, connections, record=recording(events), patience=QUICK)
         with pytest.raises(EndpointFailed, match=r"127\.0\.0\.1:9 kept failing .* Is it up"):
             await client.complete(ASK, purpose="act", attempt=0, key="0/1")
         await connections.close()
@@ -392,7 +402,9 @@ def test_no_key_is_sent_where_none_is_configured(monkeypatch: pytest.MonkeyPatch
 def test_a_missing_key_is_named_before_any_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOME_KEY", raising=False)
     with pytest.raises(EndpointFailed, match="SOME_KEY"):
-        ModelClient(Alias("a", "http://127.0.0.1:9/v1", "m", key_env="SOME_KEY"), Connections(), record=lambda _: None)
+        ModelClient(
+            Alias("a", "http://127.0.0.1:9/v1", "m", key_env="SOME_KEY"), Connections(), record=lambda event: event
+        )
 
 
 def test_many_attempts_share_connections() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from agent import assemble, resume
 from agent.assemble import Part, go, open_pool, start
-from agent.attempt.notebook import candidates_of
+from agent.choice.candidates import candidates_of
 from harness import trace
 from harness.money.budget import SharedBudget
 from harness.views.replay_frames import default_attempt, frames

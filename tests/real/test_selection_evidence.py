@@ -15,7 +15,7 @@ from statistics import fmean
 
 import pytest
 
-from harness.choosing.evidence_store import evidence_of
+from harness.choosing.evidence_store import InstanceEvidence, keeping
 from harness.choosing.features import KINDS, rows
 from harness.choosing.fitting import Labelled, labelled
 from harness.choosing.gather import gather_probes, gather_static, gather_tests
@@ -51,7 +51,7 @@ def items(
     """What the diffs and the statements alone tell, for every instance with a choice."""
     run = tmp_path_factory.mktemp("run")
     for instance, of_it in by_instance(unlabelled(samples)).items():
-        gather_static(run, instance, of_it, statements[instance], None)
+        keeping(run)(gather_static(InstanceEvidence(instance, tuple(of_it)), statements[instance], None))
     return [item for item in labelled(samples, run) if len(set(item.right)) == 2]
 
 
@@ -113,23 +113,23 @@ def test_what_is_run_tells_right_from_wrong(
     )
     of_it = by_instance(samples)[instance]
 
-    async def gather() -> None:
+    async def gather() -> InstanceEvidence:
         provider = DockerProvider()
 
         async def opened(name: str) -> Sandbox:
             return await provider.create(SandboxSpec(run="test-probes", name=name, image=image))
 
         with open_tree(mirror, base) as tree:
-            gather_static(tmp_path, instance, of_it, statements[instance], tree)
-            if feature in KINDS["tests"]:
-                await gather_tests(tmp_path, instance, unlabelled(of_it), tree, opened)
-            else:
-                await gather_probes(tmp_path, instance, unlabelled(of_it), tree, opened)
+            evidence = InstanceEvidence(instance, tuple(unlabelled(of_it)))
+            evidence = gather_static(evidence, statements[instance], tree)
+            look = gather_tests if feature in KINDS["tests"] else gather_probes
+            evidence = await look(evidence, tree, opened)
         await provider.close()
+        return evidence
 
-    asyncio.run(gather())
+    evidence = asyncio.run(gather())
     label = {s.source: s.right for s in of_it}
-    table = rows(evidence_of(tmp_path, instance, unlabelled(of_it)))
+    table = rows(evidence)
     right = [row.absolute[feature] for row in table if label[row.sources[0]]]
     wrong = [row.absolute[feature] for row in table if not label[row.sources[0]]]
     assert sign * (fmean(right) - fmean(wrong)) > 0

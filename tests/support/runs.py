@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.run.graph import seed_of
+from agent.run.executor import seed_of
 from harness import trace
 
 SEEDS = {seed_of(0, index): index for index in range(16)}

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from agent.commands.options import add_solving, settings_of
-from agent.run.sampling import Sampling, beliefs_for, state_of
+from agent.run.worth import Sampling, beliefs_for, state_of
 from harness import trace
 from harness.records import Charge, Evidence, Usage
 from harness.scaling.adaptive import Beliefs, Group, TaskState

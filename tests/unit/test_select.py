@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from agent.choice.candidates import group
 from agent.choice.judge import PLACE, verdict, written_test
-from agent.choice.order import NEAR, Weighed, group, select, undecided
+from agent.choice.order import NEAR, Weighed, select, undecided
 from harness.evidence.told import useless
 from harness.records import Attempt, Candidate, Evidence, Told
 

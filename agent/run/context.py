@@ -1,0 +1,145 @@
+"""What one run holds: the outer graph's runtime context."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from agent.attempt.notebook import Notebook, notebooks
+from agent.attempt.policy import Policy
+from agent.choice.candidates import candidates_of
+from agent.run.worth import Sampling
+from agent.run_files import RunFiles
+from harness import trace
+from harness.environments.environment import Baseline, Built
+from harness.money.budget import BudgetKeeper
+from harness.records import Attempt, Candidate, Evidence, Selection, WitnessTest
+from harness.repository.workspace import Workspace
+from harness.sandbox.base import Provider, SandboxSpec
+from tasks.errors import BudgetExceeded, EndpointFailed
+from tasks.task import Task
+
+if TYPE_CHECKING:
+    from agent.config import Settings
+    from agent.models.client import ModelClient
+
+
+class Executor(Protocol):
+    """On which machine the jobs of a run are done; nothing else in `agent` knows. What a job finds out it writes to the trace of
+    the run, which has one writer: the process that drives the run."""
+
+    async def attempt(self, run: Run, index: int) -> None:
+        """One attempt to its end, in a new sandbox as often as one dies within the allowance; its end stands in the trace then."""
+        ...
+
+    async def verify(
+        self,
+        run: Run,
+        candidate: Candidate,
+        regression: Sequence[str],
+        witnesses: Sequence[WitnessTest],
+        guards: Baseline,
+    ) -> Evidence:
+        """The evidence on one candidate by these regression and witness tests. Raises SandboxFailed where no sandbox works."""
+        ...
+
+
+@dataclass(slots=True)
+class Run:
+    """What the nodes of one run work with: the outer graph's runtime context.
+
+    `clients`: by model name (none for `repair`); `judge`: the judge's client, None for no judge. `policies`: makes the
+    policy of an attempt from its model's name. `slots` bounds the attempts at a time, of all runs that share it; it may be
+    entered many times at once. `checks` bounds verifications likewise. `sampling`: what decides on further attempts, None where
+    all are made.
+    `workspace`: opens it, at the given commit or (None) at what the task's base means now. `events`: the whole trace so
+    far. `broken`: by model, why no more attempts are made with it. `verifying`: held while evidence is gathered; `shown`: whether
+    each witness test, by path and text, fails on the base.
+    """
+
+    task: Task
+    settings: Settings
+    files: RunFiles
+    workspace: Callable[[str | None], Workspace]
+    provider: Provider
+    executor: Executor
+    log: trace.Trace
+    events: list[trace.Event]
+    keeper: BudgetKeeper
+    clients: dict[str, ModelClient]
+    judge: ModelClient | None
+    policies: Callable[[str], Policy]
+    slots: AbstractAsyncContextManager[object]
+    say: Callable[[str], None]
+    checks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(os.cpu_count() or 2))
+    sampling: Sampling | None = None
+    verifying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    shown: dict[tuple[str, str], bool] = field(default_factory=dict)
+    base: Workspace | None = None
+    built: Built | None = None
+    broken: dict[str, EndpointFailed] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.files.name
+
+    @property
+    def environment(self) -> Built:
+        assert self.built is not None, "prepare comes first"
+        return self.built
+
+    def write(self, event: trace.Event) -> trace.Event:
+        """Append to the trace; the event as it was written. `events` follows by listening."""
+        return self.log.write(event)
+
+    @property
+    def over(self) -> trace.BudgetReached | None:
+        """The cap of the whole run that was reached, by this process or an earlier one, since it was last reopened."""
+        return next((e for e in trace.since_reopened(self.events) if isinstance(e, trace.BudgetReached)), None)
+
+    def end_by(self, error: BudgetExceeded) -> None:
+        """Note that a cap is reached; one of the whole run lets no further attempt start."""
+        if error.scope == "run" and self.over is None:
+            self.write(trace.BudgetReached(limit=error.limit, detail=str(error)))
+
+    def check_budget(self) -> None:
+        """Note whether a cap of the whole run is reached by now."""
+        try:
+            self.keeper.check()
+        except BudgetExceeded as error:
+            self.end_by(error)
+
+    def model_of(self, index: int) -> str:
+        """The model of an attempt: attempts rotate over the run's models."""
+        return self.settings.models[index % len(self.settings.models)]
+
+    def may_begin(self, index: int) -> bool:
+        """Whether the attempt may be made: no cap of the run is reached, and its model's server is there."""
+        self.check_budget()
+        return self.over is None and self.model_of(index) not in self.broken
+
+    def spec(self, name: str) -> SandboxSpec:
+        """A sandbox of the run's environment."""
+        return SandboxSpec(run=self.name, name=name, environment=self.environment.key, limits=self.settings.limits)
+
+    def prepared(self) -> trace.Prepared:
+        return next(e for e in self.events if isinstance(e, trace.Prepared))
+
+    def notebook(self, index: int) -> Notebook:
+        return Notebook.of(index, self.events)
+
+    def finished(self) -> list[Attempt]:
+        """The attempts that have ended, by index."""
+        return [n.attempt() for n in notebooks(self.events) if n.ended is not None]
+
+    def selection(self) -> Selection | None:
+        """The choice, if it is made; one from before the run was reopened is made again."""
+        return next((e.selection for e in trace.since_reopened(self.events) if isinstance(e, trace.Selected)), None)
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The distinct candidates with the evidence that the trace holds on them."""
+        return candidates_of(self.events)

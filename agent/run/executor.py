@@ -1,0 +1,176 @@
+"""Where the jobs of a run are done: the executor that is this process.
+
+A job is an attempt or the verification of a candidate (see `agent.run.context.Executor`). All it tells goes into the run's trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from agent.attempt import graph as inner
+from agent.attempt.notebook import Notebook
+from agent.attempt.policy import Ask
+from agent.run.context import Run
+from agent.run.verification import evidence_on, near_tests_of
+from harness import trace
+from harness.environments.environment import Baseline
+from harness.records import Candidate, Evidence, Json, Purpose, WitnessTest
+from tasks.errors import BudgetExceeded, EndpointFailed, SandboxFailed
+
+if TYPE_CHECKING:
+    from agent.config import Settings
+    from agent.models.client import ModelClient
+
+PAUSE_SECONDS = 0.5
+"""Before a sandbox that died is replaced; doubled each time."""
+
+
+class InProcess:
+    """Jobs in this process, in sandboxes of the run's provider on this machine."""
+
+    def __init__(self) -> None:
+        self._graph = inner.build()
+
+    async def attempt(self, run: Run, index: int) -> None:
+        """One attempt to its end, in a new sandbox as often as one dies within the allowance."""
+        await _drive_attempt(run, self._graph, index)
+
+    async def verify(
+        self,
+        run: Run,
+        candidate: Candidate,
+        regression: Sequence[str],
+        witnesses: Sequence[WitnessTest],
+        guards: Baseline,
+    ) -> Evidence:
+        """The evidence on one candidate."""
+        return await evidence_on(run, candidate, regression, witnesses, guards)
+
+
+def seed_of(run_seed: int, index: int) -> int:
+    """The seed of an attempt: differs by attempt, the same for the same run seed."""
+    return (run_seed * 1_000_003 + index * 7919) % 2**31
+
+
+def temperature_of(settings: Settings, index: int) -> float:
+    """The temperature of an attempt's samples: as set, else 0.6 to 1.0 by the golden ratio, so that samples differ."""
+    if settings.temperature is not None:
+        return settings.temperature
+    return round(0.6 + 0.4 * ((index * 0.618034) % 1.0), 2)
+
+
+async def _drive_attempt(run: Run, graph: Any, index: int) -> None:
+    """One attempt to its end, in a new sandbox as often as one dies within the allowance."""
+    notebook = run.notebook(index)
+    if notebook.ended is not None:
+        return
+    model = run.model_of(index)
+    if notebook.started is None:
+        sampling = {"temperature": temperature_of(run.settings, index)} if model in run.clients else {}
+        started = trace.AttemptStarted(
+            attempt=index, seed=seed_of(run.settings.seed, index), model=model, sampling=sampling
+        )
+        run.write(started)
+        notebook = run.notebook(index)
+    assert notebook.started is not None
+    run.keeper.start_attempt(index, elapsed=notebook.seconds)
+    while True:
+        try:
+            await _one_sandbox(run, graph, run.notebook(index))
+            break
+        except SandboxFailed as error:
+            failures = run.notebook(index).failures
+            retried = failures < run.settings.infrastructure_retries
+            run.write(trace.InfrastructureFailed(attempt=index, what="sandbox", detail=str(error), retried=retried))
+            if not retried:
+                run.write(inner.failed("infrastructure", run.notebook(index), error))
+                break
+            await asyncio.sleep(PAUSE_SECONDS * 2**failures)
+    ended = run.notebook(index).ended
+    if ended is not None and ended.status == "budget":
+        run.check_budget()  # the attempt may have ended by the clock of the whole run
+
+
+async def _one_sandbox(run: Run, graph: Any, notebook: Notebook) -> None:
+    """Drive the attempt in one sandbox until it ends or the sandbox dies."""
+    assert notebook.started is not None
+    index, settings = notebook.index, run.settings
+    sandbox = await run.provider.create(run.spec(f"attempt-{index:02d}"))
+    try:
+        left = run.keeper.seconds_left(index)
+        desk = inner.Desk(
+            task=run.task,
+            prepared=run.prepared(),
+            policy=run.policies(notebook.started.model),
+            sandbox=sandbox,
+            notebook=notebook,
+            rules=inner.Rules(
+                turns=settings.budget.turns,
+                command_timeout=_within(settings.command_timeout, left),
+                test_timeout=_within(settings.test_timeout, left),
+                malformed=settings.malformed_limit,
+                deadline=None if left is None else time.monotonic() + left,
+            ),
+            seed=notebook.started.seed,
+            ask=_ask(run, run.clients.get(notebook.started.model), notebook, notebook.started),
+            write=run.write,
+            near=near_tests_of(run),
+        )
+        try:
+            await inner.run(graph, desk)
+        except SandboxFailed:
+            raise
+        except EndpointFailed as error:  # the sandbox lives, so the patch made so far is kept
+            run.broken.setdefault(notebook.started.model, error)
+            run.write(trace.InfrastructureFailed(attempt=index, what="model", detail=str(error), retried=False))
+            await inner.end(desk, "infrastructure", detail=f"the model: {error}")
+        except Exception as error:  # a defect ends the attempt as data, with whatever patch exists
+            await _end_crashed(run, desk, error)
+    finally:
+        await sandbox.close()
+
+
+def _within(timeout: float, left: float | None) -> float:
+    """A timeout that does not reach far beyond a deadline `left` seconds away."""
+    return timeout if left is None else min(timeout, max(left, 1.0))
+
+
+async def _end_crashed(run: Run, desk: inner.Desk, error: Exception) -> None:
+    said = f"{type(error).__name__}: {error}"
+    try:
+        await inner.end(desk, "crashed", detail=said)
+    except Exception as second:  # what broke the attempt may break the taking of its patch as well
+        end = inner.failed("crashed", run.notebook(desk.notebook.index), error)
+        run.write(replace(end, detail=f"{said}; no patch could be taken: {type(second).__name__}: {second}"))
+
+
+def _ask(run: Run, client: ModelClient | None, notebook: Notebook, started: trace.AttemptStarted) -> Ask:
+    """The charged call of an attempt: what the trace holds is not asked again."""
+
+    async def ask(key: str, purpose: Purpose, messages: Sequence[Json], tools: Sequence[Json] = ()) -> Json:
+        full = f"{notebook.index}/{key}"
+        if key in notebook.replies:
+            return notebook.replies[key]
+        if client is None:
+            raise EndpointFailed("this policy has no model to ask")
+        try:
+            reply = await client.complete(
+                messages,
+                tools,
+                purpose=purpose,
+                attempt=notebook.index,
+                key=full,
+                seed=started.seed,
+                temperature=started.sampling.get("temperature"),
+            )
+        except BudgetExceeded as error:
+            run.end_by(error)
+            raise
+        notebook.replies[key] = reply.message
+        return reply.message
+
+    return ask
