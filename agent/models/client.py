@@ -7,7 +7,6 @@ that may have reached the model is charged too (`Charged`). Callers must not wri
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -15,10 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from agent.config import Alias, is_loopback, key_of, prices_of
-from agent.models.failures import Failure, Unusable, explain
+from agent.config import Alias, is_loopback, prices_of
+from agent.models.failures import Failure
 from agent.models.limiter import Limiter, Slot
-from agent.models.usage import usage_of
+from agent.models.wires.base import Wire
 from agent.secrets import masker
 from harness.money.budget import BudgetKeeper, Hold
 from harness.money.ledger import GpuMeter, bound, price
@@ -28,16 +27,10 @@ from tasks.errors import ContextTooLong, EndpointFailed
 
 if TYPE_CHECKING:
     import httpx
-    from openai import AsyncOpenAI
-    from openai._types import RequestOptions
-    from openai.types.chat import ChatCompletion
     from tenacity import RetryCallState
 
 OUTPUT_BOUND = 8192
 """Output tokens reserved for a call whose alias sets no max_tokens; a longer answer is that call's own overrun."""
-
-_OURS = frozenset({"seed", "temperature"})
-"""Parameters that Troop adds so that attempts differ; left out for servers that refuse them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +63,17 @@ class Connections:
 
     def __init__(self) -> None:
         self._pools: dict[str, httpx.AsyncClient] = {}
-        self._clients: dict[tuple[str, str | None], AsyncOpenAI] = {}
+        self._wires: dict[str, Wire] = {}
         self._limiters: dict[str, Limiter] = {}
         self._meters: dict[str, GpuMeter] = {}
 
-    def client(self, alias: Alias) -> AsyncOpenAI:
-        """Raises EndpointFailed where the key is missing."""
-        at = (alias.base_url, alias.key_env)
-        if at not in self._clients:
-            self._clients[at] = _openai_client(alias, self._pool(alias.base_url))
-        return self._clients[at]
+    def wire(self, alias: Alias) -> Wire:
+        """How the alias is spoken to. Raises EndpointFailed where its key is missing."""
+        from agent.models.wires.chat import ChatWire
+
+        if alias.alias not in self._wires:
+            self._wires[alias.alias] = ChatWire(alias, self._pool(alias.base_url))
+        return self._wires[alias.alias]
 
     def limiter(self, alias: Alias) -> Limiter:
         if alias.alias not in self._limiters:
@@ -107,7 +101,7 @@ class Connections:
 
     async def close(self) -> None:
         pools, self._pools = list(self._pools.values()), {}
-        self._clients.clear()
+        self._wires.clear()
         for pool in pools:
             await pool.aclose()
 
@@ -142,7 +136,7 @@ class ModelClient:
     ) -> None:
         """`record` takes the events and gives them back as they were written, normally `Trace.write`. Raises EndpointFailed where the alias's key is missing."""
         self.alias = alias
-        self._client = connections.client(alias)
+        self._wire = connections.wire(alias)
         self._limiter = connections.limiter(alias)
         self._meter = connections.meter(alias)
         self._record = record
@@ -150,7 +144,6 @@ class ModelClient:
         self._patience = patience or Patience()
         self._prices = prices_of(alias)
         self._mask = masker([alias.key_env] if alias.key_env else [])
-        self._options = _options(alias)
         self._refused: set[str] = set()
         self._density = 0.4  # tokens per character of the request; conservative until the server has told
 
@@ -172,16 +165,16 @@ class ModelClient:
         """
         call = _Call(purpose, attempt, key)
         while True:
-            body = self._body(messages, tools, seed=seed, temperature=temperature)
+            request = self._wire.request(messages, tools, seed=seed, temperature=temperature, refused=self._refused)
             try:
-                return await self._persist(body, call)
+                return await self._persist(request, call)
             except _Failed as failed:
-                refused = failed.failure.refused_parameter(_OURS & body.keys() - self.alias.sampling.keys())
+                refused = failed.failure.refused_parameter(self._wire.optional(request))
                 if refused is None:
                     raise self._explained(failed.failure, failed.tries, failed.seconds) from failed.__cause__
                 self._refused.add(refused)
 
-    async def _persist(self, body: Json, call: _Call) -> Reply:
+    async def _persist(self, request: Json, call: _Call) -> Reply:
         """Tries until an answer comes or patience ends; raises `_Failed` then."""
         from tenacity import AsyncRetrying, retry_if_exception
 
@@ -200,7 +193,7 @@ class ModelClient:
             nonlocal tries
             tries += 1
             try:
-                return await self._once(body, call)
+                return await self._once(request, call)
             except _Failed as failed:
                 call.failures += not failed.failure.rate_limited
                 failed.tries, failed.seconds, failed.call = tries, time.monotonic() - started, call
@@ -208,10 +201,10 @@ class ModelClient:
 
         return await retrying(attempt_once)
 
-    async def _once(self, body: Json, call: _Call) -> Reply:
-        size = _characters(body)
+    async def _once(self, request: Json, call: _Call) -> Reply:
+        size = self._wire.characters(request)
         tokens_in = int(size * self._density) + 1
-        tokens_out = int(body.get("max_completion_tokens") or body.get("max_tokens") or OUTPUT_BOUND)
+        tokens_out = self._wire.output_tokens(request) or OUTPUT_BOUND
         async with self._keeper.in_time(call.attempt):
             slot = await self._limiter.enter(tokens_in)
         try:
@@ -219,7 +212,7 @@ class ModelClient:
                 call.attempt, bound(self._prices, tokens_in, tokens_out), tokens_in + tokens_out
             )
             try:
-                reply = await self._post(body, call, slot, hold)
+                reply = await self._post(request, call, slot, hold)
             finally:
                 hold.release()
         finally:
@@ -229,35 +222,30 @@ class ModelClient:
             self._density = 1.1 * tokens / size
         return reply
 
-    async def _post(self, body: Json, call: _Call, slot: Slot, hold: Hold) -> Reply:
+    async def _post(self, request: Json, call: _Call, slot: Slot, hold: Hold) -> Reply:
         """The call itself. Whatever happens, `hold` and `slot` get what really was used."""
-        from openai.types.chat import ChatCompletion
-
         mark, started = self._meter.start(), time.monotonic()
         response: Any = None
         try:
             async with asyncio.timeout(self.alias.timeout):
-                # `chat.completions.create` checks and transforms every message by its type: 40 ms at 200 messages; this, 2 ms.
-                response = await self._client.post(
-                    "/chat/completions", cast_to=ChatCompletion, body=body, options=self._options
-                )
-            message = _read(response)
+                response = await self._wire.send(request)
+            message = self._wire.message(response)
         except asyncio.CancelledError:
             self._charge(call, hold, None, time.monotonic() - started, self._meter.stop(mark), answered=False)
             raise
         except Exception as error:
             seconds, share = time.monotonic() - started, self._meter.stop(mark)
-            failure = explain(error)
+            failure = self._wire.failure(error)
             if failure is None:
                 raise
             if failure.reached:
-                self._charge(call, hold, usage_of(response), seconds, share, answered=False)
+                self._charge(call, hold, self._wire.usage(response), seconds, share, answered=False)
                 slot.leave()
             if failure.rate_limited:
                 self._limiter.rejected(slot, failure.retry_after)
             raise _Failed(failure) from error
         seconds, share = time.monotonic() - started, self._meter.stop(mark)
-        usage = usage_of(response)
+        usage = self._wire.usage(response)
         charge = self._charge(call, hold, usage, seconds, share, answered=True)
         written = self._record(Replied(attempt=call.attempt, key=call.key, message=message, charge=charge))
         assert isinstance(written, Replied), "an event stays what it is"
@@ -283,20 +271,6 @@ class ModelClient:
         if not answered:
             self._record(Charged(attempt=call.attempt, key=call.key, charge=charge))
         return charge
-
-    def _body(
-        self, messages: Sequence[Json], tools: Sequence[Json], *, seed: int | None, temperature: float | None
-    ) -> Json:
-        body: Json = {"model": self.alias.name, "messages": [_sendable(m) for m in messages]}
-        if tools:
-            body["tools"] = list(tools)
-        # What the user wrote into the alias wins over what Troop varies; False means: never send it.
-        varied = {"seed": seed, "temperature": temperature}
-        body |= {k: v for k, v in varied.items() if v is not None and k not in self._refused}
-        body |= self.alias.sampling
-        for name in [name for name in _OURS if body.get(name) is False]:
-            del body[name]
-        return body
 
     def _wait(self, state: RetryCallState) -> float:
         failure, patience = _failure_of(state), self._patience
@@ -371,57 +345,3 @@ def _failed_of(state: RetryCallState) -> _Failed:
 
 def _failure_of(state: RetryCallState) -> Failure:
     return _failed_of(state).failure
-
-
-def _read(response: ChatCompletion | str) -> Json:
-    """The message of a response. Raises Unusable for one that holds no answer."""
-    from openai.types.chat import ChatCompletion
-
-    if not isinstance(response, ChatCompletion):
-        raise Unusable(f"the body is no JSON answer: {str(response)[:200]!r}")
-    choices = getattr(response, "choices", None)
-    if not choices or getattr(choices[0], "message", None) is None:
-        raise Unusable("the answer holds no message", getattr(response, "error", None))
-    message: Json = choices[0].message.to_dict(mode="json", warnings=False)
-    return {"role": "assistant", **message}
-
-
-def _characters(body: Json) -> int:
-    """The length of what the model reads, nearly; writing the whole body as JSON to measure it takes ten times as long."""
-    total = len(json.dumps(body["tools"])) if "tools" in body else 0
-    for message in body["messages"]:
-        total += 16
-        for value in message.values():
-            total += len(value) if isinstance(value, str) else len(str(value))
-    return total
-
-
-def _sendable(message: Json) -> Json:
-    """Servers answer with null fields that some of them refuse to read back; `content` may be null."""
-    if message.get("role") != "assistant" or None not in message.values():
-        return message
-    return {k: v for k, v in message.items() if v is not None or k == "content"}
-
-
-def _options(alias: Alias) -> RequestOptions:
-    """Options of every request: without a key no Authorization is sent, which the package wants to be told each time."""
-    from openai import Omit
-
-    return {} if alias.key_env else {"headers": {"Authorization": Omit()}}
-
-
-def _openai_client(alias: Alias, pool: httpx.AsyncClient) -> AsyncOpenAI:
-    from openai import AsyncOpenAI, Omit
-
-    key = key_of(alias)
-    # The openai package reads its organisation and project from the environment: not for other people's servers.
-    foreign = urlsplit(alias.base_url).hostname != "api.openai.com"
-    headers: dict[str, Any] = {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()} if foreign else {}
-    return AsyncOpenAI(
-        api_key=key or "none",
-        base_url=alias.base_url,
-        max_retries=0,
-        http_client=pool,
-        timeout=alias.timeout,
-        default_headers=headers,
-    )

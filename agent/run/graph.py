@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     pass
 
 
-
-
-
 class Stage(TypedDict):
     """The outer graph's state: the last stage that is done."""
 
