@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import EnvironmentFailed, InputError
-from tasks.task import GivenTest, Grading, Instance, Repository, Task
+from tasks.instance import Grading, Instance
+from tasks.task import GivenTest, Repository, Task
 
 TEST_COMMAND = "python -m pytest -q"
 

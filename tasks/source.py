@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from tasks.errors import InputError
+from tasks.instance import Instance
 from tasks.say import Say
-from tasks.task import Instance
 
 FORMS = """\
   https://github.com/owner/name/issues/N   a GitHub issue

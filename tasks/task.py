@@ -1,8 +1,4 @@
-"""What is to be solved: `Task` is all that a solver may see, `Grading` is what it may not.
-
-Nothing in a `Task` derives from hidden tests. `Instance` pairs the two for the code that grades; `agent` is never handed
-a `Grading`.
-"""
+"""What is to be solved: `Task` is all that a solver may see. Nothing in it derives from hidden tests (`tasks.instance`)."""
 
 from __future__ import annotations
 
@@ -76,27 +72,3 @@ class Task:
     test_command: str | None = None
     failing_test: GivenTest | None = None
     test_scope: Literal["whole", "near"] = "whole"
-
-
-@dataclass(frozen=True, slots=True)
-class Grading:
-    """Hidden grading data: never an input to solving, verification or selection.
-
-    `files`: (path, text) test files laid over the patched tree; or `test_patch`, a diff that does the same.
-    `fail_to_pass`, `pass_to_pass`: test ids; an empty `fail_to_pass` with `files` means: every test in those files.
-    `test_command` overrides the task's.
-    """
-
-    files: tuple[tuple[str, str], ...] = ()
-    test_patch: str = ""
-    fail_to_pass: tuple[str, ...] = ()
-    pass_to_pass: tuple[str, ...] = ()
-    test_command: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """A task together with its hidden grading data (None: it cannot be graded)."""
-
-    task: Task
-    grading: Grading | None = None

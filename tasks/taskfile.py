@@ -14,8 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from tasks.errors import InputError
+from tasks.instance import Grading, Instance
 from tasks.package import parse_requirement
-from tasks.task import ID, Environment, GivenTest, Grading, Instance, Repository, Task
+from tasks.task import ID, Environment, GivenTest, Repository, Task
 
 _PYTHON = re.compile(r"3\.\d+(\.\d+)?")
 _TESTS = ("command", "scope")

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from agent.commands.progress import Progress
     from agent.run_files import RunFiles
     from harness.records import Verdict
-    from tasks.task import Grading, Instance, Task
+    from tasks.instance import Grading, Instance
+    from tasks.task import Task
 
 
 def check_wishes(instance: Instance, *, apply: bool, grade: bool) -> None:

@@ -25,8 +25,8 @@ def execute(known: argparse.Namespace) -> int:
     from agent.commands.conclude import check_wishes, conclude, drive
     from agent.commands.progress import Progress
     from agent.run_files import RunFiles
+    from tasks.instance import Instance
     from tasks.source import resolve
-    from tasks.task import Instance
 
     files = RunFiles(known.run.resolve())
     task, _, source = files.read_run()

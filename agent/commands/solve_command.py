@@ -11,7 +11,7 @@ from agent.commands.options import add_solving, settings_of
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
-    from tasks.task import Instance
+    from tasks.instance import Instance
 
 EXAMPLES = """examples:
   troop solve https://github.com/owner/name/issues/12 --model openai/gpt-5-mini -n 8 --max-usd 2

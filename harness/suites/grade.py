@@ -19,7 +19,8 @@ from harness.records import TestReport, Verdict
 from harness.sandbox.base import Limits, Provider, Sandbox, SandboxSpec
 from harness.sandbox.fresh import in_fresh_sandbox
 from harness.testing.run import COMMAND_TEST, outcome_of, run_tests, selects
-from tasks.task import Grading, Task
+from tasks.instance import Grading
+from tasks.task import Task
 
 TEST_SECONDS = 120.0
 

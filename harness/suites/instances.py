@@ -14,7 +14,8 @@ from harness.repository.workspace import open_workspace, reopen_workspace
 from harness.suites.grade import grade
 from harness.suites.suite import Bench, Means, Ready, Submission
 from tasks.errors import InputError
-from tasks.task import Instance, Task
+from tasks.instance import Instance
+from tasks.task import Task
 
 
 @dataclass(frozen=True)

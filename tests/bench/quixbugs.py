@@ -35,8 +35,8 @@ from harness.records import Attempt, Evidence
 from harness.repository.workspace import open_workspace
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec
 from harness.sandbox.bubblewrap.provider import BubblewrapProvider
+from tasks.instance import Instance
 from tasks.quixbugs import load_quixbugs
-from tasks.task import Instance
 
 CHUNK = 100
 SIZES = (1, 2, 4, 8, 16, 32, 64)

@@ -13,7 +13,8 @@ from harness.records import Verdict
 from harness.repository.workspace import open_workspace
 from harness.sandbox.base import Provider
 from harness.suites.grade import grade
-from tasks.task import Grading, Instance, Repository
+from tasks.instance import Grading, Instance
+from tasks.task import Repository
 from tasks.taskfile import load_task_file
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "tasks" / "examples").glob("*.toml"))

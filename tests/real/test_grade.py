@@ -7,7 +7,8 @@ import asyncio
 from harness.records import Outcome, TestReport, Verdict
 from harness.sandbox.base import Provider
 from harness.suites.grade import grade, verdict
-from tasks.task import Grading, Task
+from tasks.instance import Grading
+from tasks.task import Task
 from tests.support.environments import freeze
 from tests.support.repositories import FIX
 

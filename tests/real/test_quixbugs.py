@@ -12,8 +12,8 @@ import pytest
 
 from harness.repository.workspace import open_workspace
 from tasks.errors import InputError
+from tasks.instance import Instance
 from tasks.quixbugs import load_quixbugs
-from tasks.task import Instance
 
 # Each program: what the checkout holds as defective, and the right one.
 PROGRAMS = {

@@ -1,0 +1,31 @@
+"""A task with what a solver may not see: its hidden grading data. What solves, verifies or selects never imports this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tasks.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Grading:
+    """Hidden grading data: never an input to solving, verification or selection.
+
+    `files`: (path, text) test files laid over the patched tree; or `test_patch`, a diff that does the same.
+    `fail_to_pass`, `pass_to_pass`: test ids; an empty `fail_to_pass` with `files` means: every test in those files.
+    `test_command` overrides the task's.
+    """
+
+    files: tuple[tuple[str, str], ...] = ()
+    test_patch: str = ""
+    fail_to_pass: tuple[str, ...] = ()
+    pass_to_pass: tuple[str, ...] = ()
+    test_command: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A task together with its hidden grading data (None: it cannot be graded)."""
+
+    task: Task
+    grading: Grading | None = None
