@@ -7,12 +7,13 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 from harness.money.ledger import Prices
 from harness.records import Budget, Ranker
 from harness.sandbox.base import Limits
+from harness.sandbox.choice import AUTO
 from tasks.errors import EndpointFailed, InputError
 
 REPAIR = "repair"
@@ -70,7 +71,7 @@ class Settings:
     budget: Budget = field(default_factory=Budget)
     models: tuple[str, ...] = ()
     judge_model: str | None = None
-    sandbox: Literal["auto", "docker", "bubblewrap"] = "auto"
+    sandbox: str = AUTO
     concurrency: int | None = None
     seed: int = 0
     out: Path = Path("runs")

@@ -10,6 +10,7 @@ from agent.config import PROVIDERS, load_config
 from harness.cache import cache_root
 from harness.repository.workspace import sweep_scratch
 from harness.sandbox.base import Finding, Provider
+from harness.sandbox.choice import BACKENDS
 from tasks.errors import EnvironmentFailed, InputError
 
 if TYPE_CHECKING:
@@ -41,10 +42,7 @@ async def sweep() -> list[str]:
 
 
 def _providers() -> list[Provider]:
-    from harness.sandbox.bubblewrap.provider import BubblewrapProvider
-    from harness.sandbox.docker.provider import DockerProvider
-
-    return [DockerProvider(), BubblewrapProvider(cache_root())]
+    return [backend.open(cache_root(), None) for backend in BACKENDS.values()]
 
 
 def _git() -> Finding:

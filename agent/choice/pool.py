@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from agent.choice.case import Ground
 from agent.choice.order import JUDGED_AT_MOST, NEAR, select, undecided
@@ -80,7 +80,7 @@ class Lookout:
     place_of: Callable[[str], Place | None]
     execute: bool
     limits: Limits
-    sandbox: Literal["auto", "docker", "bubblewrap"]
+    sandbox: str
     checks: asyncio.Semaphore
     say: Say
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.sandbox.choice import AUTO, sandbox_names
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def add_solving(parser: argparse.ArgumentParser, whole: str = "of the whole run"
         "--threshold", type=share, default=0.0, metavar="P", help="select nothing below P(right), by the ranker (0)"
     )
     where = parser.add_argument_group("where it runs")
-    where.add_argument("--sandbox", choices=("auto", "docker", "bubblewrap"), default="auto", help="(auto)")
+    where.add_argument("--sandbox", choices=sandbox_names(), default=AUTO, help="(auto)")
     where.add_argument("--memory", type=positive, default=4096, metavar="MB", help="of one sandbox (4096)")
     where.add_argument("--cpus", type=amount, default=2.0, metavar="N", help="of one sandbox (2)")
     where.add_argument(

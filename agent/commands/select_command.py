@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.commands.options import add_rows, amount, positive, share
+from harness.sandbox.choice import AUTO, sandbox_names
 from tasks.errors import EnvironmentFailed, InputError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     look.add_argument("--static", action="store_true", help="execute nothing: what the patches themselves tell")
     look.add_argument("--near-seconds", type=amount, default=12.0, metavar="S", help="of tests near the change (12)")
     look.add_argument("--at-once", type=positive, default=2, metavar="K", help="instances in work at a time (2)")
-    look.add_argument("--sandbox", choices=("auto", "docker", "bubblewrap"), default="auto", help="(auto)")
+    look.add_argument("--sandbox", choices=sandbox_names(), default=AUTO, help="(auto)")
     look.add_argument("--memory", type=positive, default=4096, metavar="MB", help="of one sandbox (4096)")
     look.add_argument("--cpus", type=amount, default=2.0, metavar="N", help="of one sandbox (2)")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")

@@ -1,9 +1,10 @@
-"""Which backend a run gets."""
+"""The backends that there are, and which one a run gets."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from harness.sandbox.base import Finding, Provider
 from tasks.errors import InputError, SandboxFailed
@@ -15,49 +16,83 @@ INSTALL = (
 )
 
 
-async def choose_provider(
-    wanted: Literal["auto", "docker", "bubblewrap"],
-    *,
-    image: str | None,
-    cache: Path,
-    say: Say | None = None,
-) -> Provider:
-    """The provider of the named backend; "auto": docker where a daemon answers and has an image for the task (the task's
-    own, or Troop's), else bubblewrap, else docker if it can build the image. `say` hears of its slow steps (pulling and
-    building images).
-
-    Raises SandboxFailed, saying what to install, where there is none; InputError for an image without docker.
-    """
-    if wanted == "bubblewrap":
-        if image is not None:
-            raise InputError(f"the task asks for the image {image}, and bubblewrap has no images: use --sandbox docker")
-        return await _insist(_bubblewrap(cache))
-    docker = _docker(say)
-    if wanted == "docker" or image is not None:
-        return await _insist(docker)
-    daemon = await docker.findings()
-    if all(finding.ok for finding in daemon if finding.name in ("docker", "docker image")):
-        return docker
-    bubblewrap = _bubblewrap(cache)
-    if _works(await bubblewrap.findings()):
-        await docker.close()
-        return bubblewrap
-    await bubblewrap.close()
-    if not _works(daemon):
-        raise SandboxFailed(INSTALL)
-    return docker
-
-
-def _docker(say: Say | None) -> Provider:
+def _docker(cache: Path, say: Say | None) -> Provider:
     from harness.sandbox.docker.provider import DockerProvider
 
     return DockerProvider(say=say)
 
 
-def _bubblewrap(cache: Path) -> Provider:
+def _bubblewrap(cache: Path, say: Say | None) -> Provider:
     from harness.sandbox.bubblewrap.provider import BubblewrapProvider
 
     return BubblewrapProvider(cache)
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A kind of sandbox. `open` makes its provider, given the cache and who hears of slow steps. `images`: whether it starts from
+    images. `at_once`: the findings that are good where it can be used without making anything first."""
+
+    open: Callable[[Path, Say | None], Provider]
+    images: bool
+    at_once: tuple[str, ...]
+
+
+BACKENDS: Mapping[str, Backend] = {
+    "docker": Backend(_docker, images=True, at_once=("docker", "docker image")),
+    "bubblewrap": Backend(_bubblewrap, images=False, at_once=("bubblewrap",)),
+}
+"""By the name that --sandbox takes; "auto" prefers the first."""
+
+AUTO = "auto"
+
+
+def sandbox_names() -> tuple[str, ...]:
+    """What --sandbox takes."""
+    return (AUTO, *BACKENDS)
+
+
+async def choose_provider(wanted: str, *, image: str | None, cache: Path, say: Say | None = None) -> Provider:
+    """The provider of the named backend; "auto": the first that can be used at once and has an image for the task (the
+    task's own, or Troop's) if it needs one, else the first that can be used at all. `say` hears of its slow steps (pulling
+    and building images).
+
+    Raises SandboxFailed, saying what to install, where there is none; InputError for an image without a backend that has them.
+    """
+    if wanted == AUTO:
+        able = [backend for backend in BACKENDS.values() if backend.images or image is None]
+        return await (_insist(able[0].open(cache, say)) if len(able) == 1 else _first_that_works(able, cache, say))
+    backend = BACKENDS[wanted]
+    if image is not None and not backend.images:
+        raise InputError(f"the task asks for the image {image}, and {wanted} has no images: use {_with_images()}")
+    return await _insist(backend.open(cache, say))
+
+
+def _with_images() -> str:
+    return " or ".join(f"--sandbox {name}" for name, backend in BACKENDS.items() if backend.images)
+
+
+async def _first_that_works(backends: list[Backend], cache: Path, say: Say | None) -> Provider:
+    """The first that can be used at once, else the first that works at all; the others are closed."""
+    working: list[Provider] = []
+    chosen: Provider | None = None
+    for backend in backends:
+        provider = backend.open(cache, say)
+        findings = await provider.findings()
+        if all(finding.ok for finding in findings if finding.name in backend.at_once):
+            chosen = provider
+            break
+        if _works(findings):
+            working.append(provider)
+        else:
+            await provider.close()
+    chosen = chosen or next(iter(working), None)
+    for provider in working:
+        if provider is not chosen:
+            await provider.close()
+    if chosen is None:
+        raise SandboxFailed(INSTALL)
+    return chosen
 
 
 def _works(findings: list[Finding]) -> bool:
