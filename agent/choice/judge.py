@@ -14,7 +14,6 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from agent.attempt.model_policy import prompt
@@ -22,6 +21,7 @@ from agent.attempt.policy import Ask
 from agent.attempt.tools import cut_middle
 from harness import trace
 from harness.evidence.told import useless
+from harness.patches.paths import place_of_new_test
 from harness.records import Candidate, Evidence, Json, Told
 from tasks.errors import BudgetExceeded, EndpointFailed, SandboxFailed
 
@@ -36,7 +36,6 @@ PLACE = "test_told_apart.py"
 _OBJECT = re.compile(r"\{.*\}", re.DOTALL)
 _FENCE = re.compile(r"^```[ \t]*(?:python|py)?[ \t]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _PATH = re.compile(r"\A\s*#\s*path:\s*(\S+)")
-_TEST_FILE = re.compile(r"test_\w+\.py|\w+_test\.py")
 
 RunTest = Callable[[str, str], Awaitable[Sequence[Told]]]
 """Runs a test, given as path and text, on the base and on every finalist. Raises SandboxFailed."""
@@ -129,14 +128,7 @@ def written_test(answer: str) -> tuple[str, str, str]:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return "", "", f"the judge's test is no Python: {error}"
     named = _PATH.match(text)
-    return _place(named[1] if named else ""), text, ""
-
-
-def _place(path: str) -> str:
-    """The path if a new test may lie there, else one that fits anywhere."""
-    pure = PurePosixPath(path)
-    inside = not pure.is_absolute() and ".." not in pure.parts and not any(part[:1] in ".-" for part in pure.parts)
-    return pure.as_posix() if inside and _TEST_FILE.fullmatch(pure.name) else PLACE
+    return (place_of_new_test(named[1]) if named else "") or PLACE, text, ""
 
 
 async def _test(bench: Case) -> trace.JudgeTested | None:
