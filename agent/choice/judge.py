@@ -16,9 +16,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from agent.attempt.lines import cut_middle
 from agent.attempt.model_policy import prompt
 from agent.attempt.policy import Ask
-from agent.attempt.tools import cut_middle
 from harness import trace
 from harness.evidence.told import useless
 from harness.patches.paths import place_of_new_test

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,6 +37,13 @@ def test_a_test_call_ends_the_turn_and_submit_ends_the_attempt() -> None:
     assert [c.name for c in made.calls] == ["test"]
     made = decide(reply(("read", '{"path": "a.py"}'), ("submit", "{}")))
     assert made.stop == "submitted" and [c.name for c in made.calls] == ["read"]
+
+
+def test_the_kind_of_a_tool_says_what_ends_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TOOLS, "check", replace(TOOLS["test"], name="check"))
+    monkeypatch.setitem(TOOLS, "done", replace(TOOLS["submit"], name="done"))
+    assert [c.name for c in decide(reply(("check", "{}"), ("read", '{"path": "a.py"}'))).calls] == ["check"]
+    assert decide(reply(("done", "{}"))).stop == "submitted"
 
 
 @pytest.mark.parametrize(
