@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.attempt.lines import cut_middle
+from agent.attempt.lines import cut_middle, sendable
 from agent.attempt.policy import Decision, Plan, Result, ToolCall, TurnRecord, View
 from agent.attempt.tools import TOOLS, argument_problem, kind_of
 from harness.records import Json, TestReport
@@ -194,7 +194,7 @@ def _size(record: TurnRecord, *, short: bool) -> int:
 
 
 def _result_text(result: Result, *, short: bool) -> str:
-    text = result.text if result.ok else f"Refused: {result.text}"
+    text = sendable(result.text if result.ok else f"Refused: {result.text}")
     if short and len(text) > STUB_CHARS:
         return f"{text[:STUB_CHARS]}\n[... the rest of this old result was left out ...]"
     return text or "(no output)"
@@ -262,9 +262,9 @@ def _in_words(function: Json) -> str:
 
 
 def _user(text: str) -> Json:
-    return {"role": "user", "content": text}
+    return {"role": "user", "content": sendable(text)}
 
 
 def _content(message: Json) -> str:
     content = message.get("content")
-    return content if isinstance(content, str) else ""
+    return sendable(content) if isinstance(content, str) else ""

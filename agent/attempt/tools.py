@@ -1,8 +1,9 @@
 """What an attempt may do: read, search, edit, run, test, record a witness test, submit.
 
-Each tool is a function from a `Toolbox` (the attempt's sandbox and settings) and the call's arguments to a `Result` text that
-is short, says what happened, and helps with the next step. `test` and `submit` are named here but carried out by the
-attempt's graph (`agent.attempt.graph`): a test run is a node of its own, submitting ends the attempt.
+Each tool is one entry of `TOOLS`, around a function from a `Toolbox` (the attempt's sandbox and settings) and the call's
+arguments to a text that is short, says what happened, and helps with the next step. Whoever has to tell tools apart asks for
+their kind. Those that test or end are carried out by the attempt's graph (`agent.attempt.graph`): a test run is a node of
+its own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from agent.attempt.lines import cut_line, cut_middle, fitting, lines_of, replaced, sendable, shown
+from agent.attempt.lines import cut_line, cut_middle, fitting, lines_of, replaced, shown
 from agent.attempt.policy import Result, ToolCall
 from harness.patches.paths import place_of_new_test
 from harness.records import Json, WitnessTest
@@ -129,7 +130,7 @@ async def use_tool(box: Toolbox, call: ToolCall) -> Result:
     return Result(
         call=call.id,
         name=call.name,
-        text=sendable(cut_middle(change.text, RESULT_CHARS + NOTE_CHARS)),
+        text=cut_middle(change.text, RESULT_CHARS + NOTE_CHARS),
         ok=ok,
         diff=change.diff,
         seconds=time.perf_counter() - started,

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from agent.attempt.lines import cut_middle
+from agent.attempt.lines import cut_middle, sendable
 from agent.attempt.model_policy import prompt
 from agent.attempt.policy import Ask
 from harness import trace
@@ -173,7 +173,7 @@ def _test_question(bench: Case) -> Json:
         f'<patch name="{c.id}">\n{cut_middle(c.patch, PATCH_CHARS)}\n</patch>' for c in bench.finalists
     )
     text = prompt("judge_test").format(statement=bench.statement.strip(), patches=patches)
-    return {"role": "user", "content": text}
+    return {"role": "user", "content": sendable(text)}
 
 
 def _question(statement: str, first: Candidate, second: Candidate, shown: trace.JudgeTested | None) -> Json:
@@ -185,7 +185,7 @@ def _question(statement: str, first: Candidate, second: Candidate, shown: trace.
         second=cut_middle(second.patch, PATCH_CHARS),
         second_evidence=_in_words(second) + _shown_on(shown, second.id),
     )
-    return {"role": "user", "content": text}
+    return {"role": "user", "content": sendable(text)}
 
 
 def _shown_on(shown: trace.JudgeTested | None, name: str) -> str:

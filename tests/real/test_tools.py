@@ -85,7 +85,6 @@ def test_what_the_system_objects_to_is_an_answer(provider: Provider) -> None:
             ):
                 result = await bench.ask(name, path=path, **more)
                 assert not result.ok and said in result.text, (name, path, result.text)
-                result.text.encode()
         result = await bench.ask("read", path="gone.py")
         assert not result.ok and result.text == "There is no file gone.py."
         if (await bench.sandbox.exec("cat shut")).exit_code:

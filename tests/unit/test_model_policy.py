@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.attempt.model_policy import KEEP_TURNS, ModelPolicy, _from_text, shortened_before
+from agent.attempt.model_policy import KEEP_TURNS, ModelPolicy, _content, _from_text, shortened_before
 from agent.attempt.policy import Decision, Plan, Result, ToolCall, TurnRecord, View
 from agent.attempt.tools import TOOLS
 from harness.trace import Prepared
@@ -140,3 +140,11 @@ def test_arguments_that_come_as_an_object_are_taken_as_they_are() -> None:
 
 def test_null_for_a_required_argument_is_a_missing_one() -> None:
     assert "read needs path" in decide(reply(("read", '{"path": null}'))).error
+
+
+def test_what_is_no_utf_8_can_be_sent_all_the_same() -> None:
+    call = ToolCall("c", "read", {"path": "\udce9"})
+    seen = TurnRecord(1, Decision("\ud83d", (call,)), (Result("c", "read", "caf\udce9"),))
+    for tools in (True, False):
+        record = replace(seen, decision=replace(seen.decision, text=_content({"content": "\ud83d"})))
+        json.dumps(ModelPolicy(context=8000, tools=tools)._turn(record, short=False), ensure_ascii=False).encode()
