@@ -1,7 +1,7 @@
 """Lines of a file as every tool counts them, and a change of a text that leaves the rest of it as it is.
 
-A line ends with "\\n" or "\\r\\n" and with nothing else: a form feed or U+2028 is a character like any other. Texts of files
-are decoded with "surrogateescape", so that they hold every byte; `shown` is what a model sees of them.
+A line ends with "\\n" or "\\r\\n" and with nothing else: a form feed or U+2028 is a character like any other. Texts of
+files are decoded with "surrogateescape", so that they hold every byte; `shown` is what a model sees of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def lines_of(text: str) -> list[str]:
 
 
 def sendable(text: str) -> str:
-    """The text with U+FFFD for what UTF-8 cannot say (the bytes of a file that are not UTF-8, half a surrogate pair)."""
+    """The text with U+FFFD for what UTF-8 cannot say (bytes of a file that are not UTF-8, half a surrogate pair)."""
     return _NO_UTF8.sub("\ufffd", text)
 
 
@@ -47,7 +47,7 @@ def fitting(lines: Sequence[str], limit: int) -> Sequence[str]:
 
 
 def cut_middle(text: str, limit: int) -> str:
-    """The text; of a longer one than `limit` characters whole lines at both ends, and between them how much is left out.
+    """The text; of a longer one than `limit` characters whole lines at both ends, and between them how much is missing.
     A line that is too long for that is cut itself."""
     if len(text) <= limit:
         return text

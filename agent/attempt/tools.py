@@ -1,9 +1,9 @@
 """What an attempt may do: read, search, edit, run, test, record a witness test, submit.
 
-Each tool is one entry of `TOOLS`, around a function from a `Toolbox` (the attempt's sandbox and settings) and the call's
-arguments to a text that is short, says what happened, and helps with the next step. Whoever has to tell tools apart asks for
-their kind. Those that test or end are carried out by the attempt's graph (`agent.attempt.graph`): a test run is a node of
-its own.
+Each tool is one entry of `TOOLS`, around a function from a `Toolbox` (the attempt's sandbox and settings) and the
+call's arguments to a text that is short, says what happened, and helps with the next step. Whoever has to tell tools
+apart asks for their kind. Those that test or end are carried out by the attempt's graph (`agent.attempt.graph`): a test
+run is a node of its own.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Toolbox:
     """What the tools of one attempt work with.
 
     `undo`: the contents from before the edits of the last turn that had any, by path (None: the file was not there).
-    `witnesses`: recorded, and not yet taken by the attempt's graph. `command_timeout` in seconds; `command_seconds`: time
-    that commands took since it was last set to 0.
+    `witnesses`: recorded, and not yet taken by the attempt's graph. `command_timeout` in seconds; `command_seconds`:
+    time that commands took since it was last set to 0.
     """
 
     sandbox: Sandbox
@@ -81,8 +81,8 @@ class Tool:
     """A tool as a policy knows it, and the one place that names it.
 
     `kind`: "reads" leaves the tree as it is; "edits" changes the file that its argument `path` names; "runs" may change
-    anything, and its argument `command`, if it has one, is looked through for tries to cheat; "tests" ends the turn with a
-    test run, "ends" the attempt. `parameters`: JSON schema properties; `required`: those that must be given.
+    anything, and its argument `command`, if it has one, is looked through for tries to cheat; "tests" ends the turn with
+    a test run, "ends" the attempt. `parameters`: JSON schema properties; `required`: those that must be given.
     """
 
     name: str
@@ -114,8 +114,8 @@ def kind_of(name: str) -> Kind:
 
 
 async def use_tool(box: Toolbox, call: ToolCall) -> Result:
-    """Carry out one call. A refusal, a mistake in the arguments, and whatever the system inside the sandbox objects to are
-    a `Result` with ok False. Raises only what `Sandbox` raises where it is gone."""
+    """Carry out one call. A refusal, a mistake in the arguments, and whatever the system inside the sandbox objects to
+    are a `Result` with ok False. Raises only what `Sandbox` raises where it is gone."""
     started = time.perf_counter()
     change = Change("")
     ok = True
@@ -424,7 +424,7 @@ TOOLS: dict[str, Tool] = {
         Tool(
             "read",
             "reads",
-            f"Show a file with line numbers: {READ_LINES} lines unless told, at most {RESULT_CHARS:,} characters at a time.",
+            f"Show a file with line numbers: {READ_LINES} lines unless told, at most {RESULT_CHARS:,} characters.",
             {"path": _PATH, "start": _number("first line, from 1"), "end": _number("last line")},
             ("path",),
             _read,
@@ -432,7 +432,7 @@ TOOLS: dict[str, Tool] = {
         Tool(
             "search",
             "reads",
-            f"Search the repository's files for an extended regular expression (git grep -nE): the first {SEARCH_HITS} hits.",
+            f"Search the files for an extended regular expression (git grep -nE): the first {SEARCH_HITS} hits.",
             {"pattern": _text("the expression"), "path": _text("a file or directory to search in")},
             ("pattern",),
             _search,

@@ -78,8 +78,9 @@ class Sandbox(Protocol):
         ...
 
     async def read(self, path: str, *, limit: int = 50_000_000) -> bytes:
-        """A file's bytes (path absolute or relative to WORKDIR). Raises OSError as the system inside would (nothing there, a
-        directory, a device, no permission, a loop of links, too long a name); ValueError if larger than `limit`."""
+        """A file's bytes (path absolute or relative to WORKDIR). Raises OSError as the system inside would (nothing
+        there, a directory, a device, no permission, a loop of links, too long a name); ValueError if larger than
+        `limit`."""
         ...
 
     async def write(self, path: str, data: bytes, *, mode: int | None = None) -> None:
