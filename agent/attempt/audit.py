@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 
 from agent.attempt.policy import TurnRecord
+from agent.attempt.tools import kind_of
 
 TRIES: dict[str, re.Pattern[str]] = {
     "leak:history": re.compile(
@@ -30,6 +31,6 @@ def leak_tries(history: Iterable[TurnRecord]) -> tuple[str, ...]:
         str(call.arguments.get("command", ""))
         for record in history
         for call in record.decision.calls
-        if call.name == "run"
+        if kind_of(call.name) == "runs"
     ]
     return tuple(sorted(flag for flag, pattern in TRIES.items() if any(pattern.search(c) for c in commands)))

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,19 +27,16 @@ from agent.attempt.audit import leak_tries
 from agent.attempt.model_policy import describe_report
 from agent.attempt.notebook import Notebook
 from agent.attempt.policy import Ask, Decision, Plan, Policy, Result, TurnRecord, View
-from agent.attempt.tools import Toolbox, use_tool
+from agent.attempt.tools import Toolbox, kind_of, use_tool
 from harness import trace
 from harness.patches.extract import take_patch
 from harness.patches.patch import Patch
 from harness.records import AttemptStatus, TestReport
-from harness.sandbox.base import TROOPDIR, Sandbox
+from harness.sandbox.base import Sandbox
 from harness.testing.run import files_of
 from harness.testing.warm import WarmTests, launch_of
 from tasks.errors import BudgetExceeded, ContextTooLong, EndpointFailed, PatchNotTaken
 from tasks.task import Task
-
-READ_ONLY = frozenset({"read", "search"})
-"""Tools that leave the tree as it is; a turn with no others needs no snapshot."""
 
 STUCK_REPEATS = 3
 MIN_TEST_SECONDS = 2.0
@@ -215,7 +211,7 @@ async def plan(state: State, runtime: Runtime[Desk]) -> State:
 
 
 async def act(state: State, runtime: Runtime[Desk]) -> State:
-    """One decision of the policy, and its tool calls up to a `test`."""
+    """One decision of the policy, and its tool calls up to a test run."""
     desk = runtime.context
     desk.turn_started = time.monotonic()
     desk.box.begin_turn()
@@ -238,7 +234,7 @@ async def act(state: State, runtime: Runtime[Desk]) -> State:
         )
     )
     for call in decision.calls:
-        if call.name == "test":
+        if kind_of(call.name) == "tests":
             return {"turn": state["turn"], "test_due": True, "status": ""}
         _note(desk, turn, await use_tool(desk.box, call))
     return await _end_turn(desk, turn)
@@ -263,7 +259,7 @@ async def test(state: State, runtime: Runtime[Desk]) -> State:
             report = _together(report, await desk.run_tests(rest, to_first_failure=True), rest)
     desk.record(trace.TestsRan(attempt=desk.notebook.index, turn=turn, report=report, selection=ids))
     said = describe_report(report, desk.prepared.baseline)
-    _note(desk, turn, Result(call.id, "test", said, ok=True, seconds=report.seconds))
+    _note(desk, turn, Result(call.id, call.name, said, ok=True, seconds=report.seconds))
     return await _end_turn(desk, turn)
 
 
@@ -301,13 +297,12 @@ async def end(desk: Desk, status: str, detail: str = "") -> None:
 
 
 async def restore(desk: Desk) -> State:
-    """Put tree, tools and state back to the last finished turn of the trace; the state to go on from."""
+    """Put tree, tools and state of a fresh sandbox to the last finished turn of the trace; the state to go on from."""
     notebook = desk.notebook
-    if notebook.tree:
-        await desk.sandbox.restore(list(notebook.tree.values()))
-    desk.box.witnesses = list(notebook.witnesses)
     for path, content in notebook.undo().items():
         desk.box.undo[path] = await _base_content(desk, path) if isinstance(content, str) else content
+    if notebook.tree:
+        await desk.sandbox.restore(list(notebook.tree.values()))
     turn = len(notebook.history)
     return {"turn": turn, "test_due": False, "status": status_now(desk) if turn else _planned_stop(notebook)}
 
@@ -346,7 +341,7 @@ def _stuck(notebook: Notebook) -> bool:
 def _gist(record: TurnRecord) -> tuple[object, ...]:
     """What a turn asked and got, without the times that differ between two runs of the same command."""
     asked = tuple((call.name, repr(call.arguments)) for call in record.decision.calls)
-    got = tuple(_TIMES.sub("", result.text) for result in record.results if result.name != "test")
+    got = tuple(_TIMES.sub("", result.text) for result in record.results if kind_of(result.name) != "tests")
     outcomes = tuple(sorted(record.report.outcomes.items())) if record.report else ()
     return asked, got, outcomes
 
@@ -374,13 +369,14 @@ def _note(desk: Desk, turn: int, result: Result) -> None:
             seconds=result.seconds,
         )
     )
-    if result.name == "witness" and result.ok:
-        desk.record(trace.WitnessRecorded(attempt=desk.notebook.index, turn=turn, witness=desk.box.witnesses[-1]))
+    for witness in desk.box.witnesses:
+        desk.record(trace.WitnessRecorded(attempt=desk.notebook.index, turn=turn, witness=witness))
+    desk.box.witnesses.clear()
 
 
 async def _end_turn(desk: Desk, turn: int) -> State:
     index = desk.notebook.index
-    if any(call.name not in READ_ONLY for call in desk.decision.calls):
+    if any(kind_of(call.name) != "reads" for call in desk.decision.calls):
         changed = await desk.sandbox.snapshot()
         if changed.files or changed.left_out:
             desk.record(trace.TreeChanged(attempt=index, turn=turn, tree=changed))
@@ -424,10 +420,11 @@ def _together(first: TestReport, rest: TestReport, wanted: Sequence[str]) -> Tes
 
 
 async def _base_content(desk: Desk, path: str) -> bytes | None:
-    shown = await desk.sandbox.exec(
-        f"git --git-dir={TROOPDIR}/base.git show HEAD:{shlex.quote(path)}", timeout=30.0, output_bytes=20_000_000
-    )
-    return shown.stdout if shown.exit_code == 0 else None
+    """What a sandbox holds before anything is restored, set-up's own files included."""
+    try:
+        return await desk.sandbox.read(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 async def run(graph: CompiledStateGraph[State, Desk, State, State], desk: Desk, *, recursion: int = 10_000) -> None:

@@ -12,8 +12,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.attempt.lines import cut_middle, sendable
 from agent.attempt.policy import Decision, Plan, Result, ToolCall, TurnRecord, View
-from agent.attempt.tools import TOOLS, argument_problem, cut_middle
+from agent.attempt.tools import TOOLS, argument_problem, kind_of
 from harness.records import Json, TestReport
 from harness.testing.run import COMMAND_TEST
 
@@ -155,13 +156,13 @@ def _malformed(name: str, arguments: object) -> str:
 
 
 def _ending(text: str, calls: list[ToolCall]) -> Decision:
-    """Calls after a `test` or `submit` are dropped: both end a turn."""
+    """Calls after one that runs the tests or ends the attempt are dropped: both end a turn."""
     kept: list[ToolCall] = []
     for call in calls:
-        if call.name == "submit":
+        if kind_of(call.name) == "ends":
             return Decision(text=text, calls=tuple(kept), stop="submitted")
         kept.append(call)
-        if call.name == "test":
+        if kind_of(call.name) == "tests":
             break
     return Decision(text=text, calls=tuple(kept))
 
@@ -193,7 +194,7 @@ def _size(record: TurnRecord, *, short: bool) -> int:
 
 
 def _result_text(result: Result, *, short: bool) -> str:
-    text = result.text if result.ok else f"Refused: {result.text}"
+    text = sendable(result.text if result.ok else f"Refused: {result.text}")
     if short and len(text) > STUB_CHARS:
         return f"{text[:STUB_CHARS]}\n[... the rest of this old result was left out ...]"
     return text or "(no output)"
@@ -240,7 +241,8 @@ def describe_report(report: TestReport, baseline: TestReport | None) -> str:
     if baseline is not None:
         broken = sorted(report.failed & baseline.passed)
         if broken:
-            lines.append(f"Passed before your changes, now failing: {', '.join(broken[:20])}")
+            more = f" and {len(broken) - 20} more" if len(broken) > 20 else ""
+            lines.append(f"Passed before your changes, now failing: {', '.join(broken[:20])}{more}")
     if COMMAND_TEST in report.failed:
         return "\n".join([*lines, f"--- end of the output\n{cut_middle(report.output, 4000)}"])
     for test in sorted(report.failed)[:10]:
@@ -260,9 +262,9 @@ def _in_words(function: Json) -> str:
 
 
 def _user(text: str) -> Json:
-    return {"role": "user", "content": text}
+    return {"role": "user", "content": sendable(text)}
 
 
 def _content(message: Json) -> str:
     content = message.get("content")
-    return content if isinstance(content, str) else ""
+    return sendable(content) if isinstance(content, str) else ""

@@ -12,11 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 from agent.attempt.policy import Decision, Plan, Result, ToolCall, TurnRecord
+from agent.attempt.tools import kind_of, place_of
 from harness import trace
 from harness.records import Attempt, AttemptStatus, FileState, Json, TestReport, WitnessTest
-
-EDITING = ("edit", "create", "insert")
-"""Tools whose argument `path` names the file that they change."""
 
 
 @dataclass(slots=True)
@@ -131,10 +129,11 @@ class Notebook:
                 if call.name == "undo":
                     now.update(undo)
                     undo = {}
-                elif call.name in EDITING:
+                elif kind_of(call.name) == "edits":
                     if fresh:
                         undo, fresh = {}, False
-                    undo.setdefault(call.arguments["path"], now.get(call.arguments["path"], "base"))
+                    path = place_of(call.arguments["path"])
+                    undo.setdefault(path, now.get(path, "base"))
             now.update({file.path: file.data for file in changed})
         return undo
 

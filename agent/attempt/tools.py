@@ -1,25 +1,37 @@
 """What an attempt may do: read, search, edit, run, test, record a witness test, submit.
 
-Each tool is a function from a `Toolbox` (the attempt's sandbox and settings) and the call's arguments to a `Result` text that
-is short, says what happened, and helps with the next step. `test` and `submit` are named here but carried out by the
-attempt's graph (`agent.attempt.graph`): a test run is a node of its own, submitting ends the attempt.
+Each tool is one entry of `TOOLS`, around a function from a `Toolbox` (the attempt's sandbox and settings) and the
+call's arguments to a text that is short, says what happened, and helps with the next step. Whoever has to tell tools
+apart asks for their kind. Those that test or end are carried out by the attempt's graph (`agent.attempt.graph`): a test
+run is a node of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import errno
+import posixpath
 import shlex
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
+from agent.attempt.lines import cut_line, cut_middle, fitting, lines_of, replaced, shown
 from agent.attempt.policy import Result, ToolCall
+from harness.patches.paths import place_of_new_test
 from harness.records import Json, WitnessTest
 from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
 
 READ_LINES = 250
 RESULT_CHARS = 10_000
+NOTE_CHARS = 200
+"""Of a tool's answer: what it shows, and what it says about that."""
 SEARCH_HITS = 60
+HIT_CHARS = 300
+
+Kind = Literal["reads", "edits", "runs", "tests", "ends"]
 
 
 class ToolRefused(Exception):
@@ -31,8 +43,8 @@ class Toolbox:
     """What the tools of one attempt work with.
 
     `undo`: the contents from before the edits of the last turn that had any, by path (None: the file was not there).
-    `witnesses`: what the attempt recorded so far. `command_timeout` in seconds; `command_seconds`: time that commands
-    took since it was last set to 0.
+    `witnesses`: recorded, and not yet taken by the attempt's graph. `command_timeout` in seconds; `command_seconds`:
+    time that commands took since it was last set to 0.
     """
 
     sandbox: Sandbox
@@ -66,9 +78,15 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool as a policy knows it. `parameters`: JSON schema properties; `required`: those that must be given."""
+    """A tool as a policy knows it, and the one place that names it.
+
+    `kind`: "reads" leaves the tree as it is; "edits" changes the file that its argument `path` names; "runs" may change
+    anything, and its argument `command`, if it has one, is looked through for tries to cheat; "tests" ends the turn with
+    a test run, "ends" the attempt. `parameters`: JSON schema properties; `required`: those that must be given.
+    """
 
     name: str
+    kind: Kind
     description: str
     parameters: Mapping[str, Json]
     required: tuple[str, ...]
@@ -90,16 +108,14 @@ class Tool:
         }
 
 
-def cut_middle(text: str, limit: int = RESULT_CHARS) -> str:
-    """The text, with the middle replaced by a marker where it is longer than `limit` characters."""
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    return f"{text[:half]}\n[... {len(text) - 2 * half} characters cut ...]\n{text[-half:]}"
+def kind_of(name: str) -> Kind:
+    """The kind of the tool of that name. One that there is no more (an older trace names it) counts as "runs"."""
+    return TOOLS[name].kind if name in TOOLS else "runs"
 
 
 async def use_tool(box: Toolbox, call: ToolCall) -> Result:
-    """Carry out one call. A refusal or a mistake in the arguments is a `Result` with ok False, never an exception."""
+    """Carry out one call. A refusal, a mistake in the arguments, and whatever the system inside the sandbox objects to
+    are a `Result` with ok False. Raises only what `Sandbox` raises where it is gone."""
     started = time.perf_counter()
     change = Change("")
     ok = True
@@ -108,20 +124,13 @@ async def use_tool(box: Toolbox, call: ToolCall) -> Result:
         if problem:
             raise ToolRefused(problem)
         change = await TOOLS[call.name].use(box, call.arguments)
-    except (
-        ToolRefused,
-        FileNotFoundError,
-        IsADirectoryError,
-        PermissionError,
-        NotADirectoryError,
-        ValueError,
-    ) as error:
+    except (ToolRefused, OSError, ValueError) as error:
         ok = False
-        change = Change(_refusal(error, call.arguments))
+        change = Change(_refusal(error))
     return Result(
         call=call.id,
         name=call.name,
-        text=cut_middle(change.text),
+        text=cut_middle(change.text, RESULT_CHARS + NOTE_CHARS),
         ok=ok,
         diff=change.diff,
         seconds=time.perf_counter() - started,
@@ -154,45 +163,93 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
-def _refusal(error: Exception, arguments: Json) -> str:
-    path = arguments.get("path", "")
-    if isinstance(error, FileNotFoundError):
-        return f"There is no file {path}."
-    if isinstance(error, IsADirectoryError):
-        return f"{path} is a directory."
-    if isinstance(error, PermissionError):
-        return f"{path}: permission denied."
-    if isinstance(error, NotADirectoryError):
-        return f"{path}: a part of this path is a file, not a directory."
-    return str(error)
+def _refusal(error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return str(error)
+    if not error.filename:
+        return f"It could not be carried out: {error.strerror or error}."
+    place = place_of(error.filename)
+    name = cut_line(place if place.isprintable() else ascii(place), 100)
+    said = {
+        errno.ENOENT: f"There is no file {name}.",
+        errno.EISDIR: f"{WORKDIR if place == '.' else name} is a directory; list it with run.",
+        errno.ENOTDIR: f"{name}: a part of this path is a file, not a directory.",
+    }.get(error.errno or 0, f"{name}: {error.strerror}.")
+    return f"{said} It lies outside of the repository ({WORKDIR})." if place.startswith("/") else said
 
 
-async def _read_text(box: Toolbox, path: str) -> str:
-    return (await box.sandbox.read(path)).decode("utf-8", "surrogateescape")
+def place_of(path: str) -> str:
+    """A path as the trees of a trace have it: relative to the repository, absolute outside of it; "." for its root."""
+    place = "/" + posixpath.normpath(posixpath.join(WORKDIR, path)).lstrip("/")
+    return "." if place == WORKDIR else place.removeprefix(WORKDIR + "/")
+
+
+def _file(arguments: Json) -> str:
+    path = str(arguments["path"])
+    if not path.strip():
+        raise ToolRefused("path is empty; name a file.")
+    if path.endswith("/"):
+        raise ToolRefused(f"{path} names a directory, not a file.")
+    return place_of(path)
+
+
+async def _text_of(box: Toolbox, path: str) -> str:
+    return _decoded(await box.sandbox.read(path))
+
+
+async def _text_if_any(box: Toolbox, path: str) -> str | None:
+    try:
+        return await _text_of(box, path)
+    except FileNotFoundError:
+        return None
+
+
+def _decoded(content: bytes) -> str:
+    return content.decode("utf-8", "surrogateescape")
 
 
 async def _write_text(box: Toolbox, path: str, old: str | None, new: str) -> str:
-    box.keep(path, None if old is None else old.encode("utf-8", "surrogateescape"))
-    await box.sandbox.write(path, new.encode("utf-8", "surrogateescape"))
+    """Write a file and remember what it held; the change as a diff. Where that fails the file is left as it was."""
+    before = None if old is None else old.encode("utf-8", "surrogateescape")
+    try:
+        await box.sandbox.write(path, new.encode("utf-8", "surrogateescape"))
+    except OSError:
+        if before is not None:
+            with contextlib.suppress(OSError):
+                await box.sandbox.write(path, before)
+        raise
+    box.keep(path, before)
     return unified_diff(path, old or "", new)
 
 
 def unified_diff(path: str, old: str, new: str) -> str:
     """The change as a short unified diff for people (the attempt's patch is taken by the harness, not from this)."""
-    before, after = old.splitlines(keepends=True), new.splitlines(keepends=True)
+    before, after = lines_of(shown(old)), lines_of(shown(new))
     lines = difflib.unified_diff(before, after, f"a/{path}", f"b/{path}", n=2)
     return "".join(line if line.endswith("\n") else line + "\n" for line in lines)
 
 
 async def _read(box: Toolbox, arguments: Json) -> Change:
-    lines = (await _read_text(box, arguments["path"])).split("\n")
+    path = _file(arguments)
+    lines = [line.removesuffix("\n") for line in lines_of(shown(await _text_of(box, path)))]
+    if not lines:
+        return Change(f"{path} is empty.")
     first = max(1, arguments.get("start") or 1)
-    last = min(len(lines), arguments.get("end") or first + READ_LINES - 1, first + 4 * READ_LINES)
+    last = min(len(lines), arguments.get("end") or first + READ_LINES - 1)
     if first > len(lines):
-        raise ToolRefused(f"{arguments['path']} has {len(lines)} lines; there is no line {first}.")
-    body = "\n".join(f"{number:>5} {lines[number - 1]}" for number in range(first, last + 1))
-    more = f"\n({len(lines) - last} more lines; ask with start={last + 1})" if last < len(lines) else ""
-    return Change(body + more)
+        raise ToolRefused(f"{path} has {len(lines)} lines; there is no line {first}.")
+    if last < first:
+        raise ToolRefused(f"end={last} lies before start={first}.")
+    numbered = [f"{n:>5} {cut_line(lines[n - 1], RESULT_CHARS)}" for n in range(first, last + 1)]
+    body = fitting(numbered, RESULT_CHARS)
+    reached = first + len(body) - 1
+    more = ""
+    if reached < last:
+        span = f"lines {reached + 1}–{last}" if reached + 1 < last else f"line {last}"
+        more = f"\n({span} left out; ask with start={reached + 1})"
+    elif last < len(lines):
+        more = f"\n({len(lines) - last} more lines; ask with start={last + 1})"
+    return Change("\n".join(body) + more)
 
 
 async def _search(box: Toolbox, arguments: Json) -> Change:
@@ -209,37 +266,40 @@ async def _search(box: Toolbox, arguments: Json) -> Change:
     ]
     done = await box.sandbox.exec([*command, arguments.get("path") or "."], timeout=60.0)
     box.command_seconds += done.seconds
+    if done.timed_out:
+        raise ToolRefused("The search was stopped after 60 s; narrow the pattern or the path.")
     if done.exit_code == 1:
         return Change("No match.")
     if done.exit_code != 0:
         raise ToolRefused(f"The search failed: {done.stderr.decode('utf-8', 'replace').strip()[:500]}")
-    hits = done.stdout.decode("utf-8", "replace").splitlines()
-    shown = [hit[:300] for hit in hits[:SEARCH_HITS]]
-    rest = f"\n({len(hits) - SEARCH_HITS} more; narrow the pattern or the path)" if len(hits) > SEARCH_HITS else ""
-    return Change("\n".join(shown) + rest)
+    hits = [cut_line(hit.rstrip("\r\n"), HIT_CHARS) for hit in lines_of(done.stdout.decode("utf-8", "replace"))]
+    body = fitting(hits[:SEARCH_HITS], RESULT_CHARS)
+    more = f"{len(hits) - len(body)}{' or more' if done.truncated else ''} more"
+    rest = f"\n({more}; narrow the pattern or the path)" if len(body) < len(hits) else ""
+    return Change("\n".join(body) + rest)
 
 
 async def _edit(box: Toolbox, arguments: Json) -> Change:
-    path, old, new = arguments["path"], arguments["old"], arguments["new"]
-    text = await _read_text(box, path)
+    path, old, new = _file(arguments), shown(arguments["old"]), shown(arguments["new"])
+    text = await _text_of(box, path)
     if not old:
         raise ToolRefused("old is empty; to make a file use create, to add lines use insert.")
     if old == new:
         raise ToolRefused("old and new are the same text; nothing would change.")
-    places = _occurrences(text, old)
+    seen = shown(text)
+    places = _occurrences(seen, old)
     if not places:
-        raise ToolRefused(_not_there(path, text, old))
+        raise ToolRefused(_not_there(path, seen, old))
     if len(places) > 1:
         line = arguments.get("line")
-        matching = [p for p in places if text.count("\n", 0, p) + 1 == line]
+        matching = [p for p in places if seen.count("\n", 0, p) + 1 == line]
         if len(matching) != 1:
-            at = ", ".join(str(text.count("\n", 0, p) + 1) for p in places[:20])
+            at = ", ".join(str(seen.count("\n", 0, p) + 1) for p in places[:20])
             raise ToolRefused(
                 f"old stands {len(places)} times in {path} (lines {at}). Give more of the text around it, or the line."
             )
         places = matching
-    changed = text[: places[0]] + new + text[places[0] + len(old) :]
-    diff = await _write_text(box, path, text, changed)
+    diff = await _write_text(box, path, text, replaced(text, places[0], old, new))
     return Change(f"Edited {path}:\n{diff}", diff)
 
 
@@ -272,25 +332,23 @@ def _not_there(path: str, text: str, old: str) -> str:
 
 
 async def _create(box: Toolbox, arguments: Json) -> Change:
-    path = arguments["path"]
-    try:
-        before: str | None = await _read_text(box, path)
-    except FileNotFoundError:
-        before = None
-    diff = await _write_text(box, path, before, arguments["content"])
+    path, content = _file(arguments), arguments["content"]
+    before = await _text_if_any(box, path)
+    after = content if before is None else replaced(before, 0, shown(before), content)
+    diff = await _write_text(box, path, before, after)
     return Change(f"{'Wrote over' if before is not None else 'Created'} {path}.", diff)
 
 
 async def _insert(box: Toolbox, arguments: Json) -> Change:
-    path, line = arguments["path"], arguments["line"]
-    text = await _read_text(box, path)
-    lines = text.splitlines(keepends=True)
+    path, line = _file(arguments), arguments["line"]
+    text = await _text_of(box, path)
+    lines = lines_of(shown(text))
     if not 0 <= line <= len(lines):
         raise ToolRefused(f"{path} has {len(lines)} lines; line must be 0 to {len(lines)}.")
-    added = arguments["text"] if arguments["text"].endswith("\n") else arguments["text"] + "\n"
-    if line and not lines[line - 1].endswith("\n"):
-        added = "\n" + added
-    diff = await _write_text(box, path, text, "".join([*lines[:line], added, *lines[line:]]))
+    added = shown(arguments["text"]).removesuffix("\n")
+    ended = not line or lines[line - 1].endswith("\n")  # the last line of a file may not be
+    after = replaced(text, sum(map(len, lines[:line])), "", f"{added}\n" if ended else f"\n{added}")
+    diff = await _write_text(box, path, text, after)
     return Change(f"Inserted into {path}:\n{diff}", diff)
 
 
@@ -299,29 +357,37 @@ async def _undo(box: Toolbox, arguments: Json) -> Change:
         raise ToolRefused("There is no edit to undo.")
     diffs = []
     for path, content in box.undo.items():
-        now = await _read_text(box, path)
-        if content is None:
-            await box.sandbox.exec(["rm", "-f", "--", path], timeout=30.0)
-        else:
-            await box.sandbox.write(path, content)
-        diffs.append(unified_diff(path, now, (content or b"").decode("utf-8", "surrogateescape")))
+        now = await _text_if_any(box, path)
+        if content is not None:
+            await box.sandbox.write(path, content, mode=await _base_mode(box, path) if now is None else None)
+        elif (done := await box.sandbox.exec(["rm", "-f", "--", path], timeout=30.0)).exit_code:
+            raise ToolRefused(f"{path} could not be removed: {done.output.strip()}")
+        diffs.append(unified_diff(path, now or "", _decoded(content or b"")))
     paths = ", ".join(box.undo)
     box.undo.clear()
     return Change(f"Put back {paths}.", "".join(diffs))
 
 
+async def _base_mode(box: Toolbox, path: str) -> int | None:
+    """The mode that a file which is gone gets when it is put back; None: that of any new file."""
+    command = ["git", f"--git-dir={TROOPDIR}/base.git", "ls-tree", "HEAD", "--", path]
+    listed = await box.sandbox.exec(command, timeout=30.0)
+    return 0o755 if listed.stdout.startswith(b"100755 ") else None
+
+
 async def _shell(box: Toolbox, arguments: Json) -> Change:
-    timeout = min(float(arguments.get("timeout") or box.command_timeout), 4 * box.command_timeout)
+    timeout = min(arguments.get("timeout") or box.command_timeout, 4 * box.command_timeout)
     done = await box.sandbox.exec(arguments["command"], timeout=timeout, merge=True)
     box.command_seconds += done.seconds
     status = f"timed out after {timeout:g} s" if done.timed_out else f"exit code {done.exit_code}"
-    return Change(f"{cut_middle(done.output, RESULT_CHARS - 100).rstrip()}\n({status})".lstrip())
+    output = cut_middle(done.output, RESULT_CHARS).rstrip()
+    return Change(f"{output}\n({status})" if output else f"({status})")
 
 
 async def _witness(box: Toolbox, arguments: Json) -> Change:
-    path = arguments["path"].removeprefix(WORKDIR + "/").removeprefix("./")
-    if not path.endswith(".py") or path.startswith(("/", "..")):
-        raise ToolRefused("path must be a new Python test file inside the repository, such as tests/test_issue.py.")
+    path = place_of_new_test(arguments["path"].removeprefix(WORKDIR + "/"))
+    if not path:
+        raise ToolRefused("path must be a new test file inside the repository, such as tests/test_issue.py.")
     tracked = await box.sandbox.exec(
         f"git --git-dir={TROOPDIR}/base.git cat-file -e HEAD:{shlex.quote(path)}", timeout=30.0
     )
@@ -357,20 +423,23 @@ TOOLS: dict[str, Tool] = {
     for tool in (
         Tool(
             "read",
-            f"Show a file with line numbers, {READ_LINES} lines unless told.",
+            "reads",
+            f"Show a file with line numbers: {READ_LINES} lines unless told, at most {RESULT_CHARS:,} characters.",
             {"path": _PATH, "start": _number("first line, from 1"), "end": _number("last line")},
             ("path",),
             _read,
         ),
         Tool(
             "search",
-            "Search the repository's files for an extended regular expression (git grep -nE).",
+            "reads",
+            f"Search the files for an extended regular expression (git grep -nE): the first {SEARCH_HITS} hits.",
             {"pattern": _text("the expression"), "path": _text("a file or directory to search in")},
             ("pattern",),
             _search,
         ),
         Tool(
             "edit",
+            "edits",
             "Replace a text that stands exactly once in a file. Copy `old` to the letter, without line numbers.",
             {
                 "path": _PATH,
@@ -383,6 +452,7 @@ TOOLS: dict[str, Tool] = {
         ),
         Tool(
             "create",
+            "edits",
             "Write a whole file.",
             {"path": _PATH, "content": _text("the whole content")},
             ("path", "content"),
@@ -390,14 +460,16 @@ TOOLS: dict[str, Tool] = {
         ),
         Tool(
             "insert",
+            "edits",
             "Insert text after a line of a file (0: at the top).",
             {"path": _PATH, "line": _number("line after which the text goes"), "text": _text("the lines to insert")},
             ("path", "line", "text"),
             _insert,
         ),
-        Tool("undo", "Put back the files as they were before your last turn with edits.", {}, (), _undo),
+        Tool("undo", "edits", "Put back the files as they were before your last turn with edits.", {}, (), _undo),
         Tool(
             "run",
+            "runs",
             "Run a shell command in the repository's root. There is no network.",
             {"command": _text("the command"), "timeout": _number("seconds")},
             ("command",),
@@ -405,6 +477,7 @@ TOOLS: dict[str, Tool] = {
         ),
         Tool(
             "test",
+            "tests",
             "Run tests and get their outcomes. Must be the last call of a turn.",
             {
                 "ids": {
@@ -419,12 +492,13 @@ TOOLS: dict[str, Tool] = {
         ),
         Tool(
             "witness",
+            "runs",
             "Record a new pytest file that shows the bug: it must fail on the unchanged code and pass once it is fixed. "
             "It is kept apart from your patch and used to check it.",
             {"path": _text("a new test file"), "content": _text("its whole content")},
             ("path", "content"),
             _witness,
         ),
-        Tool("submit", "End the attempt: the changes in the tree are your patch.", {}, (), _elsewhere),
+        Tool("submit", "ends", "End the attempt: the changes in the tree are your patch.", {}, (), _elsewhere),
     )
 }

@@ -14,16 +14,16 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from agent.attempt.lines import cut_middle, sendable
 from agent.attempt.model_policy import prompt
 from agent.attempt.policy import Ask
-from agent.attempt.tools import cut_middle
 from agent.choice.case import Case, Ground
 from harness import trace
 from harness.choosing.gather import in_sandbox
 from harness.evidence.told import tell, useless
+from harness.patches.paths import place_of_new_test
 from harness.records import Candidate, Evidence, Json, Told
 from tasks.errors import BudgetExceeded, EndpointFailed, SandboxFailed
 
@@ -38,7 +38,6 @@ PLACE = "test_told_apart.py"
 _OBJECT = re.compile(r"\{.*\}", re.DOTALL)
 _FENCE = re.compile(r"^```[ \t]*(?:python|py)?[ \t]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _PATH = re.compile(r"\A\s*#\s*path:\s*(\S+)")
-_TEST_FILE = re.compile(r"test_\w+\.py|\w+_test\.py")
 
 
 def asking(client: ModelClient, events: Sequence[trace.Event], seed: int, end: Callable[[BudgetExceeded], None]) -> Ask:
@@ -114,14 +113,7 @@ def written_test(answer: str) -> tuple[str, str, str]:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return "", "", f"the judge's test is no Python: {error}"
     named = _PATH.match(text)
-    return _place(named[1] if named else ""), text, ""
-
-
-def _place(path: str) -> str:
-    """The path if a new test may lie there, else one that fits anywhere."""
-    pure = PurePosixPath(path)
-    inside = not pure.is_absolute() and ".." not in pure.parts and not any(part[:1] in ".-" for part in pure.parts)
-    return pure.as_posix() if inside and _TEST_FILE.fullmatch(pure.name) else PLACE
+    return (place_of_new_test(named[1]) if named else "") or PLACE, text, ""
 
 
 async def _test(case: Case, ground: Ground, ask: Ask) -> trace.JudgeTested | None:
@@ -170,7 +162,7 @@ def _test_question(case: Case) -> Json:
         f'<patch name="{c.id}">\n{cut_middle(c.patch, PATCH_CHARS)}\n</patch>' for c in case.candidates
     )
     text = prompt("judge_test").format(statement=case.statement.strip(), patches=patches)
-    return {"role": "user", "content": text}
+    return {"role": "user", "content": sendable(text)}
 
 
 def _question(statement: str, first: Candidate, second: Candidate, shown: trace.JudgeTested | None) -> Json:
@@ -182,7 +174,7 @@ def _question(statement: str, first: Candidate, second: Candidate, shown: trace.
         second=cut_middle(second.patch, PATCH_CHARS),
         second_evidence=_in_words(second) + _shown_on(shown, second.id),
     )
-    return {"role": "user", "content": text}
+    return {"role": "user", "content": sendable(text)}
 
 
 def _shown_on(shown: trace.JudgeTested | None, name: str) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from harness.patches.patch import is_test
+from harness.patches.paths import is_test
 from harness.records import Json, TestReport
 from harness.sandbox.base import WORKDIR, Sandbox
 from harness.testing.run import run_tests, selects

@@ -25,7 +25,7 @@ from agent.attempt.policy import Decision, Plan, ToolCall, View
 from agent.repair.localise import failing_tests, localise
 from agent.repair.mutate import Change, Mutant, in_common_order, mutants, needed, share_of, surroundings
 from agent.repair.mutation.source import compiles, go_on, hush
-from harness.patches.patch import is_test
+from harness.patches.paths import is_test
 from harness.records import Json, TestReport
 from harness.sandbox.base import TROOPDIR, Sandbox
 

@@ -21,9 +21,9 @@ from harness.choosing.static_evidence import look
 from harness.code.import_graph import import_graph
 from harness.environments.detect import PYTEST_COMMAND
 from harness.evidence.near import MOST_FILES, Opened
-from harness.evidence.regression import is_test_file, near_files, touched_by
+from harness.evidence.regression import near_files, touched_by
 from harness.parallel import in_parallel
-from harness.patches.patch import is_test
+from harness.patches.paths import holds_tests, is_test
 from harness.records import WitnessTest
 from harness.repository.base_tree import BaseTree
 from harness.sandbox.base import WORKDIR, Sandbox
@@ -162,7 +162,7 @@ def _near_files(tree: BaseTree, patches: Sequence[str]) -> list[str]:
 
 def texts_of_tests(tree: BaseTree) -> dict[str, str]:
     """The text of every test file of the base by its path."""
-    found = tree.read_all(path for path in tree.paths() if is_test_file(path))
+    found = tree.read_all(path for path in tree.paths() if holds_tests(path))
     return {path: text.decode("utf-8", "replace") for path, text in found.items()}
 
 

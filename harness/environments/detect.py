@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from harness.environments.project import Project, read_project
+from harness.patches.paths import pytest_collects
 from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR
 from harness.testing.run import runs_pytest
 
@@ -294,8 +295,7 @@ def _tools(date: datetime | None, test_command: str | None) -> tuple[Step, ...]:
 
 
 def _test_command(paths: list[str], project: Project) -> str | None:
-    tests = [p for p in paths if re.search(r"(?:^|/)(?:test_[^/]*|[^/]*_test)\.py$", p)]
-    if project.pytest_configured or tests:
+    if project.pytest_configured or any(map(pytest_collects, paths)):
         runner = next((p for p in ("tests/runtests.py", "runtests.py") if p in paths), None)
         return (
             f"python {runner}"

@@ -21,8 +21,9 @@ from pathlib import Path
 from harness.cache import cache_root, read_json, write_json
 from harness.code.import_graph import ImportGraph, import_graph
 from harness.environments.environment import FORMAT, TEST_SECONDS, Baseline, Built
-from harness.evidence.regression import STARTING_SECONDS, Touched, cost, is_test_file, near_files, touched_by
+from harness.evidence.regression import STARTING_SECONDS, Touched, cost, near_files, touched_by
 from harness.parallel import in_parallel
+from harness.patches.paths import holds_tests
 from harness.records import TestReport
 from harness.repository.workspace import Workspace
 from harness.sandbox.base import Limits, Provider, Sandbox, SandboxSpec
@@ -203,7 +204,7 @@ def what_is_touched(workspace: Workspace, patches: Iterable[str]) -> Touched:
 
 @functools.lru_cache(maxsize=2)
 def _test_texts(workspace: Workspace) -> Mapping[str, str]:
-    found = workspace.read_all(path for path in workspace.files() if is_test_file(path))
+    found = workspace.read_all(path for path in workspace.files() if holds_tests(path))
     return {path: text.decode("utf-8", "replace") for path, text in found.items()}
 
 

@@ -35,8 +35,6 @@ NAMED = 50
 FEW = 3
 """So many test files that have something in common are as good as one."""
 
-_TEST_FILE = re.compile(r"(?:^|/)(?:(?:unit)?test_[^/]*|[^/]*_tests?|tests)\.py$")
-
 
 @dataclass(frozen=True, slots=True)
 class Touched:
@@ -67,11 +65,6 @@ def _around(source: bytes | None, lines: Collection[int]) -> set[str]:
         for node in found
         if not node.name.startswith("__") and any(node.lineno <= line <= (node.end_lineno or 0) for line in lines)
     }
-
-
-def is_test_file(path: str) -> bool:
-    """Whether a runner would look for tests in a file of that name."""
-    return _TEST_FILE.search(path) is not None
 
 
 def near_files(texts: Mapping[str, str], touched: Touched, imports: ImportGraph = NO_IMPORTS) -> list[str]:

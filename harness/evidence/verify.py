@@ -11,15 +11,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 from harness.environments.environment import TEST_SECONDS, Built
 from harness.patches.extract import apply_patch, restore_paths
 from harness.patches.patch import Patch
+from harness.patches.paths import guards_tests
 from harness.records import Evidence, TestReport, WitnessTest
 from harness.sandbox.base import Limits, Provider, Sandbox, SandboxSpec
 from harness.sandbox.fresh import in_fresh_sandbox
@@ -28,11 +27,6 @@ from tasks.task import GivenTest, Task
 
 VERSION = "1"
 """Part of every verification key: evidence found in another way is not taken for this."""
-
-_TEST_NAMES = re.compile(
-    r"(test_.*|.*_tests?|tests?|conftest|sitecustomize|usercustomize)\.py"
-    r"|\.?pytest\.(ini|toml)|tox\.(ini|toml)|setup\.cfg|pyproject\.toml|\.coveragerc"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,23 +126,6 @@ async def witness_on_base(
 
     spec = SandboxSpec(run=run, name="witness-base", environment=built.key, limits=limits or Limits())
     return await in_fresh_sandbox(provider, spec, in_sandbox, retries)
-
-
-def guards_tests(path: str) -> bool:
-    """Whether a path decides what tests say, so that the clean room takes it from the base: tests and what lies with
-    them, the settings of pytest, and what Python runs by itself at its start.
-
-    As for `harness.patches.patch.is_test`, a `test` or `testing` folder inside of a package may well be what is to be repaired
-    (django/test, numpy/testing).
-    """
-    pure = PurePosixPath(path)
-    folders = pure.parts[:-1]
-    return (
-        _TEST_NAMES.fullmatch(pure.name) is not None
-        or "tests" in folders
-        or folders[:1] in (("test",), ("testing",))
-        or pure.suffix == ".pth"
-    )
 
 
 async def lay_patch(sandbox: Sandbox, task: Task, patch: str) -> str | None:

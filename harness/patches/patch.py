@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from harness.patches.extract import apply_patch, mark_setup, restore_paths, take_patch
+from harness.patches.paths import is_prose, is_test
 from harness.patches.text import FileChange, Hunk, parse
 
 LARGE_LINES = 400
@@ -125,22 +126,6 @@ class Patch:
         source = set(self.source_files)
         counted = [c for c in self.changes if c.path in source or c.old_path in source]
         return counted or list(self.changes)
-
-
-def is_test(path: str) -> bool:
-    """Whether a path looks like part of a test-suite: below a directory `tests`, below `test` or `testing` at the top, or
-    named test_*, *_test, tests.py or conftest.py. (django/test and numpy/testing are code.)"""
-    pure = PurePosixPath(path)
-    folders = pure.parts[:-1]
-    if "tests" in folders or folders[:1] in (("test",), ("testing",)):
-        return True
-    return re.fullmatch(r"(test_.*|.*_tests?|tests?|conftest)\.pyi?", pure.name) is not None
-
-
-def is_prose(path: str) -> bool:
-    """Documentation: changes nothing that a program does."""
-    pure = PurePosixPath(path)
-    return pure.suffix.lower() in (".md", ".rst") or (len(pure.parts) > 1 and pure.parts[0].lower() in ("doc", "docs"))
 
 
 # Fingerprints
@@ -335,8 +320,6 @@ __all__ = [
     "Hunk",
     "Patch",
     "apply_patch",
-    "is_prose",
-    "is_test",
     "mark_setup",
     "parse",
     "restore_paths",

@@ -78,12 +78,14 @@ class Sandbox(Protocol):
         ...
 
     async def read(self, path: str, *, limit: int = 50_000_000) -> bytes:
-        """A file's bytes (path absolute or relative to WORKDIR). Raises FileNotFoundError, IsADirectoryError,
-        PermissionError as the system would; ValueError if larger than `limit`."""
+        """A file's bytes (path absolute or relative to WORKDIR). Raises OSError as the system inside would (nothing
+        there, a directory, a device, no permission, a loop of links, too long a name); ValueError if larger than
+        `limit`."""
         ...
 
     async def write(self, path: str, data: bytes, *, mode: int | None = None) -> None:
-        """Write a whole file, making parent directories; `mode` None keeps an existing file's mode (new: 0o644)."""
+        """Write a whole file, making parent directories; `mode` None keeps an existing file's mode (new: 0o644). Raises
+        OSError as `read` does, or where there is no space left: then the file may hold a part."""
         ...
 
     async def upload(self, archive: bytes, path: str = "/") -> None:

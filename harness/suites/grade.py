@@ -15,6 +15,7 @@ from harness.environments.environment import Built
 from harness.evidence.verify import lay_patch
 from harness.patches.extract import apply_patch, restore_paths
 from harness.patches.patch import Patch
+from harness.patches.paths import pytest_collects
 from harness.records import TestReport, Verdict
 from harness.sandbox.base import Limits, Provider, Sandbox, SandboxSpec
 from harness.sandbox.fresh import in_fresh_sandbox
@@ -81,7 +82,7 @@ def _test_files(grading: Grading) -> tuple[str, ...]:
     """The hidden files that hold tests, as their names tell; all of them where no name does."""
     paths = [path for path, _ in grading.files] or list(Patch(grading.test_patch).paths)
     python = [path for path in paths if path.endswith(".py") and not path.endswith(("conftest.py", "__init__.py"))]
-    named = [p for p in python if p.rpartition("/")[2].startswith("test_") or p.endswith(("_test.py", "/tests.py"))]
+    named = [path for path in python if pytest_collects(path) or path.endswith("/tests.py")]
     return tuple(named or python or paths)
 
 

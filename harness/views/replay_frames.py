@@ -121,6 +121,7 @@ _SHOWN = (
 
 def _own(events: Sequence[trace.Event], attempt: int) -> Iterator[Frame]:
     seen = _Reading()
+    before: trace.Event | None = None
     for event in events:
         if isinstance(event, trace.RunStarted):
             seen.task = event.task
@@ -135,14 +136,15 @@ def _own(events: Sequence[trace.Event], attempt: int) -> Iterator[Frame]:
         elif isinstance(event, _SHOWN):
             if isinstance(event, trace.Decided):
                 seen.calls = {str(call.get("id")): call for call in event.calls}
-            if not _told_elsewhere(event):
+            if not _told_elsewhere(event, before):
                 yield seen.frame(event)
+            before = event
 
 
-def _told_elsewhere(event: trace.Event) -> bool:
+def _told_elsewhere(event: trace.Event, before: trace.Event | None) -> bool:
     """The text of a test run repeats the report, which has a frame of its own; a decision without text is its calls."""
     if isinstance(event, trace.ToolRan):
-        return event.name == "test" and event.ok
+        return isinstance(before, trace.TestsRan) and event.ok
     return isinstance(event, trace.Decided) and not event.text.strip() and not event.error
 
 
@@ -216,19 +218,20 @@ def _started(frame: Frame, event: trace.AttemptStarted) -> tuple[Text, list[Rend
 def _tool(frame: Frame, event: trace.ToolRan) -> tuple[Text, list[RenderableType]]:
     arguments: Mapping[str, Any] = (frame.call or {}).get("arguments") or {}
     path = clean(str(arguments.get("path") or ""))
-    where = path if event.name != "search" else f"in {path}" if path else ""
+    where = path if "pattern" not in arguments else f"in {path}" if path else ""
     title = _title(event.name, where, f"{event.seconds:.1f} s", style="bold cyan" if event.ok else "bold red")
     parts: list[RenderableType] = []
-    if event.name == "run":
-        parts.append(_code(str(arguments.get("command", "")), "bash"))
-    elif event.name == "search":
-        parts.append(Text(clean(str(arguments.get("pattern", ""))), "magenta"))
-    elif event.name == "witness":
-        parts.append(_code(str(arguments.get("content", "")), "python"))
+    lexer = _LEXERS.get(PurePosixPath(path).suffix, "text")
+    if "command" in arguments:
+        parts.append(_code(str(arguments["command"]), "bash"))
+    elif "pattern" in arguments:
+        parts.append(Text(clean(str(arguments["pattern"])), "magenta"))
+    elif "content" in arguments and not event.diff:
+        parts.append(_code(str(arguments["content"]), lexer))
     if event.diff:
         parts.append(_code(event.diff, "diff"))
-    elif event.name == "read" and event.ok:
-        parts.append(_code(event.result, _LEXERS.get(PurePosixPath(path).suffix, "text")))
+    elif path and event.ok and not parts:
+        parts.append(_code(event.result, lexer))
     elif event.result.strip():
         parts.append(folded(event.result, style="" if event.ok else "red"))
     return title, parts

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.evidence.verify import guards_tests, verification_key, verify, witness_name, witness_on_base
+from harness.evidence.verify import verification_key, verify, witness_name, witness_on_base
 from harness.records import Evidence, WitnessTest
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec
 from harness.testing.run import COMMAND_TEST
@@ -201,36 +201,6 @@ def test_a_sandbox_that_dies_says_nothing_about_the_candidate(bubblewrap: Provid
 
 
 # Without a sandbox
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "tests/data/x.json",
-        "pkg/tests/helper.py",
-        "test_x.py",
-        "pkg/x_test.py",
-        "conftest.py",
-        "pkg/conftest.py",
-        "pytest.ini",
-        "sitecustomize.py",
-        "tox.ini",
-        "setup.cfg",
-        "pyproject.toml",
-        "test/helper.py",
-        "x.pth",
-        "app/tests.py",
-    ],
-)
-def test_what_decides_about_tests_is_taken_from_the_base(path: str) -> None:
-    assert guards_tests(path)
-
-
-@pytest.mark.parametrize(
-    "path", ["pkg/core.py", "django/test/client.py", "numpy/testing/utils.py", "pkg/testing.py", "contest.py"]
-)
-def test_what_may_be_the_fix_is_left_as_the_patch_has_it(path: str) -> None:
-    assert not guards_tests(path)
 
 
 def test_the_key_of_a_verification_tells_what_differs() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from agent.attempt.model_policy import KEEP_TURNS, ModelPolicy, _from_text, shortened_before
+from agent.attempt.model_policy import KEEP_TURNS, ModelPolicy, _content, _from_text, shortened_before
 from agent.attempt.policy import Decision, Plan, Result, ToolCall, TurnRecord, View
 from agent.attempt.tools import TOOLS
 from harness.trace import Prepared
@@ -36,6 +37,13 @@ def test_a_test_call_ends_the_turn_and_submit_ends_the_attempt() -> None:
     assert [c.name for c in made.calls] == ["test"]
     made = decide(reply(("read", '{"path": "a.py"}'), ("submit", "{}")))
     assert made.stop == "submitted" and [c.name for c in made.calls] == ["read"]
+
+
+def test_the_kind_of_a_tool_says_what_ends_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TOOLS, "check", replace(TOOLS["test"], name="check"))
+    monkeypatch.setitem(TOOLS, "done", replace(TOOLS["submit"], name="done"))
+    assert [c.name for c in decide(reply(("check", "{}"), ("read", '{"path": "a.py"}'))).calls] == ["check"]
+    assert decide(reply(("done", "{}"))).stop == "submitted"
 
 
 @pytest.mark.parametrize(
@@ -132,3 +140,11 @@ def test_arguments_that_come_as_an_object_are_taken_as_they_are() -> None:
 
 def test_null_for_a_required_argument_is_a_missing_one() -> None:
     assert "read needs path" in decide(reply(("read", '{"path": null}'))).error
+
+
+def test_what_is_no_utf_8_can_be_sent_all_the_same() -> None:
+    call = ToolCall("c", "read", {"path": "\udce9"})
+    seen = TurnRecord(1, Decision("\ud83d", (call,)), (Result("c", "read", "caf\udce9"),))
+    for tools in (True, False):
+        record = replace(seen, decision=replace(seen.decision, text=_content({"content": "\ud83d"})))
+        json.dumps(ModelPolicy(context=8000, tools=tools)._turn(record, short=False), ensure_ascii=False).encode()

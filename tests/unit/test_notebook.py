@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from agent.attempt.audit import leak_tries
 from agent.attempt.notebook import Notebook
 from agent.attempt.policy import Decision, ToolCall, TurnRecord
+from agent.attempt.tools import TOOLS, kind_of
 from harness import trace
 from harness.records import Evidence, FileState, Tree
 
@@ -50,6 +55,30 @@ def test_undo_and_edit_in_one_turn_leave_the_base_as_what_undo_gives_back() -> N
     first = turn(1, edit("a.py"), files=(FileState("a.py", b"one"),))
     second = turn(2, ("undo", {}), edit("a.py"), files=(FileState("a.py", b"two"),))
     assert Notebook.of(0, [*first, *second]).undo() == {"a.py": "base"}
+
+
+def test_undo_after_a_resume_knows_a_file_by_whichever_path_it_was_edited() -> None:
+    first = turn(1, edit("./a.py"), files=(FileState("a.py", b"one"),))
+    second = turn(2, edit("/testbed/sub/../a.py"), files=(FileState("a.py", b"two"),))
+    assert Notebook.of(0, first).undo() == {"a.py": "base"}
+    assert Notebook.of(0, [*first, *second]).undo() == {"a.py": b"one"}
+
+
+def test_undo_after_a_resume_holds_what_a_command_has_removed() -> None:
+    first = turn(1, edit("a.py"), files=(FileState("a.py", b"one"),))
+    second = turn(2, edit("a.py"), files=(FileState("a.py", b"two"),))
+    third = turn(3, ("run", {"command": "rm a.py"}), files=(FileState("a.py", None),))
+    assert Notebook.of(0, [*first, *second, *third]).undo() == {"a.py": b"one"}
+
+
+def test_a_tool_is_one_entry_and_its_kind_says_what_becomes_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = turn(1, ("rewrite", {"path": "a.py"}), files=(FileState("a.py", b"one"),))
+    assert kind_of("rewrite") == "runs" and Notebook.of(0, first).undo() == {}, "a tool of another version"
+    monkeypatch.setitem(TOOLS, "rewrite", replace(TOOLS["create"], name="rewrite"))
+    monkeypatch.setitem(TOOLS, "shell", replace(TOOLS["run"], name="shell"))
+    assert Notebook.of(0, first).undo() == {"a.py": "base"}
+    asked = [TurnRecord(1, Decision("", (ToolCall("1", "shell", {"command": "git fetch origin"}),)), ())]
+    assert leak_tries(asked) == ("leak:remote",)
 
 
 def test_a_tree_that_returns_to_a_former_state_has_its_mark_again() -> None:

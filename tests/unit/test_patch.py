@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.patches.patch import Patch, is_prose, is_test
+from harness.patches.patch import Patch
 from harness.patches.text import FileChange
 
 BASE = """import os
@@ -325,32 +325,6 @@ def test_every_flag_is_explained_where_it_is_looked_up() -> None:
     for _, flags in FLAGS:
         for flag in flags:
             assert f'"{flag}"' in explained
-
-
-@pytest.mark.parametrize(
-    ("path", "test"),
-    [
-        ("tests/data/x.json", True),
-        ("pkg/tests/util.py", True),
-        ("test/x.py", True),
-        ("pkg/test_x.py", True),
-        ("pkg/x_test.py", True),
-        ("conftest.py", True),
-        ("numpy/testing/decorators.py", False),
-        ("django/test/client.py", False),
-        ("pkg/latest.py", False),
-        ("pkg/testify.py", False),
-    ],
-)
-def test_tests_are_told_from_code_by_their_path(path: str, test: bool) -> None:
-    assert is_test(path) is test
-
-
-def test_prose_is_told_from_code_by_its_path() -> None:
-    assert is_prose("README.md")
-    assert is_prose("docs/conf.py")
-    assert not is_prose("pkg/docs.py")
-    assert not is_prose("pkg/data.txt")
 
 
 def test_source_files_are_neither() -> None:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.code.import_graph import graph_of
-from harness.evidence.regression import Touched, affinity, choose, is_test_file, near_files, nearness, touched_by
+from harness.evidence.regression import Touched, affinity, choose, near_files, nearness, touched_by
+from harness.patches.paths import holds_tests
 from harness.records import Outcome, TestReport
 
 
@@ -131,7 +132,7 @@ def test_a_test_file_is_found_that_neither_name_nor_place_tells_of() -> None:
         "checks/test_driving.py": b"from lib.cars import Car\n",
         **{f"checks/test_{n}.py": b"from lib import Engine\n" for n in range(8)},
     }
-    texts = {path: text.decode() for path, text in sources.items() if is_test_file(path)}
+    texts = {path: text.decode() for path, text in sources.items() if holds_tests(path)}
     touched = Touched(("lib/core/wheels.py",))
     assert near_files(texts, touched) == []
     assert near_files(texts, touched, graph_of(sources)) == ["checks/test_rolling.py", "checks/test_driving.py"]
@@ -139,7 +140,7 @@ def test_a_test_file_is_found_that_neither_name_nor_place_tells_of() -> None:
 
 def test_what_every_test_file_imports_tells_of_none() -> None:
     sources = {"lib/core.py": b"x = 1\n", **{f"tests/test_{n}.py": b"from lib.core import x\n" for n in range(9)}}
-    tests = [path for path in sources if is_test_file(path)]
+    tests = [path for path in sources if holds_tests(path)]
     with_graph, without = (nearness(tests, ["lib/core.py"], graph) for graph in (graph_of(sources), graph_of({})))
     assert with_graph == without
 
@@ -151,8 +152,3 @@ def test_a_name_that_many_files_mention_says_nothing() -> None:
 
 def test_a_file_that_is_not_near_is_not_among_them() -> None:
     assert near_files({"tests/test_more.py": "import os\n"}, Touched(("lib/alpha.py",))) == []
-
-
-def test_names_of_test_files() -> None:
-    assert all(is_test_file(p) for p in ("test_a.py", "a/b_test.py", "tests/queries/tests.py", "x/unittest_a.py"))
-    assert not any(is_test_file(p) for p in ("tests/conftest.py", "contest.py", "a/latest.py", "tests/test_data.txt"))

@@ -208,6 +208,15 @@ def test_what_else_can_happen_is_shown(event: trace.Event, parts: list[str]) -> 
         assert part in said
 
 
+def test_a_tool_is_shown_by_what_it_was_given_whatever_its_name() -> None:
+    given = {"a": {"command": "make all"}, "b": {"pattern": "x+y", "path": "pkg"}, "c": {"path": "a.py"}}
+    calls = tuple({"id": name, "name": f"new-{name}", "arguments": given[name]} for name in given)
+    ran = [trace.ToolRan(attempt=2, turn=1, call=name, name=f"new-{name}", result="42 = 42") for name in given]
+    shown = [text(frame) for frame in frames([trace.Decided(attempt=2, turn=1, text="", calls=calls), *ran], 2)]
+    assert [part in said for part, said in zip(("make all", "in pkg", "a.py"), shown, strict=True)] == [True] * 3
+    assert "x+y" in shown[1] and all("42 = 42" in said for said in shown)
+
+
 def test_long_outputs_are_folded_and_say_how_much_is_hidden() -> None:
     said = one(trace.ToolRan(turn=1, call="c", name="run", result="\n".join(f"line {n}" for n in range(1000))))
     assert f"… {1000 - FOLD} lines" in said

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from agent.choice.candidates import group
-from agent.choice.judge import PLACE, verdict, written_test
+from agent.choice.case import Case
+from agent.choice.judge import PLACE, judge, verdict, written_test
 from agent.choice.order import NEAR, Weighed, select, undecided
 from harness.evidence.told import useless
-from harness.records import Attempt, Candidate, Evidence, Told
+from harness.records import Attempt, Candidate, Evidence, Json, Told
 
 
 def diff(new: str, path: str = "calc.py", old: str = "return a") -> str:
@@ -181,6 +185,18 @@ def test_the_judges_test_goes_where_a_new_test_may_lie(answer: str, path: str) -
 def test_what_is_no_test_is_said_to_be_none(answer: str) -> None:
     path, text, why = written_test(answer)
     assert (path, text) == ("", "") and "judge" in why
+
+
+def test_patches_of_files_that_are_not_utf_8_can_be_compared() -> None:
+    asked: list[str] = []
+
+    async def ask(key: str, purpose: str, messages: Sequence[Json], tools: Sequence[Json] = ()) -> Json:
+        asked.append(json.dumps(messages, ensure_ascii=False).encode().decode())
+        return {"content": '{"winner": "A", "reason": ""}'}
+
+    pair = [candidate("c1", diff("return '\udce9'")), candidate("c2", diff("return 2"), (1,))]
+    asyncio.run(judge(Case("it fails", pair, None, [], lambda event: event, lambda line: None), ask))
+    assert len(asked) == 2 and "return '\ufffd'" in asked[0]
 
 
 def test_only_a_test_on_which_candidates_differ_is_evidence() -> None:

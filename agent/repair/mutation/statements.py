@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 
+from agent.attempt.lines import lines_of
 from agent.repair.mutation.calls import renamed
 from agent.repair.mutation.donors import SAME_FUNCTION, Donor
 from agent.repair.mutation.expressions import ARITHMETIC, SYMBOLS, plain_conditions
@@ -133,10 +134,7 @@ def _moved_in(site: Site, node: ast.stmt, block: list[ast.stmt], at: int) -> Ite
 
 
 def _reindented(text: str, old: str, new: str) -> str:
-    return "".join(
-        new + line[len(old) :] if line.startswith(old) and line.strip() else line
-        for line in text.splitlines(keepends=True)
-    )
+    return "".join(new + line[len(old) :] if line.startswith(old) and line.strip() else line for line in lines_of(text))
 
 
 def assignments(site: Site) -> Iterator[Proposal]:

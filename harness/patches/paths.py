@@ -1,0 +1,66 @@
+"""What a path says by itself: the one place that knows a test file by its name. Paths are relative to the repository.
+
+`is_test`: does it belong to the tests rather than to the program? `guards_tests`: does it decide what tests say?
+`holds_tests`, `pytest_collects`: would a runner look for tests in it? `place_of_new_test`: may a new test lie there?
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+_BY_NAME = re.compile(r"(test_.*|.*_tests?|tests?|conftest)\.pyi?")
+_DECIDES = re.compile(
+    r"(site|user)customize\.py|.+\.pth"
+    r"|\.?pytest\.(ini|toml)|tox\.(ini|toml)|setup\.cfg|pyproject\.toml|\.coveragerc"
+)
+_HOLDS = re.compile(r"((unit)?test_.*|.*_tests?|tests)\.py")
+_COLLECTED = re.compile(r"(test_.*|.*_test)\.py")
+_NEW = re.compile(r"(test_\w+|(?!troop_)\w+_test)\.py")
+_TOOLS = frozenset({"pytest", "_pytest", "pluggy", "iniconfig"})
+
+
+def is_test(path: str) -> bool:
+    """Whether a path looks like part of a test-suite: below a directory `tests`, below `test` or `testing` at the top,
+    or named test_*, *_test, tests.py or conftest.py. (django/test and numpy/testing are code, and may be what is to be
+    repaired.)"""
+    pure = PurePosixPath(path)
+    folders = pure.parts[:-1]
+    if "tests" in folders or folders[:1] in (("test",), ("testing",)):
+        return True
+    return _BY_NAME.fullmatch(pure.name) is not None
+
+
+def guards_tests(path: str) -> bool:
+    """Whether a path decides what tests say, so that the clean room takes it from the base: whatever `is_test`, the
+    settings of pytest, tox and coverage, and what Python runs by itself at its start."""
+    return is_test(path) or _DECIDES.fullmatch(PurePosixPath(path).name) is not None
+
+
+def holds_tests(path: str) -> bool:
+    """Whether some runner would look for tests in a file of that name."""
+    return _HOLDS.fullmatch(PurePosixPath(path).name) is not None
+
+
+def pytest_collects(path: str) -> bool:
+    """Whether pytest, left to its own settings, would look for tests in a file of that name."""
+    return _COLLECTED.fullmatch(PurePosixPath(path).name) is not None
+
+
+def place_of_new_test(path: str) -> str:
+    """The path in its shortest form if a new test may lie there; empty otherwise.
+
+    It may inside of the repository, in no hidden folder, under a name that pytest collects and Python can import. So no
+    new test is a file that pytest or Python loads by itself (conftest.py, sitecustomize.py, pytest.ini), nor one that
+    takes the place of what runs the tests (pytest.py, `_pytest/`, troop_*.py).
+    """
+    pure = PurePosixPath(path)
+    inside = not pure.is_absolute() and not any(part == ".." or part[0] in ".-" for part in pure.parts)
+    free = inside and _TOOLS.isdisjoint(pure.parts[:1])
+    return pure.as_posix() if free and path.isprintable() and _NEW.fullmatch(pure.name) else ""
+
+
+def is_prose(path: str) -> bool:
+    """Documentation: changes nothing that a program does."""
+    pure = PurePosixPath(path)
+    return pure.suffix.lower() in (".md", ".rst") or (len(pure.parts) > 1 and pure.parts[0].lower() in ("doc", "docs"))

@@ -1,0 +1,101 @@
+"""What a path says: tests and what guards them, where a new test may lie, prose."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.choice.judge import PLACE
+from harness.patches.paths import guards_tests, holds_tests, is_prose, is_test, place_of_new_test, pytest_collects
+
+
+@pytest.mark.parametrize(
+    ("path", "test"),
+    [
+        ("tests/data/x.json", True),
+        ("pkg/tests/util.py", True),
+        ("test/x.py", True),
+        ("pkg/test_x.py", True),
+        ("pkg/x_test.py", True),
+        ("conftest.py", True),
+        ("numpy/testing/decorators.py", False),
+        ("django/test/client.py", False),
+        ("pkg/latest.py", False),
+        ("pkg/testify.py", False),
+    ],
+)
+def test_tests_are_told_from_code_by_their_path(path: str, test: bool) -> None:
+    assert is_test(path) is test
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "tests/data/x.json",
+        "pkg/tests/helper.py",
+        "test_x.py",
+        "pkg/x_test.py",
+        "conftest.py",
+        "pkg/conftest.py",
+        "pytest.ini",
+        "sitecustomize.py",
+        "tox.ini",
+        "setup.cfg",
+        "pyproject.toml",
+        "test/helper.py",
+        "x.pth",
+        "app/tests.py",
+    ],
+)
+def test_what_decides_about_tests_guards_them(path: str) -> None:
+    assert guards_tests(path)
+
+
+@pytest.mark.parametrize(
+    "path", ["pkg/core.py", "django/test/client.py", "numpy/testing/utils.py", "pkg/testing.py", "contest.py"]
+)
+def test_what_may_be_the_fix_does_not_guard_tests(path: str) -> None:
+    assert not guards_tests(path)
+
+
+def test_files_that_hold_tests_have_the_names_that_runners_look_for() -> None:
+    assert all(
+        map(holds_tests, ("test_a.py", "a/b_test.py", "tests/queries/tests.py", "x/unittest_a.py", "b_tests.py"))
+    )
+    assert not any(map(holds_tests, ("tests/conftest.py", "contest.py", "a/latest.py", "tests/test_data.txt")))
+    assert all(map(pytest_collects, ("test_a.py", "a/b_test.py")))
+    assert not any(map(pytest_collects, ("tests/queries/tests.py", "x/unittest_a.py", "test_a.txt", "test_a.pyi")))
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("tests/test_issue.py", "tests/test_issue.py"),
+        ("./tests//sub/./test_issue.py", "tests/sub/test_issue.py"),
+        ("pkg/issue_test.py", "pkg/issue_test.py"),
+        ("docs/pytest/test_issue.py", "docs/pytest/test_issue.py"),
+        (PLACE, PLACE),
+    ],
+)
+def test_a_new_test_lies_where_a_runner_finds_it(path: str, place: str) -> None:
+    assert place_of_new_test(path) == place
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("", ".", "tests/", "/tmp/test_issue.py", "../test_issue.py", "tests/../test_issue.py", "-x/test_issue.py"),
+        *("conftest.py", "tests/conftest.py", "sitecustomize.py", "usercustomize.py", "pytest.ini", "a.pth"),
+        *("pytest.py", "_pytest/test_issue.py", "pluggy.py", "iniconfig/test_issue.py", "troop_test.py", "troop_x.py"),
+        *(".git/hooks/test_issue.py", "issue.py", "tests/test_issue.txt", "tests/test_issue-1.py", "__init__.py"),
+        *("a\0b/test_issue.py", "a\n/test_issue.py", "\udcff/test_issue.py"),
+    ],
+)
+def test_what_is_loaded_unasked_hides_a_tool_or_is_not_inside_is_no_place_for_a_new_test(path: str) -> None:
+    assert place_of_new_test(path) == ""
+
+
+def test_prose_is_told_from_code_by_its_path() -> None:
+    assert is_prose("README.md")
+    assert is_prose("docs/conf.py")
+    assert not is_prose("pkg/docs.py")
+    assert not is_prose("pkg/data.txt")
