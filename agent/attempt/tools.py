@@ -30,8 +30,9 @@ class ToolRefused(Exception):
 class Toolbox:
     """What the tools of one attempt work with.
 
-    `new_test` runs a new test file: the report, and the file's outcome ("untold": it could not be run singly; "missing": no
-    test of it was collected). `undo`: the contents from before the edits of the last turn that had any, by path (None: the file was not there).
+    `new_test` runs a new test file: the report, and the file's outcome ("untold": it could not be run singly;
+    "missing": no test of it was collected). `undo`: the contents from before the edits of the last turn that had any,
+    by path (None: the file was not there).
     `witnesses`: what the attempt recorded so far. `command_timeout` in seconds; `command_seconds`: time that commands
     took since it was last set to 0.
     """

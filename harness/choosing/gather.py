@@ -108,9 +108,9 @@ async def gather_tests(
 ) -> None:
     """Run the near tests on the base, twice, and on every distinct candidate that was not held against them yet.
 
-    `only`: the digests of the patches that are held against them, None for all. `command`: runs the tests (None: the project's
-    own runner, or the usual framework). `seconds`: what one run of them takes on the base, at most about. `slots` bounds the sandboxes
-    at a time, for several instances at once. The rest as for `gather_probes`.
+    `only`: the digests of the patches that are held against them, None for all. `command`: runs the tests (None: the
+    project's own runner, or the usual framework). `seconds`: what one run of them takes on the base, at most about.
+    `slots` bounds the sandboxes at a time, for several instances at once. The rest as for `gather_probes`.
     """
     base, found = read_found(run, instance)
     wanted = {key: patch for key, patch in distinct(samples).items() if only is None or key in only}

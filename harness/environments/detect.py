@@ -283,7 +283,7 @@ def _tools(date: datetime | None, test_command: str | None) -> tuple[Step, ...]:
 
 
 def _framework(runner: Runner, python: str, install: str, date: datetime | None, test_command: str | None) -> Step:
-    """A test framework that works on this interpreter (of the tree's time if it does); no repository need ask for it."""
+    """A test framework that works on this interpreter (of the tree's time if it does), asked for or not."""
     probe, name = runner.probe(python), runner.name
     dated = [f"{install} {way}{runner.packages[0]} && {probe}" for way, _ in _datings(date)]
     return Step(

@@ -33,8 +33,9 @@ _NOT_LOADED = re.compile(r"^(?:ImportError|ModuleNotFoundError|SyntaxError|Inden
 async def tell(sandbox: Sandbox, on: str, path: str, text: str, command: str | None) -> Told:
     """Lay the test into a sandbox, run it twice, and take it away again. `on`: what the sandbox holds.
 
-    `command`: runs the repository's tests; where that takes no single file, or collects no test of it, the usual framework is asked. A file without a
-    test function is a script, which fails by its exit status. Raises SandboxFailed.
+    `command`: runs the repository's tests; where that takes no single file, or collects no test of it, the usual
+    framework is asked. A file without a test function is a script, which fails by its exit status. Raises
+    SandboxFailed.
     """
     await sandbox.write(path, text.encode("utf-8", "surrogateescape"))
     try:

@@ -2,13 +2,14 @@
 
     python -m troop_unittest ARGUMENTS     in place of `python -m unittest ARGUMENTS`
 
-Runs inside the sandbox, self-contained, Python 3.6 and newer (hence the quoted annotations). It is told what to do, and
-reports, through the same variables and the same lines as the plugin (see there): TROOP_REPORT, TROOP_ROOT, TROOP_SELECT,
-TROOP_TEST_SECONDS (of one test with its fixtures, but for those of its class and module) and TROOP_FIRST_FAILURE.
+Runs inside the sandbox, self-contained, Python 3.6 and newer (hence the quoted annotations). It is told what to do,
+and reports, through the same variables and the same lines as the plugin (see there): TROOP_REPORT, TROOP_ROOT,
+TROOP_SELECT, TROOP_TEST_SECONDS (of one test with its fixtures, but for those of its class and module) and
+TROOP_FIRST_FAILURE.
 
-Ids are as pytest has them, by the file that a test was loaded from: `tests/test_a.py::ATests::test_x`. What is selected by
-a dotted name (`tests.test_a.ATests`) has one in the report. Selected files are run wherever they lie and whatever they are
-called; discovery loads no other ones.
+Ids are as pytest has them, by the file that a test was loaded from: `tests/test_a.py::ATests::test_x`. What is selected
+by a dotted name (`tests.test_a.ATests`) has one in the report. Selected files are run wherever they lie and whatever
+they are called; discovery loads no other ones.
 """
 
 import fnmatch
@@ -116,7 +117,7 @@ class Report:
     # ---- which tests
 
     def plan(self, suite: "Any") -> None:
-        """Leave no tests in the suite but the selected ones, and those of selected files or names that it does not have."""
+        """Leave only the selected tests in the suite, and add those of selected files and names that it lacks."""
         if self.select is not None:
             self.keep(suite)
             there = self.loaded.union(self.name(test) for test in each(suite))
@@ -268,7 +269,7 @@ def results(report: Report) -> "type[unittest.TextTestResult]":
 
 
 def loader(report: Report) -> unittest.TestLoader:
-    """unittest's own loader, but that discovery loads what is selected, and the report learns what came from which file."""
+    """unittest's own loader, but that discovery loads what is selected, and the report learns from which file."""
 
     class Loader(unittest.TestLoader):
         def loadTestsFromModule(self, module: "Any", *arguments: "Any", **options: "Any") -> "Any":

@@ -1,4 +1,4 @@
-"""The task of a row as attempts get it: in the environment of its image, with the test framework that its command wants."""
+"""The task of a row as attempts get it: in its image's environment, with the test framework that its command wants."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""What a test run amounts to: the lines that a framework's plugin wrote in the sandbox, cross-checked with the exit code.
+"""What a test run amounts to: the lines that a framework's plugin wrote in the sandbox, checked against the exit code.
 
 A plugin writes one JSON object a line: `{"begin": pid}`, `{"start": id}`, `{"test": id, "outcome": …, "seconds": …,
-"message": …}` and `{"finish": pid, "exit": status}`. A report is valid only if it is complete (the framework finished its
-session) and says the same as the exit codes:
+"message": …}` and `{"finish": pid, "exit": status}`. A report is valid only if it is complete (the framework finished
+its session) and says the same as the exit codes:
 
     the framework's status 0   nothing failed
-    the framework's status 1   something failed (files that cannot be loaded are recorded as errors, and the others still run)
+    the framework's status 1   something failed (a file that cannot be loaded is recorded as error; the others run)
     2, 3, 4, 5                 not valid (interrupted, internal error, wrong usage, no tests), except 2 where all that
                                happened are files that cannot be loaded and are recorded
     the command's exit code    0 if and only if the framework's status was 0 (`make` turns a 1 into a 2)
@@ -158,8 +158,8 @@ def _by_exit_code(name: str, result: Exec, output: str, always: bool) -> TestRep
         reason = f"the test command was stopped after {result.seconds:.0f} s"
     elif _NO_PLUGIN.search(output):
         reason = (
-            f"{name} did not find Troop's plugin (exit code {result.exit_code}): the test command sets PYTHONPATH anew or "
-            "has Python ignore it; have it keep what is there (PYTHONPATH=src:$PYTHONPATH)"
+            f"{name} did not find Troop's plugin (exit code {result.exit_code}): the test command sets PYTHONPATH anew "
+            "or has Python ignore it; have it keep what is there (PYTHONPATH=src:$PYTHONPATH)"
         )
     elif always:
         reason = f"{name} did not start (exit code {result.exit_code}): {_last_line(output)}"

@@ -35,9 +35,9 @@ async def run_tests(
     """Run `command` in `cwd`, limited to `ids` (test ids, classes, files or directories, relative to `cwd`; empty: all).
 
     `timeout` in seconds for the whole run, then it is killed and the report holds what had finished. `test_seconds`: wall
-    time that a phase of one test may take before the test fails and the run goes on. `to_first_failure`: the tests after
-    the first that fails need not run. The working tree gets no byte code and no caches. Raises SandboxFailed when the
-    sandbox is gone; everything else is in the report.
+    time that a phase of one test may take before the test fails and the run goes on. `to_first_failure`: the tests
+    after the first that fails need not run. The working tree gets no byte code and no caches. Raises SandboxFailed when
+    the sandbox is gone; everything else is in the report.
     """
     place = f"/tmp/troop-tests-{secrets.token_hex(8)}"
     limited = runner_of(command).limited(command, ids, to_first_failure)
@@ -78,7 +78,7 @@ def settings(
 
 
 def script(place: str, command: str, variables: Mapping[str, str]) -> str:
-    """The shell script that runs `command` with a plugin at hand; its standard input becomes the file `place`/select."""
+    """The shell script that runs `command` with a plugin at hand; its standard input becomes the file PLACE/select."""
     inside = f"{TROOPDIR}/inside"
     fixed = {"PYTHONDONTWRITEBYTECODE": "1", "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/troop-hypothesis"}
     exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in {**variables, **fixed}.items() if value)

@@ -1,4 +1,4 @@
-"""Many test runs in one sandbox without starting Python and the test framework anew for each: what `run_tests` gives, sooner.
+"""Many test runs in one sandbox without starting a test framework anew for each: what `run_tests` gives, sooner.
 
 The first run starts a process that waits inside (harness/inside/warm.py), held by one `exec` for as long as it lives; every
 run is a fork of it, asked for by a short `exec` that lends the fork its standard streams. A run counts only if the waiting

@@ -149,9 +149,9 @@ def test_unittest_is_read_test_by_test(bubblewrap: Provider, tree: Path) -> None
         ("python -m unittest tests.test_kinds tests.test_good", ["tests/test_good.py"], GOOD),
         ("python -m unittest tests.test_good", (), GOOD),
         ("cd inner && python -m unittest", ["inner"], {"inner/test_top.py::One::test_one": "passed"}),
-        (DISCOVER, ["tests.test_good.One"], {"tests.test_good.One.test_one": "passed", "tests.test_good.One.test_two": "passed"}),
+        (DISCOVER, ["tests.test_good.One.test_one"], {"tests.test_good.One.test_one": "passed"}),
     ],
-)  # fmt: skip
+)
 def test_unittest_runs_exactly_what_is_asked_for(
     bubblewrap: Provider, tree: Path, command: str, ids: Sequence[str], outcomes: dict[str, str]
 ) -> None:
@@ -231,7 +231,15 @@ def test_sympys_own_command_reports_test_by_test_once_it_is_limited(
 
 # A new test of an attempt, and one of the judge
 
-METHOD = "import unittest\n\nfrom total import total\n\n\nclass New(unittest.TestCase):\n    def test_first_counts(self):\n        "
+METHOD = """\
+import unittest
+
+from total import total
+
+
+class New(unittest.TestCase):
+    def test_first_counts(self):
+        """
 FAILS = METHOD + "self.assertEqual(total([1, 2]), 3)\n"
 FUNCTION = "from total import total\n\n\ndef test_first_counts():\n    assert total([1, 2]) == 3\n"
 LABELLED = "PYTHONPATH=. python tests/runtests.py --verbosity=2"

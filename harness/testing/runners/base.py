@@ -13,8 +13,8 @@ from harness.testing.report import COMMAND_TEST, outcome_of, read_lines
 
 APPENDED_FILES = 200
 
-# How surely a repository's tests are for a framework to run: it is configured or named there, has a script of its own, or
-# files or folders are called as it wants them.
+# How surely a repository's tests are for a framework to run: it is configured or named there, has a script of its own,
+# or files or folders are called as it wants them.
 CONFIGURED, OWN_SCRIPT, TEST_FILES, TEST_FOLDERS = 4, 3, 2, 1
 
 _TEST_FILE = re.compile(r"(?:^|/)(?:test_[^/]*|[^/]*_test)\.py$")
@@ -45,11 +45,11 @@ class Runner(Protocol):
     """A test framework. Most of what it does stands here: a plugin in the sandbox writes the lines that
     `harness.testing.report` reads, selects the ids that are asked for, and stops at the first failure where told to.
 
-    `name`: as people call it. `command`: runs a repository's tests where nobody says how. `by_file`: its commands can be
-    limited to files. `always_reports`: a command of its that left no report cannot be believed. `exports`: shell lines
-    that let it report whatever command starts it. `packages`: to be installed where it does not work (the first, and with
-    the newest release of that the others as well); empty for what comes with Python or the repository. `project`: the
-    import name of the one project whose own runner it is.
+    `name`: as people call it. `command`: runs a repository's tests where nobody says how. `by_file`: its commands can
+    be limited to files. `always_reports`: a command of its that left no report cannot be believed. `exports`: shell
+    lines that let it report whatever command starts it. `packages`: to be installed where it does not work (the first,
+    and with the newest release of that the others as well); empty for what comes with Python or the repository.
+    `project`: the import name of the one project whose own runner it is.
     """
 
     name: str
@@ -79,9 +79,9 @@ class Runner(Protocol):
         return read_lines(self.name, result, report, always=self.always_reports)
 
     def new_file(self, report: TestReport, path: str) -> str:
-        """The outcome of a new test file by the report of a run that was limited to it: "passed", "failed", "error" (it
-        could not be loaded), "skipped", "missing" (none of its tests was collected) or "untold" (the command tells only of
-        all tests together)."""
+        """The outcome of a new test file by the report of a run that was limited to it: "passed", "failed", "error"
+        (it could not be loaded), "skipped", "missing" (none of its tests was collected) or "untold" (the command tells
+        only of all tests together)."""
         untold = COMMAND_TEST in report.outcomes or not (self.by_file or report.outcomes)
         return "untold" if untold else outcome_of(report, path)
 
@@ -90,7 +90,7 @@ class Runner(Protocol):
         return f"No module named {self.name}" in report.output
 
     def probe(self, python: str) -> str:
-        """Shell text that succeeds where the framework works on the interpreter `python`; empty: nothing to find out."""
+        """Shell text that succeeds where the framework works on the interpreter `python`; empty: it always does."""
         return ""
 
     def line_records(self, path: str) -> Mapping[str, str]:
@@ -103,7 +103,7 @@ class Runner(Protocol):
         return None
 
     def waiting(self, launch: Launch, socket: str) -> str:
-        """The shell command that starts what waits at `socket` (harness/inside/warm.py), for a `launch` of this runner."""
+        """The shell command that starts what waits at `socket` (harness/inside/warm.py), for one of its launches."""
         raise AssertionError("only a framework with a `launch` is asked")
 
 

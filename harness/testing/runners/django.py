@@ -1,4 +1,4 @@
-"""Django's `runtests.py`: known by its exit code, and limited to files and ids by labels (dotted names) that are appended."""
+"""Django's `runtests.py`: known by its exit code, limited to files and ids by labels (dotted names) at its end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Django(Runner):
         return appended(command, [*failfast, *dict.fromkeys(label_of(command, test) for test in ids)])
 
     def new_file(self, report: TestReport, path: str) -> str:
-        """The exit code is the file's own, if the output says that any test ran (a file that cannot be loaded is one)."""
+        """The exit code is the file's own, if the output says that a test ran (a file that cannot be loaded is one)."""
         ran = _RAN.findall(report.output)
         if COMMAND_TEST not in report.outcomes or not ran:
             return super().new_file(report, path)

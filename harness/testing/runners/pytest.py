@@ -1,4 +1,4 @@
-"""pytest: wherever a command starts it, it loads `harness/inside/troop_pytest.py`; many runs can be forks of one that waits."""
+"""pytest: wherever a command starts it, it loads `harness/inside/troop_pytest.py`; runs fork from one that waits."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class Pytest(Runner):
     def launch(self, command: str) -> Launch | None:
         """None where only a shell knows what the command means, or it is not plainly pytest.
 
-        Plain are `python -m pytest ARGUMENTS` (any name or path of a Python, no option before -m) and `pytest ARGUMENTS`,
-        both also after assignments such as `PYTHONPATH=src`.
+        Plain are `python -m pytest ARGUMENTS` (any name or path of a Python, no option before -m) and
+        `pytest ARGUMENTS`, both also after assignments such as `PYTHONPATH=src`.
         """
         if _SHELL.search(_QUOTED.sub("", command)):
             return None

@@ -12,7 +12,7 @@ _OWN = re.compile(r"(?:\w+=\S*\s+)*(?:(?:/\S*/)?python[0-9.]*\s+)?(?:\./)?bin/te
 
 
 class Sympy(Runner):
-    """sympy's `bin/test` reports no tests by itself. Limited to ids, its place is taken by `command`, which wants some."""
+    """sympy's `bin/test` reports no tests by itself. Limited to ids, `command` takes its place, which wants some."""
 
     name = "sympy's runner"
     project = "sympy"

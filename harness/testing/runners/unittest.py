@@ -1,4 +1,4 @@
-"""unittest: `python -m unittest …` is run as `harness/inside/troop_unittest.py`, which does the same and reports test by test.
+"""unittest: `-m unittest` is run as `-m troop_unittest` (harness/inside), which does the same and reports every test.
 
 Ids are as pytest has them: `tests/test_a.py::ATests::test_x`.
 """
