@@ -20,7 +20,7 @@ from typing import Any
 
 from tasks.entries import Entries, entries, kind
 from tasks.errors import InputError
-from tasks.task import ID, Environment, Repository, Task
+from tasks.task import ID, Repository, Task
 
 HUB = {
     "swe-bench-lite": "princeton-nlp/SWE-bench_Lite",
@@ -38,10 +38,7 @@ _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _SAMPLE = re.compile(r"sample:(\d+)(?:@(\w+))?")
 _PARQUET = b"PAR1"
 
-# Where the images keep the environment, and where a sandbox looks for one.
-_IMAGE_ENV = "/opt/miniconda3/envs/testbed"
-_ENV = "/opt/env"
-_PYTEST_COMMAND = "python -m pytest -q"
+_TEST_COMMAND = "python -m pytest -q"
 _TEST_COMMANDS = {
     "django/django": "python tests/runtests.py --verbosity 2 --settings=test_sqlite --parallel 1",
 }
@@ -128,34 +125,19 @@ def repository_of(row: Row, mirrors: Path | None = None) -> Repository:
     return _on_github(row)
 
 
-def task_of(row: Row, repository: Repository, image: str) -> Task:
-    """The task of a row: its statement, in its image's environment. Nothing in it comes from the row's hidden fields."""
+def task_of(row: Row, repository: Repository) -> Task:
+    """The task of a row, wherever it is to be solved. Nothing in it comes from the row's hidden fields."""
     return Task(
         id=row.instance_id,
         repository=repository,
         statement=row.problem_statement.strip() + "\n",
-        environment=Environment(image=image, setup=_setup(row)),
-        test_command=_TEST_COMMANDS.get(row.repo, _PYTEST_COMMAND),
+        test_command=_TEST_COMMANDS.get(row.repo, _TEST_COMMAND),
         test_scope="near",
     )
 
 
 def _on_github(row: Row) -> Repository:
     return Repository("url", f"https://github.com/{row.repo}.git", row.base_commit)
-
-
-def _setup(row: Row) -> tuple[str, ...]:
-    """Published images have their environment at another place than a sandbox; and not every project tests with pytest.
-
-    What is installed here stays in the sandboxes of attempts: grading has the image as it is.
-    """
-    python = f"{_ENV}/bin/python"
-    link = f"test -x {python} || {{ rm -rf {_ENV} && ln -s {_IMAGE_ENV} {_ENV}; }}"
-    # Old trees import from `py` what newer pytests no longer bring along.
-    pytest = f"{python} -m pytest --version > /dev/null 2>&1 || {python} -m pip install --quiet pytest py"
-    # The tree was laid anew, and no later run writes byte code.
-    compiled = f"{python} -m compileall -q . > /dev/null 2>&1 || true"
-    return (link, compiled) if row.repo in _TEST_COMMANDS else (link, pytest, compiled)
 
 
 # ---- choosing

@@ -33,8 +33,9 @@ from harness.patches.extract import take_patch
 from harness.patches.patch import Patch
 from harness.records import AttemptStatus, TestReport
 from harness.sandbox.base import Sandbox
-from harness.testing.run import files_of
-from harness.testing.warm import WarmTests, launch_of
+from harness.testing.runners.base import files_of
+from harness.testing.runners.registry import runner_of
+from harness.testing.warm import WarmTests
 from tasks.errors import BudgetExceeded, ContextTooLong, EndpointFailed, PatchNotTaken
 from tasks.task import Task
 
@@ -93,7 +94,7 @@ class Desk:
     decision: Decision = field(default_factory=lambda: Decision(""))
 
     def __post_init__(self) -> None:
-        self.box = Toolbox(self.sandbox, self.notebook.index, self.rules.command_timeout)
+        self.box = Toolbox(self.sandbox, self.notebook.index, self.rules.command_timeout, self.new_test)
         self.tests = WarmTests(self.sandbox)
 
     def record(self, event: trace.Event) -> None:
@@ -126,16 +127,22 @@ class Desk:
         command = self.prepared.test_command
         if command is None:
             return TestReport({}, 0, False, False, 0.0, reason="no test command is known for this repository")
-        if to_first_failure and launch_of(command) is not None:
-            command += " --exitfirst"
         report = await self.tests.run(
             command,
             ids,
             timeout=timeout or self.rules.test_timeout,
             test_seconds=test_seconds(self.prepared.baseline),
+            to_first_failure=to_first_failure,
         )
         self.box.command_seconds += report.seconds
         return report
+
+    async def new_test(self, path: str) -> tuple[TestReport, str]:
+        """Run a new test file as the task's own tests are run: the report, and the file's outcome by it (see
+        `harness.testing.runners.base.Runner.new_file`)."""
+        report = await self.run_tests([path], timeout=self.rules.command_timeout)
+        command = self.prepared.test_command
+        return report, runner_of(command).new_file(report, path) if command is not None else "untold"
 
     async def near_tests(self) -> tuple[str, ...]:
         """The test files that stand for the whole suite: those of the given test, and those near to the changes so far."""

@@ -16,7 +16,7 @@ from agent.attempt.lines import cut_middle, sendable
 from agent.attempt.policy import Decision, Plan, Result, ToolCall, TurnRecord, View
 from agent.attempt.tools import TOOLS, argument_problem, kind_of
 from harness.records import Json, TestReport
-from harness.testing.run import COMMAND_TEST
+from harness.testing.report import COMMAND_TEST
 
 CHARS_PER_TOKEN = 3.5
 """Characters of code and English per token, on the low side; only for keeping the chat within the context."""

@@ -21,7 +21,7 @@ from typing import Literal
 from agent.attempt.lines import cut_line, cut_middle, fitting, lines_of, replaced, shown
 from agent.attempt.policy import Result, ToolCall
 from harness.patches.paths import place_of_new_test
-from harness.records import Json, WitnessTest
+from harness.records import Json, TestReport, WitnessTest
 from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
 
 READ_LINES = 250
@@ -42,14 +42,16 @@ class ToolRefused(Exception):
 class Toolbox:
     """What the tools of one attempt work with.
 
-    `undo`: the contents from before the edits of the last turn that had any, by path (None: the file was not there).
-    `witnesses`: recorded, and not yet taken by the attempt's graph. `command_timeout` in seconds; `command_seconds`:
+    `new_test` runs a new test file: the report, and the file's outcome ("untold": it could not be run singly;
+    "missing": no test of it was collected). `undo`: the contents from before the edits of the last turn that had any,
+    by path (None: the file was not there). `witnesses`: recorded, and not yet taken by the attempt's graph. `command_timeout` in seconds; `command_seconds`:
     time that commands took since it was last set to 0.
     """
 
     sandbox: Sandbox
     attempt: int
     command_timeout: float
+    new_test: Callable[[str], Awaitable[tuple[TestReport, str]]]
     undo: dict[str, bytes | None] = field(default_factory=dict)
     witnesses: list[WitnessTest] = field(default_factory=list)
     command_seconds: float = 0.0
@@ -394,14 +396,18 @@ async def _witness(box: Toolbox, arguments: Json) -> Change:
     if tracked.exit_code == 0:
         raise ToolRefused(f"{path} belongs to the repository; choose a new file name for the witness test.")
     await box.sandbox.write(path, arguments["content"].encode())
-    done = await box.sandbox.exec(
-        ["python", "-m", "pytest", "-q", "-p", "no:cacheprovider", path], timeout=box.command_timeout, merge=True
-    )
-    box.command_seconds += done.seconds
-    end = cut_middle(done.output.strip(), 4000)
-    box.witnesses[:] = [w for w in box.witnesses if w.path != path]
+    report, outcome = await box.new_test(path)
+    end = cut_middle(report.output.strip(), 4000)
+    if outcome == "missing" and not report.timed_out:
+        await box.sandbox.exec(["rm", "-f", "--", path], timeout=30.0)
+        why = report.reason or "the run went well without it"
+        raise ToolRefused(f"No test of {path} was collected ({why}), so it is not recorded:\n{end}")
     box.witnesses.append(WitnessTest(box.attempt, path, arguments["content"], failure=end[-1500:]))
-    return Change(f"Recorded {path}; in your present tree it gives:\n{end}\n(exit code {done.exit_code})")
+    if outcome == "untold":
+        why = report.reason or "the test command tells only of all tests together"
+        return Change(f"Recorded {path}; it could not be checked singly: {why}.")
+    passes = " It passes there, so it counts only if it fails on the unchanged code." if outcome == "passed" else ""
+    return Change(f"Recorded {path}; in your present tree it gives:\n{end}\n(exit code {report.exit_code}){passes}")
 
 
 async def _elsewhere(box: Toolbox, arguments: Json) -> Change:
@@ -493,7 +499,7 @@ TOOLS: dict[str, Tool] = {
         Tool(
             "witness",
             "runs",
-            "Record a new pytest file that shows the bug: it must fail on the unchanged code and pass once it is fixed. "
+            "Record a new test file that shows the bug: it must fail on the unchanged code and pass once it is fixed. "
             "It is kept apart from your patch and used to check it.",
             {"path": _text("a new test file"), "content": _text("its whole content")},
             ("path", "content"),

@@ -210,7 +210,8 @@ def _place_of(row: SuiteRow, known: argparse.Namespace, progress: Progress) -> P
     from agent.choice.pool import Place
     from harness.cache import cache_root
     from harness.repository.workspace import open_workspace
-    from tasks.swebench import repository_of, task_of
+    from harness.swebench.solving import task_in_image
+    from tasks.swebench import repository_of
 
     repository = repository_of(row, known.mirrors)
     try:
@@ -226,7 +227,7 @@ def _place_of(row: SuiteRow, known: argparse.Namespace, progress: Progress) -> P
     if image.origin == "built":
         return Place(workspace, row.problem_statement, image=image.name)
     # A published image keeps its Python elsewhere; the task's set-up sees to that.
-    return Place(workspace, row.problem_statement, task=task_of(row, repository, image.name))
+    return Place(workspace, row.problem_statement, task=task_in_image(row, repository, image.name))
 
 
 def _image(row: SuiteRow) -> ImageRef | None:

@@ -22,7 +22,9 @@ from pathlib import PurePosixPath
 from harness.patches.paths import is_test
 from harness.records import Json, TestReport
 from harness.sandbox.base import WORKDIR, Sandbox
-from harness.testing.run import run_tests, selects
+from harness.testing.report import selects
+from harness.testing.run import run_tests
+from harness.testing.runners.registry import line_records
 
 PASSING_SECONDS = 20.0
 """Time, as measured on the base, for the passing tests that are run beside the failing ones."""
@@ -99,8 +101,9 @@ async def localise(
     """Run the failing tests and some passing ones, and rank the lines of the repository's own, non-test files.
 
     `timeout` in seconds for the run; a single test that does not end is stopped after a few seconds and counts with what
-    it ran. `apart`: paths that are not to be blamed. Without line records (the command starts no pytest, or not in its own
-    process) the places that the failures name are taken. Raises SandboxFailed when the sandbox is gone.
+    it ran. `apart`: paths that are not to be blamed. Without line records (no
+    framework ran that can write them, or not in its own process) the places that the failures name are taken. Raises
+    SandboxFailed when the sandbox is gone.
     """
     record = f"/tmp/troop-lines-{secrets.token_hex(8)}"
     report = await run_tests(
@@ -109,7 +112,7 @@ async def localise(
         (*failing, *companions(failing, baseline)),
         timeout=timeout,
         test_seconds=_patience(baseline),
-        env={"TROOP_LINES": record, "PYTEST_ADDOPTS": "-p troop_lines"},
+        env=line_records(record),
     )
     found = await _record(sandbox, record)
     excluded = set(apart)

@@ -21,7 +21,7 @@ from harness.evidence.verify import verification_key, verify, witness_name, witn
 from harness.parallel import in_parallel
 from harness.records import Candidate, Evidence, TestReport, WitnessTest
 from harness.sandbox.fresh import probe
-from harness.testing.run import selects
+from harness.testing.report import selects
 from harness.views.report import latest_verified
 from tasks.errors import SandboxFailed
 from tasks.task import Task

@@ -19,7 +19,6 @@ from harness.choosing.probing import run_probes, views_for
 from harness.choosing.statement import Statement
 from harness.choosing.static_evidence import look
 from harness.code.import_graph import import_graph
-from harness.environments.detect import PYTEST_COMMAND
 from harness.evidence.near import MOST_FILES, Opened
 from harness.evidence.regression import near_files, touched_by
 from harness.parallel import in_parallel
@@ -28,7 +27,7 @@ from harness.records import WitnessTest
 from harness.repository.base_tree import BaseTree
 from harness.sandbox.base import WORKDIR, Sandbox
 from harness.sandbox.fresh import in_one_opened
-from harness.testing.run import SYMPY
+from harness.testing.runners.registry import command_of_project
 from tasks.say import Say
 
 NEAR_SECONDS = 12.0
@@ -112,15 +111,15 @@ async def gather_tests(
     """The evidence with what the near tests say on the base, run twice, and on every distinct candidate that was not held against
     them yet.
 
-    `only`: the digests of the patches that are held against them, None for all. `command`: runs the tests (None: pytest, or
-    for sympy its own runner). `seconds`: what one run of them takes on the base, at most about. `slots` bounds the sandboxes
-    at a time, for several instances at once. The rest as for `gather_probes`.
+    `only`: the digests of the patches that are held against them, None for all. `command`: runs the tests (None: the
+    project's own runner, or the usual framework). `seconds`: what one run of them takes on the base, at most about.
+    `slots` bounds the sandboxes at a time, for several instances at once. The rest as for `gather_probes`.
     """
     wanted = {key: patch for key, patch in evidence.patches.items() if only is None or key in only}
     if all(evidence.found[key].tests is not None for key in wanted):
         return evidence
-    runner = command or (SYMPY if "sympy" in import_names(tree.paths()) else PYTEST_COMMAND)
-    bench = await asyncio.to_thread(bench_for, opened, runner, seconds, slots)
+    usual = command or command_of_project(import_names(tree.paths()))
+    bench = await asyncio.to_thread(bench_for, opened, usual, seconds, slots)
     if evidence.base.near is None:
         files = await asyncio.to_thread(_near_files, tree, list(evidence.patches.values()))
         evidence = replace(evidence, base=replace(evidence.base, near=await base_of(bench, files)))

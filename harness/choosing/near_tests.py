@@ -13,7 +13,7 @@ from dataclasses import replace
 from harness.choosing.evidence_store import NearBase, TestFacts
 from harness.evidence.near import AT_ONCE, NearSettings, Opened, Prepare, near_tests
 from harness.records import TestReport
-from harness.testing.run import outcome_of
+from harness.testing.report import outcome_of
 from tasks.errors import SandboxFailed
 
 START_SECONDS = 10.0

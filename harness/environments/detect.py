@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from harness.environments.project import Project, read_project
-from harness.patches.paths import pytest_collects
 from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR
-from harness.testing.run import runs_pytest
+from harness.testing.runners.base import Layout, Runner
+from harness.testing.runners.registry import USUAL_COMMAND, command_for, runner_of
 
 UV = f"{TROOPDIR}/bin/uv"
 OLD = timedelta(days=60)
@@ -41,8 +41,6 @@ PYTHON_RELEASES = (
     ("3.13", datetime(2024, 10, 7, tzinfo=UTC)),
     ("3.14", datetime(2025, 10, 7, tzinfo=UTC)),
 )
-
-PYTEST_COMMAND = "python -m pytest -q"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +98,7 @@ def detect(
     project = read_project(paths, read)
     if date is not None and (now or datetime.now(UTC)) - date < OLD:
         date = None
-    command = test_command or _test_command(paths, project)
+    command = test_command or command_for(Layout(paths, project.text, project.configured))
     request = python or project.requires_python
     steps = (
         _make_env(python, project.requires_python, date),
@@ -242,25 +240,15 @@ def _import_path(project: Project) -> str:
 
 
 def _tools(date: datetime | None, test_command: str | None) -> tuple[Step, ...]:
-    """pytest that works on this interpreter (one of the tree's time if it does), and coverage with contexts.
+    """The usual test framework and the command's, and coverage with contexts.
 
     uv's environments have no setuptools, which old trees import (pkg_resources) without saying that they need it.
     """
     python = f"{ENVDIR}/bin/python"
-    probe = (
-        'd=$(mktemp -d) && printf "def test_it():\\n    assert len([1]) == 1\\n" > $d/test_it.py'
-        f" && (cd $d && {python} -m pytest -q -p no:cacheprovider --rootdir=$d test_it.py) > /dev/null 2>&1"
-    )
     install = f"{UV} pip install"
-    dated = [f"{install} {way}pytest && {probe}" for way, _ in _datings(date)]
+    used = dict.fromkeys(runner_of(command) for command in (USUAL_COMMAND, test_command) if command)
     steps = [
-        Step(
-            "making sure of pytest",
-            (probe, *dated, f"{install} --upgrade pytest py && {probe}"),
-            ("", *[""] * len(dated), "the tree's own pytest does not work on this Python, so a newer one is used"),
-            "no pytest works in the environment",
-            optional=test_command is None or not runs_pytest(test_command),
-        ),
+        *(_framework(runner, python, install, date, test_command) for runner in used if runner.packages),
         Step(
             "making sure of coverage",
             (
@@ -294,17 +282,17 @@ def _tools(date: datetime | None, test_command: str | None) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def _test_command(paths: list[str], project: Project) -> str | None:
-    if project.pytest_configured or any(map(pytest_collects, paths)):
-        runner = next((p for p in ("tests/runtests.py", "runtests.py") if p in paths), None)
-        return (
-            f"python {runner}"
-            if runner and not project.pytest_configured and "pytest" not in project.text
-            else PYTEST_COMMAND
-        )
-    if any(re.search(r"(?:^|/)tests?(?:/[^/]*)?\.py$", p) for p in paths):
-        return "python -m unittest discover"
-    return None
+def _framework(runner: Runner, python: str, install: str, date: datetime | None, test_command: str | None) -> Step:
+    """A test framework that works on this interpreter (of the tree's time if it does), asked for or not."""
+    probe, name = runner.probe(python), runner.name
+    dated = [f"{install} {way}{runner.packages[0]} && {probe}" for way, _ in _datings(date)]
+    return Step(
+        f"making sure of {name}",
+        (probe, *dated, f"{install} --upgrade {' '.join(runner.packages)} && {probe}"),
+        ("", *[""] * len(dated), f"the tree's own {name} does not work on this Python, so a newer one is used"),
+        f"no {name} works in the environment",
+        optional=test_command is None or runner_of(test_command) is not runner,
+    )
 
 
 def _next_minor(version: str) -> str:

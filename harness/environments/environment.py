@@ -25,7 +25,9 @@ from harness.records import Json, TestReport
 from harness.repository.workspace import Workspace
 from harness.sandbox.base import ENVDIR, WORKDIR, Limits, Provider, Sandbox, SandboxSpec
 from harness.sandbox.fresh import in_fresh_sandbox
-from harness.testing.run import COMMAND_TEST, broke_off, files_of, outcome_of, run_tests, selects
+from harness.testing.report import COMMAND_TEST, READING, broke_off, found_none, outcome_of, selects
+from harness.testing.run import run_tests
+from harness.testing.runners.base import files_of
 from harness.trace import public, record
 from tasks.errors import SetupFailed
 from tasks.say import Say
@@ -39,7 +41,6 @@ TEST_SECONDS = 20.0
 
 NO_TESTS = "the repository has no tests that Troop finds, so nothing guards what a patch may break"
 NEAR_LATER = "the tests near a change are run on the base once there are changes (scope near)"
-NO_TESTS_FOUND = 5  # pytest's exit status
 
 ERROR_CHARS = 2500
 LISTING_BYTES = 50_000_000
@@ -302,7 +303,7 @@ async def _base_run(
 def _merge(reports: Sequence[TestReport], command: str, task: Task) -> Baseline:
     """One baseline of several runs: the first run's report, and whatever differed in another as flaky."""
     usable = [_usable(report) for report in reports]
-    if task.test_command is None and task.failing_test is None and all(_found_none(report) for report in usable):
+    if task.test_command is None and task.failing_test is None and all(found_none(report) for report in usable):
         return Baseline(None, note=NO_TESTS)
     for report in usable:
         if not report.valid:
@@ -328,10 +329,6 @@ def _usable(report: TestReport) -> TestReport:
         return report
     reason = f"{report.reason}; only the {len(report.outcomes)} tests that had run by then count"
     return replace(report, valid=True, reason=reason)
-
-
-def _found_none(report: TestReport) -> bool:
-    return not report.outcomes and not report.timed_out and report.exit_code == NO_TESTS_FOUND
 
 
 def _nothing_loads(report: TestReport, task: Task) -> bool:
@@ -392,7 +389,6 @@ def _facts_path(key: str) -> Path:
 def _baseline_path(built: Built, task: Task, runs: int, timeout: float, test_seconds: float) -> Path:
     given = task.failing_test.ids if task.failing_test else ()
     scope = [] if task.test_scope == "whole" else [task.test_scope]
-    parts = json.dumps(
-        [FORMAT, built.test_command, task.test_command is None, given, runs, timeout, test_seconds, *scope]
-    )
+    settings = [built.test_command, task.test_command is None, given, runs, timeout, test_seconds, *scope]
+    parts = json.dumps([FORMAT, READING, *settings])
     return cache_root() / "baselines" / f"{built.key}-{hashlib.sha256(parts.encode()).hexdigest()[:16]}.json"

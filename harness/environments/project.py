@@ -42,7 +42,7 @@ class Project:
     requirements: tuple[str, ...]
     version: str | None
     import_roots: tuple[str, ...]
-    pytest_configured: bool
+    configured: frozenset[str]
     text: str
 
 
@@ -81,7 +81,7 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
         requirements=tuple(plain) if installable else tuple(dict.fromkeys((*plain, *test_files))),
         version=_released_version(text("PKG-INFO")),
         import_roots=("src", "") if any(p.startswith("src/") and p.endswith(".py") for p in paths) else ("",),
-        pytest_configured=_pytest_configured(there, tool, cfg, tox),
+        configured=frozenset({"pytest"} if _pytest_configured(there, tool, cfg, tox) else ()),
         text="\n".join(text(p) for p in ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", *requirements)),
     )
 

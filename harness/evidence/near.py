@@ -28,7 +28,9 @@ from harness.records import TestReport
 from harness.repository.workspace import Workspace
 from harness.sandbox.base import Limits, Provider, Sandbox, SandboxSpec
 from harness.sandbox.fresh import in_one_opened
-from harness.testing.run import COMMAND_TEST, broke_off, run_tests, takes_files
+from harness.testing.report import COMMAND_TEST, broke_off
+from harness.testing.run import run_tests
+from harness.testing.runners.registry import runner_of
 from harness.trace import public, record
 from tasks.errors import SandboxFailed
 
@@ -128,7 +130,7 @@ async def near_baseline(
     `seconds`. `test_seconds` for one test. Raises SandboxFailed where no sandbox works; a test file that takes its sandbox
     down is left out, which `note` says.
     """
-    if built.test_command is None or not takes_files(built.test_command):
+    if built.test_command is None or not runner_of(built.test_command).by_file:
         return Baseline(None, note=NOT_BY_FILE)
     files = await asyncio.to_thread(files_near, workspace, touched)
     if not files:

@@ -9,22 +9,22 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from harness.environments.detect import PYTEST_COMMAND
 from harness.records import Told
 from harness.sandbox.base import WORKDIR, Sandbox
-from harness.testing.run import COMMAND_TEST, outcome_of, run_tests, runs_pytest, takes_labels
+from harness.testing.report import COMMAND_TEST
+from harness.testing.run import run_tests
+from harness.testing.runners.registry import USUAL_COMMAND, runner_of
 
 TEST_SECONDS = 30.0
 """Of one test; the whole file may take twice as long."""
 
 TAIL_LINES, TAIL_CHARS = 12, 1500
 
-_NO_PYTEST = "No module named pytest"
 _CALLED = (
     "import runpy, sys; found = runpy.run_path(sys.argv[1]); "
     "[each() for name, each in list(found.items()) if name.startswith('test') and callable(each)]"
 )
-"""What stands for pytest where there is none (sympy): the file's test functions, called one after the other."""
+"""What stands for the usual framework where there is none: the file's test functions, called one after the other."""
 
 _HAS_TESTS = re.compile(r"^\s*(?:async\s+)?def test|^class Test", re.MULTILINE)
 _NOT_LOADED = re.compile(r"^(?:ImportError|ModuleNotFoundError|SyntaxError|IndentationError)\b", re.MULTILINE)
@@ -33,8 +33,9 @@ _NOT_LOADED = re.compile(r"^(?:ImportError|ModuleNotFoundError|SyntaxError|Inden
 async def tell(sandbox: Sandbox, on: str, path: str, text: str, command: str | None) -> Told:
     """Lay the test into a sandbox, run it twice, and take it away again. `on`: what the sandbox holds.
 
-    `command`: runs the repository's tests; where that takes no single file, pytest itself is asked. A file without a test
-    function is a script, which fails by its exit status. Raises SandboxFailed.
+    `command`: runs the repository's tests; where that takes no single file, or collects no test of it, the usual
+    framework is asked. A file without a test function is a script, which fails by its exit status. Raises
+    SandboxFailed.
     """
     await sandbox.write(path, text.encode("utf-8", "surrogateescape"))
     try:
@@ -64,28 +65,34 @@ def useless(told: Sequence[Told]) -> str:
 async def _run(sandbox: Sandbox, on: str, path: str, text: str, command: str | None) -> Told:
     if not _HAS_TESTS.search(text):
         return await _run_script(sandbox, on, shlex.quote(path))
-    usual = command is not None and (runs_pytest(command) or takes_labels(command))
-    report = await run_tests(
-        sandbox,
-        command if command is not None and usual else PYTEST_COMMAND,
-        [path],
-        timeout=2 * TEST_SECONDS,
-        test_seconds=TEST_SECONDS,
-    )
-    if _NO_PYTEST in report.output:
+    for each in _commands(command):
+        report = await run_tests(sandbox, each, [path], timeout=2 * TEST_SECONDS, test_seconds=TEST_SECONDS)
+        outcome = runner_of(each).new_file(report, path)
+        if outcome != "missing" or report.timed_out:
+            break
+    if runner_of(each).absent(report):
         return await _run_script(sandbox, on, f"-c {shlex.quote(_CALLED)} {shlex.quote(path)}")
-    outcome = outcome_of(report, COMMAND_TEST if COMMAND_TEST in report.outcomes else path)
+    outcome = report.outcomes.get(COMMAND_TEST, "missing") if outcome == "untold" else outcome
     if outcome == "passed" and not report.valid:
         outcome = "error"
     known = {"passed": "passed", "failed": "failed"}
     loaded = bool(report.outcomes.keys() - {path})
-    said = "\n".join(f"{test}: {message}" for test, message in sorted(report.failures.items())) or report.output
+    named = [f"{test}: {message}" for test, message in sorted(report.failures.items()) if test != COMMAND_TEST]
+    said = "\n".join(named) or report.output
     return Told(
         on,
         known.get(outcome, "failed" if loaded and outcome == "error" else "error"),
         {test: str(o) for test, o in sorted(report.outcomes.items())} if len(report.outcomes) > 1 else {},
         "" if outcome == "passed" else _tail(said or report.reason),
     )
+
+
+def _commands(command: str | None) -> list[str]:
+    """By which the test may be run: the repository's own where it takes single files, then the usual one, whose tests
+    another framework may not collect."""
+    usual = runner_of(USUAL_COMMAND)
+    own = command if command is not None and runner_of(command).by_file else USUAL_COMMAND
+    return [own] if runner_of(own) is usual else [own, USUAL_COMMAND]
 
 
 async def _run_script(sandbox: Sandbox, on: str, arguments: str) -> Told:

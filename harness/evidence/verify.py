@@ -22,7 +22,8 @@ from harness.patches.paths import guards_tests
 from harness.records import Evidence, TestReport, WitnessTest
 from harness.sandbox.base import Limits, Provider, Sandbox, SandboxSpec
 from harness.sandbox.fresh import in_fresh_sandbox
-from harness.testing.run import COMMAND_TEST, outcome_of, run_tests
+from harness.testing.report import COMMAND_TEST, outcome_of
+from harness.testing.run import run_tests
 from tasks.task import GivenTest, Task
 
 VERSION = "1"

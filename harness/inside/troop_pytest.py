@@ -9,6 +9,7 @@ TROOP_ROOT           directory that test ids are relative to, whatever pytest ta
 TROOP_SELECT         file with a JSON list of ids (tests, classes, files, directories) to keep; all others are deselected
 TROOP_TEST_SECONDS   wall time that each phase of a test may take; then it fails and the run goes on (the other cases of a
                      parametrised test that timed out get a fifth of it)
+TROOP_FIRST_FAILURE  set: the tests after the first that fails need not run
 TROOP_ADDOPTS_BEFORE the user's own PYTEST_ADDOPTS, to be put back
 
 Lines: {"begin": pid}, {"start": id}, {"test": id, "outcome": …, "seconds": …, "message": …}, {"finish": pid, "exit": status}.
@@ -59,6 +60,7 @@ class Report:
         self.root = root
         self.select = select
         self.seconds = seconds
+        self.first = False
         self.rootdir = root
         self.plugins = ""
         self.timed_out = set()  # type: set[str]
@@ -116,6 +118,7 @@ def pytest_load_initial_conftests(early_config: "Any") -> "Iterator[None]":
         seconds = float(os.environ.pop("TROOP_TEST_SECONDS", "") or 0)
         _leave_addopts()
         _report = Report(path, root, ids, seconds)
+        _report.first = bool(os.environ.pop("TROOP_FIRST_FAILURE", ""))
         _no_coverage(early_config.known_args_namespace)
     yield
 
@@ -133,6 +136,8 @@ def pytest_configure(config: "Any") -> None:
     if _report is not None:
         _report.rootdir = os.path.realpath(str(getattr(config, "rootpath", None) or config.rootdir))
         _no_coverage(config.option)
+        if _report.first:
+            config.option.maxfail = 1
 
 
 @pytest.hookimpl(optionalhook=True)

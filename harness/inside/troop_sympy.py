@@ -2,7 +2,8 @@
 
 Runs inside the sandbox, in the repository's root, self-contained, Python 3.6 and newer. It is told what to do, and reports, through the
 same variables and the same lines as the plugin (see there): TROOP_REPORT, TROOP_SELECT (a list of files, or of
-`file::test`; it has to be given) and TROOP_TEST_SECONDS. sympy's cache stays on, other than with its `bin/test -C`.
+`file::test`; it has to be given), TROOP_TEST_SECONDS and TROOP_FIRST_FAILURE. sympy's cache stays on, other than with
+its `bin/test -C`.
 """
 
 import json
@@ -25,10 +26,15 @@ class TooLong(Exception):
     """A test took more than its time."""
 
 
-class Lines:
-    """The report: one JSON object a line."""
+class Enough(BaseException):
+    """A test failed, and the first failure is all that is asked for."""
 
-    def __init__(self, path: str) -> None:
+
+class Lines:
+    """The report: one JSON object a line. `first`: it ends with the first failure."""
+
+    def __init__(self, path: str, first: bool) -> None:
+        self.first = first
         self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.failed = False
         self.write({"begin": os.getpid()})
@@ -39,6 +45,8 @@ class Lines:
     def told(self, test: str, outcome: str, seconds: float = 0.0, message: str = "") -> None:
         self.failed = self.failed or outcome in ("failed", "error")
         self.write({"test": test, "outcome": outcome, "seconds": seconds, "message": message[-1200:]})
+        if self.first and self.failed:
+            raise Enough
 
     def finish(self) -> int:
         status = int(self.failed)
@@ -127,15 +135,18 @@ def shown(exc_info: "Any") -> str:
 
 
 def main() -> int:
-    lines = Lines(os.environ.pop("TROOP_REPORT"))
+    lines = Lines(os.environ.pop("TROOP_REPORT"), bool(os.environ.pop("TROOP_FIRST_FAILURE", "")))
     wanted = json.loads(Path(os.environ.pop("TROOP_SELECT")).read_text(encoding="utf-8"))
     seconds = float(os.environ.pop("TROOP_TEST_SECONDS", "") or 0)
     sys.path.insert(0, str(Path.cwd()))
     try:
-        run_wanted(lines, wanted, seconds)
-    except Exception:
-        for path in sorted({test.partition("::")[0] for test in wanted}):
-            lines.told(path, "error", message=traceback.format_exc())
+        try:
+            run_wanted(lines, wanted, seconds)
+        except Exception:
+            for path in sorted({test.partition("::")[0] for test in wanted}):
+                lines.told(path, "error", message=traceback.format_exc())
+    except Enough:
+        print("the first failure ends the run")
     return lines.finish()
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.environments.detect import PYTEST_COMMAND
 from harness.environments.environment import Built
 from harness.evidence.verify import lay_patch
 from harness.patches.extract import apply_patch, restore_paths
@@ -19,7 +18,9 @@ from harness.patches.paths import pytest_collects
 from harness.records import TestReport, Verdict
 from harness.sandbox.base import Limits, Provider, Sandbox, SandboxSpec
 from harness.sandbox.fresh import in_fresh_sandbox
-from harness.testing.run import COMMAND_TEST, outcome_of, run_tests, selects
+from harness.testing.report import COMMAND_TEST, outcome_of, selects
+from harness.testing.run import run_tests
+from harness.testing.runners.registry import USUAL_COMMAND
 from tasks.instance import Grading
 from tasks.task import Task
 
@@ -44,7 +45,7 @@ async def grade(
 
     Raises SandboxFailed after `retries` sandboxes died: that is no verdict.
     """
-    command = grading.test_command or built.test_command or PYTEST_COMMAND
+    command = grading.test_command or built.test_command or USUAL_COMMAND
 
     async def in_sandbox(sandbox: Sandbox) -> Verdict:
         reason = await lay_patch(sandbox, task, patch)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Literal
 
 from harness.records import Json, Verdict
 from harness.suites.suite import Bench, Means, Ready, Submission
+from harness.swebench.solving import task_in_image
 from tasks.errors import EnvironmentFailed
-from tasks.swebench import Row, repository_of, task_of
+from tasks.swebench import Row, repository_of
 from tasks.task import Task
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class SwebenchSuite:
 
     def task(self, id: str, image: str = "") -> Task:
         row = self.row(id)
-        return task_of(row, repository_of(row, self.mirrors), image)
+        return task_in_image(row, repository_of(row, self.mirrors), image)
 
     def missing(self) -> Mapping[str, str]:
         from harness.sandbox.docker.daemon import connect

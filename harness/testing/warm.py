@@ -1,4 +1,4 @@
-"""Many test runs in one sandbox without starting Python and pytest anew for each: what `run_tests` gives, sooner.
+"""Many test runs in one sandbox without starting a test framework anew for each: what `run_tests` gives, sooner.
 
 The first run starts a process that waits inside (harness/inside/warm.py), held by one `exec` for as long as it lives; every
 run is a fork of it, asked for by a short `exec` that lends the fork its standard streams. A run counts only if the waiting
@@ -11,62 +11,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import secrets
-import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from harness.records import Exec, TestReport
 from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
-from harness.testing.run import OUTPUT_BYTES, REPORT_BYTES, files_of, interpret, run_tests, script, settings
+from harness.testing.report import REPORT_BYTES
+from harness.testing.run import OUTPUT_BYTES, run_tests, script, settings
+from harness.testing.runners.base import Launch, Runner, files_of
+from harness.testing.runners.registry import runner_of
 from tasks.errors import SandboxFailed
 
-WAIT, ASK = f"{TROOPDIR}/inside/warm.py", f"{TROOPDIR}/inside/warm_ask.py"
+ASK = f"{TROOPDIR}/inside/warm_ask.py"
 LIFETIME = 7 * 24 * 3600.0
 START_SECONDS = 30.0
 LAST_SECONDS = 0.5
 REFUSED = 125
 MOST_FAILURES = 4
-
-_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
-_PYTHON = re.compile(r"(?:/[\w./-]*/)?python[0-9.]*")
-_QUOTED = re.compile(r"""'[^']*'|"[^"$`\\!]*\"""")
-_SHELL = re.compile(r"""[|;&<>()$`\\*?\[\]{}~!#\n'"]""")
-_DECISIVE = frozenset({"PATH", "BASH_ENV", "ENV", "SHELLOPTS"})
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """A test command that is nothing but pytest. `variables`: its leading assignments, as a shell reads them; `python`:
-    the interpreter's name, empty where the command is the script `pytest`; `arguments`: pytest's own."""
-
-    variables: tuple[str, ...]
-    python: str
-    arguments: tuple[str, ...]
-
-
-def launch_of(command: str) -> Launch | None:
-    """What to wait with for `command`; None where only a shell knows what it means, or it is not plainly pytest.
-
-    Plain are `python -m pytest ARGUMENTS` (any name or path of a Python, no option before -m) and `pytest ARGUMENTS`, both
-    also after assignments such as `PYTHONPATH=src`.
-    """
-    if _SHELL.search(_QUOTED.sub("", command)):
-        return None
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        return None
-    start = next((at for at, word in enumerate(words) if not _ASSIGNMENT.match(word)), len(words))
-    variables, rest = tuple(words[:start]), words[start:]
-    if any(word.partition("=")[0] in _DECISIVE for word in variables):
-        return None
-    if rest[:1] == ["pytest"]:
-        return Launch(variables, "", tuple(rest[1:]))
-    if len(rest) >= 3 and _PYTHON.fullmatch(rest[0]) and rest[1:3] == ["-m", "pytest"]:
-        return Launch(variables, rest[0], tuple(rest[3:]))
-    return None
 
 
 class WarmTests:
@@ -84,24 +45,33 @@ class WarmTests:
         *,
         timeout: float,
         test_seconds: float | None = None,
+        to_first_failure: bool = False,
     ) -> TestReport:
         """As `harness.testing.run.run_tests`, in `WORKDIR`."""
-        launch = launch_of(command)
+        runner = runner_of(command)
+        launch = runner.launch(command)
         if launch is not None and self._failures < MOST_FAILURES:
-            waiting = self._ready(launch)
-            report = await self._forked(waiting, launch, command, ids, timeout, test_seconds)
+            waiting = self._ready(runner, launch)
+            report = await self._forked(waiting, launch, ids, timeout, test_seconds, to_first_failure)
             if report is not None:
                 return report
             await self._note(waiting)
-        return await run_tests(self._sandbox, command, ids, timeout=timeout, test_seconds=test_seconds)
+        return await run_tests(
+            self._sandbox,
+            command,
+            ids,
+            timeout=timeout,
+            test_seconds=test_seconds,
+            to_first_failure=to_first_failure,
+        )
 
-    def _ready(self, launch: Launch) -> _Waiting:
+    def _ready(self, runner: Runner, launch: Launch) -> _Waiting:
         """Who waits for such a run: the one there is, or a new one."""
         waiting = self._waiting
-        if waiting is None or waiting.ended or (waiting.variables, waiting.python) != (launch.variables, launch.python):
+        if waiting is None or waiting.ended or not waiting.serves(runner, launch):
             if waiting is not None:
                 waiting.cancel()
-            waiting = self._waiting = _Waiting(self._sandbox, launch)
+            waiting = self._waiting = _Waiting(self._sandbox, runner, launch)
         return waiting
 
     async def _note(self, waiting: _Waiting) -> None:
@@ -113,18 +83,18 @@ class WarmTests:
         self,
         waiting: _Waiting,
         launch: Launch,
-        command: str,
         ids: Sequence[str],
         timeout: float,
         test_seconds: float | None,
+        to_first_failure: bool,
     ) -> TestReport | None:
         """The report of a fork; None where there was none to be believed."""
         place = f"/tmp/troop-tests-{secrets.token_hex(8)}"
-        variables = {name: value or None for name, value in settings(place, ids, test_seconds).items()}
+        told = settings(place, ids, test_seconds, to_first_failure)
         request = {
             "argv": [*launch.arguments, *files_of(ids)],
             "cwd": WORKDIR,
-            "env": variables,
+            "env": {name: value or None for name, value in told.items()},
             "select": json.dumps(list(ids)),
             "remove": waiting.left,
         }
@@ -140,7 +110,7 @@ class WarmTests:
                 confirmed = not result.timed_out and lines.endswith(ended)
                 waiting.proven = waiting.proven or confirmed
                 if confirmed or (result.timed_out and lines.startswith(b'{"warm": ')):
-                    return interpret(command, result, lines)
+                    return waiting.runner.read(result, lines)
                 await waiting.last_words()
         finally:
             waiting.left.append(place)
@@ -159,13 +129,19 @@ class _Waiting:
     """One process that waits inside. `left`: places of finished runs, for the next one to remove. `proven`: a run
     of it was confirmed."""
 
-    def __init__(self, sandbox: Sandbox, launch: Launch) -> None:
-        self.variables, self.python = launch.variables, launch.python
+    def __init__(self, sandbox: Sandbox, runner: Runner, launch: Launch) -> None:
+        self.runner = runner
         self.left: list[str] = []
         self.proven = False
         self._sandbox = sandbox
+        self._launch = launch
         self._place = f"/tmp/troop-warm-{secrets.token_hex(8)}"
         self._held = asyncio.ensure_future(self._hold())
+
+    def serves(self, runner: Runner, launch: Launch) -> bool:
+        """Whether runs of that launch can be forks of this process; their arguments may differ."""
+        same = (self._launch.variables, self._launch.python) == (launch.variables, launch.python)
+        return self.runner is runner and same
 
     @property
     def ended(self) -> bool:
@@ -196,7 +172,7 @@ class _Waiting:
         asking = asyncio.ensure_future(
             self._sandbox.exec(
                 [
-                    self._interpreter(),
+                    self._launch.python or "python3",
                     "-I",
                     "-S",
                     "-B",
@@ -220,19 +196,9 @@ class _Waiting:
         finally:
             asking.cancel()
 
-    def _interpreter(self) -> str:
-        return self.python or "python3"
-
     async def _hold(self) -> int:
         """Its exit code; -1 if the sandbox went first."""
-        wait = [WAIT, f"{self._place}/socket"]
-        if self.python:
-            start = shlex.join([self.python, *wait, "-m"])
-        else:
-            start = f'"$(sed -n "1s/^#!//p" "$(command -v pytest)")" {shlex.join(wait)} "$(command -v pytest)"'
-        for variable in reversed(self.variables):
-            name, _, value = variable.partition("=")
-            start = f"{name}={shlex.quote(value)} {start}"
+        start = self.runner.waiting(self._launch, f"{self._place}/socket")
         try:
             done = await self._sandbox.exec(
                 script(self._place, start, {}), timeout=LIFETIME, output_bytes=4000, merge=True

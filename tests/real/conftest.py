@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,23 @@ def origin(tmp_path: Path) -> Path:
 def store(tmp_path: Path) -> Path:
     """A cache of this test alone."""
     return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def sympy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with sympy in it."""
+    place = tmp_path_factory.mktemp("sympy")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(place),
+        "sympy==1.12",
+        "mpmath<1.4",
+    ]
+    subprocess.run(command, check=True, timeout=300)
+    return place

@@ -14,7 +14,8 @@ from harness.patches.extract import take_patch
 from harness.patches.patch import Patch
 from harness.sandbox.base import Provider, SandboxSpec
 from harness.sandbox.docker.image import DEFAULT_IMAGE
-from harness.testing.run import COMMAND_TEST, run_tests
+from harness.testing.report import COMMAND_TEST
+from harness.testing.run import run_tests
 from tasks.errors import SetupFailed
 from tasks.task import Environment, GivenTest, Task
 from tests.support.environments import freeze
@@ -293,8 +294,8 @@ def test_a_test_that_takes_the_interpreter_down_does_not_take_the_baseline_along
     assert found.report.outcomes["tests/test_z.py::test_z"] == "error"
 
 
-def test_a_command_without_pytest_has_a_baseline_of_one_test(bubblewrap: Provider, tmp_path: Path) -> None:
-    found = _baseline(bubblewrap, make_task(repository(tmp_path)), "python -m unittest tests.test_core")
+def test_a_command_without_a_framework_has_a_baseline_of_one_test(bubblewrap: Provider, tmp_path: Path) -> None:
+    found = _baseline(bubblewrap, make_task(repository(tmp_path)), "python tests/test_core.py")
     assert found.report is not None and set(found.report.outcomes) == {COMMAND_TEST}
 
 

@@ -181,26 +181,6 @@ def test_needs_more():
 """
 
 
-@pytest.fixture(scope="module")
-def sympy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with sympy in it."""
-    place = tmp_path_factory.mktemp("sympy")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--target",
-        str(place),
-        "sympy==1.12",
-        "mpmath<1.4",
-    ]
-    subprocess.run(command, check=True, timeout=300)
-    return place
-
-
 @pytest.mark.network
 def test_sympys_own_runner_reports_test_by_test(sympy: Path, tmp_path: Path) -> None:
     (tmp_path / "test_a.py").write_text(SYMPY_TESTS)

@@ -14,8 +14,9 @@ from harness.environments.environment import build
 from harness.repository.workspace import open_workspace
 from harness.sandbox.base import Sandbox, SandboxSpec
 from harness.sandbox.docker.provider import DockerProvider
+from harness.swebench.solving import task_in_image
 from harness.testing.run import run_tests
-from tasks.swebench import Row, repository_of, task_of
+from tasks.swebench import Row, repository_of
 from tests.support.repositories import git, make_repository
 from tests.support.rows import bare_row
 
@@ -80,7 +81,7 @@ def test_a_published_image_becomes_an_environment_of_the_base(
 ) -> None:
     async def scenario() -> None:
         image = await laid_out(provider, row, tmp_path / "mirrors")
-        task = task_of(row, repository_of(row, tmp_path / "mirrors"), image)
+        task = task_in_image(row, repository_of(row, tmp_path / "mirrors"), image)
         workspace = await asyncio.to_thread(open_workspace, task.repository, cache_root())
         built = await build(provider, workspace, task, run="tests")
         try:

@@ -10,7 +10,8 @@ import pytest
 
 from harness.records import Exec, TestReport
 from harness.sandbox.base import Provider, Sandbox
-from harness.testing.run import COMMAND_TEST, interpret, outcome_of, run_tests, selects
+from harness.testing.report import COMMAND_TEST, outcome_of, selects
+from harness.testing.run import interpret, run_tests
 from tests.support.environments import COMMAND, in_sandbox
 from tests.support.repositories import make_repository, make_task
 
@@ -298,7 +299,7 @@ def test_a_report_is_read_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None
     )
     assert report.valid and report.outcomes == {"t.py::test_x": "failed"}
     assert len(report.failures["t.py::test_x"]) == 2000 and not report.durations
-    monkeypatch.setattr("harness.testing.run.REPORT_TESTS", 3)
+    monkeypatch.setattr("harness.testing.report.REPORT_TESTS", 3)
     lines = [{"test": f"t.py::test_{n}", "outcome": "passed"} for n in range(5)]
     report = finished(0, {"begin": 1}, *lines, {"finish": 1, "exit": 0})
     assert len(report.outcomes) == 3 and not report.valid and "3 tests" in report.reason

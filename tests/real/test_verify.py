@@ -11,7 +11,7 @@ import pytest
 from harness.evidence.verify import verification_key, verify, witness_name, witness_on_base
 from harness.records import Evidence, WitnessTest
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec
-from harness.testing.run import COMMAND_TEST
+from harness.testing.report import COMMAND_TEST
 from tasks.errors import SandboxFailed
 from tasks.task import Task
 from tests.support.environments import freeze

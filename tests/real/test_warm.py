@@ -16,7 +16,9 @@ import pytest
 from harness.records import TestReport
 from harness.sandbox.base import Provider, Sandbox
 from harness.testing.run import run_tests
-from harness.testing.warm import Launch, WarmTests, launch_of
+from harness.testing.runners.base import Launch
+from harness.testing.runners.registry import runner_of
+from harness.testing.warm import WarmTests
 from tests.real.test_testing import TREE
 from tests.support.environments import COMMAND, in_sandbox
 from tests.support.repositories import make_repository, make_task
@@ -419,7 +421,7 @@ def test_an_editable_installation_of_what_pytest_needs_is_never_kept(bubblewrap:
     ],
 )
 def test_a_command_that_is_nothing_but_pytest_can_be_warm(command: str, expected: Launch) -> None:
-    assert launch_of(command) == expected
+    assert runner_of(command).launch(command) == expected
 
 
 @pytest.mark.parametrize(
@@ -454,4 +456,4 @@ def test_a_command_that_is_nothing_but_pytest_can_be_warm(command: str, expected
     ],
 )
 def test_any_other_command_is_left_to_the_shell(command: str) -> None:
-    assert launch_of(command) is None
+    assert runner_of(command).launch(command) is None

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from harness.environments.detect import PYTEST_COMMAND, Detected, detect, given_environment, version_of
+from harness.environments.detect import Detected, detect, given_environment, version_of
 from harness.environments.project import Project, read_project
+from harness.testing.runners.registry import USUAL_COMMAND as PYTEST_COMMAND
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 OLD = datetime(2019, 5, 4, tzinfo=UTC)

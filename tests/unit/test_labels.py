@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.testing.run import label_of, takes_labels
+from harness.testing.runners.django import Django, label_of
 
 COMMAND = "python tests/runtests.py --verbosity 2 --parallel 1"
 
@@ -25,6 +25,7 @@ def test_a_file_or_id_is_a_dotted_name_below_the_runners_directory(test: str, la
 
 
 def test_the_runner_is_known_by_its_name() -> None:
+    takes_labels = Django().recognises
     assert takes_labels(COMMAND) and takes_labels("./runtests.py") and takes_labels("A=1 ./tests/runtests.py -v2")
     assert not any(
         takes_labels(c) for c in ("python -m pytest", "make runtests", "cd tests && ./runtests.py", "x/myruntests.py")

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from harness.swebench.solving import task_in_image
 from tasks.errors import InputError
-from tasks.swebench import Row, choose_rows, load_rows, repository_of, task_of
+from tasks.swebench import Row, choose_rows, load_rows, repository_of
 from tasks.task import Repository
 from tests.support.rows import COMMIT, bare_row
 
@@ -332,8 +333,8 @@ def test_the_tasks_of_all_rows_hide_what_grades_them() -> None:
 def _hides(row: Row) -> None:
     """The task is the same whatever the hidden fields hold, and says nothing that only they say."""
     repository = repository_of(row)
-    task = task_of(row, repository, "image")
-    assert task == task_of(dataclasses.replace(row, **HIDDEN), repository, "image")
+    task = task_in_image(row, repository, "image")
+    assert task == task_in_image(dataclasses.replace(row, **HIDDEN), repository, "image")
     assert task.statement == row.problem_statement.strip() + "\n"
     assert task.repository.base == row.base_commit
     beyond = "\n".join(_texts(dataclasses.asdict(dataclasses.replace(task, statement=""))))

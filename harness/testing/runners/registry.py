@@ -1,0 +1,39 @@
+"""The test frameworks that Troop knows, and which of them a command, a repository or an environment is for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from harness.testing.runners.base import Layout, Runner
+from harness.testing.runners.command import Command
+from harness.testing.runners.django import Django
+from harness.testing.runners.pytest import Pytest
+from harness.testing.runners.sympy import Sympy
+from harness.testing.runners.unittest import Unittest
+
+RUNNERS: tuple[Runner, ...] = (Pytest(), Unittest(), Django(), Sympy(), Command())
+"""The first that recognises a command has it."""
+
+USUAL_COMMAND = RUNNERS[0].command
+
+
+def runner_of(command: str) -> Runner:
+    """Who runs the command's tests."""
+    return next(runner for runner in RUNNERS if runner.recognises(command))
+
+
+def command_for(layout: Layout) -> str | None:
+    """The command that runs a repository's tests, by what it has; None where it has none."""
+    claims = [claim for runner in RUNNERS if (claim := runner.claims(layout)) is not None]
+    return max(claims, key=lambda claim: claim[0])[1] if claims else None
+
+
+def command_of_project(packages: Collection[str]) -> str:
+    """The command that runs the tests of a project with these import names in an environment that nobody described."""
+    own = (runner.command for runner in RUNNERS if runner.project in packages)
+    return next(own, USUAL_COMMAND)
+
+
+def line_records(path: str) -> Mapping[str, str]:
+    """The variables that have a run write the lines that its tests execute to `path`, whatever framework it is."""
+    return {name: value for runner in RUNNERS for name, value in runner.line_records(path).items()}
