@@ -14,7 +14,7 @@ from agent.attempt.notebook import Notebook
 from agent.attempt.policy import Result, ToolCall
 from agent.attempt.tools import RESULT_CHARS, TOOLS, Toolbox, use_tool
 from harness import trace
-from harness.records import FileState, Tree
+from harness.records import FileState, TestReport, Tree
 from harness.sandbox.base import TROOPDIR, WORKDIR, Provider, Sandbox, SandboxSpec
 
 BASE = (
@@ -41,6 +41,11 @@ class Bench:
         return result
 
 
+async def failing(path: str) -> tuple[TestReport, str]:
+    """A new test file that fails, as it should; how it is run is for tests/real/test_runners.py."""
+    return TestReport({f"{path}::test_it": "failed"}, 1, False, True, 0.1), "failed"
+
+
 def on_bench(provider: Provider, scenario: Callable[[Bench], Awaitable[None]], **files: bytes) -> None:
     """Play a scenario in a fresh sandbox that holds the files (`__` in a name stands for a point)."""
 
@@ -49,7 +54,7 @@ def on_bench(provider: Provider, scenario: Callable[[Bench], Awaitable[None]], *
         try:
             for name, content in files.items():
                 await sandbox.write(name.replace("__", "."), content)
-            await scenario(Bench(sandbox, Toolbox(sandbox, 0, 60.0)))
+            await scenario(Bench(sandbox, Toolbox(sandbox, 0, 60.0, failing)))
         finally:
             await sandbox.close()
 
