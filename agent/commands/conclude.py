@@ -103,9 +103,10 @@ async def grade_selected(files: RunFiles, done: Solution, grading: Grading, pool
 
 async def grade_candidate(files: RunFiles, candidate: str, patch: str, grading: Grading, pool: Pool) -> Verdict:
     """The hidden tests' word on one candidate's patch, kept in the trace and not asked for twice."""
+    from harness.environments.clean_room import CleanRoom
     from harness.environments.environment import build
     from harness.records import Verdict
-    from harness.suites.grade import grade
+    from harness.suites.grade import TEST_SECONDS, grade
 
     base: str | None = None
     for event in trace.read(files.trace_file):
@@ -116,17 +117,8 @@ async def grade_candidate(files: RunFiles, candidate: str, patch: str, grading: 
     task, settings, _ = files.read_run()
     workspace = await asyncio.to_thread(workspace_of, task, base)
     built = await build(pool.provider, workspace, task, run=files.name, limits=settings.limits)
-    verdict = await grade(
-        pool.provider,
-        built,
-        task,
-        grading,
-        patch,
-        run=files.name,
-        timeout=settings.test_timeout,
-        limits=settings.limits,
-        name=f"grade-{candidate}",
-    )
+    room = CleanRoom(pool.provider, built, files.name, settings.test_timeout, TEST_SECONDS, settings.limits)
+    verdict = await grade(room, task, grading, patch, name=f"grade-{candidate}")
     with contextlib.closing(open_trace(files, settings)) as log:
         log.write(trace.Graded.of(candidate, verdict))
     return verdict

@@ -15,7 +15,9 @@ from agent.choice.candidates import candidates_of
 from agent.run.worth import Sampling
 from agent.run_files import RunFiles
 from harness import trace
-from harness.environments.environment import Baseline, Built
+from harness.environments.base_run import Baseline
+from harness.environments.clean_room import TEST_SECONDS, CleanRoom
+from harness.environments.environment import Built
 from harness.money.budget import BudgetKeeper
 from harness.records import Attempt, Candidate, Evidence, Selection, WitnessTest
 from harness.repository.workspace import Workspace
@@ -125,6 +127,18 @@ class Run:
     def spec(self, name: str) -> SandboxSpec:
         """A sandbox of the run's environment."""
         return SandboxSpec(run=self.name, name=name, environment=self.environment.key, limits=self.settings.limits)
+
+    def room(self, test_seconds: float = TEST_SECONDS) -> CleanRoom:
+        """The clean room of the run's environment. `test_seconds`: of one test."""
+        return CleanRoom(
+            self.provider,
+            self.environment,
+            self.name,
+            self.settings.test_timeout,
+            test_seconds,
+            self.settings.limits,
+            self.settings.infrastructure_retries,
+        )
 
     def prepared(self) -> trace.Prepared:
         return next(e for e in self.events if isinstance(e, trace.Prepared))

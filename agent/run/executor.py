@@ -17,7 +17,7 @@ from agent.attempt.policy import Ask
 from agent.run.context import Run
 from agent.run.verification import evidence_on, near_tests_of
 from harness import trace
-from harness.environments.environment import Baseline
+from harness.environments.base_run import Baseline
 from harness.records import Candidate, Evidence, Json, Purpose, WitnessTest
 from tasks.errors import BudgetExceeded, EndpointFailed, SandboxFailed
 

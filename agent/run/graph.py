@@ -29,7 +29,8 @@ from agent.run.context import Run
 from agent.run.sampling import sample
 from agent.run.verification import verify_candidates
 from harness import trace
-from harness.environments.environment import baseline, build
+from harness.environments.base_run import baseline
+from harness.environments.environment import build
 from harness.parallel import in_parallel
 from harness.repository.base_tree import open_tree
 from harness.repository.workspace import Workspace
@@ -95,16 +96,7 @@ async def _prepare(run: Run, workspace: Workspace, first: bool) -> None:
     )
     if not first:
         return
-    found = await baseline(
-        run.provider,
-        built,
-        run.task,
-        run=run.name,
-        runs=run.settings.base_runs,
-        timeout=run.settings.test_timeout,
-        limits=run.settings.limits,
-        say=run.say,
-    )
+    found = await baseline(run.room(), run.task, runs=run.settings.base_runs, say=run.say)
     run.write(
         trace.Prepared(
             base_commit=workspace.base_commit,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from agent.attempt.graph import test_seconds
 from harness import trace
-from harness.environments.environment import Baseline
+from harness.environments.base_run import Baseline
 from harness.evidence.near import files_near, imports_of, near_baseline, what_is_touched
 from harness.evidence.regression import choose
 from harness.evidence.verify import verification_key, verify, witness_name, witness_on_base
@@ -98,18 +98,8 @@ async def guards_of(run: Run, candidates: Sequence[Candidate]) -> Baseline:
         if isinstance(event, trace.NearTested) and (event.paths, event.names) == (touched.paths, touched.names):
             return Baseline(event.report, event.flaky, event.note)
     began = time.monotonic()
-    found = await near_baseline(
-        run.provider,
-        run.environment,
-        run.base,
-        touched,
-        run=run.name,
-        seconds=min(run.settings.verify_seconds, NEAR_SECONDS),
-        limits=run.settings.limits,
-        retries=run.settings.infrastructure_retries,
-        slots=run.checks,
-        say=run.say,
-    )
+    seconds = min(run.settings.verify_seconds, NEAR_SECONDS)
+    found = await near_baseline(run.room(), run.base, touched, seconds=seconds, slots=run.checks, say=run.say)
     if found.note:
         run.say(found.note)
     run.write(
@@ -141,18 +131,12 @@ async def evidence_on(
         return Evidence(applies=False, valid=False, reason="it held a secret of this machine's environment, now masked")
     try:
         return await verify(
-            run.provider,
-            run.environment,
+            run.room(test_seconds(guards.report)),
             run.task,
-            run=run.name,
             name=f"verify-{candidate.id}",
             patch=candidate.patch,
             regression=regression,
             witnesses=witnesses,
-            timeout=run.settings.test_timeout,
-            test_seconds=test_seconds(guards.report),
-            limits=run.settings.limits,
-            retries=run.settings.infrastructure_retries,
         )
     except SandboxFailed as error:
         await probe(run.provider, run.spec(f"probe-{candidate.id}"))
@@ -175,26 +159,16 @@ async def true_witnesses(run: Run, candidates: Sequence[Candidate]) -> tuple[Wit
 async def _failing_on_base(run: Run, recorded: Sequence[WitnessTest]) -> tuple[WitnessTest, ...]:
     """Those that fail on the base; each is tried alone where a sandbox dies."""
 
-    async def failing(witnesses: Sequence[WitnessTest], retries: int) -> tuple[WitnessTest, ...]:
-        return await witness_on_base(
-            run.provider,
-            run.environment,
-            run=run.name,
-            witnesses=witnesses,
-            timeout=run.settings.test_timeout,
-            test_seconds=test_seconds(run.prepared().baseline),
-            limits=run.settings.limits,
-            retries=retries,
-        )
-
+    room = run.room(test_seconds(run.prepared().baseline))
     try:
-        return await failing(recorded, run.settings.infrastructure_retries)
+        return await witness_on_base(room, recorded)
     except SandboxFailed:
         await probe(run.provider, run.spec("probe-witness"))
+    alone = replace(room, retries=0)
     kept: list[WitnessTest] = []
     for witness in recorded:
         try:
-            kept += await failing([witness], 0)
+            kept += await witness_on_base(alone, [witness])
         except SandboxFailed as error:
             run.say(f"the witness test {witness.path} of attempt {witness.attempt} is left out: {error}")
     return tuple(kept)

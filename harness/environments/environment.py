@@ -19,16 +19,10 @@ from pathlib import Path
 from harness.cache import cache_root, read_json, write_json
 from harness.environments.detect import Detected, Step, detect, given_environment, given_steps
 from harness.lock import turn
-from harness.parallel import in_parallel
 from harness.patches.extract import mark_setup
-from harness.records import Json, TestReport
+from harness.records import Json
 from harness.repository.workspace import Workspace
 from harness.sandbox.base import ENVDIR, WORKDIR, Limits, Provider, Sandbox, SandboxSpec
-from harness.sandbox.fresh import in_fresh_sandbox
-from harness.testing.report import COMMAND_TEST, READING, broke_off, found_none, outcome_of, selects
-from harness.testing.run import run_tests
-from harness.testing.runners.base import files_of
-from harness.trace import public, record
 from tasks.errors import SetupFailed
 from tasks.say import Say
 from tasks.task import Task
@@ -36,11 +30,6 @@ from tasks.task import Task
 FORMAT = "1"
 """Part of every key: environments made by another way of setting up are not found again."""
 
-TEST_SECONDS = 20.0
-"""Wall time of one test on the base, unless the caller says otherwise."""
-
-NO_TESTS = "the repository has no tests that Troop finds, so nothing guards what a patch may break"
-NEAR_LATER = "the tests near a change are run on the base once there are changes (scope near)"
 
 ERROR_CHARS = 2500
 LISTING_BYTES = 50_000_000
@@ -67,15 +56,6 @@ class Built:
     test_command: str | None
     missing_limits: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """The base's test run. `report` None: no tests to run (`note` says so). `flaky`: tests whose outcome differed."""
-
-    report: TestReport | None
-    flaky: tuple[str, ...] = ()
-    note: str = ""
 
 
 async def build(
@@ -130,7 +110,7 @@ async def _make_room(sandbox: Sandbox, workspace: Workspace) -> None:
     """
     listed = await sandbox.exec(_LIST_COMMITTED, timeout=120, output_bytes=LISTING_BYTES)
     if listed.exit_code != 0 or listed.truncated:
-        raise SetupFailed(f"the repository in the image's {WORKDIR} cannot be read: {_end(listed.output)}")
+        raise SetupFailed(f"the repository in the image's {WORKDIR} cannot be read: {end_of(listed.output)}")
     base = set(workspace.files())
     stale = [path for path in listed.stdout.decode("utf-8", "surrogateescape").split("\0") if path and path not in base]
     removed = await sandbox.exec(
@@ -140,7 +120,7 @@ async def _make_room(sandbox: Sandbox, workspace: Workspace) -> None:
         merge=True,
     )
     if removed.exit_code != 0:
-        raise SetupFailed(f"the image's own tree in {WORKDIR} cannot be cleared: {_end(removed.output)}")
+        raise SetupFailed(f"the image's own tree in {WORKDIR} cannot be cleared: {end_of(removed.output)}")
 
 
 def _plan(workspace: Workspace, task: Task, override: Sequence[str] | None) -> Detected:
@@ -227,168 +207,18 @@ async def _take(sandbox: Sandbox, step: Step, deadline: float, say: Say) -> str:
         output = result.output
         if result.timed_out:
             raise SetupFailed(
-                f"set-up was stopped after {result.seconds:.0f} s in the command: {command}\n{_end(output)}"
+                f"set-up was stopped after {result.seconds:.0f} s in the command: {command}\n{end_of(output)}"
             )
     if step.optional:
         return step.failure
-    raise SetupFailed(f"{step.failure}; the command was: {command}\n{_end(output)}")
+    raise SetupFailed(f"{step.failure}; the command was: {command}\n{end_of(output)}")
 
 
-async def baseline(
-    provider: Provider,
-    built: Built,
-    task: Task,
-    *,
-    run: str,
-    runs: int = 2,
-    timeout: float = 600.0,
-    test_seconds: float = TEST_SECONDS,
-    limits: Limits | None = None,
-    retries: int = 3,
-    say: Say = lambda line: None,
-) -> Baseline:
-    """Run the base's tests `runs` times, each in a fresh sandbox without the network, and check the given failing test.
-
-    `timeout` in seconds for one run; tests that did not finish by then are not part of the baseline, which the note says.
-    Of a task whose scope is "near" only the given test's file is run. Raises SetupFailed when tests are there but none can be run,
-    or a given failing test passes or is not found, and SandboxFailed when `retries` replacements of a sandbox died as well.
-    """
-    if built.test_command is None:
-        return Baseline(None, note=NO_TESTS)
-    near = task.test_scope == "near"
-    if near and task.failing_test is None:
-        return Baseline(None, note=NEAR_LATER)
-    path = _baseline_path(built, task, runs, timeout, test_seconds)
-    kept = read_json(path)
-    if kept is not None:
-        return _checked(record(Baseline, kept), task)
-    given = task.failing_test.ids if task.failing_test else ()
-    files = files_of(given) if near else []
-    say(f"running the tests of the base{' in ' * near}{', '.join(files)}: {built.test_command}")
-
-    async def in_sandbox(sandbox: Sandbox) -> TestReport:
-        return await _base_run(sandbox, built.test_command or "", files, given, timeout, test_seconds)
-
-    specs = [
-        SandboxSpec(run=run, name=f"base-{number}", environment=built.key, limits=limits or Limits())
-        for number in range(max(1, runs))
-    ]
-    # A run that fails ends the others: none may go on in a provider that is being closed.
-    reports = await in_parallel(in_fresh_sandbox(provider, spec, in_sandbox, retries) for spec in specs)
-    found = _merge(reports, built.test_command, task)
-    found = _checked(found, task)
-    write_json(path, public(found), indent=None)
-    return found
-
-
-async def _base_run(
-    sandbox: Sandbox, command: str, files: Sequence[str], given: Sequence[str], timeout: float, test_seconds: float
-) -> TestReport:
-    """The whole suite (or these files of it), and the given tests as well where the command leaves them out."""
-    report = await run_tests(sandbox, command, files, timeout=timeout, test_seconds=test_seconds)
-    absent = [test for test in given if outcome_of(report, test) == "missing"]
-    if not absent or _pseudo(report):
-        return report
-    alone = await run_tests(sandbox, command, absent, timeout=timeout, test_seconds=test_seconds)
-    if not report.outcomes:
-        return alone
-    return replace(
-        report,
-        outcomes={**report.outcomes, **alone.outcomes},
-        failures={**report.failures, **alone.failures},
-        durations={**report.durations, **alone.durations},
-    )
-
-
-def _merge(reports: Sequence[TestReport], command: str, task: Task) -> Baseline:
-    """One baseline of several runs: the first run's report, and whatever differed in another as flaky."""
-    usable = [_usable(report) for report in reports]
-    if task.test_command is None and task.failing_test is None and all(found_none(report) for report in usable):
-        return Baseline(None, note=NO_TESTS)
-    for report in usable:
-        if not report.valid:
-            raise SetupFailed(
-                f"the tests of the base cannot be run: {report.reason}; the command was: {command}\n{_end(report.output)}"
-            )
-    first = usable[0]
-    if _nothing_loads(first, task):
-        message = next(iter(first.failures.values()), "") or first.output
-        raise SetupFailed(f"no test of the base can be loaded; the command was: {command}\n{_end(message)}")
-    ids = {test for report in usable for test in report.outcomes}
-    flaky = sorted(t for t in ids if len({report.outcomes.get(t) for report in usable}) > 1)
-    notes = [first.reason] if first.reason else []
-    if flaky:
-        notes.append(f"{len(flaky)} flaky test{'s are' if len(flaky) > 1 else ' is'} left out of the evidence")
-    return Baseline(first, tuple(flaky), "; ".join(notes))
-
-
-def _usable(report: TestReport) -> TestReport:
-    """A run that broke off (stopped, or ended by a test that took the interpreter down), but not before tests had
-    finished, counts for those."""
-    if report.valid or not report.passed or not (report.timed_out or broke_off(report)):
-        return report
-    reason = f"{report.reason}; only the {len(report.outcomes)} tests that had run by then count"
-    return replace(report, valid=True, reason=reason)
-
-
-def _nothing_loads(report: TestReport, task: Task) -> bool:
-    """Only files that cannot be loaded, and not just those of the given test (whose failing may be just that)."""
-    given = {test.partition("::")[0] for test in (task.failing_test.ids if task.failing_test else ())}
-    return (
-        not report.passed
-        and not _pseudo(report)
-        and bool(report.failed - given)
-        and all("::" not in test for test in report.failed)
-    )
-
-
-def _pseudo(report: TestReport) -> bool:
-    return COMMAND_TEST in report.outcomes
-
-
-def _checked(found: Baseline, task: Task) -> Baseline:
-    """The baseline, once every given failing test is seen to fail, every time. Raises SetupFailed for one that does not,
-    if it was certain to; else the note says that no failing test is at hand."""
-    report, given = found.report, task.failing_test
-    if report is None or given is None or _pseudo(report):
-        return found
-    wrong = [objection for test in given.ids if (objection := _not_failing(report, found.flaky, test))]
-    if not wrong:
-        return found
-    if given.certain:
-        raise SetupFailed(wrong[0])
-    if len(wrong) < len(given.ids):
-        return found
-    return replace(
-        found, note="; ".join(part for part in (found.note, "no test that is at hand fails on the base") if part)
-    )
-
-
-def _not_failing(report: TestReport, flaky: Sequence[str], test: str) -> str:
-    """Why a given test (or file) does not show the bug; empty if it does."""
-    outcome = outcome_of(report, test)
-    if outcome == "missing":
-        return f"the failing test {test} is not found by the test command, or never ran: check its id"
-    if outcome not in ("failed", "error"):
-        return f"the failing test {test} does not fail on the base ({outcome}), so it does not show the bug"
-    failing = [t for t in report.failed if selects(test, t) or t == test.partition("::")[0]]
-    if all(t in flaky for t in failing):
-        return f"the failing test {test} does not fail every time on the base, so it cannot show a fix"
-    return ""
-
-
-def _end(output: str) -> str:
+def end_of(output: str) -> str:
+    """The end of what a command printed, as much of it as an error shows."""
     text = output.strip()
     return text if len(text) <= ERROR_CHARS else "…" + text[-ERROR_CHARS:]
 
 
 def _facts_path(key: str) -> Path:
     return cache_root() / "environments" / f"{key}.json"
-
-
-def _baseline_path(built: Built, task: Task, runs: int, timeout: float, test_seconds: float) -> Path:
-    given = task.failing_test.ids if task.failing_test else ()
-    scope = [] if task.test_scope == "whole" else [task.test_scope]
-    settings = [built.test_command, task.test_command is None, given, runs, timeout, test_seconds, *scope]
-    parts = json.dumps([FORMAT, READING, *settings])
-    return cache_root() / "baselines" / f"{built.key}-{hashlib.sha256(parts.encode()).hexdigest()[:16]}.json"

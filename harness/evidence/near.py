@@ -20,19 +20,22 @@ from pathlib import Path
 
 from harness.cache import cache_root, read_json, write_json
 from harness.code.import_graph import ImportGraph, import_graph
-from harness.environments.environment import FORMAT, TEST_SECONDS, Baseline, Built
+from harness.environments.base_run import Baseline
+from harness.environments.clean_room import TEST_SECONDS, CleanRoom
+from harness.environments.environment import FORMAT
 from harness.evidence.regression import STARTING_SECONDS, Touched, cost, near_files, touched_by
 from harness.parallel import in_parallel
 from harness.patches.paths import holds_tests
 from harness.records import TestReport
 from harness.repository.workspace import Workspace
-from harness.sandbox.base import Limits, Provider, Sandbox, SandboxSpec
+from harness.sandbox.base import Sandbox
 from harness.sandbox.fresh import in_one_opened
 from harness.testing.report import COMMAND_TEST, broke_off
 from harness.testing.run import run_tests
 from harness.testing.runners.registry import runner_of
 from harness.trace import public, record
 from tasks.errors import SandboxFailed
+from tasks.say import Say
 
 AT_ONCE = os.cpu_count() or 2
 MOST_FILES = 16
@@ -111,43 +114,38 @@ class NearTests:
 
 
 async def near_baseline(
-    provider: Provider,
-    built: Built,
+    room: CleanRoom,
     workspace: Workspace,
     touched: Touched,
     *,
-    run: str,
     seconds: float,
-    test_seconds: float = TEST_SECONDS,
-    limits: Limits | None = None,
-    retries: int = 3,
     slots: asyncio.Semaphore | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
 ) -> Baseline:
     """What the tests near to `touched` say on the base; `report` None where there are none (`note` says why).
 
     A candidate is held against `report.passed` without `flaky`, which is what `harness.evidence.regression.choose` gives for the same
-    `seconds`. `test_seconds` for one test. Raises SandboxFailed where no sandbox works; a test file that takes its sandbox
+    `seconds`. Raises SandboxFailed where no sandbox works; a test file that takes its sandbox
     down is left out, which `note` says.
     """
-    if built.test_command is None or not runner_of(built.test_command).by_file:
+    if room.built.test_command is None or not runner_of(room.built.test_command).by_file:
         return Baseline(None, note=NOT_BY_FILE)
     files = await asyncio.to_thread(files_near, workspace, touched)
     if not files:
         return Baseline(None, note=NO_FILES)
 
     async def opened(name: str) -> Sandbox:
-        return await provider.create(SandboxSpec(run=run, name=name, environment=built.key, limits=limits or Limits()))
+        return await room.provider.create(room.spec(name))
 
     bench = NearSettings(
         opened=opened,
-        command=built.test_command,
+        command=room.built.test_command,
         seconds=seconds,
         alone=seconds / 2,
         together=3 * seconds + 60.0,
-        test_seconds=test_seconds,
-        environment=built.key,
-        retries=retries,
+        test_seconds=room.test_seconds,
+        environment=room.built.key,
+        retries=room.retries,
         slots=slots or asyncio.Semaphore(AT_ONCE),
     )
     say(f"running the test files nearest to the changes on the base, {', '.join(files[:3])}{', …' * (len(files) > 3)}")

@@ -13,30 +13,19 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from harness.environments.environment import TEST_SECONDS, Built
+from harness.environments.clean_room import CleanRoom
 from harness.patches.extract import apply_patch, restore_paths
 from harness.patches.patch import Patch
 from harness.patches.paths import guards_tests
 from harness.records import Evidence, TestReport, WitnessTest
-from harness.sandbox.base import Limits, Provider, Sandbox, SandboxSpec
-from harness.sandbox.fresh import in_fresh_sandbox
+from harness.sandbox.base import Sandbox
 from harness.testing.report import COMMAND_TEST, outcome_of
-from harness.testing.run import run_tests
 from tasks.task import GivenTest, Task
 
 VERSION = "1"
 """Part of every verification key: evidence found in another way is not taken for this."""
-
-
-@dataclass(frozen=True, slots=True)
-class _TestSettings:
-    """How tests are run on a candidate. Times in seconds."""
-
-    command: str
-    timeout: float
-    test_seconds: float
 
 
 def witness_name(witness: WitnessTest) -> str:
@@ -66,47 +55,29 @@ def verification_key(
 
 
 async def verify(
-    provider: Provider,
-    built: Built,
+    room: CleanRoom,
     task: Task,
     *,
-    run: str,
     name: str,
     patch: str,
     regression: Sequence[str] = (),
     witnesses: Sequence[WitnessTest] = (),
-    timeout: float = 600.0,
-    test_seconds: float = TEST_SECONDS,
-    limits: Limits | None = None,
-    retries: int = 3,
 ) -> Evidence:
     """The evidence on one patch, in a sandbox called `name`.
 
     `regression`: ids of tests that are green on the base (see `harness.evidence.regression.choose`). `witnesses`: tests that fail
-    on the base (see `witness_on_base`). `timeout` in seconds for each of the runs, `test_seconds` for one test. A sandbox
-    that dies is replaced `retries` times; then SandboxFailed is raised: that says nothing about the candidate.
+    on the base (see `witness_on_base`). Raises SandboxFailed where sandboxes keep dying: that says nothing about the candidate.
     """
 
     async def in_sandbox(sandbox: Sandbox) -> Evidence:
         began = time.monotonic()
-        evidence = await _evidence(sandbox, built, task, patch, regression, witnesses, timeout, test_seconds)
+        evidence = await _evidence(room, sandbox, task, patch, regression, witnesses)
         return replace(evidence, seconds=time.monotonic() - began)
 
-    spec = SandboxSpec(run=run, name=name, environment=built.key, limits=limits or Limits())
-    return await in_fresh_sandbox(provider, spec, in_sandbox, retries)
+    return await room.fresh(name, in_sandbox)
 
 
-async def witness_on_base(
-    provider: Provider,
-    built: Built,
-    *,
-    run: str,
-    witnesses: Sequence[WitnessTest],
-    timeout: float = 600.0,
-    test_seconds: float = TEST_SECONDS,
-    limits: Limits | None = None,
-    retries: int = 3,
-) -> tuple[WitnessTest, ...]:
+async def witness_on_base(room: CleanRoom, witnesses: Sequence[WitnessTest]) -> tuple[WitnessTest, ...]:
     """Those of the witness tests that fail on the base, in the given order, the same file and text only once.
 
     A test that cannot be loaded there fails, too: a missing name may be just what the issue is about, and such a test
@@ -115,18 +86,16 @@ async def witness_on_base(
     """
     distinct = list({(w.path, w.text): w for w in reversed(witnesses)}.values())[::-1]
     distinct = [w for w in distinct if not w.path.endswith(".py") or _parses(w)]
-    if not distinct or built.test_command is None:
+    if not distinct or room.built.test_command is None:
         return ()
-    bench = _TestSettings(built.test_command, timeout, test_seconds)
 
     async def in_sandbox(sandbox: Sandbox) -> tuple[WitnessTest, ...]:
         there = await _existing(sandbox, [w.path for w in distinct])
         new = [w for w in distinct if w.path not in there]
-        outcomes = await _witness_outcomes(sandbox, bench, new)
+        outcomes = await _witness_outcomes(room, sandbox, new)
         return tuple(w for w in new if outcomes[witness_name(w)] in ("failed", "error"))
 
-    spec = SandboxSpec(run=run, name="witness-base", environment=built.key, limits=limits or Limits())
-    return await in_fresh_sandbox(provider, spec, in_sandbox, retries)
+    return await room.fresh("witness-base", in_sandbox)
 
 
 async def lay_patch(sandbox: Sandbox, task: Task, patch: str) -> str | None:
@@ -146,24 +115,21 @@ async def lay_patch(sandbox: Sandbox, task: Task, patch: str) -> str | None:
 
 
 async def _evidence(
+    room: CleanRoom,
     sandbox: Sandbox,
-    built: Built,
     task: Task,
     patch: str,
     regression: Sequence[str],
     witnesses: Sequence[WitnessTest],
-    timeout: float,
-    test_seconds: float,
 ) -> Evidence:
     reason = await lay_patch(sandbox, task, patch)
     if reason is not None:
         return Evidence(applies=False, valid=False, reason=f"the patch does not apply: {reason}")
-    if built.test_command is None:
+    if room.built.test_command is None:
         return Evidence(applies=True, valid=True, reason="there are no tests to run")
-    bench = _TestSettings(built.test_command, timeout, test_seconds)
-    given = await _given_outcomes(sandbox, bench, task.failing_test)
-    regressed, objection = await _regression_outcomes(sandbox, bench, regression)
-    seen = await _witness_outcomes(sandbox, bench, witnesses)
+    given = await _given_outcomes(room, sandbox, task.failing_test)
+    regressed, objection = await _regression_outcomes(room, sandbox, regression)
+    seen = await _witness_outcomes(room, sandbox, witnesses)
     return Evidence(
         applies=True,
         valid=not objection,
@@ -174,43 +140,43 @@ async def _evidence(
     )
 
 
-async def _given_outcomes(sandbox: Sandbox, bench: _TestSettings, given: GivenTest | None) -> Mapping[str, str]:
+async def _given_outcomes(room: CleanRoom, sandbox: Sandbox, given: GivenTest | None) -> Mapping[str, str]:
     if given is None:
         return {}
-    report = await _run(sandbox, bench, given.ids)
+    report = await room.tests(sandbox, given.ids)
     return {test: _believed(report, test) for test in given.ids}
 
 
 async def _regression_outcomes(
-    sandbox: Sandbox, bench: _TestSettings, regression: Sequence[str]
+    room: CleanRoom, sandbox: Sandbox, regression: Sequence[str]
 ) -> tuple[Mapping[str, str], str]:
     """(outcome of each test, why nothing can be concluded)."""
     if not regression:
         return {}, ""
-    report = await _run(sandbox, bench, () if COMMAND_TEST in regression else regression)
+    report = await room.tests(sandbox, () if COMMAND_TEST in regression else regression)
     # A command that tells only of the whole speaks for each part of it.
     whole = report.outcomes.get(COMMAND_TEST, "missing")
     outcomes = {test: str(report.outcomes.get(test, whole)) for test in regression}
     return outcomes, "" if report.valid else f"the regression tests did not run as they should: {report.reason}"
 
 
-async def _witness_outcomes(sandbox: Sandbox, bench: _TestSettings, witnesses: Sequence[WitnessTest]) -> dict[str, str]:
+async def _witness_outcomes(room: CleanRoom, sandbox: Sandbox, witnesses: Sequence[WitnessTest]) -> dict[str, str]:
     """Outcome of each witness test by name. Several at a time as far as their files differ; where such a run breaks off,
     each of its tests alone."""
     outcomes: dict[str, str] = {}
     for batch in _batches(witnesses):
-        outcomes.update(await _laid_in(sandbox, bench, batch))
+        outcomes.update(await _laid_in(room, sandbox, batch))
         unclear = [w for w in batch if outcomes[witness_name(w)] == "missing"]
         for witness in unclear if len(batch) > 1 else ():
-            outcomes.update(await _laid_in(sandbox, bench, [witness]))
+            outcomes.update(await _laid_in(room, sandbox, [witness]))
     return outcomes
 
 
-async def _laid_in(sandbox: Sandbox, bench: _TestSettings, batch: Sequence[WitnessTest]) -> dict[str, str]:
+async def _laid_in(room: CleanRoom, sandbox: Sandbox, batch: Sequence[WitnessTest]) -> dict[str, str]:
     for witness in batch:
         await sandbox.write(witness.path, witness.text.encode("utf-8", "surrogateescape"))
     try:
-        report = await _run(sandbox, bench, [w.path for w in batch])
+        report = await room.tests(sandbox, [w.path for w in batch])
     finally:
         await sandbox.exec(["rm", "-f", "--", *(f"./{w.path}" for w in batch)], timeout=60)
     return {witness_name(w): _believed(report, w.path) for w in batch}
@@ -234,10 +200,6 @@ def _believed(report: TestReport, test: str) -> str:
     """The outcome, where a pass in a run that cannot be believed is none; a test command without ids answers as a whole."""
     outcome = outcome_of(report, COMMAND_TEST if COMMAND_TEST in report.outcomes else test)
     return outcome if report.valid or outcome in ("failed", "error") else "missing"
-
-
-async def _run(sandbox: Sandbox, bench: _TestSettings, ids: Sequence[str]) -> TestReport:
-    return await run_tests(sandbox, bench.command, ids, timeout=bench.timeout, test_seconds=bench.test_seconds)
 
 
 async def _existing(sandbox: Sandbox, paths: Sequence[str]) -> set[str]:

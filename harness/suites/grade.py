@@ -10,42 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.environments.environment import Built
+from harness.environments.clean_room import CleanRoom
 from harness.evidence.verify import lay_patch
 from harness.patches.extract import apply_patch, restore_paths
 from harness.patches.patch import Patch
 from harness.patches.paths import pytest_collects
 from harness.records import TestReport, Verdict
-from harness.sandbox.base import Limits, Provider, Sandbox, SandboxSpec
-from harness.sandbox.fresh import in_fresh_sandbox
+from harness.sandbox.base import Sandbox
 from harness.testing.report import COMMAND_TEST, outcome_of, selects
-from harness.testing.run import run_tests
-from harness.testing.runners.registry import USUAL_COMMAND
 from tasks.instance import Grading
 from tasks.task import Task
 
 TEST_SECONDS = 120.0
+"""Of one hidden test."""
 
 
-async def grade(
-    provider: Provider,
-    built: Built,
-    task: Task,
-    grading: Grading,
-    patch: str,
-    *,
-    run: str,
-    timeout: float = 1800.0,
-    test_seconds: float = TEST_SECONDS,
-    limits: Limits | None = None,
-    retries: int = 3,
-    name: str = "grade",
-) -> Verdict:
-    """The verdict on one patch ("" is the base itself). Times in seconds, for the whole run and for one test.
+async def grade(room: CleanRoom, task: Task, grading: Grading, patch: str, *, name: str = "grade") -> Verdict:
+    """The verdict on one patch ("" is the base itself), in a sandbox called `name`.
 
-    Raises SandboxFailed after `retries` sandboxes died: that is no verdict.
+    Raises SandboxFailed where sandboxes keep dying: that is no verdict.
     """
-    command = grading.test_command or built.test_command or USUAL_COMMAND
 
     async def in_sandbox(sandbox: Sandbox) -> Verdict:
         reason = await lay_patch(sandbox, task, patch)
@@ -54,11 +38,10 @@ async def grade(
         reason = await _lay_hidden(sandbox, grading)
         if reason is not None:
             return _unresolved(grading, f"the hidden tests cannot be laid over the tree: {reason}")
-        report = await run_tests(sandbox, command, _ids(grading), timeout=timeout, test_seconds=test_seconds)
+        report = await room.tests(sandbox, _ids(grading), command=grading.test_command)
         return verdict(grading, report)
 
-    spec = SandboxSpec(run=run, name=name, environment=built.key, limits=limits or Limits())
-    return await in_fresh_sandbox(provider, spec, in_sandbox, retries)
+    return await room.fresh(name, in_sandbox)
 
 
 async def _lay_hidden(sandbox: Sandbox, grading: Grading) -> str | None:

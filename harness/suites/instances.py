@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.cache import cache_root
+from harness.environments.clean_room import CleanRoom
 from harness.environments.environment import build
 from harness.records import Json, Verdict
 from harness.repository.workspace import open_workspace, reopen_workspace
-from harness.suites.grade import grade
+from harness.suites.grade import TEST_SECONDS, grade
 from harness.suites.suite import Bench, Means, Ready, Submission
 from tasks.errors import InputError
 from tasks.instance import Instance
@@ -71,14 +72,5 @@ class _InstanceBench:
         else:
             workspace = await asyncio.to_thread(reopen_workspace, where, submission.base_commit, cache_root())
         built = await build(means.provider, workspace, instance.task, run=submission.run, limits=means.limits)
-        return await grade(
-            means.provider,
-            built,
-            instance.task,
-            instance.grading,
-            submission.patch,
-            run=submission.run,
-            timeout=means.timeout,
-            limits=means.limits,
-            name=f"grade-{submission.name}",
-        )
+        room = CleanRoom(means.provider, built, submission.run, means.timeout, TEST_SECONDS, means.limits)
+        return await grade(room, instance.task, instance.grading, submission.patch, name=f"grade-{submission.name}")

@@ -24,11 +24,10 @@ from harness.choosing.gather import gather_static
 from harness.choosing.pool import Sample
 from harness.choosing.ranker import SHIPPED, read_weights
 from harness.choosing.recovery import recovery
-from harness.inside.warm import load
 from harness.patches.patch import Patch
 from harness.records import Candidate
 from harness.repository.base_tree import open_tree
-from tests.bench.selection import heading, line, runs_here
+from tests.bench.selection import heading, line, load, runs_here
 
 Key = tuple[float, ...]
 

@@ -31,6 +31,8 @@ from agent.repair.policy import RepairPolicy, SharedWork, mutants_of_base
 from harness import trace
 from harness.cache import cache_root
 from harness.environments import environment
+from harness.environments.base_run import baseline
+from harness.environments.clean_room import CleanRoom
 from harness.records import Attempt, Evidence
 from harness.repository.workspace import open_workspace
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec
@@ -81,7 +83,7 @@ async def try_all(provider: Provider, instance: Instance, options: argparse.Name
     task = instance.task
     workspace = await asyncio.to_thread(open_workspace, task.repository, cache_root())
     built = await environment.build(provider, workspace, task, run="bench")
-    base = await environment.baseline(provider, built, task, run="bench", runs=1)
+    base = await baseline(CleanRoom(provider, built, "bench"), task, runs=1)
     sandbox = await provider.create(SandboxSpec(run="bench", name="try", environment=built.key))
     try:
         prepared = trace.Prepared(

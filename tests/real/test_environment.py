@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from harness.environments.environment import Baseline, Built, baseline, build
+from harness.environments.base_run import Baseline, baseline
+from harness.environments.clean_room import CleanRoom
+from harness.environments.environment import Built, build
 from harness.patches.extract import take_patch
 from harness.patches.patch import Patch
 from harness.sandbox.base import Provider, SandboxSpec
@@ -75,9 +78,8 @@ def test_a_package_is_installed_with_its_test_dependencies_and_runs_offline(prov
         assert await _build(provider, task, repeated) == built and not set_ups(repeated)
 
         for command in (None, "python -m pytest -q -n 2"):
-            found = await baseline(
-                provider, replace(built, test_command=command or built.test_command), task, run="tests"
-            )
+            kept = replace(built, test_command=command or built.test_command)
+            found = await baseline(CleanRoom(provider, kept, "tests"), task)
             assert found.report is not None and found.report.valid and found.flaky == ()
             assert dict(found.report.outcomes) == {
                 "tests/test_core.py::test_add": "passed",
@@ -120,7 +122,7 @@ def test_an_old_tree_gets_dependencies_of_its_time(bubblewrap: Provider, tmp_pat
             bubblewrap, built, "python -c 'import importlib.metadata as m; print(m.version(\"attrs\"))'"
         )
         assert version.strip() == "22.2.0", "the newest that was out on that day"
-        found = await baseline(bubblewrap, built, task, run="tests", runs=1)
+        found = await baseline(CleanRoom(bubblewrap, built, "tests"), task, runs=1)
         assert found.report is not None and found.report.green
 
     asyncio.run(scenario())
@@ -215,7 +217,7 @@ def test_what_set_up_made_is_in_no_patch(docker: Provider, tmp_path: Path) -> No
 def _baseline(provider: Provider, task: Task, command: str = "python -m pytest -q", **settings: float) -> Baseline:
     async def scenario() -> Baseline:
         built = replace(await freeze(provider, task), test_command=command)
-        return await baseline(provider, built, task, run="tests", **settings)
+        return await baseline(CleanRoom(provider, built, "tests", **settings), task)
 
     return asyncio.run(scenario())
 
@@ -311,6 +313,6 @@ def test_a_baseline_is_found_once_and_then_kept(bubblewrap: Provider, tmp_path: 
 
     async def again() -> Baseline:
         built = await freeze(bubblewrap, task)
-        return await baseline(Unusable(), built, task, run="tests")
+        return await baseline(CleanRoom(cast("Provider", Unusable()), built, "tests"), task)
 
     assert asyncio.run(again()) == first

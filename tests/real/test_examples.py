@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from harness.environments import environment
+from harness.environments.base_run import baseline
+from harness.environments.clean_room import CleanRoom
 from harness.records import Verdict
 from harness.repository.workspace import open_workspace
 from harness.sandbox.base import Provider
-from harness.suites.grade import grade
+from harness.suites.grade import TEST_SECONDS, grade
 from tasks.instance import Grading, Instance
 from tasks.task import Repository
 from tasks.taskfile import load_task_file
@@ -70,13 +72,14 @@ def test_the_release_has_the_bug_and_the_later_one_has_not(path: Path, bubblewra
         task = task_instance.task
         workspace = await asyncio.to_thread(open_workspace, task.repository, cache)
         built = await environment.build(bubblewrap, workspace, task, run="examples")
+        room = CleanRoom(bubblewrap, built, "examples", 1800.0, TEST_SECONDS)
         if check_base:  # the visible test fails and the package's own tests are green, or this raises
-            base = await environment.baseline(bubblewrap, built, task, run="examples", runs=1)
+            base = await baseline(room, task, runs=1)
             assert base.report is not None
             given = set(task.failing_test.ids) if task.failing_test else set()
             assert set(base.report.failed) == given
             assert len(base.report.outcomes) > 50
-        return await grade(bubblewrap, built, task, grading, "", run="examples")
+        return await grade(room, task, grading, "")
 
     async def both() -> tuple[Verdict, Verdict]:
         return await asyncio.gather(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from harness.environments.clean_room import CleanRoom
 from harness.records import Outcome, TestReport, Verdict
 from harness.sandbox.base import Provider
 from harness.suites.grade import grade, verdict
@@ -31,7 +32,7 @@ NAMED = Grading(files=FILES, fail_to_pass=(f"{HIDDEN}::test_mean",), pass_to_pas
 def graded(provider: Provider, task: Task, grading: Grading, patch: str, **settings: float) -> Verdict:
     async def scenario() -> Verdict:
         built = await freeze(provider, task)
-        return await grade(provider, built, task, grading, patch, run="tests", **settings)
+        return await grade(CleanRoom(provider, built, "tests", **settings), task, grading, patch)
 
     return asyncio.run(scenario())
 

@@ -15,6 +15,7 @@ from agent import resume, solve
 from agent.assemble import Solution
 from harness import trace
 from harness.environments import environment
+from harness.environments.clean_room import CleanRoom
 from harness.records import Budget
 from harness.repository.workspace import open_workspace
 from harness.sandbox.base import Provider
@@ -119,7 +120,7 @@ def test_a_test_that_the_judge_writes_finds_the_right_one_of_two_plausible_patch
         assert instance.grading is not None
         workspace = await asyncio.to_thread(open_workspace, instance.task.repository, cache)
         built = await environment.build(bubblewrap, workspace, instance.task, run="judge")
-        return (await grade(bubblewrap, built, instance.task, instance.grading, patch, run="judge")).resolved
+        return (await grade(CleanRoom(bubblewrap, built, "judge"), instance.task, instance.grading, patch)).resolved
 
     wrong = (done.directory / "attempts/00/patch.diff").read_text()
     assert asyncio.run(resolved(done.patch)) and not asyncio.run(resolved(wrong))

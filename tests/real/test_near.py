@@ -13,7 +13,8 @@ import pytest
 from agent import resume, solve
 from agent.assemble import Solution
 from harness import trace
-from harness.environments.environment import NEAR_LATER, Baseline, baseline
+from harness.environments.base_run import NEAR_LATER, Baseline, baseline
+from harness.environments.clean_room import CleanRoom
 from harness.evidence.near import NO_FILES, NONE_GREEN, NOT_BY_FILE, near_baseline, what_is_touched
 from harness.evidence.regression import choose
 from harness.evidence.verify import verify
@@ -121,15 +122,9 @@ def found(
 ) -> Baseline:
     async def scenario() -> Baseline:
         workspace = await opened(task)
-        return await near_baseline(
-            provider,
-            replace(await freeze(provider, task), test_command=command),
-            workspace,
-            what_is_touched(workspace, patches),
-            run="tests",
-            seconds=seconds,
-            test_seconds=test_seconds,
-        )
+        built = replace(await freeze(provider, task), test_command=command)
+        room = CleanRoom(provider, built, "tests", test_seconds=test_seconds)
+        return await near_baseline(room, workspace, what_is_touched(workspace, patches), seconds=seconds)
 
     return asyncio.run(scenario())
 
@@ -164,7 +159,7 @@ def test_candidates_are_held_against_the_same_tests_and_what_breaks_is_seen(prov
             assert near.report is not None
             ids = choose(near.report, near.flaky, patch, seconds=60.0)
             assert set(ids) == near.report.passed - set(near.flaky)
-            evidence = await verify(provider, built, task, run="tests", name=name, patch=patch, regression=ids)
+            evidence = await verify(CleanRoom(provider, built, "tests"), task, name=name, patch=patch, regression=ids)
             assert evidence.valid, evidence.reason
             broken.append(evidence.broken)
         return broken
@@ -241,7 +236,7 @@ def test_djangos_runner_tells_of_files_by_its_labels(bubblewrap: Provider, tmp_p
     async def scenario(patch: str) -> tuple[str, ...]:
         built = replace(await freeze(bubblewrap, task), test_command=command)
         ids = tuple(sorted(near.report.passed if near.report else ()))
-        evidence = await verify(bubblewrap, built, task, run="tests", name="c", patch=patch, regression=ids)
+        evidence = await verify(CleanRoom(bubblewrap, built, "tests"), task, name="c", patch=patch, regression=ids)
         assert evidence.valid, evidence.reason
         return evidence.broken
 
@@ -251,7 +246,7 @@ def test_djangos_runner_tells_of_files_by_its_labels(bubblewrap: Provider, tmp_p
 
 def base_run(provider: Provider, task: Task) -> Baseline:
     async def scenario() -> Baseline:
-        return await baseline(provider, await freeze(provider, task), task, run="tests", test_seconds=2.0)
+        return await baseline(CleanRoom(provider, await freeze(provider, task), "tests", test_seconds=2.0), task)
 
     return asyncio.run(scenario())
 

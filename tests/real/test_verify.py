@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
+from harness.environments.clean_room import CleanRoom
 from harness.evidence.verify import verification_key, verify, witness_name, witness_on_base
 from harness.records import Evidence, WitnessTest
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec
@@ -47,18 +49,9 @@ def evidence(
     test_seconds: float = 2.0,
 ) -> Evidence:
     async def scenario() -> Evidence:
-        return await verify(
-            provider,
-            replace(await freeze(provider, task), test_command=command),
-            task,
-            run="tests",
-            name="verify-c1",
-            patch=patch,
-            regression=regression,
-            witnesses=witnesses,
-            timeout=timeout,
-            test_seconds=test_seconds,
-        )
+        built = replace(await freeze(provider, task), test_command=command)
+        room = CleanRoom(provider, built, "tests", timeout, test_seconds)
+        return await verify(room, task, name="verify-c1", patch=patch, regression=regression, witnesses=witnesses)
 
     return asyncio.run(scenario())
 
@@ -170,7 +163,7 @@ def test_only_witness_tests_that_fail_on_the_base_are_kept(bubblewrap: Provider,
 
     async def scenario() -> tuple[WitnessTest, ...]:
         built = await freeze(bubblewrap, task)
-        return await witness_on_base(bubblewrap, built, run="tests", witnesses=recorded)
+        return await witness_on_base(CleanRoom(bubblewrap, built, "tests"), recorded)
 
     assert asyncio.run(scenario()) == (fails, missing_name)
 
@@ -192,8 +185,9 @@ class Mortal:
 def test_a_sandbox_that_dies_says_nothing_about_the_candidate(bubblewrap: Provider, task: Task) -> None:
     async def scenario(deaths: int) -> Evidence:
         built = await freeze(bubblewrap, task)
-        mortal = Mortal(bubblewrap, deaths)
-        return await verify(mortal, built, task, run="tests", name="v", patch=FIX, regression=REGRESSION, retries=2)
+        # It has no more of a provider than what is asked of one here.
+        room = CleanRoom(cast("Provider", Mortal(bubblewrap, deaths)), built, "tests", retries=2)
+        return await verify(room, task, name="v", patch=FIX, regression=REGRESSION)
 
     assert asyncio.run(scenario(2)).clean
     with pytest.raises(SandboxFailed):

@@ -1,0 +1,179 @@
+"""The base's test run: what passes, fails and flickers before anything is changed, and whether the given failing test fails.
+
+It is kept beside the environment in the cache, so that the second run of a task starts at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.cache import cache_root, read_json, write_json
+from harness.environments.clean_room import CleanRoom
+from harness.environments.environment import FORMAT, end_of
+from harness.parallel import in_parallel
+from harness.records import TestReport
+from harness.sandbox.base import Sandbox
+from harness.testing.report import COMMAND_TEST, READING, broke_off, found_none, outcome_of, selects
+from harness.testing.runners.base import files_of
+from harness.trace import public, record
+from tasks.errors import SetupFailed
+from tasks.say import Say
+from tasks.task import Task
+
+NO_TESTS = "the repository has no tests that Troop finds, so nothing guards what a patch may break"
+NEAR_LATER = "the tests near a change are run on the base once there are changes (scope near)"
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The base's test run. `report` None: no tests to run (`note` says so). `flaky`: tests whose outcome differed."""
+
+    report: TestReport | None
+    flaky: tuple[str, ...] = ()
+    note: str = ""
+
+
+async def baseline(room: CleanRoom, task: Task, *, runs: int = 2, say: Say = lambda line: None) -> Baseline:
+    """Run the base's tests `runs` times, each in a fresh sandbox of the room, and check the given failing test.
+
+    Tests that did not finish in a run's time are not part of the baseline, which the note says. Of a task whose scope is
+    "near" only the given test's file is run. Raises SetupFailed when tests are there but none can be run, or a given failing
+    test passes or is not found, and SandboxFailed where sandboxes keep dying.
+    """
+    built = room.built
+    if built.test_command is None:
+        return Baseline(None, note=NO_TESTS)
+    near = task.test_scope == "near"
+    if near and task.failing_test is None:
+        return Baseline(None, note=NEAR_LATER)
+    path = _baseline_path(room, task, runs)
+    kept = read_json(path)
+    if kept is not None:
+        return _checked(record(Baseline, kept), task)
+    given = task.failing_test.ids if task.failing_test else ()
+    files = files_of(given) if near else []
+    say(f"running the tests of the base{' in ' * near}{', '.join(files)}: {built.test_command}")
+
+    async def in_sandbox(sandbox: Sandbox) -> TestReport:
+        return await _base_run(room, sandbox, files, given)
+
+    # A run that fails ends the others: none may go on in a provider that is being closed.
+    reports = await in_parallel(room.fresh(f"base-{number}", in_sandbox) for number in range(max(1, runs)))
+    found = _merge(reports, built.test_command, task)
+    found = _checked(found, task)
+    write_json(path, public(found), indent=None)
+    return found
+
+
+async def _base_run(room: CleanRoom, sandbox: Sandbox, files: Sequence[str], given: Sequence[str]) -> TestReport:
+    """The whole suite (or these files of it), and the given tests as well where the command leaves them out."""
+    report = await room.tests(sandbox, files)
+    absent = [test for test in given if outcome_of(report, test) == "missing"]
+    if not absent or _pseudo(report):
+        return report
+    alone = await room.tests(sandbox, absent)
+    if not report.outcomes:
+        return alone
+    return replace(
+        report,
+        outcomes={**report.outcomes, **alone.outcomes},
+        failures={**report.failures, **alone.failures},
+        durations={**report.durations, **alone.durations},
+    )
+
+
+def _merge(reports: Sequence[TestReport], command: str, task: Task) -> Baseline:
+    """One baseline of several runs: the first run's report, and whatever differed in another as flaky."""
+    usable = [_usable(report) for report in reports]
+    if task.test_command is None and task.failing_test is None and all(found_none(report) for report in usable):
+        return Baseline(None, note=NO_TESTS)
+    for report in usable:
+        if not report.valid:
+            raise SetupFailed(
+                f"the tests of the base cannot be run: {report.reason}; the command was: {command}\n{end_of(report.output)}"
+            )
+    first = usable[0]
+    if _nothing_loads(first, task):
+        message = next(iter(first.failures.values()), "") or first.output
+        raise SetupFailed(f"no test of the base can be loaded; the command was: {command}\n{end_of(message)}")
+    ids = {test for report in usable for test in report.outcomes}
+    flaky = sorted(t for t in ids if len({report.outcomes.get(t) for report in usable}) > 1)
+    notes = [first.reason] if first.reason else []
+    if flaky:
+        notes.append(f"{len(flaky)} flaky test{'s are' if len(flaky) > 1 else ' is'} left out of the evidence")
+    return Baseline(first, tuple(flaky), "; ".join(notes))
+
+
+def _usable(report: TestReport) -> TestReport:
+    """A run that broke off (stopped, or ended by a test that took the interpreter down), but not before tests had
+    finished, counts for those."""
+    if report.valid or not report.passed or not (report.timed_out or broke_off(report)):
+        return report
+    reason = f"{report.reason}; only the {len(report.outcomes)} tests that had run by then count"
+    return replace(report, valid=True, reason=reason)
+
+
+def _nothing_loads(report: TestReport, task: Task) -> bool:
+    """Only files that cannot be loaded, and not just those of the given test (whose failing may be just that)."""
+    given = {test.partition("::")[0] for test in (task.failing_test.ids if task.failing_test else ())}
+    return (
+        not report.passed
+        and not _pseudo(report)
+        and bool(report.failed - given)
+        and all("::" not in test for test in report.failed)
+    )
+
+
+def _pseudo(report: TestReport) -> bool:
+    return COMMAND_TEST in report.outcomes
+
+
+def _checked(found: Baseline, task: Task) -> Baseline:
+    """The baseline, once every given failing test is seen to fail, every time. Raises SetupFailed for one that does not,
+    if it was certain to; else the note says that no failing test is at hand."""
+    report, given = found.report, task.failing_test
+    if report is None or given is None or _pseudo(report):
+        return found
+    wrong = [objection for test in given.ids if (objection := _not_failing(report, found.flaky, test))]
+    if not wrong:
+        return found
+    if given.certain:
+        raise SetupFailed(wrong[0])
+    if len(wrong) < len(given.ids):
+        return found
+    return replace(
+        found, note="; ".join(part for part in (found.note, "no test that is at hand fails on the base") if part)
+    )
+
+
+def _not_failing(report: TestReport, flaky: Sequence[str], test: str) -> str:
+    """Why a given test (or file) does not show the bug; empty if it does."""
+    outcome = outcome_of(report, test)
+    if outcome == "missing":
+        return f"the failing test {test} is not found by the test command, or never ran: check its id"
+    if outcome not in ("failed", "error"):
+        return f"the failing test {test} does not fail on the base ({outcome}), so it does not show the bug"
+    failing = [t for t in report.failed if selects(test, t) or t == test.partition("::")[0]]
+    if all(t in flaky for t in failing):
+        return f"the failing test {test} does not fail every time on the base, so it cannot show a fix"
+    return ""
+
+
+def _baseline_path(room: CleanRoom, task: Task, runs: int) -> Path:
+    given = task.failing_test.ids if task.failing_test else ()
+    scope = [] if task.test_scope == "whole" else [task.test_scope]
+    settings = [
+        room.built.test_command,
+        task.test_command is None,
+        given,
+        runs,
+        room.timeout,
+        room.test_seconds,
+        *scope,
+    ]
+    parts = json.dumps([FORMAT, READING, *settings])
+    return cache_root() / "baselines" / f"{room.built.key}-{hashlib.sha256(parts.encode()).hexdigest()[:16]}.json"

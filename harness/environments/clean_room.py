@@ -1,0 +1,46 @@
+"""The clean room: fresh sandboxes of an environment, without the network, and how tests run in them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from harness.environments.environment import Built
+from harness.records import TestReport
+from harness.sandbox.base import Limits, Provider, Sandbox, SandboxSpec
+from harness.sandbox.fresh import in_fresh_sandbox
+from harness.testing.run import run_tests
+from harness.testing.runners.registry import USUAL_COMMAND
+
+TEST_SECONDS = 20.0
+"""Wall time of one test, unless something is known of the repository's tests."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class CleanRoom:
+    """Fresh sandboxes of one environment. `run`: whose they are; `timeout`: seconds of one run of tests, `test_seconds` of one
+    test. A sandbox that dies is replaced `retries` times."""
+
+    provider: Provider
+    built: Built
+    run: str
+    timeout: float = 600.0
+    test_seconds: float = TEST_SECONDS
+    limits: Limits = field(default_factory=Limits)
+    retries: int = 3
+
+    def spec(self, name: str) -> SandboxSpec:
+        """A sandbox of the environment, by its name."""
+        return SandboxSpec(run=self.run, name=name, environment=self.built.key, limits=self.limits)
+
+    async def fresh(self, name: str, work: Callable[[Sandbox], Awaitable[T]]) -> T:
+        """Do `work` in a new sandbox. Raises SandboxFailed where all replacements died as well: that says nothing of the work."""
+        return await in_fresh_sandbox(self.provider, self.spec(name), work, self.retries)
+
+    async def tests(self, sandbox: Sandbox, ids: Sequence[str] = (), *, command: str | None = None) -> TestReport:
+        """Run the environment's tests (or by `command`) in a sandbox, limited to `ids`. Raises SandboxFailed."""
+        command = command or self.built.test_command or USUAL_COMMAND
+        return await run_tests(sandbox, command, ids, timeout=self.timeout, test_seconds=self.test_seconds)
