@@ -214,10 +214,12 @@ def test_what_set_up_made_is_in_no_patch(docker: Provider, tmp_path: Path) -> No
     asyncio.run(scenario())
 
 
-def _baseline(provider: Provider, task: Task, command: str = "python -m pytest -q", **settings: float) -> Baseline:
+def _baseline(
+    provider: Provider, task: Task, command: str = "python -m pytest -q", *, runs: int = 2, **seconds: float
+) -> Baseline:
     async def scenario() -> Baseline:
         built = replace(await freeze(provider, task), test_command=command)
-        return await baseline(CleanRoom(provider, built, "tests", **settings), task)
+        return await baseline(replace(CleanRoom(provider, built, "tests"), **seconds), task, runs=runs)
 
     return asyncio.run(scenario())
 
