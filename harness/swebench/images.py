@@ -20,7 +20,7 @@ from harness.parallel import in_parallel
 from harness.repository.workspace import open_workspace
 from harness.sandbox.docker.image import find
 from harness.swebench import names
-from tasks.errors import InputError, TroopError
+from tasks.errors import InputError, words_of
 from tasks.say import Say
 from tasks.swebench import repository_of
 
@@ -154,8 +154,8 @@ class _Work:
         began = time.monotonic()
         try:
             image = await self._pulled(row) or await self._built(row)
-        except TroopError as error:
-            return ImageOutcome(row, None, round(time.monotonic() - began, 1), str(error))
+        except Exception as error:  # whatever befalls one instance, the others get their images
+            return ImageOutcome(row, None, round(time.monotonic() - began, 1), words_of(error))
         return ImageOutcome(row, image, round(time.monotonic() - began, 1))
 
     # ---- pulled
@@ -218,8 +218,9 @@ def _find_current(client: Any, row: Row) -> ImageRef | None:
 
     found = find_image(client, row)
     if found is not None and found.origin == "built":
-        labels = client.images.get(found.id).labels or {}
-        return found if labels.get(names.RECIPE, "").startswith(f"{RECIPE_VERSION}-") else None
+        image = find(client, found.id)
+        recipe = (image.labels or {}).get(names.RECIPE, "") if image is not None else ""
+        return found if recipe.startswith(f"{RECIPE_VERSION}-") else None
     return found
 
 
