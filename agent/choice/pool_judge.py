@@ -22,7 +22,7 @@ from harness import trace
 from harness.evidence.told import tell
 from harness.money.budget import BudgetKeeper, SharedBudget
 from harness.money.ledger import charges
-from harness.parallel import in_parallel
+from harness.parallel import apart, in_parallel
 from harness.records import Budget, Candidate, Told
 from harness.views.live import Board, line_of
 from tasks.say import Say
@@ -102,7 +102,7 @@ async def _judge_one(
         keeper = BudgetKeeper.from_charges(Budget(judge_usd=judging.usd), charges(events), share=shared.share(instance))
         client = ModelClient(judging.alias, connections, record=log.write, keeper=keeper)
         ask = asking(client, events, 0, lambda error: None)
-        run_test = await asyncio.to_thread(_runner, judging, instance, finalists)
+        run_test = await apart(_runner, judging, instance, finalists)
         points = await judge(Case(statement or STATEMENT_MISSING, finalists, ask, events, log.write, run_test))
     shared.finish(instance)
     return points

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.assemble import Pool, Solution, go, open_pool, open_trace, solution, workspace_of
 from harness import trace
+from harness.parallel import apart
 from tasks.errors import InputError
 
 T = TypeVar("T")
@@ -113,7 +114,7 @@ async def grade_candidate(files: RunFiles, candidate: str, patch: str, grading: 
         if isinstance(event, trace.Prepared):
             base = event.base_commit
     task, settings, _ = files.read_run()
-    workspace = await asyncio.to_thread(workspace_of, task, base)
+    workspace = await apart(workspace_of, task, base)
     built = await build(pool.provider, workspace, task, run=files.name, limits=settings.limits)
     verdict = await grade(
         pool.provider,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.commands.options import add_rows, amount, positive, share
-from tasks.errors import EnvironmentFailed, InputError
+from tasks.errors import EnvironmentFailed, InputError, SandboxFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -132,6 +132,7 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
     from agent.choice.pool import gather
     from agent.commands.conclude import interruptible
     from harness.choosing.pool import by_instance, read_candidates, read_witnesses, unlabelled, write_pool
+    from harness.lock import RunLock
     from harness.sandbox.base import Limits
     from tasks.swebench import SUITES
 
@@ -152,8 +153,6 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
     if not wanted:
         raise InputError(f"none of the candidates is for {name}: they are for {', '.join(sorted(samples)[:3])}")
     run = (known.out or Path("runs") / f"select-{name}").resolve()
-    run.mkdir(parents=True, exist_ok=True)
-    write_pool(run / "samples.jsonl.gz", (s for of_it in wanted.values() for s in of_it))
     work = gather(
         run,
         wanted,
@@ -167,7 +166,9 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
         at_once=known.at_once,
         say=progress.say,
     )
-    interruptible(work, GOES_ON)
+    with RunLock(run):
+        write_pool(run / "samples.jsonl.gz", (s for of_it in wanted.values() for s in of_it))
+        interruptible(work, GOES_ON)
     return run, wanted, {} if known.static else places
 
 
@@ -216,14 +217,15 @@ def _place_of(row: SuiteRow, known: argparse.Namespace, progress: Progress) -> P
 
 
 def _image(row: SuiteRow) -> ImageRef | None:
-    import docker
-    from docker.errors import DockerException
+    import contextlib
 
+    from harness.sandbox.docker.daemon import connect
     from harness.swebench.images import find_image
 
     try:
-        return find_image(docker.from_env(), row)
-    except DockerException:
+        with contextlib.closing(connect(connections=1)) as client:
+            return find_image(client, row)
+    except SandboxFailed:
         return None
 
 
@@ -276,6 +278,7 @@ def _points(
     from agent.choice.pool_judge import Judging, judge_all
     from agent.commands.conclude import interruptible
     from harness.choosing.evidence_store import evidence_of
+    from harness.lock import RunLock
     from harness.sandbox.base import Limits
 
     every = {i: evidence_of(run, i, of_it) for i, of_it in samples.items()}
@@ -292,7 +295,8 @@ def _points(
         say=progress.say,
     )
     statements = {i: each.base.statement for i, each in every.items()}
-    return interruptible(judge_all(judging, close, statements), GOES_ON)
+    with RunLock(run):
+        return interruptible(judge_all(judging, close, statements), GOES_ON)
 
 
 def _with_judge(out: Path, run: Path, report: Json) -> Json:

@@ -36,7 +36,7 @@ from agent.run_files import RunFiles
 from harness import trace
 from harness.environments.environment import Built, baseline, build
 from harness.money.budget import BudgetKeeper
-from harness.parallel import in_parallel
+from harness.parallel import apart, in_parallel
 from harness.records import Attempt, Candidate, Json, Purpose, Selection
 from harness.repository.workspace import Workspace
 from harness.sandbox.base import Provider, SandboxSpec
@@ -179,7 +179,7 @@ async def prepare(state: Stage, runtime: Runtime[Run]) -> Stage:
     """
     run = runtime.context
     pinned = next((e.base_commit for e in run.events if isinstance(e, trace.Prepared)), None)
-    run.base = workspace = await asyncio.to_thread(run.workspace, pinned)
+    run.base = workspace = await apart(run.workspace, pinned)
     for note in workspace.notes:
         run.say(note)
     async with run.checks:

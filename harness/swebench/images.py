@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.cache import cache_root
-from harness.parallel import in_parallel
+from harness.parallel import apart, in_parallel
 from harness.repository.workspace import open_workspace
 from harness.sandbox.docker.image import find
 from harness.swebench import names
@@ -171,7 +171,7 @@ class _Work:
             if self.registry and not must:
                 return None
             self.say(f"{row.instance_id}: pulling {name}")
-            refusal = await asyncio.to_thread(_pull, self.client, name)
+            refusal = await apart(_pull, self.client, name)
             self.reached = self.reached or not refusal or _is_unknown(refusal)
         if not refusal:
             return await asyncio.to_thread(find_image, self.client, row)
@@ -190,7 +190,7 @@ class _Work:
 
         log = Log(cache_root() / "images" / "logs" / f"{row.instance_id}.log", row.instance_id, self.say)
         # Here rather than in a thread: its first call imports the official package.
-        recipe, tree = await asyncio.to_thread(_recipe, row, spec_of(row), self.mirrors, self.say)
+        recipe, tree = await apart(_recipe, row, spec_of(row), self.mirrors, self.say)
         async with self.layers.turn(f"instance-{row.instance_id}", log):
             name = names.image_name(row.instance_id)
             found = await asyncio.to_thread(find, self.client, name)
