@@ -141,9 +141,10 @@ def start(
     task = replace(task, statement=mask(task.statement))
     task = trace.record(Task, trace.mask_strings(trace.public(task), mask_known))
     files = new_run(directory or settings.out / run_name(task.id))
-    files.write_run(task, settings, _versions(), mask(source), "running")
-    with contextlib.closing(open_trace(files, settings)) as log:
-        _begin(files, task, settings, log)
+    with RunLock(files.directory):
+        files.write_run(task, settings, _versions(), mask(source), "running")
+        with contextlib.closing(open_trace(files, settings)) as log:
+            _begin(files, task, settings, log)
     return files, task, settings
 
 

@@ -38,7 +38,7 @@ from harness.suites.slots import Lane
 from harness.suites.suite import Means, Ready, Suite
 from harness.suites.view import markdown
 from harness.views.report import active_spans, solve_report
-from tasks.errors import EndpointFailed, EnvironmentFailed, InputError, SandboxFailed, TroopError
+from tasks.errors import EndpointFailed, EnvironmentFailed, InputError, SandboxFailed, words_of
 from tasks.task import Task
 
 EVAL_SCHEMA = 1
@@ -109,7 +109,7 @@ def kept_run(files: RunFiles) -> EarlierRun | None:
     )
 
 
-def is_outage(error: TroopError) -> bool:
+def is_outage(error: Exception) -> bool:
     """Whether the error is about a model server, the sandboxes or the machine, which all instances have in common."""
     return isinstance(error, (EndpointFailed, SandboxFailed)) or type(error) is EnvironmentFailed
 
@@ -303,8 +303,8 @@ class Evaluation:
                 pool=pool,
                 part=part,
             )
-        except TroopError as error:
-            failure, outage = str(error), is_outage(error)
+        except Exception as error:  # its cost and its attempts stand in the report all the same
+            failure, outage = words_of(error), is_outage(error)
         found = await asyncio.to_thread(lambda: solved_of(files, list(trace.read(files.trace_file))))
         return replace(found, failure=failure, outage=outage)
 

@@ -1,4 +1,4 @@
-"""One process at a time on a run, or on anything else with a lock file: a lock that its holder's death releases."""
+"""One process at a time on a run, a file, or anything else with a lock file: a lock that its holder's death releases."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from tasks.errors import EnvironmentFailed, RunLocked
 
@@ -70,6 +70,24 @@ class RunLock:
             self._file.truncate()
             self._file.close()
             self._file = None
+
+
+@contextlib.contextmanager
+def locked(file: IO[Any]) -> Iterator[None]:
+    """Within: an exclusive lock on an open file, waited for, blocking."""
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold the lock file `path` (made if missing), waited for, blocking: in an event loop, call what does this `apart`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file, locked(file):
+        yield
 
 
 @contextlib.asynccontextmanager

@@ -17,9 +17,11 @@ import time
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from harness.lock import locked
 from harness.records import Charge, Evidence, Json, Selection, TestReport, Told, Tree, Verdict, WitnessTest
 from tasks.errors import EnvironmentFailed, InputError
 
@@ -509,7 +511,10 @@ def same(one: Event, other: Event) -> bool:
 
 
 class Trace:
-    """The writer of one trace. One process owns it (see `harness.lock`); listeners see every event after it is written.
+    """The writer of one trace; its listeners see every event after it is written.
+
+    One process drives a run (see `RunLock`), but others may add to its trace meanwhile, such as an evaluation its verdicts:
+    each line is written under a lock on the file, after what a dead writer left of one is cut off.
 
     `mask` hides secrets and what looks like one. `mask_known`, if given, takes its place in what is carried out (a reply's
     calls, trees, witness tests, patches): there only secrets that are known as such are masked, since a token in
@@ -522,8 +527,9 @@ class Trace:
         self._mask_known = mask_known or mask
         self._listeners: list[Listener] = []
         path.parent.mkdir(parents=True, exist_ok=True)
-        _drop_torn_line(path)
-        self._file = path.open("ab", buffering=0)
+        self._file = path.open("a+b", buffering=0)
+        with locked(self._file):
+            _drop_torn_line(self._file)
 
     def listen(self, listener: Listener) -> None:
         self._listeners.append(listener)
@@ -552,39 +558,40 @@ class Trace:
         return event if masked == plain else from_json(masked)
 
     def _append(self, line: bytes) -> None:
-        size = os.fstat(self._file.fileno()).st_size
-        try:
-            written = 0
-            while written < len(line):  # a disk that is nearly full takes a part, and refuses the rest
-                written += self._file.write(line[written:])
-        except OSError as error:
-            # Where even this fails, the torn line is dropped when the trace is opened again.
-            with contextlib.suppress(OSError):
-                self._file.truncate(size)
-            raise EnvironmentFailed(
-                f"cannot write the trace {self.path}: {error.strerror}; make room, then go on with `troop resume`"
-            ) from error
+        with locked(self._file):
+            size = _drop_torn_line(self._file)
+            try:
+                written = 0
+                while written < len(line):  # a disk that is nearly full takes a part, and refuses the rest
+                    written += self._file.write(line[written:])
+            except OSError as error:
+                # Where even this fails, the torn line is dropped by whoever writes next.
+                with contextlib.suppress(OSError):
+                    self._file.truncate(size)
+                raise EnvironmentFailed(
+                    f"cannot write the trace {self.path}: {error.strerror}; make room, then go on with `troop resume`"
+                ) from error
 
     def close(self) -> None:
         self._file.close()
 
 
-def _drop_torn_line(path: Path) -> None:
-    if not path.exists():
-        return
-    with path.open("rb+") as f:
-        size = f.seek(0, os.SEEK_END)
-        end = size
-        while end > 0:
-            step = min(65536, end)
-            f.seek(end - step)
-            at = f.read(step).rfind(b"\n")
-            if at >= 0:
-                end = end - step + at + 1
-                break
-            end -= step
-        if end != size:
-            f.truncate(end)
+def _drop_torn_line(file: FileIO) -> int:
+    """Cut off what stands after the last whole line; the size in bytes that is left."""
+    size = end = file.seek(0, os.SEEK_END)
+    step = 1  # nearly always the last byte ends a line
+    while end > 0:
+        step = min(step, end)
+        file.seek(end - step)
+        at = file.read(step).rfind(b"\n")
+        if at >= 0:
+            end = end - step + at + 1
+            break
+        end -= step
+        step = 65536
+    if end != size:
+        file.truncate(end)
+    return end
 
 
 def read(path: Path, *, may_be_empty: bool = False) -> Iterator[Event]:

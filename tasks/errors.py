@@ -17,6 +17,7 @@ The module lives in the lowest layer because all three packages raise from it.
 
 from __future__ import annotations
 
+import traceback
 from typing import ClassVar
 
 
@@ -73,3 +74,12 @@ class EndpointFailed(EnvironmentFailed):
 
 class ContextTooLong(EndpointFailed):
     """The conversation is longer than the model's context; asking again cannot help. The end of an attempt, not its loss."""
+
+
+def words_of(error: Exception) -> str:
+    """What is noted of an error that costs one instance and not the others: a TroopError's own sentence; of any other its
+    kind, and the line that it comes from."""
+    if isinstance(error, TroopError):
+        return str(error)
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({at.filename.rpartition('/')[2]}:{at.lineno})"

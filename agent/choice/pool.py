@@ -20,6 +20,7 @@ from harness.choosing.evidence_store import Base, Found, InstanceEvidence, diges
 from harness.choosing.features import CandidateFeatures, rows
 from harness.choosing.pool import Sample
 from harness.choosing.ranker import Weights, finalists
+from harness.parallel import apart
 from harness.patches.patch import Patch
 from harness.records import Candidate, Evidence, Json, Ranker, WitnessTest
 from tasks.errors import SandboxFailed
@@ -159,7 +160,7 @@ async def _gather_one(
     from harness.repository.base_tree import open_tree
 
     keep = keeping(lookout.run)
-    place = await asyncio.to_thread(lookout.place_of, evidence.instance)
+    place = await apart(lookout.place_of, evidence.instance)
     if place is None:
         keep(await asyncio.to_thread(gather_static, evidence, "", None))
         return

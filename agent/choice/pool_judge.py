@@ -22,7 +22,7 @@ from agent.secrets import known_masker, masker
 from harness import trace
 from harness.money.budget import BudgetKeeper, SharedBudget
 from harness.money.ledger import charges
-from harness.parallel import in_parallel
+from harness.parallel import apart, in_parallel
 from harness.records import Budget, Candidate
 from harness.views.live import Board, line_of
 from tasks.say import Say
@@ -98,7 +98,7 @@ async def _judge_one(
         keeper = BudgetKeeper.from_charges(Budget(judge_usd=judging.usd), charges(events), share=shared.share(instance))
         client = ModelClient(judging.alias, connections, record=log.write, keeper=keeper)
         ask = asking(client, events, 0, lambda error: None)
-        place = await asyncio.to_thread(lookout.place_of, instance)
+        place = await apart(lookout.place_of, instance)
         async with lookout.ground(instance, place) if place else contextlib.nullcontext() as ground:
             points = await judge(
                 Case(statement or STATEMENT_MISSING, finalists, ground, events, log.write, lookout.say), ask

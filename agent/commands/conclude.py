@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.assemble import Pool, Solution, go, open_pool, open_trace, solution, workspace_of
 from harness import trace
+from harness.parallel import apart
 from tasks.errors import InputError
 
 T = TypeVar("T")
@@ -115,7 +116,7 @@ async def grade_candidate(files: RunFiles, candidate: str, patch: str, grading: 
         if isinstance(event, trace.Prepared):
             base = event.base_commit
     task, settings, _ = files.read_run()
-    workspace = await asyncio.to_thread(workspace_of, task, base)
+    workspace = await apart(workspace_of, task, base)
     built = await build(pool.provider, workspace, task, run=files.name, limits=settings.limits)
     room = CleanRoom(pool.provider, built, files.name, settings.test_timeout, TEST_SECONDS, settings.limits)
     verdict = await grade(room, task, grading, patch, name=f"grade-{candidate}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from agent.commands.options import add_rows, amount, positive
 from harness.parallel import task_group
-from tasks.errors import EnvironmentFailed, InputError
+from tasks.errors import InputError, words_of
 from tasks.swebench import SUITES
 
 if TYPE_CHECKING:
@@ -192,8 +192,9 @@ class _Work:
                 result = Result(prediction, None, prepared.failure)
             else:
                 result = Result(prediction, await grader.grade(row, prepared.image, prediction.patch))
-        except EnvironmentFailed as error:
-            result = Result(prediction, None, str(error))
-        await asyncio.to_thread(write_files, self._out / each.name / name, row, result, grader.memo, name=each.name)
+            folder = self._out / each.name / name
+            await asyncio.to_thread(write_files, folder, row, result, grader.memo, name=each.name)
+        except Exception as error:  # whatever befalls one prediction, the others are graded
+            result = Result(prediction, None, words_of(error))
         self.results[each.name, name] = result
         self._progress.say(self._tally.add(each, result))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from agent.commands.options import add_rows, amount, positive, share
 from harness.sandbox.choice import AUTO, sandbox_names
-from tasks.errors import EnvironmentFailed, InputError
+from tasks.errors import EnvironmentFailed, InputError, SandboxFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -133,6 +133,7 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
     from agent.choice.pool import gather
     from agent.commands.conclude import interruptible
     from harness.choosing.pool import by_instance, read_candidates, read_witnesses, unlabelled, write_pool
+    from harness.lock import RunLock
     from tasks.swebench import SUITES
 
     if known.source is None or not known.candidates:
@@ -152,8 +153,6 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
     if not wanted:
         raise InputError(f"none of the candidates is for {name}: they are for {', '.join(sorted(samples)[:3])}")
     run = (known.out or Path("runs") / f"select-{name}").resolve()
-    run.mkdir(parents=True, exist_ok=True)
-    write_pool(run / "samples.jsonl.gz", (s for of_it in wanted.values() for s in of_it))
     work = gather(
         _lookout(run, places, known, progress),
         wanted,
@@ -162,7 +161,9 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
         near_seconds=known.near_seconds,
         at_once=known.at_once,
     )
-    interruptible(work, GOES_ON)
+    with RunLock(run):
+        write_pool(run / "samples.jsonl.gz", (s for of_it in wanted.values() for s in of_it))
+        interruptible(work, GOES_ON)
     return run, wanted, {} if known.static else places
 
 
@@ -233,15 +234,13 @@ def _place_of(row: SuiteRow, known: argparse.Namespace, progress: Progress) -> P
 def _image(row: SuiteRow) -> ImageRef | None:
     import contextlib
 
-    import docker
-    from docker.errors import DockerException
-
+    from harness.sandbox.docker.daemon import connect
     from harness.swebench.images import find_image
 
     try:
-        with contextlib.closing(docker.from_env()) as client:
+        with contextlib.closing(connect(connections=1)) as client:
             return find_image(client, row)
-    except DockerException:
+    except SandboxFailed:
         return None
 
 
@@ -294,6 +293,7 @@ def _points(
     from agent.choice.pool_judge import Judging, judge_all
     from agent.commands.conclude import interruptible
     from harness.choosing.evidence_store import evidence_of
+    from harness.lock import RunLock
 
     every = {i: evidence_of(run, i, of_it) for i, of_it in samples.items()}
     close = {i: for_the_judge(each, weights, known.ranker, known.threshold) for i, each in every.items()}
@@ -305,7 +305,8 @@ def _points(
         at_once=known.at_once,
     )
     statements = {i: each.base.statement for i, each in every.items()}
-    return interruptible(judge_all(judging, close, statements), GOES_ON)
+    with RunLock(run):
+        return interruptible(judge_all(judging, close, statements), GOES_ON)
 
 
 def _with_judge(out: Path, run: Path, report: Json) -> Json:

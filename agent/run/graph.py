@@ -14,7 +14,6 @@ Every node reads what the trace says already and does only the rest, so a resume
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import replace
 from functools import partial
@@ -31,7 +30,7 @@ from agent.run.verification import verify_candidates
 from harness import trace
 from harness.environments.base_run import baseline
 from harness.environments.environment import build
-from harness.parallel import in_parallel
+from harness.parallel import apart, in_parallel
 from harness.repository.base_tree import open_tree
 from harness.repository.workspace import Workspace
 from harness.sandbox.base import Sandbox
@@ -74,7 +73,7 @@ async def prepare(state: Stage, runtime: Runtime[Run]) -> Stage:
     """
     run = runtime.context
     pinned = next((e.base_commit for e in run.events if isinstance(e, trace.Prepared)), None)
-    run.base = workspace = await asyncio.to_thread(run.workspace, pinned)
+    run.base = workspace = await apart(run.workspace, pinned)
     for note in workspace.notes:
         run.say(note)
     async with run.checks:

@@ -7,7 +7,6 @@ refs, later commits) is cut away by `harness.repository.workspace`.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.lock import held
 from harness.repository import hostgit
 from harness.repository.hostgit import GitFailed, git, lines
 from tasks.errors import InputError, SourceUnavailable
@@ -66,15 +66,6 @@ def sweep(directory: Path, pattern: str = "*") -> list[Path]:
                     left.unlink()
                 removed.append(left)
     return removed
-
-
-@contextlib.contextmanager
-def held(path: Path) -> Iterator[None]:
-    """An exclusive lock on `path` (made if missing), waited for; gone with the process that holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 # The user's repository

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from harness.parallel import task_group
+from harness.parallel import in_parallel, task_group
 from harness.records import Json, Verdict
 from harness.scaling.metrics import Sampled
 from harness.suites.slots import Lane, Slots
 from harness.suites.suite import Bench, Ready, Submission
-from tasks.errors import EnvironmentFailed, TroopError
+from tasks.errors import EnvironmentFailed, words_of
 from tasks.task import Task
 
 Grades = Literal["all", "selected", "none"]
@@ -163,10 +163,8 @@ async def _one(ready: Ready, bench: Bench, solver: Solver, lane: Lane, plan: Eva
         return Outcome(ready.id, None, failure=ready.failure)
     try:
         solved = await solver(ready.task, lane)
-    except TroopError as error:
-        return Outcome(ready.id, None, failure=str(error))
     except Exception as error:  # a defect costs the instance, not the others
-        return Outcome(ready.id, None, failure=f"{type(error).__name__}: {error}")
+        return Outcome(ready.id, None, failure=words_of(error))
     lane.close()
     if solved.failure:
         return Outcome(ready.id, None, failure=solved.failure, unsolved=solved)
@@ -187,12 +185,13 @@ async def _graded(outcome: Outcome, bench: Bench, plan: EvaluationPlan) -> Outco
         async with plan.checks:
             try:
                 verdicts[candidate] = await bench.grade(outcome.id, submission)
-            except TroopError as error:
-                failures.append(f"{candidate} could not be graded: {error}")
+            except Exception as error:
+                failures.append(f"{candidate} could not be graded: {words_of(error)}")
                 return
-        solved.note(candidate, verdicts[candidate])
+        try:
+            solved.note(candidate, verdicts[candidate])
+        except Exception as error:
+            failures.append(f"the verdict on {candidate} could not be kept: {words_of(error)}")
 
-    async with asyncio.TaskGroup() as group:
-        for candidate in outcome.left_to_grade(plan.grades):
-            group.create_task(grade(candidate))
+    await in_parallel(grade(candidate) for candidate in outcome.left_to_grade(plan.grades))
     return Outcome(outcome.id, solved, verdicts, failures[0] if failures else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from harness.cache import cache_root
 from harness.environments.clean_room import CleanRoom
 from harness.environments.environment import build
+from harness.parallel import apart
 from harness.records import Json, Verdict
 from harness.repository.workspace import open_workspace, reopen_workspace
 from harness.suites.grade import TEST_SECONDS, grade
@@ -68,9 +68,9 @@ class _InstanceBench:
             raise InputError(f"{id} has no hidden tests")
         where = instance.task.repository
         if submission.base_commit is None:
-            workspace = await asyncio.to_thread(open_workspace, where, cache_root())
+            workspace = await apart(open_workspace, where, cache_root())
         else:
-            workspace = await asyncio.to_thread(reopen_workspace, where, submission.base_commit, cache_root())
+            workspace = await apart(reopen_workspace, where, submission.base_commit, cache_root())
         built = await build(means.provider, workspace, instance.task, run=submission.run, limits=means.limits)
         room = CleanRoom(means.provider, built, submission.run, means.timeout, TEST_SECONDS, means.limits)
         return await grade(room, instance.task, instance.grading, submission.patch, name=f"grade-{submission.name}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from harness.records import Json, Verdict
 from harness.suites.suite import Bench, Means, Ready, Submission
 from harness.swebench.solving import task_in_image
-from tasks.errors import EnvironmentFailed
+from tasks.errors import EnvironmentFailed, words_of
 from tasks.swebench import Row, repository_of
 from tasks.task import Task
 
@@ -127,7 +127,10 @@ class _SwebenchBench:
         if prepared.image is None:
             return Ready(id, None, f"its image: {prepared.failure}")
         self.images[id] = prepared.image
-        return Ready(id, self.suite.task(id, prepared.image.name))
+        try:
+            return Ready(id, self.suite.task(id, prepared.image.name))
+        except Exception as error:  # whatever is the matter with one row, the others are worked on
+            return Ready(id, None, words_of(error))
 
     async def grade(self, id: str, submission: Submission) -> Verdict:
         return verdict_of(

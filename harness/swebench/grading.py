@@ -25,7 +25,7 @@ from harness.swebench.container import LOG_BYTES, Containers, Ran
 from harness.swebench.images import ImageRef, find_image
 from harness.swebench.memo import Memo, key_of
 from harness.swebench.reinstall import installs_in_place, why_install
-from tasks.errors import SandboxFailed
+from tasks.errors import InputError, SandboxFailed, words_of
 from tasks.say import Say
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ TIMEOUT = 1800.0
 
 Outcome = Literal["resolved", "unresolved", "not-run", "empty", "refused", "timed-out", "unreadable"]
 """`not-run`: there is no sign of a test run in the output. `refused`: the patch does not apply. `unreadable`: the patch, or the
-tests' output, is no UTF-8 text, which the official harness cannot do anything with, or there is no end of output."""
+tests' output, is no UTF-8 text, which the official harness cannot do anything with, or its parser fails on the output, or
+there is no end of output."""
 
 OFFICIAL_ERRORS: frozenset[Outcome] = frozenset(["refused", "timed-out", "unreadable"])
 """What the official summary counts among the errors; it has no report on them."""
@@ -180,7 +181,7 @@ class Grader:
             self._under_way[key] = asyncio.ensure_future(self._graded(key, row, image, data, script, installs))
         try:
             return await asyncio.shield(self._under_way[key])
-        except SandboxFailed:
+        except Exception:
             self._under_way.pop(key, None)  # no verdict: whoever asks again may have one
             raise
 
@@ -285,7 +286,11 @@ class Grader:
             return True
         if image.id not in self._editable:
             self._editable[image.id] = asyncio.ensure_future(self._look(row, image))
-        return await asyncio.shield(self._editable[image.id])
+        try:
+            return await asyncio.shield(self._editable[image.id])
+        except Exception:
+            self._editable.pop(image.id, None)
+            raise
 
     async def _look(self, row: Row, image: ImageRef) -> bool:
         labels = await self._containers.labels(image.id)
@@ -322,7 +327,15 @@ def _judge(row: Row, ran: Ran, log: Path, timeout: float, network: bool) -> Grad
         return GradedPatch(name, "unreadable", f"the tests wrote more than {LOG_BYTES >> 20} MiB of output", None)
     if not _is_text(log):
         return GradedPatch(name, "unreadable", "the tests' output is no UTF-8 text", None)
-    report = official.report_of(row, log)
+    try:
+        report = official.report_of(row, log)
+    except InputError:
+        raise
+    except (
+        Exception
+    ) as error:  # of the package's parsers; it writes no report then, and counts the patch among the errors
+        reason = f"the official parser fails on the tests' output: {words_of(error)}"
+        return GradedPatch(name, "unreadable", reason, None)
     notes = [_BARE_CHECKOUT] if official.checks_out_all(row) else []
     if report["resolved"]:
         return GradedPatch(name, "resolved", "", report, notes=tuple(notes))

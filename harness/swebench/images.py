@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.cache import cache_root
-from harness.parallel import in_parallel
+from harness.parallel import apart, in_parallel
 from harness.repository.workspace import open_workspace
 from harness.sandbox.docker.image import find
 from harness.swebench import names
-from tasks.errors import InputError, TroopError
+from tasks.errors import InputError, words_of
 from tasks.say import Say
 from tasks.swebench import repository_of
 
@@ -154,8 +154,8 @@ class _Work:
         began = time.monotonic()
         try:
             image = await self._pulled(row) or await self._built(row)
-        except TroopError as error:
-            return ImageOutcome(row, None, round(time.monotonic() - began, 1), str(error))
+        except Exception as error:  # whatever befalls one instance, the others get their images
+            return ImageOutcome(row, None, round(time.monotonic() - began, 1), words_of(error))
         return ImageOutcome(row, image, round(time.monotonic() - began, 1))
 
     # ---- pulled
@@ -171,7 +171,7 @@ class _Work:
             if self.registry and not must:
                 return None
             self.say(f"{row.instance_id}: pulling {name}")
-            refusal = await asyncio.to_thread(_pull, self.client, name)
+            refusal = await apart(_pull, self.client, name)
             self.reached = self.reached or not refusal or _is_unknown(refusal)
         if not refusal:
             return await asyncio.to_thread(find_image, self.client, row)
@@ -190,7 +190,7 @@ class _Work:
 
         log = Log(cache_root() / "images" / "logs" / f"{row.instance_id}.log", row.instance_id, self.say)
         # Here rather than in a thread: its first call imports the official package.
-        recipe, tree = await asyncio.to_thread(_recipe, row, spec_of(row), self.mirrors, self.say)
+        recipe, tree = await apart(_recipe, row, spec_of(row), self.mirrors, self.say)
         async with self.layers.turn(f"instance-{row.instance_id}", log):
             name = names.image_name(row.instance_id)
             found = await asyncio.to_thread(find, self.client, name)
@@ -218,8 +218,9 @@ def _find_current(client: Any, row: Row) -> ImageRef | None:
 
     found = find_image(client, row)
     if found is not None and found.origin == "built":
-        labels = client.images.get(found.id).labels or {}
-        return found if labels.get(names.RECIPE, "").startswith(f"{RECIPE_VERSION}-") else None
+        image = find(client, found.id)
+        recipe = (image.labels or {}).get(names.RECIPE, "") if image is not None else ""
+        return found if recipe.startswith(f"{RECIPE_VERSION}-") else None
     return found
 
 

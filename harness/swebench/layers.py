@@ -21,6 +21,7 @@ from typing import Any
 
 from harness.cache import write_json
 from harness.lock import turn
+from harness.parallel import apart
 from harness.repository.workspace import Workspace
 from harness.sandbox.base import TROOPDIR, Limits, SandboxSpec
 from harness.sandbox.docker.files import archive
@@ -98,7 +99,7 @@ class Layers:
     # ---- below instances
 
     async def _python(self, recipe: Recipe, log: Log) -> str:
-        base = await asyncio.to_thread(ensure_base, self._client, recipe.python, self._bases, log.say)
+        base = await apart(ensure_base, self._client, recipe.python, self._bases, log.say)
         found = await asyncio.to_thread(find, self._client, base)
         identity = found.id if found is not None else base
         key = fingerprint(RECIPE_VERSION, identity, recipe.python, INTERPRETER, FILES, CHANGES)

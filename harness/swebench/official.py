@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.errors import InputError
+from tasks.errors import InputError, words_of
 
 if TYPE_CHECKING:
     from tasks.swebench import Row
@@ -110,7 +110,12 @@ def eval_script(row: Row, *, install: bool = True) -> str:
         "version": row.version,
         "test_patch": row.test_patch,
     }
-    lines = make(instance, specs, ENV_NAME, TESTBED, row.base_commit, row.test_patch)
+    try:
+        lines = make(instance, specs, ENV_NAME, TESTBED, row.base_commit, row.test_patch)
+    except Exception as error:  # whatever the package makes of the row, such as a test patch that is no diff
+        raise InputError(
+            f"{row.instance_id}: no evaluation script can be made of the row: {words_of(error)}"
+        ) from error
     return _SCRIPT_HEAD + "\n".join(lines) + "\n"
 
 

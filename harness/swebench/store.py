@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.sandbox.docker.containers import ENVIRONMENT_LABEL
 from harness.swebench import names
+from tasks.errors import words_of
 
 _EVAL = re.compile(r"(?:^|/)sweb\.eval\.[^.]+\.(?P<id>.+):[^:]+$")
 REPLACED = "replaced"
@@ -127,8 +128,8 @@ def remove(client: Any, image: StoredImage) -> str:
         client.api.remove_image(image.name)
     except docker.errors.ImageNotFound:
         return ""
-    except docker.errors.APIError as error:
-        return str(error.explanation or error)
+    except Exception as error:  # whatever keeps this one, the others are removed
+        return str(getattr(error, "explanation", None) or words_of(error))
     return ""
 
 

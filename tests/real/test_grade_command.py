@@ -125,6 +125,30 @@ def test_every_prediction_has_its_files_and_every_set_its_summary(place: Place) 
     assert all(row["remembered"] for row in place.read("files/report.json")["predictions"] if row["outcome"] != "empty")
 
 
+def test_a_log_that_the_official_parser_cannot_take_is_one_prediction_s_error(place: Place) -> None:
+    script = ": '>>>>> Start Test Output'\necho ERROR:\n: '>>>>> End Test Output'\n"
+    bad = replace(place.row, instance_id=f"{INSTANCE}2", eval_script=script, log_parser="django/django")
+    dataset = str(write_rows(place.folder / "bad.jsonl", bad, place.row))
+    done = place.run("--dataset", dataset, "--predictions", "gold", out="unparsed")
+    assert done.returncode == 0, done.stderr
+    assert place.read("unparsed/gold.unparsed.json")["error_ids"] == [bad.instance_id]
+    assert place.read("unparsed/gold.unparsed.json")["resolved_ids"] == [INSTANCE]
+    verdict = place.read(f"unparsed/gold/{bad.instance_id}/verdict.json")
+    assert verdict["outcome"] == "unreadable" and "official parser fails" in verdict["reason"]
+    assert "ERROR:" in (place.folder / f"unparsed/gold/{bad.instance_id}/test_output.txt").read_text()
+
+
+def test_files_that_cannot_be_written_cost_one_prediction(place: Place) -> None:
+    blocked = place.folder / "blocked" / "gold" / INSTANCE
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("a file where its folder should be")
+    done = place.run("--predictions", "gold", "noop", "--instances", INSTANCE, out="blocked")
+    assert done.returncode == 4, done.stderr
+    outcomes = {row["set"]: row for row in place.read("blocked/report.json")["predictions"]}
+    assert outcomes["noop"]["outcome"] == "unresolved", "the others are graded all the same"
+    assert outcomes["gold"]["outcome"] == "failed" and "FileExistsError" in outcomes["gold"]["reason"]
+
+
 def test_an_instance_without_an_image_has_no_verdict(place: Place) -> None:
     done = place.run("--predictions", "gold", out="missing")
     assert done.returncode == 4

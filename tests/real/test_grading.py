@@ -177,6 +177,18 @@ def test_output_that_is_no_text_is_no_test_result(made: Made, tmp_path: Path) ->
     assert grade(made, GOLD + "\udcff", tmp_path).outcome == "unreadable"
 
 
+@pytest.mark.parametrize(("parser", "line"), [("django/django", "ERROR:"), ("mwaskom/seaborn", "FAILED")])
+def test_output_on_which_the_official_parser_fails_is_the_patch_s_own_outcome(
+    made: Made, tmp_path: Path, parser: str, line: str
+) -> None:
+    script = f": '>>>>> Start Test Output'\necho {line}\n: '>>>>> End Test Output'\n"
+    row = replace(made.row, eval_script=script, log_parser=parser)
+    for remembered in (False, True):
+        graded = grade(made, HARMLESS, tmp_path, row)
+        assert (graded.outcome, graded.report, graded.remembered) == ("unreadable", None, remembered)
+        assert "the official parser fails on the tests' output: IndexError" in graded.reason
+
+
 def test_tests_have_root_and_docker_s_capabilities_but_no_network(made: Made, tmp_path: Path) -> None:
     script = (
         "id -u; grep CapEff /proc/self/status; cat /sys/class/net/*/address; getent hosts $(hostname); pwd; echo $HOME\n"
@@ -329,8 +341,11 @@ def test_the_official_harness_says_the_same_in_the_same_image(made: Made, tmp_pa
             "+    return a + b", "+    print('SKIPPED tests/test_calc.py::test_add'); raise SystemExit"
         ),
         "empty": "",
+        "bare-word": GOLD.replace("+    return a + b", "+    print('FAILED'); return a + b"),
     }
     rows = {name: replace(made.row, instance_id=f"{INSTANCE}{number}") for number, name in enumerate(patches)}
+    # The parser of its logs raises an IndexError on a line that says FAILED and no more.
+    rows["bare-word"] = replace(rows["bare-word"], repo="mwaskom/seaborn", version="0.12")
     image = made.client.images.get(NAME)
     for row in rows.values():
         image.tag(image_name(row.instance_id, NAMESPACE))

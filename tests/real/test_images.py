@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from harness.cache import cache_root
 from harness.repository.workspace import open_workspace
 from harness.sandbox.docker.daemon import connect
 from harness.sandbox.docker.image import DEFAULT_IMAGE
@@ -271,6 +272,24 @@ def test_sizes_tell_what_an_image_adds(client: Any, image: str) -> None:
     assert mine.instance == ROW.instance_id
     assert 0 < mine.adds < 20_000_000 < mine.size
     assert mine.own == mine.adds
+
+
+def test_what_is_the_matter_with_one_instance_keeps_no_other_from_its_image(tmp_path: Path) -> None:
+    """One's base is damaged in the cache, the other's version is unknown."""
+    clone = make_repository(tmp_path / "mirrors/pytest-dev__pytest", CALC)
+    base = git(clone, "rev-parse", "HEAD")
+    damaged = bare_row(instance_id="a__damaged-1", repo="pytest-dev/pytest", version="7.0", base_commit=base)
+    damaged = replace(damaged, environment_setup_commit=base)
+    facts = open_workspace(Repository("path", str(clone), base), cache_root()).git_dir.parent / "facts.json"
+    kept = facts.read_text()
+    facts.write_text("{")
+    try:
+        rows = [damaged, replace(damaged, instance_id="a__unknown-1", version="0.0")]
+        done = asyncio.run(ensure_images(rows, mirrors=tmp_path / "mirrors", pull="never"))
+    finally:
+        facts.write_text(kept)
+    assert done[0].failure.startswith("JSONDecodeError: Expecting property name")
+    assert "does not know version '0.0'" in done[1].failure
 
 
 def test_real_instances_are_built_once_and_announced(client: Any) -> None:

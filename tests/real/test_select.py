@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import trace
+from harness.lock import RunLock
 from harness.records import WitnessTest
 from tasks.local import local_task
 from tests.support.calculator import FILES, WITNESS, make_repository
@@ -125,6 +126,16 @@ def test_nothing_is_selected_below_the_threshold(patches: Path) -> None:
     assert "is below 1" in strict.stdout
     assert not (at / "run/selected.patch").exists()
     assert json.loads((at / "run/predictions.jsonl").read_text())["model_patch"] == ""
+
+
+def test_one_command_at_a_time_writes_to_a_run(patches: Path) -> None:
+    at = patches.parent
+    asked = ("calculator", "--issue-text", ISSUE, "--candidates", patches, "--out", at / "run", "--static")
+    with RunLock(at / "run"):
+        done = troop("select", *asked, cwd=at)
+    assert done.returncode == 2 and "is being worked on by process" in done.stderr
+    assert not (at / "run/samples.jsonl.gz").exists()
+    assert troop("select", *asked, cwd=at).returncode == 0
 
 
 def test_what_cannot_be_is_told_in_one_line(patches: Path) -> None:

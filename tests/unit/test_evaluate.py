@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -149,7 +150,36 @@ def test_an_instance_without_an_environment_or_with_a_defect_costs_only_itself()
         return solved("c1")
 
     outcomes, _ = evaluated(["a", "none", "broken", "b"], Bench(without=["none"]), solve)
-    assert [outcomes[id].failure for id in ("a", "none", "broken", "b")] == ["", "no image", "ValueError: a defect", ""]
+    failures = [outcomes[id].failure for id in ("a", "none", "broken", "b")]
+    assert failures[:2] == ["", "no image"] and failures[3] == ""
+    assert re.fullmatch(r"ValueError: a defect \(test_evaluate\.py:\d+\)", failures[2]), "and where it comes from"
+
+
+def test_a_defect_in_a_grading_costs_one_verdict_of_one_instance() -> None:
+    def verdict(candidate: str) -> Verdict:
+        if candidate == "c2":
+            raise IndexError("list index out of range")
+        return Verdict(True, {}, {})
+
+    async def solve(id: str, lane: Lane) -> Solved:
+        return solved("c1", "c2") if id == "a" else solved("c1")
+
+    outcomes, _ = evaluated(["a", "b"], Bench(verdict=verdict), solve)
+    assert outcomes["a"].verdicts.keys() == {"c1"} and outcomes["b"].verdicts.keys() == {"c1"}
+    assert "c2 could not be graded: IndexError: list index out of range" in outcomes["a"].failure
+    assert outcomes["b"].failure == ""
+
+
+def test_a_verdict_that_cannot_be_kept_is_told_and_costs_nothing_else() -> None:
+    def refuse(candidate: str, verdict: Verdict) -> None:
+        raise EnvironmentFailed("cannot write the trace")
+
+    async def solve(id: str, lane: Lane) -> Solved:
+        return replace(solved("c1"), note=refuse) if id == "a" else solved("c1")
+
+    outcomes, _ = evaluated(["a", "b"], Bench(), solve)
+    assert outcomes["a"].failure == "the verdict on c1 could not be kept: cannot write the trace"
+    assert outcomes["a"].resolved is True and outcomes["b"].failure == ""
 
 
 def test_an_outage_stops_the_evaluation_instead_of_failing_instance_after_instance() -> None:

@@ -93,6 +93,7 @@ def test_both_ways_to_a_report_give_the_same() -> None:
         ({"version": "99"}, "does not know version '99' of pytest-dev/pytest"),
         ({"log_parser": "parse_log_none", "eval_script": "x"}, "has no log parser 'parse_log_none'"),
         ({"eval_type": "sometimes"}, "eval_type is 'sometimes', not one of pass_and_fail, fail_only"),
+        ({"test_patch": "--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\nwords"}, "no evaluation script can be made of the row"),
     ],
 )
 def test_what_the_package_does_not_know_is_said_before_anything_starts(fields: dict[str, str], said: str) -> None:

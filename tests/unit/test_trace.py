@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import resource
+import subprocess
+import sys
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -160,6 +163,39 @@ def test_a_trace_torn_in_its_only_line_is_empty(tmp_path: Path) -> None:
     assert path.read_bytes() == b""
     with pytest.raises(InputError, match="is empty"):
         list(read(path))
+
+
+BUSY = """
+import contextlib, sys
+from pathlib import Path
+from harness.trace import InfrastructureFailed, Trace
+for number in range(40):
+    with contextlib.closing(Trace(Path(sys.argv[1]))) as log:
+        log.write(InfrastructureFailed(what=f"{sys.argv[2]}-{number}", detail="x" * 2_000_000, retried=True))
+"""
+
+
+def test_several_processes_that_write_lose_and_tear_no_line(tmp_path: Path) -> None:
+    """A resumed run, and an evaluation that notes its verdicts: each opens the trace, which drops what looks torn."""
+    path = tmp_path / "trace.jsonl"
+    with contextlib.closing(Trace(path)) as log:
+        log.write(START)
+    writers = [subprocess.Popen([sys.executable, "-c", BUSY, str(path), str(number)]) for number in range(2)]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
+    found = [event.what for event in read(path) if isinstance(event, InfrastructureFailed)]
+    assert sorted(found) == sorted(f"{writer}-{number}" for writer in range(2) for number in range(40))
+
+
+def test_what_a_writer_that_died_left_of_a_line_does_not_spoil_another_s(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    log = Trace(path)
+    log.write(START)
+    with path.open("ab") as other:
+        other.write(b'{"kind":"turn-end')
+    assert [type(event) for event in read(path)] == [RunStarted]
+    log.write(TurnEnded(turn=1, seconds=0.5))
+    log.close()
+    assert [type(event) for event in read(path)] == [RunStarted, TurnEnded]
 
 
 def test_a_disk_that_is_full_leaves_no_torn_line_and_says_so(tmp_path: Path) -> None:

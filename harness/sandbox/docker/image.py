@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from harness.sandbox.docker.containers import explained
 from tasks.errors import InputError, SandboxFailed
 from tasks.say import Say
 
@@ -47,17 +48,20 @@ def ensure_image(client: Any, image: str, say: Say) -> None:
 
 
 def find(client: Any, image: str) -> Any | None:
-    """The daemon's image of that name, or None."""
+    """The daemon's image of that name, or None. Raises SandboxFailed where the daemon does not answer."""
     import docker.errors
 
-    try:
-        return client.images.get(image)
-    except docker.errors.ImageNotFound:
-        return None
-    except docker.errors.APIError as error:
-        if error.status_code == 400:
-            raise InputError(f"'{image}' is not the name of a Docker image: {error.explanation}") from error
-        raise
+    def look() -> Any | None:
+        try:
+            return client.images.get(image)
+        except docker.errors.ImageNotFound:
+            return None
+        except docker.errors.APIError as error:
+            if error.status_code == 400:
+                raise InputError(f"'{image}' is not the name of a Docker image: {error.explanation}") from error
+            raise
+
+    return explained("look for an image", look)
 
 
 def is_current(image: Any) -> bool:

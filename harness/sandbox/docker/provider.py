@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from harness.parallel import apart
 from harness.sandbox.base import ENVDIR, WORKDIR, BackendName, Finding, Sandbox, SandboxSpec
 from harness.sandbox.client import (
     DISK_UNLIMITED,
@@ -276,7 +277,7 @@ class DockerProvider:
         else:
             name = spec.image or self._image
             if name not in self._images:
-                await self._call("get the image", ensure_image, self._client, name, self._say)
+                await apart(explained, "get the image", ensure_image, self._client, name, self._say)
         if name not in self._images:
             found = await self._call("look at an image", find, self._client, name)
             self._images[name] = _describe(found)
