@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -157,27 +156,6 @@ def reliability(told: Sequence[tuple[float, bool]]) -> tuple[Bin, ...]:
             mean, share = (sum(each) / len(inside) for each in zip(*inside, strict=True))
             found.append(Bin(low, high, len(inside), mean, share))
     return tuple(found)
-
-
-def shuffled(items: Sequence[Labelled], times: int, *, penalty: float = PENALTY, seed: int = 0) -> list[float]:
-    """Recoveries of rankers that were fitted and judged on labels dealt out anew within each instance, so that how many
-    are right stays what it was. Instances whose candidates are all alike have nothing to deal and are left out."""
-    rng = random.Random(seed)
-    told_apart = [item for item in items if len(set(item.right)) > 1]
-    out = []
-    for _ in range(times):
-        dealt = [_dealt(item, rng) for item in told_apart]
-        found = recovery(choices(dealt, cross(dealt, penalty=penalty)), draws=0).recovery
-        out.append(found if found is not None else 0.0)
-    return out
-
-
-def _dealt(item: Labelled, rng: random.Random) -> Labelled:
-    """The labels of the distinct candidates in another order; each sample has that of its candidate."""
-    right = list(item.right)
-    rng.shuffle(right)
-    samples = tuple(x for row, x in zip(item.rows, right, strict=True) for _ in row.sources)
-    return replace(item, right=tuple(right), samples=samples)
 
 
 def in_words(fitted: Fitted) -> list[str]:

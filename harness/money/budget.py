@@ -313,11 +313,6 @@ class SharedBudget:
         self._started = clock()
         self._members = {name: _Member() for name in runs}
 
-    @property
-    def spent_usd(self) -> float:
-        """USD settled so far, of all runs."""
-        return sum(member.usd for member in self._members.values())
-
     def note(self, run: str, usd: float, tokens: float, held_usd: float = 0.0, held_tokens: float = 0.0) -> None:
         """What the run has spent by now, and what it holds for calls under way. Calls of other runs that wait for that go on."""
         member = self._member(run)
