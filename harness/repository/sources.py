@@ -23,6 +23,7 @@ from harness.repository import hostgit
 from harness.repository.hostgit import GitFailed, git, lines
 from tasks.errors import InputError, SourceUnavailable
 from tasks.package import unpack
+from tasks.places import expanded
 from tasks.say import Say
 from tasks.task import Repository
 
@@ -94,7 +95,7 @@ class _Local:
 
 
 def _from_path(repository: Repository, cache: Path, scratch: Path, say: Say) -> Source:
-    place = Path(repository.location).expanduser()
+    place = expanded(repository.location)
     local = _look_at(place)
     notes: list[str] = []
     if local.top is not None and place.resolve() != local.top.resolve():

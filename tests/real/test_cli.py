@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,46 @@ def test_help_answers_at_once() -> None:
     assert min(times) < 0.3
 
 
+def test_the_version_is_told_with_and_without_the_package_installed(tmp_path: Path) -> None:
+    for flags in ([], ["-S"]):  # -S: no site-packages, so no metadata of the package
+        shown = subprocess.run(
+            [TROOP[0], *flags, *TROOP[1:], "--version"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(Path(__file__).parents[2])},
+            check=True,
+        )
+        assert re.fullmatch(r"troop \d+\.\d+\.\d+\n", shown.stdout) and not shown.stderr
+
+
+def test_help_is_shown_for_the_word_and_for_nothing_at_all() -> None:
+    overall, bare, of_solve = troop("help"), troop(), troop("help", "solve")
+    assert overall.returncode == of_solve.returncode == 0 and bare.returncode == 2
+    assert overall.stdout == troop("--help").stdout == troop("help", "help").stdout == bare.stderr
+    assert of_solve.stdout == troop("solve", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    "value", ["~nobody-of-that-name-7", "/" + "s3cr3t" * 60, "/root/s3cr3t\n" * 3, "/s3cr3t-and-no-file"]
+)
+def test_a_token_that_looks_like_a_path_ends_nothing_and_stands_in_no_message(
+    value: str, repository: Path, tmp_path: Path
+) -> None:
+    named = [value, "--issue-text", "x"], [repository, "--issue-text", "x", "--model", value]
+    for arguments in (*named, [repository, "--issue-text", "x", "--base", value, "--model", "repair"]):
+        done = troop("solve", *arguments, "--json", cwd=tmp_path, SOME_TOKEN=value)
+        assert done.returncode == 2
+        for said in (done.stdout, done.stderr):
+            assert said and value not in said and "s3cr3t" not in said and "Traceback" not in said
+
+
+def test_a_key_with_characters_that_no_key_has_is_named_by_its_variable(repository: Path, tmp_path: Path) -> None:
+    arguments = ["solve", repository, "--issue-text", "x", "--model", "deepseek/deepseek-chat"]
+    done = troop(*arguments, cwd=tmp_path, DEEPSEEK_API_KEY="k3y-with-é\nand-a-line")
+    assert done.returncode == 4 and "DEEPSEEK_API_KEY holds characters" in done.stderr and "k3y" not in done.stderr
+
+
 @pytest.mark.parametrize("command", ["solve", "eval", "report", "replay", "resume", "doctor"])
 def test_every_command_has_help_with_examples(command: str) -> None:
     shown = troop(command, "--help")
@@ -36,7 +77,11 @@ def test_every_command_has_help_with_examples(command: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["sovle"], "invalid choice: 'sovle'"),
+        (["sovle"], "there is no command 'sovle'; did you mean solve?"),
+        (["help", "sovle"], "did you mean solve?"),
+        (["--vresion"], "did you mean --version?"),
+        (["--json", "solve", "."], "options stand after the command: troop solve --json"),
+        (["resume", "--quite"], "did you mean --quiet?"),
         (["solve", ".", "--modle", "x"], "did you mean --model?"),
         (["solve", ".", "-n", "0"], "0 is not 1 or more"),
         (["solve", ".", "--max-usd", "nine"], "invalid number value: 'nine'"),
