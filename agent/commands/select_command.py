@@ -107,9 +107,8 @@ def execute(known: argparse.Namespace) -> int:
 def _gathered(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[str, tuple[Sample, ...]], Places]:
     """The run directory with the evidence in it, the samples by instance, without labels, and where their code is (of a run
     that is ranked again: nowhere)."""
-    import fnmatch
-
     from harness.choosing.pool import by_instance, read_pool, unlabelled
+    from tasks.choose import bare, choose
 
     if known.kept is None:
         return _gather(known, progress)
@@ -121,17 +120,15 @@ def _gathered(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict
     if not file.exists():
         raise InputError(f"{known.kept} is no run of troop select: it has no samples.jsonl.gz")
     samples = by_instance(unlabelled(read_pool(file)))
-    if known.instances:
-        samples = {i: s for i, s in samples.items() if any(fnmatch.fnmatch(i, p) for p in known.instances)}
-    if not samples:
-        raise InputError(f"no instance of {known.kept} matches {', '.join(known.instances)}")
-    return known.kept.resolve(), samples, {}
+    chosen = choose({id: bare(id) for id in samples}, known.instances)
+    return known.kept.resolve(), {id: samples[id] for id in chosen}, {}
 
 
 def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[str, tuple[Sample, ...]], Places]:
     from agent.choice.pool import gather
     from agent.commands.conclude import interruptible
     from harness.choosing.pool import by_instance, read_candidates, read_witnesses, unlabelled, write_pool
+    from harness.outputs import make_output
     from harness.sandbox.base import Limits
     from tasks.swebench import SUITES
 
@@ -152,7 +149,7 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
     if not wanted:
         raise InputError(f"none of the candidates is for {name}: they are for {', '.join(sorted(samples)[:3])}")
     run = (known.out or Path("runs") / f"select-{name}").resolve()
-    run.mkdir(parents=True, exist_ok=True)
+    make_output(run)
     write_pool(run / "samples.jsonl.gz", (s for of_it in wanted.values() for s in of_it))
     work = gather(
         run,
@@ -312,7 +309,9 @@ def _with_judge(out: Path, run: Path, report: Json) -> Json:
 
 def _write(out: Path, chosen: Sequence[PoolChoice], known: argparse.Namespace, weights: Weights) -> Json:
     from harness.cache import write_json, write_text
+    from harness.outputs import make_output
 
+    make_output(out)
     lines = [
         {
             "instance_id": each.instance,

@@ -16,6 +16,7 @@ import pytest
 from tests.support.calculator import PLAN, RIGHT, SOLVING, SUBMIT, WRONG
 from tests.support.command_line import TROOP, troop
 from tests.support.model_server import serving
+from tests.support.programs import make_checkout
 from tests.support.repositories import git
 
 
@@ -105,6 +106,17 @@ def test_a_mistake_is_one_clear_sentence_and_starts_nothing(arguments: list[str]
     assert not (repository / "runs").exists()
 
 
+def test_instances_are_named_barely_and_by_commas_and_an_unknown_one_starts_nothing(tmp_path: Path) -> None:
+    make_checkout(tmp_path / "checkout")
+    command = ("eval", "quixbugs", "--source", tmp_path / "checkout", "--model", "repair", "--dry-run", "--json")
+    done = troop(*command, "--instances", "largest,quixbugs-pairs", cwd=tmp_path)
+    named = [each["id"] for each in json.loads(done.stdout)["instances"]]
+    assert done.returncode == 0 and named == ["quixbugs-largest", "quixbugs-pairs"]
+    done = troop(*command, "--instances", "largest,pears", "--out", "elsewhere", cwd=tmp_path)
+    assert done.returncode == 2 and "no instance is called 'pears'; the nearest are pairs" in done.stderr
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_no_model_and_no_failing_test_says_the_three_ways(repository: Path, tmp_path: Path) -> None:
     done = troop("solve", repository, "--issue-text", "total is wrong", cwd=tmp_path)
     assert done.returncode == 4
@@ -150,6 +162,18 @@ class TestWithASandbox:
         report = json.loads(done.stdout)
         assert done.returncode == 0 and report["selected"]["candidate"] == "c1"
         assert "Selected" in done.stderr
+
+    def test_a_run_within_the_repository_is_no_change_of_it(self, repository: Path) -> None:
+        (repository / "notes.txt").write_text("mine")
+        with serving(SOLVING) as server:
+            first = json.loads(self.solve(repository, server.url, "--json", cwd=repository).stdout)
+            (Path(first["directory"]) / ".gitignore").unlink()  # as an earlier release made it
+            done = self.solve(repository, server.url, "--include-uncommitted", "--json", cwd=repository)
+        second = json.loads(done.stdout)
+        assert "uncommitted changes are taken in: 1 untracked file" in done.stderr
+        shutil.rmtree(first["directory"])
+        assert git(repository, "status", "--porcelain") == "?? notes.txt"
+        assert (Path(second["directory"]) / ".gitignore").read_text().endswith("\n*\n")
 
     def test_apply_makes_a_branch_and_leaves_the_working_tree(self, repository: Path, tmp_path: Path) -> None:
         (repository / "notes.txt").write_text("mine")
