@@ -196,13 +196,22 @@ class TestWithASandbox:
         assert "# mine" in patch, "as context of the change"
         assert report["base_commit"] != git(repository, "rev-parse", "HEAD")
 
-    def test_a_branch_that_is_there_gets_a_neighbour(self, repository: Path, tmp_path: Path) -> None:
+    def test_applying_again_makes_no_second_branch_and_says_so(self, repository: Path, tmp_path: Path) -> None:
         with serving(SOLVING) as server:
             done = self.solve(repository, server.url, "--apply", "--json", cwd=tmp_path)
         first = json.loads(done.stdout)
+        assert (first["branch"], first["branch_is_new"]) == ("troop/total-leaves-out-the-first-value", True)
+        subject, body, trailer = git(repository, "show", "-s", "--format=%B", first["branch"]).split("\n\n")
+        assert subject == "total leaves out the first value"
+        assert body.startswith("Selected by Troop with confidence ") and "Tests that passed before" in body
+        assert trailer == f"Troop-Run: {first['run']}"
+        branches = git(repository, "branch", "--list")
         again = troop("resume", first["directory"], "--apply", "--json")
         assert again.returncode == 0, again.stderr
-        assert json.loads(again.stdout)["branch"] == first["branch"] + "-2"
+        document = json.loads(again.stdout)
+        assert (document["branch"], document["branch_is_new"]) == (first["branch"], False)
+        assert f"the patch was already on the branch: {first['branch']}" in again.stderr
+        assert git(repository, "branch", "--list") == branches
 
     def test_a_patch_that_cannot_be_applied_is_told_of_after_the_result(self, repository: Path, tmp_path: Path) -> None:
         with serving(SOLVING) as server:
