@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.metadata
 import os
 import platform
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from agent.choice.candidates import candidates_of
 from agent.config import REPAIR, Alias, Config, Settings, key_of, load_config, prices_of, resolve_model
 from agent.run_files import RunFiles, new_run, run_name
 from agent.secrets import known_masker, masker
+from agent.version import VERSION
 from harness import trace
 from harness.cache import cache_root
 from harness.lock import RunLock
@@ -150,7 +150,7 @@ def start(
 
 def _versions() -> Json:
     return {
-        "troop": importlib.metadata.version("troop"),
+        "troop": VERSION,
         "python": platform.python_version(),
         "platform": platform.platform(),
     }

@@ -15,6 +15,7 @@ from harness.records import Budget, Ranker
 from harness.sandbox.base import Limits
 from harness.sandbox.choice import AUTO
 from tasks.errors import EndpointFailed, InputError
+from tasks.places import expanded
 
 REPAIR = "repair"
 """The model name that stands for the policy without a model."""
@@ -133,7 +134,7 @@ RESERVED = frozenset({REPAIR, "none", "auto"})
 def config_paths() -> tuple[Path, ...]:
     """Where configuration is looked for, the first winning: ./troop.toml, then the user's."""
     home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return (Path("troop.toml"), Path(home).expanduser() / "troop" / "config.toml")
+    return (Path("troop.toml"), expanded(home) / "troop" / "config.toml")
 
 
 def load_config(paths: Sequence[Path] | None = None) -> Config:
@@ -187,6 +188,11 @@ def key_of(alias: Alias) -> str | None:
         raise EndpointFailed(
             f"The model {alias.alias} needs a key in the environment variable {alias.key_env}, which is not set: "
             f"export {alias.key_env}=... and try again."
+        )
+    # Looked at here, because a client's own complaint about an illegal header would quote the key.
+    if not (key.isascii() and key.isprintable()):
+        raise EndpointFailed(
+            f"The key in the environment variable {alias.key_env} holds characters that no key has: set it again."
         )
     return key
 

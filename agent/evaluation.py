@@ -28,6 +28,7 @@ from harness import trace
 from harness.cache import write_json, write_text
 from harness.money.budget import SharedBudget
 from harness.money.ledger import Ledger, Line
+from harness.outputs import make_output
 from harness.records import Json, Verdict
 from harness.scaling.adaptive import TaskState
 from harness.suites.evaluate import EvaluationPlan, Grades, Outcome, Solved, evaluate
@@ -217,7 +218,7 @@ class Evaluation:
         """Write eval.json. Raises InputError and EndpointFailed for models that cannot be, while there is work for them."""
         if any(self.attempts_left(id) for id in self.left):
             check_models(self.settings, self.config)
-        self.out.mkdir(parents=True, exist_ok=True)
+        make_output(self.out)
         write_json(
             self.out / "eval.json",
             {

@@ -16,9 +16,10 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from tasks.places import expanded, is_there
 
 MASK = "***"
 SHORTEST = 8
@@ -141,7 +142,7 @@ def _can_be_secret(value: str) -> bool:
     if len(value) < SHORTEST:
         return False
     # A path to a key file is no secret, and masking it would hide what an error message is about.
-    return not (value.startswith(("/", "~")) and Path(value).expanduser().exists())
+    return not (value.startswith(("/", "~")) and is_there(expanded(value)))
 
 
 def _forms(value: str) -> set[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from harness.outputs import make_output
 from tasks.errors import EnvironmentFailed, RunLocked
 
 _NAME = ".lock"
@@ -33,7 +34,7 @@ class RunLock:
 
     def __enter__(self) -> RunLock:
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            make_output(self.directory)
             file = (self.directory / _NAME).open("a+")
         except OSError as error:
             raise EnvironmentFailed(f"the run directory {self.directory} cannot be used: {error.strerror}") from error

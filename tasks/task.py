@@ -72,3 +72,15 @@ class Task:
     test_command: str | None = None
     failing_test: GivenTest | None = None
     test_scope: Literal["whole", "near"] = "whole"
+
+    @property
+    def title(self) -> str:
+        """The statement's first line that says something, without the marks of a heading in Markdown; else the id."""
+        lines = (re.sub(r"^\s*#+\s+|\s+#+\s*$", "", line).strip() for line in self.statement.splitlines())
+        return next((line for line in lines if re.search(r"\w", line) and not line.startswith("<!--")), self.id)
+
+    @property
+    def number(self) -> str:
+        """The issue's number, where the id is made of one (owner__name-12); else empty."""
+        found = re.search(r"__.+-(\d+)$", self.id)
+        return found[1] if found else ""
