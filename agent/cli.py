@@ -1,7 +1,8 @@
 """The command line: `troop COMMAND`. Parses, hands to one module per command, and turns errors into exit codes.
 
 Exit codes: 0 a patch was selected (or the command did its work); 1 no acceptable patch; 2 wrong usage or input, nothing
-started; 3 a budget of the whole run ended it before any selection; 4 the environment failed; 130 interrupted, resumable.
+started; 3 a budget of the whole run ended it before any selection; 4 the environment failed; 130 interrupted,
+resumable.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message} (see `{self.prog} --help`)")
 
     def refuse_unknown(self, words: Sequence[str]) -> None:
-        """Raise InputError for the first word that looks like an option and begins none, with the option most like it."""
+        """Raise InputError for the first word that looks like an option and begins none, with the option most like
+        it."""
         options = [option for action in self._actions for option in action.option_strings]
         for word in words:
             flag = word.partition("=")[0]
@@ -57,8 +59,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def parser() -> tuple[Parser, Mapping[str, Parser]]:
-    """The whole command line, and the part of each command. Only the chosen command's module is imported further than its
-    options."""
+    """The whole command line, and the part of each command. Only the chosen command's module is imported further than
+    its options."""
     top = Parser(
         prog="troop",
         description="Solves software issues by trying many times.",
@@ -82,8 +84,8 @@ def parser() -> tuple[Parser, Mapping[str, Parser]]:
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """What the words of a command line ask for. Raises InputError for what cannot be, SystemExit (0) after help that was
-    asked for and (2) after that of a bare `troop`."""
+    """What the words of a command line ask for. Raises InputError for what cannot be, SystemExit (0) after help that
+    was asked for and (2) after that of a bare `troop`."""
     top, commands = parser()
     if not words:
         top.print_help(sys.stderr)

@@ -60,13 +60,12 @@ class Settings:
     """How a run is done. Times in seconds.
 
     `models`: as the user named them; attempts rotate over them; empty: the configured default, else `repair`.
-    `judge_model`: None means the first model that is not `repair`; "none" means no judge.
-    `concurrency`: attempts at a time (None: one per CPU for `repair`, 32 for models). `out`: the directory that gets the run
-    directory. `verify_seconds`: time for the regression tests of one candidate. `base_runs`: how often the base's tests
-    run to find flaky ones. `infrastructure_retries`: per attempt, apart from its turns.
-    `ranker`: what orders candidates (None: see `orders_by`). `threshold`: nothing is selected whose probability is lower.
-    `adaptive`: an attempt is made only while it is worth its price, a solved task being worth `worth` USD; the budget's
-    attempts are then the most.
+    `judge_model`: None means the first model that is not `repair`; "none" means no judge. `concurrency`: attempts at a
+    time (None: one per CPU for `repair`, 32 for models). `out`: the directory that gets the run directory.
+    `verify_seconds`: time for the regression tests of one candidate. `base_runs`: how often the base's tests run to
+    find flaky ones. `infrastructure_retries`: per attempt, apart from its turns. `ranker`: what orders candidates
+    (None: see `orders_by`). `threshold`: nothing is selected whose probability is lower. `adaptive`: an attempt is made
+    only while it is worth its price, a solved task being worth `worth` USD; the budget's attempts are then the most.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -93,7 +92,8 @@ class Settings:
 
     @property
     def orders_by(self) -> Ranker:
-        """The ranker, which was fitted on patches of models; for `repair` alone, on whose patches it is no better, the rules."""
+        """The ranker, which was fitted on patches of models; for `repair` alone, on whose patches it is no better, the
+        rules."""
         return self.ranker or ("rules" if set(self.models) == {REPAIR} else "evidence")
 
 

@@ -1,12 +1,12 @@
 """Masking: what looks like a secret is replaced by `***` before anything is written.
 
 Two kinds. Values of this process's environment whose variable's name says that they are secret: replaced wherever they
-occur, also as JSON or a URL would write them. And shapes that are credentials whatever their source: vendor key prefixes,
-bearer tokens, passwords in URLs. The shapes are strict on purpose: traces hold source code, and `http://user:pass@host` in
-somebody's test is no secret but part of a patch.
+occur, also as JSON or a URL would write them. And shapes that are credentials whatever their source: vendor key
+prefixes, bearer tokens, passwords in URLs. The shapes are strict on purpose: traces hold source code, and
+`http://user:pass@host` in somebody's test is no secret but part of a patch.
 
-A masker runs on every line of a trace, and lines can be megabytes: each search is for a fixed substring first, and only a
-line with a find is looked into.
+A masker runs on every line of a trace, and lines can be megabytes: each search is for a fixed substring first, and only
+a line with a find is looked into.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ _SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = (
 
 
 def masker(extra_names: Iterable[str] = (), environ: Mapping[str, str] | None = None) -> Callable[[str], str]:
-    """A function that masks text. `extra_names`: variables to be treated as secret whatever their name (`Alias.key_env`).
+    """A function that masks text. `extra_names`: variables to be treated as secret whatever their name
+    (`Alias.key_env`).
 
     The environment (default: this process's) is read once, here.
     """
@@ -74,7 +75,8 @@ def masker(extra_names: Iterable[str] = (), environ: Mapping[str, str] | None = 
 
 
 def known_masker(extra_names: Iterable[str] = (), environ: Mapping[str, str] | None = None) -> Callable[[str], str]:
-    """As `masker`, for secret values of the environment only, whatever a text looks like: for text that is carried out."""
+    """As `masker`, for secret values of the environment only, whatever a text looks like: for text that is carried
+    out."""
     needles = _needles(extra_names, environ)
 
     def mask(text: str) -> str:
@@ -104,7 +106,8 @@ def _default() -> Callable[[str], str]:
 
 
 def _masked(text: str, needles: Sequence[str]) -> str:
-    """JSON is masked string by string and stays JSON: a secret may begin with letters that an escape ends with, or a quote."""
+    """JSON is masked string by string and stays JSON: a secret may begin with letters that an escape ends with, or a
+    quote."""
     if text[:1] in ("{", "["):
         try:
             value = json.loads(text)

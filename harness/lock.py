@@ -1,4 +1,5 @@
-"""One process at a time on a run, a file, or anything else with a lock file: a lock that its holder's death releases."""
+"""One process at a time on a run, a file, or anything else with a lock file: a lock that its holder's death
+releases."""
 
 from __future__ import annotations
 
@@ -24,8 +25,9 @@ _POLL_SECONDS = 0.2
 class RunLock:
     """Holds a run's directory for this process; a context manager.
 
-    The lock is the kernel's (flock), so it is gone with the process, kill -9 included; the file's text only tells others
-    who holds it. Raises RunLocked, naming the holder, and EnvironmentFailed where the directory cannot be written.
+    The lock is the kernel's (flock), so it is gone with the process, kill -9 included; the file's text only tells
+    others who holds it. Raises RunLocked, naming the holder, and EnvironmentFailed where the directory cannot be
+    written.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -85,7 +87,8 @@ def locked(file: IO[Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` (made if missing), waited for, blocking: in an event loop, call what does this `apart`."""
+    """Hold the lock file `path` (made if missing), waited for, blocking: in an event loop, call what does this
+    `apart`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file, locked(file):
         yield

@@ -1,8 +1,8 @@
 """QuixBugs as a suite: 40 small Python programs, each with a defect on one line, from a checkout of jkoppel/QuixBugs.
 
 A task's tree is a git repository made for it: the defective program, the helpers that it or its tests import, and every
-other of its test cases. All of its cases grade. Nothing of the corrected programs is read. No program is run here: which
-of the visible cases fail is found out by the run of the base.
+other of its test cases. All of its cases grade. Nothing of the corrected programs is read. No program is run here:
+which of the visible cases fail is found out by the run of the base.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def load_quixbugs(source: Path, work: Path, patterns: Sequence[str] = ()) -> lis
 
 
 def choose_programs(source: Path, patterns: Sequence[str]) -> list[str]:
-    """The names of the checkout's programs that `patterns` choose, in order. Raises InputError as `load_quixbugs` does."""
+    """The names of the checkout's programs that `patterns` choose, in order. Raises InputError as `load_quixbugs`
+    does."""
     names = {f"{_PREFIX}{name}": name for name in _names(source)}
     return [names[id] for id in choose(names, patterns)]
 

@@ -28,8 +28,9 @@ def resolve(
 ) -> Instance:
     """The instance that SOURCE names; `grading` is None for all but task files that hold hidden tests.
 
-    `issue`: a file with the issue's text ("-": standard input), `issue_text`: the text itself; both for a local repository
-    only. `base`: git ref or commit. Raises InputError for a source of no known form, SourceUnavailable by the network.
+    `issue`: a file with the issue's text ("-": standard input), `issue_text`: the text itself; both for a local
+    repository only. `base`: git ref or commit. Raises InputError for a source of no known form, SourceUnavailable by
+    the network.
     """
     from tasks import github, local
 
@@ -55,7 +56,8 @@ def resolve(
 
 
 def _in_repository(directory: Path) -> bool:
-    """Whether git would find a repository here, by what lies where; that it is a sound one is seen when it is opened."""
+    """Whether git would find a repository here, by what lies where; that it is a sound one is seen when it is
+    opened."""
     return any((place / ".git").exists() or (place / "HEAD").is_file() for place in (directory, *directory.parents))
 
 

@@ -1,7 +1,7 @@
 """SWE-bench rows: the suites, or any file with the same fields, and the task that a row stands for.
 
-A row holds both what a solver may see and the hidden data that grade it. `task_of` is the one way from a row to a `Task`,
-and reads the visible half only: the statement, the repository and its base. `hints_text` is not even kept.
+A row holds both what a solver may see and the hidden data that grade it. `task_of` is the one way from a row to a
+`Task`, and reads the visible half only: the statement, the repository and its base. `hints_text` is not even kept.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Row:
 
     Hidden from every solver, verifier and judge: `patch` (the right one), `test_patch`, `fail_to_pass`, `pass_to_pass`,
     and of the newer rows `eval_script`, which names the hidden tests. `created_at`: aware, None where absent.
-    `environment_setup_commit`: `base_commit` where absent. `image`, `eval_script`, `log_parser`, `eval_type`: "" where absent.
+    `environment_setup_commit`: `base_commit` where absent. `image`, `eval_script`, `log_parser`, `eval_type`: "" where
+    absent.
     """
 
     instance_id: str
@@ -70,8 +71,8 @@ class Row:
 def load_rows(suite: str, dataset: Path | None = None) -> list[Row]:
     """The rows of a suite, in the data set's order: from the file `dataset` (JSONL, JSON, parquet), else from the hub.
 
-    Raises InputError: for a damaged or missing file, naming the line and the field; for an id that is there twice; where
-    the hub, or the extra that reads it, is not to be had.
+    Raises InputError: for a damaged or missing file, naming the line and the field; for an id that is there twice;
+    where the hub, or the extra that reads it, is not to be had.
     """
     found = _from_hub(suite) if dataset is None else _from_file(dataset)
     rows: dict[str, Row] = {}
@@ -88,7 +89,8 @@ def load_rows(suite: str, dataset: Path | None = None) -> list[Row]:
 
 
 def choose_rows(rows: Sequence[Row], patterns: Sequence[str]) -> list[Row]:
-    """The rows that the patterns of `tasks.choose` name, in the order of `rows`. Raises InputError for one that names none."""
+    """The rows that the patterns of `tasks.choose` name, in the order of `rows`. Raises InputError for one that names
+    none."""
     names = {row.instance_id: bare(row.instance_id) for row in rows}
     chosen = set(choose(names, patterns, {row.instance_id: row.repo for row in rows}))
     return [row for row in rows if row.instance_id in chosen]

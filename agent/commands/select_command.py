@@ -106,8 +106,8 @@ def execute(known: argparse.Namespace) -> int:
 
 
 def _gathered(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[str, tuple[Sample, ...]], Places]:
-    """The run directory with the evidence in it, the samples by instance, without labels, and where their code is (of a run
-    that is ranked again: nowhere)."""
+    """The run directory with the evidence in it, the samples by instance, without labels, and where their code is (of a
+    run that is ranked again: nowhere)."""
     from harness.choosing.pool import by_instance, read_pool, unlabelled
     from tasks.choose import bare, choose
 

@@ -1,7 +1,7 @@
 """Putting the selected patch on a new branch of the user's repository, without touching the working tree.
 
-Only git's plumbing is used: the patch goes on the base's tree in an index of our own, and becomes a commit and a branch.
-No hook runs, nothing is checked out.
+Only git's plumbing is used: the patch goes on the base's tree in an index of our own, and becomes a commit and a
+branch. No hook runs, nothing is checked out.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Applied:
 def apply_to_branch(repository: Path, base: str, patch: str, name: str, message: str) -> Applied:
     """Commit `patch` on top of commit `base` as branch "troop/<name>" of the repository, see `branch_name`.
 
-    Where that branch, or one that differs by a number, holds the same patch on the same base, it is named and left as it is.
-    Where it holds another the new one gets a number: "troop/<name>-2". `message`: see `commit_message`.
-    The author is the user's own git identity where there is one. Raises InputError where the base is not in the
-    repository or the patch does not apply.
+    Where that branch, or one that differs by a number, holds the same patch on the same base, it is named and left as
+    it is. Where it holds another the new one gets a number: "troop/<name>-2". `message`: see `commit_message`. The
+    author is the user's own git identity where there is one. Raises InputError where the base is not in the repository
+    or the patch does not apply.
     """
     (cache_root() / "tmp").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_root() / "tmp", prefix="apply-") as scratch:
@@ -69,8 +69,8 @@ def apply_to_branch(repository: Path, base: str, patch: str, name: str, message:
 
 
 def branch_name(title: str, fallback: str, number: str = "") -> str:
-    """A name after an issue's title, of small letters, digits and hyphens only, whatever the title holds; after `fallback`
-    where that leaves nothing. `number`: the issue's, put in front."""
+    """A name after an issue's title, of small letters, digits and hyphens only, whatever the title holds; after
+    `fallback` where that leaves nothing. `number`: the issue's, put in front."""
     plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode("ascii").lower()
     words = re.findall(r"[a-z0-9]+", plain) or re.findall(r"[a-z0-9]+", fallback.lower()) or ["patch"]
     slug = "-".join([number, *words] if number else words)

@@ -56,8 +56,8 @@ def opened(repository: Repository, cache: Path, say: Say) -> Iterator[Source]:
 
 
 def sweep(directory: Path, pattern: str = "*") -> list[Path]:
-    """Remove what processes that were killed left here; the paths. By age, since a cache may be shared between machines:
-    nothing that is still in use is so old, as a fetch ends after `FETCH_SECONDS`."""
+    """Remove what processes that were killed left here; the paths. By age, since a cache may be shared between
+    machines: nothing that is still in use is so old, as a fetch ends after `FETCH_SECONDS`."""
     removed = []
     for left in sorted(directory.glob(pattern)):
         with contextlib.suppress(FileNotFoundError):
@@ -147,7 +147,8 @@ def _look_at(place: Path) -> _Local:
 
 class _Dirty:
     """The user's working tree against its last commit, read through a git directory of ours with a copy of the index:
-    neither the user's configuration (filters, fsmonitor) nor hooks come into play, and nothing of the user's is written."""
+    neither the user's configuration (filters, fsmonitor) nor hooks come into play, and nothing of the user's is
+    written."""
 
     def __init__(self, local: _Local, head: str, scratch: Path) -> None:
         self._local = local
@@ -175,7 +176,8 @@ class _Dirty:
     def paths(self) -> tuple[list[bytes], list[bytes]]:
         """(changed since the last commit, staged or not; untracked and not ignored). Submodules are not looked into.
 
-        What lies in a directory of Troop's own results and is in no commit counts as neither: an attempt must not see others.
+        What lies in a directory of Troop's own results and is in no commit counts as neither: an attempt must not see
+        others.
         """
         try:
             output = self._git(

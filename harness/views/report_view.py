@@ -1,4 +1,5 @@
-"""The result of a run for a person: selected patch, evidence, ledger, and what to type next. Pure: events to renderables."""
+"""The result of a run for a person: selected patch, evidence, ledger, and what to type next. Pure: events to
+renderables."""
 
 from __future__ import annotations
 
@@ -218,8 +219,8 @@ def _grade(graded: Json) -> RenderableType:
 
 
 def _ledger(ledger: Ledger, infrastructure: Json) -> RenderableType:
-    """By purpose, model and attempt. `cached` of the input was read from the provider's cache; `lost`: retries that may have
-    reached the model; `unknown`: calls without a known price."""
+    """By purpose, model and attempt. `cached` of the input was read from the provider's cache; `lost`: retries that may
+    have reached the model; `unknown`: calls without a known price."""
     table = _table(
         "", "calls", "lost", "unknown", "input", "cached", "output", "thought", "cost", right=set(range(1, 9))
     )

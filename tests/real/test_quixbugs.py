@@ -1,4 +1,5 @@
-"""QuixBugs as a suite: on a small checkout of the same layout made here, and on the real one where TROOP_QUIXBUGS names it."""
+"""QuixBugs as a suite: on a small checkout of the same layout made here, and on the real one where TROOP_QUIXBUGS names
+it."""
 
 from __future__ import annotations
 

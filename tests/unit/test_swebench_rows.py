@@ -1,4 +1,5 @@
-"""Rows of SWE-bench: read from any file that has the fields, chosen by pattern, and made into tasks that hide what grades."""
+"""Rows of SWE-bench: read from any file that has the fields, chosen by pattern, and made into tasks that hide what
+grades."""
 
 from __future__ import annotations
 
