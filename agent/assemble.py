@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.metadata
 import os
 import platform
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from agent.choice.candidates import candidates_of
 from agent.config import REPAIR, Alias, Config, Settings, key_of, load_config, prices_of, resolve_model
 from agent.run_files import RunFiles, new_run, run_name
 from agent.secrets import known_masker, masker
+from agent.version import VERSION
 from harness import trace
 from harness.cache import cache_root
 from harness.lock import RunLock
@@ -150,7 +150,7 @@ def start(
 
 def _versions() -> Json:
     return {
-        "troop": importlib.metadata.version("troop"),
+        "troop": VERSION,
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
@@ -229,9 +229,9 @@ def _masks(settings: Settings, config: Config) -> tuple[trace.Mask, trace.Mask]:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A run's part in an evaluation: its lane to the pool's slots, its share of the budget over all runs (with `budget`,
-    whose caps and attempts take the place of those the run was begun with), whether a finished run goes on (`reopen`:
-    why, in a few words; "" for not), and what decides on attempts of all runs (None: all are made)."""
+    """A run's part in an evaluation: its lane to the pool's slots, its share of the budget over all runs (with
+    `budget`, whose caps and attempts take the place of those the run was begun with), whether a finished run goes on
+    (`reopen`: why, in a few words; "" for not), and what decides on attempts of all runs (None: all are made)."""
 
     lane: AbstractAsyncContextManager[object]
     share: Share
@@ -273,7 +273,8 @@ async def go(
 
 
 def _as_it_stands(settings: Settings, events: Sequence[trace.Event], part: Part | None) -> Settings:
-    """The settings with as many attempts as the run was last reopened for, and an evaluation's caps in place of its own."""
+    """The settings with as many attempts as the run was last reopened for, and an evaluation's caps in place of its
+    own."""
     attempts = trace.attempts_asked(events, settings.budget.attempts)
     if part is None:
         return replace(settings, budget=replace(settings.budget, attempts=attempts))
@@ -301,7 +302,8 @@ async def _drive(
     if is_finished(events):
         _write_missing_results(files, events)
         return solution(files, events)
-    # Hidden tests' words on candidates may stand in the trace of a run that is reopened: whoever solves does not see them.
+    # Hidden tests' words on candidates may stand in the trace of a run that is reopened: whoever solves does not see
+    # them.
     seen = [event for event in events if not isinstance(event, trace.Graded)]
     log.listen(seen.append)
     keeper = BudgetKeeper.from_charges(

@@ -1,7 +1,8 @@
 """The command line: `troop COMMAND`. Parses, hands to one module per command, and turns errors into exit codes.
 
 Exit codes: 0 a patch was selected (or the command did its work); 1 no acceptable patch; 2 wrong usage or input, nothing
-started; 3 a budget of the whole run ended it before any selection; 4 the environment failed; 130 interrupted, resumable.
+started; 3 a budget of the whole run ended it before any selection; 4 the environment failed; 130 interrupted,
+resumable.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
-from tasks.errors import TroopError
+from agent.secrets import mask
+from agent.version import VERSION
+from tasks.errors import InputError, TroopError
 
 COMMANDS = {
     "solve": "solve an issue: N attempts, the best patch, what each cost",
@@ -35,20 +38,35 @@ class Parser(argparse.ArgumentParser):
     """argparse with one-line errors that say where help is."""
 
     def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"troop: {message} (see `{self.prog} --help`)\n")
-        raise SystemExit(2)
+        raise InputError(f"{message} (see `{self.prog} --help`)")
 
-    def near(self, flag: str) -> str:
-        """The option most like a mistyped one, as a question; empty where none is."""
+    def refuse_unknown(self, words: Sequence[str]) -> None:
+        """Raise InputError for the first word that looks like an option and begins none, with the option most like
+        it."""
         options = [option for action in self._actions for option in action.option_strings]
-        close = difflib.get_close_matches(flag.split("=")[0], options, n=1)
-        return f"; did you mean {close[0]}?" if close else ""
+        for word in words:
+            flag = word.partition("=")[0]
+            if word == "--":
+                return
+            if flag.startswith("--") and " " not in word and not any(option.startswith(flag) for option in options):
+                self.error(f"unknown argument {word}{nearest(flag, options)}")
 
 
-def parser() -> Parser:
-    """The whole command line. Only the chosen command's module is imported further than its options."""
-    top = Parser(prog="troop", description="Solves software issues by trying many times.")
-    top.add_argument("--version", action="version", version=_Version())
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What was probably meant by a mistyped word, as a question; empty where nothing is like it."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def parser() -> tuple[Parser, Mapping[str, Parser]]:
+    """The whole command line, and the part of each command. Only the chosen command's module is imported further than
+    its options."""
+    top = Parser(
+        prog="troop",
+        description="Solves software issues by trying many times.",
+        epilog="`troop help COMMAND` tells of one command, with examples.",
+    )
+    top.add_argument("--version", action="version", version=f"troop {VERSION}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name, summary in COMMANDS.items():
         module = importlib.import_module(f"agent.commands.{name}_command")
@@ -61,44 +79,59 @@ def parser() -> Parser:
         )
         sub.add_argument("--json", action="store_true", help="one JSON document on stdout, all else on stderr")
         module.configure(sub)
-        sub.set_defaults(execute=module.execute, parser=sub)
-    return top
+        sub.set_defaults(execute=module.execute)
+    return top, commands.choices
 
 
-class _Version(str):
-    """The version, looked up only when it is printed."""
-
-    def __mod__(self, other: object) -> str:
-        from importlib.metadata import version
-
-        return f"troop {version('troop')}"
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """What the words of a command line ask for. Raises InputError for what cannot be, SystemExit (0) after help that
+    was asked for and (2) after that of a bare `troop`."""
+    top, commands = parser()
+    if not words:
+        top.print_help(sys.stderr)
+        raise SystemExit(2)
+    if words[0] == "help":
+        words = [*[word for word in words if word != "help"][:1], "--help"]
+    command = next((word for word in words if not word.startswith("-")), None)
+    if command is None:
+        top.refuse_unknown(words)
+    elif command not in commands:
+        top.error(f"there is no command {command!r}{nearest(command, [*commands, 'help'])}")
+    elif words[0] != command:
+        top.error(f"options stand after the command: troop {command} {words[0]}")
+    else:
+        commands[command].refuse_unknown(words[1:])
+    known, unknown = top.parse_known_args(words)
+    if unknown:
+        commands[known.command].error(f"unknown argument {unknown[0]}")
+    return known
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the `troop` script; returns the exit code."""
-    top = parser()
-    known, unknown = top.parse_known_args(arguments)
-    if unknown:
-        known.parser.error(f"unknown argument {unknown[0]}{known.parser.near(unknown[0])}")
+    words = sys.argv[1:] if arguments is None else arguments
     try:
+        known = parse(words)
         code: int = known.execute(known)
         sys.stdout.flush()
         return code
     except TroopError as error:
-        return _failed(known, str(error), error.exit_code)
+        return _failed(words, str(error), error.exit_code)
     except KeyboardInterrupt as error:
-        return _failed(known, str(error) or "interrupted", 130)
+        return _failed(words, str(error) or "interrupted", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:  # a full disk, a directory that may not be written: the world's, and told in one sentence
         place = f"{error.filename}: " if error.filename else ""
-        return _failed(known, f"the file system refuses: {place}{error.strerror or error}", 4)
+        return _failed(words, f"the file system refuses: {place}{error.strerror or error}", 4)
 
 
-def _failed(known: argparse.Namespace, message: str, code: int) -> int:
+def _failed(words: Sequence[str], message: str, code: int) -> int:
+    """Say what went wrong, without the value of any secret, which words of others may quote."""
+    message = mask(message)
     sys.stderr.write(f"troop: {message}\n")
-    if known.json:
+    if "--json" in words:
         sys.stdout.write(json.dumps({"error": message, "exit_code": code}) + "\n")
     return code
 

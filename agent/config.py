@@ -15,6 +15,7 @@ from harness.records import Budget, Ranker
 from harness.sandbox.base import Limits
 from harness.sandbox.choice import AUTO
 from tasks.errors import EndpointFailed, InputError
+from tasks.places import expanded
 
 REPAIR = "repair"
 """The model name that stands for the policy without a model."""
@@ -59,13 +60,12 @@ class Settings:
     """How a run is done. Times in seconds.
 
     `models`: as the user named them; attempts rotate over them; empty: the configured default, else `repair`.
-    `judge_model`: None means the first model that is not `repair`; "none" means no judge.
-    `concurrency`: attempts at a time (None: one per CPU for `repair`, 32 for models). `out`: the directory that gets the run
-    directory. `verify_seconds`: time for the regression tests of one candidate. `base_runs`: how often the base's tests
-    run to find flaky ones. `infrastructure_retries`: per attempt, apart from its turns.
-    `ranker`: what orders candidates (None: see `orders_by`). `threshold`: nothing is selected whose probability is lower.
-    `adaptive`: an attempt is made only while it is worth its price, a solved task being worth `worth` USD; the budget's
-    attempts are then the most.
+    `judge_model`: None means the first model that is not `repair`; "none" means no judge. `concurrency`: attempts at a
+    time (None: one per CPU for `repair`, 32 for models). `out`: the directory that gets the run directory.
+    `verify_seconds`: time for the regression tests of one candidate. `base_runs`: how often the base's tests run to
+    find flaky ones. `infrastructure_retries`: per attempt, apart from its turns. `ranker`: what orders candidates
+    (None: see `orders_by`). `threshold`: nothing is selected whose probability is lower. `adaptive`: an attempt is made
+    only while it is worth its price, a solved task being worth `worth` USD; the budget's attempts are then the most.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -92,7 +92,8 @@ class Settings:
 
     @property
     def orders_by(self) -> Ranker:
-        """The ranker, which was fitted on patches of models; for `repair` alone, on whose patches it is no better, the rules."""
+        """The ranker, which was fitted on patches of models; for `repair` alone, on whose patches it is no better, the
+        rules."""
         return self.ranker or ("rules" if set(self.models) == {REPAIR} else "evidence")
 
 
@@ -133,7 +134,7 @@ RESERVED = frozenset({REPAIR, "none", "auto"})
 def config_paths() -> tuple[Path, ...]:
     """Where configuration is looked for, the first winning: ./troop.toml, then the user's."""
     home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return (Path("troop.toml"), Path(home).expanduser() / "troop" / "config.toml")
+    return (Path("troop.toml"), expanded(home) / "troop" / "config.toml")
 
 
 def load_config(paths: Sequence[Path] | None = None) -> Config:
@@ -187,6 +188,11 @@ def key_of(alias: Alias) -> str | None:
         raise EndpointFailed(
             f"The model {alias.alias} needs a key in the environment variable {alias.key_env}, which is not set: "
             f"export {alias.key_env}=... and try again."
+        )
+    # Looked at here, because a client's own complaint about an illegal header would quote the key.
+    if not (key.isascii() and key.isprintable()):
+        raise EndpointFailed(
+            f"The key in the environment variable {alias.key_env} holds characters that no key has: set it again."
         )
     return key
 

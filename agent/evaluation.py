@@ -28,6 +28,7 @@ from harness import trace
 from harness.cache import write_json, write_text
 from harness.money.budget import SharedBudget
 from harness.money.ledger import Ledger, Line
+from harness.outputs import make_output
 from harness.records import Json, Verdict
 from harness.scaling.adaptive import TaskState
 from harness.suites.evaluate import EvaluationPlan, Grades, Outcome, Solved, evaluate
@@ -50,10 +51,10 @@ REPAIR = "repair"
 class EarlierRun:
     """What the trace of an instance's run says before anything goes on.
 
-    `attempts`: as many as it was asked for; `begun`, `ended`: those that have, `again` of the latter such that they go on where the
-    run is reopened. `stopped`: adaptive sampling begins no more; `state`: what it knows of the instance. `broken`: attempts
-    that the world ended or kept from beginning; `capped`: a cap of the whole run ended it. `cost`: all charges; `dearest`: USD of
-    its dearest call. `outcome`: of a finished run.
+    `attempts`: as many as it was asked for; `begun`, `ended`: those that have, `again` of the latter such that they go
+    on where the run is reopened. `stopped`: adaptive sampling begins no more; `state`: what it knows of the instance.
+    `broken`: attempts that the world ended or kept from beginning; `capped`: a cap of the whole run ended it. `cost`:
+    all charges; `dearest`: USD of its dearest call. `outcome`: of a finished run.
     """
 
     task: Task
@@ -162,7 +163,8 @@ class Evaluation:
         return RunFiles(self.out / id)
 
     def look(self) -> None:
-        """Read what is there already, and what is left to do of it. Raises InputError where it cannot be gone on with."""
+        """Read what is there already, and what is left to do of it. Raises InputError where it cannot be gone on
+        with."""
         for id in self.suite.ids:
             kept = kept_run(self.files(id))
             if kept is not None:
@@ -214,10 +216,11 @@ class Evaluation:
         return max(most, kept.attempts if not kept.stopped else 0) - kept.ended + kept.again
 
     def begin(self) -> None:
-        """Write eval.json. Raises InputError and EndpointFailed for models that cannot be, while there is work for them."""
+        """Write eval.json. Raises InputError and EndpointFailed for models that cannot be, while there is work for
+        them."""
         if any(self.attempts_left(id) for id in self.left):
             check_models(self.settings, self.config)
-        self.out.mkdir(parents=True, exist_ok=True)
+        make_output(self.out)
         write_json(
             self.out / "eval.json",
             {
@@ -259,7 +262,8 @@ class Evaluation:
                 await evaluate(self.left, bench, solve, plan, heard)
 
     def _sampling(self) -> Sampling | None:
-        """What decides on the attempts of all instances together, with what is known of those that were begun before."""
+        """What decides on the attempts of all instances together, with what is known of those that were begun
+        before."""
         if not self.settings.adaptive:
             return None
         sampling = Sampling(self.settings.worth)
@@ -268,8 +272,8 @@ class Evaluation:
         return sampling
 
     def _tell_lane(self, id: str, lane: Lane, sampling: Sampling | None) -> None:
-        """How many places the instance wants, and in adaptive sampling how much. There it wants one at a time, and where it promises
-        less than a new instance would, none that should keep one from being prepared."""
+        """How many places the instance wants, and in adaptive sampling how much. There it wants one at a time, and
+        where it promises less than a new instance would, none that should keep one from being prepared."""
         if sampling is None or not self.attempts_left(id):
             lane.expect(self.attempts_left(id))
             return
@@ -309,7 +313,8 @@ class Evaluation:
         return replace(found, failure=failure, outage=outage)
 
     def results(self) -> list[Outcome]:
-        """The outcomes so far, in the order of the instances; of one that is still to go on, what it had come to before."""
+        """The outcomes so far, in the order of the instances; of one that is still to go on, what it had come to
+        before."""
         known = {id: kept.outcome for id, kept in self.kept.items() if kept.outcome is not None} | self.outcomes
         return [known[id] for id in self.suite.ids if id in known]
 
@@ -380,8 +385,8 @@ _OPTIONS = {
 
 
 def check_kept(directory: Path, kept: EarlierRun, settings: Settings, task: Task) -> None:
-    """Refuse to mix: a run that is there already must have been made with the settings that are asked for, so that its attempts and
-    new ones are samples of the same thing. Raises InputError naming what differs."""
+    """Refuse to mix: a run that is there already must have been made with the settings that are asked for, so that its
+    attempts and new ones are samples of the same thing. Raises InputError naming what differs."""
     differing = [
         *_differing(kept.settings, settings, _MAY_CHANGE | {"budget", "limits"}),
         *_differing(kept.settings.budget, settings.budget, _CAPS_THAT_MAY_CHANGE),

@@ -12,6 +12,7 @@ from pathlib import Path
 from agent.config import Settings
 from harness import trace
 from harness.cache import write_json, write_text
+from harness.outputs import make_output
 from harness.records import Candidate, Json, Selection
 from harness.views.report import run_status, solve_report
 from tasks.errors import InputError
@@ -124,7 +125,7 @@ def run_name(task_id: str) -> str:
 def new_run(directory: Path) -> RunFiles:
     """A new run directory. Raises InputError where it cannot be made."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_output(directory)
     except OSError as error:
         raise InputError(f"cannot make the run directory {directory}: {error.strerror}") from error
     return RunFiles(directory.resolve())

@@ -1,12 +1,12 @@
 """Masking: what looks like a secret is replaced by `***` before anything is written.
 
 Two kinds. Values of this process's environment whose variable's name says that they are secret: replaced wherever they
-occur, also as JSON or a URL would write them. And shapes that are credentials whatever their source: vendor key prefixes,
-bearer tokens, passwords in URLs. The shapes are strict on purpose: traces hold source code, and `http://user:pass@host` in
-somebody's test is no secret but part of a patch.
+occur, also as JSON or a URL would write them. And shapes that are credentials whatever their source: vendor key
+prefixes, bearer tokens, passwords in URLs. The shapes are strict on purpose: traces hold source code, and
+`http://user:pass@host` in somebody's test is no secret but part of a patch.
 
-A masker runs on every line of a trace, and lines can be megabytes: each search is for a fixed substring first, and only a
-line with a find is looked into.
+A masker runs on every line of a trace, and lines can be megabytes: each search is for a fixed substring first, and only
+a line with a find is looked into.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from tasks.places import expanded, is_there
 
 MASK = "***"
 SHORTEST = 8
@@ -56,7 +57,8 @@ _SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = (
 
 
 def masker(extra_names: Iterable[str] = (), environ: Mapping[str, str] | None = None) -> Callable[[str], str]:
-    """A function that masks text. `extra_names`: variables to be treated as secret whatever their name (`Alias.key_env`).
+    """A function that masks text. `extra_names`: variables to be treated as secret whatever their name
+    (`Alias.key_env`).
 
     The environment (default: this process's) is read once, here.
     """
@@ -73,7 +75,8 @@ def masker(extra_names: Iterable[str] = (), environ: Mapping[str, str] | None = 
 
 
 def known_masker(extra_names: Iterable[str] = (), environ: Mapping[str, str] | None = None) -> Callable[[str], str]:
-    """As `masker`, for secret values of the environment only, whatever a text looks like: for text that is carried out."""
+    """As `masker`, for secret values of the environment only, whatever a text looks like: for text that is carried
+    out."""
     needles = _needles(extra_names, environ)
 
     def mask(text: str) -> str:
@@ -103,7 +106,8 @@ def _default() -> Callable[[str], str]:
 
 
 def _masked(text: str, needles: Sequence[str]) -> str:
-    """JSON is masked string by string and stays JSON: a secret may begin with letters that an escape ends with, or a quote."""
+    """JSON is masked string by string and stays JSON: a secret may begin with letters that an escape ends with, or a
+    quote."""
     if text[:1] in ("{", "["):
         try:
             value = json.loads(text)
@@ -141,7 +145,7 @@ def _can_be_secret(value: str) -> bool:
     if len(value) < SHORTEST:
         return False
     # A path to a key file is no secret, and masking it would hide what an error message is about.
-    return not (value.startswith(("/", "~")) and Path(value).expanduser().exists())
+    return not (value.startswith(("/", "~")) and is_there(expanded(value)))
 
 
 def _forms(value: str) -> set[str]:

@@ -8,14 +8,15 @@ import secrets
 from pathlib import Path
 
 from harness.records import Json
+from tasks.places import expanded
 
 
 def cache_root() -> Path:
     """Where Troop keeps what can be had again: $TROOP_CACHE, else $XDG_CACHE_HOME/troop, else ~/.cache/troop."""
     if named := os.environ.get("TROOP_CACHE"):
-        return Path(named).expanduser().absolute()
+        return expanded(named).absolute()
     if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg).expanduser().absolute() / "troop"
+        return expanded(xdg).absolute() / "troop"
     return Path.home() / ".cache" / "troop"
 
 

@@ -1,4 +1,5 @@
-"""One process at a time on a run, a file, or anything else with a lock file: a lock that its holder's death releases."""
+"""One process at a time on a run, a file, or anything else with a lock file: a lock that its holder's death
+releases."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from harness.outputs import make_output
 from tasks.errors import EnvironmentFailed, RunLocked
 
 _NAME = ".lock"
@@ -23,8 +25,9 @@ _POLL_SECONDS = 0.2
 class RunLock:
     """Holds a run's directory for this process; a context manager.
 
-    The lock is the kernel's (flock), so it is gone with the process, kill -9 included; the file's text only tells others
-    who holds it. Raises RunLocked, naming the holder, and EnvironmentFailed where the directory cannot be written.
+    The lock is the kernel's (flock), so it is gone with the process, kill -9 included; the file's text only tells
+    others who holds it. Raises RunLocked, naming the holder, and EnvironmentFailed where the directory cannot be
+    written.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -33,7 +36,7 @@ class RunLock:
 
     def __enter__(self) -> RunLock:
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            make_output(self.directory)
             file = (self.directory / _NAME).open("a+")
         except OSError as error:
             raise EnvironmentFailed(f"the run directory {self.directory} cannot be used: {error.strerror}") from error
@@ -84,7 +87,8 @@ def locked(file: IO[Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` (made if missing), waited for, blocking: in an event loop, call what does this `apart`."""
+    """Hold the lock file `path` (made if missing), waited for, blocking: in an event loop, call what does this
+    `apart`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file, locked(file):
         yield

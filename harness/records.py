@@ -13,8 +13,8 @@ Outcome = Literal["passed", "failed", "error", "skipped"]
 class Exec:
     """What one command in a sandbox did.
 
-    `stdout`, `stderr`: bytes, cut in the middle beyond the output limit (`truncated`). `exit_code`: as the shell gives it,
-    128+n for a death by signal n; 124 where `timed_out`. `seconds`: wall time inside the sandbox.
+    `stdout`, `stderr`: bytes, cut in the middle beyond the output limit (`truncated`). `exit_code`: as the shell gives
+    it, 128+n for a death by signal n; 124 where `timed_out`. `seconds`: wall time inside the sandbox.
     """
 
     stdout: bytes
@@ -35,8 +35,8 @@ class TestReport:
     """Outcomes of one test run, by test id.
 
     `valid`: the suite really ran and its report agrees with the exit code; where False nothing may be concluded and
-    `reason` says why. `failures`: the short message of each test that did not pass; `durations` in seconds, where known. `output`: end of the console output.
-    A test that is not in `outcomes` did not run, which is not a pass.
+    `reason` says why. `failures`: the short message of each test that did not pass; `durations` in seconds, where
+    known. `output`: end of the console output. A test that is not in `outcomes` did not run, which is not a pass.
     """
 
     __test__ = False
@@ -97,8 +97,9 @@ Purpose = Literal["plan", "act", "judge"]
 class Charge:
     """What one model call cost. `usd` None: the price is unknown (never 0). `attempt` None: a call of the run (judge).
 
-    `price_source`: "genai-prices", "alias", "gpu-hour" or "unknown". `seconds`: wall time of the call, retries excluded.
-    `answered`: False for a retry that may have reached the model but gave no usable answer (tokens unknown: zeros).
+    `price_source`: "genai-prices", "alias", "gpu-hour" or "unknown". `seconds`: wall time of the call, retries
+    excluded. `answered`: False for a retry that may have reached the model but gave no usable answer (tokens unknown:
+    zeros).
     """
 
     attempt: int | None
@@ -115,8 +116,8 @@ class Charge:
 class Budget:
     """Caps. `attempts` and `concurrency` count attempts; the others are per attempt where named so, else per run.
 
-    None means no cap. `usd`, `tokens`, `seconds` (wall) hold for the whole run; `turns`, `attempt_usd`, `attempt_seconds`
-    for each attempt; `judge_usd` for the judge's calls of a run.
+    None means no cap. `usd`, `tokens`, `seconds` (wall) hold for the whole run; `turns`, `attempt_usd`,
+    `attempt_seconds` for each attempt; `judge_usd` for the judge's calls of a run.
     """
 
     attempts: int = 4
@@ -182,9 +183,9 @@ class Attempt:
 class Evidence:
     """What the verifier found out about one candidate.
 
-    `regression`: base-green tests with their outcome on the candidate ("missing" = did not run, not a pass).
-    `witness`: witness test name -> outcome, only tests that fail on the base. `valid` False: `reason` says why nothing can
-    be concluded (does not apply, suite never ran).
+    `regression`: base-green tests with their outcome on the candidate ("missing" = did not run, not a pass). `witness`:
+    witness test name -> outcome, only tests that fail on the base. `valid` False: `reason` says why nothing can be
+    concluded (does not apply, suite never ran).
     """
 
     applies: bool
@@ -223,7 +224,8 @@ class Candidate:
 @dataclass(frozen=True, slots=True)
 class Told:
     """What one test showed. `on`: "base" or a candidate's id. `outcome`: "passed", "failed", "error" (it could not be
-    loaded), or "unsteady" (two runs differ). `tests`: outcome by test id, where it has several. `tail`: end of the output."""
+    loaded), or "unsteady" (two runs differ). `tests`: outcome by test id, where it has several. `tail`: end of the
+    output."""
 
     on: str
     outcome: str
@@ -237,8 +239,9 @@ Ranker = Literal["evidence", "rules"]
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A candidate's place: `acceptable` may be selected; `why` is one line for a person. By the ranker: its `probability` of
-    being right, and in `parts` what counted for or against it in the score, the most important first."""
+    """A candidate's place: `acceptable` may be selected; `why` is one line for a person. By the ranker: its
+    `probability` of being right, and in `parts` what counted for or against it in the score, the most important
+    first."""
 
     candidate: str
     acceptable: bool
@@ -251,8 +254,9 @@ class Ranked:
 class Selection:
     """The choice. `candidate` None: nothing acceptable; `ranking[0]` is then the best runner-up.
 
-    `method`: what decided ("only-candidate", "regression", "given", "witness", "probability", "agreement", "judge", "size",
-    "first", "none"). `confidence`: 0..1; the ranker's probability where `ranker` is "evidence", by the rules a rule of thumb.
+    `method`: what decided ("only-candidate", "regression", "given", "witness", "probability", "agreement", "judge",
+    "size", "first", "none"). `confidence`: 0..1; the ranker's probability where `ranker` is "evidence", by the rules a
+    rule of thumb.
     """
 
     candidate: str | None

@@ -1,7 +1,7 @@
 """The trace: the append-only event log of a run, and the only record. Ledger, replay, report and metrics read it.
 
-One JSON object a line; the first is a `RunStarted` that carries the schema version. A line is written (and flushed to the
-operating system) before anything acts on it, so that kill -9 loses at most the event under way; a torn last line is
+One JSON object a line; the first is a `RunStarted` that carries the schema version. A line is written (and flushed to
+the operating system) before anything acts on it, so that kill -9 loses at most the event under way; a torn last line is
 dropped when the trace is opened again. Secrets are masked on the way in (`mask`), and listeners get the event as it was
 written: no one in the run works with another text than a resume would.
 """
@@ -64,8 +64,8 @@ class RunResumed(Event):
 class RunReopened(Event):
     """A run that had come to its end goes on: `attempts` in all from now on, as many as before or more.
 
-    What the world ended goes on where it stood, and so does what the run's own cap ended; a selection made before is made
-    again. `why`: in a few words, for people.
+    What the world ended goes on where it stood, and so does what the run's own cap ended; a selection made before is
+    made again. `why`: in a few words, for people.
     """
 
     kind: ClassVar[str] = "run-reopened"
@@ -102,8 +102,8 @@ class AttemptStarted(Event):
 class Replied(Event):
     """A model's answer, written with its charge before anything acts on it: what is in the trace is never paid again.
 
-    `key`: the call's name within the run, such as "3/plan", "3/17" or "judge/c1-c2/0". `message`: the assistant message as
-    the server sent it. `charge` covers this call.
+    `key`: the call's name within the run, such as "3/plan", "3/17" or "judge/c1-c2/0". `message`: the assistant message
+    as the server sent it. `charge` covers this call.
     """
 
     kind: ClassVar[str] = "replied"
@@ -235,8 +235,8 @@ class BudgetReached(Event):
 class NearTested(Event):
     """What the base's tests near to the candidates say (a task's scope "near"): every candidate is held against these.
 
-    `paths`, `names`: what the candidates touch, files and the functions and classes around. `report` None: there are no such
-    tests (see `note`). `flaky`: what does not pass every time. `seconds`: what finding out took.
+    `paths`, `names`: what the candidates touch, files and the functions and classes around. `report` None: there are no
+    such tests (see `note`). `flaky`: what does not pass every time. `seconds`: what finding out took.
     """
 
     kind: ClassVar[str] = "near-tested"
@@ -250,8 +250,8 @@ class NearTested(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified(Event):
-    """The evidence on one candidate. `key`: hash of patch and verification inputs, so nothing is verified twice. `early`: found
-    while attempts were still being made (adaptive sampling), to decide on more of them."""
+    """The evidence on one candidate. `key`: hash of patch and verification inputs, so nothing is verified twice.
+    `early`: found while attempts were still being made (adaptive sampling), to decide on more of them."""
 
     kind: ClassVar[str] = "verified"
     candidate: str
@@ -263,12 +263,12 @@ class Verified(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingStopped(Event):
-    """Adaptive sampling starts no further attempt of this task; those under way end. `why`: "decisive", "hopeless" or "not worth
-    it", as it was known after `attempts` samples.
+    """Adaptive sampling starts no further attempt of this task; those under way end. `why`: "decisive", "hopeless" or
+    "not worth it", as it was known after `attempts` samples.
 
-    `worth`: the chance that the best candidate is right; `hope`: that any of the next 16 attempts would be; `gain`: what another
-    attempt is expected to add to `worth`, `usd` what it would cost, and `per_solve` what a solved task is worth, in USD (where there
-    is no price, an hour of an attempt counts as one).
+    `worth`: the chance that the best candidate is right; `hope`: that any of the next 16 attempts would be; `gain`:
+    what another attempt is expected to add to `worth`, `usd` what it would cost, and `per_solve` what a solved task is
+    worth, in USD (where there is no price, an hour of an attempt counts as one).
     """
 
     kind: ClassVar[str] = "sampling-stopped"
@@ -296,9 +296,9 @@ class SamplingStopped(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probed(Event):
-    """What the issue's own code does on the base (`patch` "") or with a patch, named by its digest; what was probed is not
-    probed again. `shown`: steps by probe. Of the base also `sources`, the steps' text, and `unsteady`, the steps that two
-    runs do not agree on. `note`: why the probes say nothing in this run; then nothing else counts."""
+    """What the issue's own code does on the base (`patch` "") or with a patch, named by its digest; what was probed is
+    not probed again. `shown`: steps by probe. Of the base also `sources`, the steps' text, and `unsteady`, the steps
+    that two runs do not agree on. `note`: why the probes say nothing in this run; then nothing else counts."""
 
     kind: ClassVar[str] = "probed"
     patch: str
@@ -310,8 +310,8 @@ class Probed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeTested(Event):
-    """The judge's own test on the base and the `finalists`. `useless`: why it is no evidence ("" if it is), or why there is
-    none. `path`, `text` empty: the judge wrote none that can be run."""
+    """The judge's own test on the base and the `finalists`. `useless`: why it is no evidence ("" if it is), or why
+    there is none. `path`, `text` empty: the judge wrote none that can be run."""
 
     kind: ClassVar[str] = "judge-tested"
     finalists: tuple[str, ...]
@@ -513,12 +513,12 @@ def same(one: Event, other: Event) -> bool:
 class Trace:
     """The writer of one trace; its listeners see every event after it is written.
 
-    One process drives a run (see `RunLock`), but others may add to its trace meanwhile, such as an evaluation its verdicts:
-    each line is written under a lock on the file, after what a dead writer left of one is cut off.
+    One process drives a run (see `RunLock`), but others may add to its trace meanwhile, such as an evaluation its
+    verdicts: each line is written under a lock on the file, after what a dead writer left of one is cut off.
 
-    `mask` hides secrets and what looks like one. `mask_known`, if given, takes its place in what is carried out (a reply's
-    calls, trees, witness tests, patches): there only secrets that are known as such are masked, since a token in
-    somebody's test fixture must stay what it was.
+    `mask` hides secrets and what looks like one. `mask_known`, if given, takes its place in what is carried out (a
+    reply's calls, trees, witness tests, patches): there only secrets that are known as such are masked, since a token
+    in somebody's test fixture must stay what it was.
     """
 
     def __init__(self, path: Path, *, mask: Mask | None = None, mask_known: Mask | None = None) -> None:
@@ -535,7 +535,8 @@ class Trace:
         self._listeners.append(listener)
 
     def write(self, event: Event) -> Event:
-        """Append the event (its `at` is set here), and tell the listeners of it as it was written, which is what it gives back.
+        """Append the event (its `at` is set here), and tell the listeners of it as it was written, which is what it
+        gives back.
 
         Raises EnvironmentFailed where the file system takes no more; nothing of the event is kept then.
         """

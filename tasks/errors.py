@@ -38,7 +38,8 @@ class RunLocked(InputError):
 
 
 class BudgetExceeded(TroopError):
-    """A cap would be passed. `limit` says which: "usd", "tokens", "turns", "seconds"; `scope`: "run", "attempt" or "judge"."""
+    """A cap would be passed. `limit` says which: "usd", "tokens", "turns", "seconds"; `scope`: "run", "attempt" or
+    "judge"."""
 
     exit_code = 3
 
@@ -49,7 +50,8 @@ class BudgetExceeded(TroopError):
 
 
 class PatchNotTaken(TroopError):
-    """No patch can be taken out of a sandbox that still answers, by the attempt's own doing. Not the world's failure."""
+    """No patch can be taken out of a sandbox that still answers, by the attempt's own doing. Not the world's
+    failure."""
 
 
 class EnvironmentFailed(TroopError):
@@ -73,12 +75,13 @@ class EndpointFailed(EnvironmentFailed):
 
 
 class ContextTooLong(EndpointFailed):
-    """The conversation is longer than the model's context; asking again cannot help. The end of an attempt, not its loss."""
+    """The conversation is longer than the model's context; asking again cannot help. The end of an attempt, not its
+    loss."""
 
 
 def words_of(error: Exception) -> str:
-    """What is noted of an error that costs one instance and not the others: a TroopError's own sentence; of any other its
-    kind, and the line that it comes from."""
+    """What is noted of an error that costs one instance and not the others: a TroopError's own sentence; of any other
+    its kind, and the line that it comes from."""
     if isinstance(error, TroopError):
         return str(error)
     at = traceback.extract_tb(error.__traceback__)[-1]

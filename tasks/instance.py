@@ -1,4 +1,5 @@
-"""A task with what a solver may not see: its hidden grading data. What solves, verifies or selects never imports this."""
+"""A task with what a solver may not see: its hidden grading data. What solves, verifies or selects never imports
+this."""
 
 from __future__ import annotations
 

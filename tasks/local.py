@@ -26,8 +26,8 @@ def read_issue(name: str) -> str:
 def local_task(directory: Path, statement: str, *, base: str | None = None, include_uncommitted: bool = False) -> Task:
     """The task of solving `statement` in the git repository at `directory`, at its HEAD or at `base`.
 
-    The id is the directory's name with a hash of the statement, so two issues of one repository have two ids.
-    Raises InputError for an empty statement. Whether the directory is a repository is seen when its workspace is opened.
+    The id is the directory's name with a hash of the statement, so two issues of one repository have two ids. Raises
+    InputError for an empty statement. Whether the directory is a repository is seen when its workspace is opened.
     """
     if not statement.strip():
         raise InputError("the issue's text is empty: say what is wrong and what should happen instead")

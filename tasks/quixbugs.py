@@ -1,14 +1,13 @@
 """QuixBugs as a suite: 40 small Python programs, each with a defect on one line, from a checkout of jkoppel/QuixBugs.
 
 A task's tree is a git repository made for it: the defective program, the helpers that it or its tests import, and every
-other of its test cases. All of its cases grade. Nothing of the corrected programs is read. No program is run here: which
-of the visible cases fail is found out by the run of the base.
+other of its test cases. All of its cases grade. Nothing of the corrected programs is read. No program is run here:
+which of the visible cases fail is found out by the run of the base.
 """
 
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import json
 import os
@@ -20,9 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.choose import choose
 from tasks.errors import EnvironmentFailed, InputError
 from tasks.instance import Grading, Instance
 from tasks.task import GivenTest, Repository, Task
+
+_PREFIX = "quixbugs-"
 
 TEST_COMMAND = "python -m pytest -q"
 
@@ -87,14 +89,20 @@ class _Program:
     tests: str | None
 
 
-def load_quixbugs(source: Path, work: Path, names: Iterable[str] | None = None) -> list[Instance]:
+def load_quixbugs(source: Path, work: Path, patterns: Sequence[str] = ()) -> list[Instance]:
     """The instances of the checkout at `source`, in order of name; their repositories are made below `work`.
 
-    `names` chooses programs. Raises InputError for a directory that is no such checkout, or an unknown name.
+    `patterns` choose programs, see `tasks.choose`. Raises InputError for a directory that is no such checkout, or a
+    pattern that names nothing.
     """
-    present = _names(source)
-    chosen = present if names is None else [_known(name, present) for name in names]
-    return [_instance(source, work, _program(source, name)) for name in chosen]
+    return [_instance(source, work, _program(source, name)) for name in choose_programs(source, patterns)]
+
+
+def choose_programs(source: Path, patterns: Sequence[str]) -> list[str]:
+    """The names of the checkout's programs that `patterns` choose, in order. Raises InputError as `load_quixbugs`
+    does."""
+    names = {f"{_PREFIX}{name}": name for name in _names(source)}
+    return [names[id] for id in choose(names, patterns)]
 
 
 def _names(source: Path) -> list[str]:
@@ -110,14 +118,6 @@ def _names(source: Path) -> list[str]:
             "its directory with --source"
         )
     return found
-
-
-def _known(name: str, present: Sequence[str]) -> str:
-    plain = name.removeprefix("quixbugs-")
-    if plain in present:
-        return plain
-    near = difflib.get_close_matches(plain, present, n=3)
-    raise InputError(f"QuixBugs has no program {name!r}; " + (f"near: {', '.join(near)}" if near else "see its README"))
 
 
 def _program(source: Path, name: str) -> _Program:
@@ -181,7 +181,7 @@ def _instance(source: Path, work: Path, program: _Program) -> Instance:
         visible: _test_file(program, step=2),
     }
     task = Task(
-        id=f"quixbugs-{name}",
+        id=f"{_PREFIX}{name}",
         repository=Repository("path", str(_repository(work, name, tree))),
         statement=_STATEMENT.format(name=name),
         test_command=TEST_COMMAND,

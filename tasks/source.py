@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tasks.errors import InputError
 from tasks.instance import Instance
+from tasks.places import expanded, is_there
 from tasks.say import Say
 
 FORMS = """\
@@ -27,15 +28,21 @@ def resolve(
 ) -> Instance:
     """The instance that SOURCE names; `grading` is None for all but task files that hold hidden tests.
 
-    `issue`: a file with the issue's text ("-": standard input), `issue_text`: the text itself; both for a local repository
-    only. `base`: git ref or commit. Raises InputError for a source of no known form, SourceUnavailable by the network.
+    `issue`: a file with the issue's text ("-": standard input), `issue_text`: the text itself; both for a local
+    repository only. `base`: git ref or commit. Raises InputError for a source of no known form, SourceUnavailable by
+    the network.
     """
     from tasks import github, local
 
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path = expanded(source)
+    if is_there(path) and path.is_dir():
+        if not _in_repository(path.resolve()):
+            hint = "git init && git add -A && git commit makes it one"
+            raise InputError(f"{source} is a directory, and neither it nor one above it is a git repository: {hint}")
         text = _issue_text(source, issue, issue_text)
         return Instance(local.local_task(path, text, base=base, include_uncommitted=include_uncommitted))
+    if is_there(path) and path.suffix.lower() != ".toml":
+        raise InputError(_why_no_task(source, path))
     if issue is not None or issue_text is not None:
         raise InputError(f"--issue and --issue-text belong to a local repository, and {source} is none")
     if path.suffix.lower() == ".toml":
@@ -46,6 +53,30 @@ def resolve(
         return Instance(github.fetch_issue(source, base=base, say=say))
     missing = f"{source} does not exist" if "/" in source or path.suffix else f"{source!r} is no source of work"
     raise InputError(f"{missing}; a source is one of\n{FORMS}")
+
+
+def _in_repository(directory: Path) -> bool:
+    """Whether git would find a repository here, by what lies where; that it is a sound one is seen when it is
+    opened."""
+    return any((place / ".git").exists() or (place / "HEAD").is_file() for place in (directory, *directory.parents))
+
+
+def _why_no_task(source: str, path: Path) -> str:
+    """What keeps a thing that is there, and is no directory, from being a source of work."""
+    if not path.is_file():
+        return f"{source} is neither a file nor a directory"
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(4096)
+    except OSError as error:
+        return f"{source} cannot be read: {error.strerror}"
+    kind = "a file" if beginning.strip() else "an empty file"
+    if b"\0" in beginning:
+        kind = "a binary file"
+    hint = (
+        f"; if it is an issue's text, name the repository and give it with --issue {source}" if kind == "a file" else ""
+    )
+    return f"{source} is {kind}, not a task file (TOML, in a file called NAME.toml){hint}"
 
 
 def _issue_text(source: str, issue: str | None, issue_text: str | None) -> str:

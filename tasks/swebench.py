@@ -1,14 +1,11 @@
 """SWE-bench rows: the suites, or any file with the same fields, and the task that a row stands for.
 
-A row holds both what a solver may see and the hidden data that grade it. `task_of` is the one way from a row to a `Task`,
-and reads the visible half only: the statement, the repository and its base. `hints_text` is not even kept.
+A row holds both what a solver may see and the hidden data that grade it. `task_of` is the one way from a row to a
+`Task`, and reads the visible half only: the statement, the repository and its base. `hints_text` is not even kept.
 """
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
-import hashlib
 import json
 import logging
 import re
@@ -18,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tasks.choose import bare, choose
 from tasks.entries import Entries, entries, kind
 from tasks.errors import InputError
 from tasks.task import ID, Repository, Task
@@ -35,7 +33,6 @@ GET_EXTRA = "pip install 'troop[eval]'"
 
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
-_SAMPLE = re.compile(r"sample:(\d+)(?:@(\w+))?")
 _PARQUET = b"PAR1"
 
 _TEST_COMMAND = "python -m pytest -q"
@@ -50,7 +47,8 @@ class Row:
 
     Hidden from every solver, verifier and judge: `patch` (the right one), `test_patch`, `fail_to_pass`, `pass_to_pass`,
     and of the newer rows `eval_script`, which names the hidden tests. `created_at`: aware, None where absent.
-    `environment_setup_commit`: `base_commit` where absent. `image`, `eval_script`, `log_parser`, `eval_type`: "" where absent.
+    `environment_setup_commit`: `base_commit` where absent. `image`, `eval_script`, `log_parser`, `eval_type`: "" where
+    absent.
     """
 
     instance_id: str
@@ -73,8 +71,8 @@ class Row:
 def load_rows(suite: str, dataset: Path | None = None) -> list[Row]:
     """The rows of a suite, in the data set's order: from the file `dataset` (JSONL, JSON, parquet), else from the hub.
 
-    Raises InputError: for a damaged or missing file, naming the line and the field; for an id that is there twice; where
-    the hub, or the extra that reads it, is not to be had.
+    Raises InputError: for a damaged or missing file, naming the line and the field; for an id that is there twice;
+    where the hub, or the extra that reads it, is not to be had.
     """
     found = _from_hub(suite) if dataset is None else _from_file(dataset)
     rows: dict[str, Row] = {}
@@ -91,20 +89,11 @@ def load_rows(suite: str, dataset: Path | None = None) -> list[Row]:
 
 
 def choose_rows(rows: Sequence[Row], patterns: Sequence[str]) -> list[Row]:
-    """The rows that any of the patterns names, in the order of `rows`; all of them without a pattern.
-
-    A pattern is an id, a glob, `repo:NAME` (`repo:sympy`, `repo:sympy/sympy`) or, once, `sample:N@SEED` (N of what the
-    other patterns name; the same rows for the same seed, which is 0 unless given); several may be joined by commas.
-    Raises InputError for a pattern that names nothing, with the ids or repositories most like it.
-    """
-    single = [part.strip() for pattern in patterns for part in pattern.split(",") if part.strip()]
-    samples = [pattern for pattern in single if pattern.startswith("sample:")]
-    if len(samples) > 1:
-        raise InputError(f"--instances takes one sample, not {' and '.join(samples)}")
-    others = [pattern for pattern in single if pattern not in samples]
-    named = {row.instance_id for pattern in others for row in _named(rows, pattern)}
-    left = [row for row in rows if row.instance_id in named] if others else list(rows)
-    return _sample(left, samples[0]) if samples else left
+    """The rows that the patterns of `tasks.choose` name, in the order of `rows`. Raises InputError for one that names
+    none."""
+    names = {row.instance_id: bare(row.instance_id) for row in rows}
+    chosen = set(choose(names, patterns, {row.instance_id: row.repo for row in rows}))
+    return [row for row in rows if row.instance_id in chosen]
 
 
 def repository_of(row: Row, mirrors: Path | None = None) -> Repository:
@@ -138,42 +127,6 @@ def task_of(row: Row, repository: Repository) -> Task:
 
 def _on_github(row: Row) -> Repository:
     return Repository("url", f"https://github.com/{row.repo}.git", row.base_commit)
-
-
-# ---- choosing
-
-
-def _named(rows: Sequence[Row], pattern: str) -> list[Row]:
-    """The rows that one pattern names. Raises InputError if there are none."""
-    if pattern.startswith("repo:"):
-        wanted = pattern.removeprefix("repo:")
-        found = [row for row in rows if wanted in (row.repo, row.repo.partition("/")[2])]
-        known = sorted({name for row in rows for name in (row.repo, row.repo.partition("/")[2])})
-        what = f"no instance is of the repository {wanted!r}"
-        like = wanted
-    else:
-        found = [row for row in rows if fnmatch.fnmatchcase(row.instance_id, pattern)]
-        known = [row.instance_id for row in rows]
-        what = f"no instance is called {pattern!r}"
-        like = pattern.strip("*")
-    if not found:
-        near = difflib.get_close_matches(like, known, n=3, cutoff=0.5)
-        hint = f"; the nearest are {', '.join(near)}" if near else ""
-        raise InputError(f"--instances: {what}{hint}")
-    return found
-
-
-def _sample(rows: Sequence[Row], pattern: str) -> list[Row]:
-    match = _SAMPLE.fullmatch(pattern)
-    if match is None or int(match[1]) == 0:
-        raise InputError(f"--instances: {pattern!r} is no sample; one is written sample:20 or sample:20@SEED")
-    seed = match[2] or "0"
-
-    def lot(row: Row) -> str:
-        return hashlib.sha256(f"{seed}:{row.instance_id}".encode()).hexdigest()
-
-    drawn = {row.instance_id for row in sorted(rows, key=lot)[: int(match[1])]}
-    return [row for row in rows if row.instance_id in drawn]
 
 
 # ---- reading

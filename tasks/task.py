@@ -1,4 +1,5 @@
-"""What is to be solved: `Task` is all that a solver may see. Nothing in it derives from hidden tests (`tasks.instance`)."""
+"""What is to be solved: `Task` is all that a solver may see. Nothing in it derives from hidden tests
+(`tasks.instance`)."""
 
 from __future__ import annotations
 
@@ -44,10 +45,10 @@ class GivenTest:
     """A failing test that came with the issue: visible to the solver, never part of its patch.
 
     `ids`: test ids as the runner names them (pytest node ids), all of which fail on the base; or test files, for which
-    the base run tells which of their tests fail (all must pass in the end).
-    `files`: (path in the repository, text) pairs to be written before the first run; empty if the tests are in the base.
-    `certain` False (a suite that was made without running anything): where none of them fails on the base, the task is
-    one without a failing test, rather than a mistake.
+    the base run tells which of their tests fail (all must pass in the end). `files`: (path in the repository, text)
+    pairs to be written before the first run; empty if the tests are in the base. `certain` False (a suite that was made
+    without running anything): where none of them fails on the base, the task is one without a failing test, rather than
+    a mistake.
     """
 
     ids: tuple[str, ...]
@@ -59,10 +60,11 @@ class GivenTest:
 class Task:
     """What is to be solved.
 
-    `id`: a short name fit for a file name. `statement`: the issue in Markdown. `test_command`: a shell command that runs
-    the whole test-suite in the repository's root; test files or ids can be appended to it; None means detected.
-    `test_scope`: "whole": the suite is run on the base first, and guards a patch as far as time admits; "near": it takes too
-    long for that, and only the test files near to what patches touch are ever run on the base, when there are patches.
+    `id`: a short name fit for a file name. `statement`: the issue in Markdown. `test_command`: a shell command that
+    runs the whole test-suite in the repository's root; test files or ids can be appended to it; None means detected.
+    `test_scope`: "whole": the suite is run on the base first, and guards a patch as far as time admits; "near": it
+    takes too long for that, and only the test files near to what patches touch are ever run on the base, when there are
+    patches.
     """
 
     id: str
@@ -72,3 +74,15 @@ class Task:
     test_command: str | None = None
     failing_test: GivenTest | None = None
     test_scope: Literal["whole", "near"] = "whole"
+
+    @property
+    def title(self) -> str:
+        """The statement's first line that says something, without the marks of a heading in Markdown; else the id."""
+        lines = (re.sub(r"^\s*#+\s+|\s+#+\s*$", "", line).strip() for line in self.statement.splitlines())
+        return next((line for line in lines if re.search(r"\w", line) and not line.startswith("<!--")), self.id)
+
+    @property
+    def number(self) -> str:
+        """The issue's number, where the id is made of one (owner__name-12); else empty."""
+        found = re.search(r"__.+-(\d+)$", self.id)
+        return found[1] if found else ""

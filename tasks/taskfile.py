@@ -16,6 +16,7 @@ from typing import Any, Literal
 from tasks.errors import InputError
 from tasks.instance import Grading, Instance
 from tasks.package import parse_requirement
+from tasks.places import expanded
 from tasks.task import ID, Environment, GivenTest, Repository, Task
 
 _PYTHON = re.compile(r"3\.\d+(\.\d+)?")
@@ -36,6 +37,8 @@ def load_task_file(path: Path) -> Instance:
         raise InputError(f"{path} is not a task file: byte {error.start} is not UTF-8 text") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path} is not valid TOML: {error}") from error
+    if not values:
+        raise InputError(f"{path} is empty: a task file needs a statement and a [repository] at least")
     top = _Table(path, "", values, ("id", "statement", "repository", "environment", "tests", "failing_test", "grading"))
     task = Task(
         id=_identifier(top),
@@ -76,7 +79,7 @@ def _repository(top: _Table) -> Repository:
     location = table.text("path")
     if not location:
         raise table.wrong(given[0], "must not be empty")
-    directory = (top.file.parent / Path(location).expanduser()).resolve()
+    directory = (top.file.parent / expanded(location)).resolve()
     if not directory.is_dir():
         raise table.wrong("path", f"must be a directory with a git repository; {directory} is not a directory")
     return Repository("path", str(directory), base)

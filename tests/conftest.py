@@ -1,7 +1,7 @@
 """Fixtures shared by all tests: a private cache, and a ready Provider of each backend.
 
-A test that uses `docker`, `bubblewrap` or `provider`, or carries a marker of that name (or `network`), is skipped where the
-thing is not to be had, with the reason in pytest's summary. TROOP_REQUIRE_DOCKER=1, TROOP_REQUIRE_BUBBLEWRAP=1 and
+A test that uses `docker`, `bubblewrap` or `provider`, or carries a marker of that name (or `network`), is skipped where
+the thing is not to be had, with the reason in pytest's summary. TROOP_REQUIRE_DOCKER=1, TROOP_REQUIRE_BUBBLEWRAP=1 and
 TROOP_REQUIRE_NETWORK=1 make it fail instead: continuous integration must not pass by skipping.
 """
 
@@ -118,7 +118,8 @@ def _provider(backend: str, cache: Path) -> Iterator[Provider]:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The cache of this test session, and its name for docker's environments: no test reads or writes the user's own."""
+    """The cache of this test session, and its name for docker's environments: no test reads or writes the user's
+    own."""
     path = tmp_path_factory.mktemp("cache")
     environments = f"troop-test-{os.getpid()}"
     with pytest.MonkeyPatch.context() as patch:

@@ -5,9 +5,9 @@
       │       │  (next turn) │        test:   the turn's test run, if it asked for one
       └───────┴──────────────┴──> finish      the harness takes the patch
 
-A turn is `act` and the `test` that may follow. Everything that a turn says or does is written to the trace as it happens;
-the graph's own state is a turn number and a status, and needs no checkpoint: on resume it is set from the trace, the tree is
-put back to the last finished turn, and the graph goes on from there.
+A turn is `act` and the `test` that may follow. Everything that a turn says or does is written to the trace as it
+happens; the graph's own state is a turn number and a status, and needs no checkpoint: on resume it is set from the
+trace, the tree is put back to the last finished turn, and the graph goes on from there.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ _TIMES = re.compile(r"\b\d+(?:\.\d+)? ?m?s\b")
 
 
 class State(TypedDict):
-    """The graph's state: finished turns (-1 before the plan), whether a test run is due, and the status (empty while going on)."""
+    """The graph's state: finished turns (-1 before the plan), whether a test run is due, and the status (empty while
+    going on)."""
 
     turn: int
     test_due: bool
@@ -145,7 +146,8 @@ class Desk:
         return report, runner_of(command).new_file(report, path) if command is not None else "untold"
 
     async def near_tests(self) -> tuple[str, ...]:
-        """The test files that stand for the whole suite: those of the given test, and those near to the changes so far."""
+        """The test files that stand for the whole suite: those of the given test, and those near to the changes so
+        far."""
         assert self.near is not None
         given = self.task.failing_test.ids if self.task.failing_test else ()
         try:
@@ -437,8 +439,8 @@ async def _base_content(desk: Desk, path: str) -> bytes | None:
 async def run(graph: CompiledStateGraph[State, Desk, State, State], desk: Desk, *, recursion: int = 10_000) -> None:
     """Drive the attempt to its end, from its beginning or from the last finished turn in its notebook.
 
-    Raises SandboxFailed when the sandbox died (the caller may go on in a new one), EndpointFailed when the model cannot be
-    had; all else ends as a status in the trace.
+    Raises SandboxFailed when the sandbox died (the caller may go on in a new one), EndpointFailed when the model cannot
+    be had; all else ends as a status in the trace.
     """
     new: State = {"turn": -1, "test_due": False, "status": ""}
     begin = new if desk.notebook.plan is None else await restore(desk)

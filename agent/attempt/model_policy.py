@@ -1,7 +1,8 @@
 """The policy that asks a model: renders what the attempt knows as a chat, and reads the reply as a decision.
 
 The chat's beginning never changes within an attempt, so a provider's prompt cache keeps hitting: old observations are
-shortened only when the chat nears the model's context, many turns at once, and then stay as they are (`shortened_before`).
+shortened only when the chat nears the model's context, many turns at once, and then stay as they are
+(`shortened_before`).
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def prompt(name: str) -> str:
 
 
 class ModelPolicy:
-    """A policy over `View.ask`. `context` in tokens; `tools` False: the text protocol, for servers without tool calls."""
+    """A policy over `View.ask`. `context` in tokens; `tools` False: the text protocol, for servers without tool
+    calls."""
 
     only_green = False
 
@@ -170,8 +172,8 @@ def _ending(text: str, calls: list[ToolCall]) -> Decision:
 def shortened_before(head: Sequence[Json], history: Sequence[TurnRecord], limit: float) -> int:
     """The last turn whose observations are shortened (0: none), so that the chat keeps below `limit` characters.
 
-    A function of the history alone, and steady: it moves only when the chat would pass HIGH_WATER x limit, and then so far
-    that the chat falls below LOW_WATER x limit (but never past the last KEEP_TURNS turns).
+    A function of the history alone, and steady: it moves only when the chat would pass HIGH_WATER x limit, and then so
+    far that the chat falls below LOW_WATER x limit (but never past the last KEEP_TURNS turns).
     """
     fixed = sum(len(_content(message)) for message in head)
     full = [_size(record, short=False) for record in history]

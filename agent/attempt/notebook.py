@@ -1,7 +1,7 @@
 """What an attempt knows, as the fold of its own events in the trace.
 
-The attempt writes an event and adds it here; a resume adds the same events again. So what a policy sees never depends on
-whether the process was restarted in between.
+The attempt writes an event and adds it here; a resume adds the same events again. So what a policy sees never depends
+on whether the process was restarted in between.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Notebook:
 
     `tree`: changed files at the end of the last finished turn, by path. `marks`: a hash of that after each turn.
     `replies`: answered model calls by key; they are never asked again. `failures`: sandboxes that died so far.
-    `seconds`: of its plan and its finished turns, so time in which no process ran is none of it; `idle`: seconds since its
-    start in which nothing worked on it.
+    `seconds`: of its plan and its finished turns, so time in which no process ran is none of it; `idle`: seconds since
+    its start in which nothing worked on it.
     """
 
     index: int
@@ -117,7 +117,8 @@ class Notebook:
     def undo(self) -> dict[str, bytes | str | None]:
         """What `tools.Toolbox.undo` held at the end of the last finished turn, by path.
 
-        A value is the content before the edits (None: no such file), or the string "base" for the base commit's content.
+        A value is the content before the edits (None: no such file), or the string "base" for the base commit's
+        content.
         """
         undo: dict[str, bytes | str | None] = {}
         now: dict[str, bytes | str | None] = {}

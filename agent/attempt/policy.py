@@ -1,7 +1,7 @@
 """Who decides inside an attempt: the `Policy` protocol and the data that it sees and gives.
 
-A policy turns what an attempt knows (`View`) into a plan, then into one `Decision` a turn. It has no effects of its own:
-commands go through the sandbox, model calls through `View.ask`, both recorded by the attempt. Two policies exist:
+A policy turns what an attempt knows (`View`) into a plan, then into one `Decision` a turn. It has no effects of its
+own: commands go through the sandbox, model calls through `View.ask`, both recorded by the attempt. Two policies exist:
 `agent.attempt.model_policy.ModelPolicy` and `agent.repair.policy.RepairPolicy`.
 """
 
@@ -28,7 +28,8 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a tool call gave back. `ok` False: the tool refused or failed and `text` says why. `diff`: an edit's change."""
+    """What a tool call gave back. `ok` False: the tool refused or failed and `text` says why. `diff`: an edit's
+    change."""
 
     call: str
     name: str
@@ -55,7 +56,8 @@ class Decision:
     """One turn's decision.
 
     `calls` run in order; a `test` call, which must be the last, runs in the graph's test node. `error`: the reply was
-    malformed; it says how, the attempt answers with a correction and counts it. `stop` ends the attempt after the calls.
+    malformed; it says how, the attempt answers with a correction and counts it. `stop` ends the attempt after the
+    calls.
     """
 
     text: str

@@ -44,8 +44,8 @@ class Toolbox:
 
     `new_test` runs a new test file: the report, and the file's outcome ("untold": it could not be run singly;
     "missing": no test of it was collected). `undo`: the contents from before the edits of the last turn that had any,
-    by path (None: the file was not there). `witnesses`: recorded, and not yet taken by the attempt's graph. `command_timeout` in seconds; `command_seconds`:
-    time that commands took since it was last set to 0.
+    by path (None: the file was not there). `witnesses`: recorded, and not yet taken by the attempt's graph.
+    `command_timeout` in seconds; `command_seconds`: time that commands took since it was last set to 0.
     """
 
     sandbox: Sandbox
@@ -83,8 +83,8 @@ class Tool:
     """A tool as a policy knows it, and the one place that names it.
 
     `kind`: "reads" leaves the tree as it is; "edits" changes the file that its argument `path` names; "runs" may change
-    anything, and its argument `command`, if it has one, is looked through for tries to cheat; "tests" ends the turn with
-    a test run, "ends" the attempt. `parameters`: JSON schema properties; `required`: those that must be given.
+    anything, and its argument `command`, if it has one, is looked through for tries to cheat; "tests" ends the turn
+    with a test run, "ends" the attempt. `parameters`: JSON schema properties; `required`: those that must be given.
     """
 
     name: str

@@ -1,4 +1,5 @@
-"""From the attempts of a run to its candidates: distinct patches, each with the attempts that arrived at it and its evidence."""
+"""From the attempts of a run to its candidates: distinct patches, each with the attempts that arrived at it and its
+evidence."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from harness.records import Attempt, Candidate
 def group(attempts: Sequence[Attempt]) -> tuple[Candidate, ...]:
     """The distinct patches of finished attempts, in order of attempt index, empty ones left out.
 
-    Patches with the same fingerprint (same code but for formatting) are one candidate; the first one's text stands for it.
+    Patches with the same fingerprint (same code but for formatting) are one candidate; the first one's text stands for
+    it.
     """
     found: dict[str, Candidate] = {}
     for attempt in sorted(attempts, key=lambda a: a.index):
@@ -48,7 +50,8 @@ def fates(events: Iterable[trace.Event]) -> list[trace.Event]:
 def candidates_of(events: Sequence[trace.Event]) -> tuple[Candidate, ...]:
     """The distinct patches of the attempts that have ended, with the evidence that the trace holds on them.
 
-    A candidate keeps its id when the run is reopened, or once there is evidence on it, whatever comes to stand before it then.
+    A candidate keeps its id when the run is reopened, or once there is evidence on it, whatever comes to stand before
+    it then.
     """
     events = fates(events)
     evidence = {e.candidate: e.evidence for e in events if isinstance(e, trace.Verified)}

@@ -30,8 +30,9 @@ class Ground:
 class Case:
     """What a choice works with.
 
-    `ground` None: nothing can be run. `events`: the trace so far, so that nothing is asked, run or written again; it follows
-    what is written. `write` gives the event back as it was written, without secrets: a resume would go on from the same.
+    `ground` None: nothing can be run. `events`: the trace so far, so that nothing is asked, run or written again; it
+    follows what is written. `write` gives the event back as it was written, without secrets: a resume would go on from
+    the same.
     """
 
     statement: str

@@ -1,8 +1,8 @@
 """The model's part in the selection: candidates that the tests could not tell apart are compared in pairs.
 
-First the judge may write one test on which the finalists are likely to differ; it is run on the base and on each of them, and if
-they do differ the outcomes go with every comparison. Each pair is asked in both orders, because models favour a position; only
-agreement of the two orders counts as a full win.
+First the judge may write one test on which the finalists are likely to differ; it is run on the base and on each of
+them, and if they do differ the outcomes go with every comparison. Each pair is asked in both orders, because models
+favour a position; only agreement of the two orders counts as a full win.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def asking(client: ModelClient, events: Sequence[trace.Event], seed: int, end: C
 async def judge(case: Case, ask: Ask, *, tests: bool = True) -> dict[str, float]:
     """Points by candidate id, for the candidates of `case`: 0.5 for each order of each pair that was won.
 
-    `tests`: whether a test may be asked for, where there is ground to run it on. Every comparison is charged and written as a
-    `Judged` event, the test as `JudgeTested`. An unusable answer is nobody's win, a useless test no evidence. A budget that
-    ends or a server that fails leaves the points so far.
+    `tests`: whether a test may be asked for, where there is ground to run it on. Every comparison is charged and
+    written as a `Judged` event, the test as `JudgeTested`. An unusable answer is nobody's win, a useless test no
+    evidence. A budget that ends or a server that fails leaves the points so far.
     """
     points = dict.fromkeys((c.id for c in case.candidates), 0.0)
     asked = ""
@@ -101,7 +101,8 @@ def verdict(text: str, first: str, second: str) -> tuple[str | None, str]:
 
 
 def written_test(answer: str) -> tuple[str, str, str]:
-    """(path, text, why it cannot be used) of the test in the judge's answer; the first two are empty where there is none."""
+    """(path, text, why it cannot be used) of the test in the judge's answer; the first two are empty where there is
+    none."""
     found = _FENCE.search(answer)
     if found is None:
         return "", "", "the judge wrote no test"

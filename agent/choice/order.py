@@ -1,9 +1,9 @@
 """From attempts to the one candidate: grouping, ranking, and what decided.
 
-First of all a candidate is acceptable or not (applies, given tests pass, no regression), then witness evidence counts. Of what
-these leave equal the order comes from the ranker (`weighed`), or by the rules from agreement among attempts. The judge
-decides among those that then stand first and lie close together; what is still equal, the smaller change. All of it is pure;
-the judge's word comes in as `points`.
+First of all a candidate is acceptable or not (applies, given tests pass, no regression), then witness evidence counts.
+Of what these leave equal the order comes from the ranker (`weighed`), or by the rules from agreement among attempts.
+The judge decides among those that then stand first and lie close together; what is still equal, the smaller change. All
+of it is pure; the judge's word comes in as `points`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ JUDGED_AT_MOST = 4
 """Candidates that a judge compares pairwise; more would cost more than it tells."""
 
 NEAR = 0.1
-"""Candidates whose probabilities lie this close to the first one's are for the judge to tell apart: the ranker's reliability
-(docs/selection.md) bears no finer difference."""
+"""Candidates whose probabilities lie this close to the first one's are for the judge to tell apart: the ranker's
+reliability (docs/selection.md) bears no finer difference."""
 
 PARTS_KEPT = 6
 """Features that are named for each candidate."""
@@ -35,8 +35,8 @@ class Weighed:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A candidate's place by each kind of evidence; larger is better. `why_not`: empty for an acceptable candidate. `weighed`
-    None: by the rules. `judge`: its points, of those that stand first and close together."""
+    """A candidate's place by each kind of evidence; larger is better. `why_not`: empty for an acceptable candidate.
+    `weighed` None: by the rules. `judge`: its points, of those that stand first and close together."""
 
     candidate: Candidate
     why_not: str
@@ -95,7 +95,8 @@ def standings(
     points: Mapping[str, float] | None = None,
     weighed: Mapping[str, Weighed] | None = None,
 ) -> list[Standing]:
-    """All candidates, best first. `points`: the judge's, `weighed`: the ranker's word (None: by the rules), by candidate id."""
+    """All candidates, best first. `points`: the judge's, `weighed`: the ranker's word (None: by the rules), by
+    candidate id."""
     placed = [
         Standing(
             candidate=c,
@@ -121,7 +122,8 @@ def _finalists(order: Sequence[Standing]) -> Sequence[Standing]:
 def undecided(
     candidates: Sequence[Candidate], weighed: Mapping[str, Weighed] | None = None, threshold: float = 0.0
 ) -> list[Candidate]:
-    """The acceptable candidates that stand first and too close together, none below the threshold: the judge's work (2 or more)."""
+    """The acceptable candidates that stand first and too close together, none below the threshold: the judge's work (2
+    or more)."""
     first = _finalists(standings(candidates, None, weighed))
     close = [s.candidate for s in first if s.probability >= threshold]
     return close if len(close) > 1 else []
@@ -134,8 +136,8 @@ def select(
     weighed: Mapping[str, Weighed] | None = None,
     threshold: float = 0.0,
 ) -> Selection:
-    """Choose. `attempts`: how many attempts gave a sample (with or without a patch). `threshold`: the least probability, by
-    the ranker."""
+    """Choose. `attempts`: how many attempts gave a sample (with or without a patch). `threshold`: the least
+    probability, by the ranker."""
     order = standings(candidates, points, weighed)
     ranker: Ranker = "rules" if weighed is None else "evidence"
     ranking = tuple(map(_ranked, order))
@@ -212,7 +214,8 @@ def _in_words(standing: Standing) -> str:
 
 
 def _confidence(best: Standing, attempts: int) -> float:
-    """A rule of thumb in 0..1, not a calibrated probability: given tests, witness tests, regression tests, agreement."""
+    """A rule of thumb in 0..1, not a calibrated probability: given tests, witness tests, regression tests,
+    agreement."""
     evidence = best.candidate.evidence
     score = 0.25
     if evidence is not None:

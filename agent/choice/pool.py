@@ -1,6 +1,8 @@
-"""Choosing among patches that exist already: evidence on each, kept in a run directory, then an order by the ranker or the rules.
+"""Choosing among patches that exist already: evidence on each, kept in a run directory, then an order by the ranker or
+the rules.
 
-`gather` fills the directory and needs the repositories, and for what is run, sandboxes. `rank` reads nothing but the directory.
+`gather` fills the directory and needs the repositories, and for what is run, sandboxes. `rank` reads nothing but the
+directory.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an instance's code is, and how it is run. `image`: of a suite's instance, None where there is none here; for a
-    task of its own the environment is set up as `solve` does (`task`)."""
+    """Where an instance's code is, and how it is run. `image`: of a suite's instance, None where there is none here;
+    for a task of its own the environment is set up as `solve` does (`task`)."""
 
     workspace: Workspace
     statement: str
@@ -45,7 +47,8 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """A candidate's place in the order. `probability` None by the rules. `parts`: what counted, the most important first."""
+    """A candidate's place in the order. `probability` None by the rules. `parts`: what counted, the most important
+    first."""
 
     sources: tuple[str, ...]
     patch: str
@@ -74,8 +77,8 @@ class PoolChoice:
 
 @dataclass(frozen=True, slots=True)
 class Lookout:
-    """How an instance's code is got at and run. `run`: the run directory. `place_of` None for an instance whose code is not
-    at hand. `execute` False: nothing is run. `checks` bounds the sandboxes at a time, over all instances."""
+    """How an instance's code is got at and run. `run`: the run directory. `place_of` None for an instance whose code is
+    not at hand. `execute` False: nothing is run. `checks` bounds the sandboxes at a time, over all instances."""
 
     run: Path
     place_of: Callable[[str], Place | None]
@@ -130,8 +133,8 @@ async def gather(
 ) -> None:
     """All evidence that can be had on every instance; what the run directory has already is not looked for again.
 
-    `witnesses`: tests of attempts, by instance. `near_seconds`: of tests near the change. `at_once`: instances. Sandboxes that
-    keep dying end the evidence on their instance; raises SandboxFailed where it is the only one.
+    `witnesses`: tests of attempts, by instance. `near_seconds`: of tests near the change. `at_once`: instances.
+    Sandboxes that keep dying end the evidence on their instance; raises SandboxFailed where it is the only one.
     """
     slots = asyncio.Semaphore(at_once)
 
@@ -198,8 +201,8 @@ def choose(
     threshold: float,
     points: Mapping[str, float] | None = None,
 ) -> PoolChoice:
-    """Order the candidates of an instance and choose. `threshold`: the least probability, by the ranker. `points`: the judge's, by
-    the ids of the candidates `for_the_judge`."""
+    """Order the candidates of an instance and choose. `threshold`: the least probability, by the ranker. `points`: the
+    judge's, by the ids of the candidates `for_the_judge`."""
     table = rows(evidence)
     if ranker == "rules":
         return _by_rules(evidence, table, points)

@@ -35,7 +35,8 @@ STATEMENT_MISSING = "(the issue's text is not at hand)"
 
 @dataclass(frozen=True, slots=True)
 class Judging:
-    """How the judge is asked. `usd`: its cap for one instance, `whole_usd`: over all of them, None for none. `at_once`: instances."""
+    """How the judge is asked. `usd`: its cap for one instance, `whole_usd`: over all of them, None for none. `at_once`:
+    instances."""
 
     lookout: Lookout
     alias: Alias

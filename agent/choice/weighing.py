@@ -1,8 +1,9 @@
-"""The ranker's word on the candidates of an issue: each one's probability of being right, by all the evidence that there is.
+"""The ranker's word on the candidates of an issue: each one's probability of being right, by all the evidence that
+there is.
 
-What the patches themselves tell is looked at in memory. What the issue's own code does is found out only where several candidates
-are acceptable, and is written to the trace, so that it is found out once. Regression and witness outcomes are those of the
-verification; nothing of it is run again.
+What the patches themselves tell is looked at in memory. What the issue's own code does is found out only where several
+candidates are acceptable, and is written to the trace, so that it is found out once. Regression and witness outcomes
+are those of the verification; nothing of it is run again.
 """
 
 from __future__ import annotations
@@ -110,7 +111,8 @@ def _as_probed(evidence: InstanceEvidence, probed: Sequence[trace.Probed]) -> In
 
 
 def _with_verification(evidence: InstanceEvidence, candidates: Sequence[Candidate]) -> InstanceEvidence:
-    """The evidence with the verification's outcomes: regression tests as near tests, each witness test as a probe of one step."""
+    """The evidence with the verification's outcomes: regression tests as near tests, each witness test as a probe of
+    one step."""
     names = sorted({name for c in candidates if c.evidence for name in c.evidence.witness})
     steps = {name: f"{WITNESS}{n}" for n, name in enumerate(names, 1)}
     found = dict(evidence.found)

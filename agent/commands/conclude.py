@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.assemble import Pool, Solution, go, open_pool, open_trace, solution, workspace_of
+from agent.secrets import mask
 from harness import trace
 from harness.parallel import apart
 from tasks.errors import InputError
@@ -133,21 +134,25 @@ def conclude(done: Solution, task: Task, progress: Progress, *, apply: bool) -> 
     from harness.views.report_view import solve_view
 
     progress.stop()
-    branch, refusal = None, None
+    applied, refusal = None, None
     if apply and done.patch is not None:
-        from harness.repository.apply import apply_to_branch
+        from harness.repository.apply import apply_to_branch, branch_name, commit_message
+        from harness.views.words import evidence_words
 
+        name = branch_name(task.title, task.id, task.number)
+        message = commit_message(task.title, evidence_words(done.report), done.directory.name)
         try:
-            branch = apply_to_branch(
-                Path(task.repository.location), done.report["base_commit"], done.patch, done.directory.name
+            applied = apply_to_branch(
+                Path(task.repository.location), done.report["base_commit"], done.patch, name, message
             )
         except InputError as error:
             refusal = error
     if not (progress.quiet and progress.json):
-        progress.show(*solve_view(list(trace.read(done.directory / "trace.jsonl")), done.directory, branch=branch))
-    failure = {} if refusal is None else {"apply_error": str(refusal)}
-    progress.document({**done.report, "directory": str(done.directory), "branch": branch, **failure})
+        progress.show(*solve_view(list(trace.read(done.directory / "trace.jsonl")), done.directory, applied=applied))
+    branch = {"branch": applied.branch, "branch_is_new": applied.new} if applied else {"branch": None}
+    failure = {} if refusal is None else {"apply_error": mask(str(refusal))}
+    progress.document({**done.report, "directory": str(done.directory), **branch, **failure})
     if refusal is not None:
-        sys.stderr.write(f"troop: {refusal}\n")
+        sys.stderr.write(f"troop: {mask(str(refusal))}\n")
         return refusal.exit_code
     return done.exit_code

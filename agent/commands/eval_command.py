@@ -38,9 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--pull", choices=("auto", "always", "never"), default="auto", help="swe-bench: published images (auto: if had)"
     )
-    which.add_argument(
-        "--source", type=Path, metavar="DIR", help="quixbugs: a checkout of jkoppel/QuixBugs (--instances: ids, globs)"
-    )
+    which.add_argument("--source", type=Path, metavar="DIR", help="quixbugs: a checkout of jkoppel/QuixBugs")
     how = parser.add_argument_group("how")
     how.add_argument("--dry-run", action="store_true", help="say what would run and what it would cost; start nothing")
     how.add_argument(
@@ -134,18 +132,15 @@ def exit_code(report: Json) -> int:
 
 
 def _quixbugs(known: argparse.Namespace, out: Path) -> Suite:
-    import fnmatch
-
+    from harness.outputs import make_output
     from harness.suites.instances import InstanceSuite
-    from tasks.quixbugs import load_quixbugs
+    from tasks.quixbugs import choose_programs, load_quixbugs
 
     if known.source is None:
         raise InputError("quixbugs needs --source DIR, a checkout of jkoppel/QuixBugs")
-    found = load_quixbugs(known.source, out / "trees")
-    if known.instances:
-        found = [i for i in found if any(fnmatch.fnmatch(i.task.id, glob) for glob in known.instances)]
-        if not found:
-            raise InputError(f"no instance of {known.suite} matches {', '.join(known.instances)}")
+    choose_programs(known.source, known.instances)  # for its InputError, before anything is made
+    make_output(out)
+    found = load_quixbugs(known.source, out / "trees", known.instances)
     return InstanceSuite(known.suite, tuple(found), {"source": str(known.source.resolve())})
 
 

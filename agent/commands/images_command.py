@@ -152,17 +152,17 @@ def _kept() -> list[StoredImage]:
 
 def _named(known: argparse.Namespace) -> set[str] | None:
     """The instances that the command line names, in lower case; None without any: then it is about all there are."""
-    import fnmatch
+    from tasks.choose import bare, matching, split
 
     if known.suite or known.dataset:
         return {row.instance_id.lower() for row in _rows(known)}
     if not known.instances:
         return None
-    patterns = [part.strip().lower() for text in known.instances for part in text.split(",")]
+    patterns = [pattern.lower() for pattern in split(known.instances)]
     if any(pattern.startswith(("repo:", "sample:")) for pattern in patterns):
         raise InputError("--instances repo:… and sample:… need a SUITE, whose rows say what they mean")
-    ids = {image.instance.lower() for image in _kept()}
-    return {each for each in ids if any(fnmatch.fnmatchcase(each, pattern) for pattern in patterns)}
+    names = {id: bare(id) for image in _kept() for id in [image.instance.lower()]}
+    return {id for pattern in patterns for id in matching(names, pattern)}
 
 
 def _table(images: list[StoredImage]) -> Any:

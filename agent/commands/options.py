@@ -86,14 +86,14 @@ def add_solving(parser: argparse.ArgumentParser, whole: str = "of the whole run"
 
 
 def add_rows(parser: argparse.ArgumentParser) -> None:
-    """Which rows of a SWE-bench suite, and where they and their repositories come from."""
-    which = parser.add_argument_group("instances of SWE-bench")
+    """Which instances of a suite, and where SWE-bench's rows and their repositories come from."""
+    which = parser.add_argument_group("instances")
     which.add_argument(
         "--instances",
         action="append",
         default=[],
         metavar="PATTERN",
-        help="only these: ids, globs, repo:NAME, sample:N@SEED (repeatable, or joined by commas)",
+        help="only these: ids, bare names, globs, repo:NAME, sample:N@SEED (repeatable, or joined by commas)",
     )
     which.add_argument("--dataset", type=Path, metavar="FILE", help="the rows (JSONL, JSON, parquet), not the hub's")
     which.add_argument("--mirrors", type=Path, metavar="DIR", help="clones called owner__name.git or owner/name")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.commands.options import amount, positive
+from agent.secrets import mask
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from harness.records import Json
-    from harness.scaling.samples import Model
+    from harness.scaling.imported import Imported
     from harness.scaling.study import Study
 
 EXAMPLES = """examples:
@@ -38,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         type=Path,
         nargs="*",
-        help="directories of runs or evaluations, or an evaluation's report.json",
+        help="directories of runs or evaluations, one that holds several, or an evaluation's report.json",
     )
     parser.add_argument("--export", type=Path, metavar="FILE", help="write it as .svg or .html instead")
     given = parser.add_argument_group("samples from elsewhere")
@@ -119,14 +121,23 @@ def execute(known: argparse.Namespace) -> int:
         from harness.scaling.plot import check_ending
 
         check_ending(known.plot)
-    solves, evaluations = [], []
-    for path in known.run:
-        report = _evaluation(path)
-        if report is None:
-            solves.append(path)
-        else:
-            evaluations.append((path, report))
-    documents, shown = _solves(solves)
+    documents: list[Json] = []
+    shown: list[RenderableType] = []
+    evaluations: list[tuple[str, Imported, list[RenderableType]]] = []
+    refused: list[InputError] = []
+    for path in (each for named in known.run for each in _within(named)):
+        try:
+            report = _evaluation(path)
+            if report is not None:
+                evaluations.append(_evaluated(path, report))
+                continue
+            document, view = _solved(path)
+            documents.append(document)
+            shown += view
+        except InputError as error:
+            refused.append(error)
+    if refused and not (documents or evaluations or known.imports):
+        raise InputError("\n".join(map(str, refused)))
     if evaluations or known.imports:
         study, view = _study(known, evaluations)
         documents.append(study.to_json())
@@ -143,23 +154,34 @@ def execute(known: argparse.Namespace) -> int:
     elif not known.json:
         progress.show(*shown)
     progress.document(documents[0] if len(documents) == 1 else documents)
+    sys.stdout.flush()
+    for refusal in refused:
+        sys.stderr.write(f"troop: left out: {mask(str(refusal))}\n")
     return 0
 
 
-def _solves(directories: Sequence[Path]) -> tuple[list[Json], list[RenderableType]]:
+def _solved(directory: Path) -> tuple[Json, list[RenderableType]]:
+    """The report of a run of `solve`, and how it is shown."""
     from agent.run_files import RunFiles
     from harness import trace
     from harness.views.report import solve_report
     from harness.views.report_view import solve_view
 
-    reports: list[Json] = []
-    shown: list[RenderableType] = []
-    for directory in directories:
-        files = RunFiles(directory.resolve())
-        events = list(trace.read(files.trace_file))
-        reports.append({**solve_report(events), "directory": str(files.directory)})
-        shown += solve_view(events, files.directory)
-    return reports, shown
+    files = RunFiles(directory.resolve())
+    events = list(trace.read(files.trace_file))
+    return {**solve_report(events), "directory": str(files.directory)}, solve_view(events, files.directory)
+
+
+def _within(path: Path) -> list[Path]:
+    """The runs and evaluations in a directory of such; the path itself where it is one, or holds none."""
+    signs = ("trace.jsonl", "eval.json", "report.json")
+
+    def is_one(place: Path) -> bool:
+        return any((place / sign).exists() for sign in signs)
+
+    if not path.is_dir() or is_one(path):
+        return [path]
+    return [child for child in sorted(path.iterdir()) if is_one(child)] or [path]
 
 
 def _evaluation(path: Path) -> Json | None:
@@ -179,29 +201,39 @@ def _evaluation(path: Path) -> Json | None:
         return None
     try:
         report: Any = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{file} is damaged: {error}") from error
     if not is_evaluation(report):
         raise InputError(f"{file} is not the report of an evaluation")
     return dict(report)
 
 
-def _study(known: argparse.Namespace, evaluations: Sequence[tuple[Path, Json]]) -> tuple[Study, list[RenderableType]]:
-    from harness.scaling.imported import imported, of_evaluation
+def _evaluated(path: Path, report: Json) -> tuple[str, Imported, list[RenderableType]]:
+    """An evaluation's name, its samples, and how it is shown. Raises InputError for a report that is damaged."""
+    from harness.scaling.imported import of_evaluation
+    from harness.suites.view import eval_view
+
+    try:
+        view = [*eval_view(report), ""] if "suite" in report else []
+        found = of_evaluation(report)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"the report of {path} is damaged: it lacks what a report has ({error!r})") from error
+    if not found.models:
+        raise InputError(f"there are no graded samples in {path} to report on")
+    return path.resolve().name, found, view
+
+
+def _study(
+    known: argparse.Namespace, evaluations: Sequence[tuple[str, Imported, list[RenderableType]]]
+) -> tuple[Study, list[RenderableType]]:
+    from harness.scaling.imported import imported
     from harness.scaling.samples import told_apart
     from harness.scaling.study import study
     from harness.scaling.view import study_view
-    from harness.suites.view import eval_view
 
-    sources: list[tuple[str, tuple[Model, ...]]] = []
-    ungraded = 0
-    shown: list[RenderableType] = []
-    for path, report in evaluations:
-        found = of_evaluation(report)
-        ungraded += found.ungraded
-        sources.append((path.resolve().name, found.models))
-        if "suite" in report:
-            shown += [*eval_view(report), ""]
+    sources = [(name, found.models) for name, found, _ in evaluations]
+    ungraded = sum(found.ungraded for _, found, _ in evaluations)
+    shown = [each for _, _, view in evaluations for each in view]
     if known.imports:
         outside = imported(known.imports, known.labels, label=known.label_field)
         ungraded += outside.ungraded

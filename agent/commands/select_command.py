@@ -106,11 +106,10 @@ def execute(known: argparse.Namespace) -> int:
 
 
 def _gathered(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[str, tuple[Sample, ...]], Places]:
-    """The run directory with the evidence in it, the samples by instance, without labels, and where their code is (of a run
-    that is ranked again: nowhere)."""
-    import fnmatch
-
+    """The run directory with the evidence in it, the samples by instance, without labels, and where their code is (of a
+    run that is ranked again: nowhere)."""
     from harness.choosing.pool import by_instance, read_pool, unlabelled
+    from tasks.choose import bare, choose
 
     if known.kept is None:
         return _gather(known, progress)
@@ -122,11 +121,8 @@ def _gathered(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict
     if not file.exists():
         raise InputError(f"{known.kept} is no run of troop select: it has no samples.jsonl.gz")
     samples = by_instance(unlabelled(read_pool(file)))
-    if known.instances:
-        samples = {i: s for i, s in samples.items() if any(fnmatch.fnmatch(i, p) for p in known.instances)}
-    if not samples:
-        raise InputError(f"no instance of {known.kept} matches {', '.join(known.instances)}")
-    return known.kept.resolve(), samples, {}
+    chosen = choose({id: bare(id) for id in samples}, known.instances)
+    return known.kept.resolve(), {id: samples[id] for id in chosen}, {}
 
 
 def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[str, tuple[Sample, ...]], Places]:
@@ -134,6 +130,7 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
     from agent.commands.conclude import interruptible
     from harness.choosing.pool import by_instance, read_candidates, read_witnesses, unlabelled, write_pool
     from harness.lock import RunLock
+    from harness.outputs import make_output
     from tasks.swebench import SUITES
 
     if known.source is None or not known.candidates:
@@ -153,6 +150,7 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
     if not wanted:
         raise InputError(f"none of the candidates is for {name}: they are for {', '.join(sorted(samples)[:3])}")
     run = (known.out or Path("runs") / f"select-{name}").resolve()
+    make_output(run)
     work = gather(
         _lookout(run, places, known, progress),
         wanted,
@@ -326,7 +324,9 @@ def _with_judge(out: Path, run: Path, report: Json) -> Json:
 
 def _write(out: Path, chosen: Sequence[PoolChoice], known: argparse.Namespace, weights: Weights) -> Json:
     from harness.cache import write_json, write_text
+    from harness.outputs import make_output
 
+    make_output(out)
     lines = [
         {
             "instance_id": each.instance,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.commands.options import add_solving, settings_of
 from tasks.errors import InputError
+from tasks.places import expanded, is_there
 
 if TYPE_CHECKING:
     from tasks.instance import Instance
@@ -77,8 +77,8 @@ def execute(known: argparse.Namespace) -> int:
 
 
 def _absolute(source: str) -> str:
-    path = Path(source).expanduser()
-    return str(path.resolve()) if path.exists() else source
+    path = expanded(source)
+    return str(path.resolve()) if is_there(path) else source
 
 
 def _overridden(instance: Instance, known: argparse.Namespace) -> Instance:

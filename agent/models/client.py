@@ -1,7 +1,7 @@
 """The client of OpenAI-compatible servers: retries, concurrency, usage. The only place that charges.
 
-Every answered call is written to the trace (`Replied`, with its charge) before anybody sees the answer, and every failed one
-that may have reached the model is charged too (`Charged`). Callers must not write these events themselves.
+Every answered call is written to the trace (`Replied`, with its charge) before anybody sees the answer, and every
+failed one that may have reached the model is charged too (`Charged`). Callers must not write these events themselves.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Reply:
 class Patience:
     """How long a failing server is borne with, per call. Times in seconds.
 
-    `tries` bounds failures other than 429 (being told to wait is no failure), `allowance` the whole time spent retrying.
-    Waits grow from `first` to `longest`, with full jitter, unless the server says how long.
+    `tries` bounds failures other than 429 (being told to wait is no failure), `allowance` the whole time spent
+    retrying. Waits grow from `first` to `longest`, with full jitter, unless the server says how long.
     """
 
     tries: int = 8
@@ -118,7 +118,8 @@ class ModelClient:
         keeper: BudgetKeeper | None = None,
         patience: Patience | None = None,
     ) -> None:
-        """`record` takes the events and gives them back as they were written, normally `Trace.write`. Raises EndpointFailed where the alias's key is missing."""
+        """`record` takes the events and gives them back as they were written, normally `Trace.write`. Raises
+        EndpointFailed where the alias's key is missing."""
         self.alias = alias
         self._wire = connections.wire(alias)
         self._limiter = connections.limiter(alias)
@@ -144,8 +145,8 @@ class ModelClient:
     ) -> Reply:
         """One charged call; its `Replied` event is written when this returns. `key`: its name within the run.
 
-        Raises BudgetExceeded before a call that would pass a cap, ContextTooLong where the conversation does not fit, and
-        EndpointFailed where the server refuses or keeps failing.
+        Raises BudgetExceeded before a call that would pass a cap, ContextTooLong where the conversation does not fit,
+        and EndpointFailed where the server refuses or keeps failing.
         """
         call = _Call(purpose, attempt, key)
         while True:

@@ -1,4 +1,5 @@
-"""What a failed model call means: whether to try again, when, and whether the model may have been reached (and paid)."""
+"""What a failed model call means: whether to try again, when, and whether the model may have been reached (and
+paid)."""
 
 from __future__ import annotations
 
@@ -28,8 +29,9 @@ _UNSUPPORTED = re.compile(r"unsupported|not support|unexpected|unknown|unrecogni
 class Failure:
     """Why a call failed. `what`: a short name ("429", "timeout"); `detail`: the server's words, if any.
 
-    `retry`: it may work later. `reached`: the model may have done the work. `retry_after`: seconds that the server asks to
-    wait. `rate_limited`: too many calls at once. `too_long`: the conversation does not fit. `status` 0: no HTTP answer.
+    `retry`: it may work later. `reached`: the model may have done the work. `retry_after`: seconds that the server asks
+    to wait. `rate_limited`: too many calls at once. `too_long`: the conversation does not fit. `status` 0: no HTTP
+    answer.
     """
 
     what: str
@@ -83,7 +85,8 @@ def explain(error: Exception) -> Failure | None:
 
 
 def retry_after(headers: httpx.Headers) -> float | None:
-    """Seconds that the server asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date (RFC 9110, 10.2.3)."""
+    """Seconds that the server asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date (RFC 9110,
+    10.2.3)."""
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         value = headers.get(name)
         if value is None:

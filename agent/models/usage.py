@@ -11,9 +11,9 @@ from harness.records import Usage
 def usage_of(response: Any) -> Usage | None:
     """The usage of a response in disjoint parts; None where the server does not tell it.
 
-    OpenAI and those who follow it count cached tokens within `prompt_tokens` (`prompt_tokens_details.cached_tokens`) and
-    reasoning within `completion_tokens`. DeepSeek tells the cached as `prompt_cache_hit_tokens`. Anthropic's own names
-    (`input_tokens`, `cache_read_input_tokens`, `cache_creation_input_tokens`) are disjoint already.
+    OpenAI and those who follow it count cached tokens within `prompt_tokens` (`prompt_tokens_details.cached_tokens`)
+    and reasoning within `completion_tokens`. DeepSeek tells the cached as `prompt_cache_hit_tokens`. Anthropic's own
+    names (`input_tokens`, `cache_read_input_tokens`, `cache_creation_input_tokens`) are disjoint already.
     """
     reported = getattr(response, "usage", None)
     if reported is None:

@@ -5,8 +5,8 @@ Localization", TAIC PART 2007):
 
     suspicion = ef / sqrt(F · (ef + ep))
 
-with ef, ep the failing and passing tests that execute the line and F all failing tests; 0 where no failing test does. The
-lines come from one run of the tests in the sandbox with `harness/inside/troop_lines.py`, one context per test.
+with ef, ep the failing and passing tests that execute the line and F all failing tests; 0 where no failing test does.
+The lines come from one run of the tests in the sandbox with `harness/inside/troop_lines.py`, one context per test.
 """
 
 from __future__ import annotations
@@ -100,10 +100,10 @@ async def localise(
 ) -> Localisation:
     """Run the failing tests and some passing ones, and rank the lines of the repository's own, non-test files.
 
-    `timeout` in seconds for the run; a single test that does not end is stopped after a few seconds and counts with what
-    it ran. `apart`: paths that are not to be blamed. Without line records (no
-    framework ran that can write them, or not in its own process) the places that the failures name are taken. Raises
-    SandboxFailed when the sandbox is gone.
+    `timeout` in seconds for the run; a single test that does not end is stopped after a few seconds and counts with
+    what it ran. `apart`: paths that are not to be blamed. Without line records (no framework ran that can write them,
+    or not in its own process) the places that the failures name are taken. Raises SandboxFailed when the sandbox is
+    gone.
     """
     record = f"/tmp/troop-lines-{secrets.token_hex(8)}"
     report = await run_tests(

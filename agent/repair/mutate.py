@@ -1,7 +1,7 @@
 """Mutants of a program: small changes near suspicious lines, the most plausible first.
 
-`mutants` gives them in one order for everybody (weight: suspicion of the line × prior of the operator × how well the piece
-fits its place, shared among the alternatives at one place); `agent.repair.policy` deals them out to attempts.
+`mutants` gives them in one order for everybody (weight: suspicion of the line × prior of the operator × how well the
+piece fits its place, shared among the alternatives at one place); `agent.repair.policy` deals them out to attempts.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from agent.repair.mutation.source import Function, Proposal, Source, go_on, hush
 from agent.repair.mutation.statements import STATEMENT_OPERATORS
 from agent.repair.mutation.values import VALUE_OPERATORS
 
-# How likely a fix is of this form, from what is known of small fixes in general (one name, one operator, one bound or one
-# missing condition are the common ones; see Karampatsis and Sutton, "How often do single-statement bugs occur?", MSR 2020).
+# How likely a fix is of this form, from what is known of small fixes in general (one name, one operator, one bound or
+# one missing condition are the common ones; see Karampatsis and Sutton, "How often do single-statement bugs occur?",
+# MSR 2020).
 _BY_PRIOR = {
     1.0: "compare variable",
     0.9: "arithmetic off-by-one swap-arguments insert-statement",
@@ -116,8 +117,8 @@ def mutants(
 ) -> list[Mutant]:
     """All first-order mutants on the suspicious lines, the most plausible first; equal meanings once.
 
-    `texts`: path -> text of the files to change; `donors`: further files of the package to take pieces from. Files that do
-    not parse are left out. `suspicion`: (path, 1-based line) -> score above 0. `stop`: raises
+    `texts`: path -> text of the files to change; `donors`: further files of the package to take pieces from. Files that
+    do not parse are left out. `suspicion`: (path, 1-based line) -> score above 0. `stop`: raises
     `agent.repair.mutation.source.Stopped` soon after it is set.
     """
     hush()
@@ -171,7 +172,8 @@ def _places(sources: Mapping[str, Source], suspicion: Mapping[tuple[str, int], f
 
 @dataclass(slots=True)
 class _Search:
-    """The mutants found so far, and what it took: characters parsed, proposals offered. `most`: proposals of a place."""
+    """The mutants found so far, and what it took: characters parsed, proposals offered. `most`: proposals of a
+    place."""
 
     stop: threading.Event | None
     most: int
@@ -185,7 +187,8 @@ class _Search:
         return len(self.found) >= MOST or self.work >= MOST_WORK or self.offered >= MOST_OFFERED
 
     def look_at(self, site: Site, score: float, places: int) -> None:
-        """Add the mutants of one place of a statement that has so many: the best ones, as far as its share of work goes."""
+        """Add the mutants of one place of a statement that has so many: the best ones, as far as its share of work
+        goes."""
         source = site.source
         for proposal, share, unit in self._best(site, STATEMENT_WORK // places):
             go_on(self.stop)
@@ -197,7 +200,8 @@ class _Search:
                 self.found[key] = _plainer(self.found[key], mutant) if key in self.found else mutant
 
     def _best(self, site: Site, allowed: int) -> list[tuple[Proposal, float, tuple[int, int]]]:
-        """The most plausible proposals that the allowed work is enough for, with the texts to parse, in the operators' order."""
+        """The most plausible proposals that the allowed work is enough for, with the texts to parse, in the operators'
+        order."""
         weighed = _weighed(site, self.stop)
         self.offered += len(weighed)
         chosen: dict[int, tuple[Proposal, float, tuple[int, int]]] = {}
@@ -392,13 +396,13 @@ def surroundings(texts: Mapping[str, str], suspicion: Mapping[tuple[str, int], f
 def needed(index: int, attempts: int, turns: int) -> int:
     """How many changes there must be for the attempt to have its share; the same for `attempts` attempts in a row.
 
-    The first `attempts` attempts together get the first `attempts` · `turns` changes; later attempts get what comes then.
+    The first `attempts` attempts together get the first `attempts` · `turns` changes; later ones what comes then.
     """
     return (index // attempts + 1) * attempts * turns
 
 
 def in_common_order(ordered: Sequence[Mutant], count: int, seed: int) -> list[tuple[int, Change]]:
-    """The first `count` changes with their ranks, in the order that the seed makes of it. Pairs follow the single mutants."""
+    """The first `count` changes with their ranks, in the order that the seed makes of it. Pairs follow single mutants."""
     changes: list[Change] = [(mutant,) for mutant in ordered[:count]]
     if len(changes) < count:
         changes.extend(pairs(ordered, count - len(changes)))

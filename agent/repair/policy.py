@@ -5,8 +5,9 @@
     end       when a mutant passes everything, when there are no more, or with the tree put back on the last turn; an attempt
               of a single turn tries its one mutant. However it ends, what failed its tests is no patch (`only_green`)
 
-All attempts see one order of mutants (`agent.repair.mutate`), which the run's seed perturbs, and each takes its own share of it, so
-that N attempts of T turns try N · T different mutants. What an attempt does depends on its index and seed alone.
+All attempts see one order of mutants (`agent.repair.mutate`), which the run's seed perturbs, and each takes its own
+share of it, so that N attempts of T turns try N · T different mutants. What an attempt does depends on its index and
+seed alone.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ _SHARED = SharedWork()
 
 
 class RepairPolicy:
-    """`agent.attempt.policy.Policy` without a model. `attempts`: among how many the mutants are shared out; `seed`: the run's.
+    """`agent.attempt.policy.Policy` without a model. `attempts`: among how many the mutants are shared out; `seed`: the
+    run's.
 
     `bench`: what is shared with other attempts (by default with all of this process).
     """
@@ -79,7 +81,8 @@ class RepairPolicy:
         self._share: Share | None = None
 
     async def plan(self, view: View) -> Plan:
-        """The suspicious lines: `data["lines"]` is [[path, line, suspicion], …], `data["failing"]` the tests to mend."""
+        """The suspicious lines: `data["lines"]` is [[path, line, suspicion], …], `data["failing"]` the tests to
+        mend."""
         given, prepared = view.task.failing_test, view.prepared
         failing = failing_tests(given.ids, prepared.baseline) if given is not None else ()
         if given is None or not failing or prepared.test_command is None:
@@ -126,14 +129,16 @@ class RepairPolicy:
 
 @dataclass(slots=True)
 class Share:
-    """The changes of one attempt, less those after which the file does not compile; that is found out as they come up."""
+    """The changes of one attempt, less those after which the file does not compile; that is found out as they come
+    up."""
 
     changes: Iterator[Change]
     texts: Mapping[str, str]
     kept: list[Change] = field(default_factory=list)
 
     def at(self, turn: int, stop: threading.Event) -> Change | None:
-        """The change of a turn, counted from 0; None when there are no more. Raises Stopped soon after `stop` is set."""
+        """The change of a turn, counted from 0; None when there are no more. Raises Stopped soon after `stop` is
+        set."""
         hush()
         while len(self.kept) <= turn:
             go_on(stop)
@@ -202,8 +207,8 @@ async def mutants_of_base(sandbox: Sandbox, data: Json) -> tuple[Mapping[str, st
 
 
 async def _base_texts(sandbox: Sandbox, paths: Sequence[str], most: int) -> dict[str, str]:
-    """The files as the base commit has them, in all about `most` characters of them; those that are not in it, too large,
-    or no UTF-8 are left out."""
+    """The files as the base commit has them, in all about `most` characters of them; those that are not in it, too
+    large, or no UTF-8 are left out."""
     texts: dict[str, str] = {}
     for path in paths:
         if sum(map(len, texts.values())) >= most:

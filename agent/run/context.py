@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 
 
 class Executor(Protocol):
-    """On which machine the jobs of a run are done; nothing else in `agent` knows. What a job finds out it writes to the trace of
-    the run, which has one writer: the process that drives the run."""
+    """On which machine the jobs of a run are done; nothing else in `agent` knows. What a job finds out it writes to the
+    trace of the run, which has one writer: the process that drives the run."""
 
     async def attempt(self, run: Run, index: int) -> None:
-        """One attempt to its end, in a new sandbox as often as one dies within the allowance; its end stands in the trace then."""
+        """One attempt to its end, in a new sandbox as often as one dies within the allowance; its end stands in the
+        trace then."""
         ...
 
     async def verify(
@@ -46,7 +47,8 @@ class Executor(Protocol):
         witnesses: Sequence[WitnessTest],
         guards: Baseline,
     ) -> Evidence:
-        """The evidence on one candidate by these regression and witness tests. Raises SandboxFailed where no sandbox works."""
+        """The evidence on one candidate by these regression and witness tests. Raises SandboxFailed where no sandbox
+        works."""
         ...
 
 
@@ -55,12 +57,11 @@ class Run:
     """What the nodes of one run work with: the outer graph's runtime context.
 
     `clients`: by model name (none for `repair`); `judge`: the judge's client, None for no judge. `policies`: makes the
-    policy of an attempt from its model's name. `slots` bounds the attempts at a time, of all runs that share it; it may be
-    entered many times at once. `checks` bounds verifications likewise. `sampling`: what decides on further attempts, None where
-    all are made.
-    `workspace`: opens it, at the given commit or (None) at what the task's base means now. `events`: the whole trace so
-    far. `broken`: by model, why no more attempts are made with it. `verifying`: held while evidence is gathered; `shown`: whether
-    each witness test, by path and text, fails on the base.
+    policy of an attempt from its model's name. `slots` bounds the attempts at a time, of all runs that share it; it may
+    be entered many times at once. `checks` bounds verifications likewise. `sampling`: what decides on further attempts,
+    None where all are made. `workspace`: opens it, at the given commit or (None) at what the task's base means now.
+    `events`: the whole trace so far. `broken`: by model, why no more attempts are made with it. `verifying`: held while
+    evidence is gathered; `shown`: whether each witness test, by path and text, fails on the base.
     """
 
     task: Task

@@ -1,6 +1,7 @@
 """Where the jobs of a run are done: the executor that is this process.
 
-A job is an attempt or the verification of a candidate (see `agent.run.context.Executor`). All it tells goes into the run's trace.
+A job is an attempt or the verification of a candidate (see `agent.run.context.Executor`). All it tells goes into the
+run's trace.
 """
 
 from __future__ import annotations

@@ -113,7 +113,8 @@ async def _prepare(run: Run, workspace: Workspace, first: bool) -> None:
 
 
 async def attempts(state: Stage, runtime: Runtime[Run]) -> Stage:
-    """All attempts that have not ended yet, as many at a time as there are slots; with `sampling`, those that are worth it.
+    """All attempts that have not ended yet, as many at a time as there are slots; with `sampling`, those that are worth
+    it.
 
     Raises EndpointFailed when there is no sample because the model's server is not there.
     """

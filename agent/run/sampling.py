@@ -1,4 +1,5 @@
-"""Adaptive sampling at work in a run: further attempts only while `agent.run.worth` says that they are worth their price.
+"""Adaptive sampling at work in a run: further attempts only while `agent.run.worth` says that they are worth their
+price.
 
 Candidates are verified as attempts end, and an attempt keeps its place until its candidate is.
 """
@@ -17,8 +18,8 @@ from harness.parallel import task_group
 
 
 async def sample(run: Run, sampling: Sampling, attempt: Callable[[int], Awaitable[None]]) -> None:
-    """Attempts of the run as long as they are worth it, each followed by the evidence on its candidate. What an earlier process
-    began is ended, and what it decided holds."""
+    """Attempts of the run as long as they are worth it, each followed by the evidence on its candidate. What an earlier
+    process began is ended, and what it decided holds."""
     begun = [n.index for n in notebooks(run.events) if n.ended is None]
     async with task_group() as group:
         sampling.join(run.task.id, beliefs_for(run.task, run.settings.models), state_of(run.events))

@@ -1,7 +1,8 @@
-"""What the verify stage asks of fresh sandboxes: which witness tests count, which tests guard a candidate, the evidence on it.
+"""What the verify stage asks of fresh sandboxes: which witness tests count, which tests guard a candidate, the evidence
+on it.
 
-A sandbox that dies again and again is held against the candidate or the witness test that was in it, once another one has
-been seen to work; where none works it is the environment's failure.
+A sandbox that dies again and again is held against the candidate or the witness test that was in it, once another one
+has been seen to work; where none works it is the environment's failure.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ NEAR_FILES = 6
 async def verify_candidates(run: Run, *, early: bool = False) -> None:
     """Write the evidence on every candidate on which the trace does not hold it yet, a few at a time.
 
-    `early`: while attempts are being made. Then candidates that have evidence keep it, though later witness tests, and later tests
-    near to the candidates, are not in it: the verify stage adds what is missing. One call at a time, for a candidate
-    has its id from the first evidence on it.
+    `early`: while attempts are being made. Then candidates that have evidence keep it, though later witness tests, and
+    later tests near to the candidates, are not in it: the verify stage adds what is missing. One call at a time, for a
+    candidate has its id from the first evidence on it.
     """
     async with run.verifying:
         candidates = run.candidates()
@@ -73,7 +74,8 @@ async def verify_candidates(run: Run, *, early: bool = False) -> None:
 async def _evidence_beyond(
     run: Run, candidate: Candidate, ids: Sequence[str], witnesses: Sequence[WitnessTest], guards: Baseline
 ) -> Evidence:
-    """The evidence on a candidate; where it was held against the same regression tests before, only new witness tests run."""
+    """The evidence on a candidate; where it was held against the same regression tests before, only new witness tests
+    run."""
     before = candidate.evidence
     same_place = run.environment.key == run.prepared().environment
     if before is None or not (same_place and before.applies and before.valid) or set(before.regression) != set(ids):
@@ -88,8 +90,8 @@ async def _evidence_beyond(
 
 
 async def guards_of(run: Run, candidates: Sequence[Candidate]) -> Baseline:
-    """The base's test run that candidates are held against: the whole suite's, or (scope near) that of the tests near to
-    what the candidates touch, which is done now unless the trace holds it."""
+    """The base's test run that candidates are held against: the whole suite's, or (scope near) that of the tests near
+    to what the candidates touch, which is done now unless the trace holds it."""
     prepared = run.prepared()
     if run.task.test_scope == "whole" or run.base is None or not candidates:
         return Baseline(prepared.baseline, prepared.flaky)
@@ -116,7 +118,8 @@ async def guards_of(run: Run, candidates: Sequence[Candidate]) -> Baseline:
 
 
 def near_tests_of(run: Run) -> Callable[[str], Sequence[str]] | None:
-    """What finds the test files near to a patch for an attempt's own test runs; None where those run the whole suite."""
+    """What finds the test files near to a patch for an attempt's own test runs; None where those run the whole
+    suite."""
     base = run.base
     if run.task.test_scope == "whole" or base is None:
         return None

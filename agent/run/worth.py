@@ -1,13 +1,14 @@
 """Adaptive sampling: further attempts only while they are worth their price.
 
-`harness.scaling.adaptive` has the rule; here it meets runs. Each task's `TaskState` is read from its trace: which candidates are
-acceptable, how many attempts agree on each, whether tests that show the issue pass. So candidates are verified as attempts
-end, and an attempt keeps its place until its candidate is. When a place is free, the task whose next attempt promises
-most for a dollar has it; attempts under way count as if they had failed, times the chance that none of them is right.
+`harness.scaling.adaptive` has the rule; here it meets runs. Each task's `TaskState` is read from its trace: which
+candidates are acceptable, how many attempts agree on each, whether tests that show the issue pass. So candidates are
+verified as attempts end, and an attempt keeps its place until its candidate is. When a place is free, the task whose
+next attempt promises most for a dollar has it; attempts under way count as if they had failed, times the chance that
+none of them is right.
 
-A task is left for good (`trace.SamplingStopped`) when its best candidate is very likely right (decisive), when hardly any of the next
-attempts would be (hopeless), or when another attempt is expected to add less than it costs (not worth it). What an attempt
-costs is what its calls did; where that has no price, an hour of it counts as a dollar.
+A task is left for good (`trace.SamplingStopped`) when its best candidate is very likely right (decisive), when hardly
+any of the next attempts would be (hopeless), or when another attempt is expected to add less than it costs (not worth
+it). What an attempt costs is what its calls did; where that has no price, an hour of it counts as a dollar.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ def beliefs_for(task: Task, models: Sequence[str]) -> Beliefs:
 
 
 def state_of(events: Sequence[trace.Event]) -> TaskState:
-    """What the trace of a task's run says of it. Attempts that the world ended are none; those whose candidate has no evidence yet
-    are left out."""
+    """What the trace of a task's run says of it. Attempts that the world ended are none; those whose candidate has no
+    evidence yet are left out."""
     ended = [n.ended for n in notebooks(fates(events)) if n.ended is not None and n.ended.status != "infrastructure"]
     indices = {end.attempt for end in ended}
     costs = Ledger.of(events).to_json()["by_attempt"]
@@ -95,8 +96,8 @@ def _cost(charged: Mapping[str, object], seconds: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What another attempt of a task promises now. `verdict`: start one ("go"), see first what those under way give ("wait"), or
-    why to stop. `rate`: expected gain for a dollar. The others as in `trace.SamplingStopped`."""
+    """What another attempt of a task promises now. `verdict`: start one ("go"), see first what those under way give
+    ("wait"), or why to stop. `rate`: expected gain for a dollar. The others as in `trace.SamplingStopped`."""
 
     verdict: Literal["go", "wait", "decisive", "hopeless", "not worth it"]
     rate: float
@@ -170,14 +171,15 @@ class Sampling:
         return Outlook(verdict, more / usd if verdict == "go" else 0.0, stopped)
 
     def urgency(self, id: str) -> float:
-        """The expected gain for a dollar of the task's next attempt; 0 where none is to be begun now. What an earlier process began
-        is paid for in part, and goes first."""
+        """The expected gain for a dollar of the task's next attempt; 0 where none is to be begun now. What an earlier
+        process began is paid for in part, and goes first."""
         if self._owed.get(id):
             return math.inf
         return self.outlook(id).rate if id in self._states else 0.0
 
     def eager(self, id: str) -> bool:
-        """Whether the task's next attempt promises at least as much as the first one of a task that nothing is known of."""
+        """Whether the task's next attempt promises at least as much as the first one of a task that nothing is known
+        of."""
         if id not in self._states:
             return True
         fresh = gain(TaskState(), self._beliefs(id)) / max(self.mean_usd, 1e-9)
@@ -207,7 +209,8 @@ class Sampling:
         return self._fitted.get(self._believed[id], self._believed[id])
 
     def _learn(self) -> None:
-        """Fit what was believed at first of tasks of one kind to them all, whenever twice as many attempts are known."""
+        """Fit what was believed at first of tasks of one kind to them all, whenever twice as many attempts are
+        known."""
         seen = sum(state.attempts for state in self._states.values())
         if not seen or seen < self._fit_at:
             return

@@ -1,7 +1,7 @@
 """How much the samples of an instance agree: exactly, in place, in wording, in behaviour.
 
-Agreement among different models counts more than among repeats of one: a model's repeats share its mistakes. A model with
-n of its samples in a group adds n ** HALF of a vote, so four repeats count as two models.
+Agreement among different models counts more than among repeats of one: a model's repeats share its mistakes. A model
+with n of its samples in a group adds n ** HALF of a vote, so four repeats count as two models.
 """
 
 from __future__ import annotations
@@ -66,12 +66,14 @@ def similarity(one: Wording, other: Wording) -> float:
 
 
 def nearness(one: Wording, other: Wording, reach: int = 3) -> float:
-    """0..1: the share of changed lines that the other changes, too, or lines at most `reach` away; both ways averaged."""
+    """0..1: the share of changed lines that the other changes, too, or lines at most `reach` away; both ways
+    averaged."""
     return (_near(one, other, reach) + _near(other, one, reach)) / 2
 
 
 def mean_with_others(matrix: Sequence[Sequence[float]], samples: Sequence[Sample]) -> list[float]:
-    """For each sample its mean likeness to the others; each other model counts once, repeats of its own model as one more."""
+    """For each sample its mean likeness to the others; each other model counts once, repeats of its own model as one
+    more."""
     means = []
     for i, sample in enumerate(samples):
         by_model: dict[str, list[float]] = {}

@@ -1,4 +1,5 @@
-"""Everything that was found out about the candidates of one instance, as it is kept on disk: ranking reads nothing else.
+"""Everything that was found out about the candidates of one instance, as it is kept on disk: ranking reads nothing
+else.
 
     RUN/samples.jsonl.gz          who wrote which patch (a pool file without labels)
     RUN/evidence/<instance>.json  what was found out about the base and about each distinct patch, by the digest of its text
@@ -30,8 +31,8 @@ Steps = Mapping[str, tuple[Seen, ...]]
 
 @dataclass(frozen=True, slots=True)
 class TestFacts:
-    """Near tests on one candidate: `broken` pass on the base every time and not here, `mended` fail on the base every time
-    and pass here. `asked`: how many tests were compared. `reason`: what was odd about the run, mostly empty."""
+    """Near tests on one candidate: `broken` pass on the base every time and not here, `mended` fail on the base every
+    time and pass here. `asked`: how many tests were compared. `reason`: what was odd about the run, mostly empty."""
 
     __test__ = False
 
@@ -43,8 +44,8 @@ class TestFacts:
 
 @dataclass(frozen=True, slots=True)
 class NearBase:
-    """The near tests on the base: the files that are compared, the tests that pass (`green`) or fail (`red`) there every time,
-    the seconds of one run."""
+    """The near tests on the base: the files that are compared, the tests that pass (`green`) or fail (`red`) there
+    every time, the seconds of one run."""
 
     files: tuple[str, ...] = ()
     green: tuple[str, ...] = ()
@@ -63,8 +64,8 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What is known of the instance itself. `probes`: on the base, None until run; `unsteady`: steps ("probe/number") that
-    differ between two runs of the base and are no evidence. `sources`: of each probe, its steps or its command."""
+    """What is known of the instance itself. `probes`: on the base, None until run; `unsteady`: steps ("probe/number")
+    that differ between two runs of the base and are no evidence. `sources`: of each probe, its steps or its command."""
 
     statement: str = ""
     probes: Steps | None = None
@@ -121,7 +122,8 @@ def keeping(run: Path) -> Keep:
 
 
 def read_found(run: Path, instance: str) -> tuple[Base, dict[str, Found]]:
-    """What the run holds on an instance, empty where nothing. Raises InputError for a damaged file or another schema."""
+    """What the run holds on an instance, empty where nothing. Raises InputError for a damaged file or another
+    schema."""
     place = _place(run, instance)
     if not place.exists():
         return Base(), {}
@@ -180,6 +182,7 @@ def steps_of(data: Mapping[str, Any] | None) -> Steps | None:
 
 
 def _record(kind: Any, data: Mapping[str, Any]) -> Any:
-    """A record of what is stored, without fields that it no longer has: they came from a way of looking that was given up."""
+    """A record of what is stored, without fields that it no longer has: they came from a way of looking that was given
+    up."""
     known = {each.name for each in dataclasses.fields(kind)}
     return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in data.items() if n in known})

@@ -1,9 +1,9 @@
 """Evidence as numbers: one row a distinct candidate, and the instance's own circumstances beside it.
 
-A candidate is what is the same code in normal form, or, where no tree is at hand, the same fingerprint. Its features are
-relative to the other candidates of the instance (the mean is taken away): only that can order them, and what is missing for
-a whole instance then counts for nothing. The circumstances are the same for all candidates of an instance; they order
-nothing, and let the probability tell an easy instance from a hard one.
+A candidate is what is the same code in normal form, or, where no tree is at hand, the same fingerprint. Its features
+are relative to the other candidates of the instance (the mean is taken away): only that can order them, and what is
+missing for a whole instance then counts for nothing. The circumstances are the same for all candidates of an instance;
+they order nothing, and let the probability tell an easy instance from a hard one.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ KINDS: dict[str, tuple[str, ...]] = {
 NAMES = tuple(name for names in KINDS.values() for name in names)
 
 ASIDE = ("size",)
-"""Known and shown, and what decides between equals, but no feature: on the development part of the pool a weight for it made
-the choice worse (docs/selection.md)."""
+"""Known and shown, and what decides between equals, but no feature: on the development part of the pool a weight for it
+made the choice worse (docs/selection.md)."""
 
 SIGNS: dict[str, int] = {
     "unusable": -1,

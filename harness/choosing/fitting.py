@@ -1,4 +1,5 @@
-"""Fitting the ranker on a labelled pool: cross-validation by instance, calibration, and a test that the labels matter."""
+"""Fitting the ranker on a labelled pool: cross-validation by instance, calibration, and a test that the labels
+matter."""
 
 from __future__ import annotations
 
@@ -128,8 +129,8 @@ def fit_pool(samples: Sequence[Sample], run: Path, name: str, penalty: float = P
 
 
 def platt(pairs: Sequence[tuple[float, bool]]) -> tuple[float, float]:
-    """Slope and shift that make cross-validated scores probabilities (Platt 1999, with his corrected targets). The slope is
-    never below 0.05: the order stays."""
+    """Slope and shift that make cross-validated scores probabilities (Platt 1999, with his corrected targets). The
+    slope is never below 0.05: the order stays."""
     positive = sum(right for _, right in pairs)
     high, low = (positive + 1) / (positive + 2), 1 / (len(pairs) - positive + 2)
     scale = max(abs(z) for z, _ in pairs) or 1.0

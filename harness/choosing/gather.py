@@ -62,11 +62,11 @@ async def gather_probes(
     keep: Keep = _nowhere,
     say: Say = lambda line: None,
 ) -> InstanceEvidence:
-    """The evidence with what the issue's probes, and the witness tests of attempts, show on the base, run twice, and on every
-    distinct candidate on which they were not run yet.
+    """The evidence with what the issue's probes, and the witness tests of attempts, show on the base, run twice, and on
+    every distinct candidate on which they were not run yet.
 
-    Each candidate gets a fresh sandbox; what it does to test files is left out. Candidates of the same code are run once.
-    `keep` is told after the base and after every candidate. Raises SandboxFailed.
+    Each candidate gets a fresh sandbox; what it does to test files is left out. Candidates of the same code are run
+    once. `keep` is told after the base and after every candidate. Raises SandboxFailed.
     """
     packages = import_names(tree.paths())
     read = Statement(evidence.base.statement)
@@ -108,8 +108,8 @@ async def gather_tests(
     keep: Keep = _nowhere,
     say: Say = lambda line: None,
 ) -> InstanceEvidence:
-    """The evidence with what the near tests say on the base, run twice, and on every distinct candidate that was not held against
-    them yet.
+    """The evidence with what the near tests say on the base, run twice, and on every distinct candidate that was not
+    held against them yet.
 
     `only`: the digests of the patches that are held against them, None for all. `command`: runs the tests (None: the
     project's own runner, or the usual framework). `seconds`: what one run of them takes on the base, at most about.
@@ -178,7 +178,8 @@ async def in_sandbox(
 
 
 def tells(base: Base, patch: str) -> bool:
-    """Whether running the probes on a patch could tell anything: not where every step wants a name that nothing defines."""
+    """Whether running the probes on a patch could tell anything: not where every step wants a name that nothing
+    defines."""
     steps = [seen for of_probe in (base.probes or {}).values() for seen in of_probe]
     missing = [re.search(r"name '(\w+)'", seen.message) for seen in steps if seen.error == "NameError"]
     if len(missing) < len(steps):

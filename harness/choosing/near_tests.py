@@ -22,8 +22,8 @@ SLOWEST = 4.0
 NOTHING_RAN = "<nothing ran>"
 """Stands among the broken tests where a candidate lets no test run."""
 PATIENCE = 3.0
-"""So many times longer than on the base a test may take on a candidate: else one that was just quick enough there would fail
-on a machine that has become busier."""
+"""So many times longer than on the base a test may take on a candidate: else one that was just quick enough there would
+fail on a machine that has become busier."""
 
 
 def bench_for(opened: Opened, command: str, seconds: float, slots: asyncio.Semaphore | None = None) -> NearSettings:
@@ -48,8 +48,8 @@ async def base_of(bench: NearSettings, files: Sequence[str]) -> NearBase:
 
 
 async def held_against(bench: NearSettings, base: NearBase, name: str, prepare: Prepare) -> TestFacts:
-    """The near tests on a candidate, which `prepare` lays over the base. Broken is what does not pass twice. What had not
-    run when its time was up is not compared. Raises SandboxFailed where no sandbox works."""
+    """The near tests on a candidate, which `prepare` lays over the base. Broken is what does not pass twice. What had
+    not run when its time was up is not compared. Raises SandboxFailed where no sandbox works."""
     patient = replace(bench, test_seconds=PATIENCE * bench.test_seconds)
     try:
         ran = await patient.tests(name, (*base.green, *base.red), bench.together, prepare)
@@ -73,8 +73,8 @@ def _told(ran: TestReport, test: str) -> bool:
 
 
 def slowness() -> float:
-    """How many times longer than its processor time a computation takes at present: 1.0 on an idle machine, more on a busy
-    one (at most `SLOWEST`), so that time-outs mean the same on both."""
+    """How many times longer than its processor time a computation takes at present: 1.0 on an idle machine, more on a
+    busy one (at most `SLOWEST`), so that time-outs mean the same on both."""
     wall, used = time.monotonic(), time.thread_time()
     while time.thread_time() - used < 0.2:
         pass

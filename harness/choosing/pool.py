@@ -96,8 +96,8 @@ def read_witnesses(paths: Sequence[Path]) -> dict[str, tuple[WitnessTest, ...]]:
 
 
 def read_pool(path: Path, labels: Sequence[Path] = ()) -> list[Sample]:
-    """The samples of a pool file. `labels`: files with outcomes that are laid over the pool's: JSON lines with `instance_id`,
-    `source`, `outcome`, or the report.json of `troop grade`, whose models are the pool's sources."""
+    """The samples of a pool file. `labels`: files with outcomes that are laid over the pool's: JSON lines with
+    `instance_id`, `source`, `outcome`, or the report.json of `troop grade`, whose models are the pool's sources."""
     samples = _of_file(path)
     outcomes: dict[tuple[str, str], bool | None] = {}
     for file in labels:

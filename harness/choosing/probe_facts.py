@@ -21,8 +21,9 @@ _VOLATILE = (
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One step. `out`: what it printed or displayed; `error`: the exception's name, "" for none, "TooSlow" where it did not
-    end; `message`: the exception's; `where`: "file:function" of the innermost frame; `views`: other texts of the value."""
+    """One step. `out`: what it printed or displayed; `error`: the exception's name, "" for none, "TooSlow" where it did
+    not end; `message`: the exception's; `where`: "file:function" of the innermost frame; `views`: other texts of the
+    value."""
 
     out: str
     error: str = ""

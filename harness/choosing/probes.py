@@ -1,8 +1,9 @@
 """Probes: what an issue's text shows, made runnable.
 
 Code blocks, doctest and IPython sessions, and calls in the running text become the steps of one session; files that the
-text shows, and the commands that it runs on them, become commands in a directory of their own. Nothing is run here: a probe
-is run in a sandbox on the base and on every candidate, and what differs is evidence. What a text shows as output is cut off.
+text shows, and the commands that it runs on them, become commands in a directory of their own. Nothing is run here: a
+probe is run in a sandbox on the base and on every candidate, and what differs is evidence. What a text shows as output
+is cut off.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ CHECKERS = {"pytest": "python -m pytest -p no:cacheprovider {files}", "pylint": 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Something to run. `steps`: of a session, Python source each, in one namespace, later ones run though an earlier one
-    failed; or `command`: a shell command in a directory that holds `files` (path, text)."""
+    """Something to run. `steps`: of a session, Python source each, in one namespace, later ones run though an earlier
+    one failed; or `command`: a shell command in a directory that holds `files` (path, text)."""
 
     name: str
     steps: tuple[str, ...] = ()
@@ -90,8 +91,8 @@ def probes_of(statement: Statement, packages: Sequence[str] = ()) -> tuple[Probe
 
 
 def witness_probes(witnesses: Sequence[WitnessTest]) -> tuple[Probe, ...]:
-    """Tests that attempts wrote to show the bug, run by pytest where they belong in the tree. Where one takes the place of a
-    file of the base it is not run."""
+    """Tests that attempts wrote to show the bug, run by pytest where they belong in the tree. Where one takes the place
+    of a file of the base it is not run."""
     found = []
     for number, witness in enumerate(witnesses[:WITNESSES_AT_MOST], 1):
         path = shlex.quote(witness.path)
@@ -215,7 +216,8 @@ def _is_call(text: str) -> bool:
 
 
 def _files(statement: Statement, checker: str) -> dict[str, str]:
-    """Files that the text shows: named in the line before a block or in its first line; for a checker also unnamed ones."""
+    """Files that the text shows: named in the line before a block or in its first line; for a checker also unnamed
+    ones."""
     found: dict[str, str] = {}
     for number, block in enumerate(statement.blocks):
         name = _title(block) or _name_before(statement, block)

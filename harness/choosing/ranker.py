@@ -1,8 +1,8 @@
 """The ranker: a logistic regression on the evidence, small enough to read.
 
-P(right) = 1 / (1 + exp(-z)), z = bias + sum of weight x (feature / scale). Fitted by Newton's method with an L2 penalty (iteratively
-reweighted least squares; Hastie, Tibshirani and Friedman, "The Elements of Statistical Learning", 4.4.1). Features whose sign
-is known beforehand and that come out with the other one are left out and the rest is fitted again.
+P(right) = 1 / (1 + exp(-z)), z = bias + sum of weight x (feature / scale). Fitted by Newton's method with an L2 penalty
+(iteratively reweighted least squares; Hastie, Tibshirani and Friedman, "The Elements of Statistical Learning", 4.4.1).
+Features whose sign is known beforehand and that come out with the other one are left out and the rest is fitted again.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ PENALTY = 10.0
 
 
 PRIORS: dict[str, float] = {"unusable": -2.0, "breaks-tests": -0.5, "breaks-tests-alone": -1.0}
-"""What a weight is before any data, per unit of the feature (a logarithm of a count, or 0 and 1); the penalty draws towards it.
-All others: 0. It keeps what everybody knows where few labelled candidates show it."""
+"""What a weight is before any data, per unit of the feature (a logarithm of a count, or 0 and 1); the penalty draws
+towards it. All others: 0. It keeps what everybody knows where few labelled candidates show it."""
 
 FINALISTS = 4
 """Candidates that are held against the near tests: the others would have to pass all of these."""
@@ -150,7 +150,8 @@ def newton(
 ) -> list[float]:
     """The penalised maximum of the likelihood: the bias, which is not penalised, then a weight for each column.
 
-    `labels`: 0..1. `start`: a first guess of the same shape. `middle`: by column, the weight that the penalty draws towards (0).
+    `labels`: 0..1. `start`: a first guess of the same shape. `middle`: by column, the weight that the penalty draws
+    towards (0).
     """
     every: list[Sequence[float]] = [[1.0] * len(labels), *columns]
     w = list(start or [0.0] * len(every))

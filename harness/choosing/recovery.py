@@ -16,8 +16,8 @@ BOOTSTRAPS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One instance. `selected`: the chance that the selection is right (a tie between k is k candidates at 1/k; an abstention
-    is 0.0); `blind`: the share of right samples; `possible`: whether any is right."""
+    """One instance. `selected`: the chance that the selection is right (a tie between k is k candidates at 1/k; an
+    abstention is 0.0); `blind`: the share of right samples; `possible`: whether any is right."""
 
     instance: str
     selected: float

@@ -1,5 +1,5 @@
-"""Evidence on a patch that needs no execution: does it apply and parse, does it use names that nothing defines, what does it
-touch, and how is that related to the issue's text. Pure but for reading the base's files."""
+"""Evidence on a patch that needs no execution: does it apply and parse, does it use names that nothing defines, what
+does it touch, and how is that related to the issue's text. Pure but for reading the base's files."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from harness.repository.base_tree import BaseTree, Patched
 class StaticFacts:
     """What can be told of one patch without running it.
 
-    `applies`: "clean", "fuzzy", "no", or "unknown" where there was no tree of the base. `code`: the digest of the source
-    files in normal form (of the diff's text where there was no tree): equal for the same code but for layout, comments, docstrings and local names.
-    `places`: what it touches, "path::qualified.name" ("path" alone for module level or an unknown place). `unparsed`: files
-    that parsed on the base and no longer do. `undefined`: names that are looked up and that nothing defines, new ones only.
-    `unseen`: new identifiers that occur nowhere else in the touched files. `flags`: of `harness.patches.patch`. `strays`: new
-    source files that belong to no package; they count neither in `code` nor in `places`, `files` and the numbers of lines.
+    `applies`: "clean", "fuzzy", "no", or "unknown" where there was no tree of the base. `code`: the digest of the
+    source files in normal form (of the diff's text where there was no tree): equal for the same code but for layout,
+    comments, docstrings and local names. `places`: what it touches, "path::qualified.name" ("path" alone for module
+    level or an unknown place). `unparsed`: files that parsed on the base and no longer do. `undefined`: names that are
+    looked up and that nothing defines, new ones only. `unseen`: new identifiers that occur nowhere else in the touched
+    files. `flags`: of `harness.patches.patch`. `strays`: new source files that belong to no package; they count neither
+    in `code` nor in `places`, `files` and the numbers of lines.
     """
 
     applies: str
@@ -102,7 +103,8 @@ def _new_undefined(before: bytes | None, after: bytes) -> frozenset[str]:
 
 
 def _unseen(patched: Patched, source: list[str]) -> tuple[str, ...]:
-    """Identifiers that the patch brings in and that the touched files did not know, those it defines itself left out."""
+    """Identifiers that the patch brings in and that the touched files did not know, those it defines itself left
+    out."""
     before_all: set[str] = set()
     after_count: dict[str, int] = {}
     defined: set[str] = set()
@@ -176,8 +178,8 @@ def _heading(path: str, section: str) -> str:
 
 
 def stray_files(patch: Patch, tree: BaseTree | None) -> tuple[str, ...]:
-    """New files that are no tests and no prose and belong to no package: at the top, named like a scratch file, or, with the
-    base at hand, in a directory that it does not have."""
+    """New files that are no tests and no prose and belong to no package: at the top, named like a scratch file, or,
+    with the base at hand, in a directory that it does not have."""
     folders = {str(PurePosixPath(p).parent) for p in tree.paths()} if tree is not None else None
     new = [c.path for c in patch.files if c.kind == "added" and not is_test(c.path) and not is_prose(c.path)]
     return tuple(p for p in new if _is_stray(p, folders))

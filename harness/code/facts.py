@@ -1,5 +1,5 @@
-"""What can be told of Python code without running it: its normal form, the functions that a change touches, and the names
-that nothing defines. Only parsed, never compiled to something that could run."""
+"""What can be told of Python code without running it: its normal form, the functions that a change touches, and the
+names that nothing defines. Only parsed, never compiled to something that could run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ _KEPT = 16
 
 @lru_cache(maxsize=_KEPT)
 def parsed(source: bytes | None) -> ast.Module | None:
-    """The syntax tree, None for what the Python that runs Troop cannot parse (or no source). It is shared: not to be changed."""
+    """The syntax tree, None for what the Python that runs Troop cannot parse (or no source). It is shared: not to be
+    changed."""
     if source is None:
         return None
     try:
@@ -41,8 +42,8 @@ def parsed(source: bytes | None) -> ast.Module | None:
 
 @lru_cache(maxsize=_KEPT)
 def undefined_names(source: bytes) -> frozenset[str]:
-    """Names that are looked up as globals and that no scope of the module binds; nothing is said of a module with a star
-    import. By the interpreter's own symbol tables."""
+    """Names that are looked up as globals and that no scope of the module binds; nothing is said of a module with a
+    star import. By the interpreter's own symbol tables."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -69,8 +70,8 @@ def _tables(top: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
 
 
 def normal_form(tree: ast.Module) -> str | None:
-    """A digest that is the same for code that differs in layout, comments, docstrings and the names of local variables; None
-    for what is nested too deeply to be walked (a sum of hundreds of terms, hundreds of `elif`)."""
+    """A digest that is the same for code that differs in layout, comments, docstrings and the names of local variables;
+    None for what is nested too deeply to be walked (a sum of hundreds of terms, hundreds of `elif`)."""
     try:
         return _digest(ast.dump(_normal(tree)))
     except RecursionError:
@@ -94,7 +95,8 @@ def bodies(tree: ast.Module) -> dict[str, str]:
 
 
 def touched(before: ast.Module | None, after: ast.Module | None) -> frozenset[str] | None:
-    """Qualified names of the scopes whose own code differs, those that are new or gone included; None as for `normal_form`."""
+    """Qualified names of the scopes whose own code differs, those that are new or gone included; None as for
+    `normal_form`."""
     try:
         old, new = bodies(before) if before else {}, bodies(after) if after else {}
     except RecursionError:
@@ -127,8 +129,8 @@ def _scopes(node: ast.Module | Scope, name: str) -> Iterator[tuple[str, ast.Modu
 
 
 class _Normal(ast.NodeTransformer):
-    """Takes docstrings away and numbers the local variables of each function; parameters keep their names, which callers
-    may use."""
+    """Takes docstrings away and numbers the local variables of each function; parameters keep their names, which
+    callers may use."""
 
     def visit_Module(self, node: ast.Module) -> ast.Module:
         _without_docstring(node)

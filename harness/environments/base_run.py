@@ -1,4 +1,5 @@
-"""The base's test run: what passes, fails and flickers before anything is changed, and whether the given failing test fails.
+"""The base's test run: what passes, fails and flickers before anything is changed, and whether the given failing test
+fails.
 
 It is kept beside the environment in the cache, so that the second run of a task starts at once.
 """
@@ -40,9 +41,9 @@ class Baseline:
 async def baseline(room: CleanRoom, task: Task, *, runs: int = 2, say: Say = lambda line: None) -> Baseline:
     """Run the base's tests `runs` times, each in a fresh sandbox of the room, and check the given failing test.
 
-    Tests that did not finish in a run's time are not part of the baseline, which the note says. Of a task whose scope is
-    "near" only the given test's file is run. Raises SetupFailed when tests are there but none can be run, or a given failing
-    test passes or is not found, and SandboxFailed where sandboxes keep dying.
+    Tests that did not finish in a run's time are not part of the baseline, which the note says. Of a task whose scope
+    is "near" only the given test's file is run. Raises SetupFailed when tests are there but none can be run, or a given
+    failing test passes or is not found, and SandboxFailed where sandboxes keep dying.
     """
     built = room.built
     if built.test_command is None:
@@ -133,8 +134,8 @@ def _pseudo(report: TestReport) -> bool:
 
 
 def _checked(found: Baseline, task: Task) -> Baseline:
-    """The baseline, once every given failing test is seen to fail, every time. Raises SetupFailed for one that does not,
-    if it was certain to; else the note says that no failing test is at hand."""
+    """The baseline, once every given failing test is seen to fail, every time. Raises SetupFailed for one that does
+    not, if it was certain to; else the note says that no failing test is at hand."""
     report, given = found.report, task.failing_test
     if report is None or given is None or _pseudo(report):
         return found

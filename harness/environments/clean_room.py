@@ -21,8 +21,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class CleanRoom:
-    """Fresh sandboxes of one environment. `run`: whose they are; `timeout`: seconds of one run of tests, `test_seconds` of one
-    test. A sandbox that dies is replaced `retries` times."""
+    """Fresh sandboxes of one environment. `run`: whose they are; `timeout`: seconds of one run of tests, `test_seconds`
+    of one test. A sandbox that dies is replaced `retries` times."""
 
     provider: Provider
     built: Built
@@ -37,7 +37,8 @@ class CleanRoom:
         return SandboxSpec(run=self.run, name=name, environment=self.built.key, limits=self.limits)
 
     async def fresh(self, name: str, work: Callable[[Sandbox], Awaitable[T]]) -> T:
-        """Do `work` in a new sandbox. Raises SandboxFailed where all replacements died as well: that says nothing of the work."""
+        """Do `work` in a new sandbox. Raises SandboxFailed where all replacements died as well: that says nothing of
+        the work."""
         return await in_fresh_sandbox(self.provider, self.spec(name), work, self.retries)
 
     async def tests(self, sandbox: Sandbox, ids: Sequence[str] = (), *, command: str | None = None) -> TestReport:

@@ -1,7 +1,7 @@
 """How an ordinary Python repository is installed and tested, read off its files. Pure: nothing is executed here.
 
-`detect` looks at pyproject.toml, setup.cfg, setup.py (parsed, never run), requirements files and tox.ini, and answers with
-set-up steps for a sandbox that has the network. A step has alternatives, tried in order: an old tree first gets
+`detect` looks at pyproject.toml, setup.cfg, setup.py (parsed, never run), requirements files and tox.ini, and answers
+with set-up steps for a sandbox that has the network. A step has alternatives, tried in order: an old tree first gets
 dependencies of its own time (`--exclude-newer`), and those of today only where that fails.
 """
 
@@ -91,8 +91,9 @@ def detect(
 ) -> Detected:
     """Steps and test command for a tree of `files` (paths from its root), `read` giving a file's bytes.
 
-    `date`: when the tree was committed or released (aware). `described`: its nearest tag, as `git describe --long` has it,
-    for build backends that want a version. `python`: the version that the user wants ("3.9"). `test_command`: the user's.
+    `date`: when the tree was committed or released (aware). `described`: its nearest tag, as `git describe --long` has
+    it, for build backends that want a version. `python`: the version that the user wants ("3.9"). `test_command`: the
+    user's.
     """
     paths = sorted(files)
     project = read_project(paths, read)
@@ -109,7 +110,8 @@ def detect(
 
 
 def _make_env(python: str | None, requires: str | None, date: datetime | None) -> Step:
-    """The virtual environment. Without a wish: an interpreter that existed in the tree's time, else any that is admitted."""
+    """The virtual environment. Without a wish: an interpreter that existed in the tree's time, else any that is
+    admitted."""
     requests: list[str | None] = [python or requires]
     if python is None and date is not None:
         known = [version for version, released in PYTHON_RELEASES if released <= date]

@@ -1,8 +1,9 @@
 """The environment of a task: set up once with the network in a sandbox, frozen under a content key, then used offline.
 
-The key is a hash of all that decides what set-up makes: the tree, the given test files, the commands, the interpreter, the
-image and the backend. Facts about an environment (seconds, notes) and the base's test run are kept beside it in the cache,
-so that the second run of a task starts at once. Processes that want the same environment wait for the one that builds it.
+The key is a hash of all that decides what set-up makes: the tree, the given test files, the commands, the interpreter,
+the image and the backend. Facts about an environment (seconds, notes) and the base's test run are kept beside it in the
+cache, so that the second run of a task starts at once. Processes that want the same environment wait for the one that
+builds it.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ SETUP_ENV = {
 class Built:
     """A frozen environment.
 
-    `python`: the interpreter's version there, "" where none answers. `notes`: what a user should know of how it was made.
+    `python`: the interpreter's version there, "" where none answers. `notes`: what a user should know of how it was
+    made.
     """
 
     key: str
@@ -105,8 +107,8 @@ async def build(
 
 
 async def _make_room(sandbox: Sandbox, workspace: Workspace) -> None:
-    """An image may bring a tree of its own, whose history can hold what came after the base: that goes, and so does what
-    was committed there and is not in the base. What was built in the tree and never committed stays.
+    """An image may bring a tree of its own, whose history can hold what came after the base: that goes, and so does
+    what was committed there and is not in the base. What was built in the tree and never committed stays.
     """
     listed = await sandbox.exec(_LIST_COMMITTED, timeout=120, output_bytes=LISTING_BYTES)
     if listed.exit_code != 0 or listed.truncated:

@@ -1,7 +1,9 @@
-"""What a Python repository's own files say about it: interpreter, extras, groups, test requirements. Nothing is executed.
+"""What a Python repository's own files say about it: interpreter, extras, groups, test requirements. Nothing is
+executed.
 
-Sources of test dependencies, all that apply together: extras (pyproject, setup.cfg, setup.py), dependency groups (PEP 735,
-Poetry, PDM, uv), hatch environments, requirements files, `tests_require`; tox.ini only where none of these names any.
+Sources of test dependencies, all that apply together: extras (pyproject, setup.cfg, setup.py), dependency groups (PEP
+735, Poetry, PDM, uv), hatch environments, requirements files, `tests_require`; tox.ini only where none of these names
+any.
 """
 
 from __future__ import annotations
@@ -25,11 +27,13 @@ _TOO_MUCH = re.compile(r"lint|docs?[./_-]|mypy|typing|min|lock|bench|release|pub
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """`requires_python`: a version specifier. `extras`, `groups`: those that tests need. `packages`: requirement strings.
+    """`requires_python`: a version specifier. `extras`, `groups`: those that tests need. `packages`: requirement
+    strings.
 
     `test_requirements`: requirements files for tests; `requirements`: the plain ones, for trees that say no more.
     `has_static_metadata`: dependencies can be read without building. `version`: of a released tree (PKG-INFO).
-    `import_roots`: folders to import an uninstalled tree from ("" = the root). `text`: the files read, for a rough search.
+    `import_roots`: folders to import an uninstalled tree from ("" = the root). `text`: the files read, for a rough
+    search.
     """
 
     installable: bool
@@ -47,7 +51,8 @@ class Project:
 
 
 def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
-    """Read the tree of `paths`. Files that do not parse count as absent: set-up itself will say what is wrong with them."""
+    """Read the tree of `paths`. Files that do not parse count as absent: set-up itself will say what is wrong with
+    them."""
     there = set(paths)
 
     def text(path: str) -> str:
@@ -225,7 +230,8 @@ def _pytest_configured(
 
 
 def _setup_arguments(text: str) -> dict[str, Any]:
-    """The arguments of `setup(...)` that can be read without running: literals, names bound to literals, `extras[...] = …`."""
+    """The arguments of `setup(...)` that can be read without running: literals, names bound to literals, `extras[...] =
+    …`."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):

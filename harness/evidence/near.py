@@ -1,9 +1,9 @@
 """The base's tests near a change, for suites too long to be run whole (a task's scope "near"), and for `troop select`.
 
-The test files that are nearest to what the candidates touch are run on the base, each in a fresh sandbox, some at a time,
-until the time is used up. What is green then is run once more, all of it together, just as every candidate will be held
-against it: what does not pass again in company is left out. Both results are kept by environment, so the next run has
-them at once.
+The test files that are nearest to what the candidates touch are run on the base, each in a fresh sandbox, some at a
+time, until the time is used up. What is green then is run once more, all of it together, just as every candidate will
+be held against it: what does not pass again in company is left out. Both results are kept by environment, so the next
+run has them at once.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ Prepare = Callable[[Sandbox], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class NearSettings:
-    """How near tests are run. Times in seconds: `seconds` of tests that a candidate is held against, `alone` for one test
-    file, `together` for the run of all, `test_seconds` for one test. `environment`: its key, under which results are kept
-    (None: they are not). `slots` bounds the sandboxes at a time."""
+    """How near tests are run. Times in seconds: `seconds` of tests that a candidate is held against, `alone` for one
+    test file, `together` for the run of all, `test_seconds` for one test. `environment`: its key, under which results
+    are kept (None: they are not). `slots` bounds the sandboxes at a time."""
 
     opened: Opened
     command: str
@@ -98,9 +98,9 @@ class NearSettings:
 
 @dataclass(frozen=True, slots=True)
 class NearTests:
-    """The near tests on the base, run twice: each file alone (`report`, as much as fits into the time), and all together.
-    `flaky`: what passed alone and not together. `red`: what failed both times. `seconds`: of the run together. `note`: what
-    was odd."""
+    """The near tests on the base, run twice: each file alone (`report`, as much as fits into the time), and all
+    together. `flaky`: what passed alone and not together. `red`: what failed both times. `seconds`: of the run
+    together. `note`: what was odd."""
 
     report: TestReport
     flaky: tuple[str, ...] = ()
@@ -124,9 +124,9 @@ async def near_baseline(
 ) -> Baseline:
     """What the tests near to `touched` say on the base; `report` None where there are none (`note` says why).
 
-    A candidate is held against `report.passed` without `flaky`, which is what `harness.evidence.regression.choose` gives for the same
-    `seconds`. Raises SandboxFailed where no sandbox works; a test file that takes its sandbox
-    down is left out, which `note` says.
+    A candidate is held against `report.passed` without `flaky`, which is what `harness.evidence.regression.choose`
+    gives for the same `seconds`. Raises SandboxFailed where no sandbox works; a test file that takes its sandbox down
+    is left out, which `note` says.
     """
     if room.built.test_command is None or not runner_of(room.built.test_command).by_file:
         return Baseline(None, note=NOT_BY_FILE)
@@ -154,10 +154,11 @@ async def near_baseline(
 
 
 async def near_tests(bench: NearSettings, files: Sequence[str], *, failing: bool = False) -> NearTests:
-    """Run test files on the base, the nearest first, until the time is used up, and what passed once more, all together.
+    """Run test files on the base, the nearest first, until the time is used up, and what passed once more, all
+    together.
 
-    `failing`: what failed as well. Where nothing passes, or it cannot be run together, `report` is empty and `note` says so.
-    Raises SandboxFailed where no sandbox works.
+    `failing`: what failed as well. Where nothing passes, or it cannot be run together, `report` is empty and `note`
+    says so. Raises SandboxFailed where no sandbox works.
     """
     reports, dead = await _each_alone(bench, files)
     report = _fitting(reports, bench.seconds)
@@ -209,8 +210,8 @@ def _test_texts(workspace: Workspace) -> Mapping[str, str]:
 
 
 async def _each_alone(bench: NearSettings, files: Sequence[str]) -> tuple[list[TestReport], list[str]]:
-    """(reports, the nearest file's first; files that take their sandbox down). Ends when the tests that pass take the time
-    that there is, or when twice as much has gone by. Raises SandboxFailed where every sandbox died."""
+    """(reports, the nearest file's first; files that take their sandbox down). Ends when the tests that pass take the
+    time that there is, or when twice as much has gone by. Raises SandboxFailed where every sandbox died."""
     reports: list[TestReport] = []
     dead: list[str] = []
     left = bench.seconds
@@ -288,7 +289,8 @@ def _usable(report: TestReport) -> bool:
 
 
 async def _together(bench: NearSettings, tests: Sequence[str]) -> TestReport | None:
-    """The tests in one run, as a candidate is held against them; None where that takes the sandbox down, or says nothing."""
+    """The tests in one run, as a candidate is held against them; None where that takes the sandbox down, or says
+    nothing."""
     path = bench.kept("near-together", *tests)
     kept = read_json(path) if path else None
     if kept is not None:

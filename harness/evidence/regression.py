@@ -38,8 +38,8 @@ FEW = 3
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """What of the base some patches touch: `paths` of source files; `names` of the functions, methods and classes around
-    the touched lines, as far as the file can be parsed."""
+    """What of the base some patches touch: `paths` of source files; `names` of the functions, methods and classes
+    around the touched lines, as far as the file can be parsed."""
 
     paths: tuple[str, ...]
     names: tuple[str, ...] = ()
@@ -70,7 +70,8 @@ def _around(source: bytes | None, lines: Collection[int]) -> set[str]:
 def near_files(texts: Mapping[str, str], touched: Touched, imports: ImportGraph = NO_IMPORTS) -> list[str]:
     """Of the test files `texts` (text by path) those near to what is touched, the nearest first.
 
-    By `nearness`, and by what they mention: a touched function or class counts the more, the fewer of the files mention it.
+    By `nearness`, and by what they mention: a touched function or class counts the more, the fewer of the files mention
+    it.
     """
     scores = nearness(texts, touched.paths, imports)
     mentions = dict.fromkeys(texts, 0.0)
@@ -112,7 +113,8 @@ def choose(
 ) -> tuple[str, ...]:
     """Ids of the regression tests for a patch, sorted; as many as run in about `seconds`, but at least one file's.
 
-    `imports` gives those of the base, and is asked only where not all tests fit; without them only names and places count.
+    `imports` gives those of the base, and is asked only where not all tests fit; without them only names and places
+    count.
     """
     green = sorted(baseline.passed - set(flaky))
     if cost(baseline, green) <= max(seconds - STARTING_SECONDS, 0.0):

@@ -1,9 +1,9 @@
 """What a candidate is worth, found out in a fresh sandbox: the clean room.
 
 The candidate's patch is applied to the environment, the test files that it touches are put back as on the base (a patch
-does not get to change what it is measured by), and then run, one after the other: the failing test given with the issue,
-the regression tests (green on the base), and the witness tests of all attempts. Every outcome comes from a structured
-report that agrees with the exit code.
+does not get to change what it is measured by), and then run, one after the other: the failing test given with the
+issue, the regression tests (green on the base), and the witness tests of all attempts. Every outcome comes from a
+structured report that agrees with the exit code.
 """
 
 from __future__ import annotations
@@ -65,8 +65,9 @@ async def verify(
 ) -> Evidence:
     """The evidence on one patch, in a sandbox called `name`.
 
-    `regression`: ids of tests that are green on the base (see `harness.evidence.regression.choose`). `witnesses`: tests that fail
-    on the base (see `witness_on_base`). Raises SandboxFailed where sandboxes keep dying: that says nothing about the candidate.
+    `regression`: ids of tests that are green on the base (see `harness.evidence.regression.choose`). `witnesses`: tests
+    that fail on the base (see `witness_on_base`). Raises SandboxFailed where sandboxes keep dying: that says nothing
+    about the candidate.
     """
 
     async def in_sandbox(sandbox: Sandbox) -> Evidence:
@@ -81,8 +82,8 @@ async def witness_on_base(room: CleanRoom, witnesses: Sequence[WitnessTest]) -> 
     """Those of the witness tests that fail on the base, in the given order, the same file and text only once.
 
     A test that cannot be loaded there fails, too: a missing name may be just what the issue is about, and such a test
-    speaks for a candidate only by passing on it. Not kept: what passes, what is skipped, what has no test in it, what the
-    Python that runs Troop cannot parse, and what would take the place of a file of the base.
+    speaks for a candidate only by passing on it. Not kept: what passes, what is skipped, what has no test in it, what
+    the Python that runs Troop cannot parse, and what would take the place of a file of the base.
     """
     distinct = list({(w.path, w.text): w for w in reversed(witnesses)}.values())[::-1]
     distinct = [w for w in distinct if not w.path.endswith(".py") or _parses(w)]
@@ -161,8 +162,8 @@ async def _regression_outcomes(
 
 
 async def _witness_outcomes(room: CleanRoom, sandbox: Sandbox, witnesses: Sequence[WitnessTest]) -> dict[str, str]:
-    """Outcome of each witness test by name. Several at a time as far as their files differ; where such a run breaks off,
-    each of its tests alone."""
+    """Outcome of each witness test by name. Several at a time as far as their files differ; where such a run breaks
+    off, each of its tests alone."""
     outcomes: dict[str, str] = {}
     for batch in _batches(witnesses):
         outcomes.update(await _laid_in(room, sandbox, batch))
@@ -197,7 +198,8 @@ def _batches(witnesses: Sequence[WitnessTest]) -> list[list[WitnessTest]]:
 
 
 def _believed(report: TestReport, test: str) -> str:
-    """The outcome, where a pass in a run that cannot be believed is none; a test command without ids answers as a whole."""
+    """The outcome, where a pass in a run that cannot be believed is none; a test command without ids answers as a
+    whole."""
     outcome = outcome_of(report, COMMAND_TEST if COMMAND_TEST in report.outcomes else test)
     return outcome if report.valid or outcome in ("failed", "error") else "missing"
 

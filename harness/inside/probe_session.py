@@ -1,9 +1,10 @@
 """Runs the steps of one probe inside a sandbox; self-contained, Python 3.6 and newer.
 
-Standard input: {"steps": [source, …], "packages": [import names], "views": [functions], "step_seconds": s, of processor time}. Each step is run as if typed at a
-prompt, in one namespace; a later one runs though an earlier one failed. A name that nothing defines is looked for in the
-packages, as a reader of the text would. For each step one JSON line goes to the file named by the first argument:
-{"out": what it printed and displayed, "views": {name: text}, "error": exception's name, "message": …, "where": "file:function"}.
+Standard input: {"steps": [source, …], "packages": [import names], "views": [functions], "step_seconds": s, of processor
+time}. Each step is run as if typed at a prompt, in one namespace; a later one runs though an earlier one failed. A name
+that nothing defines is looked for in the packages, as a reader of the text would. For each step one JSON line goes to
+the file named by the first argument: {"out": what it printed and displayed, "views": {name: text}, "error": exception's
+name, "message": …, "where": "file:function"}.
 """
 
 import ast
@@ -106,7 +107,8 @@ def _step(
 
 
 def _run(node: ast.stmt, namespace: "dict[str, Any]", displayed: _Displayed) -> None:
-    """One statement as a prompt runs it. The text may have set a display hook of its own; the value is kept all the same."""
+    """One statement as a prompt runs it. The text may have set a display hook of its own; the value is kept all the
+    same."""
     if isinstance(node, ast.Expr):
         value = eval(compile(ast.Expression(node.value), "<probe>", "eval"), namespace)
         if value is not None and sys.displayhook is not displayed:

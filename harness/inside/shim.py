@@ -1,11 +1,13 @@
 """PID 1 of every sandbox: runs the commands that the harness asks for, and gives back what they did.
 
-Python 3.6 or newer, standard library only, started as `python3 -I -S shim.py` with a stream on standard input and output.
-It is the init of its pid namespace, so that nothing inside can kill it, and it is not dumpable, so that no command of the
-same user can trace it or open its file descriptors: what it reports cannot be forged from inside. It ends with its input.
+Python 3.6 or newer, standard library only, started as `python3 -I -S shim.py` with a stream on standard input and
+output. It is the init of its pid namespace, so that nothing inside can kill it, and it is not dumpable, so that no
+command of the same user can trace it or open its file descriptors: what it reports cannot be forged from inside. It
+ends with its input.
 
-A frame, in both directions: header length and payload length (4 bytes each, big-endian), header (a JSON object), payload.
-A request has `op` and `id`; its one reply has the same `id`, and `errno` and `text` where it failed. Operations:
+A frame, in both directions: header length and payload length (4 bytes each, big-endian), header (a JSON object),
+payload. A request has `op` and `id`; its one reply has the same `id`, and `errno` and `text` where it failed.
+Operations:
 
     ping                                    -> pid, uid, python, shell
     exec     argv | shell, cwd, env, timeout, keep, merge, last (payload: standard input)
@@ -20,12 +22,12 @@ A request has `op` and `id`; its one reply has the same `id`, and `errno` and `t
     restore  root, skip, limit, total, entries, files, last (payload)
 
 One guardian process per exec is the reaper of everything that the command leaves behind, so that a timed-out command is
-killed with all that it started, whatever sessions or double forks it used. The status travels on a pipe between shim and
-guardian which the command never holds.
+killed with all that it started, whatever sessions or double forks it used. The status travels on a pipe between shim
+and guardian which the command never holds.
 """
 
-# pathlib would cost every sandbox time and memory at its start.
-# ruff: noqa: PTH101, PTH102, PTH103, PTH106, PTH108, PTH112, PTH113, PTH114, PTH115, PTH116, PTH118, PTH120, PTH123, PTH208, PTH211
+# pathlib would cost every sandbox time and memory at its start. ruff: noqa: PTH101, PTH102, PTH103, PTH106, PTH108,
+# PTH112, PTH113, PTH114, PTH115, PTH116, PTH118, PTH120, PTH123, PTH208, PTH211
 
 import binascii
 import ctypes
@@ -56,8 +58,8 @@ TICK_NS = 20000000
 LONGEST_POLL_MS = 86400000.0
 # What a snapshot tells of one by one, unless the request says otherwise.
 ENTRIES = 20000
-# signalfd_siginfo: where its fields begin. A process may invent what it queues (rt_sigqueueinfo), but not this code, which
-# is kill(2)'s alone.
+# signalfd_siginfo: where its fields begin. A process may invent what it queues (rt_sigqueueinfo), but not this code,
+# which is kill(2)'s alone.
 SIGINFO_SIZE = 128
 SIGINFO_CODE = 8
 SIGINFO_PID = 12
@@ -733,7 +735,8 @@ def live(status_fd: int, stdio: "tuple[int, int, int]", become: object) -> None:
 
 
 def execute(argv: "list[str]", env: "dict[str, str]") -> None:
-    """Become the program, looked for in the PATH of `env`. Raises OSError. (os.execvpe loads a module for each command.)"""
+    """Become the program, looked for in the PATH of `env`. Raises OSError. (os.execvpe loads a module for each
+    command.)"""
     program = argv[0]
     folders = [""] if "/" in program else env.get("PATH", os.defpath).split(":")
     failure: OSError | None = None
@@ -968,7 +971,8 @@ def put(root: str, path: str, content: bytes, mode: int, link: bool) -> None:
 
 
 def forget_byte_code(path: str) -> None:
-    """Remove the byte code of a source file: Python would take it for that of a later text of the same second and size."""
+    """Remove the byte code of a source file: Python would take it for that of a later text of the same second and
+    size."""
     folder, name = os.path.split(path)
     if not name.endswith(".py"):
         return
@@ -1015,8 +1019,8 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 def open_signals() -> int:
     """A descriptor that tells of ended children and of a termination asked for, with its sender."""
     wanted = (signal.SIGCHLD, signal.SIGTERM)
-    # All are blocked here, and so in the guardians, rather than ignored: what a command needs is then one call away, in a
-    # fresh child, where every call costs page faults.
+    # All are blocked here, and so in the guardians, rather than ignored: what a command needs is then one call away, in
+    # a fresh child, where every call costs page faults.
     signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))
     for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)

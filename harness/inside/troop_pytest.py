@@ -1,4 +1,5 @@
-"""A pytest plugin that runs inside the sandbox: reports every test as a JSON line, selects tests by id, limits their time.
+"""A pytest plugin that runs inside the sandbox: reports every test as a JSON line, selects tests by id, limits their
+time.
 
 Loaded by `PYTEST_ADDOPTS="-p troop_pytest"` and PYTHONPATH; self-contained, Python 3.6 and newer (hence the quoted
 annotations). Inert without TROOP_REPORT. What it reads from the environment, and removes from there so that a pytest
@@ -12,8 +13,8 @@ TROOP_TEST_SECONDS   wall time that each phase of a test may take; then it fails
 TROOP_FIRST_FAILURE  set: the tests after the first that fails need not run
 TROOP_ADDOPTS_BEFORE the user's own PYTEST_ADDOPTS, to be put back
 
-Lines: {"begin": pid}, {"start": id}, {"test": id, "outcome": …, "seconds": …, "message": …}, {"finish": pid, "exit": status}.
-A run without its finish line was cut short. The same test twice: the worse outcome counts.
+Lines: {"begin": pid}, {"start": id}, {"test": id, "outcome": …, "seconds": …, "message": …}, {"finish": pid, "exit":
+status}. A run without its finish line was cut short. The same test twice: the worse outcome counts.
 """
 
 import ctypes

@@ -1,9 +1,10 @@
-"""Runs sympy's tests with sympy's own runner and reports them as `troop_pytest` does, where an environment has no pytest.
+"""Runs sympy's tests with sympy's own runner and reports them as `troop_pytest` does, where an environment has no
+pytest.
 
-Runs inside the sandbox, in the repository's root, self-contained, Python 3.6 and newer. It is told what to do, and reports, through the
-same variables and the same lines as the plugin (see there): TROOP_REPORT, TROOP_SELECT (a list of files, or of
-`file::test`; it has to be given), TROOP_TEST_SECONDS and TROOP_FIRST_FAILURE. sympy's cache stays on, other than with
-its `bin/test -C`.
+Runs inside the sandbox, in the repository's root, self-contained, Python 3.6 and newer. It is told what to do, and
+reports, through the same variables and the same lines as the plugin (see there): TROOP_REPORT, TROOP_SELECT (a list of
+files, or of `file::test`; it has to be given), TROOP_TEST_SECONDS and TROOP_FIRST_FAILURE. sympy's cache stays on,
+other than with its `bin/test -C`.
 """
 
 import json

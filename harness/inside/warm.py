@@ -1,22 +1,23 @@
 """A pytest that waits, started and imported, inside the sandbox: each test run is a fork of it.
 
-Starting Python and importing pytest costs ten times what a small test does. This process pays it once, has nothing of the
-repository in it, and lives as long as the harness holds it. Self-contained, Python 3.6 and newer.
+Starting Python and importing pytest costs ten times what a small test does. This process pays it once, has nothing of
+the repository in it, and lives as long as the harness holds it. Self-contained, Python 3.6 and newer.
 
     python warm.py SOCKET -m             waits to be `python -m pytest`
     python warm.py SOCKET /bin/pytest    waits to be that script, which is one of this very interpreter
 
-`warm_ask.py` asks for a run and hands over its own standard streams. What it says is PLACE, a folder that the run makes; on
-its standard input is the request, a JSON object:
+`warm_ask.py` asks for a run and hands over its own standard streams. What it says is PLACE, a folder that the run
+makes; on its standard input is the request, a JSON object:
 
     argv    pytest's arguments                 cwd     where
     env     variables to set on top of those that the waiting process was started with (null: to unset)
     select  content of the file PLACE/select   remove  places of earlier runs, no longer needed
 
-PLACE/report gets a line {"warm": pid} before the run and {"ended": exit code} after it. Without both, nothing happened that
-may be believed: the run is to be made in the ordinary way. The waiting process ends rather than be a run that could differ
-from an ordinary one: when anything that it has loaded changed on the disk, came from the working tree, or would come from
-there now. On a run that must be killed the harness ends the waiting process, with everything that it started.
+PLACE/report gets a line {"warm": pid} before the run and {"ended": exit code} after it. Without both, nothing happened
+that may be believed: the run is to be made in the ordinary way. The waiting process ends rather than be a run that
+could differ from an ordinary one: when anything that it has loaded changed on the disk, came from the working tree, or
+would come from there now. On a run that must be killed the harness ends the waiting process, with everything that it
+started.
 """
 
 # pathlib is not what a run should find loaded already where pytest does not load it.
@@ -207,7 +208,8 @@ def load(become: str) -> None:
     for name in _pytest.config.default_plugins:
         importlib.import_module("_pytest." + name)
     plugin = importlib.import_module("troop_pytest")
-    # pytest warns of plugins loaded before it could look into their assertions; this is its word for those that do not mind.
+    # pytest warns of plugins loaded before it could look into their assertions; this is its word for those that do not
+    # mind.
     plugin.__doc__ = f"{plugin.__doc__}\nPYTEST_DONT_REWRITE"
 
 

@@ -1,9 +1,10 @@
 """Budgets: caps that calls reserve from before they are made, so that concurrent attempts cannot pass them together.
 
-A `BudgetKeeper` keeps the caps of one run. Many runs under one cap have a `SharedBudget` above their keepers: each of them
-may spend up to the same level, the height at which the cap is all spent if every unfinished run came to it. So no run takes
-what others still wait for, what a finished one left over raises the level for the rest, and together they cannot pass the cap.
-Where something else says which run is to spend (adaptive sampling), each may spend whatever the others have not (`fair` False).
+A `BudgetKeeper` keeps the caps of one run. Many runs under one cap have a `SharedBudget` above their keepers: each of
+them may spend up to the same level, the height at which the cap is all spent if every unfinished run came to it. So no
+run takes what others still wait for, what a finished one left over raises the level for the rest, and together they
+cannot pass the cap. Where something else says which run is to spend (adaptive sampling), each may spend whatever the
+others have not (`fair` False).
 """
 
 from __future__ import annotations
@@ -64,11 +65,11 @@ class _Waiter:
 
 
 class BudgetKeeper:
-    """Keeps the caps of one run: USD, tokens and wall seconds of the run, USD and wall seconds of each attempt, USD of the
-    judge, whose calls belong to no attempt (None).
+    """Keeps the caps of one run: USD, tokens and wall seconds of the run, USD and wall seconds of each attempt, USD of
+    the judge, whose calls belong to no attempt (None).
 
-    A reservation that does not fit beside what is spent raises BudgetExceeded. One that would fit if the calls in flight
-    turned out cheaper than reserved waits for them, in order of arrival.
+    A reservation that does not fit beside what is spent raises BudgetExceeded. One that would fit if the calls in
+    flight turned out cheaper than reserved waits for them, in order of arrival.
     """
 
     def __init__(
@@ -101,7 +102,8 @@ class BudgetKeeper:
         clock: Callable[[], float] = time.monotonic,
         share: Share | None = None,
     ) -> BudgetKeeper:
-        """The keeper of a resumed run. A charge of unknown price counts as the dearest known one of its model so far."""
+        """The keeper of a resumed run. A charge of unknown price counts as the dearest known one of its model so
+        far."""
         keeper = cls(budget, clock=clock, elapsed=elapsed, share=share)
         dearest: dict[str, float] = {}
         for charge in charges:
@@ -314,7 +316,8 @@ class SharedBudget:
         self._members = {name: _Member() for name in runs}
 
     def note(self, run: str, usd: float, tokens: float, held_usd: float = 0.0, held_tokens: float = 0.0) -> None:
-        """What the run has spent by now, and what it holds for calls under way. Calls of other runs that wait for that go on."""
+        """What the run has spent by now, and what it holds for calls under way. Calls of other runs that wait for that
+        go on."""
         member = self._member(run)
         freed = held_usd < member.held_usd or held_tokens < member.held_tokens
         member.usd, member.tokens = usd, tokens
@@ -356,8 +359,8 @@ class SharedBudget:
         return None if seconds is None else (self._started + seconds - self._clock(), seconds)
 
     def _level(self, run: str, cap: float | None, spent: Callable[[_Member], float]) -> float | None:
-        """The height L with: the sum over unfinished runs of max(spent, L) is what finished ones left of the cap; where it is
-        not shared fairly, what all other runs have left."""
+        """The height L with: the sum over unfinished runs of max(spent, L) is what finished ones left of the cap; where
+        it is not shared fairly, what all other runs have left."""
         if cap is None:
             return None
         if not self.fair:

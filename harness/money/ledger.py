@@ -1,7 +1,7 @@
 """What model calls cost: prices, the fold of all charges, and the budgets that calls reserve from.
 
-A price comes from, in this order: prices written in the alias; the alias's `usd_per_gpu_hour`; `genai-prices` (its bundled
-table, offline); else it is unknown, which is `None` and never 0.
+A price comes from, in this order: prices written in the alias; the alias's `usd_per_gpu_hour`; `genai-prices` (its
+bundled table, offline); else it is unknown, which is `None` and never 0.
 
 Cost of a local GPU: the call's share of the time in which the GPU was busy with our calls,
 
@@ -29,8 +29,8 @@ GENAI, ALIAS, GPU, UNKNOWN = "genai-prices", "alias", "gpu-hour", "unknown"
 class Prices:
     """What is known about a model's price. USD per million tokens; `gpu_hour` in USD per hour of the GPU.
 
-    `model`: what the server calls it; `lookup`: `provider/model` for genai-prices (None: the provider is told from `base_url`).
-    `cache_read`, `cache_write` None: as `input`.
+    `model`: what the server calls it; `lookup`: `provider/model` for genai-prices (None: the provider is told from
+    `base_url`). `cache_read`, `cache_write` None: as `input`.
     """
 
     model: str
@@ -104,8 +104,8 @@ def _genai_price(prices: Prices, usage: Usage) -> float | None:
 
 @lru_cache(maxsize=256)
 def _genai_model(model: str, base_url: str, lookup: str | None) -> tuple[str, str] | None:
-    """(model, provider) where genai-prices knows the pair. Never guesses a provider from the model's name alone: the same
-    weights served from one's own machine must not get a vendor's price."""
+    """(model, provider) where genai-prices knows the pair. Never guesses a provider from the model's name alone: the
+    same weights served from one's own machine must not get a vendor's price."""
     from genai_prices.data_snapshot import get_snapshot
 
     provider: str | None = None
@@ -152,8 +152,9 @@ class GpuMeter:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the ledger. `known_usd`: the sum of what has a price. `calls`: answered ones; `unanswered`: retries that
-    may have reached the model; `unpriced`: calls (of both kinds) whose price is unknown. `seconds`: of all calls, added."""
+    """One line of the ledger. `known_usd`: the sum of what has a price. `calls`: answered ones; `unanswered`: retries
+    that may have reached the model; `unpriced`: calls (of both kinds) whose price is unknown. `seconds`: of all calls,
+    added."""
 
     usage: Usage = field(default_factory=Usage)
     known_usd: float = 0.0

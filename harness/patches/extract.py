@@ -6,12 +6,13 @@ attributes, or its removal; and nothing that it wrote is ever executed on the ho
 
 One limit: in docker an attempt is root of its own system and can replace git, the shell or that copy of the base. (With
 bubblewrap all three but the copy are read-only.) Programs are therefore called from the system's directories first, but
-what comes out remains a claim: a patch counts for what it does in a fresh sandbox (`harness.evidence.verify`), never for this text.
+what comes out remains a claim: a patch counts for what it does in a fresh sandbox (`harness.evidence.verify`), never
+for this text.
 
 What a patch holds: every changed or deleted file of the base, and every new file that is not junk (`JUNK`), a new
-git-ignored one if it is source (`SOURCE`). What set-up did is left out: `mark_setup` remembers it before the first attempt.
-Renames are written as deletion and addition, which every tool can apply. Submodules stay as they are, except where the
-attempt removes one together with its entry in .gitmodules.
+git-ignored one if it is source (`SOURCE`). What set-up did is left out: `mark_setup` remembers it before the first
+attempt. Renames are written as deletion and addition, which every tool can apply. Submodules stay as they are, except
+where the attempt removes one together with its entry in .gitmodules.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ _OUTPUT_DIRECTORIES = frozenset(
     {"build", "_build", "dist", "out", "target", "site", "tmp", "temp", "logs", "env", "venv"}
 )
 
-# What all files that a patch writes may hold together; beyond it the largest (core dumps, downloads, models) are left out.
+# What all files that a patch writes may hold together; beyond it the largest (core dumps, downloads, models) are left
+# out.
 CONTENT_BYTES = 8_000_000
 # Of any answer from inside: deletions of the base come on top of the above.
 _OUTPUT_BYTES = 32_000_000
@@ -153,7 +155,8 @@ class _Look:
 
 @dataclass(frozen=True, slots=True)
 class _Staging:
-    """What goes into a patch. `deletions`: in the form of `update-index --index-info`; `changed`, `new`: paths to take in."""
+    """What goes into a patch. `deletions`: in the form of `update-index --index-info`; `changed`, `new`: paths to take
+    in."""
 
     deletions: bytes
     changed: tuple[bytes, ...]
@@ -180,8 +183,9 @@ async def take_patch(sandbox: Sandbox, *, exclude: Collection[str] = (), say: Sa
     """The diff of the working tree against the base, "" if nothing changed; decoded with "surrogateescape".
 
     `exclude`: paths (or directories) that are left as they are on the base. `say` gets a sentence where files had to be
-    left out because of their size (`CONTENT_BYTES`). Raises PatchNotTaken where the sandbox answers, but what the attempt
-    did there (to git, Troop's copy of the base, memory, time) leaves no patch to be had; SandboxFailed where it is gone.
+    left out because of their size (`CONTENT_BYTES`). Raises PatchNotTaken where the sandbox answers, but what the
+    attempt did there (to git, Troop's copy of the base, memory, time) leaves no patch to be had; SandboxFailed where it
+    is gone.
     """
     look = await _look(sandbox)
     staged = _staging(look, [os.fsencode(path.rstrip("/")) for path in exclude])
@@ -202,7 +206,8 @@ def _staged(deletions: bytes, taken: Sequence[bytes], script: str) -> tuple[str,
 
 
 async def _too_much(sandbox: Sandbox, staged: _Staging) -> dict[bytes, int]:
-    """What must stay out, with sizes in bytes: the largest new files, then the largest changed ones, until the rest fits."""
+    """What must stay out, with sizes in bytes: the largest new files, then the largest changed ones, until the rest
+    fits."""
     paths = (*staged.changed, *staged.new)
     if not paths:
         return {}

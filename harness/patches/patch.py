@@ -1,7 +1,7 @@
 """A patch as data: which files, how much, whether two are the same, and what about one should make a reader wary.
 
-Everything here is read from the text of the diff; taking, applying and restoring are in `harness.patches.extract` (and can be had
-from here too).
+Everything here is read from the text of the diff; taking, applying and restoring are in `harness.patches.extract` (and
+can be had from here too).
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class Patch:
 
     @cached_property
     def changes_code(self) -> bool:
-        """Whether more than tests, prose, and the comments, blank lines and spacing of Python changes, as far as the text
-        of the diff tells: where a docstring may be meant, code counts as changed."""
+        """Whether more than tests, prose, and the comments, blank lines and spacing of Python changes, as far as the
+        text of the diff tells: where a docstring may be meant, code counts as changed."""
         source = set(self.source_files)
         return any(_changes_code(c) for c in self.changes if c.path in source or c.old_path in source)
 
@@ -99,7 +99,8 @@ class Patch:
 
     @cached_property
     def touched_lines(self) -> Mapping[str, frozenset[int]]:
-        """By path on the base: line numbers there (from 1) that are removed, or that new lines follow (0: at the top)."""
+        """By path on the base: line numbers there (from 1) that are removed, or that new lines follow (0: at the
+        top)."""
         out: dict[str, set[int]] = {}
         for change in self.changes:
             lines = out.setdefault(change.old_path or change.path, set())
@@ -112,8 +113,8 @@ class Patch:
         """Equal for patches that make the same change to the code; "" for no change.
 
         The amount of context, the order of files, and in Python blank lines, comments and spacing within a line do not
-        count. Tests and prose count only in a patch that has nothing else: the attempts that agree on a fix seldom agree
-        on the words of its test. All fingerprints that are compared must come from one base.
+        count. Tests and prose count only in a patch that has nothing else: the attempts that agree on a fix seldom
+        agree on the words of its test. All fingerprints that are compared must come from one base.
         """
         return _digest((_identity(change), _text_blocks(change)) for change in self._counting)
 

@@ -1,5 +1,6 @@
-"""The text of a diff, parsed: git's extended form and plain unified diffs. Hunks are read by their counts, so content that
-looks like a header is not taken for one; lines end at \\n only, so carriage returns and form feeds stay content."""
+"""The text of a diff, parsed: git's extended form and plain unified diffs. Hunks are read by their counts, so content
+that looks like a header is not taken for one; lines end at \\n only, so carriage returns and form feeds stay
+content."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ _ESCAPES = {"a": "\a", "b": "\b", "t": "\t", "n": "\n", "v": "\v", "f": "\f", "r
 
 @dataclass(frozen=True, slots=True)
 class Hunk:
-    """`start`: the first line on the base that it covers (for a pure insertion without context: the line it follows, plus
-    one). `lines`: (" ", "-" or "+", text without its end). `section`: what stands after the second @@."""
+    """`start`: the first line on the base that it covers (for a pure insertion without context: the line it follows,
+    plus one). `lines`: (" ", "-" or "+", text without its end). `section`: what stands after the second @@."""
 
     start: int
     lines: tuple[tuple[str, str], ...]

@@ -1,7 +1,7 @@
 """The files of a base commit, and what a patch makes of them, without a working tree and without executing anything.
 
-git runs in a directory of ours that only borrows the repository's objects: no hooks, no filters, no configuration of the
-repository. The patch goes on an index, never on files.
+git runs in a directory of ours that only borrows the repository's objects: no hooks, no filters, no configuration of
+the repository. The patch goes on an index, never on files.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ class BaseTree:
 
 @contextlib.contextmanager
 def open_tree(repository: Path, commit: str) -> Iterator[BaseTree]:
-    """The tree of `commit` in `repository` (a bare clone or a .git directory). Raises InputError where it is not there."""
+    """The tree of `commit` in `repository` (a bare clone or a .git directory). Raises InputError where it is not
+    there."""
     objects = repository / ".git" / "objects" if (repository / ".git").is_dir() else repository / "objects"
     with tempfile.TemporaryDirectory(prefix="troop-base-") as scratch:
         place = Path(scratch) / "git"

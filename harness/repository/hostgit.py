@@ -1,7 +1,7 @@
 """git on the host: one fixed, safe configuration, so that no repository's settings, hooks or filters ever run here.
 
-Two rules keep it so. A git directory that others wrote (the user's repository) is only asked where things are and what a
-ref means; content is read through a git directory of ours that borrows its objects. And every call gets the same
+Two rules keep it so. A git directory that others wrote (the user's repository) is only asked where things are and what
+a ref means; content is read through a git directory of ours that borrows its objects. And every call gets the same
 environment: no system or user configuration, no transport, no prompt, nothing inherited from a surrounding git.
 """
 
@@ -83,8 +83,8 @@ def environment(config: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def users_environment(*more: str) -> dict[str, str]:
-    """The surrounding variables without those that send git elsewhere (GIT_DIR, GIT_INDEX_FILE, GIT_CONFIG_PARAMETERS, …,
-    as hooks and aliases have them). Proxies, certificates and the like stay, and what begins with one of `more`."""
+    """The surrounding variables without those that send git elsewhere (GIT_DIR, GIT_INDEX_FILE, GIT_CONFIG_PARAMETERS,
+    …, as hooks and aliases have them). Proxies, certificates and the like stay, and what begins with one of `more`."""
     kept = (*_USERS_OWN, *more)
     return {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k.startswith(kept)}
 
@@ -101,9 +101,10 @@ def as_variables(config: Mapping[str, str], *, start: int = 0) -> dict[str, str]
 def network_environment(location: str) -> tuple[str, dict[str, str]]:
     """For clone and fetch: (location without credentials, variables).
 
-    The user's own git configuration stays in force here (proxies, certificates, credential helpers), since git must talk
-    to servers as the user does; it is the configuration of repositories that is not trusted. GITHUB_TOKEN, or credentials
-    within an http(s) location, travel as a header in the environment: never in arguments, files or messages.
+    The user's own git configuration stays in force here (proxies, certificates, credential helpers), since git must
+    talk to servers as the user does; it is the configuration of repositories that is not trusted. GITHUB_TOKEN, or
+    credentials within an http(s) location, travel as a header in the environment: never in arguments, files or
+    messages.
     """
     config = _SAFE | {"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "60"}
     clean, credentials = _split_credentials(location)
@@ -210,7 +211,8 @@ def plant(
 
 
 def bare_config(*, sha256: bool, bare: bool = True) -> str:
-    """checkStat and trustctime: a copied tree keeps its times but not its inodes, and shall still count as unchanged."""
+    """checkStat and trustctime: a copied tree keeps its times but not its inodes, and shall still count as
+    unchanged."""
     return (
         "[core]\n"
         f"\trepositoryformatversion = {1 if sha256 else 0}\n"

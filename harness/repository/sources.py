@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.lock import held
+from harness.outputs import is_output
 from harness.repository import hostgit
 from harness.repository.hostgit import GitFailed, git, lines
 from tasks.errors import InputError, SourceUnavailable
 from tasks.package import unpack
+from tasks.places import expanded
 from tasks.say import Say
 from tasks.task import Repository
 
@@ -54,8 +56,8 @@ def opened(repository: Repository, cache: Path, say: Say) -> Iterator[Source]:
 
 
 def sweep(directory: Path, pattern: str = "*") -> list[Path]:
-    """Remove what processes that were killed left here; the paths. By age, since a cache may be shared between machines:
-    nothing that is still in use is so old, as a fetch ends after `FETCH_SECONDS`."""
+    """Remove what processes that were killed left here; the paths. By age, since a cache may be shared between
+    machines: nothing that is still in use is so old, as a fetch ends after `FETCH_SECONDS`."""
     removed = []
     for left in sorted(directory.glob(pattern)):
         with contextlib.suppress(FileNotFoundError):
@@ -85,7 +87,7 @@ class _Local:
 
 
 def _from_path(repository: Repository, cache: Path, scratch: Path, say: Say) -> Source:
-    place = Path(repository.location).expanduser()
+    place = expanded(repository.location)
     local = _look_at(place)
     notes: list[str] = []
     if local.top is not None and place.resolve() != local.top.resolve():
@@ -145,12 +147,14 @@ def _look_at(place: Path) -> _Local:
 
 class _Dirty:
     """The user's working tree against its last commit, read through a git directory of ours with a copy of the index:
-    neither the user's configuration (filters, fsmonitor) nor hooks come into play, and nothing of the user's is written."""
+    neither the user's configuration (filters, fsmonitor) nor hooks come into play, and nothing of the user's is
+    written."""
 
     def __init__(self, local: _Local, head: str, scratch: Path) -> None:
         self._local = local
         self._head = head
         self._unstaged: list[bytes] = []
+        self._results: list[bytes] = []
         self._git_dir = scratch / "dirty.git"
         self.objects = self._git_dir / "objects"
         hostgit.plant(self._git_dir, head, sha256=local.sha256, config=_working_tree_config(local), attributes="")
@@ -170,7 +174,11 @@ class _Dirty:
         return git(*arguments, git_dir=self._git_dir, cwd=self._local.top, variables=more, stdin=stdin)
 
     def paths(self) -> tuple[list[bytes], list[bytes]]:
-        """(changed since the last commit, staged or not; untracked and not ignored). Submodules are not looked into."""
+        """(changed since the last commit, staged or not; untracked and not ignored). Submodules are not looked into.
+
+        What lies in a directory of Troop's own results and is in no commit counts as neither: an attempt must not see
+        others.
+        """
         try:
             output = self._git(
                 "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=all"
@@ -178,6 +186,10 @@ class _Dirty:
         except GitFailed as error:
             raise InputError(f"the state of {self._local.top} cannot be read: {_last_line(error.stderr)}") from error
         entries = [e for e in output.split(b"\0") if e]
+        new = [e[3:] for e in entries if e.startswith(b"??") or b"A" in e[:2]]
+        self._results = self._within_results(new)
+        left_out = set(self._results)
+        entries = [e for e in entries if e[3:] not in left_out]
         untracked = [e[3:] for e in entries if e.startswith(b"??")]
         # What is staged and unchanged since is in the copy of the index already.
         self._unstaged = [e[3:] for e in entries if e[1:2] != b" "]
@@ -190,11 +202,20 @@ class _Dirty:
         # Not `git add`: that would look into submodules with their own configuration.
         paths = [p for p in self._unstaged if not p.endswith(b"/") and not self._submodule(p)]
         self._git("update-index", "-z", "--add", "--remove", "--replace", "--stdin", stdin=b"\0".join(paths) + b"\0")
+        self._git("update-index", "-z", "--force-remove", "--stdin", stdin=b"".join(p + b"\0" for p in self._results))
         tree = lines(self._git("write-tree"))[0]
         date = lines(git("show", "-s", "--format=%cI", self._head, git_dir=self._git_dir))[0]
         variables = hostgit.IDENTITY | {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
         arguments = ["commit-tree", tree, "-p", self._head, "-m", "Uncommitted changes"]
         return lines(self._git(*arguments, variables=variables))[0]
+
+    def _within_results(self, paths: list[bytes]) -> list[bytes]:
+        """Those that lie in a directory of Troop's results, at any depth; the repository itself is none."""
+        above = {path: Path(os.fsdecode(path)).parents[:-1] for path in paths}
+        results = {
+            p for p in {p for parents in above.values() for p in parents} if is_output(Path(str(self._local.top)) / p)
+        }
+        return [path for path in paths if not results.isdisjoint(above[path])]
 
     def _submodule(self, path: bytes) -> bool:
         return (Path(str(self._local.top)) / path.decode("utf-8", "surrogateescape") / ".git").exists()

@@ -1,8 +1,8 @@
 """A task's repository, ready to be put into sandboxes: the base commit and nothing newer.
 
-`open_workspace` finds the objects (see `harness.repository.sources`), cuts the history at the base and keeps the result in the cache
-by commit: a bare git directory whose one pack holds the base commit, its trees and its blobs. Every tree that a sandbox
-gets is made from that directory, so what is not in it cannot leak.
+`open_workspace` finds the objects (see `harness.repository.sources`), cuts the history at the base and keeps the result
+in the cache by commit: a bare git directory whose one pack holds the base commit, its trees and its blobs. Every tree
+that a sandbox gets is made from that directory, so what is not in it cannot leak.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _LAYOUT = "1"  # part of the cache path: another layout never reads this one's d
 
 
 def sweep_scratch(cache: Path) -> list[str]:
-    """Remove what killed processes left in the cache more than six hours ago (half-made clones, downloads); names each."""
+    """Remove what killed processes left in the cache more than six hours ago (half-made clones, downloads); names
+    each."""
     removed = [*sources.sweep(cache / "tmp"), *sources.sweep(cache / "downloads", "*/.*")]
     return [f"what a killed process left at {path}" for path in removed]
 
@@ -38,8 +39,8 @@ def sweep_scratch(cache: Path) -> list[str]:
 class Workspace:
     """The base of a task. `git_dir`: bare, on the host, holding the base commit only; never written to again.
 
-    `date`: of the base commit, with its time zone. `described`: the nearest tag as `git describe --tags --long` tells it
-    ("" without one), for build backends that read a version from tags. `notes`: what the user should know.
+    `date`: of the base commit, with its time zone. `described`: the nearest tag as `git describe --tags --long` tells
+    it ("" without one), for build backends that read a version from tags. `notes`: what the user should know.
     """
 
     base_commit: str
@@ -71,8 +72,8 @@ class Workspace:
     def archive(self, extra_files: Iterable[tuple[str, bytes]] = ()) -> bytes:
         """An uncompressed tar to be unpacked at "/": the tree with an ordinary `.git`, and Troop's bare copy.
 
-        Bytes are those of the commit: no end-of-line conversion, no filter. `extra_files` (path in the repository, bytes)
-        are laid over the tree. The same commit and extra files give the same bytes.
+        Bytes are those of the commit: no end-of-line conversion, no filter. `extra_files` (path in the repository,
+        bytes) are laid over the tree. The same commit and extra files give the same bytes.
         """
         out = io.BytesIO()
         for member in self._members(dict(extra_files)):
@@ -112,7 +113,8 @@ class Workspace:
         yield from self._git_members(f"{TROOPDIR.lstrip('/')}/base.git", config, index, time)
 
     def _ordinary_config(self) -> bytes:
-        """The attempt's own repository. It has an identity, so that an attempt's commits do not fail for want of one."""
+        """The attempt's own repository. It has an identity, so that an attempt's commits do not fail for want of
+        one."""
         config = hostgit.bare_config(sha256=len(self.base_commit) == 64, bare=False)
         return (config + "[user]\n\tname = Troop\n\temail = troop@localhost\n").encode()
 
@@ -220,7 +222,8 @@ def _kept(commit: str, place: Path, notes: tuple[str, ...], described: str) -> W
 
 def _cut(source: sources.Source, place: Path, cache: Path) -> None:
     """Make `place`/base.git: one pack with the base's commit, trees and blobs, one branch, and a mark that the history
-    ends here. Built aside and moved into place, so a crash leaves nothing half made and two processes do not collide."""
+    ends here. Built aside and moved into place, so a crash leaves nothing half made and two processes do not
+    collide."""
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache / "tmp", prefix="cut-") as scratch:
         # Read through a directory of ours: neither refs nor settings of the source come along.

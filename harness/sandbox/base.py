@@ -1,8 +1,9 @@
 """The sandbox protocol: one place for a command to run, and one way to make such places.
 
-Two backends implement it (`docker`, `bubblewrap`); both pass tests/real/test_sandbox_conformance.py. Inside every sandbox the
-paths are the same: the repository at `WORKDIR`, the Python environment (if Troop built one) at `ENVDIR`, what Troop itself
-puts there at `TROOPDIR` (`base.git`: the base commit, for taking the patch; `inside/`: the modules that run within).
+Two backends implement it (`docker`, `bubblewrap`); both pass tests/real/test_sandbox_conformance.py. Inside every
+sandbox the paths are the same: the repository at `WORKDIR`, the Python environment (if Troop built one) at `ENVDIR`,
+what Troop itself puts there at `TROOPDIR` (`base.git`: the base commit, for taking the patch; `inside/`: the modules
+that run within).
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ BackendName = Literal["docker", "bubblewrap"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a sandbox may use. `memory_mb`: all its processes together. `processes`: at one time. `output_bytes`: kept of
-    each stream of a command, cut in the middle."""
+    """What a sandbox may use. `memory_mb`: all its processes together. `processes`: at one time. `output_bytes`: kept
+    of each stream of a command, cut in the middle."""
 
     memory_mb: int = 4096
     cpus: float = 2.0
@@ -35,9 +36,9 @@ class Limits:
 class SandboxSpec:
     """A sandbox to be made.
 
-    `run`, `name`: who it belongs to (labels; `name` such as "attempt-03" or "verify-c1"). `environment`: key of a frozen
-    environment, None for a bare one (then `image` may name the Docker image to start from, and `python` the interpreter
-    version). `network`: True only for set-up. `env`: extra variables for every command; never secrets.
+    `run`, `name`: who it belongs to (labels; `name` such as "attempt-03" or "verify-c1"). `environment`: key of a
+    frozen environment, None for a bare one (then `image` may name the Docker image to start from, and `python` the
+    interpreter version). `network`: True only for set-up. `env`: extra variables for every command; never secrets.
     """
 
     run: str
@@ -55,7 +56,8 @@ class Sandbox(Protocol):
 
     @property
     def missing_limits(self) -> tuple[str, ...]:
-        """Limits that could not be put in force here, each as a short sentence. The disk as a whole is always among them."""
+        """Limits that could not be put in force here, each as a short sentence. The disk as a whole is always among
+        them."""
         ...
 
     async def exec(
@@ -94,8 +96,8 @@ class Sandbox(Protocol):
 
     async def snapshot(self) -> Tree:
         """What changed below WORKDIR since the last snapshot (the first: since the sandbox was made from its
-        environment), `.git`, caches and byte code left out. Costs a stat per file; meant for every turn. Of very many changes (20,000)
-        the rest is only counted, in `left_out`."""
+        environment), `.git`, caches and byte code left out. Costs a stat per file; meant for every turn. Of very many
+        changes (20,000) the rest is only counted, in `left_out`."""
         ...
 
     async def restore(self, files: Sequence[FileState]) -> None:
@@ -103,7 +105,8 @@ class Sandbox(Protocol):
         ...
 
     async def close(self) -> None:
-        """End all processes and remove everything the sandbox had. Idempotent; never raises for a sandbox that is gone."""
+        """End all processes and remove everything the sandbox had. Idempotent; never raises for a sandbox that is
+        gone."""
         ...
 
 

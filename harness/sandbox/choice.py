@@ -30,8 +30,8 @@ def _bubblewrap(cache: Path, say: Say | None) -> Provider:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A kind of sandbox. `open` makes its provider, given the cache and who hears of slow steps. `images`: whether it starts from
-    images. `at_once`: the findings that are good where it can be used without making anything first."""
+    """A kind of sandbox. `open` makes its provider, given the cache and who hears of slow steps. `images`: whether it
+    starts from images. `at_once`: the findings that are good where it can be used without making anything first."""
 
     open: Callable[[Path, Say | None], Provider]
     images: bool
@@ -54,10 +54,11 @@ def sandbox_names() -> tuple[str, ...]:
 
 async def choose_provider(wanted: str, *, image: str | None, cache: Path, say: Say | None = None) -> Provider:
     """The provider of the named backend; "auto": the first that can be used at once and has an image for the task (the
-    task's own, or Troop's) if it needs one, else the first that can be used at all. `say` hears of its slow steps (pulling
-    and building images).
+    task's own, or Troop's) if it needs one, else the first that can be used at all. `say` hears of its slow steps
+    (pulling and building images).
 
-    Raises SandboxFailed, saying what to install, where there is none; InputError for an image without a backend that has them.
+    Raises SandboxFailed, saying what to install, where there is none; InputError for an image without a backend that
+    has them.
     """
     if wanted == AUTO:
         able = [backend for backend in BACKENDS.values() if backend.images or image is None]

@@ -234,8 +234,8 @@ class ShimSandbox:
         timeout: float = ANSWER_SECONDS,
         killable: bool = False,
     ) -> tuple[Json, bytes]:
-        """Send a request (`rest`: more of its payload, in parts) and wait for its reply. Raises OSError where the system
-        inside refused, SandboxFailed where the sandbox is gone."""
+        """Send a request (`rest`: more of its payload, in parts) and wait for its reply. Raises OSError where the
+        system inside refused, SandboxFailed where the sandbox is gone."""
         number = next(self._ids)
         reply: asyncio.Future[tuple[Json, bytes]] = asyncio.get_running_loop().create_future()
         self._send({**request, "id": number}, payload)

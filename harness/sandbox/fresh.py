@@ -14,7 +14,8 @@ T = TypeVar("T")
 async def in_fresh_sandbox(
     provider: Provider, spec: SandboxSpec, work: Callable[[Sandbox], Awaitable[T]], retries: int
 ) -> T:
-    """Do `work` in a new sandbox, in another one as often as one dies within `retries`. Raises SandboxFailed after that."""
+    """Do `work` in a new sandbox, in another one as often as one dies within `retries`. Raises SandboxFailed after
+    that."""
     return await in_one_opened(lambda: provider.create(spec), work, retries)
 
 

@@ -1,7 +1,7 @@
 """Where set-up gets packages from: the package index settings of this machine, for a sandbox with the network.
 
-Read from pip's and uv's own environment variables and files, and handed on as PIP_* and UV_* variables. A sandbox gets no
-secret: a URL with a password in it is left out, with a note that says so.
+Read from pip's and uv's own environment variables and files, and handed on as PIP_* and UV_* variables. A sandbox gets
+no secret: a URL with a password in it is left out, with a note that says so.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _finding_uv = threading.Lock()
 @dataclass(frozen=True, slots=True)
 class IndexSettings:
     """`env`: variables for pip, uv and what they start. `folders`, `files`: local paths that these name, to be shown
-    read-only at the same place; never a home, or what homes lie in. `certificates`: the CA bundle, among `files`, or None for the system's. `notes`: what was
-    left out, for a person."""
+    read-only at the same place; never a home, or what homes lie in. `certificates`: the CA bundle, among `files`, or
+    None for the system's. `notes`: what was left out, for a person."""
 
     env: Mapping[str, str]
     folders: tuple[Path, ...] = ()
@@ -188,8 +188,8 @@ def _wide(environ: Mapping[str, str]) -> set[Path]:
 def _local(
     indexes: Iterable[str], links: Iterable[str], wide: set[Path], notes: list[str]
 ) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """The folders of indexes and links on this machine with those that an index's pages point to, and the files that are
-    links themselves, with the archives that they point to."""
+    """The folders of indexes and links on this machine with those that an index's pages point to, and the files that
+    are links themselves, with the archives that they point to."""
     found: list[Path] = []
     files: list[Path] = []
     for path in filter(None, map(_local_path, [*indexes, *links])):
@@ -246,7 +246,8 @@ def _pointed_to(index: Path) -> list[Path]:
 
 
 def uv_binary() -> Path:
-    """The uv of this Python, which set-up installs with. Raises uv's FileNotFoundError where the package came without it."""
+    """The uv of this Python, which set-up installs with. Raises uv's FileNotFoundError where the package came without
+    it."""
     from uv import find_uv_bin
 
     # uv asks sysconfig, whose first answer is wrong in a thread that asks while another's question is being answered.

@@ -1,31 +1,34 @@
-"""Whether another sample of a task is worth its price, and which task should have the next one: a pure function of what is known.
+"""Whether another sample of a task is worth its price, and which task should have the next one: a pure function of what
+is known.
 
-What is known of a task (`TaskState`): its attempts that gave nothing acceptable, and its acceptable candidates, each with the number of
-attempts that agree on it and the level of its evidence. No grading data.
+What is known of a task (`TaskState`): its attempts that gave nothing acceptable, and its acceptable candidates, each
+with the number of attempts that agree on it and the level of its evidence. No grading data.
 
-The model (`Beliefs`). An attempt gives a right and acceptable patch with probability p; p ~ Beta(alpha, beta) over tasks, as in the
-forecasts (harness/scaling/laws.py), with weights over several alpha and beta, as few attempts do not tell them: a single pair
-fitted to the first two attempts of each task was as sure of itself as one from thousands, and gave up every task that had
-failed twice. A wrong attempt gives nothing acceptable with probability `fails`. Right attempts fall into groups
-by a Chinese restaurant process with concentration `scatter_right` (right patches are much alike), wrong acceptable ones by
-one with `scatter_wrong` (they are wrong in different ways); a group's evidence has level l with probability right[l] or wrong[l].
-For groups of n_1 … n_C attempts, T together, and f failed ones, the probability of it all, with R the set of right groups and
-n_R = sum of its n_c, is
+The model (`Beliefs`). An attempt gives a right and acceptable patch with probability p; p ~ Beta(alpha, beta) over
+tasks, as in the forecasts (harness/scaling/laws.py), with weights over several alpha and beta, as few attempts do not
+tell them: a single pair fitted to the first two attempts of each task was as sure of itself as one from thousands, and
+gave up every task that had failed twice. A wrong attempt gives nothing acceptable with probability `fails`. Right
+attempts fall into groups by a Chinese restaurant process with concentration `scatter_right` (right patches are much
+alike), wrong acceptable ones by one with `scatter_wrong` (they are wrong in different ways); a group's evidence has
+level l with probability right[l] or wrong[l]. For groups of n_1 … n_C attempts, T together, and f failed ones, the
+probability of it all, with R the set of right groups and n_R = sum of its n_c, is
 
     Z = sum over R of  E[B(alpha + n_R, beta + T - n_R + f) / B(alpha, beta)] * fails^f (1 - fails)^(T - n_R)
         * prod_{c in R} scatter_right right[l_c] (n_c - 1)! / (scatter_right)_(n_R)
         * prod_{c not in R} scatter_wrong wrong[l_c] (n_c - 1)! / (scatter_wrong)_(T - n_R)        with (x)_n = x (x+1) … (x+n-1).
 
-The terms depend on R through n_R only, so the sum is over n_R with the coefficients of a polynomial; exact. The ratio of two
-Z is the probability of what the next attempt gives. `worth`, the chance that the group most likely to be right is right,
-is what a selection gets; the gain of another h samples is the expected worth after them less the worth now, and the index
-of a task the largest gain per dollar over h: the knowledge gradient (Frazier, Powell & Dayanik 2008), over several samples
-because one more often cannot change the choice where two can (Frazier & Powell 2010, KG(*)). With evidence that proves a
-patch right the index falls with every failure, and sampling by the largest index is the optimal search of Black (1965).
+The terms depend on R through n_R only, so the sum is over n_R with the coefficients of a polynomial; exact. The ratio
+of two Z is the probability of what the next attempt gives. `worth`, the chance that the group most likely to be right
+is right, is what a selection gets; the gain of another h samples is the expected worth after them less the worth now,
+and the index of a task the largest gain per dollar over h: the knowledge gradient (Frazier, Powell & Dayanik 2008),
+over several samples because one more often cannot change the choice where two can (Frazier & Powell 2010, KG(*)). With
+evidence that proves a patch right the index falls with every failure, and sampling by the largest index is the optimal
+search of Black (1965).
 
-A task is left when its best group is right with probability DECISIVE, or when no right attempt is to be expected (`standing`); and
-when its gain per dollar is less than 1 / (what a solved task is worth to the user in USD). The weights and `fails` are fitted
-to what all tasks show (`fit_prior`). A task's own attempts are among that and so count twice: little among many tasks, too much among few.
+A task is left when its best group is right with probability DECISIVE, or when no right attempt is to be expected
+(`standing`); and when its gain per dollar is less than 1 / (what a solved task is worth to the user in USD). The
+weights and `fails` are fitted to what all tasks show (`fit_prior`). A task's own attempts are among that and so count
+twice: little among many tasks, too much among few.
 """
 
 from __future__ import annotations
@@ -69,7 +72,8 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class TaskState:
-    """What is known of a task: acceptable candidates, how many attempts gave none, and what all attempts cost in USD."""
+    """What is known of a task: acceptable candidates, how many attempts gave none, and what all attempts cost in
+    USD."""
 
     groups: tuple[Group, ...] = ()
     failed: int = 0
@@ -103,7 +107,8 @@ _GRID = tuple((mean * size, (1 - mean) * size) for mean in MEANS for size in PRE
 
 @dataclass(frozen=True, slots=True)
 class Beliefs:
-    """The parameters of the model (see the module). `right`, `wrong`: the probability of each level of evidence, adding to 1."""
+    """The parameters of the model (see the module). `right`, `wrong`: the probability of each level of evidence, adding
+    to 1."""
 
     prior: Prior = Prior(((1.0, 0.4, 1.6),))
     fails: float = 0.3
@@ -142,8 +147,8 @@ def standing(state: TaskState, beliefs: Beliefs) -> Standing:
 
 
 def gain(state: TaskState, beliefs: Beliefs) -> float:
-    """The expected gain in `worth` for each further sample, at the best number of them: 1 to AHEAD, or where these promise little,
-    FAR too. Deterministic.
+    """The expected gain in `worth` for each further sample, at the best number of them: 1 to AHEAD, or where these
+    promise little, FAR too. Deterministic.
     """
     return _gain(kinds_of(state.groups), state.failed, beliefs)
 
@@ -160,8 +165,9 @@ def _gain(kinds: Kinds, failed: int, beliefs: Beliefs) -> float:
 def _far(kinds: Kinds, failed: int, beliefs: Beliefs) -> float:
     """The expected gain of FAR samples, over PATHS drawn from the model.
 
-    As the chance that today's best group is right is not expected to change, the gain is the expected lead, after the samples, of
-    what is best then over what is best today: never negative, and 0 on every path that does not change the choice.
+    As the chance that today's best group is right is not expected to change, the gain is the expected lead, after the
+    samples, of what is best then over what is best today: never negative, and 0 on every path that does not change the
+    choice.
     """
     rng = random.Random(FAR)
     return math.fsum(_lead(kinds, failed, beliefs, rng) for _ in range(PATHS)) / PATHS
@@ -186,7 +192,8 @@ def _lead(kinds: Kinds, failed: int, beliefs: Beliefs, rng: random.Random) -> fl
 
 
 def _grown(groups: Sequence[Group], place: int) -> list[Group]:
-    """The groups after an attempt that joined the one at `place`, or past the end made a new one of that level of evidence."""
+    """The groups after an attempt that joined the one at `place`, or past the end made a new one of that level of
+    evidence."""
     if place >= len(groups):
         return [*groups, Group(1, place - len(groups))]
     joined = Group(groups[place].attempts + 1, groups[place].level)
@@ -199,8 +206,8 @@ def price(state: TaskState, mean_usd: float) -> float:
 
 
 def gain_beside(state: TaskState, beliefs: Beliefs, pending: int) -> float:
-    """The `gain` of one more attempt beside `pending` ones that are under way: as if these had failed, times the chance that
-    none of them is right. What another attempt adds where one of them is right is left out: it is little.
+    """The `gain` of one more attempt beside `pending` ones that are under way: as if these had failed, times the chance
+    that none of them is right. What another attempt adds where one of them is right is left out: it is little.
     """
     if not pending:
         return gain(state, beliefs)
@@ -209,9 +216,9 @@ def gain_beside(state: TaskState, beliefs: Beliefs, pending: int) -> float:
 
 
 def fit_prior(states: Iterable[TaskState], beliefs: Beliefs) -> Beliefs:
-    """The beliefs with the prior weighted by how likely each alpha and beta of a grid makes what was seen of these tasks, and with
-    the likeliest `fails` of FAILS and its own: who believes too much of what wrong attempts give takes right ones for wrong. Needs
-    no labels.
+    """The beliefs with the prior weighted by how likely each alpha and beta of a grid makes what was seen of these
+    tasks, and with the likeliest `fails` of FAILS and its own: who believes too much of what wrong attempts give takes
+    right ones for wrong. Needs no labels.
     """
     seen = Counter((kinds_of(state.groups), state.failed) for state in states if state.attempts)
     if not seen:
@@ -225,7 +232,8 @@ def _weighted(seen: Mapping[tuple[Kinds, int], int], beliefs: Beliefs) -> tuple[
     rows = [(_coefficients(kinds, beliefs), kinds, failed, count) for (kinds, failed), count in seen.items()]
 
     def height(alone: Beliefs) -> float:
-        # One task's worth of prior weight on a middling success rate keeps a few failures from meaning that nothing works.
+        # One task's worth of prior weight on a middling success rate keeps a few failures from meaning that nothing
+        # works.
         ((_, alpha, beta),) = alone.prior.parts
         total = math.log(alpha * beta / (alpha + beta) ** 2)
         for coefficients, kinds, failed, count in rows:
@@ -281,7 +289,8 @@ def _acceptable(kinds: Kinds) -> int:
 
 
 def _coefficients(kinds: Kinds, beliefs: Beliefs, certain: Group | None = None) -> list[float]:
-    """The polynomial's coefficients, from n_R = 0 on, each group being right or wrong in the odds of its scatter and evidence."""
+    """The polynomial's coefficients, from n_R = 0 on, each group being right or wrong in the odds of its scatter and
+    evidence."""
     coefficients, shift = [1.0], 0
     for group, many in kinds:
         odds = beliefs.scatter_right * beliefs.right[group.level] / (beliefs.scatter_wrong * beliefs.wrong[group.level])
@@ -300,7 +309,8 @@ def _coefficients(kinds: Kinds, beliefs: Beliefs, certain: Group | None = None) 
 
 @functools.lru_cache(maxsize=200_000)
 def _factors(acceptable: int, failed: int, beliefs: Beliefs) -> tuple[float, list[float]]:
-    """What a term of Z has by its n_R = 0 … acceptable, beside the coefficient: the largest one's log, and all relative to it."""
+    """What a term of Z has by its n_R = 0 … acceptable, beside the coefficient: the largest one's log, and all relative
+    to it."""
     logs = [
         _log_chance(beliefs.prior, right, acceptable - right + failed)
         + (acceptable - right) * math.log1p(-beliefs.fails)

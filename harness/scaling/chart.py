@@ -1,4 +1,5 @@
-"""Line charts in the terminal: braille lines, a mark at each point, intervals as bars; told apart without colour too."""
+"""Line charts in the terminal: braille lines, a mark at each point, intervals as bars; told apart without colour
+too."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class Line:
 
 
 def chart(lines: Sequence[Line], *, x_label: str, width: int = 78, height: int = 16) -> Text:
-    """The lines over a logarithmic x axis, with axes, ticks and a legend, in `width` columns. Some line must have a point."""
+    """The lines over a logarithmic x axis, with axes, ticks and a legend, in `width` columns. Some line must have a
+    point."""
     canvas = _Canvas(lines, width - _LABEL - 1, height)
     for line in lines:
         canvas.draw(line)

@@ -1,7 +1,8 @@
 """How what is solved grows with samples and with dollars: curves with 95 % intervals, by bootstrap over tasks.
 
-All intervals of one report use the same draws of tasks (`Draws`), so differences between models and measures are paired: they are
-computed within each draw. Percentile intervals; where every task has the value 0, or every task 1, the exact binomial bound.
+All intervals of one report use the same draws of tasks (`Draws`), so differences between models and measures are
+paired: they are computed within each draw. Percentile intervals; where every task has the value 0, or every task 1, the
+exact binomial bound.
 """
 
 from __future__ import annotations
@@ -108,7 +109,8 @@ Measure = Callable[[Sequence[Sample], int], float]
 
 
 def measures(model: Model, submissions: int = 1) -> dict[str, Measure]:
-    """What can be told of a model's samples: coverage always; selected where they are ranked, majority where patches have names."""
+    """What can be told of a model's samples: coverage always; selected where they are ranked, majority where patches
+    have names."""
     found: dict[str, Measure] = {"coverage": _coverage}
     if model.ranked:
         found["selected"] = lambda samples, k: _sure(solved_by_best(*ranking(samples), k, submissions))

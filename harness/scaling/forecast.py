@@ -1,13 +1,15 @@
-"""Coverage at k that nobody sampled: forecasts with intervals, a hold-out check beside each, and a refusal where data cannot bear one.
+"""Coverage at k that nobody sampled: forecasts with intervals, a hold-out check beside each, and a refusal where data
+cannot bear one.
 
 What is forecast is the expected coverage of tasks like these, so the interval has the choice of the tasks in it: tasks
-are drawn with replacement, the law is fitted again, and the standard deviation of log(-log(1 - coverage)) over the draws gives
-a normal interval on that scale (Student's t for few tasks). Percentiles of the draws came out too narrow in
+are drawn with replacement, the law is fitted again, and the standard deviation of log(-log(1 - coverage)) over the
+draws gives a normal interval on that scale (Student's t for few tasks). Percentiles of the draws came out too narrow in
 simulations (tests/bench/forecast_coverage.py has the figures of this one).
 
-The hold-out check fits the same law to the first half of each task's samples and forecasts coverage at all of them: twice as far
-as it saw. The miss is the forecast less what was observed, with the interval of this difference over the same draws of tasks.
-That interval is wide, so a law must also pass through what was sampled, and may not forecast less than was observed already.
+The hold-out check fits the same law to the first half of each task's samples and forecasts coverage at all of them:
+twice as far as it saw. The miss is the forecast less what was observed, with the interval of this difference over the
+same draws of tasks. That interval is wide, so a law must also pass through what was sampled, and may not forecast less
+than was observed already.
 """
 
 from __future__ import annotations
@@ -90,7 +92,8 @@ def forecast(
     seed: int = 0,
     laws: Collection[str] | None = None,
 ) -> list[Forecast]:
-    """One forecast by each law (of LAWS; all by default). `outcomes`: for each task, whether each of its samples is right, in the order drawn.
+    """One forecast by each law (of LAWS; all by default). `outcomes`: for each task, whether each of its samples is
+    right, in the order drawn.
 
     Every task must have the same number of samples, at least one.
     """

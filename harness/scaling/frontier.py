@@ -57,8 +57,9 @@ class Versus:
 class Mixture:
     """Samples of several models, by name, for each task; coverage and USD a task.
 
-    `honest`: its coverage where the mixture was chosen on other tasks than it was measured on, and `gain` what that has over
-    the best purchase of a single model for the same money, chosen likewise (means over random halvings of the tasks).
+    `honest`: its coverage where the mixture was chosen on other tasks than it was measured on, and `gain` what that has
+    over the best purchase of a single model for the same money, chosen likewise (means over random halvings of the
+    tasks).
     """
 
     samples: Mapping[str, int]
@@ -106,7 +107,8 @@ def frontier(
     submissions: int = 1,
     budgets: Sequence[float] = (),
 ) -> list[Best]:
-    """The best purchase at each budget; without budgets, at each at which it changes. Models without prices are passed over.
+    """The best purchase at each budget; without budgets, at each at which it changes. Models without prices are passed
+    over.
 
     `models`: of the same tasks (see `shared`). A budget that buys nothing has no row.
     """
@@ -181,7 +183,8 @@ def versus(
 
 
 def cheap_or_dear(models: Sequence[Model], draws: Draws, *, measure: str = "coverage") -> list[Versus]:
-    """For each pair of priced models: as many samples of the cheaper as one of the dearer costs (at least one), against that one."""
+    """For each pair of priced models: as many samples of the cheaper as one of the dearer costs (at least one), against
+    that one."""
     priced = [m for m in models if m.priced and measure in measures(m)]
     cost = {m.name: fmean(usd_by_task(m, 1).values()) for m in priced}
     ordered = sorted(priced, key=lambda m: cost[m.name])
@@ -262,10 +265,11 @@ class _Pool:
 
 
 def mixtures(models: Sequence[Model], draws: Draws, *, budgets: Sequence[float] = (), seed: int = 0) -> list[Mixture]:
-    """SHOWN mixtures along the greedy path, or for each budget the one that solves most. `models`: of the same tasks (see `shared`).
+    """SHOWN mixtures along the greedy path, or for each budget the one that solves most. `models`: of the same tasks
+    (see `shared`).
 
-    A sample of one model says nothing of another's luck on the same task, so coverage of a mixture on a task is
-    1 - product over models of (1 - pass@k). As coverage has diminishing returns, the greedy path is near the best mixture.
+    A sample of one model says nothing of another's luck on the same task, so coverage of a mixture on a task is 1 -
+    product over models of (1 - pass@k). As coverage has diminishing returns, the greedy path is near the best mixture.
     Empty with fewer than two priced models.
     """
     pool = _Pool(models)
@@ -298,7 +302,8 @@ def _within(priced: Sequence[_Priced], budget: float) -> dict[str, int] | None:
 
 
 def _honest(pool: _Pool, tasks: Sequence[str], budgets: Sequence[float], seed: int) -> list[tuple[float, float]]:
-    """For each budget, coverage of what is chosen on half of the tasks, measured on the other: a mixture, and a single model."""
+    """For each budget, coverage of what is chosen on half of the tasks, measured on the other: a mixture, and a single
+    model."""
     rng = random.Random(seed)
     found: list[list[tuple[float, float]]] = [[] for _ in budgets]
     for _ in range(SPLITS):

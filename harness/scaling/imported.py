@@ -1,16 +1,19 @@
-"""Graded samples from elsewhere: JSON lines of outcomes, SWE-bench predictions with the official report, and eval directories.
+"""Graded samples from elsewhere: JSON lines of outcomes, SWE-bench predictions with the official report, and eval
+directories.
 
-Rows (JSON lines, a list, or an object by instance id; also .gz), one for each sample, in the order in which they were drawn:
+Rows (JSON lines, a list, or an object by instance id; also .gz), one for each sample, in the order in which they were
+drawn:
 
     {"instance_id": "…", "model": "…", "resolved": true, "usd": 0.12, "score": 0.9, "candidate": "…"}
 
-Needed are `instance_id` and `resolved` (true, false, or null: not known, the row is left out and counted). `model` may also be called
-`source` or `model_name_or_path`; an ending "run-N" makes it the Nth repeat of one model. `usd` (or `cost_usd`): what the sample cost,
-null or absent where unknown. `score`: the order of a selection, higher first; null: not to be selected; if no row of
-a model has one, it has no selection. `candidate` names the patch; without it `model_patch` is compared.
+Needed are `instance_id` and `resolved` (true, false, or null: not known, the row is left out and counted). `model` may
+also be called `source` or `model_name_or_path`; an ending "run-N" makes it the Nth repeat of one model. `usd` (or
+`cost_usd`): what the sample cost, null or absent where unknown. `score`: the order of a selection, higher first; null:
+not to be selected; if no row of a model has one, it has no selection. `candidate` names the patch; without it
+`model_patch` is compared.
 
-Predictions (.jsonl or .json of instance_id, model_name_or_path, model_patch) go with a report of the official harness (JSON with
-`resolved_ids`); each such pair is one sample of every instance in it.
+Predictions (.jsonl or .json of instance_id, model_name_or_path, model_patch) go with a report of the official harness
+(JSON with `resolved_ids`); each such pair is one sample of every instance in it.
 """
 
 from __future__ import annotations
@@ -153,10 +156,12 @@ def is_evaluation(report: Any) -> bool:
 
 
 def of_evaluation(report: Json) -> Imported:
-    """The samples of an evaluation's report.json, by model: graded attempts, their cost and the place of their candidate.
+    """The samples of an evaluation's report.json, by model: graded attempts, their cost and the place of their
+    candidate.
 
-    Attempts that the world ended are no samples. Those of a task of which a candidate was not graded are left out and counted. Of an
-    adaptive evaluation, as many first samples of each task as all have: who has more of them is no matter of chance.
+    Attempts that the world ended are no samples. Those of a task of which a candidate was not graded are left out and
+    counted. Of an adaptive evaluation, as many first samples of each task as all have: who has more of them is no
+    matter of chance.
     """
     common = (report.get("adaptive") or {}).get("common_samples")
     rows: list[_ImportedSample] = []

@@ -1,16 +1,17 @@
 """How coverage grows with the number of samples k: three laws, and their fits to what was sampled.
 
-Power law (Brown et al. 2024, "Large Language Monkeys", arXiv 2407.21787): coverage(k) = exp(a k^b), a < 0, b < 0. A description
-of the curve; fitted by least squares to the unbiased pass@k at k spaced evenly on a logarithmic scale, as there.
+Power law (Brown et al. 2024, "Large Language Monkeys", arXiv 2407.21787): coverage(k) = exp(a k^b), a < 0, b < 0. A
+description of the curve; fitted by least squares to the unbiased pass@k at k spaced evenly on a logarithmic scale, as
+there.
 
-Beta-binomial (Schaeffer et al. 2025, arXiv 2502.17578; Kazdan et al. 2025, arXiv 2510.05197; Levi 2024, arXiv 2410.16377): a task is
-solved by a sample with probability p ~ Beta(alpha, beta), so c of n samples are right with probability
-C(n, c) B(alpha + c, beta + n - c) / B(alpha, beta), and coverage(k) = 1 - B(alpha, beta + k) / B(alpha, beta), whose failure
-rate falls as k^-alpha. A model of the tasks; fitted by maximum likelihood to the counts, so it uses all that was sampled at
-every k, where points of one coverage curve are correlated with each other.
+Beta-binomial (Schaeffer et al. 2025, arXiv 2502.17578; Kazdan et al. 2025, arXiv 2510.05197; Levi 2024, arXiv
+2410.16377): a task is solved by a sample with probability p ~ Beta(alpha, beta), so c of n samples are right with
+probability C(n, c) B(alpha + c, beta + n - c) / B(alpha, beta), and coverage(k) = 1 - B(alpha, beta + k) / B(alpha,
+beta), whose failure rate falls as k^-alpha. A model of the tasks; fitted by maximum likelihood to the counts, so it
+uses all that was sampled at every k, where points of one coverage curve are correlated with each other.
 
-Inflated beta-binomial: the same, but a share of the tasks has p = 0 (the zero-inflated form). Without it every task is solved at
-some k, and forecasts are too high wherever some cannot be.
+Inflated beta-binomial: the same, but a share of the tasks has p = 0 (the zero-inflated form). Without it every task is
+solved at some k, and forecasts are too high wherever some cannot be.
 """
 
 from __future__ import annotations
@@ -90,16 +91,17 @@ def log_beta(x: float, y: float) -> float:
 
 
 def fit_beta_binomial(counts: Counts, near: Law | None = None) -> BetaBinomial:
-    """The maximum-likelihood fit; at least one task must have samples. `near`: a fit to much the same counts, to start from."""
+    """The maximum-likelihood fit; at least one task must have samples. `near`: a fit to much the same counts, to start
+    from."""
     return _climb(_Surface.of(counts), counts, near)
 
 
 def fit_inflated(counts: Counts, near: Law | None = None) -> InflatedBetaBinomial:
     """The maximum-likelihood fit, for tasks of one number of samples, at least one of which has a right one.
 
-    The likelihood falls into two factors: how many tasks have a right sample at all, and, among those, how many; the second is a
-    beta-binomial cut off at zero and gives alpha and beta, the first then gives the share. Where that would be negative,
-    the best share is 0.
+    The likelihood falls into two factors: how many tasks have a right sample at all, and, among those, how many; the
+    second is a beta-binomial cut off at zero and gives alpha and beta, the first then gives the share. Where that would
+    be negative, the best share is 0.
     """
     (n,) = {n for n, _ in counts}
     seen = {(n, c): tasks for (n, c), tasks in counts.items() if c}
@@ -119,9 +121,9 @@ def fit_inflated(counts: Counts, near: Law | None = None) -> InflatedBetaBinomia
 class _Surface:
     """The likelihood of counts, as a function of alpha and beta.
 
-    As counts are whole numbers, log B(alpha + c, beta + n - c) - log B(alpha, beta) is a sum of log(alpha + j), j < c, and so on;
-    `right`, `wrong`, `drawn` are how many tasks have more than j right, wrong or any samples. `cut`: the number of tasks, where
-    only those with a right sample are looked at (0: all are).
+    As counts are whole numbers, log B(alpha + c, beta + n - c) - log B(alpha, beta) is a sum of log(alpha + j), j < c,
+    and so on; `right`, `wrong`, `drawn` are how many tasks have more than j right, wrong or any samples. `cut`: the
+    number of tasks, where only those with a right sample are looked at (0: all are).
     """
 
     right: tuple[float, ...]
@@ -152,7 +154,8 @@ class _Surface:
         return value
 
     def step(self, alpha: float, beta: float) -> tuple[float, float]:
-        """Newton's step in (log alpha, log beta), at most 2 long; along the gradient where the surface is not concave."""
+        """Newton's step in (log alpha, log beta), at most 2 long; along the gradient where the surface is not
+        concave."""
         both = alpha + beta
         ga = gb = haa = hbb = hab = 0.0
         missed = ma = mb = maa = mbb = 0.0
@@ -188,7 +191,8 @@ class _Surface:
 
 
 def _climb(surface: _Surface, counts: Counts, near: Law | None) -> BetaBinomial:
-    """Newton's method with step halving, within the bounds, from `near` or the mean success rate and alpha + beta = 1."""
+    """Newton's method with step halving, within the bounds, from `near` or the mean success rate and alpha + beta =
+    1."""
     if isinstance(near, BetaBinomial | InflatedBetaBinomial):
         u, v = math.log(near.alpha), math.log(near.beta)
     else:

@@ -20,10 +20,11 @@ class Sampled:
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float | None:
-    """The chance that at least one of k samples, drawn without replacement from n of which `correct` are right, is right.
+    """The chance that at least one of k samples, drawn without replacement from n of which `correct` are right, is
+    right.
 
-    The unbiased estimator of Chen et al. 2021 ("Evaluating Large Language Models Trained on Code"), 1 - C(n-c, k)/C(n, k),
-    in its product form. None where fewer than k samples exist.
+    The unbiased estimator of Chen et al. 2021 ("Evaluating Large Language Models Trained on Code"), 1 - C(n-c, k)/C(n,
+    k), in its product form. None where fewer than k samples exist.
     """
     if k > n:
         return None
@@ -39,8 +40,8 @@ def mean_at_1(tasks: Sequence[Sampled]) -> float | None:
 
 
 def recovery(tasks: Sequence[Sampled], single: float | None = None) -> float | None:
-    """(selected - mean@1) / (oracle - mean@1): how much of what sampling offers the selection keeps. `single`: mean@1 where it
-    is known better than from these counts.
+    """(selected - mean@1) / (oracle - mean@1): how much of what sampling offers the selection keeps. `single`: mean@1
+    where it is known better than from these counts.
 
     None where the oracle is no better than one sample.
     """
@@ -55,10 +56,10 @@ def recovery(tasks: Sequence[Sampled], single: float | None = None) -> float | N
 def solved_by_best(candidates: Sequence[tuple[int, bool]], unusable: int, k: int, m: int = 1) -> float | None:
     """selected@k,m of one task: the chance that one of the m best distinct candidates among k random samples is right.
 
-    `candidates`: best first, each with how many samples it came from and whether it is right; `unusable`: samples that gave
-    nothing that may be chosen. The samples are drawn without replacement. m = 1 is selected@k; m >= k is pass@k of what may be
-    chosen. Exact: counts the subsets in which the m best candidates are all wrong, candidate by candidate. None where fewer than
-    k samples exist.
+    `candidates`: best first, each with how many samples it came from and whether it is right; `unusable`: samples that
+    gave nothing that may be chosen. The samples are drawn without replacement. m = 1 is selected@k; m >= k is pass@k of
+    what may be chosen. Exact: counts the subsets in which the m best candidates are all wrong, candidate by candidate.
+    None where fewer than k samples exist.
     """
     left = n = sum(count for count, _ in candidates) + unusable
     if not 0 < k <= n:
@@ -86,9 +87,10 @@ def solved_by_best(candidates: Sequence[tuple[int, bool]], unusable: int, k: int
 def majority_right(clusters: Sequence[tuple[int, float]], unusable: int, k: int) -> float | None:
     """majority@k of one task: the chance that the candidate with most samples among k random ones is right.
 
-    `clusters`: how many samples each distinct candidate came from and what share of them is right; ties are broken by lot;
-    `unusable`: samples without a patch, which do not vote. Exact: for each right candidate and each number of votes for it, the
-    subsets in which no other has more, by the number of others that have as many. None where fewer than k samples exist.
+    `clusters`: how many samples each distinct candidate came from and what share of them is right; ties are broken by
+    lot; `unusable`: samples without a patch, which do not vote. Exact: for each right candidate and each number of
+    votes for it, the subsets in which no other has more, by the number of others that have as many. None where fewer
+    than k samples exist.
     """
     n = sum(count for count, _ in clusters) + unusable
     if not 0 < k <= n:
@@ -105,7 +107,8 @@ def majority_right(clusters: Sequence[tuple[int, float]], unusable: int, k: int)
 
 
 def _outvoted(others: Sequence[int], unusable: int, draws: int, most: int) -> dict[int, int]:
-    """In how many ways `draws` samples come from the others with at most `most` each, by how many of them reach `most`."""
+    """In how many ways `draws` samples come from the others with at most `most` each, by how many of them reach
+    `most`."""
     ways = {(0, 0): 1}
     for count in others:
         new: dict[tuple[int, int], int] = {}

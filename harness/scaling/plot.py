@@ -29,7 +29,8 @@ INCHES_PER_LETTER = 0.078
 
 
 def check_ending(path: Path) -> None:
-    """Raise InputError where the file's name says no kind of picture, or matplotlib is missing: before the work is done."""
+    """Raise InputError where the file's name says no kind of picture, or matplotlib is missing: before the work is
+    done."""
     if path.suffix.lower() not in ENDINGS:
         raise InputError(f"--plot {path}: the file's name must end in {', '.join(ENDINGS)}")
     if importlib.util.find_spec("matplotlib") is None:
@@ -37,7 +38,8 @@ def check_ending(path: Path) -> None:
 
 
 def plot(study: Study, path: Path) -> None:
-    """Draw solved tasks over samples and, where costs are known, over dollars. Raises InputError if the file cannot be written."""
+    """Draw solved tasks over samples and, where costs are known, over dollars. Raises InputError if the file cannot be
+    written."""
     check_ending(path)
     kind = path.suffix.lower()
     picture = draw(study)
@@ -147,7 +149,8 @@ def _finish(axes: Axes, x_label: str, y_label: str, *, whole: bool) -> None:
 
 
 def ticks(low: float, high: float, *, whole: bool) -> list[float]:
-    """Round numbers from low to high for a logarithmic axis: three to ten of them where there are as many. `whole`: no fractions."""
+    """Round numbers from low to high for a logarithmic axis: three to ten of them where there are as many. `whole`: no
+    fractions."""
     found: list[float] = []
     for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)):
         every = [

@@ -6,14 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 COMPLETE = 0.8
-"""The share of a model's tasks that must have k samples for k to be looked at; tasks with fewer are left out and counted."""
+"""The share of a model's tasks that must have k samples for k to be looked at; tasks with fewer are left out and
+counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One attempt's outcome. `usd`: its cost, None where unknown. `candidate`: equal for samples that gave the same patch, ""
-    for none. `score`: its place in the selection's order (higher is better), None where it may not be selected; `ranked` of the
-    model says whether there is such an order at all.
+    """One attempt's outcome. `usd`: its cost, None where unknown. `candidate`: equal for samples that gave the same
+    patch, "" for none. `score`: its place in the selection's order (higher is better), None where it may not be
+    selected; `ranked` of the model says whether there is such an order at all.
     """
 
     right: bool
@@ -24,7 +25,8 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """All samples of one model: for each task (by id), in the order in which they were drawn. `ranked`: scores are known.
+    """All samples of one model: for each task (by id), in the order in which they were drawn. `ranked`: scores are
+    known.
 
     `settled`: the depth, where the tasks that lack samples have been left out already.
     """
@@ -89,11 +91,11 @@ def _pad(samples: Sequence[Sample], size: int, mean: float | None) -> tuple[Samp
 
 
 def ranking(samples: Sequence[Sample]) -> tuple[list[tuple[int, bool]], int]:
-    """The distinct candidates that may be selected, best first, each with its number of samples and whether it is right; and how
-    many samples gave none.
+    """The distinct candidates that may be selected, best first, each with its number of samples and whether it is
+    right; and how many samples gave none.
 
-    A candidate has the best score of its samples, and is right if most of them are; equal scores keep the order in which they were drawn. Samples without a
-    name are candidates of their own.
+    A candidate has the best score of its samples, and is right if most of them are; equal scores keep the order in
+    which they were drawn. Samples without a name are candidates of their own.
     """
     best: dict[str, tuple[float, int]] = {}
     count: dict[str, int] = {}
@@ -110,8 +112,8 @@ def ranking(samples: Sequence[Sample]) -> tuple[list[tuple[int, bool]], int]:
 
 
 def clusters(samples: Sequence[Sample]) -> tuple[list[tuple[int, float]], int]:
-    """The distinct candidates, each with its number of samples and the share of them that is right; and how many samples have
-    no patch. (Equal patches can have unequal labels: tests that are not steady, or published outcomes.)
+    """The distinct candidates, each with its number of samples and the share of them that is right; and how many
+    samples have no patch. (Equal patches can have unequal labels: tests that are not steady, or published outcomes.)
     """
     found: dict[str, list[bool]] = {}
     for sample in samples:
@@ -122,8 +124,9 @@ def clusters(samples: Sequence[Sample]) -> tuple[list[tuple[int, float]], int]:
 
 
 def told_apart(sources: Sequence[tuple[str, Sequence[Model]]], *, merge: bool) -> list[Model]:
-    """The models of several sources (name, models); one that is in several gets the source's name added, or with `merge` the
-    samples of all of them, in order. Scores of different sources have no common order, so a merged model is not ranked.
+    """The models of several sources (name, models); one that is in several gets the source's name added, or with
+    `merge` the samples of all of them, in order. Scores of different sources have no common order, so a merged model is
+    not ranked.
     """
     names = [model.name for _, models in sources for model in models]
     if not merge:

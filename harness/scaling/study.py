@@ -21,7 +21,8 @@ STUDY_SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One model at its depth n: `tasks` have n samples, `left_out` fewer. `recovery`: (selected - mean@1) / (oracle - mean@1)."""
+    """One model at its depth n: `tasks` have n samples, `left_out` fewer. `recovery`: (selected - mean@1) / (oracle -
+    mean@1)."""
 
     model: str
     tasks: int
@@ -66,10 +67,11 @@ def study(
     forecast_to: Sequence[int] = (),
     draws: int = BOOTSTRAPS,
 ) -> Study:
-    """Everything about these models. `missing` "wrong": a task or sample that a model lacks gave no patch, and counts as wrong.
+    """Everything about these models. `missing` "wrong": a task or sample that a model lacks gave no patch, and counts
+    as wrong.
 
-    `duels`: (model, samples) against (model, samples). Raises InputError without a sample, or for a duel that names a model
-    or a number of samples that there is not.
+    `duels`: (model, samples) against (model, samples). Raises InputError without a sample, or for a duel that names a
+    model or a number of samples that there is not.
     """
     tasks = sorted({task for model in models for task in model.tasks})
     if not tasks:
@@ -125,7 +127,8 @@ def summary(model: Model, draws: Draws, submissions: int) -> Summary:
 
 
 def forecasts(model: Model, ks: Sequence[int], draws: int) -> tuple[Forecast, ...]:
-    """Each law's forecast of coverage at each k, from the tasks that have the model's depth of samples (the first so many)."""
+    """Each law's forecast of coverage at each k, from the tasks that have the model's depth of samples (the first so
+    many)."""
     whole = model.whole()
     outcomes = [[s.right for s in samples[: whole.depth]] for samples in whole.tasks.values()]
     return tuple(each for k in ks for each in forecast(outcomes, k, draws=draws))

@@ -29,10 +29,11 @@ OUTAGES = 3
 class Solved:
     """What a solver came to for one task. `report`: its report.json.
 
-    `patches`: of each attempt that gave a sample ("": it changed nothing). `candidates`: patch by candidate id. `samples`:
-    the candidate of each sample, in the order of attempts (None: no patch). `known`: verdicts from before. `note` keeps a
-    verdict. `spans`: when processes worked on it, in seconds since the epoch. `failure`: why it came to no end ("" if it did;
-    what it cost all the same is in the report), and whether that would befall any instance (`outage`).
+    `patches`: of each attempt that gave a sample ("": it changed nothing). `candidates`: patch by candidate id.
+    `samples`: the candidate of each sample, in the order of attempts (None: no patch). `known`: verdicts from before.
+    `note` keeps a verdict. `spans`: when processes worked on it, in seconds since the epoch. `failure`: why it came to
+    no end ("" if it did; what it cost all the same is in the report), and whether that would befall any instance
+    (`outage`).
     """
 
     report: Json
@@ -108,8 +109,8 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EvaluationPlan:
-    """How an evaluation is done. `attempts`: of each instance, for what is prepared ahead; `at_once`: instances in work at a
-    time at most (None: as many as keep the slots full). `checks` bounds gradings."""
+    """How an evaluation is done. `attempts`: of each instance, for what is prepared ahead; `at_once`: instances in work
+    at a time at most (None: as many as keep the slots full). `checks` bounds gradings."""
 
     slots: Slots
     checks: asyncio.Semaphore
@@ -123,9 +124,9 @@ async def evaluate(
 ) -> dict[str, Outcome]:
     """Solve and grade the instances, those that are ready first; the outcomes by id.
 
-    Another instance is begun when fewer attempts are to come than there are places for. One whose environment or grading
-    fails is an outcome, not an end. Raises EnvironmentFailed where several in a row fail by what is no instance's own: a model
-    server or a daemon that is gone.
+    Another instance is begun when fewer attempts are to come than there are places for. One whose environment or
+    grading fails is an outcome, not an end. Raises EnvironmentFailed where several in a row fail by what is no
+    instance's own: a model server or a daemon that is gone.
     """
     outcomes: dict[str, Outcome] = {}
     outages = 0

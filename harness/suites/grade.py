@@ -1,9 +1,9 @@
 """Grading: the hidden tests' word on one patch. Never an input to selection.
 
-The patch is applied in a fresh sandbox, test files that it touches are put back, the hidden tests are laid over the tree
-and run. A patch resolves the task if and only if every test of `fail_to_pass` and of `pass_to_pass` passes; with no
-`fail_to_pass` named, every test that the hidden files hold must pass, and there must be one. A test that did not run is
-not a pass, and neither is one that was skipped.
+The patch is applied in a fresh sandbox, test files that it touches are put back, the hidden tests are laid over the
+tree and run. A patch resolves the task if and only if every test of `fail_to_pass` and of `pass_to_pass` passes; with
+no `fail_to_pass` named, every test that the hidden files hold must pass, and there must be one. A test that did not run
+is not a pass, and neither is one that was skipped.
 """
 
 from __future__ import annotations

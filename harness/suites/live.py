@@ -1,4 +1,5 @@
-"""What a person sees while an evaluation goes on: instances, attempts, solved so far, money, how long it will still take.
+"""What a person sees while an evaluation goes on: instances, attempts, solved so far, money, how long it will still
+take.
 
 `SuiteBoard` folds what happens, `suite_board_view` draws it, both without effects. `LiveSuite` keeps it on a terminal,
 `PlainSuite` writes lines elsewhere, `SilentSuite` nothing.
@@ -51,11 +52,11 @@ class Work:
 
 @dataclass(slots=True)
 class SuiteBoard:
-    """All that the view shows. `attempts`: of each instance. `cap`: USD of the whole evaluation, None for none. `said`: the
-    newest line of progress.
+    """All that the view shows. `attempts`: of each instance. `cap`: USD of the whole evaluation, None for none. `said`:
+    the newest line of progress.
 
-    `earlier`: attempts that had ended before this process (`before`: of each instance); they count, but say nothing about its
-    pace.
+    `earlier`: attempts that had ended before this process (`before`: of each instance); they count, but say nothing
+    about its pace.
     """
 
     suite: str
@@ -276,7 +277,8 @@ class SilentSuite:
 
 
 class PlainSuite(SilentSuite):
-    """A line for each instance that is prepared or ends, for each attempt that ends, and for each failure of the world."""
+    """A line for each instance that is prepared or ends, for each attempt that ends, and for each failure of the
+    world."""
 
     def __init__(self, write: Say, board: SuiteBoard) -> None:
         super().__init__(board)

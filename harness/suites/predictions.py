@@ -1,7 +1,8 @@
-"""Predictions as the official SWE-bench harness takes them: one JSON line an instance, in one file for each way to choose.
+"""Predictions as the official SWE-bench harness takes them: one JSON line an instance, in one file for each way to
+choose.
 
-`predictions.jsonl` has the selected patches; `predictions-01.jsonl` and on the patches of the first attempt of each instance, of
-the second, and so on, so that grading each of them gives every sample its verdict.
+`predictions.jsonl` has the selected patches; `predictions-01.jsonl` and on the patches of the first attempt of each
+instance, of the second, and so on, so that grading each of them gives every sample its verdict.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ def rank_file(rank: int) -> str:
 def prediction_files(outcomes: Sequence[Outcome], models: Sequence[str], attempts: int) -> dict[str, str]:
     """Text by file name. A patch that is not there is empty, which the official harness counts as unresolved.
 
-    Left out are instances that came to no end, and of a rank's file attempts that the world ended: they are no samples. The
-    model's name carries the rank, since the official harness keeps its results under that name.
+    Left out are instances that came to no end, and of a rank's file attempts that the world ended: they are no samples.
+    The model's name carries the rank, since the official harness keeps its results under that name.
     """
     name = "+".join(models) or "troop"
     lines: dict[str, list[str]] = {SELECTED: [], **{rank_file(rank): [] for rank in range(1, attempts + 1)}}

@@ -1,8 +1,8 @@
 """What an evaluation came to: its report.json, folded from the outcomes of its instances.
 
-Measures are over the instances that were solved and whose samples all have a verdict (`measured`); what is left out of them
-is counted and named. A measure for which samples are missing is None, never a number. Intervals are 95 %, by bootstrap over
-instances.
+Measures are over the instances that were solved and whose samples all have a verdict (`measured`); what is left out of
+them is counted and named. A measure for which samples are missing is None, never a number. Intervals are 95 %, by
+bootstrap over instances.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ _USAGE = ("input", "cache_read", "cache_write", "output", "reasoning")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked for. `gpu_hours`: USD per GPU-hour of the models that have such a price. `adaptive`: `attempts` are the most."""
+    """What was asked for. `gpu_hours`: USD per GPU-hour of the models that have such a price. `adaptive`: `attempts`
+    are the most."""
 
     suite: str
     models: tuple[str, ...]
@@ -38,8 +39,8 @@ def suite_report(
 ) -> Json:
     """report.json of an evaluation: the measures over all, what it cost, and per task the solver's report and verdicts.
 
-    `instances`: how many were chosen (None: those of the outcomes); `unfinished`: those with something left to do, as the
-    evaluation was stopped.
+    `instances`: how many were chosen (None: those of the outcomes); `unfinished`: those with something left to do, as
+    the evaluation was stopped.
     """
     solved = [o.solved for o in outcomes if o.solved is not None]
     worked = [w for o in outcomes if (w := o.solved or o.unsolved) is not None]
@@ -84,8 +85,9 @@ def _stops(worked: Sequence[Solved], alike: Mapping[str, Sampled]) -> Json:
 
 
 def _begun_alike(outcomes: Sequence[Outcome]) -> dict[str, Sampled]:
-    """Of each measured instance the first samples, as many as all of them have. Where sampling stops by what it sees, the share of
-    right ones among all samples of an instance is no estimate of its success rate; among the first ones it is."""
+    """Of each measured instance the first samples, as many as all of them have. Where sampling stops by what it sees,
+    the share of right ones among all samples of an instance is no estimate of its success rate; among the first ones it
+    is."""
     samples = {o.id: o.solved.samples for o in outcomes if o.sampled is not None and o.solved is not None}
     depth = min((len(each) for each in samples.values() if each), default=0)
     found = {}
@@ -111,7 +113,8 @@ def _measures(sampled: Mapping[str, Sampled], attempts: int, alike: Mapping[str,
 
 
 def _coverage(sampled: Mapping[str, Sampled], k: int, draws: Draws, alike: Mapping[str, Sampled]) -> Json:
-    """pass@k over the measured instances; `missing`: how many of them have fewer than k samples, which leaves it undefined."""
+    """pass@k over the measured instances; `missing`: how many of them have fewer than k samples, which leaves it
+    undefined."""
     values = {id: value for id, s in alike.items() if (value := pass_at_k(s.n, s.correct, k)) is not None}
     missing = sum(s.n < k for s in sampled.values())
     if missing or not values:
@@ -160,7 +163,8 @@ def _costs(solved: Sequence[Solved], resolved: int | None) -> Json:
 
 
 def _times(solved: Sequence[Solved]) -> Json:
-    """`seconds`: wall time in which anything was worked on; the others are sums over attempts and calls that overlap."""
+    """`seconds`: wall time in which anything was worked on; the others are sums over attempts and calls that
+    overlap."""
     return {
         "seconds": round(_covered([span for s in solved for span in s.spans]), 3),
         "attempt_seconds": round(sum(row["seconds"] or 0.0 for s in solved for row in s.report["attempts"]), 3),

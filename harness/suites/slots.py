@@ -1,8 +1,8 @@
 """Places for the attempts of many runs: how many go on at a time, and whose turn it is.
 
-Each run has a lane; a free place goes to the earliest lane that waits. So the attempts of one run are near each other in time
-(its prompts are still in the server's caches), and the next run's attempts fill the places that its last ones leave. Lanes that
-say what a place is worth to them (`urgency`) come in the order of that.
+Each run has a lane; a free place goes to the earliest lane that waits. So the attempts of one run are near each other
+in time (its prompts are still in the server's caches), and the next run's attempts fill the places that its last ones
+leave. Lanes that say what a place is worth to them (`urgency`) come in the order of that.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A suite: instances by id, how each is made ready, and the hidden tests' word on a patch.
 
-`Suite` is what the command line loads; `Bench` is the same with a provider of sandboxes at hand. What solves gets a `Task`
-from `Ready`, and nothing else of this.
+`Suite` is what the command line loads; `Bench` is the same with a provider of sandboxes at hand. What solves gets a
+`Task` from `Ready`, and nothing else of this.
 """
 
 from __future__ import annotations
@@ -56,13 +56,14 @@ class Bench(Protocol):
         ...
 
     async def grade(self, id: str, submission: Submission) -> Verdict:
-        """The hidden tests' word on one patch. Raises EnvironmentFailed where they could not be run: that is no verdict."""
+        """The hidden tests' word on one patch. Raises EnvironmentFailed where they could not be run: that is no
+        verdict."""
         ...
 
 
 class Suite(Protocol):
-    """The chosen instances of a suite. `image`: a Docker image that its tasks need, as far as one can be named before any
-    is made ready."""
+    """The chosen instances of a suite. `image`: a Docker image that its tasks need, as far as one can be named before
+    any is made ready."""
 
     @property
     def name(self) -> str: ...
@@ -82,8 +83,8 @@ class Suite(Protocol):
         ...
 
     def missing(self) -> Mapping[str, str]:
-        """What an instance still needs before it can be worked on, in a few words; those that need nothing are left out.
-        Starts nothing."""
+        """What an instance still needs before it can be worked on, in a few words; those that need nothing are left
+        out. Starts nothing."""
         ...
 
     def at_work(self, means: Means) -> AbstractAsyncContextManager[Bench]:

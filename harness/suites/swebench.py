@@ -26,8 +26,8 @@ IMAGES_AT_ONCE = 4
 
 @dataclass(frozen=True)
 class SwebenchSuite:
-    """Chosen rows. `mirrors`: a directory of clones; `pull`: whether published images are asked for; `verbatim`: grade with
-    the official evaluation script as it is; `bases`: base images by Python version."""
+    """Chosen rows. `mirrors`: a directory of clones; `pull`: whether published images are asked for; `verbatim`: grade
+    with the official evaluation script as it is; `bases`: base images by Python version."""
 
     name: str
     rows: tuple[Row, ...]

@@ -11,7 +11,8 @@ from tasks.errors import InputError
 from tasks.say import Say
 
 LOCAL_BASE = "troop-base"
-"""Bases that harness/sandbox/base_image.sh makes out of Debian packages are tags of it, such as troop-base:python3.9."""
+"""Bases that harness/sandbox/base_image.sh makes out of Debian packages are tags of it, such as
+troop-base:python3.9."""
 
 DEBIAN_PYTHONS = ("3.7", "3.9", "3.11", "3.13")
 ANY = ""

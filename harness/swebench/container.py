@@ -3,9 +3,9 @@
 No sandbox of an attempt: grading wants the container that the official harness would have made, with root and docker's
 ordinary capabilities, so that tests of permissions come out the same; but with no network unless asked for.
 
-The container's first process is a short shell program. It reads the patch and the script from its standard input, applies
-the one, runs the other, and ends; with it ends the container, at once, and the daemon removes it. When the harness dies,
-its attachment ends, with it the program's input, and a watcher in the container kills everything.
+The container's first process is a short shell program. It reads the patch and the script from its standard input,
+applies the one, runs the other, and ends; with it ends the container, at once, and the daemon removes it. When the
+harness dies, its attachment ends, with it the program's input, and a watcher in the container kills everything.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ APPLY_COMMANDS = ("git apply --verbose", "git apply --verbose --reject", "patch 
 
 _PATCH, _SCRIPT, _SAID = "/tmp/patch.diff", "/eval.sh", "/tmp/.applied"
 
-# Its watcher kills until the first process ends, too: something may just be starting.
-# Arguments: a word that marks the program's own lines, and the sizes of patch and script in bytes. What it has to say goes to
-# standard error; the script's output, both streams in one, is all there is on standard output.
+# Its watcher kills until the first process ends, too: something may just be starting. Arguments: a word that marks the
+# program's own lines, and the sizes of patch and script in bytes. What it has to say goes to standard error; the
+# script's output, both streams in one, is all there is on standard output.
 _PROGRAM = rf"""
 exec 3<&0 0</dev/null
 head -c "$2" <&3 > {_PATCH}
@@ -85,9 +85,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """How it went. `applied`: the command that applied the patch, "" if none did; `said`: the end of its output, or of the last
-    one's. `status`: the script's exit status, None if it did not come to an end. `seconds`: of the script alone. `flooded`: it wrote
-    more than LOG_BYTES, and was ended."""
+    """How it went. `applied`: the command that applied the patch, "" if none did; `said`: the end of its output, or of
+    the last one's. `status`: the script's exit status, None if it did not come to an end. `seconds`: of the script
+    alone. `flooded`: it wrote more than LOG_BYTES, and was ended."""
 
     applied: str
     said: str
@@ -130,7 +130,8 @@ class Containers:
     ) -> Ran:
         """Apply the patch and run the script in a fresh container of `image`; the script's output goes to `log`.
 
-        `timeout` in seconds: then everything in it is killed. Raises SandboxFailed when the daemon or the container fails.
+        `timeout` in seconds: then everything in it is killed. Raises SandboxFailed when the daemon or the container
+        fails.
         """
         client = await self.connected()
         label = container_name(self._run, name)
@@ -201,7 +202,8 @@ class Containers:
                 # Without a network docker names no address for the container's own name; with one it does.
                 extra_hosts=None if self._network else {"testbed": "127.0.0.1"},
                 cap_add=list(capabilities),
-                # The machine's own protection, not a limit on tests: what is left would be the kernel's choice of a victim.
+                # The machine's own protection, not a limit on tests: what is left would be the kernel's choice of a
+                # victim.
                 mem_limit=limit,
                 memswap_limit=limit,
                 pids_limit=_PROCESSES,

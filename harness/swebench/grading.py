@@ -1,12 +1,12 @@
 """Grading one patch of a SWE-bench instance: the official rules, faster.
 
 A fresh container of the instance's image, the patch applied by the official chain of commands, the official evaluation
-script, the official parsers' and rules' verdict on its output. What is saved is time around the tests: a container is not
-waited for, and the script's repeated installation of the repository is left out where it cannot change the outcome
+script, the official parsers' and rules' verdict on its output. What is saved is time around the tests: a container is
+not waited for, and the script's repeated installation of the repository is left out where it cannot change the outcome
 (harness/swebench/reinstall.py; `verbatim` leaves it in).
 
-A patch that does not apply, tests that take too long or never run are verdicts. A daemon or a container that fails is none:
-it is tried again, and in the end raised.
+A patch that does not apply, tests that take too long or never run are verdicts. A daemon or a container that fails is
+none: it is tried again, and in the end raised.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ GRADER_VERSION = "1"
 TIMEOUT = 1800.0
 
 Outcome = Literal["resolved", "unresolved", "not-run", "empty", "refused", "timed-out", "unreadable"]
-"""`not-run`: there is no sign of a test run in the output. `refused`: the patch does not apply. `unreadable`: the patch, or the
-tests' output, is no UTF-8 text, which the official harness cannot do anything with, or its parser fails on the output, or
-there is no end of output."""
+"""`not-run`: there is no sign of a test run in the output. `refused`: the patch does not apply. `unreadable`: the
+patch, or the tests' output, is no UTF-8 text, which the official harness cannot do anything with, or its parser fails
+on the output, or there is no end of output."""
 
 OFFICIAL_ERRORS: frozenset[Outcome] = frozenset(["refused", "timed-out", "unreadable"])
 """What the official summary counts among the errors; it has no report on them."""
@@ -84,9 +84,10 @@ ASK
 class GradedPatch:
     """The verdict on one patch.
 
-    `reason`: why it is not resolved, "" where it is. `report`: the official one, None where the official harness has none.
-    `seconds`: of the evaluation script; `wall`: of everything. `installed`: whether the script installed the repository again.
-    `notes`: what a reader should know. `remembered`: it was reached before. `key`: names its entry in the memo, "" for none.
+    `reason`: why it is not resolved, "" where it is. `report`: the official one, None where the official harness has
+    none. `seconds`: of the evaluation script; `wall`: of everything. `installed`: whether the script installed the
+    repository again. `notes`: what a reader should know. `remembered`: it was reached before. `key`: names its entry in
+    the memo, "" for none.
     """
 
     instance_id: str
@@ -110,8 +111,8 @@ class GradedPatch:
 class Grader:
     """Grades patches, `workers` at a time; the same patch of an instance once. `close` it when done.
 
-    `timeout`: seconds of the evaluation script (official: 1800). `verbatim`: the script as it is. `network`: tests have one.
-    `fresh`: forget verdicts that were reached before this grader was made. `run`: whose its containers are.
+    `timeout`: seconds of the evaluation script (official: 1800). `verbatim`: the script as it is. `network`: tests have
+    one. `fresh`: forget verdicts that were reached before this grader was made. `run`: whose its containers are.
     """
 
     def __init__(
@@ -164,8 +165,8 @@ class Grader:
     async def grade(self, row: Row, image: ImageRef | None, patch: str) -> GradedPatch:
         """The verdict on one patch; "" is empty, and never run, so that it needs no image.
 
-        Raises SandboxFailed when daemon or containers kept failing, InputError where the official package does not know the
-        instance's repository."""
+        Raises SandboxFailed when daemon or containers kept failing, InputError where the official package does not know
+        the instance's repository."""
         if not patch:
             return GradedPatch(row.instance_id, "empty", "the patch is empty", None)
         if image is None:

@@ -51,8 +51,8 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class ImageOutcome:
-    """What became of one instance's image. `image` None: there is none, and `failure` says why. `seconds` of work, 0 for
-    one that was here."""
+    """What became of one instance's image. `image` None: there is none, and `failure` says why. `seconds` of work, 0
+    for one that was here."""
 
     row: Row
     image: ImageRef | None
@@ -83,12 +83,13 @@ async def ensure_images(
 ) -> list[ImageOutcome]:
     """See that every row has its image; what became of each, in the order of `rows`.
 
-    `mirrors`: a directory of clones (see `repository_of`). `bases`: base images by Python version. `workers` images are made
-    at a time. `pull`: published images are taken where a registry gives them ("auto", asked once), insisted on ("always")
-    or not asked for ("never"). `rebuild`: images built here are made again. `tell` is called in the event loop.
+    `mirrors`: a directory of clones (see `repository_of`). `bases`: base images by Python version. `workers` images are
+    made at a time. `pull`: published images are taken where a registry gives them ("auto", asked once), insisted on
+    ("always") or not asked for ("never"). `rebuild`: images built here are made again. `tell` is called in the event
+    loop.
 
-    Raises SandboxFailed where no daemon answers, InputError for `mirrors` that is no directory. A build that fails is an
-    answer, not an error.
+    Raises SandboxFailed where no daemon answers, InputError for `mirrors` that is no directory. A build that fails is
+    an answer, not an error.
     """
     if mirrors is not None and not mirrors.is_dir():
         raise InputError(f"--mirrors {mirrors} is not a directory")

@@ -17,9 +17,10 @@ conda() {{
 }}
 """
 
-# A virtual environment is known by the file beside the path that the interpreter was started by. tox-current-env starts it
-# through a link elsewhere, and then a plain link to the system's interpreter would be the system's. This program is the
-# environment's interpreter by whatever link it is reached, unless the link is that of another environment made from it.
+# A virtual environment is known by the file beside the path that the interpreter was started by. tox-current-env starts
+# it through a link elsewhere, and then a plain link to the system's interpreter would be the system's. This program is
+# the environment's interpreter by whatever link it is reached, unless the link is that of another environment made from
+# it.
 INTERPRETER = """\
 #include <limits.h>
 #include <stdio.h>
@@ -115,9 +116,9 @@ def make_environment(uv: str, base_python: str) -> str:
     )
 
 
-# Asks a build backend (PEP 517, PEP 660) about the tree in the working directory. Arguments: the packages that are there,
-# the backend, the extras, the backend's path entries. Answers with what else building takes, or where that is nothing, with
-# the tree's name, version and requirements, those of the extras included.
+# Asks a build backend (PEP 517, PEP 660) about the tree in the working directory. Arguments: the packages that are
+# there, the backend, the extras, the backend's path entries. Answers with what else building takes, or where that is
+# nothing, with the tree's name, version and requirements, those of the extras included.
 ASK_BACKEND = """\
 import email, importlib, json, os, sys, tempfile
 from packaging.requirements import Requirement

@@ -5,8 +5,8 @@
         └── environment       one resolved set of dependencies, and wheels of what the repository's build asks for
             └── instance      /testbed at the base commit, installed, with the official "SWE-bench" commit on top
 
-A layer is found again by the fingerprint of what went into it, and appears at once, when it is finished: a build that was
-stopped or failed goes on from the last layer that is done.
+A layer is found again by the fingerprint of what went into it, and appears at once, when it is finished: a build that
+was stopped or failed goes on from the last layer that is done.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ _OFFLINE = {"PIP_CONFIG_FILE": f"{ENV}/pip.conf", "PIP_NO_INDEX": "1", "PIP_INDE
 
 
 class Layers:
-    """Makes layers with one provider. `bases`: see `ensure_base`. `cache`: where resolved sets, locks and logs are kept."""
+    """Makes layers with one provider. `bases`: see `ensure_base`. `cache`: where resolved sets, locks and logs are
+    kept."""
 
     def __init__(self, provider: DockerProvider, client: Any, bases: Mapping[str, str], cache: Path, run: str) -> None:
         self._provider = provider
@@ -67,7 +68,8 @@ class Layers:
         self._run = run
 
     async def instance(self, recipe: Recipe, tree: Workspace, log: Log) -> None:
-        """Build an instance's image, with whatever is missing below it. Raises SetupFailed, SandboxFailed, InputError."""
+        """Build an instance's image, with whatever is missing below it. Raises SetupFailed, SandboxFailed,
+        InputError."""
         bare = await self._python(recipe, log)
         chosen = await self._chosen(recipe, tree, bare, log)
         environment = await self._environment(recipe, bare, chosen, log)

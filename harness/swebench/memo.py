@@ -1,7 +1,7 @@
 """Verdicts that were reached before, by all that they depend on: image, patch, evaluation script, hidden tests, rules.
 
-An entry is a directory that appears whole or not at all, so a process may be killed at any moment and several may write at
-the same time: the first entry of a key stays. Turns keep several processes from working on the same key.
+An entry is a directory that appears whole or not at all, so a process may be killed at any moment and several may write
+at the same time: the first entry of a key stays. Turns keep several processes from working on the same key.
 """
 
 from __future__ import annotations
@@ -39,13 +39,15 @@ class Turn:
         self._file = file
 
     def end(self) -> None:
-        """Give it back. (Who had opened the file before it is removed works beside the next one: no harm but the time.)"""
+        """Give it back. (Who had opened the file before it is removed works beside the next one: no harm but the
+        time.)"""
         self._path.unlink(missing_ok=True)
         self._file.close()
 
 
 class Memo:
-    """Entries under the directory `root`; half-made ones under `scratch`, on the same file system, are anyone's to sweep."""
+    """Entries under the directory `root`; half-made ones under `scratch`, on the same file system, are anyone's to
+    sweep."""
 
     def __init__(self, root: Path, scratch: Path) -> None:
         self._root = root

@@ -1,11 +1,13 @@
-"""The official SWE-bench package as a source of facts: specifications, evaluation scripts, log parsers, the rules of a report.
+"""The official SWE-bench package as a source of facts: specifications, evaluation scripts, log parsers, the rules of a
+report.
 
 The only module that imports `swebench` (extra `eval`), and never through a function of it that asks the network:
 `make_test_spec` fetches requirement files from GitHub, so the parts that grading needs are put together here.
 
-Importing the package as it is costs 1.4 s and 130 MB, nearly all of it for things that grading has no use for (`datasets`,
-its own command line, a cloud client), and reads a `.env` file into this process's environment. So its two package modules
-are entered without what they import, and two of its dependencies are stood in for while its modules load.
+Importing the package as it is costs 1.4 s and 130 MB, nearly all of it for things that grading has no use for
+(`datasets`, its own command line, a cloud client), and reads a `.env` file into this process's environment. So its two
+package modules are entered without what they import, and two of its dependencies are stood in for while its modules
+load.
 """
 
 from __future__ import annotations
@@ -95,8 +97,9 @@ def spec_of(row: Row) -> Spec:
 
 
 def eval_script(row: Row, *, install: bool = True) -> str:
-    """The official evaluation script of a row, to be run with bash in its image; `install` False leaves out the repeated
-    installation of the repository. Raises InputError where the package does not know the repository or its version."""
+    """The official evaluation script of a row, to be run with bash in its image; `install` False leaves out the
+    repeated installation of the repository. Raises InputError where the package does not know the repository or its
+    version."""
     if row.eval_script:
         script = row.eval_script if row.eval_script.startswith("#!") else _SCRIPT_HEAD + row.eval_script
         return script if install else _without_install(row, script)
@@ -138,8 +141,8 @@ def install_command(row: Row) -> str:
 
 
 def checks_out_all(row: Row) -> bool:
-    """Whether the evaluation script's `git checkout <base>` names no files, and so takes the whole tree back: it does where a
-    test patch changes no file that exists."""
+    """Whether the evaluation script's `git checkout <base>` names no files, and so takes the whole tree back: it does
+    where a test patch changes no file that exists."""
     if row.eval_script:
         return any(line.split() == ["git", "checkout", row.base_commit] for line in row.eval_script.splitlines())
     return not _official("harness.utils").get_modified_files(row.test_patch)
@@ -147,8 +150,8 @@ def checks_out_all(row: Row) -> bool:
 
 def report_of(row: Row, log: Path | str, *, patch_exists: bool = True) -> dict[str, Any]:
     """The official report on one instance: `{patch_is_None, patch_exists, patch_successfully_applied, resolved,
-    tests_status: {FAIL_TO_PASS: {success, failure}, ...}}`. `log`: the evaluation script's output, as a file or as text.
-    Raises InputError where no log parser is known for the row."""
+    tests_status: {FAIL_TO_PASS: {success, failure}, ...}}`. `log`: the evaluation script's output, as a file or as
+    text. Raises InputError where no log parser is known for the row."""
     if isinstance(log, str):
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", suffix=".log") as file:
             file.write(log)
@@ -269,7 +272,8 @@ def _lines(commands: str | list[str]) -> str:
 
 
 def _official(name: str) -> Any:
-    """A module of the official package, by its name below the package. Raises InputError where the package is missing."""
+    """A module of the official package, by its name below the package. Raises InputError where the package is
+    missing."""
     full = f"{_PACKAGE}.{name}"
     with _loading:  # also for what is loaded already: another thread may be half-way through it
         if full in sys.modules:

@@ -1,9 +1,9 @@
 """Predictions: the patches that somebody wants graded, in the official formats, and the sets that they fall into.
 
 A file holds JSON lines, a JSON list, or a JSON object by instance id; each prediction has `instance_id`,
-`model_name_or_path` and `model_patch` (null: no patch). Several predictions of one model for one instance are its ranks: 1, 2, … in
-the order of the file, or as a field `rank` says. A set is what the official harness would call one run: one file, one
-model, one rank, so one prediction for an instance.
+`model_name_or_path` and `model_patch` (null: no patch). Several predictions of one model for one instance are its
+ranks: 1, 2, … in the order of the file, or as a field `rank` says. A set is what the official harness would call one
+run: one file, one model, one rank, so one prediction for an instance.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from tasks.swebench import Row
 
 BASELINES = ("gold", "empty", "noop")
-"""Instead of a file: the right patches; no patches, which are never run; patches that change nothing a test could see."""
+"""Instead of a file: the right patches; no patches, which are never run; patches that change nothing a test could
+see."""
 
 _WHOLE = "hold predictions: JSON lines, a list of objects, or an object of them by id"
 _EACH = "a prediction must be an object with instance_id, model_name_or_path and model_patch"

@@ -1,8 +1,8 @@
 """What an instance's environment is made of, and how its versions are chosen. Nothing is executed here.
 
 Dependencies are as of the instance's date: nothing that was released later is looked at, with four exceptions. What the
-official specification pins is wanted in that very version. Build tools may be newer, because old ones do not build what pip
-and Python of today ask for. A pytest that the specification names is young enough to know the interpreter, which it
+official specification pins is wanted in that very version. Build tools may be newer, because old ones do not build what
+pip and Python of today ask for. A pytest that the specification names is young enough to know the interpreter, which it
 rewrites tests for. And where requirements come from a file of another commit (`environment_setup_commit`), that
 commit's date counts, if it is the later one.
 """
@@ -54,9 +54,10 @@ _NETWORK_COMMAND = re.compile(r"\b(?:wget|curl|git\s+(?:clone|fetch|submodule)|p
 class Recipe:
     """All that decides an instance's image.
 
-    `requirements`: as the specification names them, without the tree's own. `pins`: those of them that are wanted in one
-    version whatever their date. `extras`: of the tree. `project`: whether the tree itself is installed. `build_requires`: what
-    building it asks for. `system`: shell lines that change the system and not the tree; `pre_install`: the others.
+    `requirements`: as the specification names them, without the tree's own. `pins`: those of them that are wanted in
+    one version whatever their date. `extras`: of the tree. `project`: whether the tree itself is installed.
+    `build_requires`: what building it asks for. `system`: shell lines that change the system and not the tree;
+    `pre_install`: the others.
     """
 
     instance_id: str
@@ -94,8 +95,8 @@ def fingerprint(*parts: object) -> str:
 
 
 def recipe_of(row: Row, spec: Spec, tree: Workspace, setup: Callable[[], Workspace]) -> Recipe:
-    """The recipe of a row. `tree`: its base; `setup` opens the tree of its `environment_setup_commit`, and is only called
-    where requirements come from a file.
+    """The recipe of a row. `tree`: its base; `setup` opens the tree of its `environment_setup_commit`, and is only
+    called where requirements come from a file.
 
     Raises InputError for what cannot be built here, saying that it needs the published image.
     """
@@ -168,8 +169,8 @@ def _extras(install: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to choose versions: `arguments` for uv. `yielding`: the repository's own requirements outrank the pins, which
-    hold where they can, as when pip installs the one after the other. `note`: what a person should know of it."""
+    """One way to choose versions: `arguments` for uv. `yielding`: the repository's own requirements outrank the pins,
+    which hold where they can, as when pip installs the one after the other. `note`: what a person should know of it."""
 
     arguments: tuple[str, ...]
     yielding: bool = False
@@ -177,9 +178,9 @@ class Way:
 
 
 def ladder(recipe: Recipe, *, too_young: bool) -> list[Way]:
-    """Ways to choose versions, the most faithful first. `too_young`: what the specification pins needs packages that are
-    younger than the instance. Then all is as of the specification's own time: of two times mixed, uv makes environments
-    that never were."""
+    """Ways to choose versions, the most faithful first. `too_young`: what the specification pins needs packages that
+    are younger than the instance. Then all is as of the specification's own time: of two times mixed, uv makes
+    environments that never were."""
     pinned = [name_of(pin) for pin in recipe.pins]
     written = max(recipe.date, SPECS_WRITTEN)
     why = "what the specification pins is younger than the instance" if too_young else "no older versions fit together"

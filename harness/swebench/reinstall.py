@@ -1,8 +1,8 @@
 """Whether a patch could make a repeated installation of the repository matter.
 
-The official evaluation script installs the repository again after the patch, for seconds. Where it is installed in place
-(editable), that changes nothing unless the patch touches what an installation reads. Rather too many patches are taken for
-such than too few: the price of an unneeded installation is its time.
+The official evaluation script installs the repository again after the patch, for seconds. Where it is installed in
+place (editable), that changes nothing unless the patch touches what an installation reads. Rather too many patches are
+taken for such than too few: the price of an unneeded installation is its time.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def why_install(patch: str) -> str:
 
 
 def _paths(patch: str) -> Iterator[str]:
-    """Whatever looks like a path in the patch's headers, also where git would not read them: `patch` is more patient."""
+    """Whatever looks like a path in the patch's headers, also where git would not read them: `patch` is more
+    patient."""
     for line in patch.splitlines():
         if match := _HEADER.match(line):
             for path in filter(None, match.groups()):
@@ -62,8 +63,8 @@ def _paths(patch: str) -> Iterator[str]:
 
 
 def _new_import(patch: str) -> str:
-    """A new package, or a new top-level module that something imports: an installation that lists them by name would have to
-    list it. (Scripts that nothing imports are common: agents leave what they reproduced the issue with.)"""
+    """A new package, or a new top-level module that something imports: an installation that lists them by name would
+    have to list it. (Scripts that nothing imports are common: agents leave what they reproduced the issue with.)"""
     new = False
     paths: tuple[str, ...] = ()
     for line in patch.splitlines():

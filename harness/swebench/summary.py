@@ -44,8 +44,8 @@ class Result:
 def official_summary(instances: Sequence[str], results: Mapping[str, Result]) -> Json:
     """The official harness's report on one set of predictions, by its own fields (schema_version 2).
 
-    `instances`: all that were asked for. As there: errors are predictions without a report, so patches that do not apply
-    and tests that took too long are among them; a patch that is empty is neither completed nor an error.
+    `instances`: all that were asked for. As there: errors are predictions without a report, so patches that do not
+    apply and tests that took too long are among them; a patch that is empty is neither completed nor an error.
     """
     kinds: dict[str, list[str]] = {name: [] for name in ("resolved", "unresolved", "empty_patch", "error")}
     for name, result in results.items():
@@ -136,8 +136,8 @@ def _result_report(name: str, result: Result) -> Json:
 
 
 def write_files(folder: Path, row: Row, result: Result, memo: Memo, *, name: str) -> None:
-    """Blocking: patch.diff, eval.sh, test_output.txt and report.json as the official harness has them, and verdict.json, which
-    comes last. `name`: the set's. What is there already for the same verdict stays."""
+    """Blocking: patch.diff, eval.sh, test_output.txt and report.json as the official harness has them, and
+    verdict.json, which comes last. `name`: the set's. What is there already for the same verdict stays."""
     graded = result.graded
     verdict = {**_result_report(name, result), "key": graded.key if graded else ""}
     if verdict["key"] and _same(folder / _VERDICT, verdict["key"]):

@@ -1,10 +1,10 @@
 """Many test runs in one sandbox without starting a test framework anew for each: what `run_tests` gives, sooner.
 
-The first run starts a process that waits inside (harness/inside/warm.py), held by one `exec` for as long as it lives; every
-run is a fork of it, asked for by a short `exec` that lends the fork its standard streams. A run counts only if the waiting
-process confirms in the report file how it ended. Anything else (it refused, died, or was killed by the code under test)
-and the run is made again by `harness.testing.run.run_tests`, as if nothing had been. A run that times out or is cancelled takes
-the waiting process and everything that it started with it, killed by the sandbox's first process.
+The first run starts a process that waits inside (harness/inside/warm.py), held by one `exec` for as long as it lives;
+every run is a fork of it, asked for by a short `exec` that lends the fork its standard streams. A run counts only if
+the waiting process confirms in the report file how it ended. Anything else (it refused, died, or was killed by the code
+under test) and the run is made again by `harness.testing.run.run_tests`, as if nothing had been. A run that times out
+or is cancelled takes the waiting process and everything that it started with it, killed by the sandbox's first process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a person sees while a run goes on: a table of attempts on a terminal, plain lines elsewhere.
 
-`Board` folds events into rows and stages, `board_view` draws it, `line_of` says one event in one line; all three without
-effects. `LiveView` and `PlainLines` are the listeners that put them on a console.
+`Board` folds events into rows and stages, `board_view` draws it, `line_of` says one event in one line; all three
+without effects. `LiveView` and `PlainLines` are the listeners that put them on a console.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _BAD = frozenset({"infrastructure", "crashed", "malformed"})
 
 @dataclass(slots=True)
 class AttemptRow:
-    """One attempt as it stands. `state`: what it does now, or its status once `ended`; times in seconds since the epoch."""
+    """One attempt as it stands. `state`: what it does now, or its status once `ended`; times in seconds since the
+    epoch."""
 
     attempt: int
     model: str
@@ -49,7 +50,8 @@ class AttemptRow:
 class Board:
     """All that the view shows, folded from events one by one.
 
-    `planned`: attempts of the run. `news`: what became of candidates, newest last. `retries`: the world's failures so far.
+    `planned`: attempts of the run. `news`: what became of candidates, newest last. `retries`: the world's failures so
+    far.
     """
 
     planned: int = 0
@@ -176,7 +178,8 @@ def elapsed_short(seconds: float) -> str:
 
 
 def board_view(board: Board, *, now: float, height: int) -> RenderableType:
-    """The board in at most `height` lines and 80 columns: active attempts first, then the newest ended; the rest counted."""
+    """The board in at most `height` lines and 80 columns: active attempts first, then the newest ended; the rest
+    counted."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text

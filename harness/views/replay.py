@@ -1,4 +1,5 @@
-"""Watching an attempt again: on a terminal with keys and timing, elsewhere as plain output, or as an SVG or HTML file."""
+"""Watching an attempt again: on a terminal with keys and timing, elsewhere as plain output, or as an SVG or HTML
+file."""
 
 from __future__ import annotations
 
@@ -73,7 +74,8 @@ def export(shown: Sequence[Frame], path: Path) -> None:
 
 
 class _Watched:
-    """Where a person stands in the replay. `at`: the newest frame on the screen; `shift`: lines scrolled, down positive."""
+    """Where a person stands in the replay. `at`: the newest frame on the screen; `shift`: lines scrolled, down
+    positive."""
 
     def __init__(self, count: int, *, paused: bool, step: bool) -> None:
         self.count = count
@@ -88,8 +90,8 @@ class _Watched:
         return self.at == self.count - 1
 
     def top(self, start: int, total: int, height: int) -> int:
-        """The first line on the screen, of `total` lines up to the newest frame, which begins at line `start`: the frame
-        at the screen's foot below what went before, or from its beginning where it is longer than the screen."""
+        """The first line on the screen, of `total` lines up to the newest frame, which begins at line `start`: the
+        frame at the screen's foot below what went before, or from its beginning where it is longer than the screen."""
         rest = min(start, max(0, total - height))
         top = max(0, min(rest + self.shift, total - height))
         self.shift = top - rest

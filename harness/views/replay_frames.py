@@ -38,8 +38,8 @@ _LEXERS = {
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One thing that happened. `clock`: seconds since the attempt began, waits between two processes left out; `wait`: of
-    these, the seconds since the frame before.
+    """One thing that happened. `clock`: seconds since the attempt began, waits between two processes left out; `wait`:
+    of these, the seconds since the frame before.
 
     `call`: the tool call that a result belongs to. `baseline`: the base's test report. `task`: the public task (first
     frame). `tokens`, `usd`: charged so far; `priced` False: some calls have no known price.

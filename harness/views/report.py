@@ -52,8 +52,8 @@ def solve_report(events: Sequence[trace.Event]) -> Json:
 
 
 def latest_verified(events: Iterable[trace.Event]) -> list[trace.Verified]:
-    """The evidence that holds on each candidate: a resumed run may have verified one again, with more witness tests. What
-    was found out before one of the candidate's attempts went on and ended anew no longer holds."""
+    """The evidence that holds on each candidate: a resumed run may have verified one again, with more witness tests.
+    What was found out before one of the candidate's attempts went on and ended anew no longer holds."""
     found: dict[str, trace.Verified] = {}
     for event in events:
         if isinstance(event, trace.Verified):
@@ -143,8 +143,8 @@ def _patch(events: Sequence[trace.Event], attempts: Sequence[int]) -> str:
 
 
 def _ended(events: Iterable[trace.Event]) -> dict[int | None, trace.AttemptEnded]:
-    """The ends that hold, by attempt: what the world ended goes on after a resume, until candidates are verified, and when
-    the run is reopened, which what a cap of the run ended does as well."""
+    """The ends that hold, by attempt: what the world ended goes on after a resume, until candidates are verified, and
+    when the run is reopened, which what a cap of the run ended does as well."""
     ended: dict[int | None, trace.AttemptEnded] = {}
     verifying = capped = False
     for event in events:

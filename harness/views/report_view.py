@@ -1,4 +1,5 @@
-"""The result of a run for a person: selected patch, evidence, ledger, and what to type next. Pure: events to renderables."""
+"""The result of a run for a person: selected patch, evidence, ledger, and what to type next. Pure: events to
+renderables."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from harness import trace
 from harness.money.ledger import RUN, Ledger, Line, money
 from harness.patches.patch import Patch
 from harness.records import Evidence, Json, Selection
+from harness.repository.apply import Applied
 from harness.views.live import counted, elapsed_short, tokens_short
 from harness.views.report import latest_verified, solve_report
 from harness.views.words import clean
@@ -41,10 +43,12 @@ _STATUS_STYLE = {
 }
 
 
-def solve_view(events: Sequence[trace.Event], directory: Path, *, branch: str | None = None) -> list[RenderableType]:
+def solve_view(
+    events: Sequence[trace.Event], directory: Path, *, applied: Applied | None = None
+) -> list[RenderableType]:
     """What `troop solve` and `troop report` print, in order; works on an unfinished run too.
 
-    `directory`: the run directory, for the commands. `branch`: where `--apply` put the patch.
+    `directory`: the run directory, for the commands. `applied`: where `--apply` put the patch.
     """
     report = solve_report(events)
     selection = next((e.selection for e in reversed(events) if isinstance(e, trace.Selected)), None)
@@ -62,7 +66,7 @@ def solve_view(events: Sequence[trace.Event], directory: Path, *, branch: str | 
         view += [Text(), _ledger(ledger, report["infrastructure"])]
     elif report["infrastructure"]["retries"]:
         view.append(Text(f"retries for reasons outside of the attempts: {report['infrastructure']['retries']}"))
-    view += [_failures(report), Text(), _commands(report, directory, branch)]
+    view += [_failures(report), Text(), _commands(report, directory, applied)]
     return view
 
 
@@ -215,8 +219,8 @@ def _grade(graded: Json) -> RenderableType:
 
 
 def _ledger(ledger: Ledger, infrastructure: Json) -> RenderableType:
-    """By purpose, model and attempt. `cached` of the input was read from the provider's cache; `lost`: retries that may have
-    reached the model; `unknown`: calls without a known price."""
+    """By purpose, model and attempt. `cached` of the input was read from the provider's cache; `lost`: retries that may
+    have reached the model; `unknown`: calls without a known price."""
     table = _table(
         "", "calls", "lost", "unknown", "input", "cached", "output", "thought", "cost", right=set(range(1, 9))
     )
@@ -263,12 +267,12 @@ def _failures(report: Json) -> RenderableType:
     return Group(*lines)
 
 
-def _commands(report: Json, directory: Path, branch: str | None) -> RenderableType:
+def _commands(report: Json, directory: Path, applied: Applied | None) -> RenderableType:
     """What to type next."""
     where = shlex.quote(_short(directory))
     lines = []
-    if branch is not None:
-        lines.append(("the patch is on the branch", branch))
+    if applied is not None:
+        lines.append((f"the patch {'is' if applied.new else 'was already'} on the branch", applied.branch))
     elif report["selected"] is not None:
         lines.append(("apply", f"git apply {shlex.quote(str(directory / 'selected.patch'))}"))
     if report["attempts"]:

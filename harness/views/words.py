@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from harness import trace
+from harness.records import Json
 
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~])"
@@ -26,3 +27,23 @@ def judge_words(event: trace.JudgeTested | trace.Judged | trace.JudgeStopped) ->
     if isinstance(event, trace.JudgeStopped):
         return f"judge stopped before {event.before}: {event.reason}"
     return f"judge on {event.first} and {event.second}: {event.winner or 'a tie'}"
+
+
+def evidence_words(report: Json) -> list[str]:
+    """What speaks for the selected patch of a run's report, a line each, in numbers: nothing that an issue or a model
+    wrote."""
+    chosen = report["selected"]["candidate"]
+    evidence = next(each["evidence"] for each in report["candidates"] if each["id"] == chosen)
+    confidence = f"{report['selected']['confidence']:.2f}"
+    made = f"attempts: {len(report['attempts'])}, distinct patches: {len(report['candidates'])}"
+    words = [f"Selected by Troop with confidence {confidence}; {made}."]
+    if guarded := evidence["regression"]["run"]:
+        broken = len(evidence["regression"]["broken"])
+        words.append(f"Tests that passed before and were run again: {guarded - broken} of {guarded} pass.")
+    for what, outcomes in (
+        ("Failing tests that were given", evidence["given"]),
+        ("Tests written for the issue", evidence["witness"]),
+    ):
+        if outcomes:
+            words.append(f"{what}: {sum(o == 'passed' for o in outcomes.values())} of {len(outcomes)} pass.")
+    return words

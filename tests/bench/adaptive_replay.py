@@ -1,15 +1,17 @@
-"""Adaptive sampling against a fixed number of samples, replayed on pools of attempts that exist: solved tasks for the dollars spent.
+"""Adaptive sampling against a fixed number of samples, replayed on pools of attempts that exist: solved tasks for the
+dollars spent.
 
     python tests/bench/adaptive_replay.py synthetic [--plot FILE.png]
     python tests/bench/adaptive_replay.py eval REPORT.json [--seconds]       an evaluation; --seconds: an hour costs a dollar
     python tests/bench/adaptive_replay.py pool FILE.jsonl.gz --source PREFIX  rows with cost_usd, outcome, published_resolved
 
-Each replay draws every task's attempts in a random order, without putting back, and lets both policies spend: fixed goes round
-after round over all tasks, in a random order; adaptive always takes the task with the largest `rate`. Both
-select by the same rule, the group most likely to be right. At each budget the solved tasks of both, the mean over replays, and the
-paired difference with its 95 % interval by bootstrap over tasks. Beliefs about evidence and agreement are learnt from labelled
-attempts of other tasks (five folds; of another pool for synthetic ones), or are those of the product (`--shipped`); the prior, and how
-often wrong attempts give nothing, from what the tasks of the replay show so far, without labels.
+Each replay draws every task's attempts in a random order, without putting back, and lets both policies spend: fixed
+goes round after round over all tasks, in a random order; adaptive always takes the task with the largest
+`rate`. Both select by the same rule, the group most likely to be right. At each budget the
+solved tasks of both, the mean over replays, and the paired difference with its 95 % interval by bootstrap over tasks.
+Beliefs about evidence and agreement are learnt from labelled attempts of other tasks (five folds; of another pool for
+synthetic ones), or are those of the product (`--shipped`); the prior, and how often wrong attempts give nothing, from
+what the tasks of the replay show so far, without labels.
 """
 
 from __future__ import annotations

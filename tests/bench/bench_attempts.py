@@ -3,8 +3,9 @@
     .venv/bin/python -m tests.bench.bench_attempts --sandbox bubblewrap --at-once 128
     .venv/bin/python -m tests.bench.bench_attempts --sandbox docker --at-once 128
 
-Start: from asking for a sandbox of the task's environment to the end of a first command in it, one at a time. Memory: the fall
-of MemAvailable over `--at-once` sandboxes that have each run a command, divided by their number (harness included).
+Start: from asking for a sandbox of the task's environment to the end of a first command in it, one at a time. Memory:
+the fall of MemAvailable over `--at-once` sandboxes that have each run a command, divided by their number (harness
+included).
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python -m tests.bench.bench_client [--messages 2 50 200] [--calls 30]
 
-Compares the `openai` package's typed `chat.completions.create`, its `post` with the typed response, and Troop's `ModelClient`
-(which posts, and adds budget, limiter, charge and event), all against the scripted server in a process of its own.
+Compares the `openai` package's typed `chat.completions.create`, its `post` with the typed response, and Troop's
+`ModelClient` (which posts, and adds budget, limiter, charge and event), all against the scripted server in a process of
+its own.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""Seconds per prediction of `troop grade` beside the official harness, in one run: same predictions, same images, same workers.
+"""Seconds per prediction of `troop grade` beside the official harness, in one run: same predictions, same images, same
+workers.
 
     python -m tests.bench.bench_grading --data DIR [--instance ID] [--edits 20] [--workers 2] [--mixed PATTERN …]
 
-One instance with a short test, and distinct generated edits of it. The official harness takes one prediction for an instance and
-run, so every edit is an instance of its own to it, with the same image under another name; `troop grade` gets the same
-rows. Three contestants: Troop; the official harness with the image as it is (it stops at once); and with the image as
-images are shipped, whose first process ignores SIGTERM and is waited for. With `--mixed`, also the right patches of other instances,
-measured less the tests' own time, which is taken in containers of its own before.
+One instance with a short test, and distinct generated edits of it. The official harness takes one prediction for an
+instance and run, so every edit is an instance of its own to it, with the same image under another name; `troop grade`
+gets the same rows. Three contestants: Troop; the official harness with the image as it is (it stops at once); and with
+the image as images are shipped, whose first process ignores SIGTERM and is waited for. With `--mixed`, also the right
+patches of other instances, measured less the tests' own time, which is taken in containers of its own before.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
     python -m venv /tmp/mini && /tmp/mini/bin/pip install mini-swe-agent mcp
     .venv/bin/python -m tests.bench.bench_overhead --mini /tmp/mini/bin/python
 
-Every turn the model asks for the command `true`; 20 turns an attempt. Overhead is wall time less the model's latency and less
-the command's own time (for mini-swe-agent the command's own time, about a millisecond, is left in: it does not measure it).
+Every turn the model asks for the command `true`; 20 turns an attempt. Overhead is wall time less the model's latency
+and less the command's own time (for mini-swe-agent the command's own time, about a millisecond, is left in: it does not
+measure it).
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""What a short test run costs in a sandbox: cold (`harness.testing.run.run_tests`) and warm (`harness.testing.warm.WarmTests`), by turns.
+"""What a short test run costs in a sandbox: cold (`harness.testing.run.run_tests`) and warm
+(`harness.testing.warm.WarmTests`), by turns.
 
     .venv/bin/python -m tests.bench.bench_tests [--rounds 3] [--backend bubblewrap docker]
 
-Wall time as the harness sees it, and CPU time that the sandbox's processes used (theirs, not the harness's), in ms a run;
-medians. The selection is one test that takes no time; the waiting process has been started before.
+Wall time as the harness sees it, and CPU time that the sandbox's processes used (theirs, not the harness's), in ms a
+run; medians. The selection is one test that takes no time; the waiting process has been started before.
 """
 
 from __future__ import annotations

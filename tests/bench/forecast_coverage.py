@@ -2,11 +2,11 @@
 
     python tests/bench/forecast_coverage.py [--simulations 1000] [--draws 200] [--every-law] > forecast_coverage.json
 
-Each simulation draws tasks with success rates of a known mixture, samples of each, and asks `harness.scaling.forecast` for coverage at
-k not sampled. Told for each setting: the share of simulations that were refused (and why), and among the others the share whose
-interval holds the true expected coverage, and the interval's mean width. The mixtures are Beta (the beta-binomial law is then
-true), one whose coverage is exp(a k^b) to 0.002 at all k up to 2,000 (the power law is then true), and Beta with a share of tasks
-that nothing solves (the inflated law is then true).
+Each simulation draws tasks with success rates of a known mixture, samples of each, and asks `harness.scaling.forecast`
+for coverage at k not sampled. Told for each setting: the share of simulations that were refused (and why), and among
+the others the share whose interval holds the true expected coverage, and the interval's mean width. The mixtures are
+Beta (the beta-binomial law is then true), one whose coverage is exp(a k^b) to 0.002 at all k up to 2,000 (the power law
+is then true), and Beta with a share of tasks that nothing solves (the inflated law is then true).
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def power(a: float, b: float, tasks: int, samples: int, k: int) -> Setting:
 def mixture(law: PowerLaw, furthest: int = 2000) -> tuple[Rates, Rates]:
     """Success rates and their weights such that coverage is the law's to 0.002 at every k from 1 to `furthest`.
 
-    Non-negative least squares by projected gradient (FISTA) over a grid of rates, at k spaced evenly on a logarithmic scale.
+    Non-negative least squares by projected gradient (FISTA) over a grid of rates, at k spaced evenly on a logarithmic
+    scale.
     """
     rates = numpy.concatenate([[0.0], 10 ** numpy.linspace(-6, math.log10(0.999), 240)])
     ks = numpy.unique(numpy.round(10 ** numpy.linspace(0, math.log10(furthest), 60)))

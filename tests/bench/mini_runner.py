@@ -1,7 +1,7 @@
 """The other side of bench_overhead: mini-swe-agent on the same stub and image. Run by its own Python, prints JSON.
 
-Uses mini-swe-agent's own agent, litellm model and docker environment as they are; several attempts run on threads, as in
-its batch runner. A turn's overhead: (wall time of `agent.run` / turns) - model latency.
+Uses mini-swe-agent's own agent, litellm model and docker environment as they are; several attempts run on threads, as
+in its batch runner. A turn's overhead: (wall time of `agent.run` / turns) - model latency.
 """
 
 import json

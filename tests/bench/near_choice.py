@@ -2,7 +2,8 @@
 
     python -m tests.bench.near_choice --pool POOL --dataset ROWS --mirrors DIR
 
-Over the development part of the pool (selection_split.json). A row's `test_patch` is the yardstick, and goes nowhere else.
+Over the development part of the pool (selection_split.json). A row's `test_patch` is the yardstick, and goes nowhere
+else.
 """
 
 from __future__ import annotations

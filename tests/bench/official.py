@@ -1,11 +1,12 @@
-"""Troop's verdicts on real patches beside the official harness's: those that were recorded, and its own in the same image.
+"""Troop's verdicts on real patches beside the official harness's: those that were recorded, and its own in the same
+image.
 
     python -m tests.bench.official --data DIR --out DIR [--instances PATTERN] [--verbatim] [--official differing|all|N]
 
 DIR holds `swe-bench-lite.jsonl` and `candidate-patches.jsonl.gz` (instance_id, source, model_patch, outcome: resolved,
-unresolved, apply-failed, by the official harness in images made in another way). Instances without an image here are left
-out. Where Troop says something else than was recorded (or in all cases, or in N more), the official harness is run on the patch in
-the very image that Troop graded in; there the two must agree to the last test's name.
+unresolved, apply-failed, by the official harness in images made in another way). Instances without an image here are
+left out. Where Troop says something else than was recorded (or in all cases, or in N more), the official harness is run
+on the patch in the very image that Troop graded in; there the two must agree to the last test's name.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m tests.bench.orders pool --pool POOL --evidence RUN      patches of models; the ranker cross-validated by instance
     python -m tests.bench.orders runs EVALDIR                         a graded evaluation of `troop eval`; the shipped weights
 
-A tie counts as the chance to draw a right one. `runs` looks at acceptable candidates only, and at what can be told without
-running anything again.
+A tie counts as the chance to draw a right one. `runs` looks at acceptable candidates only, and at what can be told
+without running anything again.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""How many QuixBugs programs `repair` mends, quickly: its own localisation, mutants, shares and selection, but each mutant is
-tried in a forked process inside the sandbox instead of a pytest run of its own.
+"""How many QuixBugs programs `repair` mends, quickly: its own localisation, mutants, shares and selection, but each
+mutant is tried in a forked process inside the sandbox instead of a pytest run of its own.
 
     .venv/bin/python -m tests.bench.quixbugs --source ~/QuixBugs [--attempts 32] [--turns 50] [--instances gcd kth]
 
@@ -7,8 +7,8 @@ The product itself, at about half a second a turn:
 
     troop eval quixbugs --source ~/QuixBugs --model repair -n 32 --max-turns 50
 
-Prints for each program how many of the attempts end with a patch, how many of those are right by all of the program's tests,
-and whether the selected one is; then the same for fewer attempts (the mutants shared out anew among them).
+Prints for each program how many of the attempts end with a patch, how many of those are right by all of the program's
+tests, and whether the selected one is; then the same for fewer attempts (the mutants shared out anew among them).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Runs inside a sandbox: many variants of one module against one test file, each in a forked process.
 
-Input (JSON on stdin): {"module": name, "tests": path, "variants": [source, …], "seconds": for one test}. Output: a JSON list,
-for each variant whether all tests pass. A fork with everything imported takes a few milliseconds where a new pytest takes
-half a second; that is all the difference to the product's own runs.
+Input (JSON on stdin): {"module": name, "tests": path, "variants": [source, …], "seconds": for one test}. Output: a JSON
+list, for each variant whether all tests pass. A fork with everything imported takes a few milliseconds where a new
+pytest takes half a second; that is all the difference to the product's own runs.
 """
 
 from __future__ import annotations

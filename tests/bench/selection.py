@@ -9,9 +9,10 @@
 
     troop select --fit POOL --from RUN --labels all.jsonl --weights harness/choosing/ranker_weights.json
 
-The split into parts is selection_split.json. `measure` on the development part cross-validates by instance; on the test part the
-ranker is fitted on the whole development part and judged once. Instances of the repositories in `runs_here` are judged by labels of
-the official tests here; the published outcomes of the others are labels for what needs no execution.
+The split into parts is selection_split.json. `measure` on the development part cross-validates by instance; on the test
+part the ranker is fitted on the whole development part and judged once. Instances of the repositories in `runs_here`
+are judged by labels of the official tests here; the published outcomes of the others are labels for what needs no
+execution.
 """
 
 from __future__ import annotations
@@ -200,7 +201,8 @@ def has_image(name: str) -> bool:
 
 
 async def stand_in(provider: DockerProvider, image: str, key: str, mirror: Path, commit: str) -> None:
-    """An environment for an instance without an image of its own: another one's of its repository, with this base's files."""
+    """An environment for an instance without an image of its own: another one's of its repository, with this base's
+    files."""
     from harness.repository.hostgit import git
     from harness.sandbox.base import SandboxSpec
 
@@ -214,8 +216,8 @@ async def stand_in(provider: DockerProvider, image: str, key: str, mirror: Path,
 
 
 def measure(known: argparse.Namespace) -> None:
-    """The development part cross-validated, or with --all both parts together (more instances, but half of them those that
-    features were designed on), with the ablation; `--part test` instead: the frozen ranker on the test part."""
+    """The development part cross-validated, or with --all both parts together (more instances, but half of them those
+    that features were designed on), with the ablation; `--part test` instead: the frozen ranker on the test part."""
     items = load(known, "development")
     if "test" in known.parts and not known.all:
         judge_test(items, load(known, "test"), known.penalty)

@@ -1,9 +1,9 @@
 """The split of the pool's instances into a development and a test part; made before any feature was written.
 
-Rule: within each repository the instances are sorted by the SHA-256 of their id and dealt out in turn, development first.
-Nothing but the ids goes into it. Features are designed and failures looked into on the development part only; the test part
-is evaluated frozen. `runs_here` names the repositories whose instances can be run where the pool was measured; the
-others have published outcomes only.
+Rule: within each repository the instances are sorted by the SHA-256 of their id and dealt out in turn, development
+first. Nothing but the ids goes into it. Features are designed and failures looked into on the development part only;
+the test part is evaluated frozen. `runs_here` names the repositories whose instances can be run where the pool was
+measured; the others have published outcomes only.
 
     python tests/bench/selection_split.py POOL > tests/bench/selection_split.json
 """

@@ -1,11 +1,12 @@
-"""A model that knows nothing, served by `transformers serve`: an evaluation with it must end as clean failures, well accounted.
+"""A model that knows nothing, served by `transformers serve`: an evaluation with it must end as clean failures, well
+accounted.
 
     python -m venv /tmp/served && /tmp/served/bin/pip install torch "transformers[serving]"
     python -m tests.bench.tiny_model --served /tmp/served --dataset rows.jsonl --mirrors ~/mirrors
 
-Makes a randomly initialised model of a few thousand weights and a tokenizer on the spot (nothing is downloaded), serves it on
-this machine's processor, runs `troop eval` on two instances with two attempts each, and checks what the report says against the
-traces. Needs docker. Exits with 1 and the reason where something does not hold.
+Makes a randomly initialised model of a few thousand weights and a tokenizer on the spot (nothing is downloaded), serves
+it on this machine's processor, runs `troop eval` on two instances with two attempts each, and checks what the report
+says against the traces. Needs docker. Exits with 1 and the reason where something does not hold.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""An evaluation whose process is killed: the same command goes on, whatever it was doing, and pays and grades nothing twice."""
+"""An evaluation whose process is killed: the same command goes on, whatever it was doing, and pays and grades nothing
+twice."""
 
 from __future__ import annotations
 

@@ -53,7 +53,8 @@ class Work:
         return found
 
     def started(self, process: subprocess.Popen[str], since: float) -> int:
-        """How many containers that process started; one that the daemon was just starting for a killed process is not its."""
+        """How many containers that process started; one that the daemon was just starting for a killed process is not
+        its."""
         filters = {"event": ["start"], "type": ["container"]}
         events = self.client.api.events(since=since, until=f"{time.time():.6f}", filters=filters, decode=True)
         owners = [event["Actor"]["Attributes"].get("troop.owner", "") for event in events]

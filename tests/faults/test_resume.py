@@ -1,4 +1,5 @@
-"""Runs that are stopped: Ctrl-C, kill -9, a sandbox that dies. Nothing finished is lost, nothing answered is paid twice."""
+"""Runs that are stopped: Ctrl-C, kill -9, a sandbox that dies. Nothing finished is lost, nothing answered is paid
+twice."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ STEPS = 8
 
 
 def slow_script(request: Request) -> Answer:
-    """The right edit first, then many small steps, each of which leaves a file behind; slow enough to be killed within."""
+    """The right edit first, then many small steps, each of which leaves a file behind; slow enough to be killed
+    within."""
     turn = request.turn
     if turn < 2:
         return [PLAN, RIGHT][turn]

@@ -21,7 +21,8 @@ def repository(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
-    """The task of mending `mean` in CALC, with its failing test; the same commit every time, so one environment is enough."""
+    """The task of mending `mean` in CALC, with its failing test; the same commit every time, so one environment is
+    enough."""
     place = make_repository(tmp_path_factory.mktemp("calc"), CALC, date="2024-02-02T00:00:00+0000")
     return make_task(place, failing=FAILING)
 

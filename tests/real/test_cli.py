@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from tests.support.calculator import PLAN, RIGHT, SOLVING, SUBMIT, WRONG
 from tests.support.command_line import TROOP, troop
 from tests.support.model_server import serving
+from tests.support.programs import make_checkout
 from tests.support.repositories import git
 
 
@@ -27,6 +29,46 @@ def test_help_answers_at_once() -> None:
     assert min(times) < 0.3
 
 
+def test_the_version_is_told_with_and_without_the_package_installed(tmp_path: Path) -> None:
+    for flags in ([], ["-S"]):  # -S: no site-packages, so no metadata of the package
+        shown = subprocess.run(
+            [TROOP[0], *flags, *TROOP[1:], "--version"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(Path(__file__).parents[2])},
+            check=True,
+        )
+        assert re.fullmatch(r"troop \d+\.\d+\.\d+\n", shown.stdout) and not shown.stderr
+
+
+def test_help_is_shown_for_the_word_and_for_nothing_at_all() -> None:
+    overall, bare, of_solve = troop("help"), troop(), troop("help", "solve")
+    assert overall.returncode == of_solve.returncode == 0 and bare.returncode == 2
+    assert overall.stdout == troop("--help").stdout == troop("help", "help").stdout == bare.stderr
+    assert of_solve.stdout == troop("solve", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    "value", ["~nobody-of-that-name-7", "/" + "s3cr3t" * 60, "/root/s3cr3t\n" * 3, "/s3cr3t-and-no-file"]
+)
+def test_a_token_that_looks_like_a_path_ends_nothing_and_stands_in_no_message(
+    value: str, repository: Path, tmp_path: Path
+) -> None:
+    named = [value, "--issue-text", "x"], [repository, "--issue-text", "x", "--model", value]
+    for arguments in (*named, [repository, "--issue-text", "x", "--base", value, "--model", "repair"]):
+        done = troop("solve", *arguments, "--json", cwd=tmp_path, SOME_TOKEN=value)
+        assert done.returncode == 2
+        for said in (done.stdout, done.stderr):
+            assert said and value not in said and "s3cr3t" not in said and "Traceback" not in said
+
+
+def test_a_key_with_characters_that_no_key_has_is_named_by_its_variable(repository: Path, tmp_path: Path) -> None:
+    arguments = ["solve", repository, "--issue-text", "x", "--model", "deepseek/deepseek-chat"]
+    done = troop(*arguments, cwd=tmp_path, DEEPSEEK_API_KEY="k3y-with-é\nand-a-line")
+    assert done.returncode == 4 and "DEEPSEEK_API_KEY holds characters" in done.stderr and "k3y" not in done.stderr
+
+
 @pytest.mark.parametrize("command", ["solve", "eval", "report", "replay", "resume", "doctor"])
 def test_every_command_has_help_with_examples(command: str) -> None:
     shown = troop(command, "--help")
@@ -36,7 +78,11 @@ def test_every_command_has_help_with_examples(command: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["sovle"], "invalid choice: 'sovle'"),
+        (["sovle"], "there is no command 'sovle'; did you mean solve?"),
+        (["help", "sovle"], "did you mean solve?"),
+        (["--vresion"], "did you mean --version?"),
+        (["--json", "solve", "."], "options stand after the command: troop solve --json"),
+        (["resume", "--quite"], "did you mean --quiet?"),
         (["solve", ".", "--modle", "x"], "did you mean --model?"),
         (["solve", ".", "-n", "0"], "0 is not 1 or more"),
         (["solve", ".", "--max-usd", "nine"], "invalid number value: 'nine'"),
@@ -58,6 +104,17 @@ def test_a_mistake_is_one_clear_sentence_and_starts_nothing(arguments: list[str]
     assert done.returncode == 2
     assert said in done.stderr and "Traceback" not in done.stderr
     assert not (repository / "runs").exists()
+
+
+def test_instances_are_named_barely_and_by_commas_and_an_unknown_one_starts_nothing(tmp_path: Path) -> None:
+    make_checkout(tmp_path / "checkout")
+    command = ("eval", "quixbugs", "--source", tmp_path / "checkout", "--model", "repair", "--dry-run", "--json")
+    done = troop(*command, "--instances", "largest,quixbugs-pairs", cwd=tmp_path)
+    named = [each["id"] for each in json.loads(done.stdout)["instances"]]
+    assert done.returncode == 0 and named == ["quixbugs-largest", "quixbugs-pairs"]
+    done = troop(*command, "--instances", "largest,pears", "--out", "elsewhere", cwd=tmp_path)
+    assert done.returncode == 2 and "no instance is called 'pears'; the nearest are pairs" in done.stderr
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_no_model_and_no_failing_test_says_the_three_ways(repository: Path, tmp_path: Path) -> None:
@@ -106,6 +163,18 @@ class TestWithASandbox:
         assert done.returncode == 0 and report["selected"]["candidate"] == "c1"
         assert "Selected" in done.stderr
 
+    def test_a_run_within_the_repository_is_no_change_of_it(self, repository: Path) -> None:
+        (repository / "notes.txt").write_text("mine")
+        with serving(SOLVING) as server:
+            first = json.loads(self.solve(repository, server.url, "--json", cwd=repository).stdout)
+            (Path(first["directory"]) / ".gitignore").unlink()  # as an earlier release made it
+            done = self.solve(repository, server.url, "--include-uncommitted", "--json", cwd=repository)
+        second = json.loads(done.stdout)
+        assert "uncommitted changes are taken in: 1 untracked file" in done.stderr
+        shutil.rmtree(first["directory"])
+        assert git(repository, "status", "--porcelain") == "?? notes.txt"
+        assert (Path(second["directory"]) / ".gitignore").read_text().endswith("\n*\n")
+
     def test_apply_makes_a_branch_and_leaves_the_working_tree(self, repository: Path, tmp_path: Path) -> None:
         (repository / "notes.txt").write_text("mine")
         head, status = git(repository, "rev-parse", "HEAD"), git(repository, "status", "--porcelain")
@@ -127,13 +196,22 @@ class TestWithASandbox:
         assert "# mine" in patch, "as context of the change"
         assert report["base_commit"] != git(repository, "rev-parse", "HEAD")
 
-    def test_a_branch_that_is_there_gets_a_neighbour(self, repository: Path, tmp_path: Path) -> None:
+    def test_applying_again_makes_no_second_branch_and_says_so(self, repository: Path, tmp_path: Path) -> None:
         with serving(SOLVING) as server:
             done = self.solve(repository, server.url, "--apply", "--json", cwd=tmp_path)
         first = json.loads(done.stdout)
+        assert (first["branch"], first["branch_is_new"]) == ("troop/total-leaves-out-the-first-value", True)
+        subject, body, trailer = git(repository, "show", "-s", "--format=%B", first["branch"]).split("\n\n")
+        assert subject == "total leaves out the first value"
+        assert body.startswith("Selected by Troop with confidence ") and "Tests that passed before" in body
+        assert trailer == f"Troop-Run: {first['run']}"
+        branches = git(repository, "branch", "--list")
         again = troop("resume", first["directory"], "--apply", "--json")
         assert again.returncode == 0, again.stderr
-        assert json.loads(again.stdout)["branch"] == first["branch"] + "-2"
+        document = json.loads(again.stdout)
+        assert (document["branch"], document["branch_is_new"]) == (first["branch"], False)
+        assert f"the patch was already on the branch: {first['branch']}" in again.stderr
+        assert git(repository, "branch", "--list") == branches
 
     def test_a_patch_that_cannot_be_applied_is_told_of_after_the_result(self, repository: Path, tmp_path: Path) -> None:
         with serving(SOLVING) as server:

@@ -1,7 +1,7 @@
 """SWE-bench end to end: real instances, a real HTTP server with a scripted model, four attempts each, graded in docker.
 
-TROOP_DATA names a directory with swebench-lite rows (swe-bench-lite.jsonl), TROOP_MIRRORS clones of their repositories; images
-that are not there are built. The model's right edits are made here, by the test, from the rows' right patches.
+TROOP_DATA names a directory with swebench-lite rows (swe-bench-lite.jsonl), TROOP_MIRRORS clones of their repositories;
+images that are not there are built. The model's right edits are made here, by the test, from the rows' right patches.
 """
 
 from __future__ import annotations

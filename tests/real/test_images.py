@@ -1,4 +1,5 @@
-"""Environment images, built in a real daemon: what is in them, what is not, and that they stop, rebuild and can be found."""
+"""Environment images, built in a real daemon: what is in them, what is not, and that they stop, rebuild and can be
+found."""
 
 from __future__ import annotations
 

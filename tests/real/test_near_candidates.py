@@ -1,4 +1,5 @@
-"""Near tests in `troop select`: run on the base, held against candidates; what hangs, dies or tells nothing costs little."""
+"""Near tests in `troop select`: run on the base, held against candidates; what hangs, dies or tells nothing costs
+little."""
 
 from __future__ import annotations
 

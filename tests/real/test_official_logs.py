@@ -1,4 +1,5 @@
-"""Test output that the official harness recorded, with the report that it made of it: ours is the same, to the last name.
+"""Test output that the official harness recorded, with the report that it made of it: ours is the same, to the last
+name.
 
 The recordings are not part of the project: TROOP_DATA names their directory. Its `official-logs.jsonl.gz` holds
 `instance_id`, `test_output` and `report` of each, its `swe-bench-lite.jsonl` the rows.

@@ -1,4 +1,5 @@
-"""Released packages, from a local package index over real HTTP (and from the configured one, where there is a network)."""
+"""Released packages, from a local package index over real HTTP (and from the configured one, where there is a
+network)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""QuixBugs as a suite: on a small checkout of the same layout made here, and on the real one where TROOP_QUIXBUGS names it."""
+"""QuixBugs as a suite: on a small checkout of the same layout made here, and on the real one where TROOP_QUIXBUGS names
+it."""
 
 from __future__ import annotations
 
@@ -195,10 +196,12 @@ def test_loading_again_gives_the_same_commits(checkout: Path, instances: dict[st
 
 
 def test_programs_are_chosen_by_name(checkout: Path, tmp_path: Path) -> None:
-    chosen = load_quixbugs(checkout, tmp_path / "work", ["sqrt", "quixbugs-pairs"])
-    assert [i.task.id for i in chosen] == ["quixbugs-sqrt", "quixbugs-pairs"]
-    with pytest.raises(InputError, match="largest"):
-        load_quixbugs(checkout, tmp_path / "work", ["largst"])
+    for patterns in (["sqrt", "quixbugs-pairs"], ["sqrt,pairs"], ["quixbugs-[ps]*"], ["[ps]*"]):
+        chosen = load_quixbugs(checkout, tmp_path / "work", patterns)
+        assert [i.task.id for i in chosen] == ["quixbugs-pairs", "quixbugs-sqrt"]
+    with pytest.raises(InputError, match="no instance is called 'largst'; the nearest are largest"):
+        load_quixbugs(checkout, tmp_path / "elsewhere", ["largst"])
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_directory_that_is_no_checkout_and_a_damaged_case_are_refused(checkout: Path, tmp_path: Path) -> None:

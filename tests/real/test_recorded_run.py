@@ -1,4 +1,5 @@
-"""Runs recorded by earlier releases still open: report, replay and resume read trace schema 1 (tests/data/run-schema-1)."""
+"""Runs recorded by earlier releases still open: report, replay and resume read trace schema 1
+(tests/data/run-schema-1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A finished run that goes on: more attempts, what the world broke; the trace stays one log that every reader understands."""
+"""A finished run that goes on: more attempts, what the world broke; the trace stays one log that every reader
+understands."""
 
 from __future__ import annotations
 

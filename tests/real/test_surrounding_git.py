@@ -48,7 +48,7 @@ def test_a_patch_is_put_on_a_branch_of_the_right_repository(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_AUTHOR_NAME", "The User")
-    branch = apply_to_branch(repository, git(repository, "rev-parse", "HEAD"), PATCH, "fix")
+    branch = apply_to_branch(repository, git(repository, "rev-parse", "HEAD"), PATCH, "fix", "Fix it\n").branch
     assert git(repository, "show", f"{branch}:mod.py") == "x = 2"
     assert git(repository, "show", "-s", "--format=%an", branch) == "The User"
     assert git(repository, "status", "--porcelain") == ""

@@ -1,5 +1,5 @@
-"""The task of a SWE-bench row in an image that is laid out like the published ones: the base and nothing newer is in its
-tree, what was built there survives, and its tests run."""
+"""The task of a SWE-bench row in an image that is laid out like the published ones: the base and nothing newer is in
+its tree, what was built there survives, and its tests run."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ FILES = {
 }
 IMAGE = "test-images"
 
-# A published image: an environment where conda would have it, an editable install, a generated version, a built extension,
-# and a clone whose history goes on after the base.
+# A published image: an environment where conda would have it, an editable install, a generated version, a built
+# extension, and a clone whose history goes on after the base.
 LAID_OUT = """
 set -e
 python3 -m venv /opt/miniconda3/envs/testbed

@@ -117,6 +117,30 @@ class TestPath:
         )
         assert missing.returncode != 0, "the synthetic commit is in the cache, not in the user's repository"
 
+    def test_results_of_troop_are_neither_counted_nor_taken_in(self, origin: Path, store: Path) -> None:
+        """Those of a release that did not hide them, untracked or staged; what is committed is the repository's own."""
+        kinds = {
+            "runs/a": ("run.json", "trace.jsonl"),
+            "runs/eval-quixbugs": ("eval.json", ".lock"),
+            "deep/er/grade": ("report.json", ".lock"),
+            "é/select": ("samples.jsonl.gz", "predictions.jsonl"),
+        }
+        for folder, names in kinds.items():
+            (origin / folder / "attempts/01").mkdir(parents=True)
+            for name in (*names, "attempts/01/patch.diff"):
+                (origin / folder / name).write_text("x\n")
+        git(origin, "add", "runs/a")
+        (origin / "runs/a/trace.jsonl").write_text("and changed since\n")
+        assert open_workspace(at(origin), store).notes == ()
+        clean = open_workspace(at(origin, uncommitted=True), store)
+        assert clean.notes == () and clean.base_commit == git(origin, "rev-parse", "HEAD")
+        (origin / "runs/notes.md").write_text("mine\n")
+        (origin / "run.json").write_text("mine\n")
+        (origin / "trace.jsonl").write_text("mine\n")
+        taken = open_workspace(at(origin, uncommitted=True), store)
+        assert taken.files() == ["app.py", "pkg/mod.py", "run.json", "runs/notes.md", "trace.jsonl"]
+        assert "3 untracked files" in taken.notes[0]
+
     def test_what_the_user_ignores_everywhere_is_not_taken_in(
         self, origin: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -1,4 +1,5 @@
-"""An environment with pytest in it, made without the network: the packages of the running Python are put into a sandbox."""
+"""An environment with pytest in it, made without the network: the packages of the running Python are put into a
+sandbox."""
 
 from __future__ import annotations
 
@@ -67,7 +68,8 @@ async def put_pytest(sandbox: Sandbox) -> None:
 
 
 async def freeze(provider: Provider, task: Task, *, command: str | None = COMMAND) -> Built:
-    """The task's environment as `harness.environments.environment.build` would make it, but for where pytest comes from."""
+    """The task's environment as `harness.environments.environment.build` would make it, but for where pytest comes
+    from."""
     workspace = await opened(task)
     given = task.failing_test.files if task.failing_test else ()
     key = hashlib.sha256(repr((workspace.base_commit, given)).encode()).hexdigest()[:32]
@@ -99,7 +101,8 @@ def in_sandbox(provider: Provider, task: Task, work: Callable[[Sandbox], Awaitab
 
 
 def remove_made() -> None:
-    """Remove the images that this session's environments left with Docker (bubblewrap's go with the session's cache)."""
+    """Remove the images that this session's environments left with Docker (bubblewrap's go with the session's
+    cache)."""
 
     async def remove(keys: list[str]) -> None:
         from harness.sandbox.docker.provider import DockerProvider

@@ -28,7 +28,8 @@ PER_PAGE = 100
 
 @dataclass
 class Trouble:
-    """What goes wrong. `drops`, `server_errors`: for that many requests to come. `delay`: seconds before each answer."""
+    """What goes wrong. `drops`, `server_errors`: for that many requests to come. `delay`: seconds before each
+    answer."""
 
     drops: int = 0
     server_errors: int = 0

@@ -1,6 +1,7 @@
 """A real OpenAI-compatible HTTP server that says what its script says.
 
-In a test, `with serving(script) as server:` runs it on a thread and `server.url` is the base URL. On its own (benchmarks):
+In a test, `with serving(script) as server:` runs it on a thread and `server.url` is the base URL. On its own
+(benchmarks):
 
     python -m tests.support.model_server --port 0 --script FILE --latency 0.1
 
@@ -9,8 +10,9 @@ prints `http://127.0.0.1:PORT/v1` and serves until it is killed. FILE is a JSON 
     [{"text": "..."}, {"tool_calls": [{"name": "run", "arguments": {"command": "ls"}}]}]
     [{"when": "text in the request", "turns": [...]}, {"turns": [...]}]
 
-Turn k of a conversation answers a request that holds k assistant messages (the last turn answers all later ones), so the
-server keeps no state and every attempt gets the same script. The conversation is the first whose `when` occurs in the request.
+Turn k of a conversation answers a request that holds k assistant messages (the last turn answers all later ones), so
+the server keeps no state and every attempt gets the same script. The conversation is the first whose `when` occurs in
+the request.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ class Request:
 
     @property
     def turn(self) -> int:
-        # Within a message's text the quotes are escaped, so this counts keys only; parsing would cost ten times as much.
+        # Within a message's text the quotes are escaped, so this counts keys only; parsing would cost ten times as
+        # much.
         return self.raw.count(b'"role":"assistant"') + self.raw.count(b'"role": "assistant"')
 
 
@@ -54,9 +57,9 @@ class Request:
 class Answer:
     """One reply. `tool_calls`: {"name", "arguments"} each. `usage` None: counted roughly from the sizes; {}: left out.
 
-    `message`: extra fields of the message. `status`, `headers`, `raw`: another response altogether. `delay`: seconds before
-    the answer; `drip`: seconds over which the body is spread. `drop`: close the connection "at-once", after the "headers",
-    or in the midst of the "body".
+    `message`: extra fields of the message. `status`, `headers`, `raw`: another response altogether. `delay`: seconds
+    before the answer; `drip`: seconds over which the body is spread. `drop`: close the connection "at-once", after the
+    "headers", or in the midst of the "body".
     """
 
     text: str | None = None
@@ -92,7 +95,8 @@ Script = Callable[[Request], Answer] | Sequence[Answer]
 
 
 class ModelServer:
-    """The server; `requests` holds all chat requests, `open_now` counts those being answered, `peak` the most at once."""
+    """The server; `requests` holds all chat requests, `open_now` counts those being answered, `peak` the most at
+    once."""
 
     def __init__(self, script: Script, *, latency: float = 0.0, model: str = "scripted", keep: bool = True) -> None:
         """`latency`: seconds added to every answer. `keep` False: requests are not recorded (benchmarks)."""

@@ -2,8 +2,8 @@
 
     python -m tests.support.official_harness -d rows.jsonl -p predictions.jsonl -id run --namespace troop …
 
-The one thing stood in for: while putting its specifications together it fetches requirement files of some repositories from
-GitHub, to build environments that are built already. Its verdicts do not depend on them.
+The one thing stood in for: while putting its specifications together it fetches requirement files of some repositories
+from GitHub, to build environments that are built already. Its verdicts do not depend on them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ RUN_ID = "official"
 
 @dataclass(frozen=True)
 class Official:
-    """What the official harness said of one set of predictions: its summary, its report of each instance that has one, and
-    where its files are. `seconds` and `memory` (peak, MB) of its process."""
+    """What the official harness said of one set of predictions: its summary, its report of each instance that has one,
+    and where its files are. `seconds` and `memory` (peak, MB) of its process."""
 
     summary: Json
     reports: Mapping[str, Json]

@@ -1,4 +1,5 @@
-"""A small checkout of QuixBugs's layout with two programs of our own, and scripts of a model that mends them or does not.
+"""A small checkout of QuixBugs's layout with two programs of our own, and scripts of a model that mends them or does
+not.
 
 The same files every time, so their environments are set up once per test session.
 """

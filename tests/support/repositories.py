@@ -66,7 +66,8 @@ FAILING = GivenTest(
 
 
 def git(place: Path, *arguments: str | bytes, **variables: str) -> str:
-    """What git says in `place`, without white space around it; a person with a name asks, whose settings are git's own."""
+    """What git says in `place`, without white space around it; a person with a name asks, whose settings are git's
+    own."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     who = {f"GIT_{role}_{what}": "a@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     plain = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}

@@ -1,6 +1,7 @@
 """A scripted model for SWE-bench rows: edits made here from a row's right patch, wrong ones, and garbage.
 
-Attempt 0 changes nothing that matters, 1 makes the right edits, 2 says nothing usable, 3 breaks the file; then again from 0.
+Attempt 0 changes nothing that matters, 1 makes the right edits, 2 says nothing usable, 3 breaks the file; then again
+from 0.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ def solved(*candidates: str, selected: str | None = "c1", failure: str = "", out
 
 @dataclass
 class Bench:
-    """Instances that are ready at once, but for those whose image has to be waited for; grading says what it is told."""
+    """Instances that are ready at once, but for those whose image has to be waited for; grading says what it is
+    told."""
 
     slow: Sequence[str] = ()
     without: Sequence[str] = ()

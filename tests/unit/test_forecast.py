@@ -153,8 +153,8 @@ def test_a_curve_that_bends_after_the_first_half_is_refused() -> None:
 
 
 def shared_out(rng: random.Random, tasks: int, attempts: int) -> list[list[bool]]:
-    """Attempts that divide one list of changes among themselves, as `repair` does: the one or two right changes of a task are each
-    in the share of one attempt, so failures make the others likelier."""
+    """Attempts that divide one list of changes among themselves, as `repair` does: the one or two right changes of a
+    task are each in the share of one attempt, so failures make the others likelier."""
     found = []
     for _ in range(tasks):
         winners = set(rng.sample(range(attempts), rng.choice((1, 1, 1, 2, 2, 3))))

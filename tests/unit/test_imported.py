@@ -165,6 +165,38 @@ def test_reports_on_evaluations_and_imports_are_one_study(tmp_path: Path, capsys
     assert [s["depth"] for s in merged["summaries"]] == [4]
 
 
+def test_what_cannot_be_reported_on_is_told_of_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ungraded = {**evaluation(), "tasks": evaluation()["tasks"][3:]}
+    reports = {
+        "good": json.dumps(evaluation()),
+        "broken": '{"schema": 1, "tasks"',
+        "binary": "\udcff",
+        "halved": json.dumps({"schema": 1, "tasks": [{"id": "t0", "report": {"attempts": [{}]}}]}),
+        "foreign": "[]",
+        "ungraded": json.dumps(ungraded),
+    }
+    for name, text in reports.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "eval.json").write_text("{}")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "trace.jsonl").write_text("{}\n")
+    (tmp_path / "something-else").mkdir()
+    for named in (
+        [tmp_path],
+        [tmp_path / "good", *(p for p in tmp_path.iterdir() if p.name not in ("good", "something-else"))],
+    ):
+        assert main(["report", "--json", *map(str, named)]) == 0
+        shown = capsys.readouterr()
+        assert [s["model"] for s in json.loads(shown.out)["summaries"]] == ["m"]
+        said = shown.err.splitlines()
+        assert len(said) == 7 and all(line.startswith("troop: left out: ") for line in said)
+        for name in ("broken", "binary", "halved", "foreign", "ungraded", "unfinished", "run"):
+            assert any(str(tmp_path / name) in line for line in said)
+    assert main(["report", str(tmp_path / "broken"), str(tmp_path / "unfinished")]) == 2
+
+
 MISTAKES = [
     (["--forecast", "9"], "name a run or an evaluation"),
     (["--labels", "x", "nowhere"], "--labels go with --import"),

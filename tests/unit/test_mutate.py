@@ -1,4 +1,5 @@
-"""Mutants are small text edits of every usual kind, with pieces from the program itself, and the plausible ones come first."""
+"""Mutants are small text edits of every usual kind, with pieces from the program itself, and the plausible ones come
+first."""
 
 from __future__ import annotations
 

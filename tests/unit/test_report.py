@@ -14,6 +14,7 @@ from rich.console import Console, RenderableType
 from harness import trace
 from harness.money.ledger import Ledger
 from harness.records import Charge, Evidence, Outcome, Purpose, Ranked, Selection, TestReport, Usage
+from harness.repository.apply import Applied
 from harness.views.live import Board, LiveView, PlainLines, board_view, view_on
 from harness.views.report import active_seconds, run_status, solve_report
 from harness.views.report_view import solve_view
@@ -234,7 +235,7 @@ def test_an_unfinished_run_says_how_to_go_on() -> None:
 
 
 def test_a_patch_on_a_branch_is_named_instead_of_the_command() -> None:
-    text = printed(solve_view(whole(), Path("runs/calc-1"), branch="troop/calc-1"))
+    text = printed(solve_view(whole(), Path("runs/calc-1"), applied=Applied("troop/calc-1", new=True)))
     assert "troop/calc-1" in text
     assert "git apply" not in text
 

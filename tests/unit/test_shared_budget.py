@@ -1,4 +1,5 @@
-"""One budget over many runs: shares, what a finished run leaves, and that calls at the same time cannot pass the cap."""
+"""One budget over many runs: shares, what a finished run leaves, and that calls at the same time cannot pass the
+cap."""
 
 from __future__ import annotations
 

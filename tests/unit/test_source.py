@@ -14,6 +14,11 @@ from tasks.source import FORMS, resolve
 from tasks.task import Repository
 
 
+@pytest.fixture(autouse=True)
+def in_a_repository(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+
+
 def test_a_directory_with_a_text_is_a_local_repository(tmp_path: Path) -> None:
     task = resolve(str(tmp_path), issue_text="  It bends.\n\n", base="v1").task
     assert task.repository == Repository("path", str(tmp_path.resolve()), "v1")
@@ -55,6 +60,40 @@ def test_a_source_of_no_known_form_lists_the_forms(source: str) -> None:
         resolve(source)
     assert source in str(error.value)
     assert FORMS in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("README.md", b"# Spoon\n", "is a file, not a task file.*give it with --issue"),
+        ("empty.md", b" \n", "is an empty file, not a task file"),
+        ("photo", b"\x89PNG\0\0", "is a binary file, not a task file"),
+        ("empty.toml", b"# nothing\n", "is empty: a task file needs"),
+        ("photo.toml", b"\x89PNG\0\0", "is not a task file: byte 0 is not UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_task_file_is_called_what_it_is(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    for options in ({}, {"issue_text": "x"}) if not name.endswith(".toml") else ({},):
+        with pytest.raises(InputError, match=said) as error:
+            resolve(str(tmp_path / name), **options)
+        assert str(error.value).startswith(str(tmp_path / name)) and "does not exist" not in str(error.value)
+
+
+def test_a_directory_that_is_no_repository_is_called_so_before_a_text_is_asked_for(tmp_path: Path) -> None:
+    within = tmp_path / "src"
+    within.mkdir()
+    assert resolve(str(within), issue_text="x").task.repository.location == str(within)
+    (tmp_path / ".git").rmdir()
+    for place in (tmp_path, within):
+        with pytest.raises(InputError, match="neither it nor one above it is a git repository"):
+            resolve(str(place))
+
+
+@pytest.mark.parametrize("source", ["~nobody-of-that-name/x", "x" * 300, "x/" * 3000])
+def test_what_cannot_be_a_path_is_no_source(source: str) -> None:
+    with pytest.raises(InputError, match="a source is one of"):
+        resolve(source)
 
 
 def test_options_that_do_not_belong_to_the_source_are_refused(tmp_path: Path) -> None:

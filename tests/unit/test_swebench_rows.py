@@ -1,4 +1,5 @@
-"""Rows of SWE-bench: read from any file that has the fields, chosen by pattern, and made into tasks that hide what grades."""
+"""Rows of SWE-bench: read from any file that has the fields, chosen by pattern, and made into tasks that hide what
+grades."""
 
 from __future__ import annotations
 
@@ -250,6 +251,7 @@ def test_patterns_add_up_in_the_order_of_the_rows() -> None:
         "sympy__sympy-103",
     ]
     assert ids("*-10[01]") == ["sympy__sympy-100", "sympy__sympy-101"]
+    assert ids("sympy-10[01],lines-2") == ["acme__lines-2", "sympy__sympy-100", "sympy__sympy-101"]
     assert ids("repo:sympy") == ids("repo:sympy/sympy") == ids("sympy__*")
 
 

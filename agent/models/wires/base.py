@@ -1,7 +1,7 @@
 """The seam between Troop and the APIs of model servers.
 
-A wire turns a conversation into a request and a response into a message, a usage and an outcome. Retry, limits, budgets and
-the trace know nothing of it, and it knows nothing of them.
+A wire turns a conversation into a request and a response into a message, a usage and an outcome. Retry, limits, budgets
+and the trace know nothing of it, and it knows nothing of them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Wire(Protocol):
         ...
 
     def message(self, response: Any) -> Json:
-        """The assistant message of a response, in the form of Chat Completions. Raises Unusable for one that holds no answer."""
+        """The assistant message of a response, in the form of Chat Completions. Raises Unusable for one that holds no
+        answer."""
         ...
 
     def usage(self, response: Any) -> Usage | None:

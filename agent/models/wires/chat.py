@@ -23,7 +23,8 @@ _OURS = frozenset({"seed", "temperature"})
 
 
 class ChatWire:
-    """One alias on a Chat Completions server, by the connections of `pool`. Raises EndpointFailed where its key is missing."""
+    """One alias on a Chat Completions server, by the connections of `pool`. Raises EndpointFailed where its key is
+    missing."""
 
     def __init__(self, alias: Alias, pool: httpx.AsyncClient) -> None:
         self._alias = alias
@@ -39,7 +40,8 @@ class ChatWire:
         temperature: float | None,
         refused: Collection[str],
     ) -> Json:
-        """The request's body. What the user wrote into the alias wins over what Troop varies; False there means: never send it."""
+        """The request's body. What the user wrote into the alias wins over what Troop varies; False there means: never
+        send it."""
         body: Json = {"model": self._alias.name, "messages": [_sendable(m) for m in messages]}
         if tools:
             body["tools"] = list(tools)
@@ -55,7 +57,8 @@ class ChatWire:
         return _OURS & request.keys() - self._alias.sampling.keys()
 
     def characters(self, request: Json) -> int:
-        """The length of what the model reads, nearly: writing the whole request as JSON to measure it takes ten times as long."""
+        """The length of what the model reads, nearly: writing the whole request as JSON to measure it takes ten times
+        as long."""
         total = len(json.dumps(request["tools"])) if "tools" in request else 0
         for message in request["messages"]:
             total += 16
@@ -104,7 +107,8 @@ def _sendable(message: Json) -> Json:
 
 
 def _options(alias: Alias) -> RequestOptions:
-    """Options of every request: without a key no Authorization is sent, which the package wants to be told each time."""
+    """Options of every request: without a key no Authorization is sent, which the package wants to be told each
+    time."""
     from openai import Omit
 
     return {} if alias.key_env else {"headers": {"Authorization": Omit()}}

@@ -1,4 +1,5 @@
-"""What a repository offers to repair itself with: expressions, conditions, names, constants and statements already in it.
+"""What a repository offers to repair itself with: expressions, conditions, names, constants and statements already in
+it.
 
 The redundancy assumption (Martinez, Weimer, Monperrus, ICSE 2014 NIER; Barr et al., FSE 2014): a fix is mostly made of
 pieces that the program holds already, most often in the same file.

@@ -41,7 +41,8 @@ class Stopped(Exception):
 
 
 def go_on(stop: threading.Event | None) -> None:
-    """Raises Stopped once the event is set. Called in every loop that may take long: a thread cannot be ended otherwise."""
+    """Raises Stopped once the event is set. Called in every loop that may take long: a thread cannot be ended
+    otherwise."""
     if stop is not None and stop.is_set():
         raise Stopped
 
@@ -185,7 +186,8 @@ class Source:
 def meaning(text: str) -> bytes | None:
     """What a piece of a program says, for telling whether two say the same, as a digest: None if it does not parse.
 
-    Comparisons are turned to one direction and negated comparisons resolved, so `not a < b`, `a >= b` and `b <= a` agree.
+    Comparisons are turned to one direction and negated comparisons resolved, so `not a < b`, `a >= b` and `b <= a`
+    agree.
     """
     try:
         said = repr(_said(parsed(text)))

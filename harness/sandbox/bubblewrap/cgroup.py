@@ -1,7 +1,7 @@
 """Limits on a whole sandbox by control groups, version 1 or 2.
 
-A sandbox gets a group of its own below a place where this process may make groups; its first process moves itself in. Which
-limits could be put in force is part of the answer: the others are named, never passed over.
+A sandbox gets a group of its own below a place where this process may make groups; its first process moves itself in.
+Which limits could be put in force is part of the answer: the others are named, never passed over.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ def remove_empty(hierarchy_folders: Iterable[Path]) -> None:
 
 
 def hierarchies() -> tuple[Hierarchy, ...]:
-    """Where this process may make groups: version 1 below its own groups, version 2 below its own or, for root, the top."""
+    """Where this process may make groups: version 1 below its own groups, version 2 below its own or, for root, the
+    top."""
     found: list[Hierarchy] = []
     own = _own_groups()
     for version, mount_root, mount, options in _mounts():

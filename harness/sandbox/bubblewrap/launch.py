@@ -1,7 +1,7 @@
 """Starting a bubblewrap sandbox: into its control groups, its own mount namespace, its copy-on-write tree, then bwrap.
 
-All of it is one chain of exec calls with one process id, so that bwrap, once there, dies with the harness, and the mounts
-go with the namespace: there is never anything to unmount.
+All of it is one chain of exec calls with one process id, so that bwrap, once there, dies with the harness, and the
+mounts go with the namespace: there is never anything to unmount.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from pathlib import Path
 
 from harness.sandbox.bubblewrap.system import CLEAN_ENV
 
-# Arguments: how many control groups, their entrances, the overlay's options ("" for none), where to mount it, the program.
+# Arguments: how many control groups, their entrances, the overlay's options ("" for none), where to mount it, the
+# program.
 _CHAIN = """\
 n=$1; shift
 while [ "$n" -gt 0 ]; do echo 0 > "$1"; shift; n=$((n-1)); done
@@ -28,14 +29,16 @@ exec "$@"
 """
 _SHELL = ("sh", "-ec", _CHAIN, "troop")
 
-# `volatile`: what an attempt wrote need not reach the disk. `userxattr`: without the rights of root, from Linux 5.11 on.
+# `volatile`: what an attempt wrote need not reach the disk. `userxattr`: without the rights of root, from Linux 5.11
+# on.
 _OVERLAY_CHOICES = ("volatile", "", "volatile,userxattr", "userxattr")
 
 ENDING_SECONDS = 5.0
 
 
 class Copying:
-    """How a tree is given to a sandbox so that what it writes stays its own: an overlay mount, or a copy of the files."""
+    """How a tree is given to a sandbox so that what it writes stays its own: an overlay mount, or a copy of the
+    files."""
 
     def __init__(self, folder: Path) -> None:
         """Find out, below `folder`, what the kernel allows. Blocks for some milliseconds."""
@@ -211,8 +214,8 @@ def _complaint(*command: str) -> str:
 
 
 def private_folder(path: Path) -> None:
-    """Make a folder that no other user of this machine gets through: below it are programs that attempts made, and those
-    that say to run as their owner would run as the user of the harness. Raises OSError."""
+    """Make a folder that no other user of this machine gets through: below it are programs that attempts made, and
+    those that say to run as their owner would run as the user of the harness. Raises OSError."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.stat().st_mode & 0o077:
         path.chmod(0o700)

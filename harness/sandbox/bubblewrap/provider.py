@@ -5,9 +5,9 @@
     <cache>/sandboxes/<id>/             a sandbox: owner.json, its writable trees, its first process's complaints
 
 A bare sandbox writes to plain folders, which freezing renames into an environment. A sandbox made from an environment
-writes to an overlay over it, mounted in a mount namespace of its own before bubblewrap starts (Debian's 0.8 mounts none), or
-to a copy where the kernel allows no overlay. When the harness dies, the kernel ends bubblewrap and all inside, and the
-mounts go with their namespace; folders and control groups stay for `clean`.
+writes to an overlay over it, mounted in a mount namespace of its own before bubblewrap starts (Debian's 0.8 mounts
+none), or to a copy where the kernel allows no overlay. When the harness dies, the kernel ends bubblewrap and all
+inside, and the mounts go with their namespace; folders and control groups stay for `clean`.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ class BubblewrapSandbox(ShimSandbox):
 class BubblewrapProvider:
     """The bubblewrap backend. `cache`: where sandboxes and environments live (None: Troop's cache).
 
-    The folder must lie on a file system that can carry an overlay's upper layer (not on another overlay), else trees are
-    copied. Nothing is asked of the machine before the first call.
+    The folder must lie on a file system that can carry an overlay's upper layer (not on another overlay), else trees
+    are copied. Nothing is asked of the machine before the first call.
     """
 
     def __init__(self, cache: Path | None = None) -> None:
@@ -557,7 +557,8 @@ def _without_group(group: cgroup.Group, limits: Limits) -> tuple[tuple[str, ...]
         rlimits["DATA"] = limits.memory_mb << 20
         sentences.append(f"memory is limited for each process only, not for the sandbox together: {why}")
     if why := group.missing.get("pids"):
-        # The kernel counts root's processes, but never refuses one; older ones count all of a user's, in no sandbox too.
+        # The kernel counts root's processes, but never refuses one; older ones count all of a user's, in no sandbox
+        # too.
         if os.geteuid() != 0 and _release() >= NPROC_BY_NAMESPACE:
             rlimits["NPROC"] = limits.processes + cgroup.OWN_PROCESSES
         else:

@@ -26,8 +26,8 @@ _ETC = (
     *("perl", "java-11-openjdk", "java-17-openjdk", "java-21-openjdk"),
 )
 
-# To the kernel, the sandbox of a harness that root started is root's: without capabilities, but the owner of these. What may
-# not be written (settings of the whole machine), and what may not even be read.
+# To the kernel, the sandbox of a harness that root started is root's: without capabilities, but the owner of these.
+# What may not be written (settings of the whole machine), and what may not even be read.
 _PROC_KEPT = ("/proc/sys", "/proc/sysrq-trigger", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/driver", "/proc/mtrr")
 _PROC_HIDDEN = (
     *(

@@ -1,7 +1,8 @@
 """The way to the Docker daemon (or Podman's Docker-compatible one): the API client, and a container's attached streams.
 
-`docker` (the package) makes the ordinary calls. The attached stream is opened here on asyncio's own transports, because the
-package only hands out a blocking socket, different for each kind of address: one process drives hundreds of containers.
+`docker` (the package) makes the ordinary calls. The attached stream is opened here on asyncio's own transports, because
+the package only hands out a blocking socket, different for each kind of address: one process drives hundreds of
+containers.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ ATTACH_SECONDS = 60.0
 
 
 def connect(*, connections: int = 32, timeout: float = CALL_SECONDS) -> Any:
-    """A `docker.DockerClient` of the daemon that DOCKER_HOST (DOCKER_TLS_VERIFY, DOCKER_CERT_PATH) names; it has answered.
+    """A `docker.DockerClient` of the daemon that DOCKER_HOST (DOCKER_TLS_VERIFY, DOCKER_CERT_PATH) names; it has
+    answered.
 
     `timeout` in seconds for each call after the first, which gets ANSWER_SECONDS. Raises SandboxFailed with what to do.
     """
@@ -56,7 +58,8 @@ def _short(error: Exception) -> str:
 
 
 class Attachment(asyncio.StreamReaderProtocol):
-    """Both ends of a container's first process: `stdout` to read from, `stdin` to write to, `stderr` the end of the rest.
+    """Both ends of a container's first process: `stdout` to read from, `stdin` to write to, `stderr` the end of the
+    rest.
 
     The daemon sends both output streams over one connection in frames (8 bytes: stream number, three zeros, length as a
     big-endian 32-bit number; then the payload): see "Stream format" in the Docker Engine API, ContainerAttach.

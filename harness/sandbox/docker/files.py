@@ -54,8 +54,9 @@ def archive(files: Mapping[str, tuple[bytes, int]], directories: Iterable[str] =
 class SetupKit:
     """What a set-up container gets beyond an ordinary one; freezing takes all of it out again.
 
-    `places`: package folders and files of this machine, mounted read-only at the same place. `loopback`: an index or a proxy
-    listens on this machine's own loopback, which only the host's network reaches. `notes`: what was left out, for a person.
+    `places`: package folders and files of this machine, mounted read-only at the same place. `loopback`: an index or a
+    proxy listens on this machine's own loopback, which only the host's network reaches. `notes`: what was left out, for
+    a person.
     """
 
     env: Mapping[str, str]

@@ -1,7 +1,7 @@
 """Who a sandbox belongs to: the mark of a harness process, which tells later whether that process still lives.
 
-A process id alone comes back after a while, and after a reboot; with its start time, the boot and the pid namespace it names
-one process for good.
+A process id alone comes back after a while, and after a reboot; with its start time, the boot and the pid namespace it
+names one process for good.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ def me() -> str:
 
 
 def is_alive(mark: str, *, running: bool = True) -> bool:
-    """Whether the process of that mark lives. Of a process on another machine (a shared daemon), in another container or
-    before a reboot nothing is known: then what the sandbox itself does (`running`) is taken for its life."""
+    """Whether the process of that mark lives. Of a process on another machine (a shared daemon), in another container
+    or before a reboot nothing is known: then what the sandbox itself does (`running`) is taken for its life."""
     here, _, rest = mark.rpartition("/")[0].rpartition("/")
     started = mark.rpartition("/")[2]
     if here != _here() or not rest.isdigit():

@@ -1,8 +1,9 @@
 """Sandboxes in containers: Docker, or Podman through its Docker-compatible socket (DOCKER_HOST).
 
 One container per sandbox, one attached process in it: the shim (harness/inside/shim.py), which runs all commands; a
-`docker exec` per command would cost tens of milliseconds. The shim is the container's init itself (it is PID 1, reaps what
-commands orphan, and cannot be killed from inside), so docker's `--init` would only put one more process in between.
+`docker exec` per command would cost tens of milliseconds. The shim is the container's init itself (it is PID 1, reaps
+what commands orphan, and cannot be killed from inside), so docker's `--init` would only put one more process in
+between.
 
 When the harness dies, its attachment ends, with it the shim's input, with it the shim, and the daemon removes the
 container: what `clean` finds are the few that never started.
@@ -91,7 +92,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """What creating a container needs to know of its image. `inside`: fingerprint of the modules that are in it already."""
+    """What creating a container needs to know of its image. `inside`: fingerprint of the modules that are in it
+    already."""
 
     id: str
     env: Mapping[str, str]
@@ -109,8 +111,9 @@ class DockerProvider:
     """The docker backend. Nothing is asked of the daemon before the first call.
 
     `image`: for a spec that names neither image nor environment. `setup_network`: the docker network of a sandbox with
-    `network=True`: "bridge", or "host" on a machine whose bridge does not reach the package index. Without this argument
-    TROOP_SETUP_NETWORK says which; else it is "bridge", unless an index or a proxy listens on this machine's loopback. `say` hears of slow steps: pulling and building images.
+    `network=True`: "bridge", or "host" on a machine whose bridge does not reach the package index. Without this
+    argument TROOP_SETUP_NETWORK says which; else it is "bridge", unless an index or a proxy listens on this machine's
+    loopback. `say` hears of slow steps: pulling and building images.
 
     `environments`: the image name that frozen environments are tags of (without it TROOP_DOCKER_ENVIRONMENTS, else
     "troop-env").
@@ -298,8 +301,8 @@ class DockerProvider:
     ) -> None:
         """Make the image `repository`:`tag` of the sandbox's whole file system and close the sandbox. Atomic.
 
-        What set-up only had for a while (index settings, certificates, caches, scratch files) is not in it. `changes`: further
-        Dockerfile lines for its configuration.
+        What set-up only had for a while (index settings, certificates, caches, scratch files) is not in it. `changes`:
+        further Dockerfile lines for its configuration.
         """
         if not isinstance(sandbox, DockerSandbox):
             raise InputError(f"the environment {tag} can only be frozen from a docker sandbox")
@@ -395,7 +398,8 @@ class DockerProvider:
         return self._client
 
     async def _call(self, what: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """A blocking call to the daemon in a thread. Raises SandboxFailed for whatever the daemon or the way to it refuses."""
+        """A blocking call to the daemon in a thread. Raises SandboxFailed for whatever the daemon or the way to it
+        refuses."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, partial(explained, what, function, *args, **kwargs))
 

@@ -1,0 +1,22 @@
+"""Paths as people write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with a leading `~` or `~user` written out; as it stands where nobody of that name has a home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def is_there(path: Path) -> bool:
+    """Whether the path names something that this process can look at. What cannot be a path (too long) names
+    nothing."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
