@@ -77,14 +77,13 @@ def labelled(samples: Sequence[Sample], run: Path) -> list[Labelled]:
 
 
 def cross(
-    items: Sequence[Labelled], *, features: Collection[str] = NAMES, penalty: float = PENALTY, seed: int = 0
+    items: Sequence[Labelled], *, features: Collection[str] = NAMES, penalty: float = PENALTY
 ) -> dict[str, list[float]]:
     """By instance, the scores of its candidates by a ranker that was fitted without it."""
     return cross_validated(
         {i.instance: i.rows for i in items},
         {i.instance: i.right for i in items},
         lambda table, right: fit(table, right, features=features, penalty=penalty),
-        seed=seed,
     )
 
 
@@ -103,7 +102,7 @@ def chance(item: Labelled, scores: Sequence[float]) -> float:
     return sum(tied) / len(tied)
 
 
-def fit_pool(samples: Sequence[Sample], run: Path, name: str, penalty: float = PENALTY) -> Fitted:
+def fit_pool(samples: Sequence[Sample], run: Path, name: str) -> Fitted:
     """Fit on all labelled samples that `run` has evidence on. Raises InputError where they cannot bear it."""
     items = labelled(samples, run)
     if sum(i.mixed for i in items) < 5:
@@ -111,10 +110,10 @@ def fit_pool(samples: Sequence[Sample], run: Path, name: str, penalty: float = P
             f"{name} has {sum(i.mixed for i in items)} instances with right and wrong candidates that {run} holds evidence "
             "on; a ranker needs 5 at least"
         )
-    scores = cross(items, penalty=penalty)
+    scores = cross(items)
     flat = [(z, right) for i in items for z, right in zip(scores[i.instance], i.right, strict=True)]
     slope, shift = platt(flat)
-    weights = fit([r for i in items for r in i.rows], [x for i in items for x in i.right], penalty=penalty)
+    weights = fit([r for i in items for r in i.rows], [x for i in items for x in i.right])
     count = sum(len(i.rows) for i in items)
     weights = calibrated(weights, slope, shift, f"{count} candidates of {len(items)} instances of {name}")
     told = [(1 / (1 + math.exp(-(slope * z + shift))), right) for z, right in flat]

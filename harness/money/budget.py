@@ -99,12 +99,11 @@ class BudgetKeeper:
         charges: Iterable[Charge],
         *,
         elapsed: float = 0.0,
-        clock: Callable[[], float] = time.monotonic,
         share: Share | None = None,
     ) -> BudgetKeeper:
         """The keeper of a resumed run. A charge of unknown price counts as the dearest known one of its model so
         far."""
-        keeper = cls(budget, clock=clock, elapsed=elapsed, share=share)
+        keeper = cls(budget, elapsed=elapsed, share=share)
         dearest: dict[str, float] = {}
         for charge in charges:
             if charge.usd is not None:
