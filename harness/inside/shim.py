@@ -11,7 +11,7 @@ Operations:
 
     ping                                    -> pid, uid, python, shell
     exec     argv | shell, cwd, env, timeout, keep, merge, last (payload: standard input)
-                                            -> exit, timed_out, truncated, seconds, out (payload: both streams, `out` first)
+                                            -> exit, timed_out, truncated, seconds, out (payload: `out`, then the rest)
     feed     last (payload: more standard input for the exec of that id; no reply)
     kill     ends the exec of that id with everything it started
     unpack   path, last (payload: a tar archive, in parts like standard input) -> as exec

@@ -70,7 +70,8 @@ def test_the_nearer_file_wins(tmp_path: Path) -> None:
     near = write(tmp_path / "near.toml", '[models.a]\nbase_url = "http://near/v1"\nname = "x"\n')
     far = write(
         tmp_path / "far.toml",
-        'default_model = "a"\n[models.a]\nbase_url = "http://far/v1"\nname = "x"\n[models.b]\nbase_url = "http://far/v1"\nname = "y"\n',
+        'default_model = "a"\n[models.a]\nbase_url = "http://far/v1"\nname = "x"\n[models.b]\nbase_url ='
+        ' "http://far/v1"\nname = "y"\n',
     )
     config = load_config([near, tmp_path / "missing.toml", far])
     assert config.aliases["a"].base_url == "http://near/v1"
