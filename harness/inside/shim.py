@@ -11,7 +11,8 @@ Operations:
 
     ping                                    -> pid, uid, python, shell
     exec     argv | shell, cwd, env, timeout, keep, merge, last (payload: standard input)
-                                            -> exit, timed_out, truncated, seconds, out (payload: `out`, then the rest)
+                                            -> exit, timed_out, truncated, seconds, out
+                                               (payload: both streams, `out` first)
     feed     last (payload: more standard input for the exec of that id; no reply)
     kill     ends the exec of that id with everything it started
     unpack   path, last (payload: a tar archive, in parts like standard input) -> as exec
@@ -26,8 +27,7 @@ killed with all that it started, whatever sessions or double forks it used. The 
 and guardian which the command never holds.
 """
 
-# pathlib would cost every sandbox time and memory at its start. ruff: noqa: PTH101, PTH102, PTH103, PTH106, PTH108,
-# PTH112, PTH113, PTH114, PTH115, PTH116, PTH118, PTH120, PTH123, PTH208, PTH211
+# pathlib would cost every sandbox time and memory at its start.
 
 import binascii
 import ctypes

@@ -48,8 +48,8 @@ JUNK = (
 SOURCE = frozenset({
     ".py", ".pyi", ".pyx", ".pxd", ".pxi", ".c", ".h", ".cc", ".cpp", ".hpp", ".rs", ".go", ".java", ".js", ".mjs",
     ".ts", ".tsx", ".jsx", ".css", ".html", ".j2", ".jinja", ".mako", ".tmpl", ".in", ".sh", ".sql", ".toml", ".yaml",
-    ".yml", ".json", ".ini", ".cfg", ".conf", ".md", ".rst", ".txt", ".csv", ".tsv", ".xml", ".po", ".proto", ".g4", ".lark",
-    ".ebnf",
+    ".yml", ".json", ".ini", ".cfg", ".conf", ".md", ".rst", ".txt", ".csv", ".tsv", ".xml", ".po", ".proto",
+    ".g4", ".lark", ".ebnf",
 })  # fmt: skip  # by kind
 _OUTPUT_DIRECTORIES = frozenset(
     {"build", "_build", "dist", "out", "target", "site", "tmp", "temp", "logs", "env", "venv"}
