@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 MODEL_ATTEMPTS = 32
 """Attempts at a time with models, unless set; each waits for its model most of the time."""
 
-THREE_WAYS = """No model is configured, and there is no failing test for `repair` to work from. Three ways to give it one:
+THREE_WAYS = """No model is configured, and there is no failing test for `repair` to work from. Three ways:
   export OPENAI_API_KEY=...  and  --model openai/gpt-5-mini        an API
   --model http://127.0.0.1:8000/v1#NAME                            a server on this machine (vLLM, Ollama, llama.cpp)
   default_model = "NAME"  in troop.toml, with [models.NAME]        an alias
@@ -176,8 +176,8 @@ def _refuse_credentials(task: Task, settings: Settings, mask: trace.Mask) -> Non
     where = where or next((f"the model's URL {mask(name)}" for name in named if mask(name) != name), "")
     if where:
         raise InputError(
-            f"{where} holds a credential, which a run directory must not keep: leave it out of the URL (git's credential "
-            "helper or GITHUB_TOKEN, and key_env of a model's alias, take its place)"
+            f"{where} holds a credential, which a run directory must not keep: leave it out of the URL (git's"
+            " credential helper or GITHUB_TOKEN, and key_env of a model's alias, take its place)"
         )
 
 
@@ -186,8 +186,8 @@ def settle(settings: Settings, config: Config, task: Task, say: Say = _silent) -
     settings = replace(settings, models=pick_models(settings, config, task, say), out=settings.out.resolve())
     if settings.threshold and settings.orders_by == "rules":
         raise InputError(
-            "--threshold is for the ranker's probability, but the order here is by the rules (as it is for repair alone): leave "
-            "it out, or say --ranker evidence"
+            "--threshold is for the ranker's probability, but the order here is by the rules (as it is for repair"
+            " alone): leave it out, or say --ranker evidence"
         )
     return _canonical(settings, config)
 

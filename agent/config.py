@@ -162,8 +162,9 @@ def load_config() -> Config:
 def resolve_model(name: str, config: Config) -> Alias:
     """What the user's name for a model means: an alias, `provider/model`, or `http://host:port/v1#model`.
 
-    A URL without `#model` takes the only model that the server has. "repair" is no model and is not resolved here. Raises InputError for a name that means nothing, EndpointFailed for a server that
-    does not answer. Keys are not looked at: see `key_of`.
+    A URL without `#model` takes the only model that the server has. "repair" is no model and is not resolved here.
+    Raises InputError for a name that means nothing, EndpointFailed for a server that does not answer. Keys are not
+    looked at: see `key_of`.
     """
     if name in config.aliases:
         return config.aliases[name]

@@ -622,7 +622,8 @@ def read(path: Path, *, may_be_empty: bool = False) -> Iterator[Event]:
                     raise InputError(f"{path}, line 1: a trace begins with a run-started event, found {event.kind}")
                 if event.schema > SCHEMA:
                     raise InputError(
-                        f"{path} was written with trace schema {event.schema}, this Troop reads up to {SCHEMA}: update Troop"
+                        f"{path} was written with trace schema {event.schema}, this Troop reads up to {SCHEMA}: update"
+                        " Troop"
                     )
             yield event
     if number == 0 and not may_be_empty:

@@ -37,9 +37,9 @@ _ACCURACY_IS_LAST_ARGUMENT = frozenset({"sqrt"})
 _STATEMENT = """\
 # `{name}` does not do what it says
 
-The function `{name}` in `{name}.py` has a defect: for some inputs its result is wrong, or it raises an error, or it never
-ends. The text below the function in that file says what it takes and what it gives; where that text and the function
-disagree, the text is right.
+The function `{name}` in `{name}.py` has a defect: for some inputs its result is wrong, or it raises an error, or it
+never ends. The text below the function in that file says what it takes and what it gives; where that text and the
+function disagree, the text is right.
 
 `tests/test_{name}.py` holds some cases, not all of which pass. Find the cause and correct the function, so that it is
 right for all inputs that the text admits. Its name, its arguments and the kind of its result stay as they are.
@@ -114,8 +114,8 @@ def _names(source: Path) -> list[str]:
     ]
     if not found:
         raise InputError(
-            f"{source} is no checkout of QuixBugs (no python_programs with test cases): clone jkoppel/QuixBugs and give "
-            "its directory with --source"
+            f"{source} is no checkout of QuixBugs (no python_programs with test cases): clone jkoppel/QuixBugs and give"
+            " its directory with --source"
         )
     return found
 

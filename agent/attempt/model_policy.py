@@ -219,8 +219,8 @@ def _about_tests(view: View) -> str:
     baseline = view.prepared.baseline
     if view.task.test_scope == "near":
         parts.append(
-            "The whole suite takes too long: name test files or ids, or name none to have the test files run that are near "
-            "to your changes (some of their tests may fail without your changes, too)."
+            "The whole suite takes too long: name test files or ids, or name none to have the test files run that are"
+            " near to your changes (some of their tests may fail without your changes, too)."
         )
     elif baseline is not None:
         failing = sorted(baseline.failed)

@@ -489,7 +489,10 @@ TOOLS: dict[str, Tool] = {
                 "ids": {
                     "type": "array",
                     "items": {"type": "string"},
-                    "description": "test files or ids; none: the whole suite, or if that takes too long what is near to your changes",
+                    "description": (
+                        "test files or ids; none: the whole suite, or if that takes too long what is near to your"
+                        " changes"
+                    ),
                 },
                 "then_all": {"type": "boolean", "description": "run the rest of the suite if these pass"},
             },

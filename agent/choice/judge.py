@@ -190,8 +190,8 @@ def _shown_on(shown: trace.JudgeTested | None, name: str) -> str:
     if name != "base":
         return f"\nthe discriminating test {words}{counted}{tail}"
     return (
-        "\n\nThis test was written to tell such patches apart; it may itself be wrong about what the issue asks for. Without "
-        f"any patch it {words}{counted}.\n<test>\n{shown.text.strip()}\n</test>"
+        "\n\nThis test was written to tell such patches apart; it may itself be wrong about what the issue asks for."
+        f" Without any patch it {words}{counted}.\n<test>\n{shown.text.strip()}\n</test>"
     )
 
 

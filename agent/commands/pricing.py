@@ -189,8 +189,8 @@ def forecast_view(expected: Json) -> list[RenderableType]:
     most = "at most, as attempts are made only while they are worth it: " if expected["adaptive"] else ""
     lines.append(
         Text(
-            f"{most}{counted(expected['attempts_left'], 'attempt')} left of {counted(len(expected['instances']), 'instance')}: "
-            f"{usd}, about {expected['hours']:.2f} hours{cap}",
+            f"{most}{counted(expected['attempts_left'], 'attempt')} left of"
+            f" {counted(len(expected['instances']), 'instance')}: {usd}, about {expected['hours']:.2f} hours{cap}",
             "bold",
         )
     )

@@ -28,8 +28,8 @@ EXAMPLES = """examples:
   troop report --import outcomes.jsonl --submissions 3 --json
   troop report --import run1.jsonl --labels run1.report.json --import run2.jsonl --labels run2.report.json
 
-Rows of --import are JSON lines: {"instance_id": ..., "model": ..., "resolved": true, "usd": 0.12, "score": 0.9}, one for
-each sample in the order drawn; usd, score (order of the selection) and candidate (which patch) may be left out.
+Rows of --import are JSON lines: {"instance_id": ..., "model": ..., "resolved": true, "usd": 0.12, "score": 0.9}, one
+for each sample in the order drawn; usd, score (order of the selection) and candidate (which patch) may be left out.
 """
 
 

@@ -1,8 +1,8 @@
 """The policy without a model: localise the fault, then try mutants near it, one a turn.
 
     plan      which lines are suspicious (`agent.repair.localise`); the same for every attempt, measured once
-    turn k    put the last mutant back, make the attempt's k-th mutant, run the failing tests, then the rest if they pass
-    end       when a mutant passes everything, when there are no more, or with the tree put back on the last turn; an attempt
+    turn k    put the last mutant back, make the attempt's k-th mutant, run the failing tests, then the rest
+    end       when a mutant passes everything, when there are no more, or with the tree put back on the last turn; one
               of a single turn tries its one mutant. However it ends, what failed its tests is no patch (`only_green`)
 
 All attempts see one order of mutants (`agent.repair.mutate`), which the run's seed perturbs, and each takes its own

@@ -3,8 +3,8 @@
     prepare ──> attempts ──> verify ──> select ──> report
 
 prepare   workspace, environment, baseline: everything that can fail without a model having been called
-attempts  N inner graphs, scheduled: a later one starts when an earlier one ends, never barred by a slow one; or adaptively,
-          as long as another one is worth its price (agent/run/sampling.py)
+attempts  N inner graphs, scheduled: a later one starts when an earlier one ends, never barred by a slow one; or
+          adaptively, as long as another one is worth its price (agent/run/sampling.py)
 verify    each distinct candidate in a fresh sandbox
 select    the ranker or the rules, and the judge where they leave several close together
 report    selected.patch, predictions.jsonl, report.json

@@ -1,8 +1,8 @@
-"""Everything that was found out about the candidates of one instance, as it is kept on disk: ranking reads nothing
-else.
+"""Everything that was found out about the candidates of one instance, as it is kept on disk: ranking reads
+nothing else.
 
     RUN/samples.jsonl.gz          who wrote which patch (a pool file without labels)
-    RUN/evidence/<instance>.json  what was found out about the base and about each distinct patch, by the digest of its text
+    RUN/evidence/<instance>.json  what was found out about the base and each distinct patch, by the digest of its text
 
 Every kind of evidence is None until somebody looked; a later `troop select` adds what is missing.
 """

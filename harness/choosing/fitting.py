@@ -107,8 +107,8 @@ def fit_pool(samples: Sequence[Sample], run: Path, name: str) -> Fitted:
     items = labelled(samples, run)
     if sum(i.mixed for i in items) < 5:
         raise InputError(
-            f"{name} has {sum(i.mixed for i in items)} instances with right and wrong candidates that {run} holds evidence "
-            "on; a ranker needs 5 at least"
+            f"{name} has {sum(i.mixed for i in items)} instances with right and wrong candidates that {run} holds"
+            " evidence on; a ranker needs 5 at least"
         )
     scores = cross(items)
     flat = [(z, right) for i in items for z, right in zip(scores[i.instance], i.right, strict=True)]
@@ -164,8 +164,10 @@ def in_words(fitted: Fitted) -> list[str]:
     share = "undefined" if r.recovery is None else f"{r.recovery:.2f}"
     lines = [
         f"{fitted.instances} instances, {fitted.mixed} with right and wrong candidates; cross-validated by instance:",
-        f"  selected {r.selected:.2f}, mean@1 {r.mean_at_1:.2f}, oracle {r.oracle}, recovery {share}, "
-        f"gain {r.gain:+.2f} [{r.low:+.2f}, {r.high:+.2f}], Brier {fitted.brier:.3f}",
+        (
+            f"  selected {r.selected:.2f}, mean@1 {r.mean_at_1:.2f}, oracle {r.oracle}, recovery {share}, "
+            f"gain {r.gain:+.2f} [{r.low:+.2f}, {r.high:+.2f}], Brier {fitted.brier:.3f}"
+        ),
         f"bias {fitted.weights.bias:+.2f}",
     ]
     weights = sorted(fitted.weights.weights.items(), key=lambda pair: -abs(pair[1]))

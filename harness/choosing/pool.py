@@ -2,12 +2,12 @@
 
 Read from
 
-    predictions   JSONL or JSON in SWE-bench's form: `instance_id`, `model_name_or_path`, `model_patch`; several files are
-                  several runs, and the model's name says which of them are repeats of one model
+    predictions   JSONL or JSON in SWE-bench's form: `instance_id`, `model_name_or_path`, `model_patch`; several files
+                  are several runs, and the model's name says which of them are repeats of one model
     directories   `<instance>.patch`, `<instance>/<anything>.patch` or `.diff`; the directory's name is the model's
     Troop runs    a run directory (or a directory of them): its attempts, each with its model
-    pools         JSON lines, plain or gzipped: `instance_id`, `source`, `model_patch`, and where known `model`, `cost_usd`,
-                  `outcome` ("resolved", "unresolved", "apply-failed" or null)
+    pools         JSON lines, plain or gzipped: `instance_id`, `source`, `model_patch`, and where known `model`,
+                  `cost_usd`, `outcome` ("resolved", "unresolved", "apply-failed" or null)
 
 A `source` is one run of one tool, a `model` what its repeats have in common. Without a `model` of its own, a source
 "name/run-1" belongs to the model "name".

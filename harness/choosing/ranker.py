@@ -73,7 +73,8 @@ def fit(
     features: Collection[str] = NAMES,
     penalty: float = PENALTY,
 ) -> Weights:
-    """Fit weights to labelled candidates, by these `features` and all circumstances. Raises InputError where all have the same label or there is none."""
+    """Fit weights to labelled candidates, by these `features` and all circumstances. Raises InputError where all have
+    the same label or there is none."""
     if len(set(right)) < 2:
         raise InputError("a ranker needs right and wrong candidates to be fitted on")
     names = [n for n in NAMES if n in features] + list(CIRCUMSTANCES)

@@ -95,7 +95,8 @@ def _merge(reports: Sequence[TestReport], command: str, task: Task) -> Baseline:
     for report in usable:
         if not report.valid:
             raise SetupFailed(
-                f"the tests of the base cannot be run: {report.reason}; the command was: {command}\n{end_of(report.output)}"
+                f"the tests of the base cannot be run: {report.reason}; the command was:"
+                f" {command}\n{end_of(report.output)}"
             )
     first = usable[0]
     if _nothing_loads(first, task):

@@ -11,10 +11,11 @@ Operations:
 
     ping                                    -> pid, uid, python, shell
     exec     argv | shell, cwd, env, timeout, keep, merge, last (payload: standard input)
-                                            -> exit, timed_out, truncated, seconds, out (payload: both streams, `out` first)
+                                            -> exit, timed_out, truncated, seconds, out
+                                               (payload: both streams, `out` first)
     feed     last (payload: more standard input for the exec of that id; no reply)
     kill     ends the exec of that id with everything it started
-    unpack   path, last (payload: a tar archive, in parts like standard input) -> as exec
+    unpack   last (payload: a tar archive, in parts like standard input) -> as exec
     read     path, limit                    -> size (payload: the bytes)
     write    path, mode (payload: the bytes)
     baseline root, skip                     remembers which files there are
@@ -26,8 +27,7 @@ killed with all that it started, whatever sessions or double forks it used. The 
 and guardian which the command never holds.
 """
 
-# pathlib would cost every sandbox time and memory at its start. ruff: noqa: PTH101, PTH102, PTH103, PTH106, PTH108,
-# PTH112, PTH113, PTH114, PTH115, PTH116, PTH118, PTH120, PTH123, PTH208, PTH211
+# pathlib would cost every sandbox time and memory at its start.
 
 import binascii
 import ctypes
@@ -252,7 +252,7 @@ class Shim:
 
     def do_unpack(self, request: "dict[str, object]", payload: bytes) -> None:
         def become() -> None:
-            unpack(str(request["path"]))
+            unpack()
             os._exit(0)
 
         self.start(request, payload, become)
@@ -985,8 +985,8 @@ def forget_byte_code(path: str) -> None:
         return
 
 
-def unpack(path: str) -> None:
-    """Lay the tar archive on standard input over `path`: what is in a file's way is replaced, nobody's owner is set."""
+def unpack() -> None:
+    """Lay the tar archive on standard input over "/": what is in a file's way is replaced, nobody's owner is set."""
     import tarfile
     from collections.abc import Iterator
 
@@ -998,15 +998,14 @@ def unpack(path: str) -> None:
 
     def cleared(archive: tarfile.TarFile) -> "Iterator[tarfile.TarInfo]":
         for member in archive:
-            target = os.path.join(path, member.name)
+            target = os.path.join("/", member.name)
             if os.path.islink(target) or (os.path.lexists(target) and not (member.isdir() and os.path.isdir(target))):
                 remove(target)
             yield member
 
-    os.makedirs(path, exist_ok=True)
     with open(0, "rb", closefd=False) as stream:
         with Archive.open(mode="r|", fileobj=stream) as archive:
-            archive.extractall(path, members=cleared(archive))
+            archive.extractall("/", members=cleared(archive))
         while stream.read(CHUNK):  # the padding that follows an archive
             pass
 

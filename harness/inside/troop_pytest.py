@@ -7,8 +7,8 @@ started by a test does not write into the same report:
 
 TROOP_REPORT         file to append to, one JSON object a line, unbuffered: a killed run leaves what it had
 TROOP_ROOT           directory that test ids are relative to, whatever pytest takes for its root
-TROOP_SELECT         file with a JSON list of ids (tests, classes, files, directories) to keep; all others are deselected
-TROOP_TEST_SECONDS   wall time that each phase of a test may take; then it fails and the run goes on (the other cases of a
+TROOP_SELECT         file with a JSON list of ids (tests, classes, files, directories) to keep; others are deselected
+TROOP_TEST_SECONDS   wall time that each phase of a test may take; then it fails and the run goes on (other cases of a
                      parametrised test that timed out get a fifth of it)
 TROOP_FIRST_FAILURE  set: the tests after the first that fails need not run
 TROOP_ADDOPTS_BEFORE the user's own PYTEST_ADDOPTS, to be put back

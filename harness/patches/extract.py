@@ -35,19 +35,21 @@ JUNK = (
     ".nox/", ".venv/", ".ipynb_checkpoints/", ".pytype/", ".import_linter_cache/", "node_modules/", ".uv-cache/",
     # build output
     "*.egg-info/", "*.egg-info", "*.dist-info/", "*.egg", ".eggs/", "/build/lib*/", "/build/bdist.*/", "/build/temp.*/",
-    "/build/scripts-*/", "/dist/*.whl", "/dist/*.tar.gz", "*.so", "*.o", "*.a", "*.lo", "*.obj", "*.dylib", "*.dll", "*.pyd",
-    "*.class", "pip-wheel-metadata/", "/pip-log.txt",
+    "/build/scripts-*/", "/dist/*.whl", "/dist/*.tar.gz", "*.so", "*.o", "*.a", "*.lo", "*.obj", "*.dylib", "*.dll",
+    "*.pyd", "*.class", "pip-wheel-metadata/", "/pip-log.txt",
     # coverage and profiles
     ".coverage", ".coverage.*", "/coverage.xml", "/htmlcov/", "*.gcda", "*.gcno", "*.py,cover", "*.lprof",
     # editors, patch tools, desktops, crashes
-    "*~", "*.sw[a-p]", ".#*", "#*#", "*.orig", "*.rej", "*.bak", ".DS_Store", "Thumbs.db", ".idea/", "core.[0-9]*", "nohup.out",
+    "*~", "*.sw[a-p]", ".#*", "#*#", "*.orig", "*.rej", "*.bak", ".DS_Store", "Thumbs.db", ".idea/", "core.[0-9]*",
+    "nohup.out",
 )  # fmt: skip  # by kind
 
 # A new file that the repository ignores is taken only if its name says that it is source.
 SOURCE = frozenset({
-    ".py", ".pyi", ".pyx", ".pxd", ".pxi", ".c", ".h", ".cc", ".cpp", ".hpp", ".rs", ".go", ".java", ".js", ".mjs", ".ts",
-    ".tsx", ".jsx", ".css", ".html", ".j2", ".jinja", ".mako", ".tmpl", ".in", ".sh", ".sql", ".toml", ".yaml", ".yml", ".json",
-    ".ini", ".cfg", ".conf", ".md", ".rst", ".txt", ".csv", ".tsv", ".xml", ".po", ".proto", ".g4", ".lark", ".ebnf",
+    ".py", ".pyi", ".pyx", ".pxd", ".pxi", ".c", ".h", ".cc", ".cpp", ".hpp", ".rs", ".go", ".java", ".js", ".mjs",
+    ".ts", ".tsx", ".jsx", ".css", ".html", ".j2", ".jinja", ".mako", ".tmpl", ".in", ".sh", ".sql", ".toml", ".yaml",
+    ".yml", ".json", ".ini", ".cfg", ".conf", ".md", ".rst", ".txt", ".csv", ".tsv", ".xml", ".po", ".proto",
+    ".g4", ".lark", ".ebnf",
 })  # fmt: skip  # by kind
 _OUTPUT_DIRECTORIES = frozenset(
     {"build", "_build", "dist", "out", "target", "site", "tmp", "temp", "logs", "env", "venv"}
@@ -121,8 +123,9 @@ head -c "$deletions" "$scratch/stage" | safely update-index -z --index-info
 tail -c "+$((deletions + 1))" "$scratch/stage" | safely update-index -z --add --remove --replace --stdin
 """
 
-_DIFF = """safely diff-index --cached --patch --binary --full-index --no-renames --no-ext-diff --no-textconv --no-color \
-  --no-relative --src-prefix=a/ --dst-prefix=b/ --unified=3 --inter-hunk-context=0 --submodule=short "$base" --
+_DIFF = """safely diff-index --cached --patch --binary --full-index --no-renames --no-ext-diff --no-textconv \
+  --no-color --no-relative --src-prefix=a/ --dst-prefix=b/ --unified=3 --inter-hunk-context=0 --submodule=short \
+  "$base" --
 """
 
 # A row of size and path for each path of standard input, in that order; none for what is gone meanwhile.

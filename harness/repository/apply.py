@@ -46,8 +46,8 @@ def apply_to_branch(repository: Path, base: str, patch: str, name: str, message:
         index = str(Path(scratch) / "index")
         if _git(repository, "cat-file", "-e", f"{base}^{{commit}}", index=index).returncode != 0:
             raise InputError(
-                f"cannot apply to {repository}: the base commit {base[:12]} is not in it (it held uncommitted changes); "
-                "apply selected.patch with `git apply` instead"
+                f"cannot apply to {repository}: the base commit {base[:12]} is not in it (it held uncommitted changes);"
+                " apply selected.patch with `git apply` instead"
             )
         _do(repository, "read-tree", base, index=index)
         _do(repository, "apply", "--cached", "--whitespace=nowarn", "-", index=index, stdin=patch)

@@ -98,7 +98,8 @@ def _from_path(repository: Repository, cache: Path, scratch: Path, say: Say) -> 
     commit = local.resolve(repository.base) if repository.base else head
     if commit is None:
         raise InputError(
-            f"{place} has no branch, tag or commit {repository.base!r}: name one of its own with --base, or leave it out"
+            f"{place} has no branch, tag or commit {repository.base!r}: name one of its own with --base, or leave"
+            " it out"
         )
     described = _describe(local.git_dir, commit)
     if local.top is None:
@@ -114,7 +115,8 @@ def _from_path(repository: Repository, cache: Path, scratch: Path, say: Say) -> 
         return Source(local.common / "objects", commit, local.sha256, described, tuple(notes))
     if commit != head:
         raise InputError(
-            f"--include-uncommitted needs the checked-out commit as base, but {repository.base!r} is another one: leave one of the two out"
+            f"--include-uncommitted needs the checked-out commit as base, but {repository.base!r} is another one: leave"
+            " one of the two out"
         )
     notes.append(f"uncommitted changes are taken in: {_count(changed, untracked)}")
     return Source(dirty.objects, dirty.commit(), local.sha256, described, tuple(notes))
@@ -372,7 +374,8 @@ def _explained(url: str, said: str) -> InputError | SourceUnavailable:
         return SourceUnavailable(f"cannot reach {url}: the host's name does not resolve; check the URL and the network")
     if any(sign in low for sign in _FORBIDDEN):
         return InputError(
-            f"{url} refuses access: it is not there, or it is private and GITHUB_TOKEN or git's own credentials do not open it"
+            f"{url} refuses access: it is not there, or it is private and GITHUB_TOKEN or git's own credentials do not"
+            " open it"
         )
     if any(sign in low for sign in _REFUSED):
         return InputError(f"there is no git repository at {url} ({_last_line(said)})")

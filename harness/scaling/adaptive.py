@@ -15,7 +15,9 @@ probability of it all, with R the set of right groups and n_R = sum of its n_c, 
 
     Z = sum over R of  E[B(alpha + n_R, beta + T - n_R + f) / B(alpha, beta)] * fails^f (1 - fails)^(T - n_R)
         * prod_{c in R} scatter_right right[l_c] (n_c - 1)! / (scatter_right)_(n_R)
-        * prod_{c not in R} scatter_wrong wrong[l_c] (n_c - 1)! / (scatter_wrong)_(T - n_R)        with (x)_n = x (x+1) … (x+n-1).
+        * prod_{c not in R} scatter_wrong wrong[l_c] (n_c - 1)! / (scatter_wrong)_(T - n_R)
+
+with (x)_n = x (x+1) … (x+n-1).
 
 The terms depend on R through n_R only, so the sum is over n_R with the coefficients of a polynomial; exact. The ratio
 of two Z is the probability of what the next attempt gives. `worth`, the chance that the group most likely to be right

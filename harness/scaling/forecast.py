@@ -84,15 +84,9 @@ class Forecast:
     refused: str = ""
 
 
-def forecast(
-    outcomes: Sequence[Sequence[bool]],
-    k: int,
-    *,
-    draws: int = BOOTSTRAPS,
-    seed: int = 0,
-) -> list[Forecast]:
-    """One forecast by each law (of LAWS; all by default). `outcomes`: for each task, whether each of its samples is
-    right, in the order drawn.
+def forecast(outcomes: Sequence[Sequence[bool]], k: int, *, draws: int = BOOTSTRAPS, seed: int = 0) -> list[Forecast]:
+    """One forecast of coverage at k by each of LAWS. `outcomes`: for each task, whether each of its samples is right,
+    in the order drawn.
 
     Every task must have the same number of samples, at least one.
     """

@@ -96,7 +96,8 @@ def _row(row: Mapping[str, Any], resolved: set[str] | None, label: str, where: s
         raise InputError(f"{where}: the field instance_id is missing")
     if resolved is None and label not in row:
         raise InputError(
-            f"{where}: the field {label} is missing; name another with --label-field, or give the official report with --labels"
+            f"{where}: the field {label} is missing; name another with --label-field, or give the official report with"
+            " --labels"
         )
     right = task in resolved if resolved is not None else row[label]
     if isinstance(right, str):

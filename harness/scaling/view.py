@@ -92,7 +92,8 @@ def _heading(study: Study) -> RenderableType:
         if each.left_out:
             notes.append(
                 Text(
-                    f"{clean(each.model)}: {each.left_out} tasks have fewer than {each.depth} samples and are left out.",
+                    f"{clean(each.model)}: {each.left_out} tasks have fewer than {each.depth} samples and are left"
+                    " out.",
                     "yellow",
                 )
             )

@@ -75,9 +75,11 @@ def measures(report: Json) -> list[tuple[str, str]]:
     return [
         (
             f"selected@{report['attempts']}",
-            "undefined (nothing graded)"
-            if selected is None
-            else f"{selected} of {instances} resolved ({_percent(selected / instances)}){_bounds(share)}",
+            (
+                "undefined (nothing graded)"
+                if selected is None
+                else f"{selected} of {instances} resolved ({_percent(selected / instances)}){_bounds(share)}"
+            ),
         ),
         ("mean@1", _value(report["mean_at_1"], interval)),
         (
@@ -98,27 +100,38 @@ def expenses(report: Json) -> list[tuple[str, str]]:
     rows = [
         (
             "cost",
-            "unknown (give the model prices in an alias)"
-            if report["usd"] is None
-            else f"{_usd(report['usd'], least)}; {_usd(report['usd_per_attempt'], least)} an attempt, "
-            f"{_usd(report['usd_per_instance'], least)} an instance, {_usd(report['usd_per_solved'], least)} a solved one",
+            (
+                "unknown (give the model prices in an alias)"
+                if report["usd"] is None
+                else (
+                    f"{_usd(report['usd'], least)}; {_usd(report['usd_per_attempt'], least)} an attempt,"
+                    f" {_usd(report['usd_per_instance'], least)} an instance, {_usd(report['usd_per_solved'], least)} a"
+                    " solved one"
+                )
+            ),
         ),
         (
             "tokens",
-            f"{tokens_short(report['tokens'])} in {counted(report['calls'], 'call')}: "
-            f"{tokens_short(usage['input'] + usage['cache_read'] + usage['cache_write'])} in "
-            f"({'no share known' if cached is None else _percent(cached)} cached), "
-            f"{tokens_short(usage['output'] + usage['reasoning'])} out",
+            (
+                f"{tokens_short(report['tokens'])} in {counted(report['calls'], 'call')}: "
+                f"{tokens_short(usage['input'] + usage['cache_read'] + usage['cache_write'])} in "
+                f"({'no share known' if cached is None else _percent(cached)} cached), "
+                f"{tokens_short(usage['output'] + usage['reasoning'])} out"
+            ),
         ),
         (
             "time",
-            f"{elapsed_short(report['seconds'])} in all; attempts {elapsed_short(report['attempt_seconds'])} added up, "
-            f"model calls {elapsed_short(report['model_seconds'])}",
+            (
+                f"{elapsed_short(report['seconds'])} in all; attempts {elapsed_short(report['attempt_seconds'])} added"
+                f" up, model calls {elapsed_short(report['model_seconds'])}"
+            ),
         ),
         (
             "infrastructure",
-            f"{counted(world['retries'], 'retry')}, {counted(world['attempts'], 'attempt')} lost, "
-            f"{counted(world['instances'], 'instance')} failed",
+            (
+                f"{counted(world['retries'], 'retry')}, {counted(world['attempts'], 'attempt')} lost, "
+                f"{counted(world['instances'], 'instance')} failed"
+            ),
         ),
         (
             "leak tries",
@@ -130,8 +143,10 @@ def expenses(report: Json) -> list[tuple[str, str]]:
         rows.append(
             (
                 "local GPU",
-                f"{gpu['seconds']:.0f} GPU-seconds, ${gpu['usd']:.4f}; {gpu['output_tokens_per_second']:.0f} output tokens/s, "
-                f"{gpu['tokens_per_second']:.0f} tokens/s in all",
+                (
+                    f"{gpu['seconds']:.0f} GPU-seconds, ${gpu['usd']:.4f}; {gpu['output_tokens_per_second']:.0f} output"
+                    f" tokens/s, {gpu['tokens_per_second']:.0f} tokens/s in all"
+                ),
             )
         )
     return rows
@@ -143,8 +158,8 @@ def notes(report: Json) -> list[str]:
     left_out = report["instances"] - report["measured"]
     if left_out and report["graded"] == "all":
         said.append(
-            f"mean@1, pass@k, oracle and recovery are over the {report['measured']} instances all of whose samples were "
-            f"graded; {left_out} are left out"
+            f"mean@1, pass@k, oracle and recovery are over the {report['measured']} instances all of whose samples were"
+            f" graded; {left_out} are left out"
         )
     if report["graded"] != "all":
         said.append(f"graded was {'the selected patch only' if report['graded'] == 'selected' else 'nothing'}")
@@ -154,13 +169,14 @@ def notes(report: Json) -> list[str]:
     if adaptive := report.get("adaptive"):
         stops = ", ".join(f"{n} {why}" for why, n in _most(adaptive["stopped"])) or "none"
         said.append(
-            f"adaptive: sampling stopped early of {stops}; who has fewer samples is no matter of chance, so mean@1 and pass@k are of "
-            f"the first {counted(adaptive['common_samples'], 'sample')} of each instance, and a larger k is undefined"
+            f"adaptive: sampling stopped early of {stops}; who has fewer samples is no matter of chance, so mean@1 and"
+            f" pass@k are of the first {counted(adaptive['common_samples'], 'sample')} of each instance, and a larger k"
+            " is undefined"
         )
     elif short:
         said.append(
-            f"pass@k is undefined from k = {short[0]['k']} on: {counted(short[-1]['missing'], 'instance')} with fewer samples "
-            "(--retry infrastructure, or a larger budget, makes up for them)"
+            f"pass@k is undefined from k = {short[0]['k']} on: {counted(short[-1]['missing'], 'instance')} with fewer"
+            " samples (--retry infrastructure, or a larger budget, makes up for them)"
         )
     for failed in report["failed"][:NAMED]:
         said.append(f"{failed['id']}: {failed['reason'].splitlines()[0]}")
@@ -178,9 +194,11 @@ def _coverage_rows(report: Json, *, few: bool) -> list[tuple[str, str, str]]:
     if not report["measured"]:
         return []
     return [
-        (str(row["k"]), "undefined", f"{counted(row['missing'], 'instance')} short of samples")
-        if row["pass_at_k"] is None
-        else (str(row["k"]), f"{row['pass_at_k']:.3f}", _to(row["low"], row["high"]))
+        (
+            (str(row["k"]), "undefined", f"{counted(row['missing'], 'instance')} short of samples")
+            if row["pass_at_k"] is None
+            else (str(row["k"]), f"{row['pass_at_k']:.3f}", _to(row["low"], row["high"]))
+        )
         for row in rows
     ]
 

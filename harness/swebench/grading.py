@@ -53,8 +53,8 @@ _NETWORK_SIGNS = (
     b"Failed to establish a new connection",
 )
 _BARE_CHECKOUT = (
-    "the test patch only adds files, so the official script checks out the whole base commit: whatever set-up the image "
-    "had committed is undone before the tests"
+    "the test patch only adds files, so the official script checks out the whole base commit: whatever set-up the image"
+    " had committed is undone before the tests"
 )
 _NO_NETWORK = "failing tests may have wanted the network, which they have only with --network"
 

@@ -97,7 +97,8 @@ CHANGES = (
 def find_python(python: str) -> str:
     """A command that prints the path of the base's interpreter of that version; it fails where there is none."""
     return (
-        f"for p in $(command -v python{python}) /usr/bin/python{python} /usr/local/bin/python{python} $(command -v python3); do "
+        f"for p in $(command -v python{python}) /usr/bin/python{python} /usr/local/bin/python{python} $(command -v"
+        " python3); do "
         f'"$p" -c \'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "{python}")\' && readlink -f "$p" && exit; '
         "done; exit 1"
     )
@@ -176,6 +177,6 @@ ASK_EDITABLE = (
 
 # Not below tests: what they look for may be counted.
 COMPILE_TREE = (
-    f"{ENV}/bin/python -m compileall -q -x '(^|/)(tests?|testing|roots|\\.git|\\.tox|build)(/|$)' /testbed > /dev/null 2>&1"
-    " || true"
+    f"{ENV}/bin/python -m compileall -q -x '(^|/)(tests?|testing|roots|\\.git|\\.tox|build)(/|$)' /testbed > /dev/null"
+    " 2>&1 || true"
 )

@@ -27,7 +27,8 @@ _COMPILED = frozenset(
 _VERSIONED = re.compile(r"version|release", re.IGNORECASE)
 _REQUIREMENTS = re.compile(r"(^|/)(requirements|constraints)[^/]*(/|\.txt$|\.in$)", re.IGNORECASE)
 _HEADER = re.compile(
-    r"^(?:diff --git (?:\"?a/)?(.+?)\"? \"?b/(.+?)\"?|(?:---|\+\+\+|\*\*\*) ([^\t\n]+).*|(?:rename|copy) (?:from|to) (.+)|Index: (.+))$"
+    r"^(?:diff --git (?:\"?a/)?(.+?)\"? \"?b/(.+?)\"?|(?:---|\+\+\+|\*\*\*) ([^\t\n]+).*|(?:rename|copy) (?:from|to)"
+    r" (.+)|Index: (.+))$"
 )
 _NEW_FILE = re.compile(r"^(?:new file mode|--- /dev/null|rename to|copy to)")
 _PACKAGE_DEPTH = 3

@@ -158,7 +158,8 @@ def show(timed: Sequence[Timed], count: int, workers: int, own: float) -> None:
         less, troop_less = each.seconds * workers - own, troop.seconds * workers - own
         ratio = f"{each.seconds / troop.seconds:.1f}"
         print(
-            f"{each.name:36} {each.seconds / count:12.2f} {ratio:>7} {less / count:11.2f} {less / troop_less:7.1f} {each.memory:8.0f}"
+            f"{each.name:36} {each.seconds / count:12.2f} {ratio:>7} {less / count:11.2f} {less / troop_less:7.1f}"
+            f" {each.memory:8.0f}"
         )
     if any(each.resolved != troop.resolved for each in timed):
         print("THE VERDICTS DIFFER:", *(f"{each.name}: {sorted(each.resolved)}" for each in timed), sep="\n  ")
@@ -181,8 +182,10 @@ def contest_in(client: Any, contest: Contest, images: Mapping[str, ImageRef], wo
 def import_times() -> None:
     """What importing takes, each in three processes of its own, the best of them."""
     programs = {
-        "troop grade": "import agent.cli, harness.swebench.grading as g; from harness.swebench import official; "
-        "official._official('harness.grading'); import docker",
+        "troop grade": (
+            "import agent.cli, harness.swebench.grading as g; from harness.swebench import official; "
+            "official._official('harness.grading'); import docker"
+        ),
         "official": "import swebench.harness.run_evaluation",
     }
     for name, program in programs.items():

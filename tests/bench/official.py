@@ -92,7 +92,8 @@ async def grade_all(cases: Sequence[Case], workers: int, verbatim: bool) -> list
             also = f", verbatim {as_it_is.outcome} {as_it_is.wall:.1f} s" if as_it_is else ""
             mark = f"  RECORDED {case.recorded}" if compared.differs else ""
             print(
-                f"{done}/{len(cases)} {case.row.instance_id} {case.source}: {ours.outcome} {ours.wall:.1f} s{also}{mark}",
+                f"{done}/{len(cases)} {case.row.instance_id} {case.source}: {ours.outcome} {ours.wall:.1f}"
+                f" s{also}{mark}",
                 flush=True,
             )
             return compared
@@ -166,7 +167,8 @@ def show(compared: Sequence[Compared], answered: Sequence[tuple[Compared, Offici
             if each not in exact and each.verbatim:
                 tests = _other_tests(each.verbatim.report, each.ours.report)
                 print(
-                    f"  {each.case.row.instance_id} {each.case.source}: {each.verbatim.outcome}/{each.ours.outcome} {tests}"
+                    f"  {each.case.row.instance_id} {each.case.source}: {each.verbatim.outcome}/{each.ours.outcome}"
+                    f" {tests}"
                 )
     print(f"official harness in the same image: {len(answered)} asked")
     complaints = [(each, what) for each, official in answered if (what := agreement(each, official))]
@@ -174,7 +176,8 @@ def show(compared: Sequence[Compared], answered: Sequence[tuple[Compared, Offici
     print(f"  {len(answered) - len(complaints)} of {len(answered)} agree to the last test")
     for each in differing:
         print(
-            f"  recorded {each.case.recorded}, here {each.ours.outcome}: {each.case.row.instance_id} {each.case.source}: {each.ours.reason}"
+            f"  recorded {each.case.recorded}, here {each.ours.outcome}: {each.case.row.instance_id}"
+            f" {each.case.source}: {each.ours.reason}"
         )
     for each, what in complaints:
         print(f"  DISAGREES {each.case.row.instance_id} {each.case.source}: {what}")

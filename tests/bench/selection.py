@@ -210,7 +210,7 @@ async def stand_in(provider: DockerProvider, image: str, key: str, mirror: Path,
         return
     sandbox = await provider.create(SandboxSpec(run="select-stand-in", name=key, image=image))
     await sandbox.exec("find . -mindepth 1 -maxdepth 1 ! -name .git ! -name '*.egg-info' -exec rm -rf {} +")
-    await sandbox.upload(git("archive", "--format=tar", commit, git_dir=mirror), "/testbed")
+    await sandbox.upload(git("archive", "--format=tar", "--prefix=testbed/", commit, git_dir=mirror))
     await sandbox.exec("PYTHONDONTWRITEBYTECODE= nice python -m compileall -q sympy", timeout=300)
     await provider.freeze(sandbox, key)
 

@@ -292,8 +292,9 @@ class TestWithASandbox:
 
     def test_a_task_file_is_graded_by_its_hidden_tests(self, repository: Path, tmp_path: Path) -> None:
         toml = (
-            f'statement = "total is wrong"\n[repository]\npath = "{repository}"\n[grading.files]\n'
-            "\"tests/test_hidden.py\" = '''\nfrom calc import total\n\ndef test_it():\n    assert total([5, 6]) == 11\n'''\n"
+            'statement = "total is wrong"\n[repository]\npath ='
+            f' "{repository}"\n[grading.files]\n"tests/test_hidden.py" = \'\'\'\nfrom calc import total\n\ndef'
+            " test_it():\n    assert total([5, 6]) == 11\n'''\n"
         )
         (tmp_path / "sum.toml").write_text(toml)
         with serving([PLAN, RIGHT, SUBMIT]) as server:

@@ -449,9 +449,9 @@ def test_a_frozen_environment_keeps_what_set_up_made_and_nothing_that_set_up_nee
         setup = await start(docker, name="setup", network=True)
         assert (await setup.exec("/opt/troop/bin/uv --version")).exit_code == 0
         made = await setup.exec(
-            f"echo kept > kept; mkdir -p /opt/env/bin; echo made > /opt/env/made; echo 'raise SystemExit' > {INSIDE}/json.py; "
-            f"echo broken > {INSIDE}/shim.py; echo junk > /tmp/junk; (setsid sh -c 'while :; do date > /tmp/alive; sleep 0.01; done' &) ; "
-            "cat kept"
+            "echo kept > kept; mkdir -p /opt/env/bin; echo made > /opt/env/made; echo 'raise SystemExit' >"
+            f" {INSIDE}/json.py; echo broken > {INSIDE}/shim.py; echo junk > /tmp/junk; (setsid sh -c 'while :; do date"
+            " > /tmp/alive; sleep 0.01; done' &) ; cat kept"
         )
         assert made.output == "kept\n"
         await docker.freeze(setup, ENVIRONMENT)
@@ -491,8 +491,8 @@ def test_set_up_reaches_the_package_index_and_attempts_do_not(docker: DockerProv
         setup = await start(docker, name="setup", network=True)
         try:
             done = await setup.exec(
-                "uv=/opt/troop/bin/uv; $uv venv -q /opt/env && $uv pip install -q --python /opt/env/bin/python iniconfig && "
-                "python -m venv /tmp/v && /tmp/v/bin/pip install -q iniconfig",
+                "uv=/opt/troop/bin/uv; $uv venv -q /opt/env && $uv pip install -q --python /opt/env/bin/python"
+                " iniconfig && python -m venv /tmp/v && /tmp/v/bin/pip install -q iniconfig",
                 timeout=100,
             )
         finally:

@@ -56,9 +56,12 @@ def set_ups(said: list[str]) -> int:
 @pytest.mark.network
 def test_a_package_is_installed_with_its_test_dependencies_and_runs_offline(provider: Provider, tmp_path: Path) -> None:
     changes = {
-        "pyproject.toml": CALC["pyproject.toml"].replace(
-            "[tool.setuptools]",
-            '[project.optional-dependencies]\ntest = ["pytest", "pytest-mock", "pytest-xdist"]\n\n[tool.setuptools]',
+        "pyproject.toml": (
+            CALC["pyproject.toml"].replace(
+                "[tool.setuptools]",
+                '[project.optional-dependencies]\ntest = ["pytest", "pytest-mock",'
+                ' "pytest-xdist"]\n\n[tool.setuptools]',
+            )
         ),
         "tests/test_mock.py": "def test_mock(mocker):\n    assert mocker.Mock()\n",
     }
@@ -88,7 +91,10 @@ def test_a_package_is_installed_with_its_test_dependencies_and_runs_offline(prov
                 "tests/test_issue.py::test_mean": "failed",
             }
 
-        loop = b"import pytest\n\n\n@pytest.mark.parametrize('n', [1, 2])\ndef test_loop(n):\n    while n == 1:\n        pass\n"
+        loop = (
+            b"import pytest\n\n\n@pytest.mark.parametrize('n', [1, 2])\ndef test_loop(n):\n    while n == 1:\n       "
+            b" pass\n"
+        )
         sandbox = await provider.create(SandboxSpec(run="tests", name="workers", environment=built.key))
         try:
             await sandbox.write("tests/test_loop.py", loop)

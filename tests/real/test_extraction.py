@@ -139,10 +139,14 @@ CASES = {
     "symlink": "ln -sf /etc/passwd link; ln -s ../../../../outside away; ln -s missing dangling",
     "symlink becomes file": "rm link; cp src/mod.py link",
     "file becomes symlink": "rm src/other.py; ln -s mod.py src/other.py",
-    "non-UTF-8": r"""printf 'caf\351\nth\351\n' > "$(printf 'caf\351.txt')"; printf 'x\n' > "$(printf 'na\357ve.txt')" """,
+    "non-UTF-8": (
+        r"""printf 'caf\351\nth\351\n' > "$(printf 'caf\351.txt')"; printf 'x\n' > "$(printf 'na\357ve.txt')" """
+    ),
     "non-ASCII": "printf 'à la carte\\n' > 'menü ☃.txt'",
-    "odd names": r"""echo 1 >> 'with space.txt'; echo 1 >> 'quo"te\.txt'; echo 1 >> "$(printf 'new\nline.txt')";
-        echo 1 > "$(printf 'tab\there')"; echo 1 > ' lead'; echo 1 > 'trail '; echo 1 > -dash; echo 1 > '*?[x].txt'; echo 1 > '"'""",
+    "odd names": (
+        r"""echo 1 >> 'with space.txt'; echo 1 >> 'quo"te\.txt'; echo 1 >> "$(printf 'new\nline.txt')";
+        echo 1 > "$(printf 'tab\there')"; echo 1 > ' lead'; echo 1 > 'trail '; echo 1 > -dash; echo 1 > '*?[x].txt'; echo 1 > '"'"""
+    ),
     "deleted": "rm crlf.txt binary.bin run.sh link; rm -r dir",
     "everything deleted": "rm -rf src tests dir [a-z]*.txt binary.bin run.sh link; rm -f .gitignore",
     "file becomes directory": "rm crlf.txt; mkdir crlf.txt; echo x > crlf.txt/inside",
@@ -150,19 +154,38 @@ CASES = {
     "directory becomes symlink": "rm -r dir; ln -s src dir",
     "empty file": ": > empty.txt; : > dir/a.txt",
     "ignored source": "echo 'X = 1' > generated.py; mkdir local; echo 'Y = 2' > local/settings.py",
-    "nested repository": "git init -q inner; echo 1 > inner/f.py; cd inner; git add f.py; git commit -qm x; git init -q deep; echo 2 > deep/g.py",
-    "repository within a directory of the base": "git init -q src; echo 'n = 1' > src/new.py; echo 'm = 1' >> src/mod.py",
-    "commit": "echo 'z = 1' >> src/mod.py; echo 1 > new.py; git add -A; git commit -qm mine; echo 'y = 2' >> src/mod.py",
-    "branch switched": "git checkout -qb other; echo 'z = 1' >> src/mod.py; git commit -qam mine; git checkout -q --orphan lost; git rm -rq --cached .",
-    "reset": "echo 'z = 1' >> src/mod.py; git commit -qam mine; git reset -q --soft HEAD~0; git update-ref -d HEAD; echo 1 > new.py",
+    "nested repository": (
+        "git init -q inner; echo 1 > inner/f.py; cd inner; git add f.py; git commit -qm x; git init -q deep; echo 2 >"
+        " deep/g.py"
+    ),
+    "repository within a directory of the base": (
+        "git init -q src; echo 'n = 1' > src/new.py; echo 'm = 1' >> src/mod.py"
+    ),
+    "commit": (
+        "echo 'z = 1' >> src/mod.py; echo 1 > new.py; git add -A; git commit -qm mine; echo 'y = 2' >> src/mod.py"
+    ),
+    "branch switched": (
+        "git checkout -qb other; echo 'z = 1' >> src/mod.py; git commit -qam mine; git checkout -q --orphan lost; git"
+        " rm -rq --cached ."
+    ),
+    "reset": (
+        "echo 'z = 1' >> src/mod.py; git commit -qam mine; git reset -q --soft HEAD~0; git update-ref -d HEAD; echo 1 >"
+        " new.py"
+    ),
     "staged, then changed": "echo a > new.py; git add new.py; echo b > new.py; git rm -q --cached src/other.py",
     "no .git": "rm -rf .git; echo 'z = 1' >> src/mod.py; echo 1 > new.py",
     ".git is a file": "rm -rf .git; echo 'gitdir: /nowhere' > .git; echo 'z = 1' >> src/mod.py",
-    "damaged .git": "echo garbage > .git/HEAD; echo garbage > .git/index; echo '[core' > .git/config; echo 'z = 1' >> src/mod.py",
-    "attributes": r"""printf '* text=auto eol=crlf ident filter=evil diff=evil working-tree-encoding=UTF-16\n*.bin -binary text\n' > .gitattributes;
-        printf 'a\nb\r\n$Id$\n' > mixed.txt; printf 'one\ntwo\r\n' > crlf.txt; echo '# $Id$' >> src/mod.py""",
+    "damaged .git": (
+        "echo garbage > .git/HEAD; echo garbage > .git/index; echo '[core' > .git/config; echo 'z = 1' >> src/mod.py"
+    ),
+    "attributes": (
+        r"""printf '* text=auto eol=crlf ident filter=evil diff=evil working-tree-encoding=UTF-16\n*.bin -binary text\n' > .gitattributes;
+        printf 'a\nb\r\n$Id$\n' > mixed.txt; printf 'one\ntwo\r\n' > crlf.txt; echo '# $Id$' >> src/mod.py"""
+    ),
     "unreadable": "echo 1 >> src/mod.py; chmod 0 src/mod.py dir",
-    "looks like a diff": r"printf 'diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n\\ No newline\n' > dir/a.txt",
+    "looks like a diff": (
+        r"printf 'diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n\\ No newline\n' > dir/a.txt"
+    ),
     "form feeds and lone carriage returns": r"printf 'a\fb\rc\vd\n\n\r\r\n' > src/other.py",
 }
 
@@ -237,7 +260,10 @@ def test_a_file_replaced_by_a_pipe_is_a_deletion(bench: Bench) -> None:
 
 @pytest.mark.bubblewrap
 def test_excluded_paths_stay_as_on_the_base(bench: Bench) -> None:
-    script = "echo 1 >> tests/test_mod.py; echo 1 > tests/test_new.py; echo 1 > given.py; rm crlf.txt; echo 'z=1' >> src/mod.py"
+    script = (
+        "echo 1 >> tests/test_mod.py; echo 1 > tests/test_new.py; echo 1 > given.py; rm crlf.txt; echo 'z=1' >>"
+        " src/mod.py"
+    )
     patch, _, _ = bench.attempt(script, exclude=("tests/", "given.py", "crlf.txt"))
     assert Patch(patch).paths == ("src/mod.py",)
 
@@ -347,8 +373,9 @@ def test_tests_are_restored_from_the_base(bubblewrap: Provider, workspace: Works
         try:
             before = await tree(sandbox)
             await sandbox.exec(
-                "rm tests/test_mod.py; ln -s ../crlf.txt tests/test_mod.py; echo 1 > tests/conftest.py; rm link; mkdir link;"
-                "echo 1 > link/x; chmod +x dir/a.txt; rm -r dir/deep; ln -s /etc dir/deep; echo 'z = 1' >> src/mod.py"
+                "rm tests/test_mod.py; ln -s ../crlf.txt tests/test_mod.py; echo 1 > tests/conftest.py; rm link; mkdir"
+                " link;echo 1 > link/x; chmod +x dir/a.txt; rm -r dir/deep; ln -s /etc dir/deep; echo 'z = 1' >>"
+                " src/mod.py"
             )
             await restore_paths(sandbox, ["tests", "link", "dir/deep/b.txt", "dir/a.txt", "not/there.py"])
             after = await tree(sandbox)

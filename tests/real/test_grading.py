@@ -171,7 +171,10 @@ def test_output_without_end_is_ended(made: Made, tmp_path: Path, monkeypatch: py
 
 
 def test_output_that_is_no_text_is_no_test_result(made: Made, tmp_path: Path) -> None:
-    script = ": '>>>>> Start Test Output'\nprintf 'PASSED tests/test_calc.py::test_add\\n\\377\\n'\n: '>>>>> End Test Output'\n"
+    script = (
+        ": '>>>>> Start Test Output'\nprintf 'PASSED tests/test_calc.py::test_add\\n\\377\\n'\n: '>>>>> End Test"
+        " Output'\n"
+    )
     graded = grade(made, GOLD, tmp_path, replace(made.row, eval_script=script, log_parser="parse_log_pytest"))
     assert (graded.outcome, graded.report) == ("unreadable", None)
     assert grade(made, GOLD + "\udcff", tmp_path).outcome == "unreadable"
@@ -191,9 +194,9 @@ def test_output_on_which_the_official_parser_fails_is_the_patch_s_own_outcome(
 
 def test_tests_have_root_and_docker_s_capabilities_but_no_network(made: Made, tmp_path: Path) -> None:
     script = (
-        "id -u; grep CapEff /proc/self/status; cat /sys/class/net/*/address; getent hosts $(hostname); pwd; echo $HOME\n"
-        "getent hosts github.com || echo 'Temporary failure in name resolution'\n"
-        ": '>>>>> Start Test Output'\n: '>>>>> End Test Output'\n"
+        "id -u; grep CapEff /proc/self/status; cat /sys/class/net/*/address; getent hosts $(hostname); pwd; echo"
+        " $HOME\ngetent hosts github.com || echo 'Temporary failure in name resolution'\n: '>>>>> Start Test Output'\n:"
+        " '>>>>> End Test Output'\n"
     )
     row = replace(made.row, eval_script=script, log_parser="parse_log_pytest")
     graded = grade(made, HARMLESS, tmp_path, row)

@@ -214,7 +214,8 @@ def test_nothing_of_this_machine_s_settings_is_in_it(client: Any, image: str, in
     ]
     assert (
         inside(
-            "cat /opt/miniconda3/envs/testbed/lib/python3*/site-packages/*.dist-info/direct_url.json 2>/dev/null | grep -v file:///testbed",
+            "cat /opt/miniconda3/envs/testbed/lib/python3*/site-packages/*.dist-info/direct_url.json 2>/dev/null | grep"
+            " -v file:///testbed",
             fails=True,
         )
         == ""

@@ -135,7 +135,10 @@ def test_a_test_that_the_judge_writes_finds_the_right_one_of_two_plausible_patch
         ("```python\nfrom calc import largest\n\nassert largest([1, 2]) == 2\n```", "passes everywhere"),
         ("```python\n# path: calc.py\nassert False\n```", "the same of all"),
         (
-            "```python\nfrom pathlib import Path\n\nseen = Path('/tmp/seen').exists()\nPath('/tmp/seen').touch()\nassert seen\n```",
+            (
+                "```python\nfrom pathlib import Path\n\nseen ="
+                " Path('/tmp/seen').exists()\nPath('/tmp/seen').touch()\nassert seen\n```"
+            ),
             "not do the same twice",
         ),
     ],

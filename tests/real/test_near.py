@@ -32,7 +32,8 @@ FILES = {
     "shop/__init__.py": "",
     "shop/prices.py": "def net(gross):\n    return gross / 2\n\n\ndef rounded(price):\n    return round(price, 2)\n",
     "shop/stock.py": "LEFT = {}\n\n\ndef take(name):\n    return LEFT.get(name, 0)\n",
-    "tests/test_prices.py": """\
+    "tests/test_prices.py": (
+        """\
 import pathlib
 import time
 
@@ -53,8 +54,10 @@ def test_red():
 
 def test_only_alone():
     assert not pathlib.Path("left-over").exists()
-""",
-    "tests/test_basket.py": """\
+"""
+    ),
+    "tests/test_basket.py": (
+        """\
 import pathlib
 
 from shop import prices
@@ -66,7 +69,8 @@ def test_basket():
 
 def test_leaves_something():
     pathlib.Path("left-over").touch()
-""",
+"""
+    ),
     "tests/test_stock.py": "from shop.stock import take\n\n\ndef test_take():\n    assert take('a') == 0\n",
     "tests/a/test_first.py": SLOW,
     **{f"tests/slow/test_{name}.py": SLOW for name in ("books", "carts", "deals", "forms")},
@@ -191,7 +195,10 @@ def test_a_file_that_takes_too_long_counts_with_what_ran_in_time(bubblewrap: Pro
 
 
 def test_there_may_be_nothing_near(bubblewrap: Provider, task: Task) -> None:
-    far = "diff --git a/setup.cfg b/setup.cfg\nnew file mode 100644\n--- /dev/null\n+++ b/setup.cfg\n@@ -0,0 +1 @@\n+[x]\n"
+    far = (
+        "diff --git a/setup.cfg b/setup.cfg\nnew file mode 100644\n--- /dev/null\n+++ b/setup.cfg\n@@ -0,0 +1"
+        " @@\n+[x]\n"
+    )
     assert found(bubblewrap, task, far) == Baseline(None, note=NO_FILES)
     assert found(bubblewrap, task, BETTER, command="make check") == Baseline(None, note=NOT_BY_FILE)
 

@@ -25,7 +25,9 @@ pytestmark = [pytest.mark.docker, pytest.mark.network]
 FILES = {
     "lines/__init__.py": "from lines._version import version\nfrom lines.core import parse\n",
     "lines/core.py": "def parse(line):\n    return line.split('=')\n",
-    "tests/test_core.py": "from lines import parse, version\n\n\ndef test_parse():\n    assert parse('a=1') == ['a', '1'] and version\n",
+    "tests/test_core.py": (
+        "from lines import parse, version\n\n\ndef test_parse():\n    assert parse('a=1') == ['a', '1'] and version\n"
+    ),
     ".gitignore": "_version.py\n*.so\n",
 }
 IMAGE = "test-images"

@@ -17,7 +17,8 @@ from tests.support.repositories import make_repository, make_task
 
 TREE = {
     "setup.cfg": "[tool:pytest]\naddopts = -x\n",
-    "tests/test_kinds.py": """\
+    "tests/test_kinds.py": (
+        """\
 import unittest
 
 import pytest
@@ -79,9 +80,11 @@ class OldStyle(unittest.TestCase):
         for number in range(3):
             with self.subTest(number=number):
                 self.assertNotEqual(number, 1)
-""",
+"""
+    ),
     "broken/test_import.py": "from nowhere import nothing\n\n\ndef test_never():\n    pass\n",
-    "loops/test_loops.py": """\
+    "loops/test_loops.py": (
+        """\
 import pytest
 
 
@@ -96,12 +99,16 @@ def test_forever(case):
 
 def test_after():
     pass
-""",
+"""
+    ),
     "dies/test_dies.py": "import os\n\n\ndef test_first():\n    pass\n\n\ndef test_dies():\n    os._exit(0)\n",
-    "sleeps/test_sleeps.py": "import time\n\n\ndef test_first():\n    pass\n\n\ndef test_sleeps():\n    time.sleep(60)\n",
+    "sleeps/test_sleeps.py": (
+        "import time\n\n\ndef test_first():\n    pass\n\n\ndef test_sleeps():\n    time.sleep(60)\n"
+    ),
     "inner/pytest.ini": "[pytest]\n",
     "inner/test_inner.py": "def test_here():\n    pass\n",
-    "nested/test_nested.py": """\
+    "nested/test_nested.py": (
+        """\
 import os
 import subprocess
 import sys
@@ -112,7 +119,8 @@ def test_runs_pytest(tmp_path):
     (tmp_path / "test_other.py").write_text("def test_other():\\n    assert False\\n")
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 1 and "1 failed" in done.stdout
-""",
+"""
+    ),
     "conf/conftest.py": "import does_not_exist\n",
     "conf/test_conf.py": "def test_conf():\n    pass\n",
 }

@@ -27,7 +27,10 @@ def added(path: str, text: str) -> str:
     """The diff that adds a file."""
     lines = text.splitlines()
     body = "".join(f"+{line}\n" for line in lines)
-    return f"diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n+++ b/{path}\n@@ -0,0 +1,{len(lines)} @@\n{body}"
+    return (
+        f"diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n+++ b/{path}\n@@ -0,0 +1,{len(lines)}"
+        f" @@\n{body}"
+    )
 
 
 def mean_returning(expression: str) -> str:
@@ -87,8 +90,8 @@ def test_a_patch_cannot_change_the_tests_that_measure_it(provider: Provider, tas
         added("conftest.py", "collect_ignore_glob = ['*']"),
         added("pytest.ini", "[pytest]\naddopts = --collect-only"),
         added("sitecustomize.py", "import os\nos._exit(0)"),
-        "diff --git a/tests/test_core.py b/tests/test_core.py\ndeleted file mode 100644\n--- a/tests/test_core.py\n+++ /dev/null\n"
-        f"@@ -1,{len(CALC['tests/test_core.py'].splitlines())} +0,0 @@\n"
+        "diff --git a/tests/test_core.py b/tests/test_core.py\ndeleted file mode 100644\n--- a/tests/test_core.py\n+++"
+        f" /dev/null\n@@ -1,{len(CALC['tests/test_core.py'].splitlines())} +0,0 @@\n"
         + "".join(f"-{line}\n" for line in CALC["tests/test_core.py"].splitlines()),
     )
     found = evidence(provider, task, mean_returning("7") + "".join(cheats))

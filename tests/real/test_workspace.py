@@ -346,7 +346,8 @@ class TestArchive:
         top.mkdir()
         git(top, "init", "-q")
         (top / ".gitattributes").write_text(
-            "*.txt text eol=crlf\n*.id ident\n*.no export-ignore\n*.sub export-subst\n*.u working-tree-encoding=UTF-16\n"
+            "*.txt text eol=crlf\n*.id ident\n*.no export-ignore\n*.sub export-subst\n*.u"
+            " working-tree-encoding=UTF-16\n"
         )
         names = {
             b"a.txt": b"1\n2\n",

@@ -23,7 +23,10 @@ def form(source: str) -> str:
 
 
 def test_layout_comments_docstrings_and_local_names_do_not_count() -> None:
-    one = 'def f(values):\n    """Doc."""\n    total = 0\n    for v in values:  # all\n        total += v\n    return total\n'
+    one = (
+        'def f(values):\n    """Doc."""\n    total = 0\n    for v in values:  # all\n        total += v\n    return'
+        " total\n"
+    )
     two = "def f(values):\n    s = 0\n    for each in values:\n        s += each\n    return (s)\n"
     assert form(one) == form(two)
 
@@ -53,7 +56,8 @@ def test_nothing_is_said_of_a_module_with_a_star_import() -> None:
 def test_touched_scopes_are_told_by_their_names() -> None:
     before = parsed(b"import a\nclass C:\n    def m(self):\n        return 1\n    def n(self):\n        return 2\n")
     after = parsed(
-        b"import a\nclass C:\n    def m(self):\n        return 3\n    def n(self):\n        return 2\ndef new():\n    pass\n"
+        b"import a\nclass C:\n    def m(self):\n        return 3\n    def n(self):\n        return 2\ndef new():\n   "
+        b" pass\n"
     )
     assert touched(before, after) == {"C.m", "new"}
 

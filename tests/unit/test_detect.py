@@ -33,8 +33,10 @@ def first_install(found: Detected) -> str:
 
 def test_a_package_is_installed_editable_with_its_test_extra() -> None:
     files = {
-        "pyproject.toml": '[build-system]\nrequires=["hatchling"]\n[project]\nname="x"\nrequires-python=">=3.9"\n'
-        '[project.optional-dependencies]\ntest=["pytest"]\ndocs=["sphinx"]\n',
+        "pyproject.toml": (
+            '[build-system]\nrequires=["hatchling"]\n[project]\nname="x"\nrequires-python=">=3.9"\n'
+            '[project.optional-dependencies]\ntest=["pytest"]\ndocs=["sphinx"]\n'
+        ),
         "tests/test_x.py": "",
     }
     found = detected(files)
@@ -52,7 +54,10 @@ def test_test_and_dev_together_mean_test_only() -> None:
 
 
 def test_extras_of_a_setup_py_are_read_without_running_it() -> None:
-    text = "import os\nraise SystemExit\nextras = {'test': deps()}\nextras['x'] = []\nsetup(extras_require=extras, python_requires='>= 3.6')"
+    text = (
+        "import os\nraise SystemExit\nextras = {'test': deps()}\nextras['x'] = []\nsetup(extras_require=extras,"
+        " python_requires='>= 3.6')"
+    )
     found = project({"setup.py": text})
     assert found.extras == ("test",)
     assert found.requires_python == ">=3.6"
@@ -105,7 +110,10 @@ def test_requirements_for_development_count_where_nothing_is_said_of_tests() -> 
 
 
 def test_tox_is_the_fallback() -> None:
-    tox = "[testenv]\ndeps =\n    pytest>=3\n    -r{toxinidir}/reqs.txt\n    django20: Django<2.1\n    -e .\n    {posargs}\n"
+    tox = (
+        "[testenv]\ndeps =\n    pytest>=3\n    -r{toxinidir}/reqs.txt\n    django20: Django<2.1\n    -e .\n   "
+        " {posargs}\n"
+    )
     found = project({"setup.py": "setup()", "tox.ini": tox, "reqs.txt": ""})
     assert found.packages == ("pytest>=3",)
     assert found.test_requirements == ("reqs.txt",)

@@ -59,8 +59,12 @@ def recipe(tree: Workspace, spec: Spec = SPEC, created: datetime | None = None) 
 
 def test_requirement_files_include_others_and_leave_out_the_tree_itself() -> None:
     files = {
-        "requirements/dev.txt": "# all\n-r tests.txt\n-r gone.txt\n-c constraints.txt\n-e .[test]\nclick==8.0  # pinned\n.",
-        "requirements/tests.txt": "pytest \\\n  --hash=sha256:0a1b\nold_package>=1\n-r dev.txt\n--index-url https://example.org\n",
+        "requirements/dev.txt": (
+            "# all\n-r tests.txt\n-r gone.txt\n-c constraints.txt\n-e .[test]\nclick==8.0  # pinned\n."
+        ),
+        "requirements/tests.txt": (
+            "pytest \\\n  --hash=sha256:0a1b\nold_package>=1\n-r dev.txt\n--index-url https://example.org\n"
+        ),
     }
 
     def read(path: str) -> str:

@@ -144,9 +144,10 @@ class TestFiles:
 
     def test_mode_changes_binaries_and_empty_files(self, tmp_path: Path) -> None:
         diff = (
-            "diff --git a/run.sh b/run.sh\nold mode 100755\nnew mode 100644\n"
-            "diff --git a/e b/e\nnew file mode 100644\nindex 0000000000000000000000000000000000000000..e69de29bb2d1d6434b8b29ae775ad8c2e48c5391\n"
-        ) + diff_of(tmp_path, {"b.bin": "\0\1"}, {"b.bin": "\0\2"})
+            "diff --git a/run.sh b/run.sh\nold mode 100755\nnew mode 100644\ndiff --git a/e b/e\nnew file mode"
+            " 100644\nindex 0000000000000000000000000000000000000000..e69de29bb2d1d6434b8b29ae775ad8c2e48c5391\n"
+            + diff_of(tmp_path, {"b.bin": "\0\1"}, {"b.bin": "\0\2"})
+        )
         kinds = {c.path: (c.kind, c.binary) for c in Patch(diff).files}
         assert kinds == {"run.sh": ("mode", False), "e": ("added", False), "b.bin": ("modified", True)}
         assert {"mode-change", "binary"} <= set(Patch(diff).flags)
@@ -159,7 +160,10 @@ class TestFiles:
         assert (patch.added_lines, patch.removed_lines) == (3, 1)
 
     def test_plain_diffs_of_other_tools_and_text_around_them(self) -> None:
-        text = "Here it is:\n\n--- a/m.py\t2024-01-01 00:00:00\n+++ b/m.py\t2024-01-01 00:00:01\n@@ -1,2 +1,2 @@\n-a\n+b\n c\n\n--- /dev/null\n+++ b/n.py\n@@ -0,0 +1 @@\n+x\nDone.\n"
+        text = (
+            "Here it is:\n\n--- a/m.py\t2024-01-01 00:00:00\n+++ b/m.py\t2024-01-01 00:00:01\n@@ -1,2 +1,2 @@\n-a\n+b\n"
+            " c\n\n--- /dev/null\n+++ b/n.py\n@@ -0,0 +1 @@\n+x\nDone.\n"
+        )
         assert [(c.path, c.kind, c.added) for c in Patch(text).files] == [("m.py", "modified", 1), ("n.py", "added", 1)]
 
     @pytest.mark.parametrize(

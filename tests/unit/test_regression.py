@@ -98,7 +98,10 @@ ALPHA = b"class Wheel:\n    def spin_slowly(self):\n        a = 1\n        retur
 
 
 def at_line(path: str, line: int) -> str:
-    return f"diff --git a/{path} b/{path}\n--- a/{path}\n+++ b/{path}\n@@ -{line} +{line} @@\n-        a = 1\n+        a = 2\n"
+    return (
+        f"diff --git a/{path} b/{path}\n--- a/{path}\n+++ b/{path}\n@@ -{line} +{line} @@\n-        a = 1\n+        a"
+        " = 2\n"
+    )
 
 
 def test_what_is_touched_is_files_and_the_names_around_the_changed_lines() -> None:

@@ -23,7 +23,10 @@ from tasks.say import Say
 DEFAULT_IMAGE = "troop-sandbox"
 REGISTRY_BASE = "debian:bookworm-slim"
 LOCAL_BASE = "troop-base:bookworm"
-BY_HAND = f"harness/sandbox/base_image.sh {LOCAL_BASE} && docker build --network host --build-arg BASE={LOCAL_BASE} -t {DEFAULT_IMAGE} - < Dockerfile"
+BY_HAND = (
+    f"harness/sandbox/base_image.sh {LOCAL_BASE} && docker build --network host --build-arg BASE={LOCAL_BASE} -t"
+    f" {DEFAULT_IMAGE} - < Dockerfile"
+)
 
 
 _HERE = Path(__file__).parents[1]

@@ -84,7 +84,10 @@ exit 127
 """
 
 # Ends whatever set-up left running, then removes what was there for the set-up only, and what nobody should inherit.
-_TIDY = f"kill -9 -1; rm -rf {INSIDE} {SETUP_BIN} {SETUP_CERTIFICATES} {HOME} /tmp/* /tmp/.[!.]* /root/.cache; mkdir -p {HOME}"
+_TIDY = (
+    f"kill -9 -1; rm -rf {INSIDE} {SETUP_BIN} {SETUP_CERTIFICATES} {HOME} /tmp/* /tmp/.[!.]* /root/.cache; mkdir -p"
+    f" {HOME}"
+)
 
 
 T = TypeVar("T")
