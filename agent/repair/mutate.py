@@ -402,7 +402,8 @@ def needed(index: int, attempts: int, turns: int) -> int:
 
 
 def in_common_order(ordered: Sequence[Mutant], count: int, seed: int) -> list[tuple[int, Change]]:
-    """The first `count` changes with their ranks, single mutants before pairs, in the order that the seed makes of it."""
+    """The first `count` changes with their ranks (single mutants, then pairs), in the order that the seed makes of
+    them."""
     changes: list[Change] = [(mutant,) for mutant in ordered[:count]]
     if len(changes) < count:
         changes.extend(pairs(ordered, count - len(changes)))

@@ -138,7 +138,7 @@ def platt(pairs: Sequence[tuple[float, bool]]) -> tuple[float, float]:
 
 
 def calibrated(weights: Weights, slope: float, shift: float, fitted_on: str) -> Weights:
-    """The same order, with scores that are log-odds."""
+    """The weights that turn a score z into the log-odds slope · z + shift; the order of candidates stays."""
     return replace(
         weights,
         bias=weights.bias * slope + shift,

@@ -757,7 +757,7 @@ def tell(fd: int, text: str) -> None:
 
 
 def exit_code_of(status: int) -> int:
-    """As a shell gives it."""
+    """The status as a shell tells it: 128 + n for who was ended by signal n."""
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 

@@ -178,7 +178,7 @@ class Launched:
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """As the file system can do it fastest, with modes, times and links. Raises OSError."""
+    """Copy a tree as fast as the file system can, with modes, times and links. Raises OSError."""
     command = ["cp", "-a", "--reflink=auto", "--", str(source), str(target)]
     done = subprocess.run(command, env=CLEAN_ENV, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:
