@@ -44,6 +44,7 @@ async def choose_provider(
         return bubblewrap
     await bubblewrap.close()
     if not _works(daemon):
+        await docker.close()
         raise SandboxFailed(INSTALL)
     return docker
 
