@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[GitHub]:
         yield running
 
 
-def refused(kind: type[Exception], reference: str = "octo/spoon#7", **options: float) -> str:
+def refused(kind: type[Exception], reference: str = "octo/spoon#7", **options: Any) -> str:
     with pytest.raises(kind) as error:
         fetch_issue(reference, **options)
     assert "\n" not in str(error.value)

@@ -18,6 +18,7 @@ from harness.swebench import container, grading
 from harness.swebench.container import APPLY_COMMANDS, Containers
 from harness.swebench.grading import GradedPatch, Grader
 from harness.swebench.images import ImageRef
+from harness.swebench.memo import Memo
 from harness.swebench.names import image_name
 from tasks.errors import SandboxFailed
 from tasks.swebench import Row
@@ -71,7 +72,7 @@ def grade(made: Made, patch: str, cache: Path, row: Row | None = None, **setting
 
 def log_of(graded: GradedPatch, cache: Path) -> str:
     target = cache / "log"
-    grading.Memo(cache / "grading", cache / "tmp").copy_log(graded.key, target)
+    Memo(cache / "grading", cache / "tmp").copy_log(graded.key, target)
     return target.read_text()
 
 
