@@ -50,7 +50,7 @@ def connect(*, connections: int = 32, timeout: float = CALL_SECONDS) -> Any:
 
 
 def connect_and_ask() -> tuple[Any, Mapping[str, Any]]:
-    """A client (see `connect`), and what the daemon says of itself (`docker info`). A daemon that says nothing gets none."""
+    """A client (see `connect`), and what the daemon says of itself (`docker info`); no client where it says nothing."""
     client = connect()
     try:
         return client, client.info()
