@@ -23,8 +23,10 @@ async def examine() -> dict[str, list[Finding]]:
     """Findings by subject: docker, bubblewrap, tools, models, cache."""
     found: dict[str, list[Finding]] = {}
     for provider in _providers():
-        found[provider.name] = await provider.findings()
-        await provider.close()
+        try:
+            found[provider.name] = await provider.findings()
+        finally:
+            await provider.close()
     return {**found, "tools": [_git()], "models": _models(), "cache": [_cache()]}
 
 

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from harness.records import Exec, FileState, Json, Tree
 from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR, Limits
-from tasks.errors import SandboxFailed
+from tasks.errors import SandboxFailed, TroopError
 
 INSIDE = TROOPDIR + "/inside"
 LAUNCH = ("-I", "-S", "-B", "-c", f"import sys; sys.path.insert(0, '{INSIDE}'); import shim; shim.main()")
@@ -56,6 +56,10 @@ START_SECONDS = 30.0
 """For a shim to answer for the first time."""
 ANSWER_SECONDS = 120.0
 """A shim that says nothing for so long, beyond a command's own timeout, is taken for dead."""
+
+
+DIAGNOSIS_SECONDS = 10.0
+"""For whoever knows why a sandbox ended to say so; all who wait for an answer wait for this as well."""
 
 
 class Reader(Protocol):
@@ -258,6 +262,8 @@ class ShimSandbox:
             raise
         finally:
             self._pending.pop(number, None)
+            if reply.done() and not reply.cancelled():
+                reply.exception()  # heard of, also where another way of ending came first
         if "errno" in header:
             raise OSError(header["errno"], header["text"], request.get("path"))
         return header, body
@@ -278,12 +284,18 @@ class ShimSandbox:
     async def _listen(self) -> None:
         """Hand each reply to who waits for it, until the stream ends."""
         inbox = bytearray()
+        why = "its connection ended, and nobody says why"
         try:
             while piece := await self._reader.read(1 << 18):
                 inbox += piece
                 self._deliver(inbox)
-            why = await self._diagnose()
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            async with asyncio.timeout(DIAGNOSIS_SECONDS):
+                why = await self._diagnose()
+        except TimeoutError:
+            pass
+        except TroopError as error:
+            why = str(error)
+        except Exception as error:
             why = f"its connection broke ({type(error).__name__}: {error})"
         self._lose(why)
 

@@ -33,7 +33,7 @@ from harness.sandbox.docker.containers import (
     remove_container,
     sweep,
 )
-from harness.sandbox.docker.daemon import Attachment, attach, connect
+from harness.sandbox.docker.daemon import Attachment, attach, connect_and_ask
 from harness.swebench.official import TESTBED
 from tasks.errors import SandboxFailed
 
@@ -165,10 +165,8 @@ class Containers:
         """The daemon's client. Raises SandboxFailed where none answers."""
         async with self._connecting:
             if self._client is None:
-                client = await self._call("connect", connect)
-                info = await self._call("tell about itself", client.info)
+                self._client, info = await self._call("connect", connect_and_ask)
                 self._memory = int(info.get("MemTotal") or 0)
-                self._client = client
         return self._client
 
     async def close(self) -> None:

@@ -104,15 +104,14 @@ async def _builder(bases: Mapping[str, str], say: Say) -> AsyncIterator[tuple[An
     from harness.sandbox.docker.provider import DockerProvider
     from harness.swebench.layers import Layers
 
-    client = await asyncio.to_thread(connect)
     provider = DockerProvider(say=say)
-    try:
-        for left in await provider.clean():
-            say(f"removed {left}, which a killed process left")
-        yield client, Layers(provider, client, bases, cache_root(), RUN)
-    finally:
-        await provider.close()
-        client.close()
+    with contextlib.closing(await asyncio.to_thread(connect)) as client:
+        try:
+            for left in await provider.clean():
+                say(f"removed {left}, which a killed process left")
+            yield client, Layers(provider, client, bases, cache_root(), RUN)
+        finally:
+            await provider.close()
 
 
 @dataclass(slots=True)

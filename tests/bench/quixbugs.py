@@ -60,7 +60,7 @@ async def main(options: argparse.Namespace) -> None:
     sizes = sorted({*(n for n in SIZES if n < options.attempts), options.attempts})
     totals = {size: [0, 0, 0.0] for size in sizes}
     with tempfile.TemporaryDirectory() as work:
-        instances = load_quixbugs(options.source, Path(work), options.instances or None)
+        instances = load_quixbugs(options.source, Path(work), options.instances or ())
         for instance in instances:
             tried = await try_all(provider, instance, options)
             for size in sizes:
@@ -73,8 +73,8 @@ async def main(options: argparse.Namespace) -> None:
                 f"{instance.task.id:40} {word:24} patches {patches:3}  right {mean * options.attempts:4.0f}", flush=True
             )
     print(f"\n{'attempts':>8} {'selected':>9} {'oracle':>7} {'mean@1':>7}   of {len(instances)}")
-    for size, (chosen, some, mean) in totals.items():
-        print(f"{size:8} {chosen:9} {some:7} {mean / len(instances):7.3f}")
+    for size, (selected, solved, share) in totals.items():
+        print(f"{size:8} {selected:9} {solved:7} {share / len(instances):7.3f}")
     await provider.close()
 
 

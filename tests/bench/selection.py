@@ -164,8 +164,13 @@ async def _behave(known: argparse.Namespace) -> None:
             await stand_in(provider, other, key, mirror, row.base_commit)
 
         async def opened(name: str, image: str = image, key: str | None = key, instance: str = instance) -> Sandbox:
-            place = {"image": image} if key is None else {"environment": key}
-            spec = SandboxSpec(run=f"select-{instance}", name=name, limits=Limits(cpus=1.0), **place)
+            spec = SandboxSpec(
+                run=f"select-{instance}",
+                name=name,
+                limits=Limits(cpus=1.0),
+                image=image if key is None else None,
+                environment=key,
+            )
             return await provider.create(spec)
 
         began = time.monotonic()

@@ -91,6 +91,7 @@ def test_a_sandbox_whose_first_process_dies_says_so_to_who_waits(tmp_path: Path)
         sandbox = await provider.create(SandboxSpec("dying", "box"))
         waiting = asyncio.ensure_future(sandbox.exec("sleep 60"))
         await asyncio.sleep(0.2)
+        assert isinstance(sandbox, bubblewrap_provider.BubblewrapSandbox)
         await sandbox.halt()
         with pytest.raises(SandboxFailed, match="box is gone"):
             await waiting

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import io
 import json
 import os
@@ -12,8 +14,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import textwrap
 import time
+import warnings
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +34,7 @@ from harness.sandbox.docker.daemon import Attachment, attach, connect
 from harness.sandbox.docker.image import DEFAULT_IMAGE, ensure_image
 from harness.sandbox.docker.provider import DockerProvider, DockerSandbox
 from tasks.errors import InputError, SandboxFailed
+from tests.support.docker_proxy import proxied
 from tests.support.waiting import wait_for
 
 T = TypeVar("T")
@@ -356,6 +361,94 @@ def test_attaching_to_a_silent_daemon_ends_in_words(silent: str) -> None:
     client = SimpleNamespace(api=SimpleNamespace(api_version="1.41"))
     with pytest.raises(SandboxFailed, match=r"the daemon does not answer within 0\.5 s"):
         run(attach(client, "0123456789abcdef"))
+
+
+# ---- a daemon that dies
+
+
+@pytest.mark.docker
+def test_whoever_waits_for_a_command_hears_at_once_that_the_daemon_is_gone(tmp_path: Path) -> None:
+    async def cut() -> tuple[list[object], float]:
+        async with proxied(tmp_path / "docker.sock") as proxy:
+            docker = DockerProvider()
+            sandbox = await start(docker)
+            waiting = [asyncio.create_task(sandbox.exec("sleep 600", timeout=600)) for _ in range(3)]
+            await sandbox.exec("true")
+            began = time.monotonic()
+            proxy.cut()
+            ends = await asyncio.gather(*waiting, return_exceptions=True)
+            took = time.monotonic() - began
+            with pytest.raises(SandboxFailed, match="is gone"):
+                await sandbox.exec("true")
+            await sandbox.close()
+            await docker.close()
+            return list(ends), took
+
+    ends, took = run(cut())
+    assert took < 5
+    for end in ends:
+        assert isinstance(end, SandboxFailed) and "the daemon does not answer" in str(end)
+    wait_for(lambda: not containers_of_this_run(), otherwise="the container outlives its connection")
+
+
+def containers_of_this_run() -> list[str]:
+    with contextlib.closing(connect()) as client:
+        return containers(client)
+
+
+@pytest.mark.docker
+def test_a_container_that_cannot_start_leaves_no_connection(daemon: Any) -> None:
+    """An image with nothing in it: there is no shell to start."""
+    empty = io.BytesIO()
+    tarfile.open(fileobj=empty, mode="w").close()
+    name = f"troop-test-empty-{os.getpid()}"
+    daemon.api.import_image_from_data(empty.getvalue(), repository=name)
+
+    async def fail() -> None:
+        docker = DockerProvider()
+        for _ in range(3):
+            with pytest.raises(SandboxFailed, match="cannot start a container"):
+                await docker.create(spec(image=name))
+        await docker.close()
+
+    try:
+        assert connections_left_by(fail()) == []
+    finally:
+        daemon.images.remove(name, force=True)
+    assert containers(daemon) == []
+
+
+@pytest.mark.docker
+def test_a_sandbox_that_is_being_made_when_the_daemon_dies_leaves_no_connection(tmp_path: Path) -> None:
+    async def die() -> None:
+        async with proxied(tmp_path / "docker.sock") as proxy:
+            docker = DockerProvider()
+            for seconds in (0.0, 0.1, 0.2, 0.3):
+                assert await docker.answers()
+                making = asyncio.create_task(start(docker))
+                await asyncio.sleep(seconds)
+                proxy.cut()
+                with contextlib.suppress(SandboxFailed):  # unless it was quicker
+                    await (await making).close()
+                await proxy.open()
+            await docker.close()
+
+    assert connections_left_by(die()) == []
+
+
+def connections_left_by(work: Coroutine[Any, Any, None]) -> list[str]:
+    """The attached streams that it leaves for the garbage collector to close, as Python warns of them."""
+
+    async def whole() -> None:
+        await work
+        await asyncio.sleep(0.1)  # transports close in the loop's next rounds
+
+    gc.collect()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", ResourceWarning)
+        run(whole())
+        gc.collect()
+    return [str(each.message) for each in warned if "unclosed transport" in str(each.message)]
 
 
 # ---- nothing stays behind

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -221,7 +221,7 @@ def test_what_set_up_made_is_in_no_patch(docker: Provider, tmp_path: Path) -> No
 
 
 def _baseline(
-    provider: Provider, task: Task, command: str = "python -m pytest -q", *, runs: int = 2, **seconds: float
+    provider: Provider, task: Task, command: str = "python -m pytest -q", *, runs: int = 2, **seconds: Any
 ) -> Baseline:
     async def scenario() -> Baseline:
         built = replace(await freeze(provider, task), test_command=command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from harness.environments.clean_room import CleanRoom
 from harness.records import Outcome, TestReport, Verdict
@@ -29,7 +30,7 @@ FILES = ((HIDDEN, TEXT),)
 NAMED = Grading(files=FILES, fail_to_pass=(f"{HIDDEN}::test_mean",), pass_to_pass=(f"{HIDDEN}::test_add",))
 
 
-def graded(provider: Provider, task: Task, grading: Grading, patch: str, **settings: float) -> Verdict:
+def graded(provider: Provider, task: Task, grading: Grading, patch: str, **settings: Any) -> Verdict:
     async def scenario() -> Verdict:
         built = await freeze(provider, task)
         return await grade(CleanRoom(provider, built, "tests", **settings), task, grading, patch)
@@ -98,5 +99,6 @@ def test_a_run_that_cannot_be_believed_resolves_nothing() -> None:
 
 
 def test_a_command_that_knows_no_tests_answers_as_a_whole() -> None:
-    for outcome, resolved in (("passed", True), ("failed", False)):
+    told: tuple[tuple[Outcome, bool], ...] = (("passed", True), ("failed", False))
+    for outcome, resolved in told:
         assert verdict(Grading(files=FILES), report({"<command>": outcome})).resolved is resolved

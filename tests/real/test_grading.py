@@ -18,9 +18,11 @@ from harness.swebench import container, grading
 from harness.swebench.container import APPLY_COMMANDS, Containers
 from harness.swebench.grading import GradedPatch, Grader
 from harness.swebench.images import ImageRef
+from harness.swebench.memo import Memo
 from harness.swebench.names import image_name
 from tasks.errors import SandboxFailed
 from tasks.swebench import Row
+from tests.support.docker_proxy import proxied
 from tests.support.graded_instance import (
     BREAKING,
     FUZZY,
@@ -70,7 +72,7 @@ def grade(made: Made, patch: str, cache: Path, row: Row | None = None, **setting
 
 def log_of(graded: GradedPatch, cache: Path) -> str:
     target = cache / "log"
-    grading.Memo(cache / "grading", cache / "tmp").copy_log(graded.key, target)
+    Memo(cache / "grading", cache / "tmp").copy_log(graded.key, target)
     return target.read_text()
 
 
@@ -290,6 +292,35 @@ def test_a_container_that_dies_is_no_verdict_and_is_tried_again(
         asyncio.run(graded(4))
     verdict, failures = asyncio.run(graded(2))
     assert verdict.resolved and failures == 2
+
+
+def test_a_grading_whose_daemon_dies_fails_at_once_and_the_next_one_begins_anew(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the image's own installation unknown: that it could not be looked at is not remembered either."""
+    monkeypatch.setattr(grading, "_BACKOFF_SECONDS", 0.01)
+    slow = GOLD.replace("+    return a + b", "+    import time; time.sleep(3); return a + b")
+    unknown = replace(made.image, editable=False)
+
+    async def whole() -> tuple[float, GradedPatch]:
+        async with proxied(tmp_path / "docker.sock") as proxy, Grader(cache=tmp_path, run=f"dying-{PID}") as grader:
+            await grader.clean()
+            proxy.cut()
+            with pytest.raises(SandboxFailed, match="the daemon does not answer"):
+                await grader.grade(made.row, unknown, slow)
+            await proxy.open()
+            task = asyncio.create_task(grader.grade(made.row, unknown, slow))
+            await asyncio.to_thread(wait_for, lambda: containers_of(made, f"dying-{PID}"))
+            began = time.monotonic()
+            proxy.cut()
+            with pytest.raises(SandboxFailed, match="the daemon does not answer"):
+                await task
+            took = time.monotonic() - began
+            await proxy.open()
+            return took, await grader.grade(made.row, unknown, slow)
+
+    took, graded = asyncio.run(whole())
+    assert took < 5 and graded.resolved
 
 
 def test_a_stopped_grading_leaves_no_container(made: Made, tmp_path: Path) -> None:

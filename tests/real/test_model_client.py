@@ -23,7 +23,7 @@ from tests.support.model_server import Answer, ModelServer, Request, context_too
 
 ASK = [{"role": "user", "content": "What is wrong?"}]
 QUICK = Patience(tries=4, allowance=5.0, first=0.001, longest=0.01)
-PRICED = {"usd_per_mtok_input": 1.0, "usd_per_mtok_output": 2.0}
+PRICED: dict[str, Any] = {"usd_per_mtok_input": 1.0, "usd_per_mtok_output": 2.0}
 
 
 def recording(events: list[Event]) -> Callable[[Event], Event]:

@@ -39,7 +39,7 @@ PROGRAMS = {
         "def chain_length(link):\n    return 0 if link is None else 1 + chain_length(link.next)\n",
     ),
 }
-CASES = {
+CASES: dict[str, list[object]] = {
     "largest": [[[[3, 1, 2]], 3], [[[1]], 1], [[[2, 5]], 5], [[[7, 8, 9]], 9], [[[4, 4]], 4]],
     "countdown": [[3, [3, 2, 1]], [[0], []], [[99], ["needs", "minutes"]], [[1], [1]]],
     "pairs": [[[[1, 2, 3]], [[1, 2], [2, 3]]], [[[1]], []]],

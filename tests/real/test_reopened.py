@@ -12,6 +12,7 @@ import pytest
 from agent import assemble, resume
 from agent.assemble import Part, go, open_pool, start
 from agent.choice.candidates import candidates_of
+from agent.run_files import RunFiles
 from harness import trace
 from harness.money.budget import SharedBudget
 from harness.views.replay_frames import default_attempt, frames
@@ -28,7 +29,7 @@ async def again(
     directory: Path, attempts: int, why: str, *, listen: trace.Listener = lambda event: None
 ) -> assemble.Solution:
     """Go on with a finished run, as an evaluation does."""
-    files = assemble.RunFiles(directory)
+    files = RunFiles(directory)
     _, kept, _ = files.read_run()
     budget = replace(kept.budget, attempts=attempts)
     async with open_pool(kept, None) as pool:

@@ -263,7 +263,7 @@ async def witnessed(sandbox: Sandbox, command: str | None, text: str) -> tuple[R
         rules=Rules(turns=1, command_timeout=60.0, test_timeout=60.0, malformed=1),
         seed=0,
         ask=ask,
-        write=lambda event: None,
+        write=lambda event: event,
     )
     call = ToolCall("1", "witness", {"path": "tests/test_new.py", "content": text})
     return await use_tool(desk.box, call), desk

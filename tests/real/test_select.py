@@ -166,9 +166,7 @@ def judge(request: Request) -> Answer:
     if "Write one test" in said:
         return Answer(text="```python\nfrom pathlib import Path\n\nassert 'list' in Path('calc.py').read_text()\n```")
     first, second = said.partition('<patch name="B">')[::2]
-    winner = {(True, False): "A", (False, True): "B"}.get(
-        tuple("test passes" in part for part in (first, second)), "tie"
-    )
+    winner = {(True, False): "A", (False, True): "B"}.get(("test passes" in first, "test passes" in second), "tie")
     return Answer(text=json.dumps({"reason": "by the test", "winner": winner}))
 
 

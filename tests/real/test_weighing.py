@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def two_ways(request: Request) -> Answer:
     return [PLAN, HIDES if request.body["temperature"] == 0.6 else RIGHT, SUBMIT][request.turn]
 
 
-def solved(tmp_path: Path, attempts: int = 2, **more: object) -> Solution:
+def solved(tmp_path: Path, attempts: int = 2, **more: Any) -> Solution:
     repository = make_repository(tmp_path / "calculator")
     issue = Task("calculator", Repository("path", str(repository)), ISSUE)
     with serving(two_ways) as server:

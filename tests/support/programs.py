@@ -29,7 +29,7 @@ OTHER_WRONG = {
     "largest": call("edit", path="largest.py", old="numbers[0]", new="len(numbers)"),
     "pairs": call("edit", path="pairs.py", old="(a, a)", new="(None, a)"),
 }
-CASES = {
+CASES: dict[str, list[object]] = {
     "largest": [[[[3, 1, 2]], 3], [[[1, 4]], 4], [[[2, 5]], 5], [[[7, 8, 9]], 9]],
     "pairs": [[[[1, 2, 3]], [[1, 2], [2, 3]]], [[[1]], []]],
 }

@@ -59,7 +59,7 @@ def test_touched_scopes_are_told_by_their_names() -> None:
         b"import a\nclass C:\n    def m(self):\n        return 3\n    def n(self):\n        return 2\ndef new():\n   "
         b" pass\n"
     )
-    assert touched(before, after) == {"C.m", "new"}
+    assert touched(before, after) == frozenset({"C.m", "new"})
 
 
 def diff_of(directory: Path, path: str, text: str) -> str:

@@ -81,7 +81,7 @@ def test_modules_beside_a_test_are_found_as_python_would_run_it() -> None:
 
 def test_who_reaches_a_file_directly_and_through_one_other() -> None:
     graph = graph_of({"m.py": b"", "n.py": b"import m\n", "o.py": b"import n\n", "t.py": b"import m, n\n"})
-    assert graph.reaching("m.py", ["o.py", "t.py"]) == ({"t.py"}, {"o.py"})
+    assert graph.reaching("m.py", ["o.py", "t.py"]) == (frozenset({"t.py"}), frozenset({"o.py"}))
     assert graph.reaching("gone.py", ["o.py", "t.py"]) == (frozenset(), frozenset())
 
 

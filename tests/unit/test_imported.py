@@ -26,7 +26,7 @@ def lines(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
 def test_rows_are_samples_in_the_order_in_which_they_come(tmp_path: Path, name: str) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"instance_id": "a", "model": "m", "resolved": True, "usd": 0.5, "score": 2},
         {"instance_id": "a", "model": "m", "resolved": False, "usd": 1, "score": None},
         {"instance_id": "b", "model": "m", "resolved": None},

@@ -15,9 +15,10 @@ from harness.records import Evidence, FileState, Tree
 
 
 def turn(number: int, *calls: tuple[str, dict[str, object]], files: tuple[FileState, ...] = ()) -> list[trace.Event]:
-    made = [{"id": f"{number}-{n}", "name": name, "arguments": arguments} for n, (name, arguments) in enumerate(calls)]
-    events: list[trace.Event] = [trace.Decided(attempt=0, turn=number, text="", calls=tuple(made))]
-    events += [trace.ToolRan(attempt=0, turn=number, call=c["id"], name=c["name"], result="done") for c in made]
+    made = [(f"{number}-{n}", name, arguments) for n, (name, arguments) in enumerate(calls)]
+    asked = tuple({"id": id, "name": name, "arguments": arguments} for id, name, arguments in made)
+    events: list[trace.Event] = [trace.Decided(attempt=0, turn=number, text="", calls=asked)]
+    events += [trace.ToolRan(attempt=0, turn=number, call=id, name=name, result="done") for id, name, _ in made]
     if files:
         events.append(trace.TreeChanged(attempt=0, turn=number, tree=Tree(files)))
     return [*events, trace.TurnEnded(attempt=0, turn=number, seconds=0.1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -96,7 +97,7 @@ def test_both_ways_to_a_report_give_the_same() -> None:
         ({"test_patch": "--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\nwords"}, "no evaluation script can be made of the row"),
     ],
 )
-def test_what_the_package_does_not_know_is_said_before_anything_starts(fields: dict[str, str], said: str) -> None:
+def test_what_the_package_does_not_know_is_said_before_anything_starts(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         official.check(replace(ROW, **fields))
 

@@ -74,9 +74,9 @@ def test_a_source_of_no_known_form_lists_the_forms(source: str) -> None:
 )
 def test_a_file_that_is_no_task_file_is_called_what_it_is(tmp_path: Path, name: str, content: bytes, said: str) -> None:
     (tmp_path / name).write_bytes(content)
-    for options in ({}, {"issue_text": "x"}) if not name.endswith(".toml") else ({},):
+    for text in (None, "x") if not name.endswith(".toml") else (None,):
         with pytest.raises(InputError, match=said) as error:
-            resolve(str(tmp_path / name), **options)
+            resolve(str(tmp_path / name), issue_text=text)
         assert str(error.value).startswith(str(tmp_path / name)) and "does not exist" not in str(error.value)
 
 

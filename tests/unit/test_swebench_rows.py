@@ -302,7 +302,7 @@ def test_mirrors_that_are_not_there_are_refused(tmp_path: Path) -> None:
         repository_of(bare_row(), tmp_path / "none")
 
 
-HIDDEN = {
+HIDDEN: dict[str, Any] = {
     "patch": "diff --git a/x b/x",
     "test_patch": "diff --git a/tests/test_x.py b/tests/test_x.py",
     "fail_to_pass": ("tests/test_x.py::test_y",),

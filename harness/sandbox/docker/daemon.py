@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -46,6 +47,16 @@ def connect(*, connections: int = 32, timeout: float = CALL_SECONDS) -> Any:
         ) from error
     client.api.timeout = timeout
     return client
+
+
+def connect_and_ask() -> tuple[Any, Mapping[str, Any]]:
+    """A client (see `connect`), and what the daemon says of itself (`docker info`); no client where it says nothing."""
+    client = connect()
+    try:
+        return client, client.info()
+    except BaseException:
+        client.close()
+        raise
 
 
 def _short(error: Exception) -> str:

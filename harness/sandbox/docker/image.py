@@ -7,6 +7,7 @@ Dockerfile.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -165,12 +166,12 @@ def main() -> int:
         print(line, file=sys.stderr, flush=True)
 
     try:
-        client = connect()
-        image = find(client, DEFAULT_IMAGE)
-        if image is not None and is_current(image):
-            say(f"{DEFAULT_IMAGE} is there")
-        else:
-            build_default_image(client, say=say, may_bootstrap=True)
+        with contextlib.closing(connect()) as client:
+            image = find(client, DEFAULT_IMAGE)
+            if image is not None and is_current(image):
+                say(f"{DEFAULT_IMAGE} is there")
+            else:
+                build_default_image(client, say=say, may_bootstrap=True)
     except TroopError as error:
         say(str(error))
         return error.exit_code

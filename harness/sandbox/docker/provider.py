@@ -48,7 +48,7 @@ from harness.sandbox.docker.containers import (
     remove_image,
     sweep,
 )
-from harness.sandbox.docker.daemon import COMMIT_SECONDS, Attachment, attach, connect
+from harness.sandbox.docker.daemon import COMMIT_SECONDS, Attachment, attach, connect, connect_and_ask
 from harness.sandbox.docker.files import (
     SETUP_BIN,
     SETUP_CERTIFICATES,
@@ -159,12 +159,15 @@ class DockerProvider:
         began = time.time()
         kit = await self._setup_kit() if spec.network else None
         making = asyncio.ensure_future(self._call("make a container", self._make, client, label, image, spec, kit))
+        attachment = None
         try:
             container = await asyncio.shield(making)
             attachment = await attach(client, container)
             await self._call("start a container", client.api.start, container)
             sandbox = self._sandbox(spec, client, container, attachment, image, kit, began)
         except BaseException:
+            if attachment is not None:
+                attachment.stdin.transport.abort()
             await asyncio.shield(self._discard(client, label, making))
             raise
         try:
@@ -241,9 +244,9 @@ class DockerProvider:
         began: float,
     ) -> DockerSandbox:
         async def release() -> None:
+            attachment.stdin.transport.abort()
             self._open.discard(sandbox)
-            with contextlib.suppress(SandboxFailed):  # a daemon that is gone took the container with it
-                await self._call("remove a container", remove_container, client, container)
+            await self._remove(client, container)
 
         async def diagnose() -> str:
             return attachment.stderr or await self._call("say why", obituary, client, container, began)
@@ -271,7 +274,11 @@ class DockerProvider:
         """After a failure or a cancellation: wait for the container that is being made, and remove it."""
         await asyncio.wait([making])
         if not making.cancelled() and making.exception() is None:
-            await self._call("remove a container", remove_container, client, label)
+            await self._remove(client, label)
+
+    async def _remove(self, client: Any, container: str) -> None:
+        with contextlib.suppress(SandboxFailed):  # a daemon that is gone took the container with it
+            await self._call("remove a container", remove_container, client, container)
 
     async def _image_of(self, spec: SandboxSpec) -> _Image:
         if spec.environment is not None:
@@ -378,7 +385,7 @@ class DockerProvider:
             await sandbox.close()
         else:  # its event loop ended without closing it: there is only a container left to remove
             self._open.discard(sandbox)
-            await self._call("remove a container", remove_container, client, sandbox.container)
+            await self._remove(client, sandbox.container)
 
     def _tag(self, environment: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", environment):
@@ -395,9 +402,7 @@ class DockerProvider:
                 self._connecting = asyncio.Lock()
             async with self._connecting:
                 if self._client is None:
-                    client = await self._call("connect", connect)
-                    self._info = await self._call("tell about itself", client.info)
-                    self._client = client
+                    self._client, self._info = await self._call("connect", connect_and_ask)
         return self._client
 
     async def _call(self, what: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
