@@ -63,18 +63,8 @@ class Copying:
             mounted = overlay_options("lower", "upper", "work", options)
             test = 'echo new > tree/file && mv tree/file tree/moved && test "$(cat lower/file)" = old'
             command = [*self.namespace, *_SHELL, "0", mounted, "tree", "sh", "-ec", test]
-            done = subprocess.run(
-                command,
-                cwd=place,
-                env=CLEAN_ENV,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=20,
-                check=False,
-            )
-            return "" if done.returncode == 0 else done.stderr.strip() or f"status {done.returncode}"
-        except (OSError, subprocess.TimeoutExpired) as error:
+            return complaint_of(command, place)
+        except OSError as error:
             return str(error)
         finally:
             remove_tree(place)
@@ -175,6 +165,24 @@ class Launched:
             if status is None
             else f"its first process ended with status {status}"
         )
+
+
+def complaint_of(command: Sequence[str], folder: Path | None = None) -> str:
+    """Why a command that tries what this machine can do does not work, in `folder`; empty where it does within 20 s."""
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=CLEAN_ENV,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=20,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return "" if done.returncode == 0 else done.stderr.strip()[-300:] or f"status {done.returncode}"
 
 
 def copy_tree(source: Path, target: Path) -> None:
