@@ -48,7 +48,7 @@ AUTO = "auto"
 
 
 def sandbox_names() -> tuple[str, ...]:
-    """What --sandbox takes."""
+    """The values of --sandbox: "auto" and the names of the backends."""
     return (AUTO, *BACKENDS)
 
 

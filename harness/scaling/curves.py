@@ -140,7 +140,7 @@ def usd_by_task(model: Model, k: int) -> dict[str, float]:
 
 
 def ks_up_to(depth: int) -> list[int]:
-    """The k of a curve."""
+    """The k that a curve has points at: all of 1 to ALL_UP_TO, of a deeper one POINTS evenly spaced on a log scale."""
     if depth <= ALL_UP_TO:
         return list(range(1, depth + 1))
     return sorted({round(depth ** (i / (POINTS - 1))) for i in range(POINTS)})

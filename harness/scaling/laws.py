@@ -86,7 +86,7 @@ Law = PowerLaw | BetaBinomial | InflatedBetaBinomial
 
 
 def log_beta(x: float, y: float) -> float:
-    """log B(x, y)."""
+    """The natural logarithm of the beta function B(x, y), for x, y > 0."""
     return math.lgamma(x) + math.lgamma(y) - math.lgamma(x + y)
 
 

@@ -286,7 +286,7 @@ def _evidence_line(event: trace.Verified) -> str:
 
 
 def evidence_words(evidence: Evidence) -> str:
-    """The evidence in a few words."""
+    """Whether a candidate applies, breaks tests, and how many given and witness tests pass, in a few words."""
     if not evidence.applies:
         return "does not apply"
     if not evidence.valid:
