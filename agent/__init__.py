@@ -61,7 +61,11 @@ def solve(task: Task, settings: Settings | None = None, *, listener: Listener | 
 
 
 async def solve_async(task: Task, settings: Settings | None = None, *, listener: Listener | None = None) -> Solution:
-    """As `solve`, for callers with an event loop of their own."""
+    """Solve a task within a running event loop: run the attempts, verify the candidates, select.
+
+    `listener` sees every event of the trace. Raises InputError, EnvironmentFailed (and their families, see
+    `tasks.errors`); "nothing acceptable" is no error but a Solution without a patch.
+    """
     from agent.assemble import go, start
     from agent.config import Settings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -137,15 +137,15 @@ def config_paths() -> tuple[Path, ...]:
     return (Path("troop.toml"), expanded(home) / "troop" / "config.toml")
 
 
-def load_config(paths: Sequence[Path] | None = None) -> Config:
-    """Reads the files that exist; what an earlier one says wins. `paths` None: `config_paths()`.
+def load_config() -> Config:
+    """Reads the files of `config_paths` that exist; what an earlier one says wins.
 
     Raises InputError naming file and key for anything that it does not understand.
     """
     aliases: dict[str, Alias] = {}
     default: str | None = None
     read: list[Path] = []
-    for path in config_paths() if paths is None else paths:
+    for path in config_paths():
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -159,17 +159,17 @@ def load_config(paths: Sequence[Path] | None = None) -> Config:
     return Config(aliases, default, tuple(read))
 
 
-def resolve_model(name: str, config: Config, *, list_models: Callable[[str], Sequence[str]] | None = None) -> Alias:
+def resolve_model(name: str, config: Config) -> Alias:
     """What the user's name for a model means: an alias, `provider/model`, or `http://host:port/v1#model`.
 
-    A URL without `#model` takes the only model that the server has (`list_models`, default: ask it). "repair" is no
-    model and is not resolved here. Raises InputError for a name that means nothing, EndpointFailed for a server that
-    does not answer. Keys are not looked at: see `key_of`.
+    A URL without `#model` takes the only model that the server has. "repair" is no model and is not resolved here.
+    Raises InputError for a name that means nothing, EndpointFailed for a server that does not answer. Keys are not
+    looked at: see `key_of`.
     """
     if name in config.aliases:
         return config.aliases[name]
     if name.startswith(("http://", "https://")):
-        return _from_url(name, list_models or served_models)
+        return _from_url(name)
     if found := _from_provider(name, name):
         return found
     known = ", ".join(sorted(config.aliases)) or "none"
@@ -232,7 +232,7 @@ def is_loopback(url: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def _from_url(name: str, list_models: Callable[[str], Sequence[str]]) -> Alias:
+def _from_url(name: str) -> Alias:
     base_url, _, model = name.partition("#")
     try:
         parts = urlsplit(base_url)
@@ -244,7 +244,7 @@ def _from_url(name: str, list_models: Callable[[str], Sequence[str]]) -> Alias:
     if parts.username or parts.password:
         raise InputError("--model: no user or password in a URL; make an alias with key_env in troop.toml instead")
     if not model:
-        served = list_models(base_url)
+        served = served_models(base_url)
         if len(served) != 1:
             offered = ", ".join(f"{base_url}#{each}" for each in served[:8]) or "none"
             raise InputError(f"--model {name}: say which model, after a #; the server has: {offered}")

@@ -24,8 +24,8 @@ async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
 
 
 async def apart(function: Callable[..., T], *args: Any) -> T:
-    """As `asyncio.to_thread`, for what may wait long (for another's lock, a clone, a download): in a thread of its own,
-    so that it takes no place in the pool that all else shares. Cancelled, it ends when the thread has."""
+    """Await a blocking function that may wait long (a lock, a clone, a download), in a thread of its own, so
+    that it takes no place in the pool that all else shares. Cancelled, it ends when the thread has."""
     pool = ThreadPoolExecutor(1)
     under_way = asyncio.get_running_loop().run_in_executor(pool, partial(function, *args))
     pool.shutdown(wait=False)

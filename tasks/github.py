@@ -26,6 +26,8 @@ BODY_CHARACTERS = 30_000
 COMMENT_CHARACTERS = 8_000
 STATEMENT_CHARACTERS = 80_000
 COMMENT_PAGES = 10
+SECONDS = 20.0
+"""Without an answer from the API."""
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?/[A-Za-z0-9._-]+"
 _SHORT = re.compile(rf"({_NAME})#([1-9]\d*)")
@@ -75,16 +77,14 @@ def _check_host(reference: str, host: str) -> None:
         )
 
 
-def fetch_issue(
-    reference: str, *, base: str | None = None, say: Say = lambda line: None, timeout: float = 20.0
-) -> Task:
+def fetch_issue(reference: str, *, base: str | None = None, say: Say = lambda line: None) -> Task:
     """The task that an issue states, on its repository's default branch or on `base`.
 
-    `timeout`: seconds without an answer from the API. Raises InputError for what the user can put right (reference,
+    Raises InputError for what the user can put right (reference,
     missing or private issue, pull request, token) and SourceUnavailable for what the world must (rate limit, network).
     """
     issue = parse_reference(reference)
-    with _Api(timeout) as api:
+    with _Api() as api:
         repository = api.one(
             f"/repos/{issue.repository}",
             f"there is no repository {issue.repository} on GitHub that can be seen {_as_whom()}",
@@ -173,14 +173,13 @@ def _as_whom() -> str:
 class _Api:
     """The REST API over one connection; every failure becomes one sentence."""
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self) -> None:
         import httpx2
 
         self.root = _api()
         if urlsplit(self.root).scheme not in ("http", "https"):
             raise InputError(f"GITHUB_API_URL must be a URL such as https://HOST/api/v3, not {self.root!r}")
-        self._timeout = timeout
-        self._client = httpx2.Client(headers=_headers(), timeout=timeout, follow_redirects=True)
+        self._client = httpx2.Client(headers=_headers(), timeout=SECONDS, follow_redirects=True)
 
     def __enter__(self) -> _Api:
         return self
@@ -229,7 +228,7 @@ class _Api:
         try:
             return self._client.get(url)
         except httpx2.TimeoutException as error:
-            raise SourceUnavailable(f"GitHub ({host}) did not answer within {self._timeout:g} s: try again") from error
+            raise SourceUnavailable(f"GitHub ({host}) did not answer within {SECONDS:g} s: try again") from error
         except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
             if not last:
                 return None

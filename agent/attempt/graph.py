@@ -41,6 +41,8 @@ from tasks.task import Task
 
 STUCK_REPEATS = 3
 MIN_TEST_SECONDS = 2.0
+STEPS = 10_000
+"""Nodes that LangGraph may go through in one attempt: more than any budget of turns comes to."""
 NEAR_SECONDS = 180.0
 """For the tests near to an attempt's changes, where the whole suite takes too long."""
 NOTHING_NEAR = (
@@ -436,7 +438,7 @@ async def _base_content(desk: Desk, path: str) -> bytes | None:
         return None
 
 
-async def run(graph: CompiledStateGraph[State, Desk, State, State], desk: Desk, *, recursion: int = 10_000) -> None:
+async def run(graph: CompiledStateGraph[State, Desk, State, State], desk: Desk) -> None:
     """Drive the attempt to its end, from its beginning or from the last finished turn in its notebook.
 
     Raises SandboxFailed when the sandbox died (the caller may go on in a new one), EndpointFailed when the model cannot
@@ -444,7 +446,7 @@ async def run(graph: CompiledStateGraph[State, Desk, State, State], desk: Desk, 
     """
     new: State = {"turn": -1, "test_due": False, "status": ""}
     begin = new if desk.notebook.plan is None else await restore(desk)
-    await graph.ainvoke(begin, {"recursion_limit": recursion}, context=desk)
+    await graph.ainvoke(begin, {"recursion_limit": STEPS}, context=desk)
 
 
 def failed(status: AttemptStatus, notebook: Notebook, error: Exception) -> trace.AttemptEnded:

@@ -151,7 +151,7 @@ class _Work:
             self.retries = grader.infrastructure
 
     async def _images(self, grader: Grader, ready: Callable[[ImageOutcome], None]) -> None:
-        """See to every instance's image and say when it is ready; an instance with nothing to run needs none."""
+        """Make every instance's image ready and say when it is ready; an instance with nothing to run needs none."""
         from harness.swebench.images import ImageOutcome, ensure_images
 
         wanted = []

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from agent.config import Alias, is_loopback, prices_of
@@ -104,22 +104,6 @@ class Connections:
         self._wires.clear()
         for pool in pools:
             await pool.aclose()
-
-
-class Model(Protocol):
-    """What the rest of `agent` needs of a model client."""
-
-    async def complete(
-        self,
-        messages: Sequence[Json],
-        tools: Sequence[Json] = (),
-        *,
-        purpose: Purpose,
-        attempt: int | None,
-        key: str,
-        seed: int | None = None,
-        temperature: float | None = None,
-    ) -> Reply: ...
 
 
 class ModelClient:

@@ -393,27 +393,17 @@ def surroundings(texts: Mapping[str, str], suspicion: Mapping[tuple[str, int], f
     return {place: score for place, score in spread.items() if score > 0}
 
 
-def dealt(
-    ordered: Sequence[Mutant], *, index: int, attempts: int, turns: int, seed: int, common_seed: int
-) -> list[Change]:
-    """The changes that the attempt `index` makes, at most `turns`: its share of the common order, in an order of its
-    own.
-
-    `common_seed` perturbs the common order, `seed` the attempt's. The first `attempts` attempts together get the first
-    `attempts` · `turns` mutants, each about as plausible ones as the others; later attempts get what comes then. Where
-    single mutants run out, pairs follow.
-    """
-    common = in_common_order(ordered, needed(index, attempts, turns), common_seed)
-    return share_of(common, index=index, attempts=attempts, turns=turns, seed=seed)
-
-
 def needed(index: int, attempts: int, turns: int) -> int:
-    """How many changes there must be for the attempt to have its share; the same for `attempts` attempts in a row."""
+    """How many changes there must be for the attempt to have its share; the same for `attempts` attempts in a row.
+
+    The first `attempts` attempts together get the first `attempts` · `turns` changes; later ones what comes then.
+    """
     return (index // attempts + 1) * attempts * turns
 
 
 def in_common_order(ordered: Sequence[Mutant], count: int, seed: int) -> list[tuple[int, Change]]:
-    """The first `count` changes with their ranks, single mutants first, in the order that the seed makes of it."""
+    """The first `count` changes with their ranks (single mutants, then pairs), in the order that the seed makes of
+    them."""
     changes: list[Change] = [(mutant,) for mutant in ordered[:count]]
     if len(changes) < count:
         changes.extend(pairs(ordered, count - len(changes)))
@@ -421,7 +411,10 @@ def in_common_order(ordered: Sequence[Mutant], count: int, seed: int) -> list[tu
 
 
 def share_of(common: Sequence[tuple[int, Change]], *, index: int, attempts: int, turns: int, seed: int) -> list[Change]:
-    """One attempt's share of a common order, in the order that the seed makes of it."""
+    """One attempt's share of a common order, at most `turns` changes, in the order that the seed makes of it.
+
+    Each attempt's changes are about as plausible as the others'.
+    """
     block = common[(index // attempts) * attempts * turns :]
     own = dict(block[index % attempts :: attempts][:turns])
     return [own[rank] for rank in _jittered(own, random.Random(seed))]

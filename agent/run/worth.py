@@ -97,7 +97,8 @@ def _cost(charged: Mapping[str, object], seconds: float) -> float:
 @dataclass(frozen=True, slots=True)
 class Outlook:
     """What another attempt of a task promises now. `verdict`: start one ("go"), see first what those under way give
-    ("wait"), or why to stop. `rate`: expected gain for a dollar. The others as in `trace.SamplingStopped`."""
+    ("wait"), or why to stop. `rate`: expected gain for a dollar, 0 but for "go". `stopped`: what the trace says if it
+    stops."""
 
     verdict: Literal["go", "wait", "decisive", "hopeless", "not worth it"]
     rate: float

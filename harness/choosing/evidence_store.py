@@ -92,7 +92,7 @@ class InstanceEvidence:
         return {digest(s.patch): s.patch for s in self.samples}
 
     def with_found(self, **found: Found) -> InstanceEvidence:
-        """The same with what is known now of these patches, by digest."""
+        """This evidence, with what is known now of the patches of these digests in place of what was."""
         return replace(self, found={**self.found, **found})
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -78,14 +77,13 @@ def labelled(samples: Sequence[Sample], run: Path) -> list[Labelled]:
 
 
 def cross(
-    items: Sequence[Labelled], *, features: Collection[str] = NAMES, penalty: float = PENALTY, seed: int = 0
+    items: Sequence[Labelled], *, features: Collection[str] = NAMES, penalty: float = PENALTY
 ) -> dict[str, list[float]]:
     """By instance, the scores of its candidates by a ranker that was fitted without it."""
     return cross_validated(
         {i.instance: i.rows for i in items},
         {i.instance: i.right for i in items},
         lambda table, right: fit(table, right, features=features, penalty=penalty),
-        seed=seed,
     )
 
 
@@ -104,7 +102,7 @@ def chance(item: Labelled, scores: Sequence[float]) -> float:
     return sum(tied) / len(tied)
 
 
-def fit_pool(samples: Sequence[Sample], run: Path, name: str, penalty: float = PENALTY) -> Fitted:
+def fit_pool(samples: Sequence[Sample], run: Path, name: str) -> Fitted:
     """Fit on all labelled samples that `run` has evidence on. Raises InputError where they cannot bear it."""
     items = labelled(samples, run)
     if sum(i.mixed for i in items) < 5:
@@ -112,10 +110,10 @@ def fit_pool(samples: Sequence[Sample], run: Path, name: str, penalty: float = P
             f"{name} has {sum(i.mixed for i in items)} instances with right and wrong candidates that {run} holds"
             " evidence on; a ranker needs 5 at least"
         )
-    scores = cross(items, penalty=penalty)
+    scores = cross(items)
     flat = [(z, right) for i in items for z, right in zip(scores[i.instance], i.right, strict=True)]
     slope, shift = platt(flat)
-    weights = fit([r for i in items for r in i.rows], [x for i in items for x in i.right], penalty=penalty)
+    weights = fit([r for i in items for r in i.rows], [x for i in items for x in i.right])
     count = sum(len(i.rows) for i in items)
     weights = calibrated(weights, slope, shift, f"{count} candidates of {len(items)} instances of {name}")
     told = [(1 / (1 + math.exp(-(slope * z + shift))), right) for z, right in flat]
@@ -140,7 +138,7 @@ def platt(pairs: Sequence[tuple[float, bool]]) -> tuple[float, float]:
 
 
 def calibrated(weights: Weights, slope: float, shift: float, fitted_on: str) -> Weights:
-    """The same order, with scores that are log-odds."""
+    """The weights that turn a score z into the log-odds slope · z + shift; the order of candidates stays."""
     return replace(
         weights,
         bias=weights.bias * slope + shift,
@@ -158,27 +156,6 @@ def reliability(told: Sequence[tuple[float, bool]]) -> tuple[Bin, ...]:
             mean, share = (sum(each) / len(inside) for each in zip(*inside, strict=True))
             found.append(Bin(low, high, len(inside), mean, share))
     return tuple(found)
-
-
-def shuffled(items: Sequence[Labelled], times: int, *, penalty: float = PENALTY, seed: int = 0) -> list[float]:
-    """Recoveries of rankers that were fitted and judged on labels dealt out anew within each instance, so that how many
-    are right stays what it was. Instances whose candidates are all alike have nothing to deal and are left out."""
-    rng = random.Random(seed)
-    told_apart = [item for item in items if len(set(item.right)) > 1]
-    out = []
-    for _ in range(times):
-        dealt = [_dealt(item, rng) for item in told_apart]
-        found = recovery(choices(dealt, cross(dealt, penalty=penalty)), draws=0).recovery
-        out.append(found if found is not None else 0.0)
-    return out
-
-
-def _dealt(item: Labelled, rng: random.Random) -> Labelled:
-    """The labels of the distinct candidates in another order; each sample has that of its candidate."""
-    right = list(item.right)
-    rng.shuffle(right)
-    samples = tuple(x for row, x in zip(item.rows, right, strict=True) for _ in row.sources)
-    return replace(item, right=tuple(right), samples=samples)
 
 
 def in_words(fitted: Fitted) -> list[str]:

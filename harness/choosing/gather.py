@@ -113,7 +113,8 @@ async def gather_tests(
 
     `only`: the digests of the patches that are held against them, None for all. `command`: runs the tests (None: the
     project's own runner, or the usual framework). `seconds`: what one run of them takes on the base, at most about.
-    `slots` bounds the sandboxes at a time, for several instances at once. The rest as for `gather_probes`.
+    `slots` bounds the sandboxes at a time, for several instances at once. `keep` is told after the base and
+    after every candidate. Raises SandboxFailed.
     """
     wanted = {key: patch for key, patch in evidence.patches.items() if only is None or key in only}
     if all(evidence.found[key].tests is not None for key in wanted):

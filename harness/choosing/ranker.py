@@ -29,6 +29,11 @@ towards it. All others: 0. It keeps what everybody knows where few labelled cand
 FINALISTS = 4
 """Candidates that are held against the near tests: the others would have to pass all of these."""
 
+FOLDS = 10
+"""Parts of the instances, each judged by a ranker that was fitted on the others."""
+ROUNDS = 30
+"""Of Newton's method at most."""
+
 SHIPPED = Path(__file__).parent / "ranker_weights.json"
 """The default weights; `troop select --fit` makes others."""
 
@@ -66,32 +71,29 @@ def fit(
     right: Sequence[bool],
     *,
     features: Collection[str] = NAMES,
-    circumstances: Collection[str] = CIRCUMSTANCES,
     penalty: float = PENALTY,
-    signs: Mapping[str, int] = SIGNS,
-    priors: Mapping[str, float] = PRIORS,
-    fitted_on: str = "",
 ) -> Weights:
-    """Fit weights to labelled candidates. Raises InputError where all have the same label or there is none."""
+    """Fit weights to labelled candidates, by these `features` and all circumstances. Raises InputError where all have
+    the same label or there is none."""
     if len(set(right)) < 2:
         raise InputError("a ranker needs right and wrong candidates to be fitted on")
-    names = [n for n in NAMES if n in features] + [c for c in CIRCUMSTANCES if c in circumstances]
+    names = [n for n in NAMES if n in features] + list(CIRCUMSTANCES)
     columns = {n: [r.relative[n] if n in r.relative else r.circumstances[n] for r in rows] for n in names}
     scales = {n: _deviation(column) for n, column in columns.items()}
-    names = [n for n in names if scales[n] > 1e-9 or n in priors]
+    names = [n for n in names if scales[n] > 1e-9 or n in PRIORS]
     scales = {n: scales[n] if scales[n] > 1e-9 else 1.0 for n in names}
     labels = [1.0 if each else 0.0 for each in right]
     standard = {n: [v / scales[n] for v in columns[n]] for n in names}
     solution: dict[str, float] = {}
     while True:
         start = [solution.get(n, 0.0) for n in ("", *names)]
-        middle = [priors.get(n, 0.0) * scales[n] for n in names]
+        middle = [PRIORS.get(n, 0.0) * scales[n] for n in names]
         found = newton([standard[n] for n in names], labels, penalty, start, middle)
         solution = dict(zip(("", *names), found, strict=True))
-        against = {n for n in names if signs.get(n, 0) * solution[n] < 0}
+        against = {n for n in names if SIGNS.get(n, 0) * solution[n] < 0}
         if not against:
             bias = solution.pop("")
-            return Weights(bias, solution, {n: scales[n] for n in names}, fitted_on)
+            return Weights(bias, solution, {n: scales[n] for n in names})
         names = [n for n in names if n not in against]
 
 
@@ -99,25 +101,22 @@ def cross_validated(
     by_instance: Mapping[str, Sequence[CandidateFeatures]],
     right: Mapping[str, Sequence[bool]],
     train: Callable[[Sequence[CandidateFeatures], Sequence[bool]], Weights],
-    *,
-    folds: int = 10,
-    seed: int = 0,
 ) -> dict[str, list[float]]:
     """By instance the scores of its candidates, by a ranker that was fitted without any instance of its fold."""
     instances = sorted(by_instance)
-    random.Random(seed).shuffle(instances)
+    random.Random(0).shuffle(instances)
     out: dict[str, list[float]] = {}
-    for fold in range(min(folds, len(instances))):
-        left_out = set(instances[fold::folds])
+    for fold in range(min(FOLDS, len(instances))):
+        left_out = set(instances[fold::FOLDS])
         kept = [i for i in instances if i not in left_out]
         ranker = train([r for i in kept for r in by_instance[i]], [x for i in kept for x in right[i]])
         out |= {i: [ranker.score(r) for r in by_instance[i]] for i in left_out}
     return out
 
 
-def finalists(rows: Sequence[CandidateFeatures], weights: Weights, most: int = FINALISTS) -> list[CandidateFeatures]:
+def finalists(rows: Sequence[CandidateFeatures], weights: Weights) -> list[CandidateFeatures]:
     """The candidates that stand first: those that dearer evidence is gathered on."""
-    return sorted(rows, key=lambda r: -weights.score(r))[:most]
+    return sorted(rows, key=lambda r: -weights.score(r))[:FINALISTS]
 
 
 def read_weights(path: Path) -> Weights:
@@ -146,7 +145,6 @@ def newton(
     penalty: float,
     start: Sequence[float] | None = None,
     middle: Sequence[float] | None = None,
-    rounds: int = 30,
 ) -> list[float]:
     """The penalised maximum of the likelihood: the bias, which is not penalised, then a weight for each column.
 
@@ -156,7 +154,7 @@ def newton(
     every: list[Sequence[float]] = [[1.0] * len(labels), *columns]
     w = list(start or [0.0] * len(every))
     middle = [0.0, *(middle or [0.0] * len(columns))]
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         scores = [0.0] * len(labels)
         for weight, column in zip(w, every, strict=True):
             if weight:

@@ -42,10 +42,10 @@ class Recovery:
     recovery_high: float | None
 
 
-def recovery(choices: Sequence[Choice], *, seed: int = 0, draws: int = BOOTSTRAPS) -> Recovery:
+def recovery(choices: Sequence[Choice], *, draws: int = BOOTSTRAPS) -> Recovery:
     """The measures over these instances."""
     selected, blind, oracle = _sums(choices)
-    rng = random.Random(seed)
+    rng = random.Random(0)
     gains, shares = [], []
     for _ in range(draws if choices else 0):
         s, b, o = _sums(rng.choices(choices, k=len(choices)))

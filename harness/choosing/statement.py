@@ -14,7 +14,6 @@ _FRAME = re.compile(r'File "([^"\n]+)", line (\d+), in (\S+)')
 _SHORT_FRAME = re.compile(r"^(?:E\s+)?([\w./\\-]+\.py):(\d+): in (\S+)", re.MULTILINE)
 _IPYTHON_FRAME = re.compile(r"^(?:~?[\w./\\-]*/)?([\w./\\-]+\.py)c? in (\w+)\(", re.MULTILINE)
 _EXCEPTION = re.compile(r"\b([A-Z]\w*(?:Error|Exception|Warning|Interrupt|Exit))\b")
-_RAISED = re.compile(r"^(?:E\s+)?(?:\w+\.)*([A-Z]\w*(?:Error|Exception|Warning|Exit))\b:?[ \t]*(.*)$", re.MULTILINE)
 _PATH = re.compile(r"[\w./\\-]+\.py\b")
 _DOTTED = re.compile(r"\b[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+\b")
 _WORD = re.compile(r"\b[A-Za-z_]\w{2,}\b")
@@ -64,11 +63,6 @@ class Statement:
         found += [(m.start(), Frame(_place(m[1]), m[3])) for m in _SHORT_FRAME.finditer(self.plain)]
         found += [(m.start(), Frame(_place(m[1]), m[2])) for m in _IPYTHON_FRAME.finditer(self.plain)]
         return tuple(frame for _, frame in sorted(found, key=lambda pair: pair[0]))
-
-    @cached_property
-    def raised(self) -> tuple[tuple[str, str], ...]:
-        """(exception's name, message) of each line that reports one."""
-        return tuple((m[1], m[2].strip()) for m in _RAISED.finditer(self.plain))
 
     @cached_property
     def exceptions(self) -> frozenset[str]:

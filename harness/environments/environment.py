@@ -12,7 +12,6 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -68,7 +67,6 @@ async def build(
     run: str,
     limits: Limits | None = None,
     setup_timeout: float = 1200.0,
-    setup_override: Sequence[str] | None = None,
     say: Say = lambda line: None,
 ) -> Built:
     """The task's environment: found in the provider's store by its key, else set up there.
@@ -76,7 +74,7 @@ async def build(
     `setup_timeout` in seconds for all commands together. `setup_override`: commands in place of the task's and of those
     detected. Raises SetupFailed (the command and the end of its output), SandboxFailed, InputError (unknown image).
     """
-    plan = await asyncio.to_thread(_plan, workspace, task, setup_override)
+    plan = await asyncio.to_thread(_plan, workspace, task)
     key = _key(provider, workspace, task, plan)
     waiting = partial(say, "waiting for another process that sets up the same environment")
     async with turn(cache_root() / "locks" / f"{key}.lock", waiting):
@@ -125,7 +123,7 @@ async def _make_room(sandbox: Sandbox, workspace: Workspace) -> None:
         raise SetupFailed(f"the image's own tree in {WORKDIR} cannot be cleared: {end_of(removed.output)}")
 
 
-def _plan(workspace: Workspace, task: Task, override: Sequence[str] | None) -> Detected:
+def _plan(workspace: Workspace, task: Task) -> Detected:
     files = sorted({*workspace.files(), *(path for path, _ in _given_files(task))})
     given = dict(_given_files(task))
     detected = detect(
@@ -136,10 +134,9 @@ def _plan(workspace: Workspace, task: Task, override: Sequence[str] | None) -> D
         python=task.environment.python,
         test_command=task.test_command,
     )
-    commands = task.environment.setup if override is None else tuple(override)
-    if override is not None or commands:
+    if task.environment.setup:
         # An image brought by the user has its Python; elsewhere the commands find an environment with pip.
-        steps = given_steps(commands)
+        steps = given_steps(task.environment.setup)
         if task.environment.image is None:
             before, after = given_environment(detected)
             steps = (*before, *steps, *after)

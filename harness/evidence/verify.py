@@ -41,7 +41,7 @@ def verification_key(
     given: GivenTest | None = None,
     command: str | None = None,
 ) -> str:
-    """The same key means the same verification, whose evidence need not be found again."""
+    """A name for all that a verification depends on: what has the same name was found out already."""
     parts = (
         VERSION,
         environment,

@@ -15,7 +15,7 @@ Operations:
                                                (payload: both streams, `out` first)
     feed     last (payload: more standard input for the exec of that id; no reply)
     kill     ends the exec of that id with everything it started
-    unpack   path, last (payload: a tar archive, in parts like standard input) -> as exec
+    unpack   last (payload: a tar archive, in parts like standard input) -> as exec
     read     path, limit                    -> size (payload: the bytes)
     write    path, mode (payload: the bytes)
     baseline root, skip                     remembers which files there are
@@ -252,7 +252,7 @@ class Shim:
 
     def do_unpack(self, request: "dict[str, object]", payload: bytes) -> None:
         def become() -> None:
-            unpack(str(request["path"]))
+            unpack()
             os._exit(0)
 
         self.start(request, payload, become)
@@ -757,7 +757,7 @@ def tell(fd: int, text: str) -> None:
 
 
 def exit_code_of(status: int) -> int:
-    """As a shell gives it."""
+    """The status as a shell tells it: 128 + n for who was ended by signal n."""
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
@@ -985,8 +985,8 @@ def forget_byte_code(path: str) -> None:
         return
 
 
-def unpack(path: str) -> None:
-    """Lay the tar archive on standard input over `path`: what is in a file's way is replaced, nobody's owner is set."""
+def unpack() -> None:
+    """Lay the tar archive on standard input over "/": what is in a file's way is replaced, nobody's owner is set."""
     import tarfile
     from collections.abc import Iterator
 
@@ -998,15 +998,14 @@ def unpack(path: str) -> None:
 
     def cleared(archive: tarfile.TarFile) -> "Iterator[tarfile.TarInfo]":
         for member in archive:
-            target = os.path.join(path, member.name)
+            target = os.path.join("/", member.name)
             if os.path.islink(target) or (os.path.lexists(target) and not (member.isdir() and os.path.isdir(target))):
                 remove(target)
             yield member
 
-    os.makedirs(path, exist_ok=True)
     with open(0, "rb", closefd=False) as stream:
         with Archive.open(mode="r|", fileobj=stream) as archive:
-            archive.extractall(path, members=cleared(archive))
+            archive.extractall("/", members=cleared(archive))
         while stream.read(CHUNK):  # the padding that follows an archive
             pass
 

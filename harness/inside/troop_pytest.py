@@ -264,7 +264,8 @@ def _arm(item: "Any") -> "Callable[[], None]":
 
 
 def _arm_thread(seconds: float, note: "Callable[[], None]") -> "Callable[[], None]":
-    """The same for a thread that gets no signals (workers of older xdist): an exception is put into it from another."""
+    """Ends a phase of a test after `seconds` in a thread that gets no signals (workers of older xdist): another thread
+    calls `note` and puts an exception into it, again and again. Gives what disarms it."""
 
     class TimedOut(BaseException):
         def __init__(self) -> None:

@@ -99,12 +99,11 @@ class BudgetKeeper:
         charges: Iterable[Charge],
         *,
         elapsed: float = 0.0,
-        clock: Callable[[], float] = time.monotonic,
         share: Share | None = None,
     ) -> BudgetKeeper:
         """The keeper of a resumed run. A charge of unknown price counts as the dearest known one of its model so
         far."""
-        keeper = cls(budget, clock=clock, elapsed=elapsed, share=share)
+        keeper = cls(budget, elapsed=elapsed, share=share)
         dearest: dict[str, float] = {}
         for charge in charges:
             if charge.usd is not None:
@@ -314,11 +313,6 @@ class SharedBudget:
         self._clock = clock
         self._started = clock()
         self._members = {name: _Member() for name in runs}
-
-    @property
-    def spent_usd(self) -> float:
-        """USD settled so far, of all runs."""
-        return sum(member.usd for member in self._members.values())
 
     def note(self, run: str, usd: float, tokens: float, held_usd: float = 0.0, held_tokens: float = 0.0) -> None:
         """What the run has spent by now, and what it holds for calls under way. Calls of other runs that wait for that

@@ -55,7 +55,7 @@ class Patch:
 
     @cached_property
     def files(self) -> tuple[FileChange, ...]:
-        """As `changes`, but a file that was moved unchanged is one "renamed" instead of a deletion and an addition."""
+        """One per file, with its hunks; one that was moved unchanged is one "renamed", no deletion and addition."""
         gone = {c.blob_before: c for c in self.changes if c.kind == "deleted" and c.blob_before and not c.binary}
         out: list[FileChange] = []
         moved: set[int] = set()

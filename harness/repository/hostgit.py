@@ -64,7 +64,7 @@ class GitFailed(Exception):
         self.stderr = stderr.strip()
 
 
-def environment(config: Mapping[str, str] | None = None) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The variables of a git call: nothing of a surrounding git is inherited, the safe configuration outranks files."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     return inherited | {
@@ -78,7 +78,7 @@ def environment(config: Mapping[str, str] | None = None) -> dict[str, str]:
         "GIT_NO_LAZY_FETCH": "1",
         # A list of no real protocol: every transport is refused, so a partial clone cannot be made to fetch.
         "GIT_ALLOW_PROTOCOL": "none",
-        **as_variables(_SAFE | dict(config or {})),
+        **as_variables(_SAFE),
     }
 
 
@@ -89,10 +89,10 @@ def users_environment(*more: str) -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k.startswith(kept)}
 
 
-def as_variables(config: Mapping[str, str], *, start: int = 0) -> dict[str, str]:
+def as_variables(config: Mapping[str, str]) -> dict[str, str]:
     """Settings as GIT_CONFIG_KEY_n variables: seen by git, absent from process arguments and files."""
-    out = {"GIT_CONFIG_COUNT": str(start + len(config))}
-    for n, (key, value) in enumerate(config.items(), start):
+    out = {"GIT_CONFIG_COUNT": str(len(config))}
+    for n, (key, value) in enumerate(config.items()):
         out[f"GIT_CONFIG_KEY_{n}"] = key
         out[f"GIT_CONFIG_VALUE_{n}"] = value
     return out

@@ -90,8 +90,8 @@ class Sandbox(Protocol):
         OSError as `read` does, or where there is no space left: then the file may hold a part."""
         ...
 
-    async def upload(self, archive: bytes, path: str = "/") -> None:
-        """Unpack an uncompressed tar archive at `path`, modes and symlinks kept, owner: who runs the commands."""
+    async def upload(self, archive: bytes) -> None:
+        """Unpack an uncompressed tar archive at "/", modes and symlinks kept, owner: who runs the commands."""
         ...
 
     async def snapshot(self) -> Tree:

@@ -52,6 +52,8 @@ SETUP_FILE_BYTES = 16 << 30
 
 DISK_UNLIMITED = "the disk space that a sandbox may fill is not limited as a whole, only the size of each file"
 
+START_SECONDS = 30.0
+"""For a shim to answer for the first time."""
 ANSWER_SECONDS = 120.0
 """A shim that says nothing for so long, beyond a command's own timeout, is taken for dead."""
 
@@ -138,9 +140,9 @@ class ShimSandbox:
     def missing_limits(self) -> tuple[str, ...]:
         return self._missing
 
-    async def start(self, *, timeout: float = 30.0) -> None:
+    async def start(self) -> None:
         """Wait until the shim answers and has noted which files there are. Raises SandboxFailed."""
-        self.hello, _ = await self._ask({"op": "ping"}, timeout=timeout)
+        self.hello, _ = await self._ask({"op": "ping"}, timeout=START_SECONDS)
         self._send({"op": "baseline", "id": next(self._ids), **LOOK})
 
     async def exec(
@@ -175,11 +177,11 @@ class ShimSandbox:
     async def write(self, path: str, data: bytes, *, mode: int | None = None) -> None:
         await self._ask({"op": "write", "path": absolute(path), "mode": mode}, data)
 
-    async def upload(self, archive: bytes, path: str = "/") -> None:
-        request = {"op": "unpack", "path": absolute(path), "timeout": 600.0, "keep": 4000}
+    async def upload(self, archive: bytes) -> None:
+        request = {"op": "unpack", "timeout": 600.0, "keep": 4000}
         done = await self._execute(request, archive)
         if done.exit_code != 0:
-            raise SandboxFailed(f"sandbox {self.name}: cannot unpack an archive at {path}: {done.output.strip()}")
+            raise SandboxFailed(f"sandbox {self.name}: cannot unpack an archive: {done.output.strip()}")
 
     async def snapshot(self) -> Tree:
         header, payload = await self._ask({"op": "snapshot", **LOOK})

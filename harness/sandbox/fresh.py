@@ -22,7 +22,8 @@ async def in_fresh_sandbox(
 async def in_one_opened(
     opened: Callable[[], Awaitable[Sandbox]], work: Callable[[Sandbox], Awaitable[T]], retries: int
 ) -> T:
-    """The same where `opened` makes the sandbox."""
+    """Do `work` in a sandbox that `opened` makes, in another one as often as one dies within `retries`. Raises
+    SandboxFailed after that."""
     while True:
         try:
             sandbox = await opened()

@@ -40,12 +40,11 @@ class IndexSettings:
     notes: tuple[str, ...] = ()
 
 
-def index_settings(environ: Mapping[str, str] | None = None) -> IndexSettings:
+def index_settings() -> IndexSettings:
     """The settings of the user who runs the harness. Unreadable files count as absent, and are named in `notes`."""
-    environ = os.environ if environ is None else environ
     notes: list[str] = []
-    pip = _pip_options(environ, notes)
-    uv = _uv_options(environ, notes)
+    pip = _pip_options(notes)
+    uv = _uv_options(notes)
     main = _safe(uv.main + pip.main, notes)
     extra = _safe(pip.extra + uv.extra, notes)
     links = _safe(pip.links + uv.links, notes)
@@ -66,15 +65,15 @@ def index_settings(environ: Mapping[str, str] | None = None) -> IndexSettings:
         env |= {"PIP_DEFAULT_TIMEOUT": pip.timeout, "UV_HTTP_TIMEOUT": pip.timeout}
     for name in _PROXIES:
         for spelling in (name, name.upper()):
-            if value := _safe([environ.get(spelling, "")], notes):
+            if value := _safe([os.environ.get(spelling, "")], notes):
                 env[spelling] = value[0]
     bundle = next(
-        (Path(p) for p in (pip.cert, *(environ.get(n, "") for n in _BUNDLES)) if p and os.access(p, os.R_OK)), None
+        (Path(p) for p in (pip.cert, *(os.environ.get(n, "") for n in _BUNDLES)) if p and os.access(p, os.R_OK)), None
     )
     if bundle is not None:
         env |= dict.fromkeys((*_BUNDLES, "GIT_SSL_CAINFO"), str(bundle))
         env["UV_SYSTEM_CERTS"] = "1"
-    folders, files = _local([*main, *extra], links, _wide(environ), notes)
+    folders, files = _local([*main, *extra], links, _wide(), notes)
     files += () if bundle is None else (bundle,)
     return IndexSettings(env, folders, files, bundle, tuple(dict.fromkeys(notes)))
 
@@ -90,10 +89,10 @@ class _Options:
     timeout: str = ""
 
 
-def _pip_options(environ: Mapping[str, str], notes: list[str]) -> _Options:
+def _pip_options(notes: list[str]) -> _Options:
     """What `pip install` would use: files from the system's to the user's, then the environment, later ones winning."""
     merged: dict[str, str] = {}
-    for path in _pip_files(environ):
+    for path in _pip_files():
         parser = configparser.RawConfigParser()
         try:
             if not parser.read(path, encoding="utf-8"):
@@ -104,7 +103,7 @@ def _pip_options(environ: Mapping[str, str], notes: list[str]) -> _Options:
         for section in ("global", "install"):
             if parser.has_section(section):
                 merged.update({key.replace("_", "-"): value for key, value in parser.items(section)})
-    for name, value in environ.items():
+    for name, value in os.environ.items():
         if name.startswith("PIP_") and value:
             merged[name[4:].lower().replace("_", "-")] = value
     return _Options(
@@ -118,13 +117,13 @@ def _pip_options(environ: Mapping[str, str], notes: list[str]) -> _Options:
     )
 
 
-def _pip_files(environ: Mapping[str, str]) -> list[Path]:
-    home = Path(environ.get("HOME", "/nonexistent"))
-    named = environ.get("PIP_CONFIG_FILE", "")
+def _pip_files() -> list[Path]:
+    home = Path(os.environ.get("HOME", "/nonexistent"))
+    named = os.environ.get("PIP_CONFIG_FILE", "")
     if named == os.devnull:
         return []
-    config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
-    shared = [Path(p) / "pip/pip.conf" for p in environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":") if p]
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
+    shared = [Path(p) / "pip/pip.conf" for p in os.environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":") if p]
     files = [
         *shared,
         Path("/etc/pip.conf"),
@@ -135,9 +134,9 @@ def _pip_files(environ: Mapping[str, str]) -> list[Path]:
     return [*files, Path(named)] if named else files
 
 
-def _uv_options(environ: Mapping[str, str], notes: list[str]) -> _Options:
+def _uv_options(notes: list[str]) -> _Options:
     options = _Options([], [], [], [])
-    config = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "/nonexistent")) / ".config")
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path(os.environ.get("HOME", "/nonexistent")) / ".config")
     for path in (config / "uv/uv.toml", Path("/etc/uv/uv.toml")):
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -153,10 +152,10 @@ def _uv_options(environ: Mapping[str, str], notes: list[str]) -> _Options:
         for index in table.get("index", []):
             (options.main if index.get("default") else options.extra).append(index.get("url", ""))
     for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"):
-        options.main = [_unnamed(u) for u in environ.get(name, "").split()] + options.main
+        options.main = [_unnamed(u) for u in os.environ.get(name, "").split()] + options.main
     for name in ("UV_INDEX", "UV_EXTRA_INDEX_URL"):
-        options.extra += [_unnamed(u) for u in environ.get(name, "").split()]
-    options.links += [u for u in environ.get("UV_FIND_LINKS", "").replace(",", " ").split() if u]
+        options.extra += [_unnamed(u) for u in os.environ.get(name, "").split()]
+    options.links += [u for u in os.environ.get("UV_FIND_LINKS", "").replace(",", " ").split() if u]
     return options
 
 
@@ -179,9 +178,9 @@ def _safe(urls: Iterable[str], notes: list[str]) -> list[str]:
     return kept
 
 
-def _wide(environ: Mapping[str, str]) -> set[Path]:
+def _wide() -> set[Path]:
     """Folders that set-up is never shown, whatever is configured: homes, and all that homes lie in."""
-    homes = {Path(os.path.realpath(home)) for home in (Path.home(), environ.get("HOME", "/nonexistent"))}
+    homes = {Path(os.path.realpath(home)) for home in (Path.home(), os.environ.get("HOME", "/nonexistent"))}
     return {Path("/"), Path("/home"), Path("/root"), *homes, *(above for home in homes for above in home.parents)}
 
 

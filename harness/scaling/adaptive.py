@@ -62,7 +62,6 @@ FAILS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97)
 """`fails` that `fit_prior` looks among."""
 FAINT = 0.02
 """Parts of the prior with less weight than this share of the heaviest are left out, which saves time."""
-SCATTERS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 25.0, 50.0)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -104,11 +103,6 @@ class Prior:
     def beta(alpha: float, beta: float) -> Prior:
         return Prior(((1.0, alpha, beta),))
 
-    @property
-    def mean(self) -> float:
-        """The expected success rate of a task nothing is known of."""
-        return math.fsum(weight * alpha / (alpha + beta) for weight, alpha, beta in self.parts)
-
 
 _GRID = tuple((mean * size, (1 - mean) * size) for mean in MEANS for size in PRECISIONS)
 
@@ -127,24 +121,18 @@ class Beliefs:
 
 
 Standing = Literal["decisive", "hopeless", "open"]
-_Kinds = tuple[tuple[Group, int], ...]
+Kinds = tuple[tuple[Group, int], ...]
 """Equal groups together, with how many there are: what the probabilities depend on."""
-
-
-def chances(state: TaskState, beliefs: Beliefs) -> tuple[float, ...]:
-    """For each group, the probability that it is right."""
-    found = _chances(_kinds(state.groups), state.failed, beliefs)
-    return tuple(found[group] for group in state.groups)
 
 
 def worth(state: TaskState, beliefs: Beliefs) -> float:
     """The probability that the best group is right; 0 where there is none."""
-    return _worth(_kinds(state.groups), state.failed, beliefs)
+    return _worth(kinds_of(state.groups), state.failed, beliefs)
 
 
 def hope(state: TaskState, beliefs: Beliefs, samples: int = HOPE_AHEAD) -> float:
     """The probability that at least one of the next `samples` attempts is right."""
-    terms = _terms(_kinds(state.groups), state.failed, beliefs)
+    terms = _terms(kinds_of(state.groups), state.failed, beliefs)
     total, prior, made = math.fsum(terms), beliefs.prior, state.attempts
     wrong = math.fsum(
         term / total * math.exp(_log_chance(prior, n, made - n + samples) - _log_chance(prior, n, made - n))
@@ -164,11 +152,11 @@ def gain(state: TaskState, beliefs: Beliefs) -> float:
     """The expected gain in `worth` for each further sample, at the best number of them: 1 to AHEAD, or where these
     promise little, FAR too. Deterministic.
     """
-    return _gain(_kinds(state.groups), state.failed, beliefs)
+    return _gain(kinds_of(state.groups), state.failed, beliefs)
 
 
 @functools.lru_cache(maxsize=200_000)
-def _gain(kinds: _Kinds, failed: int, beliefs: Beliefs) -> float:
+def _gain(kinds: Kinds, failed: int, beliefs: Beliefs) -> float:
     now = _worth(kinds, failed, beliefs)
     near = max((_expected(kinds, failed, beliefs, h) - now) / h for h in range(1, AHEAD + 1))
     if near >= SMALL or not kinds:
@@ -176,7 +164,7 @@ def _gain(kinds: _Kinds, failed: int, beliefs: Beliefs) -> float:
     return max(near, _far(kinds, failed, beliefs) / FAR)
 
 
-def _far(kinds: _Kinds, failed: int, beliefs: Beliefs) -> float:
+def _far(kinds: Kinds, failed: int, beliefs: Beliefs) -> float:
     """The expected gain of FAR samples, over PATHS drawn from the model.
 
     As the chance that today's best group is right is not expected to change, the gain is the expected lead, after the
@@ -187,21 +175,21 @@ def _far(kinds: _Kinds, failed: int, beliefs: Beliefs) -> float:
     return math.fsum(_lead(kinds, failed, beliefs, rng) for _ in range(PATHS)) / PATHS
 
 
-def _lead(kinds: _Kinds, failed: int, beliefs: Beliefs, rng: random.Random) -> float:
+def _lead(kinds: Kinds, failed: int, beliefs: Beliefs, rng: random.Random) -> float:
     groups = [group for group, many in kinds for _ in range(many)]
-    found = _chances(kinds, failed, beliefs)
+    found = chances(kinds, failed, beliefs)
     best = max(range(len(groups)), key=lambda i: found[groups[i]], default=None)
     for _ in range(FAR):
-        now = _log_z(_kinds(groups), failed, beliefs)
+        now = log_likelihood(kinds_of(groups), failed, beliefs)
         mark, chosen = rng.random(), -1
         for place in range(len(groups) + len(beliefs.right)):
             after = _grown(groups, place)
-            mark -= math.exp(_log_z(_kinds(after), failed, beliefs) - now)
+            mark -= math.exp(log_likelihood(kinds_of(after), failed, beliefs) - now)
             if mark < 0:
                 groups, chosen = after, place
                 break
         failed += chosen < 0
-    ends = _chances(_kinds(groups), failed, beliefs)
+    ends = chances(kinds_of(groups), failed, beliefs)
     return max((ends[g] for g in groups), default=0.0) - (0.0 if best is None else ends[groups[best]])
 
 
@@ -229,51 +217,19 @@ def gain_beside(state: TaskState, beliefs: Beliefs, pending: int) -> float:
     return (1.0 - hope(state, beliefs, pending)) * gain(failed, beliefs)
 
 
-def rate(state: TaskState, beliefs: Beliefs, mean_usd: float, pending: int = 0) -> float:
-    """The expected gain for a dollar, beside `pending` attempts under way; 0 where the task is to be left."""
-    if standing(state, beliefs) != "open":
-        return 0.0
-    return gain_beside(state, beliefs, pending) / max(price(state, mean_usd), 1e-9)
-
-
-def choose(
-    states: Sequence[TaskState],
-    beliefs: Beliefs,
-    *,
-    mean_usd: float,
-    usd_per_solve: float | None = None,
-    most: int | None = None,
-) -> int | None:
-    """Which task should have the next sample: the index in `states`, or None where none is worth it.
-
-    `usd_per_solve`: what a solved task is worth to the user; None: whatever it costs, as long as the budget lasts
-    (which the caller watches). `most`: the largest number of attempts of a task. Equal gains go to the task with fewer
-    attempts.
-    """
-    least = 0.0 if usd_per_solve is None else 1.0 / usd_per_solve
-    rates = [0.0 if most is not None and state.attempts >= most else rate(state, beliefs, mean_usd) for state in states]
-    worthwhile = [i for i, each in enumerate(rates) if each > max(least, 1e-9)]
-    return max(worthwhile, key=lambda i: (rates[i], -states[i].attempts), default=None)
-
-
-def likelihood(state: TaskState, beliefs: Beliefs) -> float:
-    """log Z: the probability of what was seen of the task, in any one order of its attempts."""
-    return _log_z(_kinds(state.groups), state.failed, beliefs)
-
-
 def fit_prior(states: Iterable[TaskState], beliefs: Beliefs) -> Beliefs:
     """The beliefs with the prior weighted by how likely each alpha and beta of a grid makes what was seen of these
     tasks, and with the likeliest `fails` of FAILS and its own: who believes too much of what wrong attempts give takes
     right ones for wrong. Needs no labels.
     """
-    seen = Counter((_kinds(state.groups), state.failed) for state in states if state.attempts)
+    seen = Counter((kinds_of(state.groups), state.failed) for state in states if state.attempts)
     if not seen:
         return beliefs
     fits = [_weighted(seen, replace(beliefs, fails=fails)) for fails in sorted({*FAILS, beliefs.fails})]
     return max(fits, key=lambda fit: fit[0])[1]
 
 
-def _weighted(seen: Mapping[tuple[_Kinds, int], int], beliefs: Beliefs) -> tuple[float, Beliefs]:
+def _weighted(seen: Mapping[tuple[Kinds, int], int], beliefs: Beliefs) -> tuple[float, Beliefs]:
     """The beliefs with the prior weighted, and the log of how likely they make what was seen, up to a constant."""
     rows = [(_coefficients(kinds, beliefs), kinds, failed, count) for (kinds, failed), count in seen.items()]
 
@@ -294,39 +250,8 @@ def _weighted(seen: Mapping[tuple[_Kinds, int], int], beliefs: Beliefs) -> tuple
     return top + math.log(total), replace(beliefs, prior=Prior(parts))
 
 
-def learn(tasks: Iterable[Sequence[tuple[Group, bool]]], failed: int, levels: int) -> Beliefs:
-    """The beliefs, but for the prior, from labelled attempts: of each task the groups and whether each is right.
-
-    `failed`: how many attempts of all these tasks gave nothing acceptable. Levels have one pseudo-count each; the
-    concentrations are the likeliest of a grid.
-    """
-    labelled = [list(groups) for groups in tasks]
-    counts = {truth: [1.0] * levels for truth in (True, False)}
-    for groups in labelled:
-        for group, truth in groups:
-            counts[truth][group.level] += 1
-    wrong = sum(group.attempts for groups in labelled for group, truth in groups if not truth)
-    sizes = {
-        truth: [[group.attempts for group, right in groups if right == truth] for groups in labelled]
-        for truth in (True, False)
-    }
-    return Beliefs(
-        fails=(failed + 1) / (failed + wrong + 2),
-        scatter_right=_scatter(sizes[True]),
-        scatter_wrong=_scatter(sizes[False]),
-        right=tuple(count / sum(counts[True]) for count in counts[True]),
-        wrong=tuple(count / sum(counts[False]) for count in counts[False]),
-    )
-
-
-def _scatter(tasks: Sequence[Sequence[int]]) -> float:
-    def height(scatter: float) -> float:
-        return sum(len(sizes) * math.log(scatter) - _rising(scatter, sum(sizes)) for sizes in tasks)
-
-    return max(SCATTERS, key=height)
-
-
-def _kinds(groups: Iterable[Group]) -> _Kinds:
+def kinds_of(groups: Iterable[Group]) -> Kinds:
+    """The groups with equal ones counted together, in order."""
     return tuple(sorted(Counter(groups).items()))
 
 
@@ -336,16 +261,17 @@ def _rising(x: float, n: int) -> float:
 
 
 @functools.lru_cache(maxsize=200_000)
-def _log_z(kinds: _Kinds, failed: int, beliefs: Beliefs) -> float:
+def log_likelihood(kinds: Kinds, failed: int, beliefs: Beliefs) -> float:
+    """log Z: the log of the probability of what was seen of a task, in any one order of its attempts."""
     return _log_sum(kinds, failed, beliefs, _coefficients(kinds, beliefs)) + _log_shared(kinds, failed, beliefs)
 
 
-def _log_sum(kinds: _Kinds, failed: int, beliefs: Beliefs, coefficients: Sequence[float]) -> float:
+def _log_sum(kinds: Kinds, failed: int, beliefs: Beliefs, coefficients: Sequence[float]) -> float:
     scale, factors = _factors(_acceptable(kinds), failed, beliefs)
     return scale + math.log(math.fsum(c * f for c, f in zip(coefficients, factors, strict=True)))
 
 
-def _log_shared(kinds: _Kinds, failed: int, beliefs: Beliefs) -> float:
+def _log_shared(kinds: Kinds, failed: int, beliefs: Beliefs) -> float:
     """What all terms of Z have, whichever groups are right: as if all were wrong."""
     found = failed * math.log(beliefs.fails)
     for group, many in kinds:
@@ -354,17 +280,17 @@ def _log_shared(kinds: _Kinds, failed: int, beliefs: Beliefs) -> float:
     return found
 
 
-def _terms(kinds: _Kinds, failed: int, beliefs: Beliefs, certain: Group | None = None) -> list[float]:
+def _terms(kinds: Kinds, failed: int, beliefs: Beliefs, certain: Group | None = None) -> list[float]:
     """The terms of Z by n_R, but for a factor that all have; `certain`: only those in which one such group is right."""
     _, factors = _factors(_acceptable(kinds), failed, beliefs)
     return [each * factor for each, factor in zip(_coefficients(kinds, beliefs, certain), factors, strict=True)]
 
 
-def _acceptable(kinds: _Kinds) -> int:
+def _acceptable(kinds: Kinds) -> int:
     return sum(group.attempts * many for group, many in kinds)
 
 
-def _coefficients(kinds: _Kinds, beliefs: Beliefs, certain: Group | None = None) -> list[float]:
+def _coefficients(kinds: Kinds, beliefs: Beliefs, certain: Group | None = None) -> list[float]:
     """The polynomial's coefficients, from n_R = 0 on, each group being right or wrong in the odds of its scatter and
     evidence."""
     coefficients, shift = [1.0], 0
@@ -410,29 +336,30 @@ def _log_chance(prior: Prior, right: int, wrong: int) -> float:
 
 
 @functools.lru_cache(maxsize=200_000)
-def _chances(kinds: _Kinds, failed: int, beliefs: Beliefs) -> Mapping[Group, float]:
+def chances(kinds: Kinds, failed: int, beliefs: Beliefs) -> Mapping[Group, float]:
+    """For each kind of group, the probability (0..1) that one of it is right."""
     total = math.fsum(_terms(kinds, failed, beliefs))
     return {group: math.fsum(_terms(kinds, failed, beliefs, group)) / total for group, _ in kinds}
 
 
-def _worth(kinds: _Kinds, failed: int, beliefs: Beliefs) -> float:
-    return max(_chances(kinds, failed, beliefs).values(), default=0.0)
+def _worth(kinds: Kinds, failed: int, beliefs: Beliefs) -> float:
+    return max(chances(kinds, failed, beliefs).values(), default=0.0)
 
 
 @functools.lru_cache(maxsize=400_000)
-def _expected(kinds: _Kinds, failed: int, beliefs: Beliefs, samples: int) -> float:
+def _expected(kinds: Kinds, failed: int, beliefs: Beliefs, samples: int) -> float:
     """The expected worth after so many further attempts."""
     if not samples:
         return _worth(kinds, failed, beliefs)
-    now = _log_z(kinds, failed, beliefs)
+    now = log_likelihood(kinds, failed, beliefs)
     total = 0.0
     for next_kinds, next_failed, many in _nexts(kinds, failed, beliefs):
-        chance = many * math.exp(_log_z(next_kinds, next_failed, beliefs) - now)
+        chance = many * math.exp(log_likelihood(next_kinds, next_failed, beliefs) - now)
         total += chance * _expected(next_kinds, next_failed, beliefs, samples - 1)
     return total
 
 
-def _nexts(kinds: _Kinds, failed: int, beliefs: Beliefs) -> list[tuple[_Kinds, int, int]]:
+def _nexts(kinds: Kinds, failed: int, beliefs: Beliefs) -> list[tuple[Kinds, int, int]]:
     """What one more attempt may lead to, and in how many ways."""
     held = Counter(dict(kinds))
     found = [(kinds, failed + 1, 1)]

@@ -13,6 +13,8 @@ from rich.text import Text
 MARKS = "●▲■◆○△□◇✚✖"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's colours, which the colour-blind can tell apart."""
+WIDTH, HEIGHT = 78, 16
+"""Columns of a chart with its axis, and rows of its canvas."""
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 _BLANK = 0x2800
 _LABEL = 5
@@ -29,16 +31,16 @@ class Line:
     mark: str
 
 
-def chart(lines: Sequence[Line], *, x_label: str, width: int = 78, height: int = 16) -> Text:
-    """The lines over a logarithmic x axis, with axes, ticks and a legend, in `width` columns. Some line must have a
+def chart(lines: Sequence[Line], *, x_label: str) -> Text:
+    """The lines over a logarithmic x axis, with axes, ticks and a legend, in WIDTH columns. Some line must have a
     point."""
-    canvas = _Canvas(lines, width - _LABEL - 1, height)
+    canvas = _Canvas(lines, WIDTH - _LABEL - 1, HEIGHT)
     for line in lines:
         canvas.draw(line)
     for line in lines:
         canvas.mark(line)
     text = Text(no_wrap=True)
-    for row in range(height):
+    for row in range(HEIGHT):
         text.append(canvas.y_tick(row).rjust(_LABEL), "dim")
         text.append("┤" if canvas.y_tick(row) else "│", "dim")
         for glyph, style in canvas.row(row):
@@ -46,8 +48,8 @@ def chart(lines: Sequence[Line], *, x_label: str, width: int = 78, height: int =
         text.append("\n")
     text.append(" " * _LABEL + "└" + "─" * canvas.columns + "\n", "dim")
     text.append(" " * (_LABEL + 1) + canvas.x_ticks() + "\n", "dim")
-    text.append(x_label.center(width).rstrip() + "\n")
-    text.append(_legend(lines, width))
+    text.append(x_label.center(WIDTH).rstrip() + "\n")
+    text.append(_legend(lines))
     return text
 
 
@@ -133,11 +135,11 @@ def _round_numbers(low: float, high: float) -> list[float]:
     return inside if len(inside) > 1 else [low, high]
 
 
-def _legend(lines: Sequence[Line], width: int) -> Text:
+def _legend(lines: Sequence[Line]) -> Text:
     text, column = Text(), 0
     for line in lines:
         entry = f"  {line.mark} {line.name}"
-        if column and column + len(entry) > width:
+        if column and column + len(entry) > WIDTH:
             text.append("\n")
             column = 0
         text.append(entry, COLOURS[line.colour % len(COLOURS)])

@@ -94,7 +94,8 @@ class Draws:
         return Estimate(fmean(values.values()), *bounds(self.means(values)))
 
     def plain(self, values: Mapping[str, float]) -> Estimate:
-        """The same for values that are not shares (dollars, differences): percentiles whatever they are."""
+        """The mean over tasks of values that are not shares (dollars, differences), and its interval: percentiles
+        whatever they are."""
         return Estimate(fmean(values.values()), *bounds(self.means(values)))
 
 

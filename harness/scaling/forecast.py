@@ -19,7 +19,7 @@ import functools
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import stdev
 
@@ -84,29 +84,21 @@ class Forecast:
     refused: str = ""
 
 
-def forecast(
-    outcomes: Sequence[Sequence[bool]],
-    k: int,
-    *,
-    draws: int = BOOTSTRAPS,
-    seed: int = 0,
-    laws: Collection[str] | None = None,
-) -> list[Forecast]:
-    """One forecast by each law (of LAWS; all by default). `outcomes`: for each task, whether each of its samples is
-    right, in the order drawn.
+def forecast(outcomes: Sequence[Sequence[bool]], k: int, *, draws: int = BOOTSTRAPS, seed: int = 0) -> list[Forecast]:
+    """One forecast of coverage at k by each of LAWS. `outcomes`: for each task, whether each of its samples is right,
+    in the order drawn.
 
     Every task must have the same number of samples, at least one.
     """
     (n,) = {len(each) for each in outcomes}
     cells = Counter(_cell(each) for each in outcomes)
-    asked = [law for law in LAWS if laws is None or law in laws]
     short = _too_little(cells, n, k)
     if short:
-        return [Forecast(law, k, {}, None, None, None, None, short) for law in asked]
+        return [Forecast(law, k, {}, None, None, None, None, short) for law in LAWS]
     rng = random.Random(seed)
     kinds, weights = list(cells), list(cells.values())
     resampled = [Counter(rng.choices(kinds, weights, k=len(outcomes))) for _ in range(draws)]
-    return [_by(law, cells, resampled, n, k) for law in asked]
+    return [_by(law, cells, resampled, n, k) for law in LAWS]
 
 
 @dataclass(frozen=True, slots=True)

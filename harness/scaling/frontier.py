@@ -182,10 +182,10 @@ def versus(
     )
 
 
-def cheap_or_dear(models: Sequence[Model], draws: Draws, *, measure: str = "coverage") -> list[Versus]:
+def cheap_or_dear(models: Sequence[Model], draws: Draws) -> list[Versus]:
     """For each pair of priced models: as many samples of the cheaper as one of the dearer costs (at least one), against
     that one."""
-    priced = [m for m in models if m.priced and measure in measures(m)]
+    priced = [m for m in models if m.priced]
     cost = {m.name: fmean(usd_by_task(m, 1).values()) for m in priced}
     ordered = sorted(priced, key=lambda m: cost[m.name])
     return [
@@ -193,7 +193,6 @@ def cheap_or_dear(models: Sequence[Model], draws: Draws, *, measure: str = "cove
             (cheap, max(1, min(cheap.depth, int(cost[dear.name] / cost[cheap.name] + 1e-9)))),
             (dear, 1),
             draws,
-            measure=measure,
         )
         for i, cheap in enumerate(ordered)
         for dear in ordered[i + 1 :]
@@ -264,7 +263,7 @@ class _Pool:
         return [{m.name: k} for m in self.models for k in range(1, m.depth + 1)]
 
 
-def mixtures(models: Sequence[Model], draws: Draws, *, budgets: Sequence[float] = (), seed: int = 0) -> list[Mixture]:
+def mixtures(models: Sequence[Model], draws: Draws, *, budgets: Sequence[float] = ()) -> list[Mixture]:
     """SHOWN mixtures along the greedy path, or for each budget the one that solves most. `models`: of the same tasks
     (see `shared`).
 
@@ -291,7 +290,7 @@ def mixtures(models: Sequence[Model], draws: Draws, *, budgets: Sequence[float] 
             honest,
             honest - single,
         )
-        for samples, (honest, single) in zip(path, _honest(pool, tasks, costs, seed), strict=True)
+        for samples, (honest, single) in zip(path, _honest(pool, tasks, costs), strict=True)
     ]
 
 
@@ -301,10 +300,10 @@ def _within(priced: Sequence[_Priced], budget: float) -> dict[str, int] | None:
     return max(fitting, key=lambda each: each[1])[2] if fitting else None
 
 
-def _honest(pool: _Pool, tasks: Sequence[str], budgets: Sequence[float], seed: int) -> list[tuple[float, float]]:
+def _honest(pool: _Pool, tasks: Sequence[str], budgets: Sequence[float]) -> list[tuple[float, float]]:
     """For each budget, coverage of what is chosen on half of the tasks, measured on the other: a mixture, and a single
     model."""
-    rng = random.Random(seed)
+    rng = random.Random(0)
     found: list[list[tuple[float, float]]] = [[] for _ in budgets]
     for _ in range(SPLITS):
         shuffled = rng.sample(list(tasks), len(tasks))

@@ -59,11 +59,6 @@ class BetaBinomial:
     def at_bound(self) -> bool:
         return not all(1.01 * SMALLEST < x < LARGEST / 1.01 for x in (self.alpha, self.beta))
 
-    @property
-    def mean(self) -> float:
-        """The expected share of right samples."""
-        return self.alpha / (self.alpha + self.beta)
-
     def coverage(self, k: float) -> float:
         """The expected share of tasks with a right sample among k."""
         return -math.expm1(log_beta(self.alpha, self.beta + k) - log_beta(self.alpha, self.beta))

@@ -1,10 +1,9 @@
-"""Measures of repeated sampling: pass@k, selected@k, majority@k, coverage with intervals, recovery."""
+"""Measures of repeated sampling: pass@k, selected@k, majority@k, recovery."""
 
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -33,26 +32,6 @@ def pass_at_k(n: int, correct: int, k: int) -> float | None:
     for i in range(n - correct + 1, n + 1):
         missed *= max(0.0, 1.0 - k / i)
     return 1.0 - missed
-
-
-def coverage(tasks: Sequence[Sampled], k: int) -> float | None:
-    """Mean pass@k over tasks; None where a task has fewer than k samples, or there is no task."""
-    values = [pass_at_k(t.n, t.correct, k) for t in tasks]
-    if not values or any(v is None for v in values):
-        return None
-    return fmean(v for v in values if v is not None)
-
-
-def interval(
-    tasks: Sequence[Sampled], measure: Callable[[Sequence[Sampled]], float | None], *, seed: int = 0
-) -> tuple[float, float] | None:
-    """The 95 % percentile interval of a measure by bootstrap over tasks; None where the measure is undefined."""
-    if measure(tasks) is None:
-        return None
-    rng = random.Random(seed)
-    drawn = [measure(rng.choices(tasks, k=len(tasks))) for _ in range(BOOTSTRAPS)]
-    values = sorted(v for v in drawn if v is not None)
-    return values[int(0.025 * len(values))], values[int(0.975 * len(values)) - 1]
 
 
 def mean_at_1(tasks: Sequence[Sampled]) -> float | None:

@@ -19,13 +19,13 @@ SHOWN_KS = 12
 """Rows of a model's table; the JSON has all."""
 
 
-def study_view(study: Study, *, width: int = 78, charts: bool = True) -> list[RenderableType]:
+def study_view(study: Study, *, charts: bool = True) -> list[RenderableType]:
     """Tables and charts, in order; without the charts where they stand beside a picture."""
     view: list[RenderableType] = [_heading(study), _summaries(study.summaries)]
     if charts and any(len(curve.points) > 1 for curve in study.curves):
-        view += [Text(), chart(lines(study.curves), x_label="samples of each task (k)", width=width)]
+        view += [Text(), chart(lines(study.curves), x_label="samples of each task (k)")]
         if any(p.usd and p.usd.value > 0 for curve in study.curves for p in curve.points):
-            view += [Text(), chart(lines(study.curves, dollars=True), x_label="USD for each task", width=width)]
+            view += [Text(), chart(lines(study.curves, dollars=True), x_label="USD for each task")]
     for name in dict.fromkeys(curve.model for curve in study.curves):
         view += [Text(), _table([c for c in study.curves if c.model == name])]
     if study.frontier:

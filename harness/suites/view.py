@@ -45,7 +45,7 @@ def eval_view(report: Json) -> list[RenderableType]:
 
 
 def markdown(report: Json) -> str:
-    """The same page for a file, every instance with a line of its own."""
+    """An evaluation's report as a page of Markdown: measures, costs, coverage, notes, and a line for every instance."""
     lines = [f"# {title(report)}", "", "| | |", "| --- | --- |"]
     lines += [f"| {name} | {_cell(value)} |" for name, value in (*measures(report), *expenses(report))]
     if rows := _coverage_rows(report, few=False):

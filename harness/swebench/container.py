@@ -38,7 +38,7 @@ from harness.swebench.official import TESTBED
 from tasks.errors import SandboxFailed
 
 APPLY_COMMANDS = ("git apply --verbose", "git apply --verbose --reject", "patch --batch --fuzz=5 -p1 -i")
-"""As the official harness tries them, in this order, each upon what the one before left."""
+"""The ways to lay a patch that the official harness tries, in this order, each upon what the one before left."""
 
 _PATCH, _SCRIPT, _SAID = "/tmp/patch.diff", "/eval.sh", "/tmp/.applied"
 

@@ -81,7 +81,7 @@ async def ensure_images(
     say: Say = lambda line: None,
     tell: Callable[[ImageOutcome], None] = lambda prepared: None,
 ) -> list[ImageOutcome]:
-    """See that every row has its image; what became of each, in the order of `rows`.
+    """Find, pull or build the image of every row; what became of each, in the order of `rows`.
 
     `mirrors`: a directory of clones (see `repository_of`). `bases`: base images by Python version. `workers` images are
     made at a time. `pull`: published images are taken where a registry gives them ("auto", asked once), insisted on
@@ -213,7 +213,7 @@ def _recipe(row: Row, spec: Spec, mirrors: Path | None, say: Say) -> tuple[Recip
 
 
 def _find_current(client: Any, row: Row) -> ImageRef | None:
-    """As `find_image`, without an image that an earlier Troop built in another way."""
+    """The image that is here for a row, None where there is none, or where an earlier Troop built it in another way."""
     from harness.swebench.recipe import RECIPE_VERSION
 
     found = find_image(client, row)

@@ -12,8 +12,9 @@ was stopped or failed goes on from the last layer that is done.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -74,8 +75,7 @@ class Layers:
         chosen = await self._chosen(recipe, tree, bare, log)
         environment = await self._environment(recipe, bare, chosen, log)
         log.say("installing the repository")
-        steps = await self._open(recipe, environment, "instance", log, network=recipe.needs_network)
-        try:
+        async with self._open(recipe, environment, "instance", log, network=recipe.needs_network) as steps:
             await _place(steps, recipe, tree)
             if recipe.install:
                 await steps.take("installing the repository", f"{_ENTER} && {{ {recipe.install}\n}}", env=_OFFLINE)
@@ -95,8 +95,6 @@ class Layers:
             await self._provider.keep(
                 steps.sandbox, names.repository_name(recipe.instance_id), "latest", labels, CHANGES
             )
-        finally:
-            await steps.sandbox.close()
 
     # ---- below instances
 
@@ -110,8 +108,7 @@ class Layers:
             if await asyncio.to_thread(find, self._client, name) is not None:
                 return name
             log.say(f"making the bare environment of Python {recipe.python} on {base}")
-            steps = await self._open(recipe, base, "python", log)
-            try:
+            async with self._open(recipe, base, "python", log) as steps:
                 for tool in NEEDED:
                     await steps.take(f"looking for {tool} in the base image {base}", f"command -v {tool}")
                 found_python = await steps.take(
@@ -123,8 +120,6 @@ class Layers:
                 interpreter = found_python.strip().splitlines()[-1]
                 await steps.take("making the environment", make_environment(UV, interpreter))
                 await self._keep(steps, names.TOOLS, name.rpartition(":")[2])
-            finally:
-                await steps.sandbox.close()
         return name
 
     async def _chosen(self, recipe: Recipe, tree: Workspace, bare: str, log: Log) -> ResolvedEnvironment:
@@ -137,12 +132,9 @@ class Layers:
                 tuple(kept["pins"]), tuple(kept["build"]), tuple(kept["arguments"]), kept["note"]
             )
         log.say(f"choosing versions as of {recipe.date:%Y-%m-%d}")
-        steps = await self._open(recipe, bare, "resolve", log)
-        try:
+        async with self._open(recipe, bare, "resolve", log) as steps:
             await _place(steps, recipe, tree)
             chosen = await choose(steps, recipe)
-        finally:
-            await steps.sandbox.close()
         if chosen.note:
             log.say(chosen.note)
         await asyncio.to_thread(write_json, place, asdict(chosen))
@@ -157,23 +149,28 @@ class Layers:
             if await asyncio.to_thread(find, self._client, name) is not None:
                 return name
             log.say(f"installing {len(chosen.pins)} packages")
-            steps = await self._open(recipe, bare, "environment", log)
-            try:
+            async with self._open(recipe, bare, "environment", log) as steps:
                 await _install_system(steps, recipe)
                 await _install_packages(steps, chosen)
                 await self._keep(steps, names.ENVIRONMENT, key)
-            finally:
-                await steps.sandbox.close()
         return name
 
     async def _keep(self, steps: Steps, kind: str, tag: str) -> None:
         await self._provider.keep(steps.sandbox, names.layer_name(kind), tag, {names.KIND: kind}, CHANGES)
 
-    async def _open(self, recipe: Recipe, image: str, name: str, log: Log, *, network: bool = True) -> Steps:
+    @contextlib.asynccontextmanager
+    async def _open(
+        self, recipe: Recipe, image: str, name: str, log: Log, *, network: bool = True
+    ) -> AsyncIterator[Steps]:
+        """Steps in a sandbox of the image, which is closed at the end."""
         spec = SandboxSpec(
             run=self._run, name=f"{recipe.instance_id}-{name}", image=image, network=network, limits=_LIMITS
         )
-        return Steps(await self._provider.create(spec), log)
+        sandbox = await self._provider.create(spec)
+        try:
+            yield Steps(sandbox, log)
+        finally:
+            await sandbox.close()
 
     def turn(self, key: str, log: Log) -> AbstractAsyncContextManager[None]:
         """The one who makes what `key` names, over all processes of this user."""

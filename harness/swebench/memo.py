@@ -32,7 +32,7 @@ def key_of(*parts: str | bytes) -> str:
 
 
 class Turn:
-    """See `Memo.take_turn`."""
+    """The right to work on a key, held until `end`; no other process works on it meanwhile."""
 
     def __init__(self, path: Path, file: IO[str]) -> None:
         self._path = path

@@ -35,7 +35,7 @@ def repository_name(instance_id: str, namespace: str = NAMESPACE) -> str:
 
 
 def image_name(instance_id: str, namespace: str = NAMESPACE) -> str:
-    """As `repository_name`, with the tag `latest`."""
+    """The image name, with the tag `latest`, that the official harness asks for with `--namespace`."""
     return f"{repository_name(instance_id, namespace)}:latest"
 
 

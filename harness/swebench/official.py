@@ -167,7 +167,8 @@ def report_of(row: Row, log: Path | str, *, patch_exists: bool = True) -> dict[s
 
 
 def _report_by_row(row: Row, spec: Any, log: Path, patch_exists: bool) -> dict[str, Any]:
-    """As the official `get_eval_report`, with the parser and the kind of evaluation that the row itself names."""
+    """What the official `get_eval_report` says of one instance, with the parser and the kind of evaluation that the row
+    itself names."""
     grading, constants = _official("harness.grading"), _official("harness.constants")
     report: dict[str, Any] = {
         "patch_is_None": not patch_exists,

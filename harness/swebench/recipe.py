@@ -231,5 +231,5 @@ def wanted_lines(recipe: Recipe, own: Sequence[str], *, yielding: bool = False) 
 
 
 def quoted(arguments: Sequence[str]) -> str:
-    """As part of a shell line."""
+    """The arguments as a piece of a shell line."""
     return " ".join(map(shlex.quote, arguments))

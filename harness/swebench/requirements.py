@@ -42,7 +42,7 @@ def pinned_version(requirement: str) -> tuple[str, str]:
 
 
 def unpinned(requirement: str) -> str:
-    """The same requirement in any version."""
+    """The requirement (a line such as "name==1.0; marker") without its pin, so that any version will do."""
     return re.sub(r",?\s*===?\s*[^;,\s]+", "", requirement, count=1)
 
 

@@ -351,9 +351,9 @@ def _line(text: str) -> str:
     return " ".join(clean(text).split())
 
 
-def folded(text: str, *, style: str = "", fold: int = FOLD) -> Text:
+def folded(text: str, *, style: str = "") -> Text:
     """The text with the middle of a long one folded away."""
-    first, hidden, last = _fold(text, fold)
+    first, hidden, last = _fold(text, FOLD)
     parts = [Text(first, style)]
     if hidden:
         parts += [_hidden(hidden), Text(last, style)]

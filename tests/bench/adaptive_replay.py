@@ -7,7 +7,7 @@ dollars spent.
 
 Each replay draws every task's attempts in a random order, without putting back, and lets both policies spend: fixed
 goes round after round over all tasks, in a random order; adaptive always takes the task with the largest
-`harness.scaling.adaptive.rate`. Both select by the same rule, the group most likely to be right. At each budget the
+`rate`. Both select by the same rule, the group most likely to be right. At each budget the
 solved tasks of both, the mean over replays, and the paired difference with its 95 % interval by bootstrap over tasks.
 Beliefs about evidence and agreement are learnt from labelled attempts of other tasks (five folds; of another pool for
 synthetic ones), or are those of the product (`--shipped`); the prior, and how often wrong attempts give nothing, from
@@ -23,7 +23,7 @@ import math
 import os
 import random
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -31,13 +31,14 @@ from typing import Any
 
 from agent.run.worth import beliefs_for
 from harness.patches.patch import Patch
-from harness.scaling.adaptive import Beliefs, Group, TaskState, chances, fit_prior, learn, rate
+from harness.scaling.adaptive import Beliefs, Group, TaskState, chances, fit_prior, gain, kinds_of, price, standing
 from harness.scaling.curves import Draws
 from tasks.task import GivenTest, Repository
 from tasks.task import Task as TroopTask
 
 BUDGETS = 12
 FOLDS = 5
+SCATTERS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 25.0, 50.0)
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,9 @@ class Task:
 
     def solved(self, beliefs: Beliefs) -> float:
         """Whether the group most likely to be right is; the earlier of equals."""
-        found = chances(self.state, beliefs)
-        if not found:
-            return 0.0
-        best = max(range(len(found)), key=lambda i: (found[i], -i))
-        return float(self._right[list(self._groups)[best]])
+        found = chances(kinds_of(self._groups.values()), self._failed, beliefs)
+        best = max(self._groups, key=lambda candidate: found[self._groups[candidate]], default=None)
+        return float(best is not None and self._right[best])
 
 
 @dataclass
@@ -160,6 +159,13 @@ def adaptive(pool: Mapping[str, Sequence[Attempt]], beliefs: Mapping[str, Belief
             state = tasks[each].state
             rates[each] = rate(state, learner.beliefs[each], mean) if state.attempts else math.inf
         course.changes.append((name, tasks[name].solved(learner.beliefs[name])))
+
+
+def rate(state: TaskState, beliefs: Beliefs, mean_usd: float) -> float:
+    """The expected gain for a dollar; 0 where the task is to be left."""
+    if standing(state, beliefs) != "open":
+        return 0.0
+    return gain(state, beliefs) / max(price(state, mean_usd), 1e-9)
 
 
 def replayed(pool: Pool, beliefs: Mapping[str, Beliefs], replays: int) -> dict[str, Any]:
@@ -234,6 +240,43 @@ def learnt(pool: Pool, levels: int) -> Beliefs:
                 failed += 1
         tasks.append(list(groups.values()))
     return learn(tasks, failed, levels)
+
+
+def learn(tasks: Iterable[Sequence[tuple[Group, bool]]], failed: int, levels: int) -> Beliefs:
+    """The beliefs, but for the prior, from labelled attempts: of each task the groups and whether each is right.
+
+    `failed`: how many attempts of all these tasks gave nothing acceptable. Levels have one pseudo-count each; the
+    concentrations are the likeliest of a grid.
+    """
+    labelled = [list(groups) for groups in tasks]
+    counts = {truth: [1.0] * levels for truth in (True, False)}
+    for groups in labelled:
+        for group, truth in groups:
+            counts[truth][group.level] += 1
+    wrong = sum(group.attempts for groups in labelled for group, truth in groups if not truth)
+    sizes = {
+        truth: [[group.attempts for group, right in groups if right == truth] for groups in labelled]
+        for truth in (True, False)
+    }
+    return Beliefs(
+        fails=(failed + 1) / (failed + wrong + 2),
+        scatter_right=likeliest_scatter(sizes[True]),
+        scatter_wrong=likeliest_scatter(sizes[False]),
+        right=tuple(count / sum(counts[True]) for count in counts[True]),
+        wrong=tuple(count / sum(counts[False]) for count in counts[False]),
+    )
+
+
+def likeliest_scatter(tasks: Sequence[Sequence[int]]) -> float:
+    """The likeliest concentration of SCATTERS, from the sizes of each task's groups."""
+
+    def height(scatter: float) -> float:
+        return sum(
+            len(sizes) * math.log(scatter) - (math.lgamma(scatter + sum(sizes)) - math.lgamma(scatter))
+            for sizes in tasks
+        )
+
+    return max(SCATTERS, key=height)
 
 
 # Pools

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from unittest import mock
 
 import numpy
 from numpy.typing import NDArray
@@ -126,23 +127,25 @@ SETTINGS = (
 def simulate(setting: Setting, simulations: int, draws: int, seed: int, every: bool) -> dict[str, object]:
     """What the forecasts of one setting came to, by law: the true one, or `every`."""
     laws = list(LAWS) if every else [setting.law]
+    told_by = mock.patch.dict(LAWS, {law: LAWS[law] for law in laws}, clear=True)
     truth = setting.truth(setting.k)
     rng = numpy.random.default_rng(seed)
     held: Counter[str] = Counter()
     refusals: dict[str, Counter[str]] = {}
     widths: dict[str, list[float]] = {}
     off: dict[str, list[float]] = {}
-    for simulation in range(simulations):
-        rates = setting.draw(rng, setting.tasks)
-        outcomes = (rng.random((setting.tasks, setting.samples)) < rates[:, None]).tolist()
-        for told in forecast(outcomes, setting.k, draws=draws, seed=simulation, laws=laws):
-            if told.coverage is None or told.low is None or told.high is None:
-                why = " ".join(told.refused.split()[:2])
-                refusals.setdefault(told.law, Counter())[why] += 1
-                continue
-            held[told.law] += told.low <= truth <= told.high
-            widths.setdefault(told.law, []).append(told.high - told.low)
-            off.setdefault(told.law, []).append(told.coverage - truth)
+    with told_by:
+        for simulation in range(simulations):
+            rates = setting.draw(rng, setting.tasks)
+            outcomes = (rng.random((setting.tasks, setting.samples)) < rates[:, None]).tolist()
+            for told in forecast(outcomes, setting.k, draws=draws, seed=simulation):
+                if told.coverage is None or told.low is None or told.high is None:
+                    why = " ".join(told.refused.split()[:2])
+                    refusals.setdefault(told.law, Counter())[why] += 1
+                    continue
+                held[told.law] += told.low <= truth <= told.high
+                widths.setdefault(told.law, []).append(told.high - told.low)
+                off.setdefault(told.law, []).append(told.coverage - truth)
     return {
         "tasks are": setting.name,
         "true law": setting.law,

@@ -26,7 +26,7 @@ from typing import Any
 from agent.attempt.policy import Plan, View
 from agent.choice.candidates import group
 from agent.choice.order import select
-from agent.repair.mutate import Change, dealt
+from agent.repair.mutate import Change, in_common_order, needed, share_of
 from agent.repair.policy import RepairPolicy, SharedWork, mutants_of_base
 from harness import trace
 from harness.cache import cache_root
@@ -123,15 +123,10 @@ async def _try(sandbox: Sandbox, tried: Tried, tests: str, sources: list[str], i
 
 
 def _shares(tried: Tried, attempts: int, options: argparse.Namespace) -> list[list[Change]]:
+    turns = options.turns - 1
+    common = in_common_order(tried.ordered, needed(0, attempts, turns), options.seed)
     return [
-        dealt(
-            tried.ordered,
-            index=index,
-            attempts=attempts,
-            turns=options.turns - 1,
-            seed=options.seed * 1000 + index,
-            common_seed=options.seed,
-        )
+        share_of(common, index=index, attempts=attempts, turns=turns, seed=options.seed * 1000 + index)
         for index in range(attempts)
     ]
 

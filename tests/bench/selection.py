@@ -21,6 +21,7 @@ import argparse
 import asyncio
 import gzip
 import json
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,7 @@ from typing import TYPE_CHECKING
 
 from harness.choosing.evidence_store import digest, evidence_so_far, keeping
 from harness.choosing.features import KINDS, NAMES, rows
-from harness.choosing.fitting import Labelled, chance, choices, cross, labelled, shuffled
+from harness.choosing.fitting import Labelled, chance, choices, cross, labelled
 from harness.choosing.gather import gather_probes, gather_static, gather_tests
 from harness.choosing.pool import Sample, by_instance, read_pool, unlabelled
 from harness.choosing.ranker import SHIPPED, finalists, fit, read_weights
@@ -214,7 +215,7 @@ async def stand_in(provider: DockerProvider, image: str, key: str, mirror: Path,
         return
     sandbox = await provider.create(SandboxSpec(run="select-stand-in", name=key, image=image))
     await sandbox.exec("find . -mindepth 1 -maxdepth 1 ! -name .git ! -name '*.egg-info' -exec rm -rf {} +")
-    await sandbox.upload(git("archive", "--format=tar", commit, git_dir=mirror), "/testbed")
+    await sandbox.upload(git("archive", "--format=tar", "--prefix=testbed/", commit, git_dir=mirror))
     await sandbox.exec("PYTHONDONTWRITEBYTECODE= nice python -m compileall -q sympy", timeout=300)
     await provider.freeze(sandbox, key)
 
@@ -280,11 +281,32 @@ def labels(known: argparse.Namespace) -> None:
         print(json.dumps({"instance_id": sample.instance, "source": sample.source, "outcome": outcome}))
 
 
+def shuffled(items: Sequence[Labelled], times: int, penalty: float) -> list[float]:
+    """Recoveries of rankers that were fitted and judged on labels dealt out anew within each instance, so that how many
+    are right stays what it was. Instances whose candidates are all alike have nothing to deal and are left out."""
+    rng = random.Random(0)
+    told_apart = [item for item in items if len(set(item.right)) > 1]
+    out = []
+    for _ in range(times):
+        dealt = [_dealt(item, rng) for item in told_apart]
+        found = recovery(choices(dealt, cross(dealt, penalty=penalty)), draws=0).recovery
+        out.append(found if found is not None else 0.0)
+    return out
+
+
+def _dealt(item: Labelled, rng: random.Random) -> Labelled:
+    """The labels of the distinct candidates in another order; each sample has that of its candidate."""
+    right = list(item.right)
+    rng.shuffle(right)
+    samples = tuple(x for row, x in zip(item.rows, right, strict=True) for _ in row.sources)
+    return replace(item, right=tuple(right), samples=samples)
+
+
 def shuffle(known: argparse.Namespace) -> None:
     """Labels dealt out anew: what a ranker finds where there is nothing to be found."""
     items = [i for i in load(known, "development") if len(set(i.right)) > 1]
     true = recovery(choices(items, cross(items, penalty=known.penalty)), draws=0).recovery
-    found = sorted(shuffled(items, known.times, penalty=known.penalty))
+    found = sorted(shuffled(items, known.times, known.penalty))
     print(f"true labels {true:.3f}; shuffled {known.times} times: mean {sum(found) / len(found):.3f}, ", end="")
     print(f"95th percentile {found[int(0.95 * len(found))]:.3f}, largest {found[-1]:.3f}")
 

@@ -210,10 +210,12 @@ def test_sympys_own_command_reports_test_by_test_once_it_is_limited(
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for name in ("sympy", "mpmath"):
-            archive.add(sympy / name, name, filter=lambda one: None if "__pycache__" in one.name else one)
+            archive.add(
+                sympy / name, f"{WORKDIR}/{name}", filter=lambda one: None if "__pycache__" in one.name else one
+            )
 
     async def work(sandbox: Sandbox) -> None:
-        await sandbox.upload(packed.getvalue(), WORKDIR)
+        await sandbox.upload(packed.getvalue())
         await sandbox.write("sympy/core/tests/test_new.py", SYMPY_TESTS.encode())
 
         async def ran(ids: Sequence[str], *, first: bool = False) -> TestReport:

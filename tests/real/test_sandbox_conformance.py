@@ -477,7 +477,7 @@ def test_an_archive_is_unpacked_with_modes_and_links_over_what_is_there(provider
         assert (
             await sandbox.exec("stat -c '%a %F' f; readlink l; test -O f && echo mine")
         ).stdout == b"755 regular file\na/b\nmine\n"
-        await sandbox.upload(archive({"c": b"y"}), f"{WORKDIR}/sub")
+        await sandbox.upload(archive({"testbed/sub/c": b"y"}))
         assert await sandbox.read("sub/c") == b"y"
         with pytest.raises(SandboxFailed, match="archive"):
             await sandbox.upload(b"this is no archive" * 100)

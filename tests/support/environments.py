@@ -44,15 +44,15 @@ def provider_of(backend: str, cache: Path) -> DockerProvider | BubblewrapProvide
 
 
 @functools.cache
-def _packages() -> bytes:
-    """A tar archive of pytest and what it needs, all of it pure Python."""
+def _packages(place: str) -> bytes:
+    """A tar archive of pytest and what it needs, all of it pure Python, to lie in `place`."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         for name in PACKAGES:
             for file in importlib.metadata.files(name) or ():
                 path = Path(str(file.locate()))
                 if path.is_file() and ".." not in file.parts and "__pycache__" not in file.parts:
-                    archive.add(path, arcname=str(file))
+                    archive.add(path, arcname=f"{place}/{file}")
     return out.getvalue()
 
 
@@ -62,7 +62,7 @@ async def put_pytest(sandbox: Sandbox) -> None:
         "python3 -m venv --without-pip /opt/env && ls -d /opt/env/lib/python3*/site-packages", cwd="/"
     )
     assert done.exit_code == 0, done.output
-    await sandbox.upload(_packages(), done.output.strip())
+    await sandbox.upload(_packages(done.output.strip()))
     done = await sandbox.exec("/opt/env/bin/python -m compileall -q /opt/env/lib", cwd="/")
     assert done.exit_code == 0, done.output
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -34,13 +38,20 @@ requests_per_minute = 60
 """
 
 
-def write(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
-    return path
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A working directory without a configuration, and a user who has none."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.chdir(tmp_path)
 
 
-def test_an_alias_says_all_about_a_model(tmp_path: Path) -> None:
-    config = load_config([write(tmp_path / "troop.toml", FULL)])
+def configured(text: str) -> Config:
+    Path("troop.toml").write_text(text, encoding="utf-8")
+    return load_config()
+
+
+def test_an_alias_says_all_about_a_model() -> None:
+    config = configured(FULL)
     assert config.default_model == "qwen"
     qwen = resolve_model("qwen", config)
     assert (qwen.name, qwen.context, qwen.concurrency, qwen.tools) == ("Qwen/Qwen3-Coder", 65536, 64, False)
@@ -49,8 +60,8 @@ def test_an_alias_says_all_about_a_model(tmp_path: Path) -> None:
     assert prices_of(qwen).gpu_hour == 2.0
 
 
-def test_an_alias_can_stand_on_a_provider(tmp_path: Path) -> None:
-    cheap = resolve_model("cheap", load_config([write(tmp_path / "troop.toml", FULL)]))
+def test_an_alias_can_stand_on_a_provider() -> None:
+    cheap = resolve_model("cheap", configured(FULL))
     assert cheap.base_url == "https://api.deepseek.com/v1"
     assert (cheap.name, cheap.key_env, cheap.price_name) == (
         "deepseek-chat",
@@ -60,20 +71,20 @@ def test_an_alias_can_stand_on_a_provider(tmp_path: Path) -> None:
     assert (cheap.alias, cheap.requests_per_minute) == ("cheap", 60.0)
 
 
-def test_another_address_does_not_inherit_the_providers_prices(tmp_path: Path) -> None:
+def test_another_address_does_not_inherit_the_providers_prices() -> None:
     text = '[models.proxy]\nmodel = "openai/gpt-5"\nbase_url = "http://10.0.0.1/v1"\n'
-    proxy = load_config([write(tmp_path / "troop.toml", text)]).aliases["proxy"]
+    proxy = configured(text).aliases["proxy"]
     assert (proxy.base_url, proxy.name, proxy.price_name) == ("http://10.0.0.1/v1", "gpt-5", None)
 
 
-def test_the_nearer_file_wins(tmp_path: Path) -> None:
-    near = write(tmp_path / "near.toml", '[models.a]\nbase_url = "http://near/v1"\nname = "x"\n')
-    far = write(
-        tmp_path / "far.toml",
-        'default_model = "a"\n[models.a]\nbase_url = "http://far/v1"\nname = "x"\n[models.b]\nbase_url ='
-        ' "http://far/v1"\nname = "y"\n',
+def test_the_nearer_file_wins() -> None:
+    near, far = config_paths()
+    far.parent.mkdir(parents=True)
+    far.write_text(
+        'default_model = "a"\n[models.a]\nbase_url = "http://far/v1"\nname = "x"\n'
+        '[models.b]\nbase_url = "http://far/v1"\nname = "y"\n'
     )
-    config = load_config([near, tmp_path / "missing.toml", far])
+    config = configured('[models.a]\nbase_url = "http://near/v1"\nname = "x"\n')
     assert config.aliases["a"].base_url == "http://near/v1"
     assert config.aliases["b"].name == "y"
     assert config.default_model == "a"
@@ -85,8 +96,8 @@ def test_the_users_configuration_is_found_where_xdg_says(monkeypatch: pytest.Mon
     assert config_paths() == (Path("troop.toml"), tmp_path / "troop" / "config.toml")
 
 
-def test_no_file_is_an_empty_configuration(tmp_path: Path) -> None:
-    assert load_config([tmp_path / "none.toml"]) == Config()
+def test_no_file_is_an_empty_configuration() -> None:
+    assert load_config() == Config()
 
 
 @pytest.mark.parametrize(
@@ -119,11 +130,10 @@ def test_no_file_is_an_empty_configuration(tmp_path: Path) -> None:
         ("[models", "is not TOML"),
     ],
 )
-def test_a_mistake_is_named_with_file_and_key(tmp_path: Path, text: str, words: str) -> None:
-    path = write(tmp_path / "troop.toml", text)
+def test_a_mistake_is_named_with_file_and_key(text: str, words: str) -> None:
     with pytest.raises(InputError) as caught:
-        load_config([path])
-    assert str(path) in str(caught.value)
+        configured(text)
+    assert "troop.toml" in str(caught.value)
     assert words in str(caught.value)
 
 
@@ -148,14 +158,36 @@ def test_a_url_names_server_and_model() -> None:
     assert (alias.base_url, alias.name, alias.key_env) == ("http://127.0.0.1:8000/v1", "Qwen/Qwen3#x", None)
 
 
+@contextlib.contextmanager
+def serving(*models: str) -> Iterator[str]:
+    """The URL of a server that lists these models."""
+
+    class Listing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/v1/models" else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps({"data": [{"id": model} for model in models]}).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Listing) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+        thread.join()
+
+
 def test_a_url_without_a_model_takes_the_only_one_served() -> None:
-    alias = resolve_model("http://h:1/v1", Config(), list_models=lambda url: ["only"])
-    assert (alias.alias, alias.name) == ("http://h:1/v1#only", "only")
+    with serving("only") as url:
+        alias = resolve_model(url, Config())
+    assert (alias.alias, alias.name) == (f"{url}#only", "only")
 
 
 def test_a_url_without_a_model_and_many_served_asks_which() -> None:
-    with pytest.raises(InputError, match="http://h:1/v1#a, http://h:1/v1#b"):
-        resolve_model("http://h:1/v1", Config(), list_models=lambda url: ["a", "b"])
+    with serving("a", "b") as url, pytest.raises(InputError, match=f"{url}#a, {url}#b"):
+        resolve_model(url, Config())
 
 
 def test_a_server_that_is_down_is_named() -> None:
@@ -171,8 +203,8 @@ def test_a_name_that_means_nothing_is_wrong_input(name: str) -> None:
         resolve_model(name, Config())
 
 
-def test_an_unknown_name_lists_what_there_is(tmp_path: Path) -> None:
-    config = load_config([write(tmp_path / "troop.toml", FULL)])
+def test_an_unknown_name_lists_what_there_is() -> None:
+    config = configured(FULL)
     with pytest.raises(InputError, match=r"qwne.*cheap, qwen.*openai.*http://"):
         resolve_model("qwne", config)
 
@@ -284,7 +316,8 @@ def test_ordinary_code_is_left_alone(text: str) -> None:
 
 
 def test_a_path_to_a_secret_is_not_masked(tmp_path: Path) -> None:
-    path = write(tmp_path / "key.pem", "x")
+    path = tmp_path / "key.pem"
+    path.write_text("x")
     assert masker(environ={"SSL_KEY": str(path)})(f"cannot read {path}") == f"cannot read {path}"
 
 

@@ -191,7 +191,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(law: str) -> None:
     never = 0.3 if law == "inflated beta-binomial" else 0.0
     truth = (1 - never) * BetaBinomial(0.5, 2.0).coverage(80)
     told = [
-        forecast(drawn(rng, 80, 16, alpha=0.5, beta=2.0, never=never), 80, draws=50, seed=seed, laws=[law])[0]
+        by_law(forecast(drawn(rng, 80, 16, alpha=0.5, beta=2.0, never=never), 80, draws=50, seed=seed))[law]
         for seed in range(60)
     ]
     kept = [each for each in told if each.low is not None and each.high is not None]

@@ -1,4 +1,4 @@
-"""pass@k, coverage, recovery."""
+"""pass@k, selected@k, majority@k, recovery."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import pytest
 
 from harness.scaling.metrics import (
     Sampled,
-    coverage,
-    interval,
     majority_right,
     mean_at_1,
     pass_at_k,
@@ -30,7 +28,6 @@ def test_pass_at_k_is_the_share_of_subsets_that_hold_a_right_sample(n: int) -> N
 
 def test_pass_at_k_is_undefined_with_too_few_samples() -> None:
     assert pass_at_k(3, 1, 4) is None
-    assert coverage([Sampled(4, 1, True), Sampled(2, 1, True)], 3) is None
 
 
 def test_recovery_is_the_share_of_what_sampling_offers() -> None:
@@ -38,14 +35,6 @@ def test_recovery_is_the_share_of_what_sampling_offers() -> None:
     assert mean_at_1(tasks) == 0.25
     assert recovery(tasks) == pytest.approx((0.5 - 0.25) / (1.0 - 0.25))
     assert recovery([Sampled(4, 4, True)]) is None, "one sample is as good as all"
-
-
-def test_the_interval_holds_the_value_and_is_the_same_every_time() -> None:
-    tasks = [Sampled(4, c, False) for c in (0, 1, 2, 4, 0, 3)]
-    low, high = interval(tasks, mean_at_1) or (1.0, 0.0)
-    value = mean_at_1(tasks)
-    assert value is not None and low <= value <= high
-    assert interval(tasks, mean_at_1) == (low, high)
 
 
 Candidates = list[tuple[int, bool]]

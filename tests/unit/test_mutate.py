@@ -13,7 +13,19 @@ import warnings
 
 import pytest
 
-from agent.repair.mutate import HEADER_SHARE, LONGEST_EDIT, MOST, Mutant, dealt, mutants, pairs, surroundings
+from agent.repair.mutate import (
+    HEADER_SHARE,
+    LONGEST_EDIT,
+    MOST,
+    Change,
+    Mutant,
+    in_common_order,
+    mutants,
+    needed,
+    pairs,
+    share_of,
+    surroundings,
+)
 from agent.repair.mutation.source import Stopped, hush, meaning
 
 
@@ -220,9 +232,14 @@ def test_headers_and_constants_are_suspected_with_what_rests_on_them() -> None:
     assert 0 < spread["a.py", 1] < HEADER_SHARE
 
 
+def dealt(found: list[Mutant], index: int, attempts: int, turns: int, *, seed: int, common: int) -> list[Change]:
+    order = in_common_order(found, needed(index, attempts, turns), common)
+    return share_of(order, index=index, attempts=attempts, turns=turns, seed=seed)
+
+
 def test_attempts_share_the_mutants_out_without_overlap() -> None:
     found = on_line(SEARCH, 4)[:96]
-    shares = [dealt(found, index=i, attempts=8, turns=12, seed=i, common_seed=0) for i in range(8)]
+    shares = [dealt(found, i, 8, 12, seed=i, common=0) for i in range(8)]
     tried = [change for share in shares for change in share]
     assert all(len(share) == 12 for share in shares)
     assert len(set(tried)) == len(tried) == 96
@@ -233,8 +250,8 @@ def test_attempts_share_the_mutants_out_without_overlap() -> None:
 def test_the_seeds_matter_and_are_all_that_does() -> None:
     found = on_line(SEARCH, 4)
 
-    def share(seed: int, common: int) -> list[tuple[Mutant, ...]]:
-        return dealt(found, index=1, attempts=4, turns=20, seed=seed, common_seed=common)
+    def share(seed: int, common: int) -> list[Change]:
+        return dealt(found, 1, 4, 20, seed=seed, common=common)
 
     assert share(1, 1) == share(1, 1)
     assert share(1, 1) != share(2, 1)
@@ -248,7 +265,7 @@ def test_pairs_follow_when_single_mutants_run_out() -> None:
         text = first.apply(second.apply(SEARCH))
         assert ast.dump(ast.parse(text)) != ast.dump(ast.parse(SEARCH))
         assert first.line < second.line
-    tried = dealt(found, index=0, attempts=1, turns=60, seed=0, common_seed=0)
+    tried = dealt(found, 0, 1, 60, seed=0, common=0)
     assert len(tried) == 60
     assert {len(change) for change in tried} == {1, 2}
 

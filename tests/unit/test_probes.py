@@ -124,4 +124,4 @@ def test_the_statement_names_frames_exceptions_and_files() -> None:
     )
     read = Statement(text)
     assert [(f.path, f.function) for f in read.frames] == [("pkg/core.py", "go"), ("pkg/low.py", "deep")]
-    assert read.raised == (("ValueError", "bad"),)
+    assert read.exceptions == {"ValueError"}

@@ -22,7 +22,7 @@ from harness.choosing.evidence_store import (
     write_found,
 )
 from harness.choosing.features import CIRCUMSTANCES, NAMES, CandidateFeatures, rows
-from harness.choosing.fitting import Labelled, choices, cross, platt, reliability, shuffled
+from harness.choosing.fitting import Labelled, choices, cross, platt, reliability
 from harness.choosing.pool import Sample
 from harness.choosing.probe_facts import Seen
 from harness.choosing.ranker import Weights, fit, read_weights, write_weights
@@ -231,15 +231,6 @@ def test_cross_validated_choice_beats_a_blind_one_where_there_is_a_signal_and_no
     without = recovery(choices(none, cross(none)), draws=500)
     assert with_signal.low > 0
     assert without.low < 0.05 * without.instances
-
-
-def test_shuffled_labels_are_no_better_than_chance_and_true_ones_lie_beyond_them() -> None:
-    items = pool(40, 1.5)
-    true = recovery(choices(items, cross(items)), draws=0).recovery
-    by_chance = sorted(shuffled(items, 30))
-    assert true is not None
-    assert abs(sum(by_chance) / len(by_chance)) < 0.1
-    assert true > by_chance[int(0.95 * len(by_chance))]
 
 
 def test_weights_survive_the_disk(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from agent.commands.options import add_solving, settings_of
 from agent.run.worth import Sampling, beliefs_for, state_of
 from harness import trace
 from harness.records import Charge, Evidence, Usage
-from harness.scaling.adaptive import Beliefs, Group, TaskState
+from harness.scaling.adaptive import Beliefs, Group, Prior, TaskState
 from harness.suites.slots import Slots
 from tasks.errors import InputError
 from tasks.task import GivenTest, Repository, Task
@@ -74,10 +74,10 @@ def test_a_given_test_makes_a_wrong_candidate_seldom() -> None:
     assert beliefs_for(TASK, ["repair"]).scatter_right > 10
 
 
-def sampling(states: dict[str, TaskState], worth: float = 10.0) -> Sampling:
+def sampling(states: dict[str, TaskState], worth: float = 10.0, beliefs: Beliefs | None = None) -> Sampling:
     found = Sampling(worth)
     for id, state in states.items():
-        found.join(id, Beliefs(), state)
+        found.join(id, beliefs or Beliefs(), state)
     return found
 
 
@@ -98,6 +98,23 @@ def test_what_costs_more_than_it_is_expected_to_bring_is_not_begun() -> None:
     assert sampling({"a": state}, worth=100.0).outlook("a").verdict == "go"
     outlook = sampling({"a": state}, worth=1.0).outlook("a")
     assert outlook.verdict == "not worth it" and outlook.stopped.gain * 1.0 < outlook.stopped.usd
+
+
+PROOF = Beliefs(prior=Prior.beta(0.5, 1.5), fails=0.99, right=(1.0,), wrong=(1.0,))
+"""Only right attempts are acceptable, nearly."""
+
+
+def test_where_evidence_proves_the_next_attempt_goes_to_the_unsolved_task_with_fewest_failures() -> None:
+    states = {"solved": TaskState((Group(1, 0),), usd=1.0)} | {
+        str(n): TaskState(failed=n, usd=float(n)) for n in (4, 1, 9)
+    }
+    found = sampling(states, worth=1000.0, beliefs=PROOF)
+    assert max(states, key=found.urgency) == "1"
+
+
+def test_of_equal_tasks_the_cheaper_has_the_next_attempt() -> None:
+    found = sampling({"dear": TaskState(failed=3, usd=9.0), "cheap": TaskState(failed=3, usd=1.0)}, worth=1000.0)
+    assert found.urgency("cheap") > found.urgency("dear") > 0.0
 
 
 @contextlib.contextmanager

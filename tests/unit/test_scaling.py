@@ -213,8 +213,8 @@ def test_the_points_of_a_long_curve_are_few_and_hold_both_ends() -> None:
 def test_a_chart_has_axes_marks_and_a_legend_within_its_width() -> None:
     line = Line("a line", tuple((float(k), k / 20, k / 25, k / 18) for k in (1, 2, 4, 8, 16)), 0, "●")
     flat = Line("one point", ((1.0, 0.5, 0.5, 0.5),), 1, "▲")
-    text = chart([line, flat], x_label="samples", width=60, height=10).plain
+    text = chart([line, flat], x_label="samples").plain
     rows = text.splitlines()
-    assert max(map(len, rows)) <= 60
+    assert max(map(len, rows)) <= 78
     assert text.count("●") >= 5 and "▲ one point" in text and "┊" in text
     assert rows[0].startswith(" 100%") and any(row.startswith("   0%") for row in rows)

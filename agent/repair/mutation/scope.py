@@ -171,7 +171,7 @@ def module_names(source: Source) -> dict[str, str]:
     return names
 
 
-def scope_of(source: Source, function: Function | None, outer: Scope | None = None) -> Scope:
+def scope_of(source: Source, function: Function | None) -> Scope:
     """The scope of a function (None: of the module), with the enclosing functions' names in it."""
     scope = Scope(outer=module_names(source))
     if function is None:
@@ -180,7 +180,7 @@ def scope_of(source: Source, function: Function | None, outer: Scope | None = No
         return scope
     enclosing = source.function(function)
     if enclosing is not None:
-        around = outer or scope_of(source, enclosing)
+        around = scope_of(source, enclosing)
         scope.local.update(dict.fromkeys(around.local, 0))
         scope.kinds.update(around.kinds)
     for parameter in parameters(function):

@@ -20,6 +20,8 @@ FOLDER = "troop"
 # The sandbox's own first processes (bubblewrap's monitor, the shim, one guardian) come on top of the commands'.
 OWN_PROCESSES = 4
 PERIOD_US = 100_000
+PATIENCE = 2.0
+"""Seconds that the last processes of a group have to go."""
 
 CONTROLLERS = ("memory", "pids", "cpu")
 
@@ -77,10 +79,10 @@ def make_group(name: str, limits: Limits, hierarchies: Iterable[Hierarchy]) -> G
     return Group(tuple(folders), missing)
 
 
-def remove_group(folders: Iterable[Path], *, patience: float = 2.0) -> list[Path]:
-    """Kill what is left in the groups and remove them; gives those removed. Blocks up to `patience` seconds."""
+def remove_group(folders: Iterable[Path]) -> list[Path]:
+    """Kill what is left in the groups and remove them; gives those removed. Blocks up to PATIENCE seconds."""
     removed = []
-    until = time.monotonic() + patience
+    until = time.monotonic() + PATIENCE
     for folder in folders:
         while folder.is_dir():
             try:

@@ -51,9 +51,9 @@ class Interpreter:
         return f"python{self.version[0]}.{self.version[1]}"
 
 
-def find_interpreters(environ: dict[str, str] | None = None) -> tuple[Interpreter, ...]:
+def find_interpreters() -> tuple[Interpreter, ...]:
     """All of Python 3.6 or newer, one for each prefix and version, the system's own first, newer ones before older."""
-    candidates = sorted(set(_candidates(environ or dict(os.environ))))
+    candidates = sorted(set(_candidates()))
     with ThreadPoolExecutor(4) as pool:
         asked = [found for found in pool.map(_ask, candidates) if found is not None]
     unique = {(i.prefix, i.version): i for i in reversed(asked)}
@@ -68,13 +68,15 @@ def choose(interpreters: Iterable[Interpreter], python: str | None) -> Interpret
     return None
 
 
-def _candidates(environ: dict[str, str]) -> Iterator[Path]:
-    folders = [Path("/usr/bin"), *(Path(p) for p in environ.get("PATH", "").split(os.pathsep) if p.startswith("/"))]
-    home = Path(environ.get("HOME", "/nonexistent"))
-    pyenv = Path(environ.get("PYENV_ROOT", home / ".pyenv"))
+def _candidates() -> Iterator[Path]:
+    folders = [Path("/usr/bin"), *(Path(p) for p in os.environ.get("PATH", "").split(os.pathsep) if p.startswith("/"))]
+    home = Path(os.environ.get("HOME", "/nonexistent"))
+    pyenv = Path(os.environ.get("PYENV_ROOT", home / ".pyenv"))
     folders += _below(pyenv, "versions/*/bin")
     uv = Path(
-        environ.get("UV_PYTHON_INSTALL_DIR", Path(environ.get("XDG_DATA_HOME", home / ".local/share")) / "uv/python")
+        os.environ.get(
+            "UV_PYTHON_INSTALL_DIR", Path(os.environ.get("XDG_DATA_HOME", home / ".local/share")) / "uv/python"
+        )
     )
     folders += _below(uv, "*/bin")
     for folder in folders:

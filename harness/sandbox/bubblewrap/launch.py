@@ -63,18 +63,8 @@ class Copying:
             mounted = overlay_options("lower", "upper", "work", options)
             test = 'echo new > tree/file && mv tree/file tree/moved && test "$(cat lower/file)" = old'
             command = [*self.namespace, *_SHELL, "0", mounted, "tree", "sh", "-ec", test]
-            done = subprocess.run(
-                command,
-                cwd=place,
-                env=CLEAN_ENV,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=20,
-                check=False,
-            )
-            return "" if done.returncode == 0 else done.stderr.strip() or f"status {done.returncode}"
-        except (OSError, subprocess.TimeoutExpired) as error:
+            return complaint_of(command, place)
+        except OSError as error:
             return str(error)
         finally:
             remove_tree(place)
@@ -177,8 +167,26 @@ class Launched:
         )
 
 
+def complaint_of(command: Sequence[str], folder: Path | None = None) -> str:
+    """Why a command that tries what this machine can do does not work, in `folder`; empty where it does within 20 s."""
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=CLEAN_ENV,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=20,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return "" if done.returncode == 0 else done.stderr.strip()[-300:] or f"status {done.returncode}"
+
+
 def copy_tree(source: Path, target: Path) -> None:
-    """As the file system can do it fastest, with modes, times and links. Raises OSError."""
+    """Copy a tree as fast as the file system can, with modes, times and links. Raises OSError."""
     command = ["cp", "-a", "--reflink=auto", "--", str(source), str(target)]
     done = subprocess.run(command, env=CLEAN_ENV, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:

@@ -37,6 +37,7 @@ from harness.sandbox.bubblewrap.launch import (
     Copying,
     Launched,
     chain,
+    complaint_of,
     copy_tree,
     overlay_options,
     private_folder,
@@ -484,19 +485,7 @@ def _try(bwrap: str, walls: Sequence[str]) -> str:
         "--dev",
         "/dev",
     ]
-    try:
-        done = subprocess.run(
-            [*command, "/bin/sh", "-c", ":"],
-            env=CLEAN_ENV,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=20,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
-    return "" if done.returncode == 0 else done.stderr.strip()[-300:] or f"status {done.returncode}"
+    return complaint_of([*command, "/bin/sh", "-c", ":"])
 
 
 def _shown(cache: Path) -> Path:
