@@ -213,14 +213,14 @@ def prices_of(alias: Alias) -> Prices:
 
 def served_models(base_url: str) -> list[str]:
     """The names that the server at `base_url` gives to its models. Raises EndpointFailed where it does not answer."""
-    import httpx
+    import httpx2
 
     url = base_url.rstrip("/") + "/models"
     try:
-        with httpx.Client(timeout=5.0, trust_env=not is_loopback(base_url)) as client:
+        with httpx2.Client(timeout=5.0, trust_env=not is_loopback(base_url)) as client:
             answer = client.get(url).raise_for_status().json()
         return [str(model["id"]) for model in answer["data"]]
-    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+    except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
         raise EndpointFailed(
             f"No list of models at {url} ({error}): is the server up, and is the URL its /v1?"
         ) from error

@@ -19,7 +19,7 @@ from tasks.say import Say
 from tasks.task import Repository, Task
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 API = "https://api.github.com"
 BODY_CHARACTERS = 30_000
@@ -174,12 +174,12 @@ class _Api:
     """The REST API over one connection; every failure becomes one sentence."""
 
     def __init__(self) -> None:
-        import httpx
+        import httpx2
 
         self.root = _api()
         if urlsplit(self.root).scheme not in ("http", "https"):
             raise InputError(f"GITHUB_API_URL must be a URL such as https://HOST/api/v3, not {self.root!r}")
-        self._client = httpx.Client(headers=_headers(), timeout=SECONDS, follow_redirects=True)
+        self._client = httpx2.Client(headers=_headers(), timeout=SECONDS, follow_redirects=True)
 
     def __enter__(self) -> _Api:
         return self
@@ -205,13 +205,13 @@ class _Api:
                 return
             url = following
 
-    def _json(self, response: httpx.Response) -> Any:
+    def _json(self, response: httpx2.Response) -> Any:
         try:
             return response.json()
         except ValueError as error:
             raise SourceUnavailable(f"{response.url} did not answer with JSON: check GITHUB_API_URL") from error
 
-    def _get(self, url: str, missing: str) -> httpx.Response:
+    def _get(self, url: str, missing: str) -> httpx2.Response:
         for pause in (*PAUSES, None):
             response = self._ask(url, last=pause is None)
             if response is not None and (pause is None or response.status_code not in _RETRIED):
@@ -220,20 +220,20 @@ class _Api:
             time.sleep(pause or 0)
         raise AssertionError("the last try either answers or raises")
 
-    def _ask(self, url: str, *, last: bool) -> httpx.Response | None:
+    def _ask(self, url: str, *, last: bool) -> httpx2.Response | None:
         """One request; None for a dropped connection that is worth another try."""
-        import httpx
+        import httpx2
 
         host = urlsplit(url).netloc
         try:
             return self._client.get(url)
-        except httpx.TimeoutException as error:
+        except httpx2.TimeoutException as error:
             raise SourceUnavailable(f"GitHub ({host}) did not answer within {SECONDS:g} s: try again") from error
-        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
+        except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
             if not last:
                 return None
             raise SourceUnavailable(f"GitHub ({host}) drops the connection: try again later") from error
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise SourceUnavailable(f"GitHub ({host}) cannot be reached: {error}; check the network") from error
 
 
@@ -247,7 +247,7 @@ def _headers() -> dict[str, str]:
     return headers
 
 
-def _check(response: httpx.Response, missing: str) -> None:
+def _check(response: httpx2.Response, missing: str) -> None:
     """Raise what an unsuccessful answer means."""
     status = response.status_code
     if status == 200:
@@ -263,7 +263,7 @@ def _check(response: httpx.Response, missing: str) -> None:
     raise SourceUnavailable(f"GitHub answered {status} for {response.url}: try again later")
 
 
-def _rate_limit(response: httpx.Response) -> str:
+def _rate_limit(response: httpx2.Response) -> str:
     """The sentence for a rate limit; empty where this refusal is none."""
     help_ = "" if os.environ.get("GITHUB_TOKEN") else ", or set GITHUB_TOKEN, which raises the limit"
     if response.headers.get("x-ratelimit-remaining") == "0":
@@ -280,7 +280,7 @@ def _rate_limit(response: httpx.Response) -> str:
     return ""
 
 
-def _message(response: httpx.Response) -> str:
+def _message(response: httpx2.Response) -> str:
     try:
         return str(response.json()["message"])
     except (ValueError, KeyError, TypeError):

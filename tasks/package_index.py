@@ -24,7 +24,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit, urlunsplit
 from tasks.errors import InputError, SourceUnavailable
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
 _DEFAULT_INDEX = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
@@ -95,9 +95,9 @@ class Index:
             return _from_html(body.decode("utf-8", "replace"), base)
 
     @contextmanager
-    def get(self, url: str, *, accept: str = "*/*", encoding: str = "gzip, identity") -> Iterator[httpx.Response]:
+    def get(self, url: str, *, accept: str = "*/*", encoding: str = "gzip, identity") -> Iterator[httpx2.Response]:
         """A streamed GET with pip's certificates and proxy; the network's failures become SourceUnavailable."""
-        import httpx
+        import httpx2
 
         verify: bool | ssl.SSLContext = urlsplit(url).hostname not in self.trusted
         if verify and self.cert:
@@ -107,13 +107,13 @@ class Index:
                 raise InputError(f"pip's CA bundle {self.cert} cannot be read: {error}") from error
         try:
             with (
-                httpx.Client(verify=verify, proxy=self.proxy, timeout=30.0, follow_redirects=True) as client,
+                httpx2.Client(verify=verify, proxy=self.proxy, timeout=30.0, follow_redirects=True) as client,
                 client.stream("GET", url, headers={"Accept": accept, "Accept-Encoding": encoding}) as response,
             ):
                 yield response
-        except httpx.TimeoutException as error:
+        except httpx2.TimeoutException as error:
             raise SourceUnavailable(f"the package index did not answer in time: {shown(url)}") from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise SourceUnavailable(f"the package index cannot be reached at {shown(url)}: {error}") from error
 
 

@@ -26,7 +26,7 @@ from harness.trace import Charged, Event, InfrastructureFailed, Replied
 from tasks.errors import ContextTooLong, EndpointFailed
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
     from tenacity import RetryCallState
 
 OUTPUT_BOUND = 8192
@@ -62,7 +62,7 @@ class Connections:
     """
 
     def __init__(self) -> None:
-        self._pools: dict[str, httpx.AsyncClient] = {}
+        self._pools: dict[str, httpx2.AsyncClient] = {}
         self._wires: dict[str, Wire] = {}
         self._limiters: dict[str, Limiter] = {}
         self._meters: dict[str, GpuMeter] = {}
@@ -87,14 +87,14 @@ class Connections:
     def meter(self, alias: Alias) -> GpuMeter:
         return self._meters.setdefault(alias.base_url, GpuMeter())
 
-    def _pool(self, base_url: str) -> httpx.AsyncClient:
-        import httpx
+    def _pool(self, base_url: str) -> httpx2.AsyncClient:
+        import httpx2
 
         if base_url not in self._pools:
             # Local servers (uvicorn) close idle connections after 5 s; being first avoids writing into a closing one.
             expiry = 30.0 if base_url.startswith("https:") else 4.0
-            self._pools[base_url] = httpx.AsyncClient(
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=expiry),
+            self._pools[base_url] = httpx2.AsyncClient(
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=expiry),
                 trust_env=not is_loopback(base_url),
             )
         return self._pools[base_url]

@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
     import openai
 
 LONGEST_DETAIL = 300
@@ -66,7 +66,7 @@ class Unusable(Exception):
 
 def explain(error: Exception) -> Failure | None:
     """What the exception of a call means; None for one that is not the world's failure (a defect of ours)."""
-    import httpx
+    import httpx2
     import openai
 
     if isinstance(error, Unusable):
@@ -79,12 +79,12 @@ def explain(error: Exception) -> Failure | None:
         return _of_connection(error.__cause__ or error)
     if isinstance(error, (openai.APIResponseValidationError, ValueError)):
         return Failure("garbage", f"the body is no JSON answer: {_cut(str(error))}", retry=True, reached=True)
-    if isinstance(error, (httpx.HTTPError, OSError)):
+    if isinstance(error, (httpx2.HTTPError, OSError)):
         return _of_connection(error)
     return None
 
 
-def retry_after(headers: httpx.Headers) -> float | None:
+def retry_after(headers: httpx2.Headers) -> float | None:
     """Seconds that the server asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date (RFC 9110,
     10.2.3)."""
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
@@ -141,14 +141,14 @@ def _of_answer(status: int, body: Any, detail: str, wait: float | None) -> Failu
 
 
 def _of_connection(error: BaseException) -> Failure:
-    import httpx
+    import httpx2
 
     detail = _cut(str(error) or type(error).__name__)
-    if isinstance(error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL)):
+    if isinstance(error, (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.InvalidURL)):
         return Failure("connection", detail, retry=False)
-    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)):
+    if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)):
         return Failure("connection", detail, retry=True)
-    if isinstance(error, httpx.TimeoutException):
+    if isinstance(error, httpx2.TimeoutException):
         return Failure("timeout", f"no answer within the time limit ({type(error).__name__})", retry=True, reached=True)
     return Failure("connection", detail, retry=True, reached=True)
 

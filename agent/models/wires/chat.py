@@ -13,7 +13,7 @@ from agent.models.usage import usage_of
 from harness.records import Json, Usage
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
     from openai import AsyncOpenAI
     from openai._types import RequestOptions
     from openai.types.chat import ChatCompletion
@@ -26,7 +26,7 @@ class ChatWire:
     """One alias on a Chat Completions server, by the connections of `pool`. Raises EndpointFailed where its key is
     missing."""
 
-    def __init__(self, alias: Alias, pool: httpx.AsyncClient) -> None:
+    def __init__(self, alias: Alias, pool: httpx2.AsyncClient) -> None:
         self._alias = alias
         self._client = _openai_client(alias, pool)
         self._options = _options(alias)
@@ -72,7 +72,7 @@ class ChatWire:
         return int(bound) if bound else None
 
     async def send(self, request: Json) -> ChatCompletion:
-        """The server's response. Raises errors of openai and httpx."""
+        """The server's response. Raises errors of openai and httpx2."""
         from openai.types.chat import ChatCompletion
 
         # `chat.completions.create` checks and transforms every message by its type: 40 ms at 200 messages; this, 2 ms.
@@ -114,7 +114,7 @@ def _options(alias: Alias) -> RequestOptions:
     return {} if alias.key_env else {"headers": {"Authorization": Omit()}}
 
 
-def _openai_client(alias: Alias, pool: httpx.AsyncClient) -> AsyncOpenAI:
+def _openai_client(alias: Alias, pool: httpx2.AsyncClient) -> AsyncOpenAI:
     from openai import AsyncOpenAI, Omit
 
     key = key_of(alias)

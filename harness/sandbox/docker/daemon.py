@@ -50,7 +50,8 @@ def connect(*, connections: int = 32, timeout: float = CALL_SECONDS) -> Any:
 
 
 def connect_and_ask() -> tuple[Any, Mapping[str, Any]]:
-    """A client (see `connect`), and what the daemon says of itself (`docker info`); no client where it says nothing."""
+    """A client (see `connect`) and what the daemon says of itself (`docker info`). No client is left open where it says
+    nothing. Raises SandboxFailed, and what docker's package raises."""
     client = connect()
     try:
         return client, client.info()
