@@ -19,10 +19,9 @@ from pathlib import Path
 import pytest
 
 from harness.sandbox.base import Provider
+from harness.sandbox.choice import BACKENDS
 from tasks.errors import TroopError
-from tests.support.environments import provider_of
 
-BACKENDS = ("bubblewrap", "docker")
 NEEDS = (*BACKENDS, "network")
 
 
@@ -50,7 +49,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @functools.cache
 def _missing(need: str) -> str:
     """Why `need` is not to be had here; empty where it is. Found out once."""
-    return {"docker": _docker_missing, "bubblewrap": _bubblewrap_missing, "network": _network_missing}[need]()
+    special = {"docker": _docker_missing, "network": _network_missing}.get(need)
+    return special() if special is not None else _backend_missing(need)
 
 
 def _docker_missing() -> str:
@@ -73,16 +73,12 @@ def _docker_missing() -> str:
     return ""
 
 
-def _bubblewrap_missing() -> str:
+def _backend_missing(name: str) -> str:
     async def check(cache: Path) -> str:
-        provider = provider_of("bubblewrap", cache)
-        try:
-            await provider.check()
-        except TroopError as error:
-            return f"bubblewrap cannot be used: {error}"
-        finally:
-            await provider.close()
-        return ""
+        provider = BACKENDS[name].open(cache, None)
+        first = (await provider.findings())[0]
+        await provider.close()
+        return "" if first.ok else f"{name} cannot be used: {first.detail}"
 
     with tempfile.TemporaryDirectory() as folder:
         return asyncio.run(check(Path(folder)))
@@ -111,7 +107,7 @@ def _network_missing() -> str:
 
 
 def _provider(backend: str, cache: Path) -> Iterator[Provider]:
-    provider = provider_of(backend, cache)
+    provider = BACKENDS[backend].open(cache, None)
     yield provider
     asyncio.run(provider.close())
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from harness.sandbox.choice import BACKENDS
+
 EXAMPLES = """examples:
   troop doctor
   troop doctor --clean      remove what killed processes left behind
@@ -43,4 +45,4 @@ async def _examine(known: argparse.Namespace) -> int:
             "removed": removed,
         }
     )
-    return 0 if any(groups[name][0].ok for name in ("docker", "bubblewrap")) else 4
+    return 0 if any(groups[name][0].ok for name in BACKENDS) else 4

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.commands.options import add_rows, add_solving, positive, settings_of
+from harness.sandbox.choice import with_images, without_images
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -150,8 +151,8 @@ def _swebench(known: argparse.Namespace, out: Path) -> Suite:
     from harness.swebench.bases import parse_bases
     from tasks.swebench import choose_rows, load_rows
 
-    if known.sandbox == "bubblewrap":
-        raise InputError(f"{known.suite} needs --sandbox docker: its environments are images, and bubblewrap has none")
+    if without_images(known.sandbox):
+        raise InputError(f"{known.suite} needs {with_images()}: its environments are images; {known.sandbox} has none")
     official.version()  # for its InputError: better now than after an hour of attempts
     if known.mirrors is not None and not known.mirrors.is_dir():
         raise InputError(f"--mirrors {known.mirrors} is not a directory")

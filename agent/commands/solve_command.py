@@ -7,6 +7,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from agent.commands.options import add_solving, settings_of
+from harness.sandbox.choice import with_images, without_images
 from tasks.errors import InputError
 from tasks.places import expanded, is_there
 
@@ -86,8 +87,8 @@ def _overridden(instance: Instance, known: argparse.Namespace) -> Instance:
     from tasks.task import GivenTest
 
     task = instance.task
-    if known.image and known.sandbox == "bubblewrap":
-        raise InputError("--image is for docker; bubblewrap has no images")
+    if known.image and without_images(known.sandbox):
+        raise InputError(f"--image needs {with_images()}: {known.sandbox} has no images")
     environment = dataclasses.replace(
         task.environment,
         image=known.image or task.environment.image,

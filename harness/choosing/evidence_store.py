@@ -4,7 +4,7 @@ nothing else.
     RUN/samples.jsonl.gz          who wrote which patch (a pool file without labels)
     RUN/evidence/<instance>.json  what was found out about the base and each distinct patch, by the digest of its text
 
-Every kind of evidence is None until somebody looked; a later `troop select` adds what is missing.
+What has to be run is None until it was; a later `troop select` adds what is missing.
 """
 
 from __future__ import annotations
@@ -164,11 +164,13 @@ def _place(run: Path, instance: str) -> Path:
 
 
 def _found(data: Mapping[str, Any]) -> Found:
-    return Found(
-        static=_record(StaticFacts, data["static"]),
-        probes=steps_of(data["probes"]),
-        tests=None if data["tests"] is None else _record(TestFacts, data["tests"]),
-    )
+    records = {
+        "static": _record(StaticFacts, data["static"]),
+        "probes": steps_of(data["probes"]),
+        "tests": None if data["tests"] is None else _record(TestFacts, data["tests"]),
+    }
+    found: Found = _record(Found, {**data, **records})
+    return found
 
 
 def steps_of(data: Mapping[str, Any] | None) -> Steps | None:

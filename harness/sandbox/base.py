@@ -1,6 +1,6 @@
 """The sandbox protocol: one place for a command to run, and one way to make such places.
 
-Two backends implement it (`docker`, `bubblewrap`); both pass tests/real/test_sandbox_conformance.py. Inside every
+The backends (harness/sandbox/choice.py) implement it, and all pass tests/real/test_sandbox_conformance.py. Inside every
 sandbox the paths are the same: the repository at `WORKDIR`, the Python environment (if Troop built one) at `ENVDIR`,
 what Troop itself puts there at `TROOPDIR` (`base.git`: the base commit, for taking the patch; `inside/`: the modules
 that run within).
@@ -10,15 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 from harness.records import Exec, FileState, Tree
 
 WORKDIR = "/testbed"
 ENVDIR = "/opt/env"
 TROOPDIR = "/opt/troop"
-
-BackendName = Literal["docker", "bubblewrap"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +122,7 @@ class Provider(Protocol):
     """A backend: makes sandboxes and keeps environments (frozen sandboxes) by key."""
 
     @property
-    def name(self) -> BackendName: ...
+    def name(self) -> str: ...
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
         """A fresh sandbox, running. Raises SandboxFailed (cannot be made) or InputError (unknown image)."""

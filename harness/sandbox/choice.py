@@ -52,6 +52,11 @@ def sandbox_names() -> tuple[str, ...]:
     return (AUTO, *BACKENDS)
 
 
+def without_images(wanted: str) -> bool:
+    """Whether a backend was named that has no images."""
+    return wanted in BACKENDS and not BACKENDS[wanted].images
+
+
 async def choose_provider(wanted: str, *, image: str | None, cache: Path, say: Say | None = None) -> Provider:
     """The provider of the named backend; "auto": the first that can be used at once and has an image for the task (the
     task's own, or Troop's) if it needs one, else the first that can be used at all. `say` hears of its slow steps
@@ -64,12 +69,13 @@ async def choose_provider(wanted: str, *, image: str | None, cache: Path, say: S
         able = [backend for backend in BACKENDS.values() if backend.images or image is None]
         return await (_insist(able[0].open(cache, say)) if len(able) == 1 else _first_that_works(able, cache, say))
     backend = BACKENDS[wanted]
-    if image is not None and not backend.images:
-        raise InputError(f"the task asks for the image {image}, and {wanted} has no images: use {_with_images()}")
+    if image is not None and without_images(wanted):
+        raise InputError(f"the task asks for the image {image}, and {wanted} has no images: use {with_images()}")
     return await _insist(backend.open(cache, say))
 
 
-def _with_images() -> str:
+def with_images() -> str:
+    """What to type for a backend that has images."""
     return " or ".join(f"--sandbox {name}" for name, backend in BACKENDS.items() if backend.images)
 
 

@@ -1,4 +1,4 @@
-"""A suite of instances that bring their hidden tests as data (`tasks.task.Grading`): QuixBugs."""
+"""A suite of instances that bring their hidden tests as data (`tasks.instance.Grading`): QuixBugs."""
 
 from __future__ import annotations
 

@@ -21,9 +21,10 @@ from pathlib import Path
 
 from harness.records import TestReport
 from harness.sandbox.base import Sandbox, SandboxSpec
+from harness.sandbox.choice import BACKENDS
 from harness.testing.run import run_tests
 from harness.testing.warm import WarmTests
-from tests.support.environments import COMMAND, freeze, provider_of, remove_made
+from tests.support.environments import COMMAND, freeze, remove_made
 from tests.support.repositories import make_repository, make_task
 
 FILES = {"test_small.py": "def test_small():\n    assert 1 + 1 == 2\n\n\ndef test_other():\n    pass\n"}
@@ -54,7 +55,7 @@ async def measured(sandbox: Sandbox, run: Run) -> tuple[float, float]:
 
 
 async def compare(backend: str, cache: Path, tree: Path, rounds: int) -> None:
-    provider = provider_of(backend, cache)
+    provider = BACKENDS[backend].open(cache, None)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(provider.close)
         built = await freeze(provider, make_task(tree))

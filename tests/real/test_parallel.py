@@ -16,12 +16,12 @@ from harness.cache import cache_root
 from harness.lock import held
 from harness.parallel import apart
 from harness.sandbox.base import Limits
+from harness.sandbox.choice import BACKENDS
 from harness.suites.instances import InstanceSuite
 from harness.suites.suite import Means, Submission
 from tasks.errors import SourceUnavailable
 from tasks.instance import Grading, Instance
 from tasks.task import Repository, Task
-from tests.support.environments import provider_of
 
 CLONES = 40
 """More than the shared pool has threads (32 at most)."""
@@ -51,7 +51,7 @@ def test_clones_that_wait_for_a_lock_leave_the_shared_pool_to_others(tmp_path: P
     mirror = cache_root() / "mirrors" / f"none-{hashlib.sha256(url.encode()).hexdigest()[:12]}.lock"
 
     async def whole() -> list[object]:
-        means = Means(provider_of("bubblewrap", tmp_path), Limits(), 60.0, 2, lambda line: None)
+        means = Means(BACKENDS["bubblewrap"].open(tmp_path, None), Limits(), 60.0, 2, lambda line: None)
         async with suite.at_work(means) as bench:
             gradings: list[asyncio.Task[object]] = []
             with taken(mirror):

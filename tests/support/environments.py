@@ -20,8 +20,7 @@ from tasks.task import Task
 from tests.support.repositories import opened
 
 if TYPE_CHECKING:
-    from harness.sandbox.bubblewrap.provider import BubblewrapProvider
-    from harness.sandbox.docker.provider import DockerProvider
+    pass
 
 PACKAGES = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
 COMMAND = "python -m pytest -q"
@@ -30,17 +29,6 @@ MADE: set[tuple[str, str]] = set()
 """(backend, key) of each environment that was frozen."""
 
 T = TypeVar("T")
-
-
-def provider_of(backend: str, cache: Path) -> DockerProvider | BubblewrapProvider:
-    """A provider of "docker" or "bubblewrap"; the latter keeps its sandboxes and environments in `cache`."""
-    if backend == "docker":
-        from harness.sandbox.docker.provider import DockerProvider
-
-        return DockerProvider()
-    from harness.sandbox.bubblewrap.provider import BubblewrapProvider
-
-    return BubblewrapProvider(cache)
 
 
 @functools.cache

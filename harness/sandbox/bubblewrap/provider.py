@@ -30,7 +30,7 @@ from pathlib import Path
 
 from harness.cache import cache_root
 from harness.records import Json
-from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR, BackendName, Finding, Limits, Sandbox, SandboxSpec
+from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR, Finding, Limits, Sandbox, SandboxSpec
 from harness.sandbox.bubblewrap import cgroup
 from harness.sandbox.bubblewrap.interpreters import Interpreter, choose, find_interpreters
 from harness.sandbox.bubblewrap.launch import (
@@ -129,7 +129,7 @@ class BubblewrapProvider:
         self._open: set[BubblewrapSandbox] = set()
 
     @property
-    def name(self) -> BackendName:
+    def name(self) -> str:
         return "bubblewrap"
 
     async def check(self) -> None:

@@ -24,7 +24,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from harness.parallel import apart
-from harness.sandbox.base import ENVDIR, WORKDIR, BackendName, Finding, Sandbox, SandboxSpec
+from harness.sandbox.base import ENVDIR, WORKDIR, Finding, Sandbox, SandboxSpec
 from harness.sandbox.client import (
     DISK_UNLIMITED,
     FILE_BYTES,
@@ -147,7 +147,7 @@ class DockerProvider:
         self._open: set[DockerSandbox] = set()
 
     @property
-    def name(self) -> BackendName:
+    def name(self) -> str:
         return "docker"
 
     # ---- sandboxes
