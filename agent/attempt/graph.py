@@ -438,7 +438,7 @@ async def _base_content(desk: Desk, path: str) -> bytes | None:
         return None
 
 
-async def run(graph: CompiledStateGraph[State, Desk, State, State], desk: Desk) -> None:
+async def drive(graph: CompiledStateGraph[State, Desk, State, State], desk: Desk) -> None:
     """Drive the attempt to its end, from its beginning or from the last finished turn in its notebook.
 
     Raises SandboxFailed when the sandbox died (the caller may go on in a new one), EndpointFailed when the model cannot

@@ -77,10 +77,10 @@ class PoolChoice:
 
 @dataclass(frozen=True, slots=True)
 class Lookout:
-    """How an instance's code is got at and run. `run`: the run directory. `place_of` None for an instance whose code is
+    """How an instance's code is got at and run. `directory`: of the run. `place_of` None for an instance whose code is
     not at hand. `execute` False: nothing is run. `checks` bounds the sandboxes at a time, over all instances."""
 
-    run: Path
+    directory: Path
     place_of: Callable[[str], Place | None]
     execute: bool
     limits: Limits
@@ -105,14 +105,14 @@ class Lookout:
             environment, command = None, None
             if place.task is not None:
                 built = await build(
-                    provider, place.workspace, place.task, run=self.run.name, limits=self.limits, say=self.say
+                    provider, place.workspace, place.task, run=self.directory.name, limits=self.limits, say=self.say
                 )
                 environment, command = built.key, built.test_command
 
             async def opened(name: str) -> Sandbox:
                 own = f"{instance}-{name}"[:100]
                 spec = SandboxSpec(
-                    run=self.run.name, name=own, environment=environment, image=place.image, limits=self.limits
+                    run=self.directory.name, name=own, environment=environment, image=place.image, limits=self.limits
                 )
                 return await provider.create(spec)
 
@@ -142,7 +142,7 @@ async def gather(
         async with slots:
             lookout.say(f"{instance}: {len(of_it)} candidates")
             try:
-                evidence = evidence_so_far(lookout.run, instance, of_it)
+                evidence = evidence_so_far(lookout.directory, instance, of_it)
                 await _gather_one(lookout, evidence, witnesses.get(instance, ()), weights, near_seconds)
             except SandboxFailed as error:
                 if len(samples) == 1:
@@ -162,7 +162,7 @@ async def _gather_one(
     from harness.choosing.gather import gather_probes, gather_static, gather_tests
     from harness.repository.base_tree import open_tree
 
-    keep = keeping(lookout.run)
+    keep = keeping(lookout.directory)
     place = await apart(lookout.place_of, evidence.instance)
     if place is None:
         keep(await asyncio.to_thread(gather_static, evidence, "", None))

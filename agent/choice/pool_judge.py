@@ -65,13 +65,13 @@ async def judge_all(
     return found
 
 
-def said_on(run: Path, instance: str) -> list[trace.Event]:
+def said_on(directory: Path, instance: str) -> list[trace.Event]:
     """What the judge was asked and said on an instance, as the run's files have it."""
-    return list(trace.read(_file(run, instance), may_be_empty=True))
+    return list(trace.read(_file(directory, instance), may_be_empty=True))
 
 
-def _file(run: Path, instance: str) -> Path:
-    return run / "judge" / f"{instance}.jsonl"
+def _file(directory: Path, instance: str) -> Path:
+    return directory / "judge" / f"{instance}.jsonl"
 
 
 async def _judge_one(
@@ -84,16 +84,16 @@ async def _judge_one(
 ) -> dict[str, float]:
     lookout = judging.lookout
     lookout.say(f"{instance}: the judge compares {len(finalists)} candidates")
-    events = said_on(lookout.run, instance)
+    events = said_on(lookout.directory, instance)
     keys = [judging.alias.key_env] if judging.alias.key_env else []
-    log = trace.Trace(_file(lookout.run, instance), mask=masker(keys), mask_known=known_masker(keys))
+    log = trace.Trace(_file(lookout.directory, instance), mask=masker(keys), mask_known=known_masker(keys))
     with contextlib.closing(log):
         log.listen(events.append)
         log.listen(partial(_say, lookout.say, instance))
         if not events:
             log.write(
                 trace.RunStarted(
-                    run=lookout.run.name, task={"id": instance}, settings={"models": [judging.alias.alias]}
+                    run=lookout.directory.name, task={"id": instance}, settings={"models": [judging.alias.alias]}
                 )
             )
         keeper = BudgetKeeper.from_charges(Budget(judge_usd=judging.usd), charges(events), share=shared.share(instance))

@@ -91,14 +91,14 @@ def execute(known: argparse.Namespace) -> int:
         if known.ranker == "rules" and known.threshold:
             raise InputError("--threshold is for the ranker's probability: leave it out, or leave out --ranker rules")
         judge = _judge(known)
-        run, samples, places = _gathered(known, progress)
+        directory, samples, places = _gathered(known, progress)
         weights = _weights(known.weights)
-        points = _points(judge, run, samples, places, weights, known, progress) if judge is not None else {}
-        chosen = [_choose(run, i, samples[i], weights, known, points.get(i)) for i in sorted(samples)]
-        out = known.out.resolve() if known.out else run
+        points = _points(judge, directory, samples, places, weights, known, progress) if judge is not None else {}
+        chosen = [_choose(directory, i, samples[i], weights, known, points.get(i)) for i in sorted(samples)]
+        out = known.out.resolve() if known.out else directory
         report = _write(out, chosen, known, weights)
         if judge is not None:
-            report = _with_judge(out, run, report)
+            report = _with_judge(out, directory, report)
         progress.stop()
         progress.show(*_lines(chosen), f"predictions: {out / 'predictions.jsonl'}")
         progress.document(report)
@@ -149,23 +149,23 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
     name = known.source if task is None else task[0]
     if not wanted:
         raise InputError(f"none of the candidates is for {name}: they are for {', '.join(sorted(samples)[:3])}")
-    run = (known.out or Path("runs") / f"select-{name}").resolve()
-    make_output(run)
+    directory = (known.out or Path("runs") / f"select-{name}").resolve()
+    make_output(directory)
     work = gather(
-        _lookout(run, places, known, progress),
+        _lookout(directory, places, known, progress),
         wanted,
         witnesses=read_witnesses(known.candidates),
         weights=_weights(known.weights),
         near_seconds=known.near_seconds,
         at_once=known.at_once,
     )
-    with RunLock(run):
-        write_pool(run / "samples.jsonl.gz", (s for of_it in wanted.values() for s in of_it))
+    with RunLock(directory):
+        write_pool(directory / "samples.jsonl.gz", (s for of_it in wanted.values() for s in of_it))
         interruptible(work, GOES_ON)
-    return run, wanted, {} if known.static else places
+    return directory, wanted, {} if known.static else places
 
 
-def _lookout(run: Path, places: Places, known: argparse.Namespace, progress: Progress) -> Lookout:
+def _lookout(directory: Path, places: Places, known: argparse.Namespace, progress: Progress) -> Lookout:
     """How the instances' code is got at and run."""
     import asyncio
 
@@ -174,7 +174,7 @@ def _lookout(run: Path, places: Places, known: argparse.Namespace, progress: Pro
     from harness.sandbox.base import Limits
 
     return Lookout(
-        run=run,
+        directory=directory,
         place_of=lambda instance: places[instance]() if instance in places else None,
         execute=not known.static,
         limits=Limits(memory_mb=known.memory, cpus=known.cpus),
@@ -249,7 +249,7 @@ def _weights(path: Path | None) -> Weights:
 
 
 def _choose(
-    run: Path,
+    directory: Path,
     instance: str,
     samples: tuple[Sample, ...],
     weights: Weights,
@@ -259,7 +259,7 @@ def _choose(
     from agent.choice.pool import choose
     from harness.choosing.evidence_store import evidence_of
 
-    return choose(evidence_of(run, instance, samples), weights, known.ranker, known.threshold, points)
+    return choose(evidence_of(directory, instance, samples), weights, known.ranker, known.threshold, points)
 
 
 def _judge(known: argparse.Namespace) -> Alias | None:
@@ -279,7 +279,7 @@ def _judge(known: argparse.Namespace) -> Alias | None:
 
 def _points(
     alias: Alias,
-    run: Path,
+    directory: Path,
     samples: Mapping[str, tuple[Sample, ...]],
     places: Places,
     weights: Weights,
@@ -293,28 +293,28 @@ def _points(
     from harness.choosing.evidence_store import evidence_of
     from harness.lock import RunLock
 
-    every = {i: evidence_of(run, i, of_it) for i, of_it in samples.items()}
+    every = {i: evidence_of(directory, i, of_it) for i, of_it in samples.items()}
     close = {i: for_the_judge(each, weights, known.ranker, known.threshold) for i, each in every.items()}
     judging = Judging(
-        lookout=_lookout(run, places, known, progress),
+        lookout=_lookout(directory, places, known, progress),
         alias=alias,
         usd=known.max_judge_usd,
         whole_usd=known.max_usd,
         at_once=known.at_once,
     )
     statements = {i: each.base.statement for i, each in every.items()}
-    with RunLock(run):
+    with RunLock(directory):
         return interruptible(judge_all(judging, close, statements), GOES_ON)
 
 
-def _with_judge(out: Path, run: Path, report: Json) -> Json:
+def _with_judge(out: Path, directory: Path, report: Json) -> Json:
     """The report with what the judge said of each instance, and what all of it cost."""
     from agent.choice.pool_judge import said_on
     from harness.cache import write_json
     from harness.money.ledger import Ledger
     from harness.views.report import judge_report
 
-    said = {each["instance"]: said_on(run, each["instance"]) for each in report["choices"]}
+    said = {each["instance"]: said_on(directory, each["instance"]) for each in report["choices"]}
     choices = [{**each, "judge": judge_report(said[each["instance"]])} for each in report["choices"]]
     cost = Ledger.of(event for events in said.values() for event in events).to_json()
     report = {**report, "choices": choices, "cost": cost}

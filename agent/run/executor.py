@@ -122,7 +122,7 @@ async def _one_sandbox(run: Run, graph: Any, notebook: Notebook) -> None:
             near=near_tests_of(run),
         )
         try:
-            await inner.run(graph, desk)
+            await inner.drive(graph, desk)
         except SandboxFailed:
             raise
         except EndpointFailed as error:  # the sandbox lives, so the patch made so far is kept

@@ -105,7 +105,7 @@ def digest(patch: str) -> str:
     return hashlib.sha256(patch.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def write_found(run: Path, instance: str, base: Base, found: Mapping[str, Found]) -> None:
+def write_found(directory: Path, instance: str, base: Base, found: Mapping[str, Found]) -> None:
     """Keep what was found out about an instance; whole or not at all."""
     body = {
         "schema": SCHEMA,
@@ -113,18 +113,18 @@ def write_found(run: Path, instance: str, base: Base, found: Mapping[str, Found]
         "base": dataclasses.asdict(base),
         "found": {key: dataclasses.asdict(each) for key, each in found.items()},
     }
-    write_json(_place(run, instance), body)
+    write_json(_place(directory, instance), body)
 
 
-def keeping(run: Path) -> Keep:
+def keeping(directory: Path) -> Keep:
     """Keeps evidence in the run's directory."""
-    return lambda evidence: write_found(run, evidence.instance, evidence.base, evidence.found)
+    return lambda evidence: write_found(directory, evidence.instance, evidence.base, evidence.found)
 
 
-def read_found(run: Path, instance: str) -> tuple[Base, dict[str, Found]]:
+def read_found(directory: Path, instance: str) -> tuple[Base, dict[str, Found]]:
     """What the run holds on an instance, empty where nothing. Raises InputError for a damaged file or another
     schema."""
-    place = _place(run, instance)
+    place = _place(directory, instance)
     if not place.exists():
         return Base(), {}
     try:
@@ -143,24 +143,24 @@ def read_found(run: Path, instance: str) -> tuple[Base, dict[str, Found]]:
         raise InputError(f"{place} is damaged: {error}") from error
 
 
-def evidence_so_far(run: Path, instance: str, samples: Sequence[Sample]) -> InstanceEvidence:
+def evidence_so_far(directory: Path, instance: str, samples: Sequence[Sample]) -> InstanceEvidence:
     """What the run holds on these samples, which may be nothing. Raises InputError as `read_found` does."""
-    return InstanceEvidence(instance, tuple(replace(s, right=None) for s in samples), *read_found(run, instance))
+    return InstanceEvidence(instance, tuple(replace(s, right=None) for s in samples), *read_found(directory, instance))
 
 
-def evidence_of(run: Path, instance: str, samples: Sequence[Sample]) -> InstanceEvidence:
+def evidence_of(directory: Path, instance: str, samples: Sequence[Sample]) -> InstanceEvidence:
     """The stored evidence on these samples. Raises InputError where a patch has none."""
-    evidence = evidence_so_far(run, instance, samples)
+    evidence = evidence_so_far(directory, instance, samples)
     missing = [s.source for s in samples if digest(s.patch) not in evidence.found]
     if missing:
         raise InputError(
-            f"{run} holds no evidence on {instance} by {missing[0]}; run troop select without --from first"
+            f"{directory} holds no evidence on {instance} by {missing[0]}; run troop select without --from first"
         )
     return evidence
 
 
-def _place(run: Path, instance: str) -> Path:
-    return run / "evidence" / f"{instance}.json"
+def _place(directory: Path, instance: str) -> Path:
+    return directory / "evidence" / f"{instance}.json"
 
 
 def _found(data: Mapping[str, Any]) -> Found:

@@ -62,14 +62,14 @@ class Fitted:
         return asdict(self)
 
 
-def labelled(samples: Sequence[Sample], run: Path) -> list[Labelled]:
+def labelled(samples: Sequence[Sample], directory: Path) -> list[Labelled]:
     """The labelled samples with the evidence that `run` holds on them; what has no label or no evidence is left out."""
     found = []
     for instance, all_of_it in sorted(by_instance(samples).items()):
         of_it = [s for s in all_of_it if s.right is not None]
-        if not of_it or not (run / "evidence" / f"{instance}.json").exists():
+        if not of_it or not (directory / "evidence" / f"{instance}.json").exists():
             continue
-        table = rows(evidence_of(run, instance, unlabelled(of_it)))
+        table = rows(evidence_of(directory, instance, unlabelled(of_it)))
         label = {s.source: bool(s.right) for s in of_it}
         right = tuple(2 * sum(label[x] for x in row.sources) > len(row.sources) for row in table)
         found.append(Labelled(instance, tuple(table), right, tuple(label.values())))
@@ -102,12 +102,12 @@ def chance(item: Labelled, scores: Sequence[float]) -> float:
     return sum(tied) / len(tied)
 
 
-def fit_pool(samples: Sequence[Sample], run: Path, name: str) -> Fitted:
+def fit_pool(samples: Sequence[Sample], directory: Path, name: str) -> Fitted:
     """Fit on all labelled samples that `run` has evidence on. Raises InputError where they cannot bear it."""
-    items = labelled(samples, run)
+    items = labelled(samples, directory)
     if sum(i.mixed for i in items) < 5:
         raise InputError(
-            f"{name} has {sum(i.mixed for i in items)} instances with right and wrong candidates that {run} holds"
+            f"{name} has {sum(i.mixed for i in items)} instances with right and wrong candidates that {directory} holds"
             " evidence on; a ranker needs 5 at least"
         )
     scores = cross(items)
