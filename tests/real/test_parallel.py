@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,8 @@ from tasks.errors import SourceUnavailable
 from tasks.instance import Grading, Instance
 from tasks.task import Repository, Task
 
-CLONES = 40
-"""More than the shared pool has threads (32 at most)."""
+THREADS, CLONES = 2, 5
+"""Of the shared pool; and gradings that wait, more of them."""
 
 
 @contextlib.contextmanager
@@ -51,6 +52,7 @@ def test_clones_that_wait_for_a_lock_leave_the_shared_pool_to_others(tmp_path: P
     mirror = cache_root() / "mirrors" / f"none-{hashlib.sha256(url.encode()).hexdigest()[:12]}.lock"
 
     async def whole() -> list[object]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
         means = Means(BACKENDS["bubblewrap"].open(tmp_path, None), Limits(), 60.0, 2, lambda line: None)
         async with suite.at_work(means) as bench:
             gradings: list[asyncio.Task[object]] = []
