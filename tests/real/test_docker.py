@@ -29,7 +29,7 @@ from harness.sandbox.base import Limits, SandboxSpec
 from harness.sandbox.choice import choose_provider
 from harness.sandbox.client import DISK_UNLIMITED, INSIDE
 from harness.sandbox.docker import owner
-from harness.sandbox.docker.containers import seems_used
+from harness.sandbox.docker.containers import remove_container, seems_used
 from harness.sandbox.docker.daemon import Attachment, attach, connect
 from harness.sandbox.docker.image import DEFAULT_IMAGE, ensure_image
 from harness.sandbox.docker.provider import DockerProvider, DockerSandbox
@@ -419,7 +419,7 @@ def test_a_container_that_cannot_start_leaves_no_connection(daemon: Any) -> None
 
 
 @pytest.mark.docker
-def test_a_sandbox_that_is_being_made_when_the_daemon_dies_leaves_no_connection(tmp_path: Path) -> None:
+def test_a_sandbox_that_is_being_made_when_the_daemon_dies_leaves_no_connection(tmp_path: Path, daemon: Any) -> None:
     async def die() -> None:
         async with proxied(tmp_path / "docker.sock") as proxy:
             docker = DockerProvider()
@@ -434,6 +434,8 @@ def test_a_sandbox_that_is_being_made_when_the_daemon_dies_leaves_no_connection(
             await docker.close()
 
     assert connections_left_by(die()) == []
+    for row in daemon.api.containers(all=True, filters={"label": f"troop.run={RUN}"}):
+        remove_container(daemon, row["Id"])  # made and never started: for `clean` to find, once we are gone
 
 
 def connections_left_by(work: Coroutine[Any, Any, None]) -> list[str]:

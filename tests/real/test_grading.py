@@ -310,7 +310,9 @@ def test_a_grading_whose_daemon_dies_fails_at_once_and_the_next_one_begins_anew(
                 await grader.grade(made.row, unknown, slow)
             await proxy.open()
             task = asyncio.create_task(grader.grade(made.row, unknown, slow))
-            await asyncio.to_thread(wait_for, lambda: containers_of(made, f"dying-{PID}"))
+            # One that was made and never started would be left for `clean` to find.
+            running = {"label": f"troop.run=dying-{PID}", "status": "running"}
+            await asyncio.to_thread(wait_for, lambda: made.client.api.containers(filters=running))
             began = time.monotonic()
             proxy.cut()
             with pytest.raises(SandboxFailed, match="the daemon does not answer"):
