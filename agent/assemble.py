@@ -114,8 +114,10 @@ async def open_pool(settings: Settings, image: str | None, say: Say = _silent) -
     try:
         yield Pool(provider, connections, Slots(width(settings)), asyncio.Semaphore(os.cpu_count() or 2))
     finally:
-        await connections.close()
-        await provider.close()
+        try:
+            await connections.close()
+        finally:
+            await provider.close()
 
 
 def width(settings: Settings) -> int:

@@ -22,10 +22,10 @@ from harness.choosing.evidence_store import Base, Found, InstanceEvidence, diges
 from harness.choosing.features import CandidateFeatures, rows
 from harness.choosing.pool import Sample
 from harness.choosing.ranker import Weights, finalists
-from harness.parallel import apart
+from harness.parallel import apart, in_parallel
 from harness.patches.patch import Patch
 from harness.records import Candidate, Evidence, Json, Ranker, WitnessTest
-from tasks.errors import SandboxFailed
+from tasks.errors import words_of
 from tasks.say import Say
 
 if TYPE_CHECKING:
@@ -133,8 +133,9 @@ async def gather(
 ) -> None:
     """All evidence that can be had on every instance; what the run directory has already is not looked for again.
 
-    `witnesses`: tests of attempts, by instance. `near_seconds`: of tests near the change. `at_once`: instances.
-    Sandboxes that keep dying end the evidence on their instance; raises SandboxFailed where it is the only one.
+    `witnesses`: tests of attempts, by instance. `near_seconds`: of tests near the change. `at_once`: instances. What
+    goes wrong on an instance (sandboxes that keep dying) ends the evidence on that one; it is raised where there is no
+    other.
     """
     slots = asyncio.Semaphore(at_once)
 
@@ -144,12 +145,12 @@ async def gather(
             try:
                 evidence = evidence_so_far(lookout.directory, instance, of_it)
                 await _gather_one(lookout, evidence, witnesses.get(instance, ()), weights, near_seconds)
-            except SandboxFailed as error:
+            except Exception as error:  # one instance's fault ends no other's
                 if len(samples) == 1:
                     raise
-                lookout.say(f"{instance}: {error}; it goes on with what is known")
+                lookout.say(f"{instance}: {words_of(error)}; it goes on with what is known")
 
-    await asyncio.gather(*(one(instance, of_it) for instance, of_it in sorted(samples.items())))
+    await in_parallel(one(instance, of_it) for instance, of_it in sorted(samples.items()))
 
 
 async def _gather_one(

@@ -25,6 +25,7 @@ from harness.money.ledger import charges
 from harness.parallel import apart, in_parallel
 from harness.records import Budget, Candidate
 from harness.views.live import Board, line_of
+from tasks.errors import words_of
 from tasks.say import Say
 
 if TYPE_CHECKING:
@@ -56,7 +57,12 @@ async def judge_all(
 
     async def one(instance: str, of_it: Sequence[Candidate]) -> None:
         async with slots:
-            found[instance] = await _judge_one(judging, instance, of_it, statements[instance], connections, shared)
+            try:
+                found[instance] = await _judge_one(judging, instance, of_it, statements[instance], connections, shared)
+            except Exception as error:  # one instance's fault ends no other's
+                if len(finalists) == 1:
+                    raise
+                judging.lookout.say(f"{instance}: {words_of(error)}; it goes on without the judge")
 
     try:
         await in_parallel(one(instance, of_it) for instance, of_it in sorted(finalists.items()) if of_it)
