@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from agent.choice.case import Case
 from agent.choice.judge import asking, judge
@@ -27,9 +26,6 @@ from harness.records import Budget, Candidate
 from harness.views.live import Board, line_of
 from tasks.errors import words_of
 from tasks.say import Say
-
-if TYPE_CHECKING:
-    pass
 
 STATEMENT_MISSING = "(the issue's text is not at hand)"
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
@@ -36,9 +36,6 @@ from harness.repository.workspace import Workspace
 from harness.sandbox.base import Sandbox
 from harness.views.report import active_seconds
 from tasks.errors import EnvironmentFailed
-
-if TYPE_CHECKING:
-    pass
 
 
 class Stage(TypedDict):

@@ -11,16 +11,13 @@ import io
 import tarfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from harness.environments.environment import Built
 from harness.patches.extract import mark_setup
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec
 from tasks.task import Task
 from tests.support.repositories import opened
-
-if TYPE_CHECKING:
-    pass
 
 PACKAGES = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
 COMMAND = "python -m pytest -q"
