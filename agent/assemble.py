@@ -151,11 +151,7 @@ def start(
 
 
 def _versions() -> Json:
-    return {
-        "troop": VERSION,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-    }
+    return {"troop": VERSION, "python": platform.python_version(), "platform": platform.platform()}
 
 
 def _begin(files: RunFiles, task: Task, settings: Settings, log: trace.Trace) -> None:

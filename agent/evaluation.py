@@ -281,13 +281,7 @@ class Evaluation:
         sampling.listen(id, lambda: lane.expect(int(sampling.eager(id))))
 
     async def _solve(
-        self,
-        task: Task,
-        lane: Lane,
-        pool: Pool,
-        budget: SharedBudget,
-        view: SuiteView,
-        sampling: Sampling | None,
+        self, task: Task, lane: Lane, pool: Pool, budget: SharedBudget, view: SuiteView, sampling: Sampling | None
     ) -> Solved:
         """The solver that `harness.suites.evaluate` takes: one run per task, gone on with where it exists."""
         files, kept, reopen = self.files(task.id), self.kept.get(task.id), self.reopen.get(task.id, "")

@@ -175,11 +175,7 @@ def _instance(source: Path, work: Path, program: _Program) -> Instance:
     name = program.name
     visible = f"tests/test_{name}.py"
     every = _test_file(program, step=1)
-    tree = {
-        f"{name}.py": program.source,
-        **_modules(source, program),
-        visible: _test_file(program, step=2),
-    }
+    tree = {f"{name}.py": program.source, **_modules(source, program), visible: _test_file(program, step=2)}
     task = Task(
         id=f"{_PREFIX}{name}",
         repository=Repository("path", str(_repository(work, name, tree))),

@@ -36,9 +36,7 @@ _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _PARQUET = b"PAR1"
 
 _TEST_COMMAND = "python -m pytest -q"
-_TEST_COMMANDS = {
-    "django/django": "python tests/runtests.py --verbosity 2 --settings=test_sqlite --parallel 1",
-}
+_TEST_COMMANDS = {"django/django": "python tests/runtests.py --verbosity 2 --settings=test_sqlite --parallel 1"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,11 +101,7 @@ class Tool:
             "function": {
                 "name": self.name,
                 "description": self.description,
-                "parameters": {
-                    "type": "object",
-                    "properties": dict(self.parameters),
-                    "required": list(self.required),
-                },
+                "parameters": {"type": "object", "properties": dict(self.parameters), "required": list(self.required)},
             },
         }
 

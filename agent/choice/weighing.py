@@ -16,13 +16,7 @@ from dataclasses import replace
 from agent.choice.case import Case, Ground
 from agent.choice.order import Weighed, why_not
 from harness import trace
-from harness.choosing.evidence_store import (
-    InstanceEvidence,
-    Steps,
-    TestFacts,
-    digest,
-    steps_of,
-)
+from harness.choosing.evidence_store import InstanceEvidence, Steps, TestFacts, digest, steps_of
 from harness.choosing.features import rows
 from harness.choosing.gather import gather_probes, gather_static
 from harness.choosing.pool import Sample

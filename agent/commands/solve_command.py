@@ -97,9 +97,6 @@ def _overridden(instance: Instance, known: argparse.Namespace) -> Instance:
     )
     given = GivenTest(ids=tuple(known.failing_test)) if known.failing_test else task.failing_test
     task = dataclasses.replace(
-        task,
-        environment=environment,
-        test_command=known.test_command or task.test_command,
-        failing_test=given,
+        task, environment=environment, test_command=known.test_command or task.test_command, failing_test=given
     )
     return dataclasses.replace(instance, task=task)

@@ -60,11 +60,7 @@ async def _begin_new(
 
 
 async def _begin(
-    run: Run,
-    sampling: Sampling,
-    attempt: Callable[[int], Awaitable[None]],
-    index: int,
-    began: asyncio.Future[None],
+    run: Run, sampling: Sampling, attempt: Callable[[int], Awaitable[None]], index: int, began: asyncio.Future[None]
 ) -> None:
     """A new attempt, once there is a place and if it is worth it even then; `began` is set when that is decided."""
     async with run.slots:

@@ -69,11 +69,7 @@ def recovery(choices: Sequence[Choice], *, draws: int = BOOTSTRAPS) -> Recovery:
 
 
 def _sums(choices: Sequence[Choice]) -> tuple[float, float, float]:
-    return (
-        sum(c.selected for c in choices),
-        sum(c.blind for c in choices),
-        float(sum(c.possible for c in choices)),
-    )
+    return (sum(c.selected for c in choices), sum(c.blind for c in choices), float(sum(c.possible for c in choices)))
 
 
 def _middle(values: Sequence[float]) -> tuple[float, float] | None:

@@ -102,10 +102,7 @@ def _chosen(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _extra_names(
-    meta: Mapping[str, Any],
-    tool: Mapping[str, Any],
-    cfg: Mapping[str, Mapping[str, str]],
-    setup: Mapping[str, Any],
+    meta: Mapping[str, Any], tool: Mapping[str, Any], cfg: Mapping[str, Mapping[str, str]], setup: Mapping[str, Any]
 ) -> list[str]:
     in_setup = setup.get("extras_require")
     return [
@@ -118,10 +115,7 @@ def _extra_names(
 
 
 def _requires_python(
-    meta: Mapping[str, Any],
-    tool: Mapping[str, Any],
-    cfg: Mapping[str, Mapping[str, str]],
-    setup: Mapping[str, Any],
+    meta: Mapping[str, Any], tool: Mapping[str, Any], cfg: Mapping[str, Mapping[str, str]], setup: Mapping[str, Any]
 ) -> str | None:
     poetry = _table(_table(tool, "poetry"), "dependencies").get("python")
     candidates = (
@@ -216,10 +210,7 @@ def _tox(ini: Mapping[str, Mapping[str, str]]) -> tuple[list[str], list[str]]:
 
 
 def _pytest_configured(
-    there: set[str],
-    tool: Mapping[str, Any],
-    cfg: Mapping[str, Mapping[str, str]],
-    tox: Mapping[str, Mapping[str, str]],
+    there: set[str], tool: Mapping[str, Any], cfg: Mapping[str, Mapping[str, str]], tox: Mapping[str, Mapping[str, str]]
 ) -> bool:
     return (
         not there.isdisjoint({"pytest.ini", ".pytest.ini", "pytest.toml", "conftest.py", "tests/conftest.py"})

@@ -132,12 +132,7 @@ async def _evidence(
     regressed, objection = await _regression_outcomes(room, sandbox, regression)
     seen = await _witness_outcomes(room, sandbox, witnesses)
     return Evidence(
-        applies=True,
-        valid=not objection,
-        regression=regressed,
-        witness=seen,
-        given=given,
-        reason=objection,
+        applies=True, valid=not objection, regression=regressed, witness=seen, given=given, reason=objection
     )
 
 

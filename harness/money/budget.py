@@ -94,12 +94,7 @@ class BudgetKeeper:
 
     @classmethod
     def from_charges(
-        cls,
-        budget: Budget,
-        charges: Iterable[Charge],
-        *,
-        elapsed: float = 0.0,
-        share: Share | None = None,
+        cls, budget: Budget, charges: Iterable[Charge], *, elapsed: float = 0.0, share: Share | None = None
     ) -> BudgetKeeper:
         """The keeper of a resumed run. A charge of unknown price counts as the dearest known one of its model so
         far."""

@@ -243,13 +243,7 @@ class Ledger:
             for lines, key in ((attempts, attempt), (purposes, charge.purpose), (models, charge.model)):
                 lines[key] = add_charge(lines.get(key, Line()), charge)
             sources[charge.price_source] = sources.get(charge.price_source, 0) + 1
-        return cls(
-            total,
-            {k: attempts[k] for k in sorted(attempts, key=_attempt_order)},
-            purposes,
-            models,
-            sources,
-        )
+        return cls(total, {k: attempts[k] for k in sorted(attempts, key=_attempt_order)}, purposes, models, sources)
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Ledger:

@@ -316,13 +316,4 @@ _FLAGS: dict[str, Callable[[Patch], bool]] = {
     ),
 }
 
-__all__ = [
-    "FileChange",
-    "Hunk",
-    "Patch",
-    "apply_patch",
-    "mark_setup",
-    "parse",
-    "restore_paths",
-    "take_patch",
-]
+__all__ = ["FileChange", "Hunk", "Patch", "apply_patch", "mark_setup", "parse", "restore_paths", "take_patch"]

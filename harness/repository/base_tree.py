@@ -17,10 +17,7 @@ from harness.repository.hostgit import Blobs, GitFailed, borrow, git, plant
 from tasks.errors import InputError
 
 # In this order: as it is; then with less context around a hunk, as `patch --fuzz` would let pass.
-_WAYS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("clean", ()),
-    ("fuzzy", ("--recount", "-C1", "--ignore-whitespace")),
-)
+_WAYS: tuple[tuple[str, tuple[str, ...]], ...] = (("clean", ()), ("fuzzy", ("--recount", "-C1", "--ignore-whitespace")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,11 +189,7 @@ def cheap_or_dear(models: Sequence[Model], draws: Draws) -> list[Versus]:
     cost = {m.name: fmean(usd_by_task(m, 1).values()) for m in priced}
     ordered = sorted(priced, key=lambda m: cost[m.name])
     return [
-        versus(
-            (cheap, max(1, min(cheap.depth, int(cost[dear.name] / cost[cheap.name] + 1e-9)))),
-            (dear, 1),
-            draws,
-        )
+        versus((cheap, max(1, min(cheap.depth, int(cost[dear.name] / cost[cheap.name] + 1e-9)))), (dear, 1), draws)
         for i, cheap in enumerate(ordered)
         for dear in ordered[i + 1 :]
         if cost[cheap.name] > 0

@@ -299,13 +299,7 @@ class PlainSuite(SilentSuite):
         self._write(printable(line) if not line.startswith("  ") else f"  {printable(line)}")
 
 
-_TOLD = (
-    trace.Prepared,
-    trace.AttemptEnded,
-    trace.InfrastructureFailed,
-    trace.BudgetReached,
-    trace.SamplingStopped,
-)
+_TOLD = (trace.Prepared, trace.AttemptEnded, trace.InfrastructureFailed, trace.BudgetReached, trace.SamplingStopped)
 
 
 def _event_line(event: trace.Event) -> str:

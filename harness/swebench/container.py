@@ -213,13 +213,7 @@ class Containers:
         return str(made["Id"])
 
     async def _told(
-        self,
-        client: Any,
-        container: str,
-        attachment: Attachment,
-        mark: str,
-        end: _End,
-        since: float,
+        self, client: Any, container: str, attachment: Attachment, mark: str, end: _End, since: float
     ) -> Ran:
         """What the program said of itself. Raises SandboxFailed where it did not come to its end."""
         said, _, own = attachment.stderr.partition(f"{mark} ")

@@ -107,12 +107,7 @@ def eval_script(row: Row, *, install: bool = True) -> str:
     if not install:
         specs.pop("install", None)
     make = _official("harness.test_spec.create_scripts").make_eval_script_list
-    instance = {
-        "instance_id": row.instance_id,
-        "repo": row.repo,
-        "version": row.version,
-        "test_patch": row.test_patch,
-    }
+    instance = {"instance_id": row.instance_id, "repo": row.repo, "version": row.version, "test_patch": row.test_patch}
     try:
         lines = make(instance, specs, ENV_NAME, TESTBED, row.base_commit, row.test_patch)
     except Exception as error:  # whatever the package makes of the row, such as a test patch that is no diff

@@ -57,12 +57,7 @@ class WarmTests:
                 return report
             await self._note(waiting)
         return await run_tests(
-            self._sandbox,
-            command,
-            ids,
-            timeout=timeout,
-            test_seconds=test_seconds,
-            to_first_failure=to_first_failure,
+            self._sandbox, command, ids, timeout=timeout, test_seconds=test_seconds, to_first_failure=to_first_failure
         )
 
     def _ready(self, runner: Runner, launch: Launch) -> _Waiting:

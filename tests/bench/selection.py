@@ -184,13 +184,7 @@ async def _behave(known: argparse.Namespace) -> None:
                     sources = {source for row in first for source in row.sources}
                     only = {digest(s.patch) for s in grouped[instance] if s.source in sources}
                     await gather_tests(
-                        evidence,
-                        tree,
-                        opened,
-                        only=only,
-                        seconds=known.near_seconds,
-                        keep=keep,
-                        say=print,
+                        evidence, tree, opened, only=only, seconds=known.near_seconds, keep=keep, say=print
                     )
         except TroopError as error:
             print(f"{instance}: {error}")

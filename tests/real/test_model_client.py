@@ -134,12 +134,7 @@ def test_an_answer_is_written_with_its_charge_before_the_caller_sees_it() -> Non
             Usage(input=20, cache_read=50, cache_write=30, output=5),
         ),
         (
-            {
-                "input_tokens": 10,
-                "output_tokens": 5,
-                "cache_read_input_tokens": 50,
-                "cache_creation_input_tokens": 30,
-            },
+            {"input_tokens": 10, "output_tokens": 5, "cache_read_input_tokens": 50, "cache_creation_input_tokens": 30},
             Usage(input=10, cache_read=50, cache_write=30, output=5),
         ),
         ({"prompt_tokens": 12, "completion_tokens": 3, "prompt_tokens_details": None}, Usage(input=12, output=3)),

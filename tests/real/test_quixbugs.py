@@ -30,10 +30,7 @@ PROGRAMS = {
         "def pairs(items):\n    return [(a, a) for a in items]\n",
         "def pairs(items):\n    return list(zip(items, items[1:]))\n",
     ),
-    "sqrt": (
-        "def sqrt(x, epsilon):\n    return x / 2\n",
-        "def sqrt(x, epsilon):\n    return x ** 0.5 + epsilon / 3\n",
-    ),
+    "sqrt": ("def sqrt(x, epsilon):\n    return x / 2\n", "def sqrt(x, epsilon):\n    return x ** 0.5 + epsilon / 3\n"),
     "chain_length": (
         "def chain_length(link):\n    return 0 if link is None else chain_length(link.next)\n",
         "def chain_length(link):\n    return 0 if link is None else 1 + chain_length(link.next)\n",

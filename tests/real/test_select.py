@@ -154,10 +154,7 @@ def test_what_cannot_be_is_told_in_one_line(patches: Path) -> None:
         assert done.stderr.count("\n") == 1
 
 
-TWO = {
-    "copies": ("values[1:]", "list(values)"),
-    "right": ("values[1:]", "values"),
-}
+TWO = {"copies": ("values[1:]", "list(values)"), "right": ("values[1:]", "values")}
 
 
 def judge(request: Request) -> Answer:

@@ -124,11 +124,7 @@ def test_the_same_data_give_the_same_forecast() -> None:
     assert forecast(outcomes, 40, draws=50) == forecast(outcomes, 40, draws=50)
 
 
-REFUSED = [
-    (29, 16, 32, "29 tasks"),
-    (60, 5, 20, "5 samples"),
-    (60, 16, 257, "more than 16 times"),
-]
+REFUSED = [(29, 16, 32, "29 tasks"), (60, 5, 20, "5 samples"), (60, 16, 257, "more than 16 times")]
 
 
 @pytest.mark.parametrize(("tasks", "samples", "k", "why"), REFUSED)

@@ -7,14 +7,7 @@ from statistics import fmean
 
 import pytest
 
-from harness.scaling.metrics import (
-    Sampled,
-    majority_right,
-    mean_at_1,
-    pass_at_k,
-    recovery,
-    solved_by_best,
-)
+from harness.scaling.metrics import Sampled, majority_right, mean_at_1, pass_at_k, recovery, solved_by_best
 
 
 @pytest.mark.parametrize("n", [1, 4, 7])

@@ -95,10 +95,7 @@ def test_a_resumed_run_counts_what_it_spent_before() -> None:
     assert shared.usd_level() == pytest.approx(0.5)
 
 
-@given(
-    spent=st.lists(st.tuples(st.floats(0, 5), st.booleans()), min_size=1, max_size=8),
-    cap=st.floats(0.1, 30),
-)
+@given(spent=st.lists(st.tuples(st.floats(0, 5), st.booleans()), min_size=1, max_size=8), cap=st.floats(0.1, 30))
 def test_if_every_unfinished_run_rises_to_the_level_the_cap_is_just_spent(
     spent: list[tuple[float, bool]], cap: float
 ) -> None:
