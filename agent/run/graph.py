@@ -15,6 +15,7 @@ Every node reads what the trace says already and does only the rest, so a resume
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypedDict
@@ -23,7 +24,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
 from agent.choice.case import Case, Ground
-from agent.choice.order import select, undecided
+from agent.choice.order import Weighed, select, undecided
 from agent.run.context import Run
 from agent.run.sampling import sample
 from agent.run.verification import verify_candidates
@@ -31,6 +32,7 @@ from harness import trace
 from harness.environments.base_run import baseline
 from harness.environments.environment import build
 from harness.parallel import apart, in_parallel
+from harness.records import Candidate
 from harness.repository.base_tree import open_tree
 from harness.repository.workspace import Workspace
 from harness.sandbox.base import Sandbox
@@ -151,9 +153,21 @@ async def choose_one(state: Stage, runtime: Runtime[Run]) -> Stage:
     run = runtime.context
     if run.selection() is not None:
         return {"done": "select"}
-    candidates, base = run.candidates(), run.base
-    assert base is not None, "prepare comes first"
-    with open_tree(base.git_dir, base.base_commit) as tree:
+    candidates = run.candidates()
+    asked = run.settings.orders_by == "evidence" or run.judge is not None
+    weighed, points = await _weighed_and_judged(run, candidates) if asked else (None, {})
+    samples = len([a for a in run.finished() if a.status != "infrastructure"])
+    chosen = select(candidates, samples, points, weighed, run.settings.threshold)
+    run.write(trace.Selected(selection=chosen))
+    return {"done": "select"}
+
+
+async def _weighed_and_judged(
+    run: Run, candidates: Sequence[Candidate]
+) -> tuple[Mapping[str, Weighed] | None, Mapping[str, float]]:
+    """By candidate id: the ranker's word (None where the rules order), and the judge's points."""
+    assert run.base is not None, "prepare comes first"
+    with open_tree(run.base.git_dir, run.base.base_commit) as tree:
         ground = Ground(tree, partial(_opened, run), run.environment.test_command, run.checks)
         case = Case(run.task.statement, candidates, ground, run.events, run.write, run.say)
         weighed = None
@@ -161,11 +175,8 @@ async def choose_one(state: Stage, runtime: Runtime[Run]) -> Stage:
             from agent.choice.weighing import weigh
 
             weighed = await weigh(case, {a.index: a.model for a in run.finished()})
-        points = await _judged(run, replace(case, candidates=undecided(candidates, weighed, run.settings.threshold)))
-    samples = len([a for a in run.finished() if a.status != "infrastructure"])
-    chosen = select(candidates, samples, points, weighed, run.settings.threshold)
-    run.write(trace.Selected(selection=chosen))
-    return {"done": "select"}
+        close = undecided(candidates, weighed, run.settings.threshold)
+        return weighed, await _judged(run, replace(case, candidates=close))
 
 
 async def _opened(run: Run, name: str) -> Sandbox:

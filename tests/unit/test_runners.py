@@ -79,9 +79,9 @@ def test_lines_are_recorded_whatever_starts_the_framework() -> None:
     assert line_records("/tmp/lines")["TROOP_LINES"] == "/tmp/lines"
 
 
-def report(outcome: str | None = None, output: str = "", exit_code: int = 0) -> TestReport:
-    outcomes = {} if outcome is None else {COMMAND_TEST: outcome}
-    return TestReport(outcomes, exit_code, False, True, 1.0, output=output)  # type: ignore[arg-type]
+def report(outcome: Outcome | None = None, output: str = "", exit_code: int = 0) -> TestReport:
+    outcomes: dict[str, Outcome] = {} if outcome is None else {COMMAND_TEST: outcome}
+    return TestReport(outcomes, exit_code, False, True, 1.0, output=output)
 
 
 def test_a_new_file_counts_only_if_a_test_of_it_was_collected() -> None:
