@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.records import TestReport
+from harness.records import Outcome, TestReport
 from harness.testing.report import COMMAND_TEST, outcome_of, selects
 from harness.testing.runners.base import Layout
 from harness.testing.runners.registry import USUAL_COMMAND, command_for, command_of_project, line_records, runner_of
