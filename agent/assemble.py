@@ -408,8 +408,7 @@ def _policy(model: str, clients: dict[str, ModelClient], settings: Settings) -> 
         return RepairPolicy(attempts=settings.budget.attempts, seed=settings.seed)
     from agent.attempt.model_policy import ModelPolicy
 
-    alias = clients[model].alias
-    return ModelPolicy(context=alias.context, tools=alias.tools)
+    return ModelPolicy(tools=clients[model].takes_tools)
 
 
 def solution(files: RunFiles, events: Sequence[trace.Event]) -> Solution:

@@ -99,7 +99,7 @@ class Charge:
 
     `price_source`: "genai-prices", "alias", "gpu-hour" or "unknown". `seconds`: wall time of the call, retries
     excluded. `answered`: False for a retry that may have reached the model but gave no usable answer (tokens unknown:
-    zeros).
+    zeros). `reported_usd`: what the provider itself says that the call cost.
     """
 
     attempt: int | None
@@ -110,6 +110,7 @@ class Charge:
     price_source: str
     seconds: float
     answered: bool = True
+    reported_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

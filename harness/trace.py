@@ -103,13 +103,14 @@ class Replied(Event):
     """A model's answer, written with its charge before anything acts on it: what is in the trace is never paid again.
 
     `key`: the call's name within the run, such as "3/plan", "3/17" or "judge/c1-c2/0". `message`: the assistant message
-    as the server sent it. `charge` covers this call.
+    as the server sent it. `charge` covers this call. `cut`: the server ended the answer at the limit of its length.
     """
 
     kind: ClassVar[str] = "replied"
     key: str
     message: Json
     charge: Charge
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +136,8 @@ class Planned(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided(Event):
     """What the policy decided in a turn: text and tool calls (`{id, name, arguments}`); `error`: malformed, and how;
-    `stop`: the status with which the attempt ends after this turn."""
+    `stop`: the status with which the attempt ends after this turn; `thoughts`: what the model thought before it, where
+    the server tells that apart."""
 
     kind: ClassVar[str] = "decided"
     turn: int
@@ -143,6 +145,7 @@ class Decided(Event):
     calls: tuple[Json, ...] = ()
     error: str = ""
     stop: str = ""
+    thoughts: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

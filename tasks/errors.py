@@ -10,7 +10,10 @@
         ├── SetupFailed            a set-up command, or the base test run, failed
         ├── SandboxFailed          no sandbox can be made, or one died (not the model's fault; retried)
         └── EndpointFailed         the model's server cannot be reached or refuses (after retries)
-            └── ContextTooLong     the conversation no longer fits the model: the attempt ends with what it has
+            └── CallRefused        it refused this one call; others may go well
+                ├── ContextTooLong   the conversation does not fit the model
+                ├── ReplyUnreadable  it could not read the tool call that its own model wrote
+                └── ToolsRefused     it takes no tools
 
 The module lives in the lowest layer because all three packages raise from it.
 """
@@ -74,9 +77,20 @@ class EndpointFailed(EnvironmentFailed):
     """The model's server cannot be used: unreachable, refused the key, or kept failing after all retries."""
 
 
-class ContextTooLong(EndpointFailed):
-    """The conversation is longer than the model's context; asking again cannot help. The end of an attempt, not its
-    loss."""
+class CallRefused(EndpointFailed):
+    """The server refused this one call, which says nothing about calls of other conversations."""
+
+
+class ContextTooLong(CallRefused):
+    """The conversation is longer than the model's context; asking again helps only with a shorter one."""
+
+
+class ReplyUnreadable(CallRefused):
+    """The server could not read the tool call that its own model wrote, whatever the seed."""
+
+
+class ToolsRefused(CallRefused):
+    """The server takes no tools for this model; the text protocol does without."""
 
 
 def words_of(error: Exception) -> str:

@@ -45,6 +45,8 @@ STEPS = 10_000
 """Nodes that LangGraph may go through in one attempt: more than any budget of turns comes to."""
 NEAR_SECONDS = 180.0
 """For the tests near to an attempt's changes, where the whole suite takes too long."""
+CONTEXT = 128_000
+"""Tokens that a model bears where nothing says how many."""
 NOTHING_NEAR = (
     "the whole suite takes too long here, and no test file is near to the changes so far: name the files to run"
 )
@@ -76,7 +78,8 @@ class Desk:
     """What the nodes of one attempt work with: the graph's runtime context.
 
     `write` appends an event to the trace; `ask` is the charged, budgeted model call, already bound to this attempt.
-    `near`: the test files near to a patch, for a task whose whole suite takes too long (None: it does not).
+    `near`: the test files near to a patch, for a task whose whole suite takes too long (None: it does not). `context`:
+    tokens that the model bears, as known by now.
     """
 
     task: Task
@@ -89,6 +92,7 @@ class Desk:
     ask: Ask
     write: Callable[[trace.Event], trace.Event]
     near: Callable[[str], Sequence[str]] | None = None
+    context: Callable[[], int] = lambda: CONTEXT
     box: Toolbox = field(init=False)
     tests: WarmTests = field(init=False)
     turn_started: float = 0.0
@@ -118,6 +122,8 @@ class Desk:
             plan=self.notebook.plan or Plan(""),
             history=self.notebook.history,
             turns_left=self.rules.turns - len(self.notebook.history),
+            replies=self.notebook.replies,
+            context=self.context(),
         )
 
     async def run_tests(
@@ -242,6 +248,7 @@ async def act(state: State, runtime: Runtime[Desk]) -> State:
             calls=tuple({"id": c.id, "name": c.name, "arguments": c.arguments} for c in decision.calls),
             error=decision.error,
             stop=decision.stop or "",
+            thoughts=decision.thoughts,
         )
     )
     for call in decision.calls:

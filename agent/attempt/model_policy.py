@@ -40,23 +40,21 @@ def prompt(name: str) -> str:
 
 
 class ModelPolicy:
-    """A policy over `View.ask`. `context` in tokens; `tools` False: the text protocol, for servers without tool
-    calls."""
+    """A policy over `View.ask`. `tools` False: the text protocol, for servers without tool calls."""
 
     only_green = False
 
-    def __init__(self, *, context: int, tools: bool) -> None:
-        self._context_chars = context * CHARS_PER_TOKEN
+    def __init__(self, *, tools: bool) -> None:
         self._tools = tools
         self._schemas = [tool.schema() for tool in TOOLS.values()] if tools else []
 
     async def plan(self, view: View) -> Plan:
-        reply = await view.ask("plan", "plan", [*self._opening(view), _user(prompt("plan"))])
-        return Plan(text=_content(reply).strip())
+        answer = await view.ask("plan", "plan", [*self._opening(view), _user(prompt("plan"))])
+        return Plan(text=_content(answer.message).strip())
 
     async def decide(self, view: View) -> Decision:
-        reply = await view.ask(str(len(view.history) + 1), "act", self.messages(view), self._schemas)
-        return self._from_tools(reply) if self._tools else _from_text(_content(reply))
+        answer = await view.ask(str(len(view.history) + 1), "act", self.messages(view), self._schemas)
+        return self._from_tools(answer.message) if self._tools else _from_text(_content(answer.message))
 
     def messages(self, view: View) -> list[Json]:
         """The whole chat for the next turn."""
@@ -66,7 +64,7 @@ class ModelPolicy:
             {"role": "assistant", "content": view.plan.text or "(no plan)"},
             _user("Good. Now carry it out, one step at a time, with the tools."),
         ]
-        cut = shortened_before(head, view.history, self._context_chars)
+        cut = shortened_before(head, view.history, view.context * CHARS_PER_TOKEN)
         chat = head
         for record in view.history:
             chat += self._turn(record, short=record.turn <= cut)

@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from agent.attempt.policy import Decision, Plan, Result, ToolCall, TurnRecord
+from agent.attempt.policy import Answer, Decision, Plan, Result, ToolCall, TurnRecord
 from agent.attempt.tools import kind_of, place_of
 from harness import trace
-from harness.records import Attempt, AttemptStatus, FileState, Json, TestReport, WitnessTest
+from harness.records import Attempt, AttemptStatus, FileState, TestReport, WitnessTest
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Notebook:
     ended: trace.AttemptEnded | None = None
     plan: Plan | None = None
     history: list[TurnRecord] = field(default_factory=list)
-    replies: dict[str, Json] = field(default_factory=dict)
+    replies: dict[str, Answer] = field(default_factory=dict)
     tree: dict[str, FileState] = field(default_factory=dict)
     marks: list[str] = field(default_factory=list)
     witnesses: list[WitnessTest] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Notebook:
                 self.plan = Plan(event.text, event.data, cast("AttemptStatus", event.stop) if event.stop else None)
                 self.seconds += event.seconds
             case trace.Replied():
-                self.replies[event.key.partition("/")[2]] = event.message
+                self.replies[event.key.partition("/")[2]] = Answer(event.message, event.cut)
             case trace.Decided():
                 self._begin(event)
             case trace.ToolRan() if self._turn:
@@ -93,7 +93,7 @@ class Notebook:
     def _begin(self, event: trace.Decided) -> None:
         calls = tuple(ToolCall(c["id"], c["name"], c["arguments"]) for c in event.calls)
         stop = cast("AttemptStatus", event.stop) if event.stop else None
-        self._turn = TurnRecord(event.turn, Decision(event.text, calls, event.error, stop), ())
+        self._turn = TurnRecord(event.turn, Decision(event.text, calls, event.error, stop, event.thoughts), ())
         self._loose.clear()
         self._loose_witnesses.clear()
 

@@ -7,7 +7,7 @@ own: commands go through the sandbox, model calls through `View.ask`, both recor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -57,13 +57,14 @@ class Decision:
 
     `calls` run in order; a `test` call, which must be the last, runs in the graph's test node. `error`: the reply was
     malformed; it says how, the attempt answers with a correction and counts it. `stop` ends the attempt after the
-    calls.
+    calls. `thoughts`: what the model thought before it, for people.
     """
 
     text: str
     calls: tuple[ToolCall, ...] = ()
     error: str = ""
     stop: AttemptStatus | None = None
+    thoughts: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +77,31 @@ class TurnRecord:
     report: TestReport | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model said: `message`, the assistant message in the form of Chat Completions with whatever else the server
+    put into it, and `cut`: the server ended it at the limit of its length, so it is not whole.
+
+    Sent back as it is, it is to the server what it was. Where the API has another form than Chat Completions the
+    message holds that too, under `native`; whoever changes a message's text or calls leaves `native` out.
+    """
+
+    message: Json
+    cut: bool = False
+
+
 class Ask(Protocol):
-    """One charged model call: `messages` and `tools` in the OpenAI chat form; answers the assistant message.
+    """One charged model call: `messages` and `tools` in the form of Chat Completions.
 
     `key` names the call within the attempt ("plan", "17"): a key already answered in the trace is not paid again.
-    Raises BudgetExceeded before a call that would pass a cap, EndpointFailed when the world stays broken.
+    `longer`: how many answers of this conversation were cut so far; the limit on the answer's length is doubled for
+    each. Raises BudgetExceeded before a call that would pass a cap; ContextTooLong, ReplyUnreadable, ToolsRefused and
+    other CallRefused where the server does not take this call; EndpointFailed when the world stays broken.
     """
 
     async def __call__(
-        self, key: str, purpose: Purpose, messages: Sequence[Json], tools: Sequence[Json] = ()
-    ) -> Json: ...
+        self, key: str, purpose: Purpose, messages: Sequence[Json], tools: Sequence[Json] = (), *, longer: int = 0
+    ) -> Answer: ...
 
 
 class RunTests(Protocol):
@@ -99,6 +115,7 @@ class View:
     """What a policy may see of its own attempt, and nothing of any other.
 
     `seed`: differs by attempt. `turns_left` counts the turn about to be decided. `history`: finished turns in order.
+    `replies`: what the model answered so far, by the call's key. `context`: tokens that the model bears, as known now.
     """
 
     task: Task
@@ -111,6 +128,8 @@ class View:
     plan: Plan
     history: Sequence[TurnRecord]
     turns_left: int
+    replies: Mapping[str, Answer] = field(default_factory=dict)
+    context: int = 128_000
 
 
 class Policy(Protocol):

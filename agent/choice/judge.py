@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from agent.attempt.lines import cut_middle, sendable
 from agent.attempt.model_policy import prompt
-from agent.attempt.policy import Ask
+from agent.attempt.policy import Answer, Ask
 from agent.choice.case import Case, Ground
 from harness import trace
 from harness.choosing.gather import in_sandbox
@@ -42,20 +42,22 @@ _PATH = re.compile(r"\A\s*#\s*path:\s*(\S+)")
 
 def asking(client: ModelClient, events: Sequence[trace.Event], seed: int, end: Callable[[BudgetExceeded], None]) -> Ask:
     """The judge's charged calls: what the trace holds is not asked again. `end` is told of a cap that is reached."""
-    known = {e.key: e.message for e in events if isinstance(e, trace.Replied)}
+    known = {e.key: Answer(e.message, e.cut) for e in events if isinstance(e, trace.Replied)}
 
-    async def ask(key: str, purpose: str, messages: Sequence[Json], tools: Sequence[Json] = ()) -> Json:
+    async def ask(
+        key: str, purpose: str, messages: Sequence[Json], tools: Sequence[Json] = (), *, longer: int = 0
+    ) -> Answer:
         full = f"judge/{key}"
         if full in known:
             return known[full]
         try:
             reply = await client.complete(
-                messages, tools, purpose="judge", attempt=None, key=full, seed=seed, temperature=0.0
+                messages, tools, purpose="judge", attempt=None, key=full, seed=seed, temperature=0.0, longer=longer
             )
         except BudgetExceeded as error:
             end(error)
             raise
-        return reply.message
+        return Answer(reply.message, reply.cut)
 
     return ask
 
@@ -75,8 +77,8 @@ async def judge(case: Case, ask: Ask, *, tests: bool = True) -> dict[str, float]
             for number, (first, second) in enumerate(((one, other), (other, one))):
                 asked = f"{first.id} and {second.id}"
                 question = _question(case.statement, first, second, shown)
-                message = await ask(f"{one.id}-{other.id}/{number}", "judge", [question])
-                winner, reason = verdict(str(message.get("content") or ""), first.id, second.id)
+                answer = await ask(f"{one.id}-{other.id}/{number}", "judge", [question])
+                winner, reason = verdict(str(answer.message.get("content") or ""), first.id, second.id)
                 case.write_once(trace.Judged(first=first.id, second=second.id, winner=winner, reason=reason))
                 if winner is not None:
                     points[winner] += 0.5
@@ -122,8 +124,8 @@ async def _test(case: Case, ground: Ground, ask: Ask) -> trace.JudgeTested | Non
     finalists = tuple(c.id for c in case.candidates)
     done = next((e for e in case.events if isinstance(e, trace.JudgeTested) and e.finalists == finalists), None)
     if done is None:
-        message = await ask(f"test/{'-'.join(finalists)}", "judge", [_test_question(case)])
-        path, text, why = written_test(str(message.get("content") or ""))
+        answer = await ask(f"test/{'-'.join(finalists)}", "judge", [_test_question(case)])
+        path, text, why = written_test(str(answer.message.get("content") or ""))
         began = time.monotonic()
         told: Sequence[Told] = ()
         if not why:

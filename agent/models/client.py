@@ -35,10 +35,12 @@ OUTPUT_BOUND = 8192
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A model's answer. `message`: the assistant message as the server sent it."""
+    """A model's answer. `message`: the assistant message as the server sent it; `cut`: it was ended at the limit of its
+    length."""
 
     message: Json
     charge: Charge
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,16 @@ class ModelClient:
         self._refused: set[str] = set()
         self._density = 0.4  # tokens per character of the request; conservative until the server has told
 
+    @property
+    def context(self) -> int:
+        """Tokens that the model bears, as known by now."""
+        return self.alias.context
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the server takes tools for this model, as known by now."""
+        return self.alias.tools
+
     async def complete(
         self,
         messages: Sequence[Json],
@@ -142,8 +154,10 @@ class ModelClient:
         key: str,
         seed: int | None = None,
         temperature: float | None = None,
+        longer: int = 0,
     ) -> Reply:
-        """One charged call; its `Replied` event is written when this returns. `key`: its name within the run.
+        """One charged call; its `Replied` event is written when this returns. `key`: its name within the run. `longer`:
+        how many answers of this conversation were cut so far; each doubles the limit on the answer's length.
 
         Raises BudgetExceeded before a call that would pass a cap, ContextTooLong where the conversation does not fit,
         and EndpointFailed where the server refuses or keeps failing.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.attempt import graph as inner
 from agent.attempt.notebook import Notebook
-from agent.attempt.policy import Ask
+from agent.attempt.policy import Answer, Ask
 from agent.run.context import Run
 from agent.run.verification import evidence_on, near_tests_of
 from harness import trace
@@ -103,6 +103,7 @@ async def _one_sandbox(run: Run, graph: Any, notebook: Notebook) -> None:
     sandbox = await run.provider.create(run.spec(f"attempt-{index:02d}"))
     try:
         left = run.keeper.seconds_left(index)
+        client = run.clients.get(notebook.started.model)
         desk = inner.Desk(
             task=run.task,
             prepared=run.prepared(),
@@ -117,9 +118,10 @@ async def _one_sandbox(run: Run, graph: Any, notebook: Notebook) -> None:
                 deadline=None if left is None else time.monotonic() + left,
             ),
             seed=notebook.started.seed,
-            ask=_ask(run, run.clients.get(notebook.started.model), notebook, notebook.started),
+            ask=_ask(run, client, notebook, notebook.started),
             write=run.write,
             near=near_tests_of(run),
+            context=lambda: client.context if client else inner.CONTEXT,
         )
         try:
             await inner.drive(graph, desk)
@@ -152,7 +154,9 @@ async def _end_crashed(run: Run, desk: inner.Desk, error: Exception) -> None:
 def _ask(run: Run, client: ModelClient | None, notebook: Notebook, started: trace.AttemptStarted) -> Ask:
     """The charged call of an attempt: what the trace holds is not asked again."""
 
-    async def ask(key: str, purpose: Purpose, messages: Sequence[Json], tools: Sequence[Json] = ()) -> Json:
+    async def ask(
+        key: str, purpose: Purpose, messages: Sequence[Json], tools: Sequence[Json] = (), *, longer: int = 0
+    ) -> Answer:
         full = f"{notebook.index}/{key}"
         if key in notebook.replies:
             return notebook.replies[key]
@@ -167,11 +171,12 @@ def _ask(run: Run, client: ModelClient | None, notebook: Notebook, started: trac
                 key=full,
                 seed=started.seed,
                 temperature=started.sampling.get("temperature"),
+                longer=longer,
             )
         except BudgetExceeded as error:
             run.end_by(error)
             raise
-        notebook.replies[key] = reply.message
-        return reply.message
+        answer = notebook.replies[key] = Answer(reply.message, reply.cut)
+        return answer
 
     return ask

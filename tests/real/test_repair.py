@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from agent import solve
-from agent.attempt.policy import Decision, Plan, Result, TurnRecord, View
+from agent.attempt.policy import Answer, Decision, Plan, Result, TurnRecord, View
 from agent.repair.localise import Localisation, localise
 from agent.repair.policy import RepairPolicy, SharedWork
 from harness import trace
-from harness.records import Json, TestReport
+from harness.records import TestReport
 from harness.sandbox.base import Provider, Sandbox
 from harness.testing.run import run_tests
 from tasks.task import GivenTest, Task
@@ -66,7 +66,7 @@ def test_a_command_that_is_no_pytest_leaves_what_its_output_names(bubblewrap: Pr
     assert "no line was recorded" in found.how
 
 
-async def _no_model(*asked: Any, **more: Any) -> Json:
+async def _no_model(*asked: Any, **more: Any) -> Answer:
     raise AssertionError("repair asks no model")
 
 

@@ -6,16 +6,17 @@ import io
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.attempt.graph import Desk, Rules
 from agent.attempt.notebook import Notebook
-from agent.attempt.policy import Result, ToolCall
+from agent.attempt.policy import Answer, Result, ToolCall
 from agent.attempt.tools import use_tool
 from harness import trace
 from harness.evidence.told import tell
-from harness.records import Json, Purpose, TestReport
+from harness.records import TestReport
 from harness.sandbox.base import WORKDIR, Provider, Sandbox
 from harness.testing.report import COMMAND_TEST, outcome_of
 from harness.testing.run import run_tests
@@ -251,7 +252,7 @@ async def witnessed(sandbox: Sandbox, command: str | None, text: str) -> tuple[R
     class Nobody:
         only_green = False
 
-    async def ask(key: str, purpose: Purpose, messages: Sequence[Json], tools: Sequence[Json] = ()) -> Json:
+    async def ask(*asked: Any, **more: Any) -> Answer:
         raise AssertionError("no model is asked")
 
     desk = Desk(

@@ -24,7 +24,7 @@ def reply(*calls: tuple[str, str], text: str = "") -> dict[str, Any]:
 
 
 def decide(message: dict[str, Any]) -> Decision:
-    return ModelPolicy(context=8000, tools=True)._from_tools(message)
+    return ModelPolicy(tools=True)._from_tools(message)
 
 
 def test_calls_become_a_decision_in_their_order() -> None:
@@ -76,7 +76,7 @@ def turn(number: int, size: int) -> TurnRecord:
     return TurnRecord(number, Decision("", (call,)), (Result(call.id, "run", "x" * size),))
 
 
-def view(history: list[TurnRecord]) -> View:
+def view(history: list[TurnRecord], context: int = 8000) -> View:
     nothing: Any = None
     prepared = Prepared(base_commit="0", environment="e", backend="bubblewrap", test_command="pytest")
     return View(
@@ -90,6 +90,7 @@ def view(history: list[TurnRecord]) -> View:
         plan=Plan("I plan."),
         history=history,
         turns_left=20,
+        context=context,
     )
 
 
@@ -98,13 +99,13 @@ def test_a_short_history_is_kept_whole() -> None:
 
 
 def test_the_chat_stays_below_the_context_and_its_beginning_rarely_moves() -> None:
-    policy = ModelPolicy(context=24_000, tools=True)
+    policy = ModelPolicy(tools=True)
     history: list[TurnRecord] = []
-    before = json.dumps(policy.messages(view(history)))
+    before = json.dumps(policy.messages(view(history, context=24_000)))
     moved = 0
     for number in range(1, 60):
         history.append(turn(number, 2000))
-        chat = policy.messages(view(history))
+        chat = policy.messages(view(history, context=24_000))
         now = json.dumps(chat)
         assert len(now) < 24_000 * 3.5
         moved += not now.startswith(before[:-1])
@@ -121,7 +122,7 @@ def test_the_latest_turns_are_never_shortened() -> None:
 def test_every_tool_call_is_answered_in_the_chat() -> None:
     calls = tuple(ToolCall(f"c{n}", "read", {"path": "a.py"}) for n in range(3))
     record = TurnRecord(1, Decision("", calls), (Result("c0", "read", "text"),))
-    chat = ModelPolicy(context=8000, tools=True).messages(view([record]))
+    chat = ModelPolicy(tools=True).messages(view([record]))
     asked = {c["id"] for m in chat for c in m.get("tool_calls", [])}
     assert asked == {m["tool_call_id"] for m in chat if m["role"] == "tool"}
 
@@ -147,4 +148,4 @@ def test_what_is_no_utf_8_can_be_sent_all_the_same() -> None:
     seen = TurnRecord(1, Decision("\ud83d", (call,)), (Result("c", "read", "caf\udce9"),))
     for tools in (True, False):
         record = replace(seen, decision=replace(seen.decision, text=_content({"content": "\ud83d"})))
-        json.dumps(ModelPolicy(context=8000, tools=tools)._turn(record, short=False), ensure_ascii=False).encode()
+        json.dumps(ModelPolicy(tools=tools)._turn(record, short=False), ensure_ascii=False).encode()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agent.attempt.policy import Answer
 from agent.choice.candidates import group
 from agent.choice.case import Case
 from agent.choice.judge import PLACE, judge, verdict, written_test
@@ -190,9 +191,11 @@ def test_what_is_no_test_is_said_to_be_none(answer: str) -> None:
 def test_patches_of_files_that_are_not_utf_8_can_be_compared() -> None:
     asked: list[str] = []
 
-    async def ask(key: str, purpose: str, messages: Sequence[Json], tools: Sequence[Json] = ()) -> Json:
+    async def ask(
+        key: str, purpose: str, messages: Sequence[Json], tools: Sequence[Json] = (), *, longer: int = 0
+    ) -> Answer:
         asked.append(json.dumps(messages, ensure_ascii=False).encode().decode())
-        return {"content": '{"winner": "A", "reason": ""}'}
+        return Answer({"content": '{"winner": "A", "reason": ""}'})
 
     pair = [candidate("c1", diff("return '\udce9'")), candidate("c2", diff("return 2"), (1,))]
     asyncio.run(judge(Case("it fails", pair, None, [], lambda event: event, lambda line: None), ask))
