@@ -36,7 +36,8 @@ from tasks.task import Task
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from agent.models.client import Connections, ModelClient
+    from agent.models.client import ModelClient
+    from agent.models.connections import Connections
     from agent.run.worth import Sampling
 
 MODEL_ATTEMPTS = 32
@@ -107,7 +108,7 @@ async def open_pool(settings: Settings, image: str | None, say: Say = _silent) -
 
     Raises SandboxFailed where no sandbox can be had.
     """
-    from agent.models.client import Connections
+    from agent.models.connections import Connections
 
     provider = await choose_provider(settings.sandbox, image=image, cache=cache_root(), say=say)
     connections = Connections()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,13 +21,27 @@ REPAIR = "repair"
 """The model name that stands for the policy without a model."""
 
 
+CONTEXT = 128_000
+"""Tokens that a model bears where neither the alias nor the server says how many."""
+
+WIRES: Mapping[str, str] = {
+    "chat": "agent.models.wires.chat:ChatWire",
+    "responses": "agent.models.wires.responses:ResponsesWire",
+    "anthropic": "agent.models.wires.anthropic:AnthropicWire",
+}
+"""The APIs that models are spoken to by, and what speaks each."""
+
+
 @dataclass(frozen=True, slots=True)
 class Alias:
     """A model as the client uses it. `name` is what the server calls it, `alias` what the user typed.
 
     Prices in USD per million tokens (None: ask genai-prices under `price_name`, else unknown); `usd_per_gpu_hour` for a
-    local GPU: a call costs its share of the GPU's time. `context` in tokens. `concurrency`: calls at once at most.
-    `requests_per_minute`, `tokens_per_minute`: rate limits (None: none). `tools` False: the text protocol is used.
+    local GPU: a call costs its share of the GPU's time. `context` in tokens (None: as the server says, else `CONTEXT`).
+    `concurrency`: calls at once at most. `requests_per_minute`, `tokens_per_minute`: rate limits (None: none).
+    `timeout`: seconds for one call; `longest_wait`: seconds that a server may ask to wait. `wire`: one of `WIRES`
+    (None: Chat Completions, or Responses where the server takes the model there only). `tools` False: the text protocol
+    is used; `stream` True: answers are streamed; `system_role` False: the system message goes into the user's first.
     `sampling`: parameters sent with every call (temperature, top_p, max_tokens, extra ones as the server knows them).
     `key_env`: the environment variable that holds the key (None: no key is sent).
     """
@@ -42,12 +56,16 @@ class Alias:
     usd_per_mtok_cache_write: float | None = None
     usd_per_mtok_output: float | None = None
     usd_per_gpu_hour: float | None = None
-    context: int = 128_000
+    context: int | None = None
     concurrency: int = 32
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     timeout: float = 600.0
+    longest_wait: float = 60.0
+    wire: str | None = None
     tools: bool = True
+    stream: bool = False
+    system_role: bool = True
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -108,16 +126,21 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A vendor's OpenAI-compatible endpoint. `prices`: its name in genai-prices."""
+    """A vendor's endpoint. `prices`: its name in genai-prices; `elsewhere`: the variable by which every client of the
+    vendor's API is pointed to another address."""
 
     base_url: str
     key_env: str
     prices: str
+    wire: str | None = None
+    elsewhere: str = ""
 
 
 PROVIDERS: Mapping[str, Provider] = {
-    "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", "openai"),
-    "anthropic": Provider("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", "anthropic"),
+    "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", "openai", elsewhere="OPENAI_BASE_URL"),
+    "anthropic": Provider(
+        "https://api.anthropic.com", "ANTHROPIC_API_KEY", "anthropic", "anthropic", "ANTHROPIC_BASE_URL"
+    ),
     "deepseek": Provider("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", "deepseek"),
     "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", "openrouter"),
     "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY", "mistral"),
@@ -258,10 +281,10 @@ def _from_provider(alias: str, name: str) -> Alias | None:
     if provider is None or not model:
         return None
     base_url, price_name = provider.base_url, f"{provider.prices}/{model}"
-    # The variable by which every OpenAI client is pointed elsewhere; then the price is not OpenAI's.
-    if vendor == "openai" and (elsewhere := os.environ.get("OPENAI_BASE_URL")):
-        return Alias(alias=alias, base_url=elsewhere.rstrip("/"), name=model, key_env=provider.key_env)
-    return Alias(alias=alias, base_url=base_url, name=model, key_env=provider.key_env, price_name=price_name)
+    own = Alias(alias, base_url, model, provider.key_env, price_name, wire=provider.wire)
+    # Elsewhere the price is another one.
+    elsewhere = os.environ.get(provider.elsewhere) if provider.elsewhere else None
+    return replace(own, base_url=elsewhere.rstrip("/"), price_name=None) if elsewhere else own
 
 
 _TOP_KEYS = frozenset({"default_model", "models"})
@@ -281,11 +304,15 @@ _ALIAS_KINDS: Mapping[str, type] = {
     "requests_per_minute": float,
     "tokens_per_minute": float,
     "timeout": float,
+    "longest_wait": float,
+    "wire": str,
     "tools": bool,
+    "stream": bool,
+    "system_role": bool,
     "sampling": dict,
 }
 _WORDS = {str: "a text", float: "a number", int: "a whole number", bool: "true or false", dict: "a table"}
-_POSITIVE = frozenset({"context", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout"})
+_POSITIVE = frozenset({"context", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "longest_wait"})
 
 
 def _parse(path: Path, text: str) -> tuple[str | None, dict[str, Alias]]:
@@ -319,6 +346,8 @@ def _alias(path: Path, name: str, table: Any) -> Alias:
     for key in (key for key in given if key.startswith("usd_")):
         if given[key] < 0:
             raise InputError(f"{where}.{key} must not be negative")
+    if given.get("wire", "chat") not in WIRES:
+        raise InputError(f"{where}.wire must be one of: {', '.join(WIRES)}")
     _check_prices(where, given)
     return Alias(alias=name, **{**_base(where, given.pop("model", None), given), **given})
 
@@ -334,7 +363,7 @@ def _base(where: str, model: str | None, given: Mapping[str, Any]) -> dict[str, 
     if known is None:
         raise InputError(f"{where}.model: {model!r} is not provider/name; providers: {', '.join(PROVIDERS)}")
     # Another address has other prices, unless price_name says whose hold.
-    keys = ("name", "key_env") if "base_url" in given else ("base_url", "name", "key_env", "price_name")
+    keys = ("name", "key_env", "wire", *(() if "base_url" in given else ("base_url", "price_name")))
     return {key: getattr(known, key) for key in keys}
 
 

@@ -16,7 +16,8 @@ from agent.choice.case import Case
 from agent.choice.judge import asking, judge
 from agent.choice.pool import Lookout
 from agent.config import Alias
-from agent.models.client import Connections, ModelClient
+from agent.models.client import ModelClient
+from agent.models.connections import Connections
 from agent.secrets import known_masker, masker
 from harness import trace
 from harness.money.budget import BudgetKeeper, SharedBudget

@@ -10,27 +10,32 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from agent.config import Alias, is_loopback, prices_of
+from agent.config import CONTEXT, Alias, prices_of
+from agent.models.connections import Connections
 from agent.models.failures import Failure
-from agent.models.limiter import Limiter, Slot
+from agent.models.limiter import Slot
 from agent.models.wires.base import Wire
 from agent.secrets import masker
 from harness.money.budget import BudgetKeeper, Hold
-from harness.money.ledger import GpuMeter, bound, price
+from harness.money.ledger import bound, price
 from harness.records import Budget, Charge, Json, Purpose, Usage
 from harness.trace import Charged, Event, InfrastructureFailed, Replied
-from tasks.errors import ContextTooLong, EndpointFailed
+from tasks.errors import BudgetExceeded, CallRefused, ContextTooLong, EndpointFailed, ReplyUnreadable, ToolsRefused
 
 if TYPE_CHECKING:
-    import httpx2
     from tenacity import RetryCallState
 
 OUTPUT_BOUND = 8192
-"""Output tokens reserved for a call whose alias sets no max_tokens; a longer answer is that call's own overrun."""
+"""Output tokens that a call is sent with under a cap on money or tokens, and reserves; doubled for each cut answer."""
+LEAST_OUTPUT = 256
+MOST_CHANGES = 12
+"""Of a request, because of what a server refuses in it, before the refusal is believed."""
+OTHER_SEEDS = 2
+"""Tried where a server cannot read what its own model wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,57 +62,6 @@ class Patience:
     longest: float = 30.0
 
 
-class Connections:
-    """What all clients share: one pool of connections per base URL, one limiter per alias, one GPU meter per server.
-
-    Belongs to one event loop; `close` it at the end.
-    """
-
-    def __init__(self) -> None:
-        self._pools: dict[str, httpx2.AsyncClient] = {}
-        self._wires: dict[str, Wire] = {}
-        self._limiters: dict[str, Limiter] = {}
-        self._meters: dict[str, GpuMeter] = {}
-
-    def wire(self, alias: Alias) -> Wire:
-        """How the alias is spoken to. Raises EndpointFailed where its key is missing."""
-        from agent.models.wires.chat import ChatWire
-
-        if alias.alias not in self._wires:
-            self._wires[alias.alias] = ChatWire(alias, self._pool(alias.base_url))
-        return self._wires[alias.alias]
-
-    def limiter(self, alias: Alias) -> Limiter:
-        if alias.alias not in self._limiters:
-            self._limiters[alias.alias] = Limiter(
-                alias.concurrency,
-                requests_per_minute=alias.requests_per_minute,
-                tokens_per_minute=alias.tokens_per_minute,
-            )
-        return self._limiters[alias.alias]
-
-    def meter(self, alias: Alias) -> GpuMeter:
-        return self._meters.setdefault(alias.base_url, GpuMeter())
-
-    def _pool(self, base_url: str) -> httpx2.AsyncClient:
-        import httpx2
-
-        if base_url not in self._pools:
-            # Local servers (uvicorn) close idle connections after 5 s; being first avoids writing into a closing one.
-            expiry = 30.0 if base_url.startswith("https:") else 4.0
-            self._pools[base_url] = httpx2.AsyncClient(
-                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=expiry),
-                trust_env=not is_loopback(base_url),
-            )
-        return self._pools[base_url]
-
-    async def close(self) -> None:
-        pools, self._pools = list(self._pools.values()), {}
-        self._wires.clear()
-        for pool in pools:
-            await pool.aclose()
-
-
 class ModelClient:
     """Calls one alias for one run."""
 
@@ -121,9 +75,10 @@ class ModelClient:
         patience: Patience | None = None,
     ) -> None:
         """`record` takes the events and gives them back as they were written, normally `Trace.write`. Raises
-        EndpointFailed where the alias's key is missing."""
+        EndpointFailed where the alias's key, or a package that its API needs, is missing."""
         self.alias = alias
-        self._wire = connections.wire(alias)
+        self.connections = connections
+        connections.wire(alias)
         self._limiter = connections.limiter(alias)
         self._meter = connections.meter(alias)
         self._record = record
@@ -131,18 +86,26 @@ class ModelClient:
         self._patience = patience or Patience()
         self._prices = prices_of(alias)
         self._mask = masker([alias.key_env] if alias.key_env else [])
-        self._refused: set[str] = set()
         self._density = 0.4  # tokens per character of the request; conservative until the server has told
+
+    @property
+    def wire(self) -> Wire:
+        """How the alias is spoken to now."""
+        return self.connections.wire(self.alias)
 
     @property
     def context(self) -> int:
         """Tokens that the model bears, as known by now."""
-        return self.alias.context
+        return self._known_context or CONTEXT
 
     @property
     def takes_tools(self) -> bool:
         """Whether the server takes tools for this model, as known by now."""
-        return self.alias.tools
+        return self.wire.dialect.tools
+
+    @property
+    def _known_context(self) -> int | None:
+        return min((n for n in (self.alias.context, self.wire.dialect.context) if n), default=None)
 
     async def complete(
         self,
@@ -155,106 +118,147 @@ class ModelClient:
         seed: int | None = None,
         temperature: float | None = None,
         longer: int = 0,
+        output: int | None = None,
+        patience: Patience | None = None,
     ) -> Reply:
         """One charged call; its `Replied` event is written when this returns. `key`: its name within the run. `longer`:
-        how many answers of this conversation were cut so far; each doubles the limit on the answer's length.
+        how many answers of this conversation were cut so far; each doubles the limit on the answer's length, as far as
+        the budget goes. `output`: a limit in place of the usual one. `patience`: in place of the client's.
 
-        Raises BudgetExceeded before a call that would pass a cap, ContextTooLong where the conversation does not fit,
-        and EndpointFailed where the server refuses or keeps failing.
+        Raises BudgetExceeded before a call that would pass a cap; CallRefused (ContextTooLong, ReplyUnreadable,
+        ToolsRefused) where the server does not take this call, and EndpointFailed where it takes none, or keeps
+        failing.
         """
-        call = _Call(purpose, attempt, key)
-        while True:
-            request = self._wire.request(messages, tools, seed=seed, temperature=temperature, refused=self._refused)
-            try:
-                return await self._persist(request, call)
-            except _Failed as failed:
-                refused = failed.failure.refused_parameter(self._wire.optional(request))
-                if refused is None:
-                    raise self._explained(failed.failure, failed.tries, failed.seconds) from failed.__cause__
-                self._refused.add(refused)
-
-    async def _persist(self, request: Json, call: _Call) -> Reply:
-        """Tries until an answer comes or patience ends; raises `_Failed` then."""
         from tenacity import AsyncRetrying, retry_if_exception
 
+        call = _Call(purpose, attempt, key, messages, tools, seed, temperature, longer, output)
+        patience = patience or self._patience
         retrying = AsyncRetrying(
-            retry=retry_if_exception(lambda error: isinstance(error, _Failed) and error.failure.retry),
-            wait=self._wait,
-            stop=self._out_of_patience,
-            before_sleep=lambda state: self._note_retry(state, call),
+            retry=retry_if_exception(lambda error: isinstance(error, _Failed) and self._goes_on(error)),
+            wait=lambda state: self._wait(_failed_of(state), patience, call.tries),
+            stop=lambda state: _out_of_patience(_failed_of(state), patience, call.failures),
+            before_sleep=lambda state: self._note(_failed_of(state), call),
             sleep=lambda seconds: self._sleep(seconds, call.attempt),
             reraise=True,
         )
         started = time.monotonic()
-        tries = 0
 
         async def attempt_once() -> Reply:
-            nonlocal tries
-            tries += 1
+            call.tries += 1
             try:
-                return await self._once(request, call)
+                return await self._once(call)
             except _Failed as failed:
-                call.failures += not failed.failure.rate_limited
-                failed.tries, failed.seconds, failed.call = tries, time.monotonic() - started, call
+                failed.again = self._changes(call, failed)
+                call.failures += not (failed.failure.rate_limited or failed.again)
+                failed.seconds = time.monotonic() - started
                 raise
 
-        return await retrying(attempt_once)
+        try:
+            return await retrying(attempt_once)
+        except _Failed as failed:
+            raise self._explained(failed.failure, call, failed.seconds) from failed.__cause__
 
-    async def _once(self, request: Json, call: _Call) -> Reply:
-        size = self._wire.characters(request)
+    def _request(self, wire: Wire, call: _Call) -> Json:
+        """The request as it is made by what is known now."""
+        return wire.request(
+            call.messages,
+            call.tools,
+            seed=None if call.bare else call.seed,
+            temperature=None if call.bare else call.temperature,
+            output=call.output or self._output(wire, call),
+        )
+
+    def _output(self, wire: Wire, call: _Call) -> int | None:
+        """The limit on the answer's length: under a cap what is reserved is sent, too."""
+        if not call.longer and not self._keeper.capped(call.attempt):
+            return None
+        bounds = [OUTPUT_BOUND << min(call.longer, 8)]
+        if wire.dialect.most_output:
+            bounds.append(wire.dialect.most_output)
+        if self._known_context:
+            size = sum(len(str(m.get("content"))) for m in call.messages)
+            bounds.append(max(LEAST_OUTPUT, self._known_context - int(size * self._density) - LEAST_OUTPUT))
+        return min(bounds)
+
+    async def _once(self, call: _Call) -> Reply:
+        wire = call.wire = self.wire
+        call.request = self._request(wire, call)
+        size = wire.characters(call.request)
         tokens_in = int(size * self._density) + 1
-        tokens_out = self._wire.output_tokens(request) or OUTPUT_BOUND
         async with self._keeper.in_time(call.attempt):
             slot = await self._limiter.enter(tokens_in)
         try:
-            hold = await self._keeper.reserve(
-                call.attempt, bound(self._prices, tokens_in, tokens_out), tokens_in + tokens_out
-            )
+            hold = await self._reserve(wire, call, tokens_in)
             try:
-                reply = await self._post(request, call, slot, hold)
+                reply = await self._post(wire, call, slot, hold)
             finally:
                 hold.release()
         finally:
             slot.leave(tokens=0)
+        if call.bare:  # what a server refused without naming it
+            wire.dialect.left_out.update({"seed", "temperature"})
         usage = reply.charge.usage
         if tokens := usage.input + usage.cache_read + usage.cache_write:
             self._density = 1.1 * tokens / size
         return reply
 
-    async def _post(self, request: Json, call: _Call, slot: Slot, hold: Hold) -> Reply:
+    async def _reserve(self, wire: Wire, call: _Call, tokens_in: int) -> Hold:
+        """A reservation for the call; its answer's raised limit is lowered again where the budget has no room for
+        it."""
+        while True:
+            tokens_out = wire.output_tokens(call.request) or OUTPUT_BOUND
+            usd = bound(self._prices, tokens_in, tokens_out)
+            try:
+                return await self._keeper.reserve(call.attempt, usd, tokens_in + tokens_out)
+            except BudgetExceeded:
+                if not call.longer:
+                    raise
+                call.longer -= 1
+                call.request = self._request(wire, call)
+
+    async def _post(self, wire: Wire, call: _Call, slot: Slot, hold: Hold) -> Reply:
         """The call itself. Whatever happens, `hold` and `slot` get what really was used."""
         mark, started = self._meter.start(), time.monotonic()
         response: Any = None
         try:
             async with asyncio.timeout(self.alias.timeout):
-                response = await self._wire.send(request)
-            message = self._wire.message(response)
+                response = await wire.send(call.request)
+            message = wire.message(response)
         except asyncio.CancelledError:
-            self._charge(call, hold, None, time.monotonic() - started, self._meter.stop(mark), answered=False)
+            self._charge(call, hold, (None, None), time.monotonic() - started, self._meter.stop(mark), answered=False)
             raise
         except Exception as error:
             seconds, share = time.monotonic() - started, self._meter.stop(mark)
-            failure = self._wire.failure(error)
+            failure = wire.failure(error)
             if failure is None:
                 raise
             if failure.reached:
-                self._charge(call, hold, self._wire.usage(response), seconds, share, answered=False)
+                self._charge(call, hold, wire.bill(response), seconds, share, answered=False)
                 slot.leave()
             if failure.rate_limited:
-                self._limiter.rejected(slot, failure.retry_after)
+                self._limiter.rejected(slot, None if self._asks_too_much(failure) else failure.retry_after)
             raise _Failed(failure) from error
         seconds, share = time.monotonic() - started, self._meter.stop(mark)
-        usage = self._wire.usage(response)
-        charge = self._charge(call, hold, usage, seconds, share, answered=True)
-        written = self._record(Replied(attempt=call.attempt, key=call.key, message=message, charge=charge))
+        usage, usd = wire.bill(response)
+        charge = self._charge(call, hold, (usage, usd), seconds, share, answered=True)
+        cut = wire.cut(response)
+        written = self._record(Replied(attempt=call.attempt, key=call.key, message=message, charge=charge, cut=cut))
         assert isinstance(written, Replied), "an event stays what it is"
         slot.leave(answered=True, tokens=usage.total if usage else None)
-        return Reply(written.message, charge)
+        return Reply(written.message, charge, cut)
 
     def _charge(
-        self, call: _Call, hold: Hold, usage: Usage | None, seconds: float, share: float, *, answered: bool
+        self,
+        call: _Call,
+        hold: Hold,
+        bill: tuple[Usage | None, float | None],
+        seconds: float,
+        share: float,
+        *,
+        answered: bool,
     ) -> Charge:
         """Settles the reservation; an unanswered call is written here, an answered one with its reply."""
+        usage, reported = bill
         usd, source = price(self._prices, usage, share)
         charge = Charge(
             attempt=call.attempt,
@@ -265,46 +269,89 @@ class ModelClient:
             price_source=source,
             seconds=seconds,
             answered=answered,
+            reported_usd=reported,
         )
         hold.settle(charge)
         if not answered:
             self._record(Charged(attempt=call.attempt, key=call.key, charge=charge))
         return charge
 
-    def _wait(self, state: RetryCallState) -> float:
-        failure, patience = _failure_of(state), self._patience
-        if failure.retry_after is not None:
-            # A little later than told, and not all together.
-            return failure.retry_after + random.uniform(0, min(1.0, 0.25 * failure.retry_after))
-        return random.uniform(0, min(patience.longest, patience.first * 2.0 ** min(state.attempt_number, 16)))
-
-    def _out_of_patience(self, state: RetryCallState) -> bool:
-        failed = _failed_of(state)
-        if failed.call is not None and failed.call.failures >= self._patience.tries:
+    def _changes(self, call: _Call, failed: _Failed) -> bool:
+        """Whether the next try is another request, because of what this refusal (or one of another call) taught."""
+        failure, wire = failed.failure, call.wire
+        assert wire is not None, "a call that failed was made"
+        if call.changes >= MOST_CHANGES or failure.status in (401, 402) or failure.rate_limited:
+            return False
+        call.changes += 1
+        if failure.unparsed:
+            call.seed = (call.seed or 0) + 1
+            call.garbled += 1
+            return call.garbled <= OTHER_SEEDS
+        elsewhere = failure.responses or (failure.status == 404 and "model" not in failure.said.lower())
+        if elsewhere and wire.name == "chat" and self.alias.wire is None:
+            if self.wire is wire:
+                self.connections.move(self.alias, "responses")
+                failed.learnt = "it is spoken to by the Responses API"
             return True
-        return failed.seconds + (failed.failure.retry_after or 0.0) >= self._patience.allowance
+        failed.learnt = wire.learn(failure, call.request)
+        if failure.no_tools and not wire.dialect.tools:
+            return False
+        if self._request(wire, call) != call.request:
+            return True
+        unnamed = failure.of_request and failure.status != 500 and not call.bare
+        call.bare = unnamed and (call.seed, call.temperature) != (None, None)
+        return call.bare
+
+    def _asks_too_much(self, failure: Failure) -> bool:
+        return failure.retry_after is not None and failure.retry_after > self.alias.longest_wait
+
+    def _goes_on(self, failed: _Failed) -> bool:
+        return failed.again or (failed.failure.retry and not self._asks_too_much(failed.failure))
+
+    def _wait(self, failed: _Failed, patience: Patience, tries: int) -> float:
+        told = failed.failure.retry_after
+        if failed.again:
+            return 0.0
+        if told is not None:  # a little later than told, and not all together
+            return told + random.uniform(0, min(1.0, 0.25 * told))
+        return random.uniform(0, min(patience.longest, patience.first * 2.0 ** min(tries, 16)))
 
     async def _sleep(self, seconds: float, attempt: int | None) -> None:
         """Never past a cap on time: the next reservation then says that the time is up."""
         left = self._keeper.seconds_left(attempt)
         await asyncio.sleep(seconds if left is None else max(0.0, min(seconds, left)))
 
-    def _note_retry(self, state: RetryCallState, call: _Call) -> None:
-        failure = _failure_of(state)
-        detail = self._mask(f"{self.alias.alias}: {failure.what}: {failure.detail}")
+    def _note(self, failed: _Failed, call: _Call) -> None:
+        failure = failed.failure
+        if failed.again and not failed.learnt:
+            return
+        wait = f"; it asks to wait {failure.retry_after:.0f} s" if failure.retry_after and not failed.again else ""
+        more = f"; from now on {failed.learnt}" if failed.learnt else wait
+        detail = self._mask(f"{self.alias.alias}: {failure.what}: {failure.detail}{more}")
         self._record(InfrastructureFailed(attempt=call.attempt, what="model", detail=detail, retried=True))
 
-    def _explained(self, failure: Failure, tries: int, seconds: float) -> EndpointFailed:
+    def _explained(self, failure: Failure, call: _Call, seconds: float) -> EndpointFailed:
         alias, server = self.alias, urlsplit(self.alias.base_url).netloc
         said = self._mask(failure.detail)
         if failure.too_long:
-            return ContextTooLong(f"The conversation no longer fits {alias.alias} at {server}: {said}")
+            return ContextTooLong(f"The conversation does not fit {alias.alias} at {server}: {said}")
+        if failure.unparsed:
+            return ReplyUnreadable(f"The model server {server} could not read its model's tool call: {said}")
+        if failure.no_tools:
+            return ToolsRefused(f"The model server {server} takes no tools for {alias.name}: {said}")
+        if self._asks_too_much(failure):
+            return CallRefused(
+                f"The model server {server} asks to wait {failure.retry_after:.0f} s, longer than the "
+                f"{alias.longest_wait:g} s that the alias allows (longest_wait): {said}"
+            )
         if failure.retry:
             return EndpointFailed(
-                f"The model server {server} kept failing ({tries} tries in {seconds:.0f} s), the last time with "
+                f"The model server {server} kept failing ({call.tries} tries in {seconds:.0f} s), the last time with "
                 f"{failure.what}: {said}. Is it up, and is base_url {alias.base_url} right?"
             )
-        if failure.status in (401, 403):
+        if failure.what == "connection":
+            return EndpointFailed(f"The model server {server} cannot be reached ({said}): is base_url right?")
+        if failure.status in (401, 403) and not failure.filtered:
             key = f"the key in {alias.key_env}" if alias.key_env else "a call without a key (set key_env in an alias)"
             return EndpointFailed(f"The model server {server} refused {key} ({failure.status}: {said}).")
         if failure.status == 404:
@@ -312,28 +359,45 @@ class ModelClient:
                 f"The model server {server} knows no model {alias.name!r} at {alias.base_url} (404: {said}): "
                 "check the name, and that the URL ends in /v1 or as the server's manual says."
             )
-        return EndpointFailed(f"The model server {server} refused the call for {alias.alias} ({failure.what}: {said}).")
+        sampled = [name for name in alias.sampling if name in failure.said]
+        hint = f" The alias's sampling sends {', '.join(sampled)}: take that out." if sampled else ""
+        kind = CallRefused if failure.status in (400, 403, 413, 422) else EndpointFailed
+        return kind(f"The model server {server} refused the call for {alias.alias} ({failure.what}: {said}).{hint}")
 
 
 @dataclass(slots=True)
 class _Call:
-    """What a call is for, and how often it has failed (429s not counted)."""
+    """What a call is for and says, and how it went so far. `failures`: tries that failed (429s not counted); `changes`:
+    of the request, by what was learnt; `garbled`: answers that the server could not read; `bare`: without seed and
+    temperature."""
 
     purpose: Purpose
     attempt: int | None
     key: str
+    messages: Sequence[Json]
+    tools: Sequence[Json]
+    seed: int | None
+    temperature: float | None
+    longer: int
+    output: int | None
+    wire: Wire | None = None
+    request: Json = field(default_factory=dict)
+    tries: int = 0
     failures: int = 0
+    changes: int = 0
+    garbled: int = 0
+    bare: bool = False
 
 
 class _Failed(Exception):
-    """One try failed; carries what tenacity's callbacks and the final sentence need."""
+    """One try failed. `again`: the next one is another request; `learnt`: in words, what it does otherwise."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.what)
         self.failure = failure
-        self.tries = 1
         self.seconds = 0.0
-        self.call: _Call | None = None
+        self.again = False
+        self.learnt = ""
 
 
 def _failed_of(state: RetryCallState) -> _Failed:
@@ -342,5 +406,7 @@ def _failed_of(state: RetryCallState) -> _Failed:
     return error
 
 
-def _failure_of(state: RetryCallState) -> Failure:
-    return _failed_of(state).failure
+def _out_of_patience(failed: _Failed, patience: Patience, failures: int) -> bool:
+    if failures >= patience.tries:
+        return True
+    return failed.seconds + (failed.failure.retry_after or 0.0) >= patience.allowance

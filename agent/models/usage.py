@@ -8,36 +8,50 @@ from typing import Any
 from harness.records import Usage
 
 
-def usage_of(response: Any) -> Usage | None:
-    """The usage of a response in disjoint parts; None where the server does not tell it.
+def chat_bill(response: Any) -> tuple[Usage | None, float | None]:
+    """(usage in disjoint parts, USD) of a response in the form of Chat Completions; None for what the server does not
+    tell in numbers.
 
     OpenAI and those who follow it count cached tokens within `prompt_tokens` (`prompt_tokens_details.cached_tokens`)
-    and reasoning within `completion_tokens`. DeepSeek tells the cached as `prompt_cache_hit_tokens`. Anthropic's own
-    names (`input_tokens`, `cache_read_input_tokens`, `cache_creation_input_tokens`) are disjoint already.
+    and reasoning within `completion_tokens`; some count reasoning outside of it, which only `total_tokens` shows.
+    DeepSeek tells the cached as `prompt_cache_hit_tokens`. OpenRouter tells what it charges as `cost`.
     """
-    reported = getattr(response, "usage", None)
-    if reported is None:
-        return None
-    usage: Mapping[str, Any] = reported if isinstance(reported, dict) else reported.to_dict(warnings=False)
-    if "prompt_tokens" not in usage and "input_tokens" not in usage:
-        return None
-    output = _count(usage, "completion_tokens", "output_tokens")
-    details = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
-    reasoning = min(output, _count(details, "reasoning_tokens") or _count(usage, "reasoning_tokens"))
-    read = _count(usage, "cache_read_input_tokens")
-    write = _count(usage, "cache_creation_input_tokens")
-    if "prompt_tokens" not in usage:
-        return Usage(_count(usage, "input_tokens"), read, write, output - reasoning, reasoning)
-    prompt = _count(usage, "prompt_tokens")
-    details = usage.get("prompt_tokens_details") or {}
-    read = min(prompt, _count(details, "cached_tokens") or _count(usage, "prompt_cache_hit_tokens") or read)
-    write = min(prompt - read, _count(details, "cache_write_tokens", "cache_creation_tokens") or write)
-    return Usage(prompt - read - write, read, write, output - reasoning, reasoning)
+    usage = response.get("usage") if isinstance(response, dict) else None
+    if not isinstance(usage, dict):
+        return None, None
+    cost = usage.get("cost")
+    usd = float(cost) if isinstance(cost, int | float) and not isinstance(cost, bool) and cost >= 0 else None
+    prompt, output = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
+    if prompt is None:
+        return disjoint_usage(usage), usd
+    if output is None and (total := count(usage, "total_tokens")) is not None:
+        output = total - prompt
+    if output is None:
+        return None, usd
+    output = max(output, (count(usage, "total_tokens") or 0) - prompt)
+    details = usage.get("completion_tokens_details")
+    reasoning = min(output, count(details, "reasoning_tokens") or count(usage, "reasoning_tokens") or 0)
+    details = usage.get("prompt_tokens_details")
+    read = count(details, "cached_tokens") or count(usage, "prompt_cache_hit_tokens", "cache_read_input_tokens") or 0
+    write = count(details, "cache_write_tokens", "cache_creation_tokens") or count(usage, "cache_creation_input_tokens")
+    read = min(prompt, read)
+    write = min(prompt - read, write or 0)
+    return Usage(prompt - read - write, read, write, output - reasoning, reasoning), usd
 
 
-def _count(table: Any, *names: str) -> int:
+def disjoint_usage(usage: Mapping[str, Any]) -> Usage | None:
+    """The usage of Anthropic's API, whose parts are disjoint already; None where they are no numbers."""
+    fresh, output = count(usage, "input_tokens"), count(usage, "output_tokens")
+    if fresh is None or output is None:
+        return None
+    read, write = count(usage, "cache_read_input_tokens"), count(usage, "cache_creation_input_tokens")
+    return Usage(fresh, read or 0, write or 0, output)
+
+
+def count(table: Any, *names: str) -> int | None:
+    """The first of these fields that holds a number of tokens; None where none does."""
     for name in names:
         value = table.get(name) if isinstance(table, Mapping) else None
-        if isinstance(value, int) and value > 0:
-            return value
-    return 0
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12:
+            return int(value)
+    return None

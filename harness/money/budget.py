@@ -118,6 +118,11 @@ class BudgetKeeper:
     def _tokens_cap(self) -> tuple[float | None, str]:
         return _lower(self.budget.tokens, self._share.tokens if self._share else None)
 
+    def capped(self, attempt: int | None) -> bool:
+        """Whether any cap on money or tokens holds for a call of the attempt (None: of the judge)."""
+        caps = (self._usd_cap()[0], self._tokens_cap()[0], self._own_cap(attempt)[0])
+        return any(cap is not None for cap in caps)
+
     def start_attempt(self, attempt: int, *, elapsed: float = 0.0) -> None:
         """The attempt's clock starts; `elapsed`: seconds that it took before a resume."""
         self._attempt_started[attempt] = self._clock() - elapsed

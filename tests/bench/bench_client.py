@@ -20,7 +20,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from agent.config import Alias
-from agent.models.client import Connections, ModelClient
+from agent.models.client import ModelClient
+from agent.models.connections import Connections
 from harness.money.budget import BudgetKeeper
 from harness.records import Budget
 

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from agent.config import Alias
-from agent.models.client import Connections, ModelClient, Patience, Reply
+from agent.models.client import ModelClient, Patience, Reply
+from agent.models.connections import Connections
 from harness.money.budget import BudgetKeeper
 from harness.money.ledger import Ledger
 from harness.records import Budget, Usage
 from harness.trace import Charged, Event, InfrastructureFailed, Replied
-from tasks.errors import BudgetExceeded, ContextTooLong, EndpointFailed
+from tasks.errors import BudgetExceeded, CallRefused, ContextTooLong, EndpointFailed
 from tests.support.model_server import Answer, ModelServer, Request, context_too_long, error, serving, too_many
 
 ASK = [{"role": "user", "content": "What is wrong?"}]
@@ -244,13 +245,25 @@ def test_retry_after_is_honoured(form: str) -> None:
     use(answer, act)
 
 
-def test_a_wait_beyond_all_patience_fails_at_once() -> None:
+@pytest.mark.parametrize("wait", [3600, "100000", "inf", "1e300", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_longer_wait_than_allowed_fails_this_call_at_once_and_holds_up_no_other(wait: float | str) -> None:
     async def act(used: Used, server: ModelServer) -> None:
-        with pytest.raises(EndpointFailed, match="kept failing"):
+        with pytest.raises(CallRefused, match="asks to wait .* longer than the 60 s .*longest_wait"):
             await used.ask()
         assert len(server.requests) == 1
+        assert (await asyncio.wait_for(used.ask(), 2.0)).message["content"] == "done"
 
-    use([too_many(3600)], act)
+    use(lambda request: Answer("done") if request.number else too_many(wait), act)
+
+
+@pytest.mark.parametrize("wait", [0, -5, "nan", "soon", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_what_is_no_wait_means_the_usual_backoff(wait: float | str) -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        assert (await used.ask()).message["content"] == "done"
+        assert server.requests[-1].at - server.requests[0].at > 0.3
+
+    slow = Patience(tries=3, allowance=20.0, first=0.5, longest=0.5)
+    use(lambda request: Answer("done") if request.number > 8 else too_many(wait), act, patience=slow)
 
 
 def test_a_server_that_keeps_failing_is_given_up_with_one_sentence() -> None:

@@ -1,0 +1,99 @@
+"""What all clients of models share: connections, wires, limits, and what was found out about each server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from typing import TYPE_CHECKING
+
+from agent.config import Alias, is_loopback
+from agent.models.limiter import Limiter
+from agent.models.wires.base import Wire
+from harness.money.ledger import GpuMeter
+from tasks.errors import EndpointFailed
+
+if TYPE_CHECKING:
+    import httpx2
+
+CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Each names certificates to trust in place of the system's, as for other clients; the first that is set holds."""
+
+
+class Connections:
+    """One pool of connections per base URL, one wire and one limiter per alias, one GPU meter per server.
+
+    Belongs to one event loop; `close` it at the end.
+    """
+
+    def __init__(self) -> None:
+        self._pools: dict[str, httpx2.AsyncClient] = {}
+        self._wires: dict[str, Wire] = {}
+        self._limiters: dict[str, Limiter] = {}
+        self._meters: dict[str, GpuMeter] = {}
+        self.greeted: dict[str, asyncio.Lock] = {}
+        """By alias: free once first contact is made."""
+
+    def wire(self, alias: Alias) -> Wire:
+        """How the alias is spoken to. Raises EndpointFailed where its key or a package is missing."""
+        if alias.alias not in self._wires:
+            self.move(alias, alias.wire or "chat")
+        return self._wires[alias.alias]
+
+    def move(self, alias: Alias, wire: str) -> None:
+        """From now on the alias is spoken to by the wire of that name. Raises EndpointFailed as `wire` does."""
+        from agent.models.wires.registry import open_wire
+
+        self._wires[alias.alias] = open_wire(wire, alias, self._pool(alias.base_url))
+
+    def limiter(self, alias: Alias) -> Limiter:
+        if alias.alias not in self._limiters:
+            self._limiters[alias.alias] = Limiter(
+                alias.concurrency,
+                requests_per_minute=alias.requests_per_minute,
+                tokens_per_minute=alias.tokens_per_minute,
+            )
+        return self._limiters[alias.alias]
+
+    def meter(self, alias: Alias) -> GpuMeter:
+        return self._meters.setdefault(alias.base_url, GpuMeter())
+
+    def _pool(self, base_url: str) -> httpx2.AsyncClient:
+        import httpx2
+
+        if base_url not in self._pools:
+            # Local servers (uvicorn) close idle connections after 5 s; being first avoids writing into a closing one.
+            expiry = 30.0 if base_url.startswith("https:") else 4.0
+            try:
+                self._pools[base_url] = httpx2.AsyncClient(
+                    limits=httpx2.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=expiry),
+                    trust_env=not is_loopback(base_url),
+                    verify=_trusted() if base_url.startswith("https:") else True,
+                )
+            except (ValueError, ImportError, httpx2.InvalidURL) as error:
+                raise EndpointFailed(
+                    f"A proxy variable (HTTPS_PROXY, ALL_PROXY, NO_PROXY) is unusable: {error}"
+                ) from error
+        return self._pools[base_url]
+
+    async def close(self) -> None:
+        pools, self._pools = list(self._pools.values()), {}
+        self._wires.clear()
+        for pool in pools:
+            await pool.aclose()
+
+
+def _trusted() -> ssl.SSLContext:
+    """The certificates to trust. Raises EndpointFailed for a variable that names none."""
+    name = next((name for name in CA_VARIABLES if os.environ.get(name)), None)
+    if name is None:
+        return ssl.create_default_context()
+    place = os.environ[name]
+    try:
+        if os.path.isdir(place):  # noqa: PTH112
+            return ssl.create_default_context(capath=place)
+        return ssl.create_default_context(cafile=place)
+    except (OSError, ssl.SSLError) as error:
+        raise EndpointFailed(
+            f"{name} names {place}, which holds no certificates ({error}): correct or unset it."
+        ) from error

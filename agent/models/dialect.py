@@ -1,0 +1,93 @@
+"""What is found out about how a server wants to be spoken to: per alias, from its own refusals.
+
+A server that refuses a parameter, a field or a role is asked again without it, and for the rest of the process. Nothing
+is ever changed that the user wrote into the alias.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from agent.models.failures import Failure
+
+_ANY = re.IGNORECASE | re.DOTALL
+OUTPUT_NAMES = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+_STREAM_WANTED = re.compile(
+    r"non-?stream|(only|must|requires?|need).{0,40}\bstream|\bstream.{0,30}(only|required)", _ANY
+)
+_STREAM_REFUSED = re.compile(r"\bstream(ing)?\b.{0,40}(not|un)", _ANY)
+_NO_SYSTEM = re.compile(
+    r"(system|developer).{0,40}(not|un)|roles? must alternate|only user,? (and )?assistant|unexpected role", _ANY
+)
+_ONE_CALL = re.compile(r"single tool.?call|one tool.?call|parallel tool.?call", _ANY)
+_WANTED = re.compile(r"must be passed|missing|required|must include", _ANY)
+
+
+@dataclass(slots=True)
+class Dialect:
+    """`left_out`: parameters that the server does not take; `fields`: fields of assistant messages that it does not
+    take back. `output_name`: what the limit on the answer's length is called; `most_output`: the highest limit it
+    takes, in tokens. `system`: whether it takes a system message. `stream`: whether answers are streamed. `one_call`:
+    it takes one tool call a message. `tools`: it takes tools. `context`: tokens that fit, where the server told."""
+
+    output_name: str = "max_tokens"
+    left_out: set[str] = field(default_factory=set)
+    fields: set[str] = field(default_factory=set)
+    most_output: int | None = None
+    system: bool = True
+    stream: bool = False
+    one_call: bool = False
+    tools: bool = True
+    context: int | None = None
+
+    def learn(self, failure: Failure, ours: Collection[str], fields: Collection[str]) -> str:
+        """Take from a refusal what to do otherwise; says it in words, or "" where there is nothing to be learnt.
+
+        `ours`: parameters of the refused request that are not the user's; `fields`: fields of its assistant messages
+        that a server may not know.
+        """
+        if failure.too_long:
+            known, self.context = self.context, failure.context or self.context
+            return f"its context has {self.context} tokens" if self.context != known else ""
+        if not failure.of_request:
+            return ""
+        words = failure.said
+        if failure.no_tools and self.tools:
+            self.tools = False
+            return "it takes no tools, so the text protocol is used"
+        if not self.stream and _STREAM_WANTED.search(words):
+            self.stream = True
+            return "answers are streamed"
+        if self.stream and _STREAM_REFUSED.search(words):
+            self.stream = False
+            return "answers are not streamed"
+        if (name := next((n for n in OUTPUT_NAMES if n in ours and re.search(rf"\b{n}\b", words)), None)) is not None:
+            return self._learn_output(name, words)
+        if named := [name for name in ours if re.search(rf"\b{re.escape(name)}\b", words)]:
+            self.left_out.update(named)
+            return f"{', '.join(sorted(named))} left out"
+        if self.system and _NO_SYSTEM.search(words):
+            self.system = False
+            return "the system message goes into the first message of the user"
+        if not self.one_call and _ONE_CALL.search(words):
+            self.one_call = True
+            return "one tool call a message"
+        if named := [] if _WANTED.search(words) else [f for f in fields if re.search(rf"\b{re.escape(f)}\b", words)]:
+            self.fields.update(named)
+            return f"{', '.join(sorted(named))} of its messages not sent back"
+        return ""
+
+    def _learn_output(self, name: str, words: str) -> str:
+        other = next((n for n in OUTPUT_NAMES if n != name and re.search(rf"\b{n}\b", words)), None)
+        if other is not None and other != self.output_name:
+            self.output_name = other
+            return f"{other} in place of {name}"
+        most = re.search(r"(?:at most|maximum|less than or equal to|<=|> ?|up to)\D{0,30}(\d[\d,]*)", words, _ANY)
+        limit = int(most[1].replace(",", "")) if most else 0
+        if limit and (self.most_output is None or limit < self.most_output):
+            self.most_output = limit
+            return f"{name} at most {limit}"
+        self.left_out.add(name)
+        return f"{name} left out"

@@ -1,0 +1,40 @@
+"""What every wire does to the messages of a conversation."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from harness.records import Json
+
+_NO_UTF8 = re.compile("[\ud800-\udfff]")
+
+
+def encodable(value: Any) -> Any:
+    """The JSON value with U+FFFD for what UTF-8 cannot say (half a surrogate pair, which JSON can)."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError:
+        return _replaced(value)
+
+
+def _replaced(value: Any) -> Any:
+    if isinstance(value, str):
+        return _NO_UTF8.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {_replaced(k): _replaced(v) for k, v in value.items()}
+    return [_replaced(each) for each in value] if isinstance(value, list) else value
+
+
+def system_merged(messages: Sequence[Json]) -> list[Json]:
+    """The conversation without a system message: what it says begins the first message of the user."""
+    system = "\n\n".join(str(m["content"]) for m in messages if m.get("role") == "system")
+    rest = [dict(m) for m in messages if m.get("role") != "system"]
+    if system and rest and rest[0].get("role") == "user":
+        rest[0]["content"] = f"{system}\n\n{rest[0]['content']}"
+    elif system:
+        rest.insert(0, {"role": "user", "content": system})
+    return rest
