@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from agent.models.client import ModelClient
     from agent.models.connections import Connections
+    from agent.run.context import Run
     from agent.run.worth import Sampling
 
 MODEL_ATTEMPTS = 32
@@ -330,6 +331,7 @@ async def _drive(
         say=say,
     )
     try:
+        await _first_contact(run, len(events) == 1)
         await drive(run)
     except asyncio.CancelledError:
         _close_trace(files, log, events, "interrupted", "")
@@ -338,6 +340,19 @@ async def _drive(
         _close_trace(files, log, events, "failed", str(error))
         raise
     return solution(files, events)
+
+
+async def _first_contact(run: Run, fresh: bool) -> None:
+    """Every model that is still to be asked answers, before anything is set up. Raises EndpointFailed."""
+    from agent.models.contact import greet
+
+    ended = {attempt.index for attempt in run.finished()}
+    due = {run.model_of(i) for i in range(run.settings.budget.attempts) if i not in ended} & run.clients.keys()
+    clients = {run.clients[name].alias.alias: run.clients[name] for name in sorted(due)}
+    if fresh and run.judge is not None:
+        clients.setdefault(run.judge.alias.alias, run.judge)
+    for client in clients.values():
+        await greet(client, run.say)
 
 
 def _sampling(settings: Settings, part: Part | None) -> Sampling | None:

@@ -90,16 +90,16 @@ class Usage:
         return self.input + self.cache_read + self.cache_write + self.output + self.reasoning
 
 
-Purpose = Literal["plan", "act", "judge"]
+Purpose = Literal["plan", "act", "judge", "contact"]
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
     """What one model call cost. `usd` None: the price is unknown (never 0). `attempt` None: a call of the run (judge).
 
-    `price_source`: "genai-prices", "alias", "gpu-hour" or "unknown". `seconds`: wall time of the call, retries
-    excluded. `answered`: False for a retry that may have reached the model but gave no usable answer (tokens unknown:
-    zeros). `reported_usd`: what the provider itself says that the call cost.
+    `price_source`: "genai-prices", "alias", "gpu-hour", "provider" (its own word) or "unknown". `seconds`: wall time of
+    the call, retries excluded. `answered`: False for a retry that may have reached the model but gave no usable answer
+    (tokens unknown: zeros). `reported_usd`: what the provider itself says that the call cost.
     """
 
     attempt: int | None

@@ -21,7 +21,7 @@ from agent.models.limiter import Slot
 from agent.models.wires.base import Wire
 from agent.secrets import masker
 from harness.money.budget import BudgetKeeper, Hold
-from harness.money.ledger import bound, price
+from harness.money.ledger import PROVIDER, bound, price
 from harness.records import Budget, Charge, Json, Purpose, Usage
 from harness.trace import Charged, Event, InfrastructureFailed, Replied
 from tasks.errors import BudgetExceeded, CallRefused, ContextTooLong, EndpointFailed, ReplyUnreadable, ToolsRefused
@@ -119,11 +119,10 @@ class ModelClient:
         temperature: float | None = None,
         longer: int = 0,
         output: int | None = None,
-        patience: Patience | None = None,
     ) -> Reply:
         """One charged call; its `Replied` event is written when this returns. `key`: its name within the run. `longer`:
         how many answers of this conversation were cut so far; each doubles the limit on the answer's length, as far as
-        the budget goes. `output`: a limit in place of the usual one. `patience`: in place of the client's.
+        the budget goes. `output`: a limit in place of the usual one.
 
         Raises BudgetExceeded before a call that would pass a cap; CallRefused (ContextTooLong, ReplyUnreadable,
         ToolsRefused) where the server does not take this call, and EndpointFailed where it takes none, or keeps
@@ -132,7 +131,7 @@ class ModelClient:
         from tenacity import AsyncRetrying, retry_if_exception
 
         call = _Call(purpose, attempt, key, messages, tools, seed, temperature, longer, output)
-        patience = patience or self._patience
+        patience = self._patience
         retrying = AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, _Failed) and self._goes_on(error)),
             wait=lambda state: self._wait(_failed_of(state), patience, call.tries),
@@ -156,7 +155,7 @@ class ModelClient:
         try:
             return await retrying(attempt_once)
         except _Failed as failed:
-            raise self._explained(failed.failure, call, failed.seconds) from failed.__cause__
+            raise self.explained(failed.failure, call.tries, failed.seconds) from failed.__cause__
 
     def _request(self, wire: Wire, call: _Call) -> Json:
         """The request as it is made by what is known now."""
@@ -260,6 +259,8 @@ class ModelClient:
         """Settles the reservation; an unanswered call is written here, an answered one with its reply."""
         usage, reported = bill
         usd, source = price(self._prices, usage, share)
+        if usd is None and reported is not None:
+            usd, source = reported, PROVIDER
         charge = Charge(
             attempt=call.attempt,
             purpose=call.purpose,
@@ -292,6 +293,8 @@ class ModelClient:
             if self.wire is wire:
                 self.connections.move(self.alias, "responses")
                 failed.learnt = "it is spoken to by the Responses API"
+            return True
+        if self._request(wire, call) != call.request:  # another call has learnt it meanwhile
             return True
         failed.learnt = wire.learn(failure, call.request)
         if failure.no_tools and not wire.dialect.tools:
@@ -330,7 +333,8 @@ class ModelClient:
         detail = self._mask(f"{self.alias.alias}: {failure.what}: {failure.detail}{more}")
         self._record(InfrastructureFailed(attempt=call.attempt, what="model", detail=detail, retried=True))
 
-    def _explained(self, failure: Failure, call: _Call, seconds: float) -> EndpointFailed:
+    def explained(self, failure: Failure, tries: int = 1, seconds: float = 0.0) -> EndpointFailed:
+        """What a call came to that failed for good, as a sentence for a person; no secret stands in it."""
         alias, server = self.alias, urlsplit(self.alias.base_url).netloc
         said = self._mask(failure.detail)
         if failure.too_long:
@@ -344,12 +348,12 @@ class ModelClient:
                 f"The model server {server} asks to wait {failure.retry_after:.0f} s, longer than the "
                 f"{alias.longest_wait:g} s that the alias allows (longest_wait): {said}"
             )
-        if failure.retry:
+        if failure.retry and tries > 1:
             return EndpointFailed(
-                f"The model server {server} kept failing ({call.tries} tries in {seconds:.0f} s), the last time with "
+                f"The model server {server} kept failing ({tries} tries in {seconds:.0f} s), the last time with "
                 f"{failure.what}: {said}. Is it up, and is base_url {alias.base_url} right?"
             )
-        if failure.what == "connection":
+        if failure.what in ("connection", "timeout"):
             return EndpointFailed(f"The model server {server} cannot be reached ({said}): is base_url right?")
         if failure.status in (401, 403) and not failure.filtered:
             key = f"the key in {alias.key_env}" if alias.key_env else "a call without a key (set key_env in an alias)"

@@ -31,8 +31,9 @@ class Connections:
         self._wires: dict[str, Wire] = {}
         self._limiters: dict[str, Limiter] = {}
         self._meters: dict[str, GpuMeter] = {}
-        self.greeted: dict[str, asyncio.Lock] = {}
-        """By alias: free once first contact is made."""
+        self.greeting = asyncio.Lock()
+        self.greeted: dict[str, EndpointFailed | None] = {}
+        """By alias: what first contact came to, None where all is well."""
 
     def wire(self, alias: Alias) -> Wire:
         """How the alias is spoken to. Raises EndpointFailed where its key or a package is missing."""

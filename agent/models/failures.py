@@ -36,7 +36,7 @@ _CONTEXT = (
     re.compile(r"(\d[\d,]{2,}) (?:tokens? )?maximum"),
     re.compile(
         r"(?:context.?(?:length|window|size|limit)|model length|prompt length|token limit|tokens allowed|maximum)"
-        r"\D{0,30}(\d[\d,]{2,})",
+        r"(?:(?! by )\D){0,30}(\d[\d,]{2,})",
         re.IGNORECASE,
     ),
 )
@@ -167,7 +167,8 @@ def _of_answer(status: int, body: Any, words: str, said: str, wait: float | None
     out_of_money = code in _QUOTA or str(table.get("type")) in _QUOTA
     said = said[:LONGEST_SAID]
     looked_for = _SURELY_TOO_LONG if status in (429, 500) else _TOO_LONG
-    too_long = status == 413 or code == "context_length_exceeded" or (
+    kind = f"{code} {table.get('type')}"
+    too_long = status == 413 or "context_length" in kind or "exceed_context" in kind or (
         status in (400, 422, 429, 500) and bool(looked_for.search(words))
     )  # fmt: skip
     unparsed = status in (400, 500) and not too_long and bool(_UNPARSED.search(words))

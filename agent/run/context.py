@@ -22,12 +22,16 @@ from harness.money.budget import BudgetKeeper
 from harness.records import Attempt, Candidate, Evidence, Selection, WitnessTest
 from harness.repository.workspace import Workspace
 from harness.sandbox.base import Provider, SandboxSpec
-from tasks.errors import BudgetExceeded, EndpointFailed
+from tasks.errors import BudgetExceeded, CallRefused, EndpointFailed
 from tasks.task import Task
 
 if TYPE_CHECKING:
     from agent.config import Settings
     from agent.models.client import ModelClient
+
+
+REFUSALS = 3
+"""Attempts in a row that end with a refused call until a model counts as broken."""
 
 
 class Executor(Protocol):
@@ -60,7 +64,8 @@ class Run:
     policy of an attempt from its model's name. `slots` bounds the attempts at a time, of all runs that share it; it may
     be entered many times at once. `checks` bounds verifications likewise. `sampling`: what decides on further attempts,
     None where all are made. `workspace`: opens it, at the given commit or (None) at what the task's base means now.
-    `events`: the whole trace so far. `broken`: by model, why no more attempts are made with it. `verifying`: held while
+    `events`: the whole trace so far. `broken`: by model, why no more attempts are made with it; `refusals`:
+    by model, how many attempts in a row ended because the server refused a call of theirs. `verifying`: held while
     evidence is gathered; `shown`: whether each witness test, by path and text, fails on the base.
     """
 
@@ -85,6 +90,7 @@ class Run:
     base: Workspace | None = None
     built: Built | None = None
     broken: dict[str, EndpointFailed] = field(default_factory=dict)
+    refusals: dict[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -124,6 +130,13 @@ class Run:
         """Whether the attempt may be made: no cap of the run is reached, and its model's server is there."""
         self.check_budget()
         return self.over is None and self.model_of(index) not in self.broken
+
+    def refused(self, model: str, error: EndpointFailed) -> None:
+        """Note that an attempt ended because its model's server failed. A call refused is that conversation's trouble,
+        unless several in a row are; else no more attempts are made with the model."""
+        self.refusals[model] = self.refusals.get(model, 0) + 1
+        if not isinstance(error, CallRefused) or self.refusals[model] >= REFUSALS:
+            self.broken.setdefault(model, error)
 
     def spec(self, name: str) -> SandboxSpec:
         """A sandbox of the run's environment."""

@@ -92,6 +92,8 @@ async def _drive_attempt(run: Run, graph: Any, index: int) -> None:
                 break
             await asyncio.sleep(PAUSE_SECONDS * 2**failures)
     ended = run.notebook(index).ended
+    if ended is not None and ended.status != "infrastructure":
+        run.refusals.pop(model, None)
     if ended is not None and ended.status == "budget":
         run.check_budget()  # the attempt may have ended by the clock of the whole run
 
@@ -128,7 +130,7 @@ async def _one_sandbox(run: Run, graph: Any, notebook: Notebook) -> None:
         except SandboxFailed:
             raise
         except EndpointFailed as error:  # the sandbox lives, so the patch made so far is kept
-            run.broken.setdefault(notebook.started.model, error)
+            run.refused(notebook.started.model, error)
             run.write(trace.InfrastructureFailed(attempt=index, what="model", detail=str(error), retried=False))
             await inner.end(desk, "infrastructure", detail=f"the model: {error}")
         except Exception as error:  # a defect ends the attempt as data, with whatever patch exists

@@ -19,6 +19,16 @@ from dataclasses import dataclass, field
 from harness.records import Budget, Charge
 from tasks.errors import BudgetExceeded
 
+OPTIONS = {
+    ("run", "usd"): "--max-usd",
+    ("run", "tokens"): "--max-tokens",
+    ("run", "seconds"): "--timeout",
+    ("attempt", "usd"): "--max-attempt-usd",
+    ("attempt", "seconds"): "--attempt-timeout",
+    ("judge", "usd"): "--max-judge-usd",
+}
+"""What the user gives to raise a cap, by its scope and limit."""
+
 
 @dataclass(slots=True, eq=False)
 class Hold:
@@ -210,14 +220,14 @@ class BudgetKeeper:
         run = self._run
         cap, which = self._usd_cap()
         if cap is not None and run.usd + usd > cap:
-            raise _exceeded("usd", "run", f"the next call may cost ${usd:.4f}, ${cap - run.usd:.4f} is left{which}")
+            raise _exceeded("usd", "run", f"{_spent(run.usd, cap, usd)}{which}")
         cap, which = self._tokens_cap()
         if cap is not None and run.tokens + tokens > cap:
-            left = cap - run.tokens
-            raise _exceeded("tokens", "run", f"the next call may use {tokens} tokens, {left:.0f} are left{which}")
+            said = f"{run.tokens} of {cap:.0f} tokens are used and the next call may use {tokens}"
+            raise _exceeded("tokens", "run", f"{said}{which}")
         own, whose = self._own_cap(attempt)
-        if own is not None and usd > (left_usd := own - self._scope(attempt).usd):
-            raise _exceeded("usd", whose, f"the next call may cost ${usd:.4f}, ${left_usd:.4f} is left")
+        if own is not None and (spent := self._scope(attempt).usd) + usd > own:
+            raise _exceeded("usd", whose, _spent(spent, own, usd))
 
     def _fits(self, attempt: int | None, usd: float, tokens: int) -> bool:
         run = self._run
@@ -418,5 +428,11 @@ def _time_up(scope: str, cap: float) -> BudgetExceeded:
     return _exceeded("seconds", scope, f"its {cap:g} s are up")
 
 
+def _spent(spent: float, cap: float, next_call: float) -> str:
+    return f"${spent:.4f} of ${cap:.4f} is spent and the next call may cost ${next_call:.4f}"
+
+
 def _exceeded(limit: str, scope: str, what: str) -> BudgetExceeded:
-    return BudgetExceeded(f"The budget of the {scope} is reached: {what}.", limit=limit, scope=scope)
+    option = OPTIONS.get((scope, limit), "")
+    more = f" (more: {option})" if option else ""
+    return BudgetExceeded(f"The budget of the {scope} is reached: {what}{more}.", limit=limit, scope=scope)

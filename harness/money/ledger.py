@@ -22,7 +22,7 @@ from harness.records import Charge, Json, Usage
 from harness.trace import Charged, Event, Replied
 from tasks.errors import InputError
 
-GENAI, ALIAS, GPU, UNKNOWN = "genai-prices", "alias", "gpu-hour", "unknown"
+GENAI, ALIAS, GPU, PROVIDER, UNKNOWN = "genai-prices", "alias", "gpu-hour", "provider", "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,8 @@ class GpuMeter:
 class Line:
     """One line of the ledger. `known_usd`: the sum of what has a price. `calls`: answered ones; `unanswered`: retries
     that may have reached the model; `unpriced`: calls (of both kinds) whose price is unknown. `seconds`: of all calls,
-    added."""
+    added. `reported_usd`: what providers themselves say they charge (None: none says), and `reported_as` what the calls
+    of which they say it cost by our prices."""
 
     usage: Usage = field(default_factory=Usage)
     known_usd: float = 0.0
@@ -162,6 +163,8 @@ class Line:
     unanswered: int = 0
     unpriced: int = 0
     seconds: float = 0.0
+    reported_usd: float | None = None
+    reported_as: float = 0.0
 
     @property
     def exact(self) -> bool:
@@ -181,11 +184,13 @@ class Line:
             "unpriced": self.unpriced,
             "usage": usage_json(self.usage),
             "seconds": round(self.seconds, 3),
+            **({} if self.reported_usd is None else {"reported_usd": round(self.reported_usd, 8)}),
         }
 
 
 def add_charge(line: Line, charge: Charge) -> Line:
     """The line with one more charge."""
+    told = charge.reported_usd
     return Line(
         usage=line.usage + charge.usage,
         known_usd=line.known_usd + (charge.usd or 0.0),
@@ -193,6 +198,8 @@ def add_charge(line: Line, charge: Charge) -> Line:
         unanswered=line.unanswered + (not charge.answered),
         unpriced=line.unpriced + (charge.usd is None),
         seconds=line.seconds + charge.seconds,
+        reported_usd=line.reported_usd if told is None else (line.reported_usd or 0.0) + told,
+        reported_as=line.reported_as + (0.0 if told is None else charge.usd or 0.0),
     )
 
 

@@ -237,6 +237,8 @@ def _ledger(ledger: Ledger, infrastructure: Json) -> RenderableType:
     hidden = len(ledger.by_attempt) - len(by_attempt)
     said = [f"the {ROWS} dearest attempts of {len(ledger.by_attempt)}"] if hidden else []
     said.append("prices: " + ", ".join(f"{source} ({counted(n, 'call')})" for source, n in ledger.sources.items()))
+    if (told := ledger.total.reported_usd) is not None:
+        said.append(f"providers say ${told:.4f} where these prices come to ${ledger.total.reported_as:.4f}")
     if not ledger.total.exact:
         said.append("the price of some calls is unknown, so the sum is a lower bound")
     if infrastructure["retries"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import email.utils
 import json
@@ -14,12 +15,13 @@ import pytest
 
 from agent.config import Alias
 from agent.models.client import ModelClient, Patience, Reply
-from agent.models.connections import Connections
+from agent.models.connections import CA_VARIABLES, Connections
+from agent.models.contact import greet
 from harness.money.budget import BudgetKeeper
 from harness.money.ledger import Ledger
 from harness.records import Budget, Usage
 from harness.trace import Charged, Event, InfrastructureFailed, Replied
-from tasks.errors import BudgetExceeded, CallRefused, ContextTooLong, EndpointFailed
+from tasks.errors import BudgetExceeded, CallRefused, ContextTooLong, EndpointFailed, ReplyUnreadable, ToolsRefused
 from tests.support.model_server import Answer, ModelServer, Request, context_too_long, error, serving, too_many
 
 ASK = [{"role": "user", "content": "What is wrong?"}]
@@ -248,7 +250,7 @@ def test_retry_after_is_honoured(form: str) -> None:
 @pytest.mark.parametrize("wait", [3600, "100000", "inf", "1e300", "Fri, 31 Dec 9999 23:59:59 GMT"])
 def test_a_longer_wait_than_allowed_fails_this_call_at_once_and_holds_up_no_other(wait: float | str) -> None:
     async def act(used: Used, server: ModelServer) -> None:
-        with pytest.raises(CallRefused, match="asks to wait .* longer than the 60 s .*longest_wait"):
+        with pytest.raises(CallRefused, match=r"asks to wait .* longer than the 60 s .*longest_wait"):
             await used.ask()
         assert len(server.requests) == 1
         assert (await asyncio.wait_for(used.ask(), 2.0)).message["content"] == "done"
@@ -536,3 +538,279 @@ def test_null_fields_of_an_answer_are_not_sent_back() -> None:
         assert sent == {"role": "assistant", "content": "x", "reasoning_content": "hm"}
 
     use([Answer(text="x", message={"refusal": None, "reasoning_content": "hm"})], act)
+
+
+def body(**fields: Any) -> Answer:
+    """An answer of HTTP 200 whose body is an odd one."""
+    whole = {"choices": [{"message": {"role": "assistant", "content": "fine"}, "finish_reason": "stop"}]}
+    return Answer(raw=json.dumps({**whole, **fields}))
+
+
+@pytest.mark.parametrize(
+    "choices", [{}, [], [None], ["x"], [{}], [{"message": "fine"}], [{"message": ["fine"]}], "fine", None, 3]
+)
+def test_an_odd_answer_is_unusable_and_charged_as_unknown(choices: Any) -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        assert (await used.ask()).message["content"] == "fine"
+        (lost,) = used.of(Charged)
+        assert lost.charge.usd is None and not lost.charge.answered
+
+    use(then(body(choices=choices), OK), act, **PRICED)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        "12 tokens",
+        [1, 2],
+        {"prompt_tokens": None, "completion_tokens": None},
+        {"prompt_tokens": "12", "completion_tokens": "3"},
+        {"prompt_tokens": -1, "completion_tokens": 3},
+        {"prompt_tokens": 12},
+        {},
+    ],
+)
+def test_usage_that_is_no_number_is_unknown_never_free(usage: Any) -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        charge = (await used.ask()).charge
+        assert charge.usd is None and charge.price_source == "unknown"
+
+    use([body(usage=usage)], act, **PRICED)
+
+
+def test_thinking_that_is_counted_outside_of_the_output_is_paid_for() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        usage = (await used.ask()).charge.usage
+        assert (usage.input, usage.output + usage.reasoning) == (10, 90)
+
+    use([body(usage={"prompt_tokens": 10.0, "completion_tokens": 20, "total_tokens": 100})], act, **PRICED)
+
+
+def test_a_providers_own_price_is_kept_beside_ours_and_holds_where_there_is_none() -> None:
+    told = {"prompt_tokens": 1_000_000, "completion_tokens": 0, "cost": 0.75}
+
+    async def priced(used: Used, server: ModelServer) -> None:
+        charge = (await used.ask()).charge
+        assert (charge.usd, charge.price_source, charge.reported_usd) == (1.0, "alias", 0.75)
+        total = Ledger.fold([charge, charge]).total
+        assert (total.reported_usd, total.reported_as) == (1.5, 2.0)
+
+    async def unpriced(used: Used, server: ModelServer) -> None:
+        charge = (await used.ask()).charge
+        assert (charge.usd, charge.price_source) == (0.75, "provider")
+
+    use([body(usage=told)], priced, **PRICED)
+    use([body(usage=told)], unpriced)
+
+
+def test_under_a_cap_what_is_reserved_is_sent_and_a_cut_answer_doubles_it() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        assert (await used.ask()).cut
+        await used.ask(longer=1)
+        await used.ask(longer=9)
+        limits = [request.body["max_tokens"] for request in server.requests]
+        assert limits[:2] == [8192, 16384] and limits[2] <= 500_000  # no more than the budget has room for
+
+    answer = Answer("cut of", finish_reason="length")
+    use([answer], act, keeper=lambda: BudgetKeeper(Budget(usd=1.0)), **PRICED)
+
+
+def test_many_calls_at_once_do_not_pass_the_cap_however_long_the_answers() -> None:
+    def answer(request: Request) -> Answer:
+        usage = {"prompt_tokens": 10, "completion_tokens": request.body.get("max_tokens", 100_000)}
+        return Answer("long", usage=usage, finish_reason="length", delay=0.05)
+
+    spent: list[float] = []
+
+    async def act(used: Used, server: ModelServer) -> None:
+        async def one(attempt: int) -> None:
+            with contextlib.suppress(BudgetExceeded):
+                for _ in range(20):
+                    await used.ask(attempt=attempt)
+
+        await asyncio.gather(*(one(n) for n in range(32)))
+        spent.append(sum(e.charge.usd or 0.0 for e in used.of(Replied)))
+
+    use(answer, act, keeper=lambda: BudgetKeeper(Budget(usd=1.0)), usd_per_mtok_input=1.0, usd_per_mtok_output=10.0)
+    assert 0.5 < spent[0] <= 1.0
+
+
+def test_without_a_cap_no_limit_is_sent_until_an_answer_was_cut() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        await used.ask()
+        await used.ask(longer=1)
+        assert [r.body.get("max_tokens") for r in server.requests] == [None, 16384]
+
+    use([OK], act)
+
+
+def test_what_a_server_refuses_is_found_out_once_for_all_calls() -> None:
+    def answer(request: Request) -> Answer:
+        if "temperature" in request.body:
+            return error(400, "invalid temperature: only 1 is allowed for this model")
+        return OK
+
+    async def act(used: Used, server: ModelServer) -> None:
+        await asyncio.gather(*(used.ask(attempt=n, temperature=0.0, seed=n) for n in range(8)))
+        await used.ask(temperature=0.7, seed=9)
+        said = [e.detail for e in used.of(InfrastructureFailed)]
+        assert len(said) == 1 and "from now on temperature left out" in said[0]
+        assert sum("temperature" in r.body for r in server.requests) <= 8
+        assert "temperature" not in server.requests[-1].body and server.requests[-1].body["seed"] == 9
+
+    use(answer, act)
+
+
+def test_a_refusal_that_names_nothing_is_tried_without_what_troop_adds() -> None:
+    def answer(request: Request) -> Answer:
+        return OK if not request.body.keys() & {"temperature", "seed"} else error(400, "Bad request")
+
+    async def act(used: Used, server: ModelServer) -> None:
+        await used.ask(temperature=0.7, seed=9)
+        await used.ask(temperature=0.7, seed=9)
+        assert len(server.requests) == 3
+
+    use(answer, act)
+
+
+def test_a_refused_conversation_is_that_calls_failure() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        with pytest.raises(CallRefused, match="content policy"):
+            await used.ask(temperature=0.7)
+        assert len(server.requests) == 1
+
+    use([error(400, "Your request was rejected by the content policy", code="content_filter")], act)
+
+
+def test_another_seed_is_tried_where_the_server_cannot_read_its_models_call() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        with pytest.raises(ReplyUnreadable):
+            await used.ask(seed=7)
+        assert [r.body["seed"] for r in server.requests] == [7, 8, 9]
+        assert len(used.of(Charged)) == 3
+
+    use([error(500, "error parsing tool call: raw='{', err=unexpected end of JSON input")], act)
+
+
+def test_a_server_that_takes_no_tools_is_told_apart_and_remembered() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        tools = [{"type": "function", "function": {"name": "run", "parameters": {}}}]
+        with pytest.raises(ToolsRefused):
+            await used.ask(tools=tools)
+        assert not used.client.takes_tools
+
+    use([error(400, "small:1b does not support tools")], act)
+
+
+def sse(*chunks: Any) -> Answer:
+    text = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+    return Answer(raw=text, headers={"Content-Type": "text/event-stream"})
+
+
+def delta(finish: str | None = None, **fields: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": fields, "finish_reason": finish}]}
+
+
+def test_a_server_that_only_streams_is_read_as_one_that_does_not() -> None:
+    call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "run", "arguments": '{"comm'}}
+    chunks = [
+        delta(role="assistant", content=""),
+        delta(reasoning_content="I "),
+        delta(reasoning_content="think."),
+        delta(tool_calls=[{**call, "extra_content": {"google": {"thought_signature": "s"}}}]),
+        delta(tool_calls=[{"index": 0, "function": {"arguments": 'and": "ls"}'}}]),
+        delta("tool_calls"),
+        {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}},
+    ]
+
+    def answer(request: Request) -> Answer:
+        wanted = "parameter.enable_thinking must be set to false for non-streaming calls"
+        return sse(*chunks) if request.body.get("stream") else error(400, wanted)
+
+    async def act(used: Used, server: ModelServer) -> None:
+        reply = await used.ask()
+        (made,) = reply.message["tool_calls"]
+        assert made["function"] == {"name": "run", "arguments": '{"command": "ls"}'}
+        assert made["extra_content"] == {"google": {"thought_signature": "s"}}
+        assert reply.message["reasoning_content"] == "I think."
+        assert reply.charge.usage == Usage(input=7, output=3)
+        assert server.requests[-1].body["stream_options"] == {"include_usage": True}
+
+    use(answer, act)
+
+
+def test_an_error_in_the_midst_of_a_stream_is_tried_again() -> None:
+    broken = sse(delta(content="fi"), {"error": {"message": "overloaded", "code": 503}})
+
+    async def act(used: Used, server: ModelServer) -> None:
+        assert (await used.ask()).message["content"] == "fine"
+
+    use(then(broken, sse(delta(content="fine"), delta("stop"))), act, stream=True)
+
+
+def test_half_a_character_from_a_server_is_made_sendable() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        message = (await used.ask()).message
+        await used.ask([*ASK, message, *ASK])
+        assert "\ufffd" in server.requests[-1].body["messages"][1]["content"]
+
+    use([Answer(raw='{"choices": [{"message": {"role": "assistant", "content": "half \\ud83d"}}]}')], act)
+
+
+def test_claude_behind_another_provider_gets_marks_for_its_cache() -> None:
+    turns = [{"role": "system", "content": "S"}, *ASK, {"role": "assistant", "content": "A"}, *ASK]
+
+    async def act(used: Used, server: ModelServer) -> None:
+        await used.ask(turns)
+        chat = server.requests[0].body["messages"]
+        assert [isinstance(m["content"], list) and "cache_control" in m["content"][0] for m in chat] == [1, 1, 0, 1]
+
+    use([OK], act, name="anthropic/claude-sonnet-4.5")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (error(401, "Incorrect API key provided"), "refused a call without a key"),
+        (error(403, "not allowed"), "refused a call without a key"),
+        (error(404, "No such model", code="model_not_found"), "knows no model 'another'.* It has: scripted"),
+    ],
+)
+def test_first_contact_says_at_once_what_will_not_work(answer: Answer, said: str) -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        for _ in range(2):  # asked once for all who share the connections
+            with pytest.raises(EndpointFailed, match=said):
+                await greet(used.client, lambda line: None)
+        assert len(server.requests) == 1
+
+    use([answer], act, name="another")
+
+
+def test_first_contact_needs_no_paid_call_where_the_server_lists_the_model() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        said: list[str] = []
+        await greet(used.client, said.append)
+        assert not server.requests and "lists the model in 0." in said[0]
+
+    use([OK], act)
+
+
+def test_a_server_that_is_not_there_is_known_at_once() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        away = dataclasses.replace(used.client.alias, alias="away", base_url="http://127.0.0.1:9/v1")
+        client = ModelClient(away, used.connections, record=recording(used.events))
+        began = time.monotonic()
+        with pytest.raises(EndpointFailed, match=r"127\.0\.0\.1:9 cannot be reached"):
+            await greet(client, lambda line: None)
+        assert time.monotonic() - began < 2.0 and not used.events
+
+    use([OK], act)
+
+
+@pytest.mark.parametrize("variable", CA_VARIABLES)
+def test_a_certificate_variable_that_names_nothing_is_said(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in CA_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "/nowhere/ca.pem")
+    with pytest.raises(EndpointFailed, match=f"{variable} names /nowhere/ca.pem"):
+        Connections().wire(Alias(alias="x", base_url="https://127.0.0.1:9/v1", name="x"))

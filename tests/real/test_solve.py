@@ -335,7 +335,7 @@ def test_a_url_with_a_password_is_refused_before_anything_is_written(tmp_path: P
 
 def test_attempts_rotate_over_models(repository: Path, tmp_path: Path) -> None:
     with serving(SOLVING) as one, serving(SOLVING) as other:
-        models = (f"{one.url}#a", f"{other.url}#b")
+        models = (f"{one.url}#scripted", f"{other.url}#scripted")
         done = solve(task(repository), settings(one.url, tmp_path / "runs", models=models, attempts=4))
         assert len(one.requests) == len(other.requests) == 2 * len(SOLVING)
     assert [row["model"] for row in done.report["attempts"]] == [models[0], models[1]] * 2

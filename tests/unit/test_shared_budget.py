@@ -29,7 +29,9 @@ def test_each_run_may_spend_its_part_and_no_more_while_others_wait() -> None:
         shared = SharedBudget(Budget(usd=3.0), ["a", "b", "c"])
         a = BudgetKeeper(Budget(), share=shared.share("a"))
         await spend(a, 0.9)
-        with pytest.raises(BudgetExceeded, match=r"\$0\.1000 is left \(its share") as refused:
+        with pytest.raises(
+            BudgetExceeded, match=r"\$0\.9000 of \$1\.0000 is spent and the next call may cost \$0\.2000 \(its share"
+        ) as refused:
             await spend(a, 0.2)
         assert (refused.value.scope, refused.value.limit) == ("run", "usd")
 
@@ -68,14 +70,17 @@ def test_a_cap_that_is_spent_leaves_nobody_anything() -> None:
 def test_the_runs_own_cap_holds_where_it_is_lower() -> None:
     shared = SharedBudget(Budget(usd=10.0), ["a"])
     keeper = BudgetKeeper(Budget(usd=0.5), share=shared.share("a"))
-    with pytest.raises(BudgetExceeded, match=r"\$0\.5000 is left\."):
+    with pytest.raises(
+        BudgetExceeded,
+        match=r"\$0\.0000 of \$0\.5000 is spent and the next call may cost \$0\.6000 \(more: --max-usd\)",
+    ):
         asyncio.run(spend(keeper, 0.6))
 
 
 def test_tokens_are_shared_like_money() -> None:
     shared = SharedBudget(Budget(tokens=100), ["a", "b"])
     keeper = BudgetKeeper(Budget(), share=shared.share("a"))
-    with pytest.raises(BudgetExceeded, match="50 are left"):
+    with pytest.raises(BudgetExceeded, match="0 of 50 tokens are used and the next call may use 51"):
         asyncio.run(keeper.reserve(0, None, 51))
 
 
