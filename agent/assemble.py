@@ -202,7 +202,7 @@ def _canonical(settings: Settings, config: Config) -> Settings:
     return replace(settings, models=tuple(full(name) for name in settings.models), judge_model=judge)
 
 
-def _aliases(settings: Settings, config: Config) -> list[Alias]:
+def named_models(settings: Settings, config: Config) -> list[Alias]:
     """The models of the run and its judge. Raises InputError for an unknown name."""
     judge = pick_judge(settings, settings.models)
     named = {*settings.models, *([judge] if judge else [])} - {REPAIR}
@@ -211,7 +211,7 @@ def _aliases(settings: Settings, config: Config) -> list[Alias]:
 
 def check_models(settings: Settings, config: Config) -> None:
     """Refuse unknown names, missing keys, and unpriced models under a cap before anything is made."""
-    aliases = _aliases(settings, config)
+    aliases = named_models(settings, config)
     for alias in aliases:
         key_of(alias)
     check_priced([prices_of(a) for a in aliases], settings.budget.usd, allow_unknown=settings.allow_unknown_price)
@@ -223,7 +223,7 @@ def check_models(settings: Settings, config: Config) -> None:
 def _masks(settings: Settings, config: Config) -> tuple[trace.Mask, trace.Mask]:
     """(for text, for what is carried out: see `trace.Trace`). The keys of the run's models are secret, whatever their
     variables are called."""
-    keys = [alias.key_env for alias in _aliases(settings, config) if alias.key_env]
+    keys = [alias.key_env for alias in named_models(settings, config) if alias.key_env]
     return masker(keys), known_masker(keys)
 
 
@@ -407,7 +407,7 @@ def _clients(
     judge = pick_judge(settings, settings.models)
     clients = {
         alias.alias: ModelClient(alias, pool.connections, record=log.write, keeper=keeper)
-        for alias in _aliases(settings, load_config())
+        for alias in named_models(settings, load_config())
     }
     return clients, clients[judge] if judge else None
 

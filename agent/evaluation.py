@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agent.assemble import Part, Pool, check_models, go, is_finished, open_pool, open_trace, start
+from agent.assemble import Part, Pool, check_models, go, is_finished, named_models, open_pool, open_trace, start
 from agent.attempt.notebook import notebooks
 from agent.choice.candidates import candidates_of
 from agent.config import Config, Settings, prices_of, resolve_model
@@ -243,6 +243,8 @@ class Evaluation:
         budget, sampling = self.shared_budget(), self._sampling()
         heard = _Heard(view, self.outcomes)
         async with open_pool(self.settings, self.suite.image, view.say) as pool:
+            if any(self.attempts_left(id) for id in self.left):
+                await self._reach_models(pool)
             means = Means(
                 pool.provider, self.settings.limits, self.settings.test_timeout, max(1, os.cpu_count() or 2), view.say
             )
@@ -260,6 +262,14 @@ class Evaluation:
                 ahead = 1 if sampling is not None else self.settings.budget.attempts
                 plan = EvaluationPlan(pool.slots, pool.checks, ahead, self.grades, self.at_once)
                 await evaluate(self.left, bench, solve, plan, heard)
+
+    async def _reach_models(self, pool: Pool) -> None:
+        """Every model's server is there and takes the key, before images are built for it. Raises EndpointFailed."""
+        from agent.models.client import ModelClient
+        from agent.models.contact import listed
+
+        for alias in named_models(self.settings, self.config):
+            await listed(ModelClient(alias, pool.connections, record=lambda event: event))
 
     def _sampling(self) -> Sampling | None:
         """What decides on the attempts of all instances together, with what is known of those that were begun

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -47,25 +47,30 @@ async def greet(client: ModelClient, say: Say) -> None:
             raise known
 
 
-async def _contact(client: ModelClient) -> str:
-    """How the server answered, in words."""
-    alias = client.alias
-    names: list[str] = []
+async def listed(client: ModelClient) -> Sequence[Mapping[str, Any]]:
+    """The models that the server lists, at no cost; none where it has no list. Raises EndpointFailed for a server that
+    cannot be reached or refuses the key."""
     try:
         async with asyncio.timeout(LIST_SECONDS):
-            listed = await client.wire.models()
+            return await client.wire.models()
     except Exception as error:
         failure = client.wire.failure(error)
         if failure is None:
             raise
         if failure.status in (401, 403) or failure.what == "connection":
             raise client.explained(failure) from error
-    else:
-        names = [str(model.get("id")) for model in listed]
-        found = next((m for m in listed if str(m.get("id")).removeprefix("models/") == alias.name), None)
-        if found is not None:
-            client.wire.dialect.context = context_of(found)
-            return f"{urlsplit(alias.base_url).netloc} lists the model"
+        return ()
+
+
+async def _contact(client: ModelClient) -> str:
+    """How the server answered, in words."""
+    alias = client.alias
+    models = await listed(client)
+    names = [str(model.get("id")) for model in models]
+    found = next((m for m in models if str(m.get("id")).removeprefix("models/") == alias.name), None)
+    if found is not None:
+        client.wire.dialect.context = context_of(found)
+        return f"{urlsplit(alias.base_url).netloc} lists the model"
     try:
         await client.complete(
             [{"role": "user", "content": "Say ok."}], purpose="contact", attempt=None, key="contact", output=ONE_TOKEN
