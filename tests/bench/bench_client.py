@@ -1,10 +1,10 @@
 """What one model call costs the client's process in processor time, by length of the conversation.
 
-    python -m tests.bench.bench_client [--messages 2 50 200] [--calls 30]
+    python -m tests.bench.bench_client [--messages 2 50 200] [--calls 30] [--wire responses]
 
 Compares the `openai` package's typed `chat.completions.create`, its `post` with the typed response, and Troop's
-`ModelClient` (which posts, and adds budget, limiter, charge and event), all against the scripted server in a process of
-its own.
+`ModelClient` on the wire named (which posts, and adds budget, limiter, charge and event), all against the scripted
+server in a process of its own.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ async def milliseconds(call: Callable[[], Awaitable[Any]], calls: int) -> float:
     return 1000 * statistics.median(times)
 
 
-async def measure(url: str, lengths: list[int], calls: int) -> None:
+async def measure(url: str, lengths: list[int], calls: int, wire: str) -> None:
     from openai import AsyncOpenAI
     from openai.types.chat import ChatCompletion
 
     package = AsyncOpenAI(api_key="none", base_url=url, max_retries=0)
-    alias = Alias("bench", url, "scripted", usd_per_mtok_input=1.0, usd_per_mtok_output=2.0)
+    alias = Alias("bench", url, "scripted", usd_per_mtok_input=1.0, usd_per_mtok_output=2.0, wire=wire)
     connections = Connections()
     client = ModelClient(alias, connections, record=lambda event: event, keeper=BudgetKeeper(Budget(usd=1e6)))
     print(
@@ -104,11 +104,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="the client's own processor time per model call")
     parser.add_argument("--messages", type=int, nargs="+", default=[2, 50, 200])
     parser.add_argument("--calls", type=int, default=30)
+    parser.add_argument("--wire", choices=("chat", "responses"), default="chat")
     options = parser.parse_args()
     server = subprocess.Popen([sys.executable, "-m", "tests.support.model_server"], stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
-        asyncio.run(measure(server.stdout.readline().strip(), options.messages, options.calls))
+        url = server.stdout.readline().strip()
+        asyncio.run(measure(url, options.messages, options.calls, options.wire))
     finally:
         server.terminate()
         server.wait()
