@@ -26,7 +26,7 @@ _QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing
 _ANY = re.IGNORECASE | re.DOTALL
 _TOO_LONG = re.compile(
     r"context.?(length|window|size|limit)|maximum (context|model length|prompt length)|max_model_len|model token limit"
-    r"|(prompt|input|request|conversation|messages)\b.{0,30}\btoo (long|large)|too many (input |prompt )?tokens"
+    r"|(prompt|input|request|conversation|messages)\b(?!\[).{0,30}\btoo (long|large)|too many (input |prompt )?tokens"
     r"|reduce (the|your) (length|prompt|message|input)|input token count|must have less than \d+ tokens",
     _ANY,
 )

@@ -40,8 +40,9 @@ TOOLS: list[Json] = [
 ]
 
 
-def conversation(length: int) -> list[Json]:
-    """`length` messages: a prompt, then turns of a tool call and an observation of 1.2 kB."""
+def conversation(length: int, wire: str = "chat") -> list[Json]:
+    """`length` messages: a prompt, then turns of a tool call and an observation of 1.2 kB. On the Responses API the
+    model's messages hold their items, with 1 kB of encrypted reasoning each."""
     messages: list[Json] = [{"role": "system", "content": "s" * 3000}, {"role": "user", "content": "u" * 3000}]
     while len(messages) < length:
         call = f"call_{len(messages)}"
@@ -53,6 +54,13 @@ def conversation(length: int) -> list[Json]:
                 "tool_calls": [{"id": call, "type": "function", "function": function}],
             }
         )
+        if wire == "responses":
+            summary = [{"type": "summary_text", "text": "The parser may be wrong."}]
+            thought = {"type": "reasoning", "id": f"rs_{call}", "encrypted_content": "g" * 1000, "summary": summary}
+            asked = {"type": "function_call", "id": f"fc_{call}", "call_id": call, "status": "completed", **function}
+            text = [{"type": "output_text", "text": messages[-1]["content"], "annotations": [], "logprobs": []}]
+            said = {"type": "message", "id": f"msg_{call}", "status": "completed", "role": "assistant", "content": text}
+            messages[-1]["native"] = {"wire": wire, "items": [thought, said, asked]}
         messages.append({"role": "tool", "tool_call_id": call, "content": "a line of output\n" * 70})
     return messages[:length]
 
@@ -82,6 +90,7 @@ async def measure(url: str, lengths: list[int], calls: int, wire: str) -> None:
     )
     for length in lengths:
         messages: Any = conversation(length)
+        sent = conversation(length, wire)
         body = {"model": "scripted", "messages": messages, "tools": TOOLS}
         tools: Any = TOOLS
 
@@ -91,7 +100,7 @@ async def measure(url: str, lengths: list[int], calls: int, wire: str) -> None:
         async def post(body: Json = body) -> None:
             await package.post("/chat/completions", cast_to=ChatCompletion, body=body)
 
-        async def ours(messages: Any = messages) -> None:
+        async def ours(messages: Any = sent) -> None:
             await client.complete(messages, TOOLS, purpose="act", attempt=0, key="0/1", seed=1, temperature=0.5)
 
         row = [await milliseconds(each, calls) for each in (create, post, ours)]
