@@ -302,7 +302,7 @@ def test_odd_items_are_an_answer_that_can_be_sent_back(output: list[Any], conten
         sent = server.requests[1].body["input"]
         assert all(isinstance(item, dict) and None not in item.values() for item in sent)
 
-    use([response(*output)], act, **WIRE)
+    use([response(*output, status="incomplete", incomplete_details={"reason": ["odd"]})], act, **WIRE)
 
 
 def events(*more: Json, whole: Json | None) -> Answer:
@@ -315,7 +315,7 @@ def events(*more: Json, whole: Json | None) -> Answer:
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "only the items' own events hold them"])
 def test_a_streamed_answer_is_what_it_is_unstreamed(whole: bool) -> None:
     items = [thought(0), said("I look."), called(0)]
-    deltas = [{"type": "response.output_text.delta", "delta": "I "}, {"type": "response.output_text.delta"}]
+    deltas: list[Json] = [{"type": "response.output_text.delta", "delta": "I "}, {"type": ["odd"], "response": {}}]
     done = [{"type": "response.output_item.done", "item": item} for item in items]
 
     def script(request: Request) -> Answer:
@@ -518,12 +518,28 @@ def test_what_a_server_refuses_is_left_out_from_then_on(name: str, text: str) ->
         assert len(server.requests) == 4, "refused once"
         last = server.requests[-1].body
         assert {"instructions", "store", "include", "reasoning", "max_output_tokens"} - {name} <= last.keys()
-        assert last["input"][1]["content"][0]["text"] == "Done."
-        if name == "instructions":
-            assert last["input"][0]["content"] == "You mend code.\n\nMend it."
+        assert last["input"][-2]["content"][0]["text"] == "Done."
+        assert (START[0] in last["input"]) == (name == "instructions")
         assert len(used.of(InfrastructureFailed)) == 1
 
     use(refusing(name, text), act, **WIRE)
+
+
+def test_a_server_that_takes_no_system_message_in_any_form_gets_it_from_the_user() -> None:
+    def script(request: Request) -> Answer:
+        body = request.body
+        if "instructions" in body:
+            return error(400, "Argument not supported: instructions")
+        if any(item.get("role") == "system" for item in body["input"]):
+            return error(400, "The system role is not supported by this model.")
+        return response(said("x"))
+
+    async def act(used: Used, server: ModelServer) -> None:
+        await used.ask(START)
+        assert server.requests[-1].body["input"] == [{"role": "user", "content": "You mend code.\n\nMend it."}]
+        assert len(server.requests) == 3
+
+    use(script, act, **WIRE)
 
 
 def test_reasoning_items_that_are_refused_by_their_place_are_left_out() -> None:

@@ -83,15 +83,15 @@ class ResponsesWire:
         body: Json = {"model": self._alias.name, "input": list(_one_call_each(items)) if known.one_call else items}
         if tools:
             body["tools"] = [{"type": "function", **tool["function"], "strict": False} for tool in tools]
+        if "max_output_tokens" in self._sampling:
+            output = None
         varied: Json = {
             "instructions": (system or None) if known.system else None,
             "store": False,
             "include": ["reasoning.encrypted_content"],
             "reasoning": {"summary": "auto"},
             "temperature": temperature,
-            known.output_name: max(LEAST_OUTPUT, output)
-            if output and "max_output_tokens" not in self._sampling
-            else None,
+            known.output_name: output and max(LEAST_OUTPUT, output),
             "stream": known.stream or None,
         }
         body |= {k: v for k, v in varied.items() if v is not None and k not in known.left_out}
@@ -106,7 +106,7 @@ class ResponsesWire:
     def _items(self, message: Json, at: int) -> Iterator[Json]:
         """The items that a message comes to; `at`: its place in the conversation."""
         match message.get("role"):
-            case "system":
+            case "system" if "instructions" not in self.dialect.left_out:
                 pass
             case "assistant":
                 yield from self._sent_back(_native(message)) or self._said(message, at)
@@ -180,7 +180,7 @@ class ResponsesWire:
     def cut(self, response: Any) -> bool:
         """Whether the answer was ended at the limit of its length."""
         details = response.get("incomplete_details") if isinstance(response, dict) else None
-        return isinstance(details, dict) and details.get("reason") in _CUT
+        return isinstance(details, dict) and str(details.get("reason")) in _CUT
 
     def bill(self, response: Any) -> tuple[Usage | None, float | None]:
         """What the response says that it took: tokens, and USD if the provider tells."""
@@ -197,11 +197,8 @@ class ResponsesWire:
             learnt = self._learn_items(words, request)
             if learnt is not None:
                 return learnt
-        if failure.of_request and known.system and "instructions" in request and re.search(r"\binstructions\b", words):
-            known.system = False
-            return "the system message goes into the first message of the user"
         theirs = self._sampling.keys() - {"reasoning"}  # to which ours is added
-        ours = request.keys() - theirs - {"model", "input", "instructions", "tools", "stream"}
+        ours = request.keys() - theirs - {"model", "input", "tools", "stream"}
         fields = {name for item in items for part in (item, *_dicts(item.get("content"))) for name in part} - _USUAL
         learnt = known.learn(failure, ours, fields | ({"status"} if _STATUS.search(words) else set()))
         place = _PLACE.search(words)
@@ -237,7 +234,7 @@ def assembled(events: Sequence[Any]) -> Json:
     items: list[Json] = []
     for event in _dicts(events):
         response = event.get("response")
-        if event.get("type") in _WHOLE and isinstance(response, dict):
+        if str(event.get("type")) in _WHOLE and isinstance(response, dict):
             return response if response.get("output") or not items else {**response, "output": items}
         if event.get("type") == "error" or event.get("error"):
             raise Unusable("the stream ended with an error", event.get("error") or event)
