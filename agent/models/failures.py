@@ -26,7 +26,7 @@ _QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing
 _ANY = re.IGNORECASE | re.DOTALL
 _TOO_LONG = re.compile(
     r"context.?(length|window|size|limit)|maximum (context|model length|prompt length)|max_model_len|model token limit"
-    r"|(prompt|input|request|conversation|messages)\b.{0,30}\btoo (long|large)|too many (input |prompt )?tokens"
+    r"|(prompt|input|request|conversation|messages)\b(?!\[).{0,30}\btoo (long|large)|too many (input |prompt )?tokens"
     r"|reduce (the|your) (length|prompt|message|input)|input token count|must have less than \d+ tokens",
     _ANY,
 )
@@ -52,7 +52,16 @@ _NO_TOOLS = re.compile(
     r"(is|are)? ?(not|un) ?(be )?(supported|available|enabled)|requires --enable-auto-tool-choice|support tool use",
     _ANY,
 )
-_RESPONSES = re.compile(r"/responses\b|responses api", _ANY)
+_RESPONSES = re.compile(r"/responses\b|responses api|not a chat model", _ANY)
+_STATUS_OF = {
+    "context_length_exceeded": 400,
+    "invalid_prompt": 400,
+    "insufficient_quota": 429,
+    "rate_limit_exceeded": 429,
+    "server_error": 500,
+    "server_is_overloaded": 503,
+}
+"""What the Responses API answers with where it finds out before the answer has begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +160,7 @@ def _of_unusable(error: Unusable) -> Failure:
     told = error.error
     code = told.get("code") if isinstance(told, dict) else None
     try:
-        status = int(code) if code is not None else 0
+        status = _STATUS_OF.get(str(code)) or (int(code) if code is not None else 0)
     except (TypeError, ValueError, OverflowError):
         status = 0
     if 400 <= status < 600:

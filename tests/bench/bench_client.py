@@ -1,10 +1,10 @@
 """What one model call costs the client's process in processor time, by length of the conversation.
 
-    python -m tests.bench.bench_client [--messages 2 50 200] [--calls 30]
+    python -m tests.bench.bench_client [--messages 2 50 200] [--calls 30] [--wire responses]
 
 Compares the `openai` package's typed `chat.completions.create`, its `post` with the typed response, and Troop's
-`ModelClient` (which posts, and adds budget, limiter, charge and event), all against the scripted server in a process of
-its own.
+`ModelClient` on the wire named (which posts, and adds budget, limiter, charge and event), all against the scripted
+server in a process of its own.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ TOOLS: list[Json] = [
 ]
 
 
-def conversation(length: int) -> list[Json]:
-    """`length` messages: a prompt, then turns of a tool call and an observation of 1.2 kB."""
+def conversation(length: int, wire: str = "chat") -> list[Json]:
+    """`length` messages: a prompt, then turns of a tool call and an observation of 1.2 kB. On the Responses API the
+    model's messages hold their items, with 1 kB of encrypted reasoning each."""
     messages: list[Json] = [{"role": "system", "content": "s" * 3000}, {"role": "user", "content": "u" * 3000}]
     while len(messages) < length:
         call = f"call_{len(messages)}"
@@ -53,6 +54,13 @@ def conversation(length: int) -> list[Json]:
                 "tool_calls": [{"id": call, "type": "function", "function": function}],
             }
         )
+        if wire == "responses":
+            summary = [{"type": "summary_text", "text": "The parser may be wrong."}]
+            thought = {"type": "reasoning", "id": f"rs_{call}", "encrypted_content": "g" * 1000, "summary": summary}
+            asked = {"type": "function_call", "id": f"fc_{call}", "call_id": call, "status": "completed", **function}
+            text = [{"type": "output_text", "text": messages[-1]["content"], "annotations": [], "logprobs": []}]
+            said = {"type": "message", "id": f"msg_{call}", "status": "completed", "role": "assistant", "content": text}
+            messages[-1]["native"] = {"wire": wire, "items": [thought, said, asked]}
         messages.append({"role": "tool", "tool_call_id": call, "content": "a line of output\n" * 70})
     return messages[:length]
 
@@ -69,12 +77,12 @@ async def milliseconds(call: Callable[[], Awaitable[Any]], calls: int) -> float:
     return 1000 * statistics.median(times)
 
 
-async def measure(url: str, lengths: list[int], calls: int) -> None:
+async def measure(url: str, lengths: list[int], calls: int, wire: str) -> None:
     from openai import AsyncOpenAI
     from openai.types.chat import ChatCompletion
 
     package = AsyncOpenAI(api_key="none", base_url=url, max_retries=0)
-    alias = Alias("bench", url, "scripted", usd_per_mtok_input=1.0, usd_per_mtok_output=2.0)
+    alias = Alias("bench", url, "scripted", usd_per_mtok_input=1.0, usd_per_mtok_output=2.0, wire=wire)
     connections = Connections()
     client = ModelClient(alias, connections, record=lambda event: event, keeper=BudgetKeeper(Budget(usd=1e6)))
     print(
@@ -82,6 +90,7 @@ async def measure(url: str, lengths: list[int], calls: int) -> None:
     )
     for length in lengths:
         messages: Any = conversation(length)
+        sent = conversation(length, wire)
         body = {"model": "scripted", "messages": messages, "tools": TOOLS}
         tools: Any = TOOLS
 
@@ -91,7 +100,7 @@ async def measure(url: str, lengths: list[int], calls: int) -> None:
         async def post(body: Json = body) -> None:
             await package.post("/chat/completions", cast_to=ChatCompletion, body=body)
 
-        async def ours(messages: Any = messages) -> None:
+        async def ours(messages: Any = sent) -> None:
             await client.complete(messages, TOOLS, purpose="act", attempt=0, key="0/1", seed=1, temperature=0.5)
 
         row = [await milliseconds(each, calls) for each in (create, post, ours)]
@@ -104,11 +113,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="the client's own processor time per model call")
     parser.add_argument("--messages", type=int, nargs="+", default=[2, 50, 200])
     parser.add_argument("--calls", type=int, default=30)
+    parser.add_argument("--wire", choices=("chat", "responses"), default="chat")
     options = parser.parse_args()
     server = subprocess.Popen([sys.executable, "-m", "tests.support.model_server"], stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
-        asyncio.run(measure(server.stdout.readline().strip(), options.messages, options.calls))
+        url = server.stdout.readline().strip()
+        asyncio.run(measure(url, options.messages, options.calls, options.wire))
     finally:
         server.terminate()
         server.wait()

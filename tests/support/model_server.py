@@ -12,7 +12,7 @@ prints `http://127.0.0.1:PORT/v1` and serves until it is killed. FILE is a JSON 
 
 Turn k of a conversation answers a request that holds k assistant messages (the last turn answers all later ones), so
 the server keeps no state and every attempt gets the same script. The conversation is the first whose `when` occurs in
-the request.
+the request. A request to `/responses` gets the same answer in the form of that API.
 """
 
 from __future__ import annotations
@@ -98,6 +98,9 @@ class ModelServer:
     """The server; `requests` holds all chat requests, `open_now` counts those being answered, `peak` the most at
     once."""
 
+    ROUTES: tuple[str, ...] = ("/chat/completions", "/responses")
+    """How the paths end that are asked by POST; all others are not found."""
+
     def __init__(self, script: Script, *, latency: float = 0.0, model: str = "scripted", keep: bool = True) -> None:
         """`latency`: seconds added to every answer. `keep` False: requests are not recorded (benchmarks)."""
         self.answer = script if callable(script) else _by_turn(script)
@@ -110,7 +113,7 @@ class ModelServer:
         self.url = ""
         self.open_now = 0
         self._count = 0
-        self._bodies: dict[int, tuple[Answer, bytes, bytes]] = {}
+        self._bodies: dict[tuple[int, str], tuple[Answer, bytes, bytes]] = {}
         self._connected: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
@@ -150,7 +153,7 @@ class ModelServer:
             models = {"object": "list", "data": [{"id": self.model, "object": "model"}]}
             writer.write(_response(200, {}, json.dumps(models).encode()))
             return True
-        if method != "POST" or not path.endswith("/chat/completions"):
+        if method != "POST" or not path.endswith(self.ROUTES):
             writer.write(_response(404, {}, b'{"error": {"message": "no such path"}}'))
             return True
         request = Request(self._count, path, headers, raw, time.time())
@@ -188,15 +191,18 @@ class ModelServer:
         if answer.raw is not None:
             return answer.raw.encode() if isinstance(answer.raw, str) else answer.raw
         # Encoded once per answer: only the usage differs between requests.
-        if id(answer) not in self._bodies:
-            before, after = json.dumps(_completion(answer, self.model)).encode().split(b'"@usage"')
-            self._bodies[id(answer)] = (answer, before, after)
-        _, before, after = self._bodies[id(answer)]
+        elsewhere = request.path.endswith("/responses")
+        if (id(answer), request.path) not in self._bodies:
+            body = _response_object(answer, self.model) if elsewhere else _completion(answer, self.model)
+            before, after = json.dumps(body).encode().split(b'"@usage"')
+            self._bodies[id(answer), request.path] = (answer, before, after)
+        _, before, after = self._bodies[id(answer), request.path]
         size = len(answer.text or "") + sum(len(str(call)) for call in answer.tool_calls)
         usage = answer.usage
         if usage is None:
             prompt, out = len(request.raw) // 4, size // 4 + 1
-            usage = {"prompt_tokens": prompt, "completion_tokens": out, "total_tokens": prompt + out}
+            names = ("input_tokens", "output_tokens") if elsewhere else ("prompt_tokens", "completion_tokens")
+            usage = {names[0]: prompt, names[1]: out, "total_tokens": prompt + out}
         return before + (json.dumps(usage).encode() if usage else b"null") + after
 
 
@@ -204,16 +210,7 @@ def _completion(answer: Answer, model: str) -> Json:
     message: Json = {"role": "assistant", "content": answer.text, **answer.message}
     if answer.tool_calls:
         message["tool_calls"] = [
-            {
-                "id": f"call_{number}",
-                "type": "function",
-                "function": {
-                    "name": call["name"],
-                    "arguments": call["arguments"]
-                    if isinstance(call["arguments"], str)
-                    else json.dumps(call["arguments"]),
-                },
-            }
+            {"id": f"call_{number}", "type": "function", "function": _function(call)}
             for number, call in enumerate(answer.tool_calls)
         ]
     finish = answer.finish_reason or ("tool_calls" if answer.tool_calls else "stop")
@@ -225,6 +222,30 @@ def _completion(answer: Answer, model: str) -> Json:
         "choices": [{"index": 0, "message": message, "finish_reason": finish, "logprobs": None}],
         "usage": "@usage",
     }
+
+
+def _response_object(answer: Answer, model: str) -> Json:
+    output: list[Json] = []
+    if answer.text is not None:
+        part = {"type": "output_text", "text": answer.text, "annotations": [], "logprobs": []}
+        output.append({"id": "msg_0", "type": "message", "status": "completed", "role": "assistant", "content": [part]})
+    for number, call in enumerate(answer.tool_calls):
+        item = {"id": f"fc_{number}", "type": "function_call", "status": "completed", "call_id": f"call_{number}"}
+        output.append(item | _function(call))
+    return {
+        "id": "resp_scripted",
+        "object": "response",
+        "created_at": 1_700_000_000,
+        "model": model,
+        "status": "completed",
+        "output": output,
+        "usage": "@usage",
+    }
+
+
+def _function(call: Json) -> Json:
+    given = call["arguments"]
+    return {"name": call["name"], "arguments": given if isinstance(given, str) else json.dumps(given)}
 
 
 def _response(status: int, headers: Mapping[str, str], body: bytes) -> bytes:

@@ -1,0 +1,311 @@
+"""The Responses API, as OpenAI and those who follow it speak it; some models take tools there only.
+
+Nothing is stored on the server (`store` false): what the model thought comes encrypted and goes back in each request.
+An answer's items go back as they came, ids and all: OpenAI binds a reasoning item to its id and to the item that
+follows it, and vLLM and OpenRouter take no message of the model without an id. Where a server looks such ids up in a
+store that does not have them, or cannot decrypt, `learn` leaves them out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from agent.config import Alias
+from agent.models.dialect import Dialect
+from agent.models.failures import Failure, Unusable
+from agent.models.usage import responses_bill
+from agent.models.wires.openai_client import OpenAIClient, openai_failure
+from agent.models.wires.texts import encodable, system_merged
+from harness.records import Json, Usage
+
+if TYPE_CHECKING:
+    import httpx2
+
+LEAST_OUTPUT = 16
+"""Tokens; the API takes no lower limit on an answer's length."""
+
+_ANY = re.IGNORECASE | re.DOTALL
+_ELSEWHERE = {
+    "max_tokens": ("max_output_tokens",),
+    "max_completion_tokens": ("max_output_tokens",),
+    "reasoning_effort": ("reasoning", "effort"),
+    "verbosity": ("text", "verbosity"),
+}
+"""What parameters of Chat Completions are called here."""
+_CUT = frozenset({"length", "max_tokens", "max_output_tokens"})
+_WHOLE = frozenset({"response.completed", "response.incomplete", "response.failed"})
+_USUAL = frozenset({"type", "role", "id", "content", "text", "call_id", "name", "arguments", "summary", "status"})
+_IDS = re.compile(
+    r"item with id|not persisted|without its required|item.?id mismatch|\bid that begins with|\binput[.\[]\d+\]?\.id\b",
+    _ANY,
+)
+_SEALED = re.compile(r"encrypted.?content", _ANY)
+_STATUS = re.compile(r"\binput[.\[]\d+\]?\.status\b")
+_PLACE = re.compile(r"\binput[.\[](\d+)")
+
+
+class ResponsesWire:
+    """One alias on a server of the Responses API, by the connections of `pool`. Raises EndpointFailed where its key is
+    missing."""
+
+    name = "responses"
+
+    def __init__(self, alias: Alias, pool: httpx2.AsyncClient) -> None:
+        self.dialect = Dialect(
+            output_name="max_output_tokens", stream=alias.stream, system=alias.system_role, tools=alias.tools
+        )
+        self._alias = alias
+        self._client = OpenAIClient(alias, pool)
+        self._sampling = _renamed(alias.sampling)
+        self._without_ids = False
+        self._unread: set[str] = set()  # reasoning that the server does not take back
+
+    def request(
+        self,
+        messages: Sequence[Json],
+        tools: Sequence[Json],
+        *,
+        seed: int | None,
+        temperature: float | None,
+        output: int | None,
+    ) -> Json:
+        """The request's body. What the user wrote into the alias wins over what Troop varies; False there means: never
+        send it (`store` excepted). The API has no seed."""
+        known = self.dialect
+        # A prompt cache finds the beginning of a request again, of which `instructions` is the first part, and every
+        # server knows what its model calls that (a `developer` message is strange to the templates of open models).
+        system = "\n\n".join(_text(m.get("content")) for m in messages if m.get("role") == "system")
+        chat = messages if known.system else system_merged(messages)
+        items = [item for at, message in enumerate(chat) for item in self._items(message, at)]
+        body: Json = {"model": self._alias.name, "input": list(_one_call_each(items)) if known.one_call else items}
+        if tools:
+            body["tools"] = [{"type": "function", **tool["function"], "strict": False} for tool in tools]
+        if "max_output_tokens" in self._sampling:
+            output = None
+        varied: Json = {
+            "instructions": (system or None) if known.system else None,
+            "store": False,
+            "include": ["reasoning.encrypted_content"],
+            "reasoning": {"summary": "auto"},
+            "temperature": temperature,
+            known.output_name: output and max(LEAST_OUTPUT, output),
+            "stream": known.stream or None,
+        }
+        body |= {k: v for k, v in varied.items() if v is not None and k not in known.left_out}
+        for name, value in self._sampling.items():
+            both = isinstance(value, dict) and isinstance(body.get(name), dict)
+            body[name] = {**body[name], **value} if both else value
+        for name in varied.keys() - {"store"}:
+            if body.get(name) is False:
+                del body[name]
+        return body
+
+    def _items(self, message: Json, at: int) -> Iterator[Json]:
+        """The items that a message comes to; `at`: its place in the conversation."""
+        match message.get("role"):
+            case "system" if "instructions" not in self.dialect.left_out:
+                pass
+            case "assistant":
+                yield from self._sent_back(_native(message)) or self._said(message, at)
+            case "tool":
+                output = _text(message.get("content"))
+                yield {"type": "function_call_output", "call_id": message.get("tool_call_id"), "output": output}
+            case role:
+                yield {"role": role, "content": _text(message.get("content"))}
+
+    def _sent_back(self, items: Sequence[Json]) -> list[Json]:
+        """The items of an answer as they came; empty where nothing of them can be sent."""
+        taken = [item for item in items if item.get("type") != "reasoning" or self._takes(item)]
+        # Items know what was thought before them by its id.
+        unknown = self.dialect.fields | ({"id"} if self._without_ids or len(taken) < len(items) else set())
+        while taken and taken[-1].get("type") == "reasoning":  # of a cut answer: the API wants to see what it led to
+            taken.pop()
+        return [_without(item, unknown) for item in taken]
+
+    def _takes(self, reasoning: Json) -> bool:
+        sealed = reasoning.get("encrypted_content")
+        return bool(sealed or not self._without_ids) and _known_by(reasoning) not in self._unread
+
+    def _said(self, message: Json, at: int) -> Iterator[Json]:
+        """The items of an answer that another API gave, or that was changed since."""
+        if text := _text(message.get("content")):
+            part = {"type": "output_text", "text": text, "annotations": []}
+            item = {"type": "message", "id": f"msg_{at}", "role": "assistant", "status": "completed", "content": [part]}
+            yield _without(item, self.dialect.fields | ({"id"} if self._without_ids else set()))
+        for call in message.get("tool_calls") or ():
+            name, arguments = call["function"]["name"], call["function"]["arguments"]
+            yield {"type": "function_call", "call_id": call["id"], "name": name, "arguments": arguments}
+
+    def characters(self, request: Json) -> int:
+        """The length of what the model reads, nearly."""
+        total = len(request.get("instructions", "")) + (len(json.dumps(request["tools"])) if "tools" in request else 0)
+        for item in request["input"]:
+            total += 16
+            for value in item.values():
+                total += len(value) if isinstance(value, str) else len(str(value))
+        return total
+
+    def output_tokens(self, request: Json) -> int | None:
+        """How long the answer may get at most, where the request says so."""
+        limit = request.get(self.dialect.output_name) or request.get("max_output_tokens")
+        return int(limit) if limit else None
+
+    async def send(self, request: Json) -> Any:
+        """The server's response; a streamed one from its last event. Raises errors of openai and httpx2, and
+        Unusable."""
+        if not request.get("stream"):
+            return await self._client.post("/responses", request)
+        return assembled([event async for event in self._client.stream("/responses", request)])
+
+    def message(self, response: Any) -> Json:
+        """The assistant message of a response, its items under `native`. Raises Unusable for one that holds no
+        answer."""
+        answer = response if isinstance(response, dict) else {}
+        output, status = answer.get("output"), answer.get("status")
+        if not isinstance(output, list) or status not in ("completed", "incomplete", None):
+            raise Unusable(f"the answer holds no output (status {status!r})", answer.get("error"))
+        items = encodable([item for item in output if isinstance(item, dict)])
+        texts = [_text(item.get("content")) for item in items if item.get("type") == "message"]
+        message: Json = {"role": "assistant", "content": "\n\n".join(filter(None, texts)) or None}
+        reasoning = [item for item in items if item.get("type") == "reasoning"]
+        if thoughts := [text for item in reasoning if (text := _thought(item))]:
+            message["reasoning_content"] = "\n\n".join(thoughts)
+        if calls := [_call(item) for item in items if item.get("type") == "function_call"]:
+            message["tool_calls"] = calls
+        return {**message, "native": {"wire": self.name, "items": items}}
+
+    def cut(self, response: Any) -> bool:
+        """Whether the answer was ended at the limit of its length."""
+        details = response.get("incomplete_details") if isinstance(response, dict) else None
+        return isinstance(details, dict) and str(details.get("reason")) in _CUT
+
+    def bill(self, response: Any) -> tuple[Usage | None, float | None]:
+        """What the response says that it took: tokens, and USD if the provider tells."""
+        return responses_bill(response)
+
+    def failure(self, error: Exception) -> Failure | None:
+        """What an error means; None for a defect of ours."""
+        return openai_failure(error)
+
+    def learn(self, failure: Failure, request: Json) -> str:
+        """Take from a refusal what to do otherwise from now on; says it in words."""
+        known, words, items = self.dialect, failure.said, request["input"]
+        if failure.status in (400, 404, 422) and not failure.too_long:
+            learnt = self._learn_items(words, request)
+            if learnt is not None:
+                return learnt
+        theirs = self._sampling.keys() - {"reasoning"}  # to which ours is added
+        ours = request.keys() - theirs - {"model", "input", "tools", "stream"}
+        fields = {name for item in items for part in (item, *_dicts(item.get("content"))) for name in part} - _USUAL
+        learnt = known.learn(failure, ours, fields | ({"status"} if _STATUS.search(words) else set()))
+        place = _PLACE.search(words)
+        if learnt or not failure.of_request or place is None or int(place[1]) >= len(items):
+            return learnt
+        return self._forget(request) if items[int(place[1])].get("type") == "reasoning" else ""
+
+    def _learn_items(self, words: str, request: Json) -> str | None:
+        """What a refusal says of the items of answers; None where it is about something else."""
+        if _IDS.search(words) and any("id" in item for item in request["input"]):
+            known, self._without_ids = self._without_ids, True
+            return "" if known else "its items are sent back without their ids"
+        thinks = any(item.get("type") == "reasoning" for item in request["input"])
+        if _SEALED.search(words) and "include" in request and (re.search(r"\binclude\b", words) or not thinks):
+            self.dialect.left_out.add("include")
+            return "include left out"
+        return self._forget(request) if thinks and (_IDS.search(words) or _SEALED.search(words)) else None
+
+    def _forget(self, request: Json) -> str:
+        """No more send back the reasoning that this request does."""
+        thoughts = {_known_by(item) for item in request["input"] if item.get("type") == "reasoning"}
+        known, self._unread = self._unread, self._unread | thoughts
+        return "" if thoughts <= known else "what it thought before is not sent back"
+
+    async def models(self) -> Sequence[Mapping[str, Any]]:
+        """The models that the server lists."""
+        return await self._client.models()
+
+
+def assembled(events: Sequence[Any]) -> Json:
+    """The response that streamed events come to. Raises Unusable for an error in the midst of them, and where they end
+    without a response."""
+    items: list[Json] = []
+    for event in _dicts(events):
+        response = event.get("response")
+        if str(event.get("type")) in _WHOLE and isinstance(response, dict):
+            return response if response.get("output") or not items else {**response, "output": items}
+        if event.get("type") == "error" or event.get("error"):
+            raise Unusable("the stream ended with an error", event.get("error") or event)
+        if event.get("type") == "response.output_item.done":
+            items += _dicts([event.get("item")])
+    raise Unusable("the stream ended without an answer")
+
+
+def _renamed(sampling: Mapping[str, Any]) -> Json:
+    """The user's parameters under the names that this API has for them."""
+    body: Json = {}
+    for name, value in sampling.items():
+        first, *rest = _ELSEWHERE.get(name, (name,))
+        if rest and value is False:
+            continue
+        given = {rest[0]: value} if rest else value
+        both = isinstance(body.get(first), dict) and isinstance(given, dict)
+        body[first] = {**body[first], **given} if both else given
+    return body
+
+
+def _native(message: Json) -> list[Json]:
+    """The items of an answer of this API; empty for a message without them."""
+    native = message.get("native")
+    if not isinstance(native, dict) or native.get("wire") != ResponsesWire.name:
+        return []
+    return _dicts(native.get("items"))
+
+
+def _dicts(value: Any) -> list[Json]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _text(content: Any) -> str:
+    """The text of a content that is one, or has parts with texts in them (`refusal`: why the model declines)."""
+    if isinstance(content, str):
+        return content
+    texts = (part.get("text") or part.get("refusal") for part in _dicts(content))
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _thought(reasoning: Json) -> str:
+    """The summary of a reasoning item; of an open model, what it thought."""
+    parts = _dicts(reasoning.get("summary")) or _dicts(reasoning.get("content"))
+    return "\n\n".join(text for part in parts if isinstance(text := part.get("text"), str))
+
+
+def _call(item: Json) -> Json:
+    function = {"name": item.get("name"), "arguments": item.get("arguments")}
+    return {"id": item.get("call_id") or item.get("id"), "type": "function", "function": function}
+
+
+def _known_by(reasoning: Json) -> str:
+    return str(reasoning.get("encrypted_content") or reasoning.get("id"))
+
+
+def _without(item: Json, unknown: set[str]) -> Json:
+    """An item for a server: servers answer with null fields that some of them refuse to read back."""
+    if not unknown and None not in item.values():
+        return item
+    sent = {k: v for k, v in item.items() if v is not None and k not in unknown}
+    if unknown and isinstance(parts := sent.get("content"), list):
+        sent["content"] = [_without(part, unknown) if isinstance(part, dict) else part for part in parts]
+    return sent
+
+
+def _one_call_each(items: Sequence[Json]) -> Iterator[Json]:
+    """The items with each call's result right behind it."""
+    results = {item["call_id"]: item for item in items if item.get("type") == "function_call_output"}
+    for item in items:
+        if item.get("type") != "function_call_output":
+            yield item
+        if item.get("type") == "function_call" and item.get("call_id") in results:
+            yield results[item["call_id"]]
