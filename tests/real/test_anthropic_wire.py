@@ -240,6 +240,20 @@ def test_calls_whose_thoughts_are_gone_are_gone_on_from_without_thinking() -> No
     use(TURNS, act, sampling=THINK)
 
 
+def test_a_model_that_thinks_unasked_is_stopped_where_its_thoughts_are_gone() -> None:
+    async def act(used: Used, server: MessagesServer) -> None:
+        server.thinks = "enabled"
+        reply = await used.ask(tools=TOOLS)
+        changed = {k: v for k, v in reply.message.items() if k != "native"}
+        for message in (changed, changed, reply.message):
+            await used.ask([*ASK, message, *results(message)], TOOLS)
+        asked = [each.body.get("thinking") for each in server.asked]
+        assert asked == [None, {"type": "disabled"}, {"type": "disabled"}, None]
+        assert len(server.refusals) == 1
+
+    use(TURNS, act)
+
+
 @pytest.mark.parametrize("spoilt", ["text", "whole"])
 def test_thoughts_that_the_server_does_not_know_are_not_sent_again(spoilt: str) -> None:
     async def act(used: Used, server: MessagesServer) -> None:

@@ -113,10 +113,12 @@ def signature(words: str) -> str:
 
 
 class MessagesServer:
-    """`asked`: all requests that the rules let through; `refusals`: what was said to the others."""
+    """`asked`: all requests that the rules let through; `refusals`: what was said to the others. `thinks`: the type of
+    thinking of a request that names none."""
 
     def __init__(self, script: Callable[[Asked], Answer] | Sequence[Answer], *, keep: bool = True) -> None:
         """`keep` False: requests are not recorded (benchmarks)."""
+        self.thinks = "disabled"
         self.keep = keep
         self.script = script
         self.asked: list[Asked] = []
@@ -130,7 +132,7 @@ class MessagesServer:
         body = json.loads(raw)
         if headers.get("anthropic-version") is None:
             return refused("anthropic-version: header is required")
-        if words := next(broken_rules(body), None):
+        if words := next(broken_rules(body, self.thinks), None):
             self.refusals.append(words)
             return refused(words)
         asked = Asked(len(self.asked), headers, raw)
@@ -231,8 +233,8 @@ def marks(body: Json) -> int:
     return json.dumps(body).count('"cache_control"')
 
 
-def broken_rules(body: Json) -> Iterator[str]:
-    """What the API would refuse about the request, in its words."""
+def broken_rules(body: Json, unasked: str = "disabled") -> Iterator[str]:
+    """What the API would refuse about the request, in its words; `unasked`: how the model thinks if it says nothing."""
     for name in body.keys() - _PARAMETERS:
         yield f"{name}: Extra inputs are not permitted"
     if not isinstance(body.get("max_tokens"), int):
@@ -251,7 +253,7 @@ def broken_rules(body: Json) -> Iterator[str]:
     yield from _broken_tools(body.get("tools", []))
     for n, block in enumerate(body.get("system", [])):
         yield from _broken_block(f"system.{n}", block, {"text"})
-    yield from _broken_messages(body["messages"], must_think=thinks == "enabled")
+    yield from _broken_messages(body["messages"], must_think=(thinks or unasked) == "enabled")
 
 
 def _broken_tools(tools: Sequence[Json]) -> Iterator[str]:

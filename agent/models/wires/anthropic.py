@@ -29,6 +29,7 @@ LEAST_ROOM = 1024
 """Tokens of an answer below which a shorter limit is no way to make a conversation fit."""
 _CUT = frozenset({"max_tokens", "model_context_window_exceeded"})
 _THOUGHTS_REFUSED = re.compile(r"signature|thinking.{0,60}cannot be modified", re.IGNORECASE | re.DOTALL)
+_THOUGHTS_WANTED = re.compile(r"expected .?thinking.{0,40}but found", re.IGNORECASE)
 _SUM = re.compile(r"(\d[\d,]*) \+ \d[\d,]* > \d")
 
 
@@ -47,6 +48,7 @@ class AnthropicWire:
             ) from error
         self.dialect = Dialect(stream=alias.stream, system=alias.system_role, tools=alias.tools)
         self._alias = alias
+        self._thoughts_wanted = False  # before calls, by a model that thinks unasked
         self._density: float | None = None  # tokens per character, where a refusal told
         self._client = AsyncAnthropic(
             api_key=key_of(alias) or "none",  # without one the package would send the environment's to anybody
@@ -92,7 +94,7 @@ class AnthropicWire:
         body |= sampling
         for name in [name for name in ("max_tokens", "temperature", "stream") if body.get(name) is False]:
             del body[name]
-        if kind == "enabled" and self._thoughts_are_missing(messages):
+        if (kind == "enabled" or self._thoughts_wanted) and self._thoughts_are_missing(messages):
             body["thinking"] = {"type": "disabled"}
         if self._density and known.context and "max_tokens" not in sampling:
             room = known.context - int(1.02 * self._density * self.characters(body))
@@ -160,6 +162,9 @@ class AnthropicWire:
         if failure.of_request and thoughts and _THOUGHTS_REFUSED.search(failure.said):
             self.dialect.fields.add("thinking")
             return "its thoughts are not sent back"
+        if failure.of_request and _THOUGHTS_WANTED.search(failure.said) and not self._thoughts_wanted:
+            self._thoughts_wanted = True
+            return "it does not think where its thoughts are not at hand"
         known = self.dialect
         ours = {"max_tokens", "temperature", "cache_control"} - self._alias.sampling.keys() - known.left_out
         if known.most_output and request.get("max_tokens", 0) > known.most_output:  # learnt by now from another call
