@@ -30,6 +30,7 @@ _TOO_LONG = re.compile(
     r"|reduce (the|your) (length|prompt|message|input)|input token count|must have less than \d+ tokens",
     _ANY,
 )
+_URL = re.compile(r"https?://\S+")  # Anthropic's manual has a page on the context window, named in other refusals
 _SURELY_TOO_LONG = re.compile(r"context (size|length|window)|request too large", _ANY)
 _CONTEXT = (
     re.compile(r"> *(\d[\d,]{2,})"),
@@ -178,7 +179,7 @@ def _of_answer(status: int, body: Any, words: str, said: str, wait: float | None
     looked_for = _SURELY_TOO_LONG if status in (429, 500) else _TOO_LONG
     kind = f"{code} {table.get('type')}"
     too_long = status == 413 or "context_length" in kind or "exceed_context" in kind or (
-        status in (400, 422, 429, 500) and bool(looked_for.search(words))
+        status in (400, 422, 429, 500) and bool(looked_for.search(_URL.sub("", words)))
     )  # fmt: skip
     unparsed = status in (400, 500) and not too_long and bool(_UNPARSED.search(words))
     no_tools = status in (400, 404, 422, 500) and bool(_NO_TOOLS.search(words))

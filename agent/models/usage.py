@@ -66,12 +66,14 @@ def _parted(
 
 
 def disjoint_usage(usage: Mapping[str, Any]) -> Usage | None:
-    """The usage of Anthropic's API, whose parts are disjoint already; None where they are no numbers."""
+    """The usage of Anthropic's API, whose parts are disjoint but for thinking, which is within `output_tokens`; None
+    where they are no numbers."""
     fresh, output = count(usage, "input_tokens"), count(usage, "output_tokens")
     if fresh is None or output is None:
         return None
     read, write = count(usage, "cache_read_input_tokens"), count(usage, "cache_creation_input_tokens")
-    return Usage(fresh, read or 0, write or 0, output)
+    thinking = min(output, count(usage.get("output_tokens_details"), "thinking_tokens") or 0)
+    return Usage(fresh, read or 0, write or 0, output - thinking, thinking)
 
 
 def count(table: Any, *names: str) -> int | None:
