@@ -281,7 +281,7 @@ class ModelClient:
         """Whether the next try is another request, because of what this refusal (or one of another call) taught."""
         failure, wire = failed.failure, call.wire
         assert wire is not None, "a call that failed was made"
-        if call.changes >= MOST_CHANGES or failure.status in (401, 402) or failure.rate_limited:
+        if call.changes >= MOST_CHANGES or failure.status == 401 or failure.rate_limited or failure.out_of_money:
             return False
         call.changes += 1
         if failure.unparsed:
@@ -301,8 +301,10 @@ class ModelClient:
             return False
         if self._request(wire, call) != call.request:
             return True
-        unnamed = failure.of_request and failure.status != 500 and not call.bare
-        call.bare = unnamed and (call.seed, call.temperature) != (None, None)
+        if call.bare or not failure.of_request or failure.status == 500:
+            return False
+        call.bare = True  # what it refuses it does not name: perhaps it is what Troop varies
+        call.bare = self._request(wire, call) != call.request
         return call.bare
 
     def _asks_too_much(self, failure: Failure) -> bool:
@@ -365,7 +367,8 @@ class ModelClient:
             )
         sampled = [name for name in alias.sampling if name in failure.said]
         hint = f" The alias's sampling sends {', '.join(sampled)}: take that out." if sampled else ""
-        kind = CallRefused if failure.status in (400, 403, 413, 422) else EndpointFailed
+        of_call = failure.status in (400, 403, 413, 422) and not failure.out_of_money
+        kind = CallRefused if of_call else EndpointFailed
         return kind(f"The model server {server} refused the call for {alias.alias} ({failure.what}: {said}).{hint}")
 
 

@@ -86,8 +86,8 @@ class Dialect:
             return f"{other} in place of {name}"
         most = re.search(r"(?:at most|maximum|less than or equal to|<=|> ?|up to)\D{0,30}(\d[\d,]*)", words, _ANY)
         limit = int(most[1].replace(",", "")) if most else 0
-        if limit and (self.most_output is None or limit < self.most_output):
-            self.most_output = limit
-            return f"{name} at most {limit}"
+        if limit and limit <= (self.most_output or limit):
+            known, self.most_output = self.most_output, limit
+            return f"{name} at most {limit}" if limit != known else ""
         self.left_out.add(name)
         return f"{name} left out"

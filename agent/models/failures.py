@@ -22,7 +22,8 @@ LONGEST_DETAIL = 300
 LONGEST_SAID = 8000
 _RETRY_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 _NOT_REACHED = frozenset({425, 429, 503, 521, 523, 529})
-_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error"})
+_MONEY = re.compile(r"credit balance|insufficient (balance|funds|credits)", re.IGNORECASE)
 _ANY = re.IGNORECASE | re.DOTALL
 _TOO_LONG = re.compile(
     r"context.?(length|window|size|limit)|maximum (context|model length|prompt length)|max_model_len|model token limit"
@@ -73,8 +74,8 @@ class Failure:
     `retry`: it may work later. `reached`: the model may have done the work. `retry_after`: seconds that the server asks
     to wait. `rate_limited`: too many calls at once. `status` 0: no HTTP answer. `too_long`: the conversation does not
     fit; `context`: the tokens that fit, where the server says so. `unparsed`: the server could not read the tool call
-    that its own model wrote. `filtered`: the conversation's content is refused. `no_tools`: the model takes none there.
-    `responses`: the model is to be had by the Responses API only.
+    that its own model wrote. `out_of_money`: the account has nothing left. `filtered`: the conversation's content is
+    refused. `no_tools`: the model takes none there. `responses`: the model is to be had by the Responses API only.
     """
 
     what: str
@@ -88,6 +89,7 @@ class Failure:
     too_long: bool = False
     context: int | None = None
     unparsed: bool = False
+    out_of_money: bool = False
     filtered: bool = False
     no_tools: bool = False
     responses: bool = False
@@ -174,7 +176,7 @@ def _of_answer(status: int, body: Any, words: str, said: str, wait: float | None
     table = body if isinstance(body, dict) else {}
     table = table["error"] if isinstance(table.get("error"), dict) else table
     code = str(table.get("code"))
-    out_of_money = code in _QUOTA or str(table.get("type")) in _QUOTA
+    out_of_money = status == 402 or code in _QUOTA or str(table.get("type")) in _QUOTA or bool(_MONEY.search(words))
     said = said[:LONGEST_SAID]
     looked_for = _SURELY_TOO_LONG if status in (429, 500) else _TOO_LONG
     kind = f"{code} {table.get('type')}"
@@ -196,6 +198,7 @@ def _of_answer(status: int, body: Any, words: str, said: str, wait: float | None
         too_long=too_long,
         context=_context(table, words) if too_long else None,
         unparsed=unparsed,
+        out_of_money=out_of_money,
         filtered=status in (400, 403, 422) and bool(_FILTERED.search(said)),
         no_tools=no_tools,
         responses=status in (400, 403, 404, 422) and bool(_RESPONSES.search(words)),
