@@ -15,15 +15,14 @@ import argparse
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from tests.support.local_server import running
 
 USD_PER_GPU_HOUR = 2.0
 MAX_TOKENS = 48
@@ -67,36 +66,12 @@ def offline(place: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def served(command: Path, model: Path, seconds: float = 300.0) -> Iterator[str]:
+def served(command: Path, model: Path) -> Iterator[str]:
     """The server's base URL, once it answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with (model.parent / "server.log").open("wb") as log:
-        server = subprocess.Popen(
-            [str(command), "serve", str(model), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"],
-            env=offline(model.parent),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            end = time.monotonic() + seconds
-            while not answers(f"http://127.0.0.1:{port}/health"):
-                if server.poll() is not None or time.monotonic() > end:
-                    raise SystemExit(f"the server did not start: {(model.parent / 'server.log').read_text()[-2000:]}")
-                time.sleep(0.5)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            server.terminate()
-            server.wait(30)
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=5):
-            return True
-    except OSError:
-        return False
+    start = [str(command), "serve", str(model), "--host", "127.0.0.1", "--device", "cpu", "--port"]
+    place = model.parent
+    with running(lambda port: [*start, str(port)], log=place / "log", ready="/health", env=offline(place)) as url:
+        yield f"{url}/v1"
 
 
 def evaluate(place: Path, url: str, model: Path, known: argparse.Namespace) -> dict[str, Any]:
