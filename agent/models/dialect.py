@@ -22,6 +22,7 @@ _NO_SYSTEM = re.compile(
     r"(system|developer).{0,40}(not|un)|roles? must alternate|only user,? (and )?assistant|unexpected role", _ANY
 )
 _ONE_CALL = re.compile(r"single tool.?call|one tool.?call|parallel tool.?call", _ANY)
+_NO_NULL = re.compile(r"content.{0,80}valid string|\bNoneType\b|content.{0,40}(null|None)\b", _ANY)
 _WANTED = re.compile(r"must be passed|missing|required|must include", _ANY)
 
 
@@ -30,7 +31,8 @@ class Dialect:
     """`left_out`: parameters that the server does not take; `fields`: fields of assistant messages that it does not
     take back. `output_name`: what the limit on the answer's length is called; `most_output`: the highest limit it
     takes, in tokens. `system`: whether it takes a system message. `stream`: whether answers are streamed. `one_call`:
-    it takes one tool call a message. `tools`: it takes tools. `context`: tokens that fit, where the server told."""
+    it takes one tool call a message. `null_content`: it takes null for the content of a message with calls. `tools`: it
+    takes tools. `context`: tokens that fit, where the server told."""
 
     output_name: str = "max_tokens"
     left_out: set[str] = field(default_factory=set)
@@ -39,6 +41,7 @@ class Dialect:
     system: bool = True
     stream: bool = False
     one_call: bool = False
+    null_content: bool = True
     tools: bool = True
     context: int | None = None
 
@@ -74,6 +77,9 @@ class Dialect:
         if not self.one_call and _ONE_CALL.search(words):
             self.one_call = True
             return "one tool call a message"
+        if self.null_content and _NO_NULL.search(words):
+            self.null_content = False
+            return "an empty text stands for no content"
         if named := [] if _WANTED.search(words) else [f for f in fields if re.search(rf"\b{re.escape(f)}\b", words)]:
             self.fields.update(named)
             return f"{', '.join(sorted(named))} of its messages not sent back"

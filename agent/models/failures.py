@@ -185,13 +185,14 @@ def _of_answer(status: int, body: Any, words: str, said: str, wait: float | None
     )  # fmt: skip
     unparsed = status in (400, 500) and not too_long and bool(_UNPARSED.search(words))
     no_tools = status in (400, 404, 422, 500) and bool(_NO_TOOLS.search(words))
-    retry = status in _RETRY_STATUS and not (out_of_money or too_long or unparsed or no_tools)
+    invalid = status == 500 and "validation error" in words  # of the request, by a server that lets it fall through
+    retry = status in _RETRY_STATUS and not (out_of_money or too_long or unparsed or no_tools or invalid)
     return Failure(
         what=str(status),
         detail=_cut(words),
         said=said,
         retry=retry,
-        reached=status in _RETRY_STATUS and status not in _NOT_REACHED and not too_long,
+        reached=status in _RETRY_STATUS and status not in _NOT_REACHED and not (too_long or invalid),
         status=status,
         retry_after=wait,
         rate_limited=status == 429 and retry,

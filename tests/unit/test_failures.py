@@ -124,6 +124,17 @@ def test_what_a_server_refuses_is_learnt_from_its_words(words: str, learnt: str,
     assert {name: getattr(dialect, name) for name in check} == check
 
 
+def test_a_server_that_wants_a_text_for_every_content_is_understood() -> None:
+    dialect = Dialect()
+    words = (
+        "7 validation errors: {'type': 'string_type', 'loc': ('body','messages',1,"
+        "'ChatCompletionRequestAssistantMessage','content'), 'msg': 'Input should be a valid string', 'input': None}"
+    )
+    failure = said(500, words)
+    assert not failure.retry and not failure.reached
+    assert dialect.learn(failure, {"seed"}, ()) and not dialect.null_content
+
+
 def test_a_field_that_is_missed_is_not_left_out() -> None:
     dialect = Dialect()
     words = "The reasoning_content in the thinking mode must be passed back to the API."

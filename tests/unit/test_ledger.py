@@ -359,7 +359,7 @@ def test_a_resumed_run_goes_on_from_what_is_spent() -> None:
         with pytest.raises(BudgetExceeded):
             await keeper.reserve(1, 0.2, 1)
         (await keeper.reserve(0, 0.2, 1)).release()
-        with pytest.raises(BudgetExceeded, match="left"):
+        with pytest.raises(BudgetExceeded, match="is spent and the next call"):
             await keeper.reserve(None, 0.91, 1)
         (await keeper.reserve(None, 0.89, 1)).release()  # the unpriced retry counts as the dearest call of its model
 

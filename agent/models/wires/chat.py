@@ -50,7 +50,7 @@ class ChatWire:
         send it."""
         known = self.dialect
         chat: list[Json] = list(messages) if known.system else system_merged(messages)
-        chat = [_sent_back(m, known.fields) if m.get("role") == "assistant" else m for m in chat]
+        chat = [_sent_back(m, known) if m.get("role") == "assistant" else m for m in chat]
         if known.one_call:
             chat = list(_one_call_each(chat))
         body: Json = {"model": self._alias.name, "messages": marked(chat) if self._marks else chat}
@@ -127,13 +127,16 @@ def _choice(response: Any) -> Json:
     return first if isinstance(first, dict) else {}
 
 
-def _sent_back(message: Json, unknown: set[str]) -> Json:
+def _sent_back(message: Json, known: Dialect) -> Json:
     """An assistant message for a server. Servers answer with null fields that some of them refuse to read back;
-    `content` may be null."""
+    `content` may be null, mostly."""
+    unknown = known.fields
     if None not in message.values() and "native" not in message and not unknown:
         return message
     sent = {k: v for k, v in message.items() if (v is not None or k == "content") and k not in unknown}
     sent.pop("native", None)
+    if not known.null_content and sent.get("content") is None:
+        sent["content"] = ""
     if unknown and isinstance(calls := sent.get("tool_calls"), list):
         sent["tool_calls"] = [{k: v for k, v in call.items() if k not in unknown} for call in calls]
     return sent
