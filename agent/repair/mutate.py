@@ -253,12 +253,7 @@ def _suspicion(source: Source, statement: ast.stmt | ast.excepthandler, lines: M
 
 
 def _site(source: Source, node: ast.AST, scope: Scope, pool: Pool) -> Site:
-    loops = []
-    at = source.parents.get(node)
-    while at is not None and not isinstance(at, Function):
-        if isinstance(at, (ast.For, ast.AsyncFor, ast.While)):
-            loops.append((at.lineno, at.end_lineno or at.lineno))
-        at = source.parents.get(at)
+    loops = [(loop.lineno, loop.end_lineno or loop.lineno) for loop in source.loops(node)]
     line = getattr(node, "lineno", 0)
     names = sorted({*scope.usable(line, tuple(loops)), *comprehension_names(source, node)})
     return Site(source, node, scope, pool, tuple(names))
@@ -325,7 +320,7 @@ def _unit(source: Source, node: ast.AST, proposal: Proposal) -> tuple[int, int]:
     statement = source.statement(node)
     if statement is not None and not isinstance(statement, ast.Match):
         start, end = source.span(statement)[0], source.header_end(statement)
-        if start <= proposal.start and proposal.end <= end and not (node is statement and _is_elif(source, statement)):
+        if start <= proposal.start and proposal.end <= end and not (node is statement and source.is_elif(statement)):
             return start, end
         whole = proposal.start == source.line_start(source.line_of(proposal.start))
         if whole and node is statement and proposal.operator != "move-statement":
@@ -339,10 +334,6 @@ def _unit(source: Source, node: ast.AST, proposal: Proposal) -> tuple[int, int]:
         start = source.line_start(source.first_line(at)) + at.col_offset
         return start, max(source.span(at)[1], proposal.end)
     return 0, len(source.text)
-
-
-def _is_elif(source: Source, statement: ast.stmt | ast.excepthandler) -> bool:
-    return isinstance(statement, ast.If) and source.text.startswith("elif", source.span(statement)[0])
 
 
 def _meaning(text: str) -> object | None:

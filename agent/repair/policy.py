@@ -108,9 +108,13 @@ class RepairPolicy:
         change = await in_thread(lambda stop: share.at(turn, stop))
         if change is None:
             return Decision("There are no more mutants to try.", undo, stop="exhausted")
-        edits = tuple(_edit(at, mutant) for at, mutant in enumerate(change))
+        edits = [
+            ToolCall(f"edit{at}", "edit", {"path": m.path, "old": m.old, "new": m.new, "line": m.line})
+            for at, m in enumerate(change)
+        ]
         test = ToolCall("test", "test", {"ids": list(view.plan.data["failing"]), "then_all": True})
-        return Decision(_described(change), (*undo, *edits, test))
+        said = "; ".join(f"{m.operator} at {m.path}:{m.line}" for m in change)
+        return Decision(said, (*undo, *edits, test))
 
     async def _dealt(self, view: View) -> Share:
         """This attempt's share of the mutants."""
@@ -164,17 +168,10 @@ async def in_thread(work: Callable[[threading.Event], Made]) -> Made:
 
 
 async def _localised(view: View, failing: Sequence[str]) -> Json:
-    given = view.task.failing_test
-    command = view.prepared.test_command
+    given, command, baseline = view.task.failing_test, view.prepared.test_command, view.prepared.baseline
     assert given is not None and command is not None  # plan() asked
-    found = await localise(
-        view.sandbox,
-        command,
-        failing,
-        view.prepared.baseline,
-        timeout=_patience(view.prepared.baseline),
-        apart=[path for path, _ in given.files],
-    )
+    apart = [path for path, _ in given.files]
+    found = await localise(view.sandbox, command, failing, baseline, timeout=_patience(baseline), apart=apart)
     return {"failing": list(failing), "lines": [list(line) for line in found.lines], "how": found.how}
 
 
@@ -233,12 +230,3 @@ async def _neighbours(sandbox: Sandbox, paths: Sequence[str]) -> list[str]:
     folders = {PurePosixPath(path).parent: at for at, path in reversed(list(enumerate(paths)))}
     near = [f for f in files if PurePosixPath(f).parent in folders and f not in paths]
     return sorted(near, key=lambda f: (folders[PurePosixPath(f).parent], f))[:DONOR_FILES]
-
-
-def _edit(at: int, mutant: Mutant) -> ToolCall:
-    arguments = {"path": mutant.path, "old": mutant.old, "new": mutant.new, "line": mutant.line}
-    return ToolCall(f"edit{at}", "edit", arguments)
-
-
-def _described(change: Change) -> str:
-    return "; ".join(f"{m.operator} at {m.path}:{m.line}" for m in change)
