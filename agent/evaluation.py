@@ -36,7 +36,7 @@ from harness.suites.live import SuiteView
 from harness.suites.predictions import prediction_files
 from harness.suites.report import Asked, suite_report
 from harness.suites.slots import Lane
-from harness.suites.suite import Means, Ready, Suite
+from harness.suites.suite import Means, Suite
 from harness.suites.view import markdown
 from harness.views.report import active_spans, solve_report
 from tasks.errors import EndpointFailed, EnvironmentFailed, InputError, SandboxFailed, words_of
@@ -241,7 +241,11 @@ class Evaluation:
         if not self.left:
             return
         budget, sampling = self.shared_budget(), self._sampling()
-        heard = _Heard(view, self.outcomes)
+
+        def keep(outcome: Outcome) -> None:
+            self.outcomes[outcome.id] = outcome
+            view.ended(outcome)
+
         async with open_pool(self.settings, self.suite.image, view.say) as pool:
             if any(self.attempts_left(id) for id in self.left):
                 await self._reach_models(pool)
@@ -261,7 +265,7 @@ class Evaluation:
 
                 ahead = 1 if sampling is not None else self.settings.budget.attempts
                 plan = EvaluationPlan(pool.slots, pool.checks, ahead, self.grades, self.at_once)
-                await evaluate(self.left, bench, solve, plan, heard)
+                await evaluate(self.left, bench, solve, plan, view.ready, keep)
 
     async def _reach_models(self, pool: Pool) -> None:
         """Every model's server is there and takes the key, before images are built for it. Raises EndpointFailed."""
@@ -350,21 +354,6 @@ class Evaluation:
         write_text(self.out / "report.md", markdown(report))
         write_json(self.out / "report.json", report)
         return report
-
-
-@dataclass(frozen=True, slots=True)
-class _Heard:
-    """Tells the view, and keeps the outcomes."""
-
-    view: SuiteView
-    outcomes: dict[str, Outcome]
-
-    def ready(self, ready: Ready) -> None:
-        self.view.ready(ready)
-
-    def ended(self, outcome: Outcome) -> None:
-        self.outcomes[outcome.id] = outcome
-        self.view.ended(outcome)
 
 
 def _has_room(id: str, kept: EarlierRun, budget: SharedBudget) -> bool:

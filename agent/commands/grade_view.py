@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+from harness.views.live import PlainLines, View, can_redraw, writer
 
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from harness.records import Json
     from harness.swebench.predictions import PredictionSet
     from harness.swebench.summary import Result
-    from harness.trace import Event
-    from harness.views.live import View
 
 _NEWS = 8
 _ERRORS = ("refused", "timed-out", "unreadable", "failed")
@@ -66,17 +65,16 @@ class Tally:
 
     def view_on(self, console: Console) -> View:
         """The tally and the latest lines on a terminal, plain lines elsewhere."""
-        from harness.views.live import PlainLines, can_redraw, writer
-
         return _LiveTally(self, console) if can_redraw(console) else PlainLines(writer(console))
 
 
-class _LiveTally:
+class _LiveTally(View):
     """The tally, kept up to date at the end of the screen."""
 
     def __init__(self, tally: Tally, console: Console) -> None:
         from rich.live import Live
 
+        super().__init__()
         self._tally = tally
         self._news: deque[str] = deque(maxlen=_NEWS)
         self._live = Live(get_renderable=self._shown, console=console, refresh_per_second=4, transient=True)
@@ -84,12 +82,6 @@ class _LiveTally:
 
     def say(self, line: str) -> None:
         self._news.append(line)
-
-    def see(self, event: Event) -> None:
-        """A grading has no trace."""
-
-    def catch_up(self, events: Iterable[Event]) -> None:
-        """A grading has no trace."""
 
     def stop(self) -> None:
         self._live.stop()
