@@ -96,20 +96,16 @@ class _LiveTally(View):
 
 def summary_table(report: Json) -> list[RenderableType]:
     """The sets of a grading, and what a reader should know."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False)
+    from harness.views.picture import table
+
     kinds = [kind for kind in _WORDS if any(each["outcomes"].get(kind) for each in report["sets"])]
-    table.add_column("predictions")
-    table.add_column("of", justify="right")
-    for kind in kinds:
-        table.add_column(_WORDS[kind], justify="right")
-    table.add_column("share", justify="right")
+    shown = table("predictions", ">of", *(f">{_WORDS[kind]}" for kind in kinds), ">share")
     for each in report["sets"]:
         counts = [str(each["outcomes"].get(kind, 0)) for kind in kinds]
         share = f"{each['resolved'] / report['instances']:.1%}"
-        table.add_row(each["name"], str(report["instances"]), *counts, share)
+        shown.add_row(each["name"], str(report["instances"]), *counts, share)
     notes = Counter(note for row in report["predictions"] for note in row.get("notes", ()))
     lines = [Text(f"note ({count}): {note}", style="dim") for note, count in notes.most_common()]
-    return [table, *lines]
+    return [shown, *lines]

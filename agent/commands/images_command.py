@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from agent.commands.options import add_rows, positive
@@ -135,8 +137,9 @@ def _list(known: argparse.Namespace, progress: Progress) -> int:
     if wanted is not None:
         images = [image for image in images if image.instance.lower() in wanted]
     progress.stop()
-    progress.show(_table(images), _sum(images))
-    progress.document({"images": [_kept_json(image) for image in images], "adds_bytes": sum(i.adds for i in images)})
+    adds = sum(image.adds for image in images)
+    progress.show(_table(images), f"{len(images)} images, which add {size(adds)} to the images they were made from")
+    progress.document({"images": [asdict(image) for image in images], "adds_bytes": adds})
     return 0
 
 
@@ -166,42 +169,20 @@ def _named(known: argparse.Namespace) -> set[str] | None:
 
 
 def _table(images: list[StoredImage]) -> Any:
-    from datetime import datetime
+    from harness.views.picture import table
 
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("image", no_wrap=True)
-    table.add_column("made")
-    table.add_column("adds", justify="right")
-    table.add_column("in all", justify="right")
-    table.add_column("", overflow="fold")
+    shown = table("image…", "made", ">adds", ">in all", "")
     for image in images:
         made = datetime.fromtimestamp(image.created).strftime("%Y-%m-%d %H:%M")
-        table.add_row(image.name, made, size(image.adds), size(image.size), image.note)
-    return table
-
-
-def _sum(images: list[StoredImage]) -> str:
-    return (
-        f"{len(images)} images, which add {size(sum(image.adds for image in images))} to the images they were made from"
-    )
+        shown.add_row(image.name, made, size(image.adds), size(image.size), image.note)
+    return shown
 
 
 def size(count: int) -> str:
     """Bytes for a person, in powers of ten as docker shows them."""
-    amount = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000 or unit == "GB":
-            break
-        amount /= 1000
-    return f"{amount:.0f} {unit}" if unit in ("B", "kB") else f"{amount:.1f} {unit}"
+    from rich.filesize import decimal
 
-
-def _kept_json(image: StoredImage) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(image)
+    return decimal(count)
 
 
 # ---- prune
@@ -220,7 +201,7 @@ def _prune(known: argparse.Namespace, progress: Progress) -> int:
         progress.stop()
         if known.dry_run:
             progress.show(_table(gone), f"would remove {len(gone)} images: at least {size(sum(i.own for i in gone))}")
-            progress.document({"would_remove": [_kept_json(image) for image in gone]})
+            progress.document({"would_remove": [asdict(image) for image in gone]})
             return 0
         before = bytes_used(client)
         stayed = {image.name: why for image in gone if (why := remove(client, image))}

@@ -211,6 +211,11 @@ def board_view(board: Board, *, now: float, height: int) -> RenderableType:
     return Group(*parts)
 
 
+def status_style(status: str) -> str:
+    """The colour of how an attempt ended."""
+    return "green" if status in ENDED_WELL else "red" if status in _BAD else "yellow"
+
+
 def _summary(board: Board, now: float) -> Iterable[Text]:
     counts = Counter(row.state for row in board.done)
     begun = f"attempts {len(board.done)}/{board.planned} ended, {len(board.active)} active"
@@ -225,12 +230,9 @@ def _summary(board: Board, now: float) -> Iterable[Text]:
 def _cells(row: AttemptRow, now: float) -> tuple[str | Text, ...]:
     from rich.text import Text
 
-    style = (
-        "" if row.ended is None else "green" if row.state in ENDED_WELL else "red" if row.state in _BAD else "yellow"
-    )
     return (
         str(row.attempt),
-        Text(printable(row.state), style=style),
+        Text(printable(row.state), style="" if row.ended is None else status_style(row.state)),
         str(row.turn or "-"),
         row.tests or "-",
         tokens_short(row.cost.usage.total),
