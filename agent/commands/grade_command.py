@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.commands.options import add_rows, amount, positive
+from harness.cache import write_json
 from harness.parallel import task_group
 from tasks.errors import InputError, words_of
-from tasks.swebench import SUITES
+from tasks.swebench import SUITES, choose_rows, load_rows
 
 if TYPE_CHECKING:
     from agent.commands.grade_view import Tally
@@ -63,7 +64,6 @@ def execute(known: argparse.Namespace) -> int:
     from agent.commands.conclude import interruptible
     from agent.commands.grade_view import Tally, summary_table
     from agent.commands.progress import Progress
-    from harness.cache import write_json
     from harness.lock import RunLock
     from harness.swebench.predictions import sets_of
     from harness.swebench.summary import official_summary, whole_report
@@ -93,7 +93,6 @@ def _asked(known: argparse.Namespace) -> tuple[list[Row], list[Prediction]]:
     """The instances that are asked for, and the predictions for them. Raises InputError."""
     from harness.swebench import official
     from harness.swebench.predictions import BASELINES, baseline, read_predictions
-    from tasks.swebench import choose_rows, load_rows
 
     official.version()  # for its InputError: better now than after an hour of building images
     every = load_rows(known.suite, known.dataset)
@@ -157,7 +156,7 @@ class _Work:
         wanted = []
         for row in self._rows:
             patches = [
-                each.predictions[row.instance_id].patch for each in self.sets if row.instance_id in each.predictions
+                each.predictions[name].patch for each in self.sets if (name := row.instance_id) in each.predictions
             ]
             if any(patches):
                 wanted.append(row)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from agent.commands.options import add_rows, positive
+from tasks.choose import bare, matching, split
 from tasks.errors import InputError
+from tasks.swebench import SUITES, choose_rows, load_rows
 
 if TYPE_CHECKING:
     from agent.commands.progress import Progress
@@ -68,8 +71,6 @@ def execute(known: argparse.Namespace) -> int:
 
 
 def _rows(known: argparse.Namespace) -> list[Row]:
-    from tasks.swebench import SUITES, choose_rows, load_rows
-
     suite = known.suite or ""
     if known.dataset is None and suite not in SUITES:
         raise InputError(f"name a suite, one of {', '.join(sorted(SUITES))}, or give its rows with --dataset FILE")
@@ -144,8 +145,6 @@ def _list(known: argparse.Namespace, progress: Progress) -> int:
 
 
 def _kept() -> list[StoredImage]:
-    import contextlib
-
     from harness.sandbox.docker.daemon import connect
     from harness.swebench.store import kept_images
 
@@ -155,8 +154,6 @@ def _kept() -> list[StoredImage]:
 
 def _named(known: argparse.Namespace) -> set[str] | None:
     """The instances that the command line names, in lower case; None without any: then it is about all there are."""
-    from tasks.choose import bare, matching, split
-
     if known.suite or known.dataset:
         return {row.instance_id.lower() for row in _rows(known)}
     if not known.instances:
@@ -189,8 +186,6 @@ def size(count: int) -> str:
 
 
 def _prune(known: argparse.Namespace, progress: Progress) -> int:
-    import contextlib
-
     from harness.sandbox.docker.daemon import connect
     from harness.swebench.store import bytes_used, doomed, kept_images, remove
 
