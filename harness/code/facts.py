@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import copy
 import hashlib
 import symtable
 import warnings
@@ -20,7 +21,6 @@ _KNOWN = frozenset(dir(builtins)) | {
     # of Python 2, in code that serves both
     *("basestring", "cmp", "execfile", "file", "long", "raw_input", "reduce", "reload", "unichr", "unicode", "xrange"),
 }
-
 
 _KEPT = 16
 """Files whose tree is kept: the base's own are wanted again for every candidate that changes them."""
@@ -132,25 +132,11 @@ class _Normal(ast.NodeTransformer):
     """Takes docstrings away and numbers the local variables of each function; parameters keep their names, which
     callers may use."""
 
-    def visit_Module(self, node: ast.Module) -> ast.Module:
-        _without_docstring(node)
-        self.generic_visit(node)
-        return node
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
-        _without_docstring(node)
-        self.generic_visit(node)
-        return node
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
-        _without_docstring(node)
-        _number_locals(node)
-        self.generic_visit(node)
-        return node
-
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AsyncFunctionDef:
-        _without_docstring(node)
-        _number_locals(node)
+    def visit(self, node: ast.AST) -> ast.AST:
+        if isinstance(node, (ast.Module, *SCOPES)):
+            _without_docstring(node)
+        if isinstance(node, _FUNCTIONS):
+            _number_locals(node)
         self.generic_visit(node)
         return node
 
@@ -176,9 +162,8 @@ def _number_locals(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
 
 @lru_cache(maxsize=_KEPT)
 def _normal(tree: ast.Module) -> ast.Module:
-    import copy
-
-    normal: ast.Module = _Normal().visit(copy.deepcopy(tree))
+    normal = copy.deepcopy(tree)
+    _Normal().visit(normal)
     return normal
 
 
