@@ -105,14 +105,11 @@ def fit_inflated(counts: Counts, near: Law | None = None) -> InflatedBetaBinomia
     """
     (n,) = {n for n, _ in counts}
     seen = {(n, c): tasks for (n, c), tasks in counts.items() if c}
-    solved = sum(seen.values())
-    if not solved:
-        plain = fit_beta_binomial(counts, near)
-        return InflatedBetaBinomial(0.0, plain.alpha, plain.beta)
-    cut = _climb(_Surface.of(seen, cut=True), seen, near)
-    share = 1.0 - solved / sum(counts.values()) / cut.coverage(n)
-    if share > 0.0:
-        return InflatedBetaBinomial(share, cut.alpha, cut.beta)
+    if seen:
+        cut = _climb(_Surface.of(seen, cut=True), seen, near)
+        share = 1.0 - sum(seen.values()) / sum(counts.values()) / cut.coverage(n)
+        if share > 0.0:
+            return InflatedBetaBinomial(share, cut.alpha, cut.beta)
     plain = fit_beta_binomial(counts, near)
     return InflatedBetaBinomial(0.0, plain.alpha, plain.beta)
 

@@ -44,10 +44,8 @@ def plot(study: Study, path: Path) -> None:
     kind = path.suffix.lower()
     picture = draw(study)
     try:
-        if kind == ".png":
-            picture.savefig(path, format="png", dpi=DOTS_PER_INCH)
-        elif kind == ".svg":
-            picture.savefig(path, format="svg")
+        if kind != ".html":
+            picture.savefig(path, format=kind[1:], dpi=DOTS_PER_INCH)
         else:
             path.write_text(_page(study, picture), encoding="utf-8")
     except OSError as error:
@@ -153,9 +151,8 @@ def ticks(low: float, high: float, *, whole: bool) -> list[float]:
     fractions."""
     found: list[float] = []
     for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)):
-        every = [
-            s * 10.0**p for p in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for s in steps
-        ]
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        every = [step * 10.0**power for power in powers for step in steps]
         found = [x for x in every if low <= x <= high and not (whole and x % 1)]
         if len(found) >= 4:
             break

@@ -97,18 +97,13 @@ def ranking(samples: Sequence[Sample]) -> tuple[list[tuple[int, bool]], int]:
     A candidate has the best score of its samples, and is right if most of them are; equal scores keep the order in
     which they were drawn. Samples without a name are candidates of their own.
     """
-    best: dict[str, tuple[float, int]] = {}
-    count: dict[str, int] = {}
-    right: dict[str, int] = {}
+    found: dict[str, list[tuple[float, int, bool]]] = {}
     for place, sample in enumerate(samples):
-        if sample.score is None:
-            continue
-        name = sample.candidate or f"\0{place}"
-        best[name] = max(best.get(name, (sample.score, -place)), (sample.score, -place))
-        count[name] = count.get(name, 0) + 1
-        right[name] = right.get(name, 0) + sample.right
-    order = sorted(best, key=lambda name: best[name], reverse=True)
-    return [(count[name], 2 * right[name] > count[name]) for name in order], len(samples) - sum(count.values())
+        if sample.score is not None:
+            found.setdefault(sample.candidate or f"\0{place}", []).append((sample.score, -place, sample.right))
+    order = sorted(found.values(), key=max, reverse=True)
+    ranked = [(len(each), 2 * sum(right for _, _, right in each) > len(each)) for each in order]
+    return ranked, len(samples) - sum(count for count, _ in ranked)
 
 
 def clusters(samples: Sequence[Sample]) -> tuple[list[tuple[int, float]], int]:

@@ -142,7 +142,6 @@ def _duels(
     submissions: int,
 ) -> list[Versus]:
     named = {model.name: model for model in models}
-    sides = []
     for name, k in (side for duel in duels for side in duel):
         if name not in named:
             raise InputError(f"--versus {name}@{k}: there is no such model; there are {', '.join(sorted(named))}")
@@ -150,8 +149,7 @@ def _duels(
             raise InputError(f"--versus {name}@{k}: {name} has {named[name].depth} samples of each task")
         if not named[name].priced:
             raise InputError(f"--versus {name}@{k}: what the samples of {name} cost is not known")
-        sides.append((named[name], k))
     return [
-        versus(one, other, draws, measure=measure, submissions=submissions)
-        for one, other in zip(sides[::2], sides[1::2], strict=True)
+        versus((named[one], k), (named[other], m), draws, measure=measure, submissions=submissions)
+        for (one, k), (other, m) in duels
     ]

@@ -10,7 +10,7 @@ from rich.text import Text
 from harness.scaling.chart import MARKS, Line, chart
 from harness.scaling.curves import Curve, Estimate
 from harness.scaling.forecast import Forecast
-from harness.scaling.frontier import Mixture, Purchase, Versus
+from harness.scaling.frontier import Mixture, Purchase, Versus, evenly
 from harness.scaling.study import Study, Summary
 from harness.views.picture import table
 from harness.views.words import clean
@@ -118,10 +118,7 @@ def _table(curves: Sequence[Curve]) -> RenderableType:
     costs = curves[0].points[-1].usd is not None and curves[0].points[-1].spread is not None
     first, *others = (f"{c.measure}@k" for c in curves)
     shown = table("k", first, *(f">{each}" for each in others), *((">USD a task", ">5-95 %") if costs else ()))
-    places = range(len(curves[0].points))
-    count = len(places)
-    wanted = {round(i * (count - 1) / (SHOWN_KS - 1)) for i in range(SHOWN_KS)} if count > SHOWN_KS else set(places)
-    for at in sorted(wanted):
+    for at in evenly(len(curves[0].points), SHOWN_KS):
         point = curves[0].points[at]
         money = []
         if point.usd is not None and point.spread is not None:
