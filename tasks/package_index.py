@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
 _DEFAULT_INDEX = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
 _PAGE_LIMIT = 100_000_000
+_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +58,17 @@ class Index:
         extra = tuple(options.get("extra-index-url", "").split())
         return cls(
             urls=tuple(url.rstrip("/") for url in (first, *extra)),
-            cert=options.get("cert") or _bundle_of_environment(),
+            cert=next(filter(None, (options.get("cert"), *map(os.environ.get, _BUNDLES))), None),
             proxy=options.get("proxy"),
             trusted=tuple(options.get("trusted-host", "").split()),
         )
 
     def releases(self, name: str) -> list[Release]:
         """Every file of the project, over all roots. Raises InputError for an unknown project, SourceUnavailable."""
-        found: list[Release] = []
-        known = False
-        for root in self.urls:
-            page = self._page(root, name)
-            if page is not None:
-                known = True
-                found += page
-        if not known:
+        pages = [page for root in self.urls if (page := self._page(root, name)) is not None]
+        if not pages:
             raise InputError(f"the package index has no project {name!r} (asked: {', '.join(map(shown, self.urls))})")
-        return found
+        return [release for page in pages for release in page]
 
     def _page(self, root: str, name: str) -> list[Release] | None:
         url = f"{root}/{name}/"
@@ -162,13 +157,6 @@ def _ask_pip(*arguments: str) -> str | None:
             continue
         if done.returncode == 0:
             return done.stdout
-    return None
-
-
-def _bundle_of_environment() -> str | None:
-    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
-        if value := os.environ.get(variable):
-            return value
     return None
 
 

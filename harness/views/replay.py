@@ -18,9 +18,7 @@ from rich.segment import Segment, Segments
 from rich.text import Text
 
 from harness.views.picture import draw
-from harness.views.replay_frames import Frame, default_attempt, frames, render
-
-__all__ = ["Frame", "default_attempt", "export", "frames", "play", "render"]
+from harness.views.replay_frames import Frame, render
 
 LONGEST_WAIT = 3.0
 """Seconds that a pause between two frames lasts at most, at speed 1."""
@@ -29,21 +27,9 @@ SCROLL = 5
 BACK = 20
 """Frames before the newest that can be scrolled back to; a long attempt must not be rendered anew at each key."""
 
-_KEYS = {
-    b" ": "space",
-    b"\r": "space",
-    b"\n": "space",
-    b"q": "q",
-    b"Q": "q",
-    b"\x1b[C": "right",
-    b"\x1bOC": "right",
-    b"\x1b[D": "left",
-    b"\x1bOD": "left",
-    b"\x1b[A": "up",
-    b"\x1bOA": "up",
-    b"\x1b[B": "down",
-    b"\x1bOB": "down",
-}
+_ARROWS = {b"A": "up", b"B": "down", b"C": "right", b"D": "left"}
+_KEYS = {b" ": "space", b"\r": "space", b"\n": "space", b"q": "q", b"Q": "q"}
+_KEYS |= {start + letter: name for letter, name in _ARROWS.items() for start in (b"\x1b[", b"\x1bO")}
 _KEY = re.compile(rb"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
 
 
@@ -137,11 +123,10 @@ def _page(console: Console, shown: Sequence[Frame], watched: _Watched) -> Render
     hidden = max(0, len(lines) - height - top)
     state = "paused" if watched.paused else "end" if watched.last else "playing"
     more = f"… {hidden} lines below" if hidden else ""
-    keys = "space  ← →  ↑ ↓  q"
+    keys = "space  ← →  ↑ ↓  q "
     left = f" {watched.at + 1}/{watched.count}  {state}  {more}"
-    footer = Text(
-        f"{left:<{max(0, console.width - len(keys) - 1)}}{keys} ", "reverse", no_wrap=True, overflow="crop", end=""
-    )
+    line = f"{left:<{max(0, console.width - len(keys))}}{keys}"
+    footer = Text(line, "reverse", no_wrap=True, overflow="crop", end="")
     flat = [segment for line in seen for segment in (*line, Segment.line())]
     return Group(Segments(flat), footer)
 
