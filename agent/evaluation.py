@@ -249,9 +249,8 @@ class Evaluation:
         async with open_pool(self.settings, self.suite.image, view.say) as pool:
             if any(self.attempts_left(id) for id in self.left):
                 await self._reach_models(pool)
-            means = Means(
-                pool.provider, self.settings.limits, self.settings.test_timeout, max(1, os.cpu_count() or 2), view.say
-            )
+            limits, timeout = self.settings.limits, self.settings.test_timeout
+            means = Means(pool.provider, limits, timeout, max(1, os.cpu_count() or 2), view.say)
             async with self.suite.at_work(means) as bench:
 
                 async def solve(task: Task, lane: Lane) -> Solved:

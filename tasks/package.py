@@ -218,9 +218,7 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, place: Path) ->
     try:
         content = tar.extractfile(member)
     except KeyError as error:
-        raise ValueError(
-            f"{member.name!r} is a link to {member.linkname!r}, which the archive does not hold"
-        ) from error
+        raise ValueError(f"{member.name!r} is a link to {member.linkname!r}, which the archive has not") from error
     if content is None:  # a hard link to a directory or a device
         raise ValueError(f"{member.name!r} is a link to something that is not a file")
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -261,9 +259,8 @@ def _extract_zip(archive: Path, into: Path) -> None:
 
 def _check_size(archive: Path, files: int, size: int) -> None:
     if files > UNPACKED_FILES or size > UNPACKED_BYTES:
-        raise InputError(
-            f"{archive.name} unpacks to more than {UNPACKED_FILES} files or {UNPACKED_BYTES // 1_000_000} MB"
-        )
+        most = f"{UNPACKED_FILES} files or {UNPACKED_BYTES // 1_000_000} MB"
+        raise InputError(f"{archive.name} unpacks to more than {most}")
 
 
 def _top_directory(unpacked: Path) -> Path:

@@ -138,9 +138,7 @@ def _pip_options() -> dict[str, str]:
 def _pip_default() -> str:
     answer = _ask_pip("-c", _DEFAULT_INDEX)
     if not answer:
-        raise SourceUnavailable(
-            "no package index is known: set PIP_INDEX_URL, or install pip, which knows the usual one"
-        )
+        raise SourceUnavailable("no package index is known: set PIP_INDEX_URL, or install pip, which knows one")
     return answer.strip()
 
 
@@ -170,14 +168,10 @@ def _from_json(body: bytes, base: str) -> list[Release]:
 
     try:
         files: list[Mapping[str, Any]] = json.loads(body)["files"]
-        return [
-            Release(file["filename"], urljoin(base, file["url"]), file.get("hashes", {}).get("sha256", ""))
-            for file in files
-        ]
+        hashes = [file.get("hashes", {}).get("sha256", "") for file in files]
+        return [Release(f["filename"], urljoin(base, f["url"]), sha) for f, sha in zip(files, hashes, strict=True)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SourceUnavailable(
-            f"the package index sent something that is no Simple API page: {shown(base)}"
-        ) from error
+        raise SourceUnavailable(f"the package index sent what is no Simple API page: {shown(base)}") from error
 
 
 def _from_html(text: str, base: str) -> list[Release]:

@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 def check_wishes(instance: Instance, *, apply: bool, grade: bool) -> None:
     """Refuse what could not be done afterwards, before anything starts."""
     if grade and instance.grading is None:
-        raise InputError(
-            "--grade needs hidden tests, and this task has none: they stand under [grading] in a task file"
-        )
+        raise InputError("--grade needs hidden tests, and this task has none: they stand in a task file's [grading]")
     if apply and instance.task.repository.kind != "path":
         raise InputError(
             f"--apply puts the patch on a branch of a local repository, and this task is about a "

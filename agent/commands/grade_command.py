@@ -148,9 +148,8 @@ class _Work:
 
         wanted = []
         for row in self.rows:
-            patches = [
-                each.predictions[name].patch for each in self.sets if (name := row.instance_id) in each.predictions
-            ]
+            found = [each.predictions.get(row.instance_id) for each in self.sets]
+            patches = [prediction.patch for prediction in found if prediction]
             if any(patches):
                 wanted.append(row)
             elif patches:

@@ -46,9 +46,8 @@ class Tally:
         took = "remembered" if graded is not None and graded.remembered else f"{graded.wall if graded else 0:.1f} s"
         why = f": {result.reason}" if result.reason and result.outcome != "empty" else ""
         done = self.outcomes.total()
-        return (
-            f"{done}/{self.planned} {result.prediction.instance_id} {each.name}: {_WORDS[result.outcome]}{why} ({took})"
-        )
+        whose = f"{done}/{self.planned} {result.prediction.instance_id} {each.name}"
+        return f"{whose}: {_WORDS[result.outcome]}{why} ({took})"
 
     def line(self) -> str:
         """All of it in one line."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tasks.swebench import Row as SuiteRow
 
     Places = dict[str, Callable[[], Place | None]]
+    Gathered = tuple[Path, dict[str, tuple[Sample, ...]], Places]
 
 EXAMPLES = """examples:
   troop select swe-bench-lite --candidates run-1.jsonl run-2.jsonl --mirrors ~/mirrors
@@ -116,9 +117,7 @@ def execute(known: argparse.Namespace) -> int:
     return 1 if len(chosen) == 1 and chosen[0].selected is None else 0
 
 
-def _gathered(
-    known: argparse.Namespace, weights: Weights, progress: Progress
-) -> tuple[Path, dict[str, tuple[Sample, ...]], Places]:
+def _gathered(known: argparse.Namespace, weights: Weights, progress: Progress) -> Gathered:
     """The run directory with the evidence in it, the samples by instance, without labels, and where their code is (of a
     run that is ranked again: nowhere)."""
     from harness.choosing.pool import by_instance, read_pool, unlabelled
@@ -137,9 +136,7 @@ def _gathered(
     return known.kept.resolve(), {id: samples[id] for id in chosen}, {}
 
 
-def _gather(
-    known: argparse.Namespace, weights: Weights, progress: Progress
-) -> tuple[Path, dict[str, tuple[Sample, ...]], Places]:
+def _gather(known: argparse.Namespace, weights: Weights, progress: Progress) -> Gathered:
     from agent.choice.pool import gather
     from agent.commands.conclude import interruptible
     from harness.choosing.pool import by_instance, read_candidates, read_witnesses, unlabelled, write_pool
@@ -330,10 +327,8 @@ def _report(chosen: Sequence[PoolChoice], known: argparse.Namespace, weights: We
 def _lines(chosen: Sequence[PoolChoice]) -> list[str]:
     """A line for each instance; for a single one the whole order."""
     if len(chosen) > 1:
-        return [
-            f"{c.instance}: {c.selected.sources[0] if c.selected else 'nothing selected'}: {c.rationale}"
-            for c in chosen
-        ]
+        named = [(c, c.selected.sources[0] if c.selected else "nothing selected") for c in chosen]
+        return [f"{choice.instance}: {name}: {choice.rationale}" for choice, name in named]
     only = chosen[0]
     found = [f"{only.instance}: {only.rationale}"]
     for number, each in enumerate(only.order, 1):

@@ -114,9 +114,8 @@ async def localise(
             tests = f"{found['failed']} failing and {found['passed']} passing tests"
             by = "coverage" if found["tracer"] == "coverage" else "a trace function (coverage is not installed)"
             return Localisation(lines, f"Ochiai over the lines of {tests}, recorded by {by}")
-    return Localisation(
-        named_lines(report, apart), "no line was recorded, so the places that the failures name are suspected"
-    )
+    how = "no line was recorded, so the places that the failures name are suspected"
+    return Localisation(named_lines(report, apart), how)
 
 
 def _patience(baseline: TestReport | None) -> float:

@@ -35,6 +35,7 @@ DONOR_FILES = 20
 FILE_BYTES = 800_000
 SUSPICIOUS_CHARS = 1_000_000
 DONOR_CHARS = 500_000
+_GIT = f"git --git-dir={TROOPDIR}/base.git"
 
 Made = TypeVar("Made")
 
@@ -210,9 +211,7 @@ async def _base_texts(sandbox: Sandbox, paths: Sequence[str], most: int) -> dict
     for path in paths:
         if sum(map(len, texts.values())) >= most:
             break
-        shown = await sandbox.exec(
-            f"git --git-dir={TROOPDIR}/base.git show HEAD:{shlex.quote(path)}", output_bytes=FILE_BYTES
-        )
+        shown = await sandbox.exec(f"{_GIT} show HEAD:{shlex.quote(path)}", output_bytes=FILE_BYTES)
         if shown.exit_code == 0 and not shown.truncated:
             try:
                 texts[path] = shown.stdout.decode("utf-8")
@@ -223,9 +222,7 @@ async def _base_texts(sandbox: Sandbox, paths: Sequence[str], most: int) -> dict
 
 async def _neighbours(sandbox: Sandbox, paths: Sequence[str]) -> list[str]:
     """Other source files in the directories of the suspicious ones, the directory of the most suspicious first."""
-    listed = await sandbox.exec(
-        f"git --git-dir={TROOPDIR}/base.git ls-tree -r -z --name-only HEAD", output_bytes=4_000_000
-    )
+    listed = await sandbox.exec(f"{_GIT} ls-tree -r -z --name-only HEAD", output_bytes=4_000_000)
     files = [f for f in listed.stdout.decode("utf-8", "replace").split("\0") if f.endswith(".py") and not is_test(f)]
     folders = {PurePosixPath(path).parent: at for at, path in reversed(list(enumerate(paths)))}
     near = [f for f in files if PurePosixPath(f).parent in folders and f not in paths]

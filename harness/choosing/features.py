@@ -64,9 +64,8 @@ def rows(evidence: InstanceEvidence) -> list[CandidateFeatures]:
     members: dict[Hashable, list[int]] = {}
     for at, group in enumerate(groups):
         members.setdefault(group, []).append(at)
-    chosen = [
-        min(m, key=lambda at: (len(evidence.of(evidence.samples[at]).static.flags), at)) for m in members.values()
-    ]
+    flags = [len(evidence.of(sample).static.flags) for sample in evidence.samples]
+    chosen = [min(of_it, key=lambda at: (flags[at], at)) for of_it in members.values()]
     means = {name: fmean(table[at][name] for at in chosen) for name in NAMES}
     around = _circumstances(evidence, table, chosen)
     return [

@@ -212,9 +212,7 @@ def import_names(paths: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name, _ in names.most_common() if name in packages)[:3]
 
 
-_NO_PACKAGES = frozenset(
-    {"tests", "test", "testing", "doc", "docs", "examples", "bench", "benchmarks", "scripts", "utils", "bin"}
-)
+_NO_PACKAGES = {"tests", "test", "testing", "doc", "docs", "examples", "bench", "benchmarks", "scripts", "utils", "bin"}
 
 
 def _differing(one: Mapping[str, tuple[Seen, ...]], other: Mapping[str, tuple[Seen, ...]]) -> set[str]:

@@ -131,9 +131,7 @@ async def _evidence(
     given = await _given_outcomes(room, sandbox, task.failing_test)
     regressed, objection = await _regression_outcomes(room, sandbox, regression)
     seen = await _witness_outcomes(room, sandbox, witnesses)
-    return Evidence(
-        applies=True, valid=not objection, regression=regressed, witness=seen, given=given, reason=objection
-    )
+    return Evidence(True, not objection, regression=regressed, witness=seen, given=given, reason=objection)
 
 
 async def _given_outcomes(room: CleanRoom, sandbox: Sandbox, given: GivenTest | None) -> Mapping[str, str]:

@@ -168,12 +168,8 @@ def versus(
 ) -> Versus:
     """Two purchases compared on the tasks that both models have; both must be priced and have as many samples."""
     one, other = (_option(model, k, measure, submissions) for model, k in (first, second))
-    return Versus(
-        one.purchase(draws),
-        other.purchase(draws),
-        difference(one.solved, other.solved, draws),
-        difference(one.usd, other.usd, draws),
-    )
+    solved, usd = difference(one.solved, other.solved, draws), difference(one.usd, other.usd, draws)
+    return Versus(one.purchase(draws), other.purchase(draws), solved, usd)
 
 
 def cheap_or_dear(models: Sequence[Model], draws: Draws) -> list[Versus]:

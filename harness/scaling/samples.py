@@ -77,11 +77,8 @@ class Model:
         """
         known = [s.usd for samples in self.tasks.values() for s in samples if s.usd is not None]
         mean = sum(known) / len(known) if self.priced else None
-        return Model(
-            self.name,
-            {i: _pad(self.tasks.get(i, ()), self.most, mean) for i in sorted({*tasks, *self.tasks})},
-            self.ranked,
-        )
+        padded = {i: _pad(self.tasks.get(i, ()), self.most, mean) for i in sorted({*tasks, *self.tasks})}
+        return Model(self.name, padded, self.ranked)
 
 
 def _pad(samples: Sequence[Sample], size: int, mean: float | None) -> tuple[Sample, ...]:

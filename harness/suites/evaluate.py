@@ -171,9 +171,8 @@ async def _graded(outcome: Outcome, bench: Bench, plan: EvaluationPlan) -> Outco
     verdicts, failures = dict(outcome.verdicts), list[str]()
 
     async def grade(candidate: str) -> None:
-        submission = Submission(
-            candidate, solved.candidates[candidate], solved.report["run"], solved.report["base_commit"]
-        )
+        run, base = solved.report["run"], solved.report["base_commit"]
+        submission = Submission(candidate, solved.candidates[candidate], run, base)
         async with plan.checks:
             try:
                 verdicts[candidate] = await bench.grade(outcome.id, submission)

@@ -139,9 +139,8 @@ class SuiteBoard:
         here = self.ended - self.earlier
         if here < 1 or not self.started:
             return None
-        lost = sum(
-            self.attempts - (len(o.solved.report["attempts"]) if o.solved else 0) for o in self.outcomes.values()
-        )
+        made = [len(o.solved.report["attempts"]) if o.solved else 0 for o in self.outcomes.values()]
+        lost = self.attempts * len(made) - sum(made)
         left = max(0, self.instances * self.attempts - self.ended - lost)
         return (now - self.started) / here * left
 

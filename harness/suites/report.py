@@ -78,10 +78,8 @@ def suite_report(
 def _stops(worked: Sequence[Solved], alike: Mapping[str, Sampled]) -> Json:
     """Why adaptive sampling left instances before their last attempt, and how many first samples all of them have."""
     whys = [(s.report.get("sampling") or {}).get("stopped") for s in worked]
-    return {
-        "stopped": dict(Counter(why for why in whys if why)),
-        "common_samples": max((s.n for s in alike.values()), default=0),
-    }
+    common = max((s.n for s in alike.values()), default=0)
+    return {"stopped": dict(Counter(filter(None, whys))), "common_samples": common}
 
 
 def _begun_alike(outcomes: Sequence[Outcome]) -> dict[str, Sampled]:

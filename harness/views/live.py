@@ -204,9 +204,8 @@ def board_view(board: Board, *, now: float, height: int) -> RenderableType:
         parts.append(table)
     if hidden := len(active) + len(done) - len(shown):
         waiting = len(active) - sum(row.ended is None for row in shown)
-        parts.append(
-            Text(f"… and {counted(hidden, 'more attempt')}: {waiting} active, {hidden - waiting} ended", style="dim")
-        )
+        said = f"… and {counted(hidden, 'more attempt')}: {waiting} active, {hidden - waiting} ended"
+        parts.append(Text(said, style="dim"))
     parts += [fitted(line) for line in news]
     return Group(*parts)
 

@@ -11,7 +11,6 @@ import termios
 import tty
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
 from rich.segment import Segment, Segments
@@ -143,7 +142,7 @@ class _Keyboard:
         tty.setcbreak(self._descriptor)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
 
     def wait(self, seconds: float | None) -> str | None:

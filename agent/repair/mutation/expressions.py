@@ -24,22 +24,8 @@ _COMPARE: dict[type[ast.cmpop], tuple[tuple[str, float], ...]] = {
     ast.Is: (("is not", 1.0), ("==", 0.5)),
     ast.IsNot: (("is", 1.0), ("!=", 0.5)),
 }
-_OPERATORS = [
-    "Add",
-    "Sub",
-    "Mult",
-    "Div",
-    "FloorDiv",
-    "Mod",
-    "Pow",
-    "BitAnd",
-    "BitOr",
-    "BitXor",
-    "LShift",
-    "RShift",
-    "MatMult",
-]
-SYMBOLS = dict(zip(_OPERATORS, ["+", "-", "*", "/", "//", "%", "**", "&", "|", "^", "<<", ">>", "@"], strict=True))
+SYMBOLS = {"Add": "+", "Sub": "-", "Mult": "*", "Div": "/", "FloorDiv": "//", "Mod": "%", "Pow": "**"}
+SYMBOLS |= {"BitAnd": "&", "BitOr": "|", "BitXor": "^", "LShift": "<<", "RShift": ">>"}
 """By the name of the node's class."""
 ARITHMETIC: dict[str, tuple[tuple[str, float], ...]] = {
     "+": (("-", 1.0), ("*", 0.6), ("//", 0.2), ("|", 0.2)),

@@ -196,9 +196,8 @@ def scope_of(source: Source, function: Function | None) -> Scope:
 
 
 def _in_comprehension(source: Source, node: ast.AST) -> bool:
-    return isinstance(
-        next(at for at in source.around(node) if isinstance(at, (ast.comprehension, ast.stmt))), ast.comprehension
-    )
+    around = next(at for at in source.around(node) if isinstance(at, (ast.comprehension, ast.stmt)))
+    return isinstance(around, ast.comprehension)
 
 
 def comprehension_names(source: Source, node: ast.AST) -> set[str]:

@@ -12,19 +12,8 @@ from agent.repair.mutation.source import Proposal, Source
 
 BUILTINS = frozenset(name for name in dir(builtins) if not name.startswith("_"))
 
-LOOSE = [
-    "BinOp",
-    "BoolOp",
-    "Compare",
-    "IfExp",
-    "UnaryOp",
-    "Lambda",
-    "GeneratorExp",
-    "NamedExpr",
-    "Yield",
-    "YieldFrom",
-    "Await",
-]
+LOOSE = {"BinOp", "BoolOp", "Compare", "IfExp", "UnaryOp", "Lambda", "GeneratorExp", "NamedExpr"}
+LOOSE |= {"Yield", "YieldFrom", "Await"}
 """Shapes of expressions that may need parentheses where they go."""
 
 

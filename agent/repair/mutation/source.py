@@ -199,9 +199,7 @@ def meaning(text: str) -> bytes | None:
 
 _MIRRORED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Gt: ast.Lt, ast.GtE: ast.LtE}
 _OPPOSITES = ((ast.Lt, ast.GtE), (ast.Gt, ast.LtE), (ast.Eq, ast.NotEq), (ast.In, ast.NotIn), (ast.Is, ast.IsNot))
-_NEGATED: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    op: other for one, two in _OPPOSITES for op, other in ((one, two), (two, one))
-}
+_NEGATED: dict[type, type[ast.cmpop]] = {a: b for one, two in _OPPOSITES for a, b in ((one, two), (two, one))}
 _SILENT = ("ctx", "kind", "type_comment", "type_ignores")
 _TELLING: dict[type, tuple[str, ...]] = {
     kind: tuple(name for name in kind._fields if name not in _SILENT)

@@ -15,20 +15,8 @@ from agent.repair.mutation.site import Site
 from agent.repair.mutation.source import BLOCKS, Function, Proposal, Source, is_docstring
 
 _SIMPLE = (*SIMPLE, ast.Break, ast.Continue, ast.Pass, ast.Assert)
-_EXCEPTIONS = [
-    "Exception",
-    "ValueError",
-    "TypeError",
-    "KeyError",
-    "IndexError",
-    "AttributeError",
-    "LookupError",
-    "OSError",
-    "StopIteration",
-    "UnicodeError",
-    "ArithmeticError",
-    "NotImplementedError",
-]
+_EXCEPTIONS = ["Exception", "ValueError", "TypeError", "KeyError", "IndexError", "AttributeError", "LookupError"]
+_EXCEPTIONS += ["OSError", "StopIteration", "UnicodeError", "ArithmeticError", "NotImplementedError"]
 _RETURNED = {"None": ANY, "True": TRUTH, "False": TRUTH, "0": NUMBER, "[]": LIST, "1": NUMBER, "[[]]": LIST}
 _RETURNED |= {"''": TEXT, "{}": MAP}
 

@@ -35,6 +35,7 @@ _WRAPPERS = {
     MAP: "len list sorted dict",
     ANY: "len list str set sorted int",
 }
+_PLACES = ("Subscript", "Attribute")
 _TERMS = {NUMBER: "+ - * // %", LIST: "+", TEXT: "+", SET: "| - &", ANY: "+ - *"}
 
 
@@ -189,12 +190,7 @@ def targets(site: Site) -> Iterator[Proposal]:
         return
     text, shape = site.source.segment(node), type(node).__name__
     for donor in site.pool.expressions.values():
-        if (
-            donor.near == SAME_FUNCTION
-            and donor.text != text
-            and donor.shape in ("Subscript", "Attribute")
-            and site.fits(donor)
-        ):
+        if donor.near == SAME_FUNCTION and donor.text != text and donor.shape in _PLACES and site.fits(donor):
             yield site.swap(node, donor.text, "target", 1.0 if donor.shape == shape else 0.4)
     if not isinstance(node, ast.Name):
         for name in site.names:
