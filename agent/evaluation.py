@@ -163,8 +163,7 @@ class Evaluation:
         return RunFiles(self.out / id)
 
     def look(self) -> None:
-        """Read what is there already, and what is left to do of it. Raises InputError where it cannot be gone on
-        with."""
+        """Read what is there already, and what is left to do. Raises InputError where it cannot be gone on with."""
         for id in self.suite.ids:
             kept = kept_run(self.files(id))
             if kept is not None:
@@ -216,8 +215,7 @@ class Evaluation:
         return max(most, kept.attempts if not kept.stopped else 0) - kept.ended + kept.again
 
     def begin(self) -> None:
-        """Write eval.json. Raises InputError and EndpointFailed for models that cannot be, while there is work for
-        them."""
+        """Write eval.json. Raises InputError and EndpointFailed for models that cannot be and have work."""
         if any(self.attempts_left(id) for id in self.left):
             check_models(self.settings, self.config)
         make_output(self.out)
@@ -275,8 +273,7 @@ class Evaluation:
             await listed(ModelClient(alias, pool.connections, record=lambda event: event))
 
     def _sampling(self) -> Sampling | None:
-        """What decides on the attempts of all instances together, with what is known of those that were begun
-        before."""
+        """What decides on the attempts of all instances together, with what is known of those begun before."""
         if not self.settings.adaptive:
             return None
         sampling = Sampling(self.settings.worth)
@@ -320,8 +317,7 @@ class Evaluation:
         return replace(found, failure=failure, outage=outage)
 
     def results(self) -> list[Outcome]:
-        """The outcomes so far, in the order of the instances; of one that is still to go on, what it had come to
-        before."""
+        """The outcomes so far, in the order of the instances; of one that is to go on, what it had come to before."""
         known = {id: kept.outcome for id, kept in self.kept.items() if kept.outcome is not None} | self.outcomes
         return [known[id] for id in self.suite.ids if id in known]
 

@@ -172,8 +172,7 @@ def _sha256(path: Path) -> str:
 
 
 def _extract(archive: Path, into: Path) -> Path:
-    """Unpack into an empty directory; the top of the tree in there. Raises InputError for an unsafe or broken
-    archive."""
+    """Unpack into an empty directory; the tree's top in there. Raises InputError for an unsafe or broken archive."""
     try:
         if archive.name.endswith(".zip"):
             _extract_zip(archive, into)

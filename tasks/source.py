@@ -56,8 +56,7 @@ def resolve(
 
 
 def _in_repository(directory: Path) -> bool:
-    """Whether git would find a repository here, by what lies where; that it is a sound one is seen when it is
-    opened."""
+    """Whether git would find a repository here, by what lies where; a damaged one is seen when it is opened."""
     return any((place / ".git").exists() or (place / "HEAD").is_file() for place in (directory, *directory.parents))
 
 

@@ -94,8 +94,7 @@ def interruptible(work: Coroutine[Any, Any, T], how_to_go_on: str) -> T:
 
 
 async def grade_selected(files: RunFiles, done: Solution, grading: Grading, pool: Pool) -> None:
-    """Let the hidden tests judge the selected patch, and note their word in the trace, once. Nothing selected: no
-    grading."""
+    """Let the hidden tests judge the selected patch, if there is one, and note their word in the trace, once."""
     from harness.suites.instances import InstanceSuite
     from harness.suites.suite import Means, Submission
     from tasks.instance import Instance

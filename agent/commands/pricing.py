@@ -1,5 +1,4 @@
-"""What an evaluation would do and cost, before it starts: from the ledgers of earlier runs, else from stated
-assumptions."""
+"""What an evaluation would do and cost, before it starts: by earlier runs' ledgers, else by stated assumptions."""
 
 from __future__ import annotations
 
@@ -84,8 +83,7 @@ def _row(evaluation: Evaluation, id: str, missing: str) -> Json:
 
 
 def _seconds(evaluation: Evaluation, rows: Sequence[Json], per_attempt: float) -> float:
-    """Wall seconds: images, attempts as many at a time as there are slots, gradings; overlaps between them are not
-    taken off."""
+    """Wall seconds: images, attempts as many at a time as there are slots, gradings, as if one came after the other."""
     cpus = os.cpu_count() or 2
     images = sum(row["image"] != "ready" for row in rows)
     attempts = sum(row["attempts_left"] for row in rows)
@@ -112,8 +110,7 @@ def _notes(usd: float | None, cap: float | None, attempts: int, sharers: int, mi
 
 
 def expected_attempt(model: str, evaluation: Evaluation, root: Path) -> Expected:
-    """One attempt of the model: the mean of its earlier attempts below `root`, of the same suite where there are
-    any."""
+    """One attempt of the model: the mean of its earlier ones below `root`, of the same suite where there are any."""
     near = list(earlier_attempts(evaluation.out, model))
     found = near or list(earlier_attempts(root.resolve(), model))
     if not found:

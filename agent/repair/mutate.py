@@ -172,8 +172,7 @@ def _places(sources: Mapping[str, Source], suspicion: Mapping[tuple[str, int], f
 
 @dataclass(slots=True)
 class _Search:
-    """The mutants found so far, and what it took: characters parsed, proposals offered. `most`: proposals of a
-    place."""
+    """The mutants found so far; what it took: characters parsed, proposals offered. `most`: proposals of a place."""
 
     stop: threading.Event | None
     most: int
@@ -187,8 +186,7 @@ class _Search:
         return len(self.found) >= MOST or self.work >= MOST_WORK or self.offered >= MOST_OFFERED
 
     def look_at(self, site: Site, score: float, places: int) -> None:
-        """Add the mutants of one place of a statement that has so many: the best ones, as far as its share of work
-        goes."""
+        """Add the mutants of one place of a statement that has so many: the best, as far as its share of work goes."""
         source = site.source
         for proposal, share, unit in self._best(site, STATEMENT_WORK // places):
             go_on(self.stop)
@@ -200,8 +198,7 @@ class _Search:
                 self.found[key] = _plainer(self.found[key], mutant) if key in self.found else mutant
 
     def _best(self, site: Site, allowed: int) -> list[tuple[Proposal, float, tuple[int, int]]]:
-        """The most plausible proposals that the allowed work is enough for, with the texts to parse, in the operators'
-        order."""
+        """The most plausible proposals for the allowed work, with the texts to parse, in the operators' order."""
         weighed = _weighed(site, self.stop)
         self.offered += len(weighed)
         chosen: dict[int, tuple[Proposal, float, tuple[int, int]]] = {}
@@ -393,8 +390,7 @@ def needed(index: int, attempts: int, turns: int) -> int:
 
 
 def in_common_order(ordered: Sequence[Mutant], count: int, seed: int) -> list[tuple[int, Change]]:
-    """The first `count` changes with their ranks (single mutants, then pairs), in the order that the seed makes of
-    them."""
+    """The first `count` changes (single mutants, then pairs) with their ranks, in the order that the seed makes."""
     changes: list[Change] = [(mutant,) for mutant in ordered[:count]]
     if len(changes) < count:
         changes.extend(pairs(ordered, count - len(changes)))

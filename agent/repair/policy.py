@@ -82,8 +82,7 @@ class RepairPolicy:
         self._share: Share | None = None
 
     async def plan(self, view: View) -> Plan:
-        """The suspicious lines: `data["lines"]` is [[path, line, suspicion], …], `data["failing"]` the tests to
-        mend."""
+        """The suspicious lines: `data["lines"]` is [[path, line, suspicion], …]; `data["failing"]`: tests to mend."""
         given, prepared = view.task.failing_test, view.prepared
         failing = failing_tests(given.ids, prepared.baseline) if given is not None else ()
         if given is None or not failing or prepared.test_command is None:
@@ -134,16 +133,14 @@ class RepairPolicy:
 
 @dataclass(slots=True)
 class Share:
-    """The changes of one attempt, less those after which the file does not compile; that is found out as they come
-    up."""
+    """The changes of one attempt, less those that do not compile, which is found out as they come up."""
 
     changes: Iterator[Change]
     texts: Mapping[str, str]
     kept: list[Change] = field(default_factory=list)
 
     def at(self, turn: int, stop: threading.Event) -> Change | None:
-        """The change of a turn, counted from 0; None when there are no more. Raises Stopped soon after `stop` is
-        set."""
+        """The change of a turn, counted from 0; None when there is none. Raises Stopped soon after `stop` is set."""
         hush()
         while len(self.kept) <= turn:
             go_on(stop)

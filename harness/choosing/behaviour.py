@@ -71,8 +71,7 @@ def _behaviour(seen: Seen | None) -> tuple[object, ...]:
 
 
 def _complains(name: str, seen: Seen, statement: Statement) -> bool:
-    """Whether a step ends by an error that the text names, or by a failed assertion; a witness test, whether it
-    fails."""
+    """Whether a step ends by an error that the text names, or a failed assertion; a witness test, whether it fails."""
     if name.startswith(WITNESS):
         return bool(seen.error)
     if seen.error in ("", "NameError", "ImportError", "ModuleNotFoundError", "Died") or seen.error.startswith("exit"):
@@ -89,8 +88,7 @@ def _error_gone(steps: dict[str, Seen], on_base: dict[str, Seen], statement: Sta
 
 
 def _new_crash(steps: dict[str, Seen], on_base: dict[str, Seen], statement: Statement, patch: str) -> float:
-    """Whether a step ends by an error that it does not have on the base, and that neither the text names nor the patch
-    raises."""
+    """Whether a step ends by an error that neither the base shows, nor the text names, nor the patch raises."""
     raised = {word for text in _added(patch) for word in re.findall(r"\braise\s+(\w+)", text)}
     for name, seen in steps.items():
         before = on_base.get(name)
@@ -124,8 +122,7 @@ def _wishes(statement: Statement) -> str:
 
 
 def _told(steps: dict[str, Seen], on_base: dict[str, Seen], wishes: str, statement: Statement) -> float:
-    """Whether a step now prints what the text says should be (1.0), or what it shows anywhere (0.4), and the base did
-    not."""
+    """Whether a step, unlike the base's, prints what the text says should be (1.0), or shows anywhere (0.4)."""
     everywhere = _squeezed(statement.plain)
     best = 0.0
     for name in _changed(steps, on_base):

@@ -123,8 +123,7 @@ def keeping(directory: Path) -> Keep:
 
 
 def read_found(directory: Path, instance: str) -> tuple[Base, dict[str, Found]]:
-    """What the run holds on an instance, empty where nothing. Raises InputError for a damaged file or another
-    schema."""
+    """What the run holds on an instance, if anything. Raises InputError for a damaged file or another schema."""
     place = _place(directory, instance)
     if not place.exists():
         return Base(), {}

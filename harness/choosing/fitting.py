@@ -1,5 +1,4 @@
-"""Fitting the ranker on a labelled pool: cross-validation by instance, calibration, and a test that the labels
-matter."""
+"""Fitting the ranker on a labelled pool: cross-validation by instance, calibration, reliability."""
 
 from __future__ import annotations
 

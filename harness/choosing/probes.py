@@ -198,8 +198,7 @@ def _is_call(text: str) -> bool:
 
 
 def _files(statement: Statement, checker: str) -> dict[str, str]:
-    """Files that the text shows: named in the line before a block or in its first line; for a checker also unnamed
-    ones."""
+    """Files that the text shows: named in the line before a block or in its first; for a checker also unnamed ones."""
     found: dict[str, str] = {}
     for number, block in enumerate(statement.blocks):
         name = _title(block) or _name_before(statement, block)

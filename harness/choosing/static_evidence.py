@@ -90,8 +90,7 @@ def _new_undefined(before: bytes | None, after: bytes) -> frozenset[str]:
 
 
 def _unseen(patched: Patched, source: list[str]) -> tuple[str, ...]:
-    """Identifiers that the patch brings in and that the touched files did not know, those it defines itself left
-    out."""
+    """Identifiers that the patch brings in, which the touched files did not know and it does not define itself."""
     before_all: set[str] = set()
     after_all: set[str] = set()
     defined: set[str] = set()

@@ -28,8 +28,7 @@ _KEPT = 16
 
 @lru_cache(maxsize=_KEPT)
 def parsed(source: bytes | None) -> ast.Module | None:
-    """The syntax tree, None for what the Python that runs Troop cannot parse (or no source). It is shared: not to be
-    changed."""
+    """The syntax tree, None for no source or what Troop's own Python cannot parse. It is shared: not to be changed."""
     if source is None:
         return None
     try:
@@ -95,8 +94,7 @@ def bodies(tree: ast.Module) -> dict[str, str]:
 
 
 def touched(before: ast.Module | None, after: ast.Module | None) -> frozenset[str] | None:
-    """Qualified names of the scopes whose own code differs, those that are new or gone included; None as for
-    `normal_form`."""
+    """Qualified names of the scopes whose own code differs, new or gone ones included; None as for `normal_form`."""
     try:
         old, new = bodies(before) if before else {}, bodies(after) if after else {}
     except RecursionError:

@@ -40,8 +40,7 @@ class ImportGraph:
     imports: Mapping[str, frozenset[str]]
 
     def reaching(self, path: str, among: Collection[str]) -> tuple[frozenset[str], frozenset[str]]:
-        """Of the files `among`: those that import `path`, and those that import a file which does, and do not
-        themselves."""
+        """Of the files `among`: those that import `path`, and those that only import a file which does."""
         between = {file for file, targets in self.imports.items() if path in targets}
         first = frozenset(between.intersection(among))
         second = frozenset(file for file in among if not between.isdisjoint(self.imports.get(file, ())))
@@ -54,8 +53,7 @@ NO_IMPORTS = ImportGraph({})
 def import_graph(
     commit: str, paths: Iterable[str], read_all: Callable[[Sequence[str]], Mapping[str, bytes]], kept: Path
 ) -> ImportGraph:
-    """The graph of a commit's files `paths`, whose bytes `read_all` gives. `kept`: the directory of graphs by
-    commit."""
+    """The graph of a commit's files `paths`, whose bytes `read_all` gives. `kept`: the directory of graphs."""
     place = kept / f"{commit}-{FORMAT}.json"
     known = read_json(place)
     if known is not None:
@@ -144,8 +142,7 @@ class _Tree:
         return found - {path}
 
     def _places(self, path: str, one: _Import, place: str | None) -> set[str]:
-        """The files behind `from place import name`: a submodule, or the file named and the one that defines the
-        name."""
+        """The files behind `from place import name`: a submodule, or the file named and the one that defines it."""
         name = one.name or ""
         home = self._home(place, name) if place else None
         known = place is not None and (home not in (None, place) or name in self._modules[place].defined)

@@ -191,8 +191,7 @@ def _batches(witnesses: Sequence[WitnessTest]) -> list[list[WitnessTest]]:
 
 
 def _believed(report: TestReport, test: str) -> str:
-    """The outcome, where a pass in a run that cannot be believed is none; a test command without ids answers as a
-    whole."""
+    """The outcome; a pass in a run that cannot be believed is none. A test command without ids answers as a whole."""
     outcome = outcome_of(report, COMMAND_TEST if COMMAND_TEST in report.outcomes else test)
     return outcome if report.valid or outcome in ("failed", "error") else "missing"
 

@@ -173,8 +173,7 @@ def versus(
 
 
 def cheap_or_dear(models: Sequence[Model], draws: Draws) -> list[Versus]:
-    """For each pair of priced models: as many samples of the cheaper as one of the dearer costs (at least one), against
-    that one."""
+    """For each pair of priced models: one sample of the dearer against the cheaper's for that money (at least one)."""
     priced = [m for m in models if m.priced]
     cost = {m.name: fmean(usd_by_task(m, 1).values()) for m in priced}
     ordered = sorted(priced, key=lambda m: cost[m.name])
@@ -279,8 +278,7 @@ def _within(priced: Sequence[_Priced], budget: float) -> dict[str, int] | None:
 
 
 def _honest(pool: _Pool, tasks: Sequence[str], budgets: Sequence[float]) -> list[tuple[float, float]]:
-    """For each budget, coverage of what is chosen on half of the tasks, measured on the other: a mixture, and a single
-    model."""
+    """For each budget, coverage on one half of the tasks by the mixture and the single model chosen on the other."""
     rng = random.Random(0)
     found: list[list[tuple[float, float]]] = [[] for _ in budgets]
     for _ in range(SPLITS):

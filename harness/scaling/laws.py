@@ -91,8 +91,7 @@ def log_beta(x: float, y: float) -> float:
 
 
 def fit_beta_binomial(counts: Counts, near: Law | None = None) -> BetaBinomial:
-    """The maximum-likelihood fit; at least one task must have samples. `near`: a fit to much the same counts, to start
-    from."""
+    """The maximum-likelihood fit; some task must have samples. `near`: a fit to much the same counts, to start from."""
     return _climb(_Surface.of(counts), counts, near)
 
 
@@ -151,8 +150,7 @@ class _Surface:
         return value
 
     def step(self, alpha: float, beta: float) -> tuple[float, float]:
-        """Newton's step in (log alpha, log beta), at most 2 long; along the gradient where the surface is not
-        concave."""
+        """Newton's step in (log alpha, log beta), at most 2 long; along the gradient where it is not concave."""
         both = alpha + beta
         ga = gb = haa = hbb = hab = 0.0
         missed = ma = mb = maa = mbb = 0.0
@@ -188,8 +186,7 @@ class _Surface:
 
 
 def _climb(surface: _Surface, counts: Counts, near: Law | None) -> BetaBinomial:
-    """Newton's method with step halving, within the bounds, from `near` or the mean success rate and alpha + beta =
-    1."""
+    """Newton's method with step halving, within the bounds, from `near` or the mean rate and alpha + beta = 1."""
     if isinstance(near, BetaBinomial | InflatedBetaBinomial):
         u, v = math.log(near.alpha), math.log(near.beta)
     else:

@@ -29,8 +29,7 @@ INCHES_PER_LETTER = 0.078
 
 
 def check_ending(path: Path) -> None:
-    """Raise InputError where the file's name says no kind of picture, or matplotlib is missing: before the work is
-    done."""
+    """Raise InputError, before the work is done, where the file's name is no picture's, or matplotlib is missing."""
     if path.suffix.lower() not in ENDINGS:
         raise InputError(f"--plot {path}: the file's name must end in {', '.join(ENDINGS)}")
     if importlib.util.find_spec("matplotlib") is None:
@@ -38,8 +37,7 @@ def check_ending(path: Path) -> None:
 
 
 def plot(study: Study, path: Path) -> None:
-    """Draw solved tasks over samples and, where costs are known, over dollars. Raises InputError if the file cannot be
-    written."""
+    """Draw solved tasks over samples and, where known, dollars. Raises InputError if the file cannot be written."""
     check_ending(path)
     kind = path.suffix.lower()
     picture = draw(study)
@@ -147,8 +145,7 @@ def _finish(axes: Axes, x_label: str, y_label: str, *, whole: bool) -> None:
 
 
 def ticks(low: float, high: float, *, whole: bool) -> list[float]:
-    """Round numbers from low to high for a logarithmic axis: three to ten of them where there are as many. `whole`: no
-    fractions."""
+    """Round numbers for a logarithmic axis, three to ten of them where there are as many. `whole`: no fractions."""
     found: list[float] = []
     for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)):
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)

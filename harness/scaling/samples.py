@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 COMPLETE = 0.8
-"""The share of a model's tasks that must have k samples for k to be looked at; tasks with fewer are left out and
-counted."""
+"""The share of a model's tasks that must have k samples for k to be looked at; the others are left out and counted."""
 
 
 @dataclass(frozen=True, slots=True)

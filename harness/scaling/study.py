@@ -127,8 +127,7 @@ def summary(model: Model, draws: Draws, submissions: int) -> Summary:
 
 
 def forecasts(model: Model, ks: Sequence[int], draws: int) -> tuple[Forecast, ...]:
-    """Each law's forecast of coverage at each k, from the tasks that have the model's depth of samples (the first so
-    many)."""
+    """Each law's forecast of coverage at each k, by as many first samples as is the model's depth."""
     whole = model.whole()
     outcomes = [[s.right for s in samples[: whole.depth]] for samples in whole.tasks.values()]
     return tuple(each for k in ks for each in forecast(outcomes, k, draws=draws))

@@ -254,8 +254,7 @@ class SuiteView:
 
 
 class PlainSuite(SuiteView):
-    """A line for each instance that is prepared or ends, for each attempt that ends, and for each failure of the
-    world."""
+    """A line for each instance that is prepared or ends, each attempt that ends, and each failure of the world."""
 
     def __init__(self, write: Say, board: SuiteBoard) -> None:
         super().__init__(board)

@@ -22,8 +22,7 @@ _USAGE = ("input", "cache_read", "cache_write", "output", "reasoning")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked for. `gpu_hours`: USD per GPU-hour of the models that have such a price. `adaptive`: `attempts`
-    are the most."""
+    """What was asked for. `gpu_hours`: USD per GPU-hour, by model that has it. `adaptive`: `attempts` are the most."""
 
     suite: str
     models: tuple[str, ...]
@@ -111,8 +110,7 @@ def _measures(sampled: Mapping[str, Sampled], attempts: int, alike: Mapping[str,
 
 
 def _coverage(sampled: Mapping[str, Sampled], k: int, draws: Draws, alike: Mapping[str, Sampled]) -> Json:
-    """pass@k over the measured instances; `missing`: how many of them have fewer than k samples, which leaves it
-    undefined."""
+    """pass@k over the measured instances; undefined where some (`missing`: how many) have fewer than k samples."""
     values = {id: value for id, s in alike.items() if (value := pass_at_k(s.n, s.correct, k)) is not None}
     missing = sum(s.n < k for s in sampled.values())
     if missing or not values:
@@ -159,8 +157,7 @@ def _costs(solved: Sequence[Solved], resolved: int | None) -> Json:
 
 
 def _times(solved: Sequence[Solved]) -> Json:
-    """`seconds`: wall time in which anything was worked on; the others are sums over attempts and calls that
-    overlap."""
+    """`seconds`: wall time in which anything was worked on; the others are sums over what overlaps."""
     return {
         "seconds": round(_covered([span for s in solved for span in s.spans]), 3),
         "attempt_seconds": round(sum(row["seconds"] or 0.0 for s in solved for row in s.report["attempts"]), 3),

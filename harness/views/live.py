@@ -31,8 +31,7 @@ _BAD = frozenset({"infrastructure", "crashed", "malformed"})
 
 @dataclass(slots=True)
 class AttemptRow:
-    """One attempt as it stands. `state`: what it does now, or its status once `ended`; times in seconds since the
-    epoch."""
+    """One attempt. `state`: what it does now, or its status once `ended`; times in seconds since the epoch."""
 
     attempt: int
     model: str
@@ -177,8 +176,7 @@ def elapsed_short(seconds: float) -> str:
 
 
 def board_view(board: Board, *, now: float, height: int) -> RenderableType:
-    """The board in at most `height` lines and 80 columns: active attempts first, then the newest ended; the rest
-    counted."""
+    """The board in at most `height` lines and 80 columns: active attempts, then the newest ended; the rest counted."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -304,8 +302,7 @@ def _selected_line(event: trace.Selected) -> str:
 
 
 class View:
-    """What shows a run while it goes on: a listener of the trace, and lines of progress besides. This one shows
-    nothing."""
+    """What shows a run while it goes on: listens to the trace, and to lines of progress. This one shows nothing."""
 
     def __init__(self) -> None:
         self._board = Board()

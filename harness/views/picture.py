@@ -15,8 +15,7 @@ COLUMNS = 80
 
 
 def table(*headings: str, gap: int = 2) -> Table:
-    """A table without rules. What stands below a heading with ">" before it goes to the right; below one that ends with
-    "…" it is cut to a line."""
+    """A table without rules. Below a heading that begins with ">" all goes right; below one with "…", into a line."""
     shown = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="dim")
     for heading in headings:
         name, cut = heading.removeprefix(">").removesuffix("…"), heading.endswith("…")

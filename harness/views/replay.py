@@ -1,5 +1,4 @@
-"""Watching an attempt again: on a terminal with keys and timing, elsewhere as plain output, or as an SVG or HTML
-file."""
+"""Watching an attempt again: on a terminal with keys and timing, elsewhere as plain output, or as SVG or HTML."""
 
 from __future__ import annotations
 
@@ -59,8 +58,7 @@ def export(shown: Sequence[Frame], path: Path) -> None:
 
 
 class _Watched:
-    """Where a person stands in the replay. `at`: the newest frame on the screen; `shift`: lines scrolled, down
-    positive."""
+    """Where a person stands in the replay. `at`: the newest frame on the screen; `shift`: lines scrolled down."""
 
     def __init__(self, count: int, *, paused: bool, step: bool) -> None:
         self.count = count

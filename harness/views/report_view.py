@@ -1,5 +1,4 @@
-"""The result of a run for a person: selected patch, evidence, ledger, and what to type next. Pure: events to
-renderables."""
+"""The result of a run for a person: patch, evidence, ledger, and what to type next. Pure: events to renderables."""
 
 from __future__ import annotations
 

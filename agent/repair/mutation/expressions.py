@@ -1,5 +1,4 @@
-"""Operators that change what an expression does with its operands: relations, arithmetic, logic, conditions, off by
-one."""
+"""Operators that change what is done with operands: relations, arithmetic, logic, conditions, off by one."""
 
 from __future__ import annotations
 

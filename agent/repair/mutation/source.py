@@ -31,8 +31,7 @@ class Stopped(Exception):
 
 
 def go_on(stop: threading.Event | None) -> None:
-    """Raises Stopped once the event is set. Called in every loop that may take long: a thread cannot be ended
-    otherwise."""
+    """Raises Stopped once the event is set. Called in every long loop: a thread cannot be ended otherwise."""
     if stop is not None and stop.is_set():
         raise Stopped
 
