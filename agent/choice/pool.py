@@ -47,7 +47,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """A candidate's place in the order. `probability` None by the rules. `parts`: what counted, the most first."""
+    """A place in the order. `probability` None by the rules. `parts`: what counted, the most important first."""
 
     sources: tuple[str, ...]
     patch: str
