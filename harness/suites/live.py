@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from harness import trace
@@ -147,7 +147,8 @@ class SuiteBoard:
 
 def add_lines(one: Line, other: Line) -> Line:
     """Two lines of a ledger as one."""
-    return Line(**{each.name: getattr(one, each.name) + getattr(other, each.name) for each in fields(Line)})
+    parts = ("usage", "known_usd", "calls", "unanswered", "unpriced", "seconds")
+    return replace(one, **{part: getattr(one, part) + getattr(other, part) for part in parts})
 
 
 def outcome_line(outcome: Outcome) -> str:
