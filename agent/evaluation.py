@@ -36,7 +36,7 @@ from harness.suites.live import SuiteView
 from harness.suites.predictions import prediction_files
 from harness.suites.report import Asked, suite_report
 from harness.suites.slots import Lane
-from harness.suites.suite import Means, Ready, Suite
+from harness.suites.suite import Means, Suite
 from harness.suites.view import markdown
 from harness.views.report import active_spans, solve_report
 from tasks.errors import EndpointFailed, EnvironmentFailed, InputError, SandboxFailed, words_of
@@ -163,8 +163,7 @@ class Evaluation:
         return RunFiles(self.out / id)
 
     def look(self) -> None:
-        """Read what is there already, and what is left to do of it. Raises InputError where it cannot be gone on
-        with."""
+        """Read what is there already, and what is left to do. Raises InputError where it cannot be gone on with."""
         for id in self.suite.ids:
             kept = kept_run(self.files(id))
             if kept is not None:
@@ -216,8 +215,7 @@ class Evaluation:
         return max(most, kept.attempts if not kept.stopped else 0) - kept.ended + kept.again
 
     def begin(self) -> None:
-        """Write eval.json. Raises InputError and EndpointFailed for models that cannot be, while there is work for
-        them."""
+        """Write eval.json. Raises InputError and EndpointFailed for models that cannot be and have work."""
         if any(self.attempts_left(id) for id in self.left):
             check_models(self.settings, self.config)
         make_output(self.out)
@@ -241,13 +239,16 @@ class Evaluation:
         if not self.left:
             return
         budget, sampling = self.shared_budget(), self._sampling()
-        heard = _Heard(view, self.outcomes)
+
+        def keep(outcome: Outcome) -> None:
+            self.outcomes[outcome.id] = outcome
+            view.ended(outcome)
+
         async with open_pool(self.settings, self.suite.image, view.say) as pool:
             if any(self.attempts_left(id) for id in self.left):
                 await self._reach_models(pool)
-            means = Means(
-                pool.provider, self.settings.limits, self.settings.test_timeout, max(1, os.cpu_count() or 2), view.say
-            )
+            limits, timeout = self.settings.limits, self.settings.test_timeout
+            means = Means(pool.provider, limits, timeout, max(1, os.cpu_count() or 2), view.say)
             async with self.suite.at_work(means) as bench:
 
                 async def solve(task: Task, lane: Lane) -> Solved:
@@ -261,7 +262,7 @@ class Evaluation:
 
                 ahead = 1 if sampling is not None else self.settings.budget.attempts
                 plan = EvaluationPlan(pool.slots, pool.checks, ahead, self.grades, self.at_once)
-                await evaluate(self.left, bench, solve, plan, heard)
+                await evaluate(self.left, bench, solve, plan, view.ready, keep)
 
     async def _reach_models(self, pool: Pool) -> None:
         """Every model's server is there and takes the key, before images are built for it. Raises EndpointFailed."""
@@ -272,8 +273,7 @@ class Evaluation:
             await listed(ModelClient(alias, pool.connections, record=lambda event: event))
 
     def _sampling(self) -> Sampling | None:
-        """What decides on the attempts of all instances together, with what is known of those that were begun
-        before."""
+        """What decides on the attempts of all instances together, with what is known of those begun before."""
         if not self.settings.adaptive:
             return None
         sampling = Sampling(self.settings.worth)
@@ -317,8 +317,7 @@ class Evaluation:
         return replace(found, failure=failure, outage=outage)
 
     def results(self) -> list[Outcome]:
-        """The outcomes so far, in the order of the instances; of one that is still to go on, what it had come to
-        before."""
+        """The outcomes so far, in the order of the instances; of one that is to go on, what it had come to before."""
         known = {id: kept.outcome for id, kept in self.kept.items() if kept.outcome is not None} | self.outcomes
         return [known[id] for id in self.suite.ids if id in known]
 
@@ -350,21 +349,6 @@ class Evaluation:
         write_text(self.out / "report.md", markdown(report))
         write_json(self.out / "report.json", report)
         return report
-
-
-@dataclass(frozen=True, slots=True)
-class _Heard:
-    """Tells the view, and keeps the outcomes."""
-
-    view: SuiteView
-    outcomes: dict[str, Outcome]
-
-    def ready(self, ready: Ready) -> None:
-        self.view.ready(ready)
-
-    def ended(self, outcome: Outcome) -> None:
-        self.outcomes[outcome.id] = outcome
-        self.view.ended(outcome)
 
 
 def _has_room(id: str, kept: EarlierRun, budget: SharedBudget) -> bool:

@@ -51,18 +51,9 @@ def _of_document(path: Path, text: str, whole: str, each: str) -> Entries:
 
 def kind(value: Any) -> str:
     """What a JSON value is, in words."""
-    if value is None:
-        return "null"
-    # bool first: it is an int, too.
-    words = {
-        bool: "a truth value",
-        int: "a whole number",
-        float: "a number",
-        str: "text",
-        list: "a list",
-        dict: "an object",
-    }
-    return next((word for of, word in words.items() if isinstance(value, of)), "something else")
+    words = {type(None): "null", bool: "a truth value", int: "a whole number", float: "a number", str: "text"}
+    words |= {list: "a list", dict: "an object"}
+    return words.get(type(value), "something else")
 
 
 def _is_lines(text: str) -> bool:

@@ -121,9 +121,8 @@ def statement(issue: dict[str, Any], comments: list[dict[str, Any]]) -> str:
         if size + len(text) > STATEMENT_CHARACTERS:
             parts.append(f"(… {len(told) - number} later comments are left out.)")
             break
-        parts.append(
-            f"**@{_login(comment)}**{_role(comment, author)}, {str(comment.get('created_at'))[:10]}:\n\n{text}"
-        )
+        date = str(comment.get("created_at"))[:10]
+        parts.append(f"**@{_login(comment)}**{_role(comment, author)}, {date}:\n\n{text}")
         size += len(text)
     return "\n\n".join(parts) + "\n"
 

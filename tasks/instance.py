@@ -1,5 +1,4 @@
-"""A task with what a solver may not see: its hidden grading data. What solves, verifies or selects never imports
-this."""
+"""A task with its hidden grading data, which no solver may see. What solves, verifies or selects never imports it."""
 
 from __future__ import annotations
 

@@ -172,8 +172,7 @@ def _sha256(path: Path) -> str:
 
 
 def _extract(archive: Path, into: Path) -> Path:
-    """Unpack into an empty directory; the top of the tree in there. Raises InputError for an unsafe or broken
-    archive."""
+    """Unpack into an empty directory; the tree's top in there. Raises InputError for an unsafe or broken archive."""
     try:
         if archive.name.endswith(".zip"):
             _extract_zip(archive, into)
@@ -218,9 +217,7 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, place: Path) ->
     try:
         content = tar.extractfile(member)
     except KeyError as error:
-        raise ValueError(
-            f"{member.name!r} is a link to {member.linkname!r}, which the archive does not hold"
-        ) from error
+        raise ValueError(f"{member.name!r} is a link to {member.linkname!r}, which the archive has not") from error
     if content is None:  # a hard link to a directory or a device
         raise ValueError(f"{member.name!r} is a link to something that is not a file")
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -261,9 +258,8 @@ def _extract_zip(archive: Path, into: Path) -> None:
 
 def _check_size(archive: Path, files: int, size: int) -> None:
     if files > UNPACKED_FILES or size > UNPACKED_BYTES:
-        raise InputError(
-            f"{archive.name} unpacks to more than {UNPACKED_FILES} files or {UNPACKED_BYTES // 1_000_000} MB"
-        )
+        most = f"{UNPACKED_FILES} files or {UNPACKED_BYTES // 1_000_000} MB"
+        raise InputError(f"{archive.name} unpacks to more than {most}")
 
 
 def _top_directory(unpacked: Path) -> Path:

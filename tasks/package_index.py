@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
 _DEFAULT_INDEX = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
 _PAGE_LIMIT = 100_000_000
+_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +58,17 @@ class Index:
         extra = tuple(options.get("extra-index-url", "").split())
         return cls(
             urls=tuple(url.rstrip("/") for url in (first, *extra)),
-            cert=options.get("cert") or _bundle_of_environment(),
+            cert=next(filter(None, (options.get("cert"), *map(os.environ.get, _BUNDLES))), None),
             proxy=options.get("proxy"),
             trusted=tuple(options.get("trusted-host", "").split()),
         )
 
     def releases(self, name: str) -> list[Release]:
         """Every file of the project, over all roots. Raises InputError for an unknown project, SourceUnavailable."""
-        found: list[Release] = []
-        known = False
-        for root in self.urls:
-            page = self._page(root, name)
-            if page is not None:
-                known = True
-                found += page
-        if not known:
+        pages = [page for root in self.urls if (page := self._page(root, name)) is not None]
+        if not pages:
             raise InputError(f"the package index has no project {name!r} (asked: {', '.join(map(shown, self.urls))})")
-        return found
+        return [release for page in pages for release in page]
 
     def _page(self, root: str, name: str) -> list[Release] | None:
         url = f"{root}/{name}/"
@@ -143,9 +138,7 @@ def _pip_options() -> dict[str, str]:
 def _pip_default() -> str:
     answer = _ask_pip("-c", _DEFAULT_INDEX)
     if not answer:
-        raise SourceUnavailable(
-            "no package index is known: set PIP_INDEX_URL, or install pip, which knows the usual one"
-        )
+        raise SourceUnavailable("no package index is known: set PIP_INDEX_URL, or install pip, which knows one")
     return answer.strip()
 
 
@@ -165,13 +158,6 @@ def _ask_pip(*arguments: str) -> str | None:
     return None
 
 
-def _bundle_of_environment() -> str | None:
-    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
-        if value := os.environ.get(variable):
-            return value
-    return None
-
-
 def _certificates(bundle: str) -> ssl.SSLContext:
     directory = Path(bundle).is_dir()
     return ssl.create_default_context(cafile=None if directory else bundle, capath=bundle if directory else None)
@@ -182,14 +168,10 @@ def _from_json(body: bytes, base: str) -> list[Release]:
 
     try:
         files: list[Mapping[str, Any]] = json.loads(body)["files"]
-        return [
-            Release(file["filename"], urljoin(base, file["url"]), file.get("hashes", {}).get("sha256", ""))
-            for file in files
-        ]
+        hashes = [file.get("hashes", {}).get("sha256", "") for file in files]
+        return [Release(f["filename"], urljoin(base, f["url"]), sha) for f, sha in zip(files, hashes, strict=True)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SourceUnavailable(
-            f"the package index sent something that is no Simple API page: {shown(base)}"
-        ) from error
+        raise SourceUnavailable(f"the package index sent what is no Simple API page: {shown(base)}") from error
 
 
 def _from_html(text: str, base: str) -> list[Release]:

@@ -14,8 +14,7 @@ def expanded(path: str | Path) -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Whether the path names something that this process can look at. What cannot be a path (too long) names
-    nothing."""
+    """Whether the path names something that can be looked at. What cannot be a path (too long) names nothing."""
     try:
         return path.exists()
     except OSError:

@@ -99,8 +99,7 @@ def load_quixbugs(source: Path, work: Path, patterns: Sequence[str] = ()) -> lis
 
 
 def choose_programs(source: Path, patterns: Sequence[str]) -> list[str]:
-    """The names of the checkout's programs that `patterns` choose, in order. Raises InputError as `load_quixbugs`
-    does."""
+    """The names of the programs that `patterns` choose, in order. Raises InputError as `load_quixbugs` does."""
     names = {f"{_PREFIX}{name}": name for name in _names(source)}
     return [names[id] for id in choose(names, patterns)]
 

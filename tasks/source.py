@@ -56,8 +56,7 @@ def resolve(
 
 
 def _in_repository(directory: Path) -> bool:
-    """Whether git would find a repository here, by what lies where; that it is a sound one is seen when it is
-    opened."""
+    """Whether git would find a repository here, by what lies where; a damaged one is seen when it is opened."""
     return any((place / ".git").exists() or (place / "HEAD").is_file() for place in (directory, *directory.parents))
 
 
@@ -70,12 +69,9 @@ def _why_no_task(source: str, path: Path) -> str:
             beginning = file.read(4096)
     except OSError as error:
         return f"{source} cannot be read: {error.strerror}"
-    kind = "a file" if beginning.strip() else "an empty file"
-    if b"\0" in beginning:
-        kind = "a binary file"
-    hint = (
-        f"; if it is an issue's text, name the repository and give it with --issue {source}" if kind == "a file" else ""
-    )
+    kind, hint = "a binary file" if b"\0" in beginning else "an empty file", ""
+    if beginning.strip() and b"\0" not in beginning:
+        kind, hint = "a file", f"; if it is an issue's text, name the repository and give it with --issue {source}"
     return f"{source} is {kind}, not a task file (TOML, in a file called NAME.toml){hint}"
 
 

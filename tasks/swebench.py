@@ -87,8 +87,7 @@ def load_rows(suite: str, dataset: Path | None = None) -> list[Row]:
 
 
 def choose_rows(rows: Sequence[Row], patterns: Sequence[str]) -> list[Row]:
-    """The rows that the patterns of `tasks.choose` name, in the order of `rows`. Raises InputError for one that names
-    none."""
+    """The rows that the patterns of `tasks.choose` name, in order. Raises InputError for one that names none."""
     names = {row.instance_id: bare(row.instance_id) for row in rows}
     chosen = set(choose(names, patterns, {row.instance_id: row.repo for row in rows}))
     return [row for row in rows if row.instance_id in chosen]

@@ -1,5 +1,4 @@
-"""What is to be solved: `Task` is all that a solver may see. Nothing in it derives from hidden tests
-(`tasks.instance`)."""
+"""What is to be solved: `Task` is all that a solver may see. Nothing in it derives from hidden tests."""
 
 from __future__ import annotations
 

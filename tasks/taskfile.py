@@ -20,7 +20,6 @@ from tasks.places import expanded
 from tasks.task import ID, Environment, GivenTest, Repository, Task
 
 _PYTHON = re.compile(r"3\.\d+(\.\d+)?")
-_TESTS = ("command", "scope")
 _KINDS: dict[type, str] = {str: "text in quotes", list: "an array of texts", dict: "a table"}
 
 
@@ -40,14 +39,15 @@ def load_task_file(path: Path) -> Instance:
     if not values:
         raise InputError(f"{path} is empty: a task file needs a statement and a [repository] at least")
     top = _Table(path, "", values, ("id", "statement", "repository", "environment", "tests", "failing_test", "grading"))
+    command, scope = _tests(top)
     task = Task(
         id=_identifier(top),
         repository=_repository(top),
         statement=top.required_text("statement").strip() + "\n",
         environment=_environment(top),
-        test_command=_test_command(top),
+        test_command=command,
         failing_test=_failing_test(top),
-        test_scope=_test_scope(top),
+        test_scope=scope,
     )
     return Instance(task, _grading(top))
 
@@ -105,26 +105,17 @@ def _environment(top: _Table) -> Environment:
     return Environment(image=table.text("image"), python=python, setup=table.texts("setup"))
 
 
-def _test_command(top: _Table) -> str | None:
-    table = top.table("tests", _TESTS)
+def _tests(top: _Table) -> tuple[str | None, Literal["whole", "near"]]:
+    """The command and the scope."""
+    table = top.table("tests", ("command", "scope"))
     if table is None:
-        return None
-    command = table.text("command")
+        return None, "whole"
+    command, scope = table.text("command"), table.text("scope")
     if command is not None and not command.strip():
         raise table.wrong("command", "must not be empty: leave [tests] out to have the command found out")
-    return command
-
-
-def _test_scope(top: _Table) -> Literal["whole", "near"]:
-    table = top.table("tests", _TESTS)
-    scope = None if table is None else table.text("scope")
-    match scope:
-        case None | "whole":
-            return "whole"
-        case "near":
-            return "near"
-    assert table is not None
-    raise table.wrong("scope", f'must be "whole" or "near", not {scope!r}')
+    if scope not in (None, "whole", "near"):
+        raise table.wrong("scope", f'must be "whole" or "near", not {scope!r}')
+    return command, "near" if scope == "near" else "whole"
 
 
 def _failing_test(top: _Table) -> GivenTest | None:

@@ -1,5 +1,4 @@
-"""From the attempts of a run to its candidates: distinct patches, each with the attempts that arrived at it and its
-evidence."""
+"""From the attempts of a run to its candidates: distinct patches, each with its attempts and its evidence."""
 
 from __future__ import annotations
 

@@ -95,8 +95,7 @@ def standings(
     points: Mapping[str, float] | None = None,
     weighed: Mapping[str, Weighed] | None = None,
 ) -> list[Standing]:
-    """All candidates, best first. `points`: the judge's, `weighed`: the ranker's word (None: by the rules), by
-    candidate id."""
+    """All candidates, best first. By their id, `points`: the judge's; `weighed`: the ranker's word (None: by rules)."""
     placed = [
         Standing(
             candidate=c,
@@ -122,8 +121,7 @@ def _finalists(order: Sequence[Standing]) -> Sequence[Standing]:
 def undecided(
     candidates: Sequence[Candidate], weighed: Mapping[str, Weighed] | None = None, threshold: float = 0.0
 ) -> list[Candidate]:
-    """The acceptable candidates that stand first and too close together, none below the threshold: the judge's work (2
-    or more)."""
+    """The judge's work: the acceptable candidates (2 or more) that stand first, too close, none below the threshold."""
     first = _finalists(standings(candidates, None, weighed))
     close = [s.candidate for s in first if s.probability >= threshold]
     return close if len(close) > 1 else []
@@ -214,8 +212,7 @@ def _in_words(standing: Standing) -> str:
 
 
 def _confidence(best: Standing, attempts: int) -> float:
-    """A rule of thumb in 0..1, not a calibrated probability: given tests, witness tests, regression tests,
-    agreement."""
+    """A rule of thumb in 0..1, no calibrated probability: given, witness and regression tests, agreement."""
     evidence = best.candidate.evidence
     score = 0.25
     if evidence is not None:

@@ -47,8 +47,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """A candidate's place in the order. `probability` None by the rules. `parts`: what counted, the most important
-    first."""
+    """A place in the order. `probability` None by the rules. `parts`: what counted, the most important first."""
 
     sources: tuple[str, ...]
     patch: str
@@ -101,19 +100,16 @@ class Lookout:
 
         image = place.image or (place.task.environment.image if place.task else None)
         provider = await choose_provider(self.sandbox, image=image, cache=cache_root(), say=self.say)
+        run, limits = self.directory.name, self.limits
         try:
             environment, command = None, None
             if place.task is not None:
-                built = await build(
-                    provider, place.workspace, place.task, run=self.directory.name, limits=self.limits, say=self.say
-                )
+                built = await build(provider, place.workspace, place.task, run=run, limits=limits, say=self.say)
                 environment, command = built.key, built.test_command
 
             async def opened(name: str) -> Sandbox:
                 own = f"{instance}-{name}"[:100]
-                spec = SandboxSpec(
-                    run=self.directory.name, name=own, environment=environment, image=place.image, limits=self.limits
-                )
+                spec = SandboxSpec(run=run, name=own, environment=environment, image=place.image, limits=limits)
                 return await provider.create(spec)
 
             with open_tree(place.workspace.git_dir, place.workspace.base_commit) as tree:
@@ -154,11 +150,7 @@ async def gather(
 
 
 async def _gather_one(
-    lookout: Lookout,
-    evidence: InstanceEvidence,
-    witnesses: Sequence[WitnessTest],
-    weights: Weights,
-    near_seconds: float,
+    lookout: Lookout, evidence: InstanceEvidence, witnesses: Sequence[WitnessTest], weights: Weights, seconds: float
 ) -> None:
     from harness.choosing.gather import gather_probes, gather_static, gather_tests
     from harness.repository.base_tree import open_tree
@@ -182,7 +174,7 @@ async def _gather_one(
             ground.opened,
             only=_stand_first(evidence, weights),
             command=ground.command,
-            seconds=near_seconds,
+            seconds=seconds,
             slots=ground.slots,
             keep=keep,
             say=say,
@@ -217,9 +209,8 @@ def choose(
     if best.probability < threshold:
         said = f"The best candidate's probability, {best.probability:.2f}, is below {threshold:g}."
         return PoolChoice(evidence.instance, order, None, said)
-    by_judge = (
-        "The judge preferred it. " if len({judged.get(name_of(each.patch), 0.0) for each in order[:2]}) > 1 else ""
-    )
+    first = {judged.get(name_of(each.patch), 0.0) for each in order[:2]}
+    by_judge = "The judge preferred it. " if len(first) > 1 else ""
     return PoolChoice(evidence.instance, order, best, f"{by_judge}P(right) = {best.probability:.2f}: {best.why}")
 
 
@@ -245,9 +236,8 @@ def for_the_judge(evidence: InstanceEvidence, weights: Weights, ranker: Ranker, 
 def _ordered(row: CandidateFeatures, weights: Weights) -> Ordered:
     parts = weights.parts(row)
     named = [f"{name} {value:+.2f}" for name, value in list(parts.items())[:4]]
-    return Ordered(
-        row.sources, row.patch, weights.probability(row), parts, ", ".join(named) or "nothing tells it apart"
-    )
+    why = ", ".join(named) or "nothing tells it apart"
+    return Ordered(row.sources, row.patch, weights.probability(row), parts, why)
 
 
 def _candidates(evidence: InstanceEvidence, table: Sequence[CandidateFeatures]) -> list[Candidate]:
@@ -270,9 +260,8 @@ def _by_rules(
     """The order that `solve --ranker rules` has."""
     chosen = select(_candidates(evidence, table), len(evidence.samples), points)
     row_of = {name_of(row.patch): row for row in table}
-    order = tuple(
-        Ordered(row_of[r.candidate].sources, row_of[r.candidate].patch, None, {}, r.why) for r in chosen.ranking
-    )
+    ranking = [(row_of[ranked.candidate], ranked.why) for ranked in chosen.ranking]
+    order = tuple(Ordered(row.sources, row.patch, None, {}, why) for row, why in ranking)
     return PoolChoice(evidence.instance, order, order[0] if chosen.candidate else None, chosen.rationale)
 
 

@@ -105,8 +105,7 @@ def _as_probed(evidence: InstanceEvidence, probed: Sequence[trace.Probed]) -> In
 
 
 def _with_verification(evidence: InstanceEvidence, candidates: Sequence[Candidate]) -> InstanceEvidence:
-    """The evidence with the verification's outcomes: regression tests as near tests, each witness test as a probe of
-    one step."""
+    """The evidence with the verification's outcomes: regression tests as near tests, witness tests as probes."""
     names = sorted({name for c in candidates if c.evidence for name in c.evidence.witness})
     steps = {name: f"{WITNESS}{n}" for n, name in enumerate(names, 1)}
     found = dict(evidence.found)

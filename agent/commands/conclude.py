@@ -11,10 +11,9 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from agent.assemble import Pool, Solution, go, open_pool, open_trace, solution, workspace_of
+from agent.assemble import Pool, Solution, go, open_pool, open_trace, solution
 from agent.secrets import mask
 from harness import trace
-from harness.parallel import apart
 from tasks.errors import InputError
 
 T = TypeVar("T")
@@ -22,7 +21,6 @@ T = TypeVar("T")
 if TYPE_CHECKING:
     from agent.commands.progress import Progress
     from agent.run_files import RunFiles
-    from harness.records import Verdict
     from tasks.instance import Grading, Instance
     from tasks.task import Task
 
@@ -30,10 +28,8 @@ if TYPE_CHECKING:
 def check_wishes(instance: Instance, *, apply: bool, grade: bool) -> None:
     """Refuse what could not be done afterwards, before anything starts."""
     if grade and instance.grading is None:
-        raise InputError(
-            "--grade needs hidden tests, and this task has none: they stand under [grading] in a task file"
-        )
-    if apply and (instance.task.repository.kind != "path"):
+        raise InputError("--grade needs hidden tests, and this task has none: they stand in a task file's [grading]")
+    if apply and instance.task.repository.kind != "path":
         raise InputError(
             f"--apply puts the patch on a branch of a local repository, and this task is about a "
             f"{instance.task.repository.kind}: apply runs/.../selected.patch with `git apply` where you want it"
@@ -98,32 +94,23 @@ def interruptible(work: Coroutine[Any, Any, T], how_to_go_on: str) -> T:
 
 
 async def grade_selected(files: RunFiles, done: Solution, grading: Grading, pool: Pool) -> None:
-    """Let the hidden tests judge the selected patch, and note their word in the trace. Nothing selected: no grading."""
-    if done.selection is not None and done.selection.candidate is not None and done.patch is not None:
-        await grade_candidate(files, done.selection.candidate, done.patch, grading, pool)
+    """Let the hidden tests judge the selected patch, if there is one, and note their word in the trace, once."""
+    from harness.suites.instances import InstanceSuite
+    from harness.suites.suite import Means, Submission
+    from tasks.instance import Instance
 
-
-async def grade_candidate(files: RunFiles, candidate: str, patch: str, grading: Grading, pool: Pool) -> Verdict:
-    """The hidden tests' word on one candidate's patch, kept in the trace and not asked for twice."""
-    from harness.environments.clean_room import CleanRoom
-    from harness.environments.environment import build
-    from harness.records import Verdict
-    from harness.suites.grade import TEST_SECONDS, grade
-
-    base: str | None = None
-    for event in trace.read(files.trace_file):
-        if isinstance(event, trace.Graded) and event.candidate == candidate:
-            return Verdict(event.resolved, event.fail_to_pass, event.pass_to_pass, event.reason)
-        if isinstance(event, trace.Prepared):
-            base = event.base_commit
+    candidate = done.selection.candidate if done.selection else None
+    if candidate is None or done.patch is None:
+        return
+    if any(isinstance(e, trace.Graded) and e.candidate == candidate for e in trace.read(files.trace_file)):
+        return
     task, settings, _ = files.read_run()
-    workspace = await apart(workspace_of, task, base)
-    built = await build(pool.provider, workspace, task, run=files.name, limits=settings.limits)
-    room = CleanRoom(pool.provider, built, files.name, settings.test_timeout, TEST_SECONDS, settings.limits)
-    verdict = await grade(room, task, grading, patch, name=f"grade-{candidate}")
+    means = Means(pool.provider, settings.limits, settings.test_timeout, 1, lambda line: None)
+    async with InstanceSuite("", (Instance(task, grading),)).at_work(means) as bench:
+        submission = Submission(candidate, done.patch, files.name, done.report["base_commit"])
+        verdict = await bench.grade(task.id, submission)
     with contextlib.closing(open_trace(files, settings)) as log:
         log.write(trace.Graded.of(candidate, verdict))
-    return verdict
 
 
 def conclude(done: Solution, task: Task, progress: Progress, *, apply: bool) -> int:
@@ -141,10 +128,9 @@ def conclude(done: Solution, task: Task, progress: Progress, *, apply: bool) -> 
 
         name = branch_name(task.title, task.id, task.number)
         message = commit_message(task.title, evidence_words(done.report), done.directory.name)
+        place, base = Path(task.repository.location), done.report["base_commit"]
         try:
-            applied = apply_to_branch(
-                Path(task.repository.location), done.report["base_commit"], done.patch, name, message
-            )
+            applied = apply_to_branch(place, base, done.patch, name, message)
         except InputError as error:
             refusal = error
     if not (progress.quiet and progress.json):

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.commands.options import add_rows, add_solving, positive, settings_of
+from harness.outputs import make_output
 from harness.sandbox.choice import with_images, without_images
 from tasks.errors import InputError
+from tasks.swebench import choose_rows, load_rows
 
 if TYPE_CHECKING:
     from agent.commands.progress import Progress
@@ -133,7 +135,6 @@ def exit_code(report: Json) -> int:
 
 
 def _quixbugs(known: argparse.Namespace, out: Path) -> Suite:
-    from harness.outputs import make_output
     from harness.suites.instances import InstanceSuite
     from tasks.quixbugs import choose_programs, load_quixbugs
 
@@ -149,17 +150,15 @@ def _swebench(known: argparse.Namespace, out: Path) -> Suite:
     from harness.suites.swebench import SwebenchSuite
     from harness.swebench import official
     from harness.swebench.bases import parse_bases
-    from tasks.swebench import choose_rows, load_rows
 
     if without_images(known.sandbox):
         raise InputError(f"{known.suite} needs {with_images()}: its environments are images; {known.sandbox} has none")
     official.version()  # for its InputError: better now than after an hour of attempts
     if known.mirrors is not None and not known.mirrors.is_dir():
         raise InputError(f"--mirrors {known.mirrors} is not a directory")
-    rows = choose_rows(load_rows(known.suite, known.dataset), known.instances)
     return SwebenchSuite(
         name=known.suite,
-        rows=tuple(rows),
+        rows=tuple(choose_rows(load_rows(known.suite, known.dataset), known.instances)),
         dataset=known.dataset,
         mirrors=known.mirrors,
         pull=known.pull,

@@ -6,13 +6,15 @@ import argparse
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.commands.options import add_rows, amount, positive
+from harness.cache import write_json
 from harness.parallel import task_group
 from tasks.errors import InputError, words_of
-from tasks.swebench import SUITES
+from tasks.swebench import SUITES, choose_rows, load_rows
 
 if TYPE_CHECKING:
     from agent.commands.grade_view import Tally
@@ -63,7 +65,6 @@ def execute(known: argparse.Namespace) -> int:
     from agent.commands.conclude import interruptible
     from agent.commands.grade_view import Tally, summary_table
     from agent.commands.progress import Progress
-    from harness.cache import write_json
     from harness.lock import RunLock
     from harness.swebench.predictions import sets_of
     from harness.swebench.summary import official_summary, whole_report
@@ -93,7 +94,6 @@ def _asked(known: argparse.Namespace) -> tuple[list[Row], list[Prediction]]:
     """The instances that are asked for, and the predictions for them. Raises InputError."""
     from harness.swebench import official
     from harness.swebench.predictions import BASELINES, baseline, read_predictions
-    from tasks.swebench import choose_rows, load_rows
 
     official.version()  # for its InputError: better now than after an hour of building images
     every = load_rows(known.suite, known.dataset)
@@ -112,39 +112,31 @@ def _asked(known: argparse.Namespace) -> tuple[list[Row], list[Prediction]]:
     return rows, predictions
 
 
+@dataclass(slots=True)
 class _Work:
     """The grading of some sets of predictions, as images become ready. `results` by (set's name, instance)."""
 
-    def __init__(
-        self,
-        known: argparse.Namespace,
-        out: Path,
-        rows: Sequence[Row],
-        sets: Sequence[PredictionSet],
-        tally: Tally,
-        progress: Progress,
-    ) -> None:
-        self.sets = sets
-        self.results: dict[tuple[str, str], Result] = {}
-        self.retries = 0
-        self._known = known
-        self._out = out
-        self._rows = rows
-        self._tally = tally
-        self._progress = progress
+    known: argparse.Namespace
+    out: Path
+    rows: Sequence[Row]
+    sets: Sequence[PredictionSet]
+    tally: Tally
+    progress: Progress
+    results: dict[tuple[str, str], Result] = field(default_factory=dict)
+    retries: int = 0
 
     async def grade(self) -> None:
         """Grade everything. A prediction that the world keeps from its verdict is a result, too."""
         from harness.swebench.grading import Grader
 
-        known = self._known
+        known = self.known
         async with Grader(
             workers=known.workers,
             timeout=known.timeout,
             verbatim=known.verbatim,
             network=known.network,
             fresh=known.fresh,
-            say=self._progress.say,
+            say=self.progress.say,
         ) as grader:
             async with task_group() as group:
                 await self._images(grader, lambda prepared: self._start(group, grader, prepared))
@@ -155,25 +147,24 @@ class _Work:
         from harness.swebench.images import ImageOutcome, ensure_images
 
         wanted = []
-        for row in self._rows:
-            patches = [
-                each.predictions[row.instance_id].patch for each in self.sets if row.instance_id in each.predictions
-            ]
+        for row in self.rows:
+            found = [each.predictions.get(row.instance_id) for each in self.sets]
+            patches = [prediction.patch for prediction in found if prediction]
             if any(patches):
                 wanted.append(row)
             elif patches:
                 ready(ImageOutcome(row, None))
         if not wanted:
             return
-        if not self._known.no_build:
-            workers, say = self._known.workers, self._progress.say
-            await ensure_images(wanted, mirrors=self._known.mirrors, workers=workers, say=say, tell=ready)
+        if not self.known.no_build:
+            workers, say = self.known.workers, self.progress.say
+            await ensure_images(wanted, mirrors=self.known.mirrors, workers=workers, say=say, tell=ready)
             return
         for left in await grader.clean():
-            self._progress.say(f"removed {left}, which a killed process left")
+            self.progress.say(f"removed {left}, which a killed process left")
         for row in wanted:
             image = await grader.find(row)
-            how = f"troop images build {self._known.suite} --instances {row.instance_id}"
+            how = f"troop images build {self.known.suite} --instances {row.instance_id}"
             ready(ImageOutcome(row, image, failure="" if image else f"there is no image of it here: {how}"))
 
     def _start(self, group: asyncio.TaskGroup, grader: Grader, prepared: ImageOutcome) -> None:
@@ -192,9 +183,9 @@ class _Work:
                 result = Result(prediction, None, prepared.failure)
             else:
                 result = Result(prediction, await grader.grade(row, prepared.image, prediction.patch))
-            folder = self._out / each.name / name
+            folder = self.out / each.name / name
             await asyncio.to_thread(write_files, folder, row, result, grader.memo, name=each.name)
         except Exception as error:  # whatever befalls one prediction, the others are graded
             result = Result(prediction, None, words_of(error))
         self.results[each.name, name] = result
-        self._progress.say(self._tally.add(each, result))
+        self.progress.say(self.tally.add(each, result))

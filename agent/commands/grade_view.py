@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+from harness.views.live import PlainLines, View, can_redraw, writer
 
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from harness.records import Json
     from harness.swebench.predictions import PredictionSet
     from harness.swebench.summary import Result
-    from harness.trace import Event
-    from harness.views.live import View
 
 _NEWS = 8
 _ERRORS = ("refused", "timed-out", "unreadable", "failed")
@@ -47,9 +46,8 @@ class Tally:
         took = "remembered" if graded is not None and graded.remembered else f"{graded.wall if graded else 0:.1f} s"
         why = f": {result.reason}" if result.reason and result.outcome != "empty" else ""
         done = self.outcomes.total()
-        return (
-            f"{done}/{self.planned} {result.prediction.instance_id} {each.name}: {_WORDS[result.outcome]}{why} ({took})"
-        )
+        whose = f"{done}/{self.planned} {result.prediction.instance_id} {each.name}"
+        return f"{whose}: {_WORDS[result.outcome]}{why} ({took})"
 
     def line(self) -> str:
         """All of it in one line."""
@@ -66,17 +64,16 @@ class Tally:
 
     def view_on(self, console: Console) -> View:
         """The tally and the latest lines on a terminal, plain lines elsewhere."""
-        from harness.views.live import PlainLines, can_redraw, writer
-
         return _LiveTally(self, console) if can_redraw(console) else PlainLines(writer(console))
 
 
-class _LiveTally:
+class _LiveTally(View):
     """The tally, kept up to date at the end of the screen."""
 
     def __init__(self, tally: Tally, console: Console) -> None:
         from rich.live import Live
 
+        super().__init__()
         self._tally = tally
         self._news: deque[str] = deque(maxlen=_NEWS)
         self._live = Live(get_renderable=self._shown, console=console, refresh_per_second=4, transient=True)
@@ -84,12 +81,6 @@ class _LiveTally:
 
     def say(self, line: str) -> None:
         self._news.append(line)
-
-    def see(self, event: Event) -> None:
-        """A grading has no trace."""
-
-    def catch_up(self, events: Iterable[Event]) -> None:
-        """A grading has no trace."""
 
     def stop(self) -> None:
         self._live.stop()
@@ -104,20 +95,16 @@ class _LiveTally:
 
 def summary_table(report: Json) -> list[RenderableType]:
     """The sets of a grading, and what a reader should know."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False)
+    from harness.views.picture import table
+
     kinds = [kind for kind in _WORDS if any(each["outcomes"].get(kind) for each in report["sets"])]
-    table.add_column("predictions")
-    table.add_column("of", justify="right")
-    for kind in kinds:
-        table.add_column(_WORDS[kind], justify="right")
-    table.add_column("share", justify="right")
+    shown = table("predictions", ">of", *(f">{_WORDS[kind]}" for kind in kinds), ">share")
     for each in report["sets"]:
         counts = [str(each["outcomes"].get(kind, 0)) for kind in kinds]
         share = f"{each['resolved'] / report['instances']:.1%}"
-        table.add_row(each["name"], str(report["instances"]), *counts, share)
+        shown.add_row(each["name"], str(report["instances"]), *counts, share)
     notes = Counter(note for row in report["predictions"] for note in row.get("notes", ()))
     lines = [Text(f"note ({count}): {note}", style="dim") for note, count in notes.most_common()]
-    return [table, *lines]
+    return [shown, *lines]

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from agent.commands.options import add_rows, positive
+from tasks.choose import bare, matching, split
 from tasks.errors import InputError
+from tasks.swebench import SUITES, choose_rows, load_rows
 
 if TYPE_CHECKING:
     from agent.commands.progress import Progress
@@ -66,8 +71,6 @@ def execute(known: argparse.Namespace) -> int:
 
 
 def _rows(known: argparse.Namespace) -> list[Row]:
-    from tasks.swebench import SUITES, choose_rows, load_rows
-
     suite = known.suite or ""
     if known.dataset is None and suite not in SUITES:
         raise InputError(f"name a suite, one of {', '.join(sorted(SUITES))}, or give its rows with --dataset FILE")
@@ -135,14 +138,13 @@ def _list(known: argparse.Namespace, progress: Progress) -> int:
     if wanted is not None:
         images = [image for image in images if image.instance.lower() in wanted]
     progress.stop()
-    progress.show(_table(images), _sum(images))
-    progress.document({"images": [_kept_json(image) for image in images], "adds_bytes": sum(i.adds for i in images)})
+    adds = sum(image.adds for image in images)
+    progress.show(_table(images), f"{len(images)} images, which add {size(adds)} to the images they were made from")
+    progress.document({"images": [asdict(image) for image in images], "adds_bytes": adds})
     return 0
 
 
 def _kept() -> list[StoredImage]:
-    import contextlib
-
     from harness.sandbox.docker.daemon import connect
     from harness.swebench.store import kept_images
 
@@ -152,8 +154,6 @@ def _kept() -> list[StoredImage]:
 
 def _named(known: argparse.Namespace) -> set[str] | None:
     """The instances that the command line names, in lower case; None without any: then it is about all there are."""
-    from tasks.choose import bare, matching, split
-
     if known.suite or known.dataset:
         return {row.instance_id.lower() for row in _rows(known)}
     if not known.instances:
@@ -166,50 +166,26 @@ def _named(known: argparse.Namespace) -> set[str] | None:
 
 
 def _table(images: list[StoredImage]) -> Any:
-    from datetime import datetime
+    from harness.views.picture import table
 
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("image", no_wrap=True)
-    table.add_column("made")
-    table.add_column("adds", justify="right")
-    table.add_column("in all", justify="right")
-    table.add_column("", overflow="fold")
+    shown = table("image…", "made", ">adds", ">in all", "")
     for image in images:
         made = datetime.fromtimestamp(image.created).strftime("%Y-%m-%d %H:%M")
-        table.add_row(image.name, made, size(image.adds), size(image.size), image.note)
-    return table
-
-
-def _sum(images: list[StoredImage]) -> str:
-    return (
-        f"{len(images)} images, which add {size(sum(image.adds for image in images))} to the images they were made from"
-    )
+        shown.add_row(image.name, made, size(image.adds), size(image.size), image.note)
+    return shown
 
 
 def size(count: int) -> str:
     """Bytes for a person, in powers of ten as docker shows them."""
-    amount = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000 or unit == "GB":
-            break
-        amount /= 1000
-    return f"{amount:.0f} {unit}" if unit in ("B", "kB") else f"{amount:.1f} {unit}"
+    from rich.filesize import decimal
 
-
-def _kept_json(image: StoredImage) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(image)
+    return decimal(count)
 
 
 # ---- prune
 
 
 def _prune(known: argparse.Namespace, progress: Progress) -> int:
-    import contextlib
-
     from harness.sandbox.docker.daemon import connect
     from harness.swebench.store import bytes_used, doomed, kept_images, remove
 
@@ -220,7 +196,7 @@ def _prune(known: argparse.Namespace, progress: Progress) -> int:
         progress.stop()
         if known.dry_run:
             progress.show(_table(gone), f"would remove {len(gone)} images: at least {size(sum(i.own for i in gone))}")
-            progress.document({"would_remove": [_kept_json(image) for image in gone]})
+            progress.document({"would_remove": [asdict(image) for image in gone]})
             return 0
         before = bytes_used(client)
         stayed = {image.name: why for image in gone if (why := remove(client, image))}

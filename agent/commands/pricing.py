@@ -1,12 +1,11 @@
-"""What an evaluation would do and cost, before it starts: from the ledgers of earlier runs, else from stated
-assumptions."""
+"""What an evaluation would do and cost, before it starts: by earlier runs' ledgers, else by stated assumptions."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -65,10 +64,7 @@ def forecast(evaluation: Evaluation, root: Path) -> Json:
     return {
         "suite": evaluation.suite.name,
         "instances": rows,
-        "models": [
-            {"model": m.model, "usd": m.usd, "seconds": m.seconds, "tokens": m.tokens, "source": m.source}
-            for m in models
-        ],
+        "models": [asdict(model) for model in models],
         "attempts_left": attempts,
         "adaptive": settings.adaptive,
         "usd": usd,
@@ -87,8 +83,7 @@ def _row(evaluation: Evaluation, id: str, missing: str) -> Json:
 
 
 def _seconds(evaluation: Evaluation, rows: Sequence[Json], per_attempt: float) -> float:
-    """Wall seconds: images, attempts as many at a time as there are slots, gradings; overlaps between them are not
-    taken off."""
+    """Wall seconds: images, attempts as many at a time as there are slots, gradings, as if one came after the other."""
     cpus = os.cpu_count() or 2
     images = sum(row["image"] != "ready" for row in rows)
     attempts = sum(row["attempts_left"] for row in rows)
@@ -103,11 +98,8 @@ def _notes(usd: float | None, cap: float | None, attempts: int, sharers: int, mi
     if usd is None:
         notes.append("the price is not known: give prices or usd_per_gpu_hour in an alias (troop.toml)")
     elif cap is not None and usd > cap:
-        how = (
-            f"each of {counted(sharers, 'instance')} may use its share"
-            if sharers
-            else "it is spent where it gains most"
-        )
+        share = f"each of {counted(sharers, 'instance')} may use its share"
+        how = share if sharers else "it is spent where it gains most"
         notes.append(
             f"--max-usd {cap:g} is less than expected: {how}, and "
             f"attempts beyond it are cut off or never begun (for {attempts} attempts give about {usd:.2f})"
@@ -118,8 +110,7 @@ def _notes(usd: float | None, cap: float | None, attempts: int, sharers: int, mi
 
 
 def expected_attempt(model: str, evaluation: Evaluation, root: Path) -> Expected:
-    """One attempt of the model: the mean of its earlier attempts below `root`, of the same suite where there are
-    any."""
+    """One attempt of the model: the mean of its earlier ones below `root`, of the same suite where there are any."""
     near = list(earlier_attempts(evaluation.out, model))
     found = near or list(earlier_attempts(root.resolve(), model))
     if not found:
@@ -162,37 +153,25 @@ def _assumed(model: str, config: Config, most_turns: int) -> Expected:
 
 def forecast_view(expected: Json) -> list[RenderableType]:
     """The forecast for a person."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("instance", no_wrap=True, overflow="ellipsis")
-    table.add_column("state")
-    table.add_column("image", no_wrap=True, overflow="ellipsis")
-    table.add_column("attempts left", justify="right")
+    from harness.views.picture import table
+
+    shown = table("instance…", "state", "image…", ">attempts left")
     for row in expected["instances"][:ROWS]:
         image = "ready" if row["image"] == "ready" else "to be made"
-        table.add_row(row["id"], row["state"], image, str(row["attempts_left"]))
+        shown.add_row(row["id"], row["state"], image, str(row["attempts_left"]))
     more = len(expected["instances"]) - ROWS
     lines = [Text(f"… and {counted(more, 'more instance')} (--json has all)", "dim")] if more > 0 else []
     for model in expected["models"]:
         usd = "price unknown" if model["usd"] is None else f"${model['usd']:.4f}"
-        lines.append(
-            Text(
-                f"{model['model']}: {usd}, {tokens_short(int(model['tokens']))} tokens, "
-                f"{elapsed_short(model['seconds'])} an attempt ({model['source']})"
-            )
-        )
+        spent = f"{usd}, {tokens_short(int(model['tokens']))} tokens, {elapsed_short(model['seconds'])} an attempt"
+        lines.append(Text(f"{model['model']}: {spent} ({model['source']})"))
     usd = "cost unknown" if expected["usd"] is None else f"about ${expected['usd']:.2f}"
     share = f", ${expected['usd_share']:.4f} for each instance" if expected["usd_share"] is not None else ""
     cap = f"; --max-usd {expected['max_usd']:g}{share}" if expected["max_usd"] is not None else ""
     most = "at most, as attempts are made only while they are worth it: " if expected["adaptive"] else ""
-    lines.append(
-        Text(
-            f"{most}{counted(expected['attempts_left'], 'attempt')} left of"
-            f" {counted(len(expected['instances']), 'instance')}: {usd}, about {expected['hours']:.2f} hours{cap}",
-            "bold",
-        )
-    )
+    left = f"{counted(expected['attempts_left'], 'attempt')} left of {counted(len(expected['instances']), 'instance')}"
+    lines.append(Text(f"{most}{left}: {usd}, about {expected['hours']:.2f} hours{cap}", "bold"))
     lines += [Text(note, "yellow") for note in expected["notes"]]
-    return [table, *lines, Text("nothing was started (--dry-run)", "dim")]
+    return [shown, *lines, Text("nothing was started (--dry-run)", "dim")]

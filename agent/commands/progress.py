@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+from harness.views.live import View, view_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from harness.trace import Event
-    from harness.views.live import View
 
 
 PIPED_COLUMNS = 160
@@ -29,39 +29,33 @@ class Progress:
         """`view` makes another view than that of a run's attempts."""
         self.quiet = quiet
         self.json = json
-        self._view_on = view
-        self._view: View | None = None
+        self._view_on = view or view_on
+        self._view = View()
 
     def __enter__(self) -> Progress:
         if not self.quiet:
-            from harness.views.live import view_on
-
-            self._view = (self._view_on or view_on)(self.errors())
+            self._view = self._view_on(self.errors())
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     def say(self, line: str) -> None:
         """One line of progress."""
-        if self._view is not None:
-            self._view.say(line)
+        self._view.say(line)
 
     def see(self, event: Event) -> None:
         """A listener of the trace."""
-        if self._view is not None:
-            self._view.see(event)
+        self._view.see(event)
 
     def catch_up(self, events: Iterable[Event]) -> None:
         """What happened before this process went on with the run."""
-        if self._view is not None:
-            self._view.catch_up(events)
+        self._view.catch_up(events)
 
     def stop(self) -> None:
         """End the live view; what it last showed stays on the screen."""
-        if self._view is not None:
-            self._view.stop()
-            self._view = None
+        self._view.stop()
+        self._view = View()
 
     def show(self, *renderables: RenderableType) -> None:
         """Print results for a person."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -186,8 +187,6 @@ def _within(path: Path) -> list[Path]:
 
 def _evaluation(path: Path) -> Json | None:
     """The report of an evaluation, or None for what is a run of `solve`."""
-    import json
-
     from harness.scaling.imported import is_evaluation
 
     file = path / "report.json" if path.is_dir() else path
@@ -251,13 +250,6 @@ def _study(
 
 
 def _refuse_study_options(known: argparse.Namespace) -> None:
-    asked = {
-        "--forecast": known.forecast,
-        "--plot": known.plot,
-        "--budget": known.budget,
-        "--versus": known.versus,
-        "--merge": known.merge,
-    }
-    for option, value in asked.items():
-        if value:
-            raise InputError(f"{option} needs graded samples: name an evaluation, or a file with --import")
+    for option in ("forecast", "plot", "budget", "versus", "merge"):
+        if getattr(known, option):
+            raise InputError(f"--{option} needs graded samples: name an evaluation, or a file with --import")

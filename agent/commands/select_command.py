@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.commands.options import add_rows, amount, positive, share
+from harness.cache import cache_root, write_json, write_text
+from harness.outputs import make_output
 from harness.sandbox.choice import AUTO, sandbox_names
+from tasks.choose import bare, choose
 from tasks.errors import EnvironmentFailed, InputError, SandboxFailed
+from tasks.swebench import SUITES, choose_rows, load_rows, repository_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from tasks.swebench import Row as SuiteRow
 
     Places = dict[str, Callable[[], Place | None]]
+    Gathered = tuple[Path, dict[str, tuple[Sample, ...]], Places]
 
 EXAMPLES = """examples:
   troop select swe-bench-lite --candidates run-1.jsonl run-2.jsonl --mirrors ~/mirrors
@@ -83,7 +88,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(known: argparse.Namespace) -> int:
     """Gather evidence where asked, rank, write predictions.jsonl, report.json and, for one instance, selected.patch."""
+    from agent.choice import pool
     from agent.commands.progress import Progress
+    from harness.choosing.evidence_store import evidence_of
+    from harness.choosing.ranker import SHIPPED, read_weights
 
     with Progress(quiet=known.quiet, json=known.json) as progress:
         if known.fit is not None:
@@ -91,28 +99,31 @@ def execute(known: argparse.Namespace) -> int:
         if known.ranker == "rules" and known.threshold:
             raise InputError("--threshold is for the ranker's probability: leave it out, or leave out --ranker rules")
         judge = _judge(known)
-        directory, samples, places = _gathered(known, progress)
-        weights = _weights(known.weights)
+        weights = read_weights(known.weights or SHIPPED)
+        directory, samples, places = _gathered(known, weights, progress)
         points = _points(judge, directory, samples, places, weights, known, progress) if judge is not None else {}
-        chosen = [_choose(directory, i, samples[i], weights, known, points.get(i)) for i in sorted(samples)]
+        chosen = [
+            pool.choose(evidence_of(directory, i, samples[i]), weights, known.ranker, known.threshold, points.get(i))
+            for i in sorted(samples)
+        ]
         out = known.out.resolve() if known.out else directory
-        report = _write(out, chosen, known, weights)
+        report = _report(chosen, known, weights)
         if judge is not None:
-            report = _with_judge(out, directory, report)
+            report = _with_judge(directory, report)
+        _write(out, chosen, report)
         progress.stop()
         progress.show(*_lines(chosen), f"predictions: {out / 'predictions.jsonl'}")
         progress.document(report)
     return 1 if len(chosen) == 1 and chosen[0].selected is None else 0
 
 
-def _gathered(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[str, tuple[Sample, ...]], Places]:
+def _gathered(known: argparse.Namespace, weights: Weights, progress: Progress) -> Gathered:
     """The run directory with the evidence in it, the samples by instance, without labels, and where their code is (of a
     run that is ranked again: nowhere)."""
     from harness.choosing.pool import by_instance, read_pool, unlabelled
-    from tasks.choose import bare, choose
 
     if known.kept is None:
-        return _gather(known, progress)
+        return _gather(known, weights, progress)
     if known.candidates:
         raise InputError(
             "--from ranks what that run has gathered: leave out --candidates, or gather anew without --from"
@@ -125,13 +136,11 @@ def _gathered(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict
     return known.kept.resolve(), {id: samples[id] for id in chosen}, {}
 
 
-def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[str, tuple[Sample, ...]], Places]:
+def _gather(known: argparse.Namespace, weights: Weights, progress: Progress) -> Gathered:
     from agent.choice.pool import gather
     from agent.commands.conclude import interruptible
     from harness.choosing.pool import by_instance, read_candidates, read_witnesses, unlabelled, write_pool
     from harness.lock import RunLock
-    from harness.outputs import make_output
-    from tasks.swebench import SUITES
 
     if known.source is None or not known.candidates:
         raise InputError(
@@ -155,7 +164,7 @@ def _gather(known: argparse.Namespace, progress: Progress) -> tuple[Path, dict[s
         _lookout(directory, places, known, progress),
         wanted,
         witnesses=read_witnesses(known.candidates),
-        weights=_weights(known.weights),
+        weights=weights,
         near_seconds=known.near_seconds,
         at_once=known.at_once,
     )
@@ -187,7 +196,6 @@ def _lookout(directory: Path, places: Places, known: argparse.Namespace, progres
 def _task(known: argparse.Namespace, progress: Progress) -> tuple[str, Place]:
     """The one task that SOURCE names, and where it is."""
     from agent.choice.pool import Place
-    from harness.cache import cache_root
     from harness.repository.workspace import open_workspace
     from tasks.source import resolve
 
@@ -198,19 +206,14 @@ def _task(known: argparse.Namespace, progress: Progress) -> tuple[str, Place]:
 
 def _suite_places(known: argparse.Namespace, samples: dict[str, tuple[Sample, ...]], progress: Progress) -> Places:
     """By instance, how to get at its code; opened one at a time."""
-    from tasks.swebench import choose_rows, load_rows
-
-    every = load_rows(known.source, known.dataset)
-    chosen = choose_rows(every, known.instances)
+    chosen = choose_rows(load_rows(known.source, known.dataset), known.instances)
     return {row.instance_id: partial(_place_of, row, known, progress) for row in chosen if row.instance_id in samples}
 
 
 def _place_of(row: SuiteRow, known: argparse.Namespace, progress: Progress) -> Place | None:
     from agent.choice.pool import Place
-    from harness.cache import cache_root
     from harness.repository.workspace import open_workspace
     from harness.swebench.solving import task_in_image
-    from tasks.swebench import repository_of
 
     repository = repository_of(row, known.mirrors)
     try:
@@ -240,26 +243,6 @@ def _image(row: SuiteRow) -> ImageRef | None:
             return find_image(client, row)
     except SandboxFailed:
         return None
-
-
-def _weights(path: Path | None) -> Weights:
-    from harness.choosing.ranker import SHIPPED, read_weights
-
-    return read_weights(path or SHIPPED)
-
-
-def _choose(
-    directory: Path,
-    instance: str,
-    samples: tuple[Sample, ...],
-    weights: Weights,
-    known: argparse.Namespace,
-    points: Mapping[str, float] | None,
-) -> PoolChoice:
-    from agent.choice.pool import choose
-    from harness.choosing.evidence_store import evidence_of
-
-    return choose(evidence_of(directory, instance, samples), weights, known.ranker, known.threshold, points)
 
 
 def _judge(known: argparse.Namespace) -> Alias | None:
@@ -295,52 +278,42 @@ def _points(
 
     every = {i: evidence_of(directory, i, of_it) for i, of_it in samples.items()}
     close = {i: for_the_judge(each, weights, known.ranker, known.threshold) for i, each in every.items()}
-    judging = Judging(
-        lookout=_lookout(directory, places, known, progress),
-        alias=alias,
-        usd=known.max_judge_usd,
-        whole_usd=known.max_usd,
-        at_once=known.at_once,
-    )
+    lookout = _lookout(directory, places, known, progress)
+    judging = Judging(lookout, alias, known.max_judge_usd, known.max_usd, known.at_once)
     statements = {i: each.base.statement for i, each in every.items()}
     with RunLock(directory):
         return interruptible(judge_all(judging, close, statements), GOES_ON)
 
 
-def _with_judge(out: Path, directory: Path, report: Json) -> Json:
+def _with_judge(directory: Path, report: Json) -> Json:
     """The report with what the judge said of each instance, and what all of it cost."""
     from agent.choice.pool_judge import said_on
-    from harness.cache import write_json
     from harness.money.ledger import Ledger
     from harness.views.report import judge_report
 
     said = {each["instance"]: said_on(directory, each["instance"]) for each in report["choices"]}
     choices = [{**each, "judge": judge_report(said[each["instance"]])} for each in report["choices"]]
     cost = Ledger.of(event for events in said.values() for event in events).to_json()
-    report = {**report, "choices": choices, "cost": cost}
-    write_json(out / "report.json", report)
-    return report
+    return {**report, "choices": choices, "cost": cost}
 
 
-def _write(out: Path, chosen: Sequence[PoolChoice], known: argparse.Namespace, weights: Weights) -> Json:
-    from harness.cache import write_json, write_text
-    from harness.outputs import make_output
-
+def _write(out: Path, chosen: Sequence[PoolChoice], report: Json) -> None:
     make_output(out)
+    patches = {each.instance: each.selected.patch if each.selected else "" for each in chosen}
     lines = [
-        {
-            "instance_id": each.instance,
-            "model_name_or_path": "troop-select",
-            "model_patch": each.selected.patch if each.selected else "",
-        }
-        for each in chosen
+        json.dumps({"instance_id": instance, "model_name_or_path": "troop-select", "model_patch": patch})
+        for instance, patch in patches.items()
     ]
-    write_text(out / "predictions.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    write_text(out / "predictions.jsonl", "".join(f"{line}\n" for line in lines))
     if len(chosen) == 1 and chosen[0].selected is not None:
         write_text(out / "selected.patch", chosen[0].selected.patch)
     else:
         (out / "selected.patch").unlink(missing_ok=True)
-    report: Json = {
+    write_json(out / "report.json", report)
+
+
+def _report(chosen: Sequence[PoolChoice], known: argparse.Namespace, weights: Weights) -> Json:
+    return {
         "schema": 1,
         "ranker": known.ranker,
         "threshold": known.threshold,
@@ -349,17 +322,13 @@ def _write(out: Path, chosen: Sequence[PoolChoice], known: argparse.Namespace, w
         "selected": sum(each.selected is not None for each in chosen),
         "choices": [each.as_json() for each in chosen],
     }
-    write_json(out / "report.json", report)
-    return report
 
 
 def _lines(chosen: Sequence[PoolChoice]) -> list[str]:
     """A line for each instance; for a single one the whole order."""
     if len(chosen) > 1:
-        return [
-            f"{c.instance}: {c.selected.sources[0] if c.selected else 'nothing selected'}: {c.rationale}"
-            for c in chosen
-        ]
+        named = [(c, c.selected.sources[0] if c.selected else "nothing selected") for c in chosen]
+        return [f"{choice.instance}: {name}: {choice.rationale}" for choice, name in named]
     only = chosen[0]
     found = [f"{only.instance}: {only.rationale}"]
     for number, each in enumerate(only.order, 1):

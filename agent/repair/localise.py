@@ -15,10 +15,11 @@ import json
 import math
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from harness.evidence.regression import shared
 from harness.patches.paths import is_test
 from harness.records import Json, TestReport
 from harness.sandbox.base import WORKDIR, Sandbox
@@ -47,9 +48,7 @@ class Localisation:
 
 def ochiai(ran_failing: int, ran_passing: int, failing: int) -> float:
     """Ochiai's coefficient of a line, 0..1: failing and passing tests that execute it, and all failing tests."""
-    if ran_failing == 0:
-        return 0.0
-    return ran_failing / math.sqrt(failing * (ran_failing + ran_passing))
+    return ran_failing / math.sqrt(failing * (ran_failing + ran_passing)) if ran_failing else 0.0
 
 
 def failing_tests(ids: Iterable[str], baseline: TestReport | None) -> tuple[str, ...]:
@@ -78,15 +77,9 @@ def companions(failing: Sequence[str], baseline: TestReport | None) -> tuple[str
 
 def _distance(file: str, files: Iterable[str]) -> int:
     """Steps in the tree from a test file to the nearest of the others; 0 for one of them."""
-    parts = PurePosixPath(file).parts
-    steps = []
-    for other in files:
-        there = PurePosixPath(other).parts
-        shared = 0
-        while shared < min(len(parts), len(there)) and parts[shared] == there[shared]:
-            shared += 1
-        steps.append(len(parts) + len(there) - 2 * shared)
-    return min(steps, default=0)
+    here = PurePosixPath(file).parts
+    places = [PurePosixPath(other).parts for other in files]
+    return min((len(here) + len(there) - 2 * shared(here, there) for there in places), default=0)
 
 
 async def localise(
@@ -96,7 +89,7 @@ async def localise(
     baseline: TestReport | None,
     *,
     timeout: float,
-    apart: Iterable[str] = (),
+    apart: Collection[str] = (),
 ) -> Localisation:
     """Run the failing tests and some passing ones, and rank the lines of the repository's own, non-test files.
 
@@ -115,15 +108,14 @@ async def localise(
         env=line_records(record),
     )
     found = await _record(sandbox, record)
-    excluded = set(apart)
     if found is not None:
-        lines = ranked(found, excluded)
+        lines = ranked(found, apart)
         if lines:
             tests = f"{found['failed']} failing and {found['passed']} passing tests"
             by = "coverage" if found["tracer"] == "coverage" else "a trace function (coverage is not installed)"
             return Localisation(lines, f"Ochiai over the lines of {tests}, recorded by {by}")
-    lines = named_lines(report, excluded)
-    return Localisation(lines, "no line was recorded, so the places that the failures name are suspected")
+    how = "no line was recorded, so the places that the failures name are suspected"
+    return Localisation(named_lines(report, apart), how)
 
 
 def _patience(baseline: TestReport | None) -> float:
@@ -142,15 +134,14 @@ async def _record(sandbox: Sandbox, path: str) -> Json | None:
     return found
 
 
-def ranked(found: Mapping[str, object], apart: Iterable[str] = ()) -> tuple[Line, ...]:
+def ranked(found: Mapping[str, object], apart: Collection[str] = ()) -> tuple[Line, ...]:
     """The lines of a record (see `harness/inside/troop_lines.py`) by suspicion, tests and `apart` left out."""
     files, failing = found["files"], found["failed"]
     assert isinstance(files, Mapping) and isinstance(failing, int)
-    excluded = set(apart)
     lines = [
         (path, int(line), round(ochiai(counts[0], counts[1], failing), 4))
         for path, counted in files.items()
-        if path.endswith(".py") and not is_test(path) and path not in excluded and not path.startswith(".")
+        if path.endswith(".py") and not is_test(path) and path not in apart and not path.startswith(".")
         for line, counts in counted.items()
         if counts[0]
     ]
@@ -160,13 +151,12 @@ def ranked(found: Mapping[str, object], apart: Iterable[str] = ()) -> tuple[Line
 _PLACE = re.compile(r"([\w./-]+\.py)(?::(\d+)|\", line (\d+))")
 
 
-def named_lines(report: TestReport, apart: Iterable[str] = ()) -> tuple[Line, ...]:
+def named_lines(report: TestReport, apart: Collection[str] = ()) -> tuple[Line, ...]:
     """Lines that failure messages and the console output name: those named last, where the failure was, first."""
-    excluded = set(apart)
     order: dict[tuple[str, int], None] = {}
     for text in (*report.failures.values(), report.output):
         for match in reversed(list(_PLACE.finditer(text))):
             path = match[1].removeprefix(WORKDIR + "/").removeprefix("./")
-            if not path.startswith("/") and not is_test(path) and path not in excluded:
+            if not path.startswith("/") and not is_test(path) and path not in apart:
                 order.setdefault((path, int(match[2] or match[3])))
     return tuple((path, line, round(1 / (1 + at / 4), 4)) for at, (path, line) in enumerate(order))[:LINES_KEPT]

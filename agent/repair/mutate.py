@@ -172,8 +172,7 @@ def _places(sources: Mapping[str, Source], suspicion: Mapping[tuple[str, int], f
 
 @dataclass(slots=True)
 class _Search:
-    """The mutants found so far, and what it took: characters parsed, proposals offered. `most`: proposals of a
-    place."""
+    """The mutants found so far; what it took: characters parsed, proposals offered. `most`: proposals of a place."""
 
     stop: threading.Event | None
     most: int
@@ -187,8 +186,7 @@ class _Search:
         return len(self.found) >= MOST or self.work >= MOST_WORK or self.offered >= MOST_OFFERED
 
     def look_at(self, site: Site, score: float, places: int) -> None:
-        """Add the mutants of one place of a statement that has so many: the best ones, as far as its share of work
-        goes."""
+        """Add the mutants of one place of a statement that has so many: the best, as far as its share of work goes."""
         source = site.source
         for proposal, share, unit in self._best(site, STATEMENT_WORK // places):
             go_on(self.stop)
@@ -200,8 +198,7 @@ class _Search:
                 self.found[key] = _plainer(self.found[key], mutant) if key in self.found else mutant
 
     def _best(self, site: Site, allowed: int) -> list[tuple[Proposal, float, tuple[int, int]]]:
-        """The most plausible proposals that the allowed work is enough for, with the texts to parse, in the operators'
-        order."""
+        """The most plausible proposals for the allowed work, with the texts to parse, in the operators' order."""
         weighed = _weighed(site, self.stop)
         self.offered += len(weighed)
         chosen: dict[int, tuple[Proposal, float, tuple[int, int]]] = {}
@@ -253,12 +250,7 @@ def _suspicion(source: Source, statement: ast.stmt | ast.excepthandler, lines: M
 
 
 def _site(source: Source, node: ast.AST, scope: Scope, pool: Pool) -> Site:
-    loops = []
-    at = source.parents.get(node)
-    while at is not None and not isinstance(at, Function):
-        if isinstance(at, (ast.For, ast.AsyncFor, ast.While)):
-            loops.append((at.lineno, at.end_lineno or at.lineno))
-        at = source.parents.get(at)
+    loops = [(loop.lineno, loop.end_lineno or loop.lineno) for loop in source.loops(node)]
     line = getattr(node, "lineno", 0)
     names = sorted({*scope.usable(line, tuple(loops)), *comprehension_names(source, node)})
     return Site(source, node, scope, pool, tuple(names))
@@ -325,7 +317,7 @@ def _unit(source: Source, node: ast.AST, proposal: Proposal) -> tuple[int, int]:
     statement = source.statement(node)
     if statement is not None and not isinstance(statement, ast.Match):
         start, end = source.span(statement)[0], source.header_end(statement)
-        if start <= proposal.start and proposal.end <= end and not (node is statement and _is_elif(source, statement)):
+        if start <= proposal.start and proposal.end <= end and not (node is statement and source.is_elif(statement)):
             return start, end
         whole = proposal.start == source.line_start(source.line_of(proposal.start))
         if whole and node is statement and proposal.operator != "move-statement":
@@ -339,10 +331,6 @@ def _unit(source: Source, node: ast.AST, proposal: Proposal) -> tuple[int, int]:
         start = source.line_start(source.first_line(at)) + at.col_offset
         return start, max(source.span(at)[1], proposal.end)
     return 0, len(source.text)
-
-
-def _is_elif(source: Source, statement: ast.stmt | ast.excepthandler) -> bool:
-    return isinstance(statement, ast.If) and source.text.startswith("elif", source.span(statement)[0])
 
 
 def _meaning(text: str) -> object | None:
@@ -402,8 +390,7 @@ def needed(index: int, attempts: int, turns: int) -> int:
 
 
 def in_common_order(ordered: Sequence[Mutant], count: int, seed: int) -> list[tuple[int, Change]]:
-    """The first `count` changes with their ranks (single mutants, then pairs), in the order that the seed makes of
-    them."""
+    """The first `count` changes (single mutants, then pairs) with their ranks, in the order that the seed makes."""
     changes: list[Change] = [(mutant,) for mutant in ordered[:count]]
     if len(changes) < count:
         changes.extend(pairs(ordered, count - len(changes)))

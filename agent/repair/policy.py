@@ -35,6 +35,7 @@ DONOR_FILES = 20
 FILE_BYTES = 800_000
 SUSPICIOUS_CHARS = 1_000_000
 DONOR_CHARS = 500_000
+_GIT = f"git --git-dir={TROOPDIR}/base.git"
 
 Made = TypeVar("Made")
 
@@ -81,8 +82,7 @@ class RepairPolicy:
         self._share: Share | None = None
 
     async def plan(self, view: View) -> Plan:
-        """The suspicious lines: `data["lines"]` is [[path, line, suspicion], …], `data["failing"]` the tests to
-        mend."""
+        """The suspicious lines: `data["lines"]` is [[path, line, suspicion], …]; `data["failing"]`: tests to mend."""
         given, prepared = view.task.failing_test, view.prepared
         failing = failing_tests(given.ids, prepared.baseline) if given is not None else ()
         if given is None or not failing or prepared.test_command is None:
@@ -108,9 +108,13 @@ class RepairPolicy:
         change = await in_thread(lambda stop: share.at(turn, stop))
         if change is None:
             return Decision("There are no more mutants to try.", undo, stop="exhausted")
-        edits = tuple(_edit(at, mutant) for at, mutant in enumerate(change))
+        edits = [
+            ToolCall(f"edit{at}", "edit", {"path": m.path, "old": m.old, "new": m.new, "line": m.line})
+            for at, m in enumerate(change)
+        ]
         test = ToolCall("test", "test", {"ids": list(view.plan.data["failing"]), "then_all": True})
-        return Decision(_described(change), (*undo, *edits, test))
+        said = "; ".join(f"{m.operator} at {m.path}:{m.line}" for m in change)
+        return Decision(said, (*undo, *edits, test))
 
     async def _dealt(self, view: View) -> Share:
         """This attempt's share of the mutants."""
@@ -129,16 +133,14 @@ class RepairPolicy:
 
 @dataclass(slots=True)
 class Share:
-    """The changes of one attempt, less those after which the file does not compile; that is found out as they come
-    up."""
+    """The changes of one attempt, less those that do not compile, which is found out as they come up."""
 
     changes: Iterator[Change]
     texts: Mapping[str, str]
     kept: list[Change] = field(default_factory=list)
 
     def at(self, turn: int, stop: threading.Event) -> Change | None:
-        """The change of a turn, counted from 0; None when there are no more. Raises Stopped soon after `stop` is
-        set."""
+        """The change of a turn, counted from 0; None when there is none. Raises Stopped soon after `stop` is set."""
         hush()
         while len(self.kept) <= turn:
             go_on(stop)
@@ -164,17 +166,10 @@ async def in_thread(work: Callable[[threading.Event], Made]) -> Made:
 
 
 async def _localised(view: View, failing: Sequence[str]) -> Json:
-    given = view.task.failing_test
-    command = view.prepared.test_command
+    given, command, baseline = view.task.failing_test, view.prepared.test_command, view.prepared.baseline
     assert given is not None and command is not None  # plan() asked
-    found = await localise(
-        view.sandbox,
-        command,
-        failing,
-        view.prepared.baseline,
-        timeout=_patience(view.prepared.baseline),
-        apart=[path for path, _ in given.files],
-    )
+    apart = [path for path, _ in given.files]
+    found = await localise(view.sandbox, command, failing, baseline, timeout=_patience(baseline), apart=apart)
     return {"failing": list(failing), "lines": [list(line) for line in found.lines], "how": found.how}
 
 
@@ -213,9 +208,7 @@ async def _base_texts(sandbox: Sandbox, paths: Sequence[str], most: int) -> dict
     for path in paths:
         if sum(map(len, texts.values())) >= most:
             break
-        shown = await sandbox.exec(
-            f"git --git-dir={TROOPDIR}/base.git show HEAD:{shlex.quote(path)}", output_bytes=FILE_BYTES
-        )
+        shown = await sandbox.exec(f"{_GIT} show HEAD:{shlex.quote(path)}", output_bytes=FILE_BYTES)
         if shown.exit_code == 0 and not shown.truncated:
             try:
                 texts[path] = shown.stdout.decode("utf-8")
@@ -226,19 +219,8 @@ async def _base_texts(sandbox: Sandbox, paths: Sequence[str], most: int) -> dict
 
 async def _neighbours(sandbox: Sandbox, paths: Sequence[str]) -> list[str]:
     """Other source files in the directories of the suspicious ones, the directory of the most suspicious first."""
-    listed = await sandbox.exec(
-        f"git --git-dir={TROOPDIR}/base.git ls-tree -r -z --name-only HEAD", output_bytes=4_000_000
-    )
+    listed = await sandbox.exec(f"{_GIT} ls-tree -r -z --name-only HEAD", output_bytes=4_000_000)
     files = [f for f in listed.stdout.decode("utf-8", "replace").split("\0") if f.endswith(".py") and not is_test(f)]
     folders = {PurePosixPath(path).parent: at for at, path in reversed(list(enumerate(paths)))}
     near = [f for f in files if PurePosixPath(f).parent in folders and f not in paths]
     return sorted(near, key=lambda f: (folders[PurePosixPath(f).parent], f))[:DONOR_FILES]
-
-
-def _edit(at: int, mutant: Mutant) -> ToolCall:
-    arguments = {"path": mutant.path, "old": mutant.old, "new": mutant.new, "line": mutant.line}
-    return ToolCall(f"edit{at}", "edit", arguments)
-
-
-def _described(change: Change) -> str:
-    return "; ".join(f"{m.operator} at {m.path}:{m.line}" for m in change)

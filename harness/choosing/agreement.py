@@ -66,8 +66,7 @@ def similarity(one: Wording, other: Wording) -> float:
 
 
 def nearness(one: Wording, other: Wording, reach: int = 3) -> float:
-    """0..1: the share of changed lines that the other changes, too, or lines at most `reach` away; both ways
-    averaged."""
+    """0..1: the share of changed lines that the other changes as well, or lines within `reach`; both ways averaged."""
     return (_near(one, other, reach) + _near(other, one, reach)) / 2
 
 

@@ -71,8 +71,7 @@ def _behaviour(seen: Seen | None) -> tuple[object, ...]:
 
 
 def _complains(name: str, seen: Seen, statement: Statement) -> bool:
-    """Whether a step ends by an error that the text names, or by a failed assertion; a witness test, whether it
-    fails."""
+    """Whether a step ends by an error that the text names, or a failed assertion; a witness test, whether it fails."""
     if name.startswith(WITNESS):
         return bool(seen.error)
     if seen.error in ("", "NameError", "ImportError", "ModuleNotFoundError", "Died") or seen.error.startswith("exit"):
@@ -85,24 +84,17 @@ def _error_gone(steps: dict[str, Seen], on_base: dict[str, Seen], statement: Sta
     shown = [name for name, seen in on_base.items() if _complains(name, seen, statement)]
     if not shown or not steps:
         return 0.0
-    total = 0
-    for name in shown:
-        after = steps.get(name)
-        total += after is not None and not after.error
-    return total / len(shown)
+    return sum(name in steps and not steps[name].error for name in shown) / len(shown)
 
 
 def _new_crash(steps: dict[str, Seen], on_base: dict[str, Seen], statement: Statement, patch: str) -> float:
-    """Whether a step ends by an error that it does not have on the base, and that neither the text names nor the patch
-    raises."""
+    """Whether a step ends by an error that neither the base shows, nor the text names, nor the patch raises."""
     raised = {word for text in _added(patch) for word in re.findall(r"\braise\s+(\w+)", text)}
     for name, seen in steps.items():
         before = on_base.get(name)
-        if (
-            not name.startswith(WITNESS)
-            and before is not None
-            and seen.error not in {"", before.error} | raised | statement.exceptions
-        ):
+        if name.startswith(WITNESS) or before is None:
+            continue
+        if seen.error not in {"", before.error} | raised | statement.exceptions:
             return 1.0
     return 0.0
 
@@ -116,9 +108,8 @@ def _added(patch: str) -> Iterator[str]:
 def _wishes(statement: Statement) -> str:
     """What the text says should be: the sentences that say so, and a block that follows such a line."""
     found = []
-    lines = statement.plain.split("\n")
     carry = 0
-    for line in lines:
+    for line in statement.plain.split("\n"):
         if _WISH.search(line):
             found.append(line)
             carry = 12
@@ -131,8 +122,7 @@ def _wishes(statement: Statement) -> str:
 
 
 def _told(steps: dict[str, Seen], on_base: dict[str, Seen], wishes: str, statement: Statement) -> float:
-    """Whether a step now prints what the text says should be (1.0), or what it shows anywhere (0.4), and the base did
-    not."""
+    """Whether a step, unlike the base's, prints what the text says should be (1.0), or shows anywhere (0.4)."""
     everywhere = _squeezed(statement.plain)
     best = 0.0
     for name in _changed(steps, on_base):
@@ -142,9 +132,8 @@ def _told(steps: dict[str, Seen], on_base: dict[str, Seen], wishes: str, stateme
         for text in _texts(steps[name]):
             if text in before or text in _EMPTY:
                 continue
-            best = max(
-                best, 1.0 if _occurs(text, wishes) else 0.4 if len(text) > 3 and _occurs(text, everywhere) else 0.0
-            )
+            shown = 0.4 if len(text) > 3 and _occurs(text, everywhere) else 0.0
+            best = max(best, 1.0 if _occurs(text, wishes) else shown)
     return best
 
 
@@ -155,10 +144,9 @@ def _texts(seen: Seen) -> list[str]:
 
 def _occurs(text: str, where: str) -> bool:
     pattern = re.escape(text)
-    return (
-        re.search(rf"(?<!\w){pattern}(?!\w)" if text[:1].isalnum() and text[-1:].isalnum() else pattern, where)
-        is not None
-    )
+    if text[:1].isalnum() and text[-1:].isalnum():
+        pattern = rf"(?<!\w){pattern}(?!\w)"
+    return re.search(pattern, where) is not None
 
 
 def _squeezed(text: str) -> str:
@@ -180,10 +168,9 @@ def _same_steps(steady: Sequence[dict[str, Seen]], evidence: InstanceEvidence) -
     contested = [n for n in names if len({_behaviour(steps.get(n)) for steps in ran}) > 1]
     if not contested:
         return [0.0] * len(steady)
-    columns = [
-        shares([_behaviour(steps.get(n)) if steps else None for steps in steady], evidence.samples) for n in contested
-    ]
-    return [sum(column[at] for column in columns) / len(columns) for at in range(len(steady))]
+    behaved = [[_behaviour(steps.get(n)) if steps else None for steps in steady] for n in contested]
+    columns = [shares(each, evidence.samples) for each in behaved]
+    return [sum(row) / len(row) for row in zip(*columns, strict=True)]
 
 
 def _known(values: Sequence[float | None]) -> list[float]:

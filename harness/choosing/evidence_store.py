@@ -21,6 +21,7 @@ from harness.cache import write_json
 from harness.choosing.pool import Sample
 from harness.choosing.probe_facts import Seen
 from harness.choosing.static_evidence import StaticFacts
+from harness.trace import record
 from tasks.errors import InputError
 
 SCHEMA = 1
@@ -122,8 +123,7 @@ def keeping(directory: Path) -> Keep:
 
 
 def read_found(directory: Path, instance: str) -> tuple[Base, dict[str, Found]]:
-    """What the run holds on an instance, empty where nothing. Raises InputError for a damaged file or another
-    schema."""
+    """What the run holds on an instance, if anything. Raises InputError for a damaged file or another schema."""
     place = _place(directory, instance)
     if not place.exists():
         return Base(), {}
@@ -131,14 +131,11 @@ def read_found(directory: Path, instance: str) -> tuple[Base, dict[str, Found]]:
         body = json.loads(place.read_text(encoding="utf-8", errors="surrogateescape"))
         if body["schema"] != SCHEMA:
             raise InputError(f"{place} was written by another version; gather the evidence again in a new directory")
-        near = body["base"]["near"]
-        base = {
-            **body["base"],
-            "probes": steps_of(body["base"]["probes"]),
-            "sources": {probe: tuple(steps) for probe, steps in body["base"]["sources"].items()},
-            "near": None if near is None else _record(NearBase, near),
-        }
-        return _record(Base, base), {key: _found(each) for key, each in body["found"].items()}
+        known = body["base"]
+        sources = {probe: tuple(steps) for probe, steps in known["sources"].items()}
+        base = replace(record(Base, known), probes=steps_of(known["probes"]), sources=sources)
+        found = {key: replace(record(Found, f), probes=steps_of(f["probes"])) for key, f in body["found"].items()}
+        return base, found
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{place} is damaged: {error}") from error
 
@@ -163,28 +160,8 @@ def _place(directory: Path, instance: str) -> Path:
     return directory / "evidence" / f"{instance}.json"
 
 
-def _found(data: Mapping[str, Any]) -> Found:
-    records = {
-        "static": _record(StaticFacts, data["static"]),
-        "probes": steps_of(data["probes"]),
-        "tests": None if data["tests"] is None else _record(TestFacts, data["tests"]),
-    }
-    found: Found = _record(Found, {**data, **records})
-    return found
-
-
 def steps_of(data: Mapping[str, Any] | None) -> Steps | None:
     """What probes showed, from plain JSON data; None stays None."""
     if data is None:
         return None
-    return {
-        probe: tuple(_record(Seen, {**step, "views": tuple((n, t) for n, t in step["views"])}) for step in steps)
-        for probe, steps in data.items()
-    }
-
-
-def _record(kind: Any, data: Mapping[str, Any]) -> Any:
-    """A record of what is stored, without fields that it no longer has: they came from a way of looking that was given
-    up."""
-    known = {each.name for each in dataclasses.fields(kind)}
-    return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in data.items() if n in known})
+    return {probe: tuple(record(Seen, step) for step in steps) for probe, steps in data.items()}

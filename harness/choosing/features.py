@@ -17,7 +17,6 @@ from statistics import fmean
 from harness.choosing.agreement import Wording, mean_with_others, nearness, shares, similarity, votes, wording
 from harness.choosing.behaviour import BEHAVIOUR, behaviour_features
 from harness.choosing.evidence_store import Found, InstanceEvidence
-from harness.choosing.pool import Sample
 
 KINDS: dict[str, tuple[str, ...]] = {
     "usable": ("unusable", "applies-fuzzily"),
@@ -35,27 +34,10 @@ ASIDE = ("size",)
 """Known and shown, and what decides between equals, but no feature: on the development part of the pool a weight for it
 made the choice worse (docs/selection.md)."""
 
-SIGNS: dict[str, int] = {
-    "unusable": -1,
-    "undefined-names": -1,
-    "edits-tests": -1,
-    "debugging": -1,
-    "stray-files": -1,
-    "names-place": 1,
-    "traceback-place": 1,
-    "same-code": 1,
-    "same-places": 1,
-    "likeness": 1,
-    "nearness": 1,
-    "breaks-tests": -1,
-    "breaks-tests-alone": -1,
-    "like-base": -1,
-    "error-gone": 1,
-    "same-behaviour": 1,
-    "same-steps": 1,
-    "told-output": 1,
-    "new-crash": -1,
-}
+SIGNS = dict.fromkeys(("names-place", "traceback-place", "same-code", "same-places", "likeness", "nearness"), 1)
+SIGNS |= dict.fromkeys(("error-gone", "same-behaviour", "same-steps", "told-output"), 1)
+SIGNS |= dict.fromkeys(("unusable", "undefined-names", "edits-tests", "debugging", "stray-files"), -1)
+SIGNS |= dict.fromkeys(("breaks-tests", "breaks-tests-alone", "like-base", "new-crash"), -1)
 """Features whose weight may only be positive (1) or negative (-1)."""
 
 CIRCUMSTANCES = ("agreement-of-all", "best-agreement", "place-agreement", "distinct-share")
@@ -82,9 +64,8 @@ def rows(evidence: InstanceEvidence) -> list[CandidateFeatures]:
     members: dict[Hashable, list[int]] = {}
     for at, group in enumerate(groups):
         members.setdefault(group, []).append(at)
-    chosen = [
-        min(m, key=lambda at: (len(evidence.of(evidence.samples[at]).static.flags), at)) for m in members.values()
-    ]
+    flags = [len(evidence.of(sample).static.flags) for sample in evidence.samples]
+    chosen = [min(of_it, key=lambda at: (flags[at], at)) for of_it in members.values()]
     means = {name: fmean(table[at][name] for at in chosen) for name in NAMES}
     around = _circumstances(evidence, table, chosen)
     return [
@@ -152,10 +133,9 @@ _STATIC: dict[str, Callable[[Found], float]] = {
 def _circumstances(
     evidence: InstanceEvidence, table: Sequence[Mapping[str, float]], chosen: Sequence[int]
 ) -> dict[str, float]:
-    samples: Sequence[Sample] = evidence.samples
     return {
         "agreement-of-all": fmean(row["likeness"] for row in table),
         "best-agreement": max(row["same-code"] for row in table),
         "place-agreement": max(row["same-places"] for row in table),
-        "distinct-share": len(chosen) / max(1.0, votes(s.model for s in samples)),
+        "distinct-share": len(chosen) / max(1.0, votes(s.model for s in evidence.samples)),
     }

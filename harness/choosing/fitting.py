@@ -1,5 +1,4 @@
-"""Fitting the ranker on a labelled pool: cross-validation by instance, calibration, and a test that the labels
-matter."""
+"""Fitting the ranker on a labelled pool: cross-validation by instance, calibration, reliability."""
 
 from __future__ import annotations
 
@@ -89,10 +88,8 @@ def cross(
 
 def choices(items: Sequence[Labelled], scores: Mapping[str, Sequence[float]]) -> list[Choice]:
     """What choosing the best-scored candidate comes to; among equals each is as likely."""
-    return [
-        Choice(i.instance, chance(i, scores[i.instance]), sum(i.samples) / len(i.samples), any(i.samples))
-        for i in items
-    ]
+    blind = {i.instance: sum(i.samples) / len(i.samples) for i in items}
+    return [Choice(i.instance, chance(i, scores[i.instance]), blind[i.instance], any(i.samples)) for i in items]
 
 
 def chance(item: Labelled, scores: Sequence[float]) -> float:

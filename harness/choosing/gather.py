@@ -179,8 +179,7 @@ async def in_sandbox(
 
 
 def tells(base: Base, patch: str) -> bool:
-    """Whether running the probes on a patch could tell anything: not where every step wants a name that nothing
-    defines."""
+    """Whether running the probes on a patch could tell anything: not where each step wants a name that is not there."""
     steps = [seen for of_probe in (base.probes or {}).values() for seen in of_probe]
     missing = [re.search(r"name '(\w+)'", seen.message) for seen in steps if seen.error == "NameError"]
     if len(missing) < len(steps):
@@ -212,9 +211,7 @@ def import_names(paths: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name, _ in names.most_common() if name in packages)[:3]
 
 
-_NO_PACKAGES = frozenset(
-    {"tests", "test", "testing", "doc", "docs", "examples", "bench", "benchmarks", "scripts", "utils", "bin"}
-)
+_NO_PACKAGES = {"tests", "test", "testing", "doc", "docs", "examples", "bench", "benchmarks", "scripts", "utils", "bin"}
 
 
 def _differing(one: Mapping[str, tuple[Seen, ...]], other: Mapping[str, tuple[Seen, ...]]) -> set[str]:

@@ -82,10 +82,7 @@ def read_witnesses(paths: Sequence[Path]) -> dict[str, tuple[WitnessTest, ...]]:
     from harness import trace
 
     found: dict[str, dict[tuple[str, str], WitnessTest]] = {}
-    runs = [
-        run for path in paths if path.is_dir() for run in (path, *sorted(path.iterdir())) if (run / "run.json").exists()
-    ]
-    for run in runs:
+    for run in (run for path in paths if path.is_dir() for run in _runs(path)):
         instance = ""
         for event in trace.read(run / "trace.jsonl"):
             if isinstance(event, trace.RunStarted):
@@ -126,20 +123,10 @@ def _labels(path: Path) -> dict[tuple[str, str], bool | None]:
 def write_pool(path: Path, samples: Iterable[Sample]) -> None:
     """Write a pool file (gzipped where the name ends in .gz)."""
     words = {True: "resolved", False: "unresolved", None: None}
-    text = "".join(
-        json.dumps(
-            {
-                "instance_id": s.instance,
-                "source": s.source,
-                "model": s.model,
-                "model_patch": s.patch,
-                "cost_usd": s.usd,
-                "outcome": words[s.right],
-            }
-        )
-        + "\n"
-        for s in samples
-    ).encode("utf-8", "surrogateescape")
+    names = ("instance_id", "source", "model", "model_patch", "cost_usd", "outcome")
+    rows = [(s.instance, s.source, s.model, s.patch, s.usd, words[s.right]) for s in samples]
+    lines = [json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows]
+    text = "".join(lines).encode("utf-8", "surrogateescape")
     path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
 
 
@@ -190,22 +177,23 @@ def _entries(path: Path) -> Entries:
 
 
 def _of_directory(path: Path, instance: str | None) -> list[Sample]:
-    if (path / "run.json").exists():
-        return _of_run(path)
-    runs = [child for child in sorted(path.iterdir()) if (child / "run.json").exists()]
-    if runs:
+    if runs := _runs(path):
         return [sample for run in runs for sample in _of_run(run)]
     samples = []
     for file in sorted(path.rglob("*")):
         if file.is_file() and file.name.endswith(PATCH_ENDINGS):
-            deep = file.parent != path
-            named = file.parent.name if deep and instance is None else file.stem if not deep else None
-            belongs = instance if instance is not None else named
-            source = file.relative_to(path).as_posix()
-            samples.append(replace(_of_patch_file(file, belongs, path.name), source=f"{path.name}/{source}"))
+            named = file.stem if file.parent == path else file.parent.name
+            sample = _of_patch_file(file, named if instance is None else instance, path.name)
+            samples.append(replace(sample, source=f"{path.name}/{file.relative_to(path).as_posix()}"))
     if not samples:
         raise InputError(f"{path} holds neither runs nor .patch or .diff files")
     return samples
+
+
+def _runs(path: Path) -> list[Path]:
+    """The directory, if it is that of a run; else those in it that are."""
+    is_run = [run for run in (path, *sorted(path.iterdir())) if (run / "run.json").exists()]
+    return is_run[:1] if is_run[:1] == [path] else is_run
 
 
 def _of_patch_file(path: Path, instance: str | None, model: str) -> Sample:

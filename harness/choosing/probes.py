@@ -12,11 +12,11 @@ import ast
 import re
 import shlex
 import textwrap
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.choosing.statement import Block, Statement
+from harness.code.facts import parsed
 from harness.records import WitnessTest
 from harness.sandbox.base import WORKDIR
 
@@ -38,20 +38,8 @@ _TITLE = re.compile(
 )
 _CALL = re.compile(r"(?<![\w.\\])[A-Za-z_][\w.]*\((?:[^()\n]|\((?:[^()\n]|\([^()\n]*\))*\))*\)(?:\.\w+\([^()\n]*\))*")
 _INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
-_MAY_RUN = (
-    "python",
-    "python3",
-    "pytest",
-    "py.test",
-    "pylint",
-    "sphinx-build",
-    "flask",
-    "mkdir",
-    "touch",
-    "echo",
-    "cat",
-    "cd",
-)
+_MAY_RUN = {"python", "python3", "pytest", "py.test", "pylint", "sphinx-build", "flask"}
+_MAY_RUN |= {"mkdir", "touch", "echo", "cat", "cd"}
 _SHELL_WORDS = ("sh", "shell", "bash", "console", "zsh", "sh-session", "shell-session")
 _SANDBOX_PYTHON = "python"
 
@@ -154,13 +142,7 @@ def _modern(text: str) -> str:
 
 
 def _parses(text: str) -> bool:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ast.parse(text)
-        return True
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
+    return parsed(text.encode("utf-8", "surrogateescape")) is not None
 
 
 def _statements(source: str) -> list[str]:
@@ -216,8 +198,7 @@ def _is_call(text: str) -> bool:
 
 
 def _files(statement: Statement, checker: str) -> dict[str, str]:
-    """Files that the text shows: named in the line before a block or in its first line; for a checker also unnamed
-    ones."""
+    """Files that the text shows: named in the line before a block or in its first; for a checker also unnamed ones."""
     found: dict[str, str] = {}
     for number, block in enumerate(statement.blocks):
         name = _title(block) or _name_before(statement, block)

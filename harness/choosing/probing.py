@@ -19,6 +19,7 @@ REPORT_BYTES = 2_000_000
 
 _DRIVER = Path(__file__).parents[1] / "inside" / "probe_session.py"
 _PLACE = "/tmp/troop-probes"
+_ENVIRONMENT = "MPLBACKEND=Agg PYTHONHASHSEED=0 PYTHONWARNINGS=ignore COLUMNS=120"
 
 
 async def run_probes(
@@ -46,13 +47,8 @@ def views_for(statement: Statement, packages: Sequence[str]) -> tuple[str, ...]:
     if "sympy" not in packages:
         return ()
     words = statement.plain.lower()
-    about = (
-        ("latex", "sympy.latex"),
-        ("jupyter", "sympy.latex"),
-        ("pretty", "sympy.pretty"),
-        ("pprint", "sympy.pretty"),
-    )
-    return ("sympy.srepr", *dict.fromkeys(view for word, view in about if word in words))
+    about = {"sympy.latex": ("latex", "jupyter"), "sympy.pretty": ("pretty", "pprint")}
+    return ("sympy.srepr", *(view for view, signs in about.items() if any(sign in words for sign in signs)))
 
 
 async def _session(
@@ -61,7 +57,7 @@ async def _session(
     request = {"steps": probe.steps, "packages": packages, "views": views, "step_seconds": STEP_SECONDS}
     report = f"{place}/.report"
     done = await sandbox.exec(
-        f"mkdir -p {shlex.quote(place)} && cd {shlex.quote(place)} && {_environment(probe)} "
+        f"mkdir -p {shlex.quote(place)} && cd {shlex.quote(place)} && {_ENVIRONMENT} "
         f"python ../probe_session.py {shlex.quote(report)}",
         cwd=WORKDIR,
         stdin=json.dumps(request).encode("ascii"),
@@ -81,19 +77,14 @@ async def _session(
 
 async def _command(sandbox: Sandbox, probe: Probe, place: str) -> Seen:
     done = await sandbox.exec(
-        f"mkdir -p {shlex.quote(place)} && cd {shlex.quote(place)} && export {_environment(probe)} && {probe.command}",
+        f"mkdir -p {shlex.quote(place)} && cd {shlex.quote(place)} && export {_ENVIRONMENT} && {probe.command}",
         cwd=WORKDIR,
         timeout=PROBE_SECONDS,
         output_bytes=20_000,
         merge=True,
     )
-    return seen(
-        {"out": done.output, "error": "TooSlow" if done.timed_out else f"exit {done.exit_code}" * bool(done.exit_code)}
-    )
-
-
-def _environment(probe: Probe) -> str:
-    return "MPLBACKEND=Agg PYTHONHASHSEED=0 PYTHONWARNINGS=ignore COLUMNS=120"
+    failed = f"exit {done.exit_code}" if done.exit_code else ""
+    return seen({"out": done.output, "error": "TooSlow" if done.timed_out else failed})
 
 
 def _object(line: bytes) -> Mapping[str, object] | None:

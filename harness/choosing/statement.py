@@ -81,8 +81,7 @@ class Statement:
 
     @cached_property
     def code_words(self) -> frozenset[str]:
-        """Words in code, and words that look like it: with an underscore, a dot, capitals within, or a bracket after
-        them."""
+        """Words in code, and words that look like it: with an underscore, a dot, capitals within, a bracket after."""
         code = "\n".join([*(b.text for b in self.blocks), *_INLINE.findall(self.plain)])
         shaped = re.findall(r"\b\w*_\w+\b|\b[a-z]+[A-Z]\w*\b|\b[A-Z][a-z]+[A-Z]\w*\b|\b\w+(?=\()", self.plain)
         dotted = [part for name in _DOTTED.findall(self.plain) for part in name.split(".")]

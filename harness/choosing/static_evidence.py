@@ -3,9 +3,10 @@ does it touch, and how is that related to the issue's text. Pure but for reading
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -57,6 +58,8 @@ def look(patch_text: str, statement: Statement, tree: BaseTree | None) -> Static
     changes = [c for c in patch.changes if c.path in source or (c.old_path or "") in source]
     places = _places(patch, patched, source)
     known = patched.applies in ("clean", "fuzzy")
+    python = [(path, *patched.files.get(path, (None, None))) for path in source if path.endswith(".py") and known]
+    parts = [(path, before, after) for path, before, after in python if after is not None]
     return StaticFacts(
         applies=patched.applies,
         code=_code(patched, source) if known else _text_digest(patch_text, strays),
@@ -65,8 +68,8 @@ def look(patch_text: str, statement: Statement, tree: BaseTree | None) -> Static
         added=sum(c.added for c in changes),
         removed=sum(c.removed for c in changes),
         hunks=sum(len(c.hunks) for c in changes),
-        unparsed=_each(patched, source, _breaks_syntax) if known else (),
-        undefined=_gathered(patched, source, _new_undefined) if known else (),
+        unparsed=tuple(path for path, before, after in parts if _breaks_syntax(before, after)),
+        undefined=tuple(sorted({name for _, before, after in parts for name in _new_undefined(before, after)})),
         unseen=_unseen(patched, source) if known else (),
         flags=patch.flags,
         strays=strays,
@@ -78,22 +81,6 @@ def look(patch_text: str, statement: Statement, tree: BaseTree | None) -> Static
     )
 
 
-def _each(patched: Patched, source: list[str], holds: Callable[[bytes | None, bytes], bool]) -> tuple[str, ...]:
-    pairs = [(path, *patched.files.get(path, (None, None))) for path in source if path.endswith(".py")]
-    return tuple(path for path, before, after in pairs if after is not None and holds(before, after))
-
-
-def _gathered(
-    patched: Patched, source: list[str], names: Callable[[bytes | None, bytes], frozenset[str]]
-) -> tuple[str, ...]:
-    found: set[str] = set()
-    for path in source:
-        before, after = patched.files.get(path, (None, None))
-        if path.endswith(".py") and after is not None:
-            found |= names(before, after)
-    return tuple(sorted(found))
-
-
 def _breaks_syntax(before: bytes | None, after: bytes) -> bool:
     return parsed(after) is None and (before is None or parsed(before) is not None)
 
@@ -103,25 +90,20 @@ def _new_undefined(before: bytes | None, after: bytes) -> frozenset[str]:
 
 
 def _unseen(patched: Patched, source: list[str]) -> tuple[str, ...]:
-    """Identifiers that the patch brings in and that the touched files did not know, those it defines itself left
-    out."""
+    """Identifiers that the patch brings in, which the touched files did not know and it does not define itself."""
     before_all: set[str] = set()
-    after_count: dict[str, int] = {}
+    after_all: set[str] = set()
     defined: set[str] = set()
     for path in source:
         before, after = (parsed(data) for data in patched.files.get(path, (None, None)))
         before_all |= identifiers(before) if before else set()
         if after is not None:
-            for name in identifiers(after):
-                after_count[name] = after_count.get(name, 0) + 1
+            after_all |= identifiers(after)
             defined |= _bound(after)
-    return tuple(sorted(after_count.keys() - before_all - defined))
+    return tuple(sorted(after_all - before_all - defined))
 
 
-def _bound(tree: object) -> set[str]:
-    import ast
-
-    assert isinstance(tree, ast.Module)
+def _bound(tree: ast.Module) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(tree):
         match node:
@@ -161,13 +143,11 @@ def _places(patch: Patch, patched: Patched, source: list[str]) -> tuple[str, ...
             continue
         before, after = patched.files.get(change.path, (None, None))
         tree_before, tree_after = parsed(before), parsed(after)
-        if tree_after is not None and (tree_before is not None or before is None):
-            scopes = touched(tree_before, tree_after)
-            if scopes is not None:
-                found |= {f"{change.path}::{name}" if name else change.path for name in scopes}
-            else:
-                found |= {_heading(change.path, hunk.section) for hunk in change.hunks}
-        elif patched.applies == "unknown" or not change.path.endswith(".py"):
+        whole = tree_after is not None and (tree_before is not None or before is None)
+        scopes = touched(tree_before, tree_after) if whole else None
+        if scopes is not None:
+            found |= {f"{change.path}::{name}" if name else change.path for name in scopes}
+        elif whole or patched.applies == "unknown" or not change.path.endswith(".py"):
             found |= {_heading(change.path, hunk.section) for hunk in change.hunks}
     return tuple(sorted(found))
 

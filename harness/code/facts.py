@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import copy
 import hashlib
 import symtable
 import warnings
@@ -21,15 +22,13 @@ _KNOWN = frozenset(dir(builtins)) | {
     *("basestring", "cmp", "execfile", "file", "long", "raw_input", "reduce", "reload", "unichr", "unicode", "xrange"),
 }
 
-
 _KEPT = 16
 """Files whose tree is kept: the base's own are wanted again for every candidate that changes them."""
 
 
 @lru_cache(maxsize=_KEPT)
 def parsed(source: bytes | None) -> ast.Module | None:
-    """The syntax tree, None for what the Python that runs Troop cannot parse (or no source). It is shared: not to be
-    changed."""
+    """The syntax tree, None for no source or what Troop's own Python cannot parse. It is shared: not to be changed."""
     if source is None:
         return None
     try:
@@ -95,8 +94,7 @@ def bodies(tree: ast.Module) -> dict[str, str]:
 
 
 def touched(before: ast.Module | None, after: ast.Module | None) -> frozenset[str] | None:
-    """Qualified names of the scopes whose own code differs, those that are new or gone included; None as for
-    `normal_form`."""
+    """Qualified names of the scopes whose own code differs, new or gone ones included; None as for `normal_form`."""
     try:
         old, new = bodies(before) if before else {}, bodies(after) if after else {}
     except RecursionError:
@@ -132,25 +130,11 @@ class _Normal(ast.NodeTransformer):
     """Takes docstrings away and numbers the local variables of each function; parameters keep their names, which
     callers may use."""
 
-    def visit_Module(self, node: ast.Module) -> ast.Module:
-        _without_docstring(node)
-        self.generic_visit(node)
-        return node
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
-        _without_docstring(node)
-        self.generic_visit(node)
-        return node
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
-        _without_docstring(node)
-        _number_locals(node)
-        self.generic_visit(node)
-        return node
-
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AsyncFunctionDef:
-        _without_docstring(node)
-        _number_locals(node)
+    def visit(self, node: ast.AST) -> ast.AST:
+        if isinstance(node, (ast.Module, *SCOPES)):
+            _without_docstring(node)
+        if isinstance(node, _FUNCTIONS):
+            _number_locals(node)
         self.generic_visit(node)
         return node
 
@@ -176,9 +160,8 @@ def _number_locals(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
 
 @lru_cache(maxsize=_KEPT)
 def _normal(tree: ast.Module) -> ast.Module:
-    import copy
-
-    normal: ast.Module = _Normal().visit(copy.deepcopy(tree))
+    normal = copy.deepcopy(tree)
+    _Normal().visit(normal)
     return normal
 
 

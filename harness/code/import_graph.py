@@ -40,8 +40,7 @@ class ImportGraph:
     imports: Mapping[str, frozenset[str]]
 
     def reaching(self, path: str, among: Collection[str]) -> tuple[frozenset[str], frozenset[str]]:
-        """Of the files `among`: those that import `path`, and those that import a file which does, and do not
-        themselves."""
+        """Of the files `among`: those that import `path`, and those that only import a file which does."""
         between = {file for file, targets in self.imports.items() if path in targets}
         first = frozenset(between.intersection(among))
         second = frozenset(file for file in among if not between.isdisjoint(self.imports.get(file, ())))
@@ -54,14 +53,18 @@ NO_IMPORTS = ImportGraph({})
 def import_graph(
     commit: str, paths: Iterable[str], read_all: Callable[[Sequence[str]], Mapping[str, bytes]], kept: Path
 ) -> ImportGraph:
-    """The graph of a commit's files `paths`, whose bytes `read_all` gives. `kept`: the directory of graphs by
-    commit."""
+    """The graph of a commit's files `paths`, whose bytes `read_all` gives. `kept`: the directory of graphs."""
     place = kept / f"{commit}-{FORMAT}.json"
-    found = _read(place)
-    if found is None:
-        files = [path for path in paths if path.endswith(".py")]
-        found = graph_of(read_all(files) if len(files) <= MOST_FILES else {})
-        _write(place, found)
+    known = read_json(place)
+    if known is not None:
+        files = known["files"]
+        return ImportGraph({files[at]: frozenset(files[n] for n in to) for at, to in enumerate(known["imports"])})
+    files = [path for path in paths if path.endswith(".py")]
+    found = graph_of(read_all(files) if len(files) <= MOST_FILES else {})
+    files = sorted(found.imports)
+    numbers = {path: number for number, path in enumerate(files)}
+    imports = [sorted(numbers[to] for to in found.imports[path]) for path in files]
+    write_json(place, {"files": files, "imports": imports}, indent=None)
     return found
 
 
@@ -139,19 +142,14 @@ class _Tree:
         return found - {path}
 
     def _places(self, path: str, one: _Import, place: str | None) -> set[str]:
-        """The files behind `from place import name`: a submodule, or the file named and the one that defines the
-        name."""
+        """The files behind `from place import name`: a submodule, or the file named and the one that defines it."""
         name = one.name or ""
-        if place is None:
-            below = self._submodule(path, one, name)
+        home = self._home(place, name) if place else None
+        known = place is not None and (home not in (None, place) or name in self._modules[place].defined)
+        below = None if known else self._submodule(path, one, name)
+        if below or place is None:
             return {below} if below else set()
-        home = self._home(place, name)
-        below = (
-            self._submodule(path, one, name)
-            if home in (None, place) and name not in self._modules[place].defined
-            else None
-        )
-        return {below} if below else {place, home or place}
+        return {place, home or place}
 
     def _home(self, path: str, name: str) -> str | None:
         """The file that defines what `path` offers as `name`; None where that cannot be told."""
@@ -183,8 +181,7 @@ class _Tree:
         return self._at("/".join(part for part in (folder, one.module.replace(".", "/")) if part))
 
     def _submodule(self, path: str, one: _Import, name: str) -> str | None:
-        inner = _Import(f"{one.module}.{name}".lstrip("."), one.level, None, "")
-        return self._file(path, inner)
+        return self._file(path, _Import(f"{one.module}.{name}".lstrip("."), one.level, None, ""))
 
     def _at(self, place: str) -> str | None:
         return next((p for p in (f"{place}.py", f"{place}/__init__.py".lstrip("/")) if p in self._modules), None)
@@ -199,18 +196,3 @@ class _Tree:
 
 def _dotted(path: str) -> str:
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-
-
-def _read(place: Path) -> ImportGraph | None:
-    kept = read_json(place)
-    if kept is None:
-        return None
-    files = kept["files"]
-    return ImportGraph({files[at]: frozenset(files[n] for n in to) for at, to in enumerate(kept["imports"])})
-
-
-def _write(place: Path, graph: ImportGraph) -> None:
-    files = sorted(graph.imports)
-    numbers = {path: number for number, path in enumerate(files)}
-    imports = [sorted(numbers[to] for to in graph.imports[path]) for path in files]
-    write_json(place, {"files": files, "imports": imports}, indent=None)

@@ -71,9 +71,7 @@ class NearSettings:
     retries: int = 3
 
     async def tests(self, name: str, ids: Sequence[str], timeout: float, prepare: Prepare | None = None) -> TestReport:
-        """Run tests in a fresh sandbox, which `prepare` may change before; what was printed is not kept.
-
-        Raises SandboxFailed."""
+        """Run tests in a fresh sandbox, which `prepare` may change before; no output is kept. Raises SandboxFailed."""
 
         async def in_sandbox(sandbox: Sandbox) -> TestReport:
             if prepare is not None:
@@ -289,8 +287,7 @@ def _usable(report: TestReport) -> bool:
 
 
 async def _together(bench: NearSettings, tests: Sequence[str]) -> TestReport | None:
-    """The tests in one run, as a candidate is held against them; None where that takes the sandbox down, or says
-    nothing."""
+    """The tests in one run, as for a candidate; None where that takes the sandbox down, or says nothing."""
     path = bench.kept("near-together", *tests)
     kept = read_json(path) if path else None
     if kept is not None:

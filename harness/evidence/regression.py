@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import PurePosixPath
 
 from harness.code.facts import SCOPES, parsed
@@ -148,22 +149,15 @@ def affinity(file: str, touched: str) -> int:
         score += 100
     elif name in subject.split("_") or module.parent.name in (subject, *test.parts[:-1]):
         score += 30
-    return score + min(20, 5 * _shared(test.parts[:-1], module.parts[:-1]))
+    folders = [part for part in test.parts[:-1] if part not in ("test", "tests", "src")]
+    return score + min(20, 5 * shared(folders, [part for part in module.parts[:-1] if part != "src"]))
 
 
-def _shared(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many leading folders two places share, test folders left out."""
-    count = 0
-    for a, b in zip(
-        (p for p in one if p not in ("test", "tests", "src")), (p for p in other if p != "src"), strict=False
-    ):
-        if a != b:
-            break
-        count += 1
-    return count
+def shared(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many leading parts two paths share."""
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
 
 
 def cost(baseline: TestReport, tests: Collection[str]) -> float:
     """Seconds that running the tests will take, by their durations on the base."""
-    durations: Mapping[str, float] = baseline.durations
-    return sum(max(durations.get(test, 0.0), LEAST_SECONDS) for test in tests)
+    return sum(max(baseline.durations.get(test, 0.0), LEAST_SECONDS) for test in tests)

@@ -8,13 +8,13 @@ structured report that agrees with the exit code.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from harness.code.facts import parsed
 from harness.environments.clean_room import CleanRoom
 from harness.patches.extract import apply_patch, restore_paths
 from harness.patches.patch import Patch
@@ -86,7 +86,7 @@ async def witness_on_base(room: CleanRoom, witnesses: Sequence[WitnessTest]) -> 
     the Python that runs Troop cannot parse, and what would take the place of a file of the base.
     """
     distinct = list({(w.path, w.text): w for w in reversed(witnesses)}.values())[::-1]
-    distinct = [w for w in distinct if not w.path.endswith(".py") or _parses(w)]
+    distinct = [w for w in distinct if not w.path.endswith(".py") or parsed(w.text.encode("utf-8", "surrogateescape"))]
     if not distinct or room.built.test_command is None:
         return ()
 
@@ -131,9 +131,7 @@ async def _evidence(
     given = await _given_outcomes(room, sandbox, task.failing_test)
     regressed, objection = await _regression_outcomes(room, sandbox, regression)
     seen = await _witness_outcomes(room, sandbox, witnesses)
-    return Evidence(
-        applies=True, valid=not objection, regression=regressed, witness=seen, given=given, reason=objection
-    )
+    return Evidence(True, not objection, regression=regressed, witness=seen, given=given, reason=objection)
 
 
 async def _given_outcomes(room: CleanRoom, sandbox: Sandbox, given: GivenTest | None) -> Mapping[str, str]:
@@ -193,30 +191,13 @@ def _batches(witnesses: Sequence[WitnessTest]) -> list[list[WitnessTest]]:
 
 
 def _believed(report: TestReport, test: str) -> str:
-    """The outcome, where a pass in a run that cannot be believed is none; a test command without ids answers as a
-    whole."""
+    """The outcome; a pass in a run that cannot be believed is none. A test command without ids answers as a whole."""
     outcome = outcome_of(report, COMMAND_TEST if COMMAND_TEST in report.outcomes else test)
     return outcome if report.valid or outcome in ("failed", "error") else "missing"
 
 
 async def _existing(sandbox: Sandbox, paths: Sequence[str]) -> set[str]:
     """Which of the paths are there."""
-    listed = await sandbox.exec(
-        [
-            "sh",
-            "-c",
-            'for p in "$@"; do if [ -e "$p" ] || [ -L "$p" ]; then printf "%s\\0" "$p"; fi; done',
-            "sh",
-            *paths,
-        ],
-        timeout=60,
-    )
+    script = 'for p in "$@"; do if [ -e "$p" ] || [ -L "$p" ]; then printf "%s\\0" "$p"; fi; done'
+    listed = await sandbox.exec(["sh", "-c", script, "sh", *paths], timeout=60)
     return {path.decode("utf-8", "surrogateescape") for path in listed.stdout.split(b"\0") if path}
-
-
-def _parses(witness: WitnessTest) -> bool:
-    try:
-        ast.parse(witness.text)
-    except (SyntaxError, ValueError):
-        return False
-    return True

@@ -74,8 +74,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class TaskState:
-    """What is known of a task: acceptable candidates, how many attempts gave none, and what all attempts cost in
-    USD."""
+    """What is known of a task: acceptable candidates, how many attempts gave none, what all attempts cost in USD."""
 
     groups: tuple[Group, ...] = ()
     failed: int = 0
@@ -109,8 +108,7 @@ _GRID = tuple((mean * size, (1 - mean) * size) for mean in MEANS for size in PRE
 
 @dataclass(frozen=True, slots=True)
 class Beliefs:
-    """The parameters of the model (see the module). `right`, `wrong`: the probability of each level of evidence, adding
-    to 1."""
+    """The parameters of the model (see the module). `right`, `wrong`: of each level of evidence; they add to 1."""
 
     prior: Prior = Prior(((1.0, 0.4, 1.6),))
     fails: float = 0.3
@@ -194,8 +192,7 @@ def _lead(kinds: Kinds, failed: int, beliefs: Beliefs, rng: random.Random) -> fl
 
 
 def _grown(groups: Sequence[Group], place: int) -> list[Group]:
-    """The groups after an attempt that joined the one at `place`, or past the end made a new one of that level of
-    evidence."""
+    """The groups after an attempt that joined the one at `place`, or past the end made a new one of that level."""
     if place >= len(groups):
         return [*groups, Group(1, place - len(groups))]
     joined = Group(groups[place].attempts + 1, groups[place].level)
@@ -291,8 +288,7 @@ def _acceptable(kinds: Kinds) -> int:
 
 
 def _coefficients(kinds: Kinds, beliefs: Beliefs, certain: Group | None = None) -> list[float]:
-    """The polynomial's coefficients, from n_R = 0 on, each group being right or wrong in the odds of its scatter and
-    evidence."""
+    """The polynomial's coefficients, from n_R = 0 on, a group being right in the odds of its scatter and evidence."""
     coefficients, shift = [1.0], 0
     for group, many in kinds:
         odds = beliefs.scatter_right * beliefs.right[group.level] / (beliefs.scatter_wrong * beliefs.wrong[group.level])
@@ -311,8 +307,7 @@ def _coefficients(kinds: Kinds, beliefs: Beliefs, certain: Group | None = None) 
 
 @functools.lru_cache(maxsize=200_000)
 def _factors(acceptable: int, failed: int, beliefs: Beliefs) -> tuple[float, list[float]]:
-    """What a term of Z has by its n_R = 0 … acceptable, beside the coefficient: the largest one's log, and all relative
-    to it."""
+    """What terms of Z have by n_R = 0 … acceptable, beside the coefficient: the largest's log, all relative to it."""
     logs = [
         _log_chance(beliefs.prior, right, acceptable - right + failed)
         + (acceptable - right) * math.log1p(-beliefs.fails)

@@ -1,5 +1,4 @@
-"""Line charts in the terminal: braille lines, a mark at each point, intervals as bars; told apart without colour
-too."""
+"""Line charts in the terminal: braille lines, marks for points, intervals as bars; told apart without colour too."""
 
 from __future__ import annotations
 
@@ -32,8 +31,7 @@ class Line:
 
 
 def chart(lines: Sequence[Line], *, x_label: str) -> Text:
-    """The lines over a logarithmic x axis, with axes, ticks and a legend, in WIDTH columns. Some line must have a
-    point."""
+    """The lines over a logarithmic x axis, with ticks and a legend, in WIDTH columns. Some line must have a point."""
     canvas = _Canvas(lines, WIDTH - _LABEL - 1, HEIGHT)
     for line in lines:
         canvas.draw(line)

@@ -94,8 +94,7 @@ class Draws:
         return Estimate(fmean(values.values()), *bounds(self.means(values)))
 
     def plain(self, values: Mapping[str, float]) -> Estimate:
-        """The mean over tasks of values that are not shares (dollars, differences), and its interval: percentiles
-        whatever they are."""
+        """The mean over tasks of values that are no shares (dollars, differences), and its interval by percentiles."""
         return Estimate(fmean(values.values()), *bounds(self.means(values)))
 
 
@@ -110,8 +109,7 @@ Measure = Callable[[Sequence[Sample], int], float]
 
 
 def measures(model: Model, submissions: int = 1) -> dict[str, Measure]:
-    """What can be told of a model's samples: coverage always; selected where they are ranked, majority where patches
-    have names."""
+    """What can be told of a model's samples: coverage; selected where ranked, majority where patches have names."""
     found: dict[str, Measure] = {"coverage": _coverage}
     if model.ranked:
         found["selected"] = lambda samples, k: _sure(solved_by_best(*ranking(samples), k, submissions))

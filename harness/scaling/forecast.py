@@ -91,7 +91,7 @@ def forecast(outcomes: Sequence[Sequence[bool]], k: int, *, draws: int = BOOTSTR
     Every task must have the same number of samples, at least one.
     """
     (n,) = {len(each) for each in outcomes}
-    cells = Counter(_cell(each) for each in outcomes)
+    cells = Counter((sum(each), sum(each[: n // 2])) for each in outcomes)
     short = _too_little(cells, n, k)
     if short:
         return [Forecast(law, k, {}, None, None, None, None, short) for law in LAWS]
@@ -101,30 +101,20 @@ def forecast(outcomes: Sequence[Sequence[bool]], k: int, *, draws: int = BOOTSTR
     return [_by(law, cells, resampled, n, k) for law in LAWS]
 
 
-@dataclass(frozen=True, slots=True)
-class _Cell:
-    """A task's counts: `c` right of all n samples, `first` right of the first n // 2."""
-
-    n: int
-    c: int
-    first: int
+_Cells = Mapping[tuple[int, int], int]
+"""How many tasks have c right of all n samples, and `first` right of the first n // 2, by (c, first)."""
 
 
-def _cell(outcomes: Sequence[bool]) -> _Cell:
-    n = len(outcomes)
-    return _Cell(n, sum(outcomes), sum(outcomes[: n // 2]))
-
-
-def _counts(cells: Mapping[_Cell, int], *, half: bool = False) -> Counts:
+def _counts(cells: _Cells, n: int, *, half: bool = False) -> Counts:
     counts: Counter[tuple[int, int]] = Counter()
-    for cell, tasks in cells.items():
-        counts[(cell.n // 2, cell.first) if half else (cell.n, cell.c)] += tasks
+    for (c, first), tasks in cells.items():
+        counts[(n // 2, first) if half else (n, c)] += tasks
     return counts
 
 
-def _too_little(cells: Mapping[_Cell, int], n: int, k: int) -> str:
+def _too_little(cells: _Cells, n: int, k: int) -> str:
     tasks = sum(cells.values())
-    telling = sum(count for cell, count in cells.items() if 0 < cell.c < n)
+    telling = sum(count for (c, _), count in cells.items() if 0 < c < n)
     if tasks < MIN_TASKS:
         return f"{tasks} tasks; at least {MIN_TASKS} are needed"
     if n < MIN_SAMPLES:
@@ -136,13 +126,13 @@ def _too_little(cells: Mapping[_Cell, int], n: int, k: int) -> str:
     return ""
 
 
-def _by(law: str, cells: Mapping[_Cell, int], resampled: Sequence[Mapping[_Cell, int]], n: int, k: int) -> Forecast:
+def _by(law: str, cells: _Cells, resampled: Sequence[_Cells], n: int, k: int) -> Forecast:
     fit = LAWS[law]
-    fitted = fit(_counts(cells), None)
+    fitted = fit(_counts(cells, n), None)
     parameters = dataclasses.asdict(fitted)
     check = hold_out(fit, cells, resampled, n)
     value, observed = fitted.coverage(k), _covered(cells)
-    drawn = [fit(_counts(each), fitted) for each in resampled]
+    drawn = [fit(_counts(each, n), fitted) for each in resampled]
     low, high = _interval(value, [each.coverage(k) for each in drawn], sum(cells.values()))
     refused = ""
     if fitted.at_bound:
@@ -163,12 +153,10 @@ def _by(law: str, cells: Mapping[_Cell, int], resampled: Sequence[Mapping[_Cell,
     return Forecast(law, k, parameters, value, low, high, check)
 
 
-def _off_the_curve(
-    fitted: Law, cells: Mapping[_Cell, int], drawn: Sequence[tuple[Law, Mapping[_Cell, int]]], n: int
-) -> str:
+def _off_the_curve(fitted: Law, cells: _Cells, drawn: Sequence[tuple[Law, _Cells]], n: int) -> str:
     """Where the law does not pass through what was sampled, in words; "" where it does."""
-    seen = points(_counts(cells), n)
-    resampled = [[law.coverage(k) - c for k, c in points(_counts(each), n)] for law, each in drawn]
+    seen = points(_counts(cells, n), n)
+    resampled = [[law.coverage(k) - c for k, c in points(_counts(each, n), n)] for law, each in drawn]
     for place, (k, coverage) in sorted(enumerate(seen), reverse=True):
         miss = fitted.coverage(k) - coverage
         if abs(miss) > max(MISS, VERY_WIDE * stdev(misses[place] for misses in resampled)):
@@ -179,18 +167,17 @@ def _off_the_curve(
     return ""
 
 
-def hold_out(fit: Fit, cells: Mapping[_Cell, int], resampled: Sequence[Mapping[_Cell, int]], n: int) -> HoldOut:
+def hold_out(fit: Fit, cells: _Cells, resampled: Sequence[_Cells], n: int) -> HoldOut:
     """The check that stands beside a forecast."""
-
-    seen = fit(_counts(cells, half=True), None)
+    seen = fit(_counts(cells, n, half=True), None)
     told, observed = seen.coverage(n), _covered(cells)
-    misses = [fit(_counts(each, half=True), seen).coverage(n) - _covered(each) for each in resampled[:CHECKS]]
+    misses = [fit(_counts(each, n, half=True), seen).coverage(n) - _covered(each) for each in resampled[:CHECKS]]
     reach = WIDE * stdev(misses)
     return HoldOut(n // 2, n, told, observed, told - observed - reach, told - observed + reach)
 
 
-def _covered(cells: Mapping[_Cell, int]) -> float:
-    return sum(count for cell, count in cells.items() if cell.c) / sum(cells.values())
+def _covered(cells: _Cells) -> float:
+    return sum(count for (c, _), count in cells.items() if c) / sum(cells.values())
 
 
 @functools.cache

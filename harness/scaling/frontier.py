@@ -8,6 +8,8 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from math import prod
 from statistics import fmean
 
 from harness.scaling.curves import Draws, Estimate, by_task, difference, ks_up_to, measures, usd_by_task
@@ -88,15 +90,12 @@ def shared(models: Sequence[Model]) -> list[Model]:
 
 
 def _options(models: Sequence[Model], measure: str, submissions: int) -> list[_Option]:
-    found = []
-    for model in models:
-        ways = measures(model, submissions)
-        if model.priced and measure in ways:
-            found += [
-                _Option(model.name, k, by_task(model, ways[measure], k), usd_by_task(model, k))
-                for k in ks_up_to(model.depth)
-            ]
-    return found
+    able = [model for model in models if model.priced and measure in measures(model, submissions)]
+    return [_option(model, k, measure, submissions) for model in able for k in ks_up_to(model.depth)]
+
+
+def _option(model: Model, k: int, measure: str, submissions: int) -> _Option:
+    return _Option(model.name, k, by_task(model, measures(model, submissions)[measure], k), usd_by_task(model, k))
 
 
 def frontier(
@@ -149,8 +148,7 @@ def _sure(
     best: int, options: Sequence[_Option], drawn: Sequence[tuple[Sequence[float], Sequence[float]]], budget: float
 ) -> float:
     """In how many draws of tasks the model of `best` has the best purchase within the budget."""
-    wins = 0
-    count = len(drawn[best][0])
+    wins, count = 0, len(drawn[best][0])
     for at in range(count):
         top: dict[str, float] = {}
         for option, (usd, solved) in zip(options, drawn, strict=True):
@@ -169,36 +167,26 @@ def versus(
     submissions: int = 1,
 ) -> Versus:
     """Two purchases compared on the tasks that both models have; both must be priced and have as many samples."""
-    options = []
-    for model, k in (first, second):
-        way = measures(model, submissions)[measure]
-        options.append(_Option(model.name, k, by_task(model, way, k), usd_by_task(model, k)))
-    one, other = options
-    return Versus(
-        one.purchase(draws),
-        other.purchase(draws),
-        difference(one.solved, other.solved, draws),
-        difference(one.usd, other.usd, draws),
-    )
+    one, other = (_option(model, k, measure, submissions) for model, k in (first, second))
+    solved, usd = difference(one.solved, other.solved, draws), difference(one.usd, other.usd, draws)
+    return Versus(one.purchase(draws), other.purchase(draws), solved, usd)
 
 
 def cheap_or_dear(models: Sequence[Model], draws: Draws) -> list[Versus]:
-    """For each pair of priced models: as many samples of the cheaper as one of the dearer costs (at least one), against
-    that one."""
+    """For each pair of priced models: one sample of the dearer against the cheaper's for that money (at least one)."""
     priced = [m for m in models if m.priced]
     cost = {m.name: fmean(usd_by_task(m, 1).values()) for m in priced}
     ordered = sorted(priced, key=lambda m: cost[m.name])
     return [
         versus((cheap, max(1, min(cheap.depth, int(cost[dear.name] / cost[cheap.name] + 1e-9)))), (dear, 1), draws)
-        for i, cheap in enumerate(ordered)
-        for dear in ordered[i + 1 :]
+        for cheap, dear in combinations(ordered, 2)
         if cost[cheap.name] > 0
     ]
 
 
-def _evenly(count: int) -> list[int]:
-    """SHOWN places of `count`, with the first and the last."""
-    return sorted({round(i * (count - 1) / (SHOWN - 1)) for i in range(SHOWN)})
+def evenly(count: int, shown: int) -> list[int]:
+    """`shown` places of `count`, or all where there are fewer, with the first and the last."""
+    return sorted({round(i * (count - 1) / (shown - 1)) for i in range(shown)})
 
 
 _Priced = tuple[float, float, dict[str, int]]
@@ -213,19 +201,12 @@ class _Pool:
         self.missed: dict[str, list[dict[str, float]]] = {}
         for model in self.models:
             way = measures(model)["coverage"]
-            rows = [by_task(model, way, k) for k in range(1, model.depth + 1)]
-            self.missed[model.name] = [dict.fromkeys(model.tasks, 1.0)]
-            self.missed[model.name] += [{task: 1.0 - value for task, value in row.items()} for row in rows]
+            rows = [dict.fromkeys(model.tasks, 0.0), *(by_task(model, way, k) for k in range(1, model.depth + 1))]
+            self.missed[model.name] = [{task: 1.0 - value for task, value in row.items()} for row in rows]
         self.usd = {m.name: usd_by_task(m, 1) for m in self.models}
 
     def solved(self, samples: Mapping[str, int], tasks: Sequence[str]) -> dict[str, float]:
-        found = {}
-        for task in tasks:
-            missed = 1.0
-            for name, k in samples.items():
-                missed *= self.missed[name][k][task]
-            found[task] = 1.0 - missed
-        return found
+        return {task: 1.0 - prod(self.missed[name][k][task] for name, k in samples.items()) for task in tasks}
 
     def cost(self, samples: Mapping[str, int], tasks: Sequence[str]) -> dict[str, float]:
         return {task: sum(k * self.usd[name][task] for name, k in samples.items()) for task in tasks}
@@ -276,7 +257,7 @@ def mixtures(models: Sequence[Model], draws: Draws, *, budgets: Sequence[float] 
         chosen = [_within(priced, budget) for budget in budgets]
         path = [each for i, each in enumerate(chosen) if each and each not in chosen[:i]]
     else:
-        path = [priced[i][2] for i in _evenly(len(priced))]
+        path = [priced[i][2] for i in evenly(len(priced), SHOWN)]
     costs = [fmean(pool.cost(samples, tasks).values()) for samples in path]
     return [
         Mixture(
@@ -297,8 +278,7 @@ def _within(priced: Sequence[_Priced], budget: float) -> dict[str, int] | None:
 
 
 def _honest(pool: _Pool, tasks: Sequence[str], budgets: Sequence[float]) -> list[tuple[float, float]]:
-    """For each budget, coverage of what is chosen on half of the tasks, measured on the other: a mixture, and a single
-    model."""
+    """For each budget, coverage on one half of the tasks by the mixture and the single model chosen on the other."""
     rng = random.Random(0)
     found: list[list[tuple[float, float]]] = [[] for _ in budgets]
     for _ in range(SPLITS):

@@ -47,12 +47,8 @@ class Imported:
     ungraded: int
 
 
-@dataclass(frozen=True, slots=True)
-class _ImportedSample:
-    task: str
-    model: str
-    sample: Sample
-    scored: bool
+_Imported = tuple[str, str, Sample, bool]
+"""The model, the task, its sample, and whether that has a place in an order."""
 
 
 def imported(files: Sequence[Path], labels: Sequence[Path], *, label: str = "resolved") -> Imported:
@@ -64,7 +60,7 @@ def imported(files: Sequence[Path], labels: Sequence[Path], *, label: str = "res
         raise InputError(
             f"{len(files)} files of predictions and {len(labels)} of labels: each needs one of the other, in order"
         )
-    rows: list[_ImportedSample] = []
+    rows: list[_Imported] = []
     ungraded = 0
     for index, path in enumerate(files):
         resolved = _resolved_ids(labels[index]) if labels else None
@@ -78,19 +74,19 @@ def imported(files: Sequence[Path], labels: Sequence[Path], *, label: str = "res
     return Imported(_models(rows), ungraded)
 
 
-def _models(rows: Iterable[_ImportedSample]) -> tuple[Model, ...]:
+def _models(rows: Iterable[_Imported]) -> tuple[Model, ...]:
     samples: dict[str, dict[str, list[Sample]]] = {}
-    ranked: dict[str, bool] = {}
-    for row in rows:
-        samples.setdefault(row.model, {}).setdefault(row.task, []).append(row.sample)
-        ranked[row.model] = ranked.get(row.model, False) or row.scored
+    ranked: set[str] = set()
+    for model, task, sample, scored in rows:
+        samples.setdefault(model, {}).setdefault(task, []).append(sample)
+        ranked |= {model} if scored else set()
     return tuple(
-        Model(name, {task: tuple(drawn) for task, drawn in sorted(tasks.items())}, ranked[name])
+        Model(name, {task: tuple(drawn) for task, drawn in sorted(tasks.items())}, name in ranked)
         for name, tasks in samples.items()
     )
 
 
-def _row(row: Mapping[str, Any], resolved: set[str] | None, label: str, where: str) -> _ImportedSample | None:
+def _row(row: Mapping[str, Any], resolved: set[str] | None, label: str, where: str) -> _Imported | None:
     task = row.get("instance_id")
     if not isinstance(task, str) or not task:
         raise InputError(f"{where}: the field instance_id is missing")
@@ -107,12 +103,8 @@ def _row(row: Mapping[str, Any], resolved: set[str] | None, label: str, where: s
     if not isinstance(right, bool):
         raise InputError(f"{where}: the field {label} is {right!r}; it must be true, false or null")
     name = next((str(row[field]) for field in NAMES if row.get(field)), "model")
-    return _ImportedSample(
-        task,
-        _REPEAT.sub("", name) or name,
-        Sample(right, _number(row, COSTS, where), _candidate(row), _number(row, ("score",), where)),
-        row.get("score") is not None,
-    )
+    sample = Sample(right, _number(row, COSTS, where), _candidate(row), _number(row, ("score",), where))
+    return _REPEAT.sub("", name) or name, task, sample, row.get("score") is not None
 
 
 def _number(row: Mapping[str, Any], fields: Sequence[str], where: str) -> float | None:
@@ -165,7 +157,7 @@ def of_evaluation(report: Json) -> Imported:
     matter of chance.
     """
     common = (report.get("adaptive") or {}).get("common_samples")
-    rows: list[_ImportedSample] = []
+    rows: list[_Imported] = []
     ungraded = 0
     for task in report["tasks"]:
         solved = task.get("report")
@@ -181,7 +173,5 @@ def of_evaluation(report: Json) -> Imported:
             name = attempt["candidate"] or ""
             score = -float(order.index(name)) if name in order else None
             sample = Sample(name in right, attempt["usd"], name, score)
-            rows.append(
-                _ImportedSample(task["id"], str(attempt["model"] or "model"), sample, scored="ranking" in solved)
-            )
+            rows.append((str(attempt["model"] or "model"), task["id"], sample, "ranking" in solved))
     return Imported(_models(rows), ungraded)

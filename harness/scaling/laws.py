@@ -91,8 +91,7 @@ def log_beta(x: float, y: float) -> float:
 
 
 def fit_beta_binomial(counts: Counts, near: Law | None = None) -> BetaBinomial:
-    """The maximum-likelihood fit; at least one task must have samples. `near`: a fit to much the same counts, to start
-    from."""
+    """The maximum-likelihood fit; some task must have samples. `near`: a fit to much the same counts, to start from."""
     return _climb(_Surface.of(counts), counts, near)
 
 
@@ -105,14 +104,11 @@ def fit_inflated(counts: Counts, near: Law | None = None) -> InflatedBetaBinomia
     """
     (n,) = {n for n, _ in counts}
     seen = {(n, c): tasks for (n, c), tasks in counts.items() if c}
-    solved = sum(seen.values())
-    if not solved:
-        plain = fit_beta_binomial(counts, near)
-        return InflatedBetaBinomial(0.0, plain.alpha, plain.beta)
-    cut = _climb(_Surface.of(seen, cut=True), seen, near)
-    share = 1.0 - solved / sum(counts.values()) / cut.coverage(n)
-    if share > 0.0:
-        return InflatedBetaBinomial(share, cut.alpha, cut.beta)
+    if seen:
+        cut = _climb(_Surface.of(seen, cut=True), seen, near)
+        share = 1.0 - sum(seen.values()) / sum(counts.values()) / cut.coverage(n)
+        if share > 0.0:
+            return InflatedBetaBinomial(share, cut.alpha, cut.beta)
     plain = fit_beta_binomial(counts, near)
     return InflatedBetaBinomial(0.0, plain.alpha, plain.beta)
 
@@ -154,8 +150,7 @@ class _Surface:
         return value
 
     def step(self, alpha: float, beta: float) -> tuple[float, float]:
-        """Newton's step in (log alpha, log beta), at most 2 long; along the gradient where the surface is not
-        concave."""
+        """Newton's step in (log alpha, log beta), at most 2 long; along the gradient where it is not concave."""
         both = alpha + beta
         ga = gb = haa = hbb = hab = 0.0
         missed = ma = mb = maa = mbb = 0.0
@@ -191,8 +186,7 @@ class _Surface:
 
 
 def _climb(surface: _Surface, counts: Counts, near: Law | None) -> BetaBinomial:
-    """Newton's method with step halving, within the bounds, from `near` or the mean success rate and alpha + beta =
-    1."""
+    """Newton's method with step halving, within the bounds, from `near` or the mean rate and alpha + beta = 1."""
     if isinstance(near, BetaBinomial | InflatedBetaBinomial):
         u, v = math.log(near.alpha), math.log(near.beta)
     else:

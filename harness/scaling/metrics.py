@@ -107,8 +107,7 @@ def majority_right(clusters: Sequence[tuple[int, float]], unusable: int, k: int)
 
 
 def _outvoted(others: Sequence[int], unusable: int, draws: int, most: int) -> dict[int, int]:
-    """In how many ways `draws` samples come from the others with at most `most` each, by how many of them reach
-    `most`."""
+    """In how many ways `draws` samples come from the others, at most `most` of each, by how many reach `most`."""
     ways = {(0, 0): 1}
     for count in others:
         new: dict[tuple[int, int], int] = {}

@@ -29,8 +29,7 @@ INCHES_PER_LETTER = 0.078
 
 
 def check_ending(path: Path) -> None:
-    """Raise InputError where the file's name says no kind of picture, or matplotlib is missing: before the work is
-    done."""
+    """Raise InputError, before the work is done, where the file's name is no picture's, or matplotlib is missing."""
     if path.suffix.lower() not in ENDINGS:
         raise InputError(f"--plot {path}: the file's name must end in {', '.join(ENDINGS)}")
     if importlib.util.find_spec("matplotlib") is None:
@@ -38,16 +37,13 @@ def check_ending(path: Path) -> None:
 
 
 def plot(study: Study, path: Path) -> None:
-    """Draw solved tasks over samples and, where costs are known, over dollars. Raises InputError if the file cannot be
-    written."""
+    """Draw solved tasks over samples and, where known, dollars. Raises InputError if the file cannot be written."""
     check_ending(path)
     kind = path.suffix.lower()
     picture = draw(study)
     try:
-        if kind == ".png":
-            picture.savefig(path, format="png", dpi=DOTS_PER_INCH)
-        elif kind == ".svg":
-            picture.savefig(path, format="svg")
+        if kind != ".html":
+            picture.savefig(path, format=kind[1:], dpi=DOTS_PER_INCH)
         else:
             path.write_text(_page(study, picture), encoding="utf-8")
     except OSError as error:
@@ -149,13 +145,11 @@ def _finish(axes: Axes, x_label: str, y_label: str, *, whole: bool) -> None:
 
 
 def ticks(low: float, high: float, *, whole: bool) -> list[float]:
-    """Round numbers from low to high for a logarithmic axis: three to ten of them where there are as many. `whole`: no
-    fractions."""
+    """Round numbers for a logarithmic axis, three to ten of them where there are as many. `whole`: no fractions."""
     found: list[float] = []
     for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)):
-        every = [
-            s * 10.0**p for p in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for s in steps
-        ]
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        every = [step * 10.0**power for power in powers for step in steps]
         found = [x for x in every if low <= x <= high and not (whole and x % 1)]
         if len(found) >= 4:
             break

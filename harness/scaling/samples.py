@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 COMPLETE = 0.8
-"""The share of a model's tasks that must have k samples for k to be looked at; tasks with fewer are left out and
-counted."""
+"""The share of a model's tasks that must have k samples for k to be looked at; the others are left out and counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +76,8 @@ class Model:
         """
         known = [s.usd for samples in self.tasks.values() for s in samples if s.usd is not None]
         mean = sum(known) / len(known) if self.priced else None
-        return Model(
-            self.name,
-            {i: _pad(self.tasks.get(i, ()), self.most, mean) for i in sorted({*tasks, *self.tasks})},
-            self.ranked,
-        )
+        padded = {i: _pad(self.tasks.get(i, ()), self.most, mean) for i in sorted({*tasks, *self.tasks})}
+        return Model(self.name, padded, self.ranked)
 
 
 def _pad(samples: Sequence[Sample], size: int, mean: float | None) -> tuple[Sample, ...]:
@@ -97,18 +93,13 @@ def ranking(samples: Sequence[Sample]) -> tuple[list[tuple[int, bool]], int]:
     A candidate has the best score of its samples, and is right if most of them are; equal scores keep the order in
     which they were drawn. Samples without a name are candidates of their own.
     """
-    best: dict[str, tuple[float, int]] = {}
-    count: dict[str, int] = {}
-    right: dict[str, int] = {}
+    found: dict[str, list[tuple[float, int, bool]]] = {}
     for place, sample in enumerate(samples):
-        if sample.score is None:
-            continue
-        name = sample.candidate or f"\0{place}"
-        best[name] = max(best.get(name, (sample.score, -place)), (sample.score, -place))
-        count[name] = count.get(name, 0) + 1
-        right[name] = right.get(name, 0) + sample.right
-    order = sorted(best, key=lambda name: best[name], reverse=True)
-    return [(count[name], 2 * right[name] > count[name]) for name in order], len(samples) - sum(count.values())
+        if sample.score is not None:
+            found.setdefault(sample.candidate or f"\0{place}", []).append((sample.score, -place, sample.right))
+    order = sorted(found.values(), key=max, reverse=True)
+    ranked = [(len(each), 2 * sum(right for _, _, right in each) > len(each)) for each in order]
+    return ranked, len(samples) - sum(count for count, _ in ranked)
 
 
 def clusters(samples: Sequence[Sample]) -> tuple[list[tuple[int, float]], int]:

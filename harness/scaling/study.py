@@ -127,8 +127,7 @@ def summary(model: Model, draws: Draws, submissions: int) -> Summary:
 
 
 def forecasts(model: Model, ks: Sequence[int], draws: int) -> tuple[Forecast, ...]:
-    """Each law's forecast of coverage at each k, from the tasks that have the model's depth of samples (the first so
-    many)."""
+    """Each law's forecast of coverage at each k, by as many first samples as is the model's depth."""
     whole = model.whole()
     outcomes = [[s.right for s in samples[: whole.depth]] for samples in whole.tasks.values()]
     return tuple(each for k in ks for each in forecast(outcomes, k, draws=draws))
@@ -142,7 +141,6 @@ def _duels(
     submissions: int,
 ) -> list[Versus]:
     named = {model.name: model for model in models}
-    sides = []
     for name, k in (side for duel in duels for side in duel):
         if name not in named:
             raise InputError(f"--versus {name}@{k}: there is no such model; there are {', '.join(sorted(named))}")
@@ -150,8 +148,7 @@ def _duels(
             raise InputError(f"--versus {name}@{k}: {name} has {named[name].depth} samples of each task")
         if not named[name].priced:
             raise InputError(f"--versus {name}@{k}: what the samples of {name} cost is not known")
-        sides.append((named[name], k))
     return [
-        versus(one, other, draws, measure=measure, submissions=submissions)
-        for one, other in zip(sides[::2], sides[1::2], strict=True)
+        versus((named[one], k), (named[other], m), draws, measure=measure, submissions=submissions)
+        for (one, k), (other, m) in duels
     ]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from harness.scaling.chart import MARKS, Line, chart
 from harness.scaling.curves import Curve, Estimate
 from harness.scaling.forecast import Forecast
-from harness.scaling.frontier import Best, Mixture, Versus
+from harness.scaling.frontier import Mixture, Purchase, Versus, evenly
 from harness.scaling.study import Study, Summary
+from harness.views.picture import table
 from harness.views.words import clean
 
 SHOWN_KS = 12
@@ -90,20 +90,15 @@ def _heading(study: Study) -> RenderableType:
         notes.append(Text("Samples that a model lacks count as wrong, at the mean cost of its others.", "yellow"))
     for each in study.summaries:
         if each.left_out:
-            notes.append(
-                Text(
-                    f"{clean(each.model)}: {each.left_out} tasks have fewer than {each.depth} samples and are left"
-                    " out.",
-                    "yellow",
-                )
-            )
+            few = f"{each.left_out} tasks have fewer than {each.depth} samples and are left out."
+            notes.append(Text(f"{clean(each.model)}: {few}", "yellow"))
     return Group(*notes)
 
 
 def _summaries(summaries: Iterable[Summary]) -> RenderableType:
-    table = _columns("model", "tasks", "n", "mean@1", "selected@n", "oracle", "recovery")
+    shown = table("model", "tasks", ">n", ">mean@1", ">selected@n", ">oracle", ">recovery")
     for each in summaries:
-        table.add_row(
+        shown.add_row(
             clean(each.model),
             str(each.tasks),
             str(each.depth),
@@ -112,92 +107,76 @@ def _summaries(summaries: Iterable[Summary]) -> RenderableType:
             span(each.oracle),
             "-" if each.recovery is None else f"{each.recovery:.2f}",
         )
-    return table
+    return shown
+
+
+def _titled(title: str, shown: RenderableType) -> RenderableType:
+    return Group(Text(title, "bold"), shown)
 
 
 def _table(curves: Sequence[Curve]) -> RenderableType:
     costs = curves[0].points[-1].usd is not None and curves[0].points[-1].spread is not None
-    table = _columns("k", *(f"{c.measure}@k" for c in curves), *(("USD a task", "5-95 %") if costs else ()))
-    table.title, table.title_justify, table.title_style = Text(clean(curves[0].model), "bold"), "left", ""
-    places = range(len(curves[0].points))
-    count = len(places)
-    wanted = {round(i * (count - 1) / (SHOWN_KS - 1)) for i in range(SHOWN_KS)} if count > SHOWN_KS else set(places)
-    for at in sorted(wanted):
+    first, *others = (f"{c.measure}@k" for c in curves)
+    shown = table("k", first, *(f">{each}" for each in others), *((">USD a task", ">5-95 %") if costs else ()))
+    for at in evenly(len(curves[0].points), SHOWN_KS):
         point = curves[0].points[at]
         money = []
         if point.usd is not None and point.spread is not None:
             money = [usd(point.usd.value), f"{usd(point.spread.low)} to {usd(point.spread.high)}"]
-        table.add_row(str(point.k), *(span(c.points[at].solved) for c in curves), *money)
-    return table
+        shown.add_row(str(point.k), *(span(c.points[at].solved) for c in curves), *money)
+    return _titled(clean(curves[0].model), shown)
 
 
 def _frontier(study: Study) -> RenderableType:
-    table = _columns("up to", "buy", f"{study.frontier_measure}", "sure", "ahead of")
-    table.title, table.title_justify, table.title_style = (
-        Text("The most for each budget (USD a task)", "bold"),
-        "left",
-        "",
-    )
+    shown = table("up to", "buy", f">{study.frontier_measure}", ">sure", ">ahead of")
     for row in study.frontier:
-        table.add_row(usd(row.budget), _buy(row), span(row.purchase.solved), _sure(row), _ahead(row))
-    return table
+        sure, ahead = "-", "-"
+        if row.runner_up is not None:
+            sure, ahead = f"{100 * row.sure:.0f} %", f"{_samples(row.runner_up)} by {span(row.ahead)}"
+        shown.add_row(usd(row.budget), _samples(row.purchase), span(row.purchase.solved), sure, ahead)
+    return _titled("The most for each budget (USD a task)", shown)
 
 
-def _buy(row: Best) -> str:
-    return f"{row.purchase.k} × {clean(row.purchase.model)}"
-
-
-def _sure(row: Best) -> str:
-    return "-" if row.runner_up is None else f"{100 * row.sure:.0f} %"
-
-
-def _ahead(row: Best) -> str:
-    if row.runner_up is None or row.ahead is None:
-        return "-"
-    return f"{row.runner_up.k} × {clean(row.runner_up.model)} by {span(row.ahead)}"
+def _samples(bought: Purchase) -> str:
+    return f"{bought.k} × {clean(bought.model)}"
 
 
 def _versus(duel: Versus) -> RenderableType:
     one, other = duel.first, duel.second
-    if duel.solved.low > 0:
-        verdict = f"{one.k} × {clean(one.model)} solve more"
-    elif duel.solved.high < 0:
-        verdict = f"{other.k} × {clean(other.model)} solve more"
-    else:
-        verdict = "the data do not tell which solves more"
+    verdict = "the data do not tell which solves more"
+    if duel.solved.low > 0 or duel.solved.high < 0:
+        verdict = f"{_samples(one if duel.solved.low > 0 else other)} solve more"
     return Text.assemble(
-        (f"{one.k} × {clean(one.model)} or {other.k} × {clean(other.model)}? ", "bold"),
+        (f"{_samples(one)} or {_samples(other)}? ", "bold"),
         f"{span(one.solved)} at {usd(one.usd.value)} against {span(other.solved)} at {usd(other.usd.value)}; "
         f"difference {span(duel.solved)}: {verdict}.",
     )
 
 
 def _mixtures(found: Sequence[Mixture]) -> RenderableType:
-    table = _columns("USD a task", "samples", "coverage", "on other tasks", "over one model")
-    table.title = Text("Mixtures: the next sample from the model that adds most for a dollar", "bold")
-    table.title_justify, table.title_style = "left", ""
+    shown = table("USD a task", "samples", ">coverage", ">on other tasks", ">over one model")
     for each in found:
-        table.add_row(
+        shown.add_row(
             usd(each.usd.value),
             " + ".join(f"{k} × {clean(name)}" for name, k in each.samples.items()),
             span(each.solved),
             share(each.honest),
             f"{100 * each.gain:+.1f}",
         )
-    return table
+    return _titled("Mixtures: the next sample from the model that adds most for a dollar", shown)
 
 
 def _forecasts(model: str, told: Sequence[Forecast]) -> RenderableType:
     ks = list(dict.fromkeys(each.k for each in told))
-    title = Text(f"Forecast: {clean(model)}", "bold")
+    title = f"Forecast: {clean(model)}"
     if not any(each.parameters for each in told):
-        return Text.assemble(title, (f" to k = {', '.join(map(str, ks))} refused: {told[0].refused}", "yellow"))
-    table = _columns("law", *(f"k = {k}" for k in ks), "fit", "hold-out check")
-    table.title, table.title_justify, table.title_style = title, "left", ""
+        refusal = f" to k = {', '.join(map(str, ks))} refused: {told[0].refused}"
+        return Text.assemble((title, "bold"), (refusal, "yellow"))
+    shown = table("law", *(f"k = {k}" for k in ks[:1]), *(f">k = {k}" for k in ks[1:]), "fit", "hold-out check")
     for law in dict.fromkeys(each.law for each in told):
         row = [each for each in told if each.law == law]
-        table.add_row(law, *map(_told, row), _fit(row[0]), _check(row[0]))
-    return Group(table, *_reasons(told), *_ranges(told))
+        shown.add_row(law, *map(_told, row), _fit(row[0]), _check(row[0]))
+    return Group(_titled(title, shown), *_reasons(told), *_ranges(told))
 
 
 def _told(each: Forecast) -> str:
@@ -233,16 +212,6 @@ def _ranges(told: Sequence[Forecast]) -> list[Text]:
         these = [each for each in told if each.k == k and each.coverage is not None]
         lows, highs = [e.low for e in these if e.low is not None], [e.high for e in these if e.high is not None]
         if len(these) > 1:
-            found.append(
-                Text(f"k = {k}: between {share(min(lows))} and {share(max(highs))} over the laws that passed.")
-            )
+            between = f"{share(min(lows))} and {share(max(highs))}"
+            found.append(Text(f"k = {k}: between {between} over the laws that passed."))
     return found
-
-
-def _columns(*names: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for place, name in enumerate(names):
-        table.add_column(
-            name, justify="left" if place in (0, 1) or name in ("fit", "hold-out check") else "right", overflow="fold"
-        )
-    return table

@@ -95,18 +95,6 @@ class Outcome:
         )
 
 
-class Watcher(Protocol):
-    """Hears how an evaluation goes on."""
-
-    def ready(self, ready: Ready) -> None:
-        """An instance can be worked on, or cannot be."""
-        ...
-
-    def ended(self, outcome: Outcome) -> None:
-        """An instance has come to its end."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class EvaluationPlan:
     """How an evaluation is done. `attempts`: of each instance, for what is prepared ahead; `at_once`: instances in work
@@ -120,15 +108,20 @@ class EvaluationPlan:
 
 
 async def evaluate(
-    ids: Sequence[str], bench: Bench, solver: Solver, plan: EvaluationPlan, watcher: Watcher
-) -> dict[str, Outcome]:
-    """Solve and grade the instances, those that are ready first; the outcomes by id.
+    ids: Sequence[str],
+    bench: Bench,
+    solver: Solver,
+    plan: EvaluationPlan,
+    on_ready: Callable[[Ready], None],
+    on_ended: Callable[[Outcome], None],
+) -> None:
+    """Solve and grade the instances, those that are ready first. `on_ready` is told of each that can be worked on, or
+    cannot be, `on_ended` of each that has come to its end.
 
     Another instance is begun when fewer attempts are to come than there are places for. One whose environment or
     grading fails is an outcome, not an end. Raises EnvironmentFailed where several in a row fail by what is no
     instance's own: a model server or a daemon that is gone.
     """
-    outcomes: dict[str, Outcome] = {}
     outages = 0
     places = asyncio.Semaphore(plan.at_once or len(ids) or 1)
 
@@ -139,8 +132,7 @@ async def evaluate(
         finally:
             lane.close()
             places.release()
-        outcomes[ready.id] = outcome
-        watcher.ended(outcome)
+        on_ended(outcome)
         outages = outages + 1 if outcome.unsolved and outcome.unsolved.outage else 0
         if outages == OUTAGES:
             raise EnvironmentFailed(
@@ -151,12 +143,11 @@ async def evaluate(
     async with task_group() as group:
         order = 0
         async for ready in bench.ready(ids):
-            watcher.ready(ready)
+            on_ready(ready)
             await places.acquire()
             await plan.slots.hungry()
             group.create_task(one(ready, plan.slots.lane(order, plan.attempts if ready.task else 0)))
             order += 1
-    return outcomes
 
 
 async def _one(ready: Ready, bench: Bench, solver: Solver, lane: Lane, plan: EvaluationPlan) -> Outcome:
@@ -180,9 +171,8 @@ async def _graded(outcome: Outcome, bench: Bench, plan: EvaluationPlan) -> Outco
     verdicts, failures = dict(outcome.verdicts), list[str]()
 
     async def grade(candidate: str) -> None:
-        submission = Submission(
-            candidate, solved.candidates[candidate], solved.report["run"], solved.report["base_commit"]
-        )
+        run, base = solved.report["run"], solved.report["base_commit"]
+        submission = Submission(candidate, solved.candidates[candidate], run, base)
         async with plan.checks:
             try:
                 verdicts[candidate] = await bench.grade(outcome.id, submission)

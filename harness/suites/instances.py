@@ -37,10 +37,7 @@ class InstanceSuite:
 
     def instance(self, id: str) -> Instance:
         """The instance of that id; raises KeyError for another suite's."""
-        for instance in self.instances:
-            if instance.task.id == id:
-                return instance
-        raise KeyError(id)
+        return {instance.task.id: instance for instance in self.instances}[id]
 
     def task(self, id: str) -> Task:
         return self.instance(id).task

@@ -2,7 +2,7 @@
 take.
 
 `SuiteBoard` folds what happens, `suite_board_view` draws it, both without effects. `LiveSuite` keeps it on a terminal,
-`PlainSuite` writes lines elsewhere, `SilentSuite` nothing.
+`PlainSuite` writes lines elsewhere, a plain `SuiteView` nothing.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from harness import trace
 from harness.money.ledger import Line, add_charge, money
-from harness.suites.evaluate import Outcome, Watcher
+from harness.suites.evaluate import Outcome
 from harness.suites.suite import Ready
 from harness.views.live import (
-    REFRESH_PER_SECOND,
+    Board,
+    OnTerminal,
     can_redraw,
     counted,
     elapsed_short,
     fitted,
+    line_of,
     printable,
     tokens_short,
     writer,
@@ -31,7 +33,6 @@ from tasks.say import Say
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.live import Live
 
 NEWS = 3
 """Ended instances that are told of below the table."""
@@ -46,7 +47,6 @@ class Work:
     stage: str = "preparing"
     running: set[int] = field(default_factory=set)
     done: set[int] = field(default_factory=set)
-    candidates: int = 0
     cost: Line = field(default_factory=Line)
 
 
@@ -101,7 +101,7 @@ class SuiteBoard:
         elif isinstance(event, trace.Prepared):
             work.stage = "attempts"
         elif isinstance(event, trace.Verified) and not event.early:
-            work.stage, work.candidates = "verifying", work.candidates + 1
+            work.stage = "verifying"
         elif isinstance(event, (trace.JudgeTested, trace.Judged)):
             work.stage = "judging"
         elif isinstance(event, trace.Selected):
@@ -139,24 +139,16 @@ class SuiteBoard:
         here = self.ended - self.earlier
         if here < 1 or not self.started:
             return None
-        lost = sum(
-            self.attempts - (len(o.solved.report["attempts"]) if o.solved else 0) for o in self.outcomes.values()
-        )
+        made = [len(o.solved.report["attempts"]) if o.solved else 0 for o in self.outcomes.values()]
+        lost = self.attempts * len(made) - sum(made)
         left = max(0, self.instances * self.attempts - self.ended - lost)
         return (now - self.started) / here * left
 
 
 def add_lines(one: Line, other: Line) -> Line:
     """Two lines of a ledger as one."""
-    return replace(
-        one,
-        usage=one.usage + other.usage,
-        known_usd=one.known_usd + other.known_usd,
-        calls=one.calls + other.calls,
-        unanswered=one.unanswered + other.unanswered,
-        unpriced=one.unpriced + other.unpriced,
-        seconds=one.seconds + other.seconds,
-    )
+    parts = ("usage", "known_usd", "calls", "unanswered", "unpriced", "seconds")
+    return replace(one, **{part: getattr(one, part) + getattr(other, part) for part in parts})
 
 
 def outcome_line(outcome: Outcome) -> str:
@@ -167,11 +159,8 @@ def outcome_line(outcome: Outcome) -> str:
     if outcome.solved.selected is None:
         word = "nothing selected"
     sampled = outcome.sampled
-    right = (
-        f"{sampled.correct} of {sampled.n} attempts right"
-        if sampled
-        else counted(len(outcome.solved.samples), "attempt")
-    )
+    made = counted(len(outcome.solved.samples), "attempt")
+    right = f"{sampled.correct} of {sampled.n} attempts right" if sampled else made
     failure = f"; {outcome.failure.splitlines()[0]}" if outcome.failure else ""
     return f"{outcome.id}: {word} ({right}, {counted(len(outcome.solved.candidates), 'candidate')}){failure}"
 
@@ -228,57 +217,45 @@ def summary_lines(board: SuiteBoard, now: float) -> Sequence[str]:
     )
 
 
-class SuiteView(Watcher, Protocol):
-    """What shows an evaluation while it goes on."""
-
-    board: SuiteBoard
-
-    def see(self, id: str, event: trace.Event) -> None:
-        """The next event of an instance's trace."""
-        ...
-
-    def say(self, line: str) -> None:
-        """A line of progress besides."""
-        ...
-
-    def stop(self) -> None:
-        """Nothing more comes. Can be called again."""
-        ...
-
-
 def suite_view_on(console: Console | None, board: SuiteBoard) -> SuiteView:
     """The live table on a terminal, plain lines elsewhere, nothing without a console."""
     board.started = time.time()
     if console is None:
-        return SilentSuite(board)
+        return SuiteView(board)
     return LiveSuite(console, board) if can_redraw(console) else PlainSuite(writer(console), board)
 
 
-class SilentSuite:
-    """Keeps the board and shows nothing."""
+class SuiteView:
+    """What shows an evaluation while it goes on. This one keeps the board and shows nothing."""
 
     def __init__(self, board: SuiteBoard) -> None:
         self.board = board
+        self._lock = threading.Lock()  # rich draws from a thread of its own
 
     def ready(self, ready: Ready) -> None:
-        self.board.begin(ready, time.time())
+        """An instance can be worked on, or cannot be."""
+        with self._lock:
+            self.board.begin(ready, time.time())
 
     def see(self, id: str, event: trace.Event) -> None:
-        self.board.add(id, event)
+        """The next event of an instance's trace."""
+        with self._lock:
+            self.board.add(id, event)
 
     def ended(self, outcome: Outcome) -> None:
-        self.board.end(outcome)
+        """An instance has come to its end."""
+        with self._lock:
+            self.board.end(outcome)
 
     def say(self, line: str) -> None:
-        """Nobody listens."""
+        """A line of progress besides."""
 
     def stop(self) -> None:
-        """Nothing is shown."""
+        """Nothing more comes. Can be called again."""
 
 
-class PlainSuite(SilentSuite):
-    """A line for each instance that is prepared or ends, for each attempt that ends, and for each failure of the
-    world."""
+class PlainSuite(SuiteView):
+    """A line for each instance that is prepared or ends, each attempt that ends, and each failure of the world."""
 
     def __init__(self, write: Say, board: SuiteBoard) -> None:
         super().__init__(board)
@@ -305,43 +282,24 @@ _TOLD = (trace.Prepared, trace.AttemptEnded, trace.InfrastructureFailed, trace.B
 def _event_line(event: trace.Event) -> str:
     if isinstance(event, trace.Prepared):
         return f"prepared in {event.seconds:.1f} s" + (f"; {event.note}" if event.note else "")
-    if isinstance(event, trace.AttemptEnded):
-        detail = f" ({event.detail.splitlines()[0]})" if event.detail else ""
-        return f"attempt {event.attempt}: {event.status}{detail}, {counted(event.turns, 'turn')}, {event.seconds:.1f} s"
-    if isinstance(event, trace.InfrastructureFailed):
-        who = "" if event.attempt is None else f"attempt {event.attempt}: "
-        return f"{who}{event.what} failed, {'trying again' if event.retried else 'given up'}: {event.detail}"
-    if isinstance(event, trace.SamplingStopped):
-        return event.words
-    assert isinstance(event, trace.BudgetReached), f"no line is made of {event.kind}"
-    return event.detail
+    if isinstance(event, trace.BudgetReached):
+        return event.detail
+    return (line_of(event, Board()) or "").removeprefix("run: ")
 
 
-class LiveSuite(SilentSuite):
-    """Keeps the board on a terminal; at its end the last state stays on the screen."""
+class LiveSuite(OnTerminal, SuiteView):
+    """Keeps the board on a terminal."""
 
     def __init__(self, console: Console, board: SuiteBoard) -> None:
-        super().__init__(board)
-        self._console = console
-        self._lock = threading.Lock()  # rich draws from a thread of its own
-        self._live: Live | None = None
+        OnTerminal.__init__(self, console)
+        SuiteView.__init__(self, board)
 
-    def __rich__(self) -> RenderableType:
-        with self._lock:
-            return suite_board_view(self.board, now=time.time(), height=self._console.height)
+    def drawn(self, height: int) -> RenderableType:
+        return suite_board_view(self.board, now=time.time(), height=height)
 
     def ready(self, ready: Ready) -> None:
-        with self._lock:
-            super().ready(ready)
-        self._appear()
-
-    def see(self, id: str, event: trace.Event) -> None:
-        with self._lock:
-            super().see(id, event)
-
-    def ended(self, outcome: Outcome) -> None:
-        with self._lock:
-            super().ended(outcome)
+        super().ready(ready)
+        self.appear()
 
     def say(self, line: str) -> None:
         """What is done for one instance takes the place of the line before; anything else is a line above the view."""
@@ -349,16 +307,4 @@ class LiveSuite(SilentSuite):
             about_one = line.partition(":")[0] in self.board.works
             self.board.said = line if about_one else self.board.said
         if not about_one:
-            self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
-
-    def _appear(self) -> None:
-        if self._live is None:
-            from rich.live import Live
-
-            self._live = Live(self, console=self._console, refresh_per_second=REFRESH_PER_SECOND)
-            self._live.start()
-
-    def stop(self) -> None:
-        live, self._live = self._live, None
-        if live is not None:
-            live.stop()
+            super().say(line)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.records import Json
-from harness.scaling.curves import Draws, Estimate
+from harness.scaling.curves import Draws
 from harness.scaling.metrics import Sampled, pass_at_k, recovery
 from harness.suites.evaluate import Grades, Outcome, Solved
 
@@ -22,8 +22,7 @@ _USAGE = ("input", "cache_read", "cache_write", "output", "reasoning")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked for. `gpu_hours`: USD per GPU-hour of the models that have such a price. `adaptive`: `attempts`
-    are the most."""
+    """What was asked for. `gpu_hours`: USD per GPU-hour, by model that has it. `adaptive`: `attempts` are the most."""
 
     suite: str
     models: tuple[str, ...]
@@ -78,10 +77,8 @@ def suite_report(
 def _stops(worked: Sequence[Solved], alike: Mapping[str, Sampled]) -> Json:
     """Why adaptive sampling left instances before their last attempt, and how many first samples all of them have."""
     whys = [(s.report.get("sampling") or {}).get("stopped") for s in worked]
-    return {
-        "stopped": dict(Counter(why for why in whys if why)),
-        "common_samples": max((s.n for s in alike.values()), default=0),
-    }
+    common = max((s.n for s in alike.values()), default=0)
+    return {"stopped": dict(Counter(filter(None, whys))), "common_samples": common}
 
 
 def _begun_alike(outcomes: Sequence[Outcome]) -> dict[str, Sampled]:
@@ -102,40 +99,37 @@ def _measures(sampled: Mapping[str, Sampled], attempts: int, alike: Mapping[str,
     """`alike`: the samples that mean@1 and pass@k are computed from."""
     draws = Draws(list(sampled))
     shares = {id: s.correct / s.n if s.n else 0.0 for id, s in alike.items()}
-    single = draws.estimate(shares) if shares else None
+    single, *interval = _estimated(draws, shares) if shares else (None,)
     return {
-        "mean_at_1": single and single.value,
-        "mean_at_1_interval": list(_bounds(single, shares)) if single else None,
+        "mean_at_1": single,
+        "mean_at_1_interval": interval or None,
         "coverage": [_coverage(sampled, k, draws, alike) for k in range(1, attempts + 1)],
         "oracle": sum(s.correct > 0 for s in sampled.values()) if sampled else None,
-        "recovery": recovery(list(sampled.values()), single.value if single else None),
+        "recovery": recovery(list(sampled.values()), single),
     }
 
 
 def _coverage(sampled: Mapping[str, Sampled], k: int, draws: Draws, alike: Mapping[str, Sampled]) -> Json:
-    """pass@k over the measured instances; `missing`: how many of them have fewer than k samples, which leaves it
-    undefined."""
+    """pass@k over the measured instances; undefined where some (`missing`: how many) have fewer than k samples."""
     values = {id: value for id, s in alike.items() if (value := pass_at_k(s.n, s.correct, k)) is not None}
     missing = sum(s.n < k for s in sampled.values())
     if missing or not values:
         return {"k": k, "pass_at_k": None, "low": None, "high": None, "missing": missing}
+    value, low, high = _estimated(draws, values)
+    return {"k": k, "pass_at_k": value, "low": low, "high": high, "missing": 0}
+
+
+def _estimated(draws: Draws, values: Mapping[str, float]) -> tuple[float, float | None, float | None]:
+    """The mean and its interval; none of a single instance, which says nothing about others."""
     found = draws.estimate(values)
-    low, high = _bounds(found, values)
-    return {"k": k, "pass_at_k": found.value, "low": low, "high": high, "missing": 0}
-
-
-def _bounds(found: Estimate, values: Mapping[str, float]) -> tuple[float | None, float | None]:
-    """The interval; none of a single instance, which says nothing about others."""
-    return (found.low, found.high) if len(values) > 1 else (None, None)
+    return (found.value, found.low, found.high) if len(values) > 1 else (found.value, None, None)
 
 
 def _share(known: Mapping[str, bool]) -> Json | None:
     if not known:
         return None
-    values = {id: float(right) for id, right in known.items()}
-    found = Draws(list(known)).estimate(values)
-    low, high = _bounds(found, values)
-    return {"value": found.value, "low": low, "high": high}
+    value, low, high = _estimated(Draws(list(known)), {id: float(right) for id, right in known.items()})
+    return {"value": value, "low": low, "high": high}
 
 
 def _costs(solved: Sequence[Solved], resolved: int | None) -> Json:
@@ -163,8 +157,7 @@ def _costs(solved: Sequence[Solved], resolved: int | None) -> Json:
 
 
 def _times(solved: Sequence[Solved]) -> Json:
-    """`seconds`: wall time in which anything was worked on; the others are sums over attempts and calls that
-    overlap."""
+    """`seconds`: wall time in which anything was worked on; the others are sums over what overlaps."""
     return {
         "seconds": round(_covered([span for s in solved for span in s.spans]), 3),
         "attempt_seconds": round(sum(row["seconds"] or 0.0 for s in solved for row in s.report["attempts"]), 3),
@@ -182,34 +175,25 @@ def _covered(spans: Sequence[tuple[float, float]]) -> float:
 
 
 def _infrastructure(solved: Sequence[Solved], outcomes: Sequence[Outcome]) -> Json:
-    ended = [row for s in solved for row in s.report["attempts"] if row["status"] == "infrastructure"]
     return {
         "retries": sum(s.report["infrastructure"]["retries"] for s in solved),
-        "attempts": len(ended),
+        "attempts": sum(row["status"] == "infrastructure" for s in solved for row in s.report["attempts"]),
         "instances": sum(bool(o.failure) for o in outcomes),
     }
 
 
 def _leaks(solved: Sequence[Solved]) -> Json:
     """Attempts that tried to get at what they may not have, and by which way."""
-    tried = [
-        [flag for flag in row["flags"] if flag.startswith("leak:")] for s in solved for row in s.report["attempts"]
-    ]
-    return {
-        "attempts": sum(bool(flags) for flags in tried),
-        "by_kind": dict(Counter(f for flags in tried for f in flags)),
-    }
+    flags = [row["flags"] for s in solved for row in s.report["attempts"]]
+    tried = [[flag for flag in each if flag.startswith("leak:")] for each in flags]
+    return {"attempts": sum(map(bool, tried)), "by_kind": dict(Counter(flag for each in tried for flag in each))}
 
 
 def _gpu(solved: Sequence[Solved], gpu_hours: Mapping[str, float]) -> Json | None:
     """For models on a local GPU: how long it was busy with our calls, and what it gave in that time."""
     seconds = usd = output = tokens = 0.0
-    for line, price in (
-        (line, gpu_hours[model])
-        for s in solved
-        for model, line in s.report["cost"]["by_model"].items()
-        if gpu_hours.get(model)
-    ):
+    lines = [(model, line) for s in solved for model, line in s.report["cost"]["by_model"].items()]
+    for line, price in ((line, gpu_hours[model]) for model, line in lines if gpu_hours.get(model)):
         usd += line["usd"] or 0.0
         seconds += (line["usd"] or 0.0) * 3600 / price
         output += line["usage"]["output"] + line["usage"]["reasoning"]

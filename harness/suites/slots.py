@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
-from types import TracebackType
 
 
 class Slots:
@@ -89,9 +88,7 @@ class Lane:
     async def __aenter__(self) -> None:
         await self._slots._enter(self)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         self._slots._leave()
 
     def expect(self, attempts: int) -> None:

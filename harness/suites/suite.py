@@ -28,8 +28,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A patch to be graded. `name`: the candidate; `run`: whose sandboxes these are; `base_commit`: what the patch is
-    against."""
+    """A patch against `base_commit`, to be graded. `name`: the candidate; `run`: whose sandboxes these are."""
 
     name: str
     patch: str
@@ -56,14 +55,12 @@ class Bench(Protocol):
         ...
 
     async def grade(self, id: str, submission: Submission) -> Verdict:
-        """The hidden tests' word on one patch. Raises EnvironmentFailed where they could not be run: that is no
-        verdict."""
+        """The hidden tests' word on one patch. Raises EnvironmentFailed where they could not be run."""
         ...
 
 
 class Suite(Protocol):
-    """The chosen instances of a suite. `image`: a Docker image that its tasks need, as far as one can be named before
-    any is made ready."""
+    """The chosen instances of a suite. `image`: a Docker image that its tasks need, if one can be named beforehand."""
 
     @property
     def name(self) -> str: ...
@@ -83,8 +80,7 @@ class Suite(Protocol):
         ...
 
     def missing(self) -> Mapping[str, str]:
-        """What an instance still needs before it can be worked on, in a few words; those that need nothing are left
-        out. Starts nothing."""
+        """What instances still need before they can be worked on, if anything, in a few words. Starts nothing."""
         ...
 
     def at_work(self, means: Means) -> AbstractAsyncContextManager[Bench]:

@@ -55,10 +55,7 @@ class SwebenchSuite:
 
     def row(self, id: str) -> Row:
         """The row of that id; raises KeyError for one that was not chosen."""
-        for row in self.rows:
-            if row.instance_id == id:
-                return row
-        raise KeyError(id)
+        return {row.instance_id: row for row in self.rows}[id]
 
     def task(self, id: str, image: str = "") -> Task:
         row = self.row(id)
@@ -133,9 +130,8 @@ class _SwebenchBench:
             return Ready(id, None, words_of(error))
 
     async def grade(self, id: str, submission: Submission) -> Verdict:
-        return verdict_of(
-            self.suite.row(id), await self.grader.grade(self.suite.row(id), self.images[id], submission.patch)
-        )
+        row = self.suite.row(id)
+        return verdict_of(row, await self.grader.grade(row, self.images[id], submission.patch))
 
     async def stop(self) -> None:
         """End the making of images, if it is still going on."""

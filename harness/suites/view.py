@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.records import Json
 from harness.views.live import counted, elapsed_short, tokens_short
+from harness.views.words import clean
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 SHOWN_K = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64, 96, 128, 192, 250, 256)
 """Where there are more than `ALL_UP_TO` samples, the k that get a row on the terminal; the Markdown has all."""
 ALL_UP_TO = 12
+_EXPENSES = ("", "_per_attempt", "_per_instance", "_per_solved")
 NAMED = 10
 """Failed instances that are named on the page; report.json has all."""
 
@@ -23,24 +25,17 @@ def eval_view(report: Json) -> list[RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
-    from harness.views.words import clean
+    from harness.views.picture import table
 
-    view: list[RenderableType] = [Text(clean(title(report)), "bold")]
-    results = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
-    results.add_column(style="dim")
-    results.add_column(overflow="fold")
+    results = Table.grid(padding=(0, 2, 0, 0))
     for name, value in (*measures(report), *expenses(report)):
-        results.add_row(name, Text(clean(value)))
-    view.append(results)
-    rows = _coverage_rows(report, few=True)
-    if rows:
-        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-        table.add_column("k", justify="right")
-        table.add_column("pass@k", justify="right")
-        table.add_column("95 % interval")
+        results.add_row(Text(name, "dim"), Text(clean(value), overflow="fold"))
+    view: list[RenderableType] = [Text(clean(title(report)), "bold"), results]
+    if rows := _coverage_rows(report, few=True):
+        coverage = table(">k", ">pass@k", "95 % interval")
         for row in rows:
-            table.add_row(*row)
-        view += [Text(), table]
+            coverage.add_row(*row)
+        view += [Text(), coverage]
     return view + [Text(clean(note), "yellow") for note in notes(report)]
 
 
@@ -68,24 +63,17 @@ def title(report: Json) -> str:
 
 def measures(report: Json) -> list[tuple[str, str]]:
     """How well it went: name and value, in words where a value is undefined."""
-    instances, measured = report["instances"], report["measured"]
-    selected = report["selected"]
-    share = report["selected_share"]
-    interval = report["mean_at_1_interval"]
+    instances, selected, oracle = report["instances"], report["selected"], report["oracle"]
+    chosen, right = "undefined (nothing graded)", "undefined"
+    if selected is not None:
+        share = _bounds(report["selected_share"])
+        chosen = f"{selected} of {instances} resolved ({_percent(selected / instances)}){share}"
+    if oracle is not None:
+        right = f"{oracle} of {report['measured']} with a right attempt"
     return [
-        (
-            f"selected@{report['attempts']}",
-            (
-                "undefined (nothing graded)"
-                if selected is None
-                else f"{selected} of {instances} resolved ({_percent(selected / instances)}){_bounds(share)}"
-            ),
-        ),
-        ("mean@1", _value(report["mean_at_1"], interval)),
-        (
-            f"oracle@{report['attempts']}",
-            "undefined" if report["oracle"] is None else f"{report['oracle']} of {measured} with a right attempt",
-        ),
+        (f"selected@{report['attempts']}", chosen),
+        ("mean@1", _value(report["mean_at_1"], report["mean_at_1_interval"])),
+        (f"oracle@{report['attempts']}", right),
         ("recovery", "undefined" if report["recovery"] is None else f"{report['recovery']:.2f}"),
         ("distinct candidates", f"{report['candidates']}{_each(report['candidates'], report['solved'])}"),
         ("attempts ended", ", ".join(f"{n} {status}" for status, n in _most(report["statuses"])) or "none"),
@@ -96,60 +84,32 @@ def expenses(report: Json) -> list[tuple[str, str]]:
     """What it cost: money, tokens, time, what the world broke, what was tried that may not be."""
     usage, world, leaks = report["usage"], report["infrastructure"], report["leak_tries"]
     least = "" if report["usd_exact"] else "≥"
-    cached = report["cached_share"]
-    rows = [
-        (
-            "cost",
-            (
-                "unknown (give the model prices in an alias)"
-                if report["usd"] is None
-                else (
-                    f"{_usd(report['usd'], least)}; {_usd(report['usd_per_attempt'], least)} an attempt,"
-                    f" {_usd(report['usd_per_instance'], least)} an instance, {_usd(report['usd_per_solved'], least)} a"
-                    " solved one"
-                )
-            ),
-        ),
-        (
-            "tokens",
-            (
-                f"{tokens_short(report['tokens'])} in {counted(report['calls'], 'call')}: "
-                f"{tokens_short(usage['input'] + usage['cache_read'] + usage['cache_write'])} in "
-                f"({'no share known' if cached is None else _percent(cached)} cached), "
-                f"{tokens_short(usage['output'] + usage['reasoning'])} out"
-            ),
-        ),
-        (
-            "time",
-            (
-                f"{elapsed_short(report['seconds'])} in all; attempts {elapsed_short(report['attempt_seconds'])} added"
-                f" up, model calls {elapsed_short(report['model_seconds'])}"
-            ),
-        ),
-        (
-            "infrastructure",
-            (
-                f"{counted(world['retries'], 'retry')}, {counted(world['attempts'], 'attempt')} lost, "
-                f"{counted(world['instances'], 'instance')} failed"
-            ),
-        ),
-        (
-            "leak tries",
-            f"{counted(leaks['attempts'], 'attempt')}"
-            + (f" ({', '.join(f'{kind} {n}' for kind, n in _most(leaks['by_kind']))})" if leaks["by_kind"] else ""),
-        ),
-    ]
+    rows = {"cost": "unknown (give the model prices in an alias)"}
+    if report["usd"] is not None:
+        whole, attempt, instance, solved = (_usd(report[f"usd{of}"], least) for of in _EXPENSES)
+        rows["cost"] = f"{whole}; {attempt} an attempt, {instance} an instance, {solved} a solved one"
+    cached = "no share known" if report["cached_share"] is None else _percent(report["cached_share"])
+    rows["tokens"] = (
+        f"{tokens_short(report['tokens'])} in {counted(report['calls'], 'call')}: "
+        f"{tokens_short(usage['input'] + usage['cache_read'] + usage['cache_write'])} in ({cached} cached), "
+        f"{tokens_short(usage['output'] + usage['reasoning'])} out"
+    )
+    rows["time"] = (
+        f"{elapsed_short(report['seconds'])} in all; attempts {elapsed_short(report['attempt_seconds'])} added up, "
+        f"model calls {elapsed_short(report['model_seconds'])}"
+    )
+    rows["infrastructure"] = (
+        f"{counted(world['retries'], 'retry')}, {counted(world['attempts'], 'attempt')} lost, "
+        f"{counted(world['instances'], 'instance')} failed"
+    )
+    kinds = ", ".join(f"{kind} {n}" for kind, n in _most(leaks["by_kind"]))
+    rows["leak tries"] = counted(leaks["attempts"], "attempt") + (f" ({kinds})" if kinds else "")
     if gpu := report["gpu"]:
-        rows.append(
-            (
-                "local GPU",
-                (
-                    f"{gpu['seconds']:.0f} GPU-seconds, ${gpu['usd']:.4f}; {gpu['output_tokens_per_second']:.0f} output"
-                    f" tokens/s, {gpu['tokens_per_second']:.0f} tokens/s in all"
-                ),
-            )
+        rows["local GPU"] = (
+            f"{gpu['seconds']:.0f} GPU-seconds, ${gpu['usd']:.4f}; {gpu['output_tokens_per_second']:.0f} output "
+            f"tokens/s, {gpu['tokens_per_second']:.0f} tokens/s in all"
         )
-    return rows
+    return list(rows.items())
 
 
 def notes(report: Json) -> list[str]:
@@ -178,11 +138,9 @@ def notes(report: Json) -> list[str]:
             f"pass@k is undefined from k = {short[0]['k']} on: {counted(short[-1]['missing'], 'instance')} with fewer"
             " samples (--retry infrastructure, or a larger budget, makes up for them)"
         )
-    for failed in report["failed"][:NAMED]:
-        said.append(f"{failed['id']}: {failed['reason'].splitlines()[0]}")
-    if more := len(report["failed"]) - NAMED:
-        said += [f"and {counted(more, 'more failed instance')}"] if more > 0 else []
-    return said
+    said += [f"{failed['id']}: {failed['reason'].splitlines()[0]}" for failed in report["failed"][:NAMED]]
+    more = len(report["failed"]) - NAMED
+    return said + ([f"and {counted(more, 'more failed instance')}"] if more > 0 else [])
 
 
 def _coverage_rows(report: Json, *, few: bool) -> list[tuple[str, str, str]]:
@@ -222,7 +180,7 @@ def _to(low: float | None, high: float | None) -> str:
 def _value(value: float | None, interval: Sequence[float | None] | None) -> str:
     if value is None:
         return "undefined"
-    known = interval and interval[0] is not None
+    known = interval is not None and interval[0] is not None
     return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval and known else "")
 
 

@@ -1,7 +1,7 @@
 """What a person sees while a run goes on: a table of attempts on a terminal, plain lines elsewhere.
 
 `Board` folds events into rows and stages, `board_view` draws it, `line_of` says one event in one line; all three
-without effects. `LiveView` and `PlainLines` are the listeners that put them on a console.
+without effects. A `View` listens; `LiveView` and `PlainLines` are those that put it on a console.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from harness import trace
 from harness.money.ledger import Line, add_charge, money
 from harness.records import ENDED_WELL, Budget, Evidence, TestReport
-from harness.views.words import judge_words
+from harness.views.words import clean, judge_words
 from tasks.say import Say
 
 if TYPE_CHECKING:
@@ -32,8 +31,7 @@ _BAD = frozenset({"infrastructure", "crashed", "malformed"})
 
 @dataclass(slots=True)
 class AttemptRow:
-    """One attempt as it stands. `state`: what it does now, or its status once `ended`; times in seconds since the
-    epoch."""
+    """One attempt. `state`: what it does now, or its status once `ended`; times in seconds since the epoch."""
 
     attempt: int
     model: str
@@ -178,8 +176,7 @@ def elapsed_short(seconds: float) -> str:
 
 
 def board_view(board: Board, *, now: float, height: int) -> RenderableType:
-    """The board in at most `height` lines and 80 columns: active attempts first, then the newest ended; the rest
-    counted."""
+    """The board in at most `height` lines and 80 columns: active attempts, then the newest ended; the rest counted."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -205,11 +202,15 @@ def board_view(board: Board, *, now: float, height: int) -> RenderableType:
         parts.append(table)
     if hidden := len(active) + len(done) - len(shown):
         waiting = len(active) - sum(row.ended is None for row in shown)
-        parts.append(
-            Text(f"… and {counted(hidden, 'more attempt')}: {waiting} active, {hidden - waiting} ended", style="dim")
-        )
+        said = f"… and {counted(hidden, 'more attempt')}: {waiting} active, {hidden - waiting} ended"
+        parts.append(Text(said, style="dim"))
     parts += [fitted(line) for line in news]
     return Group(*parts)
+
+
+def status_style(status: str) -> str:
+    """The colour of how an attempt ended."""
+    return "green" if status in ENDED_WELL else "red" if status in _BAD else "yellow"
 
 
 def _summary(board: Board, now: float) -> Iterable[Text]:
@@ -226,12 +227,9 @@ def _summary(board: Board, now: float) -> Iterable[Text]:
 def _cells(row: AttemptRow, now: float) -> tuple[str | Text, ...]:
     from rich.text import Text
 
-    style = (
-        "" if row.ended is None else "green" if row.state in ENDED_WELL else "red" if row.state in _BAD else "yellow"
-    )
     return (
         str(row.attempt),
-        Text(printable(row.state), style=style),
+        Text(printable(row.state), style="" if row.ended is None else status_style(row.state)),
         str(row.turn or "-"),
         row.tests or "-",
         tokens_short(row.cost.usage.total),
@@ -250,8 +248,6 @@ def fitted(line: str, style: str = "") -> Text:
 
 def printable(text: str) -> str:
     """One line without escape sequences: names and reasons may be a model's words."""
-    from harness.views.words import clean
-
     return " ".join(clean(text).split())
 
 
@@ -305,24 +301,28 @@ def _selected_line(event: trace.Selected) -> str:
     return f"selected {selection.candidate} by {selection.method}: {selection.rationale}"
 
 
-class View(Protocol):
-    """What shows a run while it goes on: a listener of the trace, and lines of progress besides."""
+class View:
+    """What shows a run while it goes on: listens to the trace, and to lines of progress. This one shows nothing."""
+
+    def __init__(self) -> None:
+        self._board = Board()
+        self._lock = threading.Lock()  # rich draws from a thread of its own
 
     def see(self, event: trace.Event) -> None:
         """The next event of the trace."""
-        ...
+        self.catch_up([event])
 
     def catch_up(self, events: Iterable[trace.Event]) -> None:
         """What happened before this process went on with the run."""
-        ...
+        with self._lock:
+            for event in events:
+                self._board.add(event)
 
     def say(self, line: str) -> None:
         """A line of progress that is no event."""
-        ...
 
     def stop(self) -> None:
         """Nothing more comes. Can be called again."""
-        ...
 
 
 def view_on(console: Console) -> View:
@@ -345,70 +345,69 @@ def writer(console: Console) -> Say:
     return write
 
 
-class PlainLines:
+class PlainLines(View):
     """A view that writes a line for each event worth one."""
 
     def __init__(self, write: Say) -> None:
+        super().__init__()
         self._write = write
-        self._board = Board()
 
     def see(self, event: trace.Event) -> None:
-        self._board.add(event)
+        super().see(event)
         if line := line_of(event, self._board):
-            self._write(printable(line))
-
-    def catch_up(self, events: Iterable[trace.Event]) -> None:
-        for event in events:
-            self._board.add(event)
+            self.say(line)
 
     def say(self, line: str) -> None:
         self._write(printable(line))
 
-    def stop(self) -> None:
-        """Every line is written already."""
 
+class OnTerminal:
+    """What is kept up to date in place: `drawn` gives it, while the lock is held."""
 
-class LiveView:
-    """A view that keeps the board on a terminal. A context: at its end the last state stays on the screen."""
+    _lock: threading.Lock
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._board = Board()
         self._live: Live | None = None
-        # rich draws from a thread of its own.
-        self._lock = threading.Lock()
 
-    def __enter__(self) -> LiveView:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.stop()
+    def drawn(self, height: int) -> RenderableType:
+        """It, in at most so many lines."""
+        raise NotImplementedError
 
     def __rich__(self) -> RenderableType:
         with self._lock:
-            return board_view(self._board, now=time.time(), height=self._console.height)
+            return self.drawn(self._console.height)
 
-    def see(self, event: trace.Event) -> None:
-        """The next event; the first one makes the view appear."""
-        with self._lock:
-            self._board.add(event)
+    def appear(self) -> None:
+        """From now on it is on the screen, if it was not before."""
         if self._live is None:
             from rich.live import Live
 
             self._live = Live(self, console=self._console, refresh_per_second=REFRESH_PER_SECOND)
             self._live.start()
 
-    def catch_up(self, events: Iterable[trace.Event]) -> None:
-        with self._lock:
-            for event in events:
-                self._board.add(event)
-
     def say(self, line: str) -> None:
-        """A line above the view."""
+        """A line above it."""
         self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
-        """Draws the last state and gives the terminal back. Can be called again."""
+        """Draws the last state, which stays on the screen, and gives the terminal back. Can be called again."""
         live, self._live = self._live, None
         if live is not None:
             live.stop()
+
+
+class LiveView(OnTerminal, View):
+    """A view that keeps the board on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        OnTerminal.__init__(self, console)
+        View.__init__(self)
+
+    def drawn(self, height: int) -> RenderableType:
+        return board_view(self._board, now=time.time(), height=height)
+
+    def see(self, event: trace.Event) -> None:
+        """The next event; the first one makes the view appear."""
+        super().see(event)
+        self.appear()

@@ -1,4 +1,4 @@
-"""Renderables as a picture file: SVG or HTML."""
+"""How tables look, and renderables as a picture file: SVG or HTML."""
 
 from __future__ import annotations
 
@@ -7,10 +7,21 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console, RenderableType
+from rich.table import Table
 
 from tasks.errors import InputError
 
 COLUMNS = 80
+
+
+def table(*headings: str, gap: int = 2) -> Table:
+    """A table without rules. Below a heading that begins with ">" all goes right; below one with "…", into a line."""
+    shown = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="dim")
+    for heading in headings:
+        name, cut = heading.removeprefix(">").removesuffix("…"), heading.endswith("…")
+        shown.add_column(name, no_wrap=cut, overflow="ellipsis" if cut else "fold")
+        shown.columns[-1].justify = "right" if heading.startswith(">") else "left"
+    return shown
 
 
 def draw(renderables: Iterable[RenderableType], path: Path, *, title: str) -> None:

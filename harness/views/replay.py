@@ -1,5 +1,4 @@
-"""Watching an attempt again: on a terminal with keys and timing, elsewhere as plain output, or as an SVG or HTML
-file."""
+"""Watching an attempt again: on a terminal with keys and timing, elsewhere as plain output, or as SVG or HTML."""
 
 from __future__ import annotations
 
@@ -11,16 +10,13 @@ import termios
 import tty
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
 from rich.segment import Segment, Segments
 from rich.text import Text
 
 from harness.views.picture import draw
-from harness.views.replay_frames import Frame, default_attempt, frames, render
-
-__all__ = ["Frame", "default_attempt", "export", "frames", "play", "render"]
+from harness.views.replay_frames import Frame, render
 
 LONGEST_WAIT = 3.0
 """Seconds that a pause between two frames lasts at most, at speed 1."""
@@ -29,21 +25,9 @@ SCROLL = 5
 BACK = 20
 """Frames before the newest that can be scrolled back to; a long attempt must not be rendered anew at each key."""
 
-_KEYS = {
-    b" ": "space",
-    b"\r": "space",
-    b"\n": "space",
-    b"q": "q",
-    b"Q": "q",
-    b"\x1b[C": "right",
-    b"\x1bOC": "right",
-    b"\x1b[D": "left",
-    b"\x1bOD": "left",
-    b"\x1b[A": "up",
-    b"\x1bOA": "up",
-    b"\x1b[B": "down",
-    b"\x1bOB": "down",
-}
+_ARROWS = {b"A": "up", b"B": "down", b"C": "right", b"D": "left"}
+_KEYS = {b" ": "space", b"\r": "space", b"\n": "space", b"q": "q", b"Q": "q"}
+_KEYS |= {start + letter: name for letter, name in _ARROWS.items() for start in (b"\x1b[", b"\x1bO")}
 _KEY = re.compile(rb"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
 
 
@@ -74,8 +58,7 @@ def export(shown: Sequence[Frame], path: Path) -> None:
 
 
 class _Watched:
-    """Where a person stands in the replay. `at`: the newest frame on the screen; `shift`: lines scrolled, down
-    positive."""
+    """Where a person stands in the replay. `at`: the newest frame on the screen; `shift`: lines scrolled down."""
 
     def __init__(self, count: int, *, paused: bool, step: bool) -> None:
         self.count = count
@@ -137,11 +120,10 @@ def _page(console: Console, shown: Sequence[Frame], watched: _Watched) -> Render
     hidden = max(0, len(lines) - height - top)
     state = "paused" if watched.paused else "end" if watched.last else "playing"
     more = f"… {hidden} lines below" if hidden else ""
-    keys = "space  ← →  ↑ ↓  q"
+    keys = "space  ← →  ↑ ↓  q "
     left = f" {watched.at + 1}/{watched.count}  {state}  {more}"
-    footer = Text(
-        f"{left:<{max(0, console.width - len(keys) - 1)}}{keys} ", "reverse", no_wrap=True, overflow="crop", end=""
-    )
+    line = f"{left:<{max(0, console.width - len(keys))}}{keys}"
+    footer = Text(line, "reverse", no_wrap=True, overflow="crop", end="")
     flat = [segment for line in seen for segment in (*line, Segment.line())]
     return Group(Segments(flat), footer)
 
@@ -158,7 +140,7 @@ class _Keyboard:
         tty.setcbreak(self._descriptor)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
 
     def wait(self, seconds: float | None) -> str | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -18,22 +17,13 @@ from rich.text import Text
 
 from harness import trace
 from harness.records import ENDED_WELL, Json, TestReport
+from harness.views.live import counted, printable
 from harness.views.words import clean, judge_words
 
 FOLD = 24
 """Lines of a long output that are kept, two thirds from its beginning and one third from its end."""
 FOLD_PATCH = 400
 TESTS_NAMED = 8
-
-_LEXERS = {
-    ".py": "python",
-    ".toml": "toml",
-    ".cfg": "ini",
-    ".md": "markdown",
-    ".json": "json",
-    ".c": "c",
-    ".sh": "bash",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +211,7 @@ def _tool(frame: Frame, event: trace.ToolRan) -> tuple[Text, list[RenderableType
     where = path if "pattern" not in arguments else f"in {path}" if path else ""
     title = _title(event.name, where, f"{event.seconds:.1f} s", style="bold cyan" if event.ok else "bold red")
     parts: list[RenderableType] = []
-    lexer = _LEXERS.get(PurePosixPath(path).suffix, "text")
+    lexer = Syntax.guess_lexer(path)
     if "command" in arguments:
         parts.append(_code(str(arguments["command"]), "bash"))
     elif "pattern" in arguments:
@@ -274,8 +264,8 @@ def _named(word: str, tests: Sequence[str], style: str, report: TestReport) -> l
 
 
 def _turn(frame: Frame, event: trace.TurnEnded) -> Text:
-    said = f"turn {event.turn}: {event.seconds:.1f} s (model {event.model_seconds:.1f}, "
-    said += f"commands {event.command_seconds:.1f})"
+    parts = f"model {event.model_seconds:.1f}, commands {event.command_seconds:.1f}"
+    said = f"turn {event.turn}: {event.seconds:.1f} s ({parts})"
     if frame.tokens or not frame.priced:
         said += f"; so far {frame.tokens:,} tokens, {_money(frame)}"
     return Text(said, "dim")
@@ -288,9 +278,8 @@ def _money(frame: Frame) -> str:
 
 
 def _ended(event: trace.AttemptEnded) -> tuple[Text, list[RenderableType]]:
-    turns = f"{event.turns} turn{'' if event.turns == 1 else 's'}"
     style = "bold green" if event.status in ENDED_WELL else "bold yellow"
-    title = _title(event.status, turns, f"{event.seconds:.1f} s", style=style)
+    title = _title(event.status, counted(event.turns, "turn"), f"{event.seconds:.1f} s", style=style)
     parts: list[RenderableType] = [folded(event.detail, style="yellow")] if event.detail else []
     if event.flags:
         parts.append(Text(clean(f"flags: {', '.join(event.flags)}"), "yellow"))
@@ -322,18 +311,16 @@ def _verdict(event: trace.Event) -> tuple[Text, list[RenderableType]]:
         title = _title(f"selected {chosen}" if chosen else "nothing selected", f"by {event.selection.method}")
         return title, [folded(event.selection.rationale)]
     assert isinstance(event, trace.Graded), f"no frame is made of {event.kind}"
-    word, style = (
-        ("passes the hidden tests", "bold green") if event.resolved else ("fails the hidden tests", "bold red")
-    )
-    return _title(word, style=style), [folded(event.reason)] if event.reason else []
+    word, style = ("passes", "bold green") if event.resolved else ("fails", "bold red")
+    return _title(f"{word} the hidden tests", style=style), [folded(event.reason)] if event.reason else []
 
 
 def _judge_tested(event: trace.JudgeTested) -> tuple[Text, list[RenderableType]]:
     parts: list[RenderableType] = [_code(event.text, "python")] if event.text else []
     for told in event.told:
         passing = sum(outcome == "passed" for outcome in told.tests.values())
-        counted = f", {passing} of {len(told.tests)} pass" if told.tests else ""
-        parts.append(Text(clean(f"{told.on}: {told.outcome}{counted}"), "green" if told.outcome == "passed" else "red"))
+        of = f", {passing} of {len(told.tests)} pass" if told.tests else ""
+        parts.append(Text(clean(f"{told.on}: {told.outcome}{of}"), "green" if told.outcome == "passed" else "red"))
         parts += [folded(told.tail, style="dim")] if told.tail else []
     parts += [Text(clean(f"no evidence: {event.useless}"), "yellow")] if event.useless else []
     return _title("the judge's test", event.path), parts
@@ -341,14 +328,10 @@ def _judge_tested(event: trace.JudgeTested) -> tuple[Text, list[RenderableType]]
 
 def _title(first: str, *more: str, style: str = "bold default") -> Text:
     title = Text()
-    title.append(_line(first), style)
+    title.append(printable(first), style)
     for each in filter(None, more):
-        title.append(f"  {_line(each)}", "not bold default")
+        title.append(f"  {printable(each)}", "not bold default")
     return title
-
-
-def _line(text: str) -> str:
-    return " ".join(clean(text).split())
 
 
 def folded(text: str, *, style: str = "") -> Text:

@@ -155,12 +155,11 @@ def _ended(events: Iterable[trace.Event]) -> dict[int | None, trace.AttemptEnded
         elif isinstance(event, trace.Verified) and not event.early:
             verifying = True
         elif isinstance(event, trace.RunReopened) or (isinstance(event, trace.RunResumed) and not verifying):
-            again = (
-                ("infrastructure", "budget") if capped and isinstance(event, trace.RunReopened) else ("infrastructure",)
-            )
-            ended = {index: e for index, e in ended.items() if e.status not in again}
+            again = {"infrastructure"}
             if isinstance(event, trace.RunReopened):
+                again |= {"budget"} if capped else set()
                 verifying = capped = False
+            ended = {index: e for index, e in ended.items() if e.status not in again}
     return ended
 
 
@@ -234,17 +233,8 @@ def _sampling(events: Sequence[trace.Event]) -> Json | None:
     stopped = [e for e in trace.since_reopened(events) if isinstance(e, trace.SamplingStopped)]
     if not stopped:
         return None
-    last = stopped[-1]
-    return {
-        "stopped": last.why,
-        "attempts": last.attempts,
-        "worth": last.worth,
-        "hope": last.hope,
-        "gain": last.gain,
-        "usd": last.usd,
-        "per_solve": last.per_solve,
-        "words": last.words,
-    }
+    told = ("attempts", "worth", "hope", "gain", "usd", "per_solve", "words")
+    return {"stopped": stopped[-1].why, **{name: getattr(stopped[-1], name) for name in told}}
 
 
 def _graded(events: Sequence[trace.Event]) -> Json | None:

@@ -1,5 +1,4 @@
-"""The result of a run for a person: selected patch, evidence, ledger, and what to type next. Pure: events to
-renderables."""
+"""The result of a run for a person: patch, evidence, ledger, and what to type next. Pure: events to renderables."""
 
 from __future__ import annotations
 
@@ -12,7 +11,6 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.syntax import Syntax
-from rich.table import Table
 from rich.text import Text
 
 from harness import trace
@@ -20,7 +18,8 @@ from harness.money.ledger import RUN, Ledger, Line, money
 from harness.patches.patch import Patch
 from harness.records import Evidence, Json, Selection
 from harness.repository.apply import Applied
-from harness.views.live import counted, elapsed_short, tokens_short
+from harness.views.live import counted, elapsed_short, status_style, tokens_short
+from harness.views.picture import table
 from harness.views.report import latest_verified, solve_report
 from harness.views.words import clean
 
@@ -34,13 +33,6 @@ NAMED = 5
 """Broken tests that are named for each candidate."""
 
 _PASSED, _FAILED, _MISSING = Text("✓", "green"), Text("✗", "red"), Text("·", "dim")
-_STATUS_STYLE = {
-    "submitted": "green",
-    "tests-passed": "green",
-    "crashed": "red",
-    "infrastructure": "red",
-    "malformed": "red",
-}
 
 
 def solve_view(
@@ -80,29 +72,21 @@ def _heading(report: Json) -> RenderableType:
 
 
 def _attempts(report: Json) -> RenderableType:
-    table = _table("attempt", "status", "turns", "time", "tokens", "cost", "candidate", "model", right={0, 2, 3, 4, 5})
-    table.columns[7].overflow = "ellipsis"
-    table.columns[7].no_wrap = True
+    shown = table(">attempt", "status", ">turns", ">time", ">tokens", ">cost", "candidate", "model…", gap=1)
     costs = report["cost"]["by_attempt"]
     for row in report["attempts"][:ROWS]:
-        cost = costs.get(str(row["index"]))
-        table.add_row(
+        shown.add_row(
             str(row["index"]),
-            Text(row["status"], _STATUS_STYLE.get(row["status"], "yellow")),
+            Text(row["status"], status_style(row["status"])),
             str(row["turns"]),
             "-" if row["seconds"] is None else elapsed_short(row["seconds"]),
             tokens_short(sum(row["usage"].values())),
-            _cost_json(cost),
+            _cost_json(costs.get(str(row["index"]))),
             row["candidate"] or "-",
             Text(clean(row["model"]).rpartition("#")[2]),
         )
-    return Group(table, _rest(len(report["attempts"])))
-
-
-def _rest(attempts: int) -> RenderableType:
-    return (
-        Text(f"… and {counted(attempts - ROWS, 'more attempt')} in report.json", "dim") if attempts > ROWS else Group()
-    )
+    more = len(report["attempts"]) - ROWS
+    return Group(shown, *([Text(f"… and {counted(more, 'more attempt')} in report.json", "dim")] if more > 0 else []))
 
 
 def _cost_json(cost: Json | None) -> str:
@@ -120,13 +104,13 @@ def _matrix(
     ranks = {ranked.candidate: place for place, ranked in enumerate(selection.ranking)} if selection else {}
     why = {ranked.candidate: ranked for ranked in selection.ranking} if selection else {}
     witnesses = sorted({name for event in verified for name in event.evidence.witness})
-    table = _table("", "candidate", "attempts", "lines", "regression", "given", "witness", "why", right={3})
+    shown = table("", "candidate", "attempts", ">lines", "regression", "given", "witness", "why", gap=1)
     notes: list[RenderableType] = []
     for event in sorted(verified, key=lambda e: ranks.get(e.candidate, len(ranks))):
         chosen = selection is not None and selection.candidate == event.candidate
         ranked = why.get(event.candidate)
         patch = Patch(patches.get(event.attempts[0], ""))
-        table.add_row(
+        shown.add_row(
             Text("→" if chosen else " ", "bold green"),
             Text(event.candidate, "bold green" if chosen else ""),
             _listed([str(a) for a in event.attempts], 6),
@@ -140,7 +124,7 @@ def _matrix(
     if witnesses:
         names = "  ".join(f"{number} {clean(name)}" for number, name in enumerate(witnesses[:WITNESSES], 1))
         notes.insert(0, Text(f"witness tests, in order: {names}", "dim"))
-    return Group(Rule("Evidence", align="left", style="dim"), table, *notes)
+    return Group(Rule("Evidence", align="left", style="dim"), shown, *notes)
 
 
 def _regression(evidence: Evidence) -> Text:
@@ -150,10 +134,7 @@ def _regression(evidence: Evidence) -> Text:
         return Text("invalid", "red")
     if evidence.broken:
         return Text(f"{len(evidence.broken)} of {len(evidence.regression)} broken", "red")
-    return Text(
-        f"{len(evidence.regression)} pass" if evidence.regression else "none run",
-        "green" if evidence.regression else "dim",
-    )
+    return Text(f"{len(evidence.regression)} pass", "green") if evidence.regression else Text("none run", "dim")
 
 
 def _outcomes(outcomes: Mapping[str, str], names: Sequence[str]) -> Text:
@@ -190,10 +171,8 @@ def _choice(
             words.append(f" The best runner-up is {best.candidate}: {clean(best.why)}.")
         return [words]
     sure = "P(right)" if selection.ranker == "evidence" else "confidence"
-    title = (
-        f"Selected: {event.candidate} of attempt {event.attempts[0]}, by {selection.method}, "
-        f"{sure} {selection.confidence:.2f}"
-    )
+    title = f"Selected: {event.candidate} of attempt {event.attempts[0]}, by {selection.method}, {sure}"
+    title += f" {selection.confidence:.2f}"
     return [
         Rule(Text(title, "bold green"), align="left", style="green"),
         Text(clean(selection.rationale)),
@@ -221,19 +200,16 @@ def _grade(graded: Json) -> RenderableType:
 def _ledger(ledger: Ledger, infrastructure: Json) -> RenderableType:
     """By purpose, model and attempt. `cached` of the input was read from the provider's cache; `lost`: retries that may
     have reached the model; `unknown`: calls without a known price."""
-    table = _table(
-        "", "calls", "lost", "unknown", "input", "cached", "output", "thought", "cost", right=set(range(1, 9))
-    )
+    figures = (">calls", ">lost", ">unknown", ">input", ">cached", ">output", ">thought", ">cost")
+    shown = table("…", *figures, gap=1)
     dearest = sorted(ledger.by_attempt, key=lambda key: (key != RUN, ledger.by_attempt[key].known_usd), reverse=True)
     by_attempt = {key: line for key, line in ledger.by_attempt.items() if key == RUN or key in dearest[:ROWS]}
     for name, lines in (("purpose", ledger.by_purpose), ("model", ledger.by_model), ("attempt", by_attempt)):
         for key, line in lines.items():
             label = "the run's own" if name == "attempt" and key == RUN else f"{name} {clean(key).rpartition('#')[2]}"
-            table.add_row(*_ledger_cells(label, line))
-        table.add_section()
-    table.add_row(*_ledger_cells("total", ledger.total), style="bold")
-    table.columns[0].overflow = "ellipsis"
-    table.columns[0].no_wrap = True
+            shown.add_row(*_ledger_cells(label, line))
+        shown.add_section()
+    shown.add_row(*_ledger_cells("total", ledger.total), style="bold")
     hidden = len(ledger.by_attempt) - len(by_attempt)
     said = [f"the {ROWS} dearest attempts of {len(ledger.by_attempt)}"] if hidden else []
     said.append("prices: " + ", ".join(f"{source} ({counted(n, 'call')})" for source, n in ledger.sources.items()))
@@ -243,7 +219,7 @@ def _ledger(ledger: Ledger, infrastructure: Json) -> RenderableType:
         said.append("the price of some calls is unknown, so the sum is a lower bound")
     if infrastructure["retries"]:
         said.append(f"{counted(infrastructure['retries'], 'retry')} for reasons outside of the attempts")
-    return Group(Rule("Ledger", align="left", style="dim"), table, Text("; ".join(said), "dim"))
+    return Group(Rule("Ledger", align="left", style="dim"), shown, Text("; ".join(said), "dim"))
 
 
 def _ledger_cells(label: str, line: Line) -> tuple[str, ...]:
@@ -295,10 +271,3 @@ def _short(directory: Path) -> str:
 def _listed(items: Sequence[str], most: int) -> str:
     rest = len(items) - most
     return ", ".join(items[:most]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _table(*headings: str, right: set[int]) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    for number, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if number in right else "left")
-    return table

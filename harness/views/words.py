@@ -30,8 +30,7 @@ def judge_words(event: trace.JudgeTested | trace.Judged | trace.JudgeStopped) ->
 
 
 def evidence_words(report: Json) -> list[str]:
-    """What speaks for the selected patch of a run's report, a line each, in numbers: nothing that an issue or a model
-    wrote."""
+    """What speaks for the selected patch of a report, in lines of numbers: nothing that an issue or a model wrote."""
     chosen = report["selected"]["candidate"]
     evidence = next(each["evidence"] for each in report["candidates"] if each["id"] == chosen)
     confidence = f"{report['selected']['confidence']:.2f}"

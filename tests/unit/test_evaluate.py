@@ -57,28 +57,23 @@ class Bench:
         return self.verdict(submission.name)
 
 
-class Watch:
-    def __init__(self) -> None:
-        self.heard: list[str] = []
-
-    def ready(self, ready: Ready) -> None:
-        self.heard.append(f"ready {ready.id}")
-
-    def ended(self, outcome: Outcome) -> None:
-        self.heard.append(f"ended {outcome.id}")
-
-
 def evaluated(
     ids: Sequence[str], bench: Bench, solve: Solve, *, places: int = 4, attempts: int = 2, grades: Grades = "all"
 ) -> tuple[dict[str, Outcome], list[str]]:
     async def whole() -> tuple[dict[str, Outcome], list[str]]:
-        watch = Watch()
+        outcomes: dict[str, Outcome] = {}
+        heard: list[str] = []
+
+        def ended(outcome: Outcome) -> None:
+            outcomes[outcome.id] = outcome
+            heard.append(f"ended {outcome.id}")
 
         async def solver(task: Task, lane: Lane) -> Solved:
             return await solve(task.id, lane)
 
         plan = EvaluationPlan(Slots(places), asyncio.Semaphore(2), attempts, grades)
-        return await evaluate(ids, bench, solver, plan, watch), watch.heard
+        await evaluate(ids, bench, solver, plan, lambda ready: heard.append(f"ready {ready.id}"), ended)
+        return outcomes, heard
 
     return asyncio.run(whole())
 

@@ -287,7 +287,8 @@ import sys
 from pathlib import Path
 from rich.console import Console
 from harness import trace
-from harness.views.replay import frames, play
+from harness.views.replay import play
+from harness.views.replay_frames import frames
 play(Console(highlight=False), frames(list(trace.read(Path(sys.argv[1]))), 2), speed=float(sys.argv[2]), step=bool(sys.argv[3]))
 """
 

@@ -362,10 +362,11 @@ def test_plain_lines_tell_each_turn_and_each_end() -> None:
 
 def test_the_live_view_draws_on_a_terminal_and_leaves_the_last_state() -> None:
     file = io.StringIO()
-    with LiveView(Console(file=file, width=80, height=24, force_terminal=True, legacy_windows=False)) as view:
-        for event in whole():
-            view.see(event)
-        view.say("a line of progress")
+    view = LiveView(Console(file=file, width=80, height=24, force_terminal=True, legacy_windows=False))
+    for event in whole():
+        view.see(event)
+    view.say("a line of progress")
+    view.stop()
     drawn = file.getvalue()
     assert "a line of progress" in drawn
     assert "attempts 3/3 ended" in drawn
@@ -374,10 +375,11 @@ def test_the_live_view_draws_on_a_terminal_and_leaves_the_last_state() -> None:
 
 def test_a_resumed_run_shows_what_was_before() -> None:
     console = Console(file=io.StringIO(), width=80, height=24, force_terminal=True, legacy_windows=False)
-    with LiveView(console) as view:
-        view.catch_up([started(), *attempt(0, DIFF)])
-        view.see(trace.RunResumed(at=100.0))
-        assert "attempts 1/2 ended" in printed([view])
+    view = LiveView(console)
+    view.catch_up([started(), *attempt(0, DIFF)])
+    view.see(trace.RunResumed(at=100.0))
+    assert "attempts 1/2 ended" in printed([view])
+    view.stop()
 
 
 def test_plain_lines_are_for_what_is_not_a_terminal() -> None:

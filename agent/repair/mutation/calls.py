@@ -6,10 +6,12 @@ import ast
 from collections.abc import Iterator, Sequence
 
 from agent.repair.mutation.donors import SAME_FUNCTION
-from agent.repair.mutation.expressions import plain_conditions
+from agent.repair.mutation.expressions import plain_conditions, without
 from agent.repair.mutation.scope import ANY, CALLABLE, LIST, NUMBER, TEXT, likeness
 from agent.repair.mutation.site import Site
 from agent.repair.mutation.source import Proposal, Source, parsed
+
+_PARTS = {"[0]": 0.5, "[-1]": 0.5, "[1:]": 0.6, "[:-1]": 0.5, "[::-1]": 0.4, "[:]": 0.4}
 
 
 def arguments(site: Site) -> Iterator[Proposal]:
@@ -21,7 +23,7 @@ def arguments(site: Site) -> Iterator[Proposal]:
     if len(plain) == len(node.args):
         yield from _swapped(site.source, plain, "swap-arguments")
         for at in range(len(plain)):
-            yield _without(site.source, plain, at, "drop-argument")
+            yield without(site.source, plain, at, "drop-argument")
         yield from _inserted(site, node, plain)
     for keyword in node.keywords:
         others = [a for a in (*node.args, *(k.value for k in node.keywords)) if a is not keyword.value]
@@ -38,13 +40,6 @@ def _swapped(source: Source, nodes: Sequence[ast.expr], operator: str) -> Iterat
             text = source.segment(two) + between + source.segment(one)
             if source.segment(one) != source.segment(two):
                 yield Proposal(first[0], last[1], text, operator)
-
-
-def _without(source: Source, nodes: Sequence[ast.expr], at: int, operator: str) -> Proposal:
-    if at + 1 < len(nodes):
-        return Proposal(source.span(nodes[at])[0], source.span(nodes[at + 1])[0], "", operator)
-    start = source.span(nodes[at - 1])[1] if at > 0 else source.span(nodes[at])[0]
-    return Proposal(start, source.span(nodes[at])[1], "", operator)
 
 
 def _inserted(site: Site, node: ast.Call, plain: Sequence[ast.expr]) -> Iterator[Proposal]:
@@ -99,14 +94,7 @@ def subscripts(site: Site) -> Iterator[Proposal]:
         return
     text, share = source.segment(node), 1.0 if kind != ANY else 0.4
     if "\n" not in text:
-        for suffix, factor in (
-            ("[0]", 0.5),
-            ("[-1]", 0.5),
-            ("[1:]", 0.6),
-            ("[:-1]", 0.5),
-            ("[::-1]", 0.4),
-            ("[:]", 0.4),
-        ):
+        for suffix, factor in _PARTS.items():
             yield site.swap(node, text + suffix, "subscript", share * factor)
         for name in site.names:
             factor = 0.5 if site.scope.kinds.get(name) == NUMBER else 0.15
@@ -150,7 +138,7 @@ def displays(site: Site) -> Iterator[Proposal]:
         return
     start = site.source.span(node)[0]
     for at in range(len(elements)):
-        yield _without(site.source, elements, at, "drop-element")
+        yield without(site.source, elements, at, "drop-element")
     offered = {name: 0.5 for name in site.names if site.scope.kinds.get(name) != CALLABLE}
     offered.update({"0": 0.4, "1": 0.3, "[]": 0.5, "''": 0.3, "None": 0.3, "True": 0.2})
     for text, factor in offered.items():
@@ -169,11 +157,7 @@ def comprehensions(site: Site) -> Iterator[Proposal]:
         return
     for generator in node.generators:
         end = source.span(generator.iter)[1]
-        while (
-            end < len(source.text)
-            and source.text[end] == ")"
-            and _unbalanced(source.text[source.span(node)[0] + 1 : end])
-        ):
+        while source.text[end : end + 1] == ")" and _unbalanced(source.text[source.span(node)[0] + 1 : end]):
             end += 1
         for condition in generator.ifs:
             start, stop = source.span(condition)

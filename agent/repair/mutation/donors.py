@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from agent.repair.mutation.scope import TRUTH, Scope, own_nodes, scope_of
-from agent.repair.mutation.source import Function, Source, go_on
+from agent.repair.mutation.source import Function, Source, go_on, is_docstring
 
 SAME_FUNCTION, SAME_FILE, SAME_PACKAGE = 1.0, 0.3, 0.1
 
@@ -22,7 +22,7 @@ MOST_DONORS = 500
 """Donors of one use that a pool takes: the nearest."""
 
 _LONGEST = 80
-_SIMPLE = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr, ast.Return, ast.Raise, ast.Delete)
+SIMPLE = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr, ast.Return, ast.Raise, ast.Delete)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +81,8 @@ def gather(pool: Pool, source: Source, nodes: Iterable[ast.AST], scope: Scope, n
             pool.exceptions.setdefault(source.segment(node.type), near)
         elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             pool.exceptions.setdefault(source.segment(node.exc.func), near)
-        if isinstance(node, _SIMPLE) and not _is_docstring(node):
+        if isinstance(node, SIMPLE) and not is_docstring(node):
             _add(pool.statements, source, node, scope, near)
-
-
-def _is_docstring(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def _gather_expression(pool: Pool, source: Source, node: ast.expr, scope: Scope, near: float) -> None:
@@ -128,13 +124,8 @@ def _add(where: dict[str, Donor], source: Source, node: ast.expr | ast.stmt, sco
 
 def names_read(node: ast.AST) -> frozenset[str]:
     """Names that must be bound where the piece goes: those read, less those that it binds itself in comprehensions."""
-    inner = {
-        name.id
-        for part in ast.walk(node)
-        if isinstance(part, ast.comprehension)
-        for name in ast.walk(part.target)
-        if isinstance(name, ast.Name)
-    }
+    loops = (part for part in ast.walk(node) if isinstance(part, ast.comprehension))
+    inner = {name.id for loop in loops for name in ast.walk(loop.target) if isinstance(name, ast.Name)}
     read = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
     if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
         read.add(node.target.id)
@@ -164,7 +155,7 @@ class Larder:
         """The donors of a file, those of its functions first."""
         if (source.path, near) not in self._of_file:
             pool = Pool()
-            for inner in functions(source):
+            for inner in (node for node in ast.walk(source.tree) if isinstance(node, Function)):
                 go_on(self._stop)
                 gather(pool, source, _in_order(own_nodes(inner)), scope_of(source, inner), near)
             gather(pool, source, _in_order(_module_level(source)), scope_of(source, None), near)
@@ -172,15 +163,9 @@ class Larder:
         return self._of_file[source.path, near]
 
 
-def functions(source: Source) -> Iterator[Function]:
-    for node in ast.walk(source.tree):
-        if isinstance(node, Function):
-            yield node
-
-
 def _module_level(source: Source) -> Iterator[ast.AST]:
     for statement in source.tree.body:
-        if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        if not isinstance(statement, Function):
             yield statement
             yield from own_nodes(statement)
 

@@ -1,15 +1,15 @@
-"""Operators that change what an expression does with its operands: relations, arithmetic, logic, conditions, off by
-one."""
+"""Operators that change what is done with operands: relations, arithmetic, logic, conditions, off by one."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from agent.repair.mutation.donors import SAME_FUNCTION
 from agent.repair.mutation.scope import ANY, CALLABLE, LIST, MAP, NUMBER, SET, TEXT, TRUTH, likeness
 from agent.repair.mutation.site import Site, is_condition, is_value
-from agent.repair.mutation.source import Proposal
+from agent.repair.mutation.source import Proposal, Source
 
 _COMPARE: dict[type[ast.cmpop], tuple[tuple[str, float], ...]] = {
     ast.Lt: (("<=", 1.0), (">", 0.6), (">=", 0.4), ("!=", 0.3), ("==", 0.2)),
@@ -23,20 +23,9 @@ _COMPARE: dict[type[ast.cmpop], tuple[tuple[str, float], ...]] = {
     ast.Is: (("is not", 1.0), ("==", 0.5)),
     ast.IsNot: (("is", 1.0), ("!=", 0.5)),
 }
-SYMBOLS: dict[type[ast.operator], str] = {
-    ast.Add: "+",
-    ast.Sub: "-",
-    ast.Mult: "*",
-    ast.Div: "/",
-    ast.FloorDiv: "//",
-    ast.Mod: "%",
-    ast.Pow: "**",
-    ast.BitAnd: "&",
-    ast.BitOr: "|",
-    ast.BitXor: "^",
-    ast.LShift: "<<",
-    ast.RShift: ">>",
-}
+SYMBOLS = {"Add": "+", "Sub": "-", "Mult": "*", "Div": "/", "FloorDiv": "//", "Mod": "%", "Pow": "**"}
+SYMBOLS |= {"BitAnd": "&", "BitOr": "|", "BitXor": "^", "LShift": "<<", "RShift": ">>"}
+"""By the name of the node's class."""
 ARITHMETIC: dict[str, tuple[tuple[str, float], ...]] = {
     "+": (("-", 1.0), ("*", 0.6), ("//", 0.2), ("|", 0.2)),
     "-": (("+", 1.0), ("*", 0.3), ("//", 0.3), ("%", 0.3)),
@@ -82,17 +71,14 @@ def arithmetic(site: Site) -> Iterator[Proposal]:
         return
     left, right = node.left, node.right
     start, end = source.span(left)[1], source.span(right)[0]
-    between, symbol = source.text[start:end], SYMBOLS.get(type(node.op), "@")
+    between, symbol = source.text[start:end], SYMBOLS.get(type(node.op).__name__, "@")
     for other, factor in ARITHMETIC.get(symbol, ()):
         if between.count(symbol) == 1:
             yield Proposal(start, end, between.replace(symbol, other), "arithmetic", factor)
     one, two = source.segment(left), source.segment(right)
-    if not isinstance(node.op, ast.Mult) and one != two:
-        whole = source.text[source.span(node)[0] : source.span(left)[0]]
-        if not whole:
-            yield Proposal(
-                source.span(left)[0], source.span(right)[1], two + between + one, "swap-operands", compound=True
-            )
+    first, last = source.span(left)[0], source.span(right)[1]
+    if not isinstance(node.op, ast.Mult) and one != two and source.span(node)[0] == first:
+        yield Proposal(first, last, two + between + one, "swap-operands", compound=True)
     yield site.swap(node, one, "drop-operand", 1.0, compound=True)
     yield site.swap(node, two, "drop-operand", 0.8, compound=True)
 
@@ -106,12 +92,8 @@ def logic(site: Site) -> Iterator[Proposal]:
             rest = [v for v in node.values if v is not part]
             if len(node.values) == 2:
                 yield site.swap(node, source.segment(rest[0]), "drop-conjunct", compound=True)
-            elif at + 1 < len(node.values):
-                start, end = source.span(part)[0], source.span(node.values[at + 1])[0]
-                yield Proposal(start, end, "", "drop-conjunct", group="list")
             else:
-                start, end = source.span(node.values[at - 1])[1], source.span(part)[1]
-                yield Proposal(start, end, "", "drop-conjunct", group="list")
+                yield replace(without(source, node.values, at, "drop-conjunct"), group="list")
     elif isinstance(node, ast.UnaryOp):
         operator = "negate" if isinstance(node.op, ast.Not) else "arithmetic"
         yield site.swap(node, source.segment(node.operand), operator, compound=True)
@@ -132,17 +114,20 @@ def absence(site: Site) -> Iterator[Proposal]:
         case ast.UnaryOp(op=ast.Not(), operand=(ast.Name() | ast.Attribute() | ast.Subscript() | ast.Call()) as asked):
             yield site.swap(node, f"{site.source.segment(asked)} is None", "absence", compound=True)
         case ast.Name() | ast.Attribute() | ast.Subscript() | ast.Call() if is_condition(site):
-            if not (isinstance(site.parent, ast.UnaryOp)):
+            if not isinstance(site.parent, ast.UnaryOp):
                 yield site.swap(node, f"{site.source.segment(node)} is not None", "absence", compound=True)
 
 
 def _is_truth(site: Site) -> bool:
-    node = site.node
-    return (
-        isinstance(node, ast.expr)
-        and isinstance(site.parent, (ast.Return, ast.Assign))
-        and site.scope.kind(node) == TRUTH
-    )
+    return isinstance(site.parent, (ast.Return, ast.Assign)) and site.scope.kind(site.node) == TRUTH
+
+
+def without(source: Source, nodes: Sequence[ast.expr], at: int, operator: str) -> Proposal:
+    """One of several nodes taken out, with what stands between it and the next."""
+    if at + 1 < len(nodes):
+        return Proposal(source.span(nodes[at])[0], source.span(nodes[at + 1])[0], "", operator)
+    start = source.span(nodes[at - 1])[1] if at > 0 else source.span(nodes[at])[0]
+    return Proposal(start, source.span(nodes[at])[1], "", operator)
 
 
 def _other_connective(site: Site, node: ast.BoolOp) -> Iterator[Proposal]:
@@ -163,8 +148,7 @@ def conditions(site: Site) -> Iterator[Proposal]:
     if "\n" in text:
         return
     for condition, factor in _added_conditions(site, text):
-        share = factor if factor >= 0.3 else 0.0
-        yield site.swap(node, condition, "replace-condition", share, compound=True)
+        yield site.swap(node, condition, "replace-condition", factor if factor >= 0.3 else 0.0, compound=True)
     if isinstance(node, ast.Constant):
         return
     inner = f"({text})" if isinstance(node, (ast.BoolOp, ast.IfExp, ast.NamedExpr, ast.Lambda)) else text
@@ -234,9 +218,8 @@ def plain_conditions(site: Site) -> Iterator[tuple[str, float]]:
 def off_by_one(site: Site) -> Iterator[Proposal]:
     """One more or less: in indices, bounds, ranges and comparisons first, elsewhere where a number stands."""
     node, parent = site.node, site.parent
-    if not is_value(site) or isinstance(
-        node, (ast.Constant, ast.Compare, ast.BoolOp, ast.Lambda, ast.IfExp, ast.Tuple)
-    ):
+    others = (ast.Constant, ast.Compare, ast.BoolOp, ast.Lambda, ast.IfExp, ast.Tuple)
+    if not is_value(site) or isinstance(node, others):
         return
     kind = site.scope.kind(node)
     if kind not in (NUMBER, ANY):

@@ -10,6 +10,7 @@ import ast
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from agent.repair.mutation.source import Function, Source
 
@@ -137,10 +138,7 @@ def bound_names(target: ast.AST) -> Iterator[str]:
 def parameters(function: Function | ast.Lambda) -> Iterator[ast.arg]:
     args = function.args
     yield from (*args.posonlyargs, *args.args, *args.kwonlyargs)
-    if args.vararg:
-        yield args.vararg
-    if args.kwarg:
-        yield args.kwarg
+    yield from filter(None, (args.vararg, args.kwarg))
 
 
 def own_nodes(function: ast.AST) -> Iterator[ast.AST]:
@@ -149,7 +147,7 @@ def own_nodes(function: ast.AST) -> Iterator[ast.AST]:
     while pending:
         node = pending.pop()
         yield node
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        if not isinstance(node, (Function, ast.ClassDef)):
             pending.extend(ast.iter_child_nodes(node))
 
 
@@ -175,7 +173,6 @@ def scope_of(source: Source, function: Function | None) -> Scope:
     """The scope of a function (None: of the module), with the enclosing functions' names in it."""
     scope = Scope(outer=module_names(source))
     if function is None:
-        scope.local = {}
         _guess_kinds(scope, source.tree)
         return scope
     enclosing = source.function(function)
@@ -187,7 +184,7 @@ def scope_of(source: Source, function: Function | None) -> Scope:
         scope.local[parameter.arg] = 0
         scope.kinds.pop(parameter.arg, None)
     for node in own_nodes(function):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        if isinstance(node, (Function, ast.ClassDef)):
             scope.local.setdefault(node.name, node.lineno)
             scope.kinds[node.name] = CALLABLE
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and not _in_comprehension(source, node):
@@ -199,33 +196,24 @@ def scope_of(source: Source, function: Function | None) -> Scope:
 
 
 def _in_comprehension(source: Source, node: ast.AST) -> bool:
-    at: ast.AST | None = node
-    while at is not None and not isinstance(at, ast.stmt):
-        if isinstance(at, ast.comprehension):
-            return True
-        at = source.parents.get(at)
-    return False
+    around = next(at for at in source.around(node) if isinstance(at, (ast.comprehension, ast.stmt)))
+    return isinstance(around, ast.comprehension)
 
 
 def comprehension_names(source: Source, node: ast.AST) -> set[str]:
     """Names bound by the comprehensions and lambdas around a node (usable there and nowhere else)."""
     names: set[str] = set()
-    child: ast.AST = node
-    at = source.parents.get(node)
-    while at is not None and not isinstance(child, ast.stmt):
+    for child, at in pairwise(source.around(node)):
+        if isinstance(child, ast.stmt):
+            break
         if isinstance(at, (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)):
             first = at.generators[0]
-            if not (child is first and _within(first.iter, node)):
+            if not (child is first and node in ast.walk(first.iter)):
                 for generator in at.generators:
                     names.update(bound_names(generator.target))
         elif isinstance(at, ast.Lambda):
             names.update(p.arg for p in parameters(at))
-        child, at = at, source.parents.get(at)
     return names
-
-
-def _within(tree: ast.AST, node: ast.AST) -> bool:
-    return any(n is node for n in ast.walk(tree))
 
 
 def _guess_kinds(scope: Scope, function: ast.AST) -> None:

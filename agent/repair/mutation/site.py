@@ -12,19 +12,8 @@ from agent.repair.mutation.source import Proposal, Source
 
 BUILTINS = frozenset(name for name in dir(builtins) if not name.startswith("_"))
 
-LOOSE = (
-    "BinOp",
-    "BoolOp",
-    "Compare",
-    "IfExp",
-    "UnaryOp",
-    "Lambda",
-    "GeneratorExp",
-    "NamedExpr",
-    "Yield",
-    "YieldFrom",
-    "Await",
-)
+LOOSE = {"BinOp", "BoolOp", "Compare", "IfExp", "UnaryOp", "Lambda", "GeneratorExp", "NamedExpr"}
+LOOSE |= {"Yield", "YieldFrom", "Await"}
 """Shapes of expressions that may need parentheses where they go."""
 
 
@@ -62,7 +51,7 @@ def is_condition(site: Site) -> bool:
     parent, place = site.parent, site.place
     if place == "test" or (place == "ifs" and isinstance(parent, ast.comprehension)):
         return True
-    return isinstance(parent, (ast.BoolOp,)) or (isinstance(parent, ast.UnaryOp) and isinstance(parent.op, ast.Not))
+    return isinstance(parent, ast.BoolOp) or (isinstance(parent, ast.UnaryOp) and isinstance(parent.op, ast.Not))
 
 
 def is_value(site: Site) -> bool:
@@ -72,10 +61,6 @@ def is_value(site: Site) -> bool:
         return False
     if isinstance(getattr(node, "ctx", None), (ast.Store, ast.Del)):
         return False
-    if isinstance(parent, (ast.JoinedStr, ast.FormattedValue, ast.Expr)) or place in (
-        "decorator_list",
-        "annotation",
-        "returns",
-    ):
+    if place in ("decorator_list", "annotation", "returns") or (place == "func" and isinstance(parent, ast.Call)):
         return False
-    return not (isinstance(parent, ast.Call) and place == "func") and not isinstance(parent, (ast.arg, ast.Delete))
+    return not isinstance(parent, (ast.JoinedStr, ast.FormattedValue, ast.Expr, ast.arg, ast.Delete))

@@ -12,24 +12,14 @@ import re
 import threading
 import warnings
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from operator import attrgetter
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-Compound = (
-    ast.If
-    | ast.While
-    | ast.For
-    | ast.AsyncFor
-    | ast.With
-    | ast.AsyncWith
-    | ast.Try
-    | ast.FunctionDef
-    | ast.AsyncFunctionDef
-    | ast.ClassDef
-    | ast.Match
-)
-
+BLOCKS = (ast.If, ast.While, ast.For, ast.AsyncFor, ast.With, ast.AsyncWith, ast.Try, ast.Match)
+"""Statements that hold others, but for functions and classes."""
 
 _NAME = "<mutant>"
 """The file name under which texts are parsed, so that their warnings can be told from others."""
@@ -41,8 +31,7 @@ class Stopped(Exception):
 
 
 def go_on(stop: threading.Event | None) -> None:
-    """Raises Stopped once the event is set. Called in every loop that may take long: a thread cannot be ended
-    otherwise."""
+    """Raises Stopped once the event is set. Called in every long loop: a thread cannot be ended otherwise."""
     if stop is not None and stop.is_set():
         raise Stopped
 
@@ -135,19 +124,27 @@ class Source:
         start, end = self.span(node)
         return self.text[start:end]
 
+    def around(self, node: ast.AST | None) -> Iterator[ast.AST]:
+        """The node, and what it stands in, the innermost first."""
+        while node is not None:
+            yield node
+            node = self.parents.get(node)
+
     def statement(self, node: ast.AST) -> ast.stmt | ast.excepthandler | None:
         """The innermost statement (or `except` clause) around a node, the node itself included."""
-        at: ast.AST | None = node
-        while at is not None and not isinstance(at, (ast.stmt, ast.excepthandler)):
-            at = self.parents.get(at)
-        return at
+        return next((at for at in self.around(node) if isinstance(at, (ast.stmt, ast.excepthandler))), None)
 
     def function(self, node: ast.AST) -> Function | None:
         """The innermost function around a node, not the node itself."""
-        at = self.parents.get(node)
-        while at is not None and not isinstance(at, Function):
-            at = self.parents.get(at)
-        return at
+        return next((at for at in self.around(self.parents.get(node)) if isinstance(at, Function)), None)
+
+    def loops(self, node: ast.AST) -> list[ast.For | ast.AsyncFor | ast.While]:
+        """The loops around a node within its function, not the node itself."""
+        within = takewhile(lambda at: not isinstance(at, Function), self.around(self.parents.get(node)))
+        return [at for at in within if isinstance(at, (ast.For, ast.AsyncFor, ast.While))]
+
+    def is_elif(self, node: ast.AST) -> bool:
+        return isinstance(node, ast.If) and self.text.startswith("elif", self.span(node)[0])
 
     def first_line(self, statement: ast.stmt) -> int:
         """A statement's first line, decorators included."""
@@ -174,13 +171,16 @@ class Source:
 
     def block(self, statement: ast.stmt) -> list[ast.stmt]:
         """The list of statements that this one stands in."""
-        value = getattr(self.parents[statement], self.fields[statement])
-        return list(value)
+        return list(getattr(self.parents[statement], self.fields[statement]))
 
     def indent(self, statement: ast.stmt) -> str:
         """The white space before a statement on its line."""
         line = self.lines[statement.lineno - 1]
         return line[: len(line) - len(line.lstrip())]
+
+
+def is_docstring(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 def meaning(text: str) -> bytes | None:
@@ -197,18 +197,8 @@ def meaning(text: str) -> bytes | None:
 
 
 _MIRRORED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Gt: ast.Lt, ast.GtE: ast.LtE}
-_NEGATED: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    ast.Lt: ast.GtE,
-    ast.GtE: ast.Lt,
-    ast.Gt: ast.LtE,
-    ast.LtE: ast.Gt,
-    ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq,
-    ast.In: ast.NotIn,
-    ast.NotIn: ast.In,
-    ast.Is: ast.IsNot,
-    ast.IsNot: ast.Is,
-}
+_OPPOSITES = ((ast.Lt, ast.GtE), (ast.Gt, ast.LtE), (ast.Eq, ast.NotEq), (ast.In, ast.NotIn), (ast.Is, ast.IsNot))
+_NEGATED: dict[type, type[ast.cmpop]] = {a: b for one, two in _OPPOSITES for a, b in ((one, two), (two, one))}
 _SILENT = ("ctx", "kind", "type_comment", "type_ignores")
 _TELLING: dict[type, tuple[str, ...]] = {
     kind: tuple(name for name in kind._fields if name not in _SILENT)

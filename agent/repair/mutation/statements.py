@@ -8,39 +8,17 @@ from collections.abc import Iterator
 
 from agent.attempt.lines import lines_of
 from agent.repair.mutation.calls import renamed
-from agent.repair.mutation.donors import SAME_FUNCTION, Donor
+from agent.repair.mutation.donors import SAME_FUNCTION, SIMPLE, Donor
 from agent.repair.mutation.expressions import ARITHMETIC, SYMBOLS, plain_conditions
-from agent.repair.mutation.scope import ANY, CALLABLE, LIST, MAP, NUMBER, SET, likeness, parameters
+from agent.repair.mutation.scope import ANY, CALLABLE, LIST, MAP, NUMBER, SET, TEXT, TRUTH, likeness, parameters
 from agent.repair.mutation.site import Site
-from agent.repair.mutation.source import Compound, Function, Proposal, Source
+from agent.repair.mutation.source import BLOCKS, Function, Proposal, Source, is_docstring
 
-_SIMPLE = (
-    ast.Assign,
-    ast.AugAssign,
-    ast.AnnAssign,
-    ast.Expr,
-    ast.Return,
-    ast.Raise,
-    ast.Delete,
-    ast.Break,
-    ast.Continue,
-    ast.Pass,
-    ast.Assert,
-)
-_EXCEPTIONS = (
-    "Exception",
-    "ValueError",
-    "TypeError",
-    "KeyError",
-    "IndexError",
-    "AttributeError",
-    "LookupError",
-    "OSError",
-    "StopIteration",
-    "UnicodeError",
-    "ArithmeticError",
-    "NotImplementedError",
-)
+_SIMPLE = (*SIMPLE, ast.Break, ast.Continue, ast.Pass, ast.Assert)
+_EXCEPTIONS = ["Exception", "ValueError", "TypeError", "KeyError", "IndexError", "AttributeError", "LookupError"]
+_EXCEPTIONS += ["OSError", "StopIteration", "UnicodeError", "ArithmeticError", "NotImplementedError"]
+_RETURNED = {"None": ANY, "True": TRUTH, "False": TRUTH, "0": NUMBER, "[]": LIST, "1": NUMBER, "[[]]": LIST}
+_RETURNED |= {"''": TEXT, "{}": MAP}
 
 
 def _lines(source: Source, statement: ast.stmt) -> tuple[int, int]:
@@ -50,10 +28,6 @@ def _lines(source: Source, statement: ast.stmt) -> tuple[int, int]:
     return start, len(source.text) if end < 0 else end + 1
 
 
-def _is_docstring(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-
-
 def _break(source: Source) -> str:
     return "\r\n" if "\r\n" in source.text else "\n"
 
@@ -61,17 +35,8 @@ def _break(source: Source) -> str:
 def removals(site: Site) -> Iterator[Proposal]:
     """A statement left out (`pass` where it was alone)."""
     node, source = site.node, site.source
-    if not isinstance(node, ast.stmt) or isinstance(
-        node, (ast.Pass, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal)
-    ):
-        return
-    if (
-        isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-        or _is_docstring(node)
-        or _is_elif(source, node)
-    ):
-        return
-    if not source.own_lines(node):
+    kept = (ast.Pass, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal, Function, ast.ClassDef)
+    if not isinstance(node, ast.stmt) or isinstance(node, kept) or not _stands_alone(source, node):
         return
     start, end = _lines(source, node)
     share = 1.0 if isinstance(node, _SIMPLE) else 0.5
@@ -81,14 +46,15 @@ def removals(site: Site) -> Iterator[Proposal]:
         yield Proposal(start, end, "", "delete", share)
 
 
-def _is_elif(source: Source, node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and source.segment(node).startswith("elif")
+def _stands_alone(source: Source, node: ast.stmt) -> bool:
+    """Whether it has its lines to itself, and is neither a docstring nor part of another statement."""
+    return source.own_lines(node) and not source.is_elif(node) and not is_docstring(node)
 
 
 def exchanges(site: Site) -> Iterator[Proposal]:
     """A statement and its neighbour in each other's place; moved into or out of the block beside it."""
     node, source = site.node, site.source
-    if not isinstance(node, ast.stmt) or not source.own_lines(node) or _is_elif(source, node) or _is_docstring(node):
+    if not isinstance(node, ast.stmt) or not _stands_alone(source, node):
         return
     block = source.block(node)
     at = next(i for i, s in enumerate(block) if s is node)
@@ -105,28 +71,22 @@ def exchanges(site: Site) -> Iterator[Proposal]:
 def _moved_out(site: Site, node: ast.stmt, block: list[ast.stmt], at: int) -> Iterator[Proposal]:
     """The last statement of a block, one level further out (only where nothing follows the block in its statement)."""
     source, parent = site.source, site.parent
-    if (
-        at + 1 != len(block)
-        or at == 0
-        or not isinstance(parent, Compound)
-        or isinstance(parent, (Function, ast.ClassDef))
-    ):
+    if at + 1 != len(block) or at == 0 or not isinstance(parent, BLOCKS):
         return
     if source.span(parent)[1] != source.span(node)[1]:
         return
     start, end = _lines(source, node)
-    less = source.indent(parent)
-    text = _reindented(source.text[start:end], source.indent(node), less)
+    text = _reindented(source.text[start:end], source.indent(node), source.indent(parent))
     yield Proposal(start, end, text, "move-statement")
 
 
 def _moved_in(site: Site, node: ast.stmt, block: list[ast.stmt], at: int) -> Iterator[Proposal]:
     """The statement after a block, made the block's last."""
     source = site.source
-    if at == 0 or not isinstance(block[at - 1], Compound) or isinstance(block[at - 1], (Function, ast.ClassDef)):
+    if at == 0 or not isinstance(block[at - 1], BLOCKS):
         return
     body = getattr(block[at - 1], "orelse", None) or getattr(block[at - 1], "body", None)
-    if not body or not source.own_lines(body[-1]) or len(block) == 1:
+    if not body or not source.own_lines(body[-1]):
         return
     start, end = _lines(source, node)
     text = _reindented(source.text[start:end], source.indent(node), source.indent(body[-1]))
@@ -142,7 +102,7 @@ def assignments(site: Site) -> Iterator[Proposal]:
     node, source = site.node, site.source
     if isinstance(node, ast.AugAssign):
         start, end = source.span(node.target)[1], source.span(node.value)[0]
-        between, symbol = source.text[start:end], SYMBOLS.get(type(node.op), "@")
+        between, symbol = source.text[start:end], SYMBOLS.get(type(node.op).__name__, "@")
         if between.count(symbol + "=") == 1:
             for other, factor in ARITHMETIC.get(symbol, ()):
                 yield Proposal(start, end, between.replace(symbol, other), "augmented", factor)
@@ -162,11 +122,11 @@ def forms(site: Site) -> Iterator[Proposal]:
     node, source = site.node, site.source
     start = source.span(node)[0] if hasattr(node, "lineno") else 0
     match node:
-        case ast.If(orelse=[]) if not _is_elif(source, node):
+        case ast.If(orelse=[]) if not source.is_elif(node):
             yield Proposal(start, start + len("if"), "while", "loop-form")
         case ast.While(orelse=[]):
             yield Proposal(start, start + len("while"), "if", "loop-form")
-        case ast.If() if _is_elif(source, node):
+        case ast.If() if source.is_elif(node):
             yield Proposal(start, start + len("elif"), "if", "loop-form")
         case ast.Break():
             yield site.swap(node, "continue", "jump")
@@ -217,17 +177,7 @@ def _returnable(site: Site, kind: str) -> dict[str, float]:
         if site.scope.kinds.get(name) != CALLABLE:
             offered.setdefault(name, 0.5 * likeness(kind, site.scope.kinds.get(name, ANY)))
             offered.setdefault(f"[{name}]", 0.3 * likeness(kind, LIST))
-    for constant, its in (
-        ("None", ANY),
-        ("True", "truth"),
-        ("False", "truth"),
-        ("0", NUMBER),
-        ("[]", LIST),
-        ("1", NUMBER),
-        ("[[]]", LIST),
-        ("''", "text"),
-        ("{}", MAP),
-    ):
+    for constant, its in _RETURNED.items():
         offered.setdefault(constant, 0.4 * likeness(kind, its))
     return offered
 
@@ -253,14 +203,8 @@ def exceptions(site: Site) -> Iterator[Proposal]:
 
 
 def _may_precede(site: Site) -> bool:
-    node = site.node
-    return (
-        isinstance(node, ast.stmt)
-        and site.source.function(node) is not None
-        and site.source.own_lines(node)
-        and not _is_elif(site.source, node)
-        and not _is_docstring(node)
-    )
+    source, node = site.source, site.node
+    return isinstance(node, ast.stmt) and source.function(node) is not None and _stands_alone(source, node)
 
 
 def guards(site: Site) -> Iterator[Proposal]:
@@ -273,7 +217,7 @@ def guards(site: Site) -> Iterator[Proposal]:
     step = "\t" if indent.startswith("\t") else "    "
     function = source.function(node)
     block = source.block(node)
-    first = block[0] is node or (_is_docstring(block[0]) and len(block) > 1 and block[1] is node)
+    first = block[0] is node or (is_docstring(block[0]) and len(block) > 1 and block[1] is node)
     outermost = function is not None and site.parent is function
     kind = _returned_kind(site)
     tests = [(t, f) for t, f in _tests(site, function if outermost and first else None) if f >= 0.3]
@@ -283,7 +227,7 @@ def guards(site: Site) -> Iterator[Proposal]:
                 if share >= 0.2:
                     text = f"{indent}if {test}:{newline}{indent}{step}return {value}{newline}"
                     yield Proposal(start, start, text, "guard", factor * share * (1.0 if outermost and first else 0.3))
-        if _loop_around(source, node):
+        if source.loops(node):
             for word in ("continue", "break"):
                 text = f"{indent}if {test}:{newline}{indent}{step}{word}{newline}"
                 yield Proposal(start, start, text, "guard", 0.3 * factor)
@@ -309,18 +253,9 @@ def _tests(site: Site, function: Function | None) -> Iterator[tuple[str, float]]
                 yield f"not {name}", 1.0
                 yield f"{name} is None", 0.6
                 yield from ((f"{name} == {n}", 0.6) for n in ("0", "1") if kind in (NUMBER, ANY))
-                if kind in (LIST, "text"):
+                if kind in (LIST, TEXT):
                     yield f"len({name}) <= 1", 0.5
     yield from plain_conditions(site)
-
-
-def _loop_around(source: Source, node: ast.AST) -> bool:
-    at: ast.AST | None = source.parents.get(node)
-    while at is not None and not isinstance(at, Function):
-        if isinstance(at, (ast.For, ast.While, ast.AsyncFor)):
-            return True
-        at = source.parents.get(at)
-    return False
 
 
 def insertions(site: Site) -> Iterator[Proposal]:

@@ -11,55 +11,32 @@ from agent.repair.mutation.site import BUILTINS, LOOSE, Site, is_condition, is_v
 from agent.repair.mutation.source import Proposal
 
 
-def _families(*names: str) -> tuple[tuple[str, ...], ...]:
-    """Names that stand in for one another, a family in each text."""
-    return tuple(tuple(family.split()) for family in names)
+def _families(names: str) -> tuple[tuple[str, ...], ...]:
+    """Names that stand in for one another, between two bars."""
+    return tuple(tuple(family.split()) for family in names.split("|"))
 
 
 _METHOD_FAMILIES = _families(
-    "append extend insert appendleft",
-    "add update discard remove",
-    "pop popleft remove",
-    "find rfind index",
-    "strip lstrip rstrip",
-    "lower upper casefold",
-    "get setdefault pop",
-    "keys values items",
-    "startswith endswith",
-    "split rsplit splitlines partition rpartition",
-    "union intersection difference symmetric_difference",
-    "issubset issuperset isdisjoint",
-    "match search fullmatch findall",
-    "isdigit isalpha isalnum isnumeric isdecimal",
-    "encode decode",
-    "read readline readlines",
-    "error warning",
-    "ljust rjust center",
+    "append extend insert appendleft | add update discard remove | pop popleft remove | find rfind index | "
+    "strip lstrip rstrip | lower upper casefold | get setdefault pop | keys values items | startswith endswith | "
+    "split rsplit splitlines partition rpartition | union intersection difference symmetric_difference | "
+    "issubset issuperset isdisjoint | match search fullmatch findall | isdigit isalpha isalnum isnumeric isdecimal | "
+    "encode decode | read readline readlines | error warning | ljust rjust center"
 )
 _FUNCTION_FAMILIES = _families(
-    "min max sum",
-    "any all",
-    "list set tuple sorted frozenset",
-    "int float round str",
-    "range enumerate",
-    "str repr",
-    "isinstance issubclass",
-    "dict list set",
-    "floor ceil",
-    "getattr hasattr",
-    "zip enumerate",
-    "abs int",
+    "min max sum | any all | list set tuple sorted frozenset | int float round str | range enumerate | str repr | "
+    "isinstance issubclass | dict list set | floor ceil | getattr hasattr | zip enumerate | abs int"
 )
-_WRAPPERS: dict[str, tuple[str, ...]] = {
-    NUMBER: ("abs", "int", "str", "range"),
-    TEXT: ("len", "str", "int", "list"),
-    LIST: ("len", "list", "sorted", "reversed", "set", "enumerate", "tuple", "sum"),
-    SET: ("len", "sorted", "list"),
-    MAP: ("len", "list", "sorted", "dict"),
-    TRUTH: (),
-    CALLABLE: (),
-    ANY: ("len", "list", "str", "set", "sorted", "int"),
+_WRAPPERS = {
+    NUMBER: "abs int str range",
+    TEXT: "len str int list",
+    LIST: "len list sorted reversed set enumerate tuple sum",
+    SET: "len sorted list",
+    MAP: "len list sorted dict",
+    ANY: "len list str set sorted int",
 }
+_PLACES = ("Subscript", "Attribute")
+_TERMS = {NUMBER: "+ - * // %", LIST: "+", TEXT: "+", SET: "| - &", ANY: "+ - *"}
 
 
 def constants(site: Site) -> Iterator[Proposal]:
@@ -154,7 +131,7 @@ def fields(site: Site) -> Iterator[Proposal]:
     node = site.node
     if not is_value(site) or not isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)):
         return
-    if site.scope.kind(node) not in (ANY,):
+    if site.scope.kind(node) != ANY:
         return
     for name, near in site.pool.fields.items():
         if near >= 0.3:
@@ -164,31 +141,21 @@ def fields(site: Site) -> Iterator[Proposal]:
 def terms(site: Site) -> Iterator[Proposal]:
     """A term added: the value combined with a name at hand or an expression of the same function."""
     node = site.node
-    if (
-        not is_value(site)
-        or isinstance(node, (ast.Compare, ast.BoolOp, ast.Lambda, ast.GeneratorExp))
-        or is_condition(site)
-    ):
+    others = (ast.Compare, ast.BoolOp, ast.Lambda, ast.GeneratorExp)
+    if not is_value(site) or isinstance(node, others) or is_condition(site):
         return
     if isinstance(site.parent, ast.BinOp) and isinstance(node, ast.BinOp):
         return
     kind, text = site.scope.kind(node), site.source.segment(node)
     if kind == TRUTH or "\n" in text or (isinstance(node, ast.Constant) and kind != NUMBER):
         return
-    symbols = {
-        NUMBER: ("+", "-", "*", "//", "%"),
-        LIST: ("+",),
-        TEXT: ("+",),
-        SET: ("|", "-", "&"),
-        ANY: ("+", "-", "*"),
-    }
     operands = {name: likeness(kind, site.scope.kinds.get(name, ANY)) for name in site.names}
     for donor in site.pool.expressions.values():
         if donor.near == SAME_FUNCTION and site.fits(donor) and donor.kind != TRUTH and donor.shape not in LOOSE:
             operands.setdefault(donor.text, 0.5 * likeness(kind, donor.kind))
     for operand, factor in operands.items():
         if factor >= 0.3 and site.scope.kinds.get(operand) != CALLABLE:
-            for at, symbol in enumerate(symbols.get(kind, ())):
+            for at, symbol in enumerate(_TERMS.get(kind, "").split()):
                 yield site.swap(node, f"{text} {symbol} {operand}", "add-term", factor / (1 + at), compound=True)
                 if symbol == "+" and kind != NUMBER:
                     yield site.swap(node, f"{operand} + {text}", "add-term", factor / 2, compound=True)
@@ -230,9 +197,6 @@ def targets(site: Site) -> Iterator[Proposal]:
             yield site.swap(node, name, "target", 0.3 if site.scope.kinds.get(name) != CALLABLE else 0.0)
 
 
-_PLACES = ("Subscript", "Attribute")
-
-
 def parts(site: Site) -> Iterator[Proposal]:
     """A part of the expression instead of the whole: a call's argument, a subscripted value, one arm of a choice."""
     node, source = site.node, site.source
@@ -256,18 +220,19 @@ def parts(site: Site) -> Iterator[Proposal]:
 
 def wrappers(site: Site) -> Iterator[Proposal]:
     """The value passed through a call that the repository or the language offers for its kind; made an element."""
-    node, text = site.node, ""
+    node = site.node
     if not is_value(site) or isinstance(node, (ast.Compare, ast.BoolOp, ast.Lambda, ast.Constant)):
         return
     text = site.source.segment(node)
     if "\n" in text or is_condition(site):
         return
     kind = site.scope.kind(node)
+    usual = _WRAPPERS.get(kind, "").split()
     offered = {name: 0.5 * near for name, near in site.pool.wrappers.items()}
-    offered.update(dict.fromkeys(_WRAPPERS[kind], 0.4 if kind != ANY else 0.2))
+    offered.update(dict.fromkeys(usual, 0.4 if kind != ANY else 0.2))
     for name in offered:
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name):
-            factor = max(offered[name], 0.8 if name in site.pool.wrappers and name in _WRAPPERS[kind] else 0.0)
+            factor = max(offered[name], 0.8 if name in site.pool.wrappers and name in usual else 0.0)
             yield site.swap(node, f"{name}({text})", "wrap", factor)
     yield site.swap(node, f"[{text}]", "wrap", 0.3)
     if kind in (NUMBER, ANY):
