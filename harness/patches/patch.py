@@ -1,7 +1,6 @@
 """A patch as data: which files, how much, whether two are the same, and what about one should make a reader wary.
 
-Everything here is read from the text of the diff; taking, applying and restoring are in `harness.patches.extract` (and
-can be had from here too).
+Everything here is read from the text of the diff; taking, applying and restoring are in `harness.patches.extract`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from harness.patches.extract import apply_patch, mark_setup, restore_paths, take_patch
 from harness.patches.paths import is_prose, is_test
 from harness.patches.text import FileChange, Hunk, parse
 
@@ -315,5 +313,3 @@ _FLAGS: dict[str, Callable[[Patch], bool]] = {
         c.kind == "mode" or (c.mode_before and c.mode_after and c.mode_before != c.mode_after) for c in p.changes
     ),
 }
-
-__all__ = ["FileChange", "Hunk", "Patch", "apply_patch", "mark_setup", "parse", "restore_paths", "take_patch"]

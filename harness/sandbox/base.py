@@ -56,7 +56,6 @@ class Sandbox(Protocol):
     def missing_limits(self) -> tuple[str, ...]:
         """Limits that could not be put in force here, each as a short sentence. The disk as a whole is always among
         them."""
-        ...
 
     async def exec(
         self,
@@ -75,37 +74,30 @@ class Sandbox(Protocol):
         `merge`: stderr goes into stdout, in order. Returns when the command's main process has ended, though processes
         that it left in the background still hold its output open.
         """
-        ...
 
     async def read(self, path: str, *, limit: int = 50_000_000) -> bytes:
         """A file's bytes (path absolute or relative to WORKDIR). Raises OSError as the system inside would (nothing
         there, a directory, a device, no permission, a loop of links, too long a name); ValueError if larger than
         `limit`."""
-        ...
 
     async def write(self, path: str, data: bytes, *, mode: int | None = None) -> None:
         """Write a whole file, making parent directories; `mode` None keeps an existing file's mode (new: 0o644). Raises
         OSError as `read` does, or where there is no space left: then the file may hold a part."""
-        ...
 
     async def upload(self, archive: bytes) -> None:
         """Unpack an uncompressed tar archive at "/", modes and symlinks kept, owner: who runs the commands."""
-        ...
 
     async def snapshot(self) -> Tree:
         """What changed below WORKDIR since the last snapshot (the first: since the sandbox was made from its
         environment), `.git`, caches and byte code left out. Costs a stat per file; meant for every turn. Of very many
         changes (20,000) the rest is only counted, in `left_out`."""
-        ...
 
     async def restore(self, files: Sequence[FileState]) -> None:
         """Lay file states over WORKDIR (None data: delete); the next snapshot counts from here."""
-        ...
 
     async def close(self) -> None:
         """End all processes and remove everything the sandbox had. Idempotent; never raises for a sandbox that is
         gone."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,26 +118,21 @@ class Provider(Protocol):
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
         """A fresh sandbox, running. Raises SandboxFailed (cannot be made) or InputError (unknown image)."""
-        ...
 
     async def has(self, environment: str) -> bool:
         """Whether an environment of that key was frozen here before."""
-        ...
 
     async def freeze(self, sandbox: Sandbox, environment: str) -> None:
         """Keep the sandbox's present state (WORKDIR, ENVDIR, TROOPDIR; docker: the whole file system) as `environment`
         and close the sandbox. Atomic: a crash leaves no half-made environment."""
-        ...
 
     async def remove(self, environment: str) -> None: ...
 
     async def findings(self) -> list[Finding]:
         """What works here, for `troop doctor`."""
-        ...
 
     async def clean(self, run: str | None = None) -> list[str]:
         """Remove what dead harness processes left (containers, mounts, cgroups, trees); names what was removed.
         With `run`: whatever belongs to that run. Never touches sandboxes of a living process."""
-        ...
 
     async def close(self) -> None: ...

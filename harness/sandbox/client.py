@@ -67,7 +67,6 @@ class Reader(Protocol):
 
     async def read(self, n: int) -> bytes:
         """Up to `n` bytes, b"" at the end."""
-        ...
 
 
 class Writer(Protocol):

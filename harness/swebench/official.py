@@ -143,7 +143,7 @@ def checks_out_all(row: Row) -> bool:
     return not _official("harness.utils").get_modified_files(row.test_patch)
 
 
-def report_of(row: Row, log: Path | str, *, patch_exists: bool = True) -> dict[str, Any]:
+def report_of(row: Row, log: Path | str) -> dict[str, Any]:
     """The official report on one instance: `{patch_is_None, patch_exists, patch_successfully_applied, resolved,
     tests_status: {FAIL_TO_PASS: {success, failure}, ...}}`. `log`: the evaluation script's output, as a file or as
     text. Raises InputError where no log parser is known for the row."""
@@ -151,38 +151,28 @@ def report_of(row: Row, log: Path | str, *, patch_exists: bool = True) -> dict[s
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", suffix=".log") as file:
             file.write(log)
             file.flush()
-            return report_of(row, Path(file.name), patch_exists=patch_exists)
+            return report_of(row, Path(file.name))
     spec = _test_spec(row)
-    prediction = {"instance_id": row.instance_id, "model_patch": "" if patch_exists else None}
     if row.log_parser or row.eval_type:
-        return _report_by_row(row, spec, log, patch_exists)
+        return _report_by_row(row, spec, log)
     _raw_spec(row)  # for its InputError: the official function would raise a KeyError
+    prediction = {"instance_id": row.instance_id, "model_patch": ""}
     report = _official("harness.grading").get_eval_report(spec, prediction, str(log), include_tests_status=True)
     return dict(report[row.instance_id])
 
 
-def _report_by_row(row: Row, spec: Any, log: Path, patch_exists: bool) -> dict[str, Any]:
-    """What the official `get_eval_report` says of one instance, with the parser and the kind of evaluation that the row
-    itself names."""
+def _report_by_row(row: Row, spec: Any, log: Path) -> dict[str, Any]:
+    """What the official `get_eval_report` says of one instance, with the row's own parser and kind of evaluation."""
     grading, constants = _official("harness.grading"), _official("harness.constants")
-    report: dict[str, Any] = {
-        "patch_is_None": not patch_exists,
-        "patch_exists": patch_exists,
-        "patch_successfully_applied": False,
-        "resolved": False,
-    }
-    if not patch_exists:
-        return report
+    report = {"patch_is_None": False, "patch_exists": True}
     # Universal newlines, as the official function reads its log.
     statuses = _statuses(row, spec, log.read_text("utf-8"))
     if statuses is None:
-        return report
-    report["patch_successfully_applied"] = True
+        return {**report, "patch_successfully_applied": False, "resolved": False}
     wanted = {"FAIL_TO_PASS": list(row.fail_to_pass), "PASS_TO_PASS": list(row.pass_to_pass)}
     tests = grading.get_eval_tests_report(statuses, wanted, eval_type=_eval_type(row))
-    report["resolved"] = grading.get_resolution_status(tests) == constants.ResolvedStatus.FULL.value
-    report["tests_status"] = tests
-    return report
+    resolved = grading.get_resolution_status(tests) == constants.ResolvedStatus.FULL.value
+    return {**report, "patch_successfully_applied": True, "resolved": resolved, "tests_status": tests}
 
 
 def _statuses(row: Row, spec: Any, text: str) -> Mapping[str, str] | None:

@@ -11,7 +11,7 @@ import secrets
 import shlex
 from collections.abc import Mapping, Sequence
 
-from harness.records import Exec, TestReport
+from harness.records import TestReport
 from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
 from harness.testing.report import OVERSIZED, REPORT_BYTES
 from harness.testing.runners.registry import RUNNERS, runner_of
@@ -41,7 +41,8 @@ async def run_tests(
     the sandbox is gone; everything else is in the report.
     """
     place = f"/tmp/troop-tests-{secrets.token_hex(8)}"
-    limited = runner_of(command).limited(command, ids, to_first_failure)
+    runner = runner_of(command)
+    limited = runner.limited(command, ids, to_first_failure)
     result = await sandbox.exec(
         script(place, limited, settings(place, ids, test_seconds, to_first_failure)),
         cwd=cwd,
@@ -58,12 +59,7 @@ async def run_tests(
     except ValueError:
         lines = OVERSIZED
     await sandbox.exec(["rm", "-rf", place], cwd="/", timeout=30)
-    return interpret(command, result, lines)
-
-
-def interpret(command: str, result: Exec, report: bytes) -> TestReport:
-    """The test report of a finished command: `report` is what a plugin wrote (empty: none began)."""
-    return runner_of(command).read(result, report)
+    return runner.read(result, lines)
 
 
 def settings(

@@ -132,10 +132,6 @@ class BubblewrapProvider:
     def name(self) -> str:
         return "bubblewrap"
 
-    async def check(self) -> None:
-        """Raises SandboxFailed, saying what to do, where no sandbox can be made."""
-        await self._known_ground()
-
     # ---- sandboxes
 
     async def create(self, spec: SandboxSpec) -> Sandbox:

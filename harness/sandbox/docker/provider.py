@@ -349,24 +349,6 @@ class DockerProvider:
             return [Finding("docker", False, str(error), "apt-get install docker.io, then: systemctl start docker")]
         return docker_findings(self._info, client.api.api_version, self._image, image)
 
-    async def check(self) -> None:
-        """Raises SandboxFailed, saying what to do, where no daemon answers."""
-        await self._connected()
-
-    async def answers(self) -> bool:
-        """Whether a daemon answers."""
-        try:
-            await self.check()
-        except SandboxFailed:
-            return False
-        return True
-
-    async def ready(self) -> bool:
-        """Whether a daemon answers and has the default image already."""
-        return (
-            await self.answers() and await self._call("look at an image", find, self._client, self._image) is not None
-        )
-
     async def clean(self, run: str | None = None) -> list[str]:
         client = await self._connected()
         return await self._call("look for containers", sweep, client, run)

@@ -62,7 +62,6 @@ class Runner(Protocol):
 
     def recognises(self, command: str) -> bool:
         """Whether the command names this framework."""
-        ...
 
     def claims(self, layout: Layout) -> tuple[int, str] | None:
         """How surely the repository's tests are for this framework to run (one of the numbers above), and the command;
