@@ -17,6 +17,8 @@ from harness.records import Exec, FileState, Tree
 WORKDIR = "/testbed"
 ENVDIR = "/opt/env"
 TROOPDIR = "/opt/troop"
+INSIDE = TROOPDIR + "/inside"
+HOME = "/tmp/home"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class SandboxSpec:
 
     `run`, `name`: who it belongs to (labels; `name` such as "attempt-03" or "verify-c1"). `environment`: key of a
     frozen environment, None for a bare one (then `image` may name the Docker image to start from, and `python` the
-    interpreter version). `network`: True only for set-up. `env`: extra variables for every command; never secrets.
+    interpreter version). `network`: True only for set-up.
     """
 
     run: str
@@ -46,7 +48,6 @@ class SandboxSpec:
     python: str | None = None
     network: bool = False
     limits: Limits = field(default_factory=Limits)
-    env: Mapping[str, str] = field(default_factory=dict)
 
 
 class Sandbox(Protocol):

@@ -208,9 +208,7 @@ def _dated(recipe: Recipe, date: datetime, younger: Iterable[str] = ()) -> tuple
 
 def _released(python: str) -> datetime:
     """When tools knew that Python: some weeks after its release."""
-    return next((day for version, day in PYTHON_RELEASES if version == python), PYTHON_RELEASES[0][1]) + timedelta(
-        days=60
-    )
+    return dict(PYTHON_RELEASES).get(python, PYTHON_RELEASES[0][1]) + timedelta(days=60)
 
 
 def _day(date: datetime) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cache import write_json
+from harness.cache import read_json, write_json
 from harness.records import Json
 from harness.swebench import official
 from harness.swebench.grading import OFFICIAL_ERRORS, GradedPatch
@@ -140,7 +140,7 @@ def write_files(folder: Path, row: Row, result: Result, memo: Memo, *, name: str
     verdict.json, which comes last. `name`: the set's. What is there already for the same verdict stays."""
     graded = result.graded
     verdict = {**_result_report(name, result), "key": graded.key if graded else ""}
-    if verdict["key"] and _same(folder / _VERDICT, verdict["key"]):
+    if verdict["key"] and (read_json(folder / _VERDICT) or {}).get("key") == verdict["key"]:
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -153,10 +153,3 @@ def write_files(folder: Path, row: Row, result: Result, memo: Memo, *, name: str
         if graded.report is not None:
             (folder / "report.json").write_text(json.dumps({row.instance_id: graded.report}, indent=4), "utf-8")
     write_json(folder / _VERDICT, verdict)
-
-
-def _same(file: Path, key: str) -> bool:
-    try:
-        return bool(json.loads(file.read_text("utf-8")).get("key") == key)
-    except (OSError, ValueError):
-        return False

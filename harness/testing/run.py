@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from harness.records import TestReport
-from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
+from harness.sandbox.base import INSIDE, WORKDIR, Sandbox
 from harness.testing.report import OVERSIZED, REPORT_BYTES
 from harness.testing.runners.registry import RUNNERS, runner_of
 
@@ -76,25 +76,24 @@ def settings(
 
 def script(place: str, command: str, variables: Mapping[str, str]) -> str:
     """The shell script that runs `command` with a plugin at hand; its standard input becomes the file PLACE/select."""
-    inside = f"{TROOPDIR}/inside"
     fixed = {"PYTHONDONTWRITEBYTECODE": "1", "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/troop-hypothesis"}
     exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in {**variables, **fixed}.items() if value)
     return (
         f"mkdir -m 700 {place} && cat > {place}/select || exit 125\n"
         f'export {exports} TROOP_ROOT="$PWD"\n'
-        f'export PYTHONPATH="{inside}${{PYTHONPATH:+:$PYTHONPATH}}"\n'
+        f'export PYTHONPATH="{INSIDE}${{PYTHONPATH:+:$PYTHONPATH}}"\n'
         + "".join(runner.exports for runner in RUNNERS)
-        + f'exec "${{BASH:-sh}}" -c {shlex.quote(_keeping_path(command, inside))} < /dev/null\n'
+        + f'exec "${{BASH:-sh}}" -c {shlex.quote(_keeping_path(command))} < /dev/null\n'
     )
 
 
-def _keeping_path(command: str, inside: str) -> str:
-    """The command with `inside` put into each PYTHONPATH that it sets anew, or no plugin would be found."""
+def _keeping_path(command: str) -> str:
+    """The command with `INSIDE` put into each PYTHONPATH that it sets anew, or no plugin would be found."""
 
     def kept(found: re.Match[str]) -> str:
         value = found[1]
         if "$PYTHONPATH" in value or "${PYTHONPATH" in value:
             return found[0]
-        return found[0] + inside + (":" if value.strip("'\"") else "")
+        return found[0] + INSIDE + (":" if value.strip("'\"") else "")
 
     return _PYTHONPATH.sub(kept, command)

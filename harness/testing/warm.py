@@ -15,14 +15,14 @@ import secrets
 from collections.abc import Sequence
 
 from harness.records import Exec, TestReport
-from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
+from harness.sandbox.base import INSIDE, WORKDIR, Sandbox
 from harness.testing.report import REPORT_BYTES
 from harness.testing.run import OUTPUT_BYTES, run_tests, script, settings
 from harness.testing.runners.base import Launch, Runner, files_of
 from harness.testing.runners.registry import runner_of
 from tasks.errors import SandboxFailed
 
-ASK = f"{TROOPDIR}/inside/warm_ask.py"
+ASK = f"{INSIDE}/warm_ask.py"
 LIFETIME = 7 * 24 * 3600.0
 START_SECONDS = 30.0
 LAST_SECONDS = 0.5

@@ -159,7 +159,7 @@ def test_a_creation_that_is_cancelled_leaves_nothing(
         elif stage == "launching":
             monkeypatch.setattr(asyncio, "open_unix_connection", stuck)
         else:
-            monkeypatch.setattr(bubblewrap_provider.BubblewrapSandbox, "start", stuck)
+            monkeypatch.setattr(bubblewrap_provider.BubblewrapSandbox, "_ask", stuck)
         making = asyncio.ensure_future(provider.create(SandboxSpec("cancel", "box", environment="key")))
         await asyncio.wait_for(reached.wait(), 20)
         making.cancel()

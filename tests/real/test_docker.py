@@ -25,9 +25,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from harness.sandbox.base import Limits, SandboxSpec
+from harness.sandbox.base import INSIDE, Limits, SandboxSpec
 from harness.sandbox.choice import choose_provider
-from harness.sandbox.client import DISK_UNLIMITED, INSIDE
+from harness.sandbox.client import DISK_UNLIMITED
 from harness.sandbox.docker import owner
 from harness.sandbox.docker.containers import remove_container, seems_used
 from harness.sandbox.docker.daemon import Attachment, attach, connect
@@ -470,7 +470,7 @@ async def main():
 asyncio.run(main())
 """
 STOP_BEFORE_START = """
-    client = await docker._connected()
+    client = await docker.daemon.connected()
     client.api.start = lambda _container: (print("ready", flush=True), time.sleep(600))
 """
 

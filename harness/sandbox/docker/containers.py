@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from harness.records import Json
 from harness.sandbox.docker import owner
 from tasks.errors import SandboxFailed
 
@@ -38,6 +39,25 @@ def container_name(run: str, name: str) -> str:
     """A name that no other container has, and that tells a person whose this one is."""
     words = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{run}-{name}")[:80]
     return f"troop-{words}-{secrets.token_hex(4)}"
+
+
+def make_container(client: Any, image: str, label: str, run: str, name: str, host: Json, **settings: Any) -> str:
+    """A container called `label` that is ready to be started, speaks by its attached streams alone, and is gone when it
+    ends; its id. `host`: further settings of the daemon's host configuration."""
+    made = client.api.create_container(
+        image,
+        name=label,
+        user="0:0",
+        stdin_open=True,
+        # The user's docker configuration may name a proxy with a password in it.
+        use_config_proxy=False,
+        labels={RUN_LABEL: run, NAME_LABEL: name, OWNER_LABEL: owner.me()},
+        healthcheck={"test": ["NONE"]},
+        # A log driver would write all that goes over the streams to the disk.
+        host_config=client.api.create_host_config(log_config={"Type": "none", "Config": {}}, auto_remove=True, **host),
+        **settings,
+    )
+    return str(made["Id"])
 
 
 def remove_container(client: Any, container: str) -> None:

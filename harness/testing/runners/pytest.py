@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-from harness.sandbox.base import TROOPDIR
+from harness.sandbox.base import INSIDE
 from harness.testing.runners.base import (
     CONFIGURED,
     TEST_FILES,
@@ -18,7 +18,7 @@ from harness.testing.runners.base import (
     has_test_files,
 )
 
-WAIT = f"{TROOPDIR}/inside/warm.py"
+WAIT = f"{INSIDE}/warm.py"
 
 _NAMED = re.compile(r"(?:^|[\s/;&|(])(?:pytest|py\.test)(?=$|[\s;&|)])")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
