@@ -1,9 +1,7 @@
-"""What a Python repository's own files say about it: interpreter, extras, groups, test requirements. Nothing is
-executed.
+"""What a repository's own files say of it: interpreter, extras, groups, test requirements. Nothing is executed.
 
 Sources of test dependencies, all that apply together: extras (pyproject, setup.cfg, setup.py), dependency groups (PEP
-735, Poetry, PDM, uv), hatch environments, requirements files, `tests_require`; tox.ini only where none of these names
-any.
+735, Poetry, PDM, uv), hatch environments, requirements files, `tests_require`; tox.ini only where these name none.
 """
 
 from __future__ import annotations
@@ -27,13 +25,11 @@ _TOO_MUCH = re.compile(r"lint|docs?[./_-]|mypy|typing|min|lock|bench|release|pub
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """`requires_python`: a version specifier. `extras`, `groups`: those that tests need. `packages`: requirement
-    strings.
+    """`requires_python`: a specifier. `extras`, `groups`: those that tests need. `packages`: requirement strings.
 
     `test_requirements`: requirements files for tests; `requirements`: the plain ones, for trees that say no more.
     `has_static_metadata`: dependencies can be read without building. `version`: of a released tree (PKG-INFO).
-    `import_roots`: folders to import an uninstalled tree from ("" = the root). `text`: the files read, for a rough
-    search.
+    `import_roots`: folders to import an uninstalled tree from ("" = the root). `text`: the files read.
     """
 
     installable: bool
@@ -51,8 +47,7 @@ class Project:
 
 
 def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
-    """Read the tree of `paths`. Files that do not parse count as absent: set-up itself will say what is wrong with
-    them."""
+    """Read the tree of `paths`. Files that do not parse count as absent: set-up will say what is wrong with them."""
     there = set(paths)
 
     def text(path: str) -> str:
@@ -73,7 +68,7 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
         legacy = _table(tool, "tox").get("legacy_tox_ini", "")
         files, packages = _tox(tox or _ini(legacy if isinstance(legacy, str) else ""))
         test_files = [f for f in files if f in there]
-    plain = [p for p in ("requirements.txt",) if p in there]
+    plain = ["requirements.txt"] if "requirements.txt" in there else []
     installable = "setup.py" in there or ("pyproject.toml" in there and ("build-system" in pyproject or bool(meta)))
     return Project(
         installable=installable,
@@ -94,11 +89,8 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
 def _chosen(names: Iterable[str]) -> tuple[str, ...]:
     """Of extras or groups: those for tests, else those for development."""
     by_name = {re.sub(r"[-_.]+", "-", name).lower(): name for name in names}
-    for family in (TEST_NAMES, DEV_NAMES):
-        found = tuple(by_name[name] for name in family if name in by_name)
-        if found:
-            return found
-    return ()
+    tests, dev = (tuple(by_name[name] for name in family if name in by_name) for family in (TEST_NAMES, DEV_NAMES))
+    return tests or dev
 
 
 def _extra_names(
@@ -160,12 +152,9 @@ def _poetry_requirements(table: Mapping[str, Any]) -> list[str]:
             continue  # a git or path dependency, or several: not for a sandbox to guess
         extras = _strings(details.get("extras"))
         marker = details.get("markers")
-        found.append(
-            name
-            + (f"[{','.join(extras)}]" if extras else "")
-            + ",".join(_poetry_specifier(version))
-            + (f" ; {marker}" if isinstance(marker, str) else "")
-        )
+        named = f"{name}[{','.join(extras)}]" if extras else name
+        condition = f" ; {marker}" if isinstance(marker, str) else ""
+        found.append(named + ",".join(_poetry_specifier(version)) + condition)
     return found
 
 
@@ -176,12 +165,9 @@ def _poetry_specifier(version: str) -> Iterator[str]:
         numbers = re.findall(r"\d+", part)
         if not part or part == "*":
             continue
-        if part[0] == "^" and numbers:
-            place = next((i for i, n in enumerate(numbers) if n != "0"), len(numbers) - 1)
-            yield f">={part[1:].strip()}"
-            yield "<" + ".".join([*numbers[:place], str(int(numbers[place]) + 1)])
-        elif part[0] == "~" and not part.startswith("~=") and numbers:
-            place = min(1, len(numbers) - 1)
+        if numbers and (part[0] == "^" or (part[0] == "~" and not part.startswith("~="))):
+            last = len(numbers) - 1
+            place = next((i for i, n in enumerate(numbers) if n != "0"), last) if part[0] == "^" else min(1, last)
             yield f">={part[1:].strip()}"
             yield "<" + ".".join([*numbers[:place], str(int(numbers[place]) + 1)])
         elif part[0].isdigit():
@@ -212,17 +198,12 @@ def _tox(ini: Mapping[str, Mapping[str, str]]) -> tuple[list[str], list[str]]:
 def _pytest_configured(
     there: set[str], tool: Mapping[str, Any], cfg: Mapping[str, Mapping[str, str]], tox: Mapping[str, Mapping[str, str]]
 ) -> bool:
-    return (
-        not there.isdisjoint({"pytest.ini", ".pytest.ini", "pytest.toml", "conftest.py", "tests/conftest.py"})
-        or "pytest" in tool
-        or "tool:pytest" in cfg
-        or "pytest" in tox
-    )
+    files = {"pytest.ini", ".pytest.ini", "pytest.toml", "conftest.py", "tests/conftest.py"}
+    return not there.isdisjoint(files) or "pytest" in tool or "tool:pytest" in cfg or "pytest" in tox
 
 
 def _setup_arguments(text: str) -> dict[str, Any]:
-    """The arguments of `setup(...)` that can be read without running: literals, names bound to literals, `extras[...] =
-    …`."""
+    """The arguments of `setup(...)` that can be read: literals, names bound to literals, `extras[...] = …`."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):

@@ -107,8 +107,7 @@ def _step(
 
 
 def _run(node: ast.stmt, namespace: "dict[str, Any]", displayed: _Displayed) -> None:
-    """One statement as a prompt runs it. The text may have set a display hook of its own; the value is kept all the
-    same."""
+    """One statement as a prompt runs it. The value is kept even if the text set a display hook."""
     if isinstance(node, ast.Expr):
         value = eval(compile(ast.Expression(node.value), "<probe>", "eval"), namespace)
         if value is not None and sys.displayhook is not displayed:

@@ -2,8 +2,7 @@
 
 Python 3.6 or newer, standard library only, started as `python3 -I -S shim.py` with a stream on standard input and
 output. It is the init of its pid namespace, so that nothing inside can kill it, and it is not dumpable, so that no
-command of the same user can trace it or open its file descriptors: what it reports cannot be forged from inside. It
-ends with its input.
+command can trace it or open its file descriptors: what it reports cannot be forged. It ends with its input.
 
 A frame, in both directions: header length and payload length (4 bytes each, big-endian), header (a JSON object),
 payload. A request has `op` and `id`; its one reply has the same `id`, and `errno` and `text` where it failed.

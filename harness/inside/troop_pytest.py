@@ -1,5 +1,4 @@
-"""A pytest plugin that runs inside the sandbox: reports every test as a JSON line, selects tests by id, limits their
-time.
+"""A pytest plugin inside the sandbox: reports every test as a JSON line, selects tests by id, limits their time.
 
 Loaded by `PYTEST_ADDOPTS="-p troop_pytest"` and PYTHONPATH; self-contained, Python 3.6 and newer (hence the quoted
 annotations). Inert without TROOP_REPORT. What it reads from the environment, and removes from there so that a pytest

@@ -38,8 +38,8 @@ def apply_to_branch(repository: Path, base: str, patch: str, name: str, message:
 
     Where that branch, or one that differs by a number, holds the same patch on the same base, it is named and left as
     it is. Where it holds another the new one gets a number: "troop/<name>-2". `message`: see `commit_message`. The
-    author is the user's own git identity where there is one. Raises InputError where the base is not in the repository
-    or the patch does not apply.
+    author is the user's git identity, if any. Raises InputError where the base is not there or the patch does not
+    apply.
     """
     (cache_root() / "tmp").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_root() / "tmp", prefix="apply-") as scratch:

@@ -84,8 +84,7 @@ class BaseTree:
 
 @contextlib.contextmanager
 def open_tree(repository: Path, commit: str) -> Iterator[BaseTree]:
-    """The tree of `commit` in `repository` (a bare clone or a .git directory). Raises InputError where it is not
-    there."""
+    """The tree of `commit` in `repository` (a bare clone or a .git directory). Raises InputError if it is missing."""
     objects = repository / ".git" / "objects" if (repository / ".git").is_dir() else repository / "objects"
     with tempfile.TemporaryDirectory(prefix="troop-base-") as scratch:
         place = Path(scratch) / "git"

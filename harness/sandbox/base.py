@@ -2,8 +2,7 @@
 
 The backends (harness/sandbox/choice.py) implement it, and all pass tests/real/test_sandbox_conformance.py. Inside every
 sandbox the paths are the same: the repository at `WORKDIR`, the Python environment (if Troop built one) at `ENVDIR`,
-what Troop itself puts there at `TROOPDIR` (`base.git`: the base commit, for taking the patch; `inside/`: the modules
-that run within).
+what Troop puts there at `TROOPDIR` (`base.git`: the base commit, for taking the patch; `inside/`: what runs within).
 """
 
 from __future__ import annotations
@@ -55,8 +54,7 @@ class Sandbox(Protocol):
 
     @property
     def missing_limits(self) -> tuple[str, ...]:
-        """Limits that could not be put in force here, each as a short sentence. The disk as a whole is always among
-        them."""
+        """Limits that are not in force here, a short sentence each. The disk as a whole is always among them."""
 
     async def exec(
         self,
@@ -78,8 +76,7 @@ class Sandbox(Protocol):
 
     async def read(self, path: str, *, limit: int = 50_000_000) -> bytes:
         """A file's bytes (path absolute or relative to WORKDIR). Raises OSError as the system inside would (nothing
-        there, a directory, a device, no permission, a loop of links, too long a name); ValueError if larger than
-        `limit`."""
+        there, a directory, a device, no permission, too long a name, …); ValueError if larger than `limit`."""
 
     async def write(self, path: str, data: bytes, *, mode: int | None = None) -> None:
         """Write a whole file, making parent directories; `mode` None keeps an existing file's mode (new: 0o644). Raises
@@ -97,8 +94,7 @@ class Sandbox(Protocol):
         """Lay file states over WORKDIR (None data: delete); the next snapshot counts from here."""
 
     async def close(self) -> None:
-        """End all processes and remove everything the sandbox had. Idempotent; never raises for a sandbox that is
-        gone."""
+        """End all processes and remove all that the sandbox had. Idempotent; never raises for one that is gone."""
 
 
 @dataclass(frozen=True, slots=True)

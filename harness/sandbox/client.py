@@ -106,8 +106,7 @@ class ShimSandbox:
 
     `env`: the environment of every command. `missing_limits`: see `Sandbox`; that of the disk is added here. `rlimits`:
     resource limits of each command by name ({"NPROC": 512}). `diagnose` is awaited once when the stream ends unasked
-    and says why, in a few words; `release` removes all that the backend gave the sandbox, and is awaited once, by
-    `close`.
+    and says why; `release` removes all that the backend gave the sandbox, and is awaited once, by `close`.
     """
 
     name: str
@@ -129,8 +128,7 @@ class ShimSandbox:
         self._listening = asyncio.ensure_future(self._listen())
 
     async def start(self) -> None:
-        """Wait until the shim answers and has noted which files there are; closed where that fails. Raises
-        SandboxFailed."""
+        """Wait until the shim answers and notes which files there are; else it is closed. Raises SandboxFailed."""
         try:
             await self._ask({"op": "ping"}, timeout=START_SECONDS)
             self._send({"op": "baseline", "id": next(self._ids), **LOOK})

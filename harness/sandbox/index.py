@@ -245,8 +245,7 @@ def _pointed_to(index: Path) -> list[Path]:
 
 
 def uv_binary() -> Path:
-    """The uv of this Python, which set-up installs with. Raises uv's FileNotFoundError where the package came without
-    it."""
+    """The uv that set-up installs with. Raises uv's FileNotFoundError where the package came without it."""
     from uv import find_uv_bin
 
     # uv asks sysconfig, whose first answer is wrong in a thread that asks while another's question is being answered.

@@ -11,8 +11,7 @@ from tasks.errors import InputError
 from tasks.say import Say
 
 LOCAL_BASE = "troop-base"
-"""Bases that harness/sandbox/base_image.sh makes out of Debian packages are tags of it, such as
-troop-base:python3.9."""
+"""What harness/sandbox/base_image.sh makes out of Debian packages are its tags, such as troop-base:python3.9."""
 
 DEBIAN_PYTHONS = ("3.7", "3.9", "3.11", "3.13")
 ANY = ""

@@ -112,8 +112,7 @@ class Containers:
     ) -> Ran:
         """Apply the patch and run the script in a fresh container of `image`; the script's output goes to `log`.
 
-        `timeout` in seconds: then everything in it is killed. Raises SandboxFailed when the daemon or the container
-        fails.
+        `timeout` in seconds: then everything in it is killed. Raises SandboxFailed where daemon or container fail.
         """
         client = await self.daemon.connected()
         label = container_name(self._run, name)

@@ -86,8 +86,7 @@ class GradedPatch:
 
     `reason`: why it is not resolved, "" where it is. `report`: the official one, None where the official harness has
     none. `seconds`: of the evaluation script; `wall`: of everything. `installed`: whether the script installed the
-    repository again. `notes`: what a reader should know. `remembered`: it was reached before. `key`: names its entry in
-    the memo, "" for none.
+    repository again. `notes`: for a reader. `remembered`: reached before. `key`: in the memo, or "".
     """
 
     instance_id: str
@@ -165,8 +164,7 @@ class Grader:
     async def grade(self, row: Row, image: ImageRef | None, patch: str) -> GradedPatch:
         """The verdict on one patch; "" is empty, and never run, so that it needs no image.
 
-        Raises SandboxFailed when daemon or containers kept failing, InputError where the official package does not know
-        the instance's repository."""
+        Raises SandboxFailed where containers kept failing, InputError for a repository that swebench does not know."""
         if not patch:
             return GradedPatch(row.instance_id, "empty", "the patch is empty", None)
         if image is None:

@@ -45,15 +45,13 @@ _OFFLINE = {"PIP_CONFIG_FILE": f"{ENV}/pip.conf", "PIP_NO_INDEX": "1", "PIP_INDE
 
 
 class Layers:
-    """Makes layers with one provider. `bases`: see `ensure_base`. `cache`: where resolved sets, locks and logs are
-    kept."""
+    """Makes layers with one provider. `bases`: see `ensure_base`. `cache`: for resolved sets, locks and logs."""
 
     def __init__(self, provider: DockerProvider, client: Any, bases: Mapping[str, str], cache: Path, run: str) -> None:
         self._provider, self._client, self._bases, self._cache, self._run = provider, client, bases, cache, run
 
     async def instance(self, recipe: Recipe, tree: Workspace, log: Log) -> None:
-        """Build an instance's image, with whatever is missing below it. Raises SetupFailed, SandboxFailed,
-        InputError."""
+        """Build an instance's image, with what is missing below it. Raises SetupFailed, SandboxFailed, InputError."""
         bare = await self._python(recipe, log)
         chosen = await self._chosen(recipe, tree, bare, log)
         environment = await self._environment(recipe, bare, chosen, log)

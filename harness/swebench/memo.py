@@ -32,8 +32,7 @@ def key_of(*parts: str | bytes) -> str:
 
 
 class Memo:
-    """Entries under the directory `root`; half-made ones under `scratch`, on the same file system, are anyone's to
-    sweep."""
+    """Entries under the directory `root`; half-made ones under `scratch`, on the same file system, may be swept."""
 
     def __init__(self, root: Path, scratch: Path) -> None:
         self._root = root

@@ -1,13 +1,11 @@
-"""The official SWE-bench package as a source of facts: specifications, evaluation scripts, log parsers, the rules of a
-report.
+"""The official SWE-bench package as a source of facts: specifications, evaluation scripts, log parsers, rules.
 
 The only module that imports `swebench` (extra `eval`), and never through a function of it that asks the network:
 `make_test_spec` fetches requirement files from GitHub, so the parts that grading needs are put together here.
 
 Importing the package as it is costs 1.4 s and 130 MB, nearly all of it for things that grading has no use for
 (`datasets`, its own command line, a cloud client), and reads a `.env` file into this process's environment. So its two
-package modules are entered without what they import, and two of its dependencies are stood in for while its modules
-load.
+package modules are entered without what they import, and two dependencies are stood in for meanwhile.
 """
 
 from __future__ import annotations
@@ -98,8 +96,7 @@ def spec_of(row: Row) -> Spec:
 
 def eval_script(row: Row, *, install: bool = True) -> str:
     """The official evaluation script of a row, to be run with bash in its image; `install` False leaves out the
-    repeated installation of the repository. Raises InputError where the package does not know the repository or its
-    version."""
+    repeated installation of the repository. Raises InputError for an unknown repository or version."""
     if row.eval_script:
         script = row.eval_script if row.eval_script.startswith("#!") else _SCRIPT_HEAD + row.eval_script
         return script if install else _without_install(row, script)
@@ -258,8 +255,7 @@ def _lines(commands: str | list[str]) -> str:
 
 
 def _official(name: str) -> Any:
-    """A module of the official package, by its name below the package. Raises InputError where the package is
-    missing."""
+    """A module of the official package, by its name below it. Raises InputError where the package is missing."""
     full = f"{_PACKAGE}.{name}"
     with _loading:  # also for what is loaded already: another thread may be half-way through it
         if full in sys.modules:

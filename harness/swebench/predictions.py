@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from tasks.swebench import Row
 
 BASELINES = ("gold", "empty", "noop")
-"""Instead of a file: the right patches; no patches, which are never run; patches that change nothing a test could
-see."""
+"""Instead of a file: the right patches; none, which is never run; patches that change nothing a test could see."""
 
 _WHOLE = "hold predictions: JSON lines, a list of objects, or an object of them by id"
 _EACH = "a prediction must be an object with instance_id, model_name_or_path and model_patch"

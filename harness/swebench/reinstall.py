@@ -51,8 +51,7 @@ def why_install(patch: str) -> str:
 
 
 def _paths(patch: str) -> Iterator[str]:
-    """Whatever looks like a path in the patch's headers, also where git would not read them: `patch` is more
-    patient."""
+    """Whatever looks like a path in headers, also where git would not read them: `patch` is more patient."""
     for line in patch.splitlines():
         yield from _paths_of(line)
 

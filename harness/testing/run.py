@@ -32,8 +32,7 @@ async def run_tests(
     cwd: str = WORKDIR,
     env: Mapping[str, str] | None = None,
 ) -> TestReport:
-    """Run `command` in `cwd`, limited to `ids` (test ids, classes, files or directories, relative to `cwd`; empty:
-    all).
+    """Run `command` in `cwd`, limited to `ids` (tests, classes, files or directories, relative to `cwd`; empty: all).
 
     `timeout` in seconds for the whole run, then it is killed and the report holds what had finished. `test_seconds`:
     wall time that a phase of one test may take before the test fails and the run goes on. `to_first_failure`: the tests

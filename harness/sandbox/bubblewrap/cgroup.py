@@ -105,8 +105,7 @@ def remove_empty(hierarchy_folders: Iterable[Path]) -> None:
 
 
 def hierarchies() -> tuple[Hierarchy, ...]:
-    """Where this process may make groups: version 1 below its own groups, version 2 below its own or, for root, the
-    top."""
+    """Where this process may make groups: below its own ones, in version 2 for root also below the top."""
     found: list[Hierarchy] = []
     own = _own_groups()
     for version, mount_root, mount, options in _mounts():

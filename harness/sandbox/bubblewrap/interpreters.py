@@ -1,8 +1,7 @@
 """The Python interpreters of this machine, as bubblewrap sandboxes may use them.
 
-A sandbox sees the system paths and, of an interpreter that lives elsewhere (below a home directory, say), its
-installation prefix alone. Wrapper scripts such as pyenv's are not interpreters: what they would start is looked up
-directly.
+A sandbox sees the system paths and, of an interpreter elsewhere (in a home directory, say), its prefix alone. Wrapper
+scripts such as pyenv's are not interpreters: what they would start is looked up directly.
 """
 
 from __future__ import annotations

@@ -148,8 +148,7 @@ class Launched:
 
 
 def complaint_of(command: Sequence[str], folder: Path | None = None, *, seconds: float | None = 20) -> str:
-    """Why a command does not work, in `folder`; empty where it does, within `seconds`. It runs in a session of its own:
-    Ctrl-C is not for it."""
+    """Why a command does not work, in `folder`; empty where it does, within `seconds`. Ctrl-C is not for it."""
     try:
         done = subprocess.run(
             command,

@@ -139,8 +139,7 @@ class BubblewrapProvider:
 
     def _prepare(self, ground: _Ground, folder: Path, spec: SandboxSpec, owner: contextlib.ExitStack) -> cgroup.Group:
         """Blocking: the folder with its owner's mark, the trees to be written, the control group. `owner` gets the lock
-        on the mark, which the kernel lets go when this process dies: so a living owner is known, on any machine, in any
-        container, after any reboot."""
+        on the mark, which ends with this process: so a living owner is known, in any container, after any reboot."""
         private_folder(folder.parent)
         free = shutil.disk_usage(folder.parent).free
         if free < ENOUGH_FREE:

@@ -104,15 +104,13 @@ def obituary(client: Any, container: str, since: float) -> str:
 
 
 def seems_used(row: Mapping[str, Any], now: float) -> bool:
-    """Whether a container of whose owner nothing is known looks as if it lived: one that somebody is just making,
-    too."""
+    """Whether a container of unknown ownership looks alive: also one that somebody is just making."""
     state = row.get("State")
     return state == "running" or (state == "created" and now - float(row.get("Created", now)) < _MAKING_SECONDS)
 
 
 def sweep(client: Any, run: str | None) -> list[str]:
-    """Remove the containers (of one run, or all) that dead processes left, and with all the images that none finished;
-    names what went."""
+    """Remove containers (of one run, or all) that dead processes left, with all also unfinished images; names them."""
     removed = []
     label = OWNER_LABEL if run is None else f"{RUN_LABEL}={run}"
     for row in client.api.containers(all=True, filters={"label": [label, OWNER_LABEL]}):

@@ -1,8 +1,7 @@
 """The way to the Docker daemon (or Podman's Docker-compatible one): the API client, and a container's attached streams.
 
 `docker` (the package) makes the ordinary calls. The attached stream is opened here on asyncio's own transports, because
-the package only hands out a blocking socket, different for each kind of address: one process drives hundreds of
-containers.
+the package only has blocking sockets, different for each kind of address: one process drives hundreds.
 """
 
 from __future__ import annotations
@@ -33,8 +32,7 @@ T = TypeVar("T")
 
 
 def connect(*, connections: int = 32, timeout: float = CALL_SECONDS) -> Any:
-    """A `docker.DockerClient` of the daemon that DOCKER_HOST (DOCKER_TLS_VERIFY, DOCKER_CERT_PATH) names; it has
-    answered.
+    """A `docker.DockerClient` of the daemon that DOCKER_HOST (DOCKER_TLS_VERIFY, DOCKER_CERT_PATH) names; it answered.
 
     `timeout` in seconds for each call after the first, which gets ANSWER_SECONDS. Raises SandboxFailed with what to do.
     """
@@ -120,8 +118,7 @@ def _short(error: Exception) -> str:
 
 
 class Attachment(asyncio.StreamReaderProtocol):
-    """Both ends of a container's first process: `stdout` to read from, `stdin` to write to, `stderr` the end of the
-    rest.
+    """Both ends of a container's first process: `stdout` to read from, `stdin` to write to, `stderr` the end of it.
 
     The daemon sends both output streams over one connection in frames (8 bytes: stream number, three zeros, length as a
     big-endian 32-bit number; then the payload): see "Stream format" in the Docker Engine API, ContainerAttach.
@@ -193,8 +190,7 @@ class Attachment(asyncio.StreamReaderProtocol):
                 super().data_received(payload)
 
     async def open(self, path: str) -> None:
-        """Ask the daemon for the stream and wait until it is there; closed where that fails. Raises OSError when it
-        refuses."""
+        """Ask the daemon for the stream and wait for it. Where it is refused, raises OSError and is closed."""
         headers = ("Host: docker", "Connection: Upgrade", "Upgrade: tcp", "Content-Length: 0")
         self.stdin.write("\r\n".join((f"POST {path} HTTP/1.1", *headers, "", "")).encode("ascii"))
         try:

@@ -1,9 +1,8 @@
 """Sandboxes in containers: Docker, or Podman through its Docker-compatible socket (DOCKER_HOST).
 
 One container per sandbox, one attached process in it: the shim (harness/inside/shim.py), which runs all commands; a
-`docker exec` per command would cost tens of milliseconds. The shim is the container's init itself (it is PID 1, reaps
-what commands orphan, and cannot be killed from inside), so docker's `--init` would only put one more process in
-between.
+`docker exec` per command would cost tens of milliseconds. The shim is the container's init itself (PID 1, reaps what
+commands orphan, cannot be killed from inside): docker's `--init` would only be one process more.
 
 When the harness dies, its attachment ends, with it the shim's input, with it the shim, and the daemon removes the
 container: what `clean` finds are the few that never started.
@@ -56,8 +55,7 @@ exit 127
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """What creating a container needs to know of its image. `inside`: fingerprint of the modules that are in it
-    already."""
+    """What a container needs to know of its image. `inside`: fingerprint of the modules that are in it already."""
 
     id: str
     env: Mapping[str, str]
@@ -77,11 +75,9 @@ class DockerProvider:
 
     `image`: for a spec that names neither image nor environment. `say` hears of slow steps: pulling and building
     images. TROOP_SETUP_NETWORK names the docker network of a sandbox with `network=True`: "bridge", or "host" on a
-    machine whose bridge does not reach the package index; without it "bridge", unless an index or a proxy listens on
-    this machine's loopback.
+    machine whose bridge does not reach the package index; else as an index or a proxy on its loopback needs.
 
-    `environments`: the image name that frozen environments are tags of (without it TROOP_DOCKER_ENVIRONMENTS, else
-    "troop-env").
+    `environments`: the image whose tags frozen environments are (else TROOP_DOCKER_ENVIRONMENTS, or "troop-env").
 
     `SandboxSpec.python` chooses nothing here: an image has the Pythons that it has, and set-up brings others.
     """
