@@ -114,12 +114,8 @@ def _usable(report: TestReport) -> TestReport:
 def _nothing_loads(report: TestReport, task: Task) -> bool:
     """Only files that cannot be loaded, and not just those of the given test (whose failing may be just that)."""
     given = {test.partition("::")[0] for test in (task.failing_test.ids if task.failing_test else ())}
-    return (
-        not report.passed
-        and not _pseudo(report)
-        and bool(report.failed - given)
-        and all("::" not in test for test in report.failed)
-    )
+    only_files = all("::" not in test for test in report.failed)
+    return only_files and not report.passed and not _pseudo(report) and bool(report.failed - given)
 
 
 def _pseudo(report: TestReport) -> bool:

@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+Table = Mapping[str, Any]
+Ini = Mapping[str, Mapping[str, str]]
+
 TEST_NAMES = ("test", "tests", "testing", "unittest", "unittests", "pytest")
 DEV_NAMES = ("dev", "develop", "development")
 
@@ -93,9 +96,7 @@ def _chosen(names: Iterable[str]) -> tuple[str, ...]:
     return tests or dev
 
 
-def _extra_names(
-    meta: Mapping[str, Any], tool: Mapping[str, Any], cfg: Mapping[str, Mapping[str, str]], setup: Mapping[str, Any]
-) -> list[str]:
+def _extra_names(meta: Table, tool: Table, cfg: Ini, setup: Table) -> list[str]:
     in_setup = setup.get("extras_require")
     return [
         *_table(meta, "optional-dependencies"),
@@ -106,9 +107,7 @@ def _extra_names(
     ]
 
 
-def _requires_python(
-    meta: Mapping[str, Any], tool: Mapping[str, Any], cfg: Mapping[str, Mapping[str, str]], setup: Mapping[str, Any]
-) -> str | None:
+def _requires_python(meta: Table, tool: Table, cfg: Ini, setup: Table) -> str | None:
     poetry = _table(_table(tool, "poetry"), "dependencies").get("python")
     candidates = (
         meta.get("requires-python"),
@@ -117,13 +116,11 @@ def _requires_python(
         cfg.get("options", {}).get("python_requires"),
         setup.get("python_requires"),
     )
-    for candidate in candidates:
-        if isinstance(candidate, str) and candidate.strip():
-            return re.sub(r"\s+", "", candidate).strip(",")
-    return None
+    given = next((c for c in candidates if isinstance(c, str) and c.strip()), None)
+    return None if given is None else re.sub(r"\s+", "", given).strip(",")
 
 
-def _tool_packages(tool: Mapping[str, Any]) -> list[str]:
+def _tool_packages(tool: Table) -> list[str]:
     """Test requirements of tools that keep them in their own tables."""
     poetry = _table(tool, "poetry")
     poetry_groups = {name: _table(group, "dependencies") for name, group in _table(poetry, "group").items()}
@@ -143,7 +140,7 @@ def _tool_packages(tool: Mapping[str, Any]) -> list[str]:
     return [requirement for requirement in found if "{" not in requirement and not requirement.startswith("-")]
 
 
-def _poetry_requirements(table: Mapping[str, Any]) -> list[str]:
+def _poetry_requirements(table: Table) -> list[str]:
     found = []
     for name, wish in table.items():
         details = wish if isinstance(wish, dict) else {"version": wish}
@@ -176,14 +173,14 @@ def _poetry_specifier(version: str) -> Iterator[str]:
             yield re.sub(r"\s+", "", part)
 
 
-def _tests_require(cfg: Mapping[str, Mapping[str, str]], setup: Mapping[str, Any]) -> list[str]:
+def _tests_require(cfg: Ini, setup: Table) -> list[str]:
     in_cfg = cfg.get("options", {}).get("tests_require", "")
     in_setup = setup.get("tests_require")
     listed = [in_setup] if isinstance(in_setup, str) else _strings(in_setup)
     return [r for r in (*_lines(in_cfg.replace(";\n", "\n")), *listed) if re.match(r"[A-Za-z0-9]", r)]
 
 
-def _tox(ini: Mapping[str, Mapping[str, str]]) -> tuple[list[str], list[str]]:
+def _tox(ini: Ini) -> tuple[list[str], list[str]]:
     """(requirements files, packages) that every environment of tox installs."""
     files, packages = [], []
     for line in _lines(ini.get("testenv", {}).get("deps", "")):
@@ -195,9 +192,7 @@ def _tox(ini: Mapping[str, Mapping[str, str]]) -> tuple[list[str], list[str]]:
     return files, packages
 
 
-def _pytest_configured(
-    there: set[str], tool: Mapping[str, Any], cfg: Mapping[str, Mapping[str, str]], tox: Mapping[str, Mapping[str, str]]
-) -> bool:
+def _pytest_configured(there: set[str], tool: Table, cfg: Ini, tox: Ini) -> bool:
     files = {"pytest.ini", ".pytest.ini", "pytest.toml", "conftest.py", "tests/conftest.py"}
     return not there.isdisjoint(files) or "pytest" in tool or "tool:pytest" in cfg or "pytest" in tox
 
@@ -213,12 +208,10 @@ def _setup_arguments(text: str) -> dict[str, Any]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
             _assign(node.targets[0], node.value, names)
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call) or _called(node.func) != "setup":
-            continue
-        for keyword in node.keywords:
-            if keyword.arg in ("extras_require", "python_requires", "tests_require"):
-                arguments[keyword.arg] = _value(keyword.value, names)
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and _called(node.func) == "setup")
+    for keyword in (keyword for call in calls for keyword in call.keywords):
+        if keyword.arg in ("extras_require", "python_requires", "tests_require"):
+            arguments[keyword.arg] = _value(keyword.value, names)
     return arguments
 
 
@@ -235,7 +228,7 @@ def _called(function: ast.expr) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
-def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
+def _value(node: ast.expr, names: Table) -> Any:
     """The value as far as it is a literal: a dictionary keeps its keys even where its values are computed."""
     if isinstance(node, ast.Name):
         return names.get(node.id)
@@ -269,7 +262,7 @@ def _ini(text: str) -> dict[str, dict[str, str]]:
     return {section: dict(parser[section]) for section in parser.sections()}
 
 
-def _table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _table(table: Table, name: str) -> dict[str, Any]:
     value = table.get(name) if isinstance(table, Mapping) else None
     return value if isinstance(value, dict) else {}
 

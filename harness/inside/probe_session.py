@@ -27,14 +27,7 @@ if TYPE_CHECKING:
 
 TEXT = 4000
 LEFT_OUT = {"tests", "test", "testing", "benchmarks"}
-KNOWN = {
-    "np": "numpy",
-    "pd": "pandas",
-    "plt": "matplotlib.pyplot",
-    "sns": "seaborn",
-    "sp": "sympy",
-    "mpl": "matplotlib",
-}
+FULL = {"np": "numpy", "pd": "pandas", "plt": "matplotlib.pyplot", "sns": "seaborn", "sp": "sympy", "mpl": "matplotlib"}
 
 
 class TooSlow(BaseException):
@@ -133,7 +126,7 @@ def _define(name: str, namespace: "dict[str, Any]", packages: "list[str]") -> bo
         if module is not None and hasattr(module, name):
             namespace[name] = getattr(module, name)
             return True
-    whole = _imported(KNOWN.get(name, name)) if name in KNOWN or name in packages or _is_module(name) else None
+    whole = _imported(FULL.get(name, name)) if name in FULL or name in packages or _is_module(name) else None
     if whole is not None:
         namespace[name] = whole
         return True

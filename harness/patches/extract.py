@@ -369,9 +369,8 @@ async def _script(sandbox: Sandbox, script: str, stdin: bytes = b"", *, may_fail
     """Raises PatchNotTaken for whatever goes wrong in a sandbox that still answers."""
     # Not the default shell: the attempt may have left something for bash to read at its start, or a `sh` on the PATH.
     try:
-        done = await sandbox.exec(
-            ["/bin/sh", "-c", _PRELUDE + script], cwd="/", stdin=stdin, timeout=_SECONDS, output_bytes=_OUTPUT_BYTES
-        )
+        command = ["/bin/sh", "-c", _PRELUDE + script]
+        done = await sandbox.exec(command, cwd="/", stdin=stdin, timeout=_SECONDS, output_bytes=_OUTPUT_BYTES)
     except OSError as error:
         raise PatchNotTaken(f"no program can be started in the sandbox any more: {error.strerror or error}") from error
     if done.exit_code == _BASE_GONE:

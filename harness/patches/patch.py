@@ -208,16 +208,14 @@ def _names(patch: Patch, *patterns: str) -> bool:
     return any(re.fullmatch(pattern, path) for path in patch.paths for pattern in patterns)
 
 
-_TEST_SECTIONS = re.compile(
-    r"\[tool[.:](pytest|tox|coverage|hypothesis)|\b(addopts|testpaths|python_files|xfail_strict)\b"
-)
+_SECTIONS = re.compile(r"\[tool[.:](pytest|tox|coverage|hypothesis)|\b(addopts|testpaths|python_files|xfail_strict)\b")
 
 
 def _test_config(patch: Patch) -> bool:
     if _names(patch, r"(.*/)?(\.?pytest\.(ini|toml)|tox\.(ini|toml)|noxfile\.py|\.coveragerc)"):
         return True
     shared = [c for c in patch.changes if PurePosixPath(c.path).name in ("pyproject.toml", "setup.cfg")]
-    return any(_TEST_SECTIONS.search(text) for c in shared for hunk in c.hunks for text in hunk.around())
+    return any(_SECTIONS.search(text) for c in shared for hunk in c.hunks for text in hunk.around())
 
 
 _BREAKPOINT = re.compile(r"^\s*(breakpoint\(|import\s+i?pdb\b|from\s+i?pdb\b)|\bi?pdb\.set_trace\(")

@@ -94,8 +94,7 @@ def open_tree(repository: Path, commit: str) -> Iterator[BaseTree]:
         try:
             git("cat-file", "-e", f"{commit}^{{commit}}", git_dir=place, variables=variables)
         except GitFailed as error:
-            raise InputError(
-                f"{repository} has no commit {commit[:12]}; fetch it there, or name another mirror"
-            ) from error
+            what = f"{repository} has no commit {commit[:12]}"
+            raise InputError(f"{what}; fetch it there, or name another mirror") from error
         with Blobs(place) as blobs:
             yield BaseTree(place, commit, variables, blobs)

@@ -171,13 +171,15 @@ def git(
     cwd: Path | None = None,
     variables: Mapping[str, str] | None = None,
     stdin: bytes = b"",
+    base: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Run git on the host with the safe environment and give back its standard output. Raises GitFailed."""
-    variables = environment() | dict(variables or {}) | ({"GIT_DIR": str(git_dir)} if git_dir else {})
+    """Run git on the host and give back its standard output, with `variables` over the safe environment (or over
+    `base`). Raises GitFailed."""
+    env = {**(environment() if base is None else base), **(variables or {})}
+    if git_dir:
+        env["GIT_DIR"] = str(git_dir)
     try:
-        done = subprocess.run(
-            ["git", *arguments], input=stdin, capture_output=True, env=variables, cwd=cwd, check=False
-        )
+        done = subprocess.run(["git", *arguments], input=stdin, capture_output=True, env=env, cwd=cwd, check=False)
     except FileNotFoundError as error:
         raise EnvironmentFailed(NO_GIT) from error
     if done.returncode != 0:
@@ -195,16 +197,14 @@ def borrow(*object_directories: Path) -> dict[str, str]:
     return {"GIT_ALTERNATE_OBJECT_DIRECTORIES": ":".join(quoted)}
 
 
-def plant(
-    directory: Path, head: str, *, sha256: bool = False, config: str = "", attributes: str = RAW_ATTRIBUTES
-) -> None:
+def plant(place: Path, head: str, *, sha256: bool = False, config: str = "", attributes: str = RAW_ATTRIBUTES) -> None:
     """A minimal bare git directory by hand: no template, no hooks. `head`: the content of HEAD."""
     for name in ("objects/pack", "objects/info", "refs/heads", "refs/tags", "info"):
-        (directory / name).mkdir(parents=True, exist_ok=True)
-    (directory / "HEAD").write_text(head + "\n")
-    (directory / "config").write_text(bare_config(sha256=sha256) + config)
-    (directory / "info/attributes").write_text(attributes)
-    (directory / "info/exclude").write_text("")
+        (place / name).mkdir(parents=True, exist_ok=True)
+    (place / "HEAD").write_text(head + "\n")
+    (place / "config").write_text(bare_config(sha256=sha256) + config)
+    (place / "info/attributes").write_text(attributes)
+    (place / "info/exclude").write_text("")
 
 
 def bare_config(*, sha256: bool, bare: bool = True) -> str:

@@ -217,9 +217,8 @@ def _working_tree_config(local: _Local) -> str:
     except GitFailed as error:
         raise InputError(f"the settings of {local.git_dir} cannot be read: {_last_line(error.stderr)}") from error
     excludes = hostgit.user_setting("core.excludesFile", "--path")
-    config = (
-        f"\texcludesFile = {json.dumps(excludes, ensure_ascii=False)}\n" if excludes.isprintable() and excludes else ""
-    )
+    config = f"\texcludesFile = {json.dumps(excludes, ensure_ascii=False)}\n" if excludes else ""
+    config = config if excludes.isprintable() else ""
     for entry in output.decode("utf-8", "surrogateescape").split("\0"):
         key, _, value = entry.partition("\n")
         if key in kept and value.isalnum():

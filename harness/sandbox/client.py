@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Protocol
 
 from harness.records import Exec, FileState, Json, Tree
 from harness.sandbox.base import ENVDIR, HOME, INSIDE, WORKDIR, Limits
@@ -49,21 +48,6 @@ ANSWER_SECONDS = 120.0
 """A shim that says nothing for so long, beyond a command's own timeout, is taken for dead."""
 DIAGNOSIS_SECONDS = 10.0
 """For whoever knows why a sandbox ended to say so; all who wait for an answer wait for this as well."""
-
-
-class Reader(Protocol):
-    """Where the shim's standard output arrives; `asyncio.StreamReader` is one."""
-
-    async def read(self, n: int) -> bytes:
-        """Up to `n` bytes, b"" at the end."""
-
-
-class Writer(Protocol):
-    """Where the shim's standard input goes; `asyncio.StreamWriter` is one."""
-
-    def write(self, data: bytes) -> None: ...
-    async def drain(self) -> None: ...
-    def close(self) -> None: ...
 
 
 def file_limit(*, network: bool) -> int:
@@ -110,8 +94,8 @@ class ShimSandbox:
     """
 
     name: str
-    reader: Reader
-    writer: Writer
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
     limits: Limits
     env: Mapping[str, str]
     release: Callable[[], Awaitable[None]]

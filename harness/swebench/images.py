@@ -147,12 +147,12 @@ class _Work:
         return [done[row.instance_id] for row in rows]
 
     async def _one(self, row: Row) -> ImageOutcome:
-        began = time.monotonic()
+        began, image, why = time.monotonic(), None, ""
         try:
             image = await self._pulled(row) or await self._built(row)
         except Exception as error:  # whatever befalls one instance, the others get their images
-            return ImageOutcome(row, None, round(time.monotonic() - began, 1), words_of(error))
-        return ImageOutcome(row, image, round(time.monotonic() - began, 1))
+            why = words_of(error)
+        return ImageOutcome(row, image, round(time.monotonic() - began, 1), why)
 
     # ---- pulled
 

@@ -108,9 +108,8 @@ def eval_script(row: Row, *, install: bool = True) -> str:
     try:
         lines = make(instance, specs, ENV_NAME, TESTBED, row.base_commit, row.test_patch)
     except Exception as error:  # whatever the package makes of the row, such as a test patch that is no diff
-        raise InputError(
-            f"{row.instance_id}: no evaluation script can be made of the row: {words_of(error)}"
-        ) from error
+        what = f"{row.instance_id}: no evaluation script can be made of the row"
+        raise InputError(f"{what}: {words_of(error)}") from error
     return _SCRIPT_HEAD + "\n".join(lines) + "\n"
 
 

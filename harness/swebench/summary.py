@@ -104,10 +104,7 @@ def _set_report(each: PredictionSet, results: Mapping[tuple[str, str], Result]) 
     own = [results[each.name, name] for name in each.predictions if (each.name, name) in results]
     outcomes = Counter(result.outcome for result in own)
     return {
-        "name": each.name,
-        "model": each.model,
-        "rank": each.rank,
-        "source": each.source,
+        **{name: getattr(each, name) for name in ("name", "model", "rank", "source")},
         "submitted": len(own),
         "resolved": outcomes["resolved"],
         "outcomes": dict(sorted(outcomes.items())),
@@ -123,15 +120,8 @@ def _result_report(name: str, result: Result) -> Json:
         "reason": result.reason,
     }
     if (graded := result.graded) is not None:
-        row |= {
-            "applied": graded.applied,
-            "installed": graded.installed,
-            "image": graded.image,
-            "notes": list(graded.notes),
-            "seconds": graded.seconds,
-            "wall": graded.wall,
-            "remembered": graded.remembered,
-        }
+        shown = ("applied", "installed", "image", "notes", "seconds", "wall", "remembered")
+        row |= {name: getattr(graded, name) for name in shown} | {"notes": list(graded.notes)}
     return row
 
 

@@ -61,9 +61,7 @@ async def run_tests(
     return runner.read(result, lines)
 
 
-def settings(
-    place: str, ids: Sequence[str], test_seconds: float | None, to_first_failure: bool = False
-) -> dict[str, str]:
+def settings(place: str, ids: Sequence[str], test_seconds: float | None, to_first_failure: bool) -> dict[str, str]:
     """What a plugin is told in the environment of one run whose files are in `place`; empty: not set."""
     return {
         "TROOP_REPORT": f"{place}/report",

@@ -163,10 +163,8 @@ class _Waiting:
         """What a run wrote and how it ended, None if it ended with who was to fork it."""
         patience = 0.0 if self.proven else START_SECONDS
         start = [self._launch.python or "python3", "-I", "-S", "-B", ASK]
-        command = [*start, f"{self._place}/socket", place, f"{patience:g}"]
-        run = self._sandbox.exec(
-            command, cwd="/", stdin=request, timeout=timeout, output_bytes=OUTPUT_BYTES, merge=True
-        )
+        argv = [*start, f"{self._place}/socket", place, f"{patience:g}"]
+        run = self._sandbox.exec(argv, cwd="/", stdin=request, timeout=timeout, output_bytes=OUTPUT_BYTES, merge=True)
         asking = asyncio.ensure_future(run)
         try:
             await asyncio.wait({asking, self._held}, return_when=asyncio.FIRST_COMPLETED)

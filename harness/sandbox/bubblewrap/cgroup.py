@@ -49,12 +49,8 @@ class Group:
 
     def out_of_memory(self) -> bool:
         """Whether the kernel killed something in the group for its memory limit."""
-        for folder in self.folders:
-            for name in ("memory.events", "memory.oom_control"):
-                counts = _pairs(folder / name)
-                if counts.get("oom_kill", "0") != "0":
-                    return True
-        return False
+        files = (folder / name for folder in self.folders for name in ("memory.events", "memory.oom_control"))
+        return any(_pairs(file).get("oom_kill", "0") != "0" for file in files)
 
 
 def make_group(name: str, limits: Limits, hierarchies: Iterable[Hierarchy]) -> Group:
@@ -183,17 +179,15 @@ def _settings(version: int, controller: str, limits: Limits) -> list[tuple[str, 
     memory = str(limits.memory_mb * 1024 * 1024)
     processes = str(limits.processes + OWN_PROCESSES)
     quota = str(max(1000, int(limits.cpus * PERIOD_US)))
+    if controller == "pids":
+        return [("pids.max", processes, True)]
     if version == 1:
-        return {
-            "memory": [("memory.limit_in_bytes", memory, True), ("memory.memsw.limit_in_bytes", memory, False)],
-            "pids": [("pids.max", processes, True)],
-            "cpu": [("cpu.cfs_period_us", str(PERIOD_US), True), ("cpu.cfs_quota_us", quota, True)],
-        }[controller]
-    return {
-        "memory": [("memory.max", memory, True), ("memory.swap.max", "0", False)],
-        "pids": [("pids.max", processes, True)],
-        "cpu": [("cpu.max", f"{quota} {PERIOD_US}", True)],
-    }[controller]
+        if controller == "memory":
+            return [("memory.limit_in_bytes", memory, True), ("memory.memsw.limit_in_bytes", memory, False)]
+        return [("cpu.cfs_period_us", str(PERIOD_US), True), ("cpu.cfs_quota_us", quota, True)]
+    if controller == "memory":
+        return [("memory.max", memory, True), ("memory.swap.max", "0", False)]
+    return [("cpu.max", f"{quota} {PERIOD_US}", True)]
 
 
 def _set(file: Path, value: str, needed: bool) -> None:

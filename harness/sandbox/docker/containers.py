@@ -88,12 +88,8 @@ def remove_image(client: Any, name: str) -> None:
 def obituary(client: Any, container: str, since: float) -> str:
     """Why a container ended, from the daemon's memory of events (the container itself may be gone already)."""
     time.sleep(0.1)  # the stream ends a moment before the event is written
-    events = client.api.events(
-        since=int(since),
-        until=f"{time.time():.6f}",
-        filters={"container": [container], "event": ["oom", "die"]},
-        decode=True,
-    )
+    wanted = {"container": [container], "event": ["oom", "die"]}
+    events = client.api.events(since=int(since), until=f"{time.time():.6f}", filters=wanted, decode=True)
     seen = {str(event.get("Action") or event.get("status")): event for event in events}
     if "oom" in seen:
         return "it used more memory than its limit"

@@ -194,9 +194,7 @@ class DockerProvider:
         if spec.environment is not None:
             name = self._tag(spec.environment)
             if name not in self._images and not await self.has(spec.environment):
-                raise SandboxFailed(
-                    f"the environment {spec.environment} is not among docker's images: prepare it again"
-                )
+                raise SandboxFailed(f"the environment {spec.environment} is no image of docker's: prepare it again")
         else:
             name = spec.image or self._image
             if name not in self._images:
@@ -275,9 +273,7 @@ class DockerProvider:
 
     def _tag(self, environment: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", environment):
-            raise InputError(
-                f"'{environment}' cannot name an environment: letters, digits, '_', '.' and '-', at most 128"
-            )
+            raise InputError(f"'{environment}' cannot name an environment: letters, digits, '_', '.', '-', at most 128")
         return f"{self._environments}:{environment}"
 
 
