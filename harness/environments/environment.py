@@ -32,13 +32,7 @@ FORMAT = "1"
 ERROR_CHARS = 2500
 LISTING_BYTES = 50_000_000
 _LIST_COMMITTED = "[ ! -e .git ] || git -c safe.directory='*' -c core.fsmonitor=false ls-files -z"
-SETUP_ENV = {
-    "VIRTUAL_ENV": ENVDIR,
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "UV_LINK_MODE": "copy",
-    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-    "DEBIAN_FRONTEND": "noninteractive",
-}
+SETUP_ENV = {"VIRTUAL_ENV": ENVDIR, "UV_LINK_MODE": "copy", "DEBIAN_FRONTEND": "noninteractive"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +74,8 @@ async def build(
             return _built(key, task, plan, facts)
         say("setting up the environment (once; it is kept for later runs)")
         archive = await asyncio.to_thread(workspace.archive)
-        wanted = task.environment
-        spec = SandboxSpec(run, "setup", None, wanted.image, wanted.python, network=True, limits=limits or Limits())
+        limits, image, python = limits or Limits(), task.environment.image, task.environment.python
+        spec = SandboxSpec(run, "setup", image=image, python=python, network=True, limits=limits)
         sandbox = await provider.create(spec)
         try:
             if task.environment.image is not None:

@@ -66,20 +66,11 @@ def inside_modules() -> Mapping[str, bytes]:
 def base_env(extra: Mapping[str, str]) -> dict[str, str]:
     """The whole environment of a command in a sandbox: nothing of the harness's own."""
     return {
-        "PATH": PATH,
-        "HOME": HOME,
-        "USER": "troop",
-        "LOGNAME": "troop",
-        "LANG": "C.UTF-8",
-        "LC_ALL": "C.UTF-8",
-        "TERM": "dumb",
-        "TMPDIR": "/tmp",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PIP_NO_INPUT": "1",
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "PAGER": "cat",
-        "GIT_PAGER": "cat",
-        "GIT_TERMINAL_PROMPT": "0",
+        **{"PATH": PATH, "HOME": HOME, "TERM": "dumb", "TMPDIR": "/tmp", "GIT_TERMINAL_PROMPT": "0"},
+        **dict.fromkeys(("USER", "LOGNAME"), "troop"),
+        **dict.fromkeys(("LANG", "LC_ALL"), "C.UTF-8"),
+        **dict.fromkeys(("PAGER", "GIT_PAGER"), "cat"),
+        **dict.fromkeys(("PYTHONDONTWRITEBYTECODE", "PIP_NO_INPUT", "PIP_DISABLE_PIP_VERSION_CHECK"), "1"),
         **extra,
     }
 

@@ -138,8 +138,8 @@ class Layers:
         self, recipe: Recipe, image: str, name: str, log: Log, *, network: bool = True
     ) -> AsyncIterator[Steps]:
         """Steps in a sandbox of the image, which is closed at the end."""
-        name = f"{recipe.instance_id}-{name}"
-        sandbox = await self._provider.create(SandboxSpec(self._run, name, None, image, None, network, _LIMITS))
+        spec = SandboxSpec(self._run, f"{recipe.instance_id}-{name}", image=image, network=network, limits=_LIMITS)
+        sandbox = await self._provider.create(spec)
         try:
             yield Steps(sandbox, log)
         finally:

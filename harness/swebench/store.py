@@ -56,24 +56,14 @@ def kept_images(client: Any) -> list[StoredImage]:
         tags = [tag for tag in entry.get("RepoTags") or () if not tag.startswith("<none>")]
         for name in tags or [str(entry["Id"])]:
             kind, instance = _kind(name, labels)
-            if kind:
-                size, parent = int(entry["Size"]), str(entry.get("ParentId", ""))
-                found.append(
-                    StoredImage(
-                        name=name,
-                        id=str(entry["Id"]),
-                        kind=kind,
-                        instance=instance,
-                        repo=labels.get(names.REPO, ""),
-                        version=labels.get(names.VERSION, ""),
-                        note=labels.get(names.NOTE, ""),
-                        adds=size - sizes.get(parent, 0),
-                        own=size - max(0, int(entry.get("SharedSize", 0))),
-                        size=size,
-                        created=float(entry.get("Created", 0)),
-                        parent=parent,
-                    )
-                )
+            if not kind:
+                continue
+            repo, version, note = (labels.get(label, "") for label in (names.REPO, names.VERSION, names.NOTE))
+            size, parent = int(entry["Size"]), str(entry.get("ParentId", ""))
+            adds, own = size - sizes.get(parent, 0), size - max(0, int(entry.get("SharedSize", 0)))
+            about = (name, str(entry["Id"]), kind, instance, repo, version, note)
+            created = float(entry.get("Created", 0))
+            found.append(StoredImage(*about, adds=adds, own=own, size=size, created=created, parent=parent))
     order = (names.INSTANCE, "published", REPLACED, names.ENVIRONMENT, names.TOOLS, SOLVE)
     return sorted(found, key=lambda kept: (order.index(kept.kind), kept.name))
 
