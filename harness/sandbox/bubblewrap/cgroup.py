@@ -179,15 +179,17 @@ def _settings(version: int, controller: str, limits: Limits) -> list[tuple[str, 
     memory = str(limits.memory_mb * 1024 * 1024)
     processes = str(limits.processes + OWN_PROCESSES)
     quota = str(max(1000, int(limits.cpus * PERIOD_US)))
-    if controller == "pids":
-        return [("pids.max", processes, True)]
     if version == 1:
-        if controller == "memory":
-            return [("memory.limit_in_bytes", memory, True), ("memory.memsw.limit_in_bytes", memory, False)]
-        return [("cpu.cfs_period_us", str(PERIOD_US), True), ("cpu.cfs_quota_us", quota, True)]
-    if controller == "memory":
-        return [("memory.max", memory, True), ("memory.swap.max", "0", False)]
-    return [("cpu.max", f"{quota} {PERIOD_US}", True)]
+        return {
+            "memory": [("memory.limit_in_bytes", memory, True), ("memory.memsw.limit_in_bytes", memory, False)],
+            "pids": [("pids.max", processes, True)],
+            "cpu": [("cpu.cfs_period_us", str(PERIOD_US), True), ("cpu.cfs_quota_us", quota, True)],
+        }[controller]
+    return {
+        "memory": [("memory.max", memory, True), ("memory.swap.max", "0", False)],
+        "pids": [("pids.max", processes, True)],
+        "cpu": [("cpu.max", f"{quota} {PERIOD_US}", True)],
+    }[controller]
 
 
 def _set(file: Path, value: str, needed: bool) -> None:

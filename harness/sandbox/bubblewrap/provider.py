@@ -430,7 +430,7 @@ def _find_out(cache: Path, path: str) -> _Ground:
 def _try(bwrap: str, walls: Sequence[str]) -> str:
     """Why an empty sandbox with these walls cannot be had; empty where it can."""
     programs = [a for name in ("bin", "lib", "lib64") for a in ("--ro-bind-try", f"/{name}", f"/{name}")]
-    mounts = ["--unshare-net", *["--ro-bind", "/usr", "/usr"], *programs, *["--proc", "/proc", "--dev", "/dev"]]
+    mounts = ["--unshare-net", "--ro-bind", "/usr", "/usr", *programs, "--proc", "/proc", "--dev", "/dev"]
     return launch.complaint_of([bwrap, *walls, *mounts, "/bin/sh", "-c", ":"])
 
 

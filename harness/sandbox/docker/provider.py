@@ -73,9 +73,10 @@ class DockerSandbox(ShimSandbox):
 class DockerProvider:
     """The docker backend. Nothing is asked of the daemon before the first call.
 
-    `image`: for a spec that names neither image nor environment. `say` hears of slow steps: pulling and building
-    images. TROOP_SETUP_NETWORK names the docker network of a sandbox with `network=True`: "bridge", or "host" on a
-    machine whose bridge does not reach the package index; else as an index or a proxy on its loopback needs.
+    `image`: for a spec that names neither image nor environment. `say` hears of pulling and building images.
+    TROOP_SETUP_NETWORK names the docker network of a sandbox with `network=True`: "host" on a machine whose bridge does
+    not reach the package index, else "bridge"; without it "host" only for an index or a proxy on this machine's
+    loopback.
 
     `environments`: the image whose tags frozen environments are (else TROOP_DOCKER_ENVIRONMENTS, or "troop-env").
 
