@@ -195,7 +195,8 @@ class DockerProvider:
         if spec.environment is not None:
             name = self._tag(spec.environment)
             if name not in self._images and not await self.has(spec.environment):
-                raise SandboxFailed(f"the environment {spec.environment} is no image of docker's: prepare it again")
+                what = f"the environment {spec.environment} is not among docker's images"
+                raise SandboxFailed(f"{what}: prepare it again")
         else:
             name = spec.image or self._image
             if name not in self._images:
