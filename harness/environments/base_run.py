@@ -1,5 +1,4 @@
-"""The base's test run: what passes, fails and flickers before anything is changed, and whether the given failing test
-fails.
+"""The base's test run: what passes, fails and flickers before anything is changed, and whether the given test fails.
 
 It is kept beside the environment in the cache, so that the second run of a task starts at once.
 """
@@ -16,7 +15,7 @@ from harness.cache import cache_root, read_json, write_json
 from harness.environments.clean_room import CleanRoom
 from harness.environments.environment import FORMAT, end_of
 from harness.parallel import in_parallel
-from harness.records import TestReport
+from harness.records import Json, TestReport
 from harness.sandbox.base import Sandbox
 from harness.testing.report import COMMAND_TEST, READING, broke_off, found_none, outcome_of, selects
 from harness.testing.runners.base import files_of
@@ -64,8 +63,7 @@ async def baseline(room: CleanRoom, task: Task, *, runs: int = 2, say: Say = lam
 
     # A run that fails ends the others: none may go on in a provider that is being closed.
     reports = await in_parallel(room.fresh(f"base-{number}", in_sandbox) for number in range(max(1, runs)))
-    found = _merge(reports, built.test_command, task)
-    found = _checked(found, task)
+    found = _checked(_merge(reports, built.test_command, task), task)
     write_json(path, public(found), indent=None)
     return found
 
@@ -79,12 +77,9 @@ async def _base_run(room: CleanRoom, sandbox: Sandbox, files: Sequence[str], giv
     alone = await room.tests(sandbox, absent)
     if not report.outcomes:
         return alone
-    return replace(
-        report,
-        outcomes={**report.outcomes, **alone.outcomes},
-        failures={**report.failures, **alone.failures},
-        durations={**report.durations, **alone.durations},
-    )
+    tables = ("outcomes", "failures", "durations")
+    both: Json = {name: {**getattr(report, name), **getattr(alone, name)} for name in tables}
+    return replace(report, **both)
 
 
 def _merge(reports: Sequence[TestReport], command: str, task: Task) -> Baseline:
@@ -94,10 +89,8 @@ def _merge(reports: Sequence[TestReport], command: str, task: Task) -> Baseline:
         return Baseline(None, note=NO_TESTS)
     for report in usable:
         if not report.valid:
-            raise SetupFailed(
-                f"the tests of the base cannot be run: {report.reason}; the command was:"
-                f" {command}\n{end_of(report.output)}"
-            )
+            why = f"the tests of the base cannot be run: {report.reason}; the command was: {command}"
+            raise SetupFailed(f"{why}\n{end_of(report.output)}")
     first = usable[0]
     if _nothing_loads(first, task):
         message = next(iter(first.failures.values()), "") or first.output
@@ -111,8 +104,7 @@ def _merge(reports: Sequence[TestReport], command: str, task: Task) -> Baseline:
 
 
 def _usable(report: TestReport) -> TestReport:
-    """A run that broke off (stopped, or ended by a test that took the interpreter down), but not before tests had
-    finished, counts for those."""
+    """A run that broke off (stopped, or its interpreter ended) counts for the tests that had finished before."""
     if report.valid or not report.passed or not (report.timed_out or broke_off(report)):
         return report
     reason = f"{report.reason}; only the {len(report.outcomes)} tests that had run by then count"
@@ -122,12 +114,8 @@ def _usable(report: TestReport) -> TestReport:
 def _nothing_loads(report: TestReport, task: Task) -> bool:
     """Only files that cannot be loaded, and not just those of the given test (whose failing may be just that)."""
     given = {test.partition("::")[0] for test in (task.failing_test.ids if task.failing_test else ())}
-    return (
-        not report.passed
-        and not _pseudo(report)
-        and bool(report.failed - given)
-        and all("::" not in test for test in report.failed)
-    )
+    only_files = all("::" not in test for test in report.failed)
+    return only_files and not report.passed and not _pseudo(report) and bool(report.failed - given)
 
 
 def _pseudo(report: TestReport) -> bool:
@@ -147,9 +135,7 @@ def _checked(found: Baseline, task: Task) -> Baseline:
         raise SetupFailed(wrong[0])
     if len(wrong) < len(given.ids):
         return found
-    return replace(
-        found, note="; ".join(part for part in (found.note, "no test that is at hand fails on the base") if part)
-    )
+    return replace(found, note="; ".join(filter(None, (found.note, "no test that is at hand fails on the base"))))
 
 
 def _not_failing(report: TestReport, flaky: Sequence[str], test: str) -> str:
@@ -168,14 +154,6 @@ def _not_failing(report: TestReport, flaky: Sequence[str], test: str) -> str:
 def _baseline_path(room: CleanRoom, task: Task, runs: int) -> Path:
     given = task.failing_test.ids if task.failing_test else ()
     scope = [] if task.test_scope == "whole" else [task.test_scope]
-    settings = [
-        room.built.test_command,
-        task.test_command is None,
-        given,
-        runs,
-        room.timeout,
-        room.test_seconds,
-        *scope,
-    ]
-    parts = json.dumps([FORMAT, READING, *settings])
+    asked = [room.built.test_command, task.test_command is None, given]
+    parts = json.dumps([FORMAT, READING, *asked, runs, room.timeout, room.test_seconds, *scope])
     return cache_root() / "baselines" / f"{room.built.key}-{hashlib.sha256(parts.encode()).hexdigest()[:16]}.json"

@@ -9,7 +9,7 @@ from typing import TypeVar
 from harness.environments.environment import Built
 from harness.records import TestReport
 from harness.sandbox.base import Limits, Provider, Sandbox, SandboxSpec
-from harness.sandbox.fresh import in_fresh_sandbox
+from harness.sandbox.fresh import in_one_opened
 from harness.testing.run import run_tests
 from harness.testing.runners.registry import USUAL_COMMAND
 
@@ -37,9 +37,8 @@ class CleanRoom:
         return SandboxSpec(run=self.run, name=name, environment=self.built.key, limits=self.limits)
 
     async def fresh(self, name: str, work: Callable[[Sandbox], Awaitable[T]]) -> T:
-        """Do `work` in a new sandbox. Raises SandboxFailed where all replacements died as well: that says nothing of
-        the work."""
-        return await in_fresh_sandbox(self.provider, self.spec(name), work, self.retries)
+        """Do `work` in a new sandbox. Raises SandboxFailed where all replacements died, which says nothing of it."""
+        return await in_one_opened(lambda: self.provider.create(self.spec(name)), work, self.retries)
 
     async def tests(self, sandbox: Sandbox, ids: Sequence[str] = (), *, command: str | None = None) -> TestReport:
         """Run the environment's tests (or by `command`) in a sandbox, limited to `ids`. Raises SandboxFailed."""

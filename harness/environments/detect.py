@@ -30,16 +30,13 @@ FORMER_BUILD_TOOLS = datetime(2021, 8, 1, tzinfo=UTC)
 """The last setuptools with use_2to3 and other things that old setup.py files ask for."""
 BUILD_TOOLS = ("setuptools", "wheel", "setuptools-scm", "pip", "flit-core", "poetry-core")
 
-PYTHON_RELEASES = (
-    ("3.6", datetime(2016, 12, 23, tzinfo=UTC)),
-    ("3.7", datetime(2018, 6, 27, tzinfo=UTC)),
-    ("3.8", datetime(2019, 10, 14, tzinfo=UTC)),
-    ("3.9", datetime(2020, 10, 5, tzinfo=UTC)),
-    ("3.10", datetime(2021, 10, 4, tzinfo=UTC)),
-    ("3.11", datetime(2022, 10, 24, tzinfo=UTC)),
-    ("3.12", datetime(2023, 10, 2, tzinfo=UTC)),
-    ("3.13", datetime(2024, 10, 7, tzinfo=UTC)),
-    ("3.14", datetime(2025, 10, 7, tzinfo=UTC)),
+PYTHON_RELEASES = tuple(
+    (version, datetime.fromisoformat(f"{day}T00:00:00+00:00"))
+    for version, day in (
+        *(("3.6", "2016-12-23"), ("3.7", "2018-06-27"), ("3.8", "2019-10-14"), ("3.9", "2020-10-05")),
+        *(("3.10", "2021-10-04"), ("3.11", "2022-10-24"), ("3.12", "2023-10-02"), ("3.13", "2024-10-07")),
+        ("3.14", "2025-10-07"),
+    )
 )
 
 
@@ -92,8 +89,7 @@ def detect(
     """Steps and test command for a tree of `files` (paths from its root), `read` giving a file's bytes.
 
     `date`: when the tree was committed or released (aware). `described`: its nearest tag, as `git describe --long` has
-    it, for build backends that want a version. `python`: the version that the user wants ("3.9"). `test_command`: the
-    user's.
+    it, for build backends that want a version. `python`: the wanted version ("3.9"). `test_command`: the user's.
     """
     paths = sorted(files)
     project = read_project(paths, read)
@@ -110,8 +106,7 @@ def detect(
 
 
 def _make_env(python: str | None, requires: str | None, date: datetime | None) -> Step:
-    """The virtual environment. Without a wish: an interpreter that existed in the tree's time, else any that is
-    admitted."""
+    """The virtual environment. Without a wish: an interpreter of the tree's time, else any that is admitted."""
     requests: list[str | None] = [python or requires]
     if python is None and date is not None:
         known = [version for version, released in PYTHON_RELEASES if released <= date]
@@ -148,8 +143,7 @@ def _install(project: Project, date: datetime | None, version: str | None) -> tu
 
 
 def _install_project(project: Project, tests: str, date: datetime | None, version: str | None) -> Step:
-    """The project itself, editable, with what its tests need; else without that; else only its dependencies; else in
-    the old way."""
+    """The project, editable, with what its tests need; else without that; else its dependencies, or in the old way."""
     extras = f"[{','.join(project.extras)}]" if project.extras else ""
     ways = [(f"-e {shlex.quote('.' + extras)}{tests}", "")]
     if extras or tests:
@@ -176,13 +170,9 @@ def _install_project(project: Project, tests: str, date: datetime | None, versio
 
 
 def _pip(what: str, arguments: str, date: datetime | None) -> Step:
-    datings = _datings(date)
-    return Step(
-        f"installing {what}",
-        tuple(f"{UV} pip install {dated}{arguments}" for dated, _ in datings),
-        tuple(note for _, note in datings),
-        f"{what} could not be installed",
-    )
+    ways, notes = zip(*_datings(date), strict=True)
+    commands = tuple(f"{UV} pip install {dated}{arguments}" for dated in ways)
+    return Step(f"installing {what}", commands, notes, f"{what} could not be installed")
 
 
 def _test_arguments(project: Project) -> str:
@@ -197,11 +187,9 @@ def _datings(date: datetime | None) -> list[tuple[str, str]]:
     if date is None:
         return [("", "")]
     day = (date + SLACK).astimezone(UTC).strftime("%Y-%m-%d")
-    ways = [
-        (f"{_dated(day, max(date + SLACK, tools))} ", "")
-        for tools in dict.fromkeys((TODAYS_BUILD_TOOLS, FORMER_BUILD_TOOLS))
-    ]
-    return [*dict.fromkeys(ways), ("", f"no set of dependencies from before {day} could be installed, so today's were")]
+    tools = (max(date + SLACK, time) for time in (TODAYS_BUILD_TOOLS, FORMER_BUILD_TOOLS))
+    ways = dict.fromkeys((f"{_dated(day, time)} ", "") for time in tools)
+    return [*ways, ("", f"no set of dependencies from before {day} could be installed, so today's were")]
 
 
 def _dated(day: str, tools: datetime) -> str:
@@ -249,38 +237,20 @@ def _tools(date: datetime | None, test_command: str | None) -> tuple[Step, ...]:
     python = f"{ENVDIR}/bin/python"
     install = f"{UV} pip install"
     used = dict.fromkeys(runner_of(command) for command in (USUAL_COMMAND, test_command) if command)
+    probe = f"{python} -c 'import coverage; assert coverage.version_info >= (5,)' 2> /dev/null"
+    # No test run writes byte code, so it is made here; by Python itself, for uv does it for new Pythons only.
+    compile_all = f"{python} -m compileall -q -j 0 {ENVDIR}/lib > /dev/null 2>&1 || true"
+    without = "coverage could not be installed: faults are localised without it"
     steps = [
         *(_framework(runner, python, install, date, test_command) for runner in used if runner.packages),
-        Step(
-            "making sure of coverage",
-            (
-                f"{python} -c 'import coverage; assert coverage.version_info >= (5,)' 2> /dev/null",
-                f"{install} 'coverage>=5'",
-            ),
-            ("", ""),
-            "coverage could not be installed: faults are localised without it",
-            optional=True,
-        ),
-        # No test run writes byte code, so it is made here; by Python itself, for uv does it for new Pythons only.
-        Step(
-            "compiling",
-            (f"{python} -m compileall -q -j 0 {ENVDIR}/lib > /dev/null 2>&1 || true",),
-            ("",),
-            "nothing could be compiled",
-        ),
+        Step("making sure of coverage", (probe, f"{install} 'coverage>=5'"), ("", ""), without, optional=True),
+        Step("compiling", (compile_all,), ("",), "nothing could be compiled"),
     ]
     if date is not None:
         capped = _dated(TODAYS_BUILD_TOOLS.strftime("%Y-%m-%d"), TODAYS_BUILD_TOOLS)
-        steps.insert(
-            0,
-            Step(
-                "making sure of setuptools",
-                (f"{python} -c 'import pkg_resources' 2> /dev/null", f"{install} {capped} setuptools"),
-                ("", ""),
-                "setuptools could not be installed",
-                optional=True,
-            ),
-        )
+        ways = (f"{python} -c 'import pkg_resources' 2> /dev/null", f"{install} {capped} setuptools")
+        failure = "setuptools could not be installed"
+        steps.insert(0, Step("making sure of setuptools", ways, ("", ""), failure, optional=True))
     return tuple(steps)
 
 

@@ -2,8 +2,7 @@
 
 The key is a hash of all that decides what set-up makes: the tree, the given test files, the commands, the interpreter,
 the image and the backend. Facts about an environment (seconds, notes) and the base's test run are kept beside it in the
-cache, so that the second run of a task starts at once. Processes that want the same environment wait for the one that
-builds it.
+cache, so that a second run starts at once. Processes that want the same environment wait for the one that builds it.
 """
 
 from __future__ import annotations
@@ -14,41 +13,33 @@ import json
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from harness.cache import cache_root, read_json, write_json
 from harness.environments.detect import Detected, Step, detect, given_environment, given_steps
 from harness.lock import turn
 from harness.patches.extract import mark_setup
-from harness.records import Json
+from harness.records import FileState, Json
 from harness.repository.workspace import Workspace
 from harness.sandbox.base import ENVDIR, WORKDIR, Limits, Provider, Sandbox, SandboxSpec
-from tasks.errors import SetupFailed
+from tasks.errors import InputError, SetupFailed
 from tasks.say import Say
 from tasks.task import Task
 
 FORMAT = "1"
 """Part of every key: environments made by another way of setting up are not found again."""
 
-
 ERROR_CHARS = 2500
 LISTING_BYTES = 50_000_000
 _LIST_COMMITTED = "[ ! -e .git ] || git -c safe.directory='*' -c core.fsmonitor=false ls-files -z"
-SETUP_ENV = {
-    "VIRTUAL_ENV": ENVDIR,
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "UV_LINK_MODE": "copy",
-    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-    "DEBIAN_FRONTEND": "noninteractive",
-}
+SETUP_ENV = {"VIRTUAL_ENV": ENVDIR, "UV_LINK_MODE": "copy", "DEBIAN_FRONTEND": "noninteractive"}
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
     """A frozen environment.
 
-    `python`: the interpreter's version there, "" where none answers. `notes`: what a user should know of how it was
-    made.
+    `python`: the interpreter's version there, "" where none answers. `notes`: what a user should know.
     """
 
     key: str
@@ -82,20 +73,16 @@ async def build(
             facts = read_json(_facts_path(key)) or {}
             return _built(key, task, plan, facts)
         say("setting up the environment (once; it is kept for later runs)")
-        archive = await asyncio.to_thread(workspace.archive, _given_files(task))
-        spec = SandboxSpec(
-            run=run,
-            name="setup",
-            image=task.environment.image,
-            python=task.environment.python,
-            network=True,
-            limits=limits or Limits(),
-        )
+        archive = await asyncio.to_thread(workspace.archive)
+        limits, image, python = limits or Limits(), task.environment.image, task.environment.python
+        spec = SandboxSpec(run, "setup", image=image, python=python, network=True, limits=limits)
         sandbox = await provider.create(spec)
         try:
             if task.environment.image is not None:
                 await _make_room(sandbox, workspace)
             await sandbox.upload(archive)
+            if given := _given_files(task):
+                await sandbox.restore([FileState(path, content) for path, content in given.items()])
             facts = await _set_up(sandbox, plan, setup_timeout, say)
             await provider.freeze(sandbox, key)
         finally:
@@ -113,21 +100,16 @@ async def _make_room(sandbox: Sandbox, workspace: Workspace) -> None:
         raise SetupFailed(f"the repository in the image's {WORKDIR} cannot be read: {end_of(listed.output)}")
     base = set(workspace.files())
     stale = [path for path in listed.stdout.decode("utf-8", "surrogateescape").split("\0") if path and path not in base]
-    removed = await sandbox.exec(
-        "rm -rf .git && xargs -0 -r rm -f --",
-        stdin="\0".join(stale).encode("utf-8", "surrogateescape"),
-        timeout=120,
-        merge=True,
-    )
+    names = "\0".join(stale).encode("utf-8", "surrogateescape")
+    removed = await sandbox.exec("rm -rf .git && xargs -0 -r rm -f --", stdin=names, timeout=120, merge=True)
     if removed.exit_code != 0:
         raise SetupFailed(f"the image's own tree in {WORKDIR} cannot be cleared: {end_of(removed.output)}")
 
 
 def _plan(workspace: Workspace, task: Task) -> Detected:
-    files = sorted({*workspace.files(), *(path for path, _ in _given_files(task))})
-    given = dict(_given_files(task))
+    given = _given_files(task)
     detected = detect(
-        files,
+        {*workspace.files(), *given},
         lambda path: given[path] if path in given else workspace.read(path),
         date=workspace.date,
         described=workspace.described,
@@ -144,8 +126,18 @@ def _plan(workspace: Workspace, task: Task) -> Detected:
     return detected
 
 
-def _given_files(task: Task) -> list[tuple[str, bytes]]:
-    return [(path, text.encode("utf-8")) for path, text in (task.failing_test.files if task.failing_test else ())]
+def _given_files(task: Task) -> dict[str, bytes]:
+    """What the task lays over its tree. Raises InputError for a path that leads out of the repository or into .git."""
+    given = task.failing_test.files if task.failing_test else ()
+    return {_inside(path): text.encode("utf-8") for path, text in given}
+
+
+def _inside(path: str) -> str:
+    """A path in the repository, normalised. Raises InputError for one that leads out of it or into .git."""
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or parts[0].lower() == ".git":
+        raise InputError(f"{path!r} is not a path within the repository")
+    return "/".join(parts)
 
 
 def _key(provider: Provider, workspace: Workspace, task: Task, plan: Detected) -> str:
@@ -156,7 +148,7 @@ def _key(provider: Provider, workspace: Workspace, task: Task, plan: Detected) -
         "python": task.environment.python,
         "commit": workspace.base_commit,
         "tree": workspace.tree,
-        "given": [[path, hashlib.sha256(content).hexdigest()] for path, content in _given_files(task)],
+        "given": [[path, hashlib.sha256(content).hexdigest()] for path, content in _given_files(task).items()],
         "steps": [step.commands for step in plan.steps],
     }
     if task.environment.image is not None:
@@ -165,14 +157,8 @@ def _key(provider: Provider, workspace: Workspace, task: Task, plan: Detected) -
 
 
 def _built(key: str, task: Task, plan: Detected, facts: Json) -> Built:
-    return Built(
-        key=key,
-        image=task.environment.image,
-        python=str(facts.get("python", "")),
-        test_command=plan.test_command,
-        missing_limits=tuple(facts.get("missing_limits", ())),
-        notes=tuple(facts.get("notes", ())),
-    )
+    told = {name: tuple(facts.get(name, ())) for name in ("missing_limits", "notes")}
+    return Built(key, task.environment.image, str(facts.get("python", "")), plan.test_command, **told)
 
 
 async def _set_up(sandbox: Sandbox, plan: Detected, timeout: float, say: Say) -> Json:
@@ -201,16 +187,14 @@ async def _take(sandbox: Sandbox, step: Step, deadline: float, say: Say) -> str:
         if left <= 0:
             raise SetupFailed(f"set-up took too long; the command that was next: {command}")
         result = await sandbox.exec(command, env=SETUP_ENV, timeout=left, merge=True)
-        if result.exit_code == 0 and not result.timed_out:
-            return note
-        output = result.output
+        output = end_of(result.output)
         if result.timed_out:
-            raise SetupFailed(
-                f"set-up was stopped after {result.seconds:.0f} s in the command: {command}\n{end_of(output)}"
-            )
+            raise SetupFailed(f"set-up was stopped after {result.seconds:.0f} s in the command: {command}\n{output}")
+        if result.exit_code == 0:
+            return note
     if step.optional:
         return step.failure
-    raise SetupFailed(f"{step.failure}; the command was: {command}\n{end_of(output)}")
+    raise SetupFailed(f"{step.failure}; the command was: {command}\n{output}")
 
 
 def end_of(output: str) -> str:

@@ -1,9 +1,7 @@
-"""What a Python repository's own files say about it: interpreter, extras, groups, test requirements. Nothing is
-executed.
+"""What a repository's own files say of it: interpreter, extras, groups, test requirements. Nothing is executed.
 
 Sources of test dependencies, all that apply together: extras (pyproject, setup.cfg, setup.py), dependency groups (PEP
-735, Poetry, PDM, uv), hatch environments, requirements files, `tests_require`; tox.ini only where none of these names
-any.
+735, Poetry, PDM, uv), hatch environments, requirements files, `tests_require`; tox.ini only where these name none.
 """
 
 from __future__ import annotations
@@ -16,6 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+Table = Mapping[str, Any]
+Ini = Mapping[str, Mapping[str, str]]
+
 TEST_NAMES = ("test", "tests", "testing", "unittest", "unittests", "pytest")
 DEV_NAMES = ("dev", "develop", "development")
 
@@ -27,13 +28,11 @@ _TOO_MUCH = re.compile(r"lint|docs?[./_-]|mypy|typing|min|lock|bench|release|pub
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """`requires_python`: a version specifier. `extras`, `groups`: those that tests need. `packages`: requirement
-    strings.
+    """`requires_python`: a specifier. `extras`, `groups`: those that tests need. `packages`: requirement strings.
 
     `test_requirements`: requirements files for tests; `requirements`: the plain ones, for trees that say no more.
     `has_static_metadata`: dependencies can be read without building. `version`: of a released tree (PKG-INFO).
-    `import_roots`: folders to import an uninstalled tree from ("" = the root). `text`: the files read, for a rough
-    search.
+    `import_roots`: folders to import an uninstalled tree from ("" = the root). `text`: the files read.
     """
 
     installable: bool
@@ -51,8 +50,7 @@ class Project:
 
 
 def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
-    """Read the tree of `paths`. Files that do not parse count as absent: set-up itself will say what is wrong with
-    them."""
+    """Read the tree of `paths`. Files that do not parse count as absent: set-up will say what is wrong with them."""
     there = set(paths)
 
     def text(path: str) -> str:
@@ -73,7 +71,7 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
         legacy = _table(tool, "tox").get("legacy_tox_ini", "")
         files, packages = _tox(tox or _ini(legacy if isinstance(legacy, str) else ""))
         test_files = [f for f in files if f in there]
-    plain = [p for p in ("requirements.txt",) if p in there]
+    plain = ["requirements.txt"] if "requirements.txt" in there else []
     installable = "setup.py" in there or ("pyproject.toml" in there and ("build-system" in pyproject or bool(meta)))
     return Project(
         installable=installable,
@@ -94,16 +92,11 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
 def _chosen(names: Iterable[str]) -> tuple[str, ...]:
     """Of extras or groups: those for tests, else those for development."""
     by_name = {re.sub(r"[-_.]+", "-", name).lower(): name for name in names}
-    for family in (TEST_NAMES, DEV_NAMES):
-        found = tuple(by_name[name] for name in family if name in by_name)
-        if found:
-            return found
-    return ()
+    tests, dev = (tuple(by_name[name] for name in family if name in by_name) for family in (TEST_NAMES, DEV_NAMES))
+    return tests or dev
 
 
-def _extra_names(
-    meta: Mapping[str, Any], tool: Mapping[str, Any], cfg: Mapping[str, Mapping[str, str]], setup: Mapping[str, Any]
-) -> list[str]:
+def _extra_names(meta: Table, tool: Table, cfg: Ini, setup: Table) -> list[str]:
     in_setup = setup.get("extras_require")
     return [
         *_table(meta, "optional-dependencies"),
@@ -114,9 +107,7 @@ def _extra_names(
     ]
 
 
-def _requires_python(
-    meta: Mapping[str, Any], tool: Mapping[str, Any], cfg: Mapping[str, Mapping[str, str]], setup: Mapping[str, Any]
-) -> str | None:
+def _requires_python(meta: Table, tool: Table, cfg: Ini, setup: Table) -> str | None:
     poetry = _table(_table(tool, "poetry"), "dependencies").get("python")
     candidates = (
         meta.get("requires-python"),
@@ -125,13 +116,11 @@ def _requires_python(
         cfg.get("options", {}).get("python_requires"),
         setup.get("python_requires"),
     )
-    for candidate in candidates:
-        if isinstance(candidate, str) and candidate.strip():
-            return re.sub(r"\s+", "", candidate).strip(",")
-    return None
+    given = next((c for c in candidates if isinstance(c, str) and c.strip()), None)
+    return None if given is None else re.sub(r"\s+", "", given).strip(",")
 
 
-def _tool_packages(tool: Mapping[str, Any]) -> list[str]:
+def _tool_packages(tool: Table) -> list[str]:
     """Test requirements of tools that keep them in their own tables."""
     poetry = _table(tool, "poetry")
     poetry_groups = {name: _table(group, "dependencies") for name, group in _table(poetry, "group").items()}
@@ -151,7 +140,7 @@ def _tool_packages(tool: Mapping[str, Any]) -> list[str]:
     return [requirement for requirement in found if "{" not in requirement and not requirement.startswith("-")]
 
 
-def _poetry_requirements(table: Mapping[str, Any]) -> list[str]:
+def _poetry_requirements(table: Table) -> list[str]:
     found = []
     for name, wish in table.items():
         details = wish if isinstance(wish, dict) else {"version": wish}
@@ -160,12 +149,9 @@ def _poetry_requirements(table: Mapping[str, Any]) -> list[str]:
             continue  # a git or path dependency, or several: not for a sandbox to guess
         extras = _strings(details.get("extras"))
         marker = details.get("markers")
-        found.append(
-            name
-            + (f"[{','.join(extras)}]" if extras else "")
-            + ",".join(_poetry_specifier(version))
-            + (f" ; {marker}" if isinstance(marker, str) else "")
-        )
+        named = f"{name}[{','.join(extras)}]" if extras else name
+        condition = f" ; {marker}" if isinstance(marker, str) else ""
+        found.append(named + ",".join(_poetry_specifier(version)) + condition)
     return found
 
 
@@ -176,12 +162,9 @@ def _poetry_specifier(version: str) -> Iterator[str]:
         numbers = re.findall(r"\d+", part)
         if not part or part == "*":
             continue
-        if part[0] == "^" and numbers:
-            place = next((i for i, n in enumerate(numbers) if n != "0"), len(numbers) - 1)
-            yield f">={part[1:].strip()}"
-            yield "<" + ".".join([*numbers[:place], str(int(numbers[place]) + 1)])
-        elif part[0] == "~" and not part.startswith("~=") and numbers:
-            place = min(1, len(numbers) - 1)
+        if numbers and (part[0] == "^" or (part[0] == "~" and not part.startswith("~="))):
+            last = len(numbers) - 1
+            place = next((i for i, n in enumerate(numbers) if n != "0"), last) if part[0] == "^" else min(1, last)
             yield f">={part[1:].strip()}"
             yield "<" + ".".join([*numbers[:place], str(int(numbers[place]) + 1)])
         elif part[0].isdigit():
@@ -190,14 +173,14 @@ def _poetry_specifier(version: str) -> Iterator[str]:
             yield re.sub(r"\s+", "", part)
 
 
-def _tests_require(cfg: Mapping[str, Mapping[str, str]], setup: Mapping[str, Any]) -> list[str]:
+def _tests_require(cfg: Ini, setup: Table) -> list[str]:
     in_cfg = cfg.get("options", {}).get("tests_require", "")
     in_setup = setup.get("tests_require")
     listed = [in_setup] if isinstance(in_setup, str) else _strings(in_setup)
     return [r for r in (*_lines(in_cfg.replace(";\n", "\n")), *listed) if re.match(r"[A-Za-z0-9]", r)]
 
 
-def _tox(ini: Mapping[str, Mapping[str, str]]) -> tuple[list[str], list[str]]:
+def _tox(ini: Ini) -> tuple[list[str], list[str]]:
     """(requirements files, packages) that every environment of tox installs."""
     files, packages = [], []
     for line in _lines(ini.get("testenv", {}).get("deps", "")):
@@ -209,20 +192,13 @@ def _tox(ini: Mapping[str, Mapping[str, str]]) -> tuple[list[str], list[str]]:
     return files, packages
 
 
-def _pytest_configured(
-    there: set[str], tool: Mapping[str, Any], cfg: Mapping[str, Mapping[str, str]], tox: Mapping[str, Mapping[str, str]]
-) -> bool:
-    return (
-        not there.isdisjoint({"pytest.ini", ".pytest.ini", "pytest.toml", "conftest.py", "tests/conftest.py"})
-        or "pytest" in tool
-        or "tool:pytest" in cfg
-        or "pytest" in tox
-    )
+def _pytest_configured(there: set[str], tool: Table, cfg: Ini, tox: Ini) -> bool:
+    files = {"pytest.ini", ".pytest.ini", "pytest.toml", "conftest.py", "tests/conftest.py"}
+    return not there.isdisjoint(files) or "pytest" in tool or "tool:pytest" in cfg or "pytest" in tox
 
 
 def _setup_arguments(text: str) -> dict[str, Any]:
-    """The arguments of `setup(...)` that can be read without running: literals, names bound to literals, `extras[...] =
-    …`."""
+    """The arguments of `setup(...)` that can be read: literals, names bound to literals, `extras[...] = …`."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
@@ -232,12 +208,10 @@ def _setup_arguments(text: str) -> dict[str, Any]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
             _assign(node.targets[0], node.value, names)
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call) or _called(node.func) != "setup":
-            continue
-        for keyword in node.keywords:
-            if keyword.arg in ("extras_require", "python_requires", "tests_require"):
-                arguments[keyword.arg] = _value(keyword.value, names)
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and _called(node.func) == "setup")
+    for keyword in (keyword for call in calls for keyword in call.keywords):
+        if keyword.arg in ("extras_require", "python_requires", "tests_require"):
+            arguments[keyword.arg] = _value(keyword.value, names)
     return arguments
 
 
@@ -254,7 +228,7 @@ def _called(function: ast.expr) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
-def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
+def _value(node: ast.expr, names: Table) -> Any:
     """The value as far as it is a literal: a dictionary keeps its keys even where its values are computed."""
     if isinstance(node, ast.Name):
         return names.get(node.id)
@@ -288,7 +262,7 @@ def _ini(text: str) -> dict[str, dict[str, str]]:
     return {section: dict(parser[section]) for section in parser.sections()}
 
 
-def _table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _table(table: Table, name: str) -> dict[str, Any]:
     value = table.get(name) if isinstance(table, Mapping) else None
     return value if isinstance(value, dict) else {}
 

@@ -27,14 +27,7 @@ if TYPE_CHECKING:
 
 TEXT = 4000
 LEFT_OUT = {"tests", "test", "testing", "benchmarks"}
-KNOWN = {
-    "np": "numpy",
-    "pd": "pandas",
-    "plt": "matplotlib.pyplot",
-    "sns": "seaborn",
-    "sp": "sympy",
-    "mpl": "matplotlib",
-}
+FULL = {"np": "numpy", "pd": "pandas", "plt": "matplotlib.pyplot", "sns": "seaborn", "sp": "sympy", "mpl": "matplotlib"}
 
 
 class TooSlow(BaseException):
@@ -107,8 +100,7 @@ def _step(
 
 
 def _run(node: ast.stmt, namespace: "dict[str, Any]", displayed: _Displayed) -> None:
-    """One statement as a prompt runs it. The text may have set a display hook of its own; the value is kept all the
-    same."""
+    """One statement as a prompt runs it. The value is kept even if the text set a display hook."""
     if isinstance(node, ast.Expr):
         value = eval(compile(ast.Expression(node.value), "<probe>", "eval"), namespace)
         if value is not None and sys.displayhook is not displayed:
@@ -134,7 +126,7 @@ def _define(name: str, namespace: "dict[str, Any]", packages: "list[str]") -> bo
         if module is not None and hasattr(module, name):
             namespace[name] = getattr(module, name)
             return True
-    whole = _imported(KNOWN.get(name, name)) if name in KNOWN or name in packages or _is_module(name) else None
+    whole = _imported(FULL.get(name, name)) if name in FULL or name in packages or _is_module(name) else None
     if whole is not None:
         namespace[name] = whole
         return True

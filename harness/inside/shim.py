@@ -2,14 +2,13 @@
 
 Python 3.6 or newer, standard library only, started as `python3 -I -S shim.py` with a stream on standard input and
 output. It is the init of its pid namespace, so that nothing inside can kill it, and it is not dumpable, so that no
-command of the same user can trace it or open its file descriptors: what it reports cannot be forged from inside. It
-ends with its input.
+command can trace it or open its file descriptors: what it reports cannot be forged. It ends with its input.
 
 A frame, in both directions: header length and payload length (4 bytes each, big-endian), header (a JSON object),
 payload. A request has `op` and `id`; its one reply has the same `id`, and `errno` and `text` where it failed.
 Operations:
 
-    ping                                    -> pid, uid, python, shell
+    ping                                    answered, once all is ready
     exec     argv | shell, cwd, env, timeout, keep, merge, last (payload: standard input)
                                             -> exit, timed_out, truncated, seconds, out
                                                (payload: both streams, `out` first)
@@ -38,8 +37,13 @@ import resource
 import select
 import signal
 import stat
-import sys
+import struct
 import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
 PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
@@ -56,13 +60,8 @@ TICK_NS = 20000000
 
 # poll takes a C int; to wake up now and then costs nothing.
 LONGEST_POLL_MS = 86400000.0
-# What a snapshot tells of one by one, unless the request says otherwise.
-ENTRIES = 20000
-# signalfd_siginfo: where its fields begin. A process may invent what it queues (rt_sigqueueinfo), but not this code,
-# which is kill(2)'s alone.
-SIGINFO_SIZE = 128
-SIGINFO_CODE = 8
-SIGINFO_PID = 12
+# signalfd_siginfo: signal, code, sender. A process may invent what it queues, but not this code, kill(2)'s alone.
+SIGINFO = struct.Struct("=I4xiI112x")
 SI_USER = 0
 
 TIMED_OUT = 124
@@ -104,13 +103,13 @@ class KeptOutput:
 class Command:
     """One exec in progress: its guardian, its pipes, its deadline."""
 
-    def __init__(self, request: "dict[str, object]") -> None:
+    def __init__(self, request: "dict[str, Any]") -> None:
         self.id = request["id"]
         self.guardian = 0
         self.main = 0  # pid of the command itself, once the guardian has told
         self.status_fd = -1
         self.status = bytearray()
-        keep = int(str(request.get("keep", 200000)))
+        keep = request.get("keep", 200000)
         self.streams: dict[int, KeptOutput] = {}
         self.out = KeptOutput(keep)
         self.err = KeptOutput(keep)
@@ -119,7 +118,7 @@ class Command:
         self.stdin_last = False
         self.began = time.monotonic()
         timeout = request.get("timeout")
-        self.deadline = None if timeout is None else self.began + float(str(timeout))
+        self.deadline = None if timeout is None else self.began + float(timeout)
 
 
 class Shim:
@@ -134,7 +133,7 @@ class Shim:
         self.inbox = bytearray()
         self.outbox = bytearray()
         self.poll = select.poll()
-        self.watched: dict[int, object] = {}
+        self.watched: dict[int, Callable[[int, int], None]] = {}
         self.commands: dict[object, Command] = {}  # running, by request id
         self.guardians: dict[int, Command] = {}  # not reaped yet, by pid
         self.spill: dict[int, int] = {}  # output of finished commands still held open: bytes that may yet come
@@ -147,21 +146,24 @@ class Shim:
 
     # ---- descriptors
 
-    def watch(self, fd: int, events: int, callback: object) -> None:
+    def watch(self, fd: int, events: int, callback: "Callable[[int, int], None]") -> None:
         os.set_blocking(fd, False)
         self.watched[fd] = callback
         self.poll.register(fd, events)
 
-    def close_fd(self, fd: int) -> None:
+    def unwatch(self, fd: int) -> None:
         if self.watched.pop(fd, None) is not None:
             self.poll.unregister(fd)
+
+    def close_fd(self, fd: int) -> None:
+        self.unwatch(fd)
         os.close(fd)
 
     def serve(self) -> None:
         while True:
             for fd, events in self.poll.poll(self.patience()):
                 callback = self.watched.get(fd)
-                if callable(callback):
+                if callback is not None:
                     callback(fd, events)
             self.end_overdue()
 
@@ -178,9 +180,8 @@ class Shim:
         if fd == self.control_out:
             self.flush()
             return
-        try:
-            piece = os.read(fd, 1 << 20)
-        except BlockingIOError:
+        piece = read_some(fd, 1 << 20)
+        if piece is None:
             return
         if not piece:
             os._exit(0)
@@ -195,7 +196,7 @@ class Shim:
             del self.inbox[: 8 + head + body]
             self.answer(request, payload)
 
-    def reply(self, header: "dict[str, object]", payload: bytes = b"") -> None:
+    def reply(self, header: "dict[str, Any]", payload: bytes = b"") -> None:
         head = json.dumps(header, ensure_ascii=True, separators=(",", ":")).encode("ascii")
         waiting = bool(self.outbox)
         self.outbox += len(head).to_bytes(4, "big") + len(payload).to_bytes(4, "big") + head
@@ -205,20 +206,16 @@ class Shim:
 
     def flush(self) -> None:
         try:
-            while self.outbox:
-                with memoryview(self.outbox) as rest:
-                    sent = os.write(self.control_out, rest[: 1 << 20])
-                del self.outbox[:sent]
+            write_some(self.control_out, self.outbox)
         except BlockingIOError:
             if self.control_out not in self.watched:
                 self.watch(self.control_out, select.POLLOUT, self.on_control)
             return
         except OSError:
             os._exit(0)  # nobody listens any more
-        if self.watched.pop(self.control_out, None) is not None:
-            self.poll.unregister(self.control_out)
+        self.unwatch(self.control_out)
 
-    def answer(self, request: "dict[str, object]", payload: bytes) -> None:
+    def answer(self, request: "dict[str, Any]", payload: bytes) -> None:
         operation = getattr(self, "do_" + str(request["op"]))
         try:
             operation(request, payload)
@@ -228,36 +225,26 @@ class Shim:
             number = errno.ENOMEM if isinstance(error, MemoryError) else errno.EINVAL
             self.reply({"id": request["id"], "errno": number, "text": str(error) or os.strerror(number)})
 
-    def do_ping(self, request: "dict[str, object]", _payload: bytes) -> None:
-        version = ".".join(str(part) for part in sys.version_info[:3])
-        self.reply(
-            {"id": request["id"], "pid": os.getpid(), "uid": os.getuid(), "python": version, "shell": shell_path()}
-        )
+    def do_ping(self, request: "dict[str, Any]", _payload: bytes) -> None:
+        self.reply({"id": request["id"]})
 
     # ---- commands
 
-    def do_exec(self, request: "dict[str, object]", payload: bytes) -> None:
-        shell = request.get("shell")
-        argv = [shell_path(), "-c", str(shell)] if shell is not None else strings(request["argv"])
-        env = request["env"]
-        assert isinstance(env, dict)
+    def do_exec(self, request: "dict[str, Any]", payload: bytes) -> None:
+        argv = [shell_path(), "-c", request["shell"]] if "shell" in request else request["argv"]
 
         def become() -> None:
-            os.chdir(str(request["cwd"]))
-            for name, value in limits_of(request):
-                lower_limit(name, value)
-            execute(argv, env)
+            os.chdir(request["cwd"])
+            for name, value in (request.get("rlimits") or {}).items():
+                lower_limit(getattr(resource, "RLIMIT_" + name), value)
+            execute(argv, request["env"])
 
         self.start(request, payload, become)
 
-    def do_unpack(self, request: "dict[str, object]", payload: bytes) -> None:
-        def become() -> None:
-            unpack()
-            os._exit(0)
+    def do_unpack(self, request: "dict[str, Any]", payload: bytes) -> None:
+        self.start(request, payload, unpack)
 
-        self.start(request, payload, become)
-
-    def start(self, request: "dict[str, object]", payload: bytes, become: object) -> None:
+    def start(self, request: "dict[str, Any]", payload: bytes, become: "Callable[[], None]") -> None:
         command = Command(request)
         pipes: list[int] = []
         try:
@@ -275,7 +262,9 @@ class Shim:
         except OSError as error:
             for fd in pipes:
                 os.close(fd)
-            self.reply_unstarted(command, f"cannot start a process: {error.strerror}")
+            why = f"cannot start a process: {error.strerror} (the sandbox may be at its limit of processes or memory)"
+            command.err.add(b"troop: " + os.fsencode(why) + b"\n")
+            self.reply_ended(command, CANNOT_EXECUTE)
             return
         if command.guardian == 0:
             guard([*ours, *self.descriptors()], status_w, (stdin_r, out_w, err_w), become)
@@ -294,35 +283,20 @@ class Shim:
         if stdin_w >= 0:
             command.stdin_fd = stdin_w
             os.set_blocking(stdin_w, False)
-            self.feed(command, payload, bool(request.get("last", True)))
-
-    def reply_unstarted(self, command: Command, why: str) -> None:
-        text = b"troop: " + os.fsencode(why) + b" (the sandbox may be at its limit of processes or memory)\n"
-        self.reply(
-            {
-                "id": command.id,
-                "exit": CANNOT_EXECUTE,
-                "timed_out": False,
-                "truncated": False,
-                "seconds": 0.0,
-                "out": 0,
-            },
-            text,
-        )
+            self.feed(command, payload, request.get("last", True))
 
     def fork_marked(self) -> int:
         """Fork a child that the kernel prefers to this process when memory is short."""
         if self.oom_fd < 0:
             return os.fork()
         os.pwrite(self.oom_fd, b"%d" % min(1000, self.oom_score + 500), 0)
+        pid = -1
         try:
             pid = os.fork()
-        except OSError:
-            os.pwrite(self.oom_fd, b"%d" % self.oom_score, 0)
-            raise
-        if pid != 0:
-            os.pwrite(self.oom_fd, b"%d" % self.oom_score, 0)
-        return pid
+            return pid
+        finally:
+            if pid != 0:
+                os.pwrite(self.oom_fd, b"%d" % self.oom_score, 0)
 
     def descriptors(self) -> "list[int]":
         """Everything open here that a guardian must not hold."""
@@ -331,10 +305,10 @@ class Shim:
         fds.discard(-1)
         return list(fds)
 
-    def do_feed(self, request: "dict[str, object]", payload: bytes) -> None:
+    def do_feed(self, request: "dict[str, Any]", payload: bytes) -> None:
         command = self.commands.get(request["id"])
         if command is not None and command.stdin_fd >= 0:
-            self.feed(command, payload, bool(request.get("last")))
+            self.feed(command, payload, request["last"])
 
     def feed(self, command: Command, payload: bytes, last: bool) -> None:
         command.stdin += payload
@@ -344,10 +318,7 @@ class Shim:
     def on_stdin(self, command: Command) -> None:
         fd = command.stdin_fd
         try:
-            while command.stdin:
-                with memoryview(command.stdin) as rest:
-                    sent = os.write(fd, rest[: 1 << 20])
-                del command.stdin[:sent]
+            write_some(fd, command.stdin)
         except BlockingIOError:
             if fd not in self.watched:
                 self.watch(fd, select.POLLOUT, lambda _fd, _events: self.on_stdin(command))
@@ -358,17 +329,14 @@ class Shim:
         if command.stdin_last:
             command.stdin_fd = -1
             self.close_fd(fd)
-        elif self.watched.pop(fd, None) is not None:
-            self.poll.unregister(fd)
+        else:
+            self.unwatch(fd)
 
     def on_output(self, command: Command, fd: int) -> None:
-        try:
-            piece = os.read(fd, CHUNK)
-        except BlockingIOError:
-            return
+        piece = read_some(fd)
         if piece:
             command.streams[fd].add(piece)
-        else:
+        elif piece is not None:
             del command.streams[fd]
             self.close_fd(fd)
 
@@ -376,9 +344,8 @@ class Shim:
         """The guardian says: which pid, that it could not be started, or how it ended."""
         if command.status_fd < 0:
             return
-        try:
-            piece = os.read(command.status_fd, CHUNK)
-        except BlockingIOError:
+        piece = read_some(command.status_fd)
+        if piece is None:
             return
         if not piece:  # the guardian is gone without a word: the command is ours to reap now
             fd, command.status_fd = command.status_fd, -1
@@ -410,33 +377,26 @@ class Shim:
                 self.close_fd(fd)
         if refusal is not None:
             command.err.add(b"troop: " + refusal + b"\n")
+        self.reply_ended(command, exit_code, timed_out, seconds)
+
+    def reply_ended(self, command: Command, exit_code: int, timed_out: bool = False, seconds: float = 0.0) -> None:
         out, err = command.out.whole(), command.err.whole()
-        self.reply(
-            {
-                "id": command.id,
-                "exit": exit_code,
-                "timed_out": timed_out,
-                "truncated": bool(command.out.cut or command.err.cut),
-                "seconds": seconds,
-                "out": len(out),
-            },
-            out + err,
-        )
+        header = {"id": command.id, "exit": exit_code, "timed_out": timed_out, "seconds": seconds, "out": len(out)}
+        self.reply({**header, "truncated": bool(command.out.cut or command.err.cut)}, out + err)
 
     def drain(self, command: Command, fd: int) -> None:
         budget = 16 * CHUNK  # as much as a pipe can hold: more was written after the command's end
         while budget > 0 and fd in command.streams:
-            before = command.streams[fd].total
             stream = command.streams[fd]
+            before = stream.total
             self.on_output(command, fd)
             if stream.total == before:
                 return
             budget -= stream.total - before
 
     def on_spill(self, fd: int, _events: int) -> None:
-        try:
-            piece = os.read(fd, CHUNK)
-        except BlockingIOError:
+        piece = read_some(fd)
+        if piece is None:
             return
         self.spill[fd] -= len(piece)
         if not piece or self.spill[fd] <= 0:
@@ -446,14 +406,8 @@ class Shim:
     # ---- ends
 
     def on_signals(self, fd: int, _events: int) -> None:
-        try:
-            infos = os.read(fd, SIGINFO_SIZE * 32)
-        except BlockingIOError:
-            return
-        for at in range(0, len(infos), SIGINFO_SIZE):
-            number = int.from_bytes(infos[at : at + 4], sys.byteorder)
-            code = int.from_bytes(infos[at + SIGINFO_CODE : at + SIGINFO_CODE + 4], sys.byteorder)
-            sender = int.from_bytes(infos[at + SIGINFO_PID : at + SIGINFO_PID + 4], sys.byteorder)
+        infos = read_some(fd, SIGINFO.size * 32) or b""
+        for number, code, sender in SIGINFO.iter_unpack(infos):
             # A sender outside the pid namespace has no pid here; one inside may not end the sandbox.
             if number == signal.SIGTERM and code == SI_USER and (sender == 0 or os.getpid() != 1):
                 os._exit(0)
@@ -488,7 +442,7 @@ class Shim:
         for command in [c for c in self.commands.values() if c.deadline is not None and c.deadline <= now]:
             self.end(command, timed_out=True)
 
-    def do_kill(self, request: "dict[str, object]", _payload: bytes) -> None:
+    def do_kill(self, request: "dict[str, Any]", _payload: bytes) -> None:
         command = self.commands.get(request["id"])
         if command is not None:
             self.end(command)
@@ -525,11 +479,10 @@ class Shim:
 
     def reap_strays(self) -> None:
         """Reap what has no guardian (any more), so that a hunt sees it gone; guardians are left to the loop."""
+        kept = {*self.guardians, *(c.main for c in self.commands.values())}
         for pid, (parent, state) in processes()[0].items():
-            if parent == os.getpid() and state == "Z" and pid not in self.guardians:
-                mains = [c.main for c in self.commands.values()]
-                if pid not in mains:
-                    os.waitpid(pid, os.WNOHANG)
+            if parent == os.getpid() and state == "Z" and pid not in kept:
+                os.waitpid(pid, os.WNOHANG)
 
     def tree(self, command: Command) -> "tuple[list[int], bool]":
         """The living descendants of a command, and whether the look at the processes missed none."""
@@ -552,9 +505,9 @@ class Shim:
 
     # ---- files
 
-    def do_read(self, request: "dict[str, object]", _payload: bytes) -> None:
-        limit = int(str(request["limit"]))
-        fd = os.open(str(request["path"]), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    def do_read(self, request: "dict[str, Any]", _payload: bytes) -> None:
+        limit = request["limit"]
+        fd = os.open(request["path"], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(fd, "rb", buffering=0) as file:
             info = os.fstat(fd)
             if stat.S_ISDIR(info.st_mode):
@@ -562,21 +515,17 @@ class Shim:
             if not stat.S_ISREG(info.st_mode):
                 raise OSError(errno.EINVAL, "Not a regular file")
             content = bytearray()
-            size = info.st_size
-            while size <= limit and len(content) <= limit:
+            while info.st_size <= limit and len(content) <= limit:
                 piece = file.read(1 << 20)
                 if not piece:
                     break
                 content += piece
-            size = max(size, len(content))
-        if size > limit:
-            self.reply({"id": request["id"], "size": size, "too_large": True})
-        else:
-            self.reply({"id": request["id"], "size": size}, bytes(content))
+        size = max(info.st_size, len(content))
+        large = size > limit
+        self.reply({"id": request["id"], "size": size, "too_large": large}, b"" if large else bytes(content))
 
-    def do_write(self, request: "dict[str, object]", payload: bytes) -> None:
-        path = str(request["path"])
-        mode = request.get("mode")
+    def do_write(self, request: "dict[str, Any]", payload: bytes) -> None:
+        path, mode = request["path"], request["mode"]
         os.makedirs(os.path.dirname(path) or "/", exist_ok=True)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
         with open(fd, "wb", buffering=0) as file:
@@ -585,26 +534,24 @@ class Shim:
             os.ftruncate(fd, 0)
             write_all(file.fileno(), payload)
             if mode is not None:
-                os.fchmod(fd, int(str(mode)))
+                os.fchmod(fd, mode)
         forget_byte_code(path)
         self.reply({"id": request["id"]})
 
-    def do_baseline(self, request: "dict[str, object]", _payload: bytes) -> None:
+    def do_baseline(self, request: "dict[str, Any]", _payload: bytes) -> None:
         """Only names: a file that changes from now on shows it by its ctime, so that nothing need be looked at yet."""
         self.since_ns = int(time.time() * 1e9) - TICK_NS
         self.known = None
-        self.names = {path for path, _ in walk(str(request["root"]), set(strings(request["skip"])))}
+        self.names = {path for path, _ in walk(request["root"], set(request["skip"]))}
         self.reply({"id": request["id"]})
 
-    def do_snapshot(self, request: "dict[str, object]", _payload: bytes) -> None:
+    def do_snapshot(self, request: "dict[str, Any]", _payload: bytes) -> None:
         files, left_out, contents = self.changes(request)
         self.reply({"id": request["id"], "files": files, "left_out": left_out}, b"".join(contents))
 
-    def changes(self, request: "dict[str, object]") -> "tuple[list[object], list[str], list[bytes]]":
+    def changes(self, request: "dict[str, Any]") -> "tuple[list[object], list[str], list[bytes]]":
         """What changed since the last look, which this one replaces."""
-        root = str(request["root"])
-        limit, total = int(str(request["limit"])), int(str(request["total"]))
-        room = int(str(request.get("entries", ENTRIES)))
+        limit, total, room = request["limit"], request["total"], request["entries"]
         beyond = 0
         files: list[object] = []
         left_out: list[str] = []
@@ -613,7 +560,7 @@ class Shim:
         known = self.known
         now: dict[str, bytes] = {}
         racy: dict[str, bytes] = {}
-        for path, entry in walk(root, set(strings(request["skip"]))):
+        for path, entry in walk(request["root"], set(request["skip"])):
             try:
                 info = entry.stat(follow_symlinks=False)
             except OSError:
@@ -663,11 +610,9 @@ class Shim:
         self.known, self.racy, self.names = now, racy, set()
         return files, left_out, contents
 
-    def do_restore(self, request: "dict[str, object]", payload: bytes) -> None:
+    def do_restore(self, request: "dict[str, Any]", payload: bytes) -> None:
         """One part of a restoration; with the last the tree counts as seen."""
-        root = str(request["root"])
-        files = request["files"]
-        assert isinstance(files, list)
+        root, files = request["root"], request["files"]
         for path, _, _, size in files:
             if size is None:
                 remove(os.path.join(root, path))
@@ -676,7 +621,7 @@ class Shim:
             if size is not None:
                 put(root, path, payload[at : at + size], mode, link)
                 at += size
-        if request.get("last", True):
+        if request["last"]:
             self.changes(request)
         self.reply({"id": request["id"]})
 
@@ -684,7 +629,7 @@ class Shim:
 # ---- processes
 
 
-def guard(foreign: "list[int]", status_fd: int, stdio: "tuple[int, int, int]", become: object) -> None:
+def guard(foreign: "list[int]", status_fd: int, stdio: "tuple[int, int, int]", become: "Callable[[], None]") -> None:
     """The life of a guardian; never returns. All that the command leaves behind becomes its child, until it ends."""
     try:
         for fd in foreign:
@@ -713,7 +658,7 @@ def guard(foreign: "list[int]", status_fd: int, stdio: "tuple[int, int, int]", b
         os._exit(1)
 
 
-def live(status_fd: int, stdio: "tuple[int, int, int]", become: object) -> None:
+def live(status_fd: int, stdio: "tuple[int, int, int]", become: "Callable[[], None]") -> None:
     """The command's own process, up to its exec; never returns."""
     code = CANNOT_EXECUTE
     try:
@@ -722,11 +667,10 @@ def live(status_fd: int, stdio: "tuple[int, int, int]", become: object) -> None:
         for number, fd in enumerate(stdio):
             os.dup2(fd, number)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        if callable(become):
-            become()
+        become()
+        code = 0
     except OSError as error:
-        name = error.filename if error.filename is not None else ""
-        tell(status_fd, f"refused {os.fsdecode(name)}: {error.strerror}".replace("\n", " ") + "\n")
+        tell(status_fd, f"refused {os.fsdecode(error.filename or '')}: {error.strerror}".replace("\n", " ") + "\n")
         code = NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_EXECUTE
     except BaseException as error:
         tell(status_fd, f"refused {type(error).__name__}: {error}".replace("\n", " ") + "\n")
@@ -735,8 +679,7 @@ def live(status_fd: int, stdio: "tuple[int, int, int]", become: object) -> None:
 
 
 def execute(argv: "list[str]", env: "dict[str, str]") -> None:
-    """Become the program, looked for in the PATH of `env`. Raises OSError. (os.execvpe loads a module for each
-    command.)"""
+    """Become the program, looked for in `env`'s PATH. Raises OSError. (os.execvpe loads a module for each command.)"""
     program = argv[0]
     folders = [""] if "/" in program else env.get("PATH", os.defpath).split(":")
     failure: OSError | None = None
@@ -791,13 +734,6 @@ def send(pid: int, number: int) -> None:
         return
 
 
-def limits_of(request: "dict[str, object]") -> "list[tuple[int, int]]":
-    """`rlimits` of a request ({"NPROC": 512}) as the numbers that setrlimit takes."""
-    rlimits = request.get("rlimits") or {}
-    assert isinstance(rlimits, dict)
-    return [(getattr(resource, "RLIMIT_" + name), int(value)) for name, value in rlimits.items()]
-
-
 def lower_limit(name: int, value: int) -> None:
     """What was limited more tightly before stays so: nobody here may raise it."""
     _, most = resource.getrlimit(name)
@@ -813,11 +749,6 @@ def shell_path() -> str:
     return "/bin/sh"
 
 
-def strings(value: object) -> "list[str]":
-    assert isinstance(value, list)
-    return [str(item) for item in value]
-
-
 def pipe(opened: "list[int]") -> "tuple[int, int]":
     ends = os.pipe()
     opened.extend(ends)
@@ -828,8 +759,7 @@ def pipe(opened: "list[int]") -> "tuple[int, int]":
 
 
 def walk(root: str, skip: "set[str]") -> "list[tuple[str, os.DirEntry[str]]]":
-    """Every file and symlink below `root` with its relative path, without the directories named in `skip`, virtual
-    environments and byte code."""
+    """Each file and link below `root` by relative path, but for names in `skip`, virtual environments and byte code."""
     found: list[tuple[str, os.DirEntry[str]]] = []
     waiting = [("", root)]
     while waiting:
@@ -869,6 +799,22 @@ def read_whole(path: str, limit: int) -> bytes:
     return content
 
 
+def read_some(fd: int, size: int = CHUNK) -> "bytes | None":
+    """What can be read now; b"" at the end, None where there is nothing yet."""
+    try:
+        return os.read(fd, size)
+    except BlockingIOError:
+        return None
+
+
+def write_some(fd: int, waiting: bytearray) -> None:
+    """Write what waits, and take away what was written. Raises BlockingIOError where the rest has to wait on."""
+    while waiting:
+        with memoryview(waiting) as rest:
+            sent = os.write(fd, rest[: 1 << 20])
+        del waiting[:sent]
+
+
 def write_all(fd: int, content: bytes) -> None:
     with memoryview(content) as rest:
         at = 0
@@ -890,8 +836,7 @@ def remove(path: str) -> None:
 
 
 def empty(path: str) -> None:
-    """Remove all that is in a directory, however deep: by going down into it and up again, since neither a path nor a
-    stack is long enough for every tree."""
+    """Remove all in a directory by going down into it and up: no path and no stack is long enough for every tree."""
     home = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         above = [(path, enter(path))]
@@ -971,8 +916,7 @@ def put(root: str, path: str, content: bytes, mode: int, link: bool) -> None:
 
 
 def forget_byte_code(path: str) -> None:
-    """Remove the byte code of a source file: Python would take it for that of a later text of the same second and
-    size."""
+    """Remove a source file's byte code: Python would take it for that of a later text of the same second and size."""
     folder, name = os.path.split(path)
     if not name.endswith(".py"):
         return
@@ -988,7 +932,6 @@ def forget_byte_code(path: str) -> None:
 def unpack() -> None:
     """Lay the tar archive on standard input over "/": what is in a file's way is replaced, nobody's owner is set."""
     import tarfile
-    from collections.abc import Iterator
 
     class Archive(tarfile.TarFile):
         extraction_filter = staticmethod(lambda member, _path: member)
@@ -1017,7 +960,6 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 def open_signals() -> int:
     """A descriptor that tells of ended children and of a termination asked for, with its sender."""
-    wanted = (signal.SIGCHLD, signal.SIGTERM)
     # All are blocked here, and so in the guardians, rather than ignored: what a command needs is then one call away, in
     # a fresh child, where every call costs page faults.
     signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))
@@ -1025,7 +967,7 @@ def open_signals() -> int:
         signal.signal(number, signal.SIG_DFL)
     mask = ctypes.create_string_buffer(128)
     LIBC.sigemptyset(mask)
-    for number in wanted:
+    for number in (signal.SIGCHLD, signal.SIGTERM):
         LIBC.sigaddset(mask, int(number))
     fd = int(LIBC.signalfd(-1, mask, os.O_CLOEXEC | os.O_NONBLOCK))
     if fd < 0:

@@ -2,8 +2,7 @@
 
 Loaded by `-p troop_lines`; self-contained, Python 3.6 and newer (hence the quoted annotations). Inert without
 TROOP_LINES, the file to write; it is removed from the environment, so that a pytest started by a test does not write
-into it. With `coverage` installed its tracer is used, one context per test; without it, a slower trace function does
-the same.
+into it. With `coverage` installed its tracer is used, one context per test; else a slower trace function.
 
 Written at the end of the session: {"failed": tests, "passed": tests, "files": {path below the working directory:
 {line: [failing tests that executed it, passing tests that did]}}, "tracer": "coverage" or "settrace"}. Lines executed

@@ -1,5 +1,4 @@
-"""A pytest plugin that runs inside the sandbox: reports every test as a JSON line, selects tests by id, limits their
-time.
+"""A pytest plugin inside the sandbox: reports every test as a JSON line, selects tests by id, limits their time.
 
 Loaded by `PYTEST_ADDOPTS="-p troop_pytest"` and PYTHONPATH; self-contained, Python 3.6 and newer (hence the quoted
 annotations). Inert without TROOP_REPORT. What it reads from the environment, and removes from there so that a pytest
@@ -129,10 +128,7 @@ def pytest_configure(config: "Any") -> None:
     worker = getattr(config, "workerinput", None) or getattr(config, "slaveinput", None)
     if worker and "troop" in worker:
         given = worker["troop"]
-        if given["plugins"]:
-            os.environ["PYTEST_PLUGINS"] = given["plugins"]
-        else:
-            os.environ.pop("PYTEST_PLUGINS", None)
+        _set("PYTEST_PLUGINS", given["plugins"])
         _report = Report(None, given["root"], given["select"], given["seconds"])
     if _report is not None:
         _report.rootdir = os.path.realpath(str(getattr(config, "rootpath", None) or config.rootdir))
@@ -154,12 +150,7 @@ def pytest_configure_node(node: "Any") -> None:
     # xdist's controller hands the settings to its workers.
     if _report is not None:
         given = node.workerinput if hasattr(node, "workerinput") else node.slaveinput
-        given["troop"] = {
-            "root": _report.root,
-            "select": _report.select,
-            "seconds": _report.seconds,
-            "plugins": _report.plugins,
-        }
+        given["troop"] = {name: getattr(_report, name) for name in ("root", "select", "seconds", "plugins")}
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
@@ -219,18 +210,7 @@ def pytest_runtest_setup(item: "Any") -> "Iterator[None]":
     disarm()
 
 
-@pytest.hookimpl(hookwrapper=True, trylast=True)
-def pytest_runtest_call(item: "Any") -> "Iterator[None]":
-    disarm = _arm(item)
-    yield
-    disarm()
-
-
-@pytest.hookimpl(hookwrapper=True, trylast=True)
-def pytest_runtest_teardown(item: "Any") -> "Iterator[None]":
-    disarm = _arm(item)
-    yield
-    disarm()
+pytest_runtest_call = pytest_runtest_teardown = pytest_runtest_setup
 
 
 def _arm(item: "Any") -> "Callable[[], None]":
@@ -322,11 +302,13 @@ def _message(report: "Any") -> str:
 
 def _leave_addopts() -> None:
     """Take this plugin out of PYTEST_ADDOPTS, for the pytest processes that tests start."""
-    before = os.environ.pop("TROOP_ADDOPTS_BEFORE", "")
-    if before:
-        os.environ["PYTEST_ADDOPTS"] = before
-    else:
-        os.environ.pop("PYTEST_ADDOPTS", None)
+    _set("PYTEST_ADDOPTS", os.environ.pop("TROOP_ADDOPTS_BEFORE", ""))
+
+
+def _set(name: str, value: str) -> None:
+    os.environ.pop(name, None)
+    if value:
+        os.environ[name] = value
 
 
 def _no_coverage(options: "Any") -> None:

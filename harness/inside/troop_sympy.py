@@ -1,5 +1,4 @@
-"""Runs sympy's tests with sympy's own runner and reports them as `troop_pytest` does, where an environment has no
-pytest.
+"""Runs tests with sympy's own runner and reports them as `troop_pytest` does, where an environment has no pytest.
 
 Runs inside the sandbox, in the repository's root, self-contained, Python 3.6 and newer. It is told what to do, and
 reports, through the same variables and the same lines as the plugin (see there): TROOP_REPORT, TROOP_SELECT (a list of

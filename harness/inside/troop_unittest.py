@@ -2,10 +2,9 @@
 
     python -m troop_unittest ARGUMENTS     in place of `python -m unittest ARGUMENTS`
 
-Runs inside the sandbox, self-contained, Python 3.6 and newer (hence the quoted annotations). It is told what to do,
-and reports, through the same variables and the same lines as the plugin (see there): TROOP_REPORT, TROOP_ROOT,
-TROOP_SELECT, TROOP_TEST_SECONDS (of one test with its fixtures, but for those of its class and module) and
-TROOP_FIRST_FAILURE.
+Runs inside the sandbox, self-contained, Python 3.6 and newer (hence the quoted annotations). It is told what to do, and
+reports, through the same variables and the same lines as the plugin (see there): TROOP_REPORT, TROOP_ROOT,
+TROOP_SELECT, TROOP_TEST_SECONDS (of a test with its own fixtures) and TROOP_FIRST_FAILURE.
 
 Ids are as pytest has them, by the file that a test was loaded from: `tests/test_a.py::ATests::test_x`. What is selected
 by a dotted name (`tests.test_a.ATests`) has one in the report. Selected files are run wherever they lie and whatever

@@ -16,8 +16,7 @@ makes; on its standard input is the request, a JSON object:
 PLACE/report gets a line {"warm": pid} before the run and {"ended": exit code} after it. Without both, nothing happened
 that may be believed: the run is to be made in the ordinary way. The waiting process ends rather than be a run that
 could differ from an ordinary one: when anything that it has loaded changed on the disk, came from the working tree, or
-would come from there now. On a run that must be killed the harness ends the waiting process, with everything that it
-started.
+would come from there now. On a run that must be killed the harness ends the waiting process, with all that it started.
 """
 
 # pathlib is not what a run should find loaded already where pytest does not load it.
@@ -208,8 +207,7 @@ def load(become: str) -> None:
     for name in _pytest.config.default_plugins:
         importlib.import_module("_pytest." + name)
     plugin = importlib.import_module("troop_pytest")
-    # pytest warns of plugins loaded before it could look into their assertions; this is its word for those that do not
-    # mind.
+    # pytest warns of plugins loaded before it could look into their assertions, but of those that say this.
     plugin.__doc__ = f"{plugin.__doc__}\nPYTEST_DONT_REWRITE"
 
 

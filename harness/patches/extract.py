@@ -6,8 +6,7 @@ attributes, or its removal; and nothing that it wrote is ever executed on the ho
 
 One limit: in docker an attempt is root of its own system and can replace git, the shell or that copy of the base. (With
 bubblewrap all three but the copy are read-only.) Programs are therefore called from the system's directories first, but
-what comes out remains a claim: a patch counts for what it does in a fresh sandbox (`harness.evidence.verify`), never
-for this text.
+what comes out remains a claim: a patch counts for what it does in a fresh sandbox (`harness.evidence.verify`).
 
 What a patch holds: every changed or deleted file of the base, and every new file that is not junk (`JUNK`), a new
 git-ignored one if it is source (`SOURCE`). What set-up did is left out: `mark_setup` remembers it before the first
@@ -51,12 +50,9 @@ SOURCE = frozenset({
     ".yml", ".json", ".ini", ".cfg", ".conf", ".md", ".rst", ".txt", ".csv", ".tsv", ".xml", ".po", ".proto",
     ".g4", ".lark", ".ebnf",
 })  # fmt: skip  # by kind
-_OUTPUT_DIRECTORIES = frozenset(
-    {"build", "_build", "dist", "out", "target", "site", "tmp", "temp", "logs", "env", "venv"}
-)
+_OUTPUT_DIRECTORIES = ("build", "_build", "dist", "out", "target", "site", "tmp", "temp", "logs", "env", "venv")
 
-# What all files that a patch writes may hold together; beyond it the largest (core dumps, downloads, models) are left
-# out.
+# What all files of a patch may hold together; beyond it the largest (core dumps, downloads, models) are left out.
 CONTENT_BYTES = 8_000_000
 # Of any answer from inside: deletions of the base come on top of the above.
 _OUTPUT_BYTES = 32_000_000
@@ -158,8 +154,7 @@ class _Look:
 
 @dataclass(frozen=True, slots=True)
 class _Staging:
-    """What goes into a patch. `deletions`: in the form of `update-index --index-info`; `changed`, `new`: paths to take
-    in."""
+    """What goes into a patch. `deletions`: as `update-index --index-info` wants them; `changed`, `new`: paths."""
 
     deletions: bytes
     changed: tuple[bytes, ...]
@@ -185,10 +180,9 @@ async def mark_setup(sandbox: Sandbox) -> None:
 async def take_patch(sandbox: Sandbox, *, exclude: Collection[str] = (), say: Say = lambda sentence: None) -> str:
     """The diff of the working tree against the base, "" if nothing changed; decoded with "surrogateescape".
 
-    `exclude`: paths (or directories) that are left as they are on the base. `say` gets a sentence where files had to be
-    left out because of their size (`CONTENT_BYTES`). Raises PatchNotTaken where the sandbox answers, but what the
-    attempt did there (to git, Troop's copy of the base, memory, time) leaves no patch to be had; SandboxFailed where it
-    is gone.
+    `exclude`: paths (or directories) that are left as they are on the base. `say` hears of files that are left out for
+    their size (`CONTENT_BYTES`). Raises PatchNotTaken where the sandbox answers, but what the attempt did there (to
+    git, Troop's copy of the base, memory, time) leaves none to be had; SandboxFailed where it is gone.
     """
     look = await _look(sandbox)
     staged = _staging(look, [os.fsencode(path.rstrip("/")) for path in exclude])
@@ -209,8 +203,7 @@ def _staged(deletions: bytes, taken: Sequence[bytes], script: str) -> tuple[str,
 
 
 async def _too_much(sandbox: Sandbox, staged: _Staging) -> dict[bytes, int]:
-    """What must stay out, with sizes in bytes: the largest new files, then the largest changed ones, until the rest
-    fits."""
+    """What must stay out, with sizes in bytes: the largest new files, then changed ones, until the rest fits."""
     paths = (*staged.changed, *staged.new)
     if not paths:
         return {}
@@ -254,9 +247,8 @@ async def apply_patch(sandbox: Sandbox, diff: str) -> str | None:
         return None
     # Other tools' diffs may have lost their last line end, which git takes for damage.
     content = (diff if diff.endswith("\n") else diff + "\n").encode("utf-8", "surrogateescape")
-    command = "safely apply --whitespace=nowarn -"
     try:
-        done = await _script(sandbox, command, stdin=content, may_fail=True)
+        done = await _script(sandbox, "safely apply --whitespace=nowarn -", stdin=content, may_fail=True)
     except PatchNotTaken as error:
         return str(error)
     if done.exit_code == 0:
@@ -292,18 +284,13 @@ async def _look(sandbox: Sandbox) -> _Look:
     done = await _script(sandbox, _LOOK)
     try:
         raw, new, not_ignored, special, made = _sections(done.stdout)
-        changed = tuple(_raw_change(raw[i], raw[i + 1]) for i in range(0, len(raw), 2))
+        changed = tuple(_raw_change(facts, path) for facts, path in zip(raw[::2], raw[1::2], strict=True))
         found = await _with_nested(sandbox, new, frozenset(made))
-    except (ValueError, IndexError) as error:
+    except ValueError as error:
         raise PatchNotTaken("what git in the sandbox says of the working tree makes no sense") from error
-    return _Look(
-        changed,
-        found,
-        # What lies in a nested repository is ignored by nobody's rules but its own.
-        frozenset(not_ignored) | (frozenset(found) - frozenset(new)),
-        frozenset(p.removeprefix(b"./") for p in special),
-        frozenset(made),
-    )
+    # What lies in a nested repository is ignored by nobody's rules but its own.
+    kept = frozenset(not_ignored) | (frozenset(found) - frozenset(new))
+    return _Look(changed, found, kept, frozenset(p.removeprefix(b"./") for p in special), frozenset(made))
 
 
 def _sections(output: bytes) -> list[list[bytes]]:
@@ -325,10 +312,8 @@ def _raw_change(facts: bytes, path: bytes) -> _Changed:
 
 async def _with_nested(sandbox: Sandbox, new: list[bytes], made: frozenset[bytes]) -> tuple[bytes, ...]:
     """The new files, with those inside of repositories that were made within the tree ("name/" in git's listing)."""
-    files = [p for p in new if not p.endswith(b"/")]
-    nested = [p for p in new if p.endswith(b"/")]
-    files += [p for p in nested if p in made]
-    nested = [p for p in nested if p not in made]
+    files = [p for p in new if not p.endswith(b"/") or p in made]
+    nested = [p for p in new if p.endswith(b"/") and p not in made]
     for _ in range(_NESTED_DEPTH):
         if not nested:
             break
@@ -373,7 +358,7 @@ def _staging(look: _Look, exclude: Sequence[bytes]) -> _Staging:
 
 def _is_source(path: bytes) -> bool:
     pure = PurePosixPath(os.fsdecode(path))
-    return pure.suffix.lower() in SOURCE and _OUTPUT_DIRECTORIES.isdisjoint(pure.parts[:-1])
+    return pure.suffix.lower() in SOURCE and set(_OUTPUT_DIRECTORIES).isdisjoint(pure.parts[:-1])
 
 
 def _below(path: bytes, tops: Sequence[bytes]) -> bool:
@@ -384,9 +369,8 @@ async def _script(sandbox: Sandbox, script: str, stdin: bytes = b"", *, may_fail
     """Raises PatchNotTaken for whatever goes wrong in a sandbox that still answers."""
     # Not the default shell: the attempt may have left something for bash to read at its start, or a `sh` on the PATH.
     try:
-        done = await sandbox.exec(
-            ["/bin/sh", "-c", _PRELUDE + script], cwd="/", stdin=stdin, timeout=_SECONDS, output_bytes=_OUTPUT_BYTES
-        )
+        command = ["/bin/sh", "-c", _PRELUDE + script]
+        done = await sandbox.exec(command, cwd="/", stdin=stdin, timeout=_SECONDS, output_bytes=_OUTPUT_BYTES)
     except OSError as error:
         raise PatchNotTaken(f"no program can be started in the sandbox any more: {error.strerror or error}") from error
     if done.exit_code == _BASE_GONE:

@@ -1,7 +1,6 @@
 """A patch as data: which files, how much, whether two are the same, and what about one should make a reader wary.
 
-Everything here is read from the text of the diff; taking, applying and restoring are in `harness.patches.extract` (and
-can be had from here too).
+Everything here is read from the text of the diff; taking, applying and restoring are in `harness.patches.extract`.
 """
 
 from __future__ import annotations
@@ -10,12 +9,12 @@ import hashlib
 import io
 import re
 import tokenize
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from harness.patches.extract import apply_patch, mark_setup, restore_paths, take_patch
 from harness.patches.paths import is_prose, is_test
 from harness.patches.text import FileChange, Hunk, parse
 
@@ -82,8 +81,7 @@ class Patch:
     def changes_code(self) -> bool:
         """Whether more than tests, prose, and the comments, blank lines and spacing of Python changes, as far as the
         text of the diff tells: where a docstring may be meant, code counts as changed."""
-        source = set(self.source_files)
-        return any(_changes_code(c) for c in self.changes if c.path in source or c.old_path in source)
+        return any(map(_changes_code, self._of_source))
 
     @cached_property
     def added_lines(self) -> int:
@@ -99,8 +97,7 @@ class Patch:
 
     @cached_property
     def touched_lines(self) -> Mapping[str, frozenset[int]]:
-        """By path on the base: line numbers there (from 1) that are removed, or that new lines follow (0: at the
-        top)."""
+        """By path on the base: line numbers there (from 1) that are removed, or that new lines follow (0: the top)."""
         out: dict[str, set[int]] = {}
         for change in self.changes:
             lines = out.setdefault(change.old_path or change.path, set())
@@ -116,17 +113,16 @@ class Patch:
         count. Tests and prose count only in a patch that has nothing else: the attempts that agree on a fix seldom
         agree on the words of its test. All fingerprints that are compared must come from one base.
         """
-        return _digest((_identity(change), _text_blocks(change)) for change in self._counting)
+        return _digest((_identity(change), _text_blocks(change)) for change in self._of_source or self.changes)
 
     @cached_property
     def flags(self) -> tuple[str, ...]:
         return tuple(name for name, applies in _FLAGS.items() if applies(self))
 
     @property
-    def _counting(self) -> list[FileChange]:
+    def _of_source(self) -> list[FileChange]:
         source = set(self.source_files)
-        counted = [c for c in self.changes if c.path in source or c.old_path in source]
-        return counted or list(self.changes)
+        return [c for c in self.changes if c.path in source or c.old_path in source]
 
 
 # Fingerprints
@@ -138,12 +134,8 @@ def _digest(parts: Iterator[tuple[object, object]]) -> str:
 
 
 def _identity(change: FileChange) -> tuple[object, ...]:
-    return (
-        change.path,
-        change.old_path,
-        change.kind,
-        change.mode_after if change.mode_after != change.mode_before else None,
-    )
+    mode = change.mode_after if change.mode_after != change.mode_before else None
+    return change.path, change.old_path, change.kind, mode
 
 
 def _text_blocks(change: FileChange) -> object:
@@ -159,10 +151,9 @@ def _text_blocks(change: FileChange) -> object:
 def _changes_code(change: FileChange) -> bool:
     if change.kind != "modified" or change.binary or not change.path.endswith((".py", ".pyi")):
         return True
-    return any(
-        _has_long_string(hunk) or any(removed != added for _, removed, added in _blocks(hunk, True))
-        for hunk in change.hunks
-    )
+    if any(map(_has_long_string, change.hunks)):
+        return True
+    return any(removed != added for hunk in change.hunks for _, removed, added in _blocks(hunk, True))
 
 
 def _has_long_string(hunk: Hunk) -> bool:
@@ -185,9 +176,7 @@ def _blocks(hunk: Hunk, python: bool) -> Iterator[tuple[int, tuple[str, ...], tu
         elif plain or not python:
             if sign == "-":
                 anchor = at if anchor is None else anchor
-                removed.append(plain)
-            else:
-                added.append(plain)
+            (removed if sign == "-" else added).append(plain)
 
 
 def _normalised(line: str) -> str:
@@ -209,9 +198,7 @@ def _normalised(line: str) -> str:
     return indentation + " ".join(tokens) if tokens else ""
 
 
-_LAYOUT = frozenset(
-    {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
-)
+_LAYOUT = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
 
 
 # Flags
@@ -221,31 +208,14 @@ def _names(patch: Patch, *patterns: str) -> bool:
     return any(re.fullmatch(pattern, path) for path in patch.paths for pattern in patterns)
 
 
-def _lines(patch: Patch, sign: str) -> Iterator[tuple[str, str]]:
-    for change in patch.changes:
-        for hunk in change.hunks:
-            yield from ((change.path, text) for s, text in hunk.lines if s == sign)
-
-
-def _edits_tests(patch: Patch) -> bool:
-    return any(c.kind != "added" and is_test(c.old_path or c.path) for c in patch.files)
-
-
-def _adds_tests(patch: Patch) -> bool:
-    return any(c.kind == "added" and is_test(c.path) for c in patch.files)
+_SECTIONS = re.compile(r"\[tool[.:](pytest|tox|coverage|hypothesis)|\b(addopts|testpaths|python_files|xfail_strict)\b")
 
 
 def _test_config(patch: Patch) -> bool:
     if _names(patch, r"(.*/)?(\.?pytest\.(ini|toml)|tox\.(ini|toml)|noxfile\.py|\.coveragerc)"):
         return True
-    sections = re.compile(
-        r"\[tool[.:](pytest|tox|coverage|hypothesis)|\b(addopts|testpaths|python_files|xfail_strict)\b"
-    )
-    shared = ("pyproject.toml", "setup.cfg")
-    return any(
-        PurePosixPath(c.path).name in shared and any(sections.search(text) for h in c.hunks for text in h.around())
-        for c in patch.changes
-    )
+    shared = [c for c in patch.changes if PurePosixPath(c.path).name in ("pyproject.toml", "setup.cfg")]
+    return any(_SECTIONS.search(text) for c in shared for hunk in c.hunks for text in hunk.around())
 
 
 _BREAKPOINT = re.compile(r"^\s*(breakpoint\(|import\s+i?pdb\b|from\s+i?pdb\b)|\bi?pdb\.set_trace\(")
@@ -253,15 +223,11 @@ _PRINT = re.compile(r"^\s*p?print\s*\(")
 
 
 def _debugging(patch: Patch) -> bool:
-    added = [text for path, text in _lines(patch, "+") if path.endswith(".py") and not is_test(path)]
-    removed = [text for path, text in _lines(patch, "-") if path.endswith(".py") and not is_test(path)]
-    if any(_BREAKPOINT.search(text) for text in added):
-        return True
-    return _prints(added) > _prints(removed)
-
-
-def _prints(lines: Sequence[str]) -> int:
-    return sum(bool(_PRINT.match(line)) for line in lines)
+    """A breakpoint, or more prints than there were."""
+    code = [c for c in patch.changes if c.path.endswith(".py") and not is_test(c.path)]
+    lines = [line for change in code for hunk in change.hunks for line in hunk.lines]
+    prints = Counter(sign for sign, text in lines if _PRINT.match(text))
+    return prints["+"] > prints["-"] or any(sign == "+" and _BREAKPOINT.search(text) for sign, text in lines)
 
 
 def _large(patch: Patch) -> bool:
@@ -283,23 +249,19 @@ def _has_mode(patch: Patch, mode: str) -> bool:
 
 
 _CI = (
-    r"\.github/(workflows|actions)/.*",
+    r"\.(github/(workflows|actions)|circleci|azure-pipelines)/.*|Jenkinsfile",
     r"\.(travis|gitlab-ci|appveyor|cirrus|readthedocs|pre-commit-config)\.ya?ml",
     r"(azure-pipelines|appveyor|bitbucket-pipelines)\.ya?ml",
-    r"\.circleci/.*",
-    r"Jenkinsfile",
-    r"\.azure-pipelines/.*",
 )
 _BUILD = (
     r"(.*/)?(setup\.py|setup\.cfg|pyproject\.toml|MANIFEST\.in|Pipfile(\.lock)?|poetry\.lock|uv\.lock|environment\.ya?ml)",
     r"(.*/)?(meson\.build|CMakeLists\.txt|Makefile|GNUmakefile)",
-    r"(.*/)?(requirements|constraints)[^/]*\.(txt|in)",
-    r"(.*/)?requirements/[^/]*\.(txt|in)",
+    r"(.*/)?((requirements|constraints)[^/]*|requirements/[^/]*)\.(txt|in)",
 )
 
 _FLAGS: dict[str, Callable[[Patch], bool]] = {
-    "edits-tests": _edits_tests,
-    "adds-tests": _adds_tests,
+    "edits-tests": lambda p: any(c.kind != "added" and is_test(c.old_path or c.path) for c in p.files),
+    "adds-tests": lambda p: any(c.kind == "added" and is_test(c.path) for c in p.files),
     "conftest": lambda p: _names(p, r"(.*/)?conftest\.py"),
     "startup-code": lambda p: _names(p, r"(.*/)?(site|user)customize\.py", r".*\.pth"),
     "test-config": _test_config,
@@ -315,5 +277,3 @@ _FLAGS: dict[str, Callable[[Patch], bool]] = {
         c.kind == "mode" or (c.mode_before and c.mode_after and c.mode_before != c.mode_after) for c in p.changes
     ),
 }
-
-__all__ = ["FileChange", "Hunk", "Patch", "apply_patch", "mark_setup", "parse", "restore_paths", "take_patch"]

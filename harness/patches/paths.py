@@ -22,8 +22,7 @@ _TOOLS = frozenset({"pytest", "_pytest", "pluggy", "iniconfig"})
 
 def is_test(path: str) -> bool:
     """Whether a path looks like part of a test-suite: below a directory `tests`, below `test` or `testing` at the top,
-    or named test_*, *_test, tests.py or conftest.py. (django/test and numpy/testing are code, and may be what is to be
-    repaired.)"""
+    or named test_*, *_test, tests.py or conftest.py. (django/test and numpy/testing are code that may need repair.)"""
     pure = PurePosixPath(path)
     folders = pure.parts[:-1]
     if "tests" in folders or folders[:1] in (("test",), ("testing",)):

@@ -1,6 +1,5 @@
 """The text of a diff, parsed: git's extended form and plain unified diffs. Hunks are read by their counts, so content
-that looks like a header is not taken for one; lines end at \\n only, so carriage returns and form feeds stay
-content."""
+is never taken for a header; lines end at \\n only, so carriage returns and form feeds stay content."""
 
 from __future__ import annotations
 
@@ -99,12 +98,7 @@ class _Reader:
         self._at += 1
         header = _header_paths(first.removeprefix("diff --git "))
         facts: dict[str, str] = {}
-        while (line := self._peek() or "") and not line.startswith(
-            ("diff --git ", "@@ ", "GIT binary patch", "Binary files ")
-        ):
-            match = _FACT.match(line)
-            if match is None:
-                break
+        while (match := _FACT.match(self._peek() or "")) is not None:
             facts[match[1]] = match[2]
             self._at += 1
         binary_text = self._binary()
@@ -177,11 +171,8 @@ class _Reader:
         return Hunk(first, tuple(lines), match[5].strip())
 
 
-_FACT = re.compile(
-    r"(old mode|new mode|deleted file mode|new file mode|rename from|rename to|copy from|copy to|similarity index"
-    r"|dissimilarity index|index|---|\+\+\+) (.*)",
-    re.DOTALL,
-)
+_MODES = "(?:old|new|deleted file|new file) mode"
+_FACT = re.compile(rf"({_MODES}|(?:rename|copy) (?:from|to)|(?:dis)?similarity index|index|---|\+\+\+) (.*)", re.DOTALL)
 
 
 def _kind(facts: dict[str, str], has_content: bool) -> Kind:

@@ -9,16 +9,16 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import subprocess
 import tempfile
 import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from harness.cache import cache_root
-from harness.repository.hostgit import IDENTITY, as_variables, users_environment
+from harness.repository.hostgit import IDENTITY, GitFailed, as_variables, git, users_environment
 from tasks.errors import InputError
 
 SUBJECT_CHARACTERS = 72
@@ -38,22 +38,24 @@ def apply_to_branch(repository: Path, base: str, patch: str, name: str, message:
 
     Where that branch, or one that differs by a number, holds the same patch on the same base, it is named and left as
     it is. Where it holds another the new one gets a number: "troop/<name>-2". `message`: see `commit_message`. The
-    author is the user's own git identity where there is one. Raises InputError where the base is not in the repository
-    or the patch does not apply.
+    author is the user's git identity, if any. Raises InputError where the base is not there or the patch does not
+    apply.
     """
     (cache_root() / "tmp").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_root() / "tmp", prefix="apply-") as scratch:
-        index = str(Path(scratch) / "index")
-        if _git(repository, "cat-file", "-e", f"{base}^{{commit}}", index=index).returncode != 0:
+        do = partial(_do, repository, _environment(repository, Path(scratch) / "index"))
+        try:
+            do("cat-file", "-e", f"{base}^{{commit}}")
+        except InputError as error:
             raise InputError(
                 f"cannot apply to {repository}: the base commit {base[:12]} is not in it (it held uncommitted changes);"
                 " apply selected.patch with `git apply` instead"
-            )
-        _do(repository, "read-tree", base, index=index)
-        _do(repository, "apply", "--cached", "--whitespace=nowarn", "-", index=index, stdin=patch)
-        tree = _do(repository, "write-tree", index=index)
+            ) from error
+        do("read-tree", base)
+        do("apply", "--cached", "--whitespace=nowarn", "-", stdin=patch)
+        tree = do("write-tree")
         form = "--format=%(refname:lstrip=2)%00%(tree) %(parent)"
-        listed = _do(repository, "for-each-ref", form, "refs/heads/troop", "refs/heads/troop-*", index=index)
+        listed = do("for-each-ref", form, "refs/heads/troop", "refs/heads/troop-*")
         taken = dict(line.split("\0", 1) for line in listed.splitlines())
         # A branch that is called "troop" leaves no room for one below it.
         first = f"{'troop-' if 'troop' in taken else 'troop/'}{name}"
@@ -63,8 +65,7 @@ def apply_to_branch(repository: Path, base: str, patch: str, name: str, message:
                 return Applied(branch, new=False)
             if branch not in taken:
                 break
-        commit = _do(repository, "commit-tree", tree, "-p", base, "-F", "-", index=index, stdin=message)
-        _do(repository, "branch", branch, commit, index=index)
+        do("branch", branch, do("commit-tree", tree, "-p", base, "-F", "-", stdin=message))
     return Applied(branch, new=True)
 
 
@@ -74,11 +75,8 @@ def branch_name(title: str, fallback: str, number: str = "") -> str:
     plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode("ascii").lower()
     words = re.findall(r"[a-z0-9]+", plain) or re.findall(r"[a-z0-9]+", fallback.lower()) or ["patch"]
     slug = "-".join([number, *words] if number else words)
-    return (
-        slug
-        if len(slug) <= NAME_CHARACTERS
-        else (slug[: NAME_CHARACTERS + 1].rpartition("-")[0] or slug)[:NAME_CHARACTERS]
-    )
+    whole_words = slug if len(slug) <= NAME_CHARACTERS else slug[: NAME_CHARACTERS + 1].rpartition("-")[0]
+    return (whole_words or slug)[:NAME_CHARACTERS]
 
 
 def commit_message(title: str, lines: Sequence[str], run: str) -> str:
@@ -99,28 +97,22 @@ def _plain(text: str) -> str:
     return " ".join("".join(" " if unicodedata.category(c).startswith("C") else c for c in text).split())
 
 
-def _do(repository: Path, *arguments: str, index: str, stdin: str = "") -> str:
-    done = _git(repository, *arguments, index=index, stdin=stdin)
-    if done.returncode != 0:
-        said = done.stderr.decode("utf-8", "replace").strip()
-        raise InputError(f"cannot put the patch on a branch of {repository}: git {arguments[0]} says: {said}")
-    return done.stdout.decode("utf-8", "surrogateescape").strip()
+def _do(repository: Path, env: Mapping[str, str], *arguments: str, stdin: str = "") -> str:
+    try:
+        told = git("-C", str(repository), *arguments, base=env, stdin=stdin.encode("utf-8", "surrogateescape"))
+    except GitFailed as error:
+        why = f"git {arguments[0]} says: {error.stderr}"
+        raise InputError(f"cannot put the patch on a branch of {repository}: {why}") from error
+    return told.decode("utf-8", "surrogateescape").strip()
 
 
-def _git(repository: Path, *arguments: str, index: str, stdin: str = "") -> subprocess.CompletedProcess[bytes]:
-    """git in the user's repository, with the user's identity if configured, else ours; no hooks, no monitors."""
+def _environment(repository: Path, index: Path) -> dict[str, str]:
+    """For git in the user's repository: the user's identity if configured, else ours; no hooks, no monitors."""
     safe = {"core.hooksPath": os.devnull, "core.fsmonitor": "false", "i18n.commitEncoding": "utf-8"}
     own = users_environment("GIT_AUTHOR_", "GIT_COMMITTER_")
-    environment = {**own, "GIT_INDEX_FILE": index, **as_variables(safe)}
-    known = subprocess.run(
-        ["git", "-C", str(repository), "config", "user.email"], capture_output=True, check=False, env=environment
-    )
-    if known.returncode != 0:
-        environment = IDENTITY | environment
-    return subprocess.run(
-        ["git", "-C", str(repository), *arguments],
-        input=stdin.encode("utf-8", "surrogateescape"),
-        capture_output=True,
-        check=False,
-        env=environment,
-    )
+    env = {**own, "GIT_INDEX_FILE": str(index), **as_variables(safe)}
+    try:
+        git("-C", str(repository), "config", "user.email", base=env)
+    except GitFailed:
+        return IDENTITY | env
+    return env

@@ -84,8 +84,7 @@ class BaseTree:
 
 @contextlib.contextmanager
 def open_tree(repository: Path, commit: str) -> Iterator[BaseTree]:
-    """The tree of `commit` in `repository` (a bare clone or a .git directory). Raises InputError where it is not
-    there."""
+    """The tree of `commit` in `repository` (a bare clone or a .git directory). Raises InputError if it is missing."""
     objects = repository / ".git" / "objects" if (repository / ".git").is_dir() else repository / "objects"
     with tempfile.TemporaryDirectory(prefix="troop-base-") as scratch:
         place = Path(scratch) / "git"
@@ -95,8 +94,7 @@ def open_tree(repository: Path, commit: str) -> Iterator[BaseTree]:
         try:
             git("cat-file", "-e", f"{commit}^{{commit}}", git_dir=place, variables=variables)
         except GitFailed as error:
-            raise InputError(
-                f"{repository} has no commit {commit[:12]}; fetch it there, or name another mirror"
-            ) from error
+            what = f"{repository} has no commit {commit[:12]}"
+            raise InputError(f"{what}; fetch it there, or name another mirror") from error
         with Blobs(place) as blobs:
             yield BaseTree(place, commit, variables, blobs)

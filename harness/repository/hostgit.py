@@ -12,7 +12,6 @@ import os
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
 from urllib.parse import quote, unquote, urlsplit
 
 from tasks.errors import EnvironmentFailed
@@ -41,10 +40,9 @@ _SAFE = {
 RAW_ATTRIBUTES = "* -text !eol !crlf -ident !filter !working-tree-encoding !diff !merge !whitespace\n"
 
 IDENTITY = {
-    "GIT_AUTHOR_NAME": "Troop",
-    "GIT_AUTHOR_EMAIL": "troop@localhost",
-    "GIT_COMMITTER_NAME": "Troop",
-    "GIT_COMMITTER_EMAIL": "troop@localhost",
+    f"GIT_{who}_{what}": value
+    for who in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "Troop"), ("EMAIL", "troop@localhost"))
 }
 
 
@@ -103,8 +101,7 @@ def network_environment(location: str) -> tuple[str, dict[str, str]]:
 
     The user's own git configuration stays in force here (proxies, certificates, credential helpers), since git must
     talk to servers as the user does; it is the configuration of repositories that is not trusted. GITHUB_TOKEN, or
-    credentials within an http(s) location, travel as a header in the environment: never in arguments, files or
-    messages.
+    credentials within an http(s) location, travel as a header in the environment, nowhere else.
     """
     config = _SAFE | {"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "60"}
     clean, credentials = _split_credentials(location)
@@ -174,13 +171,15 @@ def git(
     cwd: Path | None = None,
     variables: Mapping[str, str] | None = None,
     stdin: bytes = b"",
+    base: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Run git on the host with the safe environment and give back its standard output. Raises GitFailed."""
-    variables = environment() | dict(variables or {}) | ({"GIT_DIR": str(git_dir)} if git_dir else {})
+    """Run git on the host and give back its standard output, with `variables` over the safe environment (or over
+    `base`). Raises GitFailed."""
+    env = {**(environment() if base is None else base), **(variables or {})}
+    if git_dir:
+        env["GIT_DIR"] = str(git_dir)
     try:
-        done = subprocess.run(
-            ["git", *arguments], input=stdin, capture_output=True, env=variables, cwd=cwd, check=False
-        )
+        done = subprocess.run(["git", *arguments], input=stdin, capture_output=True, env=env, cwd=cwd, check=False)
     except FileNotFoundError as error:
         raise EnvironmentFailed(NO_GIT) from error
     if done.returncode != 0:
@@ -198,67 +197,48 @@ def borrow(*object_directories: Path) -> dict[str, str]:
     return {"GIT_ALTERNATE_OBJECT_DIRECTORIES": ":".join(quoted)}
 
 
-def plant(
-    directory: Path, head: str, *, sha256: bool = False, config: str = "", attributes: str = RAW_ATTRIBUTES
-) -> None:
+def plant(place: Path, head: str, *, sha256: bool = False, config: str = "", attributes: str = RAW_ATTRIBUTES) -> None:
     """A minimal bare git directory by hand: no template, no hooks. `head`: the content of HEAD."""
     for name in ("objects/pack", "objects/info", "refs/heads", "refs/tags", "info"):
-        (directory / name).mkdir(parents=True, exist_ok=True)
-    (directory / "HEAD").write_text(head + "\n")
-    (directory / "config").write_text(bare_config(sha256=sha256) + config)
-    (directory / "info/attributes").write_text(attributes)
-    (directory / "info/exclude").write_text("")
+        (place / name).mkdir(parents=True, exist_ok=True)
+    (place / "HEAD").write_text(head + "\n")
+    (place / "config").write_text(bare_config(sha256=sha256) + config)
+    (place / "info/attributes").write_text(attributes)
+    (place / "info/exclude").write_text("")
 
 
 def bare_config(*, sha256: bool, bare: bool = True) -> str:
-    """checkStat and trustctime: a copied tree keeps its times but not its inodes, and shall still count as
-    unchanged."""
-    return (
-        "[core]\n"
-        f"\trepositoryformatversion = {1 if sha256 else 0}\n"
-        f"\tbare = {str(bare).lower()}\n"
-        "\tfilemode = true\n"
-        "\tsymlinks = true\n"
-        "\tcheckStat = minimal\n"
-        "\ttrustctime = false\n" + ("[extensions]\n\tobjectFormat = sha256\n" if sha256 else "")
-    )
+    """checkStat and trustctime: a copied tree keeps its times, not its inodes, and shall count as unchanged."""
+    core = f"[core]\n\trepositoryformatversion = {int(sha256)}\n\tbare = {str(bare).lower()}\n"
+    core += "\tfilemode = true\n\tsymlinks = true\n\tcheckStat = minimal\n\ttrustctime = false\n"
+    return core + ("[extensions]\n\tobjectFormat = sha256\n" if sha256 else "")
 
 
 class Blobs:
     """Blob contents of one git directory, by object id, through one `git cat-file --batch`; a context manager."""
 
     def __init__(self, git_dir: Path) -> None:
-        self._child = subprocess.Popen(
-            ["git", "cat-file", "--batch"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment() | {"GIT_DIR": str(git_dir)},
-        )
+        env = environment() | {"GIT_DIR": str(git_dir)}
+        command = ["git", "cat-file", "--batch"]
+        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
+        assert self._child.stdin is not None and self._child.stdout is not None, "both are pipes"
+        self._in, self._out = self._child.stdin, self._child.stdout
 
     def __enter__(self) -> Blobs:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pipe in (self._child.stdin, self._child.stdout):
-            if pipe is not None:
-                pipe.close()
+        self._in.close()
+        self._out.close()
         self._child.wait()
 
     def read(self, oids: Iterable[str]) -> Iterator[bytes]:
         """The blobs in the order asked for. Raises GitFailed for one that is not there."""
         for oid in oids:
             # One at a time: answers of any size cannot fill a pipe that nobody reads.
-            _pipe(self._child.stdin).write(oid.encode("ascii") + b"\n")
-            _pipe(self._child.stdin).flush()
-            out = _pipe(self._child.stdout)
-            header = out.readline().split()
+            self._in.write(oid.encode("ascii") + b"\n")
+            self._in.flush()
+            header = self._out.readline().split()
             if len(header) != 3:
                 raise GitFailed(["cat-file"], f"object {oid} is missing")
-            body = out.read(int(header[2]) + 1)
-            yield body[:-1]
-
-
-def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    if pipe is None:
-        raise ValueError("the pipe is closed")
-    return pipe
+            yield self._out.read(int(header[2]) + 1)[:-1]

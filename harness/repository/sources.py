@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.lock import held
@@ -82,44 +82,40 @@ class _Local:
     common: Path
     sha256: bool
 
-    def resolve(self, ref: str) -> str | None:
-        return _resolve(self.git_dir, ref)
-
 
 def _from_path(repository: Repository, cache: Path, scratch: Path, say: Say) -> Source:
     place = expanded(repository.location)
     local = _look_at(place)
-    notes: list[str] = []
+    notes: tuple[str, ...] = ()
     if local.top is not None and place.resolve() != local.top.resolve():
-        notes.append(f"{place} lies within the repository {local.top}: the whole repository is used")
-    head = local.resolve("HEAD")
+        notes = (f"{place} lies within the repository {local.top}: the whole repository is used",)
+    head = _resolve(local.git_dir, "HEAD")
     if head is None and repository.base is None:
         raise InputError(f"{place} has no commits yet: commit something first (git add -A && git commit)")
-    commit = local.resolve(repository.base) if repository.base else head
+    commit = _resolve(local.git_dir, repository.base) if repository.base else head
     if commit is None:
         raise InputError(
             f"{place} has no branch, tag or commit {repository.base!r}: name one of its own with --base, or leave"
             " it out"
         )
-    described = _describe(local.git_dir, commit)
+    clean = Source(local.common / "objects", commit, local.sha256, _describe(local.git_dir, commit))
     if local.top is None:
-        return Source(local.common / "objects", commit, local.sha256, described, tuple(notes))
+        return clean
     dirty = _Dirty(local, head or commit, scratch)
     changed, untracked = dirty.paths()
     if not changed and not untracked:
-        return Source(local.common / "objects", commit, local.sha256, described, tuple(notes))
+        return replace(clean, notes=notes)
+    count = _count(changed, untracked)
     if not repository.include_uncommitted:
-        notes.append(
-            f"uncommitted changes are left out: {_count(changed, untracked)} (--include-uncommitted takes them in)"
-        )
-        return Source(local.common / "objects", commit, local.sha256, described, tuple(notes))
+        left_out = f"uncommitted changes are left out: {count} (--include-uncommitted takes them in)"
+        return replace(clean, notes=(*notes, left_out))
     if commit != head:
         raise InputError(
             f"--include-uncommitted needs the checked-out commit as base, but {repository.base!r} is another one: leave"
             " one of the two out"
         )
-    notes.append(f"uncommitted changes are taken in: {_count(changed, untracked)}")
-    return Source(dirty.objects, dirty.commit(), local.sha256, described, tuple(notes))
+    notes = (*notes, f"uncommitted changes are taken in: {count}")
+    return replace(clean, objects=dirty.objects, commit=dirty.commit(), notes=notes)
 
 
 def _look_at(place: Path) -> _Local:
@@ -127,15 +123,9 @@ def _look_at(place: Path) -> _Local:
         raise InputError(f"there is no directory {place}")
     if not place.is_dir():
         raise InputError(f"{place} is a file: name the directory of a git repository")
-    asked = [
-        "--is-bare-repository",
-        "--is-inside-work-tree",
-        "--show-object-format",
-        "--absolute-git-dir",
-        "--git-common-dir",
-    ]
+    asked = "--is-bare-repository --is-inside-work-tree --show-object-format --absolute-git-dir --git-common-dir"
     try:
-        bare, inside, form, git_dir, common = lines(git("rev-parse", *asked, cwd=place))
+        bare, inside, form, git_dir, common = lines(git("rev-parse", *asked.split(), cwd=place))
         top = lines(git("rev-parse", "--show-toplevel", cwd=place))[0] if inside == "true" else None
     except GitFailed as error:
         if "not a git repository" in error.stderr:
@@ -149,12 +139,10 @@ def _look_at(place: Path) -> _Local:
 
 class _Dirty:
     """The user's working tree against its last commit, read through a git directory of ours with a copy of the index:
-    neither the user's configuration (filters, fsmonitor) nor hooks come into play, and nothing of the user's is
-    written."""
+    no configuration of the user's (filters, fsmonitor) and no hook comes into play, and nothing is written."""
 
     def __init__(self, local: _Local, head: str, scratch: Path) -> None:
-        self._local = local
-        self._head = head
+        self._local, self._head = local, head
         self._unstaged: list[bytes] = []
         self._results: list[bytes] = []
         self._git_dir = scratch / "dirty.git"
@@ -178,13 +166,11 @@ class _Dirty:
     def paths(self) -> tuple[list[bytes], list[bytes]]:
         """(changed since the last commit, staged or not; untracked and not ignored). Submodules are not looked into.
 
-        What lies in a directory of Troop's own results and is in no commit counts as neither: an attempt must not see
-        others.
+        What lies in a directory of Troop's results and is in no commit is neither: an attempt must not see others.
         """
         try:
-            output = self._git(
-                "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=all"
-            )
+            options = "--porcelain -z --no-renames --untracked-files=all --ignore-submodules=all"
+            output = self._git("status", *options.split())
         except GitFailed as error:
             raise InputError(f"the state of {self._local.top} cannot be read: {_last_line(error.stderr)}") from error
         entries = [e for e in output.split(b"\0") if e]
@@ -214,9 +200,8 @@ class _Dirty:
     def _within_results(self, paths: list[bytes]) -> list[bytes]:
         """Those that lie in a directory of Troop's results, at any depth; the repository itself is none."""
         above = {path: Path(os.fsdecode(path)).parents[:-1] for path in paths}
-        results = {
-            p for p in {p for parents in above.values() for p in parents} if is_output(Path(str(self._local.top)) / p)
-        }
+        folders = {folder for parents in above.values() for folder in parents}
+        results = {folder for folder in folders if is_output(Path(str(self._local.top)) / folder)}
         return [path for path in paths if not results.isdisjoint(above[path])]
 
     def _submodule(self, path: bytes) -> bool:
@@ -232,9 +217,8 @@ def _working_tree_config(local: _Local) -> str:
     except GitFailed as error:
         raise InputError(f"the settings of {local.git_dir} cannot be read: {_last_line(error.stderr)}") from error
     excludes = hostgit.user_setting("core.excludesFile", "--path")
-    config = (
-        f"\texcludesFile = {json.dumps(excludes, ensure_ascii=False)}\n" if excludes.isprintable() and excludes else ""
-    )
+    config = f"\texcludesFile = {json.dumps(excludes, ensure_ascii=False)}\n" if excludes else ""
+    config = config if excludes.isprintable() else ""
     for entry in output.decode("utf-8", "surrogateescape").split("\0"):
         key, _, value = entry.partition("\n")
         if key in kept and value.isalnum():
@@ -313,23 +297,12 @@ def _fetch(mirror: Path, location: str, refspecs: list[str]) -> None:
     specs = [part for part in refspecs if not part.startswith("--")]
     # GitPython lays `env` over the surrounding variables, so those that must not be there are taken away by name.
     unwanted = sorted(name for name in os.environ if name.startswith("GIT_") and name not in variables)
-    command = [
-        *(["env", *(part for name in unwanted for part in ("-u", name))] if unwanted else []),
-        "git",
-        f"--git-dir={mirror}",
-        "fetch",
-        "--quiet",
-        "--force",
-        "--no-tags",
-        "--no-write-fetch-head",
-        *options,
-    ]
+    unset = ["env", *(part for name in unwanted for part in ("-u", name))] if unwanted else []
+    fetch = ["fetch", "--quiet", "--force", "--no-tags", "--no-write-fetch-head"]
+    command = [*unset, "git", f"--git-dir={mirror}", *fetch, *options, "--", url, *specs]
     try:
         gitpython.Git(mirror).execute(
-            [*command, "--", url, *specs],
-            env=variables,
-            kill_after_timeout=FETCH_SECONDS,
-            strip_newline_in_stdout=False,
+            command, env=variables, kill_after_timeout=FETCH_SECONDS, strip_newline_in_stdout=False
         )
     except gitpython.GitCommandNotFound as error:
         raise SourceUnavailable(hostgit.NO_GIT) from error
@@ -339,28 +312,13 @@ def _fetch(mirror: Path, location: str, refspecs: list[str]) -> None:
         raise _explained(url, said) from None
 
 
-_REFUSED = (
-    "not found",
-    "does not exist",
-    "not exported",
-    "does not appear to be a git repository",
-    "is not a git repository",
-    "couldn't find remote ref",
-    "no such remote ref",
-    "not our ref",
-    "unadvertised object",
-    "transport 'ext' not allowed",
-    "unable to find remote helper",
+_REFUSED = re.compile(
+    "not found|does not exist|not exported|does not appear to be a git repository|is not a git repository"
+    "|couldn't find remote ref|no such remote ref|not our ref|unadvertised object|transport 'ext' not allowed"
+    "|unable to find remote helper"
 )
-_FORBIDDEN = (
-    "authentication failed",
-    "could not read username",
-    "could not read password",
-    "permission denied",
-    "returned error: 403",
-    "returned error: 401",
-    "http 403",
-    "http 401",
+_FORBIDDEN = re.compile(
+    "authentication failed|could not read (username|password)|permission denied|(returned error:|http) 40[13]"
 )
 
 
@@ -372,20 +330,19 @@ def _explained(url: str, said: str) -> InputError | SourceUnavailable:
         return InputError(f"{url} cannot be cloned: use an https, ssh, git or file URL")
     if "could not resolve host" in low:
         return SourceUnavailable(f"cannot reach {url}: the host's name does not resolve; check the URL and the network")
-    if any(sign in low for sign in _FORBIDDEN):
+    if _FORBIDDEN.search(low):
         return InputError(
             f"{url} refuses access: it is not there, or it is private and GITHUB_TOKEN or git's own credentials do not"
             " open it"
         )
-    if any(sign in low for sign in _REFUSED):
+    if _REFUSED.search(low):
         return InputError(f"there is no git repository at {url} ({_last_line(said)})")
     return SourceUnavailable(f"cannot fetch {url} ({_last_line(said)}): check the network and try again")
 
 
 def _readable(url: str) -> str:
-    return (
-        re.sub(r"[^A-Za-z0-9._-]+", "-", url.rstrip("/").removesuffix(".git").rpartition("/")[2])[:60] or "repository"
-    )
+    name = url.rstrip("/").removesuffix(".git").rpartition("/")[2]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:60] or "repository"
 
 
 # A released package

@@ -17,8 +17,7 @@ _TYPES = {"file": tarfile.REGTYPE, "symlink": tarfile.SYMTYPE, "directory": tarf
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One path of a commit's tree. `mode` as git has it: 0o100644, 0o100755, 0o120000 (symlink), 0o160000
-    (submodule)."""
+    """A path of a commit's tree. `mode` is git's: 0o100644, 0o100755, 0o120000 (symlink), 0o160000 (submodule)."""
 
     path: str
     mode: int
@@ -66,8 +65,7 @@ def tar_trailer(size: int) -> bytes:
 
 
 def index_file(entries: Sequence[Entry], sizes: Sequence[int], *, time: int) -> bytes:
-    """A git index, version 2 (Documentation/gitformat-index), of a tree whose files all have the modification time
-    `time`.
+    """A git index, version 2 (Documentation/gitformat-index), of a tree whose files all were modified at `time`.
 
     Together with `core.checkStat = minimal` it lets git take unchanged files for unchanged without reading them.
     """

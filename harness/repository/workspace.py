@@ -14,7 +14,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
 
 from harness.repository import hostgit, sources
 from harness.repository.hostgit import Blobs, GitFailed, git, lines
@@ -29,8 +30,7 @@ _LAYOUT = "1"  # part of the cache path: another layout never reads this one's d
 
 
 def sweep_scratch(cache: Path) -> list[str]:
-    """Remove what killed processes left in the cache more than six hours ago (half-made clones, downloads); names
-    each."""
+    """Remove what killed processes left in the cache over six hours ago (half-made clones, downloads); names each."""
     removed = [*sources.sweep(cache / "tmp"), *sources.sweep(cache / "downloads", "*/.*")]
     return [f"what a killed process left at {path}" for path in removed]
 
@@ -69,14 +69,11 @@ class Workspace:
         with Blobs(self.git_dir) as blobs:
             return dict(zip((e.path for e in entries), blobs.read(e.oid for e in entries), strict=True))
 
-    def archive(self, extra_files: Iterable[tuple[str, bytes]] = ()) -> bytes:
-        """An uncompressed tar to be unpacked at "/": the tree with an ordinary `.git`, and Troop's bare copy.
-
-        Bytes are those of the commit: no end-of-line conversion, no filter. `extra_files` (path in the repository,
-        bytes) are laid over the tree. The same commit and extra files give the same bytes.
-        """
+    def archive(self) -> bytes:
+        """An uncompressed tar to be unpacked at "/": the tree with an ordinary `.git`, and Troop's bare copy. Its bytes
+        are those of the commit: no end-of-line conversion, no filter; the same commit gives the same archive."""
         out = io.BytesIO()
-        for member in self._members(dict(extra_files)):
+        for member in self._members():
             out.write(member)
         out.write(tar_trailer(out.tell()))
         return out.getvalue()
@@ -85,27 +82,21 @@ class Workspace:
         listed = git("--literal-pathspecs", "ls-tree", "-rz", "--full-tree", "HEAD", *paths, git_dir=self.git_dir)
         return [Entry.parse(line) for line in listed.split(b"\0") if line]
 
-    def _members(self, extra: dict[str, bytes]) -> Iterator[bytes]:
+    def _members(self) -> Iterator[bytes]:
         """Times: every file of the tree has the commit's, the indexes are younger, so git trusts what they say."""
         time = min(max(int(self.date.timestamp()), 315_619_200), 2**32 - 86_400)
         top = WORKDIR.lstrip("/")
         entries = self._entries()
         made = {""}
         sizes: list[int] = []
-        laid = {_inside(path): content for path, content in extra.items()}
         yield tar_member(top, b"", mode=0o755, time=time, kind="directory")
         with Blobs(self.git_dir) as blobs:
             contents = blobs.read(e.oid for e in entries if not e.is_submodule)
             for entry in entries:
                 content = b"" if entry.is_submodule else next(contents)
                 sizes.append(len(content))
-                if _covered(entry.path, laid):
-                    continue
                 yield from _parents(top, entry.path, made, time)
                 yield tar_member(f"{top}/{entry.path}", content, mode=entry.tar_mode, time=time, kind=entry.kind)
-        for path, content in sorted(laid.items()):
-            yield from _parents(top, path, made, time)
-            yield tar_member(f"{top}/{path}", content, mode=0o644, time=time + 1, kind="file")
         index = index_file(entries, sizes, time=time)
         yield from self._git_members(f"{top}/.git", self._ordinary_config(), index, time)
         yield tar_member(TROOPDIR.lstrip("/"), b"", mode=0o755, time=time, kind="directory")
@@ -113,45 +104,23 @@ class Workspace:
         yield from self._git_members(f"{TROOPDIR.lstrip('/')}/base.git", config, index, time)
 
     def _ordinary_config(self) -> bytes:
-        """The attempt's own repository. It has an identity, so that an attempt's commits do not fail for want of
-        one."""
+        """The attempt's own repository, with an identity, so that its commits do not fail for want of one."""
         config = hostgit.bare_config(sha256=len(self.base_commit) == 64, bare=False)
         return (config + "[user]\n\tname = Troop\n\temail = troop@localhost\n").encode()
 
     def _git_members(self, place: str, config: bytes, index: bytes, time: int) -> Iterator[bytes]:
         """A git directory as tar members. Its raw attributes hold for the attempt's own git as well, so that a
         `git checkout` there gives back the very bytes that the patch is taken against."""
-        own = {"config": config, "index": index}
-        directories = [place] + [f"{place}/{p.relative_to(self.git_dir)}" for p in _walk(self.git_dir) if p.is_dir()]
-        for directory in directories:
-            yield tar_member(directory, b"", mode=0o755, time=time, kind="directory")
-        for file in _walk(self.git_dir):
-            name = str(file.relative_to(self.git_dir))
-            if file.is_file() and name != "config":
-                yield tar_member(f"{place}/{name}", file.read_bytes(), mode=0o644, time=time, kind="file")
-        for name, content in own.items():
+        yield tar_member(place, b"", mode=0o755, time=time, kind="directory")
+        for path in sorted(self.git_dir.rglob("*")):
+            name = str(path.relative_to(self.git_dir))
+            if path.is_dir():
+                yield tar_member(f"{place}/{name}", b"", mode=0o755, time=time, kind="directory")
+            elif name != "config":
+                yield tar_member(f"{place}/{name}", path.read_bytes(), mode=0o644, time=time, kind="file")
+        for name, content in (("config", config), ("index", index)):
             # Ten seconds younger than the files: entries that are as young as the index would all be read again.
             yield tar_member(f"{place}/{name}", content, mode=0o644, time=time + 10, kind="file")
-
-
-def _walk(directory: Path) -> list[Path]:
-    return sorted(directory.rglob("*"))
-
-
-def _inside(path: str) -> str:
-    """A path in the repository, normalised. Raises InputError for one that leads out of it or into .git."""
-    parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or ".." in parts or parts[0].lower() == ".git":
-        raise InputError(f"{path!r} is not a path within the repository")
-    return "/".join(parts)
-
-
-def _covered(path: str, laid: dict[str, bytes]) -> bool:
-    """Whether a laid-over file takes the place of this path: itself, or one of the two is a directory of the other."""
-    if path in laid:
-        return True
-    parents = ["/".join(path.split("/")[:n]) for n in range(1, path.count("/") + 1)]
-    return any(p in laid for p in parents) or any(over.startswith(path + "/") for over in laid)
 
 
 def _parents(top: str, path: str, made: set[str], time: int) -> Iterator[bytes]:
@@ -210,20 +179,13 @@ def _described_by_parent(repository: Repository, git_dir: Path, cache: Path) -> 
 
 def _kept(commit: str, place: Path, notes: tuple[str, ...], described: str) -> Workspace:
     facts = json.loads((place / "facts.json").read_text())
-    return Workspace(
-        base_commit=commit,
-        tree=facts["tree"],
-        date=datetime.fromtimestamp(facts["time"], timezone(timedelta(minutes=facts["zone"]))),
-        git_dir=place / "base.git",
-        notes=notes,
-        described=described,
-    )
+    date = datetime.fromtimestamp(facts["time"], timezone(timedelta(minutes=facts["zone"])))
+    return Workspace(commit, facts["tree"], date, place / "base.git", notes, described)
 
 
 def _cut(source: sources.Source, place: Path, cache: Path) -> None:
     """Make `place`/base.git: one pack with the base's commit, trees and blobs, one branch, and a mark that the history
-    ends here. Built aside and moved into place, so a crash leaves nothing half made and two processes do not
-    collide."""
+    ends here. Built aside and moved into place, so nothing is left half made and none collides."""
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache / "tmp", prefix="cut-") as scratch:
         # Read through a directory of ours: neither refs nor settings of the source come along.
@@ -233,25 +195,9 @@ def _cut(source: sources.Source, place: Path, cache: Path) -> None:
         bare = made / "base.git"
         hostgit.plant(bare, f"ref: refs/heads/{BRANCH}", sha256=source.sha256)
         try:
-            objects = git(
-                "rev-list",
-                "--objects",
-                "--no-walk",
-                "--no-object-names",
-                source.commit,
-                git_dir=reader,
-                variables=hostgit.borrow(source.objects),
-            )
-            pack = bare / "objects/pack/pack"
-            git(
-                "pack-objects",
-                "--quiet",
-                "--window=0",
-                str(pack),
-                git_dir=reader,
-                variables=hostgit.borrow(source.objects),
-                stdin=objects,
-            )
+            ask = partial(git, git_dir=reader, variables=hostgit.borrow(source.objects))
+            objects = ask("rev-list", "--objects", "--no-walk", "--no-object-names", source.commit)
+            ask("pack-objects", "--quiet", "--window=0", str(bare / "objects/pack/pack"), stdin=objects)
         except GitFailed as error:
             raise InputError(
                 f"the repository lacks objects of its commit {source.commit[:12]} (a partial clone, or a damaged one): "

@@ -2,8 +2,7 @@
 
 The backends (harness/sandbox/choice.py) implement it, and all pass tests/real/test_sandbox_conformance.py. Inside every
 sandbox the paths are the same: the repository at `WORKDIR`, the Python environment (if Troop built one) at `ENVDIR`,
-what Troop itself puts there at `TROOPDIR` (`base.git`: the base commit, for taking the patch; `inside/`: the modules
-that run within).
+what Troop puts there at `TROOPDIR` (`base.git`: the base commit, for taking the patch; `inside/`: what runs within).
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ from harness.records import Exec, FileState, Tree
 WORKDIR = "/testbed"
 ENVDIR = "/opt/env"
 TROOPDIR = "/opt/troop"
+INSIDE = TROOPDIR + "/inside"
+HOME = "/tmp/home"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class SandboxSpec:
 
     `run`, `name`: who it belongs to (labels; `name` such as "attempt-03" or "verify-c1"). `environment`: key of a
     frozen environment, None for a bare one (then `image` may name the Docker image to start from, and `python` the
-    interpreter version). `network`: True only for set-up. `env`: extra variables for every command; never secrets.
+    interpreter version). `network`: True only for set-up.
     """
 
     run: str
@@ -46,7 +47,6 @@ class SandboxSpec:
     python: str | None = None
     network: bool = False
     limits: Limits = field(default_factory=Limits)
-    env: Mapping[str, str] = field(default_factory=dict)
 
 
 class Sandbox(Protocol):
@@ -54,9 +54,7 @@ class Sandbox(Protocol):
 
     @property
     def missing_limits(self) -> tuple[str, ...]:
-        """Limits that could not be put in force here, each as a short sentence. The disk as a whole is always among
-        them."""
-        ...
+        """Limits that are not in force here, a short sentence each. The disk as a whole is always among them."""
 
     async def exec(
         self,
@@ -75,37 +73,28 @@ class Sandbox(Protocol):
         `merge`: stderr goes into stdout, in order. Returns when the command's main process has ended, though processes
         that it left in the background still hold its output open.
         """
-        ...
 
     async def read(self, path: str, *, limit: int = 50_000_000) -> bytes:
         """A file's bytes (path absolute or relative to WORKDIR). Raises OSError as the system inside would (nothing
-        there, a directory, a device, no permission, a loop of links, too long a name); ValueError if larger than
-        `limit`."""
-        ...
+        there, a directory, a device, no permission, too long a name, …); ValueError if larger than `limit`."""
 
     async def write(self, path: str, data: bytes, *, mode: int | None = None) -> None:
         """Write a whole file, making parent directories; `mode` None keeps an existing file's mode (new: 0o644). Raises
         OSError as `read` does, or where there is no space left: then the file may hold a part."""
-        ...
 
     async def upload(self, archive: bytes) -> None:
         """Unpack an uncompressed tar archive at "/", modes and symlinks kept, owner: who runs the commands."""
-        ...
 
     async def snapshot(self) -> Tree:
         """What changed below WORKDIR since the last snapshot (the first: since the sandbox was made from its
         environment), `.git`, caches and byte code left out. Costs a stat per file; meant for every turn. Of very many
         changes (20,000) the rest is only counted, in `left_out`."""
-        ...
 
     async def restore(self, files: Sequence[FileState]) -> None:
         """Lay file states over WORKDIR (None data: delete); the next snapshot counts from here."""
-        ...
 
     async def close(self) -> None:
-        """End all processes and remove everything the sandbox had. Idempotent; never raises for a sandbox that is
-        gone."""
-        ...
+        """End all processes and remove all that the sandbox had. Idempotent; never raises for one that is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,26 +115,21 @@ class Provider(Protocol):
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
         """A fresh sandbox, running. Raises SandboxFailed (cannot be made) or InputError (unknown image)."""
-        ...
 
     async def has(self, environment: str) -> bool:
         """Whether an environment of that key was frozen here before."""
-        ...
 
     async def freeze(self, sandbox: Sandbox, environment: str) -> None:
         """Keep the sandbox's present state (WORKDIR, ENVDIR, TROOPDIR; docker: the whole file system) as `environment`
         and close the sandbox. Atomic: a crash leaves no half-made environment."""
-        ...
 
     async def remove(self, environment: str) -> None: ...
 
     async def findings(self) -> list[Finding]:
         """What works here, for `troop doctor`."""
-        ...
 
     async def clean(self, run: str | None = None) -> list[str]:
         """Remove what dead harness processes left (containers, mounts, cgroups, trees); names what was removed.
         With `run`: whatever belongs to that run. Never touches sandboxes of a living process."""
-        ...
 
     async def close(self) -> None: ...

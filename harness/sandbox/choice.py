@@ -59,11 +59,9 @@ def without_images(wanted: str) -> bool:
 
 async def choose_provider(wanted: str, *, image: str | None, cache: Path, say: Say | None = None) -> Provider:
     """The provider of the named backend; "auto": the first that can be used at once and has an image for the task (the
-    task's own, or Troop's) if it needs one, else the first that can be used at all. `say` hears of its slow steps
-    (pulling and building images).
+    task's own, or Troop's) if it needs one, else the first that can be used at all. `say`: of slow steps.
 
-    Raises SandboxFailed, saying what to install, where there is none; InputError for an image without a backend that
-    has them.
+    Raises SandboxFailed, saying what to install, where there is none; InputError for an image where it can have none.
     """
     if wanted == AUTO:
         able = [backend for backend in BACKENDS.values() if backend.images or image is None]

@@ -13,17 +13,17 @@ import itertools
 import json
 import posixpath
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 from harness.records import Exec, FileState, Json, Tree
-from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR, Limits
+from harness.sandbox.base import ENVDIR, HOME, INSIDE, WORKDIR, Limits
 from tasks.errors import SandboxFailed, TroopError
 
-INSIDE = TROOPDIR + "/inside"
 LAUNCH = ("-I", "-S", "-B", "-c", f"import sys; sys.path.insert(0, '{INSIDE}'); import shim; shim.main()")
 """Arguments for a Python 3.6 or newer that make it the shim; `INSIDE` must hold the files of harness/inside."""
 
-HOME = "/tmp/home"
 PATH = f"{ENVDIR}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 SKIPPED = (
@@ -32,23 +32,13 @@ SKIPPED = (
 )
 """Names that a snapshot leaves out, at any depth (besides byte code and virtual environments)."""
 
-FILE_LIMIT = 4_000_000
-SNAPSHOT_LIMIT = 64_000_000
-SNAPSHOT_ENTRIES = 20_000
 RESTORE_BYTES = 16_000_000
 RESTORE_ENTRIES = 5_000
 PART = 256 * 1024
 FRAME_LIMIT = 1 << 30
-LOOK: Json = {
-    "root": WORKDIR,
-    "skip": SKIPPED,
-    "limit": FILE_LIMIT,
-    "total": SNAPSHOT_LIMIT,
-    "entries": SNAPSHOT_ENTRIES,
-}
-FILE_BYTES = 2 << 30
-SETUP_FILE_BYTES = 16 << 30
-"""The largest file that a command may write; what set-up downloads may be larger."""
+SNAPSHOT_ENTRIES = 20_000
+LOOK: Json = {"root": WORKDIR, "skip": SKIPPED, "limit": 4_000_000, "total": 64_000_000, "entries": SNAPSHOT_ENTRIES}
+"""What a snapshot holds: `limit` bytes of one file, `total` of all, `entries` one by one; of others, how many."""
 
 DISK_UNLIMITED = "the disk space that a sandbox may fill is not limited as a whole, only the size of each file"
 
@@ -56,94 +46,70 @@ START_SECONDS = 30.0
 """For a shim to answer for the first time."""
 ANSWER_SECONDS = 120.0
 """A shim that says nothing for so long, beyond a command's own timeout, is taken for dead."""
-
-
 DIAGNOSIS_SECONDS = 10.0
 """For whoever knows why a sandbox ended to say so; all who wait for an answer wait for this as well."""
 
 
-class Reader(Protocol):
-    """Where the shim's standard output arrives; `asyncio.StreamReader` is one."""
-
-    async def read(self, n: int) -> bytes:
-        """Up to `n` bytes, b"" at the end."""
-        ...
+def file_limit(*, network: bool) -> int:
+    """The largest file that a command may write, in bytes; what set-up downloads (with the network) may be larger."""
+    return (16 if network else 2) << 30
 
 
-class Writer(Protocol):
-    """Where the shim's standard input goes; `asyncio.StreamWriter` is one."""
+@cache
+def inside_modules() -> Mapping[str, bytes]:
+    """The modules of harness/inside/ by file name: what `INSIDE` is to hold."""
+    from harness import inside
 
-    def write(self, data: bytes) -> None: ...
-    async def drain(self) -> None: ...
-    def close(self) -> None: ...
+    return {path.name: path.read_bytes() for path in sorted(Path(str(inside.__file__)).parent.glob("*.py"))}
 
 
 def base_env(extra: Mapping[str, str]) -> dict[str, str]:
     """The whole environment of a command in a sandbox: nothing of the harness's own."""
     return {
-        "PATH": PATH,
-        "HOME": HOME,
-        "USER": "troop",
-        "LOGNAME": "troop",
-        "LANG": "C.UTF-8",
-        "LC_ALL": "C.UTF-8",
-        "TERM": "dumb",
-        "TMPDIR": "/tmp",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PIP_NO_INPUT": "1",
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "PAGER": "cat",
-        "GIT_PAGER": "cat",
-        "GIT_TERMINAL_PROMPT": "0",
+        **{"PATH": PATH, "HOME": HOME, "TERM": "dumb", "TMPDIR": "/tmp", "GIT_TERMINAL_PROMPT": "0"},
+        **dict.fromkeys(("USER", "LOGNAME"), "troop"),
+        **dict.fromkeys(("LANG", "LC_ALL"), "C.UTF-8"),
+        **dict.fromkeys(("PAGER", "GIT_PAGER"), "cat"),
+        **dict.fromkeys(("PYTHONDONTWRITEBYTECODE", "PIP_NO_INPUT", "PIP_DISABLE_PIP_VERSION_CHECK"), "1"),
         **extra,
     }
 
 
+@dataclass(eq=False, kw_only=True)
 class ShimSandbox:
     """One running sandbox.
 
-    `env`: the environment of every command. `rlimits`: resource limits of each command by name ({"NPROC": 512}).
-    `diagnose` is awaited once when the stream ends unasked and says why, in a few words; `release` removes all that the
-    backend gave the sandbox, and is awaited once, by `close`.
+    `env`: the environment of every command. `missing_limits`: see `Sandbox`; that of the disk is added here. `rlimits`:
+    resource limits of each command by name ({"NPROC": 512}). `diagnose` is awaited once when the stream ends unasked
+    and says why; `release` removes all that the backend gave the sandbox, and is awaited once, by `close`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        reader: Reader,
-        writer: Writer,
-        *,
-        limits: Limits,
-        env: Mapping[str, str],
-        release: Callable[[], Awaitable[None]],
-        diagnose: Callable[[], Awaitable[str]],
-        missing_limits: Sequence[str] = (),
-        rlimits: Mapping[str, int] | None = None,
-    ) -> None:
-        self.name = name
-        self.hello: Json = {}
-        self._reader = reader
-        self._writer = writer
-        self._limits = limits
-        self._env = dict(env)
-        self._release = release
-        self._diagnose = diagnose
-        self._missing = tuple(missing_limits)
-        self._rlimits = dict(rlimits or {})
+    name: str
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    limits: Limits
+    env: Mapping[str, str]
+    release: Callable[[], Awaitable[None]]
+    diagnose: Callable[[], Awaitable[str]]
+    missing_limits: tuple[str, ...]
+    rlimits: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        self.missing_limits += (DISK_UNLIMITED,)
         self._ids = itertools.count(1)
         self._pending: dict[int, asyncio.Future[tuple[Json, bytes]]] = {}
         self._lost: str | None = None
         self._closing: asyncio.Future[None] | None = None
         self._listening = asyncio.ensure_future(self._listen())
 
-    @property
-    def missing_limits(self) -> tuple[str, ...]:
-        return self._missing
-
     async def start(self) -> None:
-        """Wait until the shim answers and has noted which files there are. Raises SandboxFailed."""
-        self.hello, _ = await self._ask({"op": "ping"}, timeout=START_SECONDS)
-        self._send({"op": "baseline", "id": next(self._ids), **LOOK})
+        """Wait until the shim answers and notes which files there are; else it is closed. Raises SandboxFailed."""
+        try:
+            await self._ask({"op": "ping"}, timeout=START_SECONDS)
+            self._send({"op": "baseline", "id": next(self._ids), **LOOK})
+        except BaseException:
+            await self.close()
+            raise
 
     async def exec(
         self,
@@ -156,17 +122,10 @@ class ShimSandbox:
         output_bytes: int | None = None,
         merge: bool = False,
     ) -> Exec:
-        request: Json = {"op": "exec", "cwd": absolute(cwd), "env": {**self._env, **(env or {})}, "timeout": timeout}
-        request["keep"] = self._limits.output_bytes if output_bytes is None else output_bytes
-        if isinstance(command, str):
-            request["shell"] = command
-        else:
-            request["argv"] = list(command)
-        if merge:
-            request["merge"] = True
-        if self._rlimits:
-            request["rlimits"] = self._rlimits
-        return await self._execute(request, stdin)
+        request: Json = {"op": "exec", "cwd": absolute(cwd), "env": {**self.env, **(env or {})}, "timeout": timeout}
+        request["keep"] = self.limits.output_bytes if output_bytes is None else output_bytes
+        request |= {"shell": command} if isinstance(command, str) else {"argv": list(command)}
+        return await self._execute({**request, "merge": merge, "rlimits": self.rlimits}, stdin)
 
     async def read(self, path: str, *, limit: int = 50_000_000) -> bytes:
         header, payload = await self._ask({"op": "read", "path": absolute(path), "limit": limit})
@@ -188,11 +147,9 @@ class ShimSandbox:
         files = []
         at = 0
         for path, mode, link, size in header["files"]:
-            if size is None:
-                files.append(FileState(path, None))
-            else:
-                files.append(FileState(path, payload[at : at + size], mode, link))
-                at += size
+            gone = size is None
+            files.append(FileState(path, None) if gone else FileState(path, payload[at : at + size], mode, link))
+            at += size or 0
         return Tree(tuple(files), tuple(header["left_out"]))
 
     async def restore(self, files: Sequence[FileState]) -> None:
@@ -214,22 +171,15 @@ class ShimSandbox:
         self._lose("it was closed")
         self._listening.cancel()
         with contextlib.suppress(OSError):
-            self._writer.close()
-        await self._release()
+            self.writer.close()
+        await self.release()
 
     async def _execute(self, request: Json, stdin: bytes) -> Exec:
         request["last"] = len(stdin) <= PART
         timeout = request["timeout"] + ANSWER_SECONDS
         header, payload = await self._ask(request, stdin[:PART], rest=stdin[PART:], timeout=timeout, killable=True)
-        out = header["out"]
-        return Exec(
-            stdout=payload[:out],
-            stderr=payload[out:],
-            exit_code=header["exit"],
-            timed_out=header["timed_out"],
-            seconds=header["seconds"],
-            truncated=header["truncated"],
-        )
+        out, told = header["out"], {name: header[name] for name in ("timed_out", "seconds", "truncated")}
+        return Exec(payload[:out], payload[out:], header["exit"], **told)
 
     async def _ask(
         self,
@@ -272,11 +222,11 @@ class ShimSandbox:
         if self._lost is not None:
             raise self._failure()
         head = json.dumps(header, separators=(",", ":")).encode("ascii")
-        self._writer.write(b"%b%b%b%b" % (len(head).to_bytes(4, "big"), len(payload).to_bytes(4, "big"), head, payload))
+        self.writer.write(b"%b%b%b%b" % (len(head).to_bytes(4, "big"), len(payload).to_bytes(4, "big"), head, payload))
 
     async def _drain(self) -> None:
         try:
-            await self._writer.drain()
+            await self.writer.drain()
         except OSError:  # the listener finds out why
             await asyncio.wait({self._listening})
             raise self._failure() from None
@@ -286,11 +236,11 @@ class ShimSandbox:
         inbox = bytearray()
         why = "its connection ended, and nobody says why"
         try:
-            while piece := await self._reader.read(1 << 18):
+            while piece := await self.reader.read(1 << 18):
                 inbox += piece
                 self._deliver(inbox)
             async with asyncio.timeout(DIAGNOSIS_SECONDS):
-                why = await self._diagnose()
+                why = await self.diagnose()
         except TimeoutError:
             pass
         except TroopError as error:

@@ -11,19 +11,11 @@ from tasks.errors import SandboxFailed
 T = TypeVar("T")
 
 
-async def in_fresh_sandbox(
-    provider: Provider, spec: SandboxSpec, work: Callable[[Sandbox], Awaitable[T]], retries: int
-) -> T:
-    """Do `work` in a new sandbox, in another one as often as one dies within `retries`. Raises SandboxFailed after
-    that."""
-    return await in_one_opened(lambda: provider.create(spec), work, retries)
-
-
 async def in_one_opened(
     opened: Callable[[], Awaitable[Sandbox]], work: Callable[[Sandbox], Awaitable[T]], retries: int
 ) -> T:
-    """Do `work` in a sandbox that `opened` makes, in another one as often as one dies within `retries`. Raises
-    SandboxFailed after that."""
+    """Do `work` in a sandbox that `opened` makes, in a new one where one dies, `retries` times. Raises
+    SandboxFailed."""
     while True:
         try:
             sandbox = await opened()
@@ -39,8 +31,4 @@ async def in_one_opened(
 
 async def probe(provider: Provider, spec: SandboxSpec) -> None:
     """Raises SandboxFailed where no sandbox works at all, so that nobody is blamed for one that died."""
-    sandbox = await provider.create(spec)
-    try:
-        await sandbox.exec(["true"], timeout=60)
-    finally:
-        await sandbox.close()
+    await in_one_opened(lambda: provider.create(spec), lambda sandbox: sandbox.exec(["true"], timeout=60), 0)

@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -67,9 +67,8 @@ def index_settings() -> IndexSettings:
         for spelling in (name, name.upper()):
             if value := _safe([os.environ.get(spelling, "")], notes):
                 env[spelling] = value[0]
-    bundle = next(
-        (Path(p) for p in (pip.cert, *(os.environ.get(n, "") for n in _BUNDLES)) if p and os.access(p, os.R_OK)), None
-    )
+    bundles = (pip.cert, *(os.environ.get(name, "") for name in _BUNDLES))
+    bundle = next((Path(p) for p in bundles if p and os.access(p, os.R_OK)), None)
     if bundle is not None:
         env |= dict.fromkeys((*_BUNDLES, "GIT_SSL_CAINFO"), str(bundle))
         env["UV_SYSTEM_CERTS"] = "1"
@@ -124,14 +123,8 @@ def _pip_files() -> list[Path]:
         return []
     config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
     shared = [Path(p) / "pip/pip.conf" for p in os.environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":") if p]
-    files = [
-        *shared,
-        Path("/etc/pip.conf"),
-        home / ".pip/pip.conf",
-        config / "pip/pip.conf",
-        Path(sys.prefix) / "pip.conf",
-    ]
-    return [*files, Path(named)] if named else files
+    own = [home / ".pip/pip.conf", config / "pip/pip.conf", Path(sys.prefix) / "pip.conf"]
+    return [*shared, Path("/etc/pip.conf"), *own, *([Path(named)] if named else [])]
 
 
 def _uv_options(notes: list[str]) -> _Options:
@@ -151,17 +144,15 @@ def _uv_options(notes: list[str]) -> _Options:
             options.links += part.get("find-links", [])
         for index in table.get("index", []):
             (options.main if index.get("default") else options.extra).append(index.get("url", ""))
-    for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"):
-        options.main = [_unnamed(u) for u in os.environ.get(name, "").split()] + options.main
-    for name in ("UV_INDEX", "UV_EXTRA_INDEX_URL"):
-        options.extra += [_unnamed(u) for u in os.environ.get(name, "").split()]
-    options.links += [u for u in os.environ.get("UV_FIND_LINKS", "").replace(",", " ").split() if u]
+    options.main[:0] = [*_unnamed("UV_INDEX_URL"), *_unnamed("UV_DEFAULT_INDEX")]
+    options.extra += [*_unnamed("UV_INDEX"), *_unnamed("UV_EXTRA_INDEX_URL")]
+    options.links += os.environ.get("UV_FIND_LINKS", "").replace(",", " ").split()
     return options
 
 
-def _unnamed(url: str) -> str:
-    """uv lets an index be called `name=url`."""
-    return re.sub(r"^[A-Za-z0-9._-]+=", "", url)
+def _unnamed(variable: str) -> list[str]:
+    """The indexes in a variable; uv lets one be called `name=url`."""
+    return [re.sub(r"^[A-Za-z0-9._-]+=", "", url) for url in os.environ.get(variable, "").split()]
 
 
 def _safe(urls: Iterable[str], notes: list[str]) -> list[str]:
@@ -170,9 +161,8 @@ def _safe(urls: Iterable[str], notes: list[str]) -> list[str]:
     for url in urls:
         parts = urlsplit(url if "://" in url or url.startswith("/") else f"//{url}")
         if parts.username or parts.password:
-            notes.append(
-                f"the index or proxy at {parts.hostname} needs a password and is left out: set-up gets no secrets"
-            )
+            what = f"the index or proxy at {parts.hostname}"
+            notes.append(f"{what} needs a password and is left out: set-up gets no secrets")
         elif url and url not in kept:
             kept.append(url)
     return kept
@@ -215,13 +205,15 @@ def _archives_of(page: Path) -> list[Path]:
     """What a page of links names beside itself or elsewhere on this machine; nothing for a page that is an archive."""
     if page.suffix not in (".html", ".htm"):
         return []
-    linked = (_linked(link, page) for link in _HREF.findall(page.read_text(encoding="utf-8", errors="replace")))
-    return [path for path in linked if path is not None and path.name.endswith(_ARCHIVES) and path.is_file()]
+    return [path for path in _links_of(page) if path.name.endswith(_ARCHIVES) and path.is_file()]
 
 
-def _linked(link: str, page: Path) -> Path | None:
-    path = _local_path(link) or (page.parent / unquote(link) if "://" not in link else None)
-    return None if path is None else Path(os.path.normpath(path))
+def _links_of(page: Path) -> Iterator[Path]:
+    """The places on this machine that a page links to."""
+    for link in _HREF.findall(page.read_text(encoding="utf-8", errors="replace")):
+        path = _local_path(link) or (page.parent / unquote(link) if "://" not in link else None)
+        if path is not None:
+            yield Path(os.path.normpath(path))
 
 
 def _local_path(url: str) -> Path | None:
@@ -235,18 +227,14 @@ def _pointed_to(index: Path) -> list[Path]:
     """Folders outside an index in which the files lie that its pages link to."""
     folders: list[Path] = []
     pages = [page for _, page in zip(range(_PAGES), index.glob("*/index.html"), strict=False)]
-    for page in pages:
-        for link in _HREF.findall(page.read_text(encoding="utf-8", errors="replace")):
-            path = _linked(link, page)
-            folder = None if path is None else path.parent
-            if folder is not None and folder.is_dir() and not folder.is_relative_to(index) and folder not in folders:
-                folders.append(folder)
+    for folder in (path.parent for page in pages for path in _links_of(page)):
+        if folder.is_dir() and not folder.is_relative_to(index) and folder not in folders:
+            folders.append(folder)
     return folders
 
 
 def uv_binary() -> Path:
-    """The uv of this Python, which set-up installs with. Raises uv's FileNotFoundError where the package came without
-    it."""
+    """The uv that set-up installs with. Raises uv's FileNotFoundError where the package came without it."""
     from uv import find_uv_bin
 
     # uv asks sysconfig, whose first answer is wrong in a thread that asks while another's question is being answered.

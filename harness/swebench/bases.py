@@ -11,8 +11,7 @@ from tasks.errors import InputError
 from tasks.say import Say
 
 LOCAL_BASE = "troop-base"
-"""Bases that harness/sandbox/base_image.sh makes out of Debian packages are tags of it, such as
-troop-base:python3.9."""
+"""What harness/sandbox/base_image.sh makes out of Debian packages are its tags, such as troop-base:python3.9."""
 
 DEBIAN_PYTHONS = ("3.7", "3.9", "3.11", "3.13")
 ANY = ""
@@ -56,11 +55,8 @@ def ensure_base(client: Any, python: str, bases: Mapping[str, str], say: Say) ->
     try:
         ensure_image(client, published, say)
     except InputError as error:
-        made = (
-            f"make {own} out of Debian packages (harness/sandbox/base_image.sh {own}, as root) or "
-            if python in DEBIAN_PYTHONS
-            else ""
-        )
+        made = f"make {own} out of Debian packages (harness/sandbox/base_image.sh {own}, as root) or "
+        made = made if python in DEBIAN_PYTHONS else ""
         raise InputError(
             f"no base image with Python {python} is here, and {published} cannot be pulled: {made}"
             f"name one with --base {python}=IMAGE (with that Python, gcc, g++, make, git and patch in it)"

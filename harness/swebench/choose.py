@@ -127,9 +127,7 @@ async def _asked(steps: Steps, recipe: Recipe, packages: Sequence[str], missing:
     )
 
 
-async def _compile(
-    steps: Steps, lines: Sequence[str], arguments: Sequence[str], *, preferred: Sequence[str] = ()
-) -> Exec:
+async def _compile(steps: Steps, lines: Sequence[str], arguments: Sequence[str], preferred: Sequence[str] = ()) -> Exec:
     """Ask uv for exact versions. `preferred`: those to be kept where they fit, as if found by an earlier call."""
     await steps.sandbox.write(IN, "".join(f"{line}\n" for line in lines).encode())
     await steps.sandbox.write(OUT, "".join(f"{line}\n" for line in preferred).encode())

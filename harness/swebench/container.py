@@ -16,24 +16,12 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import IO, Any, Literal, TypeVar
+from typing import IO, Any, Literal
 
-from harness.sandbox.docker import owner
-from harness.sandbox.docker.containers import (
-    NAME_LABEL,
-    OWNER_LABEL,
-    RUN_LABEL,
-    container_name,
-    explained,
-    obituary,
-    remove_container,
-    sweep,
-)
-from harness.sandbox.docker.daemon import Attachment, attach, connect_and_ask
+from harness.sandbox.docker.containers import container_name, make_container, obituary, sweep
+from harness.sandbox.docker.daemon import Attachment, Daemon, attach
 from harness.swebench.official import TESTBED
 from tasks.errors import SandboxFailed
 
@@ -80,8 +68,6 @@ _PROCESSES = 16_384
 
 _End = Literal["over", "late", "flooded"]
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, slots=True)
 class Ran:
@@ -103,19 +89,15 @@ class Containers:
     `run`: whose the containers are (a label). `network`: whether they have one.
     """
 
-    def __init__(self, run: str, *, network: bool = False, threads: int = 16) -> None:
+    def __init__(self, run: str, *, network: bool = False) -> None:
+        self.daemon = Daemon()
         self._run = run
         self._network = network
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="grading")
-        self._client: Any = None
-        self._memory = 0
-        self._connecting = asyncio.Lock()
         self._endings: set[asyncio.Task[None]] = set()
 
     async def clean(self) -> list[str]:
         """Remove the containers that dead processes left; names them."""
-        client = await self.connected()
-        return await self._call("look for containers", sweep, client, None)
+        return await self.daemon.ask("look for containers", sweep, None)
 
     async def run(
         self,
@@ -130,91 +112,62 @@ class Containers:
     ) -> Ran:
         """Apply the patch and run the script in a fresh container of `image`; the script's output goes to `log`.
 
-        `timeout` in seconds: then everything in it is killed. Raises SandboxFailed when the daemon or the container
-        fails.
+        `timeout` in seconds: then everything in it is killed. Raises SandboxFailed where daemon or container fail.
         """
-        client = await self.connected()
+        client = await self.daemon.connected()
         label = container_name(self._run, name)
         mark = f"troop-{secrets.token_hex(8)}"
         command = [mark, str(len(patch)), str(len(script))]
         began = time.time()
-        make = partial(self._make, client, label, name, image, command, capabilities)
-        making = asyncio.ensure_future(self._call("make a container", make))
+        make = self.daemon.call("make a container", self._make, client, label, name, image, command, capabilities)
+        making = asyncio.ensure_future(make)
         gone = False
         try:
             container = await asyncio.shield(making)
             attachment = await attach(client, container)
             try:
-                await self._call("start a container", client.api.start, container)
+                await self.daemon.call("start a container", client.api.start, container)
                 end = await _talk(attachment, patch + script, log, timeout)
                 gone = end == "over"
-                return await self._told(client, container, attachment, mark, end, began)
+                return await self._told(container, attachment, mark, end, began)
             finally:
                 attachment.stdin.transport.abort()
         finally:
             if not gone:
-                self._later(self._discard(client, label, making))
+                ending = asyncio.ensure_future(self.daemon.discard(label, making))
+                self._endings.add(ending)
+                ending.add_done_callback(self._endings.discard)
 
     async def labels(self, image: str) -> Mapping[str, str]:
         """An image's labels. Raises SandboxFailed where there is no such image."""
-        client = await self.connected()
-        told = await self._call("look at an image", client.api.inspect_image, image)
+        client = await self.daemon.connected()
+        told = await self.daemon.call("look at an image", client.api.inspect_image, image)
         return dict((told.get("Config") or {}).get("Labels") or {})
-
-    async def connected(self) -> Any:
-        """The daemon's client. Raises SandboxFailed where none answers."""
-        async with self._connecting:
-            if self._client is None:
-                self._client, info = await self._call("connect", connect_and_ask)
-                self._memory = int(info.get("MemTotal") or 0)
-        return self._client
 
     async def close(self) -> None:
         """Wait until every container is gone."""
         while self._endings:
             await asyncio.gather(*self._endings)
-        if self._client is not None:
-            self._client.close()
-        self._pool.shutdown(wait=False)
+        await self.daemon.close()
 
     def _make(
         self, client: Any, label: str, name: str, image: str, command: list[str], capabilities: tuple[str, ...]
     ) -> str:
         """Blocking: a container that is ready to be started; its id."""
-        api = client.api
-        limit = math.floor(self._memory * _MEMORY_SHARE) or None
-        made = api.create_container(
-            image,
-            entrypoint=["/bin/bash", "--norc", "-c", _PROGRAM, "troop", *command],
-            name=label,
-            hostname="testbed",
-            user="0:0",
-            working_dir="/",
-            stdin_open=True,
-            # The user's docker configuration may name a proxy with a password in it.
-            use_config_proxy=False,
-            labels={RUN_LABEL: self._run, NAME_LABEL: name, OWNER_LABEL: owner.me()},
-            healthcheck={"test": ["NONE"]},
-            host_config=api.create_host_config(
-                network_mode=None if self._network else "none",
-                # Without a network docker names no address for the container's own name; with one it does.
-                extra_hosts=None if self._network else {"testbed": "127.0.0.1"},
-                cap_add=list(capabilities),
-                # The machine's own protection, not a limit on tests: what is left would be the kernel's choice of a
-                # victim.
-                mem_limit=limit,
-                memswap_limit=limit,
-                pids_limit=_PROCESSES,
-                oom_score_adj=500,
-                log_config={"Type": "none", "Config": {}},
-                auto_remove=True,
-            ),
-        )
-        return str(made["Id"])
+        limit = math.floor(int(self.daemon.info.get("MemTotal") or 0) * _MEMORY_SHARE) or None
+        host = {
+            "network_mode": None if self._network else "none",
+            # Without a network docker names no address for the container's own name; with one it does.
+            "extra_hosts": None if self._network else {"testbed": "127.0.0.1"},
+            "cap_add": list(capabilities),
+            # The machine's own protection, no limit on tests: what is left is the kernel's choice of a victim.
+            **{"mem_limit": limit, "memswap_limit": limit, "pids_limit": _PROCESSES, "oom_score_adj": 500},
+        }
+        entry = ["/bin/bash", "--norc", "-c", _PROGRAM, "troop", *command]
+        place = {"hostname": "testbed", "working_dir": "/"}
+        return make_container(client, image, label, self._run, name, host, entrypoint=entry, **place)
 
-    async def _told(
-        self, client: Any, container: str, attachment: Attachment, mark: str, end: _End, since: float
-    ) -> Ran:
+    async def _told(self, container: str, attachment: Attachment, mark: str, end: _End, since: float) -> Ran:
         """What the program said of itself. Raises SandboxFailed where it did not come to its end."""
         said, _, own = attachment.stderr.partition(f"{mark} ")
         if own.startswith("refused"):
@@ -225,24 +178,8 @@ class Containers:
             return Ran(applied, said.strip(), int(ended[1]), float(ended[3]) - float(ended[2]))
         if end != "over":
             return Ran(applied, said.strip(), None, time.time() - since, end == "late", end == "flooded")
-        why = await self._call("say why", obituary, client, container, since)
+        why = await self.daemon.ask("say why", obituary, container, since)
         raise SandboxFailed(f"a container ended before its tests did: {said.strip()[-300:] or why}")
-
-    def _later(self, ending: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(ending)
-        self._endings.add(task)
-        task.add_done_callback(self._endings.discard)
-
-    async def _discard(self, client: Any, label: str, making: asyncio.Future[str]) -> None:
-        """After a time-out, a failure or a cancellation: wait for the container that is being made, and remove it."""
-        await asyncio.wait([making])
-        if not making.cancelled() and making.exception() is None:
-            with contextlib.suppress(SandboxFailed):  # a daemon that is gone took the container with it
-                await self._call("remove a container", remove_container, client, label)
-
-    async def _call(self, what: str, function: Callable[..., T], *args: Any) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, partial(explained, what, function, *args))
 
 
 async def _talk(attachment: Attachment, sent: bytes, log: IO[bytes], timeout: float) -> _End:
@@ -257,15 +194,12 @@ async def _talk(attachment: Attachment, sent: bytes, log: IO[bytes], timeout: fl
                 return "flooded"
         return "over"
 
-    async def send() -> None:
-        attachment.stdin.write(sent)
-        await attachment.stdin.drain()
-
     listening = asyncio.ensure_future(listen())
     try:
         async with asyncio.timeout(timeout):
             with contextlib.suppress(ConnectionError):  # it has ended before it read everything: its output tells why
-                await send()
+                attachment.stdin.write(sent)
+                await attachment.stdin.drain()
             return await listening
     except TimeoutError:
         return "late"

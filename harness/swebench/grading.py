@@ -86,8 +86,7 @@ class GradedPatch:
 
     `reason`: why it is not resolved, "" where it is. `report`: the official one, None where the official harness has
     none. `seconds`: of the evaluation script; `wall`: of everything. `installed`: whether the script installed the
-    repository again. `notes`: what a reader should know. `remembered`: it was reached before. `key`: names its entry in
-    the memo, "" for none.
+    repository again. `notes`: for a reader. `remembered`: reached before. `key`: in the memo, or "".
     """
 
     instance_id: str
@@ -160,13 +159,12 @@ class Grader:
 
     async def find(self, row: Row) -> ImageRef | None:
         """The row's image, if the daemon has one."""
-        return await asyncio.to_thread(find_image, await self._containers.connected(), row)
+        return await asyncio.to_thread(find_image, await self._containers.daemon.connected(), row)
 
     async def grade(self, row: Row, image: ImageRef | None, patch: str) -> GradedPatch:
         """The verdict on one patch; "" is empty, and never run, so that it needs no image.
 
-        Raises SandboxFailed when daemon or containers kept failing, InputError where the official package does not know
-        the instance's repository."""
+        Raises SandboxFailed where containers kept failing, InputError for a repository that swebench does not know."""
         if not patch:
             return GradedPatch(row.instance_id, "empty", "the patch is empty", None)
         if image is None:
@@ -194,13 +192,10 @@ class Grader:
             if not self._fresh and (known := self._remembered(key)):
                 return known
             async with self._places:
-                turn = self.memo.take_turn(key)
-                if turn is not None:
-                    try:
+                with self.memo.turn(key) as ours:
+                    if ours:
                         known = None if self._fresh else self._remembered(key)
                         return known or await self._anew(key, row, image, patch, script, installed)
-                    finally:
-                        turn.end()
             # The lock is the kernel's, which can only be asked.
             await asyncio.sleep(_TURN_SECONDS)
 
@@ -233,14 +228,9 @@ class Grader:
         for tries in range(_RETRIES + 1):
             try:
                 with log.open("wb") as file:
+                    data, own = script.encode("utf-8", "surrogateescape"), _capabilities(row)
                     return await self._containers.run(
-                        image.id,
-                        patch,
-                        script.encode("utf-8", "surrogateescape"),
-                        file,
-                        name=row.instance_id,
-                        timeout=self._timeout,
-                        capabilities=_capabilities(row),
+                        image.id, patch, data, file, name=row.instance_id, timeout=self._timeout, capabilities=own
                     )
             except SandboxFailed as error:
                 self.infrastructure += 1
@@ -262,11 +252,8 @@ class Grader:
         if known is None:
             return None
         try:
-            too_short = (
-                known["timeout"] < self._timeout
-                if known["outcome"] == "timed-out"
-                else known["seconds"] > self._timeout
-            )
+            late = known["outcome"] == "timed-out"
+            too_short = known["timeout"] < self._timeout if late else known["seconds"] > self._timeout
             fields = {name: known[name] for name in GradedPatch.__dataclass_fields__}
         except (KeyError, TypeError):
             return None
@@ -332,9 +319,7 @@ def _judge(row: Row, ran: Ran, log: Path, timeout: float, network: bool) -> Grad
         report = official.report_of(row, log)
     except InputError:
         raise
-    except (
-        Exception
-    ) as error:  # of the package's parsers; it writes no report then, and counts the patch among the errors
+    except Exception as error:  # of the package's parsers: it writes no report then, and counts it among the errors
         reason = f"the official parser fails on the tests' output: {words_of(error)}"
         return GradedPatch(name, "unreadable", reason, None)
     notes = [_BARE_CHECKOUT] if official.checks_out_all(row) else []
@@ -351,9 +336,8 @@ def _judge(row: Row, ran: Ran, log: Path, timeout: float, network: bool) -> Grad
 def _failing(tests: Json) -> str:
     parts = []
     for kind, what in (("FAIL_TO_PASS", "that should pass now"), ("PASS_TO_PASS", "that passed before")):
-        failed, passed = tests[kind]["failure"], tests[kind]["success"]
-        if failed:
-            parts.append(f"{len(failed)} of {len(failed) + len(passed)} tests {what} fail or did not run")
+        if failed := len(tests[kind]["failure"]):
+            parts.append(f"{failed} of {failed + len(tests[kind]['success'])} tests {what} fail or did not run")
     return ", ".join(parts)
 
 

@@ -40,8 +40,7 @@ Pull = Literal["auto", "always", "never"]
 @dataclass(frozen=True, slots=True)
 class ImageRef:
     """An image that the daemon has. `origin`: "row" (the row names it), "built" (here, by Troop), "published", or
-    "official" (built here by the official harness). `editable`: whether the repository is known to be used where it
-    lies."""
+    "official" (built here by the official harness). `editable`: the repository is known to be used in place."""
 
     name: str
     id: str
@@ -51,8 +50,7 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class ImageOutcome:
-    """What became of one instance's image. `image` None: there is none, and `failure` says why. `seconds` of work, 0
-    for one that was here."""
+    """What became of an instance's image. `image` None: there is none, `failure` says why. `seconds`: of work."""
 
     row: Row
     image: ImageRef | None
@@ -85,11 +83,9 @@ async def ensure_images(
 
     `mirrors`: a directory of clones (see `repository_of`). `bases`: base images by Python version. `workers` images are
     made at a time. `pull`: published images are taken where a registry gives them ("auto", asked once), insisted on
-    ("always") or not asked for ("never"). `rebuild`: images built here are made again. `tell` is called in the event
-    loop.
+    ("always") or not asked for ("never"). `rebuild`: images built here are made again. `tell`: in the event loop.
 
-    Raises SandboxFailed where no daemon answers, InputError for `mirrors` that is no directory. A build that fails is
-    an answer, not an error.
+    Raises SandboxFailed where no daemon answers, InputError for wrong `mirrors`. A build that fails is an answer.
     """
     if mirrors is not None and not mirrors.is_dir():
         raise InputError(f"--mirrors {mirrors} is not a directory")
@@ -151,12 +147,12 @@ class _Work:
         return [done[row.instance_id] for row in rows]
 
     async def _one(self, row: Row) -> ImageOutcome:
-        began = time.monotonic()
+        began, image, why = time.monotonic(), None, ""
         try:
             image = await self._pulled(row) or await self._built(row)
         except Exception as error:  # whatever befalls one instance, the others get their images
-            return ImageOutcome(row, None, round(time.monotonic() - began, 1), words_of(error))
-        return ImageOutcome(row, image, round(time.monotonic() - began, 1))
+            why = words_of(error)
+        return ImageOutcome(row, image, round(time.monotonic() - began, 1), why)
 
     # ---- pulled
 

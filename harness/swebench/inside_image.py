@@ -19,8 +19,7 @@ conda() {{
 
 # A virtual environment is known by the file beside the path that the interpreter was started by. tox-current-env starts
 # it through a link elsewhere, and then a plain link to the system's interpreter would be the system's. This program is
-# the environment's interpreter by whatever link it is reached, unless the link is that of another environment made from
-# it.
+# the environment's interpreter by whatever link it is reached, unless it is a link of an environment made from it.
 INTERPRETER = """\
 #include <limits.h>
 #include <stdio.h>

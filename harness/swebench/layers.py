@@ -28,27 +28,14 @@ from harness.sandbox.base import TROOPDIR, Limits, SandboxSpec
 from harness.sandbox.docker.files import archive
 from harness.sandbox.docker.image import find
 from harness.sandbox.docker.provider import DockerProvider
+from harness.swebench import inside_image as inside
 from harness.swebench import names
 from harness.swebench.bases import debian_mirror, ensure_base
-from harness.swebench.choose import CHOOSING_VERSION, PYTHON, UV, ResolvedEnvironment, choose
-from harness.swebench.choose import IN as _IN
-from harness.swebench.choose import OUT as _OUT
-from harness.swebench.inside_image import (
-    ASK_EDITABLE,
-    CHANGES,
-    COMPILE_TREE,
-    FILES,
-    INTERPRETER,
-    NEEDED,
-    PIP_CONFIGURATION,
-    TAKE_SOURCES_AWAY,
-    bring_sources,
-    find_python,
-    make_environment,
-)
+from harness.swebench.choose import CHOOSING_VERSION, IN, OUT, PYTHON, UV, ResolvedEnvironment, choose
 from harness.swebench.names import CONDA, ENV, WHEELS
 from harness.swebench.recipe import RECIPE_VERSION, Recipe, fingerprint, quoted
 from harness.swebench.steps import Log, Steps
+from harness.trace import record
 
 _ENTER = f". {CONDA}/bin/activate && conda activate testbed && cd /testbed"
 _LIMITS = Limits(memory_mb=8192, cpus=4, processes=2048)
@@ -58,19 +45,13 @@ _OFFLINE = {"PIP_CONFIG_FILE": f"{ENV}/pip.conf", "PIP_NO_INDEX": "1", "PIP_INDE
 
 
 class Layers:
-    """Makes layers with one provider. `bases`: see `ensure_base`. `cache`: where resolved sets, locks and logs are
-    kept."""
+    """Makes layers with one provider. `bases`: see `ensure_base`. `cache`: for resolved sets, locks and logs."""
 
     def __init__(self, provider: DockerProvider, client: Any, bases: Mapping[str, str], cache: Path, run: str) -> None:
-        self._provider = provider
-        self._client = client
-        self._bases = bases
-        self._cache = cache
-        self._run = run
+        self._provider, self._client, self._bases, self._cache, self._run = provider, client, bases, cache, run
 
     async def instance(self, recipe: Recipe, tree: Workspace, log: Log) -> None:
-        """Build an instance's image, with whatever is missing below it. Raises SetupFailed, SandboxFailed,
-        InputError."""
+        """Build an instance's image, with what is missing below it. Raises SetupFailed, SandboxFailed, InputError."""
         bare = await self._python(recipe, log)
         chosen = await self._chosen(recipe, tree, bare, log)
         environment = await self._environment(recipe, bare, chosen, log)
@@ -81,7 +62,7 @@ class Layers:
                 await steps.take("installing the repository", f"{_ENTER} && {{ {recipe.install}\n}}", env=_OFFLINE)
             editable = await _is_editable(steps)
             await steps.take("committing what set-up changed", _commit(tree))
-            await steps.take("compiling", f"rm -rf {TROOPDIR}/base.git; {COMPILE_TREE}")
+            await steps.take("compiling", f"rm -rf {TROOPDIR}/base.git; {inside.COMPILE_TREE}")
             labels = {
                 names.KIND: names.INSTANCE,
                 names.ID: recipe.instance_id,
@@ -92,9 +73,8 @@ class Layers:
                 names.NOTE: chosen.note,
             }
             log.say("keeping the image")
-            await self._provider.keep(
-                steps.sandbox, names.repository_name(recipe.instance_id), "latest", labels, CHANGES
-            )
+            name = names.repository_name(recipe.instance_id)
+            await self._provider.keep(steps.sandbox, name, "latest", labels, inside.CHANGES)
 
     # ---- below instances
 
@@ -102,23 +82,22 @@ class Layers:
         base = await apart(ensure_base, self._client, recipe.python, self._bases, log.say)
         found = await asyncio.to_thread(find, self._client, base)
         identity = found.id if found is not None else base
-        key = fingerprint(RECIPE_VERSION, identity, recipe.python, INTERPRETER, FILES, CHANGES)
+        key = fingerprint(RECIPE_VERSION, identity, recipe.python, inside.INTERPRETER, inside.FILES, inside.CHANGES)
         name = f"{names.layer_name(names.TOOLS)}:{recipe.python}-{key}"
         async with self.turn(key, log):
             if await asyncio.to_thread(find, self._client, name) is not None:
                 return name
             log.say(f"making the bare environment of Python {recipe.python} on {base}")
             async with self._open(recipe, base, "python", log) as steps:
-                for tool in NEEDED:
+                for tool in inside.NEEDED:
                     await steps.take(f"looking for {tool} in the base image {base}", f"command -v {tool}")
-                found_python = await steps.take(
-                    f"looking for Python {recipe.python} in the base image {base}", find_python(recipe.python)
-                )
-                files = {path: (text.encode(), 0o644) for path, text in FILES.items()}
-                files["/tmp/interpreter.c"] = (INTERPRETER.encode(), 0o644)
+                what = f"looking for Python {recipe.python} in the base image {base}"
+                found_python = await steps.take(what, inside.find_python(recipe.python))
+                files = {path: (text.encode(), 0o644) for path, text in inside.FILES.items()}
+                files["/tmp/interpreter.c"] = (inside.INTERPRETER.encode(), 0o644)
                 await steps.sandbox.upload(archive(files))
                 interpreter = found_python.strip().splitlines()[-1]
-                await steps.take("making the environment", make_environment(UV, interpreter))
+                await steps.take("making the environment", inside.make_environment(UV, interpreter))
                 await self._keep(steps, names.TOOLS, name.rpartition(":")[2])
         return name
 
@@ -127,10 +106,7 @@ class Layers:
         key = fingerprint(CHOOSING_VERSION, recipe.fingerprint, bare)
         place = self._cache / "images" / "chosen" / f"{key}.json"
         if place.is_file():
-            kept = json.loads(place.read_bytes())
-            return ResolvedEnvironment(
-                tuple(kept["pins"]), tuple(kept["build"]), tuple(kept["arguments"]), kept["note"]
-            )
+            return record(ResolvedEnvironment, json.loads(place.read_bytes()))
         log.say(f"choosing versions as of {recipe.date:%Y-%m-%d}")
         async with self._open(recipe, bare, "resolve", log) as steps:
             await _place(steps, recipe, tree)
@@ -141,9 +117,8 @@ class Layers:
         return chosen
 
     async def _environment(self, recipe: Recipe, bare: str, chosen: ResolvedEnvironment, log: Log) -> str:
-        key = fingerprint(
-            RECIPE_VERSION, bare, sorted(chosen.pins), sorted(chosen.build), recipe.system, PIP_CONFIGURATION
-        )
+        packages = (sorted(chosen.pins), sorted(chosen.build))
+        key = fingerprint(RECIPE_VERSION, bare, *packages, recipe.system, inside.PIP_CONFIGURATION)
         name = f"{names.layer_name(names.ENVIRONMENT)}:{key}"
         async with self.turn(key, log):
             if await asyncio.to_thread(find, self._client, name) is not None:
@@ -156,16 +131,14 @@ class Layers:
         return name
 
     async def _keep(self, steps: Steps, kind: str, tag: str) -> None:
-        await self._provider.keep(steps.sandbox, names.layer_name(kind), tag, {names.KIND: kind}, CHANGES)
+        await self._provider.keep(steps.sandbox, names.layer_name(kind), tag, {names.KIND: kind}, inside.CHANGES)
 
     @contextlib.asynccontextmanager
     async def _open(
         self, recipe: Recipe, image: str, name: str, log: Log, *, network: bool = True
     ) -> AsyncIterator[Steps]:
         """Steps in a sandbox of the image, which is closed at the end."""
-        spec = SandboxSpec(
-            run=self._run, name=f"{recipe.instance_id}-{name}", image=image, network=network, limits=_LIMITS
-        )
+        spec = SandboxSpec(self._run, f"{recipe.instance_id}-{name}", image=image, network=network, limits=_LIMITS)
         sandbox = await self._provider.create(spec)
         try:
             yield Steps(sandbox, log)
@@ -174,9 +147,8 @@ class Layers:
 
     def turn(self, key: str, log: Log) -> AbstractAsyncContextManager[None]:
         """The one who makes what `key` names, over all processes of this user."""
-        return turn(
-            self._cache / "locks" / f"image-{key}.lock", lambda: log.say("waiting for the same layer to be made")
-        )
+        lock = self._cache / "locks" / f"image-{key}.lock"
+        return turn(lock, lambda: log.say("waiting for the same layer to be made"))
 
 
 # ---- steps
@@ -184,8 +156,7 @@ class Layers:
 
 async def _place(steps: Steps, recipe: Recipe, tree: Workspace) -> None:
     """The repository at its base, its nearest tag on the base, and what the specification changes in it."""
-    content = await asyncio.to_thread(tree.archive)
-    await steps.sandbox.upload(content)
+    await steps.sandbox.upload(await asyncio.to_thread(tree.archive))
     tag = tree.described.rsplit("-", 2)[0]
     commands = ["printf '%s\\n' __pycache__/ '*.pyc' '*.egg-info/' >> .git/info/exclude"]
     if tag:
@@ -205,31 +176,27 @@ async def _install_system(steps: Steps, recipe: Recipe) -> None:
     await steps.take(
         "installing what the specification wants of the system",
         "set -e; export DEBIAN_FRONTEND=noninteractive\n"
-        f"{bring_sources(sources) if sources else ''}\n{lines}\n"
-        f"{TAKE_SOURCES_AWAY if sources else ''}; rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin",
+        f"{inside.bring_sources(sources) if sources else ''}\n{lines}\n"
+        f"{inside.TAKE_SOURCES_AWAY if sources else ''}; rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin",
     )
 
 
 async def _install_packages(steps: Steps, chosen: ResolvedEnvironment) -> None:
-    await steps.sandbox.write(_IN, "".join(f"{line}\n" for line in chosen.pins).encode())
+    await steps.sandbox.write(IN, "".join(f"{line}\n" for line in chosen.pins).encode())
     dated = quoted(chosen.arguments)
-    await steps.take(
-        "installing packages",
-        f"{UV} pip install --quiet --no-deps --compile-bytecode --python {PYTHON} {dated} -r {_IN}",
-    )
-    await steps.sandbox.write(_OUT, "".join(f"{line}\n" for line in chosen.build).encode())
+    install = f"{UV} pip install --quiet --no-deps --compile-bytecode --python {PYTHON} {dated} -r {IN}"
+    await steps.take("installing packages", install)
+    await steps.sandbox.write(OUT, "".join(f"{line}\n" for line in chosen.build).encode())
     if chosen.build:
-        await steps.take(
-            "fetching what the repository's build asks for",
-            f"{PYTHON} -m pip wheel --quiet --no-deps --wheel-dir {WHEELS} -r {_OUT}",
-        )
+        fetch = f"{PYTHON} -m pip wheel --quiet --no-deps --wheel-dir {WHEELS} -r {OUT}"
+        await steps.take("fetching what the repository's build asks for", fetch)
     await steps.take("making the wheel folder", f"mkdir -p {WHEELS}")
-    await steps.sandbox.write(f"{ENV}/pip.conf", PIP_CONFIGURATION.encode())
+    await steps.sandbox.write(f"{ENV}/pip.conf", inside.PIP_CONFIGURATION.encode())
 
 
 async def _is_editable(steps: Steps) -> bool:
     """Whether the repository is used where it lies, so that a change to its Python files needs no new installation."""
-    return (await steps.attempt("looking how the repository is installed", ASK_EDITABLE)).exit_code == 0
+    return (await steps.attempt("looking how the repository is installed", inside.ASK_EDITABLE)).exit_code == 0
 
 
 def _commit(tree: Workspace) -> str:

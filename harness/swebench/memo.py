@@ -14,8 +14,8 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from harness.records import Json
 
@@ -31,23 +31,8 @@ def key_of(*parts: str | bytes) -> str:
     return digest.hexdigest()
 
 
-class Turn:
-    """The right to work on a key, held until `end`; no other process works on it meanwhile."""
-
-    def __init__(self, path: Path, file: IO[str]) -> None:
-        self._path = path
-        self._file = file
-
-    def end(self) -> None:
-        """Give it back. (Who had opened the file before it is removed works beside the next one: no harm but the
-        time.)"""
-        self._path.unlink(missing_ok=True)
-        self._file.close()
-
-
 class Memo:
-    """Entries under the directory `root`; half-made ones under `scratch`, on the same file system, are anyone's to
-    sweep."""
+    """Entries under the directory `root`; half-made ones under `scratch`, on the same file system, may be swept."""
 
     def __init__(self, root: Path, scratch: Path) -> None:
         self._root = root
@@ -59,18 +44,22 @@ class Memo:
         place.mkdir(parents=True)
         return place
 
-    def take_turn(self, key: str) -> Turn | None:
-        """The right to work on a key, None while another process (or another part of this one) has it. It ends with its
-        holder, whatever the holder's end."""
+    @contextlib.contextmanager
+    def turn(self, key: str) -> Iterator[bool]:
+        """Within: True where no other process (or other part of this one) works on the key, nor will meanwhile. A turn
+        ends with its holder, whatever the holder's end."""
         self._scratch.mkdir(parents=True, exist_ok=True)
         path = self._scratch / f"grading-{key[:32]}.lock"
-        file = path.open("w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return None
-        return Turn(path, file)
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            try:
+                yield True
+            finally:  # who has opened the file by now works beside the next one: no harm but the time
+                path.unlink(missing_ok=True)
 
     def look_up(self, key: str) -> Json | None:
         """The verdict of that key, None where there is none that can be read."""

@@ -1,13 +1,11 @@
-"""The official SWE-bench package as a source of facts: specifications, evaluation scripts, log parsers, the rules of a
-report.
+"""The official SWE-bench package as a source of facts: specifications, evaluation scripts, log parsers, rules.
 
 The only module that imports `swebench` (extra `eval`), and never through a function of it that asks the network:
 `make_test_spec` fetches requirement files from GitHub, so the parts that grading needs are put together here.
 
 Importing the package as it is costs 1.4 s and 130 MB, nearly all of it for things that grading has no use for
 (`datasets`, its own command line, a cloud client), and reads a `.env` file into this process's environment. So its two
-package modules are entered without what they import, and two of its dependencies are stood in for while its modules
-load.
+package modules are entered without what they import, and two dependencies are stood in for meanwhile.
 """
 
 from __future__ import annotations
@@ -98,8 +96,7 @@ def spec_of(row: Row) -> Spec:
 
 def eval_script(row: Row, *, install: bool = True) -> str:
     """The official evaluation script of a row, to be run with bash in its image; `install` False leaves out the
-    repeated installation of the repository. Raises InputError where the package does not know the repository or its
-    version."""
+    repeated installation of the repository. Raises InputError for an unknown repository or version."""
     if row.eval_script:
         script = row.eval_script if row.eval_script.startswith("#!") else _SCRIPT_HEAD + row.eval_script
         return script if install else _without_install(row, script)
@@ -111,9 +108,8 @@ def eval_script(row: Row, *, install: bool = True) -> str:
     try:
         lines = make(instance, specs, ENV_NAME, TESTBED, row.base_commit, row.test_patch)
     except Exception as error:  # whatever the package makes of the row, such as a test patch that is no diff
-        raise InputError(
-            f"{row.instance_id}: no evaluation script can be made of the row: {words_of(error)}"
-        ) from error
+        what = f"{row.instance_id}: no evaluation script can be made of the row"
+        raise InputError(f"{what}: {words_of(error)}") from error
     return _SCRIPT_HEAD + "\n".join(lines) + "\n"
 
 
@@ -143,7 +139,7 @@ def checks_out_all(row: Row) -> bool:
     return not _official("harness.utils").get_modified_files(row.test_patch)
 
 
-def report_of(row: Row, log: Path | str, *, patch_exists: bool = True) -> dict[str, Any]:
+def report_of(row: Row, log: Path | str) -> dict[str, Any]:
     """The official report on one instance: `{patch_is_None, patch_exists, patch_successfully_applied, resolved,
     tests_status: {FAIL_TO_PASS: {success, failure}, ...}}`. `log`: the evaluation script's output, as a file or as
     text. Raises InputError where no log parser is known for the row."""
@@ -151,38 +147,28 @@ def report_of(row: Row, log: Path | str, *, patch_exists: bool = True) -> dict[s
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", suffix=".log") as file:
             file.write(log)
             file.flush()
-            return report_of(row, Path(file.name), patch_exists=patch_exists)
+            return report_of(row, Path(file.name))
     spec = _test_spec(row)
-    prediction = {"instance_id": row.instance_id, "model_patch": "" if patch_exists else None}
     if row.log_parser or row.eval_type:
-        return _report_by_row(row, spec, log, patch_exists)
+        return _report_by_row(row, spec, log)
     _raw_spec(row)  # for its InputError: the official function would raise a KeyError
+    prediction = {"instance_id": row.instance_id, "model_patch": ""}
     report = _official("harness.grading").get_eval_report(spec, prediction, str(log), include_tests_status=True)
     return dict(report[row.instance_id])
 
 
-def _report_by_row(row: Row, spec: Any, log: Path, patch_exists: bool) -> dict[str, Any]:
-    """What the official `get_eval_report` says of one instance, with the parser and the kind of evaluation that the row
-    itself names."""
+def _report_by_row(row: Row, spec: Any, log: Path) -> dict[str, Any]:
+    """What the official `get_eval_report` says of one instance, with the row's own parser and kind of evaluation."""
     grading, constants = _official("harness.grading"), _official("harness.constants")
-    report: dict[str, Any] = {
-        "patch_is_None": not patch_exists,
-        "patch_exists": patch_exists,
-        "patch_successfully_applied": False,
-        "resolved": False,
-    }
-    if not patch_exists:
-        return report
+    report = {"patch_is_None": False, "patch_exists": True}
     # Universal newlines, as the official function reads its log.
     statuses = _statuses(row, spec, log.read_text("utf-8"))
     if statuses is None:
-        return report
-    report["patch_successfully_applied"] = True
+        return {**report, "patch_successfully_applied": False, "resolved": False}
     wanted = {"FAIL_TO_PASS": list(row.fail_to_pass), "PASS_TO_PASS": list(row.pass_to_pass)}
     tests = grading.get_eval_tests_report(statuses, wanted, eval_type=_eval_type(row))
-    report["resolved"] = grading.get_resolution_status(tests) == constants.ResolvedStatus.FULL.value
-    report["tests_status"] = tests
-    return report
+    resolved = grading.get_resolution_status(tests) == constants.ResolvedStatus.FULL.value
+    return {**report, "patch_successfully_applied": True, "resolved": resolved, "tests_status": tests}
 
 
 def _statuses(row: Row, spec: Any, text: str) -> Mapping[str, str] | None:
@@ -239,9 +225,7 @@ def _test_spec(row: Row) -> Any:
         instance_id=row.instance_id,
         repo=row.repo,
         version=row.version,
-        repo_script_list=[],
-        eval_script_list=[],
-        env_script_list=[],
+        **{f"{name}_script_list": [] for name in ("repo", "eval", "env")},
         arch="x86_64",
         FAIL_TO_PASS=list(row.fail_to_pass),
         PASS_TO_PASS=list(row.pass_to_pass),
@@ -268,8 +252,7 @@ def _lines(commands: str | list[str]) -> str:
 
 
 def _official(name: str) -> Any:
-    """A module of the official package, by its name below the package. Raises InputError where the package is
-    missing."""
+    """A module of the official package, by its name below it. Raises InputError where the package is missing."""
     full = f"{_PACKAGE}.{name}"
     with _loading:  # also for what is loaded already: another thread may be half-way through it
         if full in sys.modules:

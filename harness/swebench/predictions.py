@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,15 +23,13 @@ if TYPE_CHECKING:
     from tasks.swebench import Row
 
 BASELINES = ("gold", "empty", "noop")
-"""Instead of a file: the right patches; no patches, which are never run; patches that change nothing a test could
-see."""
+"""Instead of a file: the right patches; none, which is never run; patches that change nothing a test could see."""
 
 _WHOLE = "hold predictions: JSON lines, a list of objects, or an object of them by id"
 _EACH = "a prediction must be an object with instance_id, model_name_or_path and model_patch"
 
-_NOOP = "diff --git a/{0} b/{0}\nnew file mode 100644\n--- /dev/null\n+++ b/{0}\n@@ -0,0 +1 @@\n+nothing\n".format(
-    "troop-noop.txt"
-)
+_NOOP = "diff --git a/{0} b/{0}\nnew file mode 100644\n--- /dev/null\n+++ b/{0}\n@@ -0,0 +1 @@\n+nothing\n"
+_NOOP = _NOOP.format("troop-noop.txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +56,8 @@ class PredictionSet:
 
 def baseline(name: str, rows: Sequence[Row]) -> list[Prediction]:
     """The predictions that one of BASELINES stands for."""
-    patches: Mapping[str, Callable[[Row], str]] = {
-        "gold": lambda row: row.patch,
-        "empty": lambda row: "",
-        "noop": lambda row: _NOOP,
-    }
-    return [Prediction(row.instance_id, name, patches[name](row), source=name) for row in rows]
+    own = {"empty": "", "noop": _NOOP}
+    return [Prediction(row.instance_id, name, own.get(name, row.patch), source=name) for row in rows]
 
 
 def read_predictions(path: Path, known: Collection[str]) -> list[Prediction]:

@@ -56,8 +56,7 @@ class Recipe:
 
     `requirements`: as the specification names them, without the tree's own. `pins`: those of them that are wanted in
     one version whatever their date. `extras`: of the tree. `project`: whether the tree itself is installed.
-    `build_requires`: what building it asks for. `system`: shell lines that change the system and not the tree;
-    `pre_install`: the others.
+    `build_requires`: for building it. `system`: shell lines that change the system alone; `pre_install`: the others.
     """
 
     instance_id: str
@@ -179,8 +178,7 @@ class Way:
 
 def ladder(recipe: Recipe, *, too_young: bool) -> list[Way]:
     """Ways to choose versions, the most faithful first. `too_young`: what the specification pins needs packages that
-    are younger than the instance. Then all is as of the specification's own time: of two times mixed, uv makes
-    environments that never were."""
+    are younger than the instance. Then all is as of the specification's time, for two times mixed never were."""
     pinned = [name_of(pin) for pin in recipe.pins]
     written = max(recipe.date, SPECS_WRITTEN)
     why = "what the specification pins is younger than the instance" if too_young else "no older versions fit together"
@@ -208,9 +206,7 @@ def _dated(recipe: Recipe, date: datetime, younger: Iterable[str] = ()) -> tuple
 
 def _released(python: str) -> datetime:
     """When tools knew that Python: some weeks after its release."""
-    return next((day for version, day in PYTHON_RELEASES if version == python), PYTHON_RELEASES[0][1]) + timedelta(
-        days=60
-    )
+    return dict(PYTHON_RELEASES).get(python, PYTHON_RELEASES[0][1]) + timedelta(days=60)
 
 
 def _day(date: datetime) -> str:

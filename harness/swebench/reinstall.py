@@ -11,18 +11,14 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-_BUILD_FILES = frozenset(
-    [
-        *("setup.py", "setup.cfg", "pyproject.toml", "manifest.in", "manifest", "meson.build", "cmakelists.txt"),
-        *("configure", "configure.ac", "makefile", "build.py", "hatch_build.py", "environment.yml", "environment.yaml"),
-        *("pkg-info", "entry_points.txt", ".git_archival.txt", ".gitattributes", ".gitmodules"),
-    ]
+_BUILD_FILES = (
+    *("setup.py", "setup.cfg", "pyproject.toml", "manifest.in", "manifest", "meson.build", "cmakelists.txt"),
+    *("configure", "configure.ac", "makefile", "build.py", "hatch_build.py", "environment.yml", "environment.yaml"),
+    *("pkg-info", "entry_points.txt", ".git_archival.txt", ".gitattributes", ".gitmodules"),
 )
-_COMPILED = frozenset(
-    [
-        *(".c", ".cc", ".cpp", ".cxx", ".h", ".hh", ".hpp", ".pyx", ".pxd", ".pxi", ".f", ".f77", ".f90", ".pyf"),
-        *(".s", ".asm", ".rs", ".go", ".swg", ".i", ".in", ".src", ".so", ".pth", ".l", ".y", ".lex"),
-    ]
+_COMPILED = (
+    *(".c", ".cc", ".cpp", ".cxx", ".h", ".hh", ".hpp", ".pyx", ".pxd", ".pxi", ".f", ".f77", ".f90", ".pyf"),
+    *(".s", ".asm", ".rs", ".go", ".swg", ".i", ".in", ".src", ".so", ".pth", ".l", ".y", ".lex"),
 )
 _VERSIONED = re.compile(r"version|release", re.IGNORECASE)
 _REQUIREMENTS = re.compile(r"(^|/)(requirements|constraints)[^/]*(/|\.txt$|\.in$)", re.IGNORECASE)
@@ -55,28 +51,28 @@ def why_install(patch: str) -> str:
 
 
 def _paths(patch: str) -> Iterator[str]:
-    """Whatever looks like a path in the patch's headers, also where git would not read them: `patch` is more
-    patient."""
+    """Whatever looks like a path in headers, also where git would not read them: `patch` is more patient."""
     for line in patch.splitlines():
-        if match := _HEADER.match(line):
-            for path in filter(None, match.groups()):
-                yield re.sub(r'^"?[ab]/', "", path.strip().strip('"'))
+        yield from _paths_of(line)
+
+
+def _paths_of(line: str) -> list[str]:
+    """Those of one line, where it is a header."""
+    match = _HEADER.match(line)
+    return [re.sub(r'^"?[ab]/', "", p.strip().strip('"')) for p in match.groups() if p] if match else []
 
 
 def _new_import(patch: str) -> str:
     """A new package, or a new top-level module that something imports: an installation that lists them by name would
     have to list it. (Scripts that nothing imports are common: agents leave what they reproduced the issue with.)"""
     new = False
-    paths: tuple[str, ...] = ()
+    paths: list[str] = []
     for line in patch.splitlines():
         if line.startswith("diff --git"):
             new = False
         new = new or bool(_NEW_FILE.match(line))
-        if match := _HEADER.match(line):
-            paths = tuple(re.sub(r'^"?[ab]/', "", p.strip().strip('"')) for p in match.groups() if p)
-        if not new:
-            continue
-        for path in map(PurePosixPath, paths):
+        paths = _paths_of(line) or paths
+        for path in map(PurePosixPath, paths if new else ()):
             if path.suffix != ".py":
                 continue
             if path.name == "__init__.py" and len(path.parts) <= _PACKAGE_DEPTH:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,16 +12,8 @@ _PIN = re.compile(r"^[^;]*===?\s*[^;*,\s]+\s*(?:;.*)?$")
 _CONDA = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)\s*(.*)$")
 # The tree itself, which is installed in its own way, and what pip's options say about other places.
 _SKIPPED = (
-    "-e .",
-    "-e file:",
-    ".[",
-    "./",
-    "--index-url",
-    "-i ",
-    "--extra-index-url",
-    "--find-links",
-    "-f ",
-    "--no-index",
+    *("-e .", "-e file:", ".[", "./", "--index-url", "-i ", "--extra-index-url", "--find-links", "-f ", "--no-index"),
+    *("-c", "--constraint"),
 )
 _NOT_PACKAGES = ("python", "pip", "conda", "nodefaults")
 
@@ -63,13 +56,9 @@ def _file_requirements(path: str, read: Callable[[str], str], replaced: Mapping[
         if included:
             other = posixpath.normpath(posixpath.join(posixpath.dirname(path), included[1]))
             if other not in seen:
-                try:
+                with contextlib.suppress(FileNotFoundError):
                     found += _file_requirements(other, read, replaced, seen)
-                except FileNotFoundError:
-                    continue
-        elif line == "." or line.startswith(_SKIPPED) or line.startswith(("-c", "--constraint")):
-            continue
-        else:
+        elif line != "." and not line.startswith(_SKIPPED):
             found.append(replaced.get(name_of(line), line))
     return found
 

@@ -14,7 +14,7 @@ from tasks.say import Say
 
 STEP_SECONDS = 3600.0
 _END_CHARS = 1800
-_KEPT_BYTES = 2_000_000
+_KEPT = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,7 @@ class Steps:
         """Do a step that may fail."""
         began = time.monotonic()
         self.log.write(f"-- {what}\n$ {command}")
-        done = await self.sandbox.exec(
-            command, cwd=cwd, env=env, timeout=STEP_SECONDS, output_bytes=_KEPT_BYTES, merge=True
-        )
+        done = await self.sandbox.exec(command, cwd=cwd, env=env, timeout=STEP_SECONDS, output_bytes=_KEPT, merge=True)
         self.log.write(f"{done.output}\n-- exit code {done.exit_code} after {time.monotonic() - began:.1f} s")
         return done
 

@@ -28,8 +28,7 @@ class StoredImage:
 
     `kind`: names.INSTANCE, names.ENVIRONMENT, names.TOOLS, "published", REPLACED, or SOLVE. `instance`: as in the
     image's label, or as its name tells. `adds`: bytes on top of the image that it was made from. `own`: bytes that go
-    when it goes, 0 where others stand on it. `size`: all of it, with what it shares. `created`: seconds since the
-    epoch.
+    when it goes, 0 where others stand on it. `size`: with what it shares. `created`: seconds since the epoch.
     """
 
     name: str
@@ -47,8 +46,7 @@ class StoredImage:
 
 
 def kept_images(client: Any) -> list[StoredImage]:
-    """All of them, instances first, by name. Blocking: the daemon adds up sizes, which takes seconds where there are
-    many."""
+    """All, instances first, by name. Blocking: the daemon adds up sizes, which takes seconds where there are many."""
     found: list[StoredImage] = []
     entries = list(client.df().get("Images") or ())
     # Of images that have lost their name, too, as long as others stand on them.
@@ -58,24 +56,14 @@ def kept_images(client: Any) -> list[StoredImage]:
         tags = [tag for tag in entry.get("RepoTags") or () if not tag.startswith("<none>")]
         for name in tags or [str(entry["Id"])]:
             kind, instance = _kind(name, labels)
-            if kind:
-                size, parent = int(entry["Size"]), str(entry.get("ParentId", ""))
-                found.append(
-                    StoredImage(
-                        name=name,
-                        id=str(entry["Id"]),
-                        kind=kind,
-                        instance=instance,
-                        repo=labels.get(names.REPO, ""),
-                        version=labels.get(names.VERSION, ""),
-                        note=labels.get(names.NOTE, ""),
-                        adds=size - sizes.get(parent, 0),
-                        own=size - max(0, int(entry.get("SharedSize", 0))),
-                        size=size,
-                        created=float(entry.get("Created", 0)),
-                        parent=parent,
-                    )
-                )
+            if not kind:
+                continue
+            repo, version, note = (labels.get(label, "") for label in (names.REPO, names.VERSION, names.NOTE))
+            size, parent = int(entry["Size"]), str(entry.get("ParentId", ""))
+            adds, own = size - sizes.get(parent, 0), size - max(0, int(entry.get("SharedSize", 0)))
+            about = (name, str(entry["Id"]), kind, instance, repo, version, note)
+            created = float(entry.get("Created", 0))
+            found.append(StoredImage(*about, adds=adds, own=own, size=size, created=created, parent=parent))
     order = (names.INSTANCE, "published", REPLACED, names.ENVIRONMENT, names.TOOLS, SOLVE)
     return sorted(found, key=lambda kept: (order.index(kept.kind), kept.name))
 
@@ -101,8 +89,7 @@ def doomed(
 
     `instances`: the images of these (lower case). `older_than`: seconds of age from which an environment of `troop
     solve` goes (None: none does). `everything`: all of Troop's that serve a suite. Layers that no image stands on any
-    more go in every case, unless they are so young that a build may be about to. Published images go only by their
-    instance's name.
+    more go in every case, unless they are so young that a build may be about to. Published ones go by name only.
     """
     kept = list(images)
     now = time.time()

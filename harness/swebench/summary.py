@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cache import write_json
+from harness.cache import read_json, write_json
 from harness.records import Json
 from harness.swebench import official
 from harness.swebench.grading import OFFICIAL_ERRORS, GradedPatch
@@ -104,10 +104,7 @@ def _set_report(each: PredictionSet, results: Mapping[tuple[str, str], Result]) 
     own = [results[each.name, name] for name in each.predictions if (each.name, name) in results]
     outcomes = Counter(result.outcome for result in own)
     return {
-        "name": each.name,
-        "model": each.model,
-        "rank": each.rank,
-        "source": each.source,
+        **{name: getattr(each, name) for name in ("name", "model", "rank", "source")},
         "submitted": len(own),
         "resolved": outcomes["resolved"],
         "outcomes": dict(sorted(outcomes.items())),
@@ -123,15 +120,8 @@ def _result_report(name: str, result: Result) -> Json:
         "reason": result.reason,
     }
     if (graded := result.graded) is not None:
-        row |= {
-            "applied": graded.applied,
-            "installed": graded.installed,
-            "image": graded.image,
-            "notes": list(graded.notes),
-            "seconds": graded.seconds,
-            "wall": graded.wall,
-            "remembered": graded.remembered,
-        }
+        shown = ("applied", "installed", "image", "notes", "seconds", "wall", "remembered")
+        row |= {name: getattr(graded, name) for name in shown} | {"notes": list(graded.notes)}
     return row
 
 
@@ -140,7 +130,7 @@ def write_files(folder: Path, row: Row, result: Result, memo: Memo, *, name: str
     verdict.json, which comes last. `name`: the set's. What is there already for the same verdict stays."""
     graded = result.graded
     verdict = {**_result_report(name, result), "key": graded.key if graded else ""}
-    if verdict["key"] and _same(folder / _VERDICT, verdict["key"]):
+    if verdict["key"] and (read_json(folder / _VERDICT) or {}).get("key") == verdict["key"]:
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -153,10 +143,3 @@ def write_files(folder: Path, row: Row, result: Result, memo: Memo, *, name: str
         if graded.report is not None:
             (folder / "report.json").write_text(json.dumps({row.instance_id: graded.report}, indent=4), "utf-8")
     write_json(folder / _VERDICT, verdict)
-
-
-def _same(file: Path, key: str) -> bool:
-    try:
-        return bool(json.loads(file.read_text("utf-8")).get("key") == key)
-    except (OSError, ValueError):
-        return False

@@ -54,6 +54,10 @@ def read_lines(name: str, result: Exec, report: bytes, *, always: bool) -> TestR
         for test in lines.running:  # it took the interpreter down
             lines.outcomes[test] = "error"
             lines.failures[test] = f"{name}{BROKE_OFF} in this test (exit code {result.exit_code})"
+    return _report(result, lines, output, reason)
+
+
+def _report(result: Exec, lines: _Lines, output: str, reason: str) -> TestReport:
     return TestReport(
         outcomes=lines.outcomes,
         exit_code=result.exit_code,
@@ -83,9 +87,8 @@ def outcome_of(report: TestReport, test: str) -> str:
     The worst of all that it stands for, where skipped parts count only if nothing else ran. A file that could not be
     loaded is an error of everything in it.
     """
-    found = {
-        outcome for name, outcome in report.outcomes.items() if selects(test, name) or name == test.partition("::")[0]
-    }
+    file = test.partition("::")[0]
+    found = {outcome for name, outcome in report.outcomes.items() if selects(test, name) or name == file}
     return next((outcome for outcome in ("error", "failed", "passed", "skipped") if outcome in found), "missing")
 
 
@@ -165,18 +168,13 @@ def _by_exit_code(name: str, result: Exec, output: str, always: bool) -> TestRep
         reason = f"{name} did not start (exit code {result.exit_code}): {_last_line(output)}"
     elif result.exit_code in (125, 126, 127):
         reason = f"the test command could not be started (exit code {result.exit_code}): {_last_line(output)}"
-    outcome: Outcome = "passed" if result.exit_code == 0 else "failed"
-    return TestReport(
-        outcomes={} if reason else {COMMAND_TEST: outcome},
-        exit_code=result.exit_code,
-        timed_out=result.timed_out,
-        valid=not reason,
-        seconds=result.seconds,
-        failures={} if reason or outcome == "passed" else {COMMAND_TEST: _last_line(output)},
-        durations={} if reason else {COMMAND_TEST: result.seconds},
-        output=output,
-        reason=reason,
-    )
+    lines = _Lines()
+    if not reason:
+        lines.outcomes[COMMAND_TEST] = "passed" if result.exit_code == 0 else "failed"
+        lines.durations[COMMAND_TEST] = result.seconds
+        if result.exit_code != 0:
+            lines.failures[COMMAND_TEST] = _last_line(output)
+    return _report(result, lines, output, reason)
 
 
 def _objection(name: str, lines: _Lines, result: Exec) -> str:
@@ -188,25 +186,23 @@ def _objection(name: str, lines: _Lines, result: Exec) -> str:
     if lines.begun - set(lines.statuses):
         return f"{name}{BROKE_OFF} (exit code {result.exit_code}){_while(lines.running)}"
     for status in lines.statuses.values():
-        reason = _status_objection(name, status, lines.outcomes)
-        if reason:
+        if reason := _status_objection(name, status, lines.outcomes):
             return reason
-    failed = any(outcome in ("failed", "error") for outcome in lines.outcomes.values())
-    if failed and not any(lines.statuses.values()):
+    unclean = any(lines.statuses.values())
+    if _failed(lines.outcomes) and not unclean:
         return f"tests failed, but {name} ended with exit status 0"
-    if (result.exit_code == 0) != (not any(lines.statuses.values())):
+    if (result.exit_code == 0) == unclean:
         statuses = ", ".join(str(status) for status in lines.statuses.values())
         return f"the test command's exit code is {result.exit_code}, but {name}'s was {statuses}"
     return ""
 
 
 def _status_objection(name: str, status: int, outcomes: Mapping[str, Outcome]) -> str:
-    failed = any(outcome in ("failed", "error") for outcome in outcomes.values())
     match status:
         case 0:
             return ""
         case 1:
-            return "" if failed else f"{name} ended with exit status 1, but no test failed"
+            return "" if _failed(outcomes) else f"{name} ended with exit status 1, but no test failed"
         case 2 if outcomes and all(outcome == "error" and "::" not in test for test, outcome in outcomes.items()):
             return ""
         case 2:
@@ -219,6 +215,10 @@ def _status_objection(name: str, status: int, outcomes: Mapping[str, Outcome]) -
             return f"{name} found no tests"
         case _:
             return f"{name} ended with exit status {status}"
+
+
+def _failed(outcomes: Mapping[str, Outcome]) -> bool:
+    return any(outcome in ("failed", "error") for outcome in outcomes.values())
 
 
 def _while(running: Iterable[str]) -> str:

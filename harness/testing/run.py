@@ -11,8 +11,8 @@ import secrets
 import shlex
 from collections.abc import Mapping, Sequence
 
-from harness.records import Exec, TestReport
-from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
+from harness.records import TestReport
+from harness.sandbox.base import INSIDE, WORKDIR, Sandbox
 from harness.testing.report import OVERSIZED, REPORT_BYTES
 from harness.testing.runners.registry import RUNNERS, runner_of
 
@@ -32,8 +32,7 @@ async def run_tests(
     cwd: str = WORKDIR,
     env: Mapping[str, str] | None = None,
 ) -> TestReport:
-    """Run `command` in `cwd`, limited to `ids` (test ids, classes, files or directories, relative to `cwd`; empty:
-    all).
+    """Run `command` in `cwd`, limited to `ids` (tests, classes, files or directories, relative to `cwd`; empty: all).
 
     `timeout` in seconds for the whole run, then it is killed and the report holds what had finished. `test_seconds`:
     wall time that a phase of one test may take before the test fails and the run goes on. `to_first_failure`: the tests
@@ -41,7 +40,8 @@ async def run_tests(
     the sandbox is gone; everything else is in the report.
     """
     place = f"/tmp/troop-tests-{secrets.token_hex(8)}"
-    limited = runner_of(command).limited(command, ids, to_first_failure)
+    runner = runner_of(command)
+    limited = runner.limited(command, ids, to_first_failure)
     result = await sandbox.exec(
         script(place, limited, settings(place, ids, test_seconds, to_first_failure)),
         cwd=cwd,
@@ -58,17 +58,10 @@ async def run_tests(
     except ValueError:
         lines = OVERSIZED
     await sandbox.exec(["rm", "-rf", place], cwd="/", timeout=30)
-    return interpret(command, result, lines)
+    return runner.read(result, lines)
 
 
-def interpret(command: str, result: Exec, report: bytes) -> TestReport:
-    """The test report of a finished command: `report` is what a plugin wrote (empty: none began)."""
-    return runner_of(command).read(result, report)
-
-
-def settings(
-    place: str, ids: Sequence[str], test_seconds: float | None, to_first_failure: bool = False
-) -> dict[str, str]:
+def settings(place: str, ids: Sequence[str], test_seconds: float | None, to_first_failure: bool) -> dict[str, str]:
     """What a plugin is told in the environment of one run whose files are in `place`; empty: not set."""
     return {
         "TROOP_REPORT": f"{place}/report",
@@ -80,25 +73,24 @@ def settings(
 
 def script(place: str, command: str, variables: Mapping[str, str]) -> str:
     """The shell script that runs `command` with a plugin at hand; its standard input becomes the file PLACE/select."""
-    inside = f"{TROOPDIR}/inside"
     fixed = {"PYTHONDONTWRITEBYTECODE": "1", "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/troop-hypothesis"}
     exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in {**variables, **fixed}.items() if value)
     return (
         f"mkdir -m 700 {place} && cat > {place}/select || exit 125\n"
         f'export {exports} TROOP_ROOT="$PWD"\n'
-        f'export PYTHONPATH="{inside}${{PYTHONPATH:+:$PYTHONPATH}}"\n'
+        f'export PYTHONPATH="{INSIDE}${{PYTHONPATH:+:$PYTHONPATH}}"\n'
         + "".join(runner.exports for runner in RUNNERS)
-        + f'exec "${{BASH:-sh}}" -c {shlex.quote(_keeping_path(command, inside))} < /dev/null\n'
+        + f'exec "${{BASH:-sh}}" -c {shlex.quote(_keeping_path(command))} < /dev/null\n'
     )
 
 
-def _keeping_path(command: str, inside: str) -> str:
-    """The command with `inside` put into each PYTHONPATH that it sets anew, or no plugin would be found."""
+def _keeping_path(command: str) -> str:
+    """The command with `INSIDE` put into each PYTHONPATH that it sets anew, or no plugin would be found."""
 
     def kept(found: re.Match[str]) -> str:
         value = found[1]
         if "$PYTHONPATH" in value or "${PYTHONPATH" in value:
             return found[0]
-        return found[0] + inside + (":" if value.strip("'\"") else "")
+        return found[0] + INSIDE + (":" if value.strip("'\"") else "")
 
     return _PYTHONPATH.sub(kept, command)

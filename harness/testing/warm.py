@@ -15,14 +15,14 @@ import secrets
 from collections.abc import Sequence
 
 from harness.records import Exec, TestReport
-from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
+from harness.sandbox.base import INSIDE, WORKDIR, Sandbox
 from harness.testing.report import REPORT_BYTES
 from harness.testing.run import OUTPUT_BYTES, run_tests, script, settings
 from harness.testing.runners.base import Launch, Runner, files_of
 from harness.testing.runners.registry import runner_of
 from tasks.errors import SandboxFailed
 
-ASK = f"{TROOPDIR}/inside/warm_ask.py"
+ASK = f"{INSIDE}/warm_ask.py"
 LIFETIME = 7 * 24 * 3600.0
 START_SECONDS = 30.0
 LAST_SECONDS = 0.5
@@ -121,8 +121,7 @@ class WarmTests:
 
 
 class _Waiting:
-    """One process that waits inside. `left`: places of finished runs, for the next one to remove. `proven`: a run
-    of it was confirmed."""
+    """A process that waits inside. `left`: places of finished runs, to be removed. `proven`: a run was confirmed."""
 
     def __init__(self, sandbox: Sandbox, runner: Runner, launch: Launch) -> None:
         self.runner = runner
@@ -145,8 +144,7 @@ class _Waiting:
     @property
     def refuses(self) -> bool:
         """Whether it said that it cannot do this at all."""
-        held = self._held
-        return held.done() and not held.cancelled() and held.result() == REFUSED
+        return self.ended and not self._held.cancelled() and self._held.result() == REFUSED
 
     def cancel(self) -> None:
         """Have it killed, soon, with everything that it started."""
@@ -154,7 +152,7 @@ class _Waiting:
 
     async def end(self) -> None:
         """Have it killed with everything that it started, before the sandbox does anything asked of it later."""
-        self._held.cancel()
+        self.cancel()
         await asyncio.wait({self._held})
 
     async def last_words(self) -> None:
@@ -164,25 +162,10 @@ class _Waiting:
     async def ask(self, place: str, request: bytes, timeout: float) -> Exec | None:
         """What a run wrote and how it ended, None if it ended with who was to fork it."""
         patience = 0.0 if self.proven else START_SECONDS
-        asking = asyncio.ensure_future(
-            self._sandbox.exec(
-                [
-                    self._launch.python or "python3",
-                    "-I",
-                    "-S",
-                    "-B",
-                    ASK,
-                    f"{self._place}/socket",
-                    place,
-                    f"{patience:g}",
-                ],
-                cwd="/",
-                stdin=request,
-                timeout=timeout,
-                output_bytes=OUTPUT_BYTES,
-                merge=True,
-            )
-        )
+        start = [self._launch.python or "python3", "-I", "-S", "-B", ASK]
+        argv = [*start, f"{self._place}/socket", place, f"{patience:g}"]
+        run = self._sandbox.exec(argv, cwd="/", stdin=request, timeout=timeout, output_bytes=OUTPUT_BYTES, merge=True)
+        asking = asyncio.ensure_future(run)
         try:
             await asyncio.wait({asking, self._held}, return_when=asyncio.FIRST_COMPLETED)
             if not asking.done():  # it may have the answer already
@@ -194,10 +177,8 @@ class _Waiting:
     async def _hold(self) -> int:
         """Its exit code; -1 if the sandbox went first."""
         start = self.runner.waiting(self._launch, f"{self._place}/socket")
+        command = script(self._place, start, {})
         try:
-            done = await self._sandbox.exec(
-                script(self._place, start, {}), timeout=LIFETIME, output_bytes=4000, merge=True
-            )
+            return (await self._sandbox.exec(command, timeout=LIFETIME, output_bytes=4000, merge=True)).exit_code
         except (SandboxFailed, OSError):
             return -1
-        return done.exit_code

@@ -159,7 +159,7 @@ def test_a_creation_that_is_cancelled_leaves_nothing(
         elif stage == "launching":
             monkeypatch.setattr(asyncio, "open_unix_connection", stuck)
         else:
-            monkeypatch.setattr(bubblewrap_provider.BubblewrapSandbox, "start", stuck)
+            monkeypatch.setattr(bubblewrap_provider.BubblewrapSandbox, "_ask", stuck)
         making = asyncio.ensure_future(provider.create(SandboxSpec("cancel", "box", environment="key")))
         await asyncio.wait_for(reached.wait(), 20)
         making.cancel()
@@ -225,7 +225,7 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
 
 def test_no_sandbox_is_made_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     provider = BubblewrapProvider(tmp_path)
-    asyncio.run(provider.check())
+    assert asyncio.run(provider.findings())[0].ok
     usage = shutil.disk_usage(tmp_path)._replace(free=100 << 20)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
     with pytest.raises(SandboxFailed, match="100 MB of free space left"):

@@ -25,9 +25,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from harness.sandbox.base import Limits, SandboxSpec
+from harness.sandbox.base import INSIDE, Limits, SandboxSpec
 from harness.sandbox.choice import choose_provider
-from harness.sandbox.client import DISK_UNLIMITED, INSIDE
+from harness.sandbox.client import DISK_UNLIMITED
 from harness.sandbox.docker import owner
 from harness.sandbox.docker.containers import remove_container, seems_used
 from harness.sandbox.docker.daemon import Attachment, attach, connect
@@ -235,7 +235,7 @@ def test_a_container_removed_from_outside_is_a_failure_of_the_sandbox(docker: Do
 @pytest.mark.docker
 def test_a_creation_that_is_cancelled_leaves_no_container(docker: DockerProvider, daemon: Any) -> None:
     async def cancel() -> None:
-        await docker.check()
+        await docker.findings()  # connected
         for delay in (0.0, 0.005, 0.02, 0.08, 0.2):
             making = asyncio.create_task(docker.create(spec()))
             await asyncio.sleep(delay)
@@ -259,8 +259,6 @@ def test_a_missing_daemon_is_one_sentence_that_says_what_to_do(monkeypatch: pyte
         findings = await docker.findings()
         assert [(f.name, f.ok) for f in findings] == [("docker", False)]
         assert findings[0].fix
-        assert not await docker.answers()
-        assert not await docker.ready()
         await docker.close()
 
     run(ask())
@@ -424,7 +422,7 @@ def test_a_sandbox_that_is_being_made_when_the_daemon_dies_leaves_no_connection(
         async with proxied(tmp_path / "docker.sock") as proxy:
             docker = DockerProvider()
             for seconds in (0.0, 0.1, 0.2, 0.3):
-                assert await docker.answers()
+                assert (await docker.findings())[0].ok
                 making = asyncio.create_task(start(docker))
                 await asyncio.sleep(seconds)
                 proxy.cut()
@@ -472,7 +470,7 @@ async def main():
 asyncio.run(main())
 """
 STOP_BEFORE_START = """
-    client = await docker._connected()
+    client = await docker.daemon.connected()
     client.api.start = lambda _container: (print("ready", flush=True), time.sleep(600))
 """
 

@@ -19,10 +19,10 @@ from harness.sandbox.base import Provider, SandboxSpec
 from harness.sandbox.docker.image import DEFAULT_IMAGE
 from harness.testing.report import COMMAND_TEST
 from harness.testing.run import run_tests
-from tasks.errors import SetupFailed
+from tasks.errors import InputError, SetupFailed
 from tasks.task import Environment, GivenTest, Task
 from tests.support.environments import freeze
-from tests.support.repositories import CALC, FAILING, make_repository, make_task, opened
+from tests.support.repositories import CALC, FAILING, git, make_repository, make_task, opened
 
 
 def repository(tmp_path: Path, changes: Mapping[str, str] | None = None, base: Mapping[str, str] = CALC) -> Path:
@@ -202,6 +202,31 @@ def test_whatever_decides_what_set_up_makes_is_in_the_key(docker: Provider, tmp_
         assert not set_ups(said)
 
     asyncio.run(scenario())
+
+
+def test_given_files_are_laid_over_the_tree_whatever_is_in_their_way(docker: Provider, tmp_path: Path) -> None:
+    base = repository(tmp_path, {"docs/page.md": "text\n", "below": "a file\n"})
+    (base / "link").symlink_to("calc/__init__.py")
+    git(base, "add", "link")
+    git(base, "commit", "-qm", "link")
+    given = {"link": "no link\n", "docs": "no folder\n", "below/tests/test_new.py": "new\n", "calc/ops.py": "over\n"}
+    task = replace(with_image(make_task(base), "true"), failing_test=replace(FAILING, files=tuple(given.items())))
+
+    async def scenario() -> None:
+        built = await _build(docker, task)
+        said = await _inside(
+            docker, built, f"cat {' '.join(given)}; test ! -L link && git diff --quiet calc/__init__.py"
+        )
+        assert said == "".join(given.values())
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", ".git/config", "a/../../b", ""])
+def test_given_files_stay_within_the_repository(bubblewrap: Provider, tmp_path: Path, path: str) -> None:
+    task = replace(make_task(repository(tmp_path)), failing_test=replace(FAILING, files=((path, "x"),)))
+    with pytest.raises(InputError, match="not a path within the repository"):
+        asyncio.run(_build(bubblewrap, task))
 
 
 def test_what_set_up_made_is_in_no_patch(docker: Provider, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from harness.records import Exec, TestReport
 from harness.sandbox.base import Provider, Sandbox
 from harness.testing.report import COMMAND_TEST, outcome_of, selects
-from harness.testing.run import interpret, run_tests
+from harness.testing.run import run_tests
+from harness.testing.runners.registry import runner_of
 from tests.support.environments import COMMAND, in_sandbox
 from tests.support.repositories import make_repository, make_task
 
@@ -312,12 +313,12 @@ def test_a_report_is_read_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None
     report = finished(0, {"begin": 1}, *lines, {"finish": 1, "exit": 0})
     assert len(report.outcomes) == 3 and not report.valid and "3 tests" in report.reason
     nested = b'{"begin": 1}\n' + b"[" * 100_000 + b'\n{"finish": 1, "exit": 0}\n'
-    assert interpret(COMMAND, Exec(b"", b"", 0, False, 1.0), nested).valid
+    assert runner_of(COMMAND).read(Exec(b"", b"", 0, False, 1.0), nested).valid
 
 
 def finished(exit_code: int, *lines: object) -> TestReport:
     text = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
-    return interpret(COMMAND, Exec(b"", b"", exit_code, False, 1.0), text)
+    return runner_of(COMMAND).read(Exec(b"", b"", exit_code, False, 1.0), text)
 
 
 BEGIN, END_0, END_1 = {"begin": 7}, {"finish": 7, "exit": 0}, {"finish": 7, "exit": 1}
@@ -349,7 +350,7 @@ def test_two_pytests_in_one_command_make_one_report_and_the_worse_outcome_counts
 
 def test_a_line_torn_by_a_kill_is_passed_over() -> None:
     text = b'{"begin": 7}\n{"test": "t.py::a", "outcome": "passed"}\n{"test": "t.py::b", "outc'
-    report = interpret(COMMAND, Exec(b"", b"", 137, True, 9.0), text)
+    report = runner_of(COMMAND).read(Exec(b"", b"", 137, True, 9.0), text)
     assert report.outcomes == {"t.py::a": "passed"} and not report.valid
 
 

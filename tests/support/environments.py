@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from harness.environments.environment import Built
 from harness.patches.extract import mark_setup
+from harness.records import FileState
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec
 from tasks.task import Task
 from tests.support.repositories import opened
@@ -61,7 +62,8 @@ async def freeze(provider: Provider, task: Task, *, command: str | None = COMMAN
     if not await provider.has(key):
         sandbox = await provider.create(SandboxSpec(run="tests", name="setup", network=True))
         try:
-            await sandbox.upload(workspace.archive([(path, text.encode()) for path, text in given]))
+            await sandbox.upload(workspace.archive())
+            await sandbox.restore([FileState(path, text.encode()) for path, text in given])
             await put_pytest(sandbox)
             await mark_setup(sandbox)
             await provider.freeze(sandbox, key)

@@ -50,22 +50,20 @@ def test_a_key_tells_its_parts_apart() -> None:
 
 def test_a_key_has_one_turn_at_a_time_and_it_ends_with_its_holder(tmp_path: Path) -> None:
     memo = Memo(tmp_path / "grading", tmp_path / "tmp")
-    turn = memo.take_turn("a")
-    assert turn is not None and memo.take_turn("a") is None
-    other = memo.take_turn("b")
-    assert other is not None
-    turn.end()
+    with memo.turn("a") as ours, memo.turn("a") as again, memo.turn("b") as other:
+        assert (ours, again, other) == (True, False, True)
     assert not list((tmp_path / "tmp").glob("grading-a*"))
     holder = f"""
 import os, signal
 from pathlib import Path
 from harness.swebench.memo import Memo
-turn = Memo(Path({str(tmp_path)!r}) / "grading", Path({str(tmp_path)!r}) / "tmp").take_turn("a")
-assert turn is not None
-os.kill(os.getpid(), signal.SIGKILL)
+with Memo(Path({str(tmp_path)!r}) / "grading", Path({str(tmp_path)!r}) / "tmp").turn("a") as ours:
+    assert ours
+    os.kill(os.getpid(), signal.SIGKILL)
 """
     assert subprocess.run([sys.executable, "-c", holder], check=False).returncode == -9
-    assert memo.take_turn("a") is not None
+    with memo.turn("a") as ours:
+        assert ours
 
 
 def test_an_entry_is_there_whole_or_not_at_all_and_the_first_stays(tmp_path: Path) -> None:

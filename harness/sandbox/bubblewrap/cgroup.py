@@ -49,12 +49,8 @@ class Group:
 
     def out_of_memory(self) -> bool:
         """Whether the kernel killed something in the group for its memory limit."""
-        for folder in self.folders:
-            for name in ("memory.events", "memory.oom_control"):
-                counts = _pairs(folder / name)
-                if counts.get("oom_kill", "0") != "0":
-                    return True
-        return False
+        files = (folder / name for folder in self.folders for name in ("memory.events", "memory.oom_control"))
+        return any(_pairs(file).get("oom_kill", "0") != "0" for file in files)
 
 
 def make_group(name: str, limits: Limits, hierarchies: Iterable[Hierarchy]) -> Group:
@@ -105,8 +101,7 @@ def remove_empty(hierarchy_folders: Iterable[Path]) -> None:
 
 
 def hierarchies() -> tuple[Hierarchy, ...]:
-    """Where this process may make groups: version 1 below its own groups, version 2 below its own or, for root, the
-    top."""
+    """Where this process may make groups: below its own ones, in version 2 for root also below the top."""
     found: list[Hierarchy] = []
     own = _own_groups()
     for version, mount_root, mount, options in _mounts():

@@ -1,8 +1,7 @@
 """The Python interpreters of this machine, as bubblewrap sandboxes may use them.
 
-A sandbox sees the system paths and, of an interpreter that lives elsewhere (below a home directory, say), its
-installation prefix alone. Wrapper scripts such as pyenv's are not interpreters: what they would start is looked up
-directly.
+A sandbox sees the system paths and, of an interpreter elsewhere (in a home directory, say), its prefix alone. Wrapper
+scripts such as pyenv's are not interpreters: what they would start is looked up directly.
 """
 
 from __future__ import annotations
@@ -73,12 +72,8 @@ def _candidates() -> Iterator[Path]:
     home = Path(os.environ.get("HOME", "/nonexistent"))
     pyenv = Path(os.environ.get("PYENV_ROOT", home / ".pyenv"))
     folders += _below(pyenv, "versions/*/bin")
-    uv = Path(
-        os.environ.get(
-            "UV_PYTHON_INSTALL_DIR", Path(os.environ.get("XDG_DATA_HOME", home / ".local/share")) / "uv/python"
-        )
-    )
-    folders += _below(uv, "*/bin")
+    data = Path(os.environ.get("XDG_DATA_HOME", home / ".local/share"))
+    folders += _below(Path(os.environ.get("UV_PYTHON_INSTALL_DIR", data / "uv/python")), "*/bin")
     for folder in folders:
         try:
             names = [name for name in os.listdir(folder) if _NAME.fullmatch(name)]  # noqa: PTH208 (no Path per name)
@@ -115,8 +110,6 @@ def _ask(path: Path) -> Interpreter | None:
         return None  # not an interpreter that works
     prefix = Path(base).resolve()
     executable = (prefix / "bin" / f"python{major}.{minor}").resolve()
-    if (major, minor) < (3, 6) or str(prefix) in _TOO_WIDE or prefix == Path.home() or not executable.is_file():
-        return None
-    if not executable.is_relative_to(prefix):
-        return None
-    return Interpreter((major, minor), executable, prefix, whole)
+    fit = (major, minor) >= (3, 6) and str(prefix) not in _TOO_WIDE and prefix != Path.home()
+    there = fit and executable.is_file() and executable.is_relative_to(prefix)
+    return Interpreter((major, minor), executable, prefix, whole) if there else None

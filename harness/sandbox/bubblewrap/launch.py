@@ -18,8 +18,7 @@ from pathlib import Path
 
 from harness.sandbox.bubblewrap.system import CLEAN_ENV
 
-# Arguments: how many control groups, their entrances, the overlay's options ("" for none), where to mount it, the
-# program.
+# Arguments: how many control groups, their entrances, the overlay's options (or ""), where to mount it, the program.
 _CHAIN = """\
 n=$1; shift
 while [ "$n" -gt 0 ]; do echo 0 > "$1"; shift; n=$((n-1)); done
@@ -29,16 +28,15 @@ exec "$@"
 """
 _SHELL = ("sh", "-ec", _CHAIN, "troop")
 
-# `volatile`: what an attempt wrote need not reach the disk. `userxattr`: without the rights of root, from Linux 5.11
-# on.
+# `volatile`: what an attempt wrote need not reach the disk. `userxattr`: without the rights of root, since Linux 5.11.
 _OVERLAY_CHOICES = ("volatile", "", "volatile,userxattr", "userxattr")
 
+COPY = ("cp", "-a", "--reflink=auto", "--")
 ENDING_SECONDS = 5.0
 
 
 class Copying:
-    """How a tree is given to a sandbox so that what it writes stays its own: an overlay mount, or a copy of the
-    files."""
+    """How a tree is given to a sandbox so that what it writes stays its own: by an overlay mount, or as a copy."""
 
     def __init__(self, folder: Path) -> None:
         """Find out, below `folder`, what the kernel allows. Blocks for some milliseconds."""
@@ -46,7 +44,6 @@ class Copying:
         as_user = () if os.geteuid() == 0 else ("--user", "--map-root-user")
         self.namespace: tuple[str, ...] = ("unshare", *as_user, "--mount", "--propagation", "private", "--")
         self.options: str | None = None
-        self.why = ""
         for options in _OVERLAY_CHOICES:
             self.why = self._try(folder, options)
             if not self.why:
@@ -76,14 +73,10 @@ def overlay_options(lower: str, upper: str, work: str, options: str) -> str:
 
 
 def chain(
-    program: Sequence[str],
-    *,
-    entrances: Sequence[Path] = (),
-    namespace: Sequence[str] = (),
-    overlay: str = "",
-    tree: str = "",
+    program: Sequence[str], namespace: Sequence[str], overlay: str, tree: str, entrances: Sequence[Path] = ()
 ) -> list[str]:
-    """The command that goes through all the stages to `program`."""
+    """The command that goes through all the stages to `program`: in the `namespace`, `overlay` (options, "" for none)
+    mounted at `tree`, in the control groups with these `entrances`."""
     if not entrances and not overlay:
         return list(program)
     return [*namespace, *_SHELL, str(len(entrances)), *map(str, entrances), overlay, tree, *program]
@@ -98,14 +91,9 @@ class Launched:
         ours, theirs = socket.socketpair()
         try:
             with theirs, complaints.open("wb") as stderr:
+                end = theirs.fileno()
                 self._popen = subprocess.Popen(
-                    command,
-                    cwd=cwd,
-                    env=CLEAN_ENV,
-                    stdin=theirs.fileno(),
-                    stdout=theirs.fileno(),
-                    stderr=stderr,
-                    start_new_session=True,
+                    command, cwd=cwd, env=CLEAN_ENV, stdin=end, stdout=end, stderr=stderr, start_new_session=True
                 )
         except BaseException:
             ours.close()
@@ -153,44 +141,35 @@ class Launched:
     async def last_words(self) -> str:
         """Why it ended, for a message: what it complained of, else its status."""
         status = await self.ended(2.0)
-        text = (
-            self._complaints.read_bytes()[-2000:].decode("utf-8", "replace").strip()
-            if self._complaints.exists()
-            else ""
-        )
-        if text:
+        said = self._complaints.read_bytes()[-2000:] if self._complaints.exists() else b""
+        if text := said.decode("utf-8", "replace").strip():
             return text.splitlines()[-1]
-        return (
-            "its first process closed the connection"
-            if status is None
-            else f"its first process ended with status {status}"
-        )
+        return f"its first process {'closed the connection' if status is None else f'ended with status {status}'}"
 
 
-def complaint_of(command: Sequence[str], folder: Path | None = None) -> str:
-    """Why a command that tries what this machine can do does not work, in `folder`; empty where it does within 20 s."""
+def complaint_of(command: Sequence[str], folder: Path | None = None, *, seconds: float | None = 20) -> str:
+    """Why a command does not work, in `folder`; empty where it does, within `seconds`. Ctrl-C is not for it."""
     try:
         done = subprocess.run(
             command,
             cwd=folder,
             env=CLEAN_ENV,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=20,
+            timeout=seconds,
             check=False,
+            start_new_session=True,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
-    return "" if done.returncode == 0 else done.stderr.strip()[-300:] or f"status {done.returncode}"
+    said = done.stderr.decode("utf-8", "replace").strip()[-300:]
+    return "" if done.returncode == 0 else said or f"status {done.returncode}"
 
 
 def copy_tree(source: Path, target: Path) -> None:
     """Copy a tree as fast as the file system can, with modes, times and links. Raises OSError."""
-    command = ["cp", "-a", "--reflink=auto", "--", str(source), str(target)]
-    done = subprocess.run(command, env=CLEAN_ENV, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode != 0:
-        raise OSError(f"cannot copy {source}: {done.stderr.strip()[-300:]}")
+    if complaint := complaint_of([*COPY, str(source), str(target)], seconds=None):
+        raise OSError(f"cannot copy {source}: {complaint}")
 
 
 def remove_tree(path: Path) -> None:
@@ -200,25 +179,11 @@ def remove_tree(path: Path) -> None:
     """
     if not os.path.lexists(path):
         return
-    if _complaint("rm", "-rf", "--one-file-system", "--", str(path)):
-        _complaint("chmod", "-R", "u+rwX", "--", str(path))
-        if complaint := _complaint("rm", "-rf", "--one-file-system", "--", str(path)):
+    remove = ("rm", "-rf", "--one-file-system", "--", str(path))
+    if complaint_of(remove, seconds=None):
+        complaint_of(("chmod", "-R", "u+rwX", "--", str(path)), seconds=None)
+        if complaint := complaint_of(remove, seconds=None):
             raise OSError(f"cannot remove {path}: {complaint}")
-
-
-def _complaint(*command: str) -> str:
-    """Why a program failed; empty where it did not. A session of its own: Ctrl-C is not for it."""
-    done = subprocess.run(
-        command,
-        env=CLEAN_ENV,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-        start_new_session=True,
-    )
-    return "" if done.returncode == 0 else done.stderr.strip()[-300:] or f"status {done.returncode}"
 
 
 def private_folder(path: Path) -> None:

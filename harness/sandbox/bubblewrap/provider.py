@@ -24,37 +24,18 @@ import subprocess
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 
 from harness.cache import cache_root
 from harness.records import Json
-from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR, Finding, Limits, Sandbox, SandboxSpec
-from harness.sandbox.bubblewrap import cgroup
+from harness.sandbox.base import ENVDIR, HOME, INSIDE, TROOPDIR, WORKDIR, Finding, Limits, Sandbox, SandboxSpec
+from harness.sandbox.bubblewrap import cgroup, launch
 from harness.sandbox.bubblewrap.interpreters import Interpreter, choose, find_interpreters
-from harness.sandbox.bubblewrap.launch import (
-    Copying,
-    Launched,
-    chain,
-    complaint_of,
-    copy_tree,
-    overlay_options,
-    private_folder,
-    remove_tree,
-)
+from harness.sandbox.bubblewrap.launch import Copying, Launched, copy_tree, private_folder, remove_tree
 from harness.sandbox.bubblewrap.system import CLEAN_ENV, ETC_FILES, USER_ID, system_mounts
-from harness.sandbox.client import (
-    DISK_UNLIMITED,
-    FILE_BYTES,
-    HOME,
-    INSIDE,
-    LAUNCH,
-    PATH,
-    SETUP_FILE_BYTES,
-    ShimSandbox,
-    base_env,
-)
+from harness.sandbox.client import DISK_UNLIMITED, LAUNCH, PATH, ShimSandbox, base_env, file_limit, inside_modules
 from harness.sandbox.index import IndexSettings, index_settings, uv_binary
 from tasks.errors import InputError, SandboxFailed
 
@@ -102,6 +83,7 @@ class _CacheFailed(SandboxFailed):
     """The cache is the trouble, not bubblewrap."""
 
 
+@dataclass(eq=False, kw_only=True)
 class BubblewrapSandbox(ShimSandbox):
     """A sandbox that knows its folder, what it was made from, and how to end its processes but keep its files."""
 
@@ -123,18 +105,13 @@ class BubblewrapProvider:
         self._sandboxes = self._cache / "sandboxes"
         self._environments = self._cache / "environments"
         self._ground: _Ground | None = None
-        self._finding_out: asyncio.Lock | None = None
+        self._finding_out = asyncio.Lock()
         self._hierarchies: tuple[cgroup.Hierarchy, ...] | None = None
-        self._index: IndexSettings | None = None
         self._open: set[BubblewrapSandbox] = set()
 
     @property
     def name(self) -> str:
         return "bubblewrap"
-
-    async def check(self) -> None:
-        """Raises SandboxFailed, saying what to do, where no sandbox can be made."""
-        await self._known_ground()
 
     # ---- sandboxes
 
@@ -152,23 +129,17 @@ class BubblewrapProvider:
         try:
             group = await asyncio.shield(preparing)
             sandbox = await self._launch(ground, folder, group, spec, owner)
-        except OSError as error:
+        except BaseException as error:
             await asyncio.shield(_give_up(preparing, folder, owner))
-            raise SandboxFailed(f"sandbox {spec.name} cannot be made in {folder}: {error}") from error
-        except BaseException:
-            await asyncio.shield(_give_up(preparing, folder, owner))
+            if isinstance(error, OSError):
+                raise SandboxFailed(f"sandbox {spec.name} cannot be made in {folder}: {error}") from error
             raise
-        try:
-            await sandbox.start()
-        except BaseException:
-            await sandbox.close()
-            raise
+        await sandbox.start()
         return sandbox
 
     def _prepare(self, ground: _Ground, folder: Path, spec: SandboxSpec, owner: contextlib.ExitStack) -> cgroup.Group:
         """Blocking: the folder with its owner's mark, the trees to be written, the control group. `owner` gets the lock
-        on the mark, which the kernel lets go when this process dies: so a living owner is known, on any machine, in any
-        container, after any reboot."""
+        on the mark, which ends with this process: so a living owner is known, in any container, after any reboot."""
         private_folder(folder.parent)
         free = shutil.disk_usage(folder.parent).free
         if free < ENOUGH_FREE:
@@ -201,24 +172,20 @@ class BubblewrapProvider:
         self, ground: _Ground, folder: Path, group: cgroup.Group, spec: SandboxSpec, owner: contextlib.ExitStack
     ) -> BubblewrapSandbox:
         pythons = self._pythons(ground, spec)
-        index = await asyncio.to_thread(self._known_index) if spec.network else None
+        index = await asyncio.to_thread(lambda: self._index) if spec.network else None
         for python in {ground.shim_python, *pythons[:1]}:
             await asyncio.to_thread(_compile, ground.shown / "inside", python)
         overlay = ""
         if spec.environment is not None and ground.copying.options is not None:
             inside = f"sandboxes/{folder.name}"
-            overlay = overlay_options(
+            overlay = launch.overlay_options(
                 f"environments/{spec.environment}", f"{inside}/upper", f"{inside}/work", ground.copying.options
             )
         missing, rlimits = _without_group(group, spec.limits)
-        rlimits["FSIZE"] = SETUP_FILE_BYTES if spec.network else FILE_BYTES
-        command = chain(
-            self._bwrap(ground, folder, spec, pythons, index, overlaid=bool(overlay)),
-            entrances=group.entrances,
-            namespace=ground.copying.namespace if overlay else (),
-            overlay=overlay,
-            tree=f"sandboxes/{folder.name}/tree",
-        )
+        rlimits["FSIZE"] = file_limit(network=spec.network)
+        program = self._bwrap(ground, folder, spec, pythons, index, overlaid=bool(overlay))
+        namespace = ground.copying.namespace if overlay else ()
+        command = launch.chain(program, namespace, overlay, f"sandboxes/{folder.name}/tree", group.entrances)
         launched = Launched(command, cwd=self._cache, complaints=folder / "complaints")
         reader, writer = await launched.streams()
 
@@ -236,17 +203,20 @@ class BubblewrapProvider:
             return f"it ran out of memory ({words})" if group.out_of_memory() else words
 
         sandbox = BubblewrapSandbox(
-            spec.name,
-            reader,
-            writer,
+            name=spec.name,
+            reader=reader,
+            writer=writer,
             limits=spec.limits,
             env=self._env(spec, index),
             release=release,
             diagnose=diagnose,
-            missing_limits=(*missing, DISK_UNLIMITED),
+            missing_limits=missing,
             rlimits=rlimits,
+            folder=folder,
+            environment=spec.environment,
+            pythons=pythons,
+            halt=halt,
         )
-        sandbox.folder, sandbox.environment, sandbox.pythons, sandbox.halt = folder, spec.environment, pythons, halt
         self._open.add(sandbox)
         return sandbox
 
@@ -263,18 +233,14 @@ class BubblewrapProvider:
         """The whole bubblewrap command, up to the shim."""
         trees = folder / "tree" if overlaid else folder
         frozen = None if spec.environment is None else self._environments / spec.environment
-        arguments = [ground.bwrap, *ground.walls]
-        if index is None:
-            arguments.append("--unshare-net")
+        arguments = [ground.bwrap, *ground.walls, *(["--unshare-net"] if index is None else [])]
         arguments += system_mounts(ground.shown / "etc", network=spec.network)
         memory = spec.limits.memory_mb << 20
         arguments += [*ground.tmpfs("/dev/shm", memory), "--remount-ro", "/dev"]
         arguments += [*ground.tmpfs("/tmp", memory), "--dir", HOME]
         arguments += ["--bind", str(trees / "testbed"), WORKDIR, "--bind", str(trees / "env"), ENVDIR]
-        if frozen is None:
-            arguments += ["--bind", str(folder / "troop"), TROOPDIR]
-        else:
-            arguments += ["--ro-bind", str(frozen / "troop"), TROOPDIR]
+        own = ["--bind", str(folder / "troop")] if frozen is None else ["--ro-bind", str(frozen / "troop")]
+        arguments += [*own, TROOPDIR]
         arguments += ["--ro-bind", str(ground.shown / "inside"), INSIDE]
         arguments += _show_pythons(ground, {ground.shim_python, *pythons}, pythons)
         if index is not None:
@@ -293,20 +259,16 @@ class BubblewrapProvider:
             env["VIRTUAL_ENV"] = ENVDIR
         if index is not None:
             env |= index.env
-        return env | dict(spec.env)
+        return env
 
     def _pythons(self, ground: _Ground, spec: SandboxSpec) -> tuple[Interpreter, ...]:
-        """The interpreters that a sandbox shows, the wished one first. Raises InputError where there is none such."""
+        """The interpreters that a sandbox shows, the wished one first."""
         if spec.environment is not None:
             wanted = set(_recorded_pythons(self._environments / spec.environment))
             return tuple(i for i in ground.interpreters if str(i.path) in wanted)
-        if spec.python is None:
-            return ground.interpreters
+        # Where there is no such one uv may still bring it: a network sandbox is where that happens.
         wished = choose(ground.interpreters, spec.python)
-        if wished is None:
-            # uv may still bring it: a network sandbox is where that happens.
-            return ground.interpreters
-        return (wished, *(i for i in ground.interpreters if i is not wished))
+        return tuple(sorted(ground.interpreters, key=lambda i: i is not wished))
 
     # ---- environments
 
@@ -346,13 +308,12 @@ class BubblewrapProvider:
         (folder / "work").mkdir()
         relative = folder.relative_to(self._cache)
         lower = source.relative_to(self._cache)
-        overlay = overlay_options(str(lower), f"{relative}/upper", f"{relative}/work", ground.copying.options)
+        overlay = launch.overlay_options(str(lower), f"{relative}/upper", f"{relative}/work", ground.copying.options)
         tree = str(relative / "tree")
-        program = ["cp", "-a", "--reflink=auto", "--", f"{tree}/testbed", f"{tree}/env", str(frozen)]
-        command = chain(program, namespace=ground.copying.namespace, overlay=overlay, tree=tree)
-        done = subprocess.run(command, cwd=self._cache, env=CLEAN_ENV, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise OSError(done.stderr.strip()[-300:])
+        program = [*launch.COPY, f"{tree}/testbed", f"{tree}/env", str(frozen)]
+        command = launch.chain(program, ground.copying.namespace, overlay, tree)
+        if complaint := launch.complaint_of(command, self._cache, seconds=None):
+            raise OSError(complaint)
 
     async def remove(self, environment: str) -> None:
         target = self._environments / _checked(environment)
@@ -376,7 +337,7 @@ class BubblewrapProvider:
         found += await asyncio.to_thread(self._limit_findings)
         versions = ", ".join(dict.fromkeys(i.name for i in ground.interpreters))
         found.append(Finding("interpreters", True, versions))
-        index = await asyncio.to_thread(self._known_index)
+        index = await asyncio.to_thread(lambda: self._index)
         found += [
             Finding("package index", False, note, "give an index without a password to set-up") for note in index.notes
         ]
@@ -423,8 +384,6 @@ class BubblewrapProvider:
     # ---- what is known of the machine
 
     async def _known_ground(self) -> _Ground:
-        if self._finding_out is None:
-            self._finding_out = asyncio.Lock()
         async with self._finding_out:
             if self._ground is None:
                 try:
@@ -439,10 +398,9 @@ class BubblewrapProvider:
             self._hierarchies = cgroup.hierarchies()
         return self._hierarchies
 
-    def _known_index(self) -> IndexSettings:
-        if self._index is None:
-            self._index = index_settings()
-        return self._index
+    @cached_property
+    def _index(self) -> IndexSettings:
+        return index_settings()
 
 
 @lru_cache
@@ -472,40 +430,22 @@ def _find_out(cache: Path, path: str) -> _Ground:
 def _try(bwrap: str, walls: Sequence[str]) -> str:
     """Why an empty sandbox with these walls cannot be had; empty where it can."""
     programs = [a for name in ("bin", "lib", "lib64") for a in ("--ro-bind-try", f"/{name}", f"/{name}")]
-    command = [
-        bwrap,
-        *walls,
-        "--unshare-net",
-        "--ro-bind",
-        "/usr",
-        "/usr",
-        *programs,
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
-    ]
-    return complaint_of([*command, "/bin/sh", "-c", ":"])
+    mounts = ["--unshare-net", "--ro-bind", "/usr", "/usr", *programs, "--proc", "/proc", "--dev", "/dev"]
+    return launch.complaint_of([bwrap, *walls, *mounts, "/bin/sh", "-c", ":"])
 
 
 def _shown(cache: Path) -> Path:
     """The folder with what every sandbox is shown, made where this version's is not there yet."""
-    from harness import inside
-
-    modules = {
-        p.name: p.read_bytes() for p in Path(str(inside.__file__)).parent.glob("*.py") if p.name != "__init__.py"
-    }
-    fingerprint = sha256(repr((sorted(modules.items()), sorted(ETC_FILES.items()))).encode()).hexdigest()[:16]
+    files = {f"inside/{name}": content for name, content in inside_modules().items()}
+    files |= {f"etc/{name}": text.encode() for name, text in ETC_FILES.items()}
+    fingerprint = sha256(repr(sorted(files.items())).encode()).hexdigest()[:16]
     place = cache / "bubblewrap" / fingerprint
     if place.is_dir():
         return place
     made = cache / "bubblewrap" / f".{fingerprint}-{secrets.token_hex(4)}"
-    (made / "inside").mkdir(parents=True)
-    (made / "etc").mkdir()
-    for name, content in modules.items():
-        (made / "inside" / name).write_bytes(content)
-    for name, text in ETC_FILES.items():
-        (made / "etc" / name).write_text(text, encoding="utf-8")
+    for name, content in files.items():
+        (made / name).parent.mkdir(parents=True, exist_ok=True)
+        (made / name).write_bytes(content)
     for path in (made, *made.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     try:
@@ -546,8 +486,7 @@ def _without_group(group: cgroup.Group, limits: Limits) -> tuple[tuple[str, ...]
         rlimits["DATA"] = limits.memory_mb << 20
         sentences.append(f"memory is limited for each process only, not for the sandbox together: {why}")
     if why := group.missing.get("pids"):
-        # The kernel counts root's processes, but never refuses one; older ones count all of a user's, in no sandbox
-        # too.
+        # Kernels count root's processes, but never refuse one; older ones count all of a user's, also outside.
         if os.geteuid() != 0 and _release() >= NPROC_BY_NAMESPACE:
             rlimits["NPROC"] = limits.processes + cgroup.OWN_PROCESSES
         else:

@@ -9,8 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.sandbox.base import TROOPDIR
-from harness.sandbox.client import HOME
+from harness.sandbox.base import HOME, TROOPDIR
 
 USER_ID = 1000
 
@@ -30,25 +29,10 @@ _ETC = (
 # What may not be written (settings of the whole machine), and what may not even be read.
 _PROC_KEPT = ("/proc/sys", "/proc/sysrq-trigger", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/driver", "/proc/mtrr")
 _PROC_HIDDEN = (
-    *(
-        "/proc/kcore",
-        "/proc/keys",
-        "/proc/key-users",
-        "/proc/kmsg",
-        "/proc/kallsyms",
-        "/proc/modules",
-        "/proc/slabinfo",
-    ),
+    *("/proc/kcore", "/proc/keys", "/proc/key-users", "/proc/kmsg", "/proc/kallsyms", "/proc/modules"),
     *("/proc/kpagecount", "/proc/kpageflags", "/proc/kpagecgroup", "/proc/vmallocinfo", "/proc/timer_list"),
-    *(
-        "/proc/sched_debug",
-        "/proc/latency_stats",
-        "/proc/acpi",
-        "/proc/asound",
-        "/proc/scsi",
-        "/proc/iomem",
-        "/proc/ioports",
-    ),
+    *("/proc/sched_debug", "/proc/latency_stats", "/proc/acpi", "/proc/asound", "/proc/scsi", "/proc/iomem"),
+    *("/proc/slabinfo", "/proc/ioports"),
 )
 
 CLEAN_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from harness.records import Json
 from harness.sandbox.docker import owner
 from tasks.errors import SandboxFailed
 
@@ -40,6 +41,25 @@ def container_name(run: str, name: str) -> str:
     return f"troop-{words}-{secrets.token_hex(4)}"
 
 
+def make_container(client: Any, image: str, label: str, run: str, name: str, host: Json, **settings: Any) -> str:
+    """A container called `label` that is ready to be started, speaks by its attached streams alone, and is gone when it
+    ends; its id. `host`: further settings of the daemon's host configuration."""
+    made = client.api.create_container(
+        image,
+        name=label,
+        user="0:0",
+        stdin_open=True,
+        # The user's docker configuration may name a proxy with a password in it.
+        use_config_proxy=False,
+        labels={RUN_LABEL: run, NAME_LABEL: name, OWNER_LABEL: owner.me()},
+        healthcheck={"test": ["NONE"]},
+        # A log driver would write all that goes over the streams to the disk.
+        host_config=client.api.create_host_config(log_config={"Type": "none", "Config": {}}, auto_remove=True, **host),
+        **settings,
+    )
+    return str(made["Id"])
+
+
 def remove_container(client: Any, container: str) -> None:
     """Kill and remove, without a grace period; fine if it is gone. Returns when it is."""
     import docker.errors
@@ -68,12 +88,8 @@ def remove_image(client: Any, name: str) -> None:
 def obituary(client: Any, container: str, since: float) -> str:
     """Why a container ended, from the daemon's memory of events (the container itself may be gone already)."""
     time.sleep(0.1)  # the stream ends a moment before the event is written
-    events = client.api.events(
-        since=int(since),
-        until=f"{time.time():.6f}",
-        filters={"container": [container], "event": ["oom", "die"]},
-        decode=True,
-    )
+    wanted = {"container": [container], "event": ["oom", "die"]}
+    events = client.api.events(since=int(since), until=f"{time.time():.6f}", filters=wanted, decode=True)
     seen = {str(event.get("Action") or event.get("status")): event for event in events}
     if "oom" in seen:
         return "it used more memory than its limit"
@@ -84,15 +100,13 @@ def obituary(client: Any, container: str, since: float) -> str:
 
 
 def seems_used(row: Mapping[str, Any], now: float) -> bool:
-    """Whether a container of whose owner nothing is known looks as if it lived: one that somebody is just making,
-    too."""
+    """Whether a container of unknown ownership looks alive: also one that somebody is just making."""
     state = row.get("State")
     return state == "running" or (state == "created" and now - float(row.get("Created", now)) < _MAKING_SECONDS)
 
 
 def sweep(client: Any, run: str | None) -> list[str]:
-    """Remove the containers (of one run, or all) that dead processes left, and with all the images that none finished;
-    names what went."""
+    """Remove containers (of one run, or all) that dead processes left, with all also unfinished images; names them."""
     removed = []
     label = OWNER_LABEL if run is None else f"{RUN_LABEL}={run}"
     for row in client.api.containers(all=True, filters={"label": [label, OWNER_LABEL]}):

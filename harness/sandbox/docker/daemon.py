@@ -1,18 +1,21 @@
 """The way to the Docker daemon (or Podman's Docker-compatible one): the API client, and a container's attached streams.
 
 `docker` (the package) makes the ordinary calls. The attached stream is opened here on asyncio's own transports, because
-the package only hands out a blocking socket, different for each kind of address: one process drives hundreds of
-containers.
+the package only has blocking sockets, different for each kind of address: one process drives hundreds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from harness.sandbox.docker.containers import explained, remove_container
 from tasks.errors import SandboxFailed
 
 START_DAEMON = "start it (systemctl start docker), point DOCKER_HOST to one that runs, or use --sandbox bubblewrap"
@@ -25,10 +28,11 @@ CALL_SECONDS = 120.0
 COMMIT_SECONDS = 3600.0
 ATTACH_SECONDS = 60.0
 
+T = TypeVar("T")
+
 
 def connect(*, connections: int = 32, timeout: float = CALL_SECONDS) -> Any:
-    """A `docker.DockerClient` of the daemon that DOCKER_HOST (DOCKER_TLS_VERIFY, DOCKER_CERT_PATH) names; it has
-    answered.
+    """A `docker.DockerClient` of the daemon that DOCKER_HOST (DOCKER_TLS_VERIFY, DOCKER_CERT_PATH) names; it answered.
 
     `timeout` in seconds for each call after the first, which gets ANSWER_SECONDS. Raises SandboxFailed with what to do.
     """
@@ -49,15 +53,59 @@ def connect(*, connections: int = 32, timeout: float = CALL_SECONDS) -> Any:
     return client
 
 
-def connect_and_ask() -> tuple[Any, Mapping[str, Any]]:
-    """A client (see `connect`) and what the daemon says of itself (`docker info`). No client is left open where it says
-    nothing. Raises SandboxFailed, and what docker's package raises."""
-    client = connect()
-    try:
-        return client, client.info()
-    except BaseException:
-        client.close()
-        raise
+class Daemon:
+    """The docker daemon, asked in threads of its own. Nothing is asked of it before the first call. `info`: what it
+    says of itself (`docker info`), once connected."""
+
+    def __init__(self) -> None:
+        self.info: Mapping[str, Any] = {}
+        self._client: Any = None
+        self._connecting = asyncio.Lock()
+        self._threads = ThreadPoolExecutor(16, thread_name_prefix="docker")
+
+    async def connected(self) -> Any:
+        """The client (see `connect`). Raises SandboxFailed where no daemon answers."""
+        if self._client is None:
+            async with self._connecting:
+                if self._client is None:
+                    self._client = await self.call("connect", self._connect)
+        return self._client
+
+    def _connect(self) -> Any:
+        """No client is left open where the daemon says nothing of itself."""
+        client = connect()
+        try:
+            self.info = client.info()
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    async def call(self, what: str, function: Callable[..., T], *args: Any) -> T:
+        """Call what blocks. Raises SandboxFailed for whatever the daemon or the way to it refuses."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, partial(explained, what, function, *args))
+
+    async def ask(self, what: str, function: Callable[..., T], *args: Any) -> T:
+        """The same for a function whose first argument is the client."""
+        return await self.call(what, function, await self.connected(), *args)
+
+    async def remove(self, container: str) -> None:
+        """Kill and remove a container; a daemon that is gone took it along."""
+        with contextlib.suppress(SandboxFailed):
+            await self.ask("remove a container", remove_container, container)
+
+    async def discard(self, label: str, making: asyncio.Future[str]) -> None:
+        """After a failure or a cancellation: wait for the container that is being made, and remove it."""
+        await asyncio.wait([making])
+        if not making.cancelled() and making.exception() is None:
+            await self.remove(label)
+
+    async def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        await asyncio.to_thread(self._threads.shutdown)
 
 
 def _short(error: Exception) -> str:
@@ -70,8 +118,7 @@ def _short(error: Exception) -> str:
 
 
 class Attachment(asyncio.StreamReaderProtocol):
-    """Both ends of a container's first process: `stdout` to read from, `stdin` to write to, `stderr` the end of the
-    rest.
+    """Both ends of a container's first process: `stdout` to read from, `stdin` to write to, `stderr` the end of it.
 
     The daemon sends both output streams over one connection in frames (8 bytes: stream number, three zeros, length as a
     big-endian 32-bit number; then the payload): see "Stream format" in the Docker Engine API, ContainerAttach.
@@ -142,13 +189,15 @@ class Attachment(asyncio.StreamReaderProtocol):
             else:
                 super().data_received(payload)
 
-    async def open(self, path: str, host: str) -> None:
-        """Ask the daemon for the stream and wait until it is there. Raises OSError when it refuses."""
-        request = (
-            f"POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n"
-        )
-        self.stdin.write(request.encode("ascii"))
-        await self._opened
+    async def open(self, path: str) -> None:
+        """Ask the daemon for the stream and wait for it. Where it is refused, raises OSError and is closed."""
+        headers = ("Host: docker", "Connection: Upgrade", "Upgrade: tcp", "Content-Length: 0")
+        self.stdin.write("\r\n".join((f"POST {path} HTTP/1.1", *headers, "", "")).encode("ascii"))
+        try:
+            await self._opened
+        except BaseException:
+            self.stdin.transport.abort()
+            raise
 
 
 async def attach(client: Any, container: str) -> Attachment:
@@ -160,11 +209,7 @@ async def attach(client: Any, container: str) -> Attachment:
     try:
         async with asyncio.timeout(ATTACH_SECONDS):
             attachment = await _connection()
-            try:
-                await attachment.open(path, "docker")
-            except BaseException:
-                attachment.stdin.transport.abort()
-                raise
+            await attachment.open(path)
     except TimeoutError as error:
         raise SandboxFailed(
             f"cannot attach to the container {container[:12]}: the daemon does not answer within {ATTACH_SECONDS:g} s"

@@ -12,9 +12,9 @@ from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from harness.sandbox.base import TROOPDIR
-from harness.sandbox.client import INSIDE
-from harness.sandbox.index import IndexSettings, index_settings, uv_binary
+from harness.sandbox.base import HOME, INSIDE, TROOPDIR
+from harness.sandbox.client import inside_modules
+from harness.sandbox.index import index_settings, uv_binary
 
 SETUP_BIN = f"{TROOPDIR}/bin"
 SETUP_CERTIFICATES = f"{TROOPDIR}/certificates.pem"
@@ -23,11 +23,14 @@ Files = dict[str, tuple[bytes, int]]
 """Content and mode by absolute path."""
 
 
-@cache
+# Ends whatever set-up left running, then removes what was there for the set-up only, and what nobody should inherit.
+_FOR_SETUP = f"{INSIDE} {SETUP_BIN} {SETUP_CERTIFICATES} {HOME} /tmp/* /tmp/.[!.]* /root/.cache"
+TIDY = f"kill -9 -1; rm -rf {_FOR_SETUP}; mkdir -p {HOME}"
+
+
 def inside_files() -> Files:
-    """The modules of harness/inside/, where the shim is started from."""
-    folder = Path(__file__).parents[2] / "inside"
-    return {f"{INSIDE}/{path.name}": (path.read_bytes(), 0o644) for path in sorted(folder.glob("*.py"))}
+    """Troop's own modules, where the shim is started from."""
+    return {f"{INSIDE}/{name}": (content, 0o644) for name, content in inside_modules().items()}
 
 
 @cache
@@ -55,8 +58,7 @@ class SetupKit:
     """What a set-up container gets beyond an ordinary one; freezing takes all of it out again.
 
     `places`: package folders and files of this machine, mounted read-only at the same place. `loopback`: an index or a
-    proxy listens on this machine's own loopback, which only the host's network reaches. `notes`: what was left out, for
-    a person.
+    proxy listens on this machine's loopback, which only the host's network reaches. `notes`: what was left out.
     """
 
     env: Mapping[str, str]
@@ -66,9 +68,9 @@ class SetupKit:
     notes: tuple[str, ...]
 
 
-def setup_kit(settings: IndexSettings | None = None) -> SetupKit:
+def setup_kit() -> SetupKit:
     """uv, this machine's package index settings, and its CA bundle (as a copy: certificates are no secret)."""
-    settings = index_settings() if settings is None else settings
+    settings = index_settings()
     files: Files = {f"{SETUP_BIN}/uv": (uv_binary().read_bytes(), 0o755)}
     env = dict(settings.env)
     if settings.certificates is not None:

@@ -23,31 +23,18 @@ def missing_limits(info: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def findings(info: Mapping[str, Any], api: str, name: str, image: Any | None) -> list[Finding]:
-    storage = str(info.get("Driver"))
-    version = (
-        f"server {info.get('ServerVersion')}, API {api}, cgroup v{info.get('CgroupVersion', '?')}, storage {storage}"
-    )
-    missing = missing_limits(info)
-    found = [
-        Finding("docker", True, version),
-        Finding(
-            "docker limits",
-            not missing,
-            "; ".join(missing) or f"memory, swap, CPU and processes are limited; {DISK_UNLIMITED}",
-            ""
-            if not missing
-            else "turn the cgroup controllers on (kernel command line: cgroup_enable=memory swapaccount=1)",
-        ),
-    ]
+    storage, cgroup = info.get("Driver"), info.get("CgroupVersion", "?")
+    version = f"server {info.get('ServerVersion')}, API {api}, cgroup v{cgroup}, storage {storage}"
+    missing = "; ".join(missing_limits(info))
+    fix = "turn the cgroup controllers on (kernel command line: cgroup_enable=memory swapaccount=1)"
+    limited = f"memory, swap, CPU and processes are limited; {DISK_UNLIMITED}"
+    limits = Finding("docker limits", False, missing, fix) if missing else Finding("docker limits", True, limited)
+    found = [Finding("docker", True, version), limits]
     if storage == "vfs":
         slow = "storage driver vfs copies the whole image for every sandbox"
         found.append(Finding("docker storage", False, slow, "use overlay2: put the daemon's data-root on ext4 or xfs"))
-    if image is None:
-        found.append(Finding("docker image", False, f"{name} is not there", "make image"))
-    elif name == DEFAULT_IMAGE and not is_current(image):
-        found.append(
-            Finding("docker image", False, f"{name} was built from another Dockerfile than today's", "make image")
-        )
-    else:
-        found.append(Finding("docker image", True, name))
+    wrong = f"{name} is not there" if image is None else ""
+    if name == DEFAULT_IMAGE and image is not None and not is_current(image):
+        wrong = f"{name} was built from another Dockerfile than today's"
+    found.append(Finding("docker image", not wrong, wrong or name, "make image" if wrong else ""))
     return found

@@ -1,5 +1,4 @@
-"""The Docker images that sandboxes start from: find one, pull one, or build the default one from the repository's
-Dockerfile.
+"""The Docker images that sandboxes start from: find one, pull one, or build the default one from the Dockerfile.
 
 `python -m harness.sandbox.docker.image` builds the default image, also on a machine that reaches no image registry
 (there the base is made by base_image.sh out of Debian packages, as root).
@@ -40,8 +39,7 @@ _one_at_a_time = threading.Lock()
 def ensure_image(client: Any, image: str, say: Say) -> None:
     """Make sure that the daemon has `image`: there, pulled, or (the default image) built. Blocking; minutes at worst.
 
-    Raises InputError for an image that is neither there nor to be pulled, SandboxFailed when the default one cannot be
-    built.
+    Raises InputError for an image neither there nor to be pulled, SandboxFailed if the default one cannot be built.
     """
     with _one_at_a_time:
         if find(client, image) is not None:
@@ -71,8 +69,7 @@ def find(client: Any, image: str) -> Any | None:
 
 
 def is_current(image: Any) -> bool:
-    """Whether the default image was built from the Dockerfile as it is now (an image built by hand counts as
-    current)."""
+    """Whether the default image was built from the Dockerfile as it is now, or by hand."""
     built_from = (image.labels or {}).get(_DOCKERFILE_LABEL)
     return built_from is None or built_from == _fingerprint(_dockerfile())
 
@@ -119,8 +116,7 @@ def _build(client: Any, base: str) -> None:
             fileobj=io.BytesIO(dockerfile),
             tag=DEFAULT_IMAGE,
             buildargs={"BASE": base, **arguments},
-            # The host's network is the one that is known to reach the package archive (a bridge may lack name
-            # resolution).
+            # The host's network is known to reach the package archive (a bridge may lack name resolution).
             network_mode="host",
             labels={_DOCKERFILE_LABEL: _fingerprint(dockerfile)},
             rm=True,

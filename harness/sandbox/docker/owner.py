@@ -1,7 +1,6 @@
 """Who a sandbox belongs to: the mark of a harness process, which tells later whether that process still lives.
 
-A process id alone comes back after a while, and after a reboot; with its start time, the boot and the pid namespace it
-names one process for good.
+A process id alone comes back; with its start time, the boot and the pid namespace it names one process for good.
 """
 
 from __future__ import annotations

@@ -62,7 +62,6 @@ class Runner(Protocol):
 
     def recognises(self, command: str) -> bool:
         """Whether the command names this framework."""
-        ...
 
     def claims(self, layout: Layout) -> tuple[int, str] | None:
         """How surely the repository's tests are for this framework to run (one of the numbers above), and the command;
@@ -79,9 +78,8 @@ class Runner(Protocol):
         return read_lines(self.name, result, report, always=self.always_reports)
 
     def new_file(self, report: TestReport, path: str) -> str:
-        """The outcome of a new test file by the report of a run that was limited to it: "passed", "failed", "error"
-        (it could not be loaded), "skipped", "missing" (none of its tests was collected) or "untold" (the command tells
-        only of all tests together)."""
+        """The outcome of a new test file by the report of a run that was limited to it: "passed", "failed", "error" (it
+        could not be loaded), "skipped", "missing" (none was collected) or "untold" (all tests are told of together)."""
         untold = COMMAND_TEST in report.outcomes or not (self.by_file or report.outcomes)
         return "untold" if untold else outcome_of(report, path)
 
@@ -94,8 +92,7 @@ class Runner(Protocol):
         return ""
 
     def line_records(self, path: str) -> Mapping[str, str]:
-        """The variables that have a run write the lines that its tests execute to `path` (see `troop_lines`), as far as
-        the framework can."""
+        """The variables that have a run write what lines its tests execute to `path` (see `troop_lines`), if any."""
         return {}
 
     def launch(self, command: str) -> Launch | None:

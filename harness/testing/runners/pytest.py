@@ -6,19 +6,11 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-from harness.sandbox.base import TROOPDIR
-from harness.testing.runners.base import (
-    CONFIGURED,
-    TEST_FILES,
-    Launch,
-    Layout,
-    Runner,
-    appended,
-    files_of,
-    has_test_files,
-)
+from harness.sandbox.base import INSIDE
+from harness.testing.runners import base
+from harness.testing.runners.base import Launch, Layout, Runner, appended, files_of
 
-WAIT = f"{TROOPDIR}/inside/warm.py"
+WAIT = f"{INSIDE}/warm.py"
 
 _NAMED = re.compile(r"(?:^|[\s/;&|(])(?:pytest|py\.test)(?=$|[\s;&|)])")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
@@ -44,10 +36,10 @@ class Pytest(Runner):
         return _NAMED.search(command) is not None
 
     def claims(self, layout: Layout) -> tuple[int, str] | None:
-        tests = has_test_files(layout)
+        tests = base.has_test_files(layout)
         if self.name in layout.configured or (tests and self.name in layout.settings):
-            return CONFIGURED, self.command
-        return (TEST_FILES, self.command) if tests else None
+            return base.CONFIGURED, self.command
+        return (base.TEST_FILES, self.command) if tests else None
 
     def limited(self, command: str, ids: Sequence[str], to_first_failure: bool = False) -> str:
         """With the files appended, so that the rest need not be collected."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from harness.sandbox.base import TROOPDIR
+from harness.sandbox.base import INSIDE
 from harness.testing.runners.base import Runner, appended
 
 _OWN = re.compile(r"(?:\w+=\S*\s+)*(?:(?:/\S*/)?python[0-9.]*\s+)?(?:\./)?bin/test(?=$|\s)")
@@ -16,7 +16,7 @@ class Sympy(Runner):
 
     name = "sympy's runner"
     project = "sympy"
-    command = f"PYTHONHASHSEED=0 PYTHONWARNINGS=ignore python {TROOPDIR}/inside/troop_sympy.py"
+    command = f"PYTHONHASHSEED=0 PYTHONWARNINGS=ignore python {INSIDE}/troop_sympy.py"
     always_reports = False
 
     def recognises(self, command: str) -> bool:
