@@ -43,7 +43,7 @@ def slow_script(request: Request) -> Answer:
 
 def start(repository: Path, out: Path, url: str, attempts: int = 2, *more: str) -> subprocess.Popen[bytes]:
     command = [*TROOP, "solve", str(repository), "--issue-text", "total is wrong", "--json"]
-    command += ["--model", f"{url}#m", "-n", str(attempts), "--out", str(out), "--sandbox", "bubblewrap", *more]
+    command += ["--model", f"{url}#scripted", "-n", str(attempts), "--out", str(out), "--sandbox", "bubblewrap", *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -235,7 +235,7 @@ def test_a_server_that_fails_ends_its_own_attempts_only(tmp_path: Path) -> None:
         return error(401, "Incorrect API key") if request.turn == 2 else [PLAN, RIGHT][request.turn]
 
     with serving(failing) as one, serving([PLAN, WRONG, SUBMIT]) as other:
-        models = (f"{one.url}#a", f"{other.url}#b")
+        models = (f"{one.url}#scripted", f"{other.url}#scripted")
         done = solve(task(repository), settings(one.url, tmp_path / "runs", models=models, attempts=4, concurrency=1))
     assert [row["status"] for row in done.report["attempts"]] == ["infrastructure", "submitted", "submitted"]
     assert [row["index"] for row in done.report["attempts"]] == [0, 1, 3], "no more is asked of a server that refuses"

@@ -151,7 +151,7 @@ def test_doctor_says_how_to_get_what_is_missing() -> None:
 class TestWithASandbox:
     def solve(self, repository: Path, url: str, *more: object, cwd: Path) -> subprocess.CompletedProcess[str]:
         return troop(
-            *("solve", repository, "--issue-text", "total leaves out the first value", "--model", f"{url}#m"),
+            *("solve", repository, "--issue-text", "total leaves out the first value", "--model", f"{url}#scripted"),
             *("-n", 1, "--sandbox", "bubblewrap", *more),
             cwd=cwd,
         )
@@ -248,7 +248,7 @@ class TestWithASandbox:
         (programs / "json_testcases" / "largest.json").write_text("\n".join(json.dumps(c) for c in cases))
 
         def command(url: str) -> list[str]:
-            shared = ["--sandbox", "bubblewrap", "--no-grade", "--out", str(tmp_path / "runs"), "--model", f"{url}#m"]
+            shared = ["--sandbox", "bubblewrap", "--no-grade", "--out", str(tmp_path / "runs"), "--model", f"{url}#scripted"]
             return ["eval", "quixbugs", "--source", str(programs), "-n", "1", *shared]
 
         with serving([replace(PLAN, delay=60.0)]) as server:
@@ -299,7 +299,7 @@ class TestWithASandbox:
         (tmp_path / "sum.toml").write_text(toml)
         with serving([PLAN, RIGHT, SUBMIT]) as server:
             done = troop(
-                *("solve", "sum.toml", "--grade", "--json", "-n", 1, "--model", f"{server.url}#m"),
+                *("solve", "sum.toml", "--grade", "--json", "-n", 1, "--model", f"{server.url}#scripted"),
                 *("--sandbox", "bubblewrap"),
                 cwd=tmp_path,
             )

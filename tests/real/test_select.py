@@ -173,7 +173,7 @@ def test_a_judge_decides_between_candidates_that_the_evidence_leaves_close_and_i
     folder = write_patches(tmp_path, TWO)
     asked = ["calculator", "--issue-text", ISSUE, "--candidates", folder, "--out", tmp_path / "run"]
     with serving(judge) as server:
-        asked += ["--sandbox", "bubblewrap", "--judge-model", f"{server.url}#m", "--json"]
+        asked += ["--sandbox", "bubblewrap", "--judge-model", f"{server.url}#scripted", "--json"]
         done = troop("select", *asked, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         report = json.loads(done.stdout)
