@@ -34,8 +34,8 @@ STEPS = ((SHORT, 6), (TIGHT, 6), (SHORT, 2), (TIGHT, 2), (SHORT, 1), (TIGHT, 1),
 """To what turns are reduced, and how many of the last are spared: each step only where the ones before it do not do."""
 HIGH_WATER = 0.7
 """Of the context: more than this the chat does not take; the rest is for the answer, and for what a token may hold."""
-LOW_WATER = 0.4
-"""Of the room that turns have: to this they are reduced."""
+LOW_WATER = {SHORT: 0.4, TIGHT: 0.4, GONE: 0.75}
+"""Of the room that turns have: to this they are reduced, by how far a step goes."""
 RESULT_SHARE = 0.5
 PLAN_SHARE = 0.1
 """Of the room that turns have, what one turn's results take; of the context, what the plan takes."""
@@ -184,7 +184,7 @@ def reduced(size: Callable[[int, int], int], turns: int, room: float) -> list[in
         for level, spared in STEPS:
             if total <= room:
                 break
-            while total > LOW_WATER * room and reached[level] <= last - spared:
+            while total > LOW_WATER[level] * room and reached[level] <= last - spared:
                 at = reached[level]
                 if levels[at] < level:
                     total += size(at, level) - size(at, levels[at])
