@@ -98,6 +98,7 @@ class Desk:
     turn_started: float = 0.0
     model_seconds: float = 0.0
     pending: list[Result] = field(default_factory=list)
+    over: str = ""
     decision: Decision = field(default_factory=lambda: Decision(""))
 
     def __post_init__(self) -> None:
@@ -284,7 +285,7 @@ async def test(state: State, runtime: Runtime[Desk]) -> State:
 async def finish(state: State, runtime: Runtime[Desk]) -> State:
     """Take the patch and close the attempt's part of the trace."""
     desk = runtime.context
-    await end(desk, state["status"])
+    await end(desk, state["status"], desk.over)
     return state
 
 
@@ -369,7 +370,7 @@ def _planned_stop(notebook: Notebook) -> str:
 
 
 def _over(desk: Desk, error: BudgetExceeded | ContextTooLong) -> State:
-    status = "budget" if isinstance(error, BudgetExceeded) else "context-limit"
+    status, desk.over = "budget" if isinstance(error, BudgetExceeded) else "context-limit", str(error)
     return {"turn": len(desk.notebook.history), "test_due": False, "status": status}
 
 

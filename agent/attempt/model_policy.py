@@ -1,23 +1,25 @@
 """The policy that asks a model: renders what the attempt knows as a chat, and reads the reply as a decision.
 
-The chat's beginning never changes within an attempt, so a provider's prompt cache keeps hitting: old observations are
-shortened only when the chat nears the model's context, many turns at once, and then stay as they are
-(`shortened_before`).
+What the model said is sent back as it came, each call with its one result. The chat's beginning never changes within an
+attempt, so a provider's prompt cache keeps hitting: old turns are reduced only when the chat nears the model's context,
+many at once, and then stay as they are (`reduced`).
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from agent.attempt.lines import cut_middle, sendable
-from agent.attempt.policy import Decision, Plan, Result, ToolCall, TurnRecord, View
-from agent.attempt.tools import TOOLS, argument_problem, kind_of
+from agent.attempt.policy import Answer, Decision, Plan, Result, ToolCall, TurnRecord, View
+from agent.attempt.reading import NO_ANSWER, Call, Reading, as_text, read, said, sent_back
+from agent.attempt.tools import TOOLS, kind_of
 from harness.records import Json, TestReport
 from harness.testing.report import COMMAND_TEST
+from tasks.errors import ContextTooLong, ReplyUnreadable, ToolsRefused
 
 CHARS_PER_TOKEN = 3.5
 """Characters of code and English per token, on the low side; only for keeping the chat within the context."""
@@ -26,11 +28,27 @@ STUB_CHARS = 200
 CALL_CHARS = 200
 """What a tool call and its answer take beside their own text."""
 
-KEEP_TURNS = 6
+WHOLE, SHORT, TIGHT, GONE = range(4)
+"""How far a turn is reduced: not; its results are stubs; what the model said and asked is cut as well; left out."""
+STEPS = ((SHORT, 6), (TIGHT, 6), (SHORT, 2), (TIGHT, 2), (SHORT, 1), (TIGHT, 1), (GONE, 1), (TIGHT, 0))
+"""To what turns are reduced, and how many of the last are spared: each step only where the ones before it do not do."""
 HIGH_WATER = 0.7
-LOW_WATER = 0.3
+"""Of the context: more than this the chat does not take; the rest is for the answer, and for what a token may hold."""
+LOW_WATER = {SHORT: 0.4, TIGHT: 0.4, GONE: 0.75}
+"""Of the room that turns have: to this they are reduced, by how far a step goes."""
+RESULT_SHARE = 0.5
+PLAN_SHARE = 0.1
+"""Of the room that turns have, what one turn's results take; of the context, what the plan takes."""
+SMALLER = 0.6
+"""Of a chat that did not fit: the size of the next."""
 
-_FENCE = re.compile(r"```tool\s*\n(.*?)```", re.DOTALL)
+CUT = (
+    "Your answer was too long and was cut, so nothing of it was carried out. Write less at a time: fewer words before a"
+    " call, a long file in several steps."
+)
+NOT_READ = (
+    "The server could not read the tool call that you wrote. Write it again, with arguments that are one JSON object."
+)
 
 
 @functools.cache
@@ -40,175 +58,229 @@ def prompt(name: str) -> str:
 
 
 class ModelPolicy:
-    """A policy over `View.ask`. `tools` False: the text protocol, for servers without tool calls."""
+    """A policy over `View.ask`. `tools` False: the text protocol, for servers without tool calls; taken up, too, where
+    the server refuses tools."""
 
     only_green = False
 
     def __init__(self, *, tools: bool) -> None:
         self._tools = tools
-        self._schemas = [tool.schema() for tool in TOOLS.values()] if tools else []
+        self._schemas = [tool.schema() for tool in TOOLS.values()]
+        self._limit = float("inf")
+        """Characters that the context holds, as refusals have taught."""
+        self._made_for: tuple[object, ...] = ()
+        self._rendered: dict[tuple[int, int], tuple[list[Json], int]] = {}
 
     async def plan(self, view: View) -> Plan:
-        answer = await view.ask("plan", "plan", [*self._opening(view), _user(prompt("plan"))])
-        return Plan(text=_content(answer.message).strip())
+        try:
+            answer = await view.ask("plan", "plan", self._opening(view))
+        except ReplyUnreadable:
+            return Plan(text="")
+        return Plan(text=said(answer.message)[1])
 
     async def decide(self, view: View) -> Decision:
-        answer = await view.ask(str(len(view.history) + 1), "act", self.messages(view), self._schemas)
-        return self._from_tools(answer.message) if self._tools else _from_text(_content(answer.message))
+        turn, refused = len(view.history) + 1, float("inf")
+        longer = sum(answer.cut for answer in view.replies.values())
+        while True:
+            chat, size = self._fitting(view)
+            try:
+                answer = await view.ask(str(turn), "act", chat, self._schemas if self._tools else (), longer=longer)
+            except ToolsRefused:
+                if not self._tools:
+                    raise
+                self._tools = False
+            except ContextTooLong:
+                if size >= refused:
+                    raise
+                refused, self._limit = size, SMALLER * size / HIGH_WATER
+            except ReplyUnreadable:
+                return Decision("", error=NOT_READ)
+            else:
+                return self._decision(answer, read(answer.message, turn))
 
     def messages(self, view: View) -> list[Json]:
         """The whole chat for the next turn."""
-        head = [
-            *self._opening(view),
-            _user(prompt("plan")),
-            {"role": "assistant", "content": view.plan.text or "(no plan)"},
-            _user("Good. Now carry it out, one step at a time, with the tools."),
-        ]
-        cut = shortened_before(head, view.history, view.context * CHARS_PER_TOKEN)
-        chat = head
-        for record in view.history:
-            chat += self._turn(record, short=record.turn <= cut)
-        if view.turns_left <= 3:
-            chat.append(_user(f"Turns left: {view.turns_left}. Finish the fix and submit."))
-        return chat
+        return self._fitting(view)[0]
+
+    def _decision(self, answer: Answer, reading: Reading) -> Decision:
+        error = CUT if answer.cut else reading.error
+        if not error and not reading.calls:
+            error = "There was no tool call. Call a tool, or submit when you are done."
+            if not self._tools:
+                error = "There was no tool block in the message. End it with one, or submit when you are done."
+        if error:
+            return Decision(reading.text, error=error, thoughts=reading.thoughts)
+        return _ending(reading)
+
+    def _fitting(self, view: View) -> tuple[list[Json], int]:
+        """The chat, reduced to what the model bears, and its length in characters, nearly."""
+        limit = min(view.context * CHARS_PER_TOKEN, self._limit)
+        turns = view.turns_left + len(view.history)
+        head = [*self._opening(view), _plan_sent(view, int(PLAN_SHARE * limit))]
+        fixed = sum(_size(message) for message in head) + (len(json.dumps(self._schemas)) if self._tools else 0)
+        room = HIGH_WATER * limit - fixed
+        if self._made_for != (room, turns, self._tools):
+            self._made_for = (room, turns, self._tools)
+            self._rendered.clear()
+
+        def rendered(at: int, level: int) -> tuple[list[Json], int]:
+            if (at, level) not in self._rendered:
+                record = view.history[at]
+                messages = self._turn(record, view.replies.get(str(record.turn)), level, room, turns)
+                self._rendered[at, level] = messages, sum(_size(message) for message in messages)
+            return self._rendered[at, level]
+
+        levels = reduced(lambda at, level: 0 if level == GONE else rendered(at, level)[1], len(view.history), room)
+        gone = levels.count(GONE)
+        begin = ["Good. Now carry it out, one step at a time, with the tools."]
+        if gone:
+            begin.append(f"(Your first {gone} turns are left out here; what they changed is in the tree.)")
+        if not view.history:
+            begin += _reminder(turns)
+        shown = [rendered(at, level) for at, level in enumerate(levels) if level != GONE]
+        chat = [*head, _user("\n".join(begin)), *(message for messages, _ in shown for message in messages)]
+        return chat, fixed + sum(size for _, size in shown)
 
     def _opening(self, view: View) -> list[Json]:
         system = prompt("system")
         if not self._tools:
-            listing = "\n".join(_in_words(tool.schema()["function"]) for tool in TOOLS.values())
-            system += "\n\n" + prompt("text_protocol") + "\n" + listing
+            system += "\n\n" + "\n".join([prompt("text_protocol"), *(tool.in_words() for tool in TOOLS.values())])
         body = prompt("task").format(statement=view.task.statement.strip(), tests=_about_tests(view))
-        return [{"role": "system", "content": system}, _user(body)]
+        return [{"role": "system", "content": system}, _user(f"{body}\n\n{prompt('plan')}")]
 
-    def _turn(self, record: TurnRecord, *, short: bool) -> list[Json]:
-        decision = record.decision
-        if not self._tools:
-            said = decision.text or "(no answer)"
-            return [{"role": "assistant", "content": said}, _user(_observation(record, short=short))]
-        assistant: Json = {"role": "assistant", "content": decision.text or None}
-        if not decision.calls:
-            assistant["content"] = decision.text or "(no answer)"
-            return [assistant, _user(_correction(decision.error))]
-        assistant["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": json.dumps(call.arguments)},
-            }
-            for call in decision.calls
-        ]
-        answers: list[Json] = [
-            {"role": "tool", "tool_call_id": result.call, "content": _result_text(result, short=short)}
-            for result in record.results
-        ]
-        answered = {result.call for result in record.results}
-        answers += [
-            {"role": "tool", "tool_call_id": call.id, "content": "Not carried out."}
-            for call in decision.calls
-            if call.id not in answered
-        ]
-        if decision.error:
-            answers.append(_user(_correction(decision.error)))
-        return [assistant, *answers]
-
-    def _from_tools(self, reply: Json) -> Decision:
-        text = _content(reply)
-        calls: list[ToolCall] = []
-        for number, raw in enumerate(reply.get("tool_calls") or []):
-            function = raw.get("function") or {}
-            name = str(function.get("name") or "")
-            given = function.get("arguments") or "{}"
-            try:
-                arguments = given if isinstance(given, dict) else json.loads(given)
-            except (ValueError, TypeError, RecursionError) as error:
-                return Decision(text=text, error=f"The arguments of {name} are not JSON ({error}).")
-            problem = _malformed(name, arguments)
-            if problem:
-                return Decision(text=text, error=problem)
-            calls.append(ToolCall(str(raw.get("id") or f"call-{number}"), name, arguments))
-        if not calls:
-            return Decision(text=text, error="There was no tool call. Call a tool, or submit when you are done.")
-        return _ending(text, calls)
+    def _turn(self, record: TurnRecord, answer: Answer | None, level: int, room: float, turns: int) -> list[Json]:
+        """A finished turn: what the model said, and what came of it."""
+        message = answer.message if answer else _as_message(record.decision)
+        reading = read(message, record.turn)
+        if answer and answer.cut:
+            message, reading = {"content": reading.text}, Reading("", reading.text)
+        natively = self._tools and any(call.raw is not None for call in reading.calls)
+        spoken = sent_back(message, reading) if self._tools else as_text(message, reading)
+        results = _results(record, reading.calls, len(reading.calls) if natively else len(record.results), level, room)
+        more = [f"That message could not be carried out. {record.decision.error}"] if record.decision.error else []
+        more += _reminder(turns - record.turn)
+        if level == TIGHT:
+            spoken = _tight(spoken)
+        if not natively:
+            shown = [f"Result of {result.name}:\n{text}" for result, text in zip(record.results, results, strict=True)]
+            return [spoken, _user("\n\n".join([*shown, *more]) or "(nothing was done)")]
+        results[-1] = "\n\n".join([results[-1], *more])
+        calls = zip(spoken["tool_calls"], results, strict=True)
+        return [spoken, *({"role": "tool", "tool_call_id": c["id"], "content": sendable(text)} for c, text in calls)]
 
 
-def _from_text(text: str) -> Decision:
-    blocks = _FENCE.findall(text)
-    if len(blocks) != 1:
-        many = "no tool block" if not blocks else f"{len(blocks)} tool blocks"
-        return Decision(text=text, error=f"There was {many} in the message; give exactly one.")
-    try:
-        call = json.loads(blocks[0])
-    except (ValueError, RecursionError) as error:
-        return Decision(text=text, error=f"The tool block is not JSON ({error}).")
-    if not isinstance(call, dict):
-        return Decision(text=text, error="The tool block must hold one JSON object with name and arguments.")
-    name, arguments = str(call.get("name") or ""), call.get("arguments") or {}
-    problem = _malformed(name, arguments)
-    if problem:
-        return Decision(text=text, error=problem)
-    return _ending(text, [ToolCall("text", name, arguments)])
+def reduced(size: Callable[[int, int], int], turns: int, room: float) -> list[int]:
+    """How far each turn is reduced (WHOLE, SHORT, TIGHT, GONE), so that all of them keep within `room` characters, if
+    that can be. `size`: of a turn (from 0) at a level.
 
-
-def _malformed(name: str, arguments: object) -> str:
-    if not isinstance(arguments, dict):
-        return f"The arguments of {name} must be a JSON object."
-    return argument_problem(name, arguments)
-
-
-def _ending(text: str, calls: list[ToolCall]) -> Decision:
-    """Calls after one that runs the tests or ends the attempt are dropped: both end a turn."""
-    kept: list[ToolCall] = []
-    for call in calls:
-        if kind_of(call.name) == "ends":
-            return Decision(text=text, calls=tuple(kept), stop="submitted")
-        kept.append(call)
-        if kind_of(call.name) == "tests":
-            break
-    return Decision(text=text, calls=tuple(kept))
-
-
-def shortened_before(head: Sequence[Json], history: Sequence[TurnRecord], limit: float) -> int:
-    """The last turn whose observations are shortened (0: none), so that the chat keeps below `limit` characters.
-
-    A function of the history alone, and steady: it moves only when the chat would pass HIGH_WATER x limit, and then so
-    far that the chat falls below LOW_WATER x limit (but never past the last KEEP_TURNS turns).
+    A function of the history alone, and steady: it moves only when the turns would pass `room`, and then so far that
+    they take LOW_WATER of it, if the last turns that a step spares allow it.
     """
-    fixed = sum(len(_content(message)) for message in head)
-    full = [_size(record, short=False) for record in history]
-    short = [_size(record, short=True) for record in history]
-    cut, total = 0, float(fixed)
-    for at in range(len(history)):
-        total += full[at]
-        while total > HIGH_WATER * limit and cut < at + 1 - KEEP_TURNS:
-            while total > LOW_WATER * limit and cut < at + 1 - KEEP_TURNS:
-                total += short[cut] - full[cut]
-                cut += 1
-            break
-    return cut
+    levels = [WHOLE] * turns
+    reached = {level: 0 for level, _ in STEPS}
+    total = 0
+    for last in range(turns):
+        total += size(last, WHOLE)
+        for level, spared in STEPS:
+            if total <= room:
+                break
+            while total > LOW_WATER[level] * room and reached[level] <= last - spared:
+                at = reached[level]
+                if levels[at] < level:
+                    total += size(at, level) - size(at, levels[at])
+                    levels[at] = level
+                reached[level] += 1
+    return levels
 
 
-def _size(record: TurnRecord, *, short: bool) -> int:
-    calls = sum(len(json.dumps(call.arguments)) + CALL_CHARS for call in record.decision.calls)
-    said = len(record.decision.text) + calls
-    return said + sum(len(_result_text(result, short=short)) for result in record.results)
+def _results(record: TurnRecord, calls: Sequence[Call], count: int, level: int, room: float) -> list[str]:
+    """The texts of `count` results, in the order of the calls: those that were carried out are the first."""
+    texts = []
+    cap = max(STUB_CHARS, int(RESULT_SHARE * room / max(1, len(record.results))))
+    undone = "Not carried out" + ("." if record.decision.error else ", since the call before it ends a turn.")
+    for at in range(count):
+        if at >= len(record.results):
+            texts.append(undone)
+            continue
+        text = _result_text(record.results[at], short=level != WHOLE, cap=cap)
+        texts.append(f"{calls[at].note}\n{text}" if at < len(calls) and calls[at].note else text)
+    return texts
 
 
-def _result_text(result: Result, *, short: bool) -> str:
-    text = sendable(result.text if result.ok else f"Refused: {result.text}")
+def _result_text(result: Result, *, short: bool, cap: int) -> str:
+    text = result.text if result.ok else f"Refused: {result.text}"
     if short and len(text) > STUB_CHARS:
         return f"{text[:STUB_CHARS]}\n[... the rest of this old result was left out ...]"
-    return text or "(no output)"
+    return cut_middle(text, cap) or "(no output)"
 
 
-def _observation(record: TurnRecord, *, short: bool) -> str:
-    parts = [f"Result of {result.name}:\n{_result_text(result, short=short)}" for result in record.results]
-    if record.decision.error:
-        parts.append(_correction(record.decision.error))
-    return "\n\n".join(parts) or "(nothing was done)"
+def _reminder(left: int) -> list[str]:
+    return [f"Turns left: {left}. Finish the fix and submit."] if 0 < left <= 3 else []
 
 
-def _correction(error: str) -> str:
-    return f"That message could not be carried out. {error}"
+def _plan_sent(view: View, longest: int) -> Json:
+    """The plan as the model sent it; one that is too long, or holds calls that nobody answered, as its text."""
+    answer = view.replies.get("plan")
+    if answer is None or answer.cut or answer.message.get("tool_calls") or _size(answer.message) > longest:
+        return {"role": "assistant", "content": sendable(cut_middle(view.plan.text, longest)) or NO_ANSWER}
+    return sent_back(answer.message, read(answer.message, 0))
+
+
+def _as_message(decision: Decision) -> Json:
+    """What the model said, where only the decision is known."""
+    calls = [
+        {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": json.dumps(c.arguments)}}
+        for c in decision.calls
+    ]
+    return {"role": "assistant", "content": decision.text, "tool_calls": calls}
+
+
+def _ending(reading: Reading) -> Decision:
+    """Calls after one that runs the tests or ends the attempt are dropped: both end a turn."""
+    kept: list[ToolCall] = []
+    for call in reading.calls:
+        if kind_of(call.name) == "ends":
+            text = reading.text or str(call.arguments.get("summary") or "")
+            return Decision(text, tuple(kept), stop="submitted", thoughts=reading.thoughts)
+        kept.append(ToolCall(call.id, call.name, call.arguments))
+        if kind_of(call.name) == "tests":
+            break
+    return Decision(reading.text, tuple(kept), thoughts=reading.thoughts)
+
+
+def _tight(message: Json) -> Json:
+    """An old message of the model with its long texts cut: what it said, thought in words, and asked."""
+    out = {k: _brief(v) if k in ("content", "reasoning_content", "reasoning") else v for k, v in message.items()}
+    if "tool_calls" in out:
+        out["tool_calls"] = [_tight_call(call) for call in out["tool_calls"]]
+    if out != message:
+        out.pop("native", None)
+    return out
+
+
+def _tight_call(call: Json) -> Json:
+    given = call["function"]["arguments"]
+    if len(given) <= 2 * STUB_CHARS:
+        return call
+    arguments = {name: _brief(value) for name, value in json.loads(given).items()}
+    return {**call, "function": {**call["function"], "arguments": json.dumps(arguments)}}
+
+
+def _brief(value: Any) -> Any:
+    text = value if isinstance(value, str) else ""
+    return f"{text[:STUB_CHARS]} [... left out ...]" if len(text) > 2 * STUB_CHARS else value
+
+
+def _size(value: Any) -> int:
+    """Characters that a message takes, nearly."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, list):
+        return sum(_size(each) for each in value)
+    if isinstance(value, dict):
+        native = _size(value["native"]) if "native" in value else 0
+        return max(native, sum(_size(each) for key, each in value.items() if key != "native")) + CALL_CHARS // 4
+    return 4
 
 
 def _about_tests(view: View) -> str:
@@ -252,19 +324,5 @@ def describe_report(report: TestReport, baseline: TestReport | None) -> str:
     return "\n".join(lines)
 
 
-def _in_words(function: Json) -> str:
-    parameters = function["parameters"]
-    names = [
-        f"{name}{'' if name in parameters['required'] else ' (optional)'}: {schema.get('description', schema['type'])}"
-        for name, schema in parameters["properties"].items()
-    ]
-    return f"- {function['name']}: {function['description']} Arguments: {'; '.join(names) or 'none'}."
-
-
 def _user(text: str) -> Json:
     return {"role": "user", "content": sendable(text)}
-
-
-def _content(message: Json) -> str:
-    content = message.get("content")
-    return sendable(content) if isinstance(content, str) else ""

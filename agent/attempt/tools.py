@@ -85,6 +85,8 @@ class Tool:
     `kind`: "reads" leaves the tree as it is; "edits" changes the file that its argument `path` names; "runs" may change
     anything, and its argument `command`, if it has one, is looked through for tries to cheat; "tests" ends the turn
     with a test run, "ends" the attempt. `parameters`: JSON schema properties; `required`: those that must be given.
+    `also`: names that other agents have for it, and `words` the names that they have for its arguments (two of ours,
+    with a space between: a list is spread over them).
     """
 
     name: str
@@ -93,17 +95,30 @@ class Tool:
     parameters: Mapping[str, Json]
     required: tuple[str, ...]
     use: Callable[[Toolbox, Json], Awaitable[Change]]
+    also: tuple[str, ...] = ()
+    words: Mapping[str, str] = field(default_factory=dict)
 
     def schema(self) -> Json:
         """The tool in the form of OpenAI's function protocol."""
-        return {
-            "type": "function",
-            "function": {
-                "name": self.name,
-                "description": self.description,
-                "parameters": {"type": "object", "properties": dict(self.parameters), "required": list(self.required)},
-            },
-        }
+        parameters: Json = {"type": "object", "properties": dict(self.parameters)}
+        if self.required:
+            parameters["required"] = list(self.required)
+        last = " Must be the last call of a turn." if self.kind == "tests" else ""
+        function = {"name": self.name, "description": self.description + last, "parameters": parameters}
+        return {"type": "function", "function": function}
+
+    def in_words(self) -> str:
+        """The tool in a line, for who calls it in text."""
+        arguments = [
+            f"{name}{'' if name in self.required else ' (optional)'}: {schema['description']}"
+            for name, schema in self.parameters.items()
+        ]
+        return f"- {self.name}: {self.description} Arguments: {'; '.join(arguments)}."
+
+
+def tool_named(name: str) -> Tool | None:
+    """The tool of that name; else the one that other agents call so."""
+    return TOOLS.get(name) or next((tool for tool in TOOLS.values() if name in tool.also), None)
 
 
 def kind_of(name: str) -> Kind:
@@ -363,7 +378,8 @@ async def _undo(box: Toolbox, arguments: Json) -> Change:
         diffs.append(unified_diff(path, now or "", _decoded(content or b"")))
     paths = ", ".join(box.undo)
     box.undo.clear()
-    return Change(f"Put back {paths}.", "".join(diffs))
+    why = f" ({arguments['reason']})" if arguments.get("reason") else ""
+    return Change(f"Put back {paths}{why}.", "".join(diffs))
 
 
 async def _base_mode(box: Toolbox, path: str) -> int | None:
@@ -419,6 +435,8 @@ def _number(description: str) -> Json:
 
 
 _PATH = _text("path in the repository")
+_PATH_WORDS = dict.fromkeys(("file_path", "filepath", "filename", "file", "absolute_path", "target_file"), "path")
+_CONTENT_WORDS = dict.fromkeys(("file_text", "contents", "file_content", "text", "code"), "content")
 
 TOOLS: dict[str, Tool] = {
     tool.name: tool
@@ -430,6 +448,8 @@ TOOLS: dict[str, Tool] = {
             {"path": _PATH, "start": _number("first line, from 1"), "end": _number("last line")},
             ("path",),
             _read,
+            ("view", "open_file", "cat", "open", "read_file", "view_file"),
+            {**_PATH_WORDS, "start_line": "start", "end_line": "end", "view_range": "start end"},
         ),
         Tool(
             "search",
@@ -438,6 +458,8 @@ TOOLS: dict[str, Tool] = {
             {"pattern": _text("the expression"), "path": _text("a file or directory to search in")},
             ("pattern",),
             _search,
+            ("grep", "rg", "search_files", "search_code", "grep_search"),
+            {"query": "pattern", "regex": "pattern", "dir": "path", "directory": "path", "file_path": "path"},
         ),
         Tool(
             "edit",
@@ -451,6 +473,12 @@ TOOLS: dict[str, Tool] = {
             },
             ("path", "old", "new"),
             _edit,
+            ("str_replace", "str_replace_editor", "str_replace_based_edit_tool", "edit_file", "replace"),
+            {
+                **_PATH_WORDS,
+                **dict.fromkeys(("old_str", "old_string", "old_text"), "old"),
+                **dict.fromkeys(("new_str", "new_string", "new_text"), "new"),
+            },
         ),
         Tool(
             "create",
@@ -459,6 +487,8 @@ TOOLS: dict[str, Tool] = {
             {"path": _PATH, "content": _text("the whole content")},
             ("path", "content"),
             _create,
+            ("write", "write_file", "create_file"),
+            {**_PATH_WORDS, **_CONTENT_WORDS},
         ),
         Tool(
             "insert",
@@ -467,8 +497,18 @@ TOOLS: dict[str, Tool] = {
             {"path": _PATH, "line": _number("line after which the text goes"), "text": _text("the lines to insert")},
             ("path", "line", "text"),
             _insert,
+            ("insert_lines",),
+            {**_PATH_WORDS, "insert_line": "line", "insert_text": "text", "new_str": "text", "content": "text"},
         ),
-        Tool("undo", "edits", "Put back the files as they were before your last turn with edits.", {}, (), _undo),
+        Tool(
+            "undo",
+            "edits",
+            "Put back the files as they were before your last turn with edits.",
+            {"reason": _text("why, in a few words")},
+            (),
+            _undo,
+            ("undo_edit",),
+        ),
         Tool(
             "run",
             "runs",
@@ -476,11 +516,13 @@ TOOLS: dict[str, Tool] = {
             {"command": _text("the command"), "timeout": _number("seconds")},
             ("command",),
             _shell,
+            ("bash", "shell", "execute_bash", "execute_command", "run_command", "run_shell_command", "terminal"),
+            {"cmd": "command", "script": "command"},
         ),
         Tool(
             "test",
             "tests",
-            "Run tests and get their outcomes. Must be the last call of a turn.",
+            "Run tests and get their outcomes.",
             {
                 "ids": {
                     "type": "array",
@@ -494,6 +536,8 @@ TOOLS: dict[str, Tool] = {
             },
             (),
             _elsewhere,
+            ("run_tests", "pytest"),
+            dict.fromkeys(("tests", "test_ids", "paths", "path", "test_path"), "ids"),
         ),
         Tool(
             "witness",
@@ -503,7 +547,18 @@ TOOLS: dict[str, Tool] = {
             {"path": _text("a new test file"), "content": _text("its whole content")},
             ("path", "content"),
             _witness,
+            (),
+            {**_PATH_WORDS, **_CONTENT_WORDS},
         ),
-        Tool("submit", "ends", "End the attempt: the changes in the tree are your patch.", {}, (), _elsewhere),
+        Tool(
+            "submit",
+            "ends",
+            "End the attempt: the changes in the tree are your patch.",
+            {"summary": _text("what you changed and why, in a sentence or two")},
+            (),
+            _elsewhere,
+            ("finish", "done", "complete", "attempt_completion"),
+            dict.fromkeys(("message", "result", "answer", "final_answer"), "summary"),
+        ),
     )
 }

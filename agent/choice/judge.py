@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from agent.attempt.lines import cut_middle, sendable
 from agent.attempt.model_policy import prompt
 from agent.attempt.policy import Answer, Ask
+from agent.attempt.reading import said
 from agent.choice.case import Case, Ground
 from harness import trace
 from harness.choosing.gather import in_sandbox
@@ -77,8 +78,8 @@ async def judge(case: Case, ask: Ask, *, tests: bool = True) -> dict[str, float]
             for number, (first, second) in enumerate(((one, other), (other, one))):
                 asked = f"{first.id} and {second.id}"
                 question = _question(case.statement, first, second, shown)
-                answer = await ask(f"{one.id}-{other.id}/{number}", "judge", [question])
-                winner, reason = verdict(str(answer.message.get("content") or ""), first.id, second.id)
+                answer = await _whole(ask, f"{one.id}-{other.id}/{number}", question)
+                winner, reason = verdict(answer, first.id, second.id)
                 case.write_once(trace.Judged(first=first.id, second=second.id, winner=winner, reason=reason))
                 if winner is not None:
                     points[winner] += 0.5
@@ -89,15 +90,23 @@ async def judge(case: Case, ask: Ask, *, tests: bool = True) -> dict[str, float]
     return points
 
 
+async def _whole(ask: Ask, key: str, question: Json) -> str:
+    """What the judge says; asked once more, with more room, where its answer was cut. Empty: it was cut again."""
+    answer = await ask(key, "judge", [question])
+    if answer.cut:
+        answer = await ask(f"{key}/longer", "judge", [question], longer=1)
+    return "" if answer.cut else said(answer.message)[1]
+
+
 def verdict(text: str, first: str, second: str) -> tuple[str | None, str]:
     """The winner's candidate id (None: tie or unusable) and the reason, from the judge's answer."""
     found = _OBJECT.search(text)
     try:
-        answer = json.loads(found.group(0)) if found else None
-    except ValueError:
+        answer = json.loads(found.group(0), strict=False) if found else None
+    except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict) or answer.get("winner") not in ("A", "B", "tie"):
-        return None, f"unusable answer: {text[:200]}"
+        return None, f"unusable answer: {text[:200] or 'none, or one that was cut'}"
     winner = {"A": first, "B": second}.get(answer["winner"])
     return winner, str(answer.get("reason") or "")[:500]
 
@@ -124,8 +133,7 @@ async def _test(case: Case, ground: Ground, ask: Ask) -> trace.JudgeTested | Non
     finalists = tuple(c.id for c in case.candidates)
     done = next((e for e in case.events if isinstance(e, trace.JudgeTested) and e.finalists == finalists), None)
     if done is None:
-        answer = await ask(f"test/{'-'.join(finalists)}", "judge", [_test_question(case)])
-        path, text, why = written_test(str(answer.message.get("content") or ""))
+        path, text, why = written_test(await _whole(ask, f"test/{'-'.join(finalists)}", _test_question(case)))
         began = time.monotonic()
         told: Sequence[Told] = ()
         if not why:

@@ -213,18 +213,6 @@ def test_a_server_that_is_not_there_is_the_environments_failure(repository: Path
     assert json.loads((run / "report.json").read_text())["status"] == "failed"
 
 
-def test_a_conversation_too_long_for_the_model_ends_the_attempt_as_data(repository: Path, tmp_path: Path) -> None:
-    def script(request: Request) -> Answer:
-        if request.turn == 3:
-            return error(400, "This model's maximum context length is 10 tokens", code="context_length_exceeded")
-        return SOLVING[request.turn] if request.turn < 1 else RIGHT if request.turn == 1 else call("run", command="ls")
-
-    with serving(script) as server:
-        done = solve(task(repository), settings(server.url, tmp_path / "runs"))
-    assert done.report["attempts"][0]["status"] == "context-limit"
-    assert done.exit_code == 0, "the patch made so far counts"
-
-
 def test_a_money_cap_with_an_unknown_price_is_refused_before_anything_starts(repository: Path, tmp_path: Path) -> None:
     with serving(SOLVING) as server:
         with pytest.raises(InputError, match="price"):
@@ -254,6 +242,8 @@ def test_a_spent_budget_ends_attempts_but_keeps_their_patches(
         done = solve(task(repository), settings(server.url, tmp_path / "runs", models=("m",), budget=budget))
         asked = len(server.requests)
     assert done.report["attempts"][0]["status"] == "budget"
+    (ended,) = kinds(done, trace.AttemptEnded)
+    assert isinstance(ended, trace.AttemptEnded) and "udget" in ended.detail and "0.3" in ended.detail
     assert 3 <= asked <= 7 and done.report["cost"]["usd"] == pytest.approx(0.041 * asked)
     assert done.exit_code == 0, "its patch was made before the budget ended"
 

@@ -14,6 +14,7 @@ from agent.choice.candidates import group
 from agent.choice.case import Case
 from agent.choice.judge import PLACE, judge, verdict, written_test
 from agent.choice.order import NEAR, Weighed, select, undecided
+from harness import trace
 from harness.evidence.told import useless
 from harness.records import Attempt, Candidate, Evidence, Json, Told
 
@@ -200,6 +201,34 @@ def test_patches_of_files_that_are_not_utf_8_can_be_compared() -> None:
     pair = [candidate("c1", diff("return '\udce9'")), candidate("c2", diff("return 2"), (1,))]
     asyncio.run(judge(Case("it fails", pair, None, [], lambda event: event, lambda line: None), ask))
     assert len(asked) == 2 and "return '\ufffd'" in asked[0]
+
+
+def test_a_judge_whose_answer_was_cut_is_asked_once_more_with_more_room() -> None:
+    def judged(*cuts: bool) -> tuple[list[tuple[str, int]], dict[str, float], list[trace.Event]]:
+        asked: list[tuple[str, int]] = []
+        events: list[trace.Event] = []
+
+        async def ask(
+            key: str, purpose: str, messages: Sequence[Json], tools: Sequence[Json] = (), *, longer: int = 0
+        ) -> Answer:
+            asked.append((key, longer))
+            wins = "A" if "/0" in key else "B"
+            return Answer({"content": f'<think>"{{"</think>{{"winner": "{wins}", "reason": "a\nb"}}'}, cut=cuts[longer])
+
+        def write(event: trace.Event) -> trace.Event:
+            events.append(event)
+            return event
+
+        pair = [candidate("c1", diff("return 1")), candidate("c2", diff("return 2"), (1,))]
+        points = asyncio.run(judge(Case("it fails", pair, None, [], write, lambda line: None), ask))
+        return asked, points, events
+
+    asked, points, _ = judged(True, False)
+    assert asked == [("c1-c2/0", 0), ("c1-c2/0/longer", 1), ("c1-c2/1", 0), ("c1-c2/1/longer", 1)]
+    assert points == {"c1": 1.0, "c2": 0.0}
+    asked, points, events = judged(True, True)
+    assert len(asked) == 4 and points == {"c1": 0.0, "c2": 0.0}
+    assert all(isinstance(e, trace.Judged) and "was cut" in e.reason for e in events)
 
 
 def test_only_a_test_on_which_candidates_differ_is_evidence() -> None:
