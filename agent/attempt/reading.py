@@ -17,6 +17,7 @@ from typing import Any
 
 from agent.attempt.lines import sendable
 from agent.attempt.tools import TOOLS, Tool, argument_problem, tool_named
+from agent.models.wires.texts import encodable
 from harness.records import Json
 
 NO_ANSWER = "(no answer)"
@@ -123,25 +124,6 @@ def as_text(message: Json, reading: Reading) -> Json:
     text = "\n\n".join([*filter(None, [reading.text]), *(f"```tool\n{block}\n```" for block in blocks)])
     sent: Json = encodable({k: v for k, v in message.items() if k not in ("tool_calls", "native")})
     return {**sent, "role": "assistant", "content": text}
-
-
-def encodable(value: Any) -> Any:
-    """JSON data whose strings can all be sent; the very same where they can."""
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return _each_sendable(value)
-    return value
-
-
-def _each_sendable(value: Any) -> Any:
-    if isinstance(value, str):
-        return sendable(value)
-    if isinstance(value, list):
-        return [_each_sendable(each) for each in value]
-    if isinstance(value, dict):
-        return {sendable(key): _each_sendable(each) for key, each in value.items()}
-    return value
 
 
 def _is_thought(part: Any) -> bool:

@@ -71,7 +71,9 @@ async def _drive_attempt(run: Run, graph: Any, index: int) -> None:
         return
     model = run.model_of(index)
     if notebook.started is None:
-        sampling = {"temperature": temperature_of(run.settings, index)} if model in run.clients else {}
+        client = run.clients.get(model)
+        own = client.alias.sampling.get("temperature") if client else False
+        sampling = {} if own is False else {"temperature": temperature_of(run.settings, index) if own is None else own}
         started = trace.AttemptStarted(
             attempt=index, seed=seed_of(run.settings.seed, index), model=model, sampling=sampling
         )

@@ -248,7 +248,15 @@ class TestWithASandbox:
         (programs / "json_testcases" / "largest.json").write_text("\n".join(json.dumps(c) for c in cases))
 
         def command(url: str) -> list[str]:
-            shared = ["--sandbox", "bubblewrap", "--no-grade", "--out", str(tmp_path / "runs"), "--model", f"{url}#scripted"]
+            shared = [
+                "--sandbox",
+                "bubblewrap",
+                "--no-grade",
+                "--out",
+                str(tmp_path / "runs"),
+                "--model",
+                f"{url}#scripted",
+            ]
             return ["eval", "quixbugs", "--source", str(programs), "-n", "1", *shared]
 
         with serving([replace(PLAN, delay=60.0)]) as server:
