@@ -1,0 +1,52 @@
+"""Every dialect of `tests.support.dialects`, met by `troop solve`: solved, or refused in a sentence, as its row says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.cli import main
+from tests.support.dialect_model import make_repository
+from tests.support.dialect_runs import complaints, outcome, words, write_alias
+from tests.support.dialects import DIALECTS, Dialect, DialectServer
+from tests.support.model_server import on_thread
+
+pytestmark = [pytest.mark.network, pytest.mark.bubblewrap]
+
+
+@pytest.fixture(scope="module")
+def bugged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository of all rows: the same commit, so one environment is enough."""
+    return make_repository(tmp_path_factory.mktemp("dialects") / "calculator")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[DialectServer]:
+    with on_thread(DialectServer()) as listening:
+        yield listening
+
+
+@pytest.mark.parametrize("row", DIALECTS, ids=lambda row: row.name)
+def test_a_dialect_is_met(
+    row: Dialect,
+    server: DialectServer,
+    bugged: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "nowhere"))
+    for name, value in write_alias(row, server.base(row.name), tmp_path).items():
+        monkeypatch.setenv(name, value)
+    began = time.perf_counter()
+    code = main(words(row, bugged, row.attempts))
+    seconds = time.perf_counter() - began
+    said = capsys.readouterr()
+    ended = outcome(code, said.out, said.err, seconds)
+    memory = server.memory[row.name]
+    found = complaints(row, ended, memory)
+    assert not found, "\n".join([*found, *memory.refused[:2], ended.text[-1500:]])
