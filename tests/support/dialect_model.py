@@ -7,6 +7,7 @@ says "Step N". A step whose result says that it was refused, or lacks what it mu
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from dataclasses import dataclass, field
@@ -48,15 +49,14 @@ class Talk:
     @property
     def marked(self) -> tuple[int, str]:
         """The last step said, and what came back for it; (-1, "") where none was."""
-        for at in range(len(self.turns) - 1, -1, -1):
-            found = _STEP.search(self.turns[at].text) if self.turns[at].role == "assistant" else None
-            if found:
-                back = []
-                for turn in self.turns[at + 1 :]:
-                    if turn.role == "assistant":
-                        break
-                    back.append(turn.text)
-                return int(found[1]), "\n".join(back)
+        said = [at for at, turn in enumerate(self.turns) if turn.role == "assistant"]
+        for at in reversed(said):
+            found = _STEP.search(self.turns[at].text)
+            # A message without a text is a call alone: then only counting tells which step it was.
+            if found or not self.turns[at].text:
+                step = int(found[1]) if found else said.index(at) + self.mini
+                back = itertools.takewhile(lambda turn: turn.role != "assistant", self.turns[at + 1 :])
+                return step, "\n".join(turn.text for turn in back)
         return -1, ""
 
 

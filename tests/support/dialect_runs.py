@@ -66,7 +66,7 @@ def _toml(value: object) -> str:
 
 def words(row: Dialect, repository: Path, attempts: int) -> list[str]:
     """The command line of the run, begun where troop.toml is."""
-    limits = ["--max-turns", "14", "--timeout", str(int(row.wanted.seconds) + 10)]
+    limits = ["--max-turns", str(row.turns), "--timeout", str(int(row.wanted.seconds) + 10)]
     sandbox = ["--sandbox", "bubblewrap", "--out", "runs", "--json"]
     return ["solve", str(repository), "--issue-text", ISSUE, "--model", "m", "-n", str(attempts), *limits, *sandbox]
 

@@ -123,41 +123,13 @@ def tokens(text: str | int) -> int:
 
 CHAT_FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "annotations", "audio"})
 CHAT_FIELDS |= {"function_call"}
-CHAT_PARAMETERS = frozenset(
-    [
-        "model",
-        "messages",
-        "tools",
-        "tool_choice",
-        "parallel_tool_calls",
-        "temperature",
-        "top_p",
-        "seed",
-        "max_tokens",
-        "max_completion_tokens",
-        "stop",
-        "stream",
-        "stream_options",
-        "n",
-        "user",
-        "metadata",
-        "store",
-        "reasoning_effort",
-        "verbosity",
-        "response_format",
-        "frequency_penalty",
-        "presence_penalty",
-        "logit_bias",
-        "logprobs",
-        "top_logprobs",
-        "prompt_cache_key",
-        "service_tier",
-        "safety_identifier",
-        "prompt_cache_retention",
-        "prediction",
-        "modalities",
-    ]
+_CHAT_PARAMETERS = (
+    "model messages tools tool_choice parallel_tool_calls temperature top_p seed max_tokens "
+    "max_completion_tokens stop stream stream_options n user metadata store reasoning_effort verbosity "
+    "response_format frequency_penalty presence_penalty logit_bias logprobs top_logprobs prompt_cache_key "
+    "service_tier safety_identifier prompt_cache_retention prediction modalities"
 )
+CHAT_PARAMETERS = frozenset(_CHAT_PARAMETERS.split())
 
 Thoughts = Literal["", "reasoning_content", "reasoning", "reasoning_details", "think", "open-think", "harmony", "parts"]
 """Where a server puts what the model thought: fields of the message, or within its content."""
@@ -375,36 +347,12 @@ def _chat_tools(asked: Asked) -> Answer | None:
 
 # --- Responses
 
-RESPONSES_PARAMETERS = frozenset(
-    [
-        "model",
-        "input",
-        "instructions",
-        "tools",
-        "tool_choice",
-        "parallel_tool_calls",
-        "temperature",
-        "top_p",
-        "max_output_tokens",
-        "max_tool_calls",
-        "stream",
-        "stream_options",
-        "store",
-        "include",
-        "reasoning",
-        "text",
-        "truncation",
-        "metadata",
-        "previous_response_id",
-        "user",
-        "service_tier",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-        "safety_identifier",
-        "background",
-        "conversation",
-    ]
+_RESPONSES_PARAMETERS = (
+    "model input instructions tools tool_choice parallel_tool_calls temperature top_p max_output_tokens "
+    "max_tool_calls stream stream_options store include reasoning text truncation metadata previous_response_id "
+    "user service_tier prompt_cache_key prompt_cache_retention safety_identifier background conversation"
 )
+RESPONSES_PARAMETERS = frozenset(_RESPONSES_PARAMETERS.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -612,29 +560,11 @@ def _responses_message(at: int, item: Json) -> Answer | None:
 
 # --- Anthropic Messages
 
-MESSAGES_PARAMETERS = frozenset(
-    [
-        "model",
-        "messages",
-        "system",
-        "max_tokens",
-        "tools",
-        "tool_choice",
-        "temperature",
-        "top_p",
-        "top_k",
-        "stop_sequences",
-        "stream",
-        "thinking",
-        "metadata",
-        "service_tier",
-        "container",
-        "context_management",
-        "mcp_servers",
-        "output_config",
-        "cache_control",
-    ]
+_MESSAGES_PARAMETERS = (
+    "model messages system max_tokens tools tool_choice temperature top_p top_k stop_sequences stream thinking "
+    "metadata service_tier container context_management mcp_servers output_config cache_control"
 )
+MESSAGES_PARAMETERS = frozenset(_MESSAGES_PARAMETERS.split())
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,8 @@ class Wanted:
 class Dialect:
     """One row. `rules`: what it refuses beyond the API's own; `tampered`: what becomes of the model's reply on its way;
     `models`: the answer to GET /models (None: a list of the one model). `alias`: more of the alias in troop.toml.
-    `litellm`: the provider's name there. `attempts`: where one is too few to show it."""
+    `litellm`: the provider's name there. `attempts`: where one is too few to show it; `turns`: where many
+    would leave the client nothing to remind of."""
 
     name: str
     like: str
@@ -98,6 +99,7 @@ class Dialect:
     alias: Mapping[str, Any] = field(default_factory=dict)
     litellm: str = "openai"
     attempts: int = 1
+    turns: int = 14
     listening: bool = True
     wanted: Wanted = Wanted()
 
@@ -346,6 +348,18 @@ def mistral(asked: Asked) -> Answer | None:
             if not re.fullmatch(r"[a-zA-Z0-9]{9}", call["id"]):
                 said = f"Tool call id was {call['id']} but must be a-z, A-Z, 0-9, with a length of 9."
                 return mistral_error(said, "3280", "invalid_function_call")
+    return None
+
+
+def no_nulls(asked: Asked) -> Answer | None:
+    """Servers whose schemas know no null but that of the content."""
+    for at, message in enumerate(asked.messages):
+        for name, value in message.items():
+            if value is None and name != "content":
+                said = f"Input should be a valid value, got null: body.messages.{at}.{name}"
+                return refusal(
+                    422, {"detail": [{"loc": ["body", "messages", at, name], "msg": said, "type": "value_error"}]}
+                )
     return None
 
 
@@ -822,7 +836,7 @@ HOSTED = [
             like,
             wire=Messages(always=thinks),
             rules=rules,
-            model="claude-sonnet-4-5",
+            model="claude-3-haiku-20240307" if name == "anthropic-max-tokens" else "claude-sonnet-4-5",
             steps=steps,
             litellm="anthropic",
             alias=alias,
@@ -979,6 +993,7 @@ HOSTED = [
         "Mistral: no user after a result, no fields it does not know, ids of nine",
         wire=Chat(ids=lambda text: digest(text, 9)),
         rules=(mistral,),
+        turns=5,
         litellm="mistral",
         model="mistral-large-latest",
     ),
@@ -987,6 +1002,7 @@ HOSTED = [
         "the same after a turn that has to be corrected",
         wire=Chat(ids=lambda text: digest(text, 9)),
         rules=(mistral,),
+        turns=6,
         tampered=once_at(2, lambda said, asked: Said("I think that it is done.")),
         litellm="mistral",
         model="mistral-large-latest",
@@ -1006,6 +1022,7 @@ LOCAL = [
     Dialect(
         "llamacpp-roles",
         "llama.cpp with a strict template",
+        turns=5,
         rules=(
             alternating("Conversation roles must alternate user/assistant/user/assistant/..."),
             json_arguments(lambda words: llama_error(500, f"Failed to parse tool call arguments as JSON: {words}")),
@@ -1016,6 +1033,7 @@ LOCAL = [
         "the same after a turn that has to be corrected",
         rules=(alternating("Jinja Exception: Conversation roles must alternate user/assistant/user/assistant/..."),),
         tampered=once_at(2, lambda said, asked: Said("I think that it is done.")),
+        turns=6,
     ),
     Dialect(
         "llamacpp-no-system",
@@ -1303,7 +1321,19 @@ CONTENT = [
         ),
     ),
     Dialect("harmony", "Harmony channels in the content", wire=Chat("harmony")),
-    Dialect("null-content", "null beside calls", wire=Chat(message=lambda m: {**m, "refusal": None, "audio": None})),
+    Dialect(
+        "null-content",
+        "content and other fields null beside calls, which must not come back as they are",
+        wire=Chat(
+            message=lambda m: {
+                **m,
+                "refusal": None,
+                "audio": None,
+                "content": None if m.get("tool_calls") else m["content"],
+            }
+        ),
+        rules=(no_nulls,),
+    ),
     Dialect("latin-1", "a file with bytes that are no UTF-8", steps=LATIN),
     Dialect("lone-surrogate", "half an emoji in the answer", tampered=lone_surrogate),
 ]
