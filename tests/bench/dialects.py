@@ -128,13 +128,14 @@ def run(rows: list[Dialect], mini: str | None, repository: Path, scratch: Path, 
     warm(repository, scratch)
     with on_thread(DialectServer()) as server, ThreadPoolExecutor(at_once) as pool:
         results = list(pool.map(lambda row: ours(row, server, repository, scratch), rows))
+    (scratch / "troop.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     others: dict[str, Json] = {}
     if mini:
         with on_thread(DialectServer()) as server:
             others = theirs(mini, rows, server, repository, scratch)
     found: list[Json] = []
     for row, result in zip(rows, results, strict=True):
-        both = {"troop": result} | ({"mini": others[row.name]} if mini else {})
+        both = {"troop": result} | ({"mini": others[row.name]} if row.name in others else {})
         found.append({"name": row.name, "like": row.like, **both})
     return found
 

@@ -28,6 +28,8 @@ from minisweagent.environments.local import LocalEnvironment
 from minisweagent.models.litellm_model import LitellmModel
 from minisweagent.models.litellm_textbased_model import LitellmTextbasedModel
 
+PRINTING = threading.Lock()
+
 
 def attempt(row: dict[str, Any], number: int) -> dict[str, Any]:
     """How one attempt ends."""
@@ -61,7 +63,10 @@ def solve(row: dict[str, Any]) -> None:
     for thread in threads:
         thread.join(max(0.0, row["seconds"] - (time.perf_counter() - began)))
     ends += [{"end": "did not end", "said": "", "solved": False}] * (row["attempts"] - len(ends))
-    print(json.dumps({"name": row["name"], "ends": ends, "seconds": time.perf_counter() - began}), flush=True)
+    line = json.dumps({"name": row["name"], "ends": ends, "seconds": time.perf_counter() - began})
+    with PRINTING:  # litellm prints, too
+        sys.stdout.write(f"\n{line}\n")
+        sys.stdout.flush()
 
 
 def main() -> None:

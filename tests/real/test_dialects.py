@@ -11,22 +11,38 @@ import pytest
 from agent.cli import main
 from tests.support.dialect_model import make_repository
 from tests.support.dialect_runs import complaints, outcome, words, write_alias
-from tests.support.dialects import DIALECTS, Dialect, DialectServer
+from tests.support.dialects import BY_NAME, DIALECTS, Dialect, DialectServer
 from tests.support.model_server import on_thread
 
 pytestmark = [pytest.mark.network, pytest.mark.bubblewrap]
 
 
 @pytest.fixture(scope="module")
-def bugged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository of all rows: the same commit, so one environment is enough."""
-    return make_repository(tmp_path_factory.mktemp("dialects") / "calculator")
-
-
-@pytest.fixture(scope="module")
 def server() -> Iterator[DialectServer]:
     with on_thread(DialectServer()) as listening:
         yield listening
+
+
+@pytest.fixture(scope="module")
+def bugged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository of all rows, its environment set up: the same commit, so one is enough."""
+    place = tmp_path_factory.mktemp("dialects")
+    repository = make_repository(place / "calculator")
+    row = BY_NAME["plain"]
+    with on_thread(DialectServer()) as server, pytest.MonkeyPatch.context() as patch:
+        meet(row, server.base(row.name), repository, place, patch)
+    return repository
+
+
+def meet(row: Dialect, base: str, repository: Path, place: Path, patch: pytest.MonkeyPatch) -> tuple[int, float]:
+    """`troop solve` on the row, begun in `place`: exit code, and seconds."""
+    patch.chdir(place)
+    patch.setenv("XDG_CONFIG_HOME", str(place / "nowhere"))
+    for name, value in write_alias(row, base, place).items():
+        patch.setenv(name, value)
+    began = time.perf_counter()
+    code = main(words(row, repository, row.attempts))
+    return code, time.perf_counter() - began
 
 
 @pytest.mark.parametrize("row", DIALECTS, ids=lambda row: row.name)
@@ -38,13 +54,7 @@ def test_a_dialect_is_met(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "nowhere"))
-    for name, value in write_alias(row, server.base(row.name), tmp_path).items():
-        monkeypatch.setenv(name, value)
-    began = time.perf_counter()
-    code = main(words(row, bugged, row.attempts))
-    seconds = time.perf_counter() - began
+    code, seconds = meet(row, server.base(row.name), bugged, tmp_path, monkeypatch)
     said = capsys.readouterr()
     ended = outcome(code, said.out, said.err, seconds)
     memory = server.memory[row.name]
