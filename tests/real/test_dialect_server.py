@@ -160,7 +160,8 @@ def drive_messages(client: Client, *, change: Callable[[list[Json]], Any] = lamb
     """The same on Anthropic Messages. `change`: what is done to the blocks before they are sent back."""
     tools = [{"name": name, "input_schema": SCHEMA} for name in NAMES]
     marked = [{"type": "text", "text": "You mend bugs.", "cache_control": {"type": "ephemeral"}}]
-    body = {"max_tokens": 4096, "system": marked, **client.row.alias.get("sampling", {})}
+    room = 20_000 if "length" in client.row.name else 4096
+    body = {"max_tokens": room, "system": marked, **client.row.alias.get("sampling", {})}
     plan = client.ask({**body, "messages": [PLAN]}, lambda answer: answer.json())
     messages = [PLAN, {"role": "assistant", "content": plan["content"]}, {"role": "user", "content": "Go on."}]
     called: list[str] = []
@@ -227,7 +228,7 @@ def drive_responses(client: Client, *, change: Callable[[list[Json]], Any] = lam
 @pytest.mark.parametrize("row", [row for row in SOLVABLE if row.endpoint == "responses"], ids=lambda row: row.name)
 def test_a_careful_client_gets_through_on_responses(row: Dialect, server: DialectServer) -> None:
     client = Client(server, row.name, "/responses")
-    assert drive_responses(client) == ["read", "edit", "test", "submit"]
+    assert drive_responses(client)[-3:] == ["edit", "test", "submit"]
     assert len(client.memory.mind.bad) == client.ill
     chat = httpx2.post(
         f"{server.base(row.name)}/chat/completions", json={"messages": [PLAN], "tools": TOOLS}, trust_env=False
@@ -253,6 +254,20 @@ def test_items_that_responses_refuses(change: Callable[[list[Json]], Any], words
     client = Client(server, "responses-400", "/responses")
     with pytest.raises(AssertionError, match=words):
         drive_responses(client, change=change)
+
+
+def test_a_reply_that_needs_more_room_is_cut_before_its_call(server: DialectServer) -> None:
+    history = [USER, {"role": "assistant", "content": "Step 1: I read."}, {"role": "user", "content": RESULT}]
+    tools = [{"name": name, "input_schema": SCHEMA} for name in NAMES]
+    messages = Client(server, "length-anthropic", "/v1/messages")
+    for room, end, kinds in [(4096, "max_tokens", ["text"]), (20_000, "tool_use", ["text", "tool_use"])]:
+        said = messages.post({"max_tokens": room, "tools": tools, "messages": history}).json()
+        assert said["stop_reason"] == end and [block["type"] for block in said["content"]] == kinds
+    responses = Client(server, "length-responses", "/responses")
+    body = {"input": history, "tools": [{"type": "function", "name": name} for name in NAMES], "store": False}
+    said = responses.post({**body, "max_output_tokens": 4096}).json()
+    assert said["status"] == "incomplete" and said["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert responses.post(body).json()["output"][-1]["name"] == "edit"
 
 
 @pytest.mark.parametrize(

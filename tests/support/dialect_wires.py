@@ -434,7 +434,7 @@ class Responses:
                 " with `store` set to true, or remove this item from your input."
             )
             return openai_error(404, said, param="input")
-        if given is not None and given not in {sealed(step) for step in range(20)}:
+        if given is not None and given not in {sealed(step) for step in range(-1, 20)}:
             said = (
                 f"The encrypted content for item {identity} could not be verified. Reason: Encrypted content could not"
                 " be decrypted or parsed."

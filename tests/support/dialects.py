@@ -479,6 +479,16 @@ def cut_by_limit(said: Said, asked: Asked, talk: Talk) -> Said | Answer:
     return part
 
 
+def cut_above(needs: int) -> Callable[[Said, Asked, Talk], Said | Answer]:
+    """The edit takes that many output tokens, thinking included; with fewer it ends before it has come to the call."""
+
+    def tamper(said: Said, asked: Asked, talk: Talk) -> Said | Answer:
+        cut = said.step == 2 and asked.limit is not None and asked.limit < needs
+        return Said("I will now edit the", -1, cut=True) if cut else said
+
+    return tamper
+
+
 def _half_arguments(call: Json) -> Json:
     half = call["function"]["arguments"][:25]
     return {**call, "function": {**call["function"], "arguments": half}}
@@ -811,6 +821,26 @@ HOSTED = [
         ),
         model="gpt-5.6-pro",
         wanted=Wanted(checks=(all_output,)),
+    ),
+    Dialect(
+        "overflow-responses",
+        "overflow on Responses",
+        wire=Responses(),
+        rules=(
+            responses_only,
+            NO_TEMPERATURE,
+            too_long(
+                SMALL,
+                lambda there, fit: openai_error(
+                    400,
+                    "Your input exceeds the context window of this model. Please adjust your input and try again.",
+                    param="input",
+                    code="context_length_exceeded",
+                ),
+            ),
+        ),
+        steps=LONG,
+        model="gpt-5.6-terra",
     ),
     Dialect(
         "responses-not-chat-404",
@@ -1362,6 +1392,22 @@ TEXT = [
 
 LENGTH = [
     Dialect("length-half-call", "a reply cut in the midst of a call; a higher limit mends it", tampered=cut_by_limit),
+    Dialect(
+        "length-anthropic",
+        "Claude's reply is cut: stop_reason max_tokens",
+        wire=Messages(),
+        tampered=cut_above(12_000),
+        model="claude-sonnet-4-5",
+        litellm="anthropic",
+    ),
+    Dialect(
+        "length-responses",
+        "a response that is incomplete: max_output_tokens",
+        wire=Responses(),
+        rules=(responses_only, NO_TEMPERATURE),
+        tampered=cut_above(12_000),
+        model="gpt-5.6-terra",
+    ),
     Dialect("length-whole-call", "a cut reply with a call that must not be carried out", tampered=cut_whole_call),
 ]
 
