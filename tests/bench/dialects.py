@@ -4,7 +4,9 @@
     .venv/bin/python -m tests.bench.dialects --mini /tmp/mini/bin/python
 
 Each row of `tests.support.dialects` is asked by two attempts of each. A "+" is as wanted: solved, or where the row wants a
-sentence instead of a solution, that sentence in time. Both see a server of the same rows, each its own.
+sentence instead of a solution, that sentence in time. Both see a server of the same rows, each its own. What
+a row does to arguments that mini-swe-agent's one tool does not have (numbers, arrays), or to the form of Troop's text
+protocol, mini-swe-agent does not meet.
 """
 
 from __future__ import annotations
@@ -120,6 +122,8 @@ def main() -> None:
         those = [result[who] for result in results if who in result]
         if those:
             print(f"{who}: {sum(each['as_wanted'] for each in those)} of {len(those)} as wanted")
+    behind = [r["name"] for r in results if "mini" in r and r["mini"]["as_wanted"] and not r["troop"]["as_wanted"]]
+    print(f"as wanted by mini-swe-agent alone: {', '.join(behind) or 'none'}")
     print(file)
 
 
