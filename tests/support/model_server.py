@@ -26,7 +26,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 Json = dict[str, Any]
 
@@ -142,6 +142,10 @@ class ModelServer:
             self._connected.discard(task)
             writer.close()
 
+    def models(self, path: str, headers: Mapping[str, str]) -> Answer:
+        """What a GET of /models is answered with; `raw` is set."""
+        return Answer(raw=json.dumps({"object": "list", "data": [{"id": self.model, "object": "model"}]}))
+
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request and its answer; False when the connection is to be closed."""
         head = await reader.readuntil(b"\r\n\r\n")
@@ -150,8 +154,8 @@ class ModelServer:
         headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines if line)}
         raw = await reader.readexactly(int(headers.get("content-length", 0)))
         if method == "GET" and path.endswith("/models"):
-            models = {"object": "list", "data": [{"id": self.model, "object": "model"}]}
-            writer.write(_response(200, {}, json.dumps(models).encode()))
+            listed = self.models(path, headers)
+            writer.write(_response(listed.status, listed.headers, self._raw(listed)))
             return True
         if method != "POST" or not path.endswith(self.ROUTES):
             writer.write(_response(404, {}, b'{"error": {"message": "no such path"}}'))
@@ -187,9 +191,14 @@ class ModelServer:
         await writer.drain()
         return True
 
+    @staticmethod
+    def _raw(answer: Answer) -> bytes:
+        assert answer.raw is not None
+        return answer.raw.encode() if isinstance(answer.raw, str) else answer.raw
+
     def _body(self, answer: Answer, request: Request) -> bytes:
         if answer.raw is not None:
-            return answer.raw.encode() if isinstance(answer.raw, str) else answer.raw
+            return self._raw(answer)
         # Encoded once per answer: only the usage differs between requests.
         elsewhere = request.path.endswith("/responses")
         if (id(answer), request.path) not in self._bodies:
@@ -288,7 +297,16 @@ def read_script(text: str) -> Callable[[Request], Answer]:
 @contextlib.contextmanager
 def serving(script: Script, *, latency: float = 0.0, keep: bool = True) -> Iterator[ModelServer]:
     """The server on a thread of its own; stopped at the end of the block."""
-    server = ModelServer(script, latency=latency, keep=keep)
+    with on_thread(ModelServer(script, latency=latency, keep=keep)) as server:
+        yield server
+
+
+AServer = TypeVar("AServer", bound=ModelServer)
+
+
+@contextlib.contextmanager
+def on_thread(server: AServer) -> Iterator[AServer]:
+    """The given server listens on a thread of its own; stopped at the end of the block."""
     ready, loop = threading.Event(), asyncio.new_event_loop()
     stop = asyncio.Event()
 
