@@ -356,7 +356,9 @@ class ModelClient:
                 f"{failure.what}: {said}. Is it up, and is base_url {alias.base_url} right?"
             )
         if failure.what in ("connection", "timeout"):
-            return EndpointFailed(f"The model server {server} cannot be reached ({said}): is base_url right?")
+            return EndpointFailed(
+                f"The model server {server} cannot be reached ({said}): is it up, and is base_url right?"
+            )
         if failure.status in (401, 403) and not failure.filtered:
             key = f"the key in {alias.key_env}" if alias.key_env else "a call without a key (set key_env in an alias)"
             return EndpointFailed(f"The model server {server} refused {key} ({failure.status}: {said}).")

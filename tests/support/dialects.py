@@ -1586,7 +1586,7 @@ REFUSING = [
         "refused",
         "no server there",
         listening=False,
-        wanted=Wanted(solved=False, exit_codes=(4,), says=r"refused|no server|not reach|Is it up", seconds=12),
+        wanted=Wanted(solved=False, exit_codes=(4,), says=r"cannot be reached.*is it up", seconds=12),
     )
 ]
 
