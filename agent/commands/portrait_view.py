@@ -1,0 +1,110 @@
+"""What was found out about a model, for a person and for a program."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.config import RESERVED, Alias, Config
+from agent.models.probe import Portrait, price_of, table_of
+from agent.toml_lines import as_toml
+from harness.money.ledger import money
+from harness.records import Json
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def portrait_view(portrait: Portrait, values: Json, written: Path | None) -> Iterator[RenderableType]:
+    """The table, the price, what the calls cost, and the lines for troop.toml."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    alias = portrait.alias
+    yield escape(f"{alias.name} at {alias.base_url}, spoken to by {portrait.wire}")
+    if portrait.trials:
+        shown = Table(box=None, padding=(0, 1), header_style="bold")
+        for title in ("tried", "what came of it", "Troop"):
+            shown.add_column(title, no_wrap=title == "tried", overflow="fold")
+        for trial in portrait.trials:
+            shown.add_row(escape(trial.tried), escape(trial.found), escape(trial.does))
+        yield shown
+    yield f"price: {price_words(alias)}"
+    calls, usage = portrait.cost.calls + portrait.cost.unanswered, portrait.cost.usage
+    out = usage.output + usage.reasoning
+    yield f"these {calls} calls: {money(portrait.cost)}, {usage.total - out:,} tokens in, {out:,} out"
+    if portrait.error:
+        return
+    if not values:
+        yield "troop.toml says all that is needed"
+    elif written is not None:
+        yield f"written to {written}:"
+    else:
+        yield "for troop.toml (--write puts it there):"
+    if values:
+        yield escape("\n" + as_toml(values))
+
+
+def price_words(alias: Alias) -> str:
+    """The price that is used and where it is from."""
+    price = price_of(alias)
+    if price["gpu_hour"] is not None:
+        return f"${price['gpu_hour']:g} per hour of the GPU, from the alias"
+    if price["input"] is None:
+        return "unknown; give usd_per_mtok_input and usd_per_mtok_output in the alias, or --max-usd cannot hold"
+    cached = "" if price["cache_read"] in (None, price["input"]) else f", ${price['cache_read']:g} cached"
+    source = "the alias" if price["source"] == "alias" else price["source"]
+    return f"${price['input']:g} in{cached}, ${price['output']:g} out per million tokens, from {source}"
+
+
+def tables(name: str, portrait: Portrait, config: Config) -> Json:
+    """What ./troop.toml should say for the model that somebody called `name`; nothing where it says it already."""
+    alias = portrait.alias
+    same = {n for n, a in config.aliases.items() if (a.base_url, a.name) == (alias.base_url, alias.name)}
+    known = name if name in config.aliases else min(same, default=None)
+    if known is None:
+        return {"models": {new_name(alias.name, config): _joined(table_of(name, alias), portrait.settings)}}
+    # An alias of the user's own file comes here whole, for the nearer file's holds.
+    own = {} if known in _own_aliases() else table_of(known, config.aliases[known])
+    return {"models": {known: _joined(own, portrait.settings)}} if portrait.settings else {}
+
+
+def new_name(model: str, config: Config) -> str:
+    """A name for an alias of the model that no other alias has."""
+    plain = re.sub(r"[^a-z0-9_-]+", "-", model.rpartition("/")[2].lower()).strip("-") or "model"
+    taken = {*config.aliases, *RESERVED}
+    return next(n for n in (plain, *(f"{plain}-{k}" for k in range(2, len(taken) + 3))) if n not in taken)
+
+
+def _own_aliases() -> Json:
+    import tomllib
+
+    file = Path("troop.toml")
+    models: Json = tomllib.loads(file.read_text(encoding="utf-8")).get("models", {}) if file.exists() else {}
+    return models
+
+
+def _joined(table: Json, more: Json) -> Json:
+    sampling = {**table.get("sampling", {}), **more.get("sampling", {})}
+    return {**table, **more, **({"sampling": sampling} if sampling else {})}
+
+
+def as_json(portrait: Portrait, values: Json, *, written: bool) -> Json:
+    """The same as data."""
+    return {
+        "model": portrait.alias.alias,
+        "name": portrait.alias.name,
+        "base_url": portrait.alias.base_url,
+        "wire": portrait.wire,
+        "usable": not portrait.error,
+        "error": portrait.error or None,
+        "trials": [dataclasses.asdict(trial) for trial in portrait.trials],
+        "price": price_of(portrait.alias),
+        "cost": portrait.cost.to_json(),
+        "settings": portrait.settings,
+        "troop_toml": as_toml(values) if values else "",
+        "written": written,
+    }
