@@ -128,7 +128,7 @@ SETTINGS = (
         choices=("evidence", "rules"),
     ),
     Setting("threshold", share, "threshold", ORDER, "select nothing below P(right), by the ranker (0)", "P"),
-    Setting("sandbox", str, "sandbox", WHERE, "(auto)", choices=sandbox_names()),
+    Setting("sandbox", str, "sandbox", WHERE, "what isolates an attempt (auto)", choices=sandbox_names()),
     Setting("memory", positive, "limits.memory_mb", WHERE, "of one sandbox (4096)", "MB"),
     Setting("cpus", amount, "limits.cpus", WHERE, "of one sandbox (2)", "N"),
     Setting("out", expanded, "out", WHERE, "where the run directory goes (runs)", "DIR"),

@@ -56,7 +56,7 @@ def _git() -> Finding:
 async def _configuration() -> dict[str, list[Finding]]:
     """What is set, and by what; then the default model and every alias: key and endpoint, free of charge."""
     from agent.models.connections import Connections
-    from agent.models.probe import look
+    from agent.probe import look
 
     try:
         config = load_config()

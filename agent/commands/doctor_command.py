@@ -73,7 +73,7 @@ async def _examine(known: argparse.Namespace, progress: Progress) -> int:
 async def _try_out(known: argparse.Namespace, progress: Progress) -> int:
     from agent.commands.portrait_view import as_json, portrait_view, tables
     from agent.config import REPAIR, load_config, resolve_model
-    from agent.models.probe import portray
+    from agent.probe import portray
     from agent.toml_lines import put
 
     if REPAIR in known.model:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.config import RESERVED, Alias, Config
-from agent.models.probe import Portrait, price_of, table_of
+from agent.probe import Portrait, price_of, table_of
 from agent.toml_lines import as_toml
 from harness.money.ledger import money
 from harness.records import Json

@@ -71,18 +71,19 @@ class Portrait:
 
 async def portray(alias: Alias, say: Say) -> Portrait:
     """Try the alias out; `say` hears what is being tried."""
-    connections, sitting, error = Connections(), None, ""
+    connections = Connections()
     try:
         sitting = _Sitting(alias, connections, say)
-        await sitting.all()
-    except EndpointFailed as failed:
-        error = str(failed)
+        error = ""
+        try:
+            await sitting.all()
+        except EndpointFailed as failed:
+            error = str(failed)
+        return sitting.portrait(error)
+    except EndpointFailed as failed:  # the key is missing, or a package
+        return Portrait(alias, alias.wire or "chat", (), {}, Line(), str(failed))
     finally:
         await connections.close()
-    if sitting is None:  # the key is missing, or a package
-        return Portrait(alias, alias.wire or "chat", (), {}, Line(), error)
-    wire, cost = sitting.wire.name, Ledger.of(sitting.events).total
-    return Portrait(alias, wire, tuple(sitting.trials), {} if error else sitting.settings(), cost, error)
 
 
 @dataclass(slots=True)
@@ -226,8 +227,8 @@ class _Sitting:
         self.note("thoughts", f"told as {thoughts}, taken back" if thoughts else "none told", "")
         again, _, _ = await self.ask("prompt cache", talk, tools=talk[-1]["role"] == "tool")
         read = again.charge.usage.cache_read if again else 0
-        seen = f"{read} tokens of the same prompt" if read else "none told of a short prompt"
-        self.note("prompt cache", seen, "" if read else "keeps prompts the same: many caches begin at 1,024 tokens")
+        seen = f"{read} tokens of the same prompt" if read else "none told (short prompt)"
+        self.note("prompt cache", seen, "" if read else "many begin at 1,024 tokens")
         return talk
 
     async def _order(self, talk: Sequence[Json]) -> None:
@@ -267,8 +268,8 @@ class _Sitting:
             known.context, known.most_output = told, most
             self.wire.dialect = known
         bears = f"{told:,} tokens ({source})" if told else "not told"
-        assumed = "" if told or self.alias.context else f"; set context if it is not {CONTEXT:,}"
-        self.note("context", bears, f"compacts before {self.client.context:,}{assumed}")
+        assumed = "" if told or self.alias.context else "not set: "
+        self.note("context", bears, f"{assumed}compacts before {self.client.context:,}")
         self.note("limit on answers", name + (f", at most {most:,}" if most else ""), "sends it under a cap")
 
     def _usage(self) -> None:
@@ -277,6 +278,11 @@ class _Sitting:
         told = [each.name for each in fields(Usage) if getattr(summed, each.name)]
         told += ["cost"] if any(charge.reported_usd is not None for charge in replies) else []
         self.note("usage told", ", ".join(told) or "none", "" if told else "cannot price the calls")
+
+    def portrait(self, error: str) -> Portrait:
+        """What was found out, as long as the connections are open."""
+        settings = {} if error else self.settings()
+        return Portrait(self.alias, self.wire.name, self.trials, settings, Ledger.of(self.events).total, error)
 
     def settings(self) -> Json:
         """What the alias's table should say besides what it says."""
@@ -344,4 +350,4 @@ async def look(alias: Alias, connections: Connections) -> Finding:
         return Finding(name, False, said, f"troop doctor --model {name} tries a call")
     context = context_of(entry) if entry else None
     more = f", context {context:,}" if context else ""
-    return Finding(name, True, f"{alias.name} at {alias.base_url}: {'listed' if entry else 'answers'}{more}")
+    return Finding(name, True, f"{alias.base_url} {'lists ' + alias.name if entry else 'answers'}{more}")
