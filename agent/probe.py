@@ -12,10 +12,10 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
-from agent.config import CONTEXT, PROVIDERS, Alias, key_of, prices_of
+from agent.config import PROVIDERS, Alias, key_of, prices_of
 from agent.models.client import ModelClient, Patience, Reply
 from agent.models.connections import Connections
-from agent.models.contact import ONE_TOKEN, context_of, entry_of, listed
+from agent.models.contact import context_of, entry_of, listed
 from agent.models.dialect import Dialect
 from agent.models.wires.base import Wire
 from agent.secrets import masker
@@ -28,8 +28,8 @@ from tasks.say import Say
 
 LOOK_SECONDS = 5.0
 CONTEXT_SECONDS = 30.0
-LONG_OUTPUT = 512
-"""Tokens that a call may think before it calls a tool."""
+OUTPUT = 256
+"""Tokens of an answer at most: room for some thoughts, of which a model without them needs none."""
 FAR_TOO_LONG = 10_000_000
 """As a limit on an answer: refused at no cost, often with the true limits."""
 LONGEST_WORDS = 100
@@ -140,7 +140,7 @@ class _Sitting:
         *,
         tools: bool = False,
         keep: bool = True,
-        output: int = ONE_TOKEN,
+        output: int = OUTPUT,
         seed: int | None = None,
         temperature: float | None = None,
     ) -> tuple[Reply | None, str, str]:
@@ -187,7 +187,7 @@ class _Sitting:
 
     async def _sampling(self) -> None:
         """Temperature and seed in one call: a server refuses them one by one, or both."""
-        varied = self.wire.request([_FIRST], (), seed=7, temperature=0.7, output=ONE_TOKEN)
+        varied = self.wire.request([_FIRST], (), seed=7, temperature=0.7, output=OUTPUT)
         _, words, _ = await self.ask("temperature, seed", [_SYSTEM, _FIRST], seed=7, temperature=0.7)
         for name in ("temperature", "seed"):
             if name in self.alias.sampling:
@@ -199,7 +199,7 @@ class _Sitting:
 
     async def _tools(self) -> list[Json]:
         """A call of tools, the turn after it, and the same again; answers the conversation so far."""
-        reply, words, does = await self.ask("tools", [_SYSTEM, _BOTH], tools=True, output=LONG_OUTPUT)
+        reply, words, does = await self.ask("tools", [_SYSTEM, _BOTH], tools=True)
         told = (reply.message.get("tool_calls") if reply else None) or ()
         calls = [call for call in told if isinstance(call, dict)]
         said = reply.message if reply and calls else self.first
@@ -268,8 +268,8 @@ class _Sitting:
             known.context, known.most_output = told, most
             self.wire.dialect = known
         bears = f"{told:,} tokens ({source})" if told else "not told"
-        assumed = "" if told or self.alias.context else "not set: "
-        self.note("context", bears, f"{assumed}compacts before {self.client.context:,}")
+        does = "compacts before {:,}" if told or self.alias.context else "assumes {:,} (context in the alias)"
+        self.note("context", bears, does.format(self.client.context))
         self.note("limit on answers", name + (f", at most {most:,}" if most else ""), "sends it under a cap")
 
     def _usage(self) -> None:

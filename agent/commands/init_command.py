@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -194,7 +195,8 @@ def _model(console: Console, names: list[str]) -> str:
         console.print(f"  and {len(names) - SHOWN_MODELS} more")
     while True:
         what = "Model (its number, or any name)" if names else "Model"
-        said = Prompt.ask(what, console=console, default=names[0] if len(names) == 1 else "").strip()
+        ask = partial(Prompt.ask, what, console=console)
+        said = str(ask(default=names[0]) if len(names) == 1 else ask()).strip()
         if said.isdigit() and 1 <= int(said) <= len(names):
             return names[int(said) - 1]
         if said:

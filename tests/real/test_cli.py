@@ -69,7 +69,7 @@ def test_a_key_with_characters_that_no_key_has_is_named_by_its_variable(reposito
     assert done.returncode == 4 and "DEEPSEEK_API_KEY holds characters" in done.stderr and "k3y" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["solve", "eval", "report", "replay", "resume", "doctor"])
+@pytest.mark.parametrize("command", ["solve", "eval", "report", "replay", "resume", "init", "doctor"])
 def test_every_command_has_help_with_examples(command: str) -> None:
     shown = troop(command, "--help")
     assert shown.returncode == 0 and "examples:" in shown.stdout and "--json" in shown.stdout
@@ -134,7 +134,7 @@ def test_a_missing_key_is_named_before_anything_starts(repository: Path, tmp_pat
 def test_doctor_tells_what_works_here() -> None:
     done = troop("doctor", "--json")
     found = json.loads(done.stdout)["findings"]
-    assert set(found) == {"docker", "bubblewrap", "tools", "models", "cache"}
+    assert set(found) == {"docker", "bubblewrap", "tools", "settings", "models", "cache"}
     assert all(f["ok"] or f["fix"] for group in found.values() for f in group), (
         "what is missing comes with what to type"
     )

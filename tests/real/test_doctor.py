@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pty
@@ -152,7 +153,7 @@ def test_what_is_refused_is_told_and_the_settings_that_work_are_written(
 def test_what_troop_never_sends_is_asked_and_changes_no_setting(tmp_path: Path) -> None:
     def two_users(body: Json) -> bool:
         roles = [message["role"] for message in body["messages"]]
-        return ("user", "user") in zip(roles, roles[1:], strict=False) or roles[-2:] == ["tool", "user"]
+        return ("user", "user") in itertools.pairwise(roles) or roles[-2:] == ["tool", "user"]
 
     with serving(refusing("Conversation roles must alternate user/assistant", two_users, 500)) as server:
         told = tried(tmp_path, name=server.url)
@@ -304,15 +305,16 @@ class Terminal:
             env={**kept, "PYTHONPATH": path, "XDG_CONFIG_HOME": "/nonexistent", "COLUMNS": "80", "TERM": "dumb", **env},
         )
         os.close(slave)
-        self.seen = ""
+        self.seen, self.at = "", 0
 
     def until(self, words: str, *answer: str) -> None:
-        """Wait until it has said the words, once more; then type."""
-        at, end = len(self.seen), time.monotonic() + 30
-        while words not in self.seen[at:].replace("\r\n", " "):
+        """Wait until it has said the words, after those that were waited for before; then type."""
+        end = time.monotonic() + 30
+        while (found := " ".join(self.seen.split()).find(words, self.at)) < 0:
             assert time.monotonic() < end, self.seen
             if select.select([self.master], [], [], 0.2)[0]:
                 self.seen += os.read(self.master, 65536).decode()
+        self.at = found + len(words)
         for line in answer:
             os.write(self.master, line.encode())
 

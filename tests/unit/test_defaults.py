@@ -137,8 +137,10 @@ def test_a_wrong_variable_is_one_sentence(name: str, value: str, said: str, monk
 
 @pytest.mark.parametrize(
     "name",
-    ["CACHE", "DATA", "MIRRORS", "QUIXBUGS", "REQUIRE_DOCKER", "REQUIRE_BUBBLEWRAP", "REQUIRE_NETWORK"]
-    + ["TEST_SECONDS", "SELECT", "REPORT", "ROOT", "LINES", "SETUP_NETWORK", "FIRST_FAILURE", "DOCKER_ENVIRONMENTS"],
+    [
+        *("CACHE", "DATA", "MIRRORS", "QUIXBUGS", "REQUIRE_DOCKER", "REQUIRE_BUBBLEWRAP", "REQUIRE_NETWORK"),
+        *("TEST_SECONDS", "SELECT", "REPORT", "ROOT", "LINES", "SETUP_NETWORK", "FIRST_FAILURE", "DOCKER_ENVIRONMENTS"),
+    ],
 )
 def test_variables_of_other_meaning_are_left_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"TROOP_{name}", "x")

@@ -57,7 +57,7 @@ def test_lines_that_end_as_on_windows_go_on_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        'models = { qwen = { context = 10 } }\n',
+        "models = { qwen = { context = 10 } }\n",
         "[models]\nqwen.context = 10\n",
         '[models.qwen]\nnote = """\n[other]\n"""\n',
         '[models.qwen]\nnote = """\ncontext = 3\n"""\ncontext = 10\n',
@@ -85,9 +85,13 @@ def test_a_linked_file_stays_a_link_and_keeps_its_mode(tmp_path: Path) -> None:
     assert real.stat().st_mode & 0o777 == 0o600
 
 
-LEAF = st.booleans() | st.integers(-(2**40), 2**40) | st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8)
+LEAF = (
+    st.booleans() | st.integers(-(2**40), 2**40) | st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8)
+)
 KEYS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=6)
-TREE = st.recursive(st.dictionaries(KEYS, LEAF, max_size=4), lambda inner: st.dictionaries(KEYS, LEAF | inner, max_size=4))
+TREE = st.recursive(
+    st.dictionaries(KEYS, LEAF, max_size=4), lambda inner: st.dictionaries(KEYS, LEAF | inner, max_size=4)
+)
 
 
 def without_empty(tree: dict[str, Any]) -> dict[str, Any]:
