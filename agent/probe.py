@@ -44,7 +44,7 @@ _READ = {
         "parameters": {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]},
     },
 }
-_USUAL = frozenset({"role", "content", "tool_calls", "refusal", "annotations", "audio", "function_call"})
+_USUAL = frozenset({"role", "content", "tool_calls", "refusal", "annotations", "audio", "function_call", "native"})
 
 
 @dataclass(frozen=True, slots=True)

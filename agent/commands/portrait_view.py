@@ -32,6 +32,8 @@ def portrait_view(portrait: Portrait, values: Json, written: Path | None) -> Ite
         for trial in portrait.trials:
             shown.add_row(escape(trial.tried), escape(trial.found), escape(trial.does))
         yield shown
+    if not portrait.cost.calls and portrait.error:
+        return
     yield f"price: {price_words(alias)}"
     calls, usage = portrait.cost.calls + portrait.cost.unanswered, portrait.cost.usage
     out = usage.output + usage.reasoning
