@@ -11,7 +11,10 @@ import asyncio
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
+from agent.attempt.reading import read, sent_back
+from agent.attempt.tools import TOOLS
 from agent.config import PROVIDERS, Alias, key_of, prices_of
 from agent.models.client import ModelClient, Patience, Reply
 from agent.models.connections import Connections
@@ -36,15 +39,7 @@ LONGEST_WORDS = 100
 _SYSTEM = {"role": "system", "content": "You are being tried out. Use as few words as you can."}
 _FIRST = {"role": "user", "content": "Say ok."}
 _BOTH = {"role": "user", "content": "Call the tool read for a.txt and for b.txt, both in this one answer."}
-_READ = {
-    "type": "function",
-    "function": {
-        "name": "read",
-        "description": "Read a file.",
-        "parameters": {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]},
-    },
-}
-_USUAL = frozenset({"role", "content", "tool_calls", "refusal", "annotations", "audio", "function_call", "native"})
+_AGAIN = {"role": "user", "content": "Say ok once more."}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +136,7 @@ class _Sitting:
         tools: bool = False,
         keep: bool = True,
         output: int = OUTPUT,
-        seed: int | None = None,
-        temperature: float | None = None,
+        **sampling: Any,
     ) -> tuple[Reply | None, str, str]:
         """(answer, the server's words where it refused, what Troop does otherwise from now on). `keep` False: what was
         learnt is forgotten again."""
@@ -152,13 +146,12 @@ class _Sitting:
         try:
             reply = await self.client.complete(
                 messages,
-                [_READ] if tools else (),
+                [TOOLS["read"].schema()] if tools else (),
                 purpose="contact",
                 attempt=None,
                 key=tried,
                 output=output,
-                seed=seed,
-                temperature=temperature,
+                **sampling,
             )
         except EndpointFailed as error:
             self.failed, words = error, self._words(error)
@@ -200,35 +193,36 @@ class _Sitting:
     async def _tools(self) -> list[Json]:
         """A call of tools, the turn after it, and the same again; answers the conversation so far."""
         reply, words, does = await self.ask("tools", [_SYSTEM, _BOTH], tools=True)
-        told = (reply.message.get("tool_calls") if reply else None) or ()
-        calls = [call for call in told if isinstance(call, dict)]
-        said = reply.message if reply and calls else self.first
-        text = [_SYSTEM, _FIRST, self.first, {"role": "user", "content": "Say ok once more."}]
+        reading = read(reply.message if reply else self.first, 1)
+        said = sent_back(reply.message if reply else self.first, reading)
+        calls = said.get("tool_calls", []) if reply else []
+        text = [_SYSTEM, _FIRST, sent_back(self.first, read(self.first, 0)), _AGAIN]
         if reply is None:
             self.tools = False
             self.note("tools", f"refused ({words})", "uses the text protocol")
-        elif not calls:
-            self.note("tools", "taken, but the model called none", does or "set tools = false if that stays so")
-        else:
+        elif calls:
             self.note("tools", "called", does if self.alias.tools else "uses the text protocol, as the alias says")
             one = "one call at a time" if len(calls) == 1 else f"{len(calls)} calls in one answer"
             self.note("parallel calls", one, "carries out each")
-        results = [{"role": "tool", "tool_call_id": str(call.get("id")), "content": "ok"} for call in calls]
+        elif reading.calls:
+            self.note("tools", "called in the text of the answer", "finds the call there")
+        else:
+            self.note("tools", "taken, but the model called none", does or "set tools = false if that stays so")
+        results = [{"role": "tool", "tool_call_id": call["id"], "content": "ok"} for call in calls]
         talk = [_SYSTEM, _BOTH, said, *results] if calls else text
         answer, words, does = await self.ask("the next turn", talk, tools=bool(calls))
         if answer is None and calls:
             self.note("tool results", f"refused ({words})", "uses the text protocol")
-            self.tools, said, talk = False, self.first, text
+            self.tools, talk = False, text
             answer, words, does = await self.ask("the next turn", talk)
         if answer is None:
             raise EndpointFailed(f"{self.alias.alias} answers once, but refuses the next turn ({words}).")
         self.note("the next turn", "taken" + (f", after {words}" if words else ""), does)
-        thoughts = ", ".join(sorted(name for name, value in said.items() if value and name not in _USUAL))
-        self.note("thoughts", f"told as {thoughts}, taken back" if thoughts else "none told", "")
+        self.note("thoughts", "told, and taken back" if reading.thoughts else "none told")
         again, _, _ = await self.ask("prompt cache", talk, tools=talk[-1]["role"] == "tool")
-        read = again.charge.usage.cache_read if again else 0
-        seen = f"{read} tokens of the same prompt" if read else "none told (short prompt)"
-        self.note("prompt cache", seen, "" if read else "many begin at 1,024 tokens")
+        cached = again.charge.usage.cache_read if again else 0
+        seen = f"{cached} tokens of the same prompt" if cached else "none told (short prompt)"
+        self.note("prompt cache", seen, "" if cached else "many begin at 1,024 tokens")
         return talk
 
     async def _order(self, talk: Sequence[Json]) -> None:
@@ -237,8 +231,7 @@ class _Sitting:
         if talk[-1].get("role") == "tool":
             reply, words, _ = await self.ask("user after a result", [*talk, _FIRST], tools=True, keep=False)
             self.note("user after a result", f"refused ({words})" if words or not reply else "taken", never)
-        twice = [_SYSTEM, _FIRST, {"role": "user", "content": "Say ok once more."}]
-        reply, words, _ = await self.ask("two user turns", twice, keep=False)
+        reply, words, _ = await self.ask("two user turns", [_SYSTEM, _FIRST, _AGAIN], keep=False)
         self.note("two user turns", f"refused ({words})" if words or not reply else "taken", never)
 
     async def _stream(self) -> None:
