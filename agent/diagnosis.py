@@ -102,6 +102,8 @@ def table(groups: dict[str, list[Finding]]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
+    from harness.views.words import clean
+
     shown = Table(box=None, padding=(0, 1), show_header=False)
     for column in ("subject", "ok", "finding"):
         shown.add_column(column, no_wrap=column != "finding")
@@ -109,5 +111,7 @@ def table(groups: dict[str, list[Finding]]) -> Table:
         for number, finding in enumerate(findings):
             mark = "[green]yes[/]" if finding.ok else "[red]no[/]"
             fix = f"\n[yellow]→ {escape(finding.fix)}[/]" if finding.fix else ""
-            shown.add_row(subject if number == 0 else "", mark, f"{escape(f'{finding.name}: {finding.detail}')}{fix}")
+            shown.add_row(
+                subject if number == 0 else "", mark, f"{escape(clean(f'{finding.name}: {finding.detail}'))}{fix}"
+            )
     return shown

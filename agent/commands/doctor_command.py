@@ -75,6 +75,7 @@ async def _try_out(known: argparse.Namespace, progress: Progress) -> int:
     from agent.config import REPAIR, load_config, resolve_model
     from agent.probe import portray
     from agent.toml_lines import put
+    from harness.views.words import clean
 
     if REPAIR in known.model:
         raise InputError("--model repair: it needs no server, so there is nothing to try out")
@@ -90,7 +91,7 @@ async def _try_out(known: argparse.Namespace, progress: Progress) -> int:
             put(file, values)
         progress.show(*portrait_view(portrait, values, file if written else None))
         if portrait.error:
-            progress.errors().print(f"troop: {portrait.error}", markup=False, soft_wrap=True)
+            progress.errors().print(f"troop: {clean(portrait.error)}", markup=False, soft_wrap=True)
             code = 4
         told.append(as_json(portrait, values, written=written))
     progress.document({"models": told})

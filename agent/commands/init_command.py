@@ -107,9 +107,10 @@ def _dialogue(console: Console) -> bool:
     """Whether troop.toml was written."""
     from rich.prompt import Confirm
 
-    from agent.commands.portrait_view import new_name, price_words
+    from agent.commands.portrait_view import name_for, price_words
     from agent.config import load_config
     from agent.toml_lines import as_toml, put
+    from harness.views.words import clean
 
     config = load_config()
     while True:
@@ -117,9 +118,9 @@ def _dialogue(console: Console) -> bool:
             alias, table = _chosen(console)
             break
         except (EndpointFailed, InputError) as error:
-            console.print(f"{error}\nOnce more (Ctrl-C ends this):\n", markup=False, style="red")
+            console.print(f"{clean(str(error))}\nOnce more (Ctrl-C ends this):\n", markup=False, style="red")
     console.print(f"price: {price_words(alias)}")
-    name = new_name(alias.name, config)
+    name = name_for(alias, config)
     values: dict[str, Any] = {"models": {name: table}}
     before = config.default_model
     if before is None or Confirm.ask(f"Take it where --model is not given, in place of {before}?", console=console):
@@ -143,6 +144,7 @@ def _chosen(console: Console) -> tuple[Alias, dict[str, Any]]:
 
     from agent.config import PROVIDERS, Config, resolve_model
     from agent.models.contact import listed
+    from harness.views.words import clean
 
     console.print(f"Providers: {', '.join(PROVIDERS)}\nor the URL of a server, such as http://127.0.0.1:8000/v1")
     likely = next((name for name, each in PROVIDERS.items() if os.environ.get(each.key_env)), None)
@@ -159,7 +161,7 @@ def _chosen(console: Console) -> tuple[Alias, dict[str, Any]]:
     has_key = key_env is None or bool(os.environ.get(key_env))
     if not has_key:
         console.print(f"{key_env} is not set, so nothing can be tried; before you use the model: export {key_env}=...")
-    names = sorted(str(each["id"]) for each in _asked(alias, listed) if each.get("id")) if has_key else []
+    names = sorted(clean(str(each["id"])) for each in _asked(alias, listed) if each.get("id")) if has_key else []
     name = _model(console, names)
     if place in PROVIDERS:
         alias = replace(resolve_model(f"{place}/{name}", Config()), key_env=key_env)
@@ -179,7 +181,7 @@ def _variable(console: Console, usual: str | None) -> str | None:
     while True:
         console.print("The environment variable that holds the key (its name: the key itself is never asked for)")
         name = Prompt.ask("Variable", console=console, default=usual or "none").strip()
-        if name == "none":
+        if name == "none" and usual is None:
             return None
         if _VARIABLE.fullmatch(name):
             return name
@@ -205,14 +207,13 @@ def _model(console: Console, names: list[str]) -> str:
 
 def _try(console: Console, alias: Alias) -> None:
     """One call, shown."""
-    from agent.models.contact import ONE_TOKEN
+    from agent.probe import OUTPUT
     from harness.money.ledger import Line, add_charge, money
 
     message = [{"role": "user", "content": "Say ok."}]
     with console.status("one call"):
         reply = _asked(
-            alias,
-            lambda client: client.complete(message, purpose="contact", attempt=None, key="init", output=ONE_TOKEN),
+            alias, lambda client: client.complete(message, purpose="contact", attempt=None, key="init", output=OUTPUT)
         )
     charge = reply.charge
     console.print(

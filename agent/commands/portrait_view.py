@@ -13,6 +13,7 @@ from agent.probe import Portrait, price_of, table_of
 from agent.toml_lines import as_toml
 from harness.money.ledger import money
 from harness.records import Json
+from harness.views.words import clean
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,7 +31,7 @@ def portrait_view(portrait: Portrait, values: Json, written: Path | None) -> Ite
         for title in ("tried", "what came of it", "Troop"):
             shown.add_column(title, no_wrap=title == "tried", overflow="fold")
         for trial in portrait.trials:
-            shown.add_row(escape(trial.tried), escape(trial.found), escape(trial.does))
+            shown.add_row(*(escape(clean(text)) for text in (trial.tried, trial.found, trial.does)))
         yield shown
     if not portrait.cost.calls and portrait.error:
         return
@@ -62,23 +63,23 @@ def price_words(alias: Alias) -> str:
     return f"${price['input']:g} in{cached}, ${price['output']:g} out per million tokens, from {source}"
 
 
-def tables(name: str, portrait: Portrait, config: Config) -> Json:
-    """What ./troop.toml should say for the model that somebody called `name`; nothing where it says it already."""
-    alias = portrait.alias
-    same = {n for n, a in config.aliases.items() if (a.base_url, a.name) == (alias.base_url, alias.name)}
-    known = name if name in config.aliases else min(same, default=None)
-    if known is None:
-        return {"models": {new_name(alias.name, config): _joined(table_of(name, alias), portrait.settings)}}
+def tables(said: str, portrait: Portrait, config: Config) -> Json:
+    """What ./troop.toml should say for the model that somebody called `said`; nothing where it says it already."""
+    name = said if said in config.aliases else name_for(portrait.alias, config)
+    if name not in config.aliases:
+        return {"models": {name: _joined(table_of(said, portrait.alias), portrait.settings)}}
     # An alias of the user's own file comes here whole, for the nearer file's holds.
-    own = {} if known in _own_aliases() else table_of(known, config.aliases[known])
-    return {"models": {known: _joined(own, portrait.settings)}} if portrait.settings else {}
+    own = {} if name in _own_aliases() else table_of(name, config.aliases[name])
+    return {"models": {name: _joined(own, portrait.settings)}} if portrait.settings else {}
 
 
-def new_name(model: str, config: Config) -> str:
-    """A name for an alias of the model that no other alias has."""
-    plain = re.sub(r"[^a-z0-9_-]+", "-", model.rpartition("/")[2].lower()).strip("-") or "model"
+def name_for(alias: Alias, config: Config) -> str:
+    """The name of an alias for this model: of one that there is, else a new one after the model's own."""
+    same = {n for n, a in config.aliases.items() if (a.base_url, a.name) == (alias.base_url, alias.name)}
+    plain = re.sub(r"[^a-z0-9_-]+", "-", alias.name.rpartition("/")[2].lower()).strip("-") or "model"
     taken = {*config.aliases, *RESERVED}
-    return next(n for n in (plain, *(f"{plain}-{k}" for k in range(2, len(taken) + 3))) if n not in taken)
+    new = (n for n in (plain, *(f"{plain}-{k}" for k in range(2, len(taken) + 3))) if n not in taken)
+    return min(same, default=None) or next(new)
 
 
 def _own_aliases() -> Json:

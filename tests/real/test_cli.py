@@ -117,6 +117,17 @@ def test_instances_are_named_barely_and_by_commas_and_an_unknown_one_starts_noth
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_a_lasting_choice_holds_where_the_option_is_not_given(tmp_path: Path) -> None:
+    make_checkout(tmp_path / "checkout")
+    (tmp_path / "troop.toml").write_text('[defaults]\nattempts = 3\nout = "elsewhere"\n')
+    command = ("eval", "quixbugs", "--source", "checkout", "--model", "repair", "--instances", "pairs", "--dry-run")
+    left = [
+        json.loads(troop(*command, "--json", *more, cwd=tmp_path, **env).stdout)["attempts_left"]
+        for more, env in (((), {}), ((), {"TROOP_ATTEMPTS": "5"}), (("-n", 7), {"TROOP_ATTEMPTS": "5"}))
+    ]
+    assert left == [3, 5, 7] and (tmp_path / "elsewhere").is_dir() and not (tmp_path / "runs").exists()
+
+
 def test_no_model_and_no_failing_test_says_the_three_ways(repository: Path, tmp_path: Path) -> None:
     done = troop("solve", repository, "--issue-text", "total is wrong", cwd=tmp_path)
     assert done.returncode == 4

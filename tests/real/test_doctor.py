@@ -208,6 +208,14 @@ def test_a_model_that_cannot_be_used_is_one_sentence_and_nothing_is_written(
     assert told["stderr"].strip().splitlines()[-1].startswith("troop: ") and said in told["stderr"]
 
 
+def test_a_servers_words_do_nothing_to_the_terminal(tmp_path: Path) -> None:
+    words = "seed \x1b]0;title\x07 is \x1b[2J no parameter [bold]here[/bold]"
+    with serving(refusing(words, lambda body: "seed" in body)) as server:
+        shown = troop("doctor", "--model", server.url, cwd=tmp_path, COLUMNS="200").stdout
+    assert "refused (400: seed is no parameter [bold]here[/bold])" in " ".join(shown.split())
+    assert "\x1b" not in shown and "\x07" not in shown
+
+
 def test_a_server_that_is_down_and_a_missing_key_end_it_at_once(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
