@@ -121,8 +121,8 @@ class _Sitting:
         told = context_of(entry) if entry else None
         self.dialect.context = told
         await self._answer()
+        talk = await self._tools()  # early: it may lead to another API, which has other parameters
         await self._sampling()
-        talk = await self._tools()
         await self._order(talk)
         await self._stream()
         await self._limits(told)
