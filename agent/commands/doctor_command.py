@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.sandbox.choice import BACKENDS
@@ -71,7 +70,7 @@ async def _examine(known: argparse.Namespace, progress: Progress) -> int:
 
 
 async def _try_out(known: argparse.Namespace, progress: Progress) -> int:
-    from agent.commands.portrait_view import as_json, portrait_view, tables
+    from agent.commands.portrait_view import FILE, as_json, portrait_view, tables
     from agent.config import REPAIR, load_config, resolve_model
     from agent.probe import portray
     from agent.toml_lines import put
@@ -79,7 +78,7 @@ async def _try_out(known: argparse.Namespace, progress: Progress) -> int:
 
     if REPAIR in known.model:
         raise InputError("--model repair: it needs no server, so there is nothing to try out")
-    file, told, code = Path("troop.toml"), [], 0
+    told, code = [], 0
     for name in known.model:
         config = load_config()  # each time, for what was written for the one before
         alias = resolve_model(name, config)
@@ -88,8 +87,8 @@ async def _try_out(known: argparse.Namespace, progress: Progress) -> int:
         written = known.write and not portrait.error
         values = tables(name, portrait, config)
         if written and values:
-            put(file, values)
-        progress.show(*portrait_view(portrait, values, file if written else None))
+            put(FILE, values)
+        progress.show(*portrait_view(portrait, values, written=written))
         if portrait.error:
             progress.errors().print(f"troop: {clean(portrait.error)}", markup=False, soft_wrap=True)
             code = 4

@@ -25,7 +25,6 @@ EXAMPLES = """examples:
   troop init                    asks for a model, tries it, and writes ./troop.toml
   troop init < /dev/null        prints an example of troop.toml with every setting in it
 """
-FILE = Path("troop.toml")
 SHOWN_MODELS = 20
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 _UNSET = {"USD": 5.0, "S": 3600.0, "K": 32, "N": 2_000_000, "T": 0.8, "NAME": "none"}
@@ -81,7 +80,7 @@ def execute(known: argparse.Namespace) -> int:
         written = _dialogue(progress.errors())
     except (EOFError, KeyboardInterrupt):
         raise KeyboardInterrupt("stopped; nothing was written") from None
-    progress.document({"written": str(FILE) if written else None})
+    progress.document({"written": written})
     return 0
 
 
@@ -107,7 +106,7 @@ def _dialogue(console: Console) -> bool:
     """Whether troop.toml was written."""
     from rich.prompt import Confirm
 
-    from agent.commands.portrait_view import name_for, price_words
+    from agent.commands.portrait_view import FILE, name_for, price_words
     from agent.config import load_config
     from agent.toml_lines import as_toml, put
     from harness.views.words import clean

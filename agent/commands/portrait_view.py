@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,18 +19,19 @@ from harness.views.words import clean
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+FILE = Path("troop.toml")
 
-def portrait_view(portrait: Portrait, values: Json, written: Path | None) -> Iterator[RenderableType]:
+
+def portrait_view(portrait: Portrait, values: Json, *, written: bool) -> Iterator[RenderableType]:
     """The table, the price, what the calls cost, and the lines for troop.toml."""
     from rich.markup import escape
-    from rich.table import Table
+
+    from harness.views.picture import table
 
     alias = portrait.alias
     yield escape(f"{alias.name} at {alias.base_url}, spoken to by {portrait.wire}")
     if portrait.trials:
-        shown = Table(box=None, padding=(0, 1), header_style="bold")
-        for title in ("tried", "what came of it", "Troop"):
-            shown.add_column(title, no_wrap=title == "tried", overflow="fold")
+        shown = table("tried…", "what came of it", "Troop")
         for trial in portrait.trials:
             shown.add_row(*(escape(clean(text)) for text in (trial.tried, trial.found, trial.does)))
         yield shown
@@ -41,14 +43,11 @@ def portrait_view(portrait: Portrait, values: Json, written: Path | None) -> Ite
     yield f"these {calls} calls: {money(portrait.cost)}, {usage.total - out:,} tokens in, {out:,} out"
     if portrait.error:
         return
-    if not values:
-        yield "troop.toml says all that is needed"
-    elif written is not None:
-        yield f"written to {written}:"
-    else:
-        yield "for troop.toml (--write puts it there):"
     if values:
-        yield escape("\n" + as_toml(values))
+        yield f"written to {FILE}:\n" if written else "for troop.toml (--write puts it there):\n"
+        yield escape(as_toml(values))
+    else:
+        yield "troop.toml says all that is needed"
 
 
 def price_words(alias: Alias) -> str:
@@ -69,7 +68,8 @@ def tables(said: str, portrait: Portrait, config: Config) -> Json:
     if name not in config.aliases:
         return {"models": {name: _joined(table_of(said, portrait.alias), portrait.settings)}}
     # An alias of the user's own file comes here whole, for the nearer file's holds.
-    own = {} if name in _own_aliases() else table_of(name, config.aliases[name])
+    near = tomllib.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    own = {} if name in near.get("models", {}) else table_of(name, config.aliases[name])
     return {"models": {name: _joined(own, portrait.settings)}} if portrait.settings else {}
 
 
@@ -80,14 +80,6 @@ def name_for(alias: Alias, config: Config) -> str:
     taken = {*config.aliases, *RESERVED}
     new = (n for n in (plain, *(f"{plain}-{k}" for k in range(2, len(taken) + 3))) if n not in taken)
     return min(same, default=None) or next(new)
-
-
-def _own_aliases() -> Json:
-    import tomllib
-
-    file = Path("troop.toml")
-    models: Json = tomllib.loads(file.read_text(encoding="utf-8")).get("models", {}) if file.exists() else {}
-    return models
 
 
 def _joined(table: Json, more: Json) -> Json:
