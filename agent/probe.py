@@ -36,6 +36,7 @@ OUTPUT = 256
 FAR_TOO_LONG = 10_000_000
 """As a limit on an answer: refused at no cost, often with the true limits."""
 LONGEST_WORDS = 100
+PATIENCE = Patience(tries=2, allowance=60.0)
 _SYSTEM = {"role": "system", "content": "You are being tried out. Use as few words as you can."}
 _FIRST = {"role": "user", "content": "Say ok."}
 _BOTH = {"role": "user", "content": "Call the tool read for a.txt and for b.txt, both in this one answer."}
@@ -96,8 +97,7 @@ class _Sitting:
     failed: EndpointFailed = field(default_factory=lambda: EndpointFailed(""))
 
     def __post_init__(self) -> None:
-        patience = Patience(tries=2, allowance=60.0)
-        self.client = ModelClient(self.alias, self.connections, record=self._record, patience=patience)
+        self.client = ModelClient(self.alias, self.connections, record=self._record, patience=PATIENCE)
 
     def _record(self, event: Event) -> Event:
         self.events.append(event)
