@@ -26,7 +26,7 @@ from harness.money.ledger import Ledger, Line, Prices, price
 from harness.records import Json, Usage
 from harness.sandbox.base import Finding
 from harness.trace import Event, InfrastructureFailed, Replied
-from tasks.errors import EndpointFailed
+from tasks.errors import ContextTooLong, EndpointFailed
 from tasks.say import Say
 
 LOOK_SECONDS = 5.0
@@ -197,6 +197,8 @@ class _Sitting:
         said = sent_back(reply.message if reply else self.first, reading)
         calls = said.get("tool_calls", []) if reply else []
         text = [_SYSTEM, _FIRST, sent_back(self.first, read(self.first, 0)), _AGAIN]
+        if isinstance(self.failed, ContextTooLong):
+            raise self.failed
         if reply is None:
             self.tools = False
             self.note("tools", f"refused ({words})", "uses the text protocol")

@@ -88,6 +88,7 @@ def test_the_settings_that_work_are_found(
         ("404-path", "knows no model"),
         ("quota", "refused the call"),
         ("retry-after-inf", "longer than the 60 s"),
+        ("overflow-beginning", "does not fit m"),
         ("refused", "cannot be reached"),
     ],
 )
