@@ -154,6 +154,8 @@ class _Sitting:
                 **sampling,
             )
         except EndpointFailed as error:
+            if isinstance(error, ContextTooLong) and output == OUTPUT:
+                raise  # what is as short as this has to fit
             self.failed, words = error, self._words(error)
         finally:
             if not keep:
@@ -197,8 +199,6 @@ class _Sitting:
         said = sent_back(reply.message if reply else self.first, reading)
         calls = said.get("tool_calls", []) if reply else []
         text = [_SYSTEM, _FIRST, sent_back(self.first, read(self.first, 0)), _AGAIN]
-        if isinstance(self.failed, ContextTooLong):
-            raise self.failed
         if reply is None:
             self.tools = False
             self.note("tools", f"refused ({words})", "uses the text protocol")
