@@ -250,6 +250,7 @@ class _Sitting:
     async def _limits(self, told: int | None) -> None:
         """The context and the longest answer, where not known from a call that no server grants."""
         source = "its list of models" if told else ""
+        self.dialect.context = told or self.dialect.context  # another API does not know it yet
         name, most = self.dialect.output_name, self.dialect.most_output
         if not told and self.alias.context is None:
             known = copy.deepcopy(self.dialect)
