@@ -8,14 +8,14 @@ resumable.
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
+from agent.defaults import nearest
 from agent.secrets import mask
 from agent.version import VERSION
 from tasks.errors import InputError, TroopError
@@ -29,6 +29,7 @@ COMMANDS = {
     "report": "what a run came to: attempts, evidence, selection, cost",
     "replay": "watch an attempt again, turn by turn",
     "resume": "go on with a run after a stop or a crash",
+    "init": "set up a model: asks, tests one call, writes troop.toml",
     "doctor": "what works here, what is missing, what to type to get it",
 }
 """Each is a module of agent.commands with `configure(parser)` and `execute(arguments) -> exit code`."""
@@ -50,12 +51,6 @@ class Parser(argparse.ArgumentParser):
                 return
             if flag.startswith("--") and " " not in word and not any(option.startswith(flag) for option in options):
                 self.error(f"unknown argument {word}{nearest(flag, options)}")
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """What was probably meant by a mistyped word, as a question; empty where nothing is like it."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def parser() -> tuple[Parser, Mapping[str, Parser]]:

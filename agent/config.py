@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from agent.defaults import BY_NAME, MODEL_VARIABLE, from_table, from_variables, nearest
 from harness.money.ledger import Prices
 from harness.records import Budget, Ranker
 from harness.sandbox.base import Limits
@@ -117,10 +118,12 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What the configuration files say. `default_model`: what stands for a missing `--model`; `files`: those read."""
+    """What the configuration files and the variables say. `default_model`: what stands for a missing `--model`;
+    `defaults`: by name in `agent.defaults.SETTINGS`, (value, where it is from); `files`: those read."""
 
     aliases: Mapping[str, Alias] = field(default_factory=dict)
     default_model: str | None = None
+    defaults: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
 
 
@@ -164,12 +167,13 @@ def config_paths() -> tuple[Path, ...]:
 
 
 def load_config() -> Config:
-    """Reads the files of `config_paths` that exist; what an earlier one says wins.
+    """Reads the `TROOP_…` variables and the files of `config_paths` that exist; what an earlier one says wins.
 
-    Raises InputError naming file and key for anything that it does not understand.
+    Raises InputError naming variable, or file and key, for anything that it does not understand.
     """
     aliases: dict[str, Alias] = {}
-    default: str | None = None
+    default = os.environ.get(MODEL_VARIABLE, "").strip() or None
+    defaults = {name: (value, BY_NAME[name].variable) for name, value in from_variables().items()}
     read: list[Path] = []
     for path in config_paths():
         try:
@@ -179,10 +183,11 @@ def load_config() -> Config:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read the configuration {path}: {error}") from error
         read.append(path)
-        own_default, own = _parse(path, text)
+        own_default, own, own_defaults = _parse(path, text)
         default = default or own_default
         aliases = {**own, **aliases}
-    return Config(aliases, default, tuple(read))
+        defaults = {**{name: (value, str(path)) for name, value in own_defaults.items()}, **defaults}
+    return Config(aliases, default, defaults, tuple(read))
 
 
 def resolve_model(name: str, config: Config) -> Alias:
@@ -290,7 +295,7 @@ def _from_provider(alias: str, name: str) -> Alias | None:
     return replace(own, base_url=elsewhere.rstrip("/"), price_name=None) if elsewhere else own
 
 
-_TOP_KEYS = frozenset({"default_model", "models"})
+_TOP_KEYS = frozenset({"default_model", "defaults", "models"})
 _ALIAS_KINDS: Mapping[str, type] = {
     "model": str,
     "base_url": str,
@@ -318,7 +323,8 @@ _WORDS = {str: "a text", float: "a number", int: "a whole number", bool: "true o
 _POSITIVE = frozenset({"context", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "longest_wait"})
 
 
-def _parse(path: Path, text: str) -> tuple[str | None, dict[str, Alias]]:
+def _parse(path: Path, text: str) -> tuple[str | None, dict[str, Alias], dict[str, Any]]:
+    """(default_model, aliases, defaults) of a file."""
     try:
         toml = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -330,7 +336,8 @@ def _parse(path: Path, text: str) -> tuple[str | None, dict[str, Alias]]:
     models = toml.get("models", {})
     if not isinstance(models, dict):
         raise InputError(f"{path}: models must be {_WORDS[dict]}: one [models.NAME] for each alias")
-    return default, {name: _alias(path, name, table) for name, table in models.items()}
+    aliases = {name: _alias(path, name, table) for name, table in models.items()}
+    return default, aliases, from_table(path, toml.get("defaults", {}))
 
 
 def _alias(path: Path, name: str, table: Any) -> Alias:
@@ -389,4 +396,5 @@ def _typed(where: str, value: Any, kind: type) -> Any:
 def _refuse_unknown(path: Path, table: Mapping[str, Any], known: frozenset[str], prefix: str) -> None:
     for key in table:
         if key not in known:
-            raise InputError(f"{path}: unknown key {prefix}{key}; known: {', '.join(sorted(known))}")
+            meant = nearest(key, known) or f"; known: {', '.join(sorted(known))}"
+            raise InputError(f"{path}: unknown key {prefix}{key}{meant}")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from typing import TYPE_CHECKING
 
-from agent.config import PROVIDERS, load_config
+from agent.config import PROVIDERS, REPAIR, load_config, resolve_model
 from harness.cache import cache_root
 from harness.repository.workspace import sweep_scratch
 from harness.sandbox.base import Finding, Provider
 from harness.sandbox.choice import BACKENDS
-from tasks.errors import EnvironmentFailed, InputError
+from tasks.errors import EndpointFailed, EnvironmentFailed, InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,14 +21,14 @@ ENOUGH_GB = 5.0
 
 
 async def examine() -> dict[str, list[Finding]]:
-    """Findings by subject: docker, bubblewrap, tools, models, cache."""
+    """Findings by subject: docker, bubblewrap, tools, settings (that are not built in), models, cache."""
     found: dict[str, list[Finding]] = {}
     for provider in _providers():
         try:
             found[provider.name] = await provider.findings()
         finally:
             await provider.close()
-    return {**found, "tools": [_git()], "models": _models(), "cache": [_cache()]}
+    return {**found, "tools": [_git()], **await _configuration(), "cache": [_cache()]}
 
 
 async def sweep() -> list[str]:
@@ -52,17 +53,38 @@ def _git() -> Finding:
     return Finding("git", there is not None, there or "not found", "" if there else "apt-get install git")
 
 
-def _models() -> list[Finding]:
+async def _configuration() -> dict[str, list[Finding]]:
+    """What is set, and by what; then the default model and every alias: key and endpoint, free of charge."""
+    from agent.models.connections import Connections
+    from agent.probe import look
+
     try:
         config = load_config()
-    except InputError as error:
-        return [Finding("configuration", False, str(error), "correct the file")]
+        default = config.default_model
+        asked = {**config.aliases}
+        if default and default not in (*asked, REPAIR):
+            asked[default] = resolve_model(default, config)
+    except (InputError, EndpointFailed) as error:
+        return {"settings": [], "models": [Finding("configuration", False, str(error), "correct that")]}
+    settings = [Finding(name, True, f"{value}, from {source}") for name, (value, source) in config.defaults.items()]
     keys = [provider.key_env for provider in PROVIDERS.values() if os.environ.get(provider.key_env)]
-    aliases = ", ".join(sorted(config.aliases)) or "none"
-    detail = f"aliases: {aliases}; default: {config.default_model or 'none'}; keys set: {', '.join(keys) or 'none'}"
-    usable = bool(config.aliases or keys)
-    fix = "" if usable else "set OPENAI_API_KEY, or use --model http://127.0.0.1:8000/v1#NAME; `repair` needs no model"
-    return [Finding("models", True, detail, fix)]
+    files = ", ".join(map(str, config.files)) or "none"
+    usable = bool(asked or keys)
+    found = [
+        Finding(
+            "configuration",
+            True,
+            f"files: {files}; default model: {default or 'none'}; keys set: {', '.join(keys) or 'none'}",
+            "" if usable else "troop init sets up a model; `repair` needs none",
+        )
+    ]
+    connections = Connections()
+    try:
+        order = sorted(asked, key=lambda name: (name != default, name))
+        found += await asyncio.gather(*(look(asked[name], connections) for name in order))
+    finally:
+        await connections.close()
+    return {"settings": settings, "models": found}
 
 
 def _cache() -> Finding:
@@ -77,7 +99,10 @@ def _cache() -> Finding:
 
 def table(groups: dict[str, list[Finding]]) -> Table:
     """The findings for a person."""
+    from rich.markup import escape
     from rich.table import Table
+
+    from harness.views.words import clean
 
     shown = Table(box=None, padding=(0, 1), show_header=False)
     for column in ("subject", "ok", "finding"):
@@ -85,6 +110,8 @@ def table(groups: dict[str, list[Finding]]) -> Table:
     for subject, findings in groups.items():
         for number, finding in enumerate(findings):
             mark = "[green]yes[/]" if finding.ok else "[red]no[/]"
-            fix = f"\n[yellow]→ {finding.fix}[/]" if finding.fix else ""
-            shown.add_row(subject if number == 0 else "", mark, f"{finding.name}: {finding.detail}{fix}")
+            fix = f"\n[yellow]→ {escape(finding.fix)}[/]" if finding.fix else ""
+            shown.add_row(
+                subject if number == 0 else "", mark, f"{escape(clean(f'{finding.name}: {finding.detail}'))}{fix}"
+            )
     return shown

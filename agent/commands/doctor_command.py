@@ -3,34 +3,55 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from harness.sandbox.choice import BACKENDS
+from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from agent.commands.progress import Progress
 
 EXAMPLES = """examples:
   troop doctor
-  troop doctor --clean      remove what killed processes left behind
+  troop doctor --model openai/gpt-5-mini        try a model out with about ten small calls
+  troop doctor --model qwen --write             and keep what was found out in ./troop.toml
+  troop doctor --clean                          remove what killed processes left behind
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of doctor."""
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="find out by about ten small calls what this model's server bears (alias, provider/name, URL; repeatable)",
+    )
+    parser.add_argument("--write", action="store_true", help="--model: put the settings that work into ./troop.toml")
     parser.add_argument("--clean", action="store_true", help="remove containers, mounts and trees of dead processes")
 
 
 def execute(known: argparse.Namespace) -> int:
-    """Look at sandboxes, git, models and the cache; exit 0 where at least one sandbox works, else 4."""
+    """Look at sandboxes, git, settings, models and the cache; exit 0 where at least one sandbox works, else 4. With
+    --model: try that out; exit 0 where it can be used, else 4."""
     import asyncio
 
-    return asyncio.run(_examine(known))
+    from agent.commands.progress import Progress
+
+    if known.write and not known.model:
+        raise InputError("--write keeps what was found out about a model: say which, by --model NAME")
+    if known.clean and known.model:
+        raise InputError("--clean and --model are two things: one at a time")
+    progress = Progress(quiet=False, json=known.json)
+    return asyncio.run(_try_out(known, progress) if known.model else _examine(known, progress))
 
 
-async def _examine(known: argparse.Namespace) -> int:
+async def _examine(known: argparse.Namespace, progress: Progress) -> int:
     import dataclasses
 
-    from agent.commands.progress import Progress
     from agent.diagnosis import examine, sweep, table
 
-    progress = Progress(quiet=False, json=known.json)
     removed = await sweep() if known.clean else []
     groups = await examine()
     if not known.json:
@@ -46,3 +67,31 @@ async def _examine(known: argparse.Namespace) -> int:
         }
     )
     return 0 if any(groups[name][0].ok for name in BACKENDS) else 4
+
+
+async def _try_out(known: argparse.Namespace, progress: Progress) -> int:
+    from agent.commands.portrait_view import FILE, as_json, portrait_view, tables
+    from agent.config import REPAIR, load_config, resolve_model
+    from agent.probe import portray
+    from agent.toml_lines import put
+    from harness.views.words import clean
+
+    if REPAIR in known.model:
+        raise InputError("--model repair: it needs no server, so there is nothing to try out")
+    told, code = [], 0
+    for name in known.model:
+        config = load_config()  # each time, for what was written for the one before
+        alias = resolve_model(name, config)
+        with progress.errors().status(f"trying {alias.alias}") as status:
+            portrait = await portray(alias, lambda what: status.update(f"trying {alias.alias}: {what}"))  # noqa: B023
+        written = known.write and not portrait.error
+        values = tables(name, portrait, config)
+        if written and values:
+            put(FILE, values)
+        progress.show(*portrait_view(portrait, values, written=written))
+        if portrait.error:
+            progress.errors().print(f"troop: {clean(portrait.error)}", markup=False, soft_wrap=True)
+            code = 4
+        told.append(as_json(portrait, values, written=written))
+    progress.document({"models": told})
+    return code

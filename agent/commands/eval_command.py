@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.commands.options import add_rows, add_solving, positive, settings_of
+from agent.commands.options import add_rows, add_solving, settings_of
+from agent.defaults import positive
 from harness.outputs import make_output
 from harness.sandbox.choice import with_images, without_images
 from tasks.errors import InputError
@@ -55,7 +56,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--no-grade", action="store_true", help="solve only")
     how.add_argument("--verbatim", action="store_true", help="swe-bench: grade with the official script as it is")
     how.add_argument("--at-once", type=positive, metavar="K", help="instances in work at a time at most")
-    how.add_argument("--test-timeout", type=positive, metavar="S", help="seconds of one test run while solving (600)")
     add_solving(parser, whole="of the whole evaluation, shared fairly by its instances unless adaptive")
 
 
@@ -85,13 +85,11 @@ def _evaluation(known: argparse.Namespace) -> Evaluation:
     from agent.config import load_config
     from agent.evaluation import Evaluation
 
+    settings = settings_of(known)
     out = (known.out / f"eval-{known.suite}").resolve()
     suite, config = SUITES[known.suite](known, out), load_config()
     if not suite.ids:
         raise InputError(f"no instance of {known.suite} is left to evaluate")
-    settings = settings_of(known)
-    if known.test_timeout is not None:
-        settings = replace(settings, test_timeout=float(known.test_timeout))
     settings = settle(replace(settings, out=out), config, suite.task(suite.ids[0]))
     evaluation = Evaluation(
         suite=suite,

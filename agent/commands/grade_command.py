@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.commands.options import add_rows, amount, positive
+from agent.commands.options import add_rows
+from agent.defaults import amount, positive
 from harness.cache import write_json
 from harness.parallel import task_group
 from tasks.errors import InputError, words_of

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from agent.commands.options import add_rows, positive
+from agent.commands.options import add_rows
+from agent.defaults import positive
 from tasks.choose import bare, matching, split
 from tasks.errors import InputError
 from tasks.swebench import SUITES, choose_rows, load_rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from agent.commands.options import amount
+from agent.defaults import amount
 
 EXAMPLES = """examples:
   troop replay runs/humanize-intcomma-zero-digits-20260101-120000-ab12

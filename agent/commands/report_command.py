@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.commands.options import amount, positive
+from agent.defaults import amount, positive
 from agent.secrets import mask
 from tasks.errors import InputError
 

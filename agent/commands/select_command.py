@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.commands.options import add_rows, amount, positive, share
+from agent.commands.options import add_rows, add_settings, fill_in
+from agent.defaults import amount, positive, share
 from harness.cache import cache_root, write_json, write_text
 from harness.outputs import make_output
-from harness.sandbox.choice import AUTO, sandbox_names
 from tasks.choose import bare, choose
 from tasks.errors import EnvironmentFailed, InputError, SandboxFailed
 from tasks.swebench import SUITES, choose_rows, load_rows, repository_of
@@ -41,6 +41,8 @@ EXAMPLES = """examples:
 
 
 GOES_ON = "the same command goes on where it stopped"
+
+SANDBOX = ("sandbox", "memory", "cpus")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -80,9 +82,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     look.add_argument("--static", action="store_true", help="execute nothing: what the patches themselves tell")
     look.add_argument("--near-seconds", type=amount, default=12.0, metavar="S", help="of tests near the change (12)")
     look.add_argument("--at-once", type=positive, default=2, metavar="K", help="instances in work at a time (2)")
-    look.add_argument("--sandbox", choices=sandbox_names(), default=AUTO, help="(auto)")
-    look.add_argument("--memory", type=positive, default=4096, metavar="MB", help="of one sandbox (4096)")
-    look.add_argument("--cpus", type=amount, default=2.0, metavar="N", help="of one sandbox (2)")
+    add_settings(look, SANDBOX)
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
 
 
@@ -98,6 +98,7 @@ def execute(known: argparse.Namespace) -> int:
             return _fit(known, progress)
         if known.ranker == "rules" and known.threshold:
             raise InputError("--threshold is for the ranker's probability: leave it out, or leave out --ranker rules")
+        fill_in(known, SANDBOX)
         judge = _judge(known)
         weights = read_weights(known.weights or SHIPPED)
         directory, samples, places = _gathered(known, weights, progress)

@@ -60,6 +60,7 @@ def execute(known: argparse.Namespace) -> int:
     from agent.commands.progress import Progress
     from tasks.source import resolve
 
+    settings = settings_of(known)
     with Progress(quiet=known.quiet, json=known.json) as progress:
         instance = resolve(
             known.source,
@@ -70,7 +71,6 @@ def execute(known: argparse.Namespace) -> int:
             say=progress.say,
         )
         instance = _overridden(instance, known)
-        settings = settings_of(known)
         check_wishes(instance, apply=known.apply, grade=known.grade)
         files, task, _ = start(instance.task, settings, source=_absolute(known.source), say=progress.say)
         solution = drive(files, instance.grading if known.grade else None, progress)

@@ -67,8 +67,7 @@ async def _contact(client: ModelClient) -> str:
     alias = client.alias
     models = await listed(client)
     names = [str(model.get("id")) for model in models]
-    found = next((m for m in models if str(m.get("id")).removeprefix("models/") == alias.name), None)
-    if found is not None:
+    if (found := entry_of(models, alias.name)) is not None:
         client.wire.dialect.context = context_of(found)
         return f"{urlsplit(alias.base_url).netloc} lists the model"
     try:
@@ -81,6 +80,11 @@ async def _contact(client: ModelClient) -> str:
         has = f" It has: {', '.join(names[:8])}." if names and "404" in str(error) else ""
         raise EndpointFailed(f"{error}{has}") from error
     return f"{urlsplit(alias.base_url).netloc} answers"
+
+
+def entry_of(models: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
+    """What a server's list says of the model; None where it does not list it."""
+    return next((m for m in models if str(m.get("id")).removeprefix("models/") == name), None)
 
 
 def context_of(model: Mapping[str, Any]) -> int | None:

@@ -69,7 +69,7 @@ def test_a_key_with_characters_that_no_key_has_is_named_by_its_variable(reposito
     assert done.returncode == 4 and "DEEPSEEK_API_KEY holds characters" in done.stderr and "k3y" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["solve", "eval", "report", "replay", "resume", "doctor"])
+@pytest.mark.parametrize("command", ["solve", "eval", "report", "replay", "resume", "init", "doctor"])
 def test_every_command_has_help_with_examples(command: str) -> None:
     shown = troop(command, "--help")
     assert shown.returncode == 0 and "examples:" in shown.stdout and "--json" in shown.stdout
@@ -117,6 +117,17 @@ def test_instances_are_named_barely_and_by_commas_and_an_unknown_one_starts_noth
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_a_lasting_choice_holds_where_the_option_is_not_given(tmp_path: Path) -> None:
+    make_checkout(tmp_path / "checkout")
+    (tmp_path / "troop.toml").write_text('[defaults]\nattempts = 3\nout = "elsewhere"\n')
+    command = ("eval", "quixbugs", "--source", "checkout", "--model", "repair", "--instances", "pairs", "--dry-run")
+    left = [
+        json.loads(troop(*command, "--json", *more, cwd=tmp_path, **env).stdout)["attempts_left"]
+        for more, env in (((), {}), ((), {"TROOP_ATTEMPTS": "5"}), (("-n", 7), {"TROOP_ATTEMPTS": "5"}))
+    ]
+    assert left == [3, 5, 7] and (tmp_path / "elsewhere").is_dir() and not (tmp_path / "runs").exists()
+
+
 def test_no_model_and_no_failing_test_says_the_three_ways(repository: Path, tmp_path: Path) -> None:
     done = troop("solve", repository, "--issue-text", "total is wrong", cwd=tmp_path)
     assert done.returncode == 4
@@ -134,7 +145,7 @@ def test_a_missing_key_is_named_before_anything_starts(repository: Path, tmp_pat
 def test_doctor_tells_what_works_here() -> None:
     done = troop("doctor", "--json")
     found = json.loads(done.stdout)["findings"]
-    assert set(found) == {"docker", "bubblewrap", "tools", "models", "cache"}
+    assert set(found) == {"docker", "bubblewrap", "tools", "settings", "models", "cache"}
     assert all(f["ok"] or f["fix"] for group in found.values() for f in group), (
         "what is missing comes with what to type"
     )

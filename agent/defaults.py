@@ -1,0 +1,171 @@
+"""The settings of solving that can be chosen for good: one table for the options of the command line, the `[defaults]`
+of configuration files, the `TROOP_…` variables, and what `troop doctor` and `troop init` show of them."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.sandbox.choice import sandbox_names
+from tasks.errors import InputError
+from tasks.places import expanded
+
+
+def positive(text: str) -> int:
+    """An argparse type: a whole number, 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def amount(text: str) -> float:
+    """An argparse type: a number above 0."""
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0")
+    return value
+
+
+def share(text: str) -> float:
+    """An argparse type: a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def switch(text: str) -> bool:
+    """What a variable says of something that is on or off. Raises ValueError for neither."""
+    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if text.lower() not in known:
+        raise ValueError(text)
+    return known[text.lower()]
+
+
+positive.__name__, amount.__name__ = "whole number", "number"  # argparse names the type in its message
+
+KINDS: Mapping[Callable[[str], Any], tuple[str, tuple[type, ...]]] = {
+    positive: ("a whole number, 1 or more", (int,)),
+    amount: ("a number above 0", (int, float)),
+    share: ("a number from 0 to 1", (int, float)),
+    switch: ("true or false", (bool,)),
+    int: ("a whole number", (int,)),
+    float: ("a number", (int, float)),
+    str: ("a text", (str,)),
+    expanded: ("a path", (str,)),
+}
+"""By what reads a setting from text: what it must be, in words, and in TOML."""
+
+TRIES, CAPS, ORDER, WHERE = "attempts and models", "budgets", "the choice", "where it runs"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting. `name`: its key in `[defaults]`, and the option's with dashes; `place`: where it stands in
+    `agent.config.Settings`, where its built-in value is, too; `read`: makes it from text. `group`: the option's, "" for
+    a setting that is no option. `{whole}` in `help` is what the caps hold for."""
+
+    name: str
+    read: Callable[[str], Any]
+    place: str
+    group: str
+    help: str
+    metavar: str | None = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return f"TROOP_{self.name.upper()}"
+
+    def parsed(self, where: str, value: Any, types: tuple[type, ...] = (str,)) -> Any:
+        """What a variable's text, or a file's value of one of the `types`, says. Raises InputError naming `where` it
+        stands."""
+        try:
+            if isinstance(value, types) and isinstance(value, bool) is (types == (bool,)):
+                read = self.read(str(value))
+                if not self.choices or read in self.choices:
+                    return read
+        except (ValueError, argparse.ArgumentTypeError):
+            pass
+        words = f"one of: {', '.join(self.choices)}" if self.choices else KINDS[self.read][0]
+        raise InputError(f"{where} must be {words}, not {value!r}")
+
+
+SETTINGS = (
+    Setting("attempts", positive, "budget.attempts", TRIES, "independent attempts (4)", "N"),
+    Setting(
+        "adaptive", switch, "adaptive", TRIES, "make an attempt only while it is worth its price; -n is then the most"
+    ),
+    Setting("worth", amount, "worth", TRIES, "adaptive: what a solved issue is worth to you (10)", "USD"),
+    Setting("judge_model", str, "judge_model", TRIES, "the judge's model; none: no judge (first --model)", "NAME"),
+    Setting("temperature", float, "temperature", TRIES, "the same for all attempts (varies by attempt)", "T"),
+    Setting("seed", int, "seed", TRIES, "seed of the run; each attempt gets its own from it (0)", "SEED"),
+    Setting("concurrency", positive, "concurrency", TRIES, "attempts at a time", "K"),
+    Setting("max_turns", positive, "budget.turns", CAPS, "turns of an attempt (50)", "N"),
+    Setting("max_usd", amount, "budget.usd", CAPS, "{whole}", "USD"),
+    Setting("max_tokens", positive, "budget.tokens", CAPS, "{whole}", "N"),
+    Setting("max_attempt_usd", amount, "budget.attempt_usd", CAPS, "of one attempt", "USD"),
+    Setting("max_judge_usd", amount, "budget.judge_usd", CAPS, "of the judge, for one task", "USD"),
+    Setting("timeout", amount, "budget.seconds", CAPS, "seconds {whole}; what there is then is verified", "S"),
+    Setting("attempt_timeout", amount, "budget.attempt_seconds", CAPS, "seconds of one attempt", "S"),
+    Setting("test_timeout", amount, "test_timeout", CAPS, "seconds of one test run while solving (600)", "S"),
+    Setting("command_timeout", amount, "command_timeout", "", "seconds of one command of an attempt (120)"),
+    Setting("setup_timeout", amount, "setup_timeout", "", "seconds of setting up the environment (1200)"),
+    Setting("verify_seconds", amount, "verify_seconds", "", "seconds of one candidate's regression tests (300)"),
+    Setting("allow_unknown_price", switch, "allow_unknown_price", CAPS, "let --max-usd stand with an unpriced model"),
+    Setting(
+        "ranker",
+        str,
+        "ranker",
+        ORDER,
+        "what orders candidates (evidence; for repair alone: rules)",
+        choices=("evidence", "rules"),
+    ),
+    Setting("threshold", share, "threshold", ORDER, "select nothing below P(right), by the ranker (0)", "P"),
+    Setting("sandbox", str, "sandbox", WHERE, "what isolates an attempt (auto)", choices=sandbox_names()),
+    Setting("memory", positive, "limits.memory_mb", WHERE, "of one sandbox (4096)", "MB"),
+    Setting("cpus", amount, "limits.cpus", WHERE, "of one sandbox (2)", "N"),
+    Setting("out", expanded, "out", WHERE, "where the run directory goes (runs)", "DIR"),
+    Setting("infrastructure_retries", positive, "infrastructure_retries", "", "of an attempt whose sandbox dies (3)"),
+    Setting("base_runs", positive, "base_runs", "", "runs of the base's tests, to find flaky ones (2)"),
+    Setting("malformed_limit", positive, "malformed_limit", "", "malformed replies that end an attempt (3)"),
+)
+BY_NAME = {setting.name: setting for setting in SETTINGS}
+MODEL_VARIABLE = "TROOP_MODEL"
+"""Stands for `default_model`."""
+
+
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """What was probably meant by a mistyped word, as a question; empty where nothing is like it."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def from_table(path: object, table: Any) -> dict[str, Any]:
+    """What `[defaults]` of a file says. Raises InputError naming file and key."""
+    if not isinstance(table, dict):
+        raise InputError(f"{path}: defaults must be a table")
+    for key in table.keys() - BY_NAME.keys():
+        meant = "; say default_model = above [defaults]" if "model" in key else nearest(key, BY_NAME)
+        raise InputError(f"{path}: unknown key defaults.{key}{meant or '; known: ' + ', '.join(BY_NAME)}")
+    return {
+        key: BY_NAME[key].parsed(f"{path}: defaults.{key}", value, KINDS[BY_NAME[key].read][1])
+        for key, value in table.items()
+    }
+
+
+def from_variables() -> dict[str, Any]:
+    """What the `TROOP_…` variables say. Raises InputError naming the variable, also for one that is nearly one of
+    these; `TROOP_…` variables of other kinds are left alone."""
+    known = [*(setting.variable for setting in SETTINGS), MODEL_VARIABLE]
+    for name in os.environ:
+        if name.startswith("TROOP_") and name not in known and (meant := nearest(name, known, 0.9)):
+            raise InputError(f"there is no variable {name}{meant}")
+    given = {setting: os.environ.get(setting.variable, "").strip() for setting in SETTINGS}
+    return {each.name: each.parsed(f"the variable {each.variable}", text) for each, text in given.items() if text}
