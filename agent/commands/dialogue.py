@@ -19,7 +19,7 @@ from agent.models.client import ModelClient
 from agent.models.connections import Connections
 from agent.models.contact import listed
 from agent.probe import OUTPUT, PATIENCE
-from agent.toml_lines import as_toml, put
+from agent.toml_file import as_toml, put
 from harness.money.ledger import Line, add_charge, money
 from harness.views.words import clean
 from tasks.errors import EndpointFailed, InputError

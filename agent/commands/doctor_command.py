@@ -73,7 +73,7 @@ async def _try_out(known: argparse.Namespace, progress: Progress) -> int:
     from agent.commands.portrait_view import FILE, as_json, portrait_view, tables
     from agent.config import REPAIR, load_config, resolve_model
     from agent.probe import portray
-    from agent.toml_lines import put
+    from agent.toml_file import put
     from harness.views.words import clean
 
     if REPAIR in known.model:

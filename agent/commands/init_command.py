@@ -75,7 +75,7 @@ def example() -> str:
 
     from agent.config import Settings
     from agent.defaults import SETTINGS
-    from agent.toml_lines import as_toml
+    from agent.toml_file import as_toml
 
     lines, built_in = [], Settings()
     for setting in SETTINGS:

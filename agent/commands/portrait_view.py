@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from agent.config import RESERVED, Alias, Config
 from agent.probe import Portrait, price_of, table_of
-from agent.toml_lines import as_toml
+from agent.toml_file import as_toml
 from harness.money.ledger import money
 from harness.records import Json
 from harness.views.words import clean

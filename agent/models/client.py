@@ -347,7 +347,7 @@ class ModelClient:
             return ToolsRefused(f"The model server {server} takes no tools for {alias.name}: {said}")
         if self._asks_too_much(failure):
             return CallRefused(
-                f"The model server {server} asks to wait {failure.retry_after:.0f} s, longer than the "
+                f"The model server {server} asks to wait {failure.retry_after:.3g} s, longer than the "
                 f"{alias.longest_wait:g} s that the alias allows (longest_wait): {said}"
             )
         if failure.retry and tries > 1:

@@ -12,7 +12,7 @@ import pytest
 from agent.commands.portrait_view import tables
 from agent.config import load_config
 from agent.probe import Portrait, portray
-from agent.toml_lines import put
+from agent.toml_file import put
 from tests.support.dialect_runs import write_alias
 from tests.support.dialects import BY_NAME, DialectServer
 from tests.support.model_server import on_thread

@@ -814,3 +814,11 @@ def test_a_certificate_variable_that_names_nothing_is_said(variable: str, monkey
     monkeypatch.setenv(variable, "/nowhere/ca.pem")
     with pytest.raises(EndpointFailed, match=f"{variable} names /nowhere/ca.pem"):
         Connections().wire(Alias(alias="x", base_url="https://127.0.0.1:9/v1", name="x"))
+
+
+def test_a_limit_that_the_user_does_not_want_is_never_sent() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        await used.ask(longer=1)
+        assert "max_tokens" not in server.requests[0].body
+
+    use([OK], act, sampling={"max_tokens": False})

@@ -63,7 +63,7 @@ class ChatWire:
             varied |= {"stream": True, "stream_options": {"include_usage": True}}
         body |= {k: v for k, v in varied.items() if v is not None and k not in known.left_out}
         body |= self._alias.sampling
-        for name in [name for name in varied if body.get(name) is False]:
+        for name in [name for name in (*varied, *OUTPUT_NAMES) if body.get(name) is False]:
             del body[name]
         return body
 
