@@ -330,7 +330,7 @@ class ModelClient:
         failure = failed.failure
         if failed.again and not failed.learnt:
             return
-        wait = f"; it asks to wait {failure.retry_after:.0f} s" if failure.retry_after and not failed.again else ""
+        wait = f"; it asks to wait {failure.retry_after:.3g} s" if failure.retry_after and not failed.again else ""
         more = f"; from now on {failed.learnt}" if failed.learnt else wait
         detail = self._mask(f"{self.alias.alias}: {failure.what}: {failure.detail}{more}")
         self._record(InfrastructureFailed(attempt=call.attempt, what="model", detail=detail, retried=True))

@@ -141,7 +141,7 @@ def test_what_is_refused_is_told_and_the_settings_that_work_are_written(
         assert found in told["by"][row]["found"]
         assert told["settings"] == setting and told["written"]
         after = (tmp_path / "troop.toml").read_text()
-        assert after.startswith(before.splitlines()[0]) and after.rstrip().endswith("# the end")
+        assert after.startswith(before.splitlines()[0]) and "# the end" in after
         assert tomllib.loads(after)["models"]["m"] == {"base_url": server.url, "name": "scripted", **setting}
         first = len(server.requests)
         again = tried(tmp_path)
