@@ -87,6 +87,7 @@ class ModelClient:
         self._prices = prices_of(alias)
         self._mask = masker([alias.key_env] if alias.key_env else [])
         self._density = 0.4  # tokens per character of the request; conservative until the server has told
+        self._cut_at = 0  # tokens of the longest answer that was cut
 
     @property
     def wire(self) -> Wire:
@@ -171,7 +172,7 @@ class ModelClient:
         """The limit on the answer's length: under a cap what is reserved is sent, too."""
         if not call.longer and not self._keeper.capped(call.attempt):
             return None
-        bounds = [OUTPUT_BOUND << min(call.longer, 8)]
+        bounds = [max(OUTPUT_BOUND << min(call.longer, 8), 2 * self._cut_at if call.longer else 0)]
         if wire.dialect.most_output:
             bounds.append(wire.dialect.most_output)
         if self._known_context:
@@ -241,6 +242,8 @@ class ModelClient:
         usage, usd = wire.bill(response)
         charge = self._charge(call, hold, (usage, usd), seconds, share, answered=True)
         cut = wire.cut(response)
+        if cut and usage is not None:
+            self._cut_at = max(self._cut_at, usage.output + usage.reasoning)
         written = self._record(Replied(attempt=call.attempt, key=call.key, message=message, charge=charge, cut=cut))
         assert isinstance(written, Replied), "an event stays what it is"
         slot.leave(answered=True, tokens=usage.total if usage else None)

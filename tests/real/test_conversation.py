@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import solve
+from agent import resume, solve
 from agent.assemble import Solution
 from harness import trace
 from tests.support.calculator import PLAN, RIGHT, SUBMIT, WITNESS, call, settings, task
@@ -182,3 +182,38 @@ def test_what_does_not_fit_at_all_ends_the_attempt_with_the_servers_words(reposi
     assert status(done) == "context-limit" and done.patch is not None, "the patch made so far counts"
     (ended,) = [e for e in events(done.directory) if isinstance(e, trace.AttemptEnded)]
     assert "maximum context length is 8192" in ended.detail
+
+
+def test_a_resumed_attempt_sends_the_same_bytes(repository: Path, tmp_path: Path) -> None:
+    signed = {"extra_content": {"google": {"thought_signature": "c2lnbmVk"}}, "index": 0}
+    reading = Answer(
+        tool_calls=[{"name": "read", "arguments": {"path": "calc.py"}}],
+        message={"reasoning_details": [{"type": "reasoning.encrypted", "data": "x", "index": 0}]},
+    )
+
+    def answer(request: Request) -> Answer:
+        told = strict([PLAN, reading, reading, RIGHT, SUBMIT])(request)
+        calls = [
+            {
+                "id": f"c{request.turn}{n}",
+                "type": "function",
+                **signed,
+                "function": {"name": c["name"], "arguments": json.dumps(c["arguments"])},
+            }
+            for n, c in enumerate(told.tool_calls)
+        ]
+        return Answer(told.text, message={**told.message, **({"tool_calls": calls} if calls else {})})
+
+    with serving(answer) as server:
+        done = solve(task(repository), settings(server.url, tmp_path / "runs", attempts=1))
+        before = {request.turn: request.raw for request in server.requests}
+        lines = (done.directory / "trace.jsonl").read_bytes().splitlines(keepends=True)
+        second = [n for n, line in enumerate(lines) if b'"kind":"turn-ended"' in line][1]
+        (done.directory / "trace.jsonl").write_bytes(b"".join(lines[: second + 1]))
+        first = len(server.requests)
+        again = resume(str(done.directory))
+        assert again.exit_code == 0
+        sent = server.requests[first:]
+    assert [request.turn for request in sent] == [3, 4], "what was answered is not asked again"
+    assert all(request.raw == before[request.turn] for request in sent)
+    assert b"c2lnbmVk" in sent[-1].raw and b"reasoning.encrypted" in sent[-1].raw

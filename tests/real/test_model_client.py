@@ -7,10 +7,14 @@ import contextlib
 import dataclasses
 import email.utils
 import json
+import ssl
+import subprocess
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from agent.config import Alias
@@ -635,6 +639,15 @@ def test_many_calls_at_once_do_not_pass_the_cap_however_long_the_answers() -> No
     assert 0.5 < spent[0] <= 1.0
 
 
+def test_the_limit_after_a_cut_answer_is_twice_as_long_as_that_was() -> None:
+    async def act(used: Used, server: ModelServer) -> None:
+        await used.ask()
+        await used.ask(longer=1)
+        assert [r.body.get("max_tokens") for r in server.requests] == [None, 80_000]
+
+    use([Answer("cut", finish_reason="length", usage={"prompt_tokens": 5, "completion_tokens": 40_000})], act)
+
+
 def test_without_a_cap_no_limit_is_sent_until_an_answer_was_cut() -> None:
     async def act(used: Used, server: ModelServer) -> None:
         await used.ask()
@@ -822,3 +835,43 @@ def test_a_limit_that_the_user_does_not_want_is_never_sent() -> None:
         assert "max_tokens" not in server.requests[0].body
 
     use([OK], act, sampling={"max_tokens": False})
+
+
+@pytest.mark.parametrize("variable", CA_VARIABLES[2:])
+def test_a_certificate_of_ones_own_is_trusted_where_a_variable_names_it(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost")
+    files = ("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate))
+    subprocess.run([*made, *files], check=True, capture_output=True)
+    for name in CA_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+    async def listed() -> list[Any]:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate, key)
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                await reader.readuntil(b"\r\n\r\n")
+                body = b'{"data": [{"id": "m"}]}'
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+                )
+                writer.write(body)
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+        connections = Connections()
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        try:
+            return list(await connections.wire(Alias(alias="x", base_url=url, name="m")).models())
+        finally:
+            await connections.close()
+            server.close()
+
+    with pytest.raises(openai.APIConnectionError):
+        asyncio.run(listed())
+    monkeypatch.setenv(variable, str(certificate))
+    assert asyncio.run(listed()) == [{"id": "m"}]

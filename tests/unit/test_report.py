@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,15 @@ def test_the_time_between_a_stop_and_a_resume_does_not_count() -> None:
 
 
 # The view at the end
+
+
+def test_what_a_provider_says_that_it_charged_stands_beside_our_price() -> None:
+    told = [
+        replace(e, charge=replace(e.charge, reported_usd=0.03)) if isinstance(e, trace.Replied) else e for e in whole()
+    ]
+    text = " ".join(printed(solve_view(told, Path("runs/calc-1"))).split())
+    assert "providers say $0.2100 where these prices come to $0.5900" in text
+    assert solve_report(told)["cost"]["reported_usd"] == pytest.approx(0.21)
 
 
 def test_the_view_shows_choice_evidence_ledger_and_what_to_type() -> None:
