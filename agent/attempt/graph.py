@@ -33,6 +33,7 @@ from harness.patches.extract import take_patch
 from harness.patches.patch import Patch
 from harness.records import AttemptStatus, TestReport
 from harness.sandbox.base import Sandbox
+from harness.testing.report import outcome_of
 from harness.testing.runners.base import files_of
 from harness.testing.runners.registry import runner_of
 from harness.testing.warm import WarmTests
@@ -272,12 +273,13 @@ async def test(state: State, runtime: Runtime[Desk]) -> State:
         report = await desk.run_tests(ids, timeout=min(NEAR_SECONDS, desk.rules.test_timeout))
     else:
         report = TestReport({}, 0, False, False, 0.0, reason=NOTHING_NEAR)
-    if then_all and report.green:
-        rest = _others(desk.prepared, report)
-        if rest:
-            report = _together(report, await desk.run_tests(rest, to_first_failure=True), rest)
+    left = 0
+    if then_all and report.green and (rest := _others(desk, report)):
+        report = _together(report, await desk.run_tests(rest, to_first_failure=True), rest)
+        left = len(set(rest) - report.outcomes.keys())
     desk.record(trace.TestsRan(attempt=desk.notebook.index, turn=turn, report=report, selection=ids))
     said = describe_report(report, desk.prepared.baseline)
+    said += f"\n(stopped at the first failure; {left} further tests were not run)" if left else ""
     _note(desk, turn, Result(call.id, call.name, said, ok=True, seconds=report.seconds))
     return await _end_turn(desk, turn)
 
@@ -411,20 +413,20 @@ async def _end_turn(desk: Desk, turn: int) -> State:
     return {"turn": turn, "test_due": False, "status": status_now(desk)}
 
 
-def _others(prepared: trace.Prepared, report: TestReport) -> tuple[str, ...]:
-    """The tests that are green and steady on the base and not in the report yet."""
+def _others(desk: Desk, report: TestReport) -> tuple[str, ...]:
+    """The tests that are not in the report yet: the given ones, and those that are green and steady on the base."""
+    prepared = desk.prepared
     green = prepared.baseline.passed if prepared.baseline else frozenset()
-    return tuple(sorted(green - set(prepared.flaky) - set(report.outcomes)))
+    given = desk.task.failing_test.ids if desk.task.failing_test else ()
+    rest = green - set(prepared.flaky) - set(report.outcomes)
+    return (*(test for test in given if outcome_of(report, test) == "missing"), *sorted(rest))
 
 
 def _together(first: TestReport, rest: TestReport, wanted: Sequence[str]) -> TestReport:
-    """Both runs as one report; a wanted test that did not run counts as an error, not as a pass."""
-    missing = {test: "error" for test in wanted if test not in rest.outcomes}
-    outcomes: dict[str, Any] = {
-        **missing,
-        **{t: rest.outcomes[t] for t in wanted if t in rest.outcomes},
-        **first.outcomes,
-    }
+    """Both runs as one report. A wanted test that did not run counts as an error, not as a pass; after a failure, at
+    which the run was stopped, it is simply not in the report."""
+    missing = {} if rest.failed else {test: "error" for test in wanted if outcome_of(rest, test) == "missing"}
+    outcomes: dict[str, Any] = {**missing, **rest.outcomes, **first.outcomes}
     return TestReport(
         outcomes=outcomes,
         exit_code=rest.exit_code,

@@ -217,3 +217,19 @@ def test_a_resumed_attempt_sends_the_same_bytes(repository: Path, tmp_path: Path
     assert [request.turn for request in sent] == [3, 4], "what was answered is not asked again"
     assert all(request.raw == before[request.turn] for request in sent)
     assert b"c2lnbmVk" in sent[-1].raw and b"reasoning.encrypted" in sent[-1].raw
+
+
+def test_the_rest_of_the_suite_has_the_given_test_in_it_and_what_was_not_run_has_not_failed(
+    repository: Path, tmp_path: Path
+) -> None:
+    first = call("test", ids=["tests/test_calc.py::test_total_of_nothing"], then_all=True)
+    wrong = call("edit", path="calc.py", old="return max(values)", new="return None")
+    undone = [call("edit", path="calc.py", old="return None", new="return max(values)"), RIGHT, first, SUBMIT]
+    with serving([PLAN, first, wrong, first, *undone]) as server:
+        done = solve(task(repository, failing_test=True), settings(server.url, tmp_path / "runs"))
+    told = [e.result for e in events(done.directory) if isinstance(e, trace.ToolRan) and e.name == "test"]
+    given = "tests/test_issue.py::test_first_counts"
+    assert "1 passed, 1 failed" in told[0] and f"--- {given}" in told[0]
+    assert "stopped at the first failure; 1 further tests were not run" in told[0]
+    assert "1 passed, 1 failed" in told[1] and "did not run" not in told[1]
+    assert "3 passed, 0 failed" in told[2]
