@@ -353,11 +353,9 @@ class Evaluation:
 
 def _has_room(id: str, kept: EarlierRun, budget: SharedBudget) -> bool:
     """Whether the instance's share of what is left would pay for another call like its dearest."""
-    usd, tokens = budget.usd_level(id), budget.tokens_level(id)
-    per_call = kept.cost.usage.total / kept.cost.calls if kept.cost.calls else 0.0
-    return (usd is None or usd > kept.cost.known_usd + kept.dearest) and (
-        tokens is None or tokens > kept.cost.usage.total + per_call
-    )
+    share, tokens = budget.share(id), kept.cost.usage.total
+    per_call = tokens / kept.cost.calls if kept.cost.calls else 0.0
+    return share.level("usd") > kept.cost.known_usd + kept.dearest and share.level("tokens") > tokens + per_call
 
 
 _MAY_CHANGE = frozenset({"out", "concurrency", "allow_unknown_price", "infrastructure_retries"})

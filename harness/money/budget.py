@@ -10,14 +10,18 @@ others have not (`fair` False).
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 from harness.records import Budget, Charge
 from tasks.errors import BudgetExceeded
+
+Limit = Literal["usd", "tokens"]
 
 OPTIONS = {
     ("run", "usd"): "--max-usd",
@@ -59,11 +63,34 @@ class Hold:
 
 @dataclass(slots=True)
 class _Scope:
+    """What is spent, and what is held for calls under way."""
+
     usd: float = 0.0
     tokens: int = 0
     held_usd: float = 0.0
     held_tokens: int = 0
     holds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Cap:
+    """A cap on money or tokens as it stands now (`most`: infinite where there is none). `why`: what it is, in words."""
+
+    limit: Limit
+    scope: str
+    most: float
+    spent: float
+    held: float
+    why: str = ""
+
+    def exceeded(self, asked: float | None = None) -> BudgetExceeded:
+        """The error where all is spent, or where what is left is less than the next call may take (`asked`)."""
+        if self.limit == "usd":
+            said, more = f"${self.spent:.4f} of ${self.most:.4f} is spent", f"cost ${asked or 0:.4f}"
+        else:
+            said, more = f"{self.spent} of {self.most:.0f} tokens are used", f"use {asked}"
+        said += "" if asked is None else f" and the next call may {more}"
+        return _exceeded(self.limit, self.scope, said + self.why)
 
 
 @dataclass(slots=True, eq=False)
@@ -100,7 +127,7 @@ class BudgetKeeper:
         self._own: dict[int | None, _Scope] = {}
         self._waiters: deque[_Waiter] = deque()
         if share is not None:
-            share.join(self._serve)
+            share.join(self._run, self._serve)
 
     @classmethod
     def from_charges(
@@ -117,21 +144,25 @@ class BudgetKeeper:
             for scope in keeper._scopes(charge.attempt):
                 scope.usd += usd
                 scope.tokens += charge.usage.total
-        if share is not None:
-            keeper._tell()
         return keeper
 
-    def _usd_cap(self) -> tuple[float | None, str]:
-        """The cap on the run's USD as it stands now, and what it is, in words."""
-        return _lower(self.budget.usd, self._share.usd if self._share else None)
-
-    def _tokens_cap(self) -> tuple[float | None, str]:
-        return _lower(self.budget.tokens, self._share.tokens if self._share else None)
+    def _caps(self, attempt: int | None) -> tuple[_Cap, ...]:
+        """The caps on money and tokens for a call of the attempt, or (None) of the judge."""
+        budget, share, run, own = self.budget, self._share, self._run, self._scope(attempt)
+        whole = (share.level("usd"), share.level("tokens")) if share else (math.inf, math.inf)
+        beside = (share.held_elsewhere("usd"), share.held_elsewhere("tokens")) if share else (0, 0)
+        usd, why_usd = _lower(_most(budget.usd), whole[0])
+        tokens, why_tokens = _lower(_most(budget.tokens), whole[1])
+        most, scope = (budget.judge_usd, "judge") if attempt is None else (budget.attempt_usd, "attempt")
+        return (
+            _Cap("usd", "run", usd, run.usd, run.held_usd + beside[0], why_usd),
+            _Cap("tokens", "run", tokens, run.tokens, run.held_tokens + beside[1], why_tokens),
+            _Cap("usd", scope, _most(most), own.usd, own.held_usd),
+        )
 
     def capped(self, attempt: int | None) -> bool:
         """Whether any cap on money or tokens holds for a call of the attempt (None: of the judge)."""
-        caps = (self._usd_cap()[0], self._tokens_cap()[0], self._own_cap(attempt)[0])
-        return any(cap is not None for cap in caps)
+        return any(cap.most < math.inf for cap in self._caps(attempt))
 
     def start_attempt(self, attempt: int, *, elapsed: float = 0.0) -> None:
         """The attempt's clock starts; `elapsed`: seconds that it took before a resume."""
@@ -162,7 +193,7 @@ class BudgetKeeper:
         now, caps = self._clock(), []
         if self.budget.seconds is not None:
             caps.append((self._started + self.budget.seconds - now, "run", self.budget.seconds))
-        if self._share is not None and (shared := self._share.seconds_left) is not None:
+        if self._share is not None and (shared := self._share.whole.seconds_left) is not None:
             caps.append((shared[0], "run", shared[1]))
         started = None if attempt is None else self._attempt_started.get(attempt)
         if started is not None and self.budget.attempt_seconds is not None:
@@ -172,16 +203,9 @@ class BudgetKeeper:
     def check(self, attempt: int | None = None) -> None:
         """Raises BudgetExceeded where a cap is reached already: time, or money or tokens spent to the last."""
         self._check_time(attempt)
-        run = self._run
-        usd, which = self._usd_cap()
-        if usd is not None and run.usd >= usd:
-            raise _exceeded("usd", "run", f"${run.usd:.4f} of ${usd:.4f} is spent{which}")
-        tokens, which = self._tokens_cap()
-        if tokens is not None and run.tokens >= tokens:
-            raise _exceeded("tokens", "run", f"{run.tokens} of {tokens:.0f} tokens are used{which}")
-        own, whose = self._own_cap(attempt)
-        if own is not None and (spent := self._scope(attempt).usd) >= own:
-            raise _exceeded("usd", whose, f"${spent:.4f} of ${own:.4f} is spent")
+        for cap in self._caps(attempt):
+            if cap.spent >= cap.most:
+                raise cap.exceeded()
 
     async def reserve(self, attempt: int | None, usd: float | None, tokens: int) -> Hold:
         """Holds the upper bound of a call's cost (`usd` None: no known price, nothing held) until it is settled.
@@ -217,37 +241,20 @@ class BudgetKeeper:
 
     def _check_fit(self, attempt: int | None, usd: float, tokens: int) -> None:
         """Raises BudgetExceeded where the call does not fit even if every other call in flight came for free."""
-        run = self._run
-        cap, which = self._usd_cap()
-        if cap is not None and run.usd + usd > cap:
-            raise _exceeded("usd", "run", f"{_spent(run.usd, cap, usd)}{which}")
-        cap, which = self._tokens_cap()
-        if cap is not None and run.tokens + tokens > cap:
-            said = f"{run.tokens} of {cap:.0f} tokens are used and the next call may use {tokens}"
-            raise _exceeded("tokens", "run", f"{said}{which}")
-        own, whose = self._own_cap(attempt)
-        if own is not None and (spent := self._scope(attempt).usd) + usd > own:
-            raise _exceeded("usd", whose, _spent(spent, own, usd))
+        asked = {"usd": usd, "tokens": tokens}
+        for cap in self._caps(attempt):
+            if cap.spent + asked[cap.limit] > cap.most:
+                raise cap.exceeded(asked[cap.limit])
 
     def _fits(self, attempt: int | None, usd: float, tokens: int) -> bool:
-        run = self._run
-        elsewhere_usd, elsewhere_tokens = self._share.held_elsewhere if self._share else (0.0, 0.0)
-        cap, _ = self._usd_cap()
-        if cap is not None and run.usd + run.held_usd + elsewhere_usd + usd > cap:
-            return False
-        cap, _ = self._tokens_cap()
-        if cap is not None and run.tokens + run.held_tokens + elsewhere_tokens + tokens > cap:
-            return False
-        own, _ = self._own_cap(attempt)
-        scope = self._scope(attempt)
-        return own is None or scope.usd + scope.held_usd + usd <= own
+        asked = {"usd": usd, "tokens": tokens}
+        return all(cap.spent + cap.held + asked[cap.limit] <= cap.most for cap in self._caps(attempt))
 
     def _grant(self, attempt: int | None, usd: float, tokens: int) -> Hold:
         for scope in self._scopes(attempt):
             scope.held_usd += usd
             scope.held_tokens += tokens
             scope.holds += 1
-        self._tell()
         return Hold(self, attempt, usd, tokens)
 
     def _close(self, hold: Hold, usd: float, tokens: int) -> None:
@@ -259,12 +266,9 @@ class BudgetKeeper:
             scope.held_tokens -= hold.tokens
             scope.usd += usd
             scope.tokens += tokens
-        self._tell()
-        self._serve()
-
-    def _tell(self) -> None:
         if self._share is not None:
-            self._share.note(self._run.usd, self._run.tokens, self._run.held_usd, self._run.held_tokens)
+            self._share.freed()
+        self._serve()
 
     def _serve(self) -> None:
         """Grants waiters in order, refuses those that can no longer fit, and stops at the first that must wait on."""
@@ -283,25 +287,11 @@ class BudgetKeeper:
             if not waiter.granted.done():
                 waiter.granted.set_result(self._grant(waiter.attempt, waiter.usd, waiter.tokens))
 
-    def _own_cap(self, attempt: int | None) -> tuple[float | None, str]:
-        """The cap on the USD of an attempt, or (None) of the judge, and whose it is."""
-        return (self.budget.judge_usd, "judge") if attempt is None else (self.budget.attempt_usd, "attempt")
-
     def _scope(self, attempt: int | None) -> _Scope:
         return self._own.setdefault(attempt, _Scope())
 
     def _scopes(self, attempt: int | None) -> tuple[_Scope, ...]:
         return (self._run, self._scope(attempt))
-
-
-@dataclass(slots=True)
-class _Member:
-    usd: float = 0.0
-    tokens: float = 0.0
-    held_usd: float = 0.0
-    held_tokens: float = 0.0
-    finished: bool = False
-    serve: Callable[[], None] | None = None
 
 
 class SharedBudget:
@@ -322,60 +312,40 @@ class SharedBudget:
         self.fair = fair
         self._clock = clock
         self._started = clock()
-        self._members = {name: _Member() for name in runs}
+        self.shares = {name: Share(self) for name in runs}
 
-    def note(self, run: str, usd: float, tokens: float, held_usd: float = 0.0, held_tokens: float = 0.0) -> None:
-        """What the run has spent by now, and what it holds for calls under way. Calls of other runs that wait for that
-        go on."""
-        member = self._member(run)
-        freed = held_usd < member.held_usd or held_tokens < member.held_tokens
-        member.usd, member.tokens = usd, tokens
-        member.held_usd, member.held_tokens = held_usd, held_tokens
-        if freed and not self.fair:
-            for other in self._members.values():
-                if other is not member and other.serve is not None:
-                    other.serve()
-
-    def join(self, run: str, serve: Callable[[], None]) -> None:
-        """`serve` is called where room for the run's waiting calls may have come."""
-        self._member(run).serve = serve
+    def note(self, run: str, usd: float, tokens: int) -> None:
+        """What the run has spent by now, where no keeper tells."""
+        self._share(run).spent = _Scope(usd, tokens)
 
     def finish(self, run: str) -> None:
         """The run needs no more: what it left is for the others."""
-        member = self._member(run)
-        member.finished, member.serve = True, None
+        share = self._share(run)
+        share.finished, share.serve = True, None
 
     def share(self, run: str) -> Share:
         """The run's part, for its keeper; it counts as unfinished from now on."""
-        self._member(run).finished = False
-        return Share(self, run)
+        share = self._share(run)
+        share.finished = False
+        return share
 
-    def usd_level(self, run: str = "") -> float | None:
-        """USD that the run may have spent in all, as it stands now; None without a cap."""
-        return self._level(run, self.budget.usd, lambda member: member.usd)
-
-    def tokens_level(self, run: str = "") -> float | None:
-        return self._level(run, self.budget.tokens, lambda member: member.tokens)
-
-    def held_elsewhere(self, run: str) -> tuple[float, float]:
-        """(USD, tokens) that other runs hold; nothing where each has a level of its own."""
-        others = [] if self.fair else [m for name, m in self._members.items() if name != run]
-        return sum(m.held_usd for m in others), sum(m.held_tokens for m in others)
-
+    @property
     def seconds_left(self) -> tuple[float, float] | None:
         """(seconds until the wall-time cap, the cap); None without one."""
         seconds = self.budget.seconds
         return None if seconds is None else (self._started + seconds - self._clock(), seconds)
 
-    def _level(self, run: str, cap: float | None, spent: Callable[[_Member], float]) -> float | None:
-        """The height L with: the sum over unfinished runs of max(spent, L) is what finished ones left of the cap; where
-        it is not shared fairly, what all other runs have left."""
-        if cap is None:
-            return None
-        if not self.fair:
-            return cap - sum(spent(m) for name, m in self._members.items() if name != run)
-        left = cap - sum(spent(m) for m in self._members.values() if m.finished)
-        unfinished = sorted((spent(m) for m in self._members.values() if not m.finished), reverse=True)
+    def level(self, limit: Limit, share: Share | None = None) -> float:
+        """USD or tokens that the run of the share may have spent in all, as it stands now; infinite without a cap.
+
+        It is the height L with: the sum over unfinished runs of max(spent, L) is what finished ones left of the cap;
+        where it is not shared fairly, what all other runs have left.
+        """
+        cap, shares = _most(getattr(self.budget, limit)), self.shares.values()
+        if not self.fair or cap == math.inf:
+            return cap - sum(each.used(limit) for each in shares if each is not share)
+        left = cap - sum(each.used(limit) for each in shares if each.finished)
+        unfinished = sorted((each.used(limit) for each in shares if not each.finished), reverse=True)
         for place, amount in enumerate(unfinished):
             level = left / (len(unfinished) - place)
             if amount < level:
@@ -383,53 +353,54 @@ class SharedBudget:
             left -= amount
         return max(left, 0.0) if not unfinished else 0.0
 
-    def _member(self, run: str) -> _Member:
-        return self._members.setdefault(run, _Member())
+    def _share(self, run: str) -> Share:
+        return self.shares.setdefault(run, Share(self))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Share:
-    """One run's part in a `SharedBudget`: caps that move with what the others do."""
+    """One run's part in a `SharedBudget`: what it has spent and holds, and caps that move with what the others do.
+    `serve` is called where room for the run's waiting calls may have come."""
 
     whole: SharedBudget
-    run: str
+    spent: _Scope = field(default_factory=_Scope)
+    finished: bool = False
+    serve: Callable[[], None] | None = None
 
-    @property
-    def usd(self) -> float | None:
-        return self.whole.usd_level(self.run)
+    def join(self, spent: _Scope, serve: Callable[[], None]) -> None:
+        """A keeper tells from now on what the run spends and holds."""
+        self.spent, self.serve = spent, serve
 
-    @property
-    def tokens(self) -> float | None:
-        return self.whole.tokens_level(self.run)
+    def used(self, limit: Limit) -> float:
+        """USD or tokens that the run has spent."""
+        return self.spent.usd if limit == "usd" else self.spent.tokens
 
-    @property
-    def held_elsewhere(self) -> tuple[float, float]:
-        return self.whole.held_elsewhere(self.run)
+    def level(self, limit: Limit) -> float:
+        """USD or tokens that the run may have spent in all, as it stands now; infinite without a cap."""
+        return self.whole.level(limit, self)
 
-    @property
-    def seconds_left(self) -> tuple[float, float] | None:
-        return self.whole.seconds_left()
+    def held_elsewhere(self, limit: Limit) -> float:
+        """USD or tokens that other runs hold; nothing where each has a level of its own."""
+        others = [] if self.whole.fair else [each.spent for each in self.whole.shares.values() if each is not self]
+        return sum(each.held_usd if limit == "usd" else each.held_tokens for each in others)
 
-    def join(self, serve: Callable[[], None]) -> None:
-        self.whole.join(self.run, serve)
+    def freed(self) -> None:
+        """A call of the run has ended: those of other runs that wait for what it held go on."""
+        for other in () if self.whole.fair else self.whole.shares.values():
+            if other is not self and other.serve is not None:
+                other.serve()
 
-    def note(self, usd: float, tokens: float, held_usd: float = 0.0, held_tokens: float = 0.0) -> None:
-        """What the run has spent by now, and what it holds."""
-        self.whole.note(self.run, usd, tokens, held_usd, held_tokens)
+
+def _most(cap: float | None) -> float:
+    return math.inf if cap is None else cap
 
 
-def _lower(own: float | None, share: float | None) -> tuple[float | None, str]:
-    if share is None or (own is not None and own <= share):
-        return own, ""
-    return share, " (its share of what the whole evaluation has)"
+def _lower(own: float, share: float) -> tuple[float, str]:
+    return (own, "") if own <= share else (share, " (its share of what the whole evaluation has)")
 
 
 def _time_up(scope: str, cap: float) -> BudgetExceeded:
     return _exceeded("seconds", scope, f"its {cap:g} s are up")
-
-
-def _spent(spent: float, cap: float, next_call: float) -> str:
-    return f"${spent:.4f} of ${cap:.4f} is spent and the next call may cost ${next_call:.4f}"
 
 
 def _exceeded(limit: str, scope: str, what: str) -> BudgetExceeded:

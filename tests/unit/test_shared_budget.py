@@ -44,10 +44,10 @@ def test_what_a_finished_run_left_over_raises_the_others_share() -> None:
         a, b = (BudgetKeeper(Budget(), share=shared.share(name)) for name in "ab")
         await spend(a, 0.5)
         shared.finish("a")
-        assert shared.usd_level() == pytest.approx(1.25)
+        assert shared.level("usd") == pytest.approx(1.25)
         await spend(b, 1.2)
         shared.finish("b")
-        assert shared.usd_level() == pytest.approx(1.3)
+        assert shared.level("usd") == pytest.approx(1.3)
 
     asyncio.run(whole())
 
@@ -55,14 +55,14 @@ def test_what_a_finished_run_left_over_raises_the_others_share() -> None:
 def test_a_run_that_had_spent_more_than_its_part_takes_nothing_from_the_others() -> None:
     shared = SharedBudget(Budget(usd=4.0), ["a", "b", "c"])
     shared.note("a", 2.0, 0)
-    assert shared.usd_level() == pytest.approx(1.0)
+    assert shared.level("usd") == pytest.approx(1.0)
 
 
 def test_a_cap_that_is_spent_leaves_nobody_anything() -> None:
     shared = SharedBudget(Budget(usd=1.0), ["a", "b"])
     shared.note("a", 1.5, 0)
     shared.finish("a")
-    assert shared.usd_level() == 0.0
+    assert shared.level("usd") == 0.0
     with pytest.raises(BudgetExceeded):
         BudgetKeeper(Budget(), share=shared.share("b")).check()
 
@@ -97,7 +97,7 @@ def test_the_time_of_the_whole_ends_every_run() -> None:
 def test_a_resumed_run_counts_what_it_spent_before() -> None:
     shared = SharedBudget(Budget(usd=2.0), ["a", "b"])
     BudgetKeeper.from_charges(Budget(), [charge(1.5)], share=shared.share("a"))
-    assert shared.usd_level() == pytest.approx(0.5)
+    assert shared.level("usd") == pytest.approx(0.5)
 
 
 @given(spent=st.lists(st.tuples(st.floats(0, 5), st.booleans()), min_size=1, max_size=8), cap=st.floats(0.1, 30))
@@ -109,8 +109,7 @@ def test_if_every_unfinished_run_rises_to_the_level_the_cap_is_just_spent(
         shared.note(str(number), usd, 0)
         if finished:
             shared.finish(str(number))
-    level = shared.usd_level()
-    assert level is not None
+    level = shared.level("usd")
     unfinished = [usd for usd, finished in spent if not finished]
     left = cap - sum(usd for usd, finished in spent if finished)
     if unfinished and sum(unfinished) < left:
