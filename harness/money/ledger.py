@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from functools import lru_cache
 
@@ -182,7 +182,7 @@ class Line:
             "calls": self.calls,
             "unanswered": self.unanswered,
             "unpriced": self.unpriced,
-            "usage": usage_json(self.usage),
+            "usage": asdict(self.usage),
             "seconds": round(self.seconds, 3),
             **({} if self.reported_usd is None else {"reported_usd": round(self.reported_usd, 8)}),
         }
@@ -211,16 +211,6 @@ def money(line: Line) -> str:
         return "?"
     digits = 2 if line.usd >= 100 else 4
     return f"{'' if line.exact else '≥'}${line.usd:.{digits}f}"
-
-
-def usage_json(usage: Usage) -> Json:
-    return {
-        "input": usage.input,
-        "cache_read": usage.cache_read,
-        "cache_write": usage.cache_write,
-        "output": usage.output,
-        "reasoning": usage.reasoning,
-    }
 
 
 RUN = "run"

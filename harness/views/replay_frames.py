@@ -6,7 +6,7 @@ What attempts printed is shown as text and never obeyed: escape sequences and co
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -16,6 +16,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from harness import trace
+from harness.money.ledger import Line, add_charge
 from harness.records import ENDED_WELL, Json, TestReport
 from harness.views.live import counted, printable
 from harness.views.words import clean, judge_words
@@ -32,18 +33,16 @@ class Frame:
     of these, the seconds since the frame before.
 
     `call`: the tool call that a result belongs to. `baseline`: the base's test report. `task`: the public task (first
-    frame). `tokens`, `usd`: charged so far; `priced` False: some calls have no known price.
+    frame). `cost`: charged so far.
     """
 
     event: trace.Event
-    clock: float
-    wait: float
+    clock: float = 0.0
+    wait: float = 0.0
     call: Json | None = None
     baseline: TestReport | None = None
     task: Json | None = None
-    tokens: int = 0
-    usd: float = 0.0
-    priced: bool = True
+    cost: Line = Line()
 
     def __rich__(self) -> RenderableType:
         return render(self)
@@ -71,32 +70,6 @@ def frames(events: Sequence[trace.Event], attempt: int) -> list[Frame]:
     return [*_own(events, attempt), *_verdicts(events, attempt)]
 
 
-@dataclass(slots=True)
-class _Reading:
-    """What has been seen of the attempt so far."""
-
-    previous: float | None = None
-    clock: float = 0.0
-    tokens: int = 0
-    usd: float = 0.0
-    priced: bool = True
-    calls: dict[str, Json] = field(default_factory=dict)
-    baseline: TestReport | None = None
-    task: Json | None = None
-
-    def frame(self, event: trace.Event) -> Frame:
-        wait = 0.0 if self.previous is None else max(0.0, event.at - self.previous)
-        self.previous = event.at
-        self.clock += wait
-        call = self.calls.get(event.call) if isinstance(event, trace.ToolRan) else None
-        return Frame(event, self.clock, wait, call, self.baseline, self.task, self.tokens, self.usd, self.priced)
-
-    def charge(self, event: trace.Replied | trace.Charged) -> None:
-        self.tokens += event.charge.usage.total
-        self.usd += event.charge.usd or 0.0
-        self.priced = self.priced and event.charge.usd is not None
-
-
 _SHOWN = (
     trace.AttemptStarted,
     trace.Planned,
@@ -110,24 +83,30 @@ _SHOWN = (
 
 
 def _own(events: Sequence[trace.Event], attempt: int) -> Iterator[Frame]:
-    seen = _Reading()
+    seen = Frame(events[0])
+    calls: dict[str, Json] = {}
+    previous: float | None = None
     before: trace.Event | None = None
     for event in events:
         if isinstance(event, trace.RunStarted):
-            seen.task = event.task
+            seen = replace(seen, task=event.task)
         elif isinstance(event, trace.Prepared):
-            seen.baseline = event.baseline
-        elif isinstance(event, (trace.RunResumed, trace.RunReopened)) and seen.previous is not None:
-            seen.previous = event.at  # the time in which no process worked on the run
+            seen = replace(seen, baseline=event.baseline)
+        elif isinstance(event, (trace.RunResumed, trace.RunReopened)) and previous is not None:
+            previous = event.at  # the time in which no process worked on the run
         elif event.attempt != attempt:
             continue
         elif isinstance(event, (trace.Replied, trace.Charged)):
-            seen.charge(event)
+            seen = replace(seen, cost=add_charge(seen.cost, event.charge))
         elif isinstance(event, _SHOWN):
             if isinstance(event, trace.Decided):
-                seen.calls = {str(call.get("id")): call for call in event.calls}
+                calls = {str(call.get("id")): call for call in event.calls}
             if not _told_elsewhere(event, before):
-                yield seen.frame(event)
+                wait = 0.0 if previous is None else max(0.0, event.at - previous)
+                previous = event.at
+                call = calls.get(event.call) if isinstance(event, trace.ToolRan) else None
+                seen = replace(seen, event=event, clock=seen.clock + wait, wait=wait, call=call)
+                yield seen
             before = event
 
 
@@ -145,7 +124,7 @@ def _verdicts(events: Sequence[trace.Event], attempt: int) -> Iterator[Frame]:
         if isinstance(event, trace.Verified) and attempt in event.attempts:
             mine.add(event.candidate)
             if not event.early or event is last[event.candidate]:
-                yield Frame(event, 0.0, 1.0)
+                yield Frame(event, wait=1.0)
         elif (
             isinstance(event, trace.SamplingStopped)
             or (isinstance(event, trace.Selected) and mine)
@@ -154,7 +133,7 @@ def _verdicts(events: Sequence[trace.Event], attempt: int) -> Iterator[Frame]:
             or (isinstance(event, trace.JudgeStopped) and mine)
             or (isinstance(event, trace.Graded) and event.candidate in mine)
         ):
-            yield Frame(event, 0.0, 1.0)
+            yield Frame(event, wait=1.0)
 
 
 # Rendering
@@ -266,15 +245,15 @@ def _named(word: str, tests: Sequence[str], style: str, report: TestReport) -> l
 def _turn(frame: Frame, event: trace.TurnEnded) -> Text:
     parts = f"model {event.model_seconds:.1f}, commands {event.command_seconds:.1f}"
     said = f"turn {event.turn}: {event.seconds:.1f} s ({parts})"
-    if frame.tokens or not frame.priced:
-        said += f"; so far {frame.tokens:,} tokens, {_money(frame)}"
+    if frame.cost.usage.total or not frame.cost.exact:
+        said += f"; so far {frame.cost.usage.total:,} tokens, {_money(frame.cost)}"
     return Text(said, "dim")
 
 
-def _money(frame: Frame) -> str:
-    if frame.priced:
-        return f"${frame.usd:.4f}"
-    return f"more than ${frame.usd:.4f} (a price is unknown)" if frame.usd else "price unknown"
+def _money(cost: Line) -> str:
+    if cost.exact:
+        return f"${cost.known_usd:.4f}"
+    return f"more than ${cost.known_usd:.4f} (a price is unknown)" if cost.known_usd else "price unknown"
 
 
 def _ended(event: trace.AttemptEnded) -> tuple[Text, list[RenderableType]]:
