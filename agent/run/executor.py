@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent.attempt import graph as inner
 from agent.attempt.notebook import Notebook
@@ -38,7 +38,39 @@ class InProcess:
 
     async def attempt(self, run: Run, index: int) -> None:
         """One attempt to its end, in a new sandbox as often as one dies within the allowance."""
-        await _drive_attempt(run, self._graph, index)
+        notebook = run.notebook(index)
+        if notebook.ended is not None:
+            return
+        model = run.model_of(index)
+        if notebook.started is None:
+            sampling = {}
+            if client := run.clients.get(model):
+                own = client.alias.sampling.get("temperature")
+                sampling = {"temperature": temperature_of(run.settings, index) if own is None else own}
+            started = trace.AttemptStarted(
+                attempt=index, seed=seed_of(run.settings.seed, index), model=model, sampling=sampling
+            )
+            run.write(started)
+            notebook = run.notebook(index)
+        assert notebook.started is not None
+        run.keeper.start_attempt(index, elapsed=notebook.seconds)
+        while True:
+            try:
+                await self._one_sandbox(run, run.notebook(index))
+                break
+            except SandboxFailed as error:
+                failures = run.notebook(index).failures
+                retried = failures < run.settings.infrastructure_retries
+                run.write(trace.InfrastructureFailed(attempt=index, what="sandbox", detail=str(error), retried=retried))
+                if not retried:
+                    run.write(inner.failed("infrastructure", run.notebook(index), error))
+                    break
+                await asyncio.sleep(PAUSE_SECONDS * 2**failures)
+        ended = run.notebook(index).ended
+        if ended is not None and ended.status != "infrastructure":
+            run.refusals.pop(model, None)
+        if ended is not None and ended.status == "budget":
+            run.check_budget()  # the attempt may have ended by the clock of the whole run
 
     async def verify(
         self,
@@ -51,6 +83,46 @@ class InProcess:
         """The evidence on one candidate."""
         return await evidence_on(run, candidate, regression, witnesses, guards)
 
+    async def _one_sandbox(self, run: Run, notebook: Notebook) -> None:
+        """Drive the attempt in one sandbox until it ends or the sandbox dies."""
+        assert notebook.started is not None
+        index, settings = notebook.index, run.settings
+        sandbox = await run.provider.create(run.spec(f"attempt-{index:02d}"))
+        try:
+            left = run.keeper.seconds_left(index)
+            client = run.clients.get(notebook.started.model)
+            desk = inner.Desk(
+                task=run.task,
+                prepared=run.prepared(),
+                policy=run.policies(notebook.started.model),
+                sandbox=sandbox,
+                notebook=notebook,
+                rules=inner.Rules(
+                    turns=settings.budget.turns,
+                    command_timeout=_within(settings.command_timeout, left),
+                    test_timeout=_within(settings.test_timeout, left),
+                    malformed=settings.malformed_limit,
+                    deadline=None if left is None else time.monotonic() + left,
+                ),
+                seed=notebook.started.seed,
+                ask=_ask(run, client, notebook, notebook.started),
+                write=run.write,
+                near=near_tests_of(run),
+                context=lambda: client.context if client else inner.CONTEXT,
+            )
+            try:
+                await inner.drive(self._graph, desk)
+            except SandboxFailed:
+                raise
+            except EndpointFailed as error:  # the sandbox lives, so the patch made so far is kept
+                run.refused(notebook.started.model, error)
+                run.write(trace.InfrastructureFailed(attempt=index, what="model", detail=str(error), retried=False))
+                await inner.end(desk, "infrastructure", detail=f"the model: {error}")
+            except Exception as error:  # a defect ends the attempt as data, with whatever patch exists
+                await _end_crashed(run, desk, error)
+        finally:
+            await sandbox.close()
+
 
 def seed_of(run_seed: int, index: int) -> int:
     """The seed of an attempt: differs by attempt, the same for the same run seed."""
@@ -62,83 +134,6 @@ def temperature_of(settings: Settings, index: int) -> float:
     if settings.temperature is not None:
         return settings.temperature
     return round(0.6 + 0.4 * ((index * 0.618034) % 1.0), 2)
-
-
-async def _drive_attempt(run: Run, graph: Any, index: int) -> None:
-    """One attempt to its end, in a new sandbox as often as one dies within the allowance."""
-    notebook = run.notebook(index)
-    if notebook.ended is not None:
-        return
-    model = run.model_of(index)
-    if notebook.started is None:
-        client = run.clients.get(model)
-        own = client.alias.sampling.get("temperature") if client else False
-        sampling = {} if own is False else {"temperature": temperature_of(run.settings, index) if own is None else own}
-        started = trace.AttemptStarted(
-            attempt=index, seed=seed_of(run.settings.seed, index), model=model, sampling=sampling
-        )
-        run.write(started)
-        notebook = run.notebook(index)
-    assert notebook.started is not None
-    run.keeper.start_attempt(index, elapsed=notebook.seconds)
-    while True:
-        try:
-            await _one_sandbox(run, graph, run.notebook(index))
-            break
-        except SandboxFailed as error:
-            failures = run.notebook(index).failures
-            retried = failures < run.settings.infrastructure_retries
-            run.write(trace.InfrastructureFailed(attempt=index, what="sandbox", detail=str(error), retried=retried))
-            if not retried:
-                run.write(inner.failed("infrastructure", run.notebook(index), error))
-                break
-            await asyncio.sleep(PAUSE_SECONDS * 2**failures)
-    ended = run.notebook(index).ended
-    if ended is not None and ended.status != "infrastructure":
-        run.refusals.pop(model, None)
-    if ended is not None and ended.status == "budget":
-        run.check_budget()  # the attempt may have ended by the clock of the whole run
-
-
-async def _one_sandbox(run: Run, graph: Any, notebook: Notebook) -> None:
-    """Drive the attempt in one sandbox until it ends or the sandbox dies."""
-    assert notebook.started is not None
-    index, settings = notebook.index, run.settings
-    sandbox = await run.provider.create(run.spec(f"attempt-{index:02d}"))
-    try:
-        left = run.keeper.seconds_left(index)
-        client = run.clients.get(notebook.started.model)
-        desk = inner.Desk(
-            task=run.task,
-            prepared=run.prepared(),
-            policy=run.policies(notebook.started.model),
-            sandbox=sandbox,
-            notebook=notebook,
-            rules=inner.Rules(
-                turns=settings.budget.turns,
-                command_timeout=_within(settings.command_timeout, left),
-                test_timeout=_within(settings.test_timeout, left),
-                malformed=settings.malformed_limit,
-                deadline=None if left is None else time.monotonic() + left,
-            ),
-            seed=notebook.started.seed,
-            ask=_ask(run, client, notebook, notebook.started),
-            write=run.write,
-            near=near_tests_of(run),
-            context=lambda: client.context if client else inner.CONTEXT,
-        )
-        try:
-            await inner.drive(graph, desk)
-        except SandboxFailed:
-            raise
-        except EndpointFailed as error:  # the sandbox lives, so the patch made so far is kept
-            run.refused(notebook.started.model, error)
-            run.write(trace.InfrastructureFailed(attempt=index, what="model", detail=str(error), retried=False))
-            await inner.end(desk, "infrastructure", detail=f"the model: {error}")
-        except Exception as error:  # a defect ends the attempt as data, with whatever patch exists
-            await _end_crashed(run, desk, error)
-    finally:
-        await sandbox.close()
 
 
 def _within(timeout: float, left: float | None) -> float:

@@ -15,10 +15,10 @@ Every node reads what the trace says already and does only the rest, so a resume
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
@@ -49,35 +49,43 @@ class Stage(TypedDict):
 async def drive(run: Run) -> None:
     """The whole run, to its end. Raises what `prepare` raises, and CancelledError when interrupted."""
     graph: StateGraph[Stage, Run, Stage, Stage] = StateGraph(Stage, context_schema=Run)
-    nodes = (
+    stages = (
         ("prepare", prepare),
         ("attempts", attempts),
-        ("verify", verify_all),
+        ("verify", verify_candidates),
         ("select", choose_one),
         ("report", report),
     )
     before = START
-    for name, node in nodes:
-        graph.add_node(name, node)
+    for name, stage in stages:
+        _add(graph, name, stage)
         graph.add_edge(before, name)
         before = name
     graph.add_edge(before, END)
     await graph.compile().ainvoke({"done": ""}, context=run)
 
 
-async def prepare(state: Stage, runtime: Runtime[Run]) -> Stage:
+def _add(
+    graph: StateGraph[Stage, Run, Stage, Stage], name: str, stage: Callable[[Run], Coroutine[Any, Any, None]]
+) -> None:
+    async def node(state: Stage, runtime: Runtime[Run]) -> Stage:
+        await stage(runtime.context)
+        return {"done": name}
+
+    graph.add_node(name, node)
+
+
+async def prepare(run: Run) -> None:
     """Workspace, environment and baseline. Raises InputError, SourceUnavailable, SetupFailed, SandboxFailed.
 
     A run that was prepared before keeps its base, whatever the repository's branches point to by now.
     """
-    run = runtime.context
     pinned = next((e.base_commit for e in run.events if isinstance(e, trace.Prepared)), None)
     run.base = workspace = await apart(run.workspace, pinned)
     for note in workspace.notes:
         run.say(note)
     async with run.checks:
         await _prepare(run, workspace, pinned is None)
-    return {"done": "prepare"}
 
 
 async def _prepare(run: Run, workspace: Workspace, first: bool) -> None:
@@ -111,13 +119,12 @@ async def _prepare(run: Run, workspace: Workspace, first: bool) -> None:
     )
 
 
-async def attempts(state: Stage, runtime: Runtime[Run]) -> Stage:
+async def attempts(run: Run) -> None:
     """All attempts that have not ended yet, as many at a time as there are slots; with `sampling`, those that are worth
     it.
 
     Raises EndpointFailed when there is no sample because the model's server is not there.
     """
-    run = runtime.context
 
     async def one(index: int) -> None:
         async with run.slots:
@@ -125,12 +132,12 @@ async def attempts(state: Stage, runtime: Runtime[Run]) -> Stage:
                 await run.executor.attempt(run, index)
 
     if run.sampling is not None:
-        await sample(run, run.sampling, lambda index: run.executor.attempt(run, index))
+        await sample(run, run.sampling)
     else:
         await in_parallel(one(index) for index in range(run.settings.budget.attempts))
     samples = [a for a in run.finished() if a.status != "infrastructure"]
     if samples:
-        return {"done": "attempts"}
+        return
     run.files.write_patches(run.events)
     if run.broken:
         raise next(iter(run.broken.values()))
@@ -139,27 +146,18 @@ async def attempts(state: Stage, runtime: Runtime[Run]) -> Stage:
         raise EnvironmentFailed(
             f"every attempt failed for reasons outside of it, the last one by {failures[-1].detail}"
         )
-    return {"done": "attempts"}
 
 
-async def verify_all(state: Stage, runtime: Runtime[Run]) -> Stage:
-    """Evidence on every candidate that has none yet, a few at a time."""
-    await verify_candidates(runtime.context)
-    return {"done": "verify"}
-
-
-async def choose_one(state: Stage, runtime: Runtime[Run]) -> Stage:
+async def choose_one(run: Run) -> None:
     """What verification, the ranker and, among those that stand first, the judge say."""
-    run = runtime.context
     if run.selection() is not None:
-        return {"done": "select"}
+        return
     candidates = run.candidates()
     asked = run.settings.orders_by == "evidence" or run.judge is not None
     weighed, points = await _weighed_and_judged(run, candidates) if asked else (None, {})
     samples = len([a for a in run.finished() if a.status != "infrastructure"])
     chosen = select(candidates, samples, points, weighed, run.settings.threshold)
     run.write(trace.Selected(selection=chosen))
-    return {"done": "select"}
 
 
 async def _weighed_and_judged(
@@ -193,13 +191,11 @@ async def _judged(run: Run, case: Case) -> dict[str, float]:
     return await judge(case, ask, tests=run.environment.test_command is not None)
 
 
-async def report(state: Stage, runtime: Runtime[Run]) -> Stage:
+async def report(run: Run) -> None:
     """Write the result files, then the run's end: a run that has ended has them."""
-    run = runtime.context
     selection = run.selection()
     assert selection is not None, "select comes first"
     run.files.write_results(run.events, run.candidates(), selection)
     over = run.over
     status = "selected" if selection.candidate else "budget" if over is not None else "none"
     run.write(trace.RunEnded(status=status, detail=over.detail if over else "", seconds=active_seconds(run.events)))
-    return {"done": "report"}

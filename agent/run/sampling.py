@@ -7,7 +7,6 @@ Candidates are verified as attempts end, and an attempt keeps its place until it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 from agent.attempt.notebook import notebooks
 from agent.run.context import Run
@@ -17,23 +16,21 @@ from harness import trace
 from harness.parallel import task_group
 
 
-async def sample(run: Run, sampling: Sampling, attempt: Callable[[int], Awaitable[None]]) -> None:
+async def sample(run: Run, sampling: Sampling) -> None:
     """Attempts of the run as long as they are worth it, each followed by the evidence on its candidate. What an earlier
     process began is ended, and what it decided holds."""
     begun = [n.index for n in notebooks(run.events) if n.ended is None]
     async with task_group() as group:
         sampling.join(run.task.id, beliefs_for(run.task, run.settings.models), state_of(run.events))
         for index in begun:
-            group.create_task(_go_on(run, sampling, attempt, index))
+            group.create_task(_go_on(run, sampling, index))
         await verify_candidates(run, early=True)  # what had ended, and was not verified, when a process was killed
         sampling.update(run.task.id, state_of(run.events))
         if not any(isinstance(e, trace.SamplingStopped) for e in trace.since_reopened(run.events)):
-            await _begin_new(run, sampling, attempt, group)
+            await _begin_new(run, sampling, group)
 
 
-async def _begin_new(
-    run: Run, sampling: Sampling, attempt: Callable[[int], Awaitable[None]], group: asyncio.TaskGroup
-) -> None:
+async def _begin_new(run: Run, sampling: Sampling, group: asyncio.TaskGroup) -> None:
     """Begin attempts, one decision after the other, until it is time to stop."""
     id = run.task.id
     while run.over is None:
@@ -50,7 +47,7 @@ async def _begin_new(
             await sampling.change()
             continue
         began = asyncio.get_running_loop().create_future()
-        task = group.create_task(_begin(run, sampling, attempt, index, began))
+        task = group.create_task(_begin(run, sampling, index, began))
         while not began.done():
             await asyncio.wait({began, sampling.change()}, return_when=asyncio.FIRST_COMPLETED)
             if not began.done() and sampling.outlook(id).verdict != "go":  # while it waited for a place
@@ -59,9 +56,7 @@ async def _begin_new(
                 break
 
 
-async def _begin(
-    run: Run, sampling: Sampling, attempt: Callable[[int], Awaitable[None]], index: int, began: asyncio.Future[None]
-) -> None:
+async def _begin(run: Run, sampling: Sampling, index: int, began: asyncio.Future[None]) -> None:
     """A new attempt, once there is a place and if it is worth it even then; `began` is set when that is decided."""
     async with run.slots:
         if sampling.outlook(run.task.id).verdict != "go" or not run.may_begin(index):
@@ -69,14 +64,14 @@ async def _begin(
             return
         with sampling.pending(run.task.id, lambda: state_of(run.events)):
             began.set_result(None)
-            await attempt(index)
+            await run.executor.attempt(run, index)
             await verify_candidates(run, early=True)
 
 
-async def _go_on(run: Run, sampling: Sampling, attempt: Callable[[int], Awaitable[None]], index: int) -> None:
+async def _go_on(run: Run, sampling: Sampling, index: int) -> None:
     """An attempt that an earlier process began; it counts as under way while it waits for a place."""
     with sampling.pending(run.task.id, lambda: state_of(run.events)):
         async with sampling.first_of_all(run.task.id, run.slots):
             if run.may_begin(index):
-                await attempt(index)
+                await run.executor.attempt(run, index)
                 await verify_candidates(run, early=True)

@@ -6,7 +6,7 @@ What attempts printed is shown as text and never obeyed: escape sequences and co
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -42,7 +42,7 @@ class Frame:
     call: Json | None = None
     baseline: TestReport | None = None
     task: Json | None = None
-    cost: Line = Line()
+    cost: Line = field(default_factory=Line)
 
     def __rich__(self) -> RenderableType:
         return render(self)
