@@ -33,8 +33,7 @@ from harness.records import Json, Verdict
 from harness.scaling.adaptive import TaskState
 from harness.suites.evaluate import EvaluationPlan, Grades, Outcome, Solved, evaluate
 from harness.suites.live import SuiteView
-from harness.suites.predictions import prediction_files
-from harness.suites.report import Asked, suite_report
+from harness.suites.report import Asked, prediction_files, suite_report
 from harness.suites.slots import Lane
 from harness.suites.suite import Means, Suite
 from harness.suites.view import markdown

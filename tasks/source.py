@@ -1,14 +1,18 @@
-"""SOURCE on the command line: which kind of task it names."""
+"""SOURCE on the command line: which kind of task it names. A user's own tree is only ever read."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import re
+import sys
 from pathlib import Path
 
 from tasks.errors import InputError
 from tasks.instance import Instance
 from tasks.places import expanded, is_there
 from tasks.say import Say
+from tasks.task import Repository, Task
 
 FORMS = """\
   https://github.com/owner/name/issues/N   a GitHub issue
@@ -32,7 +36,7 @@ def resolve(
     repository only. `base`: git ref or commit. Raises InputError for a source of no known form, SourceUnavailable by
     the network.
     """
-    from tasks import github, local
+    from tasks import github
 
     path = expanded(source)
     if is_there(path) and path.is_dir():
@@ -40,7 +44,7 @@ def resolve(
             hint = "git init && git add -A && git commit makes it one"
             raise InputError(f"{source} is a directory, and neither it nor one above it is a git repository: {hint}")
         text = _issue_text(source, issue, issue_text)
-        return Instance(local.local_task(path, text, base=base, include_uncommitted=include_uncommitted))
+        return Instance(local_task(path, text, base=base, include_uncommitted=include_uncommitted))
     if is_there(path) and path.suffix.lower() != ".toml":
         raise InputError(_why_no_task(source, path))
     if issue is not None or issue_text is not None:
@@ -53,6 +57,36 @@ def resolve(
         return Instance(github.fetch_issue(source, base=base, say=say))
     missing = f"{source} does not exist" if "/" in source or path.suffix else f"{source!r} is no source of work"
     raise InputError(f"{missing}; a source is one of\n{FORMS}")
+
+
+def read_issue(name: str) -> str:
+    """The text of `--issue FILE`, or of standard input for "-". Raises InputError for a file that is not text."""
+    try:
+        raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read the issue from {name}: {error.strerror}") from error
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"the issue in {name} is not UTF-8 text (byte {error.start})") from error
+
+
+def local_task(directory: Path, statement: str, *, base: str | None = None, include_uncommitted: bool = False) -> Task:
+    """The task of solving `statement` in the git repository at `directory`, at its HEAD or at `base`.
+
+    The id is the directory's name with a hash of the statement, so two issues of one repository have two ids. Raises
+    InputError for an empty statement. Whether the directory is a repository is seen when its workspace is opened.
+    """
+    if not statement.strip():
+        raise InputError("the issue's text is empty: say what is wrong and what should happen instead")
+    root = directory.resolve()
+    text = statement.strip() + "\n"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.name).strip("-.") or "repository"
+    return Task(
+        id=f"{name[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}",
+        repository=Repository("path", str(root), base, include_uncommitted),
+        statement=text,
+    )
 
 
 def _in_repository(directory: Path) -> bool:
@@ -76,12 +110,10 @@ def _why_no_task(source: str, path: Path) -> str:
 
 
 def _issue_text(source: str, issue: str | None, issue_text: str | None) -> str:
-    from tasks import local
-
     if issue is not None and issue_text is not None:
         raise InputError("--issue and --issue-text exclude each other")
     if issue is not None:
-        return local.read_issue(issue)
+        return read_issue(issue)
     if issue_text is None:
         raise InputError(f"{source} is a directory: say what to solve there with --issue FILE|- or --issue-text TEXT")
     return issue_text

@@ -214,7 +214,7 @@ def _suite_places(known: argparse.Namespace, samples: dict[str, tuple[Sample, ..
 def _place_of(row: SuiteRow, known: argparse.Namespace, progress: Progress) -> Place | None:
     from agent.choice.pool import Place
     from harness.repository.workspace import open_workspace
-    from harness.swebench.solving import task_in_image
+    from harness.suites.swebench import task_in_image
 
     repository = repository_of(row, known.mirrors)
     try:

@@ -1,4 +1,11 @@
-"""A suite of instances that bring their hidden tests as data (`tasks.instance.Grading`): QuixBugs."""
+"""A suite of instances that bring their hidden tests as data (`tasks.instance.Grading`): QuixBugs; and the hidden
+tests' word on one patch, which is never an input to selection.
+
+The patch is applied in a fresh sandbox, test files that it touches are put back, the hidden tests are laid over the
+tree and run. A patch resolves the task if and only if every test of `fail_to_pass` and of `pass_to_pass` passes; with
+no `fail_to_pass` named, every test that the hidden files hold must pass, and there must be one. A test that did not run
+is not a pass, and neither is one that was skipped.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +16,18 @@ from dataclasses import dataclass, field
 from harness.cache import cache_root
 from harness.environments.clean_room import CleanRoom
 from harness.environments.environment import build
+from harness.evidence.verify import lay_patch
 from harness.parallel import apart
-from harness.records import Json, Verdict
+from harness.patches.extract import apply_patch, restore_paths
+from harness.patches.patch import Patch
+from harness.patches.paths import pytest_collects
+from harness.records import Json, TestReport, Verdict
 from harness.repository.workspace import open_workspace, reopen_workspace
-from harness.suites.grade import TEST_SECONDS, grade
+from harness.sandbox.base import Sandbox
 from harness.suites.suite import Bench, Means, Ready, Submission
+from harness.testing.report import COMMAND_TEST, outcome_of, selects
 from tasks.errors import InputError
-from tasks.instance import Instance
+from tasks.instance import Grading, Instance
 from tasks.task import Task
 
 
@@ -71,3 +83,97 @@ class _InstanceBench:
         built = await build(means.provider, workspace, instance.task, run=submission.run, limits=means.limits)
         room = CleanRoom(means.provider, built, submission.run, means.timeout, TEST_SECONDS, means.limits)
         return await grade(room, instance.task, instance.grading, submission.patch, name=f"grade-{submission.name}")
+
+
+# ---- grading
+
+TEST_SECONDS = 120.0
+"""Of one hidden test."""
+
+
+async def grade(room: CleanRoom, task: Task, grading: Grading, patch: str, *, name: str = "grade") -> Verdict:
+    """The verdict on one patch ("" is the base itself), in a sandbox called `name`.
+
+    Raises SandboxFailed where sandboxes keep dying: that is no verdict.
+    """
+
+    async def in_sandbox(sandbox: Sandbox) -> Verdict:
+        reason = await lay_patch(sandbox, task, patch)
+        if reason is not None:
+            return _unresolved(grading, f"the patch does not apply: {reason}")
+        reason = await _lay_hidden(sandbox, grading)
+        if reason is not None:
+            return _unresolved(grading, f"the hidden tests cannot be laid over the tree: {reason}")
+        report = await room.tests(sandbox, _ids(grading), command=grading.test_command)
+        return verdict(grading, report)
+
+    return await room.fresh(name, in_sandbox)
+
+
+async def _lay_hidden(sandbox: Sandbox, grading: Grading) -> str | None:
+    """Hidden files take the place of whatever lies there; a test patch applies to the files as they are on the base."""
+    if grading.test_patch:
+        reason = await restore_paths(sandbox, Patch(grading.test_patch).paths)
+        if reason is None:
+            reason = await apply_patch(sandbox, grading.test_patch)
+        if reason is not None:
+            return reason
+    for path, text in grading.files:
+        await sandbox.write(path, text.encode("utf-8", "surrogateescape"))
+    return None
+
+
+def _ids(grading: Grading) -> tuple[str, ...]:
+    """What is run: the tests that are named, else the files that hold tests."""
+    return tuple(dict.fromkeys((*(grading.fail_to_pass or _test_files(grading)), *grading.pass_to_pass)))
+
+
+def _test_files(grading: Grading) -> tuple[str, ...]:
+    """The hidden files that hold tests, as their names tell; all of them where no name does."""
+    paths = [path for path, _ in grading.files] or list(Patch(grading.test_patch).paths)
+    python = [path for path in paths if path.endswith(".py") and not path.endswith(("conftest.py", "__init__.py"))]
+    named = [path for path in python if pytest_collects(path) or path.endswith("/tests.py")]
+    return tuple(named or python or paths)
+
+
+def verdict(grading: Grading, report: TestReport) -> Verdict:
+    """The verdict that a report of the hidden tests amounts to."""
+    if COMMAND_TEST in report.outcomes:  # a command that knows no tests answers as a whole
+        outcome = str(report.outcomes[COMMAND_TEST])
+        wanted = grading.fail_to_pass or (COMMAND_TEST,)
+        return _judged(dict.fromkeys(wanted, outcome), dict.fromkeys(grading.pass_to_pass, outcome), report)
+    required = grading.fail_to_pass or _found(grading, report)
+    to_pass = {test: outcome_of(report, test) for test in required}
+    to_keep = {test: outcome_of(report, test) for test in grading.pass_to_pass}
+    return _judged(to_pass, to_keep, report)
+
+
+def _found(grading: Grading, report: TestReport) -> Sequence[str]:
+    files = _test_files(grading)
+    return sorted(test for test in report.outcomes if any(selects(file, test) for file in files))
+
+
+def _judged(to_pass: dict[str, str], to_keep: dict[str, str], report: TestReport) -> Verdict:
+    reason = ""
+    missed = [test for test, outcome in (*to_pass.items(), *to_keep.items()) if outcome != "passed"]
+    if report.timed_out:
+        reason = f"the hidden tests timed out: {report.reason}"
+    elif not report.valid:
+        reason = f"the hidden tests did not run as they should: {report.reason}"
+    elif not to_pass:
+        reason = "the hidden files hold no test that ran"
+    elif missed:
+        kept = sum(outcome != "passed" for outcome in to_keep.values())
+        reason = f"{len(missed)} of {len(to_pass) + len(to_keep)} hidden tests do not pass" + (
+            f", {kept} of them passed before" if kept else ""
+        )
+    return Verdict(resolved=not reason, fail_to_pass=to_pass, pass_to_pass=to_keep, reason=reason)
+
+
+def _unresolved(grading: Grading, reason: str) -> Verdict:
+    return Verdict(
+        resolved=False,
+        fail_to_pass=dict.fromkeys(grading.fail_to_pass, "missing"),
+        pass_to_pass=dict.fromkeys(grading.pass_to_pass, "missing"),
+        reason=reason,
+    )

@@ -1,4 +1,4 @@
-"""What an evaluation came to: its report.json, folded from the outcomes of its instances.
+"""What an evaluation came to: its report.json and its prediction files, folded from the outcomes of its instances.
 
 Measures are over the instances that were solved and whose samples all have a verdict (`measured`); what is left out of
 them is counted and named. A measure for which samples are missing is None, never a number. Intervals are 95 %, by
@@ -7,6 +7,7 @@ bootstrap over instances.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -222,3 +223,39 @@ def _task_row(outcome: Outcome) -> Json:
         # Its own word on the grading is of one candidate, and older than the verdicts.
         "report": {k: v for k, v in kept.report.items() if k != "graded"} if kept else None,
     }
+
+
+# ---- predictions as the official SWE-bench harness takes them, in one file for each way to choose
+
+SELECTED = "predictions.jsonl"
+
+
+def rank_file(rank: int) -> str:
+    """The name of the file with the attempts of a rank, counted from 1."""
+    return f"predictions-{rank:02d}.jsonl"
+
+
+def prediction_files(outcomes: Sequence[Outcome], models: Sequence[str], attempts: int) -> dict[str, str]:
+    """Text by file name: JSON lines of the selected patches, and of the patches of each rank (the first attempt of each
+    instance, the second, and so on), so that grading each file gives every sample its verdict. A patch that is not
+    there is empty, which the official harness counts as unresolved.
+
+    Left out are instances that came to no end, and of a rank's file attempts that the world ended: they are no samples.
+    The model's name carries the rank, since the official harness keeps its results under that name.
+    """
+    name = "+".join(models) or "troop"
+    lines: dict[str, list[str]] = {SELECTED: [], **{rank_file(rank): [] for rank in range(1, attempts + 1)}}
+    for outcome in outcomes:
+        solved = outcome.solved
+        if solved is None:
+            continue
+        chosen = solved.candidates[solved.selected] if solved.selected is not None else ""
+        lines[SELECTED].append(_line(outcome.id, name, chosen))
+        for index, patch in solved.patches.items():
+            lines.setdefault(rank_file(index + 1), []).append(_line(outcome.id, f"{name}@{index + 1:02d}", patch))
+    return {file: "".join(each) for file, each in lines.items()}
+
+
+def _line(id: str, model: str, patch: str) -> str:
+    # A patch's undecodable bytes are surrogates here, which JSON carries as escapes.
+    return json.dumps({"instance_id": id, "model_name_or_path": model, "model_patch": patch}) + "\n"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.repository.apply import Applied, apply_to_branch, branch_name, commit_message
-from tasks.local import local_task
+from tasks.source import local_task
 from tests.support.repositories import git, make_repository
 
 NASTY = "Fix: a\r\n\nSigned-off-by: Eve <e@x>\x1b[31m\u202e\x00 \ud800 naïve"

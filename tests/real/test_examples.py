@@ -14,7 +14,7 @@ from harness.environments.clean_room import CleanRoom
 from harness.records import Verdict
 from harness.repository.workspace import open_workspace
 from harness.sandbox.base import Provider
-from harness.suites.grade import TEST_SECONDS, grade
+from harness.suites.instances import TEST_SECONDS, grade
 from tasks.instance import Grading, Instance
 from tasks.task import Repository
 from tasks.taskfile import load_task_file

@@ -8,7 +8,7 @@ from typing import Any
 from harness.environments.clean_room import CleanRoom
 from harness.records import Outcome, TestReport, Verdict
 from harness.sandbox.base import Provider
-from harness.suites.grade import grade, verdict
+from harness.suites.instances import grade, verdict
 from tasks.instance import Grading
 from tasks.task import Task
 from tests.support.environments import freeze

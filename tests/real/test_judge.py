@@ -19,7 +19,7 @@ from harness.environments.clean_room import CleanRoom
 from harness.records import Budget
 from harness.repository.workspace import open_workspace
 from harness.sandbox.base import Provider
-from harness.suites.grade import grade
+from harness.suites.instances import grade
 from harness.views.replay_frames import frames, render
 from tasks.taskfile import load_task_file
 from tests.support.calculator import PLAN, RIGHT, SUBMIT, call, make_repository, settings, task

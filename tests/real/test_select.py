@@ -12,7 +12,7 @@ import pytest
 from harness import trace
 from harness.lock import RunLock
 from harness.records import WitnessTest
-from tasks.local import local_task
+from tasks.source import local_task
 from tests.support.calculator import FILES, WITNESS, make_repository
 from tests.support.command_line import troop
 from tests.support.model_server import Answer, Request, serving

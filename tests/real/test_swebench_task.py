@@ -14,7 +14,7 @@ from harness.environments.environment import build
 from harness.repository.workspace import open_workspace
 from harness.sandbox.base import Sandbox, SandboxSpec
 from harness.sandbox.docker.provider import DockerProvider
-from harness.swebench.solving import task_in_image
+from harness.suites.swebench import task_in_image
 from harness.testing.run import run_tests
 from tasks.swebench import Row, repository_of
 from tests.support.repositories import git, make_repository

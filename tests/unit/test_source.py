@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import InputError
-from tasks.local import local_task
-from tasks.source import FORMS, resolve
+from tasks.source import FORMS, local_task, resolve
 from tasks.task import Repository
 
 

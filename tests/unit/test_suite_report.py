@@ -14,8 +14,7 @@ from harness import trace
 from harness.records import Charge, Json, Usage, Verdict
 from harness.suites.evaluate import Grades, Outcome, Solved
 from harness.suites.live import LiveSuite, PlainSuite, SuiteBoard, suite_board_view
-from harness.suites.predictions import prediction_files
-from harness.suites.report import Asked, suite_report
+from harness.suites.report import Asked, prediction_files, suite_report
 from harness.suites.suite import Ready
 from harness.suites.view import eval_view, markdown
 from tasks.task import Repository, Task

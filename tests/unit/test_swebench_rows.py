@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from harness.swebench.solving import task_in_image
+from harness.suites.swebench import task_in_image
 from tasks.errors import InputError
 from tasks.swebench import Row, choose_rows, load_rows, repository_of
 from tasks.task import Repository
