@@ -168,8 +168,9 @@ def outcome_line(outcome: Outcome) -> str:
 def suite_board_view(board: SuiteBoard, *, now: float, height: int) -> RenderableType:
     """The board in at most `height` lines and 80 columns."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
+
+    from harness.views.picture import table
 
     news = board.news[-NEWS:]
     head = [fitted(line, "bold" if not place else "") for place, line in enumerate(summary_lines(board, now))]
@@ -177,15 +178,10 @@ def suite_board_view(board: SuiteBoard, *, now: float, height: int) -> Renderabl
     works = sorted(board.works.values(), key=lambda work: work.started)
     parts: list[RenderableType] = [*head]
     if works:
-        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-        table.add_column("instance", width=32, no_wrap=True, overflow="ellipsis")
-        table.add_column("state", width=10, no_wrap=True)
-        table.add_column("ended", justify="right", width=7)
-        table.add_column("active", justify="right", width=6)
-        table.add_column("cost", justify="right", width=9)
-        table.add_column("time", justify="right", width=7)
+        headings = ("instance…", "state…", ">ended", ">active", ">cost", ">time")
+        instances = table(*headings, gap=1, widths=(32, 10, 7, 6, 9, 7))
         for work in works[:room]:
-            table.add_row(
+            instances.add_row(
                 Text(printable(work.id)),
                 work.stage,
                 f"{board.before.get(work.id, 0) + len(work.done)}/{board.attempts}",
@@ -193,7 +189,7 @@ def suite_board_view(board: SuiteBoard, *, now: float, height: int) -> Renderabl
                 money(work.cost),
                 elapsed_short(now - work.started),
             )
-        parts.append(table)
+        parts.append(instances)
     if len(works) > room:
         parts.append(Text(f"… and {counted(len(works) - room, 'more instance')} in work", style="dim"))
     said = [fitted(board.said, "dim")] if board.said else []

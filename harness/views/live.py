@@ -178,8 +178,9 @@ def elapsed_short(seconds: float) -> str:
 def board_view(board: Board, *, now: float, height: int) -> RenderableType:
     """The board in at most `height` lines and 80 columns: active attempts, then the newest ended; the rest counted."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
+
+    from harness.views.picture import table
 
     news = board.news[-3:]
     room = max(1, height - len(news) - 5)  # two lines of summary, the heading, one for what is hidden, one spare
@@ -188,18 +189,11 @@ def board_view(board: Board, *, now: float, height: int) -> RenderableType:
     shown += done[: room - len(shown)]
     parts: list[RenderableType] = list(_summary(board, now))
     if shown:
-        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-        table.add_column("#", justify="right", width=3)
-        table.add_column("state", width=18, no_wrap=True, overflow="ellipsis")
-        table.add_column("turn", justify="right", width=4)
-        table.add_column("tests", justify="right", width=9, no_wrap=True)
-        table.add_column("tokens", justify="right", width=7)
-        table.add_column("cost", justify="right", width=9)
-        table.add_column("time", justify="right", width=6)
-        table.add_column("model", width=14, no_wrap=True, overflow="ellipsis")
+        headings = (">#", "state…", ">turn", ">tests…", ">tokens", ">cost", ">time", "model…")
+        attempts = table(*headings, gap=1, widths=(3, 18, 4, 9, 7, 9, 6, 14))
         for row in sorted(shown, key=lambda row: (row.ended is not None, row.attempt)):
-            table.add_row(*_cells(row, now), style="dim" if row.ended is not None else "")
-        parts.append(table)
+            attempts.add_row(*_cells(row, now), style="dim" if row.ended is not None else "")
+        parts.append(attempts)
     if hidden := len(active) + len(done) - len(shown):
         waiting = len(active) - sum(row.ended is None for row in shown)
         said = f"… and {counted(hidden, 'more attempt')}: {waiting} active, {hidden - waiting} ended"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from agent.attempt.lines import lines_of
 from agent.repair.mutation.calls import renamed
@@ -19,6 +19,10 @@ _EXCEPTIONS = ["Exception", "ValueError", "TypeError", "KeyError", "IndexError",
 _EXCEPTIONS += ["OSError", "StopIteration", "UnicodeError", "ArithmeticError", "NotImplementedError"]
 _RETURNED = {"None": ANY, "True": TRUTH, "False": TRUTH, "0": NUMBER, "[]": LIST, "1": NUMBER, "[[]]": LIST}
 _RETURNED |= {"''": TEXT, "{}": MAP}
+_JUMPS: dict[type[ast.AST], dict[str, float]] = {
+    ast.Break: {"continue": 1.0, "return": 0.4, "pass": 0.4},
+    ast.Continue: {"break": 1.0, "pass": 0.4},
+}
 
 
 def _lines(source: Source, statement: ast.stmt) -> tuple[int, int]:
@@ -128,35 +132,27 @@ def forms(site: Site) -> Iterator[Proposal]:
             yield Proposal(start, start + len("while"), "if", "loop-form")
         case ast.If() if source.is_elif(node):
             yield Proposal(start, start + len("elif"), "if", "loop-form")
-        case ast.Break():
-            yield site.swap(node, "continue", "jump")
-            yield site.swap(node, "return", "jump", 0.4)
-            yield site.swap(node, "pass", "jump", 0.4)
-        case ast.Continue():
-            yield site.swap(node, "break", "jump")
-            yield site.swap(node, "pass", "jump", 0.4)
+        case ast.Break() | ast.Continue():
+            yield from _formed(site, "jump", _JUMPS[type(node)])
         case ast.Return(value=value) if value is not None and source.function(node) is not None:
-            text = source.segment(value)
-            yield site.swap(node, f"yield {text}", "return-form", 0.3)
-            yield site.swap(node, text, "return-form", 0.2)
+            yield from _formed(site, "return-form", {"yield …": 0.3, "…": 0.2}, value)
         case ast.Expr(value=ast.Yield(value=value)) if value is not None:
-            text = source.segment(value)
-            yield site.swap(node, f"yield from {text}", "return-form")
-            yield site.swap(node, f"return {text}", "return-form", 0.5)
-            yield site.swap(node, text, "return-form", 0.3)
+            yield from _formed(site, "return-form", {"yield from …": 1.0, "return …": 0.5, "…": 0.3}, value)
         case ast.Expr(value=ast.YieldFrom(value=value)):
-            text = source.segment(value)
-            yield site.swap(node, f"yield {text}", "return-form")
-            yield site.swap(node, f"return {text}", "return-form", 0.5)
+            yield from _formed(site, "return-form", {"yield …": 1.0, "return …": 0.5}, value)
         case ast.Expr(value=ast.Call() as call) if source.function(node) is not None:
-            text = source.segment(call)
-            yield site.swap(node, f"return {text}", "return-form", 0.6)
-            yield site.swap(node, f"yield from {text}", "return-form", 0.3)
+            names = [name for name in site.names if site.scope.kinds.get(name) != CALLABLE]
+            yield from _formed(site, "return-form", {"return …": 0.6, "yield from …": 0.3}, call)
             if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name):
-                yield site.swap(node, f"{call.func.value.id} = {text}", "return-form", 0.6)
-            for name in site.names:
-                if site.scope.kinds.get(name) != CALLABLE:
-                    yield site.swap(node, f"{name} = {text}", "return-form", 0.2)
+                yield from _formed(site, "return-form", {f"{call.func.value.id} = …": 0.6}, call)
+            yield from _formed(site, "return-form", dict.fromkeys((f"{name} = …" for name in names), 0.2), call)
+
+
+def _formed(site: Site, operator: str, forms: Mapping[str, float], value: ast.expr | None = None) -> Iterator[Proposal]:
+    """The statement in other forms, with their weights; in each "…" stands for the value."""
+    text = "" if value is None else site.source.segment(value)
+    for form, factor in forms.items():
+        yield site.swap(site.node, form.replace("…", text), operator, factor)
 
 
 def returns(site: Site) -> Iterator[Proposal]:
