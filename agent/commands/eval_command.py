@@ -106,12 +106,12 @@ def _evaluation(known: argparse.Namespace) -> Evaluation:
 
 def _work(evaluation: Evaluation, known: argparse.Namespace, progress: Progress) -> int:
     from agent.commands.conclude import interruptible
-    from harness.suites.live import SuiteBoard, suite_view_on
+    from harness.suites.live import SuiteBoard, SuiteView
     from harness.suites.view import eval_view
 
     settings = evaluation.settings
     board = SuiteBoard(evaluation.suite.name, len(evaluation.suite.ids), settings.budget.attempts, settings.budget.usd)
-    view = suite_view_on(None if known.quiet else progress.errors(), board)
+    view = SuiteView(board, None if known.quiet else progress.errors())
     evaluation.begin()
     try:
         interruptible(evaluation.work(view), RESUMABLE)

@@ -6,7 +6,7 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
-from harness.views.live import PlainLines, View, can_redraw, writer
+from harness.views.live import View, fitted, screen_on
 
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
@@ -64,33 +64,29 @@ class Tally:
 
     def view_on(self, console: Console) -> View:
         """The tally and the latest lines on a terminal, plain lines elsewhere."""
-        return _LiveTally(self, console) if can_redraw(console) else PlainLines(writer(console))
+        return _TallyView(self, console)
 
 
-class _LiveTally(View):
+class _TallyView(View):
     """The tally, kept up to date at the end of the screen."""
 
     def __init__(self, tally: Tally, console: Console) -> None:
-        from rich.live import Live
-
         super().__init__()
         self._tally = tally
         self._news: deque[str] = deque(maxlen=_NEWS)
-        self._live = Live(get_renderable=self._shown, console=console, refresh_per_second=4, transient=True)
-        self._live.start()
+        self.screen = screen_on(console, self._shown, transient=True)
+        self.screen.appear()
 
     def say(self, line: str) -> None:
-        self._news.append(line)
+        with self.screen.lock:
+            self._news.append(line)
+        self.screen.tell(line)
 
-    def stop(self) -> None:
-        self._live.stop()
-
-    def _shown(self) -> Group:
+    def _shown(self, height: int) -> Group:
         from rich.console import Group
         from rich.text import Text
 
-        lines = [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in self._news]
-        return Group(*lines, Text(self._tally.line(), style="bold"))
+        return Group(*(fitted(line, "dim") for line in self._news), Text(self._tally.line(), style="bold"))
 
 
 def summary_table(report: Json) -> list[RenderableType]:

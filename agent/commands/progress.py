@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from harness.views.live import View, view_on
+from harness.views.live import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,7 +29,7 @@ class Progress:
         """`view` makes another view than that of a run's attempts."""
         self.quiet = quiet
         self.json = json
-        self._view_on = view or view_on
+        self._view_on = view or View
         self._view = View()
 
     def __enter__(self) -> Progress:

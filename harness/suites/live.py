@@ -1,13 +1,11 @@
 """What a person sees while an evaluation goes on: instances, attempts, solved so far, money, how long it will still
 take.
 
-`SuiteBoard` folds what happens, `suite_board_view` draws it, both without effects. `LiveSuite` keeps it on a terminal,
-`PlainSuite` writes lines elsewhere, a plain `SuiteView` nothing.
+`SuiteBoard` folds what happens, `suite_board_view` draws it, both without effects. A `SuiteView` listens.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,19 +15,7 @@ from harness import trace
 from harness.money.ledger import Line, add_charge, money
 from harness.suites.evaluate import Outcome
 from harness.suites.suite import Ready
-from harness.views.live import (
-    Board,
-    OnTerminal,
-    can_redraw,
-    counted,
-    elapsed_short,
-    fitted,
-    line_of,
-    printable,
-    tokens_short,
-    writer,
-)
-from tasks.say import Say
+from harness.views.live import Board, counted, elapsed_short, fitted, line_of, printable, screen_on, tokens_short
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -213,63 +199,47 @@ def summary_lines(board: SuiteBoard, now: float) -> Sequence[str]:
     )
 
 
-def suite_view_on(console: Console | None, board: SuiteBoard) -> SuiteView:
-    """The live table on a terminal, plain lines elsewhere, nothing without a console."""
-    board.started = time.time()
-    if console is None:
-        return SuiteView(board)
-    return LiveSuite(console, board) if can_redraw(console) else PlainSuite(writer(console), board)
-
-
 class SuiteView:
-    """What shows an evaluation while it goes on. This one keeps the board and shows nothing."""
+    """What shows an evaluation while it goes on: where nothing is drawn, a line for each instance that is prepared or
+    ends, each attempt that ends, and each failure of the world."""
 
-    def __init__(self, board: SuiteBoard) -> None:
+    def __init__(self, board: SuiteBoard, console: Console | None = None) -> None:
+        """`console`: where the board is drawn, or lines are written; None: nothing is shown."""
         self.board = board
-        self._lock = threading.Lock()  # rich draws from a thread of its own
+        self.screen = screen_on(console, lambda height: suite_board_view(board, now=time.time(), height=height))
+        board.started = time.time()
 
     def ready(self, ready: Ready) -> None:
         """An instance can be worked on, or cannot be."""
-        with self._lock:
+        with self.screen.lock:
             self.board.begin(ready, time.time())
+        self.screen.appear()
 
     def see(self, id: str, event: trace.Event) -> None:
         """The next event of an instance's trace."""
-        with self._lock:
+        with self.screen.lock:
             self.board.add(id, event)
+        if isinstance(event, _TOLD):
+            self.screen.tell(f"{id}: {_event_line(event)}")
 
     def ended(self, outcome: Outcome) -> None:
         """An instance has come to its end."""
-        with self._lock:
+        with self.screen.lock:
             self.board.end(outcome)
+        stands = summary_lines(self.board, time.time())[:2]
+        for line in (outcome_line(outcome), *(f"  {line}" for line in stands)):
+            self.screen.tell(line)
 
     def say(self, line: str) -> None:
-        """A line of progress besides."""
+        """What is done for one instance takes the place of the line before; anything else is a line above the board."""
+        with self.screen.lock:
+            about_one = line.partition(":")[0] in self.board.works
+            self.board.said = line if about_one else self.board.said
+        (self.screen.tell if about_one else self.screen.say)(line)
 
     def stop(self) -> None:
         """Nothing more comes. Can be called again."""
-
-
-class PlainSuite(SuiteView):
-    """A line for each instance that is prepared or ends, each attempt that ends, and each failure of the world."""
-
-    def __init__(self, write: Say, board: SuiteBoard) -> None:
-        super().__init__(board)
-        self._write = write
-
-    def see(self, id: str, event: trace.Event) -> None:
-        super().see(id, event)
-        if isinstance(event, _TOLD):
-            self.say(f"{id}: {_event_line(event)}")
-
-    def ended(self, outcome: Outcome) -> None:
-        super().ended(outcome)
-        self.say(outcome_line(outcome))
-        for line in summary_lines(self.board, time.time())[:2]:
-            self.say(f"  {line}")
-
-    def say(self, line: str) -> None:
-        self._write(printable(line) if not line.startswith("  ") else f"  {printable(line)}")
+        self.screen.stop()
 
 
 _TOLD = (trace.Prepared, trace.AttemptEnded, trace.InfrastructureFailed, trace.BudgetReached, trace.SamplingStopped)
@@ -281,26 +251,3 @@ def _event_line(event: trace.Event) -> str:
     if isinstance(event, trace.BudgetReached):
         return event.detail
     return (line_of(event, Board()) or "").removeprefix("run: ")
-
-
-class LiveSuite(OnTerminal, SuiteView):
-    """Keeps the board on a terminal."""
-
-    def __init__(self, console: Console, board: SuiteBoard) -> None:
-        OnTerminal.__init__(self, console)
-        SuiteView.__init__(self, board)
-
-    def drawn(self, height: int) -> RenderableType:
-        return suite_board_view(self.board, now=time.time(), height=height)
-
-    def ready(self, ready: Ready) -> None:
-        super().ready(ready)
-        self.appear()
-
-    def say(self, line: str) -> None:
-        """What is done for one instance takes the place of the line before; anything else is a line above the view."""
-        with self._lock:
-            about_one = line.partition(":")[0] in self.board.works
-            self.board.said = line if about_one else self.board.said
-        if not about_one:
-            super().say(line)

@@ -1,7 +1,7 @@
 """What a person sees while a run goes on: a table of attempts on a terminal, plain lines elsewhere.
 
 `Board` folds events into rows and stages, `board_view` draws it, `line_of` says one event in one line; all three
-without effects. A `View` listens; `LiveView` and `PlainLines` are those that put it on a console.
+without effects. A `View` listens, and a `Screen` is where it is seen.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -295,113 +295,110 @@ def _selected_line(event: trace.Selected) -> str:
     return f"selected {selection.candidate} by {selection.method}: {selection.rationale}"
 
 
-class View:
-    """What shows a run while it goes on: listens to the trace, and to lines of progress. This one shows nothing."""
+class Screen:
+    """Where a view is seen; this one: nowhere. `lock`: held while what is drawn changes, as rich draws in a thread."""
 
     def __init__(self) -> None:
-        self._board = Board()
-        self._lock = threading.Lock()  # rich draws from a thread of its own
+        self.lock = threading.Lock()
 
-    def see(self, event: trace.Event) -> None:
-        """The next event of the trace."""
-        self.catch_up([event])
-
-    def catch_up(self, events: Iterable[trace.Event]) -> None:
-        """What happened before this process went on with the run."""
-        with self._lock:
-            for event in events:
-                self._board.add(event)
+    def tell(self, line: str) -> None:
+        """What happened, in a line for where nothing is drawn."""
 
     def say(self, line: str) -> None:
-        """A line of progress that is no event."""
+        """A line of progress."""
+
+    def appear(self) -> None:
+        """From now on what is drawn is on the screen, if it was not before."""
 
     def stop(self) -> None:
-        """Nothing more comes. Can be called again."""
+        """Nothing more comes; what was drawn last stays on the screen. Can be called again."""
 
 
-def view_on(console: Console) -> View:
-    """The live table on a terminal, plain lines elsewhere."""
-    return LiveView(console) if can_redraw(console) else PlainLines(writer(console))
-
-
-def can_redraw(console: Console) -> bool:
-    """Whether what is shown there can be kept up to date in place."""
-    return console.is_terminal and not console.is_dumb_terminal
-
-
-def writer(console: Console) -> Say:
-    """Writes a line there at once, as it is."""
-
-    def write(line: str) -> None:
-        console.file.write(line + "\n")
-        console.file.flush()
-
-    return write
-
-
-class PlainLines(View):
-    """A view that writes a line for each event worth one."""
+class Lines(Screen):
+    """Lines only, each one at once and without what could harm a terminal; those that are indented stay so."""
 
     def __init__(self, write: Say) -> None:
         super().__init__()
         self._write = write
 
-    def see(self, event: trace.Event) -> None:
-        super().see(event)
-        if line := line_of(event, self._board):
-            self.say(line)
+    def tell(self, line: str) -> None:
+        self._write(f"{'  ' if line.startswith('  ') else ''}{printable(line)}")
 
-    def say(self, line: str) -> None:
-        self._write(printable(line))
+    say = tell
 
 
-class OnTerminal:
-    """What is kept up to date in place: `drawn` gives it, while the lock is held."""
+class Drawn(Screen):
+    """Keeps up to date in place what `draw` gives for a number of lines, and gives the terminal back at the end."""
 
-    _lock: threading.Lock
-
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, draw: Callable[[int], RenderableType], *, transient: bool = False) -> None:
+        """`transient`: nothing of it stays on the screen."""
+        super().__init__()
         self._console = console
+        self._draw = draw
+        self._transient = transient
         self._live: Live | None = None
 
-    def drawn(self, height: int) -> RenderableType:
-        """It, in at most so many lines."""
-        raise NotImplementedError
-
     def __rich__(self) -> RenderableType:
-        with self._lock:
-            return self.drawn(self._console.height)
-
-    def appear(self) -> None:
-        """From now on it is on the screen, if it was not before."""
-        if self._live is None:
-            from rich.live import Live
-
-            self._live = Live(self, console=self._console, refresh_per_second=REFRESH_PER_SECOND)
-            self._live.start()
+        with self.lock:
+            return self._draw(self._console.height)
 
     def say(self, line: str) -> None:
         """A line above it."""
         self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
+    def appear(self) -> None:
+        if self._live is None:
+            from rich.live import Live
+
+            times = REFRESH_PER_SECOND
+            self._live = Live(self, console=self._console, refresh_per_second=times, transient=self._transient)
+            self._live.start()
+
     def stop(self) -> None:
-        """Draws the last state, which stays on the screen, and gives the terminal back. Can be called again."""
         live, self._live = self._live, None
         if live is not None:
             live.stop()
 
 
-class LiveView(OnTerminal, View):
-    """A view that keeps the board on a terminal."""
+def screen_on(console: Console | None, draw: Callable[[int], RenderableType], *, transient: bool = False) -> Screen:
+    """What `draw` gives where it can be kept up to date in place, lines elsewhere, nothing without a console."""
+    if console is None:
+        return Screen()
+    if console.is_terminal and not console.is_dumb_terminal:
+        return Drawn(console, draw, transient=transient)
 
-    def __init__(self, console: Console) -> None:
-        OnTerminal.__init__(self, console)
-        View.__init__(self)
+    def write(line: str) -> None:
+        console.file.write(line + "\n")
+        console.file.flush()
 
-    def drawn(self, height: int) -> RenderableType:
-        return board_view(self._board, now=time.time(), height=height)
+    return Lines(write)
+
+
+class View:
+    """What shows a run while it goes on: listens to the trace, and to lines of progress."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        """`console`: where the board is drawn, or lines are written; None: nothing is shown."""
+        self._board = Board()
+        self.screen = screen_on(console, lambda height: board_view(self._board, now=time.time(), height=height))
 
     def see(self, event: trace.Event) -> None:
-        """The next event; the first one makes the view appear."""
-        super().see(event)
-        self.appear()
+        """The next event of the trace; the first one makes the board appear."""
+        self.catch_up([event])
+        if line := line_of(event, self._board):
+            self.screen.tell(line)
+        self.screen.appear()
+
+    def catch_up(self, events: Iterable[trace.Event]) -> None:
+        """What happened before this process went on with the run."""
+        with self.screen.lock:
+            for event in events:
+                self._board.add(event)
+
+    def say(self, line: str) -> None:
+        """A line of progress that is no event."""
+        self.screen.say(line)
+
+    def stop(self) -> None:
+        """Nothing more comes. Can be called again."""
+        self.screen.stop()

@@ -16,7 +16,7 @@ from harness import trace
 from harness.money.ledger import Ledger
 from harness.records import Charge, Evidence, Outcome, Purpose, Ranked, Selection, TestReport, Usage
 from harness.repository.apply import Applied
-from harness.views.live import Board, LiveView, PlainLines, board_view, view_on
+from harness.views.live import Board, Drawn, Lines, View, board_view
 from harness.views.report import active_seconds, run_status, solve_report
 from harness.views.report_view import solve_view
 
@@ -358,7 +358,8 @@ def test_a_name_that_looks_like_markup_is_shown_as_it_is() -> None:
 
 def test_plain_lines_tell_each_turn_and_each_end() -> None:
     lines: list[str] = []
-    plain = PlainLines(lines.append)
+    plain = View()
+    plain.screen = Lines(lines.append)
     for event in whole():
         plain.see(event)
     assert "attempt 0: started, qwen, seed 0" in lines
@@ -372,7 +373,7 @@ def test_plain_lines_tell_each_turn_and_each_end() -> None:
 
 def test_the_live_view_draws_on_a_terminal_and_leaves_the_last_state() -> None:
     file = io.StringIO()
-    view = LiveView(Console(file=file, width=80, height=24, force_terminal=True, legacy_windows=False))
+    view = View(Console(file=file, width=80, height=24, force_terminal=True, legacy_windows=False))
     for event in whole():
         view.see(event)
     view.say("a line of progress")
@@ -385,22 +386,23 @@ def test_the_live_view_draws_on_a_terminal_and_leaves_the_last_state() -> None:
 
 def test_a_resumed_run_shows_what_was_before() -> None:
     console = Console(file=io.StringIO(), width=80, height=24, force_terminal=True, legacy_windows=False)
-    view = LiveView(console)
+    view = View(console)
     view.catch_up([started(), *attempt(0, DIFF)])
     view.see(trace.RunResumed(at=100.0))
-    assert "attempts 1/2 ended" in printed([view])
+    assert isinstance(view.screen, Drawn)
+    assert "attempts 1/2 ended" in printed([view.screen])
     view.stop()
 
 
 def test_plain_lines_are_for_what_is_not_a_terminal() -> None:
     file = io.StringIO()
-    view = view_on(Console(file=file, force_terminal=False))
+    view = View(Console(file=file, force_terminal=False))
     view.catch_up([started()])
     view.see(trace.AttemptStarted(at=1.0, attempt=0, seed=1, model="m"))
     view.say("building")
     view.stop()
     assert file.getvalue() == "attempt 0: started, m, seed 1\nbuilding\n"
-    assert isinstance(view_on(Console(file=io.StringIO(), force_terminal=True)), LiveView)
+    assert isinstance(View(Console(file=io.StringIO(), force_terminal=True)).screen, Drawn)
 
 
 def test_where_every_candidate_is_graded_the_selected_ones_word_is_told() -> None:

@@ -13,10 +13,11 @@ from rich.console import Console
 from harness import trace
 from harness.records import Charge, Json, Usage, Verdict
 from harness.suites.evaluate import Grades, Outcome, Solved
-from harness.suites.live import LiveSuite, PlainSuite, SuiteBoard, suite_board_view
+from harness.suites.live import SuiteBoard, SuiteView, suite_board_view
 from harness.suites.report import Asked, prediction_files, suite_report
 from harness.suites.suite import Ready
 from harness.suites.view import eval_view, markdown
+from harness.views.live import Lines
 from tasks.task import Repository, Task
 
 USAGE = {"input": 60, "cache_read": 40, "cache_write": 0, "output": 10, "reasoning": 0}
@@ -110,7 +111,8 @@ def test_cost_tokens_and_time_are_those_of_all_attempts() -> None:
 
 def test_plain_lines_say_why_sampling_stopped() -> None:
     written: list[str] = []
-    view = PlainSuite(written.append, SuiteBoard("suite", 2, 8))
+    view = SuiteView(SuiteBoard("suite", 2, 8))
+    view.screen = Lines(written.append)
     view.ready(Ready("one", Task("one", Repository("path", "/r"), "s")))
     view.see(
         "one",
@@ -261,7 +263,8 @@ def test_the_live_view_shows_all_of_it_on_eighty_columns_and_few_lines() -> None
 
 def test_plain_lines_tell_of_instances_attempts_and_failures_only() -> None:
     lines: list[str] = []
-    view = PlainSuite(lines.append, SuiteBoard("s", 1, 1))
+    view = SuiteView(SuiteBoard("s", 1, 1))
+    view.screen = Lines(lines.append)
     view.see("one", trace.Prepared(base_commit="b", environment="e", backend="docker", seconds=2.0))
     view.see("one", trace.Planned(attempt=0, text="\x1b[31mplan"))
     view.see("one", trace.AttemptEnded(attempt=0, status="submitted", patch="", turns=1, seconds=1.5))
@@ -277,7 +280,7 @@ def test_plain_lines_tell_of_instances_attempts_and_failures_only() -> None:
 def test_the_live_view_leaves_its_last_state_on_the_screen() -> None:
     screen = io.StringIO()
     console = Console(file=screen, width=80, height=20, force_terminal=True, color_system=None)
-    view = LiveSuite(console, SuiteBoard("s", 1, 1))
+    view = SuiteView(SuiteBoard("s", 1, 1), console)
     view.ready(Ready("one", Task("one", Repository("path", "/r"), "s")))
     view.ended(ONE)
     view.stop()
