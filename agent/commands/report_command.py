@@ -33,6 +33,8 @@ Rows of --import are JSON lines: {"instance_id": ..., "model": ..., "resolved": 
 for each sample in the order drawn; usd, score (order of the selection) and candidate (which patch) may be left out.
 """
 
+STUDY_OPTIONS = ("forecast", "plot", "budget", "versus", "merge")
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of report."""
@@ -147,8 +149,8 @@ def execute(known: argparse.Namespace) -> int:
             from harness.scaling.plot import plot
 
             plot(study, known.plot)
-    else:
-        _refuse_study_options(known)
+    elif option := next((each for each in STUDY_OPTIONS if getattr(known, each)), None):
+        raise InputError(f"--{option} needs graded samples: name an evaluation, or a file with --import")
     progress = Progress(quiet=True, json=known.json)
     if known.export is not None:
         draw(shown, known.export, title="troop report")
@@ -247,9 +249,3 @@ def _study(
         forecast_to=sorted(set(known.forecast)),
     )
     return result, [*shown, *study_view(result)]
-
-
-def _refuse_study_options(known: argparse.Namespace) -> None:
-    for option in ("forecast", "plot", "budget", "versus", "merge"):
-        if getattr(known, option):
-            raise InputError(f"--{option} needs graded samples: name an evaluation, or a file with --import")

@@ -72,14 +72,11 @@ def execute(known: argparse.Namespace) -> int:
         )
         instance = _overridden(instance, known)
         check_wishes(instance, apply=known.apply, grade=known.grade)
-        files, task, _ = start(instance.task, settings, source=_absolute(known.source), say=progress.say)
+        path = expanded(known.source)
+        source = str(path.resolve()) if is_there(path) else known.source
+        files, task, _ = start(instance.task, settings, source=source, say=progress.say)
         solution = drive(files, instance.grading if known.grade else None, progress)
         return conclude(solution, task, progress, apply=known.apply)
-
-
-def _absolute(source: str) -> str:
-    path = expanded(source)
-    return str(path.resolve()) if is_there(path) else source
 
 
 def _overridden(instance: Instance, known: argparse.Namespace) -> Instance:

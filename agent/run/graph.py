@@ -17,7 +17,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
@@ -35,7 +34,6 @@ from harness.parallel import apart, in_parallel
 from harness.records import Candidate
 from harness.repository.base_tree import open_tree
 from harness.repository.workspace import Workspace
-from harness.sandbox.base import Sandbox
 from harness.views.report import active_seconds
 from tasks.errors import EnvironmentFailed
 
@@ -166,7 +164,9 @@ async def _weighed_and_judged(
     """By candidate id: the ranker's word (None where the rules order), and the judge's points."""
     assert run.base is not None, "prepare comes first"
     with open_tree(run.base.git_dir, run.base.base_commit) as tree:
-        ground = Ground(tree, partial(_opened, run), run.environment.test_command, run.checks)
+        ground = Ground(
+            tree, lambda name: run.provider.create(run.spec(name)), run.environment.test_command, run.checks
+        )
         case = Case(run.task.statement, candidates, ground, run.events, run.write, run.say)
         weighed = None
         if run.settings.orders_by == "evidence":
@@ -175,10 +175,6 @@ async def _weighed_and_judged(
             weighed = await weigh(case, {a.index: a.model for a in run.finished()})
         close = undecided(candidates, weighed, run.settings.threshold)
         return weighed, await _judged(run, replace(case, candidates=close))
-
-
-async def _opened(run: Run, name: str) -> Sandbox:
-    return await run.provider.create(run.spec(name))
 
 
 async def _judged(run: Run, case: Case) -> dict[str, float]:

@@ -240,7 +240,8 @@ class Ledger:
             for lines, key in ((attempts, attempt), (purposes, charge.purpose), (models, charge.model)):
                 lines[key] = add_charge(lines.get(key, Line()), charge)
             sources[charge.price_source] = sources.get(charge.price_source, 0) + 1
-        return cls(total, {k: attempts[k] for k in sorted(attempts, key=_attempt_order)}, purposes, models, sources)
+        order = sorted(attempts, key=lambda key: (key == RUN, 0 if key == RUN else int(key)))
+        return cls(total, {key: attempts[key] for key in order}, purposes, models, sources)
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Ledger:
@@ -263,10 +264,6 @@ def charges(events: Iterable[Event]) -> Iterable[Charge]:
     for event in events:
         if isinstance(event, (Replied, Charged)):
             yield event.charge
-
-
-def _attempt_order(key: str) -> tuple[bool, int]:
-    return (key == RUN, int(key) if key != RUN else 0)
 
 
 def bound(prices: Prices, input_tokens: int, output_tokens: int) -> float | None:

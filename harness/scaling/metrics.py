@@ -34,18 +34,11 @@ def pass_at_k(n: int, correct: int, k: int) -> float | None:
     return 1.0 - missed
 
 
-def mean_at_1(tasks: Sequence[Sampled]) -> float | None:
-    """The share of right samples, averaged over tasks; tasks without samples count as 0. None without tasks."""
-    return fmean(t.correct / t.n if t.n else 0.0 for t in tasks) if tasks else None
+def recovery(tasks: Sequence[Sampled], single: float | None) -> float | None:
+    """(selected - mean@1) / (oracle - mean@1): how much of what sampling offers the selection keeps. `single`: mean@1.
 
-
-def recovery(tasks: Sequence[Sampled], single: float | None = None) -> float | None:
-    """(selected - mean@1) / (oracle - mean@1): how much of what sampling offers the selection keeps. `single`: mean@1
-    where it is known better than from these counts.
-
-    None where the oracle is no better than one sample.
+    None without it (there are no tasks then), and where the oracle is no better than one sample.
     """
-    single = mean_at_1(tasks) if single is None else single
     if single is None:
         return None
     oracle = fmean(float(t.correct > 0) for t in tasks)

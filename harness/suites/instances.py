@@ -104,7 +104,9 @@ async def grade(room: CleanRoom, task: Task, grading: Grading, patch: str, *, na
         reason = await _lay_hidden(sandbox, grading)
         if reason is not None:
             return _unresolved(grading, f"the hidden tests cannot be laid over the tree: {reason}")
-        report = await room.tests(sandbox, _ids(grading), command=grading.test_command)
+        # What is run: the tests that are named, else the files that hold tests.
+        ids = dict.fromkeys((*(grading.fail_to_pass or _test_files(grading)), *grading.pass_to_pass))
+        report = await room.tests(sandbox, tuple(ids), command=grading.test_command)
         return verdict(grading, report)
 
     return await room.fresh(name, in_sandbox)
@@ -121,11 +123,6 @@ async def _lay_hidden(sandbox: Sandbox, grading: Grading) -> str | None:
     for path, text in grading.files:
         await sandbox.write(path, text.encode("utf-8", "surrogateescape"))
     return None
-
-
-def _ids(grading: Grading) -> tuple[str, ...]:
-    """What is run: the tests that are named, else the files that hold tests."""
-    return tuple(dict.fromkeys((*(grading.fail_to_pass or _test_files(grading)), *grading.pass_to_pass)))
 
 
 def _test_files(grading: Grading) -> tuple[str, ...]:

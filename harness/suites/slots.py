@@ -82,7 +82,7 @@ class Lane:
     def __init__(self, slots: Slots, order: int, expected: int) -> None:
         self.order = order
         self.expected = expected
-        self.urgency: Callable[[], float] = _alike
+        self.urgency: Callable[[], float] = lambda: 0.0
         self._slots = slots
 
     async def __aenter__(self) -> None:
@@ -99,10 +99,6 @@ class Lane:
     def close(self) -> None:
         """The run expects nothing any more."""
         self._slots._close(self)
-
-
-def _alike() -> float:
-    return 0.0
 
 
 _Waiting = tuple[Lane, int, asyncio.Future[None]]

@@ -50,7 +50,8 @@ async def choose(steps: Steps, recipe: Recipe) -> ResolvedEnvironment:
         await steps.sandbox.write(f"{_STAND_IN}/pyproject.toml", stand_in(project).encode())
         own = (_STAND_IN,)
     first = None
-    for way in ladder(recipe, too_young=await _too_young(steps, recipe)):
+    too_young = bool(recipe.pins) and (await _compile(steps, recipe.pins, pins_as_of_date(recipe))).exit_code != 0
+    for way in ladder(recipe, too_young=too_young):
         lines = wanted_lines(recipe, own, yielding=way.yielding)
         done = await _compile(steps, lines, way.arguments, preferred=recipe.pins if way.yielding else ())
         if done.exit_code == 0:
@@ -66,12 +67,6 @@ def _given_up(wanted: Sequence[str], chosen: Sequence[str]) -> str:
     found = set(map(pinned_version, chosen))
     lost = [pin for pin in wanted if ";" not in pin and pinned_version(pin) not in found]
     return f"the repository does not admit {', '.join(lost)}, which its specification has" if lost else ""
-
-
-async def _too_young(steps: Steps, recipe: Recipe) -> bool:
-    if not recipe.pins:
-        return False
-    return (await _compile(steps, recipe.pins, pins_as_of_date(recipe))).exit_code != 0
 
 
 def stand_in(project: Json) -> str:

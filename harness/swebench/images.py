@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -135,7 +135,8 @@ class _Work:
             else:
                 done[row.instance_id] = ImageOutcome(row, found)
                 self.tell(done[row.instance_id])
-        waiting = iter(_together(missing))
+        # Rows that share layers next to each other.
+        waiting = iter(sorted(missing, key=lambda row: (row.repo, row.version, row.instance_id)))
 
         async def worker() -> None:
             for row in waiting:
@@ -218,11 +219,6 @@ def _find_current(client: Any, row: Row) -> ImageRef | None:
         recipe = (image.labels or {}).get(names.RECIPE, "") if image is not None else ""
         return found if recipe.startswith(f"{RECIPE_VERSION}-") else None
     return found
-
-
-def _together(rows: Iterable[Row]) -> list[Row]:
-    """Rows that share layers next to each other."""
-    return sorted(rows, key=lambda row: (row.repo, row.version, row.instance_id))
 
 
 def _pull(client: Any, name: str) -> str:

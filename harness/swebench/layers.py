@@ -60,7 +60,8 @@ class Layers:
             await _place(steps, recipe, tree)
             if recipe.install:
                 await steps.take("installing the repository", f"{_ENTER} && {{ {recipe.install}\n}}", env=_OFFLINE)
-            editable = await _is_editable(steps)
+            # Used where it lies, so that a change to its Python files needs no new installation.
+            editable = await steps.attempt("looking how the repository is installed", inside.ASK_EDITABLE)
             await steps.take("committing what set-up changed", _commit(tree))
             await steps.take("compiling", f"rm -rf {TROOPDIR}/base.git; {inside.COMPILE_TREE}")
             labels = {
@@ -69,7 +70,7 @@ class Layers:
                 names.REPO: recipe.repo,
                 names.VERSION: recipe.version,
                 names.RECIPE: recipe.fingerprint,
-                names.EDITABLE: str(int(editable)),
+                names.EDITABLE: str(int(editable.exit_code == 0)),
                 names.NOTE: chosen.note,
             }
             log.say("keeping the image")
@@ -192,11 +193,6 @@ async def _install_packages(steps: Steps, chosen: ResolvedEnvironment) -> None:
         await steps.take("fetching what the repository's build asks for", fetch)
     await steps.take("making the wheel folder", f"mkdir -p {WHEELS}")
     await steps.sandbox.write(f"{ENV}/pip.conf", inside.PIP_CONFIGURATION.encode())
-
-
-async def _is_editable(steps: Steps) -> bool:
-    """Whether the repository is used where it lies, so that a change to its Python files needs no new installation."""
-    return (await steps.attempt("looking how the repository is installed", inside.ASK_EDITABLE)).exit_code == 0
 
 
 def _commit(tree: Workspace) -> str:

@@ -108,6 +108,7 @@ def recipe_of(row: Row, spec: Spec, tree: Workspace, setup: Callable[[], Workspa
         dates.append(at_setup.date)
     requirements = [*without(listed, spec.pip_packages), *spec.pip_packages]
     build = _build_system(tree)
+    extras = re.search(r"(?:^|[\s'\"=])\.\[([^\]]+)\]", spec.install)
     system = tuple(line for line in spec.pre_install if _SYSTEM_COMMAND.search(line))
     return Recipe(
         instance_id=row.instance_id,
@@ -118,7 +119,7 @@ def recipe_of(row: Row, spec: Spec, tree: Workspace, setup: Callable[[], Workspa
         date=max(date.astimezone(UTC) for date in dates if date) + SLACK,
         requirements=tuple(line for line in requirements if not is_pin(line)),
         pins=tuple(line for line in requirements if is_pin(line)),
-        extras=_extras(spec.install),
+        extras=f"[{extras[1]}]" if extras else "",
         project=bool(re.search(r"(?:^|[\s'\"])\.(?:\[|[\s'\"]|$)|setup\.py", spec.install)),
         build_requires=tuple(map(str, build.get("requires") or ("setuptools", "wheel"))),
         build_backend=str(build.get("build-backend") or "setuptools.build_meta:__legacy__"),
@@ -156,11 +157,6 @@ def _build_system(tree: Workspace) -> Mapping[str, Sequence[str]]:
     except (FileNotFoundError, tomllib.TOMLDecodeError):
         return {}
     return table if isinstance(table, dict) else {}
-
-
-def _extras(install: str) -> str:
-    found = re.search(r"(?:^|[\s'\"=])\.\[([^\]]+)\]", install)
-    return f"[{found[1]}]" if found else ""
 
 
 # ---- choosing versions

@@ -8,7 +8,6 @@ taken for such than too few: the price of an unneeded installation is its time.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 _BUILD_FILES = (
@@ -39,7 +38,8 @@ def installs_in_place(command: str) -> bool:
 
 def why_install(patch: str) -> str:
     """What in the patch an installation might read, in a few words; "" where it can be skipped."""
-    for path in sorted(set(_paths(patch))):
+    # Whatever looks like a path in headers, also where git would not read them: `patch` is more patient.
+    for path in sorted({path for line in patch.splitlines() for path in _paths_of(line)}):
         name, suffix = PurePosixPath(path).name.lower(), PurePosixPath(path).suffix.lower()
         if name in _BUILD_FILES or _REQUIREMENTS.search(path):
             return f"{path} says how to build or install"
@@ -50,14 +50,8 @@ def why_install(patch: str) -> str:
     return _new_import(patch) or _new_version(patch)
 
 
-def _paths(patch: str) -> Iterator[str]:
-    """Whatever looks like a path in headers, also where git would not read them: `patch` is more patient."""
-    for line in patch.splitlines():
-        yield from _paths_of(line)
-
-
 def _paths_of(line: str) -> list[str]:
-    """Those of one line, where it is a header."""
+    """The paths in a line of a patch, where it is a header."""
     match = _HEADER.match(line)
     return [re.sub(r'^"?[ab]/', "", p.strip().strip('"')) for p in match.groups() if p] if match else []
 

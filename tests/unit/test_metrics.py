@@ -7,7 +7,7 @@ from statistics import fmean
 
 import pytest
 
-from harness.scaling.metrics import Sampled, majority_right, mean_at_1, pass_at_k, recovery, solved_by_best
+from harness.scaling.metrics import Sampled, majority_right, pass_at_k, recovery, solved_by_best
 
 
 @pytest.mark.parametrize("n", [1, 4, 7])
@@ -25,9 +25,8 @@ def test_pass_at_k_is_undefined_with_too_few_samples() -> None:
 
 def test_recovery_is_the_share_of_what_sampling_offers() -> None:
     tasks = [Sampled(4, 1, True), Sampled(4, 1, False)]
-    assert mean_at_1(tasks) == 0.25
-    assert recovery(tasks) == pytest.approx((0.5 - 0.25) / (1.0 - 0.25))
-    assert recovery([Sampled(4, 4, True)]) is None, "one sample is as good as all"
+    assert recovery(tasks, 0.25) == pytest.approx((0.5 - 0.25) / (1.0 - 0.25))
+    assert recovery([Sampled(4, 4, True)], 1.0) is None, "one sample is as good as all"
 
 
 Candidates = list[tuple[int, bool]]
