@@ -202,7 +202,9 @@ class BudgetKeeper:
 
     def check(self, attempt: int | None = None) -> None:
         """Raises BudgetExceeded where a cap is reached already: time, or money or tokens spent to the last."""
-        self._check_time(attempt)
+        for left, scope, most in self._deadlines(attempt):
+            if left <= 0:
+                raise _time_up(scope, most)
         for cap in self._caps(attempt):
             if cap.spent >= cap.most:
                 raise cap.exceeded()
@@ -233,11 +235,6 @@ class BudgetKeeper:
         elif waiter.granted.done() and not waiter.granted.cancelled() and waiter.granted.exception() is None:
             waiter.granted.result().release()
         self._serve()
-
-    def _check_time(self, attempt: int | None) -> None:
-        for left, scope, cap in self._deadlines(attempt):
-            if left <= 0:
-                raise _time_up(scope, cap)
 
     def _check_fit(self, attempt: int | None, usd: float, tokens: int) -> None:
         """Raises BudgetExceeded where the call does not fit even if every other call in flight came for free."""

@@ -110,16 +110,14 @@ Measure = Callable[[Sequence[Sample], int], float]
 
 def measures(model: Model, submissions: int = 1) -> dict[str, Measure]:
     """What can be told of a model's samples: coverage; selected where ranked, majority where patches have names."""
-    found: dict[str, Measure] = {"coverage": _coverage}
+    found: dict[str, Measure] = {
+        "coverage": lambda samples, k: _sure(pass_at_k(len(samples), sum(s.right for s in samples), k))
+    }
     if model.ranked:
         found["selected"] = lambda samples, k: _sure(solved_by_best(*ranking(samples), k, submissions))
     if model.named:
         found["majority"] = lambda samples, k: _sure(majority_right(*clusters(samples), k))
     return found
-
-
-def _coverage(samples: Sequence[Sample], k: int) -> float:
-    return _sure(pass_at_k(len(samples), sum(s.right for s in samples), k))
 
 
 def _sure(value: float | None) -> float:

@@ -89,11 +89,6 @@ def shared(models: Sequence[Model]) -> list[Model]:
     return [Model(m.name, {i: m.tasks[i] for i in sorted(common)}, m.ranked, m.settled) for m in whole]
 
 
-def _options(models: Sequence[Model], measure: str, submissions: int) -> list[_Option]:
-    able = [model for model in models if model.priced and measure in measures(model, submissions)]
-    return [_option(model, k, measure, submissions) for model in able for k in ks_up_to(model.depth)]
-
-
 def _option(model: Model, k: int, measure: str, submissions: int) -> _Option:
     return _Option(model.name, k, by_task(model, measures(model, submissions)[measure], k), usd_by_task(model, k))
 
@@ -111,7 +106,8 @@ def frontier(
 
     `models`: of the same tasks (see `shared`). A budget that buys nothing has no row.
     """
-    options = _options(models, measure, submissions)
+    able = [model for model in models if model.priced and measure in measures(model, submissions)]
+    options = [_option(model, k, measure, submissions) for model in able for k in ks_up_to(model.depth)]
     means = [(fmean(o.usd.values()), fmean(o.solved.values())) for o in options]
     drawn = [(draws.means(o.usd), draws.means(o.solved)) for o in options]
     rows = []

@@ -15,7 +15,17 @@ from harness import trace
 from harness.money.ledger import Line, add_charge, money
 from harness.suites.evaluate import Outcome
 from harness.suites.suite import Ready
-from harness.views.live import Board, counted, elapsed_short, fitted, line_of, printable, screen_on, tokens_short
+from harness.views.live import (
+    Board,
+    counted,
+    elapsed_short,
+    fitted,
+    line_of,
+    printable,
+    screen_on,
+    stage_of,
+    tokens_short,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -84,14 +94,7 @@ class SuiteBoard:
             self.cost, work.cost = add_charge(self.cost, event.charge), add_charge(work.cost, event.charge)
         elif isinstance(event, trace.InfrastructureFailed):
             self.retries += event.retried
-        elif isinstance(event, trace.Prepared):
-            work.stage = "attempts"
-        elif isinstance(event, trace.Verified) and not event.early:
-            work.stage = "verifying"
-        elif isinstance(event, (trace.JudgeTested, trace.Judged)):
-            work.stage = "judging"
-        elif isinstance(event, trace.Selected):
-            work.stage = "grading"
+        work.stage = "grading" if isinstance(event, trace.Selected) else stage_of(event, work.stage)
         if event.attempt is not None:
             self._add_to_attempt(work, event, event.attempt)
 

@@ -71,10 +71,6 @@ class Slots:
                 granted.set_result(None)
         self._changed.set()
 
-    def _close(self, lane: Lane) -> None:
-        self._lanes.discard(lane)
-        self._changed.set()
-
 
 class Lane:
     """One run's way to the places: a context in which an attempt has one; it may be entered many times at once."""
@@ -98,7 +94,8 @@ class Lane:
 
     def close(self) -> None:
         """The run expects nothing any more."""
-        self._slots._close(self)
+        self._slots._lanes.discard(self)
+        self._slots._changed.set()
 
 
 _Waiting = tuple[Lane, int, asyncio.Future[None]]

@@ -225,10 +225,11 @@ class Grader:
 
     async def _run(self, row: Row, image: ImageRef, patch: bytes, script: str, log: Path) -> Ran:
         """Raises SandboxFailed when it failed once more often than is tried again."""
+        own = () if row.eval_script else official.spec_of(row).capabilities
         for tries in range(_RETRIES + 1):
             try:
                 with log.open("wb") as file:
-                    data, own = script.encode("utf-8", "surrogateescape"), _capabilities(row)
+                    data = script.encode("utf-8", "surrogateescape")
                     return await self._containers.run(
                         image.id, patch, data, file, name=row.instance_id, timeout=self._timeout, capabilities=own
                     )
@@ -296,10 +297,6 @@ class Grader:
 
 
 _HARMLESS = b"--- /dev/null\n+++ b/.troop-look\n@@ -0,0 +1 @@\n+\n"
-
-
-def _capabilities(row: Row) -> tuple[str, ...]:
-    return () if row.eval_script else official.spec_of(row).capabilities
 
 
 def _judge(row: Row, ran: Ran, log: Path, timeout: float, network: bool) -> GradedPatch:

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 REFRESH_PER_SECOND = 4
 
 _BAD = frozenset({"infrastructure", "crashed", "malformed"})
+_JUDGE = (trace.JudgeTested, trace.Judged, trace.JudgeStopped)
+_NEWS = (trace.Verified, trace.SamplingStopped, trace.Selected, *_JUDGE)
+_STAGES: dict[type[trace.Event], str] = {trace.Prepared: "attempts", trace.RunReopened: "attempts"}
+_STAGES |= {trace.Probed: "probing", **dict.fromkeys(_JUDGE, "judging")}
 
 
 @dataclass(slots=True)
@@ -80,29 +84,17 @@ class Board:
         if isinstance(event, trace.RunStarted):
             self.task, self.started = str(event.task.get("id", "")), event.at
             self.planned = int(event.settings.get("budget", {}).get("attempts", Budget().attempts))
-        elif isinstance(event, trace.Prepared):
-            self.stage = "attempts"
         elif isinstance(event, trace.RunReopened):
-            self.planned, self.stage = event.attempts, "attempts"
+            self.planned = event.attempts
         elif isinstance(event, trace.Verified):
-            self.stage = self.stage if event.early else "verifying"
             now = (event.attempts, event.evidence)
             self.told_before = self.evidence.get(event.candidate) == now
             self.evidence[event.candidate] = now
-            if not self.told_before:
-                self.news.append(_evidence_line(event))
-        elif isinstance(event, trace.SamplingStopped):
-            self.news.append(event.words)
-        elif isinstance(event, trace.Probed):
-            self.stage = "probing"
-        elif isinstance(event, (trace.JudgeTested, trace.Judged, trace.JudgeStopped)):
-            self.stage = "judging"
-            self.news.append(judge_words(event))
-        elif isinstance(event, trace.Selected):
-            self.stage = "nothing selected" if event.selection.candidate is None else "selected"
-            self.news.append(_selected_line(event))
         elif isinstance(event, trace.InfrastructureFailed):
             self.retries += 1
+        self.stage = stage_of(event, self.stage)
+        if isinstance(event, _NEWS) and (line := line_of(event, self)):
+            self.news.append(line)
 
     def _add_to_attempt(self, event: trace.Event, attempt: int) -> None:
         if isinstance(event, trace.AttemptStarted):
@@ -142,6 +134,15 @@ class Board:
         """Ended attempts, the newest first."""
         ended = [row for row in self.rows.values() if row.ended is not None]
         return sorted(ended, key=lambda row: row.ended or 0.0, reverse=True)
+
+
+def stage_of(event: trace.Event, before: str) -> str:
+    """What a run does after the event. `before`: what it did until then."""
+    if isinstance(event, trace.Verified):
+        return before if event.early else "verifying"
+    if isinstance(event, trace.Selected):
+        return "nothing selected" if event.selection.candidate is None else "selected"
+    return _STAGES.get(type(event), before)
 
 
 def counted(number: int, word: str) -> str:
@@ -264,7 +265,7 @@ def line_of(event: trace.Event, board: Board) -> str | None:
         return f"prepared on {event.backend} in {event.seconds:.1f} s" + (f"; {event.note}" if event.note else "")
     if isinstance(event, trace.Verified):
         return None if board.told_before else _evidence_line(event)
-    if isinstance(event, (trace.JudgeTested, trace.Judged, trace.JudgeStopped)):
+    if isinstance(event, _JUDGE):
         return judge_words(event)
     if isinstance(event, trace.SamplingStopped):
         return event.words

@@ -42,18 +42,17 @@ def solve_view(
 
     `directory`: the run directory, for the commands. `applied`: where `--apply` put the patch.
     """
-    report = solve_report(events)
+    report, ledger = solve_report(events), Ledger.of(events)
     selection = next((e.selection for e in reversed(events) if isinstance(e, trace.Selected)), None)
     patches = {e.attempt: e.patch for e in events if isinstance(e, trace.AttemptEnded)}
     verified = latest_verified(events)
-    view: list[RenderableType] = [_heading(report), _attempts(report)]
+    view: list[RenderableType] = [_heading(report), _attempts(report, ledger)]
     if verified:
         view += [Text(), _matrix(verified, selection, patches)]
     if selection is not None:
         view += [Text(), *_choice(selection, verified, patches)]
     if report["graded"] is not None:
         view.append(_grade(report["graded"]))
-    ledger = Ledger.of(events)
     if ledger.total.calls + ledger.total.unanswered:
         view += [Text(), _ledger(ledger, report["infrastructure"])]
     elif report["infrastructure"]["retries"]:
@@ -71,9 +70,8 @@ def _heading(report: Json) -> RenderableType:
     return Group(title, *stopped, *missing)
 
 
-def _attempts(report: Json) -> RenderableType:
+def _attempts(report: Json, ledger: Ledger) -> RenderableType:
     shown = table(">attempt", "status", ">turns", ">time", ">tokens", ">cost", "candidate", "model…", gap=1)
-    costs = report["cost"]["by_attempt"]
     for row in report["attempts"][:ROWS]:
         shown.add_row(
             str(row["index"]),
@@ -81,20 +79,12 @@ def _attempts(report: Json) -> RenderableType:
             str(row["turns"]),
             "-" if row["seconds"] is None else elapsed_short(row["seconds"]),
             tokens_short(sum(row["usage"].values())),
-            _cost_json(costs.get(str(row["index"]))),
+            money(ledger.by_attempt.get(str(row["index"]), Line())),
             row["candidate"] or "-",
             Text(clean(row["model"]).rpartition("#")[2]),
         )
     more = len(report["attempts"]) - ROWS
     return Group(shown, *([Text(f"… and {counted(more, 'more attempt')} in report.json", "dim")] if more > 0 else []))
-
-
-def _cost_json(cost: Json | None) -> str:
-    if cost is None:
-        return "-"
-    if cost["usd"] is None:
-        return "?"
-    return f"{'' if cost['exact'] else '≥'}${cost['usd']:.4f}"
 
 
 def _matrix(

@@ -97,7 +97,8 @@ def logic(site: Site) -> Iterator[Proposal]:
     elif isinstance(node, ast.UnaryOp):
         operator = "negate" if isinstance(node.op, ast.Not) else "arithmetic"
         yield site.swap(node, source.segment(node.operand), operator, compound=True)
-    if isinstance(node, ast.expr) and (is_condition(site) or _is_truth(site)) and not isinstance(node, ast.UnaryOp):
+    truth = isinstance(site.parent, (ast.Return, ast.Assign)) and site.scope.kind(node) == TRUTH
+    if isinstance(node, ast.expr) and (is_condition(site) or truth) and not isinstance(node, ast.UnaryOp):
         text = source.segment(node)
         text = f"not ({text})" if isinstance(node, (ast.BoolOp, ast.IfExp, ast.NamedExpr)) else f"not {text}"
         yield site.swap(node, text, "negate", compound=True)
@@ -116,10 +117,6 @@ def absence(site: Site) -> Iterator[Proposal]:
         case ast.Name() | ast.Attribute() | ast.Subscript() | ast.Call() if is_condition(site):
             if not isinstance(site.parent, ast.UnaryOp):
                 yield site.swap(node, f"{site.source.segment(node)} is not None", "absence", compound=True)
-
-
-def _is_truth(site: Site) -> bool:
-    return isinstance(site.parent, (ast.Return, ast.Assign)) and site.scope.kind(site.node) == TRUTH
 
 
 def without(source: Source, nodes: Sequence[ast.expr], at: int, operator: str) -> Proposal:
