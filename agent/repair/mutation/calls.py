@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from agent.repair.mutation.donors import SAME_FUNCTION
 from agent.repair.mutation.expressions import plain_conditions, without
-from agent.repair.mutation.scope import ANY, CALLABLE, LIST, NUMBER, TEXT, likeness
+from agent.repair.mutation.scope import ANY, LIST, NUMBER, TEXT, likeness
 from agent.repair.mutation.site import Site
 from agent.repair.mutation.source import Proposal, Source, parsed
 
@@ -44,7 +44,7 @@ def _swapped(source: Source, nodes: Sequence[ast.expr], operator: str) -> Iterat
 
 def _inserted(site: Site, node: ast.Call, plain: Sequence[ast.expr]) -> Iterator[Proposal]:
     present = {site.source.segment(a) for a in plain}
-    offered = {name: 0.6 for name in site.names if site.scope.kinds.get(name) != CALLABLE}
+    offered = dict.fromkeys(site.things, 0.6)
     offered.update({d.text: 0.4 * d.near for d in site.pool.constants.values()})
     for constant in ("0", "1", "None"):
         offered.setdefault(constant, 0.2)
@@ -96,9 +96,9 @@ def subscripts(site: Site) -> Iterator[Proposal]:
     if "\n" not in text:
         for suffix, factor in _PARTS.items():
             yield site.swap(node, text + suffix, "subscript", share * factor)
-        for name in site.names:
+        for name in site.things:
             factor = 0.5 if site.scope.kinds.get(name) == NUMBER else 0.15
-            if site.scope.kinds.get(name) != CALLABLE and name != text:
+            if name != text:
                 yield site.swap(node, f"{text}[{name}]", "subscript", share * factor)
                 yield site.swap(node, f"{text}[{name}:]", "subscript", share * factor * 0.8)
                 yield site.swap(node, f"{text}[:{name}]", "subscript", share * factor * 0.8)
@@ -139,7 +139,7 @@ def displays(site: Site) -> Iterator[Proposal]:
     start = site.source.span(node)[0]
     for at in range(len(elements)):
         yield without(site.source, elements, at, "drop-element")
-    offered = {name: 0.5 for name in site.names if site.scope.kinds.get(name) != CALLABLE}
+    offered = dict.fromkeys(site.things, 0.5)
     offered.update({"0": 0.4, "1": 0.3, "[]": 0.5, "''": 0.3, "None": 0.3, "True": 0.2})
     for text, factor in offered.items():
         if not elements:
@@ -176,10 +176,9 @@ def _filters(site: Site, node: ast.expr, end: int) -> Iterator[Proposal]:
     inner = {n.id for g in getattr(node, "generators", []) for n in ast.walk(g.target) if isinstance(n, ast.Name)}
     within = Site(site.source, site.node, site.scope, site.pool, (*site.names, *sorted(inner - set(site.names))))
     seen: set[str] = set()
-    for donor in site.pool.conditions.values():
-        if donor.near == SAME_FUNCTION and within.fits(donor) and donor.text not in seen:
-            seen.add(donor.text)
-            yield Proposal(end, end, f" if {donor.text}", "filter", 0.7)
+    for donor in within.own(site.pool.conditions):
+        seen.add(donor.text)
+        yield Proposal(end, end, f" if {donor.text}", "filter", 0.7)
     for condition, factor in plain_conditions(within):
         if condition not in seen and any(name in condition for name in inner):
             yield Proposal(end, end, f" if {condition}", "filter", factor)

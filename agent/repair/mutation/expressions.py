@@ -6,7 +6,6 @@ import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from agent.repair.mutation.donors import SAME_FUNCTION
 from agent.repair.mutation.scope import ANY, CALLABLE, LIST, MAP, NUMBER, SET, TEXT, TRUTH, likeness
 from agent.repair.mutation.site import Site, is_condition, is_value
 from agent.repair.mutation.source import Proposal, Source
@@ -165,8 +164,8 @@ def conditions(site: Site) -> Iterator[Proposal]:
 def _added_conditions(site: Site, text: str) -> Iterator[tuple[str, float]]:
     """Conditions of the repository that fit here, then plain ones over the names at hand."""
     seen = {text}
-    for donor in site.pool.conditions.values():
-        if donor.text not in seen and site.fits(donor) and donor.near == SAME_FUNCTION:
+    for donor in site.own(site.pool.conditions):
+        if donor.text not in seen:
             seen.add(donor.text)
             yield donor.text if donor.shape != "BoolOp" else f"({donor.text})", 1.0
     for condition, factor in plain_conditions(site):
@@ -178,11 +177,7 @@ def _added_conditions(site: Site, text: str) -> Iterator[tuple[str, float]]:
 def plain_conditions(site: Site) -> Iterator[tuple[str, float]]:
     """Tests of emptiness, absence, membership and equality over local names and what is read from them."""
     things = [(name, site.scope.kinds.get(name, ANY)) for name in site.names]
-    things += [
-        (d.text, d.kind)
-        for d in site.pool.expressions.values()
-        if d.shape == "Attribute" and d.near == SAME_FUNCTION and site.fits(d)
-    ]
+    things += [(d.text, d.kind) for d in site.own(site.pool.expressions) if d.shape == "Attribute"]
     for thing, kind in things:
         if kind == CALLABLE:
             continue

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import builtins
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from agent.repair.mutation.donors import Donor, Pool
-from agent.repair.mutation.scope import Scope
+from agent.repair.mutation.donors import SAME_FUNCTION, Donor, Pool
+from agent.repair.mutation.scope import CALLABLE, Scope
 from agent.repair.mutation.source import Proposal, Source
 
 BUILTINS = frozenset(name for name in dir(builtins) if not name.startswith("_"))
@@ -40,6 +41,15 @@ class Site:
         """The proposal that the node's text becomes `text`."""
         start, end = self.source.span(node)
         return Proposal(start, end, text, operator, factor, compound)
+
+    @property
+    def things(self) -> list[str]:
+        """The names usable here that are no functions or classes."""
+        return [name for name in self.names if self.scope.kinds.get(name) != CALLABLE]
+
+    def own(self, donors: Mapping[str, Donor]) -> Iterator[Donor]:
+        """Those from the same function whose names are all bound here."""
+        return (donor for donor in donors.values() if donor.near == SAME_FUNCTION and self.fits(donor))
 
     def fits(self, donor: Donor) -> bool:
         """Whether all the names that the donor reads are bound here."""

@@ -10,7 +10,7 @@ from agent.attempt.lines import lines_of
 from agent.repair.mutation.calls import renamed
 from agent.repair.mutation.donors import SAME_FUNCTION, SIMPLE, Donor
 from agent.repair.mutation.expressions import ARITHMETIC, SYMBOLS, plain_conditions
-from agent.repair.mutation.scope import ANY, CALLABLE, LIST, MAP, NUMBER, SET, TEXT, TRUTH, likeness, parameters
+from agent.repair.mutation.scope import ANY, LIST, MAP, NUMBER, SET, TEXT, TRUTH, likeness, parameters
 from agent.repair.mutation.site import Site
 from agent.repair.mutation.source import BLOCKS, Function, Proposal, Source, is_docstring
 
@@ -141,11 +141,10 @@ def forms(site: Site) -> Iterator[Proposal]:
         case ast.Expr(value=ast.YieldFrom(value=value)):
             yield from _formed(site, "return-form", {"yield …": 1.0, "return …": 0.5}, value)
         case ast.Expr(value=ast.Call() as call) if source.function(node) is not None:
-            names = [name for name in site.names if site.scope.kinds.get(name) != CALLABLE]
             yield from _formed(site, "return-form", {"return …": 0.6, "yield from …": 0.3}, call)
             if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name):
                 yield from _formed(site, "return-form", {f"{call.func.value.id} = …": 0.6}, call)
-            yield from _formed(site, "return-form", dict.fromkeys((f"{name} = …" for name in names), 0.2), call)
+            yield from _formed(site, "return-form", dict.fromkeys((f"{name} = …" for name in site.things), 0.2), call)
 
 
 def _formed(site: Site, operator: str, forms: Mapping[str, float], value: ast.expr | None = None) -> Iterator[Proposal]:
@@ -168,11 +167,10 @@ def returns(site: Site) -> Iterator[Proposal]:
 
 def _returnable(site: Site, kind: str) -> dict[str, float]:
     """Values that fit to be returned here, with their weights."""
-    offered = {d.text: 1.0 for d in site.pool.returned.values() if d.near == SAME_FUNCTION and site.fits(d)}
-    for name in site.names:
-        if site.scope.kinds.get(name) != CALLABLE:
-            offered.setdefault(name, 0.5 * likeness(kind, site.scope.kinds.get(name, ANY)))
-            offered.setdefault(f"[{name}]", 0.3 * likeness(kind, LIST))
+    offered = {donor.text: 1.0 for donor in site.own(site.pool.returned)}
+    for name in site.things:
+        offered.setdefault(name, 0.5 * likeness(kind, site.scope.kinds.get(name, ANY)))
+        offered.setdefault(f"[{name}]", 0.3 * likeness(kind, LIST))
     for constant, its in _RETURNED.items():
         offered.setdefault(constant, 0.4 * likeness(kind, its))
     return offered
@@ -239,9 +237,8 @@ def _returned_kind(site: Site) -> str:
 
 def _tests(site: Site, function: Function | None) -> Iterator[tuple[str, float]]:
     """Conditions to guard with: of the parameters at a function's start, else those the function asks already."""
-    for donor in site.pool.conditions.values():
-        if donor.near == SAME_FUNCTION and site.fits(donor):
-            yield donor.text, 0.6
+    for donor in site.own(site.pool.conditions):
+        yield donor.text, 0.6
     if function is not None:
         for parameter in parameters(function):
             name, kind = parameter.arg, site.scope.kinds.get(parameter.arg, ANY)
@@ -288,7 +285,7 @@ def _steps(site: Site) -> dict[str, float]:
 def _plain_steps(site: Site) -> Iterator[tuple[str, float]]:
     """An element added to a local collection, a counter moved, a name bound to what another name or expression says."""
     kinds = site.scope.kinds
-    things = [n for n in site.names if kinds.get(n) != CALLABLE]
+    things = site.things
     for name in things:
         for other in things:
             if kinds.get(name) == LIST and other != name:
@@ -300,8 +297,8 @@ def _plain_steps(site: Site) -> Iterator[tuple[str, float]]:
         if kinds.get(name) == NUMBER:
             yield f"{name} += 1", 0.5
             yield f"{name} -= 1", 0.4
-    for donor in site.pool.expressions.values():
-        if donor.near == SAME_FUNCTION and site.fits(donor) and donor.shape in ("Call", "Subscript", "Attribute"):
+    for donor in site.own(site.pool.expressions):
+        if donor.shape in ("Call", "Subscript", "Attribute"):
             for name in things:
                 if likeness(kinds.get(name, ANY), donor.kind) >= 0.6:
                     yield f"{name} = {donor.text}", 0.2

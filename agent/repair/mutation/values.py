@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from agent.repair.mutation.donors import SAME_FUNCTION
 from agent.repair.mutation.scope import ANY, CALLABLE, LIST, MAP, NUMBER, SET, TEXT, TRUTH, likeness
 from agent.repair.mutation.site import BUILTINS, LOOSE, Site, is_condition, is_value
 from agent.repair.mutation.source import Proposal
@@ -69,10 +68,9 @@ def constants(site: Site) -> Iterator[Proposal]:
         return
     for name in site.names:
         yield site.swap(node, name, "constant-to-name", likeness(kind, site.scope.kinds.get(name, ANY)))
-    for donor in site.pool.expressions.values():
-        if donor.near == SAME_FUNCTION and site.fits(donor):
-            factor = 0.5 * likeness(kind, donor.kind)
-            yield site.swap(node, donor.text, "constant-to-name", factor, compound=donor.shape in LOOSE)
+    for donor in site.own(site.pool.expressions):
+        factor = 0.5 * likeness(kind, donor.kind)
+        yield site.swap(node, donor.text, "constant-to-name", factor, compound=donor.shape in LOOSE)
 
 
 def variables(site: Site) -> Iterator[Proposal]:
@@ -150,8 +148,8 @@ def terms(site: Site) -> Iterator[Proposal]:
     if kind == TRUTH or "\n" in text or (isinstance(node, ast.Constant) and kind != NUMBER):
         return
     operands = {name: likeness(kind, site.scope.kinds.get(name, ANY)) for name in site.names}
-    for donor in site.pool.expressions.values():
-        if donor.near == SAME_FUNCTION and site.fits(donor) and donor.kind != TRUTH and donor.shape not in LOOSE:
+    for donor in site.own(site.pool.expressions):
+        if donor.kind != TRUTH and donor.shape not in LOOSE:
             operands.setdefault(donor.text, 0.5 * likeness(kind, donor.kind))
     for operand, factor in operands.items():
         if factor >= 0.3 and site.scope.kinds.get(operand) != CALLABLE:
@@ -189,8 +187,8 @@ def targets(site: Site) -> Iterator[Proposal]:
     if not isinstance(site.parent, (ast.Assign, ast.AugAssign, ast.Tuple)):
         return
     text, shape = site.source.segment(node), type(node).__name__
-    for donor in site.pool.expressions.values():
-        if donor.near == SAME_FUNCTION and donor.text != text and donor.shape in _PLACES and site.fits(donor):
+    for donor in site.own(site.pool.expressions):
+        if donor.text != text and donor.shape in _PLACES:
             yield site.swap(node, donor.text, "target", 1.0 if donor.shape == shape else 0.4)
     if not isinstance(node, ast.Name):
         for name in site.names:
