@@ -264,10 +264,9 @@ async def go(
         try:
             if not events:  # the process that began the run was killed before its first line was whole
                 _begin(files, task, settings, log)
-            if pool is not None:
-                return await _drive(files, task, settings, log, events, say, pool, part)
-            async with open_pool(settings, task.environment.image, say) as own:
-                return await _drive(files, task, settings, log, events, say, own, part)
+            own = contextlib.nullcontext(pool) if pool else open_pool(settings, task.environment.image, say)
+            async with own as shared:
+                return await _drive(files, task, settings, log, events, say, shared, part)
         finally:
             log.close()
 

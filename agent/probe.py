@@ -20,8 +20,7 @@ from agent.models.client import ModelClient, Patience, Reply
 from agent.models.connections import Connections
 from agent.models.contact import context_of, entry_of, listed
 from agent.models.dialect import Dialect
-from agent.models.wires.base import Wire
-from agent.secrets import masker
+from agent.models.wires.base import Wire, Wish
 from harness.money.ledger import Ledger, Line, Prices, price
 from harness.records import Json, Usage
 from harness.sandbox.base import Finding
@@ -170,8 +169,7 @@ class _Sitting:
         """The server's own, where the error comes from them."""
         cause = error.__cause__
         failure = self.wire.failure(cause) if isinstance(cause, Exception) else None
-        mask = masker([self.alias.key_env] if self.alias.key_env else [])
-        return mask(f"{failure.what}: {failure.detail}") if failure else str(error)
+        return self.client.mask(f"{failure.what}: {failure.detail}") if failure else str(error)
 
     async def _answer(self) -> None:
         reply, words, does = await self.ask("an answer", [_SYSTEM, _FIRST])
@@ -182,7 +180,7 @@ class _Sitting:
 
     async def _sampling(self) -> None:
         """Temperature and seed in one call: a server refuses them one by one, or both."""
-        varied = self.wire.request([_FIRST], (), seed=7, temperature=0.7, output=OUTPUT)
+        varied = self.wire.request([_FIRST], (), Wish(7, 0.7, OUTPUT))
         _, words, _ = await self.ask("temperature, seed", [_SYSTEM, _FIRST], seed=7, temperature=0.7)
         for name in ("temperature", "seed"):
             if name in self.alias.sampling:

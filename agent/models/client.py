@@ -18,7 +18,7 @@ from agent.config import CONTEXT, Alias, prices_of
 from agent.models.connections import Connections
 from agent.models.failures import Failure
 from agent.models.limiter import Slot
-from agent.models.wires.base import Wire
+from agent.models.wires.base import Wire, Wish
 from agent.secrets import masker
 from harness.money.budget import BudgetKeeper, Hold
 from harness.money.ledger import PROVIDER, bound, price
@@ -85,7 +85,7 @@ class ModelClient:
         self._keeper = keeper or BudgetKeeper(Budget())
         self._patience = patience or Patience()
         self._prices = prices_of(alias)
-        self._mask = masker([alias.key_env] if alias.key_env else [])
+        self.mask = masker([alias.key_env] if alias.key_env else [])
         self._density = 0.4  # tokens per character of the request; conservative until the server has told
         self._cut_at = 0  # tokens of the longest answer that was cut
 
@@ -160,13 +160,9 @@ class ModelClient:
 
     def _request(self, wire: Wire, call: _Call) -> Json:
         """The request as it is made by what is known now."""
-        return wire.request(
-            call.messages,
-            call.tools,
-            seed=None if call.bare else call.seed,
-            temperature=None if call.bare else call.temperature,
-            output=call.output or self._output(wire, call),
-        )
+        output = call.output or self._output(wire, call)
+        wish = Wish(output=output) if call.bare else Wish(call.seed, call.temperature, output)
+        return wire.request(call.messages, call.tools, wish)
 
     def _output(self, wire: Wire, call: _Call) -> int | None:
         """The limit on the answer's length: under a cap what is reserved is sent, too."""
@@ -335,13 +331,13 @@ class ModelClient:
             return
         wait = f"; it asks to wait {failure.retry_after:.3g} s" if failure.retry_after and not failed.again else ""
         more = f"; from now on {failed.learnt}" if failed.learnt else wait
-        detail = self._mask(f"{self.alias.alias}: {failure.what}: {failure.detail}{more}")
+        detail = self.mask(f"{self.alias.alias}: {failure.what}: {failure.detail}{more}")
         self._record(InfrastructureFailed(attempt=call.attempt, what="model", detail=detail, retried=True))
 
     def explained(self, failure: Failure, tries: int = 1, seconds: float = 0.0) -> EndpointFailed:
         """What a call came to that failed for good, as a sentence for a person; no secret stands in it."""
         alias, server = self.alias, urlsplit(self.alias.base_url).netloc
-        said = self._mask(failure.detail)
+        said = self.mask(failure.detail)
         if failure.too_long:
             return ContextTooLong(f"The conversation does not fit {alias.alias} at {server}: {said}")
         if failure.unparsed:

@@ -21,6 +21,11 @@ def encodable(value: Any) -> Any:
         return _replaced(value)
 
 
+def dicts(value: Any) -> list[Json]:
+    """The objects in a list; none in what is no list."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
 def _replaced(value: Any) -> Any:
     if isinstance(value, str):
         return _NO_UTF8.sub("\ufffd", value)
