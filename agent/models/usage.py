@@ -7,10 +7,12 @@ from typing import Any
 
 from harness.records import Json, Usage
 
+Bill = tuple[Usage | None, float | None]
+"""Usage in disjoint parts, and USD; None for what the server does not tell in numbers."""
 
-def chat_bill(response: Any) -> tuple[Usage | None, float | None]:
-    """(usage in disjoint parts, USD) of a response in the form of Chat Completions; None for what the server does not
-    tell in numbers.
+
+def chat_bill(response: Any) -> Bill:
+    """What a response in the form of Chat Completions says that it took.
 
     OpenAI and those who follow it count cached tokens within `prompt_tokens` (`prompt_tokens_details.cached_tokens`)
     and reasoning within `completion_tokens`; some count reasoning outside of it, which only `total_tokens` shows.
@@ -30,7 +32,7 @@ def chat_bill(response: Any) -> tuple[Usage | None, float | None]:
     return _parted(prompt, read, write, output, reasoning, count(usage, "total_tokens")), usd
 
 
-def responses_bill(response: Any) -> tuple[Usage | None, float | None]:
+def responses_bill(response: Any) -> Bill:
     """The same of a response of the Responses API: cached tokens are counted within `input_tokens`
     (`input_tokens_details.cached_tokens`), reasoning within `output_tokens`. Gateways tell `cost`, too."""
     usage, usd = _told(response)

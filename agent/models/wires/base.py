@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 from agent.config import WIRES, Alias
 from agent.models.dialect import OUTPUT_NAMES, Dialect
 from agent.models.failures import Failure, explain
-from agent.models.usage import chat_bill, count
+from agent.models.usage import Bill, chat_bill, count
 from agent.models.wires.server import Server
-from harness.records import Json, Usage
+from harness.records import Json
 
 if TYPE_CHECKING:
     import httpx2
@@ -100,7 +100,7 @@ class Wire(ABC):
         answer = await self._server.post(self.path, request)
         return self._assembled(answer) if request.get("stream") else answer
 
-    def bill(self, response: Any) -> tuple[Usage | None, float | None]:
+    def bill(self, response: Any) -> Bill:
         """What any response says that it took: tokens (None where it does not say), and USD if the provider tells."""
         return chat_bill(response)
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from agent.config import Alias
 from agent.models.failures import IN_STREAM, Failure, Unusable
-from agent.models.usage import responses_bill
+from agent.models.usage import Bill, responses_bill
 from agent.models.wires.base import Wire, Wish
 from agent.models.wires.server import openai_server
 from agent.models.wires.texts import dicts, encodable, system_merged
-from harness.records import Json, Usage
+from harness.records import Json
 
 if TYPE_CHECKING:
     import httpx2
@@ -151,7 +151,7 @@ class ResponsesWire(Wire):
         details = response.get("incomplete_details") if isinstance(response, dict) else None
         return isinstance(details, dict) and str(details.get("reason")) in _CUT
 
-    def bill(self, response: Any) -> tuple[Usage | None, float | None]:
+    def bill(self, response: Any) -> Bill:
         return responses_bill(response)
 
     def learn(self, failure: Failure, request: Json) -> str:
