@@ -66,17 +66,15 @@ class Portrait:
 
 async def portray(alias: Alias, say: Say) -> Portrait:
     """Try the alias out; `say` hears what is being tried."""
-    connections = Connections()
+    connections, sitting = Connections(), None
     try:
         sitting = _Sitting(alias, connections, say)
-        error = ""
-        try:
-            await sitting.all()
-        except EndpointFailed as failed:
-            error = str(failed)
-        return sitting.portrait(error)
-    except EndpointFailed as failed:  # the key is missing, or a package
-        return Portrait(alias, alias.wire or "chat", (), {}, Line(), str(failed))
+        await sitting.all()
+        return sitting.portrait("")
+    except EndpointFailed as failed:
+        if sitting is not None:
+            return sitting.portrait(str(failed))
+        return Portrait(alias, alias.wire or "chat", (), {}, Line(), str(failed))  # the key is missing, or a package
     finally:
         await connections.close()
 
@@ -301,11 +299,8 @@ def _short(words: str) -> str:
 def price_of(alias: Alias) -> Json:
     """The price that is used: USD per million tokens by kind (None: unknown) and `source`."""
     prices: Prices = prices_of(alias)
-    told = {
-        each.name: price(prices, Usage(**{each.name: 1000}), 0.0)[0]
-        for each in fields(Usage)
-        if each.name != "reasoning"
-    }
+    kinds = [each.name for each in fields(Usage) if each.name != "reasoning"]
+    told = {name: price(prices, Usage(**{name: 1000}), 0.0)[0] for name in kinds}
     _, source = price(prices, Usage(1, output=1), 1.0)
     by_token = {name: None if usd is None or prices.gpu_hour else round(usd * 1000, 6) for name, usd in told.items()}
     return {**by_token, "gpu_hour": prices.gpu_hour, "source": source}

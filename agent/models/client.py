@@ -233,7 +233,7 @@ class ModelClient:
 
     def _charge(self, call: _Call, hold: Hold, bill: Bill, took: tuple[float, float], *, answered: bool) -> Charge:
         """Settles the reservation; an unanswered call is written here, an answered one with its reply. `took`: seconds,
-        and the share of them that the GPU was this call's."""
+        and of them those that the GPU was this call's."""
         usage, reported = bill
         seconds, share = took
         usd, source = price(self._prices, usage, share)

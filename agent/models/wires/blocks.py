@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from agent.models.failures import IN_STREAM, Unusable
-from agent.models.wires.texts import dicts, encodable
+from agent.models.wires.texts import dicts, encodable, native_of
 from harness.records import Json
 
 WIRE = "anthropic"
@@ -157,16 +157,15 @@ def _told(body: Any) -> Any:
 
 
 def _said(message: Json, ids: _Ids, left_out: Collection[str]) -> list[Json]:
-    native = message.get("native")
-    if isinstance(native, dict) and native.get("wire") == WIRE:
-        kept = [b for b in native["content"] if b.get("type") not in left_out and not _is_blank(b)]
-        while kept and kept[-1].get("type") in THINKING:
-            kept.pop()
-        for block in kept:
-            if block.get("type") == "tool_use":
-                ids.keep(block["id"])
-        if kept:
-            return kept
+    native = native_of(message, WIRE, "content")
+    kept = [b for b in native if b.get("type") not in left_out and not _is_blank(b)]
+    while kept and kept[-1].get("type") in THINKING:
+        kept.pop()
+    for block in kept:
+        if block.get("type") == "tool_use":
+            ids.keep(block["id"])
+    if kept:
+        return kept
     blocks = _texts(message)
     for call in message.get("tool_calls") or ():
         function = call.get("function") or {}

@@ -17,7 +17,7 @@ from agent.models.failures import IN_STREAM, Failure, Unusable
 from agent.models.usage import Bill, responses_bill
 from agent.models.wires.base import Wire, Wish
 from agent.models.wires.server import openai_server
-from agent.models.wires.texts import dicts, encodable, system_merged
+from agent.models.wires.texts import dicts, encodable, native_of, system_merged
 from harness.records import Json
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class ResponsesWire(Wire):
             case "system" if "instructions" not in self.dialect.left_out:
                 pass
             case "assistant":
-                yield from self._sent_back(_native(message)) or self._said(message, at)
+                yield from self._sent_back(native_of(message, self.name, "items")) or self._said(message, at)
             case "tool":
                 output = _text(message.get("content"))
                 yield {"type": "function_call_output", "call_id": message.get("tool_call_id"), "output": output}
@@ -198,14 +198,6 @@ def _renamed(sampling: Mapping[str, Any]) -> Json:
         both = isinstance(body.get(first), dict) and isinstance(given, dict)
         body[first] = {**body[first], **given} if both else given
     return body
-
-
-def _native(message: Json) -> list[Json]:
-    """The items of an answer of this API; empty for a message without them."""
-    native = message.get("native")
-    if not isinstance(native, dict) or native.get("wire") != ResponsesWire.name:
-        return []
-    return dicts(native.get("items"))
 
 
 def _text(content: Any) -> str:

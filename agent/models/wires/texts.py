@@ -26,6 +26,12 @@ def dicts(value: Any) -> list[Json]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
+def native_of(message: Json, wire: str, field: str) -> list[Json]:
+    """What the API of that wire alone knows of an answer, as it came; empty for a message without it."""
+    native = message.get("native")
+    return dicts(native.get(field)) if isinstance(native, dict) and native.get("wire") == wire else []
+
+
 def _replaced(value: Any) -> Any:
     if isinstance(value, str):
         return _NO_UTF8.sub("\ufffd", value)
