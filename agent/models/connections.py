@@ -46,13 +46,10 @@ class Connections:
         self._wires[alias.alias] = open_wire(wire, alias, self._pool(alias.base_url))
 
     def limiter(self, alias: Alias) -> Limiter:
-        if alias.alias not in self._limiters:
-            self._limiters[alias.alias] = Limiter(
-                alias.concurrency,
-                requests_per_minute=alias.requests_per_minute,
-                tokens_per_minute=alias.tokens_per_minute,
-            )
-        return self._limiters[alias.alias]
+        limiter = Limiter(
+            alias.concurrency, requests_per_minute=alias.requests_per_minute, tokens_per_minute=alias.tokens_per_minute
+        )
+        return self._limiters.setdefault(alias.alias, limiter)
 
     def meter(self, alias: Alias) -> GpuMeter:
         return self._meters.setdefault(alias.base_url, GpuMeter())

@@ -116,8 +116,9 @@ def explain(error: Exception, sdk: ModuleType) -> Failure | None:
 
     if isinstance(error, Unusable):
         return _of_unusable(error)
-    if isinstance(error, sdk.APIStatusError):
-        return _of_status(error) if error.status_code >= 400 else _of_unusable(Unusable(IN_STREAM, error.body))
+    if isinstance(error, sdk.APIStatusError) and error.status_code >= 400:
+        text, wait = error.response.text, retry_after(error.response.headers)
+        return _of_answer(error.status_code, error.body, _words(error.body) or text, text, wait)
     if isinstance(error, TimeoutError):
         return Failure("timeout", "no answer within the time limit", retry=True, reached=True)
     if isinstance(error, sdk.APIConnectionError):
@@ -149,14 +150,6 @@ def retry_after(headers: httpx2.Headers) -> float | None:
         if seconds > 0 and not math.isnan(seconds):
             return seconds
     return None
-
-
-def _of_status(error: Any) -> Failure:
-    """Of an `APIStatusError` of either package."""
-    text = error.response.text
-    return _of_answer(
-        error.status_code, error.body, _words(error.body) or text, text, retry_after(error.response.headers)
-    )
 
 
 def _of_unusable(error: Unusable) -> Failure:
