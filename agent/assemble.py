@@ -189,13 +189,8 @@ def settle(settings: Settings, config: Config, task: Task, say: Say = _silent) -
             "--threshold is for the ranker's probability, but the order here is by the rules (as it is for repair"
             " alone): leave it out, or say --ranker evidence"
         )
-    return _canonical(settings, config)
 
-
-def _canonical(settings: Settings, config: Config) -> Settings:
-    """The settings with every model under its full name (a URL without one has the server's only model)."""
-
-    def full(name: str) -> str:
+    def full(name: str) -> str:  # a URL without a model has the server's only one
         return name if name in (REPAIR, "none") else resolve_model(name, config).alias
 
     judge = settings.judge_model and full(settings.judge_model)
@@ -264,10 +259,9 @@ async def go(
         try:
             if not events:  # the process that began the run was killed before its first line was whole
                 _begin(files, task, settings, log)
-            if pool is not None:
-                return await _drive(files, task, settings, log, events, say, pool, part)
-            async with open_pool(settings, task.environment.image, say) as own:
-                return await _drive(files, task, settings, log, events, say, own, part)
+            own = contextlib.nullcontext(pool) if pool else open_pool(settings, task.environment.image, say)
+            async with own as shared:
+                return await _drive(files, task, settings, log, events, say, shared, part)
         finally:
             log.close()
 

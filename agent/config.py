@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -296,30 +296,13 @@ def _from_provider(alias: str, name: str) -> Alias | None:
 
 
 _TOP_KEYS = frozenset({"default_model", "defaults", "models"})
+_WORDS = {str: "a text", float: "a number", int: "a whole number", bool: "true or false", dict: "a table"}
+_NAMED = {kind.__name__: kind for kind in _WORDS} | {"Mapping[str, Any]": dict}
 _ALIAS_KINDS: Mapping[str, type] = {
     "model": str,
-    "base_url": str,
-    "name": str,
-    "key_env": str,
-    "price_name": str,
-    "usd_per_mtok_input": float,
-    "usd_per_mtok_cache_read": float,
-    "usd_per_mtok_cache_write": float,
-    "usd_per_mtok_output": float,
-    "usd_per_gpu_hour": float,
-    "context": int,
-    "concurrency": int,
-    "requests_per_minute": float,
-    "tokens_per_minute": float,
-    "timeout": float,
-    "longest_wait": float,
-    "wire": str,
-    "tools": bool,
-    "stream": bool,
-    "system_role": bool,
-    "sampling": dict,
+    **{each.name: _NAMED[str(each.type).removesuffix(" | None")] for each in fields(Alias) if each.name != "alias"},
 }
-_WORDS = {str: "a text", float: "a number", int: "a whole number", bool: "true or false", dict: "a table"}
+"""What an alias's keys in a file must be."""
 _POSITIVE = frozenset({"context", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "longest_wait"})
 
 

@@ -20,8 +20,7 @@ from agent.models.client import ModelClient, Patience, Reply
 from agent.models.connections import Connections
 from agent.models.contact import context_of, entry_of, listed
 from agent.models.dialect import Dialect
-from agent.models.wires.base import Wire
-from agent.secrets import masker
+from agent.models.wires.base import Wire, Wish
 from harness.money.ledger import Ledger, Line, Prices, price
 from harness.records import Json, Usage
 from harness.sandbox.base import Finding
@@ -67,17 +66,15 @@ class Portrait:
 
 async def portray(alias: Alias, say: Say) -> Portrait:
     """Try the alias out; `say` hears what is being tried."""
-    connections = Connections()
+    connections, sitting = Connections(), None
     try:
         sitting = _Sitting(alias, connections, say)
-        error = ""
-        try:
-            await sitting.all()
-        except EndpointFailed as failed:
-            error = str(failed)
-        return sitting.portrait(error)
-    except EndpointFailed as failed:  # the key is missing, or a package
-        return Portrait(alias, alias.wire or "chat", (), {}, Line(), str(failed))
+        await sitting.all()
+        return sitting.portrait("")
+    except EndpointFailed as failed:
+        if sitting is not None:
+            return sitting.portrait(str(failed))
+        return Portrait(alias, alias.wire or "chat", (), {}, Line(), str(failed))  # the key is missing, or a package
     finally:
         await connections.close()
 
@@ -170,8 +167,7 @@ class _Sitting:
         """The server's own, where the error comes from them."""
         cause = error.__cause__
         failure = self.wire.failure(cause) if isinstance(cause, Exception) else None
-        mask = masker([self.alias.key_env] if self.alias.key_env else [])
-        return mask(f"{failure.what}: {failure.detail}") if failure else str(error)
+        return self.client.mask(f"{failure.what}: {failure.detail}") if failure else str(error)
 
     async def _answer(self) -> None:
         reply, words, does = await self.ask("an answer", [_SYSTEM, _FIRST])
@@ -182,7 +178,7 @@ class _Sitting:
 
     async def _sampling(self) -> None:
         """Temperature and seed in one call: a server refuses them one by one, or both."""
-        varied = self.wire.request([_FIRST], (), seed=7, temperature=0.7, output=OUTPUT)
+        varied = self.wire.request([_FIRST], (), Wish(7, 0.7, OUTPUT))
         _, words, _ = await self.ask("temperature, seed", [_SYSTEM, _FIRST], seed=7, temperature=0.7)
         for name in ("temperature", "seed"):
             if name in self.alias.sampling:
@@ -303,11 +299,8 @@ def _short(words: str) -> str:
 def price_of(alias: Alias) -> Json:
     """The price that is used: USD per million tokens by kind (None: unknown) and `source`."""
     prices: Prices = prices_of(alias)
-    told = {
-        each.name: price(prices, Usage(**{each.name: 1000}), 0.0)[0]
-        for each in fields(Usage)
-        if each.name != "reasoning"
-    }
+    kinds = [each.name for each in fields(Usage) if each.name != "reasoning"]
+    told = {name: price(prices, Usage(**{name: 1000}), 0.0)[0] for name in kinds}
     _, source = price(prices, Usage(1, output=1), 1.0)
     by_token = {name: None if usd is None or prices.gpu_hour else round(usd * 1000, 6) for name, usd in told.items()}
     return {**by_token, "gpu_hour": prices.gpu_hour, "source": source}

@@ -36,10 +36,7 @@ _BEGIN = r"(?:(?<![A-Za-z0-9_])|(?<=\\[nrt]))"
 _MIXED = r"(?=[^\s\"'\\<>@/]*[0-9])(?=[^\s\"'\\<>@/]*[A-Za-z])"
 _SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("sk-", re.compile(_BEGIN + r"sk-(?=[A-Za-z0-9_-]*[0-9])[A-Za-z0-9_-]{20,}")),
-    ("ghp_", re.compile(_BEGIN + r"ghp_[A-Za-z0-9]{30,}")),
-    ("gho_", re.compile(_BEGIN + r"gho_[A-Za-z0-9]{30,}")),
-    ("ghs_", re.compile(_BEGIN + r"ghs_[A-Za-z0-9]{30,}")),
-    ("ghu_", re.compile(_BEGIN + r"ghu_[A-Za-z0-9]{30,}")),
+    *((f"gh{kind}_", re.compile(_BEGIN + rf"gh{kind}_[A-Za-z0-9]{{30,}}")) for kind in "posu"),
     ("github_pat_", re.compile(_BEGIN + r"github_pat_[A-Za-z0-9_]{30,}")),
     ("glpat-", re.compile(_BEGIN + r"glpat-[A-Za-z0-9_-]{20,}")),
     ("hf_", re.compile(_BEGIN + r"hf_[A-Za-z0-9]{30,}")),

@@ -130,24 +130,14 @@ async def use_tool(box: Toolbox, call: ToolCall) -> Result:
     """Carry out one call. A refusal, a mistake in the arguments, and whatever the system inside the sandbox objects to
     are a `Result` with ok False. Raises only what `Sandbox` raises where it is gone."""
     started = time.perf_counter()
-    change = Change("")
-    ok = True
-    problem = argument_problem(call.name, call.arguments)
     try:
-        if problem:
+        if problem := argument_problem(call.name, call.arguments):
             raise ToolRefused(problem)
-        change = await TOOLS[call.name].use(box, call.arguments)
+        change, ok = await TOOLS[call.name].use(box, call.arguments), True
     except (ToolRefused, OSError, ValueError) as error:
-        ok = False
-        change = Change(_refusal(error))
-    return Result(
-        call=call.id,
-        name=call.name,
-        text=cut_middle(change.text, RESULT_CHARS + NOTE_CHARS),
-        ok=ok,
-        diff=change.diff,
-        seconds=time.perf_counter() - started,
-    )
+        change, ok = Change(_refusal(error)), False
+    text, seconds = cut_middle(change.text, RESULT_CHARS + NOTE_CHARS), time.perf_counter() - started
+    return Result(call=call.id, name=call.name, text=text, ok=ok, diff=change.diff, seconds=seconds)
 
 
 def argument_problem(name: str, arguments: Json) -> str:
@@ -167,13 +157,7 @@ def argument_problem(name: str, arguments: Json) -> str:
     return ""
 
 
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "string": str,
-    "integer": int,
-    "boolean": bool,
-    "array": list,
-    "number": (int, float),
-}
+_TYPES: dict[str, type] = {"string": str, "integer": int, "boolean": bool, "array": list}
 
 
 def _refusal(error: Exception) -> str:
@@ -266,18 +250,8 @@ async def _read(box: Toolbox, arguments: Json) -> Change:
 
 
 async def _search(box: Toolbox, arguments: Json) -> Change:
-    command = [
-        "git",
-        "grep",
-        "--no-index",
-        "--exclude-standard",
-        "-nIE",
-        "--no-color",
-        "-e",
-        arguments["pattern"],
-        "--",
-    ]
-    done = await box.sandbox.exec([*command, arguments.get("path") or "."], timeout=60.0)
+    command = ["git", "grep", "--no-index", "--exclude-standard", "-nIE", "--no-color", "-e"]
+    done = await box.sandbox.exec([*command, arguments["pattern"], "--", arguments.get("path") or "."], timeout=60.0)
     box.command_seconds += done.seconds
     if done.timed_out:
         raise ToolRefused("The search was stopped after 60 s; narrow the pattern or the path.")

@@ -11,23 +11,21 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from agent.config import CONTEXT, Alias, prices_of
 from agent.models.connections import Connections
 from agent.models.failures import Failure
 from agent.models.limiter import Slot
-from agent.models.wires.base import Wire
+from agent.models.usage import Bill
+from agent.models.wires.base import Wire, Wish
 from agent.secrets import masker
 from harness.money.budget import BudgetKeeper, Hold
 from harness.money.ledger import PROVIDER, bound, price
 from harness.records import Budget, Charge, Json, Purpose, Usage
 from harness.trace import Charged, Event, InfrastructureFailed, Replied
 from tasks.errors import BudgetExceeded, CallRefused, ContextTooLong, EndpointFailed, ReplyUnreadable, ToolsRefused
-
-if TYPE_CHECKING:
-    from tenacity import RetryCallState
 
 OUTPUT_BOUND = 8192
 """Output tokens that a call is sent with under a cap on money or tokens, and reserves; doubled for each cut answer."""
@@ -85,7 +83,7 @@ class ModelClient:
         self._keeper = keeper or BudgetKeeper(Budget())
         self._patience = patience or Patience()
         self._prices = prices_of(alias)
-        self._mask = masker([alias.key_env] if alias.key_env else [])
+        self.mask = masker([alias.key_env] if alias.key_env else [])
         self._density = 0.4  # tokens per character of the request; conservative until the server has told
         self._cut_at = 0  # tokens of the longest answer that was cut
 
@@ -129,44 +127,27 @@ class ModelClient:
         ToolsRefused) where the server does not take this call, and EndpointFailed where it takes none, or keeps
         failing.
         """
-        from tenacity import AsyncRetrying, retry_if_exception
-
         call = _Call(purpose, attempt, key, messages, tools, seed, temperature, longer, output)
-        patience = self._patience
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(lambda error: isinstance(error, _Failed) and self._goes_on(error)),
-            wait=lambda state: self._wait(_failed_of(state), patience, call.tries),
-            stop=lambda state: _out_of_patience(_failed_of(state), patience, call.failures),
-            before_sleep=lambda state: self._note(_failed_of(state), call),
-            sleep=lambda seconds: self._sleep(seconds, call.attempt),
-            reraise=True,
-        )
         started = time.monotonic()
-
-        async def attempt_once() -> Reply:
+        while True:
             call.tries += 1
             try:
                 return await self._once(call)
-            except _Failed as failed:
-                failed.again = self._changes(call, failed)
-                call.failures += not (failed.failure.rate_limited or failed.again)
-                failed.seconds = time.monotonic() - started
-                raise
-
-        try:
-            return await retrying(attempt_once)
-        except _Failed as failed:
-            raise self.explained(failed.failure, call.tries, failed.seconds) from failed.__cause__
+            except _Failed as error:
+                failed = error
+            failed.again = self._changes(call, failed)
+            call.failures += not (failed.failure.rate_limited or failed.again)
+            seconds = time.monotonic() - started
+            if not self._goes_on(failed) or self._is_out_of_patience(failed, call.failures, seconds):
+                raise self.explained(failed.failure, call.tries, seconds) from failed.__cause__
+            self._note(failed, call)
+            await self._sleep(self._wait(failed, call.tries), attempt)
 
     def _request(self, wire: Wire, call: _Call) -> Json:
         """The request as it is made by what is known now."""
-        return wire.request(
-            call.messages,
-            call.tools,
-            seed=None if call.bare else call.seed,
-            temperature=None if call.bare else call.temperature,
-            output=call.output or self._output(wire, call),
-        )
+        output = call.output or self._output(wire, call)
+        wish = Wish(output=output) if call.bare else Wish(call.seed, call.temperature, output)
+        return wire.request(call.messages, call.tools, wish)
 
     def _output(self, wire: Wire, call: _Call) -> int | None:
         """The limit on the answer's length: under a cap what is reserved is sent, too."""
@@ -221,46 +202,40 @@ class ModelClient:
         mark, started = self._meter.start(), time.monotonic()
         response: Any = None
         try:
-            async with asyncio.timeout(self.alias.timeout):
-                response = await wire.send(call.request)
-            message = wire.message(response)
+            try:
+                async with asyncio.timeout(self.alias.timeout):
+                    response = await wire.send(call.request)
+                message = wire.message(response)
+            finally:
+                took = time.monotonic() - started, self._meter.stop(mark)
         except asyncio.CancelledError:
-            self._charge(call, hold, (None, None), time.monotonic() - started, self._meter.stop(mark), answered=False)
+            self._charge(call, hold, (None, None), took, answered=False)
             raise
         except Exception as error:
-            seconds, share = time.monotonic() - started, self._meter.stop(mark)
             failure = wire.failure(error)
             if failure is None:
                 raise
             if failure.reached:
-                self._charge(call, hold, wire.bill(response), seconds, share, answered=False)
+                self._charge(call, hold, wire.bill(response), took, answered=False)
                 slot.leave()
             if failure.rate_limited:
                 self._limiter.rejected(slot, None if self._asks_too_much(failure) else failure.retry_after)
             raise _Failed(failure) from error
-        seconds, share = time.monotonic() - started, self._meter.stop(mark)
-        usage, usd = wire.bill(response)
-        charge = self._charge(call, hold, (usage, usd), seconds, share, answered=True)
+        bill = wire.bill(response)
+        charge = self._charge(call, hold, bill, took, answered=True)
         cut = wire.cut(response)
         if cut and usage is not None:
             self._cut_at = max(self._cut_at, usage.output + usage.reasoning)
         written = self._record(Replied(attempt=call.attempt, key=call.key, message=message, charge=charge, cut=cut))
         assert isinstance(written, Replied), "an event stays what it is"
-        slot.leave(answered=True, tokens=usage.total if usage else None)
+        slot.leave(answered=True, tokens=bill[0].total if bill[0] else None)
         return Reply(written.message, charge, cut)
 
-    def _charge(
-        self,
-        call: _Call,
-        hold: Hold,
-        bill: tuple[Usage | None, float | None],
-        seconds: float,
-        share: float,
-        *,
-        answered: bool,
-    ) -> Charge:
-        """Settles the reservation; an unanswered call is written here, an answered one with its reply."""
+    def _charge(self, call: _Call, hold: Hold, bill: Bill, took: tuple[float, float], *, answered: bool) -> Charge:
+        """Settles the reservation; an unanswered call is written here, an answered one with its reply. `took`: seconds,
+        and of them those that the GPU was this call's."""
         usage, reported = bill
+        seconds, share = took
         usd, source = price(self._prices, usage, share)
         if usd is None and reported is not None:
             usd, source = reported, PROVIDER
@@ -316,13 +291,17 @@ class ModelClient:
     def _goes_on(self, failed: _Failed) -> bool:
         return failed.again or (failed.failure.retry and not self._asks_too_much(failed.failure))
 
-    def _wait(self, failed: _Failed, patience: Patience, tries: int) -> float:
+    def _is_out_of_patience(self, failed: _Failed, failures: int, seconds: float) -> bool:
+        late = seconds + (failed.failure.retry_after or 0.0) >= self._patience.allowance
+        return late or failures >= self._patience.tries
+
+    def _wait(self, failed: _Failed, tries: int) -> float:
         told = failed.failure.retry_after
         if failed.again:
             return 0.0
         if told is not None:  # a little later than told, and not all together
             return told + random.uniform(0, min(1.0, 0.25 * told))
-        return random.uniform(0, min(patience.longest, patience.first * 2.0 ** min(tries, 16)))
+        return random.uniform(0, min(self._patience.longest, self._patience.first * 2.0 ** min(tries, 16)))
 
     async def _sleep(self, seconds: float, attempt: int | None) -> None:
         """Never past a cap on time: the next reservation then says that the time is up."""
@@ -335,13 +314,13 @@ class ModelClient:
             return
         wait = f"; it asks to wait {failure.retry_after:.3g} s" if failure.retry_after and not failed.again else ""
         more = f"; from now on {failed.learnt}" if failed.learnt else wait
-        detail = self._mask(f"{self.alias.alias}: {failure.what}: {failure.detail}{more}")
+        detail = self.mask(f"{self.alias.alias}: {failure.what}: {failure.detail}{more}")
         self._record(InfrastructureFailed(attempt=call.attempt, what="model", detail=detail, retried=True))
 
     def explained(self, failure: Failure, tries: int = 1, seconds: float = 0.0) -> EndpointFailed:
         """What a call came to that failed for good, as a sentence for a person; no secret stands in it."""
         alias, server = self.alias, urlsplit(self.alias.base_url).netloc
-        said = self._mask(failure.detail)
+        said = self.mask(failure.detail)
         if failure.too_long:
             return ContextTooLong(f"The conversation does not fit {alias.alias} at {server}: {said}")
         if failure.unparsed:
@@ -407,18 +386,5 @@ class _Failed(Exception):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.what)
         self.failure = failure
-        self.seconds = 0.0
         self.again = False
         self.learnt = ""
-
-
-def _failed_of(state: RetryCallState) -> _Failed:
-    error = state.outcome.exception() if state.outcome else None
-    assert isinstance(error, _Failed)
-    return error
-
-
-def _out_of_patience(failed: _Failed, patience: Patience, failures: int) -> bool:
-    if failures >= patience.tries:
-        return True
-    return failed.seconds + (failed.failure.retry_after or 0.0) >= patience.allowance

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from agent.config import Alias, is_loopback
 from agent.models.limiter import Limiter
-from agent.models.wires.base import Wire
+from agent.models.wires.base import Wire, open_wire
 from harness.money.ledger import GpuMeter
 from tasks.errors import EndpointFailed
 
@@ -43,18 +43,13 @@ class Connections:
 
     def move(self, alias: Alias, wire: str) -> None:
         """From now on the alias is spoken to by the wire of that name. Raises EndpointFailed as `wire` does."""
-        from agent.models.wires.registry import open_wire
-
         self._wires[alias.alias] = open_wire(wire, alias, self._pool(alias.base_url))
 
     def limiter(self, alias: Alias) -> Limiter:
-        if alias.alias not in self._limiters:
-            self._limiters[alias.alias] = Limiter(
-                alias.concurrency,
-                requests_per_minute=alias.requests_per_minute,
-                tokens_per_minute=alias.tokens_per_minute,
-            )
-        return self._limiters[alias.alias]
+        limiter = Limiter(
+            alias.concurrency, requests_per_minute=alias.requests_per_minute, tokens_per_minute=alias.tokens_per_minute
+        )
+        return self._limiters.setdefault(alias.alias, limiter)
 
     def meter(self, alias: Alias) -> GpuMeter:
         return self._meters.setdefault(alias.base_url, GpuMeter())

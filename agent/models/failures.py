@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LONGEST_DETAIL = 300
 LONGEST_SAID = 8000
+IN_STREAM = "the stream ended with an error"
 _RETRY_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 _NOT_REACHED = frozenset({425, 429, 503, 521, 523, 529})
 _QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error"})
@@ -115,14 +116,15 @@ def explain(error: Exception, sdk: ModuleType) -> Failure | None:
 
     if isinstance(error, Unusable):
         return _of_unusable(error)
-    if isinstance(error, sdk.APIStatusError):
-        return _of_status(error)
+    if isinstance(error, sdk.APIStatusError) and error.status_code >= 400:
+        text, wait = error.response.text, retry_after(error.response.headers)
+        return _of_answer(error.status_code, error.body, _words(error.body) or text, text, wait)
     if isinstance(error, TimeoutError):
         return Failure("timeout", "no answer within the time limit", retry=True, reached=True)
     if isinstance(error, sdk.APIConnectionError):
         return _of_connection(error.__cause__ or error)
     if isinstance(error, sdk.APIError) and getattr(error, "body", None):  # within a stream
-        return _of_unusable(Unusable("the stream ended with an error", error.body))
+        return _of_unusable(Unusable(IN_STREAM, error.body))
     if isinstance(error, UnicodeEncodeError):
         return None
     if isinstance(error, (sdk.APIError, ValueError)):
@@ -148,14 +150,6 @@ def retry_after(headers: httpx2.Headers) -> float | None:
         if seconds > 0 and not math.isnan(seconds):
             return seconds
     return None
-
-
-def _of_status(error: Any) -> Failure:
-    """Of an `APIStatusError` of either package."""
-    text = error.response.text
-    return _of_answer(
-        error.status_code, error.body, _words(error.body) or text, text, retry_after(error.response.headers)
-    )
 
 
 def _of_unusable(error: Unusable) -> Failure:

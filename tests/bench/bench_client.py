@@ -22,6 +22,7 @@ from typing import Any
 from agent.config import Alias
 from agent.models.client import OUTPUT_BOUND, ModelClient
 from agent.models.connections import Connections
+from agent.models.wires.base import Wish
 from harness.money.budget import BudgetKeeper
 from harness.records import Budget
 from tests.support.messages_server import thinking
@@ -123,13 +124,13 @@ async def measure(wire: str, url: str, lengths: list[int], calls: int) -> None:
     print(f"{heads}   (median CPU ms of {calls} calls)")
     for length in lengths:
         messages: Any = conversation(length, wire)
-        body = client.wire.request(messages, TOOLS, seed=None, temperature=None, output=None)
+        body = client.wire.request(messages, TOOLS, Wish())
 
         async def ours(messages: Any = messages) -> None:
             await client.complete(messages, TOOLS, purpose="act", attempt=0, key="0/1", seed=1, temperature=0.5)
 
         async def request(messages: Any = messages) -> None:
-            made = client.wire.request(messages, TOOLS, seed=1, temperature=0.5, output=OUTPUT_BOUND)
+            made = client.wire.request(messages, TOOLS, Wish(1, 0.5, OUTPUT_BOUND))
             client.wire.characters(made)
 
         row = [await milliseconds(each, calls) for each in (*package_calls(wire, url, body), ours, request)]

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from agent.config import PROVIDERS, Alias, key_of
-from agent.models.dialect import Dialect
-from agent.models.failures import Failure, Unusable, explain
-from agent.models.usage import chat_bill, count
+from agent.config import PROVIDERS, Alias
+from agent.models.failures import Failure
+from agent.models.usage import count
+from agent.models.wires.base import Wire, Wish
 from agent.models.wires.blocks import THINKING, as_blocks, as_message, as_tool, assembled
+from agent.models.wires.server import Server
 from agent.models.wires.texts import system_merged
-from harness.records import Json, Usage
+from harness.records import Json
 from tasks.errors import EndpointFailed
 
 if TYPE_CHECKING:
     import httpx2
-    from anthropic import RequestOptions
 
 USUAL_OUTPUT = 8192
 """Tokens that an answer may have where nobody says; the API must be told."""
@@ -33,46 +32,27 @@ _THOUGHTS_WANTED = re.compile(r"expected .?thinking.{0,40}but found", re.IGNOREC
 _SUM = re.compile(r"(\d[\d,]*) \+ \d[\d,]* > \d")
 
 
-class AnthropicWire:
-    """One alias on a server of the Messages API, by the connections of `pool`. Raises EndpointFailed where its key or
-    the package `anthropic` is missing."""
+class AnthropicWire(Wire):
+    """One alias on a server of the Messages API. The API has no `seed`, and no temperature above 1 or beside thinking;
+    a budget for thinking comes on top of the limit on an answer."""
 
     name = "anthropic"
+    path = "/messages"
 
     def __init__(self, alias: Alias, pool: httpx2.AsyncClient) -> None:
         try:
-            from anthropic import AsyncAnthropic, Omit
+            import anthropic
         except ImportError as error:
             raise EndpointFailed(
                 f"The model {alias.alias} needs the package anthropic: pip install 'troop[anthropic]'"
             ) from error
-        self.dialect = Dialect(stream=alias.stream, system=alias.system_role, tools=alias.tools)
-        self._alias = alias
+        place = replace(alias, base_url=alias.base_url.rstrip("/").removesuffix("/v1") + "/v1")
+        super().__init__(alias, Server(anthropic, anthropic.AsyncAnthropic, place, pool, _not_for(alias.base_url)))
         self._thoughts_wanted = False  # before calls, by a model that thinks unasked
         self._density: float | None = None  # tokens per character, where a refusal told
-        self._client = AsyncAnthropic(
-            api_key=key_of(alias) or "none",  # without one the package would send the environment's to anybody
-            base_url=alias.base_url.rstrip("/").removesuffix("/v1"),
-            max_retries=0,
-            http_client=pool,
-            timeout=alias.timeout,
-            default_headers=_not_for(alias.base_url),
-        )
-        none: dict[str, Any] = {"Authorization": Omit(), "X-Api-Key": Omit()}
-        self._options: RequestOptions = {} if alias.key_env else {"headers": none}
 
-    def request(
-        self,
-        messages: Sequence[Json],
-        tools: Sequence[Json],
-        *,
-        seed: int | None,
-        temperature: float | None,
-        output: int | None,
-    ) -> Json:
-        """The request's body, with marks of the prompt cache. The API has no `seed`, and no temperature above 1 or
-        beside thinking; a budget for thinking comes on top of `output`."""
-        known, sampling = self.dialect, self._alias.sampling
+    def request(self, messages: Sequence[Json], tools: Sequence[Json], wish: Wish) -> Json:
+        known, sampling = self.dialect, self._sampling
         system, chat = as_blocks(
             messages if known.system else system_merged(messages), THINKING if "thinking" in known.fields else ()
         )
@@ -86,14 +66,9 @@ class AnthropicWire:
         thinking = sampling.get("thinking")
         kind = thinking.get("type", "disabled") if isinstance(thinking, Mapping) else "disabled"
         budget = count(thinking, "budget_tokens") or 0 if kind == "enabled" else 0
-        body["max_tokens"] = min((output or USUAL_OUTPUT) + budget, known.most_output or 1 << 40)
-        if temperature is not None and kind == "disabled" and "temperature" not in known.left_out:
-            body["temperature"] = min(temperature, 1.0)
-        if known.stream:
-            body["stream"] = True
-        body |= sampling
-        for name in [name for name in ("max_tokens", "temperature", "stream") if body.get(name) is False]:
-            del body[name]
+        body["max_tokens"] = min((wish.output or USUAL_OUTPUT) + budget, known.most_output or 1 << 40)
+        heat = min(wish.temperature, 1.0) if wish.temperature is not None and kind == "disabled" else None
+        body = self._completed(body, {"temperature": heat, "stream": known.stream or None})
         if (kind == "enabled" or self._thoughts_wanted) and self._thoughts_are_missing(messages):
             body["thinking"] = {"type": "disabled"}
         if self._density and known.context and "max_tokens" not in sampling:
@@ -101,61 +76,19 @@ class AnthropicWire:
             body["max_tokens"] = min(body["max_tokens"], room) if room >= LEAST_ROOM else body["max_tokens"]
         return body
 
-    def characters(self, request: Json) -> int:
-        """The length of what the model reads, nearly."""
-        total = len(json.dumps(request["tools"])) if "tools" in request else 0
-        total += sum(len(block["text"]) for block in request.get("system", ()))
-        for message in request["messages"]:
-            total += 16
-            for block in message["content"]:
-                for value in block.values():
-                    total += len(value) if isinstance(value, str) else len(str(value))
-        return total
+    def _parts(self, request: Json) -> Iterable[Json]:
+        return (*request.get("system", ()), *(block for message in request["messages"] for block in message["content"]))
 
-    def output_tokens(self, request: Json) -> int | None:
-        """How long the answer may get at most, thinking included."""
-        return count(request, "max_tokens")
-
-    async def send(self, request: Json) -> Any:
-        """The server's response; a streamed one put together. Raises errors of anthropic and httpx2, and Unusable."""
-        from anthropic import AsyncStream
-
-        # As bytes: JSON the package copies first, and its own methods check every block and refuse long answers.
-        sent = json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode()
-        post = functools.partial(self._client.post, "/v1/messages", cast_to=object, content=sent, options=self._options)
-        if request.get("stream"):
-            async with await post(stream=True, stream_cls=AsyncStream[object]) as stream:
-                return assembled([event async for event in stream])
-        answer = await post()
-        if not isinstance(answer, str):
-            return answer
-        try:
-            return json.loads(answer)
-        except ValueError:
-            raise Unusable(f"the body is no JSON answer: {answer[:200]!r}") from None
+    def _assembled(self, events: Sequence[Any]) -> Json:
+        return assembled(events)
 
     def message(self, response: Any) -> Json:
-        """The assistant message of a response. Raises Unusable for one that holds no list of blocks."""
         return as_message(response)
 
     def cut(self, response: Any) -> bool:
-        """Whether the answer was ended at the limit of its length, or of the context."""
         return isinstance(response, dict) and str(response.get("stop_reason")) in _CUT
 
-    def bill(self, response: Any) -> tuple[Usage | None, float | None]:
-        """What the response says that it took: tokens, and USD if a gateway tells."""
-        return chat_bill(response)
-
-    def failure(self, error: Exception) -> Failure | None:
-        """What an error means; None for a defect of ours."""
-        import anthropic
-
-        if isinstance(error, anthropic.APIStatusError) and error.status_code < 400:
-            error = Unusable("the stream ended with an error", error.body)
-        return explain(error, anthropic)
-
     def learn(self, failure: Failure, request: Json) -> str:
-        """Take from a refusal what to do otherwise from now on; says it in words."""
         if failure.too_long and (found := _SUM.search(failure.said)):
             self._density = int(found[1].replace(",", "")) / max(1, self.characters(request))
         thoughts = any(b.get("type") in THINKING for m in request["messages"] for b in m["content"])
@@ -173,13 +106,7 @@ class AnthropicWire:
 
     async def models(self) -> Sequence[Mapping[str, Any]]:
         """The models that the server lists; where it says how long the alias's answers may get, that is learnt."""
-        answer = await self._client.get(
-            "/v1/models", cast_to=object, options={**self._options, "params": {"limit": 1000}}
-        )
-        listed = answer.get("data") if isinstance(answer, dict) else answer
-        if not isinstance(listed, list):
-            raise Unusable(f"no list of models: {str(answer)[:200]!r}")
-        models = [model for model in listed if isinstance(model, dict)]
+        models = await self._server.models(limit=1000)
         own = next((model for model in models if model.get("id") == self._alias.name), None)
         self.dialect.most_output = self.dialect.most_output or count(own, "max_tokens") or None
         return models
@@ -200,13 +127,11 @@ def _mark(body: Json) -> None:
             blocks[-1] = {**blocks[-1], "cache_control": {"type": "ephemeral"}}
 
 
-def _not_for(base_url: str) -> dict[str, Any]:
-    """The headers that the package takes from the environment, left out for servers that they are not meant for."""
-    from anthropic import Omit
-
+def _not_for(base_url: str) -> list[str]:
+    """The headers that the package takes from the environment, for servers that they are not meant for."""
     own = PROVIDERS["anthropic"]
     meant = os.environ.get(own.elsewhere) or own.base_url
     if urlsplit(base_url).netloc == urlsplit(meant).netloc:
-        return {}
+        return []
     lines = os.environ.get("ANTHROPIC_CUSTOM_HEADERS", "").split("\n")
-    return {line.partition(":")[0].strip(): Omit() for line in lines if ":" in line}
+    return [line.partition(":")[0].strip() for line in lines if ":" in line]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from agent.models.failures import Unusable
-from agent.models.wires.texts import encodable
+from agent.models.failures import IN_STREAM, Unusable
+from agent.models.wires.texts import dicts, encodable, native_of
 from harness.records import Json
 
 WIRE = "anthropic"
@@ -73,7 +73,7 @@ def as_message(response: Any) -> Json:
     """The assistant message of a response, with its blocks under `native`. Raises Unusable where it holds none."""
     response = response if isinstance(response, dict) else {}
     content = response.get("content")
-    blocks = [block for block in encodable(content) if isinstance(block, dict)] if isinstance(content, list) else []
+    blocks = dicts(encodable(content))
     if not isinstance(content, list) or (content and not blocks):
         raise Unusable("the answer holds no content", _told(response))
     calls = [block for block in blocks if block.get("type") == "tool_use"]
@@ -90,16 +90,15 @@ def as_message(response: Any) -> Json:
     return message
 
 
-def assembled(events: Iterable[Any]) -> Json:
+def assembled(events: Sequence[Any]) -> Json:
     """The response that the events of a stream come to. Raises Unusable for an error among them, and where they end too
     early."""
     response: Json = {}
     usage: Json = {}
     blocks: dict[Any, Json] = {}
-    for event in events:
-        event = event if isinstance(event, dict) else {}
+    for event in dicts(events):
         if event.get("type") == "error":
-            raise Unusable("the stream ended with an error", event.get("error"))
+            raise Unusable(IN_STREAM, event.get("error"))
         index, delta = event.get("index"), event.get("delta")
         if isinstance(message := event.get("message"), dict):
             response |= message
@@ -158,16 +157,15 @@ def _told(body: Any) -> Any:
 
 
 def _said(message: Json, ids: _Ids, left_out: Collection[str]) -> list[Json]:
-    native = message.get("native")
-    if isinstance(native, dict) and native.get("wire") == WIRE:
-        kept = [b for b in native["content"] if b.get("type") not in left_out and not _is_blank(b)]
-        while kept and kept[-1].get("type") in THINKING:
-            kept.pop()
-        for block in kept:
-            if block.get("type") == "tool_use":
-                ids.keep(block["id"])
-        if kept:
-            return kept
+    native = native_of(message, WIRE, "content")
+    kept = [b for b in native if b.get("type") not in left_out and not _is_blank(b)]
+    while kept and kept[-1].get("type") in THINKING:
+        kept.pop()
+    for block in kept:
+        if block.get("type") == "tool_use":
+            ids.keep(block["id"])
+    if kept:
+        return kept
     blocks = _texts(message)
     for call in message.get("tool_calls") or ():
         function = call.get("function") or {}

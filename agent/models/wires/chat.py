@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from agent.config import Alias
-from agent.models.dialect import OUTPUT_NAMES, Dialect
-from agent.models.failures import Failure, Unusable
-from agent.models.usage import chat_bill
-from agent.models.wires.openai_client import OpenAIClient, openai_failure
-from agent.models.wires.texts import encodable, system_merged
-from harness.records import Json, Usage
+from agent.models.dialect import Dialect
+from agent.models.failures import IN_STREAM, Failure, Unusable
+from agent.models.wires.base import Wire, Wish
+from agent.models.wires.server import openai_server
+from agent.models.wires.texts import dicts, encodable, system_merged
+from harness.records import Json
 
 if TYPE_CHECKING:
     import httpx2
@@ -22,32 +21,20 @@ _USUAL = frozenset({"role", "content", "tool_calls", "tool_call_id", "name", "id
 _GROWING = frozenset({"content", "refusal", "arguments", "text", "summary", "data", "reasoning", "reasoning_content"})
 
 
-class ChatWire:
-    """One alias on a Chat Completions server, by the connections of `pool`. Raises EndpointFailed where its key is
-    missing."""
+class ChatWire(Wire):
+    """One alias on a Chat Completions server."""
 
     name = "chat"
+    path = "/chat/completions"
 
     def __init__(self, alias: Alias, pool: httpx2.AsyncClient) -> None:
-        self.dialect = Dialect(stream=alias.stream, system=alias.system_role, tools=alias.tools)
+        super().__init__(alias, openai_server(alias, pool))
         if "//api.openai.com" in alias.base_url:
             self.dialect.output_name = "max_completion_tokens"
-        self._alias = alias
-        self._client = OpenAIClient(alias, pool)
         # Claude behind another provider caches only what is marked.
         self._marks = "claude" in alias.name.lower()
 
-    def request(
-        self,
-        messages: Sequence[Json],
-        tools: Sequence[Json],
-        *,
-        seed: int | None,
-        temperature: float | None,
-        output: int | None,
-    ) -> Json:
-        """The request's body. What the user wrote into the alias wins over what Troop varies; False there means: never
-        send it."""
+    def request(self, messages: Sequence[Json], tools: Sequence[Json], wish: Wish) -> Json:
         known = self.dialect
         chat: list[Json] = list(messages) if known.system else system_merged(messages)
         chat = [_sent_back(m, known) if m.get("role") == "assistant" else m for m in chat]
@@ -56,39 +43,31 @@ class ChatWire:
         body: Json = {"model": self._alias.name, "messages": marked(chat) if self._marks else chat}
         if tools:
             body["tools"] = list(tools)
-        varied: Json = {"seed": seed, "temperature": temperature}
-        if not any(name in self._alias.sampling for name in OUTPUT_NAMES):
-            varied[known.output_name] = output
+        varied: Json = {"seed": wish.seed, "temperature": wish.temperature, known.output_name: self._limit(wish.output)}
         if known.stream:
             varied |= {"stream": True, "stream_options": {"include_usage": True}}
-        body |= {k: v for k, v in varied.items() if v is not None and k not in known.left_out}
-        body |= self._alias.sampling
-        for name in [name for name in (*varied, *OUTPUT_NAMES) if body.get(name) is False]:
-            del body[name]
-        return body
+        return self._completed(body, varied)
 
-    def characters(self, request: Json) -> int:
-        """The length of what the model reads, nearly: writing the whole request as JSON to measure it takes ten times
-        as long."""
-        total = len(json.dumps(request["tools"])) if "tools" in request else 0
-        for message in request["messages"]:
-            total += 16
-            for value in message.values():
-                total += len(value) if isinstance(value, str) else len(str(value))
-        return total
+    def _parts(self, request: Json) -> Iterable[Json]:
+        return cast("list[Json]", request["messages"])
 
-    def output_tokens(self, request: Json) -> int | None:
-        """How long the answer may get at most, where the request says so."""
-        return next((int(request[name]) for name in OUTPUT_NAMES if request.get(name)), None)
-
-    async def send(self, request: Json) -> Any:
-        """The server's response; a streamed one put together. Raises errors of openai and httpx2, and Unusable."""
-        if not request.get("stream"):
-            return await self._client.post("/chat/completions", request)
-        return assembled([chunk async for chunk in self._client.stream("/chat/completions", request)])
+    def _assembled(self, events: Sequence[Any]) -> Json:
+        message: Json = {}
+        whole: Json = {}
+        finish = None
+        for chunk in dicts(events):
+            if chunk.get("error"):
+                raise Unusable(IN_STREAM, chunk["error"])
+            whole |= {k: v for k, v in chunk.items() if k != "choices" and v is not None}
+            choice = _choice(chunk)
+            finish = choice.get("finish_reason") or finish
+            if isinstance(delta := choice.get("delta"), dict):
+                _merge(message, delta)
+        if not message and finish is None:
+            raise Unusable("the stream ended without an answer")
+        return {**whole, "choices": [{"message": message, "finish_reason": finish}]}
 
     def message(self, response: Any) -> Json:
-        """The assistant message of a response. Raises Unusable for one that holds no answer."""
         choice = _choice(response)
         message = choice.get("message")
         if not isinstance(message, dict) or choice.get("finish_reason") == "error":
@@ -97,28 +76,14 @@ class ChatWire:
         return {**encodable(message), "role": "assistant"}
 
     def cut(self, response: Any) -> bool:
-        """Whether the answer was ended at the limit of its length."""
         return str(_choice(response).get("finish_reason")).lower() in _CUT
 
-    def bill(self, response: Any) -> tuple[Usage | None, float | None]:
-        """What the response says that it took: tokens, and USD if the provider tells."""
-        return chat_bill(response)
-
-    def failure(self, error: Exception) -> Failure | None:
-        """What an error means; None for a defect of ours."""
-        return openai_failure(error)
-
     def learn(self, failure: Failure, request: Json) -> str:
-        """Take from a refusal what to do otherwise from now on; says it in words."""
         ours = request.keys() - self._alias.sampling.keys() - {"model", "messages", "tools", "stream"}
         back = [m for m in request["messages"] if m.get("role") == "assistant"]
         calls = [c for m in back for c in m.get("tool_calls") or () if isinstance(c, dict)]
         fields = {name for each in (*back, *calls) for name in each} - _USUAL
         return self.dialect.learn(failure, ours, fields)
-
-    async def models(self) -> Sequence[Mapping[str, Any]]:
-        """The models that the server lists."""
-        return await self._client.models()
 
 
 def _choice(response: Any) -> Json:
@@ -144,20 +109,14 @@ def _sent_back(message: Json, known: Dialect) -> Json:
 
 def _one_call_each(messages: Sequence[Json]) -> Iterable[Json]:
     """The conversation with each message of several calls as several messages, each followed by its result."""
-    results = {m["tool_call_id"]: m for m in messages if m.get("role") == "tool"}
-    for message in messages:
+    for at, message in enumerate(messages):
         calls = message.get("tool_calls") or ()
-        if len(calls) > 1:
-            for number, call in enumerate(calls):
-                yield {**message, "content": message.get("content") if not number else None, "tool_calls": [call]}
-                yield results[call["id"]]
-        elif message.get("role") != "tool" or not _of_several(message, messages):
+        results = {m.get("tool_call_id"): m for m in messages[at + 1 : at + 1 + len(calls)]}
+        for number, call in enumerate(calls):
+            yield {**message, "content": None if number else message.get("content"), "tool_calls": [call]}
+            yield results[call["id"]]
+        if not calls and message.get("role") != "tool":
             yield message
-
-
-def _of_several(result: Json, messages: Sequence[Json]) -> bool:
-    asked = (m["tool_calls"] for m in messages if len(m.get("tool_calls") or ()) > 1)
-    return any(call["id"] == result["tool_call_id"] for calls in asked for call in calls)
 
 
 def marked(messages: Sequence[Json]) -> list[Json]:
@@ -170,27 +129,6 @@ def marked(messages: Sequence[Json]) -> list[Json]:
             part = {"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}
             chat[place] = {**chat[place], "content": [part]}
     return chat
-
-
-def assembled(chunks: Iterable[Any]) -> Json:
-    """The response that streamed chunks come to, in the form of one that is not streamed. Raises Unusable for an error
-    in the midst of them, and for none at all."""
-    message: Json = {}
-    whole: Json = {}
-    finish = None
-    for chunk in chunks:
-        if not isinstance(chunk, dict):
-            continue
-        if chunk.get("error"):
-            raise Unusable("the stream ended with an error", chunk["error"])
-        whole |= {k: v for k, v in chunk.items() if k != "choices" and v is not None}
-        choice = _choice(chunk)
-        finish = choice.get("finish_reason") or finish
-        if isinstance(delta := choice.get("delta"), dict):
-            _merge(message, delta)
-    if not message and finish is None:
-        raise Unusable("the stream ended without an answer")
-    return {**whole, "choices": [{"message": message, "finish_reason": finish}]}
 
 
 def _merge(into: Json, delta: Json) -> None:

@@ -8,18 +8,17 @@ store that does not have them, or cannot decrypt, `learn` leaves them out.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agent.config import Alias
-from agent.models.dialect import Dialect
-from agent.models.failures import Failure, Unusable
-from agent.models.usage import responses_bill
-from agent.models.wires.openai_client import OpenAIClient, openai_failure
-from agent.models.wires.texts import encodable, system_merged
-from harness.records import Json, Usage
+from agent.models.failures import IN_STREAM, Failure, Unusable
+from agent.models.usage import Bill, responses_bill
+from agent.models.wires.base import Wire, Wish
+from agent.models.wires.server import openai_server
+from agent.models.wires.texts import dicts, encodable, native_of, system_merged
+from harness.records import Json
 
 if TYPE_CHECKING:
     import httpx2
@@ -47,33 +46,20 @@ _STATUS = re.compile(r"\binput[.\[]\d+\]?\.status\b")
 _PLACE = re.compile(r"\binput[.\[](\d+)")
 
 
-class ResponsesWire:
-    """One alias on a server of the Responses API, by the connections of `pool`. Raises EndpointFailed where its key is
-    missing."""
+class ResponsesWire(Wire):
+    """One alias on a server of the Responses API, which has no seed."""
 
     name = "responses"
+    path = "/responses"
 
     def __init__(self, alias: Alias, pool: httpx2.AsyncClient) -> None:
-        self.dialect = Dialect(
-            output_name="max_output_tokens", stream=alias.stream, system=alias.system_role, tools=alias.tools
-        )
-        self._alias = alias
-        self._client = OpenAIClient(alias, pool)
+        super().__init__(alias, openai_server(alias, pool))
+        self.dialect.output_name = "max_output_tokens"
         self._sampling = _renamed(alias.sampling)
         self._without_ids = False
         self._unread: set[str] = set()  # reasoning that the server does not take back
 
-    def request(
-        self,
-        messages: Sequence[Json],
-        tools: Sequence[Json],
-        *,
-        seed: int | None,
-        temperature: float | None,
-        output: int | None,
-    ) -> Json:
-        """The request's body. What the user wrote into the alias wins over what Troop varies; False there means: never
-        send it (`store` excepted). The API has no seed."""
+    def request(self, messages: Sequence[Json], tools: Sequence[Json], wish: Wish) -> Json:
         known = self.dialect
         # A prompt cache finds the beginning of a request again, of which `instructions` is the first part, and every
         # server knows what its model calls that (a `developer` message is strange to the templates of open models).
@@ -83,25 +69,17 @@ class ResponsesWire:
         body: Json = {"model": self._alias.name, "input": list(_one_call_each(items)) if known.one_call else items}
         if tools:
             body["tools"] = [{"type": "function", **tool["function"], "strict": False} for tool in tools]
-        if "max_output_tokens" in self._sampling:
-            output = None
+        output = self._limit(wish.output)
         varied: Json = {
             "instructions": (system or None) if known.system else None,
             "store": False,
             "include": ["reasoning.encrypted_content"],
             "reasoning": {"summary": "auto"},
-            "temperature": temperature,
+            "temperature": wish.temperature,
             known.output_name: output and max(LEAST_OUTPUT, output),
             "stream": known.stream or None,
         }
-        body |= {k: v for k, v in varied.items() if v is not None and k not in known.left_out}
-        for name, value in self._sampling.items():
-            both = isinstance(value, dict) and isinstance(body.get(name), dict)
-            body[name] = {**body[name], **value} if both else value
-        for name in varied.keys() - {"store"}:
-            if body.get(name) is False:
-                del body[name]
-        return body
+        return self._completed(body, varied)
 
     def _items(self, message: Json, at: int) -> Iterator[Json]:
         """The items that a message comes to; `at`: its place in the conversation."""
@@ -109,7 +87,7 @@ class ResponsesWire:
             case "system" if "instructions" not in self.dialect.left_out:
                 pass
             case "assistant":
-                yield from self._sent_back(_native(message)) or self._said(message, at)
+                yield from self._sent_back(native_of(message, self.name, "items")) or self._said(message, at)
             case "tool":
                 output = _text(message.get("content"))
                 yield {"type": "function_call_output", "call_id": message.get("tool_call_id"), "output": output}
@@ -139,35 +117,27 @@ class ResponsesWire:
             name, arguments = call["function"]["name"], call["function"]["arguments"]
             yield {"type": "function_call", "call_id": call["id"], "name": name, "arguments": arguments}
 
-    def characters(self, request: Json) -> int:
-        """The length of what the model reads, nearly."""
-        total = len(request.get("instructions", "")) + (len(json.dumps(request["tools"])) if "tools" in request else 0)
-        for item in request["input"]:
-            total += 16
-            for value in item.values():
-                total += len(value) if isinstance(value, str) else len(str(value))
-        return total
+    def _parts(self, request: Json) -> Iterable[Json]:
+        return ({"instructions": request.get("instructions", "")}, *request["input"])
 
-    def output_tokens(self, request: Json) -> int | None:
-        """How long the answer may get at most, where the request says so."""
-        limit = request.get(self.dialect.output_name) or request.get("max_output_tokens")
-        return int(limit) if limit else None
-
-    async def send(self, request: Json) -> Any:
-        """The server's response; a streamed one from its last event. Raises errors of openai and httpx2, and
-        Unusable."""
-        if not request.get("stream"):
-            return await self._client.post("/responses", request)
-        return assembled([event async for event in self._client.stream("/responses", request)])
+    def _assembled(self, events: Sequence[Any]) -> Json:
+        items: list[Json] = []
+        for event in dicts(events):
+            response = event.get("response")
+            if str(event.get("type")) in _WHOLE and isinstance(response, dict):
+                return response if response.get("output") or not items else {**response, "output": items}
+            if event.get("type") == "error" or event.get("error"):
+                raise Unusable(IN_STREAM, event.get("error") or event)
+            if event.get("type") == "response.output_item.done":
+                items += dicts([event.get("item")])
+        raise Unusable("the stream ended without an answer")
 
     def message(self, response: Any) -> Json:
-        """The assistant message of a response, its items under `native`. Raises Unusable for one that holds no
-        answer."""
         answer = response if isinstance(response, dict) else {}
         output, status = answer.get("output"), answer.get("status")
         if not isinstance(output, list) or status not in ("completed", "incomplete", None):
             raise Unusable(f"the answer holds no output (status {status!r})", answer.get("error"))
-        items = encodable([item for item in output if isinstance(item, dict)])
+        items = encodable(dicts(output))
         texts = [_text(item.get("content")) for item in items if item.get("type") == "message"]
         message: Json = {"role": "assistant", "content": "\n\n".join(filter(None, texts)) or None}
         reasoning = [item for item in items if item.get("type") == "reasoning"]
@@ -178,20 +148,13 @@ class ResponsesWire:
         return {**message, "native": {"wire": self.name, "items": items}}
 
     def cut(self, response: Any) -> bool:
-        """Whether the answer was ended at the limit of its length."""
         details = response.get("incomplete_details") if isinstance(response, dict) else None
         return isinstance(details, dict) and str(details.get("reason")) in _CUT
 
-    def bill(self, response: Any) -> tuple[Usage | None, float | None]:
-        """What the response says that it took: tokens, and USD if the provider tells."""
+    def bill(self, response: Any) -> Bill:
         return responses_bill(response)
 
-    def failure(self, error: Exception) -> Failure | None:
-        """What an error means; None for a defect of ours."""
-        return openai_failure(error)
-
     def learn(self, failure: Failure, request: Json) -> str:
-        """Take from a refusal what to do otherwise from now on; says it in words."""
         known, words, items = self.dialect, failure.said, request["input"]
         if failure.status in (400, 404, 422) and not failure.too_long:
             learnt = self._learn_items(words, request)
@@ -199,7 +162,7 @@ class ResponsesWire:
                 return learnt
         theirs = self._sampling.keys() - {"reasoning"}  # to which ours is added
         ours = request.keys() - theirs - {"model", "input", "tools", "stream"}
-        fields = {name for item in items for part in (item, *_dicts(item.get("content"))) for name in part} - _USUAL
+        fields = {name for item in items for part in (item, *dicts(item.get("content"))) for name in part} - _USUAL
         learnt = known.learn(failure, ours, fields | ({"status"} if _STATUS.search(words) else set()))
         place = _PLACE.search(words)
         if learnt or not failure.of_request or place is None or int(place[1]) >= len(items):
@@ -223,25 +186,6 @@ class ResponsesWire:
         known, self._unread = self._unread, self._unread | thoughts
         return "" if thoughts <= known else "what it thought before is not sent back"
 
-    async def models(self) -> Sequence[Mapping[str, Any]]:
-        """The models that the server lists."""
-        return await self._client.models()
-
-
-def assembled(events: Sequence[Any]) -> Json:
-    """The response that streamed events come to. Raises Unusable for an error in the midst of them, and where they end
-    without a response."""
-    items: list[Json] = []
-    for event in _dicts(events):
-        response = event.get("response")
-        if str(event.get("type")) in _WHOLE and isinstance(response, dict):
-            return response if response.get("output") or not items else {**response, "output": items}
-        if event.get("type") == "error" or event.get("error"):
-            raise Unusable("the stream ended with an error", event.get("error") or event)
-        if event.get("type") == "response.output_item.done":
-            items += _dicts([event.get("item")])
-    raise Unusable("the stream ended without an answer")
-
 
 def _renamed(sampling: Mapping[str, Any]) -> Json:
     """The user's parameters under the names that this API has for them."""
@@ -256,29 +200,17 @@ def _renamed(sampling: Mapping[str, Any]) -> Json:
     return body
 
 
-def _native(message: Json) -> list[Json]:
-    """The items of an answer of this API; empty for a message without them."""
-    native = message.get("native")
-    if not isinstance(native, dict) or native.get("wire") != ResponsesWire.name:
-        return []
-    return _dicts(native.get("items"))
-
-
-def _dicts(value: Any) -> list[Json]:
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
-
-
 def _text(content: Any) -> str:
     """The text of a content that is one, or has parts with texts in them (`refusal`: why the model declines)."""
     if isinstance(content, str):
         return content
-    texts = (part.get("text") or part.get("refusal") for part in _dicts(content))
+    texts = (part.get("text") or part.get("refusal") for part in dicts(content))
     return "".join(text for text in texts if isinstance(text, str))
 
 
 def _thought(reasoning: Json) -> str:
     """The summary of a reasoning item; of an open model, what it thought."""
-    parts = _dicts(reasoning.get("summary")) or _dicts(reasoning.get("content"))
+    parts = dicts(reasoning.get("summary")) or dicts(reasoning.get("content"))
     return "\n\n".join(text for part in parts if isinstance(text := part.get("text"), str))
 
 

@@ -21,6 +21,17 @@ def encodable(value: Any) -> Any:
         return _replaced(value)
 
 
+def dicts(value: Any) -> list[Json]:
+    """The objects in a list; none in what is no list."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def native_of(message: Json, wire: str, field: str) -> list[Json]:
+    """What the API of that wire alone knows of an answer, as it came; empty for a message without it."""
+    native = message.get("native")
+    return dicts(native.get(field)) if isinstance(native, dict) and native.get("wire") == wire else []
+
+
 def _replaced(value: Any) -> Any:
     if isinstance(value, str):
         return _NO_UTF8.sub("\ufffd", value)
