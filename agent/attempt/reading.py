@@ -302,7 +302,10 @@ def _json_at(text: str, at: int) -> tuple[Any, int, str]:
     except (ValueError, RecursionError):
         closed = _CALL_END.search(text, at)
         value, error = _loaded(text[at : closed.start() if closed else None])
-        return value, closed.end() if closed else len(text), f"The tool block is not JSON ({error})." if error else ""
+        said = (
+            f"The tool block is not JSON ({error}). Long texts may follow it instead: <new> … </new>." if error else ""
+        )
+        return value, closed.end() if closed else len(text), said
 
 
 def _loaded(text: str) -> tuple[Any, str]:
@@ -363,7 +366,7 @@ def _taken(call: Call, given: Any, long: Mapping[str, str] | None = None) -> Cal
     for key in {"content", "text"} & {tool.words.get(key, key) for key in long or ()} & fitted.keys():
         fitted[key] += "" if not fitted[key] or fitted[key].endswith("\n") else "\n"
     changed = [k for k, v in renamed.items() if fitted[k] is not v and k not in (long or ())]
-    note = f"(read as the schema has it: {', '.join(changed)})" if changed else ""
+    note = f"(taken in the right type: {', '.join(changed)})" if changed else ""
     if tool.name != call.name or not arguments.keys() - _IDLE <= tool.parameters.keys():
         note = f"(taken as {tool.name}{': ' if fitted else ''}{', '.join(fitted)})"
     made: Json = encodable(fitted)

@@ -110,7 +110,7 @@ class Tool:
     def in_words(self) -> str:
         """The tool in a line, for who calls it in text."""
         arguments = [
-            f"{name}{'' if name in self.required else ' (optional)'}: {schema['description']}"
+            f"{name} ({schema['type']}{'' if name in self.required else ', optional'}): {schema['description']}"
             for name, schema in self.parameters.items()
         ]
         return f"- {self.name}: {self.description} Arguments: {'; '.join(arguments)}."

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from agent.config import CONTEXT, Alias, prices_of
@@ -26,6 +26,9 @@ from harness.money.ledger import PROVIDER, bound, price
 from harness.records import Budget, Charge, Json, Purpose, Usage
 from harness.trace import Charged, Event, InfrastructureFailed, Replied
 from tasks.errors import BudgetExceeded, CallRefused, ContextTooLong, EndpointFailed, ReplyUnreadable, ToolsRefused
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 OUTPUT_BOUND = 8192
 """Output tokens that a call is sent with under a cap on money or tokens, and reserves; doubled for each cut answer."""
@@ -127,21 +130,35 @@ class ModelClient:
         ToolsRefused) where the server does not take this call, and EndpointFailed where it takes none, or keeps
         failing.
         """
+        from tenacity import AsyncRetrying, retry_if_exception
+
         call = _Call(purpose, attempt, key, messages, tools, seed, temperature, longer, output)
         started = time.monotonic()
-        while True:
-            call.tries += 1
-            try:
-                return await self._once(call)
-            except _Failed as error:
-                failed = error
+
+        def seconds() -> float:
+            return time.monotonic() - started
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, _Failed) and self._goes_on(error)),
+            stop=lambda state: self._is_out_of_patience(_failed_of(state), call.failures, seconds()),
+            wait=lambda state: self._wait(_failed_of(state), call.tries),
+            before_sleep=lambda state: self._note(_failed_of(state), call),
+            sleep=lambda wait: self._sleep(wait, attempt),
+            reraise=True,
+        )
+        try:
+            return await retrying(self._try, call)
+        except _Failed as failed:
+            raise self.explained(failed.failure, call.tries, seconds()) from failed.__cause__
+
+    async def _try(self, call: _Call) -> Reply:
+        call.tries += 1
+        try:
+            return await self._once(call)
+        except _Failed as failed:
             failed.again = self._changes(call, failed)
             call.failures += not (failed.failure.rate_limited or failed.again)
-            seconds = time.monotonic() - started
-            if not self._goes_on(failed) or self._is_out_of_patience(failed, call.failures, seconds):
-                raise self.explained(failed.failure, call.tries, seconds) from failed.__cause__
-            self._note(failed, call)
-            await self._sleep(self._wait(failed, call.tries), attempt)
+            raise
 
     def _request(self, wire: Wire, call: _Call) -> Json:
         """The request as it is made by what is known now."""
@@ -224,8 +241,8 @@ class ModelClient:
         bill = wire.bill(response)
         charge = self._charge(call, hold, bill, took, answered=True)
         cut = wire.cut(response)
-        if cut and usage is not None:
-            self._cut_at = max(self._cut_at, usage.output + usage.reasoning)
+        if cut:
+            self._cut_at = max(self._cut_at, charge.usage.output + charge.usage.reasoning)
         written = self._record(Replied(attempt=call.attempt, key=call.key, message=message, charge=charge, cut=cut))
         assert isinstance(written, Replied), "an event stays what it is"
         slot.leave(answered=True, tokens=bill[0].total if bill[0] else None)
@@ -388,3 +405,9 @@ class _Failed(Exception):
         self.failure = failure
         self.again = False
         self.learnt = ""
+
+
+def _failed_of(state: RetryCallState) -> _Failed:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, _Failed)
+    return error

@@ -137,7 +137,7 @@ def test_the_result_says_how_a_call_was_taken() -> None:
 
     assert note(call("bash", '{"cmd": "ls"}')) == "(taken as run: command)"
     assert note(call("edit", '{"path": "a", "old_str": "x", "new": "y"}')) == "(taken as edit: path, old, new)"
-    assert note(call("read", '{"path": "a", "start": "1"}')) == "(read as the schema has it: start)"
+    assert note(call("read", '{"path": "a", "start": "1"}')) == "(taken in the right type: start)"
     assert note(call("read", '{"path": "a", "start": 1}')) == ""
 
 
