@@ -16,6 +16,7 @@ from harness.outputs import make_output
 from harness.records import Candidate, Json, Selection
 from harness.views.report import run_status, solve_report
 from tasks.errors import InputError
+from tasks.plain import json_of
 from tasks.task import Task
 
 RUN_SCHEMA = 1
@@ -64,20 +65,24 @@ class RunFiles:
 
     def read_run(self) -> tuple[Task, Settings, str]:
         """Task, settings and source of the run. Raises InputError for a directory that is no run, or a damaged file."""
+        data = self._run()
+        try:
+            return trace.record(Task, data["task"]), trace.record(Settings, data["settings"]), str(data["source"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise InputError(f"{self.directory / 'run.json'} is damaged: {error}") from error
+
+    def _run(self) -> Json:
         path = self.directory / "run.json"
         if not path.exists():
             raise InputError(f"{self.directory} is not a run directory: it has no run.json")
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            return trace.record(Task, data["task"]), trace.record(Settings, data["settings"]), str(data["source"])
-        except (ValueError, KeyError, TypeError) as error:
+            return dict(json_of(path.read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{path} is damaged: {error}") from error
 
     def write_status(self, status: str) -> None:
         """Note the run's status in run.json."""
-        path = self.directory / "run.json"
-        data = json.loads(path.read_text(encoding="utf-8"))
-        write_json(path, {**data, "status": status})
+        write_json(self.directory / "run.json", {**self._run(), "status": status})
 
     def write_results(
         self, events: Sequence[trace.Event], candidates: Sequence[Candidate], selection: Selection

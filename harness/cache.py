@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.records import Json
 from tasks.places import expanded
+from tasks.plain import json_of
 
 
 def cache_root() -> Path:
@@ -43,7 +44,7 @@ def write_json(path: Path, data: Json, *, indent: int | None = 1) -> None:
 def read_json(path: Path) -> Json | None:
     """A kept JSON object; None where there is none, or an unreadable one, which is then made again."""
     try:
-        found = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+        found = json_of(path.read_bytes())
+    except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

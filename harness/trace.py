@@ -18,12 +18,14 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import FileIO
+from itertools import repeat
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from harness.lock import locked
 from harness.records import Charge, Evidence, Json, Selection, TestReport, Told, Tree, Verdict, WitnessTest
 from tasks.errors import EnvironmentFailed, InputError
+from tasks.plain import json_of
 
 SCHEMA = 1
 
@@ -446,27 +448,31 @@ def _plain(value: Any) -> Any:
 
 T = TypeVar("T")
 _hints: dict[type, dict[str, Any]] = {}
+_PLAIN: dict[Any, tuple[type, ...]] = {str: (str,), int: (int, bool), float: (float, int), bool: (bool,)}
 
 
 def _build(hint: Any, value: Any) -> Any:
-    if value is None or hint is Any:
-        return value
-    origin = get_origin(hint)
+    """The value as `hint` says. Raises TypeError where it is of another type, ValueError for damaged bytes."""
+    origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return _build(next(a for a in get_args(hint) if a is not type(None)), value)
-    if origin is tuple:
-        inner = get_args(hint)[0]
-        return tuple(_build(inner, v) for v in value)
-    if hint is Path:
+        return None if value is None else _build(next(a for a in inner if a is not type(None)), value)
+    if hint is Any or type(value) in _PLAIN.get(str if origin is Literal else hint, ()):
+        return value
+    if isinstance(value, list) and origin is tuple:
+        return tuple(map(_build, repeat(inner[0]) if inner[-1] is ... else inner, value))
+    if isinstance(value, dict):
+        if origin in (Mapping, dict):
+            return dict(zip(value, map(_build, repeat(inner[1]), value.values()), strict=True))
+        if hint is bytes:
+            return base64.b64decode(value["b64"])
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            if hint not in _hints:
+                _hints[hint] = get_type_hints(hint)
+            hints = _hints[hint]
+            return hint(**{k: _build(hints[k], v) for k, v in value.items() if k in hints})
+    if hint is Path and isinstance(value, str):
         return Path(value)
-    if hint is bytes:
-        return base64.b64decode(value["b64"])
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if hint not in _hints:
-            _hints[hint] = get_type_hints(hint)
-        hints = _hints[hint]
-        return hint(**{k: _build(hints[k], v) for k, v in value.items() if k in hints})
-    return value
+    raise TypeError(f"{getattr(hint, '__name__', hint)} is wanted, not {type(value).__name__}")
 
 
 def public(value: Any) -> Any:
@@ -475,7 +481,8 @@ def public(value: Any) -> Any:
 
 
 def record(kind: type[T], value: Any) -> T:
-    """The inverse of `public` for a record of the given type."""
+    """The inverse of `public` for a record of the given type. Raises TypeError, ValueError or KeyError for what is
+    none."""
     made: T = _build(kind, value)
     return made
 
@@ -558,7 +565,7 @@ class Trace:
         carried = {name: rest.pop(name) for name in (_CARRIED_OUT.get(event.kind),) if name in rest}
         line = json.dumps(rest, ensure_ascii=True, separators=(",", ":"))
         kept = mask_strings(carried, self._mask_known)
-        masked = {**json.loads(self._mask(line)), **kept, **({"masked": True} if kept != carried else {})}
+        masked = {**json_of(self._mask(line)), **kept, **({"masked": True} if kept != carried else {})}
         return event if masked == plain else from_json(masked)
 
     def _append(self, line: bytes) -> None:
@@ -611,14 +618,16 @@ def read(path: Path, *, may_be_empty: bool = False) -> Iterator[Event]:
             return
         raise InputError(f"cannot read the trace {path}: {error.strerror}") from error
     number = 0
+    ended: set[int | None] = set()
     with file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 number -= 1
                 break
             try:
-                event = from_json(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+                event = from_json(json_of(line))
+                _check(event, ended)
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise InputError(f"{path}, line {number}: not an event of a Troop trace ({error})") from error
             if number == 1:
                 if not isinstance(event, RunStarted):
@@ -631,6 +640,24 @@ def read(path: Path, *, may_be_empty: bool = False) -> Iterator[Event]:
             yield event
     if number == 0 and not may_be_empty:
         raise InputError(f"the trace {path} is empty: its run was stopped at its very start; `troop resume` begins it")
+
+
+def _check(event: Event, ended: set[int | None]) -> None:
+    """Raises ValueError for an event that cannot stand where it does. `ended`: attempts, which it adds to."""
+    if isinstance(event, RunStarted):
+        models = event.settings.get("models", [])
+        if not isinstance(event.task.get("id"), str) or not (isinstance(models, list) and all(map(_is_text, models))):
+            raise ValueError("its task has no id, or its models no names")
+    elif isinstance(event, (AttemptStarted, AttemptEnded)) and event.attempt is None:
+        raise ValueError("it is of no attempt")
+    elif isinstance(event, AttemptEnded):
+        ended.add(event.attempt)
+    elif isinstance(event, Verified) and not (event.attempts and ended.issuperset(event.attempts)):
+        raise ValueError(f"it is about attempts that never ended, among {list(event.attempts)}")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 __all__ = [name for name, value in list(globals().items()) if isinstance(value, type) and issubclass(value, Event)]

@@ -7,7 +7,6 @@ favour a position; only agreement of the two orders counts as a full win.
 
 from __future__ import annotations
 
-import ast
 import itertools
 import json
 import re
@@ -23,10 +22,11 @@ from agent.attempt.reading import said
 from agent.choice.case import Case, Ground
 from harness import trace
 from harness.choosing.gather import in_sandbox
+from harness.code.source import NotPython, parse
 from harness.evidence.told import tell, useless
 from harness.patches.paths import place_of_new_test
 from harness.records import Candidate, Evidence, Json, Told
-from tasks.errors import BudgetExceeded, EndpointFailed, SandboxFailed
+from tasks.errors import BudgetExceeded, EndpointFailed, SandboxFailed, words_of
 
 if TYPE_CHECKING:
     from agent.models.client import ModelClient
@@ -121,8 +121,8 @@ def written_test(answer: str) -> tuple[str, str, str]:
     if len(text) > TEST_CHARS:
         return "", "", f"the judge's test is longer than {TEST_CHARS} characters"
     try:
-        ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        parse(text)
+    except NotPython as error:
         return "", "", f"the judge's test is no Python: {error}"
     named = _PATH.match(text)
     return (place_of_new_test(named[1]) if named else "") or PLACE, text, ""
@@ -164,7 +164,10 @@ async def _told_of_all(case: Case, ground: Ground, path: str, text: str) -> list
     for on, patch in (("base", ""), *((c.id, c.patch) for c in case.candidates)):
         work = partial(tell, on=on, path=free, text=text, command=ground.command)
         async with ground.slots:
-            told.append(await in_sandbox(ground.opened, f"judge-{on}", ground.tree, patch, work))
+            try:
+                told.append(await in_sandbox(ground.opened, f"judge-{on}", ground.tree, patch, work))
+            except (OSError, ValueError) as error:  # one candidate that cannot be laid out ends no other's test
+                told.append(Told(on, "error", tail=words_of(error)))
     return told
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from agent.choice.pool import Lookout, Place, PoolChoice
     from agent.commands.progress import Progress
     from agent.config import Alias
+    from harness.choosing.evidence_store import InstanceEvidence
     from harness.choosing.pool import Sample
     from harness.choosing.ranker import Weights
     from harness.records import Json
@@ -90,7 +91,6 @@ def execute(known: argparse.Namespace) -> int:
     """Gather evidence where asked, rank, write predictions.jsonl, report.json and, for one instance, selected.patch."""
     from agent.choice import pool
     from agent.commands.progress import Progress
-    from harness.choosing.evidence_store import evidence_of
     from harness.choosing.ranker import SHIPPED, read_weights
 
     with Progress(quiet=known.quiet, json=known.json) as progress:
@@ -102,9 +102,12 @@ def execute(known: argparse.Namespace) -> int:
         judge = _judge(known)
         weights = read_weights(known.weights or SHIPPED)
         directory, samples, places = _gathered(known, weights, progress)
-        points = _points(judge, directory, samples, places, weights, known, progress) if judge is not None else {}
+        every, without = _known(directory, samples)
+        points = _points(judge, directory, every, places, weights, known, progress) if judge is not None else {}
         chosen = [
-            pool.choose(evidence_of(directory, i, samples[i]), weights, known.ranker, known.threshold, points.get(i))
+            pool.choose(every[i], weights, known.ranker, known.threshold, points.get(i))
+            if i in every
+            else pool.PoolChoice(i, (), None, without[i])
             for i in sorted(samples)
         ]
         out = known.out.resolve() if known.out else directory
@@ -116,6 +119,23 @@ def execute(known: argparse.Namespace) -> int:
         progress.show(*_lines(chosen), f"predictions: {out / 'predictions.jsonl'}")
         progress.document(report)
     return 1 if len(chosen) == 1 and chosen[0].selected is None else 0
+
+
+def _known(
+    directory: Path, samples: Mapping[str, tuple[Sample, ...]]
+) -> tuple[dict[str, InstanceEvidence], dict[str, str]]:
+    """(the evidence on each instance, why there is none on others). Raises InputError where there is none at all."""
+    from harness.choosing.evidence_store import evidence_of
+
+    every, without = {}, {}
+    for instance, of_it in samples.items():
+        try:
+            every[instance] = evidence_of(directory, instance, of_it)
+        except InputError as error:
+            without[instance] = str(error)
+    if without and not every:
+        raise InputError(next(iter(without.values())))
+    return every, without
 
 
 def _gathered(known: argparse.Namespace, weights: Weights, progress: Progress) -> Gathered:
@@ -264,7 +284,7 @@ def _judge(known: argparse.Namespace) -> Alias | None:
 def _points(
     alias: Alias,
     directory: Path,
-    samples: Mapping[str, tuple[Sample, ...]],
+    every: Mapping[str, InstanceEvidence],
     places: Places,
     weights: Weights,
     known: argparse.Namespace,
@@ -274,10 +294,8 @@ def _points(
     from agent.choice.pool import for_the_judge
     from agent.choice.pool_judge import Judging, judge_all
     from agent.commands.conclude import interruptible
-    from harness.choosing.evidence_store import evidence_of
     from harness.lock import RunLock
 
-    every = {i: evidence_of(directory, i, of_it) for i, of_it in samples.items()}
     close = {i: for_the_judge(each, weights, known.ranker, known.threshold) for i, each in every.items()}
     lookout = _lookout(directory, places, known, progress)
     judging = Judging(lookout, alias, known.max_judge_usd, known.max_usd, known.at_once)

@@ -11,7 +11,6 @@ The lines come from one run of the tests in the sandbox with `harness/inside/tro
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import secrets
@@ -26,6 +25,7 @@ from harness.sandbox.base import WORKDIR, Sandbox
 from harness.testing.report import selects
 from harness.testing.run import run_tests
 from harness.testing.runners.registry import line_records
+from tasks.plain import json_of
 
 PASSING_SECONDS = 20.0
 """Time, as measured on the base, for the passing tests that are run beside the failing ones."""
@@ -107,13 +107,14 @@ async def localise(
         test_seconds=_patience(baseline),
         env=line_records(record),
     )
-    found = await _record(sandbox, record)
-    if found is not None:
-        lines = ranked(found, apart)
-        if lines:
+    try:
+        found: Json = json_of(await _record(sandbox, record))
+        if lines := ranked(found, apart):
             tests = f"{found['failed']} failing and {found['passed']} passing tests"
             by = "coverage" if found["tracer"] == "coverage" else "a trace function (coverage is not installed)"
             return Localisation(lines, f"Ochiai over the lines of {tests}, recorded by {by}")
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError):
+        pass  # none, or the tests themselves wrote there
     how = "no line was recorded, so the places that the failures name are suspected"
     return Localisation(named_lines(report, apart), how)
 
@@ -124,14 +125,13 @@ def _patience(baseline: TestReport | None) -> float:
     return min(30.0, max(2.0, 4 * slowest))
 
 
-async def _record(sandbox: Sandbox, path: str) -> Json | None:
+async def _record(sandbox: Sandbox, path: str) -> bytes:
     try:
         content = await sandbox.read(path, limit=LINES_BYTES)
-    except (FileNotFoundError, ValueError):
-        return None
+    except (OSError, ValueError):
+        return b""
     await sandbox.exec(["rm", "-f", path], cwd="/", timeout=30)
-    found: Json = json.loads(content)
-    return found
+    return content
 
 
 def ranked(found: Mapping[str, object], apart: Collection[str] = ()) -> tuple[Line, ...]:

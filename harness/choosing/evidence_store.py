@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from harness.choosing.probe_facts import Seen
 from harness.choosing.static_evidence import StaticFacts
 from harness.trace import record
 from tasks.errors import InputError
+from tasks.plain import json_of
 
 SCHEMA = 1
 
@@ -128,15 +128,11 @@ def read_found(directory: Path, instance: str) -> tuple[Base, dict[str, Found]]:
     if not place.exists():
         return Base(), {}
     try:
-        body = json.loads(place.read_text(encoding="utf-8", errors="surrogateescape"))
+        body = json_of(place.read_bytes())
         if body["schema"] != SCHEMA:
             raise InputError(f"{place} was written by another version; gather the evidence again in a new directory")
-        known = body["base"]
-        sources = {probe: tuple(steps) for probe, steps in known["sources"].items()}
-        base = replace(record(Base, known), probes=steps_of(known["probes"]), sources=sources)
-        found = {key: replace(record(Found, f), probes=steps_of(f["probes"])) for key, f in body["found"].items()}
-        return base, found
-    except (ValueError, KeyError, TypeError) as error:
+        return record(Base, body["base"]), record(dict[str, Found], body["found"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{place} is damaged: {error}") from error
 
 

@@ -12,12 +12,12 @@ from typing import TypeVar
 
 from harness.cache import cache_root
 from harness.choosing.evidence_store import Base, Found, InstanceEvidence, Keep, NearBase, Steps, TestFacts
-from harness.choosing.near_tests import base_of, bench_for, held_against
+from harness.choosing.near_tests import NOTHING_RAN, base_of, bench_for, held_against
 from harness.choosing.probe_facts import Seen
 from harness.choosing.probes import probes_of, witness_probes
 from harness.choosing.probing import run_probes, views_for
 from harness.choosing.statement import Statement
-from harness.choosing.static_evidence import look
+from harness.choosing.static_evidence import StaticFacts, look
 from harness.code.import_graph import import_graph
 from harness.evidence.near import MOST_FILES, Opened
 from harness.evidence.regression import near_files, touched_by
@@ -28,6 +28,7 @@ from harness.repository.base_tree import BaseTree
 from harness.sandbox.base import WORKDIR, Sandbox
 from harness.sandbox.fresh import in_one_opened
 from harness.testing.runners.registry import command_of_project
+from tasks.errors import SandboxFailed, TroopError, words_of
 from tasks.say import Say
 
 NEAR_SECONDS = 12.0
@@ -49,8 +50,20 @@ def gather_static(evidence: InstanceEvidence, statement: str, tree: BaseTree | N
     `tree` None: the base's files are not at hand, and only what the diff itself tells is noted.
     """
     read = Statement(statement)
-    new = {key: Found(look(patch, read, tree)) for key, patch in evidence.patches.items() if key not in evidence.found}
+    new = {
+        key: Found(_looked(patch, read, tree)) for key, patch in evidence.patches.items() if key not in evidence.found
+    }
     return replace(evidence.with_found(**new), base=replace(evidence.base, statement=statement))
+
+
+def _looked(patch: str, statement: Statement, tree: BaseTree | None) -> StaticFacts:
+    """The facts on a patch. One that cannot even be looked at counts as none that applies, and ends no other's case."""
+    try:
+        return look(patch, statement, tree)
+    except (OSError, TroopError):
+        raise
+    except Exception as error:
+        return StaticFacts("no", "", (), (), 0, 0, 0, reason=f"it cannot be looked at: {words_of(error)}")
 
 
 async def gather_probes(
@@ -66,7 +79,8 @@ async def gather_probes(
     every distinct candidate on which they were not run yet.
 
     Each candidate gets a fresh sandbox; what it does to test files is left out. Candidates of the same code are run
-    once. `keep` is told after the base and after every candidate. Raises SandboxFailed.
+    once. `keep` is told after the base and after every candidate. One on which they cannot be run shows nothing, which
+    `say` hears. Raises SandboxFailed where no sandbox works.
     """
     packages = import_names(tree.paths())
     read = Statement(evidence.base.statement)
@@ -89,7 +103,14 @@ async def gather_probes(
             twins = (f.probes for f in evidence.found.values() if _same_code(f, facts))
             twin = next((probes for probes in twins if probes is not None), None)
             idle = facts.static.applies == "no" or facts.static.no_code or not tells(base, patch)
-            shown = twin if twin is not None else {} if idle else await shown_by(f"probe-{key}", patch)
+            try:
+                shown = twin if twin is not None else {} if idle else await shown_by(f"probe-{key}", patch)
+            except Exception as error:  # one candidate's fault ends no other's case
+                if isinstance(error, SandboxFailed):
+                    await in_sandbox(opened, "works", tree, "", lambda s: s.exec(["true"], timeout=60))
+                reason = f"the probes cannot be run on it: {words_of(error)}"
+                say(f"{evidence.instance} {key}: {reason}")
+                shown, facts = {}, replace(facts, static=replace(facts.static, reason=reason))
             evidence = evidence.with_found(**{key: replace(facts, probes=shown)})
             keep(evidence)
     say(f"{evidence.instance}: {len(probes)} probes")
@@ -139,7 +160,10 @@ async def gather_tests(
             tests = TestFacts(0, (), reason="changes no code" if near.green else "no near test passes on the base")
         else:
             patch = wanted[keys[0]]
-            tests = await held_against(bench, near, f"near-{keys[0]}", lambda sandbox: lay(sandbox, tree, patch))
+            try:
+                tests = await held_against(bench, near, f"near-{keys[0]}", lambda sandbox: lay(sandbox, tree, patch))
+            except (OSError, ValueError) as error:  # it leaves a file where another's folder should be
+                tests = TestFacts(len(near.green), (NOTHING_RAN,), reason=f"it cannot be laid out: {words_of(error)}")
             counted = f"{len(tests.broken)} of {tests.asked} near tests broken, {len(tests.mended)} mended"
             say(f"{evidence.instance} {keys[0]}: {counted}")
         evidence = evidence.with_found(**{key: replace(evidence.found[key], tests=tests) for key in keys})

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Any
 from harness.records import WitnessTest
 from tasks.entries import Entries, entries, kind
 from tasks.errors import InputError
+from tasks.plain import json_of
 
 PATCH_ENDINGS = (".patch", ".diff")
 OUTCOMES = ("resolved", "unresolved", "apply-failed")
@@ -106,7 +108,7 @@ def _labels(path: Path) -> dict[tuple[str, str], bool | None]:
     """By instance and source, whether the patch is right."""
     if path.name.endswith(".json"):
         try:
-            report = json.loads(path.read_bytes())
+            report = json_of(path.read_bytes())
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}") from error
         except ValueError as error:
@@ -171,7 +173,7 @@ def _entries(path: Path) -> Entries:
         text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8", "surrogateescape")
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     return entries(path, text, whole="hold patches: JSON lines, a list, or an object by instance id", each=_EACH)
 

@@ -16,12 +16,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.choosing.statement import Block, Statement
-from harness.code.facts import parsed
+from harness.code.source import parsed
 from harness.records import WitnessTest
 from harness.sandbox.base import WORKDIR
 
 STEPS_AT_MOST = 60
 COMMANDS_AT_MOST = 6
+LINES_AT_MOST = 500
+"""Of a block that is Python in part: each beginning of it is tried."""
 WITNESSES_AT_MOST = 8
 WITNESS = "witness-"
 """How the names of probes begin that are tests of attempts: they fail on the base, or say nothing."""
@@ -32,7 +34,7 @@ _IN = re.compile(r"^\s*In \[?\s*\d*\s*\]?:\s?(.*)$")
 _CONTINUED = re.compile(r"^\s+\.\.\.+:\s?(.*)$")
 _QUOTED = re.compile(r"^>\s+(\S.*)$")
 _PRINT = re.compile(r"^(\s*)print[ \t]+(?![(=])(.+?)\s*$", re.MULTILINE)
-_FILE_NAME = re.compile(r"([\w./-]+\.(?:py|rst|txt|cfg|toml|ini))")
+_FILE_NAME = re.compile(r"(?<![\w./-])([\w./-]+\.(?:py|rst|txt|cfg|toml|ini))")
 _TITLE = re.compile(
     r"^\s*(?:#|\.\.|//)\s*(?:content of|file:?)?\s*([\w./-]+\.(?:py|rst|cfg|toml|ini))\s*$", re.IGNORECASE
 )
@@ -128,7 +130,7 @@ def _prompted(lines: Sequence[str], prompt: re.Pattern[str], more: re.Pattern[st
 def _script(text: str) -> str:
     """The longest beginning of a block that is Python."""
     plain = _modern(textwrap.dedent(text.expandtabs(4)).strip("\n"))
-    lines = plain.split("\n")
+    lines = plain.split("\n")[:LINES_AT_MOST]
     for end in range(len(lines), 0, -1):
         candidate = "\n".join(lines[:end])
         if candidate.strip() and _parses(candidate):
@@ -142,33 +144,37 @@ def _modern(text: str) -> str:
 
 
 def _parses(text: str) -> bool:
-    return parsed(text.encode("utf-8", "surrogateescape")) is not None
+    return parsed(text) is not None
+
+
+def _body(text: str) -> list[ast.stmt]:
+    """The statements of a text; none of one that is no Python."""
+    tree = parsed(text)
+    return tree.body if tree is not None else []
 
 
 def _statements(source: str) -> list[str]:
     """The top-level statements of a piece of source, "" for one that is no Python."""
     plain = _modern(textwrap.dedent(source))
-    if not _parses(plain):
-        return []
     lines = plain.split("\n")
     found = []
-    for node in ast.parse(plain).body:
+    for node in _body(plain):
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-        assert node.end_lineno is not None, "ast.parse gives positions"
+        assert node.end_lineno is not None, "the parser gives positions"
         found.append("\n".join(lines[first - 1 : node.end_lineno]))
     return [step for step in found if not _is_prose(step)]
 
 
 def _is_prose(step: str) -> bool:
     """A lone word, number or string says nothing when run."""
-    node = ast.parse(step).body[0] if _parses(step) else None
+    node = next(iter(_body(step)), None)
     return isinstance(node, ast.Expr) and isinstance(node.value, (ast.Name, ast.Constant)) and len(step) > 24
 
 
 def _acts(step: str) -> bool:
     """Whether running a step can show anything: more than imports and definitions."""
     defines = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    return any(not isinstance(node, defines) for node in ast.parse(step).body)
+    return any(not isinstance(node, defines) for node in _body(step))
 
 
 def _calls(statement: Statement) -> list[str]:
@@ -183,10 +189,10 @@ def _calls(statement: Statement) -> list[str]:
 
 
 def _is_call(text: str) -> bool:
-    try:
-        node = ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError):
+    body = _body(text)
+    if len(body) != 1 or not isinstance(body[0], ast.Expr):
         return False
+    node = body[0].value
     if isinstance(node, ast.Call) and not node.args and not node.keywords and isinstance(node.func, ast.Name):
         return False
     if any(isinstance(n, ast.Constant) and n.value is ... for n in ast.walk(node)):

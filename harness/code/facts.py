@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 
+from harness.code.source import FAILS, KEPT, parsed
+
 Scope = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -22,37 +24,22 @@ _KNOWN = frozenset(dir(builtins)) | {
     *("basestring", "cmp", "execfile", "file", "long", "raw_input", "reduce", "reload", "unichr", "unicode", "xrange"),
 }
 
-_KEPT = 16
-"""Files whose tree is kept: the base's own are wanted again for every candidate that changes them."""
 
-
-@lru_cache(maxsize=_KEPT)
-def parsed(source: bytes | None) -> ast.Module | None:
-    """The syntax tree, None for no source or what Troop's own Python cannot parse. It is shared: not to be changed."""
-    if source is None:
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=KEPT)
 def undefined_names(source: bytes) -> frozenset[str]:
-    """Names that are looked up as globals and that no scope of the module binds; nothing is said of a module with a
-    star import. By the interpreter's own symbol tables."""
+    """Names that are looked up as globals and that no scope of the module binds; nothing is said of a module that
+    cannot be parsed or has a star import. By the interpreter's own symbol tables."""
+    tree = parsed(source)
+    if tree is None or any(isinstance(n, ast.ImportFrom) and n.names[0].name == "*" for n in ast.walk(tree)):
+        return frozenset()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            top = symtable.symtable(source.decode("utf-8", "replace"), "module", "exec")
-    except (SyntaxError, ValueError, RecursionError):
-        return frozenset()
-    if any(isinstance(n, ast.ImportFrom) and n.names[0].name == "*" for n in ast.walk(ast.parse(source))):
+            tables = list(_tables(symtable.symtable(source.decode("utf-8", "replace"), "module", "exec")))
+    except FAILS:
         return frozenset()
     bound, wanted = set(_KNOWN), set()
-    for table in _tables(top):
+    for table in tables:
         for symbol in table.get_symbols():
             here = table.get_type() == "module"
             if (here or symbol.is_declared_global()) and (symbol.is_assigned() or symbol.is_imported()):
@@ -158,7 +145,7 @@ def _number_locals(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
             node.id = names[node.id]
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=KEPT)
 def _normal(tree: ast.Module) -> ast.Module:
     normal = copy.deepcopy(tree)
     _Normal().visit(normal)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import ast
 import configparser
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from harness.code.source import FAILS, NotPython, parse
+from tasks.plain import toml_of
 
 Table = Mapping[str, Any]
 Ini = Mapping[str, Mapping[str, str]]
@@ -200,8 +202,8 @@ def _pytest_configured(there: set[str], tool: Table, cfg: Ini, tox: Ini) -> bool
 def _setup_arguments(text: str) -> dict[str, Any]:
     """The arguments of `setup(...)` that can be read: literals, names bound to literals, `extras[...] = …`."""
     try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError):
+        tree = parse(text)
+    except NotPython:
         return {}
     names: dict[str, Any] = {}
     arguments: dict[str, Any] = {}
@@ -237,7 +239,7 @@ def _value(node: ast.expr, names: Table) -> Any:
         return dict.fromkeys(k for k in keys if isinstance(k, str))
     try:
         return ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+    except (TypeError, *FAILS):
         return None
 
 
@@ -248,8 +250,8 @@ def _released_version(pkg_info: str) -> str | None:
 
 def _toml(text: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+        return toml_of(text)
+    except ValueError:
         return {}
 
 

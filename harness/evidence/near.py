@@ -195,7 +195,7 @@ def what_is_touched(workspace: Workspace, patches: Iterable[str]) -> Touched:
     def read(path: str) -> bytes | None:
         try:
             return workspace.read(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
             return None
 
     return touched_by(patches, read)

@@ -37,7 +37,10 @@ async def tell(sandbox: Sandbox, on: str, path: str, text: str, command: str | N
     framework is asked. A file without a test function is a script, which fails by its exit status. Raises
     SandboxFailed.
     """
-    await sandbox.write(path, text.encode("utf-8", "surrogateescape"))
+    try:
+        await sandbox.write(path, text.encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        return Told(on, "error", tail=f"{path} cannot be written: {error.strerror}")
     try:
         first = await _run(sandbox, on, path, text, command)
         again = await _run(sandbox, on, path, text, command)

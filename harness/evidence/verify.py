@@ -8,13 +8,14 @@ structured report that agrees with the exit code.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from harness.code.facts import parsed
+from harness.code.source import parsed
 from harness.environments.clean_room import CleanRoom
 from harness.patches.extract import apply_patch, restore_paths
 from harness.patches.patch import Patch
@@ -111,7 +112,10 @@ async def lay_patch(sandbox: Sandbox, task: Task, patch: str) -> str | None:
     if reason is not None:
         return reason
     for path, text in task.failing_test.files if task.failing_test else ():
-        await sandbox.write(path, text.encode("utf-8"))
+        try:
+            await sandbox.write(path, text.encode("utf-8"))
+        except OSError as error:
+            return f"with it the given test {path} cannot be written ({error.strerror})"
     return None
 
 
@@ -167,13 +171,18 @@ async def _witness_outcomes(room: CleanRoom, sandbox: Sandbox, witnesses: Sequen
 
 
 async def _laid_in(room: CleanRoom, sandbox: Sandbox, batch: Sequence[WitnessTest]) -> dict[str, str]:
+    laid = []
     for witness in batch:
-        await sandbox.write(witness.path, witness.text.encode("utf-8", "surrogateescape"))
+        with contextlib.suppress(OSError):  # what is under test has a file where the test's folder should be
+            await sandbox.write(witness.path, witness.text.encode("utf-8", "surrogateescape"))
+            laid.append(witness)
+    if not laid:
+        return dict.fromkeys(map(witness_name, batch), "missing")
     try:
-        report = await room.tests(sandbox, [w.path for w in batch])
+        report = await room.tests(sandbox, [w.path for w in laid])
     finally:
-        await sandbox.exec(["rm", "-f", "--", *(f"./{w.path}" for w in batch)], timeout=60)
-    return {witness_name(w): _believed(report, w.path) for w in batch}
+        await sandbox.exec(["rm", "-f", "--", *(f"./{w.path}" for w in laid)], timeout=60)
+    return {witness_name(w): _believed(report, w.path) if w in laid else "missing" for w in batch}
 
 
 def _batches(witnesses: Sequence[WitnessTest]) -> list[list[WitnessTest]]:

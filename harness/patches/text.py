@@ -11,7 +11,8 @@ from typing import Literal
 
 Kind = Literal["added", "deleted", "modified", "renamed", "mode"]
 
-_HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@(.*)", re.DOTALL)
+_NUMBER = r"([0-9]{1,9})"
+_HUNK = re.compile(rf"@@ -{_NUMBER}(?:,{_NUMBER})? \+{_NUMBER}(?:,{_NUMBER})? @@(.*)", re.DOTALL)
 _ESCAPES = {"a": "\a", "b": "\b", "t": "\t", "n": "\n", "v": "\v", "f": "\f", "r": "\r", '"': '"', "\\": "\\"}
 
 
@@ -205,6 +206,7 @@ def _header_paths(text: str) -> str:
     if text.startswith('"'):
         end = _end_of_quoted(text)
         return unquoted(text[:end])[2:]
+    text = text.partition("\0")[0]
     half = (len(text) - 1) // 2
     return text[2:half] if text[half : half + 1] == " " else text.partition(" b/")[2]
 
@@ -217,14 +219,15 @@ def _end_of_quoted(text: str) -> int:
 
 
 def unquoted(name: str) -> str:
-    """A name as git writes it, its C-style quotes and octal bytes undone ("surrogateescape" for what is no UTF-8)."""
+    """A name as git writes it, its C-style quotes and octal bytes undone ("surrogateescape" for what is no UTF-8). A
+    zero byte ends it, as it does for git."""
     if not name.startswith('"'):
-        return name
+        return name.partition("\0")[0]
     inner = name[1 : _end_of_quoted(name) - 1]
     out = bytearray()
-    for match in re.finditer(r"\\([0-7]{3})|\\(.)|([^\\]+)", inner, re.DOTALL):
+    for match in re.finditer(r"\\([0-3][0-7]{2})|\\(.)|([^\\]+)", inner, re.DOTALL):
         if match[1]:
             out.append(int(match[1], 8))
         else:
             out += (_ESCAPES.get(match[2], match[2]) if match[2] else match[3]).encode("utf-8", "surrogateescape")
-    return out.decode("utf-8", "surrogateescape")
+    return out.partition(b"\0")[0].decode("utf-8", "surrogateescape")

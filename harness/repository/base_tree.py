@@ -41,7 +41,7 @@ class BaseTree:
         """A file of the base, None where there is none."""
         try:
             return next(iter(self._blobs.read([f"{self.commit}:{path}"])))
-        except (GitFailed, UnicodeEncodeError):
+        except (GitFailed, ValueError):
             return None
 
     def read_all(self, paths: Iterable[str]) -> dict[str, bytes]:
@@ -74,7 +74,7 @@ class BaseTree:
     def _staged(self, path: str) -> bytes | None:
         try:
             return self._git("cat-file", "blob", f":{path}")
-        except GitFailed:
+        except (GitFailed, ValueError):
             return None
 
     def _git(self, *arguments: str, stdin: str = "") -> bytes:

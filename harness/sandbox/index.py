@@ -11,11 +11,12 @@ import os
 import re
 import sys
 import threading
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from tasks.plain import toml_of
 
 _BUNDLES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -132,7 +133,7 @@ def _uv_options(notes: list[str]) -> _Options:
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path(os.environ.get("HOME", "/nonexistent")) / ".config")
     for path in (config / "uv/uv.toml", Path("/etc/uv/uv.toml")):
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            table = toml_of(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             continue
         except (OSError, ValueError):

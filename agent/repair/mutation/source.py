@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from itertools import takewhile
 from operator import attrgetter
 
+from harness.code.source import FAILS, NotPython, parse
+
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 BLOCKS = (ast.If, ast.While, ast.For, ast.AsyncFor, ast.With, ast.AsyncWith, ast.Try, ast.Match)
 """Statements that hold others, but for functions and classes."""
 
 _NAME = "<mutant>"
 """The file name under which texts are parsed, so that their warnings can be told from others."""
+_MOST_FOR = 200
 _POSITION = attrgetter("lineno", "col_offset", "end_lineno", "end_col_offset")
 
 
@@ -45,15 +48,15 @@ def hush() -> None:
 
 
 def parsed(text: str) -> ast.Module:
-    """The tree of a text. Raises SyntaxError, ValueError, RecursionError or MemoryError where there is none."""
-    return ast.parse(text, _NAME)
+    """The tree of a text. Raises NotPython where there is none."""
+    return parse(text, _NAME)
 
 
 def compiles(text: str) -> bool:
     """Whether the text is a whole program, which says more than that it parses: no `return` outside of a function."""
     try:
         compile(text, _NAME, "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except FAILS:
         return False
     return True
 
@@ -77,7 +80,8 @@ class Proposal:
 
 
 class Source:
-    """One parsed file. Raises SyntaxError where the text is not Python of the version that runs Troop.
+    """One parsed file. Raises NotPython where the text is not Python of the version that runs Troop, or its mutants
+    could not be compiled: each further `for` of a comprehension takes of the compiler's stack, which nothing bounds.
 
     Positions are character offsets into `text`; the tree's UTF-8 columns are converted once per line.
     """
@@ -93,6 +97,8 @@ class Source:
         self.parents: dict[ast.AST, ast.AST] = {}
         self.fields: dict[ast.AST, str] = {}
         for parent in ast.walk(self.tree):
+            if len(getattr(parent, "generators", ())) > _MOST_FOR:
+                raise NotPython(f"{path} has a comprehension of more than {_MOST_FOR} parts")
             for name, value in ast.iter_fields(parent):
                 for child in value if isinstance(value, list) else (value,):
                     if isinstance(child, ast.AST):
@@ -192,7 +198,7 @@ def meaning(text: str) -> bytes | None:
     try:
         said = repr(_said(parsed(text)))
         return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except FAILS:
         return None
 
 

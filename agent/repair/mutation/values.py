@@ -47,7 +47,7 @@ def constants(site: Site) -> Iterator[Proposal]:
     if isinstance(value, bool):
         offered[str(not value)] = 1.0
         offered["None"] = 0.2
-    elif isinstance(value, int):
+    elif isinstance(value, int) and value.bit_length() < 1000:  # one of 5,000 digits cannot be written
         offered.update({str(value + 1): 1.0, str(value - 1): 1.0})
         for other, factor in (("0", 0.8), ("1", 0.8), ("2", 0.4), ("-1", 0.3), ("None", 0.1)):
             offered.setdefault(other, factor)
