@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -16,7 +17,6 @@ from harness.sandbox.base import Limits
 from harness.sandbox.choice import AUTO
 from tasks.errors import EndpointFailed, InputError
 from tasks.places import expanded
-from tasks.plain import toml_of
 
 REPAIR = "repair"
 """The model name that stands for the policy without a model."""
@@ -309,8 +309,8 @@ _POSITIVE = frozenset({"context", "concurrency", "requests_per_minute", "tokens_
 def _parse(path: Path, text: str) -> tuple[str | None, dict[str, Alias], dict[str, Any]]:
     """(default_model, aliases, defaults) of a file."""
     try:
-        toml = toml_of(text)
-    except ValueError as error:
+        toml = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not TOML: {error}") from error
     _refuse_unknown(path, toml, _TOP_KEYS, "")
     default = toml.get("default_model")

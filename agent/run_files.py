@@ -16,7 +16,6 @@ from harness.outputs import make_output
 from harness.records import Candidate, Json, Selection
 from harness.views.report import run_status, solve_report
 from tasks.errors import InputError
-from tasks.plain import json_of
 from tasks.task import Task
 
 RUN_SCHEMA = 1
@@ -76,8 +75,8 @@ class RunFiles:
         if not path.exists():
             raise InputError(f"{self.directory} is not a run directory: it has no run.json")
         try:
-            return dict(json_of(path.read_bytes()))
-        except (OSError, ValueError, TypeError) as error:
+            return dict(json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise InputError(f"{path} is damaged: {error}") from error
 
     def write_status(self, status: str) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from harness.records import Json
 from tasks.places import expanded
-from tasks.plain import json_of
 
 
 def cache_root() -> Path:
@@ -44,7 +43,7 @@ def write_json(path: Path, data: Json, *, indent: int | None = 1) -> None:
 def read_json(path: Path) -> Json | None:
     """A kept JSON object; None where there is none, or an unreadable one, which is then made again."""
     try:
-        found = json_of(path.read_bytes())
-    except (OSError, ValueError):
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -25,7 +25,6 @@ from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin,
 from harness.lock import locked
 from harness.records import Charge, Evidence, Json, Selection, TestReport, Told, Tree, Verdict, WitnessTest
 from tasks.errors import EnvironmentFailed, InputError
-from tasks.plain import json_of
 
 SCHEMA = 1
 
@@ -481,8 +480,7 @@ def public(value: Any) -> Any:
 
 
 def record(kind: type[T], value: Any) -> T:
-    """The inverse of `public` for a record of the given type. Raises TypeError, ValueError or KeyError for what is
-    none."""
+    """The inverse of `public` for a record of the given type. Raises TypeError or ValueError for what is none."""
     made: T = _build(kind, value)
     return made
 
@@ -565,7 +563,7 @@ class Trace:
         carried = {name: rest.pop(name) for name in (_CARRIED_OUT.get(event.kind),) if name in rest}
         line = json.dumps(rest, ensure_ascii=True, separators=(",", ":"))
         kept = mask_strings(carried, self._mask_known)
-        masked = {**json_of(self._mask(line)), **kept, **({"masked": True} if kept != carried else {})}
+        masked = {**json.loads(self._mask(line)), **kept, **({"masked": True} if kept != carried else {})}
         return event if masked == plain else from_json(masked)
 
     def _append(self, line: bytes) -> None:
@@ -625,9 +623,9 @@ def read(path: Path, *, may_be_empty: bool = False) -> Iterator[Event]:
                 number -= 1
                 break
             try:
-                event = from_json(json_of(line))
+                event = from_json(json.loads(line))
                 _check(event, ended)
-            except (ValueError, LookupError, TypeError, AttributeError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 raise InputError(f"{path}, line {number}: not an event of a Troop trace ({error})") from error
             if number == 1:
                 if not isinstance(event, RunStarted):
@@ -643,21 +641,15 @@ def read(path: Path, *, may_be_empty: bool = False) -> Iterator[Event]:
 
 
 def _check(event: Event, ended: set[int | None]) -> None:
-    """Raises ValueError for an event that cannot stand where it does. `ended`: attempts, which it adds to."""
+    """Raises for an event that cannot stand where it does. `ended`: attempts, which it adds to."""
     if isinstance(event, RunStarted):
-        models = event.settings.get("models", [])
-        if not isinstance(event.task.get("id"), str) or not (isinstance(models, list) and all(map(_is_text, models))):
-            raise ValueError("its task has no id, or its models no names")
+        _build(str, event.task["id"]), _build(tuple[str, ...], event.settings.get("models", []))
     elif isinstance(event, (AttemptStarted, AttemptEnded)) and event.attempt is None:
         raise ValueError("it is of no attempt")
     elif isinstance(event, AttemptEnded):
         ended.add(event.attempt)
     elif isinstance(event, Verified) and not (event.attempts and ended.issuperset(event.attempts)):
         raise ValueError(f"it is about attempts that never ended, among {list(event.attempts)}")
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
 
 
 __all__ = [name for name, value in list(globals().items()) if isinstance(value, type) and issubclass(value, Event)]

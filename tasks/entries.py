@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tasks.errors import InputError
-from tasks.plain import json_of
 
 Entries = Iterator[tuple[str, Mapping[str, Any]]]
 """(where it is, in words; its fields) of each object."""
@@ -22,8 +22,8 @@ def entries(path: Path, text: str, *, whole: str, each: str) -> Entries:
             if line.strip():
                 place = f"{path}, line {number}"
                 try:
-                    content = json_of(line)
-                except ValueError as error:
+                    content = json.loads(line)
+                except (ValueError, RecursionError) as error:
                     raise InputError(f"{place}: this is not JSON ({error})") from error
                 yield place, _object(place, content, each)
         return
@@ -32,8 +32,8 @@ def entries(path: Path, text: str, *, whole: str, each: str) -> Entries:
 
 def _of_document(path: Path, text: str, whole: str, each: str) -> Entries:
     try:
-        content = json_of(text) if text.strip() else []
-    except ValueError as error:
+        content = json.loads(text) if text.strip() else []
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from error
     if isinstance(content, dict) and "instance_id" in content:
         content = [content]
@@ -60,17 +60,16 @@ def _is_lines(text: str) -> bool:
     """Whether a text holds one JSON object a line: its first line is an object by itself, and not its last."""
     first, _, rest = text.lstrip().partition("\n")
     try:
-        return isinstance(json_of(first), dict) and bool(rest.strip())
-    except ValueError:
+        return isinstance(json.loads(first), dict) and bool(rest.strip())
+    except (ValueError, RecursionError):
         return False
 
 
 def _object(place: str, fields: Any, each: str) -> Mapping[str, Any]:
     if not isinstance(fields, dict):
         raise InputError(f"{place}: {each}, not {kind(fields)}")
-    for name, value in fields.items():
-        try:
-            (name + value if isinstance(value, str) else name).encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError as error:
-            raise InputError(f"{place}: {name!r} holds half of a surrogate pair, which is no text") from error
+    try:
+        "".join(map(str, (*fields, *fields.values()))).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise InputError(f"{place}: it holds half of a surrogate pair, which is no text") from error
     return fields

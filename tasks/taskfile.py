@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -16,7 +17,6 @@ from tasks.errors import InputError
 from tasks.instance import Grading, Instance
 from tasks.package import parse_requirement
 from tasks.places import expanded
-from tasks.plain import toml_of
 from tasks.task import ID, Environment, GivenTest, Repository, Task
 
 _PYTHON = re.compile(r"3\.\d+(\.\d+)?")
@@ -29,12 +29,12 @@ def load_task_file(path: Path) -> Instance:
     Raises InputError, naming the file and the line or key, for anything that the schema does not allow.
     """
     try:
-        values = toml_of(path.read_bytes().decode("utf-8"))
+        values = tomllib.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the task file {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a task file: byte {error.start} is not UTF-8 text") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid TOML: {error}") from error
     if not values:
         raise InputError(f"{path} is empty: a task file needs a statement and a [repository] at least")

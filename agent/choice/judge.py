@@ -22,7 +22,7 @@ from agent.attempt.reading import said
 from agent.choice.case import Case, Ground
 from harness import trace
 from harness.choosing.gather import in_sandbox
-from harness.code.source import NotPython, parse
+from harness.code.facts import parsed
 from harness.evidence.told import tell, useless
 from harness.patches.paths import place_of_new_test
 from harness.records import Candidate, Evidence, Json, Told
@@ -120,10 +120,8 @@ def written_test(answer: str) -> tuple[str, str, str]:
     text = found[1]
     if len(text) > TEST_CHARS:
         return "", "", f"the judge's test is longer than {TEST_CHARS} characters"
-    try:
-        parse(text)
-    except NotPython as error:
-        return "", "", f"the judge's test is no Python: {error}"
+    if parsed(text) is None:
+        return "", "", "the judge's test is no Python"
     named = _PATH.match(text)
     return (place_of_new_test(named[1]) if named else "") or PLACE, text, ""
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from agent.choice.case import Case, Ground
 from agent.choice.order import Weighed, why_not
 from harness import trace
-from harness.choosing.evidence_store import InstanceEvidence, Steps, TestFacts, digest, steps_of
+from harness.choosing.evidence_store import InstanceEvidence, Steps, TestFacts, digest
 from harness.choosing.features import rows
 from harness.choosing.gather import gather_probes, gather_static
 from harness.choosing.pool import Sample
@@ -94,7 +94,7 @@ def _plain(steps: Steps | None) -> Json:
 
 def _as_probed(evidence: InstanceEvidence, probed: Sequence[trace.Probed]) -> InstanceEvidence:
     """The evidence with what the trace says of probes."""
-    shown = {e.patch: steps_of(e.shown) for e in probed}
+    shown = {e.patch: trace.record(dict[str, tuple[Seen, ...]], e.shown) for e in probed}
     first = next((e for e in probed if not e.patch), None)
     base = evidence.base
     if first is not None:

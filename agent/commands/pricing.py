@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +16,6 @@ from agent.evaluation import REPAIR, Evaluation
 from harness.money.ledger import price
 from harness.records import Json, Usage
 from harness.views.live import counted, elapsed_short, tokens_short
-from tasks.plain import json_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -130,9 +130,9 @@ def earlier_attempts(root: Path, model: str) -> Iterator[Json]:
     for pattern in ("*/report.json", "*/*/report.json"):
         for path in sorted(root.glob(pattern)):
             try:
-                report = json_of(path.read_text(encoding="utf-8"))
+                report = json.loads(path.read_text(encoding="utf-8"))
                 rows = [row for row in report.get("attempts", ()) if isinstance(row, dict) and row["model"] == model]
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue  # not a solve's report
             yield from (row for row in rows if row.get("seconds") and row.get("status") != "infrastructure")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from agent.defaults import amount, positive
 from agent.secrets import mask
 from tasks.errors import InputError
-from tasks.plain import json_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -201,8 +201,8 @@ def _evaluation(path: Path) -> Json | None:
             )
         return None
     try:
-        report: Any = json_of(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        report: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} is damaged: {error}") from error
     if not is_evaluation(report):
         raise InputError(f"{file} is not the report of an evaluation")

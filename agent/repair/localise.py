@@ -11,6 +11,7 @@ The lines come from one run of the tests in the sandbox with `harness/inside/tro
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import secrets
@@ -25,7 +26,6 @@ from harness.sandbox.base import WORKDIR, Sandbox
 from harness.testing.report import selects
 from harness.testing.run import run_tests
 from harness.testing.runners.registry import line_records
-from tasks.plain import json_of
 
 PASSING_SECONDS = 20.0
 """Time, as measured on the base, for the passing tests that are run beside the failing ones."""
@@ -108,12 +108,12 @@ async def localise(
         env=line_records(record),
     )
     try:
-        found: Json = json_of(await _record(sandbox, record))
+        found: Json = json.loads(await _record(sandbox, record))
         if lines := ranked(found, apart):
             tests = f"{found['failed']} failing and {found['passed']} passing tests"
             by = "coverage" if found["tracer"] == "coverage" else "a trace function (coverage is not installed)"
             return Localisation(lines, f"Ochiai over the lines of {tests}, recorded by {by}")
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError):
+    except (ValueError, LookupError, RecursionError, TypeError, AttributeError, ArithmeticError, AssertionError):
         pass  # none, or the tests themselves wrote there
     how = "no line was recorded, so the places that the failures name are suspected"
     return Localisation(named_lines(report, apart), how)

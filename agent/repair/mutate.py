@@ -24,7 +24,6 @@ from agent.repair.mutation.site import Site
 from agent.repair.mutation.source import Function, Proposal, Source, go_on, hush, meaning
 from agent.repair.mutation.statements import STATEMENT_OPERATORS
 from agent.repair.mutation.values import VALUE_OPERATORS
-from harness.code.source import NotPython
 
 # How likely a fix is of this form, from what is known of small fixes in general (one name, one operator, one bound or
 # one missing condition are the common ones; see Karampatsis and Sutton, "How often do single-statement bugs occur?",
@@ -231,7 +230,7 @@ def _parsed(path: str, text: str) -> Source | None:
         return None  # the parser and an editor count such lines differently
     try:
         return Source(path, text)
-    except NotPython:
+    except SyntaxError:
         return None
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from harness.cache import write_json
 from harness.choosing.pool import Sample
@@ -22,7 +22,6 @@ from harness.choosing.probe_facts import Seen
 from harness.choosing.static_evidence import StaticFacts
 from harness.trace import record
 from tasks.errors import InputError
-from tasks.plain import json_of
 
 SCHEMA = 1
 
@@ -128,11 +127,11 @@ def read_found(directory: Path, instance: str) -> tuple[Base, dict[str, Found]]:
     if not place.exists():
         return Base(), {}
     try:
-        body = json_of(place.read_bytes())
+        body = json.loads(place.read_bytes())
         if body["schema"] != SCHEMA:
             raise InputError(f"{place} was written by another version; gather the evidence again in a new directory")
         return record(Base, body["base"]), record(dict[str, Found], body["found"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise InputError(f"{place} is damaged: {error}") from error
 
 
@@ -154,10 +153,3 @@ def evidence_of(directory: Path, instance: str, samples: Sequence[Sample]) -> In
 
 def _place(directory: Path, instance: str) -> Path:
     return directory / "evidence" / f"{instance}.json"
-
-
-def steps_of(data: Mapping[str, Any] | None) -> Steps | None:
-    """What probes showed, from plain JSON data; None stays None."""
-    if data is None:
-        return None
-    return {probe: tuple(record(Seen, step) for step in steps) for probe, steps in data.items()}

@@ -40,10 +40,6 @@ RETRIES = 3
 T = TypeVar("T")
 
 
-def _nowhere(evidence: InstanceEvidence) -> None:
-    """Nobody keeps it meanwhile."""
-
-
 def gather_static(evidence: InstanceEvidence, statement: str, tree: BaseTree | None) -> InstanceEvidence:
     """The evidence with static facts on every distinct patch that has none yet.
 
@@ -72,7 +68,7 @@ async def gather_probes(
     opened: Opened,
     *,
     witnesses: Sequence[WitnessTest] = (),
-    keep: Keep = _nowhere,
+    keep: Keep = lambda evidence: None,
     say: Say = lambda line: None,
 ) -> InstanceEvidence:
     """The evidence with what the issue's probes, and the witness tests of attempts, show on the base, run twice, and on
@@ -126,7 +122,7 @@ async def gather_tests(
     command: str | None = None,
     seconds: float = NEAR_SECONDS,
     slots: asyncio.Semaphore | None = None,
-    keep: Keep = _nowhere,
+    keep: Keep = lambda evidence: None,
     say: Say = lambda line: None,
 ) -> InstanceEvidence:
     """The evidence with what the near tests say on the base, run twice, and on every distinct candidate that was not

@@ -26,7 +26,6 @@ from typing import Any
 from harness.records import WitnessTest
 from tasks.entries import Entries, entries, kind
 from tasks.errors import InputError
-from tasks.plain import json_of
 
 PATCH_ENDINGS = (".patch", ".diff")
 OUTCOMES = ("resolved", "unresolved", "apply-failed")
@@ -108,10 +107,10 @@ def _labels(path: Path) -> dict[tuple[str, str], bool | None]:
     """By instance and source, whether the patch is right."""
     if path.name.endswith(".json"):
         try:
-            report = json_of(path.read_bytes())
+            report = json.loads(path.read_bytes())
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path} is not JSON: {error}") from error
         if not isinstance(report, dict) or not {"sets", "predictions"} <= report.keys():
             raise InputError(f"{path} is no report of troop grade: it has no sets or no predictions")

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.choosing.statement import Block, Statement
-from harness.code.source import parsed
+from harness.code.facts import parsed
 from harness.records import WitnessTest
 from harness.sandbox.base import WORKDIR
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from harness.choosing.features import CIRCUMSTANCES, NAMES, SIGNS, CandidateFeatures
 from tasks.errors import InputError
-from tasks.plain import json_of
 
 PENALTY = 10.0
 """Of the squared weights of standardised features, in units of observations."""
@@ -123,11 +122,11 @@ def finalists(rows: Sequence[CandidateFeatures], weights: Weights) -> list[Candi
 def read_weights(path: Path) -> Weights:
     """Weights from a JSON file. Raises InputError for one that is none."""
     try:
-        body = json_of(path.read_text(encoding="utf-8"))
+        body = json.loads(path.read_text(encoding="utf-8"))
         return Weights(body["bias"], body["weights"], body["scales"], body.get("fitted_on", ""))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, RecursionError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} holds no weights: {error}") from error
 
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from harness.choosing.statement import Statement, names_file
-from harness.code.facts import identifiers, normal_form, touched, undefined_names
-from harness.code.source import parsed
+from harness.code.facts import identifiers, normal_form, parsed, touched, undefined_names
 from harness.patches.patch import SCRATCH, Patch
 from harness.patches.paths import is_prose, is_test
 from harness.repository.base_tree import BaseTree, Patched

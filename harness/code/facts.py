@@ -12,8 +12,6 @@ import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 
-from harness.code.source import FAILS, KEPT, parsed
-
 Scope = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -23,6 +21,36 @@ _KNOWN = frozenset(dir(builtins)) | {
     # of Python 2, in code that serves both
     *("basestring", "cmp", "execfile", "file", "long", "raw_input", "reduce", "reload", "unichr", "unicode", "xrange"),
 }
+
+MOST_BYTES = 4_000_000
+"""Of a source that is looked at: a tree takes some fifty times as much memory."""
+KEPT = 16
+"""Files whose tree is kept: the base's own are wanted again for every candidate that changes them."""
+
+FAILS = (SyntaxError, ValueError, LookupError, MemoryError, RecursionError, SystemError)
+"""How Python's parser, its symbol tables and walks of a tree end on some texts: no Python, a zero byte, an unknown
+coding, 50,000 signs in a row."""
+
+
+def parse(source: str | bytes, name: str = "<unknown>") -> ast.Module:
+    """The syntax tree. Raises SyntaxError for what the Python that runs Troop cannot parse, whatever the reason."""
+    if len(source) > MOST_BYTES:
+        raise SyntaxError(f"it is longer than {MOST_BYTES} bytes")
+    try:
+        return ast.parse(source, name)
+    except FAILS as error:
+        raise SyntaxError(str(error) or "it is nested too deeply") from error
+
+
+@lru_cache(maxsize=KEPT)
+def parsed(source: str | bytes | None) -> ast.Module | None:
+    """The syntax tree, None for no source or one that cannot be parsed. It is shared: not to be changed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return None if source is None else parse(source)
+    except SyntaxError:
+        return None
 
 
 @lru_cache(maxsize=KEPT)

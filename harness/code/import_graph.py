@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.cache import read_json, write_json
-from harness.code.source import parsed
+from harness.code.facts import parsed
 
 FORMAT = "1"
 """Part of the name of what is kept: a graph found in another way is not taken for this."""

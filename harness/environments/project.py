@@ -9,12 +9,12 @@ from __future__ import annotations
 import ast
 import configparser
 import re
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.code.source import FAILS, NotPython, parse
-from tasks.plain import toml_of
+from harness.code.facts import FAILS, parsed
 
 Table = Mapping[str, Any]
 Ini = Mapping[str, Mapping[str, str]]
@@ -201,9 +201,8 @@ def _pytest_configured(there: set[str], tool: Table, cfg: Ini, tox: Ini) -> bool
 
 def _setup_arguments(text: str) -> dict[str, Any]:
     """The arguments of `setup(...)` that can be read: literals, names bound to literals, `extras[...] = …`."""
-    try:
-        tree = parse(text)
-    except NotPython:
+    tree = parsed(text)
+    if tree is None:
         return {}
     names: dict[str, Any] = {}
     arguments: dict[str, Any] = {}
@@ -250,8 +249,8 @@ def _released_version(pkg_info: str) -> str | None:
 
 def _toml(text: str) -> dict[str, Any]:
     try:
-        return toml_of(text)
-    except ValueError:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError):
         return {}
 
 

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import PurePosixPath
 
-from harness.code.facts import SCOPES
+from harness.code.facts import SCOPES, parsed
 from harness.code.import_graph import NO_IMPORTS, ImportGraph
-from harness.code.source import parsed
 from harness.patches.patch import Patch
 from harness.records import TestReport
 

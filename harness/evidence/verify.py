@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from harness.code.source import parsed
+from harness.code.facts import parsed
 from harness.environments.clean_room import CleanRoom
 from harness.patches.extract import apply_patch, restore_paths
 from harness.patches.patch import Patch

@@ -11,12 +11,11 @@ import os
 import re
 import sys
 import threading
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
-
-from tasks.plain import toml_of
 
 _BUNDLES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -133,10 +132,10 @@ def _uv_options(notes: list[str]) -> _Options:
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path(os.environ.get("HOME", "/nonexistent")) / ".config")
     for path in (config / "uv/uv.toml", Path("/etc/uv/uv.toml")):
         try:
-            table = toml_of(path.read_text(encoding="utf-8"))
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             continue
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             notes.append(f"{path} cannot be read as a uv configuration and is left out of set-up")
             continue
         for part in (table, table.get("pip", {})):

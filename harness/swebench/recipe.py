@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 import shlex
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -30,7 +31,6 @@ from harness.swebench.requirements import (
     without,
 )
 from tasks.errors import InputError
-from tasks.plain import toml_of
 
 if TYPE_CHECKING:
     from harness.swebench.official import Spec
@@ -153,8 +153,8 @@ def _from_files(row: Row, spec: Spec, tree: Workspace) -> list[str]:
 def _build_system(tree: Workspace) -> Mapping[str, Sequence[str]]:
     """[build-system] of pyproject.toml; empty where there is none, or none that can be read."""
     try:
-        table = toml_of(tree.read("pyproject.toml").decode("utf-8", "replace")).get("build-system")
-    except (FileNotFoundError, ValueError):
+        table = tomllib.loads(tree.read("pyproject.toml").decode("utf-8", "replace")).get("build-system")
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return table if isinstance(table, dict) else {}
 

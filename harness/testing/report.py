@@ -15,12 +15,12 @@ A command under which no plugin wrote anything is one pseudo test, `COMMAND_TEST
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from harness.records import Exec, Outcome, TestReport
-from tasks.plain import json_of
 
 COMMAND_TEST = "<command>"
 
@@ -147,8 +147,8 @@ def _read_lines(text: bytes) -> _Lines:
     lines = _Lines()
     for raw in text.split(b"\n"):
         try:
-            line = json_of(raw) if raw else None
-        except ValueError:
+            line = json.loads(raw) if raw else None
+        except (ValueError, RecursionError):
             continue  # torn by a kill, for which the missing finish line speaks, or none of the plugin's
         if isinstance(line, dict):
             lines.read(line)

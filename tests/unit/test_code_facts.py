@@ -9,8 +9,7 @@ import pytest
 
 from harness.choosing.statement import Statement
 from harness.choosing.static_evidence import look
-from harness.code.facts import normal_form, touched, undefined_names
-from harness.code.source import parsed
+from harness.code.facts import normal_form, parsed, touched, undefined_names
 from harness.repository.base_tree import open_tree
 from tasks.errors import InputError
 from tests.support.calculator import FILES, make_repository

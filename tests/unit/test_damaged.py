@@ -17,8 +17,7 @@ from harness.choosing.gather import gather_static
 from harness.choosing.pool import Sample
 from harness.choosing.probes import probes_of, steps_of
 from harness.choosing.statement import Statement
-from harness.code.facts import undefined_names
-from harness.code.source import MOST_BYTES, parsed
+from harness.code.facts import MOST_BYTES, parsed, undefined_names
 from harness.environments.project import read_project
 from harness.evidence.regression import touched_by
 from harness.patches.patch import Patch

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from operator import attrgetter
 
-from harness.code.source import FAILS, NotPython, parse
+from harness.code.facts import FAILS, parse
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 BLOCKS = (ast.If, ast.While, ast.For, ast.AsyncFor, ast.With, ast.AsyncWith, ast.Try, ast.Match)
@@ -48,7 +48,7 @@ def hush() -> None:
 
 
 def parsed(text: str) -> ast.Module:
-    """The tree of a text. Raises NotPython where there is none."""
+    """The tree of a text. Raises SyntaxError where there is none."""
     return parse(text, _NAME)
 
 
@@ -80,7 +80,7 @@ class Proposal:
 
 
 class Source:
-    """One parsed file. Raises NotPython where the text is not Python of the version that runs Troop, or its mutants
+    """One parsed file. Raises SyntaxError where the text is not Python of the version that runs Troop, or its mutants
     could not be compiled: each further `for` of a comprehension takes of the compiler's stack, which nothing bounds.
 
     Positions are character offsets into `text`; the tree's UTF-8 columns are converted once per line.
@@ -98,7 +98,7 @@ class Source:
         self.fields: dict[ast.AST, str] = {}
         for parent in ast.walk(self.tree):
             if len(getattr(parent, "generators", ())) > _MOST_FOR:
-                raise NotPython(f"{path} has a comprehension of more than {_MOST_FOR} parts")
+                raise SyntaxError(f"{path} has a comprehension of more than {_MOST_FOR} parts")
             for name, value in ast.iter_fields(parent):
                 for child in value if isinstance(value, list) else (value,):
                     if isinstance(child, ast.AST):
