@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import time
@@ -446,8 +447,8 @@ def _plain(value: Any) -> Any:
 
 
 T = TypeVar("T")
-_hints: dict[type, dict[str, Any]] = {}
-_PLAIN: dict[Any, tuple[type, ...]] = {str: (str,), int: (int, bool), float: (float, int), bool: (bool,)}
+_hints = functools.cache(get_type_hints)
+_PLAIN: dict[Any, tuple[type, ...]] = {str: (str,), int: (int,), float: (float, int), bool: (bool,)}
 
 
 def _build(hint: Any, value: Any) -> Any:
@@ -465,9 +466,7 @@ def _build(hint: Any, value: Any) -> Any:
         if hint is bytes:
             return base64.b64decode(value["b64"])
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            if hint not in _hints:
-                _hints[hint] = get_type_hints(hint)
-            hints = _hints[hint]
+            hints = _hints(hint)
             return hint(**{k: _build(hints[k], v) for k, v in value.items() if k in hints})
     if hint is Path and isinstance(value, str):
         return Path(value)
@@ -616,7 +615,7 @@ def read(path: Path, *, may_be_empty: bool = False) -> Iterator[Event]:
             return
         raise InputError(f"cannot read the trace {path}: {error.strerror}") from error
     number = 0
-    ended: set[int | None] = set()
+    over: dict[int | None, bool] = {}
     with file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
@@ -624,7 +623,7 @@ def read(path: Path, *, may_be_empty: bool = False) -> Iterator[Event]:
                 break
             try:
                 event = from_json(json.loads(line))
-                _check(event, ended)
+                _check(event, over)
             except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 raise InputError(f"{path}, line {number}: not an event of a Troop trace ({error})") from error
             if number == 1:
@@ -640,16 +639,20 @@ def read(path: Path, *, may_be_empty: bool = False) -> Iterator[Event]:
         raise InputError(f"the trace {path} is empty: its run was stopped at its very start; `troop resume` begins it")
 
 
-def _check(event: Event, ended: set[int | None]) -> None:
-    """Raises for an event that cannot stand where it does. `ended`: attempts, which it adds to."""
+def _check(event: Event, over: dict[int | None, bool]) -> None:
+    """Raises for an event that cannot stand where it does. `over`: by attempt that began, whether it ended."""
     if isinstance(event, RunStarted):
         _build(str, event.task["id"]), _build(tuple[str, ...], event.settings.get("models", []))
-    elif isinstance(event, (AttemptStarted, AttemptEnded)) and event.attempt is None:
-        raise ValueError("it is of no attempt")
-    elif isinstance(event, AttemptEnded):
-        ended.add(event.attempt)
-    elif isinstance(event, Verified) and not (event.attempts and ended.issuperset(event.attempts)):
+    elif isinstance(event, AttemptStarted) and event.attempt is not None:
+        over.setdefault(event.attempt, False)
+    elif isinstance(event, (AttemptStarted, AttemptEnded)):
+        if event.attempt not in over:
+            raise ValueError(f"attempt {event.attempt} never began")
+        over[event.attempt] = True
+    elif isinstance(event, Verified) and not (event.attempts and all(map(over.get, event.attempts))):
         raise ValueError(f"it is about attempts that never ended, among {list(event.attempts)}")
+    elif isinstance(event, Decided) and any({"id", "name", "arguments"} - call.keys() for call in event.calls):
+        raise ValueError("a call has no id, name or arguments")
 
 
 __all__ = [name for name, value in list(globals().items()) if isinstance(value, type) and issubclass(value, Event)]

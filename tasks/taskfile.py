@@ -170,6 +170,8 @@ class _Table:
 
     def text(self, key: str) -> str | None:
         value: str | None = self._get(key, str)
+        if value is not None and "\0" in value:
+            raise self.wrong(key, "must not hold a zero byte")
         return value
 
     def required_text(self, key: str) -> str:

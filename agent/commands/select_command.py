@@ -104,12 +104,8 @@ def execute(known: argparse.Namespace) -> int:
         directory, samples, places = _gathered(known, weights, progress)
         every, without = _known(directory, samples)
         points = _points(judge, directory, every, places, weights, known, progress) if judge is not None else {}
-        chosen = [
-            pool.choose(every[i], weights, known.ranker, known.threshold, points.get(i))
-            if i in every
-            else pool.PoolChoice(i, (), None, without[i])
-            for i in sorted(samples)
-        ]
+        chosen = [pool.choose(of, weights, known.ranker, known.threshold, points.get(i)) for i, of in every.items()]
+        chosen = sorted([*chosen, *(pool.PoolChoice(i, (), None, why) for i, why in without)], key=lambda c: c.instance)
         out = known.out.resolve() if known.out else directory
         report = _report(chosen, known, weights)
         if judge is not None:
@@ -123,18 +119,18 @@ def execute(known: argparse.Namespace) -> int:
 
 def _known(
     directory: Path, samples: Mapping[str, tuple[Sample, ...]]
-) -> tuple[dict[str, InstanceEvidence], dict[str, str]]:
+) -> tuple[dict[str, InstanceEvidence], list[tuple[str, str]]]:
     """(the evidence on each instance, why there is none on others). Raises InputError where there is none at all."""
     from harness.choosing.evidence_store import evidence_of
 
-    every, without = {}, {}
+    every, without = {}, []
     for instance, of_it in samples.items():
         try:
             every[instance] = evidence_of(directory, instance, of_it)
         except InputError as error:
-            without[instance] = str(error)
+            without.append((instance, str(error)))
     if without and not every:
-        raise InputError(next(iter(without.values())))
+        raise InputError(without[0][1])
     return every, without
 
 

@@ -75,8 +75,7 @@ async def gather_probes(
     every distinct candidate on which they were not run yet.
 
     Each candidate gets a fresh sandbox; what it does to test files is left out. Candidates of the same code are run
-    once. `keep` is told after the base and after every candidate. One on which they cannot be run shows nothing, which
-    `say` hears. Raises SandboxFailed where no sandbox works.
+    once. `keep` is told after the base and after every candidate. Raises SandboxFailed where no sandbox works.
     """
     packages = import_names(tree.paths())
     read = Statement(evidence.base.statement)
@@ -104,9 +103,8 @@ async def gather_probes(
             except Exception as error:  # one candidate's fault ends no other's case
                 if isinstance(error, SandboxFailed):
                     await in_sandbox(opened, "works", tree, "", lambda s: s.exec(["true"], timeout=60))
-                reason = f"the probes cannot be run on it: {words_of(error)}"
-                say(f"{evidence.instance} {key}: {reason}")
-                shown, facts = {}, replace(facts, static=replace(facts.static, reason=reason))
+                why = f"the probes cannot be run on it: {words_of(error)}"
+                shown, facts = {}, replace(facts, static=replace(facts.static, reason=why))
             evidence = evidence.with_found(**{key: replace(facts, probes=shown)})
             keep(evidence)
     say(f"{evidence.instance}: {len(probes)} probes")

@@ -22,8 +22,6 @@ from harness.sandbox.base import WORKDIR
 
 STEPS_AT_MOST = 60
 COMMANDS_AT_MOST = 6
-LINES_AT_MOST = 500
-"""Of a block that is Python in part: each beginning of it is tried."""
 WITNESSES_AT_MOST = 8
 WITNESS = "witness-"
 """How the names of probes begin that are tests of attempts: they fail on the base, or say nothing."""
@@ -130,7 +128,7 @@ def _prompted(lines: Sequence[str], prompt: re.Pattern[str], more: re.Pattern[st
 def _script(text: str) -> str:
     """The longest beginning of a block that is Python."""
     plain = _modern(textwrap.dedent(text.expandtabs(4)).strip("\n"))
-    lines = plain.split("\n")[:LINES_AT_MOST]
+    lines = plain.split("\n")[:500]  # each beginning of these is tried
     for end in range(len(lines), 0, -1):
         candidate = "\n".join(lines[:end])
         if candidate.strip() and _parses(candidate):

@@ -22,14 +22,13 @@ _KNOWN = frozenset(dir(builtins)) | {
     *("basestring", "cmp", "execfile", "file", "long", "raw_input", "reduce", "reload", "unichr", "unicode", "xrange"),
 }
 
-MOST_BYTES = 4_000_000
+MOST_BYTES = 2_000_000
 """Of a source that is looked at: a tree takes some fifty times as much memory."""
-KEPT = 16
+_KEPT = 16
 """Files whose tree is kept: the base's own are wanted again for every candidate that changes them."""
 
 FAILS = (SyntaxError, ValueError, LookupError, MemoryError, RecursionError, SystemError)
-"""How Python's parser, its symbol tables and walks of a tree end on some texts: no Python, a zero byte, an unknown
-coding, 50,000 signs in a row."""
+"""How Python's parser ends on some texts: no Python, a zero byte, an unknown coding, 50,000 signs in a row."""
 
 
 def parse(source: str | bytes, name: str = "<unknown>") -> ast.Module:
@@ -42,7 +41,7 @@ def parse(source: str | bytes, name: str = "<unknown>") -> ast.Module:
         raise SyntaxError(str(error) or "it is nested too deeply") from error
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=_KEPT)
 def parsed(source: str | bytes | None) -> ast.Module | None:
     """The syntax tree, None for no source or one that cannot be parsed. It is shared: not to be changed."""
     try:
@@ -53,7 +52,7 @@ def parsed(source: str | bytes | None) -> ast.Module | None:
         return None
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=_KEPT)
 def undefined_names(source: bytes) -> frozenset[str]:
     """Names that are looked up as globals and that no scope of the module binds; nothing is said of a module that
     cannot be parsed or has a star import. By the interpreter's own symbol tables."""
@@ -173,7 +172,7 @@ def _number_locals(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
             node.id = names[node.id]
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=_KEPT)
 def _normal(tree: ast.Module) -> ast.Module:
     normal = copy.deepcopy(tree)
     _Normal().visit(normal)

@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 import pytest
 
+from harness.choosing.evidence_store import InstanceEvidence
+from harness.choosing.gather import gather_probes, gather_static, gather_tests
+from harness.choosing.pool import Sample
 from harness.environments.clean_room import CleanRoom
+from harness.evidence.told import tell
 from harness.evidence.verify import verification_key, verify, witness_name, witness_on_base
-from harness.records import Evidence, WitnessTest
+from harness.records import Evidence, Told, WitnessTest
+from harness.repository.base_tree import open_tree
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec
 from harness.testing.report import COMMAND_TEST
 from tasks.errors import SandboxFailed
 from tasks.task import Task
 from tests.support.environments import freeze
-from tests.support.repositories import CALC, FAILING, FIX
+from tests.support.repositories import CALC, FAILING, FIX, git
 
 REGRESSION = ("tests/test_core.py::test_add", "tests/test_core.py::test_mean_of_nothing")
 GIVEN = "tests/test_issue.py::test_mean"
@@ -195,6 +201,59 @@ def test_a_sandbox_that_dies_says_nothing_about_the_candidate(bubblewrap: Provid
     assert asyncio.run(scenario(2)).clean
     with pytest.raises(SandboxFailed):
         asyncio.run(scenario(3))
+
+
+# A candidate that has a file where a test's folder should be, or a name that no file can have
+
+SHOWN = "```\n>>> from calc import mean\n>>> mean([3])\n```\n"
+BLOCKING = FIX + added("witnesses", "here\n")
+
+
+def test_a_witness_that_a_candidate_leaves_no_room_for_did_not_run_and_the_others_did(
+    bubblewrap: Provider, task: Task
+) -> None:
+    tests = (witness("assert mean([3]) == 3", "witnesses/test_w.py"), witness("assert mean([3]) == 3"))
+    found = evidence(bubblewrap, task, BLOCKING, witnesses=tests)
+    assert found.clean
+    assert found.witness == {"0:witnesses/test_w.py": "missing", "0:tests/test_witness.py": "passed"}
+
+
+def test_a_test_that_cannot_be_written_is_told_as_an_error(bubblewrap: Provider, task: Task) -> None:
+    async def scenario() -> Told:
+        built = await freeze(bubblewrap, task)
+        sandbox = await bubblewrap.create(SandboxSpec(run="tests", name="tell", environment=built.key))
+        try:
+            await sandbox.write("witnesses", b"a file")
+            return await tell(sandbox, "c1", "witnesses/test_w.py", "def test_a(): pass", None)
+        finally:
+            await sandbox.close()
+
+    told = asyncio.run(scenario())
+    assert told.outcome == "error" and told.tail.startswith("witnesses/test_w.py cannot be written")
+
+
+def test_a_candidate_that_cannot_be_laid_out_ends_no_evidence_on_the_others(bubblewrap: Provider, task: Task) -> None:
+    head = git(Path(task.repository.location), "rev-parse", "HEAD")
+    odd_patch = FIX + added(f"calc/{'x' * 300}.py", "too long a name for a file\n")
+    samples = tuple(Sample("i", name, name, patch) for name, patch in (("odd", odd_patch), ("right", FIX)))
+
+    async def scenario() -> InstanceEvidence:
+        built = await freeze(bubblewrap, task)
+
+        async def opened(name: str) -> Sandbox:
+            return await bubblewrap.create(SandboxSpec(run="tests", name=name, environment=built.key))
+
+        with open_tree(Path(task.repository.location), head) as tree:
+            known = gather_static(InstanceEvidence("i", samples), SHOWN, tree)
+            known = await gather_probes(known, tree, opened)
+            return await gather_tests(known, tree, opened, seconds=5.0)
+
+    known = asyncio.run(scenario())
+    odd, right = (known.of(sample) for sample in samples)
+    assert odd.probes == {} and odd.static.reason.startswith("the probes cannot be run on it")
+    assert right.probes and not right.static.reason
+    assert right.tests is not None and not right.tests.broken
+    assert odd.tests is not None and odd.tests.reason.startswith("it cannot be laid out")
 
 
 # Without a sandbox

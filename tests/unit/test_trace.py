@@ -21,6 +21,7 @@ from harness.records import Charge, FileState, Tree, Usage
 from harness.trace import (
     EVENTS,
     AttemptEnded,
+    AttemptStarted,
     Decided,
     Event,
     InfrastructureFailed,
@@ -311,11 +312,12 @@ def test_what_looks_like_a_token_stays_in_what_is_carried_out_and_nowhere_else(m
     call = {"id": "1", "name": "create", "arguments": {"path": "a.py", "content": patch}}
     heard: list[Event] = []
     masked.listen(heard.append)
+    masked.write(AttemptStarted(attempt=0, seed=1, model="m"))
     masked.write(Decided(attempt=0, turn=1, text=f"I use {TOKEN}", calls=(call,)))
     masked.write(TreeChanged(attempt=0, turn=1, tree=tree))
     masked.write(AttemptEnded(attempt=0, status="submitted", patch=patch))
     assert list(read(masked.path))[1:] == heard
-    decided, changed, ended = heard
+    _, decided, changed, ended = heard
     assert isinstance(decided, Decided) and decided.text == "I use ***" and decided.calls == (call,)
     assert isinstance(changed, TreeChanged) and changed.tree == tree
     assert isinstance(ended, AttemptEnded) and ended.patch == patch and not ended.masked
@@ -325,10 +327,11 @@ def test_a_secret_of_the_environment_is_masked_everywhere_and_its_patch_is_flagg
     heard: list[Event] = []
     masked.listen(heard.append)
     content = b"\xff\x00" + PASSWORD.encode() + b"\n"
+    masked.write(AttemptStarted(attempt=0, seed=1, model="m"))
     masked.write(TreeChanged(attempt=0, turn=1, tree=Tree((FileState("a.bin", content),))))
     masked.write(AttemptEnded(attempt=0, status="submitted", patch=f"+x = '{PASSWORD}'\n"))
     assert list(read(masked.path))[1:] == heard
-    changed, ended = heard
+    _, changed, ended = heard
     assert isinstance(changed, TreeChanged) and changed.tree.files[0].data == b"\xff\x00***\n"
     assert isinstance(ended, AttemptEnded) and ended.patch == "+x = '***'\n" and ended.masked and changed.masked
 

@@ -14,6 +14,7 @@ import warnings
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from operator import attrgetter
 
@@ -25,7 +26,6 @@ BLOCKS = (ast.If, ast.While, ast.For, ast.AsyncFor, ast.With, ast.AsyncWith, ast
 
 _NAME = "<mutant>"
 """The file name under which texts are parsed, so that their warnings can be told from others."""
-_MOST_FOR = 200
 _POSITION = attrgetter("lineno", "col_offset", "end_lineno", "end_col_offset")
 
 
@@ -47,9 +47,8 @@ def hush() -> None:
     warnings.filterwarnings("ignore", module=re.escape(_NAME))
 
 
-def parsed(text: str) -> ast.Module:
-    """The tree of a text. Raises SyntaxError where there is none."""
-    return parse(text, _NAME)
+parsed = partial(parse, name=_NAME)
+"""The tree of a text. Raises SyntaxError where there is none."""
 
 
 def compiles(text: str) -> bool:
@@ -97,8 +96,8 @@ class Source:
         self.parents: dict[ast.AST, ast.AST] = {}
         self.fields: dict[ast.AST, str] = {}
         for parent in ast.walk(self.tree):
-            if len(getattr(parent, "generators", ())) > _MOST_FOR:
-                raise SyntaxError(f"{path} has a comprehension of more than {_MOST_FOR} parts")
+            if len(getattr(parent, "generators", ())) > 200:
+                raise SyntaxError(f"{path} has a comprehension of more than 200 parts")
             for name, value in ast.iter_fields(parent):
                 for child in value if isinstance(value, list) else (value,):
                     if isinstance(child, ast.AST):
