@@ -46,13 +46,11 @@ def gather_static(evidence: InstanceEvidence, statement: str, tree: BaseTree | N
     `tree` None: the base's files are not at hand, and only what the diff itself tells is noted.
     """
     read = Statement(statement)
-    new = {
-        key: Found(_looked(patch, read, tree)) for key, patch in evidence.patches.items() if key not in evidence.found
-    }
+    new = {key: Found(_look(patch, read, tree)) for key, patch in evidence.patches.items() if key not in evidence.found}
     return replace(evidence.with_found(**new), base=replace(evidence.base, statement=statement))
 
 
-def _looked(patch: str, statement: Statement, tree: BaseTree | None) -> StaticFacts:
+def _look(patch: str, statement: Statement, tree: BaseTree | None) -> StaticFacts:
     """The facts on a patch. One that cannot even be looked at counts as none that applies, and ends no other's case."""
     try:
         return look(patch, statement, tree)

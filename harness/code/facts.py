@@ -22,8 +22,7 @@ _KNOWN = frozenset(dir(builtins)) | {
     *("basestring", "cmp", "execfile", "file", "long", "raw_input", "reduce", "reload", "unichr", "unicode", "xrange"),
 }
 
-MOST_BYTES = 2_000_000
-"""Of a source that is looked at: a tree takes some fifty times as much memory."""
+MOST_BYTES = 2_000_000  # of a source that is parsed: its tree takes some fifty times as much memory
 _KEPT = 16
 """Files whose tree is kept: the base's own are wanted again for every candidate that changes them."""
 

@@ -47,8 +47,7 @@ def hush() -> None:
     warnings.filterwarnings("ignore", module=re.escape(_NAME))
 
 
-parsed = partial(parse, name=_NAME)
-"""The tree of a text. Raises SyntaxError where there is none."""
+parsed = partial(parse, name=_NAME)  # the tree of a text; raises SyntaxError where there is none
 
 
 def compiles(text: str) -> bool:
