@@ -45,8 +45,8 @@ class InProcess:
         if notebook.started is None:
             sampling = {}
             if client := run.clients.get(model):
-                own = client.alias.sampling.get("temperature")
-                sampling = {"temperature": temperature_of(run.settings, index) if own is None else own}
+                own = client.alias.sampling.get("temperature", temperature_of(run.settings, index))
+                sampling = {} if own is False else {"temperature": own}
             started = trace.AttemptStarted(
                 attempt=index, seed=seed_of(run.settings.seed, index), model=model, sampling=sampling
             )
