@@ -94,9 +94,11 @@ class ToolsRefused(CallRefused):
 
 
 def words_of(error: Exception) -> str:
-    """What is noted of an error that costs one instance and not the others: a TroopError's own sentence; of any other
-    its kind, and the line that it comes from."""
+    """What is noted of an error that costs one instance and not the others: a TroopError's own sentence; of a file
+    its name; of any other its kind, and the line that it comes from."""
     if isinstance(error, TroopError):
         return str(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"the file system refuses: {error.filename}: {error.strerror}"
     at = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({at.filename.rpartition('/')[2]}:{at.lineno})"

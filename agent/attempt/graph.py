@@ -28,6 +28,7 @@ from agent.attempt.model_policy import describe_report
 from agent.attempt.notebook import Notebook
 from agent.attempt.policy import Ask, Decision, Plan, Policy, Result, TurnRecord, View
 from agent.attempt.tools import Toolbox, kind_of, use_tool
+from agent.config import CONTEXT
 from harness import trace
 from harness.patches.extract import take_patch
 from harness.patches.patch import Patch
@@ -46,8 +47,6 @@ STEPS = 10_000
 """Nodes that LangGraph may go through in one attempt: more than any budget of turns comes to."""
 NEAR_SECONDS = 180.0
 """For the tests near to an attempt's changes, where the whole suite takes too long."""
-CONTEXT = 128_000
-"""Tokens that a model bears where nothing says how many."""
 NOTHING_NEAR = (
     "the whole suite takes too long here, and no test file is near to the changes so far: name the files to run"
 )

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 from itertools import chain, repeat
 
+from agent.models.wires.texts import NO_UTF8, encodable
+
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
-_NO_UTF8 = re.compile("[\ud800-\udfff]")
 _UNKNOWN = re.compile("[\ud800-\udfff\ufffd]")
 
 
@@ -21,14 +22,9 @@ def lines_of(text: str) -> list[str]:
     return _LINE.findall(text)
 
 
-def sendable(text: str) -> str:
-    """The text with U+FFFD for what UTF-8 cannot say (bytes of a file that are not UTF-8, half a surrogate pair)."""
-    return _NO_UTF8.sub("\ufffd", text)
-
-
 def shown(text: str) -> str:
     """A file's text for a model: each line ends with "\\n", each byte that is not UTF-8 is U+FFFD."""
-    return sendable(text.replace("\r\n", "\n"))
+    return encodable(text.replace("\r\n", "\n"))
 
 
 def cut_line(line: str, limit: int) -> str:
@@ -98,7 +94,7 @@ def _alike(kept: Sequence[str], now: Sequence[str], end: str) -> str:
     ends = chain((_end(line, 0) if line.endswith("\n") else end for line in kept), repeat(end))
     text = "".join(line[:-1] + end if line.endswith("\n") else line for line, end in zip(now, ends, strict=False))
     before = "".join(kept)
-    if not _NO_UTF8.search(before) or "\ufffd" not in text:
+    if not NO_UTF8.search(before) or "\ufffd" not in text:
         return text
     unknown = _UNKNOWN.findall(before)
     if len(unknown) != text.count("\ufffd"):

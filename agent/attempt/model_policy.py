@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.attempt.lines import cut_middle, sendable
+from agent.attempt.lines import cut_middle
 from agent.attempt.policy import Answer, Decision, Plan, Result, ToolCall, TurnRecord, View
 from agent.attempt.reading import NO_ANSWER, Call, Reading, as_text, read, said, sent_back
 from agent.attempt.tools import TOOLS, kind_of
+from agent.models.wires.texts import encodable
 from harness.records import Json, TestReport
 from harness.testing.report import COMMAND_TEST
 from tasks.errors import ContextTooLong, ReplyUnreadable, ToolsRefused
@@ -166,7 +167,7 @@ class ModelPolicy:
             return [spoken, _user("\n\n".join([*shown, *more]) or "(nothing was done)")]
         results[-1] = "\n\n".join([results[-1], *more])
         calls = zip(spoken["tool_calls"], results, strict=True)
-        return [spoken, *({"role": "tool", "tool_call_id": c["id"], "content": sendable(text)} for c, text in calls)]
+        return [spoken, *({"role": "tool", "tool_call_id": c["id"], "content": encodable(text)} for c, text in calls)]
 
 
 def reduced(size: Callable[[int, int], int], turns: int, room: float) -> list[int]:
@@ -222,7 +223,7 @@ def _plan_sent(view: View, longest: int) -> Json:
     """The plan as the model sent it; one that is too long, or holds calls that nobody answered, as its text."""
     answer = view.replies.get("plan")
     if answer is None or answer.cut or answer.message.get("tool_calls") or _size(answer.message) > longest:
-        return {"role": "assistant", "content": sendable(cut_middle(view.plan.text, longest)) or NO_ANSWER}
+        return {"role": "assistant", "content": encodable(cut_middle(view.plan.text, longest)) or NO_ANSWER}
     return sent_back(answer.message, read(answer.message, 0))
 
 
@@ -325,4 +326,4 @@ def describe_report(report: TestReport, baseline: TestReport | None) -> str:
 
 
 def _user(text: str) -> Json:
-    return {"role": "user", "content": sendable(text)}
+    return {"role": "user", "content": encodable(text)}

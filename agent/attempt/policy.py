@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from agent.config import CONTEXT
 from harness.records import AttemptStatus, Json, Purpose, TestReport
 from harness.sandbox.base import Sandbox
 from harness.trace import Prepared
@@ -129,7 +130,7 @@ class View:
     history: Sequence[TurnRecord]
     turns_left: int
     replies: Mapping[str, Answer] = field(default_factory=dict)
-    context: int = 128_000
+    context: int = CONTEXT
 
 
 class Policy(Protocol):

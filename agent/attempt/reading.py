@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agent.attempt.lines import sendable
 from agent.attempt.tools import TOOLS, Tool, argument_problem, tool_named
 from agent.models.wires.texts import encodable
 from harness.records import Json
@@ -94,7 +93,7 @@ def said(message: Json) -> tuple[str, str]:
     for pieces in (*(_texts(message.get(name)) for name in _THOUGHTS), _texts(thinking), [inline]):
         if not any("".join(pieces).strip() in other for other in ["", *kept]):  # providers tell the same twice
             kept.append("\n".join(pieces).strip())
-    return sendable("\n\n".join(kept)), sendable(text.strip())
+    return encodable("\n\n".join(kept)), encodable(text.strip())
 
 
 def sent_back(message: Json, reading: Reading) -> Json:

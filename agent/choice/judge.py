@@ -15,11 +15,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from agent.attempt.lines import cut_middle, sendable
+from agent.attempt.lines import cut_middle
 from agent.attempt.model_policy import prompt
 from agent.attempt.policy import Answer, Ask
 from agent.attempt.reading import said
 from agent.choice.case import Case, Ground
+from agent.models.wires.texts import encodable
 from harness import trace
 from harness.choosing.gather import in_sandbox
 from harness.code.facts import parsed
@@ -174,7 +175,7 @@ def _test_question(case: Case) -> Json:
         f'<patch name="{c.id}">\n{cut_middle(c.patch, PATCH_CHARS)}\n</patch>' for c in case.candidates
     )
     text = prompt("judge_test").format(statement=case.statement.strip(), patches=patches)
-    return {"role": "user", "content": sendable(text)}
+    return {"role": "user", "content": encodable(text)}
 
 
 def _question(statement: str, first: Candidate, second: Candidate, shown: trace.JudgeTested | None) -> Json:
@@ -186,7 +187,7 @@ def _question(statement: str, first: Candidate, second: Candidate, shown: trace.
         second=cut_middle(second.patch, PATCH_CHARS),
         second_evidence=_in_words(second) + _shown_on(shown, second.id),
     )
-    return {"role": "user", "content": sendable(text)}
+    return {"role": "user", "content": encodable(text)}
 
 
 def _shown_on(shown: trace.JudgeTested | None, name: str) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import TYPE_CHECKING
 
 from harness.sandbox.choice import BACKENDS
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.status import Status
+
     from agent.commands.progress import Progress
 
 EXAMPLES = """examples:
@@ -69,6 +72,10 @@ async def _examine(known: argparse.Namespace, progress: Progress) -> int:
     return 0 if any(groups[name][0].ok for name in BACKENDS) else 4
 
 
+def _trying(status: Status, alias: str, what: str) -> None:
+    status.update(f"trying {alias}: {what}")
+
+
 async def _try_out(known: argparse.Namespace, progress: Progress) -> int:
     from agent.commands.portrait_view import FILE, as_json, portrait_view, tables
     from agent.config import REPAIR, load_config, resolve_model
@@ -83,7 +90,7 @@ async def _try_out(known: argparse.Namespace, progress: Progress) -> int:
         config = load_config()  # each time, for what was written for the one before
         alias = resolve_model(name, config)
         with progress.errors().status(f"trying {alias.alias}") as status:
-            portrait = await portray(alias, lambda what: status.update(f"trying {alias.alias}: {what}"))  # noqa: B023
+            portrait = await portray(alias, partial(_trying, status, alias.alias))
         written = known.write and not portrait.error
         values = tables(name, portrait, config)
         if written and values:

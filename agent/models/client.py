@@ -1,4 +1,4 @@
-"""The client of OpenAI-compatible servers: retries, concurrency, usage. The only place that charges.
+"""The client of model servers, whatever their wire: retries, concurrency, usage. The only place that charges.
 
 Every answered call is written to the trace (`Replied`, with its charge) before anybody sees the answer, and every
 failed one that may have reached the model is charged too (`Charged`). Callers must not write these events themselves.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.config import Alias, is_loopback
@@ -86,7 +87,7 @@ def _trusted() -> ssl.SSLContext:
         return ssl.create_default_context()
     place = os.environ[name]
     try:
-        if os.path.isdir(place):  # noqa: PTH112
+        if Path(place).is_dir():
             return ssl.create_default_context(capath=place)
         return ssl.create_default_context(cafile=place)
     except (OSError, ssl.SSLError) as error:

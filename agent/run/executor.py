@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from agent.attempt import graph as inner
 from agent.attempt.notebook import Notebook
 from agent.attempt.policy import Answer, Ask
+from agent.config import CONTEXT
 from agent.run.context import Run
 from agent.run.verification import evidence_on, near_tests_of
 from harness import trace
@@ -108,7 +109,7 @@ class InProcess:
                 ask=_ask(run, client, notebook, notebook.started),
                 write=run.write,
                 near=near_tests_of(run),
-                context=lambda: client.context if client else inner.CONTEXT,
+                context=lambda: client.context if client else CONTEXT,
             )
             try:
                 await inner.drive(self._graph, desk)

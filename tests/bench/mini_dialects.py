@@ -22,7 +22,7 @@ os.environ["MSWEA_MODEL_RETRY_STOP_AFTER_ATTEMPT"] = "3"
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it would wait for a download
 
 import minisweagent
-import yaml  # type: ignore[import-untyped]
+import yaml  # type: ignore[import-untyped]  # it brings no types
 from minisweagent.agents.default import DefaultAgent
 from minisweagent.environments.local import LocalEnvironment
 from minisweagent.models.litellm_model import LitellmModel

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.attempt.lines import cut_middle, fitting, lines_of, replaced, sendable, shown
+from agent.attempt.lines import cut_middle, fitting, lines_of, replaced, shown
+from agent.models.wires.texts import encodable
 
 TEXTS = st.text(alphabet="ab \n\r\f\u2028\udce9\ufffd", max_size=30)
 
@@ -66,7 +67,7 @@ def test_bytes_that_are_not_utf_8_are_not_lost_by_a_change() -> None:
 
 def test_what_is_shown_can_be_sent() -> None:
     assert shown("a\r\nb\rc\udce9") == "a\nb\rc\ufffd"
-    assert sendable("\ud83d \udce9 é").encode() == "\ufffd \ufffd é".encode()
+    assert encodable("\ud83d \udce9 é").encode() == "\ufffd \ufffd é".encode()
 
 
 def test_long_texts_lose_whole_lines_of_their_middle_and_say_how_many() -> None:

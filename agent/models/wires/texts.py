@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from harness.records import Json
 
-_NO_UTF8 = re.compile("[\ud800-\udfff]")
+T = TypeVar("T")
+NO_UTF8 = re.compile("[\ud800-\udfff]")
 
 
-def encodable(value: Any) -> Any:
-    """The JSON value with U+FFFD for what UTF-8 cannot say (half a surrogate pair, which JSON can)."""
+def encodable(value: T) -> T:
+    """The text or JSON value with U+FFFD for what UTF-8 cannot say: half a surrogate pair, a byte of a file that is
+    not UTF-8."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
         return value
     except UnicodeEncodeError:
-        return _replaced(value)
+        return cast(T, _replaced(value))
 
 
 def dicts(value: Any) -> list[Json]:
@@ -34,7 +36,7 @@ def native_of(message: Json, wire: str, field: str) -> list[Json]:
 
 def _replaced(value: Any) -> Any:
     if isinstance(value, str):
-        return _NO_UTF8.sub("\ufffd", value)
+        return NO_UTF8.sub("\ufffd", value)
     if isinstance(value, dict):
         return {_replaced(k): _replaced(v) for k, v in value.items()}
     return [_replaced(each) for each in value] if isinstance(value, list) else value
