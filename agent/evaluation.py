@@ -22,6 +22,8 @@ from agent.assemble import Part, Pool, check_models, go, is_finished, named_mode
 from agent.attempt.notebook import notebooks
 from agent.choice.candidates import candidates_of
 from agent.config import Config, Settings, prices_of, resolve_model
+from agent.models.client import ModelClient
+from agent.models.contact import listed
 from agent.run.worth import Sampling, beliefs_for, state_of
 from agent.run_files import RunFiles
 from harness import trace
@@ -265,9 +267,6 @@ class Evaluation:
 
     async def _reach_models(self, pool: Pool) -> None:
         """Every model's server is there and takes the key, before images are built for it. Raises EndpointFailed."""
-        from agent.models.client import ModelClient
-        from agent.models.contact import listed
-
         for alias in named_models(self.settings, self.config):
             await listed(ModelClient(alias, pool.connections, record=lambda event: event))
 

@@ -11,8 +11,10 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from agent.config import CONTEXT, Alias, prices_of
 from agent.models.connections import Connections
@@ -26,9 +28,6 @@ from harness.money.ledger import PROVIDER, bound, price
 from harness.records import Budget, Charge, Json, Purpose, Usage
 from harness.trace import Charged, Event, InfrastructureFailed, Replied
 from tasks.errors import BudgetExceeded, CallRefused, ContextTooLong, EndpointFailed, ReplyUnreadable, ToolsRefused
-
-if TYPE_CHECKING:
-    from tenacity import RetryCallState
 
 OUTPUT_BOUND = 8192
 """Output tokens that a call is sent with under a cap on money or tokens, and reserves; doubled for each cut answer."""
@@ -130,8 +129,6 @@ class ModelClient:
         ToolsRefused) where the server does not take this call, and EndpointFailed where it takes none, or keeps
         failing.
         """
-        from tenacity import AsyncRetrying, retry_if_exception
-
         call = _Call(purpose, attempt, key, messages, tools, seed, temperature, longer, output)
         started = time.monotonic()
 

@@ -6,16 +6,14 @@ import asyncio
 import os
 import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import httpx2
 
 from agent.config import Alias, is_loopback
 from agent.models.limiter import Limiter
 from agent.models.wires.base import Wire, open_wire
 from harness.money.ledger import GpuMeter
 from tasks.errors import EndpointFailed
-
-if TYPE_CHECKING:
-    import httpx2
 
 CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Each names certificates to trust in place of the system's, as for other clients; the first that is set holds."""
@@ -56,8 +54,6 @@ class Connections:
         return self._meters.setdefault(alias.base_url, GpuMeter())
 
     def _pool(self, base_url: str) -> httpx2.AsyncClient:
-        import httpx2
-
         if base_url not in self._pools:
             # Local servers (uvicorn) close idle connections after 5 s; being first avoids writing into a closing one.
             expiry = 30.0 if base_url.startswith("https:") else 4.0

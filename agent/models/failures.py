@@ -13,10 +13,9 @@ import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import httpx2
+import httpx2
 
 LONGEST_DETAIL = 300
 LONGEST_SAID = 8000
@@ -112,8 +111,6 @@ class Unusable(Exception):
 def explain(error: Exception, sdk: ModuleType) -> Failure | None:
     """What the exception of a call means; None for one that is not the world's failure (a defect of ours). `sdk`: the
     package that made the call, `openai` or `anthropic`."""
-    import httpx2
-
     if isinstance(error, Unusable):
         return _of_unusable(error)
     if isinstance(error, sdk.APIStatusError) and error.status_code >= 400:
@@ -210,8 +207,6 @@ def _context(table: dict[str, Any], words: str) -> int | None:
 
 
 def _of_connection(error: BaseException) -> Failure:
-    import httpx2
-
     detail = _cut(str(error) or type(error).__name__)
     if isinstance(error, (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.InvalidURL)):
         return Failure("connection", detail, retry=False)

@@ -6,8 +6,10 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
+
+import httpx2
 
 from agent.config import PROVIDERS, Alias
 from agent.models.failures import Failure
@@ -18,9 +20,6 @@ from agent.models.wires.server import Server
 from agent.models.wires.texts import system_merged
 from harness.records import Json
 from tasks.errors import EndpointFailed
-
-if TYPE_CHECKING:
-    import httpx2
 
 USUAL_OUTPUT = 8192
 """Tokens that an answer may have where nobody says; the API must be told."""

@@ -11,7 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+
+import httpx2
 
 from agent.config import WIRES, Alias
 from agent.models.dialect import OUTPUT_NAMES, Dialect
@@ -19,9 +21,6 @@ from agent.models.failures import Failure, explain
 from agent.models.usage import Bill, chat_bill, count
 from agent.models.wires.server import Server
 from harness.records import Json
-
-if TYPE_CHECKING:
-    import httpx2
 
 
 @dataclass(frozen=True, slots=True)

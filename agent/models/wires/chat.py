@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+
+import httpx2
 
 from agent.config import Alias
 from agent.models.dialect import Dialect
@@ -12,9 +14,6 @@ from agent.models.wires.base import Wire, Wish
 from agent.models.wires.server import openai_server
 from agent.models.wires.texts import dicts, encodable, system_merged
 from harness.records import Json
-
-if TYPE_CHECKING:
-    import httpx2
 
 _CUT = frozenset({"length", "max_tokens", "model_length", "max_output_tokens"})
 _USUAL = frozenset({"role", "content", "tool_calls", "tool_call_id", "name", "id", "type", "function"})

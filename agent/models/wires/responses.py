@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import httpx2
 
 from agent.config import Alias
 from agent.models.failures import IN_STREAM, Failure, Unusable
@@ -19,9 +21,6 @@ from agent.models.wires.base import Wire, Wish
 from agent.models.wires.server import openai_server
 from agent.models.wires.texts import dicts, encodable, native_of, system_merged
 from harness.records import Json
-
-if TYPE_CHECKING:
-    import httpx2
 
 LEAST_OUTPUT = 16
 """Tokens; the API takes no lower limit on an answer's length."""

@@ -6,15 +6,14 @@ import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
+
+import httpx2
 
 from agent.config import Alias, key_of
 from agent.models.failures import Unusable
 from harness.records import Json
-
-if TYPE_CHECKING:
-    import httpx2
 
 
 class Server:
