@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness import trace
 from harness.records import WitnessTest
 from tasks.entries import Entries, entries, kind
 from tasks.errors import InputError
@@ -80,8 +81,6 @@ def read_candidates(paths: Sequence[Path], instance: str | None = None) -> list[
 
 def read_witnesses(paths: Sequence[Path]) -> dict[str, tuple[WitnessTest, ...]]:
     """The witness tests that the attempts of Troop runs among `paths` wrote, by instance, each file and text once."""
-    from harness import trace
-
     found: dict[str, dict[tuple[str, str], WitnessTest]] = {}
     for run in (run for path in paths if path.is_dir() for run in _runs(path)):
         instance = ""
@@ -209,8 +208,6 @@ def _of_patch_file(path: Path, instance: str | None, model: str) -> Sample:
 
 def _of_run(path: Path) -> list[Sample]:
     """The attempts of a Troop run that ended with a patch and were not the world's failures."""
-    from harness import trace
-
     instance, samples = "", []
     models: dict[int, str] = {}
     for event in trace.read(path / "trace.jsonl"):

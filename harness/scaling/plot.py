@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
 from harness.scaling.chart import COLOURS
 from harness.scaling.curves import Curve
 from harness.scaling.forecast import Forecast
 from harness.scaling.study import Study
+from harness.scaling.view import study_view
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -158,10 +161,6 @@ def ticks(low: float, high: float, *, whole: bool) -> list[float]:
 
 def _page(study: Study, picture: Figure) -> str:
     """The picture and the tables as one page that needs nothing else."""
-    from rich.console import Console
-
-    from harness.scaling.view import study_view
-
     drawing = io.StringIO()
     picture.savefig(drawing, format="svg")
     svg = drawing.getvalue()

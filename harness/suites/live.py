@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
 
 from harness import trace
 from harness.money.ledger import Line, add_charge, money
@@ -26,9 +28,7 @@ from harness.views.live import (
     stage_of,
     tokens_short,
 )
-
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+from harness.views.picture import table
 
 NEWS = 3
 """Ended instances that are told of below the table."""
@@ -156,11 +156,6 @@ def outcome_line(outcome: Outcome) -> str:
 
 def suite_board_view(board: SuiteBoard, *, now: float, height: int) -> RenderableType:
     """The board in at most `height` lines and 80 columns."""
-    from rich.console import Group
-    from rich.text import Text
-
-    from harness.views.picture import table
-
     news = board.news[-NEWS:]
     head = [fitted(line, "bold" if not place else "") for place, line in enumerate(summary_lines(board, now))]
     room = max(1, height - len(head) - len(news) - 4)

@@ -52,11 +52,9 @@ class Bench(Protocol):
 
     def ready(self, ids: Sequence[str]) -> AsyncIterator[Ready]:
         """Each of the instances once, as it becomes ready: those that are so already first."""
-        ...
 
     async def grade(self, id: str, submission: Submission) -> Verdict:
         """The hidden tests' word on one patch. Raises EnvironmentFailed where they could not be run."""
-        ...
 
 
 class Suite(Protocol):
@@ -73,16 +71,12 @@ class Suite(Protocol):
 
     def described(self) -> Json:
         """What names these instances, to be kept with the evaluation."""
-        ...
 
     def task(self, id: str) -> Task:
         """The task, as far as it is known before its environment is there."""
-        ...
 
     def missing(self) -> Mapping[str, str]:
         """What instances still need before they can be worked on, if anything, in a few words. Starts nothing."""
-        ...
 
     def at_work(self, means: Means) -> AbstractAsyncContextManager[Bench]:
         """The bench; at the end nothing of it is left running."""
-        ...

@@ -7,20 +7,19 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from harness.records import Json, Verdict
 from harness.sandbox.base import ENVDIR
+from harness.sandbox.docker.daemon import connect
 from harness.suites.suite import Bench, Means, Ready, Submission
-from harness.swebench.names import ENV
+from harness.swebench.grading import GradedPatch, Grader
+from harness.swebench.images import ImageOutcome, ImageRef, ensure_images, find_image
+from harness.swebench.names import ENV, image_name
 from harness.testing.runners.registry import runner_of
 from tasks.errors import EnvironmentFailed, words_of
 from tasks.swebench import Row, repository_of, task_of
 from tasks.task import Environment, Repository, Task
-
-if TYPE_CHECKING:
-    from harness.swebench.grading import GradedPatch, Grader
-    from harness.swebench.images import ImageOutcome, ImageRef
 
 IMAGES_AT_ONCE = 4
 """Images made at a time at most: attempts and gradings want the processors as well."""
@@ -45,8 +44,6 @@ class SwebenchSuite:
 
     @property
     def image(self) -> str | None:
-        from harness.swebench.names import image_name
-
         return image_name(self.rows[0].instance_id)
 
     def described(self) -> Json:
@@ -64,9 +61,6 @@ class SwebenchSuite:
         return task_in_image(row, repository_of(row, self.mirrors), image)
 
     def missing(self) -> Mapping[str, str]:
-        from harness.sandbox.docker.daemon import connect
-        from harness.swebench.images import find_image
-
         try:
             client = connect()
         except EnvironmentFailed as error:
@@ -76,8 +70,6 @@ class SwebenchSuite:
 
     @contextlib.asynccontextmanager
     async def at_work(self, means: Means) -> AsyncIterator[Bench]:
-        from harness.swebench.grading import Grader
-
         async with Grader(workers=means.workers, verbatim=self.verbatim, run="eval", say=means.say) as grader:
             for left in await grader.clean():
                 means.say(f"removed {left}, which a killed process left")
@@ -98,8 +90,6 @@ class _SwebenchBench:
 
     async def ready(self, ids: Sequence[str]) -> AsyncIterator[Ready]:
         """Images are made in the background, further ones while those that are there are worked with."""
-        from harness.swebench.images import ensure_images
-
         finished: asyncio.Queue[ImageOutcome | None] = asyncio.Queue()
 
         async def make() -> None:

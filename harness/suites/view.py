@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from harness.records import Json
 from harness.views.live import counted, elapsed_short, tokens_short
+from harness.views.picture import table
 from harness.views.words import clean
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 SHOWN_K = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64, 96, 128, 192, 250, 256)
 """Where there are more than `ALL_UP_TO` samples, the k that get a row on the terminal; the Markdown has all."""
@@ -22,11 +24,6 @@ NAMED = 10
 
 def eval_view(report: Json) -> list[RenderableType]:
     """What `troop eval` and `troop report` print, in order; 80 columns are enough."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from harness.views.picture import table
-
     results = Table.grid(padding=(0, 2, 0, 0))
     for name, value in (*measures(report), *expenses(report)):
         results.add_row(Text(name, "dim"), Text(clean(value), overflow="fold"))

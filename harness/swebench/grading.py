@@ -16,7 +16,7 @@ import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from harness.cache import cache_root
 from harness.records import Json
@@ -27,9 +27,7 @@ from harness.swebench.memo import Memo, key_of
 from harness.swebench.reinstall import installs_in_place, why_install
 from tasks.errors import InputError, SandboxFailed, words_of
 from tasks.say import Say
-
-if TYPE_CHECKING:
-    from tasks.swebench import Row
+from tasks.swebench import Row
 
 GRADER_VERSION = "1"
 """Part of every remembered verdict's key: raised when verdicts could come out otherwise."""

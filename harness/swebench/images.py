@@ -13,23 +13,22 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from harness.cache import cache_root
 from harness.parallel import apart, in_parallel
-from harness.repository.workspace import open_workspace
-from harness.sandbox.docker.image import find
+from harness.repository.workspace import Workspace, open_workspace
+from harness.sandbox.docker.daemon import connect
+from harness.sandbox.docker.image import ensure_image, find
+from harness.sandbox.docker.provider import DockerProvider
 from harness.swebench import names
+from harness.swebench.layers import Layers
+from harness.swebench.official import Spec, spec_of
+from harness.swebench.recipe import RECIPE_VERSION, Recipe, recipe_of
+from harness.swebench.steps import Log
 from tasks.errors import InputError, words_of
 from tasks.say import Say
-from tasks.swebench import repository_of
-
-if TYPE_CHECKING:
-    from harness.repository.workspace import Workspace
-    from harness.swebench.layers import Layers
-    from harness.swebench.official import Spec
-    from harness.swebench.recipe import Recipe
-    from tasks.swebench import Row
+from tasks.swebench import Row, repository_of
 
 RUN = "images"
 """The label of the sandboxes in which images are built."""
@@ -96,10 +95,6 @@ async def ensure_images(
 
 @contextlib.asynccontextmanager
 async def _builder(bases: Mapping[str, str], say: Say) -> AsyncIterator[tuple[Any, Layers]]:
-    from harness.sandbox.docker.daemon import connect
-    from harness.sandbox.docker.provider import DockerProvider
-    from harness.swebench.layers import Layers
-
     provider = DockerProvider(say=say)
     with contextlib.closing(await asyncio.to_thread(connect)) as client:
         try:
@@ -182,9 +177,6 @@ class _Work:
     # ---- built
 
     async def _built(self, row: Row) -> ImageRef | None:
-        from harness.swebench.official import spec_of
-        from harness.swebench.steps import Log
-
         log = Log(cache_root() / "images" / "logs" / f"{row.instance_id}.log", row.instance_id, self.say)
         # Here rather than in a thread: its first call imports the official package.
         recipe, tree = await apart(_recipe, row, spec_of(row), self.mirrors, self.say)
@@ -198,8 +190,6 @@ class _Work:
 
 
 def _recipe(row: Row, spec: Spec, mirrors: Path | None, say: Say) -> tuple[Recipe, Workspace]:
-    from harness.swebench.recipe import recipe_of
-
     repository = repository_of(row, mirrors)
     tree = open_workspace(repository, cache_root(), say=say)
 
@@ -211,8 +201,6 @@ def _recipe(row: Row, spec: Spec, mirrors: Path | None, say: Say) -> tuple[Recip
 
 def _find_current(client: Any, row: Row) -> ImageRef | None:
     """The image that is here for a row, None where there is none, or where an earlier Troop built it in another way."""
-    from harness.swebench.recipe import RECIPE_VERSION
-
     found = find_image(client, row)
     if found is not None and found.origin == "built":
         image = find(client, found.id)
@@ -223,8 +211,6 @@ def _find_current(client: Any, row: Row) -> ImageRef | None:
 
 def _pull(client: Any, name: str) -> str:
     """Blocking; why the image cannot be had, "" when it is here."""
-    from harness.sandbox.docker.image import ensure_image
-
     try:
         ensure_image(client, name, lambda line: None)
     except InputError as error:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tasks.swebench import Row
+from tasks.swebench import Row
 
 CONDA = "/opt/miniconda3"
 ENV = f"{CONDA}/envs/testbed"

@@ -11,7 +11,7 @@ package modules are entered without what they import, and two dependencies are s
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.metadata
 import importlib.util
 import shlex
 import sys
@@ -21,12 +21,10 @@ import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tasks.errors import InputError, words_of
-
-if TYPE_CHECKING:
-    from tasks.swebench import Row
+from tasks.swebench import Row
 
 TESTBED = "/testbed"
 ENV_NAME = "testbed"
@@ -63,8 +61,6 @@ class Spec:
 
 def version() -> str:
     """The official package's version. Raises InputError where it is not installed."""
-    import importlib.metadata
-
     try:
         return importlib.metadata.version(_PACKAGE)
     except importlib.metadata.PackageNotFoundError:

@@ -14,13 +14,11 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tasks.entries import entries
 from tasks.errors import InputError
-
-if TYPE_CHECKING:
-    from tasks.swebench import Row
+from tasks.swebench import Row
 
 BASELINES = ("gold", "empty", "noop")
 """Instead of a file: the right patches; none, which is never run; patches that change nothing a test could see."""

@@ -17,10 +17,10 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 from harness.environments.detect import BUILD_TOOLS, PYTHON_RELEASES, SLACK, TODAYS_BUILD_TOOLS
 from harness.repository.workspace import Workspace
+from harness.swebench.official import Spec
 from harness.swebench.requirements import (
     conda_requirement,
     conda_requirements,
@@ -31,10 +31,7 @@ from harness.swebench.requirements import (
     without,
 )
 from tasks.errors import InputError
-
-if TYPE_CHECKING:
-    from harness.swebench.official import Spec
-    from tasks.swebench import Row
+from tasks.swebench import Row
 
 RECIPE_VERSION = "2"
 """Part of every key: images made in another way are not taken for these."""

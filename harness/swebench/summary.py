@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.cache import read_json, write_json
 from harness.records import Json
@@ -16,9 +15,7 @@ from harness.swebench import official
 from harness.swebench.grading import OFFICIAL_ERRORS, GradedPatch
 from harness.swebench.memo import Memo
 from harness.swebench.predictions import Prediction, PredictionSet
-
-if TYPE_CHECKING:
-    from tasks.swebench import Row
+from tasks.swebench import Row
 
 REPORT_SCHEMA = 1
 _VERDICT = "verdict.json"

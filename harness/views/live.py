@@ -13,16 +13,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
 from harness import trace
 from harness.money.ledger import Line, add_charge, money
 from harness.records import ENDED_WELL, Budget, Evidence, TestReport
+from harness.views.picture import table
 from harness.views.words import clean, judge_words
 from tasks.say import Say
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
     from rich.live import Live
-    from rich.text import Text
 
 REFRESH_PER_SECOND = 4
 
@@ -178,11 +180,6 @@ def elapsed_short(seconds: float) -> str:
 
 def board_view(board: Board, *, now: float, height: int) -> RenderableType:
     """The board in at most `height` lines and 80 columns: active attempts, then the newest ended; the rest counted."""
-    from rich.console import Group
-    from rich.text import Text
-
-    from harness.views.picture import table
-
     news = board.news[-3:]
     room = max(1, height - len(news) - 5)  # two lines of summary, the heading, one for what is hidden, one spare
     active, done = board.active, board.done
@@ -220,8 +217,6 @@ def _summary(board: Board, now: float) -> Iterable[Text]:
 
 
 def _cells(row: AttemptRow, now: float) -> tuple[str | Text, ...]:
-    from rich.text import Text
-
     return (
         str(row.attempt),
         Text(printable(row.state), style="" if row.ended is None else status_style(row.state)),
@@ -236,8 +231,6 @@ def _cells(row: AttemptRow, now: float) -> tuple[str | Text, ...]:
 
 def fitted(line: str, style: str = "") -> Text:
     """One line that is cut where the terminal ends."""
-    from rich.text import Text
-
     return Text(printable(line), style=style, no_wrap=True, overflow="ellipsis")
 
 
