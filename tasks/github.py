@@ -11,15 +11,14 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
+
+import httpx2
 
 from tasks.errors import InputError, SourceUnavailable
 from tasks.say import Say
 from tasks.task import Repository, Task
-
-if TYPE_CHECKING:
-    import httpx2
 
 API = "https://api.github.com"
 BODY_CHARACTERS = 30_000
@@ -173,8 +172,6 @@ class _Api:
     """The REST API over one connection; every failure becomes one sentence."""
 
     def __init__(self) -> None:
-        import httpx2
-
         self.root = _api()
         if urlsplit(self.root).scheme not in ("http", "https"):
             raise InputError(f"GITHUB_API_URL must be a URL such as https://HOST/api/v3, not {self.root!r}")
@@ -221,8 +218,6 @@ class _Api:
 
     def _ask(self, url: str, *, last: bool) -> httpx2.Response | None:
         """One request; None for a dropped connection that is worth another try."""
-        import httpx2
-
         host = urlsplit(url).netloc
         try:
             return self._client.get(url)

@@ -11,6 +11,7 @@ import tempfile
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
+from urllib.request import url2pathname
 
 from tasks.errors import InputError, SourceUnavailable
 from tasks.package_index import Index, Release, normalised, shown
@@ -145,8 +146,6 @@ def _download(index: Index, release: Release, place: Path) -> None:
     if "/" in release.filename or release.filename.startswith("."):
         raise InputError(f"the package index names a file {release.filename!r}, which is not a file name")
     if release.url.startswith("file:"):
-        from urllib.request import url2pathname
-
         shutil.copyfile(url2pathname(release.url.removeprefix("file://")), place)
     else:
         _download_http(index, release, place)

@@ -7,6 +7,7 @@ its configuration. No index has its name written here; without a configured one 
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -164,8 +165,6 @@ def _certificates(bundle: str) -> ssl.SSLContext:
 
 
 def _from_json(body: bytes, base: str) -> list[Release]:
-    import json
-
     try:
         files: list[Mapping[str, Any]] = json.loads(body)["files"]
         hashes = [file.get("hashes", {}).get("sha256", "") for file in files]

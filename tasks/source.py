@@ -13,6 +13,7 @@ from tasks.instance import Instance
 from tasks.places import expanded, is_there
 from tasks.say import Say
 from tasks.task import Repository, Task
+from tasks.taskfile import load_task_file
 
 FORMS = """\
   https://github.com/owner/name/issues/N   a GitHub issue
@@ -36,8 +37,6 @@ def resolve(
     repository only. `base`: git ref or commit. Raises InputError for a source of no known form, SourceUnavailable by
     the network.
     """
-    from tasks import github
-
     path = expanded(source)
     if is_there(path) and path.is_dir():
         if not _in_repository(path.resolve()):
@@ -53,6 +52,8 @@ def resolve(
         return _task_file(path, base, include_uncommitted)
     if include_uncommitted:
         raise InputError(f"--include-uncommitted belongs to a local repository, and {source} is none")
+    from tasks import github
+
     if github.is_issue(source):
         return Instance(github.fetch_issue(source, base=base, say=say))
     missing = f"{source} does not exist" if "/" in source or path.suffix else f"{source!r} is no source of work"
@@ -120,8 +121,6 @@ def _issue_text(source: str, issue: str | None, issue_text: str | None) -> str:
 
 
 def _task_file(path: Path, base: str | None, include_uncommitted: bool) -> Instance:
-    from tasks.taskfile import load_task_file
-
     instance = load_task_file(path)
     repository = instance.task.repository
     if base is not None and repository.kind == "package":
