@@ -113,7 +113,7 @@ class _Sitting:
 
     async def all(self) -> None:
         """Raises EndpointFailed where the server answers nothing."""
-        self.say("its list of models")
+        self.say(f"trying {self.alias.alias}: its list of models")
         entry = entry_of(await listed(self.client), self.alias.name)
         told = context_of(entry) if entry else None
         self.dialect.context = told
@@ -137,7 +137,7 @@ class _Sitting:
     ) -> tuple[Reply | None, str, str]:
         """(answer, the server's words where it refused, what Troop does otherwise from now on). `keep` False: what was
         learnt is forgotten again."""
-        self.say(tried)
+        self.say(f"trying {self.alias.alias}: {tried}")
         mark, wire, before = len(self.events), self.wire, copy.deepcopy(self.dialect)
         reply, words = None, ""
         try:

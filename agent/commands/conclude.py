@@ -9,20 +9,23 @@ import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from agent.assemble import Pool, Solution, go, open_pool, open_trace, solution
+from agent.commands.progress import Progress
+from agent.run_files import RunFiles
 from agent.secrets import mask
 from harness import trace
+from harness.repository.apply import apply_to_branch, branch_name, commit_message
+from harness.suites.instances import InstanceSuite
+from harness.suites.suite import Means, Submission
+from harness.views.report_view import solve_view
+from harness.views.words import evidence_words
 from tasks.errors import InputError
+from tasks.instance import Grading, Instance
+from tasks.task import Task
 
 T = TypeVar("T")
-
-if TYPE_CHECKING:
-    from agent.commands.progress import Progress
-    from agent.run_files import RunFiles
-    from tasks.instance import Grading, Instance
-    from tasks.task import Task
 
 
 def check_wishes(instance: Instance, *, apply: bool, grade: bool) -> None:
@@ -95,10 +98,6 @@ def interruptible(work: Coroutine[Any, Any, T], how_to_go_on: str) -> T:
 
 async def grade_selected(files: RunFiles, done: Solution, grading: Grading, pool: Pool) -> None:
     """Let the hidden tests judge the selected patch, if there is one, and note their word in the trace, once."""
-    from harness.suites.instances import InstanceSuite
-    from harness.suites.suite import Means, Submission
-    from tasks.instance import Instance
-
     candidate = done.selection.candidate if done.selection else None
     if candidate is None or done.patch is None:
         return
@@ -118,14 +117,9 @@ def conclude(done: Solution, task: Task, progress: Progress, *, apply: bool) -> 
 
     A patch that cannot be applied is told of after the result (exit code 2): what the run came to is not lost over it.
     """
-    from harness.views.report_view import solve_view
-
     progress.stop()
     applied, refusal = None, None
     if apply and done.patch is not None:
-        from harness.repository.apply import apply_to_branch, branch_name, commit_message
-        from harness.views.words import evidence_words
-
         name = branch_name(task.title, task.id, task.number)
         message = commit_message(task.title, evidence_words(done.report), done.directory.name)
         place, base = Path(task.repository.location), done.report["base_commit"]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
+import asyncio
+import dataclasses
 from typing import TYPE_CHECKING
 
 from harness.sandbox.choice import BACKENDS
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.status import Status
-
     from agent.commands.progress import Progress
 
 EXAMPLES = """examples:
@@ -38,8 +37,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(known: argparse.Namespace) -> int:
     """Look at sandboxes, git, settings, models and the cache; exit 0 where at least one sandbox works, else 4. With
     --model: try that out; exit 0 where it can be used, else 4."""
-    import asyncio
-
     from agent.commands.progress import Progress
 
     if known.write and not known.model:
@@ -51,8 +48,6 @@ def execute(known: argparse.Namespace) -> int:
 
 
 async def _examine(known: argparse.Namespace, progress: Progress) -> int:
-    import dataclasses
-
     from agent.diagnosis import examine, sweep, table
 
     removed = await sweep() if known.clean else []
@@ -72,10 +67,6 @@ async def _examine(known: argparse.Namespace, progress: Progress) -> int:
     return 0 if any(groups[name][0].ok for name in BACKENDS) else 4
 
 
-def _trying(status: Status, alias: str, what: str) -> None:
-    status.update(f"trying {alias}: {what}")
-
-
 async def _try_out(known: argparse.Namespace, progress: Progress) -> int:
     from agent.commands.portrait_view import FILE, as_json, portrait_view, tables
     from agent.config import REPAIR, load_config, resolve_model
@@ -90,7 +81,7 @@ async def _try_out(known: argparse.Namespace, progress: Progress) -> int:
         config = load_config()  # each time, for what was written for the one before
         alias = resolve_model(name, config)
         with progress.errors().status(f"trying {alias.alias}") as status:
-            portrait = await portray(alias, partial(_trying, status, alias.alias))
+            portrait = await portray(alias, status.update)
         written = known.write and not portrait.error
         values = tables(name, portrait, config)
         if written and values:

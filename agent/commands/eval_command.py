@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.commands.options import add_rows, add_solving, settings_of
 from agent.defaults import positive
 from harness.outputs import make_output
+from harness.records import Json
 from harness.sandbox.choice import with_images, without_images
 from tasks.errors import InputError
 from tasks.swebench import choose_rows, load_rows
@@ -17,7 +19,6 @@ from tasks.swebench import choose_rows, load_rows
 if TYPE_CHECKING:
     from agent.commands.progress import Progress
     from agent.evaluation import Evaluation
-    from harness.records import Json
     from harness.suites.suite import Suite
 
 EXAMPLES = """examples:
@@ -79,8 +80,6 @@ def execute(known: argparse.Namespace) -> int:
 
 def _evaluation(known: argparse.Namespace) -> Evaluation:
     """What is asked for, and what is there already. Raises InputError before anything is started."""
-    from dataclasses import replace
-
     from agent.assemble import settle
     from agent.config import load_config
     from agent.evaluation import Evaluation

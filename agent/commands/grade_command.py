@@ -15,7 +15,7 @@ from agent.defaults import amount, positive
 from harness.cache import write_json
 from harness.parallel import task_group
 from tasks.errors import InputError, words_of
-from tasks.swebench import SUITES, choose_rows, load_rows
+from tasks.swebench import SUITES, Row, choose_rows, load_rows
 
 if TYPE_CHECKING:
     from agent.commands.grade_view import Tally
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from harness.swebench.images import ImageOutcome
     from harness.swebench.predictions import Prediction, PredictionSet
     from harness.swebench.summary import Result
-    from tasks.swebench import Row
 
 EXAMPLES = """examples:
   troop grade swe-bench-lite --predictions gold --instances sympy__sympy-24152

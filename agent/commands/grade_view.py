@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from typing import TYPE_CHECKING
 
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from harness.records import Json
+from harness.swebench.predictions import PredictionSet
+from harness.swebench.summary import Result
 from harness.views.live import View, fitted, screen_on
-
-if TYPE_CHECKING:
-    from rich.console import Console, Group, RenderableType
-
-    from harness.records import Json
-    from harness.swebench.predictions import PredictionSet
-    from harness.swebench.summary import Result
+from harness.views.picture import table
 
 _NEWS = 8
 _ERRORS = ("refused", "timed-out", "unreadable", "failed")
@@ -83,18 +82,11 @@ class _TallyView(View):
         self.screen.tell(line)
 
     def _shown(self, height: int) -> Group:
-        from rich.console import Group
-        from rich.text import Text
-
         return Group(*(fitted(line, "dim") for line in self._news), Text(self._tally.line(), style="bold"))
 
 
 def summary_table(report: Json) -> list[RenderableType]:
     """The sets of a grading, and what a reader should know."""
-    from rich.text import Text
-
-    from harness.views.picture import table
-
     kinds = [kind for kind in _WORDS if any(each["outcomes"].get(kind) for each in report["sets"])]
     shown = table("predictions", ">of", *(f">{_WORDS[kind]}" for kind in kinds), ">share")
     for each in report["sets"]:

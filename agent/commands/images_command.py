@@ -12,13 +12,12 @@ from agent.commands.options import add_rows
 from agent.defaults import positive
 from tasks.choose import bare, matching, split
 from tasks.errors import InputError
-from tasks.swebench import SUITES, choose_rows, load_rows
+from tasks.swebench import SUITES, Row, choose_rows, load_rows
 
 if TYPE_CHECKING:
     from agent.commands.progress import Progress
     from harness.swebench.images import ImageOutcome
     from harness.swebench.store import StoredImage
-    from tasks.swebench import Row
 
 EXAMPLES = """examples:
   troop images build swe-bench-lite --instances repo:sympy --mirrors ~/mirrors

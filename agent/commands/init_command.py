@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from operator import attrgetter
 from pathlib import Path
+
+from agent.defaults import SETTINGS
 
 EXAMPLES = """examples:
   troop init                    asks for a model, tries it, and writes ./troop.toml
@@ -71,10 +74,7 @@ def execute(known: argparse.Namespace) -> int:
 
 def example() -> str:
     """A troop.toml with every setting in it, commented out."""
-    from operator import attrgetter
-
     from agent.config import Settings
-    from agent.defaults import SETTINGS
     from agent.toml_file import as_toml
 
     lines, built_in = [], Settings()

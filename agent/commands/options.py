@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.defaults import BY_NAME, CAPS, ORDER, SETTINGS, TRIES, WHERE, switch
+from harness.records import Budget
+from harness.sandbox.base import Limits
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,8 +75,6 @@ def fill_in(known: argparse.Namespace, names: Iterable[str] = BY_NAME) -> None:
 def settings_of(known: argparse.Namespace) -> Settings:
     """The `Settings` that the options of `add_solving` say, and for what they do not say `fill_in`."""
     from agent.config import Settings
-    from harness.records import Budget
-    from harness.sandbox.base import Limits
 
     worth_said = known.worth is not None
     fill_in(known)

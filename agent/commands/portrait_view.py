@@ -7,27 +7,23 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from rich.console import RenderableType
+from rich.markup import escape
 
 from agent.config import RESERVED, Alias, Config
 from agent.probe import Portrait, price_of, table_of
 from agent.toml_file import as_toml
 from harness.money.ledger import money
 from harness.records import Json
+from harness.views.picture import table
 from harness.views.words import clean
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 FILE = Path("troop.toml")
 
 
 def portrait_view(portrait: Portrait, values: Json, *, written: bool) -> Iterator[RenderableType]:
     """The table, the price, what the calls cost, and the lines for troop.toml."""
-    from rich.markup import escape
-
-    from harness.views.picture import table
-
     alias = portrait.alias
     yield escape(f"{alias.name} at {alias.base_url}, spoken to by {portrait.wire}")
     if portrait.trials:

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+
+from rich.console import RenderableType
+from rich.text import Text
 
 from agent.assemble import width
 from agent.config import Config, prices_of, resolve_model
@@ -16,9 +18,7 @@ from agent.evaluation import REPAIR, Evaluation
 from harness.money.ledger import price
 from harness.records import Json, Usage
 from harness.views.live import counted, elapsed_short, tokens_short
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from harness.views.picture import table
 
 TURNS = 25
 """What is assumed of an attempt with a model nothing is known of: turns, tokens of each, seconds of each."""
@@ -153,10 +153,6 @@ def _assumed(model: str, config: Config, most_turns: int) -> Expected:
 
 def forecast_view(expected: Json) -> list[RenderableType]:
     """The forecast for a person."""
-    from rich.text import Text
-
-    from harness.views.picture import table
-
     shown = table("instance…", "state", "image…", ">attempts left")
     for row in expected["instances"][:ROWS]:
         image = "ready" if row["image"] == "ready" else "to be made"

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any
 
+from rich.console import Console, RenderableType
+
+from harness.trace import Event
 from harness.views.live import View
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from rich.console import Console, RenderableType
-
-    from harness.trace import Event
-
 
 PIPED_COLUMNS = 160
 
@@ -66,8 +63,6 @@ class Progress:
     def document(self, data: Any) -> None:
         """Print the one JSON document, if that was asked for."""
         if self.json:
-            import json
-
             sys.stdout.write(json.dumps(data, indent=1) + "\n")
 
     def errors(self) -> Console:
@@ -76,8 +71,6 @@ class Progress:
 
 
 def _console(file: Any) -> Console:
-    from rich.console import Console
-
     # A file or a pipe has no width of its own; a wide one keeps the commands at the end in one piece.
     width = None if file.isatty() or "COLUMNS" in os.environ else PIPED_COLUMNS
     return Console(file=file, highlight=False, width=width)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from pathlib import Path
 
 from agent.defaults import amount
+from tasks.errors import InputError
 
 EXAMPLES = """examples:
   troop replay runs/humanize-intcomma-zero-digits-20260101-120000-ab12
@@ -26,14 +29,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(known: argparse.Namespace) -> int:
     """Play one attempt of the trace."""
-    import sys
-
     from rich.console import Console
 
     from harness import trace
     from harness.views.replay import export, play
     from harness.views.replay_frames import default_attempt, frames
-    from tasks.errors import InputError
 
     path = known.run / "trace.jsonl" if known.run.is_dir() else known.run
     events = list(trace.read(path))
@@ -46,8 +46,6 @@ def execute(known: argparse.Namespace) -> int:
         export(shown, known.export)
         sys.stderr.write(f"wrote {known.export}\n")
     elif known.json:
-        import json
-
         own = [trace.to_json(e) for e in events if e.attempt == attempt]
         sys.stdout.write(json.dumps(own, indent=1) + "\n")
     else:

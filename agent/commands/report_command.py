@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from agent.defaults import amount, positive
 from agent.secrets import mask
+from harness.records import Json
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from harness.records import Json
     from harness.scaling.imported import Imported
     from harness.scaling.study import Study
 

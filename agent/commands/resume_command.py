@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tasks.instance import Instance
+
 EXAMPLES = """examples:
   troop resume runs/humanize-intcomma-zero-digits-20260101-120000-ab12
 """
@@ -25,7 +27,6 @@ def execute(known: argparse.Namespace) -> int:
     from agent.commands.conclude import check_wishes, conclude, drive
     from agent.commands.progress import Progress
     from agent.run_files import RunFiles
-    from tasks.instance import Instance
     from tasks.source import resolve
 
     files = RunFiles(known.run.resolve())

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import TYPE_CHECKING
 
 from agent.commands.options import add_solving, settings_of
 from harness.sandbox.choice import with_images, without_images
 from tasks.errors import InputError
+from tasks.instance import Instance
 from tasks.places import expanded, is_there
-
-if TYPE_CHECKING:
-    from tasks.instance import Instance
+from tasks.task import GivenTest
 
 EXAMPLES = """examples:
   troop solve https://github.com/owner/name/issues/12 --model openai/gpt-5-mini -n 8 --max-usd 2
@@ -81,8 +79,6 @@ def execute(known: argparse.Namespace) -> int:
 
 def _overridden(instance: Instance, known: argparse.Namespace) -> Instance:
     """The instance with what the options say of its environment and tests."""
-    from tasks.task import GivenTest
-
     task = instance.task
     if known.image and without_images(known.sandbox):
         raise InputError(f"--image needs {with_images()}: {known.sandbox} has no images")
