@@ -7,6 +7,7 @@ import asyncio
 import dataclasses
 from typing import TYPE_CHECKING
 
+from agent.commands.options import add_repeatable
 from harness.sandbox.choice import BACKENDS
 from tasks.errors import InputError
 
@@ -23,13 +24,8 @@ EXAMPLES = """examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of doctor."""
-    parser.add_argument(
-        "--model",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="find out by about ten small calls what this model's server bears (alias, provider/name, URL; repeatable)",
-    )
+    told = "find out by about ten small calls what this model's server bears (alias, provider/name, URL; repeatable)"
+    add_repeatable(parser, "--model", "NAME", told)
     parser.add_argument("--write", action="store_true", help="--model: put the settings that work into ./troop.toml")
     parser.add_argument("--clean", action="store_true", help="remove containers, mounts and trees of dead processes")
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.commands.options import add_rows, add_solving, settings_of
+from agent.commands.options import add_choice, add_repeatable, add_rows, add_solving, settings_of
 from agent.defaults import positive
 from harness.outputs import make_output
 from harness.records import Json
@@ -37,12 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("suite", metavar="SUITE", choices=tuple(SUITES), help=f"one of: {', '.join(SUITES)}")
     add_rows(parser)
     which = parser.add_argument_group("their environments")
-    which.add_argument(
-        "--base", action="append", default=[], metavar="[X.Y=]IMAGE", help="swe-bench: base image (for that Python)"
-    )
-    which.add_argument(
-        "--pull", choices=("auto", "always", "never"), default="auto", help="swe-bench: published images (auto: if had)"
-    )
+    add_repeatable(which, "--base", "[X.Y=]IMAGE", "swe-bench: base image (for that Python)")
+    add_choice(which, "--pull", ("auto", "always", "never"), "swe-bench: published images (auto: if had)")
     which.add_argument("--source", type=Path, metavar="DIR", help="quixbugs: a checkout of jkoppel/QuixBugs")
     how = parser.add_argument_group("how")
     how.add_argument("--dry-run", action="store_true", help="say what would run and what it would cost; start nothing")
@@ -51,9 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=("infrastructure",),
         help="attempts that the world broke (a dead server or daemon) run again, in finished instances too",
     )
-    how.add_argument(
-        "--grade", choices=("all", "selected"), default="all", help="every candidate, or the selected (all)"
-    )
+    add_choice(how, "--grade", ("all", "selected"), "every candidate, or the selected (all)")
     how.add_argument("--no-grade", action="store_true", help="solve only")
     how.add_argument("--verbatim", action="store_true", help="swe-bench: grade with the official script as it is")
     how.add_argument("--at-once", type=positive, metavar="K", help="instances in work at a time at most")

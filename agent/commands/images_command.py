@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from agent.commands.options import add_rows
+from agent.commands.options import add_choice, add_repeatable, add_rows
 from agent.defaults import positive
 from tasks.choose import bare, matching, split
 from tasks.errors import InputError
@@ -39,16 +39,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_rows(parser)
     build = parser.add_argument_group("build")
-    build.add_argument(
-        "--base", action="append", default=[], metavar="[X.Y=]IMAGE", help="base image (for that Python; repeatable)"
-    )
+    add_repeatable(build, "--base", "[X.Y=]IMAGE", "base image (for that Python; repeatable)")
     build.add_argument("--workers", type=positive, default=2, metavar="K", help="images in work at a time (2)")
-    build.add_argument(
-        "--pull",
-        choices=("auto", "always", "never"),
-        default="auto",
-        help="published images: as far as they are had (auto)",
-    )
+    add_choice(build, "--pull", ("auto", "always", "never"), "published images: as far as they are had (auto)")
     build.add_argument("--rebuild", action="store_true", help="build again what is here already")
     build.add_argument("--quiet", action="store_true", help="no progress, only the result")
     prune = parser.add_argument_group("prune")

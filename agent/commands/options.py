@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,18 @@ from tasks.errors import InputError
 
 if TYPE_CHECKING:
     from agent.config import Settings
+
+
+def add_repeatable(
+    group: argparse._ActionsContainer, flag: str, metavar: str, told: str, read: Callable[[str], Any] = str, **more: Any
+) -> None:
+    """An option that may be given several times: a list of what each says. `told`: its help; `more`: for argparse."""
+    group.add_argument(flag, action="append", default=[], type=read, metavar=metavar, help=told, **more)
+
+
+def add_choice(group: argparse._ActionsContainer, flag: str, words: Sequence[str], told: str) -> None:
+    """An option that takes one of these words, and is the first of them where it is not given. `told`: its help."""
+    group.add_argument(flag, choices=words, default=words[0], help=told)
 
 
 def add_settings(group: argparse._ActionsContainer, names: Iterable[str], whole: str = "") -> None:
@@ -35,13 +47,8 @@ def add_solving(parser: argparse.ArgumentParser, whole: str = "of the whole run"
     for title in (TRIES, CAPS, ORDER, WHERE):
         group = parser.add_argument_group(title)
         if title == TRIES:
-            group.add_argument(
-                "--model",
-                action="append",
-                default=[],
-                metavar="NAME",
-                help="alias, provider/name, http://host:port/v1#name, or repair; several: attempts rotate",
-            )
+            told = "alias, provider/name, http://host:port/v1#name, or repair; several: attempts rotate"
+            add_repeatable(group, "--model", "NAME", told)
         add_settings(group, (setting.name for setting in SETTINGS if setting.group == title), whole)
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
 
@@ -49,13 +56,8 @@ def add_solving(parser: argparse.ArgumentParser, whole: str = "of the whole run"
 def add_rows(parser: argparse.ArgumentParser) -> None:
     """Which instances of a suite, and where SWE-bench's rows and their repositories come from."""
     which = parser.add_argument_group("instances")
-    which.add_argument(
-        "--instances",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="only these: ids, bare names, globs, repo:NAME, sample:N@SEED (repeatable, or joined by commas)",
-    )
+    told = "only these: ids, bare names, globs, repo:NAME, sample:N@SEED (repeatable, or joined by commas)"
+    add_repeatable(which, "--instances", "PATTERN", told)
     which.add_argument("--dataset", type=Path, metavar="FILE", help="the rows (JSONL, JSON, parquet), not the hub's")
     which.add_argument("--mirrors", type=Path, metavar="DIR", help="clones called owner__name.git or owner/name")
 

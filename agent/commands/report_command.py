@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.commands.options import add_choice, add_repeatable
 from agent.defaults import amount, positive
 from agent.secrets import mask
 from harness.records import Json
@@ -47,57 +48,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--export", type=Path, metavar="FILE", help="write it as .svg or .html instead")
     given = parser.add_argument_group("samples from elsewhere")
-    given.add_argument(
-        "--import",
-        dest="imports",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="rows of outcomes (JSON lines), or predictions with --labels (repeatable)",
-    )
-    given.add_argument(
-        "--labels",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="the official harness's report on each --import, in order",
-    )
+    told = "rows of outcomes (JSON lines), or predictions with --labels (repeatable)"
+    add_repeatable(given, "--import", "FILE", told, Path, dest="imports")
+    add_repeatable(given, "--labels", "FILE", "the official harness's report on each --import, in order", Path)
     given.add_argument(
         "--label-field", default="resolved", metavar="NAME", help="the rows' field that says right (resolved)"
     )
     study = parser.add_argument_group("evaluations and imported samples")
-    study.add_argument(
-        "--forecast", type=positive, action="append", default=[], metavar="K", help="coverage at K samples (repeatable)"
-    )
+    add_repeatable(study, "--forecast", "K", "coverage at K samples (repeatable)", positive)
     study.add_argument("--plot", type=Path, metavar="FILE", help="curves as .png, .svg or .html (needs troop[plots])")
     study.add_argument(
         "--submissions", type=positive, default=1, metavar="M", help="solved if any of the M best ranked is right (1)"
     )
-    study.add_argument(
-        "--budget",
-        type=amount,
-        action="append",
-        default=[],
-        metavar="USD",
-        help="what to buy for USD a task (repeatable)",
-    )
-    study.add_argument(
-        "--versus",
-        type=purchase,
-        nargs=2,
-        action="append",
-        default=[],
-        metavar="MODEL@N",
-        help="N samples of one model against N of another (repeatable)",
-    )
-    study.add_argument(
-        "--missing",
-        choices=("leave-out", "wrong"),
-        default="leave-out",
-        help="tasks with fewer samples than the others: left out, or what is missing is wrong (leave-out)",
-    )
+    add_repeatable(study, "--budget", "USD", "what to buy for USD a task (repeatable)", amount)
+    told = "N samples of one model against N of another (repeatable)"
+    add_repeatable(study, "--versus", "MODEL@N", told, purchase, nargs=2)
+    told = "tasks with fewer samples than the others: left out, or what is missing is wrong (leave-out)"
+    add_choice(study, "--missing", ("leave-out", "wrong"), told)
     study.add_argument(
         "--merge", action="store_true", help="samples of one model from several RUNs are samples of one experiment"
     )

@@ -1,36 +1,12 @@
-"""`troop select SUITE|TASK --candidates FILE…`."""
+"""`troop select SUITE|TASK --candidates FILE…`: its options; what it does is in `selecting.py`."""
 
 from __future__ import annotations
 
 import argparse
-import json
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from agent.commands.options import add_rows, add_settings, fill_in
+from agent.commands.options import add_choice, add_repeatable, add_rows, add_settings, fill_in
 from agent.defaults import amount, positive, share
-from harness.cache import cache_root, write_json, write_text
-from harness.outputs import make_output
-from tasks.choose import bare, choose
-from tasks.errors import EnvironmentFailed, InputError, SandboxFailed
-from tasks.swebench import SUITES, choose_rows, load_rows, repository_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from agent.choice.pool import Lookout, Place, PoolChoice
-    from agent.commands.progress import Progress
-    from agent.config import Alias
-    from harness.choosing.evidence_store import InstanceEvidence
-    from harness.choosing.pool import Sample
-    from harness.choosing.ranker import Weights
-    from harness.records import Json
-    from harness.swebench.images import ImageRef
-    from tasks.swebench import Row as SuiteRow
-
-    Places = dict[str, Callable[[], Place | None]]
-    Gathered = tuple[Path, dict[str, tuple[Sample, ...]], Places]
 
 EXAMPLES = """examples:
   troop select swe-bench-lite --candidates run-1.jsonl run-2.jsonl --mirrors ~/mirrors
@@ -40,8 +16,6 @@ EXAMPLES = """examples:
   troop select --fit pool.jsonl.gz --from runs/select-pool --weights mine.json
 """
 
-
-GOES_ON = "the same command goes on where it stopped"
 
 SANDBOX = ("sandbox", "memory", "cpus")
 
@@ -63,15 +37,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", metavar="REF", help="commit, tag or branch that the patches are against")
     add_rows(parser)
     order = parser.add_argument_group("the order")
-    order.add_argument("--ranker", choices=("evidence", "rules"), default="evidence", help="(evidence)")
+    add_choice(order, "--ranker", ("evidence", "rules"), "(evidence)")
     order.add_argument(
         "--weights", type=Path, metavar="FILE", help="the ranker's (those that ship); with --fit: written"
     )
     order.add_argument("--threshold", type=share, default=0.0, metavar="P", help="select nothing below P(right) (0)")
     order.add_argument("--fit", type=Path, metavar="POOL", help="fit the ranker on labelled candidates; needs --from")
-    order.add_argument(
-        "--labels", type=Path, action="append", default=[], metavar="FILE", help="outcomes over the pool's"
-    )
+    add_repeatable(order, "--labels", "FILE", "outcomes over the pool's", Path)
     judge = parser.add_argument_group("the judge")
     judge.add_argument(
         "--judge-model", metavar="NAME", help="compares candidates that stand first, close together (none), as in solve"
@@ -89,281 +61,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(known: argparse.Namespace) -> int:
     """Gather evidence where asked, rank, write predictions.jsonl, report.json and, for one instance, selected.patch."""
-    from agent.choice import pool
-    from agent.commands.progress import Progress
-    from harness.choosing.ranker import SHIPPED, read_weights
+    from agent.commands.selecting import select
 
-    with Progress(quiet=known.quiet, json=known.json) as progress:
-        if known.fit is not None:
-            return _fit(known, progress)
-        if known.ranker == "rules" and known.threshold:
-            raise InputError("--threshold is for the ranker's probability: leave it out, or leave out --ranker rules")
+    if known.fit is None:
         fill_in(known, SANDBOX)
-        judge = _judge(known)
-        weights = read_weights(known.weights or SHIPPED)
-        directory, samples, places = _gathered(known, weights, progress)
-        every, without = _known(directory, samples)
-        points = _points(judge, directory, every, places, weights, known, progress) if judge is not None else {}
-        chosen = [pool.choose(of, weights, known.ranker, known.threshold, points.get(i)) for i, of in every.items()]
-        chosen = sorted([*chosen, *(pool.PoolChoice(i, (), None, why) for i, why in without)], key=lambda c: c.instance)
-        out = known.out.resolve() if known.out else directory
-        report = _report(chosen, known, weights)
-        if judge is not None:
-            report = _with_judge(directory, report)
-        _write(out, chosen, report)
-        progress.stop()
-        progress.show(*_lines(chosen), f"predictions: {out / 'predictions.jsonl'}")
-        progress.document(report)
-    return 1 if len(chosen) == 1 and chosen[0].selected is None else 0
-
-
-def _known(
-    directory: Path, samples: Mapping[str, tuple[Sample, ...]]
-) -> tuple[dict[str, InstanceEvidence], list[tuple[str, str]]]:
-    """(the evidence on each instance, why there is none on others). Raises InputError where there is none at all."""
-    from harness.choosing.evidence_store import evidence_of
-
-    every, without = {}, []
-    for instance, of_it in samples.items():
-        try:
-            every[instance] = evidence_of(directory, instance, of_it)
-        except InputError as error:
-            without.append((instance, str(error)))
-    if without and not every:
-        raise InputError(without[0][1])
-    return every, without
-
-
-def _gathered(known: argparse.Namespace, weights: Weights, progress: Progress) -> Gathered:
-    """The run directory with the evidence in it, the samples by instance, without labels, and where their code is (of a
-    run that is ranked again: nowhere)."""
-    from harness.choosing.pool import by_instance, read_pool, unlabelled
-
-    if known.kept is None:
-        return _gather(known, weights, progress)
-    if known.candidates:
-        raise InputError(
-            "--from ranks what that run has gathered: leave out --candidates, or gather anew without --from"
-        )
-    file = known.kept / "samples.jsonl.gz"
-    if not file.exists():
-        raise InputError(f"{known.kept} is no run of troop select: it has no samples.jsonl.gz")
-    samples = by_instance(unlabelled(read_pool(file)))
-    chosen = choose({id: bare(id) for id in samples}, known.instances)
-    return known.kept.resolve(), {id: samples[id] for id in chosen}, {}
-
-
-def _gather(known: argparse.Namespace, weights: Weights, progress: Progress) -> Gathered:
-    from agent.choice.pool import gather
-    from agent.commands.conclude import interruptible
-    from harness.choosing.pool import by_instance, read_candidates, read_witnesses, unlabelled, write_pool
-    from harness.lock import RunLock
-
-    if known.source is None or not known.candidates:
-        raise InputError(
-            "say what to choose for and among what: troop select SUITE|TASK --candidates FILE…, or --from RUN"
-        )
-    suite = known.source in SUITES
-    task = None if suite else _task(known, progress)
-    every = read_candidates(known.candidates, None if task is None else task[0])
-    empty = sum(not sample.patch.strip() for sample in every)
-    if empty:
-        progress.say(f"{empty} of {len(every)} candidates are left out: they have no patch")
-    samples = by_instance(unlabelled(every))
-    places: Places = _suite_places(known, samples, progress) if task is None else {task[0]: lambda: task[1]}
-    wanted = {i: of_it for i, of_it in samples.items() if i in places}
-    name = known.source if task is None else task[0]
-    if not wanted:
-        raise InputError(f"none of the candidates is for {name}: they are for {', '.join(sorted(samples)[:3])}")
-    directory = (known.out or Path("runs") / f"select-{name}").resolve()
-    make_output(directory)
-    work = gather(
-        _lookout(directory, places, known, progress),
-        wanted,
-        witnesses=read_witnesses(known.candidates),
-        weights=weights,
-        near_seconds=known.near_seconds,
-        at_once=known.at_once,
-    )
-    with RunLock(directory):
-        write_pool(directory / "samples.jsonl.gz", (s for of_it in wanted.values() for s in of_it))
-        interruptible(work, GOES_ON)
-    return directory, wanted, {} if known.static else places
-
-
-def _lookout(directory: Path, places: Places, known: argparse.Namespace, progress: Progress) -> Lookout:
-    """How the instances' code is got at and run."""
-    import asyncio
-
-    from agent.choice.pool import Lookout
-    from harness.evidence.near import AT_ONCE
-    from harness.sandbox.base import Limits
-
-    return Lookout(
-        directory=directory,
-        place_of=lambda instance: places[instance]() if instance in places else None,
-        execute=not known.static,
-        limits=Limits(memory_mb=known.memory, cpus=known.cpus),
-        sandbox=known.sandbox,
-        checks=asyncio.Semaphore(AT_ONCE),
-        say=progress.say,
-    )
-
-
-def _task(known: argparse.Namespace, progress: Progress) -> tuple[str, Place]:
-    """The one task that SOURCE names, and where it is."""
-    from agent.choice.pool import Place
-    from harness.repository.workspace import open_workspace
-    from tasks.source import resolve
-
-    task = resolve(known.source, issue=known.issue, issue_text=known.issue_text, base=known.base, say=progress.say).task
-    workspace = open_workspace(task.repository, cache_root(), say=progress.say)
-    return task.id, Place(workspace, task.statement, task=task)
-
-
-def _suite_places(known: argparse.Namespace, samples: dict[str, tuple[Sample, ...]], progress: Progress) -> Places:
-    """By instance, how to get at its code; opened one at a time."""
-    chosen = choose_rows(load_rows(known.source, known.dataset), known.instances)
-    return {row.instance_id: partial(_place_of, row, known, progress) for row in chosen if row.instance_id in samples}
-
-
-def _place_of(row: SuiteRow, known: argparse.Namespace, progress: Progress) -> Place | None:
-    from agent.choice.pool import Place
-    from harness.repository.workspace import open_workspace
-    from harness.suites.swebench import task_in_image
-
-    repository = repository_of(row, known.mirrors)
-    try:
-        workspace = open_workspace(repository, cache_root(), say=progress.say)
-    except EnvironmentFailed as error:
-        progress.say(f"{row.instance_id}: its repository is not at hand ({error}); only the diffs are looked at")
-        return None
-    image = None if known.static else _image(row)
-    if image is None:
-        if not known.static:
-            progress.say(f"{row.instance_id}: no image here, so nothing is run (troop images build makes it)")
-        return Place(workspace, row.problem_statement)
-    if image.origin == "built":
-        return Place(workspace, row.problem_statement, image=image.name)
-    # A published image keeps its Python elsewhere; the task's set-up sees to that.
-    return Place(workspace, row.problem_statement, task=task_in_image(row, repository, image.name))
-
-
-def _image(row: SuiteRow) -> ImageRef | None:
-    import contextlib
-
-    from harness.sandbox.docker.daemon import connect
-    from harness.swebench.images import find_image
-
-    try:
-        with contextlib.closing(connect(connections=1)) as client:
-            return find_image(client, row)
-    except SandboxFailed:
-        return None
-
-
-def _judge(known: argparse.Namespace) -> Alias | None:
-    """The judge's model, None for none. Raises InputError for an unknown name or a cap without a price, EndpointFailed
-    for a missing key."""
-    if known.judge_model in (None, "none"):
-        return None
-    from agent.config import key_of, load_config, prices_of, resolve_model
-    from harness.money.ledger import check_priced
-
-    alias = resolve_model(known.judge_model, load_config())
-    key_of(alias)
-    for cap, option in ((known.max_judge_usd, "--max-judge-usd"), (known.max_usd, "--max-usd")):
-        check_priced([prices_of(alias)], cap, allow_unknown=known.allow_unknown_price, cap=option)
-    return alias
-
-
-def _points(
-    alias: Alias,
-    directory: Path,
-    every: Mapping[str, InstanceEvidence],
-    places: Places,
-    weights: Weights,
-    known: argparse.Namespace,
-    progress: Progress,
-) -> dict[str, dict[str, float]]:
-    """What the judge says of the candidates that stand first, by instance and candidate."""
-    from agent.choice.pool import for_the_judge
-    from agent.choice.pool_judge import Judging, judge_all
-    from agent.commands.conclude import interruptible
-    from harness.lock import RunLock
-
-    close = {i: for_the_judge(each, weights, known.ranker, known.threshold) for i, each in every.items()}
-    lookout = _lookout(directory, places, known, progress)
-    judging = Judging(lookout, alias, known.max_judge_usd, known.max_usd, known.at_once)
-    statements = {i: each.base.statement for i, each in every.items()}
-    with RunLock(directory):
-        return interruptible(judge_all(judging, close, statements), GOES_ON)
-
-
-def _with_judge(directory: Path, report: Json) -> Json:
-    """The report with what the judge said of each instance, and what all of it cost."""
-    from agent.choice.pool_judge import said_on
-    from harness.money.ledger import Ledger
-    from harness.views.report import judge_report
-
-    said = {each["instance"]: said_on(directory, each["instance"]) for each in report["choices"]}
-    choices = [{**each, "judge": judge_report(said[each["instance"]])} for each in report["choices"]]
-    cost = Ledger.of(event for events in said.values() for event in events).to_json()
-    return {**report, "choices": choices, "cost": cost}
-
-
-def _write(out: Path, chosen: Sequence[PoolChoice], report: Json) -> None:
-    make_output(out)
-    patches = {each.instance: each.selected.patch if each.selected else "" for each in chosen}
-    lines = [
-        json.dumps({"instance_id": instance, "model_name_or_path": "troop-select", "model_patch": patch})
-        for instance, patch in patches.items()
-    ]
-    write_text(out / "predictions.jsonl", "".join(f"{line}\n" for line in lines))
-    if len(chosen) == 1 and chosen[0].selected is not None:
-        write_text(out / "selected.patch", chosen[0].selected.patch)
-    else:
-        (out / "selected.patch").unlink(missing_ok=True)
-    write_json(out / "report.json", report)
-
-
-def _report(chosen: Sequence[PoolChoice], known: argparse.Namespace, weights: Weights) -> Json:
-    return {
-        "schema": 1,
-        "ranker": known.ranker,
-        "threshold": known.threshold,
-        "weights": {"fitted_on": weights.fitted_on, **weights.weights} if known.ranker == "evidence" else None,
-        "instances": len(chosen),
-        "selected": sum(each.selected is not None for each in chosen),
-        "choices": [each.as_json() for each in chosen],
-    }
-
-
-def _lines(chosen: Sequence[PoolChoice]) -> list[str]:
-    """A line for each instance; for a single one the whole order."""
-    if len(chosen) > 1:
-        named = [(c, c.selected.sources[0] if c.selected else "nothing selected") for c in chosen]
-        return [f"{choice.instance}: {name}: {choice.rationale}" for choice, name in named]
-    only = chosen[0]
-    found = [f"{only.instance}: {only.rationale}"]
-    for number, each in enumerate(only.order, 1):
-        told = "" if each.probability is None else f" {each.probability:.2f}"
-        found.append(f"  {number}.{told} {', '.join(each.sources)}: {each.why}")
-    return found
-
-
-def _fit(known: argparse.Namespace, progress: Progress) -> int:
-    """Fit the ranker on a labelled pool whose evidence is in --from; print its weights and how well it does."""
-    from harness.choosing.fitting import fit_pool, in_words
-    from harness.choosing.pool import read_pool
-    from harness.choosing.ranker import write_weights
-
-    if known.kept is None:
-        raise InputError("--fit needs --from RUN, the run in which the pool's evidence was gathered")
-    fitted = fit_pool(read_pool(known.fit, known.labels), known.kept, known.fit.name)
-    if known.weights is not None:
-        write_weights(known.weights, fitted.weights)
-    progress.stop()
-    progress.show(*in_words(fitted), *([f"weights: {known.weights}"] if known.weights else []))
-    progress.document(fitted.as_json())
-    return 0
+    return select(known)

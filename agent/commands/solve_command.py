@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from agent.commands.options import add_solving, settings_of
+from agent.commands.options import add_repeatable, add_solving, settings_of
 from harness.sandbox.choice import with_images, without_images
 from tasks.errors import InputError
 from tasks.instance import Instance
@@ -30,18 +30,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     task.add_argument(
         "--include-uncommitted", action="store_true", help="start from the tree with its uncommitted changes"
     )
-    task.add_argument(
-        "--failing-test",
-        action="append",
-        default=[],
-        metavar="ID",
-        help="a test of the repository that shows the issue",
-    )
+    add_repeatable(task, "--failing-test", "ID", "a test of the repository that shows the issue")
     task.add_argument("--image", help="Docker image to start from")
     task.add_argument("--python", metavar="X.Y", help="Python version of the environment")
-    task.add_argument(
-        "--setup", action="append", default=[], metavar="COMMAND", help="set-up command, instead of detected"
-    )
+    add_repeatable(task, "--setup", "COMMAND", "set-up command, instead of detected")
     task.add_argument("--test-command", metavar="COMMAND", help="runs the test-suite in the repository's root")
     add_solving(parser)
     after = parser.add_argument_group("afterwards")
