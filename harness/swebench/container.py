@@ -16,7 +16,6 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
@@ -137,12 +136,6 @@ class Containers:
                 ending = asyncio.ensure_future(self.daemon.discard(label, making))
                 self._endings.add(ending)
                 ending.add_done_callback(self._endings.discard)
-
-    async def labels(self, image: str) -> Mapping[str, str]:
-        """An image's labels. Raises SandboxFailed where there is no such image."""
-        client = await self.daemon.connected()
-        told = await self.daemon.call("look at an image", client.api.inspect_image, image)
-        return dict((told.get("Config") or {}).get("Labels") or {})
 
     async def close(self) -> None:
         """Wait until every container is gone."""

@@ -106,7 +106,7 @@ class GradedPatch:
 
 
 class Grader:
-    """Grades patches, `workers` at a time; the same patch of an instance once. `close` it when done.
+    """Grades patches, `workers` at a time; the same patch of an instance once. A context: at its end nothing is left.
 
     `timeout`: seconds of the evaluation script (official: 1800). `verbatim`: the script as it is. `network`: tests have
     one. `fresh`: forget verdicts that were reached before this grader was made. `run`: whose its containers are.
@@ -141,19 +141,16 @@ class Grader:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def clean(self) -> list[str]:
-        """Remove containers that killed processes left; names them."""
-        return await self._containers.clean()
-
-    async def close(self) -> None:
         """Stop what is under way, and wait until every container is gone."""
         tasks = [*self._under_way.values(), *self._editable.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._containers.close()
+
+    async def clean(self) -> list[str]:
+        """Remove containers that killed processes left; names them."""
+        return await self._containers.clean()
 
     async def find(self, row: Row) -> ImageRef | None:
         """The row's image, if the daemon has one."""
@@ -269,8 +266,8 @@ class Grader:
 
     async def _is_editable(self, row: Row, image: ImageRef) -> bool:
         """Whether the image has the repository installed in place: its label says so, or a look into it."""
-        if image.editable:
-            return True
+        if names.EDITABLE in image.labels:
+            return image.labels[names.EDITABLE] == "1"
         if image.id not in self._editable:
             self._editable[image.id] = asyncio.ensure_future(self._look(row, image))
         try:
@@ -280,9 +277,6 @@ class Grader:
             raise
 
     async def _look(self, row: Row, image: ImageRef) -> bool:
-        labels = await self._containers.labels(image.id)
-        if names.EDITABLE in labels:
-            return labels[names.EDITABLE] == "1"
         key = key_of("editable", GRADER_VERSION, image.id)
         if known := self.memo.look_up(key):
             return bool(known.get("editable"))

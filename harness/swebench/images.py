@@ -39,12 +39,12 @@ Pull = Literal["auto", "always", "never"]
 @dataclass(frozen=True, slots=True)
 class ImageRef:
     """An image that the daemon has. `origin`: "row" (the row names it), "built" (here, by Troop), "published", or
-    "official" (built here by the official harness). `editable`: the repository is known to be used in place."""
+    "official" (built here by the official harness). `labels`: as in `harness.swebench.names`, and others'."""
 
     name: str
     id: str
     origin: str
-    editable: bool = False
+    labels: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,7 @@ def find_image(client: Any, row: Row) -> ImageRef | None:
     for name, origin in names.names_of(row):
         found = find(client, name)
         if found is not None:
-            labels = found.labels or {}
-            return ImageRef(name, found.id, origin, labels.get(names.EDITABLE) == "1")
+            return ImageRef(name, found.id, origin, found.labels or {})
     return None
 
 
@@ -203,9 +202,7 @@ def _find_current(client: Any, row: Row) -> ImageRef | None:
     """The image that is here for a row, None where there is none, or where an earlier Troop built it in another way."""
     found = find_image(client, row)
     if found is not None and found.origin == "built":
-        image = find(client, found.id)
-        recipe = (image.labels or {}).get(names.RECIPE, "") if image is not None else ""
-        return found if recipe.startswith(f"{RECIPE_VERSION}-") else None
+        return found if found.labels.get(names.RECIPE, "").startswith(f"{RECIPE_VERSION}-") else None
     return found
 
 

@@ -15,7 +15,6 @@ import importlib.metadata
 import importlib.util
 import shlex
 import sys
-import tempfile
 import threading
 import types
 from collections.abc import Iterator, Mapping
@@ -135,30 +134,17 @@ def checks_out_all(row: Row) -> bool:
     return not _official("harness.utils").get_modified_files(row.test_patch)
 
 
-def report_of(row: Row, log: Path | str) -> dict[str, Any]:
+def report_of(row: Row, log: Path) -> dict[str, Any]:
     """The official report on one instance: `{patch_is_None, patch_exists, patch_successfully_applied, resolved,
-    tests_status: {FAIL_TO_PASS: {success, failure}, ...}}`. `log`: the evaluation script's output, as a file or as
-    text. Raises InputError where no log parser is known for the row."""
-    if isinstance(log, str):
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", suffix=".log") as file:
-            file.write(log)
-            file.flush()
-            return report_of(row, Path(file.name))
-    spec = _test_spec(row)
-    if row.log_parser or row.eval_type:
-        return _report_by_row(row, spec, log)
-    _raw_spec(row)  # for its InputError: the official function would raise a KeyError
-    prediction = {"instance_id": row.instance_id, "model_patch": ""}
-    report = _official("harness.grading").get_eval_report(spec, prediction, str(log), include_tests_status=True)
-    return dict(report[row.instance_id])
+    tests_status: {FAIL_TO_PASS: {success, failure}, ...}}`. `log`: a file with the evaluation script's output.
 
-
-def _report_by_row(row: Row, spec: Any, log: Path) -> dict[str, Any]:
-    """What the official `get_eval_report` says of one instance, with the row's own parser and kind of evaluation."""
+    It is what the official `get_eval_report` says, but by the row's own parser and kind of evaluation where it names
+    them. Raises InputError where no log parser is known for the row.
+    """
     grading, constants = _official("harness.grading"), _official("harness.constants")
     report = {"patch_is_None": False, "patch_exists": True}
     # Universal newlines, as the official function reads its log.
-    statuses = _statuses(row, spec, log.read_text("utf-8"))
+    statuses = _statuses(row, log.read_text("utf-8"))
     if statuses is None:
         return {**report, "patch_successfully_applied": False, "resolved": False}
     wanted = {"FAIL_TO_PASS": list(row.fail_to_pass), "PASS_TO_PASS": list(row.pass_to_pass)}
@@ -167,10 +153,10 @@ def _report_by_row(row: Row, spec: Any, log: Path) -> dict[str, Any]:
     return {**report, "patch_successfully_applied": True, "resolved": resolved, "tests_status": tests}
 
 
-def _statuses(row: Row, spec: Any, text: str) -> Mapping[str, str] | None:
+def _statuses(row: Row, text: str) -> Mapping[str, str] | None:
     """Test name -> status; None where the log holds no test run."""
     constants = _official("harness.constants")
-    parse = _parser(row)
+    parse, spec = _parser(row), _test_spec(row)
     spoilt = (constants.APPLY_PATCH_FAIL, constants.RESET_FAILED, constants.TESTS_ERROR, constants.TESTS_TIMEOUT)
     start, end = constants.START_TEST_OUTPUT, constants.END_TEST_OUTPUT
     if any(code in text for code in spoilt) or start not in text or end not in text:
@@ -215,7 +201,7 @@ def _raw_spec(row: Row) -> Mapping[str, Any]:
 
 
 def _test_spec(row: Row) -> Any:
-    """What the official parsers and rules read of a row; nothing in it that would have to be fetched."""
+    """What the official parsers read of a row; nothing in it that would have to be fetched."""
     constants = _official("harness.constants")
     return _official("harness.test_spec.test_spec").TestSpec(
         instance_id=row.instance_id,

@@ -300,7 +300,7 @@ def test_a_grading_whose_daemon_dies_fails_at_once_and_the_next_one_begins_anew(
     """With the image's own installation unknown: that it could not be looked at is not remembered either."""
     monkeypatch.setattr(grading, "_BACKOFF_SECONDS", 0.01)
     slow = GOLD.replace("+    return a + b", "+    import time; time.sleep(3); return a + b")
-    unknown = replace(made.image, editable=False)
+    unknown = replace(made.image, labels={})
 
     async def whole() -> tuple[float, GradedPatch]:
         async with proxied(tmp_path / "docker.sock") as proxy, Grader(cache=tmp_path, run=f"dying-{PID}") as grader:

@@ -140,7 +140,7 @@ ENTER = ". /opt/miniconda3/bin/activate && conda activate testbed && cd /testbed
 def test_it_is_found_by_its_row_and_says_how_the_repository_is_installed(client: Any, image: str) -> None:
     found = find_image(client, ROW)
     assert found is not None
-    assert (found.name, found.origin, found.editable) == (image, "built", True)
+    assert (found.name, found.origin, found.labels["troop.editable"]) == (image, "built", "1")
     assert find_image(client, replace(ROW, instance_id="acme__calc-0")) is None
 
 

@@ -20,6 +20,7 @@ import pytest
 
 from harness.swebench import official
 from tasks.swebench import Row, load_rows
+from tests.support.official_harness import report_on
 
 DATA = os.environ.get("TROOP_DATA", "")
 
@@ -43,7 +44,7 @@ def test_every_recorded_log_gives_the_official_report(rows: dict[str, Row]) -> N
     count = 0
     for recorded in recordings():
         count += 1
-        if official.report_of(rows[recorded["instance_id"]], recorded["test_output"]) != recorded["report"]:
+        if report_on(rows[recorded["instance_id"]], recorded["test_output"]) != recorded["report"]:
             differing.append((recorded["instance_id"], recorded["source"]))
     assert not differing
     assert count > 50
@@ -71,7 +72,7 @@ def test_what_a_row_itself_says_of_its_parser_gives_the_same_report(rows: dict[s
         row = replace(
             rows[recorded["instance_id"]], log_parser=rows[recorded["instance_id"]].repo, eval_type="pass_and_fail"
         )
-        assert official.report_of(row, recorded["test_output"]) == recorded["report"]
+        assert report_on(row, recorded["test_output"]) == recorded["report"]
 
 
 @needs_data

@@ -130,7 +130,7 @@ def build_instance(client: Any, folder: Path, name: str, labels: dict[str, str] 
     image, _ = client.images.build(
         fileobj=context, custom_context=True, tag=name, labels=labels or {}, network_mode="none", rm=True
     )
-    return base, ImageRef(name, image.id, "built", (labels or {}).get("troop.editable") == "1")
+    return base, ImageRef(name, image.id, "built", labels or {})
 
 
 def _commit(tree: Path, message: str) -> str:

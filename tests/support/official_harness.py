@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.records import Json
+from harness.swebench import official
+from tasks.swebench import Row
 
 RUN_ID = "official"
 
@@ -110,3 +113,11 @@ def main(arguments: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+
+
+def report_on(row: Row, log: str) -> Json:
+    """`official.report_of` of an evaluation script's output as text."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", suffix=".log") as file:
+        file.write(log)
+        file.flush()
+        return official.report_of(row, Path(file.name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from harness.swebench import official
 from tasks.errors import InputError
 from tests.support.graded_instance import make_row
+from tests.support.official_harness import report_on
 
 BASE = "a" * 40
 ROW = make_row(BASE)
@@ -54,7 +56,7 @@ def test_a_row_may_bring_its_own_script_and_parser() -> None:
     assert official.eval_script(own) == "#!/bin/bash\nset -uxo pipefail\nrun tests\n"
     assert official.eval_script(own, install=False) == official.eval_script(own)
     assert official.install_command(own) == ""
-    assert official.report_of(own, LOG)["resolved"]
+    assert report_on(own, LOG)["resolved"]
     known = replace(ROW, eval_script="#!/bin/bash\npython -m pip install -e .\npytest\n", log_parser="parse_log_pytest")
     assert official.eval_script(known, install=False) == "#!/bin/bash\npytest\n"
 
@@ -62,8 +64,8 @@ def test_a_row_may_bring_its_own_script_and_parser() -> None:
 def test_kinds_of_evaluation_differ_in_what_a_missing_test_means() -> None:
     silent = LOG.replace("PASSED tests/test_calc.py::test_add\n", "")
     row = replace(ROW, log_parser="parse_log_pytest")
-    assert not official.report_of(replace(row, eval_type="pass_and_fail"), silent)["resolved"]
-    assert official.report_of(replace(row, eval_type="fail_only"), silent)["resolved"]
+    assert not report_on(replace(row, eval_type="pass_and_fail"), silent)["resolved"]
+    assert report_on(replace(row, eval_type="fail_only"), silent)["resolved"]
 
 
 @pytest.mark.parametrize(
@@ -77,14 +79,18 @@ def test_kinds_of_evaluation_differ_in_what_a_missing_test_means() -> None:
 )
 def test_a_log_without_a_whole_test_run_is_no_success(log: str) -> None:
     for row in (ROW, replace(ROW, log_parser="parse_log_pytest")):
-        report = official.report_of(row, log)
+        report = report_on(row, log)
         assert (report["patch_successfully_applied"], report["resolved"]) == (False, False)
         assert "tests_status" not in report
 
 
-def test_both_ways_to_a_report_give_the_same() -> None:
-    for log in (LOG, LOG.replace("PASSED", "FAILED", 1), LOG.replace("\n", "\r\n")):
-        assert official.report_of(ROW, log) == official.report_of(replace(ROW, log_parser="parse_log_pytest"), log)
+def test_the_report_is_the_one_that_the_official_function_gives(tmp_path: Path) -> None:
+    report, spec = official._official("harness.grading").get_eval_report, official._test_spec(ROW)
+    prediction = {"instance_id": ROW.instance_id, "model_patch": ""}
+    for log in (LOG, LOG.replace("PASSED", "FAILED", 1), LOG.replace("\n", "\r\n"), "no test ran\n"):
+        (tmp_path / "log").write_text(log, newline="")
+        theirs = report(spec, prediction, str(tmp_path / "log"), include_tests_status=True)
+        assert report_on(ROW, log) == theirs[ROW.instance_id]
 
 
 @pytest.mark.parametrize(
