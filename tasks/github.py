@@ -10,7 +10,6 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,30 +40,23 @@ PAUSES = (0.5, 1.0)
 _RETRIED = (500, 502, 503, 504)
 
 
-@dataclass(frozen=True, slots=True)
-class Issue:
-    """Which issue: `repository` is "owner/name"."""
-
-    repository: str
-    number: int
-
-
 def is_issue(reference: str) -> bool:
     """Whether the text is meant as a GitHub issue (it may still be malformed)."""
     return reference.startswith(("https://", "http://")) or _SHORT.fullmatch(reference) is not None
 
 
-def parse_reference(reference: str) -> Issue:
-    """The issue that a URL or `owner/name#N` names. Raises InputError for anything else, and for a pull request."""
+def parse_reference(reference: str) -> tuple[str, int]:
+    """The issue that a URL or `owner/name#N` names: ("owner/name", N). Raises InputError for anything else, and for a
+    pull request."""
     if match := _SHORT.fullmatch(reference.strip()):
-        return Issue(match[1], int(match[2]))
+        return match[1], int(match[2])
     parts = urlsplit(reference.strip())
     if parts.scheme in ("https", "http"):
         if _PULL.fullmatch(parts.path):
             raise InputError(f"{reference} is a pull request, not an issue: give the issue that it is about")
         if match := _PATH.fullmatch(parts.path):
             _check_host(reference, parts.hostname or "")
-            return Issue(match[1], int(match[2]))
+            return match[1], int(match[2])
     raise InputError(f"{reference!r} is no GitHub issue: write {_FORMS}")
 
 
@@ -79,25 +71,23 @@ def _check_host(reference: str, host: str) -> None:
 def fetch_issue(reference: str, *, base: str | None = None, say: Say = lambda line: None) -> Task:
     """The task that an issue states, on its repository's default branch or on `base`.
 
-    Raises InputError for what the user can put right (reference,
-    missing or private issue, pull request, token) and SourceUnavailable for what the world must (rate limit, network).
+    Raises InputError for what the user can put right (reference, missing or private issue, pull request, token) and
+    SourceUnavailable for what the world must (rate limit, network).
     """
-    issue = parse_reference(reference)
+    name, number = parse_reference(reference)
+    path = f"/repos/{name}/issues/{number}"
     with _Api() as api:
-        repository = api.one(
-            f"/repos/{issue.repository}",
-            f"there is no repository {issue.repository} on GitHub that can be seen {_as_whom()}",
-        )
-        found = api.one(
-            f"/repos/{issue.repository}/issues/{issue.number}",
-            f"{issue.repository} has no issue #{issue.number} that can be seen {_as_whom()}",
-        )
+        unseen = f"there is no repository {name} on GitHub that can be seen {_as_whom()}"
+        repository = api.one(f"/repos/{name}", unseen)
+        found = api.one(path, f"{name} has no issue #{number} that can be seen {_as_whom()}")
         if "pull_request" in found:
             raise InputError(f"{reference} is a pull request, not an issue: give the issue that it is about")
         moved = str(found.get("repository_url") or "")
         if moved and moved.lower() != str(repository.get("url")).lower() and moved.startswith(api.root + "/"):
             repository = api.one(moved.removeprefix(api.root), f"the issue moved to {moved}, which cannot be seen")
-        comments = list(api.pages(f"{_issue_path(found, issue)}/comments")) if found.get("comments") else []
+        # An issue that moved keeps its comments where it is now.
+        now = re.search(rf"/repos/{_NAME}/issues/\d+$", str(found.get("url") or ""))
+        comments = list(api.pages(f"{now[0] if now else path}/comments")) if found.get("comments") else []
     if found.get("state") == "closed" and base is None:
         say("the issue is closed, so the default branch may hold its fix: --base REF goes back before it")
     return Task(
@@ -152,12 +142,6 @@ def _role(comment: dict[str, Any], author: str) -> str:
     return f" ({role})" if role in ("owner", "member", "collaborator", "contributor") else ""
 
 
-def _issue_path(found: dict[str, Any], issue: Issue) -> str:
-    """Path of the issue where it is now: an issue that moved keeps its comments there."""
-    match = re.search(rf"/repos/{_NAME}/issues/\d+$", str(found.get("url") or ""))
-    return match[0] if match else f"/repos/{issue.repository}/issues/{issue.number}"
-
-
 def _api() -> str:
     return (os.environ.get("GITHUB_API_URL") or API).rstrip("/")
 
@@ -208,27 +192,22 @@ class _Api:
             raise SourceUnavailable(f"{response.url} did not answer with JSON: check GITHUB_API_URL") from error
 
     def _get(self, url: str, missing: str) -> httpx2.Response:
+        host = urlsplit(url).netloc
         for pause in (*PAUSES, None):
-            response = self._ask(url, last=pause is None)
-            if response is not None and (pause is None or response.status_code not in _RETRIED):
-                _check(response, missing)
-                return response
+            try:
+                response = self._client.get(url)
+                if pause is None or response.status_code not in _RETRIED:
+                    _check(response, missing)
+                    return response
+            except httpx2.TimeoutException as error:
+                raise SourceUnavailable(f"GitHub ({host}) did not answer within {SECONDS:g} s: try again") from error
+            except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
+                if pause is None:
+                    raise SourceUnavailable(f"GitHub ({host}) drops the connection: try again later") from error
+            except httpx2.HTTPError as error:
+                raise SourceUnavailable(f"GitHub ({host}) cannot be reached: {error}; check the network") from error
             time.sleep(pause or 0)
         raise AssertionError("the last try either answers or raises")
-
-    def _ask(self, url: str, *, last: bool) -> httpx2.Response | None:
-        """One request; None for a dropped connection that is worth another try."""
-        host = urlsplit(url).netloc
-        try:
-            return self._client.get(url)
-        except httpx2.TimeoutException as error:
-            raise SourceUnavailable(f"GitHub ({host}) did not answer within {SECONDS:g} s: try again") from error
-        except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
-            if not last:
-                return None
-            raise SourceUnavailable(f"GitHub ({host}) drops the connection: try again later") from error
-        except httpx2.HTTPError as error:
-            raise SourceUnavailable(f"GitHub ({host}) cannot be reached: {error}; check the network") from error
 
 
 def _headers() -> dict[str, str]:

@@ -277,8 +277,8 @@ def test_a_url_of_another_server_says_how_to_name_its_api(monkeypatch: pytest.Mo
     with pytest.raises(InputError, match=re.escape("GITHUB_API_URL=https://git.example.org/api/v3")):
         parse_reference("https://git.example.org/octo/spoon/issues/7")
     monkeypatch.setenv("GITHUB_API_URL", "https://git.example.org/api/v3")
-    assert parse_reference("https://git.example.org/octo/spoon/issues/7").number == 7
-    assert parse_reference("https://github.com/octo/spoon/issues/7").repository == "octo/spoon"
+    assert parse_reference("https://git.example.org/octo/spoon/issues/7")[1] == 7
+    assert parse_reference("https://github.com/octo/spoon/issues/7")[0] == "octo/spoon"
 
 
 def test_an_api_url_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
