@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,11 +12,13 @@ from pathlib import Path
 from harness.choosing.evidence_store import evidence_of
 from harness.choosing.features import NAMES, CandidateFeatures, rows
 from harness.choosing.pool import Sample, by_instance, unlabelled
-from harness.choosing.ranker import PENALTY, Weights, cross_validated, fit, newton
+from harness.choosing.ranker import PENALTY, Weights, fit, newton
 from harness.choosing.recovery import Choice, Recovery, recovery
 from harness.records import Json
 from tasks.errors import InputError
 
+FOLDS = 10
+"""Parts of the instances, each judged by a ranker that was fitted on the others."""
 BINS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 
@@ -78,12 +81,16 @@ def labelled(samples: Sequence[Sample], directory: Path) -> list[Labelled]:
 def cross(
     items: Sequence[Labelled], *, features: Collection[str] = NAMES, penalty: float = PENALTY
 ) -> dict[str, list[float]]:
-    """By instance, the scores of its candidates by a ranker that was fitted without it."""
-    return cross_validated(
-        {i.instance: i.rows for i in items},
-        {i.instance: i.right for i in items},
-        lambda table, right: fit(table, right, features=features, penalty=penalty),
-    )
+    """By instance, the scores of its candidates by a ranker that was fitted without any instance of its fold."""
+    shuffled = sorted(items, key=lambda i: i.instance)
+    random.Random(0).shuffle(shuffled)
+    scores: dict[str, list[float]] = {}
+    for fold in range(min(FOLDS, len(shuffled))):
+        kept = [i for at, i in enumerate(shuffled) if at % FOLDS != fold]
+        table, right = [r for i in kept for r in i.rows], [x for i in kept for x in i.right]
+        ranker = fit(table, right, features=features, penalty=penalty)
+        scores |= {i.instance: [ranker.score(r) for r in i.rows] for i in shuffled[fold::FOLDS]}
+    return scores
 
 
 def choices(items: Sequence[Labelled], scores: Mapping[str, Sequence[float]]) -> list[Choice]:

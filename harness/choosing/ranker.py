@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from operator import mul
 from pathlib import Path
@@ -29,8 +28,6 @@ towards it. All others: 0. It keeps what everybody knows where few labelled cand
 FINALISTS = 4
 """Candidates that are held against the near tests: the others would have to pass all of these."""
 
-FOLDS = 10
-"""Parts of the instances, each judged by a ranker that was fitted on the others."""
 ROUNDS = 30
 """Of Newton's method at most."""
 
@@ -95,23 +92,6 @@ def fit(
             bias = solution.pop("")
             return Weights(bias, solution, {n: scales[n] for n in names})
         names = [n for n in names if n not in against]
-
-
-def cross_validated(
-    by_instance: Mapping[str, Sequence[CandidateFeatures]],
-    right: Mapping[str, Sequence[bool]],
-    train: Callable[[Sequence[CandidateFeatures], Sequence[bool]], Weights],
-) -> dict[str, list[float]]:
-    """By instance the scores of its candidates, by a ranker that was fitted without any instance of its fold."""
-    instances = sorted(by_instance)
-    random.Random(0).shuffle(instances)
-    out: dict[str, list[float]] = {}
-    for fold in range(min(FOLDS, len(instances))):
-        left_out = set(instances[fold::FOLDS])
-        kept = [i for i in instances if i not in left_out]
-        ranker = train([r for i in kept for r in by_instance[i]], [x for i in kept for x in right[i]])
-        out |= {i: [ranker.score(r) for r in by_instance[i]] for i in left_out}
-    return out
 
 
 def finalists(rows: Sequence[CandidateFeatures], weights: Weights) -> list[CandidateFeatures]:
