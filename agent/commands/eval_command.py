@@ -109,7 +109,7 @@ def _work(evaluation: Evaluation, known: argparse.Namespace, progress: Progress)
     try:
         interruptible(evaluation.work(view), RESUMABLE)
     finally:
-        view.stop()
+        view.screen.stop()
         report = evaluation.write()
     progress.show(*eval_view(report), f"report: {evaluation.out / 'report.json'} and report.md")
     progress.document(report)

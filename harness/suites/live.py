@@ -235,10 +235,6 @@ class SuiteView:
             self.board.said = line if about_one else self.board.said
         (self.screen.tell if about_one else self.screen.say)(line)
 
-    def stop(self) -> None:
-        """Nothing more comes. Can be called again."""
-        self.screen.stop()
-
 
 _TOLD = (trace.Prepared, trace.AttemptEnded, trace.InfrastructureFailed, trace.BudgetReached, trace.SamplingStopped)
 

@@ -44,9 +44,6 @@ class Frame:
     task: Json | None = None
     cost: Line = field(default_factory=Line)
 
-    def __rich__(self) -> RenderableType:
-        return render(self)
-
 
 def default_attempt(events: Iterable[trace.Event]) -> int:
     """The attempt that produced the selected patch first; without a selection the first attempt."""

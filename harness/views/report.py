@@ -171,16 +171,10 @@ def _selected(events: Sequence[trace.Event], verified: Sequence[trace.Verified])
     event = _last_selection(events)
     if event is None or event.selection.candidate is None:
         return None
-    selection = event.selection
-    attempts = next((v.attempts for v in verified if v.candidate == selection.candidate), ())
-    return {
-        "candidate": selection.candidate,
-        "attempt": attempts[0] if attempts else None,
-        "method": selection.method,
-        "ranker": selection.ranker,
-        "confidence": selection.confidence,
-        "rationale": selection.rationale,
-    }
+    selection, told = event.selection, ("method", "ranker", "confidence", "rationale")
+    attempts = next((v.attempts for v in verified if v.candidate == selection.candidate), (None,))
+    about = {name: getattr(selection, name) for name in told}
+    return {"candidate": selection.candidate, "attempt": attempts[0], **about}
 
 
 def _ranking(events: Sequence[trace.Event]) -> list[Json]:

@@ -283,6 +283,6 @@ def test_the_live_view_leaves_its_last_state_on_the_screen() -> None:
     view = SuiteView(SuiteBoard("s", 1, 1), console)
     view.ready(Ready("one", Task("one", Repository("path", "/r"), "s")))
     view.ended(ONE)
-    view.stop()
-    view.stop()
+    view.screen.stop()
+    view.screen.stop()
     assert "1/1 instances ended, 1 solved" in screen.getvalue()
