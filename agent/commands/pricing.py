@@ -17,8 +17,8 @@ from agent.config import Config, prices_of, resolve_model
 from agent.evaluation import REPAIR, Evaluation
 from harness.money.ledger import price
 from harness.records import Json, Usage
-from harness.views.live import counted, elapsed_short, tokens_short
 from harness.views.picture import table
+from harness.views.words import counted, elapsed_short, tokens_short
 
 TURNS = 25
 """What is assumed of an attempt with a model nothing is known of: turns, tokens of each, seconds of each."""

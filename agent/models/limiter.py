@@ -41,12 +41,6 @@ class _Bucket:
 
 
 @dataclass(slots=True, eq=False)
-class _Waiter:
-    tokens: int
-    granted: asyncio.Future[Slot]
-
-
-@dataclass(slots=True, eq=False)
 class Slot:
     """The right to make one call; `leave` gives it back. `epoch`: the limiter's cuts at the time of entry."""
 
@@ -81,7 +75,7 @@ class Limiter:
         self._paused_until = 0.0
         self._requests = _Bucket(requests_per_minute, clock) if requests_per_minute else None
         self._tokens = _Bucket(tokens_per_minute, clock) if tokens_per_minute else None
-        self._waiters: deque[_Waiter] = deque()
+        self._waiters: deque[tuple[int, asyncio.Future[Slot]]] = deque()  # tokens, and what is set when it may start
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -93,17 +87,16 @@ class Limiter:
         """Waits for a turn. `tokens`: how many the call will use, estimated."""
         if not self._waiters and self._delay(tokens) == 0:
             return self._admit(tokens)
-        waiter = _Waiter(tokens, asyncio.get_running_loop().create_future())
-        self._waiters.append(waiter)
+        granted: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
+        self._waiters.append((tokens, granted))
         self._serve()
         try:
-            return await waiter.granted
+            return await granted
         except asyncio.CancelledError:
-            if waiter.granted.done() and not waiter.granted.cancelled():
-                waiter.granted.result().leave(tokens=0)
-            elif waiter in self._waiters:
-                self._waiters.remove(waiter)
-                self._serve()
+            if granted.done() and not granted.cancelled():
+                granted.result().leave(tokens=0)
+            else:
+                self._serve()  # which passes over who waits no more
             raise
 
     def rejected(self, slot: Slot, retry_after: float | None) -> None:
@@ -146,15 +139,15 @@ class Limiter:
             self._timer.cancel()
             self._timer = None
         while self._waiters:
-            waiter = self._waiters[0]
-            if waiter.granted.done():
+            tokens, granted = self._waiters[0]
+            if granted.done():
                 self._waiters.popleft()
                 continue
-            delay = self._delay(waiter.tokens)
+            delay = self._delay(tokens)
             if delay is None:
                 return
             if delay > 0:
                 self._timer = asyncio.get_running_loop().call_later(delay, self._serve)
                 return
             self._waiters.popleft()
-            waiter.granted.set_result(self._admit(waiter.tokens))
+            granted.set_result(self._admit(tokens))

@@ -126,31 +126,24 @@ def mutants(
     others = _all_parsed({path: text for path, text in (donors or {}).items() if path not in sources}, stop)
     larder = Larder([*sources.values(), *others.values()], stop)
     places = _places(sources, suspicion)
-    shared = Counter(place.statement for place in places)
+    shared = Counter(statement for _, _, _, statement in places)
     frames: dict[ast.AST | None, tuple[Scope, Pool]] = {}
     search = _Search(stop, most=max(ONE_PLACE, ALL_PLACES // max(1, len(places))))
-    for place in places:
-        source, node = place.source, place.node
+    for score, source, node, statement in places:
         if search.over:
             break
         function = source.function(node)
         frame = function or source.tree
         if frame not in frames:
             frames[frame] = (scope_of(source, function), larder.pool_for(source, function))
-        search.look_at(_site(source, node, *frames[frame]), place.score, shared[place.statement])
+        search.look_at(_site(source, node, *frames[frame]), score, shared[statement])
     return sorted(search.found.values(), key=lambda m: (-m.weight, m.path, m.line, m.new))
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    score: float
-    source: Source
-    node: ast.AST
-    statement: ast.AST
-
-
-def _places(sources: Mapping[str, Source], suspicion: Mapping[tuple[str, int], float]) -> list[_Place]:
-    """The nodes of suspicious statements, those of the most suspicious first."""
+def _places(
+    sources: Mapping[str, Source], suspicion: Mapping[tuple[str, int], float]
+) -> list[tuple[float, Source, ast.AST, ast.AST]]:
+    """(score, file, node, its statement) of the nodes of suspicious statements, the most suspicious first."""
     places = []
     for path, source in sources.items():
         lines = {line: score for (at, line), score in suspicion.items() if at == path}
@@ -164,10 +157,10 @@ def _places(sources: Mapping[str, Source], suspicion: Mapping[tuple[str, int], f
             if statement not in scores:
                 scores[statement] = _suspicion(source, statement, lines)
             if scores[statement] > 0:
-                places.append(_Place(scores[statement], source, node, statement))
-    held = Counter(place.statement for place in places)
-    places = [place for place in places if held[place.statement] <= TABLE_PLACES or place.node is place.statement]
-    return sorted(places, key=lambda place: -place.score)
+                places.append((scores[statement], source, node, statement))
+    held = Counter(statement for _, _, _, statement in places)
+    kept = [place for place in places if held[place[3]] <= TABLE_PLACES or place[2] is place[3]]
+    return sorted(kept, key=lambda place: -place[0])
 
 
 @dataclass(slots=True)

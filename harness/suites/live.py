@@ -17,18 +17,9 @@ from harness import trace
 from harness.money.ledger import Line, add_charge, money
 from harness.suites.evaluate import Outcome
 from harness.suites.suite import Ready
-from harness.views.live import (
-    Board,
-    counted,
-    elapsed_short,
-    fitted,
-    line_of,
-    printable,
-    screen_on,
-    stage_of,
-    tokens_short,
-)
+from harness.views.live import Board, fitted, line_of, screen_on, stage_of
 from harness.views.picture import table
+from harness.views.words import counted, elapsed_short, printable, tokens_short
 
 NEWS = 3
 """Ended instances that are told of below the table."""

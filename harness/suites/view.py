@@ -10,9 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.records import Json
-from harness.views.live import counted, elapsed_short, tokens_short
 from harness.views.picture import table
-from harness.views.words import clean
+from harness.views.words import clean, counted, elapsed_short, tokens_short
 
 SHOWN_K = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64, 96, 128, 192, 250, 256)
 """Where there are more than `ALL_UP_TO` samples, the k that get a row on the terminal; the Markdown has all."""

@@ -23,6 +23,7 @@ from harness.records import Json
 from harness.swebench import names, official
 from harness.swebench.container import LOG_BYTES, Containers, Ran
 from harness.swebench.images import ImageRef, find_image
+from harness.swebench.inside_image import ASK_EDITABLE
 from harness.swebench.memo import Memo, key_of
 from harness.swebench.reinstall import installs_in_place, why_install
 from tasks.errors import InputError, SandboxFailed, words_of
@@ -55,27 +56,6 @@ _BARE_CHECKOUT = (
     " had committed is undone before the tests"
 )
 _NO_NETWORK = "failing tests may have wanted the network, which they have only with --network"
-
-# Exits with 0 where the environment uses /testbed in place, whichever way that was arranged.
-_ASK_EDITABLE = """\
-source /opt/miniconda3/bin/activate
-conda activate testbed
-cd /
-python - << 'ASK'
-import json, pathlib, sys, sysconfig
-for place in {sysconfig.get_path(name) for name in ("purelib", "platlib")}:
-    place = pathlib.Path(place)
-    for link in place.glob("*.egg-link"):
-        if link.read_text().split("\\n")[0].strip().startswith("/testbed"):
-            sys.exit(0)
-    for told in place.glob("*.dist-info/direct_url.json"):
-        url = json.loads(told.read_text())
-        if url.get("dir_info", {}).get("editable") and url["url"].startswith("file:///testbed"):
-            backend = list(place.glob("_*_editable_loader.py"))  # meson-python's builds again on import
-            sys.exit(1 if backend else 0)
-sys.exit(1)
-ASK
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +262,7 @@ class Grader:
             return bool(known.get("editable"))
         log = self.memo.scratch() / "test_output.txt"
         async with self._places:
-            ran = await self._run(row, image, _HARMLESS, _ASK_EDITABLE, log)
+            ran = await self._run(row, image, _HARMLESS, ASK_EDITABLE, log)
         editable = ran.status == 0
         await asyncio.to_thread(self.memo.keep, key, {"editable": editable}, log)
         return editable

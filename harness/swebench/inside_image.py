@@ -168,10 +168,12 @@ missing = [] if known == "*" else missing
 print("\\nanswer: " + json.dumps([missing, {} if missing else metadata()]))
 """
 
-# Whether what is installed is the tree where it lies: pip notes it (PEP 610), or setuptools leaves a link.
+# Exits with 0 where what is installed is the tree where it lies: pip notes it (PEP 610), or setuptools leaves a link;
+# meson-python's loader builds again on import. conda has a link python3.1 beside python3.10.
 ASK_EDITABLE = (
-    f"cd {ENV}/lib/python3*/site-packages && {{ grep -lsE '\"editable\": *true' *.dist-info/direct_url.json |"
-    " xargs -r grep -ls 'file:///testbed'; grep -ls '^/testbed' *.egg-link; } | grep -q ."
+    f'cd "$(ls -d {ENV}/lib/python3*/site-packages | tail -n 1)" && ! ls _*_editable_loader.py 2> /dev/null && {{'
+    " grep -lsE '\"editable\": *true' *.dist-info/direct_url.json | xargs -r grep -ls 'file:///testbed';"
+    " grep -ls '^/testbed' *.egg-link; } | grep -q ."
 )
 
 # Not below tests: what they look for may be counted.

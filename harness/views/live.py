@@ -20,7 +20,7 @@ from harness import trace
 from harness.money.ledger import Line, add_charge, money
 from harness.records import ENDED_WELL, Budget, Evidence, TestReport
 from harness.views.picture import table
-from harness.views.words import clean, judge_words
+from harness.views.words import counted, elapsed_short, judge_words, printable, tokens_short
 from tasks.say import Say
 
 if TYPE_CHECKING:
@@ -147,13 +147,6 @@ def stage_of(event: trace.Event, before: str) -> str:
     return _STAGES.get(type(event), before)
 
 
-def counted(number: int, word: str) -> str:
-    """`1 attempt`, `2 attempts`; of a word that ends in -y: `1 retry`, `2 retries`."""
-    if number == 1:
-        return f"1 {word}"
-    return f"{number} {word[:-1]}ies" if word.endswith("y") else f"{number} {word}s"
-
-
 def tests_short(report: TestReport) -> str:
     """A test run in a few characters: passed/run, or why it says nothing."""
     if report.timed_out:
@@ -162,20 +155,6 @@ def tests_short(report: TestReport) -> str:
         return "invalid"
     run = len(report.passed) + len(report.failed)
     return f"{len(report.passed)}/{run}"
-
-
-def tokens_short(tokens: int) -> str:
-    for size, unit in ((1_000_000, "M"), (1_000, "k")):
-        if tokens >= size:
-            return f"{tokens / size:.1f}{unit}"
-    return str(tokens) if tokens else "-"
-
-
-def elapsed_short(seconds: float) -> str:
-    whole = max(0, int(seconds))
-    if whole >= 3600:
-        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
-    return f"{whole // 60}:{whole % 60:02}"
 
 
 def board_view(board: Board, *, now: float, height: int) -> RenderableType:
@@ -232,11 +211,6 @@ def _cells(row: AttemptRow, now: float) -> tuple[str | Text, ...]:
 def fitted(line: str, style: str = "") -> Text:
     """One line that is cut where the terminal ends."""
     return Text(printable(line), style=style, no_wrap=True, overflow="ellipsis")
-
-
-def printable(text: str) -> str:
-    """One line without escape sequences: names and reasons may be a model's words."""
-    return " ".join(clean(text).split())
 
 
 def line_of(event: trace.Event, board: Board) -> str | None:

@@ -18,8 +18,7 @@ from rich.text import Text
 from harness import trace
 from harness.money.ledger import Line, add_charge
 from harness.records import ENDED_WELL, Json, TestReport
-from harness.views.live import counted, printable
-from harness.views.words import clean, judge_words
+from harness.views.words import clean, counted, judge_words, printable
 
 FOLD = 24
 """Lines of a long output that are kept, two thirds from its beginning and one third from its end."""

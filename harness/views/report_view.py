@@ -18,10 +18,10 @@ from harness.money.ledger import RUN, Ledger, Line, money
 from harness.patches.patch import Patch
 from harness.records import Evidence, Json, Selection
 from harness.repository.apply import Applied
-from harness.views.live import counted, elapsed_short, status_style, tokens_short
+from harness.views.live import status_style
 from harness.views.picture import table
 from harness.views.report import latest_verified, solve_report
-from harness.views.words import clean
+from harness.views.words import clean, counted, elapsed_short, tokens_short
 
 PATCH_LINES = 200
 """Lines of the selected patch that are shown; the file has all."""

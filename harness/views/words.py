@@ -19,6 +19,32 @@ def clean(text: str) -> str:
     return _CONTROLS.sub("�", plain.replace("\r", "\n")).expandtabs(4)
 
 
+def printable(text: str) -> str:
+    """One line without escape sequences: names and reasons may be a model's words."""
+    return " ".join(clean(text).split())
+
+
+def counted(number: int, word: str) -> str:
+    """`1 attempt`, `2 attempts`; of a word that ends in -y: `1 retry`, `2 retries`."""
+    if number == 1:
+        return f"1 {word}"
+    return f"{number} {word[:-1]}ies" if word.endswith("y") else f"{number} {word}s"
+
+
+def tokens_short(tokens: int) -> str:
+    for size, unit in ((1_000_000, "M"), (1_000, "k")):
+        if tokens >= size:
+            return f"{tokens / size:.1f}{unit}"
+    return str(tokens) if tokens else "-"
+
+
+def elapsed_short(seconds: float) -> str:
+    whole = max(0, int(seconds))
+    if whole >= 3600:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 60}:{whole % 60:02}"
+
+
 def judge_words(event: trace.JudgeTested | trace.Judged | trace.JudgeStopped) -> str:
     """What the judge did, in one line."""
     if isinstance(event, trace.JudgeTested):

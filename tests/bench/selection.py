@@ -31,11 +31,10 @@ from typing import TYPE_CHECKING
 
 from harness.choosing.evidence_store import digest, evidence_so_far, keeping
 from harness.choosing.features import KINDS, NAMES, rows
-from harness.choosing.fitting import Labelled, chance, choices, cross, labelled
+from harness.choosing.fitting import Labelled, Recovery, chance, choices, cross, labelled, recovery
 from harness.choosing.gather import gather_probes, gather_static, gather_tests
 from harness.choosing.pool import Sample, by_instance, read_pool, unlabelled
 from harness.choosing.ranker import SHIPPED, finalists, fit, read_weights
-from harness.choosing.recovery import Recovery, recovery
 from tasks.errors import TroopError
 
 if TYPE_CHECKING:

@@ -22,11 +22,10 @@ from harness.choosing.evidence_store import (
     write_found,
 )
 from harness.choosing.features import CIRCUMSTANCES, NAMES, CandidateFeatures, rows
-from harness.choosing.fitting import Labelled, choices, cross, platt, reliability
+from harness.choosing.fitting import Choice, Labelled, choices, cross, platt, recovery, reliability
 from harness.choosing.pool import Sample
 from harness.choosing.probe_facts import Seen
 from harness.choosing.ranker import Weights, fit, read_weights, write_weights
-from harness.choosing.recovery import Choice, recovery
 from harness.choosing.static_evidence import StaticFacts
 from tasks.errors import InputError
 
