@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -109,11 +109,6 @@ def kept_run(files: RunFiles) -> EarlierRun | None:
         dearest=max((c.usd or 0.0 for c in charged), default=0.0),
         outcome=outcome,
     )
-
-
-def is_outage(error: Exception) -> bool:
-    """Whether the error is about a model server, the sandboxes or the machine, which all instances have in common."""
-    return isinstance(error, (EndpointFailed, SandboxFailed)) or type(error) is EnvironmentFailed
 
 
 def solved_of(files: RunFiles, events: Sequence[trace.Event]) -> Solved:
@@ -310,7 +305,9 @@ class Evaluation:
                 part=part,
             )
         except Exception as error:  # its cost and its attempts stand in the report all the same
-            failure, outage = words_of(error), is_outage(error)
+            # About a model server, the sandboxes or the machine, which all instances have in common?
+            outage = isinstance(error, (EndpointFailed, SandboxFailed)) or type(error) is EnvironmentFailed
+            failure = words_of(error)
         found = await asyncio.to_thread(lambda: solved_of(files, list(trace.read(files.trace_file))))
         return replace(found, failure=failure, outage=outage)
 
@@ -322,21 +319,18 @@ class Evaluation:
     def report(self) -> Json:
         """report.json as it stands now."""
         budget = self.settings.budget
+        aliases = [resolve_model(name, self.config) for name in self.settings.models if name != REPAIR]
         asked = Asked(
             suite=self.suite.name,
             models=self.settings.models,
             attempts=budget.attempts,
             grades=self.grades,
-            gpu_hours=self._gpu_hours(),
+            gpu_hours={a.alias: hour for a in aliases if (hour := prices_of(a).gpu_hour) is not None},
             budget={"usd": budget.usd, "tokens": budget.tokens, "seconds": budget.seconds},
             adaptive=self.settings.adaptive,
         )
         total = len(self.suite.ids)
         return suite_report(self.results(), asked, instances=total, unfinished=total - len(self.outcomes))
-
-    def _gpu_hours(self) -> Mapping[str, float]:
-        aliases = [resolve_model(name, self.config) for name in self.settings.models if name != REPAIR]
-        return {alias.alias: hour for alias in aliases if (hour := prices_of(alias).gpu_hour) is not None}
 
     def write(self) -> Json:
         """Write report.json, report.md and the prediction files; returns the report."""

@@ -7,7 +7,7 @@ A step of a probe counts only where two runs of the base agree on it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import log1p
 
 from harness.choosing.agreement import shares
@@ -38,7 +38,8 @@ def behaviour_features(evidence: InstanceEvidence, groups: Sequence[str]) -> dic
     alone = _broken_alone(found, groups)
     wishes = _wishes(statement)
     return {
-        "like-base": [_like_base(steps, on_base) for steps in steady],
+        # Whether every step behaves exactly as on the base; 0.0 where nothing was run.
+        "like-base": [float(bool(steps) and not _changed(steps, on_base)) for steps in steady],
         "error-gone": [_error_gone(steps, on_base, statement) for steps in steady],
         "told-output": [_told(steps, on_base, wishes, statement) for steps in steady],
         "new-crash": [_new_crash(k, on_base, statement, s.patch) for k, s in zip(steady, samples, strict=True)],
@@ -54,11 +55,6 @@ def _steady(steps: Steps | None, base: Base) -> dict[str, Seen]:
     """Steps by "probe/number", the unsteady ones left out."""
     named = ((f"{p}/{at}", seen) for p, of_it in (steps or {}).items() for at, seen in enumerate(of_it))
     return {name: seen for name, seen in named if name not in base.unsteady}
-
-
-def _like_base(steps: dict[str, Seen], on_base: dict[str, Seen]) -> float:
-    """Whether every step behaves exactly as on the base; 0.0 where nothing was run."""
-    return float(bool(steps) and not _changed(steps, on_base))
 
 
 def _changed(steps: dict[str, Seen], on_base: dict[str, Seen]) -> list[str]:
@@ -89,7 +85,8 @@ def _error_gone(steps: dict[str, Seen], on_base: dict[str, Seen], statement: Sta
 
 def _new_crash(steps: dict[str, Seen], on_base: dict[str, Seen], statement: Statement, patch: str) -> float:
     """Whether a step ends by an error that neither the base shows, nor the text names, nor the patch raises."""
-    raised = {word for text in _added(patch) for word in re.findall(r"\braise\s+(\w+)", text)}
+    added = (line for change in Patch(patch).changes for hunk in change.hunks for line in hunk.lines if line[0] == "+")
+    raised = {word for _, text in added for word in re.findall(r"\braise\s+(\w+)", text)}
     for name, seen in steps.items():
         before = on_base.get(name)
         if name.startswith(WITNESS) or before is None:
@@ -97,12 +94,6 @@ def _new_crash(steps: dict[str, Seen], on_base: dict[str, Seen], statement: Stat
         if seen.error not in {"", before.error} | raised | statement.exceptions:
             return 1.0
     return 0.0
-
-
-def _added(patch: str) -> Iterator[str]:
-    for change in Patch(patch).changes:
-        for hunk in change.hunks:
-            yield from (text for sign, text in hunk.lines if sign == "+")
 
 
 def _wishes(statement: Statement) -> str:

@@ -177,10 +177,6 @@ def source_without(patch: Patch, strays: Sequence[str]) -> list[str]:
     return [p for p in source if p not in strays] or source
 
 
-def _simple(place: str) -> str:
-    return place.partition("::")[2].rpartition(".")[2]
-
-
 def _named_places(places: tuple[str, ...], statement: Statement) -> float:
     """The share of touched functions whose name, or whose class's name, the statement has."""
     named = [p for p in places if "::" in p]
@@ -194,7 +190,8 @@ def _frame_places(places: tuple[str, ...], statement: Statement) -> float:
     best = 0.0
     for number, frame in enumerate(statement.frames, 1):
         for place in places:
-            path = place.partition("::")[0]
-            if _simple(place) == frame.function and (path.endswith(frame.path) or frame.path.endswith(path)):
+            path, _, name = place.partition("::")
+            same = name.rpartition(".")[2] == frame.function
+            if same and (path.endswith(frame.path) or frame.path.endswith(path)):
                 best = max(best, number / total)
     return best

@@ -47,8 +47,6 @@ CHECKS = 200
 POINTS = 12
 """Points of the curve that the power law is fitted to."""
 
-LAWS: dict[str, Fit]
-
 
 @dataclass(frozen=True, slots=True)
 class HoldOut:
@@ -199,11 +197,11 @@ def points(counts: Counts, n: int) -> list[tuple[int, float]]:
     return [(k, each / total) for k, each in zip(_ks(n), sums, strict=True)]
 
 
-def _power_law(counts: Counts, near: Law | None) -> Law:
-    return fit_power_law(points(counts, max(n for n, _ in counts)), near)
-
-
-LAWS = {"inflated beta-binomial": fit_inflated, "beta-binomial": fit_beta_binomial, "power law": _power_law}
+LAWS: dict[str, Fit] = {
+    "inflated beta-binomial": fit_inflated,
+    "beta-binomial": fit_beta_binomial,
+    "power law": lambda counts, near: fit_power_law(points(counts, max(n for n, _ in counts)), near),
+}
 
 
 def _interval(value: float, drawn: Sequence[float], tasks: int) -> tuple[float, float]:

@@ -232,9 +232,6 @@ class _Pool:
         """Each mixture with its mean cost and coverage over the tasks."""
         return [(fmean(self.cost(m, tasks).values()), fmean(self.solved(m, tasks).values()), m) for m in mixed]
 
-    def singles(self) -> list[dict[str, int]]:
-        return [{m.name: k} for m in self.models for k in range(1, m.depth + 1)]
-
 
 def mixtures(models: Sequence[Model], draws: Draws, *, budgets: Sequence[float] = ()) -> list[Mixture]:
     """SHOWN mixtures along the greedy path, or for each budget the one that solves most. `models`: of the same tasks
@@ -276,6 +273,7 @@ def _within(priced: Sequence[_Priced], budget: float) -> dict[str, int] | None:
 def _honest(pool: _Pool, tasks: Sequence[str], budgets: Sequence[float]) -> list[tuple[float, float]]:
     """For each budget, coverage on one half of the tasks by the mixture and the single model chosen on the other."""
     rng = random.Random(0)
+    alone = [{m.name: k} for m in pool.models for k in range(1, m.depth + 1)]
     found: list[list[tuple[float, float]]] = [[] for _ in budgets]
     for _ in range(SPLITS):
         shuffled = rng.sample(list(tasks), len(tasks))
@@ -283,7 +281,7 @@ def _honest(pool: _Pool, tasks: Sequence[str], budgets: Sequence[float]) -> list
         for seen, unseen in ((shuffled[:half], shuffled[half:]), (shuffled[half:], shuffled[:half])):
             if not seen:
                 continue
-            mixed, single = pool.priced(pool.path(seen), seen), pool.priced(pool.singles(), seen)
+            mixed, single = pool.priced(pool.path(seen), seen), pool.priced(alone, seen)
             for row, budget in zip(found, budgets, strict=True):
                 both = (_within(mixed, budget), _within(single, budget))
                 one, other = (fmean(pool.solved(each, unseen).values()) if each else 0.0 for each in both)

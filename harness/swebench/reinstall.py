@@ -71,13 +71,10 @@ def _new_import(patch: str) -> str:
                 continue
             if path.name == "__init__.py" and len(path.parts) <= _PACKAGE_DEPTH:
                 return f"{path} may be a new package"
-            if str(path.parent) in _MODULE_PLACES and _is_imported(path.stem, patch):
+            used = rf"^\+.*\b(import|from|import_module)\b.*\b{re.escape(path.stem)}\b"
+            if str(path.parent) in _MODULE_PLACES and re.search(used, patch, re.MULTILINE):
                 return f"{path} may be a new top-level module"
     return ""
-
-
-def _is_imported(module: str, patch: str) -> bool:
-    return bool(re.search(rf"^\+.*\b(import|from|import_module)\b.*\b{re.escape(module)}\b", patch, re.MULTILINE))
 
 
 def _new_version(patch: str) -> str:

@@ -231,16 +231,17 @@ def line_of(event: trace.Event, board: Board) -> str | None:
     if isinstance(event, trace.Prepared):
         return f"prepared on {event.backend} in {event.seconds:.1f} s" + (f"; {event.note}" if event.note else "")
     if isinstance(event, trace.Verified):
-        return None if board.told_before else _evidence_line(event)
+        who = f"candidate {event.candidate} ({counted(len(event.attempts), 'attempt')})"
+        return None if board.told_before else f"{who}: {evidence_words(event.evidence)}"
     if isinstance(event, _JUDGE):
         return judge_words(event)
     if isinstance(event, trace.SamplingStopped):
         return event.words
-    return _selected_line(event) if isinstance(event, trace.Selected) else None
-
-
-def _evidence_line(event: trace.Verified) -> str:
-    return f"candidate {event.candidate} ({counted(len(event.attempts), 'attempt')}): {evidence_words(event.evidence)}"
+    if not isinstance(event, trace.Selected):
+        return None
+    chosen, selection = event.selection.candidate, event.selection
+    what = "nothing selected" if chosen is None else f"selected {chosen} by {selection.method}"
+    return f"{what}: {selection.rationale}"
 
 
 def evidence_words(evidence: Evidence) -> str:
@@ -254,13 +255,6 @@ def evidence_words(evidence: Evidence) -> str:
         if outcomes:
             parts.append(f"{sum(o == 'passed' for o in outcomes.values())}/{len(outcomes)} {word} tests pass")
     return ", ".join(parts)
-
-
-def _selected_line(event: trace.Selected) -> str:
-    selection = event.selection
-    if selection.candidate is None:
-        return f"nothing selected: {selection.rationale}"
-    return f"selected {selection.candidate} by {selection.method}: {selection.rationale}"
 
 
 class Screen:

@@ -158,7 +158,8 @@ def _told(body: Any) -> Any:
 
 def _said(message: Json, ids: _Ids, left_out: Collection[str]) -> list[Json]:
     native = native_of(message, WIRE, "content")
-    kept = [b for b in native if b.get("type") not in left_out and not _is_blank(b)]
+    blank = [b for b in native if b.get("type") == "text" and not str(b.get("text") or "").strip()]
+    kept = [b for b in native if b.get("type") not in left_out and b not in blank]
     while kept and kept[-1].get("type") in THINKING:
         kept.pop()
     for block in kept:
@@ -196,10 +197,6 @@ def _texts(message: Json) -> list[Json]:
 
 def _text(text: str) -> Json:
     return {"type": "text", "text": text}
-
-
-def _is_blank(block: Json) -> bool:
-    return block.get("type") == "text" and not str(block.get("text") or "").strip()
 
 
 def _is_sound(block: Json) -> bool:

@@ -156,8 +156,8 @@ def comprehensions(site: Site) -> Iterator[Proposal]:
     if not isinstance(node, (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)):
         return
     for generator in node.generators:
-        end = source.span(generator.iter)[1]
-        while source.text[end : end + 1] == ")" and _unbalanced(source.text[source.span(node)[0] + 1 : end]):
+        text, first, end = source.text, source.span(node)[0] + 1, source.span(generator.iter)[1]
+        while text[end : end + 1] == ")" and text.count("(", first, end) > text.count(")", first, end):
             end += 1
         for condition in generator.ifs:
             start, stop = source.span(condition)
@@ -166,10 +166,6 @@ def comprehensions(site: Site) -> Iterator[Proposal]:
                 yield Proposal(word, stop, "", "filter")
         if generator is node.generators[-1] and not generator.ifs:
             yield from _filters(site, node, end)
-
-
-def _unbalanced(text: str) -> bool:
-    return text.count("(") > text.count(")")
 
 
 def _filters(site: Site, node: ast.expr, end: int) -> Iterator[Proposal]:

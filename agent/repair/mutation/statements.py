@@ -213,7 +213,8 @@ def guards(site: Site) -> Iterator[Proposal]:
     block = source.block(node)
     first = block[0] is node or (is_docstring(block[0]) and len(block) > 1 and block[1] is node)
     outermost = function is not None and site.parent is function
-    kind = _returned_kind(site)
+    kinds = {d.kind for d in site.pool.returned.values() if d.near == SAME_FUNCTION}
+    kind = kinds.pop() if len(kinds) == 1 else ANY
     tests = [(t, f) for t, f in _tests(site, function if outermost and first else None) if f >= 0.3]
     for test, factor in tests:
         if (outermost and first) or factor >= 0.5:
@@ -228,11 +229,6 @@ def guards(site: Site) -> Iterator[Proposal]:
         if isinstance(node, (ast.Assign, ast.AugAssign, ast.Expr, ast.Return, ast.Raise, ast.Delete)):
             body = _reindented(source.text[start:end], indent, indent + step)
             yield Proposal(start, end, f"{indent}if {test}:{newline}{body}", "condition-statement", factor)
-
-
-def _returned_kind(site: Site) -> str:
-    kinds = {d.kind for d in site.pool.returned.values() if d.near == SAME_FUNCTION}
-    return kinds.pop() if len(kinds) == 1 else ANY
 
 
 def _tests(site: Site, function: Function | None) -> Iterator[tuple[str, float]]:
