@@ -53,9 +53,9 @@ def drive(files: RunFiles, grading: Grading | None, progress: Progress) -> Solut
 
     async def whole() -> Solution:
         task, settings, _ = files.read_run()
-        progress.catch_up(trace.read(files.trace_file, may_be_empty=True))
+        progress.view.catch_up(trace.read(files.trace_file, may_be_empty=True))
         async with open_pool(settings, task.environment.image, progress.say) as pool:
-            done = await go(files, listeners=[progress.see], say=progress.say, pool=pool)
+            done = await go(files, listeners=[progress.view.see], say=progress.say, pool=pool)
             if grading is not None:
                 await grade_selected(files, done, grading, pool)
                 done = solution(files, list(trace.read(files.trace_file)))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console, RenderableType
 
-from harness.trace import Event
 from harness.views.live import View
 
 PIPED_COLUMNS = 160
@@ -27,11 +26,11 @@ class Progress:
         self.quiet = quiet
         self.json = json
         self._view_on = view or View
-        self._view = View()
+        self.view = View()
 
     def __enter__(self) -> Progress:
         if not self.quiet:
-            self._view = self._view_on(self.errors())
+            self.view = self._view_on(self.errors())
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -39,20 +38,12 @@ class Progress:
 
     def say(self, line: str) -> None:
         """One line of progress."""
-        self._view.say(line)
-
-    def see(self, event: Event) -> None:
-        """A listener of the trace."""
-        self._view.see(event)
-
-    def catch_up(self, events: Iterable[Event]) -> None:
-        """What happened before this process went on with the run."""
-        self._view.catch_up(events)
+        self.view.say(line)
 
     def stop(self) -> None:
         """End the live view; what it last showed stays on the screen."""
-        self._view.stop()
-        self._view = View()
+        self.view.stop()
+        self.view = View()
 
     def show(self, *renderables: RenderableType) -> None:
         """Print results for a person."""

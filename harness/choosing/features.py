@@ -51,7 +51,6 @@ class CandidateFeatures:
     instance: str
     patch: str
     sources: tuple[str, ...]
-    models: tuple[str, ...]
     relative: Mapping[str, float]
     absolute: Mapping[str, float]
     circumstances: Mapping[str, float]
@@ -73,7 +72,6 @@ def rows(evidence: InstanceEvidence) -> list[CandidateFeatures]:
             instance=evidence.instance,
             patch=evidence.samples[at].patch,
             sources=tuple(evidence.samples[m].source for m in of_it),
-            models=tuple(evidence.samples[m].model for m in of_it),
             relative={name: table[at][name] - means[name] for name in NAMES},
             absolute=table[at],
             circumstances=around,

@@ -75,11 +75,6 @@ class Statement:
         return frozenset(named | {dotted.replace(".", "/") + ".py" for dotted in _DOTTED.findall(self.plain)})
 
     @cached_property
-    def words(self) -> frozenset[str]:
-        """Every word that could be an identifier."""
-        return frozenset(_WORD.findall(self.plain))
-
-    @cached_property
     def code_words(self) -> frozenset[str]:
         """Words in code, and words that look like it: with an underscore, a dot, capitals within, a bracket after."""
         code = "\n".join([*(b.text for b in self.blocks), *_INLINE.findall(self.plain)])

@@ -34,11 +34,6 @@ class Slots:
         """Attempts that are expected and have not begun."""
         return sum(lane.expected for lane in self._lanes)
 
-    @property
-    def active(self) -> int:
-        """Attempts that have a place now."""
-        return self.places - self._free
-
     async def hungry(self) -> None:
         """Wait until fewer attempts are to come than there are places, so that another run had better be prepared."""
         while self.demand >= self.places:

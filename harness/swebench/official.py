@@ -51,7 +51,6 @@ class Spec:
     pip_packages: tuple[str, ...]
     pre_install: tuple[str, ...]
     install: str
-    test_command: str
     requirements_paths: tuple[str, ...]
     environment_paths: tuple[str, ...]
     replaced_packages: tuple[tuple[str, str], ...]
@@ -73,7 +72,6 @@ def spec_of(row: Row) -> Spec:
     python = _official("harness.test_spec.python")
     packages = str(raw.get("packages", ""))
     from_requirements, from_environment = packages == "requirements.txt", packages == "environment.yml"
-    command = raw["test_cmd"]
     run_arguments = raw.get("docker_specs", {}).get("run_args", {})
     return Spec(
         python=str(raw.get("python", "")),
@@ -81,7 +79,6 @@ def spec_of(row: Row) -> Spec:
         pip_packages=tuple(raw.get("pip_packages", ())),
         pre_install=tuple(raw.get("pre_install", ())),
         install=_lines(raw.get("install", "")),
-        test_command=command if isinstance(command, str) else "\n".join(command),
         requirements_paths=tuple(constants.MAP_REPO_TO_REQS_PATHS.get(row.repo, ())) if from_requirements else (),
         environment_paths=tuple(constants.MAP_REPO_TO_ENV_YML_PATHS.get(row.repo, ())) if from_environment else (),
         replaced_packages=tuple((old, new) for old, new in python.REPLACE_REQ_PACKAGES),

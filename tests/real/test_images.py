@@ -41,7 +41,6 @@ SPEC = Spec(
     pip_packages=("pluggy==1.5.0",),
     pre_install=("sed -i 's/^version = .*/version = \"1.1\"/' pyproject.toml",),
     install="python -m pip install -e .[test]",
-    test_command="pytest -rA",
     requirements_paths=(),
     environment_paths=(),
     replaced_packages=(),

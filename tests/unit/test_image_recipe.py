@@ -28,7 +28,6 @@ SPEC = Spec(
     pip_packages=(),
     pre_install=(),
     install="python -m pip install -e .",
-    test_command="pytest",
     requirements_paths=(),
     environment_paths=(),
     replaced_packages=(),
