@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from harness import trace
+from harness.evidence.strength import strength_of
 from harness.money.ledger import Ledger
 from harness.patches.patch import Patch
 from harness.records import Evidence, Json
@@ -172,13 +173,15 @@ def _selected(events: Sequence[trace.Event], verified: Sequence[trace.Verified])
     if event is None or event.selection.candidate is None:
         return None
     selection = event.selection
-    attempts = next((v.attempts for v in verified if v.candidate == selection.candidate), ())
+    chosen = next((v for v in verified if v.candidate == selection.candidate), None)
+    attempts = chosen.attempts if chosen else ()
     return {
         "candidate": selection.candidate,
         "attempt": attempts[0] if attempts else None,
         "method": selection.method,
         "ranker": selection.ranker,
         "confidence": selection.confidence,
+        "strength": strength_of(chosen.evidence, attempts) if chosen else "guess",
         "rationale": selection.rationale,
     }
 
