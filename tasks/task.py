@@ -76,12 +76,17 @@ class Task:
 
     @property
     def title(self) -> str:
-        """The statement's first line that says something, without the marks of a heading in Markdown; else the id."""
-        lines = (re.sub(r"^\s*#+\s+|\s+#+\s*$", "", line).strip() for line in self.statement.splitlines())
-        return next((line for line in lines if re.search(r"\w", line) and not line.startswith("<!--")), self.id)
+        """The statement's first line that says something; else the id."""
+        return title_of(self.statement) or self.id
 
     @property
     def number(self) -> str:
         """The issue's number, where the id is made of one (owner__name-12); else empty."""
         found = re.search(r"__.+-(\d+)$", self.id)
         return found[1] if found else ""
+
+
+def title_of(statement: str) -> str:
+    """The first line that says something, without the marks of a heading in Markdown; "" where none does."""
+    lines = (re.sub(r"^\s*#+\s+|\s+#+\s*$", "", line).strip() for line in statement.splitlines())
+    return next((line for line in lines if re.search(r"\w", line) and not line.startswith("<!--")), "")

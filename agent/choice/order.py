@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from harness.patches.patch import Patch
 from harness.records import Candidate, Ranked, Ranker, Selection
+from harness.views.words import METHOD_WORDS
 
 JUDGED_AT_MOST = 4
 """Candidates that a judge compares pairwise; more would cost more than it tells."""
@@ -149,7 +150,7 @@ def select(
         rationale = f"The first one's probability of being right, {best.probability:.2f}, is below {threshold:g}."
         return Selection(None, "none", 0.0, ranking, rationale, ranker)
     method = _decided_by(order)
-    rationale = f"{best.candidate.id}: {_in_words(best)}. {_METHOD_WORDS[method]}"
+    rationale = f"{best.candidate.id}: {_in_words(best)}. {METHOD_WORDS[method]}"
     confidence = round(best.probability, 3) if best.weighed is not None else _confidence(best, attempts)
     return Selection(best.candidate.id, method, confidence, ranking, rationale, ranker)
 
@@ -160,19 +161,6 @@ def _ranked(standing: Standing) -> Ranked:
         return Ranked(standing.candidate.id, not standing.why_not, why)
     parts = {name: round(value, 3) for name, value in list(standing.weighed.parts.items())[:PARTS_KEPT]}
     return Ranked(standing.candidate.id, not standing.why_not, why, round(standing.probability, 4), parts)
-
-
-_METHOD_WORDS = {
-    "only-candidate": "It is the only candidate.",
-    "given": "No other candidate makes the given test pass.",
-    "regression": "The other candidates break tests or are not acceptable.",
-    "witness": "It passes more of the witness tests than the others.",
-    "probability": "By all the evidence it is the likeliest to be right.",
-    "agreement": "More attempts arrived at it than at any other.",
-    "judge": "The judge preferred it among candidates that the tests could not tell apart.",
-    "size": "It is the smallest of the candidates that nothing else could tell apart.",
-    "first": "Nothing told it apart from others; it was found first.",
-}
 
 
 def _decided_by(order: Sequence[Standing]) -> str:

@@ -46,6 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         help="directories of runs or evaluations, one that holds several, or an evaluation's report.json",
     )
+    parser.add_argument("--verbose", action="store_true", help="attempts, evidence on every candidate, ledger as well")
     parser.add_argument("--export", type=Path, metavar="FILE", help="write it as .svg or .html instead")
     given = parser.add_argument_group("samples from elsewhere")
     told = "rows of outcomes (JSON lines), or predictions with --labels (repeatable)"
@@ -101,7 +102,7 @@ def execute(known: argparse.Namespace) -> int:
             if report is not None:
                 evaluations.append(_evaluated(path, report))
                 continue
-            document, view = _solved(path)
+            document, view = _solved(path, verbose=known.verbose)
             documents.append(document)
             shown += view
         except InputError as error:
@@ -130,16 +131,18 @@ def execute(known: argparse.Namespace) -> int:
     return 0
 
 
-def _solved(directory: Path) -> tuple[Json, list[RenderableType]]:
+def _solved(directory: Path, *, verbose: bool) -> tuple[Json, list[RenderableType]]:
     """The report of a run of `solve`, and how it is shown."""
     from agent.run_files import RunFiles
     from harness import trace
     from harness.views.report import solve_report
-    from harness.views.report_view import solve_view
+    from harness.views.report_view import solve_view, verbose_view
 
     files = RunFiles(directory.resolve())
     events = list(trace.read(files.trace_file))
-    return {**solve_report(events), "directory": str(files.directory)}, solve_view(events, files.directory)
+    return {**solve_report(events), "directory": str(files.directory)}, (verbose_view if verbose else solve_view)(
+        events, files.directory
+    )
 
 
 def _within(path: Path) -> list[Path]:

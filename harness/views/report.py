@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from harness import trace
+from harness.evidence.strength import strength_of
 from harness.money.ledger import Ledger
 from harness.patches.patch import Patch
 from harness.records import Evidence, Json
@@ -172,8 +173,10 @@ def _selected(events: Sequence[trace.Event], verified: Sequence[trace.Verified])
     if event is None or event.selection.candidate is None:
         return None
     selection, told = event.selection, ("method", "ranker", "confidence", "rationale")
-    attempts = next((v.attempts for v in verified if v.candidate == selection.candidate), (None,))
+    chosen = next((v for v in verified if v.candidate == selection.candidate), None)
+    attempts = chosen.attempts if chosen else (None,)
     about = {name: getattr(selection, name) for name in told}
+    about["strength"] = strength_of(chosen.evidence, chosen.attempts) if chosen else "guess"
     return {"candidate": selection.candidate, "attempt": attempts[0], **about}
 
 

@@ -6,11 +6,10 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.rule import Rule
-from rich.syntax import Syntax
 from rich.text import Text
 
 from harness import trace
@@ -21,10 +20,27 @@ from harness.repository.apply import Applied
 from harness.views.live import status_style
 from harness.views.picture import table
 from harness.views.report import latest_verified, solve_report
-from harness.views.words import clean, counted, elapsed_short, tokens_short
+from harness.views.words import (
+    ATTEMPT_WORDS,
+    FLAG_WORDS,
+    METHOD_WORDS,
+    STATUS_WORDS,
+    STRENGTH_WORDS,
+    clean,
+    counted,
+    elapsed_short,
+    tokens_short,
+)
+from tasks.task import title_of
 
-PATCH_LINES = 200
-"""Lines of the selected patch that are shown; the file has all."""
+SCREEN = 40
+"""Lines that a report takes at most, at 80 columns."""
+LEAST_OF_PATCH = 8
+"""Lines of the selected patch that are shown at the least; the file has all."""
+SPARE = 6
+"""Of these: empty ones, and what one long line takes more at 80 columns."""
+OTHERS = 5
+"""Candidates that were not selected, of which a line says why."""
 WITNESSES = 12
 """Witness tests that get a column of their own in the matrix."""
 ROWS = 32
@@ -32,42 +48,117 @@ ROWS = 32
 NAMED = 5
 """Broken tests that are named for each candidate."""
 
+_LINE: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis"}
 _PASSED, _FAILED, _MISSING = Text("✓", "green"), Text("✗", "red"), Text("·", "dim")
 
 
 def solve_view(
     events: Sequence[trace.Event], directory: Path, *, applied: Applied | None = None
 ) -> list[RenderableType]:
-    """What `troop solve` and `troop report` print, in order; works on an unfinished run too.
+    """What `troop solve` and `troop report` print, in order, on one screen; works on an unfinished run too.
 
     `directory`: the run directory, for the commands. `applied`: where `--apply` put the patch.
     """
-    report, ledger = solve_report(events), Ledger.of(events)
+    report, verified = solve_report(events), latest_verified(events)
+    selection = next((e.selection for e in reversed(events) if isinstance(e, trace.Selected)), None)
+    chosen = next((e for e in verified if selection and e.candidate == selection.candidate), None)
+    started = events[0]
+    assert isinstance(started, trace.RunStarted), "trace.read checks it"
+    title = title_of(str(started.task.get("statement", ""))) or report["task"]
+    above: list[RenderableType] = [Text(clean(title), "bold", **_LINE), _verdict(report)]
+    below: list[RenderableType] = [*_why(report, chosen, selection), *_others(report, chosen)]
+    below += [_cost(report, Ledger.of(events)), *_failures(report), Text(), *_commands(report, directory, applied)]
+    if chosen is None:
+        return [*above, *below]
+    patches = {e.attempt: e.patch for e in events if isinstance(e, trace.AttemptEnded)}
+    room = max(SCREEN - len(above) - len(below) - SPARE, LEAST_OF_PATCH)
+    return [*above, Text(), *_patch(patches[chosen.attempts[0]], room), Text(), *below]
+
+
+def verbose_view(events: Sequence[trace.Event], directory: Path) -> list[RenderableType]:
+    """All of it: the screen of `solve_view`, attempts, the evidence on every candidate, the ledger."""
+    report, ledger, verified = solve_report(events), Ledger.of(events), latest_verified(events)
     selection = next((e.selection for e in reversed(events) if isinstance(e, trace.Selected)), None)
     patches = {e.attempt: e.patch for e in events if isinstance(e, trace.AttemptEnded)}
-    verified = latest_verified(events)
-    view: list[RenderableType] = [_heading(report), _attempts(report, ledger)]
+    limits = [Text(f"not in force: {clean(limit)}", "yellow") for limit in report["missing_limits"]]
+    view = [*solve_view(events, directory), Text(), *limits, _attempts(report, ledger)]
     if verified:
         view += [Text(), _matrix(verified, selection, patches)]
-    if selection is not None:
-        view += [Text(), *_choice(selection, verified, patches)]
-    if report["graded"] is not None:
-        view.append(_grade(report["graded"]))
     if ledger.total.calls + ledger.total.unanswered:
-        view += [Text(), _ledger(ledger, report["infrastructure"])]
-    elif report["infrastructure"]["retries"]:
-        view.append(Text(f"retries for reasons outside of the attempts: {report['infrastructure']['retries']}"))
-    view += [_failures(report), Text(), _commands(report, directory, applied)]
+        view += [Text(), _ledger(ledger)]
     return view
 
 
-def _heading(report: Json) -> RenderableType:
-    ended = {"selected": "green", "none": "yellow", "running": "cyan"}.get(report["status"], "red")
-    title = Text.assemble((clean(report["task"]), "bold"), ": ", (report["status"], f"bold {ended}"))
-    title.append(f", {counted(len(report['attempts']), 'attempt')} in {elapsed_short(report['seconds'])}")
-    missing = [Text(f"not in force: {clean(limit)}", "yellow") for limit in report["missing_limits"]]
-    stopped = [Text(clean(report["sampling"]["words"]), "dim")] if report["sampling"] else []
-    return Group(title, *stopped, *missing)
+def _verdict(report: Json) -> Text:
+    """What came of it, in words, and what the hidden tests say of it where there are some."""
+    ended, selected, graded = report["status"], report["selected"], report["graded"]
+    colour = {"selected": "green", "none": "yellow", "running": "cyan"}.get(ended, "red")
+    said = STRENGTH_WORDS[selected["strength"]] if selected else STATUS_WORDS.get(str(ended), str(ended))
+    words = Text.assemble((said[:1].upper() + said[1:], f"bold {colour}"), **_LINE)
+    words.append(f" · {counted(len(report['attempts']), 'attempt')} in {elapsed_short(report['seconds'])}")
+    if graded is not None:
+        solves = "resolves the task" if graded["resolved"] else f"does not resolve it: {clean(graded['reason'])}"
+        style = "bold green" if graded["resolved"] else "bold red"
+        words.append(f" · hidden tests: {graded['candidate']} {solves}", style)
+    return words
+
+
+def _why(report: Json, chosen: trace.Verified | None, selection: Selection | None) -> list[RenderableType]:
+    """Why the selected patch: what was run and shown; then what speaks against it or was not checked."""
+    if selection is None:
+        return []
+    if chosen is None:
+        return [Text(clean(selection.rationale), overflow="fold")]
+    evidence, shown = chosen.evidence, []
+    flags = next(each["flags"] for each in report["candidates"] if each["id"] == chosen.candidate)
+    lacking = [FLAG_WORDS.get(flag, flag) for flag in flags]
+    for outcomes, one, many in (
+        (evidence.given, "failing test that was given", "failing tests that were given"),
+        (evidence.witness, "test written for the issue", "tests written for the issue"),
+        (evidence.regression, "test that passed before", "tests that passed before"),
+    ):
+        passed, count = sum(outcome == "passed" for outcome in outcomes.values()), len(outcomes)
+        if passed:
+            shown.append(f"{passed} of " * (passed < count) + f"{count} {one if count == 1 else many}")
+        if passed < count:
+            lacking.append(f"fails {count - passed} {one if count - passed == 1 else many}")
+    if not evidence.given and not evidence.witness:
+        lacking.append("no test shows the issue")
+    if not evidence.regression:
+        lacking.append("nothing that passed before was run")
+    agreed = f"{len(chosen.attempts)} of {counted(len(report['attempts']), 'attempt')} came to it"
+    why = f"passes {', '.join(shown)}; {agreed}" if shown else agreed
+    decided = METHOD_WORDS.get(selection.method, "")
+    lines: list[RenderableType] = [Text.assemble(("why: ", "dim"), f"{why}. {decided}".strip(), overflow="fold")]
+    if lacking:
+        lines.append(Text.assemble(("but: ", "yellow"), clean("; ".join(lacking)), overflow="fold"))
+    return lines
+
+
+def _others(report: Json, chosen: trace.Verified | None) -> list[RenderableType]:
+    """One line for each other candidate: why it lost."""
+    rest = [row for row in report["ranking"] if chosen is None or row["candidate"] != chosen.candidate]
+    attempts = {each["id"]: each["attempts"] for each in report["candidates"]}
+    lines: list[RenderableType] = []
+    for row in rest[:OTHERS]:
+        whose = f"{row['candidate']} (attempt {_listed(list(map(str, attempts.get(row['candidate'], ()))), 3)}): "
+        why = clean(row["why"]) if not row["acceptable"] else "breaks nothing, but less speaks for it"
+        lines.append(Text.assemble((whose, "dim"), why, **_LINE))
+    if len(rest) > OTHERS:
+        lines.append(Text(f"… and {counted(len(rest) - OTHERS, 'further candidate')}: --verbose", "dim"))
+    return lines
+
+
+def _cost(report: Json, ledger: Ledger) -> RenderableType:
+    total, retries = ledger.total, report["infrastructure"]["retries"]
+    if total.calls + total.unanswered:
+        said = f"{money(total)} for {counted(total.calls, 'call')}, {tokens_short(total.usage.total)} tokens"
+        said += "" if total.exact else " (at least: some prices are unknown)"
+    else:
+        said = "nothing, no model was asked"
+    said += f"; {counted(retries, 'retry')} for reasons outside of the attempts" if retries else ""
+    stopped = f"; {clean(report['sampling']['words'])}" if report["sampling"] else ""
+    return Text.assemble(("cost: ", "dim"), said + stopped, overflow="fold")
 
 
 def _attempts(report: Json, ledger: Ledger) -> RenderableType:
@@ -75,7 +166,7 @@ def _attempts(report: Json, ledger: Ledger) -> RenderableType:
     for row in report["attempts"][:ROWS]:
         shown.add_row(
             str(row["index"]),
-            Text(row["status"], status_style(row["status"])),
+            Text(ATTEMPT_WORDS.get(row["status"], row["status"]), status_style(row["status"])),
             str(row["turns"]),
             "-" if row["seconds"] is None else elapsed_short(row["seconds"]),
             tokens_short(sum(row["usage"].values())),
@@ -146,48 +237,21 @@ def _notes(event: trace.Verified, patch: Patch) -> list[RenderableType]:
     if event.evidence.broken and event.evidence.valid:
         said.append("breaks " + _listed(list(event.evidence.broken), NAMED))
     if patch.flags:
-        said.append("flags: " + ", ".join(patch.flags))
+        said.append(", ".join(FLAG_WORDS.get(flag, flag) for flag in patch.flags))
     return [Text(f"{event.candidate}: {clean('; '.join(said))}", "yellow")] if said else []
 
 
-def _choice(
-    selection: Selection, verified: Sequence[trace.Verified], patches: Mapping[int | None, str]
-) -> list[RenderableType]:
-    event = next((e for e in verified if e.candidate == selection.candidate), None)
-    if event is None:
-        words = Text.assemble(("Nothing was selected. ", "bold yellow"), clean(selection.rationale))
-        if selection.ranking:
-            best = selection.ranking[0]
-            words.append(f" The best runner-up is {best.candidate}: {clean(best.why)}.")
-        return [words]
-    sure = "P(right)" if selection.ranker == "evidence" else "confidence"
-    title = f"Selected: {event.candidate} of attempt {event.attempts[0]}, by {selection.method}, {sure}"
-    title += f" {selection.confidence:.2f}"
-    return [
-        Rule(Text(title, "bold green"), align="left", style="green"),
-        Text(clean(selection.rationale)),
-        *_patch(patches.get(event.attempts[0], "")),
-    ]
-
-
-def _patch(diff: str) -> list[RenderableType]:
-    lines = clean(diff).rstrip("\n").split("\n")
-    text = "\n".join(lines[:PATCH_LINES])
-    shown: list[RenderableType] = [
-        Padding(Syntax(text, "diff", theme="ansi_dark", background_color="default", word_wrap=True), (1, 0))
-    ]
-    if len(lines) > PATCH_LINES:
-        shown.append(Text(f"… {len(lines) - PATCH_LINES} more lines in selected.patch", "dim italic"))
+def _patch(diff: str, room: int) -> list[RenderableType]:
+    """The patch without its index lines, as far as `room` lines go."""
+    lines = [line for line in clean(diff).rstrip("\n").split("\n") if not line.startswith(("index ", "diff --git "))]
+    styles = {"+": "green", "-": "red", "@": "cyan"}
+    shown: list[RenderableType] = [Text(line, styles.get(line[:1], ""), overflow="fold") for line in lines[:room]]
+    if len(lines) > room:
+        shown.append(Text(f"… {counted(len(lines) - room, 'more line')} in selected.patch", "dim italic"))
     return shown
 
 
-def _grade(graded: Json) -> RenderableType:
-    if graded["resolved"]:
-        return Text(f"Hidden tests: {graded['candidate']} resolves the task.", "bold green")
-    return Text(f"Hidden tests: {graded['candidate']} does not resolve the task: {clean(graded['reason'])}", "bold red")
-
-
-def _ledger(ledger: Ledger, infrastructure: Json) -> RenderableType:
+def _ledger(ledger: Ledger) -> RenderableType:
     """By purpose, model and attempt. `cached` of the input was read from the provider's cache; `lost`: retries that may
     have reached the model; `unknown`: calls without a known price."""
     figures = (">calls", ">lost", ">unknown", ">input", ">cached", ">output", ">thought", ">cost")
@@ -207,8 +271,6 @@ def _ledger(ledger: Ledger, infrastructure: Json) -> RenderableType:
         said.append(f"providers say ${told:.4f} where these prices come to ${ledger.total.reported_as:.4f}")
     if not ledger.total.exact:
         said.append("the price of some calls is unknown, so the sum is a lower bound")
-    if infrastructure["retries"]:
-        said.append(f"{counted(infrastructure['retries'], 'retry')} for reasons outside of the attempts")
     return Group(Rule("Ledger", align="left", style="dim"), shown, Text("; ".join(said), "dim"))
 
 
@@ -227,15 +289,15 @@ def _ledger_cells(label: str, line: Line) -> tuple[str, ...]:
     )
 
 
-def _failures(report: Json) -> RenderableType:
+def _failures(report: Json) -> list[RenderableType]:
     failures = report["infrastructure"]["failures"]
-    lines = [Text(clean(f"failed: {f['what']}: {f['detail']}"), "red") for f in failures[:NAMED]]
+    lines: list[RenderableType] = [Text(clean(f"failed: {f['what']}: {f['detail']}"), "red") for f in failures[:NAMED]]
     if len(failures) > NAMED:
         lines.append(Text(f"… and {len(failures) - NAMED} more failures in report.json", "red"))
-    return Group(*lines)
+    return lines
 
 
-def _commands(report: Json, directory: Path, applied: Applied | None) -> RenderableType:
+def _commands(report: Json, directory: Path, applied: Applied | None) -> list[RenderableType]:
     """What to type next."""
     where = shlex.quote(_short(directory))
     lines = []
@@ -248,8 +310,8 @@ def _commands(report: Json, directory: Path, applied: Applied | None) -> Rendera
         lines.append(("replay", f"troop replay {where} --attempt {attempt}"))
     if report["status"] in ("running", "interrupted", "failed"):
         lines.append(("go on", f"troop resume {where}"))
-    lines.append(("all of it", f"{_short(directory)}/report.json"))
-    return Group(*(Text.assemble((f"{word}: ", "dim"), (what, "bold"), overflow="fold") for word, what in lines))
+    lines.append(("all of it", f"troop report {where} --verbose"))
+    return [Text.assemble((f"{word}: ", "dim"), (what, "bold"), overflow="fold", no_wrap=True) for word, what in lines]
 
 
 def _short(directory: Path) -> str:

@@ -13,6 +13,70 @@ _ESCAPES = re.compile(
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+METHOD_WORDS = {
+    "only-candidate": "It is the only candidate.",
+    "given": "No other candidate makes the given test pass.",
+    "regression": "The other candidates break tests or are not acceptable.",
+    "witness": "It passes more of the tests that attempts wrote for the issue than the others.",
+    "probability": "By all the evidence it is the likeliest to be right.",
+    "agreement": "More attempts arrived at it than at any other.",
+    "judge": "The judge preferred it among candidates that the tests could not tell apart.",
+    "size": "It is the smallest of the candidates that nothing else could tell apart.",
+    "first": "Nothing told it apart from others; it was found first.",
+}
+"""What decided, by `Selection.method`."""
+
+STATUS_WORDS = {
+    "none": "Nothing was selected",
+    "running": "Still at work",
+    "interrupted": "Interrupted",
+    "budget": "Ended by its budget before anything was selected",
+    "failed": "Failed",
+}
+"""How a run stands that selected nothing."""
+
+ATTEMPT_WORDS = {
+    "submitted": "finished",
+    "tests-passed": "tests pass",
+    "turn-limit": "out of turns",
+    "context-limit": "chat too long",
+    "budget": "out of budget",
+    "stuck": "went in circles",
+    "malformed": "unusable answers",
+    "infrastructure": "the world failed",
+    "exhausted": "nothing left to try",
+    "stopped": "stopped",
+    "running": "at work",
+}
+"""How an attempt ended, by its status."""
+
+FLAG_WORDS = {
+    "edits-tests": "changes existing tests",
+    "adds-tests": "adds tests",
+    "conftest": "changes a conftest.py",
+    "startup-code": "adds code that Python runs at its start",
+    "test-config": "changes settings of the tests",
+    "ci-config": "changes continuous integration",
+    "build-config": "changes packaging or requirements",
+    "binary": "holds binary files",
+    "debugging": "leaves debugging output behind",
+    "large": "is large",
+    "outside-package": "leaves a stray file behind",
+    "symlink": "makes or changes a symbolic link",
+    "submodule": "changes a submodule",
+    "mode-change": "changes who may execute a file",
+    "masked": "held a secret of the environment",
+}
+"""What is to be known of a patch, by its flag (`harness.patches.patch`)."""
+
+STRENGTH_WORDS = {
+    "proved": "proved by a failing test that passes now",
+    "strong": "strongly supported by tests of several attempts",
+    "likely": "likely right",
+    "guess": "a guess that breaks nothing",
+}
+
+
 def clean(text: str) -> str:
     """Without escape sequences, control characters and what no terminal can show; tabs as spaces."""
     plain = _ESCAPES.sub("", text.replace("\r\n", "\n"))
@@ -59,9 +123,8 @@ def evidence_words(report: Json) -> list[str]:
     """What speaks for the selected patch of a report, in lines of numbers: nothing that an issue or a model wrote."""
     chosen = report["selected"]["candidate"]
     evidence = next(each["evidence"] for each in report["candidates"] if each["id"] == chosen)
-    confidence = f"{report['selected']['confidence']:.2f}"
     made = f"attempts: {len(report['attempts'])}, distinct patches: {len(report['candidates'])}"
-    words = [f"Selected by Troop with confidence {confidence}; {made}."]
+    words = [f"Selected by Troop ({STRENGTH_WORDS[report['selected']['strength']]}); {made}."]
     if guarded := evidence["regression"]["run"]:
         broken = len(evidence["regression"]["broken"])
         words.append(f"Tests that passed before and were run again: {guarded - broken} of {guarded} pass.")

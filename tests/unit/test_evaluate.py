@@ -48,7 +48,7 @@ class Bench:
     async def ready(self, ids: Sequence[str]) -> AsyncIterator[Ready]:
         for id in sorted(ids, key=lambda id: id in self.slow):
             if id in self.slow:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.25)
             yield Ready(id, None, "no image") if id in self.without else Ready(id, task(id))
 
     async def grade(self, id: str, submission: Submission) -> Verdict:

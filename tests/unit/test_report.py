@@ -13,12 +13,13 @@ import pytest
 from rich.console import Console, RenderableType
 
 from harness import trace
+from harness.evidence.strength import strength_of
 from harness.money.ledger import Ledger
 from harness.records import Charge, Evidence, Outcome, Purpose, Ranked, Selection, TestReport, Usage
 from harness.repository.apply import Applied
 from harness.views.live import Board, Drawn, Lines, View, board_view
 from harness.views.report import active_seconds, run_status, solve_report
-from harness.views.report_view import solve_view
+from harness.views.report_view import solve_view, verbose_view
 
 DIFF = """diff --git a/pkg/core.py b/pkg/core.py
 --- a/pkg/core.py
@@ -130,7 +131,15 @@ def test_the_report_has_the_shape_of_the_design() -> None:
     of_attempt = {"index", "model", "seed", "status", "turns", "seconds", "usd", "usage", "candidate", "flags"}
     assert all(of_attempt <= row.keys() for row in told["attempts"])
     assert all({"id", "attempts", "files", "evidence", "flags"} <= row.keys() for row in told["candidates"])
-    assert told["selected"].keys() == {"candidate", "attempt", "method", "ranker", "confidence", "rationale"}
+    assert told["selected"].keys() == {
+        "candidate",
+        "attempt",
+        "method",
+        "ranker",
+        "confidence",
+        "strength",
+        "rationale",
+    }
     assert {"usd", "exact", "by_purpose", "by_attempt"} <= told["cost"].keys()
     assert told["infrastructure"] == {"retries": 1, "failures": []}
 
@@ -192,30 +201,62 @@ def test_what_a_provider_says_that_it_charged_stands_beside_our_price() -> None:
     told = [
         replace(e, charge=replace(e.charge, reported_usd=0.03)) if isinstance(e, trace.Replied) else e for e in whole()
     ]
-    text = " ".join(printed(solve_view(told, Path("runs/calc-1"))).split())
+    text = " ".join(printed(verbose_view(told, Path("runs/calc-1"))).split())
     assert "providers say $0.2100 where these prices come to $0.5900" in text
     assert solve_report(told)["cost"]["reported_usd"] == pytest.approx(0.21)
 
 
-def test_the_view_shows_choice_evidence_ledger_and_what_to_type() -> None:
+def test_the_screen_says_verdict_patch_why_and_what_to_type_in_a_few_lines() -> None:
     text = printed(solve_view(whole(), Path("runs/calc-1")))
-    assert "Selected: c1 of attempt 0, by regression" in text
-    assert "+    return sum(values)" in text
+    lines = text.splitlines()
+    assert len(lines) < 25 and all(len(line) - len(line.rstrip()) <= 1 for line in lines), "and nothing is padded"
+    assert lines[:2] == ["sums are wrong", "Proved by a failing test that passes now · 3 attempts in 0:34"]
+    assert "+    return sum(values)" in text and "index " not in text
     assert "return 3" not in text, "only the selected patch is shown"
-    assert "1 of 2 broken" in text
-    assert "breaks b" in text
-    assert "✓✗" in text, "the outcomes of both witness tests"
-    assert "≥$0.5900" in text
-    assert "lower bound" in text
-    assert "1 retry for reasons outside" in text
-    assert "memory: no cgroup" in text
+    said = " ".join(text.split())
+    assert (
+        "why: passes 1 failing test that was given, 1 of 2 tests written for the issue, 2 tests that passed before;"
+        in said
+    )
+    assert "2 of 3 attempts came to it. The other candidates break tests or are not acceptable." in said
+    assert "but: fails 1 test written for the issue" in said
+    assert "c2 (attempt 1): breaks 1 test" in said
+    assert "cost: ≥$0.5900 for 7 calls" in said and "at least" in said and "1 retry for reasons outside" in said
+    assert "regression" not in text and "submitted" not in text
     assert "git apply runs/calc-1/selected.patch" in text
     assert "troop replay runs/calc-1 --attempt 0" in text
     assert "troop resume" not in text
 
 
+def test_the_whole_of_it_shows_evidence_on_every_candidate_and_the_ledger() -> None:
+    text = printed(verbose_view(whole(), Path("runs/calc-1")))
+    assert "1 of 2 broken" in text and "breaks b" in text
+    assert "✓✗" in text, "the outcomes of both witness tests"
+    assert "lower bound" in text and "memory: no cgroup" in text
+    assert "out of turns" in text and "turn-limit" not in text
+
+
+@pytest.mark.parametrize(
+    ("given", "witness", "attempts", "strength"),
+    [
+        ({"g": "passed"}, {}, (0,), "proved"),
+        ({}, {"1:t": "passed"}, (0, 2), "strong"),
+        ({}, {"0:t": "passed"}, (0, 2), "likely"),
+        ({}, {"1:t": "passed"}, (0,), "likely"),
+        ({}, {}, (0, 1), "likely"),
+        ({}, {"1:t": "failed"}, (0, 1), "guess"),
+        ({}, {}, (0,), "guess"),
+    ],
+)
+def test_how_far_a_choice_is_shown_is_said_in_a_word(
+    given: dict[str, str], witness: dict[str, str], attempts: tuple[int, ...], strength: str
+) -> None:
+    assert strength_of(Evidence(True, True, {"a": "passed"}, witness, given), attempts) == strength
+    assert strength_of(Evidence(True, True, {"a": "failed"}, witness, given), attempts) == "guess"
+
+
 def test_the_ledger_is_told_by_purpose_model_and_attempt() -> None:
-    text = printed(solve_view(whole(), Path("runs/calc-1")))
+    text = printed(verbose_view(whole(), Path("runs/calc-1")))
     ledger = text[text.index("Ledger") :]
     for label in (
         "purpose plan",
@@ -236,7 +277,7 @@ def test_nothing_selected_names_the_runner_up() -> None:
     events = [e for e in whole() if not isinstance(e, (trace.Selected, trace.RunEnded))]
     events.append(trace.Selected(selection=Selection(None, "none", 0.0, ranking, "No candidate is clean.")))
     text = " ".join(printed(solve_view(events, Path("runs/calc-1"))).split())
-    assert "Nothing was selected. No candidate is clean. The best runner-up is c2: breaks 1 test." in text
+    assert "No candidate is clean." in text and "c2 (attempt 1): breaks 1 test" in text
     assert "git apply" not in text
 
 
@@ -251,7 +292,8 @@ def test_a_patch_on_a_branch_is_named_instead_of_the_command() -> None:
 
 
 def test_the_view_of_a_large_run_is_cut_where_report_json_is_better() -> None:
-    text = printed(solve_view(crowd(128, 128), Path("runs/calc-1")))
+    assert len(printed(solve_view(crowd(128, 128), Path("runs/calc-1"))).splitlines()) <= 40
+    text = printed(verbose_view(crowd(128, 128), Path("runs/calc-1")))
     assert "… and 96 more attempts in report.json" in text
     assert "the 32 dearest attempts of 128" in text
     assert len(text.splitlines()) < 110
@@ -259,7 +301,8 @@ def test_the_view_of_a_large_run_is_cut_where_report_json_is_better() -> None:
 
 def test_a_run_without_model_calls_has_no_ledger() -> None:
     events = [e for e in whole() if not isinstance(e, (trace.Replied, trace.Charged))]
-    assert "Ledger" not in printed(solve_view(events, Path("runs/calc-1")))
+    assert "Ledger" not in printed(verbose_view(events, Path("runs/calc-1")))
+    assert "cost: nothing, no model was asked" in printed(solve_view(events, Path("runs/calc-1")))
 
 
 def test_a_long_patch_is_cut_on_the_screen() -> None:
@@ -271,7 +314,7 @@ def test_a_long_patch_is_cut_on_the_screen() -> None:
         for e in whole()
     ]
     text = printed(solve_view(events, Path("runs/calc-1")))
-    assert "more lines in selected.patch" in text
+    assert "more lines in selected.patch" in text and len(text.splitlines()) <= 40
     assert "line 499" not in text
 
 
