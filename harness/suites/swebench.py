@@ -21,6 +21,7 @@ from tasks.task import Environment, Repository, Task
 if TYPE_CHECKING:
     from harness.swebench.grading import GradedPatch, Grader
     from harness.swebench.images import ImageOutcome, ImageRef
+    from harness.swebench.official import Rules
 
 IMAGES_AT_ONCE = 4
 """Images made at a time at most: attempts and gradings want the processors as well."""
@@ -29,7 +30,8 @@ IMAGES_AT_ONCE = 4
 @dataclass(frozen=True)
 class SwebenchSuite:
     """Chosen rows. `mirrors`: a directory of clones; `pull`: whether published images are asked for; `verbatim`: grade
-    with the official evaluation script as it is; `bases`: base images by Python version."""
+    with the official evaluation script as it is; `rules`: to grade by, the verdict's first; `bases`: base images by
+    Python version."""
 
     name: str
     rows: tuple[Row, ...]
@@ -37,6 +39,7 @@ class SwebenchSuite:
     mirrors: Path | None = None
     pull: Literal["auto", "always", "never"] = "auto"
     verbatim: bool = False
+    rules: tuple[Rules, ...] = ("5",)
     bases: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -78,7 +81,9 @@ class SwebenchSuite:
     async def at_work(self, means: Means) -> AsyncIterator[Bench]:
         from harness.swebench.grading import Grader
 
-        async with Grader(workers=means.workers, verbatim=self.verbatim, run="eval", say=means.say) as grader:
+        async with Grader(
+            workers=means.workers, verbatim=self.verbatim, run="eval", rules=self.rules, say=means.say
+        ) as grader:
             for left in await grader.clean():
                 means.say(f"removed {left}, which a killed process left")
             bench = _SwebenchBench(self, means, grader)
@@ -149,7 +154,9 @@ def verdict_of(row: Row, graded: GradedPatch) -> Verdict:
     to_pass |= dict.fromkeys(status.get("FAIL_TO_PASS", {}).get("success", ()), "passed")
     to_pass |= dict.fromkeys(status.get("FAIL_TO_PASS", {}).get("failure", ()), "failed")
     to_keep = dict.fromkeys(status.get("PASS_TO_PASS", {}).get("failure", ()), "failed")
-    return Verdict(graded.resolved, to_pass, to_keep, graded.reason)
+    differs = graded.former not in ("", graded.outcome)
+    reason = f"{graded.reason} (by the rules of 4.1: {graded.former})".strip() if differs else graded.reason
+    return Verdict(graded.resolved, to_pass, to_keep, reason)
 
 
 def task_in_image(row: Row, repository: Repository, image: str) -> Task:
