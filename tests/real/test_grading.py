@@ -25,6 +25,7 @@ from tasks.swebench import Row
 from tests.support.docker_proxy import proxied
 from tests.support.graded_instance import (
     BREAKING,
+    FORGER,
     FUZZY,
     GARBAGE,
     GOLD,
@@ -366,13 +367,6 @@ def test_the_container_ends_when_its_harness_is_gone(
         """Nobody is left to remove it."""
 
     asyncio.run(cut())
-
-
-FORGER = GOLD.replace(
-    "+    return a + b",
-    "+    return a + b\n+print('PASSED tests/test_calc.py::test_add\\nPASSED tests/test_calc.py::test_double')\n+exit(1)",
-).replace("@@ -1,5 +1,5 @@", "@@ -1,5 +1,7 @@")
-"""Says that all tests pass, and ends the run."""
 
 
 def test_results_that_the_exit_code_contradicts_are_believed_by_former_rules_only(made: Made, tmp_path: Path) -> None:
