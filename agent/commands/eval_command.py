@@ -144,7 +144,8 @@ def _swebench(known: argparse.Namespace, out: Path) -> Suite:
 
     if without_images(known.sandbox):
         raise InputError(f"{known.suite} needs {with_images()}: its environments are images; {known.sandbox} has none")
-    official.version()  # for its InputError: better now than after an hour of attempts
+    rules = official.rules_of(known.rules)
+    official.versions(rules)  # for its InputError: better now than after an hour of attempts
     if known.mirrors is not None and not known.mirrors.is_dir():
         raise InputError(f"--mirrors {known.mirrors} is not a directory")
     return SwebenchSuite(
@@ -154,6 +155,7 @@ def _swebench(known: argparse.Namespace, out: Path) -> Suite:
         mirrors=known.mirrors,
         pull=known.pull,
         verbatim=known.verbatim,
+        rules=rules,
         bases=parse_bases(known.base),
     )
 

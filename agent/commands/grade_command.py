@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   troop grade swe-bench-lite --predictions gold --instances sympy__sympy-24152
   troop grade swe-bench-lite --predictions runs/eval-swe-bench-lite/predictions.jsonl --workers 4
+  troop grade swe-bench-lite --check --repeat 3
   troop grade swe-bench-verified --dataset rows.jsonl --mirrors ~/mirrors --predictions a.jsonl b.json --out runs/both
 Verdicts are remembered: running the same command again goes on where it stopped.
 """
@@ -40,10 +41,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--predictions",
         nargs="+",
         action="extend",
-        required=True,
+        default=[],
         metavar="FILE",
         help="JSON lines or JSON with instance_id, model_name_or_path, model_patch; or gold, empty (no patches), noop "
         "(patches that change nothing)",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="grade gold and noop, and list the instances whose verdicts cannot be trusted here",
+    )
+    parser.add_argument(
+        "--repeat", type=positive, default=1, metavar="K", help="grade each patch K times; what differs is flaky (1)"
     )
     add_rows(parser)
     parser.add_argument("--no-build", action="store_true", help="only images that are here: build and pull none")
@@ -66,8 +75,9 @@ def execute(known: argparse.Namespace) -> int:
     from agent.commands.grade_view import Tally, summary_table
     from agent.commands.progress import Progress
     from harness.lock import RunLock
+    from harness.swebench import official
     from harness.swebench.predictions import sets_of
-    from harness.swebench.summary import official_summary, whole_report
+    from harness.swebench.summary import official_summary, untrusted, whole_report
 
     began = time.monotonic()
     rows, predictions = _asked(known)
@@ -82,7 +92,12 @@ def execute(known: argparse.Namespace) -> int:
             own = {name: work.results[each.name, name] for name in each.predictions}
             write_json(out / f"{each.name}.{out.name}.json", official_summary(instances, own))
         seconds = time.monotonic() - began
-        report = whole_report(known.suite, instances, work.sets, work.results, retries=work.retries, seconds=seconds)
+        rules = official.rules_of(known.rules)
+        report = whole_report(
+            known.suite, instances, work.sets, work.results, retries=work.retries, seconds=seconds, rules=rules
+        )
+        if known.check:
+            report["untrusted"] = untrusted(report)
         write_json(out / "report.json", report)
         progress.stop()
         progress.show(*summary_table(report), f"report: {out / 'report.json'}")
@@ -95,20 +110,24 @@ def _asked(known: argparse.Namespace) -> tuple[list[Row], list[Prediction]]:
     from harness.swebench import official
     from harness.swebench.predictions import BASELINES, baseline, read_predictions
 
-    official.version()  # for its InputError: better now than after an hour of building images
+    rules = official.rules_of(known.rules)
+    official.versions(rules)  # for its InputError: better now than after an hour of building images
     every = load_rows(known.suite, known.dataset)
     rows = choose_rows(every, known.instances)
     chosen, ids = {row.instance_id for row in rows}, {row.instance_id for row in every}
     predictions: list[Prediction] = []
-    for source in dict.fromkeys(known.predictions):
+    for source in dict.fromkeys([*known.predictions, *(("gold", "noop") if known.check else ())]):
         found = baseline(source, rows) if source in BASELINES else read_predictions(Path(source), ids)
         predictions += [each for each in found if each.instance_id in chosen]
+    if not known.predictions and not known.check:
+        raise InputError("give --predictions FILE (or gold, empty, noop), or --check")
     if not predictions:
         raise InputError("--predictions holds none for the instances that --instances names")
     wanted = {each.instance_id for each in predictions}
     for row in rows:
         if row.instance_id in wanted:
-            official.check(row)
+            for each in rules:
+                official.check(row, each)
     return rows, predictions
 
 
@@ -127,6 +146,7 @@ class _Work:
 
     async def grade(self) -> None:
         """Grade everything. A prediction that the world keeps from its verdict is a result, too."""
+        from harness.swebench import official
         from harness.swebench.grading import Grader
 
         known = self.known
@@ -136,6 +156,7 @@ class _Work:
             verbatim=known.verbatim,
             network=known.network,
             fresh=known.fresh,
+            rules=official.rules_of(known.rules),
             say=self.progress.say,
         ) as grader:
             async with task_group() as group:
@@ -182,9 +203,17 @@ class _Work:
             if prediction.patch and prepared.image is None:
                 result = Result(prediction, None, prepared.failure)
             else:
-                result = Result(prediction, await grader.grade(row, prepared.image, prediction.patch))
+                graded = await grader.grade(row, prepared.image, prediction.patch)
+                more = [
+                    (await grader.grade(row, prepared.image, prediction.patch, number)).outcome
+                    for number in range(1, self.known.repeat)
+                    if prediction.patch
+                ]
+                result = Result(prediction, graded, outcomes=(graded.outcome, *more) if more else ())
             folder = self.out / each.name / name
-            await asyncio.to_thread(write_files, folder, row, result, grader.memo, name=each.name)
+            await asyncio.to_thread(
+                write_files, folder, row, result, grader.memo, name=each.name, rules=grader.rules[0]
+            )
         except Exception as error:  # whatever befalls one prediction, the others are graded
             result = Result(prediction, None, words_of(error))
         self.results[each.name, name] = result

@@ -93,6 +93,16 @@ def summary_table(report: Json) -> list[RenderableType]:
         counts = [str(each["outcomes"].get(kind, 0)) for kind in kinds]
         share = f"{each['resolved'] / report['instances']:.1%}"
         shown.add_row(each["name"], str(report["instances"]), *counts, share)
+    lines = []
+    for row in report["predictions"]:
+        whose = f"{row['instance_id']} {row['set']}"
+        if row.get("differs"):
+            lines.append(Text(f"{whose}: {_WORDS[row['outcome']]} by rules 5, {_WORDS[row['rules_4.1']]} by 4.1"))
+        if len(set(row.get("outcomes", ()))) > 1:
+            lines.append(Text(f"{whose}: flaky ({', '.join(_WORDS[each] for each in row['outcomes'])})", "bold"))
+    if "untrusted" in report:
+        lines.append(Text(f"{len(report['untrusted'])} of {report['instances']} instances cannot be trusted here"))
+        lines += [Text(f"  {name}: {why}") for name, why in sorted(report["untrusted"].items())]
     notes = Counter(note for row in report["predictions"] for note in row.get("notes", ()))
-    lines = [Text(f"note ({count}): {note}", style="dim") for note, count in notes.most_common()]
+    lines += [Text(f"note ({count}): {note}", style="dim") for note, count in notes.most_common()]
     return [shown, *lines]

@@ -59,6 +59,12 @@ def add_rows(parser: argparse.ArgumentParser) -> None:
     told = "only these: ids, bare names, globs, repo:NAME, sample:N@SEED (repeatable, or joined by commas)"
     add_repeatable(which, "--instances", "PATTERN", told)
     which.add_argument("--dataset", type=Path, metavar="FILE", help="the rows (JSONL, JSON, parquet), not the hub's")
+    which.add_argument(
+        "--rules",
+        choices=("5", "4.1", "both"),
+        default="5",
+        help="the official rules to grade by: of swebench 5 (the default), of 4.1, or of 5 and told where 4.1's differ",
+    )
     which.add_argument("--mirrors", type=Path, metavar="DIR", help="clones called owner__name.git or owner/name")
 
 

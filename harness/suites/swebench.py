@@ -16,6 +16,7 @@ from harness.suites.suite import Bench, Means, Ready, Submission
 from harness.swebench.grading import GradedPatch, Grader
 from harness.swebench.images import ImageOutcome, ImageRef, ensure_images, find_image
 from harness.swebench.names import ENV, image_name
+from harness.swebench.official import Rules
 from harness.testing.runners.registry import runner_of
 from tasks.errors import EnvironmentFailed, words_of
 from tasks.swebench import Row, repository_of, task_of
@@ -28,7 +29,8 @@ IMAGES_AT_ONCE = 4
 @dataclass(frozen=True)
 class SwebenchSuite:
     """Chosen rows. `mirrors`: a directory of clones; `pull`: whether published images are asked for; `verbatim`: grade
-    with the official evaluation script as it is; `bases`: base images by Python version."""
+    with the official evaluation script as it is; `rules`: to grade by, the verdict's first; `bases`: base images by
+    Python version."""
 
     name: str
     rows: tuple[Row, ...]
@@ -36,6 +38,7 @@ class SwebenchSuite:
     mirrors: Path | None = None
     pull: Literal["auto", "always", "never"] = "auto"
     verbatim: bool = False
+    rules: tuple[Rules, ...] = ("5",)
     bases: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -70,7 +73,9 @@ class SwebenchSuite:
 
     @contextlib.asynccontextmanager
     async def at_work(self, means: Means) -> AsyncIterator[Bench]:
-        async with Grader(workers=means.workers, verbatim=self.verbatim, run="eval", say=means.say) as grader:
+        async with Grader(
+            workers=means.workers, verbatim=self.verbatim, run="eval", rules=self.rules, say=means.say
+        ) as grader:
             for left in await grader.clean():
                 means.say(f"removed {left}, which a killed process left")
             bench = _SwebenchBench(self, means, grader)
@@ -139,7 +144,9 @@ def verdict_of(row: Row, graded: GradedPatch) -> Verdict:
     to_pass |= dict.fromkeys(status.get("FAIL_TO_PASS", {}).get("success", ()), "passed")
     to_pass |= dict.fromkeys(status.get("FAIL_TO_PASS", {}).get("failure", ()), "failed")
     to_keep = dict.fromkeys(status.get("PASS_TO_PASS", {}).get("failure", ()), "failed")
-    return Verdict(graded.resolved, to_pass, to_keep, graded.reason)
+    differs = graded.former not in ("", graded.outcome)
+    reason = f"{graded.reason} (by the rules of 4.1: {graded.former})".strip() if differs else graded.reason
+    return Verdict(graded.resolved, to_pass, to_keep, reason)
 
 
 def task_in_image(row: Row, repository: Repository, image: str) -> Task:

@@ -16,22 +16,34 @@ import math
 import re
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
 from harness.sandbox.docker.containers import container_name, make_container, obituary, sweep
 from harness.sandbox.docker.daemon import Attachment, Daemon, attach
-from harness.swebench.official import TESTBED
+from harness.swebench.official import TESTBED, Rules
 from tasks.errors import SandboxFailed
 
-APPLY_COMMANDS = ("git apply --verbose", "git apply --verbose --reject", "patch --batch --fuzz=5 -p1 -i")
-"""The ways to lay a patch that the official harness tries, in this order, each upon what the one before left."""
+_ANEW = "git checkout -- . ; git clean -fd ; "
+APPLY_COMMANDS: Mapping[Rules, tuple[str, ...]] = {
+    "5": (
+        "git apply --verbose",
+        f"{_ANEW}git apply --verbose --3way",
+        f"{_ANEW}git apply --verbose --reject",
+        f"{_ANEW}patch --batch --forward --fuzz=5 -p1 -i",
+        "2> /dev/null git apply --check --reverse",
+    ),
+    "4.1": ("git apply --verbose", "git apply --verbose --reject", "patch --batch --fuzz=5 -p1 -i"),
+}
+"""The ways to lay a patch that the official harness tries, in this order, each upon what the one before left. (The last
+of today's asks whether it lies there already.)"""
 
 _PATCH, _SCRIPT, _SAID = "/tmp/patch.diff", "/eval.sh", "/tmp/.applied"
 
 # Its watcher kills until the first process ends, too: something may just be starting. Arguments: a word that marks the
-# program's own lines, and the sizes of patch and script in bytes. What it has to say goes to standard error; the
-# script's output, both streams in one, is all there is on standard output.
+# program's own lines, the sizes of patch and script in bytes, and the ways to lay the patch. What it has to say goes to
+# standard error; the script's output, both streams in one, is all there is on standard output.
 _PROGRAM = rf"""
 exec 3<&0 0</dev/null
 head -c "$2" <&3 > {_PATCH}
@@ -39,23 +51,24 @@ head -c "$3" <&3 > {_SCRIPT}
 {{ cat <&3 > /dev/null; while :; do kill -9 -1; sleep 0.2; done; }} &
 exec 3<&-
 cd {TESTBED} || exit
-n=0 applied=
-for command in {" ".join(f"'{command}'" for command in APPLY_COMMANDS)}; do
+n=0 applied= mark=$1
+shift 3
+for command; do
   n=$((n + 1))
-  if $command {_PATCH} > {_SAID} 2>&1; then applied=$n; break; fi
+  if (eval "$command {_PATCH}") >> {_SAID} 2>&1; then applied=$n; break; fi
 done
 tail -c 4000 {_SAID} >&2
 rm -f {_SAID}
 if [ -n "$applied" ]; then
-  printf '\n%s applied %s\n' "$1" "$applied" >&2
+  printf '\n%s applied %s\n' "$mark" "$applied" >&2
 else
-  printf '\n%s refused\n' "$1" >&2
+  printf '\n%s refused\n' "$mark" >&2
   exit
 fi
 began=$(date +%s.%N)
 /bin/bash {_SCRIPT} 2>&1
 status=$?
-printf '%s ended %s %s %s\n' "$1" "$status" "$began" "$(date +%s.%N)" >&2
+printf '%s ended %s %s %s\n' "$mark" "$status" "$began" "$(date +%s.%N)" >&2
 """
 
 LOG_BYTES = 256 << 20
@@ -107,6 +120,7 @@ class Containers:
         *,
         name: str,
         timeout: float,
+        rules: Rules = "5",
         capabilities: tuple[str, ...] = (),
     ) -> Ran:
         """Apply the patch and run the script in a fresh container of `image`; the script's output goes to `log`.
@@ -116,7 +130,7 @@ class Containers:
         client = await self.daemon.connected()
         label = container_name(self._run, name)
         mark = f"troop-{secrets.token_hex(8)}"
-        command = [mark, str(len(patch)), str(len(script))]
+        command = [mark, str(len(patch)), str(len(script)), *APPLY_COMMANDS[rules]]
         began = time.time()
         make = self.daemon.call("make a container", self._make, client, label, name, image, command, capabilities)
         making = asyncio.ensure_future(make)
@@ -128,7 +142,7 @@ class Containers:
                 await self.daemon.call("start a container", client.api.start, container)
                 end = await _talk(attachment, patch + script, log, timeout)
                 gone = end == "over"
-                return await self._told(container, attachment, mark, end, began)
+                return await self._told(container, attachment, mark, end, began, rules)
             finally:
                 attachment.stdin.transport.abort()
         finally:
@@ -160,13 +174,15 @@ class Containers:
         place = {"hostname": "testbed", "working_dir": "/"}
         return make_container(client, image, label, self._run, name, host, entrypoint=entry, **place)
 
-    async def _told(self, container: str, attachment: Attachment, mark: str, end: _End, since: float) -> Ran:
+    async def _told(
+        self, container: str, attachment: Attachment, mark: str, end: _End, since: float, rules: Rules
+    ) -> Ran:
         """What the program said of itself. Raises SandboxFailed where it did not come to its end."""
         said, _, own = attachment.stderr.partition(f"{mark} ")
         if own.startswith("refused"):
             return Ran("", said.strip(), None, 0.0)
         number = re.match(r"applied (\d)", own)
-        applied = APPLY_COMMANDS[int(number[1]) - 1] if number else ""
+        applied = APPLY_COMMANDS[rules][int(number[1]) - 1].removeprefix(_ANEW) if number else ""
         if ended := re.search(rf"^{mark} ended (\d+) ([\d.]+) ([\d.]+)$", own, re.MULTILINE):
             return Ran(applied, said.strip(), int(ended[1]), float(ended[3]) - float(ended[2]))
         if end != "over":

@@ -5,6 +5,9 @@ script, the official parsers' and rules' verdict on its output. What is saved is
 not waited for, and the script's repeated installation of the repository is left out where it cannot change the outcome
 (harness/swebench/reinstall.py; `verbatim` leaves it in).
 
+Rules are today's ("5"), those of before ("4.1"), or both: then a patch is run by today's, and its output judged by
+both; only one that has to be laid in another way than the first is run twice.
+
 A patch that does not apply, tests that take too long or never run are verdicts. A daemon or a container that fails is
 none: it is tried again, and in the end raised.
 """
@@ -21,23 +24,23 @@ from typing import Literal
 from harness.cache import cache_root
 from harness.records import Json
 from harness.swebench import names, official
-from harness.swebench.container import LOG_BYTES, Containers, Ran
+from harness.swebench.container import APPLY_COMMANDS, LOG_BYTES, Containers, Ran
 from harness.swebench.images import ImageRef, find_image
 from harness.swebench.inside_image import ASK_EDITABLE
 from harness.swebench.memo import Memo, key_of
+from harness.swebench.official import Rules
 from harness.swebench.reinstall import installs_in_place, why_install
 from tasks.errors import InputError, SandboxFailed, words_of
 from tasks.say import Say
 from tasks.swebench import Row
 
-GRADER_VERSION = "1"
+GRADER_VERSION = "2"
 """Part of every remembered verdict's key: raised when verdicts could come out otherwise."""
 TIMEOUT = 1800.0
 
 Outcome = Literal["resolved", "unresolved", "not-run", "empty", "refused", "timed-out", "unreadable"]
-"""`not-run`: there is no sign of a test run in the output. `refused`: the patch does not apply. `unreadable`: the
-patch, or the tests' output, is no UTF-8 text, which the official harness cannot do anything with, or its parser fails
-on the output, or there is no end of output."""
+"""`not-run`: there is no test run in the output that can be believed. `refused`: the patch does not apply.
+`unreadable`: the patch is no UTF-8 text, the official parser fails on the tests' output, or there is no end of it."""
 
 OFFICIAL_ERRORS: frozenset[Outcome] = frozenset(["refused", "timed-out", "unreadable"])
 """What the official summary counts among the errors; it has no report on them."""
@@ -55,6 +58,10 @@ _BARE_CHECKOUT = (
     "the test patch only adds files, so the official script checks out the whole base commit: whatever set-up the image"
     " had committed is undone before the tests"
 )
+_MARKERS = {b">>>>> Start Test Output": 1, b">>>>> End Test Output": 1, b">>>>> Test Exit Code": 2}
+"""What the script's own trace and echo say, and how often."""
+_FORGED = "the output holds the evaluation script's own markers more often than the script wrote them"
+_NO_TEXT = "the tests' output holds bytes that are no UTF-8; they were read as U+FFFD"
 _NO_NETWORK = "failing tests may have wanted the network, which they have only with --network"
 
 
@@ -63,7 +70,8 @@ class GradedPatch:
     """The verdict on one patch.
 
     `reason`: why it is not resolved, "" where it is. `report`: the official one, None where the official harness has
-    none. `seconds`: of the evaluation script; `wall`: of everything. `installed`: whether the script installed the
+    none. `former`: the outcome by the rules of before, where both were asked for, and `former_reason`.
+    `seconds`: of the evaluation script; `wall`: of everything. `installed`: whether the script installed the
     repository again. `notes`: for a reader. `remembered`: reached before. `key`: in the memo, or "".
     """
 
@@ -79,6 +87,8 @@ class GradedPatch:
     notes: tuple[str, ...] = ()
     remembered: bool = False
     key: str = ""
+    former: str = ""
+    former_reason: str = ""
 
     @property
     def resolved(self) -> bool:
@@ -90,6 +100,7 @@ class Grader:
 
     `timeout`: seconds of the evaluation script (official: 1800). `verbatim`: the script as it is. `network`: tests have
     one. `fresh`: forget verdicts that were reached before this grader was made. `run`: whose its containers are.
+    `rules`: those to judge by, the verdict's first.
     """
 
     def __init__(
@@ -101,6 +112,7 @@ class Grader:
         network: bool = False,
         fresh: bool = False,
         run: str = "grade",
+        rules: tuple[Rules, ...] = ("5",),
         cache: Path | None = None,
         say: Say = lambda _line: None,
     ) -> None:
@@ -113,6 +125,7 @@ class Grader:
         self._verbatim = verbatim
         self._network = network
         self._fresh = fresh
+        self.rules = rules
         self._say = say
         self._under_way: dict[str, asyncio.Task[GradedPatch]] = {}
         self._editable: dict[str, asyncio.Task[bool]] = {}
@@ -136,8 +149,9 @@ class Grader:
         """The row's image, if the daemon has one."""
         return await asyncio.to_thread(find_image, await self._containers.daemon.connected(), row)
 
-    async def grade(self, row: Row, image: ImageRef | None, patch: str) -> GradedPatch:
-        """The verdict on one patch; "" is empty, and never run, so that it needs no image.
+    async def grade(self, row: Row, image: ImageRef | None, patch: str, again: int = 0) -> GradedPatch:
+        """The verdict on one patch; "" is empty, and never run, so that it needs no image. `again`: which repetition it
+        is, each with a verdict of its own.
 
         Raises SandboxFailed where containers kept failing, InputError for a repository that swebench does not know."""
         if not patch:
@@ -149,8 +163,8 @@ class Grader:
         except UnicodeEncodeError:
             return GradedPatch(row.instance_id, "unreadable", "the patch is no UTF-8 text", None)
         installs = self._verbatim or await self._must_install(row, image, patch)
-        script = official.eval_script(row, install=installs)
-        key = self._key(row, image, data, script)
+        script = official.eval_script(row, install=installs, rules=self.rules[0])
+        key = self._key(row, image, data, script, again)
         if key not in self._under_way:
             self._under_way[key] = asyncio.ensure_future(self._graded(key, row, image, data, script, installs))
         try:
@@ -181,10 +195,13 @@ class Grader:
         log = await asyncio.to_thread(self.memo.scratch) / "test_output.txt"
         try:
             ran = await self._run(row, image, patch, script, log)
+            graded = await asyncio.to_thread(_judge, row, ran, log, self._timeout, self._network, self.rules[0])
+            if len(self.rules) > 1:
+                former = await self._by_former_rules(row, image, patch, script, ran, log)
+                graded = replace(graded, former=former.outcome, former_reason=former.reason)
         except BaseException:
             shutil.rmtree(log.parent, ignore_errors=True)
             raise
-        graded = await asyncio.to_thread(_judge, row, ran, log, self._timeout, self._network)
         graded = replace(
             graded,
             seconds=round(ran.seconds, 3),
@@ -198,7 +215,21 @@ class Grader:
         await asyncio.to_thread(self.memo.keep, key, verdict, log, again=self._fresh)
         return graded
 
-    async def _run(self, row: Row, image: ImageRef, patch: bytes, script: str, log: Path) -> Ran:
+    async def _by_former_rules(
+        self, row: Row, image: ImageRef, patch: bytes, script: str, ran: Ran, log: Path
+    ) -> GradedPatch:
+        rules = self.rules[1]
+        if ran.applied == APPLY_COMMANDS[rules][0]:
+            return await asyncio.to_thread(_judge, row, ran, log, self._timeout, self._network, rules)
+        other = log.with_name("former_output.txt")
+        ran = await self._run(row, image, patch, script, other, rules)
+        former = await asyncio.to_thread(_judge, row, ran, other, self._timeout, self._network, rules)
+        other.unlink()
+        return former
+
+    async def _run(
+        self, row: Row, image: ImageRef, patch: bytes, script: str, log: Path, rules: Rules | None = None
+    ) -> Ran:
         """Raises SandboxFailed when it failed once more often than is tried again."""
         own = () if row.eval_script else official.spec_of(row).capabilities
         for tries in range(_RETRIES + 1):
@@ -206,7 +237,14 @@ class Grader:
                 with log.open("wb") as file:
                     data = script.encode("utf-8", "surrogateescape")
                     return await self._containers.run(
-                        image.id, patch, data, file, name=row.instance_id, timeout=self._timeout, capabilities=own
+                        image.id,
+                        patch,
+                        data,
+                        file,
+                        name=row.instance_id,
+                        timeout=self._timeout,
+                        rules=rules or self.rules[0],
+                        capabilities=own,
                     )
             except SandboxFailed as error:
                 self.infrastructure += 1
@@ -217,9 +255,9 @@ class Grader:
                 await asyncio.sleep(wait)
         raise AssertionError("unreachable")
 
-    def _key(self, row: Row, image: ImageRef, patch: bytes, script: str) -> str:
+    def _key(self, row: Row, image: ImageRef, patch: bytes, script: str, again: int) -> str:
         tests = repr((row.fail_to_pass, row.pass_to_pass, row.log_parser, row.eval_type))
-        rules = f"{GRADER_VERSION} {official.version()} {self._network}"
+        rules = f"{GRADER_VERSION} {official.versions(self.rules)} {self._network}" + f" {again}" * bool(again)
         return key_of(row.instance_id, image.id, patch, script, tests, rules)
 
     def _remembered(self, key: str) -> GradedPatch | None:
@@ -271,7 +309,7 @@ class Grader:
 _HARMLESS = b"--- /dev/null\n+++ b/.troop-look\n@@ -0,0 +1 @@\n+\n"
 
 
-def _judge(row: Row, ran: Ran, log: Path, timeout: float, network: bool) -> GradedPatch:
+def _judge(row: Row, ran: Ran, log: Path, timeout: float, network: bool, rules: Rules) -> GradedPatch:
     """Blocking: what the container's end and the script's output amount to."""
     name = row.instance_id
     if not ran.applied:
@@ -282,22 +320,31 @@ def _judge(row: Row, ran: Ran, log: Path, timeout: float, network: bool) -> Grad
         return GradedPatch(name, "timed-out", f"the tests took more than {timeout:g} s", None)
     if ran.flooded:
         return GradedPatch(name, "unreadable", f"the tests wrote more than {LOG_BYTES >> 20} MiB of output", None)
+    notes = [_BARE_CHECKOUT] if official.checks_out_all(row) else []
+    told: Path | str = log
     if not _is_text(log):
-        return GradedPatch(name, "unreadable", "the tests' output is no UTF-8 text", None)
+        notes.append(_NO_TEXT)
+        told = log.read_text("utf-8", "replace")
     try:
-        report = official.report_of(row, log)
+        report = official.report_of(row, told, rules)
     except InputError:
         raise
     except Exception as error:  # of the package's parsers: it writes no report then, and counts it among the errors
         reason = f"the official parser fails on the tests' output: {words_of(error)}"
         return GradedPatch(name, "unreadable", reason, None)
-    notes = [_BARE_CHECKOUT] if official.checks_out_all(row) else []
+    offline, forged, code = _signs(log)
+    if forged:
+        notes.append(_FORGED)
     if report["resolved"]:
         return GradedPatch(name, "resolved", "", report, notes=tuple(notes))
-    if not network and _has_signs(log):
+    if not network and offline:
         notes.append(_NO_NETWORK)
+    if why := report.get("infra_failure_reason"):
+        notes.append(f"the official rules suspect the environment: {why}")
     if not report["patch_successfully_applied"]:
         reason = f"the tests did not run: the script ended with status {ran.status} and its output has no test run"
+        if code:
+            reason = f"the tests ended with exit code {code}, but their output tells of no failure: it is not believed"
         return GradedPatch(name, "not-run", reason, report, notes=tuple(notes))
     return GradedPatch(name, "unresolved", _failing(report["tests_status"]), report, notes=tuple(notes))
 
@@ -320,10 +367,18 @@ def _is_text(log: Path) -> bool:
     return True
 
 
-def _has_signs(log: Path) -> bool:
-    """Whether any line tells of a network that is not there."""
+def _signs(log: Path) -> tuple[bool, bool, int]:
+    """Whether any line tells of a network that is not there; whether a marker of the script's stands there more often
+    than the script says it; and the tests' exit code, 0 where none is told."""
+    offline, code, seen = False, 0, dict.fromkeys(_MARKERS, 0)
     with log.open("rb") as file:
-        return any(sign in line for line in file for sign in _NETWORK_SIGNS)
+        for line in file:
+            offline = offline or any(sign in line for sign in _NETWORK_SIGNS)
+            if b">>>>> " in line:
+                for marker in _MARKERS:
+                    seen[marker] += marker in line
+                code = code or official.exit_code(line.decode("utf-8", "replace")) or 0
+    return offline, any(seen[marker] > most for marker, most in _MARKERS.items()), code
 
 
 def _last_line(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 from tasks.swebench import Row
 
 CONDA = "/opt/miniconda3"
@@ -23,7 +25,11 @@ RECIPE = "troop.recipe"
 EDITABLE = "troop.editable"
 NOTE = "troop.note"
 
-_EVAL = "sweb.eval.x86_64."
+ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
+"""A machine's architecture, and what image names call it."""
+ARCH = ARCHITECTURES.get(platform.machine().lower(), platform.machine())
+
+_EVAL = f"sweb.eval.{ARCH}."
 
 
 def repository_name(instance_id: str, namespace: str = NAMESPACE) -> str:
@@ -38,7 +44,7 @@ def image_name(instance_id: str, namespace: str = NAMESPACE) -> str:
 
 def layer_name(kind: str) -> str:
     """The image name, without its tag, of the layers below instances."""
-    return f"{NAMESPACE}/sweb.{kind}.x86_64"
+    return f"{NAMESPACE}/sweb.{kind}.{ARCH}"
 
 
 def names_of(row: Row) -> list[tuple[str, str]]:

@@ -1,39 +1,136 @@
 """The official SWE-bench package as a source of facts: specifications, evaluation scripts, log parsers, rules.
 
-The only module that imports `swebench` (extra `eval`), and never through a function of it that asks the network:
-`make_test_spec` fetches requirement files from GitHub, so the parts that grading needs are put together here.
+Two releases of it are asked. Release 5 has today's rules (`Rules` "5"); release 4.1 has yesterday's ("4.1") and, alone,
+the specifications of the rows of its time, which say nothing of how they are installed and tested. They cannot be
+installed together, so the one that is not installed is fetched once from the package index, without what it depends on,
+and kept in the cache; and their modules, which bear the same names, are loaded apart.
 
-Importing the package as it is costs 1.4 s and 130 MB, nearly all of it for things that grading has no use for
-(`datasets`, its own command line, a cloud client), and reads a `.env` file into this process's environment. So its two
-package modules are entered without what they import, and two dependencies are stood in for meanwhile.
+The only module that imports `swebench`, and never through a function of it that asks the network: `make_test_spec` of
+4.1 fetches requirement files, so the parts that grading needs are put together here. Importing the package as it is
+costs 1.4 s and 130 MB, nearly all of it for things that grading has no use for (`datasets`, its own command line, a
+cloud client), and reads a `.env` file into this process's environment. So its two package modules are entered without
+what they import, and two dependencies are stood in for meanwhile.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.metadata
 import importlib.util
 import shlex
+import shutil
+import subprocess
 import sys
+import tempfile
 import threading
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from harness.cache import cache_root
 from tasks.errors import InputError, words_of
 from tasks.swebench import Row
+
+Rules = Literal["5", "4.1"]
 
 TESTBED = "/testbed"
 ENV_NAME = "testbed"
 
 _PACKAGE = "swebench"
-_WHAT_TO_TYPE = "SWE-bench needs the official package: pip install 'troop[eval]'"
+_WHAT_TO_TYPE = "SWE-bench needs its extra: pip install 'troop[eval]'"
 _LANGUAGES = ("python", "javascript", "c", "go", "java", "php", "ruby", "rust")
 _SCRIPT_HEAD = "#!/bin/bash\nset -uxo pipefail\n"  # as the official harness opens every evaluation script
 
 _loading = threading.RLock()
+
+
+@dataclass(slots=True)
+class _Release:
+    """One release of the package and its modules, which are among those of the process only while they are loaded.
+    `sha256`: of its wheel on the package index."""
+
+    version: str
+    sha256: str
+    modules: dict[str, types.ModuleType] = field(default_factory=dict)
+
+    def module(self, name: str) -> Any:
+        """A module of the package, by its name below it. Raises InputError where the package is not to be had."""
+        full = f"{_PACKAGE}.{name}"
+        with _loading:
+            if full not in self.modules:
+                if not self.modules:
+                    root = self.root()
+                    for package, place in ((_PACKAGE, root), (f"{_PACKAGE}.harness", root / "harness")):
+                        self.modules[package] = types.ModuleType(package)
+                        self.modules[package].__path__ = [str(place)]
+                with self._among_the_loaded():
+                    try:
+                        importlib.import_module(full)
+                    except ImportError as error:
+                        what = f"the official SWE-bench package {self.version} cannot be imported ({error})"
+                        raise InputError(f"{what}: {_WHAT_TO_TYPE}") from error
+            return self.modules[full]
+
+    def root(self) -> Path:
+        """The package's directory: where it is installed, else in the cache, into which it is fetched."""
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            if importlib.metadata.version(_PACKAGE) == self.version:
+                return Path(str(importlib.metadata.distribution(_PACKAGE).locate_file(_PACKAGE)))
+        kept = cache_root() / _PACKAGE / self.version
+        if not kept.is_dir():
+            self._fetch(kept)
+        return kept / _PACKAGE
+
+    def _fetch(self, kept: Path) -> None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{self.version}-", dir=kept.parent) as scratch:
+            wanted = Path(scratch) / "wanted.txt"
+            wanted.write_text(f"{_PACKAGE}=={self.version} --hash=sha256:{self.sha256}\n", "utf-8")
+            uv = shutil.which("uv")
+            pip = [sys.executable, "-m", "pip"] if importlib.util.find_spec("pip") or uv is None else [uv, "pip"]
+            options = ["--quiet", "--no-deps", "--require-hashes", "--target", f"{scratch}/made", "-r", str(wanted)]
+            done = subprocess.run([*pip, "install", *options], capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                why = (done.stderr.strip().splitlines() or ["no pip"])[-1]
+                what = f"swebench {self.version}, whose rules and specifications are wanted, cannot be fetched ({why})"
+                raise InputError(f"{what}: see to the package index, or pip install swebench=={self.version}")
+            with contextlib.suppress(OSError):  # another process was sooner
+                (Path(scratch) / "made").rename(kept)
+
+    @contextlib.contextmanager
+    def _among_the_loaded(self) -> Iterator[None]:
+        """Within: the process's modules of that name are this release's, and what they import at their head, but
+        grading never calls, is stood in for. Whatever else is imported already is taken as it is."""
+        stand_ins: dict[str, dict[str, Any]] = {
+            "datasets": {"Dataset": object, "load_dataset": None, "load_from_disk": None},
+            "dotenv": {"load_dotenv": lambda: False},
+        }
+        others = _taken()
+        placed = [name for name in stand_ins if name not in sys.modules]
+        for name in placed:
+            sys.modules[name] = types.ModuleType(name)
+            vars(sys.modules[name]).update(stand_ins[name])
+        sys.modules.update(self.modules)
+        try:
+            yield
+        finally:
+            for name in placed:
+                sys.modules.pop(name, None)
+            self.modules.update(_taken())
+            sys.modules.update(others)
+
+
+def _taken() -> dict[str, types.ModuleType]:
+    """The modules of any release that the process has, which it has no more."""
+    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == _PACKAGE}
+
+
+_FIVE = _Release("5.0.2", "b7f0416a1e686eca22c2f749b5f816685a202835032f6683080e2b53545bbb62")
+_FOUR = _Release("4.1.0", "1243776f720047cc9e20a427f7a52b75c13a07abda6154fb60fe77f82ec8af57")
+RELEASES: Mapping[Rules, _Release] = {"5": _FIVE, "4.1": _FOUR}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +154,24 @@ class Spec:
     capabilities: tuple[str, ...]
 
 
-def version() -> str:
-    """The official package's version. Raises InputError where it is not installed."""
-    try:
-        return importlib.metadata.version(_PACKAGE)
-    except importlib.metadata.PackageNotFoundError:
-        raise InputError(_WHAT_TO_TYPE) from None
+def rules_of(said: str) -> tuple[Rules, ...]:
+    """What `--rules` says: the verdict's rules first."""
+    known: Mapping[str, tuple[Rules, ...]] = {"5": ("5",), "4.1": ("4.1",), "both": ("5", "4.1")}
+    return known[said]
+
+
+def versions(rules: tuple[Rules, ...]) -> str:
+    """The releases whose rules these are, for a report. Raises InputError where one of them is not to be had."""
+    for each in rules:
+        RELEASES[each].root()
+    return " and ".join(RELEASES[each].version for each in rules)
 
 
 def spec_of(row: Row) -> Spec:
     """The specification of the row's repository and version. Raises InputError where the package knows none."""
     raw = _raw_spec(row)
-    constants = _official("harness.constants")
-    python = _official("harness.test_spec.python")
+    constants = _FOUR.module("harness.constants")
+    python = _FOUR.module("harness.test_spec.python")
     packages = str(raw.get("packages", ""))
     from_requirements, from_environment = packages == "requirements.txt", packages == "environment.yml"
     run_arguments = raw.get("docker_specs", {}).get("run_args", {})
@@ -86,16 +188,25 @@ def spec_of(row: Row) -> Spec:
     )
 
 
-def eval_script(row: Row, *, install: bool = True) -> str:
+def eval_script(row: Row, *, install: bool = True, rules: Rules = "5") -> str:
     """The official evaluation script of a row, to be run with bash in its image; `install` False leaves out the
-    repeated installation of the repository. Raises InputError for an unknown repository or version."""
+    repeated installation of the repository. By today's rules it tells the tests' exit code after its end marker, that
+    of an old row too. Raises InputError for an unknown repository or version."""
     if row.eval_script:
         script = row.eval_script if row.eval_script.startswith("#!") else _SCRIPT_HEAD + row.eval_script
-        return script if install else _without_install(row, script)
+        script = script if install else _without_install(row, script)
+    else:
+        script = _script_of_spec(row, install)
+    if rules == "4.1" or _FIVE.module("harness.constants").TEST_EXIT_CODE in script:
+        return script
+    return "\n".join(_FIVE.module("harness.utils").record_test_exit_code(script.split("\n")))
+
+
+def _script_of_spec(row: Row, install: bool) -> str:
     specs = dict(_raw_spec(row))
     if not install:
         specs.pop("install", None)
-    make = _official("harness.test_spec.create_scripts").make_eval_script_list
+    make = _FOUR.module("harness.test_spec.create_scripts").make_eval_script_list
     instance = {"instance_id": row.instance_id, "repo": row.repo, "version": row.version, "test_patch": row.test_patch}
     try:
         lines = make(instance, specs, ENV_NAME, TESTBED, row.base_commit, row.test_patch)
@@ -105,11 +216,11 @@ def eval_script(row: Row, *, install: bool = True) -> str:
     return _SCRIPT_HEAD + "\n".join(lines) + "\n"
 
 
-def check(row: Row) -> None:
+def check(row: Row, rules: Rules = "5") -> None:
     """Raises InputError where the package cannot grade the row: unknown repository, version, parser or kind."""
-    eval_script(row)
-    _parser(row)
-    _eval_type(row)
+    eval_script(row, rules=rules)
+    _parser(row, rules)
+    _eval_type(row, rules)
 
 
 def install_command(row: Row) -> str:
@@ -128,55 +239,74 @@ def checks_out_all(row: Row) -> bool:
     where a test patch changes no file that exists."""
     if row.eval_script:
         return any(line.split() == ["git", "checkout", row.base_commit] for line in row.eval_script.splitlines())
-    return not _official("harness.utils").get_modified_files(row.test_patch)
+    return not _FOUR.module("harness.utils").get_modified_files(row.test_patch)
 
 
-def report_of(row: Row, log: Path) -> dict[str, Any]:
+def report_of(row: Row, log: Path | str, rules: Rules = "5") -> dict[str, Any]:
     """The official report on one instance: `{patch_is_None, patch_exists, patch_successfully_applied, resolved,
-    tests_status: {FAIL_TO_PASS: {success, failure}, ...}}`. `log`: a file with the evaluation script's output.
+    tests_status: {FAIL_TO_PASS: {success, failure}, ...}}`; by today's rules also `infra_failure` and its reason.
+    `log`: the script's output, as a file of UTF-8 or as text. Raises InputError where no log parser is known."""
+    if isinstance(log, str):
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", suffix=".log") as file:
+            file.write(log)
+            file.flush()
+            return report_of(row, Path(file.name), rules)
+    tests = {"FAIL_TO_PASS": list(row.fail_to_pass), "PASS_TO_PASS": list(row.pass_to_pass)}
+    if rules == "4.1":
+        return _former_report(row, log, tests)
+    place = {"instance_id": row.instance_id, "repo": row.repo, "version": row.version, "image": ""}
+    spec = _FIVE.module("types").TestSpec(**place, **tests, **parsing_of(row), eval_script_list=[])
+    prediction = {"instance_id": row.instance_id, "model_patch": ""}
+    report = _FIVE.module("harness.grading").get_eval_report(spec, prediction, str(log), include_tests_status=True)
+    return dict(report[row.instance_id])
 
-    It is what the official `get_eval_report` says, but by the row's own parser and kind of evaluation where it names
-    them. Raises InputError where no log parser is known for the row.
-    """
-    grading, constants = _official("harness.grading"), _official("harness.constants")
+
+def parsing_of(row: Row) -> dict[str, str]:
+    """`log_parser` and `eval_type` of a row, as release 5 names them; an old row's are those of its repository."""
+    return {"log_parser": _parser(row, "5").__name__, "eval_type": _eval_type(row, "5").value}
+
+
+def exit_code(log: str) -> int | None:
+    """What the evaluation script says of its tests' exit code; None where it says nothing."""
+    found: int | None = _FIVE.module("harness.grading").parse_test_exit_code(log)
+    return found
+
+
+def _former_report(row: Row, log: Path, wanted: Mapping[str, list[str]]) -> dict[str, Any]:
+    """What `get_eval_report` of 4.1 says of one instance, which knows no parser and kind of the row's own."""
+    grading, constants = _FOUR.module("harness.grading"), _FOUR.module("harness.constants")
     report = {"patch_is_None": False, "patch_exists": True}
-    # Universal newlines, as the official function reads its log.
-    statuses = _statuses(row, log.read_text("utf-8"))
-    if statuses is None:
+    parse = _parser(row, "4.1")
+    text = log.read_text("utf-8")  # universal newlines, as there
+    spoilt = (constants.APPLY_PATCH_FAIL, constants.RESET_FAILED, constants.TESTS_ERROR, constants.TESTS_TIMEOUT)
+    start, end = constants.START_TEST_OUTPUT, constants.END_TEST_OUTPUT
+    if any(code in text for code in spoilt) or start not in text or end not in text:
         return {**report, "patch_successfully_applied": False, "resolved": False}
-    wanted = {"FAIL_TO_PASS": list(row.fail_to_pass), "PASS_TO_PASS": list(row.pass_to_pass)}
-    tests = grading.get_eval_tests_report(statuses, wanted, eval_type=_eval_type(row))
+    spec = types.SimpleNamespace(repo=row.repo, version=row.version, instance_id=row.instance_id)
+    statuses = parse(text.split(start)[1].split(end)[0], spec) or parse(text, spec)
+    tests = grading.get_eval_tests_report(statuses, wanted, eval_type=_eval_type(row, "4.1"))
     resolved = grading.get_resolution_status(tests) == constants.ResolvedStatus.FULL.value
     return {**report, "patch_successfully_applied": True, "resolved": resolved, "tests_status": tests}
 
 
-def _statuses(row: Row, text: str) -> Mapping[str, str] | None:
-    """Test name -> status; None where the log holds no test run."""
-    constants = _official("harness.constants")
-    parse, spec = _parser(row), _test_spec(row)
-    spoilt = (constants.APPLY_PATCH_FAIL, constants.RESET_FAILED, constants.TESTS_ERROR, constants.TESTS_TIMEOUT)
-    start, end = constants.START_TEST_OUTPUT, constants.END_TEST_OUTPUT
-    if any(code in text for code in spoilt) or start not in text or end not in text:
-        return None
-    found: Mapping[str, str] = parse(text.split(start)[1].split(end)[0], spec) or parse(text, spec)
+def _parser(row: Row, rules: Rules) -> Any:
+    """The parser that the row names (a function of the package, or a repository), else its repository's."""
+    name = row.log_parser or row.repo
+    if not name.startswith("parse_log_"):
+        by_repository = _FOUR.module("harness.log_parsers").MAP_REPO_TO_PARSER
+        name = by_repository[name].__name__ if name in by_repository else name
+    if rules == "5":
+        found = _FIVE.module("harness.log_parsers").PARSER_REGISTRY.get(name)
+    else:
+        modules = (_FOUR.module(f"harness.log_parsers.{language}") for language in _LANGUAGES)
+        found = next((getattr(module, name) for module in modules if hasattr(module, name)), None)
+    if found is None:
+        raise InputError(f"{row.instance_id}: swebench {RELEASES[rules].version} has no log parser '{name}'")
     return found
 
 
-def _parser(row: Row) -> Any:
-    """The parser that the row names (a function of the package, or a repository), else its repository's."""
-    name = row.log_parser or row.repo
-    known = _official("harness.log_parsers").MAP_REPO_TO_PARSER
-    if name in known:
-        return known[name]
-    for language in _LANGUAGES:
-        module = _official(f"harness.log_parsers.{language}")
-        if name.startswith("parse_log_") and hasattr(module, name):
-            return getattr(module, name)
-    raise InputError(f"{row.instance_id}: swebench {version()} has no log parser '{name}'")
-
-
-def _eval_type(row: Row) -> Any:
-    constants = _official("harness.constants")
+def _eval_type(row: Row, rules: Rules) -> Any:
+    constants = RELEASES[rules].module("harness.constants")
     if not row.eval_type:
         fail_only = row.repo in constants.FAIL_ONLY_REPOS
         return constants.EvalType.FAIL_ONLY if fail_only else constants.EvalType.PASS_AND_FAIL
@@ -188,30 +318,14 @@ def _eval_type(row: Row) -> Any:
 
 
 def _raw_spec(row: Row) -> Mapping[str, Any]:
-    versions = _official("harness.constants").MAP_REPO_VERSION_TO_SPECS.get(row.repo)
+    versions = _FOUR.module("harness.constants").MAP_REPO_VERSION_TO_SPECS.get(row.repo)
+    release = f"{row.instance_id}: swebench {_FOUR.version}"
     if versions is None:
-        raise InputError(f"{row.instance_id}: swebench {version()} has no specification for the repository {row.repo}")
+        raise InputError(f"{release} has no specification for the repository {row.repo}")
     if row.version not in versions:
-        raise InputError(f"{row.instance_id}: swebench {version()} does not know version '{row.version}' of {row.repo}")
+        raise InputError(f"{release} does not know version '{row.version}' of {row.repo}")
     spec: Mapping[str, Any] = versions[row.version]
     return spec
-
-
-def _test_spec(row: Row) -> Any:
-    """What the official parsers read of a row; nothing in it that would have to be fetched."""
-    constants = _official("harness.constants")
-    return _official("harness.test_spec.test_spec").TestSpec(
-        instance_id=row.instance_id,
-        repo=row.repo,
-        version=row.version,
-        **{f"{name}_script_list": [] for name in ("repo", "eval", "env")},
-        arch="x86_64",
-        FAIL_TO_PASS=list(row.fail_to_pass),
-        PASS_TO_PASS=list(row.pass_to_pass),
-        language=constants.MAP_REPO_TO_EXT.get(row.repo, "py"),
-        docker_specs={},
-        namespace=None,
-    )
 
 
 def _without_install(row: Row, script: str) -> str:
@@ -225,48 +339,3 @@ def _without_install(row: Row, script: str) -> str:
 
 def _lines(commands: str | list[str]) -> str:
     return commands if isinstance(commands, str) else "\n".join(commands)
-
-
-# ---- import
-
-
-def _official(name: str) -> Any:
-    """A module of the official package, by its name below it. Raises InputError where the package is missing."""
-    full = f"{_PACKAGE}.{name}"
-    with _loading:  # also for what is loaded already: another thread may be half-way through it
-        if full in sys.modules:
-            return sys.modules[full]
-        found = importlib.util.find_spec(_PACKAGE) if _PACKAGE not in sys.modules else None
-        if _PACKAGE not in sys.modules and (found is None or not found.submodule_search_locations):
-            raise InputError(_WHAT_TO_TYPE)
-        try:
-            with _lightly(found):
-                return importlib.import_module(full)
-        except ImportError as error:
-            raise InputError(f"the official SWE-bench package cannot be imported ({error}): {_WHAT_TO_TYPE}") from error
-
-
-@contextlib.contextmanager
-def _lightly(found: Any) -> Iterator[None]:
-    """Within: `swebench` and `swebench.harness` are packages without contents of their own, and what its modules import
-    at their head, but grading never calls, is stood in for. Whatever is imported already is taken as it is."""
-    if found is not None:
-        root = found.submodule_search_locations[0]
-        for name, place in ((_PACKAGE, root), (f"{_PACKAGE}.harness", f"{root}/harness")):
-            package = types.ModuleType(name)
-            package.__path__ = [place]
-            sys.modules[name] = package
-    stand_ins: dict[str, dict[str, Any]] = {
-        "datasets": {"Dataset": object, "load_dataset": None, "load_from_disk": None},
-        "dotenv": {"load_dotenv": lambda: False},
-    }
-    placed = [name for name in stand_ins if name not in sys.modules]
-    for name in placed:
-        module = types.ModuleType(name)
-        vars(module).update(stand_ins[name])
-        sys.modules[name] = module
-    try:
-        yield
-    finally:
-        for name in placed:
-            sys.modules.pop(name, None)

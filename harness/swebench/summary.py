@@ -14,6 +14,7 @@ from harness.records import Json
 from harness.swebench import official
 from harness.swebench.grading import OFFICIAL_ERRORS, GradedPatch
 from harness.swebench.memo import Memo
+from harness.swebench.official import Rules
 from harness.swebench.predictions import Prediction, PredictionSet
 from tasks.swebench import Row
 
@@ -23,11 +24,13 @@ _VERDICT = "verdict.json"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One prediction's end: its verdict, or why the world kept it from having one."""
+    """One prediction's end: its verdict, or why the world kept it from having one. `outcomes`: of each time that it was
+    graded, where that was more than once."""
 
     prediction: Prediction
     graded: GradedPatch | None
     failure: str = ""
+    outcomes: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> str:
@@ -83,12 +86,13 @@ def whole_report(
     *,
     retries: int,
     seconds: float,
+    rules: tuple[Rules, ...],
 ) -> Json:
     """report.json of a grading. `results` by (set's name, instance)."""
     return {
         "schema": REPORT_SCHEMA,
         "suite": suite,
-        "swebench": official.version(),
+        "swebench": official.versions(rules),
         "instances": len(instances),
         "sets": [_set_report(each, results) for each in sets],
         "predictions": [_result_report(name, result) for (name, _), result in results.items()],
@@ -104,8 +108,32 @@ def _set_report(each: PredictionSet, results: Mapping[tuple[str, str], Result]) 
         **{name: getattr(each, name) for name in ("name", "model", "rank", "source")},
         "submitted": len(own),
         "resolved": outcomes["resolved"],
+        **_range(own),
         "outcomes": dict(sorted(outcomes.items())),
     }
+
+
+def _range(own: Sequence[Result]) -> Json:
+    """How many are resolved at least and at most, by verdicts that differ between repetitions."""
+    times = [result.outcomes or (result.outcome,) for result in own]
+    if all(len(each) == 1 for each in times):
+        return {}
+    least, most = (sum(how(outcome == "resolved" for outcome in each) for each in times) for how in (all, any))
+    return {"resolved_range": [least, most], "flaky": sum(len(set(each)) > 1 for each in times)}
+
+
+def untrusted(report: Json) -> dict[str, str]:
+    """By instance: why its verdicts cannot be trusted here. `report`: of a grading of gold and noop."""
+    found: dict[str, str] = {}
+    for row in report["predictions"]:
+        outcomes = set(row.get("outcomes", [row["outcome"]]))
+        if len(outcomes) > 1:
+            found[row["instance_id"]] = f"{row['set']} is {' or '.join(sorted(outcomes))}, by chance"
+        elif row["set"] == "gold" and outcomes != {"resolved"}:
+            found[row["instance_id"]] = f"the right patch is not resolved: {row['reason'] or row['outcome']}"
+        elif row["set"] == "noop" and outcomes == {"resolved"}:
+            found[row["instance_id"]] = "a patch that changes nothing is resolved"
+    return found
 
 
 def _result_report(name: str, result: Result) -> Json:
@@ -116,13 +144,18 @@ def _result_report(name: str, result: Result) -> Json:
         "resolved": result.outcome == "resolved",
         "reason": result.reason,
     }
+    if result.outcomes:
+        row["outcomes"] = list(result.outcomes)
     if (graded := result.graded) is not None:
+        if graded.former:
+            row |= {"rules_4.1": graded.former, "differs": graded.former != graded.outcome}
+            row["why_4.1"] = graded.former_reason
         shown = ("applied", "installed", "image", "notes", "seconds", "wall", "remembered")
         row |= {name: getattr(graded, name) for name in shown} | {"notes": list(graded.notes)}
     return row
 
 
-def write_files(folder: Path, row: Row, result: Result, memo: Memo, *, name: str) -> None:
+def write_files(folder: Path, row: Row, result: Result, memo: Memo, *, name: str, rules: Rules) -> None:
     """Blocking: patch.diff, eval.sh, test_output.txt and report.json as the official harness has them, and
     verdict.json, which comes last. `name`: the set's. What is there already for the same verdict stays."""
     graded = result.graded
@@ -133,7 +166,7 @@ def write_files(folder: Path, row: Row, result: Result, memo: Memo, *, name: str
     folder.mkdir(parents=True)
     (folder / "patch.diff").write_bytes(result.prediction.patch.encode("utf-8", "surrogatepass"))
     if graded is not None and graded.key:
-        script = official.eval_script(row, install=graded.installed)
+        script = official.eval_script(row, install=graded.installed, rules=rules)
         (folder / "eval.sh").write_bytes(script.encode("utf-8", "surrogatepass"))
         if graded.outcome != "refused":
             memo.copy_log(graded.key, folder / "test_output.txt")

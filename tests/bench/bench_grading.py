@@ -184,7 +184,7 @@ def import_times() -> None:
     programs = {
         "troop grade": (
             "import agent.cli, harness.swebench.grading as g; from harness.swebench import official; "
-            "official._official('harness.grading'); import docker"
+            "official.RELEASES[\"5\"].module('harness.grading'); import docker"
         ),
         "official": "import swebench.harness.run_evaluation",
     }

@@ -2,6 +2,7 @@
 image.
 
     python -m tests.bench.official --data DIR --out DIR [--instances PATTERN] [--verbatim] [--official differing|all|N]
+        [--rules 5|4.1]
 
 DIR holds `swe-bench-lite.jsonl` and `candidate-patches.jsonl.gz` (instance_id, source, model_patch, outcome: resolved,
 unresolved, apply-failed, by the official harness in images made in another way). Instances without an image here are
@@ -20,11 +21,13 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.sandbox.docker.daemon import connect
 from harness.swebench.grading import GradedPatch, Grader
 from harness.swebench.images import ImageRef, find_image
 from harness.swebench.names import NAMESPACE
+from harness.swebench.official import Rules, rules_of
 from tasks.swebench import Row, choose_rows, load_rows
 from tests.support.official_harness import Official, run_official
 
@@ -77,11 +80,12 @@ def cases_of(data: Path, patterns: Sequence[str]) -> tuple[list[Case], list[str]
     return cases, [name for name, image in images.items() if image is None]
 
 
-async def grade_all(cases: Sequence[Case], workers: int, verbatim: bool) -> list[Compared]:
+async def grade_all(cases: Sequence[Case], workers: int, verbatim: bool, rules: tuple[Rules, ...]) -> list[Compared]:
     """Every case's verdict; a line for each."""
     done = 0
 
-    async with Grader(workers=workers, say=print) as grader, Grader(workers=workers, verbatim=True, say=print) as whole:
+    settings: dict[str, Any] = {"workers": workers, "rules": rules, "say": print}
+    async with Grader(**settings) as grader, Grader(verbatim=True, **settings) as whole:
 
         async def one(case: Case) -> Compared:
             nonlocal done
@@ -91,6 +95,7 @@ async def grade_all(cases: Sequence[Case], workers: int, verbatim: bool) -> list
             done += 1
             also = f", verbatim {as_it_is.outcome} {as_it_is.wall:.1f} s" if as_it_is else ""
             mark = f"  RECORDED {case.recorded}" if compared.differs else ""
+            mark += f"  BY 4.1 {ours.former}" if ours.former not in ("", ours.outcome) else ""
             print(
                 f"{done}/{len(cases)} {case.row.instance_id} {case.source}: {ours.outcome} {ours.wall:.1f}"
                 f" s{also}{mark}",
@@ -112,7 +117,9 @@ def to_be_run(compared: Sequence[Compared], which: str) -> list[Compared]:
     return differing + agreeing[::step][:more]
 
 
-def run_beside(chosen: Sequence[Compared], data: Path, out: Path, workers: int) -> list[tuple[Compared, Official]]:
+def run_beside(
+    chosen: Sequence[Compared], data: Path, out: Path, workers: int, rules: Rules
+) -> list[tuple[Compared, Official]]:
     """The official harness's word on each case, in runs of one prediction for an instance."""
     by_source: dict[str, list[Compared]] = defaultdict(list)
     for each in chosen:
@@ -123,7 +130,9 @@ def run_beside(chosen: Sequence[Compared], data: Path, out: Path, workers: int) 
         print(f"official harness: {len(group)} of {source}", flush=True)
         predictions = {each.case.row.instance_id: each.case.patch for each in group}
         folder = out / f"{source.replace('/', '__')}-{int(time.time())}"
-        official = run_official(rows, predictions, folder, namespace=NAMESPACE, workers=workers, niceness=10)
+        official = run_official(
+            rows, predictions, folder, namespace=NAMESPACE, workers=workers, niceness=10, rules=rules
+        )
         answered += [(each, official) for each in group]
     return answered
 
@@ -193,12 +202,16 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--verbatim", action="store_true")
     parser.add_argument("--official", default="differing", metavar="differing|all|none|N")
+    parser.add_argument("--rules", choices=("5", "4.1", "both"), default="both")
     known = parser.parse_args()
+    rules = rules_of(known.rules)
     cases, without = cases_of(known.data, known.instances)
     print(f"{len(cases)} recorded patches; no image here of {len(without)} instances: {' '.join(without)}", flush=True)
-    compared = asyncio.run(grade_all(cases, known.workers, known.verbatim))
+    compared = asyncio.run(grade_all(cases, known.workers, known.verbatim, rules))
     chosen = [] if known.official == "none" else to_be_run(compared, known.official)
-    return 0 if show(compared, run_beside(chosen, known.data, known.out, known.workers)) else 1
+    differ = sum(each.ours.former not in ("", each.ours.outcome) for each in compared)
+    print(f"{differ} of {len(compared)} differ between the rules" if len(rules) > 1 else f"rules {rules[0]}")
+    return 0 if show(compared, run_beside(chosen, known.data, known.out, known.workers, rules[0])) else 1
 
 
 if __name__ == "__main__":

@@ -15,7 +15,16 @@ import pytest
 from harness.sandbox.docker.daemon import connect
 from tasks.swebench import Row
 from tests.support.command_line import TROOP
-from tests.support.graded_instance import GARBAGE, GOLD, HARMLESS, INSTANCE, build_instance, make_row, write_rows
+from tests.support.graded_instance import (
+    FORGER,
+    GARBAGE,
+    GOLD,
+    HARMLESS,
+    INSTANCE,
+    build_instance,
+    make_row,
+    write_rows,
+)
 
 pytestmark = pytest.mark.docker
 
@@ -148,6 +157,47 @@ def test_files_that_cannot_be_written_cost_one_prediction(place: Place) -> None:
     assert outcomes["noop"]["outcome"] == "unresolved", "the others are graded all the same"
     assert outcomes["gold"]["outcome"] == "failed"
     assert outcomes["gold"]["reason"] == f"the file system refuses: {blocked}: File exists"
+
+
+def test_both_rules_in_one_run_and_where_they_differ(place: Place) -> None:
+    predictions = place.predictions("forged.jsonl", {"instance_id": INSTANCE, "model_patch": FORGER})
+    done = place.run("--predictions", "gold", predictions, "--instances", INSTANCE, "--rules", "both", out="both")
+    assert done.returncode == 0, done.stderr
+    report = place.read("both/report.json")
+    assert report["swebench"] == "5.0.2 and 4.1.0"
+    rows = {row["set"]: row for row in report["predictions"]}
+    assert (rows["gold"]["outcome"], rows["gold"]["rules_4.1"], rows["gold"]["differs"]) == (
+        "resolved",
+        "resolved",
+        False,
+    )
+    assert (rows["m"]["outcome"], rows["m"]["rules_4.1"], rows["m"]["differs"]) == ("not-run", "resolved", True)
+    assert "exit code 1" in rows["m"]["reason"]
+    assert f"{INSTANCE} m: not resolved, the tests did not run by rules 5, resolved by 4.1" in done.stdout
+    assert "Test Exit Code" in (place.folder / "both" / "gold" / INSTANCE / "eval.sh").read_text()
+
+
+def test_a_verdict_that_differs_between_repetitions_is_flaky_and_its_instance_not_trusted(place: Place) -> None:
+    script = (
+        ": '>>>>> Start Test Output'\nif [ $(($(od -An -N1 -tu1 /dev/urandom) % 2)) = 0 ]; then echo PASSED t; fi\n"
+        "echo PASSED u\n: '>>>>> End Test Output'\n"
+    )
+    parsed: dict[str, Any] = {"log_parser": "parse_log_pytest", "fail_to_pass": ("t",), "pass_to_pass": ("u",)}
+    row = replace(place.row, instance_id=f"{INSTANCE}3", eval_script=script, **parsed)
+    dataset = str(write_rows(place.folder / "coin.jsonl", row, place.row))
+    done = place.run("--dataset", dataset, "--check", "--repeat", "12", out="check")
+    assert done.returncode == 0, done.stderr
+    report = place.read("check/report.json")
+    gold = next(each for each in report["sets"] if each["name"] == "gold")
+    assert (gold["resolved_range"], gold["flaky"]) == ([1, 2], 1)
+    assert report["untrusted"] == {row.instance_id: report["untrusted"][row.instance_id]}
+    assert report["untrusted"][row.instance_id].endswith("by chance")
+    assert "1 of 2 instances cannot be trusted here" in done.stdout and "flaky" in done.stdout
+
+
+def test_predictions_or_a_check_must_be_asked_for(place: Place) -> None:
+    done = place.run()
+    assert done.returncode == 2 and "give --predictions FILE" in done.stderr
 
 
 def test_an_instance_without_an_image_has_no_verdict(place: Place) -> None:

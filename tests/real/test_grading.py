@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness.sandbox.docker.daemon import connect
-from harness.swebench import container, grading
+from harness.swebench import container, grading, official
 from harness.swebench.container import APPLY_COMMANDS, Containers
 from harness.swebench.grading import GradedPatch, Grader
 from harness.swebench.images import ImageRef
@@ -25,6 +25,7 @@ from tasks.swebench import Row
 from tests.support.docker_proxy import proxied
 from tests.support.graded_instance import (
     BREAKING,
+    FORGER,
     FUZZY,
     GARBAGE,
     GOLD,
@@ -104,9 +105,9 @@ def test_an_empty_patch_is_not_run(made: Made, tmp_path: Path) -> None:
 
 
 def test_a_patch_is_applied_by_the_official_chain_of_commands(made: Made, tmp_path: Path) -> None:
-    assert grade(made, GOLD, tmp_path).applied == APPLY_COMMANDS[0]
+    assert grade(made, GOLD, tmp_path).applied == APPLY_COMMANDS["5"][0]
     fuzzy = grade(made, FUZZY, tmp_path)
-    assert fuzzy.resolved and fuzzy.applied == APPLY_COMMANDS[2]
+    assert fuzzy.resolved and fuzzy.applied == "patch --batch --forward --fuzz=5 -p1 -i"
     refused = grade(made, GARBAGE, tmp_path)
     assert refused.outcome == "refused" and "garbage" in refused.reason
 
@@ -172,24 +173,31 @@ def test_output_without_end_is_ended(made: Made, tmp_path: Path, monkeypatch: py
     assert len(log_of(graded, tmp_path)) == 3_000_000
 
 
-def test_output_that_is_no_text_is_no_test_result(made: Made, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rules", ["5", "4.1"])
+def test_a_stray_byte_in_the_output_costs_no_verdict_and_is_told(
+    made: Made, tmp_path: Path, rules: official.Rules
+) -> None:
     script = (
         ": '>>>>> Start Test Output'\nprintf 'PASSED tests/test_calc.py::test_add\\n\\377\\n'\n: '>>>>> End Test"
         " Output'\n"
     )
-    graded = grade(made, GOLD, tmp_path, replace(made.row, eval_script=script, log_parser="parse_log_pytest"))
-    assert (graded.outcome, graded.report) == ("unreadable", None)
+    row = replace(made.row, eval_script=script, log_parser="parse_log_pytest", pass_to_pass=())
+    graded = grade(made, GOLD, tmp_path, row, rules=(rules,))
+    assert graded.resolved and any("no UTF-8" in note for note in graded.notes)
     assert grade(made, GOLD + "\udcff", tmp_path).outcome == "unreadable"
 
 
-@pytest.mark.parametrize(("parser", "line"), [("django/django", "ERROR:"), ("mwaskom/seaborn", "FAILED")])
+@pytest.mark.parametrize(
+    ("rules", "parser", "line"),
+    [("5", "django/django", "ERROR:"), ("4.1", "django/django", "ERROR:"), ("4.1", "mwaskom/seaborn", "FAILED")],
+)
 def test_output_on_which_the_official_parser_fails_is_the_patch_s_own_outcome(
-    made: Made, tmp_path: Path, parser: str, line: str
+    made: Made, tmp_path: Path, rules: official.Rules, parser: str, line: str
 ) -> None:
     script = f": '>>>>> Start Test Output'\necho {line}\n: '>>>>> End Test Output'\n"
     row = replace(made.row, eval_script=script, log_parser=parser)
     for remembered in (False, True):
-        graded = grade(made, HARMLESS, tmp_path, row)
+        graded = grade(made, HARMLESS, tmp_path, row, rules=(rules,))
         assert (graded.outcome, graded.report, graded.remembered) == ("unreadable", None, remembered)
         assert "the official parser fails on the tests' output: IndexError" in graded.reason
 
@@ -361,8 +369,41 @@ def test_the_container_ends_when_its_harness_is_gone(
     asyncio.run(cut())
 
 
+def test_results_that_the_exit_code_contradicts_are_believed_by_former_rules_only(made: Made, tmp_path: Path) -> None:
+    graded = grade(made, FORGER, tmp_path, rules=("5", "4.1"))
+    assert (
+        graded.outcome == "not-run" and "ended with exit code 1, but their output tells of no failure" in graded.reason
+    )
+    assert graded.former == "resolved"
+    again = grade(made, FORGER, tmp_path, rules=("5", "4.1"))
+    assert again.remembered and again.former == "resolved"
+    right = grade(made, GOLD, tmp_path, rules=("5", "4.1"))
+    assert (right.outcome, right.former, right.former_reason) == ("resolved", "resolved", "")
+    fuzzy = grade(made, FUZZY, tmp_path, rules=("5", "4.1"))
+    assert (fuzzy.outcome, fuzzy.former) == ("resolved", "resolved"), "laid in another way, so run for each"
+
+
+def test_markers_that_the_tests_print_are_named(made: Made, tmp_path: Path) -> None:
+    patch = GOLD.replace("+    return a + b", "+    print('>>>>> Test Exit Code: 0'); return a + b")
+    graded = grade(made, patch, tmp_path)
+    assert any("markers more often" in note for note in graded.notes)
+    assert not grade(made, GOLD, tmp_path).notes
+
+
+def test_each_repetition_has_a_verdict_of_its_own(made: Made, tmp_path: Path) -> None:
+    async def twice() -> list[str]:
+        async with Grader(cache=tmp_path) as grader:
+            return [(await grader.grade(made.row, made.image, GOLD, number)).key for number in (0, 1, 1)]
+
+    first, second, again = asyncio.run(twice())
+    assert first != second == again
+
+
 @pytest.mark.slow
-def test_the_official_harness_says_the_same_in_the_same_image(made: Made, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rules", ["5", "4.1"])
+def test_the_official_harness_says_the_same_in_the_same_image(
+    made: Made, tmp_path: Path, rules: official.Rules
+) -> None:
     patches: Mapping[str, str] = {
         "gold": GOLD,
         "breaking": BREAKING,
@@ -377,10 +418,11 @@ def test_the_official_harness_says_the_same_in_the_same_image(made: Made, tmp_pa
             "+    return a + b", "+    print('SKIPPED tests/test_calc.py::test_add'); raise SystemExit"
         ),
         "empty": "",
+        "forger": FORGER,
         "bare-word": GOLD.replace("+    return a + b", "+    print('FAILED'); return a + b"),
     }
     rows = {name: replace(made.row, instance_id=f"{INSTANCE}{number}") for number, name in enumerate(patches)}
-    # The parser of its logs raises an IndexError on a line that says FAILED and no more.
+    # 4.1's parser of its logs raises an IndexError on a line that says FAILED and no more.
     rows["bare-word"] = replace(rows["bare-word"], repo="mwaskom/seaborn", version="0.12")
     image = made.client.images.get(NAME)
     for row in rows.values():
@@ -392,6 +434,7 @@ def test_the_official_harness_says_the_same_in_the_same_image(made: Made, tmp_pa
             tmp_path / "official",
             namespace=NAMESPACE,
             workers=2,
+            rules=rules,
         )
     finally:
         for row in rows.values():
@@ -401,13 +444,17 @@ def test_the_official_harness_says_the_same_in_the_same_image(made: Made, tmp_pa
     for name, patch in patches.items():
         row = rows[name]
         for verbatim in (False, True):
-            ours = grade(made, patch, tmp_path / "cache", row, verbatim=verbatim)
+            ours = grade(made, patch, tmp_path / "cache", row, verbatim=verbatim, rules=(rules,))
+            if name == "no-text" and rules == "4.1":
+                assert ours.report and theirs.outcome(row.instance_id) == "error", "a byte costs the verdict there"
+                continue
             assert words.get(ours.outcome, "error") == theirs.outcome(row.instance_id), (
                 f"{name}: Troop says {ours.outcome} ({ours.reason}); the official log: {theirs.log_end(row.instance_id)}"
             )
             assert ours.report == theirs.reports.get(row.instance_id), name
             outcomes.add(ours.outcome)
-    assert outcomes == {"resolved", "unresolved", "refused", "unreadable", "empty"}
+    here = {"5": "not-run", "4.1": "unreadable"}[rules]  # the forger's, and the bare word's
+    assert outcomes == {"resolved", "unresolved", "refused", "empty", here}
 
 
 def test_a_test_patch_of_new_files_only_is_graded_as_the_official_script_does_and_named(

@@ -37,6 +37,11 @@ BREAKING = _diff("calc.py", CALC, CALC.replace("a - b", "a + b").replace("2 * x"
 HARMLESS = "diff --git a/NOTES b/NOTES\nnew file mode 100644\n--- /dev/null\n+++ b/NOTES\n@@ -0,0 +1 @@\n+x\n"
 FUZZY = GOLD.replace(" def add(a, b):\n", " def add(a, b):  # as before\n")
 """Its context is not the file's: `git apply` refuses it, `patch` does not."""
+FORGER = GOLD.replace(
+    "+    return a + b",
+    "+    return a + b\n+print('PASSED tests/test_calc.py::test_add\\nPASSED tests/test_calc.py::test_double')\n+exit(1)",
+).replace("@@ -1,5 +1,5 @@", "@@ -1,5 +1,7 @@")
+"""Says that all tests pass, and ends the run."""
 GARBAGE = "I would change the sign in calc.py.\n"
 
 _NEW_TESTS = (

@@ -2,26 +2,28 @@
 
     python -m tests.support.official_harness -d rows.jsonl -p predictions.jsonl -id run --namespace troop …
 
-The one thing stood in for: while putting its specifications together it fetches requirement files of some repositories
-from GitHub, to build environments that are built already. Its verdicts do not depend on them.
+Of 4.1 one thing is stood in for: while putting its specifications together it fetches requirement files of some
+repositories from GitHub, to build environments that are built already. Its verdicts do not depend on them. Release 5
+wants rows that say how they are tested: old ones are given 4.1's script and the name of their parser.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.records import Json
 from harness.swebench import official
-from tasks.swebench import Row
+from harness.swebench.names import image_name
+from tasks.swebench import load_rows
 
 RUN_ID = "official"
 
@@ -60,9 +62,18 @@ def run_official(
     timeout: int = 1800,
     model: str = "model",
     niceness: int = 0,
+    rules: official.Rules = "5",
 ) -> Official:
     """Grade `predictions` (patch by instance) in images of `namespace`; files go to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
+    place = [
+        "--namespace",
+        namespace,
+        "--cache_level",
+        "instance",
+    ]  # else it removes images that others build meanwhile
+    if rules == "5":
+        rows, place = _todays(rows, set(predictions), folder / "rows.jsonl", namespace), []
     file = folder / "predictions.jsonl"
     with file.open("w", encoding="utf-8") as out:
         for name, patch in predictions.items():
@@ -70,13 +81,12 @@ def run_official(
     command = [
         *(sys.executable, "-m", "tests.support.official_harness"),
         *("--dataset_name", str(rows.absolute()), "--predictions_path", str(file.absolute())),
-        *("--instance_ids", *predictions, "--run_id", RUN_ID, "--namespace", namespace),
+        *("--instance_ids", *predictions, "--run_id", RUN_ID, *place),
         *("--max_workers", str(workers), "--timeout", str(timeout)),
-        # It would remove images that others build in the meantime.
-        *("--cache_level", "instance"),
     ]
     root = Path(__file__).parent.parent.parent
-    environment = {**os.environ, "PYTHONPATH": str(root)}
+    release = official.RELEASES[rules].root().parent
+    environment = {**os.environ, "PYTHONPATH": f"{root}:{release}"}
     if niceness:
         command = ["nice", "-n", str(niceness), *command]
     began = time.monotonic()
@@ -96,28 +106,36 @@ def run_official(
     )
 
 
+def _todays(rows: Path, ids: set[str], out: Path, namespace: str) -> Path:
+    """The rows of these instances in the shape that release 5 reads."""
+    with out.open("w", encoding="utf-8") as file:
+        for row in load_rows("", rows):
+            if row.instance_id not in ids:
+                continue
+            fields: Json = {name: value for name, value in asdict(row).items() if isinstance(value, str)}
+            fields |= {"eval_script": official.eval_script(row, rules="4.1"), **official.parsing_of(row)} | {
+                "image": row.image or image_name(row.instance_id, namespace)
+            }
+            fields |= {"FAIL_TO_PASS": row.fail_to_pass, "PASS_TO_PASS": row.pass_to_pass}
+            file.write(json.dumps(fields) + "\n")
+    return out
+
+
 def main(arguments: Sequence[str]) -> None:
     """The official command line."""
     import runpy
 
-    import swebench.harness.test_spec.python as specifications
+    with contextlib.suppress(ModuleNotFoundError):  # 4.1 alone has it
+        import swebench.harness.test_spec.python as specifications
 
-    def nothing(*_: Any) -> str:
-        return ""
+        def nothing(*_: Any) -> str:
+            return ""
 
-    specifications.get_requirements_by_commit = nothing
-    specifications.get_environment_yml_by_commit = nothing
+        specifications.get_requirements_by_commit = nothing
+        specifications.get_environment_yml_by_commit = nothing
     sys.argv = ["swebench.harness.run_evaluation", *arguments]
     runpy.run_module("swebench.harness.run_evaluation", run_name="__main__")
 
 
 if __name__ == "__main__":
     main(sys.argv[1:])
-
-
-def report_on(row: Row, log: str) -> Json:
-    """`official.report_of` of an evaluation script's output as text."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", suffix=".log") as file:
-        file.write(log)
-        file.flush()
-        return official.report_of(row, Path(file.name))

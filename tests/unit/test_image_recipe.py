@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import platform
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -202,8 +204,18 @@ def test_bases_are_given_for_one_python_or_for_all() -> None:
             parse_bases(wrong)
 
 
+def test_images_of_another_architecture_have_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    try:
+        assert importlib.reload(names).image_name("a__b-1") == "troop/sweb.eval.arm64.a_1776_b-1:latest"
+        assert names.layer_name("python") == "troop/sweb.python.arm64"
+    finally:
+        monkeypatch.undo()
+        importlib.reload(names)
+
+
 def test_images_are_called_what_the_official_harness_asks_for() -> None:
-    assert names.image_name("Acme__Calc-1") == "troop/sweb.eval.x86_64.acme_1776_calc-1:latest"
+    assert names.image_name("Acme__Calc-1") == f"troop/sweb.eval.{names.ARCH}.acme_1776_calc-1:latest"
     assert [origin for _, origin in names.names_of(replace(ROW, image="x/y"))] == [
         "row",
         "built",
