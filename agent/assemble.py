@@ -138,6 +138,8 @@ def start(
     """
     config = load_config()
     settings = settle(settings, config, task, say)
+    if directory is None and set(settings.models) == {REPAIR}:
+        settings = replace(settings, until=settings.until or "proved")
     check_models(settings, config)
     mask, mask_known = _masks(settings, config)
     _refuse_credentials(task, settings, mask)

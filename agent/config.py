@@ -85,6 +85,8 @@ class Settings:
     find flaky ones. `infrastructure_retries`: per attempt, apart from its turns. `ranker`: what orders candidates
     (None: see `orders_by`). `threshold`: nothing is selected whose probability is lower. `adaptive`: an attempt is made
     only while it is worth its price, a solved task being worth `worth` USD; the budget's attempts are then the most.
+    `until`: no attempt is made, and none goes on, once a candidate is that good (see `harness.evidence.strength`);
+    None: "proved" for a run of `repair` alone that is no part of an evaluation, else "never".
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -108,6 +110,7 @@ class Settings:
     threshold: float = 0.0
     adaptive: bool = False
     worth: float = WORTH
+    until: str | None = None
 
     @property
     def orders_by(self) -> Ranker:

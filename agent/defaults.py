@@ -103,6 +103,14 @@ SETTINGS = (
         "adaptive", switch, "adaptive", TRIES, "make an attempt only while it is worth its price; -n is then the most"
     ),
     Setting("worth", amount, "worth", TRIES, "adaptive: what a solved issue is worth to you (10)", "USD"),
+    Setting(
+        "until",
+        str,
+        "until",
+        TRIES,
+        "make no more attempts once a candidate is that good (proved for repair alone in solve, else never)",
+        choices=("proved", "strong", "never"),
+    ),
     Setting("judge_model", str, "judge_model", TRIES, "the judge's model; none: no judge (first --model)", "NAME"),
     Setting("temperature", float, "temperature", TRIES, "the same for all attempts (varies by attempt)", "T"),
     Setting("seed", int, "seed", TRIES, "seed of the run; each attempt gets its own from it (0)", "SEED"),

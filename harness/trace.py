@@ -268,8 +268,9 @@ class Verified(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingStopped(Event):
-    """Adaptive sampling starts no further attempt of this task; those under way end. `why`: "decisive", "hopeless" or
-    "not worth it", as it was known after `attempts` samples.
+    """No further attempt of this task is started. `why`, as it was known after `attempts` samples: by adaptive sampling
+    "decisive", "hopeless" or "not worth it" (those under way end); "proved" or "strong" where a candidate is as good as
+    the run was to go on for (those under way are broken off).
 
     `worth`: the chance that the best candidate is right; `hope`: that any of the next 16 attempts would be; `gain`:
     what another attempt is expected to add to `worth`, `usd` what it would cost, and `per_solve` what a solved task is
@@ -279,11 +280,11 @@ class SamplingStopped(Event):
     kind: ClassVar[str] = "sampling-stopped"
     why: str
     attempts: int
-    worth: float
-    hope: float
-    gain: float
-    usd: float
-    per_solve: float
+    worth: float = 0.0
+    hope: float = 0.0
+    gain: float = 0.0
+    usd: float = 0.0
+    per_solve: float = 0.0
 
     @property
     def words(self) -> str:
@@ -294,6 +295,8 @@ class SamplingStopped(Event):
             "decisive": best,
             "hopeless": f"the chance that any of the next attempts is right is {self.hope:.2f}",
             "not worth it": f"{best}; {spared}" if self.worth else spared,
+            "proved": "a candidate is proved by a failing test that passes now",
+            "strong": "a candidate is strongly supported by tests of several attempts",
         }
         made = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
         return f"sampling stopped, {self.why}: after {made} {reasons[self.why]}"

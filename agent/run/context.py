@@ -18,6 +18,7 @@ from harness import trace
 from harness.environments.base_run import Baseline
 from harness.environments.clean_room import TEST_SECONDS, CleanRoom
 from harness.environments.environment import Built
+from harness.evidence.strength import STRENGTHS
 from harness.money.budget import BudgetKeeper
 from harness.records import Attempt, Candidate, Evidence, Selection, WitnessTest
 from harness.repository.workspace import Workspace
@@ -127,9 +128,16 @@ class Run:
         return self.settings.models[index % len(self.settings.models)]
 
     def may_begin(self, index: int) -> bool:
-        """Whether the attempt may be made: no cap of the run is reached, and its model's server is there."""
+        """Whether the attempt may be made: no cap of the run is reached, no candidate is good enough for it, and its
+        model's server is there."""
         self.check_budget()
-        return self.over is None and self.model_of(index) not in self.broken
+        return self.over is None and not self.enough and self.model_of(index) not in self.broken
+
+    @property
+    def enough(self) -> bool:
+        """Whether a candidate is as good as the run was to go on for."""
+        stopped = (e for e in trace.since_reopened(self.events) if isinstance(e, trace.SamplingStopped))
+        return any(e.why in STRENGTHS for e in stopped)
 
     def refused(self, model: str, error: EndpointFailed) -> None:
         """Note that an attempt ended because its model's server failed. A call refused is that conversation's trouble,
@@ -163,6 +171,10 @@ class Run:
     def finished(self) -> list[Attempt]:
         """The attempts that have ended, by index."""
         return [n.attempt() for n in notebooks(self.events) if n.ended is not None]
+
+    def samples(self) -> list[Attempt]:
+        """Those that count: neither ended by the world nor broken off."""
+        return [a for a in self.finished() if a.status not in ("infrastructure", "interrupted")]
 
     def selection(self) -> Selection | None:
         """The choice, if it is made; one from before the run was reopened is made again."""

@@ -25,11 +25,12 @@ from langgraph.runtime import Runtime
 from agent.choice.case import Case, Ground
 from agent.choice.order import Weighed, select, undecided
 from agent.run.context import Run
-from agent.run.sampling import sample
+from agent.run.sampling import sample, until_good
 from agent.run.verification import verify_candidates
 from harness import trace
 from harness.environments.base_run import baseline
 from harness.environments.environment import build
+from harness.evidence.strength import STRENGTHS
 from harness.parallel import apart, in_parallel
 from harness.records import Candidate
 from harness.repository.base_tree import open_tree
@@ -131,10 +132,11 @@ async def attempts(run: Run) -> None:
 
     if run.sampling is not None:
         await sample(run, run.sampling)
+    elif run.settings.until in STRENGTHS:
+        await until_good(run, run.settings.until)
     else:
         await in_parallel(one(index) for index in range(run.settings.budget.attempts))
-    samples = [a for a in run.finished() if a.status != "infrastructure"]
-    if samples:
+    if run.samples():
         return
     run.files.write_patches(run.events)
     if run.broken:
@@ -153,8 +155,7 @@ async def choose_one(run: Run) -> None:
     candidates = run.candidates()
     asked = run.settings.orders_by == "evidence" or run.judge is not None
     weighed, points = await _weighed_and_judged(run, candidates) if asked else (None, {})
-    samples = len([a for a in run.finished() if a.status != "infrastructure"])
-    chosen = select(candidates, samples, points, weighed, run.settings.threshold)
+    chosen = select(candidates, len(run.samples()), points, weighed, run.settings.threshold)
     run.write(trace.Selected(selection=chosen))
 
 

@@ -1,5 +1,5 @@
-"""Adaptive sampling at work in a run: further attempts only while `agent.run.worth` says that they are worth their
-price.
+"""Sampling at work in a run: further attempts only while `agent.run.worth` says that they are worth their price, or
+until a candidate is good enough.
 
 Candidates are verified as attempts end, and an attempt keeps its place until its candidate is.
 """
@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 
 from agent.attempt.notebook import notebooks
+from agent.choice.order import why_not
 from agent.run.context import Run
 from agent.run.verification import verify_candidates
 from agent.run.worth import Sampling, beliefs_for, state_of
 from harness import trace
+from harness.evidence.strength import STRENGTHS, strength_of
 from harness.parallel import task_group
 
 
@@ -75,3 +77,45 @@ async def _go_on(run: Run, sampling: Sampling, index: int) -> None:
             if run.may_begin(index):
                 await run.executor.attempt(run, index)
                 await verify_candidates(run, early=True)
+
+
+async def until_good(run: Run, until: str) -> None:
+    """All attempts, until there is a candidate as good as `until` says (or better); those under way are then broken
+    off, and their patches count for nothing."""
+
+    async def one(index: int) -> None:
+        async with run.slots:
+            if run.may_begin(index):
+                await run.executor.attempt(run, index)
+                await _look(run, until)
+        if run.enough:
+            for task in tasks:
+                if task is not asyncio.current_task():
+                    task.cancel()
+
+    tasks: list[asyncio.Task[None]] = []
+    async with task_group() as group:
+        await _look(run, until)  # what had ended when a process was killed
+        tasks += [group.create_task(one(index)) for index in range(run.settings.budget.attempts)]
+    for notebook in notebooks(run.events) if run.enough else ():
+        if notebook.ended is None:
+            run.write(
+                trace.AttemptEnded(
+                    attempt=notebook.index,
+                    status="interrupted",
+                    patch="",
+                    turns=len(notebook.history),
+                    seconds=notebook.seconds,
+                    detail="a candidate was good enough",
+                )
+            )
+
+
+async def _look(run: Run, until: str) -> None:
+    """Verify what there is by now, and note if that is enough."""
+    await verify_candidates(run, early=True)
+    good = STRENGTHS[: STRENGTHS.index(until) + 1]
+    words = [strength_of(c.evidence, c.attempts) for c in run.candidates() if c.evidence and not why_not(c)]
+    if not run.enough and any(word in good for word in words):
+        best = min(words, key=STRENGTHS.index)
+        run.write(trace.SamplingStopped(why=best, attempts=len(run.samples())))

@@ -1,8 +1,8 @@
 """How far a choice is shown to be right, in the four words that a person gets for it.
 
 proved   a failing test that came with the issue passes, and nothing that was green before breaks
-strong   tests that other attempts wrote for the issue pass, no witness test fails, and attempts agree
-likely   either of the two: witness tests pass and none fails, or attempts agree on it
+strong   tests that attempts wrote for the issue pass, none fails, and more than one attempt came to it
+likely   one of the two: such tests pass and none fails, or attempts agree on it and there are no such tests
 guess    nothing speaks for it but that nothing breaks
 """
 
@@ -19,14 +19,13 @@ STRENGTHS: tuple[Strength, ...] = get_args(Strength)
 
 
 def strength_of(evidence: Evidence, attempts: Collection[int]) -> Strength:
-    """The word for a candidate that these attempts came to. Witness tests are called ATTEMPT:PATH (see `verify`)."""
+    """The word for a candidate that these attempts came to."""
     if not evidence.clean:
         return "guess"
     if evidence.given:
         return "proved" if all(outcome == "passed" for outcome in evidence.given.values()) else "guess"
     shown = bool(evidence.witness) and all(outcome == "passed" for outcome in evidence.witness.values())
     agreed = len(attempts) > 1
-    independent = any(name.partition(":")[0] not in set(map(str, attempts)) for name in evidence.witness)
-    if shown and independent and agreed:
+    if shown and agreed:
         return "strong"
     return "likely" if shown or (agreed and not evidence.witness) else "guess"

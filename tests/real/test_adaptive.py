@@ -61,6 +61,38 @@ def test_agreement_on_a_fix_that_the_given_test_shows_is_decisive_and_ends_the_s
     assert [f.event for f in frames(events(done), 0) if isinstance(f.event, trace.SamplingStopped)] == [stop]
 
 
+def slow_but_the_second(request: Request) -> Answer:
+    """The second attempt solves it at once, the others take their time over every step."""
+    answer = SOLVING[request.turn]
+    return answer if request.body["seed"] == seed_of(0, 1) else replace(answer, delay=20.0)
+
+
+def test_a_proved_candidate_ends_a_run_that_was_to_go_on_until_then(repository: Path, tmp_path: Path) -> None:
+    with serving(slow_but_the_second) as server:
+        done = solve(
+            task(repository, failing_test=True),
+            settings(server.url, tmp_path / "runs", attempts=6, until="proved", concurrency=3),
+        )
+        asked = len(server.requests)
+        (stop,) = stops(done)
+        assert (stop.why, done.exit_code, done.report["selected"]["strength"]) == ("proved", 0, "proved")
+        assert {a["index"]: a["status"] for a in done.report["attempts"]} == {
+            0: "interrupted",
+            1: "submitted",
+            2: "interrupted",
+        }
+        assert asked < 6 + 3, "the others were not waited for"
+        again = resume(str(done.directory))
+        assert len(server.requests) == asked and again.report["selected"] == done.report["selected"]
+
+
+def test_nothing_is_broken_off_where_no_candidate_is_that_good(repository: Path, tmp_path: Path) -> None:
+    with serving(SOLVING) as server:
+        done = solve(task(repository), settings(server.url, tmp_path / "runs", attempts=2, until="proved"))
+    assert not stops(done) and [a["status"] for a in done.report["attempts"]] == ["submitted"] * 2
+    assert done.report["selected"]["strength"] == "strong"
+
+
 def test_attempts_that_all_fail_are_hopeless_before_the_last_one(repository: Path, tmp_path: Path) -> None:
     with serving(NOTHING) as server:
         done = solve(

@@ -241,7 +241,6 @@ def test_the_whole_of_it_shows_evidence_on_every_candidate_and_the_ledger() -> N
     [
         ({"g": "passed"}, {}, (0,), "proved"),
         ({}, {"1:t": "passed"}, (0, 2), "strong"),
-        ({}, {"0:t": "passed"}, (0, 2), "likely"),
         ({}, {"1:t": "passed"}, (0,), "likely"),
         ({}, {}, (0, 1), "likely"),
         ({}, {"1:t": "failed"}, (0, 1), "guess"),
