@@ -176,12 +176,10 @@ class Evaluation:
         budget = SharedBudget(self.settings.budget, self.suite.ids, fair=not self.settings.adaptive)
         for id, kept in self.kept.items():
             budget.note(id, kept.cost.known_usd, kept.cost.usage.total)
-            if kept.finished and not kept.capped and not self._wants_more(kept):
+            more = self.settings.budget.attempts > kept.attempts or (self.retry and kept.broken > 0)
+            if kept.finished and not kept.capped and not more:
                 budget.finish(id)
         return budget
-
-    def _wants_more(self, kept: EarlierRun) -> bool:
-        return self.settings.budget.attempts > kept.attempts or (self.retry and kept.broken > 0)
 
     def _why_reopen(self, id: str, kept: EarlierRun, budget: SharedBudget) -> str:
         if not kept.finished:

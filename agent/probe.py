@@ -139,16 +139,10 @@ class _Sitting:
         learnt is forgotten again."""
         self.say(f"trying {self.alias.alias}: {tried}")
         mark, wire, before = len(self.events), self.wire, copy.deepcopy(self.dialect)
-        reply, words = None, ""
+        reply, words, offered = None, "", [TOOLS["read"].schema()] if tools else ()
         try:
             reply = await self.client.complete(
-                messages,
-                [TOOLS["read"].schema()] if tools else (),
-                purpose="contact",
-                attempt=None,
-                key=tried,
-                output=output,
-                **sampling,
+                messages, offered, purpose="contact", attempt=None, key=tried, output=output, **sampling
             )
         except EndpointFailed as error:
             if isinstance(error, ContextTooLong) and output == OUTPUT:

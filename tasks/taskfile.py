@@ -62,7 +62,9 @@ def _identifier(top: _Table) -> str:
 
 
 def _repository(top: _Table) -> Repository:
-    table = top.required_table("repository", ("package", "path", "url", "base"))
+    if "repository" not in top.values:
+        raise InputError(f"{top.file}: the table [repository] is missing")
+    table = top.table("repository", ("package", "path", "url", "base"))
     given = [kind for kind in ("package", "path", "url") if kind in table.values]
     if len(given) != 1:
         found = f"has {' and '.join(given)}" if given else "has none of them"
@@ -97,8 +99,6 @@ def _package(table: _Table, package: str, base: str | None) -> Repository:
 
 def _environment(top: _Table) -> Environment:
     table = top.table("environment", ("image", "python", "setup"))
-    if table is None:
-        return Environment()
     python = table.text("python")
     if python is not None and not _PYTHON.fullmatch(python):
         raise table.wrong("python", f'must be a Python version such as "3.11", not {python!r}')
@@ -108,8 +108,6 @@ def _environment(top: _Table) -> Environment:
 def _tests(top: _Table) -> tuple[str | None, Literal["whole", "near"]]:
     """The command and the scope."""
     table = top.table("tests", ("command", "scope"))
-    if table is None:
-        return None, "whole"
     command, scope = table.text("command"), table.text("scope")
     if command is not None and not command.strip():
         raise table.wrong("command", "must not be empty: leave [tests] out to have the command found out")
@@ -119,9 +117,9 @@ def _tests(top: _Table) -> tuple[str | None, Literal["whole", "near"]]:
 
 
 def _failing_test(top: _Table) -> GivenTest | None:
-    table = top.table("failing_test", ("ids", "files", "directory"))
-    if table is None:
+    if "failing_test" not in top.values:
         return None
+    table = top.table("failing_test", ("ids", "files", "directory"))
     ids = table.texts("ids")
     if not ids:
         raise table.wrong("ids", "must name at least one test that fails on the base")
@@ -129,9 +127,9 @@ def _failing_test(top: _Table) -> GivenTest | None:
 
 
 def _grading(top: _Table) -> Grading | None:
-    table = top.table("grading", ("command", "fail_to_pass", "pass_to_pass", "files", "directory"))
-    if table is None:
+    if "grading" not in top.values:
         return None
+    table = top.table("grading", ("command", "fail_to_pass", "pass_to_pass", "files", "directory"))
     grading = Grading(
         files=table.files(),
         fail_to_pass=table.texts("fail_to_pass"),
@@ -188,16 +186,9 @@ class _Table:
                 raise self.wrong(key, f"must be an array of texts, not with {_shown(value)} in it")
         return tuple(self.values.get(key) or ())
 
-    def table(self, key: str, known: Sequence[str]) -> _Table | None:
-        values = self._get(key, dict)
-        name = f"{self.name}.{key}" if self.name else key
-        return None if values is None else _Table(self.file, name, values, known)
-
-    def required_table(self, key: str, known: Sequence[str]) -> _Table:
-        table = self.table(key, known)
-        if table is None:
-            raise InputError(f"{self.file}: the table [{key}] is missing")
-        return table
+    def table(self, key: str, known: Sequence[str]) -> _Table:
+        """The table of that name, empty where the file has none."""
+        return _Table(self.file, f"{self.name}.{key}" if self.name else key, self._get(key, dict) or {}, known)
 
     def files(self) -> tuple[tuple[str, str], ...]:
         """(path in the repository, text) pairs of `files` and of everything below `directory`, sorted by path."""

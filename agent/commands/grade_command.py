@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(known: argparse.Namespace) -> int:
     """Grade; the directory of --out holds a folder per prediction, a summary per set of them, and report.json."""
     from agent.commands.conclude import interruptible
-    from agent.commands.grade_view import Tally, summary_table
+    from agent.commands.grade_view import Tally, TallyView, summary_table
     from agent.commands.progress import Progress
     from harness.lock import RunLock
     from harness.swebench import official
@@ -85,7 +86,7 @@ def execute(known: argparse.Namespace) -> int:
     instances = [row.instance_id for row in rows]
     sets = sets_of(predictions)
     tally = Tally(len(predictions))
-    with RunLock(out), Progress(quiet=known.quiet, json=known.json, view=tally.view_on) as progress:
+    with RunLock(out), Progress(quiet=known.quiet, json=known.json, view=partial(TallyView, tally)) as progress:
         work = _Work(known, out, rows, sets, tally, progress)
         interruptible(work.grade(), "the same command goes on where it stopped")
         for each in work.sets:

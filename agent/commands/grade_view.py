@@ -61,13 +61,9 @@ class Tally:
             parts.append(f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left")
         return ", ".join(parts)
 
-    def view_on(self, console: Console) -> View:
-        """The tally and the latest lines on a terminal, plain lines elsewhere."""
-        return _TallyView(self, console)
 
-
-class _TallyView(View):
-    """The tally, kept up to date at the end of the screen."""
+class TallyView(View):
+    """The tally and the latest lines, kept up to date at the end of a terminal's screen; plain lines elsewhere."""
 
     def __init__(self, tally: Tally, console: Console) -> None:
         super().__init__()

@@ -58,7 +58,8 @@ class CandidateFeatures:
 
 def rows(evidence: InstanceEvidence) -> list[CandidateFeatures]:
     """The distinct candidates of an instance in order of first appearance, with their features."""
-    groups = [group_of(evidence.of(s), s.patch) for s in evidence.samples]
+    # What makes two samples one candidate.
+    groups = [evidence.of(s).static.code or s.patch for s in evidence.samples]
     table = _table(evidence, groups)
     members: dict[Hashable, list[int]] = {}
     for at, group in enumerate(groups):
@@ -78,11 +79,6 @@ def rows(evidence: InstanceEvidence) -> list[CandidateFeatures]:
         )
         for at, of_it in zip(chosen, members.values(), strict=True)
     ]
-
-
-def group_of(found: Found, patch: str) -> str:
-    """What makes two samples one candidate."""
-    return found.static.code or patch
 
 
 def _table(evidence: InstanceEvidence, groups: Sequence[str]) -> list[dict[str, float]]:

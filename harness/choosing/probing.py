@@ -10,7 +10,8 @@ from pathlib import Path
 from harness.choosing.probe_facts import Seen, seen
 from harness.choosing.probes import Probe
 from harness.choosing.statement import Statement
-from harness.sandbox.base import WORKDIR, Sandbox
+from harness.records import Exec
+from harness.sandbox.base import Sandbox
 
 STEP_SECONDS = 10.0
 """Of processor time, so that a busy machine changes nothing."""
@@ -56,15 +57,8 @@ async def _session(
 ) -> tuple[Seen, ...]:
     request = {"steps": probe.steps, "packages": packages, "views": views, "step_seconds": STEP_SECONDS}
     report = f"{place}/.report"
-    done = await sandbox.exec(
-        f"mkdir -p {shlex.quote(place)} && cd {shlex.quote(place)} && {_ENVIRONMENT} "
-        f"python ../probe_session.py {shlex.quote(report)}",
-        cwd=WORKDIR,
-        stdin=json.dumps(request).encode("ascii"),
-        timeout=PROBE_SECONDS,
-        output_bytes=20_000,
-        merge=True,
-    )
+    session = f"python ../probe_session.py {shlex.quote(report)}"
+    done = await _run(sandbox, place, session, json.dumps(request).encode("ascii"))
     try:
         lines = (await sandbox.read(report, limit=REPORT_BYTES)).split(b"\n")
     except (FileNotFoundError, ValueError):
@@ -76,15 +70,15 @@ async def _session(
 
 
 async def _command(sandbox: Sandbox, probe: Probe, place: str) -> Seen:
-    done = await sandbox.exec(
-        f"mkdir -p {shlex.quote(place)} && cd {shlex.quote(place)} && export {_ENVIRONMENT} && {probe.command}",
-        cwd=WORKDIR,
-        timeout=PROBE_SECONDS,
-        output_bytes=20_000,
-        merge=True,
-    )
+    done = await _run(sandbox, place, probe.command)
     failed = f"exit {done.exit_code}" if done.exit_code else ""
     return seen({"out": done.output, "error": "TooSlow" if done.timed_out else failed})
+
+
+async def _run(sandbox: Sandbox, place: str, command: str, stdin: bytes = b"") -> Exec:
+    """Run a probe's command in the directory of its own."""
+    line = f"mkdir -p {shlex.quote(place)} && cd {shlex.quote(place)} && export {_ENVIRONMENT} && {command}"
+    return await sandbox.exec(line, stdin=stdin, timeout=PROBE_SECONDS, output_bytes=20_000, merge=True)
 
 
 def _object(line: bytes) -> Mapping[str, object] | None:

@@ -154,14 +154,11 @@ def _sure(
     return wins / count
 
 
-def versus(
-    first: tuple[Model, int],
-    second: tuple[Model, int],
-    draws: Draws,
-    *,
-    measure: str = "coverage",
-    submissions: int = 1,
-) -> Versus:
+Offer = tuple[Model, int]
+"""So many samples of a model for each task."""
+
+
+def versus(first: Offer, second: Offer, draws: Draws, *, measure: str = "coverage", submissions: int = 1) -> Versus:
     """Two purchases compared on the tasks that both models have; both must be priced and have as many samples."""
     one, other = (_option(model, k, measure, submissions) for model, k in (first, second))
     solved, usd = difference(one.solved, other.solved, draws), difference(one.usd, other.usd, draws)

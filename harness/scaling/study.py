@@ -16,6 +16,8 @@ from harness.scaling.samples import Model
 from tasks.errors import InputError
 
 Missing = Literal["leave-out", "wrong"]
+Duel = tuple[tuple[str, int], tuple[str, int]]
+"""(model, samples) against (model, samples)."""
 STUDY_SCHEMA = 1
 
 
@@ -63,14 +65,14 @@ def study(
     submissions: int = 1,
     missing: Missing = "leave-out",
     budgets: Sequence[float] = (),
-    duels: Sequence[tuple[tuple[str, int], tuple[str, int]]] = (),
+    duels: Sequence[Duel] = (),
     forecast_to: Sequence[int] = (),
     draws: int = BOOTSTRAPS,
 ) -> Study:
     """Everything about these models. `missing` "wrong": a task or sample that a model lacks gave no patch, and counts
     as wrong.
 
-    `duels`: (model, samples) against (model, samples). Raises InputError without a sample, or for a duel that names a
+    Raises InputError without a sample, or for a duel that names a
     model or a number of samples that there is not.
     """
     tasks = sorted({task for model in models for task in model.tasks})
@@ -134,11 +136,7 @@ def forecasts(model: Model, ks: Sequence[int], draws: int) -> tuple[Forecast, ..
 
 
 def _duels(
-    models: Sequence[Model],
-    duels: Sequence[tuple[tuple[str, int], tuple[str, int]]],
-    draws: Draws,
-    measure: str,
-    submissions: int,
+    models: Sequence[Model], duels: Sequence[Duel], draws: Draws, measure: str, submissions: int
 ) -> list[Versus]:
     named = {model.name: model for model in models}
     for name, k in (side for duel in duels for side in duel):

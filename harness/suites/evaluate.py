@@ -1,14 +1,14 @@
 """Many instances through a solver, graded.
 
-The solver is a protocol, so that nothing here knows how an attempt is made; grading data stays on this side of it.
+The solver is given, so that nothing here knows how an attempt is made; grading data stays on this side of it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 from harness.parallel import in_parallel, task_group
 from harness.records import Json, Verdict
@@ -48,10 +48,8 @@ class Solved:
     outage: bool = False
 
 
-class Solver(Protocol):
-    """Solves one task, its attempts taking their places by `lane`; sees no grading data."""
-
-    async def __call__(self, task: Task, lane: Lane) -> Solved: ...
+Solver = Callable[[Task, Lane], Awaitable[Solved]]
+"""Solves one task, its attempts taking their places by the lane; sees no grading data."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,10 +114,8 @@ def _coverage(sampled: Mapping[str, Sampled], k: int, draws: Draws, alike: Mappi
     """pass@k over the measured instances; undefined where some (`missing`: how many) have fewer than k samples."""
     values = {id: value for id, s in alike.items() if (value := pass_at_k(s.n, s.correct, k)) is not None}
     missing = sum(s.n < k for s in sampled.values())
-    if missing or not values:
-        return {"k": k, "pass_at_k": None, "low": None, "high": None, "missing": missing}
-    value, low, high = _estimated(draws, values)
-    return {"k": k, "pass_at_k": value, "low": low, "high": high, "missing": 0}
+    value, low, high = (None, None, None) if missing or not values else _estimated(draws, values)
+    return {"k": k, "pass_at_k": value, "low": low, "high": high, "missing": missing}
 
 
 def _estimated(draws: Draws, values: Mapping[str, float]) -> tuple[float, float | None, float | None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -87,19 +87,13 @@ async def ensure_images(
     """
     if mirrors is not None and not mirrors.is_dir():
         raise InputError(f"--mirrors {mirrors} is not a directory")
-    async with _builder(bases or {}, say) as (client, layers):
-        work = _Work(client, layers, mirrors, pull, rebuild, say, tell)
-        return await work.all(rows, workers)
-
-
-@contextlib.asynccontextmanager
-async def _builder(bases: Mapping[str, str], say: Say) -> AsyncIterator[tuple[Any, Layers]]:
     provider = DockerProvider(say=say)
     with contextlib.closing(await asyncio.to_thread(connect)) as client:
+        layers = Layers(provider, client, bases or {}, cache_root(), RUN)
         try:
             for left in await provider.clean():
                 say(f"removed {left}, which a killed process left")
-            yield client, Layers(provider, client, bases, cache_root(), RUN)
+            return await _Work(client, layers, mirrors, pull, rebuild, say, tell).all(rows, workers)
         finally:
             await provider.close()
 

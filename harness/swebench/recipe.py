@@ -191,15 +191,11 @@ def _dated(recipe: Recipe, date: datetime, younger: Iterable[str] = ()) -> tuple
     """uv's arguments for versions as of a date; whatever their date, for the packages `younger`."""
     # setuptools is imported by what runs, too, where a younger one warns: no newer than the interpreter needs.
     tools = (*_RUNTIME_TOOLS, *(name for name in recipe.requirements if name == "pytest"))
-    runtime = dict.fromkeys(tools, max(date, _released(recipe.python)))
+    released = dict(PYTHON_RELEASES).get(recipe.python, PYTHON_RELEASES[0][1])
+    runtime = dict.fromkeys(tools, max(date, released + timedelta(days=60)))  # after which tools knew that Python
     dates = dict.fromkeys(_TOOLS, max(date, TODAYS_BUILD_TOOLS)) | runtime | dict.fromkeys(younger, _EVER)
     exceptions = [f"--exclude-newer-package={name}={_day(when)}" for name, when in sorted(dates.items())]
     return (f"--exclude-newer={_day(date)}", *exceptions)
-
-
-def _released(python: str) -> datetime:
-    """When tools knew that Python: some weeks after its release."""
-    return dict(PYTHON_RELEASES).get(python, PYTHON_RELEASES[0][1]) + timedelta(days=60)
 
 
 def _day(date: datetime) -> str:

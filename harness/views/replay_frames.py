@@ -5,8 +5,9 @@ What attempts printed is shown as text and never obeyed: escape sequences and co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -309,34 +310,21 @@ def _title(first: str, *more: str, style: str = "bold default") -> Text:
     return title
 
 
-def folded(text: str, *, style: str = "") -> Text:
+def _folded(text: str, show: Callable[[str], RenderableType], fold: int = FOLD) -> RenderableType:
+    """The cleaned text as `show` draws it, with the middle of a long one folded away."""
+    lines = clean(text).strip("\n").split("\n")
+    if len(lines) <= fold + 1:  # a fold that hides one line saves nothing
+        return show("\n".join(lines))
+    first = 2 * fold // 3
+    hidden = Text(f"… {len(lines) - fold} lines", "dim italic")
+    return Group(show("\n".join(lines[:first])), hidden, show("\n".join(lines[first - fold :])))
+
+
+def folded(text: str, *, style: str = "") -> RenderableType:
     """The text with the middle of a long one folded away."""
-    first, hidden, last = _fold(text, FOLD)
-    parts = [Text(first, style)]
-    if hidden:
-        parts += [_hidden(hidden), Text(last, style)]
-    return Text("\n").join(parts)
+    return _folded(text, lambda part: Text(part, style))
 
 
 def _code(text: str, lexer: str, *, fold: int = FOLD) -> RenderableType:
-    first, hidden, last = _fold(text, fold)
-    if not hidden:
-        return _coloured(first, lexer)
-    return Group(_coloured(first, lexer), _hidden(hidden), _coloured(last, lexer))
-
-
-def _coloured(text: str, lexer: str) -> Syntax:
-    return Syntax(text, lexer, theme="ansi_dark", background_color="default", word_wrap=True)
-
-
-def _hidden(lines: int) -> Text:
-    return Text(f"… {lines} lines", "dim italic")
-
-
-def _fold(text: str, fold: int) -> tuple[str, int, str]:
-    """(beginning, number of lines that are folded away, end) of the cleaned text."""
-    lines = clean(text).strip("\n").split("\n")
-    if len(lines) <= fold + 1:  # a fold that hides one line saves nothing
-        return "\n".join(lines), 0, ""
-    first = 2 * fold // 3
-    return "\n".join(lines[:first]), len(lines) - fold, "\n".join(lines[first - fold :])
+    look = partial(Syntax, theme="ansi_dark", background_color="default", word_wrap=True)
+    return _folded(text, lambda part: look(part, lexer), fold)
