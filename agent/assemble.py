@@ -25,11 +25,12 @@ from harness.money.budget import BudgetKeeper, Share
 from harness.money.ledger import charges, check_priced
 from harness.records import Budget, Json, Selection
 from harness.repository.workspace import Workspace, open_workspace, reopen_workspace
+from harness.room import check, lacking
 from harness.sandbox.base import Provider
 from harness.sandbox.choice import choose_provider
 from harness.suites.slots import Slots
 from harness.views.report import active_seconds, run_status
-from tasks.errors import EndpointFailed, InputError
+from tasks.errors import DiskFull, EndpointFailed, InputError
 from tasks.say import Say
 from tasks.task import Task
 
@@ -43,6 +44,10 @@ if TYPE_CHECKING:
 
 MODEL_ATTEMPTS = 32
 """Attempts at a time with models, unless set; each waits for its model most of the time."""
+
+LEAST_ROOM, RUN_ROOM, SANDBOX_ROOM, ENVIRONMENT_ROOM = 128 << 10, 1 << 20, 100 << 20, 500 << 20
+"""Bytes without which no run comes to its end in a run directory; those that an attempt's trace and patch, a sandbox,
+and an environment with its clone may want, roughly."""
 
 THREE_WAYS = """No model is configured, and there is no failing test for `repair` to work from. Three ways:
   export OPENAI_API_KEY=...  and  --model openai/gpt-5-mini        an API
@@ -134,7 +139,8 @@ def start(
 ) -> tuple[RunFiles, Task, Settings]:
     """Make the run directory (`directory`, else a new one below `settings.out`) and its first trace line.
 
-    Nothing that costs anything has been started then. Raises InputError and EndpointFailed for models that cannot be.
+    Nothing that costs anything has been started then. Raises InputError and EndpointFailed for models that cannot be,
+    DiskFull where there is no room for a run.
     """
     config = load_config()
     settings = settle(settings, config, task, say)
@@ -144,12 +150,28 @@ def start(
     # The statement is read by people and models; all else of the task is carried out, so only known secrets go.
     task = replace(task, statement=mask(task.statement))
     task = trace.record(Task, trace.mask_strings(trace.public(task), mask_known))
-    files = new_run(directory or settings.out / run_name(task.id))
+    place = directory or settings.out / run_name(task.id)
+    _check_room(place, settings, None, say)
+    files = new_run(place)
     with RunLock(files.directory):
         files.write_run(task, settings, _versions(), mask(source), "running")
         with contextlib.closing(open_trace(files, settings)) as log:
             _begin(files, task, settings, log)
     return files, task, settings
+
+
+def _check_room(directory: Path, settings: Settings, provider: Provider | None, say: Say) -> None:
+    """Raises DiskFull where a run surely cannot come to its end; says so where little is left for one. `provider` None:
+    what its sandboxes want is not looked at."""
+    check(directory, LEAST_ROOM)
+    check(cache_root(), LEAST_ROOM)
+    if provider is None or (storage := provider.storage) is None:
+        return
+    check(storage)
+    sandboxes = ENVIRONMENT_ROOM + width(settings) * SANDBOX_ROOM
+    for place, want in ((directory, settings.budget.attempts * RUN_ROOM), (storage, sandboxes)):
+        if why := lacking(place, want):
+            say(f"{why}, and this run may want {want >> 20} MB there: if it gets full the run stops, to be resumed")
 
 
 def _versions() -> Json:
@@ -296,6 +318,7 @@ async def _drive(
     if is_finished(events):
         _write_missing_results(files, events)
         return solution(files, events)
+    _check_room(files.directory, settings, pool.provider, say)
     # Hidden tests' words on candidates may stand in the trace of a run that is reopened: whoever solves does not see
     # them.
     seen = [event for event in events if not isinstance(event, trace.Graded)]
@@ -407,8 +430,9 @@ def _clients(
 
 
 def _close_trace(files: RunFiles, log: trace.Trace, events: list[trace.Event], status: str, detail: str) -> None:
-    log.write(trace.RunEnded(status=status, detail=detail, seconds=active_seconds(events)))
-    files.write_report(events)
+    with contextlib.suppress(DiskFull):  # how the run ended is the more important thing to tell
+        log.write(trace.RunEnded(status=status, detail=detail, seconds=active_seconds(events)))
+        files.write_report(events)
 
 
 def _policy(model: str, clients: dict[str, ModelClient], settings: Settings) -> Policy:

@@ -14,6 +14,7 @@ from agent.commands.options import add_rows
 from agent.defaults import amount, positive
 from harness.cache import write_json
 from harness.parallel import task_group
+from harness.room import writing
 from tasks.errors import InputError, words_of
 from tasks.swebench import SUITES, choose_rows, load_rows
 
@@ -185,7 +186,8 @@ class _Work:
             else:
                 result = Result(prediction, await grader.grade(row, prepared.image, prediction.patch))
             folder = self.out / each.name / name
-            await asyncio.to_thread(write_files, folder, row, result, grader.memo, name=each.name)
+            with writing(folder):
+                await asyncio.to_thread(write_files, folder, row, result, grader.memo, name=each.name)
         except Exception as error:  # whatever befalls one prediction, the others are graded
             result = Result(prediction, None, words_of(error))
         self.results[each.name, name] = result

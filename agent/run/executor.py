@@ -7,9 +7,11 @@ run's trace.
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.attempt import graph as inner
@@ -18,9 +20,11 @@ from agent.attempt.policy import Answer, Ask
 from agent.run.context import Run
 from agent.run.verification import evidence_on, near_tests_of
 from harness import trace
+from harness.cache import cache_root
 from harness.environments.base_run import Baseline
 from harness.records import Candidate, Evidence, Json, Purpose, WitnessTest
-from tasks.errors import BudgetExceeded, EndpointFailed, SandboxFailed
+from harness.room import check
+from tasks.errors import BudgetExceeded, DiskFull, EndpointFailed, SandboxFailed
 
 if TYPE_CHECKING:
     from agent.config import Settings
@@ -112,7 +116,7 @@ class InProcess:
             )
             try:
                 await inner.drive(self._graph, desk)
-            except SandboxFailed:
+            except (SandboxFailed, DiskFull):
                 raise
             except EndpointFailed as error:  # the sandbox lives, so the patch made so far is kept
                 run.refused(notebook.started.model, error)
@@ -142,9 +146,14 @@ def _within(timeout: float, left: float | None) -> float:
 
 
 async def _end_crashed(run: Run, desk: inner.Desk, error: Exception) -> None:
+    """End the attempt as crashed. Raises DiskFull where a disk that is nearly full may be what it crashed on."""
+    for place in (run.files.directory, cache_root(), Path(tempfile.gettempdir())):
+        check(place, 1 << 20)
     said = f"{type(error).__name__}: {error}"
     try:
         await inner.end(desk, "crashed", detail=said)
+    except DiskFull:
+        raise
     except Exception as second:  # what broke the attempt may break the taking of its patch as well
         end = inner.failed("crashed", run.notebook(desk.notebook.index), error)
         run.write(replace(end, detail=f"{said}; no patch could be taken: {type(second).__name__}: {second}"))

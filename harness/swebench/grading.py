@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 from harness.cache import cache_root
 from harness.records import Json
+from harness.room import writing
 from harness.swebench import names, official
 from harness.swebench.container import LOG_BYTES, Containers, Ran
 from harness.swebench.images import ImageRef, find_image
@@ -164,7 +165,8 @@ class Grader:
     async def grade(self, row: Row, image: ImageRef | None, patch: str) -> GradedPatch:
         """The verdict on one patch; "" is empty, and never run, so that it needs no image.
 
-        Raises SandboxFailed where containers kept failing, InputError for a repository that swebench does not know."""
+        Raises SandboxFailed where containers kept failing, DiskFull, InputError for a repository that swebench does not
+        know."""
         if not patch:
             return GradedPatch(row.instance_id, "empty", "the patch is empty", None)
         if image is None:
@@ -179,7 +181,8 @@ class Grader:
         if key not in self._under_way:
             self._under_way[key] = asyncio.ensure_future(self._graded(key, row, image, data, script, installs))
         try:
-            return await asyncio.shield(self._under_way[key])
+            with writing(self.memo.root):
+                return await asyncio.shield(self._under_way[key])
         except Exception:
             self._under_way.pop(key, None)  # no verdict: whoever asks again may have one
             raise

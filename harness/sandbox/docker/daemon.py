@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -62,6 +64,14 @@ class Daemon:
         self._client: Any = None
         self._connecting = asyncio.Lock()
         self._threads = ThreadPoolExecutor(16, thread_name_prefix="docker")
+
+    @property
+    def storage(self) -> Path | None:
+        """Where the daemon keeps images and containers; None where it is another machine's, or not known yet."""
+        root = Path(str(self.info.get("DockerRootDir", "")))
+        return (
+            root if "unix" in os.environ.get("DOCKER_HOST", _SOCKET) and root.is_absolute() and root.is_dir() else None
+        )
 
     async def connected(self) -> Any:
         """The client (see `connect`). Raises SandboxFailed where no daemon answers."""
