@@ -22,7 +22,7 @@ from harness import trace
 from harness.cache import cache_root
 from harness.lock import RunLock
 from harness.money.budget import BudgetKeeper, Share
-from harness.money.ledger import charges, check_priced
+from harness.money.ledger import charges, check_priced, unsettled
 from harness.records import Budget, Json, Selection
 from harness.repository.workspace import Workspace, open_workspace, reopen_workspace
 from harness.room import check, lacking
@@ -328,6 +328,8 @@ async def _drive(
     )
     if len(events) > 1 and not reopened:
         log.write(trace.RunResumed())
+    for lost in unsettled(events):
+        log.write(lost)
     clients, judge = _clients(settings, pool, log, keeper)
     run = Run(
         task=task,

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from harness.lock import locked
-from harness.records import Charge, Evidence, Json, Selection, TestReport, Told, Tree, Verdict, WitnessTest
+from harness.records import Charge, Evidence, Json, Purpose, Selection, TestReport, Told, Tree, Verdict, WitnessTest
 from harness.room import MAKE_ROOM, writing
 from tasks.errors import DiskFull, InputError
 
@@ -99,6 +99,18 @@ class AttemptStarted(Event):
     seed: int
     model: str
     sampling: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked(Event):
+    """A call of this `key` is sent now; `Replied` or `Charged` tells what came of it, and nothing does where the
+    process was killed meanwhile. `reached` False: it is known not to have reached the model."""
+
+    kind: ClassVar[str] = "asked"
+    key: str
+    purpose: Purpose
+    model: str
+    reached: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -241,9 +241,10 @@ class ShimSandbox:
         inbox = bytearray()
         why = "its connection ended, and nobody says why"
         try:
-            while piece := await self.reader.read(1 << 18):
-                inbox += piece
-                self._deliver(inbox)
+            with contextlib.suppress(ConnectionError):  # its end, too; why, only the backend knows
+                while piece := await self.reader.read(1 << 18):
+                    inbox += piece
+                    self._deliver(inbox)
             async with asyncio.timeout(DIAGNOSIS_SECONDS):
                 why = await self.diagnose()
         except TimeoutError:

@@ -369,6 +369,8 @@ class BubblewrapProvider:
             what = f"bubblewrap sandbox {mark.get('name', folder.name)} of run {mark.get('run', '?')} ({folder})"
             removed.append(f"{what}, but for what is left there: {left}" if left else what)
         cgroup.remove_empty(h.folder for h in self._known_hierarchies())
+        if run is None:
+            removed += [f"control group {folder}, whose sandbox is gone" for folder in cgroup.remove_stray()]
         return removed
 
     async def close(self) -> None:
