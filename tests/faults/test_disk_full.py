@@ -3,6 +3,7 @@ against the model, and goes on once there is room."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,11 +19,21 @@ import pytest
 from agent.run_files import RunFiles
 from harness import trace
 from harness.cache import cache_root
+from harness.repository.workspace import open_workspace
+from harness.room import sandbox_failure, writing
+from tasks.errors import DiskFull
+from tasks.task import Repository
+from tests.faults.test_eval_stopped import slow
+from tests.faults.test_grade_killed import PATCHES, Work, work
 from tests.support.calculator import PLAN, RIGHT, SUBMIT, call, make_repository
 from tests.support.command_line import TROOP, troop
 from tests.support.model_server import Answer, Request, serving
+from tests.support.programs import make_checkout
 from tests.support.runs import events
 from tests.support.small_disk import SmallDisk, small_disk
+from tests.support.waiting import wait_for
+
+__all__ = ["work"]  # the fixture
 
 pytestmark = [pytest.mark.network, pytest.mark.bubblewrap]
 
@@ -137,8 +149,67 @@ def test_a_disk_that_gets_full_while_a_run_goes_on_stops_it_and_a_resume_goes_on
     assert stopped >= 3
 
 
+def test_an_evaluation_stops_the_same_way_and_the_same_command_goes_on(tmp_path: Path, disk: SmallDisk) -> None:
+    out = disk.place / "runs"
+    with serving(slow) as server:
+        command = [*TROOP, "eval", "quixbugs", "--source", str(make_checkout(tmp_path / "checkout")), "-n", "4"]
+        command += ["--sandbox", "bubblewrap", "--judge-model", "none", "--json", "--out", str(out)]
+        command += ["--model", f"{server.url}#scripted"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and not list(out.glob("*/*/selected.patch")) and not count(out / "*", "decided"):
+            time.sleep(0.01)
+        disk.fill(0)
+        _, complained = process.communicate(timeout=240)
+        assert process.returncode == 4 and "Traceback" not in complained, complained
+        assert "make room" in complained.splitlines()[-1]
+        for directory in out.glob("*/*/"):
+            check_harmless(directory)
+        disk.empty()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["selected"], report["oracle"], report["statuses"]) == (2, 2, {"submitted": 8})
+
+
+@pytest.mark.docker
+def test_a_grading_stops_the_same_way_and_holds_nothing_against_a_patch(work: Work, disk: SmallDisk) -> None:
+    place = disk.place
+    command = [str(place / "out") if word == str(work.out) else word for word in work.command]
+    work = replace(work, out=place / "out", cache=place / "cache", command=tuple(command))
+    process = work.start()
+    wait_for(lambda: work.is_grading(1))
+    disk.fill(0)
+    _, complained = process.communicate(timeout=240)
+    assert process.returncode == 4 and "Traceback" not in complained, complained
+    assert "make room, then the same command goes on where it stopped" in complained
+    assert not work.containers()
+    disk.empty()
+    said, complained = work.start().communicate(timeout=240)
+    rows = json.loads(said)["predictions"]
+    assert [row["outcome"] for row in rows] == ["resolved"] * PATCHES, complained
+
+
+def test_a_clone_that_finds_no_room_blames_the_disk_and_not_the_repository(tmp_path: Path, disk: SmallDisk) -> None:
+    repository = Repository("path", str(make_repository(tmp_path / "calculator")))
+    disk.fill(8 << 10)
+    with pytest.raises(DiskFull):
+        open_workspace(repository, disk.place / "cache")
+    disk.empty()
+    assert open_workspace(repository, disk.place / "cache").files()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
+def test_whatever_way_a_file_system_refuses_it_is_the_disk(tmp_path: Path, number: int) -> None:
+    with pytest.raises(DiskFull, match="make room"), writing(tmp_path):
+        raise OSError(number, os.strerror(number))
+    assert isinstance(sandbox_failure(f"cp: error writing 'x': {os.strerror(number)}"), DiskFull)
+    with pytest.raises(FileNotFoundError), writing(tmp_path):
+        (tmp_path / "nothing").read_bytes()
+
+
 def count(out: Path, kind: str) -> int:
-    return sum(file.read_text().count(f'"kind":"{kind}"') for file in out.glob("*/trace.jsonl"))
+    files = out.parent.glob(f"{out.name}/*/trace.jsonl")
+    return sum(file.read_text().count(f'"kind":"{kind}"') for file in files)
 
 
 def test_a_full_disk_below_the_sandboxes_is_no_attempts_fault(tmp_path: Path) -> None:
