@@ -139,8 +139,7 @@ def start(
 ) -> tuple[RunFiles, Task, Settings]:
     """Make the run directory (`directory`, else a new one below `settings.out`) and its first trace line.
 
-    Nothing that costs anything has been started then. Raises InputError and EndpointFailed for models that cannot be,
-    DiskFull where there is no room for a run.
+    Nothing that costs anything has been started then. Raises InputError and EndpointFailed for models that cannot be.
     """
     config = load_config()
     settings = settle(settings, config, task, say)
@@ -160,17 +159,13 @@ def start(
     return files, task, settings
 
 
-def _check_room(directory: Path, settings: Settings, provider: Provider | None, say: Say) -> None:
-    """Raises DiskFull where a run surely cannot come to its end; says so where little is left for one. `provider` None:
-    what its sandboxes want is not looked at."""
+def _check_room(directory: Path, settings: Settings, storage: Path | None, say: Say) -> None:
+    """Raises DiskFull where a run surely comes to no end; says so where little is left (`storage`: for sandboxes)."""
     check(directory, LEAST_ROOM)
     check(cache_root(), LEAST_ROOM)
-    if provider is None or (storage := provider.storage) is None:
-        return
-    check(storage)
-    sandboxes = ENVIRONMENT_ROOM + width(settings) * SANDBOX_ROOM
-    for place, want in ((directory, settings.budget.attempts * RUN_ROOM), (storage, sandboxes)):
-        if why := lacking(place, want):
+    of_sandboxes = ENVIRONMENT_ROOM + width(settings) * SANDBOX_ROOM
+    for place, want in ((directory, settings.budget.attempts * RUN_ROOM), (storage, of_sandboxes)):
+        if storage is not None and (why := lacking(place, want)):
             say(f"{why}, and this run may want {want >> 20} MB there: if it gets full the run stops, to be resumed")
 
 
@@ -318,7 +313,7 @@ async def _drive(
     if is_finished(events):
         _write_missing_results(files, events)
         return solution(files, events)
-    _check_room(files.directory, settings, pool.provider, say)
+    _check_room(files.directory, settings, pool.provider.storage, say)
     # Hidden tests' words on candidates may stand in the trace of a run that is reopened: whoever solves does not see
     # them.
     seen = [event for event in events if not isinstance(event, trace.Graded)]

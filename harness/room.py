@@ -1,7 +1,7 @@
 """Room on the disk: what a file system's refusal looks like, and how much it has left.
 
-Whoever writes for a run does it within `writing`, and whoever believes what ran on a file system asks `lacking`
-afterwards: so a full, failing or read-only disk is never taken for anybody's own fault.
+Whoever writes does it within `writing`, and whoever believes what ran on a file system asks `lacking` afterwards: a
+full, failing or read-only disk is never taken for anybody's own fault.
 """
 
 from __future__ import annotations

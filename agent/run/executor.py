@@ -7,11 +7,9 @@ run's trace.
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.attempt import graph as inner
@@ -147,8 +145,8 @@ def _within(timeout: float, left: float | None) -> float:
 
 async def _end_crashed(run: Run, desk: inner.Desk, error: Exception) -> None:
     """End the attempt as crashed. Raises DiskFull where a disk that is nearly full may be what it crashed on."""
-    for place in (run.files.directory, cache_root(), Path(tempfile.gettempdir())):
-        check(place, 1 << 20)
+    check(run.files.directory, 1 << 20)
+    check(cache_root(), 1 << 20)
     said = f"{type(error).__name__}: {error}"
     try:
         await inner.end(desk, "crashed", detail=said)

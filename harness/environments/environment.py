@@ -99,8 +99,7 @@ async def build(
 
 
 async def _damage(provider: Provider, spec: SandboxSpec, image: str | None, facts: Json) -> str:
-    """Why a kept environment is not what it was made as; empty where it is. Raises SandboxFailed where no sandbox
-    works, whatever it is made of."""
+    """Why a kept environment is not what was made; empty where it is. Raises SandboxFailed where no sandbox works."""
     try:
         listing = await in_one_opened(lambda: provider.create(spec), _listing, 0)
     except SandboxFailed as error:

@@ -276,10 +276,9 @@ def unsettled(events: Iterable[Event]) -> list[Charged]:
             sent.pop(event.key, None)
         if isinstance(event, Asked) and event.reached:
             sent[event.key] = event
-    unknown = [
-        Charge(e.attempt, e.purpose, e.model, Usage(), None, UNKNOWN, 0.0, answered=False) for e in sent.values()
-    ]
-    return [Charged(attempt=charge.attempt, key=key, charge=charge) for key, charge in zip(sent, unknown, strict=True)]
+    unknown: Json = {"usage": Usage(), "usd": None, "price_source": UNKNOWN, "seconds": 0.0, "answered": False}
+    lost = {key: Charge(e.attempt, e.purpose, e.model, **unknown) for key, e in sent.items()}
+    return [Charged(attempt=charge.attempt, key=key, charge=charge) for key, charge in lost.items()]
 
 
 def bound(prices: Prices, input_tokens: int, output_tokens: int) -> float | None:

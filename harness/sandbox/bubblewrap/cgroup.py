@@ -105,17 +105,14 @@ def remove_empty(hierarchy_folders: Iterable[Path]) -> None:
 def remove_stray() -> list[Path]:
     """Remove the groups of sandboxes that hold no process, now and PATIENCE seconds later: where the mark of a sandbox
     is lost nobody else would, and one that is being made has a process by then. Gives those removed. Blocks."""
-    places = {mount for _, _, mount, _ in _mounts()}
-    named = [folder for place in places for folder in place.rglob(f"{FOLDER}/*-????????/")]
+    named = [folder for _, _, mount, _ in _mounts() for folder in mount.rglob(f"{FOLDER}/*-????????/")]
     stray = [folder for folder in named if _NAME.fullmatch(folder.name) and not _words(folder / "cgroup.procs")]
     time.sleep(PATIENCE if stray else 0)
-    removed = []
     for folder in stray:
         with contextlib.suppress(OSError):  # the kernel refuses one that has a process
             folder.rmdir()
-            removed.append(folder)
-    remove_empty({folder.parent for folder in removed})
-    return removed
+    remove_empty({folder.parent for folder in stray})
+    return [folder for folder in stray if not folder.exists()]
 
 
 def hierarchies() -> tuple[Hierarchy, ...]:

@@ -57,21 +57,14 @@ def connect(*, connections: int = 32, timeout: float = CALL_SECONDS) -> Any:
 
 class Daemon:
     """The docker daemon, asked in threads of its own. Nothing is asked of it before the first call. `info`: what it
-    says of itself (`docker info`), once connected."""
+    says of itself (`docker info`), once connected; `storage`: where it keeps images and containers, on this machine."""
 
     def __init__(self) -> None:
         self.info: Mapping[str, Any] = {}
+        self.storage: Path | None = None
         self._client: Any = None
         self._connecting = asyncio.Lock()
         self._threads = ThreadPoolExecutor(16, thread_name_prefix="docker")
-
-    @property
-    def storage(self) -> Path | None:
-        """Where the daemon keeps images and containers; None where it is another machine's, or not known yet."""
-        root = Path(str(self.info.get("DockerRootDir", "")))
-        return (
-            root if "unix" in os.environ.get("DOCKER_HOST", _SOCKET) and root.is_absolute() and root.is_dir() else None
-        )
 
     async def connected(self) -> Any:
         """The client (see `connect`). Raises SandboxFailed where no daemon answers."""
@@ -89,6 +82,8 @@ class Daemon:
         except BaseException:
             client.close()
             raise
+        root = Path(self.info.get("DockerRootDir") or "/nonexistent")
+        self.storage = root if "unix" in os.environ.get("DOCKER_HOST", _SOCKET) and root.is_dir() else None
         return client
 
     async def call(self, what: str, function: Callable[..., T], *args: Any) -> T:
