@@ -7,15 +7,13 @@ full, failing or read-only disk is never taken for anybody's own fault.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.errors import DiskFull, EnvironmentFailed, SandboxFailed
+from tasks.errors import REFUSALS, DiskFull, EnvironmentFailed, SandboxFailed
 
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
-_WORDS = tuple(os.strerror(number).lower() for number in _REFUSALS)
+_WORDS = tuple(os.strerror(number).lower() for number in REFUSALS)
 LOW, ENOUGH = 16 << 20, 200 << 20
 """Bytes left where sandboxes lie: with less than LOW what commands say is not believed, since they may have found the
 disk full; with less than ENOUGH no sandbox is made."""
@@ -38,7 +36,7 @@ def writing(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _REFUSALS:
+        if error.errno not in REFUSALS:
             raise
         said = f"the file system takes no more at {error.filename or place}: {error.strerror}{MAKE_ROOM}"
         raise DiskFull(said) from error

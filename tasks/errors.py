@@ -21,6 +21,7 @@ The module lives in the lowest layer because all three packages raise from it.
 
 from __future__ import annotations
 
+import errno
 import traceback
 from typing import ClassVar
 
@@ -68,6 +69,10 @@ class SourceUnavailable(EnvironmentFailed):
 
 class DiskFull(EnvironmentFailed):
     """A file system that the run needs is full, read-only or broken: no attempt's fault, and none goes on without."""
+
+
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+"""Numbers of the OSErrors that a DiskFull is made of."""
 
 
 class SetupFailed(EnvironmentFailed):

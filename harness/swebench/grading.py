@@ -317,7 +317,7 @@ def _judge(row: Row, ran: Ran, log: Path, timeout: float, network: bool) -> Grad
         return GradedPatch(name, "unreadable", "the tests' output is no UTF-8 text", None)
     try:
         report = official.report_of(row, log)
-    except InputError:
+    except (InputError, OSError):
         raise
     except Exception as error:  # of the package's parsers: it writes no report then, and counts it among the errors
         reason = f"the official parser fails on the tests' output: {words_of(error)}"

@@ -535,6 +535,8 @@ def _take_over(folder: Path, owner: contextlib.ExitStack) -> bool:
 async def _give_up(preparing: asyncio.Future[cgroup.Group], folder: Path, owner: contextlib.ExitStack) -> None:
     """Remove a sandbox that was not to be, once nothing is being put into it any more."""
     await asyncio.wait([preparing])
+    if not preparing.cancelled():
+        preparing.exception()  # heard of, also where a cancellation came first
     await asyncio.to_thread(_discard, folder, owner)
 
 
