@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ from harness.sandbox.bubblewrap import cgroup
 from harness.sandbox.bubblewrap import provider as bubblewrap_provider
 from harness.sandbox.bubblewrap.launch import Copying, Launched, copy_tree, remove_tree
 from harness.sandbox.bubblewrap.provider import PYTHONS, BubblewrapProvider
-from tasks.errors import InputError, SandboxFailed
+from tasks.errors import DiskFull, InputError, SandboxFailed
 
 pytestmark = pytest.mark.bubblewrap
 
@@ -320,3 +321,28 @@ def test_a_file_that_finds_no_room_is_not_there_by_half(bubblewrap: BubblewrapPr
             await sandbox.close()
 
     asyncio.run(scenario())
+
+
+def test_a_sandbox_that_was_given_up_and_finds_no_room_is_quiet(
+    bubblewrap: BubblewrapProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaints: list[Any] = []
+
+    def late(place: Path) -> None:
+        time.sleep(0.3)
+        raise DiskFull("there is no room")
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        await (await bubblewrap.create(SandboxSpec("given-up", "first"))).close()
+        monkeypatch.setattr(bubblewrap_provider, "check", late)
+        making = asyncio.ensure_future(bubblewrap.create(SandboxSpec("given-up", "box")))
+        await asyncio.sleep(0.1)
+        making.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await making
+        del making
+        gc.collect()
+
+    asyncio.run(scenario())
+    assert not complaints
