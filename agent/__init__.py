@@ -8,9 +8,10 @@ print(solution.patch)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than a hand to press Ctrl-C
 if TYPE_CHECKING:
+    from typing import Any
+
     from agent.assemble import Solution
     from agent.config import Alias, Settings
     from harness.records import Budget

@@ -22,14 +22,15 @@ from harness import trace
 from harness.cache import cache_root
 from harness.lock import RunLock
 from harness.money.budget import BudgetKeeper, Share
-from harness.money.ledger import charges, check_priced
+from harness.money.ledger import charges, check_priced, unsettled
 from harness.records import Budget, Json, Selection
 from harness.repository.workspace import Workspace, open_workspace, reopen_workspace
+from harness.room import check, lacking
 from harness.sandbox.base import Provider
 from harness.sandbox.choice import choose_provider
 from harness.suites.slots import Slots
 from harness.views.report import active_seconds, run_status
-from tasks.errors import EndpointFailed, InputError
+from tasks.errors import DiskFull, EndpointFailed, InputError
 from tasks.say import Say
 from tasks.task import Task
 
@@ -43,6 +44,10 @@ if TYPE_CHECKING:
 
 MODEL_ATTEMPTS = 32
 """Attempts at a time with models, unless set; each waits for its model most of the time."""
+
+LEAST_ROOM, RUN_ROOM, SANDBOX_ROOM, ENVIRONMENT_ROOM = 128 << 10, 1 << 20, 100 << 20, 500 << 20
+"""Bytes without which no run comes to its end in a run directory; those that an attempt's trace and patch, a sandbox,
+and an environment with its clone may want, roughly."""
 
 THREE_WAYS = """No model is configured, and there is no failing test for `repair` to work from. Three ways:
   export OPENAI_API_KEY=...  and  --model openai/gpt-5-mini        an API
@@ -146,12 +151,24 @@ def start(
     # The statement is read by people and models; all else of the task is carried out, so only known secrets go.
     task = replace(task, statement=mask(task.statement))
     task = trace.record(Task, trace.mask_strings(trace.public(task), mask_known))
-    files = new_run(directory or settings.out / run_name(task.id))
+    place = directory or settings.out / run_name(task.id)
+    _check_room(place, settings, None, say)
+    files = new_run(place)
     with RunLock(files.directory):
         files.write_run(task, settings, _versions(), mask(source), "running")
         with contextlib.closing(open_trace(files, settings)) as log:
             _begin(files, task, settings, log)
     return files, task, settings
+
+
+def _check_room(directory: Path, settings: Settings, storage: Path | None, say: Say) -> None:
+    """Raises DiskFull where a run surely comes to no end; says so where little is left (`storage`: for sandboxes)."""
+    check(directory, LEAST_ROOM)
+    check(cache_root(), LEAST_ROOM)
+    of_sandboxes = ENVIRONMENT_ROOM + width(settings) * SANDBOX_ROOM
+    for place, want in ((directory, settings.budget.attempts * RUN_ROOM), (storage, of_sandboxes)):
+        if storage is not None and (why := lacking(place, want)):
+            say(f"{why}, and this run may want {want >> 20} MB there: if it gets full the run stops, to be resumed")
 
 
 def _versions() -> Json:
@@ -298,6 +315,7 @@ async def _drive(
     if is_finished(events):
         _write_missing_results(files, events)
         return solution(files, events)
+    _check_room(files.directory, settings, pool.provider.storage, say)
     # Hidden tests' words on candidates may stand in the trace of a run that is reopened: whoever solves does not see
     # them.
     seen = [event for event in events if not isinstance(event, trace.Graded)]
@@ -307,6 +325,8 @@ async def _drive(
     )
     if len(events) > 1 and not reopened:
         log.write(trace.RunResumed())
+    for lost in unsettled(events):
+        log.write(lost)
     clients, judge = _clients(settings, pool, log, keeper)
     run = Run(
         task=task,
@@ -409,8 +429,9 @@ def _clients(
 
 
 def _close_trace(files: RunFiles, log: trace.Trace, events: list[trace.Event], status: str, detail: str) -> None:
-    log.write(trace.RunEnded(status=status, detail=detail, seconds=active_seconds(events)))
-    files.write_report(events)
+    with contextlib.suppress(DiskFull):  # how the run ended is the more important thing to tell
+        log.write(trace.RunEnded(status=status, detail=detail, seconds=active_seconds(events)))
+        files.write_report(events)
 
 
 def _policy(model: str, clients: dict[str, ModelClient], settings: Settings) -> Policy:

@@ -29,7 +29,7 @@ from agent.run_files import RunFiles
 from harness import trace
 from harness.cache import write_json, write_text
 from harness.money.budget import SharedBudget
-from harness.money.ledger import Ledger, Line
+from harness.money.ledger import Ledger, Line, charges
 from harness.outputs import make_output
 from harness.records import Json, Verdict
 from harness.scaling.adaptive import TaskState
@@ -88,7 +88,7 @@ def kept_run(files: RunFiles) -> EarlierRun | None:
     stopped = any(isinstance(e, trace.SamplingStopped) for e in trace.since_reopened(events))
     finished = bool(events) and is_finished(events)
     missing = 0 if capped or stopped else attempts - len(ended)
-    charged = [e.charge for e in events if isinstance(e, (trace.Replied, trace.Charged))]
+    charged = list(charges(events))
     outcome = None
     if finished:
         solved = solved_of(files, events)

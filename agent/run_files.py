@@ -14,6 +14,7 @@ from harness import trace
 from harness.cache import write_json, write_text
 from harness.outputs import make_output
 from harness.records import Candidate, Json, Selection
+from harness.room import writing
 from harness.views.report import run_status, solve_report
 from tasks.errors import InputError
 from tasks.task import Task
@@ -127,9 +128,10 @@ def run_name(task_id: str) -> str:
 
 
 def new_run(directory: Path) -> RunFiles:
-    """A new run directory. Raises InputError where it cannot be made."""
+    """A new run directory. Raises InputError where it cannot be made, DiskFull where it has no room."""
     try:
-        make_output(directory)
+        with writing(directory):
+            make_output(directory)
     except OSError as error:
         raise InputError(f"cannot make the run directory {directory}: {error.strerror}") from error
     return RunFiles(directory.resolve())

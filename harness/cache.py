@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 from pathlib import Path
 
 from harness.records import Json
+from harness.room import writing
 from tasks.places import expanded
 
 
@@ -23,16 +25,18 @@ def cache_root() -> Path:
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all; undecodable bytes of a patch (surrogates) come out as they came in.
 
-    Folders above it are made. Raises OSError, and leaves what was there before.
+    Folders above it are made. Raises DiskFull or OSError, and leaves what was there before.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}")
-    try:
-        part.write_bytes(text.encode("utf-8", "surrogateescape"))
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}")
+        try:
+            part.write_bytes(text.encode("utf-8", "surrogateescape"))
+            part.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
 
 
 def write_json(path: Path, data: Json, *, indent: int | None = 1) -> None:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from harness.outputs import make_output
+from harness.room import writing
 from tasks.errors import EnvironmentFailed, RunLocked
 
 _NAME = ".lock"
@@ -26,8 +27,8 @@ class RunLock:
     """Holds a run's directory for this process; a context manager.
 
     The lock is the kernel's (flock), so it is gone with the process, kill -9 included; the file's text only tells
-    others who holds it. Raises RunLocked, naming the holder, and EnvironmentFailed where the directory cannot be
-    written.
+    others who holds it. Raises RunLocked, naming the holder, DiskFull, and EnvironmentFailed where the directory
+    cannot be written.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -36,8 +37,9 @@ class RunLock:
 
     def __enter__(self) -> RunLock:
         try:
-            make_output(self.directory)
-            file = (self.directory / _NAME).open("a+")
+            with writing(self.directory):
+                make_output(self.directory)
+                file = (self.directory / _NAME).open("a+")
         except OSError as error:
             raise EnvironmentFailed(f"the run directory {self.directory} cannot be used: {error.strerror}") from error
         try:
@@ -53,14 +55,11 @@ class RunLock:
         except OSError as error:
             file.close()
             raise EnvironmentFailed(f"{self.directory} is on a file system without locks: {error.strerror}") from error
-        file.seek(0)
-        file.truncate()
-        file.write(
-            json.dumps(
-                {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat("T", "seconds")}
-            )
-        )
-        file.flush()
+        since = datetime.now(UTC).isoformat("T", "seconds")
+        told = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
+        file.truncate(0)
+        with contextlib.suppress(OSError):  # only for others to read: the lock holds without
+            os.write(file.fileno(), told.encode())
         self._file = file
         return self
 

@@ -20,7 +20,9 @@ def make_output(directory: Path) -> None:
     """
     directory.mkdir(parents=True, exist_ok=True)
     if not any(directory.iterdir()):
-        (directory / ".gitignore").write_text(_IGNORED, encoding="utf-8")
+        part = directory / ".gitignore.part"
+        part.write_text(_IGNORED, encoding="utf-8")
+        part.replace(directory / ".gitignore")
 
 
 def is_output(directory: Path) -> bool:

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from harness.lock import locked
-from harness.records import Charge, Evidence, Json, Selection, TestReport, Told, Tree, Verdict, WitnessTest
-from tasks.errors import EnvironmentFailed, InputError
+from harness.records import Charge, Evidence, Json, Purpose, Selection, TestReport, Told, Tree, Verdict, WitnessTest
+from harness.room import MAKE_ROOM, writing
+from tasks.errors import DiskFull, InputError
 
 SCHEMA = 1
 
@@ -98,6 +99,18 @@ class AttemptStarted(Event):
     seed: int
     model: str
     sampling: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked(Event):
+    """A call of this `key` is sent now; `Replied` or `Charged` tells what came of it, and nothing does where the
+    process was killed meanwhile. `reached` False: it is known not to have reached the model."""
+
+    kind: ClassVar[str] = "asked"
+    key: str
+    purpose: Purpose
+    model: str
+    reached: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -536,8 +549,9 @@ class Trace:
         self._mask = mask
         self._mask_known = mask_known or mask
         self._listeners: list[Listener] = []
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+b", buffering=0)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a+b", buffering=0)
         with locked(self._file):
             _drop_torn_line(self._file)
 
@@ -548,7 +562,7 @@ class Trace:
         """Append the event (its `at` is set here), and tell the listeners of it as it was written, which is what it
         gives back.
 
-        Raises EnvironmentFailed where the file system takes no more; nothing of the event is kept then.
+        Raises DiskFull where the file system takes no more; nothing of the event is kept then.
         """
         event = self._masked(dataclasses.replace(event, at=time.time()))
         self._append(json.dumps(to_json(event), ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n")
@@ -579,9 +593,7 @@ class Trace:
                 # Where even this fails, the torn line is dropped by whoever writes next.
                 with contextlib.suppress(OSError):
                     self._file.truncate(size)
-                raise EnvironmentFailed(
-                    f"cannot write the trace {self.path}: {error.strerror}; make room, then go on with `troop resume`"
-                ) from error
+                raise DiskFull(f"cannot write the trace {self.path}: {error.strerror}{MAKE_ROOM}") from error
 
     def close(self) -> None:
         self._file.close()

@@ -7,6 +7,7 @@
     ├── PatchNotTaken     (exit 4) an attempt's own doing keeps its patch from being taken; the attempt ends without one
     └── EnvironmentFailed (exit 4) the world around the task does not work
         ├── SourceUnavailable      the repository, issue or package cannot be had now (network, rate limit)
+        ├── DiskFull               a file system takes no more; the run stops, and goes on once there is room
         ├── SetupFailed            a set-up command, or the base test run, failed
         ├── SandboxFailed          no sandbox can be made, or one died (not the model's fault; retried)
         └── EndpointFailed         the model's server cannot be reached or refuses (after retries)
@@ -20,6 +21,7 @@ The module lives in the lowest layer because all three packages raise from it.
 
 from __future__ import annotations
 
+import errno
 import traceback
 from typing import ClassVar
 
@@ -65,6 +67,14 @@ class SourceUnavailable(EnvironmentFailed):
     """A repository, an issue or a package cannot be fetched at the moment."""
 
 
+class DiskFull(EnvironmentFailed):
+    """A file system that the run needs is full, read-only or broken: no attempt's fault, and none goes on without."""
+
+
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+"""Numbers of the OSErrors that a DiskFull is made of."""
+
+
 class SetupFailed(EnvironmentFailed):
     """A set-up command or the base test run failed; the message holds the command and the end of its output."""
 
@@ -94,8 +104,10 @@ class ToolsRefused(CallRefused):
 
 
 def words_of(error: Exception) -> str:
-    """What is noted of an error that costs one instance and not the others: a TroopError's own sentence; of a file
-    its name; of any other its kind, and the line that it comes from."""
+    """What is noted of an error that costs one instance and not the others: a TroopError's own sentence; of a file its
+    name; of any other its kind, and the line that it comes from. Raises a DiskFull itself: it costs all."""
+    if isinstance(error, DiskFull):
+        raise error
     if isinstance(error, TroopError):
         return str(error)
     if isinstance(error, OSError) and error.filename:

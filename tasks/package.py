@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 from urllib.request import url2pathname
 
-from tasks.errors import InputError, SourceUnavailable
+from tasks.errors import REFUSALS, InputError, SourceUnavailable
 from tasks.package_index import Index, Release, normalised, shown
 from tasks.say import Say
 
@@ -181,6 +181,8 @@ def _extract(archive: Path, into: Path) -> Path:
         _check_links(top)
         return top
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, OverflowError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in REFUSALS:
+            raise
         raise InputError(f"{archive.name} cannot be unpacked safely: {error}") from error
 
 

@@ -17,11 +17,12 @@ from agent.run_files import RunFiles
 from agent.secrets import mask
 from harness import trace
 from harness.repository.apply import apply_to_branch, branch_name, commit_message
+from harness.room import MAKE_ROOM, writing
 from harness.suites.instances import InstanceSuite
 from harness.suites.suite import Means, Submission
 from harness.views.report_view import solve_view
 from harness.views.words import evidence_words
-from tasks.errors import InputError
+from tasks.errors import DiskFull, InputError
 from tasks.instance import Grading, Instance
 from tasks.task import Task
 
@@ -65,7 +66,9 @@ def drive(files: RunFiles, grading: Grading | None, progress: Progress) -> Solut
 
 
 def interruptible(work: Coroutine[Any, Any, T], how_to_go_on: str) -> T:
-    """`asyncio.run`, with SIGTERM stopping the work as SIGINT does: by cancelling it, then raising KeyboardInterrupt.
+    """`asyncio.run`, with SIGTERM and SIGHUP stopping the work as SIGINT does: by cancelling it, then raising
+    KeyboardInterrupt. What started with SIGHUP ignored (nohup) goes on without its terminal. Raises DiskFull, which
+    says how to go on.
 
     A second signal ends the process there and then: a person is never stuck behind a thread that has work to finish.
     Nothing is lost by that, since every line of a trace is whole on disk before anything acts on it.
@@ -83,15 +86,20 @@ def interruptible(work: Coroutine[Any, Any, T], how_to_go_on: str) -> T:
 
         def stop() -> None:
             task.cancel()
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in stopping:
                 loop.add_signal_handler(number, leave)
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stopping:
             loop.add_signal_handler(number, stop)
         return await work
 
+    hung_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    stopping = (signal.SIGINT, signal.SIGTERM, *hung_up)
     try:
-        return asyncio.run(whole())
+        with writing(Path.cwd()):
+            return asyncio.run(whole())
+    except DiskFull as error:
+        raise DiskFull(f"{str(error).removesuffix(MAKE_ROOM)}{MAKE_ROOM}, then {how_to_go_on}") from error
     except asyncio.CancelledError:
         raise KeyboardInterrupt(said) from None
 

@@ -15,6 +15,7 @@ from agent.commands.options import add_rows
 from agent.defaults import amount, positive
 from harness.cache import write_json
 from harness.parallel import task_group
+from harness.room import writing
 from tasks.errors import InputError, words_of
 from tasks.swebench import SUITES, Row, choose_rows, load_rows
 
@@ -212,9 +213,10 @@ class _Work:
                 ]
                 result = Result(prediction, graded, outcomes=(graded.outcome, *more) if more else ())
             folder = self.out / each.name / name
-            await asyncio.to_thread(
-                write_files, folder, row, result, grader.memo, name=each.name, rules=grader.rules[0]
-            )
+            with writing(folder):
+                await asyncio.to_thread(
+                    write_files, folder, row, result, grader.memo, name=each.name, rules=grader.rules[0]
+                )
         except Exception as error:  # whatever befalls one prediction, the others are graded
             result = Result(prediction, None, words_of(error))
         self.results[each.name, name] = result

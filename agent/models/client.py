@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,7 +26,7 @@ from agent.secrets import masker
 from harness.money.budget import BudgetKeeper, Hold
 from harness.money.ledger import PROVIDER, bound, price
 from harness.records import Budget, Charge, Json, Purpose, Usage
-from harness.trace import Charged, Event, InfrastructureFailed, Replied
+from harness.trace import Asked, Charged, Event, InfrastructureFailed, Replied
 from tasks.errors import BudgetExceeded, CallRefused, ContextTooLong, EndpointFailed, ReplyUnreadable, ToolsRefused
 
 OUTPUT_BOUND = 8192
@@ -213,6 +213,8 @@ class ModelClient:
 
     async def _post(self, wire: Wire, call: _Call, slot: Slot, hold: Hold) -> Reply:
         """The call itself. Whatever happens, `hold` and `slot` get what really was used."""
+        asked = Asked(attempt=call.attempt, key=call.key, purpose=call.purpose, model=self.alias.alias)
+        self._record(asked)
         mark, started = self._meter.start(), time.monotonic()
         response: Any = None
         try:
@@ -232,6 +234,8 @@ class ModelClient:
             if failure.reached:
                 self._charge(call, hold, wire.bill(response), took, answered=False)
                 slot.leave()
+            else:
+                self._record(replace(asked, reached=False))
             if failure.rate_limited:
                 self._limiter.rejected(slot, None if self._asks_too_much(failure) else failure.retry_after)
             raise _Failed(failure) from error

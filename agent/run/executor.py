@@ -19,9 +19,11 @@ from agent.config import CONTEXT
 from agent.run.context import Run
 from agent.run.verification import evidence_on, near_tests_of
 from harness import trace
+from harness.cache import cache_root
 from harness.environments.base_run import Baseline
 from harness.records import Candidate, Evidence, Json, Purpose, WitnessTest
-from tasks.errors import BudgetExceeded, EndpointFailed, SandboxFailed
+from harness.room import check
+from tasks.errors import BudgetExceeded, DiskFull, EndpointFailed, SandboxFailed
 
 if TYPE_CHECKING:
     from agent.config import Settings
@@ -113,7 +115,7 @@ class InProcess:
             )
             try:
                 await inner.drive(self._graph, desk)
-            except SandboxFailed:
+            except (SandboxFailed, DiskFull):
                 raise
             except EndpointFailed as error:  # the sandbox lives, so the patch made so far is kept
                 run.refused(notebook.started.model, error)
@@ -143,9 +145,14 @@ def _within(timeout: float, left: float | None) -> float:
 
 
 async def _end_crashed(run: Run, desk: inner.Desk, error: Exception) -> None:
+    """End the attempt as crashed. Raises DiskFull where a disk that is nearly full may be what it crashed on."""
+    check(run.files.directory, 1 << 20)
+    check(cache_root(), 1 << 20)
     said = f"{type(error).__name__}: {error}"
     try:
         await inner.end(desk, "crashed", detail=said)
+    except DiskFull:
+        raise
     except Exception as second:  # what broke the attempt may break the taking of its patch as well
         end = inner.failed("crashed", run.notebook(desk.notebook.index), error)
         run.write(replace(end, detail=f"{said}; no patch could be taken: {type(second).__name__}: {second}"))

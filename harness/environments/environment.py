@@ -21,8 +21,9 @@ from harness.lock import turn
 from harness.patches.extract import mark_setup
 from harness.records import FileState, Json
 from harness.repository.workspace import Workspace
-from harness.sandbox.base import ENVDIR, WORKDIR, Limits, Provider, Sandbox, SandboxSpec
-from tasks.errors import InputError, SetupFailed
+from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR, Limits, Provider, Sandbox, SandboxSpec
+from harness.sandbox.fresh import in_one_opened, probe
+from tasks.errors import InputError, SandboxFailed, SetupFailed
 from tasks.say import Say
 from tasks.task import Task
 
@@ -32,6 +33,8 @@ FORMAT = "1"
 ERROR_CHARS = 2500
 LISTING_BYTES = 50_000_000
 _LIST_COMMITTED = "[ ! -e .git ] || git -c safe.directory='*' -c core.fsmonitor=false ls-files -z"
+_LISTING = f"""find {WORKDIR} {ENVDIR} {TROOPDIR}/base.git -xdev '(' -type l -o -type f -size +0 ')' \\
+    ! -path '*/__pycache__/*' -print | LC_ALL=C sort | cksum"""
 SETUP_ENV = {"VIRTUAL_ENV": ENVDIR, "UV_LINK_MODE": "copy", "DEBIAN_FRONTEND": "noninteractive"}
 
 
@@ -71,7 +74,11 @@ async def build(
     async with turn(cache_root() / "locks" / f"{key}.lock", waiting):
         if await provider.has(key):
             facts = read_json(_facts_path(key)) or {}
-            return _built(key, task, plan, facts)
+            damage = await _damage(provider, SandboxSpec(run, "look", key), task.environment.image, facts)
+            if not damage:
+                return _built(key, task, plan, facts)
+            say(f"the environment that is kept for this is damaged ({damage})")
+            await provider.remove(key)
         say("setting up the environment (once; it is kept for later runs)")
         archive = await asyncio.to_thread(workspace.archive)
         limits, image, python = limits or Limits(), task.environment.image, task.environment.python
@@ -89,6 +96,21 @@ async def build(
             await sandbox.close()
         write_json(_facts_path(key), facts, indent=None)
         return _built(key, task, plan, facts)
+
+
+async def _damage(provider: Provider, spec: SandboxSpec, image: str | None, facts: Json) -> str:
+    """Why a kept environment is not what was made; empty where it is. Raises SandboxFailed where no sandbox works."""
+    try:
+        listing = await in_one_opened(lambda: provider.create(spec), _listing, 0)
+    except SandboxFailed as error:
+        await probe(provider, replace(spec, environment=None, image=image))
+        return str(error)
+    return "" if facts.get("listing") in (None, listing) else "files are gone"
+
+
+async def _listing(sandbox: Sandbox) -> str:
+    """A sum over the names of all files that hold something."""
+    return (await sandbox.exec(_LISTING, cwd="/", timeout=120)).stdout.decode("ascii", "replace")
 
 
 async def _make_room(sandbox: Sandbox, workspace: Workspace) -> None:
@@ -175,6 +197,7 @@ async def _set_up(sandbox: Sandbox, plan: Detected, timeout: float, say: Say) ->
         "python": version.output.strip().splitlines()[-1].removeprefix("Python ") if version.exit_code == 0 else "",
         "notes": notes,
         "missing_limits": list(sandbox.missing_limits),
+        "listing": await _listing(sandbox),
     }
 
 

@@ -527,14 +527,22 @@ class Shim:
     def do_write(self, request: "dict[str, Any]", payload: bytes) -> None:
         path, mode = request["path"], request["mode"]
         os.makedirs(os.path.dirname(path) or "/", exist_ok=True)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
-        with open(fd, "wb", buffering=0) as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise OSError(errno.EINVAL, "Not a regular file")
-            os.ftruncate(fd, 0)
-            write_all(file.fileno(), payload)
-            if mode is not None:
-                os.fchmod(fd, mode)
+        # A new file is made beside and put in place: a full disk leaves no half of it.
+        made = path if os.path.lexists(path) else os.path.join(os.path.dirname(path), f".troop-{request['id']}")
+        fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        try:
+            with open(fd, "wb", buffering=0):
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise OSError(errno.EINVAL, "Not a regular file")
+                os.ftruncate(fd, 0)
+                write_all(fd, payload)
+                if mode is not None:
+                    os.fchmod(fd, mode)
+            os.rename(made, path)
+        except OSError:
+            if made != path:
+                remove(made)
+            raise
         forget_byte_code(path)
         self.reply({"id": request["id"]})
 

@@ -19,7 +19,7 @@ from decimal import Decimal
 from functools import lru_cache
 
 from harness.records import Charge, Json, Usage
-from harness.trace import Charged, Event, Replied
+from harness.trace import Asked, Charged, Event, Replied
 from tasks.errors import InputError
 
 GENAI, ALIAS, GPU, PROVIDER, UNKNOWN = "genai-prices", "alias", "gpu-hour", "provider", "unknown"
@@ -260,10 +260,25 @@ class Ledger:
 
 
 def charges(events: Iterable[Event]) -> Iterable[Charge]:
-    """Every charge of a trace, in order."""
-    for event in events:
+    """Every charge of a trace, in order; then what is unknown of calls of which it does not tell the end."""
+    events = list(events)
+    for event in (*events, *unsettled(events)):
         if isinstance(event, (Replied, Charged)):
             yield event.charge
+
+
+def unsettled(events: Iterable[Event]) -> list[Charged]:
+    """The charges, of unknown price, of calls that were sent and of which nothing more is told: they are under way, or
+    were when the process was killed."""
+    sent: dict[str, Asked] = {}
+    for event in events:
+        if isinstance(event, (Asked, Replied, Charged)):
+            sent.pop(event.key, None)
+        if isinstance(event, Asked) and event.reached:
+            sent[event.key] = event
+    unknown: Json = {"usage": Usage(), "usd": None, "price_source": UNKNOWN, "seconds": 0.0, "answered": False}
+    lost = {key: Charge(e.attempt, e.purpose, e.model, **unknown) for key, e in sent.items()}
+    return [Charged(attempt=charge.attempt, key=key, charge=charge) for key, charge in lost.items()]
 
 
 def bound(prices: Prices, input_tokens: int, output_tokens: int) -> float | None:

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from tasks.errors import EnvironmentFailed
+from harness.room import MAKE_ROOM, refused
+from tasks.errors import DiskFull, EnvironmentFailed
 
 NO_GIT = "git is not installed here: install it (Debian: apt-get install git)"
 
@@ -174,7 +175,7 @@ def git(
     base: Mapping[str, str] | None = None,
 ) -> bytes:
     """Run git on the host and give back its standard output, with `variables` over the safe environment (or over
-    `base`). Raises GitFailed."""
+    `base`). Raises GitFailed, or DiskFull where there is no room for what it writes."""
     env = {**(environment() if base is None else base), **(variables or {})}
     if git_dir:
         env["GIT_DIR"] = str(git_dir)
@@ -183,7 +184,10 @@ def git(
     except FileNotFoundError as error:
         raise EnvironmentFailed(NO_GIT) from error
     if done.returncode != 0:
-        raise GitFailed(arguments, done.stderr.decode("utf-8", "replace"))
+        said = done.stderr.decode("utf-8", "replace")
+        if refused(said):
+            raise DiskFull(f"git cannot go on: {said.strip().splitlines()[0]}{MAKE_ROOM}")
+        raise GitFailed(arguments, said)
     return done.stdout
 
 

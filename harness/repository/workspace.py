@@ -20,6 +20,7 @@ from pathlib import Path
 from harness.repository import hostgit, sources
 from harness.repository.hostgit import Blobs, GitFailed, git, lines
 from harness.repository.treetar import Entry, index_file, tar_member, tar_trailer
+from harness.room import writing
 from harness.sandbox.base import TROOPDIR, WORKDIR
 from tasks.errors import InputError, SourceUnavailable
 from tasks.say import Say
@@ -138,7 +139,7 @@ def open_workspace(repository: Repository, cache: Path, *, say: Say = lambda lin
     `say` gets one line for each step that may take long. Raises InputError (no such repository, ref or package; access
     refused) and SourceUnavailable (the network fails; another time it may not).
     """
-    with sources.opened(repository, cache, say) as source:
+    with writing(cache), sources.opened(repository, cache, say) as source:
         place = cache / f"bases-{_LAYOUT}" / source.commit
         if not place.is_dir():
             _cut(source, place, cache)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from harness.records import Exec, FileState, Tree
@@ -113,8 +114,13 @@ class Provider(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def storage(self) -> Path | None:
+        """Where sandboxes and environments lie on this machine; None where that is not known (yet)."""
+
     async def create(self, spec: SandboxSpec) -> Sandbox:
-        """A fresh sandbox, running. Raises SandboxFailed (cannot be made) or InputError (unknown image)."""
+        """A fresh sandbox, running. Raises SandboxFailed (cannot be made), DiskFull (no room for one) or InputError
+        (unknown image)."""
 
     async def has(self, environment: str) -> bool:
         """Whether an environment of that key was frozen here before."""

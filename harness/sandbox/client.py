@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 
 from harness.records import Exec, FileState, Json, Tree
+from harness.room import lacking
 from harness.sandbox.base import ENVDIR, HOME, INSIDE, WORKDIR, Limits
 from tasks.errors import SandboxFailed, TroopError
 
@@ -81,7 +82,8 @@ class ShimSandbox:
 
     `env`: the environment of every command. `missing_limits`: see `Sandbox`; that of the disk is added here. `rlimits`:
     resource limits of each command by name ({"NPROC": 512}). `diagnose` is awaited once when the stream ends unasked
-    and says why; `release` removes all that the backend gave the sandbox, and is awaited once, by `close`.
+    and says why; `release` removes all that the backend gave the sandbox, and is awaited once, by `close`. `storage`:
+    where its files lie on this machine (None: not known); what it answers with no room there is not believed.
     """
 
     name: str
@@ -93,6 +95,7 @@ class ShimSandbox:
     diagnose: Callable[[], Awaitable[str]]
     missing_limits: tuple[str, ...]
     rlimits: Mapping[str, int]
+    storage: Path | None = None
 
     def __post_init__(self) -> None:
         self.missing_limits += (DISK_UNLIMITED,)
@@ -214,6 +217,8 @@ class ShimSandbox:
             self._pending.pop(number, None)
             if reply.done() and not reply.cancelled():
                 reply.exception()  # heard of, also where another way of ending came first
+        if why := lacking(self.storage):
+            raise SandboxFailed(f"sandbox {self.name} has no room to work in: {why}")
         if "errno" in header:
             raise OSError(header["errno"], header["text"], request.get("path"))
         return header, body
@@ -236,9 +241,10 @@ class ShimSandbox:
         inbox = bytearray()
         why = "its connection ended, and nobody says why"
         try:
-            while piece := await self.reader.read(1 << 18):
-                inbox += piece
-                self._deliver(inbox)
+            with contextlib.suppress(ConnectionError):  # its end, too; why, only the backend knows
+                while piece := await self.reader.read(1 << 18):
+                    inbox += piece
+                    self._deliver(inbox)
             async with asyncio.timeout(DIAGNOSIS_SECONDS):
                 why = await self.diagnose()
         except TimeoutError:

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
+from harness.room import check, lacking
 from harness.sandbox.docker.containers import container_name, make_container, obituary, sweep
 from harness.sandbox.docker.daemon import Attachment, Daemon, attach
 from harness.swebench.official import TESTBED, Rules
@@ -128,6 +129,7 @@ class Containers:
         `timeout` in seconds: then everything in it is killed. Raises SandboxFailed where daemon or container fail.
         """
         client = await self.daemon.connected()
+        check(self.daemon.storage)
         label = container_name(self._run, name)
         mark = f"troop-{secrets.token_hex(8)}"
         command = [mark, str(len(patch)), str(len(script)), *APPLY_COMMANDS[rules]]
@@ -142,6 +144,8 @@ class Containers:
                 await self.daemon.call("start a container", client.api.start, container)
                 end = await _talk(attachment, patch + script, log, timeout)
                 gone = end == "over"
+                if why := lacking(self.daemon.storage):
+                    raise SandboxFailed(f"a container has no room to work in: {why}")
                 return await self._told(container, attachment, mark, end, began, rules)
             finally:
                 attachment.stdin.transport.abort()

@@ -23,6 +23,7 @@ from typing import Literal
 
 from harness.cache import cache_root
 from harness.records import Json
+from harness.room import writing
 from harness.swebench import names, official
 from harness.swebench.container import APPLY_COMMANDS, LOG_BYTES, Containers, Ran
 from harness.swebench.images import ImageRef, find_image
@@ -153,7 +154,8 @@ class Grader:
         """The verdict on one patch; "" is empty, and never run, so that it needs no image. `again`: which repetition it
         is, each with a verdict of its own.
 
-        Raises SandboxFailed where containers kept failing, InputError for a repository that swebench does not know."""
+        Raises SandboxFailed where containers kept failing, DiskFull, InputError for a repository that swebench does not
+        know."""
         if not patch:
             return GradedPatch(row.instance_id, "empty", "the patch is empty", None)
         if image is None:
@@ -168,7 +170,8 @@ class Grader:
         if key not in self._under_way:
             self._under_way[key] = asyncio.ensure_future(self._graded(key, row, image, data, script, installs))
         try:
-            return await asyncio.shield(self._under_way[key])
+            with writing(self.memo.root):
+                return await asyncio.shield(self._under_way[key])
         except Exception:
             self._under_way.pop(key, None)  # no verdict: whoever asks again may have one
             raise
@@ -327,7 +330,7 @@ def _judge(row: Row, ran: Ran, log: Path, timeout: float, network: bool, rules: 
         told = log.read_text("utf-8", "replace")
     try:
         report = official.report_of(row, told, rules)
-    except InputError:
+    except (InputError, OSError):
         raise
     except Exception as error:  # of the package's parsers: it writes no report then, and counts it among the errors
         reason = f"the official parser fails on the tests' output: {words_of(error)}"

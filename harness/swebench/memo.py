@@ -35,7 +35,7 @@ class Memo:
     """Entries under the directory `root`; half-made ones under `scratch`, on the same file system, may be swept."""
 
     def __init__(self, root: Path, scratch: Path) -> None:
-        self._root = root
+        self.root = root
         self._scratch = scratch
 
     def scratch(self) -> Path:
@@ -94,4 +94,4 @@ class Memo:
             shutil.copyfileobj(packed, plain, 1 << 20)
 
     def _place(self, key: str) -> Path:
-        return self._root / key[:2] / key
+        return self.root / key[:2] / key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import subprocess
@@ -18,8 +19,8 @@ from harness.sandbox.base import Limits, SandboxSpec
 from harness.sandbox.bubblewrap import cgroup
 from harness.sandbox.bubblewrap import provider as bubblewrap_provider
 from harness.sandbox.bubblewrap.launch import Copying, Launched, copy_tree, remove_tree
-from harness.sandbox.bubblewrap.provider import BubblewrapProvider
-from tasks.errors import InputError, SandboxFailed
+from harness.sandbox.bubblewrap.provider import PYTHONS, BubblewrapProvider
+from tasks.errors import DiskFull, InputError, SandboxFailed
 
 pytestmark = pytest.mark.bubblewrap
 
@@ -270,7 +271,7 @@ ORDINARY = """
 import asyncio, sys
 from pathlib import Path
 from harness.sandbox.base import SandboxSpec
-from harness.sandbox.bubblewrap.provider import BubblewrapProvider
+from harness.sandbox.bubblewrap.provider import PYTHONS, BubblewrapProvider
 
 async def main():
     provider = BubblewrapProvider(Path(sys.argv[1]))
@@ -306,3 +307,42 @@ def test_an_ordinary_user_has_sandboxes_too(tmp_path: Path) -> None:
         assert done.stdout.split() == ["1000", "base", "own", "[]"], done.stderr
     finally:
         subprocess.run(["rm", "-rf", str(place)], check=True)
+
+
+def test_a_file_that_finds_no_room_is_not_there_by_half(bubblewrap: BubblewrapProvider) -> None:
+    async def scenario() -> None:
+        sandbox = await bubblewrap.create(SandboxSpec("full", "box"))
+        try:
+            with pytest.raises(OSError, match="No space left"):  # a file system in memory, of a megabyte
+                await sandbox.write(f"{PYTHONS}/half", b"x" * (2 << 20))
+            assert b"half" not in (await sandbox.exec(["ls", "-A", PYTHONS])).stdout
+            assert b".troop" not in (await sandbox.exec(["ls", "-A", PYTHONS])).stdout
+        finally:
+            await sandbox.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_sandbox_that_was_given_up_and_finds_no_room_is_quiet(
+    bubblewrap: BubblewrapProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaints: list[Any] = []
+
+    def late(place: Path) -> None:
+        time.sleep(0.3)
+        raise DiskFull("there is no room")
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        await (await bubblewrap.create(SandboxSpec("given-up", "first"))).close()
+        monkeypatch.setattr(bubblewrap_provider, "check", late)
+        making = asyncio.ensure_future(bubblewrap.create(SandboxSpec("given-up", "box")))
+        await asyncio.sleep(0.1)
+        making.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await making
+        del making
+        gc.collect()
+
+    asyncio.run(scenario())
+    assert not complaints

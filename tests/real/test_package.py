@@ -27,6 +27,7 @@ from tasks.errors import InputError, SourceUnavailable
 from tasks.package import choose, parse_requirement, unpack
 from tasks.package_index import Release
 from tasks.task import Repository
+from tests.support.small_disk import small_disk
 
 TREE = {"spoon-1.2.3/PKG-INFO": "Name: spoon\n", "spoon-1.2.3/spoon.py": "bent = True\n"}
 
@@ -260,6 +261,14 @@ def test_an_unknown_package_and_an_unknown_version_are_named(index: PackageIndex
 def test_a_release_with_wheels_only_is_told_apart(index: PackageIndex, tmp_path: Path) -> None:
     index.add("spoon-5.0-py3-none-any.whl", b"")
     assert "without a source distribution" in refused(InputError, "spoon==5.0", tmp_path)
+
+
+def test_a_disk_that_is_full_is_not_taken_for_a_broken_archive(index: PackageIndex, tmp_path: Path) -> None:
+    index.add("spoon-4.tar.gz", tarball({"spoon-4/a": "text" * 500_000}))
+    with small_disk(tmp_path, 4) as disk:
+        disk.fill(1 << 20)
+        with pytest.raises(OSError, match="No space left"):
+            unpack("spoon==4", disk.place / "tree", cache=disk.place / "cache")
 
 
 def test_a_file_that_is_not_the_one_the_index_names_is_refused(index: PackageIndex, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,7 @@ OWN_PROCESSES = 4
 PERIOD_US = 100_000
 PATIENCE = 2.0
 """Seconds that the last processes of a group have to go."""
+_NAME = re.compile(r".+-[0-9a-f]{8}")
 
 CONTROLLERS = ("memory", "pids", "cpu")
 
@@ -98,6 +100,19 @@ def remove_empty(hierarchy_folders: Iterable[Path]) -> None:
         if folder.name == FOLDER:
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+def remove_stray() -> list[Path]:
+    """Remove the groups of sandboxes that hold no process, now and PATIENCE seconds later: where the mark of a sandbox
+    is lost nobody else would, and one that is being made has a process by then. Gives those removed. Blocks."""
+    named = [folder for _, _, mount, _ in _mounts() for folder in mount.rglob(f"{FOLDER}/*-????????/")]
+    stray = [folder for folder in named if _NAME.fullmatch(folder.name) and not _words(folder / "cgroup.procs")]
+    time.sleep(PATIENCE if stray else 0)
+    for folder in stray:
+        with contextlib.suppress(OSError):  # the kernel refuses one that has a process
+            folder.rmdir()
+    remove_empty({folder.parent for folder in stray})
+    return [folder for folder in stray if not folder.exists()]
 
 
 def hierarchies() -> tuple[Hierarchy, ...]:

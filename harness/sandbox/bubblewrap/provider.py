@@ -30,6 +30,7 @@ from pathlib import Path
 
 from harness.cache import cache_root
 from harness.records import Json
+from harness.room import check, sandbox_failure
 from harness.sandbox.base import ENVDIR, HOME, INSIDE, TROOPDIR, WORKDIR, Finding, Limits, Sandbox, SandboxSpec
 from harness.sandbox.bubblewrap import cgroup, launch
 from harness.sandbox.bubblewrap.interpreters import Interpreter, choose, find_interpreters
@@ -51,8 +52,6 @@ _WALLS = (
 )
 _NO_NESTING = "--disable-userns"
 _SAFE_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-# Less than this on the cache's file system, and a sandbox would fail in the middle of something.
-ENOUGH_FREE = 200 << 20
 # File systems in memory that hold links and mount points only.
 LINKS_BYTES = 1 << 20
 # A folder without an owner's mark is one that is being made, or one whose maker died at once.
@@ -101,9 +100,9 @@ class BubblewrapProvider:
     """
 
     def __init__(self, cache: Path | None = None) -> None:
-        self._cache = cache if cache is not None else cache_root()
-        self._sandboxes = self._cache / "sandboxes"
-        self._environments = self._cache / "environments"
+        self.storage = cache if cache is not None else cache_root()
+        self._sandboxes = self.storage / "sandboxes"
+        self._environments = self.storage / "environments"
         self._ground: _Ground | None = None
         self._finding_out = asyncio.Lock()
         self._hierarchies: tuple[cgroup.Hierarchy, ...] | None = None
@@ -132,7 +131,7 @@ class BubblewrapProvider:
         except BaseException as error:
             await asyncio.shield(_give_up(preparing, folder, owner))
             if isinstance(error, OSError):
-                raise SandboxFailed(f"sandbox {spec.name} cannot be made in {folder}: {error}") from error
+                raise sandbox_failure(f"sandbox {spec.name} cannot be made in {folder}: {error}") from error
             raise
         await sandbox.start()
         return sandbox
@@ -141,12 +140,7 @@ class BubblewrapProvider:
         """Blocking: the folder with its owner's mark, the trees to be written, the control group. `owner` gets the lock
         on the mark, which ends with this process: so a living owner is known, in any container, after any reboot."""
         private_folder(folder.parent)
-        free = shutil.disk_usage(folder.parent).free
-        if free < ENOUGH_FREE:
-            raise SandboxFailed(
-                f"{self._cache} has {free >> 20} MB of free space left, too little for a sandbox: make room, or set "
-                "TROOP_CACHE to a directory on another file system"
-            )
+        check(folder.parent)
         private_folder(self._environments)
         folder.mkdir()
         hierarchies = self._known_hierarchies()
@@ -186,7 +180,7 @@ class BubblewrapProvider:
         program = self._bwrap(ground, folder, spec, pythons, index, overlaid=bool(overlay))
         namespace = ground.copying.namespace if overlay else ()
         command = launch.chain(program, namespace, overlay, f"sandboxes/{folder.name}/tree", group.entrances)
-        launched = Launched(command, cwd=self._cache, complaints=folder / "complaints")
+        launched = Launched(command, cwd=self.storage, complaints=folder / "complaints")
         reader, writer = await launched.streams()
 
         async def halt() -> None:
@@ -212,6 +206,7 @@ class BubblewrapProvider:
             diagnose=diagnose,
             missing_limits=missing,
             rlimits=rlimits,
+            storage=self.storage,
             folder=folder,
             environment=spec.environment,
             pythons=pythons,
@@ -292,7 +287,7 @@ class BubblewrapProvider:
                 await asyncio.to_thread(self._flatten, ground, sandbox.folder, source, frozen)
             await asyncio.to_thread(_settle, frozen, target, sandbox.pythons)
         except OSError as error:
-            raise SandboxFailed(f"the environment {environment} cannot be kept in {target}: {error}") from error
+            raise sandbox_failure(f"the environment {environment} cannot be kept in {target}: {error}") from error
         finally:
             await sandbox.close()
 
@@ -306,13 +301,13 @@ class BubblewrapProvider:
             return
         remove_tree(folder / "work")  # a volatile overlay is mounted but once; nothing crashed, so its files are whole
         (folder / "work").mkdir()
-        relative = folder.relative_to(self._cache)
-        lower = source.relative_to(self._cache)
+        relative = folder.relative_to(self.storage)
+        lower = source.relative_to(self.storage)
         overlay = launch.overlay_options(str(lower), f"{relative}/upper", f"{relative}/work", ground.copying.options)
         tree = str(relative / "tree")
         program = [*launch.COPY, f"{tree}/testbed", f"{tree}/env", str(frozen)]
         command = launch.chain(program, ground.copying.namespace, overlay, tree)
-        if complaint := launch.complaint_of(command, self._cache, seconds=None):
+        if complaint := launch.complaint_of(command, self.storage, seconds=None):
             raise OSError(complaint)
 
     async def remove(self, environment: str) -> None:
@@ -330,7 +325,7 @@ class BubblewrapProvider:
             return [Finding("bubblewrap", False, str(error).removesuffix(f": {fix}"), fix)]
         found = [Finding("bubblewrap", True, f"{ground.bwrap} makes sandboxes in {self._sandboxes}")]
         if ground.copying.options is None:
-            fix = f"put the cache on an ordinary file system (TROOP_CACHE), not on an overlay; {self._cache} now"
+            fix = f"put the cache on an ordinary file system (TROOP_CACHE), not on an overlay; {self.storage} now"
             found.append(Finding("copy-on-write", False, f"trees are copied: {ground.copying.why}", fix))
         else:
             found.append(Finding("copy-on-write", True, "trees are overlays"))
@@ -374,6 +369,8 @@ class BubblewrapProvider:
             what = f"bubblewrap sandbox {mark.get('name', folder.name)} of run {mark.get('run', '?')} ({folder})"
             removed.append(f"{what}, but for what is left there: {left}" if left else what)
         cgroup.remove_empty(h.folder for h in self._known_hierarchies())
+        if run is None:
+            removed += [f"control group {folder}, whose sandbox is gone" for folder in cgroup.remove_stray()]
         return removed
 
     async def close(self) -> None:
@@ -387,10 +384,10 @@ class BubblewrapProvider:
         async with self._finding_out:
             if self._ground is None:
                 try:
-                    ground = await asyncio.to_thread(_find_out, self._cache, os.environ.get("PATH", ""))
-                    self._ground = replace(ground, shown=await asyncio.to_thread(_shown, self._cache))
+                    ground = await asyncio.to_thread(_find_out, self.storage, os.environ.get("PATH", ""))
+                    self._ground = replace(ground, shown=await asyncio.to_thread(_shown, self.storage))
                 except OSError as error:
-                    raise _CacheFailed(f"Troop's cache {self._cache} cannot be written ({error}): {CACHE}") from error
+                    raise _CacheFailed(f"Troop's cache {self.storage} cannot be written ({error}): {CACHE}") from error
         return self._ground
 
     def _known_hierarchies(self) -> tuple[cgroup.Hierarchy, ...]:
@@ -538,6 +535,8 @@ def _take_over(folder: Path, owner: contextlib.ExitStack) -> bool:
 async def _give_up(preparing: asyncio.Future[cgroup.Group], folder: Path, owner: contextlib.ExitStack) -> None:
     """Remove a sandbox that was not to be, once nothing is being put into it any more."""
     await asyncio.wait([preparing])
+    if not preparing.cancelled():
+        preparing.exception()  # heard of, also where a cancellation came first
     await asyncio.to_thread(_discard, folder, owner)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from harness.records import Json
+from harness.room import sandbox_failure
 from harness.sandbox.docker import owner
 from tasks.errors import SandboxFailed
 
@@ -23,14 +24,15 @@ T = TypeVar("T")
 
 
 def explained(what: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """A call to the daemon. Raises SandboxFailed for whatever the daemon or the way to it refuses."""
+    """A call to the daemon. Raises SandboxFailed for whatever the daemon or the way to it refuses, DiskFull where it
+    has no room."""
     import docker.errors
     import requests.exceptions
 
     try:
         return function(*args, **kwargs)
     except docker.errors.APIError as error:
-        raise SandboxFailed(f"docker cannot {what}: {error.explanation or error}") from error
+        raise sandbox_failure(f"docker cannot {what}: {error.explanation or error}") from error
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         raise SandboxFailed(f"docker cannot {what}: the daemon does not answer ({error})") from error
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -55,10 +57,11 @@ def connect(*, connections: int = 32, timeout: float = CALL_SECONDS) -> Any:
 
 class Daemon:
     """The docker daemon, asked in threads of its own. Nothing is asked of it before the first call. `info`: what it
-    says of itself (`docker info`), once connected."""
+    says of itself (`docker info`), once connected; `storage`: where it keeps images and containers, on this machine."""
 
     def __init__(self) -> None:
         self.info: Mapping[str, Any] = {}
+        self.storage: Path | None = None
         self._client: Any = None
         self._connecting = asyncio.Lock()
         self._threads = ThreadPoolExecutor(16, thread_name_prefix="docker")
@@ -79,6 +82,8 @@ class Daemon:
         except BaseException:
             client.close()
             raise
+        root = Path(self.info.get("DockerRootDir") or "/nonexistent")
+        self.storage = root if "unix" in os.environ.get("DOCKER_HOST", _SOCKET) and root.is_dir() else None
         return client
 
     async def call(self, what: str, function: Callable[..., T], *args: Any) -> T:

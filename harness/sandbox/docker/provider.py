@@ -18,9 +18,11 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from harness.parallel import apart
+from harness.room import check
 from harness.sandbox.base import ENVDIR, HOME, WORKDIR, Finding, Sandbox, SandboxSpec
 from harness.sandbox.client import LAUNCH, ShimSandbox, base_env, file_limit
 from harness.sandbox.docker import containers
@@ -98,10 +100,15 @@ class DockerProvider:
     def name(self) -> str:
         return "docker"
 
+    @property
+    def storage(self) -> Path | None:
+        return self.daemon.storage
+
     # ---- sandboxes
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
         client = await self.daemon.connected()
+        check(self.storage)
         image = await self._image_of(spec)
         label = container_name(spec.run, spec.name)
         began = time.time()
@@ -185,6 +192,7 @@ class DockerProvider:
             diagnose=diagnose,
             missing_limits=missing_limits(self.daemon.info),
             rlimits={"FSIZE": file_limit(network=kit is not None)},
+            storage=self.storage,
             container=container,
             loop=asyncio.get_running_loop(),
         )

@@ -1,0 +1,225 @@
+"""A hundred SIGKILLs at random moments, in bubblewrap and in docker: of solving, evaluating and grading. One run is
+killed again and again until it comes to its end, and then it is what it would have been, with nothing left over.
+
+The table is printed at the end (with pytest -s, or in the summary's captured output). Ten times as many, by command:
+
+    TROOP_LONG=1 python -m pytest -m long -s tests/faults/test_kills.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from harness import trace
+from harness.cache import cache_root
+from harness.sandbox.base import Provider
+from harness.sandbox.docker.daemon import connect
+from tests.faults.test_eval_stopped import slow
+from tests.faults.test_grade_killed import PATCHES, Work, work
+from tests.faults.test_resume import slow_script
+from tests.faults.test_sandbox_leftovers import groups_of, running
+from tests.support.calculator import make_repository
+from tests.support.command_line import TROOP
+from tests.support.model_server import serving
+from tests.support.programs import make_checkout
+from tests.support.waiting import wait_for
+
+__all__ = ["work"]  # the fixture
+
+pytestmark = [pytest.mark.network, pytest.mark.slow]
+
+LONG = pytest.mark.skipif(os.environ.get("TROOP_LONG") != "1", reason="an hour: TROOP_LONG=1 runs it")
+TIMES = [1, pytest.param(10, marks=[pytest.mark.long, pytest.mark.timeout(7200), LONG])]
+ROWS: list[str] = []
+DICE = random.Random(9)
+
+
+@dataclass
+class Killed:
+    """Runs of one kind that were killed `kills` times in all. `stages`: what the trace's last line was then."""
+
+    kind: str
+    kills: int = 0
+    runs: int = 0
+    stages: Counter[str] = field(default_factory=Counter)
+    began: float = field(default_factory=time.monotonic)
+
+    def row(self) -> str:
+        at = ", ".join(f"{name} {count}" for name, count in self.stages.most_common(5))
+        return f"{self.kind:<18} {self.kills:>5} {self.runs:>5} {time.monotonic() - self.began:>7.0f}  {at}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def table() -> Iterator[None]:
+    yield
+    print("\nkilled             kills  runs seconds  at (the last line of the trace)", *ROWS, sep="\n")
+
+
+def undisturbed(command: Sequence[str], folder: Path) -> tuple[float, str]:
+    """Seconds that it takes, and what it answers."""
+    began = time.monotonic()
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return time.monotonic() - began, done.stdout
+
+
+def kill_until_done(killed: Killed, again: Callable[[], Sequence[str]], folder: Path, seconds: float, most: int) -> str:
+    """Start, kill, start again; after `most` kills of this run it may end. What it answers."""
+    kills = 0
+    while True:
+        process = subprocess.Popen(
+            again(), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        try:
+            # Most moments lie before the run begins to work; it is killed there, too, but less often.
+            wait = DICE.uniform(0.1, 1.1) * seconds if kills < most else 300.0
+            said, complained = process.communicate(timeout=wait)
+        except subprocess.TimeoutExpired:
+            assert kills < most, "it comes to no end"
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+            killed.kills += 1
+            killed.stages[last_line(folder)] += 1
+            continue
+        killed.runs += 1
+        assert process.returncode == 0 and "Traceback" not in complained, complained
+        return said
+
+
+def last_line(folder: Path) -> str:
+    traces = sorted(folder.rglob("trace.jsonl"), key=lambda path: path.stat().st_mtime)
+    whole = traces[-1].read_bytes().split(b"\n")[:-1] if traces else []
+    return str(json.loads(whole[-1])["kind"]) if whole else "nothing yet"
+
+
+def check_trace(directory: Path, attempts: int) -> None:
+    """Every attempt ended once, every answered call was paid once, and what is not known is said not to be."""
+    found = list(trace.read(directory / "trace.jsonl"))
+    assert Counter(e.attempt for e in found if isinstance(e, trace.AttemptEnded)) == Counter(range(attempts))
+    replied = Counter(e.key for e in found if isinstance(e, trace.Replied))
+    assert max(replied.values()) == 1, replied
+    lost = [e for e in found if isinstance(e, trace.Charged)]
+    cost = json.loads((directory / "report.json").read_text())["cost"]
+    assert (cost["calls"], cost["unanswered"]) == (len(replied), len(lost))
+    assert sum(row["calls"] + row["unanswered"] for row in cost["by_attempt"].values()) == len(replied) + len(lost)
+
+
+def check_nothing_left(provider: Provider, names: Sequence[str]) -> None:
+    """No process, container, control group or sandbox of these runs, once what the dead left is cleaned away."""
+    for name in names:
+        wait_for(partial(none, running, f"/sandboxes/{name}"), 20, f"processes of {name} outlive it")
+        asyncio.run(provider.clean(name))
+        wait_for(partial(none, groups_of, name), 10, f"control groups of {name} are left")
+        if provider.name == "docker":
+            wait_for(partial(none, containers_of, name), 20, f"containers of {name} are left")
+        elif (cache_root() / "sandboxes").is_dir():
+            assert not [path for path in (cache_root() / "sandboxes").iterdir() if name in path.name]
+
+
+def none(found: Callable[[str], Sequence[object]], name: str) -> bool:
+    return not found(name)
+
+
+def containers_of(run: str) -> list[object]:
+    with contextlib.closing(connect()) as client:
+        rows: list[object] = client.api.containers(all=True, filters={"label": f"troop.run={run}"})
+    return rows
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize(
+    "backend", [pytest.param(name, marks=getattr(pytest.mark, name)) for name in ("bubblewrap", "docker")]
+)
+def test_a_solve_killed_at_random_moments(
+    request: pytest.FixtureRequest, tmp_path: Path, backend: str, times: int
+) -> None:
+    provider: Provider = request.getfixturevalue(backend)
+    repository, wanted = make_repository(tmp_path / "calculator"), {"bubblewrap": 40, "docker": 25}[backend] * times
+    killed, number = Killed(f"solve, {backend}"), 0
+    with serving(slow_script) as server:
+        begin = [*TROOP, "solve", str(repository), "--issue-text", "total is wrong", "--json", "--quiet", "-n", "2"]
+        begin += ["--model", f"{server.url}#scripted", "--sandbox", backend, "--judge-model", "none"]
+        undisturbed([*begin, "--out", "first"], tmp_path)  # sets up the environment
+        seconds, said = undisturbed([*begin, "--out", "second"], tmp_path)
+        right = json.loads(said)["selected"]
+        while killed.kills < wanted:
+            out = tmp_path / f"runs-{number}"
+            number += 1
+
+            def again(out: Path = out) -> Sequence[str]:
+                begun = [path.parent for path in out.glob("*/run.json")]
+                return [*TROOP, "resume", str(begun[-1]), "--json"] if begun else [*begin, "--out", str(out)]
+
+            most = min(8, wanted - killed.kills)
+            chosen = json.loads(kill_until_done(killed, again, tmp_path, seconds, most))["selected"]
+            assert (chosen["candidate"], chosen["method"]) == (right["candidate"], right["method"])
+            directory = max(out.glob("*/report.json")).parent
+            check_trace(directory, 2)
+            check_nothing_left(provider, [directory.name])
+    ROWS.append(killed.row())
+
+
+@pytest.mark.bubblewrap
+@pytest.mark.parametrize("times", TIMES)
+def test_an_evaluation_killed_at_random_moments(bubblewrap: Provider, tmp_path: Path, times: int) -> None:
+    killed, number, wanted = Killed("eval, bubblewrap"), 0, 20 * times
+    with serving(slow) as server:
+        command = [
+            *TROOP,
+            "eval",
+            "quixbugs",
+            "--source",
+            str(make_checkout(tmp_path / "checkout")),
+            "--sandbox",
+            "bubblewrap",
+        ]
+        command += ["--judge-model", "none", "-n", "4", "--json", "--quiet", "--model", f"{server.url}#scripted"]
+        undisturbed([*command, "--out", "first"], tmp_path)
+        seconds, said = undisturbed([*command, "--out", "second"], tmp_path)
+        right = [json.loads(said)[name] for name in ("selected", "oracle", "statuses", "mean_at_1")]
+        while killed.kills < wanted:
+            out = tmp_path / f"runs-{number}"
+            number += 1
+            most = min(7, wanted - killed.kills)
+            again = [*command, "--out", str(out)]
+            report = json.loads(kill_until_done(killed, partial(tuple, again), tmp_path, seconds, most))
+            assert [report[name] for name in ("selected", "oracle", "statuses", "mean_at_1")] == right
+            runs = [path.parent for path in out.rglob("trace.jsonl")]
+            for directory in runs:
+                check_trace(directory, 4)
+            check_nothing_left(bubblewrap, [directory.name for directory in runs])
+    ROWS.append(killed.row())
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("times", TIMES)
+def test_a_grading_killed_at_random_moments(work: Work, tmp_path: Path, times: int) -> None:
+    killed, number, wanted = Killed("grade, docker"), 0, 15 * times
+    with pytest.MonkeyPatch.context() as patch:
+        while killed.kills < wanted:
+            place = tmp_path / f"grading-{number}"
+            number += 1
+            command = [str(place / "out") if word == str(work.out) else word for word in work.command]
+            here = replace(work, out=place / "out", cache=place / "cache", command=tuple(command))
+            patch.setenv("TROOP_CACHE", str(here.cache))
+            most = min(8, wanted - killed.kills)
+            report = json.loads(kill_until_done(killed, partial(tuple, command), tmp_path, 12.0, most))
+            assert [row["outcome"] for row in report["predictions"]] == ["resolved"] * PATCHES
+            assert here.remembered() == PATCHES
+            wait_for(lambda: not work.containers(), 20, "containers are left")
+    ROWS.append(killed.row())
