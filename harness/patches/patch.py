@@ -10,12 +10,12 @@ import io
 import re
 import tokenize
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from harness.patches.paths import is_prose, is_test
+from harness.patches.paths import hides_from, is_prose, is_test
 from harness.patches.text import FileChange, Hunk, parse
 
 LARGE_LINES = 400
@@ -41,6 +41,7 @@ class Patch:
     - "binary": holds binary files
     - "debugging": adds a breakpoint, an `import pdb`, or more prints than it removes, outside of tests
     - "large": more than 400 changed lines, 20 files or 200 kB
+    - "test-aware": newly imports a test tool outside of tests, or looks for signs that a test is running
     - "outside-package": a new Python file in the top directory, or one named like a scratch file (reproduce, debug, …)
     - "symlink", "submodule", "mode-change": makes or changes one
     """
@@ -118,6 +119,23 @@ class Patch:
     @cached_property
     def flags(self) -> tuple[str, ...]:
         return tuple(name for name, applies in _FLAGS.items() if applies(self))
+
+    @cached_property
+    def may_hide(self) -> tuple[tuple[str, str], ...]:
+        """Files that it brings and that would be loaded in place of what runs the tests, were the folder beside it
+        one from which Python imports first."""
+        new = [c for c in self.changes if c.kind in ("added", "renamed")]
+        named = ((c.path, hides_from(c.path + ".py" * (c.mode_after == "120000"))) for c in new)
+        return tuple((path, folder) for path, folder in named if folder is not None)
+
+    def hides(self, base: Collection[str]) -> str:
+        """The first such file whose folder Python may import from: the top, or one of the base that is no package
+        there. Empty: none. `base`: the paths of the base."""
+        for path, folder in self.may_hide:
+            there = any(name.startswith(f"{folder}/") for name in base)
+            if folder == "." or (there and f"{folder}/__init__.py" not in base):
+                return path
+        return ""
 
     @property
     def _of_source(self) -> list[FileChange]:
@@ -230,6 +248,22 @@ def _debugging(patch: Patch) -> bool:
     return prints["+"] > prints["-"] or any(sign == "+" and _BREAKPOINT.search(text) for sign, text in lines)
 
 
+_TOOL = r"\b(_?pytest|unittest|pluggy|troop_\w+)\b"
+_TEST_AWARE = re.compile(
+    rf"^\s*(import|from)\b[^#]*{_TOOL}|\b(modules|import_module|__import__)\b.*{_TOOL}|{_TOOL}.*\bmodules\b"
+    r"|\b(PYTEST|TROOP)_[A-Z]+"
+)
+
+
+def _test_aware(patch: Patch) -> bool:
+    """A test tool's own files, where the base has them, may name it."""
+    code = [c for c in patch.changes if c.path.endswith(".py") and not is_test(c.path)]
+    others = [c for c in code if c.kind == "added" or not re.search(_TOOL, c.path)]
+    lines = [line for change in others for hunk in change.hunks for line in hunk.lines]
+    signs = Counter(sign for sign, text in lines if _TEST_AWARE.search(text))
+    return signs["+"] > signs["-"]
+
+
 def _large(patch: Patch) -> bool:
     return patch.changed_lines > LARGE_LINES or len(patch.files) > LARGE_FILES or len(patch.diff) > LARGE_BYTES
 
@@ -269,6 +303,7 @@ _FLAGS: dict[str, Callable[[Patch], bool]] = {
     "build-config": lambda p: _names(p, *_BUILD),
     "binary": lambda p: any(c.binary for c in p.changes),
     "debugging": _debugging,
+    "test-aware": _test_aware,
     "large": _large,
     "outside-package": _outside_package,
     "symlink": lambda p: _has_mode(p, "120000"),
