@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -52,17 +52,15 @@ async def verify_candidates(run: Run, *, early: bool = False) -> None:
         guards = await guards_of(run, candidates)
         witnesses = await true_witnesses(run, candidates)
         known = {e.key: e.evidence for e in run.events if isinstance(e, trace.Verified)}
-        latest = latest_verified(run.events)
-        holding = {(e.candidate, e.key, e.attempts) for e in latest if early or not e.early}
-        before = {e.candidate: e.key for e in latest}
+        holding = {(e.candidate, e.key, e.attempts) for e in latest_verified(run.events) if early or not e.early}
 
         async def one(candidate: Candidate) -> None:
-            key, ids = what_guards(run, candidate, witnesses, guards)
+            key, _ = what_guards(run, candidate, witnesses, guards)
             if (candidate.id, key, candidate.attempts) in holding:
                 return
             evidence = known.get(key)  # of a reopened run, or found early: the same patch, arrived at by more attempts
             if evidence is None:
-                evidence = await _evidence_beyond(run, candidate, before.get(candidate.id), ids, witnesses, guards)
+                evidence = await _evidence_beyond(run, candidate, known, witnesses, guards)
             run.write(
                 trace.Verified(
                     candidate=candidate.id, attempts=candidate.attempts, key=key, evidence=evidence, early=early
@@ -73,26 +71,18 @@ async def verify_candidates(run: Run, *, early: bool = False) -> None:
 
 
 async def _evidence_beyond(
-    run: Run,
-    candidate: Candidate,
-    key: str | None,
-    ids: Sequence[str],
-    witnesses: Sequence[WitnessTest],
-    guards: Baseline,
+    run: Run, candidate: Candidate, known: Mapping[str, Evidence], witnesses: Sequence[WitnessTest], guards: Baseline
 ) -> Evidence:
-    """The evidence on a candidate; where it was found out before (under `key`) in all else alike, only new witness
-    tests run."""
-    before = candidate.evidence
-    old = [w for w in witnesses if before is not None and witness_name(w) in before.witness]
-    if before is None or not before.valid or what_guards(run, candidate, old, guards)[0] != key:
+    """The evidence on a candidate; where all but some witness tests is `known` (by key), only these run."""
+    old = [w for w in witnesses if candidate.evidence is not None and witness_name(w) in candidate.evidence.witness]
+    key, ids = what_guards(run, candidate, old, guards)
+    before = known.get(key)
+    if before is None or not before.valid:
         return await run.executor.verify(run, candidate, ids, witnesses, guards)
-    new = [w for w in witnesses if w not in old]
-    more = await run.executor.verify(run, candidate, (), new, guards) if new else before
-    if not more.applies or not more.valid:
+    more = await run.executor.verify(run, candidate, (), [w for w in witnesses if w not in old], guards)
+    if not more.valid:
         return more
-    outcomes = {**before.witness, **more.witness}
-    seconds = before.seconds + more.seconds if new else before.seconds
-    return replace(before, witness={witness_name(w): outcomes[witness_name(w)] for w in witnesses}, seconds=seconds)
+    return replace(before, witness={**before.witness, **more.witness}, seconds=before.seconds + more.seconds)
 
 
 async def guards_of(run: Run, candidates: Sequence[Candidate]) -> Baseline:
@@ -140,13 +130,12 @@ async def evidence_on(
         return Evidence(applies=False, valid=False, reason="it held a secret of this machine's environment, now masked")
     try:
         return await verify(
-            run.room(test_seconds(guards.report)),
+            replace(run.room(test_seconds(guards.report)), slots=run.checks),
             run.task,
             name=f"verify-{candidate.id}",
             patch=candidate.patch,
             regression=regression,
             witnesses=witnesses,
-            slots=run.checks,
         )
     except SandboxFailed as error:
         await probe(run.provider, run.spec(f"probe-{candidate.id}"))
@@ -156,15 +145,14 @@ async def evidence_on(
 async def contradicted(run: Run, candidate: Candidate) -> bool:
     """Whether the plain test command contradicts the evidence on a candidate, which is then no longer acceptable."""
     try:
-        async with run.checks:
-            said = await contradiction(run.room(), run.task, candidate)
+        said = await contradiction(replace(run.room(), slots=run.checks), run.task, candidate)
     except (SandboxFailed, OSError) as error:
         await probe(run.provider, run.spec(f"probe-{candidate.id}"))
         said = words_of(error)
-    if said and candidate.evidence is not None:
+    if said:
         before = next(e for e in latest_verified(run.events) if e.candidate == candidate.id)
         reason = f"its results are not to be believed, for without Troop's plugin the test command differs: {said}"
-        run.write(replace(before, evidence=replace(candidate.evidence, valid=False, reason=reason), early=False))
+        run.write(replace(before, evidence=replace(before.evidence, valid=False, reason=reason), early=False))
     return bool(said)
 
 
@@ -176,8 +164,8 @@ async def true_witnesses(run: Run, candidates: Sequence[Candidate]) -> tuple[Wit
     recorded = list({(w.path, w.text): w for w in reversed(recorded)}.values())[::-1]
     new = [w for w in recorded if (w.path, w.text) not in run.shown]
     if new:
-        room = run.room(test_seconds(run.prepared().baseline))
-        failing = {(w.path, w.text) for w in await witness_on_base(room, new, slots=run.checks, say=run.say)}
+        room = replace(run.room(test_seconds(run.prepared().baseline)), slots=run.checks)
+        failing = {(w.path, w.text) for w in await witness_on_base(room, new, run.say)}
         run.shown.update({(w.path, w.text): (w.path, w.text) in failing for w in new})
     return tuple(w for w in recorded if run.shown[w.path, w.text])
 

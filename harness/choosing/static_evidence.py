@@ -57,8 +57,7 @@ def look(patch_text: str, statement: Statement, tree: BaseTree | None) -> Static
     source = source_without(patch, strays)
     changes = [c for c in patch.changes if c.path in source or (c.old_path or "") in source]
     places = _places(patch, patched, source)
-    hidden = patch.hides(frozenset(tree.paths())) if tree is not None and patch.may_hide else ""
-    if hidden:
+    if tree is not None and (hidden := patch.hides(tree.paths())):
         patched = replace(patched, applies="no", reason=f"{hidden} would be loaded in place of what runs the tests")
     known = patched.applies in ("clean", "fuzzy")
     python = [(path, *patched.files.get(path, (None, None))) for path in source if path.endswith(".py") and known]

@@ -10,35 +10,32 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Sequence
-from itertools import accumulate, takewhile
 
 from harness.environments.clean_room import CleanRoom
 from harness.evidence.verify import lay_patch
-from harness.records import Candidate, Exec
+from harness.records import Candidate, Evidence, Exec
 from harness.sandbox.base import Sandbox
 from harness.testing.run import OUTPUT_BYTES
 from harness.testing.runners.base import appended
 from harness.testing.runners.registry import runner_of
 from tasks.task import Task
 
-MOST_CHARS = 60_000
-"""Of the ids of tests in one command, which the system limits."""
-STARTING_SECONDS = 60.0
+MOST_TESTS, MOST_CHARS = 200, 250
+"""So many tests, with ids no longer than that, fit into one command."""
 
 
 async def contradiction(room: CleanRoom, task: Task, candidate: Candidate) -> str:
     """How the plain test command contradicts the evidence on an acceptable candidate, as a phrase; empty where it does
-    not, does the same on the base, does not do it twice, or cannot be asked. Raises SandboxFailed."""
-    evidence, command = candidate.evidence, room.built.test_command
-    summary = runner_of(command).summary if command is not None else None
-    if evidence is None or command is None or summary is None or appended(command, ["a"]) == command:
-        return ""
-    green = _fitting([test for test in sorted(evidence.regression) if "::" in test and "[" not in test])
+    not, does the same on the base, does not do it twice, or cannot be asked. Raises SandboxFailed; OSError where the
+    test that must fail cannot be written."""
+    command, evidence = room.built.test_command or "", candidate.evidence or Evidence(False, False)
+    summary = runner_of(command).summary
+    # Cases of a parametrised test have names that a command line may not mean.
+    plain = [test for test in sorted(evidence.regression) if "::" in test and "[" not in test]
+    green = [test for test in plain if len(test) <= MOST_CHARS][:MOST_TESTS]
     asked = [*evidence.given, *green]
-    if not asked:
+    if summary is None or not asked or appended(command, asked) == command:
         return ""
-    timeout = STARTING_SECONDS + 3 * evidence.seconds
-
     name = f"test_{secrets.token_hex(4)}"
     path = f"{asked[0].partition('::')[0].rpartition('/')[0] or '.'}/{name}.py"
 
@@ -47,7 +44,7 @@ async def contradiction(room: CleanRoom, task: Task, candidate: Candidate) -> st
             if reason := await lay_patch(sandbox, task, patch):
                 return f"the patch does not apply: {reason}"
             await sandbox.write(path, f"def {name}():\n    assert 1 == 2\n".encode())
-            run = appended(command, [*tests, path])
+            run, timeout = appended(command, [*tests, path]), 60 + 3 * evidence.seconds
             done = await sandbox.exec(run, timeout=timeout, output_bytes=OUTPUT_BYTES, merge=True)
             return _objection(done, summary, len(tests))
 
@@ -58,20 +55,11 @@ async def contradiction(room: CleanRoom, task: Task, candidate: Candidate) -> st
 
 
 def _objection(done: Exec, summary: re.Pattern[str], tests: int) -> str:
-    if done.timed_out:
-        return f"it did not end within {done.seconds:.0f} s"
-    if done.exit_code == 0:
-        return "it ended well, though a test had been put in that fails"
     found = next((rows for line in reversed(done.output.splitlines()) if (rows := summary.findall(line))), [])
     counts = {word: int(number) for number, word in found}
     passed = counts.get("passed", 0) + counts.get("xpassed", 0)
-    failed = counts.get("failed", 0) + counts.get("error", 0) - 1
-    if counts and (failed or passed < tests):
-        return f"by its summary {passed} tests passed and {failed} failed, where all {tests} were reported to pass"
-    return ""
-
-
-def _fitting(tests: Sequence[str]) -> list[str]:
-    """The first tests, as many as one command may name."""
-    ends = accumulate(len(test) + 3 for test in tests)
-    return [test for test, _ in takewhile(lambda each: each[1] < MOST_CHARS, zip(tests, ends, strict=True))]
+    failed = counts.get("failed", 0) + counts.get("error", 0)
+    if done.exit_code == 1 and failed == 1 and passed >= tests:
+        return ""
+    seen = f"{passed} passed, {failed} failed, exit code {done.exit_code}"
+    return f"it says {seen!r}, where {tests} were reported to pass, and one was put in that fails"

@@ -9,7 +9,6 @@ the exit code.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import time
@@ -19,7 +18,6 @@ from typing import TypeVar
 
 from harness.code.facts import parsed
 from harness.environments.clean_room import CleanRoom
-from harness.evidence.near import AT_ONCE
 from harness.parallel import in_parallel, task_group
 from harness.patches.extract import apply_patch, restore_paths
 from harness.patches.patch import Patch
@@ -72,15 +70,13 @@ async def verify(
     patch: str,
     regression: Sequence[str] = (),
     witnesses: Sequence[WitnessTest] = (),
-    slots: asyncio.Semaphore | None = None,
 ) -> Evidence:
-    """The evidence on one patch, in sandboxes whose names begin with `name`; `slots` bounds them at a time.
+    """The evidence on one patch, in sandboxes whose names begin with `name`.
 
     `regression`: ids of tests that are green on the base (see `harness.evidence.regression.choose`). `witnesses`: tests
     that fail on the base (see `witness_on_base`); one under which sandboxes keep dying is an error. Raises
     SandboxFailed where they die without one: that says nothing about the candidate.
     """
-    slots = slots or asyncio.Semaphore(AT_ONCE)
     seconds = 0.0
 
     async def on_patch(part: str, work: Callable[[Sandbox], Awaitable[T]]) -> tuple[str | None, T | None]:
@@ -94,8 +90,7 @@ async def verify(
             seconds += time.monotonic() - began
             return reason, done
 
-        async with slots:
-            return await room.fresh(f"{name}{part}", in_sandbox)
+        return await room.fresh(f"{name}{part}", in_sandbox)
 
     async def given() -> Mapping[str, str]:
         if (test := task.failing_test) is None:
@@ -110,7 +105,7 @@ async def verify(
             await probe(room.provider, room.spec(f"{name}-probe"))
             return "error"
 
-    reason, evidence = await on_patch("", lambda s: _without_witnesses(room, s, patch, regression))
+    reason, evidence = await on_patch("", lambda s: _regression_evidence(room, s, patch, regression))
     if evidence is None:
         return Evidence(False, False, seconds=seconds, reason=f"the patch does not apply: {reason}")
     if evidence.regression or not evidence.reason:  # else nothing can be run
@@ -122,14 +117,10 @@ async def verify(
 
 
 async def witness_on_base(
-    room: CleanRoom,
-    witnesses: Sequence[WitnessTest],
-    *,
-    slots: asyncio.Semaphore | None = None,
-    say: Say = lambda line: None,
+    room: CleanRoom, witnesses: Sequence[WitnessTest], say: Say = lambda line: None
 ) -> tuple[WitnessTest, ...]:
     """Those of the witness tests that fail on the base, in the given order, the same file and text only once; each is
-    run in a sandbox of its own, `slots` bounds them at a time.
+    run in a sandbox of its own.
 
     A test that cannot be loaded there fails, too: a missing name may be just what the issue is about, and such a test
     speaks for a candidate only by passing on it. Not kept: what passes, what is skipped, what has no test in it, what
@@ -137,7 +128,6 @@ async def witness_on_base(
     hears, what takes its sandbox down, or has a name that no witness test may have. Raises SandboxFailed where no
     sandbox works.
     """
-    slots = slots or asyncio.Semaphore(AT_ONCE)
     distinct = list({(w.path, w.text): w for w in reversed(witnesses)}.values())[::-1]
     if room.built.test_command is None:
         return ()
@@ -148,8 +138,7 @@ async def witness_on_base(
             if not parsed(witness.text.encode("utf-8", "surrogateescape")):
                 return False
             try:
-                async with slots:
-                    return await room.fresh(f"witness-base-{number}", lambda s: _fails_as_new(room, s, witness))
+                return await room.fresh(f"witness-base-{number}", lambda s: _fails_as_new(room, s, witness))
             except SandboxFailed as error:
                 await probe(room.provider, room.spec("probe-witness"))
                 why = str(error)
@@ -184,43 +173,27 @@ async def lay_patch(sandbox: Sandbox, task: Task, patch: str) -> str | None:
     return None
 
 
-async def _without_witnesses(room: CleanRoom, sandbox: Sandbox, patch: str, regression: Sequence[str]) -> Evidence:
+async def _regression_evidence(room: CleanRoom, sandbox: Sandbox, patch: str, regression: Sequence[str]) -> Evidence:
     """What the regression tests say where the patch is laid; `reason` alone where nothing is to be run."""
-    if hidden := await _hidden_tool(sandbox, Patch(patch)):
+    listing = f"git --git-dir={TROOPDIR}/base.git ls-tree -r -z --name-only HEAD"
+    listed = await sandbox.exec(listing, timeout=60, output_bytes=50_000_000)
+    if hidden := Patch(patch).hides(listed.stdout.decode("utf-8", "replace").split("\0")):
         return Evidence(True, False, reason=f"it brings {hidden}, which Python loads in place of what runs the tests")
     if room.built.test_command is None:
         return Evidence(True, True, reason="there are no tests to run")
-    regressed, objection = await _regression_outcomes(room, sandbox, regression)
-    return Evidence(True, not objection, regression=regressed, reason=objection)
-
-
-async def _hidden_tool(sandbox: Sandbox, patch: Patch) -> str:
-    if not patch.may_hide:
-        return ""
-    listed = await sandbox.exec(
-        ["git", f"--git-dir={TROOPDIR}/base.git", "ls-tree", "-r", "-z", "--name-only", "HEAD"],
-        timeout=60,
-        output_bytes=50_000_000,
-    )
-    return patch.hides(listed.stdout.decode("utf-8", "surrogateescape").split("\0"))
+    if not regression:
+        return Evidence(True, True)
+    report = await room.tests(sandbox, () if COMMAND_TEST in regression else regression)
+    # A command that tells only of the whole speaks for each part of it.
+    whole = report.outcomes.get(COMMAND_TEST, "missing")
+    outcomes = {test: str(report.outcomes.get(test, whole)) for test in regression}
+    objection = "" if report.valid else f"the regression tests did not run as they should: {report.reason}"
+    return Evidence(True, not objection, regression=outcomes, reason=objection)
 
 
 async def _given_outcomes(room: CleanRoom, sandbox: Sandbox, given: GivenTest) -> Mapping[str, str]:
     report = await room.tests(sandbox, given.ids)
     return {test: _believed(report, test) for test in given.ids}
-
-
-async def _regression_outcomes(
-    room: CleanRoom, sandbox: Sandbox, regression: Sequence[str]
-) -> tuple[Mapping[str, str], str]:
-    """(outcome of each test, why nothing can be concluded)."""
-    if not regression:
-        return {}, ""
-    report = await room.tests(sandbox, () if COMMAND_TEST in regression else regression)
-    # A command that tells only of the whole speaks for each part of it.
-    whole = report.outcomes.get(COMMAND_TEST, "missing")
-    outcomes = {test: str(report.outcomes.get(test, whole)) for test in regression}
-    return outcomes, "" if report.valid else f"the regression tests did not run as they should: {report.reason}"
 
 
 async def _witness_outcome(room: CleanRoom, sandbox: Sandbox, witness: WitnessTest) -> str:

@@ -120,21 +120,14 @@ class Patch:
     def flags(self) -> tuple[str, ...]:
         return tuple(name for name, applies in _FLAGS.items() if applies(self))
 
-    @cached_property
-    def may_hide(self) -> tuple[tuple[str, str], ...]:
-        """Files that it brings and that would be loaded in place of what runs the tests, were the folder beside it
-        one from which Python imports first."""
-        new = [c for c in self.changes if c.kind in ("added", "renamed")]
-        named = ((c.path, hides_from(c.path + ".py" * (c.mode_after == "120000"))) for c in new)
-        return tuple((path, folder) for path, folder in named if folder is not None)
-
     def hides(self, base: Collection[str]) -> str:
-        """The first such file whose folder Python may import from: the top, or one of the base that is no package
-        there. Empty: none. `base`: the paths of the base."""
-        for path, folder in self.may_hide:
-            there = any(name.startswith(f"{folder}/") for name in base)
-            if folder == "." or (there and f"{folder}/__init__.py" not in base):
-                return path
+        """The first new file that Python would load in place of what runs the tests: in the top folder, or one that the
+        base has and that is no package there. Empty: none. `base`: the paths of the base."""
+        for change in (c for c in self.changes if c.kind in ("added", "renamed")):
+            folder = hides_from(change.path + ".py" * (change.mode_after == "120000"))
+            known = folder is not None and any(path.startswith(f"{folder}/") for path in base)
+            if folder == "." or (known and f"{folder}/__init__.py" not in base):
+                return change.path
         return ""
 
     @property
@@ -258,9 +251,8 @@ _TEST_AWARE = re.compile(
 def _test_aware(patch: Patch) -> bool:
     """A test tool's own files, where the base has them, may name it."""
     code = [c for c in patch.changes if c.path.endswith(".py") and not is_test(c.path)]
-    others = [c for c in code if c.kind == "added" or not re.search(_TOOL, c.path)]
-    lines = [line for change in others for hunk in change.hunks for line in hunk.lines]
-    signs = Counter(sign for sign, text in lines if _TEST_AWARE.search(text))
+    hunks = [hunk for c in code if c.kind == "added" or not re.search(_TOOL, c.path) for hunk in c.hunks]
+    signs = Counter(sign for hunk in hunks for sign, text in hunk.lines if _TEST_AWARE.search(text))
     return signs["+"] > signs["-"]
 
 

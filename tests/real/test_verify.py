@@ -261,9 +261,7 @@ def test_a_witness_of_an_old_trace_that_pytest_loads_by_itself_is_left_out_with_
 
     async def scenario() -> tuple[WitnessTest, ...]:
         room = CleanRoom(bubblewrap, await freeze(bubblewrap, task), "tests")
-        return await witness_on_base(
-            room, [WitnessTest(3, path, "def test_it(): assert False\n"), fails], say=said.append
-        )
+        return await witness_on_base(room, [WitnessTest(3, path, "def test_it(): assert False\n"), fails], said.append)
 
     assert asyncio.run(scenario()) == (fails,)
     (sentence,) = said
@@ -309,7 +307,7 @@ def test_a_witness_under_which_sandboxes_die_is_no_fault_of_the_candidate_or_of_
             for name in ("-w0", "-0")
         ]
         found = await verify(rooms[0], task, name="v", patch=FIX, regression=REGRESSION, witnesses=tests)
-        return found, await witness_on_base(rooms[1], tests, say=said.append)
+        return found, await witness_on_base(rooms[1], tests, said.append)
 
     found, kept = asyncio.run(scenario())
     assert found.clean and list(found.witness.values()) == ["error", "passed"]
