@@ -26,7 +26,7 @@ from agent.choice.case import Case, Ground
 from agent.choice.order import Weighed, select, undecided
 from agent.run.context import Run
 from agent.run.sampling import sample, until_good
-from agent.run.verification import verify_candidates
+from agent.run.verification import contradicted, verify_candidates
 from harness import trace
 from harness.environments.base_run import baseline
 from harness.environments.environment import build
@@ -149,13 +149,18 @@ async def attempts(run: Run) -> None:
 
 
 async def choose_one(run: Run) -> None:
-    """What verification, the ranker and, among those that stand first, the judge say."""
+    """What verification, the ranker and, among those that stand first, the judge say; whoever is chosen has to pass
+    its tests without Troop's plugin as well, else the choice is made among the others."""
     if run.selection() is not None:
         return
-    candidates = run.candidates()
     asked = run.settings.orders_by == "evidence" or run.judge is not None
-    weighed, points = await _weighed_and_judged(run, candidates) if asked else (None, {})
-    chosen = select(candidates, len(run.samples()), points, weighed, run.settings.threshold)
+    while True:
+        candidates = run.candidates()
+        weighed, points = await _weighed_and_judged(run, candidates) if asked else (None, {})
+        chosen = select(candidates, len(run.samples()), points, weighed, run.settings.threshold)
+        first = next((c for c in candidates if c.id == chosen.candidate), None)
+        if first is None or not await contradicted(run, first):
+            break
     run.write(trace.Selected(selection=chosen))
 
 

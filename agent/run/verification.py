@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.attempt.graph import test_seconds
 from harness import trace
 from harness.environments.base_run import Baseline
+from harness.evidence.black_box import contradiction
 from harness.evidence.near import files_near, imports_of, near_baseline, what_is_touched
 from harness.evidence.regression import choose
 from harness.evidence.verify import verification_key, verify, witness_name, witness_on_base
@@ -24,7 +25,7 @@ from harness.records import Candidate, Evidence, TestReport, WitnessTest
 from harness.sandbox.fresh import probe
 from harness.testing.report import selects
 from harness.views.report import latest_verified
-from tasks.errors import SandboxFailed
+from tasks.errors import SandboxFailed, words_of
 from tasks.task import Task
 
 if TYPE_CHECKING:
@@ -49,19 +50,17 @@ async def verify_candidates(run: Run, *, early: bool = False) -> None:
         if not wanted:
             return
         guards = await guards_of(run, candidates)
-        async with run.checks:
-            witnesses = await true_witnesses(run, candidates)
+        witnesses = await true_witnesses(run, candidates)
         known = {e.key: e.evidence for e in run.events if isinstance(e, trace.Verified)}
         holding = {(e.candidate, e.key, e.attempts) for e in latest_verified(run.events) if early or not e.early}
 
         async def one(candidate: Candidate) -> None:
-            key, ids = what_guards(run, candidate, witnesses, guards)
+            key, _ = what_guards(run, candidate, witnesses, guards)
             if (candidate.id, key, candidate.attempts) in holding:
                 return
             evidence = known.get(key)  # of a reopened run, or found early: the same patch, arrived at by more attempts
             if evidence is None:
-                async with run.checks:
-                    evidence = await _evidence_beyond(run, candidate, ids, witnesses, guards)
+                evidence = await _evidence_beyond(run, candidate, known, witnesses, guards)
             run.write(
                 trace.Verified(
                     candidate=candidate.id, attempts=candidate.attempts, key=key, evidence=evidence, early=early
@@ -72,21 +71,18 @@ async def verify_candidates(run: Run, *, early: bool = False) -> None:
 
 
 async def _evidence_beyond(
-    run: Run, candidate: Candidate, ids: Sequence[str], witnesses: Sequence[WitnessTest], guards: Baseline
+    run: Run, candidate: Candidate, known: Mapping[str, Evidence], witnesses: Sequence[WitnessTest], guards: Baseline
 ) -> Evidence:
-    """The evidence on a candidate; where it was held against the same regression tests before, only new witness tests
-    run."""
-    before = candidate.evidence
-    same_place = run.environment.key == run.prepared().environment
-    if before is None or not (same_place and before.applies and before.valid) or set(before.regression) != set(ids):
+    """The evidence on a candidate; where all but some witness tests is `known` (by key), only these run."""
+    old = [w for w in witnesses if candidate.evidence is not None and witness_name(w) in candidate.evidence.witness]
+    key, ids = what_guards(run, candidate, old, guards)
+    before = known.get(key)
+    if before is None or not before.valid:
         return await run.executor.verify(run, candidate, ids, witnesses, guards)
-    new = [w for w in witnesses if witness_name(w) not in before.witness]
-    more = await run.executor.verify(run, candidate, (), new, guards) if new else before
-    if not more.applies or not more.valid:
+    more = await run.executor.verify(run, candidate, (), [w for w in witnesses if w not in old], guards)
+    if not more.valid:
         return more
-    outcomes = {**before.witness, **more.witness}
-    seconds = before.seconds + more.seconds if new else before.seconds
-    return replace(before, witness={witness_name(w): outcomes[witness_name(w)] for w in witnesses}, seconds=seconds)
+    return replace(before, witness={**before.witness, **more.witness}, seconds=before.seconds + more.seconds)
 
 
 async def guards_of(run: Run, candidates: Sequence[Candidate]) -> Baseline:
@@ -134,7 +130,7 @@ async def evidence_on(
         return Evidence(applies=False, valid=False, reason="it held a secret of this machine's environment, now masked")
     try:
         return await verify(
-            run.room(test_seconds(guards.report)),
+            replace(run.room(test_seconds(guards.report)), slots=run.checks),
             run.task,
             name=f"verify-{candidate.id}",
             patch=candidate.patch,
@@ -146,6 +142,20 @@ async def evidence_on(
         return Evidence(applies=True, valid=False, reason=f"its tests take the sandbox down: {error}")
 
 
+async def contradicted(run: Run, candidate: Candidate) -> bool:
+    """Whether the plain test command contradicts the evidence on a candidate, which is then no longer acceptable."""
+    try:
+        said = await contradiction(replace(run.room(), slots=run.checks), run.task, candidate)
+    except (SandboxFailed, OSError) as error:
+        await probe(run.provider, run.spec(f"probe-{candidate.id}"))
+        said = words_of(error)
+    if said:
+        before = next(e for e in latest_verified(run.events) if e.candidate == candidate.id)
+        reason = f"its results are not to be believed, for without Troop's plugin the test command differs: {said}"
+        run.write(replace(before, evidence=replace(before.evidence, valid=False, reason=reason), early=False))
+    return bool(said)
+
+
 async def true_witnesses(run: Run, candidates: Sequence[Candidate]) -> tuple[WitnessTest, ...]:
     """The witness tests of all attempts that fail on the base, each path once; none that take the sandbox down."""
     recorded = [w for a in run.finished() for w in a.witness_tests]
@@ -154,27 +164,10 @@ async def true_witnesses(run: Run, candidates: Sequence[Candidate]) -> tuple[Wit
     recorded = list({(w.path, w.text): w for w in reversed(recorded)}.values())[::-1]
     new = [w for w in recorded if (w.path, w.text) not in run.shown]
     if new:
-        failing = {(w.path, w.text) for w in await _failing_on_base(run, new)}
+        room = replace(run.room(test_seconds(run.prepared().baseline)), slots=run.checks)
+        failing = {(w.path, w.text) for w in await witness_on_base(room, new, run.say)}
         run.shown.update({(w.path, w.text): (w.path, w.text) in failing for w in new})
     return tuple(w for w in recorded if run.shown[w.path, w.text])
-
-
-async def _failing_on_base(run: Run, recorded: Sequence[WitnessTest]) -> tuple[WitnessTest, ...]:
-    """Those that fail on the base; each is tried alone where a sandbox dies."""
-
-    room = run.room(test_seconds(run.prepared().baseline))
-    try:
-        return await witness_on_base(room, recorded)
-    except SandboxFailed:
-        await probe(run.provider, run.spec("probe-witness"))
-    alone = replace(room, retries=0)
-    kept: list[WitnessTest] = []
-    for witness in recorded:
-        try:
-            kept += await witness_on_base(alone, [witness])
-        except SandboxFailed as error:
-            run.say(f"the witness test {witness.path} of attempt {witness.attempt} is left out: {error}")
-    return tuple(kept)
 
 
 def what_guards(

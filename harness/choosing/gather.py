@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TypeVar
 
@@ -22,7 +23,7 @@ from harness.code.import_graph import import_graph
 from harness.evidence.near import MOST_FILES, Opened
 from harness.evidence.regression import near_files, touched_by
 from harness.parallel import in_parallel
-from harness.patches.paths import holds_tests, is_test
+from harness.patches.paths import guards_tests, holds_tests
 from harness.records import WitnessTest
 from harness.repository.base_tree import BaseTree
 from harness.sandbox.base import WORKDIR, Sandbox
@@ -77,10 +78,16 @@ async def gather_probes(
     """
     packages = import_names(tree.paths())
     read = Statement(evidence.base.statement)
-    probes, views = (*probes_of(read, packages), *witness_probes(witnesses)), views_for(read, packages)
+    of_issue, tests, views = probes_of(read, packages), witness_probes(witnesses), views_for(read, packages)
+    probes = (*of_issue, *tests)
 
     async def shown_by(name: str, patch: str) -> Steps:
-        return await in_sandbox(opened, name, tree, patch, lambda s: run_probes(s, probes, packages, views))
+        """Each test of an attempt has a sandbox of its own: none decides what another shows."""
+        shown: Steps = {}
+        for together in ([of_issue] if of_issue else []) + [(test,) for test in tests]:
+            run = partial(run_probes, probes=together, packages=packages, views=views)
+            shown = {**shown, **await in_sandbox(opened, name, tree, patch, run)}
+        return shown
 
     base = evidence.base
     if base.probes is None and probes:
@@ -205,9 +212,10 @@ def tells(base: Base, patch: str) -> bool:
 
 
 async def lay(sandbox: Sandbox, tree: BaseTree, patch: str) -> None:
-    """Put the files that a patch changes into a sandbox's tree as it leaves them; test files stay as on the base."""
+    """Put the files that a patch changes into a sandbox's tree as it leaves them; what guards tests stays as on the
+    base."""
     for path, (_, after) in tree.patched(patch).files.items() if patch else ():
-        if is_test(path):
+        if guards_tests(path):
             continue
         if after is None:
             await sandbox.exec(["rm", "-f", "--", path], cwd=WORKDIR)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from harness.choosing.statement import Block, Statement
 from harness.code.facts import parsed
+from harness.patches.paths import place_of_new_test
 from harness.records import WitnessTest
 from harness.sandbox.base import WORKDIR
 
@@ -80,9 +81,10 @@ def probes_of(statement: Statement, packages: Sequence[str] = ()) -> tuple[Probe
 
 def witness_probes(witnesses: Sequence[WitnessTest]) -> tuple[Probe, ...]:
     """Tests that attempts wrote to show the bug, run by pytest where they belong in the tree. Where one takes the place
-    of a file of the base it is not run."""
+    of a file of the base, or has a name that no new test may have, it is not run."""
     found = []
-    for number, witness in enumerate(witnesses[:WITNESSES_AT_MOST], 1):
+    usable = [w for w in witnesses if place_of_new_test(w.path) == w.path]
+    for number, witness in enumerate(usable[:WITNESSES_AT_MOST], 1):
         path = shlex.quote(witness.path)
         run = f"test ! -e {WORKDIR}/{path} && cp --parents {path} {WORKDIR} && cd {WORKDIR} && "
         run += f"{CHECKERS['pytest'].format(files=path)} -q --color=no; code=$?; rm -f {path}; exit $code"

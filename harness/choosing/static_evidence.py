@@ -7,7 +7,7 @@ import ast
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from harness.choosing.statement import Statement, names_file
@@ -57,6 +57,8 @@ def look(patch_text: str, statement: Statement, tree: BaseTree | None) -> Static
     source = source_without(patch, strays)
     changes = [c for c in patch.changes if c.path in source or (c.old_path or "") in source]
     places = _places(patch, patched, source)
+    if tree is not None and (hidden := patch.hides(tree.paths())):
+        patched = replace(patched, applies="no", reason=f"{hidden} would be loaded in place of what runs the tests")
     known = patched.applies in ("clean", "fuzzy")
     python = [(path, *patched.files.get(path, (None, None))) for path in source if path.endswith(".py") and known]
     parts = [(path, before, after) for path, before, after in python if after is not None]

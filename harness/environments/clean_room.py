@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -22,7 +24,7 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class CleanRoom:
     """Fresh sandboxes of one environment. `run`: whose they are; `timeout`: seconds of one run of tests, `test_seconds`
-    of one test. A sandbox that dies is replaced `retries` times."""
+    of one test. A sandbox that dies is replaced `retries` times; `slots` bounds them at a time (None: nothing does)."""
 
     provider: Provider
     built: Built
@@ -31,6 +33,7 @@ class CleanRoom:
     test_seconds: float = TEST_SECONDS
     limits: Limits = field(default_factory=Limits)
     retries: int = 3
+    slots: asyncio.Semaphore | None = None
 
     def spec(self, name: str) -> SandboxSpec:
         """A sandbox of the environment, by its name."""
@@ -38,7 +41,8 @@ class CleanRoom:
 
     async def fresh(self, name: str, work: Callable[[Sandbox], Awaitable[T]]) -> T:
         """Do `work` in a new sandbox. Raises SandboxFailed where all replacements died, which says nothing of it."""
-        return await in_one_opened(lambda: self.provider.create(self.spec(name)), work, self.retries)
+        async with self.slots or nullcontext():
+            return await in_one_opened(lambda: self.provider.create(self.spec(name)), work, self.retries)
 
     async def tests(self, sandbox: Sandbox, ids: Sequence[str] = (), *, command: str | None = None) -> TestReport:
         """Run the environment's tests (or by `command`) in a sandbox, limited to `ids`. Raises SandboxFailed."""

@@ -1,31 +1,38 @@
 """What a candidate is worth, found out in a fresh sandbox: the clean room.
 
 The candidate's patch is applied to the environment, the test files that it touches are put back as on the base (a patch
-does not get to change what it is measured by), and then run, one after the other: the failing test given with the
-issue, the regression tests (green on the base), and the witness tests of all attempts. Every outcome comes from a
-structured report that agrees with the exit code.
+does not get to change what it is measured by), and then run: the regression tests (green on the base), the failing test
+given with the issue, and the witness tests of all attempts. The given test and each witness test have a sandbox of
+their own, so that no test decides what another one says. Every outcome comes from a structured report that agrees with
+the exit code.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from harness.code.facts import parsed
 from harness.environments.clean_room import CleanRoom
+from harness.parallel import in_parallel, task_group
 from harness.patches.extract import apply_patch, restore_paths
 from harness.patches.patch import Patch
-from harness.patches.paths import guards_tests
+from harness.patches.paths import guards_tests, place_of_new_test
 from harness.records import Evidence, TestReport, WitnessTest
-from harness.sandbox.base import Sandbox
+from harness.sandbox.base import TROOPDIR, Sandbox
+from harness.sandbox.fresh import probe
 from harness.testing.report import COMMAND_TEST, outcome_of
+from tasks.errors import SandboxFailed
+from tasks.say import Say
 from tasks.task import GivenTest, Task
 
-VERSION = "1"
+T = TypeVar("T")
+
+VERSION = "2"
 """Part of every verification key: evidence found in another way is not taken for this."""
 
 
@@ -64,40 +71,87 @@ async def verify(
     regression: Sequence[str] = (),
     witnesses: Sequence[WitnessTest] = (),
 ) -> Evidence:
-    """The evidence on one patch, in a sandbox called `name`.
+    """The evidence on one patch, in sandboxes whose names begin with `name`.
 
     `regression`: ids of tests that are green on the base (see `harness.evidence.regression.choose`). `witnesses`: tests
-    that fail on the base (see `witness_on_base`). Raises SandboxFailed where sandboxes keep dying: that says nothing
-    about the candidate.
+    that fail on the base (see `witness_on_base`); one under which sandboxes keep dying is an error. Raises
+    SandboxFailed where they die without one: that says nothing about the candidate.
     """
+    seconds = 0.0
 
-    async def in_sandbox(sandbox: Sandbox) -> Evidence:
-        began = time.monotonic()
-        evidence = await _evidence(room, sandbox, task, patch, regression, witnesses)
-        return replace(evidence, seconds=time.monotonic() - began)
+    async def on_patch(part: str, work: Callable[[Sandbox], Awaitable[T]]) -> tuple[str | None, T | None]:
+        """(why the patch does not apply, what the work gave), in a fresh sandbox that holds the patch."""
 
-    return await room.fresh(name, in_sandbox)
+        async def in_sandbox(sandbox: Sandbox) -> tuple[str | None, T | None]:
+            nonlocal seconds
+            began = time.monotonic()
+            reason = await lay_patch(sandbox, task, patch)
+            done = None if reason is not None else await work(sandbox)
+            seconds += time.monotonic() - began
+            return reason, done
+
+        return await room.fresh(f"{name}{part}", in_sandbox)
+
+    async def given() -> Mapping[str, str]:
+        if (test := task.failing_test) is None:
+            return {}
+        outcomes = (await on_patch("-given", lambda s: _given_outcomes(room, s, test)))[1]
+        return dict.fromkeys(test.ids, "missing") if outcomes is None else outcomes
+
+    async def shown_by(number: int, witness: WitnessTest) -> str:
+        try:
+            return (await on_patch(f"-w{number}", lambda s: _witness_outcome(room, s, witness)))[1] or "missing"
+        except SandboxFailed:
+            await probe(room.provider, room.spec(f"{name}-probe"))
+            return "error"
+
+    reason, evidence = await on_patch("", lambda s: _regression_evidence(room, s, patch, regression))
+    if evidence is None:
+        return Evidence(False, False, seconds=seconds, reason=f"the patch does not apply: {reason}")
+    if evidence.regression or not evidence.reason:  # else nothing can be run
+        async with task_group() as group:
+            told = group.create_task(given())
+            shown = {witness_name(w): group.create_task(shown_by(n, w)) for n, w in enumerate(witnesses)}
+        evidence = replace(evidence, given=told.result(), witness={name: t.result() for name, t in shown.items()})
+    return replace(evidence, seconds=seconds)
 
 
-async def witness_on_base(room: CleanRoom, witnesses: Sequence[WitnessTest]) -> tuple[WitnessTest, ...]:
-    """Those of the witness tests that fail on the base, in the given order, the same file and text only once.
+async def witness_on_base(
+    room: CleanRoom, witnesses: Sequence[WitnessTest], say: Say = lambda line: None
+) -> tuple[WitnessTest, ...]:
+    """Those of the witness tests that fail on the base, in the given order, the same file and text only once; each is
+    run in a sandbox of its own.
 
     A test that cannot be loaded there fails, too: a missing name may be just what the issue is about, and such a test
     speaks for a candidate only by passing on it. Not kept: what passes, what is skipped, what has no test in it, what
-    the Python that runs Troop cannot parse, and what would take the place of a file of the base.
+    the Python that runs Troop cannot parse, and what would take the place of a file of the base; nor, which `say`
+    hears, what takes its sandbox down, or has a name that no witness test may have. Raises SandboxFailed where no
+    sandbox works.
     """
     distinct = list({(w.path, w.text): w for w in reversed(witnesses)}.values())[::-1]
-    distinct = [w for w in distinct if not w.path.endswith(".py") or parsed(w.text.encode("utf-8", "surrogateescape"))]
-    if not distinct or room.built.test_command is None:
+    if room.built.test_command is None:
         return ()
 
-    async def in_sandbox(sandbox: Sandbox) -> tuple[WitnessTest, ...]:
-        there = await _existing(sandbox, [w.path for w in distinct])
-        new = [w for w in distinct if w.path not in there]
-        outcomes = await _witness_outcomes(room, sandbox, new)
-        return tuple(w for w in new if outcomes[witness_name(w)] in ("failed", "error"))
+    async def fails(number: int, witness: WitnessTest) -> bool:
+        why = f"{witness.path!r} is no name for one: pytest, Python or git may give it a meaning of its own"
+        if place_of_new_test(witness.path) == witness.path:
+            if not parsed(witness.text.encode("utf-8", "surrogateescape")):
+                return False
+            try:
+                return await room.fresh(f"witness-base-{number}", lambda s: _fails_as_new(room, s, witness))
+            except SandboxFailed as error:
+                await probe(room.provider, room.spec("probe-witness"))
+                why = str(error)
+        say(f"a witness test of attempt {witness.attempt} is left out: {why}")
+        return False
 
-    return await room.fresh("witness-base", in_sandbox)
+    failing = await in_parallel(fails(number, w) for number, w in enumerate(distinct))
+    return tuple(w for w, counts in zip(distinct, failing, strict=True) if counts)
+
+
+async def _fails_as_new(room: CleanRoom, sandbox: Sandbox, witness: WitnessTest) -> bool:
+    there = await sandbox.exec(["test", "-e", witness.path, "-o", "-L", witness.path], timeout=60)
+    return there.exit_code != 0 and await _witness_outcome(room, sandbox, witness) in ("failed", "error")
 
 
 async def lay_patch(sandbox: Sandbox, task: Task, patch: str) -> str | None:
@@ -119,94 +173,38 @@ async def lay_patch(sandbox: Sandbox, task: Task, patch: str) -> str | None:
     return None
 
 
-async def _evidence(
-    room: CleanRoom,
-    sandbox: Sandbox,
-    task: Task,
-    patch: str,
-    regression: Sequence[str],
-    witnesses: Sequence[WitnessTest],
-) -> Evidence:
-    reason = await lay_patch(sandbox, task, patch)
-    if reason is not None:
-        return Evidence(applies=False, valid=False, reason=f"the patch does not apply: {reason}")
+async def _regression_evidence(room: CleanRoom, sandbox: Sandbox, patch: str, regression: Sequence[str]) -> Evidence:
+    """What the regression tests say where the patch is laid; `reason` alone where nothing is to be run."""
+    listing = f"git --git-dir={TROOPDIR}/base.git ls-tree -r -z --name-only HEAD"
+    listed = await sandbox.exec(listing, timeout=60, output_bytes=50_000_000)
+    if hidden := Patch(patch).hides(listed.stdout.decode("utf-8", "replace").split("\0")):
+        return Evidence(True, False, reason=f"it brings {hidden}, which Python loads in place of what runs the tests")
     if room.built.test_command is None:
-        return Evidence(applies=True, valid=True, reason="there are no tests to run")
-    given = await _given_outcomes(room, sandbox, task.failing_test)
-    regressed, objection = await _regression_outcomes(room, sandbox, regression)
-    seen = await _witness_outcomes(room, sandbox, witnesses)
-    return Evidence(True, not objection, regression=regressed, witness=seen, given=given, reason=objection)
-
-
-async def _given_outcomes(room: CleanRoom, sandbox: Sandbox, given: GivenTest | None) -> Mapping[str, str]:
-    if given is None:
-        return {}
-    report = await room.tests(sandbox, given.ids)
-    return {test: _believed(report, test) for test in given.ids}
-
-
-async def _regression_outcomes(
-    room: CleanRoom, sandbox: Sandbox, regression: Sequence[str]
-) -> tuple[Mapping[str, str], str]:
-    """(outcome of each test, why nothing can be concluded)."""
+        return Evidence(True, True, reason="there are no tests to run")
     if not regression:
-        return {}, ""
+        return Evidence(True, True)
     report = await room.tests(sandbox, () if COMMAND_TEST in regression else regression)
     # A command that tells only of the whole speaks for each part of it.
     whole = report.outcomes.get(COMMAND_TEST, "missing")
     outcomes = {test: str(report.outcomes.get(test, whole)) for test in regression}
-    return outcomes, "" if report.valid else f"the regression tests did not run as they should: {report.reason}"
+    objection = "" if report.valid else f"the regression tests did not run as they should: {report.reason}"
+    return Evidence(True, not objection, regression=outcomes, reason=objection)
 
 
-async def _witness_outcomes(room: CleanRoom, sandbox: Sandbox, witnesses: Sequence[WitnessTest]) -> dict[str, str]:
-    """Outcome of each witness test by name. Several at a time as far as their files differ; where such a run breaks
-    off, each of its tests alone."""
-    outcomes: dict[str, str] = {}
-    for batch in _batches(witnesses):
-        outcomes.update(await _laid_in(room, sandbox, batch))
-        unclear = [w for w in batch if outcomes[witness_name(w)] == "missing"]
-        for witness in unclear if len(batch) > 1 else ():
-            outcomes.update(await _laid_in(room, sandbox, [witness]))
-    return outcomes
+async def _given_outcomes(room: CleanRoom, sandbox: Sandbox, given: GivenTest) -> Mapping[str, str]:
+    report = await room.tests(sandbox, given.ids)
+    return {test: _believed(report, test) for test in given.ids}
 
 
-async def _laid_in(room: CleanRoom, sandbox: Sandbox, batch: Sequence[WitnessTest]) -> dict[str, str]:
-    laid = []
-    for witness in batch:
-        with contextlib.suppress(OSError):  # what is under test has a file where the test's folder should be
-            await sandbox.write(witness.path, witness.text.encode("utf-8", "surrogateescape"))
-            laid.append(witness)
-    if not laid:
-        return dict.fromkeys(map(witness_name, batch), "missing")
+async def _witness_outcome(room: CleanRoom, sandbox: Sandbox, witness: WitnessTest) -> str:
     try:
-        report = await room.tests(sandbox, [w.path for w in laid])
-    finally:
-        await sandbox.exec(["rm", "-f", "--", *(f"./{w.path}" for w in laid)], timeout=60)
-    return {witness_name(w): _believed(report, w.path) if w in laid else "missing" for w in batch}
-
-
-def _batches(witnesses: Sequence[WitnessTest]) -> list[list[WitnessTest]]:
-    """No batch has two tests of one path, or (pytest may not tell such apart) of one file name."""
-    batches: list[list[WitnessTest]] = []
-    for witness in witnesses:
-        file = witness.path.rpartition("/")[2]
-        free = (b for b in batches if all(w.path.rpartition("/")[2] != file for w in b))
-        batch = next(free, None)
-        if batch is None:
-            batches.append([witness])
-        else:
-            batch.append(witness)
-    return batches
+        await sandbox.write(witness.path, witness.text.encode("utf-8", "surrogateescape"))
+    except OSError:  # what is under test has a file where the test's folder should be
+        return "missing"
+    return _believed(await room.tests(sandbox, [witness.path]), witness.path)
 
 
 def _believed(report: TestReport, test: str) -> str:
     """The outcome; a pass in a run that cannot be believed is none. A test command without ids answers as a whole."""
     outcome = outcome_of(report, COMMAND_TEST if COMMAND_TEST in report.outcomes else test)
     return outcome if report.valid or outcome in ("failed", "error") else "missing"
-
-
-async def _existing(sandbox: Sandbox, paths: Sequence[str]) -> set[str]:
-    """Which of the paths are there."""
-    script = 'for p in "$@"; do if [ -e "$p" ] || [ -L "$p" ]; then printf "%s\\0" "$p"; fi; done'
-    listed = await sandbox.exec(["sh", "-c", script, "sh", *paths], timeout=60)
-    return {path.decode("utf-8", "surrogateescape") for path in listed.stdout.split(b"\0") if path}

@@ -10,12 +10,12 @@ import io
 import re
 import tokenize
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from harness.patches.paths import is_prose, is_test
+from harness.patches.paths import hides_from, is_prose, is_test
 from harness.patches.text import FileChange, Hunk, parse
 
 LARGE_LINES = 400
@@ -41,6 +41,7 @@ class Patch:
     - "binary": holds binary files
     - "debugging": adds a breakpoint, an `import pdb`, or more prints than it removes, outside of tests
     - "large": more than 400 changed lines, 20 files or 200 kB
+    - "test-aware": newly imports a test tool outside of tests, or looks for signs that a test is running
     - "outside-package": a new Python file in the top directory, or one named like a scratch file (reproduce, debug, …)
     - "symlink", "submodule", "mode-change": makes or changes one
     """
@@ -118,6 +119,16 @@ class Patch:
     @cached_property
     def flags(self) -> tuple[str, ...]:
         return tuple(name for name, applies in _FLAGS.items() if applies(self))
+
+    def hides(self, base: Collection[str]) -> str:
+        """The first new file that Python would load in place of what runs the tests: in the top folder, or one that the
+        base has and that is no package there. Empty: none. `base`: the paths of the base."""
+        for change in (c for c in self.changes if c.kind in ("added", "renamed")):
+            folder = hides_from(change.path + ".py" * (change.mode_after == "120000"))
+            known = folder is not None and any(path.startswith(f"{folder}/") for path in base)
+            if folder == "." or (known and f"{folder}/__init__.py" not in base):
+                return change.path
+        return ""
 
     @property
     def _of_source(self) -> list[FileChange]:
@@ -230,6 +241,21 @@ def _debugging(patch: Patch) -> bool:
     return prints["+"] > prints["-"] or any(sign == "+" and _BREAKPOINT.search(text) for sign, text in lines)
 
 
+_TOOL = r"\b(_?pytest|unittest|pluggy|troop_\w+)\b"
+_TEST_AWARE = re.compile(
+    rf"^\s*(import|from)\b[^#]*{_TOOL}|\b(modules|import_module|__import__)\b.*{_TOOL}|{_TOOL}.*\bmodules\b"
+    r"|\b(PYTEST|TROOP)_[A-Z]+"
+)
+
+
+def _test_aware(patch: Patch) -> bool:
+    """A test tool's own files, where the base has them, may name it."""
+    code = [c for c in patch.changes if c.path.endswith(".py") and not is_test(c.path)]
+    hunks = [hunk for c in code if c.kind == "added" or not re.search(_TOOL, c.path) for hunk in c.hunks]
+    signs = Counter(sign for hunk in hunks for sign, text in hunk.lines if _TEST_AWARE.search(text))
+    return signs["+"] > signs["-"]
+
+
 def _large(patch: Patch) -> bool:
     return patch.changed_lines > LARGE_LINES or len(patch.files) > LARGE_FILES or len(patch.diff) > LARGE_BYTES
 
@@ -269,6 +295,7 @@ _FLAGS: dict[str, Callable[[Patch], bool]] = {
     "build-config": lambda p: _names(p, *_BUILD),
     "binary": lambda p: any(c.binary for c in p.changes),
     "debugging": _debugging,
+    "test-aware": _test_aware,
     "large": _large,
     "outside-package": _outside_package,
     "symlink": lambda p: _has_mode(p, "120000"),

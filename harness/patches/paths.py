@@ -2,11 +2,13 @@
 
 `is_test`: does it belong to the tests rather than to the program? `guards_tests`: does it decide what tests say?
 `holds_tests`, `pytest_collects`: would a runner look for tests in it? `place_of_new_test`: may a new test lie there?
+`hides_from`: would it be loaded in place of what runs the tests?
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import PurePosixPath
 
 _BY_NAME = re.compile(r"(test_.*|.*_tests?|tests?|conftest)\.pyi?")
@@ -18,6 +20,9 @@ _HOLDS = re.compile(r"((unit)?test_.*|.*_tests?|tests)\.py")
 _COLLECTED = re.compile(r"(test_.*|.*_test)\.py")
 _NEW = re.compile(r"(test_\w+|(?!troop_)\w+_test)\.py")
 _TOOLS = frozenset({"pytest", "_pytest", "pluggy", "iniconfig"})
+_LOADED = re.compile(
+    r"(pytest|troop)_\w+|py|packaging|pygments|exceptiongroup|tomli|attrs?|colorama|xdist|execnet|(site|user)customize"
+)
 
 
 def is_test(path: str) -> bool:
@@ -57,6 +62,19 @@ def place_of_new_test(path: str) -> str:
     inside = not pure.is_absolute() and not any(part == ".." or part[0] in ".-" for part in pure.parts)
     free = inside and _TOOLS.isdisjoint(pure.parts[:1])
     return pure.as_posix() if free and path.isprintable() and _NEW.fullmatch(pure.name) else ""
+
+
+def hides_from(path: str) -> str | None:
+    """The folder from which Python, importing there first, would load the file in place of a tool that runs tests or of
+    the standard library, which those tools import (`pytest.py`, `_pytest/__init__.py`, `json.py`, `x.pth`), or run it
+    at its start; None for any other file, and for a test file."""
+    pure = PurePosixPath(path)
+    stem = pure.name.partition(".")[0]
+    package = stem == "__init__"
+    name = pure.parent.name if package else stem
+    known = name in sys.stdlib_module_names or name in _TOOLS or _LOADED.fullmatch(name) is not None
+    hides = (known and pure.suffix in (".py", ".pyc", ".so")) or pure.suffix == ".pth"
+    return str(pure.parent.parent if package else pure.parent) if hides and not is_test(path) else None
 
 
 def is_prose(path: str) -> bool:

@@ -10,18 +10,21 @@ from typing import cast
 
 import pytest
 
+from agent.choice.order import select, why_not
 from harness.choosing.evidence_store import InstanceEvidence
-from harness.choosing.gather import gather_probes, gather_static, gather_tests
+from harness.choosing.gather import gather_probes, gather_static, gather_tests, in_sandbox
 from harness.choosing.pool import Sample
+from harness.choosing.statement import Statement
+from harness.choosing.static_evidence import look
 from harness.environments.clean_room import CleanRoom
 from harness.evidence.told import tell
 from harness.evidence.verify import verification_key, verify, witness_name, witness_on_base
-from harness.records import Evidence, Told, WitnessTest
+from harness.records import Candidate, Evidence, Told, WitnessTest
 from harness.repository.base_tree import open_tree
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec
 from harness.testing.report import COMMAND_TEST
 from tasks.errors import SandboxFailed
-from tasks.task import Task
+from tasks.task import GivenTest, Task
 from tests.support.environments import freeze
 from tests.support.repositories import CALC, FAILING, FIX, git
 
@@ -95,7 +98,6 @@ def test_a_patch_cannot_change_the_tests_that_measure_it(provider: Provider, tas
         ),
         added("conftest.py", "collect_ignore_glob = ['*']"),
         added("pytest.ini", "[pytest]\naddopts = --collect-only"),
-        added("sitecustomize.py", "import os\nos._exit(0)"),
         "diff --git a/tests/test_core.py b/tests/test_core.py\ndeleted file mode 100644\n--- a/tests/test_core.py\n+++"
         f" /dev/null\n@@ -1,{len(CALC['tests/test_core.py'].splitlines())} +0,0 @@\n"
         + "".join(f"-{line}\n" for line in CALC["tests/test_core.py"].splitlines()),
@@ -104,6 +106,17 @@ def test_a_patch_cannot_change_the_tests_that_measure_it(provider: Provider, tas
     assert found.applies and found.valid
     assert found.regression == {REGRESSION[0]: "passed", REGRESSION[1]: "failed"}
     assert found.given == {GIVEN: "failed"}
+
+
+@pytest.mark.parametrize("path", ["pytest.py", "_pytest/__init__.py", "json.py", "sitecustomize.py", "site.pth"])
+def test_a_patch_that_hides_what_runs_the_tests_is_not_acceptable(bubblewrap: Provider, task: Task, path: str) -> None:
+    forged = mean_returning("7") + added(path, "import os; os._exit(0)\n")
+    found = evidence(bubblewrap, task, forged)
+    reason = f"it brings {path}, which Python loads in place of what runs the tests"
+    assert found.applies and found.reason == reason
+    assert why_not(Candidate("c1", forged, (0,), evidence=found)) == reason
+    beside = evidence(bubblewrap, task, FIX + added(f"calc/{path}", "import os; os._exit(0)\n"))
+    assert beside.clean or path == "site.pth", "a package may have modules of any name"
 
 
 def test_the_given_test_is_put_back_when_a_patch_overwrites_it(bubblewrap: Provider, task: Task) -> None:
@@ -144,6 +157,68 @@ def test_a_command_without_pytest_is_judged_as_a_whole(bubblewrap: Provider, tas
     assert evidence(bubblewrap, task, "", regression=(COMMAND_TEST,), command=command).broken == (COMMAND_TEST,)
 
 
+def test_a_witness_that_patches_the_package_decides_about_no_other(provider: Provider, task: Task) -> None:
+    """In one process it made the wrong patch pass, and the right one fail, what others wrote."""
+    sly = "import calc, calc.core\n\nright = calc.core.mean\n"
+    sly += "calc.mean = calc.core.mean = lambda values: 4 if right([4]) == 3 else 0\n\n\n"
+    sly += "def test_a():\n    assert calc.mean([4]) == 4\n"
+    tests = (
+        WitnessTest(0, "tests/test_a.py", sly),
+        witness("assert mean([4]) == 4", "tests/test_b.py", 1),
+        witness("assert mean([4]) == 4", "tests/test_c.py", 2),
+    )
+    patches = {"wrong": mean_returning("0 if values == [0, 0] else 3"), "right": FIX}
+    found = {name: evidence(provider, task, patch, witnesses=tests) for name, patch in patches.items()}
+    assert list(found["wrong"].witness.values()) == ["passed", "failed", "failed"]
+    assert list(found["right"].witness.values()) == ["failed", "passed", "passed"]
+    given = {name: replace(each, given={}) for name, each in found.items()}
+    chosen = select([Candidate(name, patch, (0,), evidence=given[name]) for name, patch in patches.items()], 2)
+    assert (chosen.candidate, chosen.method) == ("right", "witness")
+
+
+LEAVING = """\
+import pathlib, subprocess, sys
+
+import calc.core
+
+
+def test_it():
+    pathlib.Path(calc.core.__file__).write_text({text!r})
+    for place in ("conftest.py", "tests/conftest.py", "sitecustomize.py"):
+        pathlib.Path(place).write_text("import os; os._exit(0)")
+    for folder in sys.path:
+        if folder.endswith("site-packages"):
+            pathlib.Path(folder, "left.pth").write_text("import os; os._exit(0)")
+    subprocess.Popen(["sleep", "60"], start_new_session=True)
+    assert False
+"""
+
+
+def test_what_a_test_leaves_behind_reaches_no_other(provider: Provider, task: Task) -> None:
+    """Files of the tree, of the environment and of Python's start, and processes: left by the given test, by a witness
+    test on a candidate, and by one on the base."""
+    breaking = LEAVING.format(text="def add(a, b):\n    return a + b\n\n\ndef mean(values):\n    return 0\n")
+    mending = LEAVING.format(text="def add(a, b):\n    return a + b\n\n\ndef mean(values):\n    return values[0]\n")
+    given = GivenTest(("tests/test_given.py",), (("tests/test_given.py", breaking),))
+    honest = witness("assert mean([4]) == 4", "tests/test_z.py", 1)
+    found = evidence(
+        provider,
+        replace(task, failing_test=given),
+        FIX,
+        witnesses=[WitnessTest(0, "tests/test_a.py", breaking), honest],
+    )
+    assert found.clean and found.given == {"tests/test_given.py": "failed"}
+    assert list(found.witness.values()) == ["failed", "passed"]
+
+    async def on_base() -> tuple[WitnessTest, ...]:
+        built = await freeze(provider, task)
+        return await witness_on_base(
+            CleanRoom(provider, built, "tests"), [WitnessTest(0, "a/test_a.py", mending), honest]
+        )
+
+    assert honest in asyncio.run(on_base())
+
+
 def test_one_deadly_witness_test_does_not_silence_the_others(bubblewrap: Provider, task: Task) -> None:
     tests = (
         witness("__import__('os')._exit(1)", "tests/test_a.py", 0),
@@ -177,15 +252,31 @@ def test_only_witness_tests_that_fail_on_the_base_are_kept(bubblewrap: Provider,
     assert asyncio.run(scenario()) == (fails, missing_name)
 
 
-class Mortal:
-    """A provider whose first sandboxes die in the first command."""
+@pytest.mark.parametrize("path", ["conftest.py", "tests/sitecustomize.py", "pytest.ini", "tests/../test_a.py"])
+def test_a_witness_of_an_old_trace_that_pytest_loads_by_itself_is_left_out_with_a_sentence(
+    bubblewrap: Provider, task: Task, path: str
+) -> None:
+    fails = witness("assert mean([3]) == 3")
+    said: list[str] = []
 
-    def __init__(self, provider: Provider, deaths: int) -> None:
-        self._provider, self.deaths = provider, deaths
+    async def scenario() -> tuple[WitnessTest, ...]:
+        room = CleanRoom(bubblewrap, await freeze(bubblewrap, task), "tests")
+        return await witness_on_base(room, [WitnessTest(3, path, "def test_it(): assert False\n"), fails], said.append)
+
+    assert asyncio.run(scenario()) == (fails,)
+    (sentence,) = said
+    assert sentence.startswith(f"a witness test of attempt 3 is left out: {path!r} is no name for one")
+
+
+class Mortal:
+    """A provider whose first sandboxes (those with a name that ends by `name`) die in the first command."""
+
+    def __init__(self, provider: Provider, deaths: int, name: str = "") -> None:
+        self._provider, self.deaths, self._name = provider, deaths, name
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
         sandbox = await self._provider.create(spec)
-        if self.deaths > 0:
+        if self.deaths > 0 and spec.name.endswith(self._name):
             self.deaths -= 1
             await sandbox.close()
         return sandbox
@@ -201,6 +292,26 @@ def test_a_sandbox_that_dies_says_nothing_about_the_candidate(bubblewrap: Provid
     assert asyncio.run(scenario(2)).clean
     with pytest.raises(SandboxFailed):
         asyncio.run(scenario(3))
+
+
+def test_a_witness_under_which_sandboxes_die_is_no_fault_of_the_candidate_or_of_others(
+    bubblewrap: Provider, task: Task
+) -> None:
+    tests = (witness("assert mean([3]) == 3", "tests/test_a.py"), witness("assert mean([3]) == 3", "tests/test_b.py"))
+    said: list[str] = []
+
+    async def scenario() -> tuple[Evidence, tuple[WitnessTest, ...]]:
+        built = await freeze(bubblewrap, task)
+        rooms = [
+            CleanRoom(cast("Provider", Mortal(bubblewrap, 9, name)), built, "tests", retries=1)
+            for name in ("-w0", "-0")
+        ]
+        found = await verify(rooms[0], task, name="v", patch=FIX, regression=REGRESSION, witnesses=tests)
+        return found, await witness_on_base(rooms[1], tests, said.append)
+
+    found, kept = asyncio.run(scenario())
+    assert found.clean and list(found.witness.values()) == ["error", "passed"]
+    assert kept == tests[1:] and said[0].startswith("a witness test of attempt 0 is left out: sandbox")
 
 
 # A candidate that has a file where a test's folder should be, or a name that no file can have
@@ -254,6 +365,52 @@ def test_a_candidate_that_cannot_be_laid_out_ends_no_evidence_on_the_others(bubb
     assert right.probes and not right.static.reason
     assert right.tests is not None and not right.tests.broken
     assert odd.tests is not None and odd.tests.reason.startswith("it cannot be laid out")
+
+
+def test_each_witness_is_shown_to_the_ranker_alone_and_what_guards_tests_is_not_laid(
+    bubblewrap: Provider, task: Task
+) -> None:
+    head = git(Path(task.repository.location), "rev-parse", "HEAD")
+    mended = "def add(a, b):\n    return a + b\n\n\ndef mean(values):\n    return values[0]\n"
+    tests = (
+        WitnessTest(0, "tests/test_a.py", LEAVING.format(text=mended)),
+        WitnessTest(1, "tests/conftest.py", "import os; os._exit(0)\n"),
+        witness("assert mean([4]) == 4", "tests/test_z.py", 2),
+    )
+
+    async def scenario() -> tuple[InstanceEvidence, str]:
+        built = await freeze(bubblewrap, task)
+
+        async def opened(name: str) -> Sandbox:
+            return await bubblewrap.create(SandboxSpec(run="tests", name=name, environment=built.key))
+
+        with open_tree(Path(task.repository.location), head) as tree:
+            known = gather_static(InstanceEvidence("i", (Sample("i", "right", "right", FIX),)), "No code.", tree)
+            known = await gather_probes(known, tree, opened, witnesses=tests)
+            laid = await in_sandbox(
+                opened, "laid", tree, FIX + added("pytest.ini", "[pytest]"), lambda s: s.exec(["ls"], timeout=60)
+            )
+            return known, laid.output
+
+    known, listed = asyncio.run(scenario())
+    assert known.base.probes is not None and list(known.base.probes) == ["witness-1", "witness-2"]
+    assert known.base.probes["witness-2"][0].error == "exit 1"
+    (found,) = known.found.values()
+    assert found.probes is not None and not found.probes["witness-2"][0].error
+    assert "calc" in listed and "pytest.ini" not in listed
+
+
+def test_a_patch_that_hides_what_runs_the_tests_counts_as_none_that_applies_among_patches_of_any_tool(
+    task: Task,
+) -> None:
+    head = git(Path(task.repository.location), "rev-parse", "HEAD")
+    with open_tree(Path(task.repository.location), head) as tree:
+        facts = [
+            look(FIX + added(path, "x = 1\n"), Statement(""), tree)
+            for path in ("pluggy.py", "calc/pluggy.py", "new/json/__init__.py")
+        ]
+    assert [each.applies for each in facts] == ["no", "clean", "clean"]
+    assert facts[0].reason == "pluggy.py would be loaded in place of what runs the tests"
 
 
 # Without a sandbox

@@ -312,6 +312,13 @@ FLAGS: list[tuple[str, set[str]]] = [
     ("".join(of(f"pkg/m{n}.py", "-x", "+y") for n in range(21)), {"large"}),
     (of("reproduce_issue.py", "+x", kind="added"), {"outside-package"}),
     (of("pkg/debug_it.py", "+x", kind="added"), {"outside-package"}),
+    (of("pkg/mod.py", "-x = 1", "+import os, pytest"), {"test-aware"}),
+    (of("pkg/mod.py", "-x = 1", "+x = 'PYTEST_CURRENT_TEST' in environ"), {"test-aware"}),
+    (of("pkg/mod.py", "-x = 1", "+x = sys.modules.get('pytest')"), {"test-aware"}),
+    (of("pkg/mod.py", "-from unittest import mock", "+from unittest import mock, case"), set()),
+    (of("pkg/mod.py", "-x = 1", "+x = 'see pytest'"), set()),
+    (of("src/_pytest/runner.py", "-x = 1", "+from _pytest.main import Session"), set()),
+    (of("tests/test_a.py", "+import pytest", kind="added"), {"adds-tests"}),
     ("diff --git a/l b/l\nnew file mode 120000\n--- /dev/null\n+++ b/l\n@@ -0,0 +1 @@\n+t\n\\ No newline at end of file\n", {"symlink"}),
     ("diff --git a/s b/s\ndeleted file mode 160000\n--- a/s\n+++ /dev/null\n@@ -1 +0,0 @@\n-Subproject commit 1\n", {"submodule"}),
     ("diff --git a/r b/r\nold mode 100644\nnew mode 100755\n", {"mode-change"}),
@@ -329,6 +336,28 @@ def test_every_flag_is_explained_where_it_is_looked_up() -> None:
     for _, flags in FLAGS:
         for flag in flags:
             assert f'"{flag}"' in explained
+
+
+LINK = "diff --git a/{0} b/{0}\nnew file mode 120000\n--- /dev/null\n+++ b/{0}\n@@ -0,0 +1 @@\n+t\n"
+TREE = ("calc/__init__.py", "src/calc/__init__.py", "scripts/run.py", "pytest_of_ours.py")
+
+
+@pytest.mark.parametrize(
+    ("diff", "hides"),
+    [
+        (of("pytest.py", "+x", kind="added"), "pytest.py"),
+        (of("src/_pytest/__init__.py", "+x", kind="added"), "src/_pytest/__init__.py"),
+        (of("scripts/json.py", "+x", kind="added") + of("src/__init__.py", "+x", kind="added"), "scripts/json.py"),
+        ("diff --git a/a.py b/pluggy.py\nrename from a.py\nrename to pluggy.py\n", "pluggy.py"),
+        (LINK.format("iniconfig"), "iniconfig"),
+        (of("pytest_of_ours.py", "-x", "+y"), ""),
+        (of("src/calc/json.py", "+x", kind="added"), ""),
+        (of("src/new/__init__.py", "+x", kind="added") + of("src/new/types.py", "+x", kind="added"), ""),
+        (LINK.format("readme"), ""),
+    ],
+)
+def test_a_file_that_would_be_loaded_in_place_of_what_runs_the_tests_is_named(diff: str, hides: str) -> None:
+    assert Patch(diff).hides(TREE) == hides
 
 
 def test_source_files_are_neither() -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from agent.choice.judge import PLACE
-from harness.patches.paths import guards_tests, holds_tests, is_prose, is_test, place_of_new_test, pytest_collects
+from harness.patches.paths import (
+    guards_tests,
+    hides_from,
+    holds_tests,
+    is_prose,
+    is_test,
+    place_of_new_test,
+    pytest_collects,
+)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +100,27 @@ def test_a_new_test_lies_where_a_runner_finds_it(path: str, place: str) -> None:
 )
 def test_what_is_loaded_unasked_hides_a_tool_or_is_not_inside_is_no_place_for_a_new_test(path: str) -> None:
     assert place_of_new_test(path) == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "folder"),
+    [
+        ("pytest.py", "."),
+        ("src/_pytest/__init__.py", "src"),
+        ("pluggy.cpython-311-x86_64-linux-gnu.so", "."),
+        ("a/b/troop_pytest.py", "a/b"),
+        ("unittest/__init__.py", "."),
+        ("lib/json.py", "lib"),
+        ("usercustomize.pyc", "."),
+        ("a/x.pth", "a"),
+        ("calc.py", None),
+        ("json.txt", None),
+        ("json/tool.py", None),
+        ("tests/pytest.py", None),
+    ],
+)
+def test_what_is_loaded_in_place_of_a_test_tool_or_the_standard_library_is_known(path: str, folder: str | None) -> None:
+    assert hides_from(path) == folder
 
 
 def test_prose_is_told_from_code_by_its_path() -> None:

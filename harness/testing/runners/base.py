@@ -50,6 +50,7 @@ class Runner(Protocol):
     lines that let it report whatever command starts it. `packages`: to be installed where it does not work (the first,
     and with the newest release of that the others as well); empty for what comes with Python or the repository.
     `project`: the import name of the one project whose own runner it is.
+    `summary`: finds how many tests (group 1) had which outcome (group 2) in what it prints by itself; None: cannot.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Runner(Protocol):
     exports: str = ""
     packages: tuple[str, ...] = ()
     project: str = ""
+    summary: re.Pattern[str] | None = None
 
     def recognises(self, command: str) -> bool:
         """Whether the command names this framework."""

@@ -31,6 +31,7 @@ class Pytest(Runner):
         ' -o cache_dir=/tmp/troop-pytest-cache --continue-on-collection-errors --maxfail=0 --color=no"\n'
     )
     packages = ("pytest", "py")
+    summary = re.compile(r"\b(\d+) (passed|xpassed|failed|error)s?\b(?=.* in \d+\.\d+s)")
 
     def recognises(self, command: str) -> bool:
         return _NAMED.search(command) is not None
