@@ -14,6 +14,7 @@ Every node reads what the trace says already and does only the rest, so a resume
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
@@ -150,11 +151,11 @@ async def choose_one(run: Run) -> None:
     """What verification, the ranker and, among those that stand first, the judge say."""
     if run.selection() is not None:
         return
-    candidates = run.candidates()
+    candidates = await asyncio.to_thread(run.candidates)
     asked = run.settings.orders_by == "evidence" or run.judge is not None
     weighed, points = await _weighed_and_judged(run, candidates) if asked else (None, {})
     samples = len([a for a in run.finished() if a.status != "infrastructure"])
-    chosen = select(candidates, samples, points, weighed, run.settings.threshold)
+    chosen = await asyncio.to_thread(select, candidates, samples, points, weighed, run.settings.threshold)
     run.write(trace.Selected(selection=chosen))
 
 
@@ -173,7 +174,7 @@ async def _weighed_and_judged(
             from agent.choice.weighing import weigh
 
             weighed = await weigh(case, {a.index: a.model for a in run.finished()})
-        close = undecided(candidates, weighed, run.settings.threshold)
+        close = await asyncio.to_thread(undecided, candidates, weighed, run.settings.threshold)
         return weighed, await _judged(run, replace(case, candidates=close))
 
 
@@ -191,7 +192,8 @@ async def report(run: Run) -> None:
     """Write the result files, then the run's end: a run that has ended has them."""
     selection = run.selection()
     assert selection is not None, "select comes first"
-    run.files.write_results(run.events, run.candidates(), selection)
+    candidates = await asyncio.to_thread(run.candidates)
+    await asyncio.to_thread(run.files.write_results, run.events, candidates, selection)
     over = run.over
     status = "selected" if selection.candidate else "budget" if over is not None else "none"
     run.write(trace.RunEnded(status=status, detail=over.detail if over else "", seconds=active_seconds(run.events)))
