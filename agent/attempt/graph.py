@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -78,8 +78,8 @@ class Desk:
     """What the nodes of one attempt work with: the graph's runtime context.
 
     `write` appends an event to the trace; `ask` is the charged, budgeted model call, already bound to this attempt.
-    `near`: the test files near to a patch, for a task whose whole suite takes too long (None: it does not). `context`:
-    tokens that the model bears, as known by now.
+    `fresh`: does something in another sandbox of the environment. `near`: the test files near to a patch, for a task
+    whose whole suite takes too long (None: it does not). `context`: tokens that the model bears, as known by now.
     """
 
     task: Task
@@ -91,6 +91,7 @@ class Desk:
     seed: int
     ask: Ask
     write: Callable[[trace.Event], trace.Event]
+    fresh: Callable[[Callable[[Sandbox], Awaitable[str]]], Awaitable[str]]
     near: Callable[[str], Sequence[str]] | None = None
     context: Callable[[], int] = lambda: CONTEXT
     box: Toolbox = field(init=False)
@@ -291,7 +292,8 @@ async def finish(state: State, runtime: Runtime[Desk]) -> State:
 
 
 async def end(desk: Desk, status: str, detail: str = "") -> None:
-    """Take whatever patch exists and write the attempt's end with its status.
+    """Take whatever patch exists and write the attempt's end with its status. What the attempt left running is ended
+    first; where the sandbox is exhausted all the same, the patch is that of the last turn's tree.
 
     Of a policy that tries changes blindly (`only_green`) a tree counts only when its last test run was green.
     """
@@ -299,21 +301,34 @@ async def end(desk: Desk, status: str, detail: str = "") -> None:
     patch, said = "", [detail] if detail else []
     if not desk.policy.only_green or (notebook.last_report is not None and notebook.last_report.green):
         try:
+            await desk.sandbox.quiet()
             patch = await take_patch(desk.sandbox, exclude=desk.apart, say=said.append)
-        except PatchNotTaken as error:
-            said.append(str(error))
+        except (PatchNotTaken, OSError) as error:
+            said.append(f"{error}: the patch was taken in a fresh sandbox, from the tree of the last turn")
+            patch = await desk.fresh(lambda sandbox: _last_tree(desk, sandbox, said))
     began = notebook.started.at if notebook.started and notebook.started.at else time.time()
+    flags = await asyncio.to_thread(lambda: Patch(patch).flags)
     desk.record(
         trace.AttemptEnded(
             attempt=notebook.index,
             status=status,
             patch=patch,
-            flags=(*Patch(patch).flags, *leak_tries(notebook.history)),
+            flags=(*flags, *leak_tries(notebook.history)),
             turns=len(notebook.history),
             seconds=time.time() - began - notebook.idle,
             detail="; ".join(said),
         )
     )
+
+
+async def _last_tree(desk: Desk, sandbox: Sandbox, said: list[str]) -> str:
+    """The patch of what the trace holds of the last turn's tree, laid into a fresh sandbox."""
+    await sandbox.restore(list(desk.notebook.tree.values()))
+    try:
+        return await take_patch(sandbox, exclude=desk.apart, say=said.append)
+    except PatchNotTaken as error:
+        said.append(f"none could be taken there either: {error}")
+        return ""
 
 
 async def restore(desk: Desk) -> State:

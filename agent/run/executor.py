@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agent.attempt import graph as inner
@@ -66,7 +67,7 @@ class InProcess:
                 retried = failures < run.settings.infrastructure_retries
                 run.write(trace.InfrastructureFailed(attempt=index, what="sandbox", detail=str(error), retried=retried))
                 if not retried:
-                    run.write(inner.failed("infrastructure", run.notebook(index), error))
+                    await self._give_up(run, run.notebook(index), error)
                     break
                 await asyncio.sleep(PAUSE_SECONDS * 2**failures)
         ended = run.notebook(index).ended
@@ -86,8 +87,16 @@ class InProcess:
         """The evidence on one candidate."""
         return await evidence_on(run, candidate, regression, witnesses, guards)
 
-    async def _one_sandbox(self, run: Run, notebook: Notebook) -> None:
-        """Drive the attempt in one sandbox until it ends or the sandbox dies."""
+    async def _give_up(self, run: Run, notebook: Notebook, error: SandboxFailed) -> None:
+        """End an attempt whose sandboxes keep dying, with the patch that its last turn's tree makes where one can be
+        had."""
+        try:
+            await self._one_sandbox(run, notebook, over=f"the sandbox: {error}")
+        except SandboxFailed:
+            run.write(inner.failed("infrastructure", notebook, error))
+
+    async def _one_sandbox(self, run: Run, notebook: Notebook, over: str = "") -> None:
+        """Drive the attempt in one sandbox until it ends or the sandbox dies. `over`: why it ends as it stands."""
         assert notebook.started is not None
         index, settings = notebook.index, run.settings
         sandbox = await run.provider.create(run.spec(f"attempt-{index:02d}"))
@@ -110,11 +119,16 @@ class InProcess:
                 seed=notebook.started.seed,
                 ask=_ask(run, client, notebook, notebook.started),
                 write=run.write,
+                fresh=partial(run.room().fresh, f"patch-{index:02d}"),
                 near=near_tests_of(run),
                 context=lambda: client.context if client else CONTEXT,
             )
             try:
-                await inner.drive(self._graph, desk)
+                if over:
+                    await inner.restore(desk)
+                    await inner.end(desk, "infrastructure", over)
+                else:
+                    await inner.drive(self._graph, desk)
             except (SandboxFailed, DiskFull):
                 raise
             except EndpointFailed as error:  # the sandbox lives, so the patch made so far is kept

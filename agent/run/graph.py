@@ -14,6 +14,7 @@ Every node reads what the trace says already and does only the rest, so a resume
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
@@ -155,9 +156,10 @@ async def choose_one(run: Run) -> None:
         return
     asked = run.settings.orders_by == "evidence" or run.judge is not None
     while True:
-        candidates = run.candidates()
+        candidates = await asyncio.to_thread(run.candidates)
         weighed, points = await _weighed_and_judged(run, candidates) if asked else (None, {})
-        chosen = select(candidates, len(run.samples()), points, weighed, run.settings.threshold)
+        samples, threshold = len(run.samples()), run.settings.threshold
+        chosen = await asyncio.to_thread(select, candidates, samples, points, weighed, threshold)
         first = next((c for c in candidates if c.id == chosen.candidate), None)
         if first is None or not await contradicted(run, first):
             break
@@ -179,7 +181,7 @@ async def _weighed_and_judged(
             from agent.choice.weighing import weigh
 
             weighed = await weigh(case, {a.index: a.model for a in run.finished()})
-        close = undecided(candidates, weighed, run.settings.threshold)
+        close = await asyncio.to_thread(undecided, candidates, weighed, run.settings.threshold)
         return weighed, await _judged(run, replace(case, candidates=close))
 
 
@@ -197,7 +199,8 @@ async def report(run: Run) -> None:
     """Write the result files, then the run's end: a run that has ended has them."""
     selection = run.selection()
     assert selection is not None, "select comes first"
-    run.files.write_results(run.events, run.candidates(), selection)
+    candidates = await asyncio.to_thread(run.candidates)
+    await asyncio.to_thread(run.files.write_results, run.events, candidates, selection)
     over = run.over
     status = "selected" if selection.candidate else "budget" if over is not None else "none"
     run.write(trace.RunEnded(status=status, detail=over.detail if over else "", seconds=active_seconds(run.events)))

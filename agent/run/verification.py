@@ -45,7 +45,7 @@ async def verify_candidates(run: Run, *, early: bool = False) -> None:
     candidate has its id from the first evidence on it.
     """
     async with run.verifying:
-        candidates = run.candidates()
+        candidates = await asyncio.to_thread(run.candidates)
         wanted = [c for c in candidates if not early or c.evidence is None]
         if not wanted:
             return
@@ -55,7 +55,7 @@ async def verify_candidates(run: Run, *, early: bool = False) -> None:
         holding = {(e.candidate, e.key, e.attempts) for e in latest_verified(run.events) if early or not e.early}
 
         async def one(candidate: Candidate) -> None:
-            key, _ = what_guards(run, candidate, witnesses, guards)
+            key, _ = await asyncio.to_thread(what_guards, run, candidate, witnesses, guards)
             if (candidate.id, key, candidate.attempts) in holding:
                 return
             evidence = known.get(key)  # of a reopened run, or found early: the same patch, arrived at by more attempts

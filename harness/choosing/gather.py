@@ -214,7 +214,8 @@ def tells(base: Base, patch: str) -> bool:
 async def lay(sandbox: Sandbox, tree: BaseTree, patch: str) -> None:
     """Put the files that a patch changes into a sandbox's tree as it leaves them; what guards tests stays as on the
     base."""
-    for path, (_, after) in tree.patched(patch).files.items() if patch else ():
+    patched = await asyncio.to_thread(tree.patched, patch) if patch else None
+    for path, (_, after) in patched.files.items() if patched else ():
         if guards_tests(path):
             continue
         if after is None:

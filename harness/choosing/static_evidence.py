@@ -14,7 +14,11 @@ from harness.choosing.statement import Statement, names_file
 from harness.code.facts import identifiers, normal_form, parsed, touched, undefined_names
 from harness.patches.patch import SCRATCH, Patch
 from harness.patches.paths import is_prose, is_test
+from harness.patches.text import FileChange
 from harness.repository.base_tree import BaseTree, Patched
+
+MOST_FILES = 500
+"""Of a patch with more files only the diff's text tells: nothing is parsed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +56,21 @@ class StaticFacts:
 def look(patch_text: str, statement: Statement, tree: BaseTree | None) -> StaticFacts:
     """The facts about one patch; without `tree` those that the diff's text alone tells."""
     patch = Patch(patch_text)
-    patched = tree.patched(patch_text) if tree is not None else Patched("unknown", {})
     strays = stray_files(patch, tree)
     source = source_without(patch, strays)
-    changes = [c for c in patch.changes if c.path in source or (c.old_path or "") in source]
-    places = _places(patch, patched, source)
+    wanted = frozenset(source)
+    changes = [c for c in patch.changes if c.path in wanted or c.old_path in wanted]
+    close = len(patch.changes) <= MOST_FILES
+    applied = tree.patched(patch_text, contents=close) if tree is not None else Patched("unknown", {})
     if tree is not None and (hidden := patch.hides(tree.paths())):
-        patched = replace(patched, applies="no", reason=f"{hidden} would be loaded in place of what runs the tests")
+        applied = replace(applied, applies="no", reason=f"{hidden} would be loaded in place of what runs the tests")
+    patched = applied if close else Patched("unknown", {})
     known = patched.applies in ("clean", "fuzzy")
+    places = _places([c for c in changes if c.path in wanted], patched)
     python = [(path, *patched.files.get(path, (None, None))) for path in source if path.endswith(".py") and known]
     parts = [(path, before, after) for path, before, after in python if after is not None]
     return StaticFacts(
-        applies=patched.applies,
+        applies=applied.applies,
         code=_code(patched, source) if known else _text_digest(patch_text, strays),
         places=places,
         files=tuple(source),
@@ -79,7 +86,7 @@ def look(patch_text: str, statement: Statement, tree: BaseTree | None) -> Static
         named_files=max((names_file(statement, p) for p in source), default=0.0),
         named_places=_named_places(places, statement),
         frame_places=_frame_places(places, statement),
-        reason=patched.reason,
+        reason=applied.reason,
     )
 
 
@@ -119,7 +126,8 @@ def _bound(tree: ast.Module) -> set[str]:
 def _text_digest(patch_text: str, strays: Sequence[str]) -> str:
     """The fingerprint of the diff without its stray files: the code as far as the text alone tells."""
     pieces = re.split(r"(?m)^(?=diff --git )", patch_text)
-    kept = [piece for piece in pieces if not any(piece.split("\n")[0].endswith(f" b/{path}") for path in strays)]
+    without = frozenset(strays)
+    kept = [piece for piece in pieces if piece.split("\n", 1)[0].rpartition(" b/")[2] not in without]
     return Patch("".join(kept)).fingerprint or Patch(patch_text).fingerprint
 
 
@@ -138,11 +146,9 @@ def _code(patched: Patched, source: list[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _places(patch: Patch, patched: Patched, source: list[str]) -> tuple[str, ...]:
+def _places(changes: Sequence[FileChange], patched: Patched) -> tuple[str, ...]:
     found: set[str] = set()
-    for change in patch.changes:
-        if change.path not in source:
-            continue
+    for change in changes:
         before, after = patched.files.get(change.path, (None, None))
         tree_before, tree_after = parsed(before), parsed(after)
         whole = tree_after is not None and (tree_before is not None or before is None)
@@ -176,7 +182,8 @@ def _is_stray(path: str, folders: set[str] | None) -> bool:
 def source_without(patch: Patch, strays: Sequence[str]) -> list[str]:
     """What the patch is about: its source files without the stray ones, or all where there is nothing else."""
     source = [p for p in patch.source_files if not is_prose(p)]
-    return [p for p in source if p not in strays] or source
+    without = frozenset(strays)
+    return [p for p in source if p not in without] or source
 
 
 def _named_places(places: tuple[str, ...], statement: Statement) -> float:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from harness.environments.clean_room import TEST_SECONDS, CleanRoom
 from harness.environments.environment import FORMAT
 from harness.evidence.regression import STARTING_SECONDS, Touched, cost, near_files, touched_by
 from harness.parallel import in_parallel
+from harness.patches.patch import Patch
 from harness.patches.paths import holds_tests
 from harness.records import TestReport
 from harness.repository.workspace import Workspace
@@ -189,16 +190,10 @@ def imports_of(workspace: Workspace) -> ImportGraph:
     return import_graph(workspace.base_commit, workspace.files(), workspace.read_all, cache_root() / "imports")
 
 
-def what_is_touched(workspace: Workspace, patches: Iterable[str]) -> Touched:
+def what_is_touched(workspace: Workspace, patches: Collection[str]) -> Touched:
     """What of the workspace's base the patches touch, taken together."""
-
-    def read(path: str) -> bytes | None:
-        try:
-            return workspace.read(path)
-        except (FileNotFoundError, ValueError):
-            return None
-
-    return touched_by(patches, read)
+    found = workspace.read_all(path for patch in patches for path in Patch(patch).source_files)
+    return touched_by(patches, found.get)
 
 
 @functools.lru_cache(maxsize=2)

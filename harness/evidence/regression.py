@@ -33,6 +33,8 @@ IMPORTED, IMPORTED_INDIRECTLY = 60, 30
 """The score of the only test file that imports a touched module; of the only one that imports what imports it."""
 NAMED = 50
 """The score of the only test file that mentions a touched function or class."""
+MOST_FILES = 300
+"""Files of one patch that are held against every test file."""
 FEW = 3
 """So many test files that have something in common are as good as one."""
 
@@ -51,10 +53,16 @@ def touched_by(patches: Iterable[str], read: Callable[[str], bytes | None]) -> T
     lines: dict[str, set[int]] = {}
     for diff in patches:
         patch = Patch(diff)
-        for path in patch.source_files:
+        for path in _telling_files(patch):
             lines.setdefault(path, set()).update(patch.touched_lines.get(path, ()))
     names = {name for path in lines if path.endswith(".py") for name in _around(read(path), lines[path])}
     return Touched(tuple(sorted(lines)), tuple(sorted(names)))
+
+
+def _telling_files(patch: Patch) -> list[str]:
+    """The patch's source files; of very many `MOST_FILES`, those that the base has first."""
+    new = {change.path for change in patch.changes if change.kind == "added"}
+    return sorted(patch.source_files, key=lambda path: path in new)[:MOST_FILES]
 
 
 def _around(source: bytes | None, lines: Collection[int]) -> set[str]:
@@ -123,7 +131,7 @@ def choose(
     by_file: dict[str, list[str]] = {}
     for test in green:
         by_file.setdefault(test.partition("::")[0], []).append(test)
-    scores = nearness(by_file, Patch(patch).source_files, imports())
+    scores = nearness(by_file, _telling_files(Patch(patch)), imports())
     chosen: list[str] = []
     left = seconds - STARTING_SECONDS
     for file in sorted(by_file, key=lambda file: (-scores[file], file)):

@@ -16,6 +16,7 @@ where the attempt removes one together with its entry in .gitmodules.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
 from collections.abc import Collection, Sequence
@@ -69,6 +70,7 @@ export GIT_DIR={TROOPDIR}/base.git GIT_WORK_TREE={WORKDIR} GIT_LITERAL_PATHSPECS
 test -f "$GIT_DIR/HEAD" || exit {_BASE_GONE}
 git=$(command -v git) || exit {_GIT_MISSING}
 export git
+test -x {WORKDIR} || chmod u+rwx {WORKDIR} || :
 cd {WORKDIR}
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -113,10 +115,17 @@ xargs -0 -n 1 sh -c 'cd "$1" && GIT_WORK_TREE=$PWD "$git" ls-files -z --others {
 printf "\\\\0"' sh < "$scratch/within"
 """
 
-# Standard input: $1 bytes of deletions for --index-info, then the paths to take in.
+# Standard input: $deletions bytes of deletions for --index-info, then the paths to take in.
 _STAGE = """cat > "$scratch/stage"
 head -c "$deletions" "$scratch/stage" | safely update-index -z --index-info
-tail -c "+$((deletions + 1))" "$scratch/stage" | safely update-index -z --add --remove --replace --stdin
+tail -c "+$((deletions + 1))" "$scratch/stage" > "$scratch/paths"
+take_in() { safely update-index -z --add --remove --replace "$@" --stdin; }
+"""
+
+# git diffs a file that its index knows by the file itself: no object need be written, thousands of which take a minute.
+_TAKE_IN_NAMES = """xargs -0 sh -c 'for path; do if test -L "$path"; then printf "%s\\0" "$path"; fi; done' sh \
+  < "$scratch/paths" | take_in
+take_in --info-only < "$scratch/paths"
 """
 
 _DIFF = """safely diff-index --cached --patch --binary --full-index --no-renames --no-ext-diff --no-textconv \
@@ -127,7 +136,8 @@ _DIFF = """safely diff-index --cached --patch --binary --full-index --no-renames
 # A row of size and path for each path of standard input, in that order; none for what is gone meanwhile.
 _SIZES = "xargs -0 -r stat -c '%s %n' -- 2>/dev/null || :"
 
-_MARK = """printf %s "$(safely write-tree)" > "$GIT_DIR/setup.tree.new"
+_MARK = """take_in < "$scratch/paths"
+printf %s "$(safely write-tree)" > "$GIT_DIR/setup.tree.new"
 cp -p "$GIT_INDEX_FILE" "$GIT_DIR/setup.index"
 mv "$GIT_DIR/setup.tree.new" "$GIT_DIR/setup.tree"
 """
@@ -185,14 +195,14 @@ async def take_patch(sandbox: Sandbox, *, exclude: Collection[str] = (), say: Sa
     git, Troop's copy of the base, memory, time) leaves none to be had; SandboxFailed where it is gone.
     """
     look = await _look(sandbox)
-    staged = _staging(look, [os.fsencode(path.rstrip("/")) for path in exclude])
+    staged = await asyncio.to_thread(_staging, look, {os.fsencode(path.rstrip("/")) for path in exclude})
     too_much = await _too_much(sandbox, staged)
     if too_much:
         say(_left_out(too_much))
     taken = [path for path in (*staged.changed, *staged.new) if path not in too_much]
     if not staged.deletions and not taken:
         return ""
-    script, stdin = _staged(staged.deletions, taken, _DIFF)
+    script, stdin = _staged(staged.deletions, taken, _TAKE_IN_NAMES + _DIFF)
     done = await _script(sandbox, _PRIVATE_OBJECTS + script, stdin=stdin)
     return done.stdout.decode("utf-8", "surrogateescape")
 
@@ -261,7 +271,7 @@ async def restore_paths(sandbox: Sandbox, paths: Sequence[str]) -> str | None:
     """Put files, or whole directories, back as they were before the attempt: content, mode and type. Files there that
     neither the base nor set-up made are removed, junk apart. None: done; else why not: then nothing that is measured
     there counts. Raises SandboxFailed where the sandbox is gone."""
-    wanted = [os.fsencode(path.rstrip("/")) for path in paths if path.strip("/.")]
+    wanted = {os.fsencode(path.rstrip("/")): None for path in paths if path.strip("/.")}
     if not wanted:
         return None
     try:
@@ -274,7 +284,7 @@ tail -c +{len(removed) + 1} "$scratch/all" > "$scratch/wanted"
 xargs -0 "$git" ls-files -z -- < "$scratch/wanted" > "$scratch/tracked"
 safely checkout-index --force -z --stdin < "$scratch/tracked"
 """
-        await _script(sandbox, script, stdin=removed + _records(wanted))
+        await _script(sandbox, script, stdin=removed + _records(tuple(wanted)))
     except PatchNotTaken as error:
         return f"files cannot be put back as on the base: {error}"
     return None
@@ -331,7 +341,7 @@ _SUBMODULE = 0o160000
 _NESTED_DEPTH = 50  # repositories within repositories that are looked into
 
 
-def _staging(look: _Look, exclude: Sequence[bytes]) -> _Staging:
+def _staging(look: _Look, exclude: Collection[bytes]) -> _Staging:
     modules_changed = any(c.path == b".gitmodules" for c in look.changed)
     deletions: list[bytes] = []
     changed: list[bytes] = []
@@ -345,12 +355,12 @@ def _staging(look: _Look, exclude: Sequence[bytes]) -> _Staging:
             deletions.append(b"0 " + b"0" * len(change.oid) + b"\t" + change.path + b"\0")
         else:
             changed.append(change.path)
-    environments = tuple(p.removesuffix(b"pyvenv.cfg") for p in look.new if p.endswith(b"/pyvenv.cfg"))
+    environments = {p.removesuffix(b"/pyvenv.cfg") for p in look.new if p.endswith(b"/pyvenv.cfg")}
     new: list[bytes] = []
     for path in look.new:
         if path in look.made_by_setup or path in look.special or _below(path, exclude):
             continue
-        if path.startswith(environments) or (path not in look.not_ignored and not _is_source(path)):
+        if _below(path, environments) or (path not in look.not_ignored and not _is_source(path)):
             continue
         new.append(path)
     return _Staging(b"".join(deletions), tuple(changed), tuple(new))
@@ -361,8 +371,9 @@ def _is_source(path: bytes) -> bool:
     return pure.suffix.lower() in SOURCE and set(_OUTPUT_DIRECTORIES).isdisjoint(pure.parts[:-1])
 
 
-def _below(path: bytes, tops: Sequence[bytes]) -> bool:
-    return any(path == top or path.startswith(top + b"/") for top in tops)
+def _below(path: bytes, tops: Collection[bytes]) -> bool:
+    parts = path.split(b"/")
+    return any(b"/".join(parts[:n]) in tops for n in range(1, len(parts) + 1))
 
 
 async def _script(sandbox: Sandbox, script: str, stdin: bytes = b"", *, may_fail: bool = False) -> Exec:

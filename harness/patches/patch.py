@@ -12,7 +12,7 @@ import tokenize
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import PurePosixPath
 
 from harness.patches.paths import hides_from, is_prose, is_test
@@ -23,6 +23,7 @@ LARGE_FILES = 20
 LARGE_BYTES = 200_000
 
 _SIZE = 16  # hex digits of a fingerprint: 64 bits, among hundreds of candidates
+_KEPT = 128  # patches whose fingerprint and flags are kept: they are asked for again whenever an attempt ends
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,12 @@ class Patch:
             out.append(change.moved_from(source.path))
         return tuple(c for c in out if id(c) not in moved)
 
-    @property
+    @cached_property
     def paths(self) -> tuple[str, ...]:
         """All paths that the patch touches, the old names of renamed files too; sorted, each once."""
         return tuple(sorted({p for c in self.changes for p in (c.path, c.old_path) if p is not None}))
 
-    @property
+    @cached_property
     def source_files(self) -> tuple[str, ...]:
         """What is neither a test nor prose (*.md, *.rst, and whatever is below doc or docs)."""
         return tuple(path for path in self.paths if not is_test(path) and not is_prose(path))
@@ -114,11 +115,11 @@ class Patch:
         count. Tests and prose count only in a patch that has nothing else: the attempts that agree on a fix seldom
         agree on the words of its test. All fingerprints that are compared must come from one base.
         """
-        return _digest((_identity(change), _text_blocks(change)) for change in self._of_source or self.changes)
+        return _fingerprint(self.diff)
 
     @cached_property
     def flags(self) -> tuple[str, ...]:
-        return tuple(name for name, applies in _FLAGS.items() if applies(self))
+        return _flags(self.diff)
 
     def hides(self, base: Collection[str]) -> str:
         """The first new file that Python would load in place of what runs the tests: in the top folder, or one that the
@@ -137,6 +138,12 @@ class Patch:
 
 
 # Fingerprints
+
+
+@lru_cache(maxsize=_KEPT)
+def _fingerprint(diff: str) -> str:
+    patch = Patch(diff)
+    return _digest((_identity(change), _text_blocks(change)) for change in patch._of_source or patch.changes)
 
 
 def _digest(parts: Iterator[tuple[object, object]]) -> str:
@@ -213,6 +220,12 @@ _LAYOUT = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tok
 
 
 # Flags
+
+
+@lru_cache(maxsize=_KEPT)
+def _flags(diff: str) -> tuple[str, ...]:
+    patch = Patch(diff)
+    return tuple(name for name, applies in _FLAGS.items() if applies(patch))
 
 
 def _names(patch: Patch, *patterns: str) -> bool:

@@ -7,6 +7,7 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 Kind = Literal["added", "deleted", "modified", "renamed", "mode"]
@@ -70,6 +71,7 @@ class FileChange:
         return dataclasses.replace(self, kind="renamed", old_path=path, hunks=())
 
 
+@lru_cache(maxsize=2)
 def parse(diff: str) -> tuple[FileChange, ...]:
     """The files of a diff in its order; text around them is passed over."""
     return tuple(_Reader(diff.split("\n")).files())

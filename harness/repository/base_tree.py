@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,18 +32,16 @@ class Patched:
 
 
 class BaseTree:
-    """The tree of one commit; made by `open_tree`."""
+    """The tree of one commit; made by `open_tree`. Several threads may ask it."""
 
     def __init__(self, git_dir: Path, commit: str, variables: Mapping[str, str], blobs: Blobs) -> None:
         self._git_dir, self.commit, self._variables, self._blobs = git_dir, commit, variables, blobs
+        self._lock = threading.RLock()
         self._git("read-tree", commit)
 
     def read(self, path: str) -> bytes | None:
         """A file of the base, None where there is none."""
-        try:
-            return next(iter(self._blobs.read([f"{self.commit}:{path}"])))
-        except (GitFailed, ValueError):
-            return None
+        return self._blob(f"{self.commit}:{path}")
 
     def read_all(self, paths: Iterable[str]) -> dict[str, bytes]:
         """Files of the base by path; what is not there is left out."""
@@ -52,28 +51,34 @@ class BaseTree:
         """All files of the base."""
         return [p.decode("utf-8", "surrogateescape") for p in self._git("ls-files", "-z").split(b"\0") if p]
 
-    def patched(self, patch: str) -> Patched:
-        """Put the patch on the base's index, read what it changed, and put the index back."""
+    def patched(self, patch: str, *, contents: bool = True) -> Patched:
+        """Put the patch on the base's index, read what it changed, and put the index back. Without `contents` it is
+        only seen whether it applies, which writes nothing."""
         text = patch if patch.endswith("\n") else patch + "\n"
         reason = ""
+        only = () if contents else ("--check",)
         for word, options in _WAYS:
-            try:
-                self._git("apply", "--cached", "--whitespace=nowarn", *options, "-", stdin=text)
-            except GitFailed as error:
-                reason = reason or error.stderr.split("\n")[0]
-                continue
-            try:
-                return Patched(word, self._changed(patch))
-            finally:
-                self._git("read-tree", self.commit)
+            with self._lock:
+                try:
+                    self._git("apply", "--cached", *only, "--whitespace=nowarn", *options, "-", stdin=text)
+                    return Patched(word, {} if only else self._changed(patch))
+                except GitFailed as error:
+                    reason = reason or error.stderr.split("\n")[0]
+                finally:
+                    self._git("read-tree", self.commit)
         return Patched("no", {}, reason)
 
     def _changed(self, patch: str) -> dict[str, tuple[bytes | None, bytes | None]]:
-        return {path: (self.read(path), self._staged(path)) for path in Patch(patch).paths}
+        told = self._git("diff-index", "--cached", "--raw", "-z", "--no-abbrev", "--no-renames", self.commit, "--")
+        records = told.decode("utf-8", "surrogateescape").split("\0")
+        oids = {path: facts.split(" ")[2:4] for facts, path in zip(records[::2], records[1::2], strict=False)}
+        names = {path: oids.get(path) or [f"{self.commit}:{path}"] * 2 for path in Patch(patch).paths}
+        return {path: (self._blob(before), self._blob(after)) for path, (before, after) in names.items()}
 
-    def _staged(self, path: str) -> bytes | None:
+    def _blob(self, name: str) -> bytes | None:
         try:
-            return self._git("cat-file", "blob", f":{path}")
+            with self._lock:
+                return next(self._blobs.read([name]))
         except (GitFailed, ValueError):
             return None
 

@@ -86,6 +86,9 @@ class Sandbox(Protocol):
     async def upload(self, archive: bytes) -> None:
         """Unpack an uncompressed tar archive at "/", modes and symlinks kept, owner: who runs the commands."""
 
+    async def quiet(self) -> None:
+        """Kill every process that runs inside, also what commands left in the background."""
+
     async def snapshot(self) -> Tree:
         """What changed below WORKDIR since the last snapshot (the first: since the sandbox was made from its
         environment), `.git`, caches and byte code left out. Costs a stat per file; meant for every turn. Of very many

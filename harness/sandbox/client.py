@@ -145,6 +145,9 @@ class ShimSandbox:
         if done.exit_code != 0:
             raise SandboxFailed(f"sandbox {self.name}: cannot unpack an archive: {done.output.strip()}")
 
+    async def quiet(self) -> None:
+        await self._ask({"op": "quiet"})
+
     async def snapshot(self) -> Tree:
         header, payload = await self._ask({"op": "snapshot", **LOOK})
         files = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +255,9 @@ async def witnessed(sandbox: Sandbox, command: str | None, text: str) -> tuple[R
     async def ask(*asked: Any, **more: Any) -> Answer:
         raise AssertionError("no model is asked")
 
+    async def fresh(work: Callable[[Sandbox], Awaitable[str]]) -> str:
+        raise AssertionError("no other sandbox is made")
+
     desk = Desk(
         task=make_task(Path("/nowhere")),
         prepared=trace.Prepared(base_commit="", environment="", backend="", test_command=command),
@@ -265,6 +268,7 @@ async def witnessed(sandbox: Sandbox, command: str | None, text: str) -> tuple[R
         seed=0,
         ask=ask,
         write=lambda event: event,
+        fresh=fresh,
     )
     call = ToolCall("1", "witness", {"path": "tests/test_new.py", "content": text})
     return await use_tool(desk.box, call), desk

@@ -227,6 +227,31 @@ def test_with_the_processes_used_up_an_exec_fails_in_words(provider: Provider) -
     inside(provider, scenario)
 
 
+def test_quiet_ends_whatever_commands_left_running(provider: Provider) -> None:
+    async def scenario(sandbox: Sandbox) -> None:
+        waiting = asyncio.ensure_future(sandbox.exec("sleep 100"))
+        await sandbox.exec("bomb() { bomb | bomb & }; bomb; for n in 1 2 3; do setsid sleep 100 & done; sleep 1")
+        await sandbox.quiet()
+        assert (await waiting).exit_code == 137
+        told = await sandbox.exec("echo /proc/[0-9]*")
+        assert len(told.stdout.split()) <= 4, "the first process, a guardian, a shell"
+        await sandbox.quiet()
+
+    inside(provider, scenario)
+
+
+def test_what_a_command_closed_is_in_the_snapshot_all_the_same(provider: Provider) -> None:
+    async def scenario(sandbox: Sandbox) -> None:
+        await sandbox.exec("mkdir -p a/b; echo 1 > a/b/f; echo 1 > g")
+        assert len((await sandbox.snapshot()).files) == 2
+        await sandbox.exec("echo 2 > a/b/f; echo 2 > g; chmod 000 a/b/f g a/b a .")
+        changed = await sandbox.snapshot()
+        assert {(f.path, f.data) for f in changed.files} == {("a/b/f", b"2\n"), ("g", b"2\n")}
+        assert not changed.left_out
+
+    inside(provider, scenario)
+
+
 def test_a_memory_hog_is_killed_and_the_sandbox_goes_on(provider: Provider) -> None:
     async def scenario(sandbox: Sandbox) -> None:
         assert not any("memory" in sentence for sentence in sandbox.missing_limits)

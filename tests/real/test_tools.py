@@ -259,7 +259,7 @@ def test_undo_after_a_resume_gives_back_what_set_up_had_made(provider: Provider)
     async def scenario(bench: Bench) -> None:
         notebook, unused = Notebook.of(0, events), cast("Any", None)
         rules = Rules(turns=9, command_timeout=9.0, test_timeout=9.0, malformed=9)
-        desk = Desk(unused, unused, unused, bench.sandbox, notebook, rules, 0, unused, unused)
+        desk = Desk(unused, unused, unused, bench.sandbox, notebook, rules, 0, unused, unused, unused)
         assert (await restore(desk))["turn"] == 1
         assert await bench.sandbox.read("made.py") == b"x = 2\n"
         assert (await use_tool(desk.box, ToolCall("c", "undo", {}))).text == "Put back made.py."

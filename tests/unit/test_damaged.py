@@ -133,10 +133,10 @@ def test_a_candidate_that_cannot_even_be_looked_at_is_said_not_to_apply(tree: Ba
         def paths(self) -> list[str]:
             return tree.paths()
 
-        def patched(self, patch: str) -> Patched:
+        def patched(self, patch: str, *, contents: bool = True) -> Patched:
             if patch == odd.patch:
                 raise RecursionError("much too deep")
-            return tree.patched(patch)
+            return tree.patched(patch, contents=contents)
 
     evidence = gather_static(InstanceEvidence("i", (odd, right)), STATEMENT, Faulty())
     assert evidence.of(right).static.applies == "clean"

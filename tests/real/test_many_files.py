@@ -1,0 +1,96 @@
+"""A patch of 20,000 junk files costs seconds, in which everything else goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from agent import solve, solve_async
+from harness import trace
+from harness.repository.base_tree import open_tree
+from tests.support.calculator import PLAN, RIGHT, SUBMIT, call, settings, task
+from tests.support.model_server import serving
+from tests.support.repositories import git
+from tests.support.runs import events
+
+pytestmark = [pytest.mark.network, pytest.mark.bubblewrap]
+
+FILES = 20_000
+# For machines that do other things as well; one at rest needs a third of it.
+CPU_SECONDS = 45.0
+LAG_SECONDS = 3.0
+JUNK = f"""
+import os
+for n in range({FILES}):
+    os.makedirs(f"junk/p{{n // 100}}", exist_ok=True)
+    with open(f"junk/p{{n // 100}}/f{{n}}.py", "w") as file:
+        file.write(f"def f{{n}}(a):\\n    return g(a) + {{n}}\\n")
+"""
+
+
+def cpu_seconds() -> float:
+    """Of this process and of all that has ended below it, sandboxes included."""
+    return sum(os.times()[:4])
+
+
+def test_twenty_thousand_junk_files_cost_seconds_and_block_nothing(repository: Path, tmp_path: Path) -> None:
+    lag = 0.0
+
+    async def tick() -> None:
+        nonlocal lag
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(0.01)
+            lag = max(lag, time.monotonic() - began - 0.01)
+
+    async def play(url: str) -> float:
+        nonlocal lag
+        lag, began = 0.0, cpu_seconds()
+        ticking = asyncio.create_task(tick())
+        done = await solve_async(task(repository), settings(url, tmp_path / "runs"))
+        ticking.cancel()
+        assert done.exit_code == 0 and done.patch is not None
+        return cpu_seconds() - began
+
+    with serving([PLAN, RIGHT, SUBMIT]) as server:  # then all is set up and imported
+        solve(task(repository), settings(server.url, tmp_path / "before"))
+    with serving([PLAN, RIGHT, call("run", command=f"python3 -c '{JUNK}'"), SUBMIT]) as server:
+        spent = asyncio.run(play(server.url))
+    (run,) = (tmp_path / "runs").iterdir()
+    (ended,) = (e for e in events(run) if isinstance(e, trace.AttemptEnded))
+    assert ended.patch.count("\ndiff --git ") == FILES
+    times = {event.kind: event.at for event in events(run)}
+    print(
+        f"{times['run-ended'] - times['turn-ended']:.1f} s from the last turn on, {spent:.1f} s of CPU, lag {lag:.2f} s"
+    )
+    assert spent < CPU_SECONDS and lag < LAG_SECONDS
+
+
+def test_the_files_of_a_patch_are_read_by_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    origin = tmp_path / "origin"
+    origin.mkdir()
+    git(origin, "init", "-q")
+    for number in range(30):
+        (origin / f"f{number}.py").write_text(f"x = {number}\n")
+    git(origin, "add", "--all")
+    git(origin, "commit", "-qm", "base")
+    for number in range(30):
+        (origin / f"f{number}.py").write_text(f"x = {number} + 1\n")
+    (origin / "f0.py").unlink()
+    patch = git(origin, "diff", "HEAD")
+    asked: list[str] = []
+    with open_tree(origin, git(origin, "rev-parse", "HEAD").strip()) as tree:
+        real = tree._git
+
+        def noted(*words: str, stdin: str = "") -> bytes:
+            asked.append(words[0])
+            return real(*words, stdin=stdin)
+
+        monkeypatch.setattr(tree, "_git", noted)
+        files = tree.patched(patch).files
+    assert files["f0.py"] == (b"x = 0\n", None) and files["f7.py"] == (b"x = 7\n", b"x = 7 + 1\n") and len(files) == 30
+    assert len(asked) == 3, "none of it is asked file by file"
