@@ -53,9 +53,8 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"unknown argument {word}{nearest(flag, options)}")
 
 
-def parser() -> tuple[Parser, Mapping[str, Parser]]:
-    """The whole command line, and the part of each command. Only the chosen command's module is imported further than
-    its options."""
+def parser(chosen: str | None) -> tuple[Parser, Mapping[str, Parser]]:
+    """The whole command line, and the part of each command; only the chosen one's module is imported."""
     top = Parser(
         prog="troop",
         description="Solves software issues by trying many times.",
@@ -64,14 +63,14 @@ def parser() -> tuple[Parser, Mapping[str, Parser]]:
     top.add_argument("--version", action="version", version=f"troop {VERSION}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name, summary in COMMANDS.items():
-        module = importlib.import_module(f"agent.commands.{name}_command")
+        raw = argparse.RawDescriptionHelpFormatter
         sub = commands.add_parser(
-            name,
-            help=summary,
-            description=summary[0].upper() + summary[1:] + ".",
-            epilog=module.EXAMPLES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".", formatter_class=raw
         )
+        if name != chosen:
+            continue
+        module = importlib.import_module(f"agent.commands.{name}_command")
+        sub.epilog = module.EXAMPLES
         sub.add_argument("--json", action="store_true", help="one JSON document on stdout, all else on stderr")
         module.configure(sub)
         sub.set_defaults(execute=module.execute)
@@ -81,13 +80,13 @@ def parser() -> tuple[Parser, Mapping[str, Parser]]:
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """What the words of a command line ask for. Raises InputError for what cannot be, SystemExit (0) after help that
     was asked for and (2) after that of a bare `troop`."""
-    top, commands = parser()
+    if words[:1] == ["help"]:
+        words = [*[word for word in words if word != "help"][:1], "--help"]
+    command = next((word for word in words if not word.startswith("-")), None)
+    top, commands = parser(command)
     if not words:
         top.print_help(sys.stderr)
         raise SystemExit(2)
-    if words[0] == "help":
-        words = [*[word for word in words if word != "help"][:1], "--help"]
-    command = next((word for word in words if not word.startswith("-")), None)
     if command is None:
         top.refuse_unknown(words)
     elif command not in commands:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
-from typing import TYPE_CHECKING
 
 from agent.commands.options import add_repeatable
+from agent.commands.portrait_view import FILE, as_json, portrait_view, tables
+from agent.commands.progress import Progress
+from agent.config import REPAIR, load_config, resolve_model
+from agent.diagnosis import examine, sweep, table
+from agent.probe import portray
+from agent.toml_file import put
 from harness.sandbox.choice import BACKENDS
+from harness.views.words import clean
 from tasks.errors import InputError
-
-if TYPE_CHECKING:
-    from agent.commands.progress import Progress
 
 EXAMPLES = """examples:
   troop doctor
@@ -33,7 +36,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(known: argparse.Namespace) -> int:
     """Look at sandboxes, git, settings, models and the cache; exit 0 where at least one sandbox works, else 4. With
     --model: try that out; exit 0 where it can be used, else 4."""
-    from agent.commands.progress import Progress
 
     if known.write and not known.model:
         raise InputError("--write keeps what was found out about a model: say which, by --model NAME")
@@ -44,7 +46,6 @@ def execute(known: argparse.Namespace) -> int:
 
 
 async def _examine(known: argparse.Namespace, progress: Progress) -> int:
-    from agent.diagnosis import examine, sweep, table
 
     removed = await sweep() if known.clean else []
     groups = await examine()
@@ -64,11 +65,6 @@ async def _examine(known: argparse.Namespace, progress: Progress) -> int:
 
 
 async def _try_out(known: argparse.Namespace, progress: Progress) -> int:
-    from agent.commands.portrait_view import FILE, as_json, portrait_view, tables
-    from agent.config import REPAIR, load_config, resolve_model
-    from agent.probe import portray
-    from agent.toml_file import put
-    from harness.views.words import clean
 
     if REPAIR in known.model:
         raise InputError("--model repair: it needs no server, so there is nothing to try out")

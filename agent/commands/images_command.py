@@ -6,18 +6,22 @@ import argparse
 import contextlib
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rich.filesize import decimal
+
+from agent.commands.conclude import interruptible
 from agent.commands.options import add_choice, add_repeatable, add_rows
+from agent.commands.progress import Progress
 from agent.defaults import positive
+from harness.sandbox.docker.daemon import connect
+from harness.swebench.bases import parse_bases
+from harness.swebench.images import ImageOutcome, ensure_images
+from harness.swebench.store import StoredImage, bytes_used, doomed, kept_images, remove
+from harness.views.picture import table
 from tasks.choose import bare, matching, split
 from tasks.errors import InputError
 from tasks.swebench import SUITES, Row, choose_rows, load_rows
-
-if TYPE_CHECKING:
-    from agent.commands.progress import Progress
-    from harness.swebench.images import ImageOutcome
-    from harness.swebench.store import StoredImage
 
 EXAMPLES = """examples:
   troop images build swe-bench-lite --instances repo:sympy --mirrors ~/mirrors
@@ -54,7 +58,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(known: argparse.Namespace) -> int:
     """Build: exit 0 where every instance has its image, else 4. List and prune: 0."""
-    from agent.commands.progress import Progress
 
     with Progress(quiet=known.quiet, json=known.json) as progress:
         return {"build": _build, "list": _list, "prune": _prune}[known.action](known, progress)
@@ -71,9 +74,6 @@ def _rows(known: argparse.Namespace) -> list[Row]:
 
 
 def _build(known: argparse.Namespace, progress: Progress) -> int:
-    from agent.commands.conclude import interruptible
-    from harness.swebench.bases import parse_bases
-    from harness.swebench.images import ensure_images
 
     rows, bases = _rows(known), parse_bases(known.base)
     finished: list[ImageOutcome] = []
@@ -138,8 +138,6 @@ def _list(known: argparse.Namespace, progress: Progress) -> int:
 
 
 def _kept() -> list[StoredImage]:
-    from harness.sandbox.docker.daemon import connect
-    from harness.swebench.store import kept_images
 
     with contextlib.closing(connect(timeout=600)) as client:
         return kept_images(client)
@@ -159,7 +157,6 @@ def _named(known: argparse.Namespace) -> set[str] | None:
 
 
 def _table(images: list[StoredImage]) -> Any:
-    from harness.views.picture import table
 
     shown = table("image…", "made", ">adds", ">in all", "")
     for image in images:
@@ -170,7 +167,6 @@ def _table(images: list[StoredImage]) -> Any:
 
 def size(count: int) -> str:
     """Bytes for a person, in powers of ten as docker shows them."""
-    from rich.filesize import decimal
 
     return decimal(count)
 
@@ -179,8 +175,6 @@ def size(count: int) -> str:
 
 
 def _prune(known: argparse.Namespace, progress: Progress) -> int:
-    from harness.sandbox.docker.daemon import connect
-    from harness.swebench.store import bytes_used, doomed, kept_images, remove
 
     wanted = _named(known)
     older = None if known.older_than is None else known.older_than * DAY

@@ -7,7 +7,11 @@ import sys
 from operator import attrgetter
 from pathlib import Path
 
+from agent.commands.dialogue import dialogue
+from agent.commands.progress import Progress
+from agent.config import Settings
 from agent.defaults import SETTINGS
+from agent.toml_file import as_toml
 
 EXAMPLES = """examples:
   troop init                    asks for a model, tries it, and writes ./troop.toml
@@ -53,7 +57,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(known: argparse.Namespace) -> int:
     """Ask, try one call, write; without a terminal print the example."""
-    from agent.commands.progress import Progress
 
     progress = Progress(quiet=False, json=known.json)
     if not sys.stdin.isatty():
@@ -62,7 +65,6 @@ def execute(known: argparse.Namespace) -> int:
         else:
             sys.stdout.write(example())
         return 0
-    from agent.commands.dialogue import dialogue
 
     try:
         written = dialogue(progress.errors())
@@ -74,8 +76,6 @@ def execute(known: argparse.Namespace) -> int:
 
 def example() -> str:
     """A troop.toml with every setting in it, commented out."""
-    from agent.config import Settings
-    from agent.toml_file import as_toml
 
     lines, built_in = [], Settings()
     for setting in SETTINGS:

@@ -7,7 +7,12 @@ import json
 import sys
 from pathlib import Path
 
+from rich.console import Console
+
 from agent.defaults import amount
+from harness import trace
+from harness.views.replay import export, play
+from harness.views.replay_frames import default_attempt, frames
 from tasks.errors import InputError
 
 EXAMPLES = """examples:
@@ -29,11 +34,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(known: argparse.Namespace) -> int:
     """Play one attempt of the trace."""
-    from rich.console import Console
-
-    from harness import trace
-    from harness.views.replay import export, play
-    from harness.views.replay_frames import default_attempt, frames
 
     path = known.run / "trace.jsonl" if known.run.is_dir() else known.run
     events = list(trace.read(path))

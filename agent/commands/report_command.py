@@ -7,19 +7,26 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import RenderableType
 
 from agent.commands.options import add_choice, add_repeatable
+from agent.commands.progress import Progress
 from agent.defaults import amount, positive
+from agent.run_files import RunFiles
 from agent.secrets import mask
+from harness import trace
 from harness.records import Json
+from harness.scaling.imported import Imported, imported, is_evaluation, of_evaluation
+from harness.scaling.samples import told_apart
+from harness.scaling.study import Study, study
+from harness.scaling.view import study_view
+from harness.suites.view import eval_view
+from harness.views.picture import draw
+from harness.views.report import solve_report
+from harness.views.report_view import solve_view, verbose_view
 from tasks.errors import InputError
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from harness.scaling.imported import Imported
-    from harness.scaling.study import Study
 
 EXAMPLES = """examples:
   troop report runs/humanize-intcomma-zero-digits-20260101-120000-ab12
@@ -81,8 +88,6 @@ def purchase(text: str) -> tuple[str, int]:
 
 def execute(known: argparse.Namespace) -> int:
     """Read what is named, and show it; a run may still be going on."""
-    from agent.commands.progress import Progress
-    from harness.views.picture import draw
 
     if not known.run and not known.imports:
         raise InputError("name a run or an evaluation to report on, or a file with --import")
@@ -133,10 +138,6 @@ def execute(known: argparse.Namespace) -> int:
 
 def _solved(directory: Path, *, verbose: bool) -> tuple[Json, list[RenderableType]]:
     """The report of a run of `solve`, and how it is shown."""
-    from agent.run_files import RunFiles
-    from harness import trace
-    from harness.views.report import solve_report
-    from harness.views.report_view import solve_view, verbose_view
 
     files = RunFiles(directory.resolve())
     events = list(trace.read(files.trace_file))
@@ -159,7 +160,6 @@ def _within(path: Path) -> list[Path]:
 
 def _evaluation(path: Path) -> Json | None:
     """The report of an evaluation, or None for what is a run of `solve`."""
-    from harness.scaling.imported import is_evaluation
 
     file = path / "report.json" if path.is_dir() else path
     if (path / "trace.jsonl").exists():
@@ -181,8 +181,6 @@ def _evaluation(path: Path) -> Json | None:
 
 def _evaluated(path: Path, report: Json) -> tuple[str, Imported, list[RenderableType]]:
     """An evaluation's name, its samples, and how it is shown. Raises InputError for a report that is damaged."""
-    from harness.scaling.imported import of_evaluation
-    from harness.suites.view import eval_view
 
     try:
         view = [*eval_view(report), ""] if "suite" in report else []
@@ -197,10 +195,6 @@ def _evaluated(path: Path, report: Json) -> tuple[str, Imported, list[Renderable
 def _study(
     known: argparse.Namespace, evaluations: Sequence[tuple[str, Imported, list[RenderableType]]]
 ) -> tuple[Study, list[RenderableType]]:
-    from harness.scaling.imported import imported
-    from harness.scaling.samples import told_apart
-    from harness.scaling.study import study
-    from harness.scaling.view import study_view
 
     sources = [(name, found.models) for name, found, _ in evaluations]
     ungraded = sum(found.ungraded for _, found, _ in evaluations)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from agent.commands.options import add_choice, add_repeatable, add_rows, add_settings, fill_in
+from agent.commands.selecting import select
 from agent.defaults import amount, positive, share
 
 EXAMPLES = """examples:
@@ -61,7 +62,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(known: argparse.Namespace) -> int:
     """Gather evidence where asked, rank, write predictions.jsonl, report.json and, for one instance, selected.patch."""
-    from agent.commands.selecting import select
 
     if known.fit is None:
         fill_in(known, SANDBOX)
