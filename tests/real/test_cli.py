@@ -172,7 +172,7 @@ class TestWithASandbox:
             done = self.solve(repository, server.url, "--json", cwd=tmp_path)
         report = json.loads(done.stdout)
         assert done.returncode == 0 and report["selected"]["candidate"] == "c1"
-        assert "Selected" in done.stderr
+        assert "all of it: troop report" in done.stderr
 
     def test_a_run_within_the_repository_is_no_change_of_it(self, repository: Path) -> None:
         (repository / "notes.txt").write_text("mine")
@@ -234,7 +234,7 @@ class TestWithASandbox:
         document = json.loads(done.stdout)
         assert document["selected"]["candidate"] == "c1" and document["branch"] is None
         assert "cannot apply to" in document["apply_error"]
-        assert "Selected" in done.stderr and "cannot apply to" in done.stderr.splitlines()[-1]
+        assert "all of it: troop report" in done.stderr and "cannot apply to" in done.stderr.splitlines()[-1]
 
     def test_a_trace_without_a_whole_line_and_a_file_system_that_refuses_are_told_in_a_sentence(
         self, repository: Path, tmp_path: Path
