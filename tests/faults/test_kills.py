@@ -104,7 +104,8 @@ def kill_until_done(killed: Killed, again: Callable[[], Sequence[str]], folder: 
 def last_line(folder: Path) -> str:
     traces = sorted(folder.rglob("trace.jsonl"), key=lambda path: path.stat().st_mtime)
     whole = traces[-1].read_bytes().split(b"\n")[:-1] if traces else []
-    return str(json.loads(whole[-1])["kind"]) if whole else "nothing yet"
+    verdicts = len(list(folder.rglob("grading/*/*/verdict.json"))) % PATCHES
+    return str(json.loads(whole[-1])["kind"]) if whole else f"{verdicts} verdicts" if verdicts else "nothing yet"
 
 
 def check_trace(directory: Path, attempts: int) -> None:
@@ -211,6 +212,8 @@ def test_an_evaluation_killed_at_random_moments(bubblewrap: Provider, tmp_path: 
 def test_a_grading_killed_at_random_moments(work: Work, tmp_path: Path, times: int) -> None:
     killed, number, wanted = Killed("grade, docker"), 0, 15 * times
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TROOP_CACHE", str(work.cache))
+        seconds, _ = undisturbed(work.command, tmp_path)
         while killed.kills < wanted:
             place = tmp_path / f"grading-{number}"
             number += 1
@@ -218,7 +221,7 @@ def test_a_grading_killed_at_random_moments(work: Work, tmp_path: Path, times: i
             here = replace(work, out=place / "out", cache=place / "cache", command=tuple(command))
             patch.setenv("TROOP_CACHE", str(here.cache))
             most = min(8, wanted - killed.kills)
-            report = json.loads(kill_until_done(killed, partial(tuple, command), tmp_path, 12.0, most))
+            report = json.loads(kill_until_done(killed, partial(tuple, command), tmp_path, seconds, most))
             assert [row["outcome"] for row in report["predictions"]] == ["resolved"] * PATCHES
             assert here.remembered() == PATCHES
             wait_for(lambda: not work.containers(), 20, "containers are left")
