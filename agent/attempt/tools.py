@@ -375,7 +375,10 @@ async def _shell(box: Toolbox, arguments: Json) -> Change:
 async def _witness(box: Toolbox, arguments: Json) -> Change:
     path = place_of_new_test(arguments["path"].removeprefix(WORKDIR + "/"))
     if not path:
-        raise ToolRefused("path must be a new test file in the repository, none that pytest or Python loads by itself.")
+        raise ToolRefused(
+            "path must be a new test file inside the repository, such as tests/test_issue.py, and none that pytest or "
+            "Python loads by itself or would take for a tool."
+        )
     tracked = await box.sandbox.exec(
         f"git --git-dir={TROOPDIR}/base.git cat-file -e HEAD:{shlex.quote(path)}", timeout=30.0
     )
