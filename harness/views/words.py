@@ -62,6 +62,7 @@ FLAG_WORDS = {
     "debugging": "leaves debugging output behind",
     "large": "is large",
     "outside-package": "leaves a stray file behind",
+    "test-aware": "looks whether it is being tested",
     "symlink": "makes or changes a symbolic link",
     "submodule": "changes a submodule",
     "mode-change": "changes who may execute a file",
