@@ -18,6 +18,7 @@ from tests.support.waiting import wait_for
 INTERRUPTED = """
 import os, signal, sys
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may have it ignored
 wanted = sys.argv.pop()
 
 class Interrupt:
@@ -32,7 +33,7 @@ sys.exit(main())
 """
 
 
-@pytest.mark.parametrize("module", ["agent.cli", "argparse", "agent.commands.replay_command", "agent.assemble"])
+@pytest.mark.parametrize("module", ["agent.cli", "argparse", "agent.commands.solve_command", "agent.assemble"])
 def test_ctrl_c_during_an_import_prints_no_traceback(module: str) -> None:
     done = subprocess.run([sys.executable, "-c", INTERRUPTED, module], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (130, "troop: interrupted\n")
@@ -42,6 +43,7 @@ def test_ctrl_c_during_an_import_prints_no_traceback(module: str) -> None:
 @pytest.mark.bubblewrap
 def test_a_terminal_that_hangs_up_stops_a_run_in_order_unless_it_was_told_to_ignore_that(tmp_path: Path) -> None:
     repository, out = make_repository(tmp_path / "calculator"), tmp_path / "runs"
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever started the tests may have it ignored
     with serving(slow_script) as server:
         harness = start(repository, out, server.url)
         wait_for(lambda: turns(out) >= 2)
@@ -50,7 +52,7 @@ def test_a_terminal_that_hangs_up_stops_a_run_in_order_unless_it_was_told_to_ign
         directory = run_directory(out)
         assert harness.returncode == 130 and f"troop resume {directory}" in complained.decode()
         assert resume(str(directory)).exit_code == 0
-        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does it
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does it
         try:
             harness = start(repository, tmp_path / "more", server.url)
         finally:
