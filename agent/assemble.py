@@ -137,6 +137,8 @@ def start(
     Nothing that costs anything has been started then. Raises InputError and EndpointFailed for models that cannot be.
     """
     config = load_config()
+    apt = tuple(dict.fromkeys((*task.environment.apt, *config.apt)))
+    task = replace(task, environment=replace(task.environment, apt=apt))
     settings = settle(settings, config, task, say)
     check_models(settings, config)
     mask, mask_known = _masks(settings, config)

@@ -77,7 +77,8 @@ class RunReopened(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared(Event):
-    """Environment and baseline are there. `baseline` None: the repository has no tests that run (see `note`)."""
+    """Environment and baseline are there. `baseline` None: the repository has no tests that run (see `note`, which
+    sums `notes` up). `python`, `install`, `fell_back_from`: as in `harness.environments.environment.Built`."""
 
     kind: ClassVar[str] = "prepared"
     base_commit: str
@@ -90,6 +91,10 @@ class Prepared(Event):
     missing_limits: tuple[str, ...] = ()
     note: str = ""
     seconds: float = 0.0
+    python: str = ""
+    install: str = ""
+    fell_back_from: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from harness import trace
 from harness.money.ledger import Line, add_charge, money
 from harness.records import ENDED_WELL, Budget, Evidence, TestReport
 from harness.views.words import clean, judge_words
-from tasks.say import Say
+from tasks.say import WARNING, Say
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -345,7 +345,8 @@ class Drawn(Screen):
 
     def say(self, line: str) -> None:
         """A line above it."""
-        self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        style = "bold" if line.startswith(WARNING) else None
+        self._console.print(printable(line), style=style, markup=False, highlight=False, soft_wrap=True)
 
     def appear(self) -> None:
         if self._live is None:
