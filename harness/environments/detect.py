@@ -70,13 +70,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Detected:
-    """`python`: the interpreter as uv is asked for it (None: any). `test_command` None: no tests were found; it and the
-    steps are for the project in `directory` ("": the root). `named`: every requirement that the project names, `wanted`
-    those of them, by module, that its tests import (of extras: any of its code). `day`: dependencies are those of then
-    ("": of today)."""
+    """`test_command` None: no tests were found; it and the steps are for the project in `directory` ("": the root).
+    `named`: every requirement that the project names, `wanted` those of them, by module, that its tests import (of
+    extras: any of its code). `day`: dependencies are those of then ("": of today)."""
 
     steps: tuple[Step, ...]
-    python: str | None
     test_command: str | None
     directory: str = ""
     named: tuple[str, ...] = ()
@@ -175,7 +173,7 @@ def detect(
     make, install = _make_env(python, project, date), _install(project, date, version, folder)
     steps = (*_tag(described, project), make, *install, *_tools(date, command))
     needs, day = wanted(paths, below, project.named, project.optional), _day(date) if date else ""
-    return Detected(steps, python or project.requires_python, command, folder, project.named, needs, day)
+    return Detected(steps, command, folder, project.named, needs, day)
 
 
 def _only(folders: Sequence[str]) -> str:

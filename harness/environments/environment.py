@@ -59,7 +59,8 @@ IMAGE_ENV = {
     **dict.fromkeys(("PIP_BREAK_SYSTEM_PACKAGES", "UV_BREAK_SYSTEM_PACKAGES", "UV_SYSTEM_PYTHON"), "1"),
 }
 _TOOLS = f'export PATH="$PATH:{TROOPDIR}/bin:{RUST}/bin"\n'
-_NOTE = re.compile(r"^troop: (.+)$", re.MULTILINE)
+_NOTE = re.compile(r"^troop: (.{1,300})", re.MULTILINE)
+_MOST_NOTES = 20
 _FROZEN = "/tmp/troop-frozen"
 COLLECT_SECONDS = 240.0
 HELP = "what helps: --setup COMMAND (repeatable), --python X.Y, --image IMAGE"
@@ -245,7 +246,7 @@ class _SetUp:
         if done.timed_out:
             stopped = f"set-up was stopped after {done.seconds:.0f} s in the command: {command}"
             raise SetupFailed(f"{stopped}\n{end_of(done.output)}\n{HELP}")
-        self._note(*_NOTE.findall(done.output))
+        self._note(*_NOTE.findall(done.output)[:_MOST_NOTES])
         return done
 
     def _note(self, *notes: str) -> None:

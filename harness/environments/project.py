@@ -45,6 +45,9 @@ _KEYS = {
     **{"dependencies": "", "extra-dependencies": "", "deps": "", "features": "--extra=", "extras": "--extra="},
     **{"dependency-groups": "--group=", "dependency_groups": "--group="},
 }
+_REFERENCE = re.compile(r"\{\[([^\]]+)\](\w+)\}")
+MOST_CHARS = 100_000
+"""Of a value in tox.ini with all that it refers to, which could refer to itself."""
 _OPTIONS = {"-r": "file", "--requirement": "file", "-c": "", "--constraint": "", "--extra": "extra", "--group": "group"}
 _OWN_EXTRAS = re.compile(r"(?:-e\s*)?\.?/?\.?\[([\w,\s.-]+)\]")
 _CONDA = re.compile(
@@ -307,7 +310,7 @@ def _tox_section(ini: Ini, section: str) -> Iterator[str]:
     def value(key: str) -> Iterator[str]:
         text = ini[section].get(key, "")
         for _ in range(3):  # a reference may lead to another one
-            text = re.sub(r"\{\[([^\]]+)\](\w+)\}", lambda found: ini.get(found[1], {}).get(found[2], ""), text)
+            text = _REFERENCE.sub(lambda to: ini.get(to[1], {}).get(to[2], ""), text, count=50)[:MOST_CHARS]
         for line in _lines(text):
             condition, _, rest = line.partition(": ")
             if not rest or not re.fullmatch(r"[\w!.,{}-]+", condition):

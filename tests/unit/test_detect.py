@@ -41,7 +41,7 @@ def test_a_package_is_installed_editable_with_its_test_extra() -> None:
     }
     found = detected(files)
     assert "-e '.[test]'" in first_install(found)
-    assert found.python == ">=3.9"
+    assert "--python '>=3.9' " in found.steps[0].commands[0]
     assert found.test_command == PYTEST_COMMAND
 
 
@@ -277,3 +277,9 @@ def test_debian_packages_are_installed_first_where_they_are_not_there() -> None:
     (step,) = system_packages(("libpq-dev",))
     assert step.commands[0].startswith("dpkg -s libpq-dev") and "apt-get install" in step.commands[1]
     assert "sudo apt-get install libpq-dev" in step.failure and system_packages(()) == ()
+
+
+def test_a_tox_file_that_refers_to_itself_ends() -> None:
+    lines = "\n    ".join(["{[testenv]deps}"] * 2000)
+    found = project({"setup.py": "", "tox.ini": f"[testenv]\ndeps =\n    pytest\n    {lines}\n"})
+    assert found.packages == ("pytest",)
