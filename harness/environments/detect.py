@@ -167,6 +167,8 @@ def detect(
     if date is not None and (now or datetime.now(UTC)) - date < OLD:
         date = None
     command = test_command or command_for(Layout(paths, project.text, project.configured))
+    if command == USUAL_COMMAND and not test_command and project.test_paths:
+        command += f" -o testpaths={shlex.quote(' '.join(project.test_paths))}"
     if command and top and not test_command:
         command = f"cd {shlex.quote(folder)} && {command}"
     version = project.version or version_of(described) or (UNKNOWN if project.tagged else None)

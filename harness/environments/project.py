@@ -18,6 +18,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from harness.code.facts import FAILS, parsed
+from harness.patches.paths import pytest_collects
 
 Table = Mapping[str, Any]
 Ini = Mapping[str, Mapping[str, str]]
@@ -69,7 +70,7 @@ class Project:
     `tagged`: a build backend wants it from a tag. `import_roots`: folders to import an uninstalled tree from ("" = the
     root). `members`: a workspace's other projects, with their extras. `build_requires`: of the build backend.
     `own_sources`: dependencies come from places that the tree names. `named`: every requirement that any list names,
-    `optional`: those of extras. `text`: the files read.
+    `optional`: those of extras. `test_paths`: where tox has pytest look for tests. `text`: the files read.
     """
 
     installable: bool
@@ -90,6 +91,7 @@ class Project:
     configured: frozenset[str]
     named: tuple[str, ...]
     optional: tuple[str, ...]
+    test_paths: tuple[str, ...]
     text: str
 
 
@@ -104,6 +106,7 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
     setup, pipfile = _setup_arguments(text("setup.py")), _toml(text("Pipfile"))
     meta, tool = _table(pyproject, "project"), _table(pyproject, "tool")
     legacy = _table(tool, "tox").get("legacy_tox_ini", "")
+    ini = tox or _ini(legacy if isinstance(legacy, str) else "") or cfg
     native = _toml(text("tox.toml")) or _table(tool, "tox")
     application = _table(tool, "poetry").get("package-mode") is False or _table(tool, "uv").get("package") is False
     main = _table(tool, "poetry.dependencies") if application and not meta else {}
@@ -111,7 +114,7 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
         {"test": _poetry_requirements({**main, **_table(pipfile, "packages"), **_table(pipfile, "dev-packages")})},
         {"test": _tests_require(cfg, setup)},
         *_tables_of_tools(tool),
-        _tox(tox or _ini(legacy if isinstance(legacy, str) else "") or cfg, native),
+        _tox(ini, native),
         _nox(text("noxfile.py")),
         _makefile(text("Makefile")),
     ]
@@ -160,6 +163,7 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
         configured=frozenset({"pytest"} if _pytest_configured(there, tool, cfg, tox) else ()),
         named=tuple({**stated.said["package"], **every.said["package"]}),
         optional=tuple(word for words in extras.values() for word in _strings(words)),
+        test_paths=() if "testpaths" in settings else _test_paths(ini, paths),
         text=settings,
     )
 
@@ -323,6 +327,17 @@ def _tox_section(ini: Ini, section: str) -> Iterator[str]:
     for key, option in (("extras", "--extra="), ("dependency_groups", "--group=")):
         yield from (option + name for line in value(key) for name in re.split(r"[,\s]+", line) if name)
     yield from _installed([*value("commands_pre"), *value("commands")])
+
+
+def _test_paths(ini: Ini, paths: list[str]) -> tuple[str, ...]:
+    """The folders that tox names to pytest, if most test files lie there: the value of an option may be one, too."""
+    commands = re.sub(r"\\\n|\{posargs:?|\}", " ", ini.get("testenv", {}).get("commands", ""))
+    named = re.search(r"\bpytest\b(.*)", commands)
+    folders = [word.strip("./") + "/" for word in (named[1].split() if named else ()) if word[0] != "-"]
+    found = tuple(folder for folder in folders if any(path.startswith(folder) for path in paths))
+    tests = [path for path in paths if pytest_collects(path)]
+    most = 2 * sum(path.startswith(found) for path in tests) > len(tests) if found else False
+    return tuple(folder.rstrip("/") for folder in found) if most else ()
 
 
 def _installed(commands: Iterable[str]) -> Iterator[str]:
