@@ -317,7 +317,7 @@ class _SetUp:
 def _shown(command: str) -> str:
     """A set-up command as one would type it: without where Troop keeps uv, the version that it tells, and the dates."""
     plain = re.sub(r"--(?:exclude-newer|exclude-newer-package) \S+ |\b[A-Z_]+=\S+ ", "", command)
-    return plain.replace(f"{UV} ", "").partition(" && printf")[0].partition(" && { :")[0].strip()
+    return plain.replace(f"{UV} ", "").partition(" && printf")[0].partition(" && { ")[0].strip()
 
 
 def end_of(output: str) -> str:
