@@ -85,6 +85,7 @@ class Settings:
     find flaky ones. `infrastructure_retries`: per attempt, apart from its turns. `ranker`: what orders candidates
     (None: see `orders_by`). `threshold`: nothing is selected whose probability is lower. `adaptive`: an attempt is made
     only while it is worth its price, a solved task being worth `worth` USD; the budget's attempts are then the most.
+    `guide`: attempts see the repository's AGENTS.md and the like. `with_tests`: witness tests are part of the patch.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -108,6 +109,8 @@ class Settings:
     threshold: float = 0.0
     adaptive: bool = False
     worth: float = WORTH
+    guide: bool = True
+    with_tests: bool = False
 
     @property
     def orders_by(self) -> Ranker:

@@ -20,6 +20,7 @@ from agent.run.context import Run
 from agent.run.verification import evidence_on, near_tests_of
 from harness import trace
 from harness.environments.base_run import Baseline
+from harness.patches.extract import hide_setup
 from harness.records import Candidate, Evidence, Json, Purpose, WitnessTest
 from tasks.errors import BudgetExceeded, EndpointFailed, SandboxFailed
 
@@ -90,6 +91,7 @@ class InProcess:
         index, settings = notebook.index, run.settings
         sandbox = await run.provider.create(run.spec(f"attempt-{index:02d}"))
         try:
+            await hide_setup(sandbox)
             left = run.keeper.seconds_left(index)
             client = run.clients.get(notebook.started.model)
             desk = inner.Desk(
@@ -108,6 +110,8 @@ class InProcess:
                 seed=notebook.started.seed,
                 ask=_ask(run, client, notebook, notebook.started),
                 write=run.write,
+                unchanged=run.unchanged(),
+                with_tests=settings.with_tests,
                 near=near_tests_of(run),
                 context=lambda: client.context if client else CONTEXT,
             )

@@ -68,8 +68,10 @@ def _around(source: bytes | None, lines: Collection[int]) -> set[str]:
     }
 
 
-def near_files(texts: Mapping[str, str], touched: Touched, imports: ImportGraph = NO_IMPORTS) -> list[str]:
-    """Of the test files `texts` (text by path) those near to what is touched, the nearest first.
+def near_files(
+    texts: Mapping[str, str], touched: Touched, imports: ImportGraph = NO_IMPORTS, least: float = NEAR
+) -> list[str]:
+    """Of the test files `texts` (text by path) those near to what is touched, the nearest first; `least`: their score.
 
     By `nearness`, and by what they mention: a touched function or class counts the more, the fewer of the files mention
     it.
@@ -82,7 +84,7 @@ def near_files(texts: Mapping[str, str], touched: Touched, imports: ImportGraph 
         for path in files:
             mentions[path] = max(mentions[path], NAMED * telling(len(files), len(texts)))
     scores = {path: scores[path] + mentions[path] for path in texts}
-    return sorted((path for path in texts if scores[path] >= NEAR), key=lambda path: (-scores[path], path))
+    return sorted((path for path in texts if scores[path] >= least), key=lambda path: (-scores[path], path))
 
 
 def nearness(tests: Collection[str], touched: Sequence[str], imports: ImportGraph) -> dict[str, float]:
@@ -138,8 +140,8 @@ def choose(
 def affinity(file: str, touched: str) -> int:
     """How near a test file is to a touched module by their names.
 
-    100 for a test file named after the module, 30 for one whose name has the module's or its package's in it; up to 20
-    more for a shared place in the tree.
+    100 for a test file named after the module, 30 for one whose name or folder has the module's or its package's in it;
+    up to 20 more for a shared place in the tree.
     """
     test, module = PurePosixPath(file), PurePosixPath(touched)
     subject = re.sub(r"^tests?_|_tests?$", "", test.stem)
@@ -147,7 +149,7 @@ def affinity(file: str, touched: str) -> int:
     score = 0
     if subject == name:
         score += 100
-    elif name in subject.split("_") or module.parent.name in (subject, *test.parts[:-1]):
+    elif {name, module.parent.name} & {subject, *subject.split("_")} or module.parent.name in test.parts[:-1]:
         score += 30
     folders = [part for part in test.parts[:-1] if part not in ("test", "tests", "src")]
     return score + min(20, 5 * shared(folders, [part for part in module.parts[:-1] if part != "src"]))

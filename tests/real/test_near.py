@@ -335,7 +335,8 @@ def test_adaptive_sampling_holds_each_candidate_against_near_tests_as_it_comes(
     def script(request: Request) -> Answer:
         # By the seed: the first attempt is wrong, the second right, the third touches another function as well.
         turns = {0: [PLAN, WRONG, SUBMIT], 7919: [PLAN, RIGHT, SUBMIT], 15838: [PLAN, RIGHT, wide, SUBMIT]}
-        return turns[request.body["seed"]][request.turn]
+        said = turns[request.body["seed"]]
+        return said[min(request.turn, len(said) - 1)]
 
     with serving(script) as server:
         done = solve(long_calculator, settings(server.url, tmp_path / "runs", attempts=3, adaptive=True, concurrency=1))

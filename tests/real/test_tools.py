@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from agent.attempt.tools import RESULT_CHARS, TOOLS, Toolbox, use_tool
 from harness import trace
 from harness.records import FileState, TestReport, Tree
 from harness.sandbox.base import TROOPDIR, WORKDIR, Provider, Sandbox, SandboxSpec
+from tasks.task import Repository, Task
 
 BASE = (
     f"cd {WORKDIR} && git init -q && git add -A && git -c user.name=t -c user.email=t@t commit -qm base"
@@ -46,6 +47,11 @@ async def failing(path: str) -> tuple[TestReport, str]:
     return TestReport({f"{path}::test_it": "failed"}, 1, False, True, 0.1), "failed"
 
 
+async def untouched(without: Sequence[str]) -> str:
+    """The patch of an attempt that has changed nothing."""
+    return ""
+
+
 def on_bench(provider: Provider, scenario: Callable[[Bench], Awaitable[None]], **files: bytes) -> None:
     """Play a scenario in a fresh sandbox that holds the files (`__` in a name stands for a point)."""
 
@@ -54,7 +60,10 @@ def on_bench(provider: Provider, scenario: Callable[[Bench], Awaitable[None]], *
         try:
             for name, content in files.items():
                 await sandbox.write(name.replace("__", "."), content)
-            await scenario(Bench(sandbox, Toolbox(sandbox, 0, 60.0, failing)))
+            box = Toolbox(
+                sandbox, Notebook(0), 60.0, failing, untouched, cast("Any", None), "It is wrong.", ("given.py",)
+            )
+            await scenario(Bench(sandbox, box))
         finally:
             await sandbox.close()
 
@@ -239,7 +248,7 @@ def test_undo_puts_back_what_a_command_has_removed(provider: Provider) -> None:
             assert (await bench.ask("create", path=path, content="changed\n")).ok
         await bench.turn("run", command="rm tool.sh a.py")
         result = await bench.turn("undo")
-        assert result.text == "Put back tool.sh, a.py, new.py."
+        assert result.text == "Put back tool.sh, a.py. Removed new.py."
         seen = await bench.sandbox.exec("cat tool.sh a.py; test -x tool.sh && ls")
         assert seen.output == "echo\nx = 1\na.py\ntool.sh\n"
 
@@ -259,7 +268,18 @@ def test_undo_after_a_resume_gives_back_what_set_up_had_made(provider: Provider)
     async def scenario(bench: Bench) -> None:
         notebook, unused = Notebook.of(0, events), cast("Any", None)
         rules = Rules(turns=9, command_timeout=9.0, test_timeout=9.0, malformed=9)
-        desk = Desk(unused, unused, unused, bench.sandbox, notebook, rules, 0, unused, unused)
+        desk = Desk(
+            Task("t", Repository("path", "/r"), ""),
+            unused,
+            unused,
+            bench.sandbox,
+            notebook,
+            rules,
+            0,
+            unused,
+            unused,
+            unused,
+        )
         assert (await restore(desk))["turn"] == 1
         assert await bench.sandbox.read("made.py") == b"x = 2\n"
         assert (await use_tool(desk.box, ToolCall("c", "undo", {}))).text == "Put back made.py."
