@@ -336,7 +336,8 @@ async def test(state: State, runtime: Runtime[Desk]) -> State:
     call = desk.decision.calls[-1]
     ids = tuple(str(i) for i in call.arguments.get("ids") or ())
     then_all = bool(ids and call.arguments.get("then_all"))
-    if ids or desk.near is None:
+    named = bool(ids)
+    if named or desk.near is None:
         report = await desk.run_tests(ids, to_first_failure=then_all)
     elif ids := await desk.near_tests():
         report = await desk.run_tests(ids, timeout=min(NEAR_SECONDS, desk.rules.test_timeout))
@@ -349,6 +350,7 @@ async def test(state: State, runtime: Runtime[Desk]) -> State:
     desk.record(trace.TestsRan(attempt=desk.notebook.index, turn=turn, report=report, selection=ids))
     said = describe_report(report, await desk.before(report))
     said += f"\n(stopped at the first failure; {left} further tests were not run)" if left else ""
+    said += f"\n(run were {', '.join(ids)})" if ids and not named else ""
     if not report.outcomes:
         said += "".join([await nearest(desk.box, file) for file in files_of(ids)])
     for path, own, here in await desk.witnessed(report):

@@ -473,7 +473,7 @@ async def _beside(box: Toolbox, command: str) -> dict[str, bytes]:
 async def _diff(box: Toolbox, arguments: Json) -> Change:
     diff = await box.patch(())
     if not diff:
-        return Change("Nothing is changed, witness tests apart, which are kept out of the patch.")
+        return Change("Nothing is changed, witness tests apart.")
     if wanted := arguments.get("path"):
         place = place_of(wanted)
         parts = re.split(r"^(?=diff --git )", diff, flags=re.MULTILINE)
@@ -656,8 +656,7 @@ TOOLS: dict[str, Tool] = {
             "witness",
             "runs",
             "Record a new test file that shows the bug: it must fail on the unchanged code, where it is run, and pass"
-            " once it is fixed. Several add up. It stays in the tree (do not delete it) and out of your patch, which it"
-            " is used to check.",
+            " once it is fixed. Several add up. It is used to check your patch; do not delete it.",
             {"path": _text("a new test file"), "content": _text("its whole content")},
             ("path", "content"),
             _witness,

@@ -14,9 +14,11 @@ GUIDES = ("AGENTS.md", "CLAUDE.md", "CONTRIBUTING.md", "CONTRIBUTING.rst", ".git
 GUIDE_CHARS = 3000
 MOST = 8
 """Of folders that are told of, and of names in one."""
-NO_TESTS = "Add neither tests nor a changelog entry to the patch, unless the issue asks for it."
+NO_TESTS = (
+    "Witness tests are kept out of your patch. Add no other tests and no changelog entry, unless the issue asks for it."
+)
 WITH_TESTS = (
-    "Your witness tests become part of the patch: put them where the repository's tests lie, and write them as those"
+    "Your witness tests become part of your patch: put them where the repository's tests lie, and write them as those"
     " are written. Add a changelog entry where the repository's habit is plain."
 )
 

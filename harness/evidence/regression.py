@@ -31,6 +31,8 @@ NEAR = 30
 """The score from which a test file counts as near: more than a shared place in the tree."""
 IMPORTED, IMPORTED_INDIRECTLY = 60, 30
 """The score of the only test file that imports a touched module; of the only one that imports what imports it."""
+PACKAGE = 45
+"""The score of the only test file that has the package's name as a word of its own."""
 NAMED = 50
 """The score of the only test file that mentions a touched function or class."""
 FEW = 3
@@ -88,16 +90,19 @@ def near_files(
 
 
 def nearness(tests: Collection[str], touched: Sequence[str], imports: ImportGraph) -> dict[str, float]:
-    """How near each test file is to the touched modules, the nearest of which counts: by `affinity`, and by what it
-    imports, which counts the more, the fewer of the test files import the module (directly, or through one other)."""
+    """How near each test file is to the touched modules, the nearest of which counts: by `affinity`, by the package's
+    name in its own, and by what it imports; both count the more, the fewer of the test files have the same (import the
+    module directly, or through one other)."""
     scores = dict.fromkeys(tests, 0.0)
     for path in touched:
         direct, indirect = imports.reaching(path, tests)
         strong = IMPORTED * telling(len(direct), len(tests))
         weak = IMPORTED_INDIRECTLY * telling(len(direct) + len(indirect), len(tests))
+        kin = {test for test in tests if PurePosixPath(path).parent.name in PurePosixPath(test).stem.split("_")}
+        related = PACKAGE * telling(len(kin), len(tests))
         for test in tests:
             reached = strong if test in direct else weak if test in indirect else 0.0
-            scores[test] = max(scores[test], affinity(test, path) + reached)
+            scores[test] = max(scores[test], affinity(test, path) + reached + (related if test in kin else 0.0))
     return scores
 
 
@@ -140,8 +145,8 @@ def choose(
 def affinity(file: str, touched: str) -> int:
     """How near a test file is to a touched module by their names.
 
-    100 for a test file named after the module, 30 for one whose name or folder has the module's or its package's in it;
-    up to 20 more for a shared place in the tree.
+    100 for a test file named after the module, 30 for one whose name has the module's or its package's in it; up to 20
+    more for a shared place in the tree.
     """
     test, module = PurePosixPath(file), PurePosixPath(touched)
     subject = re.sub(r"^tests?_|_tests?$", "", test.stem)
@@ -149,7 +154,7 @@ def affinity(file: str, touched: str) -> int:
     score = 0
     if subject == name:
         score += 100
-    elif {name, module.parent.name} & {subject, *subject.split("_")} or module.parent.name in test.parts[:-1]:
+    elif name in subject.split("_") or module.parent.name in (subject, *test.parts[:-1]):
         score += 30
     folders = [part for part in test.parts[:-1] if part not in ("test", "tests", "src")]
     return score + min(20, 5 * shared(folders, [part for part in module.parts[:-1] if part != "src"]))

@@ -147,7 +147,7 @@ def test_the_repositorys_words_are_given_unless_left_out_and_its_layout_always(t
             solve(task(directory), settings(server.url, tmp_path / f"runs-{guide}", guide=guide))
             said = server.requests[0].body["messages"][1]["content"]
         assert said.count("Never use tabs.") == guide and ("AGENTS.md (the repository's words" in said) is guide
-        assert "\n  tests/ (1 files): test_calc.py\n" in said and "Add neither tests nor a changelog entry" in said
+        assert "\n  tests/ (1 files): test_calc.py\n" in said and "Witness tests are kept out of your patch." in said
 
 
 def test_with_tests_the_witness_is_part_of_the_patch(repository: Path, tmp_path: Path) -> None:

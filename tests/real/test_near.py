@@ -316,7 +316,7 @@ def test_a_solve_runs_near_tests_for_attempts_and_candidates_alike(long_calculat
     assert len(of_kind(again, trace.Verified)) == sum(isinstance(e, trace.Verified) for e in first) == 2
     assert done.report["seconds"] < 100, "each slow file takes longer"
     assert done.report["selected"]["attempt"] == 1 and done.report["selected"]["method"] == "regression"
-    assert any("no test file is near to the changes so far" in text for text in said), "before the edit"
+    assert any("nothing is changed and no file was read so far" in text for text in said), "before the edit"
     assert any("2 passed, 0 failed" in text for text in said), "after it, by name"
     (near,) = of_kind(again, trace.NearTested)
     assert isinstance(near, trace.NearTested) and near.report is not None
