@@ -104,9 +104,9 @@ class Desk:
     decision: Decision = field(default_factory=lambda: Decision(""))
 
     def __post_init__(self) -> None:
-        box = self.sandbox, self.notebook, self.rules.command_timeout, self.new_test, self.patch, self.unchanged
-        given = self.task.failing_test
-        self.box = Toolbox(*box, self.task.statement, [*self.given, *files_of(given.ids if given else ())])
+        box = self.sandbox, self.notebook.index, self.rules.command_timeout, self.new_test, self.patch, self.unchanged
+        given = [*self.given, *files_of(self.task.failing_test.ids if self.task.failing_test else ())]
+        self.box = Toolbox(*box, self.task.statement, lambda: self.notebook.recorded, given)
         self.tests = WarmTests(self.sandbox)
 
     def record(self, event: trace.Event) -> None:
@@ -173,8 +173,9 @@ class Desk:
         seen = [place_of(str(call.arguments.get("path"))) for call in calls if call.name == "read"]
         near = await asyncio.to_thread(self.near, patch, seen) if patch or seen else ()
         last = self.notebook.last_report.outcomes if self.notebook.last_report else ()
-        own = files_of(self.task.failing_test.ids) if self.task.failing_test else []
-        return tuple(dict.fromkeys((*own, *filter(holds_tests, Patch(patch).paths), *near))) or tuple(files_of([*last]))
+        return tuple(dict.fromkeys((*self.box.given, *filter(holds_tests, Patch(patch).paths), *near))) or tuple(
+            files_of([*last])
+        )
 
     async def before(self, report: TestReport) -> Mapping[str, str]:
         """What the failing tests of a run say on the unchanged code, witness tests apart."""
@@ -311,11 +312,12 @@ async def _doubts(desk: Desk, turn: int) -> str:
         why.append("the patch touches only tests" if patch.diff else "the patch is empty")
     elif desk.prepared.test_command and not _tested(desk):
         why.append("no test has run since your last edit")
-    for path, _, here in await desk.witnessed():
-        why += [f"the witness {path} {here}"] if here not in (WITNESS["passed"], WITNESS["untold"]) else []
-    if not why:
-        return ""
-    return f"Not submitted yet: {'; '.join(why)}. (The patch: {stat(patch.diff)}.) Submit again if it is what you want."
+    told = [
+        (path, here) for path, _, here in await desk.witnessed() if here not in (WITNESS["passed"], WITNESS["untold"])
+    ]
+    why += [f"the witness {path} {here}" for path, here in told]
+    patched = f"(The patch: {stat(patch.diff)}.)"
+    return f"Not submitted yet: {'; '.join(why)}. {patched} Submit again if it is what you want." if why else ""
 
 
 def _tested(desk: Desk) -> bool:
@@ -335,8 +337,7 @@ async def test(state: State, runtime: Runtime[Desk]) -> State:
     turn = state["turn"] + 1
     call = desk.decision.calls[-1]
     ids = tuple(str(i) for i in call.arguments.get("ids") or ())
-    then_all = bool(ids and call.arguments.get("then_all"))
-    named = bool(ids)
+    named, then_all = bool(ids), bool(ids and call.arguments.get("then_all"))
     if named or desk.near is None:
         report = await desk.run_tests(ids, to_first_failure=then_all)
     elif ids := await desk.near_tests():

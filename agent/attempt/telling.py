@@ -17,21 +17,12 @@ FAILURE_CHARS, KNOWN_CHARS, OUTPUT_CHARS = 1200, 400, 3000
 """Of the message of a failure, of one that is no news, of the output where there are no messages."""
 
 KNOWN = "fails without your changes, too"
-MARKS: Mapping[str, str] = {
-    **dict.fromkeys(("passed", "skipped"), "new"),
-    **dict.fromkeys(("failed", "error"), KNOWN),
-    "flaky": "unsteady without your changes, too",
-    "missing": "not on the unchanged code",
-}
+MARKS = {"passed": "new", "skipped": "new", "failed": KNOWN, "error": KNOWN, "missing": "not on the unchanged code"}
+MARKS["flaky"] = "unsteady without your changes, too"
 """What is said of a failing test, by its outcome on the unchanged code."""
-
 WITNESS = {"passed": "passes", "failed": "fails", "untold": "cannot be run singly"}
 """What is said of a witness test, by its outcome; of any other it is that it could not run."""
-
-_UNRUN = {
-    "error": "it cannot be loaded, or its set-up fails; what is not there yet is best imported within the test",
-    "skipped": "its tests are skipped",
-}
+_UNRUN = {"skipped": "its tests are skipped", "error": "it cannot be loaded; import what is not there yet in the test"}
 
 
 def describe_report(report: TestReport, before: Mapping[str, str]) -> str:

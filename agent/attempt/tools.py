@@ -18,7 +18,7 @@ import shlex
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 from agent.attempt.lines import cut_line, cut_middle, fitting, lines_of, replaced, shown
 from agent.attempt.policy import Result, ToolCall
@@ -46,33 +46,26 @@ class ToolRefused(Exception):
     """The tool cannot do what was asked; the message is the answer that the policy gets."""
 
 
-class Memory(Protocol):
-    """What tools see of the attempt's notebook: its number, and its witness tests so far."""
-
-    index: int
-
-    @property
-    def recorded(self) -> Sequence[WitnessTest]: ...
-
-
 @dataclass(slots=True)
 class Toolbox:
     """What the tools of one attempt work with.
 
     `new_test` runs a new test file in the tree: the report, and the file's outcome ("untold": it could not be run
     singly; "missing": no test of it was collected). `patch`: the patch as it would be taken now, without these further
-    paths; raises PatchNotTaken. `given`: the files of the given test. `undo`: the contents from before the edits of the
-    last turn that had any, by path (None: the file was not there). `witnesses`: recorded, and not yet taken by the
-    attempt's graph. `command_timeout` in seconds; `command_seconds`: time that commands took since it was last 0.
+    paths; raises PatchNotTaken. `recorded`: the witness tests so far; `given`: the given test's files. `undo`: the
+    contents from before the edits of the last turn that had any, by path (None: the file was not there). `witnesses`:
+    recorded, and not yet taken by the attempt's graph. `command_timeout` in seconds; `command_seconds`: time that
+    commands took since it was last 0.
     """
 
     sandbox: Sandbox
-    memory: Memory
+    attempt: int
     command_timeout: float
     new_test: Callable[[str], Awaitable[tuple[TestReport, str]]]
     patch: Callable[[Sequence[str]], Awaitable[str]]
     unchanged: UnchangedCode
     statement: str
+    recorded: Callable[[], Sequence[WitnessTest]]
     given: Sequence[str] = ()
     undo: dict[str, bytes | None] = field(default_factory=dict)
     witnesses: list[WitnessTest] = field(default_factory=list)
@@ -204,12 +197,9 @@ async def nearest(box: Toolbox, path: str) -> str:
     command = ["git", f"--git-dir={TROOPDIR}/base.git", "ls-tree", "-r", "-t", "-z", "--name-only", "HEAD"]
     listed = await box.sandbox.exec(command, timeout=60.0, output_bytes=4_000_000)
     paths = listed.stdout.decode("utf-8", "replace").rstrip("\0").split("\0")
-    if path in paths:
-        return ""
-    close = [each for each in paths if each and posixpath.basename(each) == posixpath.basename(path)]
-    if not close:
-        close = await asyncio.to_thread(difflib.get_close_matches, path, paths, 3, 0.7)
-    return f" Nearest are: {', '.join(close[:5])}." if close else ""
+    same = [each for each in paths if posixpath.basename(each) == posixpath.basename(path)]
+    close = same or await asyncio.to_thread(difflib.get_close_matches, path, paths, 3, 0.7)
+    return f" Nearest are: {', '.join(close[:5])}." if any(close) and path not in paths else ""
 
 
 def place_of(path: str) -> str:
@@ -244,7 +234,7 @@ def _decoded(content: bytes) -> str:
 
 async def _write_text(box: Toolbox, path: str, old: str | None, new: str) -> str:
     """Write a file and remember what it held; the change as a diff. Where that fails the file is left as it was."""
-    if any(path == witness.path for witness in box.memory.recorded):
+    if any(path == witness.path for witness in box.recorded()):
         raise ToolRefused(f"{path} is a recorded witness test: to change it, record it again with witness.")
     if path in box.given:
         raise ToolRefused(f"{path} holds the given test, which stays as it is: change the code that it is about.")
@@ -419,20 +409,17 @@ async def _insert(box: Toolbox, arguments: Json) -> Change:
 async def _undo(box: Toolbox, arguments: Json) -> Change:
     if not box.undo:
         raise ToolRefused("There is no edit to undo; what run changed is not kept.")
-    diffs, removed = [], []
+    diffs, done = [], []
     for path, content in box.undo.items():
         now = await _text_if_any(box, path)
         if content is not None:
             await box.sandbox.write(path, content, mode=await _base_mode(box, path) if now is None else None)
-        elif (done := await box.sandbox.exec(["rm", "-f", "--", path], timeout=30.0)).exit_code:
-            raise ToolRefused(f"{path} could not be removed: {done.output.strip()}")
-        else:
-            removed.append(path)
+        elif (gone := await box.sandbox.exec(["rm", "-f", "--", path], timeout=30.0)).exit_code:
+            raise ToolRefused(f"{path} could not be removed: {gone.output.strip()}")
+        done.append(f"{'Removed' if content is None else 'Put back'} {path}.")
         diffs.append(unified_diff(path, now or "", _decoded(content or b"")))
-    back = [path for path in box.undo if path not in removed]
     box.undo.clear()
-    said = [f"{what} {', '.join(paths)}." for what, paths in (("Put back", back), ("Removed", removed)) if paths]
-    return Change(" ".join(said), "".join(diffs))
+    return Change(" ".join(done), "".join(diffs))
 
 
 async def _base_mode(box: Toolbox, path: str) -> int | None:
@@ -498,19 +485,18 @@ async def _witness(box: Toolbox, arguments: Json) -> Change:
     if tracked.exit_code == 0:
         raise ToolRefused(f"{path} belongs to the repository; choose a new file name for the witness test.")
     text = arguments["content"]
-    before = next((witness.text for witness in box.memory.recorded if witness.path == path), None)
+    before = next((witness.text for witness in box.recorded() if witness.path == path), None)
     changed = bool(await box.patch([path]))
     await box.sandbox.write(path, text.encode())
     now = await box.new_test(path)
     base = await box.unchanged.new_test(path, text) if changed else now
     counts, said = witness_words(base, now if changed else None)
     if not counts:
+        await box.sandbox.exec(["rm", "-f", "--", path], timeout=30.0)
         if before is not None:
             await box.sandbox.write(path, before.encode())
-        else:
-            await box.sandbox.exec(["rm", "-f", "--", path], timeout=30.0)
         raise ToolRefused(f"{path} is not recorded. {said}")
-    box.witnesses.append(WitnessTest(box.memory.index, path, text, failure=said[:1500]))
+    box.witnesses.append(WitnessTest(box.attempt, path, text, failure=said[:1500]))
     if own := unstated(text, box.statement):
         said += f"\n(It asserts {', '.join(own[:3])}, which the issue does not state: a right fix may give another.)"
     return Change(f"Recorded {path}. {said}")
@@ -529,6 +515,7 @@ def _number(description: str) -> Json:
 
 
 _PATH = _text("path in the repository")
+_IDS = "test files or ids; none: the whole suite, or if that takes too long the files nearest to your changes"
 _PATH_WORDS = dict.fromkeys(("file_path", "filepath", "filename", "file", "absolute_path", "target_file"), "path")
 _CONTENT_WORDS = dict.fromkeys(("file_text", "contents", "file_content", "text", "code"), "content")
 
@@ -637,14 +624,7 @@ TOOLS: dict[str, Tool] = {
             "tests",
             "Run tests. Each failure is marked as new, or as one that is there without your changes, too.",
             {
-                "ids": {
-                    "type": "array",
-                    "items": {"type": "string"},
-                    "description": (
-                        "test files or ids; none: the whole suite, or if that takes too long the files nearest to your"
-                        " changes"
-                    ),
-                },
+                "ids": {"type": "array", "items": {"type": "string"}, "description": _IDS},
                 "then_all": {"type": "boolean", "description": "run the rest of the suite if these pass"},
             },
             (),

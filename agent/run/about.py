@@ -12,8 +12,7 @@ from harness.repository.workspace import Workspace
 
 GUIDES = ("AGENTS.md", "CLAUDE.md", "CONTRIBUTING.md", "CONTRIBUTING.rst", ".github/CONTRIBUTING.md")
 GUIDE_CHARS = 3000
-MOST = 8
-"""Of folders that are told of, and of names in one."""
+MOST = 8  # folders that are told of, and names in one
 NO_TESTS = (
     "Witness tests are kept out of your patch. Add no other tests and no changelog entry, unless the issue asks for it."
 )
@@ -30,8 +29,7 @@ def about(base: Workspace, guide: bool, with_tests: bool) -> str:
     project = read_project(paths, base.read)
     pythons = project.requires_python or _some(re.findall(r"Python :: (\d\.\d+)", project.text))
     said = [f"The code must run on all Python versions that it supports: {pythons}."] if pythons else []
-    parts = [path.split("/") for path in paths if not path.startswith(".")]
-    lines = ["The repository:"]
+    parts, lines = [path.split("/") for path in paths if not path.startswith(".")], ["The repository:"]
     for folder, count in Counter(p[0] for p in parts if len(p) > 1).most_common(MOST):
         inner = Counter(f"{p[1]}/" if len(p) > 2 else p[1] for p in parts if len(p) > 1 and p[0] == folder)
         lines.append(f"  {folder}/ ({count} files): {_some(name for name, _ in inner.most_common())}")

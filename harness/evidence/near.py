@@ -142,15 +142,10 @@ async def near_baseline(
 
 def bench_of(room: CleanRoom, seconds: float, slots: asyncio.Semaphore | None = None) -> NearSettings:
     """How tests near a change are run in the room, where candidates are held against `seconds` of them."""
-    command = room.built.test_command
-    assert command is not None
-
-    async def opened(name: str) -> Sandbox:
-        return await room.provider.create(room.spec(name))
-
+    assert room.built.test_command is not None
     return NearSettings(
-        opened=opened,
-        command=command,
+        opened=lambda name: room.provider.create(room.spec(name)),
+        command=room.built.test_command,
         seconds=seconds,
         alone=seconds / 2,
         together=3 * seconds + 60.0,
