@@ -105,7 +105,7 @@ class Desk:
 
     def __post_init__(self) -> None:
         box = self.sandbox, self.notebook.index, self.rules.command_timeout, self.new_test, self.patch, self.unchanged
-        given = [*self.given, *files_of(self.task.failing_test.ids if self.task.failing_test else ())]
+        given = files_of(self.task.failing_test.ids) if self.task.failing_test else []
         self.box = Toolbox(*box, self.task.statement, lambda: self.notebook.recorded, given)
         self.tests = WarmTests(self.sandbox)
 
@@ -173,18 +173,16 @@ class Desk:
         seen = [place_of(str(call.arguments.get("path"))) for call in calls if call.name == "read"]
         near = await asyncio.to_thread(self.near, patch, seen) if patch or seen else ()
         last = self.notebook.last_report.outcomes if self.notebook.last_report else ()
-        return tuple(dict.fromkeys((*self.box.given, *filter(holds_tests, Patch(patch).paths), *near))) or tuple(
-            files_of([*last])
-        )
+        own = (*self.box.given, *filter(holds_tests, Patch(patch).paths))
+        return tuple(dict.fromkeys((*own, *near))) or tuple(files_of([*last]))
 
     async def before(self, report: TestReport) -> Mapping[str, str]:
         """What the failing tests of a run say on the unchanged code, witness tests apart."""
         own = [witness.path for witness in self.notebook.recorded]
         failed = sorted(test for test in report.failed - {COMMAND_TEST} if test.partition("::")[0] not in own)
-        try:
+        with contextlib.suppress(ValueError):
             return await self.unchanged.outcomes(failed) if failed else {}
-        except ValueError:
-            return {}
+        return {}
 
     async def witnessed(self, report: TestReport | None = None) -> list[tuple[str, TestReport, str]]:
         """(path, report, what it says) of each witness test in the present tree; `report`: of a run that may tell."""
@@ -199,14 +197,10 @@ class Desk:
         return found
 
     @property
-    def given(self) -> list[str]:
-        """The files that came with the given test."""
-        return [path for path, _ in self.task.failing_test.files] if self.task.failing_test else []
-
-    @property
     def apart(self) -> list[str]:
         """Files that belong to no patch: those of the given test, and the attempt's witness tests."""
-        return self.given + ([] if self.with_tests else [witness.path for witness in self.notebook.recorded])
+        given = self.task.failing_test.files if self.task.failing_test else ()
+        return [path for path, _ in given] + ([] if self.with_tests else [w.path for w in self.notebook.recorded])
 
 
 def test_seconds(baseline: TestReport | None) -> float:
@@ -300,24 +294,23 @@ async def act(state: State, runtime: Runtime[Desk]) -> State:
 
 
 async def _doubts(desk: Desk, turn: int) -> str:
-    """Why a submit is asked back, once in an attempt and not on its last turn; empty: it is taken."""
+    """Why a submit is asked back, once in an attempt and not on its last turn; empty: it is taken.
+
+    By what the trace holds of the tree: the patch is not taken for a submit that nothing is wrong with."""
     if turn >= desk.rules.turns or any(map(_asked_back, desk.notebook.history)):
         return ""
-    try:
-        patch = Patch(await desk.patch())
-    except PatchNotTaken:
-        return ""
-    why = []
-    if all(map(is_test, patch.paths)):
-        why.append("the patch touches only tests" if patch.diff else "the patch is empty")
+    why, patch = [], ""
+    paths = [path for path in desk.notebook.tree if path not in desk.apart]
+    if all(map(is_test, paths)) and all(kind_of(result.name) == "reads" for result in desk.pending):
+        why.append("the patch touches only tests" if paths else "the patch is empty")
     elif desk.prepared.test_command and not _tested(desk):
         why.append("no test has run since your last edit")
-    told = [
-        (path, here) for path, _, here in await desk.witnessed() if here not in (WITNESS["passed"], WITNESS["untold"])
-    ]
-    why += [f"the witness {path} {here}" for path, here in told]
-    patched = f"(The patch: {stat(patch.diff)}.)"
-    return f"Not submitted yet: {'; '.join(why)}. {patched} Submit again if it is what you want." if why else ""
+    for path, _, here in await desk.witnessed():
+        why += [f"the witness {path} {here}"] if here not in (WITNESS["passed"], WITNESS["untold"]) else []
+    with contextlib.suppress(PatchNotTaken):
+        patch = await desk.patch() if why and paths else ""
+    told = f" The patch: {stat(patch)}." if patch else ""
+    return f"Not submitted yet: {'; '.join(why)}.{told} Submit again if it is what you want." if why else ""
 
 
 def _tested(desk: Desk) -> bool:

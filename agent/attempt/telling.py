@@ -13,8 +13,8 @@ from harness.testing.report import COMMAND_TEST
 from harness.views.words import clean
 
 MOST_FAILURES = 10
-FAILURE_CHARS, KNOWN_CHARS, OUTPUT_CHARS = 1200, 400, 3000
-"""Of the message of a failure, of one that is no news, of the output where there are no messages."""
+FAILURE_CHARS, OUTPUT_CHARS = 1200, 3000
+"""Of the message of a failure; of the output where there are none."""
 
 KNOWN = "fails without your changes, too"
 MARKS = {"passed": "new", "skipped": "new", "failed": KNOWN, "error": KNOWN, "missing": "not on the unchanged code"}
@@ -50,7 +50,7 @@ def failures(report: TestReport, marks: Mapping[str, str] | None = None) -> str:
     for test in failed[:MOST_FAILURES]:
         message = clean(report.failures.get(test, "")).replace(f"{WORKDIR}/", "")
         mark = f" ({marks[test]})" if marks.get(test) else ""
-        told.append(f"--- {test}{mark}\n{cut_middle(message, KNOWN_CHARS if mark[2:-1] == KNOWN else FAILURE_CHARS)}")
+        told.append(f"--- {test}{mark}\n{cut_middle(message, FAILURE_CHARS)}")
     more = len(failed) - len(told)
     return "\n".join([*told, *([f"(and {more} more failures)"] if more else [])])
 

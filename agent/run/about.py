@@ -13,9 +13,7 @@ from harness.repository.workspace import Workspace
 GUIDES = ("AGENTS.md", "CLAUDE.md", "CONTRIBUTING.md", "CONTRIBUTING.rst", ".github/CONTRIBUTING.md")
 GUIDE_CHARS = 3000
 MOST = 8  # folders that are told of, and names in one
-NO_TESTS = (
-    "Witness tests are kept out of your patch. Add no other tests and no changelog entry, unless the issue asks for it."
-)
+NO_TESTS = "Witness tests are kept out of your patch. Add other tests or a changelog entry only if the issue wants it."
 WITH_TESTS = (
     "Your witness tests become part of your patch: put them where the repository's tests lie, and write them as those"
     " are written. Add a changelog entry where the repository's habit is plain."

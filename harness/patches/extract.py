@@ -180,7 +180,7 @@ async def mark_setup(sandbox: Sandbox) -> None:
 async def hide_setup(sandbox: Sandbox) -> None:
     """Have the sandbox's own git pass over the files that set-up made, as the patch does. Raises SandboxFailed."""
     made = f"{TROOPDIR}/base.git/setup.made"
-    script = rf"""if test -f {made} && test -d .git; then
+    script = rf"""if test -s {made} && test -d .git; then
 mkdir -p .git/info && tr '\0' '\n' < {made} | sed 's/[][*?\\ ]/\\&/g; s|^|/|' >> .git/info/exclude
 fi"""
     await sandbox.exec(["/bin/sh", "-c", script], timeout=_SECONDS)
