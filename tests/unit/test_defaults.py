@@ -76,7 +76,15 @@ def test_a_variable_names_the_model_where_no_flag_does(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: str(setting.name))
 def test_every_setting_can_be_set_by_file_and_by_variable(setting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     built_in = attrgetter(setting.place)(Settings())
-    other = {"adaptive": True, "allow_unknown_price": True, "judge_model": "j", "ranker": "rules", "threshold": 0.5}
+    other = {
+        "adaptive": True,
+        "allow_unknown_price": True,
+        "guide": False,
+        "with_tests": True,
+        "judge_model": "j",
+        "ranker": "rules",
+        "threshold": 0.5,
+    }
     value = other.get(setting.name, {"sandbox": "bubblewrap", "out": "elsewhere"}.get(setting.name, 7))
     near(f"[defaults]\n{setting.name} = {str(value).lower() if not isinstance(value, str) else repr(value)}\n")
     by_file = attrgetter(setting.place)(solving())
