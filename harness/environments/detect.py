@@ -1,4 +1,4 @@
-"""How an ordinary Python repository is installed and tested, read off its files. Pure: nothing is executed here.
+"""How an ordinary repository is installed and tested, read off its files. Pure: nothing is executed here.
 
 `detect` looks at pyproject.toml, setup.cfg, setup.py (parsed, never run), requirements files and tox.ini, and answers
 with set-up steps for a sandbox that has the network. A step has alternatives, tried in order: an old tree first gets
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from harness.environments.languages import Toolchain, toolchain
 from harness.environments.project import Project, read_project
 from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR
 from harness.testing.runners.base import Layout, Runner
@@ -92,6 +93,8 @@ def detect(
     it, for build backends that want a version. `python`: the wanted version ("3.9"). `test_command`: the user's.
     """
     paths = sorted(files)
+    if other := toolchain(paths, read, test_command):
+        return Detected((_make_env(python, None, None), *_other(other)), python, other.test_command)
     project = read_project(paths, read)
     if date is not None and (now or datetime.now(UTC)) - date < OLD:
         date = None
@@ -103,6 +106,18 @@ def detect(
         *_tools(date, command),
     )
     return Detected(steps, request, command)
+
+
+def _other(other: Toolchain) -> tuple[Step, ...]:
+    """The set-up of another language, in an environment that has a Python for Troop's own programs."""
+    there = " && ".join(f"command -v {program}" for program in other.programs)
+    blank = ("",) * len(other.fetch)
+    unbuilt = "not every test could be compiled beforehand"
+    return (
+        Step("looking for " + " and ".join(other.programs), (there,), ("",), other.missing),
+        Step("getting what it depends on", other.fetch, blank, "its dependencies could not be had"),
+        *([Step("compiling the tests", (other.build,), ("",), unbuilt, optional=True)] if other.build else ()),
+    )
 
 
 def _make_env(python: str | None, requires: str | None, date: datetime | None) -> Step:

@@ -23,6 +23,7 @@ from harness.patches.paths import guards_tests
 from harness.records import Evidence, TestReport, WitnessTest
 from harness.sandbox.base import Sandbox
 from harness.testing.report import COMMAND_TEST, outcome_of
+from harness.testing.runners.registry import runner_of
 from tasks.task import GivenTest, Task
 
 VERSION = "1"
@@ -162,7 +163,8 @@ async def _witness_outcomes(room: CleanRoom, sandbox: Sandbox, witnesses: Sequen
     """Outcome of each witness test by name. Several at a time as far as their files differ; where such a run breaks
     off, each of its tests alone."""
     outcomes: dict[str, str] = {}
-    for batch in _batches(witnesses):
+    together = room.built.test_command is None or runner_of(room.built.test_command).together
+    for batch in _batches(witnesses) if together else [[witness] for witness in witnesses]:
         outcomes.update(await _laid_in(room, sandbox, batch))
         unclear = [w for w in batch if outcomes[witness_name(w)] == "missing"]
         for witness in unclear if len(batch) > 1 else ():
