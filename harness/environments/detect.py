@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from harness.environments.languages import Toolchain, toolchain
+from harness.environments.languages import foreign
 from harness.environments.project import Project, read_project
 from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR
 from harness.testing.runners.base import Layout, Runner
@@ -93,8 +93,9 @@ def detect(
     it, for build backends that want a version. `python`: the wanted version ("3.9"). `test_command`: the user's.
     """
     paths = sorted(files)
-    if other := toolchain(paths, read, test_command):
-        return Detected((_make_env(python, None, None), *_other(other)), python, other.test_command)
+    if other := foreign(paths, read, test_command):
+        own = (Step(what, ways, ("",) * len(ways), failure, may_fail) for what, ways, failure, may_fail in other[1])
+        return Detected((_make_env(python, None, None), *own), python, other[0])  # Troop's own programs want a Python
     project = read_project(paths, read)
     if date is not None and (now or datetime.now(UTC)) - date < OLD:
         date = None
@@ -106,18 +107,6 @@ def detect(
         *_tools(date, command),
     )
     return Detected(steps, request, command)
-
-
-def _other(other: Toolchain) -> tuple[Step, ...]:
-    """The set-up of another language, in an environment that has a Python for Troop's own programs."""
-    there = " && ".join(f"command -v {program}" for program in other.programs)
-    blank = ("",) * len(other.fetch)
-    unbuilt = "not every test could be compiled beforehand"
-    return (
-        Step("looking for " + " and ".join(other.programs), (there,), ("",), other.missing),
-        Step("getting what it depends on", other.fetch, blank, "its dependencies could not be had"),
-        *([Step("compiling the tests", (other.build,), ("",), unbuilt, optional=True)] if other.build else ()),
-    )
 
 
 def _make_env(python: str | None, requires: str | None, date: datetime | None) -> Step:

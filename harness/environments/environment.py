@@ -34,7 +34,7 @@ LISTING_BYTES = 50_000_000
 _LIST_COMMITTED = "[ ! -e .git ] || git -c safe.directory='*' -c core.fsmonitor=false ls-files -z"
 SETUP_ENV = {
     **{"VIRTUAL_ENV": ENVDIR, "UV_LINK_MODE": "copy", "DEBIAN_FRONTEND": "noninteractive"},
-    **{"GOPROXY": "", "GOFLAGS": "-modcacherw", "CARGO_NET_OFFLINE": "false", "npm_config_offline": "false"},
+    **{"GOPROXY": "", "GOFLAGS": "-modcacherw", "CARGO_NET_OFFLINE": "false"},
 }
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from tasks.errors import SetupFailed
@@ -17,86 +16,82 @@ _SUFFIXES = {
     **{".c": "C", ".cc": "C++", ".cpp": "C++", ".cs": "C#", ".php": "PHP", ".swift": "Swift", ".ex": "Elixir"},
     **dict.fromkeys((".js", ".jsx", ".mjs", ".cjs", ".ts", ".tsx", ".mts", ".cts"), "JavaScript"),
 }
-_MANIFESTS = {"Go": "go.mod", "Rust": "Cargo.toml", "JavaScript": "package.json"}
+# By language: its manifest, the programs that its tests need, what brings them (packages of Debian, an image).
+_KNOWN = {
+    "Go": ("go.mod", ("go",), '"golang-go"', "golang"),
+    "Rust": ("Cargo.toml", ("cargo", "cc"), '"cargo", "gcc"', "rust"),
+    "JavaScript": ("package.json", ("node", "npm"), '"nodejs", "npm"', "node"),
+}
 _USUAL = {"Java": "mvn test", "Kotlin": "gradle test", "Scala": "sbt test", "Ruby": "bundle exec rspec"}
 _IN_SCRIPT = re.compile(
     r"(?:^|[\s;&|])((?:\w+=\S+\s+)*)(?:npx\s+)?(jest|vitest|mocha|node(?=\s[^;&|]*--test\b))(?=\s|$)([^;&|]*)"
 )
+_LOCKED = {
+    "pnpm-lock.yaml": "npx --yes pnpm@9 install --frozen-lockfile",
+    "yarn.lock": "npx --yes yarn@1 install --frozen-lockfile",
+    **dict.fromkeys(("npm-shrinkwrap.json", "package-lock.json"), "npm ci --no-audit --no-fund"),
+}
+
+Needed = tuple[str, tuple[str, ...], str, bool]
+"""A step of set-up: what it does, alternatives, what is said where all of them fail, whether it goes on then."""
 
 
-@dataclass(frozen=True, slots=True)
-class Toolchain:
-    """What a repository is set up with. `programs`: must be there, or `package` (of Debian) and `image` bring them.
-    `fetch`: gets what the repository depends on, by the first that works; `build`: compiles the tests ("": nothing)."""
-
-    test_command: str
-    programs: tuple[str, ...]
-    package: str
-    image: str
-    fetch: tuple[str, ...]
-    build: str = ""
-
-    @property
-    def missing(self) -> str:
-        """What to type where a program is missing."""
-        return (
-            f"{' and '.join(self.programs)} must be in the sandbox and are not: apt = [{self.package}] in the task file"
-            f" or troop.toml, or another image (--image {self.image})"
-        )
-
-
-def toolchain(paths: Sequence[str], read: Callable[[str], bytes], test_command: str | None) -> Toolchain | None:
-    """What the tests of a repository in Go, Rust or JavaScript need; None for one in Python, and for one in another
-    language whose test command the user gives. Raises SetupFailed where no test command is known."""
+def foreign(
+    paths: Sequence[str], read: Callable[[str], bytes], test_command: str | None
+) -> tuple[str, Sequence[Needed]] | None:
+    """The test command of a repository in Go, Rust or JavaScript, and what sets it up; None for Python, and for another
+    language where the user gives a test command. Raises SetupFailed where none is known."""
     sources = Counter(_SUFFIXES.get(PurePosixPath(path).suffix, "") for path in paths)
     del sources[""]
-    here = [language for language, manifest in _MANIFESTS.items() if manifest in paths and sources[language]]
+    here = [language for language, (manifest, *_) in _KNOWN.items() if manifest in paths and sources[language]]
     python = any(path in _PYTHON if here else PurePosixPath(path).name in _PYTHON for path in paths)
     language = max(here or sources, key=lambda name: sources[name], default="Python")
     if language == "Python" or sources["Python"] >= (1 if python else sources[language]):
         return None
-    text = read(_MANIFESTS[language]).decode("utf-8", "replace") if here else ""
-    if here and language == "Go":
-        build = "go test -count=1 -run '^$' ./..."
-        return Toolchain(test_command or "go test ./...", ("go",), '"golang-go"', "golang", ("go mod download",), build)
-    if here and language == "Rust":
-        command = test_command or "cargo test" + " --workspace" * ("[workspace]" in text)
-        programs, package = ("cargo", "cc"), '"cargo", "gcc"'
-        return Toolchain(command, programs, package, "rust", ("cargo fetch",), "cargo test --workspace --no-run")
-    command = test_command or (_command_of(text) if here else "")
-    if here and command:
-        return Toolchain(command, ("node", "npm"), '"nodejs", "npm"', "node", _installs(paths))
-    if command:
+    command, fetch, build = test_command or "", ["npm install --no-package-lock --no-audit --no-fund"], ""
+    if here:
+        manifest, programs, packages, image = _KNOWN[language]
+        text = read(manifest).decode("utf-8", "replace")
+        if language == "Go":
+            usual, fetch, build = "go test ./...", ["go mod download"], "go test -count=1 -run '^$' ./..."
+        elif language == "Rust":
+            usual, fetch = "cargo test" + " --workspace" * ("[workspace]" in text), ["cargo fetch"]
+            build = f"{usual} --no-run"
+        else:
+            usual, fetch = next(_commands(text), ""), [*(_LOCKED[path] for path in _LOCKED if path in paths), *fetch]
+        command = command or usual
+    if not command:
+        raise SetupFailed(
+            f"the repository is in {language}, and Troop knows no command that runs its tests: give one, such as"
+            f" --test-command '{_USUAL.get(language, 'npm test' if here else 'make test')}', with what it needs"
+            " (--setup COMMAND, --image IMAGE)"
+        )
+    if not here:
         return None
-    usual = _USUAL.get(language, "npm test" if here else "make test")
-    raise SetupFailed(
-        f"the repository is in {language}, and Troop knows no command that runs its tests: give one, such as"
-        f" --test-command '{usual}', with what it needs (--setup COMMAND, --image IMAGE)"
+    named = " and ".join(programs)
+    missing = (
+        f"{named} must be in the sandbox, and is not: apt = [{packages}] in the task file or troop.toml, or an image"
+        f" that has it (--image {image})"
     )
+    there = " && ".join(f"command -v {program}" for program in programs)
+    steps: list[Needed] = [
+        (f"looking for {named}", (there,), missing, False),
+        ("getting what it depends on", tuple(fetch), "what it depends on could not be had", False),
+        ("compiling the tests", (build or "true",), "not every test could be compiled beforehand", True),
+    ]
+    return command, steps
 
 
-def _command_of(package: str) -> str:
-    """The test command by a package.json: what its scripts start, else what it depends on; "" for nothing known."""
+def _commands(package: str) -> Iterator[str]:
+    """Test commands by a package.json: what its scripts start, then by what it depends on."""
     try:
         found = json.loads(package)
-    except (ValueError, RecursionError):
-        return ""
-    tables = [table for name in ("scripts", "devDependencies", "dependencies") for table in [found.get(name)]]
-    scripts, *depends = [table if isinstance(table, dict) else {} for table in tables]
+        scripts, *depends = ({**(found.get(key) or {})} for key in ("scripts", "devDependencies", "dependencies"))
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return
     for name in sorted((name for name in scripts if name.startswith("test")), key=len):
         if match := _IN_SCRIPT.search(str(scripts[name])):
             settings, tool, rest = match.groups()
             rest = re.sub(r"\s--(watch\w*|coverage)(=\S+)?(?=\s|$)", "", rest.rstrip())
-            return f"{settings}{'npx ' * (tool != 'node')}{tool}{rest}"
-    return next((f"npx {tool}" for tool in ("vitest", "jest", "mocha") for table in depends if tool in table), "")
-
-
-def _installs(paths: Sequence[str]) -> tuple[str, ...]:
-    """By the lock file's own manager, else by npm, which leaves no lock file behind."""
-    usual = "npm install --no-package-lock --no-audit --no-fund"
-    locked = {
-        "pnpm-lock.yaml": "npx --yes pnpm@9 install --frozen-lockfile",
-        "yarn.lock": "npx --yes yarn@1 install --frozen-lockfile",
-        **dict.fromkeys(("package-lock.json", "npm-shrinkwrap.json"), "npm ci --no-audit --no-fund"),
-    }
-    return (*(command for lock, command in locked.items() if lock in paths), usual)
+            yield f"{settings}{'npx ' * (tool != 'node')}{tool}{rest}"
+    yield from (f"npx {tool}" for tool in ("vitest", "jest", "mocha") if any(tool in table for table in depends))

@@ -38,8 +38,9 @@ NODE_REPORTER = """export default async function* (events) { const names = [];
 for await (const { type, data } of events) { if (/std(out|err)$/.test(type)) yield data.message;
 if (/:(start|pass|fail)$/.test(type)) names.splice(data.nesting, 1e9, data.name);
 if (/:(pass|fail)$/.test(type)) yield JSON.stringify({ names, file: data.file, duration: data.details.duration_ms,
-status: data.skip != null || data.todo != null ? "skipped" : type.slice(5), of: data.details.error?.failureType ?? data.details.type,
-message: String(data.details.error?.cause?.stack ?? "") }) + "\\n" } }"""
+status: data.skip != null || data.todo != null ? "skipped" : type.slice(5),
+of: data.details.error?.failureType ?? data.details.type, message: String(data.details.error?.cause?.stack ?? "")
+}) + "\\n" } }"""
 
 
 class Report:
@@ -105,8 +106,13 @@ def placeless(report: Report, words: "list[str]") -> "list[str]":
     """A tool's arguments; where files are asked for, without what else says where tests are."""
     if not report.files:
         return words
-    free = [at == 0 or words[at - 1] in NO_VALUE or not words[at - 1].startswith("-") for at in range(len(words))]
-    return [w for at, w in enumerate(words) if not (free[at] and ("*" in w or w.startswith(".") or Path(w).exists()))]
+    kept = []
+    for at, word in enumerate(words):
+        before = words[at - 1] if at else ""
+        value = before.startswith("-") and "=" not in before and before not in NO_VALUE
+        if "..." not in word and (value or not ("*" in word or word.startswith(".") or Path(word).exists())):
+            kept.append(word)
+    return kept
 
 
 def go(report: Report, words: "list[str]") -> None:
@@ -162,22 +168,12 @@ def cargo(report: Report, words: "list[str]") -> None:
         elif kind == "suite":
             (under_way.add if what == "started" else under_way.discard)(report.path(target["src_path"]))
         elif kind == "test" and what not in ("started", "timeout"):
-            file, said = rust_file(target, event["name"]), event.get("stdout") or event.get("message", "")
-            report.tell(f"{report.path(file)}::{event['name']}", what, said, event.get("exec_time", 0.0))
+            said, name = event.get("stdout") or event.get("message", ""), report.path(target["src_path"])
+            report.tell(f"{name}::{event['name']}", what, said, event.get("exec_time", 0.0))
         elif "executable" in event:
             target = programs[event["executable"]]
     for file in sorted(under_way):  # its tests ended it
         report.tell(file, "error", report.printed)
-
-
-def rust_file(target: "Any", name: str) -> str:
-    """Where a test's module is written; an integration test's is the file that it is known by."""
-    source, modules = Path(target["src_path"]), name.split("::")[:-1]
-    places = [
-        source.parent.joinpath(*modules[:end]) for end in range(len(modules), 0, -1) if "test" not in target["kind"]
-    ]
-    files = (file for place in places for file in (place.with_suffix(".rs"), place / "mod.rs"))
-    return str(next((file for file in files if file.is_file()), source))
 
 
 def node(report: Report, words: "list[str]") -> None:
@@ -238,11 +234,7 @@ TOOLS: "dict[str, Any]" = {
 
 def main() -> int:
     report = Report()
-    try:
-        TOOLS[sys.argv[1]](report, sys.argv[2:])
-    except OSError as error:
-        print(f"{sys.argv[1]} cannot be run: {error}")
-        return 127
+    TOOLS[sys.argv[1]](report, sys.argv[2:])
     return report.finish()
 
 

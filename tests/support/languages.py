@@ -65,3 +65,41 @@ NODE = Project(
     {"test/total.test.js::total::of nothing": "failed"},
     ("test/first.test.js", _WITNESS),
 )
+
+
+KINDS: dict[str, dict[str, str]] = {
+    "go": {
+        "go.mod": "module example.com/kinds\n\ngo 1.18\n",
+        "kinds_test.go": 'package kinds\n\nimport "testing"\n\nfunc TestGood(t *testing.T) { println("heard") }\n\n'
+        'func TestBad(t *testing.T) {\n\tt.Run("one two", func(t *testing.T) { t.Error("1 != 2") })\n}\n\n'
+        'func TestSkipped(t *testing.T) { t.Skip("later") }\n',
+        "broken/broken_test.go": 'package broken\n\nimport "testing"\n\nfunc TestNever(t *testing.T) { undefined() }\n',
+        "dies/dies_test.go": 'package dies\n\nimport (\n\t"os"\n\t"testing"\n)\n\n'
+        "func TestEnds(t *testing.T) { os.Exit(3) }\n",
+    },
+    "cargo": {
+        "Cargo.toml": '[package]\nname = "kinds"\nversion = "0.1.0"\nedition = "2021"\n\n[workspace]\n',
+        "src/lib.rs": "/// ```\n/// assert!(false);\n/// ```\npub fn two() -> i32 {\n    2\n}\n\n#[cfg(test)]\nmod tests {\n"
+        '    #[test]\n    fn good() {\n        println!("heard");\n    }\n\n    #[test]\n    fn bad() {\n'
+        '        assert_eq!(super::two(), 1, "1 != 2");\n    }\n\n    #[test]\n    #[ignore]\n    fn skipped() {}\n}\n',
+        "tests/dies.rs": "#[test]\nfn ends() {\n    std::process::exit(3);\n}\n",
+    },
+    "node": {
+        "package.json": "{}",
+        "test/kinds.test.js": "const { describe, it } = require('node:test');\nconst assert = require('node:assert');\n"
+        "describe('kinds', () => {\n  it('good', () => console.log('heard'));\n"
+        "  it('bad', () => assert.strictEqual(1, 2));\n  it('skipped', { skip: true }, () => {});\n"
+        "  it('todo', { todo: true }, () => assert.fail());\n});\n",
+        "test/broken.test.js": "no JavaScript\n",
+        "test/dies.test.js": "require('node:test')('ends', () => process.exit(3));\n",
+    },
+    **{
+        name: {
+            "test/kinds.test.js": f"{head}describe('kinds', () => {{\n  it('good', () => console.log('heard'));\n"
+            "  it('bad', () => { throw new Error('1 != 2'); });\n  it.skip('skipped', () => {});\n});\n",
+            "test/broken.test.js": "no JavaScript\n",
+        }
+        for name, head in (("jest", ""), ("mocha", ""), ("vitest", "import { describe, it } from 'vitest';\n"))
+    },
+}
+"""By tool: a project whose tests pass, fail, are skipped, cannot be loaded or end the run."""
