@@ -69,10 +69,8 @@ def foreign(
     if not here:
         return None
     named = " and ".join(programs)
-    missing = (
-        f"{named} must be in the sandbox, and is not: apt = [{packages}] in the task file or troop.toml, or an image"
-        f" that has it (--image {image})"
-    )
+    missing = f"its tests need {named}, which the sandbox lacks: apt = [{packages}] in the task file or troop.toml"
+    missing += f" brings it, or an image that has it (--image {image})"
     there = " && ".join(f"command -v {program}" for program in programs)
     steps: list[Needed] = [
         (f"looking for {named}", (there,), missing, False),

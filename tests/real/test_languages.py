@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -14,13 +15,18 @@ import pytest
 
 from agent import solve
 from harness import inside
+from harness.environments.base_run import Baseline, baseline
+from harness.environments.clean_room import CleanRoom
+from harness.environments.environment import build
 from harness.records import Exec, TestReport
+from harness.sandbox.base import Provider
 from harness.testing.report import outcome_of, read_lines
+from tasks.errors import SetupFailed
 from tasks.task import Repository, Task
 from tests.support.calculator import PLAN, STATEMENT, SUBMIT, call, settings
 from tests.support.languages import GO, KINDS, NODE, Project
 from tests.support.model_server import Answer, Request, serving
-from tests.support.repositories import make_repository
+from tests.support.repositories import make_repository, make_task, opened
 
 SYSTEM = "/usr/local/bin:/usr/bin:/bin"
 
@@ -56,6 +62,40 @@ def test_an_issue_in_another_language_is_solved_from_set_up_to_selection(project
     right = next(c for c in done.report["candidates"] if c["attempts"] == [1])
     assert right["evidence"]["clean"] and right["evidence"]["regression"]["run"] == len(project.tests)
     assert list(right["evidence"]["witness"].values()) == ["passed"]
+
+
+@pytest.mark.network
+@pytest.mark.bubblewrap
+def test_what_npm_installs_is_there_in_every_later_sandbox_without_the_network(
+    bubblewrap: Provider, tmp_path: Path
+) -> None:
+    needs(NODE)
+    package = {"name": "kinds", "scripts": {"test": "mocha test/kinds.*"}, "devDependencies": {"mocha": "^10"}}
+    repository = make_repository(tmp_path, {**KINDS["mocha"], "package.json": json.dumps(package)})
+    found = asyncio.run(based(bubblewrap, make_task(repository)))
+    assert found.report is not None and found.report.valid, found
+    assert found.report.passed == {"test/kinds.test.js::kinds good"} and len(found.report.outcomes) == 3
+
+
+@pytest.mark.network
+@pytest.mark.docker
+def test_a_tool_that_the_image_lacks_stops_the_run_with_what_to_type(docker: Provider, tmp_path: Path) -> None:
+    with pytest.raises(SetupFailed, match=r'need go, which the sandbox lacks: apt = \["golang-go"\].*--image golang'):
+        asyncio.run(based(docker, make_task(make_repository(tmp_path, GO.files))))
+
+
+def test_a_language_that_troop_does_not_know_stops_before_any_model_call(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path / "java", {"pom.xml": "<project/>", "src/A.java": "class A {}\n"})
+    task = Task("java", Repository("path", str(repository)), STATEMENT)
+    with serving([PLAN]) as server:
+        with pytest.raises(SetupFailed, match=r"in Java.*--test-command 'mvn test'") as failed:
+            solve(task, settings(server.url, tmp_path / "runs"))
+        assert not server.requests and failed.value.exit_code == 4
+
+
+async def based(provider: Provider, task: Task) -> Baseline:
+    built = await build(provider, await opened(task), task, run="languages")
+    return await baseline(CleanRoom(provider, built, "languages"), task, runs=1)
 
 
 # What each tool tells, run on this machine itself
