@@ -23,7 +23,7 @@ from harness.patches.paths import guards_tests
 from harness.records import Evidence, TestReport, WitnessTest
 from harness.sandbox.base import Sandbox
 from harness.testing.report import COMMAND_TEST, outcome_of
-from harness.testing.runners.registry import runner_of
+from harness.testing.runners.registry import USUAL_COMMAND, runner_of
 from tasks.task import GivenTest, Task
 
 VERSION = "1"
@@ -163,8 +163,8 @@ async def _witness_outcomes(room: CleanRoom, sandbox: Sandbox, witnesses: Sequen
     """Outcome of each witness test by name. Several at a time as far as their files differ; where such a run breaks
     off, each of its tests alone."""
     outcomes: dict[str, str] = {}
-    together = room.built.test_command is None or runner_of(room.built.test_command).together
-    for batch in _batches(witnesses) if together else [[witness] for witness in witnesses]:
+    apart = not runner_of(room.built.test_command or USUAL_COMMAND).python
+    for batch in [[witness] for witness in witnesses] if apart else _batches(witnesses):
         outcomes.update(await _laid_in(room, sandbox, batch))
         unclear = [w for w in batch if outcomes[witness_name(w)] == "missing"]
         for witness in unclear if len(batch) > 1 else ():

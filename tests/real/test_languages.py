@@ -48,7 +48,8 @@ def test_an_issue_in_another_language_is_solved_from_set_up_to_selection(project
     def script(request: Request) -> Answer:
         wrong = request.body["temperature"] == 0.6
         edit = call("edit", path=project.source, old=project.old, new=project.wrong if wrong else project.new)
-        writes = call("witness", path=path, content=witness)
+        own = path.replace("first", "other") if wrong else path  # one package cannot hold both of Go's at a time
+        writes = call("witness", path=own, content=witness)
         return [PLAN, writes, edit, call("test"), SUBMIT][request.turn]
 
     repository = make_repository(tmp_path / "repository", project.files)
@@ -61,7 +62,27 @@ def test_an_issue_in_another_language_is_solved_from_set_up_to_selection(project
     assert done.report["selected"]["attempt"] == 1
     right = next(c for c in done.report["candidates"] if c["attempts"] == [1])
     assert right["evidence"]["clean"] and right["evidence"]["regression"]["run"] == len(project.tests)
-    assert list(right["evidence"]["witness"].values()) == ["passed"]
+    assert list(right["evidence"]["witness"].values()) == ["passed", "passed"]
+
+
+@pytest.mark.network
+@pytest.mark.bubblewrap
+def test_the_judge_compares_equal_patches_and_is_asked_for_no_test_in_python(tmp_path: Path) -> None:
+    needs(GO)
+
+    def script(request: Request) -> Answer:
+        if "Two patches, A and B" in request.body["messages"][0]["content"]:
+            first = request.body["messages"][0]["content"].partition('<patch name="B">')[0]
+            return Answer(text=json.dumps({"reason": "plain", "winner": "A" if "range" in first else "B"}))
+        ranged = call("edit", path=GO.source, old="i := 1; i < len(values); i++", new="i := range values")
+        plain = call("edit", path=GO.source, old=GO.old, new=GO.new)
+        return [PLAN, ranged if request.body["temperature"] == 0.6 else plain, SUBMIT][request.turn]
+
+    task = Task("total", Repository("path", str(make_repository(tmp_path / "repository", GO.files))), STATEMENT)
+    with serving(script) as server:
+        done = solve(task, settings(server.url, tmp_path / "runs", attempts=2))
+    assert done.report["selected"]["method"] == "judge" and "range values" in str(done.patch)
+    assert done.report["cost"]["by_purpose"]["judge"]["calls"] == 2, "both orders"
 
 
 @pytest.mark.network

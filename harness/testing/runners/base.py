@@ -49,8 +49,8 @@ class Runner(Protocol):
     be limited to files. `always_reports`: a command of its that left no report cannot be believed. `exports`: shell
     lines that let it report whatever command starts it. `packages`: to be installed where it does not work (the first,
     and with the newest release of that the others as well); empty for what comes with Python or the repository.
-    `project`: the import name of the one project whose own runner it is. `together`: a new file that cannot be loaded
-    takes no other one of the run with it.
+    `project`: the import name of the one project whose own runner it is. `python`: whether tests are in Python, where
+    a new file that cannot be loaded takes no other one of the run with it.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Runner(Protocol):
     exports: str = ""
     packages: tuple[str, ...] = ()
     project: str = ""
-    together: bool = True
+    python: bool = True
 
     def recognises(self, command: str) -> bool:
         """Whether the command names this framework."""

@@ -13,7 +13,7 @@ class Tool(Runner):
     """One tool, where a command plainly starts it (not from within `npm test`). It is told of files, and may run more
     of their tests than were asked for."""
 
-    together = False
+    python = False
 
     def __init__(self, name: str, words: str) -> None:
         start = r"(^|[;&|(\n]\s*)((?:\w+=\S*\s+)*)(?:npx\s+(?:-\S+\s+)*)?(?:\S*node_modules/\.bin/)?"
