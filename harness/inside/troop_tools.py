@@ -17,8 +17,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -44,14 +42,17 @@ of: data.details.error?.failureType ?? data.details.type, message: String(data.d
 
 
 class Report:
-    """The lines, the files that are asked for, and the end of what was printed. `code`: the tool's exit status."""
+    """The lines, the files that are asked for, and the end of what was printed. `results`: where a tool may write its
+    own; `code`: its exit status."""
 
     code = told = 0
     printed = ""
 
     def __init__(self) -> None:
         select = os.environ.pop("TROOP_SELECT", "")
-        self.fd = os.open(os.environ.pop("TROOP_REPORT", os.devnull), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        place = os.environ.pop("TROOP_REPORT")
+        self.results = place + ".results"
+        self.fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.root = os.path.realpath(os.environ.pop("TROOP_ROOT", "."))
         wanted = json.loads(Path(select).read_text(encoding="ascii")) if select else ["."]
         self.names = [] if "." in wanted else [test.partition("::")[2] for test in wanted]
@@ -104,15 +105,10 @@ class Report:
 
 def placeless(report: Report, words: "list[str]") -> "list[str]":
     """A tool's arguments; where files are asked for, without what else says where tests are."""
-    if not report.files:
-        return words
-    kept = []
-    for at, word in enumerate(words):
-        before = words[at - 1] if at else ""
-        value = before.startswith("-") and "=" not in before and before not in NO_VALUE
-        if "..." not in word and (value or not ("*" in word or word.startswith(".") or Path(word).exists())):
-            kept.append(word)
-    return kept
+    of_flags = [False, *(word[:1] == "-" and "=" not in word and word not in NO_VALUE for word in words)]
+    places = ["*" in word or word.startswith(".") or Path(word).exists() for word in words]
+    kept = (at for at, word in enumerate(words) if "..." not in word and (of_flags[at] or not places[at]))
+    return [words[at] for at in kept] if report.files else words
 
 
 def go(report: Report, words: "list[str]") -> None:
@@ -171,7 +167,7 @@ def cargo(report: Report, words: "list[str]") -> None:
             said, name = event.get("stdout") or event.get("message", ""), report.path(target["src_path"])
             report.tell(f"{name}::{event['name']}", what, said, event.get("exec_time", 0.0))
         elif "executable" in event:
-            target = programs[event["executable"]]
+            target = programs.get(event["executable"], target)
     for file in sorted(under_way):  # its tests ended it
         report.tell(file, "error", report.printed)
 
@@ -186,22 +182,28 @@ def node(report: Report, words: "list[str]") -> None:
             report.tell(name, status, event["message"] or report.printed * whole, event["duration"] / 1000)
 
 
-def written(report: Report, out: str, *command: str) -> "Any":
-    """What a command wrote into a file at its end."""
-    Path(out).unlink()
-    for _ in report.lines(*command):
+def written(report: Report, *command: str) -> "Any":
+    """What a command wrote at its end."""
+    for _ in report.lines(*command, *report.places):
         pass
-    return json.loads(Path(out).read_text("utf-8")) if Path(out).exists() else {}
+    return json.loads(Path(report.results).read_text("utf-8")) if Path(report.results).exists() else {}
 
 
-def jest(report: Report, words: "list[str]", tool: str = "jest") -> None:
-    words, out = placeless(report, words), tempfile.mkstemp()[1]
-    command = ["jest", *words, "--ci", "--json", f"--outputFile={out}", *["--bail"] * report.first]
-    command += ["--runTestsByPath"] * any(map(os.path.isfile, report.places))
-    if tool == "vitest":
-        command = ["vitest", "run", *(word for word in words if word != "run"), "--reporter=default", "--reporter=json"]
-        command += [f"--outputFile.json={out}", *["--bail=1"] * report.first]
-    for each in written(report, out, *command, *report.places).get("testResults", ()):
+def jest(report: Report, words: "list[str]") -> None:
+    words, bail = [word for word in placeless(report, words) if word != "run"], ["--bail=1"] * report.first
+    if sys.argv[1] == "vitest":
+        command = [
+            "vitest",
+            "run",
+            *words,
+            "--reporter=default",
+            "--reporter=json",
+            f"--outputFile.json={report.results}",
+        ]
+    else:
+        command = ["jest", *words, "--ci", "--json", f"--outputFile={report.results}"]
+        bail += ["--runTestsByPath"] * any(map(os.path.isfile, report.places))
+    for each in written(report, *command, *bail).get("testResults", ()):
         file, tests = report.path(each["name"]), each["assertionResults"]
         for test in tests:
             name = "::".join((file, *filter(None, test["ancestorTitles"]), test["title"]))
@@ -212,8 +214,8 @@ def jest(report: Report, words: "list[str]", tool: str = "jest") -> None:
 
 
 def mocha(report: Report, words: "list[str]") -> None:
-    words, out = [*placeless(report, words), *["--bail"] * report.first, *report.places], tempfile.mkstemp()[1]
-    found = written(report, out, "mocha", "--reporter=json", f"--reporter-option=output={out}", *words)
+    options = ["--reporter=json", f"--reporter-option=output={report.results}", *["--bail"] * report.first]
+    found = written(report, "mocha", *options, *placeless(report, words))
     if not found and report.code not in (126, 127) and [*map(os.path.exists, report.places)] == [True]:
         report.tell(report.files[0], "error", report.printed)  # what cannot be loaded ends mocha
     for kind, status in (("passes", "pass"), ("failures", "fail"), ("pending", "skip")):
@@ -222,19 +224,9 @@ def mocha(report: Report, words: "list[str]") -> None:
             report.tell(name, status, test["err"].get("stack", ""), test.get("duration", 0.0) / 1000)
 
 
-TOOLS: "dict[str, Any]" = {
-    "go": go,
-    "cargo": cargo,
-    "node": node,
-    "jest": jest,
-    "vitest": partial(jest, tool="vitest"),
-    "mocha": mocha,
-}
-
-
 def main() -> int:
     report = Report()
-    TOOLS[sys.argv[1]](report, sys.argv[2:])
+    {"go": go, "cargo": cargo, "node": node, "mocha": mocha}.get(sys.argv[1], jest)(report, sys.argv[2:])
     return report.finish()
 
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -143,8 +144,7 @@ def told(
     for path, text in KINDS[tool].items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text)
-    written, asked = folder / "report.lines", folder / "asked.list"
-    written.unlink(missing_ok=True)
+    written, asked = Path(tempfile.mkdtemp(dir=folder)) / "report", folder / "asked.list"
     asked.write_text(json.dumps(ids))
     env = {
         **os.environ,
@@ -206,6 +206,7 @@ def test_rust_is_read_test_by_test(tmp_path: Path) -> None:
         "tests/dies.rs": "error",
     }
     assert "1 != 2" in report.failures["src/lib.rs::tests::bad"]
+    assert "tests/dies.rs" not in told("cargo", tmp_path, first=True).outcomes, "the first failure ends the run"
     one = told("cargo", tmp_path, ["src/lib.rs::tests::good"])
     assert one.valid and one.outcomes == {"src/lib.rs::tests::good": "passed"}, "doc tests are not among them"
     (tmp_path / "tests/new.rs").write_text("#[test]\nfn first() {\n    assert_eq!(kinds::two(), 2);\n}\n")
