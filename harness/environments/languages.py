@@ -16,13 +16,16 @@ _SUFFIXES = {
     **{".c": "C", ".cc": "C++", ".cpp": "C++", ".cs": "C#", ".php": "PHP", ".swift": "Swift", ".ex": "Elixir"},
     **dict.fromkeys((".js", ".jsx", ".mjs", ".cjs", ".ts", ".tsx", ".mts", ".cts"), "JavaScript"),
 }
-# By language: its manifest, the programs that its tests need, what brings them (packages of Debian, an image).
-_KNOWN = {
-    "Go": ("go.mod", ("go",), '"golang-go"', "golang"),
-    "Rust": ("Cargo.toml", ("cargo", "cc"), '"cargo", "gcc"', "rust"),
-    "JavaScript": ("package.json", ("node", "npm"), '"nodejs", "npm"', "node"),
-}
 _USUAL = {"Java": "mvn test", "Kotlin": "gradle test", "Scala": "sbt test", "Ruby": "bundle exec rspec"}
+_CARGO = "cargo test --workspace"
+_NPM = "npm install --no-package-lock --no-audit --no-fund"
+# By language: its manifest, its tool, the packages of Debian and the image that bring it; what gets the dependencies,
+# runs the tests and compiles them.
+_KNOWN = {
+    "Go": ("go.mod", "go", '"golang-go"', "golang", "go mod download", "go test ./...", "go test -run '^$' ./..."),
+    "Rust": ("Cargo.toml", "cargo", '"cargo", "gcc"', "rust", "cargo fetch", _CARGO, f"{_CARGO} --no-run"),
+    "JavaScript": ("package.json", "npm", '"nodejs", "npm"', "node", _NPM, "", "true"),
+}
 _IN_SCRIPT = re.compile(
     r"(?:^|[\s;&|])((?:\w+=\S+\s+)*)(?:npx\s+)?(jest|vitest|mocha|node(?=\s[^;&|]*--test\b))(?=\s|$)([^;&|]*)"
 )
@@ -48,39 +51,27 @@ def foreign(
     language = max(here or sources, key=lambda name: sources[name], default="Python")
     if language == "Python" or sources["Python"] >= (1 if python else sources[language]):
         return None
-    command, fetch, build = test_command or "", ["npm install --no-package-lock --no-audit --no-fund"], ""
-    if here:
-        manifest, programs, packages, image = _KNOWN[language]
-        text = read(manifest).decode("utf-8", "replace")
-        if language == "Go":
-            usual, fetch, build = "go test ./...", ["go mod download"], "go test -count=1 -run '^$' ./..."
-        elif language == "Rust":
-            usual, fetch = "cargo test" + " --workspace" * ("[workspace]" in text), ["cargo fetch"]
-            build = f"{usual} --no-run"
-        else:
-            usual, fetch = next(_commands(text), ""), [*(_LOCKED[path] for path in _LOCKED if path in paths), *fetch]
-        command = command or usual
+    manifest, tool, packages, image, fetch, usual, build = _KNOWN[language] if here else ("", "", "", "", "", "", "")
+    scripted = next(_commands(read(manifest)), "") if tool == "npm" else ""
+    command = test_command or usual or scripted
     if not command:
+        such = "npm test" if here else _USUAL.get(language, "make test")
         raise SetupFailed(
             f"the repository is in {language}, and Troop knows no command that runs its tests: give one, such as"
-            f" --test-command '{_USUAL.get(language, 'npm test' if here else 'make test')}', with what it needs"
-            " (--setup COMMAND, --image IMAGE)"
+            f" --test-command '{such}', with what it needs (--setup COMMAND, --image IMAGE)"
         )
-    if not here:
-        return None
-    named = " and ".join(programs)
-    missing = f"its tests need {named}, which the sandbox lacks: apt = [{packages}] in the task file or troop.toml"
+    missing = f"its tests need {tool}, which the sandbox lacks: apt = [{packages}] in the task file or troop.toml"
     missing += f" brings it, or an image that has it (--image {image})"
-    there = " && ".join(f"command -v {program}" for program in programs)
+    locked = (way for lock, way in _LOCKED.items() if lock in paths and tool == "npm")
     steps: list[Needed] = [
-        (f"looking for {named}", (there,), missing, False),
-        ("getting what it depends on", tuple(fetch), "what it depends on could not be had", False),
-        ("compiling the tests", (build or "true",), "not every test could be compiled beforehand", True),
+        (f"looking for {tool}", (f"command -v {tool}",), missing, False),
+        ("getting what it depends on", (*locked, fetch), "what it depends on could not be had", False),
+        ("compiling the tests", (build,), "not every test could be compiled beforehand", True),
     ]
-    return command, steps
+    return (command, steps) if here else None
 
 
-def _commands(package: str) -> Iterator[str]:
+def _commands(package: bytes) -> Iterator[str]:
     """Test commands by a package.json: what its scripts start, then by what it depends on."""
     try:
         found = json.loads(package)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-LINE, KEPT, MESSAGE = 1_000_000, 4000, 1200
+LINE, KEPT, MESSAGE, LONGEST = 1_000_000, 4000, 1200, 100_000
 NO_TESTS_FOUND = 5
 NO_VALUE = {"--test", "--recursive", "run", "--exit", "-race", "-v", "-short"}
 GO_TEST = re.compile(r"^func ((?:Test|Example|Fuzz)\w*)\(", re.MULTILINE)
@@ -123,7 +123,8 @@ def go(report: Report, words: "list[str]") -> None:
         of_files = [name for file in report.files for name in every.get(file, [".*"])]
         names = [name.partition("/")[0] for name in report.names] if all(report.names) else of_files
         places = (place.rpartition("/")[0] if place.endswith(".go") else place + "/..." for place in report.places)
-        words = [*placeless(report, words), "-run", f"^({'|'.join(sorted({*names}))})$", *sorted({*places})]
+        pattern = f"^({'|'.join(sorted({*names}))})$"
+        words = [*placeless(report, words), "-run", pattern if len(pattern) < LONGEST else ".", *sorted({*places})]
     said: dict[str, str] = {}
     failed = set()
     for event in report.lines("go", "test", "-json", "-count=1", *["-failfast"] * report.first, *words):

@@ -35,8 +35,7 @@ def test_a_python_repository_stays_one_whatever_else_it_has(paths: tuple[str, ..
 def test_go_and_rust_are_known_by_their_manifests() -> None:
     assert command("go.mod", "a.go", "b.go", "tools/release.py") == "go test ./..."
     assert command("go.mod", "a.go", "b.go", "package.json", "x.js") == "go test ./..."
-    assert command("Cargo.toml", "src/lib.rs", "python/pyproject.toml", "package.json") == "cargo test"
-    assert command("Cargo.toml", "a/src/lib.rs", package="[workspace]") == "cargo test --workspace"
+    assert command("Cargo.toml", "src/lib.rs", "python/pyproject.toml", "package.json") == "cargo test --workspace"
     assert command("go.mod", "a.go", given="make check") == "make check"
 
 
