@@ -18,12 +18,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 from urllib.parse import quote
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
 
 LINE, KEPT, MESSAGE, LONGEST = 1_000_000, 4000, 1200, 100_000
 NO_TESTS_FOUND = 5
@@ -81,7 +77,7 @@ class Report:
         self.printed = (self.printed + text)[-KEPT:]
         print(text, end="", flush=True)
 
-    def lines(self, *command: str) -> "Iterator[dict[str, Any]]":
+    def lines(self, *command: str) -> Any:
         """The objects that a command writes, one a line; what else it writes is shown."""
         environment = {**os.environ, "CI": "true", "NO_COLOR": "1", "FORCE_COLOR": "0"}
         environment["PATH"] = f"node_modules/.bin:{self.root}/node_modules/.bin:{os.environ['PATH']}"
@@ -183,7 +179,7 @@ def node(report: Report, words: "list[str]") -> None:
             report.tell(name, status, event["message"] or report.printed * whole, event["duration"] / 1000)
 
 
-def written(report: Report, *command: str) -> "Any":
+def written(report: Report, *command: str) -> Any:
     """What a command wrote at its end."""
     for _ in report.lines(*command, *report.places):
         pass
