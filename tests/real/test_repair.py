@@ -121,5 +121,5 @@ def test_mends_a_planted_bug_and_leaves_nothing_behind_where_it_does_not(given: 
     assert len(changed) <= 3, "a small bug has a small fix"
     assert done.report["cost"]["usd"] == 0
     statuses = {row["status"] for row in done.report["attempts"]}
-    assert "tests-passed" in statuses <= {"tests-passed", "turn-limit"}
+    assert "tests-passed" in statuses <= {"tests-passed", "turn-limit", "interrupted"}
     assert all(row["candidate"] is None for row in done.report["attempts"] if row["status"] == "turn-limit")
