@@ -154,7 +154,7 @@ class Chat:
 
     def talk(self, asked: Asked) -> Talk:
         roles = {"tool": "result", "developer": "system", "assistant": "assistant", "system": "system"}
-        turns = [Turn(roles.get(m.get("role", ""), "user"), text_of(m.get("content"))) for m in asked.messages]  # type: ignore[arg-type]
+        turns = [Turn(roles.get(m.get("role", ""), "user"), text_of(m.get("content"))) for m in asked.messages]  # type: ignore[arg-type]  # JSON of any kind
         names = [tool["function"]["name"] for tool in asked.body.get("tools") or []]
         return Talk(tuple(turns), frozenset(names), asked.body.get("tool_choice") == "none", asked.limit)
 

@@ -58,7 +58,7 @@ class Serving:
         text = fetched(self.url.removesuffix("/v1") + "/metrics") or ""
         names = ("prompt_tokens_total", "prompt_tokens_cached_total", "tokens_predicted_total")
         found = [re.search(rf"^llamacpp:{name} (\d+)$", text, re.MULTILINE) for name in names]
-        return (int(found[0][1]), int(found[1][1]), int(found[2][1])) if all(found) else None  # type: ignore[index]
+        return (int(found[0][1]), int(found[1][1]), int(found[2][1])) if all(found) else None  # type: ignore[index]  # all were found
 
 
 def _llama_cpp(python: Path, model: Path, port: int) -> Sequence[str]:
