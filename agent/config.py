@@ -87,6 +87,7 @@ class Settings:
     only while it is worth its price, a solved task being worth `worth` USD; the budget's attempts are then the most.
     `until`: no attempt is made, and none goes on, once a candidate is that good (see `harness.evidence.strength`);
     None: "proved" for a run of `repair` alone that is no part of an evaluation, else "never".
+    `guide`: attempts see the repository's AGENTS.md and the like. `with_tests`: witness tests are part of the patch.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -111,6 +112,8 @@ class Settings:
     adaptive: bool = False
     worth: float = WORTH
     until: str | None = None
+    guide: bool = True
+    with_tests: bool = False
 
     @property
     def orders_by(self) -> Ranker:

@@ -114,6 +114,8 @@ SETTINGS = (
     Setting("judge_model", str, "judge_model", TRIES, "the judge's model; none: no judge (first --model)", "NAME"),
     Setting("temperature", float, "temperature", TRIES, "the same for all attempts (varies by attempt)", "T"),
     Setting("seed", int, "seed", TRIES, "seed of the run; each attempt gets its own from it (0)", "SEED"),
+    Setting("guide", switch, "guide", TRIES, "show attempts AGENTS.md, CLAUDE.md, CONTRIBUTING.md of the base"),
+    Setting("with_tests", switch, "with_tests", TRIES, "the tests that an attempt writes are part of its patch"),
     Setting("concurrency", positive, "concurrency", TRIES, "attempts at a time", "K"),
     Setting("max_turns", positive, "budget.turns", CAPS, "turns of an attempt (50)", "N"),
     Setting("max_usd", amount, "budget.usd", CAPS, "{whole}", "USD"),

@@ -152,6 +152,7 @@ AttemptStatus = Literal[
     "context-limit",  # the conversation no longer fits the model
     "stuck",  # same call and result three times, or oscillating edits
     "malformed",  # too many malformed replies
+    "destroyed",  # it took its own sandbox apart: no command can be started there any more
     "no-failing-test",  # repair without a failing test
     "exhausted",  # repair ran out of mutants
     "infrastructure",  # the world failed after all retries; not a sample

@@ -78,7 +78,8 @@ class RunReopened(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared(Event):
-    """Environment and baseline are there. `baseline` None: the repository has no tests that run (see `note`)."""
+    """Environment and baseline are there. `baseline` None: the repository has no tests that run (see `note`). `about`:
+    what attempts are told of the repository."""
 
     kind: ClassVar[str] = "prepared"
     base_commit: str
@@ -90,6 +91,7 @@ class Prepared(Event):
     flaky: tuple[str, ...] = ()
     missing_limits: tuple[str, ...] = ()
     note: str = ""
+    about: str = ""
     seconds: float = 0.0
 
 

@@ -13,9 +13,9 @@ trace, the tree is put back to the last finished turn, and the graph goes on fro
 from __future__ import annotations
 
 import asyncio
-import re
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -24,17 +24,19 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 
 from agent.attempt.audit import leak_tries
-from agent.attempt.model_policy import describe_report
-from agent.attempt.notebook import Notebook
+from agent.attempt.notebook import Notebook, gist
 from agent.attempt.policy import Ask, Decision, Plan, Policy, Result, TurnRecord, View
-from agent.attempt.tools import Toolbox, kind_of, use_tool
+from agent.attempt.telling import WITNESS, describe_report, failures
+from agent.attempt.tools import Toolbox, kind_of, nearest, place_of, stat, use_tool
 from agent.config import CONTEXT
 from harness import trace
+from harness.evidence.unchanged import UnchangedCode
 from harness.patches.extract import take_patch
 from harness.patches.patch import Patch
+from harness.patches.paths import holds_tests, is_test
 from harness.records import AttemptStatus, TestReport
 from harness.sandbox.base import Sandbox
-from harness.testing.report import outcome_of
+from harness.testing.report import COMMAND_TEST, outcome_of
 from harness.testing.runners.base import files_of
 from harness.testing.runners.registry import runner_of
 from harness.testing.warm import WarmTests
@@ -47,10 +49,7 @@ STEPS = 10_000
 """Nodes that LangGraph may go through in one attempt: more than any budget of turns comes to."""
 NEAR_SECONDS = 180.0
 """For the tests near to an attempt's changes, where the whole suite takes too long."""
-NOTHING_NEAR = (
-    "the whole suite takes too long here, and no test file is near to the changes so far: name the files to run"
-)
-_TIMES = re.compile(r"\b\d+(?:\.\d+)? ?m?s\b")
+NOTHING_NEAR = "nothing is changed and no file was read so far: name the files to run"
 
 
 class State(TypedDict):
@@ -78,8 +77,10 @@ class Desk:
     """What the nodes of one attempt work with: the graph's runtime context.
 
     `write` appends an event to the trace; `ask` is the charged, budgeted model call, already bound to this attempt.
-    `fresh`: does something in another sandbox of the environment. `near`: the test files near to a patch, for a task
-    whose whole suite takes too long (None: it does not). `context`: tokens that the model bears, as known by now.
+    `fresh`: does something in another sandbox of the environment.
+    `near`: the test files nearest to a patch, or to files where there is none, for a task whose whole suite takes too
+    long (None: it does not). `with_tests`: the witness tests are part of the patch. `context`: tokens that the model
+    bears, as known by now.
     """
 
     task: Task
@@ -92,7 +93,9 @@ class Desk:
     ask: Ask
     write: Callable[[trace.Event], trace.Event]
     fresh: Callable[[Callable[[Sandbox], Awaitable[str]]], Awaitable[str]]
-    near: Callable[[str], Sequence[str]] | None = None
+    unchanged: UnchangedCode
+    near: Callable[[str, Sequence[str]], Sequence[str]] | None = None
+    with_tests: bool = False
     context: Callable[[], int] = lambda: CONTEXT
     box: Toolbox = field(init=False)
     tests: WarmTests = field(init=False)
@@ -103,7 +106,9 @@ class Desk:
     decision: Decision = field(default_factory=lambda: Decision(""))
 
     def __post_init__(self) -> None:
-        self.box = Toolbox(self.sandbox, self.notebook.index, self.rules.command_timeout, self.new_test)
+        box = self.sandbox, self.notebook.index, self.rules.command_timeout, self.new_test, self.patch, self.unchanged
+        given = files_of(self.task.failing_test.ids) if self.task.failing_test else []
+        self.box = Toolbox(*box, self.task.statement, lambda: self.notebook.recorded, given)
         self.tests = WarmTests(self.sandbox)
 
     def record(self, event: trace.Event) -> None:
@@ -155,23 +160,49 @@ class Desk:
         command = self.prepared.test_command
         return report, runner_of(command).new_file(report, path) if command is not None else "untold"
 
+    async def patch(self, without: Sequence[str] = ()) -> str:
+        """The patch as it would be taken now, without these paths either. Raises PatchNotTaken."""
+        return await take_patch(self.sandbox, exclude=[*self.apart, *without])
+
     async def near_tests(self) -> tuple[str, ...]:
-        """The test files that stand for the whole suite: those of the given test, and those near to the changes so
-        far."""
+        """The test files that stand for the whole suite: those of the given test, those changed, and those near to the
+        changes, or to what was read before there are any; else those of the last run."""
         assert self.near is not None
-        given = self.task.failing_test.ids if self.task.failing_test else ()
-        try:
-            patch = await take_patch(self.sandbox, exclude=self.apart)
-        except PatchNotTaken:
-            patch = ""
-        near = await asyncio.to_thread(self.near, patch) if patch else ()
-        return tuple(dict.fromkeys((*files_of(given), *near)))
+        patch = ""
+        with contextlib.suppress(PatchNotTaken):
+            patch = await self.patch()
+        calls = [call for record in self.notebook.history for call in record.decision.calls]
+        seen = [place_of(str(call.arguments.get("path"))) for call in calls if call.name == "read"]
+        near = await asyncio.to_thread(self.near, patch, seen) if patch or seen else ()
+        last = self.notebook.last_report.outcomes if self.notebook.last_report else ()
+        own = (*self.box.given, *filter(holds_tests, Patch(patch).paths))
+        return tuple(dict.fromkeys((*own, *near))) or tuple(files_of([*last]))
+
+    async def before(self, report: TestReport) -> Mapping[str, str]:
+        """What the failing tests of a run say on the unchanged code, witness tests apart."""
+        own = [witness.path for witness in self.notebook.recorded]
+        failed = sorted(test for test in report.failed - {COMMAND_TEST} if test.partition("::")[0] not in own)
+        with contextlib.suppress(ValueError):
+            return await self.unchanged.outcomes(failed) if failed else {}
+        return {}
+
+    async def witnessed(self, report: TestReport | None = None) -> list[tuple[str, TestReport, str]]:
+        """(path, report, what it says) of each witness test in the present tree; `report`: of a run that may tell."""
+        found = []
+        for witness in self.notebook.recorded:
+            own, outcome = report, outcome_of(report, witness.path) if report else "missing"
+            if own is None or outcome == "missing":
+                with contextlib.suppress(OSError):
+                    await self.sandbox.write(witness.path, witness.text.encode("utf-8", "surrogateescape"))
+                own, outcome = await self.new_test(witness.path)
+            found.append((witness.path, own, WITNESS.get(outcome, "could not run")))
+        return found
 
     @property
     def apart(self) -> list[str]:
         """Files that belong to no patch: those of the given test, and the attempt's witness tests."""
         given = self.task.failing_test.files if self.task.failing_test else ()
-        return [path for path, _ in given] + [w.path for w in self.notebook.witnesses]
+        return [path for path, _ in given] + ([] if self.with_tests else [w.path for w in self.notebook.recorded])
 
 
 def test_seconds(baseline: TestReport | None) -> float:
@@ -254,10 +285,45 @@ async def act(state: State, runtime: Runtime[Desk]) -> State:
         )
     )
     for call in decision.calls:
-        if kind_of(call.name) == "tests":
+        kind = "" if call.problem else kind_of(call.name)
+        if kind == "tests":
             return {"turn": state["turn"], "test_due": True, "status": ""}
-        _note(desk, turn, await use_tool(desk.box, call))
+        if kind != "ends":
+            _note(desk, turn, await use_tool(desk.box, call))
+        elif why := await _doubts(desk, turn):
+            _note(desk, turn, Result(call.id, call.name, why, ok=False))
     return await _end_turn(desk, turn)
+
+
+async def _doubts(desk: Desk, turn: int) -> str:
+    """Why a submit is asked back, once in an attempt and not on its last turn; empty: it is taken.
+
+    By what the trace holds of the tree: the patch is not taken for a submit that nothing is wrong with."""
+    if turn >= desk.rules.turns or any(map(_asked_back, desk.notebook.history)):
+        return ""
+    why, patch = [], ""
+    paths = [path for path in desk.notebook.tree if path not in desk.apart]
+    if all(map(is_test, paths)) and all(kind_of(result.name) == "reads" for result in desk.pending):
+        why.append("the patch touches only tests" if paths else "the patch is empty")
+    elif desk.prepared.test_command and not _tested(desk):
+        why.append("no test has run since your last edit")
+    for path, _, here in await desk.witnessed():
+        why += [f"the witness {path} {here}"] if here not in (WITNESS["passed"], WITNESS["untold"]) else []
+    with contextlib.suppress(PatchNotTaken):
+        patch = await desk.patch() if why and paths else ""
+    told = f" The patch: {stat(patch)}." if patch else ""
+    return f"Not submitted yet: {'; '.join(why)}.{told} Submit again if it is what you want." if why else ""
+
+
+def _tested(desk: Desk) -> bool:
+    """Whether the last turn with an edit, or a later one, ran something like a test."""
+    turns = [*((r.decision.calls, r.results) for r in desk.notebook.history), (desk.decision.calls, desk.pending)]
+    last = {"edits": -1, "tests": -1}
+    for at, (calls, results) in enumerate(turns):
+        for call, result in zip(calls, results, strict=False):
+            kind = "tests" if kind_of(call.name) == "runs" and "test" in str(call.arguments) else kind_of(call.name)
+            last[kind if result.ok else ""] = at
+    return last["tests"] >= last["edits"]
 
 
 async def test(state: State, runtime: Runtime[Desk]) -> State:
@@ -266,8 +332,8 @@ async def test(state: State, runtime: Runtime[Desk]) -> State:
     turn = state["turn"] + 1
     call = desk.decision.calls[-1]
     ids = tuple(str(i) for i in call.arguments.get("ids") or ())
-    then_all = bool(ids and call.arguments.get("then_all"))
-    if ids or desk.near is None:
+    named, then_all = bool(ids), bool(ids and call.arguments.get("then_all"))
+    if named or desk.near is None:
         report = await desk.run_tests(ids, to_first_failure=then_all)
     elif ids := await desk.near_tests():
         report = await desk.run_tests(ids, timeout=min(NEAR_SECONDS, desk.rules.test_timeout))
@@ -278,8 +344,14 @@ async def test(state: State, runtime: Runtime[Desk]) -> State:
         report = _together(report, await desk.run_tests(rest, to_first_failure=True), rest)
         left = len(set(rest) - report.outcomes.keys())
     desk.record(trace.TestsRan(attempt=desk.notebook.index, turn=turn, report=report, selection=ids))
-    said = describe_report(report, desk.prepared.baseline)
+    said = describe_report(report, await desk.before(report))
     said += f"\n(stopped at the first failure; {left} further tests were not run)" if left else ""
+    said += f"\n(run were {', '.join(ids)})" if ids and not named else ""
+    if not report.outcomes:
+        said += "".join([await nearest(desk.box, file) for file in files_of(ids)])
+    for path, own, here in await desk.witnessed(report):
+        said += f"\nwitness {path}: {here}"
+        said += f"\n{failures(own)}" if own is not report and here != WITNESS["passed"] else ""
     _note(desk, turn, Result(call.id, call.name, said, ok=True, seconds=report.seconds))
     return await _end_turn(desk, turn)
 
@@ -342,11 +414,16 @@ async def restore(desk: Desk) -> State:
     return {"turn": turn, "test_due": False, "status": status_now(desk) if turn else _planned_stop(notebook)}
 
 
+def _asked_back(record: TurnRecord) -> bool:
+    """Whether the turn's submit was not taken."""
+    return any(kind_of(result.name) == "ends" and not result.ok for result in record.results)
+
+
 def status_now(desk: Desk) -> str:
     """How the attempt stands after its finished turns: a status if it is over, else empty."""
     history, rules = desk.notebook.history, desk.rules
     stop = history[-1].decision.stop
-    if stop:
+    if stop and not _asked_back(history[-1]):
         return stop
     malformed = 0
     for record in reversed(history):
@@ -367,18 +444,10 @@ def status_now(desk: Desk) -> str:
 def _stuck(notebook: Notebook) -> bool:
     """Same calls with the same results three turns in a row, or a tree that swings between two states."""
     last = notebook.history[-STUCK_REPEATS:]
-    if len(last) == STUCK_REPEATS and last[0].decision.calls and len({_gist(record) for record in last}) == 1:
+    if len(last) == STUCK_REPEATS and last[0].decision.calls and len({gist(record) for record in last}) == 1:
         return True
     marks = [m for m, before in zip(notebook.marks, ["", *notebook.marks], strict=False) if m != before][-6:]
     return len(marks) == 6 and len(set(marks)) == 2
-
-
-def _gist(record: TurnRecord) -> tuple[object, ...]:
-    """What a turn asked and got, without the times that differ between two runs of the same command."""
-    asked = tuple((call.name, repr(call.arguments)) for call in record.decision.calls)
-    got = tuple(_TIMES.sub("", result.text) for result in record.results if kind_of(result.name) != "tests")
-    outcomes = tuple(sorted(record.report.outcomes.items())) if record.report else ()
-    return asked, got, outcomes
 
 
 def _planned_stop(notebook: Notebook) -> str:
@@ -424,7 +493,20 @@ async def _end_turn(desk: Desk, turn: int) -> State:
             command_seconds=desk.box.command_seconds,
         )
     )
-    return {"turn": turn, "test_due": False, "status": status_now(desk)}
+    return {"turn": turn, "test_due": False, "status": status_now(desk) or await _destroyed(desk)}
+
+
+async def _destroyed(desk: Desk) -> str:
+    """The status of an attempt in whose sandbox no command can be started any more, looked at where one failed so."""
+    record = desk.notebook.history[-1]
+    started = all(r.ok and not r.text.endswith(("(exit code 126)", "(exit code 127)")) for r in record.results)
+    if started and (record.report is None or record.report.outcomes):
+        return ""
+    done = await desk.sandbox.exec(["/bin/sh", "-c", "exit 0"], timeout=30.0)
+    if done.exit_code == 0:
+        return ""
+    desk.over = f"no command can be started in its sandbox any more: {done.output.strip()[:200]}"
+    return "destroyed"
 
 
 def _others(desk: Desk, report: TestReport) -> tuple[str, ...]:

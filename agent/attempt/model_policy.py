@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from agent.attempt.lines import cut_middle
+from agent.attempt.notebook import gist
 from agent.attempt.policy import Answer, Decision, Plan, Result, ToolCall, TurnRecord, View
 from agent.attempt.reading import NO_ANSWER, Call, Reading, as_text, read, said, sent_back
 from agent.attempt.tools import TOOLS, kind_of
 from agent.models.wires.texts import encodable
-from harness.records import Json, TestReport
-from harness.testing.report import COMMAND_TEST
+from harness.records import Json
 from tasks.errors import ContextTooLong, ReplyUnreadable, ToolsRefused
 
 CHARS_PER_TOKEN = 3.5
@@ -50,6 +50,7 @@ CUT = (
 NOT_READ = (
     "The server could not read the tool call that you wrote. Write it again, with arguments that are one JSON object."
 )
+AGAIN = "These calls and their results are those of the turn before; a third time ends the attempt. Try another way."
 
 
 @functools.cache
@@ -127,13 +128,18 @@ class ModelPolicy:
         def rendered(at: int, level: int) -> tuple[list[Json], int]:
             if (at, level) not in self._rendered:
                 record = view.history[at]
+                again = at > 0 and record.decision.calls and gist(record) == gist(view.history[at - 1])
                 messages = self._turn(record, view.replies.get(str(record.turn)), level, room, turns)
+                if again:
+                    messages[-1]["content"] += f"\n\n{AGAIN}"
                 self._rendered[at, level] = messages, sum(_size(message) for message in messages)
             return self._rendered[at, level]
 
         levels = reduced(lambda at, level: 0 if level == GONE else rendered(at, level)[1], len(view.history), room)
         gone = levels.count(GONE)
-        begin = ["Good. Now carry it out, one step at a time, with the tools."]
+        begin = ["Good. Now carry it out with the tools."]
+        if self._tools:
+            begin[0] += " Several calls in one message are welcome where none needs another's result."
         if gone:
             begin.append(f"(Your first {gone} turns are left out here; what they changed is in the tree.)")
         if not view.history:
@@ -146,7 +152,8 @@ class ModelPolicy:
         system = prompt("system")
         if not self._tools:
             system += "\n\n" + "\n".join([prompt("text_protocol"), *(tool.in_words() for tool in TOOLS.values())])
-        body = prompt("task").format(statement=view.task.statement.strip(), tests=_about_tests(view))
+        about = "\n\n".join(filter(None, (view.prepared.about, _about_tests(view))))
+        body = prompt("task").format(statement=view.task.statement.strip(), about=about)
         return [{"role": "system", "content": system}, _user(f"{body}\n\n{prompt('plan')}")]
 
     def _turn(self, record: TurnRecord, answer: Answer | None, level: int, room: float, turns: int) -> list[Json]:
@@ -198,10 +205,11 @@ def _results(record: TurnRecord, calls: Sequence[Call], count: int, level: int, 
     """The texts of `count` results, in the order of the calls: those that were carried out are the first."""
     texts = []
     cap = max(STUB_CHARS, int(RESULT_SHARE * room / max(1, len(record.results))))
-    undone = "Not carried out" + ("." if record.decision.error else ", since the call before it ends a turn.")
+    refused = record.results and not record.results[-1].ok
+    why = "" if record.decision.error else f", since the call before it {'was refused' if refused else 'ends a turn'}"
     for at in range(count):
         if at >= len(record.results):
-            texts.append(undone)
+            texts.append(f"Not carried out{why}.")
             continue
         text = _result_text(record.results[at], short=level != WHOLE, cap=cap)
         texts.append(f"{calls[at].note}\n{text}" if at < len(calls) and calls[at].note else text)
@@ -237,14 +245,15 @@ def _as_message(decision: Decision) -> Json:
 
 
 def _ending(reading: Reading) -> Decision:
-    """Calls after one that runs the tests or ends the attempt are dropped: both end a turn."""
+    """Calls after one that runs the tests or ends the attempt are dropped, since both end a turn; and those after one
+    that can only be refused, since they may rest on it."""
     kept: list[ToolCall] = []
     for call in reading.calls:
-        if kind_of(call.name) == "ends":
+        kept.append(ToolCall(call.id, call.name, call.arguments, call.problem))
+        if kind_of(call.name) == "ends" and not call.problem:
             text = reading.text or str(call.arguments.get("summary") or "")
             return Decision(text, tuple(kept), stop="submitted", thoughts=reading.thoughts)
-        kept.append(ToolCall(call.id, call.name, call.arguments))
-        if kind_of(call.name) == "tests":
+        if kind_of(call.name) == "tests" or call.problem:
             break
     return Decision(reading.text, tuple(kept), thoughts=reading.thoughts)
 
@@ -291,7 +300,7 @@ def _about_tests(view: View) -> str:
     if view.task.test_scope == "near":
         parts.append(
             "The whole suite takes too long: name test files or ids, or name none to have the test files run that are"
-            " near to your changes (some of their tests may fail without your changes, too)."
+            " nearest to your changes."
         )
     elif baseline is not None:
         failing = sorted(baseline.failed)
@@ -300,29 +309,6 @@ def _about_tests(view: View) -> str:
     if given is not None:
         parts.append(f"These tests show the issue and must pass: {', '.join(given.ids)}")
     return " ".join(parts)
-
-
-def describe_report(report: TestReport, baseline: TestReport | None) -> str:
-    """A test run in words for the policy: counts, what broke since the base, the failures' messages."""
-    if not report.outcomes:
-        reason = report.reason or f"exit code {report.exit_code}"
-        return f"No test ran ({reason}).\n{cut_middle(report.output, 4000)}"
-    counts = f"{len(report.passed)} passed, {len(report.failed)} failed"
-    lines = [counts + (", timed out" if report.timed_out else "") + f", in {report.seconds:.1f} s."]
-    if not report.valid:
-        lines.append(f"The run is not conclusive: {report.reason}.")
-    if baseline is not None:
-        broken = sorted(report.failed & baseline.passed)
-        if broken:
-            more = f" and {len(broken) - 20} more" if len(broken) > 20 else ""
-            lines.append(f"Passed before your changes, now failing: {', '.join(broken[:20])}{more}")
-    if COMMAND_TEST in report.failed:
-        return "\n".join([*lines, f"--- end of the output\n{cut_middle(report.output, 4000)}"])
-    for test in sorted(report.failed)[:10]:
-        lines.append(f"--- {test}\n{cut_middle(report.failures.get(test, ''), 1200)}")
-    if len(report.failed) > 10:
-        lines.append(f"(and {len(report.failed) - 10} more failures)")
-    return "\n".join(lines)
 
 
 def _user(text: str) -> Json:

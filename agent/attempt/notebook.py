@@ -7,6 +7,7 @@ on whether the process was restarted in between.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -15,6 +16,8 @@ from agent.attempt.policy import Answer, Decision, Plan, Result, ToolCall, TurnR
 from agent.attempt.tools import kind_of, place_of
 from harness import trace
 from harness.records import Attempt, AttemptStatus, FileState, TestReport, WitnessTest
+
+_TIMES = re.compile(r"\b\d+(?:\.\d+)? ?m?s\b")
 
 
 @dataclass(slots=True)
@@ -114,6 +117,11 @@ class Notebook:
         self._loose.clear()
         self._loose_witnesses.clear()
 
+    @property
+    def recorded(self) -> list[WitnessTest]:
+        """The witness tests, those of the turn under way too."""
+        return [*self.witnesses, *self._loose_witnesses]
+
     def undo(self) -> dict[str, bytes | str | None]:
         """What `tools.Toolbox.undo` held at the end of the last finished turn, by path.
 
@@ -154,6 +162,14 @@ class Notebook:
             seconds=self.ended.seconds,
             detail=self.ended.detail,
         )
+
+
+def gist(record: TurnRecord) -> tuple[object, ...]:
+    """What a turn asked and got, without the times that differ between two runs of the same command."""
+    asked = tuple((call.name, repr(call.arguments)) for call in record.decision.calls)
+    got = tuple(_TIMES.sub("", result.text) for result in record.results if kind_of(result.name) != "tests")
+    outcomes = tuple(sorted(record.report.outcomes.items())) if record.report else ()
+    return asked, got, outcomes
 
 
 def notebooks(events: Iterable[trace.Event]) -> list[Notebook]:

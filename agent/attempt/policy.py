@@ -20,11 +20,13 @@ from tasks.task import Task
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One call of a tool by name (see `agent.attempt.tools`). `id` ties the result to the call."""
+    """One call of a tool by name (see `agent.attempt.tools`). `id` ties the result to the call. `problem`: why it can
+    only be refused."""
 
     id: str
     name: str
     arguments: Json
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ class Decision:
 
     `calls` run in order; a `test` call, which must be the last, runs in the graph's test node. `error`: the reply was
     malformed; it says how, the attempt answers with a correction and counts it. `stop` ends the attempt after the
-    calls. `thoughts`: what the model thought before it, for people.
+    calls, unless the last of them is a submit that is asked back. `thoughts`: what the model thought before it, for
+    people.
     """
 
     text: str

@@ -43,6 +43,7 @@ _OBJECT = re.compile(r"^[ \t]*```(?:json)?[ \t]*\n\s*(?=[\[{])|\A\s*(?=[\[{])", 
 """Where a call may begin that nothing marks as one."""
 _CALL_END = re.compile(r"^[ \t]*`{3,}[ \t]*$|</tool_call>", re.MULTILINE)
 _ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})|\\')
+_SWITCHED = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0", ""), False)
 _LOOSE = json.JSONDecoder(strict=False, parse_constant=lambda _: None)
 
 
@@ -62,7 +63,8 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a reply says: `thoughts`, `text` without them, and calls. `error`: why none of them is carried out."""
+    """What a reply says: `thoughts`, `text` without them, and calls, of which those before the first with a problem are
+    carried out. `error`: why none of them is."""
 
     thoughts: str
     text: str
@@ -78,8 +80,7 @@ def read(message: Json, turn: int) -> Reading:
         calls, error = _given_calls(given, turn) if given else _written_calls(text, turn)
     except RecursionError:
         return Reading(thoughts, text, (), "The arguments are nested too deep.")
-    problem = error or next((call.problem for call in calls if call.problem), "")
-    return Reading(thoughts, text, tuple(calls), problem)
+    return Reading(thoughts, text, tuple(calls), error or (calls[0].problem if calls else ""))
 
 
 def said(message: Json) -> tuple[str, str]:
@@ -391,8 +392,8 @@ def _fitted(name: str, value: Any, wanted: str | None) -> Any:
         with suppress(ValueError):
             number = float(value)
             return int(number) if number.is_integer() else value
-    if wanted == "boolean" and isinstance(value, str):
-        return {"true": True, "false": False}.get(value.strip().lower(), value)
+    if wanted == "boolean" and isinstance(value, (str, int)):
+        return _SWITCHED.get(str(value).strip().lower(), value)
     if wanted == "array" and isinstance(value, str):
         items = _loaded(value)[0] if value.strip().startswith("[") else None
         return items if isinstance(items, list) else [value] if value.strip() else []

@@ -8,21 +8,29 @@ run is a node of its own.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import difflib
 import errno
 import posixpath
+import re
 import shlex
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from agent.attempt.lines import cut_line, cut_middle, fitting, lines_of, replaced, shown
 from agent.attempt.policy import Result, ToolCall
+from agent.attempt.telling import unstated, witness_words
+from harness.code.facts import SCOPES, parsed, scopes
+from harness.evidence.unchanged import UnchangedCode
+from harness.patches.extract import take_patch
+from harness.patches.patch import Patch
 from harness.patches.paths import place_of_new_test
-from harness.records import Json, TestReport, WitnessTest
+from harness.records import Exec, Json, TestReport, WitnessTest
 from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
+from tasks.errors import PatchNotTaken
 
 READ_LINES = 250
 RESULT_CHARS = 10_000
@@ -42,16 +50,23 @@ class ToolRefused(Exception):
 class Toolbox:
     """What the tools of one attempt work with.
 
-    `new_test` runs a new test file: the report, and the file's outcome ("untold": it could not be run singly;
-    "missing": no test of it was collected). `undo`: the contents from before the edits of the last turn that had any,
-    by path (None: the file was not there). `witnesses`: recorded, and not yet taken by the attempt's graph.
-    `command_timeout` in seconds; `command_seconds`: time that commands took since it was last set to 0.
+    `new_test` runs a new test file in the tree: the report, and the file's outcome ("untold": it could not be run
+    singly; "missing": no test of it was collected). `patch`: the patch as it would be taken now, without these further
+    paths; raises PatchNotTaken. `recorded`: the witness tests so far; `given`: the given test's files. `undo`: the
+    contents from before the edits of the last turn that had any, by path (None: the file was not there). `witnesses`:
+    recorded, and not yet taken by the attempt's graph. `command_timeout` in seconds; `command_seconds`: time that
+    commands took since it was last 0.
     """
 
     sandbox: Sandbox
     attempt: int
     command_timeout: float
     new_test: Callable[[str], Awaitable[tuple[TestReport, str]]]
+    patch: Callable[[Sequence[str]], Awaitable[str]]
+    unchanged: UnchangedCode
+    statement: str
+    recorded: Callable[[], Sequence[WitnessTest]]
+    given: Sequence[str] = ()
     undo: dict[str, bytes | None] = field(default_factory=dict)
     witnesses: list[WitnessTest] = field(default_factory=list)
     command_seconds: float = 0.0
@@ -131,11 +146,13 @@ async def use_tool(box: Toolbox, call: ToolCall) -> Result:
     are a `Result` with ok False. Raises only what `Sandbox` raises where it is gone."""
     started = time.perf_counter()
     try:
-        if problem := argument_problem(call.name, call.arguments):
+        if problem := call.problem or argument_problem(call.name, call.arguments):
             raise ToolRefused(problem)
         change, ok = await TOOLS[call.name].use(box, call.arguments), True
-    except (ToolRefused, OSError, ValueError) as error:
+    except (ToolRefused, PatchNotTaken, OSError, ValueError) as error:
         change, ok = Change(_refusal(error)), False
+        if isinstance(error, FileNotFoundError) and error.filename:
+            change = Change(f"{change.text}{await nearest(box, place_of(error.filename))}")
     text, seconds = cut_middle(change.text, RESULT_CHARS + NOTE_CHARS), time.perf_counter() - started
     return Result(call=call.id, name=call.name, text=text, ok=ok, diff=change.diff, seconds=seconds)
 
@@ -175,6 +192,16 @@ def _refusal(error: Exception) -> str:
     return f"{said} It lies outside of the repository ({WORKDIR})." if place.startswith("/") else said
 
 
+async def nearest(box: Toolbox, path: str) -> str:
+    """A sentence that names the paths of the base which were most likely meant by one that is not there, or nothing."""
+    command = ["git", f"--git-dir={TROOPDIR}/base.git", "ls-tree", "-r", "-t", "-z", "--name-only", "HEAD"]
+    listed = await box.sandbox.exec(command, timeout=60.0, output_bytes=4_000_000)
+    paths = listed.stdout.decode("utf-8", "replace").rstrip("\0").split("\0")
+    same = [each for each in paths if posixpath.basename(each) == posixpath.basename(path)]
+    close = same or await asyncio.to_thread(difflib.get_close_matches, path, paths, 3, 0.7)
+    return f" Nearest are: {', '.join(close[:5])}." if any(close) and path not in paths else ""
+
+
 def place_of(path: str) -> str:
     """A path as the trees of a trace have it: relative to the repository, absolute outside of it; "." for its root."""
     place = "/" + posixpath.normpath(posixpath.join(WORKDIR, path)).lstrip("/")
@@ -207,6 +234,10 @@ def _decoded(content: bytes) -> str:
 
 async def _write_text(box: Toolbox, path: str, old: str | None, new: str) -> str:
     """Write a file and remember what it held; the change as a diff. Where that fails the file is left as it was."""
+    if any(path == witness.path for witness in box.recorded()):
+        raise ToolRefused(f"{path} is a recorded witness test: to change it, record it again with witness.")
+    if path in box.given:
+        raise ToolRefused(f"{path} holds the given test, which stays as it is: change the code that it is about.")
     before = None if old is None else old.encode("utf-8", "surrogateescape")
     try:
         await box.sandbox.write(path, new.encode("utf-8", "surrogateescape"))
@@ -231,8 +262,11 @@ async def _read(box: Toolbox, arguments: Json) -> Change:
     lines = [line.removesuffix("\n") for line in lines_of(shown(await _text_of(box, path)))]
     if not lines:
         return Change(f"{path} is empty.")
-    first = max(1, arguments.get("start") or 1)
-    last = min(len(lines), arguments.get("end") or first + READ_LINES - 1)
+    start, end = arguments.get("start"), arguments.get("end")
+    if arguments.get("symbol"):
+        start, end = _span(path, "\n".join(lines), arguments["symbol"])
+    first = max(1, start or 1)
+    last = min(len(lines), end or first + READ_LINES - 1)
     if first > len(lines):
         raise ToolRefused(f"{path} has {len(lines)} lines; there is no line {first}.")
     if last < first:
@@ -249,21 +283,54 @@ async def _read(box: Toolbox, arguments: Json) -> Change:
     return Change("\n".join(body) + more)
 
 
+def _span(path: str, text: str, symbol: str) -> tuple[int, int]:
+    """First and last line of a function, class or method, by its qualified name or the end of that."""
+    tree = parsed(text)
+    if tree is None:
+        raise ToolRefused(f"{path} cannot be parsed as Python; read it by its lines.")
+    spans: dict[str, tuple[int, int]] = {}
+    for name, node in scopes(tree):
+        if isinstance(node, SCOPES):  # a property's setter has its name, too
+            first = min(each.lineno for each in (node, *node.decorator_list))
+            spans[name] = spans.get(name, (first, 0))[0], node.end_lineno or first
+    found = [n for n in spans if n == symbol] or [n for n in spans if n.endswith(f".{symbol}")]
+    if len(found) != 1:
+        there = found or difflib.get_close_matches(symbol, spans, 5, 0.5) or list(spans)[:20]
+        raise ToolRefused(f"{path} has {len(found) or 'no'} {symbol}; it has: {', '.join(there) or 'no definition'}.")
+    return spans[found[0]]
+
+
 async def _search(box: Toolbox, arguments: Json) -> Change:
-    command = ["git", "grep", "--no-index", "--exclude-standard", "-nIE", "--no-color", "-e"]
-    done = await box.sandbox.exec([*command, arguments["pattern"], "--", arguments.get("path") or "."], timeout=60.0)
-    box.command_seconds += done.seconds
-    if done.timed_out:
-        raise ToolRefused("The search was stopped after 60 s; narrow the pattern or the path.")
+    pattern, path = arguments["pattern"], arguments.get("path") or "."
+    done, note = await _grep(box, "-nIE", pattern, path), ""
+    if done.exit_code and _SPECIAL.search(pattern):  # such as `f(`
+        plain = await _grep(box, "-nIF", pattern, path)
+        if plain.exit_code == 0 or done.exit_code > 1:
+            why = "as an expression it matches nothing" if done.exit_code == 1 else "it is no regular expression"
+            done, note = plain, f"\n(taken as plain text: {why})"
     if done.exit_code == 1:
-        return Change("No match.")
+        if (await box.sandbox.exec(["test", "-e", path], timeout=60.0)).exit_code == 1:
+            raise FileNotFoundError(errno.ENOENT, "", path)
+        return Change(f"No match.{note}")
     if done.exit_code != 0:
         raise ToolRefused(f"The search failed: {done.stderr.decode('utf-8', 'replace').strip()[:500]}")
     hits = [cut_line(hit.rstrip("\r\n"), HIT_CHARS) for hit in lines_of(done.stdout.decode("utf-8", "replace"))]
     body = fitting(hits[:SEARCH_HITS], RESULT_CHARS)
     more = f"{len(hits) - len(body)}{' or more' if done.truncated else ''} more"
     rest = f"\n({more}; narrow the pattern or the path)" if len(body) < len(hits) else ""
-    return Change("\n".join(body) + rest)
+    return Change("\n".join(body) + rest + note)
+
+
+_SPECIAL = re.compile(r"[][\\^$.|?*+(){}]")
+
+
+async def _grep(box: Toolbox, how: str, pattern: str, path: str) -> Exec:
+    command = ["git", "grep", "--no-index", "--exclude-standard", how, "--no-color", "-e", pattern, "--", path]
+    done = await box.sandbox.exec(command, timeout=60.0)
+    box.command_seconds += done.seconds
+    if done.timed_out:
+        raise ToolRefused("The search was stopped after 60 s; narrow the pattern or the path.")
+    return done
 
 
 async def _edit(box: Toolbox, arguments: Json) -> Change:
@@ -311,7 +378,7 @@ def _not_there(path: str, text: str, old: str) -> str:
                 f"old is not in {path} to the letter; with other white space it stands at line {number + 1}:\n{there}"
             )
     first = next((line for line in wanted if line), "")
-    close = difflib.get_close_matches(first, [line for line in stripped if line], n=3, cutoff=0.6)
+    close = difflib.get_close_matches(first, dict.fromkeys(filter(None, stripped)), n=3, cutoff=0.6)
     if not close:
         return f"old is not in {path}. Read the part that you mean to change first."
     found = "\n".join(f"{stripped.index(line) + 1:>5} {lines[stripped.index(line)]}" for line in close)
@@ -341,19 +408,18 @@ async def _insert(box: Toolbox, arguments: Json) -> Change:
 
 async def _undo(box: Toolbox, arguments: Json) -> Change:
     if not box.undo:
-        raise ToolRefused("There is no edit to undo.")
-    diffs = []
+        raise ToolRefused("There is no edit to undo; what run changed is not kept.")
+    diffs, done = [], []
     for path, content in box.undo.items():
         now = await _text_if_any(box, path)
         if content is not None:
             await box.sandbox.write(path, content, mode=await _base_mode(box, path) if now is None else None)
-        elif (done := await box.sandbox.exec(["rm", "-f", "--", path], timeout=30.0)).exit_code:
-            raise ToolRefused(f"{path} could not be removed: {done.output.strip()}")
+        elif (gone := await box.sandbox.exec(["rm", "-f", "--", path], timeout=30.0)).exit_code:
+            raise ToolRefused(f"{path} could not be removed: {gone.output.strip()}")
+        done.append(f"{'Removed' if content is None else 'Put back'} {path}.")
         diffs.append(unified_diff(path, now or "", _decoded(content or b"")))
-    paths = ", ".join(box.undo)
     box.undo.clear()
-    why = f" ({arguments['reason']})" if arguments.get("reason") else ""
-    return Change(f"Put back {paths}{why}.", "".join(diffs))
+    return Change(" ".join(done), "".join(diffs))
 
 
 async def _base_mode(box: Toolbox, path: str) -> int | None:
@@ -367,9 +433,46 @@ async def _shell(box: Toolbox, arguments: Json) -> Change:
     timeout = min(arguments.get("timeout") or box.command_timeout, 4 * box.command_timeout)
     done = await box.sandbox.exec(arguments["command"], timeout=timeout, merge=True)
     box.command_seconds += done.seconds
+    if not arguments.get("compare"):
+        return Change(_ran(done, timeout, RESULT_CHARS))
+    bare = await box.unchanged.run(arguments["command"], await _beside(box, arguments["command"]), timeout)
+    box.command_seconds += bare.seconds
+    here, there = (_ran(each, timeout, RESULT_CHARS // 2) for each in (done, bare))
+    return Change(f"{here}\n\nWithout your changes: {'the same.' if here == there else there}")
+
+
+def _ran(done: Exec, timeout: float, longest: int) -> str:
     status = f"timed out after {timeout:g} s" if done.timed_out else f"exit code {done.exit_code}"
-    output = cut_middle(done.output, RESULT_CHARS).rstrip()
-    return Change(f"{output}\n({status})" if output else f"({status})")
+    output = cut_middle(done.output, longest).rstrip()
+    return f"{output}\n({status})" if output else f"({status})"
+
+
+async def _beside(box: Toolbox, command: str) -> dict[str, bytes]:
+    """What a command may need on the unchanged code: new files of the tree, and those below /tmp that it names."""
+    new = [change.path for change in Patch(await take_patch(box.sandbox)).changes if change.kind == "added"]
+    files: dict[str, bytes] = {}
+    for path in (*new, *re.findall(r"/tmp/[\w./-]+", command)):
+        with contextlib.suppress(OSError, ValueError):
+            files[path] = await box.sandbox.read(path)
+    return files
+
+
+async def _diff(box: Toolbox, arguments: Json) -> Change:
+    diff = await box.patch(())
+    if not diff:
+        return Change("Nothing is changed, witness tests apart.")
+    if wanted := arguments.get("path"):
+        place = place_of(wanted)
+        parts = re.split(r"^(?=diff --git )", diff, flags=re.MULTILINE)
+        diff = "".join(part for part in parts if any(f"{p}/".startswith(f"{place}/") for p in Patch(part).paths))
+    return Change(f"{stat(diff)}\n{cut_middle(shown(diff), RESULT_CHARS - NOTE_CHARS)}")
+
+
+def stat(diff: str) -> str:
+    """How much a patch changes, in a line."""
+    files = Patch(diff).files
+    named = [f"{each.path} +{each.added} -{each.removed}" for each in files[:8]]
+    return f"{len(files)} file{'s' * (len(files) != 1)}: {', '.join(named)}{', …' * (len(files) > 8)}"
 
 
 async def _witness(box: Toolbox, arguments: Json) -> Change:
@@ -384,19 +487,22 @@ async def _witness(box: Toolbox, arguments: Json) -> Change:
     )
     if tracked.exit_code == 0:
         raise ToolRefused(f"{path} belongs to the repository; choose a new file name for the witness test.")
-    await box.sandbox.write(path, arguments["content"].encode())
-    report, outcome = await box.new_test(path)
-    end = cut_middle(report.output.strip(), 4000)
-    if outcome == "missing" and not report.timed_out:
+    text = arguments["content"]
+    before = next((witness.text for witness in box.recorded() if witness.path == path), None)
+    changed = bool(await box.patch([path]))
+    await box.sandbox.write(path, text.encode())
+    now = await box.new_test(path)
+    base = await box.unchanged.new_test(path, text) if changed else now
+    counts, said = witness_words(base, now if changed else None)
+    if not counts:
         await box.sandbox.exec(["rm", "-f", "--", path], timeout=30.0)
-        why = report.reason or "the run went well without it"
-        raise ToolRefused(f"No test of {path} was collected ({why}), so it is not recorded:\n{end}")
-    box.witnesses.append(WitnessTest(box.attempt, path, arguments["content"], failure=end[-1500:]))
-    if outcome == "untold":
-        why = report.reason or "the test command tells only of all tests together"
-        return Change(f"Recorded {path}; it could not be checked singly: {why}.")
-    passes = " It passes there, so it counts only if it fails on the unchanged code." if outcome == "passed" else ""
-    return Change(f"Recorded {path}; in your present tree it gives:\n{end}\n(exit code {report.exit_code}){passes}")
+        if before is not None:
+            await box.sandbox.write(path, before.encode())
+        raise ToolRefused(f"{path} is not recorded. {said}")
+    box.witnesses.append(WitnessTest(box.attempt, path, text, failure=said[:1500]))
+    if own := unstated(text, box.statement):
+        said += f"\n(It asserts {', '.join(own[:3])}, which the issue does not state: a right fix may give another.)"
+    return Change(f"Recorded {path}. {said}")
 
 
 async def _elsewhere(box: Toolbox, arguments: Json) -> Change:
@@ -412,6 +518,7 @@ def _number(description: str) -> Json:
 
 
 _PATH = _text("path in the repository")
+_IDS = "test files or ids; none: the whole suite, or if that takes too long the files nearest to your changes"
 _PATH_WORDS = dict.fromkeys(("file_path", "filepath", "filename", "file", "absolute_path", "target_file"), "path")
 _CONTENT_WORDS = dict.fromkeys(("file_text", "contents", "file_content", "text", "code"), "content")
 
@@ -422,7 +529,12 @@ TOOLS: dict[str, Tool] = {
             "read",
             "reads",
             f"Show a file with line numbers: {READ_LINES} lines unless told, at most {RESULT_CHARS:,} characters.",
-            {"path": _PATH, "start": _number("first line, from 1"), "end": _number("last line")},
+            {
+                "path": _PATH,
+                "start": _number("first line, from 1"),
+                "end": _number("last line"),
+                "symbol": _text("instead of lines: a function, class or method of a Python file, as Container.append"),
+            },
             ("path",),
             _read,
             ("view", "open_file", "cat", "open", "read_file", "view_file"),
@@ -480,17 +592,31 @@ TOOLS: dict[str, Tool] = {
         Tool(
             "undo",
             "edits",
-            "Put back the files as they were before your last turn with edits.",
+            "Put back the files as they were before your last turn with edits; what run changed stays.",
             {"reason": _text("why, in a few words")},
             (),
             _undo,
             ("undo_edit",),
         ),
         Tool(
+            "diff",
+            "reads",
+            "Show your patch as it would be taken now.",
+            {"path": _text("only this file or directory")},
+            (),
+            _diff,
+            ("show_diff", "git_diff"),
+            _PATH_WORDS,
+        ),
+        Tool(
             "run",
             "runs",
             "Run a shell command in the repository's root. There is no network.",
-            {"command": _text("the command"), "timeout": _number("seconds")},
+            {
+                "command": _text("the command"),
+                "timeout": _number("seconds"),
+                "compare": {"type": "boolean", "description": "run it without your changes, too, and show both"},
+            },
             ("command",),
             _shell,
             ("bash", "shell", "execute_bash", "execute_command", "run_command", "run_shell_command", "terminal"),
@@ -499,16 +625,9 @@ TOOLS: dict[str, Tool] = {
         Tool(
             "test",
             "tests",
-            "Run tests and get their outcomes.",
+            "Run tests. Each failure is marked as new, or as one that is there without your changes, too.",
             {
-                "ids": {
-                    "type": "array",
-                    "items": {"type": "string"},
-                    "description": (
-                        "test files or ids; none: the whole suite, or if that takes too long what is near to your"
-                        " changes"
-                    ),
-                },
+                "ids": {"type": "array", "items": {"type": "string"}, "description": _IDS},
                 "then_all": {"type": "boolean", "description": "run the rest of the suite if these pass"},
             },
             (),
@@ -519,8 +638,8 @@ TOOLS: dict[str, Tool] = {
         Tool(
             "witness",
             "runs",
-            "Record a new test file that shows the bug: it must fail on the unchanged code and pass once it is fixed. "
-            "It is kept apart from your patch and used to check it.",
+            "Record a new test file that shows the bug: it must fail on the unchanged code, where it is run, and pass"
+            " once it is fixed. Several add up. It is used to check your patch; do not delete it.",
             {"path": _text("a new test file"), "content": _text("its whole content")},
             ("path", "content"),
             _witness,

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from agent.attempt.notebook import Notebook, notebooks
@@ -18,7 +18,9 @@ from harness import trace
 from harness.environments.base_run import Baseline
 from harness.environments.clean_room import TEST_SECONDS, CleanRoom
 from harness.environments.environment import Built
+from harness.evidence.near import NEAR_SECONDS
 from harness.evidence.strength import STRENGTHS
+from harness.evidence.unchanged import UnchangedCode
 from harness.money.budget import BudgetKeeper
 from harness.records import Attempt, Candidate, Evidence, Selection, WitnessTest
 from harness.repository.workspace import Workspace
@@ -90,6 +92,7 @@ class Run:
     shown: dict[tuple[str, str], bool] = field(default_factory=dict)
     base: Workspace | None = None
     built: Built | None = None
+    bare: UnchangedCode | None = None
     broken: dict[str, EndpointFailed] = field(default_factory=dict)
     refusals: dict[str, int] = field(default_factory=dict)
 
@@ -161,6 +164,15 @@ class Run:
             self.settings.limits,
             self.settings.infrastructure_retries,
         )
+
+    def unchanged(self) -> UnchangedCode:
+        """The unchanged code for all attempts, which share what is found out about it."""
+        if self.bare is None:
+            assert self.base is not None, "prepare comes first"
+            known = Baseline(self.prepared().baseline, self.prepared().flaky)
+            room = replace(self.room(), timeout=self.settings.command_timeout)
+            self.bare = UnchangedCode(room, self.base, known, min(self.settings.verify_seconds, NEAR_SECONDS))
+        return self.bare
 
     def prepared(self) -> trace.Prepared:
         return next(e for e in self.events if isinstance(e, trace.Prepared))

@@ -22,6 +22,7 @@ from agent.run.verification import evidence_on, near_tests_of
 from harness import trace
 from harness.cache import cache_root
 from harness.environments.base_run import Baseline
+from harness.patches.extract import hide_setup
 from harness.records import Candidate, Evidence, Json, Purpose, WitnessTest
 from harness.room import check
 from tasks.errors import BudgetExceeded, DiskFull, EndpointFailed, SandboxFailed
@@ -101,6 +102,7 @@ class InProcess:
         index, settings = notebook.index, run.settings
         sandbox = await run.provider.create(run.spec(f"attempt-{index:02d}"))
         try:
+            await hide_setup(sandbox)
             left = run.keeper.seconds_left(index)
             client = run.clients.get(notebook.started.model)
             desk = inner.Desk(
@@ -120,6 +122,8 @@ class InProcess:
                 ask=_ask(run, client, notebook, notebook.started),
                 write=run.write,
                 fresh=partial(run.room().fresh, f"patch-{index:02d}"),
+                unchanged=run.unchanged(),
+                with_tests=settings.with_tests,
                 near=near_tests_of(run),
                 context=lambda: client.context if client else CONTEXT,
             )

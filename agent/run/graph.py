@@ -25,6 +25,7 @@ from langgraph.runtime import Runtime
 
 from agent.choice.case import Case, Ground
 from agent.choice.order import Weighed, select, undecided
+from agent.run.about import about
 from agent.run.context import Run
 from agent.run.sampling import sample, until_good
 from agent.run.verification import contradicted, verify_candidates
@@ -114,6 +115,9 @@ async def _prepare(run: Run, workspace: Workspace, first: bool) -> None:
             flaky=found.flaky,
             missing_limits=built.missing_limits,
             note=" ".join([*built.notes, *([found.note] if found.note else [])]),
+            about=await asyncio.to_thread(
+                about, workspace, guide=run.settings.guide, with_tests=run.settings.with_tests
+            ),
             seconds=time.monotonic() - began,
         )
     )

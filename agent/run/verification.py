@@ -17,8 +17,8 @@ from agent.attempt.graph import test_seconds
 from harness import trace
 from harness.environments.base_run import Baseline
 from harness.evidence.black_box import contradiction
-from harness.evidence.near import files_near, imports_of, near_baseline, what_is_touched
-from harness.evidence.regression import choose
+from harness.evidence.near import NEAR_SECONDS, files_near, imports_of, near_baseline, what_is_touched
+from harness.evidence.regression import Touched, choose
 from harness.evidence.verify import verification_key, verify, witness_name, witness_on_base
 from harness.parallel import in_parallel
 from harness.records import Candidate, Evidence, TestReport, WitnessTest
@@ -31,8 +31,6 @@ from tasks.task import Task
 if TYPE_CHECKING:
     from agent.run.context import Run
 
-NEAR_SECONDS = 120.0
-"""Of tests near to the candidates: what is nearest says the most, and the base has to run it first."""
 NEAR_FILES = 6
 """So many test files stand for a suite that takes too long, when an attempt runs its tests."""
 
@@ -113,13 +111,19 @@ async def guards_of(run: Run, candidates: Sequence[Candidate]) -> Baseline:
     return found
 
 
-def near_tests_of(run: Run) -> Callable[[str], Sequence[str]] | None:
-    """What finds the test files near to a patch for an attempt's own test runs; None where those run the whole
-    suite."""
+def near_tests_of(run: Run) -> Callable[[str, Sequence[str]], Sequence[str]] | None:
+    """What finds the test files nearest to a patch (to files, where it touches no source) for an attempt's own test
+    runs; None where those run the whole suite."""
     base = run.base
     if run.task.test_scope == "whole" or base is None:
         return None
-    return lambda patch: files_near(base, what_is_touched(base, [patch]), NEAR_FILES)
+
+    def near(patch: str, files: Sequence[str]) -> Sequence[str]:
+        touched = what_is_touched(base, [patch])
+        touched = touched if touched.paths else Touched(tuple(dict.fromkeys(files)))
+        return files_near(base, touched, NEAR_FILES) or files_near(base, touched, NEAR_FILES, least=0)
+
+    return near
 
 
 async def evidence_on(

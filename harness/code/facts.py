@@ -96,7 +96,7 @@ def bodies(tree: ast.Module) -> dict[str, str]:
     A function within another counts as part of the outer one, a method is apart from its class. Raises RecursionError.
     """
     found: dict[str, str] = {}
-    for name, node in _scopes(_normal(tree), ""):
+    for name, node in scopes(_normal(tree)):
         own = [child for child in node.body if not (isinstance(child, SCOPES) and not isinstance(node, _FUNCTIONS))]
         parts = [ast.dump(child) for child in own]
         if isinstance(node, SCOPES):
@@ -131,12 +131,13 @@ def identifiers(tree: ast.Module) -> frozenset[str]:
     return frozenset(found)
 
 
-def _scopes(node: ast.Module | Scope, name: str) -> Iterator[tuple[str, ast.Module | Scope]]:
+def scopes(node: ast.Module | Scope, name: str = "") -> Iterator[tuple[str, ast.Module | Scope]]:
+    """The module ("") and its classes, functions and methods by their qualified names; none within a function."""
     yield name, node
     if not isinstance(node, _FUNCTIONS):
         for child in node.body:
             if isinstance(child, SCOPES):
-                yield from _scopes(child, f"{name}.{child.name}" if name else child.name)
+                yield from scopes(child, f"{name}.{child.name}" if name else child.name)
 
 
 class _Normal(ast.NodeTransformer):

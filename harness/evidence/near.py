@@ -23,7 +23,7 @@ from harness.code.import_graph import ImportGraph, import_graph
 from harness.environments.base_run import Baseline
 from harness.environments.clean_room import TEST_SECONDS, CleanRoom
 from harness.environments.environment import FORMAT
-from harness.evidence.regression import STARTING_SECONDS, Touched, cost, near_files, touched_by
+from harness.evidence.regression import NEAR, STARTING_SECONDS, Touched, cost, near_files, touched_by
 from harness.parallel import in_parallel
 from harness.patches.patch import Patch
 from harness.patches.paths import holds_tests
@@ -39,6 +39,8 @@ from tasks.errors import SandboxFailed
 from tasks.say import Say
 
 AT_ONCE = os.cpu_count() or 2
+NEAR_SECONDS = 120.0
+"""Of tests near to the candidates of a run: what is nearest says the most, and the base has to run it first."""
 MOST_FILES = 16
 """So many test files say what a change breaks near by; each costs a start of the test command."""
 QUICK_SECONDS = 2.0
@@ -133,11 +135,17 @@ async def near_baseline(
     if not files:
         return Baseline(None, note=NO_FILES)
 
-    async def opened(name: str) -> Sandbox:
-        return await room.provider.create(room.spec(name))
+    bench = bench_of(room, seconds, slots)
+    say(f"running the test files nearest to the changes on the base, {', '.join(files[:3])}{', …' * (len(files) > 3)}")
+    found = await near_tests(bench, files)
+    return Baseline(found.report if found.report.passed else None, found.flaky, found.note)
 
-    bench = NearSettings(
-        opened=opened,
+
+def bench_of(room: CleanRoom, seconds: float, slots: asyncio.Semaphore | None = None) -> NearSettings:
+    """How tests near a change are run in the room, where candidates are held against `seconds` of them."""
+    assert room.built.test_command is not None
+    return NearSettings(
+        opened=lambda name: room.provider.create(room.spec(name)),
         command=room.built.test_command,
         seconds=seconds,
         alone=seconds / 2,
@@ -147,9 +155,6 @@ async def near_baseline(
         retries=room.retries,
         slots=slots or asyncio.Semaphore(AT_ONCE),
     )
-    say(f"running the test files nearest to the changes on the base, {', '.join(files[:3])}{', …' * (len(files) > 3)}")
-    found = await near_tests(bench, files)
-    return Baseline(found.report if found.report.passed else None, found.flaky, found.note)
 
 
 async def near_tests(bench: NearSettings, files: Sequence[str], *, failing: bool = False) -> NearTests:
@@ -179,9 +184,10 @@ def _quickly_failing(report: TestReport) -> tuple[str, ...]:
     return tuple(t for t in report.failed if "::" in t and report.durations.get(t, 0.0) <= QUICK_SECONDS)
 
 
-def files_near(workspace: Workspace, touched: Touched, most: int = MOST_FILES) -> list[str]:
-    """The test files of the base that are nearest to what is touched, the nearest first, `most` of them at most."""
-    return near_files(_test_texts(workspace), touched, imports_of(workspace))[:most]
+def files_near(workspace: Workspace, touched: Touched, most: int = MOST_FILES, least: float = NEAR) -> list[str]:
+    """The test files of the base that are nearest to what is touched, the nearest first, `most` of them at most.
+    `least`: the score that they must have."""
+    return near_files(_test_texts(workspace), touched, imports_of(workspace), least)[:most]
 
 
 @functools.lru_cache(maxsize=2)
@@ -211,7 +217,7 @@ async def _each_alone(bench: NearSettings, files: Sequence[str]) -> tuple[list[T
     until = time.monotonic() + 2 * bench.seconds
     while files and left > 0 and time.monotonic() < until:
         now, files = files[:AT_ONCE], files[AT_ONCE:]
-        for file, found in zip(now, await in_parallel(_alone(bench, file) for file in now), strict=True):
+        for file, found in zip(now, await in_parallel(alone(bench, file) for file in now), strict=True):
             if found is None:
                 dead.append(file)
                 continue
@@ -222,8 +228,8 @@ async def _each_alone(bench: NearSettings, files: Sequence[str]) -> tuple[list[T
     return reports, dead
 
 
-async def _alone(bench: NearSettings, file: str) -> TestReport | None:
-    """One test file on the base; None where its sandbox died."""
+async def alone(bench: NearSettings, file: str) -> TestReport | None:
+    """One test file on the base, run there once and kept; None where its sandbox died."""
     path = bench.kept("near", file)
     kept = read_json(path) if path else None
     # What was stopped is run again where there is more time now.

@@ -31,6 +31,8 @@ NEAR = 30
 """The score from which a test file counts as near: more than a shared place in the tree."""
 IMPORTED, IMPORTED_INDIRECTLY = 60, 30
 """The score of the only test file that imports a touched module; of the only one that imports what imports it."""
+PACKAGE = 45
+"""The score of the only test file that has the package's name as a word of its own."""
 NAMED = 50
 """The score of the only test file that mentions a touched function or class."""
 MOST_FILES = 300
@@ -76,8 +78,10 @@ def _around(source: bytes | None, lines: Collection[int]) -> set[str]:
     }
 
 
-def near_files(texts: Mapping[str, str], touched: Touched, imports: ImportGraph = NO_IMPORTS) -> list[str]:
-    """Of the test files `texts` (text by path) those near to what is touched, the nearest first.
+def near_files(
+    texts: Mapping[str, str], touched: Touched, imports: ImportGraph = NO_IMPORTS, least: float = NEAR
+) -> list[str]:
+    """Of the test files `texts` (text by path) those near to what is touched, the nearest first; `least`: their score.
 
     By `nearness`, and by what they mention: a touched function or class counts the more, the fewer of the files mention
     it.
@@ -90,20 +94,23 @@ def near_files(texts: Mapping[str, str], touched: Touched, imports: ImportGraph 
         for path in files:
             mentions[path] = max(mentions[path], NAMED * telling(len(files), len(texts)))
     scores = {path: scores[path] + mentions[path] for path in texts}
-    return sorted((path for path in texts if scores[path] >= NEAR), key=lambda path: (-scores[path], path))
+    return sorted((path for path in texts if scores[path] >= least), key=lambda path: (-scores[path], path))
 
 
 def nearness(tests: Collection[str], touched: Sequence[str], imports: ImportGraph) -> dict[str, float]:
-    """How near each test file is to the touched modules, the nearest of which counts: by `affinity`, and by what it
-    imports, which counts the more, the fewer of the test files import the module (directly, or through one other)."""
+    """How near each test file is to the touched modules, the nearest of which counts: by `affinity`, by the package's
+    name in its own, and by what it imports; both count the more, the fewer of the test files have the same (import the
+    module directly, or through one other)."""
     scores = dict.fromkeys(tests, 0.0)
     for path in touched:
         direct, indirect = imports.reaching(path, tests)
         strong = IMPORTED * telling(len(direct), len(tests))
         weak = IMPORTED_INDIRECTLY * telling(len(direct) + len(indirect), len(tests))
+        kin = {test for test in tests if PurePosixPath(path).parent.name in PurePosixPath(test).stem.split("_")}
+        related = PACKAGE * telling(len(kin), len(tests))
         for test in tests:
             reached = strong if test in direct else weak if test in indirect else 0.0
-            scores[test] = max(scores[test], affinity(test, path) + reached)
+            scores[test] = max(scores[test], affinity(test, path) + reached + (related if test in kin else 0.0))
     return scores
 
 

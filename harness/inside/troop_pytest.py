@@ -288,11 +288,20 @@ def _wanted(nodeid: str, wanted: "set[str]") -> bool:
 
 
 def _message(report: "Any") -> str:
-    """The failure in a few lines: where, and the exception's message (or the end of a longer text)."""
+    """The failure in a few lines: where, and the exception's message (or the end of a longer text); where that was in
+    other code, the last frame of the repository's own."""
     long = getattr(report, "longrepr", None)
     crash = getattr(long, "reprcrash", None)
     if crash is not None:
         lines = f"{crash.path}:{crash.lineno}: {crash.message}".splitlines()[:MESSAGE_LINES]
+        root = Path(_report.root if _report else "")
+        elsewhere = root not in (root / str(crash.path)).parents
+        for entry in reversed(getattr(getattr(long, "reprtraceback", None), "reprentries", ()) if elsewhere else ()):
+            place = getattr(entry, "reprfileloc", None)
+            if place and root in Path(os.path.realpath(str(root / str(place.path)))).parents:
+                source = [line[1:].strip() for line in entry.lines if line.startswith(">")]
+                lines.append(f"from {place.path}:{place.lineno}: {' '.join(source[-1:])}")
+                break
     elif isinstance(long, tuple):
         lines = [str(long[-1])]
     else:

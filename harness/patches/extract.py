@@ -187,6 +187,15 @@ async def mark_setup(sandbox: Sandbox) -> None:
         raise SetupFailed(f"what set-up did cannot be remembered: {error}") from error
 
 
+async def hide_setup(sandbox: Sandbox) -> None:
+    """Have the sandbox's own git pass over the files that set-up made, as the patch does. Raises SandboxFailed."""
+    made = f"{TROOPDIR}/base.git/setup.made"
+    script = rf"""if test -s {made} && test -d .git; then
+mkdir -p .git/info && tr '\0' '\n' < {made} | sed 's/[][*?\\ ]/\\&/g; s|^|/|' >> .git/info/exclude
+fi"""
+    await sandbox.exec(["/bin/sh", "-c", script], timeout=_SECONDS)
+
+
 async def take_patch(sandbox: Sandbox, *, exclude: Collection[str] = (), say: Say = lambda sentence: None) -> str:
     """The diff of the working tree against the base, "" if nothing changed; decoded with "surrogateescape".
 

@@ -102,8 +102,8 @@ def test_a_model_that_calls_as_other_agents_do_solves_on_a_strict_server(reposit
         asked = [r.body for r in server.requests]
     assert status(done) == "submitted" and done.patch is not None and "for value in values:" in done.patch
     turns = decided(done)
-    assert [t.thoughts for t in turns] == [f"thought {n}" for n in range(1, 8)]
-    assert [c["name"] for t in turns for c in t.calls] == ["run", "read", "read", "edit"]
+    assert [t.thoughts for t in turns] == [f"thought {n}" for n in range(1, 9)]
+    assert [c["name"] for t in turns for c in t.calls] == ["run", "read", "read", "edit", "submit", "submit"]
     assert turns[-1].text == "The first value counts."
     last = json.dumps(asked[-1]["messages"])
     assert "(taken as run: command)" in last and "(taken as edit: path, old, new)" in last and "was cut" in last
@@ -172,7 +172,7 @@ def test_a_call_that_the_server_cannot_read_is_the_models_slip(repository: Path,
     with serving(strict([PLAN, PLAN, RIGHT, SUBMIT], refuse=refuse)) as server:
         done = solve(task(repository), settings(server.url, tmp_path / "runs"))
     assert status(done) == "submitted" and done.patch is not None
-    assert [bool(t.error) for t in decided(done)] == [True, False, False]
+    assert [bool(t.error) for t in decided(done)] == [True, False, False, False]
 
 
 def test_what_does_not_fit_at_all_ends_the_attempt_with_the_servers_words(repository: Path, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_resumed_attempt_sends_the_same_bytes(repository: Path, tmp_path: Path
         again = resume(str(done.directory))
         assert again.exit_code == 0
         sent = server.requests[first:]
-    assert [request.turn for request in sent] == [3, 4], "what was answered is not asked again"
+    assert [request.turn for request in sent] == [3, 4, 5], "what was answered is not asked again"
     assert all(request.raw == before[request.turn] for request in sent)
     assert b"c2lnbmVk" in sent[-1].raw and b"reasoning.encrypted" in sent[-1].raw
 

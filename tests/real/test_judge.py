@@ -84,7 +84,7 @@ def two_ways(request: Request, test: str, mark: str = "list(values)") -> Answer:
         return Answer(text=test)
     if "Two patches, A and B" in asked(request):
         return told_by(mark, asked(request))
-    return [PLAN, RIGHT if request.body["temperature"] == 0.6 else COPIES, SUBMIT][request.turn]
+    return [PLAN, RIGHT if request.body["temperature"] == 0.6 else COPIES, SUBMIT][min(request.turn, 2)]
 
 
 def test_a_test_that_the_judge_writes_finds_the_right_one_of_two_plausible_patches(
@@ -97,7 +97,7 @@ def test_a_test_that_the_judge_writes_finds_the_right_one_of_two_plausible_patch
             return Answer(text=GREEK)
         if "Two patches, A and B" in asked(request):
             return told_by("the discriminating test passes", asked(request))
-        return [PLAN, FORGETFUL if request.body["temperature"] == 0.6 else THOROUGH, SUBMIT][request.turn]
+        return [PLAN, FORGETFUL if request.body["temperature"] == 0.6 else THOROUGH, SUBMIT][min(request.turn, 2)]
 
     with serving(script) as server:
         done = solve(instance.task, settings(server.url, tmp_path / "runs", attempts=2))

@@ -6,7 +6,7 @@ import io
 import tarfile
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -269,6 +269,7 @@ async def witnessed(sandbox: Sandbox, command: str | None, text: str) -> tuple[R
         ask=ask,
         write=lambda event: event,
         fresh=fresh,
+        unchanged=cast("Any", None),  # nothing is changed
     )
     call = ToolCall("1", "witness", {"path": "tests/test_new.py", "content": text})
     return await use_tool(desk.box, call), desk
@@ -277,13 +278,15 @@ async def witnessed(sandbox: Sandbox, command: str | None, text: str) -> tuple[R
 @pytest.mark.parametrize(
     ("command", "text", "said"),
     [
-        (DISCOVER, FAILS, "FAIL: test_first_counts (tests.test_new.New"),
+        (
+            DISCOVER,
+            FAILS,
+            "fails on the unchanged code, as it should.\n--- tests/test_new.py::New::test_first_counts\n",
+        ),
         (LABELLED, FAILS, "FAIL: test_first_counts (test_new.New"),
-        (COMMAND, FUNCTION, "FAILED tests/test_new.py::test_first_counts"),
-        (DISCOVER, "import nothing_of_that_name\n", "No module named 'nothing_of_that_name'"),
-        (DISCOVER, METHOD + "pass\n", "it counts only if it fails on the unchanged code"),
-        (f"true; {LABELLED}", FAILS, "it could not be checked singly: the test command tells only of all tests"),
-        (None, FAILS, "it could not be checked singly: no test command is known"),
+        (COMMAND, FUNCTION, "as it should.\n--- tests/test_new.py::test_first_counts\ntests/test_new.py:5: assert 2"),
+        (f"true; {LABELLED}", FAILS, "It could not be checked singly: the test command tells only of all tests"),
+        (None, FAILS, "It could not be checked singly: no test command is known"),
     ],
 )
 def test_a_witness_is_run_by_the_tasks_own_runner(
@@ -291,19 +294,31 @@ def test_a_witness_is_run_by_the_tasks_own_runner(
 ) -> None:
     async def work(sandbox: Sandbox) -> None:
         result, desk = await witnessed(sandbox, command, text)
-        assert result.ok and result.text.startswith("Recorded tests/test_new.py; ") and said in result.text, result.text
+        assert result.ok and result.text.startswith("Recorded tests/test_new.py. ") and said in result.text, result.text
         assert [w.text for w in desk.box.witnesses] == [text]
 
     in_sandbox(bubblewrap, make_task(tree), work)
 
 
-@pytest.mark.parametrize(("command", "text"), [(DISCOVER, FUNCTION), (LABELLED, FUNCTION), (COMMAND, "value = 1\n")])
-def test_a_witness_of_which_no_test_is_collected_is_refused(
-    bubblewrap: Provider, tree: Path, command: str, text: str
+@pytest.mark.parametrize(
+    ("command", "text", "why"),
+    [
+        (DISCOVER, FUNCTION, "could not run on the unchanged code ("),
+        (LABELLED, FUNCTION, "could not run on the unchanged code ("),
+        (COMMAND, "value = 1\n", "could not run on the unchanged code ("),
+        (DISCOVER, "import nothing_of_that_name\n", "it cannot be loaded"),
+        (COMMAND, f"import nothing_of_that_name\n{FUNCTION}", "it cannot be loaded"),
+        (DISCOVER, METHOD + "pass\n", "It passes on the unchanged code already: it shows nothing."),
+        (COMMAND, "import pytest\n\n\n@pytest.mark.skip\ndef test_it(): ...\n", "its tests are skipped"),
+    ],
+)
+def test_a_witness_that_shows_nothing_is_refused_with_the_reason(
+    bubblewrap: Provider, tree: Path, command: str, text: str, why: str
 ) -> None:
     async def work(sandbox: Sandbox) -> None:
         result, desk = await witnessed(sandbox, command, text)
-        assert not result.ok and result.text.startswith("No test of tests/test_new.py was collected ("), result.text
+        assert not result.ok and result.text.startswith("tests/test_new.py is not recorded. "), result.text
+        assert why in result.text and len(result.text) < 1000
         assert not desk.box.witnesses
         assert (await sandbox.exec("git status --porcelain")).output == "", "the file is taken away again"
 

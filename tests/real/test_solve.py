@@ -65,7 +65,7 @@ def test_a_wrong_patch_that_breaks_a_test_is_not_selected(repository: Path, tmp_
     def script(request: Request) -> Answer:
         # The temperature differs by attempt: the first attempt gets the wrong edit, the second the right one.
         edit = WRONG if request.body["temperature"] == 0.6 else RIGHT
-        return [PLAN, edit, SUBMIT][request.turn]
+        return [PLAN, edit, SUBMIT][min(request.turn, 2)]
 
     with serving(script) as server:
         done = solve(task(repository), settings(server.url, tmp_path / "runs", attempts=2))
@@ -92,7 +92,7 @@ def test_the_judge_decides_between_candidates_that_tests_cannot_tell_apart(repos
             first = body["messages"][0]["content"].partition('<patch name="B">')[0]
             winner = "A" if "list(values)" in first else "B"
             return Answer(text=json.dumps({"reason": "copies first", "winner": winner}))
-        return [PLAN, other if body["temperature"] == 0.6 else RIGHT, SUBMIT][request.turn]
+        return [PLAN, other if body["temperature"] == 0.6 else RIGHT, SUBMIT][min(request.turn, 2)]
 
     with serving(script) as server:
         done = solve(task(repository), settings(server.url, tmp_path / "runs", attempts=2))
@@ -107,7 +107,7 @@ def test_no_judge_is_asked_when_told_so(repository: Path, tmp_path: Path) -> Non
     other = call("edit", path="calc.py", old="    for value in values[1:]:\n", new="    for value in list(values):\n")
 
     def script(request: Request) -> Answer:
-        return [PLAN, other if request.body["temperature"] == 0.6 else RIGHT, SUBMIT][request.turn]
+        return [PLAN, other if request.body["temperature"] == 0.6 else RIGHT, SUBMIT][min(request.turn, 2)]
 
     with serving(script) as server:
         done = solve(task(repository), settings(server.url, tmp_path / "runs", attempts=2, judge_model="none"))
@@ -142,7 +142,7 @@ def test_the_text_protocol_serves_models_without_tool_calls(
         )
         done = solve(task(repository), settings(server.url, tmp_path / "runs", models=("plain",)))
         assert "tools" not in server.requests[-1].body
-    assert done.exit_code == 0 and done.report["attempts"][0]["turns"] == 2
+    assert done.exit_code == 0 and done.report["attempts"][0]["turns"] == 3, "one is asked back"
 
 
 def test_the_same_call_with_the_same_result_three_times_ends_the_attempt(repository: Path, tmp_path: Path) -> None:

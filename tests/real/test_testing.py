@@ -33,6 +33,10 @@ def test_fails():
     assert [1, 2] == [1, 3]
 
 
+def test_fails_elsewhere():
+    __import__("json").loads("{")
+
+
 @pytest.mark.parametrize("text", ["a b", "c[1]::d", "é", "it's \\"x\\" $HOME;"])
 def test_odd(text):
     assert text != "c[1]::d"
@@ -158,6 +162,7 @@ def test_every_kind_of_outcome_is_told_apart(provider: Provider, tree: Path) -> 
     assert {test.removeprefix(KINDS + "::"): outcome for test, outcome in report.outcomes.items()} == {
         "test_passes": "passed",
         "test_fails": "failed",
+        "test_fails_elsewhere": "failed",
         "test_odd[a b]": "passed",
         "test_odd[c[1]::d]": "failed",
         "test_odd[\\xe9]": "passed",
@@ -172,6 +177,8 @@ def test_every_kind_of_outcome_is_told_apart(provider: Provider, tree: Path) -> 
     }
     assert "assert [1, 2] == [1, 3]" in report.failures[f"{KINDS}::test_fails"]
     assert "no such thing" in report.failures[f"{KINDS}::test_setup_error"]
+    where, _, frame = report.failures[f"{KINDS}::test_fails_elsewhere"].rpartition("\n")
+    assert "json/decoder.py" in where and frame == f'from {KINDS}:15: __import__("json").loads("{{")'
     assert "short test summary" in report.output
     assert set(report.durations) == set(report.outcomes)
 

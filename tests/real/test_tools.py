@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from agent.attempt.tools import RESULT_CHARS, TOOLS, Toolbox, use_tool
 from harness import trace
 from harness.records import FileState, TestReport, Tree
 from harness.sandbox.base import TROOPDIR, WORKDIR, Provider, Sandbox, SandboxSpec
+from tasks.task import Repository, Task
 
 BASE = (
     f"cd {WORKDIR} && git init -q && git add -A && git -c user.name=t -c user.email=t@t commit -qm base"
@@ -46,6 +47,11 @@ async def failing(path: str) -> tuple[TestReport, str]:
     return TestReport({f"{path}::test_it": "failed"}, 1, False, True, 0.1), "failed"
 
 
+async def untouched(without: Sequence[str]) -> str:
+    """The patch of an attempt that has changed nothing."""
+    return ""
+
+
 def on_bench(provider: Provider, scenario: Callable[[Bench], Awaitable[None]], **files: bytes) -> None:
     """Play a scenario in a fresh sandbox that holds the files (`__` in a name stands for a point)."""
 
@@ -54,7 +60,8 @@ def on_bench(provider: Provider, scenario: Callable[[Bench], Awaitable[None]], *
         try:
             for name, content in files.items():
                 await sandbox.write(name.replace("__", "."), content)
-            await scenario(Bench(sandbox, Toolbox(sandbox, 0, 60.0, failing)))
+            box = Toolbox(sandbox, 0, 60.0, failing, untouched, cast("Any", None), "It is wrong.", list)
+            await scenario(Bench(sandbox, box))
         finally:
             await sandbox.close()
 
@@ -239,7 +246,7 @@ def test_undo_puts_back_what_a_command_has_removed(provider: Provider) -> None:
             assert (await bench.ask("create", path=path, content="changed\n")).ok
         await bench.turn("run", command="rm tool.sh a.py")
         result = await bench.turn("undo")
-        assert result.text == "Put back tool.sh, a.py, new.py."
+        assert result.text == "Put back tool.sh. Put back a.py. Removed new.py."
         seen = await bench.sandbox.exec("cat tool.sh a.py; test -x tool.sh && ls")
         assert seen.output == "echo\nx = 1\na.py\ntool.sh\n"
 
@@ -259,7 +266,19 @@ def test_undo_after_a_resume_gives_back_what_set_up_had_made(provider: Provider)
     async def scenario(bench: Bench) -> None:
         notebook, unused = Notebook.of(0, events), cast("Any", None)
         rules = Rules(turns=9, command_timeout=9.0, test_timeout=9.0, malformed=9)
-        desk = Desk(unused, unused, unused, bench.sandbox, notebook, rules, 0, unused, unused, unused)
+        desk = Desk(
+            Task("t", Repository("path", "/r"), ""),
+            unused,
+            unused,
+            bench.sandbox,
+            notebook,
+            rules,
+            0,
+            unused,
+            unused,
+            unused,
+            unused,
+        )
         assert (await restore(desk))["turn"] == 1
         assert await bench.sandbox.read("made.py") == b"x = 2\n"
         assert (await use_tool(desk.box, ToolCall("c", "undo", {}))).text == "Put back made.py."
@@ -290,3 +309,54 @@ def test_a_witness_is_a_new_test_where_one_may_lie(provider: Provider) -> None:
         assert [w.path for w in bench.box.witnesses] == ["tests/test_x.py"]
 
     on_bench(provider, scenario, test_a__py=b"")
+
+
+def test_a_pattern_that_is_none_or_finds_nothing_is_taken_as_plain_text(provider: Provider) -> None:
+    async def scenario(bench: Bench) -> None:
+        assert (await bench.ask("search", pattern="f(")).text == (
+            "a.py:1:def f(x): return g(x)\n(taken as plain text: it is no regular expression)"
+        )
+        assert (await bench.ask("search", pattern="g(x)")).text.endswith(
+            "(taken as plain text: as an expression it matches nothing)"
+        )
+        assert (await bench.ask("search", pattern="d.f f.x")).text == "a.py:1:def f(x): return g(x)"
+        assert (await bench.ask("search", pattern="(nothing|none)")).text == "No match."
+
+    on_bench(provider, scenario, a__py=b"def f(x): return g(x)\n")
+
+
+def test_a_path_that_is_not_there_is_answered_with_the_nearest_that_are(provider: Provider) -> None:
+    async def scenario(bench: Bench) -> None:
+        done = await bench.sandbox.exec(f"mkdir -p src/pkg && mv core.py src/pkg/ && {BASE}")
+        assert done.exit_code == 0, done.output
+        for name, more in (("read", {}), ("search", {"pattern": "x"}), ("edit", {"old": "a", "new": "b"})):
+            result = await bench.ask(name, path="pkg/core.py", **more)
+            assert not result.ok and result.text == "There is no file pkg/core.py. Nearest are: src/pkg/core.py."
+        assert "Nearest are: src/pkg/core.py." in (await bench.ask("read", path="src/pkg/cores.py")).text
+        assert (await bench.ask("read", path="zzz")).text == "There is no file zzz."
+
+    on_bench(provider, scenario, core__py=b"x = 1\n")
+
+
+def test_a_definition_is_read_by_its_name(provider: Provider) -> None:
+    text = b"class A:\n    @property\n    def x(self):\n        return 1\n\n    @x.setter\n    def x(self, v): ...\n\n\ndef f():\n    pass\n\n\nclass B:\n    def g(self): ...\n    def f(self): ...\n"
+
+    async def scenario(bench: Bench) -> None:
+        async def lines(symbol: str) -> list[int]:
+            told = (await bench.turn("read", path="a.py", symbol=symbol)).text.split("\n(")[0]
+            return [int(line[:5]) for line in told.split("\n")]
+
+        assert await lines("A.x") == await lines("x") == [2, 3, 4, 5, 6, 7]
+        assert await lines("f") == [10, 11] and await lines("B.f") == [16]
+        assert (await bench.ask("read", path="a.py", symbol="B.gg")).text == "a.py has no B.gg; it has: B.g, B.f."
+        assert "cannot be parsed as Python" in (await bench.ask("read", path="b.txt", symbol="f")).text
+
+    on_bench(provider, scenario, a__py=text, b__txt=b"def (\n")
+
+
+def test_lines_that_are_alike_are_named_once(provider: Provider) -> None:
+    async def scenario(bench: Bench) -> None:
+        told = (await bench.ask("edit", path="a.py", old="return self.valeu", new="x")).text
+        assert told.count("return self.value") == 1
+
+    on_bench(provider, scenario, a__py=b"def f(self):\n    return self.value\n" * 3)

@@ -33,7 +33,7 @@ HIDES = call("edit", path="calc.py", old="        result += value", new="       
 
 
 def two_ways(request: Request) -> Answer:
-    return [PLAN, HIDES if request.body["temperature"] == 0.6 else RIGHT, SUBMIT][request.turn]
+    return [PLAN, HIDES if request.body["temperature"] == 0.6 else RIGHT, SUBMIT][min(request.turn, 2)]
 
 
 def solved(tmp_path: Path, attempts: int = 2, **more: Any) -> Solution:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.attempt.model_policy import CUT, GONE, NOT_READ, SHORT, STEPS, TIGHT, WHOLE, ModelPolicy, reduced
+from agent.attempt.model_policy import AGAIN, CUT, GONE, NOT_READ, SHORT, STEPS, TIGHT, WHOLE, ModelPolicy, reduced
 from agent.attempt.policy import Answer, Decision, Plan, Result, ToolCall, TurnRecord, View
 from agent.attempt.reading import read
 from agent.attempt.tools import TOOLS
@@ -48,7 +48,7 @@ def test_a_test_call_ends_the_turn_and_submit_ends_the_attempt() -> None:
     made = decide(reply(("test", "{}"), ("read", '{"path": "a.py"}')))
     assert [c.name for c in made.calls] == ["test"]
     made = decide(reply(("read", '{"path": "a.py"}'), ("submit", '{"summary": "The loop is right now."}')))
-    assert made.stop == "submitted" and [c.name for c in made.calls] == ["read"]
+    assert made.stop == "submitted" and [c.name for c in made.calls] == ["read", "submit"]
     assert made.text == "The loop is right now."
 
 
@@ -57,6 +57,23 @@ def test_the_kind_of_a_tool_says_what_ends_a_turn(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(TOOLS, "done", replace(TOOLS["submit"], name="done"))
     assert [c.name for c in decide(reply(("check", "{}"), ("read", '{"path": "a.py"}'))).calls] == ["check"]
     assert decide(reply(("done", "{}"))).stop == "submitted"
+
+
+def test_calls_before_one_that_is_none_are_carried_out_and_it_is_answered() -> None:
+    message = reply(("read", '{"path": "a.py"}'), ("test", "{not json"), ("undo", "{}"))
+    made = decide(message)
+    assert [c.name for c in made.calls] == ["read", "test"] and not made.error and "not JSON" in made.calls[1].problem
+    results = (Result("c0", "read", "x = 1"), Result("c1", "test", made.calls[1].problem, ok=False))
+    seen = replace(view([TurnRecord(1, made, results)]), replies={"1": Answer(message)})
+    told = [m["content"] for m in ModelPolicy(tools=True).messages(seen) if m["role"] == "tool"]
+    assert told[0] == "x = 1" and told[1].startswith("Refused: The arguments of test are not JSON")
+    assert told[2] == "Not carried out, since the call before it was refused."
+
+
+def test_the_same_turn_twice_is_warned_of_in_its_result() -> None:
+    seen = spoken((reply(("undo", "{}")), ["x"]), (reply(("undo", "{}")), ["x"]), (reply(("diff", "{}")), ["x"]))
+    told = [m["content"] for m in ModelPolicy(tools=True).messages(seen) if m["role"] == "tool"]
+    assert [AGAIN in text for text in told] == [False, True, False]
 
 
 def test_a_reply_without_a_call_says_what_is_missing() -> None:
@@ -154,7 +171,7 @@ def test_roles_alternate_and_every_call_has_one_result(tools: bool) -> None:
 
 
 def test_corrections_notes_and_reminders_stand_in_the_result() -> None:
-    seen = spoken((reply(("bash", '{"command": "ls"}')), ["a.py"]), (reply(("undo", "{}"), ("reed", "{}")), []))
+    seen = spoken((reply(("bash", '{"command": "ls"}')), ["a.py"]), (reply(("reed", "{}"), ("undo", "{}")), []))
     chat = ModelPolicy(tools=True).messages(replace(seen, turns_left=2))
     assert chat[5]["content"].startswith("(taken as run: command)\na.py") and "Turns left: 3" in chat[5]["content"]
     assert chat[-2]["content"] == "Not carried out."

@@ -80,6 +80,7 @@ def test_thoughts_are_told_from_the_answer(message: Json, thoughts: str, answer:
         (call("run", '{"command": "ls"'), "run", {"command": "ls"}),
         (call("test", '{"ids": "[\\"a.py\\"]"}'), "test", {"ids": ["a.py"]}),
         (call("test", '{"ids": "a.py", "then_all": "True"}'), "test", {"ids": ["a.py"], "then_all": True}),
+        (call("test", '{"ids": "a.py", "then_all": "yes"}'), "test", {"ids": ["a.py"], "then_all": True}),
         (call("read", '{"path": "a", "start": "3", "end": 10.0}'), "read", {"path": "a", "start": 3, "end": 10}),
         (call("read", '{"path": "a", "start": "null"}'), "read", {"path": "a", "start": None}),
         (call("read<|channel|>commentary", '{"path": "a"}'), "read", {"path": "a"}),

@@ -68,6 +68,17 @@ def test_a_package_is_told_by_its_folder() -> None:
     )
 
 
+def test_a_packages_name_in_few_test_files_makes_them_near_and_in_many_it_does_not() -> None:
+    touched = Touched(("sphinx/ext/autodoc/importer.py",))
+    autodoc = [f"tests/test_ext_autodoc{n}.py" for n in ("", "_configs", "_events", "_mock", "_private", "_preserve")]
+    others = [f"tests/test_ext_{chr(n)}x.py" for n in range(97, 123)] + [f"tests/test_{n}.py" for n in range(120)]
+    texts = dict.fromkeys([*autodoc, *others, "tests/test_ext_viewcode.py"], "")
+    assert near_files(texts, touched) == sorted(autodoc)
+    assert near_files(texts, Touched(("sphinx/ext/viewcode.py",)))[0] == "tests/test_ext_viewcode.py"
+    assert near_files({"tests/test_build.py": ""}, touched) == []
+    assert near_files({"tests/test_build.py": ""}, touched, least=0) == ["tests/test_build.py"]
+
+
 def test_tests_beside_the_code_are_nearer_than_those_far_away() -> None:
     touched = "pkg/io/csv/reader.py"
     assert affinity("pkg/io/csv/tests/test_x.py", touched) > affinity("pkg/net/tests/test_x.py", touched)

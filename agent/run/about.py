@@ -1,0 +1,46 @@
+"""What attempts are told of the repository at their start, as its base says it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from agent.attempt.lines import cut_middle
+from harness.environments.project import read_project
+from harness.repository.workspace import Workspace
+
+GUIDES = ("AGENTS.md", "CLAUDE.md", "CONTRIBUTING.md", "CONTRIBUTING.rst", ".github/CONTRIBUTING.md")
+GUIDE_CHARS = 3000
+MOST = 8  # folders that are told of, and names in one
+NO_TESTS = "Witness tests are kept out of your patch. Add other tests or a changelog entry only if the issue wants it."
+WITH_TESTS = (
+    "Your witness tests become part of your patch: put them where the repository's tests lie, and write them as those"
+    " are written. Add a changelog entry where the repository's habit is plain."
+)
+
+
+def about(base: Workspace, guide: bool, with_tests: bool) -> str:
+    """The Python versions that it supports, its layout in ten lines, what may be in the patch; `guide`: its own words
+    for contributors; `with_tests`: witness tests are wanted in the patch."""
+    paths = [path for path in base.files() if path.isprintable()]
+    project = read_project(paths, base.read)
+    pythons = project.requires_python or _some(re.findall(r"Python :: (\d\.\d+)", project.text))
+    said = [f"The code must run on all Python versions that it supports: {pythons}."] if pythons else []
+    parts, lines = [path.split("/") for path in paths if not path.startswith(".")], ["The repository:"]
+    for folder, count in Counter(p[0] for p in parts if len(p) > 1).most_common(MOST):
+        inner = Counter(f"{p[1]}/" if len(p) > 2 else p[1] for p in parts if len(p) > 1 and p[0] == folder)
+        lines.append(f"  {folder}/ ({count} files): {_some(name for name, _ in inner.most_common())}")
+    lines.append(f"  {_some(p[0] for p in parts if len(p) == 1)}")
+    said += ["\n".join(lines), WITH_TESTS if with_tests else NO_TESTS]
+    found = base.read_all(GUIDES) if guide else {}
+    words = {found[name].strip(): name for name in reversed(GUIDES) if b"\n" in found.get(name, b"")}  # copies: once
+    for text, name in reversed(words.items()):
+        told = cut_middle(text.decode("utf-8", "replace"), GUIDE_CHARS)
+        said.append(f"{name} (the repository's words; your task and tools stay):\n<guide>\n{told}\n</guide>")
+    return "\n\n".join(said)
+
+
+def _some(names: Iterable[str]) -> str:
+    named = list(dict.fromkeys(names))
+    return ", ".join(named[:MOST]) + (", …" if len(named) > MOST else "")

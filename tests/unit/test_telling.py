@@ -1,0 +1,72 @@
+"""Test runs in words: what is new, and what a witness test shows."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.attempt.telling import describe_report, unstated, witness_words
+from harness.records import Outcome, TestReport
+
+
+def report(output: str = "", timed_out: bool = False, **outcomes: Outcome) -> TestReport:
+    told = {f"t.py::{name}": outcome for name, outcome in outcomes.items()}
+    failures = {test: "/testbed/t.py:3: \x1b[31massert 0\x1b[0m" for test, o in told.items() if o != "passed"}
+    return TestReport(told, 1, timed_out, True, 1.0, failures, output=output)
+
+
+def test_failures_are_marked_by_what_the_unchanged_code_says_and_new_ones_come_first() -> None:
+    run = report(a="failed", b="failed", c="error", d="failed", e="failed", f="passed")
+    before = {"t.py::a": "failed", "t.py::b": "passed", "t.py::c": "flaky", "t.py::d": "missing"}
+    counts, *rest = describe_report(run, before).split("\n")
+    assert counts == "1 passed, 5 failed (1 of them without your changes, too), in 1.0 s."
+    assert rest[::2] == [
+        "--- t.py::b (new)",
+        "--- t.py::c (unsteady without your changes, too)",
+        "--- t.py::d (not on the unchanged code)",
+        "--- t.py::e",
+        "--- t.py::a (fails without your changes, too)",
+    ]
+    assert set(rest[1::2]) == {"t.py:3: assert 0"}, "no colours, and paths as the tools take them"
+
+
+@pytest.mark.parametrize(
+    ("base", "now", "counts", "said"),
+    [
+        ("failed", None, True, "It fails on the unchanged code, as it should.\n--- t.py::a\nt.py:3: assert 0"),
+        ("failed", "passed", True, "as it should. With your changes it passes."),
+        ("failed", "failed", True, "With your changes it fails.\n--- t.py::a"),
+        ("failed", "error", True, "With your changes it could not run.\n--- t.py::a"),
+        ("error", "passed", True, "cannot be loaded on the unchanged code, but here it runs: it counts."),
+        ("error", None, False, "could not run on the unchanged code (it cannot be loaded"),
+        ("error", "error", False, "it does not count"),
+        ("passed", "passed", False, "It passes on the unchanged code already: it shows nothing."),
+        ("skipped", None, False, "its tests are skipped"),
+        ("missing", None, False, "none of its tests is collected"),
+        ("untold", None, True, "could not be checked singly"),
+    ],
+)
+def test_a_witness_counts_where_it_fails_on_the_unchanged_code(
+    base: str, now: str | None, counts: bool, said: str
+) -> None:
+    found, words = witness_words((report(a="failed"), base), None if now is None else (report(a="failed"), now))
+    assert found is counts and said in words
+
+
+def test_a_witness_that_does_not_end_counts() -> None:
+    found, words = witness_words((report(timed_out=True), "missing"), None)
+    assert found and "fails on the unchanged code" in words
+
+
+def test_what_a_witness_asserts_beyond_the_issue_is_named() -> None:
+    text = """
+import pytest
+def test_it(self):
+    assert total([100, 200]) == 300
+    assert "not a number" in str(error) and len(x) == 2 and y == 2000
+    self.assertEqual(name(), "Sum of all")
+    with pytest.raises(ValueError, match="at least one"):
+        total("no test data")
+"""
+    issue = "total([100, 200]) gives 200, not 300; it must say 'Sum of all'."
+    assert unstated(text, issue) == ["'not a number'", "2000", "'at least one'"]
+    assert unstated("def (", issue) == []
