@@ -142,6 +142,8 @@ def start(
     Nothing that costs anything has been started then. Raises InputError and EndpointFailed for models that cannot be.
     """
     config = load_config()
+    apt = tuple(dict.fromkeys((*task.environment.apt, *config.apt)))
+    task = replace(task, environment=replace(task.environment, apt=apt))
     settings = settle(settings, config, task, say)
     if directory is None and set(settings.models) == {REPAIR}:
         settings = replace(settings, until=settings.until or "proved")

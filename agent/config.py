@@ -17,6 +17,7 @@ from harness.sandbox.base import Limits
 from harness.sandbox.choice import AUTO
 from tasks.errors import EndpointFailed, InputError
 from tasks.places import expanded
+from tasks.task import PACKAGE
 
 REPAIR = "repair"
 """The model name that stands for the policy without a model."""
@@ -88,6 +89,7 @@ class Settings:
     `until`: no attempt is made, and none goes on, once a candidate is that good (see `harness.evidence.strength`);
     None: "proved" for a run of `repair` alone that is no part of an evaluation, else "never".
     `guide`: attempts see the repository's AGENTS.md and the like. `with_tests`: witness tests are part of the patch.
+    `yes`: the run goes on whatever the base's tests say; `strict`: it ends also where they say little.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -114,6 +116,8 @@ class Settings:
     until: str | None = None
     guide: bool = True
     with_tests: bool = False
+    yes: bool = False
+    strict: bool = False
 
     @property
     def orders_by(self) -> Ranker:
@@ -125,10 +129,12 @@ class Settings:
 @dataclass(frozen=True, slots=True)
 class Config:
     """What the configuration files and the variables say. `default_model`: what stands for a missing `--model`;
+    `apt`: Debian packages that every set-up gets;
     `defaults`: by name in `agent.defaults.SETTINGS`, (value, where it is from); `files`: those read."""
 
     aliases: Mapping[str, Alias] = field(default_factory=dict)
     default_model: str | None = None
+    apt: tuple[str, ...] = ()
     defaults: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
 
@@ -180,6 +186,7 @@ def load_config() -> Config:
     aliases: dict[str, Alias] = {}
     default = os.environ.get(MODEL_VARIABLE, "").strip() or None
     defaults = {name: (value, BY_NAME[name].variable) for name, value in from_variables().items()}
+    apt: list[str] = []
     read: list[Path] = []
     for path in config_paths():
         try:
@@ -189,11 +196,12 @@ def load_config() -> Config:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read the configuration {path}: {error}") from error
         read.append(path)
-        own_default, own, own_defaults = _parse(path, text)
+        own_default, own, own_defaults, own_apt = _parse(path, text)
+        apt += own_apt
         default = default or own_default
         aliases = {**own, **aliases}
         defaults = {**{name: (value, str(path)) for name, value in own_defaults.items()}, **defaults}
-    return Config(aliases, default, defaults, tuple(read))
+    return Config(aliases, default, tuple(dict.fromkeys(apt)), defaults, tuple(read))
 
 
 def resolve_model(name: str, config: Config) -> Alias:
@@ -301,7 +309,7 @@ def _from_provider(alias: str, name: str) -> Alias | None:
     return replace(own, base_url=elsewhere.rstrip("/"), price_name=None) if elsewhere else own
 
 
-_TOP_KEYS = frozenset({"default_model", "defaults", "models"})
+_TOP_KEYS = frozenset({"apt", "default_model", "defaults", "models"})
 _WORDS = {str: "a text", float: "a number", int: "a whole number", bool: "true or false", dict: "a table"}
 _NAMED = {kind.__name__: kind for kind in _WORDS} | {"Mapping[str, Any]": dict}
 _ALIAS_KINDS: Mapping[str, type] = {
@@ -312,8 +320,8 @@ _ALIAS_KINDS: Mapping[str, type] = {
 _POSITIVE = frozenset({"context", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "longest_wait"})
 
 
-def _parse(path: Path, text: str) -> tuple[str | None, dict[str, Alias], dict[str, Any]]:
-    """(default_model, aliases, defaults) of a file."""
+def _parse(path: Path, text: str) -> tuple[str | None, dict[str, Alias], dict[str, Any], list[str]]:
+    """(default_model, aliases, defaults, apt) of a file."""
     try:
         toml = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -326,7 +334,10 @@ def _parse(path: Path, text: str) -> tuple[str | None, dict[str, Alias], dict[st
     if not isinstance(models, dict):
         raise InputError(f"{path}: models must be {_WORDS[dict]}: one [models.NAME] for each alias")
     aliases = {name: _alias(path, name, table) for name, table in models.items()}
-    return default, aliases, from_table(path, toml.get("defaults", {}))
+    apt = toml.get("apt", [])
+    if not isinstance(apt, list) or not all(isinstance(name, str) and PACKAGE.fullmatch(name) for name in apt):
+        raise InputError(f"{path}: apt must be an array of names of Debian packages")
+    return default, aliases, from_table(path, toml.get("defaults", {})), apt
 
 
 def _alias(path: Path, name: str, table: Any) -> Alias:

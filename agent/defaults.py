@@ -138,6 +138,10 @@ SETTINGS = (
         choices=("evidence", "rules"),
     ),
     Setting("threshold", share, "threshold", ORDER, "select nothing below P(right), by the ranker (0)", "P"),
+    Setting("yes", switch, "yes", WHERE, "go on whatever the tests of the unchanged code say"),
+    Setting(
+        "strict", switch, "strict", WHERE, "end also where they say little: many cannot be loaded, most fail, none"
+    ),
     Setting("sandbox", str, "sandbox", WHERE, "what isolates an attempt (auto)", choices=sandbox_names()),
     Setting("memory", positive, "limits.memory_mb", WHERE, "of one sandbox (4096)", "MB"),
     Setting("cpus", amount, "limits.cpus", WHERE, "of one sandbox (2)", "N"),

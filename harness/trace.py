@@ -78,8 +78,9 @@ class RunReopened(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared(Event):
-    """Environment and baseline are there. `baseline` None: the repository has no tests that run (see `note`). `about`:
-    what attempts are told of the repository."""
+    """Environment and baseline are there. `baseline` None: the repository has no tests that run (see `note`, which
+    sums `notes` up). `python`, `install`, `fell_back_from`: as in `harness.environments.environment.Built`.
+    `about`: what attempts are told of the repository."""
 
     kind: ClassVar[str] = "prepared"
     base_commit: str
@@ -93,6 +94,10 @@ class Prepared(Event):
     note: str = ""
     about: str = ""
     seconds: float = 0.0
+    python: str = ""
+    install: str = ""
+    fell_back_from: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

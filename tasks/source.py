@@ -12,9 +12,10 @@ from tasks.errors import InputError
 from tasks.instance import Instance
 from tasks.places import expanded, is_there
 from tasks.say import Say
-from tasks.task import Repository, Task
+from tasks.task import Environment, Repository, Task
 from tasks.taskfile import load_task_file
 
+_OF_A_PROJECT = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "Pipfile", "manage.py")
 FORMS = """\
   https://github.com/owner/name/issues/N   a GitHub issue
   owner/name#N                             the same, shorter
@@ -75,18 +76,22 @@ def read_issue(name: str) -> str:
 def local_task(directory: Path, statement: str, *, base: str | None = None, include_uncommitted: bool = False) -> Task:
     """The task of solving `statement` in the git repository at `directory`, at its HEAD or at `base`.
 
-    The id is the directory's name with a hash of the statement, so two issues of one repository have two ids. Raises
-    InputError for an empty statement. Whether the directory is a repository is seen when its workspace is opened.
+    A directory within a repository is the project that is meant, if it is one. The id is the directory's name with a
+    hash of the statement, so two issues of one repository have two ids. Raises InputError for an empty statement.
+    Whether the directory is a repository is seen when its workspace is opened.
     """
     if not statement.strip():
         raise InputError("the issue's text is empty: say what is wrong and what should happen instead")
     root = directory.resolve()
+    top = next((place for place in root.parents if (place / ".git").exists()), root)
+    within = root != top and not (root / ".git").exists() and any((root / name).is_file() for name in _OF_A_PROJECT)
     text = statement.strip() + "\n"
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.name).strip("-.") or "repository"
     return Task(
         id=f"{name[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}",
         repository=Repository("path", str(root), base, include_uncommitted),
         statement=text,
+        environment=Environment(directory=root.relative_to(top).as_posix() if within else ""),
     )
 
 

@@ -8,6 +8,8 @@ from typing import Literal
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What may be the id of a task: files and directories are named after it."""
+PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.:-]*")
+"""What Debian calls a package, with or without an architecture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +33,15 @@ class Environment:
 
     `image`: a Docker image to start from. `python`: "3.9"; None means the newest at hand that the project admits.
     `setup`: shell commands run once, in order, in the repository's root, in a sandbox with the network;
-    empty means detected.
+    empty means detected. `directory`: of the project in the repository; "" means the root, or the only one there is.
+    `apt`: Debian packages that set-up needs.
     """
 
     image: str | None = None
     python: str | None = None
     setup: tuple[str, ...] = ()
+    directory: str = ""
+    apt: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

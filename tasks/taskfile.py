@@ -17,7 +17,7 @@ from tasks.errors import InputError
 from tasks.instance import Grading, Instance
 from tasks.package import parse_requirement
 from tasks.places import expanded
-from tasks.task import ID, Environment, GivenTest, Repository, Task
+from tasks.task import ID, PACKAGE, Environment, GivenTest, Repository, Task
 
 _PYTHON = re.compile(r"3\.\d+(\.\d+)?")
 _KINDS: dict[type, str] = {str: "text in quotes", list: "an array of texts", dict: "a table"}
@@ -98,11 +98,16 @@ def _package(table: _Table, package: str, base: str | None) -> Repository:
 
 
 def _environment(top: _Table) -> Environment:
-    table = top.table("environment", ("image", "python", "setup"))
+    table = top.table("environment", ("image", "python", "setup", "directory", "apt"))
     python = table.text("python")
     if python is not None and not _PYTHON.fullmatch(python):
         raise table.wrong("python", f'must be a Python version such as "3.11", not {python!r}')
-    return Environment(image=table.text("image"), python=python, setup=table.texts("setup"))
+    apt, directory = table.texts("apt"), table.text("directory") or ""
+    if wrong := next((name for name in apt if not PACKAGE.fullmatch(name)), None):
+        raise table.wrong("apt", f"must name Debian packages, not {wrong!r}")
+    if directory and (reason := _unfit(directory.rstrip("/"))):
+        raise table.wrong("directory", f"{directory!r} {reason}")
+    return Environment(table.text("image"), python, table.texts("setup"), directory.rstrip("/"), apt)
 
 
 def _tests(top: _Table) -> tuple[str | None, Literal["whole", "near"]]:

@@ -34,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     task.add_argument("--image", help="Docker image to start from")
     task.add_argument("--python", metavar="X.Y", help="Python version of the environment")
     add_repeatable(task, "--setup", "COMMAND", "set-up command, instead of detected")
+    task.add_argument("--directory", metavar="DIR", help="of the project, in a repository that has several")
     task.add_argument("--test-command", metavar="COMMAND", help="runs the test-suite in the repository's root")
     add_solving(parser)
     after = parser.add_argument_group("afterwards")
@@ -79,6 +80,7 @@ def _overridden(instance: Instance, known: argparse.Namespace) -> Instance:
         image=known.image or task.environment.image,
         python=known.python or task.environment.python,
         setup=tuple(known.setup) or task.environment.setup,
+        directory=known.directory or task.environment.directory,
     )
     given = GivenTest(ids=tuple(known.failing_test)) if known.failing_test else task.failing_test
     task = dataclasses.replace(

@@ -25,20 +25,24 @@ from langgraph.runtime import Runtime
 
 from agent.choice.case import Case, Ground
 from agent.choice.order import Weighed, select, undecided
+from agent.config import Settings
 from agent.run.about import about
 from agent.run.context import Run
 from agent.run.sampling import sample, until_good
 from agent.run.verification import contradicted, verify_candidates
 from harness import trace
 from harness.environments.base_run import baseline
-from harness.environments.environment import build
+from harness.environments.environment import HELP, build, end_of
+from harness.environments.summary import summary_line, trouble
 from harness.evidence.strength import STRENGTHS
 from harness.parallel import apart, in_parallel
 from harness.records import Candidate
 from harness.repository.base_tree import open_tree
 from harness.repository.workspace import Workspace
 from harness.views.report import active_seconds
-from tasks.errors import EnvironmentFailed
+from tasks.errors import EnvironmentFailed, SetupFailed
+from tasks.say import WARNING, Say
+from tasks.task import Task
 
 
 class Stage(TypedDict):
@@ -103,24 +107,44 @@ async def _prepare(run: Run, workspace: Workspace, first: bool) -> None:
     )
     if not first:
         return
-    found = await baseline(run.room(), run.task, runs=run.settings.base_runs, say=run.say)
-    run.write(
-        trace.Prepared(
-            base_commit=workspace.base_commit,
-            environment=built.key,
-            backend=run.provider.name,
-            image=built.image,
-            test_command=built.test_command,
-            baseline=found.report,
-            flaky=found.flaky,
-            missing_limits=built.missing_limits,
-            note=" ".join([*built.notes, *([found.note] if found.note else [])]),
-            about=await asyncio.to_thread(
-                about, workspace, guide=run.settings.guide, with_tests=run.settings.with_tests
-            ),
-            seconds=time.monotonic() - began,
-        )
+    settings, task = run.settings, run.task
+    found = await baseline(run.room(), task, runs=settings.base_runs, anyway=settings.yes, say=run.say)
+    notes = (*built.notes, *([found.note] if found.note else []))
+    prepared = trace.Prepared(
+        base_commit=workspace.base_commit,
+        environment=built.key,
+        backend=run.provider.name,
+        image=built.image,
+        test_command=built.test_command,
+        baseline=found.report,
+        flaky=found.flaky,
+        missing_limits=built.missing_limits,
+        note=" ".join(notes),
+        about=await asyncio.to_thread(about, workspace, guide=settings.guide, with_tests=settings.with_tests),
+        seconds=time.monotonic() - began,
+        python=built.python,
+        install=built.install,
+        fell_back_from=built.fell_back_from,
+        notes=notes,
     )
+    run.say(summary_line(prepared))
+    check_baseline(prepared, task, settings, run.say)
+    run.write(prepared)
+
+
+def check_baseline(prepared: trace.Prepared, task: Task, settings: Settings, say: Say) -> None:
+    """Whether the base's tests are fit to judge patches by. Raises SetupFailed where they are not, and where they are
+    poor and `strict` is set; what is wrong is said in bold, or where `yes` lets the run go on."""
+    if task.test_scope == "near":
+        return
+    wrong, hopeless = trouble(prepared.baseline, task.failing_test.ids if task.failing_test else ())
+    if not wrong:
+        return
+    if not settings.yes and (hopeless or settings.strict):
+        reason = next(iter(prepared.baseline.failures.values()), "") if prepared.baseline else ""
+        ways = "--test-command COMMAND, or --yes to go on in any case"
+        raise SetupFailed(f"{wrong}: {summary_line(prepared)}\n{end_of(reason)}\n{HELP}, {ways}".replace("\n\n", "\n"))
+    say(f"{WARNING}{wrong}; the run goes on ({HELP}; --strict would stop here)")
 
 
 async def attempts(run: Run) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +28,9 @@ NO_TESTS = "the repository has no tests that Troop finds, so nothing guards what
 NEAR_LATER = "the tests near a change are run on the base once there are changes (scope near)"
 
 
+_TABLES = ("outcomes", "failures", "durations")
+
+
 @dataclass(frozen=True, slots=True)
 class Baseline:
     """The base's test run. `report` None: no tests to run (`note` says so). `flaky`: tests whose outcome differed."""
@@ -37,12 +40,14 @@ class Baseline:
     note: str = ""
 
 
-async def baseline(room: CleanRoom, task: Task, *, runs: int = 2, say: Say = lambda line: None) -> Baseline:
+async def baseline(
+    room: CleanRoom, task: Task, *, runs: int = 2, anyway: bool = False, say: Say = lambda line: None
+) -> Baseline:
     """Run the base's tests `runs` times, each in a fresh sandbox of the room, and check the given failing test.
 
     Tests that did not finish in a run's time are not part of the baseline, which the note says. Of a task whose scope
-    is "near" only the given test's file is run. Raises SetupFailed when tests are there but none can be run, or a given
-    failing test passes or is not found, and SandboxFailed where sandboxes keep dying.
+    is "near" only the given test's file is run. Raises SetupFailed when tests are there but none can be run (`anyway`:
+    the note says so), or a given failing test passes or is not found, and SandboxFailed where sandboxes keep dying.
     """
     built = room.built
     if built.test_command is None:
@@ -58,27 +63,35 @@ async def baseline(room: CleanRoom, task: Task, *, runs: int = 2, say: Say = lam
     files = files_of(given) if near else []
     say(f"running the tests of the base{' in ' * near}{', '.join(files)}: {built.test_command}")
 
-    async def in_sandbox(sandbox: Sandbox) -> TestReport:
-        return await _base_run(room, sandbox, files, given)
+    def in_sandbox(number: int) -> Callable[[Sandbox], Awaitable[TestReport]]:
+        # Another order each other time: what depends on it is no guard, and two runs that are cut short see more.
+        return lambda sandbox: _base_run(room, sandbox, files, given, spread=number % 2 == 1)
 
     # A run that fails ends the others: none may go on in a provider that is being closed.
-    reports = await in_parallel(room.fresh(f"base-{number}", in_sandbox) for number in range(max(1, runs)))
-    found = _checked(_merge(reports, built.test_command, task), task)
+    reports = await in_parallel(room.fresh(f"base-{number}", in_sandbox(number)) for number in range(max(1, runs)))
+    try:
+        merged = _merge(reports, built.test_command, task)
+    except SetupFailed as error:
+        if not anyway:
+            raise
+        return Baseline(None, note=str(error).partition("\n")[0])
+    found = _checked(merged, task)
     write_json(path, public(found), indent=None)
     return found
 
 
-async def _base_run(room: CleanRoom, sandbox: Sandbox, files: Sequence[str], given: Sequence[str]) -> TestReport:
+async def _base_run(
+    room: CleanRoom, sandbox: Sandbox, files: Sequence[str], given: Sequence[str], *, spread: bool
+) -> TestReport:
     """The whole suite (or these files of it), and the given tests as well where the command leaves them out."""
-    report = await room.tests(sandbox, files)
+    report = await room.tests(sandbox, files, spread=spread)
     absent = [test for test in given if outcome_of(report, test) == "missing"]
     if not absent or _pseudo(report):
         return report
     alone = await room.tests(sandbox, absent)
     if not report.outcomes:
         return alone
-    tables = ("outcomes", "failures", "durations")
-    both: Json = {name: {**getattr(report, name), **getattr(alone, name)} for name in tables}
+    both: Json = {name: {**getattr(report, name), **getattr(alone, name)} for name in _TABLES}
     return replace(report, **both)
 
 
@@ -92,11 +105,16 @@ def _merge(reports: Sequence[TestReport], command: str, task: Task) -> Baseline:
             why = f"the tests of the base cannot be run: {report.reason}; the command was: {command}"
             raise SetupFailed(f"{why}\n{end_of(report.output)}")
     first = usable[0]
+    cut = [report for report in usable if report.timed_out]
+    for other in usable[1:] if cut else ():
+        known: Json = {name: {**getattr(other, name), **getattr(first, name)} for name in _TABLES}
+        reason = first.reason.replace(_count(first), _count(replace(first, **known)))
+        first = replace(first, **known, reason=reason)
     if _nothing_loads(first, task):
         message = next(iter(first.failures.values()), "") or first.output
         raise SetupFailed(f"no test of the base can be loaded; the command was: {command}\n{end_of(message)}")
     ids = {test for report in usable for test in report.outcomes}
-    flaky = sorted(t for t in ids if len({report.outcomes.get(t) for report in usable}) > 1)
+    flaky = sorted(t for t in ids if len({r.outcomes.get(t) for r in usable if t in r.outcomes or not r.timed_out}) > 1)
     notes = [first.reason] if first.reason else []
     if flaky:
         notes.append(f"{len(flaky)} flaky test{'s are' if len(flaky) > 1 else ' is'} left out of the evidence")
@@ -107,8 +125,12 @@ def _usable(report: TestReport) -> TestReport:
     """A run that broke off (stopped, or its interpreter ended) counts for the tests that had finished before."""
     if report.valid or not report.passed or not (report.timed_out or broke_off(report)):
         return report
-    reason = f"{report.reason}; only the {len(report.outcomes)} tests that had run by then count"
+    reason = f"{report.reason}; only the {_count(report)} that had run by then count"
     return replace(report, valid=True, reason=reason)
+
+
+def _count(report: TestReport) -> str:
+    return f"{len(report.outcomes)} tests"
 
 
 def _nothing_loads(report: TestReport, task: Task) -> bool:

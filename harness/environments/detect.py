@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from harness.environments.project import Project, read_project
+from harness.environments.needs import install_each, wanted
+from harness.environments.project import Project, project_folders, read_project
 from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR
 from harness.testing.runners.base import Layout, Runner
 from harness.testing.runners.registry import USUAL_COMMAND, command_for, runner_of
+from tasks.errors import InputError
 
 UV = f"{TROOPDIR}/bin/uv"
 OLD = timedelta(days=60)
@@ -40,12 +42,22 @@ PYTHON_RELEASES = tuple(
 )
 
 
+MAKING = "making a Python environment"
+UNKNOWN = "999.0"
+"""The version of a tree that no tag tells of: what depends on it wants it no older than something."""
+VERSION_VARIABLES = (
+    *("SETUPTOOLS_SCM_PRETEND_VERSION", "PDM_BUILD_SCM_VERSION", "POETRY_DYNAMIC_VERSIONING_BYPASS"),
+    "UV_DYNAMIC_VERSIONING_BYPASS",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One thing that set-up does: `what`, for people. `commands` are alternatives: the first that succeeds is enough.
 
-    `notes[i]` is what to tell the user when alternative `i` was the one. `optional`: set-up goes on when all fail, and
-    says `failure`; otherwise `failure` opens the error.
+    `notes[i]` is what to tell the user when alternative `i` was the one; a line `troop: …` that a command prints is
+    told, too. `optional`: set-up goes on when all fail, and says `failure`; otherwise `failure` opens the error.
+    `installs`: it brings what the repository asks for, rather than Troop's own tools.
     """
 
     what: str
@@ -53,27 +65,74 @@ class Step:
     notes: tuple[str, ...]
     failure: str
     optional: bool = False
+    installs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Detected:
-    """`python`: the interpreter as uv is asked for it (None: any). `test_command` None: no tests were found."""
+    """`test_command` None: no tests were found; it and the steps are for the project in `directory` ("": the root).
+    `named`: every requirement that the project names, `wanted` those of them, by module, that its tests import (of
+    extras: any of its code). `day`: dependencies are those of then ("": of today)."""
 
     steps: tuple[Step, ...]
-    python: str | None
     test_command: str | None
+    directory: str = ""
+    named: tuple[str, ...] = ()
+    wanted: Mapping[str, str] = field(default_factory=dict)
+    day: str = ""
+
+    @property
+    def makes_environment(self) -> bool:
+        """Whether there is an environment at `ENVDIR`, rather than an image's own Python."""
+        return any(step.what == MAKING for step in self.steps)
+
+
+PYTHON_NAMED = Step(
+    "making sure of python",
+    ("command -v python", f"mkdir -p {ENVDIR}/bin && ln -s $(command -v python3) {ENVDIR}/bin/python"),
+    ("", ""),
+    "the image has no Python",
+    optional=True,
+)
+"""Debian's own Python is called python3 alone, and test commands say python."""
 
 
 def given_steps(commands: Iterable[str]) -> tuple[Step, ...]:
     """The user's own set-up commands as steps."""
-    return tuple(Step(f"$ {c}", (c,), ("",), "a set-up command failed") for c in commands)
+    return tuple(Step(f"$ {c}", (c,), ("",), "a set-up command failed", installs=True) for c in commands)
 
 
 def given_environment(detected: Detected) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
     """What comes before and after the user's own set-up commands: an environment with pip in it, and the test tools."""
-    make = detected.steps[0]
+    make = next(step for step in detected.steps if step.what == MAKING)
     seeded = tuple(command.replace(" venv ", " venv --seed ", 1) for command in make.commands)
     return (replace(make, commands=seeded),), _tools(None, detected.test_command)
+
+
+def system_packages(names: Sequence[str]) -> tuple[Step, ...]:
+    """Debian packages that the user named: there already, or installed where set-up may (a container)."""
+    words = shlex.join(names)
+    ways = (
+        f"dpkg -s {words} > /dev/null 2>&1",
+        f"apt-get update -qq && apt-get install -y -qq --no-install-recommends {words}",
+    )
+    here = f"bubblewrap shows this machine's own: sudo apt-get install {words}  here, or --sandbox docker"
+    failure = f"the Debian packages {words} could not be installed ({here})"
+    return (Step(f"installing {words}", ways, ("", ""), failure),) if names else ()
+
+
+def submodules_fetched(paths: Iterable[str]) -> tuple[Step, ...]:
+    """Submodules that the user's checkout has not filled, as plain files: their history stays where it is."""
+    words = shlex.join(paths)
+    command = (
+        f"cd {WORKDIR} && export GIT_TERMINAL_PROMPT=0 && timeout 120 git -c safe.directory='*' submodule update --init"
+        f" --recursive --depth 1 -- {words}; done=$?; find {words} -name .git -prune -exec rm -rf {{}} +;"
+        " rm -rf .git/modules; exit $done"
+    )
+    failure = (
+        f"the submodules {words} are empty and cannot be fetched (git submodule update --init fills your checkout's)"
+    )
+    return (Step("fetching submodules", (command,), ("",), failure, optional=True),) if words else ()
 
 
 def detect(
@@ -85,111 +144,189 @@ def detect(
     now: datetime | None = None,
     python: str | None = None,
     test_command: str | None = None,
+    directory: str = "",
 ) -> Detected:
     """Steps and test command for a tree of `files` (paths from its root), `read` giving a file's bytes.
 
     `date`: when the tree was committed or released (aware). `described`: its nearest tag, as `git describe --long` has
     it, for build backends that want a version. `python`: the wanted version ("3.9"). `test_command`: the user's.
+    `directory`: of the project in the tree; without one it is the root's, or the only one there is. Raises InputError
+    where there are several, or it is not there.
     """
-    paths = sorted(files)
-    project = read_project(paths, read)
+    every = sorted(files)
+    folder = directory.strip("/") or _only(project_folders(every, read))
+    top = f"{folder}/" if folder else ""
+    paths = [path.removeprefix(top) for path in every if path.startswith(top)]
+    if not paths and top:
+        raise InputError(f"the repository has no directory {folder} at its base: check --directory")
+
+    def below(path: str) -> bytes:
+        return read(top + path)
+
+    project = read_project(paths, below)
     if date is not None and (now or datetime.now(UTC)) - date < OLD:
         date = None
     command = test_command or command_for(Layout(paths, project.text, project.configured))
-    request = python or project.requires_python
-    steps = (
-        _make_env(python, project.requires_python, date),
-        *_install(project, date, project.version or version_of(described)),
-        *_tools(date, command),
+    if command == USUAL_COMMAND and not test_command and project.test_paths:
+        command += f" -o testpaths={shlex.quote(' '.join(project.test_paths))}"
+    if command and top and not test_command:
+        command = f"cd {shlex.quote(folder)} && {command}"
+    version = project.version or version_of(described) or (UNKNOWN if project.tagged else None)
+    make, install = _make_env(python, project, date), _install(project, date, version, folder)
+    steps = (*_tag(described, project), make, *install, *_tools(date, command))
+    needs, day = wanted(paths, below, project.named, project.optional), _day(date) if date else ""
+    return Detected(steps, command, folder, project.named, needs, day)
+
+
+def _only(folders: Sequence[str]) -> str:
+    if len(folders) == 1:
+        return folders[0]
+    shown = ", ".join(folders[:12]) + (", …" if len(folders) > 12 else "")
+    raise InputError(
+        f"the repository has {len(folders)} projects ({shown}) and none at its root: say which with --directory"
+        f" {folders[0]}  (or give that directory's path in place of the repository's)"
     )
-    return Detected(steps, request, command)
 
 
-def _make_env(python: str | None, requires: str | None, date: datetime | None) -> Step:
-    """The virtual environment. Without a wish: an interpreter of the tree's time, else any that is admitted."""
-    requests: list[str | None] = [python or requires]
-    if python is None and date is not None:
-        known = [version for version, released in PYTHON_RELEASES if released <= date]
-        ceiling = f"<{_next_minor(known[-1] if known else '3.6')}"
-        requests.insert(0, f"{requires},{ceiling}" if requires else ceiling)
+def _tag(described: str, project: Project) -> tuple[Step, ...]:
+    """Where a build backend reads the version from tags: one on the sandbox's only commit, with the version that the
+    nearest tag means for it, so that every such backend finds it, also one that has no variable for it."""
+    if not project.tagged or project.version:
+        return ()
+    version, note = version_of(described), ""
+    tag, distance, _ = described.rsplit("-", 2) if version else (UNKNOWN, "0", "")
+    if version is None:
+        note = f"no tag leads to the base (a shallow clone?): the project's version is taken to be {UNKNOWN}"
+    elif distance != "0":
+        tag = re.sub(r"\d.*", "", tag) + version
+    command = f"git -c safe.directory='*' tag --force {shlex.quote(tag)}"
+    return (Step("telling the version", (command,), (note,), "the version could not be told", optional=True),)
+
+
+def _make_env(python: str | None, project: Project, date: datetime | None) -> Step:
+    """The virtual environment. Without a wish: the interpreter that the project chose for itself or the newest that it
+    names, of the tree's time; else an interpreter of its time; else any that is admitted."""
+    requires = project.requires_python
+    wanted = python or requires
+    requests: list[str | None] = [wanted]
+    if python is None:
+        known = [version for version, released in PYTHON_RELEASES if released <= (date or datetime.now(UTC))]
+        named = [version for version in project.pythons if version in known][:4]
+        # What names none but old versions may be as old at heart as it says, whatever the date of its last commit.
+        newest = max((int(version[2:]) for version in project.pythons), default=99)
+        later = [version for version in known if int(version[2:]) > max(newest, 7)]
+        exact = [f"=={version}.*" if requires else version for version in (*named, *later)]
+        ceiling = [f"<{_next_minor(known[-1] if known else '3.6')}"] if date is not None else []
+        requests = [*(f"{requires},{wish}" if requires else wish for wish in (*exact, *ceiling)), wanted]
     commands, notes = [], []
     for download in (False, True):
-        for wish in requests:
-            flag = "" if download else " --no-python-downloads"
-            named = f" --python {shlex.quote(wish)}" if wish else ""
-            prefix = f"UV_PYTHON_INSTALL_DIR={TROOPDIR}/python " if download else ""
-            commands.append(f"{prefix}{UV} venv --clear{flag}{named} {ENVDIR}")
-            old = wish is not requests[0]
-            notes.append(f"no Python {requests[0]} is at hand, a newer one is used for this old tree" if old else "")
-    wanted = python or requires
-    what = f"no Python {wanted} is to be had" if wanted else "no Python is to be had"
-    failure = f"{what} in this sandbox (another with --image, or python in the task file)"
-    return Step("making a Python environment", tuple(commands), tuple(notes), failure)
+        for wish in requests if not download else dict.fromkeys((requests[0], wanted)):
+            prefix, flag = (
+                (f"UV_PYTHON_INSTALL_DIR={TROOPDIR}/python ", "") if download else ("", " --no-python-downloads")
+            )
+            asked = f" --python {shlex.quote(wish)}" if wish else ""
+            commands.append(f"{prefix}{UV} venv --clear{flag}{asked} {ENVDIR}")
+            old = python is None and date is not None and wish is wanted
+            notes.append(f"no Python {requests[-2]} is at hand, a newer one is used for this old tree" if old else "")
+    failure = (
+        f"no Python {wanted or ''} is to be had in this sandbox (another with --image, or python in the task file)"
+    )
+    return Step(MAKING, tuple(commands), tuple(notes), failure.replace("  ", " "))
 
 
-def _install(project: Project, date: datetime | None, version: str | None) -> tuple[Step, ...]:
+def _install(project: Project, date: datetime | None, version: str | None, folder: str) -> tuple[Step, ...]:
+    """The project, else what it needs and a path to import it from."""
+    if project.installable or project.members:
+        own = [_install_project(project, date, version, folder)]
+        needs = [] if project.extras or _test_arguments(project) else project.requirements
+        return (*own, *(_pip(f"the requirements in {path}", f"-r {shlex.quote(path)}", date) for path in needs))
+    steps = [_pip(f"the requirements in {path}", f"-r {shlex.quote(path)}", date) for path in project.requirements]
+    if project.has_static_metadata:
+        steps.append(_pip("the dependencies in pyproject.toml", _static(project), date))
+    if tests := _test_arguments(project):
+        steps.append(_pip("the test dependencies", " ".join(tests), date))
+    path = Step("making the tree importable", (_import_path(project, folder),), ("",), "no import path could be set")
+    return (*steps, path)
+
+
+def _static(project: Project) -> str:
+    return "-r pyproject.toml" + "".join(f" --extra {shlex.quote(extra)}" for extra in project.extras)
+
+
+def _install_project(project: Project, date: datetime | None, version: str | None, folder: str) -> Step:
+    """The project, editable, with what its tests need; else that one by one; else by another way of building."""
     tests = _test_arguments(project)
-    steps: list[Step] = []
-    if project.installable:
-        steps.append(_install_project(project, tests, date, version))
-    if not project.installable or not (project.extras or tests):
-        for path in project.requirements:
-            steps.append(_pip(f"the requirements in {path}", f"-r {shlex.quote(path)}", date))
-    if not project.installable and tests:
-        steps.append(_pip("the test dependencies", tests.strip(), date))
-    if not project.installable:
-        steps.append(Step("making the tree importable", (_import_path(project),), ("",), "no import path could be set"))
-    return tuple(steps)
-
-
-def _install_project(project: Project, tests: str, date: datetime | None, version: str | None) -> Step:
-    """The project, editable, with what its tests need; else without that; else its dependencies, or in the old way."""
-    extras = f"[{','.join(project.extras)}]" if project.extras else ""
-    ways = [(f"-e {shlex.quote('.' + extras)}{tests}", "")]
-    if extras or tests:
-        ways.append(("-e .", "the test dependencies could not be installed with the project"))
-    pip = f"{_version_settings(version)}{UV} pip install"
-    commands, notes = [], []
-    for arguments, lacking in ways:
-        for dated, note in _datings(date):
-            commands.append(f"{pip} {dated}{arguments}")
-            notes.append("; ".join(part for part in (lacking, note) if part))
+    extras = [f"-e {shlex.quote(f'.[{extra}]')}" for extra in project.extras]
+    itself = (
+        [f"-e {shlex.quote(f'.[{chr(44).join(project.extras)}]') if extras else '.'}"] if project.installable else []
+    )
+    members = [f"-e {shlex.quote(member)}" for member in project.members]
+    pip = f"{_version_settings(version)}{UV} pip install "
+    joined, alone = " ".join((*itself, *members, *tests)), " ".join((*(["-e ."] if itself else []), *members))
+    ways = [(f"{pip}{{dated}}{joined}", "")]
+    if project.own_sources:
+        ways.append(
+            (
+                f"{pip}--no-sources {{dated}}{joined}",
+                "dependencies are the index's, not those of the tree's own sources",
+            )
+        )
+    if extras or tests or members:
+        each = install_each(f"{pip}{{dated}}", (*extras, *tests))
+        ways.append(
+            (f"{pip}{{dated}}{alone} && {{ {each or ':'}; }}", "the test dependencies were installed one by one")
+        )
+    if project.build_requires:
+        build = f"{UV} pip install {shlex.join(project.build_requires)} setuptools"
+        ways.append((f"{build} && {pip}--no-build-isolation {joined}", "the project was built without isolation"))
     if project.has_static_metadata:  # an application rather than a package
-        named = "".join(f" --extra {shlex.quote(extra)}" for extra in project.extras)
-        for dated, note in _datings(date):
-            commands.append(f"{pip} {dated}-r pyproject.toml{named}{tests} && {_import_path(project)}")
-            lacking = "the project itself could not be installed, only its dependencies"
-            notes.append("; ".join(part for part in (lacking, note) if part))
+        only = f"{pip}{{dated}}{' '.join((_static(project), *tests))} && {_import_path(project, folder)}"
+        ways.append((only, "the project itself could not be installed, only its dependencies"))
     else:
         # A Python too old for any setuptools that builds editable wheels: pip falls back to `setup.py develop` there.
         old = f"{UV} pip install pip setuptools wheel && {_version_settings(version)}{ENVDIR}/bin/python -m pip install"
-        commands.append(f"{old} --no-build-isolation -e .{tests}")
-        notes.append("the project was installed in the old way, by setup.py develop")
+        arguments = " ".join(("--no-build-isolation -e .", *tests))
+        ways.append((f"{old} {arguments}", "the project was installed in the old way, by setup.py develop"))
+    commands, notes = [], []
+    for way, lacking in ways:
+        for dated, note in _datings(date) if "{dated}" in way else [("", "")]:
+            commands.append(way.replace("{dated}", dated))
+            notes.append("; ".join(part for part in (lacking, note) if part))
     what = "installing the project" + (" and what its tests need" if extras or tests else "")
-    return Step(what, tuple(commands), tuple(notes), "the project could not be installed")
+    return Step(what, tuple(commands), tuple(notes), "the project could not be installed", installs=True)
 
 
 def _pip(what: str, arguments: str, date: datetime | None) -> Step:
     ways, notes = zip(*_datings(date), strict=True)
     commands = tuple(f"{UV} pip install {dated}{arguments}" for dated in ways)
-    return Step(f"installing {what}", commands, notes, f"{what} could not be installed")
+    return Step(f"installing {what}", commands, notes, f"{what} could not be installed", installs=True)
 
 
-def _test_arguments(project: Project) -> str:
+def _test_arguments(project: Project) -> list[str]:
     groups = [f"--group {shlex.quote(group)}" for group in project.groups]
     files = [f"-r {shlex.quote(path)}" for path in project.test_requirements]
-    packages = [shlex.quote(package) for package in project.packages]
-    return "".join(f" {argument}" for argument in (*groups, *files, *packages))
+    return [*groups, *files, *(shlex.quote(package) for package in project.packages)]
 
 
 def _datings(date: datetime | None) -> list[tuple[str, str]]:
     """(uv's arguments, note) of each way to choose versions: of the tree's time first, of today last."""
     if date is None:
         return [("", "")]
-    day = (date + SLACK).astimezone(UTC).strftime("%Y-%m-%d")
+    day = _day(date)
     tools = (max(date + SLACK, time) for time in (TODAYS_BUILD_TOOLS, FORMER_BUILD_TOOLS))
     ways = dict.fromkeys((f"{_dated(day, time)} ", "") for time in tools)
     return [*ways, ("", f"no set of dependencies from before {day} could be installed, so today's were")]
+
+
+def _day(date: datetime) -> str:
+    return (date + SLACK).astimezone(UTC).strftime("%Y-%m-%d")
+
+
+def runnable_day(day: str, python: str) -> str:
+    """`day`, or the end of the first year of a Python such as "3.9.2" that is younger: what is older fails on it."""
+    released = dict(PYTHON_RELEASES).get(".".join(python.split(".")[:2]))
+    older = day and released and day < released.strftime("%Y-%m-%d")
+    return (released + timedelta(days=365)).strftime("%Y-%m-%d") if older and released else day
 
 
 def _dated(day: str, tools: datetime) -> str:
@@ -198,31 +335,43 @@ def _dated(day: str, tools: datetime) -> str:
     return " ".join((f"--exclude-newer {day}", *exceptions))
 
 
+_TAG = re.compile(
+    r"(?:.*?[^0-9.])??(?P<numbers>\d+(?:[._]\d+)*)"
+    r"(?:[-_.]?(?P<phase>a|b|c|rc|alpha|beta|pre|preview)[-_.]?(?P<nth>\d*))?(?P<post>[-_.]?post[-_.]?\d*)?"
+    r"(?P<dev>[-_.]?dev[-_.]?\d*)?-(?P<distance>\d+)-g[0-9a-f]+",
+    re.IGNORECASE,
+)
+_PHASES = {"alpha": "a", "beta": "b", "c": "rc", "pre": "rc", "preview": "rc"}
+
+
 def version_of(described: str) -> str | None:
-    """A version from `git describe --tags --long`: "v1.4.2-7-gabc" is the seventh commit on the way to 1.4.3."""
-    match = re.match(r"^(?:.*?[^0-9.])?(\d+(?:\.\d+)*)(?:[-_.]?(a|b|rc)(\d+))?-(\d+)-g[0-9a-f]+$", described)
+    """A version from `git describe --tags --long`, its tag read as PEP 440 has it: "v1.4.2-7-gabc" is the seventh
+    commit on the way to 1.4.3, "9.2.0.dev0-228-gabc" the 228th on the way to 9.2.0."""
+    match = _TAG.fullmatch(described)
     if match is None:
         return None
-    numbers, phase, phase_number, distance = match.groups()
-    if distance == "0":
-        return numbers + (f"{phase}{phase_number}" if phase else "")
-    if phase:
-        return f"{numbers}{phase}{int(phase_number) + 1}.dev{distance}"
-    head, _, last = numbers.rpartition(".")
-    return f"{head + '.' if head else ''}{int(last) + 1}.dev{distance}"
+    numbers, distance = match["numbers"].replace("_", "."), int(match["distance"])
+    phase, nth = match["phase"], int(match["nth"] or 0)
+    ahead = distance and not match["dev"]
+    if match["post"] is not None:
+        numbers += f".post{int(re.sub('[^0-9]', '', match['post']) or 0) + bool(ahead)}"
+    elif phase:
+        numbers += f"{_PHASES.get(phase.lower(), phase.lower())}{nth + bool(ahead)}"
+    elif ahead:
+        head, _, last = numbers.rpartition(".")
+        numbers = f"{head + '.' if head else ''}{int(last) + 1}"
+    return f"{numbers}.dev{distance}" if distance or match["dev"] else numbers
 
 
 def _version_settings(version: str | None) -> str:
-    """The tree in the sandbox has no tags for a build backend to tell its version from."""
-    if not version:
-        return ""
-    quoted = shlex.quote(version)
-    return f"SETUPTOOLS_SCM_PRETEND_VERSION={quoted} PDM_BUILD_SCM_VERSION={quoted} "
+    """The tree in the sandbox has no history for a build backend to tell its version from."""
+    return "".join(f"{name}={shlex.quote(version)} " for name in VERSION_VARIABLES) if version else ""
 
 
-def _import_path(project: Project) -> str:
+def _import_path(project: Project, folder: str) -> str:
     """The command that lets a tree that is not installed be imported from where it lies."""
-    folders = " ".join(shlex.quote(f"{WORKDIR}/{folder}" if folder else WORKDIR) for folder in project.import_roots)
+    roots = ("/".join(filter(None, (WORKDIR, folder, root))) for root in project.import_roots)
+    folders = " ".join(map(shlex.quote, roots))
     return (
         f"printf '%s\\n' {folders} > "
         f'"$({ENVDIR}/bin/python -c \'import sysconfig; print(sysconfig.get_paths()["purelib"])\')/troop_testbed.pth"'

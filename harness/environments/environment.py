@@ -10,39 +10,72 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
+import shlex
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from harness.cache import cache_root, read_json, write_json
-from harness.environments.detect import Detected, Step, detect, given_environment, given_steps
+from harness.environments.detect import (
+    MAKING,
+    PYTHON_NAMED,
+    UV,
+    Detected,
+    Step,
+    detect,
+    given_environment,
+    given_steps,
+    runnable_day,
+    submodules_fetched,
+    system_packages,
+)
+from harness.environments.needs import absent_modules, absent_plugins, by_module, debian_packages, install_each
 from harness.lock import turn
 from harness.patches.extract import mark_setup
-from harness.records import FileState, Json
+from harness.records import Exec, FileState, Json
 from harness.repository.workspace import Workspace
-from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR, Limits, Provider, Sandbox, SandboxSpec
+from harness.sandbox.base import ENVDIR, RUST, TROOPDIR, WORKDIR, Limits, Provider, Sandbox, SandboxSpec
 from harness.sandbox.fresh import in_one_opened, probe
+from harness.testing.report import found_none
+from harness.testing.run import run_tests
+from harness.testing.runners.registry import RUNNERS, runner_of
 from tasks.errors import InputError, SandboxFailed, SetupFailed
 from tasks.say import Say
 from tasks.task import Task
 
-FORMAT = "1"
+FORMAT = "2"
 """Part of every key: environments made by another way of setting up are not found again."""
 
 ERROR_CHARS = 2500
+_LOOKED_AT = re.compile(r"\.py$|requirements[^/]*\.txt$|^\.github/workflows/")
 LISTING_BYTES = 50_000_000
 _LIST_COMMITTED = "[ ! -e .git ] || git -c safe.directory='*' -c core.fsmonitor=false ls-files -z"
 _LISTING = f"""find {WORKDIR} {ENVDIR} {TROOPDIR}/base.git -xdev '(' -type l -o -type f -size +0 ')' \\
     ! -path '*/__pycache__/*' -print | LC_ALL=C sort | cksum"""
 SETUP_ENV = {"VIRTUAL_ENV": ENVDIR, "UV_LINK_MODE": "copy", "DEBIAN_FRONTEND": "noninteractive"}
+# An image's own Python is the environment: what is installed there is what attempts see, whatever Debian says to it.
+IMAGE_ENV = {
+    **{name: value for name, value in SETUP_ENV.items() if name != "VIRTUAL_ENV"},
+    **dict.fromkeys(("PIP_BREAK_SYSTEM_PACKAGES", "UV_BREAK_SYSTEM_PACKAGES", "UV_SYSTEM_PYTHON"), "1"),
+}
+_TOOLS = f'export PATH="$PATH:{TROOPDIR}/bin:{RUST}/bin"\n'
+_NOTE = re.compile(r"^troop: (.{1,300})", re.MULTILINE)
+_MOST_NOTES = 20
+_FROZEN = "/tmp/troop-frozen"
+COLLECT_SECONDS = 240.0
+HELP = "what helps: --setup COMMAND (repeatable), --python X.Y, --image IMAGE"
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
     """A frozen environment.
 
-    `python`: the interpreter's version there, "" where none answers. `notes`: what a user should know.
+    `python`: the interpreter's version there, "" where none answers. `install`: how the project was installed, as one
+    would type it; `fell_back_from`: the way that was tried first, "" where that one worked. `notes`: what a user should
+    know.
     """
 
     key: str
@@ -51,6 +84,8 @@ class Built:
     test_command: str | None
     missing_limits: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    install: str = ""
+    fell_back_from: str = ""
 
 
 async def build(
@@ -90,7 +125,8 @@ async def build(
             await sandbox.upload(archive)
             if given := _given_files(task):
                 await sandbox.restore([FileState(path, content) for path, content in given.items()])
-            facts = await _set_up(sandbox, plan, setup_timeout, say)
+            deadline = time.monotonic() + setup_timeout
+            facts = await _SetUp(sandbox, plan, lambda: deadline - time.monotonic(), say).whole()
             await provider.freeze(sandbox, key)
         finally:
             await sandbox.close()
@@ -129,23 +165,25 @@ async def _make_room(sandbox: Sandbox, workspace: Workspace) -> None:
 
 
 def _plan(workspace: Workspace, task: Task) -> Detected:
-    given = _given_files(task)
+    given, files = _given_files(task), workspace.files()
+    known = {**workspace.read_all(path for path in files if _LOOKED_AT.search(path)), **given}
     detected = detect(
-        {*workspace.files(), *given},
-        lambda path: given[path] if path in given else workspace.read(path),
+        {*files, *given},
+        lambda path: known[path] if path in known else workspace.read(path),
         date=workspace.date,
         described=workspace.described,
         python=task.environment.python,
         test_command=task.test_command,
+        directory=task.environment.directory,
     )
     if task.environment.setup:
         # An image brought by the user has its Python; elsewhere the commands find an environment with pip.
-        steps = given_steps(task.environment.setup)
-        if task.environment.image is None:
-            before, after = given_environment(detected)
-            steps = (*before, *steps, *after)
-        detected = replace(detected, steps=steps)
-    return detected
+        own = task.environment.image is not None
+        before, after = ((), (PYTHON_NAMED,)) if own else given_environment(detected)
+        steps = (*before, *given_steps(task.environment.setup), *after)
+        detected = replace(detected, steps=steps, directory="")
+    fetched = submodules_fetched(path for path, there in workspace.submodules().items() if there is None)
+    return replace(detected, steps=(*system_packages(task.environment.apt), *fetched, *detected.steps))
 
 
 def _given_files(task: Task) -> dict[str, bytes]:
@@ -173,51 +211,136 @@ def _key(provider: Provider, workspace: Workspace, task: Task, plan: Detected) -
         "given": [[path, hashlib.sha256(content).hexdigest()] for path, content in _given_files(task).items()],
         "steps": [step.commands for step in plan.steps],
     }
+    if filled := [path for path, there in workspace.submodules().items() if there is not None]:
+        parts["submodules"] = filled
     if task.environment.image is not None:
         parts["room"] = True  # the image's own repository was left in place by earlier releases
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _built(key: str, task: Task, plan: Detected, facts: Json) -> Built:
-    told = {name: tuple(facts.get(name, ())) for name in ("missing_limits", "notes")}
-    return Built(key, task.environment.image, str(facts.get("python", "")), plan.test_command, **told)
+    python, install, former = (str(facts.get(name, "")) for name in ("python", "install", "fell_back_from"))
+    missing, notes = (tuple(facts.get(name, ())) for name in ("missing_limits", "notes"))
+    return Built(key, task.environment.image, python, plan.test_command, missing, notes, install, former)
 
 
-async def _set_up(sandbox: Sandbox, plan: Detected, timeout: float, say: Say) -> Json:
-    began = time.monotonic()
-    notes: list[str] = []
-    for step in plan.steps:
-        note = await _take(sandbox, step, began + timeout, say)
-        if note:
-            say(note)
-            notes.append(note)
-    await mark_setup(sandbox)
-    version = await sandbox.exec("python -V || python3 -V", timeout=60, merge=True)
-    return {
-        "python": version.output.strip().splitlines()[-1].removeprefix("Python ") if version.exit_code == 0 else "",
-        "notes": notes,
-        "missing_limits": list(sandbox.missing_limits),
-        "listing": await _listing(sandbox),
-    }
+@dataclass
+class _SetUp:
+    """A set-up under way. `left`: gives the seconds that it still has; `notes`: what there is to say of it."""
+
+    sandbox: Sandbox
+    plan: Detected
+    left: Callable[[], float]
+    say: Say
+    python: str = ""
+    notes: list[str] = field(default_factory=list)
+    installs: list[tuple[str, str]] = field(default_factory=list)
+
+    async def whole(self) -> Json:
+        """All steps, and a look whether tests can be loaded then; the facts that are kept."""
+        for step in self.plan.steps:
+            await self._take(step)
+            self.python = await self._version() if step.what == MAKING else self.python
+        if self.plan.test_command is not None and self.plan.makes_environment:
+            await self._start(self.plan.test_command)
+        await mark_setup(self.sandbox)
+        return {
+            "python": await self._version(),
+            "notes": self.notes,
+            "missing_limits": list(self.sandbox.missing_limits),
+            "listing": await _listing(self.sandbox),
+            "install": " && ".join(dict.fromkeys(way for way, _ in self.installs)),
+            "fell_back_from": " && ".join(first for _, first in self.installs if first),
+        }
+
+    async def _version(self) -> str:
+        told = await self.sandbox.exec("python -V || python3 -V", timeout=60, merge=True)
+        return told.output.strip().splitlines()[-1].removeprefix("Python ") if told.exit_code == 0 else ""
+
+    async def _run(self, command: str) -> Exec:
+        """A command of set-up; what it says after "troop: " is noted."""
+        if self.left() <= 0:
+            raise SetupFailed(f"set-up took too long; the command that was next: {command}\n{HELP}")
+        day, runnable = self.plan.day, runnable_day(self.plan.day, self.python)
+        told = _TOOLS + command.replace(f"--exclude-newer {day}", f"--exclude-newer {runnable}")
+        env = SETUP_ENV if self.plan.makes_environment else IMAGE_ENV
+        place = f"{WORKDIR}/{self.plan.directory}"
+        done = await self.sandbox.exec(told, cwd=place, env=env, timeout=self.left(), merge=True)
+        if done.timed_out:
+            stopped = f"set-up was stopped after {done.seconds:.0f} s in the command: {command}"
+            raise SetupFailed(f"{stopped}\n{end_of(done.output)}\n{HELP}")
+        self._note(*_NOTE.findall(done.output)[:_MOST_NOTES])
+        return done
+
+    def _note(self, *notes: str) -> None:
+        for note in filter(None, notes):
+            self.say(note)
+            self.notes.append(note)
+
+    async def _take(self, step: Step) -> None:
+        """Do one step by the first alternative that works. Raises SetupFailed when none does, with the first one's
+        output, since what comes after it is only tried because that failed."""
+        self.say(step.what)
+        first = ""
+        for command, note in zip(step.commands, step.notes, strict=True):
+            done = await self._run(command)
+            first = first or end_of(done.output) or "it printed nothing"
+            if done.exit_code == 0:
+                former = "" if command == step.commands[0] else _shown(step.commands[0])
+                self.installs += [(_shown(command), former)] if step.installs else []
+                return self._note(note)
+        if step.optional:
+            return self._note(step.failure)
+        others = len(step.commands) - 1
+        more = (first, f"{others} other ways were tried and failed too" if others else "", debian_packages(first), HELP)
+        failure = f"{step.failure}; the command was: {step.commands[0]}"
+        raise SetupFailed("\n".join((failure, *filter(None, more))))
+
+    async def _start(self, command: str) -> None:
+        """Install what the repository's own lists bring of what its tests lack, and another pytest where the tests
+        cannot be loaded with this one."""
+        wanted, day = self.plan.wanted, f" --exclude-newer {self.plan.day}" if self.plan.day else ""
+        install = f"{UV} pip install{day}"
+        ask = "import importlib.util as u, sys; print(*(n for n in sys.argv[1:] if not u.find_spec(n)))"
+        asked = await self.sandbox.exec([f"{ENVDIR}/bin/python", "-c", ask, *wanted], timeout=60, merge=True)
+        absent = [name for name in asked.output.split() if name in wanted and asked.exit_code == 0]
+        await self._bring(install, [wanted[name] for name in absent])
+        if runner_of(command) is not RUNNERS[0]:
+            return
+        known, tried = by_module(self.plan.named), set(absent)
+        plugins = f"$(sed -n 's/^\\(pytest-[a-z0-9-]*\\)==.*/\\1/p' {_FROZEN})"
+        others = ["pytest", "pytest<8", "pytest<7", "pytest<6"]
+        while self.left() > 0:
+            self.say("looking whether the tests can be loaded")
+            seconds = min(self.left(), COLLECT_SECONDS)
+            report = await run_tests(self.sandbox, f"{command} --collect-only -q", timeout=seconds)
+            modules = [name for name in absent_modules(report) if name not in tried]
+            found = [known[name.lower()] for name in modules if name.lower() in known]
+            found += [name for name in absent_plugins(report) if name not in tried]
+            tried.update(modules, found)
+            if found:
+                await self._bring(install, found)
+            elif report.valid or report.timed_out or found_none(report):
+                return
+            elif not others:
+                await self._run(f"{UV} pip install -r {_FROZEN}")
+                return self._note(f"the tests cannot be loaded with any pytest: {report.reason}")
+            else:
+                await self._run(f"[ -e {_FROZEN} ] || {UV} pip freeze | grep == > {_FROZEN}")
+                last = report.output.rstrip().rpartition("\n")[2]
+                self._note(f"the tests cannot be loaded ({report.reason}: {last}); trying {others[0]}")
+                await self._run(f"{install} --upgrade '{others.pop(0)}' {plugins}")
+
+    async def _bring(self, install: str, found: Sequence[str]) -> None:
+        if wanted := list(dict.fromkeys(found)):
+            self._note(f"installing what tests import or use as well: {', '.join(wanted)}")
+            await self._run(install_each(install, map(shlex.quote, wanted)))
 
 
-async def _take(sandbox: Sandbox, step: Step, deadline: float, say: Say) -> str:
-    """Do one step by the first alternative that works; its note. Raises SetupFailed when none does."""
-    say(step.what)
-    command = output = ""
-    for command, note in zip(step.commands, step.notes, strict=True):
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise SetupFailed(f"set-up took too long; the command that was next: {command}")
-        result = await sandbox.exec(command, env=SETUP_ENV, timeout=left, merge=True)
-        output = end_of(result.output)
-        if result.timed_out:
-            raise SetupFailed(f"set-up was stopped after {result.seconds:.0f} s in the command: {command}\n{output}")
-        if result.exit_code == 0:
-            return note
-    if step.optional:
-        return step.failure
-    raise SetupFailed(f"{step.failure}; the command was: {command}\n{output}")
+def _shown(command: str) -> str:
+    """A set-up command as one would type it: without where Troop keeps uv, the version that it tells, and the dates."""
+    plain = re.sub(r"--(?:exclude-newer|exclude-newer-package) \S+ |\b[A-Z_]+=\S+ ", "", command)
+    return plain.replace(f"{UV} ", "").partition(" && printf")[0].partition(" && { ")[0].strip()
 
 
 def end_of(output: str) -> str:

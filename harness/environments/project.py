@@ -1,7 +1,8 @@
 """What a repository's own files say of it: interpreter, extras, groups, test requirements. Nothing is executed.
 
 Sources of test dependencies, all that apply together: extras (pyproject, setup.cfg, setup.py), dependency groups (PEP
-735, Poetry, PDM, uv), hatch environments, requirements files, `tests_require`; tox.ini only where these name none.
+735), requirements files, and what the lists of tools name for tests: Poetry, PDM, uv, hatch, tox, nox, Pipfile, conda,
+`tests_require`, a Makefile.
 """
 
 from __future__ import annotations
@@ -9,45 +10,88 @@ from __future__ import annotations
 import ast
 import configparser
 import re
+import shlex
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from harness.code.facts import FAILS, parsed
+from harness.patches.paths import pytest_collects
 
 Table = Mapping[str, Any]
 Ini = Mapping[str, Mapping[str, str]]
+Lists = dict[str, list[str]]
+"""By the name of a group, session, …: what it installs, as arguments of pip."""
 
-TEST_NAMES = ("test", "tests", "testing", "unittest", "unittests", "pytest")
-DEV_NAMES = ("dev", "develop", "development")
+FAMILIES = tuple(
+    re.compile(names)
+    for names in (
+        "test|tests|testing|unittest|unittests|pytest",
+        r"tests?-(?!.*(?:lint|docs?|mypy|type|min)).*",
+        *("dev|develop|development", "ci", "all|full|default"),
+    )
+)
+"""Names of extras, groups, … that tests need; the first family that a repository has is taken."""
+PROJECT_FILES = ("setup.py", "manage.py", "Pipfile", "environment.yml", "requirements.txt")
 
 _REQUIREMENTS = re.compile(r"^(?:(?:tests?/)?[^/]*requirements?[^/]*\.txt|requirements?/[^/]*\.txt)$")
 _TEST_REQUIREMENTS = re.compile(r"(?:^|[/_.-])(?:tests?|testing|pytest)(?=[/_.-])")
+_JUST_TESTS = re.compile(r"(?:^|/)(?:requirements?[-_])?tests?(?:[-_]requirements?)?\.txt$")
 _DEV_REQUIREMENTS = re.compile(r"(?:^|[/_.-])(?:dev|develop|development)(?=[/_.-])")
 _TOO_MUCH = re.compile(r"lint|docs?[./_-]|mypy|typing|min|lock|bench|release|publish")
+_REQUIREMENT = re.compile(r"[A-Za-z0-9][\w.-]*(?:\[[\w,\s.-]+\])?\s*(?:\(?[<>=!~].*)?(?:;.*)?")
+_KEYS = {
+    **{"dependencies": "", "extra-dependencies": "", "deps": "", "features": "--extra=", "extras": "--extra="},
+    **{"dependency-groups": "--group=", "dependency_groups": "--group="},
+}
+_REFERENCE = re.compile(r"\{\[([^\]]+)\](\w+)\}")
+MOST_CHARS = 100_000
+"""Of a value in tox.ini with all that it refers to, which could refer to itself."""
+_OPTIONS = {"-r": "file", "--requirement": "file", "-c": "", "--constraint": "", "--extra": "extra", "--group": "group"}
+_OWN_EXTRAS = re.compile(r"(?:-e\s*)?\.?/?\.?\[([\w,\s.-]+)\]")
+_CONDA = re.compile(
+    r"^\s*-\s+(?!(?:python|pip|conda-forge|defaults|nodefaults)(?![\w-]))"
+    r"['\"]?([A-Za-z][\w.-]*(?:\[[\w,]+\])?)\s*([<>=!~][^#'\"\s]*)?['\"]?\s*(?:#.*)?$",
+    re.MULTILINE,
+)
+_ELSEWHERE = re.compile(r"(?:^|/)(?:tests?|testing|docs?|examples?|fixtures?|templates?|_?vendor|benchmarks?|\..*)/")
+_TAG_READERS = re.compile(r"scm|vcs|versioneer|dynamic-versioning|git-versioning|pbr|dunamai")
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """`requires_python`: a specifier. `extras`, `groups`: those that tests need. `packages`: requirement strings.
+    """`requires_python`: a specifier; `pythons`: versions that it names, the best first. `extras`, `groups`: those that
+    tests need. `packages`: requirement strings.
 
     `test_requirements`: requirements files for tests; `requirements`: the plain ones, for trees that say no more.
-    `has_static_metadata`: dependencies can be read without building. `version`: of a released tree (PKG-INFO).
-    `import_roots`: folders to import an uninstalled tree from ("" = the root). `text`: the files read.
+    `has_static_metadata`: dependencies can be read without building. `version`: of a released tree (PKG-INFO);
+    `tagged`: a build backend wants it from a tag. `import_roots`: folders to import an uninstalled tree from ("" = the
+    root). `members`: a workspace's other projects, with their extras. `build_requires`: of the build backend.
+    `own_sources`: dependencies come from places that the tree names. `named`: every requirement that any list names,
+    `optional`: those of extras. `test_paths`: where tox has pytest look for tests. `text`: the files read.
     """
 
     installable: bool
     has_static_metadata: bool
     requires_python: str | None
+    pythons: tuple[str, ...]
     extras: tuple[str, ...]
     groups: tuple[str, ...]
     packages: tuple[str, ...]
     test_requirements: tuple[str, ...]
     requirements: tuple[str, ...]
     version: str | None
+    tagged: bool
     import_roots: tuple[str, ...]
+    members: tuple[str, ...]
+    build_requires: tuple[str, ...]
+    own_sources: bool
     configured: frozenset[str]
+    named: tuple[str, ...]
+    optional: tuple[str, ...]
+    test_paths: tuple[str, ...]
     text: str
 
 
@@ -59,62 +103,134 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
         return read(path).decode("utf-8", "replace") if path in there else ""
 
     pyproject, cfg, tox = _toml(text("pyproject.toml")), _ini(text("setup.cfg")), _ini(text("tox.ini"))
-    setup = _setup_arguments(text("setup.py"))
+    setup, pipfile = _setup_arguments(text("setup.py")), _toml(text("Pipfile"))
     meta, tool = _table(pyproject, "project"), _table(pyproject, "tool")
-    extras = _chosen(_extra_names(meta, tool, cfg, setup))
-    groups = _chosen(_table(pyproject, "dependency-groups"))
+    legacy = _table(tool, "tox").get("legacy_tox_ini", "")
+    ini = tox or _ini(legacy if isinstance(legacy, str) else "") or cfg
+    native = _toml(text("tox.toml")) or _table(tool, "tox")
+    application = _table(tool, "poetry").get("package-mode") is False or _table(tool, "uv").get("package") is False
+    main = _table(tool, "poetry.dependencies") if application and not meta else {}
+    lists: list[Lists] = [
+        {"test": _poetry_requirements({**main, **_table(pipfile, "packages"), **_table(pipfile, "dev-packages")})},
+        {"test": _tests_require(cfg, setup)},
+        *_tables_of_tools(tool),
+        _tox(ini, native),
+        _nox(text("noxfile.py")),
+        _makefile(text("Makefile")),
+    ]
+    extras, groups = _extras(meta, tool, cfg, setup), _table(pyproject, "dependency-groups")
+    conda = [
+        name + re.sub(r"^=(?!=)([^=]*).*", r"==\1.*", wish) for name, wish in _CONDA.findall(text("environment.yml"))
+    ]
+    stated, every = _Stated(extra=extras, group=groups), _Stated()
+    stated.pip((*(f"--extra={name}" for name in _chosen(extras)), *(f"--group={name}" for name in _chosen(groups))))
+    for names in lists:
+        for name, words in names.items():
+            (stated if name in _chosen(names) else every).pip(words)
+    every.pip(word for table in (extras, groups) for words in table.values() for word in _strings(words))
+    every.pip(line for p in paths if _REQUIREMENTS.match(p) for line in _lines(text(p)) if line[0] != "-")
     requirements = [p for p in paths if _REQUIREMENTS.match(p) and not _TOO_MUCH.search(p.lower())]
     in_tests = [p for p in requirements if _TEST_REQUIREMENTS.search(p.lower())]
+    in_tests.sort(key=lambda path: not _JUST_TESTS.search(path.lower()))
+    named = [path for path in stated.said["file"] if path in there]
     in_dev = [p for p in requirements if _DEV_REQUIREMENTS.search(p.lower())]
-    packages = _tool_packages(tool) + _tests_require(cfg, setup)
-    named = bool(extras or groups or packages)
-    test_files = in_tests or ([] if named else in_dev)
-    if not named and not test_files:
-        legacy = _table(tool, "tox").get("legacy_tox_ini", "")
-        files, packages = _tox(tox or _ini(legacy if isinstance(legacy, str) else ""))
-        test_files = [f for f in files if f in there]
-    plain = ["requirements.txt"] if "requirements.txt" in there else []
-    installable = "setup.py" in there or ("pyproject.toml" in there and ("build-system" in pyproject or bool(meta)))
+    enough = in_tests or named or any(stated.said[kind] for kind in ("extra", "group", "package"))
+    (every if enough or "requirements.txt" in there else stated).pip(conda)
+    test_files = dict.fromkeys((*in_tests, *([] if enough else in_dev), *named))
+    plain = dict.fromkeys(["requirements.txt"] if "requirements.txt" in there else [])
+    installable = not application and ("setup.py" in there or "build-system" in pyproject or bool(meta))
+    build_requires = tuple(_strings(_table(pyproject, "build-system").get("requires")))
+    read_files = ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "pytest.ini", *requirements)
+    settings = "\n".join(text(path) for path in read_files)
+    workflows = [text(path) for path in paths if path.startswith(".github/workflows/")]
+    by_tag = _TAG_READERS.search(f"{build_requires}") or "use_scm_version" in settings or "versioneer.py" in there
     return Project(
         installable=installable,
-        has_static_metadata=bool(meta) and not meta.get("dynamic"),
+        has_static_metadata=bool(meta) and not {"dependencies"} & {*_strings(meta.get("dynamic"))},
         requires_python=_requires_python(meta, tool, cfg, setup),
-        extras=extras,
-        groups=groups,
-        packages=tuple(dict.fromkeys(packages)),
+        pythons=_pythons(text(".python-version"), settings, workflows),
+        extras=tuple(stated.said["extra"]),
+        groups=tuple(stated.said["group"]),
+        packages=tuple(stated.said["package"]),
         test_requirements=tuple(test_files) if installable else (),
-        requirements=tuple(plain) if installable else tuple(dict.fromkeys((*plain, *test_files))),
+        requirements=tuple(plain) if installable else (*dict.fromkeys((*plain, *test_files)),),
         version=_released_version(text("PKG-INFO")),
+        tagged=bool(by_tag) or _table(tool, "pdm.version").get("source") == "scm",
         import_roots=("src", "") if any(p.startswith("src/") and p.endswith(".py") for p in paths) else ("",),
+        members=_members(paths, _strings(_table(tool, "uv.workspace").get("members")), text),
+        build_requires=build_requires,
+        own_sources="sources" in _table(tool, "uv"),
         configured=frozenset({"pytest"} if _pytest_configured(there, tool, cfg, tox) else ()),
-        text="\n".join(text(p) for p in ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", *requirements)),
+        named=tuple({**stated.said["package"], **every.said["package"]}),
+        optional=tuple(word for words in extras.values() for word in _strings(words)),
+        test_paths=() if "testpaths" in settings else _test_paths(ini, paths),
+        text=settings,
     )
 
 
+class _Stated:
+    """What lists ask for: `said` by kind (extra, group, file, package), each in the order in which it is stated."""
+
+    def __init__(self, **known: Iterable[str]) -> None:
+        """`known`: the extras and groups that there are; others are passed over."""
+        self._known = {kind: {_plain(name): name for name in names} for kind, names in known.items()}
+        self.said: dict[str, dict[str, None]] = {kind: {} for kind in (*_OPTIONS.values(), "package")}
+
+    def pip(self, words: Iterable[str]) -> None:
+        """Arguments of pip, or of `uv sync`."""
+        rest = iter(words)
+        for raw in rest:
+            word = re.sub(r"\{(?:toxinidir|tox_root)\}/", "", raw).strip()
+            option, _, value = word.partition("=") if word.startswith("--") else (word[:2], "", word[2:])
+            if extras := _OWN_EXTRAS.fullmatch(word):
+                kind, names = "extra", re.split(r"[,\s]+", extras[1].strip())
+            elif option in _OPTIONS:
+                kind, names = _OPTIONS[option], [(value or next(rest, "")).strip().removeprefix("./")]
+            else:
+                fit = not word.startswith("-") and "{" not in word and _REQUIREMENT.fullmatch(word)
+                kind, names = "package", [word] if fit else []
+            if kind in self._known:
+                names = [self._known[kind].get(_plain(name), "") for name in names]
+            self.said[kind] |= dict.fromkeys(filter(None, names))
+
+
+def project_folders(paths: Iterable[str], read: Callable[[str], bytes]) -> tuple[str, ...]:
+    """The folders of the tree's projects: "" alone where the root is one (or nothing is), else the topmost ones."""
+    there = set(paths)
+    pyproject = _toml(read("pyproject.toml").decode("utf-8", "replace")) if "pyproject.toml" in there else {}
+    says = {*pyproject, *_table(pyproject, "tool"), *_table(pyproject, "tool.uv")}
+    by_file = not there.isdisjoint(PROJECT_FILES) or any(map(_REQUIREMENTS.match, there))
+    if by_file or says & {"project", "build-system", "poetry", "workspace"}:
+        return ("",)
+    split = (path.rpartition("/") for path in there if not _ELSEWHERE.search(path))
+    found = {folder for folder, _, name in split if folder and name in (*PROJECT_FILES, "pyproject.toml")}
+    return tuple(sorted(f for f in found if not any(f.startswith(f"{other}/") for other in found))) or ("",)
+
+
 def _chosen(names: Iterable[str]) -> tuple[str, ...]:
-    """Of extras or groups: those for tests, else those for development."""
-    by_name = {re.sub(r"[-_.]+", "-", name).lower(): name for name in names}
-    tests, dev = (tuple(by_name[name] for name in family if name in by_name) for family in (TEST_NAMES, DEV_NAMES))
-    return tests or dev
+    """Of extras, groups, …: those of the first family that there is."""
+    by_name = {_plain(name): name for name in names}
+    families = (tuple(by_name[n] for n in by_name if family.fullmatch(n)) for family in FAMILIES)
+    return next((family for family in families if family), ())
 
 
-def _extra_names(meta: Table, tool: Table, cfg: Ini, setup: Table) -> list[str]:
-    in_setup = setup.get("extras_require")
-    return [
-        *_table(meta, "optional-dependencies"),
-        *_table(_table(tool, "poetry"), "extras"),
-        *_table(_table(_table(tool, "flit"), "metadata"), "requires-extra"),
-        *cfg.get("options.extras_require", {}),
-        *(in_setup if isinstance(in_setup, dict) else ()),
-    ]
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _extras(meta: Table, tool: Table, cfg: Ini, setup: Table) -> dict[str, Any]:
+    in_cfg = {name: _lines(value) for name, value in cfg.get("options.extras_require", {}).items()}
+    flit = _table(tool, "flit.metadata.requires-extra")
+    tables = (_table(tool, "poetry.extras"), flit, in_cfg, _table(setup, "extras_require"))
+    return {name: words for table in (*tables, _table(meta, "optional-dependencies")) for name, words in table.items()}
 
 
 def _requires_python(meta: Table, tool: Table, cfg: Ini, setup: Table) -> str | None:
-    poetry = _table(_table(tool, "poetry"), "dependencies").get("python")
+    poetry = _table(tool, "poetry.dependencies").get("python")
     candidates = (
         meta.get("requires-python"),
         ",".join(_poetry_specifier(poetry)) if isinstance(poetry, str) else None,
-        _table(_table(tool, "flit"), "metadata").get("requires-python"),
+        _table(tool, "flit.metadata").get("requires-python"),
         cfg.get("options", {}).get("python_requires"),
         setup.get("python_requires"),
     )
@@ -122,24 +238,22 @@ def _requires_python(meta: Table, tool: Table, cfg: Ini, setup: Table) -> str | 
     return None if given is None else re.sub(r"\s+", "", given).strip(",")
 
 
-def _tool_packages(tool: Table) -> list[str]:
-    """Test requirements of tools that keep them in their own tables."""
+def _tables_of_tools(tool: Table) -> Iterator[Lists]:
+    """The groups of Poetry, PDM, uv and hatch; of hatch, its own environment for tests and what others extend count."""
     poetry = _table(tool, "poetry")
-    poetry_groups = {name: _table(group, "dependencies") for name, group in _table(poetry, "group").items()}
-    if "dev-dependencies" in poetry:
-        poetry_groups.setdefault("dev", _table(poetry, "dev-dependencies"))
-    found: list[str] = []
-    for name in _chosen(poetry_groups):
-        found += _poetry_requirements(poetry_groups[name])
-    pdm = _table(_table(tool, "pdm"), "dev-dependencies")
-    for name in _chosen(pdm):
-        found += _strings(pdm[name])
-    found += _strings(_table(tool, "uv").get("dev-dependencies"))
-    environments = _table(_table(tool, "hatch"), "envs")
-    for name in ("hatch-test", *(_chosen(environments) or ("default",))):
-        environment = _table(environments, name)
-        found += _strings(environment.get("dependencies")) + _strings(environment.get("extra-dependencies"))
-    return [requirement for requirement in found if "{" not in requirement and not requirement.startswith("-")]
+    groups = {name: _table(table, "dependencies") for name, table in _table(poetry, "group").items()}
+    groups |= {"dev": poetry["dev-dependencies"]} if isinstance(poetry.get("dev-dependencies"), dict) else {}
+    yield {name: _poetry_requirements(table) for name, table in groups.items()}
+    yield {name: _strings(words) for name, words in _table(tool, "pdm.dev-dependencies").items()}
+    yield {"dev": _strings(_table(tool, "uv").get("dev-dependencies"))}
+    environments = _table(tool, "hatch.envs")
+    yield {"test" if name == "hatch-test" else name: _words(environments[name]) for name in environments}
+
+
+def _words(environment: Any) -> list[str]:
+    """What an environment of hatch or tox installs, by whichever name they call it."""
+    known = environment if isinstance(environment, Mapping) else {}
+    return [option + word for key, option in _KEYS.items() for word in _strings(known.get(key))]
 
 
 def _poetry_requirements(table: Table) -> list[str]:
@@ -182,16 +296,104 @@ def _tests_require(cfg: Ini, setup: Table) -> list[str]:
     return [r for r in (*_lines(in_cfg.replace(";\n", "\n")), *listed) if re.match(r"[A-Za-z0-9]", r)]
 
 
-def _tox(ini: Ini) -> tuple[list[str], list[str]]:
-    """(requirements files, packages) that every environment of tox installs."""
-    files, packages = [], []
-    for line in _lines(ini.get("testenv", {}).get("deps", "")):
-        file = re.match(r"-r\s*(?:\{toxinidir\}/)?(\S+)$", line)
-        if file:
-            files.append(file.group(1))
-        elif "{" not in line and re.match(r"[A-Za-z0-9][\w.-]*(?:\[[\w,-]+\])?\s*(?:[<>=!~;].*)?$", line):
-            packages.append(line)
-    return files, packages
+def _tox(ini: Ini, native: Table) -> Lists:
+    """What tox's environments install; the one without a name, on which others rest, is for tests."""
+    lists: Lists = {"test": []}
+    for section in ini:
+        if section.partition(":")[0] == "testenv":
+            name = re.sub(r"^testenv:?(?:py)?$|^testenv:", "", section) or "test"
+            lists.setdefault(name, []).extend(_tox_section(ini, section))
+    for name, table in (("test", native.get("env_run_base")), *_table(native, "env").items()):
+        lists.setdefault(name, []).extend(_words(table))
+    return lists
+
+
+def _tox_section(ini: Ini, section: str) -> Iterator[str]:
+    """A line under a condition counts where the condition is about tests, or excludes something."""
+
+    def value(key: str) -> Iterator[str]:
+        text = ini[section].get(key, "")
+        for _ in range(3):  # a reference may lead to another one
+            text = _REFERENCE.sub(lambda to: ini.get(to[1], {}).get(to[2], ""), text, count=50)[:MOST_CHARS]
+        for line in _lines(text):
+            condition, _, rest = line.partition(": ")
+            if not rest or not re.fullmatch(r"[\w!.,{}-]+", condition):
+                yield line
+            elif re.search(r"(?<![\w-])(?:tests?|py)(?![\w-])|^!", condition):
+                yield rest
+
+    for line in value("deps"):
+        yield from _split(line) if line.startswith("-") else [line]
+    for key, option in (("extras", "--extra="), ("dependency_groups", "--group=")):
+        yield from (option + name for line in value(key) for name in re.split(r"[,\s]+", line) if name)
+    yield from _installed([*value("commands_pre"), *value("commands")])
+
+
+def _test_paths(ini: Ini, paths: list[str]) -> tuple[str, ...]:
+    """The folders that tox names to pytest, if most test files lie there: the value of an option may be one, too."""
+    commands = re.sub(r"\\\n|\{posargs:?|\}", " ", ini.get("testenv", {}).get("commands", ""))
+    named = re.search(r"\bpytest\b(.*)", commands)
+    folders = [word.strip("./") + "/" for word in (named[1].split() if named else ()) if word[0] != "-"]
+    found = tuple(folder for folder in folders if any(path.startswith(folder) for path in paths))
+    tests = [path for path in paths if pytest_collects(path)]
+    most = 2 * sum(path.startswith(found) for path in tests) > len(tests) if found else False
+    return tuple(folder.rstrip("/") for folder in found) if most else ()
+
+
+def _installed(commands: Iterable[str]) -> Iterator[str]:
+    """What shell commands install."""
+    for command in commands:
+        if found := re.search(r"\b(?:pip3? install|uv sync)\s+([^&;|]*)", command):
+            yield from _split(found[1])
+
+
+def _split(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError:
+        return []
+
+
+def _nox(text: str) -> Lists:
+    """What sessions, and the functions that help them, install, as far as it is literal."""
+    tree, lists = parsed(text), Lists()
+    for function in (node for node in (tree.body if tree else ()) if isinstance(node, ast.FunctionDef)):
+        into = lists.setdefault("test" if re.match("_|install", function.name) else function.name, [])
+        for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
+            words = [w.value for w in call.args if isinstance(w, ast.Constant) and isinstance(w.value, str)]
+            if _called(call.func) in ("install", "run_install", "run_always"):
+                into += words
+            elif _called(call.func) == "dependency_groups":
+                into += [f"--group={word}" for word in words]
+    return lists
+
+
+def _makefile(text: str) -> Lists:
+    """What the target `test`, and those that it needs, install."""
+    rules = re.findall(r"^([\w-]+):([^=\n]*)\n((?:\t.*\n?)*)", text, re.MULTILINE)
+    needed = {name for target, needs, _ in rules if target in ("test", "tests") for name in (target, *needs.split())}
+    return {"test": [w for name, _, body in rules if name in needed for w in _installed(body.splitlines())]}
+
+
+def _members(paths: list[str], globs: list[str], text: Callable[[str], str]) -> tuple[str, ...]:
+    """The other projects of a workspace as pip takes them: "./libs/core[test]"."""
+    found = []
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        if name == "pyproject.toml" and folder and any(fnmatchcase(folder, glob.strip("./")) for glob in globs):
+            toml = _toml(text(path))
+            extras = _chosen(_table(toml, "project.optional-dependencies"))
+            if _table(toml, "tool.uv").get("package") is not False:
+                found.append(f"./{folder}" + (f"[{','.join(extras)}]" if extras else ""))
+    return tuple(found)
+
+
+def _pythons(chosen: str, settings: str, workflows: Iterable[str]) -> tuple[str, ...]:
+    """The version that the repository chose for its developers, then those that it names, the newest first."""
+    named = re.findall(r"Programming Language :: Python :: (3\.\d+)", settings)
+    named += [v for text in workflows if "python" in text for v in re.findall(r"['\"](3\.\d+)['\"]", text)]
+    newest = sorted(set(named), key=lambda version: -int(version[2:]))
+    return tuple(dict.fromkeys((*re.findall(r"\A\s*(3\.\d+)", chosen), *newest)))
 
 
 def _pytest_configured(there: set[str], tool: Table, cfg: Ini, tox: Ini) -> bool:
@@ -234,8 +436,8 @@ def _value(node: ast.expr, names: Table) -> Any:
     if isinstance(node, ast.Name):
         return names.get(node.id)
     if isinstance(node, ast.Dict):
-        keys = [k.value for k in node.keys if isinstance(k, ast.Constant)]
-        return dict.fromkeys(k for k in keys if isinstance(k, str))
+        pairs = ((k.value, v) for k, v in zip(node.keys, node.values, strict=True) if isinstance(k, ast.Constant))
+        return {key: _value(value, names) for key, value in pairs if isinstance(key, str)}
     try:
         return ast.literal_eval(node)
     except (TypeError, *FAILS):
@@ -264,7 +466,10 @@ def _ini(text: str) -> dict[str, dict[str, str]]:
 
 
 def _table(table: Table, name: str) -> dict[str, Any]:
-    value = table.get(name) if isinstance(table, Mapping) else None
+    """The table of that dotted name; an empty one where there is something else, or nothing."""
+    value: Any = table
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
     return value if isinstance(value, dict) else {}
 
 

@@ -10,6 +10,7 @@ TROOP_SELECT         file with a JSON list of ids (tests, classes, files, direct
 TROOP_TEST_SECONDS   wall time that each phase of a test may take; then it fails and the run goes on (other cases of a
                      parametrised test that timed out get a fifth of it)
 TROOP_FIRST_FAILURE  set: the tests after the first that fails need not run
+TROOP_SPREAD         set: a file of each directory in turn, so that a run that is cut short has seen something of all
 TROOP_ADDOPTS_BEFORE the user's own PYTEST_ADDOPTS, to be put back
 
 Lines: {"begin": pid}, {"start": id}, {"test": id, "outcome": …, "seconds": …, "message": …}, {"finish": pid, "exit":
@@ -60,7 +61,7 @@ class Report:
         self.root = root
         self.select = select
         self.seconds = seconds
-        self.first = False
+        self.first = self.spread = False
         self.rootdir = root
         self.plugins = ""
         self.timed_out = set()  # type: set[str]
@@ -119,6 +120,7 @@ def pytest_load_initial_conftests(early_config: "Any") -> "Iterator[None]":
         _leave_addopts()
         _report = Report(path, root, ids, seconds)
         _report.first = bool(os.environ.pop("TROOP_FIRST_FAILURE", ""))
+        _report.spread = bool(os.environ.pop("TROOP_SPREAD", ""))
         _no_coverage(early_config.known_args_namespace)
     yield
 
@@ -156,6 +158,8 @@ def pytest_configure_node(node: "Any") -> None:
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: "Any", items: "list[Any]") -> "Iterator[None]":
     yield
+    if _report is not None and _report.spread:
+        _in_turn(items)
     if _report is None or _report.select is None:
         return
     wanted = set(_report.select)
@@ -164,6 +168,17 @@ def pytest_collection_modifyitems(config: "Any", items: "list[Any]") -> "Iterato
         keep = {id(item) for item in kept}
         config.hook.pytest_deselected(items=[item for item in items if id(item) not in keep])
         items[:] = kept
+
+
+def _in_turn(items: "list[Any]") -> None:
+    folders = {}  # type: dict[str, dict[str, int]]
+
+    def place(item: "Any") -> int:
+        folder, _, file = item.nodeid.partition("::")[0].rpartition("/")
+        files = folders.setdefault(folder, {})
+        return files.setdefault(file, len(files))
+
+    items.sort(key=place)
 
 
 def pytest_collectreport(report: "Any") -> None:

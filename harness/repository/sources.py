@@ -36,13 +36,15 @@ LEFT_OVER_SECONDS = 6 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A commit and the object directory that holds it. `described`: `git describe --tags --long`, "" without a tag."""
+    """A commit and the object directory that holds it. `described`: `git describe --tags --long`, "" without a tag.
+    `top`: the user's checkout, where there is one."""
 
     objects: Path
     commit: str
     sha256: bool = False
     described: str = ""
     notes: tuple[str, ...] = ()
+    top: Path | None = None
 
 
 @contextlib.contextmanager
@@ -103,6 +105,7 @@ def _from_path(repository: Repository, cache: Path, scratch: Path, say: Say) -> 
         return clean
     dirty = _Dirty(local, head or commit, scratch)
     changed, untracked = dirty.paths()
+    clean = replace(clean, top=local.top)
     if not changed and not untracked:
         return replace(clean, notes=notes)
     count = _count(changed, untracked)

@@ -41,7 +41,8 @@ class Workspace:
     """The base of a task. `git_dir`: bare, on the host, holding the base commit only; never written to again.
 
     `date`: of the base commit, with its time zone. `described`: the nearest tag as `git describe --tags --long` tells
-    it ("" without one), for build backends that read a version from tags. `notes`: what the user should know.
+    it ("" without one), for build backends that read a version from tags. `notes`: what the user should know. `top`: a
+    checkout of the user's, for what its submodules hold (None: there is none).
     """
 
     base_commit: str
@@ -50,6 +51,7 @@ class Workspace:
     git_dir: Path
     notes: tuple[str, ...] = ()
     described: str = ""
+    top: Path | None = None
 
     def files(self) -> list[str]:
         """All paths of the base, in git's order; submodules left out. Undecodable bytes are surrogate-escaped."""
@@ -70,9 +72,25 @@ class Workspace:
         with Blobs(self.git_dir) as blobs:
             return dict(zip((e.path for e in entries), blobs.read(e.oid for e in entries), strict=True))
 
+    def submodules(self) -> dict[str, Path | None]:
+        """By path: the objects of the user's checkout of it, None where that has none or not the commit asked for."""
+        return {entry.path: self._objects_of(entry) for entry in self._entries() if entry.is_submodule}
+
+    def _objects_of(self, entry: Entry) -> Path | None:
+        place = self.top / entry.path if self.top else None
+        if place is None or not (place / ".git").exists():
+            return None
+        try:
+            objects = lines(git("rev-parse", "--path-format=absolute", "--git-path", "objects", cwd=place))[0]
+            git("cat-file", "-e", f"{entry.oid}^{{tree}}", cwd=place)
+        except GitFailed:
+            return None
+        return Path(objects)
+
     def archive(self) -> bytes:
         """An uncompressed tar to be unpacked at "/": the tree with an ordinary `.git`, and Troop's bare copy. Its bytes
-        are those of the commit: no end-of-line conversion, no filter; the same commit gives the same archive."""
+        are those of the commit: no end-of-line conversion, no filter; the same commit gives the same archive. What the
+        user's checkout has of submodules is there as plain files."""
         out = io.BytesIO()
         for member in self._members():
             out.write(member)
@@ -98,6 +116,8 @@ class Workspace:
                 sizes.append(len(content))
                 yield from _parents(top, entry.path, made, time)
                 yield tar_member(f"{top}/{entry.path}", content, mode=entry.tar_mode, time=time, kind=entry.kind)
+                if entry.is_submodule and (objects := self._objects_of(entry)):
+                    yield from _submodule(f"{top}/{entry.path}", objects, entry.oid, time)
         index = index_file(entries, sizes, time=time)
         yield from self._git_members(f"{top}/.git", self._ordinary_config(), index, time)
         yield tar_member(TROOPDIR.lstrip("/"), b"", mode=0o755, time=time, kind="directory")
@@ -124,6 +144,21 @@ class Workspace:
             yield tar_member(f"{place}/{name}", content, mode=0o644, time=time + 10, kind="file")
 
 
+def _submodule(place: str, objects: Path, commit: str, time: int) -> Iterator[bytes]:
+    """The files of a submodule's commit as tar members; submodules of its own stay empty."""
+    with tempfile.TemporaryDirectory(prefix="troop-") as scratch:
+        reader = Path(scratch) / "reader.git"
+        hostgit.plant(reader, commit, sha256=len(commit) == 64)
+        (reader / "objects/info/alternates").write_text(f"{objects}\n")
+        listed = git("ls-tree", "-rz", "--full-tree", commit, git_dir=reader)
+        made = {""}
+        with Blobs(reader) as blobs:
+            for entry in map(Entry.parse, filter(None, listed.split(b"\0"))):
+                yield from _parents(place, entry.path, made, time)
+                content = b"" if entry.is_submodule else next(blobs.read([entry.oid]))
+                yield tar_member(f"{place}/{entry.path}", content, mode=entry.tar_mode, time=time, kind=entry.kind)
+
+
 def _parents(top: str, path: str, made: set[str], time: int) -> Iterator[bytes]:
     parts = path.split("/")[:-1]
     for n in range(1, len(parts) + 1):
@@ -143,7 +178,7 @@ def open_workspace(repository: Repository, cache: Path, *, say: Say = lambda lin
         place = cache / f"bases-{_LAYOUT}" / source.commit
         if not place.is_dir():
             _cut(source, place, cache)
-    return _kept(source.commit, place, source.notes, source.described)
+    return replace(_kept(source.commit, place, source.notes, source.described), top=source.top)
 
 
 def reopen_workspace(repository: Repository, commit: str, cache: Path, *, say: Say = lambda line: None) -> Workspace:

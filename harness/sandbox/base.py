@@ -18,6 +18,7 @@ WORKDIR = "/testbed"
 ENVDIR = "/opt/env"
 TROOPDIR = "/opt/troop"
 INSIDE = TROOPDIR + "/inside"
+RUST = TROOPDIR + "/rust"
 HOME = "/tmp/home"
 
 

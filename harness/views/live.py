@@ -21,7 +21,7 @@ from harness.money.ledger import Line, add_charge, money
 from harness.records import ENDED_WELL, Budget, Evidence, TestReport
 from harness.views.picture import table
 from harness.views.words import counted, elapsed_short, judge_words, printable, tokens_short
-from tasks.say import Say
+from tasks.say import WARNING, Say
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -306,7 +306,8 @@ class Drawn(Screen):
 
     def say(self, line: str) -> None:
         """A line above it."""
-        self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        style = "bold" if line.startswith(WARNING) else None
+        self._console.print(printable(line), style=style, markup=False, highlight=False, soft_wrap=True)
 
     def appear(self) -> None:
         if self._live is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from harness import trace
+from harness.environments.summary import environment_json
 from harness.evidence.strength import strength_of
 from harness.money.ledger import Ledger
 from harness.patches.patch import Patch
@@ -47,6 +48,7 @@ def solve_report(events: Sequence[trace.Event]) -> Json:
         "graded": _graded(events),
         "cost": ledger,
         "infrastructure": _infrastructure(events),
+        "environment": next((environment_json(e) for e in events if isinstance(e, trace.Prepared)), None),
         "missing_limits": [limit for e in events if isinstance(e, trace.Prepared) for limit in e.missing_limits],
         "seconds": round(active_seconds(events), 3),
     }

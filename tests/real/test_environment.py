@@ -146,6 +146,9 @@ def test_the_users_own_commands_find_pip(bubblewrap: Provider, tmp_path: Path) -
     asyncio.run(scenario())
 
 
+SETUP_PY = "from setuptools import setup\nsetup()\n"
+
+
 def with_image(task: Task, *setup: str) -> Task:
     """Set-up in an image that is ready: the commands are all that is done, and nothing needs the network."""
     return replace(task, environment=Environment(image=DEFAULT_IMAGE, setup=setup))
@@ -157,6 +160,20 @@ def test_a_failing_command_is_named_with_the_end_of_its_output(docker: Provider,
     async def scenario() -> None:
         with pytest.raises(SetupFailed, match=r"(?s)a set-up command failed; the command was: echo first.*no compiler"):
             await _build(docker, task)
+
+    asyncio.run(scenario())
+
+
+def test_what_set_up_installs_into_an_image_with_debians_python_is_what_an_attempt_sees(
+    docker: Provider, tmp_path: Path
+) -> None:
+    made = "python3 -m pip install -q --no-index --no-build-isolation --no-deps . && echo ${VIRTUAL_ENV-none} > seen"
+    task = with_image(make_task(repository(tmp_path, {"setup.py": SETUP_PY})), made)
+
+    async def scenario() -> None:
+        built = await _build(docker, task)
+        said = await _inside(docker, built, "cat seen; cd /; python -c 'import calc; print(calc.__file__)'")
+        assert said.split()[0] == "none" and "/calc/__init__.py" in said.split()[1]
 
     asyncio.run(scenario())
 

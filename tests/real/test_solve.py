@@ -15,10 +15,11 @@ from agent.assemble import Solution
 from harness import trace
 from harness.records import Budget
 from harness.sandbox.base import Provider
-from tasks.errors import EndpointFailed, InputError
+from tasks.errors import EndpointFailed, InputError, SetupFailed
 from tasks.task import Repository, Task
 from tests.support.calculator import PLAN, RIGHT, SOLVING, SUBMIT, WITNESS, WRONG, call, settings, task
 from tests.support.model_server import Answer, Request, error, serving, too_many
+from tests.support.repositories import make_repository
 from tests.support.runs import events
 
 pytestmark = [pytest.mark.network, pytest.mark.bubblewrap]
@@ -41,7 +42,28 @@ def test_solves_with_a_model_in_either_sandbox(provider: Provider, repository: P
     assert list(candidate["evidence"]["witness"].values()) == ["passed"], "the same test from both attempts counts once"
     assert [row["status"] for row in done.report["attempts"]] == ["submitted", "submitted"]
     assert (done.directory / "selected.patch").read_text() == done.patch
+    environment = done.report["environment"]
+    assert environment["baseline"] == {"passed": 2, "failed": 0, "error": 0, "skipped": 0, "unloadable": 0}
+    assert environment["python"].startswith("3.") and environment["test_command"] == "python -m pytest -q"
     assert json.loads((done.directory / "predictions.jsonl").read_text())["model_patch"] == done.patch
+
+
+def test_a_base_of_which_no_test_passes_stops_before_a_model_is_called_unless_the_run_is_to_go_on(
+    tmp_path: Path,
+) -> None:
+    files = {"calc.py": "", "tests/test_calc.py": "def test_it():\n    assert False, 'no database'\n"}
+    wrong = task(make_repository(tmp_path / "wrong", files))
+    with serving([PLAN, SUBMIT]) as server:
+        chosen = settings(server.url, tmp_path / "runs")
+        with pytest.raises(
+            SetupFailed, match=r"(?s)none of them passes: Python 3\..* 1 fail.*no database.*--setup.*--yes"
+        ):
+            solve(wrong, chosen)
+        assert server.requests == []
+        assert solve(wrong, replace(chosen, yes=True)).exit_code == 1
+        bare = task(make_repository(tmp_path / "bare", {"calc.py": ""}))
+        with pytest.raises(SetupFailed, match="no tests guard"):
+            solve(bare, replace(chosen, strict=True))
 
 
 def test_the_users_tree_is_not_touched(repository: Path, tmp_path: Path) -> None:

@@ -216,7 +216,9 @@ class TestPath:
         assert len(workspace.base_commit) == 64
         assert git(unpack(workspace, tmp_path / "out"), "status", "--porcelain") == ""
 
-    def test_submodules_are_neither_fetched_nor_looked_into(self, origin: Path, store: Path, tmp_path: Path) -> None:
+    def test_a_submodule_is_what_its_commit_has_and_its_settings_do_nothing(
+        self, origin: Path, store: Path, tmp_path: Path
+    ) -> None:
         git(tmp_path, "init", "-q", "lib")
         (tmp_path / "lib/l.py").write_text("l = 1\n")
         git(tmp_path / "lib", "add", "--all")
@@ -230,7 +232,7 @@ class TestPath:
         workspace = open_workspace(at(origin, uncommitted=True), store)
         assert "lib" not in workspace.files()
         testbed = unpack(workspace, tmp_path / "out")
-        assert list((testbed / "lib").iterdir()) == []
+        assert {path.name: path.read_text() for path in (testbed / "lib").iterdir()} == {"l.py": "l = 1\n"}
         assert git(testbed, "status", "--porcelain") == ""
         assert not mark.exists()
 

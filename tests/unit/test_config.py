@@ -327,3 +327,12 @@ def test_masking_a_large_line_is_fast() -> None:
     started = time.perf_counter()
     assert mask(line) == line
     assert time.perf_counter() - started < 2.0
+
+
+def test_debian_packages_of_both_files_are_for_every_set_up() -> None:
+    user = config_paths()[1]
+    user.parent.mkdir(parents=True)
+    user.write_text('apt = ["libpq-dev", "cargo"]\n', encoding="utf-8")
+    assert configured('apt = ["g++", "cargo"]\n').apt == ("g++", "cargo", "libpq-dev")
+    with pytest.raises(InputError, match="apt must be an array of names of Debian packages"):
+        configured('apt = ["a b"]\n')

@@ -82,6 +82,8 @@ def test_every_setting_can_be_set_by_file_and_by_variable(setting: Any, monkeypa
         "allow_unknown_price": True,
         "guide": False,
         "with_tests": True,
+        "yes": True,
+        "strict": True,
         "judge_model": "j",
         "ranker": "rules",
         "threshold": 0.5,

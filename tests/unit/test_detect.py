@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from harness.environments.detect import Detected, detect, given_environment, version_of
+from harness.environments.detect import Detected, detect, given_environment, runnable_day, system_packages, version_of
 from harness.environments.project import Project, read_project
 from harness.testing.runners.registry import USUAL_COMMAND as PYTEST_COMMAND
 
@@ -41,7 +41,7 @@ def test_a_package_is_installed_editable_with_its_test_extra() -> None:
     }
     found = detected(files)
     assert "-e '.[test]'" in first_install(found)
-    assert found.python == ">=3.9"
+    assert "--python '>=3.9' " in found.steps[0].commands[0]
     assert found.test_command == PYTEST_COMMAND
 
 
@@ -109,7 +109,7 @@ def test_requirements_for_development_count_where_nothing_is_said_of_tests() -> 
     assert project(both).test_requirements == ()
 
 
-def test_tox_is_the_fallback() -> None:
+def test_what_tox_installs_is_added_to_what_an_extra_names() -> None:
     tox = (
         "[testenv]\ndeps =\n    pytest>=3\n    -r{toxinidir}/reqs.txt\n    django20: Django<2.1\n    -e .\n   "
         " {posargs}\n"
@@ -118,7 +118,7 @@ def test_tox_is_the_fallback() -> None:
     assert found.packages == ("pytest>=3",)
     assert found.test_requirements == ("reqs.txt",)
     named = project({"setup.py": "setup(extras_require={'test': []})", "tox.ini": tox, "reqs.txt": ""})
-    assert named.packages == ()
+    assert named.packages == ("pytest>=3",) and named.extras == ("test",)
 
 
 def test_a_tree_without_packaging_is_put_on_the_import_path() -> None:
@@ -191,6 +191,13 @@ def test_a_released_tree_tells_its_version_to_build_backends() -> None:
         ("v3.0rc1-0-gabc", "3.0rc1"),
         ("v3.0rc1-5-gabc", "3.0rc2.dev5"),
         ("package@9-0-gabc", "9"),
+        ("9.2.0.dev0-228-gabc", "9.2.0.dev228"),
+        ("v8.1.0.dev-437-gabc", "8.1.0.dev437"),
+        ("v1.2.post1-3-gabc", "1.2.post2.dev3"),
+        ("v1.2.post1-0-gabc", "1.2.post1"),
+        ("2.0-beta.1-0-gabc", "2.0b1"),
+        ("2.0-beta.1-4-gabc", "2.0b2.dev4"),
+        ("rel_2_1_0b3-100-gabc", "2.1.0b4.dev100"),
         ("nightly-3-gabc", None),
         ("", None),
     ],
@@ -229,3 +236,59 @@ def test_the_users_commands_find_an_environment_with_pip() -> None:
 def test_names_from_files_are_quoted_for_the_shell() -> None:
     found = detected({"setup.py": "setup(extras_require={'test': []})", "requirements-test.x; rm -rf x.txt": ""})
     assert "'requirements-test.x; rm -rf x.txt'" in first_install(found)
+
+
+SCM = {"pyproject.toml": '[build-system]\nrequires = ["hatch-vcs"]\n[project]\nname = "x"\ndynamic = ["version"]\n'}
+
+
+def test_a_tree_without_a_tag_gets_a_high_version_and_a_note_where_its_build_wants_one() -> None:
+    found = detected(SCM)
+    assert found.steps[0].what == "telling the version" and "999.0" in found.steps[0].notes[0]
+    assert "SETUPTOOLS_SCM_PRETEND_VERSION=999.0 " in first_install(found)
+    assert "999.0" not in "".join(commands(detected({"setup.py": ""}))), "whose version stands in its files"
+
+
+def test_the_newest_python_that_the_project_names_is_taken_and_its_own_choice_first() -> None:
+    named = "Programming Language :: Python :: "
+    files = {"setup.py": f"setup(classifiers=['{named}3.9', '{named}3.12'], python_requires='>=3.8')"}
+    make = detected(files).steps[0]
+    assert ["==3.12.*" in make.commands[0], "==3.9.*" in make.commands[1]] == [True, True]
+    files[".python-version"] = "3.10\n"
+    assert "==3.10.*" in detected(files).steps[0].commands[0]
+
+
+def test_versions_of_a_date_are_never_older_than_the_interpreter() -> None:
+    assert runnable_day("2019-05-06", "3.9.2") == "2021-10-05"
+    assert runnable_day("2024-05-06", "3.9.2") == "2024-05-06"
+    assert runnable_day("", "3.9.2") == ""
+
+
+def test_other_ways_to_build_come_after_the_plain_one() -> None:
+    text = (
+        SCM["pyproject.toml"]
+        + '[project.optional-dependencies]\ntest = ["pytest"]\n[tool.uv.sources]\ny = {git = "z"}\n'
+    )
+    install = next(s for s in detected({"pyproject.toml": text}).steps if any("-e ." in c for c in s.commands))
+    ways = ["--no-sources", "|| echo", "--no-build-isolation", "-r pyproject.toml"]
+    assert [next(w for w in ways if w in c) for c in install.commands[1:]] == ways
+
+
+def test_debian_packages_are_installed_first_where_they_are_not_there() -> None:
+    (step,) = system_packages(("libpq-dev",))
+    assert step.commands[0].startswith("dpkg -s libpq-dev") and "apt-get install" in step.commands[1]
+    assert "sudo apt-get install libpq-dev" in step.failure and system_packages(()) == ()
+
+
+def test_a_tox_file_that_refers_to_itself_ends() -> None:
+    lines = "\n    ".join(["{[testenv]deps}"] * 2000)
+    found = project({"setup.py": "", "tox.ini": f"[testenv]\ndeps =\n    pytest\n    {lines}\n"})
+    assert found.packages == ("pytest",)
+
+
+def test_pytest_looks_for_tests_where_tox_has_it_look() -> None:
+    tox = "[testenv]\ncommands =\n    pytest {posargs:--cov=x -o a=b \\\n    x tests/ --doctest-modules}\n"
+    files = {"setup.py": "", "tox.ini": tox, "x/__init__.py": "", "tests/test_x.py": "", "docs/test_d.py": ""}
+    assert detected({**files, "tests/test_y.py": ""}).test_command == f"{PYTEST_COMMAND} -o testpaths='x tests'"
+    assert detected({**files, "other/test_y.py": ""}).test_command == PYTEST_COMMAND, "most of them lie elsewhere"
+    configured = {**files, "tests/test_y.py": "", "pytest.ini": "[pytest]\ntestpaths = tests\n"}
+    assert detected(configured).test_command == PYTEST_COMMAND

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.testing.runners.django import Django, label_of
+from harness.testing.runners.django import Django, Site, label_of
 
 COMMAND = "python tests/runtests.py --verbosity 2 --parallel 1"
 
@@ -27,10 +27,16 @@ def test_a_file_or_id_is_a_dotted_name_below_the_runners_directory(test: str, la
 def test_the_runner_is_known_by_its_name() -> None:
     takes_labels = Django().recognises
     assert takes_labels(COMMAND) and takes_labels("./runtests.py") and takes_labels("A=1 ./tests/runtests.py -v2")
-    assert not any(
-        takes_labels(c) for c in ("python -m pytest", "make runtests", "cd tests && ./runtests.py", "x/myruntests.py")
-    )
+    assert not any(takes_labels(c) for c in ("python -m pytest", "make runtests", "x/myruntests.py"))
 
 
 def test_a_runner_in_the_root_takes_paths_from_there() -> None:
     assert label_of("./runtests.py", "queries/test_q.py") == "queries.test_q"
+
+
+def test_a_runner_in_a_folder_takes_labels_from_there() -> None:
+    command = "cd tests && ./runtests.py"
+    assert Django().limited(command, ["tests/queries/test_q.py"]) == f"{command} queries.test_q"
+    assert Site().limited("cd web && python manage.py test", ["web/shop/tests.py::Shop::test_it"]) == (
+        "cd web && python manage.py test --testrunner troop_django.Runner shop.tests.Shop.test_it"
+    )

@@ -11,6 +11,7 @@ import pytest
 from tasks.errors import InputError
 from tasks.source import FORMS, local_task, resolve
 from tasks.task import Repository
+from tests.support.repositories import make_repository
 
 
 @pytest.fixture(autouse=True)
@@ -111,3 +112,10 @@ def test_options_that_do_not_belong_to_the_source_are_refused(tmp_path: Path) ->
     ):
         with pytest.raises(InputError, match=flag):
             resolve(str(source), **options)
+
+
+def test_a_directory_with_a_project_within_a_repository_is_the_project_that_is_meant(tmp_path: Path) -> None:
+    place = make_repository(tmp_path / "mono", {"libs/core/pyproject.toml": "", "libs/core/src/core.py": ""})
+    assert local_task(place / "libs/core", "It bends.").environment.directory == "libs/core"
+    for whole in (place, place / "libs/core/src"):
+        assert local_task(whole, "It bends.").environment.directory == ""

@@ -146,6 +146,8 @@ def test_an_unknown_key_far_from_all_lists_the_known_ones(tmp_path: Path) -> Non
         (SMALL + '[environment]\npython = "2.7"\n', "[environment] python must be a Python version"),
         (SMALL + '[environment]\nsetup = "make"\n', "[environment] setup must be an array of texts, not the text"),
         (SMALL + "[environment]\nsetup = [1]\n", "not with the whole number 1 in it"),
+        (SMALL + '[environment]\napt = ["a; rm -rf /"]\n', "[environment] apt must name Debian packages, not 'a; rm"),
+        (SMALL + '[environment]\ndirectory = "../x"\n', "[environment] directory '../x' must lie inside"),
         (SMALL + '[tests]\ncommand = ""\n', "[tests] command must not be empty"),
         (SMALL + '[tests]\nscope = "far"\n', '[tests] scope must be "whole" or "near", not \'far\''),
         (SMALL + "[failing_test]\nids = []\n", "[failing_test] ids must name at least one"),
@@ -185,3 +187,9 @@ def test_a_missing_file_and_a_binary_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="UTF-8"):
         load_task_file(tmp_path / "binary.toml")
+
+
+def test_the_environment_may_name_a_project_and_debian_packages(tmp_path: Path) -> None:
+    text = SMALL + '[environment]\ndirectory = "libs/core/"\napt = ["libpq-dev", "g++"]\n'
+    found = load_task_file(write(tmp_path, text)).task.environment
+    assert found == Environment(directory="libs/core", apt=("libpq-dev", "g++"))

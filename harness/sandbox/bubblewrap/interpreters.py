@@ -59,6 +59,13 @@ def find_interpreters() -> tuple[Interpreter, ...]:
     return tuple(sorted(unique.values(), key=lambda i: (not i.in_system, [-n for n in i.version], str(i.path))))
 
 
+def rust_toolchain() -> Path | None:
+    """The user's Rust, for what set-up builds: a toolchain itself, not the wrappers in the home directory around it."""
+    home = Path(os.environ.get("RUSTUP_HOME", Path(os.environ.get("HOME", "/nonexistent"), ".rustup")))
+    found = _below(home, "toolchains/*/bin/cargo")
+    return found[-1].parents[1] if found else None  # "stable" comes last
+
+
 def choose(interpreters: Iterable[Interpreter], python: str | None) -> Interpreter | None:
     """The interpreter for a wish such as "3.9" (None: any): the system's own where it fits."""
     for interpreter in interpreters:

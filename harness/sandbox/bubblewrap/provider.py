@@ -31,9 +31,9 @@ from pathlib import Path
 from harness.cache import cache_root
 from harness.records import Json
 from harness.room import check, sandbox_failure
-from harness.sandbox.base import ENVDIR, HOME, INSIDE, TROOPDIR, WORKDIR, Finding, Limits, Sandbox, SandboxSpec
+from harness.sandbox.base import ENVDIR, HOME, INSIDE, RUST, TROOPDIR, WORKDIR, Finding, Limits, Sandbox, SandboxSpec
 from harness.sandbox.bubblewrap import cgroup, launch
-from harness.sandbox.bubblewrap.interpreters import Interpreter, choose, find_interpreters
+from harness.sandbox.bubblewrap.interpreters import Interpreter, choose, find_interpreters, rust_toolchain
 from harness.sandbox.bubblewrap.launch import Copying, Launched, copy_tree, private_folder, remove_tree
 from harness.sandbox.bubblewrap.system import CLEAN_ENV, ETC_FILES, USER_ID, system_mounts
 from harness.sandbox.client import DISK_UNLIMITED, LAUNCH, PATH, ShimSandbox, base_env, file_limit, inside_modules
@@ -240,6 +240,8 @@ class BubblewrapProvider:
         arguments += _show_pythons(ground, {ground.shim_python, *pythons}, pythons)
         if index is not None:
             arguments += [*ground.tmpfs(SETUP_BIN, LINKS_BYTES), "--ro-bind", str(uv_binary()), f"{SETUP_BIN}/uv"]
+            if rust := rust_toolchain():
+                arguments += ["--ro-bind", str(rust), RUST]
             for path in (*index.folders, *index.files):
                 arguments += [] if path.is_relative_to("/usr") else ["--ro-bind", str(path), str(path)]
         arguments += ["--remount-ro", "/", "--chdir", WORKDIR, "--", str(ground.shim_python.path), *LAUNCH]

@@ -18,6 +18,7 @@ APPENDED_FILES = 200
 # or files or folders are called as it wants them.
 CONFIGURED, OWN_SCRIPT, TEST_FILES, TEST_FOLDERS = 4, 3, 2, 1
 
+_IN_FOLDER = re.compile(r"cd ([\w./-]+) && ")
 _SHELL_OPERATORS = re.compile(r"[|;&<>()\n]")
 
 
@@ -118,7 +119,11 @@ def files_of(ids: Sequence[str]) -> list[str]:
 
 
 def appended(command: str, arguments: Sequence[str]) -> str:
-    """The command with arguments at its end; as it is where that is not the end of the framework's own arguments."""
-    if not arguments or _SHELL_OPERATORS.search(command):
+    """The command with arguments at its end, paths counted from where it is run (`cd FOLDER && …`); as it is where that
+    is not the end of the framework's own arguments."""
+    prefix = _IN_FOLDER.match(command)
+    own = command[prefix.end() :] if prefix else command
+    if not arguments or _SHELL_OPERATORS.search(own):
         return command
-    return f"{command} {shlex.join(arguments)}"
+    below = f"{prefix[1]}/" if prefix else ""
+    return f"{command} {shlex.join(argument.removeprefix(below) for argument in arguments)}"

@@ -1,4 +1,5 @@
-"""Django's `runtests.py`: known by its exit code, limited to files and ids by labels (dotted names) at its end."""
+"""Django's `runtests.py`, known by its exit code, and a site's `manage.py test`, which `harness/inside/troop_django.py`
+reports on: both limited to files and ids by labels (dotted names) at their end."""
 
 from __future__ import annotations
 
@@ -7,9 +8,14 @@ from collections.abc import Sequence
 
 from harness.records import TestReport
 from harness.testing.report import COMMAND_TEST
-from harness.testing.runners.base import OWN_SCRIPT, Layout, Runner, appended, has_test_files
+from harness.testing.runners.base import CONFIGURED, OWN_SCRIPT, Layout, Runner, appended, has_test_files
 
-_LABELLED = re.compile(r"(?:^|\s)(?:\./)?((?:[\w.-]+/)*)runtests\.py(?=$|\s)")
+_LABELLED = re.compile(
+    r"(?:^cd (?P<folder>[\w./-]+) &&.*?\s|^|\s)(?:\./)?(?P<below>(?:[\w.-]+/)*)(?:runtests|manage)\.py(?=$|\s)"
+)
+_BY_PYTEST = "DJANGO_SETTINGS_MODULE"
+_SITE = re.compile(r"(?:^|\s)(?:[\w./-]+/)?manage\.py test(?=$|\s)")
+_TESTS = re.compile(r"(?:^|/)tests?[^/]*\.py$|(?:^|/)tests/[^/]*\.py$")
 _RAN = re.compile(r"^Ran (\d+) tests? in ", re.MULTILINE)
 
 
@@ -20,7 +26,8 @@ class Django(Runner):
     always_reports = False
 
     def recognises(self, command: str) -> bool:
-        return _LABELLED.search(command) is not None and appended(command, ["label"]) != command
+        found = _LABELLED.search(command)
+        return found is not None and found[0].endswith("runtests.py") and appended(command, ["label"]) != command
 
     def claims(self, layout: Layout) -> tuple[int, str] | None:
         script = next((path for path in ("tests/runtests.py", "runtests.py") if path in layout.paths), None)
@@ -41,6 +48,23 @@ class Django(Runner):
         return report.outcomes[COMMAND_TEST] if any(map(int, ran)) else "missing"
 
 
+class Site(Runner):
+    """A Django site's `manage.py test`. A site whose tests pytest runs says pytest which settings are Django's."""
+
+    name = "manage.py test"
+
+    def recognises(self, command: str) -> bool:
+        return _SITE.search(command) is not None and appended(command, ["label"]) != command
+
+    def claims(self, layout: Layout) -> tuple[int, str] | None:
+        there = "manage.py" in layout.paths and any(map(_TESTS.search, layout.paths))
+        return (CONFIGURED + 1, "python manage.py test") if there and _BY_PYTEST not in layout.settings else None
+
+    def limited(self, command: str, ids: Sequence[str], to_first_failure: bool = False) -> str:
+        told = _SITE.sub(lambda found: f"{found[0]} --testrunner troop_django.Runner", command)
+        return appended(told, list(dict.fromkeys(label_of(command, test) for test in ids)))
+
+
 def label_of(command: str, test: str) -> str:
     """The label of a test file, directory or id for Django's runner: `tests/queries/test_q.py::Q::test_x` is
     `queries.test_q.Q.test_x` below the runner's directory. What is none of these is taken for a label."""
@@ -48,5 +72,7 @@ def label_of(command: str, test: str) -> str:
     path, _, rest = test.partition("::")
     if "/" not in path and not path.endswith(".py"):
         return test
-    place = path.removeprefix("./").removeprefix(found[1] if found else "").removesuffix(".py").rstrip("/")
+    for above in (f"{found['folder']}/", found["below"]) if found else ():
+        path = path.removeprefix("./").removeprefix(above)
+    place = path.removeprefix("./").removesuffix(".py").rstrip("/")
     return ".".join(part for part in (place.replace("/", "."), rest.replace("::", ".")) if part)

@@ -1,0 +1,181 @@
+"""Ordinary ways to lay a repository out, each as a small one whose single test needs all that the layout says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.repositories import git, make_repository
+
+BUILD = '[build-system]\nrequires = ["setuptools>=61"]\nbuild-backend = "setuptools.build_meta"\n'
+MODULES = "[tool.setuptools]\npy-modules = [{}]\n"
+USES = "def test_it():\n    import {}\n"
+
+
+@dataclass(frozen=True)
+class Laid:
+    """`files` of the repository; `installs`: what set-up's commands must hold; `command`: that tests are run by; `test`:
+    the id of the one test. `tag`: on the commit before the last."""
+
+    files: Mapping[str, str]
+    installs: tuple[str, ...]
+    test: str
+    command: str = "python -m pytest -q"
+    tag: str = ""
+
+
+def project(name: str = "thing", more: str = "", *, module: str = "thing") -> str:
+    return f'{BUILD}[project]\nname = "{name}"\nversion = "1.0"\n{more}{MODULES.format(repr(module))}'
+
+
+LAYOUTS = {
+    "django site": Laid(
+        {
+            "requirements.txt": "django<6\n",
+            "manage.py": (
+                "import os, sys\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site_.settings')\n"
+                "from django.core.management import execute_from_command_line\nexecute_from_command_line(sys.argv)\n"
+            ),
+            "site_/__init__.py": "",
+            "site_/settings.py": (
+                "SECRET_KEY = 'x'\nINSTALLED_APPS = ['shop']\nUSE_TZ = True\n"
+                "DATABASES = {'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': ':memory:'}}\n"
+            ),
+            "shop/__init__.py": "",
+            "shop/tests.py": (
+                "from django.conf import settings\nfrom django.test import TestCase\n\n\nclass Shop(TestCase):\n"
+                "    def test_it(self):\n        assert settings.INSTALLED_APPS == ['shop']\n"
+            ),
+        },
+        ("-r requirements.txt",),
+        "shop/tests.py::Shop::test_it",
+        "python manage.py test",
+    ),
+    "deps of another section in tox": Laid(
+        {
+            "setup.py": "from setuptools import setup\nsetup(name='thing', py_modules=['thing'])\n",
+            "thing.py": "",
+            "tox.ini": "[base]\ndeps =\n    pytest\n    toolz\n[testenv]\ndeps = {[base]deps}\ncommands = pytest\n",
+            "test_it.py": USES.format("thing, toolz"),
+        },
+        ("toolz",),
+        "test_it.py::test_it",
+    ),
+    "tox extras beside a group": Laid(
+        {
+            "pyproject.toml": project(
+                more='[project.optional-dependencies]\nfast = ["toolz"]\n[dependency-groups]\ntest = ["pytest"]\n'
+            ),
+            "thing.py": "",
+            "tox.ini": "[testenv]\nextras = fast\ncommands = pytest\n",
+            "tests/test_it.py": USES.format("thing, toolz"),
+        },
+        ("-e '.[fast]'", "--group test"),
+        "tests/test_it.py::test_it",
+    ),
+    "project in a subdirectory": Laid(
+        {
+            "README.md": "",
+            "backend/pyproject.toml": project(more='dependencies = ["toolz"]\n'),
+            "backend/thing.py": "",
+            "backend/data.txt": "here",
+            "backend/tests/test_it.py": USES.format("thing, toolz") + "    assert open('data.txt').read() == 'here'\n",
+        },
+        ("-e .",),
+        "backend/tests/test_it.py::test_it",
+        "cd backend && python -m pytest -q",
+    ),
+    "uv workspace": Laid(
+        {
+            "pyproject.toml": (
+                '[project]\nname = "whole"\nversion = "1"\ndependencies = ["core"]\n[tool.uv]\npackage = false\n'
+                '[tool.uv.workspace]\nmembers = ["packages/*"]\n[tool.uv.sources]\ncore = { workspace = true }\n'
+            ),
+            "packages/core/pyproject.toml": project("core", module="core"),
+            "packages/core/core.py": "",
+            "packages/more/pyproject.toml": project(
+                "more", '[project.optional-dependencies]\ntest = ["toolz"]\n', module="more"
+            ),
+            "packages/more/more.py": "",
+            "packages/more/tests/test_it.py": USES.format("core, more, toolz"),
+        },
+        ("-e ./packages/core", "-e './packages/more[test]'"),
+        "packages/more/tests/test_it.py::test_it",
+    ),
+    "version from a dev tag": Laid(
+        {
+            "pyproject.toml": (
+                '[build-system]\nrequires = ["setuptools>=61", "setuptools-scm>=8"]\n'
+                'build-backend = "setuptools.build_meta"\n[project]\nname = "thing"\ndynamic = ["version"]\n'
+                f"[tool.setuptools_scm]\n{MODULES.format(repr('thing'))}"
+            ),
+            "thing.py": "",
+            "test_it.py": (
+                "from importlib.metadata import version\nimport subprocess\n\n\ndef test_it():\n"
+                "    assert version('thing') == '9.2.0.dev1'\n"
+                "    told = subprocess.run(['git', 'describe', '--tags'], capture_output=True, text=True)\n"
+                "    assert told.stdout.strip() == 'v9.2.0.dev1'\n"
+            ),
+        },
+        ("SETUPTOOLS_SCM_PRETEND_VERSION=9.2.0.dev1", "tag --force v9.2.0.dev1"),
+        "test_it.py::test_it",
+        tag="v9.2.0.dev0",
+    ),
+    "Pipfile": Laid(
+        {
+            "Pipfile": '[packages]\ntoolz = "*"\n[dev-packages]\npytest-mock = {version = ">=3", extras = []}\n',
+            "app.py": "",
+            "test_it.py": "def test_it(mocker):\n    import app, toolz\n",
+        },
+        ("toolz", "'pytest-mock>=3'"),
+        "test_it.py::test_it",
+    ),
+    "poetry application": Laid(
+        {
+            "pyproject.toml": (
+                '[tool.poetry]\npackage-mode = false\n[tool.poetry.dependencies]\npython = ">=3.9"\ntoolz = "^1.0"\n'
+                '[tool.poetry.group.dev.dependencies]\npytest-mock = "*"\n'
+            ),
+            "app/__init__.py": "",
+            "tests/test_it.py": "def test_it(mocker):\n    import app, toolz\n",
+        },
+        ("pytest-mock", "'toolz>=1.0,<2'"),
+        "tests/test_it.py::test_it",
+    ),
+    "nox": Laid(
+        {
+            "pyproject.toml": project(),
+            "thing.py": "",
+            "noxfile.py": (
+                "import nox\n\n\n@nox.session\ndef lint(session):\n    session.install('ruff')\n\n\n"
+                "@nox.session(python=['3.11'])\ndef tests(session):\n    session.install('pytest-mock', 'toolz')\n"
+                "    session.install('-e', '.')\n    session.run('pytest')\n"
+            ),
+            "test_it.py": "def test_it(mocker):\n    import thing, toolz\n",
+        },
+        ("pytest-mock toolz",),
+        "test_it.py::test_it",
+    ),
+}
+
+
+def lay(laid: Laid, place: Path) -> Path:
+    """The repository, with a second commit after the tag."""
+    make_repository(place, laid.files)
+    if laid.tag:
+        git(place, "tag", laid.tag)
+        git(place, "commit", "-q", "--allow-empty", "-m", "after it")
+    return place
+
+
+def with_submodule(place: Path, *, filled: bool) -> Path:
+    """A repository whose one test reads a file of a submodule."""
+    sub = make_repository(place / "sub", {"answer.txt": "42"})
+    files = {"test_it.py": "def test_it():\n    assert open('data/spec/answer.txt').read() == '42'\n"}
+    whole = make_repository(place / "whole", files)
+    git(whole, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(sub), "data/spec")
+    git(whole, "commit", "-q", "-m", "with a submodule")
+    if not filled:
+        git(whole, "submodule", "deinit", "-q", "--all", "--force")
+    return whole
