@@ -27,6 +27,7 @@ from harness.code.facts import parsed
 from harness.evidence.told import tell, useless
 from harness.patches.paths import place_of_new_test
 from harness.records import Candidate, Evidence, Json, Told
+from harness.testing.runners.registry import USUAL_COMMAND, runner_of
 from tasks.errors import BudgetExceeded, EndpointFailed, SandboxFailed, words_of
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ async def judge(case: Case, ask: Ask, *, tests: bool = True) -> dict[str, float]
     points = dict.fromkeys((c.id for c in case.candidates), 0.0)
     asked = ""
     try:
-        shown = await _test(case, case.ground, ask) if tests and case.ground is not None else None
+        ground = case.ground if tests else None
+        speaks = ground is not None and runner_of(ground.command or USUAL_COMMAND).python  # as its test will
+        shown = await _test(case, ground, ask) if ground is not None and speaks else None
         for one, other in itertools.combinations(case.candidates, 2):
             for number, (first, second) in enumerate(((one, other), (other, one))):
                 asked = f"{first.id} and {second.id}"

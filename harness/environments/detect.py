@@ -1,4 +1,4 @@
-"""How an ordinary Python repository is installed and tested, read off its files. Pure: nothing is executed here.
+"""How an ordinary repository is installed and tested, read off its files. Pure: nothing is executed here.
 
 `detect` looks at pyproject.toml, setup.cfg, setup.py (parsed, never run), requirements files and tox.ini, and answers
 with set-up steps for a sandbox that has the network. A step has alternatives, tried in order: an old tree first gets
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+from harness.environments.languages import foreign
 from harness.environments.needs import install_each, wanted
 from harness.environments.project import Project, project_folders, read_project
 from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR
@@ -154,6 +155,10 @@ def detect(
     where there are several, or it is not there.
     """
     every = sorted(files)
+    if other := foreign(every, read, test_command):
+        own = (Step(what, ways, ("",) * len(ways), failure, may_fail) for what, ways, failure, may_fail in other[1])
+        # Troop's own programs want a Python.
+        return Detected((_make_env(python, read_project((), read), None), *own), other[0])
     folder = directory.strip("/") or _only(project_folders(every, read))
     top = f"{folder}/" if folder else ""
     paths = [path.removeprefix(top) for path in every if path.startswith(top)]

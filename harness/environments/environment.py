@@ -55,7 +55,10 @@ LISTING_BYTES = 50_000_000
 _LIST_COMMITTED = "[ ! -e .git ] || git -c safe.directory='*' -c core.fsmonitor=false ls-files -z"
 _LISTING = f"""find {WORKDIR} {ENVDIR} {TROOPDIR}/base.git -xdev '(' -type l -o -type f -size +0 ')' \\
     ! -path '*/__pycache__/*' -print | LC_ALL=C sort | cksum"""
-SETUP_ENV = {"VIRTUAL_ENV": ENVDIR, "UV_LINK_MODE": "copy", "DEBIAN_FRONTEND": "noninteractive"}
+SETUP_ENV = {
+    **{"VIRTUAL_ENV": ENVDIR, "UV_LINK_MODE": "copy", "DEBIAN_FRONTEND": "noninteractive"},
+    **{"GOPROXY": "", "GOFLAGS": "-modcacherw", "CARGO_NET_OFFLINE": "false"},
+}
 # An image's own Python is the environment: what is installed there is what attempts see, whatever Debian says to it.
 IMAGE_ENV = {
     **{name: value for name, value in SETUP_ENV.items() if name != "VIRTUAL_ENV"},

@@ -157,7 +157,7 @@ def affinity(file: str, touched: str) -> int:
     more for a shared place in the tree.
     """
     test, module = PurePosixPath(file), PurePosixPath(touched)
-    subject = re.sub(r"^tests?_|_tests?$", "", test.stem)
+    subject = re.sub(r"^tests?_|_tests?$|\.(test|spec)$", "", test.stem)
     name = module.parent.name if module.stem == "__init__" else module.stem
     score = 0
     if subject == name:

@@ -11,39 +11,43 @@ import re
 import sys
 from pathlib import PurePosixPath
 
-_BY_NAME = re.compile(r"(test_.*|.*_tests?|tests?|conftest)\.pyi?")
+_ELSEWHERE = r"\w[\w.-]*(_test\.go|\.(test|spec)\.[cm]?[jt]sx?)"
+_BY_NAME = re.compile(rf"(test_.*|.*_tests?|tests?|conftest)\.pyi?|tests?\.rs|{_ELSEWHERE}")
 _DECIDES = re.compile(
-    r"(site|user)customize\.py|.+\.pth"
+    r"(site|user)customize\.py|.+\.pth|package\.json|(jest|vitest)\.config\..+|\.mocharc\..+"
     r"|\.?pytest\.(ini|toml)|tox\.(ini|toml)|setup\.cfg|pyproject\.toml|\.coveragerc"
 )
-_HOLDS = re.compile(r"((unit)?test_.*|.*_tests?|tests)\.py")
+_HOLDS = re.compile(
+    rf"(.*/)?(((unit)?test_.*|.*_tests?|tests)\.py|{_ELSEWHERE}|(tests?|__tests__)/.*\.([cm]?[jt]sx?|rs))"
+)
 _COLLECTED = re.compile(r"(test_.*|.*_test)\.py")
-_NEW = re.compile(r"(test_\w+|(?!troop_)\w+_test)\.py")
-_TOOLS = frozenset({"pytest", "_pytest", "pluggy", "iniconfig"})
 _LOADED = re.compile(
     r"(pytest|troop)_\w+|py|packaging|pygments|exceptiongroup|tomli|attrs?|colorama|xdist|execnet|(site|user)customize"
 )
+_NEW = re.compile(rf"(.*/)?((test_\w+|(?!troop_)\w+_test)\.py|{_ELSEWHERE}|tests/\w+\.rs)")
+_TOOLS = frozenset({"pytest", "_pytest", "pluggy", "iniconfig", "node_modules"})
 
 
 def is_test(path: str) -> bool:
-    """Whether a path looks like part of a test-suite: below a directory `tests`, below `test` or `testing` at the top,
-    or named test_*, *_test, tests.py or conftest.py. (django/test and numpy/testing are code that may need repair.)"""
+    """Whether a path looks like part of a test-suite: below a directory `tests` (Go: `testdata`, JavaScript:
+    `__tests__`), below `test` or `testing` at the top, or named test_*, *_test, *.test.js, *.spec.ts, tests.py or
+    conftest.py. (django/test and numpy/testing are code that may need repair.)"""
     pure = PurePosixPath(path)
     folders = pure.parts[:-1]
-    if "tests" in folders or folders[:1] in (("test",), ("testing",)):
+    if not {"tests", "testdata", "__tests__"}.isdisjoint(folders) or folders[:1] in (("test",), ("testing",)):
         return True
     return _BY_NAME.fullmatch(pure.name) is not None
 
 
 def guards_tests(path: str) -> bool:
     """Whether a path decides what tests say, so that the clean room takes it from the base: whatever `is_test`, the
-    settings of pytest, tox and coverage, and what Python runs by itself at its start."""
+    settings of pytest, tox, coverage, jest, vitest and mocha, and what Python runs by itself at its start."""
     return is_test(path) or _DECIDES.fullmatch(PurePosixPath(path).name) is not None
 
 
 def holds_tests(path: str) -> bool:
     """Whether some runner would look for tests in a file of that name."""
-    return _HOLDS.fullmatch(PurePosixPath(path).name) is not None
+    return _HOLDS.fullmatch(path) is not None
 
 
 def pytest_collects(path: str) -> bool:
@@ -54,14 +58,15 @@ def pytest_collects(path: str) -> bool:
 def place_of_new_test(path: str) -> str:
     """The path in its shortest form if a new test may lie there; empty otherwise.
 
-    It may inside of the repository, in no hidden folder, under a name that pytest collects and Python can import. So no
-    new test is a file that pytest or Python loads by itself (conftest.py, sitecustomize.py, pytest.ini), nor one that
-    takes the place of what runs the tests (pytest.py, `_pytest/`, troop_*.py).
+    It may inside of the repository, in no hidden folder, under a name that pytest collects and Python can import, or
+    that means a test in Go (x_test.go), Rust (tests/x.rs) or JavaScript (x.test.js, x.spec.ts). So no new test is a
+    file that pytest or Python loads by itself (conftest.py, sitecustomize.py, pytest.ini), nor one that takes the place
+    of what runs the tests (pytest.py, `_pytest/`, troop_*.py, node_modules/).
     """
     pure = PurePosixPath(path)
     inside = not pure.is_absolute() and not any(part == ".." or part[0] in ".-" for part in pure.parts)
     free = inside and _TOOLS.isdisjoint(pure.parts[:1])
-    return pure.as_posix() if free and path.isprintable() and _NEW.fullmatch(pure.name) else ""
+    return pure.as_posix() if free and path.isprintable() and _NEW.fullmatch(pure.as_posix()) else ""
 
 
 def hides_from(path: str) -> str | None:

@@ -70,6 +70,9 @@ def base_env(extra: Mapping[str, str]) -> dict[str, str]:
         **{"PATH": PATH, "HOME": HOME, "TERM": "dumb", "TMPDIR": "/tmp", "GIT_TERMINAL_PROMPT": "0"},
         **dict.fromkeys(("USER", "LOGNAME"), "troop"),
         **dict.fromkeys(("LANG", "LC_ALL"), "C.UTF-8"),
+        # Caches of other languages are frozen with the environment; nobody is to try a network that is not there.
+        **{"GOPATH": f"{ENVDIR}/go", "GOCACHE": f"{ENVDIR}/go/build", "GOPROXY": "off"},
+        **{"CARGO_HOME": f"{ENVDIR}/cargo", "CARGO_TARGET_DIR": f"{ENVDIR}/target", "CARGO_NET_OFFLINE": "true"},
         **dict.fromkeys(("PAGER", "GIT_PAGER"), "cat"),
         **dict.fromkeys(("PYTHONDONTWRITEBYTECODE", "PIP_NO_INPUT", "PIP_DISABLE_PIP_VERSION_CHECK"), "1"),
         **extra,

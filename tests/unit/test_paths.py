@@ -25,6 +25,13 @@ from harness.patches.paths import (
         ("pkg/test_x.py", True),
         ("pkg/x_test.py", True),
         ("conftest.py", True),
+        ("sums/total_test.go", True),
+        ("sums/testdata/a.golden", True),
+        ("src/total.spec.tsx", True),
+        ("src/__tests__/total.js", True),
+        ("src/parse/tests.rs", True),
+        ("src/latest.go", False),
+        ("src/spec.ts", False),
         ("numpy/testing/decorators.py", False),
         ("django/test/client.py", False),
         ("pkg/latest.py", False),
@@ -52,6 +59,9 @@ def test_tests_are_told_from_code_by_their_path(path: str, test: bool) -> None:
         "test/helper.py",
         "x.pth",
         "app/tests.py",
+        "package.json",
+        "ui/jest.config.js",
+        ".mocharc.yml",
     ],
 )
 def test_what_decides_about_tests_guards_them(path: str) -> None:
@@ -69,7 +79,14 @@ def test_files_that_hold_tests_have_the_names_that_runners_look_for() -> None:
     assert all(
         map(holds_tests, ("test_a.py", "a/b_test.py", "tests/queries/tests.py", "x/unittest_a.py", "b_tests.py"))
     )
-    assert not any(map(holds_tests, ("tests/conftest.py", "contest.py", "a/latest.py", "tests/test_data.txt")))
+    elsewhere = ("a/b_test.go", "tests/it.rs", "a/b.spec.mts", "test/a.js", "a/__tests__/b.tsx")
+    assert all(map(holds_tests, elsewhere)) and not any(map(pytest_collects, elsewhere))
+    assert not any(
+        map(
+            holds_tests,
+            ("tests/conftest.py", "a/tests.go", "src/latest.js", "contest.py", "a/latest.py", "tests/test_data.txt"),
+        )
+    )
     assert all(map(pytest_collects, ("test_a.py", "a/b_test.py")))
     assert not any(map(pytest_collects, ("tests/queries/tests.py", "x/unittest_a.py", "test_a.txt", "test_a.pyi")))
 
@@ -80,6 +97,9 @@ def test_files_that_hold_tests_have_the_names_that_runners_look_for() -> None:
         ("tests/test_issue.py", "tests/test_issue.py"),
         ("./tests//sub/./test_issue.py", "tests/sub/test_issue.py"),
         ("pkg/issue_test.py", "pkg/issue_test.py"),
+        ("pkg/issue-12_test.go", "pkg/issue-12_test.go"),
+        ("crates/a/tests/issue.rs", "crates/a/tests/issue.rs"),
+        ("./src/issue.test.ts", "src/issue.test.ts"),
         ("docs/pytest/test_issue.py", "docs/pytest/test_issue.py"),
         (PLACE, PLACE),
     ],
@@ -94,6 +114,7 @@ def test_a_new_test_lies_where_a_runner_finds_it(path: str, place: str) -> None:
         *("", ".", "tests/", "/tmp/test_issue.py", "../test_issue.py", "tests/../test_issue.py", "-x/test_issue.py"),
         *("conftest.py", "tests/conftest.py", "sitecustomize.py", "usercustomize.py", "pytest.ini", "a.pth"),
         *("pytest.py", "_pytest/test_issue.py", "pluggy.py", "iniconfig/test_issue.py", "troop_test.py", "troop_x.py"),
+        *("node_modules/a/b.test.js", "src/issue.rs", "tests/sub/issue.rs", "test/issue.js", "jest.config.js", "a.go"),
         *(".git/hooks/test_issue.py", "issue.py", "tests/test_issue.txt", "tests/test_issue-1.py", "__init__.py"),
         *("a\0b/test_issue.py", "a\n/test_issue.py", "\udcff/test_issue.py"),
     ],

@@ -52,6 +52,8 @@ class Runner(Protocol):
     and with the newest release of that the others as well); empty for what comes with Python or the repository.
     `project`: the import name of the one project whose own runner it is.
     `summary`: finds how many tests (group 1) had which outcome (group 2) in what it prints by itself; None: cannot.
+    `project`: the import name of the one project whose own runner it is. `python`: whether tests are in Python, where
+    a new file that cannot be loaded takes no other one of the run with it.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Runner(Protocol):
     packages: tuple[str, ...] = ()
     project: str = ""
     summary: re.Pattern[str] | None = None
+    python: bool = True
 
     def recognises(self, command: str) -> bool:
         """Whether the command names this framework."""

@@ -8,6 +8,7 @@ from harness.testing.runners.base import Layout, Runner
 from harness.testing.runners.django import Django, Site
 from harness.testing.runners.pytest import Pytest
 from harness.testing.runners.sympy import Sympy
+from harness.testing.runners.tools import TOOLS
 from harness.testing.runners.unittest import Unittest
 
 
@@ -22,7 +23,7 @@ class Command(Runner):
         return True
 
 
-RUNNERS: tuple[Runner, ...] = (Pytest(), Unittest(), Site(), Django(), Sympy(), Command())
+RUNNERS: tuple[Runner, ...] = (Pytest(), Unittest(), Site(), Django(), Sympy(), *TOOLS, Command())
 """The first that recognises a command has it."""
 
 USUAL_COMMAND = RUNNERS[0].command
