@@ -158,7 +158,7 @@ def detect(
     if other := foreign(every, read, test_command):
         own = (Step(what, ways, ("",) * len(ways), failure, may_fail) for what, ways, failure, may_fail in other[1])
         # Troop's own programs want a Python.
-        return Detected((_make_env(python, read_project((), read), None), *own), other[0])
+        return Detected((_make_env(python, read_project([], read), None), *own), other[0])
     folder = directory.strip("/") or _only(project_folders(every, read))
     top = f"{folder}/" if folder else ""
     paths = [path.removeprefix(top) for path in every if path.startswith(top)]
