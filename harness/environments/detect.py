@@ -281,6 +281,9 @@ def _install_project(project: Project, date: datetime | None, version: str | Non
         ways.append(
             (f"{pip}{{dated}}{alone} && {{ {each or ':'}; }}", "the test dependencies were installed one by one")
         )
+    if members and itself:
+        without = " ".join((*itself, *tests))
+        ways.append((f"{pip}--no-sources {{dated}}{without}", "the workspace's other members are the index's releases"))
     if project.build_requires:
         build = f"{UV} pip install {shlex.join(project.build_requires)} setuptools"
         ways.append((f"{build} && {pip}--no-build-isolation {joined}", "the project was built without isolation"))

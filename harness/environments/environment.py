@@ -296,7 +296,7 @@ class _SetUp:
             return self._note(step.failure)
         others = len(step.commands) - 1
         more = (first, f"{others} other ways were tried and failed too" if others else "", debian_packages(first), HELP)
-        failure = f"{step.failure}; the command was: {step.commands[0]}"
+        failure = f"{step.failure}; the command was: {_shown(step.commands[0])}"
         raise SetupFailed("\n".join((failure, *filter(None, more))))
 
     async def _start(self, command: str) -> None:

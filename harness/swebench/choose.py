@@ -18,7 +18,7 @@ from harness.swebench.recipe import Recipe, build_dates, ladder, pins_as_of_date
 from harness.swebench.requirements import name_of, pinned_version
 from harness.swebench.steps import Steps, failed
 
-CHOOSING_VERSION = "3"
+CHOOSING_VERSION = "4"
 """Sets that were chosen in another way are not read."""
 UV = f"{SETUP_BIN}/uv"
 PYTHON = f"{ENV}/bin/python"

@@ -38,6 +38,9 @@ from harness.swebench.steps import Log, Steps
 from harness.trace import record
 
 _ENTER = f". {CONDA}/bin/activate && conda activate testbed && cd /testbed"
+# An image whose tests cannot start must not be kept. Where pytest is no part of it, other programs run the tests.
+_LACKS = "python -c 'import importlib.util as u, sys; sys.exit(u.find_spec(\"pytest\") is not None)'"
+_START = f"{{ {_LACKS} || python -m pytest --version; }}"
 _LIMITS = Limits(memory_mb=8192, cpus=4, processes=2048)
 
 # pip as an evaluation has it: no index, and the configuration that is in the image.
@@ -63,6 +66,7 @@ class Layers:
             # Used where it lies, so that a change to its Python files needs no new installation.
             editable = await steps.attempt("looking how the repository is installed", inside.ASK_EDITABLE)
             await steps.take("committing what set-up changed", _commit(tree))
+            await steps.take("starting pytest", f"{_ENTER} && {_START}")
             await steps.take("compiling", f"rm -rf {TROOPDIR}/base.git; {inside.COMPILE_TREE}")
             labels = {
                 names.KIND: names.INSTANCE,

@@ -42,6 +42,8 @@ environments for which nothing older can be found."""
 
 _EVER = datetime(2100, 1, 1, tzinfo=UTC)
 _RUNTIME_TOOLS = ("setuptools", "wheel")
+# What pytest needs to start: releases from before a Python often fail on it (importlib-metadata 0.18 on 3.9).
+_OF_PYTEST = ("attrs", "importlib-metadata", "iniconfig", "packaging", "pluggy", "py", "zipp")
 _TOOLS = (*BUILD_TOOLS, "flit", "hatchling", "hatch-vcs", "pdm-backend", "poetry")
 _SYSTEM_COMMAND = re.compile(r"^\s*(?:\w+=\S+\s+)*(?:apt-get|apt|locale-gen)\b|/etc/|\bapt-get install\b")
 _NETWORK_COMMAND = re.compile(r"\b(?:wget|curl|git\s+(?:clone|fetch|submodule)|pip3?\s+install|conda|mamba|npm)\b")
@@ -192,7 +194,8 @@ def _dated(recipe: Recipe, date: datetime, younger: Iterable[str] = ()) -> tuple
     # setuptools is imported by what runs, too, where a younger one warns: no newer than the interpreter needs.
     tools = (*_RUNTIME_TOOLS, *(name for name in recipe.requirements if name == "pytest"))
     released = dict(PYTHON_RELEASES).get(recipe.python, PYTHON_RELEASES[0][1])
-    runtime = dict.fromkeys(tools, max(date, released + timedelta(days=60)))  # after which tools knew that Python
+    starts = dict.fromkeys(_OF_PYTEST, max(date, released + timedelta(days=365)))
+    runtime = starts | dict.fromkeys(tools, max(date, released + timedelta(days=60)))  # when tools knew that Python
     dates = dict.fromkeys(_TOOLS, max(date, TODAYS_BUILD_TOOLS)) | runtime | dict.fromkeys(younger, _EVER)
     exceptions = [f"--exclude-newer-package={name}={_day(when)}" for name, when in sorted(dates.items())]
     return (f"--exclude-newer={_day(date)}", *exceptions)

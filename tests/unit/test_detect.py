@@ -273,6 +273,16 @@ def test_other_ways_to_build_come_after_the_plain_one() -> None:
     assert [next(w for w in ways if w in c) for c in install.commands[1:]] == ways
 
 
+def test_a_workspace_member_that_cannot_be_built_is_had_from_the_index() -> None:
+    core = '[project]\nname = "core"\nversion = "1"\n[build-system]\nrequires = ["maturin"]\n'
+    text = '[project]\nname = "x"\nversion = "1"\n[build-system]\nrequires = ["hatchling"]\n'
+    text += '[tool.uv.workspace]\nmembers = ["core"]\n[tool.uv.sources]\ncore = {workspace = true}\n'
+    found = detected({"pyproject.toml": text, "core/pyproject.toml": core, "core/src/core.py": ""})
+    install = next(s for s in found.steps if any("-e ./core" in c for c in s.commands))
+    without = [command for command in install.commands if "--no-sources" in command and "core" not in command]
+    assert len(without) == 1
+
+
 def test_debian_packages_are_installed_first_where_they_are_not_there() -> None:
     (step,) = system_packages(("libpq-dev",))
     assert step.commands[0].startswith("dpkg -s libpq-dev") and "apt-get install" in step.commands[1]

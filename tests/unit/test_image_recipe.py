@@ -153,6 +153,11 @@ def test_what_deals_with_the_interpreter_is_as_old_as_that_allows(tree: Workspac
     assert f"--exclude-newer-package={package}=2020-12-04" in arguments
 
 
+def test_what_pytest_needs_to_start_is_not_older_than_the_interpreter_s_first_year(tree: Workspace) -> None:
+    (first, *_) = ladder(recipe_of(ROW, SPEC, tree, lambda: tree), too_young=False)
+    assert "--exclude-newer-package=importlib-metadata=2021-10-05" in first.arguments
+
+
 def test_pins_from_another_time_take_the_whole_environment_there(tree: Workspace) -> None:
     made = recipe(tree, replace(SPEC, pip_packages=("tox==4.16.0",)))
     first = ladder(made, too_young=True)[0]
