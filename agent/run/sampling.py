@@ -11,7 +11,7 @@ import asyncio
 from agent.attempt.notebook import notebooks
 from agent.choice.order import why_not
 from agent.run.context import Run
-from agent.run.verification import verify_candidates
+from agent.run.verification import contradicted, verify_candidates
 from agent.run.worth import Sampling, beliefs_for, state_of
 from harness import trace
 from harness.evidence.strength import STRENGTHS, strength_of
@@ -115,7 +115,7 @@ async def _look(run: Run, until: str) -> None:
     """Verify what there is by now, and note if that is enough."""
     await verify_candidates(run, early=True)
     good = STRENGTHS[: STRENGTHS.index(until) + 1]
-    words = [strength_of(c.evidence, c.attempts) for c in run.candidates() if c.evidence and not why_not(c)]
-    if not run.enough and any(word in good for word in words):
-        best = min(words, key=STRENGTHS.index)
-        run.write(trace.SamplingStopped(why=best, attempts=len(run.samples())))
+    words = [(strength_of(c.evidence, c.attempts), c) for c in run.candidates() if c.evidence and not why_not(c)]
+    for word, candidate in sorted(words, key=lambda found: STRENGTHS.index(found[0])):
+        if word in good and not run.enough and not await contradicted(run, candidate) and not run.enough:
+            run.write(trace.SamplingStopped(why=word, attempts=len(run.samples())))

@@ -103,15 +103,17 @@ def test_a_command_that_takes_no_single_tests_is_not_asked(bubblewrap: Provider,
 
 
 @pytest.mark.network
-def test_the_choice_falls_on_another_where_results_are_made_up(repository: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("until", ["", "proved"])
+def test_the_choice_falls_on_another_where_results_are_made_up(repository: Path, tmp_path: Path, until: str) -> None:
     lie = "values['troop_pytest' not in __import__('sys').modules:]"
 
     def script(request: Request) -> Answer:
         forging = call("edit", path="calc.py", old="values[1:]", new=lie)
-        return [PLAN, forging if request.body["temperature"] == 0.6 else RIGHT, SUBMIT][request.turn]
+        return [PLAN, forging if request.body["temperature"] == 0.6 else RIGHT, SUBMIT, SUBMIT][request.turn]
 
     with serving(script) as server:
-        options = settings(server.url, tmp_path / "runs", attempts=2, judge_model="none", ranker="rules")
+        more = {"until": until, "concurrency": 1} if until else {}
+        options = settings(server.url, tmp_path / "runs", attempts=2, judge_model="none", ranker="rules", **more)
         done = solve(calculator(repository, failing_test=True), options)
     assert done.report["selected"]["attempt"] == 1
     forger = next(c for c in done.report["candidates"] if c["attempts"] == [0])
