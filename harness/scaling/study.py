@@ -1,4 +1,4 @@
-"""All that a report says of graded samples, as data: curves, what to buy, mixtures, forecasts."""
+"""All that a report says of graded samples, as data: curves, what to buy, forecasts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 from harness.records import Json
 from harness.scaling.curves import Curve, Draws, Estimate, by_task, curves, difference, measures
 from harness.scaling.forecast import Forecast, forecast
-from harness.scaling.frontier import Best, Mixture, Versus, cheap_or_dear, frontier, mixtures, shared, versus
+from harness.scaling.frontier import Best, Versus, cheap_or_dear, frontier, shared, versus
 from harness.scaling.metrics import BOOTSTRAPS
 from harness.scaling.samples import Model
 from tasks.errors import InputError
@@ -50,7 +50,6 @@ class Study:
     frontier: tuple[Best, ...]
     frontier_measure: str
     versus: tuple[Versus, ...]
-    mixtures: tuple[Mixture, ...]
     forecasts: Mapping[str, tuple[Forecast, ...]]
 
     def to_json(self) -> Json:
@@ -100,7 +99,6 @@ def study(
         tuple(frontier(budgeted, drawn, measure=measure, submissions=submissions, budgets=budgets)),
         measure,
         tuple(_duels(together, duels, drawn, measure, submissions) if duels else cheap_or_dear(budgeted, drawn)),
-        tuple(mixtures(budgeted, drawn, budgets=budgets)),
         {model.name: forecasts(model, forecast_to, draws) for model in models if model.depth} if forecast_to else {},
     )
 

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.scaling.chart import MARKS, Line, chart
 from harness.scaling.curves import Curve, Estimate
 from harness.scaling.forecast import Forecast
-from harness.scaling.frontier import Mixture, Purchase, Versus, evenly
+from harness.scaling.frontier import Purchase, Versus, evenly
 from harness.scaling.study import Study, Summary
 from harness.views.picture import table
 from harness.views.words import clean
@@ -19,49 +18,18 @@ SHOWN_KS = 12
 """Rows of a model's table; the JSON has all."""
 
 
-def study_view(study: Study, *, charts: bool = True) -> list[RenderableType]:
-    """Tables and charts, in order; without the charts where they stand beside a picture."""
+def study_view(study: Study) -> list[RenderableType]:
+    """Tables, in order."""
     view: list[RenderableType] = [_heading(study), _summaries(study.summaries)]
-    if charts and any(len(curve.points) > 1 for curve in study.curves):
-        view += [Text(), chart(lines(study.curves), x_label="samples of each task (k)")]
-        if any(p.usd and p.usd.value > 0 for curve in study.curves for p in curve.points):
-            view += [Text(), chart(lines(study.curves, dollars=True), x_label="USD for each task")]
     for name in dict.fromkeys(curve.model for curve in study.curves):
         view += [Text(), _table([c for c in study.curves if c.model == name])]
     if study.frontier:
         view += [Text(), _frontier(study)]
     if study.versus:
         view += [Text(), *map(_versus, study.versus)]
-    if study.mixtures:
-        view += [Text(), _mixtures(study.mixtures)]
     for name, told in study.forecasts.items():
         view += [Text(), _forecasts(name, told)]
     return view
-
-
-def lines(curves: Sequence[Curve], *, dollars: bool = False) -> list[Line]:
-    """The curves as lines of a chart: a colour for each model, a mark for each line; only coverage has its interval."""
-    models = list(dict.fromkeys(curve.model for curve in curves))
-    found: list[Line] = []
-    for curve in curves:
-        if len(curve.points) == 1 and curve.measure != "coverage":
-            continue  # with one sample there is nothing to choose from
-        points = [
-            (p.usd.value if dollars and p.usd else float(p.k), p.solved)
-            for p in curve.points
-            if not dollars or (p.usd and p.usd.value > 0)
-        ]
-        banded = curve.measure == "coverage"
-        if points:
-            found.append(
-                Line(
-                    f"{clean(curve.model)}: {curve.measure}",
-                    tuple((x, e.value, e.low if banded else e.value, e.high if banded else e.value) for x, e in points),
-                    models.index(curve.model),
-                    MARKS[len(found) % len(MARKS)],
-                )
-            )
-    return found
 
 
 def share(value: float) -> str:
@@ -151,19 +119,6 @@ def _versus(duel: Versus) -> RenderableType:
         f"{span(one.solved)} at {usd(one.usd.value)} against {span(other.solved)} at {usd(other.usd.value)}; "
         f"difference {span(duel.solved)}: {verdict}.",
     )
-
-
-def _mixtures(found: Sequence[Mixture]) -> RenderableType:
-    shown = table("USD a task", "samples", ">coverage", ">on other tasks", ">over one model")
-    for each in found:
-        shown.add_row(
-            usd(each.usd.value),
-            " + ".join(f"{k} × {clean(name)}" for name, k in each.samples.items()),
-            span(each.solved),
-            share(each.honest),
-            f"{100 * each.gain:+.1f}",
-        )
-    return _titled("Mixtures: the next sample from the model that adds most for a dollar", shown)
 
 
 def _forecasts(model: str, told: Sequence[Forecast]) -> RenderableType:
