@@ -87,7 +87,6 @@ def purchase(text: str) -> tuple[str, int]:
 
 def execute(known: argparse.Namespace) -> int:
     """Read what is named, and show it; a run may still be going on."""
-
     if not known.run and not known.imports:
         raise InputError("name a run or an evaluation to report on, or a file with --import")
     if known.labels and not known.imports:
@@ -129,7 +128,6 @@ def execute(known: argparse.Namespace) -> int:
 
 def _solved(directory: Path, *, verbose: bool) -> tuple[Json, list[RenderableType]]:
     """The report of a run of `solve`, and how it is shown."""
-
     files = RunFiles(directory.resolve())
     events = list(trace.read(files.trace_file))
     return {**solve_report(events), "directory": str(files.directory)}, (verbose_view if verbose else solve_view)(
@@ -151,7 +149,6 @@ def _within(path: Path) -> list[Path]:
 
 def _evaluation(path: Path) -> Json | None:
     """The report of an evaluation, or None for what is a run of `solve`."""
-
     file = path / "report.json" if path.is_dir() else path
     if (path / "trace.jsonl").exists():
         return None
@@ -172,7 +169,6 @@ def _evaluation(path: Path) -> Json | None:
 
 def _evaluated(path: Path, report: Json) -> tuple[str, Imported, list[RenderableType]]:
     """An evaluation's name, its samples, and how it is shown. Raises InputError for a report that is damaged."""
-
     try:
         view = [*eval_view(report), ""] if "suite" in report else []
         found = of_evaluation(report)
@@ -186,7 +182,6 @@ def _evaluated(path: Path, report: Json) -> tuple[str, Imported, list[Renderable
 def _study(
     known: argparse.Namespace, evaluations: Sequence[tuple[str, Imported, list[RenderableType]]]
 ) -> tuple[Study, list[RenderableType]]:
-
     sources = [(name, found.models) for name, found, _ in evaluations]
     ungraded = sum(found.ungraded for _, found, _ in evaluations)
     shown = [each for _, _, view in evaluations for each in view]

@@ -6,7 +6,7 @@ Budgets and costs are USD for one task. Models are compared on the tasks that al
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import fmean
 
@@ -62,48 +62,38 @@ class _Option:
 def shared(models: Sequence[Model]) -> list[Model]:
     """The models, on the tasks for which each has its depth of samples."""
     whole = [model.whole() for model in models]
-    common = set.intersection(*(set(model.tasks) for model in whole)) if whole else set()
-    return [Model(m.name, {i: m.tasks[i] for i in sorted(common)}, m.ranked, m.settled) for m in whole]
+    common = sorted(set.intersection(*(set(model.tasks) for model in whole))) if whole else []
+    return [replace(model, tasks={i: model.tasks[i] for i in common}) for model in whole]
 
 
-def _option(model: Model, k: int, measure: str, submissions: int) -> _Option:
-    return _Option(model.name, k, by_task(model, measures(model, submissions)[measure], k), usd_by_task(model, k))
+def _option(model: Model, k: int, measure: str) -> _Option:
+    return _Option(model.name, k, by_task(model, measures(model)[measure], k), usd_by_task(model, k))
 
 
 def frontier(
-    models: Sequence[Model],
-    draws: Draws,
-    *,
-    measure: str = "coverage",
-    submissions: int = 1,
-    budgets: Sequence[float] = (),
+    models: Sequence[Model], draws: Draws, *, measure: str = "coverage", budgets: Sequence[float] = ()
 ) -> list[Best]:
     """The best purchase at each budget; without budgets, at each at which it changes. Models without prices are passed
     over.
 
     `models`: of the same tasks (see `shared`). A budget that buys nothing has no row.
     """
-    able = [model for model in models if model.priced and measure in measures(model, submissions)]
-    options = [_option(model, k, measure, submissions) for model in able for k in ks_up_to(model.depth)]
+    able = [model for model in models if model.priced and measure in measures(model)]
+    options = [_option(model, k, measure) for model in able for k in ks_up_to(model.depth)]
     means = [(fmean(o.usd.values()), fmean(o.solved.values())) for o in options]
     drawn = [(draws.means(o.usd), draws.means(o.solved)) for o in options]
     rows = []
     for budget in budgets or _steps(means):
         within = [i for i, (usd, _) in enumerate(means) if usd <= budget * (1 + 1e-9)]
+        within.sort(key=lambda i: (-means[i][1], means[i][0]))
         if not within:
             continue
-        best = max(within, key=lambda i: (means[i][1], -means[i][0]))
-        others = [i for i in within if options[i].model != options[best].model]
-        second = max(others, key=lambda i: (means[i][1], -means[i][0]), default=None)
-        rows.append(
-            Best(
-                budget,
-                options[best].purchase(draws),
-                _sure(best, options, drawn, budget),
-                None if second is None else options[second].purchase(draws),
-                None if second is None else difference(options[best].solved, options[second].solved, draws),
-            )
-        )
+        best, second, ahead = options[within[0]], None, None
+        for other in (options[i] for i in within):
+            if other.model != best.model:
+                second, ahead = other.purchase(draws), difference(best.solved, other.solved, draws)
+                break
+        rows.append(Best(budget, best.purchase(draws), _sure(best, options, drawn, budget), second, ahead))
     return rows
 
 
@@ -118,26 +108,23 @@ def _steps(means: Sequence[tuple[float, float]]) -> list[float]:
 
 
 def _sure(
-    best: int, options: Sequence[_Option], drawn: Sequence[tuple[Sequence[float], Sequence[float]]], budget: float
+    best: _Option, options: Sequence[_Option], drawn: Sequence[tuple[Sequence[float], Sequence[float]]], budget: float
 ) -> float:
     """In how many draws of tasks the model of `best` has the best purchase within the budget."""
-    wins, count = 0, len(drawn[best][0])
+    wins, count = 0, len(drawn[0][0])
     for at in range(count):
         top: dict[str, float] = {}
         for option, (usd, solved) in zip(options, drawn, strict=True):
-            if usd[at] <= budget * (1 + 1e-9) or option is options[best]:
+            if usd[at] <= budget * (1 + 1e-9) or option is best:
                 top[option.model] = max(top.get(option.model, -1.0), solved[at])
-        wins += top[options[best].model] >= max(top.values())
+        wins += top[best.model] >= max(top.values())
     return wins / count
 
 
-Offer = tuple[Model, int]
-"""So many samples of a model for each task."""
-
-
-def versus(first: Offer, second: Offer, draws: Draws, *, measure: str = "coverage", submissions: int = 1) -> Versus:
-    """Two purchases compared on the tasks that both models have; both must be priced and have as many samples."""
-    one, other = (_option(model, k, measure, submissions) for model, k in (first, second))
+def versus(first: tuple[Model, int], second: tuple[Model, int], draws: Draws, *, measure: str = "coverage") -> Versus:
+    """So many samples of a model for each task against so many of another, on the tasks that both have; both must be
+    priced and have as many samples."""
+    one, other = (_option(model, k, measure) for model, k in (first, second))
     solved, usd = difference(one.solved, other.solved, draws), difference(one.usd, other.usd, draws)
     return Versus(one.purchase(draws), other.purchase(draws), solved, usd)
 

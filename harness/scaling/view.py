@@ -20,7 +20,7 @@ SHOWN_KS = 12
 
 def study_view(study: Study) -> list[RenderableType]:
     """Tables, in order."""
-    view: list[RenderableType] = [_heading(study), _summaries(study.summaries)]
+    view: list[RenderableType] = [*_heading(study), _summaries(study.summaries)]
     for name in dict.fromkeys(curve.model for curve in study.curves):
         view += [Text(), _table([c for c in study.curves if c.model == name])]
     if study.frontier:
@@ -50,7 +50,7 @@ def usd(value: float) -> str:
     return f"${value:.2f}" if value >= 1 else f"${value:.3g}"
 
 
-def _heading(study: Study) -> RenderableType:
+def _heading(study: Study) -> list[Text]:
     notes = [Text("All in per cent, with 95 % intervals by bootstrap over tasks.", "dim")]
     if study.ungraded:
         notes.append(Text(f"{study.ungraded} samples have no outcome and are left out.", "yellow"))
@@ -60,7 +60,7 @@ def _heading(study: Study) -> RenderableType:
         if each.left_out:
             few = f"{each.left_out} tasks have fewer than {each.depth} samples and are left out."
             notes.append(Text(f"{clean(each.model)}: {few}", "yellow"))
-    return Group(*notes)
+    return notes
 
 
 def _summaries(summaries: Iterable[Summary]) -> RenderableType:
@@ -128,10 +128,19 @@ def _forecasts(model: str, told: Sequence[Forecast]) -> RenderableType:
         refusal = f" to k = {', '.join(map(str, ks))} refused: {told[0].refused}"
         return Text.assemble((title, "bold"), (refusal, "yellow"))
     shown = table("law", *(f"k = {k}" for k in ks[:1]), *(f">k = {k}" for k in ks[1:]), "fit", "hold-out check")
+    reasons: dict[str, list[str]] = {}
     for law in dict.fromkeys(each.law for each in told):
         row = [each for each in told if each.law == law]
         shown.add_row(law, *map(_told, row), _fit(row[0]), _check(row[0]))
-    return Group(_titled(title, shown), *_reasons(told), *_ranges(told))
+    for each in (each for each in told if each.refused):
+        reasons.setdefault(each.refused, []).append(f"{each.law} to {each.k}")
+    notes = [Text(f"refused ({', '.join(which)}): {why}", "yellow") for why, which in reasons.items()]
+    for k in ks:  # where laws pass their checks and still differ, the range over them is what is known
+        passed = [(e.low, e.high) for e in told if e.k == k and e.low is not None and e.high is not None]
+        if len(passed) > 1:
+            low, high = min(low for low, _ in passed), max(high for _, high in passed)
+            notes.append(Text(f"k = {k}: between {share(low)} and {share(high)} over the laws that passed."))
+    return Group(_titled(title, shown), *notes)
 
 
 def _told(each: Forecast) -> str:
@@ -150,23 +159,3 @@ def _check(each: Forecast) -> str:
     if held is None:
         return "-"
     return f"{held.fitted}→{held.asked}: {share(held.forecast)}, was {share(held.observed)}"
-
-
-def _reasons(told: Sequence[Forecast]) -> list[Text]:
-    reasons: dict[str, list[str]] = {}
-    for each in told:
-        if each.refused:
-            reasons.setdefault(each.refused, []).append(f"{each.law} to {each.k}")
-    return [Text(f"refused ({', '.join(which)}): {why}", "yellow") for why, which in reasons.items()]
-
-
-def _ranges(told: Sequence[Forecast]) -> list[Text]:
-    """Where laws pass their checks and still differ, the range over them is what is known."""
-    found = []
-    for k in dict.fromkeys(each.k for each in told):
-        these = [each for each in told if each.k == k and each.coverage is not None]
-        lows, highs = [e.low for e in these if e.low is not None], [e.high for e in these if e.high is not None]
-        if len(these) > 1:
-            between = f"{share(min(lows))} and {share(max(highs))}"
-            found.append(Text(f"k = {k}: between {between} over the laws that passed."))
-    return found
