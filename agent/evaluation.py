@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from agent.assemble import Part, Pool, check_models, go, is_finished, named_mode
 from agent.attempt.notebook import notebooks
 from agent.choice.candidates import candidates_of
 from agent.config import Config, Settings, prices_of, resolve_model
+from agent.defaults import SETTINGS
 from agent.models.client import ModelClient
 from agent.models.contact import listed
 from agent.run.worth import Sampling, beliefs_for, state_of
@@ -60,7 +61,6 @@ class EarlierRun:
 
     task: Task
     settings: Settings
-    finished: bool
     attempts: int
     ended: int
     again: int
@@ -73,6 +73,10 @@ class EarlierRun:
     dearest: float
     outcome: Outcome | None
 
+    @property
+    def finished(self) -> bool:
+        return self.outcome is not None
+
 
 def kept_run(files: RunFiles) -> EarlierRun | None:
     """What is kept of the run; None where there is none. Raises InputError for one that is damaged."""
@@ -81,33 +85,26 @@ def kept_run(files: RunFiles) -> EarlierRun | None:
     task, settings, _ = files.read_run()
     events = list(trace.read(files.trace_file, may_be_empty=True))
     attempts = trace.attempts_asked(events, settings.budget.attempts)
-    begun = notebooks(events)
-    ended = [n for n in begun if n.ended is not None]
-    statuses = Counter(n.ended.status for n in ended if n.ended is not None)
-    capped = any(isinstance(e, trace.BudgetReached) for e in trace.since_reopened(events))
-    stopped = any(isinstance(e, trace.SamplingStopped) for e in trace.since_reopened(events))
-    finished = bool(events) and is_finished(events)
-    missing = 0 if capped or stopped else attempts - len(ended)
-    charged = list(charges(events))
-    outcome = None
-    if finished:
-        solved = solved_of(files, events)
-        outcome = Outcome(task.id, solved, dict(solved.known))
+    begun, latest, charged = notebooks(events), trace.since_reopened(events), list(charges(events))
+    statuses = Counter(n.ended.status for n in begun if n.ended is not None)
+    capped = any(isinstance(e, trace.BudgetReached) for e in latest)
+    stopped = any(isinstance(e, trace.SamplingStopped) for e in latest)
+    missing = 0 if capped or stopped else attempts - statuses.total()
+    solved = solved_of(files, events) if events and is_finished(events) else None
     return EarlierRun(
         task=task,
         settings=settings,
-        finished=finished,
         attempts=attempts,
-        ended=len(ended),
+        ended=statuses.total(),
         again=statuses["infrastructure"] + (statuses["budget"] if capped else 0),
         begun=len(begun),
         stopped=stopped,
         state=state_of(events) if settings.adaptive and events else TaskState(),
-        broken=statuses["infrastructure"] + missing if finished else 0,
+        broken=statuses["infrastructure"] + missing if solved else 0,
         capped=capped,
         cost=Ledger.fold(charged).total,
         dearest=max((c.usd or 0.0 for c in charged), default=0.0),
-        outcome=outcome,
+        outcome=Outcome(task.id, solved, dict(solved.known)) if solved else None,
     )
 
 
@@ -188,8 +185,12 @@ class Evaluation:
             return f"{self.settings.budget.attempts} attempts instead of {kept.attempts}"
         if self.retry and kept.broken:
             return "what the world broke is done again"
-        if kept.capped and _has_room(id, kept, budget):
-            return "there is a budget again"
+        if kept.capped:
+            # Would its share of what is left pay for another call like its dearest?
+            share, spent, tokens = budget.share(id), kept.cost.known_usd + kept.dearest, kept.cost.usage.total
+            per_call = tokens / kept.cost.calls if kept.cost.calls else 0.0
+            if share.level("usd") > spent and share.level("tokens") > tokens + per_call:
+                return "there is a budget again"
         return ""
 
     @property
@@ -240,7 +241,9 @@ class Evaluation:
 
         async with open_pool(self.settings, self.suite.image, view.say) as pool:
             if any(self.attempts_left(id) for id in self.left):
-                await self._reach_models(pool)
+                # Every model's server must be there and take the key before images are built for it.
+                for alias in named_models(self.settings, self.config):
+                    await listed(ModelClient(alias, pool.connections, record=lambda event: event))
             limits, timeout = self.settings.limits, self.settings.test_timeout
             means = Means(pool.provider, limits, timeout, max(1, os.cpu_count() or 2), view.say)
             async with self.suite.at_work(means) as bench:
@@ -257,11 +260,6 @@ class Evaluation:
                 ahead = 1 if sampling is not None else self.settings.budget.attempts
                 plan = EvaluationPlan(pool.slots, pool.checks, ahead, self.grades, self.at_once)
                 await evaluate(self.left, bench, solve, plan, view.ready, keep)
-
-    async def _reach_models(self, pool: Pool) -> None:
-        """Every model's server is there and takes the key, before images are built for it. Raises EndpointFailed."""
-        for alias in named_models(self.settings, self.config):
-            await listed(ModelClient(alias, pool.connections, record=lambda event: event))
 
     def _sampling(self) -> Sampling | None:
         """What decides on the attempts of all instances together, with what is known of those begun before."""
@@ -290,7 +288,7 @@ class Evaluation:
             # The cap of all stands in the run as well, for whoever resumes it on its own.
             own = replace(self.settings, budget=replace(self.settings.budget, seconds=None))
             files, _, _ = start(task, own, directory=files.directory)
-        elif kept.finished and not reopen and kept.outcome is not None and kept.outcome.solved is not None:
+        elif kept.outcome is not None and kept.outcome.solved is not None and not reopen:
             return kept.outcome.solved
         part = Part(lane, budget.share(task.id), self.settings.budget, reopen, sampling)
         failure, outage = "", False
@@ -314,9 +312,9 @@ class Evaluation:
         known = {id: kept.outcome for id, kept in self.kept.items() if kept.outcome is not None} | self.outcomes
         return [known[id] for id in self.suite.ids if id in known]
 
-    def report(self) -> Json:
-        """report.json as it stands now."""
-        budget = self.settings.budget
+    def write(self) -> Json:
+        """Write report.json, report.md and the prediction files as they stand now; returns the report."""
+        budget, results, total = self.settings.budget, self.results(), len(self.suite.ids)
         aliases = [resolve_model(name, self.config) for name in self.settings.models if name != REPAIR]
         asked = Asked(
             suite=self.suite.name,
@@ -327,13 +325,8 @@ class Evaluation:
             budget={"usd": budget.usd, "tokens": budget.tokens, "seconds": budget.seconds},
             adaptive=self.settings.adaptive,
         )
-        total = len(self.suite.ids)
-        return suite_report(self.results(), asked, instances=total, unfinished=total - len(self.outcomes))
-
-    def write(self) -> Json:
-        """Write report.json, report.md and the prediction files; returns the report."""
-        report = self.report()
-        files = prediction_files(self.results(), self.settings.models, self.settings.budget.attempts)
+        report = suite_report(results, asked, instances=total, unfinished=total - len(self.outcomes))
+        files = prediction_files(results, self.settings.models, budget.attempts)
         for name, text in files.items():
             write_text(self.out / name, text)
         write_text(self.out / "report.md", markdown(report))
@@ -341,33 +334,20 @@ class Evaluation:
         return report
 
 
-def _has_room(id: str, kept: EarlierRun, budget: SharedBudget) -> bool:
-    """Whether the instance's share of what is left would pay for another call like its dearest."""
-    share, tokens = budget.share(id), kept.cost.usage.total
-    per_call = tokens / kept.cost.calls if kept.cost.calls else 0.0
-    return share.level("usd") > kept.cost.known_usd + kept.dearest and share.level("tokens") > tokens + per_call
-
-
-_MAY_CHANGE = frozenset({"out", "concurrency", "allow_unknown_price", "infrastructure_retries"})
-_CAPS_THAT_MAY_CHANGE = frozenset({"attempts", "usd", "tokens", "seconds"})
-_OPTIONS = {
-    "models": "--model",
-    "turns": "--max-turns",
-    "attempt_usd": "--max-attempt-usd",
-    "judge_usd": "--max-judge-usd",
-    "attempt_seconds": "--attempt-timeout",
-    "memory_mb": "--memory",
-}
+_MAY_CHANGE = {"attempts", "max_usd", "max_tokens", "timeout", "out", "concurrency"}
+_MAY_CHANGE |= {"allow_unknown_price", "infrastructure_retries"}
+"""Settings that may be others where an evaluation is gone on with."""
 
 
 def check_kept(directory: Path, kept: EarlierRun, settings: Settings, task: Task) -> None:
     """Refuse to mix: a run that is there already must have been made with the settings that are asked for, so that its
     attempts and new ones are samples of the same thing. Raises InputError naming what differs."""
-    differing = [
-        *_differing(kept.settings, settings, _MAY_CHANGE | {"budget", "limits"}),
-        *_differing(kept.settings.budget, settings.budget, _CAPS_THAT_MAY_CHANGE),
-        *_differing(kept.settings.limits, settings.limits, frozenset()),
-    ]
+    places = {"model": "models"} | {each.name: each.place for each in SETTINGS if each.name not in _MAY_CHANGE}
+    differing = []
+    for name, place in places.items():
+        there, now = attrgetter(place)(kept.settings), attrgetter(place)(settings)
+        if there != now:
+            differing.append(f"--{name.replace('_', '-')} {_plainly(there)} there, {_plainly(now)} now")
     if settings.budget.attempts < kept.attempts:
         differing.append(f"--attempts {kept.attempts} there, {settings.budget.attempts} now, which can only grow")
     if kept.task.repository.base != task.repository.base:
@@ -377,17 +357,6 @@ def check_kept(directory: Path, kept: EarlierRun, settings: Settings, task: Task
             f"{directory} was made with other settings ({'; '.join(differing)}): give another --out, or the same "
             "settings to go on with it"
         )
-
-
-def _differing(kept: Any, now: Any, passed_over: frozenset[str]) -> list[str]:
-    """Field by field of two records of one type: what differs, under the option's name."""
-    names = [f.name for f in dataclasses.fields(now) if f.name not in passed_over]
-    return [
-        f"{_OPTIONS.get(name, '--' + name.replace('_', '-'))} {_plainly(getattr(kept, name))} there, "
-        f"{_plainly(getattr(now, name))} now"
-        for name in names
-        if getattr(kept, name) != getattr(now, name)
-    ]
 
 
 def _plainly(value: Any) -> str:

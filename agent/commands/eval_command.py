@@ -160,9 +160,7 @@ def _swebench(known: argparse.Namespace, out: Path) -> Suite:
     )
 
 
-Loader = Callable[[argparse.Namespace, Path], "Suite"]
-
-SUITES: Mapping[str, Loader] = {
+SUITES: Mapping[str, Callable[[argparse.Namespace, Path], Suite]] = {
     "swe-bench-lite": _swebench,
     "swe-bench-verified": _swebench,
     "swe-bench": _swebench,

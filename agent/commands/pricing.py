@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -33,53 +32,45 @@ GRADE_SECONDS = 30.0
 ROWS = 40
 """Instances that get a line on the screen; --json has all."""
 
-ASSUMED = (
-    f"assumed: {TURNS} turns, {INPUT_PER_TURN} tokens in and {OUTPUT_PER_TURN} out a turn with nothing cached, "
-    f"{SECONDS_PER_TURN:g} s a turn"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """One attempt of a model: USD (None: no known price), seconds, tokens, and where that comes from."""
-
-    model: str
-    usd: float | None
-    seconds: float
-    tokens: float
-    source: str
-
 
 def forecast(evaluation: Evaluation, root: Path) -> Json:
     """What would run, and what it would cost. `root`: the directory below which earlier runs are looked for."""
     settings = evaluation.settings
     models = [expected_attempt(name, evaluation, root) for name in settings.models]
     missing = evaluation.suite.missing()
-    rows = [_row(evaluation, id, missing.get(id, "")) for id in evaluation.suite.ids]
+    rows: list[Json] = []
+    for id in evaluation.suite.ids:
+        kept, left = evaluation.kept.get(id), evaluation.attempts_left(id)
+        state = "new" if kept is None else "begun" if not kept.finished else "more attempts" if left else "finished"
+        rows.append({"id": id, "state": state, "image": missing.get(id) or "ready", "attempts_left": left})
     attempts = sum(row["attempts_left"] for row in rows)
     # Attempts rotate over the models, so each has its part of them.
-    usd = None if any(m.usd is None for m in models) else attempts * fmean(m.usd or 0.0 for m in models)
-    budget = settings.budget
-    unfinished = sum(row["attempts_left"] > 0 for row in rows)
+    usd = None if any(m["usd"] is None for m in models) else attempts * fmean(m["usd"] for m in models)
+    # In adaptive sampling nobody has a share of the cap: it is spent wherever it gains most.
+    cap, sharers = settings.budget.usd, 0 if settings.adaptive else sum(row["attempts_left"] > 0 for row in rows)
+    notes = []
+    if usd is None:
+        notes.append("the price is not known: give prices or usd_per_gpu_hour in an alias (troop.toml)")
+    elif cap is not None and usd > cap:
+        share = f"each of {counted(sharers, 'instance')} may use its share"
+        notes.append(
+            f"--max-usd {cap:g} is less than expected: {share if sharers else 'it is spent where it gains most'}, and "
+            f"attempts beyond it are cut off or never begun (for {attempts} attempts give about {usd:.2f})"
+        )
+    if missing:
+        notes.append(f"{counted(len(missing), 'image')} to be made first (pulled, else built)")
     return {
         "suite": evaluation.suite.name,
         "instances": rows,
-        "models": [asdict(model) for model in models],
+        "models": models,
         "attempts_left": attempts,
         "adaptive": settings.adaptive,
         "usd": usd,
-        "hours": round(_seconds(evaluation, rows, fmean(m.seconds for m in models)) / 3600, 2),
-        "max_usd": budget.usd,
-        "usd_share": None if budget.usd is None or not unfinished or settings.adaptive else budget.usd / unfinished,
-        "notes": _notes(usd, budget.usd, attempts, 0 if settings.adaptive else unfinished, missing),
+        "hours": round(_seconds(evaluation, rows, fmean(m["seconds"] for m in models)) / 3600, 2),
+        "max_usd": cap,
+        "usd_share": cap / sharers if cap is not None and sharers else None,
+        "notes": notes,
     }
-
-
-def _row(evaluation: Evaluation, id: str, missing: str) -> Json:
-    kept = evaluation.kept.get(id)
-    left = evaluation.attempts_left(id)
-    state = "new" if kept is None else "begun" if not kept.finished else "more attempts" if left else "finished"
-    return {"id": id, "state": state, "image": missing or "ready", "attempts_left": left}
 
 
 def _seconds(evaluation: Evaluation, rows: Sequence[Json], per_attempt: float) -> float:
@@ -92,37 +83,21 @@ def _seconds(evaluation: Evaluation, rows: Sequence[Json], per_attempt: float) -
     return float(IMAGE_SECONDS * images / cpus + per_attempt * attempts / places + GRADE_SECONDS * gradings / cpus)
 
 
-def _notes(usd: float | None, cap: float | None, attempts: int, sharers: int, missing: Mapping[str, str]) -> list[str]:
-    """`sharers`: instances that share the cap; 0 where it is spent wherever it gains most."""
-    notes = []
-    if usd is None:
-        notes.append("the price is not known: give prices or usd_per_gpu_hour in an alias (troop.toml)")
-    elif cap is not None and usd > cap:
-        share = f"each of {counted(sharers, 'instance')} may use its share"
-        how = share if sharers else "it is spent where it gains most"
-        notes.append(
-            f"--max-usd {cap:g} is less than expected: {how}, and "
-            f"attempts beyond it are cut off or never begun (for {attempts} attempts give about {usd:.2f})"
-        )
-    if missing:
-        notes.append(f"{counted(len(missing), 'image')} to be made first (pulled, else built)")
-    return notes
-
-
-def expected_attempt(model: str, evaluation: Evaluation, root: Path) -> Expected:
-    """One attempt of the model: the mean of its earlier ones below `root`, of the same suite where there are any."""
+def expected_attempt(model: str, evaluation: Evaluation, root: Path) -> Json:
+    """One attempt of the model: USD (None: no known price), seconds, tokens, and where that comes from: the mean of its
+    earlier ones below `root`, of the same suite where there are any."""
     near = list(earlier_attempts(evaluation.out, model))
     found = near or list(earlier_attempts(root.resolve(), model))
     if not found:
         return _assumed(model, evaluation.config, evaluation.settings.budget.turns)
     known = [row["usd"] for row in found if row["usd"] is not None]
-    return Expected(
-        model=model,
-        usd=fmean(known) if known else None,
-        seconds=fmean(row["seconds"] for row in found),
-        tokens=fmean(sum(row["usage"].values()) for row in found),
-        source=f"the mean of {counted(len(found), 'attempt')} in {evaluation.out if near else root}",
-    )
+    return {
+        "model": model,
+        "usd": fmean(known) if known else None,
+        "seconds": fmean(row["seconds"] for row in found),
+        "tokens": fmean(sum(row["usage"].values()) for row in found),
+        "source": f"the mean of {counted(len(found), 'attempt')} in {evaluation.out if near else root}",
+    }
 
 
 def earlier_attempts(root: Path, model: str) -> Iterator[Json]:
@@ -137,18 +112,20 @@ def earlier_attempts(root: Path, model: str) -> Iterator[Json]:
             yield from (row for row in rows if row.get("seconds") and row.get("status") != "infrastructure")
 
 
-def _assumed(model: str, config: Config, most_turns: int) -> Expected:
+def _assumed(model: str, config: Config, most_turns: int) -> Json:
     if model == REPAIR:
-        return Expected(model, 0.0, REPAIR_SECONDS, 0.0, f"assumed: {REPAIR_SECONDS:g} s an attempt")
+        source = f"assumed: {REPAIR_SECONDS:g} s an attempt"
+        return {"model": model, "usd": 0.0, "seconds": REPAIR_SECONDS, "tokens": 0.0, "source": source}
     turns = min(TURNS, most_turns)
     prices = prices_of(resolve_model(model, config))
     usage = Usage(input=turns * INPUT_PER_TURN, output=turns * OUTPUT_PER_TURN)
-    gpu = turns * OUTPUT_PER_TURN / OUTPUT_PER_SECOND
-    usd, _ = price(prices, usage, gpu)
-    said = ASSUMED.replace(str(TURNS), str(turns), 1)
-    if prices.gpu_hour is not None:
-        said += f", {OUTPUT_PER_SECOND:g} tokens/s"
-    return Expected(model, usd, turns * SECONDS_PER_TURN, float(usage.total), said)
+    usd, _ = price(prices, usage, usage.output / OUTPUT_PER_SECOND)
+    source = (
+        f"assumed: {turns} turns, {INPUT_PER_TURN} tokens in and {OUTPUT_PER_TURN} out a turn with nothing cached, "
+        f"{SECONDS_PER_TURN:g} s a turn" + (f", {OUTPUT_PER_SECOND:g} tokens/s" if prices.gpu_hour is not None else "")
+    )
+    seconds, tokens = turns * SECONDS_PER_TURN, float(usage.total)
+    return {"model": model, "usd": usd, "seconds": seconds, "tokens": tokens, "source": source}
 
 
 def forecast_view(expected: Json) -> list[RenderableType]:

@@ -32,7 +32,7 @@ EXAMPLES = """examples:
   troop report runs/humanize-intcomma-zero-digits-20260101-120000-ab12
   troop report runs/* --json
   troop report runs/humanize-intcomma-zero-digits-20260101-120000-ab12 --export report.svg
-  troop report evals/lite-small evals/lite-large --forecast 100 --plot curves.png
+  troop report evals/lite-small evals/lite-large --forecast 100
   troop report evals/lite --versus small@5 large@1 --budget 0.5 --budget 2
   troop report --import outcomes.jsonl --submissions 3 --json
   troop report --import run1.jsonl --labels run1.report.json --import run2.jsonl --labels run2.report.json
@@ -41,7 +41,7 @@ Rows of --import are JSON lines: {"instance_id": ..., "model": ..., "resolved": 
 for each sample in the order drawn; usd, score (order of the selection) and candidate (which patch) may be left out.
 """
 
-STUDY_OPTIONS = ("forecast", "plot", "budget", "versus", "merge")
+STUDY_OPTIONS = ("forecast", "budget", "versus", "merge")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +64,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     study = parser.add_argument_group("evaluations and imported samples")
     add_repeatable(study, "--forecast", "K", "coverage at K samples (repeatable)", positive)
-    study.add_argument("--plot", type=Path, metavar="FILE", help="curves as .png, .svg or .html (needs troop[plots])")
     study.add_argument(
         "--submissions", type=positive, default=1, metavar="M", help="solved if any of the M best ranked is right (1)"
     )
@@ -88,15 +87,10 @@ def purchase(text: str) -> tuple[str, int]:
 
 def execute(known: argparse.Namespace) -> int:
     """Read what is named, and show it; a run may still be going on."""
-
     if not known.run and not known.imports:
         raise InputError("name a run or an evaluation to report on, or a file with --import")
     if known.labels and not known.imports:
         raise InputError("--labels go with --import")
-    if known.plot is not None:
-        from harness.scaling.plot import check_ending
-
-        check_ending(known.plot)
     documents: list[Json] = []
     shown: list[RenderableType] = []
     evaluations: list[tuple[str, Imported, list[RenderableType]]] = []
@@ -118,10 +112,6 @@ def execute(known: argparse.Namespace) -> int:
         study, view = _study(known, evaluations)
         documents.append(study.to_json())
         shown += view
-        if known.plot is not None:
-            from harness.scaling.plot import plot
-
-            plot(study, known.plot)
     elif option := next((each for each in STUDY_OPTIONS if getattr(known, each)), None):
         raise InputError(f"--{option} needs graded samples: name an evaluation, or a file with --import")
     progress = Progress(quiet=True, json=known.json)
@@ -138,7 +128,6 @@ def execute(known: argparse.Namespace) -> int:
 
 def _solved(directory: Path, *, verbose: bool) -> tuple[Json, list[RenderableType]]:
     """The report of a run of `solve`, and how it is shown."""
-
     files = RunFiles(directory.resolve())
     events = list(trace.read(files.trace_file))
     return {**solve_report(events), "directory": str(files.directory)}, (verbose_view if verbose else solve_view)(
@@ -160,7 +149,6 @@ def _within(path: Path) -> list[Path]:
 
 def _evaluation(path: Path) -> Json | None:
     """The report of an evaluation, or None for what is a run of `solve`."""
-
     file = path / "report.json" if path.is_dir() else path
     if (path / "trace.jsonl").exists():
         return None
@@ -181,7 +169,6 @@ def _evaluation(path: Path) -> Json | None:
 
 def _evaluated(path: Path, report: Json) -> tuple[str, Imported, list[RenderableType]]:
     """An evaluation's name, its samples, and how it is shown. Raises InputError for a report that is damaged."""
-
     try:
         view = [*eval_view(report), ""] if "suite" in report else []
         found = of_evaluation(report)
@@ -195,7 +182,6 @@ def _evaluated(path: Path, report: Json) -> tuple[str, Imported, list[Renderable
 def _study(
     known: argparse.Namespace, evaluations: Sequence[tuple[str, Imported, list[RenderableType]]]
 ) -> tuple[Study, list[RenderableType]]:
-
     sources = [(name, found.models) for name, found, _ in evaluations]
     ungraded = sum(found.ungraded for _, found, _ in evaluations)
     shown = [each for _, _, view in evaluations for each in view]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -36,24 +36,23 @@ OPTIONS = {
 
 @dataclass(slots=True, eq=False)
 class Hold:
-    """A reservation: `usd` and `tokens` are held for `attempt` until it is settled or released."""
+    """A reservation: `usd` and `tokens` are held for `attempt` from when it is granted until it is settled or
+    released."""
 
     keeper: BudgetKeeper
     attempt: int | None
     usd: float
     tokens: int
-    open: bool = True
+    open: bool = False
 
     def settle(self, charge: Charge) -> None:
         """The call was answered, or may have reached the model: its charge takes the place of the reservation.
 
         A charge with no known price counts, for the caps only, as the reserved amount; unknown tokens likewise.
         """
-        if not self.open:
-            return
-        usd = self.usd if charge.usd is None else charge.usd
-        tokens = charge.usage.total or self.tokens
-        self.keeper._close(self, usd, tokens)
+        if self.open:
+            usd = self.usd if charge.usd is None else charge.usd
+            self.keeper._close(self, usd, charge.usage.total or self.tokens)
 
     def release(self) -> None:
         """The call cost nothing (it never reached the model). Does nothing after `settle`."""
@@ -63,13 +62,22 @@ class Hold:
 
 @dataclass(slots=True)
 class _Scope:
-    """What is spent, and what is held for calls under way."""
+    """What is spent, and what is held for `holds` calls under way."""
 
-    usd: float = 0.0
-    tokens: int = 0
-    held_usd: float = 0.0
-    held_tokens: int = 0
+    spent: dict[Limit, float] = field(default_factory=lambda: {"usd": 0.0, "tokens": 0})
+    held: dict[Limit, float] = field(default_factory=lambda: {"usd": 0.0, "tokens": 0})
     holds: int = 0
+
+    def hold(self, usd: float, tokens: int, *, holds: int) -> None:
+        """So much more is held, for so many more calls."""
+        self.holds += holds
+        # Set to zero with the last one, so that rounding errors of many additions never block a reservation.
+        self.held["usd"] = self.held["usd"] + usd if self.holds else 0.0
+        self.held["tokens"] += tokens
+
+    def spend(self, usd: float, tokens: int) -> None:
+        self.spent["usd"] += usd
+        self.spent["tokens"] += tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +99,6 @@ class _Cap:
             said, more = f"{self.spent} of {self.most:.0f} tokens are used", f"use {asked}"
         said += "" if asked is None else f" and the next call may {more}"
         return _exceeded(self.limit, self.scope, said + self.why)
-
-
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    attempt: int | None
-    usd: float
-    tokens: int
-    granted: asyncio.Future[Hold] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class BudgetKeeper:
@@ -125,7 +125,7 @@ class BudgetKeeper:
         self._attempt_started: dict[int, float] = {}
         self._run = _Scope()
         self._own: dict[int | None, _Scope] = {}
-        self._waiters: deque[_Waiter] = deque()
+        self._waiters: deque[tuple[Hold, asyncio.Future[None]]] = deque()
         if share is not None:
             share.join(self._run, self._serve)
 
@@ -142,23 +142,24 @@ class BudgetKeeper:
                 dearest[charge.model] = max(charge.usd, dearest.get(charge.model, 0.0))
             usd = dearest.get(charge.model, 0.0) if charge.usd is None else charge.usd
             for scope in keeper._scopes(charge.attempt):
-                scope.usd += usd
-                scope.tokens += charge.usage.total
+                scope.spend(usd, charge.usage.total)
         return keeper
 
     def _caps(self, attempt: int | None) -> tuple[_Cap, ...]:
         """The caps on money and tokens for a call of the attempt, or (None) of the judge."""
-        budget, share, run, own = self.budget, self._share, self._run, self._scope(attempt)
-        whole = (share.level("usd"), share.level("tokens")) if share else (math.inf, math.inf)
-        beside = (share.held_elsewhere("usd"), share.held_elsewhere("tokens")) if share else (0, 0)
-        usd, why_usd = _lower(_most(budget.usd), whole[0])
-        tokens, why_tokens = _lower(_most(budget.tokens), whole[1])
-        most, scope = (budget.judge_usd, "judge") if attempt is None else (budget.attempt_usd, "attempt")
-        return (
-            _Cap("usd", "run", usd, run.usd, run.held_usd + beside[0], why_usd),
-            _Cap("tokens", "run", tokens, run.tokens, run.held_tokens + beside[1], why_tokens),
-            _Cap("usd", scope, _most(most), own.usd, own.held_usd),
-        )
+        judge = attempt is None
+        most, own = self.budget.judge_usd if judge else self.budget.attempt_usd, self._scope(attempt)
+        last = _Cap("usd", "judge" if judge else "attempt", _most(most), own.spent["usd"], own.held["usd"])
+        return (self._run_cap("usd"), self._run_cap("tokens"), last)
+
+    def _run_cap(self, limit: Limit) -> _Cap:
+        most, level, held, why = _most(getattr(self.budget, limit)), math.inf, self._run.held[limit], ""
+        if self._share is not None:
+            level = self._share.level(limit)
+            held += self._share.held_elsewhere(limit)
+        if level < most:
+            most, why = level, " (its share of what the whole evaluation has)"
+        return _Cap(limit, "run", most, self._run.spent[limit], held, why)
 
     def capped(self, attempt: int | None) -> bool:
         """Whether any cap on money or tokens holds for a call of the attempt (None: of the judge)."""
@@ -186,7 +187,7 @@ class BudgetKeeper:
         except TimeoutError:
             if not timeout.expired():
                 raise
-            raise _time_up(scope, cap) from None
+            raise _exceeded("seconds", scope, f"its {cap:g} s are up") from None
 
     def _deadlines(self, attempt: int | None) -> list[tuple[float, str, float]]:
         """(seconds left, scope, cap) of each wall-time cap."""
@@ -204,7 +205,7 @@ class BudgetKeeper:
         """Raises BudgetExceeded where a cap is reached already: time, or money or tokens spent to the last."""
         for left, scope, most in self._deadlines(attempt):
             if left <= 0:
-                raise _time_up(scope, most)
+                raise _exceeded("seconds", scope, f"its {most:g} s are up")
         for cap in self._caps(attempt):
             if cap.spent >= cap.most:
                 raise cap.exceeded()
@@ -215,54 +216,46 @@ class BudgetKeeper:
         Waits while only other calls in flight stand in the way. Raises BudgetExceeded when it cannot fit, or when the
         time is up, also while waiting.
         """
-        asked = usd or 0.0
+        hold = Hold(self, attempt, usd or 0.0, tokens)
         self.check(attempt)
-        self._check_fit(attempt, asked, tokens)
-        if not self._waiters and self._fits(attempt, asked, tokens):
-            return self._grant(attempt, asked, tokens)
-        waiter = _Waiter(attempt, asked, tokens)
+        self._check_fit(hold)
+        if not self._waiters and self._fits(hold):
+            return self._grant(hold)
+        waiter = (hold, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
         try:
             async with self.in_time(attempt):
-                return await waiter.granted
+                await waiter[1]
         except (BudgetExceeded, asyncio.CancelledError):
-            self._abandon(waiter)
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            hold.release()
+            self._serve()
             raise
+        return hold
 
-    def _abandon(self, waiter: _Waiter) -> None:
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
-        elif waiter.granted.done() and not waiter.granted.cancelled() and waiter.granted.exception() is None:
-            waiter.granted.result().release()
-        self._serve()
-
-    def _check_fit(self, attempt: int | None, usd: float, tokens: int) -> None:
+    def _check_fit(self, hold: Hold) -> None:
         """Raises BudgetExceeded where the call does not fit even if every other call in flight came for free."""
-        asked = {"usd": usd, "tokens": tokens}
-        for cap in self._caps(attempt):
-            if cap.spent + asked[cap.limit] > cap.most:
-                raise cap.exceeded(asked[cap.limit])
+        for cap in self._caps(hold.attempt):
+            asked = getattr(hold, cap.limit)
+            if cap.spent + asked > cap.most:
+                raise cap.exceeded(asked)
 
-    def _fits(self, attempt: int | None, usd: float, tokens: int) -> bool:
-        asked = {"usd": usd, "tokens": tokens}
-        return all(cap.spent + cap.held + asked[cap.limit] <= cap.most for cap in self._caps(attempt))
+    def _fits(self, hold: Hold) -> bool:
+        caps = self._caps(hold.attempt)
+        return all(cap.spent + cap.held + getattr(hold, cap.limit) <= cap.most for cap in caps)
 
-    def _grant(self, attempt: int | None, usd: float, tokens: int) -> Hold:
-        for scope in self._scopes(attempt):
-            scope.held_usd += usd
-            scope.held_tokens += tokens
-            scope.holds += 1
-        return Hold(self, attempt, usd, tokens)
+    def _grant(self, hold: Hold) -> Hold:
+        hold.open = True
+        for scope in self._scopes(hold.attempt):
+            scope.hold(hold.usd, hold.tokens, holds=1)
+        return hold
 
     def _close(self, hold: Hold, usd: float, tokens: int) -> None:
         hold.open = False
         for scope in self._scopes(hold.attempt):
-            scope.holds -= 1
-            # Set to zero with the last one, so that rounding errors of many additions never block a reservation.
-            scope.held_usd = scope.held_usd - hold.usd if scope.holds else 0.0
-            scope.held_tokens -= hold.tokens
-            scope.usd += usd
-            scope.tokens += tokens
+            scope.hold(-hold.usd, -hold.tokens, holds=-1)
+            scope.spend(usd, tokens)
         if self._share is not None:
             self._share.freed()
         self._serve()
@@ -270,19 +263,18 @@ class BudgetKeeper:
     def _serve(self) -> None:
         """Grants waiters in order, refuses those that can no longer fit, and stops at the first that must wait on."""
         while self._waiters:
-            waiter = self._waiters[0]
+            hold, granted = self._waiters[0]
             try:
-                self._check_fit(waiter.attempt, waiter.usd, waiter.tokens)
+                self._check_fit(hold)
+                if not self._fits(hold):
+                    return
+                if not granted.done():
+                    self._grant(hold)
+                    granted.set_result(None)
             except BudgetExceeded as refusal:
-                self._waiters.popleft()
-                if not waiter.granted.done():
-                    waiter.granted.set_exception(refusal)
-                continue
-            if not self._fits(waiter.attempt, waiter.usd, waiter.tokens):
-                return
+                if not granted.done():
+                    granted.set_exception(refusal)
             self._waiters.popleft()
-            if not waiter.granted.done():
-                waiter.granted.set_result(self._grant(waiter.attempt, waiter.usd, waiter.tokens))
 
     def _scope(self, attempt: int | None) -> _Scope:
         return self._own.setdefault(attempt, _Scope())
@@ -309,20 +301,20 @@ class SharedBudget:
         self.fair = fair
         self._clock = clock
         self._started = clock()
-        self.shares = {name: Share(self) for name in runs}
+        self.shares = defaultdict[str, Share](lambda: Share(self), {name: Share(self) for name in runs})
 
     def note(self, run: str, usd: float, tokens: int) -> None:
         """What the run has spent by now, where no keeper tells."""
-        self._share(run).spent = _Scope(usd, tokens)
+        self.shares[run].scope = _Scope({"usd": usd, "tokens": tokens})
 
     def finish(self, run: str) -> None:
         """The run needs no more: what it left is for the others."""
-        share = self._share(run)
+        share = self.shares[run]
         share.finished, share.serve = True, None
 
     def share(self, run: str) -> Share:
         """The run's part, for its keeper; it counts as unfinished from now on."""
-        share = self._share(run)
+        share = self.shares[run]
         share.finished = False
         return share
 
@@ -340,18 +332,15 @@ class SharedBudget:
         """
         cap, shares = _most(getattr(self.budget, limit)), self.shares.values()
         if not self.fair or cap == math.inf:
-            return cap - sum(each.used(limit) for each in shares if each is not share)
-        left = cap - sum(each.used(limit) for each in shares if each.finished)
-        unfinished = sorted((each.used(limit) for each in shares if not each.finished), reverse=True)
+            return cap - sum(each.scope.spent[limit] for each in shares if each is not share)
+        left = cap - sum(each.scope.spent[limit] for each in shares if each.finished)
+        unfinished = sorted((each.scope.spent[limit] for each in shares if not each.finished), reverse=True)
         for place, amount in enumerate(unfinished):
             level = left / (len(unfinished) - place)
             if amount < level:
                 return level
             left -= amount
         return max(left, 0.0) if not unfinished else 0.0
-
-    def _share(self, run: str) -> Share:
-        return self.shares.setdefault(run, Share(self))
 
 
 @dataclass(slots=True, eq=False)
@@ -360,17 +349,13 @@ class Share:
     `serve` is called where room for the run's waiting calls may have come."""
 
     whole: SharedBudget
-    spent: _Scope = field(default_factory=_Scope)
+    scope: _Scope = field(default_factory=_Scope)
     finished: bool = False
     serve: Callable[[], None] | None = None
 
-    def join(self, spent: _Scope, serve: Callable[[], None]) -> None:
+    def join(self, scope: _Scope, serve: Callable[[], None]) -> None:
         """A keeper tells from now on what the run spends and holds."""
-        self.spent, self.serve = spent, serve
-
-    def used(self, limit: Limit) -> float:
-        """USD or tokens that the run has spent."""
-        return self.spent.usd if limit == "usd" else self.spent.tokens
+        self.scope, self.serve = scope, serve
 
     def level(self, limit: Limit) -> float:
         """USD or tokens that the run may have spent in all, as it stands now; infinite without a cap."""
@@ -378,26 +363,21 @@ class Share:
 
     def held_elsewhere(self, limit: Limit) -> float:
         """USD or tokens that other runs hold; nothing where each has a level of its own."""
-        others = [] if self.whole.fair else [each.spent for each in self.whole.shares.values() if each is not self]
-        return sum(each.held_usd if limit == "usd" else each.held_tokens for each in others)
+        return sum(each.scope.held[limit] for each in self._rivals)
 
     def freed(self) -> None:
         """A call of the run has ended: those of other runs that wait for what it held go on."""
-        for other in () if self.whole.fair else self.whole.shares.values():
-            if other is not self and other.serve is not None:
+        for other in self._rivals:
+            if other.serve is not None:
                 other.serve()
+
+    @property
+    def _rivals(self) -> list[Share]:
+        return [] if self.whole.fair else [each for each in self.whole.shares.values() if each is not self]
 
 
 def _most(cap: float | None) -> float:
     return math.inf if cap is None else cap
-
-
-def _lower(own: float, share: float) -> tuple[float, str]:
-    return (own, "") if own <= share else (share, " (its share of what the whole evaluation has)")
-
-
-def _time_up(scope: str, cap: float) -> BudgetExceeded:
-    return _exceeded("seconds", scope, f"its {cap:g} s are up")
 
 
 def _exceeded(limit: str, scope: str, what: str) -> BudgetExceeded:

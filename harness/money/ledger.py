@@ -13,6 +13,7 @@ with n(t) the calls in flight at the same server. The shares of concurrent calls
 from __future__ import annotations
 
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
@@ -229,19 +230,16 @@ class Ledger:
 
     @classmethod
     def fold(cls, charges: Iterable[Charge]) -> Ledger:
-        total = Line()
-        attempts: dict[str, Line] = {}
-        purposes: dict[str, Line] = {}
-        models: dict[str, Line] = {}
-        sources: dict[str, int] = {}
+        total, sources = Line(), Counter[str]()
+        attempts, purposes, models = (defaultdict[str, Line](Line) for _ in range(3))
         for charge in charges:
             total = add_charge(total, charge)
             attempt = RUN if charge.attempt is None else str(charge.attempt)
             for lines, key in ((attempts, attempt), (purposes, charge.purpose), (models, charge.model)):
-                lines[key] = add_charge(lines.get(key, Line()), charge)
-            sources[charge.price_source] = sources.get(charge.price_source, 0) + 1
+                lines[key] = add_charge(lines[key], charge)
+            sources[charge.price_source] += 1
         order = sorted(attempts, key=lambda key: (key == RUN, 0 if key == RUN else int(key)))
-        return cls(total, {key: attempts[key] for key in order}, purposes, models, sources)
+        return cls(total, {key: attempts[key] for key in order}, dict(purposes), dict(models), dict(sources))
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Ledger:

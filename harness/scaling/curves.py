@@ -91,30 +91,25 @@ class Draws:
             rest = 1.0 - LOW ** (1 / size)
             value = next(iter(values.values()))
             return Estimate(value, min(value, 1.0 - rest), max(value, rest))
-        return Estimate(fmean(values.values()), *bounds(self.means(values)))
+        return self.plain(values)
 
     def plain(self, values: Mapping[str, float]) -> Estimate:
         """The mean over tasks of values that are no shares (dollars, differences), and its interval by percentiles."""
-        return Estimate(fmean(values.values()), *bounds(self.means(values)))
-
-
-def bounds(values: Sequence[float]) -> tuple[float, float]:
-    """The 2.5 % and 97.5 % points."""
-    ordered = sorted(values)
-    last = len(ordered) - 1
-    return ordered[round(LOW * last)], ordered[round(HIGH * last)]
+        ordered = sorted(self.means(values))
+        last = len(ordered) - 1
+        return Estimate(fmean(values.values()), ordered[round(LOW * last)], ordered[round(HIGH * last)])
 
 
 Measure = Callable[[Sequence[Sample], int], float]
 
 
-def measures(model: Model, submissions: int = 1) -> dict[str, Measure]:
+def measures(model: Model) -> dict[str, Measure]:
     """What can be told of a model's samples: coverage; selected where ranked, majority where patches have names."""
     found: dict[str, Measure] = {
         "coverage": lambda samples, k: _sure(pass_at_k(len(samples), sum(s.right for s in samples), k))
     }
     if model.ranked:
-        found["selected"] = lambda samples, k: _sure(solved_by_best(*ranking(samples), k, submissions))
+        found["selected"] = lambda samples, k: _sure(solved_by_best(*ranking(samples), k, model.submissions))
     if model.named:
         found["majority"] = lambda samples, k: _sure(majority_right(*clusters(samples), k))
     return found
@@ -142,7 +137,7 @@ def ks_up_to(depth: int) -> list[int]:
     return sorted({round(depth ** (i / (POINTS - 1))) for i in range(POINTS)})
 
 
-def curves(model: Model, draws: Draws, *, submissions: int = 1) -> list[Curve]:
+def curves(model: Model, draws: Draws) -> list[Curve]:
     """Every measure of a model, on the tasks that have its depth of samples; none where there is no sample."""
     whole = model.whole()
     if not whole.depth:
@@ -150,15 +145,11 @@ def curves(model: Model, draws: Draws, *, submissions: int = 1) -> list[Curve]:
     ks = ks_up_to(whole.depth)
     usd = {k: draws.plain(usd_by_task(whole, k)) if whole.priced else None for k in ks}
     spread = {k: _spread(whole, k) if whole.priced else None for k in ks}
-    return [
-        Curve(
-            model.name,
-            name,
-            len(whole.tasks),
-            tuple(Point(k, draws.estimate(by_task(whole, measure, k)), usd[k], spread[k]) for k in ks),
-        )
-        for name, measure in measures(whole, submissions).items()
-    ]
+    found = []
+    for name, measure in measures(whole).items():
+        points = [Point(k, draws.estimate(by_task(whole, measure, k)), usd[k], spread[k]) for k in ks]
+        found.append(Curve(model.name, name, len(whole.tasks), tuple(points)))
+    return found
 
 
 def _spread(model: Model, k: int) -> Spread:

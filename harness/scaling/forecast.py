@@ -90,12 +90,10 @@ def forecast(outcomes: Sequence[Sequence[bool]], k: int, *, draws: int = BOOTSTR
     """
     (n,) = {len(each) for each in outcomes}
     cells = Counter((sum(each), sum(each[: n // 2])) for each in outcomes)
-    short = _too_little(cells, n, k)
-    if short:
+    if short := _too_little(cells, n, k):
         return [Forecast(law, k, {}, None, None, None, None, short) for law in LAWS]
     rng = random.Random(seed)
-    kinds, weights = list(cells), list(cells.values())
-    resampled = [Counter(rng.choices(kinds, weights, k=len(outcomes))) for _ in range(draws)]
+    resampled = [Counter(rng.choices([*cells], [*cells.values()], k=len(outcomes))) for _ in range(draws)]
     return [_by(law, cells, resampled, n, k) for law in LAWS]
 
 

@@ -1,24 +1,17 @@
-"""What to buy: for each budget the model and number of samples that solve most, and mixtures of models.
+"""What to buy: for each budget the model and number of samples that solve most.
 
 Budgets and costs are USD for one task. Models are compared on the tasks that all of them have.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from math import prod
 from statistics import fmean
 
 from harness.scaling.curves import Draws, Estimate, by_task, difference, ks_up_to, measures, usd_by_task
 from harness.scaling.samples import Model
-
-SPLITS = 20
-"""Random halvings of the tasks for the honest value of a mixture."""
-SHOWN = 6
-"""Mixtures along the path that are told where no budget is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +49,6 @@ class Versus:
 
 
 @dataclass(frozen=True, slots=True)
-class Mixture:
-    """Samples of several models, by name, for each task; coverage and USD a task.
-
-    `honest`: its coverage where the mixture was chosen on other tasks than it was measured on, and `gain` what that has
-    over the best purchase of a single model for the same money, chosen likewise (means over random halvings of the
-    tasks).
-    """
-
-    samples: Mapping[str, int]
-    solved: Estimate
-    usd: Estimate
-    honest: float
-    gain: float
-
-
-@dataclass(frozen=True, slots=True)
 class _Option:
     model: str
     k: int
@@ -85,48 +62,38 @@ class _Option:
 def shared(models: Sequence[Model]) -> list[Model]:
     """The models, on the tasks for which each has its depth of samples."""
     whole = [model.whole() for model in models]
-    common = set.intersection(*(set(model.tasks) for model in whole)) if whole else set()
-    return [Model(m.name, {i: m.tasks[i] for i in sorted(common)}, m.ranked, m.settled) for m in whole]
+    common = sorted(set.intersection(*(set(model.tasks) for model in whole))) if whole else []
+    return [replace(model, tasks={i: model.tasks[i] for i in common}) for model in whole]
 
 
-def _option(model: Model, k: int, measure: str, submissions: int) -> _Option:
-    return _Option(model.name, k, by_task(model, measures(model, submissions)[measure], k), usd_by_task(model, k))
+def _option(model: Model, k: int, measure: str) -> _Option:
+    return _Option(model.name, k, by_task(model, measures(model)[measure], k), usd_by_task(model, k))
 
 
 def frontier(
-    models: Sequence[Model],
-    draws: Draws,
-    *,
-    measure: str = "coverage",
-    submissions: int = 1,
-    budgets: Sequence[float] = (),
+    models: Sequence[Model], draws: Draws, *, measure: str = "coverage", budgets: Sequence[float] = ()
 ) -> list[Best]:
     """The best purchase at each budget; without budgets, at each at which it changes. Models without prices are passed
     over.
 
     `models`: of the same tasks (see `shared`). A budget that buys nothing has no row.
     """
-    able = [model for model in models if model.priced and measure in measures(model, submissions)]
-    options = [_option(model, k, measure, submissions) for model in able for k in ks_up_to(model.depth)]
+    able = [model for model in models if model.priced and measure in measures(model)]
+    options = [_option(model, k, measure) for model in able for k in ks_up_to(model.depth)]
     means = [(fmean(o.usd.values()), fmean(o.solved.values())) for o in options]
     drawn = [(draws.means(o.usd), draws.means(o.solved)) for o in options]
     rows = []
     for budget in budgets or _steps(means):
         within = [i for i, (usd, _) in enumerate(means) if usd <= budget * (1 + 1e-9)]
+        within.sort(key=lambda i: (-means[i][1], means[i][0]))
         if not within:
             continue
-        best = max(within, key=lambda i: (means[i][1], -means[i][0]))
-        others = [i for i in within if options[i].model != options[best].model]
-        second = max(others, key=lambda i: (means[i][1], -means[i][0]), default=None)
-        rows.append(
-            Best(
-                budget,
-                options[best].purchase(draws),
-                _sure(best, options, drawn, budget),
-                None if second is None else options[second].purchase(draws),
-                None if second is None else difference(options[best].solved, options[second].solved, draws),
-            )
-        )
+        best, second, ahead = options[within[0]], None, None
+        for other in (options[i] for i in within):
+            if other.model != best.model:
+                second, ahead = other.purchase(draws), difference(best.solved, other.solved, draws)
+                break
+        rows.append(Best(budget, best.purchase(draws), _sure(best, options, drawn, budget), second, ahead))
     return rows
 
 
@@ -141,26 +108,23 @@ def _steps(means: Sequence[tuple[float, float]]) -> list[float]:
 
 
 def _sure(
-    best: int, options: Sequence[_Option], drawn: Sequence[tuple[Sequence[float], Sequence[float]]], budget: float
+    best: _Option, options: Sequence[_Option], drawn: Sequence[tuple[Sequence[float], Sequence[float]]], budget: float
 ) -> float:
     """In how many draws of tasks the model of `best` has the best purchase within the budget."""
-    wins, count = 0, len(drawn[best][0])
+    wins, count = 0, len(drawn[0][0])
     for at in range(count):
         top: dict[str, float] = {}
         for option, (usd, solved) in zip(options, drawn, strict=True):
-            if usd[at] <= budget * (1 + 1e-9) or option is options[best]:
+            if usd[at] <= budget * (1 + 1e-9) or option is best:
                 top[option.model] = max(top.get(option.model, -1.0), solved[at])
-        wins += top[options[best].model] >= max(top.values())
+        wins += top[best.model] >= max(top.values())
     return wins / count
 
 
-Offer = tuple[Model, int]
-"""So many samples of a model for each task."""
-
-
-def versus(first: Offer, second: Offer, draws: Draws, *, measure: str = "coverage", submissions: int = 1) -> Versus:
-    """Two purchases compared on the tasks that both models have; both must be priced and have as many samples."""
-    one, other = (_option(model, k, measure, submissions) for model, k in (first, second))
+def versus(first: tuple[Model, int], second: tuple[Model, int], draws: Draws, *, measure: str = "coverage") -> Versus:
+    """So many samples of a model for each task against so many of another, on the tasks that both have; both must be
+    priced and have as many samples."""
+    one, other = (_option(model, k, measure) for model, k in (first, second))
     solved, usd = difference(one.solved, other.solved, draws), difference(one.usd, other.usd, draws)
     return Versus(one.purchase(draws), other.purchase(draws), solved, usd)
 
@@ -180,107 +144,3 @@ def cheap_or_dear(models: Sequence[Model], draws: Draws) -> list[Versus]:
 def evenly(count: int, shown: int) -> list[int]:
     """`shown` places of `count`, or all where there are fewer, with the first and the last."""
     return sorted({round(i * (count - 1) / (shown - 1)) for i in range(shown)})
-
-
-_Priced = tuple[float, float, dict[str, int]]
-"""The cost in USD of a mixture for one task, its coverage, and the mixture."""
-
-
-class _Pool:
-    """Coverage and cost of mixtures of priced models, by task."""
-
-    def __init__(self, models: Sequence[Model]) -> None:
-        self.models = [m for m in models if m.priced]
-        self.missed: dict[str, list[dict[str, float]]] = {}
-        for model in self.models:
-            way = measures(model)["coverage"]
-            rows = [dict.fromkeys(model.tasks, 0.0), *(by_task(model, way, k) for k in range(1, model.depth + 1))]
-            self.missed[model.name] = [{task: 1.0 - value for task, value in row.items()} for row in rows]
-        self.usd = {m.name: usd_by_task(m, 1) for m in self.models}
-
-    def solved(self, samples: Mapping[str, int], tasks: Sequence[str]) -> dict[str, float]:
-        return {task: 1.0 - prod(self.missed[name][k][task] for name, k in samples.items()) for task in tasks}
-
-    def cost(self, samples: Mapping[str, int], tasks: Sequence[str]) -> dict[str, float]:
-        return {task: sum(k * self.usd[name][task] for name, k in samples.items()) for task in tasks}
-
-    def path(self, tasks: Sequence[str]) -> list[dict[str, int]]:
-        """Greedy: each next sample from the model whose sample adds most coverage for a dollar."""
-        samples = {m.name: 0 for m in self.models}
-        price = {name: fmean(costs[t] for t in tasks) for name, costs in self.usd.items()}
-        left = dict.fromkeys(tasks, 1.0)
-        found: list[dict[str, int]] = []
-        while True:
-            gains = {}
-            for model in self.models:
-                k = samples[model.name]
-                if k < model.depth:
-                    rows = self.missed[model.name]
-                    gain = sum(left[t] * (1 - rows[k + 1][t] / rows[k][t]) for t in tasks if rows[k][t] > 0)
-                    gains[model.name] = gain / max(price[model.name], 1e-12)
-            if not gains:
-                return found
-            name = max(gains, key=lambda each: gains[each])
-            samples[name] += 1
-            left = {t: 1 - value for t, value in self.solved(samples, tasks).items()}
-            found.append(dict(samples))
-
-    def priced(self, mixed: Sequence[dict[str, int]], tasks: Sequence[str]) -> list[_Priced]:
-        """Each mixture with its mean cost and coverage over the tasks."""
-        return [(fmean(self.cost(m, tasks).values()), fmean(self.solved(m, tasks).values()), m) for m in mixed]
-
-
-def mixtures(models: Sequence[Model], draws: Draws, *, budgets: Sequence[float] = ()) -> list[Mixture]:
-    """SHOWN mixtures along the greedy path, or for each budget the one that solves most. `models`: of the same tasks
-    (see `shared`).
-
-    A sample of one model says nothing of another's luck on the same task, so coverage of a mixture on a task is 1 -
-    product over models of (1 - pass@k). As coverage has diminishing returns, the greedy path is near the best mixture.
-    Empty with fewer than two priced models.
-    """
-    pool = _Pool(models)
-    if len(pool.models) < 2:
-        return []
-    tasks = sorted(pool.models[0].tasks)
-    priced = pool.priced(pool.path(tasks), tasks)
-    if budgets:
-        chosen = [_within(priced, budget) for budget in budgets]
-        path = [each for i, each in enumerate(chosen) if each and each not in chosen[:i]]
-    else:
-        path = [priced[i][2] for i in evenly(len(priced), SHOWN)]
-    costs = [fmean(pool.cost(samples, tasks).values()) for samples in path]
-    return [
-        Mixture(
-            {name: k for name, k in samples.items() if k},
-            draws.estimate(pool.solved(samples, tasks)),
-            draws.plain(pool.cost(samples, tasks)),
-            honest,
-            honest - single,
-        )
-        for samples, (honest, single) in zip(path, _honest(pool, tasks, costs), strict=True)
-    ]
-
-
-def _within(priced: Sequence[_Priced], budget: float) -> dict[str, int] | None:
-    """The mixture of most coverage within the budget."""
-    fitting = [each for each in priced if each[0] <= budget * (1 + 1e-9)]
-    return max(fitting, key=lambda each: each[1])[2] if fitting else None
-
-
-def _honest(pool: _Pool, tasks: Sequence[str], budgets: Sequence[float]) -> list[tuple[float, float]]:
-    """For each budget, coverage on one half of the tasks by the mixture and the single model chosen on the other."""
-    rng = random.Random(0)
-    alone = [{m.name: k} for m in pool.models for k in range(1, m.depth + 1)]
-    found: list[list[tuple[float, float]]] = [[] for _ in budgets]
-    for _ in range(SPLITS):
-        shuffled = rng.sample(list(tasks), len(tasks))
-        half = len(tasks) // 2
-        for seen, unseen in ((shuffled[:half], shuffled[half:]), (shuffled[half:], shuffled[:half])):
-            if not seen:
-                continue
-            mixed, single = pool.priced(pool.path(seen), seen), pool.priced(alone, seen)
-            for row, budget in zip(found, budgets, strict=True):
-                both = (_within(mixed, budget), _within(single, budget))
-                one, other = (fmean(pool.solved(each, unseen).values()) if each else 0.0 for each in both)
-                row.append((one, other))
-    return [(fmean(one for one, _ in row), fmean(other for _, other in row)) if row else (0.0, 0.0) for row in found]

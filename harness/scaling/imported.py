@@ -33,7 +33,6 @@ from tasks.entries import entries
 from tasks.errors import InputError
 
 NAMES = ("model", "source", "model_name_or_path")
-COSTS = ("usd", "cost_usd")
 _WHOLE = "hold rows: JSON lines, a list of objects, or an object of them by id"
 _EACH = "a row must be an object with instance_id and its outcome"
 _REPEAT = re.compile(r"[-_/ ]*run[-_ ]?\d+$")
@@ -60,18 +59,14 @@ def imported(files: Sequence[Path], labels: Sequence[Path], *, label: str = "res
         raise InputError(
             f"{len(files)} files of predictions and {len(labels)} of labels: each needs one of the other, in order"
         )
-    rows: list[_Imported] = []
-    ungraded = 0
+    rows: list[_Imported | None] = []
     for index, path in enumerate(files):
         resolved = _resolved_ids(labels[index]) if labels else None
         found = list(entries(path, _read(path), whole=_WHOLE, each=_EACH))
         if not found:
             raise InputError(f"{path} has no rows")
-        for where, fields in found:
-            row = _row(fields, resolved, label, where)
-            ungraded += row is None
-            rows += [] if row is None else [row]
-    return Imported(_models(rows), ungraded)
+        rows += [_row(fields, resolved, label, where) for where, fields in found]
+    return Imported(_models(filter(None, rows)), rows.count(None))
 
 
 def _models(rows: Iterable[_Imported]) -> tuple[Model, ...]:
@@ -103,7 +98,10 @@ def _row(row: Mapping[str, Any], resolved: set[str] | None, label: str, where: s
     if not isinstance(right, bool):
         raise InputError(f"{where}: the field {label} is {right!r}; it must be true, false or null")
     name = next((str(row[field]) for field in NAMES if row.get(field)), "model")
-    sample = Sample(right, _number(row, COSTS, where), _candidate(row), _number(row, ("score",), where))
+    candidate, patch = row.get("candidate"), row.get("model_patch")
+    if candidate is None:
+        candidate = Patch(patch).fingerprint if isinstance(patch, str) else ""
+    sample = Sample(right, _number(row, ("usd", "cost_usd"), where), str(candidate), _number(row, ("score",), where))
     return _REPEAT.sub("", name) or name, task, sample, row.get("score") is not None
 
 
@@ -115,13 +113,6 @@ def _number(row: Mapping[str, Any], fields: Sequence[str], where: str) -> float 
                 raise InputError(f"{where}: the field {field} is {value!r}; it must be a number or null")
             return float(value)
     return None
-
-
-def _candidate(row: Mapping[str, Any]) -> str:
-    if row.get("candidate") is not None:
-        return str(row["candidate"])
-    patch = row.get("model_patch")
-    return Patch(patch).fingerprint if isinstance(patch, str) else ""
 
 
 def _resolved_ids(path: Path) -> set[str]:

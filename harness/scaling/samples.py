@@ -25,7 +25,7 @@ class Sample:
 @dataclass(frozen=True, slots=True)
 class Model:
     """All samples of one model: for each task (by id), in the order in which they were drawn. `ranked`: scores are
-    known.
+    known. `submissions`: a selection is right if any of so many best candidates is.
 
     `settled`: the depth, where the tasks that lack samples have been left out already.
     """
@@ -34,6 +34,7 @@ class Model:
     tasks: dict[str, tuple[Sample, ...]]
     ranked: bool = False
     settled: int | None = None
+    submissions: int = 1
 
     @property
     def most(self) -> int:
@@ -67,7 +68,7 @@ class Model:
     def whole(self) -> Model:
         """Only the tasks that have the model's depth of samples, with all their samples."""
         depth = self.depth
-        return Model(self.name, {i: s for i, s in self.tasks.items() if len(s) >= depth}, self.ranked, depth)
+        return replace(self, tasks={i: s for i, s in self.tasks.items() if len(s) >= depth}, settled=depth)
 
     def padded(self, tasks: Iterable[str]) -> Model:
         """Every task with the largest number of samples: what is missing gave no patch and is wrong.
@@ -76,14 +77,13 @@ class Model:
         """
         known = [s.usd for samples in self.tasks.values() for s in samples if s.usd is not None]
         mean = sum(known) / len(known) if self.priced else None
-        padded = {i: _pad(self.tasks.get(i, ()), self.most, mean) for i in sorted({*tasks, *self.tasks})}
-        return Model(self.name, padded, self.ranked)
-
-
-def _pad(samples: Sequence[Sample], size: int, mean: float | None) -> tuple[Sample, ...]:
-    own = [s.usd for s in samples if s.usd is not None]
-    usd = sum(own) / len(own) if mean is not None and own else mean
-    return (*samples, *[Sample(False, usd)] * (size - len(samples)))
+        most, padded = self.most, {}
+        for task in sorted({*tasks, *self.tasks}):
+            there = self.tasks.get(task, ())
+            own = [s.usd for s in there if s.usd is not None]
+            usd = sum(own) / len(own) if mean is not None and own else mean
+            padded[task] = (*there, *[Sample(False, usd)] * (most - len(there)))
+        return replace(self, tasks=padded, settled=None)
 
 
 def ranking(samples: Sequence[Sample]) -> tuple[list[tuple[int, bool]], int]:
@@ -119,21 +119,15 @@ def told_apart(sources: Sequence[tuple[str, Sequence[Model]]], *, merge: bool) -
     `merge` the samples of all of them, in order. Scores of different sources have no common order, so a merged model is
     not ranked.
     """
-    names = [model.name for _, models in sources for model in models]
+    every = [(source, model) for source, models in sources for model in models]
+    names = [model.name for _, model in every]
     if not merge:
-        return [
-            model if names.count(model.name) == 1 else replace(model, name=f"{model.name} ({source})")
-            for source, models in sources
-            for model in models
-        ]
+        return [m if names.count(m.name) == 1 else replace(m, name=f"{m.name} ({source})") for source, m in every]
     found: dict[str, Model] = {}
-    for _, models in sources:
-        for model in models:
-            before = found.get(model.name)
-            found[model.name] = model if before is None else _joined(before, model)
+    for _, model in every:
+        before, tasks = found.get(model.name), model.tasks
+        if before is not None:
+            ids = sorted({*before.tasks, *tasks})
+            model = Model(model.name, {i: (*before.tasks.get(i, ()), *tasks.get(i, ())) for i in ids})
+        found[model.name] = model
     return list(found.values())
-
-
-def _joined(first: Model, second: Model) -> Model:
-    tasks = {i: (*first.tasks.get(i, ()), *second.tasks.get(i, ())) for i in sorted({*first.tasks, *second.tasks})}
-    return Model(first.name, tasks)

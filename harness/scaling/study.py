@@ -1,16 +1,16 @@
-"""All that a report says of graded samples, as data: curves, what to buy, mixtures, forecasts."""
+"""All that a report says of graded samples, as data: curves, what to buy, forecasts."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.records import Json
 from harness.scaling.curves import Curve, Draws, Estimate, by_task, curves, difference, measures
 from harness.scaling.forecast import Forecast, forecast
-from harness.scaling.frontier import Best, Mixture, Versus, cheap_or_dear, frontier, mixtures, shared, versus
+from harness.scaling.frontier import Best, Versus, cheap_or_dear, frontier, shared, versus
 from harness.scaling.metrics import BOOTSTRAPS
 from harness.scaling.samples import Model
 from tasks.errors import InputError
@@ -50,7 +50,6 @@ class Study:
     frontier: tuple[Best, ...]
     frontier_measure: str
     versus: tuple[Versus, ...]
-    mixtures: tuple[Mixture, ...]
     forecasts: Mapping[str, tuple[Forecast, ...]]
 
     def to_json(self) -> Json:
@@ -72,14 +71,14 @@ def study(
     """Everything about these models. `missing` "wrong": a task or sample that a model lacks gave no patch, and counts
     as wrong.
 
-    Raises InputError without a sample, or for a duel that names a
-    model or a number of samples that there is not.
+    Raises InputError without a sample, or for a duel that names a model or a number of samples that there is not.
     """
     tasks = sorted({task for model in models for task in model.tasks})
     if not tasks:
         raise InputError("there are no graded samples to report on")
     if missing == "wrong":
         models = [model.padded(tasks) for model in models]
+    models = [replace(model, submissions=submissions) for model in models]
     drawn = Draws(tasks, draws=draws)
     together = shared(models)
     common = len(together[0].tasks)
@@ -95,20 +94,19 @@ def study(
         missing,
         ungraded,
         common,
-        tuple(summary(model, drawn, submissions) for model in models if model.depth),
-        tuple(curve for model in models for curve in curves(model, drawn, submissions=submissions)),
-        tuple(frontier(budgeted, drawn, measure=measure, submissions=submissions, budgets=budgets)),
+        tuple(summary(model, drawn) for model in models if model.depth),
+        tuple(curve for model in models for curve in curves(model, drawn)),
+        tuple(frontier(budgeted, drawn, measure=measure, budgets=budgets)),
         measure,
-        tuple(_duels(together, duels, drawn, measure, submissions) if duels else cheap_or_dear(budgeted, drawn)),
-        tuple(mixtures(budgeted, drawn, budgets=budgets)),
+        tuple(_duels(together, duels, drawn, measure) if duels else cheap_or_dear(budgeted, drawn)),
         {model.name: forecasts(model, forecast_to, draws) for model in models if model.depth} if forecast_to else {},
     )
 
 
-def summary(model: Model, draws: Draws, submissions: int) -> Summary:
+def summary(model: Model, draws: Draws) -> Summary:
     """What one model came to; it must have a sample."""
     whole = model.whole()
-    ways = measures(whole, submissions)
+    ways = measures(whole)
     first = by_task(whole, ways["coverage"], 1)
     oracle = by_task(whole, ways["coverage"], whole.depth)
     chosen = by_task(whole, ways["selected"], whole.depth) if "selected" in ways else None
@@ -135,9 +133,7 @@ def forecasts(model: Model, ks: Sequence[int], draws: int) -> tuple[Forecast, ..
     return tuple(each for k in ks for each in forecast(outcomes, k, draws=draws))
 
 
-def _duels(
-    models: Sequence[Model], duels: Sequence[Duel], draws: Draws, measure: str, submissions: int
-) -> list[Versus]:
+def _duels(models: Sequence[Model], duels: Sequence[Duel], draws: Draws, measure: str) -> list[Versus]:
     named = {model.name: model for model in models}
     for name, k in (side for duel in duels for side in duel):
         if name not in named:
@@ -146,7 +142,4 @@ def _duels(
             raise InputError(f"--versus {name}@{k}: {name} has {named[name].depth} samples of each task")
         if not named[name].priced:
             raise InputError(f"--versus {name}@{k}: what the samples of {name} cost is not known")
-    return [
-        versus((named[one], k), (named[other], m), draws, measure=measure, submissions=submissions)
-        for (one, k), (other, m) in duels
-    ]
+    return [versus((named[one], k), (named[other], m), draws, measure=measure) for (one, k), (other, m) in duels]

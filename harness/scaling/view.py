@@ -7,10 +7,9 @@ from collections.abc import Iterable, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.scaling.chart import MARKS, Line, chart
 from harness.scaling.curves import Curve, Estimate
 from harness.scaling.forecast import Forecast
-from harness.scaling.frontier import Mixture, Purchase, Versus, evenly
+from harness.scaling.frontier import Purchase, Versus, evenly
 from harness.scaling.study import Study, Summary
 from harness.views.picture import table
 from harness.views.words import clean
@@ -19,49 +18,18 @@ SHOWN_KS = 12
 """Rows of a model's table; the JSON has all."""
 
 
-def study_view(study: Study, *, charts: bool = True) -> list[RenderableType]:
-    """Tables and charts, in order; without the charts where they stand beside a picture."""
-    view: list[RenderableType] = [_heading(study), _summaries(study.summaries)]
-    if charts and any(len(curve.points) > 1 for curve in study.curves):
-        view += [Text(), chart(lines(study.curves), x_label="samples of each task (k)")]
-        if any(p.usd and p.usd.value > 0 for curve in study.curves for p in curve.points):
-            view += [Text(), chart(lines(study.curves, dollars=True), x_label="USD for each task")]
+def study_view(study: Study) -> list[RenderableType]:
+    """Tables, in order."""
+    view: list[RenderableType] = [*_heading(study), _summaries(study.summaries)]
     for name in dict.fromkeys(curve.model for curve in study.curves):
         view += [Text(), _table([c for c in study.curves if c.model == name])]
     if study.frontier:
         view += [Text(), _frontier(study)]
     if study.versus:
         view += [Text(), *map(_versus, study.versus)]
-    if study.mixtures:
-        view += [Text(), _mixtures(study.mixtures)]
     for name, told in study.forecasts.items():
         view += [Text(), _forecasts(name, told)]
     return view
-
-
-def lines(curves: Sequence[Curve], *, dollars: bool = False) -> list[Line]:
-    """The curves as lines of a chart: a colour for each model, a mark for each line; only coverage has its interval."""
-    models = list(dict.fromkeys(curve.model for curve in curves))
-    found: list[Line] = []
-    for curve in curves:
-        if len(curve.points) == 1 and curve.measure != "coverage":
-            continue  # with one sample there is nothing to choose from
-        points = [
-            (p.usd.value if dollars and p.usd else float(p.k), p.solved)
-            for p in curve.points
-            if not dollars or (p.usd and p.usd.value > 0)
-        ]
-        banded = curve.measure == "coverage"
-        if points:
-            found.append(
-                Line(
-                    f"{clean(curve.model)}: {curve.measure}",
-                    tuple((x, e.value, e.low if banded else e.value, e.high if banded else e.value) for x, e in points),
-                    models.index(curve.model),
-                    MARKS[len(found) % len(MARKS)],
-                )
-            )
-    return found
 
 
 def share(value: float) -> str:
@@ -82,7 +50,7 @@ def usd(value: float) -> str:
     return f"${value:.2f}" if value >= 1 else f"${value:.3g}"
 
 
-def _heading(study: Study) -> RenderableType:
+def _heading(study: Study) -> list[Text]:
     notes = [Text("All in per cent, with 95 % intervals by bootstrap over tasks.", "dim")]
     if study.ungraded:
         notes.append(Text(f"{study.ungraded} samples have no outcome and are left out.", "yellow"))
@@ -92,7 +60,7 @@ def _heading(study: Study) -> RenderableType:
         if each.left_out:
             few = f"{each.left_out} tasks have fewer than {each.depth} samples and are left out."
             notes.append(Text(f"{clean(each.model)}: {few}", "yellow"))
-    return Group(*notes)
+    return notes
 
 
 def _summaries(summaries: Iterable[Summary]) -> RenderableType:
@@ -153,19 +121,6 @@ def _versus(duel: Versus) -> RenderableType:
     )
 
 
-def _mixtures(found: Sequence[Mixture]) -> RenderableType:
-    shown = table("USD a task", "samples", ">coverage", ">on other tasks", ">over one model")
-    for each in found:
-        shown.add_row(
-            usd(each.usd.value),
-            " + ".join(f"{k} × {clean(name)}" for name, k in each.samples.items()),
-            span(each.solved),
-            share(each.honest),
-            f"{100 * each.gain:+.1f}",
-        )
-    return _titled("Mixtures: the next sample from the model that adds most for a dollar", shown)
-
-
 def _forecasts(model: str, told: Sequence[Forecast]) -> RenderableType:
     ks = list(dict.fromkeys(each.k for each in told))
     title = f"Forecast: {clean(model)}"
@@ -173,10 +128,19 @@ def _forecasts(model: str, told: Sequence[Forecast]) -> RenderableType:
         refusal = f" to k = {', '.join(map(str, ks))} refused: {told[0].refused}"
         return Text.assemble((title, "bold"), (refusal, "yellow"))
     shown = table("law", *(f"k = {k}" for k in ks[:1]), *(f">k = {k}" for k in ks[1:]), "fit", "hold-out check")
+    reasons: dict[str, list[str]] = {}
     for law in dict.fromkeys(each.law for each in told):
         row = [each for each in told if each.law == law]
         shown.add_row(law, *map(_told, row), _fit(row[0]), _check(row[0]))
-    return Group(_titled(title, shown), *_reasons(told), *_ranges(told))
+    for each in (each for each in told if each.refused):
+        reasons.setdefault(each.refused, []).append(f"{each.law} to {each.k}")
+    notes = [Text(f"refused ({', '.join(which)}): {why}", "yellow") for why, which in reasons.items()]
+    for k in ks:  # where laws pass their checks and still differ, the range over them is what is known
+        passed = [(e.low, e.high) for e in told if e.k == k and e.low is not None and e.high is not None]
+        if len(passed) > 1:
+            low, high = min(low for low, _ in passed), max(high for _, high in passed)
+            notes.append(Text(f"k = {k}: between {share(low)} and {share(high)} over the laws that passed."))
+    return Group(_titled(title, shown), *notes)
 
 
 def _told(each: Forecast) -> str:
@@ -195,23 +159,3 @@ def _check(each: Forecast) -> str:
     if held is None:
         return "-"
     return f"{held.fitted}→{held.asked}: {share(held.forecast)}, was {share(held.observed)}"
-
-
-def _reasons(told: Sequence[Forecast]) -> list[Text]:
-    reasons: dict[str, list[str]] = {}
-    for each in told:
-        if each.refused:
-            reasons.setdefault(each.refused, []).append(f"{each.law} to {each.k}")
-    return [Text(f"refused ({', '.join(which)}): {why}", "yellow") for why, which in reasons.items()]
-
-
-def _ranges(told: Sequence[Forecast]) -> list[Text]:
-    """Where laws pass their checks and still differ, the range over them is what is known."""
-    found = []
-    for k in dict.fromkeys(each.k for each in told):
-        these = [each for each in told if each.k == k and each.coverage is not None]
-        lows, highs = [e.low for e in these if e.low is not None], [e.high for e in these if e.high is not None]
-        if len(these) > 1:
-            between = f"{share(min(lows))} and {share(max(highs))}"
-            found.append(Text(f"k = {k}: between {between} over the laws that passed."))
-    return found

@@ -149,6 +149,7 @@ async def evaluate(
 
 
 async def _one(ready: Ready, bench: Bench, solver: Solver, lane: Lane, plan: EvaluationPlan) -> Outcome:
+    """Solved, with the verdicts that are still wanted; where one cannot be had, with those there are."""
     if ready.task is None:
         return Outcome(ready.id, None, failure=ready.failure)
     try:
@@ -159,14 +160,7 @@ async def _one(ready: Ready, bench: Bench, solver: Solver, lane: Lane, plan: Eva
     if solved.failure:
         return Outcome(ready.id, None, failure=solved.failure, unsolved=solved)
     outcome = Outcome(ready.id, solved, dict(solved.known))
-    return await _graded(outcome, bench, plan)
-
-
-async def _graded(outcome: Outcome, bench: Bench, plan: EvaluationPlan) -> Outcome:
-    """The outcome with the verdicts that are still wanted; where one cannot be had, with those there are."""
-    solved = outcome.solved
-    assert solved is not None, "only what was solved is graded"
-    verdicts, failures = dict(outcome.verdicts), list[str]()
+    verdicts, failures = dict(solved.known), list[str]()
 
     async def grade(candidate: str) -> None:
         run, base = solved.report["run"], solved.report["base_commit"]

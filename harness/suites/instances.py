@@ -98,12 +98,14 @@ async def grade(room: CleanRoom, task: Task, grading: Grading, patch: str, *, na
     """
 
     async def in_sandbox(sandbox: Sandbox) -> Verdict:
-        reason = await lay_patch(sandbox, task, patch)
+        if (reason := await lay_patch(sandbox, task, patch)) is not None:
+            reason = f"the patch does not apply: {reason}"
+        elif (reason := await _lay_hidden(sandbox, grading)) is not None:
+            reason = f"the hidden tests cannot be laid over the tree: {reason}"
         if reason is not None:
-            return _unresolved(grading, f"the patch does not apply: {reason}")
-        reason = await _lay_hidden(sandbox, grading)
-        if reason is not None:
-            return _unresolved(grading, f"the hidden tests cannot be laid over the tree: {reason}")
+            named = grading.fail_to_pass, grading.pass_to_pass
+            to_pass, to_keep = (dict.fromkeys(tests, "missing") for tests in named)
+            return Verdict(False, to_pass, to_keep, reason)
         # What is run: the tests that are named, else the files that hold tests.
         ids = dict.fromkeys((*(grading.fail_to_pass or _test_files(grading)), *grading.pass_to_pass))
         report = await room.tests(sandbox, tuple(ids), command=grading.test_command)
@@ -135,24 +137,14 @@ def _test_files(grading: Grading) -> tuple[str, ...]:
 
 def verdict(grading: Grading, report: TestReport) -> Verdict:
     """The verdict that a report of the hidden tests amounts to."""
-    if COMMAND_TEST in report.outcomes:  # a command that knows no tests answers as a whole
-        outcome = str(report.outcomes[COMMAND_TEST])
-        wanted = grading.fail_to_pass or (COMMAND_TEST,)
-        return _judged(dict.fromkeys(wanted, outcome), dict.fromkeys(grading.pass_to_pass, outcome), report)
-    required = grading.fail_to_pass or _found(grading, report)
-    to_pass = {test: outcome_of(report, test) for test in required}
-    to_keep = {test: outcome_of(report, test) for test in grading.pass_to_pass}
-    return _judged(to_pass, to_keep, report)
-
-
-def _found(grading: Grading, report: TestReport) -> Sequence[str]:
-    files = _test_files(grading)
-    return sorted(test for test in report.outcomes if any(selects(file, test) for file in files))
-
-
-def _judged(to_pass: dict[str, str], to_keep: dict[str, str], report: TestReport) -> Verdict:
-    reason = ""
+    whole = report.outcomes.get(COMMAND_TEST)  # a command that knows no tests answers as a whole
+    found = [COMMAND_TEST] if whole else _found(grading, report)
+    to_pass, to_keep = (
+        {test: str(whole or outcome_of(report, test)) for test in tests}
+        for tests in (grading.fail_to_pass or found, grading.pass_to_pass)
+    )
     missed = [test for test, outcome in (*to_pass.items(), *to_keep.items()) if outcome != "passed"]
+    reason = ""
     if report.timed_out:
         reason = f"the hidden tests timed out: {report.reason}"
     elif not report.valid:
@@ -167,10 +159,6 @@ def _judged(to_pass: dict[str, str], to_keep: dict[str, str], report: TestReport
     return Verdict(resolved=not reason, fail_to_pass=to_pass, pass_to_pass=to_keep, reason=reason)
 
 
-def _unresolved(grading: Grading, reason: str) -> Verdict:
-    return Verdict(
-        resolved=False,
-        fail_to_pass=dict.fromkeys(grading.fail_to_pass, "missing"),
-        pass_to_pass=dict.fromkeys(grading.pass_to_pass, "missing"),
-        reason=reason,
-    )
+def _found(grading: Grading, report: TestReport) -> Sequence[str]:
+    files = _test_files(grading)
+    return sorted(test for test in report.outcomes if any(selects(file, test) for file in files))

@@ -42,8 +42,8 @@ class SuiteBoard:
     """All that the view shows. `attempts`: of each instance. `cap`: USD of the whole evaluation, None for none. `said`:
     the newest line of progress.
 
-    `earlier`: attempts that had ended before this process (`before`: of each instance); they count, but say nothing
-    about its pace.
+    `before`: of each instance the attempts that had ended before this process; they count, but say nothing about its
+    pace.
     """
 
     suite: str
@@ -53,10 +53,8 @@ class SuiteBoard:
     started: float = 0.0
     works: dict[str, Work] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
-    ready: int = 0
     cost: Line = field(default_factory=Line)
     ended: int = 0
-    earlier: int = 0
     before: dict[str, int] = field(default_factory=dict)
     retries: int = 0
     lost: int = 0
@@ -68,14 +66,12 @@ class SuiteBoard:
         if outcome is not None:
             self.outcomes[id] = outcome
         self.before[id] = attempts
-        self.earlier += attempts
         self.ended += attempts
         self.cost = add_lines(self.cost, cost)
 
     def begin(self, ready: Ready, now: float) -> None:
         """An instance can be worked on, or cannot be."""
         if ready.task is not None:
-            self.ready += 1
             self.works.setdefault(ready.id, Work(ready.id, now))
 
     def add(self, id: str, event: trace.Event) -> None:
@@ -86,19 +82,16 @@ class SuiteBoard:
         elif isinstance(event, trace.InfrastructureFailed):
             self.retries += event.retried
         work.stage = "grading" if isinstance(event, trace.Selected) else stage_of(event, work.stage)
-        if event.attempt is not None:
-            self._add_to_attempt(work, event, event.attempt)
-
-    def _add_to_attempt(self, work: Work, event: trace.Event, attempt: int) -> None:
+        if event.attempt is None:
+            return
         if isinstance(event, trace.AttemptEnded):
-            work.running.discard(attempt)
-            if attempt not in work.done:
-                work.done.add(attempt)
-                self.ended += 1
+            self.ended += event.attempt not in work.done
             self.lost += event.status == "infrastructure"
+            work.running.discard(event.attempt)
+            work.done.add(event.attempt)
         else:
             work.stage = "attempts"
-            work.running.add(attempt)
+            work.running.add(event.attempt)
 
     def end(self, outcome: Outcome) -> None:
         """An instance has come to its end."""
@@ -116,7 +109,7 @@ class SuiteBoard:
 
     def seconds_left(self, now: float) -> float | None:
         """By the pace of this process; None before it has ended an attempt."""
-        here = self.ended - self.earlier
+        here = self.ended - sum(self.before.values())
         if here < 1 or not self.started:
             return None
         made = [len(o.solved.report["attempts"]) if o.solved else 0 for o in self.outcomes.values()]

@@ -40,20 +40,28 @@ def suite_report(
     """report.json of an evaluation: the measures over all, what it cost, and per task the solver's report and verdicts.
 
     `instances`: how many were chosen (None: those of the outcomes); `unfinished`: those with something left to do, as
-    the evaluation was stopped.
+    the evaluation was stopped. `seconds`: wall time in which anything was worked on; `attempt_seconds` and
+    `model_seconds` are sums over what overlaps. `leak_tries`: attempts that tried to get at what they may not have, and
+    by which way. `adaptive`: why sampling left instances before their last attempt, and how many first samples all of
+    them have.
     """
     solved = [o.solved for o in outcomes if o.solved is not None]
     worked = [w for o in outcomes if (w := o.solved or o.unsolved) is not None]
     sampled = {o.id: s for o in outcomes if (s := o.sampled) is not None}
     alike = _begun_alike(outcomes) if asked.adaptive else sampled
-    known = {o.id: o.resolved for o in outcomes if o.resolved is not None}
-    resolved = sum(known.values())
+    known = {o.id: float(o.resolved) for o in outcomes if o.resolved is not None}
+    resolved = int(sum(known.values())) if known else None
+    share = _estimated(Draws(list(known)), known)
+    whys = Counter(why for s in worked if (why := (s.report.get("sampling") or {}).get("stopped")))
+    stops = {"stopped": dict(whys), "common_samples": max((s.n for s in alike.values()), default=0)}
+    rows = [row for s in worked for row in s.report["attempts"]]
+    leaks = [[flag for flag in row["flags"] if flag.startswith("leak:")] for row in rows]
     return {
         "schema": SUITE_SCHEMA,
         "suite": asked.suite,
         "models": list(asked.models),
         "attempts": asked.attempts,
-        "adaptive": _stops(worked, alike) if asked.adaptive else None,
+        "adaptive": stops if asked.adaptive else None,
         "graded": asked.grades,
         "instances": len(outcomes) if instances is None else instances,
         "unfinished": unfinished,
@@ -61,25 +69,27 @@ def suite_report(
         "measured": len(sampled),
         "failed": [{"id": o.id, "reason": o.failure} for o in outcomes if o.failure],
         **_measures(sampled, asked.attempts, alike),
-        "selected": resolved if known else None,
-        "selected_share": _share(known),
+        "selected": resolved,
+        "selected_share": dict(zip(("value", "low", "high"), share, strict=True)) if known else None,
         "budget": asked.budget,
-        **_costs(worked, resolved if known else None),
-        **_times(worked),
-        "infrastructure": _infrastructure(worked, outcomes),
-        "statuses": dict(Counter(row["status"] for s in worked for row in s.report["attempts"])),
-        "leak_tries": _leaks(worked),
+        **_costs([s.report["cost"] for s in worked], len(rows), resolved),
+        "seconds": round(_covered([span for s in worked for span in s.spans]), 3),
+        "attempt_seconds": round(sum(row["seconds"] or 0.0 for row in rows), 3),
+        "model_seconds": round(sum(s.report["cost"]["seconds"] for s in worked), 3),
+        "infrastructure": {
+            "retries": sum(s.report["infrastructure"]["retries"] for s in worked),
+            "attempts": sum(row["status"] == "infrastructure" for row in rows),
+            "instances": sum(bool(o.failure) for o in outcomes),
+        },
+        "statuses": dict(Counter(row["status"] for row in rows)),
+        "leak_tries": {
+            "attempts": sum(map(bool, leaks)),
+            "by_kind": dict(Counter(flag for each in leaks for flag in each)),
+        },
         "candidates": sum(len(s.candidates) for s in solved),
         "gpu": _gpu(worked, asked.gpu_hours),
         "tasks": [_task_row(o) for o in outcomes],
     }
-
-
-def _stops(worked: Sequence[Solved], alike: Mapping[str, Sampled]) -> Json:
-    """Why adaptive sampling left instances before their last attempt, and how many first samples all of them have."""
-    whys = [(s.report.get("sampling") or {}).get("stopped") for s in worked]
-    common = max((s.n for s in alike.values()), default=0)
-    return {"stopped": dict(Counter(filter(None, whys))), "common_samples": common}
 
 
 def _begun_alike(outcomes: Sequence[Outcome]) -> dict[str, Sampled]:
@@ -97,45 +107,35 @@ def _begun_alike(outcomes: Sequence[Outcome]) -> dict[str, Sampled]:
 
 
 def _measures(sampled: Mapping[str, Sampled], attempts: int, alike: Mapping[str, Sampled]) -> Json:
-    """`alike`: the samples that mean@1 and pass@k are computed from."""
-    draws = Draws(list(sampled))
-    shares = {id: s.correct / s.n if s.n else 0.0 for id, s in alike.items()}
-    single, *interval = _estimated(draws, shares) if shares else (None,)
+    """`alike`: the samples that mean@1 and pass@k are computed from. pass@k is undefined where some instances
+    (`missing`: how many) have fewer than k samples."""
+    draws, coverage = Draws(list(sampled)), []
+    single, *interval = _estimated(draws, {id: s.correct / s.n if s.n else 0.0 for id, s in alike.items()})
+    for k in range(1, attempts + 1):
+        values = {id: value for id, s in alike.items() if (value := pass_at_k(s.n, s.correct, k)) is not None}
+        missing = sum(s.n < k for s in sampled.values())
+        value, low, high = _estimated(draws, {} if missing else values)
+        coverage.append({"k": k, "pass_at_k": value, "low": low, "high": high, "missing": missing})
     return {
         "mean_at_1": single,
-        "mean_at_1_interval": interval or None,
-        "coverage": [_coverage(sampled, k, draws, alike) for k in range(1, attempts + 1)],
+        "mean_at_1_interval": interval if sampled else None,
+        "coverage": coverage,
         "oracle": sum(s.correct > 0 for s in sampled.values()) if sampled else None,
         "recovery": recovery(list(sampled.values()), single),
     }
 
 
-def _coverage(sampled: Mapping[str, Sampled], k: int, draws: Draws, alike: Mapping[str, Sampled]) -> Json:
-    """pass@k over the measured instances; undefined where some (`missing`: how many) have fewer than k samples."""
-    values = {id: value for id, s in alike.items() if (value := pass_at_k(s.n, s.correct, k)) is not None}
-    missing = sum(s.n < k for s in sampled.values())
-    value, low, high = (None, None, None) if missing or not values else _estimated(draws, values)
-    return {"k": k, "pass_at_k": value, "low": low, "high": high, "missing": missing}
-
-
-def _estimated(draws: Draws, values: Mapping[str, float]) -> tuple[float, float | None, float | None]:
-    """The mean and its interval; none of a single instance, which says nothing about others."""
+def _estimated(draws: Draws, values: Mapping[str, float]) -> tuple[float | None, float | None, float | None]:
+    """The mean and its interval: none of a single instance, which says nothing about others."""
+    if not values:
+        return None, None, None
     found = draws.estimate(values)
     return (found.value, found.low, found.high) if len(values) > 1 else (found.value, None, None)
 
 
-def _share(known: Mapping[str, bool]) -> Json | None:
-    if not known:
-        return None
-    value, low, high = _estimated(Draws(list(known)), {id: float(right) for id, right in known.items()})
-    return {"value": value, "low": low, "high": high}
-
-
-def _costs(solved: Sequence[Solved], resolved: int | None) -> Json:
+def _costs(costs: Sequence[Json], attempts: int, resolved: int | None) -> Json:
     """USD are None where a price is unknown; `usd_exact` False: a lower bound."""
-    costs = [s.report["cost"] for s in solved]
     usd = None if any(c["usd"] is None for c in costs) else sum(c["usd"] for c in costs)
-    attempts = sum(len(s.report["attempts"]) for s in solved)
     usage = {part: sum(c["usage"][part] for c in costs) for part in _USAGE}
     read = usage["input"] + usage["cache_read"] + usage["cache_write"]
 
@@ -146,21 +146,12 @@ def _costs(solved: Sequence[Solved], resolved: int | None) -> Json:
         "usd": usd,
         "usd_exact": all(c["exact"] for c in costs),
         "usd_per_attempt": per(attempts),
-        "usd_per_instance": per(len(solved)),
+        "usd_per_instance": per(len(costs)),
         "usd_per_solved": per(resolved),
         "calls": sum(c["calls"] for c in costs),
         "usage": usage,
         "tokens": sum(usage.values()),
         "cached_share": usage["cache_read"] / read if read else None,
-    }
-
-
-def _times(solved: Sequence[Solved]) -> Json:
-    """`seconds`: wall time in which anything was worked on; the others are sums over what overlaps."""
-    return {
-        "seconds": round(_covered([span for s in solved for span in s.spans]), 3),
-        "attempt_seconds": round(sum(row["seconds"] or 0.0 for s in solved for row in s.report["attempts"]), 3),
-        "model_seconds": round(sum(s.report["cost"]["seconds"] for s in solved), 3),
     }
 
 
@@ -171,21 +162,6 @@ def _covered(spans: Sequence[tuple[float, float]]) -> float:
         total += max(0.0, end - max(begin, reached))
         reached = max(reached, end)
     return total
-
-
-def _infrastructure(solved: Sequence[Solved], outcomes: Sequence[Outcome]) -> Json:
-    return {
-        "retries": sum(s.report["infrastructure"]["retries"] for s in solved),
-        "attempts": sum(row["status"] == "infrastructure" for s in solved for row in s.report["attempts"]),
-        "instances": sum(bool(o.failure) for o in outcomes),
-    }
-
-
-def _leaks(solved: Sequence[Solved]) -> Json:
-    """Attempts that tried to get at what they may not have, and by which way."""
-    flags = [row["flags"] for s in solved for row in s.report["attempts"]]
-    tried = [[flag for flag in each if flag.startswith("leak:")] for each in flags]
-    return {"attempts": sum(map(bool, tried)), "by_kind": dict(Counter(flag for each in tried for flag in each))}
 
 
 def _gpu(solved: Sequence[Solved], gpu_hours: Mapping[str, float]) -> Json | None:

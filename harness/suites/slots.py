@@ -40,21 +40,6 @@ class Slots:
             self._changed.clear()
             await self._changed.wait()
 
-    async def _enter(self, lane: Lane) -> None:
-        if self._free and not self._waiting:
-            self._free -= 1
-        else:
-            granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append((lane, next(self._arrivals), granted))
-            try:
-                await granted
-            except asyncio.CancelledError:
-                if granted.done() and not granted.cancelled():
-                    self._leave()
-                raise
-        lane.expected = max(0, lane.expected - 1)
-        self._changed.set()
-
     def _leave(self) -> None:
         self._free += 1
         while self._free and self._waiting:
@@ -77,7 +62,19 @@ class Lane:
         self._slots = slots
 
     async def __aenter__(self) -> None:
-        await self._slots._enter(self)
+        slots = self._slots
+        if slots._free and not slots._waiting:
+            slots._free -= 1
+        else:
+            granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            slots._waiting.append((self, next(slots._arrivals), granted))
+            try:
+                await granted
+            except asyncio.CancelledError:
+                if granted.done() and not granted.cancelled():
+                    slots._leave()
+                raise
+        self.expect(max(0, self.expected - 1))
 
     async def __aexit__(self, *error: object) -> None:
         self._slots._leave()

@@ -16,7 +16,6 @@ from harness.views.words import clean, counted, elapsed_short, tokens_short
 SHOWN_K = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64, 96, 128, 192, 250, 256)
 """Where there are more than `ALL_UP_TO` samples, the k that get a row on the terminal; the Markdown has all."""
 ALL_UP_TO = 12
-_EXPENSES = ("", "_per_attempt", "_per_instance", "_per_solved")
 NAMED = 10
 """Failed instances that are named on the page; report.json has all."""
 
@@ -62,16 +61,18 @@ def measures(report: Json) -> list[tuple[str, str]]:
     instances, selected, oracle = report["instances"], report["selected"], report["oracle"]
     chosen, right = "undefined (nothing graded)", "undefined"
     if selected is not None:
-        share = _bounds(report["selected_share"])
-        chosen = f"{selected} of {instances} resolved ({_percent(selected / instances)}){share}"
+        low, high = report["selected_share"]["low"], report["selected_share"]["high"]
+        between = "" if low is None else f" [{_percent(low)}, {_percent(high)}]"
+        chosen = f"{selected} of {instances} resolved ({_percent(selected / instances)}){between}"
     if oracle is not None:
         right = f"{oracle} of {report['measured']} with a right attempt"
+    each = f" ({report['candidates'] / report['solved']:.1f} an instance)" if report["solved"] else ""
     return [
         (f"selected@{report['attempts']}", chosen),
         ("mean@1", _value(report["mean_at_1"], report["mean_at_1_interval"])),
         (f"oracle@{report['attempts']}", right),
         ("recovery", "undefined" if report["recovery"] is None else f"{report['recovery']:.2f}"),
-        ("distinct candidates", f"{report['candidates']}{_each(report['candidates'], report['solved'])}"),
+        ("distinct candidates", f"{report['candidates']}{each}"),
         ("attempts ended", ", ".join(f"{n} {status}" for status, n in _most(report["statuses"])) or "none"),
     ]
 
@@ -82,7 +83,8 @@ def expenses(report: Json) -> list[tuple[str, str]]:
     least = "" if report["usd_exact"] else "≥"
     rows = {"cost": "unknown (give the model prices in an alias)"}
     if report["usd"] is not None:
-        whole, attempt, instance, solved = (_usd(report[f"usd{of}"], least) for of in _EXPENSES)
+        of = ("usd", "usd_per_attempt", "usd_per_instance", "usd_per_solved")
+        whole, attempt, instance, solved = (_usd(report[each], least) for each in of)
         rows["cost"] = f"{whole}; {attempt} an attempt, {instance} an instance, {solved} a solved one"
     cached = "no share known" if report["cached_share"] is None else _percent(report["cached_share"])
     rows["tokens"] = (
@@ -140,21 +142,20 @@ def notes(report: Json) -> list[str]:
 
 
 def _coverage_rows(report: Json, *, few: bool) -> list[tuple[str, str, str]]:
-    rows = report["coverage"]
+    rows = report["coverage"] if report["measured"] else []
     if report.get("adaptive"):
         rows = [row for row in rows if row["pass_at_k"] is not None]
     if few and len(rows) > ALL_UP_TO:
         rows = [row for row in rows if row["k"] in SHOWN_K or row is rows[-1]]
-    if not report["measured"]:
-        return []
-    return [
-        (
-            (str(row["k"]), "undefined", f"{counted(row['missing'], 'instance')} short of samples")
-            if row["pass_at_k"] is None
-            else (str(row["k"]), f"{row['pass_at_k']:.3f}", _to(row["low"], row["high"]))
-        )
-        for row in rows
-    ]
+    told = []
+    for row in rows:
+        value, between = "undefined", f"{counted(row['missing'], 'instance')} short of samples"
+        if row["pass_at_k"] is not None:
+            value, between = f"{row['pass_at_k']:.3f}", "none of one instance"
+        if row["low"] is not None:
+            between = f"{row['low']:.3f} to {row['high']:.3f}"
+        told.append((str(row["k"]), value, between))
+    return told
 
 
 def _instance_row(task: Json) -> str:
@@ -169,19 +170,10 @@ def _instance_row(task: Json) -> str:
     return f"| {task['id']} | {word} | {right} | {len(report['candidates']) if report else 0} | {cost} |"
 
 
-def _to(low: float | None, high: float | None) -> str:
-    return "none of one instance" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-
-
 def _value(value: float | None, interval: Sequence[float | None] | None) -> str:
-    if value is None:
-        return "undefined"
-    known = interval is not None and interval[0] is not None
-    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval and known else "")
-
-
-def _bounds(share: Json | None) -> str:
-    return f" [{_percent(share['low'])}, {_percent(share['high'])}]" if share and share["low"] is not None else ""
+    low, high = interval or (None, None)
+    known = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+    return "undefined" if value is None else f"{value:.3f}{known}"
 
 
 def _percent(share: float) -> str:
@@ -190,10 +182,6 @@ def _percent(share: float) -> str:
 
 def _usd(value: float | None, least: str) -> str:
     return "-" if value is None else f"{least}${value:.4f}"
-
-
-def _each(number: int, instances: int) -> str:
-    return f" ({number / instances:.1f} an instance)" if instances else ""
 
 
 def _most(counts: Json) -> list[tuple[str, Any]]:

@@ -364,8 +364,6 @@ def plot(results: Mapping[str, dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
 
-    from harness.scaling.plot import ticks
-
     figure = Figure(figsize=(5.2 * len(results), 5.6), layout="constrained")
     axes = figure.subplots(2, len(results), sharex="col", squeeze=False, height_ratios=(2, 1))
     for column, (name, result) in enumerate(results.items()):
@@ -384,7 +382,7 @@ def plot(results: Mapping[str, dict[str, Any]], path: Path) -> None:
         below.plot(usd, [100 * row["difference"] for row in rows], color="#0072B2")
         below.axhline(0, color="#555555", linewidth=0.8)
         below.set_xscale("log")
-        below.xaxis.set_major_locator(FixedLocator(ticks(usd[0], usd[-1], whole=False)))
+        below.xaxis.set_major_locator(FixedLocator(ticks(usd[0], usd[-1])))
         below.xaxis.set_minor_locator(NullLocator())
         below.xaxis.set_major_formatter(FormatStrFormatter("$%g"))
         below.set_xlabel("USD a task")
@@ -392,6 +390,18 @@ def plot(results: Mapping[str, dict[str, Any]], path: Path) -> None:
         for each in (top, below):
             each.grid(True, color="#DDDDDD", linewidth=0.6)
     figure.savefig(path, dpi=150)
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers for a logarithmic axis, three to ten of them where there are as many."""
+    found: list[float] = []
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)):
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        every = [step * 10.0**power for power in powers for step in steps]
+        found = [x for x in every if low <= x <= high]
+        if len(found) >= 4:
+            break
+    return found
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 from agent.commands.options import add_solving, settings_of
 from agent.config import Settings, config_paths, load_config
 from agent.defaults import SETTINGS
+from harness.records import Budget
+from harness.sandbox.base import Limits
 from tasks.errors import InputError
 
 
@@ -95,6 +98,13 @@ def test_every_setting_can_be_set_by_file_and_by_variable(setting: Any, monkeypa
     monkeypatch.setenv(setting.variable, str(value))
     by_variable = attrgetter(setting.place)(solving())
     assert by_file == by_variable != built_in and str(by_file) in (str(value), f"{value}.0")
+
+
+def test_every_field_of_the_settings_has_its_row_so_that_eval_sees_whether_it_differs() -> None:
+    parts: dict[str, Any] = {"budget.": Budget, "limits.": Limits, "": Settings}
+    places = {prefix + field.name for prefix, part in parts.items() for field in fields(part)}
+    without = {"budget", "limits", "models", "limits.processes", "limits.output_bytes"}
+    assert {setting.place for setting in SETTINGS} == places - without
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: str(setting.name))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +199,6 @@ def test_what_cannot_be_reported_on_is_told_of_and_left_out(tmp_path: Path, caps
 MISTAKES = [
     (["--forecast", "9"], "name a run or an evaluation"),
     (["--labels", "x", "nowhere"], "--labels go with --import"),
-    (["--import", "rows.jsonl", "--plot", "x.gif"], "must end in .png"),
     (["nowhere", "--forecast", "9"], "trace.jsonl"),
     (["unfinished"], "without a report yet"),
     (["--import", "rows.jsonl", "--versus", "m", "m@1"], "is not MODEL@N"),
@@ -223,37 +221,6 @@ def test_a_mistake_is_told_in_one_sentence(
     assert code == 2
     assert why in said
     assert len(said.splitlines()) == 1
-
-
-@pytest.mark.parametrize("ending", ["png", "svg", "html"])
-def test_a_plot_is_a_picture_of_its_kind(tmp_path: Path, ending: str) -> None:
-    pytest.importorskip("matplotlib")
-    rows = [
-        {"instance_id": f"t{n}", "model": name, "resolved": (n * k) % 3 == 0, "usd": 0.1, "candidate": str(k % 2)}
-        for n in range(5)
-        for k in range(3)
-        for name in ("one", "other")
-    ]
-    source = lines(tmp_path / "rows.jsonl", rows)
-    picture = tmp_path / f"curves.{ending}"
-    assert main(["report", "--import", str(source), "--plot", str(picture)]) == 0
-    data = picture.read_bytes()
-    if ending == "png":
-        assert data.startswith(b"\x89PNG") and len(data) > 10_000
-    else:
-        assert b"<svg" in data and b"samples of each task (k)" in data
-    if ending == "html":
-        assert data.startswith(b"<!doctype html>") and b"coverage@k" in data
-
-
-def test_without_matplotlib_the_plot_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = lines(tmp_path / "rows.jsonl", [{"instance_id": "a", "resolved": True}])
-    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[2])])
-    monkeypatch.delitem(sys.modules, "matplotlib", raising=False)
-    assert main(["report", "--import", str(source), "--plot", str(tmp_path / "x.png")]) == 2
-    assert "troop[plots]" in capsys.readouterr().err
 
 
 @pytest.mark.skipif("TROOP_DATA" not in os.environ, reason="TROOP_DATA is not set: the directory of public data")
