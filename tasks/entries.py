@@ -56,6 +56,18 @@ def kind(value: Any) -> str:
     return words.get(type(value), "something else")
 
 
+def text_of(place: str, fields: Mapping[str, Any], name: str, *, needed: bool = True) -> str:
+    """The text of a field, "" where it is not `needed` and not there (or null). Raises InputError."""
+    value = fields.get(name)
+    if value is None:
+        if needed:
+            raise InputError(f"{place}: the field {name} is missing")
+        return ""
+    if not isinstance(value, str):
+        raise InputError(f"{place}: the field {name} must be text, not {kind(value)}")
+    return value
+
+
 def _is_lines(text: str) -> bool:
     """Whether a text holds one JSON object a line: its first line is an object by itself, and not its last."""
     first, _, rest = text.lstrip().partition("\n")

@@ -1,12 +1,12 @@
 """What the package index offers: the Simple API (PEP 503 HTML, PEP 691 JSON) of the index that pip is configured for.
 
-Nothing here executes a package's code: `pip download` builds metadata of source distributions, so pip is only asked for
-its configuration. No index has its name written here; without a configured one pip says what its default is.
+Nothing here executes a package's code: `pip download` builds metadata of source distributions, so only pip's
+configuration is read. No index has its name written here; without a configured one pip says what its default is.
 """
 
 from __future__ import annotations
 
-import ast
+import configparser
 import json
 import os
 import re
@@ -54,7 +54,7 @@ class Index:
     @classmethod
     def of_pip(cls) -> Index:
         """The index that pip would use here. Raises SourceUnavailable where none is configured and pip is missing."""
-        options = _pip_options()
+        options = pip_options([])
         first = options.get("index-url") or _pip_default()
         extra = tuple(options.get("extra-index-url", "").split())
         return cls(
@@ -119,44 +119,49 @@ def shown(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def _pip_options() -> dict[str, str]:
-    """pip's configuration by option name; later sources win: files, then the environment, as in pip itself."""
+def pip_options(notes: list[str]) -> dict[str, str]:
+    """pip's configuration by option name, later sources winning as in pip itself: files from the system's to the
+    user's, then variables. A file that cannot be read is left out and named in `notes`."""
     options: dict[str, str] = {}
-    for line in (_ask_pip("-m", "pip", "config", "list") or "").splitlines():
-        key, found, value = line.partition("=")
-        section, _, option = key.rpartition(".")
-        if found and section in ("global", "download", "install", ":env:"):
-            try:
-                options[option] = str(ast.literal_eval(value))
-            except (ValueError, SyntaxError):
-                continue
-    for variable in ("INDEX_URL", "EXTRA_INDEX_URL", "CERT", "PROXY", "TRUSTED_HOST"):
-        if given := os.environ.get(f"PIP_{variable}"):
-            options[variable.lower().replace("_", "-")] = given
+    for path in _pip_files():
+        parser = configparser.RawConfigParser()
+        try:
+            parser.read(path, encoding="utf-8")
+        except (configparser.Error, UnicodeDecodeError, PermissionError):
+            notes.append(f"{path} cannot be read as a pip configuration and is left out")
+            continue
+        for section in ("global", "install"):
+            if parser.has_section(section):
+                options.update({key.replace("_", "-"): value for key, value in parser.items(section)})
+    for name, given in os.environ.items():
+        if name.startswith("PIP_") and given:
+            options[name[4:].lower().replace("_", "-")] = given
     return options
 
 
+def _pip_files() -> list[Path]:
+    home = Path(os.environ.get("HOME", "/nonexistent"))
+    named = os.environ.get("PIP_CONFIG_FILE", "")
+    if named == os.devnull:
+        return []
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
+    shared = [Path(p) / "pip/pip.conf" for p in os.environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":") if p]
+    own = [home / ".pip/pip.conf", config / "pip/pip.conf", Path(sys.prefix) / "pip.conf"]
+    return [*shared, Path("/etc/pip.conf"), *own, *([Path(named)] if named else [])]
+
+
 def _pip_default() -> str:
-    answer = _ask_pip("-c", _DEFAULT_INDEX)
-    if not answer:
-        raise SourceUnavailable("no package index is known: set PIP_INDEX_URL, or install pip, which knows one")
-    return answer.strip()
-
-
-def _ask_pip(*arguments: str) -> str | None:
-    """What the first Python with a pip answers: this one, else the ones on the PATH."""
+    """The index that the first Python with a pip has built in: this one, else the ones on the PATH."""
     for python in (sys.executable, shutil.which("python3"), "/usr/bin/python3"):
         if not python:
             continue
-        # Safe path: the working directory may be a repository with a pip.py of its own.
-        command = [python, "-I", *arguments] if arguments[0] == "-c" else [python, "-P", *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            done = subprocess.run([python, "-I", "-c", _DEFAULT_INDEX], capture_output=True, text=True, timeout=60)
         except (OSError, subprocess.TimeoutExpired):
             continue
         if done.returncode == 0:
-            return done.stdout
-    return None
+            return done.stdout.strip()
+    raise SourceUnavailable("no package index is known: set PIP_INDEX_URL, or install pip, which knows one")
 
 
 def _certificates(bundle: str) -> ssl.SSLContext:

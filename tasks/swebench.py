@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.choose import bare, choose
-from tasks.entries import Entries, entries, kind
+from tasks.entries import Entries, entries, kind, text_of
 from tasks.errors import InputError
 from tasks.task import ID, Repository, Task
 
@@ -189,41 +189,30 @@ def _row(place: str, fields: Mapping[str, Any]) -> Row:
         instance_id=_shaped(place, fields, "instance_id", ID, "a name fit for a file"),
         repo=_shaped(place, fields, "repo", _REPO, "owner/name"),
         base_commit=base,
-        version=_text(place, fields, "version"),
+        version=text_of(place, fields, "version"),
         created_at=_date(place, fields),
         problem_statement=_stated(place, fields),
-        patch=_text(place, fields, "patch"),
-        test_patch=_text(place, fields, "test_patch"),
+        patch=text_of(place, fields, "patch"),
+        test_patch=text_of(place, fields, "test_patch"),
         fail_to_pass=_tests(place, fields, "FAIL_TO_PASS"),
         pass_to_pass=_tests(place, fields, "PASS_TO_PASS"),
-        environment_setup_commit=_text(place, fields, "environment_setup_commit", needed=False) or base,
-        image=_text(place, fields, "image", needed=False),
-        eval_script=_text(place, fields, "eval_script", needed=False),
-        log_parser=_text(place, fields, "log_parser", needed=False),
-        eval_type=_text(place, fields, "eval_type", needed=False),
+        environment_setup_commit=text_of(place, fields, "environment_setup_commit", needed=False) or base,
+        image=text_of(place, fields, "image", needed=False),
+        eval_script=text_of(place, fields, "eval_script", needed=False),
+        log_parser=text_of(place, fields, "log_parser", needed=False),
+        eval_type=text_of(place, fields, "eval_type", needed=False),
     )
 
 
-def _text(place: str, fields: Mapping[str, Any], name: str, *, needed: bool = True) -> str:
-    value = fields.get(name)
-    if value is None:
-        if needed:
-            raise InputError(f"{place}: the field {name} is missing")
-        return ""
-    if not isinstance(value, str):
-        raise InputError(f"{place}: the field {name} must be text, not {kind(value)}")
-    return value
-
-
 def _shaped(place: str, fields: Mapping[str, Any], name: str, shape: re.Pattern[str], what: str) -> str:
-    value = _text(place, fields, name)
+    value = text_of(place, fields, name)
     if not shape.fullmatch(value):
         raise InputError(f"{place}: the field {name} must be {what}, not {value[:80]!r}")
     return value
 
 
 def _stated(place: str, fields: Mapping[str, Any]) -> str:
-    value = _text(place, fields, "problem_statement")
+    value = text_of(place, fields, "problem_statement")
     if not value.strip():
         raise InputError(f"{place}: the field problem_statement is empty")
     return value

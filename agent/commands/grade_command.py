@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from agent.commands.options import add_rows
 from agent.defaults import amount, positive
 from harness.cache import write_json
-from harness.parallel import task_group
+from harness.parallel import in_parallel, task_group
 from harness.room import writing
 from tasks.errors import InputError, words_of
 from tasks.swebench import SUITES, Row, choose_rows, load_rows
@@ -205,13 +205,12 @@ class _Work:
             if prediction.patch and prepared.image is None:
                 result = Result(prediction, None, prepared.failure)
             else:
-                graded = await grader.grade(row, prepared.image, prediction.patch)
-                more = [
-                    (await grader.grade(row, prepared.image, prediction.patch, number)).outcome
-                    for number in range(1, self.known.repeat)
-                    if prediction.patch
-                ]
-                result = Result(prediction, graded, outcomes=(graded.outcome, *more) if more else ())
+                times = self.known.repeat if prediction.patch else 1
+                graded, *more = await in_parallel(
+                    grader.grade(row, prepared.image, prediction.patch, number) for number in range(times)
+                )
+                outcomes = tuple(each.outcome for each in (graded, *more)) if more else ()
+                result = Result(prediction, graded, outcomes=outcomes)
             folder = self.out / each.name / name
             with writing(folder):
                 await asyncio.to_thread(

@@ -58,7 +58,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(known: argparse.Namespace) -> int:
     """Build: exit 0 where every instance has its image, else 4. List and prune: 0."""
-
     with Progress(quiet=known.quiet, json=known.json) as progress:
         return {"build": _build, "list": _list, "prune": _prune}[known.action](known, progress)
 
@@ -74,7 +73,6 @@ def _rows(known: argparse.Namespace) -> list[Row]:
 
 
 def _build(known: argparse.Namespace, progress: Progress) -> int:
-
     rows, bases = _rows(known), parse_bases(known.base)
     finished: list[ImageOutcome] = []
 
@@ -112,11 +110,10 @@ def _line(prepared: ImageOutcome) -> str:
 
 def _as_json(prepared: ImageOutcome) -> dict[str, Any]:
     image = prepared.image
+    about = (image.name, image.id, image.origin) if image else (None, None, None)
     return {
         "instance_id": prepared.row.instance_id,
-        "image": image.name if image else None,
-        "id": image.id if image else None,
-        "origin": image.origin if image else None,
+        **dict(zip(("image", "id", "origin"), about, strict=True)),
         "seconds": prepared.seconds,
         "failure": prepared.failure,
     }
@@ -138,7 +135,6 @@ def _list(known: argparse.Namespace, progress: Progress) -> int:
 
 
 def _kept() -> list[StoredImage]:
-
     with contextlib.closing(connect(timeout=600)) as client:
         return kept_images(client)
 
@@ -157,7 +153,6 @@ def _named(known: argparse.Namespace) -> set[str] | None:
 
 
 def _table(images: list[StoredImage]) -> Any:
-
     shown = table("image…", "made", ">adds", ">in all", "")
     for image in images:
         made = datetime.fromtimestamp(image.created).strftime("%Y-%m-%d %H:%M")
@@ -167,7 +162,6 @@ def _table(images: list[StoredImage]) -> Any:
 
 def size(count: int) -> str:
     """Bytes for a person, in powers of ten as docker shows them."""
-
     return decimal(count)
 
 
@@ -175,7 +169,6 @@ def size(count: int) -> str:
 
 
 def _prune(known: argparse.Namespace, progress: Progress) -> int:
-
     wanted = _named(known)
     older = None if known.older_than is None else known.older_than * DAY
     with contextlib.closing(connect(timeout=600)) as client:

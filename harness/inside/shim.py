@@ -857,62 +857,41 @@ def remove(path: str) -> None:
         if os.path.islink(path) or not os.path.isdir(path):
             raise
         empty(path)
-        os.rmdir(path)
 
 
 def empty(path: str) -> None:
-    """Remove all in a directory by going down into it and up: no path and no stack is long enough for every tree."""
+    """Remove a directory by going down into it and up: no path and no stack is long enough for every tree."""
     home = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    above: list[str] = []
+    folder: str | None = path
     try:
-        above = [(path, enter(path))]
-        while above:
-            folder = a_folder_left()
+        while folder or above:
             if folder is not None:
-                above.append((folder, enter(folder)))
-                continue
-            name, _ = above.pop()
-            if above:
+                above.append(folder)
+                if os.lstat(folder).st_mode & 0o700 != 0o700:  # it keeps everybody out
+                    os.chmod(folder, 0o700)
+                os.chdir(folder)
+            else:
                 os.chdir("..")
-                if identity() != above[-1][1]:
-                    raise OSError(errno.EBUSY, "Moved while it was removed", path)
-                os.rmdir(name)
+                os.rmdir(above.pop())
+            folder = a_folder_left() if above else None
     finally:
         os.fchdir(home)
         os.close(home)
-
-
-def enter(folder: str) -> "tuple[int, int]":
-    """Make a directory the working directory, if need be one that its mode keeps everybody out of."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        fd = os.open(folder, flags)
-    except PermissionError:
-        os.chmod(folder, 0o700)
-        fd = os.open(folder, flags)
-    try:
-        if os.fstat(fd).st_mode & 0o700 != 0o700:
-            os.fchmod(fd, 0o700)
-        os.fchdir(fd)
-    finally:
-        os.close(fd)
-    return identity()
-
-
-def identity() -> "tuple[int, int]":
-    info = os.stat(".")
-    return info.st_dev, info.st_ino
 
 
 def a_folder_left() -> "str | None":
     """Unlink what is in the working directory; the first directory that is not empty, if there is one."""
     with os.scandir(".") as entries:
         for entry in entries:
-            if not entry.is_dir(follow_symlinks=False):
-                os.unlink(entry.name)
-                continue
             try:
-                os.rmdir(entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    os.rmdir(entry.name)
+                else:
+                    os.unlink(entry.name)
             except OSError:
+                if not entry.is_dir(follow_symlinks=False):
+                    raise
                 return entry.name
     return None
 

@@ -66,9 +66,9 @@ class Waiting:
         self.check_interpreter()
         self.names = {name.partition(".")[0] for name in sys.modules} - BORN - set(sys.builtin_module_names)
         self.names -= {name for name in self.names if is_frozen(name)}
-        self.loaded = loaded_files()
-        self.refuse_own(self.loaded)
-        self.files = sorted({*self.loaded, *site_files(self.path), sys.executable})
+        loaded = loaded_files()
+        self.refuse_own(loaded)
+        self.files = sorted({*loaded, *site_files(self.path), sys.executable})
         self.stamps = stamps(self.files)
 
     def check_interpreter(self) -> None:
@@ -151,19 +151,17 @@ class Waiting:
             for _, _, found in rights
             for at in range(0, len(found), BYTES_OF_DESCRIPTOR)
         ]
-        if len(streams) != 3:
-            for fd in streams:
-                os.close(fd)
+        if len(streams) == 3:
+            self.check()
+            pid = os.fork()
+            if pid == 0:
+                os.setsid()
+                return os.fsdecode(place), streams
+            self.runs[pid] = client, os.fsdecode(place)
+        else:
             client.close()
-            return None
-        self.check()
-        pid = os.fork()
-        if pid == 0:
-            os.setsid()
-            return os.fsdecode(place), streams
         for fd in streams:
             os.close(fd)
-        self.runs[pid] = client, os.fsdecode(place)
         return None
 
     def reap(self) -> None:
@@ -344,12 +342,9 @@ def restart_clocks() -> None:
 
 
 def clear(place: str) -> None:
-    for name in ("report", "select"):
-        try:
-            os.unlink(os.path.join(place, name))
-        except OSError:
-            continue
     try:
+        for name in os.listdir(place):
+            os.unlink(os.path.join(place, name))
         os.rmdir(place)
     except OSError:
         return

@@ -7,6 +7,8 @@ what Troop puts there at `TROOPDIR` (`base.git`: the base commit, for taking the
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +51,12 @@ class SandboxSpec:
     python: str | None = None
     network: bool = False
     limits: Limits = field(default_factory=Limits)
+
+
+def name_unlike_others(run: str, name: str) -> str:
+    """A name for what a sandbox has on this machine that nothing else has, and that tells a person whose it is."""
+    words = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{run}-{name}").strip("-.")[:60]
+    return f"{words or 'sandbox'}-{secrets.token_hex(4)}"
 
 
 class Sandbox(Protocol):

@@ -79,25 +79,20 @@ def with_images() -> str:
 
 async def _first_that_works(backends: list[Backend], cache: Path, say: Say | None) -> Provider:
     """The first that can be used at once, else the first that works at all; the others are closed."""
-    working: list[Provider] = []
-    chosen: Provider | None = None
+    able: list[Provider] = []
+    idle: list[Provider] = []
     for backend in backends:
         provider = backend.open(cache, say)
         findings = await provider.findings()
+        (able if _works(findings) else idle).append(provider)
         if all(finding.ok for finding in findings if finding.name in backend.at_once):
-            chosen = provider
+            able.insert(0, able.pop())
             break
-        if _works(findings):
-            working.append(provider)
-        else:
-            await provider.close()
-    chosen = chosen or next(iter(working), None)
-    for provider in working:
-        if provider is not chosen:
-            await provider.close()
-    if chosen is None:
+    for provider in (*idle, *able[1:]):
+        await provider.close()
+    if not able:
         raise SandboxFailed(INSTALL)
-    return chosen
+    return able[0]
 
 
 def _works(findings: list[Finding]) -> bool:

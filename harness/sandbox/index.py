@@ -6,16 +6,16 @@ no secret: a URL with a password in it is left out, with a note that says so.
 
 from __future__ import annotations
 
-import configparser
 import os
 import re
-import sys
 import threading
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from tasks.package_index import pip_options
 
 _BUNDLES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -43,11 +43,11 @@ class IndexSettings:
 def index_settings() -> IndexSettings:
     """The settings of the user who runs the harness. Unreadable files count as absent, and are named in `notes`."""
     notes: list[str] = []
-    pip = _pip_options(notes)
-    uv = _uv_options(notes)
-    main = _safe(uv.main + pip.main, notes)
-    extra = _safe(pip.extra + uv.extra, notes)
-    links = _safe(pip.links + uv.links, notes)
+    pip = pip_options(notes)
+    uv = _uv_indexes(notes)
+    main = _safe(uv.main + pip.get("index-url", "").split(), notes)
+    extra = _safe(pip.get("extra-index-url", "").split() + uv.extra, notes)
+    links = _safe(pip.get("find-links", "").split() + uv.links, notes)
     env = {"PIP_CONFIG_FILE": os.devnull, "UV_NO_CONFIG": "1"}
     if main:
         env |= {"PIP_INDEX_URL": main[0], "UV_DEFAULT_INDEX": main[0]}
@@ -57,17 +57,17 @@ def index_settings() -> IndexSettings:
         env["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     if links:
         env |= {"PIP_FIND_LINKS": " ".join(links), "UV_FIND_LINKS": ",".join(links)}
-    if pip.trusted:
-        env |= {"PIP_TRUSTED_HOST": " ".join(pip.trusted), "UV_INSECURE_HOST": " ".join(pip.trusted)}
-    if pip.alone:
+    if trusted := " ".join(pip.get("trusted-host", "").split()):
+        env |= {"PIP_TRUSTED_HOST": trusted, "UV_INSECURE_HOST": trusted}
+    if pip.get("no-index", "").lower() in _TRUE:
         env |= {"PIP_NO_INDEX": "1", "UV_NO_INDEX": "1"}
-    if pip.timeout:
-        env |= {"PIP_DEFAULT_TIMEOUT": pip.timeout, "UV_HTTP_TIMEOUT": pip.timeout}
+    if seconds := pip.get("timeout") or pip.get("default-timeout"):
+        env |= {"PIP_DEFAULT_TIMEOUT": seconds, "UV_HTTP_TIMEOUT": seconds}
     for name in _PROXIES:
         for spelling in (name, name.upper()):
             if value := _safe([os.environ.get(spelling, "")], notes):
                 env[spelling] = value[0]
-    bundles = (pip.cert, *(os.environ.get(name, "") for name in _BUNDLES))
+    bundles = (pip.get("cert"), *(os.environ.get(name, "") for name in _BUNDLES))
     bundle = next((Path(p) for p in bundles if p and os.access(p, os.R_OK)), None)
     if bundle is not None:
         env |= dict.fromkeys((*_BUNDLES, "GIT_SSL_CAINFO"), str(bundle))
@@ -78,57 +78,16 @@ def index_settings() -> IndexSettings:
 
 
 @dataclass(slots=True)
-class _Options:
+class _Indexes:
+    """`main`: instead of the public one, the first counts. `links`: pages and folders of archives."""
+
     main: list[str]
     extra: list[str]
     links: list[str]
-    trusted: list[str]
-    alone: bool = False
-    cert: str = ""
-    timeout: str = ""
 
 
-def _pip_options(notes: list[str]) -> _Options:
-    """What `pip install` would use: files from the system's to the user's, then the environment, later ones winning."""
-    merged: dict[str, str] = {}
-    for path in _pip_files():
-        parser = configparser.RawConfigParser()
-        try:
-            if not parser.read(path, encoding="utf-8"):
-                continue
-        except (configparser.Error, UnicodeDecodeError, PermissionError):
-            notes.append(f"{path} cannot be read as a pip configuration and is left out of set-up")
-            continue
-        for section in ("global", "install"):
-            if parser.has_section(section):
-                merged.update({key.replace("_", "-"): value for key, value in parser.items(section)})
-    for name, value in os.environ.items():
-        if name.startswith("PIP_") and value:
-            merged[name[4:].lower().replace("_", "-")] = value
-    return _Options(
-        main=merged.get("index-url", "").split(),
-        extra=merged.get("extra-index-url", "").split(),
-        links=merged.get("find-links", "").split(),
-        trusted=merged.get("trusted-host", "").split(),
-        alone=merged.get("no-index", "").lower() in _TRUE,
-        cert=merged.get("cert", ""),
-        timeout=merged.get("timeout", merged.get("default-timeout", "")),
-    )
-
-
-def _pip_files() -> list[Path]:
-    home = Path(os.environ.get("HOME", "/nonexistent"))
-    named = os.environ.get("PIP_CONFIG_FILE", "")
-    if named == os.devnull:
-        return []
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
-    shared = [Path(p) / "pip/pip.conf" for p in os.environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":") if p]
-    own = [home / ".pip/pip.conf", config / "pip/pip.conf", Path(sys.prefix) / "pip.conf"]
-    return [*shared, Path("/etc/pip.conf"), *own, *([Path(named)] if named else [])]
-
-
-def _uv_options(notes: list[str]) -> _Options:
-    options = _Options([], [], [], [])
+def _uv_indexes(notes: list[str]) -> _Indexes:
+    found = _Indexes([], [], [])
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path(os.environ.get("HOME", "/nonexistent")) / ".config")
     for path in (config / "uv/uv.toml", Path("/etc/uv/uv.toml")):
         try:
@@ -139,15 +98,15 @@ def _uv_options(notes: list[str]) -> _Options:
             notes.append(f"{path} cannot be read as a uv configuration and is left out of set-up")
             continue
         for part in (table, table.get("pip", {})):
-            options.main += [part["index-url"]] if "index-url" in part else []
-            options.extra += part.get("extra-index-url", [])
-            options.links += part.get("find-links", [])
+            found.main += [part["index-url"]] if "index-url" in part else []
+            found.extra += part.get("extra-index-url", [])
+            found.links += part.get("find-links", [])
         for index in table.get("index", []):
-            (options.main if index.get("default") else options.extra).append(index.get("url", ""))
-    options.main[:0] = [*_unnamed("UV_INDEX_URL"), *_unnamed("UV_DEFAULT_INDEX")]
-    options.extra += [*_unnamed("UV_INDEX"), *_unnamed("UV_EXTRA_INDEX_URL")]
-    options.links += os.environ.get("UV_FIND_LINKS", "").replace(",", " ").split()
-    return options
+            (found.main if index.get("default") else found.extra).append(index.get("url", ""))
+    found.main[:0] = [*_unnamed("UV_INDEX_URL"), *_unnamed("UV_DEFAULT_INDEX")]
+    found.extra += [*_unnamed("UV_INDEX"), *_unnamed("UV_EXTRA_INDEX_URL")]
+    found.links += os.environ.get("UV_FIND_LINKS", "").replace(",", " ").split()
+    return found
 
 
 def _unnamed(variable: str) -> list[str]:

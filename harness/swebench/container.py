@@ -18,12 +18,14 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, Literal
 
 from harness.room import check, lacking
-from harness.sandbox.docker.containers import container_name, make_container, obituary, sweep
-from harness.sandbox.docker.daemon import Attachment, Daemon, attach
-from harness.swebench.official import TESTBED, Rules
+from harness.sandbox.base import name_unlike_others
+from harness.sandbox.docker.containers import make_container, obituary, sweep
+from harness.sandbox.docker.daemon import Attachment, Daemon
+from harness.swebench.official import Rules
 from tasks.errors import SandboxFailed
 
 _ANEW = "git checkout -- . ; git clean -fd ; "
@@ -40,37 +42,7 @@ APPLY_COMMANDS: Mapping[Rules, tuple[str, ...]] = {
 """The ways to lay a patch that the official harness tries, in this order, each upon what the one before left. (The last
 of today's asks whether it lies there already.)"""
 
-_PATCH, _SCRIPT, _SAID = "/tmp/patch.diff", "/eval.sh", "/tmp/.applied"
-
-# Its watcher kills until the first process ends, too: something may just be starting. Arguments: a word that marks the
-# program's own lines, the sizes of patch and script in bytes, and the ways to lay the patch. What it has to say goes to
-# standard error; the script's output, both streams in one, is all there is on standard output.
-_PROGRAM = rf"""
-exec 3<&0 0</dev/null
-head -c "$2" <&3 > {_PATCH}
-head -c "$3" <&3 > {_SCRIPT}
-{{ cat <&3 > /dev/null; while :; do kill -9 -1; sleep 0.2; done; }} &
-exec 3<&-
-cd {TESTBED} || exit
-n=0 applied= mark=$1
-shift 3
-for command; do
-  n=$((n + 1))
-  if (eval "$command {_PATCH}") >> {_SAID} 2>&1; then applied=$n; break; fi
-done
-tail -c 4000 {_SAID} >&2
-rm -f {_SAID}
-if [ -n "$applied" ]; then
-  printf '\n%s applied %s\n' "$mark" "$applied" >&2
-else
-  printf '\n%s refused\n' "$mark" >&2
-  exit
-fi
-began=$(date +%s.%N)
-/bin/bash {_SCRIPT} 2>&1
-status=$?
-printf '%s ended %s %s %s\n' "$mark" "$status" "$began" "$(date +%s.%N)" >&2
-"""
+_PROGRAM = Path(__file__).with_name("container.sh").read_text("utf-8")
 
 LOG_BYTES = 256 << 20
 """Of a script's output. Real ones have tens of megabytes at most; this much can still be parsed."""
@@ -128,30 +100,24 @@ class Containers:
 
         `timeout` in seconds: then everything in it is killed. Raises SandboxFailed where daemon or container fail.
         """
-        client = await self.daemon.connected()
+        await self.daemon.connected()
         check(self.daemon.storage)
-        label = container_name(self._run, name)
         mark = f"troop-{secrets.token_hex(8)}"
         command = [mark, str(len(patch)), str(len(script)), *APPLY_COMMANDS[rules]]
         began = time.time()
-        make = self.daemon.call("make a container", self._make, client, label, name, image, command, capabilities)
-        making = asyncio.ensure_future(make)
+        label = f"troop-{name_unlike_others(self._run, name)}"
+        container, attachment = await self.daemon.started(label, self._make, name, image, command, capabilities)
         gone = False
         try:
-            container = await asyncio.shield(making)
-            attachment = await attach(client, container)
-            try:
-                await self.daemon.call("start a container", client.api.start, container)
-                end = await _talk(attachment, patch + script, log, timeout)
-                gone = end == "over"
-                if why := lacking(self.daemon.storage):
-                    raise SandboxFailed(f"a container has no room to work in: {why}")
-                return await self._told(container, attachment, mark, end, began, rules)
-            finally:
-                attachment.stdin.transport.abort()
+            end = await _talk(attachment, patch + script, log, timeout)
+            gone = end == "over"
+            if why := lacking(self.daemon.storage):
+                raise SandboxFailed(f"a container has no room to work in: {why}")
+            return await self._told(container, attachment, mark, end, began, rules)
         finally:
+            attachment.stdin.transport.abort()
             if not gone:
-                ending = asyncio.ensure_future(self.daemon.discard(label, making))
+                ending = asyncio.ensure_future(self.daemon.remove(container))
                 self._endings.add(ending)
                 ending.add_done_callback(self._endings.discard)
 

@@ -15,11 +15,14 @@ none: it is tried again, and in the end raised.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from harness.cache import cache_root
 from harness.records import Json
@@ -34,6 +37,8 @@ from harness.swebench.reinstall import installs_in_place, why_install
 from tasks.errors import InputError, SandboxFailed, words_of
 from tasks.say import Say
 from tasks.swebench import Row
+
+T = TypeVar("T")
 
 GRADER_VERSION = "2"
 """Part of every remembered verdict's key: raised when verdicts could come out otherwise."""
@@ -96,6 +101,18 @@ class GradedPatch:
         return self.outcome == "resolved"
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What is to be run. `installed`: whether the script installs the repository again."""
+
+    row: Row
+    image: ImageRef
+    patch: bytes
+    script: str
+    installed: bool = False
+
+
+@dataclass(kw_only=True, eq=False)
 class Grader:
     """Grades patches, `workers` at a time; the same patch of an instance once. A context: at its end nothing is left.
 
@@ -104,42 +121,32 @@ class Grader:
     `rules`: those to judge by, the verdict's first.
     """
 
-    def __init__(
-        self,
-        *,
-        workers: int = 2,
-        timeout: float = TIMEOUT,
-        verbatim: bool = False,
-        network: bool = False,
-        fresh: bool = False,
-        run: str = "grade",
-        rules: tuple[Rules, ...] = ("5",),
-        cache: Path | None = None,
-        say: Say = lambda _line: None,
-    ) -> None:
-        root = cache or cache_root()
+    workers: int = 2
+    timeout: float = TIMEOUT
+    verbatim: bool = False
+    network: bool = False
+    fresh: bool = False
+    run: str = "grade"
+    rules: tuple[Rules, ...] = ("5",)
+    cache: Path | None = None
+    say: Say = lambda _line: None
+
+    def __post_init__(self) -> None:
+        root = self.cache or cache_root()
         self.memo = Memo(root / "grading", root / "tmp")
         self.infrastructure = 0
-        self._containers = Containers(run, network=network)
-        self._places = asyncio.Semaphore(workers)
-        self._timeout = timeout
-        self._verbatim = verbatim
-        self._network = network
-        self._fresh = fresh
-        self.rules = rules
-        self._say = say
-        self._under_way: dict[str, asyncio.Task[GradedPatch]] = {}
-        self._editable: dict[str, asyncio.Task[bool]] = {}
+        self._containers = Containers(self.run, network=self.network)
+        self._places = asyncio.Semaphore(self.workers)
+        self._under_way: dict[str, asyncio.Task[Any]] = {}
 
     async def __aenter__(self) -> Grader:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop what is under way, and wait until every container is gone."""
-        tasks = [*self._under_way.values(), *self._editable.values()]
-        for task in tasks:
+        for task in self._under_way.values():
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
         await self._containers.close()
 
     async def clean(self) -> list[str]:
@@ -164,43 +171,47 @@ class Grader:
             data = patch.encode("utf-8")
         except UnicodeEncodeError:
             return GradedPatch(row.instance_id, "unreadable", "the patch is no UTF-8 text", None)
-        installs = self._verbatim or await self._must_install(row, image, patch)
+        installs = self.verbatim or await self._must_install(row, image, patch)
         script = official.eval_script(row, install=installs, rules=self.rules[0])
-        key = self._key(row, image, data, script, again)
+        job = _Job(row, image, data, script, installs)
+        key = self._key(job, again)
+        with writing(self.memo.root):
+            return await self._once(key, lambda: self._graded(key, job))
+
+    async def _once(self, key: str, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The result of work that is begun once for all who ask for it."""
         if key not in self._under_way:
-            self._under_way[key] = asyncio.ensure_future(self._graded(key, row, image, data, script, installs))
+            self._under_way[key] = asyncio.ensure_future(begin())
+        task: asyncio.Task[T] = self._under_way[key]
         try:
-            with writing(self.memo.root):
-                return await asyncio.shield(self._under_way[key])
+            return await asyncio.shield(task)
         except Exception:
-            self._under_way.pop(key, None)  # no verdict: whoever asks again may have one
+            self._under_way.pop(key, None)  # whoever asks again may have a result
             raise
 
-    async def _graded(
-        self, key: str, row: Row, image: ImageRef, patch: bytes, script: str, installed: bool
-    ) -> GradedPatch:
+    async def _graded(self, key: str, job: _Job) -> GradedPatch:
         # The place comes first: whoever has a turn is at work, so another process waits for no patch that waits itself.
         while True:
-            if not self._fresh and (known := self._remembered(key)):
+            if not self.fresh and (known := self._remembered(key)):
                 return known
             async with self._places:
                 with self.memo.turn(key) as ours:
                     if ours:
-                        known = None if self._fresh else self._remembered(key)
-                        return known or await self._anew(key, row, image, patch, script, installed)
+                        known = None if self.fresh else self._remembered(key)
+                        return known or await self._anew(key, job)
             # The lock is the kernel's, which can only be asked.
             await asyncio.sleep(_TURN_SECONDS)
 
-    async def _anew(
-        self, key: str, row: Row, image: ImageRef, patch: bytes, script: str, installed: bool
-    ) -> GradedPatch:
+    async def _anew(self, key: str, job: _Job) -> GradedPatch:
         began = time.monotonic()
         log = await asyncio.to_thread(self.memo.scratch) / "test_output.txt"
         try:
-            ran = await self._run(row, image, patch, script, log)
-            graded = await asyncio.to_thread(_judge, row, ran, log, self._timeout, self._network, self.rules[0])
-            if len(self.rules) > 1:
-                former = await self._by_former_rules(row, image, patch, script, ran, log)
+            ran = await self._run(job, log, self.rules[0])
+            graded = await self._judged(job, ran, log, self.rules[0])
+            for rules in self.rules[1:]:
+                same, other = ran.applied == APPLY_COMMANDS[rules][0], log.with_name("former_output.txt")
+                again = ran if same else await self._run(job, other, rules)
+                former = await self._judged(job, again, log if same else other, rules)
                 graded = replace(graded, former=former.outcome, former_reason=former.reason)
         except BaseException:
             shutil.rmtree(log.parent, ignore_errors=True)
@@ -209,59 +220,41 @@ class Grader:
             graded,
             seconds=round(ran.seconds, 3),
             wall=round(time.monotonic() - began, 3),
-            installed=installed and bool(official.install_command(row)),
+            installed=job.installed and bool(official.install_command(job.row)),
             applied=ran.applied,
-            image=image.name,
+            image=job.image.name,
             key=key,
         )
-        verdict = {**asdict(graded), "timeout": self._timeout, "said": ran.said, "image_id": image.id}
-        await asyncio.to_thread(self.memo.keep, key, verdict, log, again=self._fresh)
+        verdict = {**asdict(graded), "timeout": self.timeout, "said": ran.said, "image_id": job.image.id}
+        await asyncio.to_thread(self.memo.keep, key, verdict, log, again=self.fresh)
         return graded
 
-    async def _by_former_rules(
-        self, row: Row, image: ImageRef, patch: bytes, script: str, ran: Ran, log: Path
-    ) -> GradedPatch:
-        rules = self.rules[1]
-        if ran.applied == APPLY_COMMANDS[rules][0]:
-            return await asyncio.to_thread(_judge, row, ran, log, self._timeout, self._network, rules)
-        other = log.with_name("former_output.txt")
-        ran = await self._run(row, image, patch, script, other, rules)
-        former = await asyncio.to_thread(_judge, row, ran, other, self._timeout, self._network, rules)
-        other.unlink()
-        return former
+    async def _judged(self, job: _Job, ran: Ran, log: Path, rules: Rules) -> GradedPatch:
+        return await asyncio.to_thread(_judge, job.row, ran, log, self.timeout, self.network, rules)
 
-    async def _run(
-        self, row: Row, image: ImageRef, patch: bytes, script: str, log: Path, rules: Rules | None = None
-    ) -> Ran:
+    async def _run(self, job: _Job, log: Path, rules: Rules) -> Ran:
         """Raises SandboxFailed when it failed once more often than is tried again."""
+        row, script = job.row, job.script.encode("utf-8", "surrogateescape")
         own = () if row.eval_script else official.spec_of(row).capabilities
-        for tries in range(_RETRIES + 1):
+        for tries in itertools.count():
             try:
                 with log.open("wb") as file:
-                    data = script.encode("utf-8", "surrogateescape")
-                    return await self._containers.run(
-                        image.id,
-                        patch,
-                        data,
-                        file,
-                        name=row.instance_id,
-                        timeout=self._timeout,
-                        rules=rules or self.rules[0],
-                        capabilities=own,
-                    )
+                    told = partial(self._containers.run, name=row.instance_id, timeout=self.timeout, rules=rules)
+                    return await told(job.image.id, job.patch, script, file, capabilities=own)
             except SandboxFailed as error:
                 self.infrastructure += 1
                 if tries == _RETRIES:
                     raise
                 wait = _BACKOFF_SECONDS * 2**tries
-                self._say(f"{row.instance_id}: {error}; tried again in {wait:g} s")
+                self.say(f"{row.instance_id}: {error}; tried again in {wait:g} s")
                 await asyncio.sleep(wait)
         raise AssertionError("unreachable")
 
-    def _key(self, row: Row, image: ImageRef, patch: bytes, script: str, again: int) -> str:
+    def _key(self, job: _Job, again: int) -> str:
+        row = job.row
         tests = repr((row.fail_to_pass, row.pass_to_pass, row.log_parser, row.eval_type))
-        rules = f"{GRADER_VERSION} {official.versions(self.rules)} {self._network}" + f" {again}" * bool(again)
-        return key_of(row.instance_id, image.id, patch, script, tests, rules)
+        rules = f"{GRADER_VERSION} {official.versions(self.rules)} {self.network}" + f" {again}" * bool(again)
+        return key_of(row.instance_id, job.image.id, job.patch, job.script, tests, rules)
 
     def _remembered(self, key: str) -> GradedPatch | None:
         """A verdict from before; not one that a shorter or longer patience would have made another."""
@@ -270,7 +263,7 @@ class Grader:
             return None
         try:
             late = known["outcome"] == "timed-out"
-            too_short = known["timeout"] < self._timeout if late else known["seconds"] > self._timeout
+            too_short = known["timeout"] < self.timeout if late else known["seconds"] > self.timeout
             fields = {name: known[name] for name in GradedPatch.__dataclass_fields__}
         except (KeyError, TypeError):
             return None
@@ -289,21 +282,15 @@ class Grader:
         """Whether the image has the repository installed in place: its label says so, or a look into it."""
         if names.EDITABLE in image.labels:
             return image.labels[names.EDITABLE] == "1"
-        if image.id not in self._editable:
-            self._editable[image.id] = asyncio.ensure_future(self._look(row, image))
-        try:
-            return await asyncio.shield(self._editable[image.id])
-        except Exception:
-            self._editable.pop(image.id, None)
-            raise
+        return await self._once(image.id, lambda: self._look(_Job(row, image, _HARMLESS, ASK_EDITABLE)))
 
-    async def _look(self, row: Row, image: ImageRef) -> bool:
-        key = key_of("editable", GRADER_VERSION, image.id)
+    async def _look(self, job: _Job) -> bool:
+        key = key_of("editable", GRADER_VERSION, job.image.id)
         if known := self.memo.look_up(key):
             return bool(known.get("editable"))
         log = self.memo.scratch() / "test_output.txt"
         async with self._places:
-            ran = await self._run(row, image, _HARMLESS, ASK_EDITABLE, log)
+            ran = await self._run(job, log, self.rules[0])
         editable = ran.status == 0
         await asyncio.to_thread(self.memo.keep, key, {"editable": editable}, log)
         return editable
@@ -324,8 +311,9 @@ def _judge(row: Row, ran: Ran, log: Path, timeout: float, network: bool, rules: 
     if ran.flooded:
         return GradedPatch(name, "unreadable", f"the tests wrote more than {LOG_BYTES >> 20} MiB of output", None)
     notes = [_BARE_CHECKOUT] if official.checks_out_all(row) else []
+    is_text, offline, forged, code = _signs(log)
     told: Path | str = log
-    if not _is_text(log):
+    if not is_text:
         notes.append(_NO_TEXT)
         told = log.read_text("utf-8", "replace")
     try:
@@ -335,7 +323,6 @@ def _judge(row: Row, ran: Ran, log: Path, timeout: float, network: bool, rules: 
     except Exception as error:  # of the package's parsers: it writes no report then, and counts it among the errors
         reason = f"the official parser fails on the tests' output: {words_of(error)}"
         return GradedPatch(name, "unreadable", reason, None)
-    offline, forged, code = _signs(log)
     if forged:
         notes.append(_FORGED)
     if report["resolved"]:
@@ -360,28 +347,20 @@ def _failing(tests: Json) -> str:
     return ", ".join(parts)
 
 
-def _is_text(log: Path) -> bool:
-    try:
-        with log.open(encoding="utf-8") as file:
-            while file.read(1 << 20):
-                pass
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _signs(log: Path) -> tuple[bool, bool, int]:
-    """Whether any line tells of a network that is not there; whether a marker of the script's stands there more often
-    than the script says it; and the tests' exit code, 0 where none is told."""
-    offline, code, seen = False, 0, dict.fromkeys(_MARKERS, 0)
+def _signs(log: Path) -> tuple[bool, bool, bool, int]:
+    """Whether it is UTF-8; whether any line tells of a network that is not there; whether a marker of the script's
+    stands there more often than the script says it; and the tests' exit code, 0 where none is told."""
+    is_text, offline, code, seen = True, False, 0, dict.fromkeys(_MARKERS, 0)
     with log.open("rb") as file:
         for line in file:
+            text = line.decode("utf-8", "replace")
+            is_text = is_text and text.encode() == line
             offline = offline or any(sign in line for sign in _NETWORK_SIGNS)
             if b">>>>> " in line:
                 for marker in _MARKERS:
                     seen[marker] += marker in line
-                code = code or official.exit_code(line.decode("utf-8", "replace")) or 0
-    return offline, any(seen[marker] > most for marker, most in _MARKERS.items()), code
+                code = code or official.exit_code(text) or 0
+    return is_text, offline, any(seen[marker] > most for marker, most in _MARKERS.items()), code
 
 
 def _last_line(text: str) -> str:

@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.cache import read_json
 from harness.records import Json
 
 _VERDICT, _LOG = "verdict.json", "test_output.txt.gz"
@@ -63,11 +64,7 @@ class Memo:
 
     def look_up(self, key: str) -> Json | None:
         """The verdict of that key, None where there is none that can be read."""
-        try:
-            found: Json = json.loads((self._place(key) / _VERDICT).read_text("utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return None
-        return found
+        return read_json(self._place(key) / _VERDICT)
 
     def keep(self, key: str, verdict: Json, log: Path, *, again: bool = False) -> None:
         """Keep a verdict with the file `log`, which is moved out of its scratch directory; that directory goes.

@@ -17,10 +17,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
-import importlib.util
 import shlex
-import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -31,7 +28,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.cache import cache_root
-from tasks.errors import InputError, words_of
+from tasks.errors import InputError, TroopError, words_of
+from tasks.package import unpack
 from tasks.swebench import Row
 
 Rules = Literal["5", "4.1"]
@@ -50,7 +48,7 @@ _loading = threading.RLock()
 @dataclass(slots=True)
 class _Release:
     """One release of the package and its modules, which are among those of the process only while they are loaded.
-    `sha256`: of its wheel on the package index."""
+    `sha256`: of its source distribution on the package index."""
 
     version: str
     sha256: str
@@ -87,16 +85,14 @@ class _Release:
     def _fetch(self, kept: Path) -> None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{self.version}-", dir=kept.parent) as scratch:
-            wanted = Path(scratch) / "wanted.txt"
-            wanted.write_text(f"{_PACKAGE}=={self.version} --hash=sha256:{self.sha256}\n", "utf-8")
-            uv = shutil.which("uv")
-            pip = [sys.executable, "-m", "pip"] if importlib.util.find_spec("pip") or uv is None else [uv, "pip"]
-            options = ["--quiet", "--no-deps", "--require-hashes", "--target", f"{scratch}/made", "-r", str(wanted)]
-            done = subprocess.run([*pip, "install", *options], capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                why = (done.stderr.strip().splitlines() or ["no pip"])[-1]
-                what = f"swebench {self.version}, whose rules and specifications are wanted, cannot be fetched ({why})"
-                raise InputError(f"{what}: see to the package index, or pip install swebench=={self.version}")
+            try:
+                said = unpack(f"{_PACKAGE}=={self.version}", Path(scratch) / "made")
+                if not said.endswith(self.sha256):
+                    raise InputError(f"it is not what was released: {said}")
+            except TroopError as error:
+                what = f"swebench {self.version}, whose rules and specifications are wanted, cannot be fetched"
+                hint = f"see to the package index, or pip install swebench=={self.version}"
+                raise InputError(f"{what} ({error}): {hint}") from error
             with contextlib.suppress(OSError):  # another process was sooner
                 (Path(scratch) / "made").rename(kept)
 
@@ -128,8 +124,8 @@ def _taken() -> dict[str, types.ModuleType]:
     return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == _PACKAGE}
 
 
-_FIVE = _Release("5.0.2", "b7f0416a1e686eca22c2f749b5f816685a202835032f6683080e2b53545bbb62")
-_FOUR = _Release("4.1.0", "1243776f720047cc9e20a427f7a52b75c13a07abda6154fb60fe77f82ec8af57")
+_FIVE = _Release("5.0.2", "faae7b1307b8188e842e78ef5826cf0d64fa78486adc41e3414f9533b9e0d7eb")
+_FOUR = _Release("4.1.0", "5aaa6a92c2db1aa64892d28a47483ca46a45a15cf1d2df673d7744f71811dc9a")
 RELEASES: Mapping[Rules, _Release] = {"5": _FIVE, "4.1": _FOUR}
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.entries import entries
+from tasks.entries import entries, text_of
 from tasks.errors import InputError
 from tasks.swebench import Row
 
@@ -71,10 +71,11 @@ def read_predictions(path: Path, known: Collection[str]) -> list[Prediction]:
     taken: dict[tuple[str, str, int], str] = {}
     found = []
     for place, fields in entries(path, text, whole=_WHOLE, each=_EACH):
-        name, model = _instance(place, fields, known), _text(place, fields, "model_name_or_path", path.stem)
-        patch = _text(place, fields, "model_patch", "") if "model_patch" in fields else None
-        if patch is None:
+        name = _instance(place, fields, known)
+        model = text_of(place, fields, "model_name_or_path", needed=False) or path.stem
+        if "model_patch" not in fields:
             raise InputError(f"{place}: the field model_patch is missing (null stands for no patch)")
+        patch = text_of(place, fields, "model_patch", needed=False)
         seen[name, model] += 1
         rank = _rank(place, fields, seen[name, model])
         if before := taken.get((name, model, rank)):
@@ -117,23 +118,12 @@ def _file_name(model: str) -> str:
 
 
 def _instance(place: str, fields: Mapping[str, Any], known: Collection[str]) -> str:
-    name = fields.get("instance_id")
-    if not isinstance(name, str) or not name:
-        raise InputError(f"{place}: the field instance_id is missing or no text")
+    name = text_of(place, fields, "instance_id")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
         hint = f"; the nearest is {near[0]}" if near else ""
         raise InputError(f"{place}: the field instance_id is {name!r}, which the data set does not have{hint}")
     return name
-
-
-def _text(place: str, fields: Mapping[str, Any], field: str, absent: str) -> str:
-    value = fields.get(field)
-    if value is None:
-        return absent
-    if not isinstance(value, str):
-        raise InputError(f"{place}: the field {field} must be text, not {type(value).__name__}")
-    return value
 
 
 def _rank(place: str, fields: Mapping[str, Any], nth: int) -> int:

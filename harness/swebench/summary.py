@@ -50,24 +50,11 @@ def official_summary(instances: Sequence[str], results: Mapping[str, Result]) ->
     kinds: dict[str, list[str]] = {name: [] for name in ("resolved", "unresolved", "empty_patch", "error")}
     for name, result in results.items():
         kinds[_official_kind(result)].append(name)
-    completed = sorted(kinds["resolved"] + kinds["unresolved"])
-    return {
-        "total_instances": len(instances),
-        "submitted_instances": len(results),
-        "completed_instances": len(completed),
-        "resolved_instances": len(kinds["resolved"]),
-        "unresolved_instances": len(kinds["unresolved"]),
-        "empty_patch_instances": len(kinds["empty_patch"]),
-        "error_instances": len(kinds["error"]),
-        "completed_ids": completed,
-        "incomplete_ids": sorted(set(instances) - set(results)),
-        "empty_patch_ids": sorted(kinds["empty_patch"]),
-        "submitted_ids": sorted(results),
-        "resolved_ids": sorted(kinds["resolved"]),
-        "unresolved_ids": sorted(kinds["unresolved"]),
-        "error_ids": sorted(kinds["error"]),
-        "schema_version": 2,
-    }
+    ids = {**kinds, "completed": kinds["resolved"] + kinds["unresolved"], "submitted": list(results)}
+    counts = {f"{kind}_instances": len(names) for kind, names in ids.items()}
+    ids["incomplete"] = list(set(instances) - set(results))
+    listed = {f"{kind}_ids": sorted(names) for kind, names in ids.items()}
+    return {"total_instances": len(instances), **counts, **listed, "schema_version": 2}
 
 
 def _official_kind(result: Result) -> str:

@@ -359,7 +359,7 @@ def test_the_container_ends_when_its_harness_is_gone(
             # One that was made and never started is for `clean` to find.
             running_now = {"label": f"troop.run=cut-{PID}", "status": "running"}
             await asyncio.to_thread(wait_for, lambda: made.client.api.containers(filters=running_now))
-            monkeypatch.setattr(containers.daemon, "discard", _leave)
+            monkeypatch.setattr(containers.daemon, "remove", _leave)
             task.cancel()
             await asyncio.to_thread(wait_for, lambda: not containers_of(made, f"cut-{PID}"))
 

@@ -51,6 +51,10 @@ class Kinds(unittest.TestCase):
             with self.subTest(number=number):
                 self.assertNotEqual(number, 1)
 
+    def test_skipped_part(self):
+        with self.subTest(number=1):
+            self.skipTest("not this one")
+
     def test_passes(self):
         assert not [name for name in os.environ if name.startswith("TROOP_RE")]
 
@@ -127,6 +131,7 @@ def test_unittest_is_read_test_by_test(bubblewrap: Provider, tree: Path) -> None
         "Kinds::test_expected": "skipped",
         "Kinds::test_skipped": "skipped",
         "Kinds::test_parts": "failed",
+        "Kinds::test_skipped_part": "passed",
         "Kinds::test_passes": "passed",
         "Kinds::test_unexpected": "failed",
         "Kinds::test_forever": "failed",

@@ -52,7 +52,7 @@ class Group:
     def out_of_memory(self) -> bool:
         """Whether the kernel killed something in the group for its memory limit."""
         files = (folder / name for folder in self.folders for name in ("memory.events", "memory.oom_control"))
-        return any(_pairs(file).get("oom_kill", "0") != "0" for file in files)
+        return any(re.search(r"\boom_kill [1-9]", " ".join(_words(file))) for file in files)
 
 
 def make_group(name: str, limits: Limits, hierarchies: Iterable[Hierarchy]) -> Group:
@@ -123,17 +123,20 @@ def hierarchies() -> tuple[Hierarchy, ...]:
         if version == 1:
             wanted = tuple(c for c in CONTROLLERS if c in options and c in own)
             if wanted:
-                place = _below(mount, mount_root, own[wanted[0]])
-                found.extend(_usable(Hierarchy(1, place / FOLDER, wanted)))
+                folder = _below(mount, mount_root, own[wanted[0]]) / FOLDER
+                with contextlib.suppress(OSError):
+                    folder.mkdir(exist_ok=True)
+                if os.access(folder, os.W_OK):
+                    found.append(Hierarchy(1, folder, wanted))
         elif "" in own:
             place = _below(mount, mount_root, own[""])
             found.extend(_version_2(mount, place))
-    taken: set[str] = set()
-    for hierarchy in list(found):
-        if taken.issuperset(hierarchy.controllers):
-            found.remove(hierarchy)
-        taken.update(hierarchy.controllers)
-    return tuple(found)
+    # One of several for the same controllers is enough.
+    return tuple(h for n, h in enumerate(found) if not _all_of(found[:n]).issuperset(h.controllers))
+
+
+def _all_of(hierarchies: Iterable[Hierarchy]) -> set[str]:
+    return {controller for hierarchy in hierarchies for controller in hierarchy.controllers}
 
 
 def _version_2(mount: Path, own: Path) -> list[Hierarchy]:
@@ -181,30 +184,18 @@ def _enable(folder: Path, controllers: Iterable[str]) -> None:
         (folder / "cgroup.subtree_control").write_text(" ".join(f"+{c}" for c in sorted(missing)))
 
 
-def _usable(hierarchy: Hierarchy) -> list[Hierarchy]:
-    try:
-        hierarchy.folder.mkdir(exist_ok=True)
-    except OSError:
-        return []
-    return [hierarchy] if os.access(hierarchy.folder, os.W_OK) else []
-
-
 def _settings(version: int, controller: str, limits: Limits) -> list[tuple[str, str, bool]]:
     """(file, value, whether a sandbox without it counts as unlimited) for one controller."""
     memory = str(limits.memory_mb * 1024 * 1024)
     processes = str(limits.processes + OWN_PROCESSES)
     quota = str(max(1000, int(limits.cpus * PERIOD_US)))
-    if version == 1:
-        return {
-            "memory": [("memory.limit_in_bytes", memory, True), ("memory.memsw.limit_in_bytes", memory, False)],
-            "pids": [("pids.max", processes, True)],
-            "cpu": [("cpu.cfs_period_us", str(PERIOD_US), True), ("cpu.cfs_quota_us", quota, True)],
-        }[controller]
     return {
-        "memory": [("memory.max", memory, True), ("memory.swap.max", "0", False)],
-        "pids": [("pids.max", processes, True)],
-        "cpu": [("cpu.max", f"{quota} {PERIOD_US}", True)],
-    }[controller]
+        ("memory", 1): [("memory.limit_in_bytes", memory, True), ("memory.memsw.limit_in_bytes", memory, False)],
+        ("memory", 2): [("memory.max", memory, True), ("memory.swap.max", "0", False)],
+        ("pids", version): [("pids.max", processes, True)],
+        ("cpu", 1): [("cpu.cfs_period_us", str(PERIOD_US), True), ("cpu.cfs_quota_us", quota, True)],
+        ("cpu", 2): [("cpu.max", f"{quota} {PERIOD_US}", True)],
+    }[controller, version]
 
 
 def _set(file: Path, value: str, needed: bool) -> None:
@@ -254,8 +245,3 @@ def _words(file: Path) -> list[str]:
         return file.read_text(encoding="ascii").split()
     except OSError:
         return []
-
-
-def _pairs(file: Path) -> dict[str, str]:
-    words = _words(file)
-    return dict(zip(words[::2], words[1::2], strict=False))

@@ -113,24 +113,9 @@ class Launched:
     async def ended(self, seconds: float) -> int | None:
         """The exit status, or None where it still runs after `seconds`."""
         if self._popen.poll() is None:
-            with contextlib.suppress(TimeoutError, subprocess.TimeoutExpired):
-                await self._gone(seconds)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.to_thread(self._popen.wait), seconds)
         return self._popen.poll()
-
-    async def _gone(self, seconds: float) -> None:
-        try:
-            pidfd = os.pidfd_open(self._popen.pid)
-        except OSError:  # kernels before 5.3
-            await asyncio.to_thread(self._popen.wait, seconds)
-            return
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
-        loop.add_reader(pidfd, ended.set)
-        try:
-            await asyncio.wait_for(ended.wait(), seconds)
-        finally:
-            loop.remove_reader(pidfd)
-            os.close(pidfd)
 
     async def end(self) -> None:
         """Wait for it to end, its input being closed; kill it if it does not."""

@@ -31,7 +31,19 @@ from pathlib import Path
 from harness.cache import cache_root
 from harness.records import Json
 from harness.room import check, sandbox_failure
-from harness.sandbox.base import ENVDIR, HOME, INSIDE, RUST, TROOPDIR, WORKDIR, Finding, Limits, Sandbox, SandboxSpec
+from harness.sandbox.base import (
+    ENVDIR,
+    HOME,
+    INSIDE,
+    RUST,
+    TROOPDIR,
+    WORKDIR,
+    Finding,
+    Limits,
+    Sandbox,
+    SandboxSpec,
+    name_unlike_others,
+)
 from harness.sandbox.bubblewrap import cgroup, launch
 from harness.sandbox.bubblewrap.interpreters import Interpreter, choose, find_interpreters, rust_toolchain
 from harness.sandbox.bubblewrap.launch import Copying, Launched, copy_tree, private_folder, remove_tree
@@ -54,6 +66,7 @@ _NO_NESTING = "--disable-userns"
 _SAFE_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # File systems in memory that hold links and mount points only.
 LINKS_BYTES = 1 << 20
+_IF_FREE = fcntl.LOCK_EX | fcntl.LOCK_NB
 # A folder without an owner's mark is one that is being made, or one whose maker died at once.
 _UNMARKED_SECONDS = 60.0
 
@@ -76,10 +89,6 @@ class _Ground:
     def tmpfs(self, path: str, size: int) -> list[str]:
         """bubblewrap's arguments for a file system in memory of at most `size` bytes, where it can limit one."""
         return [*(("--size", str(size)) if self.sized_tmpfs else ()), "--tmpfs", path]
-
-
-class _CacheFailed(SandboxFailed):
-    """The cache is the trouble, not bubblewrap."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -122,7 +131,7 @@ class BubblewrapProvider:
         if spec.environment is not None and not await self.has(spec.environment):
             raise SandboxFailed(f"there is no environment {spec.environment} in {self._environments}")
         ground = await self._known_ground()
-        folder = self._sandboxes / _folder_name(spec)
+        folder = self._sandboxes / name_unlike_others(spec.run, spec.name)
         owner = contextlib.ExitStack()
         preparing = asyncio.ensure_future(asyncio.to_thread(self._prepare, ground, folder, spec, owner))
         try:
@@ -169,15 +178,10 @@ class BubblewrapProvider:
         index = await asyncio.to_thread(lambda: self._index) if spec.network else None
         for python in {ground.shim_python, *pythons[:1]}:
             await asyncio.to_thread(_compile, ground.shown / "inside", python)
-        overlay = ""
-        if spec.environment is not None and ground.copying.options is not None:
-            inside = f"sandboxes/{folder.name}"
-            overlay = launch.overlay_options(
-                f"environments/{spec.environment}", f"{inside}/upper", f"{inside}/work", ground.copying.options
-            )
+        overlay = "" if spec.environment is None else _overlay(ground, folder, spec.environment)
         missing, rlimits = _without_group(group, spec.limits)
         rlimits["FSIZE"] = file_limit(network=spec.network)
-        program = self._bwrap(ground, folder, spec, pythons, index, overlaid=bool(overlay))
+        program = self._bwrap(ground, spec, folder / "tree" if overlay else folder, pythons, index)
         namespace = ground.copying.namespace if overlay else ()
         command = launch.chain(program, namespace, overlay, f"sandboxes/{folder.name}/tree", group.entrances)
         launched = Launched(command, cwd=self.storage, complaints=folder / "complaints")
@@ -216,28 +220,21 @@ class BubblewrapProvider:
         return sandbox
 
     def _bwrap(
-        self,
-        ground: _Ground,
-        folder: Path,
-        spec: SandboxSpec,
-        pythons: Sequence[Interpreter],
-        index: IndexSettings | None,
-        *,
-        overlaid: bool,
+        self, ground: _Ground, spec: SandboxSpec, trees: Path, shown: Sequence[Interpreter], index: IndexSettings | None
     ) -> list[str]:
-        """The whole bubblewrap command, up to the shim."""
-        trees = folder / "tree" if overlaid else folder
-        frozen = None if spec.environment is None else self._environments / spec.environment
+        """The whole bubblewrap command, up to the shim. `trees`: where what may be written lies."""
         arguments = [ground.bwrap, *ground.walls, *(["--unshare-net"] if index is None else [])]
         arguments += system_mounts(ground.shown / "etc", network=spec.network)
         memory = spec.limits.memory_mb << 20
         arguments += [*ground.tmpfs("/dev/shm", memory), "--remount-ro", "/dev"]
         arguments += [*ground.tmpfs("/tmp", memory), "--dir", HOME]
         arguments += ["--bind", str(trees / "testbed"), WORKDIR, "--bind", str(trees / "env"), ENVDIR]
-        own = ["--bind", str(folder / "troop")] if frozen is None else ["--ro-bind", str(frozen / "troop")]
-        arguments += [*own, TROOPDIR]
+        if spec.environment is None:
+            arguments += ["--bind", str(trees / "troop"), TROOPDIR]
+        else:
+            arguments += ["--ro-bind", str(self._environments / spec.environment / "troop"), TROOPDIR]
         arguments += ["--ro-bind", str(ground.shown / "inside"), INSIDE]
-        arguments += _show_pythons(ground, {ground.shim_python, *pythons}, pythons)
+        arguments += _show_pythons(ground, {ground.shim_python, *shown}, shown)
         if index is not None:
             arguments += [*ground.tmpfs(SETUP_BIN, LINKS_BYTES), "--ro-bind", str(uv_binary()), f"{SETUP_BIN}/uv"]
             if rust := rust_toolchain():
@@ -285,28 +282,24 @@ class BubblewrapProvider:
             if sandbox.environment is None:
                 await asyncio.to_thread(_gather, sandbox.folder, frozen)
             else:
-                source = self._environments / sandbox.environment
-                await asyncio.to_thread(self._flatten, ground, sandbox.folder, source, frozen)
+                await asyncio.to_thread(self._flatten, ground, sandbox.folder, sandbox.environment, frozen)
             await asyncio.to_thread(_settle, frozen, target, sandbox.pythons)
         except OSError as error:
             raise sandbox_failure(f"the environment {environment} cannot be kept in {target}: {error}") from error
         finally:
             await sandbox.close()
 
-    def _flatten(self, ground: _Ground, folder: Path, source: Path, frozen: Path) -> None:
+    def _flatten(self, ground: _Ground, folder: Path, environment: str, frozen: Path) -> None:
         """Blocking: what an ended sandbox over an environment saw, as an environment of its own."""
         frozen.mkdir()
-        copy_tree(source / "troop", frozen / "troop")
-        if ground.copying.options is None:
+        copy_tree(self._environments / environment / "troop", frozen / "troop")
+        overlay, tree = _overlay(ground, folder, environment), f"sandboxes/{folder.name}/tree"
+        if not overlay:
             for name in ("testbed", "env"):
                 (folder / name).rename(frozen / name)
             return
         remove_tree(folder / "work")  # a volatile overlay is mounted but once; nothing crashed, so its files are whole
         (folder / "work").mkdir()
-        relative = folder.relative_to(self.storage)
-        lower = source.relative_to(self.storage)
-        overlay = launch.overlay_options(str(lower), f"{relative}/upper", f"{relative}/work", ground.copying.options)
-        tree = str(relative / "tree")
         program = [*launch.COPY, f"{tree}/testbed", f"{tree}/env", str(frozen)]
         command = launch.chain(program, ground.copying.namespace, overlay, tree)
         if complaint := launch.complaint_of(command, self.storage, seconds=None):
@@ -323,7 +316,7 @@ class BubblewrapProvider:
         try:
             ground = await self._known_ground()
         except SandboxFailed as error:
-            fix = CACHE if isinstance(error, _CacheFailed) else INSTALL
+            fix = CACHE if str(error).endswith(CACHE) else INSTALL
             return [Finding("bubblewrap", False, str(error).removesuffix(f": {fix}"), fix)]
         found = [Finding("bubblewrap", True, f"{ground.bwrap} makes sandboxes in {self._sandboxes}")]
         if ground.copying.options is None:
@@ -356,7 +349,7 @@ class BubblewrapProvider:
         try:
             return await asyncio.to_thread(self._clean, run)
         except OSError as error:
-            raise _CacheFailed(f"{self._sandboxes} cannot be cleaned: {error}; {CACHE}") from error
+            raise SandboxFailed(f"{self._sandboxes} cannot be cleaned: {error}; {CACHE}") from error
 
     def _clean(self, run: str | None) -> list[str]:
         removed = []
@@ -365,7 +358,10 @@ class BubblewrapProvider:
             if mark is None or (run is not None and mark.get("run") != run):
                 continue
             with contextlib.ExitStack() as owner:
-                if mark and not _take_over(folder, owner):
+                try:  # its lock is ours where its owner is dead
+                    if mark:
+                        fcntl.flock(owner.enter_context((folder / "owner.json").open("rb")), _IF_FREE)
+                except OSError:
                     continue
                 left = _discard(folder, owner)
             what = f"bubblewrap sandbox {mark.get('name', folder.name)} of run {mark.get('run', '?')} ({folder})"
@@ -389,7 +385,7 @@ class BubblewrapProvider:
                     ground = await asyncio.to_thread(_find_out, self.storage, os.environ.get("PATH", ""))
                     self._ground = replace(ground, shown=await asyncio.to_thread(_shown, self.storage))
                 except OSError as error:
-                    raise _CacheFailed(f"Troop's cache {self.storage} cannot be written ({error}): {CACHE}") from error
+                    raise SandboxFailed(f"Troop's cache {self.storage} cannot be written ({error}): {CACHE}") from error
         return self._ground
 
     def _known_hierarchies(self) -> tuple[cgroup.Hierarchy, ...]:
@@ -400,6 +396,13 @@ class BubblewrapProvider:
     @cached_property
     def _index(self) -> IndexSettings:
         return index_settings()
+
+
+def _overlay(ground: _Ground, folder: Path, environment: str) -> str:
+    """The mount's options for a sandbox's folder, relative to the cache; empty where trees are copied."""
+    inside, options = f"sandboxes/{folder.name}", ground.copying.options
+    names = (f"environments/{environment}", f"{inside}/upper", f"{inside}/work")
+    return "" if options is None else launch.overlay_options(*names, options)
 
 
 @lru_cache
@@ -501,11 +504,6 @@ def _release() -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _folder_name(spec: SandboxSpec) -> str:
-    words = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{spec.run}-{spec.name}").strip("-.")[:60]
-    return f"{words or 'sandbox'}-{secrets.token_hex(4)}"
-
-
 def _checked(environment: str) -> str:
     if not _SAFE_KEY.fullmatch(environment):
         raise InputError(f"'{environment}' cannot be the key of an environment: letters, digits, dot, dash only")
@@ -522,16 +520,6 @@ def _mark_of(folder: Path) -> Json | None:
             if time.time() - folder.stat().st_mtime > _UNMARKED_SECONDS:
                 return {}
         return None
-
-
-def _take_over(folder: Path, owner: contextlib.ExitStack) -> bool:
-    """Whether the owner of a sandbox is dead: then its lock is ours."""
-    try:
-        file = owner.enter_context((folder / "owner.json").open("rb"))
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 async def _give_up(preparing: asyncio.Future[cgroup.Group], folder: Path, owner: contextlib.ExitStack) -> None:

@@ -4,8 +4,6 @@ one ended. All calls here block."""
 from __future__ import annotations
 
 import contextlib
-import re
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -35,12 +33,6 @@ def explained(what: str, function: Callable[..., T], *args: Any, **kwargs: Any) 
         raise sandbox_failure(f"docker cannot {what}: {error.explanation or error}") from error
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         raise SandboxFailed(f"docker cannot {what}: the daemon does not answer ({error})") from error
-
-
-def container_name(run: str, name: str) -> str:
-    """A name that no other container has, and that tells a person whose this one is."""
-    words = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{run}-{name}")[:80]
-    return f"troop-{words}-{secrets.token_hex(4)}"
 
 
 def make_container(client: Any, image: str, label: str, run: str, name: str, host: Json, **settings: Any) -> str:

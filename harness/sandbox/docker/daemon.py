@@ -100,8 +100,24 @@ class Daemon:
         with contextlib.suppress(SandboxFailed):
             await self.ask("remove a container", remove_container, container)
 
-    async def discard(self, label: str, making: asyncio.Future[str]) -> None:
-        """After a failure or a cancellation: wait for the container that is being made, and remove it."""
+    async def started(self, label: str, make: Callable[..., str], *args: Any) -> tuple[str, Attachment]:
+        """The id of a container called `label`, which `make` made with the client, and its streams; it runs. After a
+        failure or a cancellation it is removed."""
+        client = await self.connected()
+        making = asyncio.ensure_future(self.call("make a container", make, client, label, *args))
+        attachment = None
+        try:
+            container = await asyncio.shield(making)
+            attachment = await attach(client, container)
+            await self.call("start a container", client.api.start, container)
+            return container, attachment
+        except BaseException:
+            if attachment is not None:
+                attachment.stdin.transport.abort()
+            await asyncio.shield(self._discard(label, making))
+            raise
+
+    async def _discard(self, label: str, making: asyncio.Future[str]) -> None:
         await asyncio.wait([making])
         if not making.cancelled() and making.exception() is None:
             await self.remove(label)

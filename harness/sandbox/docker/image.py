@@ -79,9 +79,30 @@ def build_default_image(client: Any, *, say: Say, may_bootstrap: bool = False) -
 
     Raises SandboxFailed with what to type.
     """
-    base = _base(client, say, may_bootstrap)
+    import docker.errors
+
+    base, dockerfile = _base(client, say, may_bootstrap), _dockerfile()
     say(f"building the image {DEFAULT_IMAGE} on {base}; this is done once")
-    _build(client, base)
+    # Docker knows these arguments by itself and keeps them out of the image and of its history.
+    arguments = {name: os.environ[name] for name in _PROXIES if os.environ.get(name)}
+    try:
+        client.images.build(
+            fileobj=io.BytesIO(dockerfile),
+            tag=DEFAULT_IMAGE,
+            buildargs={"BASE": base, **arguments},
+            # The host's network is known to reach the package archive (a bridge may lack name resolution).
+            network_mode="host",
+            labels={_DOCKERFILE_LABEL: _fingerprint(dockerfile)},
+            rm=True,
+            forcerm=True,
+        )
+    except docker.errors.BuildError as error:
+        end = "".join(str(line.get("stream", "")) for line in error.build_log)[-800:]
+        raise SandboxFailed(
+            f"building {DEFAULT_IMAGE} on {base} failed: {error.msg}; the end of its log: {end}"
+        ) from error
+    except docker.errors.APIError as error:
+        raise SandboxFailed(f"building {DEFAULT_IMAGE} on {base} failed: {error.explanation}") from error
 
 
 def _base(client: Any, say: Say, may_bootstrap: bool) -> str:
@@ -103,32 +124,6 @@ def _base(client: Any, say: Say, may_bootstrap: bool) -> str:
     if done.returncode != 0:
         raise SandboxFailed(f"no base for {DEFAULT_IMAGE} can be had: {done.stderr.strip()[-600:]}")
     return LOCAL_BASE
-
-
-def _build(client: Any, base: str) -> None:
-    import docker.errors
-
-    dockerfile = _dockerfile()
-    # Docker knows these arguments by itself and keeps them out of the image and of its history.
-    arguments = {name: os.environ[name] for name in _PROXIES if os.environ.get(name)}
-    try:
-        client.images.build(
-            fileobj=io.BytesIO(dockerfile),
-            tag=DEFAULT_IMAGE,
-            buildargs={"BASE": base, **arguments},
-            # The host's network is known to reach the package archive (a bridge may lack name resolution).
-            network_mode="host",
-            labels={_DOCKERFILE_LABEL: _fingerprint(dockerfile)},
-            rm=True,
-            forcerm=True,
-        )
-    except docker.errors.BuildError as error:
-        end = "".join(str(line.get("stream", "")) for line in error.build_log)[-800:]
-        raise SandboxFailed(
-            f"building {DEFAULT_IMAGE} on {base} failed: {error.msg}; the end of its log: {end}"
-        ) from error
-    except docker.errors.APIError as error:
-        raise SandboxFailed(f"building {DEFAULT_IMAGE} on {base} failed: {error.explanation}") from error
 
 
 def _pull(client: Any, image: str) -> None:

@@ -23,11 +23,11 @@ from typing import Any
 
 from harness.parallel import apart
 from harness.room import check
-from harness.sandbox.base import ENVDIR, HOME, WORKDIR, Finding, Sandbox, SandboxSpec
+from harness.sandbox.base import ENVDIR, HOME, WORKDIR, Finding, Sandbox, SandboxSpec, name_unlike_others
 from harness.sandbox.client import LAUNCH, ShimSandbox, base_env, file_limit
 from harness.sandbox.docker import containers
-from harness.sandbox.docker.containers import container_name, explained, make_container
-from harness.sandbox.docker.daemon import COMMIT_SECONDS, Attachment, Daemon, attach, connect
+from harness.sandbox.docker.containers import explained, make_container
+from harness.sandbox.docker.daemon import COMMIT_SECONDS, Daemon, connect
 from harness.sandbox.docker.files import TIDY, SetupKit, archive, inside_files, inside_fingerprint, setup_kit
 from harness.sandbox.docker.findings import findings as docker_findings
 from harness.sandbox.docker.findings import missing_limits
@@ -40,19 +40,7 @@ _INSIDE = "troop.inside"
 # What package managers need to unpack and configure as root; nothing of it is left while a model drives.
 _SETUP_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID")
 
-# Any image's Python will do for the shim, and there may be several: the system's own is the least likely to be changed.
-_FIND_PYTHON = """
-for p in /usr/bin/python3 python3 python /opt/miniconda3/bin/python; do
-  p=$(command -v "$p") || continue
-  case $(readlink -f "$p") in
-    *python3.[6-9] | *python3.[1-9][0-9]) ;;  # the name tells, which is sooner known than asked
-    *) "$p" -c 'import sys; sys.exit(sys.version_info < (3, 6))' || continue ;;
-  esac
-  exec "$p" "$@"
-done
-echo 'its image has no Python 3.6 or newer, which a sandbox needs: choose another image' >&2
-exit 127
-"""
+_FIND_PYTHON = Path(__file__).with_name("find_python.sh").read_text("utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,70 +95,14 @@ class DockerProvider:
     # ---- sandboxes
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
-        client = await self.daemon.connected()
+        await self.daemon.connected()
         check(self.storage)
         image = await self._image_of(spec)
-        label = container_name(spec.run, spec.name)
+        label = f"troop-{name_unlike_others(spec.run, spec.name)}"
         began = time.time()
         kit = await self._setup_kit() if spec.network else None
-        make = self.daemon.call("make a container", self._make, client, label, image, spec, kit)
-        making = asyncio.ensure_future(make)
-        attachment = None
-        try:
-            container = await asyncio.shield(making)
-            attachment = await attach(client, container)
-            await self.daemon.call("start a container", client.api.start, container)
-            sandbox = self._sandbox(spec, container, attachment, image, kit, began)
-        except BaseException:
-            if attachment is not None:
-                attachment.stdin.transport.abort()
-            await asyncio.shield(self.daemon.discard(label, making))
-            raise
-        await sandbox.start()
-        return sandbox
+        container, attachment = await self.daemon.started(label, self._make, image, spec, kit)
 
-    async def _setup_kit(self) -> SetupKit:
-        kit = await self.daemon.call("read the package index settings", setup_kit)
-        for note in kit.notes:
-            self._say(note)
-        return kit
-
-    def _make(self, client: Any, label: str, image: _Image, spec: SandboxSpec, kit: SetupKit | None) -> str:
-        """Blocking: a container that is ready to be started; its id."""
-        memory = f"{spec.limits.memory_mb}m"
-        host = {
-            "network_mode": "none" if kit is None else self._network(kit),
-            "cap_drop": ["ALL"],
-            "cap_add": [] if kit is None else list(_SETUP_CAPABILITIES),
-            "binds": [] if kit is None else [f"{place}:{place}:ro" for place in kit.places],
-            "security_opt": ["no-new-privileges"],
-            **{"pids_limit": spec.limits.processes, "mem_limit": memory, "memswap_limit": memory, "shm_size": "256m"},
-            # A quota may exceed the machine's CPUs; docker refuses that for `nano_cpus`.
-            **{"cpu_period": 100_000, "cpu_quota": max(1000, round(spec.limits.cpus * 100_000))},
-        }
-        entry = ["/bin/sh", "-c", _FIND_PYTHON, "troop", *LAUNCH]
-        # The signal passes on to the images that are made of it: nothing in them is worth a goodbye.
-        place = {"hostname": "sandbox", "working_dir": WORKDIR, "stop_signal": "SIGKILL"}
-        container = make_container(client, image.id, label, spec.run, spec.name, host, entrypoint=entry, **place)
-        files = {} if image.inside == inside_fingerprint() else dict(inside_files())
-        if kit is not None:
-            files |= kit.files
-        if files:
-            client.api.put_archive(container, "/", archive(files, (HOME, WORKDIR)))
-        return container
-
-    def _network(self, kit: SetupKit) -> str:
-        return self._setup_network or ("host" if kit.loopback else "bridge")
-
-    def _sandbox(
-        self,
-        spec: SandboxSpec,
-        container: str,
-        attachment: Attachment,
-        image: _Image,
-        kit: SetupKit | None,
-        began: float,
-    ) -> DockerSandbox:
         async def release() -> None:
             attachment.stdin.transport.abort()
             self._open.discard(sandbox)
@@ -197,7 +129,39 @@ class DockerProvider:
             loop=asyncio.get_running_loop(),
         )
         self._open.add(sandbox)
+        await sandbox.start()
         return sandbox
+
+    async def _setup_kit(self) -> SetupKit:
+        kit = await self.daemon.call("read the package index settings", setup_kit)
+        for note in kit.notes:
+            self._say(note)
+        return kit
+
+    def _make(self, client: Any, label: str, image: _Image, spec: SandboxSpec, kit: SetupKit | None) -> str:
+        """Blocking: a container that is ready to be started; its id."""
+        memory = f"{spec.limits.memory_mb}m"
+        reached = self._setup_network or ("host" if kit is not None and kit.loopback else "bridge")
+        host = {
+            "network_mode": "none" if kit is None else reached,
+            "cap_drop": ["ALL"],
+            "cap_add": [] if kit is None else list(_SETUP_CAPABILITIES),
+            "binds": [] if kit is None else [f"{place}:{place}:ro" for place in kit.places],
+            "security_opt": ["no-new-privileges"],
+            **{"pids_limit": spec.limits.processes, "mem_limit": memory, "memswap_limit": memory, "shm_size": "256m"},
+            # A quota may exceed the machine's CPUs; docker refuses that for `nano_cpus`.
+            **{"cpu_period": 100_000, "cpu_quota": max(1000, round(spec.limits.cpus * 100_000))},
+        }
+        entry = ["/bin/sh", "-c", _FIND_PYTHON, "troop", *LAUNCH]
+        # The signal passes on to the images that are made of it: nothing in them is worth a goodbye.
+        place = {"hostname": "sandbox", "working_dir": WORKDIR, "stop_signal": "SIGKILL"}
+        container = make_container(client, image.id, label, spec.run, spec.name, host, entrypoint=entry, **place)
+        files = {} if image.inside == inside_fingerprint() else dict(inside_files())
+        if kit is not None:
+            files |= kit.files
+        if files:
+            client.api.put_archive(container, "/", archive(files, (HOME, WORKDIR)))
+        return container
 
     async def _image_of(self, spec: SandboxSpec) -> _Image:
         if spec.environment is not None:
