@@ -173,20 +173,16 @@ def git(
     variables: Mapping[str, str] | None = None,
     stdin: bytes = b"",
     base: Mapping[str, str] | None = None,
-    seconds: float | None = None,
 ) -> bytes:
     """Run git on the host and give back its standard output, with `variables` over the safe environment (or over
-    `base`). Raises GitFailed, also after `seconds`, or DiskFull where there is no room for what it writes."""
+    `base`). Raises GitFailed, or DiskFull where there is no room for what it writes."""
     env = {**(environment() if base is None else base), **(variables or {})}
     if git_dir:
         env["GIT_DIR"] = str(git_dir)
-    command = ["git", *arguments]
     try:
-        done = subprocess.run(command, input=stdin, capture_output=True, env=env, cwd=cwd, timeout=seconds, check=False)
+        done = subprocess.run(["git", *arguments], input=stdin, capture_output=True, env=env, cwd=cwd, check=False)
     except FileNotFoundError as error:
         raise EnvironmentFailed(NO_GIT) from error
-    except subprocess.TimeoutExpired as error:
-        raise GitFailed(arguments, f"it took more than {error.timeout:g} s") from None
     if done.returncode != 0:
         said = done.stderr.decode("utf-8", "replace")
         if refused(said):

@@ -273,7 +273,7 @@ def _bring(mirror: Path, location: str, scratch: Path, say: Say) -> tuple[str, .
         return ()
     say(f"fetching what is new in {shown}")
     try:
-        _fetch(mirror, location, everything, "--prune")
+        _fetch(mirror, location, ["--prune", *everything])
     except SourceUnavailable as error:
         age = (time.time() - (mirror / "HEAD").stat().st_mtime) / 86400
         return (f"{error}; the copy in the cache is used, {age:.1f} days old",)
@@ -291,15 +291,28 @@ def _fetch_by_name(mirror: Path, location: str, base: str | None) -> str | None:
     return _resolve(mirror, kept)
 
 
-def _fetch(mirror: Path, location: str, refspecs: list[str], *options: str) -> None:
-    """`git fetch`. Raises InputError (not there, not allowed) or SourceUnavailable (not now)."""
+def _fetch(mirror: Path, location: str, refspecs: list[str]) -> None:
+    """`git fetch` through GitPython. Raises InputError (not there, not allowed) or SourceUnavailable (not now)."""
+    import git as gitpython
+
     url, variables = hostgit.network_environment(location)
-    fetch = ["fetch", "--quiet", "--force", "--no-tags", "--no-write-fetch-head", *options, "--", url, *refspecs]
+    options = [part for part in refspecs if part.startswith("--")]
+    specs = [part for part in refspecs if not part.startswith("--")]
+    # GitPython lays `env` over the surrounding variables, so those that must not be there are taken away by name.
+    unwanted = sorted(name for name in os.environ if name.startswith("GIT_") and name not in variables)
+    unset = ["env", *(part for name in unwanted for part in ("-u", name))] if unwanted else []
+    fetch = ["fetch", "--quiet", "--force", "--no-tags", "--no-write-fetch-head"]
+    command = [*unset, "git", f"--git-dir={mirror}", *fetch, *options, "--", url, *specs]
     try:
-        git(*fetch, git_dir=mirror, base=variables, seconds=FETCH_SECONDS)
-    except GitFailed as error:
-        # `from None`: the original carries the raw message.
-        raise _explained(url, hostgit.without_secrets(error.stderr, location)) from None
+        gitpython.Git(mirror).execute(
+            command, env=variables, kill_after_timeout=FETCH_SECONDS, strip_newline_in_stdout=False
+        )
+    except gitpython.GitCommandNotFound as error:
+        raise SourceUnavailable(hostgit.NO_GIT) from error
+    except gitpython.GitCommandError as error:
+        said = hostgit.without_secrets(str(error.stderr), location)
+        # `from None`: the original carries the command line and the raw message.
+        raise _explained(url, said) from None
 
 
 _REFUSED = re.compile(
@@ -376,23 +389,21 @@ def _resolve(git_dir: Path, ref: str) -> str | None:
     """The commit that a ref means in that git directory, or None."""
     if not ref or ref.startswith("-") or "\0" in ref:
         return None
-    return _asked(git_dir, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
-
-
-def _describe(git_dir: Path, commit: str) -> str:
-    return _asked(git_dir, "describe", "--tags", "--long", commit) or ""  # no tag leads here
-
-
-def _asked(git_dir: Path, *arguments: str) -> str | None:
-    """The first line of git's answer, None where it refuses."""
     try:
-        return lines(git(*arguments, git_dir=git_dir))[0]
+        return lines(git("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}", git_dir=git_dir))[0]
     except GitFailed:
         return None
 
 
+def _describe(git_dir: Path, commit: str) -> str:
+    try:
+        return lines(git("describe", "--tags", "--long", commit, git_dir=git_dir))[0]
+    except GitFailed:  # no tag leads here
+        return ""
+
+
 def _last_line(text: str) -> str:
-    said = [line.strip() for line in text.splitlines() if line.strip()]
+    said = [line.strip() for line in text.splitlines() if line.strip().strip("'")]
     fatal = [line for line in said if "fatal:" in line or "error:" in line]
     line = (fatal or said or ["git gave no reason"])[-1]
-    return line.removeprefix("fatal: ").removeprefix("error: ").rstrip(". ")
+    return line.split("stderr: '")[-1].removeprefix("fatal: ").removeprefix("error: ").rstrip("'. ")
