@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,8 +113,8 @@ def test_the_choice_falls_on_another_where_results_are_made_up(repository: Path,
         return [PLAN, forging if request.body["temperature"] == 0.6 else RIGHT, SUBMIT, SUBMIT][request.turn]
 
     with serving(script) as server:
-        more = {"until": until, "concurrency": 1} if until else {}
-        options = settings(server.url, tmp_path / "runs", attempts=2, judge_model="none", ranker="rules", **more)
+        ways: Any = {"judge_model": "none", "ranker": "rules", "until": until or None, "concurrency": 1 if until else None}
+        options = settings(server.url, tmp_path / "runs", attempts=2, **ways)
         done = solve(calculator(repository, failing_test=True), options)
     assert done.report["selected"]["attempt"] == 1
     forger = next(c for c in done.report["candidates"] if c["attempts"] == [0])
