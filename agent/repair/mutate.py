@@ -32,13 +32,11 @@ _BY_PRIOR = {
     1.0: "compare variable",
     0.9: "arithmetic off-by-one swap-arguments insert-statement",
     0.8: "boolean constant attribute callee donor",
-    0.7: "absence add-condition slice",
-    0.6: "replace-condition target swap-operands drop-operand negate drop-conjunct insert-argument augmented "
-    "return-form return-value guard",
+    0.7: "absence add-condition",
+    0.6: "replace-condition target swap-operands drop-operand negate drop-conjunct augmented return-value guard",
     0.55: "add-term",
-    0.5: "constant-to-name constant-condition drop-attribute unwrap subscript insert-element filter delete "
-    "swap-statements move-statement jump exception",
-    0.4: "add-attribute wrap drop-argument drop-element recombined loop-form condition-statement",
+    0.5: "constant-to-name constant-condition subscript delete",
+    0.4: "recombined",
     0.35: "clamp",
 }
 PRIORS = {operator: prior for prior, operators in _BY_PRIOR.items() for operator in operators.split()}
@@ -243,9 +241,8 @@ def _suspicion(source: Source, statement: ast.stmt | ast.excepthandler, lines: M
 
 
 def _site(source: Source, node: ast.AST, scope: Scope, pool: Pool) -> Site:
-    loops = [(loop.lineno, loop.end_lineno or loop.lineno) for loop in source.loops(node)]
-    line = getattr(node, "lineno", 0)
-    names = sorted({*scope.usable(line, tuple(loops)), *comprehension_names(source, node)})
+    usable = scope.usable(getattr(node, "lineno", 0), source.loops(node))
+    names = sorted({*usable, *comprehension_names(source, node)})
     return Site(source, node, scope, pool, tuple(names))
 
 
@@ -313,7 +310,7 @@ def _unit(source: Source, node: ast.AST, proposal: Proposal) -> tuple[int, int]:
         if start <= proposal.start and proposal.end <= end and not (node is statement and source.is_elif(statement)):
             return start, end
         whole = proposal.start == source.line_start(source.line_of(proposal.start))
-        if whole and node is statement and proposal.operator != "move-statement":
+        if whole and node is statement:
             return proposal.start, proposal.end
     at: ast.AST | None = node
     while at is not None and not isinstance(source.parents.get(at), ast.Module):

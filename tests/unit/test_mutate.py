@@ -60,7 +60,6 @@ def search(items, wanted):
         (3, "while low > high:"),
         (3, "while low < high - 1:"),  # off by one
         (3, "while True:"),  # constant condition
-        (3, "if low < high:"),  # loop form
         (3, "while low < high and items:"),  # condition added
         (3, "while not low < high:"),  # has the meaning of >=
         (4, "middle = (low - high) // 2"),  # arithmetic
@@ -72,13 +71,10 @@ def search(items, wanted):
         (5, "if items[middle + 1] == wanted:"),
         (5, "if items[middle] != wanted:"),
         (5, "if items[low] == wanted:"),
-        (5, "if items == wanted:"),  # part instead of the whole
         (6, "return items"),  # other value
         (6, "return -1"),  # returned elsewhere
-        (6, "yield middle"),
         (7, "low = middle + 1"),
         (7, "high = middle"),  # other target
-        (7, "if not wanted:|low = middle"),  # made conditional
         (7, "low += 1|return -1"),  # statement put in
         (7, ""),  # statement left out
         (7, "low = max(high, middle)"),  # held by a bound
@@ -95,8 +91,6 @@ def test_a_line_may_become(line: int, expected: str) -> None:
     ("code", "line", "expected"),
     [
         ("def f(a, b):\n    return g(a, b)\n", 2, "return g(b, a)"),
-        ("def f(a, b):\n    return g(a)\n", 2, "return g(a, b)"),
-        ("def f(a, b):\n    return g(a, b)\n", 2, "return g(a)"),
         ("def f(a, b):\n    return a and b\n", 2, "return a or b"),
         ("def f(a, b):\n    return a and not b\n", 2, "return a and b"),
         ("def f(a, b):\n    return a and b\n", 2, "return b"),
@@ -107,35 +101,22 @@ def test_a_line_may_become(line: int, expected: str) -> None:
         ("def f(a, b):\n    a += b\n    return a\n", 2, "a = b"),
         ("def f(a):\n    return a.find('x')\n", 2, "return a.rfind('x')"),
         ("def f(a):\n    a.add(a.left)\n    return a.right\n", 3, "return a.left"),
-        ("def f(a):\n    a.lower()\n    return a\n", 3, "return a.lower()"),
         ("def f(a):\n    return all(x for x in a)\n", 2, "return any(x for x in a)"),
-        ("def f(a):\n    return [x for x in a]\n", 2, "return [x for x in a if x]"),
-        ("def f(a):\n    return [x for x in a if x]\n", 2, "return [x for x in a ]"),
-        ("def f(a, i):\n    return a[i:]\n", 2, "return a[:i]"),
         ("def f(a, i):\n    return a[i:]\n", 2, "return a[i + 1:]"),
         ("def f(a, n):\n    for x in range(n):\n        print(x, a)\n", 2, "for x in range(n + 1):"),
-        ("def f(a, n):\n    for x in range(n):\n        print(x, a)\n", 2, "for x in range(1, n):"),
-        ("def f(a, i, j):\n    return a[i][j]\n", 2, "return a[j][i]"),
         ("def f(a):\n    return sorted(a)\n", 2, "return a"),
+        ("def f(a, i, j):\n    return a[i, j]\n", 2, "return a[j, i]"),
         ("def f(a):\n    b = list(a)\n    return a\n", 3, "return list(a)"),
         ("def f(a):\n    return 'x'\nS = 'y'\n", 2, "return 'y'"),
         ("def f(a, flag=True):\n    return a\n", 1, "def f(a, flag=False):"),
-        ("def f(a):\n    yield f(a)\n", 2, "yield from f(a)"),
-        ("def f(a):\n    f(a)\n", 2, "return f(a)"),
         ("def f(a):\n    return []\n", 2, "return [[]]"),
         ("def f(a):\n    return a\n", 2, "if not a:|return None|return a"),
-        ("def f(a):\n    for x in a:\n        if x:\n            break\n", 4, "continue"),
-        ("def f(a):\n    try:\n        g(a)\n    except KeyError:\n        pass\n", 4, "except IndexError:"),
-        ("def f(a):\n    try:\n        g(a)\n    except KeyError:\n        pass\n", 4, "except (KeyError, TypeError):"),
-        ("def f(a):\n    raise KeyError(a)\n", 2, "raise ValueError(a)"),
         ("def f(a):\n    while True:\n        a.pop()\n", 2, "while a:"),
-        ("def f(a, b):\n    one = a\n    two = b\n    return one\n", 2, "two = b|one = a"),
         (
             "def f(a):\n    out = []\n    for x in a:\n        out.append(x)\n    return out\n",
             5,
             "out.append(a)|return out",
         ),
-        ("def f(a):\n    if a:\n        b = 1\n        a = 2\n    return a\n", 4, "a = 2"),
     ],
 )
 def test_every_family_of_operators(code: str, line: int, expected: str) -> None:

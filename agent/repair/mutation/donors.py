@@ -22,7 +22,7 @@ MOST_DONORS = 500
 """Donors of one use that a pool takes: the nearest."""
 
 _LONGEST = 80
-SIMPLE = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr, ast.Return, ast.Raise, ast.Delete)
+_SIMPLE = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr, ast.Return, ast.Raise, ast.Delete)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,6 @@ class Pool:
     fields: dict[str, float] = field(default_factory=dict)
     methods: dict[str, float] = field(default_factory=dict)
     callees: dict[str, float] = field(default_factory=dict)
-    wrappers: dict[str, float] = field(default_factory=dict)
-    exceptions: dict[str, float] = field(default_factory=dict)
 
     def take(self, other: Pool) -> None:
         """Add the other's donors behind these."""
@@ -77,11 +75,7 @@ def gather(pool: Pool, source: Source, nodes: Iterable[ast.AST], scope: Scope, n
                 _add(pool.conditions, source, condition, scope, near)
         elif isinstance(node, ast.Return) and node.value is not None:
             _add(pool.returned, source, node.value, scope, near)
-        elif isinstance(node, ast.ExceptHandler) and node.type is not None:
-            pool.exceptions.setdefault(source.segment(node.type), near)
-        elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-            pool.exceptions.setdefault(source.segment(node.exc.func), near)
-        if isinstance(node, SIMPLE) and not is_docstring(node):
+        if isinstance(node, _SIMPLE) and not is_docstring(node):
             _add(pool.statements, source, node, scope, near)
 
 
@@ -98,9 +92,6 @@ def _gather_expression(pool: Pool, source: Source, node: ast.expr, scope: Scope,
             return
         case ast.Attribute(attr=attr):
             (pool.methods if called else pool.fields).setdefault(attr, near)
-        case ast.Call(func=func, args=[argument], keywords=[]) if not isinstance(argument, ast.Starred):
-            if isinstance(func, ast.Name):
-                pool.wrappers.setdefault(func.id, near)
         case ast.Compare() | ast.UnaryOp(op=ast.Not()):
             _add(pool.conditions, source, node, scope, near)
     if called:

@@ -21,8 +21,6 @@ from operator import attrgetter
 from harness.code.facts import FAILS, parse
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-BLOCKS = (ast.If, ast.While, ast.For, ast.AsyncFor, ast.With, ast.AsyncWith, ast.Try, ast.Match)
-"""Statements that hold others, but for functions and classes."""
 
 _NAME = "<mutant>"
 """The file name under which texts are parsed, so that their warnings can be told from others."""
@@ -176,11 +174,6 @@ class Source:
     def block(self, statement: ast.stmt) -> list[ast.stmt]:
         """The list of statements that this one stands in."""
         return list(getattr(self.parents[statement], self.fields[statement]))
-
-    def indent(self, statement: ast.stmt) -> str:
-        """The white space before a statement on its line."""
-        line = self.lines[statement.lineno - 1]
-        return line[: len(line) - len(line.lstrip())]
 
 
 def is_docstring(statement: ast.stmt) -> bool:
