@@ -11,10 +11,10 @@ import math
 import random
 import textwrap
 import threading
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice
 
 from agent.repair.mutation.calls import PIECE_OPERATORS
 from agent.repair.mutation.donors import Larder, Pool
@@ -60,23 +60,17 @@ STATEMENT_WORK = 2_500_000
 MOST_OFFERED = 500_000
 """Proposals of the operators, over all places, before the best of each place are worked out."""
 
-ONE_OPERATOR = 4_000
-"""Proposals of one operator at one place."""
-
 TABLE_PLACES = 200
 """A statement with more places than this is a table: it is changed as a whole, but nothing in it."""
 
 LONGEST_EDIT = 4_000
 """Characters that an edit may take out, or put in."""
 
-PAIRS_LOOKED_AT = 100_000
-
 HEADER_SHARE = 0.3
 CONSTANT_SHARE = 0.1
 JITTER = 0.2
 
 _SHARED = 0.6  # exponent: how much alternatives at one place take from each other
-_FAINT = 1e-6
 _PARSED = 2  # times that a proposal's text is parsed, on the average
 _EVERY = 20  # characters' worth of work that every proposal takes besides
 
@@ -100,10 +94,6 @@ class Mutant:
         if not text.startswith(self.old, start):
             raise ValueError(f"{self.path}, line {self.line}: the text to be changed is not there")
         return text[:start] + self.new + text[start + len(self.old) :]
-
-
-Change = tuple[Mutant, ...]
-"""What one turn does to a file: one mutant, or two of them, the one further down first."""
 
 
 def mutants(
@@ -178,65 +168,60 @@ class _Search:
 
     def look_at(self, site: Site, score: float, places: int) -> None:
         """Add the mutants of one place of a statement that has so many: the best, as far as its share of work goes."""
-        source = site.source
-        for proposal, share, unit in self._best(site, STATEMENT_WORK // places):
-            go_on(self.stop)
-            made = _made(source, unit, proposal, self.original)
-            if made is not None:
-                key, old, new, line = made
-                weight = score * PRIORS[proposal.operator] * share
-                mutant = Mutant(source.path, line, old, new, proposal.operator, weight)
-                self.found[key] = _plainer(self.found[key], mutant) if key in self.found else mutant
-
-    def _best(self, site: Site, allowed: int) -> list[tuple[Proposal, float, tuple[int, int]]]:
-        """The most plausible proposals for the allowed work, with the texts to parse, in the operators' order."""
         weighed = _weighed(site, self.stop)
         self.offered += len(weighed)
-        chosen: dict[int, tuple[Proposal, float, tuple[int, int]]] = {}
-        for at in sorted(range(len(weighed)), key=lambda at: -weighed[at][1] * PRIORS[weighed[at][0].operator]):
-            proposal, share = weighed[at]
-            start, end = _unit(site.source, site.node, proposal)
+        allowed = STATEMENT_WORK // places
+        chosen: list[tuple[int, tuple[int, int]]] = []
+        for at in sorted(range(len(weighed)), key=lambda at: -weighed[at][1]):
+            start, end = _unit(site, weighed[at][0])
             cost = _PARSED * (end - start) + _EVERY
             allowed -= cost
             if chosen and (allowed < 0 or len(chosen) == self.most):
                 break
             self.work += cost
-            chosen[at] = (proposal, share, (start, end))
-        return [chosen[at] for at in sorted(chosen)]
+            chosen.append((at, (start, end)))
+        for at, unit in sorted(chosen):
+            go_on(self.stop)
+            self._add(site.source, unit, *weighed[at], score)
+
+    def _add(self, source: Source, unit: tuple[int, int], proposal: Proposal, share: float, score: float) -> None:
+        """Add what a proposal comes to, if it says something else than the program and is not known yet. `unit`:
+        [start, end) of the text to tell the meaning from."""
+        start, end = unit
+        place = (source.path, start, end)
+        if place not in self.original:
+            self.original[place] = _meaning(source.text[start:end])
+        text = _fitted(source, start, end, proposal)
+        said = _meaning(source.text[start : proposal.start] + text + source.text[proposal.end : end])
+        if said is None or said == self.original[place]:
+            return
+        old, new, line = _whole_lines(source, proposal, text)
+        if not old or max(len(old), len(new)) > LONGEST_EDIT:
+            return
+        indent = text[: len(text) - len(text.lstrip())] if proposal.start == proposal.end else ""
+        mutant = Mutant(source.path, line, old, new, proposal.operator, score * share)
+        # Of two ways to say the same the shorter, as plausible as the more plausible of them.
+        known = self.found.setdefault((*place, indent, said), mutant)
+        shorter = min(known, mutant, key=lambda m: len(m.new) - len(m.old))
+        self.found[*place, indent, said] = replace(shorter, weight=max(known.weight, mutant.weight))
 
 
-def _all_parsed(texts: Mapping[str, str], stop: threading.Event | None) -> dict[str, Source]:
-    """The files that can be parsed."""
+def _all_parsed(texts: Mapping[str, str], stop: threading.Event | None = None) -> dict[str, Source]:
+    """The files that can be parsed, and whose lines the parser and an editor count alike."""
     sources = {}
     for path, text in texts.items():
         go_on(stop)
-        source = _parsed(path, text)
-        if source is not None:
-            sources[path] = source
+        with suppress(SyntaxError):
+            if "\r" not in text.replace("\r\n", "") and "\f" not in text:
+                sources[path] = Source(path, text)
     return sources
-
-
-def _parsed(path: str, text: str) -> Source | None:
-    if "\r" in text.replace("\r\n", "") or "\f" in text:
-        return None  # the parser and an editor count such lines differently
-    try:
-        return Source(path, text)
-    except SyntaxError:
-        return None
-
-
-def _plainer(one: Mutant, other: Mutant) -> Mutant:
-    """The shorter way to say the same, as plausible as the more plausible of the two."""
-    shorter = min(one, other, key=lambda m: len(m.new) - len(m.old))
-    return replace(shorter, weight=max(one.weight, other.weight))
 
 
 def _suspicion(source: Source, statement: ast.stmt | ast.excepthandler, lines: Mapping[int, float]) -> float:
     """The score of a statement: the highest of the lines of its own text."""
-    end = source.header_end(statement)
-    last = source.line_of(max(end - 1, source.span(statement)[0]))
-    if getattr(statement, "body", None) and source.line_of(end) > statement.lineno:
-        last = max(statement.lineno, source.line_of(end) - 1)
+    start = source.span(statement)[0]
+    own = source.text[start : source.header_end(statement)].rstrip()
+    last = statement.lineno + own.count("\n")
     return max((lines.get(line, 0.0) for line in range(statement.lineno, last + 1)), default=0.0)
 
 
@@ -247,45 +232,18 @@ def _site(source: Source, node: ast.AST, scope: Scope, pool: Pool) -> Site:
 
 
 def _weighed(site: Site, stop: threading.Event | None) -> list[tuple[Proposal, float]]:
-    """The proposals at one node; those of one operator share what there is to be had."""
-    proposals = list(_offered(site, stop))
-    total: dict[tuple[str, str], float] = {}
-    for p in proposals:
-        total[p.operator, p.group] = total.get((p.operator, p.group), 0.0) + p.factor
-    return [(p, p.factor / max(1.0, total[p.operator, p.group]) ** _SHARED) for p in proposals]
-
-
-def _offered(site: Site, stop: threading.Event | None) -> Iterator[Proposal]:
-    """What the operators propose at one node, but for what is too long."""
+    """What the operators propose at one node, but for what is too long, with its weight: those of one operator share
+    what there is to be had."""
+    proposals = []
     for operator in (*EXPRESSION_OPERATORS, *VALUE_OPERATORS, *PIECE_OPERATORS, *STATEMENT_OPERATORS):
-        for p in islice(operator(site), ONE_OPERATOR):
+        for p in operator(site):
             go_on(stop)
-            if p.factor > _FAINT and max(len(p.text), p.end - p.start) <= LONGEST_EDIT:
-                yield p
-
-
-def _made(
-    source: Source, unit: tuple[int, int], proposal: Proposal, original: dict[object, object]
-) -> tuple[object, str, str, int] | None:
-    """(key of the meaning, old lines, new lines, first line), or None where nothing sensible comes of the proposal.
-
-    `unit`: [start, end) of the text to tell the meaning from.
-    """
-    start, end = unit
-    place = (source.path, start, end)
-    if place not in original:
-        original[place] = _meaning(source.text[start:end])
-    text = _fitted(source, start, end, proposal)
-    if text is None:
-        return None
-    said = _meaning(source.text[start : proposal.start] + text + source.text[proposal.end : end])
-    if said is None or said == original[place]:
-        return None
-    old, new, line = _whole_lines(source, proposal, text)
-    indent = text[: len(text) - len(text.lstrip())] if proposal.start == proposal.end else ""
-    if not old or max(len(old), len(new)) > LONGEST_EDIT:
-        return None
-    return (*place, indent, said), old, new, line
+            if max(len(p.text), p.end - p.start) <= LONGEST_EDIT:
+                proposals.append(p)
+    total: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for p in proposals:
+        total[p.operator, p.group] += p.factor
+    return [(p, PRIORS[p.operator] * p.factor / max(1.0, total[p.operator, p.group]) ** _SHARED) for p in proposals]
 
 
 def _whole_lines(source: Source, proposal: Proposal, text: str) -> tuple[str, str, int]:
@@ -302,33 +260,20 @@ def _whole_lines(source: Source, proposal: Proposal, text: str) -> tuple[str, st
     return source.text[begin:stop], new, first
 
 
-def _unit(source: Source, node: ast.AST, proposal: Proposal) -> tuple[int, int]:
-    """[start, end) of the smallest piece of text that parses alone and shows what the edit means."""
-    statement = source.statement(node)
-    if statement is not None and not isinstance(statement, ast.Match):
-        start, end = source.span(statement)[0], source.header_end(statement)
-        if start <= proposal.start and proposal.end <= end and not (node is statement and source.is_elif(statement)):
+def _unit(site: Site, proposal: Proposal) -> tuple[int, int]:
+    """[start, end) of the text that shows what the edit means: its statement without the block, or lines alone."""
+    statement = site.source.statement(site.node)
+    if statement is not None:
+        start, end = site.source.span(statement)[0], site.source.header_end(statement)
+        if start <= proposal.start and proposal.end <= end:
             return start, end
-        whole = proposal.start == source.line_start(source.line_of(proposal.start))
-        if whole and node is statement:
-            return proposal.start, proposal.end
-    at: ast.AST | None = node
-    while at is not None and not isinstance(source.parents.get(at), ast.Module):
-        if isinstance(at, Function) and source.span(at)[0] < proposal.start and proposal.end < source.span(at)[1]:
-            break
-        at = source.parents.get(at)
-    if isinstance(at, ast.stmt):
-        start = source.line_start(source.first_line(at)) + at.col_offset
-        return start, max(source.span(at)[1], proposal.end)
-    return 0, len(source.text)
+    return proposal.start, proposal.end
 
 
 def _meaning(text: str) -> object | None:
     """The meaning of statements, or of a compound statement's header, cut out of their block."""
-    if text[:1] in (" ", "\t"):
-        text = textwrap.dedent(text)
-    if text.startswith("elif"):
-        text = text[2:]
+    text = textwrap.dedent(text.lstrip("\r\n")) if text[:1].isspace() else text
+    text = text[2:] if text.startswith("elif") else text
     stripped = text.rstrip()
     if stripped.startswith("except"):
         return meaning(f"try:\n pass\n{text}pass")
@@ -337,15 +282,13 @@ def _meaning(text: str) -> object | None:
     return meaning(text)
 
 
-def _fitted(source: Source, start: int, end: int, proposal: Proposal) -> str | None:
+def _fitted(source: Source, start: int, end: int, proposal: Proposal) -> str:
     """The proposal's text, in parentheses where it would otherwise fall apart at its new place."""
     if not proposal.compound:
         return proposal.text
     before, after = source.text[start : proposal.start], source.text[proposal.end : end]
     bare, held = _meaning(before + proposal.text + after), _meaning(f"{before}({proposal.text}){after}")
-    if bare is not None and bare == held:
-        return proposal.text
-    return f"({proposal.text})" if held is not None else None
+    return proposal.text if bare is not None and bare == held else f"({proposal.text})"
 
 
 def surroundings(texts: Mapping[str, str], suspicion: Mapping[tuple[str, int], float]) -> dict[tuple[str, int], float]:
@@ -356,10 +299,9 @@ def surroundings(texts: Mapping[str, str], suspicion: Mapping[tuple[str, int], f
     """
     hush()
     spread = dict(suspicion)
-    for path, text in texts.items():
-        source = _parsed(path, text)
+    for path, source in _all_parsed(texts).items():
         lines = {line: score for (at, line), score in suspicion.items() if at == path}
-        if source is None or not lines:
+        if not lines:
             continue
         for node in ast.walk(source.tree):
             if isinstance(node, Function):
@@ -371,50 +313,21 @@ def surroundings(texts: Mapping[str, str], suspicion: Mapping[tuple[str, int], f
     return {place: score for place, score in spread.items() if score > 0}
 
 
-def needed(index: int, attempts: int, turns: int) -> int:
-    """How many changes there must be for the attempt to have its share; the same for `attempts` attempts in a row.
+def share_of(
+    ordered: Sequence[Mutant], *, index: int, attempts: int, turns: int, common: int, seed: int
+) -> list[Mutant]:
+    """One attempt's share of the mutants, at most `turns` of them, in the order that its `seed` makes.
 
-    The first `attempts` attempts together get the first `attempts` · `turns` changes; later ones what comes then.
+    The shares are dealt out of the order that the `common` seed makes, so that each holds mutants about as plausible as
+    the others'. The first `attempts` attempts together get the first `attempts` · `turns` mutants; later ones what
+    comes then.
     """
-    return (index // attempts + 1) * attempts * turns
-
-
-def in_common_order(ordered: Sequence[Mutant], count: int, seed: int) -> list[tuple[int, Change]]:
-    """The first `count` changes (single mutants, then pairs) with their ranks, in the order that the seed makes."""
-    changes: list[Change] = [(mutant,) for mutant in ordered[:count]]
-    if len(changes) < count:
-        changes.extend(pairs(ordered, count - len(changes)))
-    return [(rank, changes[rank]) for rank in _jittered(range(len(changes)), random.Random(seed))]
-
-
-def share_of(common: Sequence[tuple[int, Change]], *, index: int, attempts: int, turns: int, seed: int) -> list[Change]:
-    """One attempt's share of a common order, at most `turns` changes, in the order that the seed makes of it.
-
-    Each attempt's changes are about as plausible as the others'.
-    """
-    block = common[(index // attempts) * attempts * turns :]
-    own = dict(block[index % attempts :: attempts][:turns])
-    return [own[rank] for rank in _jittered(own, random.Random(seed))]
+    first = index // attempts * attempts * turns
+    order = _jittered(range(min(first + attempts * turns, len(ordered))), random.Random(common))
+    own = order[first:][index % attempts :: attempts][:turns]
+    return [ordered[rank] for rank in _jittered(own, random.Random(seed))]
 
 
 def _jittered(ranks: Iterable[int], chance: random.Random) -> list[int]:
     """The ranks in nearly their order: each may move by about a fifth of itself."""
     return sorted(ranks, key=lambda rank: math.log(rank + 3) + JITTER * chance.gauss(0, 1))
-
-
-def pairs(ordered: Sequence[Mutant], count: int) -> list[Change]:
-    """Two mutants of one file on different lines, the later first (so that the earlier's line stays where it was);
-    pairs of plausible mutants first. Gives up after so many pairs that few are to be had."""
-    found: list[Change] = []
-    looked_at = 0
-    for total in range(1, 2 * len(ordered)):
-        for first in range(max(0, total - len(ordered) + 1), (total + 1) // 2):
-            looked_at += 1
-            if looked_at > PAIRS_LOOKED_AT:
-                return found
-            one, two = sorted((ordered[first], ordered[total - first]), key=lambda m: m.line)
-            if one.path == two.path and one.line + one.old.count("\n") < two.line:
-                found.append((two, one))
-                if len(found) == count:
-                    return found
-    return found

@@ -24,10 +24,10 @@ from typing import Any, TypeVar
 
 from agent.attempt.policy import Decision, Plan, ToolCall, View
 from agent.repair.localise import failing_tests, localise
-from agent.repair.mutate import Change, Mutant, in_common_order, mutants, needed, share_of, surroundings
+from agent.repair.mutate import Mutant, mutants, share_of, surroundings
 from agent.repair.mutation.source import compiles, go_on, hush
 from harness.patches.paths import is_test
-from harness.records import Json, TestReport
+from harness.records import Json
 from harness.sandbox.base import TROOPDIR, Sandbox
 
 NAMED_IN_PLAN = 8
@@ -105,16 +105,13 @@ class RepairPolicy:
         if self._share is None:
             self._share = await self._dealt(view)
         share, turn = self._share, len(view.history)
-        change = await in_thread(lambda stop: share.at(turn, stop))
-        if change is None:
+        mutant = await in_thread(lambda stop: share.at(turn, stop))
+        if mutant is None:
             return Decision("There are no more mutants to try.", undo, stop="exhausted")
-        edits = [
-            ToolCall(f"edit{at}", "edit", {"path": m.path, "old": m.old, "new": m.new, "line": m.line})
-            for at, m in enumerate(change)
-        ]
+        place = {"path": mutant.path, "old": mutant.old, "new": mutant.new, "line": mutant.line}
         test = ToolCall("test", "test", {"ids": list(view.plan.data["failing"]), "then_all": True})
-        said = "; ".join(f"{m.operator} at {m.path}:{m.line}" for m in change)
-        return Decision(said, (*undo, *edits, test))
+        said = f"{mutant.operator} at {mutant.path}:{mutant.line}"
+        return Decision(said, (*undo, ToolCall("edit", "edit", place), test))
 
     async def _dealt(self, view: View) -> Share:
         """This attempt's share of the mutants."""
@@ -122,36 +119,28 @@ class RepairPolicy:
         key = ("mutants", view.prepared.environment, view.prepared.base_commit, json.dumps(data["lines"]))
         texts, ordered = await self._bench.once(key, lambda: mutants_of_base(view.sandbox, data))
         turns = max(1, len(view.history) + view.turns_left - 1)  # the last one puts back, if there is more than one
-        count = needed(view.index, attempts, turns)
-        common = await self._bench.once(
-            ("order", *key, str(count), str(self._seed)),
-            lambda: in_thread(lambda _: in_common_order(ordered, count, self._seed)),
-        )
-        own = share_of(common, index=view.index, attempts=attempts, turns=turns, seed=view.seed)
+        own = share_of(ordered, index=view.index, attempts=attempts, turns=turns, common=self._seed, seed=view.seed)
         return Share(iter(own), texts)
 
 
 @dataclass(slots=True)
 class Share:
-    """The changes of one attempt, less those that do not compile, which is found out as they come up."""
+    """The mutants of one attempt, less those that do not compile, which is found out as they come up."""
 
-    changes: Iterator[Change]
+    mutants: Iterator[Mutant]
     texts: Mapping[str, str]
-    kept: list[Change] = field(default_factory=list)
+    kept: list[Mutant] = field(default_factory=list)
 
-    def at(self, turn: int, stop: threading.Event) -> Change | None:
-        """The change of a turn, counted from 0; None when there is none. Raises Stopped soon after `stop` is set."""
+    def at(self, turn: int, stop: threading.Event) -> Mutant | None:
+        """The mutant of a turn, counted from 0; None when there is none. Raises Stopped soon after `stop` is set."""
         hush()
         while len(self.kept) <= turn:
             go_on(stop)
-            change = next(self.changes, None)
-            if change is None:
+            mutant = next(self.mutants, None)
+            if mutant is None:
                 return None
-            text = self.texts[change[0].path]
-            for mutant in change:
-                text = mutant.apply(text)
-            if compiles(text):
-                self.kept.append(change)
+            if compiles(mutant.apply(self.texts[mutant.path])):
+                self.kept.append(mutant)
         return self.kept[turn]
 
 
@@ -168,14 +157,10 @@ async def in_thread(work: Callable[[threading.Event], Made]) -> Made:
 async def _localised(view: View, failing: Sequence[str]) -> Json:
     given, command, baseline = view.task.failing_test, view.prepared.test_command, view.prepared.baseline
     assert given is not None and command is not None  # plan() asked
+    timeout = min(600.0, max(60.0, 10 * baseline.seconds if baseline else 0.0))
     apart = [path for path, _ in given.files]
-    found = await localise(view.sandbox, command, failing, baseline, timeout=_patience(baseline), apart=apart)
+    found = await localise(view.sandbox, command, failing, baseline, timeout=timeout, apart=apart)
     return {"failing": list(failing), "lines": [list(line) for line in found.lines], "how": found.how}
-
-
-def _patience(baseline: TestReport | None) -> float:
-    """Seconds for the measured run: ten times the base's suite, 60 to 600."""
-    return min(600.0, max(60.0, 10 * baseline.seconds if baseline else 0.0))
 
 
 def _in_words(data: Json) -> str:

@@ -22,6 +22,7 @@ MOST_DONORS = 500
 """Donors of one use that a pool takes: the nearest."""
 
 _LONGEST = 80
+_NO_DONORS = (ast.Name, ast.Starred, ast.Slice, ast.JoinedStr, ast.FormattedValue, ast.Lambda)
 _SIMPLE = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr, ast.Return, ast.Raise, ast.Delete)
 
 
@@ -63,54 +64,42 @@ class Pool:
 def gather(pool: Pool, source: Source, nodes: Iterable[ast.AST], scope: Scope, near: float) -> None:
     """Add what the nodes hold to the pool; pieces that are there already keep their place."""
     for node in nodes:
-        if isinstance(node, ast.expr):
-            _gather_expression(pool, source, node, scope, near)
-        if isinstance(node, (ast.If, ast.While, ast.IfExp, ast.Assert)):
-            _add(pool.conditions, source, node.test, scope, near)
-            if isinstance(node.test, ast.BoolOp):
-                for part in node.test.values:
-                    _add(pool.conditions, source, part, scope, near)
-        elif isinstance(node, ast.comprehension):
-            for condition in node.ifs:
-                _add(pool.conditions, source, condition, scope, near)
-        elif isinstance(node, ast.Return) and node.value is not None:
-            _add(pool.returned, source, node.value, scope, near)
-        if isinstance(node, _SIMPLE) and not is_docstring(node):
-            _add(pool.statements, source, node, scope, near)
-
-
-def _gather_expression(pool: Pool, source: Source, node: ast.expr, scope: Scope, near: float) -> None:
-    context = getattr(node, "ctx", None)
-    if isinstance(context, (ast.Store, ast.Del)) and not isinstance(node, (ast.Subscript, ast.Attribute)):
-        return
-    parent = source.parents.get(node)
-    called = isinstance(parent, ast.Call) and parent.func is node
-    match node:
-        case ast.Constant():
-            if not isinstance(parent, (ast.JoinedStr, ast.FormattedValue, ast.Expr)):
-                _add(pool.constants, source, node, scope, near)
-            return
-        case ast.Attribute(attr=attr):
-            (pool.methods if called else pool.fields).setdefault(attr, near)
-        case ast.Compare() | ast.UnaryOp(op=ast.Not()):
-            _add(pool.conditions, source, node, scope, near)
-    if called:
-        if isinstance(node, ast.Name):
+        parent = source.parents.get(node)
+        called = isinstance(parent, ast.Call) and parent.func is node
+        if isinstance(node, ast.Attribute):
+            (pool.methods if called else pool.fields).setdefault(node.attr, near)
+        elif isinstance(node, ast.Name) and called:
             pool.callees.setdefault(node.id, near)
-        return
-    if isinstance(parent, ast.Expr):
-        return  # done for its effect: as a value it is mostly None
-    if isinstance(node, (ast.Name, ast.Starred, ast.Slice, ast.JoinedStr, ast.FormattedValue, ast.Lambda)):
-        return
-    _add(pool.expressions, source, node, scope, near)
+        for where, piece in _pieces(pool, node, parent, called):
+            text = source.segment(piece)
+            if "\n" not in text and len(text) <= _LONGEST and text not in where and len(where) < MOST_DONORS:
+                kind = scope.kind(piece) if isinstance(piece, ast.expr) else TRUTH
+                where[text] = Donor(text, kind, type(piece).__name__, names_read(piece), near)
 
 
-def _add(where: dict[str, Donor], source: Source, node: ast.expr | ast.stmt, scope: Scope, near: float) -> None:
-    text = source.segment(node)
-    if "\n" in text or len(text) > _LONGEST or text in where or len(where) >= MOST_DONORS:
-        return
-    kind = scope.kind(node) if isinstance(node, ast.expr) else TRUTH
-    where[text] = Donor(text, kind, type(node).__name__, names_read(node), near)
+def _pieces(
+    pool: Pool, node: ast.AST, parent: ast.AST | None, called: bool
+) -> Iterator[tuple[dict[str, Donor], ast.expr | ast.stmt]]:
+    """What a node is good for: where it goes in the pool, and the piece of code."""
+    match node:
+        case ast.Compare() | ast.UnaryOp(op=ast.Not()):
+            yield pool.conditions, node
+        case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test) | ast.Assert(test=test):
+            parts = test.values if isinstance(test, ast.BoolOp) else ()
+            yield from ((pool.conditions, condition) for condition in (test, *parts))
+        case ast.comprehension(ifs=conditions):
+            yield from ((pool.conditions, condition) for condition in conditions)
+        case ast.Return(value=ast.expr() as value):
+            yield pool.returned, value
+    if isinstance(node, _SIMPLE) and not is_docstring(node):
+        yield pool.statements, node
+    if isinstance(node, ast.Constant):
+        if not isinstance(parent, (ast.JoinedStr, ast.FormattedValue, ast.Expr)):
+            yield pool.constants, node
+    elif called or isinstance(parent, ast.Expr) or not isinstance(node, ast.expr) or isinstance(node, _NO_DONORS):
+        return  # of an ast.Expr: done for its effect, as a value it is mostly None
+    elif isinstance(node, (ast.Subscript, ast.Attribute)) or isinstance(getattr(node, "ctx", ast.Load()), ast.Load):
+        yield pool.expressions, node
 
 
 def names_read(node: ast.AST) -> frozenset[str]:

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from itertools import pairwise
 
-from agent.repair.mutation.scope import ANY, LIST, MAP, NUMBER, SET, TEXT, TRUTH, likeness
+from agent.repair.mutation.scope import ANY, LIST, MAP, NUMBER, SET, TEXT, likeness
 from agent.repair.mutation.site import Site, is_condition, is_value
 from agent.repair.mutation.source import Proposal
 
@@ -86,16 +86,6 @@ def relations(site: Site) -> Iterator[Proposal]:
             yield site.swap(source.segment(operand), operator, compound=True)
 
 
-def negations(site: Site) -> Iterator[Proposal]:
-    """What is asked for its truth, negated."""
-    node = site.node
-    if isinstance(node, ast.expr) and not isinstance(node, ast.UnaryOp):
-        truth = isinstance(site.parent, (ast.Return, ast.Assign)) and site.scope.kind(node) == TRUTH
-        if truth or is_condition(site):
-            loose = isinstance(node, (ast.BoolOp, ast.IfExp, ast.NamedExpr))
-            yield site.swap(f"not ({site.text})" if loose else f"not {site.text}", "negate", compound=True)
-
-
 def absence(site: Site) -> Iterator[Proposal]:
     """Whether there is a value, and whether the value is true, asked for one another: 0, "" and [] are values."""
     match site.node:
@@ -110,7 +100,7 @@ def absence(site: Site) -> Iterator[Proposal]:
 
 
 def conditions(site: Site) -> Iterator[Proposal]:
-    """A condition made narrower or wider by another; replaced by another, or by a constant."""
+    """A condition made narrower or wider by another; replaced by another, by its opposite, or by a constant."""
     node, text = site.node, site.text if site.place in ("test", "ifs") else "\n"
     if "\n" in text:
         return
@@ -130,6 +120,7 @@ def conditions(site: Site) -> Iterator[Proposal]:
         ):
             yield site.swap(joined, "add-condition", factor * share, compound=True)
     if not isinstance(node, ast.Constant):
+        yield site.swap(f"not {inner}", "negate", compound=True)
         for constant in ("True", "False"):
             yield site.swap(constant, "constant-condition", 1.0 if site.place == "test" else 0.5)
 
@@ -189,4 +180,4 @@ def off_by_one(site: Site) -> Iterator[Proposal]:
         yield site.swap(site.text + change, "off-by-one", share, compound=True)
 
 
-EXPRESSION_OPERATORS = (relations, negations, absence, conditions, off_by_one)
+EXPRESSION_OPERATORS = (relations, absence, conditions, off_by_one)
