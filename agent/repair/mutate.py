@@ -70,6 +70,7 @@ HEADER_SHARE = 0.3
 CONSTANT_SHARE = 0.1
 JITTER = 0.2
 
+_CHANGED = (ast.stmt, ast.expr, ast.excepthandler)
 _SHARED = 0.6  # exponent: how much alternatives at one place take from each other
 _PARSED = 2  # times that a proposal's text is parsed, on the average
 _EVERY = 20  # characters' worth of work that every proposal takes besides
@@ -88,9 +89,7 @@ class Mutant:
 
     def apply(self, text: str) -> str:
         """The file's text with the change made. Raises ValueError where `old` does not stand at `line`."""
-        start = 0
-        for _ in range(self.line - 1):
-            start = text.index("\n", start) + 1
+        start = sum(len(line) + 1 for line in text.split("\n")[: self.line - 1])
         if not text.startswith(self.old, start):
             raise ValueError(f"{self.path}, line {self.line}: the text to be changed is not there")
         return text[:start] + self.new + text[start + len(self.old) :]
@@ -114,41 +113,36 @@ def mutants(
     others = _all_parsed({path: text for path, text in (donors or {}).items() if path not in sources}, stop)
     larder = Larder([*sources.values(), *others.values()], stop)
     places = _places(sources, suspicion)
-    shared = Counter(statement for _, _, _, statement in places)
     frames: dict[ast.AST | None, tuple[Scope, Pool]] = {}
     search = _Search(stop, most=max(ONE_PLACE, ALL_PLACES // max(1, len(places))))
-    for score, source, node, statement in places:
-        if search.over:
+    for score, source, node, beside in places:
+        if len(search.found) >= MOST or search.work >= MOST_WORK or search.offered >= MOST_OFFERED:
             break
         function = source.function(node)
-        frame = function or source.tree
-        if frame not in frames:
+        if (frame := function or source.tree) not in frames:
             frames[frame] = (scope_of(source, function), larder.pool_for(source, function))
-        search.look_at(_site(source, node, *frames[frame]), score, shared[statement])
+        scope, pool = frames[frame]
+        usable = scope.usable(getattr(node, "lineno", 0), source.loops(node))
+        names = sorted({*usable, *comprehension_names(source, node)})
+        search.look_at(Site(source, node, scope, pool, tuple(names)), score, beside)
     return sorted(search.found.values(), key=lambda m: (-m.weight, m.path, m.line, m.new))
 
 
 def _places(
     sources: Mapping[str, Source], suspicion: Mapping[tuple[str, int], float]
-) -> list[tuple[float, Source, ast.AST, ast.AST]]:
-    """(score, file, node, its statement) of the nodes of suspicious statements, the most suspicious first."""
-    places = []
+) -> list[tuple[float, Source, ast.AST, int]]:
+    """(score, file, node, how many nodes its statement has) in suspicious statements, the most suspicious first."""
+    places: list[tuple[float, Source, ast.AST, int]] = []
     for path, source in sources.items():
         lines = {line: score for (at, line), score in suspicion.items() if at == path}
-        scores: dict[ast.AST, float] = {}
-        for node in ast.walk(source.tree):
-            if not isinstance(node, (ast.stmt, ast.expr, ast.excepthandler)):
-                continue
-            statement = source.statement(node)
-            if statement is None:
-                continue
-            if statement not in scores:
-                scores[statement] = _suspicion(source, statement, lines)
-            if scores[statement] > 0:
-                places.append((scores[statement], source, node, statement))
-    held = Counter(statement for _, _, _, statement in places)
-    kept = [place for place in places if held[place[3]] <= TABLE_PLACES or place[2] is place[3]]
-    return sorted(kept, key=lambda place: -place[0])
+        found = [(node, source.statement(node)) for node in ast.walk(source.tree) if isinstance(node, _CHANGED)]
+        own = Counter(statement for _, statement in found)
+        scores = {statement: _suspicion(source, statement, lines) for statement in own if statement is not None}
+        for node, statement in found:
+            table = own[statement] > TABLE_PLACES
+            if statement is not None and scores[statement] > 0 and (node is statement or not table):
+                places.append((scores[statement], source, node, 1 if table else own[statement]))
+    return sorted(places, key=lambda place: -place[0])
 
 
 @dataclass(slots=True)
@@ -161,10 +155,6 @@ class _Search:
     original: dict[object, object] = field(default_factory=dict)
     work: int = 0
     offered: int = 0
-
-    @property
-    def over(self) -> bool:
-        return len(self.found) >= MOST or self.work >= MOST_WORK or self.offered >= MOST_OFFERED
 
     def look_at(self, site: Site, score: float, places: int) -> None:
         """Add the mutants of one place of a statement that has so many: the best, as far as its share of work goes."""
@@ -219,16 +209,9 @@ def _all_parsed(texts: Mapping[str, str], stop: threading.Event | None = None) -
 
 def _suspicion(source: Source, statement: ast.stmt | ast.excepthandler, lines: Mapping[int, float]) -> float:
     """The score of a statement: the highest of the lines of its own text."""
-    start = source.span(statement)[0]
-    own = source.text[start : source.header_end(statement)].rstrip()
+    own = source.text[source.span(statement)[0] : source.header_end(statement)].rstrip()
     last = statement.lineno + own.count("\n")
     return max((lines.get(line, 0.0) for line in range(statement.lineno, last + 1)), default=0.0)
-
-
-def _site(source: Source, node: ast.AST, scope: Scope, pool: Pool) -> Site:
-    usable = scope.usable(getattr(node, "lineno", 0), source.loops(node))
-    names = sorted({*usable, *comprehension_names(source, node)})
-    return Site(source, node, scope, pool, tuple(names))
 
 
 def _weighed(site: Site, stop: threading.Event | None) -> list[tuple[Proposal, float]]:

@@ -17,7 +17,8 @@ import json
 import shlex
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
@@ -67,10 +68,7 @@ _SHARED = SharedWork()
 
 class RepairPolicy:
     """`agent.attempt.policy.Policy` without a model. `attempts`: among how many the mutants are shared out; `seed`: the
-    run's.
-
-    `bench`: what is shared with other attempts (by default with all of this process).
-    """
+    run's; `bench`: what is shared with other attempts (by default with all of this process)."""
 
     only_green = True
     """A mutant whose tests failed is no patch, however the attempt ends."""
@@ -79,7 +77,7 @@ class RepairPolicy:
         self._attempts = max(1, attempts)
         self._seed = seed
         self._bench = bench or _SHARED
-        self._share: Share | None = None
+        self._share: list[Mutant] | None = None
 
     async def plan(self, view: View) -> Plan:
         """The suspicious lines: `data["lines"]` is [[path, line, suspicion], …]; `data["failing"]`: tests to mend."""
@@ -104,44 +102,33 @@ class RepairPolicy:
             return Decision("No change made the tests pass; the last one is put back.", undo, stop="turn-limit")
         if self._share is None:
             self._share = await self._dealt(view)
-        share, turn = self._share, len(view.history)
-        mutant = await in_thread(lambda stop: share.at(turn, stop))
-        if mutant is None:
+        if len(self._share) <= len(view.history):
             return Decision("There are no more mutants to try.", undo, stop="exhausted")
+        mutant = self._share[len(view.history)]
         place = {"path": mutant.path, "old": mutant.old, "new": mutant.new, "line": mutant.line}
         test = ToolCall("test", "test", {"ids": list(view.plan.data["failing"]), "then_all": True})
         said = f"{mutant.operator} at {mutant.path}:{mutant.line}"
         return Decision(said, (*undo, ToolCall("edit", "edit", place), test))
 
-    async def _dealt(self, view: View) -> Share:
-        """This attempt's share of the mutants."""
+    async def _dealt(self, view: View) -> list[Mutant]:
+        """This attempt's share of the mutants, less those that do not compile."""
         data, attempts = view.plan.data, self._attempts
         key = ("mutants", view.prepared.environment, view.prepared.base_commit, json.dumps(data["lines"]))
         texts, ordered = await self._bench.once(key, lambda: mutants_of_base(view.sandbox, data))
         turns = max(1, len(view.history) + view.turns_left - 1)  # the last one puts back, if there is more than one
         own = share_of(ordered, index=view.index, attempts=attempts, turns=turns, common=self._seed, seed=view.seed)
-        return Share(iter(own), texts)
+        return await in_thread(lambda stop: compiling(own, texts, stop))
 
 
-@dataclass(slots=True)
-class Share:
-    """The mutants of one attempt, less those that do not compile, which is found out as they come up."""
-
-    mutants: Iterator[Mutant]
-    texts: Mapping[str, str]
-    kept: list[Mutant] = field(default_factory=list)
-
-    def at(self, turn: int, stop: threading.Event) -> Mutant | None:
-        """The mutant of a turn, counted from 0; None when there is none. Raises Stopped soon after `stop` is set."""
-        hush()
-        while len(self.kept) <= turn:
-            go_on(stop)
-            mutant = next(self.mutants, None)
-            if mutant is None:
-                return None
-            if compiles(mutant.apply(self.texts[mutant.path])):
-                self.kept.append(mutant)
-        return self.kept[turn]
+def compiling(made: Sequence[Mutant], texts: Mapping[str, str], stop: threading.Event) -> list[Mutant]:
+    """Those whose texts are programs. Raises Stopped soon after `stop` is set."""
+    hush()
+    kept = []
+    for mutant in made:
+        go_on(stop)
+        if compiles(mutant.apply(texts[mutant.path])):
+            kept.append(mutant)
+    return kept
 
 
 async def in_thread(work: Callable[[threading.Event], Made]) -> Made:
@@ -195,10 +182,8 @@ async def _base_texts(sandbox: Sandbox, paths: Sequence[str], most: int) -> dict
             break
         shown = await sandbox.exec(f"{_GIT} show HEAD:{shlex.quote(path)}", output_bytes=FILE_BYTES)
         if shown.exit_code == 0 and not shown.truncated:
-            try:
+            with suppress(UnicodeDecodeError):
                 texts[path] = shown.stdout.decode("utf-8")
-            except UnicodeDecodeError:
-                continue
     return texts
 
 

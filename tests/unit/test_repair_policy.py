@@ -12,7 +12,7 @@ import pytest
 from agent.attempt.policy import Decision, Plan, Result, ToolCall, TurnRecord, View
 from agent.repair.mutate import Mutant, mutants
 from agent.repair.mutation.source import Stopped
-from agent.repair.policy import RepairPolicy, Share, SharedWork, in_thread
+from agent.repair.policy import RepairPolicy, SharedWork, compiling, in_thread
 from harness import trace
 from harness.records import Exec, Json, TestReport
 from harness.sandbox.base import TROOPDIR
@@ -76,9 +76,7 @@ def test_mutants_that_do_not_compile_take_no_turn() -> None:
         return Mutant("a.py", 2, "    return a - b", new, "donor", 1.0)
 
     good, bad, better = mutant("    return a"), mutant("    break"), mutant("    return b")
-    share = Share(iter([bad, good, bad, better]), {"a.py": CODE})
-    never = threading.Event()
-    assert [share.at(turn, never) for turn in (0, 1, 0, 2)] == [good, better, good, None]
+    assert compiling([bad, good, bad, better], {"a.py": CODE}, threading.Event()) == [good, better]
 
 
 class _Base:

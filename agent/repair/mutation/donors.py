@@ -138,16 +138,9 @@ class Larder:
             for inner in (node for node in ast.walk(source.tree) if isinstance(node, Function)):
                 go_on(self._stop)
                 gather(pool, source, _in_order(own_nodes(inner)), scope_of(source, inner), near)
-            gather(pool, source, _in_order(_module_level(source)), scope_of(source, None), near)
+            gather(pool, source, _in_order(own_nodes(source.tree)), scope_of(source, None), near)
             self._of_file[source.path, near] = pool
         return self._of_file[source.path, near]
-
-
-def _module_level(source: Source) -> Iterator[ast.AST]:
-    for statement in source.tree.body:
-        if not isinstance(statement, Function):
-            yield statement
-            yield from own_nodes(statement)
 
 
 def _in_order(nodes: Iterator[ast.AST]) -> list[ast.AST]:

@@ -44,16 +44,6 @@ _METHODS = _by_name(
     }
 )
 
-# What a method's receiver is, where the method's name tells.
-_RECEIVERS = _by_name(
-    {
-        LIST: "append extend insert popleft appendleft sort reverse",
-        SET: "add discard issubset issuperset union",
-        MAP: "items keys values setdefault",
-        TEXT: "split strip lstrip rstrip lower upper startswith endswith join rfind find",
-    }
-)
-
 # What expressions are, where their form tells.
 _FORMS = _by_name(
     {
@@ -181,9 +171,7 @@ def scope_of(source: Source, function: Function | None) -> Scope:
     for parameter in parameters(function):
         scope.local[parameter.arg] = 0
         scope.kinds.pop(parameter.arg, None)
-    for name, line, kind in _bindings(source, function):
-        if line == 0:
-            continue
+    for name, line, kind in ((name, line, kind) for name, line, kind in _bindings(source, function) if line):
         scope.local[name] = min(scope.local.get(name, line), line)
         if kind == CALLABLE:
             scope.kinds[name] = kind
@@ -241,8 +229,10 @@ def _hints(scope: Scope, node: ast.AST) -> Iterator[tuple[ast.expr | None, str]]
                     yield first, NUMBER
         case ast.Call(func=ast.Name(id="len" | "sorted" | "enumerate" | "reversed" | "sum"), args=[first, *_]):
             yield first, LIST
-        case ast.Call(func=ast.Attribute(value=value, attr=attr)):
-            yield value, _RECEIVERS.get(attr, ANY)
+        case ast.Call(func=ast.Attribute(value=value, attr="append" | "extend" | "insert" | "popleft" | "sort")):
+            yield value, LIST
+        case ast.Call(func=ast.Attribute(value=value, attr="add" | "discard")):
+            yield value, SET
         case ast.Subscript(value=value, slice=ast.Slice(lower=lower, upper=upper)):
             yield from ((value, LIST), (lower, NUMBER), (upper, NUMBER))
         case ast.Subscript(value=value, slice=index):

@@ -72,10 +72,10 @@ class Site:
 
 def is_condition(site: Site) -> bool:
     """Whether the node's value is only asked for its truth."""
-    return site.place in ("test", "ifs") or (
-        isinstance(site.parent, ast.BoolOp)
-        or (isinstance(site.parent, ast.UnaryOp) and isinstance(site.parent.op, ast.Not))
-    )
+    match site.parent:
+        case ast.BoolOp() | ast.UnaryOp(op=ast.Not()):
+            return True
+    return site.place in ("test", "ifs")
 
 
 def is_value(site: Site) -> bool:

@@ -10,23 +10,17 @@ from agent.repair.mutation.scope import ANY, CALLABLE, LIST, NUMBER, SET, TEXT, 
 from agent.repair.mutation.site import BUILTINS, LOOSE, Site, is_condition, is_value
 from agent.repair.mutation.source import Proposal
 
-
-def _families(names: str) -> tuple[tuple[str, ...], ...]:
-    """Names that stand in for one another, between two bars."""
-    return tuple(tuple(family.split()) for family in names.split("|"))
-
-
-_METHOD_FAMILIES = _families(
+_ALIKE = (
     "append extend insert appendleft | add update discard remove | pop popleft remove | find rfind index | "
     "strip lstrip rstrip | lower upper casefold | get setdefault pop | keys values items | startswith endswith | "
     "split rsplit splitlines partition rpartition | union intersection difference symmetric_difference | "
     "issubset issuperset isdisjoint | match search fullmatch findall | isdigit isalpha isalnum isnumeric isdecimal | "
-    "encode decode | read readline readlines | error warning | ljust rjust center"
+    "encode decode | read readline readlines | error warning | ljust rjust center | min max sum | any all | "
+    "list set tuple sorted frozenset | int float round str | range enumerate | str repr | isinstance issubclass | "
+    "dict list set | floor ceil | getattr hasattr | zip enumerate | abs int"
 )
-_FUNCTION_FAMILIES = _families(
-    "min max sum | any all | list set tuple sorted frozenset | int float round str | range enumerate | str repr | "
-    "isinstance issubclass | dict list set | floor ceil | getattr hasattr | zip enumerate | abs int"
-)
+_FAMILIES = [frozenset(family.split()) for family in _ALIKE.split("|")]
+"""Methods and functions that stand in for one another."""
 _TERMS = {NUMBER: "+ - * // %", LIST: "+", TEXT: "+", SET: "| - &", ANY: "+ - *"}
 _CONSTANTS: dict[type, dict[str, float]] = {
     bool: {"None": 0.2},
@@ -72,8 +66,8 @@ def variables(site: Site) -> Iterator[Proposal]:
     foreign = node.id in scope.outer or node.id in BUILTINS
     others = [*(scope.outer if foreign or site.called else ()), *site.names]
     if site.called:
-        callable_ = {name: 0.4 if scope.of(name) == CALLABLE else 0.05 for name in others}
-        yield from _other_names(site, node.id, site.pool.callees, _FUNCTION_FAMILIES, "callee", callable_)
+        offered = {name: 0.4 if scope.of(name) == CALLABLE else 0.05 for name in others}
+        yield from _other_names(site, node.id, "callee", offered | _near(node.id, site.pool.callees))
         return
     for other in others:
         if other != node.id:
@@ -84,25 +78,22 @@ def attributes(site: Site) -> Iterator[Proposal]:
     """Another method or field name."""
     node = site.node
     if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Del):
-        near, families = (site.pool.methods, _METHOD_FAMILIES) if site.called else (site.pool.fields, ())
-        yield from _other_names(site, node.attr, near, families, "attribute", {})
+        near = site.pool.methods if site.called else site.pool.fields
+        yield from _other_names(site, node.attr, "attribute", _near(node.attr, near))
 
 
-def _other_names(
-    site: Site,
-    name: str,
-    near: Mapping[str, float],
-    families: tuple[tuple[str, ...], ...],
-    operator: str,
-    further: Mapping[str, float],
-) -> Iterator[Proposal]:
-    """Names in place of the one at the node's end: of its family, near ones, and further ones."""
-    offered = {other: 1.0 for family in families if name in family for other in family}
-    offered = {**further, **{other: 0.5 * share for other, share in near.items()}, **offered}
-    offered.pop(name, None)
+def _near(name: str, near: Mapping[str, float]) -> dict[str, float]:
+    """Names that the program uses in this way, and those of the name's families, with their weights."""
+    family = {other: 1.0 for family in _FAMILIES if name in family for other in sorted(family)}
+    return {other: 0.5 * share for other, share in near.items()} | family
+
+
+def _other_names(site: Site, name: str, operator: str, offered: Mapping[str, float]) -> Iterator[Proposal]:
+    """Names in place of the one at the node's end."""
     end = site.source.span(site.node)[1]
     for other, factor in offered.items():
-        yield Proposal(end - len(name), end, other, operator, factor)
+        if other != name:
+            yield Proposal(end - len(name), end, other, operator, factor)
 
 
 def terms(site: Site) -> Iterator[Proposal]:
@@ -149,7 +140,7 @@ def donors(site: Site) -> Iterator[Proposal]:
 
 
 def targets(site: Site) -> Iterator[Proposal]:
-    """Another place assigned to: an element, a field or a name that the same function reads or assigns."""
+    """Another place assigned to: an element or a field that the same function reads or assigns."""
     node = site.node
     if not isinstance(node, (ast.Subscript, ast.Attribute, ast.Name)) or not isinstance(node.ctx, ast.Store):
         return
@@ -159,9 +150,6 @@ def targets(site: Site) -> Iterator[Proposal]:
     for donor in site.own(site.pool.expressions):
         if donor.text != text and donor.shape in ("Subscript", "Attribute"):
             yield site.swap(donor.text, "target", 1.0 if donor.shape == shape else 0.4)
-    if not isinstance(node, ast.Name):
-        for name in site.things:
-            yield site.swap(name, "target", 0.3)
 
 
 def limits(site: Site) -> Iterator[Proposal]:
