@@ -35,7 +35,7 @@ _BY_PRIOR = {
     0.7: "absence add-condition",
     0.6: "replace-condition target swap-operands drop-operand negate drop-conjunct augmented return-value guard",
     0.55: "add-term",
-    0.5: "constant-to-name constant-condition subscript delete",
+    0.5: "constant-to-name constant-condition unwrap subscript delete",
     0.4: "recombined",
     0.35: "clamp",
 }
@@ -284,14 +284,12 @@ def surroundings(texts: Mapping[str, str], suspicion: Mapping[tuple[str, int], f
     spread = dict(suspicion)
     for path, source in _all_parsed(texts).items():
         lines = {line: score for (at, line), score in suspicion.items() if at == path}
-        if not lines:
-            continue
         for node in ast.walk(source.tree):
             if isinstance(node, Function):
                 worst = max((lines.get(n, 0.0) for n in range(node.lineno, (node.end_lineno or 0) + 1)), default=0.0)
                 spread[path, node.lineno] = max(spread.get((path, node.lineno), 0.0), HEADER_SHARE * worst)
             elif isinstance(node, (ast.Assign, ast.AnnAssign)) and source.function(node) is None:
-                worst = CONSTANT_SHARE * max(lines.values())
+                worst = CONSTANT_SHARE * max(lines.values(), default=0.0)
                 spread[path, node.lineno] = max(spread.get((path, node.lineno), 0.0), worst)
     return {place: score for place, score in spread.items() if score > 0}
 

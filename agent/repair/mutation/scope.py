@@ -143,16 +143,16 @@ def own_nodes(function: ast.AST) -> Iterator[ast.AST]:
 
 
 def _bindings(source: Source, tree: ast.AST) -> Iterator[tuple[str, int, str]]:
-    """(name, line, CALLABLE or ANY) of what a function, or the module, binds by statements of its own; line 0: it is
-    imported."""
+    """(name, line, CALLABLE or ANY) of what a function, or the module, binds by statements of its own; of imports
+    only the module's."""
     for node in own_nodes(tree):
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 yield name, node.lineno, CALLABLE
             case ast.Name(id=name, ctx=ast.Store()) if not _in_comprehension(source, node):
                 yield name, node.lineno, ANY
-            case ast.alias(name=name, asname=short):
-                yield (short or name).split(".")[0], 0, ANY
+            case ast.alias(name=name, asname=short) if tree is source.tree:
+                yield (short or name).split(".")[0], node.lineno, ANY
             case ast.ExceptHandler(name=str(name)):
                 yield name, node.lineno, ANY
 
@@ -171,7 +171,7 @@ def scope_of(source: Source, function: Function | None) -> Scope:
     for parameter in parameters(function):
         scope.local[parameter.arg] = 0
         scope.kinds.pop(parameter.arg, None)
-    for name, line, kind in ((name, line, kind) for name, line, kind in _bindings(source, function) if line):
+    for name, line, kind in _bindings(source, function):
         scope.local[name] = min(scope.local.get(name, line), line)
         if kind == CALLABLE:
             scope.kinds[name] = kind

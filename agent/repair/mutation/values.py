@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 
-from agent.repair.mutation.donors import names_read
 from agent.repair.mutation.scope import ANY, CALLABLE, LIST, NUMBER, SET, TEXT, TRUTH, likeness
 from agent.repair.mutation.site import BUILTINS, LOOSE, Site, is_condition, is_value
 from agent.repair.mutation.source import Proposal
@@ -133,10 +132,15 @@ def donors(site: Site) -> Iterator[Proposal]:
     for alike, donor in offered[:60]:
         yield site.take(donor, "donor", alike)
     if not isinstance(node, ast.Name):
-        parts = names_read(node)
         for name in site.names:
-            part = 1.4 if name in parts else 0.7
-            yield site.swap(name, "donor", part * likeness(kind, site.scope.of(name)))
+            yield site.swap(name, "donor", 0.7 * likeness(kind, site.scope.of(name)))
+
+
+def parts(site: Site) -> Iterator[Proposal]:
+    """A call's argument instead of the call."""
+    if isinstance(site.node, ast.Call) and is_value(site):
+        for argument in site.node.args:
+            yield site.swap(site.source.segment(argument), "unwrap", compound=True)
 
 
 def targets(site: Site) -> Iterator[Proposal]:
@@ -166,4 +170,4 @@ def limits(site: Site) -> Iterator[Proposal]:
                 yield site.swap(f"{function}({limit}, {text})", "clamp", factor * share)
 
 
-VALUE_OPERATORS = (constants, variables, attributes, terms, donors, targets, limits)
+VALUE_OPERATORS = (constants, variables, attributes, terms, donors, parts, targets, limits)
