@@ -64,22 +64,21 @@ def companions(failing: Sequence[str], baseline: TestReport | None) -> tuple[str
     as many as PASSING_SECONDS allow."""
     if baseline is None:
         return ()
-    files = {test.partition("::")[0] for test in failing}
+    places = [PurePosixPath(test.partition("::")[0]).parts for test in failing]
+
+    def distance(test: str) -> int:
+        """Steps in the tree from the test's file to the nearest of the failing ones; 0 for one of theirs."""
+        here = PurePosixPath(test.partition("::")[0]).parts
+        return min((len(here) + len(there) - 2 * shared(here, there) for there in places), default=0)
+
     chosen: list[str] = []
     seconds = 0.0
-    for test in sorted(baseline.passed, key=lambda t: (_distance(t.partition("::")[0], files), t)):
+    for test in sorted(baseline.passed, key=lambda t: (distance(t), t)):
         seconds += baseline.durations.get(test, 0.0)
         if seconds > PASSING_SECONDS or len(chosen) == PASSING_TESTS:
             break
         chosen.append(test)
     return tuple(chosen)
-
-
-def _distance(file: str, files: Iterable[str]) -> int:
-    """Steps in the tree from a test file to the nearest of the others; 0 for one of them."""
-    here = PurePosixPath(file).parts
-    places = [PurePosixPath(other).parts for other in files]
-    return min((len(here) + len(there) - 2 * shared(here, there) for there in places), default=0)
 
 
 async def localise(
@@ -99,39 +98,35 @@ async def localise(
     gone.
     """
     record = f"/tmp/troop-lines-{secrets.token_hex(8)}"
+    slowest = max((baseline.durations.get(t, 0.0) for t in baseline.passed), default=0.0) if baseline else 5.0
     report = await run_tests(
         sandbox,
         command,
         (*failing, *companions(failing, baseline)),
         timeout=timeout,
-        test_seconds=_patience(baseline),
+        test_seconds=min(30.0, max(2.0, 4 * slowest)),  # under a tracer
         env=line_records(record),
     )
     try:
-        found: Json = json.loads(await _record(sandbox, record))
+        found: Json = json.loads(await sandbox.read(record, limit=LINES_BYTES))
+        await sandbox.exec(["rm", "-f", record], cwd="/", timeout=30)
         if lines := ranked(found, apart):
             tests = f"{found['failed']} failing and {found['passed']} passing tests"
             by = "coverage" if found["tracer"] == "coverage" else "a trace function (coverage is not installed)"
             return Localisation(lines, f"Ochiai over the lines of {tests}, recorded by {by}")
-    except (ValueError, LookupError, RecursionError, TypeError, AttributeError, ArithmeticError, AssertionError):
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        AssertionError,
+    ):
         pass  # none, or the tests themselves wrote there
     how = "no line was recorded, so the places that the failures name are suspected"
     return Localisation(named_lines(report, apart), how)
-
-
-def _patience(baseline: TestReport | None) -> float:
-    """Seconds for one test under a tracer: four times the slowest of the base, 2 to 30."""
-    slowest = max((baseline.durations.get(t, 0.0) for t in baseline.passed), default=0.0) if baseline else 5.0
-    return min(30.0, max(2.0, 4 * slowest))
-
-
-async def _record(sandbox: Sandbox, path: str) -> bytes:
-    try:
-        content = await sandbox.read(path, limit=LINES_BYTES)
-    except (OSError, ValueError):
-        return b""
-    await sandbox.exec(["rm", "-f", path], cwd="/", timeout=30)
-    return content
 
 
 def ranked(found: Mapping[str, object], apart: Collection[str] = ()) -> tuple[Line, ...]:

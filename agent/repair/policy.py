@@ -17,17 +17,18 @@ import json
 import shlex
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from agent.attempt.policy import Decision, Plan, ToolCall, View
 from agent.repair.localise import failing_tests, localise
-from agent.repair.mutate import Change, Mutant, in_common_order, mutants, needed, share_of, surroundings
+from agent.repair.mutate import Mutant, mutants, share_of, surroundings
 from agent.repair.mutation.source import compiles, go_on, hush
 from harness.patches.paths import is_test
-from harness.records import Json, TestReport
+from harness.records import Json
 from harness.sandbox.base import TROOPDIR, Sandbox
 
 NAMED_IN_PLAN = 8
@@ -67,10 +68,7 @@ _SHARED = SharedWork()
 
 class RepairPolicy:
     """`agent.attempt.policy.Policy` without a model. `attempts`: among how many the mutants are shared out; `seed`: the
-    run's.
-
-    `bench`: what is shared with other attempts (by default with all of this process).
-    """
+    run's; `bench`: what is shared with other attempts (by default with all of this process)."""
 
     only_green = True
     """A mutant whose tests failed is no patch, however the attempt ends."""
@@ -79,7 +77,7 @@ class RepairPolicy:
         self._attempts = max(1, attempts)
         self._seed = seed
         self._bench = bench or _SHARED
-        self._share: Share | None = None
+        self._share: list[Mutant] | None = None
 
     async def plan(self, view: View) -> Plan:
         """The suspicious lines: `data["lines"]` is [[path, line, suspicion], …]; `data["failing"]`: tests to mend."""
@@ -104,55 +102,33 @@ class RepairPolicy:
             return Decision("No change made the tests pass; the last one is put back.", undo, stop="turn-limit")
         if self._share is None:
             self._share = await self._dealt(view)
-        share, turn = self._share, len(view.history)
-        change = await in_thread(lambda stop: share.at(turn, stop))
-        if change is None:
+        if len(self._share) <= len(view.history):
             return Decision("There are no more mutants to try.", undo, stop="exhausted")
-        edits = [
-            ToolCall(f"edit{at}", "edit", {"path": m.path, "old": m.old, "new": m.new, "line": m.line})
-            for at, m in enumerate(change)
-        ]
+        mutant = self._share[len(view.history)]
+        place = {"path": mutant.path, "old": mutant.old, "new": mutant.new, "line": mutant.line}
         test = ToolCall("test", "test", {"ids": list(view.plan.data["failing"]), "then_all": True})
-        said = "; ".join(f"{m.operator} at {m.path}:{m.line}" for m in change)
-        return Decision(said, (*undo, *edits, test))
+        said = f"{mutant.operator} at {mutant.path}:{mutant.line}"
+        return Decision(said, (*undo, ToolCall("edit", "edit", place), test))
 
-    async def _dealt(self, view: View) -> Share:
-        """This attempt's share of the mutants."""
+    async def _dealt(self, view: View) -> list[Mutant]:
+        """This attempt's share of the mutants, less those that do not compile."""
         data, attempts = view.plan.data, self._attempts
         key = ("mutants", view.prepared.environment, view.prepared.base_commit, json.dumps(data["lines"]))
         texts, ordered = await self._bench.once(key, lambda: mutants_of_base(view.sandbox, data))
         turns = max(1, len(view.history) + view.turns_left - 1)  # the last one puts back, if there is more than one
-        count = needed(view.index, attempts, turns)
-        common = await self._bench.once(
-            ("order", *key, str(count), str(self._seed)),
-            lambda: in_thread(lambda _: in_common_order(ordered, count, self._seed)),
-        )
-        own = share_of(common, index=view.index, attempts=attempts, turns=turns, seed=view.seed)
-        return Share(iter(own), texts)
+        own = share_of(ordered, index=view.index, attempts=attempts, turns=turns, common=self._seed, seed=view.seed)
+        return await in_thread(lambda stop: compiling(own, texts, stop))
 
 
-@dataclass(slots=True)
-class Share:
-    """The changes of one attempt, less those that do not compile, which is found out as they come up."""
-
-    changes: Iterator[Change]
-    texts: Mapping[str, str]
-    kept: list[Change] = field(default_factory=list)
-
-    def at(self, turn: int, stop: threading.Event) -> Change | None:
-        """The change of a turn, counted from 0; None when there is none. Raises Stopped soon after `stop` is set."""
-        hush()
-        while len(self.kept) <= turn:
-            go_on(stop)
-            change = next(self.changes, None)
-            if change is None:
-                return None
-            text = self.texts[change[0].path]
-            for mutant in change:
-                text = mutant.apply(text)
-            if compiles(text):
-                self.kept.append(change)
-        return self.kept[turn]
+def compiling(made: Sequence[Mutant], texts: Mapping[str, str], stop: threading.Event) -> list[Mutant]:
+    """Those whose texts are programs. Raises Stopped soon after `stop` is set."""
+    hush()
+    kept = []
+    for mutant in made:
+        go_on(stop)
+        if compiles(mutant.apply(texts[mutant.path])):
+            kept.append(mutant)
+    return kept
 
 
 async def in_thread(work: Callable[[threading.Event], Made]) -> Made:
@@ -168,14 +144,10 @@ async def in_thread(work: Callable[[threading.Event], Made]) -> Made:
 async def _localised(view: View, failing: Sequence[str]) -> Json:
     given, command, baseline = view.task.failing_test, view.prepared.test_command, view.prepared.baseline
     assert given is not None and command is not None  # plan() asked
+    timeout = min(600.0, max(60.0, 10 * baseline.seconds if baseline else 0.0))
     apart = [path for path, _ in given.files]
-    found = await localise(view.sandbox, command, failing, baseline, timeout=_patience(baseline), apart=apart)
+    found = await localise(view.sandbox, command, failing, baseline, timeout=timeout, apart=apart)
     return {"failing": list(failing), "lines": [list(line) for line in found.lines], "how": found.how}
-
-
-def _patience(baseline: TestReport | None) -> float:
-    """Seconds for the measured run: ten times the base's suite, 60 to 600."""
-    return min(600.0, max(60.0, 10 * baseline.seconds if baseline else 0.0))
 
 
 def _in_words(data: Json) -> str:
@@ -210,10 +182,8 @@ async def _base_texts(sandbox: Sandbox, paths: Sequence[str], most: int) -> dict
             break
         shown = await sandbox.exec(f"{_GIT} show HEAD:{shlex.quote(path)}", output_bytes=FILE_BYTES)
         if shown.exit_code == 0 and not shown.truncated:
-            try:
+            with suppress(UnicodeDecodeError):
                 texts[path] = shown.stdout.decode("utf-8")
-            except UnicodeDecodeError:
-                continue
     return texts
 
 

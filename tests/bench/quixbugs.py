@@ -26,7 +26,7 @@ from typing import Any
 from agent.attempt.policy import Plan, View
 from agent.choice.candidates import group
 from agent.choice.order import select
-from agent.repair.mutate import Change, in_common_order, needed, share_of
+from agent.repair.mutate import Mutant, share_of
 from agent.repair.policy import RepairPolicy, SharedWork, mutants_of_base
 from harness import trace
 from harness.cache import cache_root
@@ -122,26 +122,24 @@ async def _try(sandbox: Sandbox, tried: Tried, tests: str, sources: list[str], i
         into.update(zip(chunk, json.loads(done.stdout), strict=True))
 
 
-def _shares(tried: Tried, attempts: int, options: argparse.Namespace) -> list[list[Change]]:
+def _shares(tried: Tried, attempts: int, options: argparse.Namespace) -> list[list[Mutant]]:
     turns = options.turns - 1
-    common = in_common_order(tried.ordered, needed(0, attempts, turns), options.seed)
+    seed = options.seed
     return [
-        share_of(common, index=index, attempts=attempts, turns=turns, seed=options.seed * 1000 + index)
-        for index in range(attempts)
+        share_of(tried.ordered, index=i, attempts=attempts, turns=turns, common=seed, seed=seed * 1000 + i)
+        for i in range(attempts)
     ]
 
 
 def _variants(tried: Tried, attempts: int, options: argparse.Namespace) -> list[str]:
-    return [text for share in _shares(tried, attempts, options) for c in share if (text := _applied(tried, c))]
+    return [text for share in _shares(tried, attempts, options) for m in share if (text := _applied(tried, m))]
 
 
-def _applied(tried: Tried, change: Change) -> str:
-    """The program's text with the change; empty where the change is in another file (a helper) or does not compile."""
-    text = tried.original
-    for mutant in change:
-        if mutant.path != tried.path:
-            return ""
-        text = mutant.apply(text)
+def _applied(tried: Tried, mutant: Mutant) -> str:
+    """The program's text as mutated; empty where the change is in another file (a helper) or does not compile."""
+    if mutant.path != tried.path:
+        return ""
+    text = mutant.apply(tried.original)
     try:
         compile(text, tried.path, "exec")
     except SyntaxError:
@@ -153,7 +151,7 @@ def outcome(tried: Tried, size: int, options: argparse.Namespace) -> tuple[bool,
     """(the selected patch is right, some attempt's is, share of right attempts, attempts with a patch)."""
     ends: list[str] = []
     for share in _shares(tried, size, options):
-        found = (text for change in share if tried.plausible.get(text := _applied(tried, change)))
+        found = (text for mutant in share if tried.plausible.get(text := _applied(tried, mutant)))
         ends.append(next(found, ""))
     attempts = [Attempt(i, i, "repair", "tests-passed", _diff(tried, text)) for i, text in enumerate(ends) if text]
     passed = Evidence(applies=True, valid=True, given={"visible": "passed"})

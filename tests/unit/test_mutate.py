@@ -13,19 +13,7 @@ import warnings
 
 import pytest
 
-from agent.repair.mutate import (
-    HEADER_SHARE,
-    LONGEST_EDIT,
-    MOST,
-    Change,
-    Mutant,
-    in_common_order,
-    mutants,
-    needed,
-    pairs,
-    share_of,
-    surroundings,
-)
+from agent.repair.mutate import HEADER_SHARE, LONGEST_EDIT, MOST, Mutant, mutants, share_of, surroundings
 from agent.repair.mutation.source import Stopped, hush, meaning
 
 
@@ -60,7 +48,6 @@ def search(items, wanted):
         (3, "while low > high:"),
         (3, "while low < high - 1:"),  # off by one
         (3, "while True:"),  # constant condition
-        (3, "if low < high:"),  # loop form
         (3, "while low < high and items:"),  # condition added
         (3, "while not low < high:"),  # has the meaning of >=
         (4, "middle = (low - high) // 2"),  # arithmetic
@@ -72,13 +59,10 @@ def search(items, wanted):
         (5, "if items[middle + 1] == wanted:"),
         (5, "if items[middle] != wanted:"),
         (5, "if items[low] == wanted:"),
-        (5, "if items == wanted:"),  # part instead of the whole
         (6, "return items"),  # other value
         (6, "return -1"),  # returned elsewhere
-        (6, "yield middle"),
         (7, "low = middle + 1"),
         (7, "high = middle"),  # other target
-        (7, "if not wanted:|low = middle"),  # made conditional
         (7, "low += 1|return -1"),  # statement put in
         (7, ""),  # statement left out
         (7, "low = max(high, middle)"),  # held by a bound
@@ -95,8 +79,6 @@ def test_a_line_may_become(line: int, expected: str) -> None:
     ("code", "line", "expected"),
     [
         ("def f(a, b):\n    return g(a, b)\n", 2, "return g(b, a)"),
-        ("def f(a, b):\n    return g(a)\n", 2, "return g(a, b)"),
-        ("def f(a, b):\n    return g(a, b)\n", 2, "return g(a)"),
         ("def f(a, b):\n    return a and b\n", 2, "return a or b"),
         ("def f(a, b):\n    return a and not b\n", 2, "return a and b"),
         ("def f(a, b):\n    return a and b\n", 2, "return b"),
@@ -107,35 +89,22 @@ def test_a_line_may_become(line: int, expected: str) -> None:
         ("def f(a, b):\n    a += b\n    return a\n", 2, "a = b"),
         ("def f(a):\n    return a.find('x')\n", 2, "return a.rfind('x')"),
         ("def f(a):\n    a.add(a.left)\n    return a.right\n", 3, "return a.left"),
-        ("def f(a):\n    a.lower()\n    return a\n", 3, "return a.lower()"),
         ("def f(a):\n    return all(x for x in a)\n", 2, "return any(x for x in a)"),
-        ("def f(a):\n    return [x for x in a]\n", 2, "return [x for x in a if x]"),
-        ("def f(a):\n    return [x for x in a if x]\n", 2, "return [x for x in a ]"),
-        ("def f(a, i):\n    return a[i:]\n", 2, "return a[:i]"),
         ("def f(a, i):\n    return a[i:]\n", 2, "return a[i + 1:]"),
         ("def f(a, n):\n    for x in range(n):\n        print(x, a)\n", 2, "for x in range(n + 1):"),
-        ("def f(a, n):\n    for x in range(n):\n        print(x, a)\n", 2, "for x in range(1, n):"),
-        ("def f(a, i, j):\n    return a[i][j]\n", 2, "return a[j][i]"),
         ("def f(a):\n    return sorted(a)\n", 2, "return a"),
+        ("def f(a, i, j):\n    return a[i, j]\n", 2, "return a[j, i]"),
         ("def f(a):\n    b = list(a)\n    return a\n", 3, "return list(a)"),
         ("def f(a):\n    return 'x'\nS = 'y'\n", 2, "return 'y'"),
         ("def f(a, flag=True):\n    return a\n", 1, "def f(a, flag=False):"),
-        ("def f(a):\n    yield f(a)\n", 2, "yield from f(a)"),
-        ("def f(a):\n    f(a)\n", 2, "return f(a)"),
         ("def f(a):\n    return []\n", 2, "return [[]]"),
         ("def f(a):\n    return a\n", 2, "if not a:|return None|return a"),
-        ("def f(a):\n    for x in a:\n        if x:\n            break\n", 4, "continue"),
-        ("def f(a):\n    try:\n        g(a)\n    except KeyError:\n        pass\n", 4, "except IndexError:"),
-        ("def f(a):\n    try:\n        g(a)\n    except KeyError:\n        pass\n", 4, "except (KeyError, TypeError):"),
-        ("def f(a):\n    raise KeyError(a)\n", 2, "raise ValueError(a)"),
         ("def f(a):\n    while True:\n        a.pop()\n", 2, "while a:"),
-        ("def f(a, b):\n    one = a\n    two = b\n    return one\n", 2, "two = b|one = a"),
         (
             "def f(a):\n    out = []\n    for x in a:\n        out.append(x)\n    return out\n",
             5,
             "out.append(a)|return out",
         ),
-        ("def f(a):\n    if a:\n        b = 1\n        a = 2\n    return a\n", 4, "a = 2"),
     ],
 )
 def test_every_family_of_operators(code: str, line: int, expected: str) -> None:
@@ -232,25 +201,24 @@ def test_headers_and_constants_are_suspected_with_what_rests_on_them() -> None:
     assert 0 < spread["a.py", 1] < HEADER_SHARE
 
 
-def dealt(found: list[Mutant], index: int, attempts: int, turns: int, *, seed: int, common: int) -> list[Change]:
-    order = in_common_order(found, needed(index, attempts, turns), common)
-    return share_of(order, index=index, attempts=attempts, turns=turns, seed=seed)
+def dealt(found: list[Mutant], index: int, attempts: int, turns: int, *, seed: int, common: int) -> list[Mutant]:
+    return share_of(found, index=index, attempts=attempts, turns=turns, common=common, seed=seed)
 
 
 def test_attempts_share_the_mutants_out_without_overlap() -> None:
     found = on_line(SEARCH, 4)[:96]
     shares = [dealt(found, i, 8, 12, seed=i, common=0) for i in range(8)]
-    tried = [change for share in shares for change in share]
+    tried = [mutant for share in shares for mutant in share]
     assert all(len(share) == 12 for share in shares)
     assert len(set(tried)) == len(tried) == 96
     best = set(found[:8])
-    assert sum(bool(best & {m for change in share for m in change}) for share in shares) >= 5
+    assert sum(bool(best & set(share)) for share in shares) >= 5
 
 
 def test_the_seeds_matter_and_are_all_that_does() -> None:
     found = on_line(SEARCH, 4)
 
-    def share(seed: int, common: int) -> list[Change]:
+    def share(seed: int, common: int) -> list[Mutant]:
         return dealt(found, 1, 4, 20, seed=seed, common=common)
 
     assert share(1, 1) == share(1, 1)
@@ -259,15 +227,9 @@ def test_the_seeds_matter_and_are_all_that_does() -> None:
     assert set(share(1, 1)) != set(share(1, 2))  # the run's seed makes the shares
 
 
-def test_pairs_follow_when_single_mutants_run_out() -> None:
-    found = [m for m in mutants({"a.py": SEARCH}, {("a.py", 4): 1.0, ("a.py", 7): 1.0}) if "\n" not in m.old][:40]
-    for second, first in pairs(found, 50):
-        text = first.apply(second.apply(SEARCH))
-        assert ast.dump(ast.parse(text)) != ast.dump(ast.parse(SEARCH))
-        assert first.line < second.line
-    tried = dealt(found, 0, 1, 60, seed=0, common=0)
-    assert len(tried) == 60
-    assert {len(change) for change in tried} == {1, 2}
+def test_there_are_no_more_turns_than_mutants() -> None:
+    found = on_line(SEARCH, 4)[:40]
+    assert sorted(m.new for m in dealt(found, 0, 1, 60, seed=0, common=0)) == sorted(m.new for m in found)
 
 
 def test_a_mutant_of_another_text_is_refused() -> None:
@@ -346,10 +308,3 @@ def test_python_s_remarks_on_mutants_stay_out_of_sight() -> None:
         assert not said
         compile("1if a else 0", "another.py", "eval")
         assert said, "what is said of other code is heard"
-
-
-def test_pairs_are_looked_for_only_so_long() -> None:
-    same_line = on_line(SEARCH, 7)[:1] * 5_000
-    began = time.process_time()
-    assert pairs(same_line, 10) == []
-    assert time.process_time() - began < 5, "all pairs would take ten times as long"

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from agent.attempt.policy import Decision, Plan, Result, ToolCall, TurnRecord, View
-from agent.repair.mutate import Change, Mutant, mutants
+from agent.repair.mutate import Mutant, mutants
 from agent.repair.mutation.source import Stopped
-from agent.repair.policy import RepairPolicy, Share, SharedWork, in_thread
+from agent.repair.policy import RepairPolicy, SharedWork, compiling, in_thread
 from harness import trace
 from harness.records import Exec, Json, TestReport
 from harness.sandbox.base import TROOPDIR
@@ -72,13 +72,11 @@ def test_the_event_loop_goes_on_while_mutants_are_made() -> None:
 
 
 def test_mutants_that_do_not_compile_take_no_turn() -> None:
-    def change(new: str) -> Change:
-        return (Mutant("a.py", 2, "    return a - b", new, "donor", 1.0),)
+    def mutant(new: str) -> Mutant:
+        return Mutant("a.py", 2, "    return a - b", new, "donor", 1.0)
 
-    good, bad, better = change("    return a"), change("    break"), change("    return b")
-    share = Share(iter([bad, good, bad, better]), {"a.py": CODE})
-    never = threading.Event()
-    assert [share.at(turn, never) for turn in (0, 1, 0, 2)] == [good, better, good, None]
+    good, bad, better = mutant("    return a"), mutant("    break"), mutant("    return b")
+    assert compiling([bad, good, bad, better], {"a.py": CODE}, threading.Event()) == [good, better]
 
 
 class _Base:
@@ -100,8 +98,8 @@ def decided(turns: int, *reports: TestReport) -> Decision:
     prepared = trace.Prepared(
         base_commit="c", environment="e", backend="bubblewrap", test_command="pytest", baseline=RED
     )
-    made = Decision("", (ToolCall("edit0", "edit", {}), ToolCall("test", "test", {})))
-    results = (Result("edit0", "edit", ""), Result("test", "test", ""))
+    made = Decision("", (ToolCall("edit", "edit", {}), ToolCall("test", "test", {})))
+    results = (Result("edit", "edit", ""), Result("test", "test", ""))
     history = [TurnRecord(at + 1, made, results, report) for at, report in enumerate(reports)]
     sandbox: Any = _Base()
     view = View(given, prepared, 0, 1, sandbox, _never, _never, Plan("", data), history, turns - len(history))

@@ -22,7 +22,8 @@ MOST_DONORS = 500
 """Donors of one use that a pool takes: the nearest."""
 
 _LONGEST = 80
-SIMPLE = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr, ast.Return, ast.Raise, ast.Delete)
+_NO_DONORS = (ast.Name, ast.Starred, ast.Slice, ast.JoinedStr, ast.FormattedValue, ast.Lambda)
+_SIMPLE = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr, ast.Return, ast.Raise, ast.Delete)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,6 @@ class Pool:
     fields: dict[str, float] = field(default_factory=dict)
     methods: dict[str, float] = field(default_factory=dict)
     callees: dict[str, float] = field(default_factory=dict)
-    wrappers: dict[str, float] = field(default_factory=dict)
-    exceptions: dict[str, float] = field(default_factory=dict)
 
     def take(self, other: Pool) -> None:
         """Add the other's donors behind these."""
@@ -65,61 +64,42 @@ class Pool:
 def gather(pool: Pool, source: Source, nodes: Iterable[ast.AST], scope: Scope, near: float) -> None:
     """Add what the nodes hold to the pool; pieces that are there already keep their place."""
     for node in nodes:
-        if isinstance(node, ast.expr):
-            _gather_expression(pool, source, node, scope, near)
-        if isinstance(node, (ast.If, ast.While, ast.IfExp, ast.Assert)):
-            _add(pool.conditions, source, node.test, scope, near)
-            if isinstance(node.test, ast.BoolOp):
-                for part in node.test.values:
-                    _add(pool.conditions, source, part, scope, near)
-        elif isinstance(node, ast.comprehension):
-            for condition in node.ifs:
-                _add(pool.conditions, source, condition, scope, near)
-        elif isinstance(node, ast.Return) and node.value is not None:
-            _add(pool.returned, source, node.value, scope, near)
-        elif isinstance(node, ast.ExceptHandler) and node.type is not None:
-            pool.exceptions.setdefault(source.segment(node.type), near)
-        elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-            pool.exceptions.setdefault(source.segment(node.exc.func), near)
-        if isinstance(node, SIMPLE) and not is_docstring(node):
-            _add(pool.statements, source, node, scope, near)
-
-
-def _gather_expression(pool: Pool, source: Source, node: ast.expr, scope: Scope, near: float) -> None:
-    context = getattr(node, "ctx", None)
-    if isinstance(context, (ast.Store, ast.Del)) and not isinstance(node, (ast.Subscript, ast.Attribute)):
-        return
-    parent = source.parents.get(node)
-    called = isinstance(parent, ast.Call) and parent.func is node
-    match node:
-        case ast.Constant():
-            if not isinstance(parent, (ast.JoinedStr, ast.FormattedValue, ast.Expr)):
-                _add(pool.constants, source, node, scope, near)
-            return
-        case ast.Attribute(attr=attr):
-            (pool.methods if called else pool.fields).setdefault(attr, near)
-        case ast.Call(func=func, args=[argument], keywords=[]) if not isinstance(argument, ast.Starred):
-            if isinstance(func, ast.Name):
-                pool.wrappers.setdefault(func.id, near)
-        case ast.Compare() | ast.UnaryOp(op=ast.Not()):
-            _add(pool.conditions, source, node, scope, near)
-    if called:
-        if isinstance(node, ast.Name):
+        parent = source.parents.get(node)
+        called = isinstance(parent, ast.Call) and parent.func is node
+        if isinstance(node, ast.Attribute):
+            (pool.methods if called else pool.fields).setdefault(node.attr, near)
+        elif isinstance(node, ast.Name) and called:
             pool.callees.setdefault(node.id, near)
-        return
-    if isinstance(parent, ast.Expr):
-        return  # done for its effect: as a value it is mostly None
-    if isinstance(node, (ast.Name, ast.Starred, ast.Slice, ast.JoinedStr, ast.FormattedValue, ast.Lambda)):
-        return
-    _add(pool.expressions, source, node, scope, near)
+        for where, piece in _pieces(pool, node, parent, called):
+            text = source.segment(piece)
+            if "\n" not in text and len(text) <= _LONGEST and text not in where and len(where) < MOST_DONORS:
+                kind = scope.kind(piece) if isinstance(piece, ast.expr) else TRUTH
+                where[text] = Donor(text, kind, type(piece).__name__, names_read(piece), near)
 
 
-def _add(where: dict[str, Donor], source: Source, node: ast.expr | ast.stmt, scope: Scope, near: float) -> None:
-    text = source.segment(node)
-    if "\n" in text or len(text) > _LONGEST or text in where or len(where) >= MOST_DONORS:
-        return
-    kind = scope.kind(node) if isinstance(node, ast.expr) else TRUTH
-    where[text] = Donor(text, kind, type(node).__name__, names_read(node), near)
+def _pieces(
+    pool: Pool, node: ast.AST, parent: ast.AST | None, called: bool
+) -> Iterator[tuple[dict[str, Donor], ast.expr | ast.stmt]]:
+    """What a node is good for: where it goes in the pool, and the piece of code."""
+    match node:
+        case ast.Compare() | ast.UnaryOp(op=ast.Not()):
+            yield pool.conditions, node
+        case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test) | ast.Assert(test=test):
+            parts = test.values if isinstance(test, ast.BoolOp) else ()
+            yield from ((pool.conditions, condition) for condition in (test, *parts))
+        case ast.comprehension(ifs=conditions):
+            yield from ((pool.conditions, condition) for condition in conditions)
+        case ast.Return(value=ast.expr() as value):
+            yield pool.returned, value
+    if isinstance(node, _SIMPLE) and not is_docstring(node):
+        yield pool.statements, node
+    if isinstance(node, ast.Constant):
+        if not isinstance(parent, (ast.JoinedStr, ast.FormattedValue, ast.Expr)):
+            yield pool.constants, node
+    elif called or isinstance(parent, ast.Expr) or not isinstance(node, ast.expr) or isinstance(node, _NO_DONORS):
+        return  # of an ast.Expr: done for its effect, as a value it is mostly None
+    elif isinstance(node, (ast.Subscript, ast.Attribute)) or isinstance(getattr(node, "ctx", ast.Load()), ast.Load):
+        yield pool.expressions, node
 
 
 def names_read(node: ast.AST) -> frozenset[str]:
@@ -158,16 +138,9 @@ class Larder:
             for inner in (node for node in ast.walk(source.tree) if isinstance(node, Function)):
                 go_on(self._stop)
                 gather(pool, source, _in_order(own_nodes(inner)), scope_of(source, inner), near)
-            gather(pool, source, _in_order(_module_level(source)), scope_of(source, None), near)
+            gather(pool, source, _in_order(own_nodes(source.tree)), scope_of(source, None), near)
             self._of_file[source.path, near] = pool
         return self._of_file[source.path, near]
-
-
-def _module_level(source: Source) -> Iterator[ast.AST]:
-    for statement in source.tree.body:
-        if not isinstance(statement, Function):
-            yield statement
-            yield from own_nodes(statement)
 
 
 def _in_order(nodes: Iterator[ast.AST]) -> list[ast.AST]:

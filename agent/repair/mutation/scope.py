@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from agent.repair.mutation.source import Function, Source
 
 NUMBER, TEXT, LIST, MAP, SET, TRUTH, CALLABLE, ANY = "number", "text", "list", "map", "set", "truth", "callable", "any"
+COLLECTIONS = (TEXT, LIST, MAP, SET)
 
 
 def _by_name(names: dict[str, str]) -> dict[str, str]:
@@ -43,17 +44,18 @@ _METHODS = _by_name(
     }
 )
 
-# What a method's receiver is, where the method's name tells.
-_RECEIVERS = _by_name(
+# What expressions are, where their form tells.
+_FORMS = _by_name(
     {
-        LIST: "append extend insert popleft appendleft sort reverse",
-        SET: "add discard issubset issuperset union",
-        MAP: "items keys values setdefault",
-        TEXT: "split strip lstrip rstrip lower upper startswith endswith join rfind find",
+        NUMBER: "int float complex UnaryOp",
+        TEXT: "str bytes JoinedStr",
+        LIST: "List ListComp Tuple GeneratorExp",
+        MAP: "Dict DictComp",
+        SET: "Set SetComp",
+        TRUTH: "bool Compare",
+        CALLABLE: "Lambda",
     }
 )
-
-_COLLECTIONS = (TEXT, LIST, MAP, SET)
 
 
 def likeness(one: str, other: str) -> float:
@@ -62,9 +64,7 @@ def likeness(one: str, other: str) -> float:
         return 1.0 if one != ANY else 0.7
     if ANY in (one, other):
         return 0.6
-    if one in _COLLECTIONS and other in _COLLECTIONS:
-        return 0.35
-    return 0.15
+    return 0.35 if one in COLLECTIONS and other in COLLECTIONS else 0.15
 
 
 @dataclass(slots=True)
@@ -78,53 +78,44 @@ class Scope:
     outer: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
 
+    def of(self, name: str) -> str:
+        """The guessed kind of what a name holds."""
+        return self.kinds.get(name, self.outer.get(name, ANY))
+
     def kind(self, node: ast.AST) -> str:
         """The guessed kind of an expression's value."""
         match node:
-            case ast.Constant(value=bool()):
+            case ast.Constant(value=value):
+                return _FORMS.get(type(value).__name__, ANY)
+            case ast.UnaryOp(op=ast.Not()):
                 return TRUTH
-            case ast.Constant(value=int() | float() | complex()):
-                return NUMBER
-            case ast.Constant(value=str() | bytes()) | ast.JoinedStr():
-                return TEXT
-            case ast.List() | ast.ListComp() | ast.Tuple() | ast.GeneratorExp():
-                return LIST
-            case ast.Dict() | ast.DictComp():
-                return MAP
-            case ast.Set() | ast.SetComp():
-                return SET
-            case ast.Compare() | ast.UnaryOp(op=ast.Not()):
-                return TRUTH
-            case ast.UnaryOp():
-                return NUMBER
             case ast.BoolOp(values=values):
-                kinds = {self.kind(v) for v in values}
-                return kinds.pop() if len(kinds) == 1 else TRUTH if TRUTH in kinds else ANY
+                return self._common(values, TRUTH)
+            case ast.IfExp(body=body, orelse=orelse):
+                return self._common((body, orelse), ANY)
             case ast.BinOp(left=left, op=op, right=right):
                 kinds = {self.kind(left), self.kind(right)}
-                for collection in _COLLECTIONS:
-                    if collection in kinds:
-                        return collection
-                return NUMBER if NUMBER in kinds or not isinstance(op, (ast.Add, ast.Mult)) else ANY
-            case ast.IfExp(body=body, orelse=orelse):
-                kinds = {self.kind(body), self.kind(orelse)}
-                return kinds.pop() if len(kinds) == 1 else ANY
+                added = ANY if isinstance(op, (ast.Add, ast.Mult)) and NUMBER not in kinds else NUMBER
+                return next((kind for kind in COLLECTIONS if kind in kinds), added)
             case ast.Call(func=ast.Name(id=name)):
                 return _CALLS.get(name, ANY)
             case ast.Call(func=ast.Attribute(attr=name)):
                 return _METHODS.get(name, ANY)
             case ast.Name(id=name):
-                return self.kinds.get(name, CALLABLE if self.outer.get(name) == CALLABLE else ANY)
+                return self.of(name)
             case ast.Subscript(slice=ast.Slice(), value=value):
                 return self.kind(value)
-            case ast.Lambda():
-                return CALLABLE
-        return ANY
+        return _FORMS.get(type(node).__name__, ANY)
 
-    def usable(self, line: int, loops: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    def _common(self, values: Iterable[ast.expr], preferred: str) -> str:
+        """The kind of all the values, else the preferred one if it is among theirs."""
+        kinds = {self.kind(value) for value in values}
+        return kinds.pop() if len(kinds) == 1 else preferred if preferred in kinds else ANY
+
+    def usable(self, line: int, loops: Iterable[ast.stmt]) -> Iterator[str]:
         """Local names bound before `line`, or anywhere within a loop that encloses it."""
         for name, bound in self.local.items():
-            if bound < line or any(first <= bound <= last for first, last in loops):
+            if bound < line or any(loop.lineno <= bound <= (loop.end_lineno or 0) for loop in loops):
                 yield name
 
 
@@ -151,27 +142,24 @@ def own_nodes(function: ast.AST) -> Iterator[ast.AST]:
             pending.extend(ast.iter_child_nodes(node))
 
 
-def module_names(source: Source) -> dict[str, str]:
-    """Names bound at the top of the module: name -> `CALLABLE` for functions and classes, else `ANY`."""
-    names: dict[str, str] = {}
-    for statement in source.tree.body:
-        match statement:
+def _bindings(source: Source, tree: ast.AST) -> Iterator[tuple[str, int, str]]:
+    """(name, line, CALLABLE or ANY) of what a function, or the module, binds by statements of its own; of imports
+    only the module's."""
+    for node in own_nodes(tree):
+        match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                names[name] = CALLABLE
-            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-                for alias in aliases:
-                    names[(alias.asname or alias.name).split(".")[0]] = ANY
-            case ast.Assign(targets=targets):
-                for target in targets:
-                    names.update(dict.fromkeys(bound_names(target), ANY))
-            case ast.AnnAssign(target=ast.Name(id=name)):
-                names[name] = ANY
-    return names
+                yield name, node.lineno, CALLABLE
+            case ast.Name(id=name, ctx=ast.Store()) if not _in_comprehension(source, node):
+                yield name, node.lineno, ANY
+            case ast.alias(name=name, asname=short) if tree is source.tree:
+                yield (short or name).split(".")[0], node.lineno, ANY
+            case ast.ExceptHandler(name=str(name)):
+                yield name, node.lineno, ANY
 
 
 def scope_of(source: Source, function: Function | None) -> Scope:
     """The scope of a function (None: of the module), with the enclosing functions' names in it."""
-    scope = Scope(outer=module_names(source))
+    scope = Scope(outer={name: kind for name, _, kind in _bindings(source, source.tree)})
     if function is None:
         _guess_kinds(scope, source.tree)
         return scope
@@ -183,14 +171,10 @@ def scope_of(source: Source, function: Function | None) -> Scope:
     for parameter in parameters(function):
         scope.local[parameter.arg] = 0
         scope.kinds.pop(parameter.arg, None)
-    for node in own_nodes(function):
-        if isinstance(node, (Function, ast.ClassDef)):
-            scope.local.setdefault(node.name, node.lineno)
-            scope.kinds[node.name] = CALLABLE
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and not _in_comprehension(source, node):
-            scope.local[node.id] = min(scope.local.get(node.id, node.lineno), node.lineno)
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            scope.local.setdefault(node.name, node.lineno)
+    for name, line, kind in _bindings(source, function):
+        scope.local[name] = min(scope.local.get(name, line), line)
+        if kind == CALLABLE:
+            scope.kinds[name] = kind
     _guess_kinds(scope, function)
     return scope
 
@@ -206,13 +190,11 @@ def comprehension_names(source: Source, node: ast.AST) -> set[str]:
     for child, at in pairwise(source.around(node)):
         if isinstance(child, ast.stmt):
             break
-        if isinstance(at, (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)):
-            first = at.generators[0]
-            if not (child is first and node in ast.walk(first.iter)):
-                for generator in at.generators:
-                    names.update(bound_names(generator.target))
-        elif isinstance(at, ast.Lambda):
+        if isinstance(at, ast.Lambda):
             names.update(p.arg for p in parameters(at))
+        generators: list[ast.comprehension] = getattr(at, "generators", [])
+        if generators and not (child is generators[0] and node in ast.walk(generators[0].iter)):
+            names.update(name for generator in generators for name in bound_names(generator.target))
     return names
 
 
@@ -221,70 +203,47 @@ def _guess_kinds(scope: Scope, function: ast.AST) -> None:
     for _ in range(2):
         hints: dict[str, Counter[str]] = {}
         for node in own_nodes(function):
-            for name, kind in _hints(scope, node):
-                if kind != ANY:
-                    hints.setdefault(name, Counter())[kind] += 1
+            for held, kind in _hints(scope, node):
+                if kind != ANY and isinstance(held, ast.Name):
+                    hints.setdefault(held.id, Counter())[kind] += 1
         for name, counted in hints.items():
             scope.kinds[name] = counted.most_common(1)[0][0]
 
 
-def _hints(scope: Scope, node: ast.AST) -> Iterator[tuple[str, str]]:
+def _hints(scope: Scope, node: ast.AST) -> Iterator[tuple[ast.expr | None, str]]:
+    """(expression, kind) of what a node tells; only names are of use."""
     match node:
-        case (
-            ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.AnnAssign(target=ast.Name(id=name), value=value)
-        ):
-            if value is not None:
-                yield name, scope.kind(value)
-                yield name, scope.kind(value)
-        case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Tuple(elts=values)) if len(targets) == len(values):
-            for target, value in zip(targets, values, strict=True):
-                if isinstance(target, ast.Name):
-                    yield target.id, scope.kind(value)
-        case ast.AugAssign(target=ast.Name(id=name), value=value):
-            yield name, scope.kind(value)
+        case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Tuple(elts=values)):
+            yield from ((target, scope.kind(value)) for target, value in zip(targets, values, strict=False))
+        case ast.Assign(targets=[target], value=value) | ast.AnnAssign(target=target, value=ast.expr() as value):
+            yield target, scope.kind(value)
+            yield target, scope.kind(value)
+        case ast.AugAssign(target=target, value=value):
+            yield target, scope.kind(value)
         case ast.For(target=target, iter=iterated) | ast.comprehension(target=target, iter=iterated):
-            yield from _loop_hints(target, iterated)
-        case ast.Call(
-            func=ast.Name(id="len" | "sorted" | "enumerate" | "reversed" | "sum"), args=[ast.Name(id=name), *_]
+            yield iterated, LIST
+            match target, iterated:
+                case (_, ast.Call(func=ast.Name(id="range"))):
+                    yield target, NUMBER
+                case ast.Tuple(elts=[first, *_]), ast.Call(func=ast.Name(id="enumerate")):
+                    yield first, NUMBER
+        case ast.Call(func=ast.Name(id="len" | "sorted" | "enumerate" | "reversed" | "sum"), args=[first, *_]):
+            yield first, LIST
+        case ast.Call(func=ast.Attribute(value=value, attr="append" | "extend" | "insert" | "popleft" | "sort")):
+            yield value, LIST
+        case ast.Call(func=ast.Attribute(value=value, attr="add" | "discard")):
+            yield value, SET
+        case ast.Subscript(value=value, slice=ast.Slice(lower=lower, upper=upper)):
+            yield from ((value, LIST), (lower, NUMBER), (upper, NUMBER))
+        case ast.Subscript(value=value, slice=index):
+            yield value, {NUMBER: LIST, TEXT: MAP}.get(scope.kind(index), ANY)
+            yield index, NUMBER if scope.kind(value) in (LIST, TEXT) else ANY
+        case (
+            ast.BinOp(left=left, right=right)
+            | ast.Compare(
+                left=left,
+                ops=[ast.Lt() | ast.LtE() | ast.Gt() | ast.GtE() | ast.Eq() | ast.NotEq()],
+                comparators=[right],
+            )
         ):
-            yield name, LIST
-        case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=attr)) if attr in _RECEIVERS:
-            yield name, _RECEIVERS[attr]
-        case ast.Subscript(value=value, slice=bounds):
-            yield from _subscript_hints(scope, value, bounds)
-        case ast.BinOp(left=left, right=right):
-            for one, other in ((left, right), (right, left)):
-                if isinstance(one, ast.Name):
-                    yield one.id, scope.kind(other)
-        case ast.Compare(left=left, ops=[op], comparators=[right]):
-            if isinstance(op, (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)):
-                for one, other in ((left, right), (right, left)):
-                    if isinstance(one, ast.Name):
-                        yield one.id, scope.kind(other)
-
-
-def _loop_hints(target: ast.expr, iterated: ast.expr) -> Iterator[tuple[str, str]]:
-    match target, iterated:
-        case ast.Name(id=name), ast.Call(func=ast.Name(id="range")):
-            yield name, NUMBER
-        case ast.Tuple(elts=[ast.Name(id=name), *_]), ast.Call(func=ast.Name(id="enumerate")):
-            yield name, NUMBER
-    if isinstance(iterated, ast.Name):
-        yield iterated.id, LIST
-
-
-def _subscript_hints(scope: Scope, value: ast.expr, bounds: ast.expr) -> Iterator[tuple[str, str]]:
-    if isinstance(bounds, ast.Slice):
-        if isinstance(value, ast.Name):
-            yield value.id, LIST
-        for bound in (bounds.lower, bounds.upper):
-            if isinstance(bound, ast.Name):
-                yield bound.id, NUMBER
-    elif isinstance(value, ast.Name):
-        kind = scope.kind(bounds)
-        if kind == NUMBER:
-            yield value.id, LIST
-        elif kind == TEXT:
-            yield value.id, MAP
-        if isinstance(bounds, ast.Name) and scope.kinds.get(value.id) in (LIST, TEXT):
-            yield bounds.id, NUMBER
+            yield from ((left, scope.kind(right)), (right, scope.kind(left)))

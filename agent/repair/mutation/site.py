@@ -37,15 +37,29 @@ class Site:
         """The parent's field that holds the node."""
         return self.source.fields[self.node]
 
-    def swap(self, node: ast.AST, text: str, operator: str, factor: float = 1.0, *, compound: bool = False) -> Proposal:
+    @property
+    def text(self) -> str:
+        """The node's text."""
+        return self.source.segment(self.node)
+
+    @property
+    def called(self) -> bool:
+        """Whether the node is what a call calls."""
+        return self.place == "func" and isinstance(self.parent, ast.Call)
+
+    def swap(self, text: str, operator: str, factor: float = 1.0, *, compound: bool = False) -> Proposal:
         """The proposal that the node's text becomes `text`."""
-        start, end = self.source.span(node)
+        start, end = self.source.span(self.node)
         return Proposal(start, end, text, operator, factor, compound)
+
+    def take(self, donor: Donor, operator: str, factor: float) -> Proposal:
+        """The proposal that the donor stands in the node's place."""
+        return self.swap(donor.text, operator, factor, compound=donor.shape in LOOSE)
 
     @property
     def things(self) -> list[str]:
         """The names usable here that are no functions or classes."""
-        return [name for name in self.names if self.scope.kinds.get(name) != CALLABLE]
+        return [name for name in self.names if self.scope.of(name) != CALLABLE]
 
     def own(self, donors: Mapping[str, Donor]) -> Iterator[Donor]:
         """Those from the same function whose names are all bound here."""
@@ -58,19 +72,19 @@ class Site:
 
 def is_condition(site: Site) -> bool:
     """Whether the node's value is only asked for its truth."""
-    parent, place = site.parent, site.place
-    if place == "test" or (place == "ifs" and isinstance(parent, ast.comprehension)):
-        return True
-    return isinstance(parent, ast.BoolOp) or (isinstance(parent, ast.UnaryOp) and isinstance(parent.op, ast.Not))
+    match site.parent:
+        case ast.BoolOp() | ast.UnaryOp(op=ast.Not()):
+            return True
+    return site.place in ("test", "ifs")
 
 
 def is_value(site: Site) -> bool:
     """Whether the node is an expression that is read, and not a called function or a part of syntax."""
-    node, parent, place = site.node, site.parent, site.place
+    node, parent = site.node, site.parent
     if not isinstance(node, ast.expr) or isinstance(node, (ast.Slice, ast.Starred, ast.JoinedStr, ast.FormattedValue)):
         return False
-    if isinstance(getattr(node, "ctx", None), (ast.Store, ast.Del)):
+    if not isinstance(getattr(node, "ctx", ast.Load()), ast.Load):
         return False
-    if place in ("decorator_list", "annotation", "returns") or (place == "func" and isinstance(parent, ast.Call)):
+    if site.called or site.place in ("decorator_list", "annotation", "returns"):
         return False
     return not isinstance(parent, (ast.JoinedStr, ast.FormattedValue, ast.Expr, ast.arg, ast.Delete))

@@ -21,8 +21,6 @@ from operator import attrgetter
 from harness.code.facts import FAILS, parse
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-BLOCKS = (ast.If, ast.While, ast.For, ast.AsyncFor, ast.With, ast.AsyncWith, ast.Try, ast.Match)
-"""Statements that hold others, but for functions and classes."""
 
 _NAME = "<mutant>"
 """The file name under which texts are parsed, so that their warnings can be told from others."""
@@ -158,29 +156,20 @@ class Source:
     def header_end(self, statement: ast.stmt | ast.excepthandler) -> int:
         """Where a compound statement's first body statement starts; a simple statement's end."""
         body = getattr(statement, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.stmt):
-            first = body[0]
-            if self.first_line(first) != first.lineno:
-                return self.line_start(self.first_line(first)) + first.col_offset
-            return self.span(first)[0]
+        if isinstance(body, list) and isinstance(body[0], ast.stmt):
+            return self.offset(self.first_line(body[0]), body[0].col_offset)
         return self.span(statement)[1]
 
     def own_lines(self, statement: ast.stmt) -> bool:
         """Whether the statement has its lines to itself: nothing before it, and only a comment after it."""
-        start, end = self.span(statement)
-        before = self.text[self.line_start(self.first_line(statement)) : start]
-        after = self.text[end : self.line_start(self.line_of(end)) + len(self.lines[self.line_of(end) - 1])].strip()
-        lone = self.first_line(statement) != statement.lineno or not before.strip()
-        return lone and (not after or after.startswith("#"))
+        end = self.span(statement)[1]
+        before = self.lines[statement.lineno - 1][: statement.col_offset].strip()
+        after = self.text[end : self._starts[self.line_of(end)]].strip()
+        return not before and (not after or after.startswith("#"))
 
     def block(self, statement: ast.stmt) -> list[ast.stmt]:
         """The list of statements that this one stands in."""
         return list(getattr(self.parents[statement], self.fields[statement]))
-
-    def indent(self, statement: ast.stmt) -> str:
-        """The white space before a statement on its line."""
-        line = self.lines[statement.lineno - 1]
-        return line[: len(line) - len(line.lstrip())]
 
 
 def is_docstring(statement: ast.stmt) -> bool:

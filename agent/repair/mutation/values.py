@@ -1,139 +1,98 @@
-"""Operators that put another value in an expression's place: constants, names, fields, donors, parts and wrappings."""
+"""Operators that put another value in an expression's place: constants, names, fields, donors, and combinations."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from agent.repair.mutation.scope import ANY, CALLABLE, LIST, MAP, NUMBER, SET, TEXT, TRUTH, likeness
+from agent.repair.mutation.scope import ANY, CALLABLE, LIST, NUMBER, SET, TEXT, TRUTH, likeness
 from agent.repair.mutation.site import BUILTINS, LOOSE, Site, is_condition, is_value
 from agent.repair.mutation.source import Proposal
 
-
-def _families(names: str) -> tuple[tuple[str, ...], ...]:
-    """Names that stand in for one another, between two bars."""
-    return tuple(tuple(family.split()) for family in names.split("|"))
-
-
-_METHOD_FAMILIES = _families(
+_ALIKE = (
     "append extend insert appendleft | add update discard remove | pop popleft remove | find rfind index | "
     "strip lstrip rstrip | lower upper casefold | get setdefault pop | keys values items | startswith endswith | "
     "split rsplit splitlines partition rpartition | union intersection difference symmetric_difference | "
     "issubset issuperset isdisjoint | match search fullmatch findall | isdigit isalpha isalnum isnumeric isdecimal | "
-    "encode decode | read readline readlines | error warning | ljust rjust center"
+    "encode decode | read readline readlines | error warning | ljust rjust center | min max sum | any all | "
+    "list set tuple sorted frozenset | int float round str | range enumerate | str repr | isinstance issubclass | "
+    "dict list set | floor ceil | getattr hasattr | zip enumerate | abs int"
 )
-_FUNCTION_FAMILIES = _families(
-    "min max sum | any all | list set tuple sorted frozenset | int float round str | range enumerate | str repr | "
-    "isinstance issubclass | dict list set | floor ceil | getattr hasattr | zip enumerate | abs int"
-)
-_WRAPPERS = {
-    NUMBER: "abs int str range",
-    TEXT: "len str int list",
-    LIST: "len list sorted reversed set enumerate tuple sum",
-    SET: "len sorted list",
-    MAP: "len list sorted dict",
-    ANY: "len list str set sorted int",
-}
-_PLACES = ("Subscript", "Attribute")
+_FAMILIES = [frozenset(family.split()) for family in _ALIKE.split("|")]
+"""Methods and functions that stand in for one another."""
 _TERMS = {NUMBER: "+ - * // %", LIST: "+", TEXT: "+", SET: "| - &", ANY: "+ - *"}
+_CONSTANTS: dict[type, dict[str, float]] = {
+    bool: {"None": 0.2},
+    int: {"0": 0.8, "1": 0.8, "2": 0.4, "-1": 0.3, "None": 0.1},
+    float: {"0": 0.4, "1": 0.4},
+    str: {"''": 0.4, "None": 0.3},
+    type(None): {"[]": 0.4, "0": 0.4, "''": 0.3, "False": 0.4, "True": 0.3, "{}": 0.2},
+}
+"""What stands in for a constant of each type."""
 
 
 def constants(site: Site) -> Iterator[Proposal]:
-    """Numbers one off, zero and one, the other truth value, constants that stand elsewhere."""
+    """Numbers one off, zero and one, the other truth value, constants that stand elsewhere; a name or an expression."""
     node = site.node
     if not isinstance(node, ast.Constant) or isinstance(site.parent, (ast.Expr, ast.JoinedStr, ast.FormattedValue)):
         return
     value, offered = node.value, dict[str, float]()
     if isinstance(value, bool):
         offered[str(not value)] = 1.0
-        offered["None"] = 0.2
     elif isinstance(value, int) and value.bit_length() < 1000:  # one of 5,000 digits cannot be written
         offered.update({str(value + 1): 1.0, str(value - 1): 1.0})
-        for other, factor in (("0", 0.8), ("1", 0.8), ("2", 0.4), ("-1", 0.3), ("None", 0.1)):
-            offered.setdefault(other, factor)
-        offered.setdefault(str(-value), 0.3)
-    elif isinstance(value, float):
-        offered.update({str(-value): 0.5, "0": 0.4, "1": 0.4})
-    elif isinstance(value, str):
-        offered.update({"''": 0.4, "None": 0.3})
-    elif value is None:
-        offered.update({"[]": 0.4, "0": 0.4, "''": 0.3, "False": 0.4, "True": 0.3, "{}": 0.2})
+    for other, factor in _CONSTANTS.get(type(value), {}).items():
+        offered.setdefault(other, factor)
     kind = site.scope.kind(node)
     for donor in site.pool.constants.values():
         offered.setdefault(donor.text, 0.6 * donor.near * likeness(kind, donor.kind))
-    offered.pop(site.source.segment(node), None)
+    offered.pop(site.text, None)
     for text, factor in offered.items():
-        yield site.swap(node, text, "constant", factor)
+        yield site.swap(text, "constant", factor)
     if site.place in ("annotation", "returns", "test"):
         return
     for name in site.names:
-        yield site.swap(node, name, "constant-to-name", likeness(kind, site.scope.kinds.get(name, ANY)))
+        yield site.swap(name, "constant-to-name", likeness(kind, site.scope.of(name)))
     for donor in site.own(site.pool.expressions):
-        factor = 0.5 * likeness(kind, donor.kind)
-        yield site.swap(node, donor.text, "constant-to-name", factor, compound=donor.shape in LOOSE)
+        yield site.take(donor, "constant-to-name", 0.5 * likeness(kind, donor.kind))
 
 
 def variables(site: Site) -> Iterator[Proposal]:
     """Another name in scope instead of this one."""
-    node = site.node
+    node, scope = site.node, site.scope
     if not isinstance(node, ast.Name) or isinstance(node.ctx, ast.Del):
         return
-    called = isinstance(site.parent, ast.Call) and site.place == "func"
-    if called:
-        yield from _other_functions(site, node.id, site.pool.callees, _FUNCTION_FAMILIES, "callee")
+    foreign = node.id in scope.outer or node.id in BUILTINS
+    others = [*(scope.outer if foreign or site.called else ()), *site.names]
+    if site.called:
+        offered = {name: 0.4 if scope.of(name) == CALLABLE else 0.05 for name in others}
+        yield from _other_names(site, node.id, "callee", offered | _near(node.id, site.pool.callees))
         return
-    if node.id in site.scope.outer or node.id in BUILTINS:
-        kind = site.scope.kind(node)
-        others = [*site.scope.outer, *site.names]
-    else:
-        kind, others = site.scope.kinds.get(node.id, ANY), list(site.names)
     for other in others:
         if other != node.id:
-            kind_there = site.scope.kinds.get(other, site.scope.outer.get(other, ANY))
-            yield site.swap(node, other, "variable", likeness(kind, kind_there))
-
-
-def _other_functions(
-    site: Site, name: str, near: dict[str, float], families: tuple[tuple[str, ...], ...], operator: str
-) -> Iterator[Proposal]:
-    offered: dict[str, float] = {}
-    for family in families:
-        if name in family:
-            offered.update(dict.fromkeys(family, 1.0))
-    for other, share in near.items():
-        offered.setdefault(other, 0.5 * share)
-    if operator == "callee":
-        for other in (*site.scope.outer, *site.names):
-            kind = site.scope.kinds.get(other, site.scope.outer.get(other, ANY))
-            offered.setdefault(other, 0.4 if kind == CALLABLE else 0.05)
-    offered.pop(name, None)
-    end = site.source.span(site.node)[1]
-    for other, factor in offered.items():
-        yield Proposal(end - len(name), end, other, operator, factor)
+            yield site.swap(other, "variable", likeness(scope.kind(node), scope.of(other)))
 
 
 def attributes(site: Site) -> Iterator[Proposal]:
-    """Another method or field name; the object itself instead of its field; a field of an object."""
+    """Another method or field name."""
     node = site.node
-    if not isinstance(node, ast.Attribute) or isinstance(node.ctx, ast.Del):
-        return
-    called = isinstance(site.parent, ast.Call) and site.place == "func"
-    near = site.pool.methods if called else site.pool.fields
-    yield from _other_functions(site, node.attr, near, _METHOD_FAMILIES if called else (), "attribute")
-    if not called and isinstance(node.ctx, ast.Load):
-        yield site.swap(node, site.source.segment(node.value), "drop-attribute")
+    if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Del):
+        near = site.pool.methods if site.called else site.pool.fields
+        yield from _other_names(site, node.attr, "attribute", _near(node.attr, near))
 
 
-def fields(site: Site) -> Iterator[Proposal]:
-    """A field of the value instead of the value: fields that the same function reads."""
-    node = site.node
-    if not is_value(site) or not isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)):
-        return
-    if site.scope.kind(node) != ANY:
-        return
-    for name, near in site.pool.fields.items():
-        if near >= 0.3:
-            yield site.swap(node, f"{site.source.segment(node)}.{name}", "add-attribute", near)
+def _near(name: str, near: Mapping[str, float]) -> dict[str, float]:
+    """Names that the program uses in this way, and those of the name's families, with their weights."""
+    family = {other: 1.0 for family in _FAMILIES if name in family for other in sorted(family)}
+    return {other: 0.5 * share for other, share in near.items()} | family
+
+
+def _other_names(site: Site, name: str, operator: str, offered: Mapping[str, float]) -> Iterator[Proposal]:
+    """Names in place of the one at the node's end."""
+    end = site.source.span(site.node)[1]
+    for other, factor in offered.items():
+        if other != name:
+            yield Proposal(end - len(name), end, other, operator, factor)
 
 
 def terms(site: Site) -> Iterator[Proposal]:
@@ -142,21 +101,20 @@ def terms(site: Site) -> Iterator[Proposal]:
     others = (ast.Compare, ast.BoolOp, ast.Lambda, ast.GeneratorExp)
     if not is_value(site) or isinstance(node, others) or is_condition(site):
         return
-    if isinstance(site.parent, ast.BinOp) and isinstance(node, ast.BinOp):
+    kind, text = site.scope.kind(node), site.text
+    whole = isinstance(site.parent, ast.BinOp) and isinstance(node, ast.BinOp)
+    if whole or kind == TRUTH or "\n" in text or (isinstance(node, ast.Constant) and kind != NUMBER):
         return
-    kind, text = site.scope.kind(node), site.source.segment(node)
-    if kind == TRUTH or "\n" in text or (isinstance(node, ast.Constant) and kind != NUMBER):
-        return
-    operands = {name: likeness(kind, site.scope.kinds.get(name, ANY)) for name in site.names}
+    operands = {name: likeness(kind, site.scope.of(name)) for name in site.things}
     for donor in site.own(site.pool.expressions):
         if donor.kind != TRUTH and donor.shape not in LOOSE:
             operands.setdefault(donor.text, 0.5 * likeness(kind, donor.kind))
     for operand, factor in operands.items():
-        if factor >= 0.3 and site.scope.kinds.get(operand) != CALLABLE:
+        if factor >= 0.3:
             for at, symbol in enumerate(_TERMS.get(kind, "").split()):
-                yield site.swap(node, f"{text} {symbol} {operand}", "add-term", factor / (1 + at), compound=True)
-                if symbol == "+" and kind != NUMBER:
-                    yield site.swap(node, f"{operand} + {text}", "add-term", factor / 2, compound=True)
+                yield site.swap(f"{text} {symbol} {operand}", "add-term", factor / (1 + at), compound=True)
+            if kind in (LIST, TEXT, ANY):
+                yield site.swap(f"{operand} + {text}", "add-term", factor / 2, compound=True)
 
 
 def donors(site: Site) -> Iterator[Proposal]:
@@ -164,7 +122,7 @@ def donors(site: Site) -> Iterator[Proposal]:
     node = site.node
     if not is_value(site) or isinstance(node, ast.Constant):
         return
-    kind, shape, text = site.scope.kind(node), type(node).__name__, site.source.segment(node)
+    kind, shape, text = site.scope.kind(node), type(node).__name__, site.text
     offered = []
     for donor in (*site.pool.expressions.values(), *site.pool.constants.values()):
         if donor.text != text and site.fits(donor):
@@ -172,77 +130,44 @@ def donors(site: Site) -> Iterator[Proposal]:
             offered.append((alike, donor))
     offered.sort(key=lambda pair: -pair[0])
     for alike, donor in offered[:60]:
-        yield site.swap(node, donor.text, "donor", alike, compound=donor.shape in LOOSE)
+        yield site.take(donor, "donor", alike)
     if not isinstance(node, ast.Name):
         for name in site.names:
-            factor = 0.7 * likeness(kind, site.scope.kinds.get(name, ANY))
-            yield site.swap(node, name, "donor", factor)
+            yield site.swap(name, "donor", 0.7 * likeness(kind, site.scope.of(name)))
+
+
+def parts(site: Site) -> Iterator[Proposal]:
+    """A call's argument instead of the call."""
+    if isinstance(site.node, ast.Call) and is_value(site):
+        for argument in site.node.args:
+            yield site.swap(site.source.segment(argument), "unwrap", compound=True)
 
 
 def targets(site: Site) -> Iterator[Proposal]:
-    """Another place assigned to: an element, a field or a name that the same function reads or assigns."""
+    """Another place assigned to: an element or a field that the same function reads or assigns."""
     node = site.node
     if not isinstance(node, (ast.Subscript, ast.Attribute, ast.Name)) or not isinstance(node.ctx, ast.Store):
         return
     if not isinstance(site.parent, (ast.Assign, ast.AugAssign, ast.Tuple)):
         return
-    text, shape = site.source.segment(node), type(node).__name__
+    text, shape = site.text, type(node).__name__
     for donor in site.own(site.pool.expressions):
-        if donor.text != text and donor.shape in _PLACES:
-            yield site.swap(node, donor.text, "target", 1.0 if donor.shape == shape else 0.4)
-    if not isinstance(node, ast.Name):
-        for name in site.names:
-            yield site.swap(node, name, "target", 0.3 if site.scope.kinds.get(name) != CALLABLE else 0.0)
+        if donor.text != text and donor.shape in ("Subscript", "Attribute"):
+            yield site.swap(donor.text, "target", 1.0 if donor.shape == shape else 0.4)
 
 
-def parts(site: Site) -> Iterator[Proposal]:
-    """A part of the expression instead of the whole: a call's argument, a subscripted value, one arm of a choice."""
-    node, source = site.node, site.source
-    if not is_value(site):
+def limits(site: Site) -> Iterator[Proposal]:
+    """The value held by a bound: zero, one or a number at hand."""
+    node, text = site.node, site.text if is_value(site) else ""
+    if not text or isinstance(node, (ast.Compare, ast.BoolOp, ast.Lambda, ast.Constant)) or is_condition(site):
         return
-    match node:
-        case ast.Call(func=func, args=args):
-            for argument in args:
-                if not isinstance(argument, ast.Starred):
-                    yield site.swap(node, source.segment(argument), "unwrap", compound=True)
-            if isinstance(func, ast.Attribute):
-                yield site.swap(node, source.segment(func.value), "unwrap", 0.7)
-        case ast.Subscript(value=value):
-            yield site.swap(node, source.segment(value), "unwrap")
-        case ast.IfExp(test=test, body=body, orelse=orelse):
-            yield site.swap(node, source.segment(body), "unwrap", compound=True)
-            yield site.swap(node, source.segment(orelse), "unwrap", compound=True)
-            one, two, asked = source.segment(body), source.segment(orelse), source.segment(test)
-            yield site.swap(node, f"{two} if {asked} else {one}", "swap-operands", compound=True)
-
-
-def wrappers(site: Site) -> Iterator[Proposal]:
-    """The value passed through a call that the repository or the language offers for its kind; made an element."""
-    node = site.node
-    if not is_value(site) or isinstance(node, (ast.Compare, ast.BoolOp, ast.Lambda, ast.Constant)):
+    if "\n" in text or site.scope.kind(node) not in (NUMBER, ANY):
         return
-    text = site.source.segment(node)
-    if "\n" in text or is_condition(site):
-        return
-    kind = site.scope.kind(node)
-    usual = _WRAPPERS.get(kind, "").split()
-    offered = {name: 0.5 * near for name, near in site.pool.wrappers.items()}
-    offered.update(dict.fromkeys(usual, 0.4 if kind != ANY else 0.2))
-    for name in offered:
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name):
-            factor = max(offered[name], 0.8 if name in site.pool.wrappers and name in usual else 0.0)
-            yield site.swap(node, f"{name}({text})", "wrap", factor)
-    yield site.swap(node, f"[{text}]", "wrap", 0.3)
-    if kind in (NUMBER, ANY):
-        limits = {name: likeness(NUMBER, site.scope.kinds.get(name, ANY)) for name in site.names}
-        for limit, factor in {"0": 0.8, "1": 0.4, **limits}.items():
-            if limit != text and factor >= 0.4 and site.scope.kinds.get(limit) != CALLABLE:
-                share = 1.0 if isinstance(site.parent, (ast.Assign, ast.Return, ast.AugAssign)) else 0.3
-                for function in ("max", "min"):
-                    yield site.swap(node, f"{function}({limit}, {text})", "clamp", factor * share)
-    if kind in (TEXT, ANY):
-        for method in ("lower", "strip", "copy"):
-            yield site.swap(node, f"{text}.{method}()", "wrap", 0.5 if method in site.pool.methods else 0.1)
+    share = 1.0 if isinstance(site.parent, (ast.Assign, ast.Return, ast.AugAssign)) else 0.3
+    for limit, factor in {"0": 0.8, "1": 0.4, **{n: likeness(NUMBER, site.scope.of(n)) for n in site.things}}.items():
+        if limit != text and factor >= 0.4:
+            for function in ("max", "min"):
+                yield site.swap(f"{function}({limit}, {text})", "clamp", factor * share)
 
 
-VALUE_OPERATORS = (constants, variables, attributes, fields, terms, donors, targets, parts, wrappers)
+VALUE_OPERATORS = (constants, variables, attributes, terms, donors, parts, targets, limits)
