@@ -113,7 +113,12 @@ def test_the_choice_falls_on_another_where_results_are_made_up(repository: Path,
         return [PLAN, forging if request.body["temperature"] == 0.6 else RIGHT, SUBMIT, SUBMIT][request.turn]
 
     with serving(script) as server:
-        ways: Any = {"judge_model": "none", "ranker": "rules", "until": until or None, "concurrency": 1 if until else None}
+        ways: Any = {
+            "judge_model": "none",
+            "ranker": "rules",
+            "until": until or None,
+            "concurrency": 1 if until else None,
+        }
         options = settings(server.url, tmp_path / "runs", attempts=2, **ways)
         done = solve(calculator(repository, failing_test=True), options)
     assert done.report["selected"]["attempt"] == 1
