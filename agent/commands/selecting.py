@@ -1,4 +1,4 @@
-"""What `troop select` does: evidence on patches that exist already, the order among them, and the ranker's fit."""
+"""What `troop select` does: evidence on patches that exist already, and the order among them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from agent.commands.progress import Progress
 from agent.config import Alias, key_of, load_config, prices_of, resolve_model
 from harness.cache import cache_root, write_json, write_text
 from harness.choosing.evidence_store import InstanceEvidence, evidence_of
-from harness.choosing.fitting import fit_pool, in_words
 from harness.choosing.pool import (
     Sample,
     by_instance,
@@ -28,7 +27,7 @@ from harness.choosing.pool import (
     unlabelled,
     write_pool,
 )
-from harness.choosing.ranker import SHIPPED, Weights, read_weights, write_weights
+from harness.choosing.ranker import SHIPPED, Weights, read_weights
 from harness.evidence.near import AT_ONCE
 from harness.lock import RunLock
 from harness.money.ledger import Ledger, check_priced
@@ -54,8 +53,6 @@ Gathered = tuple[Path, dict[str, tuple[Sample, ...]], Places]
 def select(known: argparse.Namespace) -> int:
     """Do what the options of `select_command` say; the exit code."""
     with Progress(quiet=known.quiet, json=known.json) as progress:
-        if known.fit is not None:
-            return _fit(known, progress)
         if known.ranker == "rules" and known.threshold:
             raise InputError("--threshold is for the ranker's probability: leave it out, or leave out --ranker rules")
         judge = _judge(known)
@@ -269,16 +266,3 @@ def _lines(chosen: Sequence[PoolChoice]) -> list[str]:
         told = "" if each.probability is None else f" {each.probability:.2f}"
         found.append(f"  {number}.{told} {', '.join(each.sources)}: {each.why}")
     return found
-
-
-def _fit(known: argparse.Namespace, progress: Progress) -> int:
-    """Fit the ranker on a labelled pool whose evidence is in --from; print its weights and how well it does."""
-    if known.kept is None:
-        raise InputError("--fit needs --from RUN, the run in which the pool's evidence was gathered")
-    fitted = fit_pool(read_pool(known.fit, known.labels), known.kept, known.fit.name)
-    if known.weights is not None:
-        write_weights(known.weights, fitted.weights)
-    progress.stop()
-    progress.show(*in_words(fitted), *([f"weights: {known.weights}"] if known.weights else []))
-    progress.document(fitted.as_json())
-    return 0

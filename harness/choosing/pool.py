@@ -92,32 +92,9 @@ def read_witnesses(paths: Sequence[Path]) -> dict[str, tuple[WitnessTest, ...]]:
     return {instance: tuple(of_it.values()) for instance, of_it in found.items()}
 
 
-def read_pool(path: Path, labels: Sequence[Path] = ()) -> list[Sample]:
-    """The samples of a pool file. `labels`: files with outcomes that are laid over the pool's: JSON lines with
-    `instance_id`, `source`, `outcome`, or the report.json of `troop grade`, whose models are the pool's sources."""
-    samples = _of_file(path)
-    outcomes: dict[tuple[str, str], bool | None] = {}
-    for file in labels:
-        outcomes |= _labels(file)
-    return [replace(s, right=outcomes.get((s.instance, s.source), s.right)) for s in samples]
-
-
-def _labels(path: Path) -> dict[tuple[str, str], bool | None]:
-    """By instance and source, whether the patch is right."""
-    if path.name.endswith(".json"):
-        try:
-            report = json.loads(path.read_bytes())
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}") from error
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path} is not JSON: {error}") from error
-        if not isinstance(report, dict) or not {"sets", "predictions"} <= report.keys():
-            raise InputError(f"{path} is no report of troop grade: it has no sets or no predictions")
-        models = {each["name"]: each["model"] for each in report["sets"]}
-        # Without an image there was no grading, only a failure of the world.
-        graded = [each for each in report["predictions"] if each.get("image")]
-        return {(each["instance_id"], models[each["set"]]): bool(each["resolved"]) for each in graded}
-    return {(_text(x, "instance_id", at), _text(x, "source", at)): _right(x, at) for at, x in _entries(path)}
+def read_pool(path: Path) -> list[Sample]:
+    """The samples of a pool file."""
+    return _of_file(path)
 
 
 def write_pool(path: Path, samples: Iterable[Sample]) -> None:

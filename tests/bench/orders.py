@@ -19,13 +19,13 @@ from agent.choice.order import select, why_not
 from harness import trace
 from harness.choosing.evidence_store import InstanceEvidence
 from harness.choosing.features import rows
-from harness.choosing.fitting import choices, cross, recovery
 from harness.choosing.gather import gather_static
 from harness.choosing.pool import Sample
 from harness.choosing.ranker import SHIPPED, read_weights
 from harness.patches.patch import Patch
 from harness.records import Candidate
 from harness.repository.base_tree import open_tree
+from tests.bench.fitting import choices, cross, recovery
 from tests.bench.selection import heading, line, load, runs_here
 
 Key = tuple[float, ...]

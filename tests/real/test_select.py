@@ -143,7 +143,6 @@ def test_what_cannot_be_is_told_in_one_line(patches: Path) -> None:
     for arguments, said in (
         (("--candidates", patches), "say what to choose for"),
         (("--from", at), "is no run of troop select"),
-        (("--fit", at / "none.jsonl"), "--fit needs --from"),
         (("--from", at, "--ranker", "rules", "--threshold", "0.5"), "--threshold is for the ranker"),
         (("--from", at, "--judge-model", "nobody"), "unknown model 'nobody'"),
         (("calculator", "--issue-text", "x", "--candidates", at / "none.jsonl"), "does not exist"),
