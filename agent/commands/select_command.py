@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.commands.options import add_choice, add_rows, add_settings, fill_in
 from agent.commands.selecting import select
-from agent.defaults import amount, positive, share
+from agent.defaults import amount, least, positive
 
 EXAMPLES = """examples:
   troop select swe-bench-lite --candidates run-1.jsonl run-2.jsonl --mirrors ~/mirrors
@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     order = parser.add_argument_group("the order")
     add_choice(order, "--ranker", ("evidence", "rules"), "(evidence)")
     order.add_argument("--weights", type=Path, metavar="FILE", help="the ranker's (those that ship)")
-    order.add_argument("--threshold", type=share, default=0.0, metavar="P", help="select nothing below P(right) (0)")
+    order.add_argument("--threshold", type=least, default=0.0, metavar="P", help="as in solve (0)")
     judge = parser.add_argument_group("the judge")
     judge.add_argument(
         "--judge-model", metavar="NAME", help="compares candidates that stand first, close together (none), as in solve"

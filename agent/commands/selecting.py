@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from agent.choice import pool
+from agent.choice.candidates import tests_of_the_judge
+from agent.choice.order import check_threshold
 from agent.choice.pool import Lookout, Place, PoolChoice
 from agent.choice.pool_judge import Judging, judge_all, said_on
 from agent.commands.conclude import interruptible
@@ -53,14 +55,17 @@ Gathered = tuple[Path, dict[str, tuple[Sample, ...]], Places]
 def select(known: argparse.Namespace) -> int:
     """Do what the options of `select_command` say; the exit code."""
     with Progress(quiet=known.quiet, json=known.json) as progress:
-        if known.ranker == "rules" and known.threshold:
-            raise InputError("--threshold is for the ranker's probability: leave it out, or leave out --ranker rules")
+        check_threshold(known.threshold, known.ranker)
         judge = _judge(known)
         weights = read_weights(known.weights or SHIPPED)
         directory, samples, places = _gathered(known, weights, progress)
         every, without = _known(directory, samples)
         points = _points(judge, directory, every, places, weights, known, progress) if judge is not None else {}
-        chosen = [pool.choose(of, weights, known.ranker, known.threshold, points.get(i)) for i, of in every.items()]
+        tests = {i: tests_of_the_judge(said_on(directory, i)) for i in every} if judge is not None else {}
+        chosen = [
+            pool.choose(of, weights, known.ranker, known.threshold, points.get(i), tests.get(i, ()))
+            for i, of in every.items()
+        ]
         chosen = sorted([*chosen, *(PoolChoice(i, (), None, why) for i, why in without)], key=lambda c: c.instance)
         out = known.out.resolve() if known.out else directory
         report = _report(chosen, known, weights)

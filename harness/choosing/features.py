@@ -34,8 +34,6 @@ ASIDE = ("size",)
 """Known and shown, and what decides between equals, but no feature: on the development part of the pool a weight for it
 made the choice worse (docs/selection.md)."""
 
-CIRCUMSTANCES = ("agreement-of-all", "best-agreement", "place-agreement", "distinct-share")
-
 
 @dataclass(frozen=True, slots=True)
 class CandidateFeatures:

@@ -73,7 +73,7 @@ def read_candidates(paths: Sequence[Path], instance: str | None = None) -> list[
         elif path.name.endswith(PATCH_ENDINGS):
             samples.append(_of_patch_file(path, instance, path.parent.name or path.stem))
         else:
-            samples += _of_file(path)
+            samples += read_pool(path)
     if not samples:
         raise InputError(f"no candidate in {', '.join(map(str, paths))}")
     return _told_apart(samples)
@@ -92,11 +92,6 @@ def read_witnesses(paths: Sequence[Path]) -> dict[str, tuple[WitnessTest, ...]]:
     return {instance: tuple(of_it.values()) for instance, of_it in found.items()}
 
 
-def read_pool(path: Path) -> list[Sample]:
-    """The samples of a pool file."""
-    return _of_file(path)
-
-
 def write_pool(path: Path, samples: Iterable[Sample]) -> None:
     """Write a pool file (gzipped where the name ends in .gz)."""
     words = {True: "resolved", False: "unresolved", None: None}
@@ -107,7 +102,8 @@ def write_pool(path: Path, samples: Iterable[Sample]) -> None:
     path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
 
 
-def _of_file(path: Path) -> list[Sample]:
+def read_pool(path: Path) -> list[Sample]:
+    """The samples of a file of predictions, or of a pool."""
     samples = []
     for place, fields in _entries(path):
         if "model_patch" not in fields and "patch" not in fields:

@@ -24,12 +24,14 @@ SHIPPED = Path(__file__).parent / "ranker_weights.json"
 @dataclass(frozen=True, slots=True)
 class Weights:
     """A fitted ranker. `scales`: the standard deviation of each feature where it was fitted.
-    `fitted_on`: in words, for the report."""
+    `fitted_on`: in words, for the report. `kinds`: which evidence of other kinds ("given", "witness", "regression",
+    "judge") there was on the candidates that its probability was calibrated on."""
 
     bias: float
     weights: Mapping[str, float]
     scales: Mapping[str, float]
     fitted_on: str = ""
+    kinds: frozenset[str] = frozenset()
 
     def score(self, row: CandidateFeatures) -> float:
         """z: the larger, the likelier right."""
@@ -58,7 +60,9 @@ def read_weights(path: Path) -> Weights:
     """Weights from a JSON file. Raises InputError for one that is none."""
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
-        return Weights(body["bias"], body["weights"], body["scales"], body.get("fitted_on", ""))
+        return Weights(
+            body["bias"], body["weights"], body["scales"], body.get("fitted_on", ""), frozenset(body.get("kinds", ()))
+        )
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
     except (OSError, RecursionError, ValueError, KeyError, TypeError, AttributeError) as error:

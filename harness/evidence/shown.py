@@ -28,8 +28,6 @@ RIGHT, WRONG = (4.0, 1.0), (2.0, 4.0)
 """What is believed of a test before it ran: on how many right and on how many wrong candidates it (passed, failed)."""
 ROUNDS = 100
 """Of the estimation at most."""
-ODDS = 4.0
-"""Logarithm of the odds for or against a candidate beyond which the estimation is not surer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +53,22 @@ def of_evidence(candidates: Sequence[Candidate], weights: Mapping[str, float] | 
     for name in witness:
         outcomes = {i: e.witness[name] for i, e in known.items() if name in e.witness}
         if {"passed", "failed"}.intersection(outcomes.values()):
-            rows.append(Shown("witness", name, outcomes, author_of(name), (weights or {}).get(name, 1.0)))
+            author = name.partition(":")[0]  # as in "2:tests/test_x.py"
+            authors = (int(author),) if author.isdecimal() else ()
+            rows.append(Shown("witness", name, outcomes, authors, (weights or {}).get(name, 1.0)))
     return tuple(rows)
-
-
-def author_of(witness: str) -> tuple[int, ...]:
-    """The attempt that a witness test's name in the evidence begins with ("2:tests/test_x.py")."""
-    number = witness.partition(":")[0]
-    return (int(number),) if number.isdecimal() else ()
 
 
 def of_judge(name: str, told: Sequence[Told], weight: float = 1.0) -> tuple[Shown, ...]:
     """The rows of a test that the judge wrote: those of its tests that fail on the base and tell candidates apart; none
-    where a run of it was unsteady or it fails nowhere to begin with. All rows of one file have its `weight` together.
-
-    `told`: what it showed on "base" and on each candidate, each run twice.
+    where a run of it was unsteady, or the base passes it or cannot even load it. The rows of one file have its `weight`
+    together. `told`: what it showed on "base" and on each candidate, each run twice.
     """
     base = next((each for each in told if each.on == "base"), None)
-    if base is None or base.outcome not in ("failed", "error") or any(each.outcome == "unsteady" for each in told):
+    if base is None or base.outcome != "failed" or any(each.outcome == "unsteady" for each in told):
         return ()
     on = {each.on: each for each in told if each is not base}
-    parts = [test for test, outcome in base.tests.items() if outcome != "passed"]
+    parts = [test for test, outcome in base.tests.items() if outcome in ("failed", "error")]
     found = {f"{name}/{test}": {i: each.tests.get(test, each.outcome) for i, each in on.items()} for test in parts}
     if not found:
         found = {name: {i: each.outcome for i, each in on.items()}}
@@ -110,9 +103,7 @@ def votes(rows: Iterable[Shown], attempts: Mapping[str, Sequence[int]]) -> dict[
     passes = [{i: o == "passed" for i, o in row.outcomes.items() if i in attempts} for row in table]
     # How independent of the test a candidate is, times the attempts that came to it: repeats share their mistakes.
     free = [{i: _independence(row, attempts[i]) * len(attempts[i]) ** 0.5 for i in attempts} for row in table]
-    total = sum(row.weight for row in table)
-    right = {i: sum(r.weight * p.get(i, 0.5) for r, p in zip(table, passes, strict=True)) for i in attempts}
-    right = {i: share / total if total else 0.5 for i, share in right.items()}
+    right = dict.fromkeys(attempts, 0.5)
     odds = dict.fromkeys(attempts, 0.0)
     for _ in range(ROUNDS if table else 0):
         before, odds = odds, dict.fromkeys(attempts, 0.0)
@@ -123,7 +114,7 @@ def votes(rows: Iterable[Shown], attempts: Mapping[str, Sequence[int]]) -> dict[
             weight = row.weight * (backed / alone if alone else 1.0)
             for i, p in passed.items():
                 odds[i] += weight * (for_it if p else against)
-        right = {i: 1 / (1 + math.exp(-min(max(each, -ODDS), ODDS))) for i, each in odds.items()}
+        right = {i: 1 / (1 + math.exp(-each)) for i, each in odds.items()}
         if max(abs(odds[i] - before[i]) for i in odds) < 1e-6:
             break
     return {i: round(each, 4) for i, each in odds.items()}

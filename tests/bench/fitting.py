@@ -27,7 +27,7 @@ from operator import mul
 from pathlib import Path
 
 from harness.choosing.evidence_store import evidence_of
-from harness.choosing.features import CIRCUMSTANCES, NAMES, CandidateFeatures, rows
+from harness.choosing.features import NAMES, CandidateFeatures, rows
 from harness.choosing.pool import OUTCOMES, Sample, by_instance, read_pool, unlabelled
 from harness.choosing.ranker import Weights
 from tasks.errors import InputError, TroopError
@@ -46,6 +46,9 @@ towards it. All others: 0. It keeps what everybody knows where few labelled cand
 
 ROUNDS = 30
 """Of Newton's method at most."""
+
+CIRCUMSTANCES = ("agreement-of-all", "best-agreement", "place-agreement", "distinct-share")
+"""What is the same for all candidates of an instance, and tells an easy one from a hard one."""
 
 SIGNS = dict.fromkeys(("names-place", "traceback-place", "same-code", "same-places", "likeness", "nearness"), 1)
 SIGNS |= dict.fromkeys(("error-gone", "same-behaviour", "same-steps", "told-output"), 1)
@@ -337,7 +340,7 @@ def _deviation(values: Sequence[float]) -> float:
 
 def write_weights(path: Path, weights: Weights) -> None:
     """Write weights as JSON, rounded to what matters."""
-    body = asdict(weights)
+    body = {**asdict(weights), "kinds": sorted(weights.kinds)}
     body["bias"] = round(weights.bias, 4)
     body["weights"] = {n: round(w, 4) for n, w in weights.weights.items()}
     body["scales"] = {n: round(s, 6) for n, s in weights.scales.items()}

@@ -172,7 +172,7 @@ def test_a_witness_that_patches_the_package_decides_about_no_other(provider: Pro
     assert list(found["wrong"].witness.values()) == ["passed", "failed", "failed"]
     assert list(found["right"].witness.values()) == ["failed", "passed", "passed"]
     given = {name: replace(each, given={}) for name, each in found.items()}
-    chosen = select([Candidate(name, patch, (0,), evidence=given[name]) for name, patch in patches.items()], 2)
+    chosen = select([Candidate(name, patch, (0,), evidence=given[name]) for name, patch in patches.items()])
     assert (chosen.candidate, chosen.method) == ("right", "witness")
 
 

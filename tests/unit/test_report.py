@@ -137,6 +137,7 @@ def test_the_report_has_the_shape_of_the_design() -> None:
         "method",
         "ranker",
         "confidence",
+        "calibrated_on",
         "strength",
         "rationale",
     }
