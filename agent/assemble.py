@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from agent.attempt.policy import Policy
 from agent.choice.candidates import candidates_of
+from agent.choice.order import check_threshold
 from agent.config import REPAIR, Alias, Config, Settings, key_of, load_config, prices_of, resolve_model
 from agent.run_files import RunFiles, new_run, run_name
 from agent.secrets import known_masker, masker
@@ -205,11 +206,7 @@ def _refuse_credentials(task: Task, settings: Settings, mask: trace.Mask) -> Non
 def settle(settings: Settings, config: Config, task: Task, say: Say = _silent) -> Settings:
     """The settings as a run keeps them: models chosen and under their full names, an absolute directory."""
     settings = replace(settings, models=pick_models(settings, config, task, say), out=settings.out.resolve())
-    if settings.threshold and settings.orders_by == "rules":
-        raise InputError(
-            "--threshold is for the ranker's probability, but the order here is by the rules (as it is for repair"
-            " alone): leave it out, or say --ranker evidence"
-        )
+    check_threshold(settings.threshold, settings.orders_by)
 
     def full(name: str) -> str:  # a URL without a model has the server's only one
         return name if name in (REPAIR, "none") else resolve_model(name, config).alias

@@ -84,8 +84,9 @@ class Settings:
     time (None: one per CPU for `repair`, 32 for models). `out`: the directory that gets the run directory.
     `verify_seconds`: time for the regression tests of one candidate. `base_runs`: how often the base's tests run to
     find flaky ones. `infrastructure_retries`: per attempt, apart from its turns. `ranker`: what orders candidates
-    (None: see `orders_by`). `threshold`: nothing is selected whose probability is lower. `adaptive`: an attempt is made
-    only while it is worth its price, a solved task being worth `worth` USD; the budget's attempts are then the most.
+    (None: see `orders_by`). `threshold`: nothing is selected whose probability is lower, or, where it is a word
+    ("likely"), that is shown less (see `harness.evidence.strength`). `adaptive`: an attempt is made only while it is
+    worth its price, a solved task being worth `worth` USD; the budget's attempts are then the most.
     `until`: no attempt is made, and none goes on, once a candidate is that good (see `harness.evidence.strength`);
     None: "proved" for a run of `repair` alone that is no part of an evaluation, else "never".
     `guide`: attempts see the repository's AGENTS.md and the like. `with_tests`: witness tests are part of the patch.
@@ -110,7 +111,7 @@ class Settings:
     allow_unknown_price: bool = False
     temperature: float | None = None
     ranker: Ranker | None = None
-    threshold: float = 0.0
+    threshold: float | str = 0.0
     adaptive: bool = False
     worth: float = WORTH
     until: str | None = None

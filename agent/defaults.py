@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.evidence.strength import STRENGTHS
 from harness.sandbox.choice import sandbox_names
 from tasks.errors import InputError
 from tasks.places import expanded
@@ -31,8 +32,10 @@ def amount(text: str) -> float:
     return value
 
 
-def share(text: str) -> float:
-    """An argparse type: a number from 0 to 1."""
+def least(text: str) -> float | str:
+    """An argparse type: the least probability, 0 to 1, or how far a choice has to be shown to be right."""
+    if text in STRENGTHS[:-1]:
+        return text
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
@@ -47,12 +50,16 @@ def switch(text: str) -> bool:
     return known[text.lower()]
 
 
-positive.__name__, amount.__name__ = "whole number", "number"  # argparse names the type in its message
+positive.__name__, amount.__name__, least.__name__ = (
+    "whole number",
+    "number",
+    "number, likely, strong or proved",
+)  # argparse names the type in its message
 
 KINDS: Mapping[Callable[[str], Any], tuple[str, tuple[type, ...]]] = {
     positive: ("a whole number, 1 or more", (int,)),
     amount: ("a number above 0", (int, float)),
-    share: ("a number from 0 to 1", (int, float)),
+    least: ("a number from 0 to 1, or one of: likely, strong, proved", (int, float, str)),
     switch: ("true or false", (bool,)),
     int: ("a whole number", (int,)),
     float: ("a number", (int, float)),
@@ -137,7 +144,7 @@ SETTINGS = (
         "what orders candidates (evidence; for repair alone: rules)",
         choices=("evidence", "rules"),
     ),
-    Setting("threshold", share, "threshold", ORDER, "select nothing below P(right), by the ranker (0)", "P"),
+    Setting("threshold", least, "threshold", ORDER, "the least P(right), or likely, strong, proved (0)", "P"),
     Setting("yes", switch, "yes", WHERE, "go on whatever the tests of the unchanged code say"),
     Setting(
         "strict", switch, "strict", WHERE, "end also where they say little: many cannot be loaded, most fail, none"

@@ -256,17 +256,20 @@ class Ranked:
 class Selection:
     """The choice. `candidate` None: nothing acceptable; `ranking[0]` is then the best runner-up.
 
-    `method`: what decided ("only-candidate", "regression", "given", "witness", "probability", "agreement", "judge",
-    "size", "first", "none"). `confidence`: 0..1; the ranker's probability where `ranker` is "evidence", by the rules a
-    rule of thumb.
+    `method`: what decided ("only-candidate", "regression", "given", "probe", "witness", "judge-test", "judge",
+    "probability", "agreement", "size", "first", "none"). `confidence`: the probability that it is right, 0..1; None
+    unless it was calibrated under the conditions at hand, then on `calibrated_on`. `strength`: how far it is shown to
+    be right (`harness.evidence.strength`).
     """
 
     candidate: str | None
     method: str
-    confidence: float
+    confidence: float | None
     ranking: tuple[Ranked, ...]
     rationale: str
     ranker: Ranker = "rules"
+    strength: str = ""
+    calibrated_on: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -478,7 +478,9 @@ def _build(hint: Any, value: Any) -> Any:
     """The value as `hint` says. Raises TypeError where it is of another type, ValueError for damaged bytes."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return None if value is None else _build(next(a for a in inner if a is not type(None)), value)
+        some = [each for each in inner if each is not type(None)]
+        kind = next((each for each in some if type(value) in _PLAIN.get(each, ())), some[0])
+        return None if value is None else _build(kind, value)
     if hint is Any or type(value) in _PLAIN.get(str if origin is Literal else hint, ()):
         return value
     if isinstance(value, list) and origin is tuple:

@@ -1,19 +1,24 @@
-"""From attempts to the one candidate: grouping, ranking, and what decided.
+"""From attempts to the one candidate: ranking, and what decided.
 
-First of all a candidate is acceptable or not (applies, given tests pass, no regression), then witness evidence counts.
-Of what these leave equal the order comes from the ranker (`weighed`), or by the rules from agreement among attempts.
-The judge decides among those that then stand first and lie close together; what is still equal, the smaller change. All
-of it is pure; the judge's word comes in as `points`.
+First of all a candidate is acceptable or not (applies, given tests pass, no regression). Then counts what was shown by
+running something (`harness.evidence.shown`): whoever leaves the issue's own code as it was stands behind whoever
+changes it as asked; then the votes of all tests. Of what these leave equal the order comes from the ranker
+(`weighed`), or by the rules from agreement among attempts. The judge's opinion decides among those that then stand
+first and lie close together; what is still equal, the smaller change. All of it is pure; the judge's opinion comes in
+as `points`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from harness.evidence.shown import Shown, left_as_was, of_evidence, splits, votes
+from harness.evidence.strength import STRENGTHS, Strength, strength_of
 from harness.patches.patch import Patch
-from harness.records import Candidate, Ranked, Ranker, Selection
-from harness.views.words import METHOD_WORDS
+from harness.records import Candidate, Evidence, Ranked, Ranker, Selection
+from harness.views.words import METHOD_WORDS, STRENGTH_WORDS
+from tasks.errors import InputError
 
 JUDGED_AT_MOST = 4
 """Candidates that a judge compares pairwise; more would cost more than it tells."""
@@ -28,23 +33,43 @@ PARTS_KEPT = 6
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """The ranker's word on a candidate: the probability that it is right, and what each feature adds to its score."""
+    """The ranker's word on a candidate: the probability that it is right, and what each feature adds to its score.
+    `behaviour`: what is the same for candidates on which the issue's own code does the same."""
 
     probability: float
     parts: Mapping[str, float] = field(default_factory=dict)
+    behaviour: Hashable = None
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What is known of candidates beside their own evidence. By their id, `weighed`: the ranker's word (None: the rules
+    order); `objections`: why one is not acceptable (None: as `why_not` says). `shown`: what tests showed (None: the
+    given and witness tests, as the evidence has them). `calibrated_on`: what the ranker's probability was calibrated
+    on, in words, where there were no other `kinds` of evidence ("given", "witness", "regression", "judge"); where there
+    are others now, or nothing is said, nobody is told a number."""
+
+    weighed: Mapping[str, Weighed] | None = None
+    shown: Sequence[Shown] | None = None
+    objections: Mapping[str, str] | None = None
+    calibrated_on: str | None = None
+    kinds: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A candidate's place by each kind of evidence; larger is better. `why_not`: empty for an acceptable candidate.
-    `weighed` None: by the rules. `judge`: its points, of those that stand first and close together."""
+    """A candidate's place by each kind of evidence; larger is better but for `left` (steps of the issue's code that it
+    leaves as they were). `why_not`: empty for an acceptable candidate. `votes`: of all tests. `weighed` None: by the
+    rules. `judge`: its points, of those that stand first and close together. `rows`: the tests, with its outcomes."""
 
     candidate: Candidate
     why_not: str
-    witness: float
+    left: int
+    votes: float
     weighed: Weighed | None
     agreement: int
     size: int
+    rows: tuple[tuple[Shown, str], ...]
     judge: float = 0.0
 
     @property
@@ -52,12 +77,27 @@ class Standing:
         return self.weighed.probability if self.weighed else 0.0
 
     @property
-    def key(self) -> tuple[bool, float, float, int, int]:
-        return (not self.why_not, self.witness, self.probability, self.agreement, -self.size)
+    def tests(self) -> tuple[bool, int, float]:
+        """What running something showed of it."""
+        return (not self.why_not, -self.left, self.votes)
+
+    @property
+    def key(self) -> tuple[bool, int, float, float, int, int]:
+        return (*self.tests, self.probability, self.agreement, -self.size)
+
+    @property
+    def strength(self) -> Strength:
+        """How far it is shown to be right; a test that asserts a guess says nothing here."""
+        telling = [o for row, o in self.rows if row.kind == "judge" or (row.kind == "witness" and row.weight == 1)]
+        return strength_of(self.evidence, self.candidate.attempts, telling)
+
+    @property
+    def evidence(self) -> Evidence:
+        return self.candidate.evidence or Evidence(False, False)
 
     def close_to(self, best: Standing) -> bool:
         """Whether nothing but the judge, or the size, tells it apart from the one that stands first."""
-        if self.why_not or best.why_not or self.witness != best.witness:
+        if self.why_not or self.tests != best.tests:
             return False
         return best.probability - self.probability <= NEAR if self.weighed else self.agreement == best.agreement
 
@@ -85,78 +125,108 @@ def why_not(candidate: Candidate) -> str:
     return ""
 
 
-def witness_share(candidate: Candidate) -> float:
-    """The share of witness tests (those that fail on the base) that pass on the candidate; 0.0 without any."""
-    tests = candidate.evidence.witness if candidate.evidence else {}
-    return sum(outcome == "passed" for outcome in tests.values()) / len(tests) if tests else 0.0
-
-
 def standings(
-    candidates: Sequence[Candidate],
-    points: Mapping[str, float] | None = None,
-    weighed: Mapping[str, Weighed] | None = None,
+    candidates: Sequence[Candidate], found: Findings, points: Mapping[str, float] | None = None
 ) -> list[Standing]:
-    """All candidates, best first. By their id, `points`: the judge's; `weighed`: the ranker's word (None: by rules)."""
+    """All candidates, best first. `points`: the judge's, by their id."""
+    rows = of_evidence(candidates) if found.shown is None else found.shown
+    objections = {c.id: why_not(c) for c in candidates} if found.objections is None else found.objections
+    acceptable = {c.id: c.attempts for c in candidates if not objections[c.id]}
+    left, voted = left_as_was(rows, acceptable), votes(rows, acceptable)
     placed = [
         Standing(
             candidate=c,
-            why_not=why_not(c),
-            witness=witness_share(c),
-            weighed=weighed[c.id] if weighed is not None else None,
+            why_not=objections[c.id],
+            left=left.get(c.id, 0),
+            votes=voted.get(c.id, 0.0),
+            weighed=found.weighed[c.id] if found.weighed is not None else None,
             agreement=len(c.attempts),
             size=Patch(c.patch).changed_lines,
+            rows=tuple((row, row.outcomes[c.id]) for row in rows if c.id in row.outcomes),
         )
         for c in candidates
     ]
     order = sorted(placed, key=lambda s: s.key, reverse=True)
-    first = _finalists(order)
-    judged = [replace(s, judge=(points or {}).get(s.candidate.id, 0.0)) for s in first]
-    return [*sorted(judged, key=lambda s: -s.judge), *order[len(first) :]]
+    judged = [replace(s, judge=(points or {}).get(s.candidate.id, 0.0)) for s in _finalists(order)]
+    if not any(s.judge for s in judged):
+        return order
+    first = {s.candidate.id for s in judged}
+    return [*sorted(judged, key=lambda s: -s.judge), *(s for s in order if s.candidate.id not in first)]
 
 
 def _finalists(order: Sequence[Standing]) -> Sequence[Standing]:
+    """Those that stand first and close together, `JUDGED_AT_MOST`: first one of each behaviour, then the others."""
     close = [s for s in order if s.close_to(order[0])]
-    return close[:JUDGED_AT_MOST] if len(close) > 1 else []
+    did = [(s.weighed and s.weighed.behaviour, [outcome == "passed" for _, outcome in s.rows]) for s in close]
+    turn = [did[:place].count(behaviour) for place, behaviour in enumerate(did)]
+    places = sorted(range(len(close)), key=turn.__getitem__)[:JUDGED_AT_MOST]
+    return [close[place] for place in sorted(places)] if len(close) > 1 else []
 
 
 def undecided(
-    candidates: Sequence[Candidate], weighed: Mapping[str, Weighed] | None = None, threshold: float = 0.0
+    candidates: Sequence[Candidate], found: Findings = Findings(), threshold: float | str = 0.0
 ) -> list[Candidate]:
     """The judge's work: the acceptable candidates (2 or more) that stand first, too close, none below the threshold."""
-    first = _finalists(standings(candidates, None, weighed))
-    close = [s.candidate for s in first if s.probability >= threshold]
+    first = _finalists(standings(candidates, found))
+    close = [s.candidate for s in first if not _too_little(s, threshold)]
     return close if len(close) > 1 else []
+
+
+def _too_little(standing: Standing, threshold: float | str) -> str:
+    """Why it may not be selected for want of a probability, or of a strength; empty where it may."""
+    if isinstance(threshold, str):
+        weak = STRENGTHS.index(standing.strength) > STRENGTHS.index(threshold)
+        return f"is {STRENGTH_WORDS[standing.strength]}, which is less than {threshold}" if weak else ""
+    if standing.weighed is None or standing.probability >= threshold:
+        return ""
+    return f"has a probability of being right, {standing.probability:.2f}, that is below {threshold:g}"
+
+
+def check_threshold(threshold: float | str, ranker: Ranker) -> None:
+    """Raises InputError for a number where the rules order, which have none."""
+    if threshold and not isinstance(threshold, str) and ranker == "rules":
+        raise InputError(
+            "--threshold with a number is for the ranker's probability, but the order here is by the rules (as it is"
+            " for repair alone): say likely, strong or proved, or --ranker evidence"
+        )
 
 
 def select(
     candidates: Sequence[Candidate],
-    attempts: int,
+    found: Findings = Findings(),
     points: Mapping[str, float] | None = None,
-    weighed: Mapping[str, Weighed] | None = None,
-    threshold: float = 0.0,
+    threshold: float | str = 0.0,
 ) -> Selection:
-    """Choose. `attempts`: how many attempts gave a sample (with or without a patch). `threshold`: the least
-    probability, by the ranker."""
-    order = standings(candidates, points, weighed)
-    ranker: Ranker = "rules" if weighed is None else "evidence"
-    ranking = tuple(map(_ranked, order))
+    """Choose. `points`: the judge's. `threshold`: the least probability, by the ranker, or the least strength as a
+    word."""
+    order = standings(candidates, found, points)
+    ranker: Ranker = "rules" if found.weighed is None else "evidence"
+    on = found.calibrated_on if _at_hand(order) <= found.kinds else None
+    ranking = tuple(_ranked(s, on is not None) for s in order)
     if not order:
-        return Selection(None, "none", 0.0, (), "No attempt ended with a patch.", ranker)
+        return Selection(None, "none", None, (), "No attempt ended with a patch.", ranker)
     best = order[0]
-    if best.why_not:
-        rationale = f"No candidate is acceptable; the best runner-up is {best.candidate.id}: {best.why_not}."
-        return Selection(None, "none", 0.0, ranking, rationale, ranker)
-    if best.weighed is not None and best.probability < threshold:
-        rationale = f"The first one's probability of being right, {best.probability:.2f}, is below {threshold:g}."
-        return Selection(None, "none", 0.0, ranking, rationale, ranker)
+    said = f"No candidate is acceptable; the best runner-up is {best.candidate.id}: {best.why_not}."
+    if not best.why_not:
+        too_little = _too_little(best, threshold)
+        said = f"The first one, {best.candidate.id}, {too_little}." if too_little else ""
+    if said:
+        return Selection(None, "none", None, ranking, said, ranker)
     method = _decided_by(order)
-    rationale = f"{best.candidate.id}: {_in_words(best)}. {METHOD_WORDS[method]}"
-    confidence = round(best.probability, 3) if best.weighed is not None else _confidence(best, attempts)
-    return Selection(best.candidate.id, method, confidence, ranking, rationale, ranker)
+    rationale = f"{best.candidate.id}: {_in_words(best, on is not None)}. {METHOD_WORDS[method]}"
+    number = round(best.probability, 3) if on is not None else None
+    return Selection(best.candidate.id, method, number, ranking, rationale, ranker, best.strength, on)
 
 
-def _ranked(standing: Standing) -> Ranked:
-    why = standing.why_not or _in_words(standing)
+def _at_hand(order: Sequence[Standing]) -> set[str]:
+    """The kinds of evidence that this choice has."""
+    kinds: set[str] = {row.kind for s in order for row, _ in s.rows if row.kind != "probe"}
+    kinds |= {"judge"} if any(s.judge for s in order) else set()
+    return kinds | ({"regression"} if any(s.evidence.regression for s in order) else set())
+
+
+def _ranked(standing: Standing, calibrated: bool) -> Ranked:
+    why = standing.why_not or _in_words(standing, calibrated)
     if standing.weighed is None:
         return Ranked(standing.candidate.id, not standing.why_not, why)
     parts = {name: round(value, 3) for name, value in list(standing.weighed.parts.items())[:PARTS_KEPT]}
@@ -169,41 +239,36 @@ def _decided_by(order: Sequence[Standing]) -> str:
     best, second = order[0], order[1]
     if second.why_not:
         return "given" if all(s.why_not.startswith("the given test") for s in order[1:]) else "regression"
-    if best.witness != second.witness:
-        return "witness"
-    if best.judge != second.judge:
-        return "judge"
-    if best.probability != second.probability:
-        return "probability"
-    if best.agreement != second.agreement:
-        return "agreement"
-    return "size" if best.size != second.size else "first"
+    if best.left == second.left and best.votes != second.votes:
+        both = (best.candidate.id, second.candidate.id)
+        apart = {row.kind for row, _ in best.rows if splits({i: row.outcomes[i] for i in both if i in row.outcomes})}
+        return "judge-test" if apart == {"judge"} else "witness"
+    differs = {
+        "probe": best.left != second.left,
+        "judge": best.judge != second.judge,
+        "probability": best.probability != second.probability,
+        "agreement": best.agreement != second.agreement,
+        "size": best.size != second.size,
+    }
+    return next((what for what, it_does in differs.items() if it_does), "first")
 
 
-def _in_words(standing: Standing) -> str:
-    evidence = standing.candidate.evidence
-    parts = []
-    if standing.weighed is not None:
+def _in_words(standing: Standing, calibrated: bool) -> str:
+    evidence, parts = standing.evidence, []
+    if standing.weighed is not None and calibrated:
         named = ", ".join(f"{name} {value:+.2f}" for name, value in list(standing.weighed.parts.items())[:3])
         parts.append(f"P(right) {standing.probability:.2f}{f' ({named})' * bool(named)}")
-    if evidence is not None and evidence.given:
+    if evidence.given:
         parts.append("the given test passes")
-    if evidence is not None and evidence.regression:
+    if evidence.regression:
         parts.append(f"{len(evidence.regression)} regression tests pass")
-    if evidence is not None and evidence.witness:
-        passed = sum(o == "passed" for o in evidence.witness.values())
-        parts.append(f"{passed} of {len(evidence.witness)} witness tests pass")
+    for kind, what in (("witness", "witness tests"), ("judge", "tests of the judge")):
+        outcomes = [outcome for row, outcome in standing.rows if row.kind == kind]
+        if outcomes:
+            parts.append(f"{outcomes.count('passed')} of {len(outcomes)} {what} pass")
+    if standing.left:
+        parts.append("it leaves the issue's own code as it was")
     count = standing.agreement
     parts.append(f"found by {count} attempt{'s' if count > 1 else ''}")
     parts.append(f"{standing.size} changed line{'s' if standing.size != 1 else ''}")
     return ", ".join(parts)
-
-
-def _confidence(best: Standing, attempts: int) -> float:
-    """A rule of thumb in 0..1, no calibrated probability: given, witness and regression tests, agreement."""
-    evidence = best.candidate.evidence
-    score = 0.25
-    if evidence is not None:
-        score += 0.3 * bool(evidence.given) + 0.1 * bool(evidence.regression)
-    score += 0.2 * best.witness + 0.15 * (best.agreement / max(1, attempts))
-    return round(min(score, 0.95), 2)

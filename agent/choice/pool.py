@@ -11,17 +11,20 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.choice.case import Ground
-from agent.choice.order import JUDGED_AT_MOST, NEAR, select, undecided
+from agent.choice.order import Findings, select, undecided
+from agent.choice.weighing import weighed
 from harness.cache import cache_root
 from harness.choosing.evidence_store import Base, Found, InstanceEvidence, digest, evidence_so_far, keeping
 from harness.choosing.features import CandidateFeatures, rows
 from harness.choosing.pool import Sample
+from harness.choosing.probes import WITNESS
 from harness.choosing.ranker import Weights, finalists
+from harness.evidence.shown import Shown, of_evidence
 from harness.parallel import apart, in_parallel
 from harness.patches.patch import Patch
 from harness.records import Candidate, Evidence, Json, Ranker, WitnessTest
@@ -191,27 +194,21 @@ def choose(
     evidence: InstanceEvidence,
     weights: Weights,
     ranker: Ranker,
-    threshold: float,
+    threshold: float | str,
     points: Mapping[str, float] | None = None,
+    judged: Sequence[Shown] = (),
 ) -> PoolChoice:
-    """Order the candidates of an instance and choose. `threshold`: the least probability, by the ranker. `points`: the
-    judge's, by the ids of the candidates `for_the_judge`."""
-    table = rows(evidence)
-    if ranker == "rules":
-        return _by_rules(evidence, table, points)
-    judged = points or {}
-    ranked = [_ordered(row, weights) for row in sorted(table, key=lambda r: (-weights.score(r), r.absolute["size"]))]
-    order = tuple(sorted(ranked, key=lambda each: -judged.get(name_of(each.patch), 0.0)))
-    best = order[0]
-    assert best.probability is not None, "the ranker gives one"
-    if evidence.found[digest(best.patch)].static.applies == "no":
-        return PoolChoice(evidence.instance, order, None, "No candidate that stands first applies to the base.")
-    if best.probability < threshold:
-        said = f"The best candidate's probability, {best.probability:.2f}, is below {threshold:g}."
-        return PoolChoice(evidence.instance, order, None, said)
-    first = {judged.get(name_of(each.patch), 0.0) for each in order[:2]}
-    by_judge = "The judge preferred it. " if len(first) > 1 else ""
-    return PoolChoice(evidence.instance, order, best, f"{by_judge}P(right) = {best.probability:.2f}: {best.why}")
+    """Order the candidates of an instance and choose. `threshold`: the least probability, by the ranker, or strength.
+    `points`: the judge's, by the ids of the candidates `for_the_judge`; `judged`: what its tests showed."""
+    candidates, row_of, found = _found(evidence, weights, ranker)
+    chosen = select(candidates, replace(found, shown=(*(found.shown or ()), *judged)), points, threshold)
+    order, said = [], chosen.rationale
+    for ranked in chosen.ranking:
+        row, word = row_of[ranked.candidate], (found.weighed or {}).get(ranked.candidate)
+        number, parts = (word.probability, word.parts) if word else (None, {})
+        order.append(Ordered(row.sources, row.patch, number, parts, ranked.why))
+        said = said.replace(ranked.candidate, row.sources[0])
+    return PoolChoice(evidence.instance, tuple(order), order[0] if chosen.candidate else None, said)
 
 
 def name_of(patch: str) -> str:
@@ -219,63 +216,51 @@ def name_of(patch: str) -> str:
     return digest(patch)[:8]
 
 
-def for_the_judge(evidence: InstanceEvidence, weights: Weights, ranker: Ranker, threshold: float) -> list[Candidate]:
+def for_the_judge(
+    evidence: InstanceEvidence, weights: Weights, ranker: Ranker, threshold: float | str
+) -> list[Candidate]:
     """The candidates that stand first and too close together, for a judge; none where nothing is selected."""
-    chosen = choose(evidence, weights, ranker, threshold)
-    if chosen.selected is None:
-        return []
-    known = {c.patch: c for c in _candidates(evidence, rows(evidence))}
-    if ranker == "rules":
-        return undecided(list(known.values()))
-    least = max(threshold, (chosen.selected.probability or 0.0) - NEAR)
-    close = [known[each.patch] for each in chosen.order if (each.probability or 0.0) >= least]
-    able = [c for c in close if c.evidence is not None and c.evidence.applies and c.evidence.valid]
-    return able[:JUDGED_AT_MOST] if len(able) > 1 else []
+    candidates, _, found = _found(evidence, weights, ranker)
+    return undecided(candidates, found, threshold)
 
 
-def _ordered(row: CandidateFeatures, weights: Weights) -> Ordered:
-    parts = weights.parts(row)
-    named = [f"{name} {value:+.2f}" for name, value in list(parts.items())[:4]]
-    why = ", ".join(named) or "nothing tells it apart"
-    return Ordered(row.sources, row.patch, weights.probability(row), parts, why)
-
-
-def _candidates(evidence: InstanceEvidence, table: Sequence[CandidateFeatures]) -> list[Candidate]:
-    """The rows as `solve` knows candidates."""
-    return [
+def _found(
+    evidence: InstanceEvidence, weights: Weights, ranker: Ranker
+) -> tuple[list[Candidate], dict[str, CandidateFeatures], Findings]:
+    """An instance's distinct candidates as `solve` knows them, their features by id, and all that orders them. By the
+    ranker only what cannot be applied or parsed is not acceptable: near tests are features of it, and were not run on
+    all."""
+    row_of = {name_of(row.patch): row for row in rows(evidence)}
+    candidates = [
         Candidate(
-            name_of(row.patch),
+            name,
             row.patch,
             tuple(range(len(row.sources))),
             Patch(row.patch).flags,
             _as_evidence(evidence.found[digest(row.patch)], evidence.base),
         )
-        for row in table
+        for name, row in row_of.items()
     ]
-
-
-def _by_rules(
-    evidence: InstanceEvidence, table: Sequence[CandidateFeatures], points: Mapping[str, float] | None
-) -> PoolChoice:
-    """The order that `solve --ranker rules` has."""
-    chosen = select(_candidates(evidence, table), len(evidence.samples), points)
-    row_of = {name_of(row.patch): row for row in table}
-    ranking = [(row_of[ranked.candidate], ranked.why) for ranked in chosen.ranking]
-    order = tuple(Ordered(row.sources, row.patch, None, {}, why) for row, why in ranking)
-    return PoolChoice(evidence.instance, order, order[0] if chosen.candidate else None, chosen.rationale)
+    found = weighed(Findings(shown=of_evidence(candidates)), evidence, weights, row_of)
+    if ranker == "rules":
+        return candidates, row_of, Findings(shown=found.shown)
+    objections = {
+        c.id: "" if c.evidence and c.evidence.applies and c.evidence.valid else "does not apply, or is no Python"
+        for c in candidates
+    }
+    return candidates, row_of, replace(found, objections=objections, kinds=found.kinds | {"regression"})
 
 
 def _as_evidence(found: Found, base: Base) -> Evidence:
-    """What the rules look at: near tests as regression tests, steps that failed on the base as witness tests."""
+    """The evidence as `solve` has it: near tests as regression tests; witness tests that fail on the base."""
     broken = set(found.tests.broken) if found.tests else set()
     green = base.near.green if base.near and found.tests else ()
-    before = {f"{p}/{n}": s.error for p, of_it in (base.probes or {}).items() for n, s in enumerate(of_it)}
-    after = {f"{p}/{n}": s.error for p, of_it in (found.probes or {}).items() for n, s in enumerate(of_it)}
-    failing = {name for name, error in before.items() if error and error != "NameError"}
+    failing = {n for n, steps in (base.probes or {}).items() if n.startswith(WITNESS) and steps and steps[0].error}
+    after = {name: steps[0].error for name, steps in (found.probes or {}).items() if name in failing and steps}
     return Evidence(
         applies=found.static.applies != "no",
         valid=not found.static.unparsed,
         regression={test: "failed" if test in broken else "passed" for test in (*green, *broken)},
-        witness={name: "failed" if after.get(name, "missing") else "passed" for name in sorted(failing & after.keys())},
+        witness={name: "failed" if after[name] else "passed" for name in sorted(after)},
         reason="it does not parse" if found.static.unparsed else found.static.reason,
     )

@@ -2,8 +2,8 @@
 there is.
 
 What the patches themselves tell is looked at in memory. What the issue's own code does is found out only where several
-candidates are acceptable, and is written to the trace, so that it is found out once. Regression and witness outcomes
-are those of the verification; nothing of it is run again.
+candidates are acceptable, and is written to the trace, so that it is found out once. What the verification's tests
+showed counts before the ranker's word, and is no part of it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from agent.choice.case import Case, Ground
-from agent.choice.order import Weighed, why_not
+from agent.choice.order import Findings, Weighed, why_not
 from harness import trace
-from harness.choosing.evidence_store import InstanceEvidence, Steps, TestFacts, digest
-from harness.choosing.features import rows
+from harness.choosing.behaviour import probe_rows, steps_of_each
+from harness.choosing.evidence_store import InstanceEvidence, Steps
+from harness.choosing.features import CandidateFeatures, rows
 from harness.choosing.gather import gather_probes, gather_static
 from harness.choosing.pool import Sample
 from harness.choosing.probe_facts import Seen
-from harness.choosing.probes import WITNESS
-from harness.choosing.ranker import SHIPPED, read_weights
-from harness.records import Candidate, Json
+from harness.choosing.ranker import SHIPPED, Weights, read_weights
+from harness.records import Json
 from tasks.errors import SandboxFailed
 
 PROBING_SECONDS = 300.0
@@ -33,22 +33,36 @@ _HERE = "run"
 """What the issue at hand is called among the evidence: the gathering knows instances by name."""
 
 
-async def weigh(case: Case, models: Mapping[int, str]) -> dict[str, Weighed]:
-    """The ranker's word by candidate id, on candidates that are all verified. `models`: by attempt, who made it."""
-    ground = case.ground
+async def weigh(case: Case, models: Mapping[int, str], found: Findings) -> Findings:
+    """What is `found`, with the ranker's word on the candidates, all of them verified, and with what the issue's own
+    code showed. `models`: by attempt, who made it."""
+    ground, weights = case.ground, read_weights(SHIPPED)
     if not case.candidates or ground is None:
-        return {}
+        return replace(found, weighed={})
     samples = {c.id: tuple(Sample(_HERE, str(n), models[n], c.patch) for n in c.attempts) for c in case.candidates}
     every = tuple(sample for of_it in samples.values() for sample in of_it)
     evidence = await asyncio.to_thread(gather_static, InstanceEvidence(_HERE, every), case.statement, ground.tree)
     acceptable = tuple(s for c in case.candidates if not why_not(c) for s in samples[c.id])
     if len({sample.patch for sample in acceptable}) > 1:
         evidence = replace(await _probed(case, ground, replace(evidence, samples=acceptable)), samples=every)
-    evidence = _with_verification(evidence, case.candidates)
-    weights = read_weights(SHIPPED)
     row_of = {source: row for row in rows(evidence) for source in row.sources}
     chosen = {c.id: row_of[str(c.attempts[0])] for c in case.candidates}
-    return {name: Weighed(weights.probability(row), weights.parts(row)) for name, row in chosen.items()}
+    return weighed(found, evidence, weights, chosen)
+
+
+def weighed(
+    found: Findings, evidence: InstanceEvidence, weights: Weights, rows: Mapping[str, CandidateFeatures]
+) -> Findings:
+    """What is `found`, with the ranker's word on candidates, and what the issue's own code showed. `rows`: by their
+    id."""
+    patches = {name: row.patch for name, row in rows.items()}
+    did = steps_of_each(evidence, patches)
+    words = {
+        name: Weighed(weights.probability(row), weights.parts(row), tuple(sorted(did[name].items())))
+        for name, row in rows.items()
+    }
+    shown = (*(found.shown or ()), *probe_rows(evidence, patches))
+    return replace(found, weighed=words, shown=shown, calibrated_on=weights.fitted_on, kinds=weights.kinds)
 
 
 async def _probed(case: Case, ground: Ground, evidence: InstanceEvidence) -> InstanceEvidence:
@@ -101,22 +115,4 @@ def _as_probed(evidence: InstanceEvidence, probed: Sequence[trace.Probed]) -> In
         sources = {name: tuple(steps) for name, steps in first.sources.items()}
         base = replace(base, probes=shown[""], sources=sources, unsteady=first.unsteady)
     found = {key: replace(f, probes=shown.get(key, f.probes)) for key, f in evidence.found.items()}
-    return replace(evidence, base=base, found=found)
-
-
-def _with_verification(evidence: InstanceEvidence, candidates: Sequence[Candidate]) -> InstanceEvidence:
-    """The evidence with the verification's outcomes: regression tests as near tests, witness tests as probes."""
-    names = sorted({name for c in candidates if c.evidence for name in c.evidence.witness})
-    steps = {name: f"{WITNESS}{n}" for n, name in enumerate(names, 1)}
-    found = dict(evidence.found)
-    for candidate in candidates:
-        seen = candidate.evidence
-        if seen is None or not seen.applies:
-            continue
-        key = digest(candidate.patch)
-        witness = {steps[n]: (Seen("", "" if o == "passed" else o),) for n, o in seen.witness.items()}
-        tests = TestFacts(len(seen.regression), seen.broken) if seen.regression else None
-        found[key] = replace(found[key], probes={**(found[key].probes or {}), **witness}, tests=tests)
-    on_base = {step: (Seen("", "failed"),) for step in steps.values()}
-    base = replace(evidence.base, probes={**(evidence.base.probes or {}), **on_base})
     return replace(evidence, base=base, found=found)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from agent.commands.options import add_choice, add_repeatable, add_rows, add_settings, fill_in
+from agent.commands.options import add_choice, add_rows, add_settings, fill_in
 from agent.commands.selecting import select
-from agent.defaults import amount, positive, share
+from agent.defaults import amount, least, positive
 
 EXAMPLES = """examples:
   troop select swe-bench-lite --candidates run-1.jsonl run-2.jsonl --mirrors ~/mirrors
   troop select tasks/examples/humanize-intcomma-zero-digits.toml --candidates patches/
   troop select --from runs/select-swe-bench-lite --threshold 0.4 --out runs/stricter
   troop select --from runs/select-swe-bench-lite --ranker rules
-  troop select --fit pool.jsonl.gz --from runs/select-pool --weights mine.json
 """
 
 
@@ -39,12 +38,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_rows(parser)
     order = parser.add_argument_group("the order")
     add_choice(order, "--ranker", ("evidence", "rules"), "(evidence)")
-    order.add_argument(
-        "--weights", type=Path, metavar="FILE", help="the ranker's (those that ship); with --fit: written"
-    )
-    order.add_argument("--threshold", type=share, default=0.0, metavar="P", help="select nothing below P(right) (0)")
-    order.add_argument("--fit", type=Path, metavar="POOL", help="fit the ranker on labelled candidates; needs --from")
-    add_repeatable(order, "--labels", "FILE", "outcomes over the pool's", Path)
+    order.add_argument("--weights", type=Path, metavar="FILE", help="the ranker's (those that ship)")
+    order.add_argument("--threshold", type=least, default=0.0, metavar="P", help="as in solve (0)")
     judge = parser.add_argument_group("the judge")
     judge.add_argument(
         "--judge-model", metavar="NAME", help="compares candidates that stand first, close together (none), as in solve"
@@ -62,7 +57,5 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(known: argparse.Namespace) -> int:
     """Gather evidence where asked, rank, write predictions.jsonl, report.json and, for one instance, selected.patch."""
-
-    if known.fit is None:
-        fill_in(known, SANDBOX)
+    fill_in(known, SANDBOX)
     return select(known)

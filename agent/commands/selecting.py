@@ -1,4 +1,4 @@
-"""What `troop select` does: evidence on patches that exist already, the order among them, and the ranker's fit."""
+"""What `troop select` does: evidence on patches that exist already, and the order among them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from agent.choice import pool
+from agent.choice.candidates import tests_of_the_judge
+from agent.choice.order import check_threshold
 from agent.choice.pool import Lookout, Place, PoolChoice
 from agent.choice.pool_judge import Judging, judge_all, said_on
 from agent.commands.conclude import interruptible
@@ -18,7 +20,6 @@ from agent.commands.progress import Progress
 from agent.config import Alias, key_of, load_config, prices_of, resolve_model
 from harness.cache import cache_root, write_json, write_text
 from harness.choosing.evidence_store import InstanceEvidence, evidence_of
-from harness.choosing.fitting import fit_pool, in_words
 from harness.choosing.pool import (
     Sample,
     by_instance,
@@ -28,7 +29,7 @@ from harness.choosing.pool import (
     unlabelled,
     write_pool,
 )
-from harness.choosing.ranker import SHIPPED, Weights, read_weights, write_weights
+from harness.choosing.ranker import SHIPPED, Weights, read_weights
 from harness.evidence.near import AT_ONCE
 from harness.lock import RunLock
 from harness.money.ledger import Ledger, check_priced
@@ -54,16 +55,17 @@ Gathered = tuple[Path, dict[str, tuple[Sample, ...]], Places]
 def select(known: argparse.Namespace) -> int:
     """Do what the options of `select_command` say; the exit code."""
     with Progress(quiet=known.quiet, json=known.json) as progress:
-        if known.fit is not None:
-            return _fit(known, progress)
-        if known.ranker == "rules" and known.threshold:
-            raise InputError("--threshold is for the ranker's probability: leave it out, or leave out --ranker rules")
+        check_threshold(known.threshold, known.ranker)
         judge = _judge(known)
         weights = read_weights(known.weights or SHIPPED)
         directory, samples, places = _gathered(known, weights, progress)
         every, without = _known(directory, samples)
         points = _points(judge, directory, every, places, weights, known, progress) if judge is not None else {}
-        chosen = [pool.choose(of, weights, known.ranker, known.threshold, points.get(i)) for i, of in every.items()]
+        tests = {i: tests_of_the_judge(said_on(directory, i)) for i in every} if judge is not None else {}
+        chosen = [
+            pool.choose(of, weights, known.ranker, known.threshold, points.get(i), tests.get(i, ()))
+            for i, of in every.items()
+        ]
         chosen = sorted([*chosen, *(PoolChoice(i, (), None, why) for i, why in without)], key=lambda c: c.instance)
         out = known.out.resolve() if known.out else directory
         report = _report(chosen, known, weights)
@@ -269,16 +271,3 @@ def _lines(chosen: Sequence[PoolChoice]) -> list[str]:
         told = "" if each.probability is None else f" {each.probability:.2f}"
         found.append(f"  {number}.{told} {', '.join(each.sources)}: {each.why}")
     return found
-
-
-def _fit(known: argparse.Namespace, progress: Progress) -> int:
-    """Fit the ranker on a labelled pool whose evidence is in --from; print its weights and how well it does."""
-    if known.kept is None:
-        raise InputError("--fit needs --from RUN, the run in which the pool's evidence was gathered")
-    fitted = fit_pool(read_pool(known.fit, known.labels), known.kept, known.fit.name)
-    if known.weights is not None:
-        write_weights(known.weights, fitted.weights)
-    progress.stop()
-    progress.show(*in_words(fitted), *([f"weights: {known.weights}"] if known.weights else []))
-    progress.document(fitted.as_json())
-    return 0

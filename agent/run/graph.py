@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
+from agent.choice.candidates import tests_of_the_judge
 from agent.choice.case import Case, Ground
-from agent.choice.order import Weighed, select, undecided
+from agent.choice.order import Findings, select, undecided
 from agent.config import Settings
 from agent.run.about import about
 from agent.run.context import Run
@@ -34,10 +35,13 @@ from harness import trace
 from harness.environments.base_run import baseline
 from harness.environments.environment import HELP, build, end_of
 from harness.environments.summary import summary_line, trouble
+from harness.evidence.guesses import weights_of
+from harness.evidence.shown import Shown, of_evidence
 from harness.evidence.strength import STRENGTHS
 from harness.parallel import apart, in_parallel
-from harness.records import Candidate
-from harness.repository.base_tree import open_tree
+from harness.patches.patch import Patch
+from harness.records import Candidate, Selection
+from harness.repository.base_tree import BaseTree, open_tree
 from harness.repository.workspace import Workspace
 from harness.views.report import active_seconds
 from tasks.errors import EnvironmentFailed, SetupFailed
@@ -178,39 +182,44 @@ async def attempts(run: Run) -> None:
 
 
 async def choose_one(run: Run) -> None:
-    """What verification, the ranker and, among those that stand first, the judge say; whoever is chosen has to pass
+    """What tests showed, the ranker, and, among those that stand first, the judge say; whoever is chosen has to pass
     its tests without Troop's plugin as well, else the choice is made among the others."""
     if run.selection() is not None:
         return
-    asked = run.settings.orders_by == "evidence" or run.judge is not None
     while True:
         candidates = await asyncio.to_thread(run.candidates)
-        weighed, points = await _weighed_and_judged(run, candidates) if asked else (None, {})
-        samples, threshold = len(run.samples()), run.settings.threshold
-        chosen = await asyncio.to_thread(select, candidates, samples, points, weighed, threshold)
+        chosen = await _chosen(run, candidates)
         first = next((c for c in candidates if c.id == chosen.candidate), None)
         if first is None or not await contradicted(run, first):
             break
     run.write(trace.Selected(selection=chosen))
 
 
-async def _weighed_and_judged(
-    run: Run, candidates: Sequence[Candidate]
-) -> tuple[Mapping[str, Weighed] | None, Mapping[str, float]]:
-    """By candidate id: the ranker's word (None where the rules order), and the judge's points."""
+async def _chosen(run: Run, candidates: Sequence[Candidate]) -> Selection:
     assert run.base is not None, "prepare comes first"
+    threshold = run.settings.threshold
     with open_tree(run.base.git_dir, run.base.base_commit) as tree:
         ground = Ground(
             tree, lambda name: run.provider.create(run.spec(name)), run.environment.test_command, run.checks
         )
         case = Case(run.task.statement, candidates, ground, run.events, run.write, run.say)
-        weighed = None
+        found = Findings(shown=await asyncio.to_thread(_shown, run, candidates, tree))
         if run.settings.orders_by == "evidence":
             from agent.choice.weighing import weigh
 
-            weighed = await weigh(case, {a.index: a.model for a in run.finished()})
-        close = await asyncio.to_thread(undecided, candidates, weighed, run.settings.threshold)
-        return weighed, await _judged(run, replace(case, candidates=close))
+            found = await weigh(case, {a.index: a.model for a in run.finished()}, found)
+        close = await asyncio.to_thread(undecided, candidates, found, threshold)
+        points = await _judged(run, replace(case, candidates=close))
+    found = replace(found, shown=(*(found.shown or ()), *tests_of_the_judge(run.events)))
+    return await asyncio.to_thread(select, candidates, found, points, threshold)
+
+
+def _shown(run: Run, candidates: Sequence[Candidate], tree: BaseTree) -> tuple[Shown, ...]:
+    """What the given and witness tests showed; a witness that asserts what nobody stated counts less."""
+    witnesses = [w for attempt in run.finished() for w in attempt.witness_tests]
+    touched = {path for c in candidates for path in Patch(c.patch).source_files} if witnesses else set()
+    texts = [text.decode("utf-8", "replace") for text in tree.read_all(touched).values()]
+    return of_evidence(candidates, weights_of(witnesses, [run.task.statement, *texts]))
 
 
 async def _judged(run: Run, case: Case) -> dict[str, float]:

@@ -169,7 +169,7 @@ async def true_witnesses(run: Run, candidates: Sequence[Candidate]) -> tuple[Wit
     new = [w for w in recorded if (w.path, w.text) not in run.shown]
     if new:
         room = replace(run.room(test_seconds(run.prepared().baseline)), slots=run.checks)
-        failing = {(w.path, w.text) for w in await witness_on_base(room, new, run.say)}
+        failing = {(w.path, w.text) for w in await witness_on_base(room, run.task.statement, new, run.say)}
         run.shown.update({(w.path, w.text): (w.path, w.text) in failing for w in new})
     return tuple(w for w in recorded if run.shown[w.path, w.text])
 

@@ -1,5 +1,5 @@
-"""Features from what candidates did when they were run: the issue's probes and the near tests. Zero where nothing was
-run.
+"""What candidates did when they were run, the issue's probes and the near tests: as features, zero where nothing was
+run; and as rows of what was shown.
 
 A step of a probe counts only where two runs of the base agree on it.
 """
@@ -7,14 +7,15 @@ A step of a probe counts only where two runs of the base agree on it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log1p
 
 from harness.choosing.agreement import shares
-from harness.choosing.evidence_store import Base, Found, InstanceEvidence, Steps
+from harness.choosing.evidence_store import Base, Found, InstanceEvidence, Steps, digest
 from harness.choosing.probe_facts import Seen
 from harness.choosing.probes import WITNESS
 from harness.choosing.statement import Statement
+from harness.evidence.shown import Shown, splits
 from harness.patches.patch import Patch
 
 BEHAVIOUR: dict[str, tuple[str, ...]] = {
@@ -49,6 +50,35 @@ def behaviour_features(evidence: InstanceEvidence, groups: Sequence[str]) -> dic
         "breaks-tests-alone": _known([None if n is None else log1p(n) for n in alone]),
         "mends-tests": _known([log1p(len(f.tests.mended)) if f.tests else None for f in found]),
     }
+
+
+def probe_rows(evidence: InstanceEvidence, patches: Mapping[str, str]) -> tuple[Shown, ...]:
+    """The steps of the issue's own code of which it says what they should do: a candidate passes that does so, and
+    fails where it does exactly what the base does; of one that does something else nothing is known. Only steps that
+    tell candidates apart; all of them weigh as much as one test. `patches`: by candidate id."""
+    statement, on_base = Statement(evidence.base.statement), _steady(evidence.base.probes, evidence.base)
+    wishes, found = _wishes(statement), steps_of_each(evidence, patches)
+    rows = {}
+    for name, before in on_base.items():
+        outcomes = {}
+        for candidate, steps in found.items():
+            seen = steps.get(name)
+            if seen is None or name.startswith(WITNESS):
+                continue
+            if seen.behaviour == before.behaviour:
+                outcomes[candidate] = "failed"
+            elif _error_gone(steps, {name: before}, statement) or (
+                _told({name: seen}, {name: before}, wishes, statement) == 1.0
+            ):
+                outcomes[candidate] = "passed"
+        if splits(outcomes):
+            rows[name] = outcomes
+    return tuple(Shown("probe", name, outcomes, (), 1 / len(rows)) for name, outcomes in rows.items())
+
+
+def steps_of_each(evidence: InstanceEvidence, patches: Mapping[str, str]) -> dict[str, dict[str, Seen]]:
+    """What the probes showed of each candidate by step, where the base is steady. `patches`: by candidate id."""
+    return {i: _steady(evidence.found[digest(patch)].probes, evidence.base) for i, patch in patches.items()}
 
 
 def _steady(steps: Steps | None, base: Base) -> dict[str, Seen]:

@@ -34,14 +34,6 @@ ASIDE = ("size",)
 """Known and shown, and what decides between equals, but no feature: on the development part of the pool a weight for it
 made the choice worse (docs/selection.md)."""
 
-SIGNS = dict.fromkeys(("names-place", "traceback-place", "same-code", "same-places", "likeness", "nearness"), 1)
-SIGNS |= dict.fromkeys(("error-gone", "same-behaviour", "same-steps", "told-output"), 1)
-SIGNS |= dict.fromkeys(("unusable", "undefined-names", "edits-tests", "debugging", "stray-files"), -1)
-SIGNS |= dict.fromkeys(("breaks-tests", "breaks-tests-alone", "like-base", "new-crash"), -1)
-"""Features whose weight may only be positive (1) or negative (-1)."""
-
-CIRCUMSTANCES = ("agreement-of-all", "best-agreement", "place-agreement", "distinct-share")
-
 
 @dataclass(frozen=True, slots=True)
 class CandidateFeatures:

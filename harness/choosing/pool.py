@@ -73,7 +73,7 @@ def read_candidates(paths: Sequence[Path], instance: str | None = None) -> list[
         elif path.name.endswith(PATCH_ENDINGS):
             samples.append(_of_patch_file(path, instance, path.parent.name or path.stem))
         else:
-            samples += _of_file(path)
+            samples += read_pool(path)
     if not samples:
         raise InputError(f"no candidate in {', '.join(map(str, paths))}")
     return _told_apart(samples)
@@ -92,34 +92,6 @@ def read_witnesses(paths: Sequence[Path]) -> dict[str, tuple[WitnessTest, ...]]:
     return {instance: tuple(of_it.values()) for instance, of_it in found.items()}
 
 
-def read_pool(path: Path, labels: Sequence[Path] = ()) -> list[Sample]:
-    """The samples of a pool file. `labels`: files with outcomes that are laid over the pool's: JSON lines with
-    `instance_id`, `source`, `outcome`, or the report.json of `troop grade`, whose models are the pool's sources."""
-    samples = _of_file(path)
-    outcomes: dict[tuple[str, str], bool | None] = {}
-    for file in labels:
-        outcomes |= _labels(file)
-    return [replace(s, right=outcomes.get((s.instance, s.source), s.right)) for s in samples]
-
-
-def _labels(path: Path) -> dict[tuple[str, str], bool | None]:
-    """By instance and source, whether the patch is right."""
-    if path.name.endswith(".json"):
-        try:
-            report = json.loads(path.read_bytes())
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}") from error
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path} is not JSON: {error}") from error
-        if not isinstance(report, dict) or not {"sets", "predictions"} <= report.keys():
-            raise InputError(f"{path} is no report of troop grade: it has no sets or no predictions")
-        models = {each["name"]: each["model"] for each in report["sets"]}
-        # Without an image there was no grading, only a failure of the world.
-        graded = [each for each in report["predictions"] if each.get("image")]
-        return {(each["instance_id"], models[each["set"]]): bool(each["resolved"]) for each in graded}
-    return {(_text(x, "instance_id", at), _text(x, "source", at)): _right(x, at) for at, x in _entries(path)}
-
-
 def write_pool(path: Path, samples: Iterable[Sample]) -> None:
     """Write a pool file (gzipped where the name ends in .gz)."""
     words = {True: "resolved", False: "unresolved", None: None}
@@ -130,7 +102,8 @@ def write_pool(path: Path, samples: Iterable[Sample]) -> None:
     path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
 
 
-def _of_file(path: Path) -> list[Sample]:
+def read_pool(path: Path) -> list[Sample]:
+    """The samples of a file of predictions, or of a pool."""
     samples = []
     for place, fields in _entries(path):
         if "model_patch" not in fields and "patch" not in fields:

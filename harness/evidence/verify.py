@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +32,9 @@ from tasks.say import Say
 from tasks.task import GivenTest, Task
 
 T = TypeVar("T")
+
+_WANTED = re.compile(r"cannot import name '(\w+)'|No module named '?([\w.]+)|module '[\w.]+' has no attribute '(\w+)'")
+"""How Python says which name an import wants."""
 
 VERSION = "2"
 """Part of every verification key: evidence found in another way is not taken for this."""
@@ -117,16 +121,16 @@ async def verify(
 
 
 async def witness_on_base(
-    room: CleanRoom, witnesses: Sequence[WitnessTest], say: Say = lambda line: None
+    room: CleanRoom, statement: str, witnesses: Sequence[WitnessTest], say: Say = lambda line: None
 ) -> tuple[WitnessTest, ...]:
     """Those of the witness tests that fail on the base, in the given order, the same file and text only once; each is
     run in a sandbox of its own.
 
-    A test that cannot be loaded there fails, too: a missing name may be just what the issue is about, and such a test
-    speaks for a candidate only by passing on it. Not kept: what passes, what is skipped, what has no test in it, what
-    the Python that runs Troop cannot parse, and what would take the place of a file of the base; nor, which `say`
-    hears, what takes its sandbox down, or has a name that no witness test may have. Raises SandboxFailed where no
-    sandbox works.
+    Not kept: what passes, what is skipped, what has no test in it or was not collected, what fails for want of a name
+    to import that `statement`, the issue's text, does not have (a new name that it asks for may be just what is
+    missing), what the Python that runs Troop cannot parse, and what would take the place of a file of the base; nor,
+    which `say` hears, what takes its sandbox down, or has a name that no witness test may have. Raises SandboxFailed
+    where no sandbox works.
     """
     distinct = list({(w.path, w.text): w for w in reversed(witnesses)}.values())[::-1]
     if room.built.test_command is None:
@@ -138,7 +142,7 @@ async def witness_on_base(
             if not parsed(witness.text.encode("utf-8", "surrogateescape")):
                 return False
             try:
-                return await room.fresh(f"witness-base-{number}", lambda s: _fails_as_new(room, s, witness))
+                return await room.fresh(f"witness-base-{number}", lambda s: _fails_as_new(room, s, witness, statement))
             except SandboxFailed as error:
                 await probe(room.provider, room.spec("probe-witness"))
                 why = str(error)
@@ -149,9 +153,15 @@ async def witness_on_base(
     return tuple(w for w, counts in zip(distinct, failing, strict=True) if counts)
 
 
-async def _fails_as_new(room: CleanRoom, sandbox: Sandbox, witness: WitnessTest) -> bool:
+async def _fails_as_new(room: CleanRoom, sandbox: Sandbox, witness: WitnessTest, statement: str) -> bool:
     there = await sandbox.exec(["test", "-e", witness.path, "-o", "-L", witness.path], timeout=60)
-    return there.exit_code != 0 and await _witness_outcome(room, sandbox, witness) in ("failed", "error")
+    report = None if there.exit_code == 0 else await _witness_report(room, sandbox, witness)
+    if report is None or _believed(report, witness.path) not in ("failed", "error"):
+        return False
+    said = "\n".join(report.failures.values()) or report.output
+    wanted = {name.rpartition(".")[2] for names in _WANTED.findall(said) for name in names if name}
+    loaded = report.outcomes.keys() != {witness.path}
+    return all(re.search(rf"\b{re.escape(name)}\b", statement) for name in wanted) if wanted else loaded
 
 
 async def lay_patch(sandbox: Sandbox, task: Task, patch: str) -> str | None:
@@ -197,11 +207,17 @@ async def _given_outcomes(room: CleanRoom, sandbox: Sandbox, given: GivenTest) -
 
 
 async def _witness_outcome(room: CleanRoom, sandbox: Sandbox, witness: WitnessTest) -> str:
+    report = await _witness_report(room, sandbox, witness)
+    return "missing" if report is None else _believed(report, witness.path)
+
+
+async def _witness_report(room: CleanRoom, sandbox: Sandbox, witness: WitnessTest) -> TestReport | None:
+    """None where what is under test has a file where the test's folder should be."""
     try:
         await sandbox.write(witness.path, witness.text.encode("utf-8", "surrogateescape"))
-    except OSError:  # what is under test has a file where the test's folder should be
-        return "missing"
-    return _believed(await room.tests(sandbox, [witness.path]), witness.path)
+    except OSError:
+        return None
+    return await room.tests(sandbox, [witness.path])
 
 
 def _believed(report: TestReport, test: str) -> str:

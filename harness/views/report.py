@@ -174,24 +174,27 @@ def _selected(events: Sequence[trace.Event], verified: Sequence[trace.Verified])
     event = _last_selection(events)
     if event is None or event.selection.candidate is None:
         return None
-    selection, told = event.selection, ("method", "ranker", "confidence", "rationale")
+    selection, told = event.selection, ("method", "ranker", "confidence", "calibrated_on", "rationale")
     chosen = next((v for v in verified if v.candidate == selection.candidate), None)
     attempts = chosen.attempts if chosen else (None,)
     about = {name: getattr(selection, name) for name in told}
-    about["strength"] = strength_of(chosen.evidence, chosen.attempts) if chosen else "guess"
+    about["confidence"] = selection.confidence if selection.calibrated_on is not None else None
+    about["strength"] = selection.strength or (strength_of(chosen.evidence, chosen.attempts) if chosen else "guess")
     return {"candidate": selection.candidate, "attempt": attempts[0], **about}
 
 
 def _ranking(events: Sequence[trace.Event]) -> list[Json]:
-    """The order, best first; `probability` and `parts` where the ranker made it."""
+    """The order, best first; where the ranker made it `parts`, and its number: a `score` that is no `probability` where
+    it was not calibrated under the conditions of this run."""
     event = _last_selection(events)
     ranking = event.selection.ranking if event else ()
+    number = "score" if event is None or event.selection.calibrated_on is None else "probability"
     return [
         {
             "candidate": r.candidate,
             "acceptable": r.acceptable,
             "why": r.why,
-            **({} if r.probability is None else {"probability": r.probability, "parts": dict(r.parts)}),
+            **({} if r.probability is None else {number: r.probability, "parts": dict(r.parts)}),
         }
         for r in ranking
     ]

@@ -18,6 +18,8 @@ METHOD_WORDS = {
     "given": "No other candidate makes the given test pass.",
     "regression": "The other candidates break tests or are not acceptable.",
     "witness": "It passes more of the tests that attempts wrote for the issue than the others.",
+    "probe": "What the issue shows is changed as it asks; on the others it is as it was.",
+    "judge-test": "It passes a test of the judge that the others fail.",
     "probability": "By all the evidence it is the likeliest to be right.",
     "agreement": "More attempts arrived at it than at any other.",
     "judge": "The judge preferred it among candidates that the tests could not tell apart.",

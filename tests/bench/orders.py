@@ -19,13 +19,13 @@ from agent.choice.order import select, why_not
 from harness import trace
 from harness.choosing.evidence_store import InstanceEvidence
 from harness.choosing.features import rows
-from harness.choosing.fitting import choices, cross, recovery
 from harness.choosing.gather import gather_static
 from harness.choosing.pool import Sample
 from harness.choosing.ranker import SHIPPED, read_weights
 from harness.patches.patch import Patch
 from harness.records import Candidate
 from harness.repository.base_tree import open_tree
+from tests.bench.fitting import choices, cross, recovery
 from tests.bench.selection import heading, line, load, runs_here
 
 Key = tuple[float, ...]
@@ -66,7 +66,7 @@ def runs(known: argparse.Namespace) -> None:
         verdicts = {e.candidate: e.resolved for e in events if isinstance(e, trace.Graded)}
         candidates = candidates_of(events)
         right["oracle"] += any(verdicts.values())
-        right["the rules as they are"] += bool(verdicts.get(select(candidates, len(candidates)).candidate or ""))
+        right["the rules as they are"] += bool(verdicts.get(select(candidates).candidate or ""))
         acceptable = [c for c in candidates if not why_not(c)]
         if not acceptable:
             continue

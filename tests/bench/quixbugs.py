@@ -156,7 +156,7 @@ def outcome(tried: Tried, size: int, options: argparse.Namespace) -> tuple[bool,
     attempts = [Attempt(i, i, "repair", "tests-passed", _diff(tried, text)) for i, text in enumerate(ends) if text]
     passed = Evidence(applies=True, valid=True, given={"visible": "passed"})
     candidates = [replace(c, evidence=passed) for c in group(attempts)]
-    selection = select(candidates, size)
+    selection = select(candidates)
     chosen = next((ends[c.attempts[0]] for c in candidates if c.id == selection.candidate), "")
     right = sum(tried.right.get(text, False) for text in ends)
     return tried.right.get(chosen, False), right > 0, right / size, len(attempts)

@@ -7,7 +7,7 @@
 
 `labels` writes every sample's label, what was graded before what was published; the shipped weights are made with it:
 
-    troop select --fit POOL --from RUN --labels all.jsonl --weights harness/choosing/ranker_weights.json
+    python -m tests.bench.fitting POOL --evidence RUN --labels all.jsonl --weights harness/choosing/ranker_weights.json
 
 The split into parts is selection_split.json. `measure` on the development part cross-validates by instance; on the test
 part the ranker is fitted on the whole development part and judged once. Instances of the repositories in `runs_here`
@@ -31,11 +31,11 @@ from typing import TYPE_CHECKING
 
 from harness.choosing.evidence_store import digest, evidence_so_far, keeping
 from harness.choosing.features import KINDS, NAMES, rows
-from harness.choosing.fitting import Labelled, Recovery, chance, choices, cross, labelled, recovery
 from harness.choosing.gather import gather_probes, gather_static, gather_tests
 from harness.choosing.pool import Sample, by_instance, read_pool, unlabelled
-from harness.choosing.ranker import SHIPPED, finalists, fit, read_weights
+from harness.choosing.ranker import SHIPPED, finalists, read_weights
 from tasks.errors import TroopError
+from tests.bench.fitting import Labelled, Recovery, chance, choices, cross, fit, labelled, read_labelled, recovery
 
 if TYPE_CHECKING:
     from harness.sandbox.docker.provider import DockerProvider
@@ -112,7 +112,7 @@ def show(name: str, items: Sequence[Labelled], scores: Mapping[str, Sequence[flo
 
 
 def load(known: argparse.Namespace, part: str) -> list[Labelled]:
-    samples = with_published(known.pool, read_pool(known.pool, known.labels or []))
+    samples = with_published(known.pool, read_labelled(known.pool, known.labels or []))
     return labelled([s for s in samples if s.instance in SPLIT[part]], known.evidence)
 
 
@@ -269,7 +269,7 @@ def missed(known: argparse.Namespace) -> None:
 
 def labels(known: argparse.Namespace) -> None:
     """Every sample's label as JSON lines."""
-    for sample in with_published(known.pool, read_pool(known.pool, known.labels or [])):
+    for sample in with_published(known.pool, read_labelled(known.pool, known.labels or [])):
         outcome = "resolved" if sample.right else "unresolved"
         print(json.dumps({"instance_id": sample.instance, "source": sample.source, "outcome": outcome}))
 

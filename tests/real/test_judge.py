@@ -107,7 +107,7 @@ def test_a_test_that_the_judge_writes_finds_the_right_one_of_two_plausible_patch
     assert [(t.on, t.outcome) for t in tested.told] == [("base", "failed"), ("c1", "failed"), ("c2", "passed")]
     assert all("Without any patch it fails (1 of 2 pass)." in q and "Άλφα" in q for q in questions)
     assert done.patch is not None and "'?\\w)" in done.patch
-    assert done.report["selected"]["method"] == "judge"
+    assert done.report["selected"]["method"] == "judge-test"
     assert done.report["judge"]["test"]["outcomes"] == {"base": "failed", "c1": "failed", "c2": "passed"}
     assert done.report["cost"]["by_purpose"]["judge"]["calls"] == 3
     paper = io.StringIO()

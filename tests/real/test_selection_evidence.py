@@ -17,9 +17,9 @@ import pytest
 
 from harness.choosing.evidence_store import InstanceEvidence, keeping
 from harness.choosing.features import KINDS, rows
-from harness.choosing.fitting import Labelled, labelled
 from harness.choosing.gather import gather_probes, gather_static, gather_tests
 from harness.choosing.pool import Sample, by_instance, read_pool, unlabelled
+from tests.bench.fitting import Labelled, labelled
 
 DATA = os.environ.get("TROOP_DATA", "")
 pytestmark = pytest.mark.skipif(not DATA, reason="TROOP_DATA does not name the directory of the development data")

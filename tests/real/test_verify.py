@@ -172,7 +172,7 @@ def test_a_witness_that_patches_the_package_decides_about_no_other(provider: Pro
     assert list(found["wrong"].witness.values()) == ["passed", "failed", "failed"]
     assert list(found["right"].witness.values()) == ["failed", "passed", "passed"]
     given = {name: replace(each, given={}) for name, each in found.items()}
-    chosen = select([Candidate(name, patch, (0,), evidence=given[name]) for name, patch in patches.items()], 2)
+    chosen = select([Candidate(name, patch, (0,), evidence=given[name]) for name, patch in patches.items()])
     assert (chosen.candidate, chosen.method) == ("right", "witness")
 
 
@@ -213,7 +213,7 @@ def test_what_a_test_leaves_behind_reaches_no_other(provider: Provider, task: Ta
     async def on_base() -> tuple[WitnessTest, ...]:
         built = await freeze(provider, task)
         return await witness_on_base(
-            CleanRoom(provider, built, "tests"), [WitnessTest(0, "a/test_a.py", mending), honest]
+            CleanRoom(provider, built, "tests"), "", [WitnessTest(0, "a/test_a.py", mending), honest]
         )
 
     assert honest in asyncio.run(on_base())
@@ -242,14 +242,27 @@ def test_only_witness_tests_that_fail_on_the_base_are_kept(bubblewrap: Provider,
         witness("import pytest; pytest.skip()", "tests/test_skips.py"),
         WitnessTest(3, "tests/test_empty.py", "from calc import mean\n"),
         WitnessTest(4, "tests/test_syntax.py", "def test_it(:\n"),
+        WitnessTest(4, "tests/test_own_name.py", missing_name.text.replace("median", "middle")),
+        WitnessTest(4, "tests/test_within.py", "def test_it():\n    from calc import middle\n"),
+        WitnessTest(4, "tests/test_elsewhere.py", "import numpy_of_my_own\n\n\ndef test_it():\n    assert False\n"),
+        WitnessTest(4, "tests/test_no_test.py", "assert False\n"),
         WitnessTest(5, "tests/test_core.py", "def test_it():\n    assert False\n"),
     )
 
     async def scenario() -> tuple[WitnessTest, ...]:
         built = await freeze(bubblewrap, task)
-        return await witness_on_base(CleanRoom(bubblewrap, built, "tests"), recorded)
+        return await witness_on_base(CleanRoom(bubblewrap, built, "tests"), "It has no median.", recorded)
 
-    assert asyncio.run(scenario()) == (fails, missing_name)
+    assert asyncio.run(scenario()) == (fails, missing_name), "a name that the issue asks for may be missing"
+
+
+def test_without_a_runner_there_is_no_witness(bubblewrap: Provider, task: Task) -> None:
+    async def scenario(command: str) -> tuple[WitnessTest, ...]:
+        built = replace(await freeze(bubblewrap, task), test_command=command)
+        return await witness_on_base(CleanRoom(bubblewrap, built, "tests"), "", [witness("assert mean([3]) == 3")])
+
+    assert len(asyncio.run(scenario("python -m pytest -q"))) == 1
+    assert asyncio.run(scenario("no-such-runner")) == asyncio.run(scenario("python -m no_such_runner")) == ()
 
 
 @pytest.mark.parametrize("path", ["conftest.py", "tests/sitecustomize.py", "pytest.ini", "tests/../test_a.py"])
@@ -261,7 +274,9 @@ def test_a_witness_of_an_old_trace_that_pytest_loads_by_itself_is_left_out_with_
 
     async def scenario() -> tuple[WitnessTest, ...]:
         room = CleanRoom(bubblewrap, await freeze(bubblewrap, task), "tests")
-        return await witness_on_base(room, [WitnessTest(3, path, "def test_it(): assert False\n"), fails], said.append)
+        return await witness_on_base(
+            room, "", [WitnessTest(3, path, "def test_it(): assert False\n"), fails], said.append
+        )
 
     assert asyncio.run(scenario()) == (fails,)
     (sentence,) = said
@@ -307,7 +322,7 @@ def test_a_witness_under_which_sandboxes_die_is_no_fault_of_the_candidate_or_of_
             for name in ("-w0", "-0")
         ]
         found = await verify(rooms[0], task, name="v", patch=FIX, regression=REGRESSION, witnesses=tests)
-        return found, await witness_on_base(rooms[1], tests, said.append)
+        return found, await witness_on_base(rooms[1], "", tests, said.append)
 
     found, kept = asyncio.run(scenario())
     assert found.clean and list(found.witness.values()) == ["error", "passed"]

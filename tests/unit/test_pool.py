@@ -12,6 +12,7 @@ import pytest
 from harness import trace
 from harness.choosing.pool import by_instance, read_candidates, read_pool, unlabelled, write_pool
 from tasks.errors import InputError
+from tests.bench.fitting import read_labelled
 
 PATCH = "diff --git a/x.py b/x.py\n--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-a\n+b\n"
 
@@ -97,7 +98,7 @@ def test_labels_of_another_file_are_laid_over_the_pool(tmp_path: Path) -> None:
     line = {"instance_id": "a__b-1", "source": "tool/run-1", "model_patch": PATCH, "outcome": None}
     pool.write_text(json.dumps(line) + "\n")
     labels.write_text(json.dumps({"instance_id": "a__b-1", "source": "tool/run-1", "outcome": "resolved"}) + "\n")
-    assert [s.right for s in read_pool(pool, [labels])] == [True]
+    assert [s.right for s in read_labelled(pool, [labels])] == [True]
 
 
 def test_the_report_of_a_grading_gives_labels(tmp_path: Path) -> None:
@@ -109,10 +110,10 @@ def test_the_report_of_a_grading_gives_labels(tmp_path: Path) -> None:
     failed = {"set": "tool__run-1", "instance_id": "a__b-2", "outcome": "failed", "resolved": False}
     sets = [{"name": "tool__run-1", "model": "tool/run-1"}]
     graded.write_text(json.dumps({"sets": sets, "predictions": [verdict, failed]}))
-    assert [s.right for s in read_pool(pool, [graded])] == [True, None]
+    assert [s.right for s in read_labelled(pool, [graded])] == [True, None]
     graded.write_text("{}")
     with pytest.raises(InputError, match="no report of troop grade"):
-        read_pool(pool, [graded])
+        read_labelled(pool, [graded])
 
 
 def test_what_makes_evidence_sees_no_label(tmp_path: Path) -> None:

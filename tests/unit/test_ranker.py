@@ -21,13 +21,24 @@ from harness.choosing.evidence_store import (
     read_found,
     write_found,
 )
-from harness.choosing.features import CIRCUMSTANCES, NAMES, CandidateFeatures, rows
-from harness.choosing.fitting import Choice, Labelled, choices, cross, platt, recovery, reliability
+from harness.choosing.features import NAMES, CandidateFeatures, rows
 from harness.choosing.pool import Sample
 from harness.choosing.probe_facts import Seen
-from harness.choosing.ranker import Weights, fit, read_weights, write_weights
+from harness.choosing.ranker import Weights, read_weights
 from harness.choosing.static_evidence import StaticFacts
 from tasks.errors import InputError
+from tests.bench.fitting import (
+    CIRCUMSTANCES,
+    Choice,
+    Labelled,
+    choices,
+    cross,
+    fit,
+    platt,
+    recovery,
+    reliability,
+    write_weights,
+)
 
 FACTS = StaticFacts("clean", "", ("x.py::f",), ("x.py",), 1, 1, 1)
 

@@ -137,9 +137,11 @@ def test_the_report_has_the_shape_of_the_design() -> None:
         "method",
         "ranker",
         "confidence",
+        "calibrated_on",
         "strength",
         "rationale",
     }
+    assert told["selected"]["confidence"] is None, "a trace from before numbers were told only where calibrated"
     assert {"usd", "exact", "by_purpose", "by_attempt"} <= told["cost"].keys()
     assert told["infrastructure"] == {"retries": 1, "failures": []}
 

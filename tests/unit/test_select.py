@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from agent.attempt.policy import Answer
+from agent.choice import order
 from agent.choice.candidates import group
 from agent.choice.case import Case
 from agent.choice.judge import PLACE, judge, verdict, written_test
-from agent.choice.order import NEAR, Weighed, select, undecided
+from agent.choice.order import NEAR, Findings, Weighed
 from harness import trace
+from harness.evidence.shown import Shown, of_evidence, of_judge
 from harness.evidence.told import useless
-from harness.records import Attempt, Candidate, Evidence, Json, Told
+from harness.records import Attempt, Candidate, Evidence, Json, Selection, Told
 
 
 def diff(new: str, path: str = "calc.py", old: str = "return a") -> str:
@@ -25,6 +27,22 @@ def diff(new: str, path: str = "calc.py", old: str = "return a") -> str:
         f"diff --git a/{path} b/{path}\nindex 1111111..2222222 100644\n--- a/{path}\n+++ b/{path}\n"
         f"@@ -1,2 +1,{1 + added.count('+    ')} @@\n def f(a):\n-    {old}\n{added}"
     )
+
+
+def select(
+    candidates: Sequence[Candidate],
+    points: dict[str, float] | None = None,
+    word: dict[str, Weighed] | None = None,
+    threshold: float | str = 0.0,
+    **more: Any,
+) -> Selection:
+    return order.select(candidates, Findings(word, **more), points, threshold)
+
+
+def undecided(
+    candidates: Sequence[Candidate], word: dict[str, Weighed] | None = None, threshold: float | str = 0.0, **more: Any
+) -> list[Candidate]:
+    return order.undecided(candidates, Findings(word, **more), threshold)
 
 
 def attempt(index: int, patch: str) -> Attempt:
@@ -48,46 +66,46 @@ def test_an_attempt_without_a_patch_is_no_candidate() -> None:
 
 def test_a_candidate_that_breaks_a_test_loses_to_any_that_does_not() -> None:
     broken = candidate("c1", attempts=(0, 1, 2), regression={"t::a": "failed"}, witness={"w": "passed"})
-    chosen = select([broken, candidate("c2", attempts=(3,))], 4)
+    chosen = select([broken, candidate("c2", attempts=(3,))])
     assert (chosen.candidate, chosen.method) == ("c2", "regression")
     assert chosen.ranking[1].why == "breaks t::a"
 
 
 def test_a_regression_test_that_did_not_run_is_not_a_pass() -> None:
-    chosen = select([candidate("c1", regression={"t::a": "missing"})], 1)
+    chosen = select([candidate("c1", regression={"t::a": "missing"})])
     assert chosen.candidate is None and chosen.method == "none"
 
 
 def test_the_given_test_must_pass() -> None:
     failing = candidate("c1", attempts=(0, 1), given={"t::issue": "failed"})
-    chosen = select([failing, candidate("c2", attempts=(2,), given={"t::issue": "passed"})], 3)
+    chosen = select([failing, candidate("c2", attempts=(2,), given={"t::issue": "passed"})])
     assert (chosen.candidate, chosen.method) == ("c2", "given")
 
 
 def test_witness_evidence_comes_before_agreement() -> None:
     agreed = candidate("c1", attempts=(0, 1, 2), witness={"w1": "passed", "w2": "failed"})
-    chosen = select([agreed, candidate("c2", attempts=(3,), witness={"w1": "passed", "w2": "passed"})], 4)
+    chosen = select([agreed, candidate("c2", attempts=(3,), witness={"w1": "passed", "w2": "passed"})])
     assert (chosen.candidate, chosen.method) == ("c2", "witness")
 
 
 def test_agreement_comes_before_the_judge() -> None:
     pair = [candidate("c1", attempts=(0,)), candidate("c2", attempts=(1, 2))]
     assert undecided(pair) == []
-    chosen = select(pair, 3, {"c1": 1.0})
+    chosen = select(pair, {"c1": 1.0})
     assert (chosen.candidate, chosen.method) == ("c2", "agreement")
 
 
 def test_the_judge_is_asked_only_about_ties_and_decides_them() -> None:
     pair = [candidate("c1", diff("b = a + 1\nreturn b")), candidate("c2", diff("return 2"), (1,))]
     assert {c.id for c in undecided(pair)} == {"c1", "c2"}
-    assert select(pair, 2).candidate == "c2", "without a judge the smaller change"
-    assert select(pair, 2).method == "size"
-    chosen = select(pair, 2, {"c1": 1.0, "c2": 0.0})
+    assert select(pair).candidate == "c2", "without a judge the smaller change"
+    assert select(pair).method == "size"
+    chosen = select(pair, {"c1": 1.0, "c2": 0.0})
     assert (chosen.candidate, chosen.method) == ("c1", "judge")
 
 
 def test_a_change_of_nothing_but_tests_is_not_acceptable() -> None:
-    chosen = select([candidate("c1", diff("assert True", "tests/test_calc.py"))], 1)
+    chosen = select([candidate("c1", diff("assert True", "tests/test_calc.py"))])
     assert chosen.candidate is None
     assert "nothing but tests" in chosen.rationale
 
@@ -95,18 +113,18 @@ def test_a_change_of_nothing_but_tests_is_not_acceptable() -> None:
 def test_a_change_of_nothing_but_comments_loses_to_a_larger_change_of_code() -> None:
     comment = candidate("c1", diff("return a  # never mind"), attempts=(0, 1))
     fix = candidate("c2", diff("b = a\nreturn b + 1"), attempts=(2,))
-    chosen = select([comment, fix], 3)
+    chosen = select([comment, fix])
     assert chosen.candidate == "c2"
     assert chosen.ranking[1].why == "changes nothing but comments and layout"
 
 
 def test_what_may_be_a_string_or_is_no_python_counts_as_code() -> None:
-    assert select([candidate("c1", diff('"""# not a comment"""'))], 1).candidate == "c1"
-    assert select([candidate("c1", diff("# a comment here", path="settings.cfg"))], 1).candidate == "c1"
+    assert select([candidate("c1", diff('"""# not a comment"""'))]).candidate == "c1"
+    assert select([candidate("c1", diff("# a comment here", path="settings.cfg"))]).candidate == "c1"
 
 
 def test_no_patch_at_all_is_said() -> None:
-    chosen = select([], 4)
+    chosen = select([])
     assert chosen.candidate is None and chosen.rationale == "No attempt ended with a patch."
 
 
@@ -120,7 +138,7 @@ def test_an_unusable_judgement_is_nobodys_win() -> None:
 
 
 def test_a_choice_by_nothing_but_order_says_so() -> None:
-    chosen = select([candidate("c1", diff("return 1")), candidate("c2", diff("return 2"), (1,))], 2)
+    chosen = select([candidate("c1", diff("return 1")), candidate("c2", diff("return 2"), (1,))])
     assert (chosen.candidate, chosen.method) == ("c1", "first")
 
 
@@ -130,21 +148,21 @@ def weighed(*probabilities: float) -> dict[str, Weighed]:
 
 def test_the_ranker_orders_what_the_tests_leave_equal_before_agreement_does() -> None:
     three = [candidate("c1", diff("return 1"), (0, 1, 2)), candidate("c2", diff("return 2"), (3,))]
-    chosen = select(three, 4, None, weighed(0.2, 0.5))
+    chosen = select(three, None, weighed(0.2, 0.5))
     assert (chosen.candidate, chosen.method, chosen.ranker) == ("c2", "probability", "evidence")
-    assert chosen.confidence == 0.5
+    assert (chosen.confidence, chosen.calibrated_on) == (None, None)
     assert [(r.candidate, r.probability, dict(r.parts)) for r in chosen.ranking] == [
         ("c2", 0.5, {"nearness": 0.5}),
         ("c1", 0.2, {"nearness": 0.2}),
     ]
-    assert select(three, 4).method == "agreement", "by the rules"
+    assert select(three).method == "agreement", "by the rules"
 
 
 def test_no_probability_makes_up_for_a_broken_test_or_a_failing_witness_test() -> None:
     broken = candidate("c1", regression={"t::a": "failed"})
-    assert select([broken, candidate("c2", attempts=(1,))], 2, None, weighed(0.9, 0.1)).candidate == "c2"
+    assert select([broken, candidate("c2", attempts=(1,))], None, weighed(0.9, 0.1)).candidate == "c2"
     pair = [candidate("c1", witness={"w": "failed"}), candidate("c2", attempts=(1,), witness={"w": "passed"})]
-    chosen = select(pair, 2, None, weighed(0.9, 0.1))
+    chosen = select(pair, None, weighed(0.9, 0.1))
     assert (chosen.candidate, chosen.method) == ("c2", "witness")
 
 
@@ -152,18 +170,95 @@ def test_the_judge_decides_among_those_whose_probabilities_lie_close_together() 
     three = [candidate(f"c{n}", diff(f"return {n}"), (n,)) for n in (1, 2, 3)]
     word = weighed(0.6, 0.6 - NEAR / 2, 0.6 - 2 * NEAR)
     assert [c.id for c in undecided(three, word)] == ["c1", "c2"]
-    chosen = select(three, 3, {"c2": 1.0, "c3": 2.0}, word)
+    chosen = select(three, {"c2": 1.0, "c3": 2.0}, word)
     assert (chosen.candidate, chosen.method) == ("c2", "judge"), "points of the third are not asked for"
-    assert chosen.confidence == round(0.6 - NEAR / 2, 3)
     assert undecided(three, weighed(0.9, 0.1, 0.1)) == []
     assert undecided(three, word, threshold=0.58) == [], "what may not be selected is not asked about"
 
 
 def test_below_the_threshold_nothing_is_selected() -> None:
     pair = [candidate("c1"), candidate("c2", diff("return 2"), (1,))]
-    chosen = select(pair, 2, None, weighed(0.3, 0.2), threshold=0.4)
-    assert (chosen.candidate, chosen.method) == (None, "none") and "0.30, is below 0.4" in chosen.rationale
-    assert select(pair, 2, None, weighed(0.3, 0.2), threshold=0.3).candidate == "c1"
+    chosen = select(pair, None, weighed(0.3, 0.2), threshold=0.4)
+    assert (chosen.candidate, chosen.method) == (None, "none") and "0.30, that is below 0.4" in chosen.rationale
+    assert select(pair, None, weighed(0.3, 0.2), threshold=0.3).candidate == "c1"
+
+
+def test_a_number_is_told_only_where_it_was_calibrated_under_such_conditions() -> None:
+    proved = [candidate("c1", given={"t::issue": "passed"})]
+    pool: dict[str, Any] = {"calibrated_on": "a pool of patches", "kinds": frozenset({"regression"})}
+    chosen = select(proved, None, weighed(0.1), **pool)
+    assert (chosen.confidence, chosen.calibrated_on, chosen.strength) == (None, None, "proved")
+    assert "0.1" not in chosen.rationale + chosen.ranking[0].why
+    for known in ({"regression", "given"}, {"regression", "given", "witness", "judge"}):
+        told = select(proved, None, weighed(0.1), calibrated_on="played", kinds=frozenset(known))
+        assert (told.confidence, told.calibrated_on) == (0.1, "played") and "P(right) 0.10" in told.rationale
+    pair = [candidate("c1"), candidate("c2", diff("return 2"), (1,))]
+    assert select(pair, None, weighed(0.3, 0.2), **pool).confidence == 0.3
+    assert select(pair, {"c2": 1.0}, weighed(0.3, 0.3), **pool).confidence is None, "the judge is no part of it"
+    assert select(pair).confidence is None, "by the rules"
+
+
+@pytest.mark.parametrize(
+    ("seen", "attempts", "strength"),
+    [
+        ({"given": {"t::issue": "passed"}}, (0,), "proved"),
+        ({"witness": {"1:w": "passed"}}, (0, 1), "strong"),
+        ({"witness": {"1:w": "passed"}}, (0,), "likely"),
+        ({}, (0, 1), "likely"),
+        ({}, (0,), "guess"),
+        ({"witness": {"1:w": "failed"}}, (0, 1), "guess"),
+    ],
+)
+def test_a_threshold_may_be_a_word(seen: dict[str, Any], attempts: tuple[int, ...], strength: str) -> None:
+    only = [candidate("c1", attempts=attempts, **seen)]
+    assert select(only).strength == strength
+    words = ("likely", "strong", "proved")
+    for word in words:
+        chosen = select(only, threshold=word)
+        enough = strength in words and words.index(strength) >= words.index(word)
+        assert (chosen.candidate == "c1") is enough
+        assert enough or f"less than {word}" in chosen.rationale
+    assert undecided([*only, candidate("c2", diff("return 2"), (7,))], threshold="proved") == []
+
+
+def test_what_passes_a_guess_is_not_strong_by_it() -> None:
+    agreed = candidate("c1", attempts=(0, 1), witness={"0:w": "passed"})
+    assert select([agreed], threshold="strong", shown=of_evidence([agreed], {"0:w": 0.25})).candidate is None
+    assert select([agreed], threshold="strong", shown=of_evidence([agreed])).candidate == "c1"
+
+
+def test_a_comparison_never_overrules_a_test_of_the_judge() -> None:
+    pair = [candidate("c1"), candidate("c2", diff("b = a + 2\nreturn b"), (1,))]
+    told = [Told("base", "failed"), Told("c1", "failed"), Told("c2", "passed")]
+    chosen = select(pair, {"c1": 1.0}, weighed(0.6, 0.58), shown=of_judge("test_told_apart.py", told))
+    assert (chosen.candidate, chosen.method) == ("c2", "judge-test")
+    assert chosen.ranking[0].why.startswith("1 regression tests pass, 1 of 1 tests of the judge pass")
+    assert undecided(pair, weighed(0.6, 0.58), shown=of_judge("t", told)) == [], "nothing is left to compare"
+    assert select(pair, {"c1": 1.0}, weighed(0.6, 0.58)).candidate == "c1", "without the test the comparison decides"
+
+
+def test_whoever_leaves_the_issues_code_as_it_was_stands_behind_whoever_changes_it_as_asked() -> None:
+    idle = candidate("c1", attempts=(0, 1, 2), witness={"0:w": "passed"})
+    asked = candidate("c2", diff("b = a + 2\nreturn b"), (3,), witness={"0:w": "failed"})
+    other = candidate("c3", diff("return 7"), (4,), witness={"0:w": "failed"})
+    step = Shown("probe", "session/2", {"c1": "failed", "c2": "passed"})
+    shown = (*of_evidence([idle, asked, other]), step)
+    chosen = select([idle, asked, other], {"c1": 1.0}, weighed(0.9, 0.1, 0.1), shown=shown)
+    assert (chosen.candidate, chosen.ranking[-1].candidate) == ("c2", "c1")
+    assert "leaves the issue's own code as it was" in chosen.ranking[-1].why
+    assert select([idle, asked], None, weighed(0.9, 0.1), shown=shown).method == "probe"
+    assert select([idle, other], None, weighed(0.9, 0.1, 0.1), shown=shown).candidate == "c1", (
+        "nobody does what is asked"
+    )
+
+
+def test_finalists_are_chosen_by_what_they_do_and_not_by_rank_alone() -> None:
+    five = [candidate(f"c{n}", diff(f"return {n}"), (n,)) for n in range(1, 6)]
+    word = {f"c{n}": Weighed(0.5, behaviour="wrong" if n < 5 else "right") for n in range(1, 6)}
+    assert [c.id for c in undecided(five, word)] == ["c1", "c2", "c3", "c5"]
+    chosen = select(five, {"c5": 3.0, "c1": 1.0}, word)
+    assert (chosen.candidate, chosen.method) == ("c5", "judge")
+    assert [r.candidate for r in chosen.ranking] == ["c5", "c1", "c2", "c3", "c4"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,13 @@
 """Fitting the ranker on a labelled pool: cross-validation by instance, calibration, reliability, and how good a
-selection by it is:
+selection by it is.
+
+    python -m tests.bench.fitting POOL --evidence RUN [--labels FILE…] [--weights FILE]
+
+RUN is where `troop select` gathered the pool's evidence. A label file is JSON lines with `instance_id`, `source` and
+`outcome`, or the report.json of `troop grade`, whose models are the pool's sources. Fitted by Newton's method with an
+L2 penalty (iteratively reweighted least squares; Hastie, Tibshirani and Friedman, "The Elements of Statistical
+Learning", 4.4.1); features whose sign is known beforehand and that come out with the other one are left out, and the
+rest is fitted again. The measure:
 
 recovery = (selected - mean@1) / (oracle - mean@1), each a sum over instances: what was selected and right, what a blind
 choice would have got, what could have been got. The interval is of the gain over a blind choice, by a bootstrap over
@@ -8,24 +16,45 @@ instances, paired: each drawn instance brings its selected and its blind result.
 
 from __future__ import annotations
 
+import argparse
 import itertools
+import json
 import math
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from operator import mul
 from pathlib import Path
 
 from harness.choosing.evidence_store import evidence_of
 from harness.choosing.features import NAMES, CandidateFeatures, rows
-from harness.choosing.pool import Sample, by_instance, unlabelled
-from harness.choosing.ranker import PENALTY, Weights, fit, newton
-from harness.records import Json
-from tasks.errors import InputError
+from harness.choosing.pool import OUTCOMES, Sample, by_instance, read_pool, unlabelled
+from harness.choosing.ranker import Weights
+from tasks.errors import InputError, TroopError
 
 BOOTSTRAPS = 10_000
 FOLDS = 10
 """Parts of the instances, each judged by a ranker that was fitted on the others."""
 BINS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+
+PENALTY = 10.0
+"""Of the squared weights of standardised features, in units of observations."""
+
+PRIORS: dict[str, float] = {"unusable": -2.0, "breaks-tests": -0.5, "breaks-tests-alone": -1.0}
+"""What a weight is before any data, per unit of the feature (a logarithm of a count, or 0 and 1); the penalty draws
+towards it. All others: 0. It keeps what everybody knows where few labelled candidates show it."""
+
+ROUNDS = 30
+"""Of Newton's method at most."""
+
+CIRCUMSTANCES = ("agreement-of-all", "best-agreement", "place-agreement", "distinct-share")
+"""What is the same for all candidates of an instance, and tells an easy one from a hard one."""
+
+SIGNS = dict.fromkeys(("names-place", "traceback-place", "same-code", "same-places", "likeness", "nearness"), 1)
+SIGNS |= dict.fromkeys(("error-gone", "same-behaviour", "same-steps", "told-output"), 1)
+SIGNS |= dict.fromkeys(("unusable", "undefined-names", "edits-tests", "debugging", "stray-files"), -1)
+SIGNS |= dict.fromkeys(("breaks-tests", "breaks-tests-alone", "like-base", "new-crash"), -1)
+"""Features whose weight may only be positive (1) or negative (-1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +95,29 @@ class Fitted:
     reliability: tuple[Bin, ...]
     brier: float
 
-    def as_json(self) -> Json:
-        return asdict(self)
+
+def read_labelled(path: Path, labels: Sequence[Path] = ()) -> list[Sample]:
+    """The samples of a pool file, with the outcomes of other files laid over the pool's."""
+    outcomes: dict[tuple[str, str], bool | None] = {}
+    for file in labels:
+        outcomes |= _labels(file)
+    return [replace(s, right=outcomes.get((s.instance, s.source), s.right)) for s in read_pool(path)]
+
+
+def _labels(path: Path) -> dict[tuple[str, str], bool | None]:
+    """By instance and source, whether the patch is right."""
+    if path.suffix == ".json":
+        report = json.loads(path.read_bytes())
+        if not isinstance(report, dict) or not {"sets", "predictions"} <= report.keys():
+            raise InputError(f"{path} is no report of troop grade: it has no sets or no predictions")
+        models = {each["name"]: each["model"] for each in report["sets"]}
+        # Without an image there was no grading, only a failure of the world.
+        graded = [each for each in report["predictions"] if each.get("image")]
+        return {(each["instance_id"], models[each["set"]]): bool(each["resolved"]) for each in graded}
+    told = {(x["instance_id"], x["source"]): x["outcome"] for x in map(json.loads, path.read_text().splitlines())}
+    if unknown := set(told.values()) - {None, *OUTCOMES}:
+        raise InputError(f"{path}: the outcome {min(unknown)!r} is none of {', '.join(OUTCOMES)}")
+    return {key: None if outcome is None else outcome == "resolved" for key, outcome in told.items()}
 
 
 def labelled(samples: Sequence[Sample], directory: Path) -> list[Labelled]:
@@ -189,6 +239,114 @@ def in_words(fitted: Fitted) -> list[str]:
     return lines
 
 
+# ---- the fit
+
+
+def fit(
+    rows: Sequence[CandidateFeatures],
+    right: Sequence[bool],
+    *,
+    features: Collection[str] = NAMES,
+    penalty: float = PENALTY,
+) -> Weights:
+    """Fit weights to labelled candidates, by these `features` and all circumstances. Raises InputError where all have
+    the same label or there is none."""
+    if len(set(right)) < 2:
+        raise InputError("a ranker needs right and wrong candidates to be fitted on")
+    names = [n for n in NAMES if n in features] + list(CIRCUMSTANCES)
+    columns = {n: [r.relative[n] if n in r.relative else r.circumstances[n] for r in rows] for n in names}
+    scales = {n: _deviation(column) for n, column in columns.items()}
+    names = [n for n in names if scales[n] > 1e-9 or n in PRIORS]
+    scales = {n: scales[n] if scales[n] > 1e-9 else 1.0 for n in names}
+    labels = [1.0 if each else 0.0 for each in right]
+    standard = {n: [v / scales[n] for v in columns[n]] for n in names}
+    solution: dict[str, float] = {}
+    while True:
+        start = [solution.get(n, 0.0) for n in ("", *names)]
+        middle = [PRIORS.get(n, 0.0) * scales[n] for n in names]
+        found = newton([standard[n] for n in names], labels, penalty, start, middle)
+        solution = dict(zip(("", *names), found, strict=True))
+        against = {n for n in names if SIGNS.get(n, 0) * solution[n] < 0}
+        if not against:
+            bias = solution.pop("")
+            return Weights(bias, solution, {n: scales[n] for n in names})
+        names = [n for n in names if n not in against]
+
+
+def newton(
+    columns: Sequence[Sequence[float]],
+    labels: Sequence[float],
+    penalty: float,
+    start: Sequence[float] | None = None,
+    middle: Sequence[float] | None = None,
+) -> list[float]:
+    """The penalised maximum of the likelihood: the bias, which is not penalised, then a weight for each column.
+
+    `labels`: 0..1. `start`: a first guess of the same shape. `middle`: by column, the weight that the penalty draws
+    towards (0).
+    """
+    every: list[Sequence[float]] = [[1.0] * len(labels), *columns]
+    w = list(start or [0.0] * len(every))
+    middle = [0.0, *(middle or [0.0] * len(columns))]
+    for _ in range(ROUNDS):
+        scores = [0.0] * len(labels)
+        for weight, column in zip(w, every, strict=True):
+            if weight:
+                scores = [z + weight * x for z, x in zip(scores, column, strict=True)]
+        told = [_logistic(z) for z in scores]
+        errors = [y - p for y, p in zip(labels, told, strict=True)]
+        slopes = [p * (1.0 - p) for p in told]
+        gradient = [
+            sum(map(mul, errors, column)) - penalty * (j > 0) * (w[j] - middle[j]) for j, column in enumerate(every)
+        ]
+        hessian = [[0.0] * len(every) for _ in every]
+        for j, column in enumerate(every):
+            weighted = list(map(mul, slopes, column))
+            for k in range(j + 1):
+                hessian[j][k] = hessian[k][j] = sum(map(mul, weighted, every[k]))
+            hessian[j][j] += penalty if j else 1e-9
+        step = _solved(hessian, gradient)
+        w = [a + b for a, b in zip(w, step, strict=True)]
+        if max(map(abs, step)) < 1e-6:
+            break
+    return w
+
+
+def _solved(matrix: list[list[float]], vector: list[float]) -> list[float]:
+    """The solution of a symmetric positive definite system, by elimination."""
+    size = len(vector)
+    a = [[*row, value] for row, value in zip(matrix, vector, strict=True)]
+    for i in range(size):
+        pivot = max(range(i, size), key=lambda r: abs(a[r][i]))
+        a[i], a[pivot] = a[pivot], a[i]
+        for r in range(i + 1, size):
+            factor = a[r][i] / a[i][i]
+            if factor:
+                a[r] = [x - factor * y for x, y in zip(a[r], a[i], strict=True)]
+    out = [0.0] * size
+    for i in reversed(range(size)):
+        out[i] = (a[i][size] - sum(a[i][k] * out[k] for k in range(i + 1, size))) / a[i][i]
+    return out
+
+
+def _logistic(z: float) -> float:
+    return 1.0 / (1.0 + math.exp(-z)) if z >= 0 else math.exp(z) / (1.0 + math.exp(z))
+
+
+def _deviation(values: Sequence[float]) -> float:
+    mean = sum(values) / len(values) if values else 0.0
+    return math.sqrt(sum((v - mean) ** 2 for v in values) / max(1, len(values)))
+
+
+def write_weights(path: Path, weights: Weights) -> None:
+    """Write weights as JSON, rounded to what matters."""
+    body = {**asdict(weights), "kinds": sorted(weights.kinds)}
+    body["bias"] = round(weights.bias, 4)
+    body["weights"] = {n: round(w, 4) for n, w in weights.weights.items()}
+    body["scales"] = {n: round(s, 6) for n, s in weights.scales.items()}
+    path.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+
+
 # ---- recovery
 
 
@@ -256,3 +414,24 @@ def _middle(values: Sequence[float]) -> tuple[float, float] | None:
         return None
     ordered = sorted(values)
     return ordered[int(0.025 * len(ordered))], ordered[max(0, int(0.975 * len(ordered)) - 1)]
+
+
+def main() -> None:
+    """Command line: fit, print the weights and how well they do, and write them where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pool", type=Path, help="labelled candidates")
+    parser.add_argument("--evidence", type=Path, required=True, metavar="RUN", help="where their evidence was gathered")
+    parser.add_argument("--labels", type=Path, action="append", default=[], metavar="FILE", help="outcomes over these")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="written")
+    known = parser.parse_args()
+    try:
+        fitted = fit_pool(read_labelled(known.pool, known.labels), known.evidence, known.pool.name)
+    except (OSError, ValueError, TroopError) as error:
+        parser.error(str(error))
+    if known.weights is not None:
+        write_weights(known.weights, fitted.weights)
+    print("\n".join(in_words(fitted)))
+
+
+if __name__ == "__main__":
+    main()
