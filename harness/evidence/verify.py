@@ -139,7 +139,7 @@ async def witness_on_base(
     async def fails(number: int, witness: WitnessTest) -> bool:
         why = f"{witness.path!r} is no name for one: pytest, Python or git may give it a meaning of its own"
         if place_of_new_test(witness.path) == witness.path:
-            if not parsed(witness.text.encode("utf-8", "surrogateescape")):
+            if witness.path.endswith(".py") and not parsed(witness.text.encode("utf-8", "surrogateescape")):
                 return False
             try:
                 return await room.fresh(f"witness-base-{number}", lambda s: _fails_as_new(room, s, witness, statement))
