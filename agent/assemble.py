@@ -9,6 +9,7 @@ import platform
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,7 @@ def pick_models(settings: Settings, config: Config, task: Task, say: Say) -> tup
 
 def pick_judge(settings: Settings, models: Sequence[str]) -> str | None:
     """The judge's model by name: as set, else the first model that is one; None for no judge."""
-    if settings.judge_model == "none":
+    if "none" in (settings.judge, settings.judge_model):
         return None
     return settings.judge_model or next((m for m in models if m != REPAIR), None)
 
@@ -339,7 +340,7 @@ async def _drive(
         keeper=keeper,
         clients=clients,
         judge=judge,
-        policies=lambda model: _policy(model, clients, settings),
+        policies=partial(_policy, clients, settings),
         slots=part.lane if part else pool.slots.lane(0, settings.budget.attempts),
         checks=pool.checks,
         sampling=_sampling(settings, part),
@@ -433,14 +434,14 @@ def _close_trace(files: RunFiles, log: trace.Trace, events: list[trace.Event], s
         files.write_report(events)
 
 
-def _policy(model: str, clients: dict[str, ModelClient], settings: Settings) -> Policy:
+def _policy(clients: dict[str, ModelClient], settings: Settings, model: str, writes_tests: bool) -> Policy:
     if model == REPAIR:
         from agent.repair.policy import RepairPolicy
 
         return RepairPolicy(attempts=settings.budget.attempts, seed=settings.seed)
     from agent.attempt.model_policy import ModelPolicy
 
-    return ModelPolicy(tools=clients[model].takes_tools)
+    return ModelPolicy(tools=clients[model].takes_tools, writes_tests=writes_tests)
 
 
 def solution(files: RunFiles, events: Sequence[trace.Event]) -> Solution:

@@ -80,7 +80,9 @@ class Settings:
     """How a run is done. Times in seconds.
 
     `models`: as the user named them; attempts rotate over them; empty: the configured default, else `repair`.
-    `judge_model`: None means the first model that is not `repair`; "none" means no judge. `concurrency`: attempts at a
+    `judge`: how it works (see `agent.choice.judge`), or "none"; `judge_model`: None means the first model that is not
+    `repair`; "none" means no judge. `tie_witnesses`: attempts that only write tests, made where finalists tie (None:
+    none). `concurrency`: attempts at a
     time (None: one per CPU for `repair`, 32 for models). `out`: the directory that gets the run directory.
     `verify_seconds`: time for the regression tests of one candidate. `base_runs`: how often the base's tests run to
     find flaky ones. `infrastructure_retries`: per attempt, apart from its turns. `ranker`: what orders candidates
@@ -95,7 +97,9 @@ class Settings:
 
     budget: Budget = field(default_factory=Budget)
     models: tuple[str, ...] = ()
+    judge: str = "quick"
     judge_model: str | None = None
+    tie_witnesses: int | None = None
     sandbox: str = AUTO
     concurrency: int | None = None
     seed: int = 0

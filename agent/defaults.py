@@ -68,6 +68,7 @@ KINDS: Mapping[Callable[[str], Any], tuple[str, tuple[type, ...]]] = {
 }
 """By what reads a setting from text: what it must be, in words, and in TOML."""
 
+JUDGES = ("quick", "hands", "rubric", "none")
 TRIES, CAPS, ORDER, WHERE = "attempts and models", "budgets", "the choice", "where it runs"
 
 
@@ -117,6 +118,15 @@ SETTINGS = (
         TRIES,
         "make no more attempts once a candidate is that good (proved for repair alone in solve, else never)",
         choices=("proved", "strong", "never"),
+    ),
+    Setting("judge", str, "judge", TRIES, "how it tells apart what tests leave equal (quick)", choices=JUDGES),
+    Setting(
+        "tie_witnesses",
+        positive,
+        "tie_witnesses",
+        TRIES,
+        "where it is a tie: so many more attempts that write tests",
+        "K",
     ),
     Setting("judge_model", str, "judge_model", TRIES, "the judge's model; none: no judge (first --model)", "NAME"),
     Setting("temperature", float, "temperature", TRIES, "the same for all attempts (varies by attempt)", "T"),

@@ -131,6 +131,10 @@ class Budget:
     judge_usd: float | None = None
 
 
+WRITERS_FROM = 1000
+"""From this index on attempts only write tests: they make no patch and are no samples."""
+
+
 @dataclass(frozen=True, slots=True)
 class WitnessTest:
     """A test written by an attempt to show the bug: `path` is new in the repository, `text` its whole content.

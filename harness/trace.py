@@ -338,8 +338,9 @@ class Probed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeTested(Event):
-    """The judge's own test on the base and the `finalists`. `useless`: why it is no evidence ("" if it is), or why
-    there is none. `path`, `text` empty: the judge wrote none that can be run."""
+    """A test of the judge's on the base and the `finalists`. `useless`: why it is no evidence ("" if it is), or why
+    there is none. `path`, `text` empty: the judge wrote none that can be run. Of several with one path the last
+    stands."""
 
     kind: ClassVar[str] = "judge-tested"
     finalists: tuple[str, ...]
@@ -352,18 +353,32 @@ class JudgeTested(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged(Event):
-    """One pairwise comparison (both orders make two). `winner` None: a tie or an unusable answer."""
+    """One pairwise comparison (both orders make two). `winner` None: a tie, an unusable answer, or (`neither`) none of
+    the two solves the issue."""
 
     kind: ClassVar[str] = "judged"
     first: str
     second: str
     winner: str | None
     reason: str
+    neither: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeSaid(Event):
+    """What the judge holds of one candidate that it tried out, or held against what a right fix must do. `points`: the
+    more the better, beside the others that were said at the same time. `neither`: none of them solves the issue."""
+
+    kind: ClassVar[str] = "judge-said"
+    candidate: str
+    points: float
+    reason: str
+    neither: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeStopped(Event):
-    """A cap let the judge ask no more: what it was `before`, in words, and why. Its points so far count."""
+    """The judge came to no end: what it was `before`, in words, and why (a cap). Its points so far count."""
 
     kind: ClassVar[str] = "judge-stopped"
     before: str
@@ -412,6 +427,7 @@ class RunEnded(Event):
     seconds: float = 0.0
 
 
+JUDGING = (JudgeTested, Judged, JudgeSaid, JudgeStopped)
 EVENTS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__()}
 
 

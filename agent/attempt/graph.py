@@ -273,17 +273,7 @@ async def act(state: State, runtime: Runtime[Desk]) -> State:
     turn = state["turn"] + 1
     desk.decision = decision
     desk.pending = []
-    desk.record(
-        trace.Decided(
-            attempt=desk.notebook.index,
-            turn=turn,
-            text=decision.text,
-            calls=tuple({"id": c.id, "name": c.name, "arguments": c.arguments} for c in decision.calls),
-            error=decision.error,
-            stop=decision.stop or "",
-            thoughts=decision.thoughts,
-        )
-    )
+    desk.record(decision.event(desk.notebook.index, turn))
     for call in decision.calls:
         kind = "" if call.problem else kind_of(call.name)
         if kind == "tests":
@@ -301,6 +291,9 @@ async def _doubts(desk: Desk, turn: int) -> str:
     By what the trace holds of the tree: the patch is not taken for a submit that nothing is wrong with."""
     if turn >= desk.rules.turns or any(map(_asked_back, desk.notebook.history)):
         return ""
+    if desk.notebook.writes_tests:
+        none = "Not submitted yet: no witness test is recorded. Submit again if there is none to write."
+        return "" if desk.notebook.recorded else none
     why, patch = [], ""
     paths = [path for path in desk.notebook.tree if path not in desk.apart]
     if all(map(is_test, paths)) and all(kind_of(result.name) == "reads" for result in desk.pending):
@@ -371,7 +364,8 @@ async def end(desk: Desk, status: str, detail: str = "") -> None:
     """
     notebook = desk.notebook
     patch, said = "", [detail] if detail else []
-    if not desk.policy.only_green or (notebook.last_report is not None and notebook.last_report.green):
+    green = not desk.policy.only_green or (notebook.last_report is not None and notebook.last_report.green)
+    if green and not notebook.writes_tests:
         try:
             await desk.sandbox.quiet()
             patch = await take_patch(desk.sandbox, exclude=desk.apart, say=said.append)
@@ -461,18 +455,7 @@ def _over(desk: Desk, error: BudgetExceeded | ContextTooLong) -> State:
 
 def _note(desk: Desk, turn: int, result: Result) -> None:
     desk.pending.append(result)
-    desk.record(
-        trace.ToolRan(
-            attempt=desk.notebook.index,
-            turn=turn,
-            call=result.call,
-            name=result.name,
-            result=result.text,
-            ok=result.ok,
-            diff=result.diff,
-            seconds=result.seconds,
-        )
-    )
+    desk.record(result.event(desk.notebook.index, turn))
     for witness in desk.box.witnesses:
         desk.record(trace.WitnessRecorded(attempt=desk.notebook.index, turn=turn, witness=witness))
     desk.box.witnesses.clear()

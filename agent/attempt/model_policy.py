@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from agent.attempt.lines import cut_middle
 from agent.attempt.notebook import gist
-from agent.attempt.policy import Answer, Decision, Plan, Result, ToolCall, TurnRecord, View
+from agent.attempt.policy import Answer, Decision, Plan, Result, Talk, ToolCall, TurnRecord, View
 from agent.attempt.reading import NO_ANSWER, Call, Reading, as_text, read, said, sent_back
-from agent.attempt.tools import TOOLS, kind_of
+from agent.attempt.tools import TOOLS, Tool
 from agent.models.wires.texts import encodable
-from harness.records import Json
+from harness.records import Json, Purpose
 from tasks.errors import ContextTooLong, ReplyUnreadable, ToolsRefused
 
 CHARS_PER_TOKEN = 3.5
@@ -53,40 +53,48 @@ NOT_READ = (
 AGAIN = "These calls and their results are those of the turn before; a third time ends the attempt. Try another way."
 
 
+T = TypeVar("T", bound=Talk)
+
+
 @functools.cache
 def prompt(name: str) -> str:
     """A prompt file of agent/prompts by name."""
     return (Path(__file__).parent / "prompts" / f"{name}.md").read_text(encoding="utf-8").strip()
 
 
-class ModelPolicy:
-    """A policy over `View.ask`. `tools` False: the text protocol, for servers without tool calls; taken up, too, where
-    the server refuses tools."""
+class Chat(Generic[T]):
+    """A conversation in which a model works with tools, over `Talk.ask`. `tools` False: the text protocol, for servers
+    without tool calls; taken up, too, where the server refuses tools. `offered`: the tools that the model has;
+    `at_last`: what it is to do when few turns are left."""
 
-    only_green = False
+    purpose: Purpose = "act"
 
-    def __init__(self, *, tools: bool) -> None:
+    def __init__(
+        self, *, tools: bool, offered: Mapping[str, Tool] = TOOLS, at_last: str = "Finish the fix and submit."
+    ) -> None:
         self._tools = tools
-        self._schemas = [tool.schema() for tool in TOOLS.values()]
+        self._offered = offered
+        self._at_last = at_last
+        self._schemas = [tool.schema() for tool in offered.values()]
         self._limit = float("inf")
         """Characters that the context holds, as refusals have taught."""
         self._made_for: tuple[object, ...] = ()
         self._rendered: dict[tuple[int, int], tuple[list[Json], int]] = {}
 
-    async def plan(self, view: View) -> Plan:
-        try:
-            answer = await view.ask("plan", "plan", self._opening(view))
-        except ReplyUnreadable:
-            return Plan(text="")
-        return Plan(text=said(answer.message)[1])
+    def _head(self, view: T, longest: int) -> tuple[list[Json], str]:
+        """(what stands first and never changes, what then asks for the first turn). What the model said there itself
+        is `longest` characters at most."""
+        raise NotImplementedError
 
-    async def decide(self, view: View) -> Decision:
+    async def decide(self, view: T) -> Decision:
         turn, refused = len(view.history) + 1, float("inf")
         longer = sum(answer.cut for answer in view.replies.values())
         while True:
             chat, size = self._fitting(view)
             try:
-                answer = await view.ask(str(turn), "act", chat, self._schemas if self._tools else (), longer=longer)
+                answer = await view.ask(
+                    str(turn), self.purpose, chat, self._schemas if self._tools else (), longer=longer
+                )
             except ToolsRefused:
                 if not self._tools:
                     raise
@@ -98,9 +106,9 @@ class ModelPolicy:
             except ReplyUnreadable:
                 return Decision("", error=NOT_READ)
             else:
-                return self._decision(answer, read(answer.message, turn))
+                return self._decision(answer, read(answer.message, turn, self._offered))
 
-    def messages(self, view: View) -> list[Json]:
+    def messages(self, view: T) -> list[Json]:
         """The whole chat for the next turn."""
         return self._fitting(view)[0]
 
@@ -112,14 +120,14 @@ class ModelPolicy:
                 error = "There was no tool block in the message. End it with one, or submit when you are done."
         if error:
             return Decision(reading.text, error=error, thoughts=reading.thoughts)
-        return _ending(reading)
+        return self._ending(reading)
 
-    def _fitting(self, view: View) -> tuple[list[Json], int]:
+    def _fitting(self, view: T) -> tuple[list[Json], int]:
         """The chat, reduced to what the model bears, and its length in characters, nearly."""
         limit = min(view.context * CHARS_PER_TOKEN, self._limit)
         turns = view.turns_left + len(view.history)
-        head = [*self._opening(view), _plan_sent(view, int(PLAN_SHARE * limit))]
-        fixed = sum(_size(message) for message in head) + (len(json.dumps(self._schemas)) if self._tools else 0)
+        head, first = self._head(view, int(PLAN_SHARE * limit))
+        fixed = sum(map(_size, [*head, first])) + (len(json.dumps(self._schemas)) if self._tools else 0)
         room = HIGH_WATER * limit - fixed
         if self._made_for != (room, turns, self._tools):
             self._made_for = (room, turns, self._tools)
@@ -137,36 +145,35 @@ class ModelPolicy:
 
         levels = reduced(lambda at, level: 0 if level == GONE else rendered(at, level)[1], len(view.history), room)
         gone = levels.count(GONE)
-        begin = ["Good. Now carry it out with the tools."]
+        begin = [first]
         if self._tools:
             begin[0] += " Several calls in one message are welcome where none needs another's result."
         if gone:
             begin.append(f"(Your first {gone} turns are left out here; what they changed is in the tree.)")
         if not view.history:
-            begin += _reminder(turns)
+            begin += self._reminder(turns)
         shown = [rendered(at, level) for at, level in enumerate(levels) if level != GONE]
         chat = [*head, _user("\n".join(begin)), *(message for messages, _ in shown for message in messages)]
         return chat, fixed + sum(size for _, size in shown)
 
-    def _opening(self, view: View) -> list[Json]:
-        system = prompt("system")
+    def _system(self, name: str) -> Json:
+        """The system message of that name; with the tools, where they are called in text."""
+        text = prompt(name)
         if not self._tools:
-            system += "\n\n" + "\n".join([prompt("text_protocol"), *(tool.in_words() for tool in TOOLS.values())])
-        about = "\n\n".join(filter(None, (view.prepared.about, _about_tests(view))))
-        body = prompt("task").format(statement=view.task.statement.strip(), about=about)
-        return [{"role": "system", "content": system}, _user(f"{body}\n\n{prompt('plan')}")]
+            text += "\n\n" + "\n".join([prompt("text_protocol"), *(t.in_words() for t in self._offered.values())])
+        return {"role": "system", "content": text}
 
     def _turn(self, record: TurnRecord, answer: Answer | None, level: int, room: float, turns: int) -> list[Json]:
         """A finished turn: what the model said, and what came of it."""
         message = answer.message if answer else _as_message(record.decision)
-        reading = read(message, record.turn)
+        reading = read(message, record.turn, self._offered)
         if answer and answer.cut:
             message, reading = {"content": reading.text}, Reading("", reading.text)
         natively = self._tools and any(call.raw is not None for call in reading.calls)
         spoken = sent_back(message, reading) if self._tools else as_text(message, reading)
         results = _results(record, reading.calls, len(reading.calls) if natively else len(record.results), level, room)
         more = [f"That message could not be carried out. {record.decision.error}"] if record.decision.error else []
-        more += _reminder(turns - record.turn)
+        more += self._reminder(turns - record.turn)
         if level == TIGHT:
             spoken = _tight(spoken)
         if not natively:
@@ -175,6 +182,52 @@ class ModelPolicy:
         results[-1] = "\n\n".join([results[-1], *more])
         calls = zip(spoken["tool_calls"], results, strict=True)
         return [spoken, *({"role": "tool", "tool_call_id": c["id"], "content": encodable(text)} for c, text in calls)]
+
+    def _reminder(self, left: int) -> list[str]:
+        return [f"Turns left: {left}. {self._at_last}"] if 0 < left <= 3 else []
+
+    def _ending(self, reading: Reading) -> Decision:
+        """Calls after one that runs the tests or ends the attempt are dropped, since both end a turn; and those after
+        one that can only be refused, since they may rest on it."""
+        kept: list[ToolCall] = []
+        for call in reading.calls:
+            kept.append(ToolCall(call.id, call.name, call.arguments, call.problem))
+            kind = "" if call.problem else self._offered[call.name].kind
+            if kind == "ends":
+                text = reading.text or str(call.arguments.get("summary") or "")
+                return Decision(text, tuple(kept), stop="submitted", thoughts=reading.thoughts)
+            if kind in ("", "tests"):
+                break
+        return Decision(reading.text, tuple(kept), thoughts=reading.thoughts)
+
+
+class ModelPolicy(Chat[View]):
+    """The policy of an attempt that a model makes. `writes_tests`: it writes tests and changes nothing."""
+
+    only_green = False
+
+    def __init__(self, *, tools: bool, writes_tests: bool = False) -> None:
+        self._role = "witness" if writes_tests else "system"
+        if writes_tests:
+            offered = {name: TOOLS[name] for name in ("read", "search", "run", "witness", "submit")}
+            super().__init__(tools=tools, offered=offered, at_last="Record your tests and submit.")
+        else:
+            super().__init__(tools=tools)
+
+    async def plan(self, view: View) -> Plan:
+        try:
+            answer = await view.ask("plan", "plan", self._opening(view))
+        except ReplyUnreadable:
+            return Plan(text="")
+        return Plan(text=said(answer.message)[1])
+
+    def _head(self, view: View, longest: int) -> tuple[list[Json], str]:
+        return [*self._opening(view), _plan_sent(view, longest)], "Good. Now carry it out with the tools."
+
+    def _opening(self, view: View) -> list[Json]:
+        about = "\n\n".join(filter(None, (view.prepared.about, _about_tests(view))))
+        body = prompt("task").format(statement=view.task.statement.strip(), about=about)
+        return [self._system(self._role), _user(f"{body}\n\n{prompt('plan')}")]
 
 
 def reduced(size: Callable[[int, int], int], turns: int, room: float) -> list[int]:
@@ -223,10 +276,6 @@ def _result_text(result: Result, *, short: bool, cap: int) -> str:
     return cut_middle(text, cap) or "(no output)"
 
 
-def _reminder(left: int) -> list[str]:
-    return [f"Turns left: {left}. Finish the fix and submit."] if 0 < left <= 3 else []
-
-
 def _plan_sent(view: View, longest: int) -> Json:
     """The plan as the model sent it; one that is too long, or holds calls that nobody answered, as its text."""
     answer = view.replies.get("plan")
@@ -242,20 +291,6 @@ def _as_message(decision: Decision) -> Json:
         for c in decision.calls
     ]
     return {"role": "assistant", "content": decision.text, "tool_calls": calls}
-
-
-def _ending(reading: Reading) -> Decision:
-    """Calls after one that runs the tests or ends the attempt are dropped, since both end a turn; and those after one
-    that can only be refused, since they may rest on it."""
-    kept: list[ToolCall] = []
-    for call in reading.calls:
-        kept.append(ToolCall(call.id, call.name, call.arguments, call.problem))
-        if kind_of(call.name) == "ends" and not call.problem:
-            text = reading.text or str(call.arguments.get("summary") or "")
-            return Decision(text, tuple(kept), stop="submitted", thoughts=reading.thoughts)
-        if kind_of(call.name) == "tests" or call.problem:
-            break
-    return Decision(reading.text, tuple(kept), thoughts=reading.thoughts)
 
 
 def _tight(message: Json) -> Json:

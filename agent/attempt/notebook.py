@@ -15,7 +15,7 @@ from typing import cast
 from agent.attempt.policy import Answer, Decision, Plan, Result, ToolCall, TurnRecord
 from agent.attempt.tools import kind_of, place_of
 from harness import trace
-from harness.records import Attempt, AttemptStatus, FileState, TestReport, WitnessTest
+from harness.records import WRITERS_FROM, Attempt, AttemptStatus, FileState, TestReport, WitnessTest
 
 _TIMES = re.compile(r"\b\d+(?:\.\d+)? ?m?s\b")
 
@@ -116,6 +116,11 @@ class Notebook:
         self._turn = None
         self._loose.clear()
         self._loose_witnesses.clear()
+
+    @property
+    def writes_tests(self) -> bool:
+        """Whether the attempt is to write tests and nothing else."""
+        return self.index >= WRITERS_FROM
 
     @property
     def recorded(self) -> list[WitnessTest]:

@@ -7,15 +7,19 @@ own: commands go through the sandbox, model calls through `View.ask`, both recor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from agent.config import CONTEXT
 from harness.records import AttemptStatus, Json, Purpose, TestReport
 from harness.sandbox.base import Sandbox
-from harness.trace import Prepared
+from harness.trace import Decided, Prepared, ToolRan
+from tasks.errors import BudgetExceeded
 from tasks.task import Task
+
+if TYPE_CHECKING:
+    from agent.models.client import Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,19 @@ class Result:
     ok: bool = True
     diff: str = ""
     seconds: float = 0.0
+
+    def event(self, attempt: int | None, turn: int, under: str = "") -> ToolRan:
+        """As the trace has it; see `Decision.event`."""
+        return ToolRan(
+            attempt=attempt,
+            turn=turn,
+            call=under + self.call,
+            name=self.name,
+            result=self.text,
+            ok=self.ok,
+            diff=self.diff,
+            seconds=self.seconds,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +86,18 @@ class Decision:
     error: str = ""
     stop: AttemptStatus | None = None
     thoughts: str = ""
+
+    def event(self, attempt: int | None, turn: int, under: str = "") -> Decided:
+        """As the trace has it. `attempt` None: of the judge; its calls' ids are `under` the name of the hearing."""
+        return Decided(
+            attempt=attempt,
+            turn=turn,
+            text=self.text,
+            calls=tuple({"id": under + c.id, "name": c.name, "arguments": c.arguments} for c in self.calls),
+            error=self.error,
+            stop=self.stop or "",
+            thoughts=self.thoughts,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,32 +137,62 @@ class Ask(Protocol):
     ) -> Answer: ...
 
 
+def asking(
+    complete: Callable[..., Awaitable[Reply]],
+    known: dict[str, Answer],
+    name: str,
+    end: Callable[[BudgetExceeded], None],
+) -> Ask:
+    """The charged call of an attempt or a judge: what is `known` by key is not asked again. `complete`: the client's,
+    told whose call it is. `name`: what keys begin with in the trace. `end` is told of a cap that is reached."""
+
+    async def ask(
+        key: str, purpose: Purpose, messages: Sequence[Json], tools: Sequence[Json] = (), *, longer: int = 0
+    ) -> Answer:
+        if key not in known:
+            try:
+                reply = await complete(messages, tools, purpose=purpose, key=f"{name}/{key}", longer=longer)
+            except BudgetExceeded as error:
+                end(error)
+                raise
+            known[key] = Answer(reply.message, reply.cut)
+        return known[key]
+
+    return ask
+
+
 class RunTests(Protocol):
     """Run the task's tests in the attempt's sandbox: `ids` (test ids or files; empty: the whole suite)."""
 
     async def __call__(self, ids: Sequence[str] = (), *, timeout: float | None = None) -> TestReport: ...
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """What a policy may see of its own attempt, and nothing of any other.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Talk:
+    """What the next turn of a conversation with a model goes on from.
 
-    `seed`: differs by attempt. `turns_left` counts the turn about to be decided. `history`: finished turns in order.
-    `replies`: what the model answered so far, by the call's key. `context`: tokens that the model bears, as known now.
+    `turns_left` counts the turn about to be decided. `history`: finished turns in order. `replies`: what the model
+    answered so far, by the call's key. `context`: tokens that the model bears, as known now.
     """
+
+    ask: Ask
+    history: Sequence[TurnRecord]
+    turns_left: int
+    replies: Mapping[str, Answer] = field(default_factory=dict)
+    context: int = CONTEXT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View(Talk):
+    """What a policy may see of its own attempt, and nothing of any other. `seed`: differs by attempt."""
 
     task: Task
     prepared: Prepared
     index: int
     seed: int
     sandbox: Sandbox
-    ask: Ask
     run_tests: RunTests
     plan: Plan
-    history: Sequence[TurnRecord]
-    turns_left: int
-    replies: Mapping[str, Answer] = field(default_factory=dict)
-    context: int = CONTEXT
 
 
 class Policy(Protocol):

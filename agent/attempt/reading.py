@@ -72,12 +72,12 @@ class Reading:
     error: str = ""
 
 
-def read(message: Json, turn: int) -> Reading:
-    """What an assistant message says. `turn` goes into the ids of calls that have none."""
+def read(message: Json, turn: int, tools: Mapping[str, Tool] = TOOLS) -> Reading:
+    """What an assistant message says. `turn` goes into the ids of calls that have none; `tools`: those there are."""
     thoughts, text = said(message)
     given = message.get("tool_calls")
     try:
-        calls, error = _given_calls(given, turn) if given else _written_calls(text, turn)
+        calls, error = _given_calls(given, turn, tools) if given else _written_calls(text, turn, tools)
     except RecursionError:
         return Reading(thoughts, text, (), "The arguments are nested too deep.")
     return Reading(thoughts, text, tuple(calls), error or (calls[0].problem if calls else ""))
@@ -210,7 +210,7 @@ def _of_channels(text: str) -> tuple[str, str]:
     return "\n".join(thoughts), "".join(answer)
 
 
-def _given_calls(given: Any, turn: int) -> tuple[list[Call], str]:
+def _given_calls(given: Any, turn: int, tools: Mapping[str, Tool]) -> tuple[list[Call], str]:
     """The calls in `tool_calls`, and what is wrong with it as a whole."""
     calls: list[Call] = []
     seen: set[str] = set()
@@ -223,7 +223,7 @@ def _given_calls(given: Any, turn: int) -> tuple[list[Call], str]:
         if not isinstance(id, str) or not id or id in seen:
             id = _made_id(turn, len(calls))
         seen.add(id)
-        calls.append(_taken(Call(id, named[0], {}, raw=raw), named[1]))
+        calls.append(_taken(Call(id, named[0], {}, raw=raw), named[1], tools))
     if calls and len(calls) == len(entries):
         return calls, ""
     return calls, "tool_calls must be a list of calls, each with a function that has a name and arguments."
@@ -234,27 +234,30 @@ def _made_id(turn: int, number: int) -> str:
     return f"t{turn:04}c{number:03}"
 
 
-def _written_calls(text: str, turn: int) -> tuple[list[Call], str]:
+def _written_calls(text: str, turn: int, tools: Mapping[str, Tool]) -> tuple[list[Call], str]:
     """The call in a text (the first of several; its note names the rest), and why it cannot be read."""
-    blocks = list(_blocks(text, _CALL))
+    blocks = list(_blocks(text, _CALL, tools))
     if not blocks:
-        blocks = [b for b in _blocks(text, _OBJECT) if (named := _named(b[0])) and tool_named(_bare(named[0]))]
+        found = ((block, _named(block[0])) for block in _blocks(text, _OBJECT, tools))
+        blocks = [block for block, named in found if named and tool_named(_bare(named[0], tools), tools)]
     if not blocks:
         return [], ""
     block, long, error = blocks[0]
     named = _named(block)
     if named is None:
         return [], error or "The tool block must hold one JSON object with name and arguments."
-    call = _taken(Call(_made_id(turn, 0), named[0], {}), named[1], long)
+    call = _taken(Call(_made_id(turn, 0), named[0], {}), named[1], tools, long)
     if rest := [(_named(other) or ("?",))[0] for other, _, _ in blocks[1:]]:
         only = f"(only the first of {len(blocks)} calls in the message was carried out, not: {', '.join(rest)})"
         call = replace(call, note=f"{call.note}\n{only}".strip())
     return [call], ""
 
 
-def _blocks(text: str, opening: re.Pattern[str]) -> Iterator[tuple[Any, Mapping[str, str], str]]:
+def _blocks(
+    text: str, opening: re.Pattern[str], tools: Mapping[str, Tool]
+) -> Iterator[tuple[Any, Mapping[str, str], str]]:
     """(JSON value, long texts after it, why it is no JSON) of each block of a text."""
-    at, block_from, long_from = 0, _ahead(opening, text), _ahead(_long_text(), text)
+    at, block_from, long_from = 0, _ahead(opening, text), _ahead(_long_text(tools), text)
     while opened := block_from(at):
         at, error = opened.end(), ""
         if function := opened.groupdict().get("function"):
@@ -286,9 +289,9 @@ def _ahead(pattern: re.Pattern[str], text: str) -> Callable[[int], re.Match[str]
     return first
 
 
-def _long_text() -> re.Pattern[str]:
+def _long_text(tools: Mapping[str, Tool]) -> re.Pattern[str]:
     """Where a long text begins that an argument is given as: `<old>`, `<parameter=old>` or a fence with its name."""
-    names = "|".join(sorted({name for tool in TOOLS.values() for name in (*tool.parameters, *tool.words)}))
+    names = "|".join(sorted({name for tool in tools.values() for name in (*tool.parameters, *tool.words)}))
     return re.compile(
         rf"(?:^<(?P<tag>{names})>|<parameter=(?P<parameter>\w+)>|^`{{3,}}(?P<fence>{names})(?=[ \t]*\n))(?:[ \t]*\n)?",
         re.MULTILINE,
@@ -335,16 +338,16 @@ def _named(block: Any) -> tuple[str, Any] | None:
     return block[key], next((block[k] for k in _ARGUMENTS if k in block), rest)
 
 
-def _bare(name: str) -> str:
+def _bare(name: str, tools: Mapping[str, Tool]) -> str:
     """A tool's name without tokens of a template, without a namespace."""
     found = _BARE_NAME.match(name.strip())
     bare = found[1] if found else ""
-    return bare if tool_named(bare) or not tool_named(bare.lower()) else bare.lower()
+    return bare if tool_named(bare, tools) or not tool_named(bare.lower(), tools) else bare.lower()
 
 
-def _taken(call: Call, given: Any, long: Mapping[str, str] | None = None) -> Call:
+def _taken(call: Call, given: Any, tools: Mapping[str, Tool], long: Mapping[str, str] | None = None) -> Call:
     """The call with the name and arguments that are ours. `long`: arguments that came as plain texts."""
-    name = _bare(call.name)
+    name = _bare(call.name, tools)
     arguments, error = given, ""
     for _ in range(3):  # encoded twice, and once more
         if isinstance(arguments, str):
@@ -354,11 +357,12 @@ def _taken(call: Call, given: Any, long: Mapping[str, str] | None = None) -> Cal
     if not isinstance(arguments, dict) and arguments is not None:
         return replace(call, name=name, problem=f"The arguments of {name} must be a JSON object.")
     arguments = {**(arguments or {}), **(long or {})}
-    tool = tool_named(name)
+    tool = tool_named(name, tools)
     if tool is None:
-        return replace(call, name=name, arguments=encodable(arguments), problem=argument_problem(name, arguments))
+        problem = argument_problem(name, arguments, tools)
+        return replace(call, name=name, arguments=encodable(arguments), problem=problem)
     verb = arguments.get("command")
-    if "command" not in tool.parameters and isinstance(verb, str) and (meant := tool_named(verb)):
+    if "command" not in tool.parameters and isinstance(verb, str) and (meant := tool_named(verb, tools)):
         tool = meant
         del arguments["command"]
     renamed = {name: value for key, value in arguments.items() for name, value in _renamed(tool, key, value)}
@@ -370,7 +374,8 @@ def _taken(call: Call, given: Any, long: Mapping[str, str] | None = None) -> Cal
     if tool.name != call.name or not arguments.keys() - _IDLE <= tool.parameters.keys():
         note = f"(taken as {tool.name}{': ' if fitted else ''}{', '.join(fitted)})"
     made: Json = encodable(fitted)
-    return replace(call, name=tool.name, arguments=made, note=note, problem=argument_problem(tool.name, made))
+    problem = argument_problem(tool.name, made, tools)
+    return replace(call, name=tool.name, arguments=made, note=note, problem=problem)
 
 
 def _renamed(tool: Tool, key: str, value: Any) -> Sequence[tuple[str, Any]]:

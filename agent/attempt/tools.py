@@ -23,7 +23,7 @@ from typing import Literal
 from agent.attempt.lines import cut_line, cut_middle, fitting, lines_of, replaced, shown
 from agent.attempt.policy import Result, ToolCall
 from agent.attempt.telling import unstated, witness_words
-from harness.code.facts import SCOPES, parsed, scopes
+from harness.code.facts import parsed, spans
 from harness.evidence.unchanged import UnchangedCode
 from harness.patches.extract import take_patch
 from harness.patches.patch import Patch
@@ -63,7 +63,7 @@ class Toolbox:
     command_timeout: float
     new_test: Callable[[str], Awaitable[tuple[TestReport, str]]]
     patch: Callable[[Sequence[str]], Awaitable[str]]
-    unchanged: UnchangedCode
+    unchanged: UnchangedCode | None
     statement: str
     recorded: Callable[[], Sequence[WitnessTest]]
     given: Sequence[str] = ()
@@ -131,9 +131,9 @@ class Tool:
         return f"- {self.name}: {self.description} Arguments: {'; '.join(arguments)}."
 
 
-def tool_named(name: str) -> Tool | None:
+def tool_named(name: str, tools: Mapping[str, Tool]) -> Tool | None:
     """The tool of that name; else the one that other agents call so."""
-    return TOOLS.get(name) or next((tool for tool in TOOLS.values() if name in tool.also), None)
+    return tools.get(name) or next((tool for tool in tools.values() if name in tool.also), None)
 
 
 def kind_of(name: str) -> Kind:
@@ -141,14 +141,16 @@ def kind_of(name: str) -> Kind:
     return TOOLS[name].kind if name in TOOLS else "runs"
 
 
-async def use_tool(box: Toolbox, call: ToolCall) -> Result:
-    """Carry out one call. A refusal, a mistake in the arguments, and whatever the system inside the sandbox objects to
-    are a `Result` with ok False. Raises only what `Sandbox` raises where it is gone."""
+async def use_tool(box: Toolbox, call: ToolCall, tools: Mapping[str, Tool] | None = None) -> Result:
+    """Carry out one call of one of the `tools` (None: all that attempts have). A refusal, a mistake in the arguments,
+    and whatever the system inside the sandbox objects to are a `Result` with ok False. Raises only what `Sandbox`
+    raises where it is gone."""
     started = time.perf_counter()
+    tools = TOOLS if tools is None else tools
     try:
-        if problem := call.problem or argument_problem(call.name, call.arguments):
+        if problem := call.problem or argument_problem(call.name, call.arguments, tools):
             raise ToolRefused(problem)
-        change, ok = await TOOLS[call.name].use(box, call.arguments), True
+        change, ok = await tools[call.name].use(box, call.arguments), True
     except (ToolRefused, PatchNotTaken, OSError, ValueError) as error:
         change, ok = Change(_refusal(error)), False
         if isinstance(error, FileNotFoundError) and error.filename:
@@ -157,11 +159,11 @@ async def use_tool(box: Toolbox, call: ToolCall) -> Result:
     return Result(call=call.id, name=call.name, text=text, ok=ok, diff=change.diff, seconds=seconds)
 
 
-def argument_problem(name: str, arguments: Json) -> str:
+def argument_problem(name: str, arguments: Json, tools: Mapping[str, Tool]) -> str:
     """What is wrong with a call's name or arguments, as a sentence for the model; empty if nothing is."""
-    tool = TOOLS.get(name)
+    tool = tools.get(name)
     if tool is None:
-        return f"There is no tool {name!r}. The tools are: {', '.join(TOOLS)}."
+        return f"There is no tool {name!r}. The tools are: {', '.join(tools)}."
     missing = [p for p in tool.required if arguments.get(p) is None]
     if missing:
         return f"{name} needs {', '.join(missing)}."
@@ -288,16 +290,12 @@ def _span(path: str, text: str, symbol: str) -> tuple[int, int]:
     tree = parsed(text)
     if tree is None:
         raise ToolRefused(f"{path} cannot be parsed as Python; read it by its lines.")
-    spans: dict[str, tuple[int, int]] = {}
-    for name, node in scopes(tree):
-        if isinstance(node, SCOPES):  # a property's setter has its name, too
-            first = min(each.lineno for each in (node, *node.decorator_list))
-            spans[name] = spans.get(name, (first, 0))[0], node.end_lineno or first
-    found = [n for n in spans if n == symbol] or [n for n in spans if n.endswith(f".{symbol}")]
+    known = spans(tree)
+    found = [n for n in known if n == symbol] or [n for n in known if n.endswith(f".{symbol}")]
     if len(found) != 1:
-        there = found or difflib.get_close_matches(symbol, spans, 5, 0.5) or list(spans)[:20]
+        there = found or difflib.get_close_matches(symbol, known, 5, 0.5) or list(known)[:20]
         raise ToolRefused(f"{path} has {len(found) or 'no'} {symbol}; it has: {', '.join(there) or 'no definition'}.")
-    return spans[found[0]]
+    return known[found[0]]
 
 
 async def _search(box: Toolbox, arguments: Json) -> Change:
@@ -433,7 +431,7 @@ async def _shell(box: Toolbox, arguments: Json) -> Change:
     timeout = min(arguments.get("timeout") or box.command_timeout, 4 * box.command_timeout)
     done = await box.sandbox.exec(arguments["command"], timeout=timeout, merge=True)
     box.command_seconds += done.seconds
-    if not arguments.get("compare"):
+    if not arguments.get("compare") or box.unchanged is None:
         return Change(_ran(done, timeout, RESULT_CHARS))
     bare = await box.unchanged.run(arguments["command"], await _beside(box, arguments["command"]), timeout)
     box.command_seconds += bare.seconds
@@ -492,7 +490,7 @@ async def _witness(box: Toolbox, arguments: Json) -> Change:
     changed = bool(await box.patch([path]))
     await box.sandbox.write(path, text.encode())
     now = await box.new_test(path)
-    base = await box.unchanged.new_test(path, text) if changed else now
+    base = await box.unchanged.new_test(path, text) if changed and box.unchanged else now
     counts, said = witness_words(base, now if changed else None)
     if not counts:
         await box.sandbox.exec(["rm", "-f", "--", path], timeout=30.0)

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from agent.attempt.notebook import notebooks
 from harness import trace
-from harness.evidence.shown import Shown, of_judge
 from harness.patches.patch import Patch
 from harness.records import Attempt, Candidate
 
@@ -70,9 +69,3 @@ def candidates_of(events: Sequence[trace.Event]) -> tuple[Candidate, ...]:
     found = name(len(events))
     named = [replace(candidate, id=ids[Patch(candidate.patch).fingerprint]) for candidate in found]
     return tuple(replace(candidate, evidence=evidence.get(candidate.id)) for candidate in named)
-
-
-def tests_of_the_judge(events: Iterable[trace.Event]) -> tuple[Shown, ...]:
-    """What tests of the judge showed, as far as they say anything."""
-    tests = {(e.path, e.text): e for e in events if isinstance(e, trace.JudgeTested) and not e.useless}
-    return tuple(row for n, e in enumerate(tests.values(), 1) for row in of_judge(f"{n}:{e.path}", e.told))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from harness import trace
+from harness.choosing.evidence_store import Steps
+from harness.choosing.probe_facts import Seen
 from harness.evidence.near import Opened
-from harness.records import Candidate
+from harness.evidence.shown import Shown
+from harness.evidence.verify import witness_name
+from harness.records import Candidate, WitnessTest
 from harness.repository.base_tree import BaseTree
 from tasks.say import Say
 
@@ -27,9 +31,28 @@ class Ground:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """What was run, for people and judges to read. `witnesses`: the text of attempts' tests, by their name in the
+    evidence. `steps`: what the issue's own code does, by the patch's digest ("": without any), `sources` its text."""
+
+    witnesses: Mapping[str, str] = field(default_factory=dict)
+    steps: Mapping[str, Steps] = field(default_factory=dict)
+    sources: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, events: Iterable[trace.Event], witnesses: Iterable[WitnessTest]) -> Known:
+        """What a run's trace holds."""
+        probed = [e for e in events if isinstance(e, trace.Probed) and not e.note]
+        steps = {e.patch: trace.record(dict[str, tuple[Seen, ...]], e.shown) for e in probed}
+        texts = {witness_name(w): w.text for w in witnesses}
+        return cls(texts, steps, next((e.sources for e in probed if not e.patch), {}))
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """What a choice works with.
 
+    `finalists`: the candidates that still stand first and too close together, with further rows of tests.
     `ground` None: nothing can be run. `events`: the trace so far, so that nothing is asked, run or written again; it
     follows what is written. `write` gives the event back as it was written, without secrets: a resume would go on from
     the same.
@@ -41,6 +64,8 @@ class Case:
     events: Sequence[trace.Event]
     write: Callable[[trace.Event], trace.Event]
     say: Say
+    finalists: Callable[[Sequence[Shown]], Sequence[Candidate]] = lambda rows: ()
+    known: Known = Known()
 
     def write_once(self, event: trace.Event) -> None:
         """Write what an earlier process has not written already."""

@@ -1,223 +1,146 @@
-"""The model's part in the selection: candidates that the tests could not tell apart are compared in pairs.
+"""The model's part in the selection, in a run and in a pool alike: it tells apart candidates that stand first and too
+close together.
 
-First the judge may write one test on which the finalists are likely to differ; it is run on the base and on each of
-them, and if they do differ the outcomes go with every comparison. Each pair is asked in both orders, because models
-favour a position; only agreement of the two orders counts as a full win.
+quick    it writes one test, which is run on the base and on every candidate; what that leaves equal it compares in
+         pairs, in both orders, because models favour a position: only what both orders say counts
+hands    it works like an attempt does, with tools on the base and on every finalist (`agent.choice.hands`)
+rubric   it says what a right fix must do before it sees any, then holds every candidate against that
+
+Its tests count like those of attempts: no comparison overrules one.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
-import re
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
-from agent.attempt.lines import cut_middle
-from agent.attempt.model_policy import prompt
-from agent.attempt.policy import Answer, Ask
-from agent.attempt.reading import said
-from agent.choice.case import Case, Ground
-from agent.models.wires.texts import encodable
+from agent.choice.case import Case
+from agent.choice.hands import hands
+from agent.choice.hearing import Hearing, Word
+from agent.choice.questions import (
+    alike,
+    fenced,
+    fenced_test,
+    in_words,
+    last_object,
+    material,
+    patch_of,
+    question,
+    told_in_words,
+)
 from harness import trace
-from harness.choosing.gather import in_sandbox
-from harness.code.facts import parsed
-from harness.evidence.told import tell, useless
-from harness.patches.paths import place_of_new_test
-from harness.records import Candidate, Evidence, Json, Told
+from harness.records import Candidate, Json
 from harness.testing.runners.registry import USUAL_COMMAND, runner_of
-from tasks.errors import BudgetExceeded, EndpointFailed, SandboxFailed, words_of
+from tasks.errors import BudgetExceeded, EndpointFailed
 
-if TYPE_CHECKING:
-    from agent.models.client import ModelClient
-
-PATCH_CHARS = 12_000
-TEST_CHARS = 20_000
-PLACE = "test_told_apart.py"
-"""Where the judge's test goes if it names no place that a test can have."""
-
-_OBJECT = re.compile(r"\{.*\}", re.DOTALL)
-_FENCE = re.compile(r"^```[ \t]*(?:python|py)?[ \t]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
-_PATH = re.compile(r"\A\s*#\s*path:\s*(\S+)")
+ITEMS = range(3, 9)
+"""How many things a rubric may ask for."""
+MET = {"yes": 1.0, "unclear": 0.5}
+"""What one of them counts, by whether a candidate does it."""
+NEITHER = "none of these"
 
 
-def asking(client: ModelClient, events: Sequence[trace.Event], seed: int, end: Callable[[BudgetExceeded], None]) -> Ask:
-    """The judge's charged calls: what the trace holds is not asked again. `end` is told of a cap that is reached."""
-    known = {e.key: Answer(e.message, e.cut) for e in events if isinstance(e, trace.Replied)}
-
-    async def ask(
-        key: str, purpose: str, messages: Sequence[Json], tools: Sequence[Json] = (), *, longer: int = 0
-    ) -> Answer:
-        full = f"judge/{key}"
-        if full in known:
-            return known[full]
-        try:
-            reply = await client.complete(
-                messages, tools, purpose="judge", attempt=None, key=full, seed=seed, temperature=0.0, longer=longer
-            )
-        except BudgetExceeded as error:
-            end(error)
-            raise
-        return Answer(reply.message, reply.cut)
-
-    return ask
-
-
-async def judge(case: Case, ask: Ask, *, tests: bool = True) -> dict[str, float]:
-    """Points by candidate id, for the candidates of `case`: 0.5 for each order of each pair that was won.
-
-    `tests`: whether a test may be asked for, where there is ground to run it on. Every comparison is charged and
-    written as a `Judged` event, the test as `JudgeTested`. An unusable answer is nobody's win, a useless test no
-    evidence. A budget that ends or a server that fails leaves the points so far.
-    """
-    points = dict.fromkeys((c.id for c in case.candidates), 0.0)
-    asked = ""
+async def judge(hearing: Hearing, how: str) -> Word:
+    """Hear the case in one of the ways above. What is asked is charged, and what is run and said is written to the
+    trace. An unusable answer is nobody's win. A budget that ends or a server that fails leaves the points so far."""
+    case = hearing.case
+    groups = alike(case, case.candidates)
     try:
-        ground = case.ground if tests else None
-        speaks = ground is not None and runner_of(ground.command or USUAL_COMMAND).python  # as its test will
-        shown = await _test(case, ground, ask) if ground is not None and speaks else None
-        for one, other in itertools.combinations(case.candidates, 2):
-            for number, (first, second) in enumerate(((one, other), (other, one))):
-                asked = f"{first.id} and {second.id}"
-                question = _question(case.statement, first, second, shown)
-                answer = await _whole(ask, f"{one.id}-{other.id}/{number}", question)
-                winner, reason = verdict(answer, first.id, second.id)
-                case.write_once(trace.Judged(first=first.id, second=second.id, winner=winner, reason=reason))
-                if winner is not None:
-                    points[winner] += 0.5
+        if how == "rubric" and len(groups) > 1:
+            await _rubric(hearing, [group[0] for group in groups])
+        elif len(alike(case, case.finalists(()))) > 1:
+            await (hands(hearing, case.ground) if how == "hands" and case.ground is not None else _quick(hearing))
     except BudgetExceeded as error:
-        case.write_once(trace.JudgeStopped(before=asked or "the test", reason=str(error)))
+        case.write_once(trace.JudgeStopped(before=hearing.before, reason=str(error)))
     except EndpointFailed as error:
         case.write(trace.InfrastructureFailed(what="judge", detail=str(error), retried=False))
-    return points
+    for group in groups:
+        most = max(hearing.points.get(each.id, 0.0) for each in group)
+        hearing.points |= dict.fromkeys((each.id for each in group), most)
+    return hearing.word
 
 
-async def _whole(ask: Ask, key: str, question: Json) -> str:
-    """What the judge says; asked once more, with more room, where its answer was cut. Empty: it was cut again."""
-    answer = await ask(key, "judge", [question])
-    if answer.cut:
-        answer = await ask(f"{key}/longer", "judge", [question], longer=1)
-    return "" if answer.cut else said(answer.message)[1]
+async def _quick(hearing: Hearing) -> None:
+    case = hearing.case
+    tested = await _tested(hearing)
+    pairs = list(itertools.combinations((group[0] for group in alike(case, case.finalists(hearing.word.shown))), 2))
+    neither = 0
+    for one, other in pairs:
+        words = []
+        for number, (first, second) in enumerate(((one, other), (other, one))):
+            hearing.before = f"{first.id} and {second.id}"
+            asked = _comparison(case, first, second, tested)
+            answer = await hearing.whole(f"{one.id}-{other.id}/{number}", asked)
+            winner, reason, none = verdict(answer, first.id, second.id)
+            case.write_once(trace.Judged(first=first.id, second=second.id, winner=winner, reason=reason, neither=none))
+            words.append(winner or NEITHER * none)
+        if words[0] == words[1] in (one.id, other.id):
+            hearing.points[words[0]] = hearing.points.get(words[0], 0.0) + 1.0
+        neither += words == [NEITHER, NEITHER]
+    hearing.neither = bool(pairs) and neither == len(pairs)
 
 
-def verdict(text: str, first: str, second: str) -> tuple[str | None, str]:
-    """The winner's candidate id (None: tie or unusable) and the reason, from the judge's answer."""
-    found = _OBJECT.search(text)
-    try:
-        answer = json.loads(found.group(0), strict=False) if found else None
-    except (ValueError, RecursionError):
-        answer = None
-    if not isinstance(answer, dict) or answer.get("winner") not in ("A", "B", "tie"):
-        return None, f"unusable answer: {text[:200] or 'none, or one that was cut'}"
-    winner = {"A": first, "B": second}.get(answer["winner"])
-    return winner, str(answer.get("reason") or "")[:500]
+async def _tested(hearing: Hearing) -> trace.JudgeTested | None:
+    """The judge's test and what it showed; None where there is none, or where it says nothing of any candidate."""
+    case = hearing.case
+    if case.ground is None or not runner_of(case.ground.command or USUAL_COMMAND).python:  # as its test will be
+        return None
+    hearing.before, finalists = "the test", case.finalists(())
+    patches = "\n\n".join(map(patch_of, finalists))
+    asked = question("judge_test", material=material(case, finalists), patches=patches)
+    answer = await hearing.whole(f"test/{'-'.join(hearing.ids)}", asked)
+    tested = await hearing.tried(case.ground, *fenced_test(answer))
+    outcomes = {told.outcome for told in tested.told if told.on != "base"}
+    return tested if not tested.useless or outcomes == {"failed"} else None
 
 
-def written_test(answer: str) -> tuple[str, str, str]:
-    """(path, text, why it cannot be used) of the test in the judge's answer; the first two are empty where there is
-    none."""
-    found = _FENCE.search(answer)
-    if found is None:
-        return "", "", "the judge wrote no test"
-    text = found[1]
-    if len(text) > TEST_CHARS:
-        return "", "", f"the judge's test is longer than {TEST_CHARS} characters"
-    if parsed(text) is None:
-        return "", "", "the judge's test is no Python"
-    named = _PATH.match(text)
-    return (place_of_new_test(named[1]) if named else "") or PLACE, text, ""
+def verdict(text: str, first: str, second: str) -> tuple[str | None, str, bool]:
+    """(the winner's candidate id, the reason, whether none of the two solves the issue) from the judge's answer; no
+    winner where it is a tie, none of the two, or unusable."""
+    answer = last_object(text, "winner")
+    said = str(answer.get("winner")).strip().lower()
+    if said not in ("a", "b", "tie", NEITHER):
+        return None, f"unusable answer: {text[:200] or 'none, or one that was cut'}", False
+    return {"a": first, "b": second}.get(said), str(answer.get("reason") or "")[:500], said == NEITHER
 
 
-async def _test(case: Case, ground: Ground, ask: Ask) -> trace.JudgeTested | None:
-    """The judge's test and what it showed; None where it says nothing. Asked for and run once."""
-    finalists = tuple(c.id for c in case.candidates)
-    done = next((e for e in case.events if isinstance(e, trace.JudgeTested) and e.finalists == finalists), None)
-    if done is None:
-        path, text, why = written_test(await _whole(ask, f"test/{'-'.join(finalists)}", _test_question(case)))
-        began = time.monotonic()
-        told: Sequence[Told] = ()
-        if not why:
-            try:
-                told = await _told_of_all(case, ground, path, text)
-                why = useless(told)
-            except SandboxFailed as error:
-                why = f"it takes the sandbox down: {error}"
-        written = case.write(
-            trace.JudgeTested(
-                finalists=finalists,
-                path=path,
-                text=text,
-                told=tuple(told),
-                useless=why,
-                seconds=round(time.monotonic() - began, 3),
-            )
+def _comparison(case: Case, first: Candidate, second: Candidate, tested: trace.JudgeTested | None) -> Json:
+    about, told = material(case, [first, second]), dict[str, str]()
+    if tested is not None:
+        told = {each.on: told_in_words(each) for each in tested.told}
+        about += (
+            "\n\nThis test was written to tell such patches apart; it may itself be wrong about what the issue asks"
+            f" for. Without any patch it {told['base']}\n{fenced('test', tested.text)}"
         )
-        assert isinstance(written, trace.JudgeTested), "an event stays what it is"
-        done = written
-    return None if done.useless else done
+    sides = []
+    for side, each in (("A", first), ("B", second)):
+        words = in_words(case, each) + (f"\nthe discriminating test {told[each.id]}" if told else "")
+        sides.append(f"{patch_of(each, side)}\n{fenced('evidence', words, side)}")
+    return question("judge", material=about, first=sides[0], second=sides[1])
 
 
-async def _told_of_all(case: Case, ground: Ground, path: str, text: str) -> list[Told]:
-    """What the test shows on the base and on every candidate. Raises SandboxFailed."""
-    free = path if ground.tree.read(path) is None else PLACE
-    told = []
-    for on, patch in (("base", ""), *((c.id, c.patch) for c in case.candidates)):
-        work = partial(tell, on=on, path=free, text=text, command=ground.command)
-        async with ground.slots:
-            try:
-                told.append(await in_sandbox(ground.opened, f"judge-{on}", ground.tree, patch, work))
-            except (OSError, ValueError) as error:  # one candidate that cannot be laid out ends no other's test
-                told.append(Told(on, "error", tail=words_of(error)))
-    return told
+async def _rubric(hearing: Hearing, candidates: list[Candidate]) -> None:
+    """What a right fix must do, by the issue and the base alone; then a call for each candidate, whose points are the
+    share of it that it does."""
+    case, hearing.before = hearing.case, "the rubric"
+    asked = question("judge_rubric", material=material(case, candidates, blind=True))
+    items = [str(each["must"]) for each in _listed(await hearing.whole("rubric", asked)) if each.get("must")]
+    items = items[: ITEMS.stop - 1]
+    if len(items) < ITEMS.start:
+        case.write_once(trace.JudgeStopped(before="the candidates", reason="its rubric cannot be used"))
+        return
+    must = fenced("items", "\n".join(f"{number}. {item}" for number, item in enumerate(items, 1)))
+    for each in candidates:
+        hearing.before, evidence = each.id, fenced("evidence", in_words(case, each))
+        about = {"material": material(case, [each]), "patch": patch_of(each), "evidence": evidence}
+        answer = await hearing.whole(f"held/{each.id}", question("judge_held", items=must, **about))
+        found = [*_listed(answer), *({} for _ in items)][: len(items)]
+        words = [str(held.get("met") or "unclear").strip().lower() for held in found]
+        why = [f"{i}: {w}, {held.get('why') or '-'}" for i, w, held in zip(items, words, found, strict=True)]
+        hearing.say(each, round(sum(MET.get(word, 0.0) for word in words) / len(items), 3), "\n".join(why))
 
 
-def _test_question(case: Case) -> Json:
-    patches = "\n\n".join(
-        f'<patch name="{c.id}">\n{cut_middle(c.patch, PATCH_CHARS)}\n</patch>' for c in case.candidates
-    )
-    text = prompt("judge_test").format(statement=case.statement.strip(), patches=patches)
-    return {"role": "user", "content": encodable(text)}
-
-
-def _question(statement: str, first: Candidate, second: Candidate, shown: trace.JudgeTested | None) -> Json:
-    text = prompt("judge").format(
-        statement=statement.strip(),
-        test=_shown_on(shown, "base"),
-        first=cut_middle(first.patch, PATCH_CHARS),
-        first_evidence=_in_words(first) + _shown_on(shown, first.id),
-        second=cut_middle(second.patch, PATCH_CHARS),
-        second_evidence=_in_words(second) + _shown_on(shown, second.id),
-    )
-    return {"role": "user", "content": encodable(text)}
-
-
-def _shown_on(shown: trace.JudgeTested | None, name: str) -> str:
-    """What the judge's test showed on one tree; on the base, with its text."""
-    told = next((t for t in shown.told if t.on == name), None) if shown else None
-    if shown is None or told is None:
-        return ""
-    words = {"passed": "passes", "failed": "fails", "error": "cannot be loaded"}[told.outcome]
-    passing = sum(outcome == "passed" for outcome in told.tests.values())
-    counted = f" ({passing} of {len(told.tests)} pass)" if told.tests else ""
-    tail = f":\n{told.tail}" if told.tail else ""
-    if name != "base":
-        return f"\nthe discriminating test {words}{counted}{tail}"
-    return (
-        "\n\nThis test was written to tell such patches apart; it may itself be wrong about what the issue asks for."
-        f" Without any patch it {words}{counted}.\n<test>\n{shown.text.strip()}\n</test>"
-    )
-
-
-def _in_words(candidate: Candidate) -> str:
-    evidence = candidate.evidence or Evidence(applies=False, valid=False)
-    witness = [f"{name}: {outcome}" for name, outcome in sorted(evidence.witness.items())]
-    return "\n".join(
-        [
-            f"regression tests: {len(evidence.regression) - len(evidence.broken)} of {len(evidence.regression)} pass",
-            f"attempts that arrived at it: {len(candidate.attempts)}",
-            f"flags: {', '.join(candidate.flags) or 'none'}",
-            *(f"witness test {line}" for line in witness[:10]),
-        ]
-    )
+def _listed(answer: str) -> list[dict[str, Any]]:
+    """The entries of the answer's `items`."""
+    items = last_object(answer, "items").get("items")
+    return [each if isinstance(each, dict) else {} for each in items] if isinstance(items, list) else []

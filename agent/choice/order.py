@@ -55,6 +55,10 @@ class Findings:
     calibrated_on: str | None = None
     kinds: frozenset[str] = frozenset()
 
+    def with_shown(self, rows: Sequence[Shown]) -> Findings:
+        """The same, with what further tests showed."""
+        return replace(self, shown=(*(self.shown or ()), *rows)) if rows else self
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.choice.case import Ground
+from agent.choice.hearing import NO_WORD, Word
 from agent.choice.order import Findings, select, undecided
 from agent.choice.weighing import weighed
 from harness.cache import cache_root
@@ -191,21 +192,16 @@ def _stand_first(evidence: InstanceEvidence, weights: Weights) -> set[str]:
 
 
 def choose(
-    evidence: InstanceEvidence,
-    weights: Weights,
-    ranker: Ranker,
-    threshold: float | str,
-    points: Mapping[str, float] | None = None,
-    judged: Sequence[Shown] = (),
+    evidence: InstanceEvidence, weights: Weights, ranker: Ranker, threshold: float | str, word: Word = NO_WORD
 ) -> PoolChoice:
     """Order the candidates of an instance and choose. `threshold`: the least probability, by the ranker, or strength.
-    `points`: the judge's, by the ids of the candidates `for_the_judge`; `judged`: what its tests showed."""
+    `word`: the judge's."""
     candidates, row_of, found = _found(evidence, weights, ranker)
-    chosen = select(candidates, replace(found, shown=(*(found.shown or ()), *judged)), points, threshold)
-    order, said = [], chosen.rationale
+    chosen = select(candidates, found.with_shown(word.shown), word.points, threshold)
+    order, said = [], chosen.rationale + word.warning
     for ranked in chosen.ranking:
-        row, word = row_of[ranked.candidate], (found.weighed or {}).get(ranked.candidate)
-        number, parts = (word.probability, word.parts) if word else (None, {})
+        row, by_ranker = row_of[ranked.candidate], (found.weighed or {}).get(ranked.candidate)
+        number, parts = (by_ranker.probability, by_ranker.parts) if by_ranker else (None, {})
         order.append(Ordered(row.sources, row.patch, number, parts, ranked.why))
         said = said.replace(ranked.candidate, row.sources[0])
     return PoolChoice(evidence.instance, tuple(order), order[0] if chosen.candidate else None, said)
@@ -216,12 +212,33 @@ def name_of(patch: str) -> str:
     return digest(patch)[:8]
 
 
+def able(evidence: InstanceEvidence) -> list[Candidate]:
+    """The candidates that can be tried out."""
+    every = _candidates(evidence, rows(evidence))
+    return [c for c in every if c.evidence is not None and c.evidence.applies and c.evidence.valid]
+
+
+def _candidates(evidence: InstanceEvidence, table: Iterable[CandidateFeatures]) -> list[Candidate]:
+    """The rows as `solve` knows candidates."""
+    return [
+        Candidate(
+            name_of(row.patch),
+            row.patch,
+            tuple(range(len(row.sources))),
+            Patch(row.patch).flags,
+            _as_evidence(evidence.found[digest(row.patch)], evidence.base),
+        )
+        for row in table
+    ]
+
+
 def for_the_judge(
-    evidence: InstanceEvidence, weights: Weights, ranker: Ranker, threshold: float | str
+    evidence: InstanceEvidence, shown: Sequence[Shown], weights: Weights, ranker: Ranker, threshold: float | str
 ) -> list[Candidate]:
-    """The candidates that stand first and too close together, for a judge; none where nothing is selected."""
+    """The candidates that stand first and too close together, for a judge whose tests showed this so far; none where
+    nothing is selected."""
     candidates, _, found = _found(evidence, weights, ranker)
-    return undecided(candidates, found, threshold)
+    return undecided(candidates, found.with_shown(shown), threshold)
 
 
 def _found(
@@ -231,16 +248,7 @@ def _found(
     ranker only what cannot be applied or parsed is not acceptable: near tests are features of it, and were not run on
     all."""
     row_of = {name_of(row.patch): row for row in rows(evidence)}
-    candidates = [
-        Candidate(
-            name,
-            row.patch,
-            tuple(range(len(row.sources))),
-            Patch(row.patch).flags,
-            _as_evidence(evidence.found[digest(row.patch)], evidence.base),
-        )
-        for name, row in row_of.items()
-    ]
+    candidates = _candidates(evidence, row_of.values())
     found = weighed(Findings(shown=of_evidence(candidates)), evidence, weights, row_of)
     if ranker == "rules":
         return candidates, row_of, Findings(shown=found.shown)

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from agent.choice.case import Case
-from agent.choice.judge import asking, judge
-from agent.choice.pool import Lookout
+from agent.choice.case import Case, Known
+from agent.choice.hearing import Hearing, Word
+from agent.choice.judge import judge
+from agent.choice.pool import Lookout, able
 from agent.config import Alias
 from agent.models.client import ModelClient
 from agent.models.connections import Connections
 from agent.secrets import known_masker, masker
 from harness import trace
+from harness.choosing.evidence_store import InstanceEvidence
+from harness.evidence.shown import Shown
 from harness.money.budget import BudgetKeeper, SharedBudget
 from harness.money.ledger import charges
 from harness.parallel import apart, in_parallel
@@ -33,36 +36,38 @@ STATEMENT_MISSING = "(the issue's text is not at hand)"
 
 @dataclass(frozen=True, slots=True)
 class Judging:
-    """How the judge is asked. `usd`: its cap for one instance, `whole_usd`: over all of them, None for none. `at_once`:
-    instances."""
+    """How the judge is asked. `how`: see `agent.choice.judge`. `finalists`: those of an instance that stand first and
+    too close together, with these rows of the judge's tests. `usd`: its cap for one instance, `whole_usd`: over all of
+    them, None for none. `at_once`: instances."""
 
     lookout: Lookout
     alias: Alias
+    how: str
+    finalists: Callable[[InstanceEvidence, Sequence[Shown]], Sequence[Candidate]]
     usd: float | None
     whole_usd: float | None
     at_once: int
 
 
-async def judge_all(
-    judging: Judging, finalists: Mapping[str, Sequence[Candidate]], statements: Mapping[str, str]
-) -> dict[str, dict[str, float]]:
-    """The judge's points by instance and candidate id, for the instances that have finalists."""
-    shared = SharedBudget(Budget(usd=judging.whole_usd), [i for i, of_it in finalists.items() if of_it])
+async def judge_all(judging: Judging, every: Mapping[str, InstanceEvidence]) -> dict[str, Word]:
+    """The judge's word by instance, for the instances that have finalists."""
+    tied = {i: evidence for i, evidence in sorted(every.items()) if judging.finalists(evidence, ())}
+    shared = SharedBudget(Budget(usd=judging.whole_usd), list(tied))
     slots = asyncio.Semaphore(judging.at_once)
     connections = Connections()
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, Word] = {}
 
-    async def one(instance: str, of_it: Sequence[Candidate]) -> None:
+    async def one(evidence: InstanceEvidence) -> None:
         async with slots:
             try:
-                found[instance] = await _judge_one(judging, instance, of_it, statements[instance], connections, shared)
+                found[evidence.instance] = await _judge_one(judging, evidence, connections, shared)
             except Exception as error:  # one instance's fault ends no other's
-                if len(finalists) == 1:
+                if len(every) == 1:
                     raise
-                judging.lookout.say(f"{instance}: {words_of(error)}; it goes on without the judge")
+                judging.lookout.say(f"{evidence.instance}: {words_of(error)}; it goes on without the judge")
 
     try:
-        await in_parallel(one(instance, of_it) for instance, of_it in sorted(finalists.items()) if of_it)
+        await in_parallel(map(one, tied.values()))
     finally:
         await connections.close()
     return found
@@ -78,15 +83,10 @@ def _file(directory: Path, instance: str) -> Path:
 
 
 async def _judge_one(
-    judging: Judging,
-    instance: str,
-    finalists: Sequence[Candidate],
-    statement: str,
-    connections: Connections,
-    shared: SharedBudget,
-) -> dict[str, float]:
-    lookout = judging.lookout
-    lookout.say(f"{instance}: the judge compares {len(finalists)} candidates")
+    judging: Judging, evidence: InstanceEvidence, connections: Connections, shared: SharedBudget
+) -> Word:
+    lookout, instance, candidates = judging.lookout, evidence.instance, able(evidence)
+    lookout.say(f"{instance}: the judge is asked about {len(candidates)} candidates")
     events = said_on(lookout.directory, instance)
     keys = [judging.alias.key_env] if judging.alias.key_env else []
     log = trace.Trace(_file(lookout.directory, instance), mask=masker(keys), mask_known=known_masker(keys))
@@ -101,14 +101,19 @@ async def _judge_one(
             )
         keeper = BudgetKeeper.from_charges(Budget(judge_usd=judging.usd), charges(events), share=shared.share(instance))
         client = ModelClient(judging.alias, connections, record=log.write, keeper=keeper)
-        ask = asking(client, events, 0, lambda error: None)
         place = await apart(lookout.place_of, instance)
+        statement, finalists = evidence.base.statement or STATEMENT_MISSING, partial(judging.finalists, evidence)
         async with lookout.ground(instance, place) if place else contextlib.nullcontext() as ground:
-            points = await judge(
-                Case(statement or STATEMENT_MISSING, finalists, ground, events, log.write, lookout.say), ask
-            )
+            case = Case(statement, candidates, ground, events, log.write, lookout.say, finalists, _known(evidence))
+            word = await judge(Hearing(case, client, 0, lambda error: None), judging.how)
     shared.finish(instance)
-    return points
+    return word
+
+
+def _known(evidence: InstanceEvidence) -> Known:
+    base = evidence.base
+    steps = {"": base.probes or {}, **{key: found.probes or {} for key, found in evidence.found.items()}}
+    return Known({name: "\n".join(of_it) for name, of_it in base.sources.items()}, steps, base.sources)
 
 
 def _say(say: Say, instance: str, event: trace.Event) -> None:

@@ -9,7 +9,6 @@ showed counts before the ranker's word, and is no part of it.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -103,7 +102,8 @@ def _write_new(case: Case, evidence: InstanceEvidence) -> None:
 
 
 def _plain(steps: Steps | None) -> Json:
-    return {name: [dataclasses.asdict(seen) for seen in of_it] for name, of_it in (steps or {}).items()}
+    plain: Json = trace.public(steps or {})  # as another process would read it
+    return plain
 
 
 def _as_probed(evidence: InstanceEvidence, probed: Sequence[trace.Probed]) -> InstanceEvidence:

@@ -17,7 +17,7 @@ EXAMPLES = """examples:
 """
 
 
-SANDBOX = ("sandbox", "memory", "cpus")
+SANDBOX, JUDGE = ("sandbox", "memory", "cpus"), ("judge",)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +42,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     order.add_argument("--threshold", type=least, default=0.0, metavar="P", help="as in solve (0)")
     judge = parser.add_argument_group("the judge")
     judge.add_argument(
-        "--judge-model", metavar="NAME", help="compares candidates that stand first, close together (none), as in solve"
+        "--judge-model", metavar="NAME", help="tells candidates apart that stand first, close together (none)"
     )
+    add_settings(judge, JUDGE)
     judge.add_argument("--max-judge-usd", type=amount, metavar="USD", help="for one instance")
     judge.add_argument("--max-usd", type=amount, metavar="USD", help="for all instances together")
     judge.add_argument("--allow-unknown-price", action="store_true", help="let a cap stand with an unpriced model")
@@ -57,5 +58,5 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(known: argparse.Namespace) -> int:
     """Gather evidence where asked, rank, write predictions.jsonl, report.json and, for one instance, selected.patch."""
-    fill_in(known, SANDBOX)
+    fill_in(known, (*SANDBOX, *JUDGE))
     return select(known)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from agent.choice import pool
-from agent.choice.candidates import tests_of_the_judge
+from agent.choice.hearing import Word
 from agent.choice.order import check_threshold
 from agent.choice.pool import Lookout, Place, PoolChoice
 from agent.choice.pool_judge import Judging, judge_all, said_on
@@ -60,11 +60,9 @@ def select(known: argparse.Namespace) -> int:
         weights = read_weights(known.weights or SHIPPED)
         directory, samples, places = _gathered(known, weights, progress)
         every, without = _known(directory, samples)
-        points = _points(judge, directory, every, places, weights, known, progress) if judge is not None else {}
-        tests = {i: tests_of_the_judge(said_on(directory, i)) for i in every} if judge is not None else {}
+        words = _words(judge, directory, every, places, weights, known, progress) if judge is not None else {}
         chosen = [
-            pool.choose(of, weights, known.ranker, known.threshold, points.get(i), tests.get(i, ()))
-            for i, of in every.items()
+            pool.choose(of, weights, known.ranker, known.threshold, words.get(i, Word())) for i, of in every.items()
         ]
         chosen = sorted([*chosen, *(PoolChoice(i, (), None, why) for i, why in without)], key=lambda c: c.instance)
         out = known.out.resolve() if known.out else directory
@@ -198,7 +196,7 @@ def _image(row: Row) -> ImageRef | None:
 def _judge(known: argparse.Namespace) -> Alias | None:
     """The judge's model, None for none. Raises InputError for an unknown name or a cap without a price, EndpointFailed
     for a missing key."""
-    if known.judge_model in (None, "none"):
+    if known.judge_model in (None, "none") or known.judge == "none":
         return None
     alias = resolve_model(known.judge_model, load_config())
     key_of(alias)
@@ -207,7 +205,7 @@ def _judge(known: argparse.Namespace) -> Alias | None:
     return alias
 
 
-def _points(
+def _words(
     alias: Alias,
     directory: Path,
     every: Mapping[str, InstanceEvidence],
@@ -215,14 +213,13 @@ def _points(
     weights: Weights,
     known: argparse.Namespace,
     progress: Progress,
-) -> dict[str, dict[str, float]]:
-    """What the judge says of the candidates that stand first, by instance and candidate."""
-    close = {i: pool.for_the_judge(each, weights, known.ranker, known.threshold) for i, each in every.items()}
+) -> dict[str, Word]:
+    """What the judge says of the candidates that stand first, by instance."""
+    finalists = partial(pool.for_the_judge, weights=weights, ranker=known.ranker, threshold=known.threshold)
     lookout = _lookout(directory, places, known, progress)
-    judging = Judging(lookout, alias, known.max_judge_usd, known.max_usd, known.at_once)
-    statements = {i: each.base.statement for i, each in every.items()}
+    judging = Judging(lookout, alias, known.judge, finalists, known.max_judge_usd, known.max_usd, known.at_once)
     with RunLock(directory):
-        return interruptible(judge_all(judging, close, statements), GOES_ON)
+        return interruptible(judge_all(judging, every), GOES_ON)
 
 
 def _with_judge(directory: Path, report: Json) -> Json:

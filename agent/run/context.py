@@ -22,7 +22,7 @@ from harness.evidence.near import NEAR_SECONDS
 from harness.evidence.strength import STRENGTHS
 from harness.evidence.unchanged import UnchangedCode
 from harness.money.budget import BudgetKeeper
-from harness.records import Attempt, Candidate, Evidence, Selection, WitnessTest
+from harness.records import WRITERS_FROM, Attempt, Candidate, Evidence, Selection, WitnessTest
 from harness.repository.workspace import Workspace
 from harness.sandbox.base import Provider, SandboxSpec
 from tasks.errors import BudgetExceeded, CallRefused, EndpointFailed
@@ -64,12 +64,13 @@ class Run:
     """What the nodes of one run work with: the outer graph's runtime context.
 
     `clients`: by model name (none for `repair`); `judge`: the judge's client, None for no judge. `policies`: makes the
-    policy of an attempt from its model's name. `slots` bounds the attempts at a time, of all runs that share it; it may
-    be entered many times at once. `checks` bounds verifications likewise. `sampling`: what decides on further attempts,
-    None where all are made. `workspace`: opens it, at the given commit or (None) at what the task's base means now.
-    `events`: the whole trace so far. `broken`: by model, why no more attempts are made with it; `refusals`:
-    by model, how many attempts in a row ended because the server refused a call of theirs. `verifying`: held while
-    evidence is gathered; `shown`: whether each witness test, by path and text, fails on the base.
+    policy of an attempt from its model's name, and whether it only writes tests. `slots` bounds the attempts at a time,
+    of all runs that share it; it may be entered many times at once. `checks` bounds verifications likewise. `sampling`:
+    what decides on further attempts, None where all are made. `workspace`: opens it, at the given commit or (None) at
+    what the task's base means now. `events`: the whole trace so far. `broken`: by model, why no more attempts are made
+    with it; `refusals`: by model, how many attempts in a row ended because the server refused a call of theirs.
+    `verifying`: held while evidence is gathered; `shown`: whether each witness test, by path and text, fails on the
+    base.
     """
 
     task: Task
@@ -83,7 +84,7 @@ class Run:
     keeper: BudgetKeeper
     clients: dict[str, ModelClient]
     judge: ModelClient | None
-    policies: Callable[[str], Policy]
+    policies: Callable[[str, bool], Policy]
     slots: AbstractAsyncContextManager[object]
     say: Callable[[str], None]
     checks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(os.cpu_count() or 2))
@@ -185,8 +186,9 @@ class Run:
         return [n.attempt() for n in notebooks(self.events) if n.ended is not None]
 
     def samples(self) -> list[Attempt]:
-        """Those that count: neither ended by the world nor broken off."""
-        return [a for a in self.finished() if a.status not in ("infrastructure", "interrupted")]
+        """Those that count: neither ended by the world nor broken off, nor made to write tests."""
+        ended = [a for a in self.finished() if a.status not in ("infrastructure", "interrupted")]
+        return [a for a in ended if a.index < WRITERS_FROM]
 
     def selection(self) -> Selection | None:
         """The choice, if it is made; one from before the run was reopened is made again."""

@@ -11,11 +11,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
 from agent.attempt import graph as inner
 from agent.attempt.notebook import Notebook
-from agent.attempt.policy import Answer, Ask
+from agent.attempt.policy import Ask, asking
 from agent.config import CONTEXT
 from agent.run.context import Run
 from agent.run.verification import evidence_on, near_tests_of
@@ -23,9 +23,9 @@ from harness import trace
 from harness.cache import cache_root
 from harness.environments.base_run import Baseline
 from harness.patches.extract import hide_setup
-from harness.records import Candidate, Evidence, Json, Purpose, WitnessTest
+from harness.records import Candidate, Evidence, WitnessTest
 from harness.room import check
-from tasks.errors import BudgetExceeded, DiskFull, EndpointFailed, SandboxFailed
+from tasks.errors import DiskFull, EndpointFailed, SandboxFailed
 
 if TYPE_CHECKING:
     from agent.config import Settings
@@ -108,7 +108,7 @@ class InProcess:
             desk = inner.Desk(
                 task=run.task,
                 prepared=run.prepared(),
-                policy=run.policies(notebook.started.model),
+                policy=run.policies(notebook.started.model, notebook.writes_tests),
                 sandbox=sandbox,
                 notebook=notebook,
                 rules=inner.Rules(
@@ -177,31 +177,12 @@ async def _end_crashed(run: Run, desk: inner.Desk, error: Exception) -> None:
 
 
 def _ask(run: Run, client: ModelClient | None, notebook: Notebook, started: trace.AttemptStarted) -> Ask:
-    """The charged call of an attempt: what the trace holds is not asked again."""
+    if client is None:
+        return _no_model
+    index, temperature = notebook.index, started.sampling.get("temperature")
+    complete = partial(client.complete, attempt=index, seed=started.seed, temperature=temperature)
+    return asking(complete, notebook.replies, str(index), run.end_by)
 
-    async def ask(
-        key: str, purpose: Purpose, messages: Sequence[Json], tools: Sequence[Json] = (), *, longer: int = 0
-    ) -> Answer:
-        full = f"{notebook.index}/{key}"
-        if key in notebook.replies:
-            return notebook.replies[key]
-        if client is None:
-            raise EndpointFailed("this policy has no model to ask")
-        try:
-            reply = await client.complete(
-                messages,
-                tools,
-                purpose=purpose,
-                attempt=notebook.index,
-                key=full,
-                seed=started.seed,
-                temperature=started.sampling.get("temperature"),
-                longer=longer,
-            )
-        except BudgetExceeded as error:
-            run.end_by(error)
-            raise
-        answer = notebook.replies[key] = Answer(reply.message, reply.cut)
-        return answer
 
-    return ask
+async def _no_model(*_: object, **__: object) -> Never:
+    raise EndpointFailed("this policy has no model to ask")

@@ -23,13 +23,13 @@ from typing import Any, TypedDict
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
-from agent.choice.candidates import tests_of_the_judge
-from agent.choice.case import Case, Ground
-from agent.choice.order import Findings, select, undecided
+from agent.choice.case import Case, Ground, Known
+from agent.choice.hearing import Hearing, Word
+from agent.choice.order import Findings, select, undecided, why_not
 from agent.config import Settings
 from agent.run.about import about
 from agent.run.context import Run
-from agent.run.sampling import sample, until_good
+from agent.run.sampling import sample, until_good, witnesses_on_tie
 from agent.run.verification import contradicted, verify_candidates
 from harness import trace
 from harness.environments.base_run import baseline
@@ -189,13 +189,16 @@ async def choose_one(run: Run) -> None:
     while True:
         candidates = await asyncio.to_thread(run.candidates)
         chosen = await _chosen(run, candidates)
+        if chosen is None:
+            continue
         first = next((c for c in candidates if c.id == chosen.candidate), None)
         if first is None or not await contradicted(run, first):
             break
     run.write(trace.Selected(selection=chosen))
 
 
-async def _chosen(run: Run, candidates: Sequence[Candidate]) -> Selection:
+async def _chosen(run: Run, candidates: Sequence[Candidate]) -> Selection | None:
+    """The choice; None where there are new tests now, which may order the candidates."""
     assert run.base is not None, "prepare comes first"
     threshold = run.settings.threshold
     with open_tree(run.base.git_dir, run.base.base_commit) as tree:
@@ -208,10 +211,23 @@ async def _chosen(run: Run, candidates: Sequence[Candidate]) -> Selection:
             from agent.choice.weighing import weigh
 
             found = await weigh(case, {a.index: a.model for a in run.finished()}, found)
-        close = await asyncio.to_thread(undecided, candidates, found, threshold)
-        points = await _judged(run, replace(case, candidates=close))
-    found = replace(found, shown=(*(found.shown or ()), *tests_of_the_judge(run.events)))
-    return await asyncio.to_thread(select, candidates, found, points, threshold)
+
+        def finalists(shown: Sequence[Shown]) -> Sequence[Candidate]:
+            return undecided(candidates, found.with_shown(shown), threshold)
+
+        tied, word = await asyncio.to_thread(finalists, ()), Word()
+        if tied and await witnesses_on_tie(run):
+            return None
+        if tied and run.judge is not None:
+            from agent.choice.judge import judge
+
+            able = ground if run.environment.test_command is not None else None
+            known = Known.of(run.events, [w for a in run.finished() for w in a.witness_tests])
+            acceptable = [c for c in candidates if not why_not(c)]
+            case = replace(case, candidates=acceptable, ground=able, finalists=finalists, known=known)
+            word = await judge(Hearing(case, run.judge, run.settings.seed, run.end_by), run.settings.judge)
+    chosen = await asyncio.to_thread(select, candidates, found.with_shown(word.shown), word.points, threshold)
+    return replace(chosen, rationale=chosen.rationale + word.warning)
 
 
 def _shown(run: Run, candidates: Sequence[Candidate], tree: BaseTree) -> tuple[Shown, ...]:
@@ -220,16 +236,6 @@ def _shown(run: Run, candidates: Sequence[Candidate], tree: BaseTree) -> tuple[S
     touched = {path for c in candidates for path in Patch(c.patch).source_files} if witnesses else set()
     texts = [text.decode("utf-8", "replace") for text in tree.read_all(touched).values()]
     return of_evidence(candidates, weights_of(witnesses, [run.task.statement, *texts]))
-
-
-async def _judged(run: Run, case: Case) -> dict[str, float]:
-    """The judge's points by candidate id; none without finalists or a judge."""
-    if not case.candidates or run.judge is None:
-        return {}
-    from agent.choice.judge import asking, judge
-
-    ask = asking(run.judge, run.events, run.settings.seed, run.end_by)
-    return await judge(case, ask, tests=run.environment.test_command is not None)
 
 
 async def report(run: Run) -> None:

@@ -15,7 +15,8 @@ from agent.run.verification import contradicted, verify_candidates
 from agent.run.worth import Sampling, beliefs_for, state_of
 from harness import trace
 from harness.evidence.strength import STRENGTHS, strength_of
-from harness.parallel import task_group
+from harness.parallel import in_parallel, task_group
+from harness.records import WRITERS_FROM
 
 
 async def sample(run: Run, sampling: Sampling) -> None:
@@ -109,6 +110,25 @@ async def until_good(run: Run, until: str) -> None:
                     detail="a candidate was good enough",
                 )
             )
+
+
+async def witnesses_on_tie(run: Run) -> bool:
+    """Attempts that only write tests, blind to every patch, and what their tests say of all candidates; those that the
+    run is to make and has not made. Whether there is anything new."""
+
+    async def one(index: int) -> None:
+        async with run.slots:
+            if run.may_begin(index):
+                await run.executor.attempt(run, index)
+
+    ended = {a.index for a in run.finished()}
+    last = WRITERS_FROM + (run.settings.tie_witnesses or 0)
+    due = {i for i in range(WRITERS_FROM, last) if run.model_of(i) in run.clients} - ended
+    await in_parallel(map(one, sorted(due)))
+    if due.isdisjoint(a.index for a in run.finished()):
+        return False
+    await verify_candidates(run)
+    return True
 
 
 async def _look(run: Run, until: str) -> None:

@@ -68,7 +68,8 @@ def beliefs_for(task: Task, models: Sequence[str]) -> Beliefs:
 def state_of(events: Sequence[trace.Event]) -> TaskState:
     """What the trace of a task's run says of it. Attempts that the world ended are none; those whose candidate has no
     evidence yet are left out."""
-    ended = [n.ended for n in notebooks(fates(events)) if n.ended is not None and n.ended.status != "infrastructure"]
+    made = [n for n in notebooks(fates(events)) if not n.writes_tests]
+    ended = [n.ended for n in made if n.ended is not None and n.ended.status != "infrastructure"]
     indices = {end.attempt for end in ended}
     costs = Ledger.of(events).to_json()["by_attempt"]
     groups, unknown = [], set[int | None]()

@@ -82,8 +82,9 @@ def _tables(top: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
 
 
 def normal_form(tree: ast.Module) -> str | None:
-    """A digest that is the same for code that differs in layout, comments, docstrings and the names of local variables;
-    None for what is nested too deeply to be walked (a sum of hundreds of terms, hundreds of `elif`)."""
+    """A digest that is the same for code that differs in layout, comments, docstrings, annotations of functions and the
+    names of local variables; None for what is nested too deeply to be walked (a sum of hundreds of terms, hundreds of
+    `elif`)."""
     try:
         return _digest(ast.dump(_normal(tree)))
     except RecursionError:
@@ -140,15 +141,28 @@ def scopes(node: ast.Module | Scope, name: str = "") -> Iterator[tuple[str, ast.
                 yield from scopes(child, f"{name}.{child.name}" if name else child.name)
 
 
+def spans(tree: ast.Module) -> dict[str, tuple[int, int]]:
+    """First and last line of each class, function and method by its qualified name."""
+    found: dict[str, tuple[int, int]] = {}
+    for name, node in scopes(tree):
+        if isinstance(node, SCOPES):  # a property's setter has its name, too
+            first = min(each.lineno for each in (node, *node.decorator_list))
+            found[name] = found.get(name, (first, 0))[0], node.end_lineno or first
+    return found
+
+
 class _Normal(ast.NodeTransformer):
-    """Takes docstrings away and numbers the local variables of each function; parameters keep their names, which
-    callers may use."""
+    """Takes docstrings and annotations of functions away and numbers the local variables of each; parameters keep their
+    names, which callers may use."""
 
     def visit(self, node: ast.AST) -> ast.AST:
         if isinstance(node, (ast.Module, *SCOPES)):
             _without_docstring(node)
         if isinstance(node, _FUNCTIONS):
             _number_locals(node)
+            node.returns = None
+        elif isinstance(node, ast.arg):
+            node.annotation = None
         self.generic_visit(node)
         return node
 

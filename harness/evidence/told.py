@@ -18,7 +18,7 @@ from harness.testing.runners.registry import USUAL_COMMAND, runner_of
 TEST_SECONDS = 30.0
 """Of one test; the whole file may take twice as long."""
 
-TAIL_LINES, TAIL_CHARS = 12, 1500
+TAIL_LINES, TAIL_CHARS = 40, 4000
 
 _CALLED = (
     "import runpy, sys; found = runpy.run_path(sys.argv[1]); "

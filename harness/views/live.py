@@ -29,10 +29,9 @@ if TYPE_CHECKING:
 REFRESH_PER_SECOND = 4
 
 _BAD = frozenset({"infrastructure", "crashed", "malformed"})
-_JUDGE = (trace.JudgeTested, trace.Judged, trace.JudgeStopped)
-_NEWS = (trace.Verified, trace.SamplingStopped, trace.Selected, *_JUDGE)
+_NEWS = (trace.Verified, trace.SamplingStopped, trace.Selected, *trace.JUDGING)
 _STAGES: dict[type[trace.Event], str] = {trace.Prepared: "attempts", trace.RunReopened: "attempts"}
-_STAGES |= {trace.Probed: "probing", **dict.fromkeys(_JUDGE, "judging")}
+_STAGES |= {trace.Probed: "probing", **dict.fromkeys(trace.JUDGING, "judging")}
 
 
 @dataclass(slots=True)
@@ -233,7 +232,7 @@ def line_of(event: trace.Event, board: Board) -> str | None:
     if isinstance(event, trace.Verified):
         who = f"candidate {event.candidate} ({counted(len(event.attempts), 'attempt')})"
         return None if board.told_before else f"{who}: {evidence_words(event.evidence)}"
-    if isinstance(event, _JUDGE):
+    if isinstance(event, trace.JUDGING):
         return judge_words(event)
     if isinstance(event, trace.SamplingStopped):
         return event.words

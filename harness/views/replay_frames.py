@@ -117,6 +117,7 @@ def _told_elsewhere(event: trace.Event, before: trace.Event | None) -> bool:
 def _verdicts(events: Sequence[trace.Event], attempt: int) -> Iterator[Frame]:
     mine: set[str] = set()
     last = {e.candidate: e for e in events if isinstance(e, trace.Verified)}
+    judging = {id(frame.event): frame for frame in judge_frames(events)}
     for event in events:
         if isinstance(event, trace.Verified) and attempt in event.attempts:
             mine.add(event.candidate)
@@ -125,12 +126,23 @@ def _verdicts(events: Sequence[trace.Event], attempt: int) -> Iterator[Frame]:
         elif (
             isinstance(event, trace.SamplingStopped)
             or (isinstance(event, trace.Selected) and mine)
-            or (isinstance(event, trace.JudgeTested) and mine & set(event.finalists))
-            or (isinstance(event, trace.Judged) and mine & {event.first, event.second})
-            or (isinstance(event, trace.JudgeStopped) and mine)
             or (isinstance(event, trace.Graded) and event.candidate in mine)
         ):
             yield Frame(event, wait=1.0)
+        elif mine and id(event) in judging:
+            yield judging[id(event)]
+
+
+def judge_frames(events: Iterable[trace.Event]) -> Iterator[Frame]:
+    """The frames of what the judge did, of whichever candidates."""
+    calls: dict[str, Json] = {}
+    for event in events:
+        if isinstance(event, trace.Decided):
+            calls = {str(call.get("id")): call for call in event.calls}
+        if event.attempt is None and isinstance(event, (trace.Decided, trace.ToolRan, *trace.JUDGING)):
+            call = calls.get(event.call) if isinstance(event, trace.ToolRan) else None
+            if not _told_elsewhere(event, None):
+                yield Frame(event, wait=1.0, call=call)
 
 
 # Rendering
@@ -156,7 +168,8 @@ def _content(frame: Frame) -> tuple[Text, list[RenderableType]]:
         return title, [folded(event.text), *([Text(f"ends here: {event.stop}", "yellow")] if event.stop else [])]
     if isinstance(event, trace.Decided):
         error = [Text(clean(f"malformed reply: {event.error}"), "red")] if event.error else []
-        return _title(f"turn {event.turn}"), [folded(event.text), *error] if event.text.strip() else [*error]
+        who = "the judge's turn" if event.attempt is None else "turn"
+        return _title(f"{who} {event.turn}"), [folded(event.text), *error] if event.text.strip() else [*error]
     if isinstance(event, trace.ToolRan):
         return _tool(frame, event)
     if isinstance(event, trace.TestsRan):
@@ -278,8 +291,9 @@ def _verdict(event: trace.Event) -> tuple[Text, list[RenderableType]]:
         return title, parts + ([Text(clean(evidence.reason), "yellow")] if evidence.reason else [])
     if isinstance(event, trace.JudgeTested):
         return _judge_tested(event)
-    if isinstance(event, (trace.Judged, trace.JudgeStopped)):
-        return _title(judge_words(event)), [folded(event.reason)] if isinstance(event, trace.Judged) else []
+    if isinstance(event, (trace.Judged, trace.JudgeSaid, trace.JudgeStopped)):
+        shown = not isinstance(event, trace.JudgeStopped)
+        return _title(judge_words(event)), [folded(event.reason)] if shown else []
     if isinstance(event, trace.SamplingStopped):
         return _title("no further attempts", event.why), [folded(event.words)]
     if isinstance(event, trace.Selected):

@@ -9,7 +9,7 @@ from harness.environments.summary import environment_json
 from harness.evidence.strength import strength_of
 from harness.money.ledger import Ledger
 from harness.patches.patch import Patch
-from harness.records import Evidence, Json
+from harness.records import WRITERS_FROM, Evidence, Json
 
 REPORT_SCHEMA = 1
 
@@ -120,7 +120,8 @@ def _attempts(events: Sequence[trace.Event], verified: Sequence[trace.Verified],
         if isinstance(event, trace.TurnEnded):
             turns[event.attempt] = event.turn
     rows = []
-    for start in (e for e in events if isinstance(e, trace.AttemptStarted)):
+    started = (e for e in events if isinstance(e, trace.AttemptStarted) and (e.attempt or 0) < WRITERS_FROM)
+    for start in started:
         index, end = start.attempt, ended.get(start.attempt)
         cost = ledger["by_attempt"].get(str(index), {})
         rows.append(
@@ -201,26 +202,27 @@ def _ranking(events: Sequence[trace.Event]) -> list[Json]:
 
 
 def judge_report(events: Sequence[trace.Event]) -> Json | None:
-    """The judge's test, its comparisons, and what stopped it before it was done; None where it was not asked."""
-    said = [e for e in events if isinstance(e, (trace.JudgeTested, trace.Judged)) or _stopped_judge(e)]
+    """The judge's tests (`test`: the last), its comparisons, what it said of single candidates, and what stopped it
+    before it was done; None where it was not asked."""
+    said = [e for e in events if isinstance(e, trace.JUDGING) or _stopped_judge(e)]
     if not said:
         return None
-    tested = next((e for e in reversed(said) if isinstance(e, trace.JudgeTested)), None)
+    tests = [
+        {**_fields(e, "path text useless"), "outcomes": {told.on: told.outcome for told in e.told}}
+        for e in said
+        if isinstance(e, trace.JudgeTested)
+    ]
     return {
-        "test": tested
-        and {
-            "path": tested.path,
-            "text": tested.text,
-            "useless": tested.useless,
-            "outcomes": {told.on: told.outcome for told in tested.told},
-        },
-        "comparisons": [
-            {"first": e.first, "second": e.second, "winner": e.winner, "reason": e.reason}
-            for e in said
-            if isinstance(e, trace.Judged)
-        ],
+        "test": tests[-1] if tests else None,
+        "tests": tests,
+        "comparisons": [_fields(e, "first second winner reason neither") for e in said if isinstance(e, trace.Judged)],
+        "said": [_fields(e, "candidate points reason neither") for e in said if isinstance(e, trace.JudgeSaid)],
         "stopped": _stopped_judge(said[-1]),
     }
+
+
+def _fields(event: trace.Event, names: str) -> Json:
+    return {name: getattr(event, name) for name in names.split()}
 
 
 def _stopped_judge(event: trace.Event) -> str:

@@ -19,6 +19,7 @@ from harness.records import Evidence, Json, Selection
 from harness.repository.apply import Applied
 from harness.views.live import status_style
 from harness.views.picture import table
+from harness.views.replay_frames import judge_frames, render
 from harness.views.report import latest_verified, solve_report
 from harness.views.words import (
     ATTEMPT_WORDS,
@@ -84,6 +85,7 @@ def verbose_view(events: Sequence[trace.Event], directory: Path) -> list[Rendera
     view = [*solve_view(events, directory), Text(), *limits, _attempts(report, ledger)]
     if verified:
         view += [Text(), _matrix(verified, selection, patches)]
+    view += [render(frame) for frame in judge_frames(events)]
     if ledger.total.calls + ledger.total.unanswered:
         view += [Text(), _ledger(ledger)]
     return view

@@ -112,14 +112,20 @@ def elapsed_short(seconds: float) -> str:
     return f"{whole // 60}:{whole % 60:02}"
 
 
-def judge_words(event: trace.JudgeTested | trace.Judged | trace.JudgeStopped) -> str:
+NO_CURE = ", none solves the issue"
+
+
+def judge_words(event: trace.JudgeTested | trace.Judged | trace.JudgeSaid | trace.JudgeStopped) -> str:
     """What the judge did, in one line."""
     if isinstance(event, trace.JudgeTested):
         told = ", ".join(f"{each.on} {each.outcome}" for each in event.told)
         return f"judge's test: {'; '.join(filter(None, (told, event.useless)))}"
     if isinstance(event, trace.JudgeStopped):
         return f"judge stopped before {event.before}: {event.reason}"
-    return f"judge on {event.first} and {event.second}: {event.winner or 'a tie'}"
+    if isinstance(event, trace.JudgeSaid):
+        return f"judge on {event.candidate}: {event.points:g} points{NO_CURE * event.neither}"
+    none = f"neither{NO_CURE}" if event.neither else "a tie"
+    return f"judge on {event.first} and {event.second}: {event.winner or none}"
 
 
 def evidence_words(report: Json) -> list[str]:

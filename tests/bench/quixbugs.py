@@ -94,7 +94,18 @@ async def try_all(provider: Provider, instance: Instance, options: argparse.Name
             baseline=base.report,
         )
         nobody: Any = None
-        view = View(task, prepared, 0, 0, sandbox, nobody, nobody, Plan(""), (), options.turns)
+        view = View(
+            task=task,
+            prepared=prepared,
+            index=0,
+            seed=0,
+            sandbox=sandbox,
+            ask=nobody,
+            run_tests=nobody,
+            plan=Plan(""),
+            history=(),
+            turns_left=options.turns,
+        )
         plan = await RepairPolicy(bench=SharedWork()).plan(view)
         if plan.stop is not None:
             return None

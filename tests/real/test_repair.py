@@ -79,7 +79,18 @@ def view(sandbox: Sandbox, given: Task, baseline: TestReport, plan: Plan, histor
         return await run_tests(sandbox, COMMAND, ids, timeout=timeout or 60)
 
     left = 30 - len(history)
-    return View(given, prepared, 1, 7, sandbox, _no_model, tests, plan, history, left)
+    return View(
+        task=given,
+        prepared=prepared,
+        index=1,
+        seed=7,
+        sandbox=sandbox,
+        ask=_no_model,
+        run_tests=tests,
+        plan=plan,
+        history=history,
+        turns_left=left,
+    )
 
 
 @pytest.mark.bubblewrap

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -180,8 +181,35 @@ def test_a_judge_decides_between_candidates_that_the_evidence_leaves_close_and_i
         assert choice["selected"] == ["tool/copies.patch"]
         assert "copies.patch: 2 regression tests pass, 1 of 1 tests of the judge pass" in choice["rationale"]
         assert sorted(choice["judge"]["test"]["outcomes"].values()) == ["failed", "failed", "passed"]
-        assert report["cost"]["by_purpose"]["judge"]["calls"] == len(server.requests) == 3
+        assert report["cost"]["by_purpose"]["judge"]["calls"] == len(server.requests) == 1
         again = troop("select", *asked, cwd=tmp_path)
-        assert json.loads(again.stdout) == report and len(server.requests) == 3, "what was asked is not asked again"
+        assert json.loads(again.stdout) == report and len(server.requests) == 1, "what was asked is not asked again"
         capped = troop("select", *asked, "--max-judge-usd", "1", cwd=tmp_path)
         assert capped.returncode == 2 and "--max-judge-usd cannot be kept" in capped.stderr
+
+
+@pytest.mark.bubblewrap
+@pytest.mark.network
+def test_a_judge_with_hands_works_on_a_pool_as_it_does_in_a_run(tmp_path: Path) -> None:
+    folder = write_patches(tmp_path, TWO)
+
+    def script(request: Request) -> Answer:
+        said = request.body["messages"]
+        assert "You judge patches" in said[0]["content"] and "result += value" in said[1]["content"]
+        ids = re.findall(r'<patch name="(\w+)">', said[1]["content"])
+        order = [{"candidate": each, "covers": "all of it"} for each in ids]
+        look = [{"name": "search", "arguments": {"pattern": "list", "on": each}} for each in ids]
+        end = [{"name": "order", "arguments": {"candidates": order, "none": True}}]
+        return Answer(tool_calls=[look, end][min(request.turn, 1)])
+
+    asked = ["calculator", "--issue-text", ISSUE, "--candidates", folder, "--out", tmp_path / "run", "--judge", "hands"]
+    with serving(script) as server:
+        asked += ["--sandbox", "bubblewrap", "--judge-model", f"{server.url}#scripted", "--json"]
+        (choice,) = json.loads(troop("select", *asked, cwd=tmp_path).stdout)["choices"]
+        assert [each["points"] for each in choice["judge"]["said"]] == [2.0, 1.0] and len(server.requests) == 2
+        assert choice["rationale"].endswith("The judge found that no candidate solves the issue.")
+        (again,) = json.loads(troop("select", *asked, cwd=tmp_path).stdout)["choices"]
+        assert again == choice and len(server.requests) == 2
+    (log,) = (tmp_path / "run/judge").glob("*.jsonl")
+    said = [e for e in trace.read(log) if isinstance(e, trace.ToolRan)]
+    assert sorted("calc.py:" in e.result for e in said if e.name == "search") == [False, True]

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from agent import cli
 from agent.choice.candidates import candidates_of
-from agent.choice.judge import written_test
+from agent.choice.hearing import written_test
+from agent.choice.questions import fenced_test
 from agent.config import load_config
 from agent.repair.mutate import mutants
 from agent.run_files import RunFiles
@@ -87,7 +88,7 @@ def test_no_source_ends_who_parses_it(name: str, tree: BaseTree) -> None:
     text = source.decode("utf-8", "surrogateescape")
     assert (parsed(source) is None) == (name in UNREADABLE)
     assert name not in UNREADABLE or undefined_names(source) == frozenset()
-    assert len(written_test(f"```python\n{text}```\n")) == 3
+    assert len(written_test(*fenced_test(f"```python\n{text}```\n"))) == 2
     assert isinstance(mutants({"calc.py": text}, {("calc.py", 1): 1.0}), list)
     assert read_project(["setup.py", "pyproject.toml"], lambda path: source).packages == ()
     assert touched_by([rewriting("calc.py", source)], lambda path: source).paths == ("calc.py",)

@@ -81,6 +81,7 @@ def test_every_setting_can_be_set_by_file_and_by_variable(setting: Any, monkeypa
     built_in = attrgetter(setting.place)(Settings())
     other = {
         "until": "strong",
+        "judge": "rubric",
         "adaptive": True,
         "allow_unknown_price": True,
         "guide": False,

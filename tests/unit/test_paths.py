@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.choice.judge import PLACE
+from agent.choice.hearing import PLACE
 from harness.patches.paths import (
     guards_tests,
     hides_from,

@@ -102,7 +102,18 @@ def decided(turns: int, *reports: TestReport) -> Decision:
     results = (Result("edit", "edit", ""), Result("test", "test", ""))
     history = [TurnRecord(at + 1, made, results, report) for at, report in enumerate(reports)]
     sandbox: Any = _Base()
-    view = View(given, prepared, 0, 1, sandbox, _never, _never, Plan("", data), history, turns - len(history))
+    view = View(
+        task=given,
+        prepared=prepared,
+        index=0,
+        seed=1,
+        sandbox=sandbox,
+        ask=_never,
+        run_tests=_never,
+        plan=Plan("", data),
+        history=history,
+        turns_left=turns - len(history),
+    )
     return asyncio.run(RepairPolicy(attempts=2, bench=SharedWork()).decide(view))
 
 
