@@ -31,7 +31,9 @@ WITHOUT = ("-c", "user.name=Troop", "-c", "user.email=troop@example.com", "-c", 
 
 def git(*arguments: str, cwd: Path, text: str = "") -> str:
     """Standard output of a git command; CalledProcessError where it fails."""
-    done = subprocess.run(["git", *WITHOUT, *arguments], cwd=cwd, input=text, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["git", *WITHOUT, *arguments], cwd=cwd, input=text, capture_output=True, text=True, check=True
+    )
     return done.stdout
 
 
