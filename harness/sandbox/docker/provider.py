@@ -26,6 +26,7 @@ from harness.room import check
 from harness.sandbox.base import ENVDIR, HOME, WORKDIR, Finding, Sandbox, SandboxSpec, name_unlike_others
 from harness.sandbox.client import LAUNCH, ShimSandbox, base_env, file_limit
 from harness.sandbox.docker import containers
+from harness.sandbox.docker.bundle import HOST, LACKING, bundle
 from harness.sandbox.docker.containers import explained, make_container
 from harness.sandbox.docker.daemon import COMMIT_SECONDS, Daemon, connect
 from harness.sandbox.docker.files import TIDY, SetupKit, archive, inside_files, inside_fingerprint, setup_kit
@@ -82,6 +83,7 @@ class DockerProvider:
         self._environments = environments or os.environ.get("TROOP_DOCKER_ENVIRONMENTS") or "troop-env"
         self._say: Say = say or (lambda _line: None)
         self._images: dict[str, _Image] = {}
+        self._lacking: set[str] = set()
         self._open: set[DockerSandbox] = set()
 
     @property
@@ -114,6 +116,7 @@ class DockerProvider:
         env = {**image.env, **base_env({} if kit is None else kit.env)}
         if "PATH" in image.env:
             env["PATH"] = f"{ENVDIR}/bin:" + image.env["PATH"].removeprefix(f"{ENVDIR}/bin:")
+        env["PATH"] += f":{HOST}/bin"
         sandbox = DockerSandbox(
             name=spec.name,
             reader=attachment.stdout,
@@ -129,7 +132,14 @@ class DockerProvider:
             loop=asyncio.get_running_loop(),
         )
         self._open.add(sandbox)
-        await sandbox.start()
+        try:
+            await sandbox.start()
+        except SandboxFailed as error:
+            if LACKING not in str(error) or image.id in self._lacking:
+                raise
+            self._say("the image lacks python3 or git, so this machine's are put into its containers")
+            self._lacking.add(image.id)
+            return await self.create(spec)
         return sandbox
 
     async def _setup_kit(self) -> SetupKit:
@@ -159,6 +169,8 @@ class DockerProvider:
         files = {} if image.inside == inside_fingerprint() else dict(inside_files())
         if kit is not None:
             files |= kit.files
+        if image.id in self._lacking:
+            client.api.put_archive(container, "/", bundle())
         if files:
             client.api.put_archive(container, "/", archive(files, (HOME, WORKDIR)))
         return container
