@@ -284,6 +284,8 @@ def _install_project(project: Project, date: datetime | None, version: str | Non
     if members and itself:
         without = " ".join((*itself, *tests))
         ways.append((f"{pip}--no-sources {{dated}}{without}", "the workspace's other members are the index's releases"))
+    by_pip = f"{UV} pip install pip && {_version_settings(version)}{ENVDIR}/bin/python -m pip install -q {joined}"
+    ways.append((by_pip, "installed by pip, which takes what uv refuses" + "; dependencies are today's" * bool(date)))
     if project.build_requires:
         build = f"{UV} pip install {shlex.join(project.build_requires)} setuptools"
         ways.append((f"{build} && {pip}--no-build-isolation {joined}", "the project was built without isolation"))
