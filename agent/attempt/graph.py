@@ -16,8 +16,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from dataclasses import dataclass, field, replace
+from typing import TypedDict
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
@@ -143,12 +143,9 @@ class Desk:
         command = self.prepared.test_command
         if command is None:
             return TestReport({}, 0, False, False, 0.0, reason="no test command is known for this repository")
+        timeout, seconds = timeout or self.rules.test_timeout, test_seconds(self.prepared.baseline)
         report = await self.tests.run(
-            command,
-            ids,
-            timeout=timeout or self.rules.test_timeout,
-            test_seconds=test_seconds(self.prepared.baseline),
-            to_first_failure=to_first_failure,
+            command, ids, timeout=timeout, test_seconds=seconds, to_first_failure=to_first_failure
         )
         self.box.command_seconds += report.seconds
         return report
@@ -216,11 +213,9 @@ def test_seconds(baseline: TestReport | None) -> float:
 def build() -> CompiledStateGraph[State, Desk, State, State]:
     """The inner graph, compiled: the drawing above in code."""
     graph: StateGraph[State, Desk, State, State] = StateGraph(State, context_schema=Desk)
-    graph.add_node("plan", plan)
-    graph.add_node("act", act)
-    graph.add_node("test", test)
-    graph.add_node("finish", finish)
-    graph.add_conditional_edges(START, first_node, ["plan", "act", "finish"])
+    for name, node in (("plan", plan), ("act", act), ("test", test), ("finish", finish)):
+        graph.add_node(name, node)
+    graph.add_conditional_edges(START, next_node, ["plan", "act", "finish"])
     graph.add_conditional_edges("plan", next_node, ["act", "finish"])
     graph.add_conditional_edges("act", next_node, ["act", "test", "finish"])
     graph.add_conditional_edges("test", next_node, ["act", "finish"])
@@ -228,15 +223,11 @@ def build() -> CompiledStateGraph[State, Desk, State, State]:
     return graph.compile()
 
 
-def first_node(state: State) -> str:
-    """Where the graph begins: at the plan, or, where the trace has that, after the last finished turn."""
-    return "plan" if state["turn"] < 0 else next_node(state)
-
-
 def next_node(state: State) -> str:
-    """Where the graph goes: a due test first, the end when a status is set, else the next turn."""
-    if state["test_due"]:
-        return "test"
+    """Where the graph goes: to the plan where the trace has none, to a due test, to the end when a status is set, else
+    to the next turn."""
+    if state["turn"] < 0 or state["test_due"]:
+        return "test" if state["test_due"] else "plan"
     return "finish" if state["status"] else "act"
 
 
@@ -248,16 +239,10 @@ async def plan(state: State, runtime: Runtime[Desk]) -> State:
         made = await desk.policy.plan(desk.view())
     except (BudgetExceeded, ContextTooLong) as error:
         return _over(desk, error)
-    desk.record(
-        trace.Planned(
-            attempt=desk.notebook.index,
-            text=made.text,
-            data=made.data,
-            stop=made.stop or "",
-            seconds=time.monotonic() - began,
-        )
-    )
-    return {"turn": 0, "test_due": False, "status": made.stop or ""}
+    status, seconds = made.stop or "", time.monotonic() - began
+    index = desk.notebook.index
+    desk.record(trace.Planned(attempt=index, text=made.text, data=made.data, stop=status, seconds=seconds))
+    return {"turn": 0, "test_due": False, "status": status}
 
 
 async def act(state: State, runtime: Runtime[Desk]) -> State:
@@ -271,8 +256,7 @@ async def act(state: State, runtime: Runtime[Desk]) -> State:
         return _over(desk, error)
     desk.model_seconds = time.monotonic() - desk.turn_started
     turn = state["turn"] + 1
-    desk.decision = decision
-    desk.pending = []
+    desk.decision, desk.pending = decision, []
     desk.record(decision.event(desk.notebook.index, turn))
     for call in decision.calls:
         kind = "" if call.problem else kind_of(call.name)
@@ -351,8 +335,7 @@ async def test(state: State, runtime: Runtime[Desk]) -> State:
 
 async def finish(state: State, runtime: Runtime[Desk]) -> State:
     """Take the patch and close the attempt's part of the trace."""
-    desk = runtime.context
-    await end(desk, state["status"], desk.over)
+    await end(runtime.context, state["status"], runtime.context.over)
     return state
 
 
@@ -372,19 +355,8 @@ async def end(desk: Desk, status: str, detail: str = "") -> None:
         except (PatchNotTaken, OSError) as error:
             said.append(f"{error}: the patch was taken in a fresh sandbox, from the tree of the last turn")
             patch = await desk.fresh(lambda sandbox: _last_tree(desk, sandbox, said))
-    began = notebook.started.at if notebook.started and notebook.started.at else time.time()
     flags = await asyncio.to_thread(lambda: Patch(patch).flags)
-    desk.record(
-        trace.AttemptEnded(
-            attempt=notebook.index,
-            status=status,
-            patch=patch,
-            flags=(*flags, *leak_tries(notebook.history)),
-            turns=len(notebook.history),
-            seconds=time.time() - began - notebook.idle,
-            detail="; ".join(said),
-        )
-    )
+    desk.record(_ended(status, notebook, "; ".join(said), patch, (*flags, *leak_tries(notebook.history))))
 
 
 async def _last_tree(desk: Desk, sandbox: Sandbox, said: list[str]) -> str:
@@ -401,11 +373,14 @@ async def restore(desk: Desk) -> State:
     """Put tree, tools and state of a fresh sandbox to the last finished turn of the trace; the state to go on from."""
     notebook = desk.notebook
     for path, content in notebook.undo().items():
-        desk.box.undo[path] = await _base_content(desk, path) if isinstance(content, str) else content
+        desk.box.undo[path] = None if isinstance(content, str) else content
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if isinstance(content, str):  # nothing is restored yet: the base's, with what set-up made
+                desk.box.undo[path] = await desk.sandbox.read(path)
     if notebook.tree:
         await desk.sandbox.restore(list(notebook.tree.values()))
-    turn = len(notebook.history)
-    return {"turn": turn, "test_due": False, "status": status_now(desk) if turn else _planned_stop(notebook)}
+    turn, stop = len(notebook.history), notebook.plan.stop if notebook.plan else None
+    return {"turn": turn, "test_due": False, "status": status_now(desk) if turn else stop or ""}
 
 
 def _asked_back(record: TurnRecord) -> bool:
@@ -419,20 +394,14 @@ def status_now(desk: Desk) -> str:
     stop = history[-1].decision.stop
     if stop and not _asked_back(history[-1]):
         return stop
-    malformed = 0
-    for record in reversed(history):
-        if not record.decision.error:
-            break
-        malformed += 1
-    if malformed >= rules.malformed:
-        return "malformed"
-    if _stuck(desk.notebook):
-        return "stuck"
-    if len(history) >= rules.turns:
-        return "turn-limit"
-    if rules.deadline is not None and time.monotonic() > rules.deadline:
-        return "budget"
-    return ""
+    last = history[-rules.malformed :]
+    ends = {
+        "malformed": len(last) == rules.malformed and all(record.decision.error for record in last),
+        "stuck": _stuck(desk.notebook),
+        "turn-limit": len(history) >= rules.turns,
+        "budget": rules.deadline is not None and time.monotonic() > rules.deadline,
+    }
+    return next((status for status, holds in ends.items() if holds), "")
 
 
 def _stuck(notebook: Notebook) -> bool:
@@ -442,10 +411,6 @@ def _stuck(notebook: Notebook) -> bool:
         return True
     marks = [m for m, before in zip(notebook.marks, ["", *notebook.marks], strict=False) if m != before][-6:]
     return len(marks) == 6 and len(set(marks)) == 2
-
-
-def _planned_stop(notebook: Notebook) -> str:
-    return (notebook.plan.stop or "") if notebook.plan else ""
 
 
 def _over(desk: Desk, error: BudgetExceeded | ContextTooLong) -> State:
@@ -467,14 +432,9 @@ async def _end_turn(desk: Desk, turn: int) -> State:
         changed = await desk.sandbox.snapshot()
         if changed.files or changed.left_out:
             desk.record(trace.TreeChanged(attempt=index, turn=turn, tree=changed))
+    seconds, model, commands = time.monotonic() - desk.turn_started, desk.model_seconds, desk.box.command_seconds
     desk.record(
-        trace.TurnEnded(
-            attempt=index,
-            turn=turn,
-            seconds=time.monotonic() - desk.turn_started,
-            model_seconds=desk.model_seconds,
-            command_seconds=desk.box.command_seconds,
-        )
+        trace.TurnEnded(attempt=index, turn=turn, seconds=seconds, model_seconds=model, command_seconds=commands)
     )
     return {"turn": turn, "test_due": False, "status": status_now(desk) or await _destroyed(desk)}
 
@@ -504,27 +464,15 @@ def _others(desk: Desk, report: TestReport) -> tuple[str, ...]:
 def _together(first: TestReport, rest: TestReport, wanted: Sequence[str]) -> TestReport:
     """Both runs as one report. A wanted test that did not run counts as an error, not as a pass; after a failure, at
     which the run was stopped, it is simply not in the report."""
-    missing = {} if rest.failed else {test: "error" for test in wanted if outcome_of(rest, test) == "missing"}
-    outcomes: dict[str, Any] = {**missing, **rest.outcomes, **first.outcomes}
-    return TestReport(
-        outcomes=outcomes,
-        exit_code=rest.exit_code,
-        timed_out=rest.timed_out,
+    missing = () if rest.failed else [test for test in wanted if outcome_of(rest, test) == "missing"]
+    return replace(
+        rest,
+        outcomes={**dict.fromkeys(missing, "error"), **rest.outcomes, **first.outcomes},
         valid=first.valid and rest.valid,
         seconds=first.seconds + rest.seconds,
         failures={**rest.failures, **dict.fromkeys(missing, "did not run")},
         durations={**rest.durations, **first.durations},
-        output=rest.output,
-        reason=rest.reason,
     )
-
-
-async def _base_content(desk: Desk, path: str) -> bytes | None:
-    """What a sandbox holds before anything is restored, set-up's own files included."""
-    try:
-        return await desk.sandbox.read(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
 
 
 async def drive(graph: CompiledStateGraph[State, Desk, State, State], desk: Desk) -> None:
@@ -541,12 +489,14 @@ async def drive(graph: CompiledStateGraph[State, Desk, State, State], desk: Desk
 def failed(status: AttemptStatus, notebook: Notebook, error: Exception) -> trace.AttemptEnded:
     """The end of an attempt whose sandbox or model could not be had any more: no patch can be taken."""
     what = "the model" if isinstance(error, EndpointFailed) else "the sandbox"
-    began = notebook.started.at if notebook.started and notebook.started.at else time.time()
+    return _ended(status, notebook, f"{what}: {error}")
+
+
+def _ended(
+    status: str, notebook: Notebook, detail: str, patch: str = "", flags: tuple[str, ...] = ()
+) -> trace.AttemptEnded:
+    now, index, turns = time.time(), notebook.index, len(notebook.history)
+    seconds = now - ((notebook.started.at if notebook.started else 0) or now) - notebook.idle
     return trace.AttemptEnded(
-        attempt=notebook.index,
-        status=status,
-        patch="",
-        turns=len(notebook.history),
-        seconds=time.time() - began - notebook.idle,
-        detail=f"{what}: {error}",
+        attempt=index, status=status, patch=patch, flags=flags, turns=turns, seconds=seconds, detail=detail
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -49,6 +50,14 @@ CUT = (
 )
 NOT_READ = (
     "The server could not read the tool call that you wrote. Write it again, with arguments that are one JSON object."
+)
+NO_CALL = (
+    "There was no tool block in the message. End it with one, or submit when you are done.",
+    "There was no tool call. Call a tool, or submit when you are done.",
+)
+NEAR = (
+    "The whole suite takes too long: name test files or ids, or name none to have the test files run that are nearest"
+    " to your changes."
 )
 AGAIN = "These calls and their results are those of the turn before; a third time ends the attempt. Try another way."
 
@@ -113,14 +122,8 @@ class Chat(Generic[T]):
         return self._fitting(view)[0]
 
     def _decision(self, answer: Answer, reading: Reading) -> Decision:
-        error = CUT if answer.cut else reading.error
-        if not error and not reading.calls:
-            error = "There was no tool call. Call a tool, or submit when you are done."
-            if not self._tools:
-                error = "There was no tool block in the message. End it with one, or submit when you are done."
-        if error:
-            return Decision(reading.text, error=error, thoughts=reading.thoughts)
-        return self._ending(reading)
+        error = CUT if answer.cut else reading.error or ("" if reading.calls else NO_CALL[self._tools])
+        return Decision(reading.text, error=error, thoughts=reading.thoughts) if error else self._ending(reading)
 
     def _fitting(self, view: T) -> tuple[list[Json], int]:
         """The chat, reduced to what the model bears, and its length in characters, nearly."""
@@ -136,11 +139,10 @@ class Chat(Generic[T]):
         def rendered(at: int, level: int) -> tuple[list[Json], int]:
             if (at, level) not in self._rendered:
                 record = view.history[at]
-                again = at > 0 and record.decision.calls and gist(record) == gist(view.history[at - 1])
                 messages = self._turn(record, view.replies.get(str(record.turn)), level, room, turns)
-                if again:
+                if at > 0 and record.decision.calls and gist(record) == gist(view.history[at - 1]):
                     messages[-1]["content"] += f"\n\n{AGAIN}"
-                self._rendered[at, level] = messages, sum(_size(message) for message in messages)
+                self._rendered[at, level] = messages, sum(map(_size, messages))
             return self._rendered[at, level]
 
         levels = reduced(lambda at, level: 0 if level == GONE else rendered(at, level)[1], len(view.history), room)
@@ -256,17 +258,12 @@ def reduced(size: Callable[[int, int], int], turns: int, room: float) -> list[in
 
 def _results(record: TurnRecord, calls: Sequence[Call], count: int, level: int, room: float) -> list[str]:
     """The texts of `count` results, in the order of the calls: those that were carried out are the first."""
-    texts = []
     cap = max(STUB_CHARS, int(RESULT_SHARE * room / max(1, len(record.results))))
     refused = record.results and not record.results[-1].ok
     why = "" if record.decision.error else f", since the call before it {'was refused' if refused else 'ends a turn'}"
-    for at in range(count):
-        if at >= len(record.results):
-            texts.append(f"Not carried out{why}.")
-            continue
-        text = _result_text(record.results[at], short=level != WHOLE, cap=cap)
-        texts.append(f"{calls[at].note}\n{text}" if at < len(calls) and calls[at].note else text)
-    return texts
+    texts = [_result_text(result, short=level != WHOLE, cap=cap) for result in record.results[:count]]
+    noted = zip_longest([call.note for call in calls[: len(texts)]], texts, fillvalue="")
+    return ["\n".join(filter(None, pair)) for pair in noted] + [f"Not carried out{why}."] * (count - len(texts))
 
 
 def _result_text(result: Result, *, short: bool, cap: int) -> str:
@@ -286,10 +283,8 @@ def _plan_sent(view: View, longest: int) -> Json:
 
 def _as_message(decision: Decision) -> Json:
     """What the model said, where only the decision is known."""
-    calls = [
-        {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": json.dumps(c.arguments)}}
-        for c in decision.calls
-    ]
+    asked = [(call.id, {"name": call.name, "arguments": json.dumps(call.arguments)}) for call in decision.calls]
+    calls = [{"id": id, "type": "function", "function": function} for id, function in asked]
     return {"role": "assistant", "content": decision.text, "tool_calls": calls}
 
 
@@ -329,18 +324,12 @@ def _size(value: Any) -> int:
 
 
 def _about_tests(view: View) -> str:
-    command = view.prepared.test_command
+    command, baseline, given = view.prepared.test_command, view.prepared.baseline, view.task.failing_test
     parts = [f"The tests run with `{command}` (use the test tool)." if command else "No test command is known."]
-    baseline = view.prepared.baseline
     if view.task.test_scope == "near":
-        parts.append(
-            "The whole suite takes too long: name test files or ids, or name none to have the test files run that are"
-            " nearest to your changes."
-        )
+        parts.append(NEAR)
     elif baseline is not None:
-        failing = sorted(baseline.failed)
-        parts.append(f"Before any change {len(baseline.passed)} tests pass and {len(failing)} fail.")
-    given = view.task.failing_test
+        parts.append(f"Before any change {len(baseline.passed)} tests pass and {len(baseline.failed)} fail.")
     if given is not None:
         parts.append(f"These tests show the issue and must pass: {', '.join(given.ids)}")
     return " ".join(parts)

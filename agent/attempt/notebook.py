@@ -52,9 +52,8 @@ class Notebook:
     @classmethod
     def of(cls, index: int, events: Iterable[trace.Event]) -> Notebook:
         """The notebook of attempt `index` after the given events (those of other attempts are passed over)."""
-        return next(
-            (n for n in notebooks(e for e in events if e.attempt in (index, None)) if n.index == index), cls(index)
-        )
+        found = notebooks(event for event in events if event.attempt in (index, None))
+        return found[0] if found else cls(index)
 
     def reopen(self, statuses: Collection[str] = ("infrastructure",)) -> None:
         """A new process goes on with the run: what ended with one of these statuses goes on, with a fresh allowance."""
@@ -87,11 +86,9 @@ class Notebook:
                 self._loose_witnesses.append(event.witness)
             case trace.InfrastructureFailed() if event.what == "sandbox":
                 self.failures += 1
-            case trace.TurnEnded():
+            case trace.TurnEnded() if self._turn:
                 self.seconds += event.seconds
-                self._finish_turn()
-            case _:
-                pass
+                self._finish_turn(self._turn)
 
     def _begin(self, event: trace.Decided) -> None:
         calls = tuple(ToolCall(c["id"], c["name"], c["arguments"]) for c in event.calls)
@@ -100,11 +97,9 @@ class Notebook:
         self._loose.clear()
         self._loose_witnesses.clear()
 
-    def _finish_turn(self) -> None:
-        if self._turn is None:
-            return
-        self.history.append(self._turn)
-        self.last_report = self._turn.report or self.last_report
+    def _finish_turn(self, turn: TurnRecord) -> None:
+        self.history.append(turn)
+        self.last_report = turn.report or self.last_report
         for file in self._loose:
             self.tree[file.path] = file
             content = b"-" if file.data is None else file.data
@@ -138,12 +133,10 @@ class Notebook:
         for record, changed in zip(self.history, self._changes, strict=True):
             fresh = True
             for call, result in zip(record.decision.calls, record.results, strict=False):
-                if not result.ok:
-                    continue
-                if call.name == "undo":
+                if result.ok and call.name == "undo":
                     now.update(undo)
                     undo = {}
-                elif kind_of(call.name) == "edits":
+                elif result.ok and kind_of(call.name) == "edits":
                     if fresh:
                         undo, fresh = {}, False
                     path = place_of(call.arguments["path"])
@@ -186,19 +179,19 @@ def notebooks(events: Iterable[trace.Event]) -> list[Notebook]:
     for event in events:
         if event.attempt is not None:
             found.setdefault(event.attempt, Notebook(event.attempt)).add(event)
-        if isinstance(event, trace.Verified) and not event.early:
-            verifying = True
-        elif isinstance(event, trace.BudgetReached):
-            capped = True
-        elif isinstance(event, trace.RunReopened):
-            for notebook in found.values():
-                notebook.reopen(("infrastructure", "budget") if capped else ("infrastructure",))
-            verifying = capped = False
-        elif isinstance(event, trace.RunResumed) and not verifying:
-            for notebook in found.values():
-                notebook.reopen()
-        if isinstance(event, (trace.RunResumed, trace.RunReopened)):
-            for notebook in found.values():
-                notebook.idle += event.at - last
+        match event:
+            case trace.Verified(early=False):
+                verifying = True
+            case trace.BudgetReached():
+                capped = True
+            case trace.RunResumed() | trace.RunReopened():
+                reopened = isinstance(event, trace.RunReopened)
+                statuses = ("infrastructure", "budget") if capped and reopened else ("infrastructure",)
+                for notebook in found.values():
+                    notebook.idle += event.at - last
+                    if reopened or not verifying:
+                        notebook.reopen(statuses)
+                if reopened:
+                    verifying = capped = False
         last = event.at
     return [found[index] for index in sorted(found)]

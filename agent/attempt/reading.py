@@ -118,10 +118,9 @@ def as_text(message: Json, reading: Reading) -> Json:
     """The assistant message for a conversation in the text protocol: its calls stand in its text."""
     if all(call.raw is None for call in reading.calls):
         return sent_back(message, replace(reading, calls=()))
-    blocks = [
-        json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False) for call in reading.calls
-    ]
-    text = "\n\n".join([*filter(None, [reading.text]), *(f"```tool\n{block}\n```" for block in blocks)])
+    calls = ({"name": call.name, "arguments": call.arguments} for call in reading.calls)
+    blocks = (f"```tool\n{json.dumps(call, ensure_ascii=False)}\n```" for call in calls)
+    text = "\n\n".join([*filter(None, [reading.text]), *blocks])
     sent: Json = encodable({k: v for k, v in message.items() if k not in ("tool_calls", "native")})
     return {**sent, "role": "assistant", "content": text}
 
@@ -154,15 +153,11 @@ def _call_sent(call: Call, raw: Json) -> Json:
 def _is_object(text: Any) -> bool:
     """Whether it is a JSON object as text, to the letter of the standard and sendable."""
     try:
-        value = json.loads(text, parse_constant=_refuse) if isinstance(text, str) else None
-        json.dumps(value, ensure_ascii=False).encode()
+        value = json.loads(text) if isinstance(text, str) else None
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         return False
     return isinstance(value, dict)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
 
 
 def _texts(value: Any, deep: int = DEEPEST) -> list[str]:
@@ -200,8 +195,7 @@ def _of_channels(text: str) -> tuple[str, str]:
     for channel in channels:
         header, _, rest = channel.partition("<|message|>")
         body = _CHANNEL_END.split(rest)[0]
-        recipient = _RECIPIENT.search(f"{before.rpartition('<|start|>')[2]} {header}")
-        if recipient:
+        if recipient := _RECIPIENT.search(f"{before.rpartition('<|start|>')[2]} {header}"):
             call = json.dumps({"name": recipient[1], "arguments": body}, ensure_ascii=False)
             answer.append(f"\n<tool_call>\n{call}\n</tool_call>")
         else:
@@ -216,8 +210,7 @@ def _given_calls(given: Any, turn: int, tools: Mapping[str, Tool]) -> tuple[list
     seen: set[str] = set()
     entries = given if isinstance(given, list) else []
     for raw in entries:
-        named = _named(raw) if isinstance(raw, dict) else None
-        if named is None:
+        if (named := _named(raw) if isinstance(raw, dict) else None) is None:
             continue
         id = raw.get("id")
         if not isinstance(id, str) or not id or id in seen:
@@ -292,10 +285,8 @@ def _ahead(pattern: re.Pattern[str], text: str) -> Callable[[int], re.Match[str]
 def _long_text(tools: Mapping[str, Tool]) -> re.Pattern[str]:
     """Where a long text begins that an argument is given as: `<old>`, `<parameter=old>` or a fence with its name."""
     names = "|".join(sorted({name for tool in tools.values() for name in (*tool.parameters, *tool.words)}))
-    return re.compile(
-        rf"(?:^<(?P<tag>{names})>|<parameter=(?P<parameter>\w+)>|^`{{3,}}(?P<fence>{names})(?=[ \t]*\n))(?:[ \t]*\n)?",
-        re.MULTILINE,
-    )
+    begun = rf"^<(?P<tag>{names})>|<parameter=(?P<parameter>\w+)>|^`{{3,}}(?P<fence>{names})(?=[ \t]*\n)"
+    return re.compile(rf"(?:{begun})(?:[ \t]*\n)?", re.MULTILINE)
 
 
 def _json_at(text: str, at: int) -> tuple[Any, int, str]:
@@ -305,10 +296,9 @@ def _json_at(text: str, at: int) -> tuple[Any, int, str]:
     except (ValueError, RecursionError):
         closed = _CALL_END.search(text, at)
         value, error = _loaded(text[at : closed.start() if closed else None])
-        said = (
-            f"The tool block is not JSON ({error}). Long texts may follow it instead: <new> … </new>." if error else ""
-        )
-        return value, closed.end() if closed else len(text), said
+        if error:
+            error = f"The tool block is not JSON ({error}). Long texts may follow it instead: <new> … </new>."
+        return value, closed.end() if closed else len(text), error
 
 
 def _loaded(text: str) -> tuple[Any, str]:
@@ -331,11 +321,10 @@ def _named(block: Any) -> tuple[str, Any] | None:
         block = block["function"]
     if not isinstance(block, dict):
         return None
-    key = next((k for k in _NAMES if isinstance(block.get(k), str) and block[k].strip()), None)
-    if key is None:
-        return None
-    rest = {k: v for k, v in block.items() if k not in (key, "id", "type", "index")}
-    return block[key], next((block[k] for k in _ARGUMENTS if k in block), rest)
+    for key in (k for k in _NAMES if isinstance(block.get(k), str) and block[k].strip()):
+        rest = {k: v for k, v in block.items() if k not in (key, "id", "type", "index")}
+        return block[key], next((block[k] for k in _ARGUMENTS if k in block), rest)
+    return None
 
 
 def _bare(name: str, tools: Mapping[str, Tool]) -> str:

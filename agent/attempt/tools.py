@@ -1,9 +1,9 @@
 """What an attempt may do: read, search, edit, run, test, record a witness test, submit.
 
-Each tool is one entry of `TOOLS`, around a function from a `Toolbox` (the attempt's sandbox and settings) and the
-call's arguments to a text that is short, says what happened, and helps with the next step. Whoever has to tell tools
-apart asks for their kind. Those that test or end are carried out by the attempt's graph (`agent.attempt.graph`): a test
-run is a node of its own.
+Each tool is one entry of `TOOLS`: a table of prompts/tools.toml, and a function from a `Toolbox` (the attempt's sandbox
+and settings) and the call's arguments to a text that is short, says what happened, and helps with the next step.
+Whoever has to tell tools apart asks for their kind. Those that test or end are carried out by the attempt's graph
+(`agent.attempt.graph`): a test run is a node of its own.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import difflib
 import errno
 import posixpath
 import re
-import shlex
 import time
+import tomllib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from agent.attempt.lines import cut_line, cut_middle, fitting, lines_of, replaced, shown
@@ -38,6 +39,7 @@ NOTE_CHARS = 200
 """Of a tool's answer: what it shows, and what it says about that."""
 SEARCH_HITS = 60
 HIT_CHARS = 300
+_BASE = ("git", f"--git-dir={TROOPDIR}/base.git")
 
 Kind = Literal["reads", "edits", "runs", "tests", "ends"]
 
@@ -108,16 +110,15 @@ class Tool:
     kind: Kind
     description: str
     parameters: Mapping[str, Json]
-    required: tuple[str, ...]
+    required: Sequence[str]
     use: Callable[[Toolbox, Json], Awaitable[Change]]
-    also: tuple[str, ...] = ()
+    also: Sequence[str] = ()
     words: Mapping[str, str] = field(default_factory=dict)
 
     def schema(self) -> Json:
         """The tool in the form of OpenAI's function protocol."""
-        parameters: Json = {"type": "object", "properties": dict(self.parameters)}
-        if self.required:
-            parameters["required"] = list(self.required)
+        required = {"required": list(self.required)} if self.required else {}
+        parameters = {"type": "object", "properties": dict(self.parameters), **required}
         last = " Must be the last call of a turn." if self.kind == "tests" else ""
         function = {"name": self.name, "description": self.description + last, "parameters": parameters}
         return {"type": "function", "function": function}
@@ -196,8 +197,8 @@ def _refusal(error: Exception) -> str:
 
 async def nearest(box: Toolbox, path: str) -> str:
     """A sentence that names the paths of the base which were most likely meant by one that is not there, or nothing."""
-    command = ["git", f"--git-dir={TROOPDIR}/base.git", "ls-tree", "-r", "-t", "-z", "--name-only", "HEAD"]
-    listed = await box.sandbox.exec(command, timeout=60.0, output_bytes=4_000_000)
+    listing = [*_BASE, "ls-tree", "-r", "-t", "-z", "--name-only", "HEAD"]
+    listed = await box.sandbox.exec(listing, timeout=60.0, output_bytes=4_000_000)
     paths = listed.stdout.decode("utf-8", "replace").rstrip("\0").split("\0")
     same = [each for each in paths if posixpath.basename(each) == posixpath.basename(path)]
     close = same or await asyncio.to_thread(difflib.get_close_matches, path, paths, 3, 0.7)
@@ -220,18 +221,13 @@ def _file(arguments: Json) -> str:
 
 
 async def _text_of(box: Toolbox, path: str) -> str:
-    return _decoded(await box.sandbox.read(path))
+    return (await box.sandbox.read(path)).decode("utf-8", "surrogateescape")
 
 
 async def _text_if_any(box: Toolbox, path: str) -> str | None:
-    try:
+    with contextlib.suppress(FileNotFoundError):
         return await _text_of(box, path)
-    except FileNotFoundError:
-        return None
-
-
-def _decoded(content: bytes) -> str:
-    return content.decode("utf-8", "surrogateescape")
+    return None
 
 
 async def _write_text(box: Toolbox, path: str, old: str | None, new: str) -> str:
@@ -273,15 +269,13 @@ async def _read(box: Toolbox, arguments: Json) -> Change:
         raise ToolRefused(f"{path} has {len(lines)} lines; there is no line {first}.")
     if last < first:
         raise ToolRefused(f"end={last} lies before start={first}.")
-    numbered = [f"{n:>5} {cut_line(lines[n - 1], RESULT_CHARS)}" for n in range(first, last + 1)]
-    body = fitting(numbered, RESULT_CHARS)
-    reached = first + len(body) - 1
-    more = ""
-    if reached < last:
-        span = f"lines {reached + 1}–{last}" if reached + 1 < last else f"line {last}"
-        more = f"\n({span} left out; ask with start={reached + 1})"
+    body = fitting([f"{n:>5} {cut_line(lines[n - 1], RESULT_CHARS)}" for n in range(first, last + 1)], RESULT_CHARS)
+    after, more = first + len(body), ""
+    if after <= last:
+        span = f"lines {after}–{last}" if after < last else f"line {last}"
+        more = f"\n({span} left out; ask with start={after})"
     elif last < len(lines):
-        more = f"\n({len(lines) - last} more lines; ask with start={last + 1})"
+        more = f"\n({len(lines) - last} more lines; ask with start={after})"
     return Change("\n".join(body) + more)
 
 
@@ -339,29 +333,18 @@ async def _edit(box: Toolbox, arguments: Json) -> Change:
     if old == new:
         raise ToolRefused("old and new are the same text; nothing would change.")
     seen = shown(text)
-    places = _occurrences(seen, old)
+    # Overlapping ones count: which of them is meant cannot be told.
+    places = [found.start() for found in re.finditer(f"(?={re.escape(old)})", seen)]
     if not places:
         raise ToolRefused(_not_there(path, seen, old))
     if len(places) > 1:
-        line = arguments.get("line")
-        matching = [p for p in places if seen.count("\n", 0, p) + 1 == line]
-        if len(matching) != 1:
-            at = ", ".join(str(seen.count("\n", 0, p) + 1) for p in places[:20])
-            raise ToolRefused(
-                f"old stands {len(places)} times in {path} (lines {at}). Give more of the text around it, or the line."
-            )
-        places = matching
+        at = [seen.count("\n", 0, place) + 1 for place in places]
+        if at.count(arguments.get("line") or 0) != 1:
+            where = f"{len(places)} times in {path} (lines {', '.join(map(str, at[:20]))})"
+            raise ToolRefused(f"old stands {where}. Give more of the text around it, or the line.")
+        places = [places[at.index(arguments["line"])]]
     diff = await _write_text(box, path, text, replaced(text, places[0], old, new))
     return Change(f"Edited {path}:\n{diff}", diff)
-
-
-def _occurrences(text: str, part: str) -> list[int]:
-    places = []
-    at = text.find(part)
-    while at >= 0:
-        places.append(at)
-        at = text.find(part, at + 1)
-    return places
 
 
 def _not_there(path: str, text: str, old: str) -> str:
@@ -369,12 +352,10 @@ def _not_there(path: str, text: str, old: str) -> str:
     lines = text.split("\n")
     wanted = [line.strip() for line in old.strip("\n").split("\n")]
     stripped = [line.strip() for line in lines]
-    for number in range(len(lines) - len(wanted) + 1):
-        if stripped[number : number + len(wanted)] == wanted:
-            there = "\n".join(lines[number : number + len(wanted)])
-            return (
-                f"old is not in {path} to the letter; with other white space it stands at line {number + 1}:\n{there}"
-            )
+    for at in range(len(lines) - len(wanted) + 1):
+        if stripped[at : at + len(wanted)] == wanted:
+            there = "\n".join(lines[at : at + len(wanted)])
+            return f"old is not in {path} to the letter; with other white space it stands at line {at + 1}:\n{there}"
     first = next((line for line in wanted if line), "")
     close = difflib.get_close_matches(first, dict.fromkeys(filter(None, stripped)), n=3, cutoff=0.6)
     if not close:
@@ -415,15 +396,14 @@ async def _undo(box: Toolbox, arguments: Json) -> Change:
         elif (gone := await box.sandbox.exec(["rm", "-f", "--", path], timeout=30.0)).exit_code:
             raise ToolRefused(f"{path} could not be removed: {gone.output.strip()}")
         done.append(f"{'Removed' if content is None else 'Put back'} {path}.")
-        diffs.append(unified_diff(path, now or "", _decoded(content or b"")))
+        diffs.append(unified_diff(path, now or "", (content or b"").decode("utf-8", "surrogateescape")))
     box.undo.clear()
     return Change(" ".join(done), "".join(diffs))
 
 
 async def _base_mode(box: Toolbox, path: str) -> int | None:
     """The mode that a file which is gone gets when it is put back; None: that of any new file."""
-    command = ["git", f"--git-dir={TROOPDIR}/base.git", "ls-tree", "HEAD", "--", path]
-    listed = await box.sandbox.exec(command, timeout=30.0)
+    listed = await box.sandbox.exec([*_BASE, "ls-tree", "HEAD", "--", path], timeout=30.0)
     return 0o755 if listed.stdout.startswith(b"100755 ") else None
 
 
@@ -480,10 +460,7 @@ async def _witness(box: Toolbox, arguments: Json) -> Change:
             "path must be a new test file inside the repository, such as tests/test_issue.py, and none that pytest or "
             "Python loads by itself or would take for a tool."
         )
-    tracked = await box.sandbox.exec(
-        f"git --git-dir={TROOPDIR}/base.git cat-file -e HEAD:{shlex.quote(path)}", timeout=30.0
-    )
-    if tracked.exit_code == 0:
+    if (await box.sandbox.exec([*_BASE, "cat-file", "-e", f"HEAD:{path}"], timeout=30.0)).exit_code == 0:
         raise ToolRefused(f"{path} belongs to the repository; choose a new file name for the witness test.")
     text = arguments["content"]
     before = next((witness.text for witness in box.recorded() if witness.path == path), None)
@@ -507,152 +484,19 @@ async def _elsewhere(box: Toolbox, arguments: Json) -> Change:
     raise AssertionError("carried out by the attempt's graph")
 
 
-def _text(description: str) -> Json:
-    return {"type": "string", "description": description}
-
-
-def _number(description: str) -> Json:
-    return {"type": "integer", "description": description}
-
-
-_PATH = _text("path in the repository")
-_IDS = "test files or ids; none: the whole suite, or if that takes too long the files nearest to your changes"
-_PATH_WORDS = dict.fromkeys(("file_path", "filepath", "filename", "file", "absolute_path", "target_file"), "path")
-_CONTENT_WORDS = dict.fromkeys(("file_text", "contents", "file_content", "text", "code"), "content")
-
-TOOLS: dict[str, Tool] = {
-    tool.name: tool
-    for tool in (
-        Tool(
-            "read",
-            "reads",
-            f"Show a file with line numbers: {READ_LINES} lines unless told, at most {RESULT_CHARS:,} characters.",
-            {
-                "path": _PATH,
-                "start": _number("first line, from 1"),
-                "end": _number("last line"),
-                "symbol": _text("instead of lines: a function, class or method of a Python file, as Container.append"),
-            },
-            ("path",),
-            _read,
-            ("view", "open_file", "cat", "open", "read_file", "view_file"),
-            {**_PATH_WORDS, "start_line": "start", "end_line": "end", "view_range": "start end"},
-        ),
-        Tool(
-            "search",
-            "reads",
-            f"Search the files for an extended regular expression (git grep -nE): the first {SEARCH_HITS} hits.",
-            {"pattern": _text("the expression"), "path": _text("a file or directory to search in")},
-            ("pattern",),
-            _search,
-            ("grep", "rg", "search_files", "search_code", "grep_search"),
-            {"query": "pattern", "regex": "pattern", "dir": "path", "directory": "path", "file_path": "path"},
-        ),
-        Tool(
-            "edit",
-            "edits",
-            "Replace a text that stands exactly once in a file. Copy `old` to the letter, without line numbers.",
-            {
-                "path": _PATH,
-                "old": _text("the text to replace"),
-                "new": _text("the text to put there"),
-                "line": _number("line where old begins; needed only where old stands more than once"),
-            },
-            ("path", "old", "new"),
-            _edit,
-            ("str_replace", "str_replace_editor", "str_replace_based_edit_tool", "edit_file", "replace"),
-            {
-                **_PATH_WORDS,
-                **dict.fromkeys(("old_str", "old_string", "old_text"), "old"),
-                **dict.fromkeys(("new_str", "new_string", "new_text"), "new"),
-            },
-        ),
-        Tool(
-            "create",
-            "edits",
-            "Write a whole file.",
-            {"path": _PATH, "content": _text("the whole content")},
-            ("path", "content"),
-            _create,
-            ("write", "write_file", "create_file"),
-            {**_PATH_WORDS, **_CONTENT_WORDS},
-        ),
-        Tool(
-            "insert",
-            "edits",
-            "Insert text after a line of a file (0: at the top).",
-            {"path": _PATH, "line": _number("line after which the text goes"), "text": _text("the lines to insert")},
-            ("path", "line", "text"),
-            _insert,
-            ("insert_lines",),
-            {**_PATH_WORDS, "insert_line": "line", "insert_text": "text", "new_str": "text", "content": "text"},
-        ),
-        Tool(
-            "undo",
-            "edits",
-            "Put back the files as they were before your last turn with edits; what run changed stays.",
-            {"reason": _text("why, in a few words")},
-            (),
-            _undo,
-            ("undo_edit",),
-        ),
-        Tool(
-            "diff",
-            "reads",
-            "Show your patch as it would be taken now.",
-            {"path": _text("only this file or directory")},
-            (),
-            _diff,
-            ("show_diff", "git_diff"),
-            _PATH_WORDS,
-        ),
-        Tool(
-            "run",
-            "runs",
-            "Run a shell command in the repository's root. There is no network.",
-            {
-                "command": _text("the command"),
-                "timeout": _number("seconds"),
-                "compare": {"type": "boolean", "description": "run it without your changes, too, and show both"},
-            },
-            ("command",),
-            _shell,
-            ("bash", "shell", "execute_bash", "execute_command", "run_command", "run_shell_command", "terminal"),
-            {"cmd": "command", "script": "command"},
-        ),
-        Tool(
-            "test",
-            "tests",
-            "Run tests. Each failure is marked as new, or as one that is there without your changes, too.",
-            {
-                "ids": {"type": "array", "items": {"type": "string"}, "description": _IDS},
-                "then_all": {"type": "boolean", "description": "run the rest of the suite if these pass"},
-            },
-            (),
-            _elsewhere,
-            ("run_tests", "pytest"),
-            dict.fromkeys(("tests", "test_ids", "paths", "path", "test_path"), "ids"),
-        ),
-        Tool(
-            "witness",
-            "runs",
-            "Record a new test file that shows the bug: it must fail on the unchanged code, where it is run, and pass"
-            " once it is fixed. Several add up. It is used to check your patch; do not delete it.",
-            {"path": _text("a new test file"), "content": _text("its whole content")},
-            ("path", "content"),
-            _witness,
-            (),
-            {**_PATH_WORDS, **_CONTENT_WORDS},
-        ),
-        Tool(
-            "submit",
-            "ends",
-            "End the attempt: the changes in the tree are your patch.",
-            {"summary": _text("what you changed and why, in a sentence or two")},
-            (),
-            _elsewhere,
-            ("finish", "done", "complete", "attempt_completion"),
-            dict.fromkeys(("message", "result", "answer", "final_answer"), "summary"),
-        ),
-    )
+_USES: dict[str, Callable[[Toolbox, Json], Awaitable[Change]]] = {
+    **{"read": _read, "search": _search, "edit": _edit, "create": _create, "insert": _insert, "undo": _undo},
+    **{"diff": _diff, "run": _shell, "test": _elsewhere, "witness": _witness, "submit": _elsewhere},
 }
+_LIMITS = {"READ_LINES": READ_LINES, "RESULT_CHARS": RESULT_CHARS, "SEARCH_HITS": SEARCH_HITS}
+
+
+def _tool(name: str, facts: Json) -> Tool:
+    """A tool by its table in prompts/tools.toml, which has the words of others by ours."""
+    words = {other: ours for ours, others in facts.pop("words", {}).items() for other in others}
+    description = facts.pop("description").format_map(_LIMITS)
+    return Tool(name=name, description=description, use=_USES[name], words=words, **facts)
+
+
+_FACTS = (Path(__file__).parent / "prompts" / "tools.toml").read_text(encoding="utf-8")
+TOOLS: dict[str, Tool] = {name: _tool(name, facts) for name, facts in tomllib.loads(_FACTS).items()}

@@ -86,7 +86,7 @@ async def _base_run(
     """The whole suite (or these files of it), and the given tests as well where the command leaves them out."""
     report = await room.tests(sandbox, files, spread=spread)
     absent = [test for test in given if outcome_of(report, test) == "missing"]
-    if not absent or _pseudo(report):
+    if not absent or COMMAND_TEST in report.outcomes:
         return report
     alone = await room.tests(sandbox, absent)
     if not report.outcomes:
@@ -137,18 +137,14 @@ def _nothing_loads(report: TestReport, task: Task) -> bool:
     """Only files that cannot be loaded, and not just those of the given test (whose failing may be just that)."""
     given = {test.partition("::")[0] for test in (task.failing_test.ids if task.failing_test else ())}
     only_files = all("::" not in test for test in report.failed)
-    return only_files and not report.passed and not _pseudo(report) and bool(report.failed - given)
-
-
-def _pseudo(report: TestReport) -> bool:
-    return COMMAND_TEST in report.outcomes
+    return only_files and not report.passed and COMMAND_TEST not in report.outcomes and bool(report.failed - given)
 
 
 def _checked(found: Baseline, task: Task) -> Baseline:
     """The baseline, once every given failing test is seen to fail, every time. Raises SetupFailed for one that does
     not, if it was certain to; else the note says that no failing test is at hand."""
     report, given = found.report, task.failing_test
-    if report is None or given is None or _pseudo(report):
+    if report is None or given is None or COMMAND_TEST in report.outcomes:
         return found
     wrong = [objection for test in given.ids if (objection := _not_failing(report, found.flaky, test))]
     if not wrong:

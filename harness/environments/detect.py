@@ -33,15 +33,11 @@ FORMER_BUILD_TOOLS = datetime(2021, 8, 1, tzinfo=UTC)
 """The last setuptools with use_2to3 and other things that old setup.py files ask for."""
 BUILD_TOOLS = ("setuptools", "wheel", "setuptools-scm", "pip", "flit-core", "poetry-core")
 
+_DAYS_FROM_3_6_ON = "2016-12-23 2018-06-27 2019-10-14 2020-10-05 2021-10-04 2022-10-24 2023-10-02 2024-10-07 2025-10-07"
 PYTHON_RELEASES = tuple(
-    (version, datetime.fromisoformat(f"{day}T00:00:00+00:00"))
-    for version, day in (
-        *(("3.6", "2016-12-23"), ("3.7", "2018-06-27"), ("3.8", "2019-10-14"), ("3.9", "2020-10-05")),
-        *(("3.10", "2021-10-04"), ("3.11", "2022-10-24"), ("3.12", "2023-10-02"), ("3.13", "2024-10-07")),
-        ("3.14", "2025-10-07"),
-    )
+    (f"3.{minor}", datetime.fromisoformat(f"{day}T00:00:00+00:00"))
+    for minor, day in enumerate(_DAYS_FROM_3_6_ON.split(), 6)
 )
-
 
 MAKING = "making a Python environment"
 UNKNOWN = "999.0"
@@ -50,21 +46,22 @@ VERSION_VARIABLES = (
     *("SETUPTOOLS_SCM_PRETEND_VERSION", "PDM_BUILD_SCM_VERSION", "POETRY_DYNAMIC_VERSIONING_BYPASS"),
     "UV_DYNAMIC_VERSIONING_BYPASS",
 )
+"""The tree in the sandbox has no history for a build backend to tell its version from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One thing that set-up does: `what`, for people. `commands` are alternatives: the first that succeeds is enough.
 
-    `notes[i]` is what to tell the user when alternative `i` was the one; a line `troop: …` that a command prints is
-    told, too. `optional`: set-up goes on when all fail, and says `failure`; otherwise `failure` opens the error.
-    `installs`: it brings what the repository asks for, rather than Troop's own tools.
+    `notes[i]` (none: nothing) is what to tell the user when alternative `i` was the one; a line `troop: …` that a
+    command prints is told, too. `optional`: set-up goes on when all fail, and says `failure`; otherwise `failure` opens
+    the error. `installs`: it brings what the repository asks for, rather than Troop's own tools.
     """
 
     what: str
     commands: tuple[str, ...]
-    notes: tuple[str, ...]
     failure: str
+    notes: tuple[str, ...] = ()
     optional: bool = False
     installs: bool = False
 
@@ -91,7 +88,6 @@ class Detected:
 PYTHON_NAMED = Step(
     "making sure of python",
     ("command -v python", f"mkdir -p {ENVDIR}/bin && ln -s $(command -v python3) {ENVDIR}/bin/python"),
-    ("", ""),
     "the image has no Python",
     optional=True,
 )
@@ -100,7 +96,7 @@ PYTHON_NAMED = Step(
 
 def given_steps(commands: Iterable[str]) -> tuple[Step, ...]:
     """The user's own set-up commands as steps."""
-    return tuple(Step(f"$ {c}", (c,), ("",), "a set-up command failed", installs=True) for c in commands)
+    return tuple(Step(f"$ {c}", (c,), "a set-up command failed", installs=True) for c in commands)
 
 
 def given_environment(detected: Detected) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
@@ -119,7 +115,7 @@ def system_packages(names: Sequence[str]) -> tuple[Step, ...]:
     )
     here = f"bubblewrap shows this machine's own: sudo apt-get install {words}  here, or --sandbox docker"
     failure = f"the Debian packages {words} could not be installed ({here})"
-    return (Step(f"installing {words}", ways, ("", ""), failure),) if names else ()
+    return (Step(f"installing {words}", ways, failure),) if names else ()
 
 
 def submodules_fetched(paths: Iterable[str]) -> tuple[Step, ...]:
@@ -130,10 +126,8 @@ def submodules_fetched(paths: Iterable[str]) -> tuple[Step, ...]:
         f" --recursive --depth 1 -- {words}; done=$?; find {words} -name .git -prune -exec rm -rf {{}} +;"
         " rm -rf .git/modules; exit $done"
     )
-    failure = (
-        f"the submodules {words} are empty and cannot be fetched (git submodule update --init fills your checkout's)"
-    )
-    return (Step("fetching submodules", (command,), ("",), failure, optional=True),) if words else ()
+    failure = f"the submodules {words} are empty and cannot be fetched (git submodule update --init fills your own)"
+    return (Step("fetching submodules", (command,), failure, optional=True),) if words else ()
 
 
 def detect(
@@ -156,7 +150,7 @@ def detect(
     """
     every = sorted(files)
     if other := foreign(every, read, test_command):
-        own = (Step(what, ways, ("",) * len(ways), failure, may_fail) for what, ways, failure, may_fail in other[1])
+        own = (Step(what, ways, failure, optional=may_fail) for what, ways, failure, may_fail in other[1])
         # Troop's own programs want a Python.
         return Detected((_make_env(python, read_project([], read), None), *own), other[0])
     folder = directory.strip("/") or _only(project_folders(every, read))
@@ -205,7 +199,7 @@ def _tag(described: str, project: Project) -> tuple[Step, ...]:
     elif distance != "0":
         tag = re.sub(r"\d.*", "", tag) + version
     command = f"git -c safe.directory='*' tag --force {shlex.quote(tag)}"
-    return (Step("telling the version", (command,), (note,), "the version could not be told", optional=True),)
+    return (Step("telling the version", (command,), "the version could not be told", (note,), optional=True),)
 
 
 def _make_env(python: str | None, project: Project, date: datetime | None) -> Step:
@@ -221,37 +215,41 @@ def _make_env(python: str | None, project: Project, date: datetime | None) -> St
         newest = max((int(version[2:]) for version in project.pythons), default=99)
         later = [version for version in known if int(version[2:]) > max(newest, 7)]
         exact = [f"=={version}.*" if requires else version for version in (*named, *later)]
-        ceiling = [f"<{_next_minor(known[-1] if known else '3.6')}"] if date is not None else []
+        ceiling = [f"<3.{int((known[-1] if known else '3.6')[2:]) + 1}"] if date is not None else []
         requests = [*(f"{requires},{wish}" if requires else wish for wish in (*exact, *ceiling)), wanted]
-    commands, notes = [], []
-    for download in (False, True):
-        for wish in requests if not download else dict.fromkeys((requests[0], wanted)):
-            prefix, flag = (
-                (f"UV_PYTHON_INSTALL_DIR={TROOPDIR}/python ", "") if download else ("", " --no-python-downloads")
-            )
-            asked = f" --python {shlex.quote(wish)}" if wish else ""
-            commands.append(f"{prefix}{UV} venv --clear{flag}{asked} {ENVDIR}")
-            old = python is None and date is not None and wish is wanted
-            notes.append(f"no Python {requests[-2]} is at hand, a newer one is used for this old tree" if old else "")
-    failure = (
-        f"no Python {wanted or ''} is to be had in this sandbox (another with --image, or python in the task file)"
-    )
-    return Step(MAKING, tuple(commands), tuple(notes), failure.replace("  ", " "))
+    of_its_time = requests[-2] if python is None and date is not None else None
+    newer = f"no Python {of_its_time} is at hand, a newer one is used for this old tree" if of_its_time else ""
+    fetched = f"UV_PYTHON_INSTALL_DIR={TROOPDIR}/python {UV} venv --clear"
+    asked = [(f"{UV} venv --clear --no-python-downloads", wish) for wish in requests]
+    asked += [(fetched, wish) for wish in dict.fromkeys((requests[0], wanted))]
+    ways = []
+    for venv, wish in asked:
+        option = f" --python {shlex.quote(wish)}" if wish else ""
+        ways.append((f"{venv}{option} {ENVDIR}", newer if wish is wanted else ""))
+    none = f"no Python {wanted}" if wanted else "no Python"
+    failure = f"{none} is to be had in this sandbox (another with --image, or python in the task file)"
+    return _step(MAKING, ways, failure)
+
+
+def _step(what: str, ways: Iterable[tuple[str, str]], failure: str, *, installs: bool = False) -> Step:
+    """A step of ways that each have a note."""
+    commands, notes = zip(*ways, strict=True)
+    return Step(what, commands, failure, notes, installs=installs)
 
 
 def _install(project: Project, date: datetime | None, version: str | None, folder: str) -> tuple[Step, ...]:
     """The project, else what it needs and a path to import it from."""
+    tests = _test_arguments(project)
+    needs = [_pip(f"the requirements in {path}", f"-r {shlex.quote(path)}", date) for path in project.requirements]
     if project.installable or project.members:
-        own = [_install_project(project, date, version, folder)]
-        needs = [] if project.extras or _test_arguments(project) else project.requirements
-        return (*own, *(_pip(f"the requirements in {path}", f"-r {shlex.quote(path)}", date) for path in needs))
-    steps = [_pip(f"the requirements in {path}", f"-r {shlex.quote(path)}", date) for path in project.requirements]
+        own = _install_project(project, date, version, folder)
+        return (own,) if project.extras or tests else (own, *needs)
     if project.has_static_metadata:
-        steps.append(_pip("the dependencies in pyproject.toml", _static(project), date))
-    if tests := _test_arguments(project):
-        steps.append(_pip("the test dependencies", " ".join(tests), date))
-    path = Step("making the tree importable", (_import_path(project, folder),), ("",), "no import path could be set")
-    return (*steps, path)
+        needs.append(_pip("the dependencies in pyproject.toml", _static(project), date))
+    if tests:
+        needs.append(_pip("the test dependencies", " ".join(tests), date))
+    path = Step("making the tree importable", (_import_path(project, folder),), "no import path could be set")
+    return (*needs, path)
 
 
 def _static(project: Project) -> str:
@@ -260,56 +258,48 @@ def _static(project: Project) -> str:
 
 def _install_project(project: Project, date: datetime | None, version: str | None, folder: str) -> Step:
     """The project, editable, with what its tests need; else that one by one; else by another way of building."""
-    tests = _test_arguments(project)
+    tests, every = _test_arguments(project), f".[{','.join(project.extras)}]" if project.extras else "."
     extras = [f"-e {shlex.quote(f'.[{extra}]')}" for extra in project.extras]
-    itself = (
-        [f"-e {shlex.quote(f'.[{chr(44).join(project.extras)}]') if extras else '.'}"] if project.installable else []
-    )
     members = [f"-e {shlex.quote(member)}" for member in project.members]
-    pip = f"{_version_settings(version)}{UV} pip install "
+    itself = [f"-e {shlex.quote(every)}"] if project.installable else []
+    settings = "".join(f"{name}={shlex.quote(version)} " for name in VERSION_VARIABLES) if version else ""
+    pip = f"{settings}{UV} pip install "
     joined, alone = " ".join((*itself, *members, *tests)), " ".join((*(["-e ."] if itself else []), *members))
-    ways = [(f"{pip}{{dated}}{joined}", "")]
+    ways = {f"{pip}{{dated}}{joined}": ""}
     if project.own_sources:
-        ways.append(
-            (
-                f"{pip}--no-sources {{dated}}{joined}",
-                "dependencies are the index's, not those of the tree's own sources",
-            )
-        )
+        sources = "dependencies are the index's, not those of the tree's own sources"
+        ways[f"{pip}--no-sources {{dated}}{joined}"] = sources
     if extras or tests or members:
-        each = install_each(f"{pip}{{dated}}", (*extras, *tests))
-        ways.append(
-            (f"{pip}{{dated}}{alone} && {{ {each or ':'}; }}", "the test dependencies were installed one by one")
-        )
+        each = install_each(f"{pip}{{dated}}", (*extras, *tests)) or ":"
+        ways[f"{pip}{{dated}}{alone} && {{ {each}; }}"] = "the test dependencies were installed one by one"
     if members and itself:
         without = " ".join((*itself, *tests))
-        ways.append((f"{pip}--no-sources {{dated}}{without}", "the workspace's other members are the index's releases"))
-    by_pip = f"{UV} pip install pip && {_version_settings(version)}{ENVDIR}/bin/python -m pip install -q {joined}"
-    ways.append((by_pip, "installed by pip, which takes what uv refuses" + "; dependencies are today's" * bool(date)))
+        ways[f"{pip}--no-sources {{dated}}{without}"] = "the workspace's other members are the index's releases"
+    by_pip = f"{UV} pip install pip && {settings}{ENVDIR}/bin/python -m pip install -q {joined}"
+    ways[by_pip] = "installed by pip, which takes what uv refuses" + "; dependencies are today's" * bool(date)
     if project.build_requires:
         build = f"{UV} pip install {shlex.join(project.build_requires)} setuptools"
-        ways.append((f"{build} && {pip}--no-build-isolation {joined}", "the project was built without isolation"))
+        ways[f"{build} && {pip}--no-build-isolation {joined}"] = "the project was built without isolation"
     if project.has_static_metadata:  # an application rather than a package
         only = f"{pip}{{dated}}{' '.join((_static(project), *tests))} && {_import_path(project, folder)}"
-        ways.append((only, "the project itself could not be installed, only its dependencies"))
+        ways[only] = "the project itself could not be installed, only its dependencies"
     else:
         # A Python too old for any setuptools that builds editable wheels: pip falls back to `setup.py develop` there.
-        old = f"{UV} pip install pip setuptools wheel && {_version_settings(version)}{ENVDIR}/bin/python -m pip install"
+        old = f"{UV} pip install pip setuptools wheel && {settings}{ENVDIR}/bin/python -m pip install"
         arguments = " ".join(("--no-build-isolation -e .", *tests))
-        ways.append((f"{old} {arguments}", "the project was installed in the old way, by setup.py develop"))
-    commands, notes = [], []
-    for way, lacking in ways:
-        for dated, note in _datings(date) if "{dated}" in way else [("", "")]:
-            commands.append(way.replace("{dated}", dated))
-            notes.append("; ".join(part for part in (lacking, note) if part))
+        ways[f"{old} {arguments}"] = "the project was installed in the old way, by setup.py develop"
+    datings = [
+        (way.replace("{dated}", dating), "; ".join(filter(None, (lacking, note))))
+        for way, lacking in ways.items()
+        for dating, note in (_datings(date) if "{dated}" in way else [("", "")])
+    ]
     what = "installing the project" + (" and what its tests need" if extras or tests else "")
-    return Step(what, tuple(commands), tuple(notes), "the project could not be installed", installs=True)
+    return _step(what, datings, "the project could not be installed", installs=True)
 
 
 def _pip(what: str, arguments: str, date: datetime | None) -> Step:
-    ways, notes = zip(*_datings(date), strict=True)
-    commands = tuple(f"{UV} pip install {dated}{arguments}" for dated in ways)
-    return Step(f"installing {what}", commands, notes, f"{what} could not be installed", installs=True)
+    ways = [(f"{UV} pip install {dated}{arguments}", note) for dated, note in _datings(date)]
+    return _step(f"installing {what}", ways, f"{what} could not be installed", installs=True)
 
 
 def _test_arguments(project: Project) -> list[str]:
@@ -373,11 +363,6 @@ def version_of(described: str) -> str | None:
     return f"{numbers}.dev{distance}" if distance or match["dev"] else numbers
 
 
-def _version_settings(version: str | None) -> str:
-    """The tree in the sandbox has no history for a build backend to tell its version from."""
-    return "".join(f"{name}={shlex.quote(version)} " for name in VERSION_VARIABLES) if version else ""
-
-
 def _import_path(project: Project, folder: str) -> str:
     """The command that lets a tree that is not installed be imported from where it lies."""
     roots = ("/".join(filter(None, (WORKDIR, folder, root))) for root in project.import_roots)
@@ -402,14 +387,13 @@ def _tools(date: datetime | None, test_command: str | None) -> tuple[Step, ...]:
     without = "coverage could not be installed: faults are localised without it"
     steps = [
         *(_framework(runner, python, install, date, test_command) for runner in used if runner.packages),
-        Step("making sure of coverage", (probe, f"{install} 'coverage>=5'"), ("", ""), without, optional=True),
-        Step("compiling", (compile_all,), ("",), "nothing could be compiled"),
+        Step("making sure of coverage", (probe, f"{install} 'coverage>=5'"), without, optional=True),
+        Step("compiling", (compile_all,), "nothing could be compiled"),
     ]
     if date is not None:
         capped = _dated(TODAYS_BUILD_TOOLS.strftime("%Y-%m-%d"), TODAYS_BUILD_TOOLS)
         ways = (f"{python} -c 'import pkg_resources' 2> /dev/null", f"{install} {capped} setuptools")
-        failure = "setuptools could not be installed"
-        steps.insert(0, Step("making sure of setuptools", ways, ("", ""), failure, optional=True))
+        steps.insert(0, Step("making sure of setuptools", ways, "setuptools could not be installed", optional=True))
     return tuple(steps)
 
 
@@ -420,12 +404,7 @@ def _framework(runner: Runner, python: str, install: str, date: datetime | None,
     return Step(
         f"making sure of {name}",
         (probe, *dated, f"{install} --upgrade {' '.join(runner.packages)} && {probe}"),
-        ("", *[""] * len(dated), f"the tree's own {name} does not work on this Python, so a newer one is used"),
         f"no {name} works in the environment",
+        ("", *[""] * len(dated), f"the tree's own {name} does not work on this Python, so a newer one is used"),
         optional=test_command is None or runner_of(test_command) is not runner,
     )
-
-
-def _next_minor(version: str) -> str:
-    major, _, minor = version.partition(".")
-    return f"{major}.{int(minor) + 1}"

@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from itertools import zip_longest
+from pathlib import PurePosixPath
 
 from harness.cache import cache_root, read_json, write_json
 from harness.environments.detect import (
@@ -108,10 +109,11 @@ async def build(
     """
     plan = await asyncio.to_thread(_plan, workspace, task)
     key = _key(provider, workspace, task, plan)
+    kept = cache_root() / "environments" / f"{key}.json"
     waiting = partial(say, "waiting for another process that sets up the same environment")
     async with turn(cache_root() / "locks" / f"{key}.lock", waiting):
         if await provider.has(key):
-            facts = read_json(_facts_path(key)) or {}
+            facts = read_json(kept) or {}
             damage = await _damage(provider, SandboxSpec(run, "look", key), task.environment.image, facts)
             if not damage:
                 return _built(key, task, plan, facts)
@@ -133,7 +135,7 @@ async def build(
             await provider.freeze(sandbox, key)
         finally:
             await sandbox.close()
-        write_json(_facts_path(key), facts, indent=None)
+        write_json(kept, facts, indent=None)
         return _built(key, task, plan, facts)
 
 
@@ -159,9 +161,8 @@ async def _make_room(sandbox: Sandbox, workspace: Workspace) -> None:
     listed = await sandbox.exec(_LIST_COMMITTED, timeout=120, output_bytes=LISTING_BYTES)
     if listed.exit_code != 0 or listed.truncated:
         raise SetupFailed(f"the repository in the image's {WORKDIR} cannot be read: {end_of(listed.output)}")
-    base = set(workspace.files())
-    stale = [path for path in listed.stdout.decode("utf-8", "surrogateescape").split("\0") if path and path not in base]
-    names = "\0".join(stale).encode("utf-8", "surrogateescape")
+    base = {path.encode("utf-8", "surrogateescape") for path in ("", *workspace.files())}
+    names = b"\0".join(path for path in listed.stdout.split(b"\0") if path not in base)
     removed = await sandbox.exec("rm -rf .git && xargs -0 -r rm -f --", stdin=names, timeout=120, merge=True)
     if removed.exit_code != 0:
         raise SetupFailed(f"the image's own tree in {WORKDIR} cannot be cleared: {end_of(removed.output)}")
@@ -191,16 +192,13 @@ def _plan(workspace: Workspace, task: Task) -> Detected:
 
 def _given_files(task: Task) -> dict[str, bytes]:
     """What the task lays over its tree. Raises InputError for a path that leads out of the repository or into .git."""
-    given = task.failing_test.files if task.failing_test else ()
-    return {_inside(path): text.encode("utf-8") for path, text in given}
-
-
-def _inside(path: str) -> str:
-    """A path in the repository, normalised. Raises InputError for one that leads out of it or into .git."""
-    parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or ".." in parts or parts[0].lower() == ".git":
-        raise InputError(f"{path!r} is not a path within the repository")
-    return "/".join(parts)
+    files = {}
+    for path, text in task.failing_test.files if task.failing_test else ():
+        parts = PurePosixPath(path).parts
+        if not parts or path.startswith("/") or ".." in parts or parts[0].lower() == ".git":
+            raise InputError(f"{path!r} is not a path within the repository")
+        files["/".join(parts)] = text.encode("utf-8")
+    return files
 
 
 def _key(provider: Provider, workspace: Workspace, task: Task, plan: Detected) -> str:
@@ -285,7 +283,7 @@ class _SetUp:
         output, since what comes after it is only tried because that failed."""
         self.say(step.what)
         first = ""
-        for command, note in zip(step.commands, step.notes, strict=True):
+        for command, note in zip_longest(step.commands, step.notes, fillvalue=""):
             done = await self._run(command)
             first = first or end_of(done.output) or "it printed nothing"
             if done.exit_code == 0:
@@ -350,7 +348,3 @@ def end_of(output: str) -> str:
     """The end of what a command printed, as much of it as an error shows."""
     text = output.strip()
     return text if len(text) <= ERROR_CHARS else "…" + text[-ERROR_CHARS:]
-
-
-def _facts_path(key: str) -> Path:
-    return cache_root() / "environments" / f"{key}.json"

@@ -34,6 +34,7 @@ FAMILIES = tuple(
     )
 )
 """Names of extras, groups, … that tests need; the first family that a repository has is taken."""
+_PYTEST_FILES = {"pytest.ini", ".pytest.ini", "pytest.toml", "conftest.py", "tests/conftest.py"}
 PROJECT_FILES = ("setup.py", "manage.py", "Pipfile", "environment.yml", "requirements.txt")
 
 _REQUIREMENTS = re.compile(r"^(?:(?:tests?/)?[^/]*requirements?[^/]*\.txt|requirements?/[^/]*\.txt)$")
@@ -119,9 +120,8 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
         _makefile(text("Makefile")),
     ]
     extras, groups = _extras(meta, tool, cfg, setup), _table(pyproject, "dependency-groups")
-    conda = [
-        name + re.sub(r"^=(?!=)([^=]*).*", r"==\1.*", wish) for name, wish in _CONDA.findall(text("environment.yml"))
-    ]
+    of_conda = _CONDA.findall(text("environment.yml"))
+    conda = [name + re.sub(r"^=(?!=)([^=]*).*", r"==\1.*", wish) for name, wish in of_conda]
     stated, every = _Stated(extra=extras, group=groups), _Stated()
     stated.pip((*(f"--extra={name}" for name in _chosen(extras)), *(f"--group={name}" for name in _chosen(groups))))
     for names in lists:
@@ -137,12 +137,14 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
     enough = in_tests or named or any(stated.said[kind] for kind in ("extra", "group", "package"))
     (every if enough or "requirements.txt" in there else stated).pip(conda)
     test_files = dict.fromkeys((*in_tests, *([] if enough else in_dev), *named))
-    plain = dict.fromkeys(["requirements.txt"] if "requirements.txt" in there else [])
+    plain = ("requirements.txt",) if "requirements.txt" in there else ()
     installable = not application and ("setup.py" in there or "build-system" in pyproject or bool(meta))
     build_requires = tuple(_strings(_table(pyproject, "build-system").get("requires")))
+    by_pytest = there & _PYTEST_FILES or "pytest" in tool or "tool:pytest" in cfg or "pytest" in tox
     read_files = ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "pytest.ini", *requirements)
     settings = "\n".join(text(path) for path in read_files)
     workflows = [text(path) for path in paths if path.startswith(".github/workflows/")]
+    released = re.search(r"^Version:\s*([0-9][\w.+!-]*)\s*$", text("PKG-INFO"), re.MULTILINE)
     by_tag = _TAG_READERS.search(f"{build_requires}") or "use_scm_version" in settings or "versioneer.py" in there
     return Project(
         installable=installable,
@@ -153,14 +155,14 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
         groups=tuple(stated.said["group"]),
         packages=tuple(stated.said["package"]),
         test_requirements=tuple(test_files) if installable else (),
-        requirements=tuple(plain) if installable else (*dict.fromkeys((*plain, *test_files)),),
-        version=_released_version(text("PKG-INFO")),
+        requirements=plain if installable else tuple(dict.fromkeys((*plain, *test_files))),
+        version=released[1] if released else None,
         tagged=bool(by_tag) or _table(tool, "pdm.version").get("source") == "scm",
         import_roots=("src", "") if any(p.startswith("src/") and p.endswith(".py") for p in paths) else ("",),
         members=_members(paths, _strings(_table(tool, "uv.workspace").get("members")), text),
         build_requires=build_requires,
         own_sources="sources" in _table(tool, "uv"),
-        configured=frozenset({"pytest"} if _pytest_configured(there, tool, cfg, tox) else ()),
+        configured=frozenset({"pytest"} if by_pytest else ()),
         named=tuple({**stated.said["package"], **every.said["package"]}),
         optional=tuple(word for words in extras.values() for word in _strings(words)),
         test_paths=() if "testpaths" in settings else _test_paths(ini, paths),
@@ -260,14 +262,12 @@ def _poetry_requirements(table: Table) -> list[str]:
     found = []
     for name, wish in table.items():
         details = wish if isinstance(wish, dict) else {"version": wish}
-        version = details.get("version")
-        if name.lower() == "python" or not isinstance(version, str):
-            continue  # a git or path dependency, or several: not for a sandbox to guess
-        extras = _strings(details.get("extras"))
-        marker = details.get("markers")
-        named = f"{name}[{','.join(extras)}]" if extras else name
-        condition = f" ; {marker}" if isinstance(marker, str) else ""
-        found.append(named + ",".join(_poetry_specifier(version)) + condition)
+        version, marker, extras = (details.get(key) for key in ("version", "markers", "extras"))
+        # A git or path dependency, or several, is not for a sandbox to guess.
+        if name.lower() != "python" and isinstance(version, str):
+            listed = ",".join(_strings(extras))
+            condition = f" ; {marker}" if isinstance(marker, str) else ""
+            found.append(name + (f"[{listed}]" if listed else "") + ",".join(_poetry_specifier(version)) + condition)
     return found
 
 
@@ -336,7 +336,7 @@ def _test_paths(ini: Ini, paths: list[str]) -> tuple[str, ...]:
     folders = [word.strip("./") + "/" for word in (named[1].split() if named else ()) if word[0] != "-"]
     found = tuple(folder for folder in folders if any(path.startswith(folder) for path in paths))
     tests = [path for path in paths if pytest_collects(path)]
-    most = 2 * sum(path.startswith(found) for path in tests) > len(tests) if found else False
+    most = 2 * sum(path.startswith(found) for path in tests) > len(tests)
     return tuple(folder.rstrip("/") for folder in found) if most else ()
 
 
@@ -396,35 +396,21 @@ def _pythons(chosen: str, settings: str, workflows: Iterable[str]) -> tuple[str,
     return tuple(dict.fromkeys((*re.findall(r"\A\s*(3\.\d+)", chosen), *newest)))
 
 
-def _pytest_configured(there: set[str], tool: Table, cfg: Ini, tox: Ini) -> bool:
-    files = {"pytest.ini", ".pytest.ini", "pytest.toml", "conftest.py", "tests/conftest.py"}
-    return not there.isdisjoint(files) or "pytest" in tool or "tool:pytest" in cfg or "pytest" in tox
-
-
 def _setup_arguments(text: str) -> dict[str, Any]:
     """The arguments of `setup(...)` that can be read: literals, names bound to literals, `extras[...] = …`."""
-    tree = parsed(text)
-    if tree is None:
-        return {}
     names: dict[str, Any] = {}
-    arguments: dict[str, Any] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and len(node.targets) == 1:
-            _assign(node.targets[0], node.value, names)
-    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and _called(node.func) == "setup")
-    for keyword in (keyword for call in calls for keyword in call.keywords):
-        if keyword.arg in ("extras_require", "python_requires", "tests_require"):
-            arguments[keyword.arg] = _value(keyword.value, names)
-    return arguments
-
-
-def _assign(target: ast.expr, value: ast.expr, names: dict[str, Any]) -> None:
-    if isinstance(target, ast.Name):
-        names[target.id] = _value(value, names)
-    elif isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name):
-        table = names.get(target.value.id)
-        if isinstance(table, dict) and isinstance(target.slice, ast.Constant):
-            table[target.slice.value] = _value(value, names)
+    given: list[ast.keyword] = []
+    for node in ast.walk(parsed(text) or ast.Module([], [])):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                names[name] = _value(value, names)
+            case ast.Assign(targets=[ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=key))]):
+                if isinstance(table := names.get(name), dict):
+                    table[key] = _value(node.value, names)
+            case ast.Call() if _called(node.func) == "setup":
+                given += node.keywords
+    read = ("extras_require", "python_requires", "tests_require")
+    return {word.arg: _value(word.value, names) for word in given if word.arg in read}
 
 
 def _called(function: ast.expr) -> str:
@@ -442,11 +428,6 @@ def _value(node: ast.expr, names: Table) -> Any:
         return ast.literal_eval(node)
     except (TypeError, *FAILS):
         return None
-
-
-def _released_version(pkg_info: str) -> str | None:
-    match = re.search(r"^Version:\s*([0-9][\w.+!-]*)\s*$", pkg_info, re.MULTILINE)
-    return match.group(1) if match else None
 
 
 def _toml(text: str) -> dict[str, Any]:

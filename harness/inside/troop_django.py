@@ -5,29 +5,29 @@
 Runs inside the sandbox, Python 3.6 and newer (hence the quoted annotations); told what to do by the same variables.
 """
 
+import os
 from typing import TYPE_CHECKING
 
 from django.conf import settings  # type: ignore[import-not-found]
 from django.test.utils import get_runner  # type: ignore[import-not-found]
-from troop_unittest import Report, each, results  # type: ignore[import-not-found]
+from troop_unittest import LOADER, NO_TESTS_FOUND, RUN, Result, each  # type: ignore[import-not-found]
 
 if TYPE_CHECKING:
     from typing import Any
-
-REPORT = Report()
 
 
 class Runner(get_runner(settings)):  # type: ignore[misc]  # what it is, the project says
     """Runs what is selected, and tells the report."""
 
     def get_resultclass(self) -> "Any":
-        return results(REPORT)
+        return Result
 
     def run_suite(self, suite: "Any", **options: "Any") -> "Any":
-        if REPORT.first:
+        if RUN.first:
             self.failfast = True
-        REPORT.loaded.update(REPORT.name(test).partition("::")[0] for test in each(suite))
-        REPORT.plan(suite)
+        RUN.loaded.update(RUN.name(test).partition("::")[0] for test in each(suite))
+        RUN.plan(suite, LOADER)
         result = super().run_suite(suite, **options)
-        REPORT.finish(0 if result.wasSuccessful() else 1)
+        status = int(not result.wasSuccessful()) if RUN.told else NO_TESTS_FOUND
+        RUN.write({"finish": os.getpid(), "exit": status})
         return result

@@ -188,18 +188,12 @@ def written(report: Report, *command: str) -> Any:
 
 def jest(report: Report, words: "list[str]") -> None:
     words, bail = [word for word in placeless(report, words) if word != "run"], ["--bail=1"] * report.first
+    command = ["jest", *words, "--ci", "--json", f"--outputFile={report.results}"]
     if sys.argv[1] == "vitest":
-        command = [
-            "vitest",
-            "run",
-            *words,
-            "--reporter=default",
-            "--reporter=json",
-            f"--outputFile.json={report.results}",
-        ]
-    else:
-        command = ["jest", *words, "--ci", "--json", f"--outputFile={report.results}"]
-        bail += ["--runTestsByPath"] * any(map(os.path.isfile, report.places))
+        reporters = ["--reporter=default", "--reporter=json", f"--outputFile.json={report.results}"]
+        command = ["vitest", "run", *words, *reporters]
+    elif any(map(os.path.isfile, report.places)):
+        bail.append("--runTestsByPath")
     for each in written(report, *command, *bail).get("testResults", ()):
         file, tests = report.path(each["name"]), each["assertionResults"]
         for test in tests:

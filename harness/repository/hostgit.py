@@ -21,19 +21,10 @@ NO_GIT = "git is not installed here: install it (Debian: apt-get install git)"
 
 # Overrides of whatever a repository's own configuration says; the environment form outranks every file.
 _SAFE = {
-    "core.hooksPath": "/dev/null",
-    "core.fsmonitor": "false",
-    "core.untrackedCache": "false",
-    "core.pager": "cat",
-    "core.askPass": "",
-    "credential.interactive": "false",
-    "protocol.ext.allow": "never",
-    "safe.directory": "*",
-    "gc.auto": "0",
-    "maintenance.auto": "false",
-    "submodule.recurse": "false",
-    "fetch.recurseSubmodules": "false",
-    "init.templateDir": "",
+    **{"core.hooksPath": "/dev/null", "core.pager": "cat", "core.askPass": "", "init.templateDir": ""},
+    **{"protocol.ext.allow": "never", "safe.directory": "*", "gc.auto": "0"},
+    **dict.fromkeys(("core.fsmonitor", "core.untrackedCache", "credential.interactive", "maintenance.auto"), "false"),
+    **dict.fromkeys(("submodule.recurse", "fetch.recurseSubmodules"), "false"),
 }
 
 # Highest in git's order of attributes: bytes stay bytes whatever a .gitattributes in the tree asks for. (`-filter` and
@@ -67,14 +58,10 @@ def environment() -> dict[str, str]:
     """The variables of a git call: nothing of a surrounding git is inherited, the safe configuration outranks files."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     return inherited | {
-        "LC_ALL": "C",
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_ATTR_NOSYSTEM": "1",
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_NO_REPLACE_OBJECTS": "1",
-        "GIT_NO_LAZY_FETCH": "1",
+        **{"LC_ALL": "C", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"},
+        **dict.fromkeys(
+            ("GIT_CONFIG_NOSYSTEM", "GIT_ATTR_NOSYSTEM", "GIT_NO_REPLACE_OBJECTS", "GIT_NO_LAZY_FETCH"), "1"
+        ),
         # A list of no real protocol: every transport is refused, so a partial clone cannot be made to fetch.
         "GIT_ALLOW_PROTOCOL": "none",
         **as_variables(_SAFE),
@@ -92,8 +79,7 @@ def as_variables(config: Mapping[str, str]) -> dict[str, str]:
     """Settings as GIT_CONFIG_KEY_n variables: seen by git, absent from process arguments and files."""
     out = {"GIT_CONFIG_COUNT": str(len(config))}
     for n, (key, value) in enumerate(config.items()):
-        out[f"GIT_CONFIG_KEY_{n}"] = key
-        out[f"GIT_CONFIG_VALUE_{n}"] = value
+        out |= {f"GIT_CONFIG_KEY_{n}": key, f"GIT_CONFIG_VALUE_{n}": value}
     return out
 
 
@@ -132,21 +118,17 @@ def network_environment(location: str) -> tuple[str, dict[str, str]]:
 def user_setting(name: str, *kind: str) -> str:
     """A setting of the user's own (global) git configuration, "" if unset. `kind`: such as "--path"."""
     try:
-        command = ["git", "config", "--global", *kind, "--get", name]
-        done = subprocess.run(command, capture_output=True, check=False, env=users_environment())
-    except FileNotFoundError as error:
-        raise EnvironmentFailed(NO_GIT) from error
-    return os.fsdecode(done.stdout).strip()
+        return os.fsdecode(git("config", "--global", *kind, "--get", name, base=users_environment())).strip()
+    except GitFailed:
+        return ""
 
 
 def without_secrets(text: str, location: str) -> str:
     """A message with the location's credentials and GITHUB_TOKEN taken out."""
     clean, credentials = _split_credentials(location)
     text = text.replace(location, clean)
-    secrets = [os.environ.get("GITHUB_TOKEN", "").strip()]
-    if credentials is not None:
-        secrets += [part for part in credentials.split(":", 1) if len(part) > 3]
-    for secret in filter(None, secrets):
+    own = [part for part in (credentials or "").split(":", 1) if len(part) > 3]
+    for secret in filter(None, [os.environ.get("GITHUB_TOKEN", "").strip(), *own]):
         text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")
     return text
 
@@ -195,10 +177,10 @@ def lines(output: bytes) -> list[str]:
     return output.decode("utf-8", "surrogateescape").splitlines()
 
 
-def borrow(*object_directories: Path) -> dict[str, str]:
-    """The variable that lets a git directory of ours read objects of others."""
-    quoted = ['"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"' for path in object_directories]
-    return {"GIT_ALTERNATE_OBJECT_DIRECTORIES": ":".join(quoted)}
+def borrow(objects: Path) -> dict[str, str]:
+    """The variable that lets a git directory of ours read objects of another."""
+    quoted = str(objects).replace("\\", "\\\\").replace('"', '\\"')
+    return {"GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"'}
 
 
 def plant(place: Path, head: str, *, sha256: bool = False, config: str = "", attributes: str = RAW_ATTRIBUTES) -> None:

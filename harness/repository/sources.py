@@ -108,7 +108,9 @@ def _from_path(repository: Repository, cache: Path, scratch: Path, say: Say) -> 
     clean = replace(clean, top=local.top)
     if not changed and not untracked:
         return replace(clean, notes=notes)
-    count = _count(changed, untracked)
+    counts = ((len(changed), "changed"), (len(untracked), "untracked"))
+    count = " and ".join(f"{number} {what}" for number, what in counts if number)
+    count += " file" if len(changed) + len(untracked) == 1 else " files"
     if not repository.include_uncommitted:
         left_out = f"uncommitted changes are left out: {count} (--include-uncommitted takes them in)"
         return replace(clean, notes=(*notes, left_out))
@@ -191,7 +193,8 @@ class _Dirty:
         if self._git("ls-files", "--unmerged"):
             raise InputError(f"{self._local.top} is in the middle of a merge: finish or abort it first")
         # Not `git add`: that would look into submodules with their own configuration.
-        paths = [p for p in self._unstaged if not p.endswith(b"/") and not self._submodule(p)]
+        top = Path(str(self._local.top))
+        paths = [p for p in self._unstaged if not p.endswith(b"/") and not (top / os.fsdecode(p) / ".git").exists()]
         self._git("update-index", "-z", "--add", "--remove", "--replace", "--stdin", stdin=b"\0".join(paths) + b"\0")
         self._git("update-index", "-z", "--force-remove", "--stdin", stdin=b"".join(p + b"\0" for p in self._results))
         tree = lines(self._git("write-tree"))[0]
@@ -206,9 +209,6 @@ class _Dirty:
         folders = {folder for parents in above.values() for folder in parents}
         results = {folder for folder in folders if is_output(Path(str(self._local.top)) / folder)}
         return [path for path in paths if not results.isdisjoint(above[path])]
-
-    def _submodule(self, path: bytes) -> bool:
-        return (Path(str(self._local.top)) / path.decode("utf-8", "surrogateescape") / ".git").exists()
 
 
 def _working_tree_config(local: _Local) -> str:
@@ -227,12 +227,6 @@ def _working_tree_config(local: _Local) -> str:
         if key in kept and value.isalnum():
             config += f"\t{key.removeprefix('core.')} = {value}\n"
     return f"[core]\n{config}"
-
-
-def _count(changed: list[bytes], untracked: list[bytes]) -> str:
-    parts = [f"{len(changed)} changed"] if changed else []
-    parts += [f"{len(untracked)} untracked"] if untracked else []
-    return " and ".join(parts) + (" file" if len(changed) + len(untracked) == 1 else " files")
 
 
 # A repository by URL
@@ -273,7 +267,7 @@ def _bring(mirror: Path, location: str, scratch: Path, say: Say) -> tuple[str, .
         return ()
     say(f"fetching what is new in {shown}")
     try:
-        _fetch(mirror, location, ["--prune", *everything])
+        _fetch(mirror, location, everything, "--prune")
     except SourceUnavailable as error:
         age = (time.time() - (mirror / "HEAD").stat().st_mtime) / 86400
         return (f"{error}; the copy in the cache is used, {age:.1f} days old",)
@@ -291,18 +285,16 @@ def _fetch_by_name(mirror: Path, location: str, base: str | None) -> str | None:
     return _resolve(mirror, kept)
 
 
-def _fetch(mirror: Path, location: str, refspecs: list[str]) -> None:
+def _fetch(mirror: Path, location: str, refspecs: list[str], *options: str) -> None:
     """`git fetch` through GitPython. Raises InputError (not there, not allowed) or SourceUnavailable (not now)."""
     import git as gitpython
 
     url, variables = hostgit.network_environment(location)
-    options = [part for part in refspecs if part.startswith("--")]
-    specs = [part for part in refspecs if not part.startswith("--")]
     # GitPython lays `env` over the surrounding variables, so those that must not be there are taken away by name.
     unwanted = sorted(name for name in os.environ if name.startswith("GIT_") and name not in variables)
     unset = ["env", *(part for name in unwanted for part in ("-u", name))] if unwanted else []
     fetch = ["fetch", "--quiet", "--force", "--no-tags", "--no-write-fetch-head"]
-    command = [*unset, "git", f"--git-dir={mirror}", *fetch, *options, "--", url, *specs]
+    command = [*unset, "git", f"--git-dir={mirror}", *fetch, *options, "--", url, *refspecs]
     try:
         gitpython.Git(mirror).execute(
             command, env=variables, kill_after_timeout=FETCH_SECONDS, strip_newline_in_stdout=False
@@ -315,32 +307,27 @@ def _fetch(mirror: Path, location: str, refspecs: list[str]) -> None:
         raise _explained(url, said) from None
 
 
-_REFUSED = re.compile(
+_FORBIDDEN = "authentication failed|could not read (username|password)|permission denied|(returned error:|http) 40[13]"
+_REFUSED = (
     "not found|does not exist|not exported|does not appear to be a git repository|is not a git repository"
-    "|couldn't find remote ref|no such remote ref|not our ref|unadvertised object|transport 'ext' not allowed"
-    "|unable to find remote helper"
+    "|couldn't find remote ref|no such remote ref|not our ref|unadvertised object|unable to find remote helper"
 )
-_FORBIDDEN = re.compile(
-    "authentication failed|could not read (username|password)|permission denied|(returned error:|http) 40[13]"
+_PRIVATE = "it is not there, or it is private and GITHUB_TOKEN or git's own credentials do not open it"
+_NO_HOST = "the host's name does not resolve; check the URL and the network"
+# By what git says, in small letters: the error, of the first that fits.
+_SAYINGS = (
+    ("couldn't find remote ref head", InputError, "{url} has no commits yet"),
+    ("transport '.*' not allowed", InputError, "{url} cannot be cloned: use an https, ssh, git or file URL"),
+    ("could not resolve host", SourceUnavailable, f"cannot reach {{url}}: {_NO_HOST}"),
+    (_FORBIDDEN, InputError, f"{{url}} refuses access: {_PRIVATE}"),
+    (_REFUSED, InputError, "there is no git repository at {url} ({line})"),
+    ("", SourceUnavailable, "cannot fetch {url} ({line}): check the network and try again"),
 )
 
 
 def _explained(url: str, said: str) -> InputError | SourceUnavailable:
-    low = said.lower()
-    if "couldn't find remote ref head" in low:
-        return InputError(f"{url} has no commits yet")
-    if "not allowed" in low and "transport" in low:
-        return InputError(f"{url} cannot be cloned: use an https, ssh, git or file URL")
-    if "could not resolve host" in low:
-        return SourceUnavailable(f"cannot reach {url}: the host's name does not resolve; check the URL and the network")
-    if _FORBIDDEN.search(low):
-        return InputError(
-            f"{url} refuses access: it is not there, or it is private and GITHUB_TOKEN or git's own credentials do not"
-            " open it"
-        )
-    if _REFUSED.search(low):
-        return InputError(f"there is no git repository at {url} ({_last_line(said)})")
-    return SourceUnavailable(f"cannot fetch {url} ({_last_line(said)}): check the network and try again")
+    kind, words = next((kind, words) for saying, kind, words in _SAYINGS if re.search(saying, said.lower()))
+    return kind(words.format(url=url, line=_last_line(said)))
 
 
 def _readable(url: str) -> str:
@@ -387,19 +374,18 @@ def _commit_directory(git_dir: Path, tree: Path, name: str) -> str:
 
 def _resolve(git_dir: Path, ref: str) -> str | None:
     """The commit that a ref means in that git directory, or None."""
-    if not ref or ref.startswith("-") or "\0" in ref:
-        return None
-    try:
-        return lines(git("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}", git_dir=git_dir))[0]
-    except GitFailed:
-        return None
+    odd = not ref or ref.startswith("-") or "\0" in ref
+    return None if odd else _told(git_dir, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
 
 
 def _describe(git_dir: Path, commit: str) -> str:
-    try:
-        return lines(git("describe", "--tags", "--long", commit, git_dir=git_dir))[0]
-    except GitFailed:  # no tag leads here
-        return ""
+    return _told(git_dir, "describe", "--tags", "--long", commit) or ""  # no tag may lead there
+
+
+def _told(git_dir: Path, *question: str) -> str | None:
+    with contextlib.suppress(GitFailed):
+        return lines(git(*question, git_dir=git_dir))[0]
+    return None
 
 
 def _last_line(text: str) -> str:

@@ -36,9 +36,7 @@ class Entry:
 
     @property
     def kind(self) -> Kind:
-        if self.is_submodule:
-            return "directory"
-        return "symlink" if self.mode == 0o120000 else "file"
+        return "directory" if self.is_submodule else "symlink" if self.mode == 0o120000 else "file"
 
     @property
     def tar_mode(self) -> int:

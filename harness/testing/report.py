@@ -39,6 +39,13 @@ ID_CHARS = 2000
 MESSAGE_CHARS = 2000
 
 _SEVERITY: dict[Outcome, int] = {"passed": 0, "skipped": 1, "failed": 2, "error": 3}
+_STATUSES = {
+    1: "ended with exit status 1, but no test failed",
+    2: "was interrupted",
+    3: "had an internal error",
+    4: "was called in a way that it does not know, or a named test file is not there",
+    NO_TESTS_FOUND: "found no tests",
+}
 _NO_PLUGIN = re.compile(r"[Nn]o module named '?troop_")
 
 
@@ -46,7 +53,7 @@ def read_lines(name: str, result: Exec, report: bytes, *, always: bool) -> TestR
     """The test report of a finished command of the framework `name`: `report` is what its plugin wrote (empty: it never
     began). `always`: a command that left no report cannot be believed, whatever its exit code."""
     lines = _read_lines(report)
-    output = _tail(result.output)
+    output = result.output if len(result.output) <= OUTPUT_CHARS else "…" + result.output[-OUTPUT_CHARS:]
     if not lines.begun and not lines.oversized:
         return _by_exit_code(name, result, output, always)
     reason = _objection(name, lines, result)
@@ -192,29 +199,16 @@ def _objection(name: str, lines: _Lines, result: Exec) -> str:
     if _failed(lines.outcomes) and not unclean:
         return f"tests failed, but {name} ended with exit status 0"
     if (result.exit_code == 0) == unclean:
-        statuses = ", ".join(str(status) for status in lines.statuses.values())
+        statuses = ", ".join(map(str, lines.statuses.values()))
         return f"the test command's exit code is {result.exit_code}, but {name}'s was {statuses}"
     return ""
 
 
 def _status_objection(name: str, status: int, outcomes: Mapping[str, Outcome]) -> str:
-    match status:
-        case 0:
-            return ""
-        case 1:
-            return "" if _failed(outcomes) else f"{name} ended with exit status 1, but no test failed"
-        case 2 if outcomes and all(outcome == "error" and "::" not in test for test, outcome in outcomes.items()):
-            return ""
-        case 2:
-            return f"{name} was interrupted"
-        case 3:
-            return f"{name} had an internal error"
-        case 4:
-            return f"{name} was called in a way that it does not know, or a named test file is not there"
-        case 5:
-            return f"{name} found no tests"
-        case _:
-            return f"{name} ended with exit status {status}"
+    unloaded = all(outcome == "error" and "::" not in test for test, outcome in outcomes.items())
+    if not status or (status == 1 and _failed(outcomes)) or (status == 2 and outcomes and unloaded):
+        return ""
+    return f"{name} {_STATUSES.get(status, f'ended with exit status {status}')}"
 
 
 def _failed(outcomes: Mapping[str, Outcome]) -> bool:
@@ -224,10 +218,6 @@ def _failed(outcomes: Mapping[str, Outcome]) -> bool:
 def _while(running: Iterable[str]) -> str:
     names = list(running)
     return f" while running {names[-1]}" if names else ""
-
-
-def _tail(text: str) -> str:
-    return text if len(text) <= OUTPUT_CHARS else "…" + text[-OUTPUT_CHARS:]
 
 
 def _last_line(text: str) -> str:

@@ -55,7 +55,9 @@ class WarmTests:
             report = await self._forked(waiting, launch, ids, timeout, test_seconds, to_first_failure)
             if report is not None:
                 return report
-            await self._note(waiting)
+            await waiting.end()
+            # Where none can ever come to anything, none is tried again.
+            self._failures = MOST_FAILURES if waiting.refuses else self._failures + 1
         return await run_tests(
             self._sandbox, command, ids, timeout=timeout, test_seconds=test_seconds, to_first_failure=to_first_failure
         )
@@ -69,11 +71,6 @@ class WarmTests:
             waiting = self._waiting = _Waiting(self._sandbox, runner, launch)
         return waiting
 
-    async def _note(self, waiting: _Waiting) -> None:
-        """A run came to nothing. Where none can ever come to anything, none is tried again."""
-        await waiting.end()
-        self._failures = MOST_FAILURES if waiting.refuses else self._failures + 1
-
     async def _forked(
         self,
         waiting: _Waiting,
@@ -86,15 +83,10 @@ class WarmTests:
         """The report of a fork; None where there was none to be believed."""
         place = f"/tmp/troop-tests-{secrets.token_hex(8)}"
         told = settings(place, ids, test_seconds, to_first_failure)
-        request = {
-            "argv": [*launch.arguments, *files_of(ids)],
-            "cwd": WORKDIR,
-            "env": {name: value or None for name, value in told.items()},
-            "select": json.dumps(list(ids)),
-            "remove": waiting.left,
-        }
-        waiting.left = []
-        confirmed = False
+        environment = {name: value or None for name, value in told.items()}
+        request = {"argv": [*launch.arguments, *files_of(ids)], "cwd": WORKDIR, "env": environment}
+        request |= {"select": json.dumps(list(ids)), "remove": waiting.left}
+        waiting.left, confirmed = [], False
         try:
             result = await waiting.ask(place, json.dumps(request).encode("ascii"), timeout)
             if result is not None:
@@ -134,8 +126,8 @@ class _Waiting:
 
     def serves(self, runner: Runner, launch: Launch) -> bool:
         """Whether runs of that launch can be forks of this process; their arguments may differ."""
-        same = (self._launch.variables, self._launch.python) == (launch.variables, launch.python)
-        return self.runner is runner and same
+        own = self._launch
+        return (self.runner, own.variables, own.python) == (runner, launch.variables, launch.python)
 
     @property
     def ended(self) -> bool:

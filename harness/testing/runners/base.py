@@ -50,7 +50,6 @@ class Runner(Protocol):
     be limited to files. `always_reports`: a command of its that left no report cannot be believed. `exports`: shell
     lines that let it report whatever command starts it. `packages`: to be installed where it does not work (the first,
     and with the newest release of that the others as well); empty for what comes with Python or the repository.
-    `project`: the import name of the one project whose own runner it is.
     `summary`: finds how many tests (group 1) had which outcome (group 2) in what it prints by itself; None: cannot.
     `project`: the import name of the one project whose own runner it is. `python`: whether tests are in Python, where
     a new file that cannot be loaded takes no other one of the run with it.
