@@ -88,11 +88,11 @@ def pick_models(settings: Settings, config: Config, task: Task, say: Say) -> tup
     raise EndpointFailed(THREE_WAYS)
 
 
-def pick_judge(settings: Settings, models: Sequence[str]) -> str | None:
+def pick_judge(settings: Settings) -> str | None:
     """The judge's model by name: as set, else the first model that is one; None for no judge."""
     if settings.judge_model == "none":
         return None
-    return settings.judge_model or next((m for m in models if m != REPAIR), None)
+    return settings.judge_model or next((m for m in settings.models if m != REPAIR), None)
 
 
 @dataclass(slots=True)
@@ -179,9 +179,8 @@ def _versions() -> Json:
 
 def _begin(files: RunFiles, task: Task, settings: Settings, log: trace.Trace) -> None:
     """The first line of the trace."""
-    log.write(
-        trace.RunStarted(run=files.name, task=trace.public(task), settings=trace.public(settings), versions=_versions())
-    )
+    said = {"task": trace.public(task), "settings": trace.public(settings)}
+    log.write(trace.RunStarted(run=files.name, versions=_versions(), **said))
 
 
 def open_trace(files: RunFiles, settings: Settings) -> trace.Trace:
@@ -220,8 +219,7 @@ def settle(settings: Settings, config: Config, task: Task, say: Say = _silent) -
 
 def named_models(settings: Settings, config: Config) -> list[Alias]:
     """The models of the run and its judge. Raises InputError for an unknown name."""
-    judge = pick_judge(settings, settings.models)
-    named = {*settings.models, *([judge] if judge else [])} - {REPAIR}
+    named = {*settings.models, pick_judge(settings) or REPAIR} - {REPAIR}
     return [resolve_model(name, config) for name in sorted(named)]
 
 
@@ -231,8 +229,7 @@ def check_models(settings: Settings, config: Config) -> None:
     for alias in aliases:
         key_of(alias)
     check_priced([prices_of(a) for a in aliases], settings.budget.usd, allow_unknown=settings.allow_unknown_price)
-    judge = pick_judge(settings, settings.models)
-    judges = [prices_of(resolve_model(judge, config))] if judge else []
+    judges = [prices_of(alias) for alias in aliases if alias.alias == pick_judge(settings)]
     check_priced(judges, settings.budget.judge_usd, allow_unknown=settings.allow_unknown_price, cap="--max-judge-usd")
 
 
@@ -406,7 +403,7 @@ def workspace_of(task: Task, base: str | None, say: Say = _silent) -> Workspace:
 
 
 def _write_missing_results(files: RunFiles, events: Sequence[trace.Event]) -> None:
-    selection = next((e.selection for e in reversed(events) if isinstance(e, trace.Selected)), None)
+    selection = _selection(events)
     if selection is not None and files.lacks_results(selection):
         files.write_results(events, candidates_of(events), selection)
 
@@ -422,7 +419,7 @@ def _clients(
     """A client for each model of the run, and the judge's. Raises EndpointFailed where a key is missing."""
     from agent.models.client import ModelClient
 
-    judge = pick_judge(settings, settings.models)
+    judge = pick_judge(settings)
     clients = {
         alias.alias: ModelClient(alias, pool.connections, record=log.write, keeper=keeper)
         for alias in named_models(settings, load_config())
@@ -446,11 +443,14 @@ def _policy(model: str, clients: dict[str, ModelClient], settings: Settings) -> 
     return ModelPolicy(tools=clients[model].takes_tools)
 
 
+def _selection(events: Sequence[trace.Event]) -> Selection | None:
+    return next((e.selection for e in reversed(events) if isinstance(e, trace.Selected)), None)
+
+
 def solution(files: RunFiles, events: Sequence[trace.Event]) -> Solution:
     """The solution as the trace has it."""
     report = files.write_report(events)
-    selection = next((e.selection for e in reversed(events) if isinstance(e, trace.Selected)), None)
-    patch = None
+    selection, patch = _selection(events), None
     if selection is not None and selection.candidate is not None:
         patch = files.selected_patch.read_bytes().decode("utf-8", "surrogateescape")
     return Solution(files.directory, report["status"], selection, patch, report)

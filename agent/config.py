@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent.defaults import BY_NAME, MODEL_VARIABLE, from_table, from_variables, nearest
+from agent.defaults import BY_NAME, MODEL_VARIABLE, READS, Setting, from_table, from_variables, nearest
 from harness.money.ledger import Prices
 from harness.records import Budget, Ranker
 from harness.sandbox.base import Limits
@@ -309,15 +309,12 @@ def _from_provider(alias: str, name: str) -> Alias | None:
     return replace(own, base_url=elsewhere.rstrip("/"), price_name=None) if elsewhere else own
 
 
-_TOP_KEYS = frozenset({"apt", "default_model", "defaults", "models"})
-_WORDS = {str: "a text", float: "a number", int: "a whole number", bool: "true or false", dict: "a table"}
-_NAMED = {kind.__name__: kind for kind in _WORDS} | {"Mapping[str, Any]": dict}
-_ALIAS_KINDS: Mapping[str, type] = {
-    "model": str,
-    **{each.name: _NAMED[str(each.type).removesuffix(" | None")] for each in fields(Alias) if each.name != "alias"},
+_ALIAS_KEYS = {
+    name: Setting(name, float if name.startswith("usd_") else READS[kind.removesuffix(" | None")], "", "", "")
+    for name, kind in (("model", "str"), *((each.name, str(each.type)) for each in fields(Alias)))
+    if name not in ("alias", "sampling")
 }
-"""What an alias's keys in a file must be."""
-_POSITIVE = frozenset({"context", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "longest_wait"})
+"""What an alias's keys in a file must be, but for `sampling`, which is a table."""
 
 
 def _parse(path: Path, text: str) -> tuple[str | None, dict[str, Alias], dict[str, Any], list[str]]:
@@ -326,13 +323,13 @@ def _parse(path: Path, text: str) -> tuple[str | None, dict[str, Alias], dict[st
         toml = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not TOML: {error}") from error
-    _refuse_unknown(path, toml, _TOP_KEYS, "")
+    _refuse_unknown(path, toml, {"apt", "default_model", "defaults", "models"}, "")
     default = toml.get("default_model")
     if default is not None and not isinstance(default, str):
-        raise InputError(f"{path}: default_model must be {_WORDS[str]}")
+        raise InputError(f"{path}: default_model must be a text")
     models = toml.get("models", {})
     if not isinstance(models, dict):
-        raise InputError(f"{path}: models must be {_WORDS[dict]}: one [models.NAME] for each alias")
+        raise InputError(f"{path}: models must be a table: one [models.NAME] for each alias")
     aliases = {name: _alias(path, name, table) for name, table in models.items()}
     apt = toml.get("apt", [])
     if not isinstance(apt, list) or not all(isinstance(name, str) and PACKAGE.fullmatch(name) for name in apt):
@@ -345,14 +342,15 @@ def _alias(path: Path, name: str, table: Any) -> Alias:
     if name in RESERVED or "/" in name or "#" in name:
         raise InputError(f"{where}: an alias cannot have this name (reserved, or with / or #)")
     if not isinstance(table, dict):
-        raise InputError(f"{where} must be {_WORDS[dict]}")
-    _refuse_unknown(path, table, frozenset(_ALIAS_KINDS), f"models.{name}.")
-    given = {key: _typed(f"{where}.{key}", value, _ALIAS_KINDS[key]) for key, value in table.items()}
+        raise InputError(f"{where} must be a table")
+    _refuse_unknown(path, table, {"sampling", *_ALIAS_KEYS}, f"models.{name}.")
+    known = [key for key in table if key in _ALIAS_KEYS]
+    given = {key: _ALIAS_KEYS[key].parsed(f"{where}.{key}", table[key], toml=True) for key in known}
+    given["sampling"] = table.get("sampling", {})
+    if not isinstance(given["sampling"], dict):
+        raise InputError(f"{where}.sampling must be a table")
     if not given.get("base_url", "http://").startswith(("http://", "https://")):
         raise InputError(f"{where}.base_url must begin with http:// or https://")
-    for key in given.keys() & _POSITIVE:
-        if given[key] <= 0:
-            raise InputError(f"{where}.{key} must be more than 0")
     for key in (key for key in given if key.startswith("usd_")):
         if given[key] < 0:
             raise InputError(f"{where}.{key} must not be negative")
@@ -385,15 +383,7 @@ def _check_prices(where: str, given: Mapping[str, Any]) -> None:
         raise InputError(f"{where}: prices need both usd_per_mtok_input and usd_per_mtok_output")
 
 
-def _typed(where: str, value: Any, kind: type) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise InputError(f"{where} must be {_WORDS[kind]}, not {value!r}")
-    return value
-
-
-def _refuse_unknown(path: Path, table: Mapping[str, Any], known: frozenset[str], prefix: str) -> None:
+def _refuse_unknown(path: Path, table: Mapping[str, Any], known: set[str], prefix: str) -> None:
     for key in table:
         if key not in known:
             meant = nearest(key, known) or f"; known: {', '.join(sorted(known))}"

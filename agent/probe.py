@@ -219,12 +219,10 @@ class _Sitting:
 
     async def _order(self, talk: Sequence[Json]) -> None:
         """What Troop never sends; told because other programs do."""
-        never = "never sends that"
-        if talk[-1].get("role") == "tool":
-            reply, words, _ = await self.ask("user after a result", [*talk, _FIRST], tools=True, keep=False)
-            self.note("user after a result", f"refused ({words})" if words or not reply else "taken", never)
-        reply, words, _ = await self.ask("two user turns", [_SYSTEM, _FIRST, _AGAIN], keep=False)
-        self.note("two user turns", f"refused ({words})" if words or not reply else "taken", never)
+        after = {"user after a result": [*talk, _FIRST]} if talk[-1].get("role") == "tool" else {}
+        for tried, chat in {**after, "two user turns": [_SYSTEM, _FIRST, _AGAIN]}.items():
+            reply, words, _ = await self.ask(tried, chat, tools=tried in after, keep=False)
+            self.note(tried, f"refused ({words})" if words or not reply else "taken", "never sends that")
 
     async def _stream(self) -> None:
         if self.dialect.stream:

@@ -131,10 +131,6 @@ def _task_file(path: Path, base: str | None, include_uncommitted: bool) -> Insta
     if base is not None and repository.kind == "package":
         raise InputError(f"--base belongs to a git repository, and {path} is about a released package")
     if include_uncommitted and repository.kind != "path":
-        raise InputError(
-            f"--include-uncommitted belongs to a local repository, and {path} is about a {repository.kind}"
-        )
-    if base is None and not include_uncommitted:
-        return instance
+        raise InputError(f"--include-uncommitted belongs to a local repository, and {path} is about none")
     repository = dataclasses.replace(repository, base=base or repository.base, include_uncommitted=include_uncommitted)
     return dataclasses.replace(instance, task=dataclasses.replace(instance.task, repository=repository))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from pathlib import Path
 
 import httpx2
 
@@ -14,6 +13,7 @@ from agent.models.limiter import Limiter
 from agent.models.wires.base import Wire, open_wire
 from harness.money.ledger import GpuMeter
 from tasks.errors import EndpointFailed
+from tasks.package_index import certificates
 
 CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Each names certificates to trust in place of the system's, as for other clients; the first that is set holds."""
@@ -81,12 +81,10 @@ def _trusted() -> ssl.SSLContext:
     name = next((name for name in CA_VARIABLES if os.environ.get(name)), None)
     if name is None:
         return ssl.create_default_context()
-    place = os.environ[name]
     try:
-        if Path(place).is_dir():
-            return ssl.create_default_context(capath=place)
-        return ssl.create_default_context(cafile=place)
-    except (OSError, ssl.SSLError) as error:
+        return certificates(os.environ[name])
+    except OSError as error:
+        place = os.environ[name]
         raise EndpointFailed(
             f"{name} names {place}, which holds no certificates ({error}): correct or unset it."
         ) from error
