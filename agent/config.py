@@ -312,8 +312,8 @@ def _from_provider(alias: str, name: str) -> Alias | None:
 _ALIAS_KEYS = {
     name: Setting(name, float if name.startswith("usd_") else READS[kind.removesuffix(" | None")], "", "", "")
     for name, kind in (("model", "str"), *((each.name, str(each.type)) for each in fields(Alias)))
-    if name not in ("alias", "sampling")
-}
+    if name not in ("alias", "sampling", "wire")
+} | {"wire": Setting("wire", str, "", "", "", choices=tuple(WIRES))}
 """What an alias's keys in a file must be, but for `sampling`, which is a table."""
 
 
@@ -351,12 +351,14 @@ def _alias(path: Path, name: str, table: Any) -> Alias:
         raise InputError(f"{where}.sampling must be a table")
     if not given.get("base_url", "http://").startswith(("http://", "https://")):
         raise InputError(f"{where}.base_url must begin with http:// or https://")
-    for key in (key for key in given if key.startswith("usd_")):
-        if given[key] < 0:
+    for key, value in given.items():
+        if key.startswith("usd_") and value < 0:
             raise InputError(f"{where}.{key} must not be negative")
-    if given.get("wire", "chat") not in WIRES:
-        raise InputError(f"{where}.wire must be one of: {', '.join(WIRES)}")
-    _check_prices(where, given)
+    by_token = {key for key in given if key.startswith("usd_per_mtok_")}
+    if by_token and "usd_per_gpu_hour" in given:
+        raise InputError(f"{where}: give prices per token or usd_per_gpu_hour, not both")
+    if by_token and not by_token >= {"usd_per_mtok_input", "usd_per_mtok_output"}:
+        raise InputError(f"{where}: prices need both usd_per_mtok_input and usd_per_mtok_output")
     return Alias(alias=name, **{**_base(where, given.pop("model", None), given), **given})
 
 
@@ -373,14 +375,6 @@ def _base(where: str, model: str | None, given: Mapping[str, Any]) -> dict[str, 
     # Another address has other prices, unless price_name says whose hold.
     keys = ("name", "key_env", "wire", *(() if "base_url" in given else ("base_url", "price_name")))
     return {key: getattr(known, key) for key in keys}
-
-
-def _check_prices(where: str, given: Mapping[str, Any]) -> None:
-    by_token = [key for key in given if key.startswith("usd_per_mtok_")]
-    if by_token and "usd_per_gpu_hour" in given:
-        raise InputError(f"{where}: give prices per token or usd_per_gpu_hour, not both")
-    if by_token and not {"usd_per_mtok_input", "usd_per_mtok_output"} <= set(by_token):
-        raise InputError(f"{where}: prices need both usd_per_mtok_input and usd_per_mtok_output")
 
 
 def _refuse_unknown(path: Path, table: Mapping[str, Any], known: set[str], prefix: str) -> None:
