@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -302,11 +302,10 @@ def _from_provider(alias: str, name: str) -> Alias | None:
     provider = PROVIDERS.get(vendor)
     if provider is None or not model:
         return None
-    base_url, price_name = provider.base_url, f"{provider.prices}/{model}"
-    own = Alias(alias, base_url, model, provider.key_env, price_name, wire=provider.wire)
-    # Elsewhere the price is another one.
-    elsewhere = os.environ.get(provider.elsewhere) if provider.elsewhere else None
-    return replace(own, base_url=elsewhere.rstrip("/"), price_name=None) if elsewhere else own
+    elsewhere = os.environ.get(provider.elsewhere, "").rstrip("/")
+    price_name = None if elsewhere else f"{provider.prices}/{model}"  # elsewhere the price is another one
+    base_url = elsewhere or provider.base_url
+    return Alias(alias, base_url, model, provider.key_env, price_name, wire=provider.wire)
 
 
 _ALIAS_KEYS = {
@@ -365,9 +364,8 @@ def _alias(path: Path, name: str, table: Any) -> Alias:
 def _base(where: str, model: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
     """What `model = "provider/name"` stands for; else base_url and name must be given."""
     if model is None:
-        for key in ("base_url", "name"):
-            if key not in given:
-                raise InputError(f'{where}.{key} is missing (or say model = "provider/name")')
+        if missing := next((key for key in ("base_url", "name") if key not in given), ""):
+            raise InputError(f'{where}.{missing} is missing (or say model = "provider/name")')
         return {}
     known = _from_provider("", model)
     if known is None:

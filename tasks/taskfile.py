@@ -78,7 +78,12 @@ def _repository(top: _Table) -> Repository:
     if base is not None and (not base.strip() or base.startswith("-")):
         raise table.wrong("base", f"must be a git ref or commit, not {base!r}")
     if package := table.text("package"):
-        return _package(table, package, base)
+        if base is not None:
+            raise table.wrong("base", "belongs to path and url; a released package has no history")
+        try:
+            return Repository("package", "==".join(parse_requirement(package)))
+        except InputError as error:
+            raise table.wrong("package", str(error)) from error
     if url := table.text("url"):
         if url.startswith("-"):
             raise table.wrong("url", f"must be something that git clones, not {url!r}")
@@ -90,16 +95,6 @@ def _repository(top: _Table) -> Repository:
     if not directory.is_dir():
         raise table.wrong("path", f"must be a directory with a git repository; {directory} is not a directory")
     return Repository("path", str(directory), base)
-
-
-def _package(table: _Table, package: str, base: str | None) -> Repository:
-    if base is not None:
-        raise table.wrong("base", "belongs to path and url; a released package has no history")
-    try:
-        name, version = parse_requirement(package)
-    except InputError as error:
-        raise table.wrong("package", str(error)) from error
-    return Repository("package", f"{name}=={version}")
 
 
 def _environment(top: _Table) -> Environment:

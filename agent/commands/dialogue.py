@@ -123,10 +123,8 @@ def _try(console: Console, alias: Alias) -> None:
         reply = _asked(
             alias, lambda client: client.complete(message, purpose="contact", attempt=None, key="init", output=OUTPUT)
         )
-    charge = reply.charge
-    console.print(
-        f"It answers in {charge.seconds:.1f} s, {charge.usage.total} tokens, {money(add_charge(Line(), charge))}"
-    )
+    charge, cost = reply.charge, money(add_charge(Line(), reply.charge))
+    console.print(f"It answers in {charge.seconds:.1f} s, {charge.usage.total} tokens, {cost}")
 
 
 def _asked(alias: Alias, ask: Callable[[ModelClient], Awaitable[T]]) -> T:

@@ -81,10 +81,9 @@ def _trusted() -> ssl.SSLContext:
     name = next((name for name in CA_VARIABLES if os.environ.get(name)), None)
     if name is None:
         return ssl.create_default_context()
+    place = os.environ[name]
     try:
-        return certificates(os.environ[name])
+        return certificates(place)
     except OSError as error:
-        place = os.environ[name]
-        raise EndpointFailed(
-            f"{name} names {place}, which holds no certificates ({error}): correct or unset it."
-        ) from error
+        why = f"{name} names {place}, which holds no certificates ({error}): correct or unset it."
+        raise EndpointFailed(why) from error
