@@ -119,8 +119,7 @@ async def open_pool(settings: Settings, image: str | None, say: Say = _silent) -
     async with contextlib.AsyncExitStack() as stack:
         provider = await choose_provider(settings.sandbox, image=image, cache=cache_root(), say=say)
         stack.push_async_callback(provider.close)
-        connections = Connections()
-        stack.push_async_callback(connections.close)
+        connections = await stack.enter_async_context(contextlib.aclosing(Connections()))
         yield Pool(provider, connections, Slots(width(settings)), asyncio.Semaphore(os.cpu_count() or 2))
 
 

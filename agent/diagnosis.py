@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 
@@ -70,12 +71,9 @@ async def _configuration() -> dict[str, list[Finding]]:
     files = ", ".join(map(str, config.files)) or "none"
     said = f"files: {files}; default model: {default or 'none'}; keys set: {', '.join(keys) or 'none'}"
     fix = "" if asked or keys else "troop init sets up a model; `repair` needs none"
-    connections = Connections()
-    try:
+    async with contextlib.aclosing(Connections()) as connections:
         order = sorted(asked, key=lambda name: (name != default, name))
         found = await asyncio.gather(*(look(asked[name], connections) for name in order))
-    finally:
-        await connections.close()
     return {"settings": settings, "models": [Finding("configuration", True, said, fix), *found]}
 
 

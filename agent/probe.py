@@ -68,17 +68,16 @@ class Portrait:
 
 async def portray(alias: Alias, say: Say) -> Portrait:
     """Try the alias out; `say` hears what is being tried."""
-    connections, sitting = Connections(), None
-    try:
-        sitting = _Sitting(alias, connections, say)
-        await sitting.all()
-        return sitting.portrait("")
-    except EndpointFailed as failed:
-        if sitting is not None:
+    async with contextlib.aclosing(Connections()) as connections:
+        try:
+            sitting = _Sitting(alias, connections, say)
+        except EndpointFailed as failed:  # the key is missing, or a package
+            return Portrait(alias, alias.wire or "chat", (), {}, Line(), str(failed))
+        try:
+            await sitting.all()
+        except EndpointFailed as failed:
             return sitting.portrait(str(failed))
-        return Portrait(alias, alias.wire or "chat", (), {}, Line(), str(failed))  # the key is missing, or a package
-    finally:
-        await connections.close()
+        return sitting.portrait("")
 
 
 @dataclass(slots=True)

@@ -65,10 +65,9 @@ def read_issue(name: str) -> str:
     """The text of `--issue FILE`, or of standard input for "-". Raises InputError for a file that is not text."""
     try:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return raw.decode("utf-8")
     except OSError as error:
         raise InputError(f"cannot read the issue from {name}: {error.strerror}") from error
-    try:
-        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"the issue in {name} is not UTF-8 text (byte {error.start})") from error
 

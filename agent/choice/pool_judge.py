@@ -64,7 +64,7 @@ async def judge_all(
     try:
         await in_parallel(one(instance, of_it) for instance, of_it in sorted(finalists.items()) if of_it)
     finally:
-        await connections.close()
+        await connections.aclose()
     return found
 
 

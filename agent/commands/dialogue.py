@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -129,10 +130,7 @@ def _try(console: Console, alias: Alias) -> None:
 
 def _asked(alias: Alias, ask: Callable[[ModelClient], Awaitable[T]]) -> T:
     async def once() -> T:
-        connections = Connections()
-        try:
+        async with aclosing(Connections()) as connections:
             return await ask(ModelClient(alias, connections, record=lambda event: event, patience=PATIENCE))
-        finally:
-            await connections.close()
 
     return asyncio.run(once())

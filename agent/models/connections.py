@@ -22,7 +22,7 @@ CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_
 class Connections:
     """One pool of connections per base URL, one wire and one limiter per alias, one GPU meter per server.
 
-    Belongs to one event loop; `close` it at the end.
+    Belongs to one event loop; to be closed at the end (`contextlib.aclosing`).
     """
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Connections:
                 ) from error
         return self._pools[base_url]
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         pools, self._pools = list(self._pools.values()), {}
         self._wires.clear()
         for pool in pools:
