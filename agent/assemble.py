@@ -90,11 +90,11 @@ def pick_models(settings: Settings, config: Config, task: Task, say: Say) -> tup
     raise EndpointFailed(THREE_WAYS)
 
 
-def pick_judge(settings: Settings, models: Sequence[str]) -> str | None:
+def pick_judge(settings: Settings) -> str | None:
     """The judge's model by name: as set, else the first model that is one; None for no judge."""
     if "none" in (settings.judge, settings.judge_model):
         return None
-    return settings.judge_model or next((m for m in models if m != REPAIR), None)
+    return settings.judge_model or next((m for m in settings.models if m != REPAIR), None)
 
 
 @dataclass(slots=True)
@@ -118,15 +118,11 @@ async def open_pool(settings: Settings, image: str | None, say: Say = _silent) -
     """
     from agent.models.connections import Connections
 
-    provider = await choose_provider(settings.sandbox, image=image, cache=cache_root(), say=say)
-    connections = Connections()
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        provider = await choose_provider(settings.sandbox, image=image, cache=cache_root(), say=say)
+        stack.push_async_callback(provider.close)
+        connections = await stack.enter_async_context(contextlib.aclosing(Connections()))
         yield Pool(provider, connections, Slots(width(settings)), asyncio.Semaphore(os.cpu_count() or 2))
-    finally:
-        try:
-            await connections.close()
-        finally:
-            await provider.close()
 
 
 def width(settings: Settings) -> int:
@@ -181,9 +177,8 @@ def _versions() -> Json:
 
 def _begin(files: RunFiles, task: Task, settings: Settings, log: trace.Trace) -> None:
     """The first line of the trace."""
-    log.write(
-        trace.RunStarted(run=files.name, task=trace.public(task), settings=trace.public(settings), versions=_versions())
-    )
+    said = {"task": trace.public(task), "settings": trace.public(settings)}
+    log.write(trace.RunStarted(run=files.name, versions=_versions(), **said))
 
 
 def open_trace(files: RunFiles, settings: Settings) -> trace.Trace:
@@ -194,14 +189,12 @@ def open_trace(files: RunFiles, settings: Settings) -> trace.Trace:
 
 def _refuse_credentials(task: Task, settings: Settings, mask: trace.Mask) -> None:
     """A URL that holds a password cannot be kept for a resume, and is not kept unmasked."""
-    where = "the repository's URL" if mask(task.repository.location) != task.repository.location else ""
-    named = [*settings.models, settings.judge_model or ""]
-    where = where or next((f"the model's URL {mask(name)}" for name in named if mask(name) != name), "")
-    if where:
-        raise InputError(
-            f"{where} holds a credential, which a run directory must not keep: leave it out of the URL (git's"
-            " credential helper or GITHUB_TOKEN, and key_env of a model's alias, take its place)"
-        )
+    for url in (task.repository.location, *settings.models, settings.judge_model or ""):
+        if mask(url) != url:
+            raise InputError(
+                f"{mask(url)} holds a credential, which a run directory must not keep: leave it out of the URL (git's"
+                " credential helper or GITHUB_TOKEN, and key_env of a model's alias, take its place)"
+            )
 
 
 def settle(settings: Settings, config: Config, task: Task, say: Say = _silent) -> Settings:
@@ -218,8 +211,7 @@ def settle(settings: Settings, config: Config, task: Task, say: Say = _silent) -
 
 def named_models(settings: Settings, config: Config) -> list[Alias]:
     """The models of the run and its judge. Raises InputError for an unknown name."""
-    judge = pick_judge(settings, settings.models)
-    named = {*settings.models, *([judge] if judge else [])} - {REPAIR}
+    named = {*settings.models, pick_judge(settings) or REPAIR} - {REPAIR}
     return [resolve_model(name, config) for name in sorted(named)]
 
 
@@ -229,7 +221,7 @@ def check_models(settings: Settings, config: Config) -> None:
     for alias in aliases:
         key_of(alias)
     check_priced([prices_of(a) for a in aliases], settings.budget.usd, allow_unknown=settings.allow_unknown_price)
-    judge = pick_judge(settings, settings.models)
+    judge = pick_judge(settings)
     judges = [prices_of(resolve_model(judge, config))] if judge else []
     check_priced(judges, settings.budget.judge_usd, allow_unknown=settings.allow_unknown_price, cap="--max-judge-usd")
 
@@ -271,18 +263,14 @@ async def go(
         task, settings, _ = files.read_run()
         events = list(trace.read(files.trace_file, may_be_empty=True))
         settings = _as_it_stands(settings, events, part)
-        log = open_trace(files, settings)
-        log.listen(events.append)
-        for listener in listeners:
-            log.listen(listener)
-        try:
+        with contextlib.closing(open_trace(files, settings)) as log:
+            for listener in (events.append, *listeners):
+                log.listen(listener)
             if not events:  # the process that began the run was killed before its first line was whole
                 _begin(files, task, settings, log)
             own = contextlib.nullcontext(pool) if pool else open_pool(settings, task.environment.image, say)
             async with own as shared:
                 return await _drive(files, task, settings, log, events, say, shared, part)
-        finally:
-            log.close()
 
 
 def _as_it_stands(settings: Settings, events: Sequence[trace.Event], part: Part | None) -> Settings:
@@ -307,13 +295,16 @@ async def _drive(
     pool: Pool,
     part: Part | None,
 ) -> Solution:
+    from agent.models.client import ModelClient
     from agent.run.context import Run
     from agent.run.executor import InProcess
     from agent.run.graph import drive
 
     reopened = _reopen(settings, log, events, part)
     if is_finished(events):
-        _write_missing_results(files, events)
+        selection = _selection(events)
+        if selection is not None and files.lacks_results(selection):
+            files.write_results(events, candidates_of(events), selection)
         return solution(files, events)
     _check_room(files.directory, settings, pool.provider.storage, say)
     # Hidden tests' words on candidates may stand in the trace of a run that is reopened: whoever solves does not see
@@ -327,7 +318,10 @@ async def _drive(
         log.write(trace.RunResumed())
     for lost in unsettled(events):
         log.write(lost)
-    clients, judge = _clients(settings, pool, log, keeper)
+    clients = {
+        alias.alias: ModelClient(alias, pool.connections, record=log.write, keeper=keeper)
+        for alias in named_models(settings, load_config())
+    }
     run = Run(
         task=task,
         settings=settings,
@@ -339,7 +333,7 @@ async def _drive(
         events=seen,
         keeper=keeper,
         clients=clients,
-        judge=judge,
+        judge=clients.get(pick_judge(settings) or ""),
         policies=partial(_policy, clients, settings),
         slots=part.lane if part else pool.slots.lane(0, settings.budget.attempts),
         checks=pool.checks,
@@ -403,29 +397,9 @@ def workspace_of(task: Task, base: str | None, say: Say = _silent) -> Workspace:
     return reopen_workspace(task.repository, base, cache_root(), say=say)
 
 
-def _write_missing_results(files: RunFiles, events: Sequence[trace.Event]) -> None:
-    selection = next((e.selection for e in reversed(events) if isinstance(e, trace.Selected)), None)
-    if selection is not None and files.lacks_results(selection):
-        files.write_results(events, candidates_of(events), selection)
-
-
 def is_finished(events: Sequence[trace.Event]) -> bool:
     """Whether the run came to a selection (or to none), so that a resume has nothing to do."""
     return run_status(events) in ("selected", "none", "budget")
-
-
-def _clients(
-    settings: Settings, pool: Pool, log: trace.Trace, keeper: BudgetKeeper
-) -> tuple[dict[str, ModelClient], ModelClient | None]:
-    """A client for each model of the run, and the judge's. Raises EndpointFailed where a key is missing."""
-    from agent.models.client import ModelClient
-
-    judge = pick_judge(settings, settings.models)
-    clients = {
-        alias.alias: ModelClient(alias, pool.connections, record=log.write, keeper=keeper)
-        for alias in named_models(settings, load_config())
-    }
-    return clients, clients[judge] if judge else None
 
 
 def _close_trace(files: RunFiles, log: trace.Trace, events: list[trace.Event], status: str, detail: str) -> None:
@@ -444,11 +418,14 @@ def _policy(clients: dict[str, ModelClient], settings: Settings, model: str, wri
     return ModelPolicy(tools=clients[model].takes_tools, writes_tests=writes_tests)
 
 
+def _selection(events: Sequence[trace.Event]) -> Selection | None:
+    return next((e.selection for e in reversed(events) if isinstance(e, trace.Selected)), None)
+
+
 def solution(files: RunFiles, events: Sequence[trace.Event]) -> Solution:
     """The solution as the trace has it."""
     report = files.write_report(events)
-    selection = next((e.selection for e in reversed(events) if isinstance(e, trace.Selected)), None)
-    patch = None
+    selection, patch = _selection(events), None
     if selection is not None and selection.candidate is not None:
         patch = files.selected_patch.read_bytes().decode("utf-8", "surrogateescape")
     return Solution(files.directory, report["status"], selection, patch, report)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent.defaults import BY_NAME, MODEL_VARIABLE, from_table, from_variables, nearest
+from agent.defaults import BY_NAME, MODEL_VARIABLE, READS, Setting, from_table, from_variables, nearest
 from harness.money.ledger import Prices
 from harness.records import Budget, Ranker
 from harness.sandbox.base import Limits
@@ -307,22 +307,18 @@ def _from_provider(alias: str, name: str) -> Alias | None:
     provider = PROVIDERS.get(vendor)
     if provider is None or not model:
         return None
-    base_url, price_name = provider.base_url, f"{provider.prices}/{model}"
-    own = Alias(alias, base_url, model, provider.key_env, price_name, wire=provider.wire)
-    # Elsewhere the price is another one.
-    elsewhere = os.environ.get(provider.elsewhere) if provider.elsewhere else None
-    return replace(own, base_url=elsewhere.rstrip("/"), price_name=None) if elsewhere else own
+    elsewhere = os.environ.get(provider.elsewhere, "").rstrip("/")
+    price_name = None if elsewhere else f"{provider.prices}/{model}"  # elsewhere the price is another one
+    base_url = elsewhere or provider.base_url
+    return Alias(alias, base_url, model, provider.key_env, price_name, wire=provider.wire)
 
 
-_TOP_KEYS = frozenset({"apt", "default_model", "defaults", "models"})
-_WORDS = {str: "a text", float: "a number", int: "a whole number", bool: "true or false", dict: "a table"}
-_NAMED = {kind.__name__: kind for kind in _WORDS} | {"Mapping[str, Any]": dict}
-_ALIAS_KINDS: Mapping[str, type] = {
-    "model": str,
-    **{each.name: _NAMED[str(each.type).removesuffix(" | None")] for each in fields(Alias) if each.name != "alias"},
-}
-"""What an alias's keys in a file must be."""
-_POSITIVE = frozenset({"context", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "longest_wait"})
+_ALIAS_KEYS = {
+    name: Setting(name, float if name.startswith("usd_") else READS[kind.removesuffix(" | None")], "", "", "")
+    for name, kind in (("model", "str"), *((each.name, str(each.type)) for each in fields(Alias)))
+    if name not in ("alias", "sampling", "wire")
+} | {"wire": Setting("wire", str, "", "", "", choices=tuple(WIRES))}
+"""What an alias's keys in a file must be, but for `sampling`, which is a table."""
 
 
 def _parse(path: Path, text: str) -> tuple[str | None, dict[str, Alias], dict[str, Any], list[str]]:
@@ -331,13 +327,13 @@ def _parse(path: Path, text: str) -> tuple[str | None, dict[str, Alias], dict[st
         toml = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not TOML: {error}") from error
-    _refuse_unknown(path, toml, _TOP_KEYS, "")
+    _refuse_unknown(path, toml, {"apt", "default_model", "defaults", "models"}, "")
     default = toml.get("default_model")
     if default is not None and not isinstance(default, str):
-        raise InputError(f"{path}: default_model must be {_WORDS[str]}")
+        raise InputError(f"{path}: default_model must be a text")
     models = toml.get("models", {})
     if not isinstance(models, dict):
-        raise InputError(f"{path}: models must be {_WORDS[dict]}: one [models.NAME] for each alias")
+        raise InputError(f"{path}: models must be a table: one [models.NAME] for each alias")
     aliases = {name: _alias(path, name, table) for name, table in models.items()}
     apt = toml.get("apt", [])
     if not isinstance(apt, list) or not all(isinstance(name, str) and PACKAGE.fullmatch(name) for name in apt):
@@ -350,29 +346,31 @@ def _alias(path: Path, name: str, table: Any) -> Alias:
     if name in RESERVED or "/" in name or "#" in name:
         raise InputError(f"{where}: an alias cannot have this name (reserved, or with / or #)")
     if not isinstance(table, dict):
-        raise InputError(f"{where} must be {_WORDS[dict]}")
-    _refuse_unknown(path, table, frozenset(_ALIAS_KINDS), f"models.{name}.")
-    given = {key: _typed(f"{where}.{key}", value, _ALIAS_KINDS[key]) for key, value in table.items()}
+        raise InputError(f"{where} must be a table")
+    _refuse_unknown(path, table, {"sampling", *_ALIAS_KEYS}, f"models.{name}.")
+    known = [key for key in table if key in _ALIAS_KEYS]
+    given = {key: _ALIAS_KEYS[key].parsed(f"{where}.{key}", table[key], toml=True) for key in known}
+    given["sampling"] = table.get("sampling", {})
+    if not isinstance(given["sampling"], dict):
+        raise InputError(f"{where}.sampling must be a table")
     if not given.get("base_url", "http://").startswith(("http://", "https://")):
         raise InputError(f"{where}.base_url must begin with http:// or https://")
-    for key in given.keys() & _POSITIVE:
-        if given[key] <= 0:
-            raise InputError(f"{where}.{key} must be more than 0")
-    for key in (key for key in given if key.startswith("usd_")):
-        if given[key] < 0:
+    for key, value in given.items():
+        if key.startswith("usd_") and value < 0:
             raise InputError(f"{where}.{key} must not be negative")
-    if given.get("wire", "chat") not in WIRES:
-        raise InputError(f"{where}.wire must be one of: {', '.join(WIRES)}")
-    _check_prices(where, given)
+    by_token = {key for key in given if key.startswith("usd_per_mtok_")}
+    if by_token and "usd_per_gpu_hour" in given:
+        raise InputError(f"{where}: give prices per token or usd_per_gpu_hour, not both")
+    if by_token and not by_token >= {"usd_per_mtok_input", "usd_per_mtok_output"}:
+        raise InputError(f"{where}: prices need both usd_per_mtok_input and usd_per_mtok_output")
     return Alias(alias=name, **{**_base(where, given.pop("model", None), given), **given})
 
 
 def _base(where: str, model: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
     """What `model = "provider/name"` stands for; else base_url and name must be given."""
     if model is None:
-        for key in ("base_url", "name"):
-            if key not in given:
-                raise InputError(f'{where}.{key} is missing (or say model = "provider/name")')
+        if missing := next((key for key in ("base_url", "name") if key not in given), ""):
+            raise InputError(f'{where}.{missing} is missing (or say model = "provider/name")')
         return {}
     known = _from_provider("", model)
     if known is None:
@@ -382,23 +380,7 @@ def _base(where: str, model: str | None, given: Mapping[str, Any]) -> dict[str, 
     return {key: getattr(known, key) for key in keys}
 
 
-def _check_prices(where: str, given: Mapping[str, Any]) -> None:
-    by_token = [key for key in given if key.startswith("usd_per_mtok_")]
-    if by_token and "usd_per_gpu_hour" in given:
-        raise InputError(f"{where}: give prices per token or usd_per_gpu_hour, not both")
-    if by_token and not {"usd_per_mtok_input", "usd_per_mtok_output"} <= set(by_token):
-        raise InputError(f"{where}: prices need both usd_per_mtok_input and usd_per_mtok_output")
-
-
-def _typed(where: str, value: Any, kind: type) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise InputError(f"{where} must be {_WORDS[kind]}, not {value!r}")
-    return value
-
-
-def _refuse_unknown(path: Path, table: Mapping[str, Any], known: frozenset[str], prefix: str) -> None:
+def _refuse_unknown(path: Path, table: Mapping[str, Any], known: set[str], prefix: str) -> None:
     for key in table:
         if key not in known:
             meant = nearest(key, known) or f"; known: {', '.join(sorted(known))}"

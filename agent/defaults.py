@@ -69,6 +69,9 @@ KINDS: Mapping[Callable[[str], Any], tuple[str, tuple[type, ...]]] = {
 """By what reads a setting from text: what it must be, in words, and in TOML."""
 
 JUDGES = ("quick", "hands", "rubric", "none")
+READS: Mapping[str, Callable[[str], Any]] = {"str": str, "int": positive, "float": amount, "bool": switch}
+"""By the type of a field: what reads it, unless a setting says otherwise."""
+
 TRIES, CAPS, ORDER, WHERE = "attempts and models", "budgets", "the choice", "where it runs"
 
 
@@ -91,9 +94,9 @@ class Setting:
         """The environment variable that sets it."""
         return f"TROOP_{self.name.upper()}"
 
-    def parsed(self, where: str, value: Any, types: tuple[type, ...] = (str,)) -> Any:
-        """What a variable's text, or a file's value of one of the `types`, says. Raises InputError naming `where` it
-        stands."""
+    def parsed(self, where: str, value: Any, *, toml: bool = False) -> Any:
+        """What a variable's text, or a value of a TOML file, says. Raises InputError naming `where` it stands."""
+        types = KINDS[self.read][1] if toml else (str,)
         try:
             if isinstance(value, types) and isinstance(value, bool) is (types == (bool,)):
                 read = self.read(str(value))
@@ -185,10 +188,7 @@ def from_table(path: object, table: Any) -> dict[str, Any]:
     for key in table.keys() - BY_NAME.keys():
         meant = "; say default_model = above [defaults]" if "model" in key else nearest(key, BY_NAME)
         raise InputError(f"{path}: unknown key defaults.{key}{meant or '; known: ' + ', '.join(BY_NAME)}")
-    return {
-        key: BY_NAME[key].parsed(f"{path}: defaults.{key}", value, KINDS[BY_NAME[key].read][1])
-        for key, value in table.items()
-    }
+    return {key: BY_NAME[key].parsed(f"{path}: defaults.{key}", value, toml=True) for key, value in table.items()}
 
 
 def from_variables() -> dict[str, Any]:

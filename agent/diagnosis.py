@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
-from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
 
 from agent.config import PROVIDERS, REPAIR, load_config, resolve_model
+from agent.models.connections import Connections
+from agent.probe import look
 from harness.cache import cache_root
 from harness.repository.workspace import sweep_scratch
 from harness.sandbox.base import Finding, Provider
 from harness.sandbox.choice import BACKENDS
+from harness.views.words import clean
 from tasks.errors import EndpointFailed, EnvironmentFailed, InputError
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 ENOUGH_GB = 5.0
 
@@ -55,9 +58,6 @@ def _git() -> Finding:
 
 async def _configuration() -> dict[str, list[Finding]]:
     """What is set, and by what; then the default model and every alias: key and endpoint, free of charge."""
-    from agent.models.connections import Connections
-    from agent.probe import look
-
     try:
         config = load_config()
         default = config.default_model
@@ -69,22 +69,12 @@ async def _configuration() -> dict[str, list[Finding]]:
     settings = [Finding(name, True, f"{value}, from {source}") for name, (value, source) in config.defaults.items()]
     keys = [provider.key_env for provider in PROVIDERS.values() if os.environ.get(provider.key_env)]
     files = ", ".join(map(str, config.files)) or "none"
-    usable = bool(asked or keys)
-    found = [
-        Finding(
-            "configuration",
-            True,
-            f"files: {files}; default model: {default or 'none'}; keys set: {', '.join(keys) or 'none'}",
-            "" if usable else "troop init sets up a model; `repair` needs none",
-        )
-    ]
-    connections = Connections()
-    try:
+    said = f"files: {files}; default model: {default or 'none'}; keys set: {', '.join(keys) or 'none'}"
+    fix = "" if asked or keys else "troop init sets up a model; `repair` needs none"
+    async with contextlib.aclosing(Connections()) as connections:
         order = sorted(asked, key=lambda name: (name != default, name))
-        found += await asyncio.gather(*(look(asked[name], connections) for name in order))
-    finally:
-        await connections.close()
-    return {"settings": settings, "models": found}
+        found = await asyncio.gather(*(look(asked[name], connections) for name in order))
+    return {"settings": settings, "models": [Finding("configuration", True, said, fix), *found]}
 
 
 def _cache() -> Finding:
@@ -99,11 +89,6 @@ def _cache() -> Finding:
 
 def table(groups: dict[str, list[Finding]]) -> Table:
     """The findings for a person."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from harness.views.words import clean
-
     shown = Table(box=None, padding=(0, 1), show_header=False)
     for column in ("subject", "ok", "finding"):
         shown.add_column(column, no_wrap=column != "finding")
@@ -111,7 +96,6 @@ def table(groups: dict[str, list[Finding]]) -> Table:
         for number, finding in enumerate(findings):
             mark = "[green]yes[/]" if finding.ok else "[red]no[/]"
             fix = f"\n[yellow]→ {escape(finding.fix)}[/]" if finding.fix else ""
-            shown.add_row(
-                subject if number == 0 else "", mark, f"{escape(clean(f'{finding.name}: {finding.detail}'))}{fix}"
-            )
+            said = escape(clean(f"{finding.name}: {finding.detail}"))
+            shown.add_row(subject if number == 0 else "", mark, said + fix)
     return shown

@@ -8,6 +8,7 @@ the server as it was.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -20,6 +21,7 @@ from agent.models.client import ModelClient, Patience, Reply
 from agent.models.connections import Connections
 from agent.models.contact import context_of, entry_of, listed
 from agent.models.dialect import Dialect
+from agent.models.failures import in_one_line
 from agent.models.wires.base import Wire, Wish
 from harness.money.ledger import Ledger, Line, Prices, price
 from harness.records import Json, Usage
@@ -66,17 +68,16 @@ class Portrait:
 
 async def portray(alias: Alias, say: Say) -> Portrait:
     """Try the alias out; `say` hears what is being tried."""
-    connections, sitting = Connections(), None
-    try:
-        sitting = _Sitting(alias, connections, say)
-        await sitting.all()
-        return sitting.portrait("")
-    except EndpointFailed as failed:
-        if sitting is not None:
+    async with contextlib.aclosing(Connections()) as connections:
+        try:
+            sitting = _Sitting(alias, connections, say)
+        except EndpointFailed as failed:  # the key is missing, or a package
+            return Portrait(alias, alias.wire or "chat", (), {}, Line(), str(failed))
+        try:
+            await sitting.all()
+        except EndpointFailed as failed:
             return sitting.portrait(str(failed))
-        return Portrait(alias, alias.wire or "chat", (), {}, Line(), str(failed))  # the key is missing, or a package
-    finally:
-        await connections.close()
+        return sitting.portrait("")
 
 
 @dataclass(slots=True)
@@ -155,7 +156,7 @@ class _Sitting:
         learnt = [note.split("; from now on ", 1) for note in notes if "; from now on " in note]
         if learnt and not words:
             words = learnt[0][0].removeprefix(f"{self.alias.alias}: ")
-        return reply, _short(words), "; ".join(does for _, does in learnt)
+        return reply, in_one_line(words, LONGEST_WORDS), "; ".join(does for _, does in learnt)
 
     def _words(self, error: EndpointFailed) -> str:
         """The server's own, where the error comes from them."""
@@ -219,12 +220,10 @@ class _Sitting:
 
     async def _order(self, talk: Sequence[Json]) -> None:
         """What Troop never sends; told because other programs do."""
-        never = "never sends that"
-        if talk[-1].get("role") == "tool":
-            reply, words, _ = await self.ask("user after a result", [*talk, _FIRST], tools=True, keep=False)
-            self.note("user after a result", f"refused ({words})" if words or not reply else "taken", never)
-        reply, words, _ = await self.ask("two user turns", [_SYSTEM, _FIRST, _AGAIN], keep=False)
-        self.note("two user turns", f"refused ({words})" if words or not reply else "taken", never)
+        after = {"user after a result": [*talk, _FIRST]} if talk[-1].get("role") == "tool" else {}
+        for tried, chat in {**after, "two user turns": [_SYSTEM, _FIRST, _AGAIN]}.items():
+            reply, words, _ = await self.ask(tried, chat, tools=tried in after, keep=False)
+            self.note(tried, f"refused ({words})" if words or not reply else "taken", "never sends that")
 
     async def _stream(self) -> None:
         if self.dialect.stream:
@@ -239,19 +238,16 @@ class _Sitting:
 
     async def _limits(self, told: int | None) -> None:
         """The context and the longest answer, where not known from a call that no server grants."""
-        source = "its list of models" if told else ""
+        source = "its list of models" if told else "its refusal"
         self.dialect.context = told or self.dialect.context  # another API does not know it yet
         name, most = self.dialect.output_name, self.dialect.most_output
         if not told and self.alias.context is None:
             known = copy.deepcopy(self.dialect)
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CONTEXT_SECONDS):
                     await self.ask("context", [_FIRST], output=FAR_TOO_LONG)
-            except TimeoutError:
-                pass
-            told, most = self.dialect.context, self.dialect.most_output
-            source = "its refusal" if told else ""
-            known.context, known.most_output = told, most
+            told = known.context = self.dialect.context
+            most = known.most_output = self.dialect.most_output
             self.wire.dialect = known
         bears = f"{told:,} tokens ({source})" if told else "not told"
         does = "compacts before {:,}" if told or self.alias.context else "assumes {:,} (context in the alias)"
@@ -283,11 +279,6 @@ class _Sitting:
         changed: Json = {name: now for name, (now, before) in found.items() if now != before}
         refused = {"seed", "temperature"} & dialect.left_out - alias.sampling.keys()
         return changed | ({"sampling": dict.fromkeys(sorted(refused), False)} if refused else {})
-
-
-def _short(words: str) -> str:
-    line = " ".join(words.split())
-    return line if len(line) <= LONGEST_WORDS else line[: LONGEST_WORDS - 1] + "…"
 
 
 def price_of(alias: Alias) -> Json:

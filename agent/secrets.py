@@ -15,7 +15,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import quote
 
@@ -76,12 +76,13 @@ def known_masker(extra_names: Iterable[str] = (), environ: Mapping[str, str] | N
     out."""
     needles = _needles(extra_names, environ)
 
-    def mask(text: str) -> str:
-        for needle in needles:
-            text = text.replace(needle, MASK)
-        return text
+    return partial(_without, needles=needles)
 
-    return mask
+
+def _without(text: str, needles: Sequence[str]) -> str:
+    for needle in needles:
+        text = text.replace(needle, MASK)
+    return text
 
 
 def _needles(extra_names: Iterable[str], environ: Mapping[str, str] | None) -> list[str]:
@@ -97,9 +98,7 @@ def mask(text: str) -> str:
     return _default()(text)
 
 
-@lru_cache(maxsize=1)
-def _default() -> Callable[[str], str]:
-    return masker()
+_default = lru_cache(masker)
 
 
 def _masked(text: str, needles: Sequence[str]) -> str:
@@ -113,8 +112,7 @@ def _masked(text: str, needles: Sequence[str]) -> str:
         else:
             masked = _masked_json(value, needles)
             return text if masked == value else json.dumps(masked, ensure_ascii=True, separators=(",", ":"))
-    for needle in needles:
-        text = text.replace(needle, MASK)
+    text = _without(text, needles)
     for hint, shape in _SHAPES:
         if hint in text:
             text = shape.sub(lambda found: (found.groupdict().get("kept") or "") + MASK, text)

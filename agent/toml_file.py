@@ -7,6 +7,9 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+
 from harness.cache import write_text
 from tasks.errors import InputError
 
@@ -14,9 +17,6 @@ from tasks.errors import InputError
 def put(path: Path, values: Mapping[str, Any]) -> None:
     """Write the values into the file, whole or not at all; it is made where there is none. Raises InputError for a file
     that is not TOML; then it is as it was."""
-    import tomlkit
-    from tomlkit.exceptions import TOMLKitError
-
     try:
         text = path.read_bytes().decode() if path.exists() else ""
         document = tomlkit.parse(text)
@@ -35,16 +35,12 @@ def put(path: Path, values: Mapping[str, Any]) -> None:
 
 def as_toml(values: Mapping[str, Any]) -> str:
     """The text of a file that says these values."""
-    import tomlkit
-
     document = tomlkit.document()
     _merge(document, values)
     return tomlkit.dumps(document)
 
 
 def _merge(table: MutableMapping[str, Any], values: Mapping[str, Any]) -> None:
-    import tomlkit
-
     for key, value in values.items():
         if not isinstance(value, Mapping):
             if isinstance(value, bool) or table.get(key) != value:

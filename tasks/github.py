@@ -55,17 +55,12 @@ def parse_reference(reference: str) -> tuple[str, int]:
         if _PULL.fullmatch(parts.path):
             raise InputError(f"{reference} is a pull request, not an issue: give the issue that it is about")
         if match := _PATH.fullmatch(parts.path):
-            _check_host(reference, parts.hostname or "")
+            host, api = parts.hostname or "", urlsplit(_api()).hostname or ""
+            if host not in ("github.com", "www.github.com", api) and f"api.{host}" != api:
+                use = f"set GITHUB_API_URL=https://{host}/api/v3"
+                raise InputError(f"{reference} is on {host}, which is not the GitHub server in use: {use}")
             return match[1], int(match[2])
     raise InputError(f"{reference!r} is no GitHub issue: write {_FORMS}")
-
-
-def _check_host(reference: str, host: str) -> None:
-    api = urlsplit(_api()).hostname or ""
-    if host not in ("github.com", "www.github.com", api) and f"api.{host}" != api:
-        raise InputError(
-            f"{reference} is on {host}, which is not the GitHub server in use: set GITHUB_API_URL=https://{host}/api/v3"
-        )
 
 
 def fetch_issue(reference: str, *, base: str | None = None, say: Say = lambda line: None) -> Task:
@@ -76,7 +71,10 @@ def fetch_issue(reference: str, *, base: str | None = None, say: Say = lambda li
     """
     name, number = parse_reference(reference)
     path = f"/repos/{name}/issues/{number}"
-    with _Api() as api:
+    if urlsplit(_api()).scheme not in ("http", "https"):
+        raise InputError(f"GITHUB_API_URL must be a URL such as https://HOST/api/v3, not {_api()!r}")
+    with httpx2.Client(headers=_headers(), timeout=SECONDS, follow_redirects=True) as client:
+        api = _Api(client)
         unseen = f"there is no repository {name} on GitHub that can be seen {_as_whom()}"
         repository = api.one(f"/repos/{name}", unseen)
         found = api.one(path, f"{name} has no issue #{number} that can be seen {_as_whom()}")
@@ -131,8 +129,7 @@ def _login(entry: dict[str, Any]) -> str:
 
 
 def _from_bot(comment: dict[str, Any]) -> bool:
-    user = comment.get("user") or {}
-    return user.get("type") == "Bot" or _login(comment).endswith(("[bot]", "-bot"))
+    return (comment.get("user") or {}).get("type") == "Bot" or _login(comment).endswith(("[bot]", "-bot"))
 
 
 def _role(comment: dict[str, Any], author: str) -> str:
@@ -155,17 +152,9 @@ def _as_whom() -> str:
 class _Api:
     """The REST API over one connection; every failure becomes one sentence."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: httpx2.Client) -> None:
         self.root = _api()
-        if urlsplit(self.root).scheme not in ("http", "https"):
-            raise InputError(f"GITHUB_API_URL must be a URL such as https://HOST/api/v3, not {self.root!r}")
-        self._client = httpx2.Client(headers=_headers(), timeout=SECONDS, follow_redirects=True)
-
-    def __enter__(self) -> _Api:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._client.close()
+        self._client = client
 
     def one(self, path: str, missing: str) -> dict[str, Any]:
         """The JSON object at a path; `missing` is the sentence for one that is not there."""

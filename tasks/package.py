@@ -24,6 +24,7 @@ UNPACKED_FILES = 200_000
 _REQUIREMENT = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*==\s*([A-Za-z0-9][A-Za-z0-9.!+_-]*)\s*")
 _SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 _VERSION = re.compile(r"v?(?:(\d+)!)?(\d+(?:\.\d+)*)[._-]?(.*)", re.IGNORECASE)
+_Key = tuple[int, tuple[int, ...], str]
 
 
 def parse_requirement(requirement: str) -> tuple[str, str]:
@@ -46,53 +47,41 @@ def unpack(requirement: str, directory: Path, *, cache: Path | None = None, say:
     if directory.exists() and any(directory.iterdir()):
         raise InputError(f"{directory} is not empty: a package is unpacked into a directory of its own")
     directory.parent.mkdir(parents=True, exist_ok=True)
-    archive, kept = _archive(normalised(name), version, cache, directory.parent, say)
-    try:
-        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".unpack-") as scratch:
-            top = _extract(archive, Path(scratch))
-            shutil.rmtree(top / ".git", ignore_errors=True)
-            if directory.exists():
-                directory.rmdir()
-            top.rename(directory)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".unpack-") as scratch:
+        archive = _archive(normalised(name), version, cache, Path(scratch), say)
+        top = _extract(archive, Path(scratch, "unpacked"))
+        shutil.rmtree(top / ".git", ignore_errors=True)
+        if directory.exists():
+            directory.rmdir()
+        top.rename(directory)
         return f"{archive.name} from the package index, sha256 {_sha256(archive)}"
-    finally:
-        if not kept:
-            shutil.rmtree(archive.parent)
 
 
-def _archive(name: str, version: str, cache: Path | None, work: Path, say: Say) -> tuple[Path, bool]:
-    """The archive on disk, and whether it stays there. It is fetched into a directory within `work`."""
+def _archive(name: str, version: str, cache: Path | None, work: Path, say: Say) -> Path:
+    """The archive on disk: in the cache, or without one in the directory `work`, into which it is fetched."""
     key = f"{name}-{version.lower()}"
-    if cache is not None:
-        for found in sorted((cache / key).glob("*/*")) if (cache / key).is_dir() else ():
-            if found.parent.name == _sha256(found):
-                return found, True
+    for found in sorted((cache / key).glob("*/*")) if cache is not None else ():
+        if found.parent.name == _sha256(found):
+            return found
     index = Index.of_pip()
     release = choose(name, version, index.releases(name))
     say(f"fetching {release.filename} from {shown(release.url).rpartition('/')[0]}")
-    scratch = Path(tempfile.mkdtemp(dir=work, prefix=".fetch-"))
-    try:
-        download = scratch / release.filename
-        _download(index, release, download)
-        if cache is None:
-            return download, False
-        place = cache / key / _sha256(download)
-        place.mkdir(parents=True, exist_ok=True)
-        # A copy under another name first: a half-written archive must never stand under the final one.
-        partial = place.with_name(f".{place.name}-{os.getpid()}")
-        shutil.copyfile(download, partial)
-        partial.replace(place / release.filename)
-        shutil.rmtree(scratch)
-        return place / release.filename, True
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+    download = work / release.filename
+    _download(index, release, download)
+    if cache is None:
+        return download
+    place = cache / key / _sha256(download)
+    place.mkdir(parents=True, exist_ok=True)
+    # A copy under another name first: a half-written archive must never stand under the final one.
+    partial = place.with_name(f".{place.name}-{os.getpid()}")
+    shutil.copyfile(download, partial)
+    return partial.replace(place / release.filename)
 
 
 def choose(name: str, version: str, releases: list[Release]) -> Release:
     """The source distribution of that version among an index's files. Raises InputError naming the nearest versions."""
-    sources: dict[tuple[object, ...], tuple[str, Release]] = {}
-    wheels: set[tuple[object, ...]] = set()
+    sources: dict[_Key, tuple[str, Release]] = {}
+    wheels: set[_Key] = set()
     for release in releases:
         if found := _source_version(name, release.filename):
             sources.setdefault(_version_key(found), (found, release))
@@ -120,7 +109,7 @@ def _source_version(name: str, filename: str) -> str | None:
     return None
 
 
-def _version_key(version: str) -> tuple[object, ...]:
+def _version_key(version: str) -> _Key:
     """Equal for spellings of one version (1.0 and 1.0.0, 1.0-rc1 and 1.0rc1), and sortable among releases."""
     match = _VERSION.fullmatch(version)
     if match is None:
@@ -129,14 +118,13 @@ def _version_key(version: str) -> tuple[object, ...]:
     while numbers and numbers[-1] == 0:
         numbers.pop()
     suffix = re.sub(r"[._-]", "", match[3].lower())
-    for long, short in (("alpha", "a"), ("beta", "b"), ("preview", "rc"), ("pre", "rc")):
-        suffix = re.sub(rf"^{long}(?=\d|$)", short, suffix)
-    suffix = re.sub(r"^c(?=\d|$)", "rc", suffix)
+    for long, short in (("alpha", "a"), ("beta", "b"), ("preview|pre|c", "rc")):
+        suffix = re.sub(rf"^({long})(?=\d|$)", short, suffix)
     return (int(match[1] or 0), tuple(numbers), suffix)
 
 
-def _nearest(wanted: tuple[object, ...], sources: dict[tuple[object, ...], tuple[str, Release]]) -> list[str]:
-    ordered = sorted({*sources, wanted}, key=lambda key: (key[0], key[1], str(key[2])))
+def _nearest(wanted: _Key, sources: dict[_Key, tuple[str, Release]]) -> list[str]:
+    ordered = sorted({*sources, wanted})
     at = ordered.index(wanted)
     by_distance = sorted((abs(i - at), -i, key) for i, key in enumerate(ordered) if key != wanted)
     return [sources[key][0] for _, _, key in by_distance[:5]]
@@ -148,21 +136,13 @@ def _download(index: Index, release: Release, place: Path) -> None:
     if release.url.startswith("file:"):
         shutil.copyfile(url2pathname(release.url.removeprefix("file://")), place)
     else:
-        _download_http(index, release, place)
+        with index.get(release.url, encoding="identity") as response, place.open("wb") as file:
+            for chunk in response.iter_raw():
+                file.write(chunk)
+                if file.tell() > ARCHIVE_BYTES:
+                    raise InputError(f"{release.filename} is larger than {ARCHIVE_BYTES // 1_000_000} MB")
     if release.sha256 and _sha256(place) != release.sha256.lower():
         raise SourceUnavailable(f"{release.filename} arrived damaged: its sha256 is not the one that the index names")
-
-
-def _download_http(index: Index, release: Release, place: Path) -> None:
-    size = 0
-    with index.get(release.url, encoding="identity") as response, place.open("wb") as file:
-        if response.status_code != 200:
-            raise SourceUnavailable(f"the package index answered {response.status_code} for {shown(release.url)}")
-        for chunk in response.iter_raw():
-            size += len(chunk)
-            if size > ARCHIVE_BYTES:
-                raise InputError(f"{release.filename} is larger than {ARCHIVE_BYTES // 1_000_000} MB")
-            file.write(chunk)
 
 
 def _sha256(path: Path) -> str:
@@ -171,7 +151,8 @@ def _sha256(path: Path) -> str:
 
 
 def _extract(archive: Path, into: Path) -> Path:
-    """Unpack into an empty directory; the tree's top in there. Raises InputError for an unsafe or broken archive."""
+    """Unpack into a new directory; the tree's top in there. Raises InputError for an unsafe or broken archive."""
+    into.mkdir()
     try:
         if archive.name.endswith(".zip"):
             _extract_zip(archive, into)

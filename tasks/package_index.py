@@ -14,7 +14,7 @@ import shutil
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -75,11 +75,9 @@ class Index:
         url = f"{root}/{name}/"
         if root.startswith("file:"):
             return _local_page(url)
-        with self.get(url, accept=_ACCEPT) as response:
+        with self.get(url, accept=_ACCEPT, known=(200, 404)) as response:
             if response.status_code == 404:
                 return None
-            if response.status_code != 200:
-                raise SourceUnavailable(f"the package index answered {response.status_code} for {shown(url)}")
             body = b""
             for chunk in response.iter_bytes():
                 body += chunk
@@ -91,14 +89,17 @@ class Index:
             return _from_html(body.decode("utf-8", "replace"), base)
 
     @contextmanager
-    def get(self, url: str, *, accept: str = "*/*", encoding: str = "gzip, identity") -> Iterator[httpx2.Response]:
-        """A streamed GET with pip's certificates and proxy; the network's failures become SourceUnavailable."""
+    def get(
+        self, url: str, *, accept: str = "*/*", encoding: str = "gzip, identity", known: Sequence[int] = (200,)
+    ) -> Iterator[httpx2.Response]:
+        """A streamed GET with pip's certificates and proxy; a status that is not `known`, and the network's failures,
+        become SourceUnavailable."""
         import httpx2
 
         verify: bool | ssl.SSLContext = urlsplit(url).hostname not in self.trusted
         if verify and self.cert:
             try:
-                verify = _certificates(self.cert)
+                verify = certificates(self.cert)
             except OSError as error:
                 raise InputError(f"pip's CA bundle {self.cert} cannot be read: {error}") from error
         try:
@@ -106,6 +107,8 @@ class Index:
                 httpx2.Client(verify=verify, proxy=self.proxy, timeout=30.0, follow_redirects=True) as client,
                 client.stream("GET", url, headers={"Accept": accept, "Accept-Encoding": encoding}) as response,
             ):
+                if response.status_code not in known:
+                    raise SourceUnavailable(f"the package index answered {response.status_code} for {shown(url)}")
                 yield response
         except httpx2.TimeoutException as error:
             raise SourceUnavailable(f"the package index did not answer in time: {shown(url)}") from error
@@ -164,7 +167,8 @@ def _pip_default() -> str:
     raise SourceUnavailable("no package index is known: set PIP_INDEX_URL, or install pip, which knows one")
 
 
-def _certificates(bundle: str) -> ssl.SSLContext:
+def certificates(bundle: str) -> ssl.SSLContext:
+    """What a bundle of certificates says is to be trusted: a file, or a directory of files. Raises OSError."""
     directory = Path(bundle).is_dir()
     return ssl.create_default_context(cafile=None if directory else bundle, capath=bundle if directory else None)
 

@@ -100,23 +100,18 @@ def load_quixbugs(source: Path, work: Path, patterns: Sequence[str] = ()) -> lis
 
 def choose_programs(source: Path, patterns: Sequence[str]) -> list[str]:
     """The names of the programs that `patterns` choose, in order. Raises InputError as `load_quixbugs` does."""
-    names = {f"{_PREFIX}{name}": name for name in _names(source)}
-    return [names[id] for id in choose(names, patterns)]
-
-
-def _names(source: Path) -> list[str]:
-    found = [
-        path.stem
+    names = {
+        f"{_PREFIX}{path.stem}": path.stem
         for path in sorted((source / "python_programs").glob("*.py"))
         if (source / "json_testcases" / f"{path.stem}.json").is_file()
         or (source / "python_testcases" / f"test_{path.stem}.py").is_file()
-    ]
-    if not found:
+    }
+    if not names:
         raise InputError(
             f"{source} is no checkout of QuixBugs (no python_programs with test cases): clone jkoppel/QuixBugs and give"
             " its directory with --source"
         )
-    return found
+    return [names[id] for id in choose(names, patterns)]
 
 
 def _program(source: Path, name: str) -> _Program:

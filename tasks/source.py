@@ -65,10 +65,9 @@ def read_issue(name: str) -> str:
     """The text of `--issue FILE`, or of standard input for "-". Raises InputError for a file that is not text."""
     try:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return raw.decode("utf-8")
     except OSError as error:
         raise InputError(f"cannot read the issue from {name}: {error.strerror}") from error
-    try:
-        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"the issue in {name} is not UTF-8 text (byte {error.start})") from error
 
@@ -131,10 +130,6 @@ def _task_file(path: Path, base: str | None, include_uncommitted: bool) -> Insta
     if base is not None and repository.kind == "package":
         raise InputError(f"--base belongs to a git repository, and {path} is about a released package")
     if include_uncommitted and repository.kind != "path":
-        raise InputError(
-            f"--include-uncommitted belongs to a local repository, and {path} is about a {repository.kind}"
-        )
-    if base is None and not include_uncommitted:
-        return instance
+        raise InputError(f"--include-uncommitted belongs to a local repository, and {path} is about none")
     repository = dataclasses.replace(repository, base=base or repository.base, include_uncommitted=include_uncommitted)
     return dataclasses.replace(instance, task=dataclasses.replace(instance.task, repository=repository))

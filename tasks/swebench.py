@@ -33,6 +33,8 @@ GET_EXTRA = "pip install 'troop[eval]'"
 
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
+_SAYS_SOMETHING = re.compile(r".*\S.*", re.DOTALL)
+_NEWER = ("image", "eval_script", "log_parser", "eval_type")
 _PARQUET = b"PAR1"
 
 _TEST_COMMAND = "python -m pytest -q"
@@ -73,17 +75,15 @@ def load_rows(suite: str, dataset: Path | None = None) -> list[Row]:
     where the hub, or the extra that reads it, is not to be had.
     """
     found = _from_hub(suite) if dataset is None else _from_file(dataset)
-    rows: dict[str, Row] = {}
-    places: dict[str, str] = {}
+    rows: dict[str, tuple[str, Row]] = {}
     for place, fields in found:
         row = _row(place, fields)
-        if row.instance_id in rows:
-            raise InputError(f"{place}: instance_id {row.instance_id} is there already, in {places[row.instance_id]}")
-        rows[row.instance_id] = row
-        places[row.instance_id] = place
+        earlier, _ = rows.setdefault(row.instance_id, (place, row))
+        if earlier != place:
+            raise InputError(f"{place}: instance_id {row.instance_id} is there already, in {earlier}")
     if not rows:
         raise InputError(f"{dataset or HUB[suite]} holds no rows")
-    return list(rows.values())
+    return [row for _, row in rows.values()]
 
 
 def choose_rows(rows: Sequence[Row], patterns: Sequence[str]) -> list[Row]:
@@ -99,16 +99,13 @@ def repository_of(row: Row, mirrors: Path | None = None) -> Repository:
     A clone there is called `owner__name.git`, `owner__name`, `owner/name.git` or `owner/name`, bare or not.
     Raises InputError where `mirrors` is not a directory.
     """
-    if mirrors is None:
-        return _on_github(row)
-    if not mirrors.is_dir():
+    if mirrors is not None and not mirrors.is_dir():
         raise InputError(f"--mirrors {mirrors} is not a directory")
-    owner, _, name = row.repo.partition("/")
-    for place in (f"{owner}__{name}.git", f"{owner}__{name}", f"{owner}/{name}.git", f"{owner}/{name}"):
-        clone = mirrors / place
-        if (clone / "HEAD").is_file() or (clone / ".git").exists():
-            return Repository("path", str(clone.absolute()), row.base_commit)
-    return _on_github(row)
+    for stem in (row.repo.replace("/", "__"), row.repo):
+        for clone in (mirrors / f"{stem}.git", mirrors / stem) if mirrors is not None else ():
+            if (clone / "HEAD").is_file() or (clone / ".git").exists():
+                return Repository("path", str(clone.absolute()), row.base_commit)
+    return Repository("url", f"https://github.com/{row.repo}.git", row.base_commit)
 
 
 def task_of(row: Row, repository: Repository) -> Task:
@@ -120,10 +117,6 @@ def task_of(row: Row, repository: Repository) -> Task:
         test_command=_TEST_COMMANDS.get(row.repo, _TEST_COMMAND),
         test_scope="near",
     )
-
-
-def _on_github(row: Row) -> Repository:
-    return Repository("url", f"https://github.com/{row.repo}.git", row.base_commit)
 
 
 # ---- reading
@@ -189,18 +182,13 @@ def _row(place: str, fields: Mapping[str, Any]) -> Row:
         instance_id=_shaped(place, fields, "instance_id", ID, "a name fit for a file"),
         repo=_shaped(place, fields, "repo", _REPO, "owner/name"),
         base_commit=base,
-        version=text_of(place, fields, "version"),
         created_at=_date(place, fields),
-        problem_statement=_stated(place, fields),
-        patch=text_of(place, fields, "patch"),
-        test_patch=text_of(place, fields, "test_patch"),
+        problem_statement=_shaped(place, fields, "problem_statement", _SAYS_SOMETHING, "more than blanks"),
         fail_to_pass=_tests(place, fields, "FAIL_TO_PASS"),
         pass_to_pass=_tests(place, fields, "PASS_TO_PASS"),
         environment_setup_commit=text_of(place, fields, "environment_setup_commit", needed=False) or base,
-        image=text_of(place, fields, "image", needed=False),
-        eval_script=text_of(place, fields, "eval_script", needed=False),
-        log_parser=text_of(place, fields, "log_parser", needed=False),
-        eval_type=text_of(place, fields, "eval_type", needed=False),
+        **{name: text_of(place, fields, name) for name in ("version", "patch", "test_patch")},
+        **{name: text_of(place, fields, name, needed=False) for name in _NEWER},
     )
 
 
@@ -208,13 +196,6 @@ def _shaped(place: str, fields: Mapping[str, Any], name: str, shape: re.Pattern[
     value = text_of(place, fields, name)
     if not shape.fullmatch(value):
         raise InputError(f"{place}: the field {name} must be {what}, not {value[:80]!r}")
-    return value
-
-
-def _stated(place: str, fields: Mapping[str, Any]) -> str:
-    value = text_of(place, fields, "problem_statement")
-    if not value.strip():
-        raise InputError(f"{place}: the field problem_statement is empty")
     return value
 
 

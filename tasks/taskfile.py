@@ -20,7 +20,9 @@ from tasks.places import expanded
 from tasks.task import ID, PACKAGE, Environment, GivenTest, Repository, Task
 
 _PYTHON = re.compile(r"3\.\d+(\.\d+)?")
-_KINDS: dict[type, str] = {str: "text in quotes", list: "an array of texts", dict: "a table"}
+_ARRAYS = frozenset({"setup", "apt", "ids", "fail_to_pass", "pass_to_pass"})
+_TABLES = frozenset({"repository", "environment", "tests", "failing_test", "grading", "files"})
+"""The keys whose values are no text."""
 
 
 def load_task_file(path: Path) -> Instance:
@@ -40,10 +42,13 @@ def load_task_file(path: Path) -> Instance:
         raise InputError(f"{path} is empty: a task file needs a statement and a [repository] at least")
     top = _Table(path, "", values, ("id", "statement", "repository", "environment", "tests", "failing_test", "grading"))
     command, scope = _tests(top)
+    statement = top.text("statement")
+    if statement is None or not statement.strip():
+        raise top.wrong("statement", "is missing" if statement is None else "must not be empty")
     task = Task(
         id=_identifier(top),
         repository=_repository(top),
-        statement=top.required_text("statement").strip() + "\n",
+        statement=f"{statement.strip()}\n",
         environment=_environment(top),
         test_command=command,
         failing_test=_failing_test(top),
@@ -73,7 +78,12 @@ def _repository(top: _Table) -> Repository:
     if base is not None and (not base.strip() or base.startswith("-")):
         raise table.wrong("base", f"must be a git ref or commit, not {base!r}")
     if package := table.text("package"):
-        return _package(table, package, base)
+        if base is not None:
+            raise table.wrong("base", "belongs to path and url; a released package has no history")
+        try:
+            return Repository("package", "==".join(parse_requirement(package)))
+        except InputError as error:
+            raise table.wrong("package", str(error)) from error
     if url := table.text("url"):
         if url.startswith("-"):
             raise table.wrong("url", f"must be something that git clones, not {url!r}")
@@ -85,16 +95,6 @@ def _repository(top: _Table) -> Repository:
     if not directory.is_dir():
         raise table.wrong("path", f"must be a directory with a git repository; {directory} is not a directory")
     return Repository("path", str(directory), base)
-
-
-def _package(table: _Table, package: str, base: str | None) -> Repository:
-    if base is not None:
-        raise table.wrong("base", "belongs to path and url; a released package has no history")
-    try:
-        name, version = parse_requirement(package)
-    except InputError as error:
-        raise table.wrong("package", str(error)) from error
-    return Repository("package", f"{name}=={version}")
 
 
 def _environment(top: _Table) -> Environment:
@@ -153,54 +153,42 @@ class _Table:
         self.file = file
         self.name = name
         self.values = values
-        for key in values:
+        for key, value in values.items():
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
                 raise self.wrong(key, f"is not a key of a task file: {hint}")
+            if key in _TABLES:
+                fits = isinstance(value, dict)
+            elif key in _ARRAYS:
+                fits = isinstance(value, list) and all(isinstance(each, str) and each.strip() for each in value)
+            else:
+                fits = isinstance(value, str) and "\0" not in value
+            if not fits:
+                what = "a table" if key in _TABLES else "an array of texts" if key in _ARRAYS else "text in quotes"
+                raise self.wrong(key, f"must be {what}, not {value!r}")
 
     def wrong(self, key: str, what: str) -> InputError:
-        return InputError(f"{self.file}: {self._where(key)} {what}")
-
-    def _where(self, key: str) -> str:
-        return f"[{self.name}] {key}" if self.name else key
-
-    def _get(self, key: str, kind: type) -> Any:
-        value = self.values.get(key)
-        if value is not None and not isinstance(value, kind):
-            raise self.wrong(key, f"must be {_KINDS[kind]}, not {_shown(value)}")
-        return value
+        where = f"[{self.name}] {key}" if self.name else key
+        return InputError(f"{self.file}: {where} {what}")
 
     def text(self, key: str) -> str | None:
-        value: str | None = self._get(key, str)
-        if value is not None and "\0" in value:
-            raise self.wrong(key, "must not hold a zero byte")
-        return value
-
-    def required_text(self, key: str) -> str:
-        value = self.text(key)
-        if value is None:
-            raise InputError(f"{self.file}: {self._where(key)} is missing")
-        if not value.strip():
-            raise self.wrong(key, "must not be empty")
+        value: str | None = self.values.get(key)
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
-        for value in self._get(key, list) or ():
-            if not isinstance(value, str) or not value.strip():
-                raise self.wrong(key, f"must be an array of texts, not with {_shown(value)} in it")
-        return tuple(self.values.get(key) or ())
+        return tuple(self.values.get(key, ()))
 
     def table(self, key: str, known: Sequence[str]) -> _Table:
         """The table of that name, empty where the file has none."""
-        return _Table(self.file, f"{self.name}.{key}" if self.name else key, self._get(key, dict) or {}, known)
+        return _Table(self.file, key, self.values.get(key, {}), known)
 
     def files(self) -> tuple[tuple[str, str], ...]:
         """(path in the repository, text) pairs of `files` and of everything below `directory`, sorted by path."""
-        inline = self._get("files", dict) or {}
+        inline: Mapping[str, Any] = self.values.get("files", {})
         for path, text in inline.items():
             if not isinstance(text, str):
-                raise self.wrong("files", f"{path!r} must be the file's text in quotes, not {_shown(text)}")
+                raise self.wrong("files", f"{path!r} must be the file's text in quotes, not {text!r}")
         beside = self._beside()
         if twice := inline.keys() & beside.keys():
             raise self.wrong("files", f"{min(twice)!r} is given here and in the directory")
@@ -241,9 +229,3 @@ def _unfit(path: str) -> str:
     if ".git" in (part.lower() for part in parts):
         return "must not lie in .git"
     return ""
-
-
-def _shown(value: Any) -> str:
-    kinds = {bool: "a truth value", int: "a whole number", float: "a number", str: "text", list: "an array"}
-    kind = kinds.get(type(value), "a table" if isinstance(value, dict) else type(value).__name__)
-    return kind if isinstance(value, (list, dict)) else f"the {kind.split(' ', 1)[-1]} {value!r}"

@@ -69,7 +69,7 @@ async def judge_all(judging: Judging, every: Mapping[str, InstanceEvidence]) -> 
     try:
         await in_parallel(map(one, tied.values()))
     finally:
-        await connections.close()
+        await connections.aclose()
     return found
 
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -123,18 +124,13 @@ def _try(console: Console, alias: Alias) -> None:
         reply = _asked(
             alias, lambda client: client.complete(message, purpose="contact", attempt=None, key="init", output=OUTPUT)
         )
-    charge = reply.charge
-    console.print(
-        f"It answers in {charge.seconds:.1f} s, {charge.usage.total} tokens, {money(add_charge(Line(), charge))}"
-    )
+    charge, cost = reply.charge, money(add_charge(Line(), reply.charge))
+    console.print(f"It answers in {charge.seconds:.1f} s, {charge.usage.total} tokens, {cost}")
 
 
 def _asked(alias: Alias, ask: Callable[[ModelClient], Awaitable[T]]) -> T:
     async def once() -> T:
-        connections = Connections()
-        try:
+        async with aclosing(Connections()) as connections:
             return await ask(ModelClient(alias, connections, record=lambda event: event, patience=PATIENCE))
-        finally:
-            await connections.close()
 
     return asyncio.run(once())

@@ -36,7 +36,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(known: argparse.Namespace) -> int:
     """Look at sandboxes, git, settings, models and the cache; exit 0 where at least one sandbox works, else 4. With
     --model: try that out; exit 0 where it can be used, else 4."""
-
     if known.write and not known.model:
         raise InputError("--write keeps what was found out about a model: say which, by --model NAME")
     if known.clean and known.model:
@@ -46,7 +45,6 @@ def execute(known: argparse.Namespace) -> int:
 
 
 async def _examine(known: argparse.Namespace, progress: Progress) -> int:
-
     removed = await sweep() if known.clean else []
     groups = await examine()
     if not known.json:
@@ -55,17 +53,12 @@ async def _examine(known: argparse.Namespace, progress: Progress) -> int:
             progress.show(f"removed {line}")
         if known.clean and not removed:
             progress.show("nothing was left behind")
-    progress.document(
-        {
-            "findings": {name: [dataclasses.asdict(f) for f in found] for name, found in groups.items()},
-            "removed": removed,
-        }
-    )
+    findings = {name: [dataclasses.asdict(each) for each in found] for name, found in groups.items()}
+    progress.document({"findings": findings, "removed": removed})
     return 0 if any(groups[name][0].ok for name in BACKENDS) else 4
 
 
 async def _try_out(known: argparse.Namespace, progress: Progress) -> int:
-
     if REPAIR in known.model:
         raise InputError("--model repair: it needs no server, so there is nothing to try out")
     told, code = [], 0

@@ -57,7 +57,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(known: argparse.Namespace) -> int:
     """Ask, try one call, write; without a terminal print the example."""
-
     progress = Progress(quiet=False, json=known.json)
     if not sys.stdin.isatty():
         if known.json:
@@ -65,7 +64,6 @@ def execute(known: argparse.Namespace) -> int:
         else:
             sys.stdout.write(example())
         return 0
-
     try:
         written = dialogue(progress.errors())
     except (EOFError, KeyboardInterrupt):
@@ -76,7 +74,6 @@ def execute(known: argparse.Namespace) -> int:
 
 def example() -> str:
     """A troop.toml with every setting in it, commented out."""
-
     lines, built_in = [], Settings()
     for setting in SETTINGS:
         value = attrgetter(setting.place)(built_in)

@@ -61,12 +61,14 @@ def price_words(alias: Alias) -> str:
 def tables(said: str, portrait: Portrait, config: Config) -> Json:
     """What ./troop.toml should say for the model that somebody called `said`; nothing where it says it already."""
     name = said if said in config.aliases else name_for(portrait.alias, config)
-    if name not in config.aliases:
-        return {"models": {name: _joined(table_of(said, portrait.alias), portrait.settings)}}
+    known = config.aliases.get(name)
+    if known is not None and not portrait.settings:
+        return {}
     # An alias of the user's own file comes here whole, for the nearer file's holds.
     near = tomllib.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
-    own = {} if name in near.get("models", {}) else table_of(name, config.aliases[name])
-    return {"models": {name: _joined(own, portrait.settings)}} if portrait.settings else {}
+    own = {} if name in near.get("models", {}) else table_of(name if known else said, known or portrait.alias)
+    sampling = {**own.get("sampling", {}), **portrait.settings.get("sampling", {})}
+    return {"models": {name: {**own, **portrait.settings, **({"sampling": sampling} if sampling else {})}}}
 
 
 def name_for(alias: Alias, config: Config) -> str:
@@ -76,11 +78,6 @@ def name_for(alias: Alias, config: Config) -> str:
     taken = {*config.aliases, *RESERVED}
     new = (n for n in (plain, *(f"{plain}-{k}" for k in range(2, len(taken) + 3))) if n not in taken)
     return min(same, default=None) or next(new)
-
-
-def _joined(table: Json, more: Json) -> Json:
-    sampling = {**table.get("sampling", {}), **more.get("sampling", {})}
-    return {**table, **more, **({"sampling": sampling} if sampling else {})}
 
 
 def as_json(portrait: Portrait, values: Json, *, written: bool) -> Json:

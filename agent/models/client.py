@@ -167,9 +167,8 @@ class ModelClient:
         """The limit on the answer's length: under a cap what is reserved is sent, too."""
         if not call.longer and not self._keeper.capped(call.attempt):
             return None
-        bounds = [max(OUTPUT_BOUND << min(call.longer, 8), 2 * self._cut_at if call.longer else 0)]
-        if wire.dialect.most_output:
-            bounds.append(wire.dialect.most_output)
+        wanted = max(OUTPUT_BOUND << min(call.longer, 8), 2 * self._cut_at if call.longer else 0)
+        bounds = [wanted, wire.dialect.most_output or wanted]
         if self._known_context:
             size = sum(len(str(m.get("content"))) for m in call.messages)
             bounds.append(max(LEAST_OUTPUT, self._known_context - int(size * self._density) - LEAST_OUTPUT))
@@ -252,8 +251,7 @@ class ModelClient:
     def _charge(self, call: _Call, hold: Hold, bill: Bill, took: tuple[float, float], *, answered: bool) -> Charge:
         """Settles the reservation; an unanswered call is written here, an answered one with its reply. `took`: seconds,
         and of them those that the GPU was this call's."""
-        usage, reported = bill
-        seconds, share = took
+        (usage, reported), (seconds, share) = bill, took
         usd, source = price(self._prices, usage, share)
         if usd is None and reported is not None:
             usd, source = reported, PROVIDER
@@ -304,7 +302,7 @@ class ModelClient:
         return call.bare
 
     def _asks_too_much(self, failure: Failure) -> bool:
-        return failure.retry_after is not None and failure.retry_after > self.alias.longest_wait
+        return (failure.retry_after or 0.0) > self.alias.longest_wait
 
     def _goes_on(self, failed: _Failed) -> bool:
         return failed.again or (failed.failure.retry and not self._asks_too_much(failed.failure))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from pathlib import Path
 
 import httpx2
 
@@ -14,6 +13,7 @@ from agent.models.limiter import Limiter
 from agent.models.wires.base import Wire, open_wire
 from harness.money.ledger import GpuMeter
 from tasks.errors import EndpointFailed
+from tasks.package_index import certificates
 
 CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Each names certificates to trust in place of the system's, as for other clients; the first that is set holds."""
@@ -22,7 +22,7 @@ CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_
 class Connections:
     """One pool of connections per base URL, one wire and one limiter per alias, one GPU meter per server.
 
-    Belongs to one event loop; `close` it at the end.
+    Belongs to one event loop; to be closed at the end (`contextlib.aclosing`).
     """
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Connections:
                 ) from error
         return self._pools[base_url]
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         pools, self._pools = list(self._pools.values()), {}
         self._wires.clear()
         for pool in pools:
@@ -83,10 +83,7 @@ def _trusted() -> ssl.SSLContext:
         return ssl.create_default_context()
     place = os.environ[name]
     try:
-        if Path(place).is_dir():
-            return ssl.create_default_context(capath=place)
-        return ssl.create_default_context(cafile=place)
-    except (OSError, ssl.SSLError) as error:
-        raise EndpointFailed(
-            f"{name} names {place}, which holds no certificates ({error}): correct or unset it."
-        ) from error
+        return certificates(place)
+    except OSError as error:
+        why = f"{name} names {place}, which holds no certificates ({error}): correct or unset it."
+        raise EndpointFailed(why) from error

@@ -125,7 +125,7 @@ def explain(error: Exception, sdk: ModuleType) -> Failure | None:
     if isinstance(error, UnicodeEncodeError):
         return None
     if isinstance(error, (sdk.APIError, ValueError)):
-        return Failure("garbage", f"the body is no JSON answer: {_cut(str(error))}", retry=True, reached=True)
+        return Failure("garbage", f"the body is no JSON answer: {in_one_line(str(error))}", retry=True, reached=True)
     if isinstance(error, (httpx2.HTTPError, OSError)):
         return _of_connection(error)
     return None
@@ -159,7 +159,7 @@ def _of_unusable(error: Unusable) -> Failure:
         status = 0
     if 400 <= status < 600:
         return _of_answer(status, told, _words(told), str(told), None)
-    detail = _cut(f"{error}: {_words(told)}" if told else str(error))
+    detail = in_one_line(f"{error}: {_words(told)}" if told else str(error))
     return Failure("garbage", detail, retry=True, reached=True, too_long=bool(told) and bool(_TOO_LONG.search(detail)))
 
 
@@ -180,7 +180,7 @@ def _of_answer(status: int, body: Any, words: str, said: str, wait: float | None
     retry = status in _RETRY_STATUS and not (out_of_money or too_long or unparsed or no_tools or invalid)
     return Failure(
         what=str(status),
-        detail=_cut(words),
+        detail=in_one_line(words),
         said=said,
         retry=retry,
         reached=status in _RETRY_STATUS and status not in _NOT_REACHED and not (too_long or invalid),
@@ -207,7 +207,7 @@ def _context(table: dict[str, Any], words: str) -> int | None:
 
 
 def _of_connection(error: BaseException) -> Failure:
-    detail = _cut(str(error) or type(error).__name__)
+    detail = in_one_line(str(error) or type(error).__name__)
     if isinstance(error, (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.InvalidURL)):
         return Failure("connection", detail, retry=False)
     if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)):
@@ -229,6 +229,7 @@ def _words(body: Any) -> str:
     return "" if body is None else str(body)
 
 
-def _cut(text: str) -> str:
+def in_one_line(text: str, most: int = LONGEST_DETAIL) -> str:
+    """The text in one line of that many characters at most."""
     line = " ".join(text.split())
-    return line if len(line) <= LONGEST_DETAIL else line[: LONGEST_DETAIL - 1] + "…"
+    return line if len(line) <= most else line[: most - 1] + "…"

@@ -11,30 +11,29 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 
 BURST_SECONDS = 10.0
 
 
 class _Bucket:
-    """A rate per minute. A request larger than the bucket is admitted when it is full, and leaves a debt."""
+    """A rate per minute (None: any). A request larger than the bucket is admitted when it is full, and leaves a
+    debt."""
 
-    def __init__(self, per_minute: float, clock: Callable[[], float]) -> None:
-        self._rate = per_minute / 60
+    def __init__(self, per_minute: float | None) -> None:
+        self._rate = (per_minute or 0.0) / 60
         self._size = max(1.0, self._rate * BURST_SECONDS)
         self._level = self._size
-        self._clock = clock
-        self._at = clock()
+        self._at = time.monotonic()
 
     def wait(self, amount: float) -> float:
         """Seconds until `amount` is admitted; 0 means now."""
-        now = self._clock()
+        now = time.monotonic()
         self._level = min(self._size, self._level + (now - self._at) * self._rate)
         self._at = now
         missing = min(amount, self._size) - self._level
         # A hair's breadth is waved through: the timer that wakes us may fire that much early.
-        return missing / self._rate if missing > 1e-9 else 0.0
+        return missing / self._rate if self._rate and missing > 1e-9 else 0.0
 
     def take(self, amount: float) -> None:
         self._level -= amount
@@ -60,21 +59,15 @@ class Limiter:
     """Admits calls to one alias. Belongs to one event loop; safe against cancellation at every await."""
 
     def __init__(
-        self,
-        concurrency: int,
-        *,
-        requests_per_minute: float | None = None,
-        tokens_per_minute: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        self, concurrency: int, *, requests_per_minute: float | None = None, tokens_per_minute: float | None = None
     ) -> None:
         self.ceiling = concurrency
-        self._clock = clock
         self._limit = float(concurrency)
         self._in_flight = 0
         self._epoch = 0
         self._paused_until = 0.0
-        self._requests = _Bucket(requests_per_minute, clock) if requests_per_minute else None
-        self._tokens = _Bucket(tokens_per_minute, clock) if tokens_per_minute else None
+        self._requests = _Bucket(requests_per_minute)
+        self._tokens = _Bucket(tokens_per_minute)
         self._waiters: deque[tuple[int, asyncio.Future[Slot]]] = deque()  # tokens, and what is set when it may start
         self._timer: asyncio.TimerHandle | None = None
 
@@ -105,13 +98,13 @@ class Limiter:
             self._epoch += 1
             self._limit = max(1.0, self._limit / 2)
         if retry_after:
-            self._paused_until = max(self._paused_until, self._clock() + retry_after)
+            self._paused_until = max(self._paused_until, time.monotonic() + retry_after)
 
     def _left(self, slot: Slot, answered: bool, tokens: int | None) -> None:
         self._in_flight -= 1
         if answered:
             self._limit = min(float(self.ceiling), self._limit + 1 / self._limit)
-        if self._tokens is not None and tokens is not None:
+        if tokens is not None:
             self._tokens.take(tokens - slot.tokens)
         self._serve()
 
@@ -119,19 +112,13 @@ class Limiter:
         """Seconds until a call may start; None: when another one has ended."""
         if self._in_flight >= self.limit:
             return None
-        delay = max(0.0, self._paused_until - self._clock())
-        if self._requests is not None:
-            delay = max(delay, self._requests.wait(1))
-        if self._tokens is not None:
-            delay = max(delay, self._tokens.wait(tokens))
-        return delay
+        paused = self._paused_until - time.monotonic()
+        return max(0.0, paused, self._requests.wait(1), self._tokens.wait(tokens))
 
     def _admit(self, tokens: int) -> Slot:
         self._in_flight += 1
-        if self._requests is not None:
-            self._requests.take(1)
-        if self._tokens is not None:
-            self._tokens.take(tokens)
+        self._requests.take(1)
+        self._tokens.take(tokens)
         return Slot(self, tokens, self._epoch)
 
     def _serve(self) -> None:

@@ -136,7 +136,7 @@ async def measure(wire: str, url: str, lengths: list[int], calls: int) -> None:
         row = [await milliseconds(each, calls) for each in (*package_calls(wire, url, body), ours, request)]
         size = len(json.dumps(body)) / 1000
         print(f"{length:>8} {size:>6.0f} {row[0]:>10.2f} {row[1]:>10.2f} {row[2]:>12.2f} {row[3]:>8.2f}")
-    await connections.close()
+    await connections.aclose()
 
 
 SERVERS = {

@@ -80,7 +80,7 @@ def use(
         try:
             await act(used, server)
         finally:
-            await used.connections.close()
+            await used.connections.aclose()
 
     with serving(script) as server:
         asyncio.run(whole(server))
@@ -660,7 +660,7 @@ def test_the_variable_of_every_client_points_elsewhere(ending: str, monkeypatch:
                 client = ModelClient(alias, connections, record=lambda event: event, patience=QUICK)
                 return await client.complete(ASK, purpose="act", attempt=0, key="0/1")
             finally:
-                await connections.close()
+                await connections.aclose()
 
         assert asyncio.run(act()).message["content"] == "fine"
         headers = server.asked[0].headers

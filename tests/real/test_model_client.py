@@ -82,7 +82,7 @@ def use(
         try:
             await act(used, server)
         finally:
-            await used.connections.close()
+            await used.connections.aclose()
 
     with serving(script) as server:
         asyncio.run(whole(server))
@@ -299,7 +299,7 @@ def test_nobody_listening_is_retried_and_then_named() -> None:
         client = ModelClient(alias, connections, record=recording(events), patience=QUICK)
         with pytest.raises(EndpointFailed, match=r"127\.0\.0\.1:9 kept failing .* Is it up"):
             await client.complete(ASK, purpose="act", attempt=0, key="0/1")
-        await connections.close()
+        await connections.aclose()
         assert not [event for event in events if isinstance(event, Charged)]
 
     asyncio.run(whole())
@@ -868,7 +868,7 @@ def test_a_certificate_of_ones_own_is_trusted_where_a_variable_names_it(
         try:
             return list(await connections.wire(Alias(alias="x", base_url=url, name="m")).models())
         finally:
-            await connections.close()
+            await connections.aclose()
             server.close()
 
     with pytest.raises(openai.APIConnectionError):

@@ -191,7 +191,7 @@ def test_a_resumed_conversation_sends_the_same_bytes() -> None:
         lines = [json.dumps(to_json(event)) for event in used.of(Replied)]
         first, second, _ = (json.loads(line)["message"] for line in lines)
         await resumed.ask([*START, first, chat[3], second, chat[5]], tools=TOOLS)
-        await resumed.connections.close()
+        await resumed.connections.aclose()
         assert server.requests[-1].raw == server.requests[-2].raw
 
     use(strict, act, **WIRE)
@@ -327,7 +327,7 @@ def test_a_streamed_answer_is_what_it_is_unstreamed(whole: bool) -> None:
         streamed = await used.ask()
         plain = Used(server, wire="responses")
         unstreamed = await plain.ask()
-        await plain.connections.close()
+        await plain.connections.aclose()
         assert server.requests[0].body["stream"] is True
         assert streamed.message == unstreamed.message
         assert streamed.charge.usage == unstreamed.charge.usage == responses_bill({"usage": USAGE})[0]

@@ -115,7 +115,7 @@ def test_no_file_is_an_empty_configuration() -> None:
         ('[models.a]\nbase_url = "http://x/v1"\nname = "n"\ncontext = true', "models.a.context must be a whole number"),
         (
             '[models.a]\nbase_url = "http://x/v1"\nname = "n"\nconcurrency = 0',
-            "models.a.concurrency must be more than 0",
+            "models.a.concurrency must be a whole number, 1 or more",
         ),
         ('[models.a]\nbase_url = "http://x/v1"\nname = "n"\nusd_per_mtok_input = 1', "need both usd_per_mtok_input"),
         (

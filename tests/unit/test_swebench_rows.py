@@ -144,7 +144,7 @@ def test_a_missing_field_is_named_with_file_and_line(tmp_path: Path, name: str) 
         ({"base_commit": "-" * 40}, "base_commit must be a commit's hash"),
         ({"version": 1.2}, "version must be text, not a number"),
         ({"created_at": "yesterday"}, "created_at is no date"),
-        ({"problem_statement": " \n"}, "problem_statement is empty"),
+        ({"problem_statement": " \n"}, "problem_statement must be more than blanks"),
         ({"FAIL_TO_PASS": "tests/test_a.py"}, "FAIL_TO_PASS is no list of tests in JSON"),
         ({"PASS_TO_PASS": {"a": 1}}, "PASS_TO_PASS must be a list of tests, not an object"),
         ({"PASS_TO_PASS": [1]}, "PASS_TO_PASS must be a list of tests"),

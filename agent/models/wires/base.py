@@ -20,6 +20,7 @@ from agent.models.dialect import OUTPUT_NAMES, Dialect
 from agent.models.failures import Failure, explain
 from agent.models.usage import Bill, chat_bill, count
 from agent.models.wires.server import Server
+from agent.models.wires.texts import merged
 from harness.records import Json
 
 
@@ -119,8 +120,7 @@ class Wire(ABC):
         """The body with what is varied, as far as the server takes it, and what the user wrote."""
         body |= {k: v for k, v in varied.items() if v is not None and k not in self.dialect.left_out}
         for name, value in self._sampling.items():
-            both = isinstance(value, dict) and isinstance(body.get(name), dict)
-            body[name] = {**body[name], **value} if both else value
+            body[name] = merged(body.get(name), value)
         for name in (*varied, *OUTPUT_NAMES):
             if body.get(name) is False and varied.get(name) is not False:
                 del body[name]

@@ -170,14 +170,8 @@ def _said(message: Json, ids: _Ids, left_out: Collection[str]) -> list[Json]:
     blocks = _texts(message)
     for call in message.get("tool_calls") or ():
         function = call.get("function") or {}
-        blocks.append(
-            {
-                "type": "tool_use",
-                "id": ids.new(str(call.get("id"))),
-                "name": _ILLEGAL.sub("_", str(function.get("name") or "unknown")),
-                "input": as_object(function.get("arguments")),
-            }
-        )
+        name, given = _ILLEGAL.sub("_", str(function.get("name") or "unknown")), as_object(function.get("arguments"))
+        blocks.append({"type": "tool_use", "id": ids.new(str(call.get("id"))), "name": name, "input": given})
     return blocks
 
 

@@ -19,7 +19,7 @@ from agent.models.failures import IN_STREAM, Failure, Unusable
 from agent.models.usage import Bill, responses_bill
 from agent.models.wires.base import Wire, Wish
 from agent.models.wires.server import openai_server
-from agent.models.wires.texts import dicts, encodable, native_of, system_merged
+from agent.models.wires.texts import dicts, encodable, merged, native_of, system_merged
 from harness.records import Json
 
 LEAST_OUTPUT = 16
@@ -191,11 +191,8 @@ def _renamed(sampling: Mapping[str, Any]) -> Json:
     body: Json = {}
     for name, value in sampling.items():
         first, *rest = _ELSEWHERE.get(name, (name,))
-        if rest and value is False:
-            continue
-        given = {rest[0]: value} if rest else value
-        both = isinstance(body.get(first), dict) and isinstance(given, dict)
-        body[first] = {**body[first], **given} if both else given
+        if not rest or value is not False:
+            body[first] = merged(body.get(first), {rest[0]: value} if rest else value)
     return body
 
 

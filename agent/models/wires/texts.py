@@ -28,6 +28,11 @@ def dicts(value: Any) -> list[Json]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
+def merged(had: Any, value: Any) -> Any:
+    """A value that takes the place of another, or of two objects both."""
+    return {**had, **value} if isinstance(had, dict) and isinstance(value, dict) else value
+
+
 def native_of(message: Json, wire: str, field: str) -> list[Json]:
     """What the API of that wire alone knows of an answer, as it came; empty for a message without it."""
     native = message.get("native")
