@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from agent.commands.progress import Progress
 from agent.run_files import RunFiles
 from agent.secrets import mask
 from harness import trace
-from harness.repository.apply import apply_to_branch, branch_name, commit_message
+from harness.repository.apply import Applied, apply_to_branch, branch_name, commit_message
 from harness.room import MAKE_ROOM, writing
 from harness.suites.instances import InstanceSuite
 from harness.suites.suite import Means, Submission
@@ -120,6 +120,13 @@ async def grade_selected(files: RunFiles, done: Solution, grading: Grading, pool
         log.write(trace.Graded.of(candidate, verdict))
 
 
+def put_on_branch(task: Task, patch: str, words: Sequence[str], base: str, run: str) -> Applied:
+    """Commit the patch on a branch named after the issue; `words`: the commit's body. Raises InputError where it cannot
+    be applied."""
+    name, message = branch_name(task.title, task.id, task.number), commit_message(task.title, words, run)
+    return apply_to_branch(Path(task.repository.location), base, patch, name, message)
+
+
 def conclude(done: Solution, task: Task, progress: Progress, *, apply: bool) -> int:
     """Apply the patch where asked, show what the run came to, and give the exit code.
 
@@ -128,11 +135,9 @@ def conclude(done: Solution, task: Task, progress: Progress, *, apply: bool) -> 
     progress.stop()
     applied, refusal = None, None
     if apply and done.patch is not None:
-        name = branch_name(task.title, task.id, task.number)
-        message = commit_message(task.title, evidence_words(done.report), done.directory.name)
-        place, base = Path(task.repository.location), done.report["base_commit"]
         try:
-            applied = apply_to_branch(place, base, done.patch, name, message)
+            words = evidence_words(done.report)
+            applied = put_on_branch(task, done.patch, words, done.report["base_commit"], done.directory.name)
         except InputError as error:
             refusal = error
     if not (progress.quiet and progress.json):

@@ -1,5 +1,5 @@
-"""An attempt as a sequence of frames, read from its trace; `content` says in words what a frame shows, `render` how that
-looks in a terminal.
+"""An attempt as a sequence of frames, read from its trace; `content` says in words what a frame shows, `render` how
+that looks in a terminal.
 
 What attempts printed is shown as text and never obeyed: escape sequences and control characters are taken out first.
 """

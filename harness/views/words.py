@@ -80,8 +80,20 @@ STRENGTH_WORDS = {
 
 def clean(text: str) -> str:
     """Without escape sequences, control characters and what no terminal can show; tabs as spaces."""
+    return harmless(text).expandtabs(4)
+
+
+def harmless(text: str) -> str:
+    """Without escape sequences, control characters and what is no text; tabs stay."""
     plain = _ESCAPES.sub("", text.replace("\r\n", "\n"))
-    return _CONTROLS.sub("�", plain.replace("\r", "\n")).expandtabs(4)
+    return _CONTROLS.sub("�", plain.replace("\r", "\n"))
+
+
+def verdict_words(report: Json) -> str:
+    """What came of a run, by its report."""
+    if report["selected"]:
+        return STRENGTH_WORDS[report["selected"]["strength"]]
+    return STATUS_WORDS.get(str(report["status"]), str(report["status"]))
 
 
 def printable(text: str) -> str:
