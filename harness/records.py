@@ -187,7 +187,7 @@ class Evidence:
 
     `regression`: base-green tests with their outcome on the candidate ("missing" = did not run, not a pass). `witness`:
     witness test name -> outcome, only tests that fail on the base. `valid` False: `reason` says why nothing can be
-    concluded (does not apply, suite never ran). `said`: for people, what tests of all three that do not pass said.
+    concluded (does not apply, suite never ran). `said`: for people, what tests that do not pass said.
     """
 
     applies: bool
@@ -197,7 +197,7 @@ class Evidence:
     given: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     reason: str = ""
-    said: Mapping[str, str] = field(default_factory=dict, compare=False)
+    said: Mapping[str, str] | None = field(default=None, compare=False)
 
     @property
     def broken(self) -> tuple[str, ...]:

@@ -109,6 +109,6 @@ def run_of(known: argparse.Namespace, *, evaluations: bool = False) -> Path:
     fill_in(known, ["out"])
     found = next((place for place in kept_in(known.out) if evaluations or (place / "trace.jsonl").exists()), None)
     if found is None:
-        raise InputError(f"there is no run in {known.out} yet; name one")
+        raise InputError(f"there is no run in {known.out} yet: name a run{' or an evaluation' * evaluations}")
     sys.stderr.write(f"troop: the latest run, {found}\n")
     return found

@@ -23,8 +23,8 @@ from harness.scaling.imported import Imported, imported, is_evaluation, of_evalu
 from harness.scaling.samples import told_apart
 from harness.scaling.study import Study, study
 from harness.scaling.view import study_view
-from harness.suites.page import evaluation_page
-from harness.suites.view import eval_view, markdown
+from harness.suites.page import evaluation_page, markdown
+from harness.suites.view import eval_view
 from harness.views.page import run_markdown, run_page
 from harness.views.report import solve_report
 from harness.views.report_view import solve_view, verbose_view

@@ -7,17 +7,14 @@ import re
 import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.syntax import Syntax
-
+from agent.choice.candidates import candidates_of
 from agent.commands.conclude import check_wishes, put_on_branch
 from agent.commands.options import run_of
 from agent.run_files import RunFiles
 from harness import trace
-from harness.patches.patch import Patch
 from harness.records import Candidate
-from harness.views.report import latest_verified, solve_report
-from harness.views.words import clean, evidence_words
+from harness.views.report import solve_report
+from harness.views.words import clean, counted, evidence_words
 from tasks.errors import InputError
 from tasks.instance import Instance
 
@@ -35,56 +32,36 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(known: argparse.Namespace) -> int:
-    """Print the patch as it is, in colours on a terminal; or apply it."""
-    files, events, names = opened(known, most=1)
-    candidates = candidates_of(events)
-    selection = next((e.selection for e in reversed(events) if isinstance(e, trace.Selected)), None)
-    name = names[0] if names else selection.candidate if selection else None
-    if name is None:
-        raise InputError(
-            f"nothing was selected in {files.directory}; name one of {', '.join(candidates) or 'none yet'}"
-        )
-    patch = candidates[name].patch
+    """Print the patch as it is, on a terminal without what commands it; or apply it."""
+    files, events, (candidate,) = opened(known, 1)
+    report = solve_report(events)
+    chosen = report["selected"] is not None and report["selected"]["candidate"] == candidate.id
+    if not chosen and candidate.id not in known.words:
+        raise InputError(f"nothing was selected in {files.name}; its best is {candidate.id}: name it to see it")
     if known.apply:
         task, _, _ = files.read_run()
         check_wishes(Instance(task), apply=True, grade=False)
-        report = solve_report(events)
-        chosen = report["selected"] is not None and report["selected"]["candidate"] == name
-        words = evidence_words(report) if chosen else [f"Candidate {name} of Troop, which was not selected."]
-        applied = put_on_branch(task, patch, words, report["base_commit"], files.name)
+        words = evidence_words(report) if chosen else [f"Candidate {candidate.id} of Troop, which was not selected."]
+        applied = put_on_branch(task, candidate.patch, words, report["base_commit"], files.name)
         sys.stdout.write(f"the patch {'is' if applied.new else 'was already'} on the branch {applied.branch}\n")
     elif sys.stdout.isatty():
-        Console().print(Syntax(clean(patch), "diff", theme="ansi_dark", background_color="default", word_wrap=True))
+        sys.stdout.write(clean(candidate.patch))
     else:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(patch.encode("utf-8", "surrogateescape"))
+        sys.stdout.buffer.write(candidate.patch.encode("utf-8", "surrogateescape"))
     return 0
 
 
-def opened(known: argparse.Namespace, most: int) -> tuple[RunFiles, list[trace.Event], list[str]]:
-    """The run that the words name, or the latest, its events, and the candidates that they name, `most` at most.
-
-    Raises InputError for a candidate that there is not.
-    """
-    words = list(known.words)
-    first = words[0] if words else ""
-    known.run = words.pop(0) if first and (not re.fullmatch(r"c\d+", first) or Path(first).exists()) else None
+def opened(known: argparse.Namespace, count: int) -> tuple[RunFiles, list[trace.Event], list[Candidate]]:
+    """The run that the words name, or the latest, its events, and `count` candidates: those that the words name, then
+    those that stand first. Raises InputError where there are not as many."""
+    named = [word for word in known.words if re.fullmatch(r"c\d+", word) and not Path(word).exists()]
+    known.run, *more = [word for word in known.words if word not in named] or [None]
     files = RunFiles(run_of(known).resolve())
     events = list(trace.read(files.trace_file))
-    there = candidates_of(events)
-    for word in words:
-        if word not in there:
-            raise InputError(f"there is no candidate {word} in {files.name}; it has {', '.join(there) or 'none yet'}")
-    if len(words) > most:
-        raise InputError(f"{most} candidate{'s' * (most > 1)} at most: leave out {' '.join(words[most:])}")
-    return files, events, words
-
-
-def candidates_of(events: list[trace.Event]) -> dict[str, Candidate]:
-    """The candidates that were verified, by name."""
-    patches = {e.attempt: e.patch for e in events if isinstance(e, trace.AttemptEnded)}
-    found = {}
-    for event in latest_verified(events):
-        patch = patches[event.attempts[0]]
-        found[event.candidate] = Candidate(event.candidate, patch, event.attempts, Patch(patch).flags, event.evidence)
-    return found
+    there = {each.id: each for each in candidates_of(events)}
+    ranking = next((e.selection.ranking for e in reversed(events) if isinstance(e, trace.Selected)), ())
+    names = list(dict.fromkeys([*named, *(each.candidate for each in ranking), *there]))
+    if more or len(named) > count or len(names) < count or not there.keys() >= set(names[:count]):
+        have = ", ".join(there) or "none yet"
+        raise InputError(f"name a run and {counted(count, 'candidate')} at most; {files.name} has {have}")
+    return files, events, [there[name] for name in names[:count]]

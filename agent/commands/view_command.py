@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from agent.commands.options import fill_in
@@ -78,35 +80,41 @@ class PageServer(ThreadingHTTPServer):
     def page(self, path: str, query: str) -> tuple[str, bytes] | None:
         """(a tag that changes with it, the page) at a path; None where there is none. Raises InputError where what it
         shows is damaged."""
-        place = Path(os.path.realpath(self.root / unquote(path).strip("/"))) if "%00" not in path else Path("/")
+        place = Path(os.path.realpath(self.root / unquote(path.replace("%00", "")).strip("/")))
         only = next((int(each) for each in parse_qs(query).get("attempt", ()) if each.isdecimal()), None)
-        whole = place == self.root and not last_worked_on(place)
-        if not place.is_relative_to(self.root) or not (whole or last_worked_on(place)):
+        if not place.is_relative_to(self.root) or not (place == self.root or last_worked_on(place)):
             return None
-        watched = [file for each in (kept_in(place) if whole else [place]) for file in map(each.joinpath, SIGNS)]
-        states = [(file.stat().st_mtime_ns, file.stat().st_size) for file in watched if file.exists()]
+        lists = not any((place / file).exists() for file in ("trace.jsonl", "report.json"))
+        watched = [file for each in (kept_in(place) if lists else [place]) for file in map(each.joinpath, SIGNS)]
+        states = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in watched if file.exists()]
         tag, address = f'"{hash(tuple(states)):x}"', f"{place}?{only}"
         with self._making:
             if self._pages.get(address, ("",))[0] != tag:
                 self._pages = dict(list(self._pages.items())[-KEPT:])
-                self._pages[address] = (tag, (self._index() if whole else self._made(place, only)).encode())
+                self._pages[address] = (tag, (self._list(place) if lists else self._made(place, only)).encode())
             return self._pages[address]
 
-    def _index(self) -> str:
-        rows = [(row, quote(row["name"]), figures(row)) for row in map(overview, kept_in(self.root))]
-        return filled("index.html", live=True, title="Runs", place=str(self.root), runs=rows)
+    def _address(self, place: Path) -> str:
+        return quote(f"/{place.relative_to(self.root)}".removesuffix("/."))
+
+    def _list(self, place: Path) -> str:
+        rows = [(overview(each), self._address(each)) for each in kept_in(place)]
+        told = [(row, address, figures(row)) for row, address in rows]
+        return filled("index.html", live=True, title="Runs", place=str(place), runs=told)
 
     def _made(self, place: Path, only: int | None) -> str:
-        home, here = "/" if place != self.root else "", f"/{quote(str(place.relative_to(self.root)))}"
+        more: dict[str, Any] = {"live": True, "home": "/" if place != self.root else ""}
         report = evaluation_report(place)
         if report is None:
+            back = (self._address(place) or "/") if only is not None else ""
             events = list(trace.read(place / "trace.jsonl"))
-            back = here.replace("/.", "/") if only is not None else ""
-            return run_page(events, only=only, whole="?attempt={}", back=back, live=True, home=home)
-        known = [task["id"] for task in report["tasks"] if (place / task["id"] / "trace.jsonl").exists()]
-        links = {f"{place.name}/{each}": f"{here.replace('/.', '')}/{quote(each)}" for each in known}
-        models = of_evaluation(report).models
-        return evaluation_page([(place.name, report)], study(models) if models else None, links, live=True, home=home)
+            return run_page(events, only=only, whole="?attempt={}", back=back, **more)
+        kept = [place / task["id"] for task in report["tasks"]]
+        links = {f"{place.name}/{each.name}": self._address(each) for each in kept if (each / "trace.jsonl").exists()}
+        of_all = None
+        with contextlib.suppress(InputError):  # of what is not graded there is none
+            of_all = study(of_evaluation(report).models)
+        return evaluation_page([(place.name, report)], of_all, links, **more)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -127,8 +135,8 @@ class _Handler(BaseHTTPRequestHandler):
         asked = urlsplit(self.path)
         try:
             found = self.server.page(asked.path, asked.query)
-        except (InputError, OSError) as error:
-            return self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, explain=mask(str(error)))
+        except (InputError, OSError, LookupError, TypeError, ValueError) as error:
+            return self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, explain=mask(f"this is damaged: {error}"))
         if found is None:
             return self.send_error(HTTPStatus.NOT_FOUND)
         tag, page = found

@@ -119,11 +119,12 @@ async def verify(
             told = group.create_task(given())
             shown = {witness_name(w): group.create_task(shown_by(n, w)) for n, w in enumerate(witnesses)}
         heard = {name: task.result() for name, task in shown.items()}
+        words = {test: word for test, (_, word) in (told.result() | heard).items() if word}
         evidence = replace(
             evidence,
             given={test: outcome for test, (outcome, _) in told.result().items()},
             witness={test: outcome for test, (outcome, _) in heard.items()},
-            said={**evidence.said, **{test: word for test, (_, word) in (told.result() | heard).items() if word}},
+            said={**(evidence.said or {}), **words} or None,
         )
     return replace(evidence, seconds=seconds)
 
@@ -202,7 +203,7 @@ async def _regression_evidence(room: CleanRoom, sandbox: Sandbox, patch: str, re
     broken = [test for test in regression if outcomes[test] != "passed"][:SAID_TESTS]
     said = {test: word for test in broken if (word := report.failures.get(test, "")[-SAID_CHARACTERS:])}
     objection = "" if report.valid else f"the regression tests did not run as they should: {report.reason}"
-    return Evidence(True, not objection, regression=outcomes, reason=objection, said=said)
+    return Evidence(True, not objection, regression=outcomes, reason=objection, said=said or None)
 
 
 async def _given_outcomes(room: CleanRoom, sandbox: Sandbox, given: GivenTest) -> dict[str, Heard]:

@@ -1,4 +1,4 @@
-"""Evaluations as one page of HTML that needs nothing else: what `page/evaluation.html` is given."""
+"""Evaluations as one page of HTML that needs nothing else, and as Markdown: what their templates are given."""
 
 from __future__ import annotations
 
@@ -40,13 +40,19 @@ def kind_of(task: Json) -> str:
     return "a right attempt was there, another was chosen" if task["correct"] else "no attempt was right"
 
 
+def markdown(report: Json) -> str:
+    """An evaluation's report as a page of Markdown: measures, costs, coverage, notes, and a line for every instance."""
+    return filled("evaluation.md", report=report, **_told("", report))
+
+
 def _told(name: str, report: Json) -> Json:
-    """What the template is told of one evaluation; of one from elsewhere, without figures of its own, its instances."""
+    """What the templates are told of one evaluation; of one from elsewhere, without figures of its own, its
+    instances."""
     whole = "suite" in report
     return {
         "name": name,
         "title": title(report) if whole else name,
-        "measures": [*measures(report), *expenses(report)] if whole else [],
+        "figures": [*measures(report), *expenses(report)] if whole else [],
         "notes": notes(report) if whole else [],
         "tasks": [(task, kind_of(task)) for task in report["tasks"]],
         "statuses": report.get("statuses") or {},

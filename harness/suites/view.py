@@ -1,4 +1,4 @@
-"""The page of an evaluation, from its report.json: for the terminal (`eval_view`) and as Markdown (`markdown`)."""
+"""An evaluation in words, from its report.json; `eval_view`: on a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.views.picture import table
 from harness.views.words import clean, counted, elapsed_short, tokens_short
 
 SHOWN_K = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64, 96, 128, 192, 250, 256)
-"""Where there are more than `ALL_UP_TO` samples, the k that get a row on the terminal; the Markdown has all."""
+"""Where there are more than `ALL_UP_TO` samples, the k that get a row on the terminal; pages have all."""
 ALL_UP_TO = 12
 _EXPENSES = ("", "_per_attempt", "_per_instance", "_per_solved")
 NAMED = 10
@@ -27,24 +27,12 @@ def eval_view(report: Json) -> list[RenderableType]:
     for name, value in (*measures(report), *expenses(report)):
         results.add_row(Text(name, "dim"), Text(clean(value), overflow="fold"))
     view: list[RenderableType] = [Text(clean(title(report)), "bold"), results]
-    if rows := _coverage_rows(report, few=True):
+    if rows := _coverage_rows(report):
         coverage = table(">k", ">pass@k", "95 % interval")
         for row in rows:
             coverage.add_row(*row)
         view += [Text(), coverage]
     return view + [Text(clean(note), "yellow") for note in notes(report)]
-
-
-def markdown(report: Json) -> str:
-    """An evaluation's report as a page of Markdown: measures, costs, coverage, notes, and a line for every instance."""
-    lines = [f"# {title(report)}", "", "| | |", "| --- | --- |"]
-    lines += [f"| {name} | {_cell(value)} |" for name, value in (*measures(report), *expenses(report))]
-    if rows := _coverage_rows(report, few=False):
-        lines += ["", "| k | pass@k | 95 % interval |", "| ---: | ---: | --- |"]
-        lines += [f"| {' | '.join(row)} |" for row in rows]
-    lines += ["", *(f"- {_cell(note)}" for note in notes(report))] if notes(report) else []
-    lines += ["", "| instance | selected | right attempts | candidates | cost |", "| --- | --- | ---: | ---: | ---: |"]
-    return "\n".join([*lines, *(_instance_row(task) for task in report["tasks"])]) + "\n"
 
 
 def title(report: Json) -> str:
@@ -139,11 +127,11 @@ def notes(report: Json) -> list[str]:
     return said + ([f"and {counted(more, 'more failed instance')}"] if more > 0 else [])
 
 
-def _coverage_rows(report: Json, *, few: bool) -> list[tuple[str, str, str]]:
+def _coverage_rows(report: Json) -> list[tuple[str, str, str]]:
     rows = report["coverage"]
     if report.get("adaptive"):
         rows = [row for row in rows if row["pass_at_k"] is not None]
-    if few and len(rows) > ALL_UP_TO:
+    if len(rows) > ALL_UP_TO:
         rows = [row for row in rows if row["k"] in SHOWN_K or row is rows[-1]]
     if not report["measured"]:
         return []
@@ -155,18 +143,6 @@ def _coverage_rows(report: Json, *, few: bool) -> list[tuple[str, str, str]]:
         )
         for row in rows
     ]
-
-
-def _instance_row(task: Json) -> str:
-    word = {True: "resolved", False: "not resolved", None: "not graded"}[task["resolved"]]
-    if task["failure"] and task["resolved"] is None:
-        word = "failed"
-    elif task["selected"] is None and task["report"] is not None:
-        word = "none"
-    right = "?" if task["correct"] is None else f"{task['correct']} of {task['samples']}"
-    report = task["report"]
-    cost = "-" if report is None or not report["cost"]["calls"] else _usd(report["cost"]["usd"], "")
-    return f"| {task['id']} | {word} | {right} | {len(report['candidates']) if report else 0} | {cost} |"
 
 
 def _to(low: float | None, high: float | None) -> str:
@@ -198,8 +174,3 @@ def _each(number: int, instances: int) -> str:
 
 def _most(counts: Json) -> list[tuple[str, Any]]:
     return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-
-
-def _cell(text: str) -> str:
-    """One line that a Markdown table can hold."""
-    return " ".join(text.split()).replace("|", "\\|")

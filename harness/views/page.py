@@ -19,20 +19,11 @@ from harness.evidence.verify import witness_name
 from harness.money.ledger import Ledger, money
 from harness.patches.patch import Patch
 from harness.records import Json
+from harness.views import words
 from harness.views.live import evidence_words
 from harness.views.replay_frames import content, frames
 from harness.views.report import latest_verified, solve_report
 from harness.views.report_view import LEDGER, cost, ledger_notes, ledger_rows, verdict, why
-from harness.views.words import (
-    ATTEMPT_WORDS,
-    FLAG_WORDS,
-    counted,
-    elapsed_short,
-    harmless,
-    judge_words,
-    printable,
-    tokens_short,
-)
 from tasks.task import title_of
 
 if TYPE_CHECKING:
@@ -53,7 +44,7 @@ _TONES = {"green": "good", "red": "bad", "yellow": "warn", "dim": "dim"}
 def filled(template: str, data: Json | None = None, *, live: bool = False, **told: Any) -> str:
     """The template with what it is told. `data`: for the script. `live`: the page asks where it came from for news."""
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    plain = json.dumps(trace.mask_strings(data or {}, harmless), separators=(",", ":"))
+    plain = json.dumps(trace.mask_strings(data or {}, words.harmless), separators=(",", ":"))
     block = plain.translate({ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&"})
     policy = "default-src 'none'; base-uri 'none'; form-action 'none'"
     policy += f"; style-src {_digest(style)}; script-src {_digest(script)}" + "; connect-src 'self'" * live
@@ -67,7 +58,7 @@ def _templates() -> Environment:
 
     def plain(text: str) -> Markup:
         """One line of Markdown in which no mark means anything."""
-        return Markup("".join(f"&#{ord(c)};" if c in MARKS else c for c in printable(text)))
+        return Markup("".join(f"&#{ord(c)};" if c in MARKS else c for c in words.printable(text)))
 
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -75,12 +66,13 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         # What is marked as safe is a string of another type, and stays as it is.
-        finalize=lambda value: harmless(value) if type(value) is str else value,
+        finalize=lambda value: words.harmless(value) if type(value) is str else value,
     )
-    made.filters.update(counted=counted, elapsed=elapsed_short, tokens=tokens_short, line=printable, plain=plain)
-    made.filters.update(evidence=evidence_words, patch=Patch, money=money)
-    made.filters["status"] = lambda status: ATTEMPT_WORDS.get(status, status)
-    made.filters["flag"] = lambda flag: FLAG_WORDS.get(flag, flag)
+    made.filters.update(counted=words.counted, elapsed=words.elapsed_short, tokens=words.tokens_short, plain=plain)
+    made.filters.update(line=words.printable, evidence=evidence_words, judge=words.judge_words)
+    made.filters.update(patch=Patch, money=money)
+    made.filters["status"] = lambda status: words.ATTEMPT_WORDS.get(status, status)
+    made.filters["flag"] = lambda flag: words.FLAG_WORDS.get(flag, flag)
     return made
 
 
@@ -96,7 +88,7 @@ def run_page(events: Sequence[trace.Event], *, only: int | None = None, whole: s
     `home`, that of all runs (left out where there is none); `live`, whether the page follows a run that goes on.
     """
     told = _told(events)
-    said = {each.candidate: each.evidence.said for each in told["verified"]}
+    said = {each.candidate: dict(each.evidence.said or {}) for each in told["verified"]}
     base = next((e.baseline for e in events if isinstance(e, trace.Prepared) and e.baseline), None)
     wrote = {witness_name(e.witness): e.witness for e in events if isinstance(e, trace.WitnessRecorded)}
     said["base"] = {**(base.failures if base else {}), **{name: each.failure for name, each in wrote.items()}}
@@ -104,7 +96,7 @@ def run_page(events: Sequence[trace.Event], *, only: int | None = None, whole: s
     data = {
         "attempts": {str(each): _timeline(of_it, each) for each, of_it in _by_attempt(events, only).items()},
         "patches": {each.candidate: told["patches"][each.attempts[0]] for each in told["verified"]},
-        "said": {on: {test: word for test, word in words.items() if test in tests} for on, words in said.items()},
+        "said": {on: {test: word for test, word in of.items() if test in tests} for on, of in said.items()},
         "texts": {name: each.text for name, each in wrote.items() if name in tests},
         "whole": whole if only is None else "",
     }
@@ -143,7 +135,7 @@ def _told(events: Sequence[trace.Event]) -> Json:
         "ranked": ranked,
         "patches": {e.attempt: e.patch for e in events if isinstance(e, trace.AttemptEnded)},
         "judge_test": next((e for e in reversed(events) if isinstance(e, trace.JudgeTested)), None),
-        "judged": [(judge_words(e), e.reason) for e in events if isinstance(e, (trace.Judged, trace.JudgeStopped))],
+        "judged": [e for e in events if isinstance(e, (trace.Judged, trace.JudgeStopped))],
         "figures": LEDGER,
         "ledger": ledger,
         "ledger_rows": ledger_rows(ledger),
@@ -167,8 +159,8 @@ def _timeline(events: Sequence[trace.Event], attempt: int) -> list[list[Any]]:
     for frame in frames(events, attempt):
         heading, parts = content(frame)
         told = [[part.text, _tone(part.style), part.lexer] for part in parts]
-        words = "  ".join(filter(None, (heading.first, *heading.more)))
-        found.append([frame.event.kind, getattr(frame.event, "turn", None), words, _tone(heading.style), told])
+        line = "  ".join(filter(None, (heading.first, *heading.more)))
+        found.append([frame.event.kind, getattr(frame.event, "turn", None), line, _tone(heading.style), told])
     return found
 
 

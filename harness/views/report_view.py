@@ -67,7 +67,7 @@ def solve_view(
         return [*above, *below]
     patches = {e.attempt: e.patch for e in events if isinstance(e, trace.AttemptEnded)}
     room = max(SCREEN - len(above) - len(below) - SPARE, LEAST_OF_PATCH)
-    return [*above, Text(), *_patch(patches[chosen.attempts[0]], room), Text(), *below]
+    return [*above, Text(), *patch_lines(patches[chosen.attempts[0]], room), Text(), *below]
 
 
 def verbose_view(events: Sequence[trace.Event], directory: Path) -> list[RenderableType]:
@@ -185,13 +185,13 @@ def _matrix(report: Json, verified: Sequence[trace.Verified]) -> RenderableType:
     return Group(Rule("Evidence", align="left", style="dim"), *lines)
 
 
-def _patch(diff: str, room: int) -> list[RenderableType]:
-    """The patch without its index lines, as far as `room` lines go."""
+def patch_lines(diff: str, room: int | None = None) -> list[Text]:
+    """The patch in colours without its index lines, as far as `room` lines go."""
     lines = [line for line in clean(diff).rstrip("\n").split("\n") if not line.startswith(("index ", "diff --git "))]
     styles = {"+": "green", "-": "red", "@": "cyan"}
-    shown: list[RenderableType] = [Text(line, styles.get(line[:1], ""), overflow="fold") for line in lines[:room]]
-    if len(lines) > room:
-        shown.append(Text(f"… {counted(len(lines) - room, 'more line')} in selected.patch", "dim italic"))
+    shown = [Text(line, styles.get(line[:1], ""), overflow="fold") for line in lines[:room]]
+    if len(lines) > len(shown):
+        shown.append(Text(f"… {counted(len(lines) - len(shown), 'more line')} in selected.patch", "dim italic"))
     return shown
 
 

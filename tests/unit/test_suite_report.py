@@ -14,9 +14,10 @@ from harness import trace
 from harness.records import Charge, Json, Usage, Verdict
 from harness.suites.evaluate import Grades, Outcome, Solved
 from harness.suites.live import SuiteBoard, SuiteView, suite_board_view
+from harness.suites.page import markdown
 from harness.suites.report import Asked, prediction_files, suite_report
 from harness.suites.suite import Ready
-from harness.suites.view import eval_view, markdown
+from harness.suites.view import eval_view
 from harness.views.live import Lines
 from tasks.task import Repository, Task
 
