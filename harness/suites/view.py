@@ -10,12 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.records import Json
-from harness.views.picture import table
 from harness.views.words import clean, counted, elapsed_short, tokens_short
 
-SHOWN_K = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64, 96, 128, 192, 250, 256)
-"""Where there are more than `ALL_UP_TO` samples, the k that get a row on the terminal; pages have all."""
-ALL_UP_TO = 12
 _EXPENSES = ("", "_per_attempt", "_per_instance", "_per_solved")
 NAMED = 10
 """Failed instances that are named on the page; report.json has all."""
@@ -27,11 +23,6 @@ def eval_view(report: Json) -> list[RenderableType]:
     for name, value in (*measures(report), *expenses(report)):
         results.add_row(Text(name, "dim"), Text(clean(value), overflow="fold"))
     view: list[RenderableType] = [Text(clean(title(report)), "bold"), results]
-    if rows := _coverage_rows(report):
-        coverage = table(">k", ">pass@k", "95 % interval")
-        for row in rows:
-            coverage.add_row(*row)
-        view += [Text(), coverage]
     return view + [Text(clean(note), "yellow") for note in notes(report)]
 
 
@@ -57,6 +48,7 @@ def measures(report: Json) -> list[tuple[str, str]]:
     return [
         (f"selected@{report['attempts']}", chosen),
         ("mean@1", _value(report["mean_at_1"], report["mean_at_1_interval"])),
+        ("pass@k", _coverage([row for row in report["coverage"] if row["pass_at_k"] is not None])),
         (f"oracle@{report['attempts']}", right),
         ("recovery", "undefined" if report["recovery"] is None else f"{report['recovery']:.2f}"),
         ("distinct candidates", f"{report['candidates']}{_each(report['candidates'], report['solved'])}"),
@@ -127,26 +119,11 @@ def notes(report: Json) -> list[str]:
     return said + ([f"and {counted(more, 'more failed instance')}"] if more > 0 else [])
 
 
-def _coverage_rows(report: Json) -> list[tuple[str, str, str]]:
-    rows = report["coverage"]
-    if report.get("adaptive"):
-        rows = [row for row in rows if row["pass_at_k"] is not None]
-    if len(rows) > ALL_UP_TO:
-        rows = [row for row in rows if row["k"] in SHOWN_K or row is rows[-1]]
-    if not report["measured"]:
-        return []
-    return [
-        (
-            (str(row["k"]), "undefined", f"{counted(row['missing'], 'instance')} short of samples")
-            if row["pass_at_k"] is None
-            else (str(row["k"]), f"{row['pass_at_k']:.3f}", _to(row["low"], row["high"]))
-        )
-        for row in rows
-    ]
-
-
-def _to(low: float | None, high: float | None) -> str:
-    return "none of one instance" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+def _coverage(rows: Sequence[Json]) -> str:
+    """pass@k at powers of two and at the largest k, there with its interval."""
+    shown = [f"{row['k']}: {row['pass_at_k']:.3f}" for row in rows[:-1] if row["k"] & (row["k"] - 1) == 0]
+    last = [f"{r['k']}: {_value(r['pass_at_k'], (r['low'], r['high']))}" for r in rows[-1:]]
+    return ", ".join([*shown, *last]) or "undefined"
 
 
 def _value(value: float | None, interval: Sequence[float | None] | None) -> str:
