@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,12 +16,13 @@ from agent.commands.progress import Progress
 from agent.run_files import RunFiles
 from agent.secrets import mask
 from harness import trace
+from harness.records import Json
 from harness.repository.apply import Applied, apply_to_branch, branch_name, commit_message
 from harness.room import MAKE_ROOM, writing
 from harness.suites.instances import InstanceSuite
 from harness.suites.suite import Means, Submission
 from harness.views.report_view import solve_view
-from harness.views.words import evidence_words
+from harness.views.words import reasons, verdict_words
 from tasks.errors import DiskFull, InputError
 from tasks.instance import Grading, Instance
 from tasks.task import Task
@@ -120,11 +121,19 @@ async def grade_selected(files: RunFiles, done: Solution, grading: Grading, pool
         log.write(trace.Graded.of(candidate, verdict))
 
 
-def put_on_branch(task: Task, patch: str, words: Sequence[str], base: str, run: str) -> Applied:
-    """Commit the patch on a branch named after the issue; `words`: the commit's body. Raises InputError where it cannot
-    be applied."""
+def put_on_branch(task: Task, report: Json, run: str, candidate: str, patch: str) -> Applied:
+    """Commit the patch of a candidate on a branch named after the issue. Raises InputError where it cannot be
+    applied."""
+    words = [f"Candidate {candidate} of Troop, which was not selected."]
+    if report["selected"] is not None and report["selected"]["candidate"] == candidate:
+        reason, against = reasons(report)
+        words = [
+            f"Selected by Troop ({verdict_words(report)}).",
+            f"Why: {reason}",
+            f"But: {against}" if against else "",
+        ]
     name, message = branch_name(task.title, task.id, task.number), commit_message(task.title, words, run)
-    return apply_to_branch(Path(task.repository.location), base, patch, name, message)
+    return apply_to_branch(Path(task.repository.location), report["base_commit"], patch, name, message)
 
 
 def conclude(done: Solution, task: Task, progress: Progress, *, apply: bool) -> int:
@@ -136,8 +145,8 @@ def conclude(done: Solution, task: Task, progress: Progress, *, apply: bool) -> 
     applied, refusal = None, None
     if apply and done.patch is not None:
         try:
-            words = evidence_words(done.report)
-            applied = put_on_branch(task, done.patch, words, done.report["base_commit"], done.directory.name)
+            chosen = done.report["selected"]["candidate"]
+            applied = put_on_branch(task, done.report, done.directory.name, chosen, done.patch)
         except InputError as error:
             refusal = error
     if not (progress.quiet and progress.json):

@@ -14,7 +14,7 @@ from agent.run_files import RunFiles
 from harness import trace
 from harness.records import Candidate
 from harness.views.report import solve_report
-from harness.views.words import clean, counted, evidence_words
+from harness.views.words import clean, counted
 from tasks.errors import InputError
 from tasks.instance import Instance
 
@@ -41,8 +41,7 @@ def execute(known: argparse.Namespace) -> int:
     if known.apply:
         task, _, _ = files.read_run()
         check_wishes(Instance(task), apply=True, grade=False)
-        words = evidence_words(report) if chosen else [f"Candidate {candidate.id} of Troop, which was not selected."]
-        applied = put_on_branch(task, candidate.patch, words, report["base_commit"], files.name)
+        applied = put_on_branch(task, report, files.name, candidate.id, candidate.patch)
         sys.stdout.write(f"the patch {'is' if applied.new else 'was already'} on the branch {applied.branch}\n")
     elif sys.stdout.isatty():
         sys.stdout.write(clean(candidate.patch))

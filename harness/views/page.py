@@ -112,12 +112,11 @@ def run_markdown(events: Sequence[trace.Event]) -> str:
 def _told(events: Sequence[trace.Event]) -> Json:
     """What the templates of a run are told."""
     report, ledger = solve_report(events), Ledger.of(events)
-    selection = next((e.selection for e in reversed(events) if isinstance(e, trace.Selected)), None)
     ranked = {row["candidate"]: row for row in report["ranking"]}
     order = list(ranked)
     best_first = latest_verified(events)
     best_first.sort(key=lambda each: order.index(each.candidate) if each.candidate in ranked else len(order))
-    chosen = next((e for e in best_first if selection and e.candidate == selection.candidate), None)
+    chosen = next((e for e in best_first if e.candidate == (report["selected"] or {}).get("candidate")), None)
     statement = str(getattr(events[0], "task", {}).get("statement", ""))
     found = [each.evidence for each in best_first[:COLUMNS]]
     tests = {kind: {test for each in found for test in getattr(each, kind)} for kind in ("given", "witness", "broken")}
@@ -126,7 +125,7 @@ def _told(events: Sequence[trace.Event]) -> Json:
         "title": title_of(statement) or report["task"],
         "statement": statement,
         "verdict": verdict(report).plain,
-        "why": [line.plain for line in why(report, chosen, selection)],
+        "why": [line.plain for line in why(report, events)],
         "cost": cost(report, ledger).plain,
         "verified": best_first,
         "columns": best_first[:COLUMNS],

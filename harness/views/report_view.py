@@ -14,7 +14,7 @@ from rich.text import Text
 
 from harness import trace
 from harness.money.ledger import RUN, Ledger, Line, money
-from harness.records import Json, Selection
+from harness.records import Json
 from harness.repository.apply import Applied
 from harness.views.live import evidence_words, status_style
 from harness.views.picture import table
@@ -22,10 +22,10 @@ from harness.views.report import latest_verified, solve_report
 from harness.views.words import (
     ATTEMPT_WORDS,
     FLAG_WORDS,
-    METHOD_WORDS,
     clean,
     counted,
     elapsed_short,
+    reasons,
     tokens_short,
     verdict_words,
 )
@@ -54,20 +54,19 @@ def solve_view(
 
     `directory`: the run directory, for the commands. `applied`: where `--apply` put the patch.
     """
-    report, verified = solve_report(events), latest_verified(events)
-    selection = next((e.selection for e in reversed(events) if isinstance(e, trace.Selected)), None)
-    chosen = next((e for e in verified if selection and e.candidate == selection.candidate), None)
+    report = solve_report(events)
     started = events[0]
     assert isinstance(started, trace.RunStarted), "trace.read checks it"
     title = title_of(str(started.task.get("statement", ""))) or report["task"]
     above: list[RenderableType] = [Text(clean(title), "bold", **_LINE), verdict(report)]
-    below: list[RenderableType] = [*why(report, chosen, selection), *_others(report, chosen)]
+    below: list[RenderableType] = [*why(report, events), *_others(report)]
     below += [cost(report, Ledger.of(events)), *_failures(report), Text(), *_commands(report, directory, applied)]
-    if chosen is None:
+    attempt = report["selected"] and report["selected"]["attempt"]
+    if attempt is None:
         return [*above, *below]
     patches = {e.attempt: e.patch for e in events if isinstance(e, trace.AttemptEnded)}
     room = max(SCREEN - len(above) - len(below) - SPARE, LEAST_OF_PATCH)
-    return [*above, Text(), *patch_lines(patches[chosen.attempts[0]], room), Text(), *below]
+    return [*above, Text(), *patch_lines(patches[attempt], room), Text(), *below]
 
 
 def verbose_view(events: Sequence[trace.Event], directory: Path) -> list[RenderableType]:
@@ -96,41 +95,20 @@ def verdict(report: Json) -> Text:
     return words
 
 
-def why(report: Json, chosen: trace.Verified | None, selection: Selection | None) -> list[Text]:
-    """Why the selected patch: what was run and shown; then what speaks against it or was not checked."""
-    if selection is None:
-        return []
-    if chosen is None:
-        return [Text(clean(selection.rationale), overflow="fold")]
-    evidence, shown = chosen.evidence, []
-    flags = next(each["flags"] for each in report["candidates"] if each["id"] == chosen.candidate)
-    lacking = [FLAG_WORDS.get(flag, flag) for flag in flags]
-    for outcomes, one, many in (
-        (evidence.given, "failing test that was given", "failing tests that were given"),
-        (evidence.witness, "test written for the issue", "tests written for the issue"),
-        (evidence.regression, "test that passed before", "tests that passed before"),
-    ):
-        passed, count = sum(outcome == "passed" for outcome in outcomes.values()), len(outcomes)
-        if passed:
-            shown.append(f"{passed} of " * (passed < count) + f"{count} {one if count == 1 else many}")
-        if passed < count:
-            lacking.append(f"fails {count - passed} {one if count - passed == 1 else many}")
-    if not evidence.given and not evidence.witness:
-        lacking.append("no test shows the issue")
-    if not evidence.regression:
-        lacking.append("nothing that passed before was run")
-    agreed = f"{len(chosen.attempts)} of {counted(len(report['attempts']), 'attempt')} came to it"
-    reason = f"passes {', '.join(shown)}; {agreed}" if shown else agreed
-    decided = METHOD_WORDS.get(selection.method, "")
-    lines = [Text.assemble(("why: ", "dim"), f"{reason}. {decided}".strip(), overflow="fold")]
-    if lacking:
-        lines.append(Text.assemble(("but: ", "yellow"), clean("; ".join(lacking)), overflow="fold"))
-    return lines
+def why(report: Json, events: Sequence[trace.Event]) -> list[Text]:
+    """Why the selected patch, and what speaks against it; or why there is none."""
+    selection = next((e.selection for e in reversed(events) if isinstance(e, trace.Selected)), None)
+    if report["selected"] is None or report["selected"]["attempt"] is None:
+        return [Text(clean(selection.rationale), overflow="fold")] if selection else []
+    for_it, against = reasons(report)
+    lines = [Text.assemble(("why: ", "dim"), for_it, overflow="fold")]
+    return lines + ([Text.assemble(("but: ", "yellow"), clean(against), overflow="fold")] if against else [])
 
 
-def _others(report: Json, chosen: trace.Verified | None) -> list[RenderableType]:
+def _others(report: Json) -> list[RenderableType]:
     """One line for each other candidate: why it lost."""
-    rest = [row for row in report["ranking"] if chosen is None or row["candidate"] != chosen.candidate]
+    chosen = report["selected"] and report["selected"]["candidate"]
+    rest = [row for row in report["ranking"] if row["candidate"] != chosen]
     attempts = {each["id"]: each["attempts"] for each in report["candidates"]}
     lines: list[RenderableType] = []
     for row in rest[:OTHERS]:

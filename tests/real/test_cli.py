@@ -216,7 +216,7 @@ class TestWithASandbox:
         assert (first["branch"], first["branch_is_new"]) == ("troop/total-leaves-out-the-first-value", True)
         subject, body, trailer = git(repository, "show", "-s", "--format=%B", first["branch"]).split("\n\n")
         assert subject == "total leaves out the first value"
-        assert body.startswith("Selected by Troop (") and "Tests that passed before" in body
+        assert body.startswith("Selected by Troop (") and "passed before" in body
         assert trailer == f"Troop-Run: {first['run']}"
         branches = git(repository, "branch", "--list")
         again = troop("resume", first["directory"], "--apply", "--json")

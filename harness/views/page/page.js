@@ -206,6 +206,7 @@
     await new Promise((done) => setTimeout(done, 2000));
     try {
       const answer = await fetch(location.pathname + location.search, { headers: tag ? { "If-None-Match": tag } : {}, cache: "no-store" });
+      delete document.body.dataset.lost;
       if (answer.status === 200) {
         renew(new DOMParser().parseFromString(await answer.text(), "text/html"));
         tag = answer.headers.get("ETag");
@@ -246,7 +247,7 @@
   });
   document.addEventListener("input", (event) => event.target.form && event.target.form.dataset.filter && filter(event.target.form));
   document.addEventListener("submit", (event) => event.target.dataset.filter && event.preventDefault());
-  addEventListener("hashchange", () => reach(decodeURIComponent(location.hash.slice(1))));
+  addEventListener("hashchange", () => reach(location.hash.slice(1)));
 
   function order(button) {
     const head = button.closest("th"), place = head.cellIndex, down = head.getAttribute("aria-sort") === "ascending";
@@ -260,6 +261,6 @@
 
   start();
   // After the browser's own way of going there, which knows nothing of what is folded.
-  if (location.hash) addEventListener("load", () => setTimeout(() => reach(decodeURIComponent(location.hash.slice(1)))));
+  if (location.hash) addEventListener("load", () => setTimeout(() => reach(location.hash.slice(1))));
   if (document.body.hasAttribute("data-live")) follow("");
 })();
