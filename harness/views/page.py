@@ -169,7 +169,14 @@ def _tone(style: str) -> str:
 
 def _fitting(data: Json) -> Json:
     """The data with long texts cut so that all of it fits on a page."""
-    for most in CUTS:
+    sizes: list[int] = []
+
+    def noted(text: str) -> str:
+        sizes.append(len(text))
+        return text
+
+    trace.mask_strings(data, noted)
+    for most in [each for each in CUTS if sum(min(size, each) for size in sizes) <= ROOM] or CUTS[-1:]:
         shorter: Json = trace.mask_strings(data, lambda text, most=most: _shortened(text, most))  # type: ignore[misc]
         if len(json.dumps(shorter)) <= ROOM:
             return shorter

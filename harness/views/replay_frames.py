@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from rich.console import Group, RenderableType
@@ -196,7 +196,7 @@ def _tool(frame: Frame, event: trace.ToolRan) -> Content:
     path = clean(str(arguments.get("path") or ""))
     where = path if "pattern" not in arguments else f"in {path}" if path else ""
     parts: list[Part] = []
-    lexer = Syntax.guess_lexer(path)
+    lexer = _lexer(path)
     if "command" in arguments:
         parts.append(Part(str(arguments["command"]), lexer="bash"))
     elif "pattern" in arguments:
@@ -210,6 +210,11 @@ def _tool(frame: Frame, event: trace.ToolRan) -> Content:
     elif event.result.strip():
         parts.append(Part(event.result, "" if event.ok else "red"))
     return Heading(event.name, (where, f"{event.seconds:.1f} s"), "bold cyan" if event.ok else "bold red"), parts
+
+
+@lru_cache(maxsize=1024)
+def _lexer(path: str) -> str:
+    return Syntax.guess_lexer(path)
 
 
 def _tests(frame: Frame, event: trace.TestsRan) -> Content:
