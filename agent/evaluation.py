@@ -36,10 +36,10 @@ from harness.records import Json, Verdict
 from harness.scaling.adaptive import TaskState
 from harness.suites.evaluate import EvaluationPlan, Grades, Outcome, Solved, evaluate
 from harness.suites.live import SuiteView
+from harness.suites.page import markdown
 from harness.suites.report import Asked, prediction_files, suite_report
 from harness.suites.slots import Lane
 from harness.suites.suite import Means, Suite
-from harness.suites.view import markdown
 from harness.views.report import active_spans, solve_report
 from tasks.errors import EndpointFailed, EnvironmentFailed, InputError, SandboxFailed, words_of
 from tasks.task import Task

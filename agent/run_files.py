@@ -16,8 +16,9 @@ from harness.outputs import make_output
 from harness.records import Candidate, Json, Selection
 from harness.room import writing
 from harness.views.report import run_status, solve_report
+from harness.views.words import verdict_words
 from tasks.errors import InputError
-from tasks.task import Task
+from tasks.task import Task, title_of
 
 RUN_SCHEMA = 1
 
@@ -135,3 +136,37 @@ def new_run(directory: Path) -> RunFiles:
     except OSError as error:
         raise InputError(f"cannot make the run directory {directory}: {error.strerror}") from error
     return RunFiles(directory.resolve())
+
+
+SIGNS = ("trace.jsonl", "eval.json", "report.json")
+"""Files of which a directory of a run or an evaluation has one."""
+
+
+def last_worked_on(place: Path) -> float:
+    """When a run or an evaluation was last written to, in seconds since the epoch; 0 for what is neither."""
+    return max(((place / sign).stat().st_mtime for sign in SIGNS if (place / sign).is_file()), default=0.0)
+
+
+def kept_in(directory: Path) -> list[Path]:
+    """The runs and evaluations in a directory, the one last worked on first."""
+    found = filter(last_worked_on, directory.iterdir() if directory.is_dir() else ())
+    return sorted(found, key=last_worked_on, reverse=True)
+
+
+def overview(directory: Path) -> Json:
+    """A run or an evaluation in a line: `name`, `title`, `verdict` in words, `usd` (None: unknown), and `at`, when it
+    was last worked on, in seconds since the epoch. Of a damaged one the title says what is the matter."""
+    files = RunFiles(directory)
+    about: Json = {"name": directory.name, "at": last_worked_on(directory), "usd": None}
+    try:
+        if not files.trace_file.exists():
+            suite = json.loads((directory / "eval.json").read_bytes())["suite"]
+            report = json.loads(files.report.read_bytes()) if files.report.exists() else {"usd": None}
+            done = f"{report['selected']} of {report['instances']} resolved" if "suite" in report else "not finished"
+            return {**about, "title": f"evaluation of {suite}", "verdict": done, "usd": report["usd"]}
+        fresh = files.report.exists() and files.report.stat().st_mtime >= files.trace_file.stat().st_mtime
+        report = json.loads(files.report.read_bytes()) if fresh else solve_report(list(trace.read(files.trace_file)))
+        title = title_of(str(files._run()["task"]["statement"])) or report["task"]
+        return {**about, "title": title, "verdict": verdict_words(report), "usd": report["cost"]["usd"]}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, InputError) as error:
+        return {**about, "title": f"{directory} is damaged: {error}", "verdict": "damaged"}

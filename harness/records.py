@@ -191,7 +191,7 @@ class Evidence:
 
     `regression`: base-green tests with their outcome on the candidate ("missing" = did not run, not a pass). `witness`:
     witness test name -> outcome, only tests that fail on the base. `valid` False: `reason` says why nothing can be
-    concluded (does not apply, suite never ran).
+    concluded (does not apply, suite never ran). `said`: for people, what tests that do not pass said.
     """
 
     applies: bool
@@ -201,6 +201,7 @@ class Evidence:
     given: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     reason: str = ""
+    said: Mapping[str, str] | None = field(default=None, compare=False)
 
     @property
     def broken(self) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """Fixtures shared by all tests: a private cache, and a ready Provider of each backend.
 
-A test that uses `docker`, `bubblewrap` or `provider`, or carries a marker of that name (or `network`), is skipped where
-the thing is not to be had, with the reason in pytest's summary. TROOP_REQUIRE_DOCKER=1, TROOP_REQUIRE_BUBBLEWRAP=1 and
-TROOP_REQUIRE_NETWORK=1 make it fail instead: continuous integration must not pass by skipping.
+A test that uses `docker`, `bubblewrap` or `provider`, or carries a marker of that name (or `network`, `browser`), is skipped where
+the thing is not to be had, with the reason in pytest's summary. TROOP_REQUIRE_DOCKER=1, TROOP_REQUIRE_BUBBLEWRAP=1,
+TROOP_REQUIRE_NETWORK=1 and TROOP_REQUIRE_BROWSER=1 make it fail instead: continuous integration must not pass by skipping.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ import pytest
 from harness.sandbox.base import Provider
 from harness.sandbox.choice import BACKENDS
 from tasks.errors import TroopError
+from tests.support.browser import CHROMIUM
 
-NEEDS = (*BACKENDS, "network")
+NEEDS = (*BACKENDS, "network", "browser")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,7 +50,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @functools.cache
 def _missing(need: str) -> str:
     """Why `need` is not to be had here; empty where it is. Found out once."""
-    special = {"docker": _docker_missing, "network": _network_missing}.get(need)
+    special = {"docker": _docker_missing, "network": _network_missing, "browser": _browser_missing}.get(need)
     return special() if special is not None else _backend_missing(need)
 
 
@@ -104,6 +105,10 @@ def _network_missing() -> str:
         except subprocess.TimeoutExpired:
             return "the package index does not answer within two minutes"
     return "" if done.returncode == 0 else f"the package index is not reached: {done.stderr.strip()[-200:]}"
+
+
+def _browser_missing() -> str:
+    return "" if CHROMIUM else "there is no Chromium here: apt-get install -y chromium"
 
 
 def _provider(backend: str, cache: Path) -> Iterator[Provider]:

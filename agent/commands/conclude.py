@@ -16,12 +16,13 @@ from agent.commands.progress import Progress
 from agent.run_files import RunFiles
 from agent.secrets import mask
 from harness import trace
-from harness.repository.apply import apply_to_branch, branch_name, commit_message
+from harness.records import Json
+from harness.repository.apply import Applied, apply_to_branch, branch_name, commit_message
 from harness.room import MAKE_ROOM, writing
 from harness.suites.instances import InstanceSuite
 from harness.suites.suite import Means, Submission
 from harness.views.report_view import solve_view
-from harness.views.words import evidence_words
+from harness.views.words import reasons, verdict_words
 from tasks.errors import DiskFull, InputError
 from tasks.instance import Grading, Instance
 from tasks.task import Task
@@ -120,6 +121,21 @@ async def grade_selected(files: RunFiles, done: Solution, grading: Grading, pool
         log.write(trace.Graded.of(candidate, verdict))
 
 
+def put_on_branch(task: Task, report: Json, run: str, candidate: str, patch: str) -> Applied:
+    """Commit the patch of a candidate on a branch named after the issue. Raises InputError where it cannot be
+    applied."""
+    words = [f"Candidate {candidate} of Troop, which was not selected."]
+    if report["selected"] is not None and report["selected"]["candidate"] == candidate:
+        reason, against = reasons(report)
+        words = [
+            f"Selected by Troop ({verdict_words(report)}).",
+            f"Why: {reason}",
+            f"But: {against}" if against else "",
+        ]
+    name, message = branch_name(task.title, task.id, task.number), commit_message(task.title, words, run)
+    return apply_to_branch(Path(task.repository.location), report["base_commit"], patch, name, message)
+
+
 def conclude(done: Solution, task: Task, progress: Progress, *, apply: bool) -> int:
     """Apply the patch where asked, show what the run came to, and give the exit code.
 
@@ -128,11 +144,9 @@ def conclude(done: Solution, task: Task, progress: Progress, *, apply: bool) -> 
     progress.stop()
     applied, refusal = None, None
     if apply and done.patch is not None:
-        name = branch_name(task.title, task.id, task.number)
-        message = commit_message(task.title, evidence_words(done.report), done.directory.name)
-        place, base = Path(task.repository.location), done.report["base_commit"]
         try:
-            applied = apply_to_branch(place, base, done.patch, name, message)
+            chosen = done.report["selected"]["candidate"]
+            applied = put_on_branch(task, done.report, done.directory.name, chosen, done.patch)
         except InputError as error:
             refusal = error
     if not (progress.quiet and progress.json):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -96,3 +97,18 @@ def settings_of(known: argparse.Namespace) -> Settings:
         parts[part][name] = getattr(known, setting.name)
     budget, limits = Budget(**parts["budget"]), Limits(**parts["limits"])
     return Settings(models=tuple(known.model), budget=budget, limits=limits, **parts[""])
+
+
+def run_of(known: argparse.Namespace, *, evaluations: bool = False) -> Path:
+    """The run that is named; else the latest one (or evaluation) where runs go, which is said. Raises InputError where
+    there is none."""
+    if known.run:
+        return Path(known.run)
+    from agent.run_files import kept_in
+
+    fill_in(known, ["out"])
+    found = next((place for place in kept_in(known.out) if evaluations or (place / "trace.jsonl").exists()), None)
+    if found is None:
+        raise InputError(f"there is no run in {known.out} yet: name a run{' or an evaluation' * evaluations}")
+    sys.stderr.write(f"troop: the latest run, {found}\n")
+    return found

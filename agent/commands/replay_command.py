@@ -9,43 +9,40 @@ from pathlib import Path
 
 from rich.console import Console
 
+from agent.commands.options import run_of
 from agent.defaults import amount
 from harness import trace
-from harness.views.replay import export, play
+from harness.views.replay import play
 from harness.views.replay_frames import default_attempt, frames
 from tasks.errors import InputError
 
 EXAMPLES = """examples:
-  troop replay runs/humanize-intcomma-zero-digits-20260101-120000-ab12
+  troop replay
   troop replay runs/humanize-intcomma-zero-digits-20260101-120000-ab12 --attempt 3 --speed 4
-  troop replay runs/humanize-intcomma-zero-digits-20260101-120000-ab12 --export attempt.svg
 keys: space pauses, left and right step, q quits
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of replay."""
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run directory, or a trace file")
+    told = "a run directory, or a trace file (the latest run)"
+    parser.add_argument("run", metavar="RUN", type=Path, nargs="?", help=told)
     parser.add_argument("--attempt", type=int, metavar="K", help="which attempt (the selected one, else the first)")
     parser.add_argument("--speed", type=amount, default=1.0, metavar="X", help="times real speed (1); waits are capped")
     parser.add_argument("--step", action="store_true", help="wait for a key after each step")
-    parser.add_argument("--export", type=Path, metavar="FILE", help="write the attempt as .svg or .html instead")
 
 
 def execute(known: argparse.Namespace) -> int:
     """Play one attempt of the trace."""
-
-    path = known.run / "trace.jsonl" if known.run.is_dir() else known.run
+    run = run_of(known)
+    path = run / "trace.jsonl" if run.is_dir() else run
     events = list(trace.read(path))
     there = sorted({e.attempt for e in events if e.attempt is not None})
     attempt = default_attempt(events) if known.attempt is None else known.attempt
     if attempt not in there:
-        raise InputError(f"{known.run} has no attempt {attempt}; it has {', '.join(map(str, there)) or 'none yet'}")
+        raise InputError(f"{run} has no attempt {attempt}; it has {', '.join(map(str, there)) or 'none yet'}")
     shown = frames(events, attempt)
-    if known.export is not None:
-        export(shown, known.export)
-        sys.stderr.write(f"wrote {known.export}\n")
-    elif known.json:
+    if known.json:
         own = [trace.to_json(e) for e in events if e.attempt == attempt]
         sys.stdout.write(json.dumps(own, indent=1) + "\n")
     else:

@@ -7,14 +7,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from rich.console import RenderableType
 
-from agent.commands.options import add_choice, add_repeatable
+from agent.commands.options import add_choice, add_repeatable, run_of
 from agent.commands.progress import Progress
 from agent.defaults import amount, positive
-from agent.run_files import RunFiles
+from agent.run_files import RunFiles, kept_in, last_worked_on
 from agent.secrets import mask
 from harness import trace
 from harness.records import Json
@@ -22,16 +23,18 @@ from harness.scaling.imported import Imported, imported, is_evaluation, of_evalu
 from harness.scaling.samples import told_apart
 from harness.scaling.study import Study, study
 from harness.scaling.view import study_view
+from harness.suites.page import evaluation_page, markdown
 from harness.suites.view import eval_view
-from harness.views.picture import draw
+from harness.views.page import run_markdown, run_page
 from harness.views.report import solve_report
 from harness.views.report_view import solve_view, verbose_view
+from harness.views.words import counted
 from tasks.errors import InputError
 
 EXAMPLES = """examples:
   troop report runs/humanize-intcomma-zero-digits-20260101-120000-ab12
+  troop report --html report.html
   troop report runs/* --json
-  troop report runs/humanize-intcomma-zero-digits-20260101-120000-ab12 --export report.svg
   troop report evals/lite-small evals/lite-large --forecast 100
   troop report evals/lite --versus small@5 large@1 --budget 0.5 --budget 2
   troop report --import outcomes.jsonl --submissions 3 --json
@@ -40,6 +43,20 @@ EXAMPLES = """examples:
 Rows of --import are JSON lines: {"instance_id": ..., "model": ..., "resolved": true, "usd": 0.12, "score": 0.9}, one
 for each sample in the order drawn; usd, score (order of the selection) and candidate (which patch) may be left out.
 """
+
+
+class Evaluated(NamedTuple):
+    """An evaluation: where it is, its report, its samples, and how a terminal shows it."""
+
+    path: Path
+    report: Json
+    found: Imported
+    view: list[RenderableType]
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
 
 STUDY_OPTIONS = ("forecast", "budget", "versus", "merge")
 
@@ -51,10 +68,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         type=Path,
         nargs="*",
-        help="directories of runs or evaluations, one that holds several, or an evaluation's report.json",
+        help="directories of runs or evaluations, one that holds several, or an evaluation's report.json (the latest)",
     )
     parser.add_argument("--verbose", action="store_true", help="attempts, evidence on every candidate, ledger as well")
-    parser.add_argument("--export", type=Path, metavar="FILE", help="write it as .svg or .html instead")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write it as one page for a browser instead")
+    told = "with --html: beside it also a page of each attempt or instance, with all that the first leaves out"
+    parser.add_argument("--outputs", action="store_true", help=told)
+    parser.add_argument("--markdown", action="store_true", help="print it as Markdown, as for the summary of a job")
     given = parser.add_argument_group("samples from elsewhere")
     told = "rows of outcomes (JSON lines), or predictions with --labels (repeatable)"
     add_repeatable(given, "--import", "FILE", told, Path, dest="imports")
@@ -88,26 +108,31 @@ def purchase(text: str) -> tuple[str, int]:
 def execute(known: argparse.Namespace) -> int:
     """Read what is named, and show it; a run may still be going on."""
     if not known.run and not known.imports:
-        raise InputError("name a run or an evaluation to report on, or a file with --import")
+        known.run = [run_of(known, evaluations=True)]
+    if known.outputs and known.html is None:
+        raise InputError("--outputs go with --html")
     if known.labels and not known.imports:
         raise InputError("--labels go with --import")
     documents: list[Json] = []
+    solved: list[Path] = []
     shown: list[RenderableType] = []
-    evaluations: list[tuple[str, Imported, list[RenderableType]]] = []
+    evaluations: list[Evaluated] = []
     refused: list[InputError] = []
     for path in (each for named in known.run for each in _within(named)):
         try:
-            report = _evaluation(path)
+            report = evaluation_report(path)
             if report is not None:
                 evaluations.append(_evaluated(path, report))
                 continue
             document, view = _solved(path, verbose=known.verbose)
             documents.append(document)
+            solved.append(path)
             shown += view
         except InputError as error:
             refused.append(error)
     if refused and not (documents or evaluations or known.imports):
         raise InputError("\n".join(map(str, refused)))
+    study: Study | None = None
     if evaluations or known.imports:
         study, view = _study(known, evaluations)
         documents.append(study.to_json())
@@ -115,8 +140,11 @@ def execute(known: argparse.Namespace) -> int:
     elif option := next((each for each in STUDY_OPTIONS if getattr(known, each)), None):
         raise InputError(f"--{option} needs graded samples: name an evaluation, or a file with --import")
     progress = Progress(quiet=True, json=known.json)
-    if known.export is not None:
-        draw(shown, known.export, title="troop report")
+    if known.html is not None:
+        write_pages(known.html, solved, evaluations, study, outputs=known.outputs)
+    elif known.markdown and not known.json:
+        runs = [run_markdown(list(trace.read(path / "trace.jsonl"))) for path in solved]
+        sys.stdout.write("\n".join([*runs, *(markdown(e.report) for e in evaluations if "suite" in e.report)]))
     elif not known.json:
         progress.show(*shown)
     progress.document(documents[0] if len(documents) == 1 else documents)
@@ -137,17 +165,10 @@ def _solved(directory: Path, *, verbose: bool) -> tuple[Json, list[RenderableTyp
 
 def _within(path: Path) -> list[Path]:
     """The runs and evaluations in a directory of such; the path itself where it is one, or holds none."""
-    signs = ("trace.jsonl", "eval.json", "report.json")
-
-    def is_one(place: Path) -> bool:
-        return any((place / sign).exists() for sign in signs)
-
-    if not path.is_dir() or is_one(path):
-        return [path]
-    return [child for child in sorted(path.iterdir()) if is_one(child)] or [path]
+    return [path] if last_worked_on(path) else sorted(kept_in(path)) or [path]
 
 
-def _evaluation(path: Path) -> Json | None:
+def evaluation_report(path: Path) -> Json | None:
     """The report of an evaluation, or None for what is a run of `solve`."""
     file = path / "report.json" if path.is_dir() else path
     if (path / "trace.jsonl").exists():
@@ -167,8 +188,9 @@ def _evaluation(path: Path) -> Json | None:
     return dict(report)
 
 
-def _evaluated(path: Path, report: Json) -> tuple[str, Imported, list[RenderableType]]:
-    """An evaluation's name, its samples, and how it is shown. Raises InputError for a report that is damaged."""
+def _evaluated(path: Path, report: Json) -> Evaluated:
+    """Raises InputError for a report that is damaged."""
+
     try:
         view = [*eval_view(report), ""] if "suite" in report else []
         found = of_evaluation(report)
@@ -176,15 +198,14 @@ def _evaluated(path: Path, report: Json) -> tuple[str, Imported, list[Renderable
         raise InputError(f"the report of {path} is damaged: it lacks what a report has ({error!r})") from error
     if not found.models:
         raise InputError(f"there are no graded samples in {path} to report on")
-    return path.resolve().name, found, view
+    return Evaluated(path, report, found, view)
 
 
-def _study(
-    known: argparse.Namespace, evaluations: Sequence[tuple[str, Imported, list[RenderableType]]]
-) -> tuple[Study, list[RenderableType]]:
-    sources = [(name, found.models) for name, found, _ in evaluations]
-    ungraded = sum(found.ungraded for _, found, _ in evaluations)
-    shown = [each for _, _, view in evaluations for each in view]
+def _study(known: argparse.Namespace, evaluations: Sequence[Evaluated]) -> tuple[Study, list[RenderableType]]:
+
+    sources = [(each.name, each.found.models) for each in evaluations]
+    ungraded = sum(each.found.ungraded for each in evaluations)
+    shown = [line for each in evaluations for line in each.view]
     if known.imports:
         outside = imported(known.imports, known.labels, label=known.label_field)
         ungraded += outside.ungraded
@@ -199,3 +220,34 @@ def _study(
         forecast_to=sorted(set(known.forecast)),
     )
     return result, [*shown, *study_view(result)]
+
+
+def write_pages(
+    file: Path, solved: Sequence[Path], evaluations: Sequence[Evaluated], study: Study | None, *, outputs: bool
+) -> None:
+    """Write the page of one run, or of evaluations; with `outputs` beside it, in a folder named after it, a page of
+    each attempt or instance. Raises InputError where there are several runs, or a file cannot be written."""
+    if len(solved) > 1 or (solved and study is not None):
+        raise InputError("--html writes the page of one run, or of evaluations; `troop view` shows many runs")
+    folder, pages = f"{file.stem}-outputs", {}
+    for events in (list(trace.read(path / "trace.jsonl")) for path in solved):
+        pages[""] = run_page(events, whole=f"{quote(folder)}/attempt-{{}}.html" if outputs else "")
+        begun = [e.attempt for e in events if isinstance(e, trace.AttemptStarted)]
+        for number in begun if outputs else ():
+            pages[f"attempt-{number}"] = run_page(events, only=number, back=f"../{quote(file.name)}")
+    if not solved:
+        ids = [(each, task["id"]) for each in evaluations for task in each.report["tasks"]]
+        every = {f"{each.name}/{id}": each.path / id for each, id in ids}
+        kept = {name: place for name, place in every.items() if outputs and (place / "trace.jsonl").exists()}
+        links = {name: f"{quote(folder)}/{quote(name)}.html" for name in kept}
+        pages[""] = evaluation_page([(each.name, each.report) for each in evaluations], study, links)
+        pages |= {name: run_page(list(trace.read(place / "trace.jsonl"))) for name, place in kept.items()}
+    for name, text in pages.items():
+        place = file.parent / folder / f"{name}.html" if name else file
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot write {place}: {error.strerror}") from error
+    beside = f" and {counted(len(pages) - 1, 'page')} in {folder}" if outputs else ""
+    sys.stderr.write(f"wrote {file}{beside}\n")

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -32,6 +32,12 @@ from tasks.say import Say
 from tasks.task import GivenTest, Task
 
 T = TypeVar("T")
+Heard = tuple[str, str]
+"""A test's outcome and, where it is not "passed", what it said."""
+MISSING: Heard = ("missing", "")
+
+SAID_TESTS, SAID_CHARACTERS = 100, 2000
+"""Of how many broken regression tests what they said is kept, and how much of each test's word."""
 
 _WANTED = re.compile(r"cannot import name '(\w+)'|No module named '?([\w.]+)|module '[\w.]+' has no attribute '(\w+)'")
 """How Python says which name an import wants."""
@@ -96,18 +102,18 @@ async def verify(
 
         return await room.fresh(f"{name}{part}", in_sandbox)
 
-    async def given() -> Mapping[str, str]:
+    async def given() -> dict[str, Heard]:
         if (test := task.failing_test) is None:
             return {}
         outcomes = (await on_patch("-given", lambda s: _given_outcomes(room, s, test)))[1]
-        return dict.fromkeys(test.ids, "missing") if outcomes is None else outcomes
+        return dict.fromkeys(test.ids, MISSING) if outcomes is None else outcomes
 
-    async def shown_by(number: int, witness: WitnessTest) -> str:
+    async def shown_by(number: int, witness: WitnessTest) -> Heard:
         try:
-            return (await on_patch(f"-w{number}", lambda s: _witness_outcome(room, s, witness)))[1] or "missing"
-        except SandboxFailed:
+            return (await on_patch(f"-w{number}", lambda s: _witness_outcome(room, s, witness)))[1] or MISSING
+        except SandboxFailed as error:
             await probe(room.provider, room.spec(f"{name}-probe"))
-            return "error"
+            return "error", str(error)
 
     reason, evidence = await on_patch("", lambda s: _regression_evidence(room, s, patch, regression))
     if evidence is None:
@@ -116,7 +122,14 @@ async def verify(
         async with task_group() as group:
             told = group.create_task(given())
             shown = {witness_name(w): group.create_task(shown_by(n, w)) for n, w in enumerate(witnesses)}
-        evidence = replace(evidence, given=told.result(), witness={name: t.result() for name, t in shown.items()})
+        heard = {name: task.result() for name, task in shown.items()}
+        words = {test: word for test, (_, word) in (told.result() | heard).items() if word}
+        evidence = replace(
+            evidence,
+            given={test: outcome for test, (outcome, _) in told.result().items()},
+            witness={test: outcome for test, (outcome, _) in heard.items()},
+            said={**(evidence.said or {}), **words} or None,
+        )
     return replace(evidence, seconds=seconds)
 
 
@@ -156,7 +169,7 @@ async def witness_on_base(
 async def _fails_as_new(room: CleanRoom, sandbox: Sandbox, witness: WitnessTest, statement: str) -> bool:
     there = await sandbox.exec(["test", "-e", witness.path, "-o", "-L", witness.path], timeout=60)
     report = None if there.exit_code == 0 else await _witness_report(room, sandbox, witness)
-    if report is None or _believed(report, witness.path) not in ("failed", "error"):
+    if report is None or _believed(report, witness.path)[0] not in ("failed", "error"):
         return False
     said = "\n".join(report.failures.values()) or report.output
     wanted = {name.rpartition(".")[2] for names in _WANTED.findall(said) for name in names if name}
@@ -197,18 +210,20 @@ async def _regression_evidence(room: CleanRoom, sandbox: Sandbox, patch: str, re
     # A command that tells only of the whole speaks for each part of it.
     whole = report.outcomes.get(COMMAND_TEST, "missing")
     outcomes = {test: str(report.outcomes.get(test, whole)) for test in regression}
+    broken = [test for test in regression if outcomes[test] != "passed"][:SAID_TESTS]
+    said = {test: word for test in broken if (word := report.failures.get(test, "")[-SAID_CHARACTERS:])}
     objection = "" if report.valid else f"the regression tests did not run as they should: {report.reason}"
-    return Evidence(True, not objection, regression=outcomes, reason=objection)
+    return Evidence(True, not objection, regression=outcomes, reason=objection, said=said or None)
 
 
-async def _given_outcomes(room: CleanRoom, sandbox: Sandbox, given: GivenTest) -> Mapping[str, str]:
+async def _given_outcomes(room: CleanRoom, sandbox: Sandbox, given: GivenTest) -> dict[str, Heard]:
     report = await room.tests(sandbox, given.ids)
     return {test: _believed(report, test) for test in given.ids}
 
 
-async def _witness_outcome(room: CleanRoom, sandbox: Sandbox, witness: WitnessTest) -> str:
+async def _witness_outcome(room: CleanRoom, sandbox: Sandbox, witness: WitnessTest) -> Heard:
     report = await _witness_report(room, sandbox, witness)
-    return "missing" if report is None else _believed(report, witness.path)
+    return MISSING if report is None else _believed(report, witness.path)
 
 
 async def _witness_report(room: CleanRoom, sandbox: Sandbox, witness: WitnessTest) -> TestReport | None:
@@ -220,7 +235,9 @@ async def _witness_report(room: CleanRoom, sandbox: Sandbox, witness: WitnessTes
     return await room.tests(sandbox, [witness.path])
 
 
-def _believed(report: TestReport, test: str) -> str:
+def _believed(report: TestReport, test: str) -> Heard:
     """The outcome; a pass in a run that cannot be believed is none. A test command without ids answers as a whole."""
     outcome = outcome_of(report, COMMAND_TEST if COMMAND_TEST in report.outcomes else test)
-    return outcome if report.valid or outcome in ("failed", "error") else "missing"
+    outcome = outcome if report.valid or outcome in ("failed", "error") else "missing"
+    said = "\n".join(f"{name}: {word}" for name, word in report.failures.items()) or report.output or report.reason
+    return outcome, "" if outcome == "passed" else said[-SAID_CHARACTERS:]

@@ -1,4 +1,4 @@
-"""The page of an evaluation, from its report.json: for the terminal (`eval_view`) and as Markdown (`markdown`)."""
+"""An evaluation in words, from its report.json; `eval_view`: on a terminal."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.records import Json
-from harness.views.picture import table
 from harness.views.words import clean, counted, elapsed_short, tokens_short
 
-SHOWN_K = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64, 96, 128, 192, 250, 256)
-"""Where there are more than `ALL_UP_TO` samples, the k that get a row on the terminal; the Markdown has all."""
-ALL_UP_TO = 12
+_EXPENSES = ("", "_per_attempt", "_per_instance", "_per_solved")
 NAMED = 10
 """Failed instances that are named on the page; report.json has all."""
 
@@ -26,24 +23,7 @@ def eval_view(report: Json) -> list[RenderableType]:
     for name, value in (*measures(report), *expenses(report)):
         results.add_row(Text(name, "dim"), Text(clean(value), overflow="fold"))
     view: list[RenderableType] = [Text(clean(title(report)), "bold"), results]
-    if rows := _coverage_rows(report, few=True):
-        coverage = table(">k", ">pass@k", "95 % interval")
-        for row in rows:
-            coverage.add_row(*row)
-        view += [Text(), coverage]
     return view + [Text(clean(note), "yellow") for note in notes(report)]
-
-
-def markdown(report: Json) -> str:
-    """An evaluation's report as a page of Markdown: measures, costs, coverage, notes, and a line for every instance."""
-    lines = [f"# {title(report)}", "", "| | |", "| --- | --- |"]
-    lines += [f"| {name} | {_cell(value)} |" for name, value in (*measures(report), *expenses(report))]
-    if rows := _coverage_rows(report, few=False):
-        lines += ["", "| k | pass@k | 95 % interval |", "| ---: | ---: | --- |"]
-        lines += [f"| {' | '.join(row)} |" for row in rows]
-    lines += ["", *(f"- {_cell(note)}" for note in notes(report))] if notes(report) else []
-    lines += ["", "| instance | selected | right attempts | candidates | cost |", "| --- | --- | ---: | ---: | ---: |"]
-    return "\n".join([*lines, *(_instance_row(task) for task in report["tasks"])]) + "\n"
 
 
 def title(report: Json) -> str:
@@ -70,6 +50,7 @@ def measures(report: Json) -> list[tuple[str, str]]:
     return [
         (f"selected@{report['attempts']}", chosen),
         ("mean@1", _value(report["mean_at_1"], report["mean_at_1_interval"])),
+        ("pass@k", _coverage([row for row in report["coverage"] if row["pass_at_k"] is not None])),
         (f"oracle@{report['attempts']}", right),
         ("recovery", "undefined" if report["recovery"] is None else f"{report['recovery']:.2f}"),
         ("distinct candidates", f"{report['candidates']}{each}"),
@@ -141,33 +122,11 @@ def notes(report: Json) -> list[str]:
     return said + ([f"and {counted(more, 'more failed instance')}"] if more > 0 else [])
 
 
-def _coverage_rows(report: Json, *, few: bool) -> list[tuple[str, str, str]]:
-    rows = report["coverage"] if report["measured"] else []
-    if report.get("adaptive"):
-        rows = [row for row in rows if row["pass_at_k"] is not None]
-    if few and len(rows) > ALL_UP_TO:
-        rows = [row for row in rows if row["k"] in SHOWN_K or row is rows[-1]]
-    told = []
-    for row in rows:
-        value, between = "undefined", f"{counted(row['missing'], 'instance')} short of samples"
-        if row["pass_at_k"] is not None:
-            value, between = f"{row['pass_at_k']:.3f}", "none of one instance"
-        if row["low"] is not None:
-            between = f"{row['low']:.3f} to {row['high']:.3f}"
-        told.append((str(row["k"]), value, between))
-    return told
-
-
-def _instance_row(task: Json) -> str:
-    word = {True: "resolved", False: "not resolved", None: "not graded"}[task["resolved"]]
-    if task["failure"] and task["resolved"] is None:
-        word = "failed"
-    elif task["selected"] is None and task["report"] is not None:
-        word = "none"
-    right = "?" if task["correct"] is None else f"{task['correct']} of {task['samples']}"
-    report = task["report"]
-    cost = "-" if report is None or not report["cost"]["calls"] else _usd(report["cost"]["usd"], "")
-    return f"| {task['id']} | {word} | {right} | {len(report['candidates']) if report else 0} | {cost} |"
+def _coverage(rows: Sequence[Json]) -> str:
+    """pass@k at powers of two and at the largest k, there with its interval."""
+    shown = [f"{row['k']}: {row['pass_at_k']:.3f}" for row in rows[:-1] if row["k"] & (row["k"] - 1) == 0]
+    last = [f"{r['k']}: {_value(r['pass_at_k'], (r['low'], r['high']))}" for r in rows[-1:]]
+    return ", ".join([*shown, *last]) or "undefined"
 
 
 def _value(value: float | None, interval: Sequence[float | None] | None) -> str:
@@ -186,8 +145,3 @@ def _usd(value: float | None, least: str) -> str:
 
 def _most(counts: Json) -> list[tuple[str, Any]]:
     return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-
-
-def _cell(text: str) -> str:
-    """One line that a Markdown table can hold."""
-    return " ".join(text.split()).replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""Watching an attempt again: on a terminal with keys and timing, elsewhere as plain output, or as SVG or HTML."""
+"""Watching an attempt again: on a terminal with keys and timing, elsewhere as plain output."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import sys
 import termios
 import tty
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.segment import Segment, Segments
 from rich.text import Text
 
-from harness.views.picture import draw
 from harness.views.replay_frames import Frame, render
 
 LONGEST_WAIT = 3.0
@@ -49,12 +47,6 @@ def play(console: Console, shown: Sequence[Frame], *, speed: float = 1.0, step: 
             screen.update(_page(console, shown, watched))
             watched.press(keyboard.wait(watched.patience(shown, speed)))
     console.print(render(shown[watched.at]))
-
-
-def export(shown: Sequence[Frame], path: Path) -> None:
-    """Write the frames, one below the other, as an .svg or .html file. Raises InputError for another ending."""
-    title = f"troop replay, attempt {shown[0].event.attempt}" if shown else "troop replay"
-    draw((render(frame) for frame in shown), path, title=title)
 
 
 class _Watched:

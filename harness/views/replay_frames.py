@@ -1,14 +1,15 @@
-"""An attempt as a sequence of frames, read from its trace; a frame knows how to render itself, showing it is elsewhere.
+"""An attempt as a sequence of frames, read from its trace; `content` says in words what a frame shows, `render` how
+that looks in a terminal.
 
 What attempts printed is shown as text and never obeyed: escape sequences and control characters are taken out first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -145,31 +146,42 @@ def judge_frames(events: Iterable[trace.Event]) -> Iterator[Frame]:
                 yield Frame(event, wait=1.0, call=call)
 
 
-# Rendering
+# What a frame shows
 
 
-def render(frame: Frame) -> RenderableType:
-    """The frame for any console, 80 columns or more: a titled rule and what belongs below it."""
-    title, parts = _content(frame)
-    clock = f"{int(frame.clock) // 60}:{int(frame.clock) % 60:02d}" if frame.clock or frame.call else ""
-    heading = Text.assemble((f"{clock} ".lstrip(), "bright_black"), title)
-    if isinstance(frame.event, trace.TurnEnded):
-        return Padding(title, (0, 0, 1, 2), expand=False)
-    body = [Padding(part, (0, 0, 0, 2), expand=False) for part in parts]
-    return Group(Rule(heading, align="left", style="bright_black"), *body)
+class Heading(NamedTuple):
+    """A frame's title: its first word, which may be in colour, and what goes with it."""
+
+    first: str
+    more: tuple[str, ...] = ()
+    style: str = "bold"
 
 
-def _content(frame: Frame) -> tuple[Text, list[RenderableType]]:
+class Part(NamedTuple):
+    """A text below a heading, as it came. `style`: its colour, if any. `lexer`: the language that it is written in, ""
+    for prose. `fold`: lines beyond which a terminal gets no more of it."""
+
+    text: str
+    style: str = ""
+    lexer: str = ""
+    fold: int = FOLD
+
+
+Content = tuple[Heading, list[Part]]
+
+
+def content(frame: Frame) -> Content:
+    """What the frame says, in words that may be anybody's."""
     event = frame.event
     if isinstance(event, trace.AttemptStarted):
         return _started(frame, event)
     if isinstance(event, trace.Planned):
-        title = _title("plan", f"{event.seconds:.1f} s")
-        return title, [folded(event.text), *([Text(f"ends here: {event.stop}", "yellow")] if event.stop else [])]
+        stop = [Part(f"ends here: {event.stop}", "yellow")] if event.stop else []
+        return Heading("plan", (f"{event.seconds:.1f} s",)), [Part(event.text), *stop]
     if isinstance(event, trace.Decided):
-        error = [Text(clean(f"malformed reply: {event.error}"), "red")] if event.error else []
+        error = [Part(f"malformed reply: {event.error}", "red")] if event.error else []
         who = "the judge's turn" if event.attempt is None else "turn"
-        return _title(f"{who} {event.turn}"), [folded(event.text), *error] if event.text.strip() else [*error]
+        return Heading(f"{who} {event.turn}"), [Part(event.text), *error] if event.text.strip() else [*error]
     if isinstance(event, trace.ToolRan):
         return _tool(frame, event)
     if isinstance(event, trace.TestsRan):
@@ -178,86 +190,84 @@ def _content(frame: Frame) -> tuple[Text, list[RenderableType]]:
         return _turn(frame, event), []
     if isinstance(event, trace.InfrastructureFailed):
         again = "tried again" if event.retried else "given up"
-        return _title(f"the {event.what} failed", again, style="bold yellow"), [folded(event.detail)]
+        return Heading(f"the {event.what} failed", (again,), "bold yellow"), [Part(event.detail)]
     if isinstance(event, trace.AttemptEnded):
         return _ended(event)
     return _verdict(event)
 
 
-def _started(frame: Frame, event: trace.AttemptStarted) -> tuple[Text, list[RenderableType]]:
+def _started(frame: Frame, event: trace.AttemptStarted) -> Content:
     task = frame.task or {}
     statement = str(task.get("statement", "")).strip().splitlines()
-    about = Text(clean(str(task.get("id", ""))), "bold")
-    if statement:
-        about.append(f"\n{clean(statement[0]).lstrip('# ')}", "default")
+    about = [Part(str(task.get("id", "")), "bold"), *[Part(line.lstrip("# ")) for line in statement[:1]]]
     sampling = ", ".join(f"{key} {value}" for key, value in event.sampling.items())
-    return _title(f"attempt {event.attempt}", event.model, f"seed {event.seed}", sampling), [about]
+    return Heading(f"attempt {event.attempt}", (event.model, f"seed {event.seed}", sampling)), about
 
 
-def _tool(frame: Frame, event: trace.ToolRan) -> tuple[Text, list[RenderableType]]:
+def _tool(frame: Frame, event: trace.ToolRan) -> Content:
     arguments: Mapping[str, Any] = (frame.call or {}).get("arguments") or {}
     path = clean(str(arguments.get("path") or ""))
     where = path if "pattern" not in arguments else f"in {path}" if path else ""
-    title = _title(event.name, where, f"{event.seconds:.1f} s", style="bold cyan" if event.ok else "bold red")
-    parts: list[RenderableType] = []
-    lexer = Syntax.guess_lexer(path)
+    parts: list[Part] = []
+    lexer = _lexer(path)
     if "command" in arguments:
-        parts.append(_code(str(arguments["command"]), "bash"))
+        parts.append(Part(str(arguments["command"]), lexer="bash"))
     elif "pattern" in arguments:
-        parts.append(Text(clean(str(arguments["pattern"])), "magenta"))
+        parts.append(Part(str(arguments["pattern"]), "magenta"))
     elif "content" in arguments and not event.diff:
-        parts.append(_code(str(arguments["content"]), lexer))
+        parts.append(Part(str(arguments["content"]), lexer=lexer))
     if event.diff:
-        parts.append(_code(event.diff, "diff"))
+        parts.append(Part(event.diff, lexer="diff"))
     elif path and event.ok and not parts:
-        parts.append(_code(event.result, lexer))
+        parts.append(Part(event.result, lexer=lexer))
     elif event.result.strip():
-        parts.append(folded(event.result, style="" if event.ok else "red"))
-    return title, parts
+        parts.append(Part(event.result, "" if event.ok else "red"))
+    return Heading(event.name, (where, f"{event.seconds:.1f} s"), "bold cyan" if event.ok else "bold red"), parts
 
 
-def _tests(frame: Frame, event: trace.TestsRan) -> tuple[Text, list[RenderableType]]:
+@lru_cache(maxsize=1024)
+def _lexer(path: str) -> str:
+    return Syntax.guess_lexer(path)
+
+
+def _tests(frame: Frame, event: trace.TestsRan) -> Content:
     report = event.report
-    good = report.green
     asked = ", ".join(event.selection) if event.selection else "the whole suite"
-    title = _title("tests", asked, f"{report.seconds:.1f} s", style="bold green" if good else "bold red")
     counts = dict.fromkeys(("passed", "failed", "error", "skipped"), 0)
     for outcome in report.outcomes.values():
         counts[outcome] += 1
-    line = Text()
-    for kind, style in (("passed", "green"), ("failed", "red"), ("error", "red"), ("skipped", "dim")):
-        if counts[kind]:
-            line.append(f"{counts[kind]} {kind}   ", style)
-    parts: list[RenderableType] = [line] if line else []
+    line = "   ".join(f"{number} {kind}" for kind, number in counts.items() if number)
+    parts = [Part(line, "green" if report.green else "red")] if line else []
     if report.timed_out:
-        parts.append(Text("stopped by the time limit", "red"))
+        parts.append(Part("stopped by the time limit", "red"))
     if not report.valid:
-        parts.append(Text(clean(f"says nothing: {report.reason}"), "yellow"))
+        parts.append(Part(f"says nothing: {report.reason}", "yellow"))
     before = frame.baseline
     fixed = sorted(report.passed & before.failed) if before else []
     broken = sorted(report.failed & before.passed) if before else []
     parts += _named("fixed", fixed, "green", report) + _named("broken", broken, "red", report)
     parts += _named("failing", sorted(report.failed - set(broken)), "red" if before is None else "yellow", report)
-    return title, parts
+    style = "bold green" if report.green else "bold red"
+    return Heading("tests", (asked, f"{report.seconds:.1f} s"), style), parts
 
 
-def _named(word: str, tests: Sequence[str], style: str, report: TestReport) -> list[RenderableType]:
-    parts: list[RenderableType] = []
+def _named(word: str, tests: Sequence[str], style: str, report: TestReport) -> list[Part]:
+    parts: list[Part] = []
     for test in tests[:TESTS_NAMED]:
-        parts.append(Text.assemble((f"{word:8}", style), clean(test)))
-        if message := clean(report.failures.get(test, "")).strip():
-            parts.append(Padding(Text(message.splitlines()[0], "dim"), (0, 0, 0, 8)))
+        parts.append(Part(f"{word:8}{test}", style))
+        if message := report.failures.get(test, "").strip():
+            parts.append(Part(f"{'':8}{message.splitlines()[0]}", "dim"))
     if len(tests) > TESTS_NAMED:
-        parts.append(Text(f"{word:8}… {len(tests) - TESTS_NAMED} more tests", style))
+        parts.append(Part(f"{word:8}… {len(tests) - TESTS_NAMED} more tests", style))
     return parts
 
 
-def _turn(frame: Frame, event: trace.TurnEnded) -> Text:
+def _turn(frame: Frame, event: trace.TurnEnded) -> Heading:
     parts = f"model {event.model_seconds:.1f}, commands {event.command_seconds:.1f}"
     said = f"turn {event.turn}: {event.seconds:.1f} s ({parts})"
     if frame.cost.usage.total or not frame.cost.exact:
         said += f"; so far {frame.cost.usage.total:,} tokens, {_money(frame.cost)}"
-    return Text(said, "dim")
+    return Heading(said, style="dim")
 
 
 def _money(cost: Line) -> str:
@@ -266,79 +276,73 @@ def _money(cost: Line) -> str:
     return f"more than ${cost.known_usd:.4f} (a price is unknown)" if cost.known_usd else "price unknown"
 
 
-def _ended(event: trace.AttemptEnded) -> tuple[Text, list[RenderableType]]:
+def _ended(event: trace.AttemptEnded) -> Content:
     style = "bold green" if event.status in ENDED_WELL else "bold yellow"
-    title = _title(event.status, counted(event.turns, "turn"), f"{event.seconds:.1f} s", style=style)
-    parts: list[RenderableType] = [folded(event.detail, style="yellow")] if event.detail else []
+    parts = [Part(event.detail, "yellow")] if event.detail else []
     if event.flags:
-        parts.append(Text(clean(f"flags: {', '.join(event.flags)}"), "yellow"))
-    if event.patch.strip():
-        parts.append(_code(event.patch, "diff", fold=FOLD_PATCH))
-    else:
-        parts.append(Text("no change", "dim"))
-    return title, parts
+        parts.append(Part(f"flags: {', '.join(event.flags)}", "yellow"))
+    patch = Part(event.patch, lexer="diff", fold=FOLD_PATCH) if event.patch.strip() else Part("no change", "dim")
+    return Heading(event.status, (counted(event.turns, "turn"), f"{event.seconds:.1f} s"), style), [*parts, patch]
 
 
-def _verdict(event: trace.Event) -> tuple[Text, list[RenderableType]]:
+def _verdict(event: trace.Event) -> Content:
     if isinstance(event, trace.Verified):
         evidence = event.evidence
-        title = _title(f"verified as {event.candidate}", style="bold green" if evidence.clean else "bold red")
         kept = sum(outcome == "passed" for outcome in evidence.regression.values())
         shown = sum(outcome == "passed" for outcome in evidence.witness.values())
         said = f"regression {kept} of {len(evidence.regression)} pass, witness {shown} of {len(evidence.witness)} pass"
-        parts: list[RenderableType] = [Text(said)]
-        parts += [Text(clean(f"broken  {test}"), "red") for test in evidence.broken[:TESTS_NAMED]]
-        return title, parts + ([Text(clean(evidence.reason), "yellow")] if evidence.reason else [])
+        parts = [Part(said), *(Part(f"broken  {test}", "red") for test in evidence.broken[:TESTS_NAMED])]
+        parts += [Part(evidence.reason, "yellow")] if evidence.reason else []
+        return Heading(f"verified as {event.candidate}", style="bold green" if evidence.clean else "bold red"), parts
     if isinstance(event, trace.JudgeTested):
         return _judge_tested(event)
     if isinstance(event, (trace.Judged, trace.JudgeSaid, trace.JudgeStopped)):
-        shown = not isinstance(event, trace.JudgeStopped)
-        return _title(judge_words(event)), [folded(event.reason)] if shown else []
+        return Heading(judge_words(event)), [] if isinstance(event, trace.JudgeStopped) else [Part(event.reason)]
     if isinstance(event, trace.SamplingStopped):
-        return _title("no further attempts", event.why), [folded(event.words)]
+        return Heading("no further attempts", (event.why,)), [Part(event.words)]
     if isinstance(event, trace.Selected):
         chosen = event.selection.candidate
-        title = _title(f"selected {chosen}" if chosen else "nothing selected", f"by {event.selection.method}")
-        return title, [folded(event.selection.rationale)]
+        heading = Heading(f"selected {chosen}" if chosen else "nothing selected", (f"by {event.selection.method}",))
+        return heading, [Part(event.selection.rationale)]
     assert isinstance(event, trace.Graded), f"no frame is made of {event.kind}"
     word, style = ("passes", "bold green") if event.resolved else ("fails", "bold red")
-    return _title(f"{word} the hidden tests", style=style), [folded(event.reason)] if event.reason else []
+    return Heading(f"{word} the hidden tests", style=style), [Part(event.reason)] if event.reason else []
 
 
-def _judge_tested(event: trace.JudgeTested) -> tuple[Text, list[RenderableType]]:
-    parts: list[RenderableType] = [_code(event.text, "python")] if event.text else []
+def _judge_tested(event: trace.JudgeTested) -> Content:
+    parts = [Part(event.text, lexer="python")] if event.text else []
     for told in event.told:
         passing = sum(outcome == "passed" for outcome in told.tests.values())
         of = f", {passing} of {len(told.tests)} pass" if told.tests else ""
-        parts.append(Text(clean(f"{told.on}: {told.outcome}{of}"), "green" if told.outcome == "passed" else "red"))
-        parts += [folded(told.tail, style="dim")] if told.tail else []
-    parts += [Text(clean(f"no evidence: {event.useless}"), "yellow")] if event.useless else []
-    return _title("the judge's test", event.path), parts
+        parts.append(Part(f"{told.on}: {told.outcome}{of}", "green" if told.outcome == "passed" else "red"))
+        parts += [Part(told.tail, "dim")] if told.tail else []
+    parts += [Part(f"no evidence: {event.useless}", "yellow")] if event.useless else []
+    return Heading("the judge's test", (event.path,)), parts
 
 
-def _title(first: str, *more: str, style: str = "bold default") -> Text:
-    title = Text()
-    title.append(printable(first), style)
-    for each in filter(None, more):
+# In a terminal
+
+
+def render(frame: Frame) -> RenderableType:
+    """The frame for any console, 80 columns or more: a titled rule and what belongs below it."""
+    heading, parts = content(frame)
+    title = Text(printable(heading.first), heading.style)
+    for each in filter(None, heading.more):
         title.append(f"  {printable(each)}", "not bold default")
-    return title
+    if isinstance(frame.event, trace.TurnEnded):
+        return Padding(title, (0, 0, 1, 2), expand=False)
+    clock = f"{int(frame.clock) // 60}:{int(frame.clock) % 60:02d} " if frame.clock or frame.call else ""
+    body = [Padding(_drawn(part), (0, 0, 0, 2), expand=False) for part in parts]
+    return Group(Rule(Text.assemble((clock, "bright_black"), title), align="left", style="bright_black"), *body)
 
 
-def _folded(text: str, show: Callable[[str], RenderableType], fold: int = FOLD) -> RenderableType:
-    """The cleaned text as `show` draws it, with the middle of a long one folded away."""
-    lines = clean(text).strip("\n").split("\n")
-    if len(lines) <= fold + 1:  # a fold that hides one line saves nothing
+def _drawn(part: Part) -> RenderableType:
+    """The cleaned text, with the middle of a long one folded away."""
+    look = partial(Syntax, lexer=part.lexer, theme="ansi_dark", background_color="default", word_wrap=True)
+    show = look if part.lexer else partial(Text, style=part.style)
+    lines = clean(part.text).strip("\n").split("\n")
+    if len(lines) <= part.fold + 1:  # a fold that hides one line saves nothing
         return show("\n".join(lines))
-    first = 2 * fold // 3
-    hidden = Text(f"… {len(lines) - fold} lines", "dim italic")
-    return Group(show("\n".join(lines[:first])), hidden, show("\n".join(lines[first - fold :])))
-
-
-def folded(text: str, *, style: str = "") -> RenderableType:
-    """The text with the middle of a long one folded away."""
-    return _folded(text, lambda part: Text(part, style))
-
-
-def _code(text: str, lexer: str, *, fold: int = FOLD) -> RenderableType:
-    look = partial(Syntax, theme="ansi_dark", background_color="default", word_wrap=True)
-    return _folded(text, lambda part: look(part, lexer), fold)
+    first = 2 * part.fold // 3
+    hidden = Text(f"… {len(lines) - part.fold} lines", "dim italic")
+    return Group(show("\n".join(lines[:first])), hidden, show("\n".join(lines[first - part.fold :])))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +14,21 @@ from rich.text import Text
 
 from harness import trace
 from harness.money.ledger import RUN, Ledger, Line, money
-from harness.patches.patch import Patch
-from harness.records import Evidence, Json, Selection
+from harness.records import Json
 from harness.repository.apply import Applied
-from harness.views.live import status_style
+from harness.views.live import evidence_words, status_style
 from harness.views.picture import table
 from harness.views.replay_frames import judge_frames, render
 from harness.views.report import latest_verified, solve_report
 from harness.views.words import (
     ATTEMPT_WORDS,
     FLAG_WORDS,
-    METHOD_WORDS,
-    STATUS_WORDS,
-    STRENGTH_WORDS,
     clean,
     counted,
     elapsed_short,
+    reasons,
     tokens_short,
+    verdict_words,
 )
 from tasks.task import title_of
 
@@ -42,15 +40,12 @@ SPARE = 6
 """Of these: empty ones, and what one long line takes more at 80 columns."""
 OTHERS = 5
 """Candidates that were not selected, of which a line says why."""
-WITNESSES = 12
-"""Witness tests that get a column of their own in the matrix."""
 ROWS = 32
 """Attempts that get a line each; report.json has all."""
 NAMED = 5
 """Broken tests that are named for each candidate."""
 
 _LINE: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis"}
-_PASSED, _FAILED, _MISSING = Text("✓", "green"), Text("✗", "red"), Text("·", "dim")
 
 
 def solve_view(
@@ -60,42 +55,39 @@ def solve_view(
 
     `directory`: the run directory, for the commands. `applied`: where `--apply` put the patch.
     """
-    report, verified = solve_report(events), latest_verified(events)
-    selection = next((e.selection for e in reversed(events) if isinstance(e, trace.Selected)), None)
-    chosen = next((e for e in verified if selection and e.candidate == selection.candidate), None)
+    report = solve_report(events)
     started = events[0]
     assert isinstance(started, trace.RunStarted), "trace.read checks it"
     title = title_of(str(started.task.get("statement", ""))) or report["task"]
-    above: list[RenderableType] = [Text(clean(title), "bold", **_LINE), _verdict(report)]
-    below: list[RenderableType] = [*_why(report, chosen, selection), *_others(report, chosen)]
-    below += [_cost(report, Ledger.of(events)), *_failures(report), Text(), *_commands(report, directory, applied)]
-    if chosen is None:
+    above: list[RenderableType] = [Text(clean(title), "bold", **_LINE), verdict(report)]
+    below: list[RenderableType] = [*why(report, events), *_others(report)]
+    below += [cost(report, Ledger.of(events)), *_failures(report), Text(), *_commands(report, directory, applied)]
+    attempt = report["selected"] and report["selected"]["attempt"]
+    if attempt is None:
         return [*above, *below]
     patches = {e.attempt: e.patch for e in events if isinstance(e, trace.AttemptEnded)}
     room = max(SCREEN - len(above) - len(below) - SPARE, LEAST_OF_PATCH)
-    return [*above, Text(), *_patch(patches[chosen.attempts[0]], room), Text(), *below]
+    return [*above, Text(), *patch_lines(patches[attempt], room), Text(), *below]
 
 
 def verbose_view(events: Sequence[trace.Event], directory: Path) -> list[RenderableType]:
     """All of it: the screen of `solve_view`, attempts, the evidence on every candidate, the ledger."""
     report, ledger, verified = solve_report(events), Ledger.of(events), latest_verified(events)
-    selection = next((e.selection for e in reversed(events) if isinstance(e, trace.Selected)), None)
-    patches = {e.attempt: e.patch for e in events if isinstance(e, trace.AttemptEnded)}
     limits = [Text(f"not in force: {clean(limit)}", "yellow") for limit in report["missing_limits"]]
     view = [*solve_view(events, directory), Text(), *limits, _attempts(report, ledger)]
     if verified:
-        view += [Text(), _matrix(verified, selection, patches)]
+        view += [Text(), _matrix(report, verified)]
     view += [render(frame) for frame in judge_frames(events)]
     if ledger.total.calls + ledger.total.unanswered:
         view += [Text(), _ledger(ledger)]
     return view
 
 
-def _verdict(report: Json) -> Text:
+def verdict(report: Json) -> Text:
     """What came of it, in words, and what the hidden tests say of it where there are some."""
-    ended, selected, graded = report["status"], report["selected"], report["graded"]
+    ended, graded = report["status"], report["graded"]
     colour = {"selected": "green", "none": "yellow", "running": "cyan"}.get(ended, "red")
-    said = STRENGTH_WORDS[selected["strength"]] if selected else STATUS_WORDS.get(str(ended), str(ended))
+    said = verdict_words(report)
     words = Text.assemble((said[:1].upper() + said[1:], f"bold {colour}"), **_LINE)
     words.append(f" · {counted(len(report['attempts']), 'attempt')} in {elapsed_short(report['seconds'])}")
     if graded is not None:
@@ -105,41 +97,20 @@ def _verdict(report: Json) -> Text:
     return words
 
 
-def _why(report: Json, chosen: trace.Verified | None, selection: Selection | None) -> list[RenderableType]:
-    """Why the selected patch: what was run and shown; then what speaks against it or was not checked."""
-    if selection is None:
-        return []
-    if chosen is None:
-        return [Text(clean(selection.rationale), overflow="fold")]
-    evidence, shown = chosen.evidence, []
-    flags = next(each["flags"] for each in report["candidates"] if each["id"] == chosen.candidate)
-    lacking = [FLAG_WORDS.get(flag, flag) for flag in flags]
-    for outcomes, one, many in (
-        (evidence.given, "failing test that was given", "failing tests that were given"),
-        (evidence.witness, "test written for the issue", "tests written for the issue"),
-        (evidence.regression, "test that passed before", "tests that passed before"),
-    ):
-        passed, count = sum(outcome == "passed" for outcome in outcomes.values()), len(outcomes)
-        if passed:
-            shown.append(f"{passed} of " * (passed < count) + f"{count} {one if count == 1 else many}")
-        if passed < count:
-            lacking.append(f"fails {count - passed} {one if count - passed == 1 else many}")
-    if not evidence.given and not evidence.witness:
-        lacking.append("no test shows the issue")
-    if not evidence.regression:
-        lacking.append("nothing that passed before was run")
-    agreed = f"{len(chosen.attempts)} of {counted(len(report['attempts']), 'attempt')} came to it"
-    why = f"passes {', '.join(shown)}; {agreed}" if shown else agreed
-    decided = METHOD_WORDS.get(selection.method, "")
-    lines: list[RenderableType] = [Text.assemble(("why: ", "dim"), f"{why}. {decided}".strip(), overflow="fold")]
-    if lacking:
-        lines.append(Text.assemble(("but: ", "yellow"), clean("; ".join(lacking)), overflow="fold"))
-    return lines
+def why(report: Json, events: Sequence[trace.Event]) -> list[Text]:
+    """Why the selected patch, and what speaks against it; or why there is none."""
+    selection = next((e.selection for e in reversed(events) if isinstance(e, trace.Selected)), None)
+    if report["selected"] is None or report["selected"]["attempt"] is None:
+        return [Text(clean(selection.rationale), overflow="fold")] if selection else []
+    for_it, against = reasons(report)
+    lines = [Text.assemble(("why: ", "dim"), for_it, overflow="fold")]
+    return lines + ([Text.assemble(("but: ", "yellow"), clean(against), overflow="fold")] if against else [])
 
 
-def _others(report: Json, chosen: trace.Verified | None) -> list[RenderableType]:
+def _others(report: Json) -> list[RenderableType]:
     """One line for each other candidate: why it lost."""
-    rest = [row for row in report["ranking"] if chosen is None or row["candidate"] != chosen.candidate]
+    chosen = report["selected"] and report["selected"]["candidate"]
+    rest = [row for row in report["ranking"] if row["candidate"] != chosen]
     attempts = {each["id"]: each["attempts"] for each in report["candidates"]}
     lines: list[RenderableType] = []
     for row in rest[:OTHERS]:
@@ -151,7 +122,8 @@ def _others(report: Json, chosen: trace.Verified | None) -> list[RenderableType]
     return lines
 
 
-def _cost(report: Json, ledger: Ledger) -> RenderableType:
+def cost(report: Json, ledger: Ledger) -> Text:
+    """What it cost, in one line."""
     total, retries = ledger.total, report["infrastructure"]["retries"]
     if total.calls + total.unanswered:
         said = f"{money(total)} for {counted(total.calls, 'call')}, {tokens_short(total.usage.total)} tokens"
@@ -180,100 +152,69 @@ def _attempts(report: Json, ledger: Ledger) -> RenderableType:
     return Group(shown, *([Text(f"… and {counted(more, 'more attempt')} in report.json", "dim")] if more > 0 else []))
 
 
-def _matrix(
-    verified: Sequence[trace.Verified], selection: Selection | None, patches: Mapping[int | None, str]
-) -> RenderableType:
-    """One row for each candidate, best first: what it keeps working, what it mends, and why it stands where it does."""
-    ranks = {ranked.candidate: place for place, ranked in enumerate(selection.ranking)} if selection else {}
-    why = {ranked.candidate: ranked for ranked in selection.ranking} if selection else {}
-    witnesses = sorted({name for event in verified for name in event.evidence.witness})
-    shown = table("", "candidate", "attempts", ">lines", "regression", "given", "witness", "why", gap=1)
-    notes: list[RenderableType] = []
-    for event in sorted(verified, key=lambda e: ranks.get(e.candidate, len(ranks))):
-        chosen = selection is not None and selection.candidate == event.candidate
-        ranked = why.get(event.candidate)
-        patch = Patch(patches.get(event.attempts[0], ""))
-        shown.add_row(
-            Text("→" if chosen else " ", "bold green"),
-            Text(event.candidate, "bold green" if chosen else ""),
-            _listed([str(a) for a in event.attempts], 6),
-            f"+{patch.added_lines} −{patch.removed_lines}",
-            _regression(event.evidence),
-            _outcomes(event.evidence.given, sorted(event.evidence.given)),
-            _outcomes(event.evidence.witness, witnesses),
-            Text(clean(ranked.why) if ranked else "", "" if ranked and ranked.acceptable else "red"),
-        )
-        notes += _notes(event, patch)
-    if witnesses:
-        names = "  ".join(f"{number} {clean(name)}" for number, name in enumerate(witnesses[:WITNESSES], 1))
-        notes.insert(0, Text(f"witness tests, in order: {names}", "dim"))
-    return Group(Rule("Evidence", align="left", style="dim"), shown, *notes)
+def _matrix(report: Json, verified: Sequence[trace.Verified]) -> RenderableType:
+    """Of each candidate, best first: what it keeps working, what it mends, and why it stands where it does."""
+    why = {row["candidate"]: row["why"] for row in report["ranking"]}
+    flags = {each["id"]: [FLAG_WORDS.get(flag, flag) for flag in each["flags"]] for each in report["candidates"]}
+    lines = []
+    for event in sorted(verified, key=lambda e: [*why, e.candidate].index(e.candidate)):
+        whose = f"{event.candidate} (attempt {_listed([str(a) for a in event.attempts], 6)}): "
+        broken = f"broken: {_listed(list(event.evidence.broken), NAMED)}" if event.evidence.broken else ""
+        said = [evidence_words(event.evidence), broken, why.get(event.candidate, ""), *flags[event.candidate]]
+        lines.append(Text.assemble((whose, "bold"), clean("; ".join(filter(None, said))), overflow="fold"))
+    return Group(Rule("Evidence", align="left", style="dim"), *lines)
 
 
-def _regression(evidence: Evidence) -> Text:
-    if not evidence.applies:
-        return Text("does not apply", "red")
-    if not evidence.valid:
-        return Text("invalid", "red")
-    if evidence.broken:
-        return Text(f"{len(evidence.broken)} of {len(evidence.regression)} broken", "red")
-    return Text(f"{len(evidence.regression)} pass", "green") if evidence.regression else Text("none run", "dim")
-
-
-def _outcomes(outcomes: Mapping[str, str], names: Sequence[str]) -> Text:
-    """A mark for each test, or their number where they are many."""
-    if not names:
-        return Text("-", "dim")
-    passed = sum(outcomes.get(name) == "passed" for name in names)
-    if len(names) > WITNESSES:
-        return Text(f"{passed}/{len(names)}", "green" if passed == len(names) else "yellow")
-    marks = [_MISSING if n not in outcomes else _PASSED if outcomes[n] == "passed" else _FAILED for n in names]
-    return Text.assemble(*marks)
-
-
-def _notes(event: trace.Verified, patch: Patch) -> list[RenderableType]:
-    """What does not fit into the row: names of broken tests, the reason of an invalid run, flags."""
-    said = []
-    if event.evidence.reason:
-        said.append(event.evidence.reason)
-    if event.evidence.broken and event.evidence.valid:
-        said.append("breaks " + _listed(list(event.evidence.broken), NAMED))
-    if patch.flags:
-        said.append(", ".join(FLAG_WORDS.get(flag, flag) for flag in patch.flags))
-    return [Text(f"{event.candidate}: {clean('; '.join(said))}", "yellow")] if said else []
-
-
-def _patch(diff: str, room: int) -> list[RenderableType]:
-    """The patch without its index lines, as far as `room` lines go."""
+def patch_lines(diff: str, room: int | None = None) -> list[Text]:
+    """The patch in colours without its index lines, as far as `room` lines go."""
     lines = [line for line in clean(diff).rstrip("\n").split("\n") if not line.startswith(("index ", "diff --git "))]
     styles = {"+": "green", "-": "red", "@": "cyan"}
-    shown: list[RenderableType] = [Text(line, styles.get(line[:1], ""), overflow="fold") for line in lines[:room]]
-    if len(lines) > room:
-        shown.append(Text(f"… {counted(len(lines) - room, 'more line')} in selected.patch", "dim italic"))
+    shown = [Text(line, styles.get(line[:1], ""), overflow="fold") for line in lines[:room]]
+    if len(lines) > len(shown):
+        shown.append(Text(f"… {counted(len(lines) - len(shown), 'more line')} in selected.patch", "dim italic"))
     return shown
 
 
+LEDGER = ("calls", "no answer", "no price", "input", "cached", "output", "reasoning", "cost")
+"""Columns of the ledger. "no answer": retries that may have reached the model; of the input what is "cached" was read
+from the provider's cache."""
+_PURPOSES = {"plan": "planning", "act": "working", "judge": "judging", "contact": "first contact"}
+
+
 def _ledger(ledger: Ledger) -> RenderableType:
-    """By purpose, model and attempt. `cached` of the input was read from the provider's cache; `lost`: retries that may
-    have reached the model; `unknown`: calls without a known price."""
-    figures = (">calls", ">lost", ">unknown", ">input", ">cached", ">output", ">thought", ">cost")
-    shown = table("…", *figures, gap=1)
+    """By purpose, model and attempt."""
+    shown = table("…", *(f">{name}" for name in LEDGER), gap=1)
+    *rows, total = ledger_rows(ledger)
+    for row in rows:
+        shown.add_row(*row)
+    shown.add_section()
+    shown.add_row(*total, style="bold")
+    return Group(Rule("Ledger", align="left", style="dim"), shown, Text("; ".join(ledger_notes(ledger)), "dim"))
+
+
+def ledger_rows(ledger: Ledger) -> list[tuple[str, ...]]:
+    """What calls were for, which model, which of the dearest attempts, in all: label and the columns of `LEDGER`."""
     dearest = sorted(ledger.by_attempt, key=lambda key: (key != RUN, ledger.by_attempt[key].known_usd), reverse=True)
     by_attempt = {key: line for key, line in ledger.by_attempt.items() if key == RUN or key in dearest[:ROWS]}
+    rows = []
     for name, lines in (("purpose", ledger.by_purpose), ("model", ledger.by_model), ("attempt", by_attempt)):
         for key, line in lines.items():
-            label = "the run's own" if name == "attempt" and key == RUN else f"{name} {clean(key).rpartition('#')[2]}"
-            shown.add_row(*_ledger_cells(label, line))
-        shown.add_section()
-    shown.add_row(*_ledger_cells("total", ledger.total), style="bold")
-    hidden = len(ledger.by_attempt) - len(by_attempt)
-    said = [f"the {ROWS} dearest attempts of {len(ledger.by_attempt)}"] if hidden else []
+            label = _PURPOSES.get(key, key) if name == "purpose" else f"{name} {clean(key).rpartition('#')[2]}"
+            label = "the run's own" if name == "attempt" and key == RUN else label
+            rows.append(_ledger_cells(label, line))
+    return [*rows, _ledger_cells("total", ledger.total)]
+
+
+def ledger_notes(ledger: Ledger) -> list[str]:
+    """What is to be known of the ledger's figures."""
+    hidden = sum(key != RUN for key in ledger.by_attempt) - ROWS
+    said = [f"the {ROWS} dearest attempts of {hidden + ROWS}"] if hidden > 0 else []
     said.append("prices: " + ", ".join(f"{source} ({counted(n, 'call')})" for source, n in ledger.sources.items()))
     if (told := ledger.total.reported_usd) is not None:
         said.append(f"providers say ${told:.4f} where these prices come to ${ledger.total.reported_as:.4f}")
     if not ledger.total.exact:
         said.append("the price of some calls is unknown, so the sum is a lower bound")
-    return Group(Rule("Ledger", align="left", style="dim"), shown, Text("; ".join(said), "dim"))
+    return said
 
 
 def _ledger_cells(label: str, line: Line) -> tuple[str, ...]:

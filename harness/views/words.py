@@ -82,8 +82,20 @@ STRENGTH_WORDS = {
 
 def clean(text: str) -> str:
     """Without escape sequences, control characters and what no terminal can show; tabs as spaces."""
+    return harmless(text).expandtabs(4)
+
+
+def harmless(text: str) -> str:
+    """Without escape sequences, control characters and what is no text; tabs stay."""
     plain = _ESCAPES.sub("", text.replace("\r\n", "\n"))
-    return _CONTROLS.sub("�", plain.replace("\r", "\n")).expandtabs(4)
+    return _CONTROLS.sub("�", plain.replace("\r", "\n"))
+
+
+def verdict_words(report: Json) -> str:
+    """What came of a run, by its report."""
+    if report["selected"]:
+        return STRENGTH_WORDS[report["selected"]["strength"]]
+    return STATUS_WORDS.get(str(report["status"]), str(report["status"]))
 
 
 def printable(text: str) -> str:
@@ -128,19 +140,30 @@ def judge_words(event: trace.JudgeTested | trace.Judged | trace.JudgeSaid | trac
     return f"judge on {event.first} and {event.second}: {event.winner or none}"
 
 
-def evidence_words(report: Json) -> list[str]:
-    """What speaks for the selected patch of a report, in lines of numbers: nothing that an issue or a model wrote."""
-    chosen = report["selected"]["candidate"]
-    evidence = next(each["evidence"] for each in report["candidates"] if each["id"] == chosen)
-    made = f"attempts: {len(report['attempts'])}, distinct patches: {len(report['candidates'])}"
-    words = [f"Selected by Troop ({STRENGTH_WORDS[report['selected']['strength']]}); {made}."]
-    if guarded := evidence["regression"]["run"]:
-        broken = len(evidence["regression"]["broken"])
-        words.append(f"Tests that passed before and were run again: {guarded - broken} of {guarded} pass.")
-    for what, outcomes in (
-        ("Failing tests that were given", evidence["given"]),
-        ("Tests written for the issue", evidence["witness"]),
+def reasons(report: Json) -> tuple[str, str]:
+    """(why the selected patch of a report, what speaks against it or was not checked), in words and numbers: nothing
+    that an issue or a model wrote."""
+    row = next(each for each in report["candidates"] if each["id"] == report["selected"]["candidate"])
+    evidence, regression, shown = row["evidence"], row["evidence"]["regression"], []
+    run = regression["run"]
+    lacking = [FLAG_WORDS.get(flag, flag) for flag in row["flags"]]
+    for passed, count, one, many in (
+        (*_passed(evidence["given"]), "failing test that was given", "failing tests that were given"),
+        (*_passed(evidence["witness"]), "test written for the issue", "tests written for the issue"),
+        (run - len(regression["broken"]), run, "test that passed before", "tests that passed before"),
     ):
-        if outcomes:
-            words.append(f"{what}: {sum(o == 'passed' for o in outcomes.values())} of {len(outcomes)} pass.")
-    return words
+        if passed:
+            shown.append(f"{passed} of " * (passed < count) + f"{count} {one if count == 1 else many}")
+        if passed < count:
+            lacking.append(f"fails {count - passed} {one if count - passed == 1 else many}")
+    if not evidence["given"] and not evidence["witness"]:
+        lacking.append("no test shows the issue")
+    if not run:
+        lacking.append("nothing that passed before was run")
+    agreed = f"{len(row['attempts'])} of {counted(len(report['attempts']), 'attempt')} came to it"
+    reason = f"passes {', '.join(shown)}; {agreed}" if shown else agreed
+    return f"{reason}. {METHOD_WORDS.get(report['selected']['method'], '')}".strip(), "; ".join(lacking)
+
+
+def _passed(outcomes: Json) -> tuple[int, int]:
+    return sum(outcome == "passed" for outcome in outcomes.values()), len(outcomes)

@@ -69,7 +69,9 @@ def test_a_key_with_characters_that_no_key_has_is_named_by_its_variable(reposito
     assert done.returncode == 4 and "DEEPSEEK_API_KEY holds characters" in done.stderr and "k3y" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["solve", "eval", "report", "replay", "resume", "init", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["solve", "eval", "report", "runs", "show", "diff", "view", "replay", "resume", "init", "doctor"]
+)
 def test_every_command_has_help_with_examples(command: str) -> None:
     shown = troop(command, "--help")
     assert shown.returncode == 0 and "examples:" in shown.stdout and "--json" in shown.stdout
@@ -214,7 +216,7 @@ class TestWithASandbox:
         assert (first["branch"], first["branch_is_new"]) == ("troop/total-leaves-out-the-first-value", True)
         subject, body, trailer = git(repository, "show", "-s", "--format=%B", first["branch"]).split("\n\n")
         assert subject == "total leaves out the first value"
-        assert body.startswith("Selected by Troop (") and "Tests that passed before" in body
+        assert body.startswith("Selected by Troop (") and "passed before" in body
         assert trailer == f"Troop-Run: {first['run']}"
         branches = git(repository, "branch", "--list")
         again = troop("resume", first["directory"], "--apply", "--json")
@@ -241,7 +243,7 @@ class TestWithASandbox:
     ) -> None:
         with serving([PLAN, RIGHT, SUBMIT]) as server:
             report = json.loads(self.solve(repository, server.url, "--json", cwd=tmp_path).stdout)
-        refused = troop("report", report["directory"], "--export", "/proc/report.svg")
+        refused = troop("report", report["directory"], "--html", "/proc/report.html")
         assert refused.returncode in (2, 4) and "Traceback" not in refused.stderr
         assert len(refused.stderr.splitlines()) == 1
         (Path(report["directory"]) / "trace.jsonl").write_text('{"kind"')
@@ -338,6 +340,6 @@ class TestWithASandbox:
         played = troop("replay", report["directory"])
         assert played.returncode == 0 and "total skips the first value" in played.stdout
         assert troop("replay", report["directory"], "--attempt", 7).returncode == 2
-        picture = tmp_path / "attempt.svg"
-        assert troop("replay", report["directory"], "--export", picture).returncode == 0
-        assert picture.read_text().startswith("<svg")
+        page = tmp_path / "run.html"
+        assert troop("report", report["directory"], "--html", page).returncode == 0
+        assert "for value in values:" in page.read_text()

@@ -82,6 +82,7 @@ def test_a_patch_that_breaks_what_worked_is_not_clean(bubblewrap: Provider, task
     assert found.valid and not found.clean
     assert found.broken == ("tests/test_core.py::test_mean_of_nothing",)
     assert found.given == {GIVEN: "passed"}
+    assert found.said is not None and list(found.said) == [*found.broken] and found.said[found.broken[0]]
 
 
 def test_a_patch_that_does_not_apply_says_so(bubblewrap: Provider, task: Task) -> None:
@@ -209,6 +210,7 @@ def test_what_a_test_leaves_behind_reaches_no_other(provider: Provider, task: Ta
     )
     assert found.clean and found.given == {"tests/test_given.py": "failed"}
     assert list(found.witness.values()) == ["failed", "passed"]
+    assert found.said is not None and found.said.keys() == {"tests/test_given.py", "0:tests/test_a.py"}
 
     async def on_base() -> tuple[WitnessTest, ...]:
         built = await freeze(provider, task)

@@ -21,10 +21,9 @@ from rich.console import Console
 
 from harness import trace
 from harness.records import Charge, Evidence, Ranked, Selection, TestReport, Usage
-from harness.views.replay import export, play
+from harness.views.replay import play
 from harness.views.replay_frames import FOLD, Frame, default_attempt, frames, render
 from harness.views.words import clean
-from tasks.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 DIFF = "--- a/spoon.py\n+++ b/spoon.py\n@@ -1 +1 @@\n-bent = True\n+bent = False\n"
@@ -260,24 +259,6 @@ def test_without_a_terminal_everything_is_printed_at_once(capsys: pytest.Capture
     out = capsys.readouterr().out
     assert "attempt 2" in out and "+bent = False" in out and "submitted" in out
     assert "\x1b" not in out
-
-
-def test_the_export_holds_the_whole_attempt(tmp_path: Path) -> None:
-    shown = frames(events(), 2)
-    export(shown, tmp_path / "a.svg")
-    export(shown, tmp_path / "a.HTML")
-    svg, html = ((tmp_path / name).read_text() for name in ("a.svg", "a.HTML"))
-    assert svg.startswith("<svg") and "attempt&#160;2" in svg
-    assert "<html>" in html.lower() and "Unbend it." in html
-    for page in (svg, html):
-        assert "bent" in page and "submitted" in page
-
-
-def test_an_export_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a\.png.*\.svg or \.html"):
-        export(frames(events(), 2), tmp_path / "a.png")
-    with pytest.raises(InputError, match="missing"):
-        export(frames(events(), 2), tmp_path / "missing" / "a.svg")
 
 
 # A real terminal

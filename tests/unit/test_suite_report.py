@@ -14,9 +14,10 @@ from harness import trace
 from harness.records import Charge, Json, Usage, Verdict
 from harness.suites.evaluate import Grades, Outcome, Solved
 from harness.suites.live import SuiteBoard, SuiteView, suite_board_view
+from harness.suites.page import markdown
 from harness.suites.report import Asked, prediction_files, suite_report
 from harness.suites.suite import Ready
-from harness.suites.view import eval_view, markdown
+from harness.suites.view import eval_view
 from harness.views.live import Lines
 from tasks.task import Repository, Task
 
@@ -197,6 +198,7 @@ def test_the_page_fits_eighty_columns() -> None:
     shown = screen.getvalue()
     assert max(map(len, shown.splitlines())) <= 80
     assert "3 instances unfinished" in shown and "selected@40" in shown
+    assert "1: 0.500, 2: 0.500, 4: 0.500, 8: 0.500, 16: 0.500, 32: 0.500, 40: 0.500 [" in " ".join(shown.split())
 
 
 def test_each_attempt_has_its_line_in_the_file_of_its_rank() -> None:

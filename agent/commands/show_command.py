@@ -1,0 +1,66 @@
+"""`troop show [RUN] [CANDIDATE]`: a candidate's patch, printed or put on a branch."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from agent.choice.candidates import candidates_of
+from agent.commands.conclude import check_wishes, put_on_branch
+from agent.commands.options import run_of
+from agent.run_files import RunFiles
+from harness import trace
+from harness.records import Candidate
+from harness.views.report import solve_report
+from harness.views.words import clean, counted
+from tasks.errors import InputError
+from tasks.instance import Instance
+
+EXAMPLES = """examples:
+  troop show                            # the selected patch of the latest run
+  troop show c2 | git apply
+  troop show runs/RUN c2 --apply        # on a new branch of the local repository
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The options of show."""
+    parser.add_argument("words", nargs="*", metavar="RUN CANDIDATE", help="the latest run, and what it selected")
+    parser.add_argument("--apply", action="store_true", help="put the patch on a new branch of the local repository")
+
+
+def execute(known: argparse.Namespace) -> int:
+    """Print the patch as it is, on a terminal without what commands it; or apply it."""
+    files, events, (candidate,) = opened(known, 1)
+    report = solve_report(events)
+    chosen = report["selected"] is not None and report["selected"]["candidate"] == candidate.id
+    if not chosen and candidate.id not in known.words:
+        raise InputError(f"nothing was selected in {files.name}; its best is {candidate.id}: name it to see it")
+    if known.apply:
+        task, _, _ = files.read_run()
+        check_wishes(Instance(task), apply=True, grade=False)
+        applied = put_on_branch(task, report, files.name, candidate.id, candidate.patch)
+        sys.stdout.write(f"the patch {'is' if applied.new else 'was already'} on the branch {applied.branch}\n")
+    elif sys.stdout.isatty():
+        sys.stdout.write(clean(candidate.patch))
+    else:
+        sys.stdout.buffer.write(candidate.patch.encode("utf-8", "surrogateescape"))
+    return 0
+
+
+def opened(known: argparse.Namespace, count: int) -> tuple[RunFiles, list[trace.Event], list[Candidate]]:
+    """The run that the words name, or the latest, its events, and `count` candidates: those that the words name, then
+    those that stand first. Raises InputError where there are not as many."""
+    named = [word for word in known.words if re.fullmatch(r"c\d+", word) and not Path(word).exists()]
+    known.run, *more = [word for word in known.words if word not in named] or [None]
+    files = RunFiles(run_of(known).resolve())
+    events = list(trace.read(files.trace_file))
+    there = {each.id: each for each in candidates_of(events)}
+    ranking = next((e.selection.ranking for e in reversed(events) if isinstance(e, trace.Selected)), ())
+    names = list(dict.fromkeys([*named, *(each.candidate for each in ranking), *there]))
+    if more or len(named) > count or len(names) < count or not there.keys() >= set(names[:count]):
+        have = ", ".join(there) or "none yet"
+        raise InputError(f"name a run and {counted(count, 'candidate')} at most; {files.name} has {have}")
+    return files, events, [there[name] for name in names[:count]]
