@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from agent.defaults import nearest
@@ -22,6 +23,7 @@ from tasks.errors import InputError, TroopError
 
 COMMANDS = {
     "solve": "solve an issue: N attempts, the best patch, what each cost",
+    "demo": "solve a bundled task, a real bug, without any model: `solve` with the options of solve",
     "eval": "solve and grade many instances of a suite",
     "images": "build, list and remove the environment images of a suite",
     "grade": "grade predictions by the hidden tests, with the official rules",
@@ -36,7 +38,9 @@ COMMANDS = {
     "init": "set up a model: asks, tests one call, writes troop.toml",
     "doctor": "what works here, what is missing, what to type to get it",
 }
-"""Each is a module of agent.commands with `configure(parser)` and `execute(arguments) -> exit code`."""
+"""Each but `demo` is a module of agent.commands with `configure(parser)` and `execute(arguments) -> exit code`."""
+
+DEMO = Path(__file__).parents[1] / "tasks/examples/boltons-bits-length.toml"
 
 
 class Parser(argparse.ArgumentParser):
@@ -86,6 +90,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     was asked for and (2) after that of a bare `troop`."""
     if words[:1] == ["help"]:
         words = [*[word for word in words if word != "help"][:1], "--help"]
+    if words[:1] == ["demo"]:
+        words = ["solve", str(DEMO), "--model", "repair", "--grade", *words[1:]]
     command = next((word for word in words if not word.startswith("-")), None)
     top, commands = parser(command)
     if not words:

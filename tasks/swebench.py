@@ -29,7 +29,7 @@ HUB = {
 
 SUITES = frozenset(HUB)
 
-GET_EXTRA = "pip install 'troop[eval]'"
+GET_EXTRA = "pip install 'datasets>=2.19'"
 
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")

@@ -38,7 +38,7 @@ TESTBED = "/testbed"
 ENV_NAME = "testbed"
 
 _PACKAGE = "swebench"
-_WHAT_TO_TYPE = "SWE-bench needs its extra: pip install 'troop[eval]'"
+_WHAT_TO_TYPE = "SWE-bench's rules need a few packages: pip install requests tqdm unidiff datasets"
 _LANGUAGES = ("python", "javascript", "c", "go", "java", "php", "ruby", "rust")
 _SCRIPT_HEAD = "#!/bin/bash\nset -uxo pipefail\n"  # as the official harness opens every evaluation script
 

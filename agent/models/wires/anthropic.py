@@ -43,7 +43,7 @@ class AnthropicWire(Wire):
             import anthropic
         except ImportError as error:
             raise EndpointFailed(
-                f"The model {alias.alias} needs the package anthropic: pip install 'troop[anthropic]'"
+                f"The model {alias.alias} needs the package anthropic: pip install 'anthropic>=2,<3'"
             ) from error
         place = replace(alias, base_url=alias.base_url.rstrip("/").removesuffix("/v1") + "/v1")
         super().__init__(alias, Server(anthropic, anthropic.AsyncAnthropic, place, pool, _not_for(alias.base_url)))
