@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from agent.choice.case import Case, Ground
 from agent.choice.order import Findings, Weighed, why_not
@@ -67,11 +68,12 @@ def weighed(
 async def _probed(case: Case, ground: Ground, evidence: InstanceEvidence) -> InstanceEvidence:
     """The evidence with what the issue's own code does, as far as the trace does not say: all of it, or nothing."""
     probed = [e for e in case.events if isinstance(e, trace.Probed)]
-    if any(e.note for e in probed):
+    if any(e.note for e in probed) or not any(path.endswith(".py") for path in ground.tree.files()):
         return evidence
+    known, keep = _as_probed(evidence, probed), partial(_write_new, case)
     try:
         async with ground.slots, asyncio.timeout(PROBING_SECONDS):
-            return await _probes(case, ground, _as_probed(evidence, probed))
+            return await gather_probes(known, ground.tree, ground.opened, keep=keep)
     except TimeoutError:
         note = f"it takes more than {PROBING_SECONDS:g} s"
     except SandboxFailed as error:
@@ -81,14 +83,8 @@ async def _probed(case: Case, ground: Ground, evidence: InstanceEvidence) -> Ins
     return evidence
 
 
-async def _probes(case: Case, ground: Ground, evidence: InstanceEvidence) -> InstanceEvidence:
-    """Probe the base and then one candidate after the other, each written to the trace when it is done."""
-    if not any(path.endswith(".py") for path in ground.tree.paths()):
-        return evidence
-    return await gather_probes(evidence, ground.tree, ground.opened, keep=lambda known: _write_new(case, known))
-
-
 def _write_new(case: Case, evidence: InstanceEvidence) -> None:
+    """What the trace does not have yet: of the base, then of one candidate after the other when it is done."""
     base = evidence.base
     if not base.probes:
         return

@@ -19,20 +19,16 @@ from harness.choosing.behaviour import BEHAVIOUR, behaviour_features
 from harness.choosing.evidence_store import Found, InstanceEvidence
 
 KINDS: dict[str, tuple[str, ...]] = {
-    "usable": ("unusable", "applies-fuzzily"),
+    "usable": ("unusable",),
     "names": ("undefined-names", "unseen-names"),
     "hygiene": ("edits-tests", "adds-tests", "debugging", "stray-files", "build-config"),
-    "statement": ("names-file", "names-place", "traceback-place"),
+    "statement": ("names-file", "traceback-place"),
     "agreement": ("same-code", "same-places", "likeness", "nearness"),
     **BEHAVIOUR,
 }
 """The features by kind of evidence; an ablation takes whole kinds away."""
 
 NAMES = tuple(name for names in KINDS.values() for name in names)
-
-ASIDE = ("size",)
-"""Known and shown, and what decides between equals, but no feature: on the development part of the pool a weight for it
-made the choice worse (docs/selection.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +82,7 @@ def _table(evidence: InstanceEvidence, groups: Sequence[str]) -> list[dict[str, 
         "nearness": mean_with_others(near, samples),
         **behaviour_features(evidence, groups),
     }
-    return [{name: float(columns[name][at]) for name in NAMES + ASIDE} for at in range(len(samples))]
+    return [{name: float(columns[name][at]) for name in NAMES} for at in range(len(samples))]
 
 
 def _matrix(
@@ -101,7 +97,6 @@ def _matrix(
 
 _STATIC: dict[str, Callable[[Found], float]] = {
     "unusable": lambda f: f.static.applies == "no" or f.static.no_code or bool(f.static.unparsed),
-    "applies-fuzzily": lambda f: f.static.applies == "fuzzy",
     "undefined-names": lambda f: bool(f.static.undefined),
     "unseen-names": lambda f: log1p(len(f.static.unseen)),
     "edits-tests": lambda f: "edits-tests" in f.static.flags,
@@ -109,9 +104,7 @@ _STATIC: dict[str, Callable[[Found], float]] = {
     "debugging": lambda f: "debugging" in f.static.flags,
     "stray-files": lambda f: bool(f.static.strays),
     "build-config": lambda f: "build-config" in f.static.flags,
-    "size": lambda f: log1p(f.static.added + f.static.removed),
     "names-file": lambda f: f.static.named_files,
-    "names-place": lambda f: f.static.named_places,
     "traceback-place": lambda f: f.static.frame_places,
 }
 

@@ -39,6 +39,11 @@ class Baseline:
     flaky: tuple[str, ...] = ()
     note: str = ""
 
+    @property
+    def green(self) -> tuple[str, ...]:
+        """The tests that pass every time, sorted."""
+        return tuple(sorted(self.report.passed - set(self.flaky))) if self.report else ()
+
 
 async def baseline(
     room: CleanRoom, task: Task, *, runs: int = 2, anyway: bool = False, say: Say = lambda line: None
