@@ -18,8 +18,8 @@ import contextlib
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from agent.attempt.notebook import notebooks
 from agent.choice.candidates import candidates_of, fates
@@ -95,21 +95,6 @@ def _cost(charged: Mapping[str, object], seconds: float) -> float:
     return float(usd) if isinstance(usd, (int, float)) and charged.get("calls") else seconds / 3600 * USD_PER_HOUR
 
 
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """What another attempt of a task promises now. `verdict`: start one ("go"), see first what those under way give
-    ("wait"), or why to stop. `rate`: expected gain for a dollar, 0 but for "go". `stopped`: what the trace says if it
-    stops."""
-
-    verdict: Literal["go", "wait", "decisive", "hopeless", "not worth it"]
-    rate: float
-    stopped: trace.SamplingStopped
-
-    @property
-    def stops(self) -> bool:
-        return self.verdict not in ("go", "wait")
-
-
 class Sampling:
     """What is known of all tasks whose runs share it, and what it says of the next attempt of each."""
 
@@ -148,21 +133,17 @@ class Sampling:
             self._pending[id] -= 1
             self.update(id, state())
 
-    def outlook(self, id: str) -> Outlook:
-        """What another attempt of the task promises."""
+    def outlook(self, id: str) -> trace.SamplingStopped:
+        """What another attempt of the task promises now, as the trace has it if that ends the sampling. `why`: start
+        one ("go"), see first what those under way give ("wait"), or why to stop."""
         state, beliefs, pending = self._states[id], self._beliefs(id), self._pending[id]
         usd = max(price(state, self.mean_usd), 1e-9)
-        stands = standing(state, beliefs)
+        why: str = standing(state, beliefs)
         more = gain_beside(state, beliefs, pending)
-        verdict: Literal["go", "wait", "decisive", "hopeless", "not worth it"]
-        if stands != "open":
-            verdict = stands
-        elif more * self.per_solve >= usd:
-            verdict = "go"
-        else:
-            verdict = "wait" if pending else "not worth it"
-        stopped = trace.SamplingStopped(
-            why=verdict,
+        if why == "open":
+            why = "go" if more * self.per_solve >= usd else "wait" if pending else "not worth it"
+        return trace.SamplingStopped(
+            why=why,
             attempts=state.attempts,
             worth=worth(state, beliefs),
             hope=hope(state, beliefs),
@@ -170,14 +151,14 @@ class Sampling:
             usd=usd,
             per_solve=self.per_solve,
         )
-        return Outlook(verdict, more / usd if verdict == "go" else 0.0, stopped)
 
     def urgency(self, id: str) -> float:
         """The expected gain for a dollar of the task's next attempt; 0 where none is to be begun now. What an earlier
         process began is paid for in part, and goes first."""
         if self._owed.get(id):
             return math.inf
-        return self.outlook(id).rate if id in self._states else 0.0
+        outlook = self.outlook(id) if id in self._states else None
+        return outlook.gain / outlook.usd if outlook and outlook.why == "go" else 0.0
 
     def eager(self, id: str) -> bool:
         """Whether the task's next attempt promises at least as much as the first one of a task that nothing is known

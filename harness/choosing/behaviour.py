@@ -7,7 +7,7 @@ A step of a probe counts only where two runs of the base agree on it.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import log1p
 from statistics import fmean
 
@@ -36,15 +36,14 @@ def behaviour_features(evidence: InstanceEvidence, groups: Sequence[str]) -> dic
     found = [evidence.of(s) for s in samples]
     statement = Statement(base.statement)
     steady, on_base = [_steady(f.probes, base) for f in found], _steady(base.probes, base)
-    did, base_did = [_behaved(steps) for steps in steady], _behaved(on_base)
-    whole = [tuple(sorted(each.items())) if each and each != base_did else None for each in did]
+    whole = [tuple(sorted(steps.items())) if steps and steps != on_base else None for steps in steady]
     return {
         # Whether every step behaves exactly as on the base; 0.0 where nothing was run.
-        "like-base": [float(bool(each) and each == base_did) for each in did],
+        "like-base": [float(bool(steps) and steps == on_base) for steps in steady],
         "error-gone": [_error_gone(steps, on_base, statement) for steps in steady],
         "new-crash": [_new_crash(k, on_base, statement, s.patch) for k, s in zip(steady, samples, strict=True)],
         "same-behaviour": shares(whole, samples),
-        "same-steps": _same_steps(did, evidence),
+        "same-steps": _same_steps(steady, evidence),
         "breaks-tests": _known([log1p(len(f.tests.broken)) if f.tests else None for f in found]),
         "breaks-tests-alone": _known([None if n is None else log1p(n) for n in _broken_alone(found, groups)]),
     }
@@ -60,7 +59,7 @@ def probe_rows(evidence: InstanceEvidence, patches: Mapping[str, str]) -> tuple[
     for name, before in on_base.items():
         outcomes, of_issue = {}, not name.startswith(WITNESS)
         for candidate, seen in ((i, steps[name]) for i, steps in found.items() if of_issue and name in steps):
-            if seen.behaviour == before.behaviour:
+            if seen == before:
                 outcomes[candidate] = "failed"
             elif (_complains(name, before, statement) and not seen.error) or _as_wished(seen, before, wishes):
                 outcomes[candidate] = "passed"
@@ -78,10 +77,6 @@ def _steady(steps: Steps | None, base: Base) -> dict[str, Seen]:
     """Steps by "probe/number", the unsteady ones left out."""
     named = ((f"{p}/{at}", seen) for p, of_it in (steps or {}).items() for at, seen in enumerate(of_it))
     return {name: seen for name, seen in named if name not in base.unsteady}
-
-
-def _behaved(steps: Mapping[str, Seen]) -> dict[str, Hashable]:
-    return {name: seen.behaviour for name, seen in steps.items()}
 
 
 def _complains(name: str, seen: Seen, statement: Statement) -> bool:
@@ -153,11 +148,12 @@ def _squeezed(text: str) -> str:
     return re.sub(r"\s*([^\w\s])\s*", r"\1", re.sub(r"\s+", " ", text)).strip()
 
 
-def _same_steps(did: Sequence[dict[str, Hashable]], evidence: InstanceEvidence) -> list[float]:
+def _same_steps(steady: Sequence[dict[str, Seen]], evidence: InstanceEvidence) -> list[float]:
     """Over the steps on which candidates differ: the mean share of votes that behave alike; 0.0 without such a step."""
-    contested = [n for n in {n for each in did for n in each} if len({each.get(n) for each in did if each}) > 1]
-    columns = [shares([each.get(n, ()) if each else None for each in did], evidence.samples) for n in sorted(contested)]
-    return [fmean(row) for row in zip(*columns, strict=True)] if columns else [0.0] * len(did)
+    ran = [steps for steps in steady if steps]
+    contested = sorted(n for n in {n for steps in ran for n in steps} if len({steps.get(n) for steps in ran}) > 1)
+    columns = [shares([steps.get(n, ()) if steps else None for steps in steady], evidence.samples) for n in contested]
+    return [fmean(row) for row in zip(*columns, strict=True)] if columns else [0.0] * len(steady)
 
 
 def _known(values: Sequence[float | None]) -> list[float]:

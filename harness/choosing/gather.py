@@ -233,4 +233,4 @@ _NO_PACKAGES = {"tests", "test", "testing", "doc", "docs", "examples", "bench", 
 
 def _differing(one: Steps, other: Steps) -> set[str]:
     pairs = {f"{p}/{at}": pair for p in one for at, pair in enumerate(zip_longest(one[p], other.get(p, ())))}
-    return {name for name, (a, b) in pairs.items() if a is None or b is None or a.behaviour != b.behaviour}
+    return {name for name, (a, b) in pairs.items() if a != b}

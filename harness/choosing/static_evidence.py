@@ -3,7 +3,6 @@ does it touch, and how is that related to the issue's text. Pure but for reading
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import re
 from collections.abc import Sequence
@@ -98,19 +97,8 @@ def _unseen(patched: Patched, source: list[str]) -> tuple[str, ...]:
         before_all |= identifiers(before) if before else set()
         if after is not None:
             after_all |= identifiers(after)
-            defined |= _bound(after)
+            defined |= identifiers(after, bound=True)
     return tuple(sorted(after_all - before_all - defined))
-
-
-def _bound(tree: ast.Module) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        match node:
-            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()) | ast.arg(arg=name):
-                found.add(name)
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                found.add(name)
-    return found
 
 
 def _text_digest(patch_text: str, strays: Sequence[str]) -> str:
@@ -178,12 +166,9 @@ def source_without(patch: Patch, strays: Sequence[str]) -> list[str]:
 
 def _frame_places(places: tuple[str, ...], statement: Statement) -> float:
     """1.0 for touching the innermost function of a traceback, less the further out; 0.0 for none of its functions."""
-    total = len(statement.frames)
-    best = 0.0
-    for number, frame in enumerate(statement.frames, 1):
-        for place in places:
-            path, _, name = place.partition("::")
-            same = name.rpartition(".")[2] == frame.function
-            if same and (path.endswith(frame.path) or frame.path.endswith(path)):
-                best = max(best, number / total)
-    return best
+    named = {(path, name.rpartition(".")[2]) for path, _, name in (place.partition("::") for place in places)}
+    for number, frame in reversed(list(enumerate(statement.frames, 1))):
+        same = (path for path, name in named if name == frame.function)
+        if any(path.endswith(frame.path) or frame.path.endswith(path) for path in same):
+            return number / len(statement.frames)
+    return 0.0
