@@ -17,13 +17,12 @@ from agent.choice.case import Case, Ground
 from agent.choice.order import Findings, Weighed, why_not
 from harness import trace
 from harness.choosing.behaviour import probe_rows, steps_of_each
-from harness.choosing.evidence_store import InstanceEvidence, Steps
+from harness.choosing.evidence_store import InstanceEvidence
 from harness.choosing.features import CandidateFeatures, rows
 from harness.choosing.gather import gather_probes, gather_static
 from harness.choosing.pool import Sample
 from harness.choosing.probe_facts import Seen
 from harness.choosing.ranker import SHIPPED, Weights, read_weights
-from harness.records import Json
 from tasks.errors import SandboxFailed
 
 PROBING_SECONDS = 300.0
@@ -91,15 +90,10 @@ def _write_new(case: Case, evidence: InstanceEvidence) -> None:
     written = {e.patch for e in case.events if isinstance(e, trace.Probed)}
     if "" not in written:
         sources = {name: list(steps) for name, steps in base.sources.items()}
-        case.write(trace.Probed(patch="", shown=_plain(base.probes), sources=sources, unsteady=base.unsteady))
+        case.write(trace.Probed(patch="", shown=trace.public(base.probes), sources=sources, unsteady=base.unsteady))
     for patch, found in evidence.found.items():
         if found.probes is not None and patch not in written:
-            case.write(trace.Probed(patch=patch, shown=_plain(found.probes)))
-
-
-def _plain(steps: Steps | None) -> Json:
-    plain: Json = trace.public(steps or {})  # as another process would read it
-    return plain
+            case.write(trace.Probed(patch=patch, shown=trace.public(found.probes)))
 
 
 def _as_probed(evidence: InstanceEvidence, probed: Sequence[trace.Probed]) -> InstanceEvidence:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -37,6 +36,7 @@ from harness.records import Json
 from harness.repository.workspace import open_workspace
 from harness.sandbox.base import Limits
 from harness.sandbox.docker.daemon import connect
+from harness.suites.report import prediction_line
 from harness.suites.swebench import task_in_image
 from harness.swebench.images import ImageRef, find_image
 from harness.views.report import judge_report
@@ -219,11 +219,8 @@ def _with_judge(directory: Path, report: Json) -> Json:
 def _write(out: Path, chosen: Sequence[PoolChoice], report: Json) -> None:
     make_output(out)
     patches = {each.instance: each.selected.patch if each.selected else "" for each in chosen}
-    lines = [
-        json.dumps({"instance_id": instance, "model_name_or_path": "troop-select", "model_patch": patch})
-        for instance, patch in patches.items()
-    ]
-    write_text(out / "predictions.jsonl", "".join(f"{line}\n" for line in lines))
+    lines = (prediction_line(instance, "troop-select", patch) for instance, patch in patches.items())
+    write_text(out / "predictions.jsonl", "".join(lines))
     if len(chosen) == 1 and chosen[0].selected is not None:
         write_text(out / "selected.patch", chosen[0].selected.patch)
     else:

@@ -115,16 +115,10 @@ async def until_good(run: Run, until: str) -> None:
 async def witnesses_on_tie(run: Run) -> bool:
     """Attempts that only write tests, blind to every patch, and what their tests say of all candidates; those that the
     run is to make and has not made. Whether there is anything new."""
-
-    async def one(index: int) -> None:
-        async with run.slots:
-            if run.may_begin(index):
-                await run.executor.attempt(run, index)
-
     ended = {a.index for a in run.finished()}
     last = WRITERS_FROM + (run.settings.tie_witnesses or 0)
     due = {i for i in range(WRITERS_FROM, last) if run.model_of(i) in run.clients} - ended
-    await in_parallel(map(one, sorted(due)))
+    await in_parallel(map(run.attempt, sorted(due)))
     if due.isdisjoint(a.index for a in run.finished()):
         return False
     await verify_candidates(run)

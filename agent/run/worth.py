@@ -171,15 +171,13 @@ class Sampling:
     @contextlib.asynccontextmanager
     async def first_of_all(self, id: str, places: AbstractAsyncContextManager[object]) -> AsyncIterator[None]:
         """A place for an attempt of the task that has begun already."""
-        self._owed[id] = self._owed.get(id, 0) + 1
-        try:
-            await places.__aenter__()
-        finally:
-            self._owed[id] -= 1
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            self._owed[id] = self._owed.get(id, 0) + 1
+            try:
+                await stack.enter_async_context(places)
+            finally:
+                self._owed[id] -= 1
             yield
-        finally:
-            await places.__aexit__(None, None, None)
 
     @property
     def mean_usd(self) -> float:

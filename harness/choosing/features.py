@@ -36,7 +36,6 @@ class CandidateFeatures:
     """One distinct candidate of an instance. `patch`: the text that stands for it, of the member with the fewest flags.
     `sources`: of all its members. `relative`: by feature name, the instance's mean taken away; `absolute`: as found."""
 
-    instance: str
     patch: str
     sources: tuple[str, ...]
     relative: Mapping[str, float]
@@ -55,10 +54,14 @@ def rows(evidence: InstanceEvidence) -> list[CandidateFeatures]:
     flags = [len(evidence.of(sample).static.flags) for sample in evidence.samples]
     chosen = [min(of_it, key=lambda at: (flags[at], at)) for of_it in members.values()]
     means = {name: fmean(table[at][name] for at in chosen) for name in NAMES}
-    around = _circumstances(evidence, table, chosen)
+    around = {
+        "agreement-of-all": fmean(row["likeness"] for row in table),
+        "best-agreement": max(row["same-code"] for row in table),
+        "place-agreement": max(row["same-places"] for row in table),
+        "distinct-share": len(chosen) / max(1.0, votes(s.model for s in evidence.samples)),
+    }
     return [
         CandidateFeatures(
-            instance=evidence.instance,
             patch=evidence.samples[at].patch,
             sources=tuple(evidence.samples[m].source for m in of_it),
             relative={name: table[at][name] - means[name] for name in NAMES},
@@ -107,14 +110,3 @@ _STATIC: dict[str, Callable[[Found], float]] = {
     "names-file": lambda f: f.static.named_files,
     "traceback-place": lambda f: f.static.frame_places,
 }
-
-
-def _circumstances(
-    evidence: InstanceEvidence, table: Sequence[Mapping[str, float]], chosen: Sequence[int]
-) -> dict[str, float]:
-    return {
-        "agreement-of-all": fmean(row["likeness"] for row in table),
-        "best-agreement": max(row["same-code"] for row in table),
-        "place-agreement": max(row["same-places"] for row in table),
-        "distinct-share": len(chosen) / max(1.0, votes(s.model for s in evidence.samples)),
-    }

@@ -13,18 +13,18 @@ from pathlib import PurePosixPath
 from typing import TypeVar
 
 from harness.choosing.evidence_store import Base, Found, InstanceEvidence, Keep, NearBase, Steps, TestFacts
-from harness.choosing.near_tests import NOTHING_RAN, held_against
 from harness.choosing.probes import probes_of, witness_probes
 from harness.choosing.probing import run_probes, views_for
 from harness.choosing.statement import Statement
 from harness.choosing.static_evidence import StaticFacts, look
-from harness.evidence.near import AT_ONCE, NearSettings, Opened, files_near, near_tests, what_is_touched
+from harness.evidence.near import AT_ONCE, NearSettings, Opened, Prepare, files_near, near_tests, what_is_touched
 from harness.parallel import in_parallel
 from harness.patches.paths import guards_tests
-from harness.records import WitnessTest
+from harness.records import TestReport, WitnessTest
 from harness.repository.base_tree import BaseTree
 from harness.sandbox.base import WORKDIR, Sandbox
 from harness.sandbox.fresh import in_one_opened
+from harness.testing.report import outcome_of
 from harness.testing.runners.registry import command_of_project
 from tasks.errors import SandboxFailed, TroopError, words_of
 from tasks.say import Say
@@ -34,6 +34,12 @@ NEAR_SECONDS = 12.0
 
 RETRIES = 3
 """Sandboxes that may die under one candidate."""
+
+NOTHING_RAN = "<nothing ran>"
+"""Stands among the broken tests where a candidate lets no test run."""
+PATIENCE = 3.0
+"""So many times longer than on the base a test may take on a candidate: else one that was just quick enough there would
+fail on a machine that has become busier."""
 
 T = TypeVar("T")
 
@@ -163,6 +169,30 @@ async def gather_tests(
     lacking = _lacking(evidence, wanted, lambda found: found.tests)
     await in_parallel(hold(keys, twin) for keys, twin in lacking)
     return evidence
+
+
+async def held_against(bench: NearSettings, base: NearBase, name: str, prepare: Prepare) -> TestFacts:
+    """The near tests on a candidate, which `prepare` lays over the base. Broken is what does not pass twice. What had
+    not run when its time was up is not compared. Raises SandboxFailed where no sandbox works."""
+    patient = replace(bench, test_seconds=PATIENCE * bench.test_seconds)
+    try:
+        ran = await patient.tests(name, base.green, bench.together, prepare)
+        compared = [test for test in base.green if _told(ran, test)]
+        broken = [test for test in compared if outcome_of(ran, test) != "passed"]
+        if broken and ran.outcomes:
+            again = await patient.tests(f"{name}-again", broken, bench.together, prepare)
+            broken = [test for test in broken if outcome_of(again, test) != "passed"]
+    except SandboxFailed as error:
+        await bench.probe()
+        return TestFacts(len(base.green), (NOTHING_RAN,), reason=f"its tests take the sandbox down: {error}")
+    if not ran.outcomes:
+        return TestFacts(len(base.green), (NOTHING_RAN,), reason=ran.reason)
+    return TestFacts(len(compared), tuple(broken[:50]), ran.reason)
+
+
+def _told(ran: TestReport, test: str) -> bool:
+    """Whether a run says anything of a test: one that is missing in a whole run is gone."""
+    return ran.valid or outcome_of(ran, test) != "missing"
 
 
 def _lacking(

@@ -21,14 +21,14 @@ from typing import Protocol
 
 from harness.cache import cache_root, read_json, write_json
 from harness.code.import_graph import ImportGraph, import_graph
-from harness.environments.base_run import Baseline
+from harness.environments.base_run import TABLES, Baseline
 from harness.environments.clean_room import TEST_SECONDS, CleanRoom
 from harness.environments.environment import FORMAT
 from harness.evidence.regression import NEAR, STARTING_SECONDS, Touched, cost, near_files, touched_by
 from harness.parallel import in_parallel
 from harness.patches.patch import Patch
 from harness.patches.paths import holds_tests
-from harness.records import TestReport
+from harness.records import Json, TestReport
 from harness.sandbox.base import Sandbox
 from harness.sandbox.fresh import in_one_opened
 from harness.testing.report import COMMAND_TEST, broke_off
@@ -264,14 +264,11 @@ def _fitting(reports: Sequence[TestReport], seconds: float) -> TestReport:
             if price <= left:
                 taken.add(test)
                 left -= price
-        united = replace(
-            united,
-            outcomes={**united.outcomes, **{t: o for t, o in report.outcomes.items() if t in taken}},
-            failures={**united.failures, **{t: m for t, m in report.failures.items() if t in taken}},
-            durations={**united.durations, **{t: s for t, s in report.durations.items() if t in taken}},
-            seconds=united.seconds + report.seconds,
-            exit_code=max(united.exit_code, report.exit_code),
-        )
+        tables: Json = {name: dict(getattr(united, name)) for name in TABLES}
+        for name, table in tables.items():
+            table.update({test: value for test, value in getattr(report, name).items() if test in taken})
+        seconds, exit_code = united.seconds + report.seconds, max(united.exit_code, report.exit_code)
+        united = replace(united, **tables, seconds=seconds, exit_code=exit_code)
     return united
 
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 import pytest
 
 from harness.choosing.evidence_store import NearBase, TestFacts
-from harness.choosing.near_tests import NOTHING_RAN, held_against
+from harness.choosing.gather import NOTHING_RAN, held_against
 from harness.evidence.near import NearSettings, near_tests
 from harness.sandbox.base import WORKDIR, Provider, Sandbox, SandboxSpec
 from tests.support.environments import COMMAND, freeze

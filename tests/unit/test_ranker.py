@@ -190,9 +190,7 @@ def pool(instances: int, signal: float, seed: int = 1) -> list[Labelled]:
                 "unseen-names": rng.gauss(0.0, 1.0),
                 "same-code": rng.gauss(0.0, 1.0),
             }
-            table.append(
-                CandidateFeatures(f"i{n}", f"p{m}", (f"s{m}",), values, values, dict.fromkeys(CIRCUMSTANCES, 0.0))
-            )
+            table.append(CandidateFeatures(f"p{m}", (f"s{m}",), values, values, dict.fromkeys(CIRCUMSTANCES, 0.0)))
         items.append(Labelled(f"i{n}", tuple(table), right, right))
     return items
 
@@ -207,7 +205,7 @@ def test_the_fit_finds_the_weight_of_a_logistic_model() -> None:
     for _ in range(4000):
         values = dict.fromkeys(NAMES, 0.0) | {"likeness": rng.gauss(0, 1), "unseen-names": rng.gauss(0, 1)}
         z = -1.0 + 1.5 * values["likeness"] - 0.5 * values["unseen-names"]
-        table.append(CandidateFeatures("i", "p", ("s",), values, values, dict.fromkeys(CIRCUMSTANCES, 0.0)))
+        table.append(CandidateFeatures("p", ("s",), values, values, dict.fromkeys(CIRCUMSTANCES, 0.0)))
         right.append(rng.random() < 1 / (1 + 2.718281828**-z))
     weights = fit(table, right, penalty=1e-6)
     assert weights.bias == pytest.approx(-1.0, abs=0.15)
