@@ -26,7 +26,6 @@ from agent.choice.candidates import candidates_of, fates
 from agent.choice.order import why_not
 from harness import trace
 from harness.money.ledger import Ledger
-from harness.records import Candidate
 from harness.scaling.adaptive import (
     Beliefs,
     Group,
@@ -74,20 +73,17 @@ def state_of(events: Sequence[trace.Event]) -> TaskState:
     costs = Ledger.of(events).to_json()["by_attempt"]
     groups, unknown = [], set[int | None]()
     for candidate in candidates_of(events):
-        if candidate.evidence is None:
+        evidence = candidate.evidence
+        if evidence is None:
             unknown.update(candidate.attempts)
         elif not why_not(candidate) and (found := len(indices & set(candidate.attempts))):
-            groups.append((Group(found, level_of(candidate)), candidate.attempts))
+            # Of level 1 where there are tests that show the issue and all pass.
+            shown = [*evidence.given.values(), *evidence.witness.values()]
+            level = int(bool(shown) and set(shown) == {"passed"})
+            groups.append((Group(found, level), candidate.attempts))
     agreed = {index for _, attempts in groups for index in attempts}
     usd = sum(_cost(costs.get(str(end.attempt), {}), end.seconds) for end in ended if end.attempt not in unknown)
     return TaskState(tuple(group for group, _ in groups), len(indices - agreed - unknown), usd)
-
-
-def level_of(candidate: Candidate) -> int:
-    """The level of a candidate's evidence: 1 where there are tests that show the issue and all pass, else 0."""
-    evidence = candidate.evidence
-    shown = [*evidence.given.values(), *evidence.witness.values()] if evidence else []
-    return int(bool(shown) and all(outcome == "passed" for outcome in shown))
 
 
 def _cost(charged: Mapping[str, object], seconds: float) -> float:

@@ -110,9 +110,7 @@ def _sessions(text: str) -> list[str]:
         prompt = line.lstrip().startswith((">>> ", "... ")) or line.strip() in (">>>", "...")
         if prompt and not open_:
             found.append([])
-            open_ = True
-        elif open_ and not prompt and not line.strip():
-            open_ = False
+        open_ = prompt or (open_ and bool(line.strip()))
         if open_:
             found[-1].append(line)
     return ["\n".join(lines) for lines in found]
