@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from agent.choice.hearing import NO_WORD, Word
 from agent.choice.order import Findings, select, undecided
 from agent.choice.weighing import weighed
 from harness.cache import cache_root
-from harness.choosing.evidence_store import Base, Found, InstanceEvidence, digest, evidence_so_far, keeping
+from harness.choosing.evidence_store import InstanceEvidence, digest, evidence_so_far, keeping
 from harness.choosing.features import CandidateFeatures, rows
 from harness.choosing.pool import Sample
 from harness.choosing.probes import WITNESS
@@ -91,6 +92,24 @@ class Lookout:
     checks: asyncio.Semaphore
     say: Say
 
+    async def each(
+        self, instances: Sequence[str], of: int, at_once: int, otherwise: str, work: Callable[[str], Awaitable[None]]
+    ) -> None:
+        """Do the work on each instance; one's fault ends no other's, if it is one `of` several, and is said, with what
+        happens otherwise."""
+        slots = asyncio.Semaphore(at_once)
+
+        async def one(instance: str) -> None:
+            async with slots:
+                try:
+                    await work(instance)
+                except Exception as error:
+                    if of == 1:
+                        raise
+                    self.say(f"{instance}: {words_of(error)}; {otherwise}")
+
+        await in_parallel(map(one, instances))
+
     @asynccontextmanager
     async def ground(self, instance: str, place: Place) -> AsyncIterator[Ground | None]:
         """Where the instance's candidates can be tried out; None where nothing can be run."""
@@ -137,20 +156,13 @@ async def gather(
     goes wrong on an instance (sandboxes that keep dying) ends the evidence on that one; it is raised where there is no
     other.
     """
-    slots = asyncio.Semaphore(at_once)
 
-    async def one(instance: str, of_it: Sequence[Sample]) -> None:
-        async with slots:
-            lookout.say(f"{instance}: {len(of_it)} candidates")
-            try:
-                evidence = evidence_so_far(lookout.directory, instance, of_it)
-                await _gather_one(lookout, evidence, witnesses.get(instance, ()), weights, near_seconds)
-            except Exception as error:  # one instance's fault ends no other's
-                if len(samples) == 1:
-                    raise
-                lookout.say(f"{instance}: {words_of(error)}; it goes on with what is known")
+    async def one(instance: str) -> None:
+        lookout.say(f"{instance}: {len(samples[instance])} candidates")
+        evidence = evidence_so_far(lookout.directory, instance, samples[instance])
+        await _gather_one(lookout, evidence, witnesses.get(instance, ()), weights, near_seconds)
 
-    await in_parallel(one(instance, of_it) for instance, of_it in sorted(samples.items()))
+    await lookout.each(sorted(samples), len(samples), at_once, "it goes on with what is known", one)
 
 
 async def _gather_one(
@@ -191,84 +203,71 @@ def _stand_first(evidence: InstanceEvidence, weights: Weights) -> set[str]:
     return {digest(s.patch) for s in evidence.samples if any(s.source in sources for sources in code)}
 
 
-def choose(
-    evidence: InstanceEvidence, weights: Weights, ranker: Ranker, threshold: float | str, word: Word = NO_WORD
-) -> PoolChoice:
-    """Order the candidates of an instance and choose. `threshold`: the least probability, by the ranker, or strength.
-    `word`: the judge's."""
-    candidates, row_of, found = _found(evidence, weights, ranker)
-    chosen = select(candidates, found.with_shown(word.shown), word.points, threshold)
-    order, said = [], chosen.rationale + word.warning
-    for ranked in chosen.ranking:
-        row, by_ranker = row_of[ranked.candidate], (found.weighed or {}).get(ranked.candidate)
-        number, parts = (by_ranker.probability, by_ranker.parts) if by_ranker else (None, {})
-        order.append(Ordered(row.sources, row.patch, number, parts, ranked.why))
-        said = said.replace(ranked.candidate, row.sources[0])
-    return PoolChoice(evidence.instance, tuple(order), order[0] if chosen.candidate else None, said)
+@dataclass(frozen=True)
+class Pool:
+    """An instance's distinct candidates as `solve` knows them, and how they are ordered. `threshold`: the least
+    probability, by the ranker, or strength."""
 
+    evidence: InstanceEvidence
+    weights: Weights
+    ranker: Ranker
+    threshold: float | str
 
-def name_of(patch: str) -> str:
-    """A candidate's id, the same however the others change."""
-    return digest(patch)[:8]
+    @cached_property
+    def rows(self) -> dict[str, CandidateFeatures]:
+        """The features by candidate id, which is the same however the other candidates change."""
+        return {digest(row.patch)[:8]: row for row in rows(self.evidence)}
 
+    @cached_property
+    def candidates(self) -> list[Candidate]:
+        """With the evidence as `solve` has it."""
+        return [
+            Candidate(i, r.patch, tuple(range(len(r.sources))), Patch(r.patch).flags, self._as_evidence(r.patch))
+            for i, r in self.rows.items()
+        ]
 
-def able(evidence: InstanceEvidence) -> list[Candidate]:
-    """The candidates that can be tried out."""
-    every = _candidates(evidence, rows(evidence))
-    return [c for c in every if c.evidence is not None and c.evidence.applies and c.evidence.valid]
+    @property
+    def able(self) -> list[Candidate]:
+        """The candidates that can be tried out."""
+        return [c for c in self.candidates if c.evidence and c.evidence.applies and c.evidence.valid]
 
+    @cached_property
+    def found(self) -> Findings:
+        """All that orders the candidates. By the ranker only what cannot be applied or parsed is not acceptable: near
+        tests are features of it, and were not run on all."""
+        found = weighed(Findings(shown=of_evidence(self.candidates)), self.evidence, self.weights, self.rows)
+        if self.ranker == "rules":
+            return Findings(shown=found.shown)
+        objections = {c.id: "" if c in self.able else "does not apply, or is no Python" for c in self.candidates}
+        return replace(found, objections=objections, kinds=found.kinds | {"regression"})
 
-def _candidates(evidence: InstanceEvidence, table: Iterable[CandidateFeatures]) -> list[Candidate]:
-    """The rows as `solve` knows candidates."""
-    return [
-        Candidate(
-            name_of(row.patch),
-            row.patch,
-            tuple(range(len(row.sources))),
-            Patch(row.patch).flags,
-            _as_evidence(evidence.found[digest(row.patch)], evidence.base),
+    def finalists(self, shown: Sequence[Shown] = ()) -> list[Candidate]:
+        """Those that stand first and too close together, for a judge whose tests showed this so far; none where nothing
+        is selected."""
+        return undecided(self.candidates, self.found.with_shown(shown), self.threshold)
+
+    def choose(self, word: Word = NO_WORD) -> PoolChoice:
+        """Order the candidates and choose. `word`: the judge's."""
+        chosen = select(self.candidates, self.found.with_shown(word.shown), word.points, self.threshold)
+        order, said = [], chosen.rationale + word.warning
+        for ranked in chosen.ranking:
+            row, by_ranker = self.rows[ranked.candidate], (self.found.weighed or {}).get(ranked.candidate)
+            number, parts = (by_ranker.probability, by_ranker.parts) if by_ranker else (None, {})
+            order.append(Ordered(row.sources, row.patch, number, parts, ranked.why))
+            said = said.replace(ranked.candidate, row.sources[0])
+        return PoolChoice(self.evidence.instance, tuple(order), order[0] if chosen.candidate else None, said)
+
+    def _as_evidence(self, patch: str) -> Evidence:
+        """Near tests as regression tests; witness tests that fail on the base."""
+        found, base = self.evidence.found[digest(patch)], self.evidence.base
+        broken = set(found.tests.broken) if found.tests else set()
+        green = base.near.green if base.near and found.tests else ()
+        failing = {n for n, steps in (base.probes or {}).items() if n.startswith(WITNESS) and steps and steps[0].error}
+        after = {name: steps[0].error for name, steps in (found.probes or {}).items() if name in failing and steps}
+        return Evidence(
+            applies=found.static.applies != "no",
+            valid=not found.static.unparsed,
+            regression={test: "failed" if test in broken else "passed" for test in (*green, *broken)},
+            witness={name: "failed" if after[name] else "passed" for name in sorted(after)},
+            reason="it does not parse" if found.static.unparsed else found.static.reason,
         )
-        for row in table
-    ]
-
-
-def for_the_judge(
-    evidence: InstanceEvidence, shown: Sequence[Shown], weights: Weights, ranker: Ranker, threshold: float | str
-) -> list[Candidate]:
-    """The candidates that stand first and too close together, for a judge whose tests showed this so far; none where
-    nothing is selected."""
-    candidates, _, found = _found(evidence, weights, ranker)
-    return undecided(candidates, found.with_shown(shown), threshold)
-
-
-def _found(
-    evidence: InstanceEvidence, weights: Weights, ranker: Ranker
-) -> tuple[list[Candidate], dict[str, CandidateFeatures], Findings]:
-    """An instance's distinct candidates as `solve` knows them, their features by id, and all that orders them. By the
-    ranker only what cannot be applied or parsed is not acceptable: near tests are features of it, and were not run on
-    all."""
-    row_of = {name_of(row.patch): row for row in rows(evidence)}
-    candidates = _candidates(evidence, row_of.values())
-    found = weighed(Findings(shown=of_evidence(candidates)), evidence, weights, row_of)
-    if ranker == "rules":
-        return candidates, row_of, Findings(shown=found.shown)
-    objections = {
-        c.id: "" if c.evidence and c.evidence.applies and c.evidence.valid else "does not apply, or is no Python"
-        for c in candidates
-    }
-    return candidates, row_of, replace(found, objections=objections, kinds=found.kinds | {"regression"})
-
-
-def _as_evidence(found: Found, base: Base) -> Evidence:
-    """The evidence as `solve` has it: near tests as regression tests; witness tests that fail on the base."""
-    broken = set(found.tests.broken) if found.tests else set()
-    green = base.near.green if base.near and found.tests else ()
-    failing = {n for n, steps in (base.probes or {}).items() if n.startswith(WITNESS) and steps and steps[0].error}
-    after = {name: steps[0].error for name, steps in (found.probes or {}).items() if name in failing and steps}
-    return Evidence(
-        applies=found.static.applies != "no",
-        valid=not found.static.unparsed,
-        regression={test: "failed" if test in broken else "passed" for test in (*green, *broken)},
-        witness={name: "failed" if after[name] else "passed" for name in sorted(after)},
-        reason="it does not parse" if found.static.unparsed else found.static.reason,
-    )

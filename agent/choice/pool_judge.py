@@ -5,9 +5,8 @@ RUN/judge/<instance>.jsonl   what it was asked and said, with its charges: a tra
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,20 +14,18 @@ from pathlib import Path
 from agent.choice.case import Case, Known
 from agent.choice.hearing import Hearing, Word
 from agent.choice.judge import judge
-from agent.choice.pool import Lookout, able
+from agent.choice.pool import Lookout, Pool
 from agent.config import Alias
 from agent.models.client import ModelClient
 from agent.models.connections import Connections
 from agent.secrets import known_masker, masker
 from harness import trace
 from harness.choosing.evidence_store import InstanceEvidence
-from harness.evidence.shown import Shown
 from harness.money.budget import BudgetKeeper, SharedBudget
 from harness.money.ledger import charges
-from harness.parallel import apart, in_parallel
-from harness.records import Budget, Candidate
+from harness.parallel import apart
+from harness.records import Budget
 from harness.views.live import Board, line_of
-from tasks.errors import words_of
 from tasks.say import Say
 
 STATEMENT_MISSING = "(the issue's text is not at hand)"
@@ -36,38 +33,28 @@ STATEMENT_MISSING = "(the issue's text is not at hand)"
 
 @dataclass(frozen=True, slots=True)
 class Judging:
-    """How the judge is asked. `how`: see `agent.choice.judge`. `finalists`: those of an instance that stand first and
-    too close together, with these rows of the judge's tests. `usd`: its cap for one instance, `whole_usd`: over all of
-    them, None for none. `at_once`: instances."""
+    """How the judge is asked. `how`: see `agent.choice.judge`. `usd`: its cap for one instance, `whole_usd`: over all
+    of them, None for none. `at_once`: instances."""
 
     lookout: Lookout
     alias: Alias
     how: str
-    finalists: Callable[[InstanceEvidence, Sequence[Shown]], Sequence[Candidate]]
     usd: float | None
     whole_usd: float | None
     at_once: int
 
 
-async def judge_all(judging: Judging, every: Mapping[str, InstanceEvidence]) -> dict[str, Word]:
+async def judge_all(judging: Judging, every: Mapping[str, Pool]) -> dict[str, Word]:
     """The judge's word by instance, for the instances that have finalists."""
-    tied = {i: evidence for i, evidence in sorted(every.items()) if judging.finalists(evidence, ())}
-    shared = SharedBudget(Budget(usd=judging.whole_usd), list(tied))
-    slots = asyncio.Semaphore(judging.at_once)
-    connections = Connections()
+    tied = [instance for instance, pool in sorted(every.items()) if pool.finalists()]
+    shared, connections = SharedBudget(Budget(usd=judging.whole_usd), tied), Connections()
     found: dict[str, Word] = {}
 
-    async def one(evidence: InstanceEvidence) -> None:
-        async with slots:
-            try:
-                found[evidence.instance] = await _judge_one(judging, evidence, connections, shared)
-            except Exception as error:  # one instance's fault ends no other's
-                if len(every) == 1:
-                    raise
-                judging.lookout.say(f"{evidence.instance}: {words_of(error)}; it goes on without the judge")
+    async def one(instance: str) -> None:
+        found[instance] = await _judge_one(judging, every[instance], connections, shared)
 
     try:
-        await in_parallel(map(one, tied.values()))
+        await judging.lookout.each(tied, len(every), judging.at_once, "it goes on without the judge", one)
     finally:
         await connections.aclose()
     return found
@@ -82,10 +69,8 @@ def _file(directory: Path, instance: str) -> Path:
     return directory / "judge" / f"{instance}.jsonl"
 
 
-async def _judge_one(
-    judging: Judging, evidence: InstanceEvidence, connections: Connections, shared: SharedBudget
-) -> Word:
-    lookout, instance, candidates = judging.lookout, evidence.instance, able(evidence)
+async def _judge_one(judging: Judging, pool: Pool, connections: Connections, shared: SharedBudget) -> Word:
+    lookout, evidence, instance, candidates = judging.lookout, pool.evidence, pool.evidence.instance, pool.able
     lookout.say(f"{instance}: the judge is asked about {len(candidates)} candidates")
     events = said_on(lookout.directory, instance)
     keys = [judging.alias.key_env] if judging.alias.key_env else []
@@ -102,9 +87,9 @@ async def _judge_one(
         keeper = BudgetKeeper.from_charges(Budget(judge_usd=judging.usd), charges(events), share=shared.share(instance))
         client = ModelClient(judging.alias, connections, record=log.write, keeper=keeper)
         place = await apart(lookout.place_of, instance)
-        statement, finalists = evidence.base.statement or STATEMENT_MISSING, partial(judging.finalists, evidence)
+        statement, known = evidence.base.statement or STATEMENT_MISSING, _known(evidence)
         async with lookout.ground(instance, place) if place else contextlib.nullcontext() as ground:
-            case = Case(statement, candidates, ground, events, log.write, lookout.say, finalists, _known(evidence))
+            case = Case(statement, candidates, ground, events, log.write, lookout.say, pool.finalists, known)
             word = await judge(Hearing(case, client, 0, lambda error: None), judging.how)
     shared.finish(instance)
     return word

@@ -11,18 +11,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from agent.choice.case import Case, Ground
 from agent.choice.order import Findings, Weighed, why_not
 from harness import trace
 from harness.choosing.behaviour import probe_rows, steps_of_each
-from harness.choosing.evidence_store import InstanceEvidence, Steps
+from harness.choosing.evidence_store import InstanceEvidence
 from harness.choosing.features import CandidateFeatures, rows
 from harness.choosing.gather import gather_probes, gather_static
 from harness.choosing.pool import Sample
 from harness.choosing.probe_facts import Seen
 from harness.choosing.ranker import SHIPPED, Weights, read_weights
-from harness.records import Json
 from tasks.errors import SandboxFailed
 
 PROBING_SECONDS = 300.0
@@ -67,11 +67,12 @@ def weighed(
 async def _probed(case: Case, ground: Ground, evidence: InstanceEvidence) -> InstanceEvidence:
     """The evidence with what the issue's own code does, as far as the trace does not say: all of it, or nothing."""
     probed = [e for e in case.events if isinstance(e, trace.Probed)]
-    if any(e.note for e in probed):
+    if any(e.note for e in probed) or not any(path.endswith(".py") for path in ground.tree.files()):
         return evidence
+    known, keep = _as_probed(evidence, probed), partial(_write_new, case)
     try:
         async with ground.slots, asyncio.timeout(PROBING_SECONDS):
-            return await _probes(case, ground, _as_probed(evidence, probed))
+            return await gather_probes(known, ground.tree, ground.opened, keep=keep)
     except TimeoutError:
         note = f"it takes more than {PROBING_SECONDS:g} s"
     except SandboxFailed as error:
@@ -81,29 +82,18 @@ async def _probed(case: Case, ground: Ground, evidence: InstanceEvidence) -> Ins
     return evidence
 
 
-async def _probes(case: Case, ground: Ground, evidence: InstanceEvidence) -> InstanceEvidence:
-    """Probe the base and then one candidate after the other, each written to the trace when it is done."""
-    if not any(path.endswith(".py") for path in ground.tree.paths()):
-        return evidence
-    return await gather_probes(evidence, ground.tree, ground.opened, keep=lambda known: _write_new(case, known))
-
-
 def _write_new(case: Case, evidence: InstanceEvidence) -> None:
+    """What the trace does not have yet: of the base, then of one candidate after the other when it is done."""
     base = evidence.base
     if not base.probes:
         return
     written = {e.patch for e in case.events if isinstance(e, trace.Probed)}
     if "" not in written:
         sources = {name: list(steps) for name, steps in base.sources.items()}
-        case.write(trace.Probed(patch="", shown=_plain(base.probes), sources=sources, unsteady=base.unsteady))
+        case.write(trace.Probed(patch="", shown=trace.public(base.probes), sources=sources, unsteady=base.unsteady))
     for patch, found in evidence.found.items():
         if found.probes is not None and patch not in written:
-            case.write(trace.Probed(patch=patch, shown=_plain(found.probes)))
-
-
-def _plain(steps: Steps | None) -> Json:
-    plain: Json = trace.public(steps or {})  # as another process would read it
-    return plain
+            case.write(trace.Probed(patch=patch, shown=trace.public(found.probes)))
 
 
 def _as_probed(evidence: InstanceEvidence, probed: Sequence[trace.Probed]) -> InstanceEvidence:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from agent.choice import pool
-from agent.choice.hearing import Word
+from agent.choice.hearing import NO_WORD
 from agent.choice.order import check_threshold
-from agent.choice.pool import Lookout, Place, PoolChoice
+from agent.choice.pool import Lookout, Place, Pool, PoolChoice, gather
 from agent.choice.pool_judge import Judging, judge_all, said_on
 from agent.commands.conclude import interruptible
 from agent.commands.progress import Progress
@@ -38,6 +36,7 @@ from harness.records import Json
 from harness.repository.workspace import open_workspace
 from harness.sandbox.base import Limits
 from harness.sandbox.docker.daemon import connect
+from harness.suites.report import prediction_line
 from harness.suites.swebench import task_in_image
 from harness.swebench.images import ImageRef, find_image
 from harness.views.report import judge_report
@@ -60,10 +59,14 @@ def select(known: argparse.Namespace) -> int:
         weights = read_weights(known.weights or SHIPPED)
         directory, samples, places = _gathered(known, weights, progress)
         every, without = _known(directory, samples)
-        words = _words(judge, directory, every, places, weights, known, progress) if judge is not None else {}
-        chosen = [
-            pool.choose(of, weights, known.ranker, known.threshold, words.get(i, Word())) for i, of in every.items()
-        ]
+        pools = {i: Pool(of_it, weights, known.ranker, known.threshold) for i, of_it in every.items()}
+        words = {}
+        if judge is not None:
+            lookout = _lookout(directory, places, known, progress)
+            judging = Judging(lookout, judge, known.judge, known.max_judge_usd, known.max_usd, known.at_once)
+            with RunLock(directory):
+                words = interruptible(judge_all(judging, pools), GOES_ON)
+        chosen = [each.choose(words.get(instance, NO_WORD)) for instance, each in pools.items()]
         chosen = sorted([*chosen, *(PoolChoice(i, (), None, why) for i, why in without)], key=lambda c: c.instance)
         out = known.out.resolve() if known.out else directory
         report = _report(chosen, known, weights)
@@ -127,7 +130,7 @@ def _gather(known: argparse.Namespace, weights: Weights, progress: Progress) -> 
         raise InputError(f"none of the candidates is for {name}: they are for {', '.join(sorted(samples)[:3])}")
     directory = (known.out or Path("runs") / f"select-{name}").resolve()
     make_output(directory)
-    work = pool.gather(
+    work = gather(
         _lookout(directory, places, known, progress),
         wanted,
         witnesses=read_witnesses(known.candidates),
@@ -205,23 +208,6 @@ def _judge(known: argparse.Namespace) -> Alias | None:
     return alias
 
 
-def _words(
-    alias: Alias,
-    directory: Path,
-    every: Mapping[str, InstanceEvidence],
-    places: Places,
-    weights: Weights,
-    known: argparse.Namespace,
-    progress: Progress,
-) -> dict[str, Word]:
-    """What the judge says of the candidates that stand first, by instance."""
-    finalists = partial(pool.for_the_judge, weights=weights, ranker=known.ranker, threshold=known.threshold)
-    lookout = _lookout(directory, places, known, progress)
-    judging = Judging(lookout, alias, known.judge, finalists, known.max_judge_usd, known.max_usd, known.at_once)
-    with RunLock(directory):
-        return interruptible(judge_all(judging, every), GOES_ON)
-
-
 def _with_judge(directory: Path, report: Json) -> Json:
     """The report with what the judge said of each instance, and what all of it cost."""
     said = {each["instance"]: said_on(directory, each["instance"]) for each in report["choices"]}
@@ -233,11 +219,8 @@ def _with_judge(directory: Path, report: Json) -> Json:
 def _write(out: Path, chosen: Sequence[PoolChoice], report: Json) -> None:
     make_output(out)
     patches = {each.instance: each.selected.patch if each.selected else "" for each in chosen}
-    lines = [
-        json.dumps({"instance_id": instance, "model_name_or_path": "troop-select", "model_patch": patch})
-        for instance, patch in patches.items()
-    ]
-    write_text(out / "predictions.jsonl", "".join(f"{line}\n" for line in lines))
+    lines = (prediction_line(instance, "troop-select", patch) for instance, patch in patches.items())
+    write_text(out / "predictions.jsonl", "".join(lines))
     if len(chosen) == 1 and chosen[0].selected is not None:
         write_text(out / "selected.patch", chosen[0].selected.patch)
     else:

@@ -137,6 +137,12 @@ class Run:
         self.check_budget()
         return self.over is None and not self.enough and self.model_of(index) not in self.broken
 
+    async def attempt(self, index: int) -> None:
+        """The attempt in a place of its own, if it may begin then."""
+        async with self.slots:
+            if self.may_begin(index):
+                await self.executor.attempt(self, index)
+
     @property
     def enough(self) -> bool:
         """Whether a candidate is as good as the run was to go on for."""

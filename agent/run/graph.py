@@ -157,18 +157,12 @@ async def attempts(run: Run) -> None:
 
     Raises EndpointFailed when there is no sample because the model's server is not there.
     """
-
-    async def one(index: int) -> None:
-        async with run.slots:
-            if run.may_begin(index):
-                await run.executor.attempt(run, index)
-
     if run.sampling is not None:
         await sample(run, run.sampling)
     elif run.settings.until in STRENGTHS:
         await until_good(run, run.settings.until)
     else:
-        await in_parallel(one(index) for index in range(run.settings.budget.attempts))
+        await in_parallel(map(run.attempt, range(run.settings.budget.attempts)))
     if run.samples():
         return
     run.files.write_patches(run.events)

@@ -43,17 +43,17 @@ async def _begin_new(run: Run, sampling: Sampling, group: asyncio.TaskGroup) -> 
         if index is None:
             return
         outlook = sampling.outlook(id)
-        if outlook.stops:
-            run.write(outlook.stopped)
-            return
-        if outlook.verdict == "wait":
+        if outlook.why == "wait":
             await sampling.change()
             continue
+        if outlook.why != "go":
+            run.write(outlook)
+            return
         began = asyncio.get_running_loop().create_future()
         task = group.create_task(_begin(run, sampling, index, began))
         while not began.done():
             await asyncio.wait({began, sampling.change()}, return_when=asyncio.FIRST_COMPLETED)
-            if not began.done() and sampling.outlook(id).verdict != "go":  # while it waited for a place
+            if not began.done() and sampling.outlook(id).why != "go":  # while it waited for a place
                 task.cancel()
                 await asyncio.wait({task})
                 break
@@ -62,7 +62,7 @@ async def _begin_new(run: Run, sampling: Sampling, group: asyncio.TaskGroup) -> 
 async def _begin(run: Run, sampling: Sampling, index: int, began: asyncio.Future[None]) -> None:
     """A new attempt, once there is a place and if it is worth it even then; `began` is set when that is decided."""
     async with run.slots:
-        if sampling.outlook(run.task.id).verdict != "go" or not run.may_begin(index):
+        if sampling.outlook(run.task.id).why != "go" or not run.may_begin(index):
             began.set_result(None)
             return
         with sampling.pending(run.task.id, lambda: state_of(run.events)):
@@ -115,16 +115,10 @@ async def until_good(run: Run, until: str) -> None:
 async def witnesses_on_tie(run: Run) -> bool:
     """Attempts that only write tests, blind to every patch, and what their tests say of all candidates; those that the
     run is to make and has not made. Whether there is anything new."""
-
-    async def one(index: int) -> None:
-        async with run.slots:
-            if run.may_begin(index):
-                await run.executor.attempt(run, index)
-
     ended = {a.index for a in run.finished()}
     last = WRITERS_FROM + (run.settings.tie_witnesses or 0)
     due = {i for i in range(WRITERS_FROM, last) if run.model_of(i) in run.clients} - ended
-    await in_parallel(map(one, sorted(due)))
+    await in_parallel(map(run.attempt, sorted(due)))
     if due.isdisjoint(a.index for a in run.finished()):
         return False
     await verify_candidates(run)

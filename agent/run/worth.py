@@ -18,15 +18,14 @@ import contextlib
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from agent.attempt.notebook import notebooks
 from agent.choice.candidates import candidates_of, fates
 from agent.choice.order import why_not
 from harness import trace
 from harness.money.ledger import Ledger
-from harness.records import Candidate
 from harness.scaling.adaptive import (
     Beliefs,
     Group,
@@ -74,40 +73,22 @@ def state_of(events: Sequence[trace.Event]) -> TaskState:
     costs = Ledger.of(events).to_json()["by_attempt"]
     groups, unknown = [], set[int | None]()
     for candidate in candidates_of(events):
-        if candidate.evidence is None:
+        evidence = candidate.evidence
+        if evidence is None:
             unknown.update(candidate.attempts)
         elif not why_not(candidate) and (found := len(indices & set(candidate.attempts))):
-            groups.append((Group(found, level_of(candidate)), candidate.attempts))
+            # Of level 1 where there are tests that show the issue and all pass.
+            shown = [*evidence.given.values(), *evidence.witness.values()]
+            level = int(bool(shown) and set(shown) == {"passed"})
+            groups.append((Group(found, level), candidate.attempts))
     agreed = {index for _, attempts in groups for index in attempts}
     usd = sum(_cost(costs.get(str(end.attempt), {}), end.seconds) for end in ended if end.attempt not in unknown)
     return TaskState(tuple(group for group, _ in groups), len(indices - agreed - unknown), usd)
 
 
-def level_of(candidate: Candidate) -> int:
-    """The level of a candidate's evidence: 1 where there are tests that show the issue and all pass, else 0."""
-    evidence = candidate.evidence
-    shown = [*evidence.given.values(), *evidence.witness.values()] if evidence else []
-    return int(bool(shown) and all(outcome == "passed" for outcome in shown))
-
-
 def _cost(charged: Mapping[str, object], seconds: float) -> float:
     usd = charged.get("usd")
     return float(usd) if isinstance(usd, (int, float)) and charged.get("calls") else seconds / 3600 * USD_PER_HOUR
-
-
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """What another attempt of a task promises now. `verdict`: start one ("go"), see first what those under way give
-    ("wait"), or why to stop. `rate`: expected gain for a dollar, 0 but for "go". `stopped`: what the trace says if it
-    stops."""
-
-    verdict: Literal["go", "wait", "decisive", "hopeless", "not worth it"]
-    rate: float
-    stopped: trace.SamplingStopped
-
-    @property
-    def stops(self) -> bool:
-        return self.verdict not in ("go", "wait")
 
 
 class Sampling:
@@ -148,21 +129,17 @@ class Sampling:
             self._pending[id] -= 1
             self.update(id, state())
 
-    def outlook(self, id: str) -> Outlook:
-        """What another attempt of the task promises."""
+    def outlook(self, id: str) -> trace.SamplingStopped:
+        """What another attempt of the task promises now, as the trace has it if that ends the sampling. `why`: start
+        one ("go"), see first what those under way give ("wait"), or why to stop."""
         state, beliefs, pending = self._states[id], self._beliefs(id), self._pending[id]
         usd = max(price(state, self.mean_usd), 1e-9)
-        stands = standing(state, beliefs)
+        why: str = standing(state, beliefs)
         more = gain_beside(state, beliefs, pending)
-        verdict: Literal["go", "wait", "decisive", "hopeless", "not worth it"]
-        if stands != "open":
-            verdict = stands
-        elif more * self.per_solve >= usd:
-            verdict = "go"
-        else:
-            verdict = "wait" if pending else "not worth it"
-        stopped = trace.SamplingStopped(
-            why=verdict,
+        if why == "open":
+            why = "go" if more * self.per_solve >= usd else "wait" if pending else "not worth it"
+        return trace.SamplingStopped(
+            why=why,
             attempts=state.attempts,
             worth=worth(state, beliefs),
             hope=hope(state, beliefs),
@@ -170,14 +147,14 @@ class Sampling:
             usd=usd,
             per_solve=self.per_solve,
         )
-        return Outlook(verdict, more / usd if verdict == "go" else 0.0, stopped)
 
     def urgency(self, id: str) -> float:
         """The expected gain for a dollar of the task's next attempt; 0 where none is to be begun now. What an earlier
         process began is paid for in part, and goes first."""
         if self._owed.get(id):
             return math.inf
-        return self.outlook(id).rate if id in self._states else 0.0
+        outlook = self.outlook(id) if id in self._states else None
+        return outlook.gain / outlook.usd if outlook and outlook.why == "go" else 0.0
 
     def eager(self, id: str) -> bool:
         """Whether the task's next attempt promises at least as much as the first one of a task that nothing is known
@@ -190,15 +167,13 @@ class Sampling:
     @contextlib.asynccontextmanager
     async def first_of_all(self, id: str, places: AbstractAsyncContextManager[object]) -> AsyncIterator[None]:
         """A place for an attempt of the task that has begun already."""
-        self._owed[id] = self._owed.get(id, 0) + 1
-        try:
-            await places.__aenter__()
-        finally:
-            self._owed[id] -= 1
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            self._owed[id] = self._owed.get(id, 0) + 1
+            try:
+                await stack.enter_async_context(places)
+            finally:
+                self._owed[id] -= 1
             yield
-        finally:
-            await places.__aexit__(None, None, None)
 
     @property
     def mean_usd(self) -> float:

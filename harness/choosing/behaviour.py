@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from math import log1p
+from statistics import fmean
 
 from harness.choosing.agreement import shares
 from harness.choosing.evidence_store import Base, Found, InstanceEvidence, Steps, digest
@@ -19,8 +20,8 @@ from harness.evidence.shown import Shown, splits
 from harness.patches.patch import Patch
 
 BEHAVIOUR: dict[str, tuple[str, ...]] = {
-    "probes": ("like-base", "error-gone", "told-output", "new-crash", "same-behaviour", "same-steps"),
-    "tests": ("breaks-tests", "breaks-tests-alone", "mends-tests"),
+    "probes": ("like-base", "error-gone", "new-crash", "same-behaviour", "same-steps"),
+    "tests": ("breaks-tests", "breaks-tests-alone"),
 }
 
 _WISH = re.compile(
@@ -34,21 +35,17 @@ def behaviour_features(evidence: InstanceEvidence, groups: Sequence[str]) -> dic
     samples, base = evidence.samples, evidence.base
     found = [evidence.of(s) for s in samples]
     statement = Statement(base.statement)
-    steady = [_steady(f.probes, base) for f in found]
-    on_base = _steady(base.probes, base)
-    alone = _broken_alone(found, groups)
-    wishes = _wishes(statement)
+    steady, on_base = [_steady(f.probes, base) for f in found], _steady(base.probes, base)
+    whole = [tuple(sorted(steps.items())) if steps and steps != on_base else None for steps in steady]
     return {
         # Whether every step behaves exactly as on the base; 0.0 where nothing was run.
-        "like-base": [float(bool(steps) and not _changed(steps, on_base)) for steps in steady],
+        "like-base": [float(bool(steps) and steps == on_base) for steps in steady],
         "error-gone": [_error_gone(steps, on_base, statement) for steps in steady],
-        "told-output": [_told(steps, on_base, wishes, statement) for steps in steady],
         "new-crash": [_new_crash(k, on_base, statement, s.patch) for k, s in zip(steady, samples, strict=True)],
-        "same-behaviour": shares([_whole(steps, on_base) for steps in steady], samples),
+        "same-behaviour": shares(whole, samples),
         "same-steps": _same_steps(steady, evidence),
         "breaks-tests": _known([log1p(len(f.tests.broken)) if f.tests else None for f in found]),
-        "breaks-tests-alone": _known([None if n is None else log1p(n) for n in alone]),
-        "mends-tests": _known([log1p(len(f.tests.mended)) if f.tests else None for f in found]),
+        "breaks-tests-alone": _known([None if n is None else log1p(n) for n in _broken_alone(found, groups)]),
     }
 
 
@@ -60,16 +57,11 @@ def probe_rows(evidence: InstanceEvidence, patches: Mapping[str, str]) -> tuple[
     wishes, found = _wishes(statement), steps_of_each(evidence, patches)
     rows = {}
     for name, before in on_base.items():
-        outcomes = {}
-        for candidate, steps in found.items():
-            seen = steps.get(name)
-            if seen is None or name.startswith(WITNESS):
-                continue
-            if seen.behaviour == before.behaviour:
+        outcomes, of_issue = {}, not name.startswith(WITNESS)
+        for candidate, seen in ((i, steps[name]) for i, steps in found.items() if of_issue and name in steps):
+            if seen == before:
                 outcomes[candidate] = "failed"
-            elif _error_gone(steps, {name: before}, statement) or (
-                _told({name: seen}, {name: before}, wishes, statement) == 1.0
-            ):
+            elif (_complains(name, before, statement) and not seen.error) or _as_wished(seen, before, wishes):
                 outcomes[candidate] = "passed"
         if splits(outcomes):
             rows[name] = outcomes
@@ -85,15 +77,6 @@ def _steady(steps: Steps | None, base: Base) -> dict[str, Seen]:
     """Steps by "probe/number", the unsteady ones left out."""
     named = ((f"{p}/{at}", seen) for p, of_it in (steps or {}).items() for at, seen in enumerate(of_it))
     return {name: seen for name, seen in named if name not in base.unsteady}
-
-
-def _changed(steps: dict[str, Seen], on_base: dict[str, Seen]) -> list[str]:
-    names = steps.keys() | on_base.keys()
-    return sorted(n for n in names if _behaviour(steps.get(n)) != _behaviour(on_base.get(n)))
-
-
-def _behaviour(seen: Seen | None) -> tuple[object, ...]:
-    return seen.behaviour if seen is not None else ()
 
 
 def _complains(name: str, seen: Seen, statement: Statement) -> bool:
@@ -142,20 +125,10 @@ def _wishes(statement: Statement) -> str:
     return _squeezed("\n".join(found))
 
 
-def _told(steps: dict[str, Seen], on_base: dict[str, Seen], wishes: str, statement: Statement) -> float:
-    """Whether a step, unlike the base's, prints what the text says should be (1.0), or shows anywhere (0.4)."""
-    everywhere = _squeezed(statement.plain)
-    best = 0.0
-    for name in _changed(steps, on_base):
-        if name not in steps or name not in on_base:
-            continue
-        before = set(_texts(on_base[name]))
-        for text in _texts(steps[name]):
-            if text in before or text in _EMPTY:
-                continue
-            shown = 0.4 if len(text) > 3 and _occurs(text, everywhere) else 0.0
-            best = max(best, 1.0 if _occurs(text, wishes) else shown)
-    return best
+def _as_wished(seen: Seen, before: Seen, wishes: str) -> bool:
+    """Whether a step, unlike the base's, shows what the text says should be."""
+    new = set(_texts(seen)) - set(_texts(before)) - _EMPTY
+    return any(_occurs(text, wishes) for text in new)
 
 
 def _texts(seen: Seen) -> list[str]:
@@ -175,29 +148,17 @@ def _squeezed(text: str) -> str:
     return re.sub(r"\s*([^\w\s])\s*", r"\1", re.sub(r"\s+", " ", text)).strip()
 
 
-def _whole(steps: dict[str, Seen], on_base: dict[str, Seen]) -> tuple[object, ...] | None:
-    """How all steps behaved; None where nothing was run or all is as on the base."""
-    if not steps or not _changed(steps, on_base):
-        return None
-    return tuple((name, _behaviour(steps[name])) for name in sorted(steps))
-
-
 def _same_steps(steady: Sequence[dict[str, Seen]], evidence: InstanceEvidence) -> list[float]:
     """Over the steps on which candidates differ: the mean share of votes that behave alike; 0.0 without such a step."""
-    names = sorted({name for steps in steady for name in steps})
     ran = [steps for steps in steady if steps]
-    contested = [n for n in names if len({_behaviour(steps.get(n)) for steps in ran}) > 1]
-    if not contested:
-        return [0.0] * len(steady)
-    behaved = [[_behaviour(steps.get(n)) if steps else None for steps in steady] for n in contested]
-    columns = [shares(each, evidence.samples) for each in behaved]
-    return [sum(row) / len(row) for row in zip(*columns, strict=True)]
+    contested = sorted(n for n in {n for steps in ran for n in steps} if len({steps.get(n) for steps in ran}) > 1)
+    columns = [shares([steps.get(n, ()) if steps else None for steps in steady], evidence.samples) for n in contested]
+    return [fmean(row) for row in zip(*columns, strict=True)] if columns else [0.0] * len(steady)
 
 
 def _known(values: Sequence[float | None]) -> list[float]:
     """Candidates that were not held against the tests count as the mean of those that were: neither for nor against."""
-    there = [value for value in values if value is not None]
-    mean = sum(there) / len(there) if there else 0.0
+    mean = fmean([value for value in values if value is not None] or [0.0])
     return [mean if value is None else value for value in values]
 
 

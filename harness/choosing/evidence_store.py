@@ -31,26 +31,21 @@ Steps = Mapping[str, tuple[Seen, ...]]
 
 @dataclass(frozen=True, slots=True)
 class TestFacts:
-    """Near tests on one candidate: `broken` pass on the base every time and not here, `mended` fail on the base every
-    time and pass here. `asked`: how many tests were compared. `reason`: what was odd about the run, mostly empty."""
+    """Near tests on one candidate: `broken` pass on the base every time and not here. `asked`: how many tests were
+    compared. `reason`: what was odd about the run, mostly empty."""
 
     __test__ = False
 
     asked: int
     broken: tuple[str, ...]
-    mended: tuple[str, ...] = ()
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class NearBase:
-    """The near tests on the base: the files that are compared, the tests that pass (`green`) or fail (`red`) there
-    every time, the seconds of one run."""
+    """The near tests that pass on the base every time."""
 
-    files: tuple[str, ...] = ()
     green: tuple[str, ...] = ()
-    red: tuple[str, ...] = ()
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +55,11 @@ class Found:
     static: StaticFacts
     probes: Steps | None = None
     tests: TestFacts | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing of it to run."""
+        return self.static.applies == "no" or self.static.no_code
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,10 @@ from harness.choosing.behaviour import BEHAVIOUR, behaviour_features
 from harness.choosing.evidence_store import Found, InstanceEvidence
 
 KINDS: dict[str, tuple[str, ...]] = {
-    "usable": ("unusable", "applies-fuzzily"),
+    "usable": ("unusable",),
     "names": ("undefined-names", "unseen-names"),
     "hygiene": ("edits-tests", "adds-tests", "debugging", "stray-files", "build-config"),
-    "statement": ("names-file", "names-place", "traceback-place"),
+    "statement": ("names-file", "traceback-place"),
     "agreement": ("same-code", "same-places", "likeness", "nearness"),
     **BEHAVIOUR,
 }
@@ -30,17 +30,12 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 NAMES = tuple(name for names in KINDS.values() for name in names)
 
-ASIDE = ("size",)
-"""Known and shown, and what decides between equals, but no feature: on the development part of the pool a weight for it
-made the choice worse (docs/selection.md)."""
-
 
 @dataclass(frozen=True, slots=True)
 class CandidateFeatures:
     """One distinct candidate of an instance. `patch`: the text that stands for it, of the member with the fewest flags.
     `sources`: of all its members. `relative`: by feature name, the instance's mean taken away; `absolute`: as found."""
 
-    instance: str
     patch: str
     sources: tuple[str, ...]
     relative: Mapping[str, float]
@@ -59,10 +54,14 @@ def rows(evidence: InstanceEvidence) -> list[CandidateFeatures]:
     flags = [len(evidence.of(sample).static.flags) for sample in evidence.samples]
     chosen = [min(of_it, key=lambda at: (flags[at], at)) for of_it in members.values()]
     means = {name: fmean(table[at][name] for at in chosen) for name in NAMES}
-    around = _circumstances(evidence, table, chosen)
+    around = {
+        "agreement-of-all": fmean(row["likeness"] for row in table),
+        "best-agreement": max(row["same-code"] for row in table),
+        "place-agreement": max(row["same-places"] for row in table),
+        "distinct-share": len(chosen) / max(1.0, votes(s.model for s in evidence.samples)),
+    }
     return [
         CandidateFeatures(
-            instance=evidence.instance,
             patch=evidence.samples[at].patch,
             sources=tuple(evidence.samples[m].source for m in of_it),
             relative={name: table[at][name] - means[name] for name in NAMES},
@@ -86,7 +85,7 @@ def _table(evidence: InstanceEvidence, groups: Sequence[str]) -> list[dict[str, 
         "nearness": mean_with_others(near, samples),
         **behaviour_features(evidence, groups),
     }
-    return [{name: float(columns[name][at]) for name in NAMES + ASIDE} for at in range(len(samples))]
+    return [{name: float(columns[name][at]) for name in NAMES} for at in range(len(samples))]
 
 
 def _matrix(
@@ -101,7 +100,6 @@ def _matrix(
 
 _STATIC: dict[str, Callable[[Found], float]] = {
     "unusable": lambda f: f.static.applies == "no" or f.static.no_code or bool(f.static.unparsed),
-    "applies-fuzzily": lambda f: f.static.applies == "fuzzy",
     "undefined-names": lambda f: bool(f.static.undefined),
     "unseen-names": lambda f: log1p(len(f.static.unseen)),
     "edits-tests": lambda f: "edits-tests" in f.static.flags,
@@ -109,19 +107,6 @@ _STATIC: dict[str, Callable[[Found], float]] = {
     "debugging": lambda f: "debugging" in f.static.flags,
     "stray-files": lambda f: bool(f.static.strays),
     "build-config": lambda f: "build-config" in f.static.flags,
-    "size": lambda f: log1p(f.static.added + f.static.removed),
     "names-file": lambda f: f.static.named_files,
-    "names-place": lambda f: f.static.named_places,
     "traceback-place": lambda f: f.static.frame_places,
 }
-
-
-def _circumstances(
-    evidence: InstanceEvidence, table: Sequence[Mapping[str, float]], chosen: Sequence[int]
-) -> dict[str, float]:
-    return {
-        "agreement-of-all": fmean(row["likeness"] for row in table),
-        "best-agreement": max(row["same-code"] for row in table),
-        "place-agreement": max(row["same-places"] for row in table),
-        "distinct-share": len(chosen) / max(1.0, votes(s.model for s in evidence.samples)),
-    }

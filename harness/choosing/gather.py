@@ -5,29 +5,26 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from harness.cache import cache_root
 from harness.choosing.evidence_store import Base, Found, InstanceEvidence, Keep, NearBase, Steps, TestFacts
-from harness.choosing.near_tests import NOTHING_RAN, base_of, bench_for, held_against
-from harness.choosing.probe_facts import Seen
 from harness.choosing.probes import probes_of, witness_probes
 from harness.choosing.probing import run_probes, views_for
 from harness.choosing.statement import Statement
 from harness.choosing.static_evidence import StaticFacts, look
-from harness.code.import_graph import import_graph
-from harness.evidence.near import MOST_FILES, Opened
-from harness.evidence.regression import near_files, touched_by
+from harness.evidence.near import AT_ONCE, NearSettings, Opened, Prepare, files_near, near_tests, what_is_touched
 from harness.parallel import in_parallel
-from harness.patches.paths import guards_tests, holds_tests
-from harness.records import WitnessTest
+from harness.patches.paths import guards_tests
+from harness.records import TestReport, WitnessTest
 from harness.repository.base_tree import BaseTree
 from harness.sandbox.base import WORKDIR, Sandbox
 from harness.sandbox.fresh import in_one_opened
+from harness.testing.report import outcome_of
 from harness.testing.runners.registry import command_of_project
 from tasks.errors import SandboxFailed, TroopError, words_of
 from tasks.say import Say
@@ -37,6 +34,12 @@ NEAR_SECONDS = 12.0
 
 RETRIES = 3
 """Sandboxes that may die under one candidate."""
+
+NOTHING_RAN = "<nothing ran>"
+"""Stands among the broken tests where a candidate lets no test run."""
+PATIENCE = 3.0
+"""So many times longer than on the base a test may take on a candidate: else one that was just quick enough there would
+fail on a machine that has become busier."""
 
 T = TypeVar("T")
 
@@ -58,7 +61,7 @@ def _look(patch: str, statement: Statement, tree: BaseTree | None) -> StaticFact
     except (OSError, TroopError):
         raise
     except Exception as error:
-        return StaticFacts("no", "", (), (), 0, 0, 0, reason=f"it cannot be looked at: {words_of(error)}")
+        return StaticFacts("no", "", (), (), reason=f"it cannot be looked at: {words_of(error)}")
 
 
 async def gather_probes(
@@ -76,7 +79,7 @@ async def gather_probes(
     Each candidate gets a fresh sandbox; what it does to test files is left out. Candidates of the same code are run
     once. `keep` is told after the base and after every candidate. Raises SandboxFailed where no sandbox works.
     """
-    packages = import_names(tree.paths())
+    packages = import_names(tree.files())
     read = Statement(evidence.base.statement)
     of_issue, tests, views = probes_of(read, packages), witness_probes(witnesses), views_for(read, packages)
     probes = (*of_issue, *tests)
@@ -97,21 +100,18 @@ async def gather_probes(
     base = base if probes else replace(base, probes={})
     evidence = replace(evidence, base=base)
     keep(evidence)
-    for key, patch in evidence.patches.items():
-        facts = evidence.found[key]
-        if facts.probes is None:
-            twins = (f.probes for f in evidence.found.values() if _same_code(f, facts))
-            twin = next((probes for probes in twins if probes is not None), None)
-            idle = facts.static.applies == "no" or facts.static.no_code or not tells(base, patch)
-            try:
-                shown = twin if twin is not None else {} if idle else await shown_by(f"probe-{key}", patch)
-            except Exception as error:  # one candidate's fault ends no other's case
-                if isinstance(error, SandboxFailed):
-                    await in_sandbox(opened, "works", tree, "", lambda s: s.exec(["true"], timeout=60))
-                why = f"the probes cannot be run on it: {words_of(error)}"
-                shown, facts = {}, replace(facts, static=replace(facts.static, reason=why))
-            evidence = evidence.with_found(**{key: replace(facts, probes=shown)})
-            keep(evidence)
+    for keys, twin in _lacking(evidence, evidence.patches, lambda found: found.probes):
+        facts, patch = evidence.found[keys[0]], evidence.patches[keys[0]]
+        idle = facts.idle or not tells(base, patch)
+        try:
+            shown = twin if twin is not None else {} if idle else await shown_by(f"probe-{keys[0]}", patch)
+        except Exception as error:  # one candidate's fault ends no other's case
+            if isinstance(error, SandboxFailed):
+                await in_sandbox(opened, "works", tree, "", lambda s: s.exec(["true"], timeout=60))
+            why, shown = f"the probes cannot be run on it: {words_of(error)}", {}
+            evidence = evidence.with_found(**{keys[0]: replace(facts, static=replace(facts.static, reason=why))})
+        evidence = evidence.with_found(**{key: replace(evidence.found[key], probes=shown) for key in keys})
+        keep(evidence)
     say(f"{evidence.instance}: {len(probes)} probes")
     return evidence
 
@@ -139,23 +139,21 @@ async def gather_tests(
     wanted = {key: patch for key, patch in evidence.patches.items() if only is None or key in only}
     if all(evidence.found[key].tests is not None for key in wanted):
         return evidence
-    usual = command or command_of_project(import_names(tree.paths()))
-    bench = await asyncio.to_thread(bench_for, opened, usual, seconds, slots)
+    usual = command or command_of_project(import_names(tree.files()))
+    slots = slots or asyncio.Semaphore(AT_ONCE)
+    bench = NearSettings(opened, usual, seconds, slots, test_seconds=max(seconds / 3, 1.0))
     if evidence.base.near is None:
-        files = await asyncio.to_thread(_near_files, tree, list(evidence.patches.values()))
-        evidence = replace(evidence, base=replace(evidence.base, near=await base_of(bench, files)))
+        touched = await asyncio.to_thread(what_is_touched, tree, list(evidence.patches.values()))
+        found = await near_tests(bench, await asyncio.to_thread(files_near, tree, touched))
+        evidence = replace(evidence, base=replace(evidence.base, near=NearBase(found.green)))
         keep(evidence)
     near = evidence.base.near or NearBase()
 
-    async def hold(keys: Sequence[str]) -> None:
-        """Candidates of the same code are run once."""
+    async def hold(keys: Sequence[str], tests: TestFacts | None) -> None:
         nonlocal evidence
-        facts = evidence.found[keys[0]]
-        twins = (f.tests for f in evidence.found.values() if _same_code(f, facts))
-        twin = next((tests for tests in twins if tests is not None), None)
-        if twin is not None:
-            tests = twin
-        elif not near.green or facts.static.applies == "no" or facts.static.no_code:
+        if tests is not None:
+            pass
+        elif not near.green or evidence.found[keys[0]].idle:
             tests = TestFacts(0, (), reason="changes no code" if near.green else "no near test passes on the base")
         else:
             patch = wanted[keys[0]]
@@ -163,30 +161,54 @@ async def gather_tests(
                 tests = await held_against(bench, near, f"near-{keys[0]}", lambda sandbox: lay(sandbox, tree, patch))
             except (OSError, ValueError) as error:  # it leaves a file where another's folder should be
                 tests = TestFacts(len(near.green), (NOTHING_RAN,), reason=f"it cannot be laid out: {words_of(error)}")
-            counted = f"{len(tests.broken)} of {tests.asked} near tests broken, {len(tests.mended)} mended"
+            counted = f"{len(tests.broken)} of {tests.asked} near tests broken"
             say(f"{evidence.instance} {keys[0]}: {counted}")
         evidence = evidence.with_found(**{key: replace(evidence.found[key], tests=tests) for key in keys})
         keep(evidence)
 
-    groups: dict[str, list[str]] = {}
-    for key in wanted:
-        if evidence.found[key].tests is None:
-            groups.setdefault(evidence.found[key].static.code or key, []).append(key)
-    await in_parallel(hold(keys) for keys in groups.values())
+    lacking = _lacking(evidence, wanted, lambda found: found.tests)
+    await in_parallel(hold(keys, twin) for keys, twin in lacking)
     return evidence
 
 
-def _near_files(tree: BaseTree, patches: Sequence[str]) -> list[str]:
-    """The test files of the base that are nearest to what the patches touch, the nearest first."""
-    paths = tree.paths()
-    imports = import_graph(tree.commit, paths, tree.read_all, cache_root() / "imports")
-    return near_files(texts_of_tests(tree), touched_by(patches, tree.read), imports)[:MOST_FILES]
+async def held_against(bench: NearSettings, base: NearBase, name: str, prepare: Prepare) -> TestFacts:
+    """The near tests on a candidate, which `prepare` lays over the base. Broken is what does not pass twice. What had
+    not run when its time was up is not compared. Raises SandboxFailed where no sandbox works."""
+    patient = replace(bench, test_seconds=PATIENCE * bench.test_seconds)
+    try:
+        ran = await patient.tests(name, base.green, bench.together, prepare)
+        compared = [test for test in base.green if _told(ran, test)]
+        broken = [test for test in compared if outcome_of(ran, test) != "passed"]
+        if broken and ran.outcomes:
+            again = await patient.tests(f"{name}-again", broken, bench.together, prepare)
+            broken = [test for test in broken if outcome_of(again, test) != "passed"]
+    except SandboxFailed as error:
+        await bench.probe()
+        return TestFacts(len(base.green), (NOTHING_RAN,), reason=f"its tests take the sandbox down: {error}")
+    if not ran.outcomes:
+        return TestFacts(len(base.green), (NOTHING_RAN,), reason=ran.reason)
+    return TestFacts(len(compared), tuple(broken[:50]), ran.reason)
 
 
-def texts_of_tests(tree: BaseTree) -> dict[str, str]:
-    """The text of every test file of the base by its path."""
-    found = tree.read_all(path for path in tree.paths() if holds_tests(path))
-    return {path: text.decode("utf-8", "replace") for path, text in found.items()}
+def _told(ran: TestReport, test: str) -> bool:
+    """Whether a run says anything of a test: one that is missing in a whole run is gone."""
+    return ran.valid or outcome_of(ran, test) != "missing"
+
+
+def _lacking(
+    evidence: InstanceEvidence, wanted: Collection[str], known: Callable[[Found], T | None]
+) -> list[tuple[list[str], T | None]]:
+    """The `wanted` patches on which something is not `known`, those of the same code together, which are run once, each
+    group with what is known of that code already."""
+    groups: dict[str, list[str]] = {}
+    for key, facts in evidence.found.items():
+        groups.setdefault(facts.static.code or key, []).append(key)
+    found = []
+    for keys in groups.values():
+        told = {key: each for key in keys if (each := known(evidence.found[key])) is not None}
+        if new := [key for key in keys if key in wanted and key not in told]:
+            found.append((new, next(iter(told.values()), None)))
+    return found
 
 
 async def in_sandbox(
@@ -239,15 +261,6 @@ def import_names(paths: Sequence[str]) -> tuple[str, ...]:
 _NO_PACKAGES = {"tests", "test", "testing", "doc", "docs", "examples", "bench", "benchmarks", "scripts", "utils", "bin"}
 
 
-def _differing(one: Mapping[str, tuple[Seen, ...]], other: Mapping[str, tuple[Seen, ...]]) -> set[str]:
-    names: set[str] = set()
-    for probe, steps in one.items():
-        again = other.get(probe, ())
-        for at in range(max(len(steps), len(again))):
-            if at >= len(steps) or at >= len(again) or steps[at].behaviour != again[at].behaviour:
-                names.add(f"{probe}/{at}")
-    return names
-
-
-def _same_code(one: Found, other: Found) -> bool:
-    return bool(one.static.code) and one.static.code == other.static.code
+def _differing(one: Steps, other: Steps) -> set[str]:
+    pairs = {f"{p}/{at}": pair for p in one for at, pair in enumerate(zip_longest(one[p], other.get(p, ())))}
+    return {name for name, (a, b) in pairs.items() if a != b}

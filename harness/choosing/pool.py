@@ -25,7 +25,7 @@ from typing import Any
 
 from harness import trace
 from harness.records import WitnessTest
-from tasks.entries import Entries, entries, kind
+from tasks.entries import Entries, entries, text_of
 from tasks.errors import InputError
 
 PATCH_ENDINGS = (".patch", ".diff")
@@ -108,12 +108,10 @@ def read_pool(path: Path) -> list[Sample]:
     for place, fields in _entries(path):
         if "model_patch" not in fields and "patch" not in fields:
             raise InputError(f"{place}: no model_patch; give predictions or a pool")
-        patch = fields.get("model_patch", fields.get("patch")) or ""
-        if not isinstance(patch, str):
-            raise InputError(f"{place}: the field model_patch must be text, not {kind(patch)}")
-        instance = _text(fields, "instance_id", place)
+        patch = text_of(place, fields, "model_patch" if "model_patch" in fields else "patch", needed=False)
+        instance = text_of(place, fields, "instance_id")
         if "source" in fields:
-            source = _text(fields, "source", place)
+            source = text_of(place, fields, "source")
             model = str(fields.get("model") or source.partition("/")[0])
         else:
             model = str(fields.get("model_name_or_path") or path.name.partition(".")[0])
@@ -129,13 +127,6 @@ def _right(fields: Mapping[str, Any], place: str) -> bool | None:
     if outcome is not None and outcome not in OUTCOMES:
         raise InputError(f"{place}: the outcome '{outcome}' is none of {', '.join(OUTCOMES)}")
     return None if outcome is None else outcome == "resolved"
-
-
-def _text(fields: Mapping[str, Any], name: str, place: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str) or not value:
-        raise InputError(f"{place}: no {name}")
-    return value
 
 
 def _entries(path: Path) -> Entries:

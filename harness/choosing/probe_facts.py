@@ -22,19 +22,12 @@ _VOLATILE = (
 @dataclass(frozen=True, slots=True)
 class Seen:
     """One step. `out`: what it printed or displayed; `error`: the exception's name, "" for none, "TooSlow" where it did
-    not end; `message`: the exception's; `where`: "file:function" of the innermost frame; `views`: other texts of the
-    value."""
+    not end; `message`: the exception's; `views`: other texts of the value."""
 
     out: str
     error: str = ""
     message: str = ""
-    where: str = ""
     views: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def behaviour(self) -> tuple[object, ...]:
-        """What makes two steps the same; not where an exception came from."""
-        return (self.out, self.error, self.message, self.views)
 
 
 def seen(raw: Mapping[str, object]) -> Seen:
@@ -45,7 +38,6 @@ def seen(raw: Mapping[str, object]) -> Seen:
         out=steady(_text(raw, "out")),
         error=_text(raw, "error")[:100],
         message=steady(_text(raw, "message")),
-        where=steady(_text(raw, "where"))[:300],
         views=tuple(sorted((str(name)[:60], steady(str(text))) for name, text in pairs)),
     )
 

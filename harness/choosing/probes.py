@@ -12,7 +12,7 @@ import ast
 import re
 import shlex
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.choosing.statement import Block, Statement
@@ -96,9 +96,9 @@ def steps_of(text: str) -> list[str]:
     """The statements of a block, as source each; empty for what is no Python. Output and prompts are left out."""
     lines = text.split("\n")
     if any(_PROMPT.match(line) for line in lines):
-        pieces = list(_prompted(lines, _PROMPT, _GOES_ON))
+        pieces = _prompted(lines, _PROMPT, _GOES_ON)
     elif any(_IN.match(line) for line in lines):
-        pieces = list(_prompted(lines, _IN, _CONTINUED))
+        pieces = _prompted(lines, _IN, _CONTINUED)
     elif any(_QUOTED.match(line) for line in lines) and not any(map(_unquoted_code, lines)):
         pieces = [m[1] for m in map(_QUOTED.match, lines) if m]
     else:
@@ -110,21 +110,17 @@ def _unquoted_code(line: str) -> bool:
     return bool(line.strip()) and not line.startswith(">") and _parses(line) and "(" in line
 
 
-def _prompted(lines: Sequence[str], prompt: re.Pattern[str], more: re.Pattern[str]) -> Iterator[str]:
+def _prompted(lines: Sequence[str], prompt: re.Pattern[str], more: re.Pattern[str]) -> list[str]:
     """What was typed at the prompts of a session."""
-    typed: list[str] = []
+    pieces: list[list[str]] = []
+    typing = False
     for line in lines:
         if match := prompt.match(line):
-            if typed:
-                yield "\n".join(typed)
-            typed = [match[1] or ""]
-        elif typed and (match := more.match(line)):
-            typed.append(match[1] or "")
-        elif typed:
-            yield "\n".join(typed)
-            typed = []
-    if typed:
-        yield "\n".join(typed)
+            pieces.append([match[1] or ""])
+        elif typing and (match := more.match(line)):
+            pieces[-1].append(match[1] or "")
+        typing = match is not None
+    return ["\n".join(piece) for piece in pieces]
 
 
 def _script(text: str) -> str:

@@ -10,9 +10,11 @@ from pathlib import PurePosixPath
 
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([^\n`]*)\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(r"`([^`\n]+)`")
-_FRAME = re.compile(r'File "([^"\n]+)", line (\d+), in (\S+)')
-_SHORT_FRAME = re.compile(r"^(?:E\s+)?([\w./\\-]+\.py):(\d+): in (\S+)", re.MULTILINE)
-_IPYTHON_FRAME = re.compile(r"^(?:~?[\w./\\-]*/)?([\w.\\-]+\.py)c? in (\w+)\(", re.MULTILINE)
+_FRAMES = (  # Python's own, pytest's, IPython's
+    re.compile(r'File "([^"\n]+)", line \d+, in (\S+)'),
+    re.compile(r"^(?:E\s+)?([\w./\\-]+\.py):\d+: in (\S+)", re.MULTILINE),
+    re.compile(r"^(?:~?[\w./\\-]*/)?([\w.\\-]+\.py)c? in (\w+)\(", re.MULTILINE),
+)
 _EXCEPTION = re.compile(r"\b([A-Z]\w*(?:Error|Exception|Warning|Interrupt|Exit))\b")
 _PATH = re.compile(r"(?<![\w./\\-])[\w./\\-]+\.py\b")  # begun once in a word, however long that is
 _DOTTED = re.compile(r"\b[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+\b")
@@ -59,10 +61,8 @@ class Statement:
     @cached_property
     def frames(self) -> tuple[Frame, ...]:
         """The frames of all tracebacks, outermost first within each."""
-        found = [(m.start(), Frame(_place(m[1]), m[3])) for m in _FRAME.finditer(self.plain)]
-        found += [(m.start(), Frame(_place(m[1]), m[3])) for m in _SHORT_FRAME.finditer(self.plain)]
-        found += [(m.start(), Frame(_place(m[1]), m[2])) for m in _IPYTHON_FRAME.finditer(self.plain)]
-        return tuple(frame for _, frame in sorted(found, key=lambda pair: pair[0]))
+        found = [m for pattern in _FRAMES for m in pattern.finditer(self.plain)]
+        return tuple(Frame(_place(m[1]), m[2]) for m in sorted(found, key=re.Match.start))
 
     @cached_property
     def exceptions(self) -> frozenset[str]:
@@ -110,9 +110,7 @@ def _sessions(text: str) -> list[str]:
         prompt = line.lstrip().startswith((">>> ", "... ")) or line.strip() in (">>>", "...")
         if prompt and not open_:
             found.append([])
-            open_ = True
-        elif open_ and not prompt and not line.strip():
-            open_ = False
+        open_ = prompt or (open_ and bool(line.strip()))
         if open_:
             found[-1].append(line)
     return ["\n".join(lines) for lines in found]

@@ -3,7 +3,6 @@ does it touch, and how is that related to the issue's text. Pure but for reading
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import re
 from collections.abc import Sequence
@@ -31,16 +30,13 @@ class StaticFacts:
     level or an unknown place). `unparsed`: files that parsed on the base and no longer do. `undefined`: names that are
     looked up and that nothing defines, new ones only. `unseen`: new identifiers that occur nowhere else in the touched
     files. `flags`: of `harness.patches.patch`. `strays`: new source files that belong to no package; they count neither
-    in `code` nor in `places`, `files` and the numbers of lines.
+    in `code` nor in `places` and `files`.
     """
 
     applies: str
     code: str
     places: tuple[str, ...]
     files: tuple[str, ...]
-    added: int
-    removed: int
-    hunks: int
     unparsed: tuple[str, ...] = ()
     undefined: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
@@ -48,7 +44,6 @@ class StaticFacts:
     strays: tuple[str, ...] = ()
     no_code: bool = False
     named_files: float = 0.0
-    named_places: float = 0.0
     frame_places: float = 0.0
     reason: str = ""
 
@@ -58,15 +53,13 @@ def look(patch_text: str, statement: Statement, tree: BaseTree | None) -> Static
     patch = Patch(patch_text)
     strays = stray_files(patch, tree)
     source = source_without(patch, strays)
-    wanted = frozenset(source)
-    changes = [c for c in patch.changes if c.path in wanted or c.old_path in wanted]
     close = len(patch.changes) <= MOST_FILES
     applied = tree.patched(patch_text, contents=close) if tree is not None else Patched("unknown", {})
-    if tree is not None and (hidden := patch.hides(tree.paths())):
+    if tree is not None and (hidden := patch.hides(tree.files())):
         applied = replace(applied, applies="no", reason=f"{hidden} would be loaded in place of what runs the tests")
     patched = applied if close else Patched("unknown", {})
     known = patched.applies in ("clean", "fuzzy")
-    places = _places([c for c in changes if c.path in wanted], patched)
+    places = _places([c for c in patch.changes if c.path in source], patched)
     python = [(path, *patched.files.get(path, (None, None))) for path in source if path.endswith(".py") and known]
     parts = [(path, before, after) for path, before, after in python if after is not None]
     return StaticFacts(
@@ -74,9 +67,6 @@ def look(patch_text: str, statement: Statement, tree: BaseTree | None) -> Static
         code=_code(patched, source) if known else _text_digest(patch_text, strays),
         places=places,
         files=tuple(source),
-        added=sum(c.added for c in changes),
-        removed=sum(c.removed for c in changes),
-        hunks=sum(len(c.hunks) for c in changes),
         unparsed=tuple(path for path, before, after in parts if _breaks_syntax(before, after)),
         undefined=tuple(sorted({name for _, before, after in parts for name in _new_undefined(before, after)})),
         unseen=_unseen(patched, source) if known else (),
@@ -84,7 +74,6 @@ def look(patch_text: str, statement: Statement, tree: BaseTree | None) -> Static
         strays=strays,
         no_code=not source or (known and not places),
         named_files=max((names_file(statement, p) for p in source), default=0.0),
-        named_places=_named_places(places, statement),
         frame_places=_frame_places(places, statement),
         reason=applied.reason,
     )
@@ -108,19 +97,8 @@ def _unseen(patched: Patched, source: list[str]) -> tuple[str, ...]:
         before_all |= identifiers(before) if before else set()
         if after is not None:
             after_all |= identifiers(after)
-            defined |= _bound(after)
+            defined |= identifiers(after, bound=True)
     return tuple(sorted(after_all - before_all - defined))
-
-
-def _bound(tree: ast.Module) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        match node:
-            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()) | ast.arg(arg=name):
-                found.add(name)
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                found.add(name)
-    return found
 
 
 def _text_digest(patch_text: str, strays: Sequence[str]) -> str:
@@ -168,7 +146,7 @@ def _heading(path: str, section: str) -> str:
 def stray_files(patch: Patch, tree: BaseTree | None) -> tuple[str, ...]:
     """New files that are no tests and no prose and belong to no package: at the top, named like a scratch file, or,
     with the base at hand, in a directory that it does not have."""
-    folders = {str(PurePosixPath(p).parent) for p in tree.paths()} if tree is not None else None
+    folders = {str(PurePosixPath(p).parent) for p in tree.files()} if tree is not None else None
     new = [c.path for c in patch.files if c.kind == "added" and not is_test(c.path) and not is_prose(c.path)]
     return tuple(p for p in new if _is_stray(p, folders))
 
@@ -186,21 +164,11 @@ def source_without(patch: Patch, strays: Sequence[str]) -> list[str]:
     return [p for p in source if p not in without] or source
 
 
-def _named_places(places: tuple[str, ...], statement: Statement) -> float:
-    """The share of touched functions whose name, or whose class's name, the statement has."""
-    named = [p for p in places if "::" in p]
-    hits = [any(part in statement.code_words for part in p.partition("::")[2].split(".")) for p in named]
-    return sum(hits) / len(hits) if hits else 0.0
-
-
 def _frame_places(places: tuple[str, ...], statement: Statement) -> float:
     """1.0 for touching the innermost function of a traceback, less the further out; 0.0 for none of its functions."""
-    total = len(statement.frames)
-    best = 0.0
-    for number, frame in enumerate(statement.frames, 1):
-        for place in places:
-            path, _, name = place.partition("::")
-            same = name.rpartition(".")[2] == frame.function
-            if same and (path.endswith(frame.path) or frame.path.endswith(path)):
-                best = max(best, number / total)
-    return best
+    named = {(path, name.rpartition(".")[2]) for path, _, name in (place.partition("::") for place in places)}
+    for number, frame in reversed(list(enumerate(statement.frames, 1))):
+        same = (path for path, name in named if name == frame.function)
+        if any(path.endswith(frame.path) or frame.path.endswith(path) for path in same):
+            return number / len(statement.frames)
+    return 0.0

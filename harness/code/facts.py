@@ -116,18 +116,20 @@ def touched(before: ast.Module | None, after: ast.Module | None) -> frozenset[st
     return frozenset(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
 
 
-def identifiers(tree: ast.Module) -> frozenset[str]:
-    """All names, attributes, keywords and parameters that occur."""
+def identifiers(tree: ast.Module, *, bound: bool = False) -> frozenset[str]:
+    """All names, attributes, keywords and parameters that occur; `bound`: only those that are defined or set there."""
     found: set[str] = set()
     for node in ast.walk(tree):
         match node:
+            case ast.Name(id=name, ctx=use) | ast.Attribute(attr=name, ctx=use) if bound:
+                found |= {name} if isinstance(use, ast.Store) else set()
             case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name):
-                found.add(name)
-            case ast.keyword(arg=str(name)):
                 found.add(name)
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 found.add(name)
-            case ast.alias(name=name, asname=other):
+            case ast.keyword(arg=str(name)) if not bound:
+                found.add(name)
+            case ast.alias(name=name, asname=other) if not bound:
                 found |= {*name.split("."), *([other] if other else [])}
     return frozenset(found)
 

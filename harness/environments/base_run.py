@@ -28,7 +28,7 @@ NO_TESTS = "the repository has no tests that Troop finds, so nothing guards what
 NEAR_LATER = "the tests near a change are run on the base once there are changes (scope near)"
 
 
-_TABLES = ("outcomes", "failures", "durations")
+TABLES = ("outcomes", "failures", "durations")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,11 @@ class Baseline:
     report: TestReport | None
     flaky: tuple[str, ...] = ()
     note: str = ""
+
+    @property
+    def green(self) -> tuple[str, ...]:
+        """The tests that pass every time, sorted."""
+        return tuple(sorted(self.report.passed - set(self.flaky))) if self.report else ()
 
 
 async def baseline(
@@ -91,7 +96,7 @@ async def _base_run(
     alone = await room.tests(sandbox, absent)
     if not report.outcomes:
         return alone
-    both: Json = {name: {**getattr(report, name), **getattr(alone, name)} for name in _TABLES}
+    both: Json = {name: {**getattr(report, name), **getattr(alone, name)} for name in TABLES}
     return replace(report, **both)
 
 
@@ -107,7 +112,7 @@ def _merge(reports: Sequence[TestReport], command: str, task: Task) -> Baseline:
     first = usable[0]
     cut = [report for report in usable if report.timed_out]
     for other in usable[1:] if cut else ():
-        known: Json = {name: {**getattr(other, name), **getattr(first, name)} for name in _TABLES}
+        known: Json = {name: {**getattr(other, name), **getattr(first, name)} for name in TABLES}
         reason = first.reason.replace(_count(first), _count(replace(first, **known)))
         first = replace(first, **known, reason=reason)
     if _nothing_loads(first, task):

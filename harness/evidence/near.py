@@ -14,21 +14,21 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from harness.cache import cache_root, read_json, write_json
 from harness.code.import_graph import ImportGraph, import_graph
-from harness.environments.base_run import Baseline
+from harness.environments.base_run import TABLES, Baseline
 from harness.environments.clean_room import TEST_SECONDS, CleanRoom
 from harness.environments.environment import FORMAT
 from harness.evidence.regression import NEAR, STARTING_SECONDS, Touched, cost, near_files, touched_by
 from harness.parallel import in_parallel
 from harness.patches.patch import Patch
 from harness.patches.paths import holds_tests
-from harness.records import TestReport
-from harness.repository.workspace import Workspace
+from harness.records import Json, TestReport
 from harness.sandbox.base import Sandbox
 from harness.sandbox.fresh import in_one_opened
 from harness.testing.report import COMMAND_TEST, broke_off
@@ -43,8 +43,8 @@ NEAR_SECONDS = 120.0
 """Of tests near to the candidates of a run: what is nearest says the most, and the base has to run it first."""
 MOST_FILES = 16
 """So many test files say what a change breaks near by; each costs a start of the test command."""
-QUICK_SECONDS = 2.0
-"""A test that fails within this time is run again, to see whether it always fails."""
+STARTING_AT_MOST = 15.0
+"""Seconds for starting a test command, loading its tests included."""
 
 NO_FILES = "no test file of the repository is near to what the candidates change, so nothing guards what they may break"
 NOT_BY_FILE = "the test command cannot be limited to files, so nothing guards what a patch may break"
@@ -59,19 +59,26 @@ Prepare = Callable[[Sandbox], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class NearSettings:
-    """How near tests are run. Times in seconds: `seconds` of tests that a candidate is held against, `alone` for one
-    test file, `together` for the run of all, `test_seconds` for one test. `environment`: its key, under which results
-    are kept (None: they are not). `slots` bounds the sandboxes at a time."""
+    """How near tests are run. `seconds` of tests a candidate is held against; `test_seconds`: of one. `environment`:
+    its key, under which results are kept (None: they are not). `slots` bounds the sandboxes at a time."""
 
     opened: Opened
     command: str
     seconds: float
-    alone: float
-    together: float
     slots: asyncio.Semaphore
     test_seconds: float = TEST_SECONDS
     environment: str | None = None
     retries: int = 3
+
+    @property
+    def alone(self) -> float:
+        """Seconds that one test file may take."""
+        return self.seconds / 2 + STARTING_AT_MOST
+
+    @property
+    def together(self) -> float:
+        """Seconds that the run of all may take."""
+        return 3 * self.seconds + 60.0
 
     async def tests(self, name: str, ids: Sequence[str], timeout: float, prepare: Prepare | None = None) -> TestReport:
         """Run tests in a fresh sandbox, which `prepare` may change before; no output is kept. Raises SandboxFailed."""
@@ -97,26 +104,20 @@ class NearSettings:
         return cache_root() / what / f"{self.environment}-{hashlib.sha256(parts.encode()).hexdigest()[:16]}.json"
 
 
-@dataclass(frozen=True, slots=True)
-class NearTests:
-    """The near tests on the base, run twice: each file alone (`report`, as much as fits into the time), and all
-    together. `flaky`: what passed alone and not together. `red`: what failed both times. `seconds`: of the run
-    together. `note`: what was odd."""
-
-    report: TestReport
-    flaky: tuple[str, ...] = ()
-    red: tuple[str, ...] = ()
-    seconds: float = 0.0
-    note: str = ""
+class Base(Hashable, Protocol):
+    """The files of a base commit, as a `Workspace` or a `BaseTree` has them."""
 
     @property
-    def green(self) -> tuple[str, ...]:
-        return tuple(sorted(self.report.passed - set(self.flaky)))
+    def base_commit(self) -> str: ...
+
+    def files(self) -> list[str]: ...
+
+    def read_all(self, paths: Iterable[str]) -> dict[str, bytes]: ...
 
 
 async def near_baseline(
     room: CleanRoom,
-    workspace: Workspace,
+    base: Base,
     touched: Touched,
     *,
     seconds: float,
@@ -131,14 +132,13 @@ async def near_baseline(
     """
     if room.built.test_command is None or not runner_of(room.built.test_command).by_file:
         return Baseline(None, note=NOT_BY_FILE)
-    files = await asyncio.to_thread(files_near, workspace, touched)
+    files = await asyncio.to_thread(files_near, base, touched)
     if not files:
         return Baseline(None, note=NO_FILES)
 
     bench = bench_of(room, seconds, slots)
     say(f"running the test files nearest to the changes on the base, {', '.join(files[:3])}{', …' * (len(files) > 3)}")
-    found = await near_tests(bench, files)
-    return Baseline(found.report if found.report.passed else None, found.flaky, found.note)
+    return await near_tests(bench, files)
 
 
 def bench_of(room: CleanRoom, seconds: float, slots: asyncio.Semaphore | None = None) -> NearSettings:
@@ -148,8 +148,6 @@ def bench_of(room: CleanRoom, seconds: float, slots: asyncio.Semaphore | None = 
         opened=lambda name: room.provider.create(room.spec(name)),
         command=room.built.test_command,
         seconds=seconds,
-        alone=seconds / 2,
-        together=3 * seconds + 60.0,
         test_seconds=room.test_seconds,
         environment=room.built.key,
         retries=room.retries,
@@ -157,54 +155,49 @@ def bench_of(room: CleanRoom, seconds: float, slots: asyncio.Semaphore | None = 
     )
 
 
-async def near_tests(bench: NearSettings, files: Sequence[str], *, failing: bool = False) -> NearTests:
+async def near_tests(bench: NearSettings, files: Sequence[str]) -> Baseline:
     """Run test files on the base, the nearest first, until the time is used up, and what passed once more, all
-    together.
+    together; `flaky` is what passed alone and not together.
 
-    `failing`: what failed as well. Where nothing passes, or it cannot be run together, `report` is empty and `note`
-    says so. Raises SandboxFailed where no sandbox works.
+    Where nothing passes, or it cannot be run together, there is no report and `note` says so. Raises SandboxFailed
+    where no sandbox works.
     """
     reports, dead = await _each_alone(bench, files)
     report = _fitting(reports, bench.seconds)
     notes = [f"{len(dead)} test files take their sandbox down: {', '.join(dead)}"] if dead else []
     if not report.passed:
-        return NearTests(_NOTHING, note="; ".join([NONE_GREEN, *notes]))
-    red = _quickly_failing(report) if failing else ()
-    again = await _together(bench, sorted({*report.passed, *red}))
+        return Baseline(None, note="; ".join([NONE_GREEN, *notes]))
+    again = await _together(bench, sorted(report.passed))
     if again is None:
-        return NearTests(_NOTHING, note="; ".join([TOGETHER, *notes]))
+        return Baseline(None, note="; ".join([TOGETHER, *notes]))
     flaky = tuple(sorted(report.passed - again.passed))
     if flaky:
         notes.append(f"{len(flaky)} of the tests near the changes do not pass every time on the base, and are left out")
-    return NearTests(report, flaky, tuple(sorted(again.failed.intersection(red))), again.seconds, "; ".join(notes))
+    return Baseline(report, flaky, "; ".join(notes))
 
 
-def _quickly_failing(report: TestReport) -> tuple[str, ...]:
-    """Tests that failed by themselves, and in little time: what does not end is not waited for again."""
-    return tuple(t for t in report.failed if "::" in t and report.durations.get(t, 0.0) <= QUICK_SECONDS)
-
-
-def files_near(workspace: Workspace, touched: Touched, most: int = MOST_FILES, least: float = NEAR) -> list[str]:
+def files_near(base: Base, touched: Touched, most: int = MOST_FILES, least: float = NEAR) -> list[str]:
     """The test files of the base that are nearest to what is touched, the nearest first, `most` of them at most.
     `least`: the score that they must have."""
-    return near_files(_test_texts(workspace), touched, imports_of(workspace), least)[:most]
+    return near_files(texts_of_tests(base), touched, imports_of(base), least)[:most]
 
 
 @functools.lru_cache(maxsize=2)
-def imports_of(workspace: Workspace) -> ImportGraph:
-    """Which file of the workspace's base imports which."""
-    return import_graph(workspace.base_commit, workspace.files(), workspace.read_all, cache_root() / "imports")
+def imports_of(base: Base) -> ImportGraph:
+    """Which file of the base imports which."""
+    return import_graph(base.base_commit, base.files(), base.read_all, cache_root() / "imports")
 
 
-def what_is_touched(workspace: Workspace, patches: Collection[str]) -> Touched:
-    """What of the workspace's base the patches touch, taken together."""
-    found = workspace.read_all(path for patch in patches for path in Patch(patch).source_files)
+def what_is_touched(base: Base, patches: Collection[str]) -> Touched:
+    """What of the base the patches touch, taken together."""
+    found = base.read_all(path for patch in patches for path in Patch(patch).source_files)
     return touched_by(patches, found.get)
 
 
 @functools.lru_cache(maxsize=2)
-def _test_texts(workspace: Workspace) -> Mapping[str, str]:
-    found = workspace.read_all(path for path in workspace.files() if holds_tests(path))
+def texts_of_tests(base: Base) -> Mapping[str, str]:
+    """The text of every test file of the base by its path."""
+    found = base.read_all(path for path in base.files() if holds_tests(path))
     return {path: text.decode("utf-8", "replace") for path, text in found.items()}
 
 
@@ -271,14 +264,11 @@ def _fitting(reports: Sequence[TestReport], seconds: float) -> TestReport:
             if price <= left:
                 taken.add(test)
                 left -= price
-        united = replace(
-            united,
-            outcomes={**united.outcomes, **{t: o for t, o in report.outcomes.items() if t in taken}},
-            failures={**united.failures, **{t: m for t, m in report.failures.items() if t in taken}},
-            durations={**united.durations, **{t: s for t, s in report.durations.items() if t in taken}},
-            seconds=united.seconds + report.seconds,
-            exit_code=max(united.exit_code, report.exit_code),
-        )
+        tables: Json = {name: dict(getattr(united, name)) for name in TABLES}
+        for name, table in tables.items():
+            table.update({test: value for test, value in getattr(report, name).items() if test in taken})
+        seconds, exit_code = united.seconds + report.seconds, max(united.exit_code, report.exit_code)
+        united = replace(united, **tables, seconds=seconds, exit_code=exit_code)
     return united
 
 

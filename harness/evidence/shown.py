@@ -59,10 +59,10 @@ def of_evidence(candidates: Sequence[Candidate], weights: Mapping[str, float] | 
     return tuple(rows)
 
 
-def of_judge(name: str, told: Sequence[Told], weight: float = 1.0) -> tuple[Shown, ...]:
+def of_judge(name: str, told: Sequence[Told]) -> tuple[Shown, ...]:
     """The rows of a test that the judge wrote: those of its tests that fail on the base and tell candidates apart; none
-    where a run of it was unsteady, or the base passes it or cannot even load it. The rows of one file have its `weight`
-    together. `told`: what it showed on "base" and on each candidate, each run twice.
+    where a run of it was unsteady, or the base passes it or cannot even load it. The rows of one file weigh
+    as much as one test. `told`: what it showed on "base" and on each candidate, each run twice.
     """
     base = next((each for each in told if each.on == "base"), None)
     if base is None or base.outcome != "failed" or any(each.outcome == "unsteady" for each in told):
@@ -73,7 +73,7 @@ def of_judge(name: str, told: Sequence[Told], weight: float = 1.0) -> tuple[Show
     if not found:
         found = {name: {i: each.outcome for i, each in on.items()}}
     telling = {row: outcomes for row, outcomes in found.items() if splits(outcomes)}
-    return tuple(Shown("judge", row, outcomes, (), weight / len(telling)) for row, outcomes in telling.items())
+    return tuple(Shown("judge", row, outcomes, (), 1 / len(telling)) for row, outcomes in telling.items())
 
 
 def splits(outcomes: Mapping[str, str]) -> bool:

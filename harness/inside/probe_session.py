@@ -4,7 +4,7 @@ Standard input: {"steps": [source, …], "packages": [import names], "views": [f
 time}. Each step is run as if typed at a prompt, in one namespace; a later one runs though an earlier one failed. A name
 that nothing defines is looked for in the packages, as a reader of the text would. For each step one JSON line goes to
 the file named by the first argument: {"out": what it printed and displayed, "views": {name: text}, "error": exception's
-name, "message": …, "where": "file:function"}.
+name, "message": …}.
 """
 
 import ast
@@ -95,7 +95,6 @@ def _step(
         "views": {} if error is not None else _views(displayed.values[-1:], views, seconds),
         "error": type(error).__name__ if error is not None else "",
         "message": _text(error)[:TEXT] if error is not None else "",
-        "where": _where(error) if error is not None else "",
     }
 
 
@@ -190,12 +189,6 @@ def _text(error: BaseException) -> str:
         return str(error)
     except Exception:
         return "<no text>"
-
-
-def _where(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    inner = [f for f in frames if f.filename != __file__]
-    return ":".join([inner[-1].filename, inner[-1].name]) if inner else ""
 
 
 def _too_slow(number: int, frame: "Any") -> None:

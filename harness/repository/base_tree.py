@@ -35,19 +35,19 @@ class BaseTree:
     """The tree of one commit; made by `open_tree`. Several threads may ask it."""
 
     def __init__(self, git_dir: Path, commit: str, variables: Mapping[str, str], blobs: Blobs) -> None:
-        self._git_dir, self.commit, self._variables, self._blobs = git_dir, commit, variables, blobs
+        self._git_dir, self.base_commit, self._variables, self._blobs = git_dir, commit, variables, blobs
         self._lock = threading.RLock()
         self._git("read-tree", commit)
 
     def read(self, path: str) -> bytes | None:
         """A file of the base, None where there is none."""
-        return self._blob(f"{self.commit}:{path}")
+        return self._blob(f"{self.base_commit}:{path}")
 
     def read_all(self, paths: Iterable[str]) -> dict[str, bytes]:
         """Files of the base by path; what is not there is left out."""
         return {path: text for path in paths if (text := self.read(path)) is not None}
 
-    def paths(self) -> list[str]:
+    def files(self) -> list[str]:
         """All files of the base."""
         return [p.decode("utf-8", "surrogateescape") for p in self._git("ls-files", "-z").split(b"\0") if p]
 
@@ -65,14 +65,14 @@ class BaseTree:
                 except GitFailed as error:
                     reason = reason or error.stderr.split("\n")[0]
                 finally:
-                    self._git("read-tree", self.commit)
+                    self._git("read-tree", self.base_commit)
         return Patched("no", {}, reason)
 
     def _changed(self, patch: str) -> dict[str, tuple[bytes | None, bytes | None]]:
-        told = self._git("diff-index", "--cached", "--raw", "-z", "--no-abbrev", "--no-renames", self.commit, "--")
+        told = self._git("diff-index", "--cached", "--raw", "-z", "--no-abbrev", "--no-renames", self.base_commit, "--")
         records = told.decode("utf-8", "surrogateescape").split("\0")
         oids = {path: facts.split(" ")[2:4] for facts, path in zip(records[::2], records[1::2], strict=False)}
-        names = {path: oids.get(path) or [f"{self.commit}:{path}"] * 2 for path in Patch(patch).paths}
+        names = {path: oids.get(path) or [f"{self.base_commit}:{path}"] * 2 for path in Patch(patch).paths}
         return {path: (self._blob(before), self._blob(after)) for path, (before, after) in names.items()}
 
     def _blob(self, name: str) -> bytes | None:

@@ -224,12 +224,15 @@ def prediction_files(outcomes: Sequence[Outcome], models: Sequence[str], attempt
         if solved is None:
             continue
         chosen = solved.candidates[solved.selected] if solved.selected is not None else ""
-        lines[SELECTED].append(_line(outcome.id, name, chosen))
+        lines[SELECTED].append(prediction_line(outcome.id, name, chosen))
         for index, patch in solved.patches.items():
-            lines.setdefault(rank_file(index + 1), []).append(_line(outcome.id, f"{name}@{index + 1:02d}", patch))
+            lines.setdefault(rank_file(index + 1), []).append(
+                prediction_line(outcome.id, f"{name}@{index + 1:02d}", patch)
+            )
     return {file: "".join(each) for file, each in lines.items()}
 
 
-def _line(id: str, model: str, patch: str) -> str:
+def prediction_line(id: str, model: str, patch: str) -> str:
+    """A prediction as the official harness takes it."""
     # A patch's undecodable bytes are surrogates here, which JSON carries as escapes.
     return json.dumps({"instance_id": id, "model_name_or_path": model, "model_patch": patch}) + "\n"

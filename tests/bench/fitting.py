@@ -50,8 +50,8 @@ ROUNDS = 30
 CIRCUMSTANCES = ("agreement-of-all", "best-agreement", "place-agreement", "distinct-share")
 """What is the same for all candidates of an instance, and tells an easy one from a hard one."""
 
-SIGNS = dict.fromkeys(("names-place", "traceback-place", "same-code", "same-places", "likeness", "nearness"), 1)
-SIGNS |= dict.fromkeys(("error-gone", "same-behaviour", "same-steps", "told-output"), 1)
+SIGNS = dict.fromkeys(("traceback-place", "same-code", "same-places", "likeness", "nearness"), 1)
+SIGNS |= dict.fromkeys(("error-gone", "same-behaviour", "same-steps"), 1)
 SIGNS |= dict.fromkeys(("unusable", "undefined-names", "edits-tests", "debugging", "stray-files"), -1)
 SIGNS |= dict.fromkeys(("breaks-tests", "breaks-tests-alone", "like-base", "new-crash"), -1)
 """Features whose weight may only be positive (1) or negative (-1)."""

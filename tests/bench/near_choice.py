@@ -14,9 +14,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.choosing.gather import texts_of_tests
 from harness.choosing.pool import by_instance, read_pool, unlabelled
 from harness.code.import_graph import NO_IMPORTS, import_graph
+from harness.evidence.near import texts_of_tests
 from harness.evidence.regression import near_files, touched_by
 from harness.patches.patch import Patch
 from harness.repository.base_tree import open_tree
@@ -48,10 +48,10 @@ def main() -> None:
             if instance not in SPLIT["development"] or not runs_here(instance):
                 continue
             with open_tree(known.mirrors / f"{row.repo.replace('/', '__')}.git", row.base_commit) as tree:
-                paths, both = tree.paths(), []
+                paths, both = tree.files(), []
                 for _ in ("made", "loaded"):
                     began = time.monotonic()
-                    imports = import_graph(tree.commit, paths, tree.read_all, Path(kept))
+                    imports = import_graph(tree.base_commit, paths, tree.read_all, Path(kept))
                     both.append(time.monotonic() - began)
                 seconds.append(both)
                 texts = texts_of_tests(tree)

@@ -48,7 +48,7 @@ def pool(known: argparse.Namespace) -> None:
         for title, way in WAYS.items():
             keys = {
                 item.instance: [
-                    way(float(len(row.sources)), -row.absolute["size"], score)
+                    way(float(len(row.sources)), -Patch(row.patch).changed_lines, score)
                     for row, score in zip(item.rows, scores[item.instance], strict=True)
                 ]
                 for item in chosen

@@ -34,6 +34,7 @@ from harness.choosing.features import KINDS, NAMES, rows
 from harness.choosing.gather import gather_probes, gather_static, gather_tests
 from harness.choosing.pool import Sample, by_instance, read_pool, unlabelled
 from harness.choosing.ranker import SHIPPED, finalists, read_weights
+from harness.patches.patch import Patch
 from tasks.errors import TroopError
 from tests.bench.fitting import Labelled, Recovery, chance, choices, cross, fit, labelled, read_labelled, recovery
 
@@ -60,7 +61,7 @@ def with_published(pool: Path, samples: Sequence[Sample]) -> list[Sample]:
 
 
 def smallest(item: Labelled) -> list[float]:
-    return [-row.absolute["size"] for row in item.rows]
+    return [float(-Patch(row.patch).changed_lines) for row in item.rows]
 
 
 def majority(item: Labelled) -> list[float]:

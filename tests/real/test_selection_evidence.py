@@ -62,7 +62,6 @@ def items(
         ("same-places", 1),
         ("likeness", 1),
         ("nearness", 1),
-        ("names-place", 1),
         ("edits-tests", -1),
         ("stray-files", -1),
         ("debugging", -1),

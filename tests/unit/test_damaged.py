@@ -131,8 +131,8 @@ def test_a_candidate_that_cannot_even_be_looked_at_is_said_not_to_apply(tree: Ba
         def __init__(self) -> None:
             """Nothing of its own."""
 
-        def paths(self) -> list[str]:
-            return tree.paths()
+        def files(self) -> list[str]:
+            return tree.files()
 
         def patched(self, patch: str, *, contents: bool = True) -> Patched:
             if patch == odd.patch:

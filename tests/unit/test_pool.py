@@ -136,7 +136,7 @@ def test_what_makes_evidence_sees_no_label(tmp_path: Path) -> None:
     [
         ("{\n", "line 1: this is not JSON"),
         ('{"instance_id": "a"}\n', "no model_patch"),
-        ('{"model_patch": "x"}\n', "no instance_id"),
+        ('{"model_patch": "x"}\n', "the field instance_id is missing"),
         ('{"instance_id": "a", "source": "s", "model_patch": "x", "outcome": "perhaps"}\n', "outcome 'perhaps'"),
     ],
 )

@@ -89,15 +89,15 @@ def test_agreement_on_shown_fixes_is_decisive_and_many_failures_are_hopeless() -
             "c": TaskState(failed=2, usd=0.2),
         }
     )
-    assert [found.outlook(id).verdict for id in "abc"] == ["decisive", "hopeless", "go"]
+    assert [found.outlook(id).why for id in "abc"] == ["decisive", "hopeless", "go"]
     assert found.urgency("c") > found.urgency("a") == found.urgency("b") == 0.0
 
 
 def test_what_costs_more_than_it_is_expected_to_bring_is_not_begun() -> None:
     state = TaskState(failed=3, usd=3.0)
-    assert sampling({"a": state}, worth=100.0).outlook("a").verdict == "go"
+    assert sampling({"a": state}, worth=100.0).outlook("a").why == "go"
     outlook = sampling({"a": state}, worth=1.0).outlook("a")
-    assert outlook.verdict == "not worth it" and outlook.stopped.gain * 1.0 < outlook.stopped.usd
+    assert outlook.why == "not worth it" and outlook.gain * 1.0 < outlook.usd
 
 
 PROOF = Beliefs(prior=Prior.beta(0.5, 1.5), fails=0.99, right=(1.0,), wrong=(1.0,))
@@ -127,10 +127,10 @@ def under_way(found: Sampling, id: str, many: int) -> Iterator[None]:
 
 def test_attempts_under_way_may_have_to_be_waited_for() -> None:
     found = sampling({"a": TaskState()})
-    assert found.outlook("a").verdict == "go"
+    assert found.outlook("a").why == "go"
     with under_way(found, "a", 40):
-        assert found.outlook("a").verdict == "wait", "the fortieth promises next to nothing before the others are seen"
-    assert found.outlook("a").verdict == "go"
+        assert found.outlook("a").why == "wait", "the fortieth promises next to nothing before the others are seen"
+    assert found.outlook("a").why == "go"
 
 
 def test_an_instance_that_promises_less_than_a_new_one_does_not_keep_it_waiting() -> None:
@@ -141,25 +141,25 @@ def test_an_instance_that_promises_less_than_a_new_one_does_not_keep_it_waiting(
 
 def test_the_prior_is_fitted_again_whenever_twice_as_many_attempts_are_known() -> None:
     found = sampling({str(n): TaskState(failed=2, usd=0.2) for n in range(4)})
-    before = found.outlook("0").stopped.hope
+    before = found.outlook("0").hope
     found.join("4", Beliefs(), TaskState(failed=2, usd=0.2))
-    first = found.outlook("0").stopped.hope
+    first = found.outlook("0").hope
     assert first < before, "five tasks on which nothing worked say something of each"
     found.update("4", TaskState(failed=6, usd=0.6))
-    assert found.outlook("0").stopped.hope == first, "14 attempts are less than twice 10"
+    assert found.outlook("0").hope == first, "14 attempts are less than twice 10"
     found.update("3", TaskState(failed=8, usd=0.8))
-    assert found.outlook("0").stopped.hope < first
+    assert found.outlook("0").hope < first
 
 
 def test_a_task_that_joins_later_is_believed_of_as_the_others_are() -> None:
     found = sampling({str(n): TaskState(failed=3, usd=0.3) for n in range(8)})
     found.join("late", Beliefs(), TaskState())
-    fitted = found.outlook("late").stopped
-    assert fitted.hope < sampling({"late": TaskState()}).outlook("late").stopped.hope
+    fitted = found.outlook("late")
+    assert fitted.hope < sampling({"late": TaskState()}).outlook("late").hope
     found.join("other", beliefs_for(TASK, ["repair"]), TaskState())
     alone = sampling({})
     alone.join("other", beliefs_for(TASK, ["repair"]), TaskState())
-    assert found.outlook("other").stopped.hope == alone.outlook("other").stopped.hope, "of another kind"
+    assert found.outlook("other").hope == alone.outlook("other").hope, "of another kind"
 
 
 def test_whoever_waits_hears_of_changes() -> None:

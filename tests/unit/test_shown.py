@@ -197,7 +197,7 @@ def test_a_test_in_another_language_holds_no_guess_that_could_be_seen() -> None:
 def test_a_step_shows_who_does_what_is_asked_and_who_does_what_the_base_did() -> None:
     base = Base("f() raises ValueError: bad\nIt should give 42.\n", {"session": (Seen("", "ValueError"), Seen("7"))})
     patches = {"c1": "same", "c2": "mends", "c3": "other", "c4": "unknown"}
-    facts = StaticFacts("clean", "", (), (), 1, 1, 1)
+    facts = StaticFacts("clean", "", (), ())
     did = {
         "c1": {"session": (Seen("", "ValueError"), Seen("7"))},
         "c2": {"session": (Seen("42"), Seen("7"))},
