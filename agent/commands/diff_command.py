@@ -76,7 +76,7 @@ def _probes(events: list[trace.Event], one: Candidate, other: Candidate) -> Iter
     ours, theirs = (shown.get(digest(each.patch), {}) for each in (one, other))
     for probe in sorted(ours.keys() & theirs.keys()):
         for step, (first, second) in enumerate(zip(ours[probe], theirs[probe], strict=False)):
-            if first.behaviour != second.behaviour:
+            if first != second:
                 text = [*sources.get(probe, ()), *[probe] * (step + 1)][step]
                 yield {"what": f"the issue's code: {text}", "first": _seen(first), "second": _seen(second)}
 
