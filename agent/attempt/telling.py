@@ -40,19 +40,19 @@ def describe_report(report: TestReport, before: Mapping[str, str]) -> str:
     return "\n".join([*lines, *filter(None, [failures(report, marks)])])
 
 
-def failures(report: TestReport, marks: Mapping[str, str] | None = None) -> str:
-    """The message of each failing test under its id and mark; the end of the output where there is none."""
+def failures(report: TestReport, marks: Mapping[str, str] | None = None, most: int = MOST_FAILURES) -> str:
+    """The message of each failing test (of `most` of them) under its id and mark; else the end of the output."""
     marks = marks or {}
     failed = sorted(report.failed, key=lambda test: (marks.get(test) == KNOWN, test))
     if COMMAND_TEST in failed or not report.outcomes:
         return f"--- end of the output\n{_output(report)}"
     told = []
-    for test in failed[:MOST_FAILURES]:
+    for test in failed[:most]:
         message = clean(report.failures.get(test, "")).replace(f"{WORKDIR}/", "")
         mark = f" ({marks[test]})" if marks.get(test) else ""
         told.append(f"--- {test}{mark}\n{cut_middle(message, FAILURE_CHARS)}")
     more = len(failed) - len(told)
-    return "\n".join([*told, *([f"(and {more} more failures)"] if more else [])])
+    return "\n".join([*told, *([f"(and {more} more failures)"] if more > 0 else [])])
 
 
 def _output(report: TestReport) -> str:
@@ -75,7 +75,7 @@ def witness_words(base: tuple[TestReport, str], now: tuple[TestReport, str] | No
         why = _UNRUN.get(outcome, report.reason or "none of its tests is collected")
         return False, f"It could not run on the unchanged code ({why}): it does not count.\n{failures(report)}"
     said += f" With your changes it {WITNESS.get(here, 'could not run')}." if now else ""
-    return True, said if here == "passed" else f"{said}\n{failures((now or base)[0])}"
+    return True, said if here == "passed" else f"{said}\n{failures((now or base)[0], most=3)}"
 
 
 def unstated(test: str, statement: str) -> list[str]:

@@ -274,7 +274,7 @@ async def _read(box: Toolbox, arguments: Json) -> Change:
     if after <= last:
         span = f"lines {after}–{last}" if after < last else f"line {last}"
         more = f"\n({span} left out; ask with start={after})"
-    elif last < len(lines):
+    elif last < len(lines) and end is None:
         more = f"\n({len(lines) - last} more lines; ask with start={after})"
     return Change("\n".join(body) + more)
 

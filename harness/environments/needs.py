@@ -44,8 +44,8 @@ def wanted(
     paths: Iterable[str], read: Callable[[str], bytes], named: Iterable[str], optional: Iterable[str]
 ) -> Mapping[str, str]:
     """By module: the repository's own requirement that brings it, where its tests import it somewhere, or any code of
-    its does and it is `optional` (of an extra)."""
-    known, known_to_extras = by_module(named), by_module(optional)
+    its does and it is `optional` (of an extra). No plugins of pytest, which change a run by being there."""
+    known, known_to_extras = by_module(n for n in named if not n.lower().startswith("pytest")), by_module(optional)
     found: dict[str, str] = {}
     for path in (path for path in paths if path.endswith(".py")):
         brought = known if _TEST_CODE.search(path) else known_to_extras
