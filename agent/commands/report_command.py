@@ -36,7 +36,7 @@ EXAMPLES = """examples:
   troop report --html report.html
   troop report runs/* --json
   troop report evals/lite-small evals/lite-large --forecast 100
-  troop report evals/lite --versus small@5 large@1 --budget 0.5 --budget 2
+  troop report evals/lite-small evals/lite-large --budget 0.5 --budget 2
   troop report --import outcomes.jsonl --submissions 3 --json
   troop report --import run1.jsonl --labels run1.report.json --import run2.jsonl --labels run2.report.json
 
@@ -58,7 +58,7 @@ class Evaluated(NamedTuple):
         return self.path.resolve().name
 
 
-STUDY_OPTIONS = ("forecast", "budget", "versus", "merge")
+STUDY_OPTIONS = ("forecast", "budget", "merge")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -88,21 +88,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--submissions", type=positive, default=1, metavar="M", help="solved if any of the M best ranked is right (1)"
     )
     add_repeatable(study, "--budget", "USD", "what to buy for USD a task (repeatable)", amount)
-    told = "N samples of one model against N of another (repeatable)"
-    add_repeatable(study, "--versus", "MODEL@N", told, purchase, nargs=2)
     told = "tasks with fewer samples than the others: left out, or what is missing is wrong (leave-out)"
     add_choice(study, "--missing", ("leave-out", "wrong"), told)
     study.add_argument(
         "--merge", action="store_true", help="samples of one model from several RUNs are samples of one experiment"
     )
-
-
-def purchase(text: str) -> tuple[str, int]:
-    """An argparse type: MODEL@N."""
-    name, at, count = text.rpartition("@")
-    if not at or not name or not count.isdecimal() or not int(count):
-        raise argparse.ArgumentTypeError(f"{text} is not MODEL@N, as in small@5")
-    return name, int(count)
 
 
 def execute(known: argparse.Namespace) -> int:
@@ -216,7 +206,6 @@ def _study(known: argparse.Namespace, evaluations: Sequence[Evaluated]) -> tuple
         submissions=known.submissions,
         missing=known.missing,
         budgets=sorted(known.budget),
-        duels=[(one, other) for one, other in known.versus],
         forecast_to=sorted(set(known.forecast)),
     )
     return result, [*shown, *study_view(result)]
