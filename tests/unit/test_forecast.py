@@ -9,15 +9,7 @@ from collections import Counter
 import pytest
 
 from harness.scaling.forecast import LAWS, Forecast, forecast
-from harness.scaling.laws import (
-    BetaBinomial,
-    InflatedBetaBinomial,
-    PowerLaw,
-    fit_beta_binomial,
-    fit_inflated,
-    fit_power_law,
-    log_beta,
-)
+from harness.scaling.laws import BetaBinomial, InflatedBetaBinomial, fit_beta_binomial, fit_inflated, log_beta
 
 
 def drawn(
@@ -79,12 +71,6 @@ def test_parameters_are_found_again_from_much_data() -> None:
     assert part.unsolvable == pytest.approx(0.3, abs=0.05)
 
 
-@pytest.mark.parametrize(("a", "b"), [(-2.0, -0.3), (-1.0, -0.5), (-4.0, -0.1), (-0.3, -0.8)])
-def test_the_power_law_is_found_again_from_its_own_points(a: float, b: float) -> None:
-    fit = fit_power_law([(k, math.exp(a * k**b)) for k in (1, 2, 3, 5, 8, 13)])
-    assert fit.a == pytest.approx(a, rel=1e-4) and fit.b == pytest.approx(b, rel=1e-4)
-
-
 def test_coverage_of_the_laws_is_the_chance_that_any_of_k_is_right() -> None:
     rng = random.Random(4)
     rates = [rng.betavariate(0.5, 2.0) for _ in range(40_000)]
@@ -99,7 +85,6 @@ def test_coverage_of_the_laws_is_the_chance_that_any_of_k_is_right() -> None:
 )
 def test_a_fit_that_the_data_do_not_tell_says_so(seen: dict[tuple[int, int], float]) -> None:
     assert fit_beta_binomial(seen).at_bound
-    assert PowerLaw(-1.2, -1e-3).at_bound, "coverage that does not grow"
 
 
 def by_law(told: list[Forecast]) -> dict[str, Forecast]:
