@@ -17,7 +17,7 @@ from harness import trace
 from harness.money.ledger import Line, add_charge, money
 from harness.suites.evaluate import Outcome
 from harness.suites.suite import Ready
-from harness.views.live import Board, fitted, line_of, screen_on, stage_of
+from harness.views.live import Board, Screen, fitted, line_of, stage_of
 from harness.views.picture import table
 from harness.views.words import counted, elapsed_short, printable, tokens_short
 
@@ -188,7 +188,7 @@ class SuiteView:
     def __init__(self, board: SuiteBoard, console: Console | None = None) -> None:
         """`console`: where the board is drawn, or lines are written; None: nothing is shown."""
         self.board = board
-        self.screen = screen_on(console, lambda height: suite_board_view(board, now=time.time(), height=height))
+        self.screen = Screen(console, lambda height: suite_board_view(board, now=time.time(), height=height))
         board.started = time.time()
 
     def ready(self, ready: Ready) -> None:
