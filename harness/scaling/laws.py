@@ -26,39 +26,21 @@ Counts = Mapping[tuple[int, int], float]
 
 @dataclass(frozen=True, slots=True)
 class BetaBinomial:
-    """Tasks' success rates are Beta(alpha, beta)."""
+    """Tasks' success rates are Beta(alpha, beta), but for the share `unsolvable` of them, which are never solved."""
 
     alpha: float
     beta: float
+    unsolvable: float = 0.0
 
     @property
     def at_bound(self) -> bool:
+        """Whether the fit ended on a bound of its parameters."""
         return not all(1.01 * SMALLEST < x < LARGEST / 1.01 for x in (self.alpha, self.beta))
 
     def coverage(self, k: float) -> float:
         """The expected share of tasks with a right sample among k."""
-        return -math.expm1(log_beta(self.alpha, self.beta + k) - log_beta(self.alpha, self.beta))
-
-
-@dataclass(frozen=True, slots=True)
-class InflatedBetaBinomial:
-    """A share of the tasks is never solved; the others' success rates are Beta(alpha, beta)."""
-
-    unsolvable: float
-    alpha: float
-    beta: float
-
-    @property
-    def at_bound(self) -> bool:
-        return BetaBinomial(self.alpha, self.beta).at_bound
-
-    def coverage(self, k: float) -> float:
-        """The expected share of tasks with a right sample among k."""
-        return (1.0 - self.unsolvable) * BetaBinomial(self.alpha, self.beta).coverage(k)
-
-
-Law = BetaBinomial | InflatedBetaBinomial
-"""Each has `coverage(k)`, and `at_bound`: whether the fit ended on a bound of its parameters."""
+        missed = log_beta(self.alpha, self.beta + k) - log_beta(self.alpha, self.beta)
+        return (1.0 - self.unsolvable) * -math.expm1(missed)
 
 
 def log_beta(x: float, y: float) -> float:
@@ -66,12 +48,12 @@ def log_beta(x: float, y: float) -> float:
     return math.lgamma(x) + math.lgamma(y) - math.lgamma(x + y)
 
 
-def fit_beta_binomial(counts: Counts, near: Law | None = None) -> BetaBinomial:
+def fit_beta_binomial(counts: Counts, near: BetaBinomial | None = None) -> BetaBinomial:
     """The maximum-likelihood fit; some task must have samples. `near`: a fit to much the same counts, to start from."""
     return _climb(_Surface.of(counts), counts, near)
 
 
-def fit_inflated(counts: Counts, near: Law | None = None) -> InflatedBetaBinomial:
+def fit_inflated(counts: Counts, near: BetaBinomial | None = None) -> BetaBinomial:
     """The maximum-likelihood fit, for tasks of one number of samples, at least one of which has a right one.
 
     The likelihood falls into two factors: how many tasks have a right sample at all, and, among those, how many; the
@@ -84,9 +66,8 @@ def fit_inflated(counts: Counts, near: Law | None = None) -> InflatedBetaBinomia
         cut = _climb(_Surface.of(seen, cut=True), seen, near)
         share = 1.0 - sum(seen.values()) / sum(counts.values()) / cut.coverage(n)
         if share > 0.0:
-            return InflatedBetaBinomial(share, cut.alpha, cut.beta)
-    plain = fit_beta_binomial(counts, near)
-    return InflatedBetaBinomial(0.0, plain.alpha, plain.beta)
+            return BetaBinomial(cut.alpha, cut.beta, share)
+    return fit_beta_binomial(counts, near)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +142,7 @@ class _Surface:
         return 2.0 * du / longest, 2.0 * dv / longest
 
 
-def _climb(surface: _Surface, counts: Counts, near: Law | None) -> BetaBinomial:
+def _climb(surface: _Surface, counts: Counts, near: BetaBinomial | None) -> BetaBinomial:
     """Newton's method with step halving, within the bounds, from `near` or the mean rate and alpha + beta = 1."""
     if near is not None:
         u, v = math.log(near.alpha), math.log(near.beta)

@@ -137,7 +137,7 @@ def _told(each: Forecast) -> str:
 
 def _fit(each: Forecast) -> str:
     names = {"alpha": "α", "beta": "β", "unsolvable": "never"}
-    return " ".join(f"{names.get(name, name)} {value:.2g}" for name, value in each.parameters.items()) or "-"
+    return " ".join(f"{names.get(name, name)} {value:.2g}" for name, value in each.parameters.items() if value) or "-"
 
 
 def _check(each: Forecast) -> str:

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from harness.scaling.forecast import LAWS, Forecast, forecast
-from harness.scaling.laws import BetaBinomial, InflatedBetaBinomial, fit_beta_binomial, fit_inflated, log_beta
+from harness.scaling.laws import BetaBinomial, fit_beta_binomial, fit_inflated, log_beta
 
 
 def drawn(
@@ -24,7 +24,7 @@ def counts(outcomes: list[list[bool]]) -> Counter[tuple[int, int]]:
     return Counter((len(each), sum(each)) for each in outcomes)
 
 
-def log_likelihood(law: InflatedBetaBinomial, seen: Counter[tuple[int, int]]) -> float:
+def log_likelihood(law: BetaBinomial, seen: Counter[tuple[int, int]]) -> float:
     """By the definition, without the sums of logarithms that the fit uses."""
     total = 0.0
     for (n, c), tasks in seen.items():
@@ -40,9 +40,9 @@ def log_likelihood(law: InflatedBetaBinomial, seen: Counter[tuple[int, int]]) ->
 def test_the_beta_binomial_fit_is_the_likeliest_of_its_neighbours() -> None:
     seen = counts(drawn(random.Random(1), 80, 12, alpha=0.4, beta=2.0))
     fit = fit_beta_binomial(seen)
-    best = log_likelihood(InflatedBetaBinomial(0.0, fit.alpha, fit.beta), seen)
+    best = log_likelihood(fit, seen)
     for a, b in [(1.02, 1.0), (0.98, 1.0), (1.0, 1.02), (1.0, 0.98), (1.02, 1.02), (0.98, 0.98)]:
-        assert log_likelihood(InflatedBetaBinomial(0.0, fit.alpha * a, fit.beta * b), seen) < best
+        assert log_likelihood(BetaBinomial(fit.alpha * a, fit.beta * b), seen) < best
 
 
 def test_the_inflated_fit_is_the_likeliest_of_its_neighbours() -> None:
@@ -59,7 +59,7 @@ def test_the_inflated_fit_is_the_likeliest_of_its_neighbours() -> None:
         (0, 1, 0.97),
         (0.01, 1.03, 1.03),
     ]:
-        other = InflatedBetaBinomial(fit.unsolvable + u, fit.alpha * a, fit.beta * b)
+        other = BetaBinomial(fit.alpha * a, fit.beta * b, fit.unsolvable + u)
         assert log_likelihood(other, seen) < best
 
 
@@ -77,7 +77,7 @@ def test_coverage_of_the_laws_is_the_chance_that_any_of_k_is_right() -> None:
     for k in (1, 4, 30):
         simulated = math.fsum(1 - (1 - rate) ** k for rate in rates) / len(rates)
         assert BetaBinomial(0.5, 2.0).coverage(k) == pytest.approx(simulated, abs=0.01)
-        assert InflatedBetaBinomial(0.25, 0.5, 2.0).coverage(k) == pytest.approx(0.75 * simulated, abs=0.01)
+        assert BetaBinomial(0.5, 2.0, 0.25).coverage(k) == pytest.approx(0.75 * simulated, abs=0.01)
 
 
 @pytest.mark.parametrize(
