@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
-from harness.records import Json
+from harness.records import Json, Usage
 from harness.scaling.curves import Draws
 from harness.scaling.metrics import Sampled, pass_at_k, recovery
 from harness.suites.evaluate import Grades, Outcome, Solved
 
 SUITE_SCHEMA = 1
-_USAGE = ("input", "cache_read", "cache_write", "output", "reasoning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +135,7 @@ def _estimated(draws: Draws, values: Mapping[str, float]) -> tuple[float | None,
 def _costs(costs: Sequence[Json], attempts: int, resolved: int | None) -> Json:
     """USD are None where a price is unknown; `usd_exact` False: a lower bound."""
     usd = None if any(c["usd"] is None for c in costs) else sum(c["usd"] for c in costs)
-    usage = {part: sum(c["usage"][part] for c in costs) for part in _USAGE}
+    usage = {part: sum(c["usage"][part] for c in costs) for part in asdict(Usage())}
     read = usage["input"] + usage["cache_read"] + usage["cache_write"]
 
     def per(number: int | None) -> float | None:

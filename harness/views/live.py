@@ -107,8 +107,6 @@ class Board:
         row.ended = None  # one that goes on after its end
         if isinstance(event, (trace.Replied, trace.Charged)):
             row.cost = add_charge(row.cost, event.charge)
-        elif isinstance(event, trace.Planned):
-            row.state = "thinking"
         elif isinstance(event, trace.Decided):
             row.turn = event.turn
             row.calls = [str(call.get("name", "")) for call in event.calls]
@@ -118,7 +116,7 @@ class Board:
             row.state = row.calls[0] if row.calls else "thinking"
         elif isinstance(event, trace.TestsRan):
             row.tests = tests_short(event.report)
-        elif isinstance(event, trace.TurnEnded):
+        elif isinstance(event, (trace.Planned, trace.TurnEnded)):
             row.state = "thinking"
         elif isinstance(event, trace.InfrastructureFailed):
             self.retries += 1
