@@ -434,10 +434,7 @@ EVENTS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__(
 def since_reopened(events: Sequence[Event]) -> Sequence[Event]:
     """The events since the run was last reopened (all of them if it never was): what says whether a cap is reached and
     what is selected."""
-    for place in range(len(events) - 1, -1, -1):
-        if isinstance(events[place], RunReopened):
-            return events[place:]
-    return events
+    return events[max((place for place, e in enumerate(events) if isinstance(e, RunReopened)), default=0) :]
 
 
 def attempts_asked(events: Iterable[Event], begun_with: int) -> int:
@@ -644,10 +641,7 @@ def read(path: Path, *, may_be_empty: bool = False) -> Iterator[Event]:
     number = 0
     over: dict[int | None, bool] = {}
     with file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                number -= 1
-                break
+        for number, line in enumerate((line for line in file if line.endswith(b"\n")), 1):
             try:
                 event = from_json(json.loads(line))
                 _check(event, over)

@@ -21,13 +21,6 @@ if TYPE_CHECKING:
     from agent.evaluation import Evaluation
     from harness.suites.suite import Suite
 
-EXAMPLES = """examples:
-  troop eval swe-bench-lite -n 4 --model openai/gpt-5-mini --max-usd 50 --dry-run
-  troop eval swe-bench-lite --dataset lite.jsonl --mirrors ~/mirrors --instances repo:sympy -n 8 --model local
-  troop eval quixbugs --source ~/QuixBugs --model repair -n 32
-Running the same command again goes on where it stopped; a larger -n adds attempts, a larger --max-usd lets what it cut
-off go on. --max-usd and --max-tokens hold for all of it, earlier runs of the command included; --timeout for this one.
-"""
 
 RESUMABLE = "the same command goes on where it stopped"
 

@@ -27,14 +27,6 @@ from harness.swebench.summary import Result, official_summary, untrusted, whole_
 from tasks.errors import InputError, words_of
 from tasks.swebench import SUITES, Row, choose_rows, load_rows
 
-EXAMPLES = """examples:
-  troop grade swe-bench-lite --predictions gold --instances sympy__sympy-24152
-  troop grade swe-bench-lite --predictions runs/eval-swe-bench-lite/predictions.jsonl --workers 4
-  troop grade swe-bench-lite --check --repeat 3
-  troop grade swe-bench-verified --dataset rows.jsonl --mirrors ~/mirrors --predictions a.jsonl b.json --out runs/both
-Verdicts are remembered: running the same command again goes on where it stopped.
-"""
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of grade."""

@@ -13,10 +13,6 @@ from agent.config import Settings
 from agent.defaults import SETTINGS
 from agent.toml_file import as_toml
 
-EXAMPLES = """examples:
-  troop init                    asks for a model, tries it, and writes ./troop.toml
-  troop init < /dev/null        prints an example of troop.toml with every setting in it
-"""
 _UNSET = {"USD": 5.0, "S": 3600.0, "K": 32, "N": 2_000_000, "T": 0.8, "NAME": "none"}
 """Examples for settings that have no value unless set, by what their option takes."""
 

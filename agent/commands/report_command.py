@@ -31,19 +31,6 @@ from harness.views.report_view import solve_view, verbose_view
 from harness.views.words import counted
 from tasks.errors import InputError
 
-EXAMPLES = """examples:
-  troop report runs/humanize-intcomma-zero-digits-20260101-120000-ab12
-  troop report --html report.html
-  troop report runs/* --json
-  troop report evals/lite-small evals/lite-large --forecast 100
-  troop report evals/lite-small evals/lite-large --budget 0.5 --budget 2
-  troop report --import outcomes.jsonl --submissions 3 --json
-  troop report --import run1.jsonl --labels run1.report.json --import run2.jsonl --labels run2.report.json
-
-Rows of --import are JSON lines: {"instance_id": ..., "model": ..., "resolved": true, "usd": 0.12, "score": 0.9}, one
-for each sample in the order drawn; usd, score (order of the selection) and candidate (which patch) may be left out.
-"""
-
 
 class Evaluated(NamedTuple):
     """An evaluation: where it is, its report, its samples, and how a terminal shows it."""
@@ -114,10 +101,11 @@ def execute(known: argparse.Namespace) -> int:
             if report is not None:
                 evaluations.append(_evaluated(path, report))
                 continue
-            document, view = _solved(path, verbose=known.verbose)
-            documents.append(document)
+            files = RunFiles(path.resolve())
+            events = list(trace.read(files.trace_file))
+            documents.append({**solve_report(events), "directory": str(files.directory)})
+            shown += (verbose_view if known.verbose else solve_view)(events, files.directory)
             solved.append(path)
-            shown += view
         except InputError as error:
             refused.append(error)
     if refused and not (documents or evaluations or known.imports):
@@ -142,15 +130,6 @@ def execute(known: argparse.Namespace) -> int:
     for refusal in refused:
         sys.stderr.write(f"troop: left out: {mask(str(refusal))}\n")
     return 0
-
-
-def _solved(directory: Path, *, verbose: bool) -> tuple[Json, list[RenderableType]]:
-    """The report of a run of `solve`, and how it is shown."""
-    files = RunFiles(directory.resolve())
-    events = list(trace.read(files.trace_file))
-    return {**solve_report(events), "directory": str(files.directory)}, (verbose_view if verbose else solve_view)(
-        events, files.directory
-    )
 
 
 def _within(path: Path) -> list[Path]:
@@ -180,7 +159,6 @@ def evaluation_report(path: Path) -> Json | None:
 
 def _evaluated(path: Path, report: Json) -> Evaluated:
     """Raises InputError for a report that is damaged."""
-
     try:
         view = [*eval_view(report), ""] if "suite" in report else []
         found = of_evaluation(report)
@@ -192,7 +170,6 @@ def _evaluated(path: Path, report: Json) -> Evaluated:
 
 
 def _study(known: argparse.Namespace, evaluations: Sequence[Evaluated]) -> tuple[Study, list[RenderableType]]:
-
     sources = [(each.name, each.found.models) for each in evaluations]
     ungraded = sum(each.found.ungraded for each in evaluations)
     shown = [line for each in evaluations for line in each.view]

@@ -7,11 +7,6 @@ from pathlib import Path
 
 from tasks.instance import Instance
 
-EXAMPLES = """examples:
-  troop resume
-  troop resume runs/humanize-intcomma-zero-digits-20260101-120000-ab12
-"""
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of resume."""

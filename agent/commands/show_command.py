@@ -18,12 +18,6 @@ from harness.views.words import clean, counted
 from tasks.errors import InputError
 from tasks.instance import Instance
 
-EXAMPLES = """examples:
-  troop show                            # the selected patch of the latest run
-  troop show c2 | git apply
-  troop show runs/RUN c2 --apply        # on a new branch of the local repository
-"""
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of show."""

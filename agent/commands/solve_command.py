@@ -12,13 +12,6 @@ from tasks.instance import Instance
 from tasks.places import expanded, is_there
 from tasks.task import GivenTest
 
-EXAMPLES = """examples:
-  troop solve https://github.com/owner/name/issues/12 --model openai/gpt-5-mini -n 8 --max-usd 2
-  troop solve owner/name#12 --model http://127.0.0.1:8000/v1#Qwen3-Coder-30B
-  troop solve . --issue-text "parse('') raises IndexError" --failing-test tests/test_parse.py::test_empty
-  troop solve tasks/examples/humanize-intcomma-zero-digits.toml --grade
-"""
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of solve."""

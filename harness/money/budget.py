@@ -127,7 +127,7 @@ class BudgetKeeper:
         self._own: dict[int | None, _Scope] = {}
         self._waiters: deque[tuple[Hold, asyncio.Future[None]]] = deque()
         if share is not None:
-            share.join(self._run, self._serve)
+            share.scope, share.serve = self._run, self._serve
 
     @classmethod
     def from_charges(
@@ -352,10 +352,6 @@ class Share:
     scope: _Scope = field(default_factory=_Scope)
     finished: bool = False
     serve: Callable[[], None] | None = None
-
-    def join(self, scope: _Scope, serve: Callable[[], None]) -> None:
-        """A keeper tells from now on what the run spends and holds."""
-        self.scope, self.serve = scope, serve
 
     def level(self, limit: Limit) -> float:
         """USD or tokens that the run may have spent in all, as it stands now; infinite without a cap."""
