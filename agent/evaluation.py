@@ -21,7 +21,7 @@ from typing import Any
 from agent.assemble import Part, Pool, check_models, go, is_finished, named_models, open_pool, open_trace, start
 from agent.attempt.notebook import notebooks
 from agent.choice.candidates import candidates_of
-from agent.config import Config, Settings, prices_of, resolve_model
+from agent.config import REPAIR, Config, Settings, prices_of, resolve_model
 from agent.defaults import SETTINGS
 from agent.models.client import ModelClient
 from agent.models.contact import listed
@@ -45,8 +45,6 @@ from tasks.errors import EndpointFailed, EnvironmentFailed, InputError, SandboxF
 from tasks.task import Task
 
 EVAL_SCHEMA = 1
-
-REPAIR = "repair"
 
 
 @dataclass(frozen=True, slots=True)

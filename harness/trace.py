@@ -404,13 +404,7 @@ class Graded(Event):
 
     @classmethod
     def of(cls, candidate: str, verdict: Verdict) -> Graded:
-        return cls(
-            candidate=candidate,
-            resolved=verdict.resolved,
-            reason=verdict.reason,
-            fail_to_pass=verdict.fail_to_pass,
-            pass_to_pass=verdict.pass_to_pass,
-        )
+        return cls(candidate=candidate, **dataclasses.asdict(verdict))
 
     @property
     def verdict(self) -> Verdict:

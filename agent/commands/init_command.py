@@ -25,9 +25,8 @@ def execute(known: argparse.Namespace) -> int:
     """Ask, try one call, write; without a terminal print the example."""
     progress = Progress(quiet=False, json=known.json)
     if not sys.stdin.isatty():
-        if known.json:
-            progress.document({"example": example()})
-        else:
+        progress.document({"example": example()})
+        if not known.json:
             sys.stdout.write(example())
         return 0
     try:

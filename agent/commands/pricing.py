@@ -12,8 +12,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from agent.assemble import width
-from agent.config import Config, prices_of, resolve_model
-from agent.evaluation import REPAIR, Evaluation
+from agent.config import REPAIR, Config, prices_of, resolve_model
+from agent.evaluation import Evaluation
 from harness.money.ledger import price
 from harness.records import Json, Usage
 from harness.views.picture import table

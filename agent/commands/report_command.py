@@ -40,10 +40,6 @@ class Evaluated(NamedTuple):
     found: Imported
     view: list[RenderableType]
 
-    @property
-    def name(self) -> str:
-        return self.path.resolve().name
-
 
 STUDY_OPTIONS = ("forecast", "budget", "merge")
 
@@ -166,11 +162,11 @@ def _evaluated(path: Path, report: Json) -> Evaluated:
         raise InputError(f"the report of {path} is damaged: it lacks what a report has ({error!r})") from error
     if not found.models:
         raise InputError(f"there are no graded samples in {path} to report on")
-    return Evaluated(path, report, found, view)
+    return Evaluated(path.resolve(), report, found, view)
 
 
 def _study(known: argparse.Namespace, evaluations: Sequence[Evaluated]) -> tuple[Study, list[RenderableType]]:
-    sources = [(each.name, each.found.models) for each in evaluations]
+    sources = [(each.path.name, each.found.models) for each in evaluations]
     ungraded = sum(each.found.ungraded for each in evaluations)
     shown = [line for each in evaluations for line in each.view]
     if known.imports:
@@ -203,10 +199,10 @@ def write_pages(
             pages[f"attempt-{number}"] = run_page(events, only=number, back=f"../{quote(file.name)}")
     if not solved:
         ids = [(each, task["id"]) for each in evaluations for task in each.report["tasks"]]
-        every = {f"{each.name}/{id}": each.path / id for each, id in ids}
+        every = {f"{each.path.name}/{id}": each.path / id for each, id in ids}
         kept = {name: place for name, place in every.items() if outputs and (place / "trace.jsonl").exists()}
         links = {name: f"{quote(folder)}/{quote(name)}.html" for name in kept}
-        pages[""] = evaluation_page([(each.name, each.report) for each in evaluations], study, links)
+        pages[""] = evaluation_page([(each.path.name, each.report) for each in evaluations], study, links)
         pages |= {name: run_page(list(trace.read(place / "trace.jsonl"))) for name, place in kept.items()}
     for name, text in pages.items():
         place = file.parent / folder / f"{name}.html" if name else file

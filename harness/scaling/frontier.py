@@ -67,8 +67,7 @@ def frontier(
 
     `models`: of the same tasks (see `shared`). A budget that buys nothing has no row.
     """
-    able = [model for model in models if model.priced and measure in measures(model)]
-    options = [_option(model, k, measure) for model in able for k in ks_up_to(model.depth)]
+    options = [_option(model, k, measure) for model in models if model.priced for k in ks_up_to(model.depth)]
     means = [(fmean(o.usd.values()), fmean(o.solved.values())) for o in options]
     drawn = [(draws.means(o.usd), draws.means(o.solved)) for o in options]
     rows = []

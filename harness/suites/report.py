@@ -95,14 +95,8 @@ def _begun_alike(outcomes: Sequence[Outcome]) -> dict[str, Sampled]:
     """Of each measured instance the first samples, as many as all of them have. Where sampling stops by what it sees,
     the share of right ones among all samples of an instance is no estimate of its success rate; among the first ones it
     is."""
-    samples = {o.id: o.solved.samples for o in outcomes if o.sampled is not None and o.solved is not None}
-    depth = min((len(each) for each in samples.values() if each), default=0)
-    found = {}
-    for outcome in (o for o in outcomes if o.id in samples):
-        first = samples[outcome.id][:depth]
-        right = {c for c, v in outcome.verdicts.items() if v.resolved}
-        found[outcome.id] = Sampled(len(first), sum(s in right for s in first), outcome.resolved is True)
-    return found
+    depth = min((s.n for o in outcomes if (s := o.sampled) is not None and s.n), default=0)
+    return {o.id: s for o in outcomes if (s := o.first(depth)) is not None}
 
 
 def _measures(sampled: Mapping[str, Sampled], attempts: int, alike: Mapping[str, Sampled]) -> Json:

@@ -68,13 +68,6 @@ class Board:
     evidence: dict[str, tuple[tuple[int, ...], Evidence]] = field(default_factory=dict)
     told_before: bool = False
 
-    @classmethod
-    def of(cls, events: Iterable[trace.Event]) -> Board:
-        board = cls()
-        for event in events:
-            board.add(event)
-        return board
-
     def add(self, event: trace.Event) -> None:
         """Take in the next event."""
         if isinstance(event, (trace.Replied, trace.Charged)):

@@ -187,7 +187,7 @@ def test_every_prefix_of_a_trace_gives_a_report_and_a_view() -> None:
     for end in range(1, len(events) + 1):
         solve_report(events[:end])
         printed(solve_view(events[:end], Path("runs/calc-1")))
-        printed([board_view(Board.of(events[:end]), now=50.0, height=24)])
+        printed([board_view(folded(events[:end]), now=50.0, height=24)])
 
 
 def test_the_time_between_a_stop_and_a_resume_does_not_count() -> None:
@@ -336,7 +336,7 @@ def test_a_command_is_printed_whole_however_long_the_path() -> None:
 def test_the_board_follows_an_attempt() -> None:
     events = attempt(0, DIFF)
     states = []
-    board = Board.of([started()])
+    board = folded([started()])
     for event in events:
         board.add(event)
         states.append(board.rows[0].state)
@@ -357,11 +357,18 @@ def test_the_board_follows_an_attempt() -> None:
 
 def test_the_board_and_the_ledger_agree() -> None:
     events = whole()
-    board, ledger = Board.of(events), Ledger.of(events)
+    board, ledger = folded(events), Ledger.of(events)
     assert board.cost == ledger.total
     assert {str(k): row.cost for k, row in board.rows.items() if k != 2} == {
         k: line for k, line in ledger.by_attempt.items() if k in ("0", "1")
     }
+
+
+def folded(events: Sequence[trace.Event]) -> Board:
+    board = Board()
+    for event in events:
+        board.add(event)
+    return board
 
 
 def crowd(count: int, ended: int) -> list[trace.Event]:
@@ -374,13 +381,13 @@ def crowd(count: int, ended: int) -> list[trace.Event]:
 @pytest.mark.parametrize(("count", "ended"), [(1, 0), (8, 3), (128, 0), (128, 100), (128, 128)])
 @pytest.mark.parametrize("height", [10, 24, 60])
 def test_the_live_view_fits_the_screen(count: int, ended: int, height: int) -> None:
-    lines = printed([board_view(Board.of(crowd(count, ended)), now=100.0, height=height)]).splitlines()
+    lines = printed([board_view(folded(crowd(count, ended)), now=100.0, height=height)]).splitlines()
     assert len(lines) < height
     assert max(len(line.rstrip()) for line in lines) <= 80
 
 
 def test_the_live_view_shows_the_active_and_counts_the_rest() -> None:
-    text = printed([board_view(Board.of(crowd(128, 60)), now=100.0, height=24)])
+    text = printed([board_view(folded(crowd(128, 60)), now=100.0, height=24)])
     shown = [int(line.split()[0]) for line in text.splitlines() if line.split()[0].isdigit()]
     assert shown == list(range(60, 60 + len(shown))), "active attempts come first"
     assert "attempts 60/128 ended, 68 active (60 submitted)" in text
@@ -389,7 +396,7 @@ def test_the_live_view_shows_the_active_and_counts_the_rest() -> None:
 
 def test_a_name_that_looks_like_markup_is_shown_as_it_is() -> None:
     events = [started(), trace.AttemptStarted(at=1.0, attempt=0, seed=1, model="[red]x")]
-    assert "[red]x" in printed([board_view(Board.of(events), now=2.0, height=24)])
+    assert "[red]x" in printed([board_view(folded(events), now=2.0, height=24)])
 
 
 def test_plain_lines_tell_each_turn_and_each_end() -> None:
