@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import sys
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -38,7 +39,8 @@ COMMANDS = {
     "init": "set up a model: asks, tests one call, writes troop.toml",
     "doctor": "what works here, what is missing, what to type to get it",
 }
-"""Each but `demo` is a module of agent.commands with `configure(parser)` and `execute(arguments) -> exit code`."""
+"""Each but `demo` is a module of agent.commands with `configure(parser)` and `execute(arguments) -> exit code`, and a
+text in agent/commands/examples.toml."""
 
 DEMO = Path(__file__).parents[1] / "tasks/examples/boltons-bits-length.toml"
 
@@ -78,11 +80,16 @@ def parser(chosen: str | None) -> tuple[Parser, Mapping[str, Parser]]:
         if name != chosen:
             continue
         module = importlib.import_module(f"agent.commands.{name}_command")
-        sub.epilog = module.EXAMPLES
+        sub.epilog = examples()[name]
         sub.add_argument("--json", action="store_true", help="one JSON document on stdout, all else on stderr")
         module.configure(sub)
         sub.set_defaults(execute=module.execute)
     return top, commands.choices
+
+
+def examples() -> dict[str, str]:
+    """By command, what its help shows at the end."""
+    return tomllib.loads((Path(__file__).parent / "commands" / "examples.toml").read_text(encoding="utf-8"))
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:

@@ -21,7 +21,7 @@ from typing import Any
 from agent.assemble import Part, Pool, check_models, go, is_finished, named_models, open_pool, open_trace, start
 from agent.attempt.notebook import notebooks
 from agent.choice.candidates import candidates_of
-from agent.config import Config, Settings, prices_of, resolve_model
+from agent.config import REPAIR, Config, Settings, prices_of, resolve_model
 from agent.defaults import SETTINGS
 from agent.models.client import ModelClient
 from agent.models.contact import listed
@@ -45,8 +45,6 @@ from tasks.errors import EndpointFailed, EnvironmentFailed, InputError, SandboxF
 from tasks.task import Task
 
 EVAL_SCHEMA = 1
-
-REPAIR = "repair"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +70,6 @@ class EarlierRun:
     cost: Line
     dearest: float
     outcome: Outcome | None
-
-    @property
-    def finished(self) -> bool:
-        return self.outcome is not None
 
 
 def kept_run(files: RunFiles) -> EarlierRun | None:
@@ -174,12 +168,12 @@ class Evaluation:
         for id, kept in self.kept.items():
             budget.note(id, kept.cost.known_usd, kept.cost.usage.total)
             more = self.settings.budget.attempts > kept.attempts or (self.retry and kept.broken > 0)
-            if kept.finished and not kept.capped and not more:
+            if kept.outcome is not None and not kept.capped and not more:
                 budget.finish(id)
         return budget
 
     def _why_reopen(self, id: str, kept: EarlierRun, budget: SharedBudget) -> str:
-        if not kept.finished:
+        if kept.outcome is None:
             return ""
         if self.settings.budget.attempts > kept.attempts:
             return f"{self.settings.budget.attempts} attempts instead of {kept.attempts}"
@@ -204,7 +198,7 @@ class Evaluation:
         kept = self.kept.get(id)
         if kept is None:
             return self.settings.budget.attempts
-        if kept.finished and not self.reopen.get(id):
+        if kept.outcome is not None and not self.reopen.get(id):
             return 0
         most = kept.begun if kept.stopped and not self.reopen.get(id) else self.settings.budget.attempts
         return max(most, kept.attempts if not kept.stopped else 0) - kept.ended + kept.again
@@ -229,7 +223,8 @@ class Evaluation:
     async def work(self, view: SuiteView) -> None:
         """Do all that is left; `outcomes` fills as instances end."""
         for id, kept in self.kept.items():
-            ended = kept.ended if kept.finished and not self.reopen.get(id) else kept.ended - kept.again
+            over = kept.outcome is not None and not self.reopen.get(id)
+            ended = kept.ended if over else kept.ended - kept.again
             view.board.take_over(id, self.outcomes.get(id), ended, kept.cost)
         if not self.left:
             return

@@ -77,17 +77,11 @@ class Usage:
     reasoning: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.input + other.input,
-            self.cache_read + other.cache_read,
-            self.cache_write + other.cache_write,
-            self.output + other.output,
-            self.reasoning + other.reasoning,
-        )
+        return Usage(*(getattr(self, part) + getattr(other, part) for part in self.__slots__))
 
     @property
     def total(self) -> int:
-        return self.input + self.cache_read + self.cache_write + self.output + self.reasoning
+        return sum(getattr(self, part) for part in self.__slots__)
 
 
 Purpose = Literal["plan", "act", "judge", "contact"]

@@ -49,7 +49,7 @@ class RunStarted(Event):
     """First line of every trace. `task`: the public task; `settings`: as the user gave them, secrets masked."""
 
     kind: ClassVar[str] = "run-started"
-    schema: int = SCHEMA
+    schema: int = field(default_factory=lambda: SCHEMA)  # no default, so always written: a later Troop has another
     run: str
     task: Json
     settings: Json
@@ -404,13 +404,7 @@ class Graded(Event):
 
     @classmethod
     def of(cls, candidate: str, verdict: Verdict) -> Graded:
-        return cls(
-            candidate=candidate,
-            resolved=verdict.resolved,
-            reason=verdict.reason,
-            fail_to_pass=verdict.fail_to_pass,
-            pass_to_pass=verdict.pass_to_pass,
-        )
+        return cls(candidate=candidate, **dataclasses.asdict(verdict))
 
     @property
     def verdict(self) -> Verdict:
@@ -434,10 +428,7 @@ EVENTS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__(
 def since_reopened(events: Sequence[Event]) -> Sequence[Event]:
     """The events since the run was last reopened (all of them if it never was): what says whether a cap is reached and
     what is selected."""
-    for place in range(len(events) - 1, -1, -1):
-        if isinstance(events[place], RunReopened):
-            return events[place:]
-    return events
+    return events[max((place for place, e in enumerate(events) if isinstance(e, RunReopened)), default=0) :]
 
 
 def attempts_asked(events: Iterable[Event], begun_with: int) -> int:
@@ -448,24 +439,16 @@ def attempts_asked(events: Iterable[Event], begun_with: int) -> int:
 
 def to_json(event: Event) -> Json:
     """The event as a JSON object with its `kind` first; defaults are left out, bytes become {"b64": …}."""
-    out: Json = {"kind": event.kind}
-    for f in dataclasses.fields(event):
-        value = getattr(event, f.name)
-        # The schema is always written: a later Troop has another default.
-        if f.name != "schema" and f.default is not dataclasses.MISSING and value == f.default:
-            continue
-        out[f.name] = _plain(value)
-    return out
+    return {"kind": event.kind, **public(event)}
 
 
 def from_json(obj: Mapping[str, Any]) -> Event:
     """The inverse of `to_json`. Raises KeyError for an unknown kind and TypeError for missing fields."""
-    cls = EVENTS[obj["kind"]]
-    event: Event = _build(cls, {k: v for k, v in obj.items() if k != "kind"})
-    return event
+    return record(EVENTS[obj["kind"]], {k: v for k, v in obj.items() if k != "kind"})
 
 
-def _plain(value: Any) -> Any:
+def public(value: Any) -> Any:
+    """A record as plain JSON data, by the rules of the trace (for reports, `run.json` and `--json`)."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, bytes):
@@ -474,14 +457,14 @@ def _plain(value: Any) -> Any:
         return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            f.name: _plain(getattr(value, f.name))
+            f.name: public(getattr(value, f.name))
             for f in dataclasses.fields(value)
             if f.default is dataclasses.MISSING or getattr(value, f.name) != f.default
         }
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): public(v) for k, v in value.items()}
     if isinstance(value, Iterable):
-        return [_plain(v) for v in value]
+        return [public(v) for v in value]
     raise TypeError(f"cannot be written to a trace: {type(value).__name__}")
 
 
@@ -514,11 +497,6 @@ def _build(hint: Any, value: Any) -> Any:
     raise TypeError(f"{getattr(hint, '__name__', hint)} is wanted, not {type(value).__name__}")
 
 
-def public(value: Any) -> Any:
-    """A record as plain JSON data, by the rules of the trace (for reports, `run.json` and `--json`)."""
-    return _plain(value)
-
-
 def record(kind: type[T], value: Any) -> T:
     """The inverse of `public` for a record of the given type. Raises TypeError or ValueError for what is none."""
     made: T = _build(kind, value)
@@ -549,7 +527,7 @@ def mask_strings(value: Any, mask: Mask) -> Any:
     if value.keys() == {"b64"}:
         text = base64.b64decode(value["b64"]).decode("utf-8", "surrogateescape")
         masked = mask(text)
-        return value if masked == text else _plain(masked.encode("utf-8", "surrogateescape"))
+        return value if masked == text else public(masked.encode("utf-8", "surrogateescape"))
     return {key: mask_strings(each, mask) for key, each in value.items()}
 
 
@@ -657,10 +635,7 @@ def read(path: Path, *, may_be_empty: bool = False) -> Iterator[Event]:
     number = 0
     over: dict[int | None, bool] = {}
     with file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                number -= 1
-                break
+        for number, line in enumerate((line for line in file if line.endswith(b"\n")), 1):
             try:
                 event = from_json(json.loads(line))
                 _check(event, over)
@@ -693,8 +668,3 @@ def _check(event: Event, over: dict[int | None, bool]) -> None:
         raise ValueError(f"it is about attempts that never ended, among {list(event.attempts)}")
     elif isinstance(event, Decided) and any({"id", "name", "arguments"} - call.keys() for call in event.calls):
         raise ValueError("a call has no id, name or arguments")
-
-
-__all__ = [name for name, value in list(globals().items()) if isinstance(value, type) and issubclass(value, Event)]
-__all__ += ["EVENTS", "SCHEMA", "Listener", "Mask", "Trace"]
-__all__ += ["attempts_asked", "from_json", "mask_strings", "public", "read", "record", "since_reopened", "to_json"]

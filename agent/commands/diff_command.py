@@ -19,12 +19,6 @@ from harness.views.picture import table
 from harness.views.report_view import patch_lines
 from harness.views.words import printable
 
-EXAMPLES = """examples:
-  troop diff                  # the two that stand first in the latest run
-  troop diff c1 c3
-  troop diff runs/RUN c1 c2 --json
-"""
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of diff."""

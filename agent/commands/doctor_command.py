@@ -17,13 +17,6 @@ from harness.sandbox.choice import BACKENDS
 from harness.views.words import clean
 from tasks.errors import InputError
 
-EXAMPLES = """examples:
-  troop doctor
-  troop doctor --model openai/gpt-5-mini        try a model out with about ten small calls
-  troop doctor --model qwen --write             and keep what was found out in ./troop.toml
-  troop doctor --clean                          remove what killed processes left behind
-"""
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of doctor."""

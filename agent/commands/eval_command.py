@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.commands.options import add_choice, add_repeatable, add_rows, add_solving, settings_of
+from agent.commands.progress import Progress
 from agent.defaults import positive
+from harness.lock import RunLock
 from harness.outputs import make_output
 from harness.records import Json
 from harness.sandbox.choice import with_images, without_images
@@ -17,17 +19,9 @@ from tasks.errors import InputError
 from tasks.swebench import choose_rows, load_rows
 
 if TYPE_CHECKING:
-    from agent.commands.progress import Progress
     from agent.evaluation import Evaluation
     from harness.suites.suite import Suite
 
-EXAMPLES = """examples:
-  troop eval swe-bench-lite -n 4 --model openai/gpt-5-mini --max-usd 50 --dry-run
-  troop eval swe-bench-lite --dataset lite.jsonl --mirrors ~/mirrors --instances repo:sympy -n 8 --model local
-  troop eval quixbugs --source ~/QuixBugs --model repair -n 32
-Running the same command again goes on where it stopped; a larger -n adds attempts, a larger --max-usd lets what it cut
-off go on. --max-usd and --max-tokens hold for all of it, earlier runs of the command included; --timeout for this one.
-"""
 
 RESUMABLE = "the same command goes on where it stopped"
 
@@ -56,9 +50,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(known: argparse.Namespace) -> int:
     """Solve and grade the suite's instances. The directory of --out holds one run per instance, predictions, report."""
-    from agent.commands.progress import Progress
-    from harness.lock import RunLock
-
     evaluation = _evaluation(known)
     progress = Progress(quiet=True, json=known.json)
     if known.dry_run:

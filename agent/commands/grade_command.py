@@ -9,31 +9,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from agent.commands.conclude import interruptible
+from agent.commands.grade_view import Tally, TallyView, summary_table
 from agent.commands.options import add_rows
+from agent.commands.progress import Progress
 from agent.defaults import amount, positive
 from harness.cache import write_json
+from harness.lock import RunLock
 from harness.parallel import in_parallel, task_group
 from harness.room import writing
+from harness.swebench import official
+from harness.swebench.grading import Grader
+from harness.swebench.images import ImageOutcome, ensure_images
+from harness.swebench.predictions import BASELINES, Prediction, PredictionSet, baseline, read_predictions, sets_of
+from harness.swebench.summary import Result, official_summary, untrusted, whole_report, write_files
 from tasks.errors import InputError, words_of
 from tasks.swebench import SUITES, Row, choose_rows, load_rows
-
-if TYPE_CHECKING:
-    from agent.commands.grade_view import Tally
-    from agent.commands.progress import Progress
-    from harness.swebench.grading import Grader
-    from harness.swebench.images import ImageOutcome
-    from harness.swebench.predictions import Prediction, PredictionSet
-    from harness.swebench.summary import Result
-
-EXAMPLES = """examples:
-  troop grade swe-bench-lite --predictions gold --instances sympy__sympy-24152
-  troop grade swe-bench-lite --predictions runs/eval-swe-bench-lite/predictions.jsonl --workers 4
-  troop grade swe-bench-lite --check --repeat 3
-  troop grade swe-bench-verified --dataset rows.jsonl --mirrors ~/mirrors --predictions a.jsonl b.json --out runs/both
-Verdicts are remembered: running the same command again goes on where it stopped.
-"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -73,14 +65,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(known: argparse.Namespace) -> int:
     """Grade; the directory of --out holds a folder per prediction, a summary per set of them, and report.json."""
-    from agent.commands.conclude import interruptible
-    from agent.commands.grade_view import Tally, TallyView, summary_table
-    from agent.commands.progress import Progress
-    from harness.lock import RunLock
-    from harness.swebench import official
-    from harness.swebench.predictions import sets_of
-    from harness.swebench.summary import official_summary, untrusted, whole_report
-
     began = time.monotonic()
     rows, predictions = _asked(known)
     out = (known.out or Path("runs") / f"grade-{known.suite}").absolute()
@@ -109,9 +93,6 @@ def execute(known: argparse.Namespace) -> int:
 
 def _asked(known: argparse.Namespace) -> tuple[list[Row], list[Prediction]]:
     """The instances that are asked for, and the predictions for them. Raises InputError."""
-    from harness.swebench import official
-    from harness.swebench.predictions import BASELINES, baseline, read_predictions
-
     rules = official.rules_of(known.rules)
     official.versions(rules)  # for its InputError: better now than after an hour of building images
     every = load_rows(known.suite, known.dataset)
@@ -148,9 +129,6 @@ class _Work:
 
     async def grade(self) -> None:
         """Grade everything. A prediction that the world keeps from its verdict is a result, too."""
-        from harness.swebench import official
-        from harness.swebench.grading import Grader
-
         known = self.known
         async with Grader(
             workers=known.workers,
@@ -167,8 +145,6 @@ class _Work:
 
     async def _images(self, grader: Grader, ready: Callable[[ImageOutcome], None]) -> None:
         """Make every instance's image ready and say when it is ready; an instance with nothing to run needs none."""
-        from harness.swebench.images import ImageOutcome, ensure_images
-
         wanted = []
         for row in self.rows:
             found = [each.predictions.get(row.instance_id) for each in self.sets]
@@ -197,8 +173,6 @@ class _Work:
                 group.create_task(self._one(grader, prepared, each))
 
     async def _one(self, grader: Grader, prepared: ImageOutcome, each: PredictionSet) -> None:
-        from harness.swebench.summary import Result, write_files
-
         row, name = prepared.row, prepared.row.instance_id
         prediction = each.predictions[name]
         try:

@@ -11,7 +11,7 @@ from rich.text import Text
 from harness.records import Json
 from harness.swebench.predictions import PredictionSet
 from harness.swebench.summary import Result
-from harness.views.live import View, fitted, screen_on
+from harness.views.live import Screen, View, fitted
 from harness.views.picture import table
 
 _NEWS = 8
@@ -69,7 +69,7 @@ class TallyView(View):
         super().__init__()
         self._tally = tally
         self._news: deque[str] = deque(maxlen=_NEWS)
-        self.screen = screen_on(console, self._shown, transient=True)
+        self.screen = Screen(console, self._shown, transient=True)
         self.screen.appear()
 
     def say(self, line: str) -> None:

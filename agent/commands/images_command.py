@@ -23,15 +23,6 @@ from tasks.choose import bare, matching, split
 from tasks.errors import InputError
 from tasks.swebench import SUITES, Row, choose_rows, load_rows
 
-EXAMPLES = """examples:
-  troop images build swe-bench-lite --instances repo:sympy --mirrors ~/mirrors
-  troop images build swe-bench-lite --base 3.9=python:3.9 --workers 4
-  troop images list swe-bench-lite
-  troop images prune --instances 'sympy__*' --dry-run
-  troop images prune --older-than 30
-A build that was stopped or failed goes on from the layers that are done when the same command runs again.
-"""
-
 DAY = 86_400.0
 
 
@@ -129,7 +120,7 @@ def _list(known: argparse.Namespace, progress: Progress) -> int:
         images = [image for image in images if image.instance.lower() in wanted]
     progress.stop()
     adds = sum(image.adds for image in images)
-    progress.show(_table(images), f"{len(images)} images, which add {size(adds)} to the images they were made from")
+    progress.show(_table(images), f"{len(images)} images, which add {decimal(adds)} to the images they were made from")
     progress.document({"images": [asdict(image) for image in images], "adds_bytes": adds})
     return 0
 
@@ -156,13 +147,8 @@ def _table(images: list[StoredImage]) -> Any:
     shown = table("image…", "made", ">adds", ">in all", "")
     for image in images:
         made = datetime.fromtimestamp(image.created).strftime("%Y-%m-%d %H:%M")
-        shown.add_row(image.name, made, size(image.adds), size(image.size), image.note)
+        shown.add_row(image.name, made, decimal(image.adds), decimal(image.size), image.note)
     return shown
-
-
-def size(count: int) -> str:
-    """Bytes for a person, in powers of ten as docker shows them."""
-    return decimal(count)
 
 
 # ---- prune
@@ -175,7 +161,9 @@ def _prune(known: argparse.Namespace, progress: Progress) -> int:
         gone = doomed(kept_images(client), instances=wanted, older_than=older, everything=known.all)
         progress.stop()
         if known.dry_run:
-            progress.show(_table(gone), f"would remove {len(gone)} images: at least {size(sum(i.own for i in gone))}")
+            progress.show(
+                _table(gone), f"would remove {len(gone)} images: at least {decimal(sum(i.own for i in gone))}"
+            )
             progress.document({"would_remove": [asdict(image) for image in gone]})
             return 0
         before = bytes_used(client)
@@ -184,6 +172,6 @@ def _prune(known: argparse.Namespace, progress: Progress) -> int:
     for name, why in stayed.items():
         progress.show(f"{name} stays: {why}")
     removed = [image.name for image in gone if image.name not in stayed]
-    progress.show(f"removed {len(removed)} images; {size(freed)} freed")
+    progress.show(f"removed {len(removed)} images; {decimal(freed)} freed")
     progress.document({"removed": removed, "stayed": stayed, "freed_bytes": freed})
     return 0

@@ -54,6 +54,14 @@ def add_solving(parser: argparse.ArgumentParser, whole: str = "of the whole run"
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
 
 
+def add_afterwards(parser: argparse.ArgumentParser) -> None:
+    """What is done with the patch of a run once it is there."""
+    after = parser.add_argument_group("afterwards")
+    after.add_argument("--apply", action="store_true", help="put the patch on a new branch of the local repository")
+    told = "tell whether the patch passes the task file's hidden tests"
+    after.add_argument("--grade", action="store_true", help=told)
+
+
 def add_rows(parser: argparse.ArgumentParser) -> None:
     """Which instances of a suite, and where SWE-bench's rows and their repositories come from."""
     which = parser.add_argument_group("instances")

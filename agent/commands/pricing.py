@@ -12,8 +12,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from agent.assemble import width
-from agent.config import Config, prices_of, resolve_model
-from agent.evaluation import REPAIR, Evaluation
+from agent.config import REPAIR, Config, prices_of, resolve_model
+from agent.evaluation import Evaluation
 from harness.money.ledger import price
 from harness.records import Json, Usage
 from harness.views.picture import table
@@ -41,7 +41,7 @@ def forecast(evaluation: Evaluation, root: Path) -> Json:
     rows: list[Json] = []
     for id in evaluation.suite.ids:
         kept, left = evaluation.kept.get(id), evaluation.attempts_left(id)
-        state = "new" if kept is None else "begun" if not kept.finished else "more attempts" if left else "finished"
+        state = "new" if kept is None else "begun" if kept.outcome is None else "more attempts" if left else "finished"
         rows.append({"id": id, "state": state, "image": missing.get(id) or "ready", "attempts_left": left})
     attempts = sum(row["attempts_left"] for row in rows)
     # Attempts rotate over the models, so each has its part of them.

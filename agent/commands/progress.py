@@ -21,11 +21,11 @@ class Progress:
     Results go to stdout, or with `json` to stderr, so that stdout holds the one JSON document.
     """
 
-    def __init__(self, *, quiet: bool, json: bool, view: Callable[[Console], View] | None = None) -> None:
+    def __init__(self, *, quiet: bool, json: bool, view: Callable[[Console], View] = View) -> None:
         """`view` makes another view than that of a run's attempts."""
         self.quiet = quiet
         self.json = json
-        self._view_on = view or View
+        self._view_on = view
         self.view = View()
 
     def __enter__(self) -> Progress:

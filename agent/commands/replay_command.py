@@ -16,12 +16,6 @@ from harness.views.replay import play
 from harness.views.replay_frames import default_attempt, frames
 from tasks.errors import InputError
 
-EXAMPLES = """examples:
-  troop replay
-  troop replay runs/humanize-intcomma-zero-digits-20260101-120000-ab12 --attempt 3 --speed 4
-keys: space pauses, left and right step, q quits
-"""
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of replay."""

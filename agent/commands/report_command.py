@@ -31,19 +31,6 @@ from harness.views.report_view import solve_view, verbose_view
 from harness.views.words import counted
 from tasks.errors import InputError
 
-EXAMPLES = """examples:
-  troop report runs/humanize-intcomma-zero-digits-20260101-120000-ab12
-  troop report --html report.html
-  troop report runs/* --json
-  troop report evals/lite-small evals/lite-large --forecast 100
-  troop report evals/lite --versus small@5 large@1 --budget 0.5 --budget 2
-  troop report --import outcomes.jsonl --submissions 3 --json
-  troop report --import run1.jsonl --labels run1.report.json --import run2.jsonl --labels run2.report.json
-
-Rows of --import are JSON lines: {"instance_id": ..., "model": ..., "resolved": true, "usd": 0.12, "score": 0.9}, one
-for each sample in the order drawn; usd, score (order of the selection) and candidate (which patch) may be left out.
-"""
-
 
 class Evaluated(NamedTuple):
     """An evaluation: where it is, its report, its samples, and how a terminal shows it."""
@@ -53,12 +40,8 @@ class Evaluated(NamedTuple):
     found: Imported
     view: list[RenderableType]
 
-    @property
-    def name(self) -> str:
-        return self.path.resolve().name
 
-
-STUDY_OPTIONS = ("forecast", "budget", "versus", "merge")
+STUDY_OPTIONS = ("forecast", "budget", "merge")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -88,21 +71,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--submissions", type=positive, default=1, metavar="M", help="solved if any of the M best ranked is right (1)"
     )
     add_repeatable(study, "--budget", "USD", "what to buy for USD a task (repeatable)", amount)
-    told = "N samples of one model against N of another (repeatable)"
-    add_repeatable(study, "--versus", "MODEL@N", told, purchase, nargs=2)
     told = "tasks with fewer samples than the others: left out, or what is missing is wrong (leave-out)"
     add_choice(study, "--missing", ("leave-out", "wrong"), told)
     study.add_argument(
         "--merge", action="store_true", help="samples of one model from several RUNs are samples of one experiment"
     )
-
-
-def purchase(text: str) -> tuple[str, int]:
-    """An argparse type: MODEL@N."""
-    name, at, count = text.rpartition("@")
-    if not at or not name or not count.isdecimal() or not int(count):
-        raise argparse.ArgumentTypeError(f"{text} is not MODEL@N, as in small@5")
-    return name, int(count)
 
 
 def execute(known: argparse.Namespace) -> int:
@@ -124,10 +97,11 @@ def execute(known: argparse.Namespace) -> int:
             if report is not None:
                 evaluations.append(_evaluated(path, report))
                 continue
-            document, view = _solved(path, verbose=known.verbose)
-            documents.append(document)
+            files = RunFiles(path.resolve())
+            events = list(trace.read(files.trace_file))
+            documents.append({**solve_report(events), "directory": str(files.directory)})
+            shown += (verbose_view if known.verbose else solve_view)(events, files.directory)
             solved.append(path)
-            shown += view
         except InputError as error:
             refused.append(error)
     if refused and not (documents or evaluations or known.imports):
@@ -152,15 +126,6 @@ def execute(known: argparse.Namespace) -> int:
     for refusal in refused:
         sys.stderr.write(f"troop: left out: {mask(str(refusal))}\n")
     return 0
-
-
-def _solved(directory: Path, *, verbose: bool) -> tuple[Json, list[RenderableType]]:
-    """The report of a run of `solve`, and how it is shown."""
-    files = RunFiles(directory.resolve())
-    events = list(trace.read(files.trace_file))
-    return {**solve_report(events), "directory": str(files.directory)}, (verbose_view if verbose else solve_view)(
-        events, files.directory
-    )
 
 
 def _within(path: Path) -> list[Path]:
@@ -190,7 +155,6 @@ def evaluation_report(path: Path) -> Json | None:
 
 def _evaluated(path: Path, report: Json) -> Evaluated:
     """Raises InputError for a report that is damaged."""
-
     try:
         view = [*eval_view(report), ""] if "suite" in report else []
         found = of_evaluation(report)
@@ -198,12 +162,11 @@ def _evaluated(path: Path, report: Json) -> Evaluated:
         raise InputError(f"the report of {path} is damaged: it lacks what a report has ({error!r})") from error
     if not found.models:
         raise InputError(f"there are no graded samples in {path} to report on")
-    return Evaluated(path, report, found, view)
+    return Evaluated(path.resolve(), report, found, view)
 
 
 def _study(known: argparse.Namespace, evaluations: Sequence[Evaluated]) -> tuple[Study, list[RenderableType]]:
-
-    sources = [(each.name, each.found.models) for each in evaluations]
+    sources = [(each.path.name, each.found.models) for each in evaluations]
     ungraded = sum(each.found.ungraded for each in evaluations)
     shown = [line for each in evaluations for line in each.view]
     if known.imports:
@@ -216,7 +179,6 @@ def _study(known: argparse.Namespace, evaluations: Sequence[Evaluated]) -> tuple
         submissions=known.submissions,
         missing=known.missing,
         budgets=sorted(known.budget),
-        duels=[(one, other) for one, other in known.versus],
         forecast_to=sorted(set(known.forecast)),
     )
     return result, [*shown, *study_view(result)]
@@ -237,10 +199,10 @@ def write_pages(
             pages[f"attempt-{number}"] = run_page(events, only=number, back=f"../{quote(file.name)}")
     if not solved:
         ids = [(each, task["id"]) for each in evaluations for task in each.report["tasks"]]
-        every = {f"{each.name}/{id}": each.path / id for each, id in ids}
+        every = {f"{each.path.name}/{id}": each.path / id for each, id in ids}
         kept = {name: place for name, place in every.items() if outputs and (place / "trace.jsonl").exists()}
         links = {name: f"{quote(folder)}/{quote(name)}.html" for name in kept}
-        pages[""] = evaluation_page([(each.name, each.report) for each in evaluations], study, links)
+        pages[""] = evaluation_page([(each.path.name, each.report) for each in evaluations], study, links)
         pages |= {name: run_page(list(trace.read(place / "trace.jsonl"))) for name, place in kept.items()}
     for name, text in pages.items():
         place = file.parent / folder / f"{name}.html" if name else file

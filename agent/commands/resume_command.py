@@ -5,28 +5,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from agent.commands.options import add_afterwards, run_of
 from tasks.instance import Instance
-
-EXAMPLES = """examples:
-  troop resume
-  troop resume runs/humanize-intcomma-zero-digits-20260101-120000-ab12
-"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of resume."""
     parser.add_argument("run", metavar="RUN", type=Path, nargs="?", help="the run's directory (the latest run)")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
-    parser.add_argument("--apply", action="store_true", help="put the patch on a new branch of the local repository")
-    parser.add_argument(
-        "--grade", action="store_true", help="tell whether the patch passes the task file's hidden tests"
-    )
+    add_afterwards(parser)
 
 
 def execute(known: argparse.Namespace) -> int:
     """Go on where the trace ends; a finished run is shown as it is."""
     from agent.commands.conclude import check_wishes, conclude, drive
-    from agent.commands.options import run_of
     from agent.commands.progress import Progress
     from agent.run_files import RunFiles
     from tasks.source import resolve

@@ -16,11 +16,6 @@ from harness.views.picture import table
 from harness.views.words import elapsed_short, printable
 from tasks.errors import InputError
 
-EXAMPLES = """examples:
-  troop runs
-  troop runs ~/other/runs --json
-"""
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of runs."""

@@ -9,14 +9,6 @@ from agent.commands.options import add_choice, add_rows, add_settings, fill_in
 from agent.commands.selecting import select
 from agent.defaults import amount, least, positive
 
-EXAMPLES = """examples:
-  troop select swe-bench-lite --candidates run-1.jsonl run-2.jsonl --mirrors ~/mirrors
-  troop select tasks/examples/humanize-intcomma-zero-digits.toml --candidates patches/
-  troop select --from runs/select-swe-bench-lite --threshold 0.4 --out runs/stricter
-  troop select --from runs/select-swe-bench-lite --ranker rules
-"""
-
-
 SANDBOX, JUDGE = ("sandbox", "memory", "cpus"), ("judge",)
 
 

@@ -13,16 +13,10 @@ from agent.commands.options import run_of
 from agent.run_files import RunFiles
 from harness import trace
 from harness.records import Candidate
-from harness.views.report import solve_report
+from harness.views.report import last_selection, solve_report
 from harness.views.words import clean, counted
 from tasks.errors import InputError
 from tasks.instance import Instance
-
-EXAMPLES = """examples:
-  troop show                            # the selected patch of the latest run
-  troop show c2 | git apply
-  troop show runs/RUN c2 --apply        # on a new branch of the local repository
-"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +52,9 @@ def opened(known: argparse.Namespace, count: int) -> tuple[RunFiles, list[trace.
     files = RunFiles(run_of(known).resolve())
     events = list(trace.read(files.trace_file))
     there = {each.id: each for each in candidates_of(events)}
-    ranking = next((e.selection.ranking for e in reversed(events) if isinstance(e, trace.Selected)), ())
-    names = list(dict.fromkeys([*named, *(each.candidate for each in ranking), *there]))
+    selection = last_selection(events)
+    ranked = [each.candidate for each in selection.ranking] if selection else []
+    names = list(dict.fromkeys([*named, *ranked, *there]))
     if more or len(named) > count or len(names) < count or not there.keys() >= set(names[:count]):
         have = ", ".join(there) or "none yet"
         raise InputError(f"name a run and {counted(count, 'candidate')} at most; {files.name} has {have}")

@@ -5,19 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from agent.commands.options import add_repeatable, add_solving, settings_of
+from agent.commands.options import add_afterwards, add_repeatable, add_solving, settings_of
 from harness.sandbox.choice import with_images, without_images
 from tasks.errors import InputError
 from tasks.instance import Instance
 from tasks.places import expanded, is_there
 from tasks.task import GivenTest
-
-EXAMPLES = """examples:
-  troop solve https://github.com/owner/name/issues/12 --model openai/gpt-5-mini -n 8 --max-usd 2
-  troop solve owner/name#12 --model http://127.0.0.1:8000/v1#Qwen3-Coder-30B
-  troop solve . --issue-text "parse('') raises IndexError" --failing-test tests/test_parse.py::test_empty
-  troop solve tasks/examples/humanize-intcomma-zero-digits.toml --grade
-"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,11 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     task.add_argument("--directory", metavar="DIR", help="of the project, in a repository that has several")
     task.add_argument("--test-command", metavar="COMMAND", help="runs the test-suite in the repository's root")
     add_solving(parser)
-    after = parser.add_argument_group("afterwards")
-    after.add_argument("--apply", action="store_true", help="put the patch on a new branch of the local repository")
-    after.add_argument(
-        "--grade", action="store_true", help="tell whether the patch passes the task file's hidden tests"
-    )
+    add_afterwards(parser)
 
 
 def execute(known: argparse.Namespace) -> int:

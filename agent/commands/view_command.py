@@ -25,11 +25,6 @@ from harness.suites.page import evaluation_page
 from harness.views.page import filled, run_page
 from tasks.errors import InputError
 
-EXAMPLES = """examples:
-  troop view                            # all runs in runs/, the running ones live
-  troop view runs/RUN --port 8080
-"""
-
 HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",

@@ -127,7 +127,7 @@ class BudgetKeeper:
         self._own: dict[int | None, _Scope] = {}
         self._waiters: deque[tuple[Hold, asyncio.Future[None]]] = deque()
         if share is not None:
-            share.join(self._run, self._serve)
+            share.scope, share.serve = self._run, self._serve
 
     @classmethod
     def from_charges(
@@ -156,7 +156,7 @@ class BudgetKeeper:
         most, level, held, why = _most(getattr(self.budget, limit)), math.inf, self._run.held[limit], ""
         if self._share is not None:
             level = self._share.level(limit)
-            held += self._share.held_elsewhere(limit)
+            held += sum(each.scope.held[limit] for each in self._share.rivals)
         if level < most:
             most, why = level, " (its share of what the whole evaluation has)"
         return _Cap(limit, "run", most, self._run.spent[limit], held, why)
@@ -256,8 +256,9 @@ class BudgetKeeper:
         for scope in self._scopes(hold.attempt):
             scope.hold(-hold.usd, -hold.tokens, holds=-1)
             scope.spend(usd, tokens)
-        if self._share is not None:
-            self._share.freed()
+        for other in self._share.rivals if self._share is not None else ():
+            if other.serve is not None:
+                other.serve()
         self._serve()
 
     def _serve(self) -> None:
@@ -353,26 +354,13 @@ class Share:
     finished: bool = False
     serve: Callable[[], None] | None = None
 
-    def join(self, scope: _Scope, serve: Callable[[], None]) -> None:
-        """A keeper tells from now on what the run spends and holds."""
-        self.scope, self.serve = scope, serve
-
     def level(self, limit: Limit) -> float:
         """USD or tokens that the run may have spent in all, as it stands now; infinite without a cap."""
         return self.whole.level(limit, self)
 
-    def held_elsewhere(self, limit: Limit) -> float:
-        """USD or tokens that other runs hold; nothing where each has a level of its own."""
-        return sum(each.scope.held[limit] for each in self._rivals)
-
-    def freed(self) -> None:
-        """A call of the run has ended: those of other runs that wait for what it held go on."""
-        for other in self._rivals:
-            if other.serve is not None:
-                other.serve()
-
     @property
-    def _rivals(self) -> list[Share]:
+    def rivals(self) -> list[Share]:
+        """The parts of the other runs that what this one holds is held from; none where each has its own level."""
         return [] if self.whole.fair else [each for each in self.whole.shares.values() if each is not self]
 
 

@@ -214,6 +214,7 @@ def money(line: Line) -> str:
     return f"{'' if line.exact else '≥'}${line.usd:.{digits}f}"
 
 
+_BY = ("by_purpose", "by_attempt", "by_model")
 RUN = "run"
 """The `by_attempt` key of charges that belong to no attempt (the judge's)."""
 
@@ -250,9 +251,7 @@ class Ledger:
         """The `cost` of report.json."""
         return {
             **self.total.to_json(),
-            "by_purpose": {k: line.to_json() for k, line in self.by_purpose.items()},
-            "by_attempt": {k: line.to_json() for k, line in self.by_attempt.items()},
-            "by_model": {k: line.to_json() for k, line in self.by_model.items()},
+            **{each: {k: line.to_json() for k, line in getattr(self, each).items()} for each in _BY},
             "price_sources": dict(self.sources),
         }
 

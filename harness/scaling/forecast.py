@@ -23,10 +23,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import stdev
 
-from harness.scaling.laws import Counts, Law, fit_beta_binomial, fit_inflated, fit_power_law
+from harness.scaling.laws import BetaBinomial, Counts, fit_beta_binomial, fit_inflated
 from harness.scaling.metrics import BOOTSTRAPS, pass_at_k
 
-Fit = Callable[[Counts, Law | None], Law]
+Fit = Callable[[Counts, BetaBinomial | None], BetaBinomial]
 
 MIN_TASKS = 30
 MIN_SAMPLES = 8
@@ -45,7 +45,7 @@ VERY_WIDE = 3.291
 CHECKS = 200
 """Bootstraps of the hold-out check, at most."""
 POINTS = 12
-"""Points of the curve that the power law is fitted to."""
+"""Points of the curve that a law must pass through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def _by(law: str, cells: _Cells, resampled: Sequence[_Cells], n: int, k: int) ->
     return Forecast(law, k, parameters, value, low, high, check)
 
 
-def _off_the_curve(fitted: Law, cells: _Cells, drawn: Sequence[tuple[Law, _Cells]], n: int) -> str:
+def _off_the_curve(fitted: BetaBinomial, cells: _Cells, drawn: Sequence[tuple[BetaBinomial, _Cells]], n: int) -> str:
     """Where the law does not pass through what was sampled, in words; "" where it does."""
     seen = points(_counts(cells, n), n)
     resampled = [[law.coverage(k) - c for k, c in points(_counts(each, n), n)] for law, each in drawn]
@@ -195,11 +195,7 @@ def points(counts: Counts, n: int) -> list[tuple[int, float]]:
     return [(k, each / total) for k, each in zip(_ks(n), sums, strict=True)]
 
 
-LAWS: dict[str, Fit] = {
-    "inflated beta-binomial": fit_inflated,
-    "beta-binomial": fit_beta_binomial,
-    "power law": lambda counts, near: fit_power_law(points(counts, max(n for n, _ in counts)), near),
-}
+LAWS: dict[str, Fit] = {"inflated beta-binomial": fit_inflated, "beta-binomial": fit_beta_binomial}
 
 
 def _interval(value: float, drawn: Sequence[float], tasks: int) -> tuple[float, float]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from statistics import fmean
 
 from harness.scaling.curves import Draws, Estimate, by_task, difference, ks_up_to, measures, usd_by_task
@@ -36,16 +35,6 @@ class Best:
     sure: float
     runner_up: Purchase | None
     ahead: Estimate | None
-
-
-@dataclass(frozen=True, slots=True)
-class Versus:
-    """`first` against `second`: solved and USD a task, first less second, paired."""
-
-    first: Purchase
-    second: Purchase
-    solved: Estimate
-    usd: Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +67,7 @@ def frontier(
 
     `models`: of the same tasks (see `shared`). A budget that buys nothing has no row.
     """
-    able = [model for model in models if model.priced and measure in measures(model)]
-    options = [_option(model, k, measure) for model in able for k in ks_up_to(model.depth)]
+    options = [_option(model, k, measure) for model in models if model.priced for k in ks_up_to(model.depth)]
     means = [(fmean(o.usd.values()), fmean(o.solved.values())) for o in options]
     drawn = [(draws.means(o.usd), draws.means(o.solved)) for o in options]
     rows = []
@@ -119,26 +107,6 @@ def _sure(
                 top[option.model] = max(top.get(option.model, -1.0), solved[at])
         wins += top[best.model] >= max(top.values())
     return wins / count
-
-
-def versus(first: tuple[Model, int], second: tuple[Model, int], draws: Draws, *, measure: str = "coverage") -> Versus:
-    """So many samples of a model for each task against so many of another, on the tasks that both have; both must be
-    priced and have as many samples."""
-    one, other = (_option(model, k, measure) for model, k in (first, second))
-    solved, usd = difference(one.solved, other.solved, draws), difference(one.usd, other.usd, draws)
-    return Versus(one.purchase(draws), other.purchase(draws), solved, usd)
-
-
-def cheap_or_dear(models: Sequence[Model], draws: Draws) -> list[Versus]:
-    """For each pair of priced models: one sample of the dearer against the cheaper's for that money (at least one)."""
-    priced = [m for m in models if m.priced]
-    cost = {m.name: fmean(usd_by_task(m, 1).values()) for m in priced}
-    ordered = sorted(priced, key=lambda m: cost[m.name])
-    return [
-        versus((cheap, max(1, min(cheap.depth, int(cost[dear.name] / cost[cheap.name] + 1e-9)))), (dear, 1), draws)
-        for cheap, dear in combinations(ordered, 2)
-        if cost[cheap.name] > 0
-    ]
 
 
 def evenly(count: int, shown: int) -> list[int]:

@@ -1,8 +1,4 @@
-"""How coverage grows with the number of samples k: three laws, and their fits to what was sampled.
-
-Power law (Brown et al. 2024, "Large Language Monkeys", arXiv 2407.21787): coverage(k) = exp(a k^b), a < 0, b < 0. A
-description of the curve; fitted by least squares to the unbiased pass@k at k spaced evenly on a logarithmic scale, as
-there.
+"""How coverage grows with the number of samples k: two laws, and their fits to what was sampled.
 
 Beta-binomial (Schaeffer et al. 2025, arXiv 2502.17578; Kazdan et al. 2025, arXiv 2510.05197; Levi 2024, arXiv
 2410.16377): a task is solved by a sample with probability p ~ Beta(alpha, beta), so c of n samples are right with
@@ -17,15 +13,11 @@ solved at some k, and forecasts are too high wherever some cannot be.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 SMALLEST, LARGEST = math.exp(-7.0), math.exp(8.0)
 """Bounds of alpha and beta; a fit that ends on one says that the data do not tell them."""
-FLATTEST, STEEPEST = 1e-3, 5.0
-"""Bounds of -b."""
-LOWEST, HIGHEST = 1e-6, 50.0
-"""Bounds of -a: coverage(1) between exp(-50) and 1."""
 STEPS = 100
 
 Counts = Mapping[tuple[int, int], float]
@@ -33,56 +25,22 @@ Counts = Mapping[tuple[int, int], float]
 
 
 @dataclass(frozen=True, slots=True)
-class PowerLaw:
-    """coverage(k) = exp(a k^b)."""
-
-    a: float
-    b: float
-
-    @property
-    def at_bound(self) -> bool:
-        return not (1.1 * LOWEST < -self.a < HIGHEST / 1.1 and 1.1 * FLATTEST < -self.b < STEEPEST / 1.1)
-
-    def coverage(self, k: float) -> float:
-        """The expected share of tasks with a right sample among k."""
-        return math.exp(self.a * k**self.b)
-
-
-@dataclass(frozen=True, slots=True)
 class BetaBinomial:
-    """Tasks' success rates are Beta(alpha, beta)."""
+    """Tasks' success rates are Beta(alpha, beta), but for the share `unsolvable` of them, which are never solved."""
 
     alpha: float
     beta: float
+    unsolvable: float = 0.0
 
     @property
     def at_bound(self) -> bool:
+        """Whether the fit ended on a bound of its parameters."""
         return not all(1.01 * SMALLEST < x < LARGEST / 1.01 for x in (self.alpha, self.beta))
 
     def coverage(self, k: float) -> float:
         """The expected share of tasks with a right sample among k."""
-        return -math.expm1(log_beta(self.alpha, self.beta + k) - log_beta(self.alpha, self.beta))
-
-
-@dataclass(frozen=True, slots=True)
-class InflatedBetaBinomial:
-    """A share of the tasks is never solved; the others' success rates are Beta(alpha, beta)."""
-
-    unsolvable: float
-    alpha: float
-    beta: float
-
-    @property
-    def at_bound(self) -> bool:
-        return BetaBinomial(self.alpha, self.beta).at_bound
-
-    def coverage(self, k: float) -> float:
-        """The expected share of tasks with a right sample among k."""
-        return (1.0 - self.unsolvable) * BetaBinomial(self.alpha, self.beta).coverage(k)
-
-
-Law = PowerLaw | BetaBinomial | InflatedBetaBinomial
-"""Each has `coverage(k)`, and `at_bound`: whether the fit ended on a bound of its parameters."""
+        missed = log_beta(self.alpha, self.beta + k) - log_beta(self.alpha, self.beta)
+        return (1.0 - self.unsolvable) * -math.expm1(missed)
 
 
 def log_beta(x: float, y: float) -> float:
@@ -90,12 +48,12 @@ def log_beta(x: float, y: float) -> float:
     return math.lgamma(x) + math.lgamma(y) - math.lgamma(x + y)
 
 
-def fit_beta_binomial(counts: Counts, near: Law | None = None) -> BetaBinomial:
+def fit_beta_binomial(counts: Counts, near: BetaBinomial | None = None) -> BetaBinomial:
     """The maximum-likelihood fit; some task must have samples. `near`: a fit to much the same counts, to start from."""
     return _climb(_Surface.of(counts), counts, near)
 
 
-def fit_inflated(counts: Counts, near: Law | None = None) -> InflatedBetaBinomial:
+def fit_inflated(counts: Counts, near: BetaBinomial | None = None) -> BetaBinomial:
     """The maximum-likelihood fit, for tasks of one number of samples, at least one of which has a right one.
 
     The likelihood falls into two factors: how many tasks have a right sample at all, and, among those, how many; the
@@ -108,9 +66,8 @@ def fit_inflated(counts: Counts, near: Law | None = None) -> InflatedBetaBinomia
         cut = _climb(_Surface.of(seen, cut=True), seen, near)
         share = 1.0 - sum(seen.values()) / sum(counts.values()) / cut.coverage(n)
         if share > 0.0:
-            return InflatedBetaBinomial(share, cut.alpha, cut.beta)
-    plain = fit_beta_binomial(counts, near)
-    return InflatedBetaBinomial(0.0, plain.alpha, plain.beta)
+            return BetaBinomial(cut.alpha, cut.beta, share)
+    return fit_beta_binomial(counts, near)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +142,9 @@ class _Surface:
         return 2.0 * du / longest, 2.0 * dv / longest
 
 
-def _climb(surface: _Surface, counts: Counts, near: Law | None) -> BetaBinomial:
+def _climb(surface: _Surface, counts: Counts, near: BetaBinomial | None) -> BetaBinomial:
     """Newton's method with step halving, within the bounds, from `near` or the mean rate and alpha + beta = 1."""
-    if isinstance(near, BetaBinomial | InflatedBetaBinomial):
+    if near is not None:
         u, v = math.log(near.alpha), math.log(near.beta)
     else:
         total = sum(tasks * n for (n, _), tasks in counts.items())
@@ -209,60 +166,3 @@ def _climb(surface: _Surface, counts: Counts, near: Law | None) -> BetaBinomial:
             break
         u, v, value = nu, nv, new
     return BetaBinomial(math.exp(u), math.exp(v))
-
-
-def fit_power_law(points: Sequence[tuple[int, float]], near: Law | None = None) -> PowerLaw:
-    """The least-squares fit to points (k, coverage), at least two of them with different k.
-
-    Gauss-Newton with damping on log(-a) and log(-b), started from the regression of log(-log coverage) on log k.
-    """
-    u, v = (math.log(-near.a), math.log(-near.b)) if isinstance(near, PowerLaw) else _regression(points)
-    value = _misfit(points, u, v)
-    damping = 1e-3
-    for _ in range(STEPS):
-        du, dv = _gauss_newton(points, u, v, damping)
-        nu = min(math.log(HIGHEST), max(math.log(LOWEST), u + du))
-        nv = min(math.log(STEEPEST), max(math.log(FLATTEST), v + dv))
-        new = _misfit(points, nu, nv)
-        if new <= value:
-            moved = abs(nu - u) + abs(nv - v)
-            u, v, value, damping = nu, nv, new, damping / 10
-            if moved < 1e-7:
-                break
-        elif damping > 1e9:
-            break
-        else:
-            damping *= 10
-    return PowerLaw(-math.exp(u), -math.exp(v))
-
-
-def _regression(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
-    inner = [(math.log(k), math.log(-math.log(min(1 - 1e-6, max(1e-6, c))))) for k, c in points]
-    mx, my = (math.fsum(each[i] for each in inner) / len(inner) for i in (0, 1))
-    slope = sum((x - mx) * (y - my) for x, y in inner) / sum((x - mx) ** 2 for x, _ in inner)
-    steep = min(STEEPEST / 1.1, max(FLATTEST * 1.1, -slope))
-    u = min(math.log(HIGHEST / 1.1), max(math.log(LOWEST * 1.1), my + steep * mx))
-    return u, math.log(steep)
-
-
-def _misfit(points: Sequence[tuple[int, float]], u: float, v: float) -> float:
-    scale, power = -math.exp(u), -math.exp(v)
-    return sum((math.exp(scale * k**power) - c) ** 2 for k, c in points)
-
-
-def _gauss_newton(points: Sequence[tuple[int, float]], u: float, v: float, damping: float) -> tuple[float, float]:
-    """The Levenberg-Marquardt step; d coverage/du = coverage * a k^b, d/dv = that * b log k."""
-    scale, power = -math.exp(u), -math.exp(v)
-    suu = svv = suv = ru = rv = 0.0
-    for k, c in points:
-        inner = scale * k**power
-        fitted = math.exp(inner)
-        du = fitted * inner
-        dv = du * power * math.log(k)
-        miss = c - fitted
-        suu, svv, suv = suu + du * du, svv + dv * dv, suv + du * dv
-        ru, rv = ru + du * miss, rv + dv * miss
-    suu, svv = suu * (1 + damping) + 1e-15, svv * (1 + damping) + 1e-15
-    determinant = suu * svv - suv * suv
-    longest = max(1.0, abs(svv * ru - suv * rv) / determinant / 2, abs(suu * rv - suv * ru) / determinant / 2)
-    return (svv * ru - suv * rv) / determinant / longest, (suu * rv - suv * ru) / determinant / longest

@@ -10,14 +10,12 @@ from typing import Literal
 from harness.records import Json
 from harness.scaling.curves import Curve, Draws, Estimate, by_task, curves, difference, measures
 from harness.scaling.forecast import Forecast, forecast
-from harness.scaling.frontier import Best, Versus, cheap_or_dear, frontier, shared, versus
+from harness.scaling.frontier import Best, frontier, shared
 from harness.scaling.metrics import BOOTSTRAPS
 from harness.scaling.samples import Model
 from tasks.errors import InputError
 
 Missing = Literal["leave-out", "wrong"]
-Duel = tuple[tuple[str, int], tuple[str, int]]
-"""(model, samples) against (model, samples)."""
 STUDY_SCHEMA = 1
 
 
@@ -49,7 +47,6 @@ class Study:
     curves: tuple[Curve, ...]
     frontier: tuple[Best, ...]
     frontier_measure: str
-    versus: tuple[Versus, ...]
     forecasts: Mapping[str, tuple[Forecast, ...]]
 
     def to_json(self) -> Json:
@@ -64,14 +61,11 @@ def study(
     submissions: int = 1,
     missing: Missing = "leave-out",
     budgets: Sequence[float] = (),
-    duels: Sequence[Duel] = (),
     forecast_to: Sequence[int] = (),
     draws: int = BOOTSTRAPS,
 ) -> Study:
     """Everything about these models. `missing` "wrong": a task or sample that a model lacks gave no patch, and counts
-    as wrong.
-
-    Raises InputError without a sample, or for a duel that names a model or a number of samples that there is not.
+    as wrong. Raises InputError without a sample, or without a task that all of them have.
     """
     tasks = sorted({task for model in models for task in model.tasks})
     if not tasks:
@@ -98,7 +92,6 @@ def study(
         tuple(curve for model in models for curve in curves(model, drawn)),
         tuple(frontier(budgeted, drawn, measure=measure, budgets=budgets)),
         measure,
-        tuple(_duels(together, duels, drawn, measure) if duels else cheap_or_dear(budgeted, drawn)),
         {model.name: forecasts(model, forecast_to, draws) for model in models if model.depth} if forecast_to else {},
     )
 
@@ -131,15 +124,3 @@ def forecasts(model: Model, ks: Sequence[int], draws: int) -> tuple[Forecast, ..
     whole = model.whole()
     outcomes = [[s.right for s in samples[: whole.depth]] for samples in whole.tasks.values()]
     return tuple(each for k in ks for each in forecast(outcomes, k, draws=draws))
-
-
-def _duels(models: Sequence[Model], duels: Sequence[Duel], draws: Draws, measure: str) -> list[Versus]:
-    named = {model.name: model for model in models}
-    for name, k in (side for duel in duels for side in duel):
-        if name not in named:
-            raise InputError(f"--versus {name}@{k}: there is no such model; there are {', '.join(sorted(named))}")
-        if not 1 <= k <= named[name].depth:
-            raise InputError(f"--versus {name}@{k}: {name} has {named[name].depth} samples of each task")
-        if not named[name].priced:
-            raise InputError(f"--versus {name}@{k}: what the samples of {name} cost is not known")
-    return [versus((named[one], k), (named[other], m), draws, measure=measure) for (one, k), (other, m) in duels]

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from harness.scaling.curves import Curve, Estimate
 from harness.scaling.forecast import Forecast
-from harness.scaling.frontier import Purchase, Versus, evenly
+from harness.scaling.frontier import Purchase, evenly
 from harness.scaling.study import Study, Summary
 from harness.views.picture import table
 from harness.views.words import clean
@@ -25,8 +25,6 @@ def study_view(study: Study) -> list[RenderableType]:
         view += [Text(), _table([c for c in study.curves if c.model == name])]
     if study.frontier:
         view += [Text(), _frontier(study)]
-    if study.versus:
-        view += [Text(), *map(_versus, study.versus)]
     for name, told in study.forecasts.items():
         view += [Text(), _forecasts(name, told)]
     return view
@@ -109,18 +107,6 @@ def _samples(bought: Purchase) -> str:
     return f"{bought.k} × {clean(bought.model)}"
 
 
-def _versus(duel: Versus) -> RenderableType:
-    one, other = duel.first, duel.second
-    verdict = "the data do not tell which solves more"
-    if duel.solved.low > 0 or duel.solved.high < 0:
-        verdict = f"{_samples(one if duel.solved.low > 0 else other)} solve more"
-    return Text.assemble(
-        (f"{_samples(one)} or {_samples(other)}? ", "bold"),
-        f"{span(one.solved)} at {usd(one.usd.value)} against {span(other.solved)} at {usd(other.usd.value)}; "
-        f"difference {span(duel.solved)}: {verdict}.",
-    )
-
-
 def _forecasts(model: str, told: Sequence[Forecast]) -> RenderableType:
     ks = list(dict.fromkeys(each.k for each in told))
     title = f"Forecast: {clean(model)}"
@@ -151,7 +137,7 @@ def _told(each: Forecast) -> str:
 
 def _fit(each: Forecast) -> str:
     names = {"alpha": "α", "beta": "β", "unsolvable": "never"}
-    return " ".join(f"{names.get(name, name)} {value:.2g}" for name, value in each.parameters.items()) or "-"
+    return " ".join(f"{names.get(name, name)} {value:.2g}" for name, value in each.parameters.items() if value) or "-"
 
 
 def _check(each: Forecast) -> str:

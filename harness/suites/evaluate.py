@@ -83,14 +83,15 @@ class Outcome:
     @property
     def sampled(self) -> Sampled | None:
         """Samples and right ones; None where a candidate has no verdict, or nothing was solved."""
+        return self.first(None)
+
+    def first(self, most: int | None) -> Sampled | None:
+        """The same of so many first samples at most."""
         if self.solved is None or self.left_to_grade("all"):
             return None
         right = {c for c, v in self.verdicts.items() if v.resolved}
-        return Sampled(
-            n=len(self.solved.samples),
-            correct=sum(sample in right for sample in self.solved.samples),
-            selected=self.solved.selected in right,
-        )
+        samples = self.solved.samples[:most]
+        return Sampled(len(samples), sum(sample in right for sample in samples), self.solved.selected in right)
 
 
 @dataclass(frozen=True, slots=True)

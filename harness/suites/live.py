@@ -17,7 +17,7 @@ from harness import trace
 from harness.money.ledger import Line, add_charge, money
 from harness.suites.evaluate import Outcome
 from harness.suites.suite import Ready
-from harness.views.live import Board, fitted, line_of, screen_on, stage_of
+from harness.views.live import Board, Screen, fitted, line_of, stage_of
 from harness.views.picture import table
 from harness.views.words import counted, elapsed_short, printable, tokens_short
 
@@ -99,14 +99,6 @@ class SuiteBoard:
         self.outcomes[outcome.id] = outcome
         self.news.append(outcome_line(outcome))
 
-    @property
-    def resolved(self) -> int:
-        return sum(outcome.resolved is True for outcome in self.outcomes.values())
-
-    @property
-    def failed(self) -> int:
-        return sum(bool(outcome.failure) for outcome in self.outcomes.values())
-
     def seconds_left(self, now: float) -> float | None:
         """By the pace of this process; None before it has ended an attempt."""
         here = self.ended - sum(self.before.values())
@@ -166,13 +158,15 @@ def suite_board_view(board: SuiteBoard, *, now: float, height: int) -> Renderabl
 
 def summary_lines(board: SuiteBoard, now: float) -> Sequence[str]:
     """How the evaluation stands, in three lines."""
-    failed = f", {board.failed} failed" if board.failed else ""
+    solved = sum(outcome.resolved is True for outcome in board.outcomes.values())
+    failures = sum(bool(outcome.failure) for outcome in board.outcomes.values())
+    failed = f", {failures} failed" if failures else ""
     cap = f" of ${board.cap:g}" if board.cap is not None else ""
     left = board.seconds_left(now)
     active = sum(len(work.running) for work in board.works.values())
     waiting = board.instances - len(board.outcomes) - len(board.works)
     return (
-        f"{board.suite}: {len(board.outcomes)}/{board.instances} instances ended, {board.resolved} solved{failed}",
+        f"{board.suite}: {len(board.outcomes)}/{board.instances} instances ended, {solved} solved{failed}",
         f"attempts {board.ended}/{board.instances * board.attempts} ended, {active} active; "
         f"{tokens_short(board.cost.usage.total)} tokens, {money(board.cost)}{cap}",
         f"{waiting} waiting; infrastructure: {counted(board.retries, 'retry')}, {board.lost} lost; "
@@ -188,7 +182,7 @@ class SuiteView:
     def __init__(self, board: SuiteBoard, console: Console | None = None) -> None:
         """`console`: where the board is drawn, or lines are written; None: nothing is shown."""
         self.board = board
-        self.screen = screen_on(console, lambda height: suite_board_view(board, now=time.time(), height=height))
+        self.screen = Screen(console, lambda height: suite_board_view(board, now=time.time(), height=height))
         board.started = time.time()
 
     def ready(self, ready: Ready) -> None:

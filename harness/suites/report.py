@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
-from harness.records import Json
+from harness.records import Json, Usage
 from harness.scaling.curves import Draws
 from harness.scaling.metrics import Sampled, pass_at_k, recovery
 from harness.suites.evaluate import Grades, Outcome, Solved
 
 SUITE_SCHEMA = 1
-_USAGE = ("input", "cache_read", "cache_write", "output", "reasoning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +95,8 @@ def _begun_alike(outcomes: Sequence[Outcome]) -> dict[str, Sampled]:
     """Of each measured instance the first samples, as many as all of them have. Where sampling stops by what it sees,
     the share of right ones among all samples of an instance is no estimate of its success rate; among the first ones it
     is."""
-    samples = {o.id: o.solved.samples for o in outcomes if o.sampled is not None and o.solved is not None}
-    depth = min((len(each) for each in samples.values() if each), default=0)
-    found = {}
-    for outcome in (o for o in outcomes if o.id in samples):
-        first = samples[outcome.id][:depth]
-        right = {c for c, v in outcome.verdicts.items() if v.resolved}
-        found[outcome.id] = Sampled(len(first), sum(s in right for s in first), outcome.resolved is True)
-    return found
+    depth = min((s.n for o in outcomes if (s := o.sampled) is not None and s.n), default=0)
+    return {o.id: s for o in outcomes if (s := o.first(depth)) is not None}
 
 
 def _measures(sampled: Mapping[str, Sampled], attempts: int, alike: Mapping[str, Sampled]) -> Json:
@@ -136,7 +129,7 @@ def _estimated(draws: Draws, values: Mapping[str, float]) -> tuple[float | None,
 def _costs(costs: Sequence[Json], attempts: int, resolved: int | None) -> Json:
     """USD are None where a price is unknown; `usd_exact` False: a lower bound."""
     usd = None if any(c["usd"] is None for c in costs) else sum(c["usd"] for c in costs)
-    usage = {part: sum(c["usage"][part] for c in costs) for part in _USAGE}
+    usage = {part: sum(c["usage"][part] for c in costs) for part in asdict(Usage())}
     read = usage["input"] + usage["cache_read"] + usage["cache_write"]
 
     def per(number: int | None) -> float | None:

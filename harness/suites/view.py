@@ -12,7 +12,6 @@ from rich.text import Text
 from harness.records import Json
 from harness.views.words import clean, counted, elapsed_short, tokens_short
 
-_EXPENSES = ("", "_per_attempt", "_per_instance", "_per_solved")
 NAMED = 10
 """Failed instances that are named on the page; report.json has all."""
 

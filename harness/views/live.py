@@ -21,7 +21,7 @@ from harness.money.ledger import Line, add_charge, money
 from harness.records import ENDED_WELL, Budget, Evidence, TestReport
 from harness.views.picture import table
 from harness.views.words import counted, elapsed_short, judge_words, printable, tokens_short
-from tasks.say import WARNING, Say
+from tasks.say import WARNING
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -68,13 +68,6 @@ class Board:
     evidence: dict[str, tuple[tuple[int, ...], Evidence]] = field(default_factory=dict)
     told_before: bool = False
 
-    @classmethod
-    def of(cls, events: Iterable[trace.Event]) -> Board:
-        board = cls()
-        for event in events:
-            board.add(event)
-        return board
-
     def add(self, event: trace.Event) -> None:
         """Take in the next event."""
         if isinstance(event, (trace.Replied, trace.Charged)):
@@ -107,8 +100,6 @@ class Board:
         row.ended = None  # one that goes on after its end
         if isinstance(event, (trace.Replied, trace.Charged)):
             row.cost = add_charge(row.cost, event.charge)
-        elif isinstance(event, trace.Planned):
-            row.state = "thinking"
         elif isinstance(event, trace.Decided):
             row.turn = event.turn
             row.calls = [str(call.get("name", "")) for call in event.calls]
@@ -118,7 +109,7 @@ class Board:
             row.state = row.calls[0] if row.calls else "thinking"
         elif isinstance(event, trace.TestsRan):
             row.tests = tests_short(event.report)
-        elif isinstance(event, trace.TurnEnded):
+        elif isinstance(event, (trace.Planned, trace.TurnEnded)):
             row.state = "thinking"
         elif isinstance(event, trace.InfrastructureFailed):
             self.retries += 1
@@ -257,44 +248,18 @@ def evidence_words(evidence: Evidence) -> str:
 
 
 class Screen:
-    """Where a view is seen; this one: nowhere. `lock`: held while what is drawn changes, as rich draws in a thread."""
+    """Where a view is seen. Where `drawn`, what `draw` gives for a number of lines is kept up to date in place, and the
+    terminal given back at the end; elsewhere lines are written, each one at once and without what could harm a terminal
+    (those that are indented stay so); without a console nothing is. `lock`: held while what is drawn changes, as rich
+    draws in a thread."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, console: Console | None, draw: Callable[[int], RenderableType], *, transient: bool = False
+    ) -> None:
+        """`transient`: nothing of what is drawn stays on the screen."""
         self.lock = threading.Lock()
-
-    def tell(self, line: str) -> None:
-        """What happened, in a line for where nothing is drawn."""
-
-    def say(self, line: str) -> None:
-        """A line of progress."""
-
-    def appear(self) -> None:
-        """From now on what is drawn is on the screen, if it was not before."""
-
-    def stop(self) -> None:
-        """Nothing more comes; what was drawn last stays on the screen. Can be called again."""
-
-
-class Lines(Screen):
-    """Lines only, each one at once and without what could harm a terminal; those that are indented stay so."""
-
-    def __init__(self, write: Say) -> None:
-        super().__init__()
-        self._write = write
-
-    def tell(self, line: str) -> None:
-        self._write(f"{'  ' if line.startswith('  ') else ''}{printable(line)}")
-
-    say = tell
-
-
-class Drawn(Screen):
-    """Keeps up to date in place what `draw` gives for a number of lines, and gives the terminal back at the end."""
-
-    def __init__(self, console: Console, draw: Callable[[int], RenderableType], *, transient: bool = False) -> None:
-        """`transient`: nothing of it stays on the screen."""
-        super().__init__()
-        self._console = console
+        self.drawn = console is not None and console.is_terminal and not console.is_dumb_terminal
+        self._console = console or Console(quiet=True)
         self._draw = draw
         self._transient = transient
         self._live: Live | None = None
@@ -303,13 +268,21 @@ class Drawn(Screen):
         with self.lock:
             return self._draw(self._console.height)
 
+    def tell(self, line: str) -> None:
+        """What happened, in a line for where nothing is drawn."""
+        if not self.drawn:
+            self._console.print(Text(f"{'  ' if line.startswith('  ') else ''}{printable(line)}"), soft_wrap=True)
+
     def say(self, line: str) -> None:
-        """A line above it."""
-        style = "bold" if line.startswith(WARNING) else None
-        self._console.print(printable(line), style=style, markup=False, highlight=False, soft_wrap=True)
+        """A line of progress: where something is drawn, above it."""
+        if self.drawn:
+            self._console.print(Text(printable(line), "bold" if line.startswith(WARNING) else ""), soft_wrap=True)
+        else:
+            self.tell(line)
 
     def appear(self) -> None:
-        if self._live is None:
+        """From now on what is drawn is on the screen, if it was not before."""
+        if self.drawn and self._live is None:
             from rich.live import Live
 
             times = REFRESH_PER_SECOND
@@ -317,23 +290,10 @@ class Drawn(Screen):
             self._live.start()
 
     def stop(self) -> None:
+        """Nothing more comes; what was drawn last stays on the screen. Can be called again."""
         live, self._live = self._live, None
         if live is not None:
             live.stop()
-
-
-def screen_on(console: Console | None, draw: Callable[[int], RenderableType], *, transient: bool = False) -> Screen:
-    """What `draw` gives where it can be kept up to date in place, lines elsewhere, nothing without a console."""
-    if console is None:
-        return Screen()
-    if console.is_terminal and not console.is_dumb_terminal:
-        return Drawn(console, draw, transient=transient)
-
-    def write(line: str) -> None:
-        console.file.write(line + "\n")
-        console.file.flush()
-
-    return Lines(write)
 
 
 class View:
@@ -342,7 +302,7 @@ class View:
     def __init__(self, console: Console | None = None) -> None:
         """`console`: where the board is drawn, or lines are written; None: nothing is shown."""
         self._board = Board()
-        self.screen = screen_on(console, lambda height: board_view(self._board, now=time.time(), height=height))
+        self.screen = Screen(console, lambda height: board_view(self._board, now=time.time(), height=height))
 
     def see(self, event: trace.Event) -> None:
         """The next event of the trace; the first one makes the board appear."""

@@ -9,6 +9,7 @@ import sys
 import termios
 import tty
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
 from rich.segment import Segment, Segments
@@ -49,16 +50,16 @@ def play(console: Console, shown: Sequence[Frame], *, speed: float = 1.0, step: 
     console.print(render(shown[watched.at]))
 
 
+@dataclass(slots=True)
 class _Watched:
     """Where a person stands in the replay. `at`: the newest frame on the screen; `shift`: lines scrolled down."""
 
-    def __init__(self, count: int, *, paused: bool, step: bool) -> None:
-        self.count = count
-        self.paused = paused
-        self.step = step
-        self.at = 0
-        self.shift = 0
-        self.over = False
+    count: int
+    paused: bool
+    step: bool
+    at: int = 0
+    shift: int = 0
+    over: bool = False
 
     @property
     def last(self) -> bool:

@@ -20,6 +20,7 @@ from rich.text import Text
 from harness import trace
 from harness.money.ledger import Line, add_charge
 from harness.records import ENDED_WELL, Json, TestReport
+from harness.views.report import last_selection
 from harness.views.words import clean, counted, judge_words, printable
 
 FOLD = 24
@@ -46,21 +47,12 @@ class Frame:
     cost: Line = field(default_factory=Line)
 
 
-def default_attempt(events: Iterable[trace.Event]) -> int:
+def default_attempt(events: Sequence[trace.Event]) -> int:
     """The attempt that produced the selected patch first; without a selection the first attempt."""
-    chosen: str | None = None
-    attempts: dict[str, tuple[int, ...]] = {}
-    first: int | None = None
-    for event in events:
-        if isinstance(event, trace.AttemptStarted) and event.attempt is not None:
-            first = event.attempt if first is None else min(first, event.attempt)
-        elif isinstance(event, trace.Verified):
-            attempts[event.candidate] = event.attempts
-        elif isinstance(event, trace.Selected):
-            chosen = event.selection.candidate
-    if chosen is not None and attempts.get(chosen):
-        return attempts[chosen][0]
-    return first or 0
+    selection = last_selection(events)
+    verified = [e for e in events if isinstance(e, trace.Verified) and selection and e.candidate == selection.candidate]
+    begun = [e.attempt for e in events if isinstance(e, trace.AttemptStarted) and e.attempt is not None]
+    return verified[-1].attempts[0] if verified else min(begun, default=0)
 
 
 def frames(events: Sequence[trace.Event], attempt: int) -> list[Frame]:

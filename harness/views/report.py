@@ -9,7 +9,7 @@ from harness.environments.summary import environment_json
 from harness.evidence.strength import strength_of
 from harness.money.ledger import Ledger
 from harness.patches.patch import Patch
-from harness.records import WRITERS_FROM, Evidence, Json
+from harness.records import WRITERS_FROM, Evidence, Json, Selection
 
 REPORT_SCHEMA = 1
 
@@ -23,6 +23,7 @@ def solve_report(events: Sequence[trace.Event]) -> Json:
     assert isinstance(started, trace.RunStarted), "trace.read checks it"
     ledger = Ledger.of(events).to_json()
     verified = latest_verified(events)
+    patches = {e.attempt: e.patch for e in events if isinstance(e, trace.AttemptEnded)}
     return {
         "schema": REPORT_SCHEMA,
         "run": started.run,
@@ -35,11 +36,12 @@ def solve_report(events: Sequence[trace.Event]) -> Json:
             {
                 "id": v.candidate,
                 "attempts": list(v.attempts),
-                "files": [f.path for f in Patch(_patch(events, v.attempts)).files],
+                "files": [file.path for file in patch.files],
                 "evidence": evidence_json(v.evidence),
-                "flags": list(Patch(_patch(events, v.attempts)).flags),
+                "flags": list(patch.flags),
             }
             for v in verified
+            for patch in [Patch(patches[v.attempts[0]])]
         ],
         "selected": _selected(events, verified),
         "ranking": _ranking(events),
@@ -142,10 +144,6 @@ def _attempts(events: Sequence[trace.Event], verified: Sequence[trace.Verified],
     return sorted(rows, key=lambda row: row["index"])
 
 
-def _patch(events: Sequence[trace.Event], attempts: Sequence[int]) -> str:
-    return next(e.patch for e in reversed(events) if isinstance(e, trace.AttemptEnded) and e.attempt == attempts[0])
-
-
 def _ended(events: Iterable[trace.Event]) -> dict[int | None, trace.AttemptEnded]:
     """The ends that hold, by attempt: what the world ended goes on after a resume, until candidates are verified, and
     when the run is reopened, which what a cap of the run ended does as well."""
@@ -167,29 +165,30 @@ def _ended(events: Iterable[trace.Event]) -> dict[int | None, trace.AttemptEnded
     return ended
 
 
-def _last_selection(events: Sequence[trace.Event]) -> trace.Selected | None:
-    return next((e for e in reversed(events) if isinstance(e, trace.Selected)), None)
+def last_selection(events: Sequence[trace.Event]) -> Selection | None:
+    """The selection that holds, if one was made."""
+    return next((e.selection for e in reversed(events) if isinstance(e, trace.Selected)), None)
 
 
 def _selected(events: Sequence[trace.Event], verified: Sequence[trace.Verified]) -> Json | None:
-    event = _last_selection(events)
-    if event is None or event.selection.candidate is None:
+    selection = last_selection(events)
+    if selection is None or selection.candidate is None:
         return None
-    selection, told = event.selection, ("method", "ranker", "confidence", "calibrated_on", "rationale")
     chosen = next((v for v in verified if v.candidate == selection.candidate), None)
-    attempts = chosen.attempts if chosen else (None,)
-    about = {name: getattr(selection, name) for name in told}
-    about["confidence"] = selection.confidence if selection.calibrated_on is not None else None
-    about["strength"] = selection.strength or (strength_of(chosen.evidence, chosen.attempts) if chosen else "guess")
-    return {"candidate": selection.candidate, "attempt": attempts[0], **about}
+    return {
+        "candidate": selection.candidate,
+        "attempt": chosen.attempts[0] if chosen else None,
+        **_fields(selection, "method ranker confidence calibrated_on rationale"),
+        **({} if selection.calibrated_on is not None else {"confidence": None}),
+        "strength": selection.strength or (strength_of(chosen.evidence, chosen.attempts) if chosen else "guess"),
+    }
 
 
 def _ranking(events: Sequence[trace.Event]) -> list[Json]:
     """The order, best first; where the ranker made it `parts`, and its number: a `score` that is no `probability` where
     it was not calibrated under the conditions of this run."""
-    event = _last_selection(events)
-    ranking = event.selection.ranking if event else ()
-    number = "score" if event is None or event.selection.calibrated_on is None else "probability"
+    selection = last_selection(events)
+    number = "score" if selection is None or selection.calibrated_on is None else "probability"
     return [
         {
             "candidate": r.candidate,
@@ -197,7 +196,7 @@ def _ranking(events: Sequence[trace.Event]) -> list[Json]:
             "why": r.why,
             **({} if r.probability is None else {number: r.probability, "parts": dict(r.parts)}),
         }
-        for r in ranking
+        for r in (selection.ranking if selection else ())
     ]
 
 
@@ -221,8 +220,8 @@ def judge_report(events: Sequence[trace.Event]) -> Json | None:
     }
 
 
-def _fields(event: trace.Event, names: str) -> Json:
-    return {name: getattr(event, name) for name in names.split()}
+def _fields(record: object, names: str) -> Json:
+    return {name: getattr(record, name) for name in names.split()}
 
 
 def _stopped_judge(event: trace.Event) -> str:
@@ -237,24 +236,23 @@ def _sampling(events: Sequence[trace.Event]) -> Json | None:
     stopped = [e for e in trace.since_reopened(events) if isinstance(e, trace.SamplingStopped)]
     if not stopped:
         return None
-    told = ("attempts", "worth", "hope", "gain", "usd", "per_solve", "words")
-    return {"stopped": stopped[-1].why, **{name: getattr(stopped[-1], name) for name in told}}
+    return {"stopped": stopped[-1].why, **_fields(stopped[-1], "attempts worth hope gain usd per_solve words")}
 
 
 def _graded(events: Sequence[trace.Event]) -> Json | None:
     """The hidden tests' word on the selected candidate; where that has none, on the one that was graded last."""
-    last = _last_selection(events)
-    chosen = last.selection.candidate if last else None
+    last = last_selection(events)
+    chosen = last.candidate if last else None
     graded = [e for e in events if isinstance(e, trace.Graded)]
     if not graded:
         return None
     word = next((e for e in reversed(graded) if e.candidate == chosen), graded[-1])
-    return {"candidate": word.candidate, "resolved": word.resolved, "reason": word.reason}
+    return _fields(word, "candidate resolved reason")
 
 
 def _infrastructure(events: Sequence[trace.Event]) -> Json:
     failures = [e for e in events if isinstance(e, trace.InfrastructureFailed)]
     return {
         "retries": sum(e.retried for e in failures),
-        "failures": [{"attempt": e.attempt, "what": e.what, "detail": e.detail} for e in failures if not e.retried],
+        "failures": [_fields(e, "attempt what detail") for e in failures if not e.retried],
     }

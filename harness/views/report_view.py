@@ -19,7 +19,7 @@ from harness.repository.apply import Applied
 from harness.views.live import evidence_words, status_style
 from harness.views.picture import table
 from harness.views.replay_frames import judge_frames, render
-from harness.views.report import latest_verified, solve_report
+from harness.views.report import last_selection, latest_verified, solve_report
 from harness.views.words import (
     ATTEMPT_WORDS,
     FLAG_WORDS,
@@ -99,7 +99,7 @@ def verdict(report: Json) -> Text:
 
 def why(report: Json, events: Sequence[trace.Event]) -> list[Text]:
     """Why the selected patch, and what speaks against it; or why there is none."""
-    selection = next((e.selection for e in reversed(events) if isinstance(e, trace.Selected)), None)
+    selection = last_selection(events)
     if report["selected"] is None or report["selected"]["attempt"] is None:
         return [Text(clean(selection.rationale), overflow="fold")] if selection else []
     for_it, against = reasons(report)

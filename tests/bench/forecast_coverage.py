@@ -5,15 +5,14 @@
 Each simulation draws tasks with success rates of a known mixture, samples of each, and asks `harness.scaling.forecast`
 for coverage at k not sampled. Told for each setting: the share of simulations that were refused (and why), and among
 the others the share whose interval holds the true expected coverage, and the interval's mean width. The mixtures are
-Beta (the beta-binomial law is then true), one whose coverage is exp(a k^b) to 0.002 at all k up to 2,000 (the power law
-is then true), and Beta with a share of tasks that nothing solves (the inflated law is then true).
+Beta (the beta-binomial law is then true), and Beta with a share of tasks that nothing solves (the inflated law is then
+true).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 from collections import Counter
@@ -26,7 +25,7 @@ import numpy
 from numpy.typing import NDArray
 
 from harness.scaling.forecast import LAWS, forecast
-from harness.scaling.laws import BetaBinomial, PowerLaw
+from harness.scaling.laws import BetaBinomial
 
 Rates = NDArray[numpy.float64]
 Draw = Callable[[numpy.random.Generator, int], Rates]
@@ -69,57 +68,14 @@ def inflated(unsolvable: float, alpha: float, b: float, tasks: int, samples: int
     )
 
 
-def power(a: float, b: float, tasks: int, samples: int, k: int) -> Setting:
-    rates, weights = mixture(PowerLaw(a, b))
-    return Setting(
-        f"exp({a} k^{b})",
-        "power law",
-        tasks,
-        samples,
-        k,
-        lambda rng, count: rng.choice(rates, count, p=weights),
-        lambda at: float(weights @ -numpy.expm1(at * numpy.log1p(-rates))),
-    )
-
-
-def mixture(law: PowerLaw, furthest: int = 2000) -> tuple[Rates, Rates]:
-    """Success rates and their weights such that coverage is the law's to 0.002 at every k from 1 to `furthest`.
-
-    Non-negative least squares by projected gradient (FISTA) over a grid of rates, at k spaced evenly on a logarithmic
-    scale.
-    """
-    rates = numpy.concatenate([[0.0], 10 ** numpy.linspace(-6, math.log10(0.999), 240)])
-    ks = numpy.unique(numpy.round(10 ** numpy.linspace(0, math.log10(furthest), 60)))
-    covered = -numpy.expm1(ks[:, None] * numpy.log1p(-rates)[None, :])
-    system = numpy.vstack([covered, 10 * numpy.ones(len(rates))])
-    wanted = numpy.append([law.coverage(k) for k in ks], 10.0)
-    step = 1 / numpy.linalg.norm(system, 2) ** 2
-    weights = ahead = numpy.full(len(rates), 1 / len(rates))
-    momentum = 1.0
-    for _ in range(40_000):
-        new = numpy.maximum(0, ahead - step * (system.T @ (system @ ahead - wanted)))
-        next_momentum = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
-        ahead = new + (momentum - 1) / next_momentum * (new - weights)
-        weights, momentum = new, next_momentum
-    weights /= weights.sum()
-    worst = float(numpy.abs(covered @ weights - wanted[:-1]).max())
-    if worst > 0.002:
-        raise SystemExit(f"no mixture of tasks has coverage {law}: off by {worst:.4f}")
-    return rates, weights
-
-
 SETTINGS = (
     partial(beta, 0.3, 2.0, 100, 16, 160),
-    partial(power, -1.8, -0.3, 100, 32, 320),
     partial(inflated, 0.3, 0.5, 2.0, 100, 32, 320),
     partial(beta, 0.3, 2.0, 40, 32, 320),
     partial(beta, 0.3, 2.0, 300, 16, 160),
-    partial(power, -1.8, -0.3, 300, 16, 160),
     partial(beta, 0.15, 1.0, 100, 10, 100),
-    partial(power, -3.0, -0.2, 300, 32, 320),
     partial(inflated, 0.5, 1.0, 3.0, 100, 16, 160),
     partial(beta, 0.5, 5.0, 60, 20, 100),
-    partial(power, -1.0, -0.4, 100, 16, 64),
     partial(beta, 0.3, 2.0, 40, 10, 40),
 )
 

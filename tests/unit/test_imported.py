@@ -154,12 +154,12 @@ def test_reports_on_evaluations_and_imports_are_one_study(tmp_path: Path, capsys
     (directory / "report.json").write_text(json.dumps(evaluation()))
     rows = [{"instance_id": f"t{n}", "model": "m", "resolved": n == 1, "usd": 2.0} for n in range(3)]
     other = lines(tmp_path / "rows.jsonl", rows)
-    study = told(capsys, str(directory), "--import", str(other), "--versus", "m (an-eval)@3", "m (imported)@1")
+    study = told(capsys, str(directory), "--import", str(other))
     assert [s["model"] for s in study["summaries"]] == ["m (an-eval)", "m (imported)"]
     assert study["common"] == 3
-    (duel,) = study["versus"]
-    assert duel["solved"]["value"] == pytest.approx(1.0 - 1 / 3)
-    assert duel["usd"]["value"] == pytest.approx(0.6 - 2.0)
+    first, *_, last = study["frontier"]
+    assert first["purchase"]["model"] == last["purchase"]["model"] == "m (an-eval)"
+    assert last["purchase"]["solved"]["value"] == pytest.approx(1.0)
     merged = told(capsys, str(directory), "--import", str(other), "--merge")
     assert [s["depth"] for s in merged["summaries"]] == [4]
 
@@ -201,7 +201,6 @@ MISTAKES = [
     (["--labels", "x", "nowhere"], "--labels go with --import"),
     (["nowhere", "--forecast", "9"], "trace.jsonl"),
     (["unfinished"], "without a report yet"),
-    (["--import", "rows.jsonl", "--versus", "m", "m@1"], "is not MODEL@N"),
 ]
 
 

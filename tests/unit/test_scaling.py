@@ -10,7 +10,7 @@ from statistics import fmean
 import pytest
 
 from harness.scaling.curves import Draws, by_task, curves, difference, ks_up_to, measures
-from harness.scaling.frontier import cheap_or_dear, frontier, shared, versus
+from harness.scaling.frontier import frontier, shared
 from harness.scaling.samples import Model, Sample, clusters, ranking, told_apart
 from harness.scaling.study import study
 from harness.scaling.view import study_view
@@ -136,26 +136,15 @@ def test_without_budgets_each_row_costs_and_solves_more_than_the_one_before() ->
     assert solved == sorted(set(solved))
 
 
-def test_many_of_the_cheap_one_against_one_of_the_dear_one() -> None:
-    (told,) = cheap_or_dear([CHEAP, DEAR], BOTH)
-    assert (told.first.model, told.first.k) == ("cheap", 8), "ten would cost as much, but there are eight"
-    assert (told.second.model, told.second.k) == ("dear", 1)
-    assert told.solved.value == pytest.approx(told.first.solved.value - told.second.solved.value)
-    assert told.solved.low > 0
-    assert told.usd.value == pytest.approx(-0.2)
-    back = versus((DEAR, 1), (CHEAP, 8), BOTH)
-    assert back.solved.value == pytest.approx(-told.solved.value)
-
-
 # How it is told
 
 
 def test_a_study_is_json_and_fits_eighty_columns() -> None:
-    told = study([CHEAP, DEAR], forecast_to=[16], draws=100, duels=[(("cheap", 5), ("dear", 1))])
+    told = study([CHEAP, DEAR], forecast_to=[16], draws=100)
     assert json.loads(json.dumps(told.to_json()))["summaries"][0]["model"] == "cheap"
     text = printed(study_view(told))
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
-    for part in ("mean@1", "selected@k", "majority@k", "USD a task", "5 × cheap or 1 × dear?", "Forecast"):
+    for part in ("mean@1", "selected@k", "majority@k", "USD a task", "The most for each budget", "Forecast"):
         assert part in text
     assert "hold-out check" in text
     assert "refused: 4 samples of each task" in " ".join(text.split())
@@ -166,19 +155,6 @@ def test_recovery_of_a_study_is_what_the_selection_keeps() -> None:
     assert summary.selected is not None and summary.recovery is not None and summary.over_random is not None
     offered = summary.oracle.value - summary.mean_at_1.value
     assert summary.recovery == pytest.approx((summary.selected.value - summary.mean_at_1.value) / offered)
-
-
-@pytest.mark.parametrize(
-    ("duel", "why"),
-    [
-        ((("no", 1), ("dear", 1)), "there is no such model"),
-        ((("cheap", 9), ("dear", 1)), "8 samples of each task"),
-        ((("free", 1), ("dear", 1)), "cost is not known"),
-    ],
-)
-def test_a_duel_that_cannot_be_had_says_why(duel: tuple[tuple[str, int], tuple[str, int]], why: str) -> None:
-    with pytest.raises(InputError, match=why):
-        study([CHEAP, DEAR, model("free", [1] * 40, 2, None)], duels=[duel], draws=20)
 
 
 def test_models_without_a_common_task_cannot_be_compared() -> None:

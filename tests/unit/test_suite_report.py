@@ -18,7 +18,6 @@ from harness.suites.page import markdown
 from harness.suites.report import Asked, prediction_files, suite_report
 from harness.suites.suite import Ready
 from harness.suites.view import eval_view
-from harness.views.live import Lines
 from tasks.task import Repository, Task
 
 USAGE = {"input": 60, "cache_read": 40, "cache_write": 0, "output": 10, "reasoning": 0}
@@ -111,9 +110,8 @@ def test_cost_tokens_and_time_are_those_of_all_attempts() -> None:
 
 
 def test_plain_lines_say_why_sampling_stopped() -> None:
-    written: list[str] = []
-    view = SuiteView(SuiteBoard("suite", 2, 8))
-    view.screen = Lines(written.append)
+    file = io.StringIO()
+    view = SuiteView(SuiteBoard("suite", 2, 8), Console(file=file))
     view.ready(Ready("one", Task("one", Repository("path", "/r"), "s")))
     view.see(
         "one",
@@ -121,7 +119,7 @@ def test_plain_lines_say_why_sampling_stopped() -> None:
             why="not worth it", attempts=3, worth=0.8, hope=0.5, gain=0.001, usd=0.02, per_solve=10.0
         ),
     )
-    assert written == [
+    assert file.getvalue().splitlines() == [
         "one: sampling stopped, not worth it: after 3 attempts the best candidate is right with a chance of 0.80; "
         "another attempt is worth 0.01 USD and costs 0.02"
     ]
@@ -264,13 +262,13 @@ def test_the_live_view_shows_all_of_it_on_eighty_columns_and_few_lines() -> None
 
 
 def test_plain_lines_tell_of_instances_attempts_and_failures_only() -> None:
-    lines: list[str] = []
-    view = SuiteView(SuiteBoard("s", 1, 1))
-    view.screen = Lines(lines.append)
+    file = io.StringIO()
+    view = SuiteView(SuiteBoard("s", 1, 1), Console(file=file))
     view.see("one", trace.Prepared(base_commit="b", environment="e", backend="docker", seconds=2.0))
     view.see("one", trace.Planned(attempt=0, text="\x1b[31mplan"))
     view.see("one", trace.AttemptEnded(attempt=0, status="submitted", patch="", turns=1, seconds=1.5))
     view.ended(ONE)
+    lines = file.getvalue().splitlines()
     assert lines[:3] == [
         "one: prepared in 2.0 s",
         "one: attempt 0: submitted, 1 turn, 1.5 s",
