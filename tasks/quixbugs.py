@@ -34,47 +34,9 @@ _COMMITTED = "2024-06-01T00:00:00+00:00"
 # A program that computes to a given accuracy takes it as its last argument; its results are compared with that.
 _ACCURACY_IS_LAST_ARGUMENT = frozenset({"sqrt"})
 
-_STATEMENT = """\
-# `{name}` does not do what it says
-
-The function `{name}` in `{name}.py` has a defect: for some inputs its result is wrong, or it raises an error, or it
-never ends. The text below the function in that file says what it takes and what it gives; where that text and the
-function disagree, the text is right.
-
-`tests/test_{name}.py` holds some cases, not all of which pass. Find the cause and correct the function, so that it is
-right for all inputs that the text admits. Its name, its arguments and the kind of its result stay as they are.
-"""
-
-_GENERATED = '''\
-"""Cases of {name}: number -> (arguments, result)."""
-
-import copy
-import inspect
-import itertools
-
-import pytest
-
-from {name} import {name}
-
-CASES = {{
-{cases}
-}}
-
-
-def plain(value):
-    """Tuples as lists: the cases are written without tuples."""
-    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-@pytest.mark.parametrize("number", CASES, ids="case{{}}".format)
-def test_{name}(number):
-    arguments, expected = copy.deepcopy(CASES[number])
-    result = {name}(*copy.deepcopy(arguments))
-    if inspect.isgenerator(result):
-        # One more than expected is enough to tell; an endless one must not fill the memory.
-        result = list(itertools.islice(result, len(expected) + 1))
-    {check}
-'''
+_TEXTS = Path(__file__).parent / "texts"
+_STATEMENT = (_TEXTS / "quixbugs_issue.md").read_text(encoding="utf-8")
+_GENERATED = (_TEXTS / "quixbugs_cases.txt").read_text(encoding="utf-8")
 _EQUAL = "assert plain(result) == expected"
 _CLOSE = "assert result == pytest.approx(expected, abs=arguments[-1])"
 

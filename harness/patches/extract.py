@@ -21,7 +21,7 @@ import os
 import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from harness.records import Exec
 from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
@@ -61,30 +61,8 @@ _SECONDS = 300.0
 
 _BASE_GONE, _GIT_MISSING = 71, 72
 
-_PRELUDE = f"""set -eu
-PATH=/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin:/usr/local/sbin:$PATH
-for name in $(env | sed -n 's/^\\(GIT_[A-Za-z0-9_]*\\)=.*/\\1/p'); do unset "$name"; done
-unset XDG_CONFIG_HOME
-export PATH LC_ALL=C HOME=/nonexistent GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1
-export GIT_DIR={TROOPDIR}/base.git GIT_WORK_TREE={WORKDIR} GIT_LITERAL_PATHSPECS=1 GIT_OPTIONAL_LOCKS=0
-test -f "$GIT_DIR/HEAD" || exit {_BASE_GONE}
-git=$(command -v git) || exit {_GIT_MISSING}
-export git
-test -x {WORKDIR} || chmod u+rwx {WORKDIR} || :
-cd {WORKDIR}
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-base=HEAD
-GIT_INDEX_FILE=$scratch/index
-if test -f "$GIT_DIR/setup.tree"; then
-  base=$(cat "$GIT_DIR/setup.tree")
-  cp -p "$GIT_DIR/setup.index" "$GIT_INDEX_FILE"
-else
-  cp -p "$GIT_DIR/index" "$GIT_INDEX_FILE"
-fi
-export GIT_INDEX_FILE
-safely() {{ "$git" -c core.hooksPath=/dev/null -c core.fsmonitor=false -c core.untrackedCache=false "$@"; }}
-"""
+_PRELUDE = (Path(__file__).parent / "prelude.sh").read_text(encoding="utf-8")
+_PRELUDE = _PRELUDE.replace("@TROOPDIR@", TROOPDIR).replace("@WORKDIR@", WORKDIR)
 
 _PRIVATE_OBJECTS = """mkdir "$scratch/objects"
 export GIT_OBJECT_DIRECTORY=$scratch/objects GIT_ALTERNATE_OBJECT_DIRECTORIES=$GIT_DIR/objects

@@ -3,81 +3,20 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from pathlib import Path
 
 from harness import trace
 from harness.records import Json
+
+_TABLES: dict[str, dict[str, str]] = tomllib.loads((Path(__file__).parent / "words.toml").read_text(encoding="utf-8"))
+METHOD_WORDS, STATUS_WORDS, ATTEMPT_WORDS, FLAG_WORDS, STRENGTH_WORDS = _TABLES.values()
+"""Internal names as people read them: by method, run status, attempt status, flag of a patch, strength."""
 
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~])"
 )
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-METHOD_WORDS = {
-    "only-candidate": "It is the only candidate.",
-    "given": "No other candidate makes the given test pass.",
-    "regression": "The other candidates break tests or are not acceptable.",
-    "witness": "It passes more of the tests that attempts wrote for the issue than the others.",
-    "probe": "What the issue shows is changed as it asks; on the others it is as it was.",
-    "judge-test": "It passes a test of the judge that the others fail.",
-    "probability": "By all the evidence it is the likeliest to be right.",
-    "agreement": "More attempts arrived at it than at any other.",
-    "judge": "The judge preferred it among candidates that the tests could not tell apart.",
-    "size": "It is the smallest of the candidates that nothing else could tell apart.",
-    "first": "Nothing told it apart from others; it was found first.",
-}
-"""What decided, by `Selection.method`."""
-
-STATUS_WORDS = {
-    "none": "Nothing was selected",
-    "running": "Still at work",
-    "interrupted": "Interrupted",
-    "budget": "Ended by its budget before anything was selected",
-    "failed": "Failed",
-}
-"""How a run stands that selected nothing."""
-
-ATTEMPT_WORDS = {
-    "submitted": "finished",
-    "tests-passed": "tests pass",
-    "turn-limit": "out of turns",
-    "context-limit": "chat too long",
-    "budget": "out of budget",
-    "stuck": "went in circles",
-    "malformed": "unusable answers",
-    "infrastructure": "the world failed",
-    "exhausted": "nothing left to try",
-    "stopped": "stopped",
-    "running": "at work",
-}
-"""How an attempt ended, by its status."""
-
-FLAG_WORDS = {
-    "edits-tests": "changes existing tests",
-    "adds-tests": "adds tests",
-    "conftest": "changes a conftest.py",
-    "startup-code": "adds code that Python runs at its start",
-    "test-config": "changes settings of the tests",
-    "ci-config": "changes continuous integration",
-    "build-config": "changes packaging or requirements",
-    "binary": "holds binary files",
-    "debugging": "leaves debugging output behind",
-    "large": "is large",
-    "outside-package": "leaves a stray file behind",
-    "test-aware": "looks whether it is being tested",
-    "symlink": "makes or changes a symbolic link",
-    "submodule": "changes a submodule",
-    "mode-change": "changes who may execute a file",
-    "masked": "held a secret of the environment",
-}
-"""What is to be known of a patch, by its flag (`harness.patches.patch`)."""
-
-STRENGTH_WORDS = {
-    "proved": "proved by a failing test that passes now",
-    "strong": "strongly supported by tests of several attempts",
-    "likely": "likely right",
-    "guess": "a guess that breaks nothing",
-}
 
 
 def clean(text: str) -> str:
