@@ -31,7 +31,7 @@ from harness.room import check, lacking
 from harness.sandbox.base import Provider
 from harness.sandbox.choice import choose_provider
 from harness.suites.slots import Slots
-from harness.views.report import active_seconds, run_status
+from harness.views.report import active_seconds, last_selection, run_status
 from tasks.errors import DiskFull, EndpointFailed, InputError
 from tasks.say import Say
 from tasks.task import Task
@@ -302,7 +302,7 @@ async def _drive(
 
     reopened = _reopen(settings, log, events, part)
     if is_finished(events):
-        selection = _selection(events)
+        selection = last_selection(events)
         if selection is not None and files.lacks_results(selection):
             files.write_results(events, candidates_of(events), selection)
         return solution(files, events)
@@ -418,14 +418,10 @@ def _policy(clients: dict[str, ModelClient], settings: Settings, model: str, wri
     return ModelPolicy(tools=clients[model].takes_tools, writes_tests=writes_tests)
 
 
-def _selection(events: Sequence[trace.Event]) -> Selection | None:
-    return next((e.selection for e in reversed(events) if isinstance(e, trace.Selected)), None)
-
-
 def solution(files: RunFiles, events: Sequence[trace.Event]) -> Solution:
     """The solution as the trace has it."""
     report = files.write_report(events)
-    selection, patch = _selection(events), None
+    selection, patch = last_selection(events), None
     if selection is not None and selection.candidate is not None:
         patch = files.selected_patch.read_bytes().decode("utf-8", "surrogateescape")
     return Solution(files.directory, report["status"], selection, patch, report)

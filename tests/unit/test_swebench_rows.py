@@ -204,7 +204,7 @@ def test_without_the_extra_the_error_says_what_to_type(
     monkeypatch.setitem(sys.modules, module, None)
     if path is not None:
         (tmp_path / path).write_bytes(b"PAR1")
-    with pytest.raises(InputError, match=r"pip install 'troop\[eval\]'"):
+    with pytest.raises(InputError, match=r"pip install 'datasets"):
         load_rows("swe-bench-lite", tmp_path / path if path else None)
 
 
