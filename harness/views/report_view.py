@@ -23,6 +23,7 @@ from harness.views.report import last_selection, latest_verified, solve_report
 from harness.views.words import (
     ATTEMPT_WORDS,
     FLAG_WORDS,
+    LOST_WORDS,
     clean,
     counted,
     elapsed_short,
@@ -112,10 +113,11 @@ def _others(report: Json) -> list[RenderableType]:
     chosen = report["selected"] and report["selected"]["candidate"]
     rest = [row for row in report["ranking"] if row["candidate"] != chosen]
     attempts = {each["id"]: each["attempts"] for each in report["candidates"]}
+    lost = LOST_WORDS.get((report["selected"] or {}).get("method", ""), "less speaks for it")
     lines: list[RenderableType] = []
     for row in rest[:OTHERS]:
         whose = f"{row['candidate']} (attempt {_listed(list(map(str, attempts.get(row['candidate'], ()))), 3)}): "
-        why = clean(row["why"]) if not row["acceptable"] else "breaks nothing, but less speaks for it"
+        why = clean(row["why"]) if not row["acceptable"] else f"breaks nothing, but {lost}"
         lines.append(Text.assemble((whose, "dim"), why, **_LINE))
     if len(rest) > OTHERS:
         lines.append(Text(f"… and {counted(len(rest) - OTHERS, 'further candidate')}: --verbose", "dim"))

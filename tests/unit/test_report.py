@@ -230,6 +230,15 @@ def test_the_screen_says_verdict_patch_why_and_what_to_type_in_a_few_lines() -> 
     assert "troop resume" not in text
 
 
+def test_an_acceptable_candidate_is_told_why_it_lost() -> None:
+    *before, selected, ended = whole()
+    assert isinstance(selected, trace.Selected)
+    alike = (Ranked("c1", True, "keeps all tests green"), Ranked("c2", True, "keeps all tests green"))
+    told = [*before, replace(selected, selection=Selection("c1", "size", 0.8, alike, "c1 is smaller.")), ended]
+    said = " ".join(printed(solve_view(told, Path("runs/calc-1"))).split())
+    assert "c2 (attempt 1): breaks nothing, but changes more; nothing else tells the two apart" in said
+
+
 def test_the_whole_of_it_shows_evidence_on_every_candidate_and_the_ledger() -> None:
     text = printed(verbose_view(whole(), Path("runs/calc-1")))
     assert "breaks 1 test, 0/1 given tests pass" in text and "broken: b" in text
