@@ -322,6 +322,9 @@ async def test(state: State, runtime: Runtime[Desk]) -> State:
         left = len(set(rest) - report.outcomes.keys())
     desk.record(trace.TestsRan(attempt=desk.notebook.index, turn=turn, report=report, selection=ids))
     said = describe_report(report, await desk.before(report))
+    base = desk.prepared.baseline
+    if base and (mended := len(base.failed & report.passed)):
+        said += f"\n({mended} of those that pass failed before your changes)"
     said += f"\n(stopped at the first failure; {left} further tests were not run)" if left else ""
     said += f"\n(run were {', '.join(ids)})" if ids and not named else ""
     if not report.outcomes:

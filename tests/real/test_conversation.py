@@ -232,4 +232,4 @@ def test_the_rest_of_the_suite_has_the_given_test_in_it_and_what_was_not_run_has
     assert "1 passed, 1 failed" in told[0] and f"--- {given}" in told[0]
     assert "stopped at the first failure; 1 further tests were not run" in told[0]
     assert "1 passed, 1 failed" in told[1] and "did not run" not in told[1]
-    assert "3 passed, 0 failed" in told[2]
+    assert "3 passed, 0 failed" in told[2] and "(1 of those that pass failed before your changes)" in told[2]
