@@ -416,7 +416,8 @@ async def _shell(box: Toolbox, arguments: Json) -> Change:
     bare = await box.unchanged.run(arguments["command"], await _beside(box, arguments["command"]), timeout)
     box.command_seconds += bare.seconds
     here, there = (_ran(each, timeout, RESULT_CHARS // 2) for each in (done, bare))
-    return Change(f"{here}\n\nWithout your changes: {'the same.' if here == there else there}")
+    differs = f"another in (- without, + with)\n{unified_diff('output', there, here).partition('@@')[2].strip()}"
+    return Change(f"{here}\n\nWithout your changes: {'the same.' if here == there else min(there, differs, key=len)}")
 
 
 def _ran(done: Exec, timeout: float, longest: int) -> str:

@@ -124,10 +124,13 @@ def test_a_command_runs_with_and_without_the_changes_and_leaves_the_tree_alone(
     write = "echo 'import calc; print(calc.total([1, 2]))' | tee show.py > /tmp/show.py"
     show = call("run", command="PYTHONPATH=. python /tmp/show.py; python show.py", compare=True)
     same = call("run", command="ls calc.py", compare=True)
-    done = played(repository, tmp_path / "runs", [RIGHT, call("run", command=write), show, same, call("diff"), SUBMIT])
-    _, both, alike = (event.result for event in told(done, "run"))
+    long = call("run", command="seq 90; PYTHONPATH=. python /tmp/show.py", compare=True)
+    turns = [RIGHT, call("run", command=write), show, same, long, call("diff"), SUBMIT]
+    done = played(repository, tmp_path / "runs", turns)
+    _, both, alike, cut = (event.result for event in told(done, "run"))
     assert both == "3\n3\n(exit code 0)\n\nWithout your changes: 2\n2\n(exit code 0)"
     assert alike == "calc.py\n(exit code 0)\n\nWithout your changes: the same."
+    assert cut.endswith("-2\n+3\n (exit code 0)") and cut.count("\n45\n") == 1, "a long output is not told twice"
     assert told(done, "diff")[0].result.startswith("2 files: calc.py +1 -1, show.py +1 -0\ndiff --git a/calc.py")
 
 
