@@ -47,7 +47,7 @@ from tasks.errors import InputError, SandboxFailed, SetupFailed
 from tasks.say import Say
 from tasks.task import Task
 
-FORMAT = "2"
+FORMAT = "3"
 """Part of every key: environments made by another way of setting up are not found again."""
 
 ERROR_CHARS = 2500
