@@ -12,7 +12,6 @@ from agent.commands.options import fill_in
 from agent.commands.progress import Progress
 from agent.run_files import kept_in, overview
 from harness.records import Json
-from harness.views.picture import table
 from harness.views.words import elapsed_short, printable
 from tasks.errors import InputError
 
@@ -28,12 +27,14 @@ def execute(known: argparse.Namespace) -> int:
     if not known.out.is_dir():
         raise InputError(f"there is no directory {known.out}")
     rows = [overview(place) for place in kept_in(known.out)]
-    shown = table("run", "issue…", "verdict…", ">cost", ">age")
-    for row in rows:
-        shown.add_row(*(Text(printable(cell)) for cell in (row["name"], row["title"], row["verdict"], *figures(row))))
+    shown = [] if rows else [Text(f"there is no run in {known.out} yet: `troop solve` makes one")]
+    for row in rows:  # a name is there to be copied, and takes much of 80 columns
+        cost, age = figures(row)
+        about = " · ".join((f"{age} ago", cost, printable(row["verdict"]), printable(row["title"])))
+        shown += [Text(row["name"], "bold", overflow="fold"), Text(f"  {about}")]
     progress = Progress(quiet=True, json=known.json)
     if not known.json:
-        progress.show(shown if rows else f"there is no run in {known.out} yet: `troop solve` makes one")
+        progress.show(*shown)
     progress.document(rows)
     return 0
 

@@ -674,7 +674,7 @@ def test_a_missing_package_is_named_with_how_to_install_it(monkeypatch: pytest.M
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "anthropic", None)
     alias = Alias("claude", "http://127.0.0.1:9", "claude-test", wire="anthropic")
-    with pytest.raises(EndpointFailed, match=r"pip install 'troop\[anthropic\]'"):
+    with pytest.raises(EndpointFailed, match=r"pip install 'anthropic"):
         ModelClient(alias, Connections(), record=lambda event: event)
 
 

@@ -327,6 +327,13 @@ def test_runs_are_listed_with_title_verdict_cost_and_age(place: Path) -> None:
     assert troop("runs", "nowhere", cwd=place).returncode == 2
 
 
+def test_the_name_of_a_run_is_told_whole_however_long(tmp_path: Path) -> None:
+    name = "humanize-intcomma-zero-digits-20261127-043355-a885"
+    write_run(tmp_path / "runs" / name, played(1, 1))
+    first, second = troop("runs", cwd=tmp_path).stdout.splitlines()[:2]
+    assert first == name and " ago · $" in second
+
+
 def test_without_a_run_the_latest_is_taken_and_named(place: Path) -> None:
     for command in (["replay"], ["show"], ["diff"], ["report", "--json", "runs/new"]):
         done = troop(*command, cwd=place)
