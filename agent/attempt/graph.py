@@ -77,10 +77,9 @@ class Desk:
     """What the nodes of one attempt work with: the graph's runtime context.
 
     `write` appends an event to the trace; `ask` is the charged, budgeted model call, already bound to this attempt.
-    `fresh`: does something in another sandbox of the environment.
-    `near`: the test files nearest to a patch, or to files where there is none, for a task whose whole suite takes too
-    long (None: it does not). `with_tests`: the witness tests are part of the patch. `context`: tokens that the model
-    bears, as known by now.
+    `fresh`: does something in another sandbox of the environment. `near`: the test files nearest to a patch, or to
+    files where there is none, for a task whose whole suite takes too long (None: it does not). `with_tests`: witness
+    tests are part of the patch. `context`: tokens that the model bears, as known by now.
     """
 
     task: Task

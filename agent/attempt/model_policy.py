@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -71,7 +72,7 @@ def prompt(name: str) -> str:
     return (Path(__file__).parent / "prompts" / f"{name}.md").read_text(encoding="utf-8").strip()
 
 
-class Chat(Generic[T]):
+class Chat(ABC, Generic[T]):
     """A conversation in which a model works with tools, over `Talk.ask`. `tools` False: the text protocol, for servers
     without tool calls; taken up, too, where the server refuses tools. `offered`: the tools that the model has;
     `at_last`: what it is to do when few turns are left."""
@@ -90,10 +91,9 @@ class Chat(Generic[T]):
         self._made_for: tuple[object, ...] = ()
         self._rendered: dict[tuple[int, int], tuple[list[Json], int]] = {}
 
+    @abstractmethod
     def _head(self, view: T, longest: int) -> tuple[list[Json], str]:
-        """(what stands first and never changes, what then asks for the first turn). What the model said there itself
-        is `longest` characters at most."""
-        raise NotImplementedError
+        """(what stands first for good, the model's own words cut to `longest` characters; what asks for turn one)."""
 
     async def decide(self, view: T) -> Decision:
         turn, refused = len(view.history) + 1, float("inf")

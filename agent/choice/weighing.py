@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from agent.choice.case import Case, Ground
+from agent.choice.case import Case, Ground, Known
 from agent.choice.order import Findings, Weighed, why_not
 from harness import trace
 from harness.choosing.behaviour import probe_rows, steps_of_each
@@ -21,7 +21,6 @@ from harness.choosing.evidence_store import InstanceEvidence
 from harness.choosing.features import CandidateFeatures, rows
 from harness.choosing.gather import gather_probes, gather_static
 from harness.choosing.pool import Sample
-from harness.choosing.probe_facts import Seen
 from harness.choosing.ranker import SHIPPED, Weights, read_weights
 from tasks.errors import SandboxFailed
 
@@ -98,7 +97,7 @@ def _write_new(case: Case, evidence: InstanceEvidence) -> None:
 
 def _as_probed(evidence: InstanceEvidence, probed: Sequence[trace.Probed]) -> InstanceEvidence:
     """The evidence with what the trace says of probes."""
-    shown = {e.patch: trace.record(dict[str, tuple[Seen, ...]], e.shown) for e in probed}
+    shown = Known.of(probed, ()).steps
     first = next((e for e in probed if not e.patch), None)
     base = evidence.base
     if first is not None:

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
-import signal
 import sys
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
 
 from agent.assemble import Pool, Solution, go, open_pool, open_trace, solution
 from agent.commands.progress import Progress
+from agent.commands.signals import interruptible
 from agent.run_files import RunFiles
 from agent.secrets import mask
 from harness import trace
 from harness.records import Json
 from harness.repository.apply import Applied, apply_to_branch, branch_name, commit_message
-from harness.room import MAKE_ROOM, writing
 from harness.suites.instances import InstanceSuite
 from harness.suites.suite import Means, Submission
 from harness.views.report_view import solve_view
 from harness.views.words import reasons, verdict_words
-from tasks.errors import DiskFull, InputError
+from tasks.errors import InputError
 from tasks.instance import Grading, Instance
 from tasks.task import Task
-
-T = TypeVar("T")
 
 
 def check_wishes(instance: Instance, *, apply: bool, grade: bool) -> None:
@@ -64,45 +57,6 @@ def drive(files: RunFiles, grading: Grading | None, progress: Progress) -> Solut
             return done
 
     return interruptible(whole(), f"go on with: troop resume {files.directory}")
-
-
-def interruptible(work: Coroutine[Any, Any, T], how_to_go_on: str) -> T:
-    """`asyncio.run`, with SIGTERM and SIGHUP stopping the work as SIGINT does: by cancelling it, then raising
-    KeyboardInterrupt. What started with SIGHUP ignored (nohup) goes on without its terminal. Raises DiskFull, which
-    says how to go on.
-
-    A second signal ends the process there and then: a person is never stuck behind a thread that has work to finish.
-    Nothing is lost by that, since every line of a trace is whole on disk before anything acts on it.
-    """
-    said = f"interrupted; {how_to_go_on}"
-
-    async def whole() -> T:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None, "asyncio.run makes one"
-
-        def leave() -> None:
-            sys.stderr.write(f"\ntroop: {said}\n")
-            sys.stderr.flush()
-            os._exit(130)
-
-        def stop() -> None:
-            task.cancel()
-            for number in stopping:
-                loop.add_signal_handler(number, leave)
-
-        for number in stopping:
-            loop.add_signal_handler(number, stop)
-        return await work
-
-    hung_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
-    stopping = (signal.SIGINT, signal.SIGTERM, *hung_up)
-    try:
-        with writing(Path.cwd()):
-            return asyncio.run(whole())
-    except DiskFull as error:
-        raise DiskFull(f"{str(error).removesuffix(MAKE_ROOM)}{MAKE_ROOM}, then {how_to_go_on}") from error
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt(said) from None
 
 
 async def grade_selected(files: RunFiles, done: Solution, grading: Grading, pool: Pool) -> None:

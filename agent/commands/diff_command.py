@@ -9,6 +9,7 @@ from itertools import zip_longest
 from rich.table import Table
 from rich.text import Text
 
+from agent.choice.case import Known
 from agent.commands.progress import Progress
 from agent.commands.show_command import opened
 from harness import trace
@@ -64,14 +65,12 @@ def _last_line(candidate: Candidate, test: str) -> str:
 
 def _probes(events: list[trace.Event], one: Candidate, other: Candidate) -> Iterable[Json]:
     """The steps of the issue's code that do not show the same on both."""
-    probed = [e for e in events if isinstance(e, trace.Probed)]
-    shown = {e.patch: trace.record(dict[str, tuple[Seen, ...]], e.shown) for e in probed}
-    sources = next((e.sources for e in probed if not e.patch), {})
-    ours, theirs = (shown.get(digest(each.patch), {}) for each in (one, other))
+    known = Known.of(events, ())
+    ours, theirs = (known.steps.get(digest(each.patch), {}) for each in (one, other))
     for probe in sorted(ours.keys() & theirs.keys()):
         for step, (first, second) in enumerate(zip(ours[probe], theirs[probe], strict=False)):
             if first != second:
-                text = [*sources.get(probe, ()), *[probe] * (step + 1)][step]
+                text = [*known.sources.get(probe, ()), *[probe] * (step + 1)][step]
                 yield {"what": f"the issue's code: {text}", "first": _seen(first), "second": _seen(second)}
 
 

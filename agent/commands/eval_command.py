@@ -89,7 +89,7 @@ def _evaluation(known: argparse.Namespace) -> Evaluation:
 
 
 def _work(evaluation: Evaluation, known: argparse.Namespace, progress: Progress) -> int:
-    from agent.commands.conclude import interruptible
+    from agent.commands.signals import interruptible
     from harness.suites.live import SuiteBoard, SuiteView
     from harness.suites.view import eval_view
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from agent.commands.conclude import interruptible
 from agent.commands.grade_view import Tally, TallyView, summary_table
 from agent.commands.options import add_rows
 from agent.commands.progress import Progress
+from agent.commands.signals import interruptible
 from agent.defaults import amount, positive
 from harness.cache import write_json
 from harness.lock import RunLock

@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from agent.commands.conclude import interruptible
 from agent.commands.options import add_choice, add_repeatable, add_rows
 from agent.commands.progress import Progress
+from agent.commands.signals import interruptible
 from agent.defaults import positive
 from harness.sandbox.docker.daemon import connect
 from harness.swebench.bases import parse_bases

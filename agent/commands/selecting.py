@@ -13,8 +13,8 @@ from agent.choice.hearing import NO_WORD
 from agent.choice.order import check_threshold
 from agent.choice.pool import Lookout, Place, Pool, PoolChoice, gather
 from agent.choice.pool_judge import Judging, judge_all, said_on
-from agent.commands.conclude import interruptible
 from agent.commands.progress import Progress
+from agent.commands.signals import interruptible
 from agent.config import Alias, key_of, load_config, prices_of, resolve_model
 from harness.cache import cache_root, write_json, write_text
 from harness.choosing.evidence_store import InstanceEvidence, evidence_of

@@ -8,9 +8,9 @@ Runs inside the sandbox, Python 3.6 and newer (hence the quoted annotations); to
 import os
 from typing import TYPE_CHECKING
 
-from django.conf import settings  # type: ignore[import-not-found]
-from django.test.utils import get_runner  # type: ignore[import-not-found]
-from troop_unittest import LOADER, NO_TESTS_FOUND, RUN, Result, each  # type: ignore[import-not-found]
+from django.conf import settings  # type: ignore[import-not-found]  # the sandbox's Django
+from django.test.utils import get_runner  # type: ignore[import-not-found]  # likewise
+from troop_unittest import LOADER, NO_TESTS_FOUND, RUN, Result, each  # type: ignore[import-not-found]  # beside it
 
 if TYPE_CHECKING:
     from typing import Any

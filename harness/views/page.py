@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,7 +178,7 @@ def _fitting(data: Json) -> Json:
 
     trace.mask_strings(data, noted)
     for most in [each for each in CUTS if sum(min(size, each) for size in sizes) <= ROOM] or CUTS[-1:]:
-        shorter: Json = trace.mask_strings(data, lambda text, most=most: _shortened(text, most))  # type: ignore[misc]
+        shorter: Json = trace.mask_strings(data, partial(_shortened, most=most))
         if len(json.dumps(shorter)) <= ROOM:
             return shorter
     lines = {

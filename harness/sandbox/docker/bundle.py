@@ -4,7 +4,6 @@ linked to, so that they run whatever C library an image has."""
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 import sys
 from functools import cache
@@ -46,7 +45,7 @@ def bundle() -> bytes:
         files[f"{HOST}/lib/{name}"] = (needed.read_bytes(), 0o755)
     if f"{HOST}/lib/loader" not in files:
         raise SandboxFailed("the image lacks python3 or git, and this machine's cannot be lent: choose another image")
-    settings = f"export GIT_EXEC_PATH={shlex.quote(f'{HOST}/bin')} GIT_TEMPLATE_DIR=\n"
+    settings = f"export GIT_EXEC_PATH={HOST}/bin GIT_TEMPLATE_DIR=\n"
     for name, program, own in (("python3", python, ""), ("git", Path(git), settings)):
         path = f"{HOST}/bin/{name}"
         files[f"{path}.real"] = (program.read_bytes(), 0o755)
