@@ -447,9 +447,11 @@ async def _destroyed(desk: Desk) -> str:
     started = all(r.ok and not r.text.endswith(("(exit code 126)", "(exit code 127)")) for r in record.results)
     if started and (record.report is None or record.report.outcomes):
         return ""
-    done = await desk.sandbox.exec(["/bin/sh", "-c", "exit 0"], timeout=30.0)
-    if done.exit_code == 0:
-        return ""
+    for _ in range(2):
+        done = await desk.sandbox.exec(["/bin/sh", "-c", "exit 0"], timeout=30.0)
+        if done.exit_code == 0:
+            return ""
+        await desk.sandbox.quiet()  # what its commands left running may be all that stands in the way
     desk.over = f"no command can be started in its sandbox any more: {done.output.strip()[:200]}"
     return "destroyed"
 

@@ -20,7 +20,10 @@ LACKING = "which a sandbox needs"
 
 _LIBRARY = re.compile(r"(?:=> )?(/\S+) \(0x")
 _LEFT_OUT = frozenset({"test", "tests", "idlelib", "tkinter", "ensurepip", "site-packages", "dist-packages", "lib2to3"})
-_ASK = "import sys, sysconfig; print(sys.version_info[1]); print(sysconfig.get_path('stdlib'))"
+_ASK = (
+    "import os, sys, sysconfig; print(os.path.realpath(sys.executable)); print(sys.version_info[1]); "
+    "print(sysconfig.get_path('stdlib'))"
+)
 _START = '#!/bin/sh\n{settings}exec {host}/lib/loader --library-path {host}/lib --argv0 {path} {path}.real "$@"\n'
 
 
@@ -28,11 +31,11 @@ _START = '#!/bin/sh\n{settings}exec {host}/lib/loader --library-path {host}/lib 
 def bundle() -> bytes:
     """A tar archive of `HOST`, about 40 MB, to be unpacked at "/". Raises SandboxFailed where this machine has none to
     give: no git, or programs that are linked in another way."""
-    python, git = Path(which("python3") or sys.executable).resolve(), which("git")
+    git = which("git")
     if git is None:
         raise SandboxFailed("the image has no git, and this machine has none to lend: apt-get install git")
-    minor, stdlib = _said([str(python), "-I", "-S", "-c", _ASK]).split()
-    library, modules = Path(stdlib), f"{HOST}/lib/python3.{minor}"
+    executable, minor, stdlib = _said([which("python3") or sys.executable, "-I", "-S", "-c", _ASK]).splitlines()
+    python, library, modules = Path(executable), Path(stdlib), f"{HOST}/lib/python3.{minor}"
     files: Files = {}
     linked = [python, Path(git)]
     for module in sorted(library.rglob("*")):
