@@ -80,8 +80,11 @@ lint: install-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Two processes share the tests; `-n 0` in TESTS runs them in one.
+TESTS = -n 2 --dist loadgroup
+
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS)
 
 image: install
 	$(BIN)/python -m harness.sandbox.docker.image

@@ -20,7 +20,7 @@ from harness import trace
 from harness.money.ledger import Line, add_charge, money
 from harness.records import ENDED_WELL, Budget, Evidence, TestReport
 from harness.views.picture import table
-from harness.views.words import counted, elapsed_short, judge_words, printable, tokens_short
+from harness.views.words import counted, elapsed_short, end_words, judge_words, printable, tokens_short
 from tasks.say import WARNING
 
 if TYPE_CHECKING:
@@ -181,14 +181,15 @@ def _summary(board: Board, now: float) -> Iterable[Text]:
     elapsed = elapsed_short(now - board.started) if board.started else "-"
     retries = f", {counted(board.retries, 'retry')}" if board.retries else ""
     yield fitted(f"{board.task}: {board.stage}", style="bold")
-    ends = " (" + ", ".join(f"{n} {status}" for status, n in counts.most_common(3)) + ")" if counts else ""
+    most = ", ".join(f"{n} {end_words(status)}" for status, n in counts.most_common(3))
+    ends = f" ({most})" if most else ""
     yield fitted(f"{begun}{ends}; {spent}{retries}; {elapsed}")
 
 
 def _cells(row: AttemptRow, now: float) -> tuple[str | Text, ...]:
     return (
         str(row.attempt),
-        Text(printable(row.state), style="" if row.ended is None else status_style(row.state)),
+        Text(printable(end_words(row.state)), style="" if row.ended is None else status_style(row.state)),
         str(row.turn or "-"),
         row.tests or "-",
         tokens_short(row.cost.usage.total),
@@ -214,7 +215,8 @@ def line_of(event: trace.Event, board: Board) -> str | None:
         return f"attempt {event.attempt}: turn {event.turn}, {event.seconds:.1f} s{tests}{spent}"
     if isinstance(event, trace.AttemptEnded):
         detail = f" ({event.detail})" if event.detail else ""
-        return f"attempt {event.attempt}: {event.status}{detail}, {counted(event.turns, 'turn')}, {event.seconds:.1f} s"
+        took = f"{counted(event.turns, 'turn')}, {event.seconds:.1f} s"
+        return f"attempt {event.attempt}: {end_words(event.status)}{detail}, {took}"
     if isinstance(event, trace.InfrastructureFailed):
         who = "run" if event.attempt is None else f"attempt {event.attempt}"
         return f"{who}: {event.what} failed, {'trying again' if event.retried else 'given up'}: {event.detail}"
@@ -230,8 +232,7 @@ def line_of(event: trace.Event, board: Board) -> str | None:
     if not isinstance(event, trace.Selected):
         return None
     chosen, selection = event.selection.candidate, event.selection
-    what = "nothing selected" if chosen is None else f"selected {chosen} by {selection.method}"
-    return f"{what}: {selection.rationale}"
+    return f"selected {selection.rationale}" if chosen else f"nothing selected: {selection.rationale}"
 
 
 def evidence_words(evidence: Evidence) -> str:

@@ -72,7 +72,7 @@ def _templates() -> Environment:
     made.filters.update(counted=words.counted, elapsed=words.elapsed_short, tokens=words.tokens_short, plain=plain)
     made.filters.update(line=words.printable, evidence=evidence_words, judge=words.judge_words)
     made.filters.update(patch=Patch, money=money)
-    made.filters["status"] = lambda status: words.ATTEMPT_WORDS.get(status, status)
+    made.filters["status"] = words.end_words
     made.filters["flag"] = lambda flag: words.FLAG_WORDS.get(flag, flag)
     return made
 

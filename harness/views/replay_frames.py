@@ -21,7 +21,7 @@ from harness import trace
 from harness.money.ledger import Line, add_charge
 from harness.records import ENDED_WELL, Json, TestReport
 from harness.views.report import last_selection
-from harness.views.words import clean, counted, judge_words, printable
+from harness.views.words import clean, counted, end_words, judge_words, printable
 
 FOLD = 24
 """Lines of a long output that are kept, two thirds from its beginning and one third from its end."""
@@ -274,7 +274,8 @@ def _ended(event: trace.AttemptEnded) -> Content:
     if event.flags:
         parts.append(Part(f"flags: {', '.join(event.flags)}", "yellow"))
     patch = Part(event.patch, lexer="diff", fold=FOLD_PATCH) if event.patch.strip() else Part("no change", "dim")
-    return Heading(event.status, (counted(event.turns, "turn"), f"{event.seconds:.1f} s"), style), [*parts, patch]
+    took = (counted(event.turns, "turn"), f"{event.seconds:.1f} s")
+    return Heading(end_words(event.status), took, style), [*parts, patch]
 
 
 def _verdict(event: trace.Event) -> Content:
@@ -294,8 +295,7 @@ def _verdict(event: trace.Event) -> Content:
         return Heading("no further attempts", (event.why,)), [Part(event.words)]
     if isinstance(event, trace.Selected):
         chosen = event.selection.candidate
-        heading = Heading(f"selected {chosen}" if chosen else "nothing selected", (f"by {event.selection.method}",))
-        return heading, [Part(event.selection.rationale)]
+        return Heading(f"selected {chosen}" if chosen else "nothing selected"), [Part(event.selection.rationale)]
     assert isinstance(event, trace.Graded), f"no frame is made of {event.kind}"
     word, style = ("passes", "bold green") if event.resolved else ("fails", "bold red")
     return Heading(f"{word} the hidden tests", style=style), [Part(event.reason)] if event.reason else []

@@ -21,12 +21,12 @@ from harness.views.picture import table
 from harness.views.replay_frames import judge_frames, render
 from harness.views.report import last_selection, latest_verified, solve_report
 from harness.views.words import (
-    ATTEMPT_WORDS,
     FLAG_WORDS,
     LOST_WORDS,
     clean,
     counted,
     elapsed_short,
+    end_words,
     reasons,
     tokens_short,
     verdict_words,
@@ -142,7 +142,7 @@ def _attempts(report: Json, ledger: Ledger) -> RenderableType:
     for row in report["attempts"][:ROWS]:
         shown.add_row(
             str(row["index"]),
-            Text(ATTEMPT_WORDS.get(row["status"], row["status"]), status_style(row["status"])),
+            Text(end_words(row["status"]), status_style(row["status"])),
             str(row["turns"]),
             "-" if row["seconds"] is None else elapsed_short(row["seconds"]),
             tokens_short(sum(row["usage"].values())),

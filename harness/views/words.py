@@ -37,6 +37,11 @@ def verdict_words(report: Json) -> str:
     return STATUS_WORDS.get(str(report["status"]), str(report["status"]))
 
 
+def end_words(status: str) -> str:
+    """How an attempt ended, by its status; what is none is given back."""
+    return ATTEMPT_WORDS.get(status, status)
+
+
 def printable(text: str) -> str:
     """One line without escape sequences: names and reasons may be a model's words."""
     return " ".join(clean(text).split())

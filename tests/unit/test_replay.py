@@ -110,7 +110,7 @@ def test_the_verdict_on_the_attempts_patch_comes_last() -> None:
     assert [frame.event.kind for frame in shown[-3:]] == ["verified", "selected", "graded"]
     said = "".join(text(frame) for frame in shown[-3:])
     assert "verified as c1" in said and "regression 0 of 1 pass" in said and "broken  t.py::old" in said
-    assert "selected c1  by witness" in said and "It passes the witness." in said
+    assert "selected c1" in said and "It passes the witness." in said
     assert "fails the hidden tests" in said and "1 of 2 pass" in said
 
 
@@ -195,7 +195,7 @@ def test_an_unknown_price_is_never_shown_as_nothing() -> None:
     [
         (trace.Decided(turn=3, text="", error="no JSON"), ["turn 3", "malformed reply: no JSON"]),
         (trace.InfrastructureFailed(what="sandbox", detail="it died", retried=True), ["sandbox", "it died", "again"]),
-        (trace.AttemptEnded(status="stuck", patch="", turns=1), ["stuck", "1 turn  ", "no change"]),
+        (trace.AttemptEnded(status="stuck", patch="", turns=1), ["went in circles", "1 turn  ", "no change"]),
         (trace.AttemptEnded(status="budget", patch=DIFF, flags=("edits-tests",)), ["0 turns", "flags: edits-tests"]),
         (trace.Planned(text="No test.", stop="no-failing-test"), ["plan", "ends here: no-failing-test"]),
         (trace.ToolRan(turn=1, call="?", name="read", result="There is no file x.", ok=False), ["read", "no file x."]),
@@ -257,7 +257,7 @@ def test_without_a_terminal_everything_is_printed_at_once(capsys: pytest.Capture
     play(Console(width=80, highlight=False), frames(events(), 2), speed=0.001)
     assert time.monotonic() - began < 2
     out = capsys.readouterr().out
-    assert "attempt 2" in out and "+bent = False" in out and "submitted" in out
+    assert "attempt 2" in out and "+bent = False" in out and "finished" in out
     assert "\x1b" not in out
 
 

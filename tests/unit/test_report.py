@@ -399,7 +399,7 @@ def test_the_live_view_shows_the_active_and_counts_the_rest() -> None:
     text = printed([board_view(folded(crowd(128, 60)), now=100.0, height=24)])
     shown = [int(line.split()[0]) for line in text.splitlines() if line.split()[0].isdigit()]
     assert shown == list(range(60, 60 + len(shown))), "active attempts come first"
-    assert "attempts 60/128 ended, 68 active (60 submitted)" in text
+    assert "attempts 60/128 ended, 68 active (60 finished)" in text
     assert f"… and {128 - len(shown)} more attempts: {68 - len(shown)} active, 60 ended" in text
 
 
@@ -416,10 +416,10 @@ def test_plain_lines_tell_each_turn_and_each_end() -> None:
     lines = file.getvalue().splitlines()
     assert "attempt 0: started, qwen, seed 0" in lines
     assert "attempt 0: turn 1, 3.0 s, tests 4/5, 360 tokens, $0.0300" in lines
-    assert "attempt 1: turn-limit, 1 turn, 20.0 s" in lines
+    assert "attempt 1: out of turns, 1 turn, 20.0 s" in lines
     assert "attempt 2: model failed, trying again: qwen: 500" in lines
     assert "candidate c2 (1 attempt): breaks 1 test, 0/1 given tests pass, 0/1 witness tests pass" in lines
-    assert "selected c1 by regression: c1 alone is clean." in lines
+    assert "selected c1 alone is clean." in lines
 
 
 def test_the_live_view_draws_on_a_terminal_and_leaves_the_last_state() -> None:
