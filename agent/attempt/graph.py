@@ -149,6 +149,12 @@ class Desk:
         self.box.command_seconds += report.seconds
         return report
 
+    async def absent(self, ids: Sequence[str]) -> tuple[str, ...]:
+        """Those of the tests whose file is not in the tree."""
+        listed = await self.sandbox.exec(["ls", "-d", "--", *files_of(ids)], timeout=30.0)
+        there = set(listed.output.splitlines())
+        return tuple(test for test in ids if not there.intersection(files_of([test])))
+
     async def new_test(self, path: str) -> tuple[TestReport, str]:
         """Run a new test file as the task's own tests are run: the report, and the file's outcome by it (see
         `harness.testing.runners.base.Runner.new_file`)."""
@@ -283,12 +289,18 @@ async def _doubts(desk: Desk, turn: int) -> str:
         why.append("the patch touches only tests" if paths else "the patch is empty")
     elif desk.prepared.test_command and not _tested(desk):
         why.append("no test has run since your last edit")
+    elif "(new)\n" in next((r.text for r in reversed(_results(desk)) if kind_of(r.name) == "tests"), ""):
+        why.append("tests fail that passed before your changes")
     for path, _, here in await desk.witnessed():
         why += [f"the witness {path} {here}"] if here not in (WITNESS["passed"], WITNESS["untold"]) else []
     with contextlib.suppress(PatchNotTaken):
         patch = await desk.patch() if why and paths else ""
     told = f" The patch: {stat(patch)}." if patch else ""
     return f"Not submitted yet: {'; '.join(why)}.{told} Submit again if it is what you want." if why else ""
+
+
+def _results(desk: Desk) -> list[Result]:
+    return [*(result for record in desk.notebook.history for result in record.results), *desk.pending]
 
 
 def _tested(desk: Desk) -> bool:
@@ -309,8 +321,12 @@ async def test(state: State, runtime: Runtime[Desk]) -> State:
     call = desk.decision.calls[-1]
     ids = tuple(str(i) for i in call.arguments.get("ids") or ())
     named, then_all = bool(ids), bool(ids and call.arguments.get("then_all"))
+    absent: tuple[str, ...] = ()
     if named or desk.near is None:
         report = await desk.run_tests(ids, to_first_failure=then_all)
+        if named and not report.outcomes and (absent := await desk.absent(ids)) and len(absent) < len(ids):
+            ids = tuple(test for test in ids if test not in absent)
+            report = await desk.run_tests(ids, to_first_failure=then_all)
     elif ids := await desk.near_tests():
         report = await desk.run_tests(ids, timeout=min(NEAR_SECONDS, desk.rules.test_timeout))
     else:
@@ -326,6 +342,7 @@ async def test(state: State, runtime: Runtime[Desk]) -> State:
         said += f"\n({mended} of those that pass failed before your changes)"
     said += f"\n(stopped at the first failure; {left} further tests were not run)" if left else ""
     said += f"\n(run were {', '.join(ids)})" if ids and not named else ""
+    said += f"\n(there is no {', '.join(absent)})" if absent else ""
     if not report.outcomes:
         said += "".join([await nearest(desk.box, file) for file in files_of(ids)])
     for path, own, here in await desk.witnessed(report):

@@ -104,8 +104,7 @@ class Notebook:
             self.tree[file.path] = file
             content = b"-" if file.data is None else file.data
             self._hashes[file.path] = f"{file.mode:o}{file.link:d}" + hashlib.sha1(content).hexdigest()
-        for witness in self._loose_witnesses:
-            self.witnesses[:] = [w for w in self.witnesses if w.path != witness.path] + [witness]
+        self.witnesses[:] = self.recorded
         self._changes.append(tuple(self._loose))
         self.marks.append(hashlib.sha1(repr(sorted(self._hashes.items())).encode()).hexdigest())
         self._turn = None
@@ -119,8 +118,9 @@ class Notebook:
 
     @property
     def recorded(self) -> list[WitnessTest]:
-        """The witness tests, those of the turn under way too."""
-        return [*self.witnesses, *self._loose_witnesses]
+        """The witness tests, those of the turn under way too; of each file the last."""
+        of_turn = {witness.path: witness for witness in self._loose_witnesses}
+        return [*(w for w in self.witnesses if w.path not in of_turn), *of_turn.values()]
 
     def undo(self) -> dict[str, bytes | str | None]:
         """What `tools.Toolbox.undo` held at the end of the last finished turn, by path.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping
 
 from agent.attempt.lines import cut_middle
-from harness.code.facts import parsed
 from harness.records import TestReport
 from harness.sandbox.base import WORKDIR
 from harness.testing.report import COMMAND_TEST
@@ -31,6 +29,8 @@ def describe_report(report: TestReport, before: Mapping[str, str]) -> str:
     if not report.outcomes:
         return f"No test ran ({report.reason or f'exit code {report.exit_code}'}).\n{_output(report)}"
     marks = {test: MARKS.get(before.get(test, ""), "") for test in report.failed}
+    slow = [t for t, mark in marks.items() if mark == "new" and "timed out after" in report.failures.get(t, "")[:200]]
+    marks.update(dict.fromkeys(slow, "it may be the machine that is slow: without your changes it passes"))
     known = sum(mark == KNOWN for mark in marks.values())
     counts = f"{len(report.passed)} passed, {len(report.failed)} failed"
     counts += f" ({known} of them without your changes, too)" if known else ""
@@ -41,16 +41,19 @@ def describe_report(report: TestReport, before: Mapping[str, str]) -> str:
 
 
 def failures(report: TestReport, marks: Mapping[str, str] | None = None, most: int = MOST_FAILURES) -> str:
-    """The message of each failing test (of `most` of them) under its id and mark; else the end of the output."""
+    """The message of each failing test (of `most` of them) under its id and mark, once where several say the same, and
+    of an old failure none; else the end of the output."""
     marks = marks or {}
     failed = sorted(report.failed, key=lambda test: (marks.get(test) == KNOWN, test))
     if COMMAND_TEST in failed or not report.outcomes:
         return f"--- end of the output\n{_output(report)}"
-    told = []
+    told, before = [], ""
     for test in failed[:most]:
-        message = clean(report.failures.get(test, "")).replace(f"{WORKDIR}/", "")
+        message = cut_middle(clean(report.failures.get(test, "")).replace(f"{WORKDIR}/", ""), FAILURE_CHARS)
         mark = f" ({marks[test]})" if marks.get(test) else ""
-        told.append(f"--- {test}{mark}\n{cut_middle(message, FAILURE_CHARS)}")
+        said = "" if KNOWN in mark else "\n(as above)" if message == before else f"\n{message}"
+        told.append(f"--- {test}{mark}{said}")
+        before = message
     more = len(failed) - len(told)
     return "\n".join([*told, *([f"(and {more} more failures)"] if more > 0 else [])])
 
@@ -76,23 +79,3 @@ def witness_words(base: tuple[TestReport, str], now: tuple[TestReport, str] | No
         return False, f"It could not run on the unchanged code ({why}): it does not count.\n{failures(report)}"
     said += f" With your changes it {WITNESS.get(here, 'could not run')}." if now else ""
     return True, said if here == "passed" else f"{said}\n{failures((now or base)[0], most=3)}"
-
-
-def unstated(test: str, statement: str) -> list[str]:
-    """Texts and numbers that a test compares with and the issue does not state, as they stand in the code."""
-    found: dict[str, None] = {}
-    for node in ast.walk(parsed(test) or ast.Module([], [])):
-        match node:
-            case ast.Compare(left=left, comparators=others):
-                expected = [left, *others]
-            case ast.Call(func=ast.Attribute(attr=name), args=arguments) if name.startswith("assert"):
-                expected = arguments
-            case ast.keyword(arg="match", value=pattern):
-                expected = [pattern]
-            case _:
-                continue
-        for value in (each.value for each in expected if isinstance(each, ast.Constant)):
-            tells = len(value) > 3 if isinstance(value, str) else isinstance(value, (int, float)) and abs(value) > 9
-            if tells and str(value) not in statement:
-                found[repr(value)] = None
-    return list(found)

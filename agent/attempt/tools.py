@@ -23,8 +23,9 @@ from typing import Literal
 
 from agent.attempt.lines import cut_line, cut_middle, fitting, lines_of, replaced, shown
 from agent.attempt.policy import Result, ToolCall
-from agent.attempt.telling import unstated, witness_words
+from agent.attempt.telling import witness_words
 from harness.code.facts import parsed, spans
+from harness.evidence.guesses import guesses
 from harness.evidence.unchanged import UnchangedCode
 from harness.patches.extract import take_patch
 from harness.patches.patch import Patch
@@ -407,6 +408,9 @@ async def _base_mode(box: Toolbox, path: str) -> int | None:
     return 0o755 if listed.stdout.startswith(b"100755 ") else None
 
 
+_SECONDS = re.compile(r"\b\d+\.\d+ ?s\b")
+
+
 async def _shell(box: Toolbox, arguments: Json) -> Change:
     timeout = min(arguments.get("timeout") or box.command_timeout, 4 * box.command_timeout)
     done = await box.sandbox.exec(arguments["command"], timeout=timeout, merge=True)
@@ -417,7 +421,8 @@ async def _shell(box: Toolbox, arguments: Json) -> Change:
     box.command_seconds += bare.seconds
     here, there = (_ran(each, timeout, RESULT_CHARS // 2) for each in (done, bare))
     differs = f"another in (- without, + with)\n{unified_diff('output', there, here).partition('@@')[2].strip()}"
-    return Change(f"{here}\n\nWithout your changes: {'the same.' if here == there else min(there, differs, key=len)}")
+    same = _SECONDS.sub("", here) == _SECONDS.sub("", there)
+    return Change(f"{here}\n\nWithout your changes: {'the same.' if same else min(there, differs, key=len)}")
 
 
 def _ran(done: Exec, timeout: float, longest: int) -> str:
@@ -458,8 +463,8 @@ async def _witness(box: Toolbox, arguments: Json) -> Change:
     path = place_of_new_test(arguments["path"].removeprefix(WORKDIR + "/"))
     if not path:
         raise ToolRefused(
-            "path must be a new test file inside the repository, such as tests/test_issue.py, and none that pytest or "
-            "Python loads by itself or would take for a tool."
+            "path must be a new file inside the repository, named as a test is: tests/test_issue.py (whatever others "
+            "are called there), x_test.go, tests/x.rs, x.test.js; and none that is loaded without being asked for."
         )
     if (await box.sandbox.exec([*_BASE, "cat-file", "-e", f"HEAD:{path}"], timeout=30.0)).exit_code == 0:
         raise ToolRefused(f"{path} belongs to the repository; choose a new file name for the witness test.")
@@ -476,7 +481,7 @@ async def _witness(box: Toolbox, arguments: Json) -> Change:
             await box.sandbox.write(path, before.encode())
         raise ToolRefused(f"{path} is not recorded. {said}")
     box.witnesses.append(WitnessTest(box.attempt, path, text, failure=said[:1500]))
-    if own := unstated(text, box.statement):
+    if own := sorted(guesses(text, box.statement)):
         said += f"\n(It asserts {', '.join(own[:3])}, which the issue does not state: a right fix may give another.)"
     return Change(f"Recorded {path}. {said}")
 

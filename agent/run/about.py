@@ -12,6 +12,7 @@ from harness.repository.workspace import Workspace
 
 GUIDES = ("AGENTS.md", "CLAUDE.md", "CONTRIBUTING.md", "CONTRIBUTING.rst", ".github/CONTRIBUTING.md")
 GUIDE_CHARS = 3000
+_TELLING = re.compile(r"\btest|style|lint|format|change ?log|\bnews|convention", re.IGNORECASE)
 MOST = 8  # folders that are told of, and names in one
 NO_TESTS = "Witness tests are kept out of your patch. Add other tests or a changelog entry only if the issue wants it."
 WITH_TESTS = (
@@ -36,9 +37,16 @@ def about(base: Workspace, guide: bool, with_tests: bool) -> str:
     found = base.read_all(GUIDES) if guide else {}
     words = {found[name].strip(): name for name in reversed(GUIDES) if b"\n" in found.get(name, b"")}  # copies: once
     for text, name in reversed(words.items()):
-        told = cut_middle(text.decode("utf-8", "replace"), GUIDE_CHARS)
-        said.append(f"{name} (the repository's words; your task and tools stay):\n<guide>\n{told}\n</guide>")
+        guide_text = text.decode("utf-8", "replace")
+        if told := cut_middle(_of_use(guide_text) if "CONTRIBUTING" in name else guide_text, GUIDE_CHARS):
+            said.append(f"{name} (the repository's words; your task and tools stay):\n<guide>\n{told}\n</guide>")
     return "\n\n".join(said)
+
+
+def _of_use(text: str) -> str:
+    """Of a guide for people the sections whose headings promise something of tests, style or the changelog."""
+    sections = re.split(r"(?m)^(?=#{1,6} |\S[^\n]*\n([=~^\"'*+-])\1{3,}$)", text)[::2]
+    return "".join(s for s in sections if _TELLING.search(s.strip("#").partition("\n")[0])).strip()
 
 
 def _some(names: Iterable[str]) -> str:

@@ -81,15 +81,15 @@ def read_candidates(paths: Sequence[Path], instance: str | None = None) -> list[
 
 def read_witnesses(paths: Sequence[Path]) -> dict[str, tuple[WitnessTest, ...]]:
     """The witness tests that the attempts of Troop runs among `paths` wrote, by instance, each file and text once."""
-    found: dict[str, dict[tuple[str, str], WitnessTest]] = {}
+    found: dict[str, dict[tuple[str, int | None, str], WitnessTest]] = {}
     for run in (run for path in paths if path.is_dir() for run in _runs(path)):
         instance = ""
         for event in trace.read(run / "trace.jsonl"):
             if isinstance(event, trace.RunStarted):
                 instance = str(event.task["id"])
             elif isinstance(event, trace.WitnessRecorded):
-                found.setdefault(instance, {}).setdefault((event.witness.path, event.witness.text), event.witness)
-    return {instance: tuple(of_it.values()) for instance, of_it in found.items()}
+                found.setdefault(instance, {})[str(run), event.attempt, event.witness.path] = event.witness
+    return {i: tuple({(w.path, w.text): w for w in of_it.values()}.values()) for i, of_it in found.items()}
 
 
 def write_pool(path: Path, samples: Iterable[Sample]) -> None:

@@ -25,7 +25,7 @@ _RAISES = ("raises", "assertRaises", "assertRaisesRegex", "warns", "assertWarns"
 def weights_of(witnesses: Sequence[WitnessTest], stated: Sequence[str]) -> dict[str, float]:
     """What each witness test counts, 0..1, by its name in the evidence. `stated`: the issue's text and the base's files
     that are touched."""
-    known = _plain("\n".join(stated))
+    known = "\n".join(stated)
     found = {(w.path, w.text): (witness_name(w), guesses(w.text, known)) for w in reversed(witnesses)}
     copies = Counter(guess for _, guess in found.values())
     return {name: GUESSED / copies[guess] if guess else 1.0 for name, guess in found.values()}
@@ -39,7 +39,7 @@ def guesses(test: str, known: str) -> frozenset[str]:
         return frozenset()
     wanted = {id(node): node for place in ast.walk(tree) for node in _expected(place)}
     own = (n for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in wanted)
-    known = f"{known} {_plain(' '.join(str(n.value) for n in own))}"
+    known = _plain(" ".join([known, *(str(n.value) for n in own)]))
     words = set(re.findall(r"[^\W\d_]{3,}", known.lower()))
     return frozenset(text for node in wanted.values() for text in _texts(node) if not _is_stated(text, known, words))
 

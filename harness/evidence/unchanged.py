@@ -62,14 +62,18 @@ class UnchangedCode:
 
     async def outcomes(self, tests: Sequence[str]) -> Mapping[str, str]:
         """What tests say: an outcome, "flaky", or "missing" for what is not there; left out where it is unknown."""
-        found = {test: _outcome(self._known.report, test) for test in tests} if self._known.report else {}
+        known = self._known.report or _NOTHING
+        found = {test: outcome for test in tests if (outcome := _outcome(known, test)) != "missing"}
         found.update({test: "flaky" for test in tests if test in self._known.flaky})
-        rest = [test for test in tests if found.get(test, "missing") == "missing"]
+        rest = [test for test in tests if test not in found]
         there = set(await asyncio.to_thread(self._base.files)) if rest else set()
         for file in files_of(rest)[:MOST_FILES]:
             report = await self._of_file(file) if file in there else _NOTHING
             if report is not None:
-                found.update({test: _outcome(report, test) for test in rest if test.partition("::")[0] == file})
+                told = {test: _outcome(report, test) for test in rest if test.partition("::")[0] == file}
+                # Of a run that was cut short nothing is known of a test that it has not reached.
+                whole = report is _NOTHING or (report.valid and not report.timed_out)
+                found.update({test: outcome for test, outcome in told.items() if whole or outcome != "missing"})
         return found
 
     async def _of_file(self, file: str) -> TestReport | None:

@@ -317,6 +317,9 @@ def _message(report: "Any") -> str:
                 source = [line[1:].strip() for line in entry.lines if line.startswith(">")]
                 lines.append(f"from {place.path}:{place.lineno}: {' '.join(source[-1:])}")
                 break
+        first = getattr(long, "chain", [(None, crash)])[0][1]  # an exception's cause, where it has one
+        if first is not None and first is not crash and first.message != crash.message:
+            lines.append("caused by " + "".join(first.message.splitlines()[:1]))
     elif isinstance(long, tuple):
         lines = [str(long[-1])]
     else:

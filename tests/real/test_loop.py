@@ -19,6 +19,7 @@ from tests.support.runs import events
 pytestmark = [pytest.mark.network, pytest.mark.bubblewrap]
 
 RECORD = call("witness", path="tests/test_w.py", content=WITNESS)
+BREAKING = call("edit", path="calc.py", old="return max", new="return min")
 OTHER = call("edit", path="calc.py", old="result += value", new="result += int(value)")
 
 
@@ -44,6 +45,7 @@ def turns(done: Solution) -> tuple[str, int]:
         ([call("run", command="true")], "the patch is empty"),
         ([call("create", path="tests/test_more.py", content="def test_it(): ...\n")], "the patch touches only tests"),
         ([RECORD, OTHER, call("test")], "the witness tests/test_w.py fails"),
+        ([BREAKING, call("test")], "tests fail that passed before your changes"),
     ],
 )
 def test_a_submit_is_asked_back_once_and_the_second_is_final(
@@ -108,6 +110,13 @@ def test_every_failure_says_whether_it_is_new_and_every_run_what_the_witness_say
     assert "(1 of them without your changes, too)" in first and "witness tests/test_w.py: passes" in second
 
 
+def test_of_the_files_that_a_test_names_those_that_are_there_are_run(repository: Path, tmp_path: Path) -> None:
+    named = call("test", ids=["tests/test_gone.py", "tests/test_calc.py::test_largest"])
+    done = played(repository, tmp_path / "runs", [RIGHT, named, SUBMIT])
+    (said,) = told(done, "test")
+    assert said.result.startswith("1 passed, 0 failed") and said.result.endswith("\n(there is no tests/test_gone.py)")
+
+
 def test_a_witness_is_tried_on_the_unchanged_code_too(repository: Path, tmp_path: Path) -> None:
     useless = call("witness", path="tests/test_w.py", content=WITNESS.replace("== 3", "== 2"))
     done = played(repository, tmp_path / "runs", [RIGHT, useless, RECORD, SUBMIT])
@@ -123,13 +132,13 @@ def test_a_command_runs_with_and_without_the_changes_and_leaves_the_tree_alone(
 ) -> None:
     write = "echo 'import calc; print(calc.total([1, 2]))' | tee show.py > /tmp/show.py"
     show = call("run", command="PYTHONPATH=. python /tmp/show.py; python show.py", compare=True)
-    same = call("run", command="ls calc.py", compare=True)
+    same = call("run", command="ls calc.py; echo 1 passed in 0.$(date +%N)s", compare=True)
     long = call("run", command="seq 90; PYTHONPATH=. python /tmp/show.py", compare=True)
     turns = [RIGHT, call("run", command=write), show, same, long, call("diff"), SUBMIT]
     done = played(repository, tmp_path / "runs", turns)
     _, both, alike, cut = (event.result for event in told(done, "run"))
     assert both == "3\n3\n(exit code 0)\n\nWithout your changes: 2\n2\n(exit code 0)"
-    assert alike == "calc.py\n(exit code 0)\n\nWithout your changes: the same."
+    assert alike.startswith("calc.py\n1 passed") and alike.endswith("\n\nWithout your changes: the same.")
     assert cut.endswith("-2\n+3\n (exit code 0)") and cut.count("\n45\n") == 1, "a long output is not told twice"
     assert told(done, "diff")[0].result.startswith("2 files: calc.py +1 -1, show.py +1 -0\ndiff --git a/calc.py")
 
@@ -144,12 +153,18 @@ def test_a_given_test_stays_as_it_is(repository: Path, tmp_path: Path) -> None:
 
 def test_the_repositorys_words_are_given_unless_left_out_and_its_layout_always(tmp_path: Path) -> None:
     words = {"AGENTS.md": "# Rules\n\nNever use tabs.\n", "CLAUDE.md": "# Rules\n\nNever use tabs.\n"}
+    words["CONTRIBUTING.md"] = (
+        "# Welcome\n\nFork it.\n\n## Writing tests\n\nName what is tested.\n\n## Money\n\nGive.\n"
+    )
     directory = repositories.make_repository(tmp_path / "r", {**FILES, **words})
     for guide in (True, False):
         with serving([PLAN, RIGHT, call("test"), SUBMIT]) as server:
             solve(task(directory), settings(server.url, tmp_path / f"runs-{guide}", guide=guide))
             said = server.requests[0].body["messages"][1]["content"]
         assert said.count("Never use tabs.") == guide and ("AGENTS.md (the repository's words" in said) is guide
+        assert (
+            ("## Writing tests\n\nName what is tested." in said) is guide and "Fork" not in said and "Give" not in said
+        )
         assert "\n  tests/ (1 files): test_calc.py\n" in said and "Witness tests are kept out of your patch." in said
 
 

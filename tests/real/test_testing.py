@@ -33,6 +33,11 @@ def test_fails():
     assert [1, 2] == [1, 3]
 
 
+def test_fails_by_a_cause():
+    try:
+        {}["colour"]
+    except KeyError as error:
+        raise ValueError("no palette") from error
 def test_fails_elsewhere():
     __import__("json").loads("{")
 
@@ -162,6 +167,7 @@ def test_every_kind_of_outcome_is_told_apart(provider: Provider, tree: Path) -> 
     assert {test.removeprefix(KINDS + "::"): outcome for test, outcome in report.outcomes.items()} == {
         "test_passes": "passed",
         "test_fails": "failed",
+        "test_fails_by_a_cause": "failed",
         "test_fails_elsewhere": "failed",
         "test_odd[a b]": "passed",
         "test_odd[c[1]::d]": "failed",
@@ -178,7 +184,8 @@ def test_every_kind_of_outcome_is_told_apart(provider: Provider, tree: Path) -> 
     assert "assert [1, 2] == [1, 3]" in report.failures[f"{KINDS}::test_fails"]
     assert "no such thing" in report.failures[f"{KINDS}::test_setup_error"]
     where, _, frame = report.failures[f"{KINDS}::test_fails_elsewhere"].rpartition("\n")
-    assert "json/decoder.py" in where and frame == f'from {KINDS}:15: __import__("json").loads("{{")'
+    assert "json/decoder.py" in where and frame == f'from {KINDS}:20: __import__("json").loads("{{")'
+    assert report.failures[f"{KINDS}::test_fails_by_a_cause"].endswith("no palette\ncaused by KeyError: 'colour'")
     assert "short test summary" in report.output
     assert set(report.durations) == set(report.outcomes)
 

@@ -298,7 +298,7 @@ def test_a_witness_is_a_new_test_where_one_may_lie(provider: Provider) -> None:
             "",
         ):
             result = await bench.ask("witness", path=path, content=text)
-            assert not result.ok and "such as tests/test_issue.py, and none that pytest or Python loads" in result.text
+            assert not result.ok and "named as a test is: tests/test_issue.py" in result.text
         assert "belongs to the repository" in (await bench.ask("witness", path="test_a.py", content=text)).text
         assert not bench.box.witnesses
         assert (await bench.ask("witness", path=f"{WORKDIR}/tests/test_x.py", content=text)).ok

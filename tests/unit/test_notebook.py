@@ -11,7 +11,7 @@ from agent.attempt.notebook import Notebook
 from agent.attempt.policy import Decision, ToolCall, TurnRecord
 from agent.attempt.tools import TOOLS, kind_of
 from harness import trace
-from harness.records import Evidence, FileState, Tree
+from harness.records import Evidence, FileState, Tree, WitnessTest
 
 
 def turn(number: int, *calls: tuple[str, dict[str, object]], files: tuple[FileState, ...] = ()) -> list[trace.Event]:
@@ -38,6 +38,17 @@ def test_a_turn_that_has_not_ended_does_not_count() -> None:
     for event in turn(2, edit("a.py"), files=(FileState("a.py", b"3"),)):
         notebook.add(event)
     assert len(notebook.history) == 2 and notebook.tree["a.py"].data == b"3"
+
+
+def test_a_witness_that_is_recorded_again_takes_the_place_of_the_first_at_once() -> None:
+    def written(text: str) -> trace.Event:
+        return trace.WitnessRecorded(attempt=0, turn=1, witness=WitnessTest(0, "test_x.py", text))
+
+    notebook = Notebook.of(0, [*turn(1)[:-1], written("wrong"), written("right")])
+    assert [witness.text for witness in notebook.recorded] == ["right"], "within one turn"
+    for event in [turn(1)[-1], *turn(2)[:-1], written("better")]:
+        notebook.add(event)
+    assert [witness.text for witness in notebook.recorded] == ["better"]
 
 
 def test_events_of_other_attempts_are_passed_over() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness import trace
-from harness.choosing.pool import by_instance, read_candidates, read_pool, unlabelled, write_pool
+from harness.choosing.pool import by_instance, read_candidates, read_pool, read_witnesses, unlabelled, write_pool
+from harness.records import WitnessTest
 from tasks.errors import InputError
 from tests.bench.fitting import read_labelled
 
@@ -72,6 +73,17 @@ def test_the_attempts_of_a_troop_run_are_candidates_with_their_models(tmp_path: 
             log.write(trace.AttemptEnded(attempt=index, status=status, patch=PATCH))
     assert [(s.instance, s.model) for s in read_candidates([run])] == [("calc", "m")]
     assert [(s.instance, s.model) for s in read_candidates([tmp_path])] == [("calc", "m")]
+
+
+def test_of_a_witness_that_an_attempt_wrote_twice_the_last_is_read_and_of_equal_ones_one(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    with contextlib.closing(trace.Trace(run / "trace.jsonl")) as log:
+        log.write(trace.RunStarted(run="run", task={"id": "a__b-1"}, settings={}))
+        for attempt, text in ((0, "wrong"), (0, "right"), (1, "right")):
+            log.write(trace.WitnessRecorded(attempt=attempt, turn=1, witness=WitnessTest(attempt, "test_x.py", text)))
+    assert [w.text for w in read_witnesses([run])["a__b-1"]] == ["right"]
 
 
 def test_a_pool_keeps_models_costs_and_labels_through_a_file(tmp_path: Path) -> None:

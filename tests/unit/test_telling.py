@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.attempt.telling import describe_report, unstated, witness_words
+from agent.attempt.telling import describe_report, witness_words
 from harness.records import Outcome, TestReport
 
 
@@ -19,14 +19,17 @@ def test_failures_are_marked_by_what_the_unchanged_code_says_and_new_ones_come_f
     before = {"t.py::a": "failed", "t.py::b": "passed", "t.py::c": "flaky", "t.py::d": "missing"}
     counts, *rest = describe_report(run, before).split("\n")
     assert counts == "1 passed, 5 failed (1 of them without your changes, too), in 1.0 s."
-    assert rest[::2] == [
+    assert rest == [
         "--- t.py::b (new)",
+        "t.py:3: assert 0",  # no colours, and paths as the tools take them
         "--- t.py::c (unsteady without your changes, too)",
+        "(as above)",
         "--- t.py::d (not on the unchanged code)",
+        "(as above)",
         "--- t.py::e",
+        "(as above)",
         "--- t.py::a (fails without your changes, too)",
     ]
-    assert set(rest[1::2]) == {"t.py:3: assert 0"}, "no colours, and paths as the tools take them"
 
 
 @pytest.mark.parametrize(
@@ -57,16 +60,7 @@ def test_a_witness_that_does_not_end_counts() -> None:
     assert found and "fails on the unchanged code" in words
 
 
-def test_what_a_witness_asserts_beyond_the_issue_is_named() -> None:
-    text = """
-import pytest
-def test_it(self):
-    assert total([100, 200]) == 300
-    assert "not a number" in str(error) and len(x) == 2 and y == 2000
-    self.assertEqual(name(), "Sum of all")
-    with pytest.raises(ValueError, match="at least one"):
-        total("no test data")
-"""
-    issue = "total([100, 200]) gives 200, not 300; it must say 'Sum of all'."
-    assert unstated(text, issue) == ["'not a number'", "2000", "'at least one'"]
-    assert unstated("def (", issue) == []
+def test_a_test_that_only_took_too_long_is_not_called_new() -> None:
+    run = TestReport({"t.py::a": "failed"}, 1, False, True, 60.0, {"t.py::a": "Failed: timed out after 60 s"})
+    said = describe_report(run, {"t.py::a": "passed"})
+    assert "(new)" not in said and "it may be the machine that is slow: without your changes it passes" in said
