@@ -348,7 +348,7 @@ async def test(state: State, runtime: Runtime[Desk]) -> State:
     for path, own, here in await desk.witnessed(report):
         said += f"\nwitness {path}: {here}"
         said += f"\n{failures(own)}" if own is not report and here != WITNESS["passed"] else ""
-    _note(desk, turn, Result(call.id, call.name, said, ok=True, seconds=report.seconds))
+    _note(desk, turn, Result(call.id, call.name, said, ok=bool(report.outcomes), seconds=report.seconds))
     return await _end_turn(desk, turn)
 
 

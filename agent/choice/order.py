@@ -10,7 +10,7 @@ as `points`.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.evidence.shown import Shown, left_as_was, of_evidence, splits, votes
@@ -106,8 +106,18 @@ class Standing:
         return best.probability - self.probability <= NEAR if self.weighed else self.agreement == best.agreement
 
 
-def why_not(candidate: Candidate) -> str:
-    """Why a verified candidate cannot be selected, as a phrase; empty if it can."""
+def objections(candidates: Sequence[Candidate]) -> dict[str, str]:
+    """By candidate why it cannot be selected, empty if it can. A test that all break which could be selected otherwise,
+    found by two attempts or more, speaks against none of them: it may hold what the issue wants to be otherwise."""
+    able = [c for c in candidates if c.evidence is not None and not why_not(c, c.evidence.broken)]
+    excused: frozenset[str] = frozenset()
+    if sum(len(c.attempts) for c in able) > 1:
+        excused = frozenset.intersection(*(frozenset(c.evidence.broken) for c in able if c.evidence))
+    return {c.id: why_not(c, excused) for c in candidates}
+
+
+def why_not(candidate: Candidate, excused: Collection[str] = ()) -> str:
+    """Why a verified candidate cannot be selected, as a phrase; empty if it can. `excused`: tests that it may break."""
     evidence = candidate.evidence
     if evidence is None:
         return "not verified"
@@ -118,9 +128,8 @@ def why_not(candidate: Candidate) -> str:
     failing = [t for t, o in evidence.given.items() if o != "passed"]
     if failing:
         return f"the given test still fails: {failing[0]}"
-    if evidence.broken:
-        more = f" and {len(evidence.broken) - 1} more" if len(evidence.broken) > 1 else ""
-        return f"breaks {evidence.broken[0]}{more}"
+    if broken := [test for test in evidence.broken if test not in excused]:
+        return f"breaks {broken[0]}{f' and {len(broken) - 1} more' * (len(broken) > 1)}"
     patch = Patch(candidate.patch)
     if not patch.source_files:
         return "changes nothing but tests"
@@ -134,13 +143,13 @@ def standings(
 ) -> list[Standing]:
     """All candidates, best first. `points`: the judge's, by their id."""
     rows = of_evidence(candidates) if found.shown is None else found.shown
-    objections = {c.id: why_not(c) for c in candidates} if found.objections is None else found.objections
-    acceptable = {c.id: c.attempts for c in candidates if not objections[c.id]}
+    against = objections(candidates) if found.objections is None else found.objections
+    acceptable = {c.id: c.attempts for c in candidates if not against[c.id]}
     left, voted = left_as_was(rows, acceptable), votes(rows, acceptable)
     placed = [
         Standing(
             candidate=c,
-            why_not=objections[c.id],
+            why_not=against[c.id],
             left=left.get(c.id, 0),
             votes=voted.get(c.id, 0.0),
             weighed=found.weighed[c.id] if found.weighed is not None else None,
@@ -265,7 +274,9 @@ def _in_words(standing: Standing, calibrated: bool) -> str:
     if evidence.given:
         parts.append("the given test passes")
     if evidence.regression:
-        parts.append(f"{len(evidence.regression)} regression tests pass")
+        parts.append(f"{len(evidence.regression) - len(evidence.broken)} regression tests pass")
+    if evidence.broken:
+        parts.append(f"every patch breaks {evidence.broken[0]}")
     for kind, what in (("witness", "witness tests"), ("judge", "tests of the judge")):
         outcomes = [outcome for row, outcome in standing.rows if row.kind == kind]
         if outcomes:

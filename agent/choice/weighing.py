@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from agent.choice.case import Case, Ground, Known
-from agent.choice.order import Findings, Weighed, why_not
+from agent.choice.order import Findings, Weighed, objections
 from harness import trace
 from harness.choosing.behaviour import probe_rows, steps_of_each
 from harness.choosing.evidence_store import InstanceEvidence
@@ -40,7 +40,8 @@ async def weigh(case: Case, models: Mapping[int, str], found: Findings) -> Findi
     samples = {c.id: tuple(Sample(_HERE, str(n), models[n], c.patch) for n in c.attempts) for c in case.candidates}
     every = tuple(sample for of_it in samples.values() for sample in of_it)
     evidence = await asyncio.to_thread(gather_static, InstanceEvidence(_HERE, every), case.statement, ground.tree)
-    acceptable = tuple(s for c in case.candidates if not why_not(c) for s in samples[c.id])
+    against = objections(case.candidates)
+    acceptable = tuple(s for c in case.candidates if not against[c.id] for s in samples[c.id])
     if len({sample.patch for sample in acceptable}) > 1:
         evidence = replace(await _probed(case, ground, replace(evidence, samples=acceptable)), samples=every)
     row_of = {source: row for row in rows(evidence) for source in row.sources}

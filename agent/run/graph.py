@@ -25,7 +25,7 @@ from langgraph.runtime import Runtime
 
 from agent.choice.case import Case, Ground, Known
 from agent.choice.hearing import Hearing, Word
-from agent.choice.order import Findings, select, undecided, why_not
+from agent.choice.order import Findings, objections, select, undecided
 from agent.config import Settings
 from agent.run.about import about
 from agent.run.context import Run
@@ -217,7 +217,8 @@ async def _chosen(run: Run, candidates: Sequence[Candidate]) -> Selection | None
 
             able = ground if run.environment.test_command is not None else None
             known = Known.of(run.events, [w for a in run.finished() for w in a.witness_tests])
-            acceptable = [c for c in candidates if not why_not(c)]
+            against = objections(candidates)
+            acceptable = [c for c in candidates if not against[c.id]]
             case = replace(case, candidates=acceptable, ground=able, finalists=finalists, known=known)
             word = await judge(Hearing(case, run.judge, run.settings.seed, run.end_by), run.settings.judge)
     chosen = await asyncio.to_thread(select, candidates, found.with_shown(word.shown), word.points, threshold)

@@ -31,8 +31,8 @@ async def contradiction(room: CleanRoom, task: Task, candidate: Candidate) -> st
     command, evidence = room.built.test_command or "", candidate.evidence or Evidence(False, False)
     summary = runner_of(command).summary
     # Cases of a parametrised test have names that a command line may not mean.
-    plain = [test for test in sorted(evidence.regression) if "::" in test and "[" not in test]
-    green = [test for test in plain if len(test) <= MOST_CHARS][:MOST_TESTS]
+    passed = sorted(test for test, outcome in evidence.regression.items() if outcome == "passed")
+    green = [t for t in passed if "::" in t and "[" not in t and len(t) <= MOST_CHARS][:MOST_TESTS]
     asked = [*evidence.given, *green]
     if summary is None or not asked or appended(command, asked) == command:
         return ""

@@ -3,7 +3,7 @@
 proved   a failing test that came with the issue passes, and nothing that was green before breaks
 strong   tests that attempts, or the judge, wrote for the issue pass, none fails, and more than one attempt came to it
 likely   one of the two: such tests pass and none fails, or attempts agree on it and there are no such tests
-guess    nothing speaks for it but that nothing breaks
+guess    nothing speaks for it but that nothing breaks, or only what every other candidate breaks
 """
 
 from __future__ import annotations

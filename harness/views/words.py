@@ -102,6 +102,8 @@ def reasons(report: Json) -> tuple[str, str]:
             lacking.append(f"fails {count - passed} {one if count - passed == 1 else many}")
     if not evidence["given"] and not evidence["witness"]:
         lacking.append("no test shows the issue")
+    if regression["broken"]:
+        lacking.append("which every attempt's patch fails: the issue may want otherwise")
     if not run:
         lacking.append("nothing that passed before was run")
     agreed = f"{len(row['attempts'])} of {counted(len(report['attempts']), 'attempt')} came to it"

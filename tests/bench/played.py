@@ -86,10 +86,11 @@ async def choose(run: Path, out: Path, judge: str, model: str) -> None:
 
 def _as_data(candidates: Sequence[Candidate], found: Findings, points: Mapping[str, float], chosen: Selection) -> Json:
     """What a choice was made from, without a patch."""
-    from agent.choice.order import why_not
+    from agent.choice.order import objections, why_not
     from harness.patches.patch import Patch
 
     behaviours: list[Any] = []
+    against = objections(candidates)
 
     def of(candidate: Candidate) -> Json:
         word = (found.weighed or {})[candidate.id]
@@ -100,7 +101,8 @@ def _as_data(candidates: Sequence[Candidate], found: Findings, points: Mapping[s
             "id": candidate.id,
             "attempts": candidate.attempts,
             "size": Patch(candidate.patch).changed_lines,
-            "why_not": why_not(candidate),
+            "why_not": against[candidate.id],
+            "why_not_alone": why_not(candidate),
             "clean": evidence.clean,
             "given": evidence.given,
             "regression": len(evidence.regression),
@@ -172,14 +174,17 @@ def read(path: Path) -> list[Played]:
     ]
 
 
-def _findings(made: Json, *, ranked: bool = True, without: Sequence[str] = (), weighed: bool = True) -> Findings:
+def _findings(
+    made: Json, *, ranked: bool = True, without: Sequence[str] = (), weighed: bool = True, against: str = "why_not"
+) -> Findings:
     """What was known at a choice; `ranked` False: without the ranker; `without`: kinds of tests that are left out;
-    `weighed` False: a test that asserts a guess counts as any other."""
+    `weighed` False: a test that asserts a guess counts as any other; `against` "why_not_alone": so does a regression
+    test that every patch breaks."""
     rows = [trace.record(Shown, row) for row in made["tests"] if row["kind"] not in without]
     if not weighed:
         rows = [Shown(r.kind, r.name, r.outcomes, r.authors, r.weight if r.kind == "judge" else 1.0) for r in rows]
     words = {c["id"]: Weighed(c["probability"], c["features"], c["behaviour"]) for c in made["candidates"]}
-    return Findings(words if ranked else None, rows, {c["id"]: c["why_not"] for c in made["candidates"]})
+    return Findings(words if ranked else None, rows, {c["id"]: c[against] for c in made["candidates"]})
 
 
 def _candidates(made: Json) -> list[Candidate]:
@@ -213,6 +218,7 @@ WAYS: dict[str, Callable[[Played], tuple[Json, Findings]]] = {
     "  without witness tests": _by_tests(without=("witness",)),
     "  without the issue's own code": _by_tests(without=("probe",)),
     "  guesses weigh as much": _by_tests(weighed=False),
+    "  what every patch breaks counts": _by_tests(against="why_not_alone"),
     **{f"--judge {judge}": _by_judge(judge) for judge in JUDGES[1:]},
 }
 

@@ -160,6 +160,22 @@ def test_the_ranker_orders_what_the_tests_leave_equal_before_agreement_does() ->
     assert select(three).method == "agreement", "by the rules"
 
 
+def test_a_test_that_every_patch_breaks_speaks_against_none() -> None:
+    """The issue may want what it denies. One attempt alone is no reason to believe so."""
+    one = candidate("c1", attempts=(0,), regression={"t::old": "failed", "t::a": "passed"})
+    other = candidate("c2", attempts=(1, 2), regression={"t::old": "failed", "t::a": "passed"})
+    idle = candidate("c3", attempts=(3,), patch=diff("return a  # sum"), regression={"t::old": "passed", "t::a": "passed"})
+    chosen = select([one, other, idle])
+    assert (chosen.candidate, chosen.strength) == ("c2", "guess")
+    assert "1 regression tests pass, every patch breaks t::old" in chosen.rationale
+    assert select([one]).candidate is None
+    assert select([one, other], threshold="likely").candidate is None
+    more = candidate("c4", attempts=(4, 5, 6), regression={"t::old": "failed", "t::a": "failed"})
+    assert select([one, more, other]).ranking[-1].why == "breaks t::a"
+    clean = candidate("c5", attempts=(7,), regression={"t::old": "passed", "t::a": "passed"})
+    assert [r.acceptable for r in select([one, other, clean]).ranking] == [True, False, False]
+
+
 def test_no_probability_makes_up_for_a_broken_test_or_a_failing_witness_test() -> None:
     broken = candidate("c1", regression={"t::a": "failed"})
     assert select([broken, candidate("c2", attempts=(1,))], None, weighed(0.9, 0.1)).candidate == "c2"

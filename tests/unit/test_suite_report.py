@@ -271,7 +271,7 @@ def test_plain_lines_tell_of_instances_attempts_and_failures_only() -> None:
     lines = file.getvalue().splitlines()
     assert lines[:3] == [
         "one: prepared in 2.0 s",
-        "one: attempt 0: submitted, 1 turn, 1.5 s",
+        "one: attempt 0: finished, 1 turn, 1.5 s",
         "one: resolved (2 of 4 attempts right, 2 candidates)",
     ]
     assert lines[3].startswith("  s: 1/1 instances ended, 1 solved")

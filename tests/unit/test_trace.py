@@ -17,7 +17,7 @@ import pytest
 
 from agent.secrets import known_masker, masker
 from harness import trace
-from harness.records import Charge, FileState, Tree, Usage
+from harness.records import Charge, FileState, TestReport, Tree, Usage
 from harness.trace import (
     EVENTS,
     AttemptEnded,
@@ -321,6 +321,23 @@ def test_what_looks_like_a_token_stays_in_what_is_carried_out_and_nowhere_else(m
     assert isinstance(decided, Decided) and decided.text == "I use ***" and decided.calls == (call,)
     assert isinstance(changed, TreeChanged) and changed.tree == tree
     assert isinstance(ended, AttemptEnded) and ended.patch == patch and not ended.masked
+
+
+def test_the_name_of_a_test_is_kept_though_it_holds_a_password_in_a_url(masked: Trace) -> None:
+    id = f"tests/test_urls.py::test_auth[http://user:{'a1' * 8}@host/-auth0]"
+    report = TestReport({id: "passed"}, 0, False, True, 1.0, durations={id: 0.1}, output=f"ran {id}")
+    masked.write(trace.NearTested(paths=("a.py",), report=report, flaky=(id,)))
+    masked.write(AttemptStarted(attempt=0, seed=1, model="m"))
+    masked.write(trace.TestsRan(attempt=0, turn=1, report=report, selection=(id,)))
+    _, near, _, ran = read(masked.path)
+    assert isinstance(near, trace.NearTested) and isinstance(ran, trace.TestsRan) and near.report is not None
+    assert (set(near.report.outcomes), near.flaky, set(ran.report.durations), ran.selection) == (
+        {id},
+        (id,),
+        {id},
+        (id,),
+    )
+    assert "a1a1" not in near.report.output, "elsewhere it is masked as ever"
 
 
 def test_a_secret_of_the_environment_is_masked_everywhere_and_its_patch_is_flagged(masked: Trace) -> None:
