@@ -279,7 +279,7 @@ async def main():
     await provider.freeze(base, "key")
     box = await provider.create(SandboxSpec("user", "box", environment="key"))
     print((await box.exec("id -u; cat f; rmdir closed; mkdir -m 0 shut; echo own > f; cat f")).output)
-    await box.close()
+    await provider.close()
     await provider.remove("key")
     print([p.name for name in ("sandboxes", "environments") for p in (Path(sys.argv[1]) / name).iterdir()])
 
