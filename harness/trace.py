@@ -567,23 +567,23 @@ class Trace:
 
         Raises DiskFull where the file system takes no more; nothing of the event is kept then.
         """
-        event = self._masked(dataclasses.replace(event, at=time.time()))
-        self._append(json.dumps(to_json(event), ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n")
+        event, plain = self._masked(dataclasses.replace(event, at=time.time()))
+        self._append(json.dumps(plain, ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n")
         for listener in self._listeners:
             listener(event)
         return event
 
-    def _masked(self, event: Event) -> Event:
-        """The event without secrets; the very same where there are none."""
-        if self._mask is None or self._mask_known is None:
-            return event
+    def _masked(self, event: Event) -> tuple[Event, Json]:
+        """The event without secrets (the very same where there are none), and as JSON."""
         plain = to_json(event)
+        if self._mask is None or self._mask_known is None:
+            return event, plain
         rest = dict(plain)
         carried = {name: rest.pop(name) for name in (_CARRIED_OUT.get(event.kind),) if name in rest}
         line = json.dumps(rest, ensure_ascii=True, separators=(",", ":"))
         kept = mask_strings(carried, self._mask_known)
         masked = {**json.loads(self._mask(line)), **kept, **({"masked": True} if kept != carried else {})}
-        return event if masked == plain else from_json(masked)
+        return (event, plain) if masked == plain else (from_json(masked), masked)
 
     def _append(self, line: bytes) -> None:
         with locked(self._file):

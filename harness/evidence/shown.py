@@ -102,7 +102,8 @@ def votes(rows: Iterable[Shown], attempts: Mapping[str, Sequence[int]]) -> dict[
     table = [row for row in rows if splits({i: o for i, o in row.outcomes.items() if i in attempts})]
     passes = [{i: o == "passed" for i, o in row.outcomes.items() if i in attempts} for row in table]
     # How independent of the test a candidate is, times the attempts that came to it: repeats share their mistakes.
-    free = [{i: _independence(row, attempts[i]) * len(attempts[i]) ** 0.5 for i in attempts} for row in table]
+    shares = [{i: len(set(row.authors).intersection(of)) / len(of) for i, of in attempts.items()} for row in table]
+    free = [{i: (1 - (1 - OWN) * own) * len(attempts[i]) ** 0.5 for i, own in row.items()} for row in shares]
     right = dict.fromkeys(attempts, 0.5)
     odds = dict.fromkeys(attempts, 0.0)
     for _ in range(ROUNDS if table else 0):
@@ -131,7 +132,3 @@ def _worth(passed: Mapping[str, bool], weights: Mapping[str, float], right: Mapp
     if of_right <= of_wrong:
         return 0.0, 0.0
     return math.log(of_right / of_wrong), math.log((1 - of_right) / (1 - of_wrong))
-
-
-def _independence(row: Shown, attempts: Sequence[int]) -> float:
-    return 1 - (1 - OWN) * len(set(row.authors).intersection(attempts)) / len(attempts)

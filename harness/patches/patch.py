@@ -11,7 +11,7 @@ import re
 import tokenize
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import PurePosixPath
 
@@ -66,7 +66,7 @@ class Patch:
                 out.append(change)
                 continue
             moved.add(id(source))
-            out.append(change.moved_from(source.path))
+            out.append(replace(change, kind="renamed", old_path=source.path, hunks=()))
         return tuple(c for c in out if id(c) not in moved)
 
     @cached_property
@@ -269,10 +269,6 @@ def _test_aware(patch: Patch) -> bool:
     return signs["+"] > signs["-"]
 
 
-def _large(patch: Patch) -> bool:
-    return patch.changed_lines > LARGE_LINES or len(patch.files) > LARGE_FILES or len(patch.diff) > LARGE_BYTES
-
-
 SCRATCH = re.compile(
     r"(reproduc|repro[_.\d]|scratch|debug_|tmp|temp_|demo[_.]|try_|check_fix|verify_|test_fix|fix_)", re.IGNORECASE
 )
@@ -309,7 +305,7 @@ _FLAGS: dict[str, Callable[[Patch], bool]] = {
     "binary": lambda p: any(c.binary for c in p.changes),
     "debugging": _debugging,
     "test-aware": _test_aware,
-    "large": _large,
+    "large": lambda p: p.changed_lines > LARGE_LINES or len(p.files) > LARGE_FILES or len(p.diff) > LARGE_BYTES,
     "outside-package": _outside_package,
     "symlink": lambda p: _has_mode(p, "120000"),
     "submodule": lambda p: _has_mode(p, "160000"),

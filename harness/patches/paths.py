@@ -32,17 +32,16 @@ def is_test(path: str) -> bool:
     """Whether a path looks like part of a test-suite: below a directory `tests` (Go: `testdata`, JavaScript:
     `__tests__`), below `test` or `testing` at the top, or named test_*, *_test, *.test.js, *.spec.ts, tests.py or
     conftest.py. (django/test and numpy/testing are code that may need repair.)"""
-    pure = PurePosixPath(path)
-    folders = pure.parts[:-1]
-    if not {"tests", "testdata", "__tests__"}.isdisjoint(folders) or folders[:1] in (("test",), ("testing",)):
+    *folders, name = path.split("/")
+    if not {"tests", "testdata", "__tests__"}.isdisjoint(folders) or folders[:1] in (["test"], ["testing"]):
         return True
-    return _BY_NAME.fullmatch(pure.name) is not None
+    return _BY_NAME.fullmatch(name) is not None
 
 
 def guards_tests(path: str) -> bool:
     """Whether a path decides what tests say, so that the clean room takes it from the base: whatever `is_test`, the
     settings of pytest, tox, coverage, jest, vitest and mocha, and what Python runs by itself at its start."""
-    return is_test(path) or _DECIDES.fullmatch(PurePosixPath(path).name) is not None
+    return is_test(path) or _DECIDES.fullmatch(path.rpartition("/")[2]) is not None
 
 
 def holds_tests(path: str) -> bool:
@@ -84,5 +83,4 @@ def hides_from(path: str) -> str | None:
 
 def is_prose(path: str) -> bool:
     """Documentation: changes nothing that a program does."""
-    pure = PurePosixPath(path)
-    return pure.suffix.lower() in (".md", ".rst") or (len(pure.parts) > 1 and pure.parts[0].lower() in ("doc", "docs"))
+    return path.lower().endswith((".md", ".rst")) or path.lower().startswith(("doc/", "docs/"))

@@ -3,7 +3,6 @@ is never taken for a header; lines end at \\n only, so carriage returns and form
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -65,10 +64,6 @@ class FileChange:
     @property
     def removed(self) -> int:
         return sum(sign == "-" for hunk in self.hunks for sign, _ in hunk.lines)
-
-    def moved_from(self, path: str) -> FileChange:
-        """This addition seen as a move of an unchanged file."""
-        return dataclasses.replace(self, kind="renamed", old_path=path, hunks=())
 
 
 @lru_cache(maxsize=2)

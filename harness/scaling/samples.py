@@ -56,11 +56,6 @@ class Model:
         return self.most > 0 and all(s.usd is not None for samples in self.tasks.values() for s in samples)
 
     @property
-    def costly(self) -> bool:
-        """Whether any sample cost money: a free model needs no budget."""
-        return any(s.usd for samples in self.tasks.values() for s in samples)
-
-    @property
     def named(self) -> bool:
         """Whether equal patches can be told, which the majority needs."""
         return any(s.candidate for samples in self.tasks.values() for s in samples)

@@ -82,7 +82,8 @@ def study(
         )
     ranked = all("selected" in measures(model) for model in together)
     measure = "selected" if ranked else "coverage"
-    budgeted = [m for m in together if m.priced and m.costly]
+    # A free model needs no budget.
+    budgeted = [m for m in together if m.priced and any(s.usd for of_task in m.tasks.values() for s in of_task)]
     return Study(
         submissions,
         missing,

@@ -217,9 +217,7 @@ def _tool(frame: Frame, event: trace.ToolRan) -> Content:
     return Heading(event.name, (where, f"{event.seconds:.1f} s"), "bold cyan" if event.ok else "bold red"), parts
 
 
-@lru_cache(maxsize=1024)
-def _lexer(path: str) -> str:
-    return Syntax.guess_lexer(path)
+_lexer = lru_cache(maxsize=1024)(Syntax.guess_lexer)
 
 
 def _tests(frame: Frame, event: trace.TestsRan) -> Content:

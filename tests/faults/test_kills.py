@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import random
 import signal
 import subprocess
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +37,7 @@ from tests.faults.test_resume import slow_script
 from tests.faults.test_sandbox_leftovers import groups_of, running
 from tests.support.calculator import make_repository
 from tests.support.command_line import TROOP
-from tests.support.model_server import serving
+from tests.support.model_server import Answer, Request, serving
 from tests.support.programs import make_checkout
 from tests.support.waiting import wait_for
 
@@ -46,13 +49,18 @@ LONG = pytest.mark.skipif(os.environ.get("TROOP_LONG") != "1", reason="an hour: 
 TIMES = [1, pytest.param(10, marks=[pytest.mark.long, pytest.mark.timeout(7200), LONG])]
 ROWS: list[str] = []
 DICE = random.Random(9)
+LOOKING = threading.Lock()
+AT_ONCE = 2
+"""Runs that are killed side by side: each waits most of its time, and they are killed in what the others leave."""
 
 
 @dataclass
 class Killed:
-    """Runs of one kind that were killed `kills` times in all. `stages`: what the trace's last line was then."""
+    """Runs of one kind that were killed `kills` times in all. `seconds`: the shortest that a whole one took, which the
+    moments are drawn from. `stages`: what the trace's last line was then."""
 
     kind: str
+    seconds: float = 300.0
     kills: int = 0
     runs: int = 0
     stages: Counter[str] = field(default_factory=Counter)
@@ -69,24 +77,47 @@ def table() -> Iterator[None]:
     print("\nkilled             kills  runs seconds  at (the last line of the trace)", *ROWS, sep="\n")
 
 
-def undisturbed(command: Sequence[str], folder: Path) -> tuple[float, str]:
-    """Seconds that it takes, and what it answers."""
+def quick_script(request: Request) -> Answer:
+    """As `slow_script`, with a moment to be killed in at each step."""
+    return replace(slow_script(request), delay=0.05)
+
+
+def killed_at_random(killed: Killed, wanted: int, most: int, one: Callable[[int, int], None]) -> None:
+    """Have runs killed, `AT_ONCE` at a time, until there were `wanted` kills. `one` kills the run of a number so many
+    times, `most` at most, and looks at what it came to."""
+    numbers, row = itertools.count(), len(ROWS)
+
+    def some() -> None:
+        while (left := wanted - killed.kills) > 0:
+            assert killed.runs < wanted, "they end before they are killed"
+            one(next(numbers), min(most, max(2, left // AT_ONCE)))
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for done in [pool.submit(some) for _ in range(AT_ONCE)]:
+            done.result()
+    ROWS.insert(row, killed.row())
+
+
+def undisturbed(killed: Killed, command: Sequence[str], folder: Path) -> str:
+    """What it answers where nobody kills it."""
     began = time.monotonic()
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    return time.monotonic() - began, done.stdout
+    killed.seconds = min(killed.seconds, time.monotonic() - began)
+    return done.stdout
 
 
-def kill_until_done(killed: Killed, again: Callable[[], Sequence[str]], folder: Path, seconds: float, most: int) -> str:
+def kill_until_done(killed: Killed, again: Callable[[], Sequence[str]], folder: Path, most: int) -> str:
     """Start, kill, start again; after `most` kills of this run it may end. What it answers."""
     kills = 0
     while True:
+        began = time.monotonic()
         process = subprocess.Popen(
             again(), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
         try:
             # Most moments lie before the run begins to work; it is killed there, too, but less often.
-            wait = DICE.uniform(0.1, 1.1) * seconds if kills < most else 300.0
+            wait = DICE.uniform(0.1, 1.0) * killed.seconds if kills < most else 300.0
             said, complained = process.communicate(timeout=wait)
         except subprocess.TimeoutExpired:
             assert kills < most, "it comes to no end"
@@ -97,6 +128,7 @@ def kill_until_done(killed: Killed, again: Callable[[], Sequence[str]], folder: 
             killed.stages[last_line(folder)] += 1
             continue
         killed.runs += 1
+        killed.seconds = killed.seconds if kills else min(killed.seconds, time.monotonic() - began)
         assert process.returncode == 0 and "Traceback" not in complained, complained
         return said
 
@@ -120,11 +152,12 @@ def check_trace(directory: Path, attempts: int) -> None:
     assert sum(row["calls"] + row["unanswered"] for row in cost["by_attempt"].values()) == len(replied) + len(lost)
 
 
-def check_nothing_left(provider: Provider, names: Sequence[str]) -> None:
+def check_nothing_left(provider: Provider, names: Collection[str]) -> None:
     """No process, container, control group or sandbox of these runs, once what the dead left is cleaned away."""
     for name in names:
         wait_for(partial(none, running, f"/sandboxes/{name}"), 20, f"processes of {name} outlive it")
-        asyncio.run(provider.clean())  # other tests may have left some of that name, whose mark is gone
+        with LOOKING:  # other tests may have left some of that name, whose mark is gone
+            asyncio.run(provider.clean())
         wait_for(partial(none, groups_of, name), 10, f"control groups of {name} are left")
         if provider.name == "docker":
             wait_for(partial(none, containers_of, name), 20, f"containers of {name} are left")
@@ -150,79 +183,68 @@ def test_a_solve_killed_at_random_moments(
     request: pytest.FixtureRequest, tmp_path: Path, backend: str, times: int
 ) -> None:
     provider: Provider = request.getfixturevalue(backend)
-    repository, wanted = make_repository(tmp_path / "calculator"), {"bubblewrap": 40, "docker": 25}[backend] * times
-    killed, number = Killed(f"solve, {backend}"), 0
-    with serving(slow_script) as server:
+    repository, killed = make_repository(tmp_path / "calculator"), Killed(f"solve, {backend}")
+    with serving(quick_script) as server:
         begin = [*TROOP, "solve", str(repository), "--issue-text", "total is wrong", "--json", "--quiet", "-n", "2"]
         begin += ["--model", f"{server.url}#scripted", "--sandbox", backend, "--judge-model", "none"]
-        undisturbed([*begin, "--out", "first"], tmp_path)  # sets up the environment
-        seconds, said = undisturbed([*begin, "--out", "second"], tmp_path)
-        right = json.loads(said)["selected"]
-        while killed.kills < wanted:
-            out = tmp_path / f"runs-{number}"
-            number += 1
+        undisturbed(killed, [*begin, "--out", "first"], tmp_path)  # sets up the environment
+        right = json.loads(undisturbed(killed, [*begin, "--out", "second"], tmp_path))["selected"]
 
-            def again(out: Path = out) -> Sequence[str]:
-                begun = [path.parent for path in out.glob("*/run.json")]
-                return [*TROOP, "resume", str(begun[-1]), "--json"] if begun else [*begin, "--out", str(out)]
+        def one(number: int, most: int) -> None:
+            folder = tmp_path / f"killed-{number}"
+            folder.mkdir()
 
-            most = min(8, wanted - killed.kills)
-            chosen = json.loads(kill_until_done(killed, again, tmp_path, seconds, most))["selected"]
+            def again() -> Sequence[str]:
+                begun = [path.parent for path in folder.glob("runs/*/run.json")]
+                return [*TROOP, "resume", str(begun[-1]), "--json"] if begun else [*begin, "--out", "runs"]
+
+            chosen = json.loads(kill_until_done(killed, again, folder, most))["selected"]
             assert (chosen["candidate"], chosen["method"]) == (right["candidate"], right["method"])
-            directory = max(out.glob("*/report.json")).parent
+            directory = max(folder.glob("runs/*/report.json")).parent
             check_trace(directory, 2)
             check_nothing_left(provider, [directory.name])
-    ROWS.append(killed.row())
+
+        killed_at_random(killed, {"bubblewrap": 40, "docker": 25}[backend] * times, 10, one)
 
 
 @pytest.mark.bubblewrap
 @pytest.mark.parametrize("times", TIMES)
 def test_an_evaluation_killed_at_random_moments(bubblewrap: Provider, tmp_path: Path, times: int) -> None:
-    killed, number, wanted = Killed("eval, bubblewrap"), 0, 20 * times
+    killed, source = Killed("eval, bubblewrap"), make_checkout(tmp_path / "checkout")
     with serving(slow) as server:
-        command = [
-            *TROOP,
-            "eval",
-            "quixbugs",
-            "--source",
-            str(make_checkout(tmp_path / "checkout")),
-            "--sandbox",
-            "bubblewrap",
-        ]
-        command += ["--judge-model", "none", "-n", "4", "--json", "--quiet", "--model", f"{server.url}#scripted"]
-        undisturbed([*command, "--out", "first"], tmp_path)
-        seconds, said = undisturbed([*command, "--out", "second"], tmp_path)
-        right = [json.loads(said)[name] for name in ("selected", "oracle", "statuses", "mean_at_1")]
-        while killed.kills < wanted:
-            out = tmp_path / f"runs-{number}"
-            number += 1
-            most = min(7, wanted - killed.kills)
-            again = [*command, "--out", str(out)]
-            report = json.loads(kill_until_done(killed, partial(tuple, again), tmp_path, seconds, most))
+        command = [*TROOP, "eval", "quixbugs", "--source", str(source), "--sandbox", "bubblewrap", "--json", "--quiet"]
+        command += ["--judge-model", "none", "-n", "4", "--model", f"{server.url}#scripted", "--out"]
+        undisturbed(killed, [*command, "first"], tmp_path)
+        said = json.loads(undisturbed(killed, [*command, "second"], tmp_path))
+        right = [said[name] for name in ("selected", "oracle", "statuses", "mean_at_1")]
+
+        def one(number: int, most: int) -> None:
+            folder = tmp_path / f"killed-{number}"
+            folder.mkdir()
+            report = json.loads(kill_until_done(killed, lambda: [*command, "runs"], folder, most))
             assert [report[name] for name in ("selected", "oracle", "statuses", "mean_at_1")] == right
-            runs = [path.parent for path in out.rglob("trace.jsonl")]
-            for directory in runs:
-                check_trace(directory, 4)
-            check_nothing_left(bubblewrap, [directory.name for directory in runs])
-    ROWS.append(killed.row())
+            for found in folder.rglob("trace.jsonl"):
+                check_trace(found.parent, 4)
+
+        killed_at_random(killed, 20 * times, 7, one)
+    check_nothing_left(bubblewrap, {found.parent.name for found in tmp_path.rglob("trace.jsonl")})
 
 
 @pytest.mark.docker
 @pytest.mark.parametrize("times", TIMES)
 def test_a_grading_killed_at_random_moments(work: Work, tmp_path: Path, times: int) -> None:
-    killed, number, wanted = Killed("grade, docker"), 0, 15 * times
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TROOP_CACHE", str(work.cache))
-        seconds, _ = undisturbed(work.command, tmp_path)
-        while killed.kills < wanted:
-            place = tmp_path / f"grading-{number}"
-            number += 1
-            command = [str(place / "out") if word == str(work.out) else word for word in work.command]
-            here = replace(work, out=place / "out", cache=place / "cache", command=tuple(command))
-            patch.setenv("TROOP_CACHE", str(here.cache))
-            most = min(8, wanted - killed.kills)
-            report = json.loads(kill_until_done(killed, partial(tuple, command), tmp_path, seconds, most))
-            assert [row["outcome"] for row in report["predictions"]] == ["resolved"] * PATCHES
-            assert here.remembered() == PATCHES
-            wait_for(lambda: not work.containers(), 20, "containers are left")
-    ROWS.append(killed.row())
+    killed = Killed("grade, docker")
+    undisturbed(killed, ["env", f"TROOP_CACHE={work.cache}", *work.command], tmp_path)
+
+    def one(number: int, most: int) -> None:
+        folder = tmp_path / f"killed-{number}"
+        folder.mkdir()
+        here = replace(work, out=folder / "out", cache=folder / "cache")
+        words = [str(here.out) if word == str(work.out) else word for word in work.command]
+        command = ["env", f"TROOP_CACHE={here.cache}", *words]
+        report = json.loads(kill_until_done(killed, lambda: command, folder, most))
+        assert [row["outcome"] for row in report["predictions"]] == ["resolved"] * PATCHES
+        assert here.remembered() == PATCHES
+
+    killed_at_random(killed, 15 * times, 8, one)
+    wait_for(lambda: not work.containers(), 20, "containers are left")

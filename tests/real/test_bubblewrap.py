@@ -18,7 +18,7 @@ from harness.sandbox.base import Limits, SandboxSpec
 from harness.sandbox.bubblewrap import cgroup
 from harness.sandbox.bubblewrap import provider as bubblewrap_provider
 from harness.sandbox.bubblewrap.launch import Copying, Launched, copy_tree, remove_tree
-from harness.sandbox.bubblewrap.provider import PYTHONS, BubblewrapProvider
+from harness.sandbox.bubblewrap.provider import KEPT, PYTHONS, BubblewrapProvider
 from tasks.errors import DiskFull, InputError, SandboxFailed
 
 pytestmark = pytest.mark.bubblewrap
@@ -175,6 +175,34 @@ def test_a_creation_that_is_cancelled_leaves_nothing(
     assert len(started) == (0 if stage == "copying" else 1)
 
 
+def test_the_last_closed_sandboxes_are_removed_when_there_is_time_or_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Making many files is slow where many have just been removed, so nobody waits for either."""
+
+    async def scenario() -> None:
+        provider = BubblewrapProvider(tmp_path)
+        if (await provider._known_ground()).copying.options is None:
+            pytest.skip("trees are copied here, and whole copies are not kept")
+        await provider.freeze(await provider.create(SandboxSpec("kept", "setup")), "key")
+        boxes = tmp_path / "sandboxes"
+        assert not list(boxes.iterdir()), "what set-up leaves is large"
+        for number in range(KEPT + 2):
+            box = await provider.create(SandboxSpec("kept", f"box-{number}", environment="key"))
+            await box.close()
+        assert sorted(path.name[:10] for path in boxes.iterdir()) == [f"kept-box-{n}" for n in range(2, KEPT + 2)]
+        assert not [folder for folder, _, _ in os.walk("/sys/fs/cgroup") if Path(folder).name.startswith("kept-box")]
+        assert await BubblewrapProvider(tmp_path).clean("kept") == [], "they have an owner"
+        monkeypatch.setattr(bubblewrap_provider, "lacking", lambda *_: "no room")
+        last = await provider.create(SandboxSpec("kept", "last", environment="key"))
+        assert [path.name[:9] for path in boxes.iterdir()] == ["kept-last"]
+        await last.close()
+        await provider.close()
+        assert not list(boxes.iterdir())
+
+    asyncio.run(scenario())
+
+
 def test_a_folder_that_cannot_be_removed_keeps_no_other_and_nobody_from_closing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,7 +307,7 @@ async def main():
     await provider.freeze(base, "key")
     box = await provider.create(SandboxSpec("user", "box", environment="key"))
     print((await box.exec("id -u; cat f; rmdir closed; mkdir -m 0 shut; echo own > f; cat f")).output)
-    await box.close()
+    await provider.close()
     await provider.remove("key")
     print([p.name for name in ("sandboxes", "environments") for p in (Path(sys.argv[1]) / name).iterdir()])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,9 +21,7 @@ from tests.support.runs import events
 pytestmark = [pytest.mark.network, pytest.mark.bubblewrap]
 
 FILES = 20_000
-# For machines that do other things as well; one at rest needs half of it.
-CPU_SECONDS = 100.0
-LAG_SECONDS = 3.0
+SECONDS, LAG_SECONDS = 10.0, 1.0
 JUNK = f"""
 import os
 for n in range({FILES}):
@@ -37,8 +36,19 @@ def cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def test_twenty_thousand_junk_files_cost_seconds_and_block_nothing(repository: Path, tmp_path: Path) -> None:
-    lag = 0.0
+def test_twenty_thousand_junk_files_cost_seconds_and_block_nothing(
+    request: pytest.FixtureRequest, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Files in memory: how long a disk takes for them depends on what others have just removed from it.
+    memory = tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+    request.addfinalizer(memory.cleanup)
+    monkeypatch.setenv("TROOP_CACHE", memory.name)
+    lag, spent = 0.0, dict[str, float]()
+    write = trace.Trace.write
+
+    def noted(log: trace.Trace, event: trace.Event) -> trace.Event:
+        spent[event.kind] = cpu_seconds()
+        return write(log, event)
 
     async def tick() -> None:
         nonlocal lag
@@ -47,27 +57,25 @@ def test_twenty_thousand_junk_files_cost_seconds_and_block_nothing(repository: P
             await asyncio.sleep(0.01)
             lag = max(lag, time.monotonic() - began - 0.01)
 
-    async def play(url: str) -> float:
-        nonlocal lag
-        lag, began = 0.0, cpu_seconds()
+    async def play(url: str) -> None:
         ticking = asyncio.create_task(tick())
         done = await solve_async(task(repository), settings(url, tmp_path / "runs"))
         ticking.cancel()
         assert done.exit_code == 0 and done.patch is not None
-        return cpu_seconds() - began
 
     with serving([PLAN, RIGHT, SUBMIT]) as server:  # then all is set up and imported
         solve(task(repository), settings(server.url, tmp_path / "before"))
     with serving([PLAN, RIGHT, call("run", command=f"python3 -c '{JUNK}'"), SUBMIT]) as server:
-        spent = asyncio.run(play(server.url))
+        monkeypatch.setattr(trace.Trace, "write", noted)
+        asyncio.run(play(server.url))
     (run,) = (tmp_path / "runs").iterdir()
     (ended,) = (e for e in events(run) if isinstance(e, trace.AttemptEnded))
     assert ended.patch.count("\ndiff --git ") == FILES
     times = {event.kind: event.at for event in events(run)}
-    print(
-        f"{times['run-ended'] - times['turn-ended']:.1f} s from the last turn on, {spent:.1f} s of CPU, lag {lag:.2f} s"
-    )
-    assert spent < CPU_SECONDS and lag < LAG_SECONDS
+    seconds, cpu = (at["selected"] - at["turn-ended"] for at in (times, spent))
+    print(f"{seconds:.1f} s from the last turn to the choice, {cpu:.1f} s of CPU, lag {lag:.2f} s")
+    # On a machine that does other things as well, what it would take alone.
+    assert min(seconds, cpu) < SECONDS and lag < LAG_SECONDS
 
 
 def test_the_files_of_a_patch_are_read_by_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,13 +119,6 @@ class Scope:
                 yield name
 
 
-def bound_names(target: ast.AST) -> Iterator[str]:
-    """The names that an assignment target binds."""
-    for node in ast.walk(target):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
-
-
 def parameters(function: Function | ast.Lambda) -> Iterator[ast.arg]:
     args = function.args
     yield from (*args.posonlyargs, *args.args, *args.kwonlyargs)
@@ -194,7 +187,8 @@ def comprehension_names(source: Source, node: ast.AST) -> set[str]:
             names.update(p.arg for p in parameters(at))
         generators: list[ast.comprehension] = getattr(at, "generators", [])
         if generators and not (child is generators[0] and node in ast.walk(generators[0].iter)):
-            names.update(name for generator in generators for name in bound_names(generator.target))
+            inside = [each for generator in generators for each in ast.walk(generator.target)]
+            names.update(n.id for n in inside if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
     return names
 
 

@@ -132,11 +132,8 @@ def hierarchies() -> tuple[Hierarchy, ...]:
             place = _below(mount, mount_root, own[""])
             found.extend(_version_2(mount, place))
     # One of several for the same controllers is enough.
-    return tuple(h for n, h in enumerate(found) if not _all_of(found[:n]).issuperset(h.controllers))
-
-
-def _all_of(hierarchies: Iterable[Hierarchy]) -> set[str]:
-    return {controller for hierarchy in hierarchies for controller in hierarchy.controllers}
+    known = ({c for before in found[:n] for c in before.controllers} for n in range(len(found)))
+    return tuple(h for h, of_others in zip(found, known, strict=True) if not of_others.issuperset(h.controllers))
 
 
 def _version_2(mount: Path, own: Path) -> list[Hierarchy]:

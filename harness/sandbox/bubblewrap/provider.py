@@ -22,6 +22,7 @@ import secrets
 import shutil
 import subprocess
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -30,7 +31,7 @@ from pathlib import Path
 
 from harness.cache import cache_root
 from harness.records import Json
-from harness.room import check, sandbox_failure
+from harness.room import ENOUGH, check, lacking, sandbox_failure
 from harness.sandbox.base import (
     ENVDIR,
     HOME,
@@ -69,6 +70,9 @@ LINKS_BYTES = 1 << 20
 _IF_FREE = fcntl.LOCK_EX | fcntl.LOCK_NB
 # A folder without an owner's mark is one that is being made, or one whose maker died at once.
 _UNMARKED_SECONDS = 60.0
+# Closed sandboxes whose files are still there, for it takes time to remove many, and more to make others after that:
+# for each file ext4 without a journal goes through all that were removed in the last minutes.
+KEPT = 4
 
 CACHE = "set TROOP_CACHE to a directory that can be written"
 INSTALL = "apt-get install bubblewrap (or your distribution's package of that name)"
@@ -116,6 +120,7 @@ class BubblewrapProvider:
         self._finding_out = asyncio.Lock()
         self._hierarchies: tuple[cgroup.Hierarchy, ...] | None = None
         self._open: set[BubblewrapSandbox] = set()
+        self._ended: deque[tuple[Path, contextlib.ExitStack]] = deque()
 
     @property
     def name(self) -> str:
@@ -145,10 +150,18 @@ class BubblewrapProvider:
         await sandbox.start()
         return sandbox
 
+    def _discard_ended(self, kept: int = 0) -> None:
+        """Blocking: remove what closed sandboxes left, but for the last `kept` of them."""
+        with contextlib.suppress(IndexError):  # another thread was first
+            while len(self._ended) > kept:
+                _discard(*self._ended.popleft())
+
     def _prepare(self, ground: _Ground, folder: Path, spec: SandboxSpec, owner: contextlib.ExitStack) -> cgroup.Group:
         """Blocking: the folder with its owner's mark, the trees to be written, the control group. `owner` gets the lock
         on the mark, which ends with this process: so a living owner is known, in any container, after any reboot."""
         private_folder(folder.parent)
+        if lacking(folder.parent, ENOUGH):
+            self._discard_ended()
         check(folder.parent)
         private_folder(self._environments)
         folder.mkdir()
@@ -194,7 +207,9 @@ class BubblewrapProvider:
         async def release() -> None:
             await halt()
             self._open.discard(sandbox)
-            await asyncio.to_thread(_discard, folder, owner)
+            self._ended.append((folder, owner))
+            await asyncio.to_thread(cgroup.remove_group, group.folders)
+            await asyncio.to_thread(self._discard_ended, KEPT if overlay else 0)
 
         async def diagnose() -> str:
             words = await launched.last_words()
@@ -373,6 +388,7 @@ class BubblewrapProvider:
 
     async def close(self) -> None:
         await asyncio.gather(*(sandbox.close() for sandbox in list(self._open)))
+        await asyncio.to_thread(self._discard_ended)
         if self._hierarchies is not None:
             await asyncio.to_thread(cgroup.remove_empty, [h.folder for h in self._hierarchies])
 
@@ -411,7 +427,9 @@ def _find_out(cache: Path, path: str) -> _Ground:
     bwrap = shutil.which("bwrap", path=f"{path}:{CLEAN_ENV['PATH']}")
     if bwrap is None:
         raise SandboxFailed(f"bubblewrap is not installed: {INSTALL}")
-    cache.mkdir(parents=True, exist_ok=True)
+    private_folder(cache / "sandboxes")
+    # On ext4 each sandbox is then laid out apart from where others have just been removed; see KEPT.
+    launch.complaint_of(("chattr", "+T", str(cache / "sandboxes")))
     walls: tuple[str, ...] = (*_WALLS, _NO_NESTING)
     complaint = _try(bwrap, walls)
     if complaint:
