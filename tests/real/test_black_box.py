@@ -74,6 +74,14 @@ def test_an_honest_candidate_is_not_contradicted(provider: Provider, task: Task)
     assert found.clean and said == ""
 
 
+def test_a_test_that_the_candidate_is_known_to_break_contradicts_nothing(bubblewrap: Provider, task: Task) -> None:
+    breaking = forged("", "sum(values) / len(values)").replace(
+        "     return a + b\n", "-    return a + b\n+    return a - b\n"
+    )
+    found, said = told(bubblewrap, task, breaking)
+    assert found.broken == ("tests/test_core.py::test_add",) and said == ""
+
+
 @pytest.mark.parametrize(
     ("patch", "words"),
     [

@@ -164,7 +164,9 @@ def test_a_test_that_every_patch_breaks_speaks_against_none() -> None:
     """The issue may want what it denies. One attempt alone is no reason to believe so."""
     one = candidate("c1", attempts=(0,), regression={"t::old": "failed", "t::a": "passed"})
     other = candidate("c2", attempts=(1, 2), regression={"t::old": "failed", "t::a": "passed"})
-    idle = candidate("c3", attempts=(3,), patch=diff("return a  # sum"), regression={"t::old": "passed", "t::a": "passed"})
+    idle = candidate(
+        "c3", attempts=(3,), patch=diff("return a  # sum"), regression={"t::old": "passed", "t::a": "passed"}
+    )
     chosen = select([one, other, idle])
     assert (chosen.candidate, chosen.strength) == ("c2", "guess")
     assert "1 regression tests pass, every patch breaks t::old" in chosen.rationale
