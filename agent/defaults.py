@@ -6,8 +6,10 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from harness.evidence.strength import STRENGTHS
@@ -68,7 +70,6 @@ KINDS: Mapping[Callable[[str], Any], tuple[str, tuple[type, ...]]] = {
 }
 """By what reads a setting from text: what it must be, in words, and in TOML."""
 
-JUDGES = ("quick", "hands", "rubric", "none")
 READS: Mapping[str, Callable[[str], Any]] = {"str": str, "int": positive, "float": amount, "bool": switch}
 """By the type of a field: what reads it, unless a setting says otherwise."""
 
@@ -84,8 +85,8 @@ class Setting:
     name: str
     read: Callable[[str], Any]
     place: str
-    group: str
     help: str
+    group: str = ""
     metavar: str | None = None
     choices: tuple[str, ...] = ()
 
@@ -108,68 +109,18 @@ class Setting:
         raise InputError(f"{where} must be {words}, not {value!r}")
 
 
-SETTINGS = (
-    Setting("attempts", positive, "budget.attempts", TRIES, "independent attempts (4)", "N"),
-    Setting(
-        "adaptive", switch, "adaptive", TRIES, "make an attempt only while it is worth its price; -n is then the most"
-    ),
-    Setting("worth", amount, "worth", TRIES, "adaptive: what a solved issue is worth to you (10)", "USD"),
-    Setting(
-        "until",
-        str,
-        "until",
-        TRIES,
-        "make no more attempts once a candidate is that good (proved for repair alone in solve, else never)",
-        choices=("proved", "strong", "never"),
-    ),
-    Setting("judge", str, "judge", TRIES, "how it tells apart what tests leave equal (quick)", choices=JUDGES),
-    Setting(
-        "tie_witnesses",
-        positive,
-        "tie_witnesses",
-        TRIES,
-        "where it is a tie: so many more attempts that write tests",
-        "K",
-    ),
-    Setting("judge_model", str, "judge_model", TRIES, "the judge's model; none: no judge (first --model)", "NAME"),
-    Setting("temperature", float, "temperature", TRIES, "the same for all attempts (varies by attempt)", "T"),
-    Setting("seed", int, "seed", TRIES, "seed of the run; each attempt gets its own from it (0)", "SEED"),
-    Setting("guide", switch, "guide", TRIES, "show attempts AGENTS.md, CLAUDE.md, CONTRIBUTING.md of the base"),
-    Setting("with_tests", switch, "with_tests", TRIES, "the tests that an attempt writes are part of its patch"),
-    Setting("concurrency", positive, "concurrency", TRIES, "attempts at a time", "K"),
-    Setting("max_turns", positive, "budget.turns", CAPS, "turns of an attempt (50)", "N"),
-    Setting("max_usd", amount, "budget.usd", CAPS, "{whole}", "USD"),
-    Setting("max_tokens", positive, "budget.tokens", CAPS, "{whole}", "N"),
-    Setting("max_attempt_usd", amount, "budget.attempt_usd", CAPS, "of one attempt", "USD"),
-    Setting("max_judge_usd", amount, "budget.judge_usd", CAPS, "of the judge, for one task", "USD"),
-    Setting("timeout", amount, "budget.seconds", CAPS, "seconds {whole}; what there is then is verified", "S"),
-    Setting("attempt_timeout", amount, "budget.attempt_seconds", CAPS, "seconds of one attempt", "S"),
-    Setting("test_timeout", amount, "test_timeout", CAPS, "seconds of one test run while solving (600)", "S"),
-    Setting("command_timeout", amount, "command_timeout", "", "seconds of one command of an attempt (120)"),
-    Setting("setup_timeout", amount, "setup_timeout", "", "seconds of setting up the environment (1200)"),
-    Setting("verify_seconds", amount, "verify_seconds", "", "seconds of one candidate's regression tests (300)"),
-    Setting("allow_unknown_price", switch, "allow_unknown_price", CAPS, "let --max-usd stand with an unpriced model"),
-    Setting(
-        "ranker",
-        str,
-        "ranker",
-        ORDER,
-        "what orders candidates (evidence; for repair alone: rules)",
-        choices=("evidence", "rules"),
-    ),
-    Setting("threshold", least, "threshold", ORDER, "the least P(right), or likely, strong, proved (0)", "P"),
-    Setting("yes", switch, "yes", WHERE, "go on whatever the tests of the unchanged code say"),
-    Setting(
-        "strict", switch, "strict", WHERE, "end also where they say little: many cannot be loaded, most fail, none"
-    ),
-    Setting("sandbox", str, "sandbox", WHERE, "what isolates an attempt (auto)", choices=sandbox_names()),
-    Setting("memory", positive, "limits.memory_mb", WHERE, "of one sandbox (4096)", "MB"),
-    Setting("cpus", amount, "limits.cpus", WHERE, "of one sandbox (2)", "N"),
-    Setting("out", expanded, "out", WHERE, "where the run directory goes (runs)", "DIR"),
-    Setting("infrastructure_retries", positive, "infrastructure_retries", "", "of an attempt whose sandbox dies (3)"),
-    Setting("base_runs", positive, "base_runs", "", "runs of the base's tests, to find flaky ones (2)"),
-    Setting("malformed_limit", positive, "malformed_limit", "", "malformed replies that end an attempt (3)"),
-)
+def _setting(name: str, facts: dict[str, Any]) -> Setting:
+    """A setting by its table in settings.toml."""
+    choices = tuple(facts.pop("choices", sandbox_names() if name == "sandbox" else ()))
+    return Setting(name, _READERS[facts.pop("read")], choices=choices, **facts)
+
+
+_READERS: Mapping[str, Callable[[str], Any]] = {
+    **{"count": positive, "amount": amount, "least": least, "switch": switch},
+    **{"int": int, "float": float, "str": str, "path": expanded},
+}
+_FACTS = (Path(__file__).parent / "settings.toml").read_text(encoding="utf-8")
+SETTINGS = tuple(_setting(name, facts) for name, facts in tomllib.loads(_FACTS).items())
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 MODEL_VARIABLE = "TROOP_MODEL"
 """Stands for `default_model`."""
