@@ -26,6 +26,12 @@ from tests.support.browser import CHROMIUM
 NEEDS = (*BACKENDS, "network", "browser")
 
 
+def pytest_configure() -> None:
+    """Where several processes share the tests, each is told the width of the terminal; what tests start has none."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.pop("COLUMNS", None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A fixture's need is its test's need: `-m "not docker"` leaves out whatever would use docker. Where two processes
     share the tests (`-n 2 --dist loadgroup`), one has all that use docker, as they count its containers and cut its

@@ -151,9 +151,8 @@ class Desk:
 
     async def absent(self, ids: Sequence[str]) -> tuple[str, ...]:
         """Those of the tests whose file is not in the tree."""
-        listed = await self.sandbox.exec(["ls", "-d", "--", *files_of(ids)], timeout=30.0)
-        there = set(listed.output.splitlines())
-        return tuple(test for test in ids if not there.intersection(files_of([test])))
+        there = (await self.sandbox.exec(["ls", "-d", "--", *files_of(ids)], timeout=30.0)).output.splitlines()
+        return tuple(test for test in ids if not set(files_of([test])).intersection(there))
 
     async def new_test(self, path: str) -> tuple[TestReport, str]:
         """Run a new test file as the task's own tests are run: the report, and the file's outcome by it (see

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.evidence.shown import Shown, left_as_was, of_evidence, splits, votes
+from harness.evidence.shown import Shown, backed, left_as_was, of_evidence, splits, votes
 from harness.evidence.strength import STRENGTHS, Strength, strength_of
 from harness.patches.patch import Patch
 from harness.records import Candidate, Evidence, Ranked, Ranker, Selection
@@ -63,12 +63,14 @@ class Findings:
 @dataclass(frozen=True, slots=True)
 class Standing:
     """A candidate's place by each kind of evidence; larger is better but for `left` (steps of the issue's code that it
-    leaves as they were). `why_not`: empty for an acceptable candidate. `votes`: of all tests. `weighed` None: by the
-    rules. `judge`: its points, of those that stand first and close together. `rows`: the tests, with its outcomes."""
+    leaves as they were). `why_not`: empty for an acceptable candidate. `votes`: of all tests; `backed`: without those
+    that only their authors' own patches pass. `weighed` None: by the rules. `judge`: its points, of those that stand
+    first and close together. `rows`: the tests, with its outcomes."""
 
     candidate: Candidate
     why_not: str
     left: int
+    backed: float
     votes: float
     weighed: Weighed | None
     agreement: int
@@ -83,11 +85,11 @@ class Standing:
     @property
     def tests(self) -> tuple[bool, int, float]:
         """What running something showed of it."""
-        return (not self.why_not, -self.left, self.votes)
+        return (not self.why_not, -self.left, self.backed)
 
     @property
-    def key(self) -> tuple[bool, int, float, float, int, int]:
-        return (*self.tests, self.probability, self.agreement, -self.size)
+    def key(self) -> tuple[bool, int, float, float, float, int, int]:
+        return (*self.tests, self.votes, self.probability, self.agreement, -self.size)
 
     @property
     def strength(self) -> Strength:
@@ -146,11 +148,13 @@ def standings(
     against = objections(candidates) if found.objections is None else found.objections
     acceptable = {c.id: c.attempts for c in candidates if not against[c.id]}
     left, voted = left_as_was(rows, acceptable), votes(rows, acceptable)
+    others = votes([row for row in rows if backed(row, acceptable)], acceptable)
     placed = [
         Standing(
             candidate=c,
             why_not=against[c.id],
             left=left.get(c.id, 0),
+            backed=others.get(c.id, 0.0),
             votes=voted.get(c.id, 0.0),
             weighed=found.weighed[c.id] if found.weighed is not None else None,
             agreement=len(c.attempts),
@@ -180,8 +184,7 @@ def undecided(
     candidates: Sequence[Candidate], found: Findings = Findings(), threshold: float | str = 0.0
 ) -> list[Candidate]:
     """The judge's work: the acceptable candidates (2 or more) that stand first, too close, none below the threshold."""
-    first = _finalists(standings(candidates, found))
-    close = [s.candidate for s in first if not _too_little(s, threshold)]
+    close = [s.candidate for s in _finalists(standings(candidates, found)) if not _too_little(s, threshold)]
     return close if len(close) > 1 else []
 
 
@@ -252,13 +255,14 @@ def _decided_by(order: Sequence[Standing]) -> str:
     best, second = order[0], order[1]
     if second.why_not:
         return "given" if all(s.why_not.startswith("the given test") for s in order[1:]) else "regression"
-    if best.left == second.left and best.votes != second.votes:
+    if best.left == second.left and best.backed != second.backed:
         both = (best.candidate.id, second.candidate.id)
         apart = {row.kind for row, _ in best.rows if splits({i: row.outcomes[i] for i in both if i in row.outcomes})}
         return "judge-test" if apart == {"judge"} else "witness"
     differs = {
         "probe": best.left != second.left,
         "judge": best.judge != second.judge,
+        "witness": best.votes != second.votes,
         "probability": best.probability != second.probability,
         "agreement": best.agreement != second.agreement,
         "size": best.size != second.size,

@@ -93,6 +93,11 @@ def left_as_was(rows: Iterable[Shown], among: Iterable[str]) -> dict[str, int]:
     return count
 
 
+def backed(row: Shown, attempts: Mapping[str, Sequence[int]]) -> bool:
+    """Whether a candidate passes it to which somebody else came than who wrote it: else it is a word for oneself."""
+    return any(set(attempts.get(i, ())).difference(row.authors) for i, o in row.outcomes.items() if o == "passed")
+
+
 def votes(rows: Iterable[Shown], attempts: Mapping[str, Sequence[int]]) -> dict[str, float]:
     """By candidate the logarithm of the odds that it is right, as all tests say together; 0 where they say nothing.
 

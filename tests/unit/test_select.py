@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -88,6 +89,27 @@ def test_witness_evidence_comes_before_agreement() -> None:
     agreed = candidate("c1", attempts=(0, 1, 2), witness={"w1": "passed", "w2": "failed"})
     chosen = select([agreed, candidate("c2", attempts=(3,), witness={"w1": "passed", "w2": "passed"})])
     assert (chosen.candidate, chosen.method) == ("c2", "witness")
+
+
+def test_a_test_that_only_its_author_passes_leaves_it_to_the_judge_and_counts_where_there_is_none() -> None:
+    own, other = {"0:test_own.py": "passed"}, {"0:test_own.py": "failed"}
+    pair = [
+        candidate("c1", diff("return 1"), (0,), witness=own),
+        candidate("c2", diff("return 2"), (1,), witness=other),
+    ]
+    assert [c.id for c in undecided(pair)] == ["c1", "c2"]
+    chosen = select(pair, {"c2": 1.0})
+    assert (chosen.candidate, chosen.method) == ("c2", "judge")
+    chosen = select(pair)
+    assert (chosen.candidate, chosen.method) == ("c1", "witness")
+    backed = {"1:test_more.py": "passed"}
+    third = candidate("c3", diff("return 3"), (2,), witness=other | backed)
+    three = [
+        replace(c, evidence=replace(c.evidence, witness=dict(c.evidence.witness) | {"1:test_more.py": "failed"}))
+        for c in pair[:1]
+        if c.evidence
+    ] + [third]
+    assert undecided(three) == [] and select(three).candidate == "c3", "somebody else's test decides before the judge"
 
 
 def test_agreement_comes_before_the_judge() -> None:
