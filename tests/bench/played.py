@@ -174,7 +174,7 @@ def read(path: Path) -> list[Played]:
     ]
 
 
-def _findings(
+def findings(
     made: Json, *, ranked: bool = True, without: Sequence[str] = (), weighed: bool = True, against: str = "why_not"
 ) -> Findings:
     """What was known at a choice; `ranked` False: without the ranker; `without`: kinds of tests that are left out;
@@ -187,7 +187,7 @@ def _findings(
     return Findings(words if ranked else None, rows, {c["id"]: c[against] for c in made["candidates"]})
 
 
-def _candidates(made: Json) -> list[Candidate]:
+def as_candidates(made: Json) -> list[Candidate]:
     def of(row: Json) -> Candidate:
         ran = {f"t{n}": "passed" if row["clean"] else "failed" for n in range(row["regression"])}
         evidence = Evidence(row["clean"], True, regression=ran, given=row["given"])
@@ -198,13 +198,13 @@ def _candidates(made: Json) -> list[Candidate]:
 
 
 def _by_tests(**how: Any) -> Callable[[Played], tuple[Json, Findings]]:
-    return lambda item: (item.choices["none"], _findings(item.choices["none"], **how))
+    return lambda item: (item.choices["none"], findings(item.choices["none"], **how))
 
 
 def _by_judge(judge: str) -> Callable[[Played], tuple[Json, Findings]]:
     def of(item: Played) -> tuple[Json, Findings]:
         made = item.choices.get(judge, item.choices["none"])  # it was not asked where tests had decided
-        return made, _findings(made)
+        return made, findings(made)
 
     return of
 
@@ -226,7 +226,7 @@ WAYS: dict[str, Callable[[Played], tuple[Json, Findings]]] = {
 def chosen(item: Played, way: Callable[[Played], tuple[Json, Findings]], threshold: float | str = 0.0) -> list[str]:
     """The candidates that are chosen in `ORDERS` orders of them ("": none is)."""
     made, found = way(item)
-    candidates, drawn = _candidates(made), random.Random(0)
+    candidates, drawn = as_candidates(made), random.Random(0)
     ids = []
     for _ in range(ORDERS):
         drawn.shuffle(candidates)
