@@ -32,6 +32,7 @@ def pytest_configure() -> None:
         os.environ.pop("COLUMNS", None)
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A fixture's need is its test's need: `-m "not docker"` leaves out whatever would use docker. Where two processes
     share the tests (`-n 2 --dist loadgroup`), one has all that use docker, as they count its containers and cut its

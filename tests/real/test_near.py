@@ -303,7 +303,7 @@ def test_a_solve_runs_near_tests_for_attempts_and_candidates_alike(long_calculat
         said.append(str(request.body["messages"][-1]["content"]))
         # The temperature differs by attempt: the first attempt gets the wrong edit, the second the right one.
         edit = WRONG if request.body["temperature"] == 0.6 else RIGHT
-        return [PLAN, call("test"), edit, call("test"), SUBMIT][request.turn]
+        return [PLAN, call("test"), edit, call("test"), SUBMIT, SUBMIT][request.turn]
 
     with serving(script) as server:
         done = solve(long_calculator, settings(server.url, tmp_path / "runs", attempts=2))
