@@ -80,8 +80,8 @@ lint: install-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Two processes share the tests; `-n 0` in TESTS runs them in one.
-TESTS = -n 2 --dist loadgroup
+# Two processes share the tests, those of a file stay together; `make test TESTS=` runs them in one.
+TESTS = -n 2 --dist loadfile
 
 test: lint
 	$(BIN)/python -m pytest $(TESTS)

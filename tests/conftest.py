@@ -32,17 +32,12 @@ def pytest_configure() -> None:
         os.environ.pop("COLUMNS", None)
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A fixture's need is its test's need: `-m "not docker"` leaves out whatever would use docker. Where two processes
-    share the tests (`-n 2 --dist loadgroup`), one has all that use docker, as they count its containers and cut its
-    connections; of the others those of a file stay together."""
+    """A fixture's need is its test's need: `-m "not docker"` leaves out whatever would use docker."""
     for item in items:
         for backend in BACKENDS:
             if backend in getattr(item, "fixturenames", ()):
                 item.add_marker(backend)
-        docker = item.get_closest_marker("docker") is not None
-        item.add_marker(pytest.mark.xdist_group("docker" if docker else item.nodeid.partition("::")[0]))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
