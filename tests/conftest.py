@@ -24,6 +24,8 @@ from tasks.errors import TroopError
 from tests.support.browser import CHROMIUM
 
 NEEDS = (*BACKENDS, "network", "browser")
+KILLED = "killed             kills  runs seconds  at (the last line of the trace)"
+"""The property of a test's report that is a row of the table of kills: its head."""
 
 
 def pytest_configure() -> None:
@@ -38,6 +40,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for backend in BACKENDS:
             if backend in getattr(item, "fixturenames", ()):
                 item.add_marker(backend)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [
+        r for of_kind in terminalreporter.stats.values() for r in of_kind if getattr(r, "when", "") == "teardown"
+    ]
+    rows = [value for report in reports for name, value in report.user_properties if name == KILLED]
+    if rows:
+        terminalreporter.section("killed at random moments")
+        terminalreporter.write("".join(f"{row}\n" for row in (KILLED, *rows)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,9 +1,9 @@
 """A hundred SIGKILLs at random moments, in bubblewrap and in docker: of solving, evaluating and grading. One run is
 killed again and again until it comes to its end, and then it is what it would have been, with nothing left over.
 
-The table is printed at the end (with pytest -s, or in the summary's captured output). Ten times as many, by command:
+The table stands in pytest's summary. Ten times as many, by command:
 
-    TROOP_LONG=1 python -m pytest -m long -s tests/faults/test_kills.py
+    TROOP_LONG=1 python -m pytest -m long tests/faults/test_kills.py
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from harness import trace
 from harness.cache import cache_root
 from harness.sandbox.base import Provider
 from harness.sandbox.docker.daemon import connect
+from tests.conftest import KILLED
 from tests.faults.test_eval_stopped import slow
 from tests.faults.test_grade_killed import PATCHES, Work, work
 from tests.faults.test_resume import slow_script
@@ -71,10 +72,12 @@ class Killed:
         return f"{self.kind:<18} {self.kills:>5} {self.runs:>5} {time.monotonic() - self.began:>7.0f}  {at}"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def table() -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def told(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test adds to the table goes with its report, whichever process it runs in."""
+    before = len(ROWS)
     yield
-    print("\nkilled             kills  runs seconds  at (the last line of the trace)", *ROWS, sep="\n")
+    request.node.user_properties.extend((KILLED, row) for row in ROWS[before:])
 
 
 def quick_script(request: Request) -> Answer:
