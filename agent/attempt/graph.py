@@ -26,7 +26,7 @@ from langgraph.runtime import Runtime
 from agent.attempt.audit import leak_tries
 from agent.attempt.notebook import Notebook, gist
 from agent.attempt.policy import Ask, Decision, Plan, Policy, Result, TurnRecord, View
-from agent.attempt.telling import WITNESS, describe_report, failures
+from agent.attempt.telling import NEW, WITNESS, describe_report, failures
 from agent.attempt.tools import Toolbox, kind_of, nearest, place_of, stat, use_tool
 from agent.config import CONTEXT
 from harness import trace
@@ -151,8 +151,9 @@ class Desk:
 
     async def absent(self, ids: Sequence[str]) -> tuple[str, ...]:
         """Those of the tests whose file is not in the tree."""
-        there = (await self.sandbox.exec(["ls", "-d", "--", *files_of(ids)], timeout=30.0)).output.splitlines()
-        return tuple(test for test in ids if not set(files_of([test])).intersection(there))
+        files = [test.partition("::")[0] for test in ids]
+        there = (await self.sandbox.exec(["ls", "-d", "--", *files], timeout=30.0)).output.splitlines()
+        return tuple(test for test, file in zip(ids, files, strict=True) if file not in there)
 
     async def new_test(self, path: str) -> tuple[TestReport, str]:
         """Run a new test file as the task's own tests are run: the report, and the file's outcome by it (see
@@ -283,12 +284,13 @@ async def _doubts(desk: Desk, turn: int) -> str:
         none = "Not submitted yet: no witness test is recorded. Submit again if there is none to write."
         return "" if desk.notebook.recorded else none
     why, patch = [], ""
+    tests = [r.text for record in desk.notebook.history for r in record.results if kind_of(r.name) == "tests"]
     paths = [path for path in desk.notebook.tree if path not in desk.apart]
     if all(map(is_test, paths)) and all(kind_of(result.name) == "reads" for result in desk.pending):
         why.append("the patch touches only tests" if paths else "the patch is empty")
     elif desk.prepared.test_command and not _tested(desk):
         why.append("no test has run since your last edit")
-    elif "(new)\n" in next((r.text for r in reversed(_results(desk)) if kind_of(r.name) == "tests"), ""):
+    elif tests and f"({NEW})\n" in tests[-1]:
         why.append("tests fail that passed before your changes")
     for path, _, here in await desk.witnessed():
         why += [f"the witness {path} {here}"] if here not in (WITNESS["passed"], WITNESS["untold"]) else []
@@ -296,10 +298,6 @@ async def _doubts(desk: Desk, turn: int) -> str:
         patch = await desk.patch() if why and paths else ""
     told = f" The patch: {stat(patch)}." if patch else ""
     return f"Not submitted yet: {'; '.join(why)}.{told} Submit again if it is what you want." if why else ""
-
-
-def _results(desk: Desk) -> list[Result]:
-    return [*(result for record in desk.notebook.history for result in record.results), *desk.pending]
 
 
 def _tested(desk: Desk) -> bool:

@@ -14,8 +14,8 @@ MOST_FAILURES = 10
 FAILURE_CHARS, OUTPUT_CHARS = 1200, 3000
 """Of the message of a failure; of the output where there are none."""
 
-KNOWN = "fails without your changes, too"
-MARKS = {"passed": "new", "skipped": "new", "failed": KNOWN, "error": KNOWN, "missing": "not on the unchanged code"}
+KNOWN, NEW = "fails without your changes, too", "new"
+MARKS = {"passed": NEW, "skipped": NEW, "failed": KNOWN, "error": KNOWN, "missing": "not on the unchanged code"}
 MARKS["flaky"] = "unsteady without your changes, too"
 """What is said of a failing test, by its outcome on the unchanged code."""
 WITNESS = {"passed": "passes", "failed": "fails", "untold": "cannot be run singly"}
@@ -29,7 +29,7 @@ def describe_report(report: TestReport, before: Mapping[str, str]) -> str:
     if not report.outcomes:
         return f"No test ran ({report.reason or f'exit code {report.exit_code}'}).\n{_output(report)}"
     marks = {test: MARKS.get(before.get(test, ""), "") for test in report.failed}
-    slow = [t for t, mark in marks.items() if mark == "new" and "timed out after" in report.failures.get(t, "")[:200]]
+    slow = [t for t, mark in marks.items() if mark == NEW and "timed out after" in report.failures.get(t, "")[:200]]
     marks.update(dict.fromkeys(slow, "it may be the machine that is slow: without your changes it passes"))
     known = sum(mark == KNOWN for mark in marks.values())
     counts = f"{len(report.passed)} passed, {len(report.failed)} failed"
@@ -47,7 +47,8 @@ def failures(report: TestReport, marks: Mapping[str, str] | None = None, most: i
     failed = sorted(report.failed, key=lambda test: (marks.get(test) == KNOWN, test))
     if COMMAND_TEST in failed or not report.outcomes:
         return f"--- end of the output\n{_output(report)}"
-    told, before = [], ""
+    told: list[str] = []
+    before: str | None = None
     for test in failed[:most]:
         message = cut_middle(clean(report.failures.get(test, "")).replace(f"{WORKDIR}/", ""), FAILURE_CHARS)
         mark = f" ({marks[test]})" if marks.get(test) else ""

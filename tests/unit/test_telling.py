@@ -64,3 +64,8 @@ def test_a_test_that_only_took_too_long_is_not_called_new() -> None:
     run = TestReport({"t.py::a": "failed"}, 1, False, True, 60.0, {"t.py::a": "Failed: timed out after 60 s"})
     said = describe_report(run, {"t.py::a": "passed"})
     assert "(new)" not in said and "it may be the machine that is slow: without your changes it passes" in said
+
+
+def test_the_first_of_failures_without_a_message_is_like_nothing_above_it() -> None:
+    run = TestReport({"t.py::a": "failed", "t.py::b": "failed"}, 1, False, True, 1.0)
+    assert describe_report(run, {}).split("\n")[1:] == ["--- t.py::a", "", "--- t.py::b", "(as above)"]
