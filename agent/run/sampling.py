@@ -40,8 +40,17 @@ async def _begin_new(run: Run, sampling: Sampling, group: asyncio.TaskGroup) -> 
         begun = {event.attempt for event in run.events if isinstance(event, trace.AttemptStarted)}
         fresh = (i for i in range(run.settings.budget.attempts) if i not in begun)
         index = next((i for i in fresh if run.model_of(i) not in run.broken), None)
+        writer = min((i for i in _writers(run) - begun if run.model_of(i) not in run.broken), default=None)
+        if writer is not None and sampling.test_first(id, instead=index is not None):
+            with sampling.pending(id, lambda: state_of(run.events)):
+                await run.attempt(writer)
+                await verify_candidates(run)
+            continue
         if index is None:
-            return
+            if writer is None or not sampling.under_way(id):
+                return
+            await sampling.change()
+            continue
         outlook = sampling.outlook(id)
         if outlook.why == "wait":
             await sampling.change()
@@ -114,15 +123,20 @@ async def until_good(run: Run, until: str) -> None:
 
 async def witnesses_on_tie(run: Run) -> bool:
     """Attempts that only write tests, blind to every patch, and what their tests say of all candidates; those that the
-    run is to make and has not made. Whether there is anything new."""
-    ended = {a.index for a in run.finished()}
-    last = WRITERS_FROM + (run.settings.tie_witnesses or 0)
-    due = {i for i in range(WRITERS_FROM, last) if run.model_of(i) in run.clients} - ended
+    run is to make and has not made. Whether there is anything new. Adaptive sampling has made those that were worth
+    it."""
+    due = set() if run.sampling is not None else _writers(run) - {a.index for a in run.finished()}
     await in_parallel(map(run.attempt, sorted(due)))
     if due.isdisjoint(a.index for a in run.finished()):
         return False
     await verify_candidates(run)
     return True
+
+
+def _writers(run: Run) -> set[int]:
+    """The attempts that may be made to write tests only."""
+    last = WRITERS_FROM + (run.settings.tie_witnesses or 0)
+    return {i for i in range(WRITERS_FROM, last) if run.model_of(i) in run.clients}
 
 
 async def _look(run: Run, until: str) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from agent.attempt.notebook import notebooks
 from agent.choice.candidates import candidates_of, fates
-from agent.choice.order import why_not
+from agent.choice.order import objections
 from harness import trace
 from harness.money.ledger import Ledger
 from harness.scaling.adaptive import (
@@ -36,6 +36,7 @@ from harness.scaling.adaptive import (
     hope,
     price,
     standing,
+    told,
     worth,
 )
 
@@ -71,12 +72,14 @@ def state_of(events: Sequence[trace.Event]) -> TaskState:
     ended = [n.ended for n in made if n.ended is not None and n.ended.status != "infrastructure"]
     indices = {end.attempt for end in ended}
     costs = Ledger.of(events).to_json()["by_attempt"]
+    candidates = candidates_of(events)
+    against = objections(candidates)
     groups, unknown = [], set[int | None]()
-    for candidate in candidates_of(events):
+    for candidate in candidates:
         evidence = candidate.evidence
         if evidence is None:
             unknown.update(candidate.attempts)
-        elif not why_not(candidate) and (found := len(indices & set(candidate.attempts))):
+        elif not against[candidate.id] and (found := len(indices & set(candidate.attempts))):
             # Of level 1 where there are tests that show the issue and all pass.
             shown = [*evidence.given.values(), *evidence.witness.values()]
             level = int(bool(shown) and set(shown) == {"passed"})
@@ -147,6 +150,17 @@ class Sampling:
             usd=usd,
             per_solve=self.per_solve,
         )
+
+    def under_way(self, id: str) -> int:
+        """How many attempts of the task are."""
+        return self._pending[id]
+
+    def test_first(self, id: str, *, instead: bool) -> bool:
+        """Whether one more witness test is worth its price, that of an attempt, and, where it may be made `instead` of
+        another attempt, promises more. Not while any is under way, which may tell the candidates apart."""
+        state, beliefs, outlook = self._states[id], self._beliefs(id), self.outlook(id)
+        promised = 0.0 if self._pending[id] else told(state, beliefs)
+        return promised * self.per_solve >= outlook.usd and (not instead or promised > outlook.gain)
 
     def urgency(self, id: str) -> float:
         """The expected gain for a dollar of the task's next attempt; 0 where none is to be begun now. What an earlier

@@ -36,6 +36,7 @@ twice: little among many tasks, too much among few.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import random
 from collections import Counter
@@ -52,6 +53,8 @@ AHEAD = 2
 """Further samples whose outcomes are all gone through."""
 FAR, PATHS, SMALL = 6, 32, 0.01
 """Where a sample is worth less than SMALL by that, PATHS of FAR samples are drawn from the model as well."""
+TESTED = 4
+"""Groups that a further test is thought to be run on."""
 PRICE_PRIOR = 2.0
 """A task's mean cost is shrunk towards that of all tasks as if so many attempts had cost that."""
 
@@ -212,6 +215,20 @@ def gain_beside(state: TaskState, beliefs: Beliefs, pending: int) -> float:
         return gain(state, beliefs)
     failed = replace(state, failed=state.failed + pending)
     return (1.0 - hope(state, beliefs, pending)) * gain(failed, beliefs)
+
+
+def told(state: TaskState, beliefs: Beliefs) -> float:
+    """The expected gain in `worth` of one more witness test that is run on the groups that are likeliest to be right,
+    TESTED of them: as if each were right or wrong for itself, and passed it as groups reach level 1 by `Beliefs()`.
+    """
+    likely = chances(kinds_of(state.groups), state.failed, beliefs)
+    best = sorted((likely[group] for group in state.groups), reverse=True)[:TESTED]
+    known, expected = Beliefs(), 0.0
+    for outcomes in itertools.product((0, 1), repeat=len(best)):
+        right = [p * known.right[o] for p, o in zip(best, outcomes, strict=True)]
+        either = [r + (1 - p) * known.wrong[o] for r, p, o in zip(right, best, outcomes, strict=True)]
+        expected += math.prod(either) * max((r / e for r, e in zip(right, either, strict=True)), default=0.0)
+    return expected - max(best, default=0.0)
 
 
 def fit_prior(states: Iterable[TaskState], beliefs: Beliefs) -> Beliefs:

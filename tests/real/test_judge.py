@@ -389,7 +389,8 @@ def test_a_broken_test_is_shown_with_what_it_asserts_and_code_as_it_was(tmp_path
 TELLS = "from pathlib import Path\n\nfrom calc import total\n\n\ndef test_first():\n    assert total([1, 2]) == 3\n    assert 'list' in Path('calc.py').read_text()\n"
 
 
-def test_a_tie_is_told_apart_by_attempts_that_only_write_tests(tmp_path: Path) -> None:
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_a_tie_is_told_apart_by_attempts_that_only_write_tests(tmp_path: Path, adaptive: bool) -> None:
     repository = make_repository(tmp_path / "calculator")
     tells = [
         PLAN,
@@ -405,7 +406,7 @@ def test_a_tie_is_told_apart_by_attempts_that_only_write_tests(tmp_path: Path) -
         return two_ways(request, "NONE")
 
     with serving(script) as server:
-        given = settings(server.url, tmp_path / "runs", attempts=2, tie_witnesses=1, judge="none")
+        given = settings(server.url, tmp_path / "runs", attempts=2, tie_witnesses=1, judge="none", adaptive=adaptive)
         done = solve(task(repository), given)
         writers = [r for r in server.requests if "You write tests" in str(r.body["messages"][0]["content"])]
         offered = {tool["function"]["name"] for tool in writers[-1].body["tools"]}

@@ -22,6 +22,7 @@ from harness.scaling.adaptive import (
     kinds_of,
     log_likelihood,
     standing,
+    told,
     worth,
 )
 from harness.scaling.laws import log_beta
@@ -119,6 +120,14 @@ def test_hundreds_of_attempts_are_within_the_numbers_that_there_are() -> None:
     found = chances(kinds_of(many.groups), many.failed, NOISY)
     assert all(0.0 < each < 1.0 for each in found.values())
     assert math.isfinite(likelihood(many, NOISY)) and 0.0 < hope(many, NOISY) < 1.0
+
+
+def test_a_test_tells_most_where_candidates_are_equally_likely() -> None:
+    alone, tied, three = (TaskState((Group(1, 0),) * many) for many in (1, 2, 3))
+    assert told(TaskState(failed=2), Beliefs()) == 0.0
+    assert told(alone, Beliefs()) == pytest.approx(0.0, abs=1e-12), "whatever it says, there is but one to choose"
+    assert 0.02 < told(tied, Beliefs()) < told(three, Beliefs()) < 1 - worth(three, Beliefs())
+    assert told(TaskState((Group(4, 1), Group(1, 0))), Beliefs()) < told(tied, Beliefs()) / 3
 
 
 def test_failures_take_away_hope() -> None:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -98,6 +99,31 @@ def test_what_costs_more_than_it_is_expected_to_bring_is_not_begun() -> None:
     assert sampling({"a": state}, worth=100.0).outlook("a").why == "go"
     outlook = sampling({"a": state}, worth=1.0).outlook("a")
     assert outlook.why == "not worth it" and outlook.gain * 1.0 < outlook.usd
+
+
+def test_where_candidates_tie_a_further_test_comes_before_a_further_attempt() -> None:
+    def test_first(state: TaskState) -> bool:
+        return sampling({"a": state}).test_first("a", instead=True)
+
+    tied = TaskState((Group(2, 0), Group(2, 0)), usd=0.4)
+    assert test_first(tied)
+    assert not test_first(replace(tied, usd=40.0)), "it costs more than it brings"
+    few = sampling({"a": TaskState((Group(1, 0), Group(1, 0)), usd=0.2)})
+    assert not few.test_first("a", instead=True), "another attempt promises more"
+    assert few.test_first("a", instead=False), "where there are no more attempts to make"
+    assert not test_first(TaskState((Group(2, 0),), usd=0.2)), "there is nothing to tell apart"
+    assert not test_first(TaskState(failed=3, usd=0.3))
+    assert not test_first(TaskState((Group(3, 1), Group(1, 0)), usd=0.4)), "the first is far ahead"
+    found = sampling({"tied": tied})
+    with found.pending("tied", lambda: tied):
+        assert not found.test_first("tied", instead=True), "what is under way may tell them apart"
+
+
+def test_what_breaks_the_same_test_as_all_others_is_acceptable_once_there_are_two() -> None:
+    one = [*attempt(0, 7), verified("c1", (0,), BREAKS)]
+    assert state_of(one).groups == ()
+    two = [*one, *attempt(1, 8), verified("c2", (1,), BREAKS)]
+    assert state_of(two).groups == (Group(1, 1), Group(1, 1)) and state_of(two).failed == 0
 
 
 PROOF = Beliefs(prior=Prior.beta(0.5, 1.5), fails=0.99, right=(1.0,), wrong=(1.0,))
