@@ -16,7 +16,7 @@ POOR_FILES = 0.1
 _NETWORK = re.compile(
     r"name resolution|Name or service not known|nodename nor servname|Network is unreachable|getaddrinfo failed"
     r"|[Cc]onnection refused|could not connect to server|Max retries exceeded|Failed to establish a new connection"
-    r"|Cannot connect to host|All connection attempts failed"
+    r"|Cannot connect to host|All connection attempts failed|No matching distribution found for"
 )
 
 
@@ -48,16 +48,24 @@ def _results(report: TestReport) -> str:
     if COMMAND_TEST in report.outcomes:
         return f"the command as a whole {report.outcomes[COMMAND_TEST]}"
     found, absent = counts(report), absent_modules(report)
-    failed, network = found["failed"] + found["error"], sum(1 for t in report.failures.values() if _NETWORK.search(t))
-    offline = f" ({network} of them for want of the network or a server)" if network else ""
+    failed, network = found["failed"] + found["error"], offline(report)
+    wanting = f" ({network} of them for want of the network or a server)" if network else ""
     why = f" ({', '.join(absent[:5])} not installed): give --setup …" if absent else ": --setup … may mend it"
     words = (
         (True, f"{found['passed']} pass"),
-        (failed, f"{failed} fail{offline}"),
+        (failed, f"{failed} fail{wanting}"),
         (found["skipped"], f"{found['skipped']} skipped"),
         (found["unloadable"], f"{found['unloadable']} files cannot be loaded{why}"),
     )
     return ", ".join(word for said, word in words if said)
+
+
+def offline(report: TestReport) -> int:
+    """How many tests failed for want of the network: those that say so, and those that a fixture failed which another
+    one of them says it of."""
+    heads = {test: text.partition("\n")[0] for test, text in report.failures.items()}
+    telling = {heads[test] for test, text in report.failures.items() if _NETWORK.search(text)}
+    return sum(1 for head in heads.values() if head in telling)
 
 
 def trouble(report: TestReport | None, given: Collection[str] = ()) -> tuple[str, bool]:

@@ -320,6 +320,9 @@ def _message(report: "Any") -> str:
         first = getattr(long, "chain", [(None, crash)])[0][1]  # an exception's cause, where it has one
         if first is not None and first is not crash and first.message != crash.message:
             lines.append("caused by " + "".join(first.message.splitlines()[:1]))
+        if "CalledProcessError" in crash.message:  # why, only the command itself has said
+            said = getattr(report, "capstderr", "") or ""
+            lines += ["it said: " + line for line in said.strip().splitlines()[-1:]]
     elif isinstance(long, tuple):
         lines = [str(long[-1])]
     else:

@@ -6,19 +6,20 @@ work today. Then nothing is left to build, and the dates hold for dependencies a
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.records import Exec, Json
 from harness.sandbox.docker.files import SETUP_BIN
 from harness.swebench.inside_image import ASK_BACKEND
 from harness.swebench.names import ENV
-from harness.swebench.recipe import Recipe, build_dates, ladder, pins_as_of_date, quoted, wanted_lines
+from harness.swebench.recipe import Recipe, build_dates, how_built, ladder, pins_as_of_date, quoted, wanted_lines
 from harness.swebench.requirements import name_of, pinned_version
 from harness.swebench.steps import Steps, failed
 
-CHOOSING_VERSION = "4"
+CHOOSING_VERSION = "5"
 """Sets that were chosen in another way are not read."""
 UV = f"{SETUP_BIN}/uv"
 PYTHON = f"{ENV}/bin/python"
@@ -45,6 +46,8 @@ async def choose(steps: Steps, recipe: Recipe) -> ResolvedEnvironment:
     build: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
     if recipe.project:
+        with contextlib.suppress(FileNotFoundError):  # the specification may have changed what the build asks for
+            recipe = replace(recipe, **how_built(await steps.sandbox.read("/testbed/pyproject.toml")))
         build, project = await _project(steps, recipe)
         # A stand-in, so that what depends on the repository's package in turn is chosen to fit it.
         await steps.sandbox.write(f"{_STAND_IN}/pyproject.toml", stand_in(project).encode())
@@ -102,8 +105,10 @@ async def _ask(steps: Steps, recipe: Recipe, build: Sequence[str], *, missing: b
     """Ask the build backend: (what else it needs to build, what the repository is). `missing` False: it has all."""
     done = await _asked(steps, recipe, build, missing)
     if done.exit_code != 0:
-        # Trees from before build isolation import what their environment has.
-        done = await _asked(steps, recipe, (*build, *recipe.pins), missing)
+        # Trees from before build isolation import what their environment has, in the versions that it has.
+        pinned = set(map(name_of, recipe.pins))
+        others = [each for each in build if name_of(each) not in pinned]
+        done = await _asked(steps, recipe, (*others, *recipe.pins), missing)
     if done.exit_code != 0:
         raise failed(steps.log, "asking the repository's build backend what it needs", done)
     lines = [line for line in done.output.splitlines() if line.startswith("answer: ")]

@@ -14,9 +14,10 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from harness.environments.detect import BUILD_TOOLS, PYTHON_RELEASES, SLACK, TODAYS_BUILD_TOOLS
 from harness.repository.workspace import Workspace
@@ -106,7 +107,10 @@ def recipe_of(row: Row, spec: Spec, tree: Workspace, setup: Callable[[], Workspa
         listed += _from_files(row, spec, at_setup)
         dates.append(at_setup.date)
     requirements = [*without(listed, spec.pip_packages), *spec.pip_packages]
-    build = _build_system(tree)
+    try:
+        pyproject = tree.read("pyproject.toml")
+    except FileNotFoundError:
+        pyproject = b""
     extras = re.search(r"(?:^|[\s'\"=])\.\[([^\]]+)\]", spec.install)
     system = tuple(line for line in spec.pre_install if _SYSTEM_COMMAND.search(line))
     return Recipe(
@@ -120,9 +124,7 @@ def recipe_of(row: Row, spec: Spec, tree: Workspace, setup: Callable[[], Workspa
         pins=tuple(line for line in requirements if is_pin(line)),
         extras=f"[{extras[1]}]" if extras else "",
         project=bool(re.search(r"(?:^|[\s'\"])\.(?:\[|[\s'\"]|$)|setup\.py", spec.install)),
-        build_requires=tuple(map(str, build.get("requires") or ("setuptools", "wheel"))),
-        build_backend=str(build.get("build-backend") or "setuptools.build_meta:__legacy__"),
-        backend_path=tuple(map(str, build.get("backend-path") or ())),
+        **how_built(pyproject),
         system=system,
         pre_install=tuple(line for line in spec.pre_install if line not in system),
         install=spec.install,
@@ -149,13 +151,18 @@ def _from_files(row: Row, spec: Spec, tree: Workspace) -> list[str]:
     raise InputError(f"{row.instance_id}: {row.repo} has no {wanted} at {tree.base_commit[:12]}: {_PULL}")
 
 
-def _build_system(tree: Workspace) -> Mapping[str, Sequence[str]]:
-    """[build-system] of pyproject.toml; empty where there is none, or none that can be read."""
+def how_built(pyproject: bytes) -> dict[str, Any]:
+    """What a recipe says of the build, by its fields; of a file that cannot be read as of none."""
     try:
-        table = tomllib.loads(tree.read("pyproject.toml").decode("utf-8", "replace")).get("build-system")
-    except (FileNotFoundError, ValueError, RecursionError):
-        return {}
-    return table if isinstance(table, dict) else {}
+        table = tomllib.loads(pyproject.decode("utf-8", "replace")).get("build-system")
+    except (ValueError, RecursionError):
+        table = None
+    build = table if isinstance(table, dict) else {}
+    return {
+        "build_requires": tuple(map(str, build.get("requires") or ("setuptools", "wheel"))),
+        "build_backend": str(build.get("build-backend") or "setuptools.build_meta:__legacy__"),
+        "backend_path": tuple(map(str, build.get("backend-path") or ())),
+    }
 
 
 # ---- choosing versions

@@ -40,6 +40,8 @@ def test_fails_by_a_cause():
         raise ValueError("no palette") from error
 def test_fails_elsewhere():
     __import__("json").loads("{")
+def test_fails_by_a_command():
+    __import__("subprocess").check_call("echo Reading; echo no such index >&2; exit 3", shell=True)
 
 
 @pytest.mark.parametrize("text", ["a b", "c[1]::d", "é", "it's \\"x\\" $HOME;"])
@@ -169,6 +171,7 @@ def test_every_kind_of_outcome_is_told_apart(provider: Provider, tree: Path) -> 
         "test_fails": "failed",
         "test_fails_by_a_cause": "failed",
         "test_fails_elsewhere": "failed",
+        "test_fails_by_a_command": "failed",
         "test_odd[a b]": "passed",
         "test_odd[c[1]::d]": "failed",
         "test_odd[\\xe9]": "passed",
@@ -186,6 +189,7 @@ def test_every_kind_of_outcome_is_told_apart(provider: Provider, tree: Path) -> 
     where, _, frame = report.failures[f"{KINDS}::test_fails_elsewhere"].rpartition("\n")
     assert "json/decoder.py" in where and frame == f'from {KINDS}:20: __import__("json").loads("{{")'
     assert report.failures[f"{KINDS}::test_fails_by_a_cause"].endswith("no palette\ncaused by KeyError: 'colour'")
+    assert report.failures[f"{KINDS}::test_fails_by_a_command"].endswith("\nit said: no such index")
     assert "short test summary" in report.output
     assert set(report.durations) == set(report.outcomes)
 

@@ -9,7 +9,7 @@ import pytest
 from agent.config import Settings
 from agent.run.graph import check_baseline
 from harness.environments.needs import absent_modules, absent_plugins, by_module, debian_packages, wanted
-from harness.environments.summary import environment_json, summary_line, trouble
+from harness.environments.summary import environment_json, offline, summary_line, trouble
 from harness.records import Outcome, TestReport
 from harness.testing.report import COMMAND_TEST
 from harness.trace import Prepared
@@ -46,6 +46,14 @@ def test_the_line_says_python_the_way_of_installing_the_command_and_what_the_tes
         " 8 pass, 2 fail (1 of them for want of the network or a server), 1 skipped,"
         " 1 files cannot be loaded (pyftpdlib not installed): give --setup …"
     )
+
+
+def test_what_a_fixture_failed_for_want_of_the_network_counts_as_often_as_it_is_used() -> None:
+    failed = "conftest.py:9: CalledProcessError: 'pip', 'download'"
+    told = f"{failed}\nit said: ERROR: No matching distribution found for setuptools"
+    outcomes: dict[str, Outcome] = {f"a.py::t{n}": "error" for n in range(3)}
+    found = report({**outcomes, "a.py::other": "failed"}, {"a.py::t0": told, "a.py::t1": failed, "a.py::t2": failed})
+    assert offline(replace(found, failures={**found.failures, "a.py::other": "a.py:1: assert 1 == 2"})) == 3
 
 
 def test_the_report_has_the_same_as_data() -> None:
