@@ -39,7 +39,10 @@ SPEC = Spec(
     python="3.11",
     packages=("iniconfig",),
     pip_packages=("pluggy==1.5.0",),
-    pre_install=("sed -i 's/^version = .*/version = \"1.1\"/' pyproject.toml",),
+    pre_install=(
+        "sed -i 's/^version = .*/version = \"1.1\"/' pyproject.toml",
+        "sed -i 's/setuptools>=61/setuptools==68.0.0/' pyproject.toml",
+    ),
     install="python -m pip install -e .[test]",
     requirements_paths=(),
     environment_paths=(),
