@@ -26,6 +26,8 @@ PYTHON = f"{ENV}/bin/python"
 IN, OUT = "/tmp/wanted.txt", "/tmp/chosen.txt"
 _BACKEND = "/tmp/backend"
 _STAND_IN = "/tmp/stand-in"
+_ABSENT = "was not found in the package registry"
+"""What uv says where no date will help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +54,37 @@ async def choose(steps: Steps, recipe: Recipe) -> ResolvedEnvironment:
         # A stand-in, so that what depends on the repository's package in turn is chosen to fit it.
         await steps.sandbox.write(f"{_STAND_IN}/pyproject.toml", stand_in(project).encode())
         own = (_STAND_IN,)
+    found = await _by_ladder(steps, recipe, own)
+    lacking: list[str] = []
+    if isinstance(found, Exec):  # conda has packages that the index lacks, or has only as source that wants a library
+        lacking = [line for line in recipe.requirements if (await _compile(steps, [line], ())).exit_code != 0]
+        if lacking:
+            had = tuple(line for line in recipe.requirements if line not in lacking)
+            found = await _by_ladder(steps, replace(recipe, requirements=had), own)
+    if isinstance(found, Exec):
+        raise failed(steps.log, "choosing versions", found)
+    arguments, pins, note = found
+    left_out = f"left out, for the package index cannot give it: {', '.join(lacking)}" if lacking else ""
+    notes = (note, left_out, _given_up(recipe.pins, pins))
+    return ResolvedEnvironment(pins, build, arguments, "; ".join(filter(None, notes)))
+
+
+async def _by_ladder(
+    steps: Steps, recipe: Recipe, own: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...], str] | Exec:
+    """By the first way that gives versions, its (arguments of uv, versions, note); else how the first way failed."""
     first = None
     too_young = bool(recipe.pins) and (await _compile(steps, recipe.pins, pins_as_of_date(recipe))).exit_code != 0
     for way in ladder(recipe, too_young=too_young):
         lines = wanted_lines(recipe, own, yielding=way.yielding)
         done = await _compile(steps, lines, way.arguments, preferred=recipe.pins if way.yielding else ())
         if done.exit_code == 0:
-            pins = await _read(steps)
-            notes = (way.note, _given_up(recipe.pins, pins))
-            return ResolvedEnvironment(pins, build, way.arguments, "; ".join(filter(None, notes)))
+            return way.arguments, await _read(steps), way.note
         first = first or done
+        if _ABSENT in done.output:
+            break
     assert first is not None
-    raise failed(steps.log, "choosing versions", first)
+    return first
 
 
 def _given_up(wanted: Sequence[str], chosen: Sequence[str]) -> str:

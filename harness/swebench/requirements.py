@@ -15,6 +15,8 @@ _SKIPPED = (
     *("-e .", "-e file:", ".[", "./", "--index-url", "-i ", "--extra-index-url", "--find-links", "-f ", "--no-index"),
     *("-c", "--constraint"),
 )
+# What conda calls otherwise than the package index.
+_NAMES = {"matplotlib-base": "matplotlib", "iris": "scitools-iris"}
 _NOT_PACKAGES = ("python", "pip", "conda", "nodefaults")
 
 
@@ -71,7 +73,7 @@ def _joined(text: str) -> list[str]:
 
 
 def conda_requirements(text: str, replaced: Mapping[str, str]) -> list[str]:
-    """The `dependencies` of a conda environment file as requirements: packages are taken to be called the same."""
+    """The `dependencies` of a conda environment file as requirements."""
     found: list[str] = []
     within = with_pip = False
     pip_indent = 0
@@ -93,11 +95,12 @@ def conda_requirements(text: str, replaced: Mapping[str, str]) -> list[str]:
 
 
 def conda_requirement(text: str) -> str:
-    """`numpy=1.19` (conda: any 1.19) as `numpy==1.19.*`; channels and builds are left out."""
+    """`numpy=1.19` (conda: any 1.19) as `numpy==1.19.*`, by its name on the package index; channels and builds are left
+    out."""
     found = _CONDA.match(text.rpartition("::")[2].strip())
     if found is None:
         return text
-    name, version = found.groups()
+    name, version = _NAMES.get(found[1], found[1]), found[2]
     one = re.fullmatch(r"=\s*([^=\s]+)(?:=\S+)?", version)
     if one:
         wild = one[1] if one[1].endswith("*") else f"{one[1]}.*"

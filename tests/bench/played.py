@@ -2,11 +2,13 @@
 witness tests and wrong beliefs are as real as the patches.
 
     python -m tests.bench.played                        every way of choosing, replayed from tests/data/played.json
+    python -m tests.bench.played given POOL ROW --rows FILE --mirrors DIR --model NAME --out DIR
     python -m tests.bench.played choose RUN --judge hands --model NAME --out DIR
     python -m tests.bench.played grade RUN --task FILE --out FILE
     python -m tests.bench.played collect NAME --part first|second --verdicts FILE --choices DIR... --players STYLE...
 
-`choose` copies a finished run, cuts its trace back to before the choice and lets it choose again, by another judge; what
+`given` makes a run whose attempts are the patches that a pool (docs/selection.md) has for a row of SWE-bench, and lets
+it choose: where these tie, two more attempts write tests (`--tie-witnesses 2`), which NAME makes. `choose` copies a finished run, cuts its trace back to before the choice and lets it choose again, by another judge; what
 the choice was made from is kept in DIR/choice.json. `grade` lets the hidden tests judge every candidate of a run of a
 task file; a run of an evaluation holds their word already (RUN's trace). `collect` adds an instance to the data, which
 hold no patch and no source: per candidate its features, each test's outcome, the judge's points, the hidden verdict.
@@ -16,6 +18,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import gzip
 import json
 import random
 import shutil
@@ -37,6 +41,46 @@ ORDERS = 50
 """In so many orders are candidates given, so that a tie counts as a draw."""
 _AFTER = {cls.kind for cls in (*trace.JUDGING, trace.Selected, trace.Graded, trace.RunEnded)}
 _PATCH = "diff --git a/x.py b/x.py\n--- a/x.py\n+++ b/x.py\n@@ -0,0 +1,{n} @@\n"
+
+
+# ---- patches of others
+
+
+async def given(pool: Path, row: str, rows: Path, mirrors: Path, model: str, out: Path) -> None:
+    """The run in `out`, and which of its candidates the pool calls right, in OUT-right.json ("": the pool does not
+    know)."""
+    from agent.assemble import go, open_pool, open_trace, start
+    from agent.choice.candidates import candidates_of
+    from agent.config import Settings
+    from harness.money.budget import Budget
+    from harness.suites.swebench import SwebenchSuite
+    from harness.swebench.names import image_name
+    from tasks.swebench import choose_rows, load_rows
+
+    suite = SwebenchSuite("", tuple(choose_rows(load_rows("swe-bench-lite", rows), [row])), rows, mirrors)
+    with gzip.open(pool, "rt", encoding="utf-8") as lines:
+        patches = [each for each in map(json.loads, lines) if each["instance_id"] == row]
+    settings = Settings(
+        models=(model,),
+        judge="none",
+        judge_model="none",
+        tie_witnesses=2,
+        budget=Budget(attempts=len(patches)),
+        concurrency=2,
+        out=out.parent,
+    )
+    files, task, settings = start(suite.task(row, image_name(row)), settings, directory=out)
+    with contextlib.closing(open_trace(files, settings)) as log:
+        for index, each in enumerate(patches):
+            log.write(trace.AttemptStarted(attempt=index, seed=index, model=each["source"].partition("/")[0]))
+            log.write(trace.AttemptEnded(attempt=index, status="submitted", patch=each["model_patch"]))
+    async with open_pool(settings, task.environment.image, print) as places:
+        await go(files, say=print, pool=places)
+    right = {
+        c.id: {"resolved": True, None: ""}.get(patches[c.attempts[0]]["outcome"], False)
+        for c in candidates_of(list(trace.read(files.trace_file)))
+    }
+    out.with_name(f"{out.name}-right.json").write_text(json.dumps(right))
 
 
 # ---- choosing again
@@ -302,6 +346,12 @@ def collect(known: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command")
+    making = commands.add_parser("given")
+    making.add_argument("pool", type=Path)
+    making.add_argument("row")
+    for name in ("--rows", "--mirrors", "--out"):
+        making.add_argument(name, type=Path, required=True)
+    making.add_argument("--model", required=True)
     again = commands.add_parser("choose")
     again.add_argument("run", type=Path)
     again.add_argument("--judge", choices=JUDGES, required=True)
@@ -318,7 +368,9 @@ def main() -> None:
     adding.add_argument("--choices", type=Path, nargs="+", required=True)
     adding.add_argument("--players", nargs="+", required=True, help="how each attempt was played")
     known = parser.parse_args()
-    if known.command == "choose":
+    if known.command == "given":
+        asyncio.run(given(known.pool, known.row, known.rows, known.mirrors, known.model, known.out))
+    elif known.command == "choose":
         asyncio.run(choose(known.run, known.out, known.judge, known.model))
     elif known.command == "grade":
         found = asyncio.run(grade(known.run, known.task)) if known.task else graded(known.run)
