@@ -517,22 +517,16 @@ class Shim:
 
     def do_read(self, request: "dict[str, Any]", _payload: bytes) -> None:
         limit = request["limit"]
-        fd = os.open(request["path"], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb", buffering=0) as file:
-            info = os.fstat(fd)
+        with open(os.open(request["path"], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            info = os.fstat(file.fileno())
             if stat.S_ISDIR(info.st_mode):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             if not stat.S_ISREG(info.st_mode):
                 raise OSError(errno.EINVAL, "Not a regular file")
-            content = bytearray()
-            while info.st_size <= limit and len(content) <= limit:
-                piece = file.read(1 << 20)
-                if not piece:
-                    break
-                content += piece
+            content = b"" if info.st_size > limit else file.read(limit + 1)
         size = max(info.st_size, len(content))
         large = size > limit
-        self.reply({"id": request["id"], "size": size, "too_large": large}, b"" if large else bytes(content))
+        self.reply({"id": request["id"], "size": size, "too_large": large}, b"" if large else content)
 
     def do_write(self, request: "dict[str, Any]", payload: bytes) -> None:
         path, mode = request["path"], request["mode"]

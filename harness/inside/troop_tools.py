@@ -2,8 +2,8 @@
 
     python3 troop_tools.py TOOL ARGUMENTS     in place of `TOOL ARGUMENTS`; go, cargo: of `go test`, `cargo test`
 
-Runs inside the sandbox, self-contained, Python 3.6 and newer; told what to do by the plugin's variables (see there) but
-the time of one test. Ids are `path::name`, nested names with `::` between them (Go: `/`; mocha: a space). Where only
+Runs inside the sandbox, Python 3.6 and newer; told what to do, and reporting, as `troop_report` says, but for the time
+of one test. Ids are `path::name`, nested names with `::` between them (Go: `/`; mocha: a space). Where only
 some tests are asked for, others of their files may run, and are told of, too: the exit status speaks of them as well.
 
 Results are what the tools write for programs: Go, Rust and node of each test as it ends (`go test -json`, libtest's
@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import troop_report  # type: ignore[import-not-found]  # beside it, in the sandbox
+
 LINE, KEPT, MESSAGE, LONGEST = 1_000_000, 4000, 1200, 100_000
 NO_TESTS_FOUND = 5
 NO_VALUE = {"--test", "--recursive", "run", "--exit", "-race", "-v", "-short"}
@@ -37,7 +39,7 @@ of: data.details.error?.failureType ?? data.details.type, message: String(data.d
 }) + "\\n" } }"""
 
 
-class Report:
+class Report(troop_report.Report):  # type: ignore[misc]  # known in the sandbox
     """The lines, the files that are asked for, and the end of what was printed. `results`: where a tool may write its
     own; `code`: its exit status."""
 
@@ -45,20 +47,12 @@ class Report:
     printed = ""
 
     def __init__(self) -> None:
-        select = os.environ.pop("TROOP_SELECT", "")
-        place = os.environ.pop("TROOP_REPORT")
-        self.results = place + ".results"
-        self.fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self.root = os.path.realpath(os.environ.pop("TROOP_ROOT", "."))
-        wanted = json.loads(Path(select).read_text(encoding="ascii")) if select else ["."]
+        super().__init__()
+        self.results = self.place + ".results"
+        wanted = self.select or ["."]
         self.names = [] if "." in wanted else [test.partition("::")[2] for test in wanted]
         self.files = sorted({test.partition("::")[0].rstrip("/") for test in wanted} if self.names else ())
         self.places = ["./" + os.path.relpath(f"{self.root}/{file}") for file in self.files]
-        self.first = bool(os.environ.pop("TROOP_FIRST_FAILURE", ""))
-        self.write({"begin": os.getpid()})
-
-    def write(self, line: "dict[str, Any]") -> None:
-        os.write(self.fd, json.dumps(line).encode("ascii") + b"\n")
 
     def path(self, file: str) -> str:
         return os.path.relpath(os.path.realpath(file), self.root)
@@ -69,7 +63,7 @@ class Report:
         outcome = outcome if outcome in ("passed", "failed", "error") else "skipped"
         message, self.told = message.strip(), self.told + 1
         message = message if len(message) <= MESSAGE else f"{message[: MESSAGE // 2]}\n…\n{message[-MESSAGE // 2 :]}"
-        self.write({"test": test, "outcome": outcome, "seconds": seconds, "message": message})
+        super().tell(test, outcome, message, seconds)
         if outcome in ("failed", "error"):
             self.show(f"--- {outcome}: {test}\n{message}\n")
 
@@ -91,11 +85,11 @@ class Report:
                 yield {"text": text}
         self.code = tool.wait()
 
-    def finish(self) -> int:
+    def end(self) -> int:
         """Write how the run ended, by the tool's own word; the exit status. One that was killed did not finish."""
         if self.code < 0:
             return 128 - self.code
-        self.write({"finish": os.getpid(), "exit": 1 if self.code else 0 if self.told else NO_TESTS_FOUND})
+        self.finish(1 if self.code else 0 if self.told else NO_TESTS_FOUND)
         return self.code if self.code or self.told else NO_TESTS_FOUND
 
 
@@ -218,7 +212,7 @@ def mocha(report: Report, words: "list[str]") -> None:
 def main() -> int:
     report = Report()
     {"go": go, "cargo": cargo, "node": node, "mocha": mocha}.get(sys.argv[1], jest)(report, sys.argv[2:])
-    return report.finish()
+    return report.end()
 
 
 if __name__ == "__main__":
