@@ -40,6 +40,7 @@ import signal
 import stat
 import struct
 import time
+import warnings  # noqa: F401  # os.execvpe loads it: once here, and not in each command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -691,20 +692,12 @@ def live(status_fd: int, stdio: "tuple[int, int, int]", become: "Callable[[], No
 
 
 def execute(argv: "list[str]", env: "dict[str, str]") -> None:
-    """Become the program, looked for in `env`'s PATH. Raises OSError. (os.execvpe loads a module for each command.)"""
-    program = argv[0]
-    folders = [""] if "/" in program else env.get("PATH", os.defpath).split(":")
-    failure: OSError | None = None
-    for folder in folders:
-        try:
-            os.execve(os.path.join(folder, program), argv, env)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            failure = failure or error
-        except OSError as error:
-            failure = error
-    assert failure is not None
-    failure.filename = program
-    raise failure
+    """Become the program, looked for in `env`'s PATH. Raises OSError."""
+    try:
+        os.execvpe(argv[0], argv, env)
+    except OSError as error:
+        error.filename = argv[0]
+        raise
 
 
 def tell(fd: int, text: str) -> None:

@@ -85,7 +85,7 @@ def pytest_load_initial_conftests(early_config: "Any") -> "Iterator[None]":
     # Before any conftest runs, so that a conftest that cannot be imported leaves a begun, unfinished report.
     global _report
     if os.environ.get("TROOP_REPORT"):
-        _leave_addopts()
+        _set("PYTEST_ADDOPTS", os.environ.pop("TROOP_ADDOPTS_BEFORE", ""))  # for what tests start
         _report = Report()
         _no_coverage(early_config.known_args_namespace)
     yield
@@ -292,11 +292,6 @@ def _message(report: "Any") -> str:
     else:
         lines = str(long or "").strip().splitlines()[-MESSAGE_LINES:]
     return "\n".join(lines)[:MESSAGE_CHARS]
-
-
-def _leave_addopts() -> None:
-    """Take this plugin out of PYTEST_ADDOPTS, for the pytest processes that tests start."""
-    _set("PYTEST_ADDOPTS", os.environ.pop("TROOP_ADDOPTS_BEFORE", ""))
 
 
 def _set(name: str, value: str) -> None:

@@ -19,7 +19,6 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import troop_report  # type: ignore[import-not-found]  # beside it, in the sandbox
 
@@ -30,13 +29,6 @@ GO_TEST = re.compile(r"^func ((?:Test|Example|Fuzz)\w*)\(", re.MULTILINE)
 GO_UNBUILT = re.compile(r"FAIL\s+(\S+) \[(?:build|setup) failed\]")  # before 1.24 not told in JSON
 RUST_RUNNER = 'echo "{\\"executable\\": \\"$0\\"}"; RUSTC_BOOTSTRAP=1 exec "$0" "$@"'
 RUST_TARGETS = re.compile(r"--(lib|bins?|tests?|examples?|all-targets|doc)(=|$)")
-NODE_REPORTER = """export default async function* (events) { const names = [];
-for await (const { type, data } of events) { if (/std(out|err)$/.test(type)) yield data.message;
-if (/:(start|pass|fail)$/.test(type)) names.splice(data.nesting, 1e9, data.name);
-if (/:(pass|fail)$/.test(type)) yield JSON.stringify({ names, file: data.file, duration: data.details.duration_ms,
-status: data.skip != null || data.todo != null ? "skipped" : type.slice(5),
-of: data.details.error?.failureType ?? data.details.type, message: String(data.details.error?.cause?.stack ?? "")
-}) + "\\n" } }"""
 
 
 class Report(troop_report.Report):  # type: ignore[misc]  # known in the sandbox
@@ -164,7 +156,8 @@ def cargo(report: Report, words: "list[str]") -> None:
 
 
 def node(report: Report, words: "list[str]") -> None:
-    options = ["--test-reporter=data:text/javascript," + quote(NODE_REPORTER), "--test-reporter-destination=stdout"]
+    reporter = Path(__file__).resolve().with_name("node_reporter.mjs")
+    options = [f"--test-reporter={reporter}", "--test-reporter-destination=stdout"]
     for event in report.lines("node", *options, *placeless(report, words), *report.places):
         if "names" in event and event.get("of") not in ("subtestsFailed", "suite"):
             file = report.path(event["file"])

@@ -128,11 +128,8 @@ class Patch:
 @lru_cache(maxsize=_KEPT)
 def _fingerprint(diff: str) -> str:
     patch = Patch(diff)
-    return _digest((_identity(change), _text_blocks(change)) for change in patch._of_source or patch.changes)
-
-
-def _digest(parts: Iterator[tuple[object, object]]) -> str:
-    text = "\n".join(sorted(repr(part) for part in parts))
+    parts = ((_identity(change), _text_blocks(change)) for change in patch._of_source or patch.changes)
+    text = "\n".join(sorted(map(repr, parts)))
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:_SIZE] if text else ""
 
 

@@ -57,10 +57,10 @@ def file_limit(*, network: bool) -> int:
 
 @cache
 def inside_modules() -> Mapping[str, bytes]:
-    """The modules of harness/inside/ by file name: what `INSIDE` is to hold."""
+    """The files of harness/inside/ by name: what `INSIDE` is to hold."""
     from harness import inside
 
-    return {path.name: path.read_bytes() for path in sorted(Path(str(inside.__file__)).parent.glob("*.py"))}
+    return {path.name: path.read_bytes() for path in sorted(Path(str(inside.__file__)).parent.glob("[!.]*.*"))}
 
 
 def variables(*layers: str) -> dict[str, str]:
