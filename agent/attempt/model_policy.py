@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
@@ -45,22 +46,8 @@ PLAN_SHARE = 0.1
 SMALLER = 0.6
 """Of a chat that did not fit: the size of the next."""
 
-CUT = (
-    "Your answer was too long and was cut, so nothing of it was carried out. Write less at a time: fewer words before a"
-    " call, a long file in several steps."
-)
-NOT_READ = (
-    "The server could not read the tool call that you wrote. Write it again, with arguments that are one JSON object."
-)
-NO_CALL = (
-    "There was no tool block in the message. End it with one, or submit when you are done.",
-    "There was no tool call. Call a tool, or submit when you are done.",
-)
-NEAR = (
-    "The whole suite takes too long: name test files or ids, or name none to have the test files run that are nearest"
-    " to your changes."
-)
-AGAIN = "These calls and their results are those of the turn before; a third time ends the attempt. Try another way."
+_PROMPTS = Path(__file__).parent / "prompts"
+NOTES = tomllib.loads((_PROMPTS / "notes.toml").read_text(encoding="utf-8"))
 
 
 T = TypeVar("T", bound=Talk)
@@ -69,7 +56,7 @@ T = TypeVar("T", bound=Talk)
 @functools.cache
 def prompt(name: str) -> str:
     """A prompt file of agent/prompts by name."""
-    return (Path(__file__).parent / "prompts" / f"{name}.md").read_text(encoding="utf-8").strip()
+    return (_PROMPTS / f"{name}.md").read_text(encoding="utf-8").strip()
 
 
 class Chat(ABC, Generic[T]):
@@ -113,7 +100,7 @@ class Chat(ABC, Generic[T]):
                     raise
                 refused, self._limit = size, SMALLER * size / HIGH_WATER
             except ReplyUnreadable:
-                return Decision("", error=NOT_READ)
+                return Decision("", error=NOTES["not_read"])
             else:
                 return self._decision(answer, read(answer.message, turn, self._offered))
 
@@ -122,7 +109,8 @@ class Chat(ABC, Generic[T]):
         return self._fitting(view)[0]
 
     def _decision(self, answer: Answer, reading: Reading) -> Decision:
-        error = CUT if answer.cut else reading.error or ("" if reading.calls else NO_CALL[self._tools])
+        none = NOTES["no_call" if self._tools else "no_block"]
+        error = NOTES["cut"] if answer.cut else reading.error or ("" if reading.calls else none)
         return Decision(reading.text, error=error, thoughts=reading.thoughts) if error else self._ending(reading)
 
     def _fitting(self, view: T) -> tuple[list[Json], int]:
@@ -141,7 +129,7 @@ class Chat(ABC, Generic[T]):
                 record = view.history[at]
                 messages = self._turn(record, view.replies.get(str(record.turn)), level, room, turns)
                 if at > 0 and record.decision.calls and gist(record) == gist(view.history[at - 1]):
-                    messages[-1]["content"] += f"\n\n{AGAIN}"
+                    messages[-1]["content"] += f"\n\n{NOTES['again']}"
                 self._rendered[at, level] = messages, sum(map(_size, messages))
             return self._rendered[at, level]
 
@@ -149,7 +137,7 @@ class Chat(ABC, Generic[T]):
         gone = levels.count(GONE)
         begin = [first]
         if self._tools:
-            begin[0] += " Several calls in one message are welcome where none needs another's result."
+            begin[0] += f" {NOTES['several']}"
         if gone:
             begin.append(f"(Your first {gone} turns are left out here; what they changed is in the tree.)")
         if not view.history:
@@ -224,7 +212,7 @@ class ModelPolicy(Chat[View]):
         return Plan(text=said(answer.message)[1])
 
     def _head(self, view: View, longest: int) -> tuple[list[Json], str]:
-        return [*self._opening(view), _plan_sent(view, longest)], "Good. Now carry it out with the tools."
+        return [*self._opening(view), _plan_sent(view, longest)], NOTES["carry_on"]
 
     def _opening(self, view: View) -> list[Json]:
         about = "\n\n".join(filter(None, (view.prepared.about, _about_tests(view))))
@@ -327,7 +315,7 @@ def _about_tests(view: View) -> str:
     command, baseline, given = view.prepared.test_command, view.prepared.baseline, view.task.failing_test
     parts = [f"The tests run with `{command}` (use the test tool)." if command else "No test command is known."]
     if view.task.test_scope == "near":
-        parts.append(NEAR)
+        parts.append(NOTES["near"])
     elif baseline is not None:
         parts.append(f"Before any change {len(baseline.passed)} tests pass and {len(baseline.failed)} fail.")
     if given is not None:

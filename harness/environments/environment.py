@@ -39,6 +39,7 @@ from harness.patches.extract import mark_setup
 from harness.records import Exec, FileState, Json
 from harness.repository.workspace import Workspace
 from harness.sandbox.base import ENVDIR, RUST, TROOPDIR, WORKDIR, Limits, Provider, Sandbox, SandboxSpec
+from harness.sandbox.client import variables
 from harness.sandbox.fresh import in_one_opened, probe
 from harness.testing.report import found_none
 from harness.testing.run import run_tests
@@ -56,15 +57,6 @@ LISTING_BYTES = 50_000_000
 _LIST_COMMITTED = "[ ! -e .git ] || git -c safe.directory='*' -c core.fsmonitor=false ls-files -z"
 _LISTING = f"""find {WORKDIR} {ENVDIR} {TROOPDIR}/base.git -xdev '(' -type l -o -type f -size +0 ')' \\
     ! -path '*/__pycache__/*' -print | LC_ALL=C sort | cksum"""
-SETUP_ENV = {
-    **{"VIRTUAL_ENV": ENVDIR, "UV_LINK_MODE": "copy", "DEBIAN_FRONTEND": "noninteractive"},
-    **{"GOPROXY": "", "GOFLAGS": "-modcacherw", "CARGO_NET_OFFLINE": "false"},
-}
-# An image's own Python is the environment: what is installed there is what attempts see, whatever Debian says to it.
-IMAGE_ENV = {
-    **{name: value for name, value in SETUP_ENV.items() if name != "VIRTUAL_ENV"},
-    **dict.fromkeys(("PIP_BREAK_SYSTEM_PACKAGES", "UV_BREAK_SYSTEM_PACKAGES", "UV_SYSTEM_PYTHON"), "1"),
-}
 _TOOLS = f'export PATH="$PATH:{TROOPDIR}/bin:{RUST}/bin"\n'
 _NOTE = re.compile(r"^troop: (.{1,300})", re.MULTILINE)
 _MOST_NOTES = 20
@@ -264,7 +256,7 @@ class _SetUp:
             raise SetupFailed(f"set-up took too long; the command that was next: {command}\n{HELP}")
         day, runnable = self.plan.day, runnable_day(self.plan.day, self.python)
         told = _TOOLS + command.replace(f"--exclude-newer {day}", f"--exclude-newer {runnable}")
-        env = SETUP_ENV if self.plan.makes_environment else IMAGE_ENV
+        env = variables("setup", "made" if self.plan.makes_environment else "image")
         place = f"{WORKDIR}/{self.plan.directory}"
         done = await self.sandbox.exec(told, cwd=place, env=env, timeout=self.left(), merge=True)
         if done.timed_out:

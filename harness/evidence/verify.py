@@ -105,12 +105,13 @@ async def verify(
     async def given() -> dict[str, Heard]:
         if (test := task.failing_test) is None:
             return {}
-        outcomes = (await on_patch("-given", lambda s: _given_outcomes(room, s, test)))[1]
-        return dict.fromkeys(test.ids, MISSING) if outcomes is None else outcomes
+        report = (await on_patch("-given", lambda s: room.tests(s, test.ids)))[1]
+        return {each: MISSING if report is None else _believed(report, each) for each in test.ids}
 
     async def shown_by(number: int, witness: WitnessTest) -> Heard:
         try:
-            return (await on_patch(f"-w{number}", lambda s: _witness_outcome(room, s, witness)))[1] or MISSING
+            report = (await on_patch(f"-w{number}", lambda s: _witness_report(room, s, witness)))[1]
+            return MISSING if report is None else _believed(report, witness.path)
         except SandboxFailed as error:
             await probe(room.provider, room.spec(f"{name}-probe"))
             return "error", str(error)
@@ -214,16 +215,6 @@ async def _regression_evidence(room: CleanRoom, sandbox: Sandbox, patch: str, re
     said = {test: word for test in broken if (word := report.failures.get(test, "")[-SAID_CHARACTERS:])}
     objection = "" if report.valid else f"the regression tests did not run as they should: {report.reason}"
     return Evidence(True, not objection, regression=outcomes, reason=objection, said=said or None)
-
-
-async def _given_outcomes(room: CleanRoom, sandbox: Sandbox, given: GivenTest) -> dict[str, Heard]:
-    report = await room.tests(sandbox, given.ids)
-    return {test: _believed(report, test) for test in given.ids}
-
-
-async def _witness_outcome(room: CleanRoom, sandbox: Sandbox, witness: WitnessTest) -> Heard:
-    report = await _witness_report(room, sandbox, witness)
-    return MISSING if report is None else _believed(report, witness.path)
 
 
 async def _witness_report(room: CleanRoom, sandbox: Sandbox, witness: WitnessTest) -> TestReport | None:

@@ -40,6 +40,7 @@ import signal
 import stat
 import struct
 import time
+import warnings  # noqa: F401  # os.execvpe loads it: once here, and not in each command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -517,22 +518,16 @@ class Shim:
 
     def do_read(self, request: "dict[str, Any]", _payload: bytes) -> None:
         limit = request["limit"]
-        fd = os.open(request["path"], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb", buffering=0) as file:
-            info = os.fstat(fd)
+        with open(os.open(request["path"], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            info = os.fstat(file.fileno())
             if stat.S_ISDIR(info.st_mode):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             if not stat.S_ISREG(info.st_mode):
                 raise OSError(errno.EINVAL, "Not a regular file")
-            content = bytearray()
-            while info.st_size <= limit and len(content) <= limit:
-                piece = file.read(1 << 20)
-                if not piece:
-                    break
-                content += piece
+            content = b"" if info.st_size > limit else file.read(limit + 1)
         size = max(info.st_size, len(content))
         large = size > limit
-        self.reply({"id": request["id"], "size": size, "too_large": large}, b"" if large else bytes(content))
+        self.reply({"id": request["id"], "size": size, "too_large": large}, b"" if large else content)
 
     def do_write(self, request: "dict[str, Any]", payload: bytes) -> None:
         path, mode = request["path"], request["mode"]
@@ -697,20 +692,12 @@ def live(status_fd: int, stdio: "tuple[int, int, int]", become: "Callable[[], No
 
 
 def execute(argv: "list[str]", env: "dict[str, str]") -> None:
-    """Become the program, looked for in `env`'s PATH. Raises OSError. (os.execvpe loads a module for each command.)"""
-    program = argv[0]
-    folders = [""] if "/" in program else env.get("PATH", os.defpath).split(":")
-    failure: OSError | None = None
-    for folder in folders:
-        try:
-            os.execve(os.path.join(folder, program), argv, env)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            failure = failure or error
-        except OSError as error:
-            failure = error
-    assert failure is not None
-    failure.filename = program
-    raise failure
+    """Become the program, looked for in `env`'s PATH. Raises OSError."""
+    try:
+        os.execvpe(argv[0], argv, env)
+    except OSError as error:
+        error.filename = argv[0]
+        raise
 
 
 def tell(fd: int, text: str) -> None:

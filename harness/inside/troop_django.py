@@ -5,7 +5,6 @@
 Runs inside the sandbox, Python 3.6 and newer (hence the quoted annotations); told what to do by the same variables.
 """
 
-import os
 from typing import TYPE_CHECKING
 
 from django.conf import settings  # type: ignore[import-not-found]  # the sandbox's Django
@@ -29,5 +28,5 @@ class Runner(get_runner(settings)):  # type: ignore[misc]  # what it is, the pro
         RUN.plan(suite, LOADER)
         result = super().run_suite(suite, **options)
         status = int(not result.wasSuccessful()) if RUN.told else NO_TESTS_FOUND
-        RUN.write({"finish": os.getpid(), "exit": status})
+        RUN.finish(status)
         return result

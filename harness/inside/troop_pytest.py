@@ -1,32 +1,22 @@
 """A pytest plugin inside the sandbox: reports every test as a JSON line, selects tests by id, limits their time.
 
-Loaded by `PYTEST_ADDOPTS="-p troop_pytest"` and PYTHONPATH; self-contained, Python 3.6 and newer (hence the quoted
-annotations). Inert without TROOP_REPORT. What it reads from the environment, and removes from there so that a pytest
-started by a test does not write into the same report:
+Loaded by `PYTEST_ADDOPTS="-p troop_pytest"` and PYTHONPATH; Python 3.6 and newer (hence the quoted annotations). Told
+what to do, and reporting, as `troop_report` says; inert without TROOP_REPORT. Beside what stands there:
 
-TROOP_REPORT         file to append to, one JSON object a line, unbuffered: a killed run leaves what it had
-TROOP_ROOT           directory that test ids are relative to, whatever pytest takes for its root
-TROOP_SELECT         file with a JSON list of ids (tests, classes, files, directories) to keep; others are deselected
-TROOP_TEST_SECONDS   wall time that each phase of a test may take; then it fails and the run goes on (other cases of a
-                     parametrised test that timed out get a fifth of it)
-TROOP_FIRST_FAILURE  set: the tests after the first that fails need not run
-TROOP_SPREAD         set: a file of each directory in turn, so that a run that is cut short has seen something of all
+TROOP_TEST_SECONDS   of each phase of a test (other cases of a parametrised test that timed out get a fifth of it)
+TROOP_SELECT         tests that are not on the list are deselected
 TROOP_ADDOPTS_BEFORE the user's own PYTEST_ADDOPTS, to be put back
-
-Lines: {"begin": pid}, {"start": id}, {"test": id, "outcome": …, "seconds": …, "message": …}, {"finish": pid, "exit":
-status}. A run without its finish line was cut short. The same test twice: the worse outcome counts.
 """
 
 import ctypes
-import json
 import os
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import troop_report  # type: ignore[import-not-found]  # beside it, in the sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,11 +27,6 @@ MESSAGE_CHARS = 1200
 REFIRE_SECONDS = 1.0
 LEAST_SECONDS = 2.0
 SEVERITY = {"passed": 0, "skipped": 1, "failed": 2, "error": 3}
-
-_HERE = str(Path(__file__).resolve().parent)
-if _HERE in sys.path:  # the repository's own modules come first
-    sys.path.remove(_HERE)
-    sys.path.append(_HERE)
 
 
 class Phases:
@@ -54,24 +39,15 @@ class Phases:
         self.called = False
 
 
-class Report:
-    """What this pytest process reports and how (`path` None: an xdist worker, whose controller writes)."""
+class Report(troop_report.Report):  # type: ignore[misc]  # known in the sandbox
+    """What this pytest process reports and how (an xdist worker has no place for it: its controller writes)."""
 
-    def __init__(self, path: "str | None", root: str, select: "list[str] | None", seconds: float) -> None:
-        self.root = root
-        self.select = select
-        self.seconds = seconds
-        self.first = self.spread = False
-        self.rootdir = root
+    def __init__(self) -> None:
+        super().__init__()
+        self.rootdir = self.root
         self.plugins = ""
         self.timed_out = set()  # type: set[str]
         self.pending = {}  # type: dict[str, Phases]
-        self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) if path else -1
-        self.write({"begin": os.getpid()})
-
-    def write(self, line: "dict[str, Any]") -> None:
-        if self.fd >= 0:
-            os.write(self.fd, json.dumps(line).encode("ascii") + b"\n")
 
     def name(self, nodeid: str) -> str:
         """The id relative to TROOP_ROOT: where an ini file deeper in the tree moved pytest's own root, they differ."""
@@ -93,10 +69,7 @@ class Report:
         phases = self.pending.pop(nodeid, None)
         if phases is None:
             return
-        line = {"test": self.name(nodeid), "outcome": phases.outcome, "seconds": round(phases.seconds, 4)}
-        if phases.message:
-            line["message"] = phases.message
-        self.write(line)
+        self.tell(self.name(nodeid), phases.outcome, phases.message, phases.seconds)
 
     def end_all(self) -> None:
         for nodeid, phases in list(self.pending.items()):
@@ -111,16 +84,9 @@ _report = None  # type: Report | None
 def pytest_load_initial_conftests(early_config: "Any") -> "Iterator[None]":
     # Before any conftest runs, so that a conftest that cannot be imported leaves a begun, unfinished report.
     global _report
-    path = os.environ.pop("TROOP_REPORT", "")
-    if path:
-        root = os.path.realpath(os.environ.pop("TROOP_ROOT", "") or str(Path.cwd()))
-        select = os.environ.pop("TROOP_SELECT", "")
-        ids = json.loads(Path(select).read_text(encoding="ascii")) if select else None
-        seconds = float(os.environ.pop("TROOP_TEST_SECONDS", "") or 0)
-        _leave_addopts()
-        _report = Report(path, root, ids, seconds)
-        _report.first = bool(os.environ.pop("TROOP_FIRST_FAILURE", ""))
-        _report.spread = bool(os.environ.pop("TROOP_SPREAD", ""))
+    if os.environ.get("TROOP_REPORT"):
+        _set("PYTEST_ADDOPTS", os.environ.pop("TROOP_ADDOPTS_BEFORE", ""))  # for what tests start
+        _report = Report()
         _no_coverage(early_config.known_args_namespace)
     yield
 
@@ -131,7 +97,8 @@ def pytest_configure(config: "Any") -> None:
     if worker and "troop" in worker:
         given = worker["troop"]
         _set("PYTEST_PLUGINS", given["plugins"])
-        _report = Report(None, given["root"], given["select"], given["seconds"])
+        _report = Report()
+        _report.__dict__.update(given)
     if _report is not None:
         _report.rootdir = os.path.realpath(str(getattr(config, "rootpath", None) or config.rootdir))
         _no_coverage(config.option)
@@ -160,7 +127,7 @@ def pytest_collection_modifyitems(config: "Any", items: "list[Any]") -> "Iterato
     yield
     if _report is not None and _report.spread:
         _in_turn(items)
-    if _report is None or _report.select is None:
+    if _report is None or not _report.select:
         return
     wanted = set(_report.select)
     kept = [item for item in items if _wanted(_report.name(item.nodeid), wanted)]
@@ -215,7 +182,7 @@ def pytest_runtest_logreport(report: "Any") -> None:
 def pytest_sessionfinish(session: "Any", exitstatus: int) -> None:
     if _report is not None:
         _report.end_all()
-        _report.write({"finish": os.getpid(), "exit": int(getattr(session, "exitstatus", exitstatus))})
+        _report.finish(int(getattr(session, "exitstatus", exitstatus)))
 
 
 @pytest.hookimpl(hookwrapper=True, trylast=True)
@@ -328,11 +295,6 @@ def _message(report: "Any") -> str:
     else:
         lines = str(long or "").strip().splitlines()[-MESSAGE_LINES:]
     return "\n".join(lines)[:MESSAGE_CHARS]
-
-
-def _leave_addopts() -> None:
-    """Take this plugin out of PYTEST_ADDOPTS, for the pytest processes that tests start."""
-    _set("PYTEST_ADDOPTS", os.environ.pop("TROOP_ADDOPTS_BEFORE", ""))
 
 
 def _set(name: str, value: str) -> None:

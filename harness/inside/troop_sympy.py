@@ -1,13 +1,10 @@
 """Runs tests with sympy's own runner and reports them as `troop_pytest` does, where an environment has no pytest.
 
-Runs inside the sandbox, in the repository's root, self-contained, Python 3.6 and newer. It is told what to do, and
-reports, through the same variables and the same lines as the plugin (see there): TROOP_REPORT, TROOP_SELECT (a list of
-files, or of `file::test`; it has to be given), TROOP_TEST_SECONDS and TROOP_FIRST_FAILURE. sympy's cache stays on,
-other than with its `bin/test -C`.
+Runs inside the sandbox, in the repository's root, Python 3.6 and newer; told what to do, and reporting, as
+`troop_report` says. TROOP_SELECT, a list of files or of `file::test`, has to be given. sympy's cache stays on, other
+than with its `bin/test -C`.
 """
 
-import json
-import os
 import random
 import signal
 import sys
@@ -15,6 +12,8 @@ import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import troop_report  # type: ignore[import-not-found]  # beside it, in the sandbox
 
 if TYPE_CHECKING:
     from typing import Any
@@ -30,39 +29,26 @@ class Enough(BaseException):
     """A test failed, and the first failure is all that is asked for."""
 
 
-class Lines:
-    """The report: one JSON object a line. `first`: it ends with the first failure."""
+class Lines(troop_report.Report):  # type: ignore[misc]  # known in the sandbox
+    """The report."""
 
-    def __init__(self, path: str, first: bool) -> None:
-        self.first = first
-        self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self.failed = False
-        self.write({"begin": os.getpid()})
+    failed = False
 
-    def write(self, line: "dict[str, Any]") -> None:
-        os.write(self.fd, json.dumps(line).encode("ascii") + b"\n")
-
-    def told(self, test: str, outcome: str, seconds: float = 0.0, message: str = "") -> None:
+    def tell(self, test: str, outcome: str, message: str = "", seconds: float = 0.0) -> None:
         self.failed = self.failed or outcome in ("failed", "error")
-        self.write({"test": test, "outcome": outcome, "seconds": seconds, "message": message[-1200:]})
+        super().tell(test, outcome, message[-1200:], seconds)
         if self.first and self.failed:
             raise Enough
 
-    def finish(self) -> int:
-        status = int(self.failed)
-        self.write({"finish": os.getpid(), "exit": status})
-        return status
 
-
-def run_wanted(lines: Lines, wanted: "list[str]", seconds: float) -> None:
-    """Run the wanted tests; `seconds` for each, 0 for no limit."""
+def run_wanted(lines: Lines) -> None:
     try:
         from sympy.testing import runtests  # type: ignore[import-not-found]  # the sandbox's sympy
     except ImportError:
         from sympy.utilities import runtests  # type: ignore[import-not-found]  # before 1.6
     root = Path.cwd()
     names = {}  # type: dict[str, set[str]]
-    for test in wanted:
+    for test in lines.select:
         file, _, name = test.partition("::")
         names.setdefault(str(root / file), set()).add(name)
 
@@ -78,7 +64,7 @@ def run_wanted(lines: Lines, wanted: "list[str]", seconds: float) -> None:
 
         def told(self, outcome: str, message: str = "") -> None:
             """Of the test under way, or of the file where none is."""
-            lines.told(self.test or self.file, outcome, time.time() - self.began if self.test else 0.0, message)
+            lines.tell(self.test or self.file, outcome, message, time.time() - self.began if self.test else 0.0)
             self.test = ""
 
         def test_pass(self, char: str = ".") -> None:
@@ -113,11 +99,11 @@ def run_wanted(lines: Lines, wanted: "list[str]", seconds: float) -> None:
 
         def _timeout(self, function: "Any", timeout: "Any", *_: "Any") -> None:
             def stop(*_: "Any") -> None:
-                raise TooLong(f"the test took more than {seconds:g} s")
+                raise TooLong(f"the test took more than {lines.seconds:g} s")
 
             signal.signal(signal.SIGALRM, stop)
             # Again and again: the code under test may catch the exception.
-            signal.setitimer(signal.ITIMER_REAL, seconds, REFIRE_SECONDS)
+            signal.setitimer(signal.ITIMER_REAL, lines.seconds, REFIRE_SECONDS)
             try:
                 random.seed(self._seed)
                 function()
@@ -127,7 +113,7 @@ def run_wanted(lines: Lines, wanted: "list[str]", seconds: float) -> None:
     reporter = Reporter()
     tests = Tests(reporter, seed=0.5)
     tests._testfiles.extend(sorted(names))
-    tests.test(sort=True, timeout=seconds or False)
+    tests.test(sort=True, timeout=lines.seconds or False)
 
 
 def shown(exc_info: "Any") -> str:
@@ -135,19 +121,18 @@ def shown(exc_info: "Any") -> str:
 
 
 def main() -> int:
-    lines = Lines(os.environ.pop("TROOP_REPORT"), bool(os.environ.pop("TROOP_FIRST_FAILURE", "")))
-    wanted = json.loads(Path(os.environ.pop("TROOP_SELECT")).read_text(encoding="utf-8"))
-    seconds = float(os.environ.pop("TROOP_TEST_SECONDS", "") or 0)
+    lines = Lines()
     sys.path.insert(0, str(Path.cwd()))
     try:
         try:
-            run_wanted(lines, wanted, seconds)
+            run_wanted(lines)
         except Exception:
-            for path in sorted({test.partition("::")[0] for test in wanted}):
-                lines.told(path, "error", message=traceback.format_exc())
+            for path in sorted({test.partition("::")[0] for test in lines.select}):
+                lines.tell(path, "error", traceback.format_exc())
     except Enough:
         print("the first failure ends the run")
-    return lines.finish()
+    lines.finish(int(lines.failed))
+    return int(lines.failed)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python3 troop_tools.py TOOL ARGUMENTS     in place of `TOOL ARGUMENTS`; go, cargo: of `go test`, `cargo test`
 
-Runs inside the sandbox, self-contained, Python 3.6 and newer; told what to do by the plugin's variables (see there) but
-the time of one test. Ids are `path::name`, nested names with `::` between them (Go: `/`; mocha: a space). Where only
+Runs inside the sandbox, Python 3.6 and newer; told what to do, and reporting, as `troop_report` says, but for the time
+of one test. Ids are `path::name`, nested names with `::` between them (Go: `/`; mocha: a space). Where only
 some tests are asked for, others of their files may run, and are told of, too: the exit status speaks of them as well.
 
 Results are what the tools write for programs: Go, Rust and node of each test as it ends (`go test -json`, libtest's
@@ -19,7 +19,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+
+import troop_report  # type: ignore[import-not-found]  # beside it, in the sandbox
 
 LINE, KEPT, MESSAGE, LONGEST = 1_000_000, 4000, 1200, 100_000
 NO_TESTS_FOUND = 5
@@ -28,16 +29,9 @@ GO_TEST = re.compile(r"^func ((?:Test|Example|Fuzz)\w*)\(", re.MULTILINE)
 GO_UNBUILT = re.compile(r"FAIL\s+(\S+) \[(?:build|setup) failed\]")  # before 1.24 not told in JSON
 RUST_RUNNER = 'echo "{\\"executable\\": \\"$0\\"}"; RUSTC_BOOTSTRAP=1 exec "$0" "$@"'
 RUST_TARGETS = re.compile(r"--(lib|bins?|tests?|examples?|all-targets|doc)(=|$)")
-NODE_REPORTER = """export default async function* (events) { const names = [];
-for await (const { type, data } of events) { if (/std(out|err)$/.test(type)) yield data.message;
-if (/:(start|pass|fail)$/.test(type)) names.splice(data.nesting, 1e9, data.name);
-if (/:(pass|fail)$/.test(type)) yield JSON.stringify({ names, file: data.file, duration: data.details.duration_ms,
-status: data.skip != null || data.todo != null ? "skipped" : type.slice(5),
-of: data.details.error?.failureType ?? data.details.type, message: String(data.details.error?.cause?.stack ?? "")
-}) + "\\n" } }"""
 
 
-class Report:
+class Report(troop_report.Report):  # type: ignore[misc]  # known in the sandbox
     """The lines, the files that are asked for, and the end of what was printed. `results`: where a tool may write its
     own; `code`: its exit status."""
 
@@ -45,20 +39,12 @@ class Report:
     printed = ""
 
     def __init__(self) -> None:
-        select = os.environ.pop("TROOP_SELECT", "")
-        place = os.environ.pop("TROOP_REPORT")
-        self.results = place + ".results"
-        self.fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self.root = os.path.realpath(os.environ.pop("TROOP_ROOT", "."))
-        wanted = json.loads(Path(select).read_text(encoding="ascii")) if select else ["."]
+        super().__init__()
+        self.results = self.place + ".results"
+        wanted = self.select or ["."]
         self.names = [] if "." in wanted else [test.partition("::")[2] for test in wanted]
         self.files = sorted({test.partition("::")[0].rstrip("/") for test in wanted} if self.names else ())
         self.places = ["./" + os.path.relpath(f"{self.root}/{file}") for file in self.files]
-        self.first = bool(os.environ.pop("TROOP_FIRST_FAILURE", ""))
-        self.write({"begin": os.getpid()})
-
-    def write(self, line: "dict[str, Any]") -> None:
-        os.write(self.fd, json.dumps(line).encode("ascii") + b"\n")
 
     def path(self, file: str) -> str:
         return os.path.relpath(os.path.realpath(file), self.root)
@@ -69,7 +55,7 @@ class Report:
         outcome = outcome if outcome in ("passed", "failed", "error") else "skipped"
         message, self.told = message.strip(), self.told + 1
         message = message if len(message) <= MESSAGE else f"{message[: MESSAGE // 2]}\n…\n{message[-MESSAGE // 2 :]}"
-        self.write({"test": test, "outcome": outcome, "seconds": seconds, "message": message})
+        super().tell(test, outcome, message, seconds)
         if outcome in ("failed", "error"):
             self.show(f"--- {outcome}: {test}\n{message}\n")
 
@@ -91,11 +77,11 @@ class Report:
                 yield {"text": text}
         self.code = tool.wait()
 
-    def finish(self) -> int:
+    def end(self) -> int:
         """Write how the run ended, by the tool's own word; the exit status. One that was killed did not finish."""
         if self.code < 0:
             return 128 - self.code
-        self.write({"finish": os.getpid(), "exit": 1 if self.code else 0 if self.told else NO_TESTS_FOUND})
+        self.finish(1 if self.code else 0 if self.told else NO_TESTS_FOUND)
         return self.code if self.code or self.told else NO_TESTS_FOUND
 
 
@@ -170,7 +156,8 @@ def cargo(report: Report, words: "list[str]") -> None:
 
 
 def node(report: Report, words: "list[str]") -> None:
-    options = ["--test-reporter=data:text/javascript," + quote(NODE_REPORTER), "--test-reporter-destination=stdout"]
+    reporter = Path(__file__).resolve().with_name("node_reporter.mjs")
+    options = [f"--test-reporter={reporter}", "--test-reporter-destination=stdout"]
     for event in report.lines("node", *options, *placeless(report, words), *report.places):
         if "names" in event and event.get("of") not in ("subtestsFailed", "suite"):
             file = report.path(event["file"])
@@ -218,7 +205,7 @@ def mocha(report: Report, words: "list[str]") -> None:
 def main() -> int:
     report = Report()
     {"go": go, "cargo": cargo, "node": node, "mocha": mocha}.get(sys.argv[1], jest)(report, sys.argv[2:])
-    return report.finish()
+    return report.end()
 
 
 if __name__ == "__main__":

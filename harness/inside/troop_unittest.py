@@ -2,9 +2,8 @@
 
     python -m troop_unittest ARGUMENTS     in place of `python -m unittest ARGUMENTS`
 
-Runs inside the sandbox, self-contained, Python 3.6 and newer (hence the quoted annotations). It is told what to do, and
-reports, through the same variables and the same lines as the plugin (see there): TROOP_REPORT, TROOP_ROOT,
-TROOP_SELECT, TROOP_TEST_SECONDS (of a test with its own fixtures) and TROOP_FIRST_FAILURE.
+Runs inside the sandbox, Python 3.6 and newer (hence the quoted annotations); told what to do, and reporting, as
+`troop_report` says. TROOP_TEST_SECONDS are of a test with its own fixtures.
 
 Ids are as pytest has them, by the file that a test was loaded from: `tests/test_a.py::ATests::test_x`. What is selected
 by a dotted name (`tests.test_a.ATests`) has one in the report. Selected files are run wherever they lie and whatever
@@ -13,7 +12,6 @@ they are called; discovery loads no other ones.
 
 import fnmatch
 import importlib.util
-import json
 import os
 import re
 import signal
@@ -22,6 +20,8 @@ import time
 import unittest
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import troop_report  # type: ignore[import-not-found]  # beside it, in the sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,42 +42,26 @@ KINDS = (
     ("skipped", "skipped", ""),
 )
 
-HERE = str(Path(__file__).resolve().parent)
-if HERE in sys.path:  # the repository's own modules come first
-    sys.path.remove(HERE)
-    sys.path.append(HERE)
-
 
 class TooLong(BaseException):
     """A test took more than its time."""
 
 
-class Run:
+class Run(troop_report.Report):  # type: ignore[misc]  # known in the sandbox
     """What is asked for, and the report."""
 
     def __init__(self) -> None:
-        path = os.environ.pop("TROOP_REPORT", "")
-        select = os.environ.pop("TROOP_SELECT", "")
-        self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) if path else -1
-        self.root = os.path.realpath(os.environ.pop("TROOP_ROOT", "") or str(Path.cwd()))
-        self.select = json.loads(Path(select).read_text(encoding="ascii")) if select else []  # type: list[str]
+        super().__init__()
         self.files = {name.partition("::")[0] for name in self.select}
         self.dotted = [n for n in self.select if not re.search(r"/|::|\.py$", n) and not Path(self.root, n).is_dir()]
-        self.seconds = float(os.environ.pop("TROOP_TEST_SECONDS", "") or 0)
-        self.first = bool(os.environ.pop("TROOP_FIRST_FAILURE", ""))
         self.loaded = set()  # type: set[str]
         self.planned = []  # type: list[tuple[str, str, str]]
         self.told = 0
-        self.write({"begin": os.getpid()})
 
-    def write(self, line: "dict[str, Any]") -> None:
-        if self.fd >= 0:
-            os.write(self.fd, json.dumps(line).encode("ascii") + b"\n")
-
-    def tell(self, test: str, outcome: str, message: str, seconds: float = 0.0) -> None:
+    def tell(self, test: str, outcome: str, message: str = "", seconds: float = 0.0) -> None:
         self.told += 1
-        message = "\n".join(message.strip().splitlines()[-MESSAGE_LINES:])[-MESSAGE_CHARS:]
-        self.write({"test": test, "outcome": outcome, "seconds": round(seconds, 4), "message": message})
+        lines = message.strip().splitlines()[-MESSAGE_LINES:]
+        super().tell(test, outcome, "\n".join(lines)[-MESSAGE_CHARS:], seconds)
 
     def path(self, file: str) -> str:
         return os.path.relpath(os.path.realpath(file), self.root).replace(os.sep, "/")
@@ -91,7 +75,7 @@ class Run:
             if (dotted + ".").startswith(wanted + "."):
                 return dotted
             if unloaded and wanted.startswith(dotted + "."):
-                return wanted
+                return str(wanted)
         own = getattr(sys.modules.get(case.__module__), "__file__", None)
         file = file_of(dotted) if unloaded else getattr(test, "troop_file", own)
         path = self.path(file) if file else ".."
@@ -256,7 +240,7 @@ def main() -> int:
             ended, told = 2, WRONG_USAGE
     if not told and not RUN.told:
         ended = told = NO_TESTS_FOUND
-    RUN.write({"finish": os.getpid(), "exit": told})
+    RUN.finish(told)
     return ended
 
 

@@ -8,8 +8,8 @@ One limit: in docker an attempt is root of its own system and can replace git, t
 bubblewrap all three but the copy are read-only.) Programs are therefore called from the system's directories first, but
 what comes out remains a claim: a patch counts for what it does in a fresh sandbox (`harness.evidence.verify`).
 
-What a patch holds: every changed or deleted file of the base, and every new file that is not junk (`JUNK`), a new
-git-ignored one if it is source (`SOURCE`). What set-up did is left out: `mark_setup` remembers it before the first
+What a patch holds: every changed or deleted file of the base, and every new file that is not junk (junk.gitignore), a
+new git-ignored one if it is source (`SOURCE`). What set-up did is left out: `mark_setup` remembers it before the first
 attempt. Renames are written as deletion and addition, which every tool can apply. Submodules stay as they are, except
 where the attempt removes one together with its entry in .gitmodules.
 """
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -27,22 +26,6 @@ from harness.records import Exec
 from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
 from tasks.errors import PatchNotTaken, SetupFailed
 from tasks.say import Say
-
-# New files that are never part of a patch, in the syntax of .gitignore.
-JUNK = (
-    # byte code, caches, environments
-    "__pycache__/", "*.py[cod]", ".pytest_cache/", ".mypy_cache/", ".ruff_cache/", ".hypothesis/", ".cache/", ".tox/",
-    ".nox/", ".venv/", ".ipynb_checkpoints/", ".pytype/", ".import_linter_cache/", "node_modules/", ".uv-cache/",
-    # build output
-    "*.egg-info/", "*.egg-info", "*.dist-info/", "*.egg", ".eggs/", "/build/lib*/", "/build/bdist.*/", "/build/temp.*/",
-    "/build/scripts-*/", "/dist/*.whl", "/dist/*.tar.gz", "*.so", "*.o", "*.a", "*.lo", "*.obj", "*.dylib", "*.dll",
-    "*.pyd", "*.class", "pip-wheel-metadata/", "/pip-log.txt",
-    # coverage and profiles
-    ".coverage", ".coverage.*", "/coverage.xml", "/htmlcov/", "*.gcda", "*.gcno", "*.py,cover", "*.lprof",
-    # editors, patch tools, desktops, crashes
-    "*~", "*.sw[a-p]", ".#*", "#*#", "*.orig", "*.rej", "*.bak", ".DS_Store", "Thumbs.db", ".idea/", "core.[0-9]*",
-    "nohup.out",
-)  # fmt: skip  # by kind
 
 # A new file that the repository ignores is taken only if its name says that it is source.
 SOURCE = frozenset({
@@ -61,64 +44,9 @@ _SECONDS = 300.0
 
 _BASE_GONE, _GIT_MISSING = 71, 72
 
-_PRELUDE = (Path(__file__).parent / "prelude.sh").read_text(encoding="utf-8")
-_PRELUDE = _PRELUDE.replace("@TROOPDIR@", TROOPDIR).replace("@WORKDIR@", WORKDIR)
-
-_PRIVATE_OBJECTS = """mkdir "$scratch/objects"
-export GIT_OBJECT_DIRECTORY=$scratch/objects GIT_ALTERNATE_OBJECT_DIRECTORIES=$GIT_DIR/objects
-"""
-
-_EXCLUDES = " ".join(f"-x {shlex.quote(pattern)}" for pattern in JUNK)
-
-# Five lists, each ended by an empty record: changed; new; new and not ignored; no regular file; made by set-up.
-# A file or directory that the attempt made unreadable could not be looked at: its owner may read again.
-_LOOK = f"""find . -name .git -prune -o -type d ! -perm -500 -exec chmod u+rwx {{}} \\; \
-  -o -type f ! -perm -400 -exec chmod u+r {{}} \\; 2>/dev/null || :
-safely diff-files --raw -z --no-abbrev --no-renames --ignore-submodules=none
-printf '\\0'
-safely ls-files -z --others {_EXCLUDES}
-printf '\\0'
-safely ls-files -z --others --exclude-standard {_EXCLUDES}
-printf '\\0'
-find . -name .git -prune -o ! -type f ! -type d ! -type l -print0
-printf '\\0'
-if test -f "$GIT_DIR/setup.made"; then cat "$GIT_DIR/setup.made"; fi
-printf '\\0'
-"""
-
-# A repository that the attempt made within the tree is listed as one directory: look again with that as the top.
-_LOOK_WITHIN = f"""cat > "$scratch/within"
-GIT_INDEX_FILE=$scratch/none
-xargs -0 -n 1 sh -c 'cd "$1" && GIT_WORK_TREE=$PWD "$git" ls-files -z --others {_EXCLUDES.replace("'", '"')}
-printf "\\\\0"' sh < "$scratch/within"
-"""
-
-# Standard input: $deletions bytes of deletions for --index-info, then the paths to take in.
-_STAGE = """cat > "$scratch/stage"
-head -c "$deletions" "$scratch/stage" | safely update-index -z --index-info
-tail -c "+$((deletions + 1))" "$scratch/stage" > "$scratch/paths"
-take_in() { safely update-index -z --add --remove --replace "$@" --stdin; }
-"""
-
-# git diffs a file that its index knows by the file itself: no object need be written, thousands of which take a minute.
-_TAKE_IN_NAMES = """xargs -0 sh -c 'for path; do if test -L "$path"; then printf "%s\\0" "$path"; fi; done' sh \
-  < "$scratch/paths" | take_in
-take_in --info-only < "$scratch/paths"
-"""
-
-_DIFF = """safely diff-index --cached --patch --binary --full-index --no-renames --no-ext-diff --no-textconv \
-  --no-color --no-relative --src-prefix=a/ --dst-prefix=b/ --unified=3 --inter-hunk-context=0 --submodule=short \
-  "$base" --
-"""
-
-# A row of size and path for each path of standard input, in that order; none for what is gone meanwhile.
-_SIZES = "xargs -0 -r stat -c '%s %n' -- 2>/dev/null || :"
-
-_MARK = """take_in < "$scratch/paths"
-printf %s "$(safely write-tree)" > "$GIT_DIR/setup.tree.new"
-cp -p "$GIT_INDEX_FILE" "$GIT_DIR/setup.index"
-mv "$GIT_DIR/setup.tree.new" "$GIT_DIR/setup.tree"
-"""
+_HERE = Path(__file__).parent
+_TAKING = (_HERE / "taking.sh").read_text("utf-8").replace("@TROOPDIR@", TROOPDIR).replace("@WORKDIR@", WORKDIR)
+_TAKING = _TAKING.replace("@JUNK@", (_HERE / "junk.gitignore").read_text("utf-8"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +86,7 @@ async def mark_setup(sandbox: Sandbox) -> None:
     try:
         look = await _look(sandbox)
         staged = _staging(look, ())
-        await _script(sandbox, *_staged(staged.deletions, staged.changed, _MARK))
+        await _script(sandbox, *_staged(staged.deletions, staged.changed, "mark"))
         made = b"\0".join(sorted(look.new)) + b"\0" if look.new else b""
         await _script(sandbox, 'cat > "$GIT_DIR/setup.made"', stdin=made)
     except PatchNotTaken as error:
@@ -189,14 +117,13 @@ async def take_patch(sandbox: Sandbox, *, exclude: Collection[str] = (), say: Sa
     taken = [path for path in (*staged.changed, *staged.new) if path not in too_much]
     if not staged.deletions and not taken:
         return ""
-    script, stdin = _staged(staged.deletions, taken, _TAKE_IN_NAMES + _DIFF)
-    done = await _script(sandbox, _PRIVATE_OBJECTS + script, stdin=stdin)
+    done = await _script(sandbox, *_staged(staged.deletions, taken, "difference"))
     return done.stdout.decode("utf-8", "surrogateescape")
 
 
-def _staged(deletions: bytes, taken: Sequence[bytes], script: str) -> tuple[str, bytes]:
-    """(a script that works with these changes in the index, its standard input)."""
-    return f"deletions={len(deletions)}\n" + _STAGE + script, deletions + _records(taken)
+def _staged(deletions: bytes, taken: Sequence[bytes], function: str) -> tuple[str, bytes]:
+    """(a script that does what the function of taking.sh does with these changes, its standard input)."""
+    return f"{function} {len(deletions)}", deletions + _records(taken)
 
 
 async def _too_much(sandbox: Sandbox, staged: _Staging) -> dict[bytes, int]:
@@ -204,7 +131,7 @@ async def _too_much(sandbox: Sandbox, staged: _Staging) -> dict[bytes, int]:
     paths = (*staged.changed, *staged.new)
     if not paths:
         return {}
-    done = await _script(sandbox, _SIZES, stdin=_records(paths))
+    done = await _script(sandbox, "sizes", stdin=_records(paths))
     sizes: dict[bytes, int] = {}
     at = 0
     for path in paths:
@@ -264,21 +191,14 @@ async def restore_paths(sandbox: Sandbox, paths: Sequence[str]) -> str | None:
     try:
         look = await _look(sandbox)
         removed = _records([p for p in look.new if _below(p, wanted) and p not in look.made_by_setup])
-        # What replaced a path of the base with a directory, or a directory with a file, is in the way of the checkout.
-        script = f"""cat > "$scratch/all"
-head -c {len(removed)} "$scratch/all" | xargs -0 -r rm -rf --
-tail -c +{len(removed) + 1} "$scratch/all" > "$scratch/wanted"
-xargs -0 "$git" ls-files -z -- < "$scratch/wanted" > "$scratch/tracked"
-safely checkout-index --force -z --stdin < "$scratch/tracked"
-"""
-        await _script(sandbox, script, stdin=removed + _records(tuple(wanted)))
+        await _script(sandbox, f"put_back {len(removed)}", stdin=removed + _records(tuple(wanted)))
     except PatchNotTaken as error:
         return f"files cannot be put back as on the base: {error}"
     return None
 
 
 async def _look(sandbox: Sandbox) -> _Look:
-    done = await _script(sandbox, _LOOK)
+    done = await _script(sandbox, "look")
     try:
         raw, new, not_ignored, special, made = _sections(done.stdout)
         changed = tuple(_raw_change(facts, path) for facts, path in zip(raw[::2], raw[1::2], strict=True))
@@ -314,7 +234,7 @@ async def _with_nested(sandbox: Sandbox, new: list[bytes], made: frozenset[bytes
     for _ in range(_NESTED_DEPTH):
         if not nested:
             break
-        done = await _script(sandbox, _LOOK_WITHIN, stdin=_records(nested))
+        done = await _script(sandbox, "look_within", stdin=_records(nested))
         deeper: list[bytes] = []
         for top, listed in zip(nested, _sections(done.stdout), strict=True):
             inside = [top + p for p in listed]
@@ -367,7 +287,7 @@ async def _script(sandbox: Sandbox, script: str, stdin: bytes = b"", *, may_fail
     """Raises PatchNotTaken for whatever goes wrong in a sandbox that still answers."""
     # Not the default shell: the attempt may have left something for bash to read at its start, or a `sh` on the PATH.
     try:
-        command = ["/bin/sh", "-c", _PRELUDE + script]
+        command = ["/bin/sh", "-c", _TAKING + script]
         done = await sandbox.exec(command, cwd="/", stdin=stdin, timeout=_SECONDS, output_bytes=_OUTPUT_BYTES)
     except OSError as error:
         raise PatchNotTaken(f"no program can be started in the sandbox any more: {error.strerror or error}") from error

@@ -9,11 +9,12 @@ import hashlib
 import io
 import re
 import tokenize
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from harness.patches.paths import hides_from, is_prose, is_test
 from harness.patches.text import FileChange, Hunk, parse
@@ -28,24 +29,8 @@ _KEPT = 128  # patches whose fingerprint and flags are kept: they are asked for 
 
 @dataclass(frozen=True)
 class Patch:
-    """A diff against the base. `diff`: text decoded with "surrogateescape", as `take_patch` gives it.
-
-    `flags`, in this order, are words for a person and for ranking; none of them forbids a patch:
-
-    - "edits-tests": changes, removes or renames a test file of the base
-    - "adds-tests": has new test files
-    - "conftest": touches a conftest.py
-    - "startup-code": touches what Python runs by itself (sitecustomize, usercustomize, *.pth)
-    - "test-config": touches the settings of pytest, tox, nox or coverage
-    - "ci-config": touches continuous integration
-    - "build-config": touches packaging or requirements (setup.py, pyproject.toml, …)
-    - "binary": holds binary files
-    - "debugging": adds a breakpoint, an `import pdb`, or more prints than it removes, outside of tests
-    - "large": more than 400 changed lines, 20 files or 200 kB
-    - "test-aware": newly imports a test tool outside of tests, or looks for signs that a test is running
-    - "outside-package": a new Python file in the top directory, or one named like a scratch file (reproduce, debug, …)
-    - "symlink", "submodule", "mode-change": makes or changes one
-    """
+    """A diff against the base. `diff`: text decoded with "surrogateescape", as `take_patch` gives it. `flags`: the
+    words of flags.toml that hold of it."""
 
     diff: str
 
@@ -143,11 +128,8 @@ class Patch:
 @lru_cache(maxsize=_KEPT)
 def _fingerprint(diff: str) -> str:
     patch = Patch(diff)
-    return _digest((_identity(change), _text_blocks(change)) for change in patch._of_source or patch.changes)
-
-
-def _digest(parts: Iterator[tuple[object, object]]) -> str:
-    text = "\n".join(sorted(repr(part) for part in parts))
+    parts = ((_identity(change), _text_blocks(change)) for change in patch._of_source or patch.changes)
+    text = "\n".join(sorted(map(repr, parts)))
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:_SIZE] if text else ""
 
 
@@ -225,19 +207,18 @@ _LAYOUT = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tok
 @lru_cache(maxsize=_KEPT)
 def _flags(diff: str) -> tuple[str, ...]:
     patch = Patch(diff)
-    return tuple(name for name, applies in _FLAGS.items() if applies(patch))
+    patterns = {name: flag.get("paths", ()) for name, flag in _WORDS.items()}
+    named = {name for name, of in patterns.items() if any(re.fullmatch(each, p) for each in of for p in patch.paths)}
+    return tuple(name for name in patterns if name in named or (name in _FLAGS and _FLAGS[name](patch)))
 
 
-def _names(patch: Patch, *patterns: str) -> bool:
-    return any(re.fullmatch(pattern, path) for path in patch.paths for pattern in patterns)
+_WORDS = tomllib.loads(Path(__file__).with_name("flags.toml").read_text("utf-8"))
 
 
 _SECTIONS = re.compile(r"\[tool[.:](pytest|tox|coverage|hypothesis)|\b(addopts|testpaths|python_files|xfail_strict)\b")
 
 
 def _test_config(patch: Patch) -> bool:
-    if _names(patch, r"(.*/)?(\.?pytest\.(ini|toml)|tox\.(ini|toml)|noxfile\.py|\.coveragerc)"):
-        return True
     shared = [c for c in patch.changes if PurePosixPath(c.path).name in ("pyproject.toml", "setup.cfg")]
     return any(_SECTIONS.search(text) for c in shared for hunk in c.hunks for text in hunk.around())
 
@@ -283,25 +264,10 @@ def _has_mode(patch: Patch, mode: str) -> bool:
     return any(mode in (c.mode_before, c.mode_after) for c in patch.changes)
 
 
-_CI = (
-    r"\.(github/(workflows|actions)|circleci|azure-pipelines)/.*|Jenkinsfile",
-    r"\.(travis|gitlab-ci|appveyor|cirrus|readthedocs|pre-commit-config)\.ya?ml",
-    r"(azure-pipelines|appveyor|bitbucket-pipelines)\.ya?ml",
-)
-_BUILD = (
-    r"(.*/)?(setup\.py|setup\.cfg|pyproject\.toml|MANIFEST\.in|Pipfile(\.lock)?|poetry\.lock|uv\.lock|environment\.ya?ml)",
-    r"(.*/)?(meson\.build|CMakeLists\.txt|Makefile|GNUmakefile)",
-    r"(.*/)?((requirements|constraints)[^/]*|requirements/[^/]*)\.(txt|in)",
-)
-
-_FLAGS: dict[str, Callable[[Patch], bool]] = {
+_FLAGS: Mapping[str, Callable[[Patch], bool]] = {
     "edits-tests": lambda p: any(c.kind != "added" and is_test(c.old_path or c.path) for c in p.files),
     "adds-tests": lambda p: any(c.kind == "added" and is_test(c.path) for c in p.files),
-    "conftest": lambda p: _names(p, r"(.*/)?conftest\.py"),
-    "startup-code": lambda p: _names(p, r"(.*/)?(site|user)customize\.py", r".*\.pth"),
     "test-config": _test_config,
-    "ci-config": lambda p: _names(p, *_CI),
-    "build-config": lambda p: _names(p, *_BUILD),
     "binary": lambda p: any(c.binary for c in p.changes),
     "debugging": _debugging,
     "test-aware": _test_aware,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.patches.patch import Patch
-from harness.repository.hostgit import Blobs, GitFailed, borrow, git, plant
+from harness.repository.hostgit import Blobs, GitFailed, git, plant
 from tasks.errors import InputError
 
 # In this order: as it is; then with less context around a hunk, as `patch --fuzz` would let pass.
@@ -34,8 +34,8 @@ class Patched:
 class BaseTree:
     """The tree of one commit; made by `open_tree`. Several threads may ask it."""
 
-    def __init__(self, git_dir: Path, commit: str, variables: Mapping[str, str], blobs: Blobs) -> None:
-        self._git_dir, self.base_commit, self._variables, self._blobs = git_dir, commit, variables, blobs
+    def __init__(self, git_dir: Path, commit: str, blobs: Blobs) -> None:
+        self._git_dir, self.base_commit, self._blobs = git_dir, commit, blobs
         self._lock = threading.RLock()
         self._git("read-tree", commit)
 
@@ -83,8 +83,7 @@ class BaseTree:
             return None
 
     def _git(self, *arguments: str, stdin: str = "") -> bytes:
-        data = stdin.encode("utf-8", "surrogateescape")
-        return git(*arguments, git_dir=self._git_dir, variables=self._variables, stdin=data)
+        return git(*arguments, git_dir=self._git_dir, stdin=stdin.encode("utf-8", "surrogateescape"))
 
 
 @contextlib.contextmanager
@@ -93,13 +92,11 @@ def open_tree(repository: Path, commit: str) -> Iterator[BaseTree]:
     objects = repository / ".git" / "objects" if (repository / ".git").is_dir() else repository / "objects"
     with tempfile.TemporaryDirectory(prefix="troop-base-") as scratch:
         place = Path(scratch) / "git"
-        plant(place, commit)
-        (place / "objects/info/alternates").write_text(f"{objects.resolve()}\n")
-        variables = borrow(objects.resolve())
+        plant(place, commit, borrows=objects)
         try:
-            git("cat-file", "-e", f"{commit}^{{commit}}", git_dir=place, variables=variables)
+            git("cat-file", "-e", f"{commit}^{{commit}}", git_dir=place)
         except GitFailed as error:
             what = f"{repository} has no commit {commit[:12]}"
             raise InputError(f"{what}; fetch it there, or name another mirror") from error
         with Blobs(place) as blobs:
-            yield BaseTree(place, commit, variables, blobs)
+            yield BaseTree(place, commit, blobs)

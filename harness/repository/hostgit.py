@@ -177,20 +177,18 @@ def lines(output: bytes) -> list[str]:
     return output.decode("utf-8", "surrogateescape").splitlines()
 
 
-def borrow(objects: Path) -> dict[str, str]:
-    """The variable that lets a git directory of ours read objects of another."""
-    quoted = str(objects).replace("\\", "\\\\").replace('"', '\\"')
-    return {"GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"'}
-
-
-def plant(place: Path, head: str, *, sha256: bool = False, config: str = "", attributes: str = RAW_ATTRIBUTES) -> None:
-    """A minimal bare git directory by hand: no template, no hooks. `head`: the content of HEAD."""
+def plant(place: Path, head: str, *, sha256: bool = False, config: str = "", borrows: Path | None = None) -> None:
+    """A minimal bare git directory by hand: no template, no hooks. `head`: the content of HEAD; `borrows`: the objects
+    of another one, which it reads as well."""
     for name in ("objects/pack", "objects/info", "refs/heads", "refs/tags", "info"):
         (place / name).mkdir(parents=True, exist_ok=True)
     (place / "HEAD").write_text(head + "\n")
     (place / "config").write_text(bare_config(sha256=sha256) + config)
-    (place / "info/attributes").write_text(attributes)
+    (place / "info/attributes").write_text(RAW_ATTRIBUTES)
     (place / "info/exclude").write_text("")
+    if borrows is not None:
+        quoted = os.fsencode(borrows.resolve()).replace(b"\\", rb"\\").replace(b'"', rb"\"").replace(b"\n", rb"\n")
+        (place / "objects/info/alternates").write_bytes(b'"%b"\n' % quoted)
 
 
 def bare_config(*, sha256: bool, bare: bool = True) -> str:

@@ -14,6 +14,7 @@ import re
 import shutil
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -152,7 +153,9 @@ class _Dirty:
         self._results: list[bytes] = []
         self._git_dir = scratch / "dirty.git"
         self.objects = self._git_dir / "objects"
-        hostgit.plant(self._git_dir, head, sha256=local.sha256, config=_working_tree_config(local), attributes="")
+        config, borrows = _working_tree_config(local), local.common / "objects"
+        hostgit.plant(self._git_dir, head, sha256=local.sha256, config=config, borrows=borrows)
+        (self._git_dir / "info/attributes").write_text("")
         for name in ("attributes", "exclude"):
             if (local.common / "info" / name).is_file():
                 shutil.copyfile(local.common / "info" / name, self._git_dir / "info" / name)
@@ -160,9 +163,6 @@ class _Dirty:
             if index.is_file():
                 # The index's own time tells git which entries may be stale, so it is copied too.
                 shutil.copy2(index, self._git_dir / index.name)
-        # The borrowed objects, on disk: the synthetic commit is cut from here after this object is gone.
-        alternates = hostgit.borrow(local.common / "objects")["GIT_ALTERNATE_OBJECT_DIRECTORIES"]
-        (self.objects / "info/alternates").write_bytes(os.fsencode(alternates) + b"\n")
 
     def _git(self, *arguments: str, stdin: bytes = b"", variables: dict[str, str] | None = None) -> bytes:
         more = {"GIT_WORK_TREE": str(self._local.top)} | (variables or {})
@@ -307,27 +307,13 @@ def _fetch(mirror: Path, location: str, refspecs: list[str], *options: str) -> N
         raise _explained(url, said) from None
 
 
-_FORBIDDEN = "authentication failed|could not read (username|password)|permission denied|(returned error:|http) 40[13]"
-_REFUSED = (
-    "not found|does not exist|not exported|does not appear to be a git repository|is not a git repository"
-    "|couldn't find remote ref|no such remote ref|not our ref|unadvertised object|unable to find remote helper"
-)
-_PRIVATE = "it is not there, or it is private and GITHUB_TOKEN or git's own credentials do not open it"
-_NO_HOST = "the host's name does not resolve; check the URL and the network"
-# By what git says, in small letters: the error, of the first that fits.
-_SAYINGS = (
-    ("couldn't find remote ref head", InputError, "{url} has no commits yet"),
-    ("transport '.*' not allowed", InputError, "{url} cannot be cloned: use an https, ssh, git or file URL"),
-    ("could not resolve host", SourceUnavailable, f"cannot reach {{url}}: {_NO_HOST}"),
-    (_FORBIDDEN, InputError, f"{{url}} refuses access: {_PRIVATE}"),
-    (_REFUSED, InputError, "there is no git repository at {url} ({line})"),
-    ("", SourceUnavailable, "cannot fetch {url} ({line}): check the network and try again"),
-)
+_SAYINGS = tomllib.loads((Path(__file__).parent / "sayings.toml").read_text("utf-8"))["saying"]
 
 
 def _explained(url: str, said: str) -> InputError | SourceUnavailable:
-    kind, words = next((kind, words) for saying, kind, words in _SAYINGS if re.search(saying, said.lower()))
-    return kind(words.format(url=url, line=_last_line(said)))
+    found = next(saying for saying in _SAYINGS if re.search(saying["git"], said.lower()))
+    kind = SourceUnavailable if found["later"] else InputError
+    return kind(found["words"].format(url=url, line=_last_line(said)))
 
 
 def _readable(url: str) -> str:

@@ -1,8 +1,9 @@
-"""A tree of a commit as tar members and as a git index: bytes written by hand, so that nothing converts them."""
+"""A tree of a commit as a tar archive and as a git index: no git writes it, so that nothing converts its bytes."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import struct
 import tarfile
@@ -38,28 +39,41 @@ class Entry:
     def kind(self) -> Kind:
         return "directory" if self.is_submodule else "symlink" if self.mode == 0o120000 else "file"
 
-    @property
-    def tar_mode(self) -> int:
-        return 0o755 if self.is_submodule or self.mode & 0o100 else 0o644
 
+class TreeTar:
+    """An archive in GNU format, whose names may have any bytes and any length. Its members have the time `time`, and
+    the folders that they lie in are made, but for those that are `there`."""
 
-def tar_member(path: str, content: bytes, *, mode: int, time: int, kind: Kind) -> bytes:
-    """Header and padded content of one member, in GNU format: names may have any bytes and any length."""
-    info = tarfile.TarInfo(path)
-    info.type = _TYPES[kind]
-    info.mode = 0o777 if kind == "symlink" else mode
-    info.mtime = time
-    if kind == "symlink":
-        info.linkname = os.fsdecode(content)
-        content = b""
-    info.size = len(content)
-    header = info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
-    return header + content + b"\0" * (-len(content) % tarfile.BLOCKSIZE)
+    def __init__(self, time: int, there: str) -> None:
+        self._time = time
+        self._made = {there}
+        self._out = io.BytesIO()
+        self._tar = tarfile.TarFile(mode="w", fileobj=self._out, format=tarfile.GNU_FORMAT, encoding="utf-8")
 
+    def add(self, path: str, content: bytes = b"", mode: int = 0o644, kind: Kind = "file", later: int = 0) -> None:
+        """Add a member, by so many seconds younger than others; of a symlink `content` is its target."""
+        parts = path.split("/")
+        for folder in ("/".join(parts[:n]) for n in range(1, len(parts))):
+            if folder not in self._made:
+                self.add(folder, kind="directory")
+        info = tarfile.TarInfo(path)
+        info.type, info.mode, info.mtime = _TYPES[kind], mode, self._time + later
+        if kind == "symlink":
+            info.mode, info.linkname, content = 0o777, os.fsdecode(content), b""
+        elif kind == "directory":
+            info.mode = 0o755
+            self._made.add(path)
+        info.size = len(content)
+        self._tar.addfile(info, io.BytesIO(content))
 
-def tar_trailer(size: int) -> bytes:
-    """What ends an archive that is `size` bytes long so far."""
-    return b"\0" * (tarfile.BLOCKSIZE * 2 + -(size + tarfile.BLOCKSIZE * 2) % tarfile.RECORDSIZE)
+    def add_entry(self, top: str, entry: Entry, content: bytes) -> None:
+        """Add an entry of a tree, below the folder `top`."""
+        self.add(f"{top}/{entry.path}", content, 0o755 if entry.mode & 0o100 else 0o644, entry.kind)
+
+    def whole(self) -> bytes:
+        """The archive, ended."""
+        self._tar.close()
+        return self._out.getvalue()
 
 
 def index_file(entries: Sequence[Entry], sizes: Sequence[int], *, time: int) -> bytes:

@@ -7,11 +7,10 @@ that a sandbox gets is made from that directory, so what is not in it cannot lea
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from harness.repository import hostgit, sources
 from harness.repository.hostgit import Blobs, GitFailed, git, lines
-from harness.repository.treetar import Entry, index_file, tar_member, tar_trailer
+from harness.repository.treetar import Entry, TreeTar, index_file
 from harness.room import writing
 from harness.sandbox.base import TROOPDIR, WORKDIR
 from tasks.errors import InputError, SourceUnavailable
@@ -90,82 +89,59 @@ class Workspace:
     def archive(self) -> bytes:
         """An uncompressed tar to be unpacked at "/": the tree with an ordinary `.git`, and Troop's bare copy. Its bytes
         are those of the commit: no end-of-line conversion, no filter; the same commit gives the same archive. What the
-        user's checkout has of submodules is there as plain files."""
-        out = io.BytesIO()
-        for member in self._members():
-            out.write(member)
-        out.write(tar_trailer(out.tell()))
-        return out.getvalue()
+        user's checkout has of submodules is there as plain files.
 
-    def _entries(self, *paths: str) -> list[Entry]:
-        listed = git("--literal-pathspecs", "ls-tree", "-rz", "--full-tree", "HEAD", *paths, git_dir=self.git_dir)
-        return [Entry.parse(line) for line in listed.split(b"\0") if line]
-
-    def _members(self) -> Iterator[bytes]:
-        """Times: every file of the tree has the commit's, the indexes are younger, so git trusts what they say."""
+        Times: every file of the tree has the commit's, the indexes are younger, so git trusts what they say.
+        """
         time = min(max(int(self.date.timestamp()), 315_619_200), 2**32 - 86_400)
-        top = WORKDIR.lstrip("/")
-        entries = self._entries()
-        made = {""}
-        sizes: list[int] = []
-        yield tar_member(top, b"", mode=0o755, time=time, kind="directory")
+        top, troop, entries, sizes = WORKDIR.lstrip("/"), TROOPDIR.lstrip("/"), self._entries(), list[int]()
+        tar = TreeTar(time, there=troop.rpartition("/")[0])
+        tar.add(top, kind="directory")
         with Blobs(self.git_dir) as blobs:
             contents = blobs.read(e.oid for e in entries if not e.is_submodule)
             for entry in entries:
                 content = b"" if entry.is_submodule else next(contents)
                 sizes.append(len(content))
-                yield from _parents(top, entry.path, made, time)
-                yield tar_member(f"{top}/{entry.path}", content, mode=entry.tar_mode, time=time, kind=entry.kind)
+                tar.add_entry(top, entry, content)
                 if entry.is_submodule and (objects := self._objects_of(entry)):
-                    yield from _submodule(f"{top}/{entry.path}", objects, entry.oid, time)
+                    _add_submodule(tar, f"{top}/{entry.path}", objects, entry.oid)
         index = index_file(entries, sizes, time=time)
-        yield from self._git_members(f"{top}/.git", self._ordinary_config(), index, time)
-        yield tar_member(TROOPDIR.lstrip("/"), b"", mode=0o755, time=time, kind="directory")
-        config = (self.git_dir / "config").read_bytes()
-        yield from self._git_members(f"{TROOPDIR.lstrip('/')}/base.git", config, index, time)
+        self._add_git(tar, f"{top}/.git", self._ordinary_config(), index)
+        self._add_git(tar, f"{troop}/base.git", (self.git_dir / "config").read_bytes(), index)
+        return tar.whole()
+
+    def _entries(self, *paths: str) -> list[Entry]:
+        listed = git("--literal-pathspecs", "ls-tree", "-rz", "--full-tree", "HEAD", *paths, git_dir=self.git_dir)
+        return [Entry.parse(line) for line in listed.split(b"\0") if line]
 
     def _ordinary_config(self) -> bytes:
         """The attempt's own repository, with an identity, so that its commits do not fail for want of one."""
         config = hostgit.bare_config(sha256=len(self.base_commit) == 64, bare=False)
         return (config + "[user]\n\tname = Troop\n\temail = troop@localhost\n").encode()
 
-    def _git_members(self, place: str, config: bytes, index: bytes, time: int) -> Iterator[bytes]:
-        """A git directory as tar members. Its raw attributes hold for the attempt's own git as well, so that a
-        `git checkout` there gives back the very bytes that the patch is taken against."""
-        yield tar_member(place, b"", mode=0o755, time=time, kind="directory")
+    def _add_git(self, tar: TreeTar, place: str, config: bytes, index: bytes) -> None:
+        """A git directory. Its raw attributes hold for the attempt's own git as well, so that a `git checkout` there
+        gives back the very bytes that the patch is taken against."""
         for path in sorted(self.git_dir.rglob("*")):
             name = str(path.relative_to(self.git_dir))
             if path.is_dir():
-                yield tar_member(f"{place}/{name}", b"", mode=0o755, time=time, kind="directory")
+                tar.add(f"{place}/{name}", kind="directory")
             elif name != "config":
-                yield tar_member(f"{place}/{name}", path.read_bytes(), mode=0o644, time=time, kind="file")
+                tar.add(f"{place}/{name}", path.read_bytes())
         for name, content in (("config", config), ("index", index)):
             # Ten seconds younger than the files: entries that are as young as the index would all be read again.
-            yield tar_member(f"{place}/{name}", content, mode=0o644, time=time + 10, kind="file")
+            tar.add(f"{place}/{name}", content, later=10)
 
 
-def _submodule(place: str, objects: Path, commit: str, time: int) -> Iterator[bytes]:
-    """The files of a submodule's commit as tar members; submodules of its own stay empty."""
+def _add_submodule(tar: TreeTar, place: str, objects: Path, commit: str) -> None:
+    """The files of a submodule's commit; submodules of its own stay empty."""
     with tempfile.TemporaryDirectory(prefix="troop-") as scratch:
         reader = Path(scratch) / "reader.git"
-        hostgit.plant(reader, commit, sha256=len(commit) == 64)
-        (reader / "objects/info/alternates").write_text(f"{objects}\n")
+        hostgit.plant(reader, commit, sha256=len(commit) == 64, borrows=objects)
         listed = git("ls-tree", "-rz", "--full-tree", commit, git_dir=reader)
-        made = {""}
         with Blobs(reader) as blobs:
             for entry in map(Entry.parse, filter(None, listed.split(b"\0"))):
-                yield from _parents(place, entry.path, made, time)
-                content = b"" if entry.is_submodule else next(blobs.read([entry.oid]))
-                yield tar_member(f"{place}/{entry.path}", content, mode=entry.tar_mode, time=time, kind=entry.kind)
-
-
-def _parents(top: str, path: str, made: set[str], time: int) -> Iterator[bytes]:
-    parts = path.split("/")[:-1]
-    for n in range(1, len(parts) + 1):
-        directory = "/".join(parts[:n])
-        if directory not in made:
-            made.add(directory)
-            yield tar_member(f"{top}/{directory}", b"", mode=0o755, time=time, kind="directory")
+                tar.add_entry(place, entry, b"" if entry.is_submodule else next(blobs.read([entry.oid])))
 
 
 def open_workspace(repository: Repository, cache: Path, *, say: Say = lambda line: None) -> Workspace:
@@ -226,12 +202,12 @@ def _cut(source: sources.Source, place: Path, cache: Path) -> None:
     with tempfile.TemporaryDirectory(dir=cache / "tmp", prefix="cut-") as scratch:
         # Read through a directory of ours: neither refs nor settings of the source come along.
         reader = Path(scratch) / "reader.git"
-        hostgit.plant(reader, source.commit, sha256=source.sha256)
+        hostgit.plant(reader, source.commit, sha256=source.sha256, borrows=source.objects)
         made = Path(scratch) / "made"
         bare = made / "base.git"
         hostgit.plant(bare, f"ref: refs/heads/{BRANCH}", sha256=source.sha256)
         try:
-            ask = partial(git, git_dir=reader, variables=hostgit.borrow(source.objects))
+            ask = partial(git, git_dir=reader)
             objects = ask("rev-list", "--objects", "--no-walk", "--no-object-names", source.commit)
             ask("pack-objects", "--quiet", "--window=0", str(bare / "objects/pack/pack"), stdin=objects)
         except GitFailed as error:

@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import json
 import posixpath
+import tomllib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,8 +25,6 @@ from tasks.errors import SandboxFailed, TroopError
 
 LAUNCH = ("-I", "-S", "-B", "-c", f"import sys; sys.path.insert(0, '{INSIDE}'); import shim; shim.main()")
 """Arguments for a Python 3.6 or newer that make it the shim; `INSIDE` must hold the files of harness/inside."""
-
-PATH = f"{ENVDIR}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 SKIPPED = (
     *(".git", ".hg", ".svn", ".tox", ".nox", ".venv", ".eggs", "node_modules", "__pycache__", ".cache"),
@@ -58,25 +57,16 @@ def file_limit(*, network: bool) -> int:
 
 @cache
 def inside_modules() -> Mapping[str, bytes]:
-    """The modules of harness/inside/ by file name: what `INSIDE` is to hold."""
+    """The files of harness/inside/ by name: what `INSIDE` is to hold."""
     from harness import inside
 
-    return {path.name: path.read_bytes() for path in sorted(Path(str(inside.__file__)).parent.glob("*.py"))}
+    return {path.name: path.read_bytes() for path in sorted(Path(str(inside.__file__)).parent.glob("[!.]*.*"))}
 
 
-def base_env(extra: Mapping[str, str]) -> dict[str, str]:
-    """The whole environment of a command in a sandbox: nothing of the harness's own."""
-    return {
-        **{"PATH": PATH, "HOME": HOME, "TERM": "dumb", "TMPDIR": "/tmp", "GIT_TERMINAL_PROMPT": "0"},
-        **dict.fromkeys(("USER", "LOGNAME"), "troop"),
-        **dict.fromkeys(("LANG", "LC_ALL"), "C.UTF-8"),
-        # Caches of other languages are frozen with the environment; nobody is to try a network that is not there.
-        **{"GOPATH": f"{ENVDIR}/go", "GOCACHE": f"{ENVDIR}/go/build", "GOPROXY": "off"},
-        **{"CARGO_HOME": f"{ENVDIR}/cargo", "CARGO_TARGET_DIR": f"{ENVDIR}/target", "CARGO_NET_OFFLINE": "true"},
-        **dict.fromkeys(("PAGER", "GIT_PAGER"), "cat"),
-        **dict.fromkeys(("PYTHONDONTWRITEBYTECODE", "PIP_NO_INPUT", "PIP_DISABLE_PIP_VERSION_CHECK"), "1"),
-        **extra,
-    }
+def variables(*layers: str) -> dict[str, str]:
+    """The variables of these layers of variables.toml, the later ones over the earlier."""
+    known = tomllib.loads((Path(__file__).parent / "variables.toml").read_text("utf-8"))
+    return {name: text.format(env=ENVDIR, home=HOME) for layer in layers for name, text in known[layer].items()}
 
 
 @dataclass(eq=False, kw_only=True)

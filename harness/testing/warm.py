@@ -14,7 +14,7 @@ import json
 import secrets
 from collections.abc import Sequence
 
-from harness.records import Exec, TestReport
+from harness.records import Exec, Json, TestReport
 from harness.sandbox.base import INSIDE, WORKDIR, Sandbox
 from harness.testing.report import REPORT_BYTES
 from harness.testing.run import OUTPUT_BYTES, run_tests, script, settings
@@ -51,8 +51,11 @@ class WarmTests:
         runner = runner_of(command)
         launch = runner.launch(command)
         if launch is not None and self._failures < MOST_FAILURES:
-            waiting = self._ready(runner, launch)
-            report = await self._forked(waiting, launch, ids, timeout, test_seconds, to_first_failure)
+            waiting, place = self._ready(runner, launch), f"/tmp/troop-tests-{secrets.token_hex(8)}"
+            told = settings(place, ids, test_seconds, to_first_failure)
+            environment = {name: value or None for name, value in told.items()}
+            request = {"argv": [*launch.arguments, *files_of(ids)], "cwd": WORKDIR, "env": environment}
+            report = await self._forked(waiting, place, request | {"select": json.dumps(list(ids))}, timeout)
             if report is not None:
                 return report
             await waiting.end()
@@ -71,21 +74,9 @@ class WarmTests:
             waiting = self._waiting = _Waiting(self._sandbox, runner, launch)
         return waiting
 
-    async def _forked(
-        self,
-        waiting: _Waiting,
-        launch: Launch,
-        ids: Sequence[str],
-        timeout: float,
-        test_seconds: float | None,
-        to_first_failure: bool,
-    ) -> TestReport | None:
+    async def _forked(self, waiting: _Waiting, place: str, request: Json, timeout: float) -> TestReport | None:
         """The report of a fork; None where there was none to be believed."""
-        place = f"/tmp/troop-tests-{secrets.token_hex(8)}"
-        told = settings(place, ids, test_seconds, to_first_failure)
-        environment = {name: value or None for name, value in told.items()}
-        request = {"argv": [*launch.arguments, *files_of(ids)], "cwd": WORKDIR, "env": environment}
-        request |= {"select": json.dumps(list(ids)), "remove": waiting.left}
+        request["remove"] = waiting.left
         waiting.left, confirmed = [], False
         try:
             result = await waiting.ask(place, json.dumps(request).encode("ascii"), timeout)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.attempt.model_policy import AGAIN, CUT, GONE, NOT_READ, SHORT, STEPS, TIGHT, WHOLE, ModelPolicy, reduced
+from agent.attempt.model_policy import GONE, NOTES, SHORT, STEPS, TIGHT, WHOLE, ModelPolicy, reduced
 from agent.attempt.policy import Answer, Decision, Plan, Result, ToolCall, TurnRecord, View
 from agent.attempt.reading import read
 from agent.attempt.tools import TOOLS
@@ -73,7 +73,7 @@ def test_calls_before_one_that_is_none_are_carried_out_and_it_is_answered() -> N
 def test_the_same_turn_twice_is_warned_of_in_its_result() -> None:
     seen = spoken((reply(("undo", "{}")), ["x"]), (reply(("undo", "{}")), ["x"]), (reply(("diff", "{}")), ["x"]))
     told = [m["content"] for m in ModelPolicy(tools=True).messages(seen) if m["role"] == "tool"]
-    assert [AGAIN in text for text in told] == [False, True, False]
+    assert [NOTES["again"] in text for text in told] == [False, True, False]
 
 
 def test_a_reply_without_a_call_says_what_is_missing() -> None:
@@ -87,7 +87,7 @@ def test_calls_of_a_cut_reply_are_never_carried_out(tools: bool) -> None:
     message = reply(("run", '{"command": "rm a"}'), text="Then")
     for cut in (message, block("run", command="rm a")):
         made = decide(cut, tools=tools, cut=True)
-        assert not made.calls and made.error == CUT
+        assert not made.calls and made.error == NOTES["cut"]
     record = TurnRecord(1, decide(message, cut=True), ())
     chat = ModelPolicy(tools=tools).messages(
         replace(view([record]), replies={"1": Answer({**message, "native": 1, "reasoning_details": []}, cut=True)})
@@ -269,7 +269,7 @@ def test_a_server_that_takes_no_tools_is_asked_in_text_from_then_on() -> None:
 
 def test_a_call_that_the_server_could_not_read_is_a_malformed_turn() -> None:
     made = asyncio.run(ModelPolicy(tools=True).decide(view([], ask=Server({}, readable=False))))
-    assert made == Decision("", error=NOT_READ)
+    assert made == Decision("", error=NOTES["not_read"])
     chat = ModelPolicy(tools=True).messages(view([TurnRecord(1, made, ())]))
     assert chat[-2]["content"] == "(no answer)" and "could not read" in chat[-1]["content"]
 

@@ -49,7 +49,7 @@ from harness.sandbox.bubblewrap import cgroup, launch
 from harness.sandbox.bubblewrap.interpreters import Interpreter, choose, find_interpreters, rust_toolchain
 from harness.sandbox.bubblewrap.launch import Copying, Launched, copy_tree, private_folder, remove_tree
 from harness.sandbox.bubblewrap.system import CLEAN_ENV, ETC_FILES, USER_ID, system_mounts
-from harness.sandbox.client import DISK_UNLIMITED, LAUNCH, PATH, ShimSandbox, base_env, file_limit, inside_modules
+from harness.sandbox.client import DISK_UNLIMITED, LAUNCH, ShimSandbox, file_limit, inside_modules, variables
 from harness.sandbox.index import IndexSettings, index_settings, uv_binary
 from tasks.errors import InputError, SandboxFailed
 
@@ -260,10 +260,10 @@ class BubblewrapProvider:
         return arguments
 
     def _env(self, spec: SandboxSpec, index: IndexSettings | None) -> dict[str, str]:
-        env = base_env({})
-        head, _, rest = PATH.partition(":")
+        env = variables("always")
+        head, _, rest = env["PATH"].partition(":")
         # An interpreter that was asked for comes before the system's; others are there to be found by version.
-        env["PATH"] = f"{head}:{PYTHONS}:{rest}" if spec.python is not None else f"{PATH}:{PYTHONS}"
+        env["PATH"] = f"{head}:{PYTHONS}:{rest}" if spec.python is not None else f"{head}:{rest}:{PYTHONS}"
         if spec.environment is not None and (self._environments / spec.environment / "env/pyvenv.cfg").is_file():
             env["VIRTUAL_ENV"] = ENVDIR
         if index is not None:

@@ -150,10 +150,7 @@ class Attachment(asyncio.StreamReaderProtocol):
         super().__init__(self.stdout, loop=loop)
         self._loop = loop
         self._opened: asyncio.Future[None] = loop.create_future()
-        self._answer = bytearray()
-        self._head = bytearray()
-        self._left = 0
-        self._stream = 1
+        self._inbox = bytearray()
         self._stderr = bytearray()
         self.stdin: asyncio.StreamWriter
 
@@ -173,42 +170,30 @@ class Attachment(asyncio.StreamReaderProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._opened.done():
-            self._demultiplex(data)
-            return
-        self._answer += data
-        end = self._answer.find(b"\r\n\r\n")
-        if end < 0:
-            return
-        status = bytes(self._answer[:end]).split(b"\r\n", 1)[0].decode("latin-1")
-        rest = bytes(self._answer[end + 4 :])
-        if status.split(" ")[1:2] in (["101"], ["200"]):
-            self._opened.set_result(None)
-            self._demultiplex(rest)
-        else:
-            self._opened.set_exception(ConnectionRefusedError(f"{status} {rest.decode('utf-8', 'replace')[:300]}"))
-
-    def _demultiplex(self, data: bytes) -> None:
-        at = 0
-        while at < len(data):
-            if self._left == 0:
-                wanted = 8 - len(self._head)
-                self._head += data[at : at + wanted]
-                at += wanted
-                if len(self._head) < 8:
-                    return
-                self._stream = self._head[0]
-                self._left = int.from_bytes(self._head[4:8], "big")
-                self._head.clear()
-                continue
-            payload = data[at : at + self._left]
-            at += len(payload)
-            self._left -= len(payload)
-            if self._stream == 2:
+        self._inbox += data
+        if not self._opened.done():
+            self._read_answer()
+        while self._opened.done() and len(self._inbox) >= 8:
+            end = 8 + int.from_bytes(self._inbox[4:8], "big")
+            if len(self._inbox) < end:
+                return
+            stream, payload = self._inbox[0], bytes(self._inbox[8:end])
+            del self._inbox[:end]
+            if stream == 2:
                 self._stderr += payload
                 del self._stderr[:-_STDERR_KEPT]
             else:
                 super().data_received(payload)
+
+    def _read_answer(self) -> None:
+        """The daemon's answer to the request for the stream, if it is all there."""
+        head, ended, rest = bytes(self._inbox).partition(b"\r\n\r\n")
+        status = head.split(b"\r\n", 1)[0].decode("latin-1")
+        if ended and status.split(" ")[1:2] in (["101"], ["200"]):
+            self._opened.set_result(None)
+            self._inbox[:] = rest
+        elif ended:
+            self._opened.set_exception(ConnectionRefusedError(f"{status} {rest.decode('utf-8', 'replace')[:300]}"))
 
     async def open(self, path: str) -> None:
         """Ask the daemon for the stream and wait for it. Where it is refused, raises OSError and is closed."""

@@ -24,7 +24,7 @@ from typing import Any
 from harness.parallel import apart
 from harness.room import check
 from harness.sandbox.base import ENVDIR, HOME, WORKDIR, Finding, Sandbox, SandboxSpec, name_unlike_others
-from harness.sandbox.client import LAUNCH, ShimSandbox, base_env, file_limit
+from harness.sandbox.client import LAUNCH, ShimSandbox, file_limit, variables
 from harness.sandbox.docker import containers
 from harness.sandbox.docker.bundle import HOST, LACKING, bundle
 from harness.sandbox.docker.containers import explained, make_container
@@ -113,7 +113,7 @@ class DockerProvider:
         async def diagnose() -> str:
             return attachment.stderr or await self.daemon.ask("say why", containers.obituary, container, began)
 
-        env = {**image.env, **base_env({} if kit is None else kit.env)}
+        env = {**image.env, **variables("always"), **({} if kit is None else kit.env)}
         if "PATH" in image.env:
             env["PATH"] = f"{ENVDIR}/bin:" + image.env["PATH"].removeprefix(f"{ENVDIR}/bin:")
         env["PATH"] += f":{HOST}/bin"
