@@ -52,7 +52,7 @@ async def given(pool: Path, row: str, rows: Path, mirrors: Path, model: str, out
     from agent.assemble import go, open_pool, open_trace, start
     from agent.choice.candidates import candidates_of
     from agent.config import Settings
-    from harness.money.budget import Budget
+    from harness.records import Budget
     from harness.suites.swebench import SwebenchSuite
     from harness.swebench.names import image_name
     from tasks.swebench import choose_rows, load_rows
