@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from agent.models.failures import IN_STREAM, Unusable
+from agent.models.failures import IN_STREAM, STATUS, Unusable
 from agent.models.wires.texts import dicts, encodable, native_of
 from harness.records import Json
 
@@ -15,18 +15,6 @@ WIRE = "anthropic"
 THINKING = frozenset({"thinking", "redacted_thinking"})
 _NOTHING = "(nothing)"
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9_-]")
-_STATUS = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
 _NEEDED: dict[str, dict[str, type]] = {
     "text": {"text": str},
     "thinking": {"thinking": str},
@@ -153,7 +141,7 @@ class _Ids:
 def _told(body: Any) -> Any:
     """The error in an answer's body, with its HTTP status as `code`; None where there is none."""
     error = body.get("error") if isinstance(body, dict) else None
-    return {"code": _STATUS.get(str(error.get("type"))), **error} if isinstance(error, dict) else error
+    return {"code": STATUS.get(str(error.get("type"))), **error} if isinstance(error, dict) else error
 
 
 def _said(message: Json, ids: _Ids, left_out: Collection[str]) -> list[Json]:
