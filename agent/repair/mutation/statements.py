@@ -94,9 +94,8 @@ def additions(site: Site) -> Iterator[Proposal]:
     step = "\t" if indent.startswith("\t") else "    "
     first = site.parent is function and (block[0] is node or (is_docstring(block[0]) and block[1] is node))
     for test, value, factor in _guards(site, function if first else None):
-        yield Proposal(
-            start, start, f"{indent}if {test}:{newline}{indent}{step}return {value}{newline}", "guard", factor
-        )
+        guard = f"{indent}if {test}:{newline}{indent}{step}return {value}{newline}"
+        yield Proposal(start, start, guard, "guard", factor)
     places = [(start, indent, newline)]
     if block[-1] is node and not isinstance(node, (ast.Return, ast.Raise, ast.Break, ast.Continue)):
         whole = source.text[:end].endswith("\n")
