@@ -7,7 +7,6 @@ What servers' words mean stands in refusals.toml.
 from __future__ import annotations
 
 import json
-import math
 import re
 import time
 import tomllib
@@ -109,8 +108,7 @@ def retry_after(headers: httpx2.Headers) -> float | None:
     """Seconds that the server asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date (RFC 9110,
     10.2.3). None where it does not say, or says nothing that is a wait (zero, the past, no number)."""
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        if (value := headers.get(name)) is None:
-            continue
+        value = headers.get(name, "")
         try:
             seconds = float(value) / unit
         except ValueError:
@@ -118,7 +116,7 @@ def retry_after(headers: httpx2.Headers) -> float | None:
                 seconds = parsedate_to_datetime(value).timestamp() - time.time()
             except (ValueError, OverflowError):
                 continue
-        if seconds > 0 and not math.isnan(seconds):
+        if seconds > 0:
             return seconds
     return None
 

@@ -50,9 +50,8 @@ class AnthropicWire(Wire):
 
     def request(self, messages: Sequence[Json], tools: Sequence[Json], wish: Wish) -> Json:
         known, sampling = self.dialect, self._sampling
-        system, chat = as_blocks(
-            messages if known.system else system_merged(messages), THINKING if "thinking" in known.fields else ()
-        )
+        left_out = THINKING if "thinking" in known.fields else ()
+        system, chat = as_blocks(messages if known.system else system_merged(messages), left_out)
         body: Json = {"model": self._alias.name, "messages": chat}
         if system:
             body["system"] = system

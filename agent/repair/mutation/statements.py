@@ -25,8 +25,13 @@ def _lines(source: Source, statement: ast.stmt) -> tuple[int, int]:
 
 
 def _stands_alone(source: Source, node: ast.stmt) -> bool:
-    """Whether it has its lines to itself, and is neither a docstring nor part of another statement."""
-    return source.own_lines(node) and not source.is_elif(node) and not is_docstring(node)
+    """Whether it has its lines to itself (nothing before it, and only a comment after it), and is neither a docstring
+    nor part of another statement."""
+    start, end = source.span(node)
+    before = source.lines[node.lineno - 1][: node.col_offset].strip()
+    after = source.text[end : source.line_start(source.line_of(end) + 1)].strip()
+    is_elif = isinstance(node, ast.If) and source.text.startswith("elif", start)
+    return not (before or after.partition("#")[0] or is_elif or is_docstring(node))
 
 
 def removals(site: Site) -> Iterator[Proposal]:
