@@ -17,6 +17,7 @@ from harness.cache import cache_root
 from harness.repository.workspace import sweep_scratch
 from harness.sandbox.base import Finding, Provider
 from harness.sandbox.choice import BACKENDS
+from harness.views.picture import table
 from harness.views.words import clean
 from tasks.errors import EndpointFailed, EnvironmentFailed, InputError
 
@@ -87,11 +88,10 @@ def _cache() -> Finding:
     return Finding("cache", enough, f"{root}, {free:.0f} GB free{'' if writable else ', not writable'}", fix)
 
 
-def table(groups: dict[str, list[Finding]]) -> Table:
+def findings_table(groups: dict[str, list[Finding]]) -> Table:
     """The findings for a person."""
-    shown = Table(box=None, padding=(0, 1), show_header=False)
-    for column in ("subject", "ok", "finding"):
-        shown.add_column(column, no_wrap=column != "finding")
+    shown = table("…", "…", "")
+    shown.show_header = False
     for subject, findings in groups.items():
         for number, finding in enumerate(findings):
             mark = "[green]yes[/]" if finding.ok else "[red]no[/]"

@@ -73,10 +73,6 @@ def _sample(ids: Sequence[str], pattern: str) -> list[str]:
     match = _SAMPLE.fullmatch(pattern)
     if match is None or int(match[1]) == 0:
         raise InputError(f"--instances: {pattern!r} is no sample; one is written sample:20 or sample:20@SEED")
-    seed = match[2] or "0"
-
-    def lot(id: str) -> str:
-        return hashlib.sha256(f"{seed}:{id}".encode()).hexdigest()
-
-    drawn = set(sorted(ids, key=lot)[: int(match[1])])
+    lots = {id: hashlib.sha256(f"{match[2] or 0}:{id}".encode()).hexdigest() for id in ids}
+    drawn = set(sorted(ids, key=lots.__getitem__)[: int(match[1])])
     return [id for id in ids if id in drawn]

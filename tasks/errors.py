@@ -1,22 +1,7 @@
 """The one exception hierarchy. Every message is a sentence for a person: what was wrong, where, what to do.
 
-    TroopError                     something Troop can explain; carries the exit code
-    ├── InputError        (exit 2) wrong usage or input; nothing was started
-    │   └── RunLocked     (exit 2) another process works on this run
-    ├── BudgetExceeded    (exit 3) a cap was reached; inside an attempt it becomes a status, never a lost attempt
-    ├── PatchNotTaken     (exit 4) an attempt's own doing keeps its patch from being taken; the attempt ends without one
-    └── EnvironmentFailed (exit 4) the world around the task does not work
-        ├── SourceUnavailable      the repository, issue or package cannot be had now (network, rate limit)
-        ├── DiskFull               a file system takes no more; the run stops, and goes on once there is room
-        ├── SetupFailed            a set-up command, or the base test run, failed
-        ├── SandboxFailed          no sandbox can be made, or one died (not the model's fault; retried)
-        └── EndpointFailed         the model's server cannot be reached or refuses (after retries)
-            └── CallRefused        it refused this one call; others may go well
-                ├── ContextTooLong   the conversation does not fit the model
-                ├── ReplyUnreadable  it could not read the tool call that its own model wrote
-                └── ToolsRefused     it takes no tools
-
-The module lives in the lowest layer because all three packages raise from it.
+`exit_code` is inherited: 2 for an InputError, 3 for a BudgetExceeded, 4 for all others. The module lives in the lowest
+layer because all three packages raise from it.
 """
 
 from __future__ import annotations
@@ -43,8 +28,8 @@ class RunLocked(InputError):
 
 
 class BudgetExceeded(TroopError):
-    """A cap would be passed. `limit` says which: "usd", "tokens", "turns", "seconds"; `scope`: "run", "attempt" or
-    "judge"."""
+    """A cap would be passed; inside an attempt it becomes a status, never a lost attempt. `limit` says which: "usd",
+    "tokens", "turns", "seconds"; `scope`: "run", "attempt" or "judge"."""
 
     exit_code = 3
 
@@ -55,8 +40,8 @@ class BudgetExceeded(TroopError):
 
 
 class PatchNotTaken(TroopError):
-    """No patch can be taken out of a sandbox that still answers, by the attempt's own doing. Not the world's
-    failure."""
+    """No patch can be taken out of a sandbox that still answers, by the attempt's own doing; the attempt ends
+    without one. Not the world's failure."""
 
 
 class EnvironmentFailed(TroopError):
@@ -64,11 +49,12 @@ class EnvironmentFailed(TroopError):
 
 
 class SourceUnavailable(EnvironmentFailed):
-    """A repository, an issue or a package cannot be fetched at the moment."""
+    """A repository, an issue or a package cannot be fetched at the moment (network, rate limit)."""
 
 
 class DiskFull(EnvironmentFailed):
-    """A file system that the run needs is full, read-only or broken: no attempt's fault, and none goes on without."""
+    """A file system that the run needs is full, read-only or broken: no attempt's fault, and none goes on without. The
+    run stops, and goes on once there is room."""
 
 
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)

@@ -183,15 +183,9 @@ def _from_json(body: bytes, base: str) -> list[Release]:
 
 
 def _from_html(text: str, base: str) -> list[Release]:
-    anchors = _Anchors()
+    anchors = _Anchors(base)
     anchors.feed(text)
-    releases = []
-    for href in anchors.found:
-        url, fragment = urldefrag(urljoin(base, href))
-        kind, _, digest = fragment.partition("=")
-        filename = unquote(urlsplit(url).path.rpartition("/")[2])
-        releases.append(Release(filename, url, digest.lower() if kind == "sha256" else ""))
-    return releases
+    return anchors.releases
 
 
 def _local_page(url: str) -> list[Release] | None:
@@ -206,14 +200,18 @@ def _local_page(url: str) -> list[Release] | None:
 
 
 class _Anchors(HTMLParser):
-    def __init__(self) -> None:
+    """The files that the links of a page name."""
+
+    def __init__(self, base: str) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.base, self.releases = base, list[Release]()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        for name, value in attrs:
-            if tag == "a" and name == "href" and value:
-                self.found.append(value)
+        if tag == "a" and (href := dict(attrs).get("href")):
+            url, fragment = urldefrag(urljoin(self.base, href))
+            kind, _, digest = fragment.partition("=")
+            filename = unquote(urlsplit(url).path.rpartition("/")[2])
+            self.releases.append(Release(filename, url, digest.lower() if kind == "sha256" else ""))
 
 
 def normalised(name: str) -> str:

@@ -10,7 +10,7 @@ from agent.commands.options import add_repeatable
 from agent.commands.portrait_view import FILE, as_json, portrait_view, tables
 from agent.commands.progress import Progress
 from agent.config import REPAIR, load_config, resolve_model
-from agent.diagnosis import examine, sweep, table
+from agent.diagnosis import examine, findings_table, sweep
 from agent.probe import portray
 from agent.toml_file import put
 from harness.sandbox.choice import BACKENDS
@@ -41,7 +41,7 @@ async def _examine(known: argparse.Namespace, progress: Progress) -> int:
     removed = await sweep() if known.clean else []
     groups = await examine()
     if not known.json:
-        progress.show(table(groups))
+        progress.show(findings_table(groups))
         for line in removed:
             progress.show(f"removed {line}")
         if known.clean and not removed:

@@ -13,19 +13,10 @@ from harness.swebench.predictions import PredictionSet
 from harness.swebench.summary import Result
 from harness.views.live import Screen, View, fitted
 from harness.views.picture import table
+from harness.views.words import GRADE_WORDS
 
 _NEWS = 8
 _ERRORS = ("refused", "timed-out", "unreadable", "failed")
-_WORDS = {
-    "resolved": "resolved",
-    "unresolved": "not resolved",
-    "not-run": "not resolved, the tests did not run",
-    "empty": "no patch",
-    "refused": "does not apply",
-    "timed-out": "timed out",
-    "unreadable": "unreadable",
-    "failed": "NOT GRADED",
-}
 
 
 class Tally:
@@ -46,13 +37,13 @@ class Tally:
         why = f": {result.reason}" if result.reason and result.outcome != "empty" else ""
         done = self.outcomes.total()
         whose = f"{done}/{self.planned} {result.prediction.instance_id} {each.name}"
-        return f"{whose}: {_WORDS[result.outcome]}{why} ({took})"
+        return f"{whose}: {GRADE_WORDS[result.outcome]}{why} ({took})"
 
     def line(self) -> str:
         """All of it in one line."""
         done = self.outcomes.total()
         parts = [f"graded {done} of {self.planned}", f"resolved {self.outcomes['resolved']}"]
-        parts += [f"{_WORDS[kind]} {self.outcomes[kind]}" for kind in _ERRORS if self.outcomes[kind]]
+        parts += [f"{GRADE_WORDS[kind]} {self.outcomes[kind]}" for kind in _ERRORS if self.outcomes[kind]]
         if self.remembered:
             parts.append(f"remembered {self.remembered}")
         worked = done - self.remembered
@@ -83,8 +74,8 @@ class TallyView(View):
 
 def summary_table(report: Json) -> list[RenderableType]:
     """The sets of a grading, and what a reader should know."""
-    kinds = [kind for kind in _WORDS if any(each["outcomes"].get(kind) for each in report["sets"])]
-    shown = table("predictions", ">of", *(f">{_WORDS[kind]}" for kind in kinds), ">share")
+    kinds = [kind for kind in GRADE_WORDS if any(each["outcomes"].get(kind) for each in report["sets"])]
+    shown = table("predictions", ">of", *(f">{GRADE_WORDS[kind]}" for kind in kinds), ">share")
     for each in report["sets"]:
         counts = [str(each["outcomes"].get(kind, 0)) for kind in kinds]
         share = f"{each['resolved'] / report['instances']:.1%}"
@@ -93,9 +84,11 @@ def summary_table(report: Json) -> list[RenderableType]:
     for row in report["predictions"]:
         whose = f"{row['instance_id']} {row['set']}"
         if row.get("differs"):
-            lines.append(Text(f"{whose}: {_WORDS[row['outcome']]} by rules 5, {_WORDS[row['rules_4.1']]} by 4.1"))
+            lines.append(
+                Text(f"{whose}: {GRADE_WORDS[row['outcome']]} by rules 5, {GRADE_WORDS[row['rules_4.1']]} by 4.1")
+            )
         if len(set(row.get("outcomes", ()))) > 1:
-            lines.append(Text(f"{whose}: flaky ({', '.join(_WORDS[each] for each in row['outcomes'])})", "bold"))
+            lines.append(Text(f"{whose}: flaky ({', '.join(GRADE_WORDS[each] for each in row['outcomes'])})", "bold"))
     if "untrusted" in report:
         lines.append(Text(f"{len(report['untrusted'])} of {report['instances']} instances cannot be trusted here"))
         lines += [Text(f"  {name}: {why}") for name, why in sorted(report["untrusted"].items())]

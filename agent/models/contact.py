@@ -16,14 +16,8 @@ from tasks.say import Say
 LIST_SECONDS = 30.0
 ONE_TOKEN = 16
 """The least that every API takes as a limit on an answer."""
-_CONTEXT_FIELDS = (
-    "max_model_len",
-    "context_length",
-    "context_window",
-    "max_context_length",
-    "max_input_tokens",
-    "n_ctx",
-)
+_CONTEXTS = ("max_model_len", "context_length", "context_window", "max_context_length", "max_input_tokens", "n_ctx")
+"""What lists of models call the context."""
 
 
 async def greet(client: ModelClient, say: Say) -> None:
@@ -90,5 +84,5 @@ def entry_of(models: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any
 def context_of(model: Mapping[str, Any]) -> int | None:
     """The tokens that a model in a server's list bears, where the list says so."""
     places = [model, *(model[k] for k in ("meta", "top_provider", "limits") if isinstance(model.get(k), dict))]
-    told = (place.get(name) for place in places for name in _CONTEXT_FIELDS)
+    told = (place.get(name) for place in places for name in _CONTEXTS)
     return next((n for n in told if isinstance(n, int) and n > 0), None)

@@ -10,20 +10,10 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from agent.models.failures import Failure
+from agent.models.failures import Failure, says
 
-_ANY = re.IGNORECASE | re.DOTALL
+_MOST = re.compile(r"(?:at most|maximum|less than or equal to|<=|> ?|up to)\D{0,30}(\d[\d,]*)", re.IGNORECASE)
 OUTPUT_NAMES = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-_STREAM_WANTED = re.compile(
-    r"non-?stream|(only|must|requires?|need).{0,40}\bstream|\bstream.{0,30}(only|required)", _ANY
-)
-_STREAM_REFUSED = re.compile(r"\bstream(ing)?\b.{0,40}(not|un)", _ANY)
-_NO_SYSTEM = re.compile(
-    r"(system|developer).{0,40}(not|un)|roles? must alternate|only user,? (and )?assistant|unexpected role", _ANY
-)
-_ONE_CALL = re.compile(r"single tool.?call|one tool.?call|parallel tool.?call", _ANY)
-_NO_NULL = re.compile(r"content.{0,80}valid string|\bNoneType\b|content.{0,40}(null|None)\b", _ANY)
-_WANTED = re.compile(r"must be passed|missing|required|must include", _ANY)
 
 
 @dataclass(slots=True)
@@ -60,10 +50,10 @@ class Dialect:
         if failure.no_tools and self.tools:
             self.tools = False
             return "it takes no tools, so the text protocol is used"
-        if not self.stream and _STREAM_WANTED.search(words):
+        if not self.stream and says("stream_wanted", words):
             self.stream = True
             return "answers are streamed"
-        if self.stream and _STREAM_REFUSED.search(words):
+        if self.stream and says("stream_refused", words):
             self.stream = False
             return "answers are not streamed"
         if (name := next((n for n in OUTPUT_NAMES if n in ours and re.search(rf"\b{n}\b", words)), None)) is not None:
@@ -71,16 +61,16 @@ class Dialect:
         if named := [name for name in ours if re.search(rf"\b{re.escape(name)}\b", words)]:
             self.left_out.update(named)
             return f"{', '.join(sorted(named))} left out"
-        if self.system and _NO_SYSTEM.search(words):
+        if self.system and says("no_system", words):
             self.system = False
             return "the system message goes into the first message of the user"
-        if not self.one_call and _ONE_CALL.search(words):
+        if not self.one_call and says("one_call", words):
             self.one_call = True
             return "one tool call a message"
-        if self.null_content and _NO_NULL.search(words):
+        if self.null_content and says("no_null", words):
             self.null_content = False
             return "an empty text stands for no content"
-        if named := [] if _WANTED.search(words) else [f for f in fields if re.search(rf"\b{re.escape(f)}\b", words)]:
+        if named := [] if says("wanted", words) else [f for f in fields if re.search(rf"\b{re.escape(f)}\b", words)]:
             self.fields.update(named)
             return f"{', '.join(sorted(named))} of its messages not sent back"
         return ""
@@ -90,7 +80,7 @@ class Dialect:
         if other is not None and other != self.output_name:
             self.output_name = other
             return f"{other} in place of {name}"
-        most = re.search(r"(?:at most|maximum|less than or equal to|<=|> ?|up to)\D{0,30}(\d[\d,]*)", words, _ANY)
+        most = _MOST.search(words)
         limit = int(most[1].replace(",", "")) if most else 0
         if limit and limit <= (self.most_output or limit):
             known, self.most_output = self.most_output, limit

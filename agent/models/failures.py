@@ -1,21 +1,25 @@
 """What a failed model call means: whether to try again, when, whether the model may have been reached (and paid), and
 what the server's words say of the request.
 
-Servers word the same refusal in many ways; the expressions here name what their texts have in common.
+What servers' words mean stands in refusals.toml.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 import time
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import httpx2
+
+from harness.records import Json
 
 LONGEST_DETAIL = 300
 LONGEST_SAID = 8000
@@ -23,47 +27,11 @@ IN_STREAM = "the stream ended with an error"
 _RETRY_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 _NOT_REACHED = frozenset({425, 429, 503, 521, 523, 529})
 _QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error"})
-_MONEY = re.compile(r"credit balance|insufficient (balance|funds|credits)", re.IGNORECASE)
-_ANY = re.IGNORECASE | re.DOTALL
-_TOO_LONG = re.compile(
-    r"context.?(length|window|size|limit)|maximum (context|model length|prompt length)|max_model_len|model token limit"
-    r"|(prompt|input|request|conversation|messages)\b(?!\[).{0,30}\btoo (long|large)|too many (input |prompt )?tokens"
-    r"|reduce (the|your) (length|prompt|message|input)|input token count|must have less than \d+ tokens",
-    _ANY,
-)
 _URL = re.compile(r"https?://\S+")  # Anthropic's manual has a page on the context window, named in other refusals
-_SURELY_TOO_LONG = re.compile(r"context (size|length|window)|request too large", _ANY)
-_CONTEXT = (
-    re.compile(r"> *(\d[\d,]{2,})"),
-    re.compile(r"(\d[\d,]{2,}) (?:tokens? )?maximum"),
-    re.compile(
-        r"(?:context.?(?:length|window|size|limit)|model length|prompt length|token limit|tokens allowed|maximum)"
-        r"(?:(?! by )\D){0,30}(\d[\d,]{2,})",
-        re.IGNORECASE,
-    ),
-)
-_UNPARSED = re.compile(
-    r"(error parsing|failed to parse|(could|can)( ?not|n't) (be )?parsed?|invalid|malformed)"
-    r".{0,60}(tool|function).?call"
-    r"|(tool|function).?call.{0,40}(not be parsed|parse error|parsing fail)|failed to parse (input|the model)",
-    _ANY,
-)
-_FILTERED = re.compile(r"content.?(filter|management|policy)|moderation|flagged|safety|data_inspection", _ANY)
-_NO_TOOLS = re.compile(
-    r"does(n't| not) support (tool|function)|(tools?|function|tool.?call(s|ing)?|tool use|tool choice)[^.]{0,30}"
-    r"(is|are)? ?(not|un) ?(be )?(supported|available|enabled)|requires --enable-auto-tool-choice|support tool use",
-    _ANY,
-)
-_RESPONSES = re.compile(r"/responses\b|responses api|not a chat model", _ANY)
-_STATUS_OF = {
-    "context_length_exceeded": 400,
-    "invalid_prompt": 400,
-    "insufficient_quota": 429,
-    "rate_limit_exceeded": 429,
-    "server_error": 500,
-    "server_is_overloaded": 503,
-}
-"""What the Responses API answers with where it finds out before the answer has begun."""
+_TABLES: Json = tomllib.loads(Path(__file__).with_name("refusals.toml").read_text(encoding="utf-8"))
+_SAYS = {what: re.compile("|".join(ways), re.IGNORECASE | re.DOTALL) for what, ways in _TABLES["says"].items()}
+STATUS: Mapping[str, int] = _TABLES["status"]
+"""The HTTP status that an error stands for which comes within an answer, by its code or type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +66,11 @@ class Failure:
     def of_request(self) -> bool:
         """Whether it is something about the request that the server does not take."""
         return self.status in (400, 413, 422, 500) and not (self.too_long or self.unparsed or self.filtered)
+
+
+def says(what: str, words: str) -> bool:
+    """Whether these are words of a refusal that means this, a key of `says` in refusals.toml."""
+    return _SAYS[what].search(words) is not None
 
 
 class Unusable(Exception):
@@ -135,8 +108,7 @@ def retry_after(headers: httpx2.Headers) -> float | None:
     """Seconds that the server asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date (RFC 9110,
     10.2.3). None where it does not say, or says nothing that is a wait (zero, the past, no number)."""
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        if (value := headers.get(name)) is None:
-            continue
+        value = headers.get(name, "")
         try:
             seconds = float(value) / unit
         except ValueError:
@@ -144,7 +116,7 @@ def retry_after(headers: httpx2.Headers) -> float | None:
                 seconds = parsedate_to_datetime(value).timestamp() - time.time()
             except (ValueError, OverflowError):
                 continue
-        if seconds > 0 and not math.isnan(seconds):
+        if seconds > 0:
             return seconds
     return None
 
@@ -154,28 +126,28 @@ def _of_unusable(error: Unusable) -> Failure:
     told = error.error
     code = told.get("code") if isinstance(told, dict) else None
     try:
-        status = _STATUS_OF.get(str(code)) or (int(code) if code is not None else 0)
+        status = STATUS.get(str(code)) or (int(code) if code is not None else 0)
     except (TypeError, ValueError, OverflowError):
         status = 0
     if 400 <= status < 600:
         return _of_answer(status, told, _words(told), str(told), None)
     detail = in_one_line(f"{error}: {_words(told)}" if told else str(error))
-    return Failure("garbage", detail, retry=True, reached=True, too_long=bool(told) and bool(_TOO_LONG.search(detail)))
+    return Failure("garbage", detail, retry=True, reached=True, too_long=bool(told) and says("too_long", detail))
 
 
 def _of_answer(status: int, body: Any, words: str, said: str, wait: float | None) -> Failure:
     table = body if isinstance(body, dict) else {}
     table = table["error"] if isinstance(table.get("error"), dict) else table
     code = str(table.get("code"))
-    out_of_money = status == 402 or code in _QUOTA or str(table.get("type")) in _QUOTA or bool(_MONEY.search(words))
+    out_of_money = status == 402 or code in _QUOTA or str(table.get("type")) in _QUOTA or says("no_money", words)
     said = said[:LONGEST_SAID]
-    looked_for = _SURELY_TOO_LONG if status in (429, 500) else _TOO_LONG
+    looked_for = "surely_too_long" if status in (429, 500) else "too_long"
     kind = f"{code} {table.get('type')}"
     too_long = status == 413 or "context_length" in kind or "exceed_context" in kind or (
-        status in (400, 422, 429, 500) and bool(looked_for.search(_URL.sub("", words)))
+        status in (400, 422, 429, 500) and says(looked_for, _URL.sub("", words))
     )  # fmt: skip
-    unparsed = status in (400, 500) and not too_long and bool(_UNPARSED.search(words))
-    no_tools = status in (400, 404, 422, 500) and bool(_NO_TOOLS.search(words))
+    unparsed = status in (400, 500) and not too_long and says("unparsed", words)
+    no_tools = status in (400, 404, 422, 500) and says("no_tools", words)
     invalid = status == 500 and "validation error" in words  # of the request, by a server that lets it fall through
     retry = status in _RETRY_STATUS and not (out_of_money or too_long or unparsed or no_tools or invalid)
     return Failure(
@@ -191,9 +163,9 @@ def _of_answer(status: int, body: Any, words: str, said: str, wait: float | None
         context=_context(table, words) if too_long else None,
         unparsed=unparsed,
         out_of_money=out_of_money,
-        filtered=status in (400, 403, 422) and bool(_FILTERED.search(said)),
+        filtered=status in (400, 403, 422) and says("filtered", said),
         no_tools=no_tools,
-        responses=status in (400, 403, 404, 422) and bool(_RESPONSES.search(words)),
+        responses=status in (400, 403, 404, 422) and says("responses", words),
     )
 
 
@@ -202,7 +174,7 @@ def _context(table: dict[str, Any], words: str) -> int | None:
     told = table.get("n_ctx")
     if isinstance(told, int) and told > 0:
         return told
-    found = next((match for pattern in _CONTEXT if (match := pattern.search(words))), None)
+    found = next((match for way in _TABLES["context"] if (match := re.search(way, words, re.IGNORECASE))), None)
     return int(found[1].replace(",", "")) if found else None
 
 

@@ -33,6 +33,16 @@ PASSING_SECONDS = 20.0
 PASSING_TESTS = 400
 LINES_KEPT = 400
 LINES_BYTES = 50_000_000
+_NO_RECORD = (
+    OSError,
+    ValueError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+)
 
 Line = tuple[str, int, float]
 """(path below WORKDIR, 1-based line, suspicion above 0)"""
@@ -114,16 +124,7 @@ async def localise(
             tests = f"{found['failed']} failing and {found['passed']} passing tests"
             by = "coverage" if found["tracer"] == "coverage" else "a trace function (coverage is not installed)"
             return Localisation(lines, f"Ochiai over the lines of {tests}, recorded by {by}")
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        RecursionError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-        AssertionError,
-    ):
+    except _NO_RECORD:
         pass  # none, or the tests themselves wrote there
     how = "no line was recorded, so the places that the failures name are suspected"
     return Localisation(named_lines(report, apart), how)

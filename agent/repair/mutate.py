@@ -16,30 +16,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from agent.repair.mutation.calls import PIECE_OPERATORS
 from agent.repair.mutation.donors import Larder, Pool
 from agent.repair.mutation.expressions import EXPRESSION_OPERATORS
+from agent.repair.mutation.likely import LIKELY
 from agent.repair.mutation.scope import Scope, comprehension_names, scope_of
 from agent.repair.mutation.site import Site
 from agent.repair.mutation.source import Function, Proposal, Source, go_on, hush, meaning
 from agent.repair.mutation.statements import STATEMENT_OPERATORS
-from agent.repair.mutation.values import VALUE_OPERATORS
+from agent.repair.mutation.values import PIECE_OPERATORS, VALUE_OPERATORS
 
-# How likely a fix is of this form, from what is known of small fixes in general (one name, one operator, one bound or
-# one missing condition are the common ones; see Karampatsis and Sutton, "How often do single-statement bugs occur?",
-# MSR 2020).
-_BY_PRIOR = {
-    1.0: "compare variable",
-    0.9: "arithmetic off-by-one swap-arguments insert-statement",
-    0.8: "boolean constant attribute callee donor",
-    0.7: "absence add-condition",
-    0.6: "replace-condition target swap-operands drop-operand negate drop-conjunct augmented return-value guard",
-    0.55: "add-term",
-    0.5: "constant-to-name constant-condition unwrap subscript delete",
-    0.4: "recombined",
-    0.35: "clamp",
-}
-PRIORS = {operator: prior for prior, operators in _BY_PRIOR.items() for operator in operators.split()}
+PRIORS: Mapping[str, float] = LIKELY["priors"]
+"""How likely a fix is of the form that an operator makes."""
 
 # Bounds on the search. They count work and never look at a clock, so that every machine makes the same mutants.
 MOST = 20_000

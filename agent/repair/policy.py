@@ -30,6 +30,7 @@ from agent.repair.mutation.source import compiles, go_on, hush
 from harness.patches.paths import is_test
 from harness.records import Json
 from harness.sandbox.base import TROOPDIR, Sandbox
+from harness.views.words import counted
 
 NAMED_IN_PLAN = 8
 DONOR_FILES = 20
@@ -153,11 +154,9 @@ async def _localised(view: View, failing: Sequence[str]) -> Json:
 def _in_words(data: Json) -> str:
     worst = [f"{path}:{line} ({score:.2f})" for path, line, score in data["lines"][:NAMED_IN_PLAN]]
     more = len(data["lines"]) - len(worst)
-    count = len(data["failing"])
-    return (
-        f"{count} failing test{'s' if count != 1 else ''} to mend. Suspicious lines ({data['how']}): {', '.join(worst)}"
-        + (f" and {more} more." if more > 0 else ".")
-    )
+    rest = f" and {more} more" if more > 0 else ""
+    failing = counted(len(data["failing"]), "failing test")
+    return f"{failing} to mend. Suspicious lines ({data['how']}): {', '.join(worst)}{rest}."
 
 
 async def mutants_of_base(sandbox: Sandbox, data: Json) -> tuple[Mapping[str, str], list[Mutant]]:

@@ -10,8 +10,9 @@ from harness import trace
 from harness.records import Json
 
 _TABLES: dict[str, dict[str, str]] = tomllib.loads((Path(__file__).parent / "words.toml").read_text(encoding="utf-8"))
-METHOD_WORDS, STATUS_WORDS, ATTEMPT_WORDS, FLAG_WORDS, STRENGTH_WORDS, LOST_WORDS = _TABLES.values()
-"""Internal names as people read them: by method, run status, attempt status, flag of a patch, strength; what lost."""
+METHOD_WORDS, STATUS_WORDS, ATTEMPT_WORDS, FLAG_WORDS, STRENGTH_WORDS, LOST_WORDS, GRADE_WORDS = _TABLES.values()
+"""Internal names as people read them: by method, run status, attempt status, flag of a patch, strength; what lost;
+outcome of a grading."""
 
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~])"

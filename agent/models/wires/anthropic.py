@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from agent.config import PROVIDERS, Alias
-from agent.models.failures import Failure
+from agent.models.failures import Failure, says
 from agent.models.usage import count
 from agent.models.wires.base import Wire, Wish
 from agent.models.wires.blocks import THINKING, as_blocks, as_message, as_tool, assembled
@@ -26,8 +26,6 @@ USUAL_OUTPUT = 8192
 LEAST_ROOM = 1024
 """Tokens of an answer below which a shorter limit is no way to make a conversation fit."""
 _CUT = frozenset({"max_tokens", "model_context_window_exceeded"})
-_THOUGHTS_REFUSED = re.compile(r"signature|thinking.{0,60}cannot be modified", re.IGNORECASE | re.DOTALL)
-_THOUGHTS_WANTED = re.compile(r"expected .?thinking.{0,40}but found", re.IGNORECASE)
 _SUM = re.compile(r"(\d[\d,]*) \+ \d[\d,]* > \d")
 
 
@@ -52,9 +50,8 @@ class AnthropicWire(Wire):
 
     def request(self, messages: Sequence[Json], tools: Sequence[Json], wish: Wish) -> Json:
         known, sampling = self.dialect, self._sampling
-        system, chat = as_blocks(
-            messages if known.system else system_merged(messages), THINKING if "thinking" in known.fields else ()
-        )
+        left_out = THINKING if "thinking" in known.fields else ()
+        system, chat = as_blocks(messages if known.system else system_merged(messages), left_out)
         body: Json = {"model": self._alias.name, "messages": chat}
         if system:
             body["system"] = system
@@ -91,10 +88,10 @@ class AnthropicWire(Wire):
         if failure.too_long and (found := _SUM.search(failure.said)):
             self._density = int(found[1].replace(",", "")) / max(1, self.characters(request))
         thoughts = any(b.get("type") in THINKING for m in request["messages"] for b in m["content"])
-        if failure.of_request and thoughts and _THOUGHTS_REFUSED.search(failure.said):
+        if failure.of_request and thoughts and says("thoughts_refused", failure.said):
             self.dialect.fields.add("thinking")
             return "its thoughts are not sent back"
-        if failure.of_request and _THOUGHTS_WANTED.search(failure.said) and not self._thoughts_wanted:
+        if failure.of_request and says("thoughts_wanted", failure.said) and not self._thoughts_wanted:
             self._thoughts_wanted = True
             return "it does not think where its thoughts are not at hand"
         known = self.dialect

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from agent.models.failures import IN_STREAM, Unusable
+from agent.models.failures import IN_STREAM, STATUS, Unusable
 from agent.models.wires.texts import dicts, encodable, native_of
 from harness.records import Json
 
@@ -15,18 +15,6 @@ WIRE = "anthropic"
 THINKING = frozenset({"thinking", "redacted_thinking"})
 _NOTHING = "(nothing)"
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9_-]")
-_STATUS = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
 _NEEDED: dict[str, dict[str, type]] = {
     "text": {"text": str},
     "thinking": {"thinking": str},
@@ -54,7 +42,7 @@ def as_blocks(messages: Sequence[Json], left_out: Collection[str]) -> tuple[list
             blocks = _said(message, ids, left_out)
         else:
             role, blocks = "user", [_result(message, ids)] if role == "tool" else _texts(message)
-        blocks = blocks or [_text(_NOTHING)]
+        blocks = blocks or [{"type": "text", "text": _NOTHING}]
         if chat and chat[-1]["role"] == role:
             chat[-1]["content"] += blocks
         else:
@@ -112,7 +100,10 @@ def assembled(events: Sequence[Any]) -> Json:
             usage |= {k: v for k, v in part.items() if v or k not in usage} if isinstance(part, dict) else {}
     if response.get("stop_reason") is None:
         raise Unusable("the stream ended before the answer did")
-    return {**response, "content": [_whole(block) for block in blocks.values()], "usage": usage}
+    for block in blocks.values():
+        if block.get("type") == "tool_use":
+            block["input"] = as_object(block.get("input"))
+    return {**response, "content": [*blocks.values()], "usage": usage}
 
 
 def as_object(arguments: Any) -> Json:
@@ -153,7 +144,7 @@ class _Ids:
 def _told(body: Any) -> Any:
     """The error in an answer's body, with its HTTP status as `code`; None where there is none."""
     error = body.get("error") if isinstance(body, dict) else None
-    return {"code": _STATUS.get(str(error.get("type"))), **error} if isinstance(error, dict) else error
+    return {"code": STATUS.get(str(error.get("type"))), **error} if isinstance(error, dict) else error
 
 
 def _said(message: Json, ids: _Ids, left_out: Collection[str]) -> list[Json]:
@@ -186,11 +177,7 @@ def _texts(message: Json) -> list[Json]:
     content = message.get("content")
     parts = content if isinstance(content, list) else [content]
     texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
-    return [_text(text) for text in texts if isinstance(text, str) and not text.isspace() and text]
-
-
-def _text(text: str) -> Json:
-    return {"type": "text", "text": text}
+    return [{"type": "text", "text": text} for text in texts if isinstance(text, str) and not text.isspace() and text]
 
 
 def _is_sound(block: Json) -> bool:
@@ -222,7 +209,3 @@ def _grow(block: Json, delta: Json) -> None:
     elif delta.get("type") == "input_json_delta":
         had = block.get("input")
         block["input"] = (had if isinstance(had, str) else "") + str(delta.get("partial_json") or "")
-
-
-def _whole(block: Json) -> Json:
-    return {**block, "input": as_object(block.get("input"))} if block.get("type") == "tool_use" else block

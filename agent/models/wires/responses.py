@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 
 from agent.config import Alias
-from agent.models.failures import IN_STREAM, Failure, Unusable
+from agent.models.failures import IN_STREAM, Failure, Unusable, says
 from agent.models.usage import Bill, responses_bill
 from agent.models.wires.base import Wire, Wish
 from agent.models.wires.server import openai_server
@@ -25,7 +25,6 @@ from harness.records import Json
 LEAST_OUTPUT = 16
 """Tokens; the API takes no lower limit on an answer's length."""
 
-_ANY = re.IGNORECASE | re.DOTALL
 _ELSEWHERE = {
     "max_tokens": ("max_output_tokens",),
     "max_completion_tokens": ("max_output_tokens",),
@@ -36,12 +35,6 @@ _ELSEWHERE = {
 _CUT = frozenset({"length", "max_tokens", "max_output_tokens"})
 _WHOLE = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _USUAL = frozenset({"type", "role", "id", "content", "text", "call_id", "name", "arguments", "summary", "status"})
-_IDS = re.compile(
-    r"item with id|not persisted|without its required|item.?id mismatch|\bid that begins with|\binput[.\[]\d+\]?\.id\b",
-    _ANY,
-)
-_SEALED = re.compile(r"encrypted.?content", _ANY)
-_STATUS = re.compile(r"\binput[.\[]\d+\]?\.status\b")
 _PLACE = re.compile(r"\binput[.\[](\d+)")
 
 
@@ -162,7 +155,7 @@ class ResponsesWire(Wire):
         theirs = self._sampling.keys() - {"reasoning"}  # to which ours is added
         ours = request.keys() - theirs - {"model", "input", "tools", "stream"}
         fields = {name for item in items for part in (item, *dicts(item.get("content"))) for name in part} - _USUAL
-        learnt = known.learn(failure, ours, fields | ({"status"} if _STATUS.search(words) else set()))
+        learnt = known.learn(failure, ours, fields | ({"status"} if says("item_status", words) else set()))
         place = _PLACE.search(words)
         if learnt or not failure.of_request or place is None or int(place[1]) >= len(items):
             return learnt
@@ -170,14 +163,14 @@ class ResponsesWire(Wire):
 
     def _learn_items(self, words: str, request: Json) -> str | None:
         """What a refusal says of the items of answers; None where it is about something else."""
-        if _IDS.search(words) and any("id" in item for item in request["input"]):
+        if says("ids", words) and any("id" in item for item in request["input"]):
             known, self._without_ids = self._without_ids, True
             return "" if known else "its items are sent back without their ids"
         thinks = any(item.get("type") == "reasoning" for item in request["input"])
-        if _SEALED.search(words) and "include" in request and (re.search(r"\binclude\b", words) or not thinks):
+        if says("sealed", words) and "include" in request and (re.search(r"\binclude\b", words) or not thinks):
             self.dialect.left_out.add("include")
             return "include left out"
-        return self._forget(request) if thinks and (_IDS.search(words) or _SEALED.search(words)) else None
+        return self._forget(request) if thinks and (says("ids", words) or says("sealed", words)) else None
 
     def _forget(self, request: Json) -> str:
         """No more send back the reasoning that this request does."""

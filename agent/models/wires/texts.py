@@ -16,11 +16,8 @@ NO_UTF8 = re.compile("[\ud800-\udfff]")
 def encodable(value: T) -> T:
     """The text or JSON value with U+FFFD for what UTF-8 cannot say: half a surrogate pair, a byte of a file that is
     not UTF-8."""
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-        return value
-    except UnicodeEncodeError:
-        return cast(T, _replaced(value))
+    said = json.dumps(value, ensure_ascii=False)
+    return cast(T, json.loads(NO_UTF8.sub("\ufffd", said))) if NO_UTF8.search(said) else value
 
 
 def dicts(value: Any) -> list[Json]:
@@ -37,14 +34,6 @@ def native_of(message: Json, wire: str, field: str) -> list[Json]:
     """What the API of that wire alone knows of an answer, as it came; empty for a message without it."""
     native = message.get("native")
     return dicts(native.get(field)) if isinstance(native, dict) and native.get("wire") == wire else []
-
-
-def _replaced(value: Any) -> Any:
-    if isinstance(value, str):
-        return NO_UTF8.sub("\ufffd", value)
-    if isinstance(value, dict):
-        return {_replaced(k): _replaced(v) for k, v in value.items()}
-    return [_replaced(each) for each in value] if isinstance(value, list) else value
 
 
 def system_merged(messages: Sequence[Json]) -> list[Json]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -112,13 +112,13 @@ def names_read(node: ast.AST) -> frozenset[str]:
     return frozenset(read - inner)
 
 
+@dataclass(slots=True)
 class Larder:
     """The pools of some files; what they share is gathered once. `stop`: raises Stopped when it is set."""
 
-    def __init__(self, sources: Iterable[Source], stop: threading.Event | None = None) -> None:
-        self._sources = list(sources)
-        self._stop = stop
-        self._of_file: dict[tuple[str, float], Pool] = {}
+    sources: Sequence[Source]
+    stop: threading.Event | None = None
+    of_file: dict[tuple[str, float], Pool] = field(default_factory=dict)
 
     def pool_for(self, source: Source, function: Function | None) -> Pool:
         """All donors for one function (None: module level): its own, its file's, then those of the other files."""
@@ -126,21 +126,21 @@ class Larder:
         if function is not None:
             gather(pool, source, _in_order(own_nodes(function)), scope_of(source, function), SAME_FUNCTION)
         pool.take(self._file(source, SAME_FILE))
-        for other in self._sources:
+        for other in self.sources:
             if other is not source:
                 pool.take(self._file(other, SAME_PACKAGE))
         return pool
 
     def _file(self, source: Source, near: float) -> Pool:
         """The donors of a file, those of its functions first."""
-        if (source.path, near) not in self._of_file:
+        if (source.path, near) not in self.of_file:
             pool = Pool()
             for inner in (node for node in ast.walk(source.tree) if isinstance(node, Function)):
-                go_on(self._stop)
+                go_on(self.stop)
                 gather(pool, source, _in_order(own_nodes(inner)), scope_of(source, inner), near)
             gather(pool, source, _in_order(own_nodes(source.tree)), scope_of(source, None), near)
-            self._of_file[source.path, near] = pool
-        return self._of_file[source.path, near]
+            self.of_file[source.path, near] = pool
+        return self.of_file[source.path, near]
 
 
 def _in_order(nodes: Iterator[ast.AST]) -> list[ast.AST]:

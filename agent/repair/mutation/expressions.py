@@ -3,52 +3,22 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
+from agent.repair.mutation.likely import LIKELY
 from agent.repair.mutation.scope import ANY, LIST, MAP, NUMBER, SET, TEXT, likeness
 from agent.repair.mutation.site import Site, is_condition, is_value
 from agent.repair.mutation.source import Proposal
 
-_SYMBOLS = {
-    **{"Lt": "<", "LtE": "<=", "Gt": ">", "GtE": ">=", "Eq": "==", "NotEq": "!="},
-    **{"In": "in", "NotIn": "not in", "Is": "is", "IsNot": "is not", "And": "and", "Or": "or"},
-    **{"Add": "+", "Sub": "-", "Mult": "*", "Div": "/", "FloorDiv": "//", "Mod": "%", "Pow": "**"},
-    **{"BitAnd": "&", "BitOr": "|", "BitXor": "^", "LShift": "<<", "RShift": ">>"},
-}
-"""By the name of the node's class."""
-_ALTERNATIVES: dict[str, dict[str, float]] = {
-    "<": {"<=": 1.0, ">": 0.6, ">=": 0.4, "!=": 0.3, "==": 0.2},
-    "<=": {"<": 1.0, ">=": 0.6, ">": 0.4, "==": 0.3},
-    ">": {">=": 1.0, "<": 0.6, "<=": 0.4, "!=": 0.3, "==": 0.2},
-    ">=": {">": 1.0, "<=": 0.6, "<": 0.4, "==": 0.3},
-    "==": {"!=": 0.8, "<=": 0.6, ">=": 0.6, "<": 0.3, ">": 0.3, "in": 0.2, "is": 0.1},
-    "!=": {"==": 0.8, "<": 0.6, ">": 0.6, "<=": 0.3, ">=": 0.3, "not in": 0.2},
-    "in": {"not in": 1.0, "==": 0.4},
-    "not in": {"in": 1.0, "!=": 0.4},
-    "is": {"is not": 1.0, "==": 0.5},
-    "is not": {"is": 1.0, "!=": 0.5},
-    "and": {"or": 1.0},
-    "or": {"and": 1.0},
-    "+": {"-": 1.0, "*": 0.6, "//": 0.2, "|": 0.2},
-    "-": {"+": 1.0, "*": 0.3, "//": 0.3, "%": 0.3},
-    "*": {"+": 0.7, "/": 0.5, "//": 0.6, "**": 0.5, "-": 0.3},
-    "/": {"//": 1.0, "*": 0.8, "%": 0.4, "-": 0.2},
-    "//": {"/": 0.8, "%": 0.8, "*": 0.6, "-": 0.3},
-    "%": {"//": 1.0, "/": 0.4, "*": 0.3},
-    "**": {"*": 1.0},
-    "&": {"|": 1.0, "^": 0.9},
-    "|": {"&": 1.0, "^": 0.9, "+": 0.2},
-    "^": {"&": 1.0, "|": 1.0, "**": 0.4},
-    "<<": {">>": 1.0},
-    ">>": {"<<": 1.0},
-}
+_SIGNS: Mapping[str, str] = LIKELY["signs"]
+_ALTERNATIVES: Mapping[str, Mapping[str, float]] = LIKELY["alternatives"]
 
 
 def exchanged(site: Site, one: ast.expr, op: ast.AST, two: ast.expr, operator: str) -> Iterator[Proposal]:
     """Other signs or words for the one between two nodes."""
     start, end = site.source.span(one)[1], site.source.span(two)[0]
-    between, symbol = site.source.text[start:end], _SYMBOLS.get(type(op).__name__, "@")
+    between, symbol = site.source.text[start:end], _SIGNS.get(type(op).__name__, "@")
     if between.count(symbol) == 1 and "#" not in between:
         for other, factor in _ALTERNATIVES.get(symbol, {}).items():
             yield Proposal(start, end, between.replace(symbol, other), operator, factor, group=str(start))
@@ -80,7 +50,7 @@ def relations(site: Site) -> Iterator[Proposal]:
                 yield from exchanged(site, one, op, two, "boolean")
             for part in values:
                 rest = (source.segment(value) for value in values if value is not part)
-                yield site.swap(f" {_SYMBOLS[type(op).__name__]} ".join(rest), "drop-conjunct", compound=True)
+                yield site.swap(f" {_SIGNS[type(op).__name__]} ".join(rest), "drop-conjunct", compound=True)
         case ast.UnaryOp(op=op, operand=operand):
             operator = "negate" if isinstance(op, ast.Not) else "arithmetic"
             yield site.swap(source.segment(operand), operator, compound=True)
@@ -140,17 +110,7 @@ def plain_conditions(site: Site) -> Iterator[tuple[str, float]]:
     things = [(name, site.scope.of(name)) for name in site.things]
     things += [(d.text, d.kind) for d in site.own(site.pool.expressions) if d.shape == "Attribute"]
     for thing, kind in things:
-        asked = 0.8 if kind in (LIST, SET, MAP) else 0.5
-        yield f"not {thing}", asked
-        yield thing, asked
-        if kind in (ANY, MAP):
-            yield f"{thing} is None", 0.4
-            yield f"{thing} is not None", 0.3
-        if kind in (NUMBER, ANY):
-            yield f"{thing} == 0", 0.3
-            yield f"{thing} > 0", 0.2
-        if kind in (LIST, SET):
-            yield f"len({thing}) == 1", 0.2
+        yield from ((plain.format(thing), factor) for plain, factor in LIKELY["asked"][kind].items())
     for one, kind in things:
         for two, other in things:
             if one == two:

@@ -8,54 +8,22 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from agent.repair.mutation.likely import LIKELY
 from agent.repair.mutation.source import Function, Source
 
 NUMBER, TEXT, LIST, MAP, SET, TRUTH, CALLABLE, ANY = "number", "text", "list", "map", "set", "truth", "callable", "any"
 COLLECTIONS = (TEXT, LIST, MAP, SET)
 
 
-def _by_name(names: dict[str, str]) -> dict[str, str]:
-    """The kind of each name, from the names of each kind."""
-    return {name: kind for kind, each in names.items() for name in each.split()}
-
-
-_CALLS = _by_name(
-    {
-        NUMBER: "len sum int float abs ord round hash id",
-        TEXT: "str repr chr format input",
-        LIST: "list sorted range tuple zip map filter enumerate reversed deque",
-        MAP: "dict defaultdict Counter OrderedDict",
-        SET: "set frozenset",
-        TRUTH: "isinstance any all bool hasattr callable",
-    }
-)
-
-_METHODS = _by_name(
-    {
-        LIST: "split rsplit splitlines keys values items",
-        TEXT: "join strip lstrip rstrip lower upper replace format title encode decode",
-        NUMBER: "find rfind index count",
-        TRUTH: "startswith endswith isdigit isalpha issubset issuperset isdisjoint",
-        SET: "union intersection difference",
-    }
-)
-
-# What expressions are, where their form tells.
-_FORMS = _by_name(
-    {
-        NUMBER: "int float complex UnaryOp",
-        TEXT: "str bytes JoinedStr",
-        LIST: "List ListComp Tuple GeneratorExp",
-        MAP: "Dict DictComp",
-        SET: "Set SetComp",
-        TRUTH: "bool Compare",
-        CALLABLE: "Lambda",
-    }
-)
+_KINDS: Mapping[str, Mapping[str, str]] = {
+    what: {name: kind for kind, names in kinds.items() for name in names.split()}
+    for what, kinds in LIKELY["kinds"].items()
+}
+"""The kind of what functions and methods give, and of what forms are, by their names."""
 
 
 def likeness(one: str, other: str) -> float:
@@ -86,7 +54,7 @@ class Scope:
         """The guessed kind of an expression's value."""
         match node:
             case ast.Constant(value=value):
-                return _FORMS.get(type(value).__name__, ANY)
+                return _KINDS["forms"].get(type(value).__name__, ANY)
             case ast.UnaryOp(op=ast.Not()):
                 return TRUTH
             case ast.BoolOp(values=values):
@@ -98,14 +66,14 @@ class Scope:
                 added = ANY if isinstance(op, (ast.Add, ast.Mult)) and NUMBER not in kinds else NUMBER
                 return next((kind for kind in COLLECTIONS if kind in kinds), added)
             case ast.Call(func=ast.Name(id=name)):
-                return _CALLS.get(name, ANY)
+                return _KINDS["functions"].get(name, ANY)
             case ast.Call(func=ast.Attribute(attr=name)):
-                return _METHODS.get(name, ANY)
+                return _KINDS["methods"].get(name, ANY)
             case ast.Name(id=name):
                 return self.of(name)
             case ast.Subscript(slice=ast.Slice(), value=value):
                 return self.kind(value)
-        return _FORMS.get(type(node).__name__, ANY)
+        return _KINDS["forms"].get(type(node).__name__, ANY)
 
     def _common(self, values: Iterable[ast.expr], preferred: str) -> str:
         """The kind of all the values, else the preferred one if it is among theirs."""

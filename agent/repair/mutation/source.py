@@ -145,9 +145,6 @@ class Source:
         within = takewhile(lambda at: not isinstance(at, Function), self.around(self.parents.get(node)))
         return [at for at in within if isinstance(at, (ast.For, ast.AsyncFor, ast.While))]
 
-    def is_elif(self, node: ast.AST) -> bool:
-        return isinstance(node, ast.If) and self.text.startswith("elif", self.span(node)[0])
-
     def first_line(self, statement: ast.stmt) -> int:
         """A statement's first line, decorators included."""
         decorators: list[ast.expr] = getattr(statement, "decorator_list", [])
@@ -159,13 +156,6 @@ class Source:
         if isinstance(body, list) and isinstance(body[0], ast.stmt):
             return self.offset(self.first_line(body[0]), body[0].col_offset)
         return self.span(statement)[1]
-
-    def own_lines(self, statement: ast.stmt) -> bool:
-        """Whether the statement has its lines to itself: nothing before it, and only a comment after it."""
-        end = self.span(statement)[1]
-        before = self.lines[statement.lineno - 1][: statement.col_offset].strip()
-        after = self.text[end : self._starts[self.line_of(end)]].strip()
-        return not before and (not after or after.startswith("#"))
 
     def block(self, statement: ast.stmt) -> list[ast.stmt]:
         """The list of statements that this one stands in."""

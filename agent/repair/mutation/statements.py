@@ -6,16 +6,15 @@ import ast
 import re
 from collections.abc import Iterator
 
-from agent.repair.mutation.calls import renamed
 from agent.repair.mutation.donors import SAME_FUNCTION, Donor
 from agent.repair.mutation.expressions import exchanged, plain_conditions
-from agent.repair.mutation.scope import ANY, LIST, MAP, NUMBER, SET, TEXT, TRUTH, likeness, parameters
+from agent.repair.mutation.likely import LIKELY
+from agent.repair.mutation.scope import ANY, LIST, MAP, NUMBER, SET, likeness, parameters
 from agent.repair.mutation.site import Site
 from agent.repair.mutation.source import Function, Proposal, Source, is_docstring
+from agent.repair.mutation.values import renamed
 
 _KEPT = (ast.Pass, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal, Function, ast.ClassDef)
-_RETURNED = {"None": ANY, "True": TRUTH, "False": TRUTH, "0": NUMBER, "[]": LIST, "1": NUMBER, "[[]]": LIST}
-_RETURNED |= {"''": TEXT, "{}": MAP}
 
 
 def _lines(source: Source, statement: ast.stmt) -> tuple[int, int]:
@@ -26,8 +25,13 @@ def _lines(source: Source, statement: ast.stmt) -> tuple[int, int]:
 
 
 def _stands_alone(source: Source, node: ast.stmt) -> bool:
-    """Whether it has its lines to itself, and is neither a docstring nor part of another statement."""
-    return source.own_lines(node) and not source.is_elif(node) and not is_docstring(node)
+    """Whether it has its lines to itself (nothing before it, and only a comment after it), and is neither a docstring
+    nor part of another statement."""
+    start, end = source.span(node)
+    before = source.lines[node.lineno - 1][: node.col_offset].strip()
+    after = source.text[end : source.line_start(source.line_of(end) + 1)].strip()
+    is_elif = isinstance(node, ast.If) and source.text.startswith("elif", start)
+    return not (before or after.partition("#")[0] or is_elif or is_docstring(node))
 
 
 def removals(site: Site) -> Iterator[Proposal]:
@@ -75,7 +79,7 @@ def _returnable(site: Site, kind: str) -> dict[str, float]:
     for name in site.things:
         offered.setdefault(name, 0.5 * likeness(kind, site.scope.of(name)))
         offered.setdefault(f"[{name}]", 0.4 * likeness(kind, LIST))
-    for constant, its in _RETURNED.items():
+    for constant, its in LIKELY["returned"].items():
         offered.setdefault(constant, 0.5 * likeness(kind, its))
     return offered
 
@@ -95,9 +99,8 @@ def additions(site: Site) -> Iterator[Proposal]:
     step = "\t" if indent.startswith("\t") else "    "
     first = site.parent is function and (block[0] is node or (is_docstring(block[0]) and block[1] is node))
     for test, value, factor in _guards(site, function if first else None):
-        yield Proposal(
-            start, start, f"{indent}if {test}:{newline}{indent}{step}return {value}{newline}", "guard", factor
-        )
+        guard = f"{indent}if {test}:{newline}{indent}{step}return {value}{newline}"
+        yield Proposal(start, start, guard, "guard", factor)
     places = [(start, indent, newline)]
     if block[-1] is node and not isinstance(node, (ast.Return, ast.Raise, ast.Break, ast.Continue)):
         whole = source.text[:end].endswith("\n")
@@ -123,12 +126,9 @@ def _tests(site: Site, function: Function | None) -> Iterator[tuple[str, float]]
         yield donor.text, 0.6
     for name in () if function is None else (parameter.arg for parameter in parameters(function)):
         if name not in ("self", "cls"):
-            kind = site.scope.of(name)
-            yield f"not {name}", 1.0
-            yield f"{name} is None", 0.6
-            yield from ((f"{name} == {n}", 0.6) for n in ("0", "1") if kind in (NUMBER, ANY))
-            if kind in (LIST, TEXT):
-                yield f"len({name}) <= 1", 0.5
+            yield from (
+                (plain.format(name), factor) for plain, factor in LIKELY["guarded"][site.scope.of(name)].items()
+            )
     yield from plain_conditions(site)
 
 

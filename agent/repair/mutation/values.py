@@ -1,34 +1,20 @@
-"""Operators that put another value in an expression's place: constants, names, fields, donors, and combinations."""
+"""Operators that put another value in an expression's place: constants, names, fields, donors, and combinations; the
+pieces of calls and subscripts; pieces of the function with one name exchanged."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
+from itertools import combinations
 
-from agent.repair.mutation.scope import ANY, CALLABLE, LIST, NUMBER, SET, TEXT, TRUTH, likeness
+from agent.repair.mutation.expressions import swapped
+from agent.repair.mutation.likely import LIKELY
+from agent.repair.mutation.scope import ANY, CALLABLE, LIST, NUMBER, TEXT, TRUTH, likeness
 from agent.repair.mutation.site import BUILTINS, LOOSE, Site, is_condition, is_value
-from agent.repair.mutation.source import Proposal
+from agent.repair.mutation.source import Proposal, parsed
 
-_ALIKE = (
-    "append extend insert appendleft | add update discard remove | pop popleft remove | find rfind index | "
-    "strip lstrip rstrip | lower upper casefold | get setdefault pop | keys values items | startswith endswith | "
-    "split rsplit splitlines partition rpartition | union intersection difference symmetric_difference | "
-    "issubset issuperset isdisjoint | match search fullmatch findall | isdigit isalpha isalnum isnumeric isdecimal | "
-    "encode decode | read readline readlines | error warning | ljust rjust center | min max sum | any all | "
-    "list set tuple sorted frozenset | int float round str | range enumerate | str repr | isinstance issubclass | "
-    "dict list set | floor ceil | getattr hasattr | zip enumerate | abs int"
-)
-_FAMILIES = [frozenset(family.split()) for family in _ALIKE.split("|")]
+_FAMILIES = [family.split() for family in LIKELY["families"]]
 """Methods and functions that stand in for one another."""
-_TERMS = {NUMBER: "+ - * // %", LIST: "+", TEXT: "+", SET: "| - &", ANY: "+ - *"}
-_CONSTANTS: dict[type, dict[str, float]] = {
-    bool: {"None": 0.2},
-    int: {"0": 0.8, "1": 0.8, "2": 0.4, "-1": 0.3, "None": 0.1},
-    float: {"0": 0.4, "1": 0.4},
-    str: {"''": 0.4, "None": 0.3},
-    type(None): {"[]": 0.4, "0": 0.4, "''": 0.3, "False": 0.4, "True": 0.3, "{}": 0.2},
-}
-"""What stands in for a constant of each type."""
 
 
 def constants(site: Site) -> Iterator[Proposal]:
@@ -41,7 +27,7 @@ def constants(site: Site) -> Iterator[Proposal]:
         offered[str(not value)] = 1.0
     elif isinstance(value, int) and value.bit_length() < 1000:  # one of 5,000 digits cannot be written
         offered.update({str(value + 1): 1.0, str(value - 1): 1.0})
-    for other, factor in _CONSTANTS.get(type(value), {}).items():
+    for other, factor in LIKELY["constants"].get(type(value).__name__, {}).items():
         offered.setdefault(other, factor)
     kind = site.scope.kind(node)
     for donor in site.pool.constants.values():
@@ -111,7 +97,7 @@ def terms(site: Site) -> Iterator[Proposal]:
             operands.setdefault(donor.text, 0.5 * likeness(kind, donor.kind))
     for operand, factor in operands.items():
         if factor >= 0.3:
-            for at, symbol in enumerate(_TERMS.get(kind, "").split()):
+            for at, symbol in enumerate(LIKELY["terms"].get(kind, "").split()):
                 yield site.swap(f"{text} {symbol} {operand}", "add-term", factor / (1 + at), compound=True)
             if kind in (LIST, TEXT, ANY):
                 yield site.swap(f"{operand} + {text}", "add-term", factor / 2, compound=True)
@@ -170,4 +156,62 @@ def limits(site: Site) -> Iterator[Proposal]:
                 yield site.swap(f"{function}({limit}, {text})", "clamp", factor * share)
 
 
+def arguments(site: Site) -> Iterator[Proposal]:
+    """Two arguments, or two indices, swapped."""
+    match site.node:
+        case ast.Call(args=nodes) | ast.Subscript(slice=ast.Tuple(elts=nodes)):
+            if not any(isinstance(node, ast.Starred) for node in nodes):
+                for one, two in combinations(nodes, 2):
+                    yield swapped(site, one, two, "swap-arguments")
+
+
+def subscripts(site: Site) -> Iterator[Proposal]:
+    """A value indexed or sliced."""
+    if not _is_read(site) or site.place in ("func", "test") or isinstance(site.parent, ast.Attribute):
+        return
+    kind, text = site.scope.kind(site.node), site.text
+    if "\n" in text or kind not in (LIST, TEXT, ANY):
+        return
+    share = 1.0 if kind != ANY else 0.4
+    for suffix, factor in LIKELY["parts"].items():
+        yield site.swap(text + suffix, "subscript", share * factor)
+    for name in site.things:
+        factor = 0.5 if site.scope.of(name) == NUMBER else 0.15
+        if name != text:
+            yield site.swap(f"{text}[{name}]", "subscript", share * factor)
+            yield site.swap(f"{text}[{name}:]", "subscript", share * factor * 0.8)
+            yield site.swap(f"{text}[:{name}]", "subscript", share * factor * 0.8)
+
+
+def recombined(site: Site) -> Iterator[Proposal]:
+    """A call or subscript of the same function with one of its names exchanged, instead of this one."""
+    if not _is_read(site) or site.place == "func":
+        return
+    kind = site.scope.kind(site.node)
+    for donor in site.own(site.pool.expressions):
+        alike = likeness(kind, donor.kind)
+        if alike >= 0.6 and donor.shape in ("Call", "Subscript", "BinOp") and len(donor.text) <= 30:
+            for changed in renamed(donor.text, site):
+                yield site.swap(changed, "recombined", alike, compound=donor.shape in LOOSE)
+
+
+def _is_read(site: Site) -> bool:
+    """Whether the node is a name, a field, an element or a call that is read."""
+    node = site.node
+    if not isinstance(node, (ast.Name, ast.Attribute, ast.Subscript, ast.Call)) or site.place == "annotation":
+        return False
+    return isinstance(getattr(node, "ctx", ast.Load()), ast.Load) and not isinstance(site.parent, ast.Expr)
+
+
+def renamed(text: str, site: Site) -> Iterator[str]:
+    """The expression or statement with one local name exchanged for another of like kind, at one occurrence."""
+    for node in ast.walk(parsed(text)):
+        if isinstance(node, ast.Name) and node.id in site.names and text.isascii():
+            kind = site.scope.of(node.id)
+            for other in site.names:
+                if other != node.id and likeness(kind, site.scope.of(other)) >= 0.6:
+                    yield text[: node.col_offset] + other + text[node.col_offset + len(node.id) :]
+
+
 VALUE_OPERATORS = (constants, variables, attributes, terms, donors, parts, targets, limits)
+PIECE_OPERATORS = (arguments, subscripts, recombined)
