@@ -90,6 +90,10 @@ class Task:
         found = re.search(r"__.+-(\d+)$", self.id)
         return found[1] if found else ""
 
+    def is_of(self, repository: str) -> bool:
+        """Whether the id is made of an issue of this repository (owner/name)."""
+        return self.id.lower() == f"{repository.replace('/', '__')}-{self.number}".lower()
+
 
 def title_of(statement: str) -> str:
     """The first line that says something, without the marks of a heading in Markdown; "" where none does."""

@@ -58,8 +58,17 @@ def add_afterwards(parser: argparse.ArgumentParser) -> None:
     """What is done with the patch of a run once it is there."""
     after = parser.add_argument_group("afterwards")
     after.add_argument("--apply", action="store_true", help="put the patch on a new branch of the local repository")
+    add_pull_request(after)
     told = "tell whether the patch passes the task file's hidden tests"
     after.add_argument("--grade", action="store_true", help=told)
+
+
+def add_pull_request(group: argparse._ActionsContainer) -> None:
+    """The last step from a patch to a pull request."""
+    told = "push it as a branch and open a draft pull request on GitHub (asks on a terminal)"
+    group.add_argument("--pr", action="store_true", help=told)
+    group.add_argument("--ready", action="store_true", help="with --pr: ready for review, no draft")
+    group.add_argument("--tell-cost", action="store_true", help="with --pr: its text says what the run cost")
 
 
 def add_rows(parser: argparse.ArgumentParser) -> None:

@@ -27,7 +27,7 @@ def execute(known: argparse.Namespace) -> int:
     task, _, source = files.read_run()
     # Hidden tests are never kept in a run directory: they are read again from where they were.
     instance = resolve(source) if known.grade and source.endswith(".toml") else Instance(task)
-    check_wishes(Instance(task, instance.grading), apply=known.apply, grade=known.grade)
+    check_wishes(Instance(task, instance.grading), known)
     with Progress(quiet=known.quiet, json=known.json) as progress:
         solution = drive(files, instance.grading if known.grade else None, progress)
-        return conclude(solution, task, progress, apply=known.apply)
+        return conclude(solution, progress, known)

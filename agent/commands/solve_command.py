@@ -17,7 +17,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The options of solve."""
     parser.add_argument("source", metavar="SOURCE", help="issue URL, owner/name#N, task file, or local repository")
     task = parser.add_argument_group("the task")
-    task.add_argument("--issue", metavar="FILE", help="the issue's text for a local repository; - reads stdin")
+    told = "the issue's text for a local repository; - reads stdin; or owner/name#N"
+    task.add_argument("--issue", metavar="FILE", help=told)
     task.add_argument("--issue-text", metavar="TEXT", help="the same, given here")
     task.add_argument("--base", metavar="REF", help="commit, tag or branch to start from (the default branch's head)")
     task.add_argument(
@@ -51,12 +52,12 @@ def execute(known: argparse.Namespace) -> int:
             say=progress.say,
         )
         instance = _overridden(instance, known)
-        check_wishes(instance, apply=known.apply, grade=known.grade)
+        check_wishes(instance, known)
         path = expanded(known.source)
         source = str(path.resolve()) if is_there(path) else known.source
-        files, task, _ = start(instance.task, settings, source=source, say=progress.say)
+        files, _, _ = start(instance.task, settings, source=source, say=progress.say)
         solution = drive(files, instance.grading if known.grade else None, progress)
-        return conclude(solution, task, progress, apply=known.apply)
+        return conclude(solution, progress, known)
 
 
 def _overridden(instance: Instance, known: argparse.Namespace) -> Instance:
