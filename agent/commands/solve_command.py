@@ -30,6 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_repeatable(task, "--setup", "COMMAND", "set-up command, instead of detected")
     task.add_argument("--directory", metavar="DIR", help="of the project, in a repository that has several")
     task.add_argument("--test-command", metavar="COMMAND", help="runs the test-suite in the repository's root")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say how it would be set up and what it may cost; start nothing"
+    )
     add_solving(parser)
     add_afterwards(parser)
 
@@ -53,6 +56,13 @@ def execute(known: argparse.Namespace) -> int:
         )
         instance = _overridden(instance, known)
         check_wishes(instance, known)
+        if known.dry_run:
+            from agent.commands.pricing import solve_forecast, solve_forecast_view
+
+            expected = solve_forecast(instance.task, settings, progress.say)
+            progress.show(*([] if known.json else solve_forecast_view(expected)))
+            progress.document(expected)
+            return 0
         path = expanded(known.source)
         source = str(path.resolve()) if is_there(path) else known.source
         files, _, _ = start(instance.task, settings, source=source, say=progress.say)
