@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.defaults import BY_NAME, CAPS, ORDER, SETTINGS, TRIES, WHERE, switch
+from agent.defaults import BY_NAME, CAPS, ORDER, READERS, SETTINGS, TRIES, WHERE, switch
 from harness.records import Budget
 from harness.sandbox.base import Limits
 from tasks.errors import InputError
@@ -54,36 +55,25 @@ def add_solving(parser: argparse.ArgumentParser, whole: str = "of the whole run"
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
 
 
-def add_afterwards(parser: argparse.ArgumentParser) -> None:
-    """What is done with the patch of a run once it is there."""
-    after = parser.add_argument_group("afterwards")
-    after.add_argument("--apply", action="store_true", help="put the patch on a new branch of the local repository")
-    add_pull_request(after)
-    told = "tell whether the patch passes the task file's hidden tests"
-    after.add_argument("--grade", action="store_true", help=told)
-
-
-def add_pull_request(group: argparse._ActionsContainer) -> None:
-    """The last step from a patch to a pull request."""
-    told = "push it as a branch and open a draft pull request on GitHub (asks on a terminal)"
-    group.add_argument("--pr", action="store_true", help=told)
-    group.add_argument("--ready", action="store_true", help="with --pr: ready for review, no draft")
-    group.add_argument("--tell-cost", action="store_true", help="with --pr: its text says what the run cost")
+def add_options(parser: argparse.ArgumentParser, *tables: str) -> None:
+    """The options of these tables of options.toml, under their headings."""
+    known = tomllib.loads((Path(__file__).parent / "options.toml").read_text(encoding="utf-8"))
+    for title, options in (group for name in tables for group in known[name].items()):
+        group = parser.add_argument_group(title) if title else parser
+        for flag, facts in options.items():
+            usual: dict[str, Any] = {"action": "store_true"}
+            if {"metavar", "choices"} & facts.keys():
+                usual = {"type": READERS[facts.pop("read", "str")]}
+            if facts.pop("many", False):
+                usual |= {"action": "append", "default": []}
+            elif "choices" in facts and flag.startswith("-"):
+                usual["default"] = facts["choices"][0]
+            group.add_argument(flag, **usual | facts)
 
 
 def add_rows(parser: argparse.ArgumentParser) -> None:
     """Which instances of a suite, and where SWE-bench's rows and their repositories come from."""
-    which = parser.add_argument_group("instances")
-    told = "only these: ids, bare names, globs, repo:NAME, sample:N@SEED (repeatable, or joined by commas)"
-    add_repeatable(which, "--instances", "PATTERN", told)
-    which.add_argument("--dataset", type=Path, metavar="FILE", help="the rows (JSONL, JSON, parquet), not the hub's")
-    which.add_argument(
-        "--rules",
-        choices=("5", "4.1", "both"),
-        default="5",
-        help="the official rules to grade by: of swebench 5 (the default), of 4.1, or of 5 and told where 4.1's differ",
-    )
-    which.add_argument("--mirrors", type=Path, metavar="DIR", help="clones called owner__name.git or owner/name")
+    add_options(parser, "rows")
 
 
 def fill_in(known: argparse.Namespace, names: Iterable[str] = BY_NAME) -> None:

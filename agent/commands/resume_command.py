@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from agent.commands.options import add_afterwards, run_of
+from agent.commands.options import add_options, run_of
 from tasks.instance import Instance
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of resume."""
-    parser.add_argument("run", metavar="RUN", type=Path, nargs="?", help="the run's directory (the latest run)")
-    parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
-    add_afterwards(parser)
+    add_options(parser, "resume", "afterwards", "hidden")
 
 
 def execute(known: argparse.Namespace) -> int:

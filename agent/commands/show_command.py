@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent.choice.candidates import candidates_of
 from agent.commands.conclude import check_wishes, put_away
-from agent.commands.options import add_pull_request, run_of
+from agent.commands.options import add_options, run_of
 from agent.commands.progress import Progress
 from agent.run_files import RunFiles
 from harness import trace
@@ -22,9 +22,7 @@ from tasks.instance import Instance
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of show."""
-    parser.add_argument("words", nargs="*", metavar="RUN CANDIDATE", help="the latest run, and what it selected")
-    parser.add_argument("--apply", action="store_true", help="put the patch on a new branch of the local repository")
-    add_pull_request(parser)
+    add_options(parser, "show", "afterwards")
 
 
 def execute(known: argparse.Namespace) -> int:

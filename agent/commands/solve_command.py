@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from agent.commands.options import add_afterwards, add_repeatable, add_solving, settings_of
+from agent.commands.options import add_options, add_solving, settings_of
 from harness.sandbox.choice import with_images, without_images
 from tasks.errors import InputError
 from tasks.instance import Instance
@@ -15,26 +15,9 @@ from tasks.task import GivenTest
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of solve."""
-    parser.add_argument("source", metavar="SOURCE", help="issue URL, owner/name#N, task file, or local repository")
-    task = parser.add_argument_group("the task")
-    told = "the issue's text for a local repository; - reads stdin; or owner/name#N"
-    task.add_argument("--issue", metavar="FILE", help=told)
-    task.add_argument("--issue-text", metavar="TEXT", help="the same, given here")
-    task.add_argument("--base", metavar="REF", help="commit, tag or branch to start from (the default branch's head)")
-    task.add_argument(
-        "--include-uncommitted", action="store_true", help="start from the tree with its uncommitted changes"
-    )
-    add_repeatable(task, "--failing-test", "ID", "a test of the repository that shows the issue")
-    task.add_argument("--image", help="Docker image to start from")
-    task.add_argument("--python", metavar="X.Y", help="Python version of the environment")
-    add_repeatable(task, "--setup", "COMMAND", "set-up command, instead of detected")
-    task.add_argument("--directory", metavar="DIR", help="of the project, in a repository that has several")
-    task.add_argument("--test-command", metavar="COMMAND", help="runs the test-suite in the repository's root")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say how it would be set up and what it may cost; start nothing"
-    )
+    add_options(parser, "solve")
     add_solving(parser)
-    add_afterwards(parser)
+    add_options(parser, "afterwards", "hidden")
 
 
 def execute(known: argparse.Namespace) -> int:
