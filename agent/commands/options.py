@@ -88,11 +88,16 @@ def fill_in(known: argparse.Namespace, names: Iterable[str] = BY_NAME) -> None:
             setattr(known, name, value)
 
 
-def settings_of(known: argparse.Namespace) -> Settings:
-    """The `Settings` that the options of `add_solving` say, and for what they do not say `fill_in`."""
+def settings_of(known: argparse.Namespace, earlier: Settings | None = None) -> Settings:
+    """The `Settings` that the options of `add_solving` say, and for what they do not say an `earlier` run's, else what
+    `fill_in` finds."""
     from agent.config import Settings
 
     worth_said = known.worth is not None
+    if earlier is not None:
+        known.model = known.model or list(earlier.models)
+        for setting in (each for each in SETTINGS if getattr(known, each.name, None) is None):
+            setattr(known, setting.name, attrgetter(setting.place)(earlier))
     fill_in(known)
     if worth_said and not known.adaptive:
         raise InputError("--worth says when --adaptive stops: give both")

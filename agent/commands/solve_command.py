@@ -27,9 +27,17 @@ def execute(known: argparse.Namespace) -> int:
     from agent.commands.progress import Progress
     from tasks.source import resolve
 
-    settings = settings_of(known)
+    instance, earlier = None, None
+    if known.again is not None:
+        from agent.commands.again import once_more
+
+        known.source, instance, earlier = once_more(known)
+    elif known.source is None or known.note or known.show:
+        said = "--note and --show go with --again" if known.source else "SOURCE is missing: say what to solve"
+        raise InputError(f"{said} (see `troop solve --help`)")
+    settings = settings_of(known, earlier)
     with Progress(quiet=known.quiet, json=known.json) as progress:
-        instance = resolve(
+        instance = instance or resolve(
             known.source,
             issue=known.issue,
             issue_text=known.issue_text,
