@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import sys
 from pathlib import Path
 from urllib.parse import quote
@@ -59,9 +60,10 @@ def open_pull(
     text = files.directory / "pull-request.md"
     write_text(text, body)
     if not signed_in():
+        push = shlex.join(("git", "-C", str(place), "push", remote, branch))
         raise InputError(
             "no pull request was opened: GITHUB_TOKEN is not set, and `gh` is not logged in. To open it by hand:\n"
-            f"  git -C {place} push {remote} {branch}\n  {web}/compare/{branch}?expand=1\nIts text is in {text}"
+            f"  {push}\n  {web}/compare/{branch}?expand=1\nIts text is in {text}"
         )
     with connected() as api:
         there = api.repository(name)
@@ -83,7 +85,7 @@ def open_pull(
         holder = api.fork(name) if forking else there
         # A fork takes its time to be there.
         absent, pauses = retry_if_exception_message(match="(?is).*not found"), wait_exponential(max=8)
-        push = Retrying(retry=absent, stop=stop_after_attempt(5 if forking else 1), wait=pauses, reraise=True)
-        head = push(push_branch, place, branch, f"{holder['html_url']}.git")
+        pushing = Retrying(retry=absent, stop=stop_after_attempt(5 if forking else 1), wait=pauses, reraise=True)
+        head = pushing(push_branch, place, branch, f"{holder['html_url']}.git")
         source = f"{holder['full_name'].partition('/')[0]}:{head}"
         return api.pull(name, source, title=title, body=body, base=onto, draft=not known.ready)
