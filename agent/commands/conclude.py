@@ -105,7 +105,7 @@ def put_away(files: RunFiles, candidate: Candidate, known: argparse.Namespace, p
     applied = apply_to_branch(place, base, candidate.patch, name, message)
     told |= {"branch": applied.branch, "branch_is_new": applied.new}
     if own:
-        progress.show(f"the patch {'is' if applied.new else 'was already'} on the branch {applied.branch}")
+        progress.show(f"branch: {applied.branch}{'' if applied.new else ' (it was there already)'}")
     if known.pr:
         url = open_pull(files, candidate.id, base, place, applied.branch, known, progress.errors())
         told["pull_request"] = url

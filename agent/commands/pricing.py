@@ -107,7 +107,7 @@ def solve_forecast_view(expected: Json) -> list[RenderableType]:
     """The forecast of a run for a person."""
     cost, cap = "cost unknown", f", at most ${expected['max_usd']:g}" if expected["max_usd"] else ""
     if expected["usd"]:
-        cost = "about ${1:.2f} (${0:.2f} to ${2:.2f})".format(*expected["usd"])
+        cost = "about ${1:.2f} (${0:.2f} to ${2:.2f})".format(*expected["usd"]) if any(expected["usd"]) else "no cost"
     told = [
         f"base commit: {expected['base_commit'][:12]}",
         f"Python: {expected['python'] or 'as the image has it'}",

@@ -223,7 +223,7 @@ class TestWithASandbox:
         assert again.returncode == 0, again.stderr
         document = json.loads(again.stdout)
         assert (document["branch"], document["branch_is_new"]) == (first["branch"], False)
-        assert f"the patch was already on the branch: {first['branch']}" in again.stderr
+        assert f"branch: {first['branch']} (it was there already)" in again.stderr
         assert git(repository, "branch", "--list") == branches
 
     def test_a_patch_that_cannot_be_applied_is_told_of_after_the_result(self, repository: Path, tmp_path: Path) -> None:

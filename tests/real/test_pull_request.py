@@ -78,6 +78,7 @@ def test_an_issue_of_a_checkout_becomes_a_draft_whose_text_says_why(
     for told in ("passes 1 test written for the issue", "python &#45;m pytest &#45;q", "cost&#58;", "Fixes #7\n"):
         assert told in body, told
     assert "everybody" not in body
+    assert "scripted with Troop" in body and "127" not in body, "where a model is served is nobody's business"
     pushed = git(tmp_path / "spoon.git", "rev-parse", BRANCH)
     assert pushed == git(checkout, "rev-parse", BRANCH)
     assert "for value in values:" in git(tmp_path / "spoon.git", "show", f"{BRANCH}:calc.py")
