@@ -28,7 +28,7 @@ RESUMABLE = "the same command goes on where it stopped"
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of eval."""
     parser.add_argument("suite", metavar="SUITE", choices=tuple(SUITES), help=f"one of: {', '.join(SUITES)}")
-    add_options(parser, "rows", "evaluating")
+    add_options(parser, "rows", "environments", "evaluating")
     add_solving(parser, whole="of the whole evaluation, shared fairly by its instances unless adaptive")
 
 

@@ -59,7 +59,8 @@ def add_options(parser: argparse.ArgumentParser, *tables: str) -> None:
     """The options of these tables of options.toml, under their headings."""
     known = tomllib.loads((Path(__file__).parent / "options.toml").read_text(encoding="utf-8"))
     for title, options in (group for name in tables for group in known[name].items()):
-        group = parser.add_argument_group(title) if title else parser
+        there = {group.title: group for group in parser._action_groups}
+        group = there.get(title) or (parser.add_argument_group(title) if title else parser)
         for flag, facts in options.items():
             usual: dict[str, Any] = {"action": "store_true"}
             if {"metavar", "choices"} & facts.keys():

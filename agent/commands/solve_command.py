@@ -15,7 +15,7 @@ from tasks.task import GivenTest
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of solve."""
-    add_options(parser, "solve")
+    add_options(parser, "solve", "task")
     add_solving(parser)
     add_options(parser, "afterwards", "hidden")
 
