@@ -32,9 +32,8 @@ def execute(known: argparse.Namespace) -> int:
     chosen = report["selected"] is not None and report["selected"]["candidate"] == candidate.id
     if not chosen and candidate.id not in known.words:
         raise InputError(f"nothing was selected in {files.name}; its best is {candidate.id}: name it to see it")
-    task, _, _ = files.read_run()
-    check_wishes(Instance(task), known)
-    if known.apply or known.pr:
+    if known.apply or known.pr or known.ready or known.tell_cost:
+        check_wishes(Instance(files.read_run()[0]), known)
         progress, told = Progress(quiet=True, json=known.json), {"candidate": candidate.id}
         put_away(files, candidate, known, progress, told)
         progress.document(told)
