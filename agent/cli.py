@@ -13,9 +13,10 @@ import json
 import os
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from agent.defaults import nearest
 from agent.secrets import mask
@@ -36,6 +37,7 @@ COMMANDS = {
     "view": "all runs in the browser, the running ones live",
     "replay": "watch an attempt again, turn by turn",
     "resume": "go on with a run after a stop or a crash",
+    "completion": "what makes a shell complete commands and options by TAB",
     "init": "set up a model: asks, tests one call, writes troop.toml",
     "doctor": "what works here, what is missing, what to type to get it",
 }
@@ -63,33 +65,40 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"unknown argument {word}{nearest(flag, options)}")
 
 
-def parser(chosen: str | None) -> tuple[Parser, Mapping[str, Parser]]:
-    """The whole command line, and the part of each command; only the chosen one's module is imported."""
+def parser(chosen: Collection[str], *, all_options: bool = True) -> tuple[Parser, Mapping[str, Parser]]:
+    """The whole command line, and the part of each command; only the chosen ones' modules are imported. Without
+    `all_options` help shows, of a command that has many, those that people use."""
     top = Parser(
         prog="troop",
         description="Solves software issues by trying many times.",
         epilog="`troop help COMMAND` tells of one command, with examples.",
     )
-    top.add_argument("--version", action="version", version=f"troop {VERSION}")
+    top.add_argument("-V", "--version", action="version", version=f"troop {VERSION}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name, summary in COMMANDS.items():
         raw = argparse.RawDescriptionHelpFormatter
         sub = commands.add_parser(
             name, help=summary, description=summary[0].upper() + summary[1:] + ".", formatter_class=raw
         )
-        if name != chosen:
+        if name not in chosen:
             continue
-        module = importlib.import_module(f"agent.commands.{name}_command")
-        sub.epilog = examples()[name]
+        own = "solve" if name == "demo" else name
+        module = importlib.import_module(f"agent.commands.{own}_command")
+        sub.epilog = _table("examples")[own]
         sub.add_argument("--json", action="store_true", help="one JSON document on stdout, all else on stderr")
         module.configure(sub)
-        sub.set_defaults(execute=module.execute)
+        sub.set_defaults(execute=module.execute, whole=partial(parser, COMMANDS))
+        often = _table("options")["often"].get(own)
+        sub.add_argument("--help-all", action="help", help="show all options" if often else argparse.SUPPRESS)
+        for action in sub._actions if often and not all_options else ():
+            if action.dest not in (*often, "help", "help_all"):
+                action.help = argparse.SUPPRESS
     return top, commands.choices
 
 
-def examples() -> dict[str, str]:
-    """By command, what its help shows at the end."""
-    return tomllib.loads((Path(__file__).parent / "commands" / "examples.toml").read_text(encoding="utf-8"))
+def _table(name: str) -> Any:
+    """A table of agent/commands: of examples, of options."""
+    return tomllib.loads((Path(__file__).parent / "commands" / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -100,7 +109,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     if words[:1] == ["demo"]:
         words = ["solve", str(DEMO), "--model", "repair", "--grade", *words[1:]]
     command = next((word for word in words if not word.startswith("-")), None)
-    top, commands = parser(command)
+    top, commands = parser([command or ""], all_options="--help-all" in words)
     if not words:
         top.print_help(sys.stderr)
         raise SystemExit(2)

@@ -222,9 +222,12 @@ def resolve_model(name: str, config: Config) -> Alias:
         return _from_url(name)
     if found := _from_provider(name, name):
         return found
+    _, slash, model = name.partition("/")
+    likely = [*config.aliases, REPAIR, *(f"{each}{slash}{model}" for each in PROVIDERS if slash)]
+    meant = nearest(name, likely, 0.75) or "."
     known = ", ".join(sorted(config.aliases)) or "none"
     raise InputError(
-        f"unknown model {name!r}: it is no alias (aliases: {known}), no provider/model "
+        f"unknown model {name!r}{meant} It is no alias (aliases: {known}), no provider/model "
         f"({', '.join(PROVIDERS)}) and no URL such as http://127.0.0.1:8000/v1#name"
     )
 

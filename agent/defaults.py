@@ -112,10 +112,10 @@ class Setting:
 def _setting(name: str, facts: dict[str, Any]) -> Setting:
     """A setting by its table in settings.toml."""
     choices = tuple(facts.pop("choices", sandbox_names() if name == "sandbox" else ()))
-    return Setting(name, _READERS[facts.pop("read")], choices=choices, **facts)
+    return Setting(name, READERS[facts.pop("read")], choices=choices, **facts)
 
 
-_READERS: Mapping[str, Callable[[str], Any]] = {
+READERS: Mapping[str, Callable[[str], Any]] = {
     **{"count": positive, "amount": amount, "least": least, "switch": switch},
     **{"int": int, "float": float, "str": str, "path": expanded},
 }

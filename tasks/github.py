@@ -1,17 +1,21 @@
-"""A GitHub issue as a task: title, body and comments by the REST API, the repository by its clone URL.
+"""GitHub by its REST API: an issue as a task (title, body, comments, the repository by its clone URL), and pull
+requests.
 
-`GITHUB_TOKEN`, if set, raises the rate limit and opens private issues; it goes to the API's server only and into no
-message. `GITHUB_API_URL` names an Enterprise server's API (https://HOST/api/v3); it is then asked for every reference.
+`GITHUB_TOKEN`, else the token that `gh` keeps, raises the rate limit, opens private issues and pull requests; it goes
+to the API's server only and into no message. `GITHUB_API_URL` names an Enterprise server's API (https://HOST/api/v3);
+it is then asked for every reference.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx2
 
@@ -31,6 +35,7 @@ _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?/[A-Za-z0-9._-]+"
 _SHORT = re.compile(rf"({_NAME})#([1-9]\d*)")
 _PATH = re.compile(rf"/({_NAME})/issues/([1-9]\d*)/?")
 _PULL = re.compile(rf"/{_NAME}/pull/\d+.*")
+_REMOTE = re.compile(rf"(?:(?:https?|ssh)://)?(?:[^@/]+@)?([^:/@]+)(?::\d+)?[:/]({_NAME})")
 _AGREEMENT = re.compile(
     r"(?:\+1|:\+1:|👍|same(?: here| issue| problem)?|me too|bump|any (?:update|news)s?)[\s.!?👍]*", re.I
 )
@@ -55,12 +60,37 @@ def parse_reference(reference: str) -> tuple[str, int]:
         if _PULL.fullmatch(parts.path):
             raise InputError(f"{reference} is a pull request, not an issue: give the issue that it is about")
         if match := _PATH.fullmatch(parts.path):
-            host, api = parts.hostname or "", urlsplit(_api()).hostname or ""
-            if host not in ("github.com", "www.github.com", api) and f"api.{host}" != api:
+            host = parts.hostname or ""
+            if not _serves(host) and host not in ("github.com", "www.github.com"):
                 use = f"set GITHUB_API_URL=https://{host}/api/v3"
                 raise InputError(f"{reference} is on {host}, which is not the GitHub server in use: {use}")
             return match[1], int(match[2])
     raise InputError(f"{reference!r} is no GitHub issue: write {_FORMS}")
+
+
+def repository_named(remote: str) -> tuple[str, str] | None:
+    """What the URL of a git remote names on the server in use: (owner/name, its place in a browser); None for one of
+    another server."""
+    match = _REMOTE.fullmatch(remote.removesuffix("/").removesuffix(".git"))
+    return (match[2], f"https://{match[1]}/{match[2]}") if match and _serves(match[1]) else None
+
+
+def _serves(host: str) -> bool:
+    """Whether the API in use is that of this host."""
+    return (urlsplit(_api()).hostname or "") in (host, f"api.{host}")
+
+
+def signed_in() -> bool:
+    """Whether there is a token: GITHUB_TOKEN, or, put in its place for this process, the one that `gh` keeps for the
+    server in use."""
+    if "GITHUB_TOKEN" not in os.environ:
+        command = ["gh", "auth", "token", "--hostname", (urlsplit(_api()).hostname or "").removeprefix("api.")]
+        try:
+            told = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+            os.environ["GITHUB_TOKEN"] = told.stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            return False
+    return bool(os.environ["GITHUB_TOKEN"].strip())
 
 
 def fetch_issue(reference: str, *, base: str | None = None, say: Say = lambda line: None) -> Task:
@@ -71,12 +101,9 @@ def fetch_issue(reference: str, *, base: str | None = None, say: Say = lambda li
     """
     name, number = parse_reference(reference)
     path = f"/repos/{name}/issues/{number}"
-    if urlsplit(_api()).scheme not in ("http", "https"):
-        raise InputError(f"GITHUB_API_URL must be a URL such as https://HOST/api/v3, not {_api()!r}")
-    with httpx2.Client(headers=_headers(), timeout=SECONDS, follow_redirects=True) as client:
-        api = _Api(client)
-        unseen = f"there is no repository {name} on GitHub that can be seen {_as_whom()}"
-        repository = api.one(f"/repos/{name}", unseen)
+    signed_in()
+    with connected() as api:
+        repository = api.repository(name)
         found = api.one(path, f"{name} has no issue #{number} that can be seen {_as_whom()}")
         if "pull_request" in found:
             raise InputError(f"{reference} is a pull request, not an issue: give the issue that it is about")
@@ -149,7 +176,16 @@ def _as_whom() -> str:
     return "without a token (for a private one, set GITHUB_TOKEN)"
 
 
-class _Api:
+@contextmanager
+def connected() -> Iterator[Api]:
+    """The API, for as long as the context lasts. Raises InputError for a URL or a token that cannot be one."""
+    if urlsplit(_api()).scheme not in ("http", "https"):
+        raise InputError(f"GITHUB_API_URL must be a URL such as https://HOST/api/v3, not {_api()!r}")
+    with httpx2.Client(headers=_headers(), timeout=SECONDS, follow_redirects=True) as client:
+        yield Api(client)
+
+
+class Api:
     """The REST API over one connection; every failure becomes one sentence."""
 
     def __init__(self, client: httpx2.Client) -> None:
@@ -158,16 +194,35 @@ class _Api:
 
     def one(self, path: str, missing: str) -> dict[str, Any]:
         """The JSON object at a path; `missing` is the sentence for one that is not there."""
-        found = self._json(self._get(self.root + path, missing))
+        return self._object(self._ask("GET", self.root + path, missing))
+
+    def repository(self, name: str) -> dict[str, Any]:
+        """What there is to know of a repository, `permissions` of whoever asks included."""
+        return self.one(f"/repos/{name}", f"there is no repository {name} on GitHub that can be seen {_as_whom()}")
+
+    def fork(self, name: str) -> dict[str, Any]:
+        """The fork that the token's owner has of a repository; where there is none one is begun."""
+        return self._object(self._ask("POST", f"{self.root}/repos/{name}/forks", f"{name} cannot be forked", {}))
+
+    def pull(self, name: str, head: str, **fields: Any) -> str:
+        """The URL of a pull request from `head` ("owner:branch"): a new one (`fields`: title, body, base, draft), else
+        the open one that there is."""
+        place, gone = f"{self.root}/repos/{name}/pulls", f"no pull request can be opened in {name} {_as_whom()}"
+        found = self._json(self._ask("GET", f"{place}?state=open&head={quote(head)}", gone))
+        opened = found[0] if found else self._object(self._ask("POST", place, gone, {"head": head, **fields}))
+        return str(opened["html_url"])
+
+    def _object(self, response: httpx2.Response) -> dict[str, Any]:
+        found = self._json(response)
         if not isinstance(found, dict):
-            raise SourceUnavailable(f"{self.root}{path} is not what GitHub's API sends: check GITHUB_API_URL")
+            raise SourceUnavailable(f"{response.url} is not what GitHub's API sends: check GITHUB_API_URL")
         return found
 
     def pages(self, path: str) -> Iterator[dict[str, Any]]:
         """The entries of a paginated list, at most COMMENT_PAGES pages of 100."""
         url = f"{self.root}{path}?per_page=100"
         for _ in range(COMMENT_PAGES):
-            response = self._get(url, f"the comments at {path} are gone")
+            response = self._ask("GET", url, f"the comments at {path} are gone")
             yield from self._json(response)
             following = response.links.get("next", {}).get("url")
             if not following or not following.startswith(self.root + "/"):
@@ -180,11 +235,11 @@ class _Api:
         except ValueError as error:
             raise SourceUnavailable(f"{response.url} did not answer with JSON: check GITHUB_API_URL") from error
 
-    def _get(self, url: str, missing: str) -> httpx2.Response:
+    def _ask(self, method: str, url: str, missing: str, body: Any = None) -> httpx2.Response:
         host = urlsplit(url).netloc
         for pause in (*PAUSES, None):
             try:
-                response = self._client.get(url)
+                response = self._client.request(method, url, json=body)
                 if pause is None or response.status_code not in _RETRIED:
                     _check(response, missing)
                     return response
@@ -212,7 +267,7 @@ def _headers() -> dict[str, str]:
 def _check(response: httpx2.Response, missing: str) -> None:
     """Raise what an unsuccessful answer means."""
     status = response.status_code
-    if status == 200:
+    if response.is_success:
         return
     if status in (403, 429) and (wait := _rate_limit(response)):
         raise SourceUnavailable(wait)
@@ -220,7 +275,7 @@ def _check(response: httpx2.Response, missing: str) -> None:
         raise InputError(missing if status == 404 else f"{missing}: it was deleted")
     if status == 401:
         raise InputError("GitHub refuses the token in GITHUB_TOKEN (401): set a valid one, or unset it")
-    if status in (403, 451):
+    if status in (403, 422, 451):
         raise InputError(f"GitHub refuses access to {response.url} ({status}): {_message(response)}")
     raise SourceUnavailable(f"GitHub answered {status} for {response.url}: try again later")
 
@@ -244,6 +299,8 @@ def _rate_limit(response: httpx2.Response) -> str:
 
 def _message(response: httpx2.Response) -> str:
     try:
-        return str(response.json()["message"])
-    except (ValueError, KeyError, TypeError):
+        told = response.json()
+        more = [str(each.get("message") or "") for each in told.get("errors", ()) if isinstance(each, dict)]
+        return "; ".join(filter(None, (str(told["message"]), *more)))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return response.reason_phrase

@@ -34,17 +34,19 @@ def resolve(
 ) -> Instance:
     """The instance that SOURCE names; `grading` is None for all but task files that hold hidden tests.
 
-    `issue`: a file with the issue's text ("-": standard input), `issue_text`: the text itself; both for a local
-    repository only. `base`: git ref or commit. Raises InputError for a source of no known form, SourceUnavailable by
-    the network.
+    `issue`: a file with the issue's text ("-": standard input), or an issue as SOURCE names it, `issue_text`: the text
+    itself; both for a local repository only. `base`: git ref or commit. Raises InputError for a source of no known
+    form, SourceUnavailable by the network.
     """
     path = expanded(source)
     if is_there(path) and path.is_dir():
         if not _in_repository(path.resolve()):
             hint = "git init && git add -A && git commit makes it one"
             raise InputError(f"{source} is a directory, and neither it nor one above it is a git repository: {hint}")
-        text = _issue_text(source, issue, issue_text)
-        return Instance(local_task(path, text, base=base, include_uncommitted=include_uncommitted))
+        there = _issue_by_name(issue, base, say) if issue_text is None else None
+        text = there.statement if there else _issue_text(source, issue, issue_text)
+        task = local_task(path, text, base=base, include_uncommitted=include_uncommitted)
+        return Instance(dataclasses.replace(task, id=there.id) if there else task)
     if is_there(path) and path.suffix.lower() != ".toml":
         raise InputError(_why_no_task(source, path))
     if issue is not None or issue_text is not None:
@@ -59,6 +61,15 @@ def resolve(
         return Instance(github.fetch_issue(source, base=base, say=say))
     missing = f"{source} does not exist" if "/" in source or path.suffix else f"{source!r} is no source of work"
     raise InputError(f"{missing}; a source is one of\n{FORMS}")
+
+
+def _issue_by_name(issue: str | None, base: str | None, say: Say) -> Task | None:
+    """The task of the GitHub issue that `--issue` names; None where it names a file."""
+    if issue is None or Path(issue).exists():
+        return None
+    from tasks import github
+
+    return github.fetch_issue(issue, base=base, say=say) if github.is_issue(issue) else None
 
 
 def read_issue(name: str) -> str:

@@ -68,7 +68,7 @@ class Task:
     runs the whole test-suite in the repository's root; test files or ids can be appended to it; None means detected.
     `test_scope`: "whole": the suite is run on the base first, and guards a patch as far as time admits; "near": it
     takes too long for that, and only the test files near to what patches touch are ever run on the base, when there are
-    patches.
+    patches. `earlier`: patches of an earlier run that attempts are to see.
     """
 
     id: str
@@ -78,6 +78,7 @@ class Task:
     test_command: str | None = None
     failing_test: GivenTest | None = None
     test_scope: Literal["whole", "near"] = "whole"
+    earlier: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -89,6 +90,10 @@ class Task:
         """The issue's number, where the id is made of one (owner__name-12); else empty."""
         found = re.search(r"__.+-(\d+)$", self.id)
         return found[1] if found else ""
+
+    def is_of(self, repository: str) -> bool:
+        """Whether the id is made of an issue of this repository (owner/name)."""
+        return self.id.lower() == f"{repository.replace('/', '__')}-{self.number}".lower()
 
 
 def title_of(statement: str) -> str:

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import sys
 from pathlib import Path
 
-from agent.assemble import Pool, Solution, go, open_pool, open_trace, solution
+from agent.assemble import Pool, Solution, go, open_pool, open_trace, solution, workspace_of
+from agent.choice.candidates import candidates_of
 from agent.commands.progress import Progress
+from agent.commands.pull_request import open_pull, target_of
 from agent.commands.signals import interruptible
 from agent.run_files import RunFiles
 from agent.secrets import mask
 from harness import trace
-from harness.records import Json
-from harness.repository.apply import Applied, apply_to_branch, branch_name, commit_message
+from harness.records import Candidate, Json
+from harness.repository.apply import apply_to_branch, borrow_from, branch_name, commit_message
 from harness.suites.instances import InstanceSuite
 from harness.suites.suite import Means, Submission
+from harness.views.report import solve_report
 from harness.views.report_view import solve_view
 from harness.views.words import reasons, verdict_words
-from tasks.errors import InputError
+from tasks.errors import InputError, TroopError
 from tasks.instance import Grading, Instance
-from tasks.task import Task
 
 
-def check_wishes(instance: Instance, *, apply: bool, grade: bool) -> None:
+def check_wishes(instance: Instance, known: argparse.Namespace) -> None:
     """Refuse what could not be done afterwards, before anything starts."""
+    grade, apply = getattr(known, "grade", False), known.apply
+    if (known.ready or known.tell_cost) and not known.pr:
+        raise InputError("--ready and --tell-cost go with --pr")
+    if known.pr:
+        target_of(instance.task)
     if grade and instance.grading is None:
         raise InputError("--grade needs hidden tests, and this task has none: they stand in a task file's [grading]")
     if apply and instance.task.repository.kind != "path":
@@ -32,9 +40,10 @@ def check_wishes(instance: Instance, *, apply: bool, grade: bool) -> None:
             f"--apply puts the patch on a branch of a local repository, and this task is about a "
             f"{instance.task.repository.kind}: apply runs/.../selected.patch with `git apply` where you want it"
         )
-    if apply and instance.task.repository.include_uncommitted:
+    if (apply or known.pr) and instance.task.repository.include_uncommitted:
         raise InputError(
-            "--apply needs a commit to branch from, and --include-uncommitted starts from changes that are in none: "
+            f"{'--pr' if known.pr else '--apply'} needs a commit to branch from, and --include-uncommitted starts from "
+            "changes that are in none: "
             "leave one of the two out (selected.patch fits your working tree: `git apply` it there)"
         )
 
@@ -75,40 +84,50 @@ async def grade_selected(files: RunFiles, done: Solution, grading: Grading, pool
         log.write(trace.Graded.of(candidate, verdict))
 
 
-def put_on_branch(task: Task, report: Json, run: str, candidate: str, patch: str) -> Applied:
-    """Commit the patch of a candidate on a branch named after the issue. Raises InputError where it cannot be
-    applied."""
-    words = [f"Candidate {candidate} of Troop, which was not selected."]
-    if report["selected"] is not None and report["selected"]["candidate"] == candidate:
+def put_away(files: RunFiles, candidate: Candidate, known: argparse.Namespace, progress: Progress, told: Json) -> None:
+    """Commit the patch of a candidate on a branch named after the issue, and open the pull request, as the options say.
+    The branch is in the user's own repository, else in one of the run directory. `told`: gets what was done. Raises
+    InputError and SourceUnavailable where that cannot be."""
+    (task, _, _), report = files.read_run(), solve_report(list(trace.read(files.trace_file)))
+    words = [f"Candidate {candidate.id} of Troop, which was not selected."]
+    if report["selected"] is not None and report["selected"]["candidate"] == candidate.id:
         reason, against = reasons(report)
         words = [
             f"Selected by Troop ({verdict_words(report)}).",
             f"Why: {reason}",
             f"But: {against}" if against else "",
         ]
-    name, message = branch_name(task.title, task.id, task.number), commit_message(task.title, words, run)
-    return apply_to_branch(Path(task.repository.location), report["base_commit"], patch, name, message)
+    own, base, place = task.repository.kind == "path", report["base_commit"], Path(task.repository.location)
+    if not own:
+        place = files.directory / "branch.git"
+        borrow_from(workspace_of(task, base).git_dir / "objects", place, base)
+    name, message = branch_name(task.title, task.id, task.number), commit_message(task.title, words, files.name)
+    applied = apply_to_branch(place, base, candidate.patch, name, message)
+    told |= {"branch": applied.branch, "branch_is_new": applied.new}
+    if own:
+        progress.show(f"branch: {applied.branch}{'' if applied.new else ' (it was there already)'}")
+    if known.pr:
+        url = open_pull(files, candidate.id, base, place, applied.branch, known, progress.errors())
+        told["pull_request"] = url
+        progress.show(*([f"pull request: {url}"] if url else []))
 
 
-def conclude(done: Solution, task: Task, progress: Progress, *, apply: bool) -> int:
-    """Apply the patch where asked, show what the run came to, and give the exit code.
+def conclude(done: Solution, progress: Progress, known: argparse.Namespace) -> int:
+    """Show what the run came to, do with the patch what is asked, and give the exit code.
 
-    A patch that cannot be applied is told of after the result (exit code 2): what the run came to is not lost over it.
+    What cannot be done is told of after the result: what the run came to is not lost over it.
     """
     progress.stop()
-    applied, refusal = None, None
-    if apply and done.patch is not None:
-        try:
-            chosen = done.report["selected"]["candidate"]
-            applied = put_on_branch(task, done.report, done.directory.name, chosen, done.patch)
-        except InputError as error:
-            refusal = error
+    files, code, told = RunFiles(done.directory), done.exit_code, Json(branch=None)
+    events = list(trace.read(files.trace_file))
     if not (progress.quiet and progress.json):
-        progress.show(*solve_view(list(trace.read(done.directory / "trace.jsonl")), done.directory, applied=applied))
-    branch = {"branch": applied.branch, "branch_is_new": applied.new} if applied else {"branch": None}
-    failure = {} if refusal is None else {"apply_error": mask(str(refusal))}
-    progress.document({**done.report, "directory": str(done.directory), **branch, **failure})
-    if refusal is not None:
-        sys.stderr.write(f"troop: {mask(str(refusal))}\n")
-        return refusal.exit_code
-    return done.exit_code
+        progress.show(*solve_view(events, done.directory))
+    if (known.apply or known.pr) and done.selection is not None:
+        try:
+            for chosen in (each for each in candidates_of(events) if each.id == done.selection.candidate):
+                put_away(files, chosen, known, progress, told)
+        except TroopError as error:
+            code, told["pull_request_error" if told["branch"] else "apply_error"] = error.exit_code, mask(str(error))
+            sys.stderr.write(f"troop: {mask(str(error))}\n")
+    progress.document({**done.report, "directory": str(done.directory), **told})
+    return code

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import dataclasses
 
-from agent.commands.options import add_repeatable
+from agent.commands.options import add_options
 from agent.commands.portrait_view import FILE, as_json, portrait_view, tables
 from agent.commands.progress import Progress
 from agent.config import REPAIR, load_config, resolve_model
@@ -20,10 +20,7 @@ from tasks.errors import InputError
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of doctor."""
-    told = "find out by about ten small calls what this model's server bears (alias, provider/name, URL; repeatable)"
-    add_repeatable(parser, "--model", "NAME", told)
-    parser.add_argument("--write", action="store_true", help="--model: put the settings that work into ./troop.toml")
-    parser.add_argument("--clean", action="store_true", help="remove containers, mounts and trees of dead processes")
+    add_options(parser, "doctor")
 
 
 def execute(known: argparse.Namespace) -> int:

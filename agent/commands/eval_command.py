@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.commands.options import add_choice, add_repeatable, add_rows, add_solving, settings_of
+from agent.commands.options import add_options, add_solving, settings_of
 from agent.commands.progress import Progress
-from agent.defaults import positive
 from harness.lock import RunLock
 from harness.outputs import make_output
 from harness.records import Json
@@ -29,22 +28,7 @@ RESUMABLE = "the same command goes on where it stopped"
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of eval."""
     parser.add_argument("suite", metavar="SUITE", choices=tuple(SUITES), help=f"one of: {', '.join(SUITES)}")
-    add_rows(parser)
-    which = parser.add_argument_group("their environments")
-    add_repeatable(which, "--base", "[X.Y=]IMAGE", "swe-bench: base image (for that Python)")
-    add_choice(which, "--pull", ("auto", "always", "never"), "swe-bench: published images (auto: if had)")
-    which.add_argument("--source", type=Path, metavar="DIR", help="quixbugs: a checkout of jkoppel/QuixBugs")
-    how = parser.add_argument_group("how")
-    how.add_argument("--dry-run", action="store_true", help="say what would run and what it would cost; start nothing")
-    how.add_argument(
-        "--retry",
-        choices=("infrastructure",),
-        help="attempts that the world broke (a dead server or daemon) run again, in finished instances too",
-    )
-    add_choice(how, "--grade", ("all", "selected"), "every candidate, or the selected (all)")
-    how.add_argument("--no-grade", action="store_true", help="solve only")
-    how.add_argument("--verbatim", action="store_true", help="swe-bench: grade with the official script as it is")
-    how.add_argument("--at-once", type=positive, metavar="K", help="instances in work at a time at most")
+    add_options(parser, "rows", "environments", "evaluating")
     add_solving(parser, whole="of the whole evaluation, shared fairly by its instances unless adaptive")
 
 
@@ -80,7 +64,7 @@ def _evaluation(known: argparse.Namespace) -> Evaluation:
         settings=settings,
         out=out,
         grades="none" if known.no_grade else known.grade,
-        retry=known.retry is not None,
+        retry=bool(known.retry),
         at_once=known.at_once,
         config=config,
     )

@@ -11,10 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from agent.commands.grade_view import Tally, TallyView, summary_table
-from agent.commands.options import add_rows
+from agent.commands.options import add_options
 from agent.commands.progress import Progress
 from agent.commands.signals import interruptible
-from agent.defaults import amount, positive
 from harness.cache import write_json
 from harness.lock import RunLock
 from harness.parallel import in_parallel, task_group
@@ -31,36 +30,7 @@ from tasks.swebench import SUITES, Row, choose_rows, load_rows
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of grade."""
     parser.add_argument("suite", metavar="SUITE", choices=sorted(SUITES), help=f"one of: {', '.join(sorted(SUITES))}")
-    parser.add_argument(
-        "--predictions",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FILE",
-        help="JSON lines or JSON with instance_id, model_name_or_path, model_patch; or gold, empty (no patches), noop "
-        "(patches that change nothing)",
-    )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="grade gold and noop, and list the instances whose verdicts cannot be trusted here",
-    )
-    parser.add_argument(
-        "--repeat", type=positive, default=1, metavar="K", help="grade each patch K times; what differs is flaky (1)"
-    )
-    add_rows(parser)
-    parser.add_argument("--no-build", action="store_true", help="only images that are here: build and pull none")
-    parser.add_argument("--workers", type=positive, default=2, metavar="K", help="containers at a time (2)")
-    parser.add_argument(
-        "--timeout", type=amount, default=1800.0, metavar="S", help="seconds of one patch's tests (1800)"
-    )
-    parser.add_argument("--verbatim", action="store_true", help="the official script as it is, installation and all")
-    parser.add_argument(
-        "--network", action="store_true", help="tests have a network, as the official harness gives them"
-    )
-    parser.add_argument("--fresh", action="store_true", help="forget the verdicts of earlier runs")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (runs/grade-SUITE)")
-    parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    add_options(parser, "grade", "rows", "grading")
 
 
 def execute(known: argparse.Namespace) -> int:

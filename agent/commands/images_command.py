@@ -10,10 +10,9 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from agent.commands.options import add_choice, add_repeatable, add_rows
+from agent.commands.options import add_options
 from agent.commands.progress import Progress
 from agent.commands.signals import interruptible
-from agent.defaults import positive
 from harness.sandbox.docker.daemon import connect
 from harness.swebench.bases import parse_bases
 from harness.swebench.images import ImageOutcome, ensure_images
@@ -28,23 +27,7 @@ DAY = 86_400.0
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of images."""
-    parser.add_argument("action", choices=("build", "list", "prune"), metavar="ACTION", help="build, list or prune")
-    parser.add_argument(
-        "suite", nargs="?", metavar="SUITE", help="swe-bench-lite, swe-bench-verified or swe-bench (list, prune: all)"
-    )
-    add_rows(parser)
-    build = parser.add_argument_group("build")
-    add_repeatable(build, "--base", "[X.Y=]IMAGE", "base image (for that Python; repeatable)")
-    build.add_argument("--workers", type=positive, default=2, metavar="K", help="images in work at a time (2)")
-    add_choice(build, "--pull", ("auto", "always", "never"), "published images: as far as they are had (auto)")
-    build.add_argument("--rebuild", action="store_true", help="build again what is here already")
-    build.add_argument("--quiet", action="store_true", help="no progress, only the result")
-    prune = parser.add_argument_group("prune")
-    prune.add_argument("--all", action="store_true", help="all that was built for suites")
-    prune.add_argument(
-        "--older-than", type=float, metavar="DAYS", help="environments that `troop solve` kept, from that age on"
-    )
-    prune.add_argument("--dry-run", action="store_true", help="only say what would go")
+    add_options(parser, "images", "rows", "images-more")
 
 
 def execute(known: argparse.Namespace) -> int:

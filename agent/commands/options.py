@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.defaults import BY_NAME, CAPS, ORDER, SETTINGS, TRIES, WHERE, switch
+from agent.defaults import BY_NAME, CAPS, ORDER, READERS, SETTINGS, TRIES, WHERE, switch
 from harness.records import Budget
 from harness.sandbox.base import Limits
 from tasks.errors import InputError
@@ -54,27 +55,26 @@ def add_solving(parser: argparse.ArgumentParser, whole: str = "of the whole run"
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
 
 
-def add_afterwards(parser: argparse.ArgumentParser) -> None:
-    """What is done with the patch of a run once it is there."""
-    after = parser.add_argument_group("afterwards")
-    after.add_argument("--apply", action="store_true", help="put the patch on a new branch of the local repository")
-    told = "tell whether the patch passes the task file's hidden tests"
-    after.add_argument("--grade", action="store_true", help=told)
+def add_options(parser: argparse.ArgumentParser, *tables: str) -> None:
+    """The options of these tables of options.toml, under their headings."""
+    known = tomllib.loads((Path(__file__).parent / "options.toml").read_text(encoding="utf-8"))
+    for title, options in (group for name in tables for group in known[name].items()):
+        there = {group.title: group for group in parser._action_groups}
+        group = there.get(title) or (parser.add_argument_group(title) if title else parser)
+        for flag, facts in options.items():
+            usual: dict[str, Any] = {"action": "store_true"}
+            if {"metavar", "choices"} & facts.keys():
+                usual = {"type": READERS[facts.pop("read", "str")]}
+            if facts.pop("many", False):
+                usual |= {"action": "append", "default": []}
+            elif "choices" in facts and flag.startswith("-"):
+                usual["default"] = facts["choices"][0]
+            group.add_argument(flag, **usual | facts)
 
 
 def add_rows(parser: argparse.ArgumentParser) -> None:
     """Which instances of a suite, and where SWE-bench's rows and their repositories come from."""
-    which = parser.add_argument_group("instances")
-    told = "only these: ids, bare names, globs, repo:NAME, sample:N@SEED (repeatable, or joined by commas)"
-    add_repeatable(which, "--instances", "PATTERN", told)
-    which.add_argument("--dataset", type=Path, metavar="FILE", help="the rows (JSONL, JSON, parquet), not the hub's")
-    which.add_argument(
-        "--rules",
-        choices=("5", "4.1", "both"),
-        default="5",
-        help="the official rules to grade by: of swebench 5 (the default), of 4.1, or of 5 and told where 4.1's differ",
-    )
-    which.add_argument("--mirrors", type=Path, metavar="DIR", help="clones called owner__name.git or owner/name")
+    add_options(parser, "rows")
 
 
 def fill_in(known: argparse.Namespace, names: Iterable[str] = BY_NAME) -> None:
@@ -89,11 +89,16 @@ def fill_in(known: argparse.Namespace, names: Iterable[str] = BY_NAME) -> None:
             setattr(known, name, value)
 
 
-def settings_of(known: argparse.Namespace) -> Settings:
-    """The `Settings` that the options of `add_solving` say, and for what they do not say `fill_in`."""
+def settings_of(known: argparse.Namespace, earlier: Settings | None = None) -> Settings:
+    """The `Settings` that the options of `add_solving` say, and for what they do not say an `earlier` run's, else what
+    `fill_in` finds."""
     from agent.config import Settings
 
     worth_said = known.worth is not None
+    if earlier is not None:
+        known.model = known.model or list(earlier.models)
+        for setting in (each for each in SETTINGS if getattr(known, each.name, None) is None):
+            setattr(known, setting.name, attrgetter(setting.place)(earlier))
     fill_in(known)
     if worth_said and not known.adaptive:
         raise InputError("--worth says when --adaptive stops: give both")

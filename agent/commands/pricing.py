@@ -1,4 +1,5 @@
-"""What an evaluation would do and cost, before it starts: by earlier runs' ledgers, else by stated assumptions."""
+"""What a run or an evaluation would do and cost, before it starts: by earlier runs' ledgers, else by stated
+assumptions."""
 
 from __future__ import annotations
 
@@ -11,15 +12,18 @@ from statistics import fmean
 from rich.console import RenderableType
 from rich.text import Text
 
-from agent.assemble import width
-from agent.config import REPAIR, Config, prices_of, resolve_model
+from agent.assemble import settle, width, workspace_of
+from agent.config import REPAIR, Config, Settings, load_config, prices_of, resolve_model
 from agent.evaluation import Evaluation
+from harness.environments.environment import foreseen
 from harness.money.ledger import price
 from harness.records import Json, Usage
 from harness.views.picture import table
-from harness.views.words import counted, elapsed_short, tokens_short
+from harness.views.words import clean, counted, elapsed_short, tokens_short
+from tasks.say import Say
+from tasks.task import Task
 
-TURNS = 25
+TURNS, LEAST_TURNS = 25, 8
 """What is assumed of an attempt with a model nothing is known of: turns, tokens of each, seconds of each."""
 INPUT_PER_TURN = 12_000
 OUTPUT_PER_TURN = 400
@@ -31,12 +35,14 @@ IMAGE_SECONDS = 60.0
 GRADE_SECONDS = 30.0
 ROWS = 40
 """Instances that get a line on the screen; --json has all."""
+NOTHING = Text("nothing was started (--dry-run)", "dim")
 
 
 def forecast(evaluation: Evaluation, root: Path) -> Json:
     """What would run, and what it would cost. `root`: the directory below which earlier runs are looked for."""
     settings = evaluation.settings
-    models = [expected_attempt(name, evaluation, root) for name in settings.models]
+    config, turns = evaluation.config, settings.budget.turns
+    models = [expected_attempt(name, config, turns, evaluation.out, root) for name in settings.models]
     missing = evaluation.suite.missing()
     rows: list[Json] = []
     for id in evaluation.suite.ids:
@@ -83,20 +89,51 @@ def _seconds(evaluation: Evaluation, rows: Sequence[Json], per_attempt: float) -
     return float(IMAGE_SECONDS * images / cpus + per_attempt * attempts / places + GRADE_SECONDS * gradings / cpus)
 
 
-def expected_attempt(model: str, evaluation: Evaluation, root: Path) -> Json:
+def solve_forecast(task: Task, settings: Settings, say: Say) -> Json:
+    """How the task would be set up and tested, and what its attempts would cost. USD: [least, expected, most], None
+    where no price is known."""
+    config, budget = load_config(), settings.budget
+    settings, workspace = settle(settings, config, task, say), workspace_of(task, None, say)
+    models = [expected_attempt(name, config, budget.turns, settings.out, settings.out) for name in settings.models]
+    made = [models[attempt % len(models)] for attempt in range(budget.attempts)]
+    priced = all(each["usd"] is not None for each in made)
+    usd = [sum(each[key] for each in made) for key in ("least_usd", "usd", "most_usd")] if priced else None
+    about = {"task": task.id, "title": task.title, "base_commit": workspace.base_commit, "notes": workspace.notes}
+    price = {"attempts": budget.attempts, "models": models, "usd": usd, "max_usd": budget.usd}
+    return {**about, **foreseen(workspace, task), **price}
+
+
+def solve_forecast_view(expected: Json) -> list[RenderableType]:
+    """The forecast of a run for a person."""
+    cost, cap = "cost unknown", f", at most ${expected['max_usd']:g}" if expected["max_usd"] else ""
+    if expected["usd"]:
+        cost = "about ${1:.2f} (${0:.2f} to ${2:.2f})".format(*expected["usd"]) if any(expected["usd"]) else "no cost"
+    told = [
+        f"base commit: {expected['base_commit'][:12]}",
+        f"Python: {expected['python'] or 'as the image has it'}",
+        *(f"set-up: {command}" for command in expected["install"]),
+        f"tests: {expected['test_command'] or 'none found (--test-command COMMAND)'}",
+    ]
+    total = Text(f"{counted(expected['attempts'], 'attempt')}: {cost}{cap}, without a judge", "bold")
+    shown = [Text(clean(expected["title"]), "bold"), *map(Text, map(clean, (*expected["notes"], *told)))]
+    return [*shown, *map(_spent, expected["models"]), total, NOTHING]
+
+
+def expected_attempt(model: str, config: Config, most_turns: int, near: Path, root: Path) -> Json:
     """One attempt of the model: USD (None: no known price), seconds, tokens, and where that comes from: the mean of its
-    earlier ones below `root`, of the same suite where there are any."""
-    near = list(earlier_attempts(evaluation.out, model))
-    found = near or list(earlier_attempts(root.resolve(), model))
+    earlier ones below `near` (of the same suite) or `root`."""
+    beside = list(earlier_attempts(near, model))
+    found = beside or list(earlier_attempts(root.resolve(), model))
     if not found:
-        return _assumed(model, evaluation.config, evaluation.settings.budget.turns)
+        return _assumed(model, config, most_turns)
     known = [row["usd"] for row in found if row["usd"] is not None]
     return {
         "model": model,
         "usd": fmean(known) if known else None,
+        **({"least_usd": min(known), "most_usd": max(known)} if known else {}),
         "seconds": fmean(row["seconds"] for row in found),
         "tokens": fmean(sum(row["usage"].values()) for row in found),
-        "source": f"the mean of {counted(len(found), 'attempt')} in {evaluation.out if near else root}",
+        "source": f"the mean of {counted(len(found), 'attempt')} in {near if beside else root}",
     }
 
 
@@ -115,7 +152,8 @@ def earlier_attempts(root: Path, model: str) -> Iterator[Json]:
 def _assumed(model: str, config: Config, most_turns: int) -> Json:
     if model == REPAIR:
         source = f"assumed: {REPAIR_SECONDS:g} s an attempt"
-        return {"model": model, "usd": 0.0, "seconds": REPAIR_SECONDS, "tokens": 0.0, "source": source}
+        none = {"usd": 0.0, "least_usd": 0.0, "most_usd": 0.0}
+        return {"model": model, **none, "seconds": REPAIR_SECONDS, "tokens": 0.0, "source": source}
     turns = min(TURNS, most_turns)
     prices = prices_of(resolve_model(model, config))
     usage = Usage(input=turns * INPUT_PER_TURN, output=turns * OUTPUT_PER_TURN)
@@ -125,7 +163,15 @@ def _assumed(model: str, config: Config, most_turns: int) -> Json:
         f"{SECONDS_PER_TURN:g} s a turn" + (f", {OUTPUT_PER_SECOND:g} tokens/s" if prices.gpu_hour is not None else "")
     )
     seconds, tokens = turns * SECONDS_PER_TURN, float(usage.total)
-    return {"model": model, "usd": usd, "seconds": seconds, "tokens": tokens, "source": source}
+    ends = [None if usd is None else usd * each / turns for each in (min(LEAST_TURNS, most_turns), most_turns)]
+    told = {"usd": usd, "least_usd": ends[0], "most_usd": ends[1]}
+    return {"model": model, **told, "seconds": seconds, "tokens": tokens, "source": source}
+
+
+def _spent(model: Json) -> Text:
+    usd = "price unknown" if model["usd"] is None else f"${model['usd']:.4f}"
+    spent = f"{usd}, {tokens_short(int(model['tokens']))} tokens, {elapsed_short(model['seconds'])} an attempt"
+    return Text(f"{model['model']}: {spent} ({model['source']})")
 
 
 def forecast_view(expected: Json) -> list[RenderableType]:
@@ -136,10 +182,7 @@ def forecast_view(expected: Json) -> list[RenderableType]:
         shown.add_row(row["id"], row["state"], image, str(row["attempts_left"]))
     more = len(expected["instances"]) - ROWS
     lines = [Text(f"… and {counted(more, 'more instance')} (--json has all)", "dim")] if more > 0 else []
-    for model in expected["models"]:
-        usd = "price unknown" if model["usd"] is None else f"${model['usd']:.4f}"
-        spent = f"{usd}, {tokens_short(int(model['tokens']))} tokens, {elapsed_short(model['seconds'])} an attempt"
-        lines.append(Text(f"{model['model']}: {spent} ({model['source']})"))
+    lines += map(_spent, expected["models"])
     usd = "cost unknown" if expected["usd"] is None else f"about ${expected['usd']:.2f}"
     share = f", ${expected['usd_share']:.4f} for each instance" if expected["usd_share"] is not None else ""
     cap = f"; --max-usd {expected['max_usd']:g}{share}" if expected["max_usd"] is not None else ""
@@ -147,4 +190,4 @@ def forecast_view(expected: Json) -> list[RenderableType]:
     left = f"{counted(expected['attempts_left'], 'attempt')} left of {counted(len(expected['instances']), 'instance')}"
     lines.append(Text(f"{most}{left}: {usd}, about {expected['hours']:.2f} hours{cap}", "bold"))
     lines += [Text(note, "yellow") for note in expected["notes"]]
-    return [shown, *lines, Text("nothing was started (--dry-run)", "dim")]
+    return [shown, *lines, NOTHING]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -46,10 +48,13 @@ class Progress:
         self.view = View()
 
     def show(self, *renderables: RenderableType) -> None:
-        """Print results for a person."""
+        """Print results for a person; what goes to a file or a pipe has no spaces at the ends of its lines."""
         console = self.errors() if self.json else _console(sys.stdout)
-        for each in renderables:
-            console.print(each)
+        with contextlib.nullcontext() if console.is_terminal else console.capture() as kept:
+            for each in renderables:
+                console.print(each)
+        if kept is not None:
+            console.file.write(re.sub(r" +$", "", kept.get(), flags=re.M))
 
     def document(self, data: Any) -> None:
         """Print the one JSON document, if that was asked for."""

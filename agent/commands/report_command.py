@@ -12,9 +12,8 @@ from urllib.parse import quote
 
 from rich.console import RenderableType
 
-from agent.commands.options import add_choice, add_repeatable, run_of
+from agent.commands.options import add_options, run_of
 from agent.commands.progress import Progress
-from agent.defaults import amount, positive
 from agent.run_files import RunFiles, kept_in, last_worked_on
 from agent.secrets import mask
 from harness import trace
@@ -46,36 +45,7 @@ STUDY_OPTIONS = ("forecast", "budget", "merge")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of report."""
-    parser.add_argument(
-        "run",
-        metavar="RUN",
-        type=Path,
-        nargs="*",
-        help="directories of runs or evaluations, one that holds several, or an evaluation's report.json (the latest)",
-    )
-    parser.add_argument("--verbose", action="store_true", help="attempts, evidence on every candidate, ledger as well")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write it as one page for a browser instead")
-    told = "with --html: beside it also a page of each attempt or instance, with all that the first leaves out"
-    parser.add_argument("--outputs", action="store_true", help=told)
-    parser.add_argument("--markdown", action="store_true", help="print it as Markdown, as for the summary of a job")
-    given = parser.add_argument_group("samples from elsewhere")
-    told = "rows of outcomes (JSON lines), or predictions with --labels (repeatable)"
-    add_repeatable(given, "--import", "FILE", told, Path, dest="imports")
-    add_repeatable(given, "--labels", "FILE", "the official harness's report on each --import, in order", Path)
-    given.add_argument(
-        "--label-field", default="resolved", metavar="NAME", help="the rows' field that says right (resolved)"
-    )
-    study = parser.add_argument_group("evaluations and imported samples")
-    add_repeatable(study, "--forecast", "K", "coverage at K samples (repeatable)", positive)
-    study.add_argument(
-        "--submissions", type=positive, default=1, metavar="M", help="solved if any of the M best ranked is right (1)"
-    )
-    add_repeatable(study, "--budget", "USD", "what to buy for USD a task (repeatable)", amount)
-    told = "tasks with fewer samples than the others: left out, or what is missing is wrong (leave-out)"
-    add_choice(study, "--missing", ("leave-out", "wrong"), told)
-    study.add_argument(
-        "--merge", action="store_true", help="samples of one model from several RUNs are samples of one experiment"
-    )
+    add_options(parser, "report")
 
 
 def execute(known: argparse.Namespace) -> int:

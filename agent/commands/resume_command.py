@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from agent.commands.options import add_afterwards, run_of
+from agent.commands.options import add_options, run_of
 from tasks.instance import Instance
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of resume."""
-    parser.add_argument("run", metavar="RUN", type=Path, nargs="?", help="the run's directory (the latest run)")
-    parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
-    add_afterwards(parser)
+    add_options(parser, "resume", "afterwards", "hidden")
 
 
 def execute(known: argparse.Namespace) -> int:
@@ -27,7 +24,7 @@ def execute(known: argparse.Namespace) -> int:
     task, _, source = files.read_run()
     # Hidden tests are never kept in a run directory: they are read again from where they were.
     instance = resolve(source) if known.grade and source.endswith(".toml") else Instance(task)
-    check_wishes(Instance(task, instance.grading), apply=known.apply, grade=known.grade)
+    check_wishes(Instance(task, instance.grading), known)
     with Progress(quiet=known.quiet, json=known.json) as progress:
         solution = drive(files, instance.grading if known.grade else None, progress)
-        return conclude(solution, task, progress, apply=known.apply)
+        return conclude(solution, progress, known)

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from agent.choice.candidates import candidates_of
-from agent.commands.conclude import check_wishes, put_on_branch
-from agent.commands.options import run_of
+from agent.commands.conclude import check_wishes, put_away
+from agent.commands.options import add_options, run_of
+from agent.commands.progress import Progress
 from agent.run_files import RunFiles
 from harness import trace
 from harness.records import Candidate
@@ -21,8 +22,7 @@ from tasks.instance import Instance
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of show."""
-    parser.add_argument("words", nargs="*", metavar="RUN CANDIDATE", help="the latest run, and what it selected")
-    parser.add_argument("--apply", action="store_true", help="put the patch on a new branch of the local repository")
+    add_options(parser, "show", "afterwards")
 
 
 def execute(known: argparse.Namespace) -> int:
@@ -32,11 +32,11 @@ def execute(known: argparse.Namespace) -> int:
     chosen = report["selected"] is not None and report["selected"]["candidate"] == candidate.id
     if not chosen and candidate.id not in known.words:
         raise InputError(f"nothing was selected in {files.name}; its best is {candidate.id}: name it to see it")
-    if known.apply:
-        task, _, _ = files.read_run()
-        check_wishes(Instance(task), apply=True, grade=False)
-        applied = put_on_branch(task, report, files.name, candidate.id, candidate.patch)
-        sys.stdout.write(f"the patch {'is' if applied.new else 'was already'} on the branch {applied.branch}\n")
+    if known.apply or known.pr or known.ready or known.tell_cost:
+        check_wishes(Instance(files.read_run()[0]), known)
+        progress, told = Progress(quiet=True, json=known.json), {"candidate": candidate.id}
+        put_away(files, candidate, known, progress, told)
+        progress.document(told)
     elif sys.stdout.isatty():
         sys.stdout.write(clean(candidate.patch))
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from agent.commands.options import add_afterwards, add_repeatable, add_solving, settings_of
+from agent.commands.options import add_options, add_solving, settings_of
 from harness.sandbox.choice import with_images, without_images
 from tasks.errors import InputError
 from tasks.instance import Instance
@@ -15,22 +15,9 @@ from tasks.task import GivenTest
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of solve."""
-    parser.add_argument("source", metavar="SOURCE", help="issue URL, owner/name#N, task file, or local repository")
-    task = parser.add_argument_group("the task")
-    task.add_argument("--issue", metavar="FILE", help="the issue's text for a local repository; - reads stdin")
-    task.add_argument("--issue-text", metavar="TEXT", help="the same, given here")
-    task.add_argument("--base", metavar="REF", help="commit, tag or branch to start from (the default branch's head)")
-    task.add_argument(
-        "--include-uncommitted", action="store_true", help="start from the tree with its uncommitted changes"
-    )
-    add_repeatable(task, "--failing-test", "ID", "a test of the repository that shows the issue")
-    task.add_argument("--image", help="Docker image to start from")
-    task.add_argument("--python", metavar="X.Y", help="Python version of the environment")
-    add_repeatable(task, "--setup", "COMMAND", "set-up command, instead of detected")
-    task.add_argument("--directory", metavar="DIR", help="of the project, in a repository that has several")
-    task.add_argument("--test-command", metavar="COMMAND", help="runs the test-suite in the repository's root")
+    add_options(parser, "solve", "task")
     add_solving(parser)
-    add_afterwards(parser)
+    add_options(parser, "afterwards", "hidden")
 
 
 def execute(known: argparse.Namespace) -> int:
@@ -40,9 +27,17 @@ def execute(known: argparse.Namespace) -> int:
     from agent.commands.progress import Progress
     from tasks.source import resolve
 
-    settings = settings_of(known)
+    instance, earlier = None, None
+    if known.again is not None:
+        from agent.commands.again import once_more
+
+        known.source, instance, earlier = once_more(known)
+    elif known.source is None or known.note or known.show:
+        said = "--note and --show go with --again" if known.source else "SOURCE is missing: say what to solve"
+        raise InputError(f"{said} (see `troop solve --help`)")
+    settings = settings_of(known, earlier)
     with Progress(quiet=known.quiet, json=known.json) as progress:
-        instance = resolve(
+        instance = instance or resolve(
             known.source,
             issue=known.issue,
             issue_text=known.issue_text,
@@ -51,12 +46,19 @@ def execute(known: argparse.Namespace) -> int:
             say=progress.say,
         )
         instance = _overridden(instance, known)
-        check_wishes(instance, apply=known.apply, grade=known.grade)
+        check_wishes(instance, known)
+        if known.dry_run:
+            from agent.commands.pricing import solve_forecast, solve_forecast_view
+
+            expected = solve_forecast(instance.task, settings, progress.say)
+            progress.show(*([] if known.json else solve_forecast_view(expected)))
+            progress.document(expected)
+            return 0
         path = expanded(known.source)
         source = str(path.resolve()) if is_there(path) else known.source
-        files, task, _ = start(instance.task, settings, source=source, say=progress.say)
+        files, _, _ = start(instance.task, settings, source=source, say=progress.say)
         solution = drive(files, instance.grading if known.grade else None, progress)
-        return conclude(solution, task, progress, apply=known.apply)
+        return conclude(solution, progress, known)
 
 
 def _overridden(instance: Instance, known: argparse.Namespace) -> Instance:

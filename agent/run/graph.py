@@ -124,7 +124,7 @@ async def _prepare(run: Run, workspace: Workspace, first: bool) -> None:
         flaky=found.flaky,
         missing_limits=built.missing_limits,
         note=" ".join(notes),
-        about=await asyncio.to_thread(about, workspace, guide=settings.guide, with_tests=settings.with_tests),
+        about=await asyncio.to_thread(about, workspace, settings.guide, settings.with_tests, task.earlier),
         seconds=time.monotonic() - began,
         python=built.python,
         install=built.install,

@@ -131,6 +131,15 @@ async def build(
         return _built(key, task, plan, facts)
 
 
+def foreseen(workspace: Workspace, task: Task) -> Json:
+    """How the task's environment would be set up and tested, without a step of it, as one would type it: what is tried
+    first for `python` and `install`; `test_command`."""
+    plan = _plan(workspace, task)
+    python = [found[1] for step in plan.steps if (found := re.search(r"--python '?([^\s']+)", step.commands[0]))]
+    installs = [_shown(step.commands[0]) for step in plan.steps if step.installs]
+    return {"python": "".join(python), "install": installs, "test_command": plan.test_command}
+
+
 async def _damage(provider: Provider, spec: SandboxSpec, image: str | None, facts: Json) -> str:
     """Why a kept environment is not what was made; empty where it is. Raises SandboxFailed where no sandbox works."""
     try:

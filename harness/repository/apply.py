@@ -1,7 +1,7 @@
-"""Putting the selected patch on a new branch of the user's repository, without touching the working tree.
+"""Putting the selected patch on a new branch of the user's repository, without touching the working tree; pushing it.
 
 Only git's plumbing is used: the patch goes on the base's tree in an index of our own, and becomes a commit and a
-branch. No hook runs, nothing is checked out.
+branch. No hook runs, nothing is checked out; a branch is pushed from a git directory of ours that borrows its objects.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 import tempfile
 import textwrap
 import unicodedata
@@ -18,11 +19,14 @@ from functools import partial
 from pathlib import Path
 
 from harness.cache import cache_root
+from harness.repository import hostgit
 from harness.repository.hostgit import IDENTITY, GitFailed, as_variables, git, users_environment
 from tasks.errors import InputError
 
 SUBJECT_CHARACTERS = 72
 NAME_CHARACTERS = 50
+MOST_NUMBERS = 20
+"""Branches of one name that are passed over on a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,39 @@ def apply_to_branch(repository: Path, base: str, patch: str, name: str, message:
                 break
         do("branch", branch, do("commit-tree", tree, "-p", base, "-F", "-", stdin=message))
     return Applied(branch, new=True)
+
+
+def borrow_from(objects: Path, place: Path, commit: str) -> None:
+    """Make a bare git directory at `place` that has the objects of another one, as far back as that goes."""
+    hostgit.plant(place, commit, sha256=len(commit) == 64)
+    (place / "objects/info/alternates").write_bytes(os.fsencode(objects) + b"\n")
+    if (objects.parent / "shallow").exists():
+        shutil.copyfile(objects.parent / "shallow", place / "shallow")
+
+
+def push_branch(repository: Path, branch: str, url: str) -> str:
+    """Push a branch of the repository to the one at `url`; its name there, with a number where another has its own.
+
+    git talks to the server as the user does, with GITHUB_TOKEN where that is GitHub's (see `network_environment`).
+    Raises InputError with what git says where the push is refused.
+    """
+    ask = ("rev-parse", "--path-format=absolute", f"refs/heads/{branch}", "--git-path", "objects")
+    commit, objects = hostgit.lines(git(*ask, cwd=repository))
+    clean, variables = hostgit.network_environment(url)
+    (cache_root() / "tmp").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache_root() / "tmp", prefix="push-") as scratch:
+        borrow_from(Path(objects), Path(scratch), commit)
+        for number in range(1, MOST_NUMBERS + 1):
+            name = branch if number == 1 else f"{branch}-{number}"
+            try:
+                new = (f"--force-with-lease=refs/heads/{name}:", clean, f"{commit}:refs/heads/{name}")
+                git("push", "--quiet", *new, git_dir=Path(scratch), base=variables)
+                return name
+            except GitFailed as error:
+                said = hostgit.without_secrets(error.stderr, url)
+                if "[rejected]" not in said:
+                    break
+    raise InputError(f"the branch {branch} cannot be pushed to {clean}, git says: {said}")
 
 
 def branch_name(title: str, fallback: str, number: str = "") -> str:

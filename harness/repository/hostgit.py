@@ -94,7 +94,8 @@ def network_environment(location: str) -> tuple[str, dict[str, str]]:
     clean, credentials = _split_credentials(location)
     parts = urlsplit(clean)
     token = os.environ.get("GITHUB_TOKEN", "").strip()
-    if credentials is None and token and parts.scheme == "https" and parts.hostname in _github_hosts():
+    served = parts.scheme == "https" or parts.netloc == urlsplit(os.environ.get("GITHUB_API_URL", "")).netloc
+    if credentials is None and token and served and parts.hostname in _github_hosts():
         credentials = f"x-access-token:{token}"
     if credentials is not None:
         encoded = base64.b64encode(credentials.encode()).decode("ascii")

@@ -110,6 +110,15 @@ def run_markdown(events: Sequence[trace.Event]) -> str:
     return filled("run.md", **_told(events))
 
 
+def pull_request_body(events: Sequence[trace.Event], candidate: str, *, fixes: str, cost: bool) -> str:
+    """The text of a pull request with a candidate's patch. `fixes`: the number of its issue, "" for none; `cost`:
+    whether it says what the run cost."""
+    told = _told(events)
+    mine = next((each for each in told["verified"] if each.candidate == candidate), None)
+    settings = getattr(events[0], "settings", {})
+    return filled("pull.md", **told, mine=mine, settings=settings, fixes=fixes, with_cost=cost)
+
+
 def _told(events: Sequence[trace.Event]) -> Json:
     """What the templates of a run are told."""
     report, ledger = solve_report(events), Ledger.of(events)

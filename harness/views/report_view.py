@@ -15,7 +15,6 @@ from rich.text import Text
 from harness import trace
 from harness.money.ledger import RUN, Ledger, Line, money
 from harness.records import Json
-from harness.repository.apply import Applied
 from harness.views.live import evidence_words, status_style
 from harness.views.picture import table
 from harness.views.replay_frames import judge_frames, render
@@ -49,20 +48,16 @@ NAMED = 5
 _LINE: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis"}
 
 
-def solve_view(
-    events: Sequence[trace.Event], directory: Path, *, applied: Applied | None = None
-) -> list[RenderableType]:
+def solve_view(events: Sequence[trace.Event], directory: Path) -> list[RenderableType]:
     """What `troop solve` and `troop report` print, in order, on one screen; works on an unfinished run too.
-
-    `directory`: the run directory, for the commands. `applied`: where `--apply` put the patch.
-    """
+    `directory`: the run directory, for the commands."""
     report = solve_report(events)
     started = events[0]
     assert isinstance(started, trace.RunStarted), "trace.read checks it"
     title = title_of(str(started.task.get("statement", ""))) or report["task"]
     above: list[RenderableType] = [Text(clean(title), "bold", **_LINE), verdict(report)]
     below: list[RenderableType] = [*why(report, events), *_others(report)]
-    below += [cost(report, Ledger.of(events)), *_failures(report), Text(), *_commands(report, directory, applied)]
+    below += [cost(report, Ledger.of(events)), *_failures(report), Text(), *_commands(report, directory)]
     attempt = report["selected"] and report["selected"]["attempt"]
     if attempt is None:
         return [*above, *below]
@@ -242,13 +237,11 @@ def _failures(report: Json) -> list[RenderableType]:
     return lines
 
 
-def _commands(report: Json, directory: Path, applied: Applied | None) -> list[RenderableType]:
+def _commands(report: Json, directory: Path) -> list[RenderableType]:
     """What to type next."""
     where = shlex.quote(_short(directory))
     lines = []
-    if applied is not None:
-        lines.append((f"the patch {'is' if applied.new else 'was already'} on the branch", applied.branch))
-    elif report["selected"] is not None:
+    if report["selected"] is not None:
         lines.append(("apply", f"git apply {shlex.quote(str(directory / 'selected.patch'))}"))
     if report["attempts"]:
         attempt = report["selected"]["attempt"] if report["selected"] else report["attempts"][0]["index"]

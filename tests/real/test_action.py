@@ -1,10 +1,11 @@
-"""The shell steps of the GitHub Action, run as the service runs them: `gh` is played, everything else is real."""
+"""The shell steps of the GitHub Action, run as the service runs them, with a local server for the API and for git."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +13,44 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from tests.support.calculator import SOLVING, STATEMENT, make_repository
+from tests.support.github_server import GitHub, github
 from tests.support.model_server import serving
 from tests.support.repositories import git
 
 STEPS: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parents[2] / "action.yml").read_text())["runs"]["steps"]
 
-GH = """#!/bin/sh
-printf '%s\\n' "$@" >> "$CALLS"
-[ "$1" = issue ] && cat "$STATEMENT"
-[ "$1" = pr ] && while [ $# -gt 0 ]; do [ "$1" = --body-file ] && cat "$2" > "$CALLS.body"; shift; done
-exit 0
-"""
+
+@pytest.fixture
+def hub() -> Iterator[GitHub]:
+    """The service."""
+    with github() as running:
+        yield running
 
 
 class Job:
-    """One job of a workflow: a checkout with a remote, and the files that its steps write to."""
+    """One job of a workflow: a checkout of a repository on a server, and the files that its steps write to."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, server: GitHub) -> None:
         self.place = place
         self.remote, self.checkout = place / "remote.git", make_repository(place / "checkout")
-        git(place, "init", "-q", "--bare", str(self.remote))
-        git(self.checkout, "remote", "add", "origin", str(self.remote))
+        git(place, "clone", "-q", "--bare", str(self.checkout), str(self.remote))
+        server.add_repository("octo/calculator", self.remote)
+        server.add_issue("octo/calculator", 7, title=STATEMENT.strip(), body="It should not.")
+        git(self.checkout, "remote", "add", "origin", f"{server.url}/octo/calculator")
+        # As actions/checkout leaves it: a token of its own for whoever pushes from there.
+        git(self.checkout, "config", f"http.{server.url}/.extraheader", "AUTHORIZATION: basic eDp5")
         (place / "bin").mkdir()
-        (place / "statement").write_text(STATEMENT)
-        for name, text in {"gh": GH, "troop": f'#!/bin/sh\nexec {sys.executable} -m agent "$@"\n'}.items():
-            (place / "bin" / name).write_text(text)
-            (place / "bin" / name).chmod(0o755)
+        (place / "bin/troop").write_text(f'#!/bin/sh\nexec {sys.executable} -m agent "$@"\n')
+        (place / "bin/troop").chmod(0o755)
         self.env = {
             **os.environ,
             "PATH": f"{place / 'bin'}:{os.environ['PATH']}",
             "PYTHONPATH": str(Path(__file__).parents[2]),
             "RUNNER_TEMP": str(place),
-            "CALLS": str(place / "calls"),
-            "STATEMENT": str(place / "statement"),
+            "GITHUB_API_URL": server.api,
+            "GITHUB_REPOSITORY": "octo/calculator",
             **{name: str(place / name) for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")},
-            **{"GH_TOKEN": "gho_secret", "ISSUE": "7", "ATTEMPTS": "1", "MAX_USD": "1", "MODEL": "repair"},
+            **{"GITHUB_TOKEN": server.token, "ISSUE": "7", "ATTEMPTS": "1", "MAX_USD": "1", "MODEL": "repair"},
         }
 
     def run(self, name: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -61,8 +65,8 @@ class Job:
 
 @pytest.mark.network
 @pytest.mark.bubblewrap
-def test_an_issue_becomes_a_draft_pull_request(tmp_path: Path) -> None:
-    job = Job(tmp_path)
+def test_an_issue_becomes_a_draft_pull_request(tmp_path: Path, hub: GitHub) -> None:
+    job = Job(tmp_path, hub)
     with serving(SOLVING) as server:
         options = "--sandbox bubblewrap --allow-unknown-price --test-command 'python -m pytest -q'"
         done = job.run("Solve", MODEL=f"{server.url}#scripted", OPTIONS=options)
@@ -71,19 +75,19 @@ def test_an_issue_becomes_a_draft_pull_request(tmp_path: Path) -> None:
     assert outputs["exit-code"] == "0" and outputs["branch"].startswith("troop/")
     assert "gives 2 where 3 is expected" in (tmp_path / "GITHUB_STEP_SUMMARY").read_text()
     assert "<html" in (tmp_path / "troop-report.html").read_text()
-    done = job.run("Open a draft pull request", BRANCH=outputs["branch"])
+    done = job.run("Open a draft pull request")
     assert done.returncode == 0, done.stderr
     assert "for value in values:" in git(job.remote, "show", f"{outputs['branch']}:calc.py")
-    calls = (tmp_path / "calls").read_text().splitlines()
-    assert "--draft" in calls and calls[calls.index("--head") + 1] == outputs["branch"]
-    assert (tmp_path / "calls.body").read_text().endswith("Fixes #7\n")
+    (pull,) = hub.pulls
+    assert pull["draft"] and pull["head"] == f"octo:{outputs['branch']}" and pull["html_url"] in done.stdout
+    assert pull["body"].endswith("Fixes #7\n") and hub.token not in done.stdout + done.stderr
     assert git(job.checkout, "status", "--porcelain") == "", "the checkout is as it was"
 
 
 @pytest.mark.network
 @pytest.mark.bubblewrap
-def test_where_nothing_is_selected_the_job_warns_and_pushes_nothing(tmp_path: Path) -> None:
-    job = Job(tmp_path)
+def test_where_nothing_is_selected_the_job_warns_and_pushes_nothing(tmp_path: Path, hub: GitHub) -> None:
+    job = Job(tmp_path, hub)
     with serving([*SOLVING[:1], *SOLVING[-1:] * 2]) as server:
         options = "--sandbox bubblewrap --allow-unknown-price"
         done = job.run("Solve", MODEL=f"{server.url}#scripted", OPTIONS=options)
@@ -91,8 +95,8 @@ def test_where_nothing_is_selected_the_job_warns_and_pushes_nothing(tmp_path: Pa
     assert "::warning::" in done.stdout and job.outputs() == {"exit-code": "1", "branch": ""}
 
 
-def test_what_is_no_number_of_an_issue_reaches_no_command(tmp_path: Path) -> None:
-    job = Job(tmp_path)
+def test_what_is_no_number_of_an_issue_reaches_no_command(tmp_path: Path, hub: GitHub) -> None:
+    job = Job(tmp_path, hub)
     done = job.run("Solve", ISSUE="7; touch harm", OPTIONS="")
     assert done.returncode == 2 and "::error::" in done.stdout
-    assert not (tmp_path / "calls").exists() and sorted(p.name for p in job.checkout.glob("*.py")) == ["calc.py"]
+    assert hub.requests == [] and sorted(p.name for p in job.checkout.glob("*.py")) == ["calc.py"]

@@ -70,11 +70,13 @@ def test_a_key_with_characters_that_no_key_has_is_named_by_its_variable(reposito
 
 
 @pytest.mark.parametrize(
-    "command", ["solve", "eval", "report", "runs", "show", "diff", "view", "replay", "resume", "init", "doctor"]
+    "command",
+    ["solve", "eval", "report", "runs", "show", "diff", "view", "replay", "resume", "init", "doctor", "completion"],
 )
 def test_every_command_has_help_with_examples(command: str) -> None:
-    shown = troop(command, "--help")
-    assert shown.returncode == 0 and "examples:" in shown.stdout and "--json" in shown.stdout
+    shown, whole = troop(command, "--help"), troop(command, "--help-all")
+    assert shown.returncode == 0 and "examples:" in shown.stdout
+    assert whole.returncode == 0 and "examples:" in whole.stdout and "--json" in whole.stdout
 
 
 @pytest.mark.parametrize(
@@ -223,7 +225,7 @@ class TestWithASandbox:
         assert again.returncode == 0, again.stderr
         document = json.loads(again.stdout)
         assert (document["branch"], document["branch_is_new"]) == (first["branch"], False)
-        assert f"the patch was already on the branch: {first['branch']}" in again.stderr
+        assert f"branch: {first['branch']} (it was there already)" in again.stderr
         assert git(repository, "branch", "--list") == branches
 
     def test_a_patch_that_cannot_be_applied_is_told_of_after_the_result(self, repository: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""A small GitHub over real HTTP: the parts of its REST API that Troop asks, and git itself by `git http-backend`.
+"""A small GitHub over real HTTP: the parts of its REST API that Troop asks, and git itself by `git http-backend`, which
+takes a push from whoever has the token and may push to that repository.
 
     with github() as server:
         server.add_repository("owner/name", git_dir)
@@ -10,6 +11,7 @@ A test breaks it on purpose through `server.trouble`.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -21,7 +23,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 PER_PAGE = 100
 
@@ -38,6 +40,7 @@ class Trouble:
     retry_after: int | None = None
     forbidden: str = ""
     not_json: bool = False
+    refuse_pushes: bool = False
 
 
 @dataclass
@@ -52,6 +55,11 @@ class GitHub:
     comments: dict[tuple[str, int], list[dict[str, Any]]] = field(default_factory=dict)
     moved: dict[str, str] = field(default_factory=dict)
     git_dirs: dict[str, Path] = field(default_factory=dict)
+    read_only: set[str] = field(default_factory=set)
+    pulls: list[dict[str, Any]] = field(default_factory=list)
+    """What was asked for by every pull request that was opened, and `html_url`."""
+    forks_late: int = 0
+    """Requests of git for which a new fork is not there yet."""
     requests: list[tuple[str, str]] = field(default_factory=list)
     """(path with query, Authorization header or "") of every API request."""
 
@@ -142,7 +150,37 @@ class _Handler(BaseHTTPRequestHandler):
             self._git(path)
 
     def do_POST(self) -> None:
-        self._git(urlsplit(self.path).path)
+        path = urlsplit(self.path).path
+        if not path.startswith("/api/v3/"):
+            return self._git(path)
+        self.github.requests.append((self.path, self.headers.get("Authorization", "")))
+        fields = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+        if self.headers.get("Authorization") != f"Bearer {self.github.token}":
+            return self._answer(401, {"message": "Bad credentials"})
+        if self.github.trouble.forbidden:
+            return self._answer(403, {"message": self.github.trouble.forbidden})
+        _, owner, name, what = path.removeprefix("/api/v3/").split("/")
+        self._fork(f"{owner}/{name}") if what == "forks" else self._pull(f"{owner}/{name}", fields)
+
+    def _fork(self, name: str) -> None:
+        fork = f"me/{name.partition('/')[2]}"
+        if fork not in self.github.repositories:
+            origin = self.github.git_dirs[name]
+            place = origin.with_name(f"fork-of-{name.replace('/', '-')}.git")
+            subprocess.run(["git", "clone", "-q", "--bare", str(origin), str(place)], check=True)
+            self.github.add_repository(fork, place)
+        self._answer(202, self.github.repositories[fork])
+
+    def _pull(self, name: str, fields: dict[str, Any]) -> None:
+        owner, _, branch = fields["head"].partition(":")
+        git_dir = self.github.git_dirs[f"{owner}/{name.partition('/')[2]}"]
+        known = subprocess.run(["git", "-C", str(git_dir), "rev-parse", "--verify", "-q", f"refs/heads/{branch}"])
+        if known.returncode or fields["draft"] is None:
+            told = {"message": "Validation Failed", "errors": [{"field": "head", "message": "head is not there"}]}
+            return self._answer(422, told)
+        number = 100 + len(self.github.pulls)
+        self.github.pulls.append({**fields, "html_url": f"{self.github.url}/{name}/pull/{number}"})
+        self._answer(201, self.github.pulls[-1])
 
     # The REST API
 
@@ -179,7 +217,17 @@ class _Handler(BaseHTTPRequestHandler):
         if parts[0] != "repos" or repository is None or (repository["private"] and not known):
             return self._answer(404, {"message": "Not Found"})
         if len(parts) == 3:
-            return self._answer(200, repository)
+            push = name not in self.github.read_only
+            return self._answer(200, {**repository, **({"permissions": {"push": push}} if known else {})})
+        if parts[3] == "pulls":
+            (head,) = parse_qs(urlsplit(self.path).query)["head"]
+            return self._answer(200, [pull for pull in self.github.pulls if pull["head"] == head])
+        if parts[3] in ("branches", "git"):
+            ref = f"refs/heads/{'/'.join(parts[4:])}" if parts[3] == "branches" else f"{parts[5]}^{{commit}}"
+            asked = ["git", "-C", str(self.github.git_dirs[name]), "rev-parse", "--verify", "-q", unquote(ref)]
+            if subprocess.run(asked, capture_output=True).returncode:
+                return self._answer(404, {"message": "Not Found"})
+            return self._answer(200, {"name": "/".join(parts[4:])})
         issue = self.github.issues.get((name, int(parts[4])))
         if issue is None:
             return self._answer(404, {"message": "Not Found"})
@@ -216,6 +264,15 @@ class _Handler(BaseHTTPRequestHandler):
         git_dir = self.github.git_dirs.get(name)
         if git_dir is None:
             return self._send(404, b"not found", {"Content-Type": "text/plain"})
+        if name.startswith("me/") and self.github.forks_late > 0:
+            self.github.forks_late -= 1
+            return self._send(404, b"not found", {"Content-Type": "text/plain"})
+        credentials = base64.b64encode(f"x-access-token:{self.github.token}".encode()).decode()
+        pushes = "git-receive-pack" in self.path
+        if pushes and self.headers.get("Authorization") != f"Basic {credentials}":
+            return self._send(401, b"who are you?", {"WWW-Authenticate": "Basic realm=GitHub"})
+        if pushes and (name in self.github.read_only or self.github.trouble.refuse_pushes):
+            return self._send(403, b"write access not granted", {"Content-Type": "text/plain"})
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         environment = {
             "PATH": os.environ["PATH"],
@@ -228,6 +285,7 @@ class _Handler(BaseHTTPRequestHandler):
             "CONTENT_TYPE": self.headers.get("Content-Type", ""),
             "CONTENT_LENGTH": str(len(body)),
             "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+            **({"REMOTE_USER": "me"} if pushes else {}),
             "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
         }
         done = subprocess.run(["git", "http-backend"], input=body, env=environment, capture_output=True, check=True)

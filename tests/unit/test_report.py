@@ -16,7 +16,6 @@ from harness import trace
 from harness.evidence.strength import strength_of
 from harness.money.ledger import Ledger
 from harness.records import Charge, Evidence, Outcome, Purpose, Ranked, Selection, TestReport, Usage
-from harness.repository.apply import Applied
 from harness.views.live import Board, View, board_view
 from harness.views.report import active_seconds, run_status, solve_report
 from harness.views.report_view import solve_view, verbose_view
@@ -285,12 +284,6 @@ def test_nothing_selected_names_the_runner_up() -> None:
 
 def test_an_unfinished_run_says_how_to_go_on() -> None:
     assert "troop resume runs/calc-1" in printed(solve_view(whole()[:8], Path("runs/calc-1")))
-
-
-def test_a_patch_on_a_branch_is_named_instead_of_the_command() -> None:
-    text = printed(solve_view(whole(), Path("runs/calc-1"), applied=Applied("troop/calc-1", new=True)))
-    assert "troop/calc-1" in text
-    assert "git apply" not in text
 
 
 def test_the_view_of_a_large_run_is_cut_where_report_json_is_better() -> None:
