@@ -16,7 +16,7 @@ from harness.records import Json
 from harness.repository.apply import Applied, apply_to_branch, branch_name, commit_message
 from harness.suites.instances import InstanceSuite
 from harness.suites.suite import Means, Submission
-from harness.views.report_view import solve_view
+from harness.views.report_view import gist, solve_view
 from harness.views.words import reasons, verdict_words
 from tasks.errors import InputError
 from tasks.instance import Grading, Instance
@@ -50,13 +50,15 @@ def drive(files: RunFiles, grading: Grading | None, progress: Progress) -> Solut
         task, settings, _ = files.read_run()
         progress.view.catch_up(trace.read(files.trace_file, may_be_empty=True))
         async with open_pool(settings, task.environment.image, progress.say) as pool:
-            done = await go(files, listeners=[progress.view.see], say=progress.say, pool=pool)
+            view = progress.view
+            done = await go(files, listeners=[view.see], say=progress.say, pool=pool, view=view)
             if grading is not None:
-                await grade_selected(files, done, grading, pool)
+                with view.busy("running the hidden tests"):
+                    await grade_selected(files, done, grading, pool)
                 done = solution(files, list(trace.read(files.trace_file)))
             return done
 
-    return interruptible(whole(), f"go on with: troop resume {files.directory}")
+    return interruptible(whole(), f"go on with: troop resume {files.directory}", progress.stop)
 
 
 async def grade_selected(files: RunFiles, done: Solution, grading: Grading, pool: Pool) -> None:
@@ -103,8 +105,11 @@ def conclude(done: Solution, task: Task, progress: Progress, *, apply: bool) -> 
             applied = put_on_branch(task, done.report, done.directory.name, chosen, done.patch)
         except InputError as error:
             refusal = error
-    if not (progress.quiet and progress.json):
-        progress.show(*solve_view(list(trace.read(done.directory / "trace.jsonl")), done.directory, applied=applied))
+    events = list(trace.read(done.directory / "trace.jsonl"))
+    if not progress.quiet:
+        progress.show(*solve_view(events, done.directory, applied=applied))
+    elif not progress.json:
+        progress.show(*gist(done.report, events, done.directory))
     branch = {"branch": applied.branch, "branch_is_new": applied.new} if applied else {"branch": None}
     failure = {} if refusal is None else {"apply_error": mask(str(refusal))}
     progress.document({**done.report, "directory": str(done.directory), **branch, **failure})

@@ -51,7 +51,13 @@ def add_solving(parser: argparse.ArgumentParser, whole: str = "of the whole run"
             told = "alias, provider/name, http://host:port/v1#name, or repair; several: attempts rotate"
             add_repeatable(group, "--model", "NAME", told)
         add_settings(group, (setting.name for setting in SETTINGS if setting.group == title), whole)
-    parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    add_progress(parser)
+
+
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    """How much is said while a run goes on."""
+    parser.add_argument("--quiet", action="store_true", help="no progress; of a run only verdict, patch and cost")
+    add_choice(parser, "--log", ("text", "json"), "progress on stderr as text, or as one JSON object a line (text)")
 
 
 def add_afterwards(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -21,11 +22,13 @@ class Progress:
     Results go to stdout, or with `json` to stderr, so that stdout holds the one JSON document.
     """
 
-    def __init__(self, *, quiet: bool, json: bool, view: Callable[[Console], View] = View) -> None:
-        """`view` makes another view than that of a run's attempts."""
+    def __init__(
+        self, *, quiet: bool, json: bool, log: str = "text", view: Callable[[Console], View] | None = None
+    ) -> None:
+        """`log`: "text", or "json" for lines of JSON. `view` makes another view than that of a run's attempts."""
         self.quiet = quiet
         self.json = json
-        self._view_on = view
+        self._view_on = view or partial(View, json=log == "json")
         self.view = View()
 
     def __enter__(self) -> Progress:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from agent.commands.options import add_afterwards, run_of
+from agent.commands.options import add_afterwards, add_progress, run_of
 from tasks.instance import Instance
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of resume."""
     parser.add_argument("run", metavar="RUN", type=Path, nargs="?", help="the run's directory (the latest run)")
-    parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    add_progress(parser)
     add_afterwards(parser)
 
 
@@ -28,6 +28,6 @@ def execute(known: argparse.Namespace) -> int:
     # Hidden tests are never kept in a run directory: they are read again from where they were.
     instance = resolve(source) if known.grade and source.endswith(".toml") else Instance(task)
     check_wishes(Instance(task, instance.grading), apply=known.apply, grade=known.grade)
-    with Progress(quiet=known.quiet, json=known.json) as progress:
+    with Progress(quiet=known.quiet, json=known.json, log=known.log) as progress:
         solution = drive(files, instance.grading if known.grade else None, progress)
         return conclude(solution, task, progress, apply=known.apply)

@@ -41,7 +41,7 @@ def execute(known: argparse.Namespace) -> int:
     from tasks.source import resolve
 
     settings = settings_of(known)
-    with Progress(quiet=known.quiet, json=known.json) as progress:
+    with Progress(quiet=known.quiet, json=known.json, log=known.log) as progress:
         instance = resolve(
             known.source,
             issue=known.issue,

@@ -71,6 +71,12 @@ def solve_view(
     return [*above, Text(), *patch_lines(patches[attempt], room), Text(), *below]
 
 
+def gist(report: Json, events: Sequence[trace.Event], directory: Path) -> list[Text]:
+    """What `--quiet` leaves of it: verdict, the patch's path, cost."""
+    patch = [Text(f"patch: {directory / 'selected.patch'}", overflow="fold")] if report["selected"] else []
+    return [verdict(report), *patch, cost(report, Ledger.of(events))]
+
+
 def verbose_view(events: Sequence[trace.Event], directory: Path) -> list[RenderableType]:
     """All of it: the screen of `solve_view`, attempts, the evidence on every candidate, the ledger."""
     report, ledger, verified = solve_report(events), Ledger.of(events), latest_verified(events)
