@@ -29,6 +29,7 @@ from harness.room import MAKE_ROOM, writing
 from tasks.errors import DiskFull, InputError
 
 SCHEMA = 1
+BY_HAND = "by hand"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,9 +285,6 @@ class Verified(Event):
     key: str
     evidence: Evidence
     early: bool = False
-
-
-BY_HAND = "by hand"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from harness.records import Json
 from harness.repository.apply import Applied, apply_to_branch, branch_name, commit_message
 from harness.suites.instances import InstanceSuite
 from harness.suites.suite import Means, Submission
-from harness.views.report_view import gist, solve_view
+from harness.views.report_view import solve_view
 from harness.views.words import reasons, verdict_words
 from tasks.errors import InputError
 from tasks.instance import Grading, Instance
@@ -105,11 +105,9 @@ def conclude(done: Solution, task: Task, progress: Progress, *, apply: bool) -> 
             applied = put_on_branch(task, done.report, done.directory.name, chosen, done.patch)
         except InputError as error:
             refusal = error
-    events = list(trace.read(done.directory / "trace.jsonl"))
-    if not progress.quiet:
-        progress.show(*solve_view(events, done.directory, applied=applied))
-    elif not progress.json:
-        progress.show(*gist(done.report, events, done.directory))
+    if not (progress.quiet and progress.json):
+        events = list(trace.read(done.directory / "trace.jsonl"))
+        progress.show(*solve_view(events, done.directory, applied=applied, short=progress.quiet))
     branch = {"branch": applied.branch, "branch_is_new": applied.new} if applied else {"branch": None}
     failure = {} if refusal is None else {"apply_error": mask(str(refusal))}
     progress.document({**done.report, "directory": str(done.directory), **branch, **failure})

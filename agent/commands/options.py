@@ -51,11 +51,6 @@ def add_solving(parser: argparse.ArgumentParser, whole: str = "of the whole run"
             told = "alias, provider/name, http://host:port/v1#name, or repair; several: attempts rotate"
             add_repeatable(group, "--model", "NAME", told)
         add_settings(group, (setting.name for setting in SETTINGS if setting.group == title), whole)
-    add_progress(parser)
-
-
-def add_progress(parser: argparse.ArgumentParser) -> None:
-    """How much is said while a run goes on."""
     parser.add_argument("--quiet", action="store_true", help="no progress; of a run only verdict, patch and cost")
     add_choice(parser, "--log", ("text", "json"), "progress on stderr as text, or as one JSON object a line (text)")
 

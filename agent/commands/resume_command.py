@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from agent.commands.options import add_afterwards, add_progress, run_of
+from agent.commands.options import add_afterwards, add_choice, run_of
 from tasks.instance import Instance
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of resume."""
     parser.add_argument("run", metavar="RUN", type=Path, nargs="?", help="the run's directory (the latest run)")
-    add_progress(parser)
+    parser.add_argument("--quiet", action="store_true", help="no progress; of a run only verdict, patch and cost")
+    add_choice(parser, "--log", ("text", "json"), "progress on stderr as text, or as one JSON object a line (text)")
     add_afterwards(parser)
 
 

@@ -114,7 +114,7 @@ def outcome_line(outcome: Outcome) -> str:
     return f"{outcome.id}: {word} ({right}, {counted(len(outcome.solved.candidates), 'candidate')}){failure}"
 
 
-def suite_board_view(board: SuiteBoard, *, now: float, height: int) -> RenderableType:
+def suite_board_view(board: SuiteBoard, now: float, height: int) -> Group:
     """The board in at most `height` lines and 80 columns."""
     news = board.news[-NEWS:]
     head = [fitted(line, "bold" if not place else "") for place, line in enumerate(summary_lines(board, now))]
@@ -166,12 +166,7 @@ class SuiteView:
     def __init__(self, board: SuiteBoard, console: Console | None = None, *, json: bool = False) -> None:
         """`console`: where the board is drawn, or lines (`json`: JSON objects) are written; None: nothing is shown."""
         self.board = board
-        self.screen = Screen(
-            console,
-            lambda size: suite_board_view(board, now=time.time(), height=size.height),
-            stands=lambda: "; ".join(summary_lines(board, time.time())),
-            json=json,
-        )
+        self.screen = Screen(console, lambda size: suite_board_view(board, time.time(), size.height), json=json)
         board.started = time.time()
 
     def ready(self, ready: Ready) -> None:

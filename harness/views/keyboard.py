@@ -9,7 +9,7 @@ import termios
 import tty
 from collections.abc import Callable, Iterator
 
-_NAMED = {b"\r": "enter", b"\n": "enter", b" ": "space", b"\x1b": "escape", b"\x7f": "backspace", b"\x08": "backspace"}
+_NAMED = {b"\r": "enter", b"\n": "enter", b"\x1b": "escape", b"\x7f": "backspace", b"\x08": "backspace"}
 _MOVES = {b"A": "up", b"B": "down", b"C": "right", b"D": "left", b"H": "home", b"F": "end"}
 _MOVES |= {b"1~": "home", b"4~": "end", b"5~": "page up", b"6~": "page down"}
 _NAMED |= {start + letter: name for letter, name in _MOVES.items() for start in (b"\x1b[", b"\x1bO")}

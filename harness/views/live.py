@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from statistics import mean
 from typing import TYPE_CHECKING
 
@@ -114,9 +115,12 @@ class Board:
             now = (event.attempts, event.evidence)
             self.told_before = self.evidence.get(event.candidate) == now
             self.evidence[event.candidate] = now
+            self.stage = self.stage if event.early else "verifying"
+        elif isinstance(event, trace.Selected):
+            self.stage = "selected" if event.selection.candidate else "nothing selected"
         elif isinstance(event, trace.InfrastructureFailed):
             self.retries += 1
-        self.stage = stage_of(event, self.stage)
+        self.stage = _STAGES.get(type(event), self.stage)
         if isinstance(event, _NEWS) and (line := line_of(event, self)):
             self.news.append(line)
 
@@ -153,10 +157,6 @@ class Board:
         ended = [row for row in self.rows.values() if row.ended is not None]
         return sorted(ended, key=lambda row: row.ended or 0.0, reverse=True)
 
-    def doing(self, now: float) -> list[str]:
-        """What is done outside of attempts, and for how long."""
-        return [f"{what}, {elapsed_short(now - since)}" for what, since in self.busy]
-
     def seconds_left(self, now: float) -> float:
         """Until the attempts have ended, by how long those took that have; 0 where that is not to be known."""
         took = [row.ended - row.started for row in self.done if row.ended and row.state not in NO_SAMPLE]
@@ -177,15 +177,6 @@ class Board:
             self.question, self.typed = question, self.typed[:-1] if key == "backspace" else self.typed + key
         elif not question and self.active:
             self.question, self.typed = {"s": "stop", "f": "finish"}.get(key, ""), ""
-
-
-def stage_of(event: trace.Event, before: str) -> str:
-    """What a run does after the event. `before`: what it did until then."""
-    if isinstance(event, trace.Verified):
-        return before if event.early else "verifying"
-    if isinstance(event, trace.Selected):
-        return "nothing selected" if event.selection.candidate is None else "selected"
-    return _STAGES.get(type(event), before)
 
 
 def tests_words(report: TestReport, baseline: frozenset[str]) -> str:
@@ -220,7 +211,7 @@ def result_words(event: trace.ToolRan) -> str:
     return f"exit code {failed[1]}" if failed and failed[1] != "0" else ""
 
 
-def board_view(board: Board, *, now: float, height: int, width: int = 80) -> RenderableType:
+def board_view(board: Board, now: float, width: int = 80, height: int = 24) -> Group:
     """The board in at most `height` lines: what is done outside of attempts, active attempts, then the newest ended;
     the rest counted."""
     news = board.news[-3:]
@@ -233,7 +224,14 @@ def board_view(board: Board, *, now: float, height: int, width: int = 80) -> Ren
     left = board.seconds_left(now)
     ends = [f"{n} {end_words(status)}" for status, n in Counter(row.state for row in done).most_common(3)]
     said = [board.stage, *([f"about {elapsed_short(left)} left"] if left else []), *ends]
-    parts: list[RenderableType] = [fitted(f"{board.task}: {', '.join(said)}", "bold"), fitted(standing(board, now))]
+    begun = f"{len(done)}/{board.planned} attempts ended, {len(active)} active"
+    spent = f"{tokens_short(board.cost.usage.total)} tokens, {money(board.cost)}"
+    cap = f" of ${board.cap:g}" if board.cap is not None else ""
+    retries = f", {counted(board.retries, 'retry')}" if board.retries else ""
+    elapsed = elapsed_short(now - board.started) if board.started else "-"
+    parts: list[RenderableType] = [fitted(f"{board.task}: {', '.join(said)}", "bold")]
+    parts.append(fitted(f"{elapsed}; {begun}; {spent}{cap}{retries}"))
+    parts += [fitted(f"{spin} {what}, {elapsed_short(now - since)}", "cyan") for what, since in board.busy]
     if shown:
         columns = 8 if width >= WIDE else 7
         headings = (">#", "last action…", "patch", ">turn", ">tokens", ">cost", ">time", "model…")
@@ -247,7 +245,6 @@ def board_view(board: Board, *, now: float, height: int, width: int = 80) -> Ren
         waiting = len(active) - sum(row.ended is None for row in shown)
         more = f"… and {counted(hidden, 'more attempt')}: {waiting} active, {hidden - waiting} ended"
         parts.append(Text(more, style="dim"))
-    parts += [fitted(f"{spin} {doing}", "cyan") for doing in board.doing(now)]
     parts += [fitted(line) for line in news]
     if board.question is not None and active:
         which = ", ".join(str(row.attempt) for row in active)
@@ -263,15 +260,6 @@ def board_view(board: Board, *, now: float, height: int, width: int = 80) -> Ren
 def status_style(status: str) -> str:
     """The colour of how an attempt ended."""
     return "green" if status in ENDED_WELL else "red" if status in _BAD else "yellow"
-
-
-def standing(board: Board, now: float) -> str:
-    """How the run stands, in one line."""
-    cap = f" of ${board.cap:g}" if board.cap is not None else ""
-    retries = f", {counted(board.retries, 'retry')}" if board.retries else ""
-    elapsed = elapsed_short(now - board.started) if board.started else "-"
-    begun = f"{len(board.done)}/{board.planned} attempts ended, {len(board.active)} active"
-    return f"{elapsed}; {begun}; {tokens_short(board.cost.usage.total)} tokens, {money(board.cost)}{cap}{retries}"
 
 
 def _cells(row: AttemptRow, board: Board, now: float, spin: str, room: int) -> tuple[str | Text, ...]:
@@ -336,21 +324,16 @@ def evidence_words(evidence: Evidence) -> str:
     return ", ".join(parts)
 
 
+Draw = Callable[[ConsoleDimensions], Group]
+
+
 class Screen(RenderHook):
     """Where a view is seen. Where `drawn`, what `draw` gives for a terminal's size is kept up to date in place, and the
     terminal given back at the end; elsewhere lines are written, each one at once and without what could harm a terminal
-    (those that are indented stay so), and every now and then what `stands` says; without a console nothing is. `lock`:
-    held while what is drawn changes, as rich draws in a thread."""
+    (those that are indented stay so), and every now and then the lines that would be drawn first; without a console
+    nothing is. `lock`: held while what is drawn changes, as rich draws in a thread."""
 
-    def __init__(
-        self,
-        console: Console | None,
-        draw: Callable[[ConsoleDimensions], RenderableType],
-        *,
-        stands: Callable[[], str] | None = None,
-        json: bool = False,
-        transient: bool = False,
-    ) -> None:
+    def __init__(self, console: Console | None, draw: Draw, *, json: bool = False, transient: bool = False) -> None:
         """`json`: lines are JSON objects. `transient`: nothing of what is drawn stays on the screen."""
         self.lock = threading.Lock()
         self.drawn = console is not None and console.is_terminal and not console.is_dumb_terminal and not json
@@ -359,10 +342,10 @@ class Screen(RenderHook):
         self.json = json and console is not None
         self._transient = transient
         self._live: Live | None = None
-        self._stands = stands if console is not None and not self.drawn else None
+        self._beating = console is None or self.drawn
         self._over = threading.Event()
 
-    def __rich__(self) -> RenderableType:
+    def __rich__(self) -> Group:
         with self.lock:
             return self._draw(self._console.size)
 
@@ -390,15 +373,14 @@ class Screen(RenderHook):
             self._live = Live(self, console=self._console, refresh_per_second=times, transient=self._transient)
             self._live.start()
             self._console.push_render_hook(self)
-        elif stands := self._stands:
-            self._stands = None
-            threading.Thread(target=self._beat, args=(stands,), daemon=True).start()
+        elif not self._beating:
+            self._beating = True
+            threading.Thread(target=self._beat, daemon=True).start()
 
-    def _beat(self, stands: Callable[[], str]) -> None:
+    def _beat(self) -> None:
         while not self._over.wait(HEARTBEAT):
-            with self.lock:
-                line = stands()
-            self.tell(line)
+            first = takewhile(lambda part: isinstance(part, Text), self.__rich__().renderables)
+            self.tell("; ".join(str(line).strip(f"{SPINNER} ") for line in first))
 
     def stop(self) -> None:
         """Nothing more comes; what was drawn last stays on the screen. Can be called again."""
@@ -422,13 +404,7 @@ class View:
         """`console`: where the board is drawn, or lines (`json`: JSON objects) are written; None: nothing is shown."""
         self._board = Board()
         self._terminal = contextlib.ExitStack()
-        board = self._board
-        self.screen = Screen(
-            console,
-            lambda size: board_view(board, now=time.time(), height=size.height, width=size.width),
-            stands=lambda: "; ".join([standing(board, time.time()), *board.doing(time.time())]),
-            json=json,
-        )
+        self.screen = Screen(console, lambda size: board_view(self._board, time.time(), *size), json=json)
 
     def see(self, event: trace.Event) -> None:
         """The next event of the trace; the first one makes the board appear."""
@@ -450,13 +426,11 @@ class View:
     def busy(self, what: str) -> Iterator[None]:
         """A block in which the run does, outside of its attempts, what the words say."""
         doing = (what, time.time())
-        with self.screen.lock:
-            self._board.busy.append(doing)
+        self._board.busy.append(doing)
         try:
             yield
         finally:
-            with self.screen.lock:
-                self._board.busy.remove(doing)
+            self._board.busy.remove(doing)
 
     def attend(self, stop: Callable[[int | None], object]) -> None:
         """The run goes on from here, in a running loop; a person at the keyboard can steer it (`stop`: see

@@ -30,15 +30,10 @@ KEYS = (
 )
 
 
-def play(
-    console: Console,
-    load: Callable[[int], Sequence[Step]],
-    attempts: Sequence[int],
-    attempt: int,
-    *,
-    speed: float = 1.0,
-    step: bool = False,
-) -> None:
+Load = Callable[[int], Sequence[Step]]
+
+
+def play(console: Console, load: Load, attempts: Sequence[int], attempt: int, *, speed: float, step: bool) -> None:
     """Show the steps of the attempt, which `load` gives, one after the other: at `speed` times their real pace (waits
     are capped), or a key each (`step`). The keys are named on the screen.
 
@@ -82,10 +77,6 @@ class _Watched:
     finding: str | None = None
     found: str = ""
 
-    @property
-    def last(self) -> bool:
-        return self.at == len(self.shown) - 1
-
     def top(self, start: int, total: int, height: int) -> int:
         """The first line on the screen, of `total` lines up to the newest step, which begins at line `start`: the
         step at the screen's foot below what went before, or from its beginning where it is longer than the screen."""
@@ -96,7 +87,7 @@ class _Watched:
 
     def patience(self, speed: float) -> float | None:
         """Seconds to wait for a key before the next step; None: until there is one."""
-        if self.paused or self.last:
+        if self.paused or self.at + 1 == len(self.shown):
             return None
         return min(max(frame.wait for frame in chain(*self.shown[self.at + 1])), LONGEST_WAIT) / speed
 
@@ -107,11 +98,11 @@ class _Watched:
         if self.finding is not None:
             self._find(self.finding, key)
             return
-        if key in (None, "right") or (key == "space" and self.step):
+        if key in (None, "right") or (key == " " and self.step):
             self._go(self.at + 1)
             return
         self.over |= key in ("q", "Q", "gone")
-        self.paused = not self.paused if key == "space" else True
+        self.paused = not self.paused if key == " " else True
         self.shift += scrolls.get(key, 0)
         self.unfolded ^= key == "enter"
         self.others = {"n": 1, "p": -1}.get(key, 0)
@@ -129,8 +120,7 @@ class _Watched:
         elif key in ("escape", "gone"):
             self.finding = None
         else:
-            letter = {"space": " ", "backspace": ""}.get(key or "", key or "")
-            self.finding = typed[:-1] if key == "backspace" else typed + letter * (len(letter) == 1)
+            self.finding = typed[:-1] if key == "backspace" else typed + (key or "") * (len(key or "") == 1)
 
     def _seek(self, wanted: Callable[[Frame], bool], back: bool = False) -> None:
         """To the next step with a frame that is wanted, or the one before; at the end from the beginning again."""
@@ -167,7 +157,7 @@ def _page(console: Console, watched: _Watched) -> RenderableType:
     seen = lines[top : top + height]
     seen += [[]] * (height - len(seen))
     hidden = max(0, len(lines) - height - top)
-    state = "paused" if watched.paused else "end" if watched.last else "playing"
+    state = "paused" if watched.paused else "end" if watched.at + 1 == len(watched.shown) else "playing"
     more = f"  … {hidden} lines below" if hidden else ""
     line = f" {watched.at + 1}/{len(watched.shown)}  {state}  attempt {watched.attempt}{more}"
     if watched.finding is not None:

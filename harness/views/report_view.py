@@ -50,13 +50,17 @@ _LINE: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis"}
 
 
 def solve_view(
-    events: Sequence[trace.Event], directory: Path, *, applied: Applied | None = None
+    events: Sequence[trace.Event], directory: Path, *, applied: Applied | None = None, short: bool = False
 ) -> list[RenderableType]:
     """What `troop solve` and `troop report` print, in order, on one screen; works on an unfinished run too.
 
-    `directory`: the run directory, for the commands. `applied`: where `--apply` put the patch.
+    `directory`: the run directory, for the commands. `applied`: where `--apply` put the patch. `short`: only the
+    verdict, the patch's path, the cost.
     """
     report = solve_report(events)
+    if short:
+        patch = [Text(f"patch: {directory / 'selected.patch'}", overflow="fold")] if report["selected"] else []
+        return [verdict(report), *patch, cost(report, Ledger.of(events))]
     started = events[0]
     assert isinstance(started, trace.RunStarted), "trace.read checks it"
     title = title_of(str(started.task.get("statement", ""))) or report["task"]
@@ -69,12 +73,6 @@ def solve_view(
     patches = {e.attempt: e.patch for e in events if isinstance(e, trace.AttemptEnded)}
     room = max(SCREEN - len(above) - len(below) - SPARE, LEAST_OF_PATCH)
     return [*above, Text(), *patch_lines(patches[attempt], room), Text(), *below]
-
-
-def gist(report: Json, events: Sequence[trace.Event], directory: Path) -> list[Text]:
-    """What `--quiet` leaves of it: verdict, the patch's path, cost."""
-    patch = [Text(f"patch: {directory / 'selected.patch'}", overflow="fold")] if report["selected"] else []
-    return [verdict(report), *patch, cost(report, Ledger.of(events))]
 
 
 def verbose_view(events: Sequence[trace.Event], directory: Path) -> list[RenderableType]:

@@ -38,7 +38,7 @@ class Terminal:
         self.seen = ""
         self.all = ""
 
-    def expect(self, wanted: str, seconds: float = 10.0) -> None:
+    def expect(self, wanted: str, seconds: float = 30.0) -> None:
         """Read until the text is on what came since the last expectation; it and all before it are then forgotten."""
         end = time.monotonic() + seconds
         while wanted not in self._plain():
@@ -63,7 +63,7 @@ class Terminal:
         time.sleep(0.3)
         self.process.send_signal(number)
 
-    def finished(self, seconds: float = 10.0) -> int:
+    def finished(self, seconds: float = 30.0) -> int:
         """The exit code, once the program has ended; what it shows meanwhile is read, or it could not go on."""
         end = time.monotonic() + seconds
         while self.process.poll() is None or select.select([self.ours], [], [], 0)[0]:

@@ -284,7 +284,7 @@ def test_brackets_are_text_and_not_markup() -> None:
 
 def test_without_a_terminal_everything_is_printed_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     began = time.monotonic()
-    play(Console(width=80, highlight=False), partial(steps, events()), [1, 2], 2, speed=0.001)
+    play(Console(width=80, highlight=False), partial(steps, events()), [1, 2], 2, speed=0.001, step=False)
     assert time.monotonic() - began < 2
     out = capsys.readouterr().out
     assert "attempt 2" in out and "+bent = False" in out and "finished" in out
