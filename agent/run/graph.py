@@ -90,12 +90,11 @@ async def prepare(run: Run) -> None:
     A run that was prepared before keeps its base, whatever the repository's branches point to by now.
     """
     pinned = next((e.base_commit for e in run.events if isinstance(e, trace.Prepared)), None)
-    with run.busy("opening the repository"):
+    with run.busy("setting up"):
         run.base = workspace = await apart(run.workspace, pinned)
-    for note in workspace.notes:
-        run.say(note)
-    async with run.checks:
-        with run.busy("setting up"):
+        for note in workspace.notes:
+            run.say(note)
+        async with run.checks:
             await _prepare(run, workspace, pinned is None)
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleDimensions, ConsoleRenderable, Group, RenderableType, RenderHook
 from rich.segment import Segment, Segments
+from rich.table import Table
 from rich.text import Text
 
 from harness import trace
@@ -233,14 +234,7 @@ def board_view(board: Board, now: float, width: int = 80, height: int = 24) -> G
     parts.append(fitted(f"{elapsed}; {begun}; {spent}{cap}{retries}"))
     parts += [fitted(f"{spin} {what}, {elapsed_short(now - since)}", "cyan") for what, since in board.busy]
     if shown:
-        columns = 8 if width >= WIDE else 7
-        headings = (">#", "last action…", "patch", ">turn", ">tokens", ">cost", ">time", "model…")
-        widths = (5, max(20, width - 46 - 21 * (columns - 7)), 5, 4, 7, 9, 6, 20)
-        attempts = table(*headings[:columns], gap=1, widths=widths[:columns])
-        for row in sorted(shown, key=lambda row: (row.ended is not None, row.attempt)):
-            cells = _cells(row, board, now, spin, widths[1])
-            attempts.add_row(*cells[:columns], style="dim" if row.ended is not None else "")
-        parts.append(attempts)
+        parts.append(_attempts(board, shown, now, width, spin))
     if hidden := len(active) + len(done) - len(shown):
         waiting = len(active) - sum(row.ended is None for row in shown)
         more = f"… and {counted(hidden, 'more attempt')}: {waiting} active, {hidden - waiting} ended"
@@ -262,19 +256,26 @@ def status_style(status: str) -> str:
     return "green" if status in ENDED_WELL else "red" if status in _BAD else "yellow"
 
 
-def _cells(row: AttemptRow, board: Board, now: float, spin: str, room: int) -> tuple[str | Text, ...]:
-    action = Text(end_words(row.state) if row.ended else row.state, status_style(row.state) if row.ended else "")
-    action.truncate(max(8, room - len(row.result) - 1), overflow="ellipsis")
-    return (
-        f"{'' if row.ended else spin} {row.attempt}",
-        Text.assemble(action, f"{':' * (row.ended is not None)} {row.result}" if row.result else ""),
-        next((name for name, (attempts, _) in board.evidence.items() if row.attempt in attempts), "-"),
-        str(row.turn or "-"),
-        tokens_short(row.cost.usage.total),
-        money(row.cost),
-        elapsed_short((row.ended or now) - row.started),
-        Text(row.model.rpartition("#")[2]),
-    )
+def _attempts(board: Board, shown: Iterable[AttemptRow], now: float, width: int, spin: str) -> Table:
+    columns = 8 if width >= WIDE else 7
+    headings = (">#", "last action…", "patch", ">turn", ">tokens", ">cost", ">time", "model…")
+    widths = (5, max(20, width - 46 - 21 * (columns - 7)), 5, 4, 7, 9, 6, 20)
+    attempts = table(*headings[:columns], gap=1, widths=widths[:columns])
+    for row in sorted(shown, key=lambda row: (row.ended is not None, row.attempt)):
+        action = Text(end_words(row.state) if row.ended else row.state, status_style(row.state) if row.ended else "")
+        action.truncate(max(8, widths[1] - len(row.result) - 1), overflow="ellipsis")
+        cells = (
+            f"{'' if row.ended else spin} {row.attempt}",
+            Text.assemble(action, f"{':' * (row.ended is not None)} {row.result}" if row.result else ""),
+            next((name for name, (found_by, _) in board.evidence.items() if row.attempt in found_by), "-"),
+            str(row.turn or "-"),
+            tokens_short(row.cost.usage.total),
+            money(row.cost),
+            elapsed_short((row.ended or now) - row.started),
+            Text(row.model.rpartition("#")[2]),
+        )
+        attempts.add_row(*cells[:columns], style="dim" if row.ended is not None else "")
+    return attempts
 
 
 def fitted(line: str, style: str = "") -> Text:
@@ -433,8 +434,7 @@ class View:
             self._board.busy.remove(doing)
 
     def attend(self, stop: Callable[[int | None], object]) -> None:
-        """The run goes on from here, in a running loop; a person at the keyboard can steer it (`stop`: see
-        `Board.press`)."""
+        """The run goes on from here, in a running loop; who has a keyboard steers it (`stop`: see `Board.press`)."""
         self.screen.appear()
         if self.screen.drawn and sys.stdin.isatty() and is_ours(sys.stdin.fileno()):
             pressed, self._board.question = self._terminal.enter_context(keyboard(sys.stdin.fileno())), ""

@@ -326,17 +326,16 @@ def _verdict(event: trace.Event) -> Content:
 
 def _selected(selection: Selection, own: trace.Verified | None) -> Content:
     """Why the attempt won or lost: the choice, what speaks against its own patch, and what the failing tests said."""
-    chosen, name = selection.candidate, own.candidate if own else ""
-    about = f"selected {chosen}" if chosen else "nothing selected"
-    if own and chosen == name:
+    about = f"selected {selection.candidate}" if selection.candidate else "nothing selected"
+    if own is not None and own.candidate == selection.candidate:
         return Heading(f"it won: {about}", style="bold green"), [Part(selection.rationale)]
-    ranked = next((each for each in selection.ranking if each.candidate == name), None)
-    why = "it made no patch that could be verified"
-    if ranked is not None:
-        why = LOST_WORDS.get(selection.method, "less speaks for it") if ranked.acceptable else ranked.why
-    parts = [Part(f"{name}: {why}" if name else why, "yellow"), Part(selection.rationale)]
-    for test, words in list((own.evidence.said or {}).items())[:TESTS_NAMED] if own else ():
-        parts += [Part(test, "red"), Part(words, "dim")]
+    parts = [Part("it made no patch that could be verified", "yellow"), Part(selection.rationale)]
+    if own is not None:
+        against = (each.why for each in selection.ranking if each.candidate == own.candidate and not each.acceptable)
+        why = next(against, LOST_WORDS.get(selection.method, "less speaks for it"))
+        parts[0] = Part(f"{own.candidate}: {why}", "yellow")
+        for test, words in list((own.evidence.said or {}).items())[:TESTS_NAMED]:
+            parts += [Part(test, "red"), Part(words, "dim")]
     return Heading(f"it lost: {about}", style="bold red"), parts
 
 
