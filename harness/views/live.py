@@ -30,7 +30,7 @@ from harness.money.ledger import Line, add_charge, money
 from harness.records import ENDED_WELL, NO_SAMPLE, Budget, Evidence, Json, TestReport
 from harness.views.keyboard import is_ours, keyboard
 from harness.views.picture import table
-from harness.views.words import counted, elapsed_short, end_words, judge_words, printable, tokens_short
+from harness.views.words import counted, elapsed_short, end_words, evidence_words, judge_words, printable, tokens_short
 from tasks.say import WARNING
 
 if TYPE_CHECKING:
@@ -310,19 +310,6 @@ def line_of(event: trace.Event, board: Board) -> str | None:
         return None
     chosen, selection = event.selection.candidate, event.selection
     return f"selected {selection.rationale}" if chosen else f"nothing selected: {selection.rationale}"
-
-
-def evidence_words(evidence: Evidence) -> str:
-    """Whether a candidate applies, breaks tests, and how many given and witness tests pass, in a few words."""
-    if not evidence.applies:
-        return "does not apply"
-    if not evidence.valid:
-        return f"nothing can be concluded: {evidence.reason}"
-    parts = [f"breaks {counted(len(evidence.broken), 'test')}" if evidence.broken else "regression tests pass"]
-    for word, outcomes in (("given", evidence.given), ("witness", evidence.witness)):
-        if outcomes:
-            parts.append(f"{sum(o == 'passed' for o in outcomes.values())}/{len(outcomes)} {word} tests pass")
-    return ", ".join(parts)
 
 
 Draw = Callable[[ConsoleDimensions], Group]

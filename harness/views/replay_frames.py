@@ -19,10 +19,10 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from harness import trace
-from harness.money.ledger import Line, add_charge
+from harness.money.ledger import Line, add_charge, money
 from harness.records import ENDED_WELL, Json, Selection, TestReport
 from harness.views.report import last_selection
-from harness.views.words import LOST_WORDS, clean, counted, end_words, judge_words, printable
+from harness.views.words import LOST_WORDS, clean, counted, end_words, evidence_words, judge_words, printable
 
 FOLD = 24
 """Lines of a long output that are kept, two thirds from its beginning and one third from its end."""
@@ -284,14 +284,8 @@ def _turn(frame: Frame, event: trace.TurnEnded) -> Heading:
     parts = f"model {event.model_seconds:.1f}, commands {event.command_seconds:.1f}"
     said = f"turn {event.turn}: {event.seconds:.1f} s ({parts})"
     if frame.cost.usage.total or not frame.cost.exact:
-        said += f"; so far {frame.cost.usage.total:,} tokens, {_money(frame.cost)}"
+        said += f"; so far {frame.cost.usage.total:,} tokens, {money(frame.cost)}"
     return Heading(said, style="dim")
-
-
-def _money(cost: Line) -> str:
-    if cost.exact:
-        return f"${cost.known_usd:.4f}"
-    return f"more than ${cost.known_usd:.4f} (a price is unknown)" if cost.known_usd else "price unknown"
 
 
 def _ended(event: trace.AttemptEnded) -> Content:
@@ -306,13 +300,10 @@ def _ended(event: trace.AttemptEnded) -> Content:
 
 def _verdict(event: trace.Event) -> Content:
     if isinstance(event, trace.Verified):
-        evidence = event.evidence
-        kept = sum(outcome == "passed" for outcome in evidence.regression.values())
-        shown = sum(outcome == "passed" for outcome in evidence.witness.values())
-        said = f"regression {kept} of {len(evidence.regression)} pass, witness {shown} of {len(evidence.witness)} pass"
-        parts = [Part(said), *(Part(f"broken  {test}", "red") for test in evidence.broken[:TESTS_NAMED])]
-        parts += [Part(evidence.reason, "yellow")] if evidence.reason else []
-        return Heading(f"verified as {event.candidate}", style="bold green" if evidence.clean else "bold red"), parts
+        parts = [Part(evidence_words(event.evidence))]
+        parts += [Part(f"broken  {test}", "red") for test in event.evidence.broken[:TESTS_NAMED]]
+        style = "bold green" if event.evidence.clean else "bold red"
+        return Heading(f"verified as {event.candidate}", style=style), parts
     if isinstance(event, trace.JudgeTested):
         return _judge_tested(event)
     if isinstance(event, (trace.Judged, trace.JudgeSaid, trace.JudgeStopped)):

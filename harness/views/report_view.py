@@ -16,7 +16,7 @@ from harness import trace
 from harness.money.ledger import RUN, Ledger, Line, money
 from harness.records import Json
 from harness.repository.apply import Applied
-from harness.views.live import evidence_words, status_style
+from harness.views.live import status_style
 from harness.views.picture import table
 from harness.views.replay_frames import judge_frames, render
 from harness.views.report import last_selection, latest_verified, solve_report
@@ -27,6 +27,7 @@ from harness.views.words import (
     counted,
     elapsed_short,
     end_words,
+    evidence_words,
     reasons,
     tokens_short,
     verdict_words,
