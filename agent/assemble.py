@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from agent.models.connections import Connections
     from agent.run.context import Run
     from agent.run.worth import Sampling
+    from harness.views.live import View
 
 MODEL_ATTEMPTS = 32
 """Attempts at a time with models, unless set; each waits for its model most of the time."""
@@ -253,8 +254,9 @@ async def go(
     say: Say = _silent,
     pool: Pool | None = None,
     part: Part | None = None,
+    view: View | None = None,
 ) -> Solution:
-    """Drive the run in `files` to its end, from wherever its trace stands.
+    """Drive the run in `files` to its end, from wherever its trace stands. `view`: a person who watches and steers it.
 
     Raises RunLocked, and what preparing raises (InputError, EnvironmentFailed). A cancellation (Ctrl-C) is noted in the
     trace and raised again; the run can be resumed.
@@ -270,7 +272,7 @@ async def go(
                 _begin(files, task, settings, log)
             own = contextlib.nullcontext(pool) if pool else open_pool(settings, task.environment.image, say)
             async with own as shared:
-                return await _drive(files, task, settings, log, events, say, shared, part)
+                return await _drive(files, task, settings, log, events, say, shared, part, view)
 
 
 def _as_it_stands(settings: Settings, events: Sequence[trace.Event], part: Part | None) -> Settings:
@@ -294,6 +296,7 @@ async def _drive(
     say: Say,
     pool: Pool,
     part: Part | None,
+    view: View | None,
 ) -> Solution:
     from agent.models.client import ModelClient
     from agent.run.context import Run
@@ -339,7 +342,10 @@ async def _drive(
         checks=pool.checks,
         sampling=_sampling(settings, part),
         say=say,
+        busy=view.busy if view else contextlib.nullcontext,
     )
+    if view is not None:
+        view.attend(run.stop)
     try:
         await _first_contact(run, len(events) == 1)
         await drive(run)
@@ -361,8 +367,9 @@ async def _first_contact(run: Run, fresh: bool) -> None:
     clients = {run.clients[name].alias.alias: run.clients[name] for name in sorted(due)}
     if fresh and run.judge is not None:
         clients.setdefault(run.judge.alias.alias, run.judge)
-    for client in clients.values():
-        await greet(client, run.say)
+    for name, client in clients.items():
+        with run.busy(f"first contact with {name}"):
+            await greet(client, run.say)
 
 
 def _sampling(settings: Settings, part: Part | None) -> Sampling | None:

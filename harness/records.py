@@ -154,10 +154,11 @@ AttemptStatus = Literal[
     "no-failing-test",  # repair without a failing test
     "exhausted",  # repair ran out of mutants
     "infrastructure",  # the world failed after all retries; not a sample
-    "interrupted",
+    "interrupted",  # broken off: a person stopped it, or a candidate was good enough; not a sample
     "crashed",  # a defect of ours or of the policy; whatever patch exists is kept
 ]
 ENDED_WELL: frozenset[AttemptStatus] = frozenset({"submitted", "tests-passed"})
+NO_SAMPLE: frozenset[AttemptStatus] = frozenset({"infrastructure", "interrupted"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from harness.room import MAKE_ROOM, writing
 from tasks.errors import DiskFull, InputError
 
 SCHEMA = 1
+BY_HAND = "by hand"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,7 +291,8 @@ class Verified(Event):
 class SamplingStopped(Event):
     """No further attempt of this task is started. `why`, as it was known after `attempts` samples: by adaptive sampling
     "decisive", "hopeless" or "not worth it" (those under way end); "proved" or "strong" where a candidate is as good as
-    the run was to go on for (those under way are broken off).
+    the run was to go on for (those under way are broken off); "by hand" where a person wants to finish with what there
+    is (those under way end as they stand).
 
     `worth`: the chance that the best candidate is right; `hope`: that any of the next 16 attempts would be; `gain`:
     what another attempt is expected to add to `worth`, `usd` what it would cost, and `per_solve` what a solved task is
@@ -319,6 +321,8 @@ class SamplingStopped(Event):
             "strong": "a candidate is strongly supported by tests of several attempts",
         }
         made = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
+        if self.why == BY_HAND:
+            return f"finished by hand after {made}, with what there was"
         return f"sampling stopped, {self.why}: after {made} {reasons[self.why]}"
 
 

@@ -59,13 +59,15 @@ def drive(files: RunFiles, grading: Grading | None, progress: Progress) -> Solut
         task, settings, _ = files.read_run()
         progress.view.catch_up(trace.read(files.trace_file, may_be_empty=True))
         async with open_pool(settings, task.environment.image, progress.say) as pool:
-            done = await go(files, listeners=[progress.view.see], say=progress.say, pool=pool)
+            view = progress.view
+            done = await go(files, listeners=[view.see], say=progress.say, pool=pool, view=view)
             if grading is not None:
-                await grade_selected(files, done, grading, pool)
+                with view.busy("running the hidden tests"):
+                    await grade_selected(files, done, grading, pool)
                 done = solution(files, list(trace.read(files.trace_file)))
             return done
 
-    return interruptible(whole(), f"go on with: troop resume {files.directory}")
+    return interruptible(whole(), f"go on with: troop resume {files.directory}", progress.stop)
 
 
 async def grade_selected(files: RunFiles, done: Solution, grading: Grading, pool: Pool) -> None:
@@ -121,7 +123,7 @@ def conclude(done: Solution, progress: Progress, known: argparse.Namespace) -> i
     files, code, told = RunFiles(done.directory), done.exit_code, Json(branch=None)
     events = list(trace.read(files.trace_file))
     if not (progress.quiet and progress.json):
-        progress.show(*solve_view(events, done.directory))
+        progress.show(*solve_view(events, done.directory, short=progress.quiet))
     if (known.apply or known.pr) and done.selection is not None:
         try:
             for chosen in (each for each in candidates_of(events) if each.id == done.selection.candidate):

@@ -79,10 +79,10 @@ def _work(evaluation: Evaluation, known: argparse.Namespace, progress: Progress)
 
     settings = evaluation.settings
     board = SuiteBoard(evaluation.suite.name, len(evaluation.suite.ids), settings.budget.attempts, settings.budget.usd)
-    view = SuiteView(board, None if known.quiet else progress.errors())
+    view = SuiteView(board, None if known.quiet else progress.errors(), json=known.log == "json")
     evaluation.begin()
     try:
-        interruptible(evaluation.work(view), RESUMABLE)
+        interruptible(evaluation.work(view), RESUMABLE, view.screen.stop)
     finally:
         view.screen.stop()
         report = evaluation.write()

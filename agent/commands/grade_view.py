@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleDimensions, Group, RenderableType
 from rich.text import Text
 
 from harness.records import Json
@@ -68,7 +68,7 @@ class TallyView(View):
             self._news.append(line)
         self.screen.tell(line)
 
-    def _shown(self, height: int) -> Group:
+    def _shown(self, size: ConsoleDimensions) -> Group:
         return Group(*(fitted(line, "dim") for line in self._news), Text(self._tally.line(), style="bold"))
 
 

@@ -52,7 +52,7 @@ def add_solving(parser: argparse.ArgumentParser, whole: str = "of the whole run"
             told = "alias, provider/name, http://host:port/v1#name, or repair; several: attempts rotate"
             add_repeatable(group, "--model", "NAME", told)
         add_settings(group, (setting.name for setting in SETTINGS if setting.group == title), whole)
-    parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    add_options(parser, "progress")
 
 
 def add_options(parser: argparse.ArgumentParser, *tables: str) -> None:

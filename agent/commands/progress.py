@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -23,11 +24,11 @@ class Progress:
     Results go to stdout, or with `json` to stderr, so that stdout holds the one JSON document.
     """
 
-    def __init__(self, *, quiet: bool, json: bool, view: Callable[[Console], View] = View) -> None:
-        """`view` makes another view than that of a run's attempts."""
+    def __init__(self, *, quiet: bool, json: bool, log: str = "", view: Callable[[Console], View] = View) -> None:
+        """`log`: "json" for lines of JSON. `view` makes another view than that of a run's attempts."""
         self.quiet = quiet
         self.json = json
-        self._view_on = view
+        self._view_on = partial(View, json=True) if log == "json" else view
         self.view = View()
 
     def __enter__(self) -> Progress:

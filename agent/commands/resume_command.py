@@ -10,7 +10,7 @@ from tasks.instance import Instance
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of resume."""
-    add_options(parser, "resume", "afterwards", "hidden")
+    add_options(parser, "resume", "progress", "afterwards", "hidden")
 
 
 def execute(known: argparse.Namespace) -> int:
@@ -25,6 +25,6 @@ def execute(known: argparse.Namespace) -> int:
     # Hidden tests are never kept in a run directory: they are read again from where they were.
     instance = resolve(source) if known.grade and source.endswith(".toml") else Instance(task)
     check_wishes(Instance(task, instance.grading), known)
-    with Progress(quiet=known.quiet, json=known.json) as progress:
+    with Progress(quiet=known.quiet, json=known.json, log=known.log) as progress:
         solution = drive(files, instance.grading if known.grade else None, progress)
         return conclude(solution, progress, known)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,10 +16,10 @@ from tasks.errors import DiskFull
 T = TypeVar("T")
 
 
-def interruptible(work: Coroutine[Any, Any, T], how_to_go_on: str) -> T:
+def interruptible(work: Coroutine[Any, Any, T], how_to_go_on: str, give_back: Callable[[], object] = lambda: None) -> T:
     """`asyncio.run`, with SIGTERM and SIGHUP stopping the work as SIGINT does: by cancelling it, then raising
     KeyboardInterrupt. What started with SIGHUP ignored (nohup) goes on without its terminal. Raises DiskFull, which
-    says how to go on.
+    says how to go on. `give_back`: leaves the terminal as it was.
 
     A second signal ends the process there and then: a person is never stuck behind a thread that has work to finish.
     Nothing is lost by that, since every line of a trace is whole on disk before anything acts on it.
@@ -31,6 +31,7 @@ def interruptible(work: Coroutine[Any, Any, T], how_to_go_on: str) -> T:
         assert task is not None, "asyncio.run makes one"
 
         def leave() -> None:
+            give_back()
             sys.stderr.write(f"\ntroop: {said}\n")
             sys.stderr.flush()
             os._exit(130)

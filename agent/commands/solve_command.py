@@ -36,7 +36,7 @@ def execute(known: argparse.Namespace) -> int:
         said = "--note and --show go with --again" if known.source else "SOURCE is missing: say what to solve"
         raise InputError(f"{said} (see `troop solve --help`)")
     settings = settings_of(known, earlier)
-    with Progress(quiet=known.quiet, json=known.json) as progress:
+    with Progress(quiet=known.quiet, json=known.json, log=known.log) as progress:
         instance = instance or resolve(
             known.source,
             issue=known.issue,

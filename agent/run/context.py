@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,7 +22,7 @@ from harness.evidence.near import NEAR_SECONDS
 from harness.evidence.strength import STRENGTHS
 from harness.evidence.unchanged import UnchangedCode
 from harness.money.budget import BudgetKeeper
-from harness.records import WRITERS_FROM, Attempt, Candidate, Evidence, Selection, WitnessTest
+from harness.records import NO_SAMPLE, WRITERS_FROM, Attempt, Candidate, Evidence, Selection, WitnessTest
 from harness.repository.workspace import Workspace
 from harness.sandbox.base import Provider, SandboxSpec
 from tasks.errors import BudgetExceeded, CallRefused, EndpointFailed
@@ -43,7 +43,7 @@ class Executor(Protocol):
 
     async def attempt(self, run: Run, index: int) -> None:
         """One attempt to its end, in a new sandbox as often as one dies within the allowance; its end stands in the
-        trace then."""
+        trace then. One that is stopped ends as it stands."""
         ...
 
     async def verify(
@@ -70,7 +70,8 @@ class Run:
     what the task's base means now. `events`: the whole trace so far. `broken`: by model, why no more attempts are made
     with it; `refusals`: by model, how many attempts in a row ended because the server refused a call of theirs.
     `verifying`: held while evidence is gathered; `shown`: whether each witness test, by path and text, fails on the
-    base.
+    base. `busy`: a block in which the run does, outside of its attempts, what the words say. `at_work`: what works on
+    attempts; `stopped`: those that a person broke off.
     """
 
     task: Task
@@ -92,6 +93,9 @@ class Run:
     verifying: asyncio.Lock = field(default_factory=asyncio.Lock)
     shown: dict[tuple[str, str], bool] = field(default_factory=dict)
     base: Workspace | None = None
+    busy: Callable[[str], AbstractContextManager[object]] = nullcontext
+    at_work: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    stopped: set[int] = field(default_factory=set)
     built: Built | None = None
     bare: UnchangedCode | None = None
     broken: dict[str, EndpointFailed] = field(default_factory=dict)
@@ -144,10 +148,25 @@ class Run:
                 await self.executor.attempt(self, index)
 
     @property
-    def enough(self) -> bool:
-        """Whether a candidate is as good as the run was to go on for."""
-        stopped = (e for e in trace.since_reopened(self.events) if isinstance(e, trace.SamplingStopped))
-        return any(e.why in STRENGTHS for e in stopped)
+    def enough(self) -> str:
+        """Why what there is suffices: how good a candidate is, where the run was to go on for that, or that a person
+        said so; else empty."""
+        stopped = (e.why for e in trace.since_reopened(self.events) if isinstance(e, trace.SamplingStopped))
+        return next((why for why in stopped if why in (*STRENGTHS, trace.BY_HAND)), "")
+
+    def stop(self, attempt: int | None) -> None:
+        """A person breaks off an attempt, which ends as it stands; None: all of them, and no further one begins."""
+        if attempt is not None:
+            self.stopped.add(attempt)
+        elif not self.enough:
+            self.write(trace.SamplingStopped(why=trace.BY_HAND, attempts=len(self.samples())))
+        for index, task in self.at_work.items():
+            if self.is_stopped(index):
+                task.cancel()
+
+    def is_stopped(self, attempt: int) -> bool:
+        """Whether a person has broken the attempt off."""
+        return attempt in self.stopped or self.enough == trace.BY_HAND
 
     def refused(self, model: str, error: EndpointFailed) -> None:
         """Note that an attempt ended because its model's server failed. A call refused is that conversation's trouble,
@@ -193,7 +212,7 @@ class Run:
 
     def samples(self) -> list[Attempt]:
         """Those that count: neither ended by the world nor broken off, nor made to write tests."""
-        ended = [a for a in self.finished() if a.status not in ("infrastructure", "interrupted")]
+        ended = [a for a in self.finished() if a.status not in NO_SAMPLE]
         return [a for a in ended if a.index < WRITERS_FROM]
 
     def selection(self) -> Selection | None:

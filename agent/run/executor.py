@@ -128,13 +128,19 @@ class InProcess:
                 context=lambda: client.context if client else CONTEXT,
             )
             try:
-                if over:
+                if over or run.is_stopped(index):
                     await inner.restore(desk)
-                    await inner.end(desk, "infrastructure", over)
+                    await inner.end(desk, *(("infrastructure", over) if over else ("interrupted", trace.BY_HAND)))
                 else:
-                    await inner.drive(self._graph, desk)
+                    run.at_work[index] = asyncio.create_task(inner.drive(self._graph, desk))
+                    await run.at_work[index]
             except (SandboxFailed, DiskFull):
                 raise
+            except asyncio.CancelledError:
+                own = asyncio.current_task()
+                if own is None or own.cancelling() or not run.is_stopped(index):
+                    raise
+                await inner.end(desk, "interrupted", trace.BY_HAND)
             except EndpointFailed as error:  # the sandbox lives, so the patch made so far is kept
                 run.refused(notebook.started.model, error)
                 run.write(trace.InfrastructureFailed(attempt=index, what="model", detail=str(error), retried=False))

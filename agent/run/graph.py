@@ -29,7 +29,7 @@ from agent.choice.order import Findings, objections, select, undecided
 from agent.config import Settings
 from agent.run.about import about
 from agent.run.context import Run
-from agent.run.sampling import sample, until_good, witnesses_on_tie
+from agent.run.sampling import break_off, sample, until_good, witnesses_on_tie
 from agent.run.verification import contradicted, verify_candidates
 from harness import trace
 from harness.environments.base_run import baseline
@@ -90,11 +90,12 @@ async def prepare(run: Run) -> None:
     A run that was prepared before keeps its base, whatever the repository's branches point to by now.
     """
     pinned = next((e.base_commit for e in run.events if isinstance(e, trace.Prepared)), None)
-    run.base = workspace = await apart(run.workspace, pinned)
-    for note in workspace.notes:
-        run.say(note)
-    async with run.checks:
-        await _prepare(run, workspace, pinned is None)
+    with run.busy("setting up"):
+        run.base = workspace = await apart(run.workspace, pinned)
+        for note in workspace.notes:
+            run.say(note)
+        async with run.checks:
+            await _prepare(run, workspace, pinned is None)
 
 
 async def _prepare(run: Run, workspace: Workspace, first: bool) -> None:
@@ -163,7 +164,8 @@ async def attempts(run: Run) -> None:
         await until_good(run, run.settings.until)
     else:
         await in_parallel(map(run.attempt, range(run.settings.budget.attempts)))
-    if run.samples():
+    break_off(run)
+    if run.enough or run.samples():
         return
     run.files.write_patches(run.events)
     if run.broken:
@@ -182,7 +184,8 @@ async def choose_one(run: Run) -> None:
         return
     while True:
         candidates = await asyncio.to_thread(run.candidates)
-        chosen = await _chosen(run, candidates)
+        with run.busy("choosing"):
+            chosen = await _chosen(run, candidates)
         if chosen is None:
             continue
         first = next((c for c in candidates if c.id == chosen.candidate), None)

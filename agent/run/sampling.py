@@ -36,7 +36,7 @@ async def sample(run: Run, sampling: Sampling) -> None:
 async def _begin_new(run: Run, sampling: Sampling, group: asyncio.TaskGroup) -> None:
     """Begin attempts, one decision after the other, until it is time to stop."""
     id = run.task.id
-    while run.over is None:
+    while run.over is None and not run.enough:
         begun = {event.attempt for event in run.events if isinstance(event, trace.AttemptStarted)}
         fresh = (i for i in range(run.settings.budget.attempts) if i not in begun)
         index = next((i for i in fresh if run.model_of(i) not in run.broken), None)
@@ -98,7 +98,7 @@ async def until_good(run: Run, until: str) -> None:
             if run.may_begin(index):
                 await run.executor.attempt(run, index)
                 await _look(run, until)
-        if run.enough:
+        if run.enough in STRENGTHS:
             for task in tasks:
                 if task is not asyncio.current_task():
                     task.cancel()
@@ -107,6 +107,10 @@ async def until_good(run: Run, until: str) -> None:
     async with task_group() as group:
         await _look(run, until)  # what had ended when a process was killed
         tasks += [group.create_task(one(index)) for index in range(run.settings.budget.attempts)]
+
+
+def break_off(run: Run) -> None:
+    """Where what there is suffices, what has not ended never will."""
     for notebook in notebooks(run.events) if run.enough else ():
         if notebook.ended is None:
             run.write(
@@ -116,7 +120,7 @@ async def until_good(run: Run, until: str) -> None:
                     patch="",
                     turns=len(notebook.history),
                     seconds=notebook.seconds,
-                    detail="a candidate was good enough",
+                    detail=trace.BY_HAND if run.enough == trace.BY_HAND else "a candidate was good enough",
                 )
             )
 

@@ -47,8 +47,9 @@ async def verify_candidates(run: Run, *, early: bool = False) -> None:
         wanted = [c for c in candidates if not early or c.evidence is None]
         if not wanted:
             return
-        guards = await guards_of(run, candidates)
-        witnesses = await true_witnesses(run, candidates)
+        with run.busy("looking for tests to verify by"):
+            guards = await guards_of(run, candidates)
+            witnesses = await true_witnesses(run, candidates)
         known = {e.key: e.evidence for e in run.events if isinstance(e, trace.Verified)}
         holding = {(e.candidate, e.key, e.attempts) for e in latest_verified(run.events) if early or not e.early}
 
@@ -58,7 +59,8 @@ async def verify_candidates(run: Run, *, early: bool = False) -> None:
                 return
             evidence = known.get(key)  # of a reopened run, or found early: the same patch, arrived at by more attempts
             if evidence is None:
-                evidence = await _evidence_beyond(run, candidate, known, witnesses, guards)
+                with run.busy(f"verifying {candidate.id}"):
+                    evidence = await _evidence_beyond(run, candidate, known, witnesses, guards)
             run.write(
                 trace.Verified(
                     candidate=candidate.id, attempts=candidate.attempts, key=key, evidence=evidence, early=early
@@ -149,7 +151,8 @@ async def evidence_on(
 async def contradicted(run: Run, candidate: Candidate) -> bool:
     """Whether the plain test command contradicts the evidence on a candidate, which is then no longer acceptable."""
     try:
-        said = await contradiction(replace(run.room(), slots=run.checks), run.task, candidate)
+        with run.busy(f"running the tests of {candidate.id} without Troop's plugin"):
+            said = await contradiction(replace(run.room(), slots=run.checks), run.task, candidate)
     except (SandboxFailed, OSError) as error:
         await probe(run.provider, run.spec(f"probe-{candidate.id}"))
         said = words_of(error)

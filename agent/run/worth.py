@@ -26,6 +26,7 @@ from agent.choice.candidates import candidates_of, fates
 from agent.choice.order import objections
 from harness import trace
 from harness.money.ledger import Ledger
+from harness.records import NO_SAMPLE
 from harness.scaling.adaptive import (
     Beliefs,
     Group,
@@ -69,7 +70,7 @@ def state_of(events: Sequence[trace.Event]) -> TaskState:
     """What the trace of a task's run says of it. Attempts that the world ended are none; those whose candidate has no
     evidence yet are left out."""
     made = [n for n in notebooks(fates(events)) if not n.writes_tests]
-    ended = [n.ended for n in made if n.ended is not None and n.ended.status != "infrastructure"]
+    ended = [n.ended for n in made if n.ended is not None and n.ended.status not in NO_SAMPLE]
     indices = {end.attempt for end in ended}
     costs = Ledger.of(events).to_json()["by_attempt"]
     candidates = candidates_of(events)

@@ -17,24 +17,12 @@ from harness import trace
 from harness.money.ledger import Line, add_charge, money
 from harness.suites.evaluate import Outcome
 from harness.suites.suite import Ready
-from harness.views.live import Board, Screen, fitted, line_of, stage_of
+from harness.views.live import Board, Screen, fitted, line_of
 from harness.views.picture import table
 from harness.views.words import counted, elapsed_short, printable, tokens_short
 
 NEWS = 3
 """Ended instances that are told of below the table."""
-
-
-@dataclass(slots=True)
-class Work:
-    """One instance in work. `ended`, `active`: attempts; `started` in seconds since the epoch."""
-
-    id: str
-    started: float
-    stage: str = "preparing"
-    running: set[int] = field(default_factory=set)
-    done: set[int] = field(default_factory=set)
-    cost: Line = field(default_factory=Line)
 
 
 @dataclass(slots=True)
@@ -51,7 +39,7 @@ class SuiteBoard:
     attempts: int
     cap: float | None = None
     started: float = 0.0
-    works: dict[str, Work] = field(default_factory=dict)
+    works: dict[str, Board] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     cost: Line = field(default_factory=Line)
     ended: int = 0
@@ -72,26 +60,22 @@ class SuiteBoard:
     def begin(self, ready: Ready, now: float) -> None:
         """An instance can be worked on, or cannot be."""
         if ready.task is not None:
-            self.works.setdefault(ready.id, Work(ready.id, now))
+            self.works.setdefault(ready.id, Board(task=ready.id, started=now))
 
     def add(self, id: str, event: trace.Event) -> None:
         """The next event of an instance's trace."""
-        work = self.works.setdefault(id, Work(id, event.at))
+        work = self.works.setdefault(id, Board(task=id, started=event.at))
+        self.ended -= len(work.done)
+        work.add(event)
+        self.ended += len(work.done)
         if isinstance(event, (trace.Replied, trace.Charged)):
-            self.cost, work.cost = add_charge(self.cost, event.charge), add_charge(work.cost, event.charge)
+            self.cost = add_charge(self.cost, event.charge)
         elif isinstance(event, trace.InfrastructureFailed):
             self.retries += event.retried
-        work.stage = "grading" if isinstance(event, trace.Selected) else stage_of(event, work.stage)
-        if event.attempt is None:
-            return
-        if isinstance(event, trace.AttemptEnded):
-            self.ended += event.attempt not in work.done
+        elif isinstance(event, trace.AttemptEnded):
             self.lost += event.status == "infrastructure"
-            work.running.discard(event.attempt)
-            work.done.add(event.attempt)
-        else:
-            work.stage = "attempts"
-            work.running.add(event.attempt)
+        elif isinstance(event, trace.Selected):
+            work.stage = "grading"
 
     def end(self, outcome: Outcome) -> None:
         """An instance has come to its end."""
@@ -130,7 +114,7 @@ def outcome_line(outcome: Outcome) -> str:
     return f"{outcome.id}: {word} ({right}, {counted(len(outcome.solved.candidates), 'candidate')}){failure}"
 
 
-def suite_board_view(board: SuiteBoard, *, now: float, height: int) -> RenderableType:
+def suite_board_view(board: SuiteBoard, now: float, height: int) -> Group:
     """The board in at most `height` lines and 80 columns."""
     news = board.news[-NEWS:]
     head = [fitted(line, "bold" if not place else "") for place, line in enumerate(summary_lines(board, now))]
@@ -142,10 +126,10 @@ def suite_board_view(board: SuiteBoard, *, now: float, height: int) -> Renderabl
         instances = table(*headings, gap=1, widths=(32, 10, 7, 6, 9, 7))
         for work in works[:room]:
             instances.add_row(
-                Text(printable(work.id)),
+                Text(printable(work.task)),
                 work.stage,
-                f"{board.before.get(work.id, 0) + len(work.done)}/{board.attempts}",
-                str(len(work.running) or "-"),
+                f"{board.before.get(work.task, 0) + len(work.done)}/{board.attempts}",
+                str(len(work.active) or "-"),
                 money(work.cost),
                 elapsed_short(now - work.started),
             )
@@ -163,7 +147,7 @@ def summary_lines(board: SuiteBoard, now: float) -> Sequence[str]:
     failed = f", {failures} failed" if failures else ""
     cap = f" of ${board.cap:g}" if board.cap is not None else ""
     left = board.seconds_left(now)
-    active = sum(len(work.running) for work in board.works.values())
+    active = sum(len(work.active) for work in board.works.values())
     waiting = board.instances - len(board.outcomes) - len(board.works)
     return (
         f"{board.suite}: {len(board.outcomes)}/{board.instances} instances ended, {solved} solved{failed}",
@@ -179,10 +163,10 @@ class SuiteView:
     """What shows an evaluation while it goes on: where nothing is drawn, a line for each instance that is prepared or
     ends, each attempt that ends, and each failure of the world."""
 
-    def __init__(self, board: SuiteBoard, console: Console | None = None) -> None:
-        """`console`: where the board is drawn, or lines are written; None: nothing is shown."""
+    def __init__(self, board: SuiteBoard, console: Console | None = None, *, json: bool = False) -> None:
+        """`console`: where the board is drawn, or lines (`json`: JSON objects) are written; None: nothing is shown."""
         self.board = board
-        self.screen = Screen(console, lambda height: suite_board_view(board, now=time.time(), height=height))
+        self.screen = Screen(console, lambda size: suite_board_view(board, time.time(), size.height), json=json)
         board.started = time.time()
 
     def ready(self, ready: Ready) -> None:
@@ -196,7 +180,8 @@ class SuiteView:
         with self.screen.lock:
             self.board.add(id, event)
         if isinstance(event, _TOLD):
-            self.screen.tell(f"{id}: {_event_line(event)}")
+            line = line_of(event, self.board.works[id])
+            self.screen.tell(f"{id}: {line}", kind=event.kind, instance=id, attempt=event.attempt)
 
     def ended(self, outcome: Outcome) -> None:
         """An instance has come to its end."""
@@ -215,11 +200,3 @@ class SuiteView:
 
 
 _TOLD = (trace.Prepared, trace.AttemptEnded, trace.InfrastructureFailed, trace.BudgetReached, trace.SamplingStopped)
-
-
-def _event_line(event: trace.Event) -> str:
-    if isinstance(event, trace.Prepared):
-        return f"prepared in {event.seconds:.1f} s" + (f"; {event.note}" if event.note else "")
-    if isinstance(event, trace.BudgetReached):
-        return event.detail
-    return (line_of(event, Board()) or "").removeprefix("run: ")

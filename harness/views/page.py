@@ -21,7 +21,6 @@ from harness.money.ledger import Ledger, money
 from harness.patches.patch import Patch
 from harness.records import Json
 from harness.views import words
-from harness.views.live import evidence_words
 from harness.views.replay_frames import content, frames
 from harness.views.report import latest_verified, solve_report
 from harness.views.report_view import LEDGER, cost, ledger_notes, ledger_rows, verdict, why
@@ -70,7 +69,7 @@ def _templates() -> Environment:
         finalize=lambda value: words.harmless(value) if type(value) is str else value,
     )
     made.filters.update(counted=words.counted, elapsed=words.elapsed_short, tokens=words.tokens_short, plain=plain)
-    made.filters.update(line=words.printable, evidence=evidence_words, judge=words.judge_words)
+    made.filters.update(line=words.printable, evidence=words.evidence_words, judge=words.judge_words)
     made.filters.update(patch=Patch, money=money)
     made.filters["status"] = words.end_words
     made.filters["flag"] = lambda flag: words.FLAG_WORDS.get(flag, flag)

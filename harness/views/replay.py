@@ -1,147 +1,167 @@
-"""Watching an attempt again: on a terminal with keys and timing, elsewhere as plain output."""
+"""Watching an attempt again, or two side by side: on a terminal with keys and timing, elsewhere as plain output."""
 
 from __future__ import annotations
 
-import os
-import re
 import select
+import signal
 import sys
-import termios
-import tty
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from rich.console import Console, Group, RenderableType
 from rich.segment import Segment, Segments
+from rich.table import Column, Table
 from rich.text import Text
 
-from harness.views.replay_frames import Frame, render
+from harness.views.keyboard import keyboard
+from harness.views.replay_frames import MARKS, Frame, Step, content, render
 
 LONGEST_WAIT = 3.0
-"""Seconds that a pause between two frames lasts at most, at speed 1."""
+"""Seconds that a pause between two steps lasts at most, at speed 1."""
 SCROLL = 5
 """Lines that one press of an arrow scrolls."""
 BACK = 20
-"""Frames before the newest that can be scrolled back to; a long attempt must not be rendered anew at each key."""
+"""Steps before the newest that can be scrolled back to; a long attempt must not be rendered anew at each key."""
+KEYS = (
+    "space pause · ←→ step · Home End · ↑↓ PgUp PgDn scroll · Enter unfold · n p attempt · e t x next edit, test,"
+    " failure (E T X before) · / find · q quit"
+)
 
-_ARROWS = {b"A": "up", b"B": "down", b"C": "right", b"D": "left"}
-_KEYS = {b" ": "space", b"\r": "space", b"\n": "space", b"q": "q", b"Q": "q"}
-_KEYS |= {start + letter: name for letter, name in _ARROWS.items() for start in (b"\x1b[", b"\x1bO")}
-_KEY = re.compile(rb"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
+
+Load = Callable[[int], Sequence[Step]]
 
 
-def play(console: Console, shown: Sequence[Frame], *, speed: float = 1.0, step: bool = False) -> None:
-    """Show the frames one after the other, at `speed` times their real pace (waits are capped), or a key each (`step`).
+def play(console: Console, load: Load, attempts: Sequence[int], attempt: int, *, speed: float, step: bool) -> None:
+    """Show the steps of the attempt, which `load` gives, one after the other: at `speed` times their real pace (waits
+    are capped), or a key each (`step`). The keys are named on the screen.
 
-    Keys: space pauses and goes on, right and left go a frame forth and back, up and down scroll, q quits. Without a
-    terminal all frames are printed at once. The terminal's settings are put back however this ends.
+    Without a terminal all steps are printed at once. The terminal is given back however this ends.
     """
+    shown = load(attempt)
     if not (console.is_terminal and not console.is_dumb_terminal and sys.stdin.isatty()):
-        for frame in shown:
-            console.print(render(frame))
+        for each in shown:
+            console.print(_drawn(each))
         return
-    if not shown:
-        return
-    with _Keyboard(sys.stdin.fileno()) as keyboard, console.screen(hide_cursor=True) as screen:
-        watched = _Watched(len(shown), paused=step, step=step)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    with keyboard(sys.stdin.fileno()) as pressed, console.screen(hide_cursor=True) as screen:
+        watched = _Watched(shown, attempt, paused=step, step=step)
         while not watched.over:
-            screen.update(_page(console, shown, watched))
-            watched.press(keyboard.wait(watched.patience(shown, speed)))
-    console.print(render(shown[watched.at]))
+            screen.update(_page(console, watched))
+            ready = select.select([sys.stdin], [], [], watched.patience(speed))[0]
+            for key in pressed() if ready else [None]:
+                watched.press(key, console.height)
+                if watched.others:
+                    place = (attempts.index(watched.attempt) + watched.others) % len(attempts)
+                    watched = _Watched(load(attempts[place]), attempts[place], paused=True, step=step)
+    console.print(_drawn(watched.shown[watched.at]))
 
 
 @dataclass(slots=True)
 class _Watched:
-    """Where a person stands in the replay. `at`: the newest frame on the screen; `shift`: lines scrolled down."""
+    """Where a person stands in the replay of an attempt. `at`: the newest step on the screen; `shift`: lines scrolled
+    down; `others`: another attempt is wished for, so many further; `finding`: what is typed to be found, None while
+    nothing is; `found`: what was found last."""
 
-    count: int
+    shown: Sequence[Step]
+    attempt: int
     paused: bool
     step: bool
     at: int = 0
     shift: int = 0
     over: bool = False
-
-    @property
-    def last(self) -> bool:
-        return self.at == self.count - 1
+    others: int = 0
+    unfolded: bool = False
+    finding: str | None = None
+    found: str = ""
 
     def top(self, start: int, total: int, height: int) -> int:
-        """The first line on the screen, of `total` lines up to the newest frame, which begins at line `start`: the
-        frame at the screen's foot below what went before, or from its beginning where it is longer than the screen."""
+        """The first line on the screen, of `total` lines up to the newest step, which begins at line `start`: the
+        step at the screen's foot below what went before, or from its beginning where it is longer than the screen."""
         rest = min(start, max(0, total - height))
         top = max(0, min(rest + self.shift, total - height))
         self.shift = top - rest
         return top
 
-    def patience(self, shown: Sequence[Frame], speed: float) -> float | None:
-        """Seconds to wait for a key before the next frame; None: until there is one."""
-        if self.paused or self.last:
+    def patience(self, speed: float) -> float | None:
+        """Seconds to wait for a key before the next step; None: until there is one."""
+        if self.paused or self.at + 1 == len(self.shown):
             return None
-        return min(shown[self.at + 1].wait, LONGEST_WAIT) / speed
+        return min(max(frame.wait for frame in chain(*self.shown[self.at + 1])), LONGEST_WAIT) / speed
 
-    def press(self, key: str | None) -> None:
-        """A key was pressed; None: the time was up."""
-        if key == "q":
-            self.over = True
-        elif key in (None, "right") or (key == "space" and self.step):
-            self._go(1)
-        elif key == "space":
-            self.paused = not self.paused
-        elif key == "left":
-            self.paused = True
-            self._go(-1)
-        elif key in ("up", "down"):
-            self.paused = True
-            self.shift += SCROLL if key == "down" else -SCROLL
+    def press(self, key: str | None, height: int) -> None:
+        """A key was pressed, on a screen of that height; None: the time was up."""
+        scrolls = {"up": -SCROLL, "down": SCROLL, "page up": 2 - height, "page down": height - 2}
+        goes = {"left": self.at - 1, "home": 0, "end": len(self.shown) - 1}
+        if self.finding is not None:
+            self._find(self.finding, key)
+            return
+        if key in (None, "right") or (key == " " and self.step):
+            self._go(self.at + 1)
+            return
+        self.over |= key in ("q", "Q", "gone")
+        self.paused = not self.paused if key == " " else True
+        self.shift += scrolls.get(key, 0)
+        self.unfolded ^= key == "enter"
+        self.others = {"n": 1, "p": -1}.get(key, 0)
+        self.finding = "" if key == "/" else None
+        if key in goes:
+            self._go(goes[key])
+        elif mark := MARKS.get(key.lower()):
+            self._seek(mark, back=key.isupper())
 
-    def _go(self, by: int) -> None:
-        self.at = min(self.count - 1, max(0, self.at + by))
-        self.shift = 0
+    def _find(self, typed: str, key: str | None) -> None:
+        """A key of what is to be found; without a word the last one once more."""
+        if key == "enter":
+            self.finding, self.found = None, typed.lower() or self.found
+            self._seek(lambda frame: self.found in str(content(frame)).lower())
+        elif key in ("escape", "gone"):
+            self.finding = None
+        else:
+            self.finding = typed[:-1] if key == "backspace" else typed + (key or "") * (len(key or "") == 1)
+
+    def _seek(self, wanted: Callable[[Frame], bool], back: bool = False) -> None:
+        """To the next step with a frame that is wanted, or the one before; at the end from the beginning again."""
+        count, way = len(self.shown), -1 if back else 1
+        places = ((self.at + way * far) % count for far in range(1, count))
+        self._go(next((place for place in places if any(map(wanted, chain(*self.shown[place])))), self.at))
+
+    def _go(self, place: int) -> None:
+        self.at = min(len(self.shown) - 1, max(0, place))
+        self.shift, self.unfolded = 0, False
 
 
-def _page(console: Console, shown: Sequence[Frame], watched: _Watched) -> RenderableType:
-    """One screen: the frames so far, as much as there is room for, and the line of state and keys below them."""
-    height = max(1, console.height - 1)
+def _drawn(step: Step, *, unfolded: bool = False) -> RenderableType:
+    """A step: its frames, those of two attempts side by side."""
+    sides = [Group(*(render(frame, unfolded=unfolded) for frame in side)) for side in step]
+    if len(sides) == 1:
+        return sides[0]
+    grid = Table.grid(*(Column(ratio=1) for _ in sides), expand=True, padding=(0, 1))
+    grid.add_row(*sides)
+    return grid
+
+
+def _page(console: Console, watched: _Watched) -> RenderableType:
+    """One screen: the steps so far, as much as there is room for, and below them the state and the keys."""
+    keys = textwrap.wrap(KEYS, console.width)
+    height = max(1, console.height - 1 - len(keys))
     lines: list[list[Segment]] = []
     start = 0
-    for frame in shown[max(0, watched.at - BACK) : watched.at + 1]:
+    for place in range(max(0, watched.at - BACK), watched.at + 1):
         start = len(lines)
-        lines += console.render_lines(render(frame), console.options.update(height=None), pad=False)
+        drawn = _drawn(watched.shown[place], unfolded=watched.unfolded and place == watched.at)
+        lines += console.render_lines(drawn, console.options.update(height=None), pad=False)
     top = watched.top(start, len(lines), height)
     seen = lines[top : top + height]
     seen += [[]] * (height - len(seen))
     hidden = max(0, len(lines) - height - top)
-    state = "paused" if watched.paused else "end" if watched.last else "playing"
-    more = f"… {hidden} lines below" if hidden else ""
-    keys = "space  ← →  ↑ ↓  q "
-    left = f" {watched.at + 1}/{watched.count}  {state}  {more}"
-    line = f"{left:<{max(0, console.width - len(keys))}}{keys}"
-    footer = Text(line, "reverse", no_wrap=True, overflow="crop", end="")
+    state = "paused" if watched.paused else "end" if watched.at + 1 == len(watched.shown) else "playing"
+    more = f"  … {hidden} lines below" if hidden else ""
+    line = f" {watched.at + 1}/{len(watched.shown)}  {state}  attempt {watched.attempt}{more}"
+    if watched.finding is not None:
+        line = f" find: {watched.finding}_  Enter: next one, Esc: none"
+    footer = Text(f"{line:<{console.width}}", "reverse", no_wrap=True, overflow="crop")
     flat = [segment for line in seen for segment in (*line, Segment.line())]
-    return Group(Segments(flat), footer)
-
-
-class _Keyboard:
-    """Keys as they are pressed. The terminal gives them without waiting for Enter while the context is open."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._waiting: list[str] = []
-
-    def __enter__(self) -> _Keyboard:
-        self._before = termios.tcgetattr(self._descriptor)
-        tty.setcbreak(self._descriptor)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
-
-    def wait(self, seconds: float | None) -> str | None:
-        """The next key, or None after `seconds` without one. The end of the input counts as q."""
-        while not self._waiting:
-            ready, _, _ = select.select([self._descriptor], [], [], seconds)
-            if not ready:
-                return None
-            read = os.read(self._descriptor, 256)
-            self._waiting = [_KEYS[key] for key in _KEY.findall(read) if key in _KEYS] if read else ["q"]
-        return self._waiting.pop(0)
+    return Group(Segments(flat), footer, Text("\n".join(keys), "dim", no_wrap=True, overflow="crop", end=""))

@@ -6,7 +6,8 @@ What attempts printed is shown as text and never obeyed: escape sequences and co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -18,10 +19,10 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from harness import trace
-from harness.money.ledger import Line, add_charge
-from harness.records import ENDED_WELL, Json, TestReport
+from harness.money.ledger import Line, add_charge, money
+from harness.records import ENDED_WELL, Json, Selection, TestReport
 from harness.views.report import last_selection
-from harness.views.words import clean, counted, end_words, judge_words, printable
+from harness.views.words import LOST_WORDS, clean, counted, end_words, evidence_words, judge_words, printable
 
 FOLD = 24
 """Lines of a long output that are kept, two thirds from its beginning and one third from its end."""
@@ -35,7 +36,7 @@ class Frame:
     of these, the seconds since the frame before.
 
     `call`: the tool call that a result belongs to. `baseline`: the base's test report. `task`: the public task (first
-    frame). `cost`: charged so far.
+    frame). `cost`: charged so far. `verified`: the evidence on the attempt's patch (the selection's frame).
     """
 
     event: trace.Event
@@ -45,6 +46,11 @@ class Frame:
     baseline: TestReport | None = None
     task: Json | None = None
     cost: Line = field(default_factory=Line)
+    verified: trace.Verified | None = None
+
+
+Step = tuple[tuple[Frame, ...], ...]
+"""What is seen at once: of each attempt that is watched its frames, at least one of them all."""
 
 
 def default_attempt(events: Sequence[trace.Event]) -> int:
@@ -58,6 +64,28 @@ def default_attempt(events: Sequence[trace.Event]) -> int:
 def frames(events: Sequence[trace.Event], attempt: int) -> list[Frame]:
     """The frames of one attempt in order, then what verification and selection said of its patch."""
     return [*_own(events, attempt), *_verdicts(events, attempt)]
+
+
+def steps(events: Sequence[trace.Event], attempt: int, beside: int | None = None) -> list[Step]:
+    """The attempt's frames one by one; with another one `beside` it turn by turn, then the end of both."""
+    if beside is None:
+        return [((frame,),) for frame in frames(events, attempt)]
+    sides: tuple[dict[float, list[Frame]], ...] = {}, {}
+    for each, side in zip((attempt, beside), sides, strict=True):
+        turn = 0.0
+        for frame in frames(events, each):
+            over = isinstance(frame.event, trace.AttemptEnded)
+            turn = max(turn, math.inf if over else getattr(frame.event, "turn", 0.0))
+            side.setdefault(turn, []).append(frame)
+    return [tuple(tuple(side.get(turn, ())) for side in sides) for turn in sorted(set().union(*sides))]
+
+
+MARKS: Mapping[str, Callable[[Frame], bool]] = {
+    "e": lambda frame: bool(getattr(frame.event, "diff", "")),
+    "t": lambda frame: isinstance(frame.event, trace.TestsRan),
+    "x": lambda frame: "red" in content(frame)[0].style,
+}
+"""By key, what can be jumped to: edits, test runs, failures."""
 
 
 _SHOWN = (
@@ -116,11 +144,9 @@ def _verdicts(events: Sequence[trace.Event], attempt: int) -> Iterator[Frame]:
             mine.add(event.candidate)
             if not event.early or event is last[event.candidate]:
                 yield Frame(event, wait=1.0)
-        elif (
-            isinstance(event, trace.SamplingStopped)
-            or (isinstance(event, trace.Selected) and mine)
-            or (isinstance(event, trace.Graded) and event.candidate in mine)
-        ):
+        elif isinstance(event, trace.Selected):
+            yield Frame(event, wait=1.0, verified=next((e for e in last.values() if attempt in e.attempts), None))
+        elif isinstance(event, trace.SamplingStopped) or (isinstance(event, trace.Graded) and event.candidate in mine):
             yield Frame(event, wait=1.0)
         elif mine and id(event) in judging:
             yield judging[id(event)]
@@ -185,6 +211,8 @@ def content(frame: Frame) -> Content:
         return Heading(f"the {event.what} failed", (again,), "bold yellow"), [Part(event.detail)]
     if isinstance(event, trace.AttemptEnded):
         return _ended(event)
+    if isinstance(event, trace.Selected):
+        return _selected(event.selection, frame.verified)
     return _verdict(event)
 
 
@@ -256,14 +284,8 @@ def _turn(frame: Frame, event: trace.TurnEnded) -> Heading:
     parts = f"model {event.model_seconds:.1f}, commands {event.command_seconds:.1f}"
     said = f"turn {event.turn}: {event.seconds:.1f} s ({parts})"
     if frame.cost.usage.total or not frame.cost.exact:
-        said += f"; so far {frame.cost.usage.total:,} tokens, {_money(frame.cost)}"
+        said += f"; so far {frame.cost.usage.total:,} tokens, {money(frame.cost)}"
     return Heading(said, style="dim")
-
-
-def _money(cost: Line) -> str:
-    if cost.exact:
-        return f"${cost.known_usd:.4f}"
-    return f"more than ${cost.known_usd:.4f} (a price is unknown)" if cost.known_usd else "price unknown"
 
 
 def _ended(event: trace.AttemptEnded) -> Content:
@@ -278,25 +300,34 @@ def _ended(event: trace.AttemptEnded) -> Content:
 
 def _verdict(event: trace.Event) -> Content:
     if isinstance(event, trace.Verified):
-        evidence = event.evidence
-        kept = sum(outcome == "passed" for outcome in evidence.regression.values())
-        shown = sum(outcome == "passed" for outcome in evidence.witness.values())
-        said = f"regression {kept} of {len(evidence.regression)} pass, witness {shown} of {len(evidence.witness)} pass"
-        parts = [Part(said), *(Part(f"broken  {test}", "red") for test in evidence.broken[:TESTS_NAMED])]
-        parts += [Part(evidence.reason, "yellow")] if evidence.reason else []
-        return Heading(f"verified as {event.candidate}", style="bold green" if evidence.clean else "bold red"), parts
+        parts = [Part(evidence_words(event.evidence))]
+        parts += [Part(f"broken  {test}", "red") for test in event.evidence.broken[:TESTS_NAMED]]
+        style = "bold green" if event.evidence.clean else "bold red"
+        return Heading(f"verified as {event.candidate}", style=style), parts
     if isinstance(event, trace.JudgeTested):
         return _judge_tested(event)
     if isinstance(event, (trace.Judged, trace.JudgeSaid, trace.JudgeStopped)):
         return Heading(judge_words(event)), [] if isinstance(event, trace.JudgeStopped) else [Part(event.reason)]
     if isinstance(event, trace.SamplingStopped):
         return Heading("no further attempts", (event.why,)), [Part(event.words)]
-    if isinstance(event, trace.Selected):
-        chosen = event.selection.candidate
-        return Heading(f"selected {chosen}" if chosen else "nothing selected"), [Part(event.selection.rationale)]
     assert isinstance(event, trace.Graded), f"no frame is made of {event.kind}"
     word, style = ("passes", "bold green") if event.resolved else ("fails", "bold red")
     return Heading(f"{word} the hidden tests", style=style), [Part(event.reason)] if event.reason else []
+
+
+def _selected(selection: Selection, own: trace.Verified | None) -> Content:
+    """Why the attempt won or lost: the choice, what speaks against its own patch, and what the failing tests said."""
+    about = f"selected {selection.candidate}" if selection.candidate else "nothing selected"
+    if own is not None and own.candidate == selection.candidate:
+        return Heading(f"it won: {about}", style="bold green"), [Part(selection.rationale)]
+    parts = [Part("it made no patch that could be verified", "yellow"), Part(selection.rationale)]
+    if own is not None:
+        against = (each.why for each in selection.ranking if each.candidate == own.candidate and not each.acceptable)
+        why = next(against, LOST_WORDS.get(selection.method, "less speaks for it"))
+        parts[0] = Part(f"{own.candidate}: {why}", "yellow")
+        for test, words in list((own.evidence.said or {}).items())[:TESTS_NAMED]:
+            parts += [Part(test, "red"), Part(words, "dim")]
+    return Heading(f"it lost: {about}", style="bold red"), parts
 
 
 def _judge_tested(event: trace.JudgeTested) -> Content:
@@ -313,8 +344,8 @@ def _judge_tested(event: trace.JudgeTested) -> Content:
 # In a terminal
 
 
-def render(frame: Frame) -> RenderableType:
-    """The frame for any console, 80 columns or more: a titled rule and what belongs below it."""
+def render(frame: Frame, *, unfolded: bool = False) -> RenderableType:
+    """The frame for any console: a titled rule and what belongs below it, all of it where `unfolded`."""
     heading, parts = content(frame)
     title = Text(printable(heading.first), heading.style)
     for each in filter(None, heading.more):
@@ -322,16 +353,16 @@ def render(frame: Frame) -> RenderableType:
     if isinstance(frame.event, trace.TurnEnded):
         return Padding(title, (0, 0, 1, 2), expand=False)
     clock = f"{int(frame.clock) // 60}:{int(frame.clock) % 60:02d} " if frame.clock or frame.call else ""
-    body = [Padding(_drawn(part), (0, 0, 0, 2), expand=False) for part in parts]
+    body = [Padding(_drawn(part, unfolded), (0, 0, 0, 2), expand=False) for part in parts]
     return Group(Rule(Text.assemble((clock, "bright_black"), title), align="left", style="bright_black"), *body)
 
 
-def _drawn(part: Part) -> RenderableType:
+def _drawn(part: Part, unfolded: bool) -> RenderableType:
     """The cleaned text, with the middle of a long one folded away."""
     look = partial(Syntax, lexer=part.lexer, theme="ansi_dark", background_color="default", word_wrap=True)
     show = look if part.lexer else partial(Text, style=part.style)
     lines = clean(part.text).strip("\n").split("\n")
-    if len(lines) <= part.fold + 1:  # a fold that hides one line saves nothing
+    if unfolded or len(lines) <= part.fold + 1:  # a fold that hides one line saves nothing
         return show("\n".join(lines))
     first = 2 * part.fold // 3
     hidden = Text(f"… {len(lines) - part.fold} lines", "dim italic")

@@ -15,7 +15,7 @@ from rich.text import Text
 from harness import trace
 from harness.money.ledger import RUN, Ledger, Line, money
 from harness.records import Json
-from harness.views.live import evidence_words, status_style
+from harness.views.live import status_style
 from harness.views.picture import table
 from harness.views.replay_frames import judge_frames, render
 from harness.views.report import last_selection, latest_verified, solve_report
@@ -26,6 +26,7 @@ from harness.views.words import (
     counted,
     elapsed_short,
     end_words,
+    evidence_words,
     reasons,
     tokens_short,
     verdict_words,
@@ -48,10 +49,13 @@ NAMED = 5
 _LINE: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis"}
 
 
-def solve_view(events: Sequence[trace.Event], directory: Path) -> list[RenderableType]:
+def solve_view(events: Sequence[trace.Event], directory: Path, *, short: bool = False) -> list[RenderableType]:
     """What `troop solve` and `troop report` print, in order, on one screen; works on an unfinished run too.
-    `directory`: the run directory, for the commands."""
+    `directory`: the run directory, for the commands. `short`: only the verdict, the patch's path, the cost."""
     report = solve_report(events)
+    if short:
+        patch = [Text(f"patch: {directory / 'selected.patch'}", overflow="fold")] if report["selected"] else []
+        return [verdict(report), *patch, cost(report, Ledger.of(events))]
     started = events[0]
     assert isinstance(started, trace.RunStarted), "trace.read checks it"
     title = title_of(str(started.task.get("statement", ""))) or report["task"]

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 from harness import trace
-from harness.records import Json
+from harness.records import Evidence, Json
 
 _TABLES: dict[str, dict[str, str]] = tomllib.loads((Path(__file__).parent / "words.toml").read_text(encoding="utf-8"))
 METHOD_WORDS, STATUS_WORDS, ATTEMPT_WORDS, FLAG_WORDS, STRENGTH_WORDS, LOST_WORDS, GRADE_WORDS = _TABLES.values()
@@ -67,6 +67,19 @@ def elapsed_short(seconds: float) -> str:
     if whole >= 3600:
         return f"{whole // 3600}h{whole % 3600 // 60:02}m"
     return f"{whole // 60}:{whole % 60:02}"
+
+
+def evidence_words(evidence: Evidence) -> str:
+    """Whether a candidate applies, breaks tests, and how many given and witness tests pass, in a few words."""
+    if not evidence.applies:
+        return f"does not apply: {evidence.reason}".rstrip(": ")
+    if not evidence.valid:
+        return f"nothing can be concluded: {evidence.reason}"
+    parts = [f"breaks {counted(len(evidence.broken), 'test')}" if evidence.broken else "regression tests pass"]
+    for word, outcomes in (("given", evidence.given), ("witness", evidence.witness)):
+        if outcomes:
+            parts.append(f"{sum(o == 'passed' for o in outcomes.values())}/{len(outcomes)} {word} tests pass")
+    return ", ".join(parts)
 
 
 NO_CURE = ", none solves the issue"

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
-import pty
 import re
-import select
 import signal
-import subprocess
 import sys
-import termios
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,10 +18,10 @@ from rich.console import Console
 from harness import trace
 from harness.records import Charge, Evidence, Ranked, Selection, TestReport, Usage
 from harness.views.replay import play
-from harness.views.replay_frames import FOLD, Frame, default_attempt, frames, render
+from harness.views.replay_frames import FOLD, Frame, default_attempt, frames, render, steps
 from harness.views.words import clean
+from tests.support.terminal import Terminal
 
-ROOT = Path(__file__).parents[2]
 DIFF = "--- a/spoon.py\n+++ b/spoon.py\n@@ -1 +1 @@\n-bent = True\n+bent = False\n"
 BASE = TestReport({"t.py::old": "passed", "t.py::issue": "failed"}, 1, False, True, 0.5)
 AFTER = TestReport(
@@ -109,9 +105,43 @@ def test_the_verdict_on_the_attempts_patch_comes_last() -> None:
     shown = frames(events(of_another, VERIFIED, SELECTED, graded), 2)
     assert [frame.event.kind for frame in shown[-3:]] == ["verified", "selected", "graded"]
     said = "".join(text(frame) for frame in shown[-3:])
-    assert "verified as c1" in said and "regression 0 of 1 pass" in said and "broken  t.py::old" in said
+    assert "verified as c1" in said and "breaks 1 test, 1/1 witness tests pass" in said and "broken  t.py::old" in said
     assert "selected c1" in said and "It passes the witness." in said
     assert "fails the hidden tests" in said and "1 of 2 pass" in said
+
+
+LOSER = trace.Verified(
+    candidate="c2",
+    attempts=(2,),
+    key="k",
+    evidence=Evidence(True, True, {"t.py::old": "failed"}, said={"t.py::old": "t.py:3: assert 1 == 2"}),
+)
+
+
+@pytest.mark.parametrize(
+    ("own", "ranked", "told"),
+    [
+        (VERIFIED, Ranked("c1", True, "x"), ["it won: selected c1", "It passes the witness."]),
+        (LOSER, Ranked("c2", False, "breaks t.py::old"), ["it lost", "c2: breaks t.py::old", "t.py:3: assert 1 == 2"]),
+        (LOSER, Ranked("c2", True, "x"), ["it lost", "c2: passes fewer of the tests that attempts wrote"]),
+        (replace(LOSER, attempts=(1,)), Ranked("c2", True, "x"), ["it lost", "no patch that could be verified"]),
+    ],
+)
+def test_it_ends_with_why_the_attempt_won_or_lost(own: trace.Verified, ranked: Ranked, told: list[str]) -> None:
+    chosen = replace(SELECTED, selection=replace(SELECTED.selection, ranking=(Ranked("c1", True, "x"), ranked)))
+    said = " ".join(text(frames(events(own, chosen), 2)[-1]).split())
+    assert all(part in said for part in told), said
+    assert ("assert 1 == 2" in said) == (own is LOSER)
+
+
+def test_two_attempts_stand_beside_each_other_turn_by_turn_and_end_together() -> None:
+    more = trace.TurnEnded(attempt=1, turn=2, seconds=1.0)
+    ended = trace.AttemptEnded(attempt=1, status="turn-limit", patch="", turns=2)
+    kinds = [[[f.event.kind for f in side] for side in step] for step in steps(events(more, ended), 1, beside=2)]
+    assert kinds[0] == [["attempt-started"], ["attempt-started", "planned"]]
+    assert [len(left) for left, _ in kinds] == [1, 1, 1, 1] and [len(right) for _, right in kinds] == [2, 5, 0, 1]
+    assert kinds[-1] == [["attempt-ended"], ["attempt-ended"]]
+    assert [len(step) for step in steps(events(), 2)] == [1] * 8
 
 
 def test_without_a_wish_the_selected_patchs_first_attempt_is_shown() -> None:
@@ -184,10 +214,8 @@ def test_a_turn_tells_its_time_and_what_the_attempt_has_cost_so_far() -> None:
 def test_an_unknown_price_is_never_shown_as_nothing() -> None:
     ended = trace.TurnEnded(attempt=2, turn=2, seconds=1)
     unknown = trace.Charged(attempt=2, key="2/2", charge=charge(None))
-    assert "more than $0.2500 (a price is unknown)" in " ".join(
-        text(frames([*events(), unknown, ended], 2)[-1]).split()
-    )
-    assert "price unknown" in text(frames([*events()[:4], unknown, ended], 2)[-1])
+    assert "≥$0.2500" in " ".join(text(frames([*events(), unknown, ended], 2)[-1]).split())
+    assert "tokens, ?" in text(frames([*events()[:4], unknown, ended], 2)[-1])
 
 
 @pytest.mark.parametrize(
@@ -254,7 +282,7 @@ def test_brackets_are_text_and_not_markup() -> None:
 
 def test_without_a_terminal_everything_is_printed_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     began = time.monotonic()
-    play(Console(width=80, highlight=False), frames(events(), 2), speed=0.001)
+    play(Console(width=80, highlight=False), partial(steps, events()), [1, 2], 2, speed=0.001, step=False)
     assert time.monotonic() - began < 2
     out = capsys.readouterr().out
     assert "attempt 2" in out and "+bent = False" in out and "finished" in out
@@ -265,66 +293,15 @@ def test_without_a_terminal_everything_is_printed_at_once(capsys: pytest.Capture
 
 PLAYER = """
 import sys
+from functools import partial
 from pathlib import Path
 from rich.console import Console
 from harness import trace
 from harness.views.replay import play
-from harness.views.replay_frames import frames
-play(Console(highlight=False), frames(list(trace.read(Path(sys.argv[1]))), 2), speed=float(sys.argv[2]), step=bool(sys.argv[3]))
+from harness.views.replay_frames import steps
+events = list(trace.read(Path(sys.argv[1])))
+play(Console(highlight=False), partial(steps, events), [1, 2], 2, speed=float(sys.argv[2]), step=bool(sys.argv[3]))
 """
-
-
-class Terminal:
-    """A pseudo terminal of 80 by 24 with a replay running on it."""
-
-    def __init__(self, file: Path, speed: float, step: bool) -> None:
-        self.ours, self._theirs = pty.openpty()
-        self.settings = termios.tcgetattr(self._theirs)
-        termios.tcsetwinsize(self._theirs, (24, 80))
-        command = [sys.executable, "-c", PLAYER, str(file), str(speed), "1" if step else ""]
-        environment = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
-        environment = {
-            k: v for k, v in environment.items() if k not in ("COLUMNS", "LINES", "NO_COLOR", "TTY_COMPATIBLE")
-        }
-        self.process = subprocess.Popen(
-            command,
-            stdin=self._theirs,
-            stdout=self._theirs,
-            stderr=self._theirs,
-            env=environment,
-            start_new_session=True,
-            # A background job of a shell ignores Ctrl-C, and its children would inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-        self.seen = ""
-
-    def expect(self, wanted: str, seconds: float = 10.0) -> None:
-        """Read until the text is on what came since the last expectation; it and all before it are then forgotten."""
-        end = time.monotonic() + seconds
-        while wanted not in self._plain():
-            left = end - time.monotonic()
-            ready, _, _ = select.select([self.ours], [], [], max(0.0, left))
-            assert ready, f"{wanted!r} did not come; there was:\n{self._plain()}"
-            self.seen += os.read(self.ours, 65536).decode("utf-8", "replace")
-        self.seen = ""
-
-    def _plain(self) -> str:
-        return re.sub(r"\x1b\[[0-?]*[a-zA-Z]", "", self.seen)
-
-    def press(self, keys: bytes) -> None:
-        os.write(self.ours, keys)
-
-    def finished(self) -> int:
-        return self.process.wait(timeout=10)
-
-    def restored(self) -> bool:
-        return termios.tcgetattr(self._theirs) == self.settings
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self.ours)
-        os.close(self._theirs)
 
 
 @pytest.fixture
@@ -340,7 +317,7 @@ def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
         written.close()
         seconds = iter(range(1000, 2000, 2))
         file.write_text(re.sub(r'"at":[0-9.]+', lambda _: f'"at":{next(seconds)}', file.read_text()))
-        started.append(Terminal(file, speed, step))
+        started.append(Terminal([sys.executable, "-c", PLAYER, str(file), str(speed), "1" if step else ""]))
         return started[-1]
 
     yield start
@@ -388,9 +365,9 @@ def test_a_frame_that_is_longer_than_the_screen_begins_at_its_top_and_can_be_scr
 ) -> None:
     patch = "".join(f"+line {n:02}\n" for n in range(60))
     screen = terminal(200.0, trace.AttemptEnded(attempt=2, status="again", patch=patch, turns=1))
-    screen.expect("9/9  end  … 38 lines below")
+    screen.expect("9/9  end  attempt 2  … 40 lines below")
     screen.press(b"\x1b[B")
-    screen.expect("33 lines below")
+    screen.expect("35 lines below")
     screen.press(b"\x1b[B" * 20)
     screen.expect("+line 59")
     screen.press(b"\x1b[A")
@@ -403,6 +380,69 @@ def test_ctrl_c_ends_the_replay_and_gives_the_terminal_back(terminal: Callable[.
     screen = terminal(step=True)
     screen.expect("1/8")
     assert not screen.restored()
-    screen.process.send_signal(2)
+    screen.signal(signal.SIGINT)
     assert screen.finished() != 0
     assert screen.restored()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_replay_that_is_ended_gives_the_terminal_back(
+    terminal: Callable[..., Terminal], number: signal.Signals
+) -> None:
+    screen = terminal(step=True)
+    screen.expect("1/8")
+    screen.signal(number)
+    assert screen.finished() != 0
+    assert screen.restored() and screen.all.rfind("\x1b[?1049l") > screen.all.rfind("\x1b[?1049h")
+
+
+def test_the_keys_are_named_and_go_to_the_ends_to_edits_tests_and_failures(terminal: Callable[..., Terminal]) -> None:
+    screen = terminal(step=True)
+    screen.expect("space pause · ←→ step · Home End · ↑↓ PgUp PgDn scroll · Enter unfold · n p")
+    for key, place in ((b"\x1b[F", 8), (b"\x1b[H", 1), (b"e", 4), (b"t", 6), (b"E", 4), (b"x", 6), (b"\x1b[1~", 1)):
+        screen.press(key)
+        screen.expect(f"{place}/8  paused")
+    screen.press(b"\x1b[4~q")
+    assert screen.finished() == 0
+
+
+def test_a_word_is_searched_from_here_on_and_once_more(terminal: Callable[..., Terminal]) -> None:
+    screen = terminal(step=True)
+    screen.expect("1/8")
+    screen.press(b"/UNBENTX")
+    screen.expect("find: UNBENTX_")
+    screen.press(b"\x7f\x7f\x7f\r")
+    screen.expect("2/8  paused")  # "Unbend it." of the plan holds "unben"
+    screen.press(b"/bent = \r")
+    screen.expect("4/8  paused")
+    screen.press(b"/\r")
+    screen.expect("8/8  paused")
+    screen.press(b"/\x1b")
+    screen.expect("8/8  paused")
+    screen.press(b"/never\rq")
+    assert screen.finished() == 0
+
+
+def test_other_attempts_are_a_key_away(terminal: Callable[..., Terminal]) -> None:
+    screen = terminal(step=True)
+    screen.expect("1/8  paused  attempt 2")
+    screen.press(b"n")
+    screen.expect("1/2  paused  attempt 1")
+    screen.press(b"p")
+    screen.expect("1/8  paused  attempt 2")
+    screen.press(b"nnq")
+    assert screen.finished() == 0
+
+
+def test_enter_unfolds_what_is_folded_and_folds_it_again(terminal: Callable[..., Terminal]) -> None:
+    long = "".join(f"line {n:02}\n" for n in range(60))
+    screen = terminal(200.0, trace.Planned(attempt=2, text=long))
+    screen.expect("9/9  end")
+    screen.press(b"\x1b[6~")
+    screen.expect("… 36 lines")
+    screen.press(b"\r")
+    screen.expect("line 20")
+    screen.press(b"\r")
+    screen.expect("… 36 lines")
+    screen.press(b"q")
+    assert screen.finished() == 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +18,10 @@ from harness import trace
 from harness.evidence.strength import strength_of
 from harness.money.ledger import Ledger
 from harness.records import Charge, Evidence, Outcome, Purpose, Ranked, Selection, TestReport, Usage
-from harness.views.live import Board, View, board_view
+from harness.views.live import SPINNER, Board, View, board_view
 from harness.views.report import active_seconds, run_status, solve_report
 from harness.views.report_view import solve_view, verbose_view
+from tests.support.waiting import wait_for
 
 DIFF = """diff --git a/pkg/core.py b/pkg/core.py
 --- a/pkg/core.py
@@ -336,25 +339,123 @@ def test_a_command_is_printed_whole_however_long_the_path() -> None:
 
 
 def test_the_board_follows_an_attempt() -> None:
-    events = attempt(0, DIFF)
     states = []
     board = folded([started()])
-    for event in events:
+    for event in attempt(0, DIFF):
         board.add(event)
-        states.append(board.rows[0].state)
+        states.append((board.rows[0].state, board.rows[0].result))
     assert states == [
-        "planning",
-        "planning",
-        "thinking",
-        "thinking",
-        "edit",
-        "thinking",
-        "thinking",
-        "thinking",
-        "submitted",
+        ("planning", ""),
+        ("planning", ""),
+        ("planned", ""),
+        ("planned", ""),
+        ("edit", ""),
+        ("edit", ""),
+        ("test", "4 pass, 1 fail"),
+        ("test", "4 pass, 1 fail"),
+        ("submitted", "4 pass, 1 fail"),
     ]
     row = board.rows[0]
-    assert (row.turn, row.tests, row.cost.usage.total, row.ended) == (1, "4/5", 360, 31.0)
+    assert (row.turn, row.cost.usage.total, row.ended) == (1, 360, 31.0)
+
+
+def call(name: str, **arguments: object) -> dict[str, Any]:
+    return {"id": name, "name": name, "arguments": arguments}
+
+
+@pytest.mark.parametrize(
+    ("called", "ran", "told"),
+    [
+        (call("edit", path="src/x/parser.py"), {"diff": DIFF}, ("edit src/x/parser.py", "+1 −1")),
+        (call("edit", path="a/" * 40 + "end.py"), {"ok": False}, ("edit …/a/a/a/a/a/a/a/a/a/a/a/end.py", "failed")),
+        (call("run", command="make\x1b[2J\ncheck"), {"result": "no\n(exit code 2)"}, ("run make check", "exit code 2")),
+        (call("run", command="ls"), {"result": "a\n(exit code 0)"}, ("run ls", "")),
+        (call("search", pattern="def f"), {"result": "x"}, ("search def f", "")),
+        (call("submit"), {"ok": False}, ("submit", "asked back")),
+    ],
+)
+def test_an_action_is_told_with_what_came_of_it(called: Any, ran: dict[str, Any], told: tuple[str, str]) -> None:
+    board = folded([started(), trace.Decided(attempt=0, turn=1, text="", calls=(called, call("read", path="b.py")))])
+    assert (board.rows[0].state, board.rows[0].result) == (told[0], "")
+    board.add(trace.ToolRan(attempt=0, turn=1, call="1", name=called["name"], **{"result": "", **ran}))
+    assert (board.rows[0].state, board.rows[0].result) == told
+
+
+def test_a_test_run_tells_what_fails_only_now() -> None:
+    base = trace.Prepared(base_commit="b", environment="e", backend="docker", baseline=report(42, 1))
+    run = TestReport({**report(41, 1).outcomes, "p41": "failed"}, 1, False, True, 1.0)
+    board = folded([started(), base, trace.TestsRan(attempt=0, turn=1, report=run)])
+    assert board.rows[0].result == "41 pass, 1 new failure, 1 fail"
+    board.add(trace.TestsRan(attempt=0, turn=2, report=replace(run, valid=False)))
+    assert board.rows[0].result == "could not run"
+
+
+def test_a_row_shows_the_last_action_the_candidate_the_cost_and_the_view_the_cap_and_the_time_left() -> None:
+    begun = replace(started(4), settings={"budget": {"attempts": 4, "usd": 2.0}})
+    edit = trace.Decided(attempt=1, turn=3, text="", calls=(call("edit", path="src/x/parser.py"),))
+    done = trace.ToolRan(attempt=1, turn=3, call="1", name="edit", result="", diff=DIFF)
+    found = trace.Verified(candidate="c1", attempts=(0,), key="k", evidence=Evidence(True, True), early=True)
+    late = trace.AttemptStarted(at=31.0, attempt=1, seed=1, model="qwen")
+    board = folded([begun, *attempt(0, DIFF), late, replied(1, 0.5), edit, done, found])
+    text = printed([board_view(board, now=36.0, height=24)])
+    assert "0:26; 1/4 attempts ended, 1 active; 540 tokens, $0.5300 of $2" in text
+    assert "attempts, about 0:55 left, 1 finished" in text, "of 20 seconds each 15, 20 and 20 are left"
+    at_work, ended = (" ".join(line.split()) for line in text.splitlines()[3:5])
+    assert at_work[0] in SPINNER and at_work[1:] == " 1 edit src/x/parser.py +1 −1 - 3 180 $0.5000 0:05"
+    assert ended == "0 finished: 4 pass, 1 fail c1 1 360 $0.0300 0:20"
+
+
+def test_what_is_done_outside_of_attempts_has_a_row_with_its_time() -> None:
+    view = View()
+    with view.busy("verifying c1"):
+        text = printed([board_view(view._board, now=time.time() + 65, height=24)])
+        assert re.search(f"[{SPINNER}] verifying c1, 1:05", text)
+    assert "verifying" not in printed([board_view(view._board, now=time.time(), height=24)])
+
+
+def test_where_no_attempt_begins_any_more_none_is_waited_for() -> None:
+    stop = trace.SamplingStopped(why=trace.BY_HAND, attempts=1)
+    board = folded([started(9), *attempt(0, DIFF), *attempt(1, DIFF)[:3], stop])
+    assert "1/2 attempts ended, 1 active" in printed([board_view(board, now=32.0, height=24)])
+    assert board.news == ["finished by hand after 1 attempt, with what there was"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "stopped"),
+    [
+        ("s1⏎", [1]),
+        ("s12⌫⏎", [1]),
+        ("s7⏎", []),
+        ("s⏎", []),
+        ("s1x⏎", []),
+        ("fy", [None]),
+        ("fny", []),
+        ("y1⏎", []),
+        ("s0⏎fy", [0, None]),
+        ("git diff⏎", []),
+    ],
+)
+def test_keys_stop_one_attempt_or_all(keys: str, stopped: list[int | None]) -> None:
+    board = folded([started(3), *attempt(0, DIFF)[:3], *attempt(1, DIFF)[:3]])
+    board.question = ""
+    heard: list[int | None] = []
+    for key in keys:
+        board.press({"⏎": "enter", "⌫": "backspace"}.get(key, key), heard.append)
+    assert heard == stopped
+
+
+def test_what_is_asked_stands_below_the_rows() -> None:
+    board = folded([started(3), *attempt(0, DIFF)[:3], *attempt(2, DIFF)[:3]])
+    assert "stop" not in printed([board_view(board, now=32.0, height=24)]), "where there is no keyboard"
+    asked: list[str] = []
+    for key in ("", "s", "2"):
+        board.press(key, lambda attempt: None)
+        asked.append(printed([board_view(board, now=32.0, height=24)]).splitlines()[-1].strip())
+    assert asked == [
+        "s: stop an attempt · f: finish with what there is · Ctrl-C: interrupt",
+        "stop which attempt (0, 2)? _ (Enter: it ends as it stands; Esc: none)",
+        "stop which attempt (0, 2)? 2_ (Enter: it ends as it stands; Esc: none)",
+    ]
 
 
 def test_the_board_and_the_ledger_agree() -> None:
@@ -390,29 +491,64 @@ def test_the_live_view_fits_the_screen(count: int, ended: int, height: int) -> N
 
 def test_the_live_view_shows_the_active_and_counts_the_rest() -> None:
     text = printed([board_view(folded(crowd(128, 60)), now=100.0, height=24)])
-    shown = [int(line.split()[0]) for line in text.splitlines() if line.split()[0].isdigit()]
+    shown = [int(line.split()[1]) for line in text.splitlines() if line.split()[0] in SPINNER]
     assert shown == list(range(60, 60 + len(shown))), "active attempts come first"
-    assert "attempts 60/128 ended, 68 active (60 finished)" in text
+    assert "calc: attempts, 60 finished" in text and "60/128 attempts ended, 68 active" in text
     assert f"… and {128 - len(shown)} more attempts: {68 - len(shown)} active, 60 ended" in text
 
 
 def test_a_name_that_looks_like_markup_is_shown_as_it_is() -> None:
     events = [started(), trace.AttemptStarted(at=1.0, attempt=0, seed=1, model="[red]x")]
-    assert "[red]x" in printed([board_view(folded(events), now=2.0, height=24)])
+    assert "[red]x" in printed([board_view(folded(events), now=2.0, height=24, width=120)], 120)
 
 
-def test_plain_lines_tell_each_turn_and_each_end() -> None:
+def test_plain_lines_tell_each_end_and_no_turn() -> None:
     file = io.StringIO()
     plain = View(Console(file=file))
     for event in whole():
         plain.see(event)
     lines = file.getvalue().splitlines()
-    assert "attempt 0: started, qwen, seed 0" in lines
-    assert "attempt 0: turn 1, 3.0 s, tests 4/5, 360 tokens, $0.0300" in lines
-    assert "attempt 1: out of turns, 1 turn, 20.0 s" in lines
+    assert "attempt 0: finished, 1 turn, 20.0 s, 360 tokens, $0.0300, tests: 4 pass, 1 fail" in lines
+    assert any(line.startswith("attempt 1: out of turns, 1 turn, 20.0 s") for line in lines)
     assert "attempt 2: model failed, trying again: qwen: 500" in lines
     assert "candidate c2 (1 attempt): breaks 1 test, 0/1 given tests pass, 0/1 witness tests pass" in lines
     assert "selected c1 alone is clean." in lines
+    assert sum(line.startswith("attempt") for line in lines) == 4
+    assert all(line == line.rstrip() for line in lines), "what is piped has no padding"
+
+
+def test_plain_lines_have_a_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.views.live.HEARTBEAT", 0.05)
+    file = io.StringIO()
+    plain = View(Console(file=file))
+    plain.see(started())
+    with plain.busy("verifying c1"):
+        wait_for(lambda: file.getvalue().count("0/2 attempts ended, 0 active; - tokens, -; verifying c1, 0:00") > 1, 10)
+    plain.stop()
+    told = file.getvalue()
+    time.sleep(0.2)
+    assert file.getvalue() == told
+
+
+def test_progress_as_json_is_one_object_a_line() -> None:
+    file = io.StringIO()
+    view = View(Console(file=file, force_terminal=True, width=20), json=True)
+    for event in whole():
+        view.see(event)
+    view.say("building \x1b[2J it")
+    lines = [json.loads(line) for line in file.getvalue().splitlines()]
+    assert all(line["at"] > 1e9 for line in lines) and lines[-1]["text"] == "building it"
+    ended = next(line for line in lines if line.get("kind") == "attempt-ended")
+    assert ended["text"].startswith("attempt 0: finished") and ended["attempt"] == 0
+    figures = {name: ended[name] for name in ("ended", "active", "planned", "tokens", "usd", "max_usd")}
+    assert figures == {
+        "ended": 1,
+        "active": 0,
+        "planned": 3,
+        "tokens": 360,
+        "usd": pytest.approx(0.03),
+        "max_usd": None,
+    }
 
 
 def test_the_live_view_draws_on_a_terminal_and_leaves_the_last_state() -> None:
@@ -424,8 +560,10 @@ def test_the_live_view_draws_on_a_terminal_and_leaves_the_last_state() -> None:
     view.stop()
     drawn = file.getvalue()
     assert "a line of progress" in drawn
-    assert "attempts 3/3 ended" in drawn
+    assert "3/3 attempts ended" in drawn
     assert "\x1b[?25h" in drawn, "the cursor is shown again"
+    updates = drawn.split("\x1b[?2026h")[1:]
+    assert updates and all(each.count("\x1b[?2026l") == 1 for each in updates), "each is shown at once"
 
 
 def test_a_resumed_run_shows_what_was_before() -> None:
@@ -434,7 +572,7 @@ def test_a_resumed_run_shows_what_was_before() -> None:
     view.catch_up([started(), *attempt(0, DIFF)])
     view.see(trace.RunResumed(at=100.0))
     assert view.screen.drawn
-    assert "attempts 1/2 ended" in printed([view.screen])
+    assert "1/2 attempts ended" in printed([view.screen])
     view.stop()
 
 
@@ -442,10 +580,10 @@ def test_plain_lines_are_for_what_is_not_a_terminal() -> None:
     file = io.StringIO()
     view = View(Console(file=file, force_terminal=False))
     view.catch_up([started()])
-    view.see(trace.AttemptStarted(at=1.0, attempt=0, seed=1, model="m"))
+    view.see(trace.BudgetReached(limit="usd", detail="[red]no\x1b[2J more"))
     view.say("building [red]:bug: " + 30 * "long ")
     view.stop()
-    assert file.getvalue() == f"attempt 0: started, m, seed 1\nbuilding [red]:bug: {30 * 'long '}".rstrip() + "\n"
+    assert file.getvalue() == f"[red]no more\nbuilding [red]:bug: {30 * 'long '}".rstrip() + "\n"
     assert View(Console(file=io.StringIO(), force_terminal=True)).screen.drawn
 
 

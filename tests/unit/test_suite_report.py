@@ -270,7 +270,7 @@ def test_plain_lines_tell_of_instances_attempts_and_failures_only() -> None:
     view.ended(ONE)
     lines = file.getvalue().splitlines()
     assert lines[:3] == [
-        "one: prepared in 2.0 s",
+        "one: prepared on docker in 2.0 s",
         "one: attempt 0: finished, 1 turn, 1.5 s",
         "one: resolved (2 of 4 attempts right, 2 candidates)",
     ]
