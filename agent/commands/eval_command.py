@@ -16,7 +16,7 @@ from harness.outputs import make_output
 from harness.records import Json
 from harness.sandbox.choice import with_images, without_images
 from tasks.errors import InputError
-from tasks.swebench import choose_rows, load_rows
+from tasks.swebench import HUB, choose_rows, load_rows
 
 if TYPE_CHECKING:
     from agent.evaluation import Evaluation
@@ -152,9 +152,7 @@ def _swebench(known: argparse.Namespace, out: Path) -> Suite:
 
 
 SUITES: Mapping[str, Callable[[argparse.Namespace, Path], Suite]] = {
-    "swe-bench-lite": _swebench,
-    "swe-bench-verified": _swebench,
-    "swe-bench": _swebench,
+    **dict.fromkeys(HUB, _swebench),
     "quixbugs": _quixbugs,
 }
 """By name: what loads the suite's chosen instances, given the options and the evaluation's directory."""

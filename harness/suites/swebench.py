@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import posixpath
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,9 +18,9 @@ from harness.swebench.grading import GradedPatch, Grader
 from harness.swebench.images import ImageOutcome, ImageRef, ensure_images, find_image
 from harness.swebench.names import ENV, image_name
 from harness.swebench.official import Rules
-from harness.testing.runners.registry import runner_of
+from harness.testing.runners.registry import USUAL_COMMAND, runner_of
 from tasks.errors import EnvironmentFailed, words_of
-from tasks.swebench import Row, repository_of, task_of
+from tasks.swebench import TREE, Row, repository_of, task_of
 from tasks.task import Environment, Repository, Task
 
 IMAGES_AT_ONCE = 4
@@ -152,21 +153,24 @@ def verdict_of(row: Row, graded: GradedPatch) -> Verdict:
 def task_in_image(row: Row, repository: Repository, image: str) -> Task:
     """The row's task in its image; see `tasks.swebench.task_of`."""
     task = task_of(row, repository)
-    assert task.test_command is not None, "every row has one"
-    return replace(task, environment=Environment(image=image, setup=_setup(task.test_command)))
+    return replace(task, environment=Environment(image=image, setup=_setup(task.test_command, row.tree)))
 
 
-def _setup(command: str) -> tuple[str, ...]:
-    """Published images have their environment at another place than a sandbox; and not every project tests with pytest.
+def _setup(command: str | None, tree: str) -> tuple[str, ...]:
+    """Published images have their environment at another place than a sandbox, some the repository (and beside it the
+    hidden tests and the right patch); and not every project tests with pytest.
 
     What is installed here stays in the sandboxes of attempts: grading has the image as it is.
     """
     python = f"{ENVDIR}/bin/python"
-    link = f"test -x {python} || {{ rm -rf {ENVDIR} && ln -s {ENV} {ENVDIR}; }}"
-    runner = runner_of(command)
+    # What was built in the image's tree stays; its history goes.
+    brought = f"rm -rf {tree}/.git {posixpath.dirname(tree).rstrip('/')}/*.patch && cp -an {tree}/. {TREE}"
+    moved = () if tree == TREE else (f"{brought} && rm -rf {tree} && ln -s {TREE} {tree}",)
+    link = f"test -x {python} || ! test -e {ENV} || {{ rm -rf {ENVDIR} && ln -s {ENV} {ENVDIR}; }}"
+    runner = runner_of(command or USUAL_COMMAND)
     # Old trees import from `py` what newer pytests no longer bring along.
-    there = f"{python} -m {runner.name} --version > /dev/null 2>&1"
+    there = f"! test -x {python} || {python} -m {runner.name} --version > /dev/null 2>&1"
     install = f"{there} || {python} -m pip install --quiet {' '.join(runner.packages)}"
     # The tree was laid anew, and no later run writes byte code.
     compiled = f"{python} -m compileall -q . > /dev/null 2>&1 || true"
-    return (link, install, compiled) if runner.packages else (link, compiled)
+    return (*moved, link, install, compiled) if runner.packages else (*moved, link, compiled)

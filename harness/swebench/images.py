@@ -147,7 +147,7 @@ class _Work:
 
     async def _pulled(self, row: Row) -> ImageRef | None:
         """The image that the row names, or the published one, from a registry; None where it is to be built."""
-        if self.rebuild or (self.pull == "never" and not row.image):
+        if (self.rebuild or self.pull == "never") and not row.image:
             return None
         name = row.image or names.image_name(row.instance_id, names.PUBLISHED_NAMESPACE)
         must = self.pull == "always" or bool(row.image)
