@@ -1,7 +1,6 @@
 """Rows of other suites, in the fields that a newer row of SWE-bench has (docs/swe-bench.md has the table).
 
-A suite is known by its columns. What is no column (the image's name, the evaluation script) is made of the templates in
-row_shapes.toml.
+A suite is known by its columns. What follows from a row's fields by filling in a template stands in row_shapes.toml.
 """
 
 from __future__ import annotations
@@ -18,11 +17,6 @@ from typing import Any
 
 from tasks.errors import InputError, words_of
 
-RESULTS_PARSER = "results"
-"""The `log_parser` of a script that prints, between the markers, one line of JSON: statuses by test."""
-MULTI_PARSER = "multi-swe-bench"
-"""The `log_parser`, with `:owner/name:number` after it, that this package has for a repository."""
-
 _LOCALE = "LANG=C.UTF-8 LC_ALL=C.UTF-8 "
 
 Fields = Mapping[str, Any]
@@ -35,16 +29,14 @@ def as_newer(place: str, fields: Fields, beside: Path) -> Fields:
     suite = next((suite for suite, (marks, _) in _SUITES.items() if given.keys() >= marks), "")
     if not suite:
         return fields
+    templates = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))[suite]
     try:
-        shaped = _SUITES[suite][1](given, beside)
-        templates = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))[suite]
-        values = {"requirements": "", "interface": "", **given, **shaped}
-        made = {name: Template(text).substitute(values) for name, text in templates.items()}
+        values = {"requirements": "", "interface": "", **given, **_SUITES[suite][1](given, beside)}
+        own = {"image": given["image"]} if "image" in given else {}
+        return {**values, **{name: Template(text).substitute(values) for name, text in templates.items()}, **own}
     except Exception as error:  # whatever a row has in place of what is looked for
         why = f"the field {error.args[0]} is missing" if isinstance(error, KeyError) else words_of(error)
         raise InputError(f"{place}: this is no whole row of {suite}: {why}") from error
-    named = given.get("image") or given.get("docker_image")
-    return {**given, **shaped, **made, **({"image": named} if named else {})}
 
 
 def _pro(fields: Fields, beside: Path) -> Fields:
@@ -56,7 +48,7 @@ def _pro(fields: Fields, beside: Path) -> Fields:
         # Its last line fetches the hidden tests; those before it put the tree back.
         "fetch": fields["before_repo_set_cmd"].strip().rpartition("\n")[2],
         "tests": shlex.quote(",".join(_listed(fields["selected_test_files_to_run"]))),
-        **{"run": run, "parser": parser, "log_parser": RESULTS_PARSER},
+        **{"run": run, "parser": parser},
     }
 
 
@@ -68,21 +60,16 @@ def _listed(value: str | list[str]) -> list[str]:
 def _rebench(fields: Fields, beside: Path) -> Fields:
     spec = {name: value for name, value in fields["install_config"].items() if value}
     spec |= {name: _LOCALE + spec[name] for name in ("install", "test_cmd") if name in spec}
-    own = {"spec": json.dumps(spec, sort_keys=True), "log_parser": spec["log_parser"]}
-    return {**own, "published": fields["instance_id"].lower().replace("__", "_1776_")}
+    return {"spec": json.dumps(spec, sort_keys=True), "log_parser": spec["log_parser"]}
 
 
 def _multi(fields: Fields, beside: Path) -> Fields:
-    repository, name = f"{fields['org']}/{fields['repo']}", fields["repo"]
     parts = (each.get(part) for each in fields["resolved_issues"] for part in ("title", "body"))
     fixed = [test for kind in ("f2p", "s2p", "n2p") for test in fields.get(f"{kind}_tests", ())]
     return {
-        "instance_id": f"{repository.replace('/', '__')}-{fields['number']}",
-        **{"repo": repository, "base_commit": fields["base"]["sha"], "patch": fields["fix_patch"]},
-        **{"name": name, "published": repository.replace("/", "_m_").lower()},
-        "problem_statement": "\n\n".join(filter(None, parts)),
+        **{"base_commit": fields["base"]["sha"], "problem_statement": "\n\n".join(filter(None, parts))},
         **{"FAIL_TO_PASS": fixed, "PASS_TO_PASS": list(fields.get("p2p_tests", ()))},
-        "log_parser": f"{MULTI_PARSER}:{repository}:{fields['number']}",
+        "published": f"{fields['org']}_m_{fields['repo']}".lower(),
     }
 
 
@@ -91,4 +78,4 @@ _SUITES: Mapping[str, tuple[set[str], Callable[[Fields, Path], Fields]]] = {
     "swe-rebench": ({"install_config"}, _rebench),
     "multi-swe-bench": ({"org", "number", "base", "resolved_issues"}, _multi),
 }
-"""Columns that only its rows have, and what is to be worked out of them; the rest is templates."""
+"""Columns that only its rows have, and what no template says."""

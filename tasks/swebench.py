@@ -28,7 +28,6 @@ HUB = {
     "swe-bench-multilingual": "SWE-bench/SWE-bench_Multilingual",
     "swe-bench-pro": "ScaleAI/SWE-bench_Pro",
     "swe-rebench": "nebius/SWE-rebench-leaderboard",
-    "multi-swe-bench": "ByteDance-Seed/Multi-SWE-bench",
 }
 """Where the rows of a suite are on the Hugging Face hub; of each, the split "test"."""
 

@@ -43,6 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_choice(how, "--grade", ("all", "selected"), "every candidate, or the selected (all)")
     how.add_argument("--no-grade", action="store_true", help="solve only")
+    how.add_argument("--repeat", type=positive, default=1, metavar="K", help="swe-bench: grade each patch K times (1)")
     how.add_argument("--verbatim", action="store_true", help="swe-bench: grade with the official script as it is")
     how.add_argument("--at-once", type=positive, metavar="K", help="instances in work at a time at most")
     add_solving(parser, whole="of the whole evaluation, shared fairly by its instances unless adaptive")
@@ -137,18 +138,9 @@ def _swebench(known: argparse.Namespace, out: Path) -> Suite:
         raise InputError(f"{known.suite} needs {with_images()}: its environments are images; {known.sandbox} has none")
     rules = official.rules_of(known.rules)
     official.versions(rules)  # for its InputError: better now than after an hour of attempts
-    if known.mirrors is not None and not known.mirrors.is_dir():
-        raise InputError(f"--mirrors {known.mirrors} is not a directory")
-    return SwebenchSuite(
-        name=known.suite,
-        rows=tuple(choose_rows(load_rows(known.suite, known.dataset), known.instances)),
-        dataset=known.dataset,
-        mirrors=known.mirrors,
-        pull=known.pull,
-        verbatim=known.verbatim,
-        rules=rules,
-        bases=parse_bases(known.base),
-    )
+    rows = tuple(choose_rows(load_rows(known.suite, known.dataset), known.instances))
+    asked = {name: getattr(known, name) for name in ("dataset", "mirrors", "pull", "verbatim", "repeat")}
+    return SwebenchSuite(name=known.suite, rows=rows, rules=rules, bases=parse_bases(known.base), **asked)
 
 
 SUITES: Mapping[str, Callable[[argparse.Namespace, Path], Suite]] = {

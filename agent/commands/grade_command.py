@@ -40,11 +40,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="JSON lines or JSON with instance_id, model_name_or_path, model_patch; or gold, empty (no patches), noop "
         "(patches that change nothing)",
     )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="grade gold and noop, and list the instances whose verdicts cannot be trusted here",
-    )
+    told = "grade gold and noop, and list the instances whose verdicts cannot be trusted here"
+    parser.add_argument("--check", action="store_true", help=told)
     parser.add_argument(
         "--repeat", type=positive, default=1, metavar="K", help="grade each patch K times; what differs is flaky (1)"
     )
@@ -55,9 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--timeout", type=amount, default=1800.0, metavar="S", help="seconds of one patch's tests (1800)"
     )
     parser.add_argument("--verbatim", action="store_true", help="the official script as it is, installation and all")
-    parser.add_argument(
-        "--network", action="store_true", help="tests have a network, as the official harness gives them"
-    )
+    parser.add_argument("--network", action="store_true", help="tests have a network, as they have officially")
     parser.add_argument("--fresh", action="store_true", help="forget the verdicts of earlier runs")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (runs/grade-SUITE)")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
@@ -130,15 +125,8 @@ class _Work:
     async def grade(self) -> None:
         """Grade everything. A prediction that the world keeps from its verdict is a result, too."""
         known = self.known
-        async with Grader(
-            workers=known.workers,
-            timeout=known.timeout,
-            verbatim=known.verbatim,
-            network=known.network,
-            fresh=known.fresh,
-            rules=official.rules_of(known.rules),
-            say=self.progress.say,
-        ) as grader:
+        asked = {name: getattr(known, name) for name in ("workers", "timeout", "verbatim", "network", "fresh")}
+        async with Grader(**asked, rules=official.rules_of(known.rules), say=self.progress.say) as grader:
             async with task_group() as group:
                 await self._images(grader, lambda prepared: self._start(group, grader, prepared))
             self.retries = grader.infrastructure

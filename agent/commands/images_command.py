@@ -29,9 +29,8 @@ DAY = 86_400.0
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of images."""
     parser.add_argument("action", choices=("build", "list", "prune"), metavar="ACTION", help="build, list or prune")
-    parser.add_argument(
-        "suite", nargs="?", metavar="SUITE", help="swe-bench-lite, swe-bench-verified or swe-bench (list, prune: all)"
-    )
+    told = f"one of: {', '.join(sorted(SUITES))} (list, prune: all)"
+    parser.add_argument("suite", nargs="?", metavar="SUITE", help=told)
     add_rows(parser)
     build = parser.add_argument_group("build")
     add_repeatable(build, "--base", "[X.Y=]IMAGE", "base image (for that Python; repeatable)")
@@ -41,9 +40,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--quiet", action="store_true", help="no progress, only the result")
     prune = parser.add_argument_group("prune")
     prune.add_argument("--all", action="store_true", help="all that was built for suites")
-    prune.add_argument(
-        "--older-than", type=float, metavar="DAYS", help="environments that `troop solve` kept, from that age on"
-    )
+    told = "environments that `troop solve` kept, from that age on"
+    prune.add_argument("--older-than", type=float, metavar="DAYS", help=told)
     prune.add_argument("--dry-run", action="store_true", help="only say what would go")
 
 
@@ -71,16 +69,8 @@ def _build(known: argparse.Namespace, progress: Progress) -> int:
         finished.append(prepared)
         progress.say(f"[{len(finished)}/{len(rows)}] {_line(prepared)}")
 
-    work = ensure_images(
-        rows,
-        mirrors=known.mirrors,
-        bases=bases,
-        workers=known.workers,
-        pull=known.pull,
-        rebuild=known.rebuild,
-        say=progress.say,
-        tell=tell,
-    )
+    asked = {name: getattr(known, name) for name in ("mirrors", "workers", "pull", "rebuild")}
+    work = ensure_images(rows, bases=bases, say=progress.say, tell=tell, **asked)
     done = interruptible(work, "the same command goes on from the layers that are done")
     progress.stop()
     made = [prepared for prepared in done if prepared.image and prepared.seconds]
@@ -100,14 +90,11 @@ def _line(prepared: ImageOutcome) -> str:
 
 
 def _as_json(prepared: ImageOutcome) -> dict[str, Any]:
-    image = prepared.image
-    about = (image.name, image.id, image.origin) if image else (None, None, None)
-    return {
-        "instance_id": prepared.row.instance_id,
-        **dict(zip(("image", "id", "origin"), about, strict=True)),
-        "seconds": prepared.seconds,
-        "failure": prepared.failure,
+    image = {
+        key: getattr(prepared.image, name, None)
+        for key, name in (("image", "name"), ("id", "id"), ("origin", "origin"))
     }
+    return {"instance_id": prepared.row.instance_id, **image, "seconds": prepared.seconds, "failure": prepared.failure}
 
 
 # ---- list

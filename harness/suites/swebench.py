@@ -7,9 +7,11 @@ import contextlib
 import posixpath
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from harness.parallel import in_parallel
 from harness.records import Json, Verdict
 from harness.sandbox.base import ENVDIR
 from harness.sandbox.docker.daemon import connect
@@ -30,8 +32,8 @@ IMAGES_AT_ONCE = 4
 @dataclass(frozen=True)
 class SwebenchSuite:
     """Chosen rows. `mirrors`: a directory of clones; `pull`: whether published images are asked for; `verbatim`: grade
-    with the official evaluation script as it is; `rules`: to grade by, the verdict's first; `bases`: base images by
-    Python version."""
+    with the official evaluation script as it is; `rules`: to grade by, the verdict's first; `repeat`: times that
+    each patch is graded; `bases`: base images by Python version."""
 
     name: str
     rows: tuple[Row, ...]
@@ -40,6 +42,7 @@ class SwebenchSuite:
     pull: Literal["auto", "always", "never"] = "auto"
     verbatim: bool = False
     rules: tuple[Rules, ...] = ("5",)
+    repeat: int = 1
     bases: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -128,8 +131,9 @@ class _SwebenchBench:
             return Ready(id, None, words_of(error))
 
     async def grade(self, id: str, submission: Submission) -> Verdict:
-        row = self.suite.row(id)
-        return verdict_of(row, await self.grader.grade(row, self.images[id], submission.patch))
+        row, times = self.suite.row(id), range(self.suite.repeat if submission.patch else 1)
+        one = partial(self.grader.grade, row, self.images[id], submission.patch)
+        return verdict_of(row, *await in_parallel(map(one, times)))
 
     async def stop(self) -> None:
         """End the making of images, if it is still going on."""
@@ -138,7 +142,7 @@ class _SwebenchBench:
             await asyncio.gather(self._making, return_exceptions=True)
 
 
-def verdict_of(row: Row, graded: GradedPatch) -> Verdict:
+def verdict_of(row: Row, graded: GradedPatch, *again: GradedPatch) -> Verdict:
     """The verdict as a trace keeps it: every test of FAIL_TO_PASS, and of PASS_TO_PASS those that do not pass."""
     status = (graded.report or {}).get("tests_status", {})
     to_pass = dict.fromkeys(row.fail_to_pass, "missing")
@@ -147,7 +151,7 @@ def verdict_of(row: Row, graded: GradedPatch) -> Verdict:
     to_keep = dict.fromkeys(status.get("PASS_TO_PASS", {}).get("failure", ()), "failed")
     differs = graded.former not in ("", graded.outcome)
     reason = f"{graded.reason} (by the rules of 4.1: {graded.former})".strip() if differs else graded.reason
-    return Verdict(graded.resolved, to_pass, to_keep, reason)
+    return Verdict(graded.resolved, to_pass, to_keep, reason, any(a.resolved != graded.resolved for a in again))
 
 
 def task_in_image(row: Row, repository: Repository, image: str) -> Task:

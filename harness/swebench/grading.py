@@ -252,10 +252,10 @@ class Grader:
 
     def _key(self, job: _Job, again: int) -> str:
         row = job.row
-        tests = repr((row.fail_to_pass, row.pass_to_pass, row.log_parser, row.eval_type))
-        rules = f"{GRADER_VERSION} {official.versions(self.rules)} {self.network}" + f" {again}" * bool(again)
         enter = () if row.enter == ENTER else (row.enter,)
-        return key_of(row.instance_id, job.image.id, job.patch, job.script, tests, rules, *enter)
+        tests = repr((row.fail_to_pass, row.pass_to_pass, row.log_parser, row.eval_type, *enter))
+        rules = f"{GRADER_VERSION} {official.versions(self.rules)} {self.network}" + f" {again}" * bool(again)
+        return key_of(row.instance_id, job.image.id, job.patch, job.script, tests, rules)
 
     def _remembered(self, key: str) -> GradedPatch | None:
         """A verdict from before; not one that a shorter or longer patience would have made another."""

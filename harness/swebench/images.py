@@ -195,8 +195,8 @@ def _recipe(row: Row, spec: Spec, mirrors: Path | None, say: Say) -> tuple[Recip
 def _find_current(client: Any, row: Row) -> ImageRef | None:
     """The image that is here for a row, None where there is none, or where an earlier Troop built it in another way."""
     found = find_image(client, row)
-    if found is not None and found.origin == "built":
-        return found if found.labels.get(names.RECIPE, "").startswith(f"{RECIPE_VERSION}-") else None
+    if found and found.origin == "built" and not found.labels.get(names.RECIPE, "").startswith(f"{RECIPE_VERSION}-"):
+        return None
     return found
 
 

@@ -29,10 +29,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.cache import cache_root
-from harness.swebench.suite_parsers import parser_of
+from harness.swebench import suite_parsers
 from tasks.errors import InputError, TroopError, words_of
 from tasks.package import unpack
-from tasks.row_shapes import MULTI_PARSER, RESULTS_PARSER
 from tasks.swebench import Row
 
 Rules = Literal["5", "4.1"]
@@ -193,7 +192,8 @@ def eval_script(row: Row, *, install: bool = True, rules: Rules = "5") -> str:
     of an old row too. Raises InputError for an unknown repository or version."""
     if row.eval_script:
         script = row.eval_script if row.eval_script.startswith("#!") else _SCRIPT_HEAD + row.eval_script
-        script = script if install else _without_install(row, script)
+        command = "" if install else install_command(row)
+        script = script.replace(f"\n{command}\n", "\n", 1) if command else script
     else:
         script = _script_of_spec(row, install)
     if rules == "4.1" or _FIVE.module("harness.constants").TEST_EXIT_CODE in script:
@@ -295,8 +295,9 @@ def _former_report(row: Row, log: Path, wanted: Mapping[str, list[str]]) -> dict
 def _parser(row: Row, rules: Rules) -> Any:
     """The parser that the row names (a function of the package, or a repository), else its repository's."""
     name = row.log_parser or row.repo
-    if name.partition(":")[0] in (RESULTS_PARSER, MULTI_PARSER):
-        return _FIVE.module("harness.log_parsers").PARSER_REGISTRY.setdefault(name, parser_of(name))
+    if name.startswith((suite_parsers.RESULTS, suite_parsers.MULTI)):
+        registry = _FIVE.module("harness.log_parsers").PARSER_REGISTRY
+        return registry.get(name) or registry.setdefault(name, suite_parsers.parser_of(name))
     if not name.startswith("parse_log_"):
         by_repository = _FOUR.module("harness.log_parsers").MAP_REPO_TO_PARSER
         name = by_repository[name].__name__ if name in by_repository else name
@@ -333,15 +334,6 @@ def _raw_spec(row: Row) -> Mapping[str, Any]:
         raise InputError(f"{release} does not know version '{row.version}' of {row.repo}")
     spec: Mapping[str, Any] = versions[row.version]
     return spec
-
-
-def _without_install(row: Row, script: str) -> str:
-    command = install_command(row)
-    if not command:
-        return script
-    lines = script.split("\n")
-    lines.remove(command)
-    return "\n".join(lines)
 
 
 def _lines(commands: str | list[str]) -> str:

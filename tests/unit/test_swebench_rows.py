@@ -226,7 +226,7 @@ def _offline(load: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def test_an_unknown_suite_is_refused() -> None:
-    with pytest.raises(InputError, match="there is no suite 'swe-bench-light': it is one of multi-swe-bench, swe-bench, "):
+    with pytest.raises(InputError, match="there is no suite 'swe-bench-light': it is one of swe-bench, "):
         load_rows("swe-bench-light")
 
 
