@@ -274,12 +274,13 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The hidden tests' word on one patch. `reason` is empty where resolved."""
+    """The hidden tests' word on one patch. `reason` is empty where resolved. `flaky`: it was not so every time."""
 
     resolved: bool
     fail_to_pass: Mapping[str, str]
     pass_to_pass: Mapping[str, str]
     reason: str = ""
+    flaky: bool = False
 
 
 @dataclass(frozen=True, slots=True)

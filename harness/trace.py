@@ -405,6 +405,7 @@ class Graded(Event):
     reason: str = ""
     fail_to_pass: Mapping[str, str] = field(default_factory=dict)
     pass_to_pass: Mapping[str, str] = field(default_factory=dict)
+    flaky: bool = False
 
     @classmethod
     def of(cls, candidate: str, verdict: Verdict) -> Graded:
@@ -412,7 +413,7 @@ class Graded(Event):
 
     @property
     def verdict(self) -> Verdict:
-        return Verdict(self.resolved, self.fail_to_pass, self.pass_to_pass, self.reason)
+        return Verdict(self.resolved, self.fail_to_pass, self.pass_to_pass, self.reason, self.flaky)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

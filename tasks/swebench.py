@@ -18,12 +18,16 @@ from typing import Any
 from tasks.choose import bare, choose
 from tasks.entries import Entries, entries, kind, text_of
 from tasks.errors import InputError
+from tasks.row_shapes import as_newer
 from tasks.task import ID, Repository, Task
 
 HUB = {
     "swe-bench-lite": "princeton-nlp/SWE-bench_Lite",
     "swe-bench-verified": "princeton-nlp/SWE-bench_Verified",
     "swe-bench": "princeton-nlp/SWE-bench",
+    "swe-bench-multilingual": "SWE-bench/SWE-bench_Multilingual",
+    "swe-bench-pro": "ScaleAI/SWE-bench_Pro",
+    "swe-rebench": "nebius/SWE-rebench-leaderboard",
 }
 """Where the rows of a suite are on the Hugging Face hub; of each, the split "test"."""
 
@@ -34,8 +38,11 @@ GET_EXTRA = "pip install 'datasets>=2.19'"
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _SAYS_SOMETHING = re.compile(r".*\S.*", re.DOTALL)
-_NEWER = ("image", "eval_script", "log_parser", "eval_type")
+_NEWER = ("image", "eval_script", "log_parser", "eval_type", "spec", "tree", "enter")
 _PARQUET = b"PAR1"
+TREE = "/testbed"
+"""Where SWE-bench's images have the repository."""
+ENTER = f"cd {TREE}"
 
 _TEST_COMMAND = "python -m pytest -q"
 _TEST_COMMANDS = {"django/django": "python tests/runtests.py --verbosity 2 --settings=test_sqlite --parallel 1"}
@@ -47,8 +54,9 @@ class Row:
 
     Hidden from every solver, verifier and judge: `patch` (the right one), `test_patch`, `fail_to_pass`, `pass_to_pass`,
     and of the newer rows `eval_script`, which names the hidden tests. `created_at`: aware, None where absent.
-    `environment_setup_commit`: `base_commit` where absent. `image`, `eval_script`, `log_parser`, `eval_type`: "" where
-    absent.
+    `environment_setup_commit`: `base_commit` where absent. `image`, `eval_script`, `log_parser`, `eval_type`, `spec`
+    (JSON: how it is installed and tested, in the form of the official specifications): "" where absent. `tree`: where
+    the image has the repository. `enter`: the shell command that goes there before a patch is laid.
     """
 
     instance_id: str
@@ -66,6 +74,9 @@ class Row:
     eval_script: str = ""
     log_parser: str = ""
     eval_type: str = ""
+    spec: str = ""
+    tree: str = TREE
+    enter: str = ENTER
 
 
 def load_rows(suite: str, dataset: Path | None = None) -> list[Row]:
@@ -77,7 +88,7 @@ def load_rows(suite: str, dataset: Path | None = None) -> list[Row]:
     found = _from_hub(suite) if dataset is None else _from_file(dataset)
     rows: dict[str, tuple[str, Row]] = {}
     for place, fields in found:
-        row = _row(place, fields)
+        row = _row(place, as_newer(place, fields, (dataset or Path("rows")).absolute().parent))
         earlier, _ = rows.setdefault(row.instance_id, (place, row))
         if earlier != place:
             raise InputError(f"{place}: instance_id {row.instance_id} is there already, in {earlier}")
@@ -114,7 +125,8 @@ def task_of(row: Row, repository: Repository) -> Task:
         id=row.instance_id,
         repository=repository,
         statement=row.problem_statement.strip() + "\n",
-        test_command=_TEST_COMMANDS.get(row.repo, _TEST_COMMAND),
+        # An image that the row names may hold any language.
+        test_command=_TEST_COMMANDS.get(row.repo, None if row.image else _TEST_COMMAND),
         test_scope="near",
     )
 
@@ -187,8 +199,9 @@ def _row(place: str, fields: Mapping[str, Any]) -> Row:
         fail_to_pass=_tests(place, fields, "FAIL_TO_PASS"),
         pass_to_pass=_tests(place, fields, "PASS_TO_PASS"),
         environment_setup_commit=text_of(place, fields, "environment_setup_commit", needed=False) or base,
-        **{name: text_of(place, fields, name) for name in ("version", "patch", "test_patch")},
-        **{name: text_of(place, fields, name, needed=False) for name in _NEWER},
+        **{name: text_of(place, fields, name) for name in ("patch", "test_patch")},
+        version=text_of(place, fields, "version", needed=not fields.get("eval_script")),
+        **{name: text for name in _NEWER if (text := text_of(place, fields, name, needed=False))},
     )
 
 

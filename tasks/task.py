@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,159}")
 """What may be the id of a task: files and directories are named after it."""
 PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.:-]*")
 """What Debian calls a package, with or without an architecture."""

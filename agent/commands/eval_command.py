@@ -15,7 +15,7 @@ from harness.outputs import make_output
 from harness.records import Json
 from harness.sandbox.choice import with_images, without_images
 from tasks.errors import InputError
-from tasks.swebench import choose_rows, load_rows
+from tasks.swebench import HUB, choose_rows, load_rows
 
 if TYPE_CHECKING:
     from agent.evaluation import Evaluation
@@ -121,24 +121,13 @@ def _swebench(known: argparse.Namespace, out: Path) -> Suite:
         raise InputError(f"{known.suite} needs {with_images()}: its environments are images; {known.sandbox} has none")
     rules = official.rules_of(known.rules)
     official.versions(rules)  # for its InputError: better now than after an hour of attempts
-    if known.mirrors is not None and not known.mirrors.is_dir():
-        raise InputError(f"--mirrors {known.mirrors} is not a directory")
-    return SwebenchSuite(
-        name=known.suite,
-        rows=tuple(choose_rows(load_rows(known.suite, known.dataset), known.instances)),
-        dataset=known.dataset,
-        mirrors=known.mirrors,
-        pull=known.pull,
-        verbatim=known.verbatim,
-        rules=rules,
-        bases=parse_bases(known.base),
-    )
+    rows = tuple(choose_rows(load_rows(known.suite, known.dataset), known.instances))
+    asked = {name: getattr(known, name) for name in ("dataset", "mirrors", "pull", "verbatim", "repeat")}
+    return SwebenchSuite(name=known.suite, rows=rows, rules=rules, bases=parse_bases(known.base), **asked)
 
 
 SUITES: Mapping[str, Callable[[argparse.Namespace, Path], Suite]] = {
-    "swe-bench-lite": _swebench,
-    "swe-bench-verified": _swebench,
-    "swe-bench": _swebench,
+    **dict.fromkeys(HUB, _swebench),
     "quixbugs": _quixbugs,
 }
 """By name: what loads the suite's chosen instances, given the options and the evaluation's directory."""

@@ -100,15 +100,8 @@ class _Work:
     async def grade(self) -> None:
         """Grade everything. A prediction that the world keeps from its verdict is a result, too."""
         known = self.known
-        async with Grader(
-            workers=known.workers,
-            timeout=known.timeout,
-            verbatim=known.verbatim,
-            network=known.network,
-            fresh=known.fresh,
-            rules=official.rules_of(known.rules),
-            say=self.progress.say,
-        ) as grader:
+        asked = {name: getattr(known, name) for name in ("workers", "timeout", "verbatim", "network", "fresh")}
+        async with Grader(**asked, rules=official.rules_of(known.rules), say=self.progress.say) as grader:
             async with task_group() as group:
                 await self._images(grader, lambda prepared: self._start(group, grader, prepared))
             self.retries = grader.infrastructure

@@ -78,7 +78,8 @@ def summary_table(report: Json) -> list[RenderableType]:
     shown = table("predictions", ">of", *(f">{GRADE_WORDS[kind]}" for kind in kinds), ">share")
     for each in report["sets"]:
         counts = [str(each["outcomes"].get(kind, 0)) for kind in kinds]
-        share = f"{each['resolved'] / report['instances']:.1%}"
+        least, most = each.get("resolved_range", [each["resolved"]] * 2)
+        share = " to ".join(f"{number / report['instances']:.1%}" for number in sorted({least, most}))
         shown.add_row(each["name"], str(report["instances"]), *counts, share)
     lines = []
     for row in report["predictions"]:

@@ -54,16 +54,8 @@ def _build(known: argparse.Namespace, progress: Progress) -> int:
         finished.append(prepared)
         progress.say(f"[{len(finished)}/{len(rows)}] {_line(prepared)}")
 
-    work = ensure_images(
-        rows,
-        mirrors=known.mirrors,
-        bases=bases,
-        workers=known.workers,
-        pull=known.pull,
-        rebuild=known.rebuild,
-        say=progress.say,
-        tell=tell,
-    )
+    asked = {name: getattr(known, name) for name in ("mirrors", "workers", "pull", "rebuild")}
+    work = ensure_images(rows, bases=bases, say=progress.say, tell=tell, **asked)
     done = interruptible(work, "the same command goes on from the layers that are done")
     progress.stop()
     made = [prepared for prepared in done if prepared.image and prepared.seconds]
@@ -71,8 +63,21 @@ def _build(known: argparse.Namespace, progress: Progress) -> int:
     progress.show(f"{len(done) - len(failed)} of {len(done)} images are here, {len(made)} of them new")
     for prepared in failed:
         progress.show(f"\n{prepared.failure}")
+    if known.check:
+        return _check(known)
     progress.document({"instances": [_as_json(prepared) for prepared in done], "failed": len(failed)})
     return 4 if failed else 0
+
+
+def _check(known: argparse.Namespace) -> int:
+    """`troop grade --check` on the same instances; its exit code, 4 where one has no image or was not graded."""
+    from agent.commands import grade_command
+
+    parser = argparse.ArgumentParser()
+    grade_command.configure(parser)
+    asked = parser.parse_args([known.suite or "swe-bench", "--check", "--no-build"])
+    vars(asked).update({name: value for name, value in vars(known).items() if hasattr(asked, name)} | {"check": True})
+    return grade_command.execute(asked)
 
 
 def _line(prepared: ImageOutcome) -> str:
@@ -83,14 +88,11 @@ def _line(prepared: ImageOutcome) -> str:
 
 
 def _as_json(prepared: ImageOutcome) -> dict[str, Any]:
-    image = prepared.image
-    about = (image.name, image.id, image.origin) if image else (None, None, None)
-    return {
-        "instance_id": prepared.row.instance_id,
-        **dict(zip(("image", "id", "origin"), about, strict=True)),
-        "seconds": prepared.seconds,
-        "failure": prepared.failure,
+    image = {
+        key: getattr(prepared.image, name, None)
+        for key, name in (("image", "name"), ("id", "id"), ("origin", "origin"))
     }
+    return {"instance_id": prepared.row.instance_id, **image, "seconds": prepared.seconds, "failure": prepared.failure}
 
 
 # ---- list

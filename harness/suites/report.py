@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from harness.records import Json, Usage
 from harness.scaling.curves import Draws
@@ -33,9 +33,23 @@ class Asked:
     adaptive: bool = False
 
 
-def suite_report(
-    outcomes: Sequence[Outcome], asked: Asked, *, instances: int | None = None, unfinished: int = 0
-) -> Json:
+def suite_report(outcomes: Sequence[Outcome], asked: Asked, **counts: int) -> Json:
+    """The report of `_report`. `flaky`: instances with a verdict that was not always the same; intervals begin where
+    they would with all of those against their patches, and end where they would with all for them."""
+    report = _report(outcomes, asked, **counts)
+    report["flaky"] = [o.id for o in outcomes if any(v.flaky for v in o.verdicts.values())]
+    for luck, worst in ((False, min), (True, max)) if report["flaky"] else ():
+        told = [{c: replace(v, resolved=luck) if v.flaky else v for c, v in o.verdicts.items()} for o in outcomes]
+        other = _report([replace(o, verdicts=v) for o, v in zip(outcomes, told, strict=True)], asked, **counts)
+        parts = [(report["selected_share"], other["selected_share"], "low", "high")]
+        parts += [(a, b, "low", "high") for a, b in zip(report["coverage"], other["coverage"], strict=True)]
+        for own, others, *ends in [*parts, (report["mean_at_1_interval"], other["mean_at_1_interval"], 0, 1)]:
+            if own and own[ends[luck]] is not None:
+                own[ends[luck]] = worst(own[ends[luck]], others[ends[luck]])
+    return report
+
+
+def _report(outcomes: Sequence[Outcome], asked: Asked, *, instances: int | None = None, unfinished: int = 0) -> Json:
     """report.json of an evaluation: the measures over all, what it cost, and per task the solver's report and verdicts.
 
     `instances`: how many were chosen (None: those of the outcomes); `unfinished`: those with something left to do, as

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import posixpath
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from harness.parallel import in_parallel
 from harness.records import Json, Verdict
 from harness.sandbox.base import ENVDIR
 from harness.sandbox.docker.daemon import connect
@@ -17,9 +20,9 @@ from harness.swebench.grading import GradedPatch, Grader
 from harness.swebench.images import ImageOutcome, ImageRef, ensure_images, find_image
 from harness.swebench.names import ENV, image_name
 from harness.swebench.official import Rules
-from harness.testing.runners.registry import runner_of
+from harness.testing.runners.registry import USUAL_COMMAND, runner_of
 from tasks.errors import EnvironmentFailed, words_of
-from tasks.swebench import Row, repository_of, task_of
+from tasks.swebench import TREE, Row, repository_of, task_of
 from tasks.task import Environment, Repository, Task
 
 IMAGES_AT_ONCE = 4
@@ -29,8 +32,8 @@ IMAGES_AT_ONCE = 4
 @dataclass(frozen=True)
 class SwebenchSuite:
     """Chosen rows. `mirrors`: a directory of clones; `pull`: whether published images are asked for; `verbatim`: grade
-    with the official evaluation script as it is; `rules`: to grade by, the verdict's first; `bases`: base images by
-    Python version."""
+    with the official evaluation script as it is; `rules`: to grade by, the verdict's first; `repeat`: times that
+    each patch is graded; `bases`: base images by Python version."""
 
     name: str
     rows: tuple[Row, ...]
@@ -39,6 +42,7 @@ class SwebenchSuite:
     pull: Literal["auto", "always", "never"] = "auto"
     verbatim: bool = False
     rules: tuple[Rules, ...] = ("5",)
+    repeat: int = 1
     bases: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -127,8 +131,9 @@ class _SwebenchBench:
             return Ready(id, None, words_of(error))
 
     async def grade(self, id: str, submission: Submission) -> Verdict:
-        row = self.suite.row(id)
-        return verdict_of(row, await self.grader.grade(row, self.images[id], submission.patch))
+        row, times = self.suite.row(id), range(self.suite.repeat if submission.patch else 1)
+        one = partial(self.grader.grade, row, self.images[id], submission.patch)
+        return verdict_of(row, *await in_parallel(map(one, times)))
 
     async def stop(self) -> None:
         """End the making of images, if it is still going on."""
@@ -137,7 +142,7 @@ class _SwebenchBench:
             await asyncio.gather(self._making, return_exceptions=True)
 
 
-def verdict_of(row: Row, graded: GradedPatch) -> Verdict:
+def verdict_of(row: Row, graded: GradedPatch, *again: GradedPatch) -> Verdict:
     """The verdict as a trace keeps it: every test of FAIL_TO_PASS, and of PASS_TO_PASS those that do not pass."""
     status = (graded.report or {}).get("tests_status", {})
     to_pass = dict.fromkeys(row.fail_to_pass, "missing")
@@ -146,27 +151,30 @@ def verdict_of(row: Row, graded: GradedPatch) -> Verdict:
     to_keep = dict.fromkeys(status.get("PASS_TO_PASS", {}).get("failure", ()), "failed")
     differs = graded.former not in ("", graded.outcome)
     reason = f"{graded.reason} (by the rules of 4.1: {graded.former})".strip() if differs else graded.reason
-    return Verdict(graded.resolved, to_pass, to_keep, reason)
+    return Verdict(graded.resolved, to_pass, to_keep, reason, any(a.resolved != graded.resolved for a in again))
 
 
 def task_in_image(row: Row, repository: Repository, image: str) -> Task:
     """The row's task in its image; see `tasks.swebench.task_of`."""
     task = task_of(row, repository)
-    assert task.test_command is not None, "every row has one"
-    return replace(task, environment=Environment(image=image, setup=_setup(task.test_command)))
+    return replace(task, environment=Environment(image=image, setup=_setup(task.test_command, row.tree)))
 
 
-def _setup(command: str) -> tuple[str, ...]:
-    """Published images have their environment at another place than a sandbox; and not every project tests with pytest.
+def _setup(command: str | None, tree: str) -> tuple[str, ...]:
+    """Published images have their environment at another place than a sandbox, some the repository (and beside it the
+    hidden tests and the right patch); and not every project tests with pytest.
 
     What is installed here stays in the sandboxes of attempts: grading has the image as it is.
     """
     python = f"{ENVDIR}/bin/python"
-    link = f"test -x {python} || {{ rm -rf {ENVDIR} && ln -s {ENV} {ENVDIR}; }}"
-    runner = runner_of(command)
+    # What was built in the image's tree stays; its history goes.
+    brought = f"rm -rf {tree}/.git {posixpath.dirname(tree).rstrip('/')}/*.patch && cp -an {tree}/. {TREE}"
+    moved = () if tree == TREE else (f"{brought} && rm -rf {tree} && ln -s {TREE} {tree}",)
+    link = f"test -x {python} || ! test -e {ENV} || {{ rm -rf {ENVDIR} && ln -s {ENV} {ENVDIR}; }}"
+    runner = runner_of(command or USUAL_COMMAND)
     # Old trees import from `py` what newer pytests no longer bring along.
-    there = f"{python} -m {runner.name} --version > /dev/null 2>&1"
+    there = f"! test -x {python} || {python} -m {runner.name} --version > /dev/null 2>&1"
     install = f"{there} || {python} -m pip install --quiet {' '.join(runner.packages)}"
     # The tree was laid anew, and no later run writes byte code.
     compiled = f"{python} -m compileall -q . > /dev/null 2>&1 || true"
-    return (link, install, compiled) if runner.packages else (link, compiled)
+    return (*moved, link, install, compiled) if runner.packages else (*moved, link, compiled)

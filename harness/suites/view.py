@@ -116,6 +116,8 @@ def notes(report: Json) -> list[str]:
             f"pass@k is undefined from k = {short[0]['k']} on: {counted(short[-1]['missing'], 'instance')} with fewer"
             " samples (--retry infrastructure, or a larger budget, makes up for them)"
         )
+    if flaky := report.get("flaky"):
+        said.append(f"verdicts that differ between repetitions, for which intervals are wider: {', '.join(flaky)}")
     said += [f"{failed['id']}: {failed['reason'].splitlines()[0]}" for failed in report["failed"][:NAMED]]
     more = len(report["failed"]) - NAMED
     return said + ([f"and {counted(more, 'more failed instance')}"] if more > 0 else [])

@@ -27,6 +27,7 @@ from harness.sandbox.docker.containers import make_container, obituary, sweep
 from harness.sandbox.docker.daemon import Attachment, Daemon
 from harness.swebench.official import Rules
 from tasks.errors import SandboxFailed
+from tasks.swebench import ENTER
 
 _ANEW = "git checkout -- . ; git clean -fd ; "
 APPLY_COMMANDS: Mapping[Rules, tuple[str, ...]] = {
@@ -95,15 +96,17 @@ class Containers:
         timeout: float,
         rules: Rules = "5",
         capabilities: tuple[str, ...] = (),
+        enter: str = ENTER,
     ) -> Ran:
         """Apply the patch and run the script in a fresh container of `image`; the script's output goes to `log`.
 
-        `timeout` in seconds: then everything in it is killed. Raises SandboxFailed where daemon or container fail.
+        `enter`: goes to the repository. `timeout` in seconds: then everything in it is killed. Raises SandboxFailed
+        where daemon or container fail.
         """
         await self.daemon.connected()
         check(self.daemon.storage)
         mark = f"troop-{secrets.token_hex(8)}"
-        command = [mark, str(len(patch)), str(len(script)), *APPLY_COMMANDS[rules]]
+        command = [mark, str(len(patch)), str(len(script)), enter, *APPLY_COMMANDS[rules]]
         began = time.time()
         label = f"troop-{name_unlike_others(self._run, name)}"
         container, attachment = await self.daemon.started(label, self._make, name, image, command, capabilities)

@@ -36,7 +36,7 @@ from harness.swebench.official import Rules
 from harness.swebench.reinstall import installs_in_place, why_install
 from tasks.errors import InputError, SandboxFailed, words_of
 from tasks.say import Say
-from tasks.swebench import Row
+from tasks.swebench import ENTER, Row
 
 T = TypeVar("T")
 
@@ -240,7 +240,7 @@ class Grader:
             try:
                 with log.open("wb") as file:
                     told = partial(self._containers.run, name=row.instance_id, timeout=self.timeout, rules=rules)
-                    return await told(job.image.id, job.patch, script, file, capabilities=own)
+                    return await told(job.image.id, job.patch, script, file, capabilities=own, enter=row.enter)
             except SandboxFailed as error:
                 self.infrastructure += 1
                 if tries == _RETRIES:
@@ -252,7 +252,8 @@ class Grader:
 
     def _key(self, job: _Job, again: int) -> str:
         row = job.row
-        tests = repr((row.fail_to_pass, row.pass_to_pass, row.log_parser, row.eval_type))
+        enter = () if row.enter == ENTER else (row.enter,)
+        tests = repr((row.fail_to_pass, row.pass_to_pass, row.log_parser, row.eval_type, *enter))
         rules = f"{GRADER_VERSION} {official.versions(self.rules)} {self.network}" + f" {again}" * bool(again)
         return key_of(row.instance_id, job.image.id, job.patch, job.script, tests, rules)
 

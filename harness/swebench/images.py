@@ -147,7 +147,7 @@ class _Work:
 
     async def _pulled(self, row: Row) -> ImageRef | None:
         """The image that the row names, or the published one, from a registry; None where it is to be built."""
-        if self.rebuild or (self.pull == "never" and not row.image):
+        if (self.rebuild or self.pull == "never") and not row.image:
             return None
         name = row.image or names.image_name(row.instance_id, names.PUBLISHED_NAMESPACE)
         must = self.pull == "always" or bool(row.image)
@@ -195,8 +195,8 @@ def _recipe(row: Row, spec: Spec, mirrors: Path | None, say: Say) -> tuple[Recip
 def _find_current(client: Any, row: Row) -> ImageRef | None:
     """The image that is here for a row, None where there is none, or where an earlier Troop built it in another way."""
     found = find_image(client, row)
-    if found is not None and found.origin == "built":
-        return found if found.labels.get(names.RECIPE, "").startswith(f"{RECIPE_VERSION}-") else None
+    if found and found.origin == "built" and not found.labels.get(names.RECIPE, "").startswith(f"{RECIPE_VERSION}-"):
+        return None
     return found
 
 

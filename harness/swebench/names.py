@@ -50,9 +50,8 @@ def layer_name(kind: str) -> str:
 def names_of(row: Row) -> list[tuple[str, str]]:
     """(image name, where it comes from) of all that a row can be graded in, the most particular first: the one that the
     row names, the one built here, the published one, one that the official harness built here."""
-    named = [(row.image, "row")] if row.image else []
     return [
-        *named,
+        *([(row.image, "row")] if row.image else []),
         (image_name(row.instance_id), "built"),
         (image_name(row.instance_id, PUBLISHED_NAMESPACE), "published"),
         (f"{_EVAL}{row.instance_id.lower()}:latest", "official"),

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
+import json
 import shlex
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.cache import cache_root
+from harness.swebench import suite_parsers
 from tasks.errors import InputError, TroopError, words_of
 from tasks.package import unpack
 from tasks.swebench import Row
@@ -190,7 +192,8 @@ def eval_script(row: Row, *, install: bool = True, rules: Rules = "5") -> str:
     of an old row too. Raises InputError for an unknown repository or version."""
     if row.eval_script:
         script = row.eval_script if row.eval_script.startswith("#!") else _SCRIPT_HEAD + row.eval_script
-        script = script if install else _without_install(row, script)
+        command = "" if install else install_command(row)
+        script = script.replace(f"\n{command}\n", "\n", 1) if command else script
     else:
         script = _script_of_spec(row, install)
     if rules == "4.1" or _FIVE.module("harness.constants").TEST_EXIT_CODE in script:
@@ -203,7 +206,11 @@ def _script_of_spec(row: Row, install: bool) -> str:
     if not install:
         specs.pop("install", None)
     make = _FOUR.module("harness.test_spec.create_scripts").make_eval_script_list
-    instance = {"instance_id": row.instance_id, "repo": row.repo, "version": row.version, "test_patch": row.test_patch}
+    repo = f"{row.repo} of {row.instance_id}" if row.spec else row.repo
+    if row.spec:
+        constants = _FOUR.module("harness.constants")
+        constants.MAP_REPO_TO_EXT[repo], constants.MAP_REPO_VERSION_TO_SPECS[repo] = "py", {row.version: specs}
+    instance = {"instance_id": row.instance_id, "repo": repo, "version": row.version, "test_patch": row.test_patch}
     try:
         lines = make(instance, specs, ENV_NAME, TESTBED, row.base_commit, row.test_patch)
     except Exception as error:  # whatever the package makes of the row, such as a test patch that is no diff
@@ -288,6 +295,9 @@ def _former_report(row: Row, log: Path, wanted: Mapping[str, list[str]]) -> dict
 def _parser(row: Row, rules: Rules) -> Any:
     """The parser that the row names (a function of the package, or a repository), else its repository's."""
     name = row.log_parser or row.repo
+    if name.startswith((suite_parsers.RESULTS, suite_parsers.MULTI)):
+        registry = _FIVE.module("harness.log_parsers").PARSER_REGISTRY
+        return registry.get(name) or registry.setdefault(name, suite_parsers.parser_of(name))
     if not name.startswith("parse_log_"):
         by_repository = _FOUR.module("harness.log_parsers").MAP_REPO_TO_PARSER
         name = by_repository[name].__name__ if name in by_repository else name
@@ -314,6 +324,8 @@ def _eval_type(row: Row, rules: Rules) -> Any:
 
 
 def _raw_spec(row: Row) -> Mapping[str, Any]:
+    if row.spec:
+        return dict(json.loads(row.spec))
     versions = _FOUR.module("harness.constants").MAP_REPO_VERSION_TO_SPECS.get(row.repo)
     release = f"{row.instance_id}: swebench {_FOUR.version}"
     if versions is None:
@@ -322,15 +334,6 @@ def _raw_spec(row: Row) -> Mapping[str, Any]:
         raise InputError(f"{release} does not know version '{row.version}' of {row.repo}")
     spec: Mapping[str, Any] = versions[row.version]
     return spec
-
-
-def _without_install(row: Row, script: str) -> str:
-    command = install_command(row)
-    if not command:
-        return script
-    lines = script.split("\n")
-    lines.remove(command)
-    return "\n".join(lines)
 
 
 def _lines(commands: str | list[str]) -> str:

@@ -106,7 +106,8 @@ def _range(own: Sequence[Result]) -> Json:
     if all(len(each) == 1 for each in times):
         return {}
     least, most = (sum(how(outcome == "resolved" for outcome in each) for each in times) for how in (all, any))
-    return {"resolved_range": [least, most], "flaky": sum(len(set(each)) > 1 for each in times)}
+    flaky = [each.prediction.instance_id for each in own if len(set(each.outcomes)) > 1]
+    return {"resolved_range": [least, most], "flaky": len(flaky), "flaky_ids": flaky}
 
 
 def untrusted(report: Json) -> dict[str, str]:

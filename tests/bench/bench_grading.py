@@ -2,11 +2,13 @@
 workers.
 
     python -m tests.bench.bench_grading --data DIR [--instance ID] [--edits 20] [--workers 2] [--mixed PATTERN …]
+        [--former]
 
 One instance with a short test, and distinct generated edits of it. The official harness takes one prediction for an
 instance and run, so every edit is an instance of its own to it, with the same image under another name; `troop grade`
 gets the same rows. Three contestants: Troop; the official harness with the image as it is (it stops at once); and with
-the image as images are shipped, whose first process ignores SIGTERM and is waited for. With `--mixed`, also the right
+the image as images are shipped, whose first process ignores SIGTERM and is waited for. The harness is today's release, whose rules
+Troop grades by as well, and with `--former` the one before it, too, on images that stop at once. With `--mixed`, also the right
 patches of other instances, measured less the tests' own time, which is taken in containers of its own before.
 """
 
@@ -113,11 +115,13 @@ def run_troop(contest: Contest, folder: Path, workers: int) -> Timed:
     return Timed("troop grade", seconds, memory, frozenset(summary["resolved_ids"]))
 
 
-def run_theirs(contest: Contest, folder: Path, namespace: str, workers: int) -> Timed:
+def run_theirs(contest: Contest, folder: Path, namespace: str, workers: int, rules: official.Rules = "5") -> Timed:
     """The official harness as it is."""
     data = write_rows(folder / "rows.jsonl", *contest.rows)
-    done = run_official(data, contest.patches, folder / namespace, namespace=namespace, workers=workers)
-    name = "official, images that stop at once" if namespace == AT_ONCE else "official, images as shipped"
+    place = folder / f"{namespace}-{rules}"
+    done = run_official(data, contest.patches, place, namespace=namespace, workers=workers, rules=rules)
+    how = "images that stop at once" if namespace == AT_ONCE else "images as shipped"
+    name = f"official {official.RELEASES[rules].version}, {how}"
     return Timed(name, done.seconds, done.memory, frozenset(done.summary["resolved_ids"]))
 
 
@@ -165,7 +169,7 @@ def show(timed: Sequence[Timed], count: int, workers: int, own: float) -> None:
         print("THE VERDICTS DIFFER:", *(f"{each.name}: {sorted(each.resolved)}" for each in timed), sep="\n  ")
 
 
-def contest_in(client: Any, contest: Contest, images: Mapping[str, ImageRef], workers: int, *, shipped: bool) -> None:
+def contest_in(client: Any, contest: Contest, images: Mapping[str, ImageRef], workers: int, *, former: bool) -> None:
     """Run the contestants one after the other and print."""
     own = asyncio.run(own_seconds(contest, images))
     print(
@@ -174,8 +178,9 @@ def contest_in(client: Any, contest: Contest, images: Mapping[str, ImageRef], wo
     with tempfile.TemporaryDirectory() as scratch, tagged(client, images):
         folder = Path(scratch)
         timed = [run_troop(contest, folder, workers), run_theirs(contest, folder, AT_ONCE, workers)]
-        if shipped:
-            timed.append(run_theirs(contest, folder, AS_SHIPPED, workers))
+        timed.append(run_theirs(contest, folder, AS_SHIPPED, workers))
+        if former:
+            timed.append(run_theirs(contest, folder, AT_ONCE, workers, "4.1"))
     show(timed, len(contest.rows), workers, sum(own.values()))
 
 
@@ -201,6 +206,7 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--mixed", action="append", default=[])
+    parser.add_argument("--former", action="store_true")
     known = parser.parse_args()
     rows = load_rows("", known.data / "swe-bench-lite.jsonl")
     client = connect()
@@ -214,13 +220,13 @@ def main() -> None:
     copies = [dataclasses.replace(row, instance_id=f"{row.instance_id}{number:03}") for number in range(known.edits)]
     contest = Contest(copies, {copy.instance_id: edit for copy, edit in zip(copies, edits, strict=True)})
     print(f"\n{known.instance}, distinct edits:")
-    contest_in(client, contest, {copy.instance_id: image for copy in copies}, known.workers, shipped=True)
+    contest_in(client, contest, {copy.instance_id: image for copy in copies}, known.workers, former=known.former)
     if known.mixed:
         chosen = [(row, ref) for row in choose_rows(rows, known.mixed) if (ref := find_image(client, row)) is not None]
         patches = {each.instance_id: each.patch for each in baseline("gold", [row for row, _ in chosen])}
         mixed = Contest([row for row, _ in chosen], patches)
         print("\nmixed, the right patches:")
-        contest_in(client, mixed, {row.instance_id: ref for row, ref in chosen}, known.workers, shipped=True)
+        contest_in(client, mixed, {row.instance_id: ref for row, ref in chosen}, known.workers, former=known.former)
 
 
 if __name__ == "__main__":

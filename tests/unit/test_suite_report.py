@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -86,6 +87,32 @@ def report_of(outcomes: Sequence[Outcome], n: int = 4, grades: Grades = "all", *
 
 ONE = outcome("one", solved(["c1", "c2", None, "c2"], "c2"), ["c2"])
 TWO = outcome("two", solved(["c1", "c1", "c1", "c1"], "c1", spans=[(20.0, 50.0)], flags=["leak:git"]))
+
+
+def flaky(found: Outcome, candidate: str) -> Outcome:
+    return replace(found, verdicts={**found.verdicts, candidate: replace(found.verdicts[candidate], flaky=True)})
+
+
+def test_a_verdict_that_differs_between_repetitions_widens_every_interval() -> None:
+    steady, shaky = report_of([ONE, TWO]), report_of([flaky(ONE, "c2"), flaky(TWO, "c1")])
+    assert steady["flaky"] == [] and shaky["flaky"] == ["one", "two"]
+    for name in ("selected", "mean_at_1", "oracle"):
+        assert shaky[name] == steady[name], "a value is that of the first grading"
+    assert steady["mean_at_1_interval"][1] < shaky["mean_at_1_interval"][1]
+    assert steady["coverage"][0]["high"] < shaky["coverage"][0]["high"]
+    both = zip(steady["coverage"], shaky["coverage"], strict=True)
+    assert all(wide["low"] <= row["low"] and row["high"] <= wide["high"] for row, wide in both)
+    assert "differ between repetitions" in markdown(shaky) and "one, two" in markdown(shaky)
+    assert "differ between" not in markdown(steady)
+
+
+def test_one_flaky_verdict_widens_by_itself_alone() -> None:
+    # All against it: nothing is right. All for it: as it is.
+    others = [replace(ONE, id=f"also-{n}") for n in range(5)]
+    steady, shaky = report_of([ONE, *others]), report_of([flaky(ONE, "c2"), *others])
+    assert shaky["flaky"] == ["one"] and shaky["mean_at_1_interval"][0] < steady["mean_at_1_interval"][0]
+    assert shaky["mean_at_1_interval"][1] == steady["mean_at_1_interval"][1]
+    assert shaky["selected_share"]["low"] < steady["selected_share"]["low"]
 
 
 def test_the_measures_are_those_of_the_samples() -> None:
