@@ -64,8 +64,9 @@ class TallyView(View):
         self.screen.appear()
 
     def say(self, line: str) -> None:
-        with self.screen.lock:
-            self._news.append(line)
+        if self.screen.drawn:
+            with self.screen.lock:
+                self._news.append(line)
         self.screen.tell(line)
 
     def _shown(self, size: ConsoleDimensions) -> Group:

@@ -75,9 +75,8 @@ def _check(known: argparse.Namespace) -> int:
 
     parser = argparse.ArgumentParser()
     grade_command.configure(parser)
-    asked = parser.parse_args([known.suite or "swe-bench", "--check", "--no-build"])
-    vars(asked).update({name: value for name, value in vars(known).items() if hasattr(asked, name)} | {"check": True})
-    return grade_command.execute(asked)
+    asked = vars(parser.parse_args([known.suite or "swe-bench", "--check", "--no-build"])) | vars(known)
+    return grade_command.execute(argparse.Namespace(**asked))
 
 
 def _line(prepared: ImageOutcome) -> str:
