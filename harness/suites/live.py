@@ -55,7 +55,8 @@ class SuiteBoard:
             self.outcomes[id] = outcome
         self.before[id] = attempts
         self.ended += attempts
-        self.cost = add_lines(self.cost, cost)
+        parts = ("usage", "known_usd", "calls", "unanswered", "unpriced", "seconds")
+        self.cost = replace(self.cost, **{part: getattr(self.cost, part) + getattr(cost, part) for part in parts})
 
     def begin(self, ready: Ready, now: float) -> None:
         """An instance can be worked on, or cannot be."""
@@ -92,12 +93,6 @@ class SuiteBoard:
         lost = self.attempts * len(made) - sum(made)
         left = max(0, self.instances * self.attempts - self.ended - lost)
         return (now - self.started) / here * left
-
-
-def add_lines(one: Line, other: Line) -> Line:
-    """Two lines of a ledger as one."""
-    parts = ("usage", "known_usd", "calls", "unanswered", "unpriced", "seconds")
-    return replace(one, **{part: getattr(one, part) + getattr(other, part) for part in parts})
 
 
 def outcome_line(outcome: Outcome) -> str:

@@ -28,6 +28,7 @@ from rich.text import Text
 from harness import trace
 from harness.money.ledger import Line, add_charge, money
 from harness.records import ENDED_WELL, NO_SAMPLE, Budget, Evidence, Json, TestReport
+from harness.views import words
 from harness.views.keyboard import is_ours, keyboard
 from harness.views.picture import table
 from harness.views.words import counted, elapsed_short, end_words, evidence_words, judge_words, printable, tokens_short
@@ -96,6 +97,7 @@ class Board:
 
     def add(self, event: trace.Event) -> None:
         """Take in the next event."""
+        self.retries += isinstance(event, trace.InfrastructureFailed)
         if isinstance(event, (trace.Replied, trace.Charged)):
             self.cost = add_charge(self.cost, event.charge)
         if event.attempt is not None:
@@ -119,8 +121,6 @@ class Board:
             self.stage = self.stage if event.early else "verifying"
         elif isinstance(event, trace.Selected):
             self.stage = "selected" if event.selection.candidate else "nothing selected"
-        elif isinstance(event, trace.InfrastructureFailed):
-            self.retries += 1
         self.stage = _STAGES.get(type(event), self.stage)
         if isinstance(event, _NEWS) and (line := line_of(event, self)):
             self.news.append(line)
@@ -142,7 +142,6 @@ class Board:
         elif isinstance(event, trace.Planned):
             row.state = "planned"
         elif isinstance(event, trace.InfrastructureFailed):
-            self.retries += 1
             row.state, row.result = f"the {event.what} failed", "trying again" if event.retried else "given up"
         elif isinstance(event, trace.AttemptEnded):
             row.state, row.result, row.ended = event.status, row.tests, event.at
@@ -242,12 +241,9 @@ def board_view(board: Board, now: float, width: int = 80, height: int = 24) -> G
     parts += [fitted(line) for line in news]
     if board.question is not None and active:
         which = ", ".join(str(row.attempt) for row in active)
-        asked = {
-            "": "s: stop an attempt · f: finish with what there is · Ctrl-C: interrupt",
-            "stop": f"stop which attempt ({which})? {board.typed}_ (Enter: it ends as it stands; Esc: none)",
-            "finish": f"break off {counted(len(active), 'attempt')} and finish with what there is? (y/n)",
-        }
-        parts.append(fitted(asked[board.question], "bold" if board.question else "dim"))
+        told = words.KEY_WORDS[board.question or "run"]
+        told = told.format(which=which, typed=board.typed, all=counted(len(active), "attempt"))
+        parts.append(fitted(told, "bold" if board.question else "dim"))
     return Group(*parts)
 
 

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from harness.views.keyboard import keyboard
 from harness.views.replay_frames import MARKS, Frame, Step, content, render
+from harness.views.words import KEY_WORDS
 
 LONGEST_WAIT = 3.0
 """Seconds that a pause between two steps lasts at most, at speed 1."""
@@ -24,10 +25,6 @@ SCROLL = 5
 """Lines that one press of an arrow scrolls."""
 BACK = 20
 """Steps before the newest that can be scrolled back to; a long attempt must not be rendered anew at each key."""
-KEYS = (
-    "space pause · ←→ step · Home End · ↑↓ PgUp PgDn scroll · Enter unfold · n p attempt · e t x next edit, test,"
-    " failure (E T X before) · / find · q quit"
-)
 
 
 Load = Callable[[int], Sequence[Step]]
@@ -145,7 +142,7 @@ def _drawn(step: Step, *, unfolded: bool = False) -> RenderableType:
 
 def _page(console: Console, watched: _Watched) -> RenderableType:
     """One screen: the steps so far, as much as there is room for, and below them the state and the keys."""
-    keys = textwrap.wrap(KEYS, console.width)
+    keys = textwrap.wrap(KEY_WORDS["replay"], console.width)
     height = max(1, console.height - 1 - len(keys))
     lines: list[list[Segment]] = []
     start = 0
@@ -161,7 +158,7 @@ def _page(console: Console, watched: _Watched) -> RenderableType:
     more = f"  … {hidden} lines below" if hidden else ""
     line = f" {watched.at + 1}/{len(watched.shown)}  {state}  attempt {watched.attempt}{more}"
     if watched.finding is not None:
-        line = f" find: {watched.finding}_  Enter: next one, Esc: none"
+        line = KEY_WORDS["find"].format(typed=watched.finding)
     footer = Text(f"{line:<{console.width}}", "reverse", no_wrap=True, overflow="crop")
     flat = [segment for line in seen for segment in (*line, Segment.line())]
     return Group(Segments(flat), footer, Text("\n".join(keys), "dim", no_wrap=True, overflow="crop", end=""))

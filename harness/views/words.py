@@ -10,9 +10,11 @@ from harness import trace
 from harness.records import Evidence, Json
 
 _TABLES: dict[str, dict[str, str]] = tomllib.loads((Path(__file__).parent / "words.toml").read_text(encoding="utf-8"))
-METHOD_WORDS, STATUS_WORDS, ATTEMPT_WORDS, FLAG_WORDS, STRENGTH_WORDS, LOST_WORDS, GRADE_WORDS = _TABLES.values()
+METHOD_WORDS, STATUS_WORDS, ATTEMPT_WORDS, FLAG_WORDS, STRENGTH_WORDS, LOST_WORDS, GRADE_WORDS, KEY_WORDS = (
+    _TABLES.values()
+)
 """Internal names as people read them: by method, run status, attempt status, flag of a patch, strength; what lost;
-outcome of a grading."""
+outcome of a grading; keys."""
 
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~])"
@@ -72,7 +74,7 @@ def elapsed_short(seconds: float) -> str:
 def evidence_words(evidence: Evidence) -> str:
     """Whether a candidate applies, breaks tests, and how many given and witness tests pass, in a few words."""
     if not evidence.applies:
-        return f"does not apply: {evidence.reason}".rstrip(": ")
+        return evidence.reason or "does not apply"
     if not evidence.valid:
         return f"nothing can be concluded: {evidence.reason}"
     parts = [f"breaks {counted(len(evidence.broken), 'test')}" if evidence.broken else "regression tests pass"]
