@@ -295,7 +295,7 @@ def _former_report(row: Row, log: Path, wanted: Mapping[str, list[str]]) -> dict
 def _parser(row: Row, rules: Rules) -> Any:
     """The parser that the row names (a function of the package, or a repository), else its repository's."""
     name = row.log_parser or row.repo
-    if name.startswith((suite_parsers.RESULTS, suite_parsers.MULTI)):
+    if name == suite_parsers.RESULTS or name.startswith(suite_parsers.MULTI):
         registry = _FIVE.module("harness.log_parsers").PARSER_REGISTRY
         return registry.get(name) or registry.setdefault(name, suite_parsers.parser_of(name))
     if not name.startswith("parse_log_"):

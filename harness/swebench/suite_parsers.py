@@ -41,7 +41,7 @@ def _results(log: str) -> dict[str, str]:
 
 
 def _of_multi(name: str) -> Callable[[str], dict[str, str]]:
-    package, repository, number = name.split(":")
+    package, repository, number, *_ = (*name.split(":"), "", "0")
     try:
         importlib.import_module("multi_swe_bench.harness.repos")
         known = importlib.import_module("multi_swe_bench.harness.instance").Instance._registry

@@ -189,7 +189,8 @@ def test_a_verdict_that_differs_between_repetitions_is_flaky_and_its_instance_no
     assert done.returncode == 0, done.stderr
     report = place.read("check/report.json")
     gold = next(each for each in report["sets"] if each["name"] == "gold")
-    assert (gold["resolved_range"], gold["flaky"]) == ([1, 2], 1)
+    assert (gold["resolved_range"], gold["flaky"], gold["flaky_ids"]) == ([1, 2], 1, [row.instance_id])
+    assert "50.0% to 100.0%" in done.stdout
     assert report["untrusted"] == {row.instance_id: report["untrusted"][row.instance_id]}
     assert report["untrusted"][row.instance_id].endswith("by chance")
     assert "1 of 2 instances cannot be trusted here" in done.stdout and "flaky" in done.stdout

@@ -124,9 +124,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, registry: str) -> Iterator[P
     built_image = client.images.get(built.id)
     built_image.tag(names["rebench"])
     made = make_row(base, image=names["newer"])
-    newer: dict[str, Any] = {name: value for name, value in asdict(made).items() if isinstance(value, str)}
+    newer: dict[str, Any] = {"FAIL_TO_PASS": made.fail_to_pass, "PASS_TO_PASS": made.pass_to_pass}
+    newer |= {name: value for name, value in asdict(made).items() if isinstance(value, str)}
     newer |= {"eval_script": official.eval_script(made, rules="4.1"), **official.parsing_of(made)}
-    newer |= {"FAIL_TO_PASS": made.fail_to_pass, "PASS_TO_PASS": made.pass_to_pass}
     app_base, fixed = build_elsewhere(client, folder / "pro", names["pro"], "app", {})
     files = {"home/fix-run.sh": FIX_RUN, "home/test.patch": made.test_patch, "home/fix.patch": GOLD}
     jq_base, _ = build_elsewhere(client, folder / "multi", names["multi"], "home/jq", files)
