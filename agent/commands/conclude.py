@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from agent.assemble import Pool, Solution, go, open_pool, open_trace, solution
+from agent.assemble import Pool, Solution, go, open_pool, open_trace, solution, start
 from agent.commands.progress import Progress
 from agent.commands.signals import interruptible
+from agent.config import Settings
 from agent.run_files import RunFiles
 from agent.secrets import mask
 from harness import trace
+from harness.choosing.pool import Sample
 from harness.records import Json
 from harness.repository.apply import Applied, apply_to_branch, branch_name, commit_message
 from harness.suites.instances import InstanceSuite
@@ -20,6 +24,7 @@ from harness.views.report_view import solve_view
 from harness.views.words import reasons, verdict_words
 from tasks.errors import InputError
 from tasks.instance import Grading, Instance
+from tasks.places import expanded, is_there
 from tasks.task import Task
 
 
@@ -37,6 +42,24 @@ def check_wishes(instance: Instance, *, apply: bool, grade: bool) -> None:
             "--apply needs a commit to branch from, and --include-uncommitted starts from changes that are in none: "
             "leave one of the two out (selected.patch fits your working tree: `git apply` it there)"
         )
+
+
+def solved(
+    known: argparse.Namespace,
+    source: str,
+    instance: Instance,
+    settings: Settings,
+    progress: Progress,
+    given: Sequence[Sample] = (),
+) -> int:
+    """Start a run of the instance that `source` names, drive it to its end, and conclude; the exit code. `known`: the
+    options of `add_afterwards`. `given`: patches to choose among."""
+    check_wishes(instance, apply=known.apply, grade=known.grade)
+    path = expanded(source)
+    source = str(path.resolve()) if is_there(path) else source
+    files, task, _ = start(instance.task, settings, source=source, given=given, say=progress.say)
+    done = drive(files, instance.grading if known.grade else None, progress)
+    return conclude(done, task, progress, apply=known.apply)
 
 
 def drive(files: RunFiles, grading: Grading | None, progress: Progress) -> Solution:

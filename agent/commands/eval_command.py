@@ -29,11 +29,8 @@ RESUMABLE = "the same command goes on where it stopped"
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of eval."""
     parser.add_argument("suite", metavar="SUITE", choices=tuple(SUITES), help=f"one of: {', '.join(SUITES)}")
-    add_rows(parser)
-    which = parser.add_argument_group("their environments")
-    add_repeatable(which, "--base", "[X.Y=]IMAGE", "swe-bench: base image (for that Python)")
-    add_choice(which, "--pull", ("auto", "always", "never"), "swe-bench: published images (auto: if had)")
-    which.add_argument("--source", type=Path, metavar="DIR", help="quixbugs: a checkout of jkoppel/QuixBugs")
+    which = add_suite(parser)
+    add_repeatable(which, "--base", "[X.Y=]IMAGE", "swe-bench: base image (for that Python)", dest="images")
     how = parser.add_argument_group("how")
     how.add_argument("--dry-run", action="store_true", help="say what would run and what it would cost; start nothing")
     how.add_argument(
@@ -48,6 +45,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_solving(parser, whole="of the whole evaluation, shared fairly by its instances unless adaptive")
 
 
+def add_suite(parser: argparse.ArgumentParser) -> argparse._ActionsContainer:
+    """Which instances of a suite, and where these and their environments come from; the latter's group."""
+    add_rows(parser)
+    which = parser.add_argument_group("their environments")
+    add_choice(which, "--pull", ("auto", "always", "never"), "swe-bench: published images (auto: if had)")
+    which.add_argument("--source", type=Path, metavar="DIR", help="quixbugs: a checkout of jkoppel/QuixBugs")
+    return which
+
+
 def execute(known: argparse.Namespace) -> int:
     """Solve and grade the suite's instances. The directory of --out holds one run per instance, predictions, report."""
     evaluation = _evaluation(known)
@@ -59,8 +65,12 @@ def execute(known: argparse.Namespace) -> int:
         progress.show(*forecast_view(expected))
         progress.document(expected)
         return 0
-    with RunLock(evaluation.out):
-        return _work(evaluation, known, progress)
+    from harness.suites.view import eval_view
+
+    report = work(evaluation, known, progress)
+    progress.show(*eval_view(report), f"report: {evaluation.out / 'report.json'} and report.md")
+    progress.document(report)
+    return exit_code(report)
 
 
 def _evaluation(known: argparse.Namespace) -> Evaluation:
@@ -88,23 +98,22 @@ def _evaluation(known: argparse.Namespace) -> Evaluation:
     return evaluation
 
 
-def _work(evaluation: Evaluation, known: argparse.Namespace, progress: Progress) -> int:
+def work(evaluation: Evaluation, known: argparse.Namespace, progress: Progress) -> Json:
+    """Do what is left of the evaluation, while it is shown; its report."""
     from agent.commands.signals import interruptible
     from harness.suites.live import SuiteBoard, SuiteView
-    from harness.suites.view import eval_view
 
     settings = evaluation.settings
     board = SuiteBoard(evaluation.suite.name, len(evaluation.suite.ids), settings.budget.attempts, settings.budget.usd)
     view = SuiteView(board, None if known.quiet else progress.errors())
-    evaluation.begin()
-    try:
-        interruptible(evaluation.work(view), RESUMABLE)
-    finally:
-        view.screen.stop()
-        report = evaluation.write()
-    progress.show(*eval_view(report), f"report: {evaluation.out / 'report.json'} and report.md")
-    progress.document(report)
-    return exit_code(report)
+    with RunLock(evaluation.out):
+        evaluation.begin()
+        try:
+            interruptible(evaluation.work(view), RESUMABLE)
+        finally:
+            view.screen.stop()
+            report = evaluation.write()
+    return report
 
 
 def exit_code(report: Json) -> int:
@@ -147,7 +156,7 @@ def _swebench(known: argparse.Namespace, out: Path) -> Suite:
         pull=known.pull,
         verbatim=known.verbatim,
         rules=rules,
-        bases=parse_bases(known.base),
+        bases=parse_bases(known.images),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,11 @@ from typing import TYPE_CHECKING, Any
 from agent.defaults import BY_NAME, CAPS, ORDER, SETTINGS, TRIES, WHERE, switch
 from harness.records import Budget
 from harness.sandbox.base import Limits
+from harness.sandbox.choice import with_images, without_images
 from tasks.errors import InputError
+from tasks.instance import Instance
+from tasks.say import Say
+from tasks.task import GivenTest
 
 if TYPE_CHECKING:
     from agent.config import Settings
@@ -52,6 +57,50 @@ def add_solving(parser: argparse.ArgumentParser, whole: str = "of the whole run"
             add_repeatable(group, "--model", "NAME", told)
         add_settings(group, (setting.name for setting in SETTINGS if setting.group == title), whole)
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
+
+
+def add_task(parser: argparse.ArgumentParser) -> None:
+    """What a single task is, and how it is set up: see `task_of`."""
+    task = parser.add_argument_group("the task")
+    task.add_argument("--issue", metavar="FILE", help="the issue's text for a local repository; - reads stdin")
+    task.add_argument("--issue-text", metavar="TEXT", help="the same, given here")
+    task.add_argument("--base", metavar="REF", help="commit, tag or branch to start from (the default branch's head)")
+    task.add_argument(
+        "--include-uncommitted", action="store_true", help="start from the tree with its uncommitted changes"
+    )
+    add_repeatable(task, "--failing-test", "ID", "a test of the repository that shows the issue")
+    task.add_argument("--image", help="Docker image to start from")
+    task.add_argument("--python", metavar="X.Y", help="Python version of the environment")
+    add_repeatable(task, "--setup", "COMMAND", "set-up command, instead of detected")
+    task.add_argument("--directory", metavar="DIR", help="of the project, in a repository that has several")
+    task.add_argument("--test-command", metavar="COMMAND", help="runs the test-suite in the repository's root")
+
+
+def task_of(known: argparse.Namespace, source: str, say: Say) -> Instance:
+    """What the source names, with what the options of `add_task` say of its environment and tests."""
+    from tasks.source import resolve
+
+    instance = resolve(
+        source,
+        issue=known.issue,
+        issue_text=known.issue_text,
+        base=known.base,
+        include_uncommitted=known.include_uncommitted,
+        say=say,
+    )
+    task = instance.task
+    if known.image and without_images(known.sandbox):
+        raise InputError(f"--image needs {with_images()}: {known.sandbox} has no images")
+    environment = replace(
+        task.environment,
+        image=known.image or task.environment.image,
+        python=known.python or task.environment.python,
+        setup=tuple(known.setup) or task.environment.setup,
+        directory=known.directory or task.environment.directory,
+    )
+    given = GivenTest(ids=tuple(known.failing_test)) if known.failing_test else task.failing_test
+    test_command = known.test_command or task.test_command
+    return replace(instance, task=replace(task, environment=environment, test_command=test_command, failing_test=given))
 
 
 def add_afterwards(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""The base's tests near a change, for suites too long to be run whole (a task's scope "near"), and for `troop select`.
+"""The base's tests near a change, for suites too long to be run whole (a task's scope "near").
 
 The test files that are nearest to what the candidates touch are run on the base, each in a fresh sandbox, some at a
 time, until the time is used up. What is green then is run once more, all of it together, just as every candidate will

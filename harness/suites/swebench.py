@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -48,6 +48,9 @@ class SwebenchSuite:
     @property
     def image(self) -> str | None:
         return image_name(self.rows[0].instance_id)
+
+    def only(self, ids: Container[str]) -> SwebenchSuite:
+        return replace(self, rows=tuple(row for row in self.rows if row.instance_id in ids))
 
     def described(self) -> Json:
         return {

@@ -92,7 +92,7 @@ class Board:
 
     def _add_to_attempt(self, event: trace.Event, attempt: int) -> None:
         if isinstance(event, trace.AttemptStarted):
-            self.rows[attempt] = AttemptRow(attempt, event.model, event.at)
+            self.rows[attempt] = AttemptRow(attempt, event.name or event.model, event.at)
             return
         row = self.rows.get(attempt)
         if row is None:
@@ -176,7 +176,7 @@ def status_style(status: str) -> str:
 
 def _summary(board: Board, now: float) -> Iterable[Text]:
     counts = Counter(row.state for row in board.done)
-    begun = f"attempts {len(board.done)}/{board.planned} ended, {len(board.active)} active"
+    begun = f"attempts {len(board.done)}/{board.planned or len(board.rows)} ended, {len(board.active)} active"
     spent = f"{tokens_short(board.cost.usage.total)} tokens, {money(board.cost)}"
     elapsed = elapsed_short(now - board.started) if board.started else "-"
     retries = f", {counted(board.retries, 'retry')}" if board.retries else ""
