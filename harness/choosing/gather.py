@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
@@ -81,7 +81,7 @@ async def gather_probes(
     base = base if probes else replace(base, probes={})
     evidence = replace(evidence, base=base)
     keep(evidence)
-    for keys, twin in lacking(evidence, evidence.patches, lambda found: found.probes):
+    for keys, twin in _lacking(evidence):
         facts, patch = evidence.found[keys[0]], evidence.patches[keys[0]]
         idle = facts.idle or not tells(base, patch)
         try:
@@ -97,18 +97,16 @@ async def gather_probes(
     return evidence
 
 
-def lacking(
-    evidence: InstanceEvidence, wanted: Collection[str], known: Callable[[Found], T | None]
-) -> list[tuple[list[str], T | None]]:
-    """The `wanted` patches on which something is not `known`, those of the same code together, which are run once, each
-    group with what is known of that code already."""
+def _lacking(evidence: InstanceEvidence) -> list[tuple[list[str], Steps | None]]:
+    """The patches on which no probe was run, those of the same code together, which are run once, each group with what
+    is known of that code already."""
     groups: dict[str, list[str]] = {}
     for key, facts in evidence.found.items():
         groups.setdefault(facts.static.code or key, []).append(key)
     found = []
     for keys in groups.values():
-        told = {key: each for key in keys if (each := known(evidence.found[key])) is not None}
-        if new := [key for key in keys if key in wanted and key not in told]:
+        told = {key: each for key in keys if (each := evidence.found[key].probes) is not None}
+        if new := [key for key in keys if key in evidence.patches and key not in told]:
             found.append((new, next(iter(told.values()), None)))
     return found
 

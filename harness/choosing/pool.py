@@ -6,6 +6,7 @@ Read from
                   are several runs, and the model's name says which of them are repeats of one model
     directories   `<instance>.patch`, `<instance>/<anything>.patch` or `.diff`; the directory's name is the model's
     Troop runs    a run directory (or a directory of them): its attempts, each with its model
+    trajectories  of SWE-agent (.traj), mini-swe-agent (.traj.json) or ATIF (.atif.json), with the patch in them
     pools         JSON lines, plain or gzipped: `instance_id`, `source`, `model_patch`, and where known `model`,
                   `cost_usd`, `outcome` ("resolved", "unresolved", "apply-failed" or null)
 
@@ -23,10 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from harness import trace
+from harness.trajectories import Trajectory, events_of, read
 from tasks.entries import Entries, entries, text_of
 from tasks.errors import InputError
 
 PATCH_ENDINGS = (".patch", ".diff")
+TRAJECTORY_ENDINGS = (".traj", ".traj.json", ".atif.json")
 OUTCOMES = ("resolved", "unresolved", "apply-failed")
 _EACH = "a patch must be an object with instance_id and model_patch"
 
@@ -72,6 +75,9 @@ def read_candidates(paths: Sequence[Path], instance: str | None = None) -> list[
             samples += _of_directory(path, instance)
         elif path.name.endswith(PATCH_ENDINGS):
             samples.append(_of_patch_file(path, instance, path.parent.name or path.stem))
+        elif path.name.endswith(TRAJECTORY_ENDINGS):
+            sample = of_trajectory(read(path))
+            samples.append(sample if instance is None else replace(sample, instance=instance))
         else:
             samples += read_pool(path)
     if not samples:
@@ -135,6 +141,11 @@ def _runs(path: Path) -> list[Path]:
     """The directory, if it is that of a run; else those in it that are."""
     is_run = [run for run in (path, *sorted(path.iterdir())) if (run / "run.json").exists()]
     return is_run[:1] if is_run[:1] == [path] else is_run
+
+
+def of_trajectory(it: Trajectory) -> Sample:
+    """What another tool tells of an attempt, as a sample."""
+    return Sample(it.instance, it.name, it.model, it.patch, story=tuple(events_of(it)))
 
 
 def _of_patch_file(path: Path, instance: str | None, model: str) -> Sample:

@@ -11,20 +11,21 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from harness.cache import write_json
 from harness.choosing.evidence_store import Base, Found, InstanceEvidence, Keep, NearBase, TestFacts, digest
 from harness.choosing.features import CandidateFeatures
-from harness.choosing.gather import import_names, lacking, lay
+from harness.choosing.gather import import_names, lay
 from harness.choosing.pool import Sample
 from harness.choosing.ranker import Weights
-from harness.evidence.near import AT_ONCE, NearSettings, Opened, Prepare, files_near, near_tests, what_is_touched
+from harness.evidence.near import AT_ONCE, NearSettings, Opened, files_near, near_tests, what_is_touched
 from harness.parallel import in_parallel
 from harness.records import TestReport
 from harness.repository.base_tree import BaseTree
+from harness.sandbox.base import Sandbox
 from harness.testing.report import outcome_of
 from harness.testing.runners.registry import RUNNERS, USUAL_COMMAND
 from harness.trace import record
@@ -156,21 +157,32 @@ async def gather_tests(
         evidence = evidence.with_found(**{key: replace(evidence.found[key], tests=tests) for key in keys})
         keep(evidence)
 
-    missing = lacking(evidence, wanted, lambda found: found.tests)
-    await in_parallel(hold(keys, twin) for keys, twin in missing)
+    await in_parallel(hold(keys, twin) for keys, twin in _untested(evidence, wanted))
     return evidence
 
 
-async def held_against(bench: NearSettings, base: NearBase, name: str, prepare: Prepare) -> TestFacts:
+async def held_against(
+    bench: NearSettings, base: NearBase, name: str, prepare: Callable[[Sandbox], Awaitable[None]]
+) -> TestFacts:
     """The near tests on a candidate, which `prepare` lays over the base. Broken is what does not pass twice. What had
     not run when its time was up is not compared. Raises SandboxFailed where no sandbox works."""
-    patient = replace(bench, test_seconds=PATIENCE * bench.test_seconds)
+
+    async def prepared(name: str) -> Sandbox:
+        sandbox = await bench.opened(name)
+        try:
+            await prepare(sandbox)
+        except BaseException:
+            await sandbox.close()
+            raise
+        return sandbox
+
+    patient = replace(bench, opened=prepared, test_seconds=PATIENCE * bench.test_seconds)
     try:
-        ran = await patient.tests(name, base.green, bench.together, prepare)
+        ran = await patient.tests(name, base.green, bench.together)
         compared = [test for test in base.green if _told(ran, test)]
         broken = [test for test in compared if outcome_of(ran, test) != "passed"]
         if broken and ran.outcomes:
-            again = await patient.tests(f"{name}-again", broken, bench.together, prepare)
+            again = await patient.tests(f"{name}-again", broken, bench.together)
             broken = [test for test in broken if outcome_of(again, test) != "passed"]
     except SandboxFailed as error:
         await bench.probe()
@@ -183,3 +195,17 @@ async def held_against(bench: NearSettings, base: NearBase, name: str, prepare: 
 def _told(ran: TestReport, test: str) -> bool:
     """Whether a run says anything of a test: one that is missing in a whole run is gone."""
     return ran.valid or outcome_of(ran, test) != "missing"
+
+
+def _untested(evidence: InstanceEvidence, wanted: Collection[str]) -> list[tuple[list[str], TestFacts | None]]:
+    """The `wanted` patches that no test was run on, those of the same code together, which are run once, each group with
+    what is known of that code already."""
+    groups: dict[str, list[str]] = {}
+    for key, facts in evidence.found.items():
+        groups.setdefault(facts.static.code or key, []).append(key)
+    found = []
+    for keys in groups.values():
+        told = {key: each for key in keys if (each := evidence.found[key].tests) is not None}
+        if new := [key for key in keys if key in wanted and key not in told]:
+            found.append((new, next(iter(told.values()), None)))
+    return found
