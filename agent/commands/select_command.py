@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="FILE",
-        help="patches, directories of patches, predictions, pools, runs of Troop",
+        help="patches, directories of them, predictions, pools, trajectories, runs of Troop",
     )
     add_task(parser)
     add_suite(parser)
