@@ -22,6 +22,7 @@ from agent.secrets import known_masker, masker
 from agent.version import VERSION
 from harness import trace
 from harness.cache import cache_root
+from harness.choosing.pool import Sample
 from harness.lock import RunLock
 from harness.money.budget import BudgetKeeper, Share
 from harness.money.ledger import charges, check_priced, unsettled
@@ -81,7 +82,7 @@ def _silent(line: str) -> None:
 
 def pick_models(settings: Settings, config: Config, task: Task, say: Say) -> tuple[str, ...]:
     """The models of the run, by name. Raises EndpointFailed with the ways to give one where there is none."""
-    if settings.models:
+    if settings.models or not settings.budget.attempts:
         return settings.models
     if config.default_model is not None:
         return (config.default_model,)
@@ -133,10 +134,23 @@ def width(settings: Settings) -> int:
     return (os.cpu_count() or 2) if set(settings.models) <= {REPAIR} else MODEL_ATTEMPTS
 
 
+def without_attempts(settings: Settings) -> Settings:
+    """The settings of a run that makes no attempts, and chooses among patches that it is given."""
+    budget = replace(settings.budget, attempts=0)
+    return replace(settings, models=(), budget=budget, adaptive=False, until=None, tie_witnesses=None)
+
+
 def start(
-    task: Task, settings: Settings, *, source: str = "", directory: Path | None = None, say: Say = _silent
+    task: Task,
+    settings: Settings,
+    *,
+    source: str = "",
+    directory: Path | None = None,
+    given: Sequence[Sample] = (),
+    say: Say = _silent,
 ) -> tuple[RunFiles, Task, Settings]:
-    """Make the run directory (`directory`, else a new one below `settings.out`) and its first trace line.
+    """Make the run directory (`directory`, else a new one below `settings.out`) and the beginning of its trace.
+    `given`: patches that exist already, which become attempts that have ended.
 
     Nothing that costs anything has been started then. Raises InputError and EndpointFailed for models that cannot be.
     """
@@ -159,6 +173,8 @@ def start(
         files.write_run(task, settings, _versions(), mask(source), "running")
         with contextlib.closing(open_trace(files, settings)) as log:
             _begin(files, task, settings, log)
+            for index, sample in enumerate(given):
+                _hand_in(log, index, sample)
     return files, task, settings
 
 
@@ -180,6 +196,15 @@ def _begin(files: RunFiles, task: Task, settings: Settings, log: trace.Trace) ->
     """The first line of the trace."""
     said = {"task": trace.public(task), "settings": trace.public(settings)}
     log.write(trace.RunStarted(run=files.name, versions=_versions(), **said))
+
+
+def _hand_in(log: trace.Trace, index: int, sample: Sample) -> None:
+    """A patch as an attempt that has ended; of one of Troop's with what it did, but for what it cost."""
+    log.write(trace.AttemptStarted(attempt=index, seed=0, model=sample.model, name=sample.source))
+    for event in sample.story or (trace.AttemptEnded(status="given", patch=sample.patch),):
+        if isinstance(event, trace.WitnessRecorded):
+            event = replace(event, witness=replace(event.witness, attempt=index))
+        log.write(replace(event, attempt=index))
 
 
 def open_trace(files: RunFiles, settings: Settings) -> trace.Trace:
@@ -304,6 +329,8 @@ async def _drive(
     from agent.run.graph import drive
 
     reopened = _reopen(settings, log, events, part)
+    # What was handed in stands there from the beginning.
+    fresh = all(isinstance(e, trace.RunStarted) or e.attempt is not None for e in events)
     if is_finished(events):
         selection = last_selection(events)
         if selection is not None and files.lacks_results(selection):
@@ -317,7 +344,7 @@ async def _drive(
     keeper = BudgetKeeper.from_charges(
         settings.budget, charges(events), elapsed=active_seconds(events), share=part.share if part else None
     )
-    if len(events) > 1 and not reopened:
+    if not fresh and not reopened:
         log.write(trace.RunResumed())
     for lost in unsettled(events):
         log.write(lost)
@@ -347,7 +374,7 @@ async def _drive(
     if view is not None:
         view.attend(run.stop)
     try:
-        await _first_contact(run, len(events) == 1)
+        await _first_contact(run, fresh)
         await drive(run)
     except asyncio.CancelledError:
         _close_trace(files, log, events, "interrupted", "")

@@ -12,8 +12,9 @@ import asyncio
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from agent.run.worth import Sampling, beliefs_for, state_of
 from agent.run_files import RunFiles
 from harness import trace
 from harness.cache import write_json, write_text
+from harness.choosing.pool import Sample
 from harness.money.budget import SharedBudget
 from harness.money.ledger import Ledger, Line, charges
 from harness.outputs import make_output
@@ -37,7 +39,7 @@ from harness.scaling.adaptive import TaskState
 from harness.suites.evaluate import EvaluationPlan, Grades, Outcome, Solved, evaluate
 from harness.suites.live import SuiteView
 from harness.suites.page import markdown
-from harness.suites.report import Asked, prediction_files, suite_report
+from harness.suites.report import SELECTED, Asked, prediction_files, suite_report
 from harness.suites.slots import Lane
 from harness.suites.suite import Means, Suite
 from harness.views.report import active_spans, solve_report
@@ -54,7 +56,8 @@ class EarlierRun:
     `attempts`: as many as it was asked for; `begun`, `ended`: those that have, `again` of the latter such that they go
     on where the run is reopened. `stopped`: adaptive sampling begins no more; `state`: what it knows of the instance.
     `broken`: attempts that the world ended or kept from beginning; `capped`: a cap of the whole run ended it. `cost`:
-    all charges; `dearest`: USD of its dearest call. `outcome`: of a finished run.
+    all charges; `dearest`: USD of its dearest call. `outcome`: of a finished run. `given`: the ends of
+    attempts that are patches handed in.
     """
 
     task: Task
@@ -70,6 +73,7 @@ class EarlierRun:
     cost: Line
     dearest: float
     outcome: Outcome | None
+    given: Sequence[trace.AttemptEnded]
 
 
 def kept_run(files: RunFiles) -> EarlierRun | None:
@@ -99,6 +103,7 @@ def kept_run(files: RunFiles) -> EarlierRun | None:
         cost=Ledger.fold(charged).total,
         dearest=max((c.usd or 0.0 for c in charged), default=0.0),
         outcome=Outcome(task.id, solved, dict(solved.known)) if solved else None,
+        given=[n.ended for n in begun if n.started is not None and n.started.name and n.ended is not None],
     )
 
 
@@ -133,6 +138,7 @@ class Evaluation:
     """One evaluation. `settings` are settled (see `agent.assemble.settle`); their caps hold for all instances together.
 
     `retry`: attempts of finished instances that the world broke are made again. `at_once`: instances in work at a time.
+    `given`: by instance, patches that exist already, in place of attempts.
     """
 
     suite: Suite
@@ -142,6 +148,7 @@ class Evaluation:
     retry: bool
     at_once: int | None
     config: Config
+    given: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
     kept: dict[str, EarlierRun] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     reopen: dict[str, str] = field(default_factory=dict)
@@ -154,7 +161,8 @@ class Evaluation:
         for id in self.suite.ids:
             kept = kept_run(self.files(id))
             if kept is not None:
-                check_kept(self.files(id).directory, kept, self.settings, self.suite.task(id))
+                given = self.given.get(id)
+                check_kept(self.files(id).directory, kept, self.settings, self.suite.task(id), given)
                 self.kept[id] = kept
         budget = self.shared_budget()
         for id, kept in self.kept.items():
@@ -196,7 +204,7 @@ class Evaluation:
     def attempts_left(self, id: str) -> int:
         """Attempts of the instance that are still to be made, as far as one can say before."""
         kept = self.kept.get(id)
-        if kept is None:
+        if kept is None or self.given:
             return self.settings.budget.attempts
         if kept.outcome is not None and not self.reopen.get(id):
             return 0
@@ -205,7 +213,7 @@ class Evaluation:
 
     def begin(self) -> None:
         """Write eval.json. Raises InputError and EndpointFailed for models that cannot be and have work."""
-        if any(self.attempts_left(id) for id in self.left):
+        if self.given or any(self.attempts_left(id) for id in self.left):
             check_models(self.settings, self.config)
         make_output(self.out)
         write_json(
@@ -282,7 +290,7 @@ class Evaluation:
         if kept is None:
             # The cap of all stands in the run as well, for whoever resumes it on its own.
             own = replace(self.settings, budget=replace(self.settings.budget, seconds=None))
-            files, _, _ = start(task, own, directory=files.directory)
+            files, _, _ = start(task, own, directory=files.directory, given=self.given.get(task.id, ()))
         elif kept.outcome is not None and kept.outcome.solved is not None and not reopen:
             return kept.outcome.solved
         part = Part(lane, budget.share(task.id), self.settings.budget, reopen, sampling)
@@ -311,10 +319,11 @@ class Evaluation:
         """Write report.json, report.md and the prediction files as they stand now; returns the report."""
         budget, results, total = self.settings.budget, self.results(), len(self.suite.ids)
         aliases = [resolve_model(name, self.config) for name in self.settings.models if name != REPAIR]
+        makers = dict.fromkeys(sample.model for of_it in self.given.values() for sample in of_it)
         asked = Asked(
             suite=self.suite.name,
-            models=self.settings.models,
-            attempts=budget.attempts,
+            models=self.settings.models or tuple(makers),
+            attempts=max(map(len, self.given.values()), default=budget.attempts),
             grades=self.grades,
             gpu_hours={a.alias: hour for a in aliases if (hour := prices_of(a).gpu_hour) is not None},
             budget={"usd": budget.usd, "tokens": budget.tokens, "seconds": budget.seconds},
@@ -322,6 +331,7 @@ class Evaluation:
         )
         report = suite_report(results, asked, instances=total, unfinished=total - len(self.outcomes))
         files = prediction_files(results, self.settings.models, budget.attempts)
+        files = {name: text for name, text in files.items() if name == SELECTED or not self.given}
         for name, text in files.items():
             write_text(self.out / name, text)
         write_text(self.out / "report.md", markdown(report))
@@ -334,9 +344,12 @@ _MAY_CHANGE |= {"allow_unknown_price", "infrastructure_retries"}
 """Settings that may be others where an evaluation is gone on with."""
 
 
-def check_kept(directory: Path, kept: EarlierRun, settings: Settings, task: Task) -> None:
+def check_kept(
+    directory: Path, kept: EarlierRun, settings: Settings, task: Task, given: Sequence[Sample] | None
+) -> None:
     """Refuse to mix: a run that is there already must have been made with the settings that are asked for, so that its
-    attempts and new ones are samples of the same thing. Raises InputError naming what differs."""
+    attempts and new ones are samples of the same thing, and among the patches `given`. Raises InputError naming what
+    differs."""
     places = {"model": "models"} | {each.name: each.place for each in SETTINGS if each.name not in _MAY_CHANGE}
     differing = []
     for name, place in places.items():
@@ -347,6 +360,9 @@ def check_kept(directory: Path, kept: EarlierRun, settings: Settings, task: Task
         differing.append(f"--attempts {kept.attempts} there, {settings.budget.attempts} now, which can only grow")
     if kept.task.repository.base != task.repository.base:
         differing.append(f"the base {kept.task.repository.base} there, {task.repository.base} now")
+    patches = [sample.patch for sample in given or ()]
+    if [patch if e.masked else e.patch for e, patch in zip_longest(kept.given, patches)] != patches:
+        differing.append("other candidates")
     if differing:
         raise InputError(
             f"{directory} was made with other settings ({'; '.join(differing)}): give another --out, or the same "

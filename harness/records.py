@@ -144,6 +144,7 @@ class WitnessTest:
 
 AttemptStatus = Literal[
     "submitted",  # the policy said it is done
+    "given",  # a patch that was handed in (`troop select`)
     "tests-passed",  # repair: the failing test and the regression tests pass
     "turn-limit",
     "budget",  # a money, token or time cap of the attempt or the run

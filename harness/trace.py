@@ -103,10 +103,13 @@ class Prepared(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStarted(Event):
+    """`name`: where a patch that was handed in comes from; empty for an attempt of the run's own."""
+
     kind: ClassVar[str] = "attempt-started"
     seed: int
     model: str
     sampling: Json = field(default_factory=dict)
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

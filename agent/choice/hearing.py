@@ -45,9 +45,6 @@ class Word:
         return " The judge found that no candidate solves the issue." * self.neither
 
 
-NO_WORD = Word()
-
-
 @dataclass(slots=True)
 class Hearing:
     """A case before the judge `client`. `end` is told of a cap that is reached. `points`, `neither`: as in `Word`, so

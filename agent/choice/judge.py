@@ -1,5 +1,4 @@
-"""The model's part in the selection, in a run and in a pool alike: it tells apart candidates that stand first and too
-close together.
+"""The model's part in the selection: it tells apart candidates that stand first and too close together.
 
 quick    it writes one test, which is run on the base and on every candidate; what that leaves equal it compares in
          pairs, in both orders, because models favour a position: only what both orders say counts

@@ -18,10 +18,10 @@ from agent.choice.order import Findings, Weighed, objections
 from harness import trace
 from harness.choosing.behaviour import probe_rows, steps_of_each
 from harness.choosing.evidence_store import InstanceEvidence
-from harness.choosing.features import CandidateFeatures, rows
+from harness.choosing.features import rows
 from harness.choosing.gather import gather_probes, gather_static
 from harness.choosing.pool import Sample
-from harness.choosing.ranker import SHIPPED, Weights, read_weights
+from harness.choosing.ranker import SHIPPED, read_weights
 from tasks.errors import SandboxFailed
 
 PROBING_SECONDS = 300.0
@@ -46,19 +46,11 @@ async def weigh(case: Case, models: Mapping[int, str], found: Findings) -> Findi
         evidence = replace(await _probed(case, ground, replace(evidence, samples=acceptable)), samples=every)
     row_of = {source: row for row in rows(evidence) for source in row.sources}
     chosen = {c.id: row_of[str(c.attempts[0])] for c in case.candidates}
-    return weighed(found, evidence, weights, chosen)
-
-
-def weighed(
-    found: Findings, evidence: InstanceEvidence, weights: Weights, rows: Mapping[str, CandidateFeatures]
-) -> Findings:
-    """What is `found`, with the ranker's word on candidates, and what the issue's own code showed. `rows`: by their
-    id."""
-    patches = {name: row.patch for name, row in rows.items()}
+    patches = {id: row.patch for id, row in chosen.items()}
     did = steps_of_each(evidence, patches)
     words = {
-        name: Weighed(weights.probability(row), weights.parts(row), tuple(sorted(did[name].items())))
-        for name, row in rows.items()
+        id: Weighed(weights.probability(row), weights.parts(row), tuple(sorted(did[id].items())))
+        for id, row in chosen.items()
     }
     shown = (*(found.shown or ()), *probe_rows(evidence, patches))
     return replace(found, weighed=words, shown=shown, calibrated_on=weights.fitted_on, kinds=weights.kinds)

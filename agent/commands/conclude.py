@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from agent.assemble import Pool, Solution, go, open_pool, open_trace, solution, workspace_of
+from agent.assemble import Pool, Solution, go, open_pool, open_trace, solution, start, workspace_of
 from agent.choice.candidates import candidates_of
 from agent.commands.progress import Progress
 from agent.commands.pull_request import open_pull, target_of
 from agent.commands.signals import interruptible
+from agent.config import Settings
 from agent.run_files import RunFiles
 from agent.secrets import mask
 from harness import trace
+from harness.choosing.pool import Sample
 from harness.records import Candidate, Json
 from harness.repository.apply import apply_to_branch, borrow_from, branch_name, commit_message
 from harness.suites.instances import InstanceSuite
@@ -24,6 +27,7 @@ from harness.views.report_view import solve_view
 from harness.views.words import reasons, verdict_words
 from tasks.errors import InputError, TroopError
 from tasks.instance import Grading, Instance
+from tasks.places import expanded, is_there
 
 
 def check_wishes(instance: Instance, known: argparse.Namespace) -> None:
@@ -46,6 +50,23 @@ def check_wishes(instance: Instance, known: argparse.Namespace) -> None:
             "changes that are in none: "
             "leave one of the two out (selected.patch fits your working tree: `git apply` it there)"
         )
+
+
+def solved(
+    known: argparse.Namespace,
+    source: str,
+    instance: Instance,
+    settings: Settings,
+    progress: Progress,
+    given: Sequence[Sample] = (),
+) -> int:
+    """Start a run of the instance that `source` names, drive it to its end, and conclude; the exit code. `known`: what
+    is done with the patch afterwards. `given`: patches to choose among."""
+    check_wishes(instance, known)
+    path = expanded(source)
+    source = str(path.resolve()) if is_there(path) else source
+    files, _, _ = start(instance.task, settings, source=source, given=given, say=progress.say)
+    return conclude(drive(files, instance.grading if known.grade else None, progress), progress, known)
 
 
 def drive(files: RunFiles, grading: Grading | None, progress: Progress) -> Solution:

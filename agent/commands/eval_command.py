@@ -43,8 +43,12 @@ def execute(known: argparse.Namespace) -> int:
         progress.show(*forecast_view(expected))
         progress.document(expected)
         return 0
-    with RunLock(evaluation.out):
-        return _work(evaluation, known, progress)
+    from harness.suites.view import eval_view
+
+    report = work(evaluation, known, progress)
+    progress.show(*eval_view(report), f"report: {evaluation.out / 'report.json'} and report.md")
+    progress.document(report)
+    return exit_code(report)
 
 
 def _evaluation(known: argparse.Namespace) -> Evaluation:
@@ -72,23 +76,22 @@ def _evaluation(known: argparse.Namespace) -> Evaluation:
     return evaluation
 
 
-def _work(evaluation: Evaluation, known: argparse.Namespace, progress: Progress) -> int:
+def work(evaluation: Evaluation, known: argparse.Namespace, progress: Progress) -> Json:
+    """Do what is left of the evaluation, while it is shown; its report."""
     from agent.commands.signals import interruptible
     from harness.suites.live import SuiteBoard, SuiteView
-    from harness.suites.view import eval_view
 
     settings = evaluation.settings
     board = SuiteBoard(evaluation.suite.name, len(evaluation.suite.ids), settings.budget.attempts, settings.budget.usd)
     view = SuiteView(board, None if known.quiet else progress.errors(), json=known.log == "json")
-    evaluation.begin()
-    try:
-        interruptible(evaluation.work(view), RESUMABLE, view.screen.stop)
-    finally:
-        view.screen.stop()
-        report = evaluation.write()
-    progress.show(*eval_view(report), f"report: {evaluation.out / 'report.json'} and report.md")
-    progress.document(report)
-    return exit_code(report)
+    with RunLock(evaluation.out):
+        evaluation.begin()
+        try:
+            interruptible(evaluation.work(view), RESUMABLE, view.screen.stop)
+        finally:
+            view.screen.stop()
+            report = evaluation.write()
+    return report
 
 
 def exit_code(report: Json) -> int:
@@ -123,7 +126,7 @@ def _swebench(known: argparse.Namespace, out: Path) -> Suite:
     official.versions(rules)  # for its InputError: better now than after an hour of attempts
     rows = tuple(choose_rows(load_rows(known.suite, known.dataset), known.instances))
     asked = {name: getattr(known, name) for name in ("dataset", "mirrors", "pull", "verbatim", "repeat")}
-    return SwebenchSuite(name=known.suite, rows=rows, rules=rules, bases=parse_bases(known.base), **asked)
+    return SwebenchSuite(name=known.suite, rows=rows, rules=rules, bases=parse_bases(known.images), **asked)
 
 
 SUITES: Mapping[str, Callable[[argparse.Namespace, Path], Suite]] = {

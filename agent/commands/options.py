@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,11 @@ from typing import TYPE_CHECKING, Any
 from agent.defaults import BY_NAME, CAPS, ORDER, READERS, SETTINGS, TRIES, WHERE, switch
 from harness.records import Budget
 from harness.sandbox.base import Limits
+from harness.sandbox.choice import with_images, without_images
 from tasks.errors import InputError
+from tasks.instance import Instance
+from tasks.say import Say
+from tasks.task import GivenTest
 
 if TYPE_CHECKING:
     from agent.config import Settings
@@ -24,11 +29,6 @@ def add_repeatable(
 ) -> None:
     """An option that may be given several times: a list of what each says. `told`: its help; `more`: for argparse."""
     group.add_argument(flag, action="append", default=[], type=read, metavar=metavar, help=told, **more)
-
-
-def add_choice(group: argparse._ActionsContainer, flag: str, words: Sequence[str], told: str) -> None:
-    """An option that takes one of these words, and is the first of them where it is not given. `told`: its help."""
-    group.add_argument(flag, choices=words, default=words[0], help=told)
 
 
 def add_settings(group: argparse._ActionsContainer, names: Iterable[str], whole: str = "") -> None:
@@ -72,9 +72,31 @@ def add_options(parser: argparse.ArgumentParser, *tables: str) -> None:
             group.add_argument(flag, **usual | facts)
 
 
-def add_rows(parser: argparse.ArgumentParser) -> None:
-    """Which instances of a suite, and where SWE-bench's rows and their repositories come from."""
-    add_options(parser, "rows")
+def task_of(known: argparse.Namespace, source: str, say: Say, instance: Instance | None = None) -> Instance:
+    """What the source names (or `instance`), with what the options of the task say of its environment and tests."""
+    from tasks.source import resolve
+
+    instance = instance or resolve(
+        source,
+        issue=known.issue,
+        issue_text=known.issue_text,
+        base=known.base,
+        include_uncommitted=known.include_uncommitted,
+        say=say,
+    )
+    task = instance.task
+    if known.image and without_images(known.sandbox):
+        raise InputError(f"--image needs {with_images()}: {known.sandbox} has no images")
+    environment = replace(
+        task.environment,
+        image=known.image or task.environment.image,
+        python=known.python or task.environment.python,
+        setup=tuple(known.setup) or task.environment.setup,
+        directory=known.directory or task.environment.directory,
+    )
+    given = GivenTest(ids=tuple(known.failing_test)) if known.failing_test else task.failing_test
+    test_command = known.test_command or task.test_command
+    return replace(instance, task=replace(task, environment=environment, test_command=test_command, failing_test=given))
 
 
 def fill_in(known: argparse.Namespace, names: Iterable[str] = BY_NAME) -> None:

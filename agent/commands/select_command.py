@@ -1,54 +1,91 @@
-"""`troop select SUITE|TASK --candidates FILE…`: its options; what it does is in `selecting.py`."""
+"""`troop select SUITE|TASK --candidates FILE…`: a run, or an evaluation, whose attempts are patches that exist
+already."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 
-from agent.commands.options import add_choice, add_rows, add_settings, fill_in
-from agent.commands.selecting import select
-from agent.defaults import amount, least, positive
+from rich.text import Text
 
-SANDBOX, JUDGE = ("sandbox", "memory", "cpus"), ("judge",)
+from agent.commands.eval_command import SUITES, exit_code, work
+from agent.commands.options import add_options, add_settings, settings_of, task_of
+from agent.commands.progress import Progress
+from agent.config import Settings
+from harness.choosing.pool import Sample, by_instance, read_candidates, unlabelled
+from harness.suites.evaluate import Outcome
+from harness.suites.live import outcome_line
+from harness.views.words import clean, verdict_words, whose
+from tasks.errors import InputError
+
+JUDGE = ("judge", "judge_model", "max_judge_usd", "max_usd", "max_tokens", "allow_unknown_price")
+LOOK = ("ranker", "threshold", "timeout", "test_timeout", "yes", "strict", "sandbox", "memory", "cpus", "out")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of select."""
-    parser.add_argument("source", metavar="SUITE|TASK", nargs="?", help="a SWE-bench suite, or what `solve` takes")
-    parser.add_argument(
-        "--candidates",
-        type=Path,
-        nargs="+",
-        metavar="FILE",
-        help="predictions, pools, directories of patches, Troop runs",
-    )
-    parser.add_argument("--from", dest="kept", type=Path, metavar="RUN", help="rank again by the evidence of that run")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory (runs/select-SOURCE)")
-    parser.add_argument("--issue", metavar="FILE", help="the issue's text for a local repository; - reads stdin")
-    parser.add_argument("--issue-text", metavar="TEXT", help="the same, given here")
-    parser.add_argument("--base", metavar="REF", help="commit, tag or branch that the patches are against")
-    add_rows(parser)
-    order = parser.add_argument_group("the order")
-    add_choice(order, "--ranker", ("evidence", "rules"), "(evidence)")
-    order.add_argument("--weights", type=Path, metavar="FILE", help="the ranker's (those that ship)")
-    order.add_argument("--threshold", type=least, default=0.0, metavar="P", help="as in solve (0)")
-    judge = parser.add_argument_group("the judge")
-    judge.add_argument(
-        "--judge-model", metavar="NAME", help="tells candidates apart that stand first, close together (none)"
-    )
-    add_settings(judge, JUDGE)
-    judge.add_argument("--max-judge-usd", type=amount, metavar="USD", help="for one instance")
-    judge.add_argument("--max-usd", type=amount, metavar="USD", help="for all instances together")
-    judge.add_argument("--allow-unknown-price", action="store_true", help="let a cap stand with an unpriced model")
-    look = parser.add_argument_group("the evidence")
-    look.add_argument("--static", action="store_true", help="execute nothing: what the patches themselves tell")
-    look.add_argument("--near-seconds", type=amount, default=12.0, metavar="S", help="of tests near the change (12)")
-    look.add_argument("--at-once", type=positive, default=2, metavar="K", help="instances in work at a time (2)")
-    add_settings(look, SANDBOX)
-    parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    add_options(parser, "select", "task", "rows", "environments")
+    parser.set_defaults(images=[], verbatim=False, repeat=1, model=[], worth=None)
+    add_settings(parser.add_argument_group("the judge (none without --judge-model)"), JUDGE, "of the judge")
+    add_settings(parser.add_argument_group("evidence and choice"), LOOK, "of the whole run")
+    add_options(parser, "progress", "afterwards", "hidden")
 
 
 def execute(known: argparse.Namespace) -> int:
-    """Gather evidence where asked, rank, write predictions.jsonl, report.json and, for one instance, selected.patch."""
-    fill_in(known, (*SANDBOX, *JUDGE))
-    return select(known)
+    """Verify the patches and choose, as `solve` does with its attempts; for a suite as `eval` does, ungraded."""
+    from agent.assemble import without_attempts
+
+    settings = without_attempts(settings_of(known))
+    if known.suite in SUITES:
+        return _of_suite(known, settings)
+    from agent.commands.conclude import solved
+
+    with Progress(quiet=known.quiet, json=known.json, log=known.log) as progress:
+        instance = task_of(known, known.suite, progress.say)
+        given = _given(known, [instance.task.id], instance.task.id)[instance.task.id]
+        return solved(known, known.suite, instance, settings, progress, given)
+
+
+def _given(known: argparse.Namespace, ids: Sequence[str], only: str | None = None) -> dict[str, tuple[Sample, ...]]:
+    """The patches for these instances, in their order. `only`: the one that patches without a name of an instance are
+    for. Raises InputError where there are none."""
+    every = by_instance(unlabelled(read_candidates(known.candidates, only)))
+    found = {id: every[id] for id in ids if id in every}
+    if not found:
+        are = f"they are for {', '.join(sorted(every)[:3])}" if every else "they are empty"
+        raise InputError(f"none of the candidates is for {only or known.suite}: {are}")
+    return found
+
+
+def _of_suite(known: argparse.Namespace, settings: Settings) -> int:
+    """The directory of --out holds one run per instance, predictions, report."""
+    from agent.assemble import settle
+    from agent.config import load_config
+    from agent.evaluation import Evaluation
+
+    if known.apply or known.grade or known.pr:
+        raise InputError(
+            "--apply, --pr and --grade are for a single task; `troop grade` says which predictions are right"
+        )
+    out = (known.out / f"select-{known.suite}").resolve()
+    suite, config = SUITES[known.suite](known, out), load_config()
+    given = _given(known, suite.ids)
+    suite = suite.only(given)
+    settings = settle(replace(settings, out=out), config, suite.task(suite.ids[0]))
+    evaluation = Evaluation(suite, settings, out, "none", False, known.at_once, config, given)
+    evaluation.look()
+    progress = Progress(quiet=True, json=known.json)
+    report = work(evaluation, known, progress)
+    progress.show(*(Text(_line(outcome), overflow="fold") for outcome in evaluation.results()))
+    progress.show(f"predictions: {out / 'predictions.jsonl'}; all of it: troop report {out}")
+    progress.document(report)
+    return exit_code(report)
+
+
+def _line(outcome: Outcome) -> str:
+    """What came of an instance, and whose patch it is."""
+    report = outcome.solved.report if outcome.solved else {"selected": None}
+    if report["selected"] is None:
+        return clean(outcome_line(outcome))
+    return f"{outcome.id}: {verdict_words(report)}: {whose(report, report['selected']['candidate'])}"

@@ -14,7 +14,6 @@ from statistics import fmean
 from harness.choosing.agreement import shares
 from harness.choosing.evidence_store import Base, Found, InstanceEvidence, Steps, digest
 from harness.choosing.probe_facts import Seen
-from harness.choosing.probes import WITNESS
 from harness.choosing.statement import Statement
 from harness.evidence.shown import Shown, splits
 from harness.patches.patch import Patch
@@ -57,11 +56,11 @@ def probe_rows(evidence: InstanceEvidence, patches: Mapping[str, str]) -> tuple[
     wishes, found = _wishes(statement), steps_of_each(evidence, patches)
     rows = {}
     for name, before in on_base.items():
-        outcomes, of_issue = {}, not name.startswith(WITNESS)
-        for candidate, seen in ((i, steps[name]) for i, steps in found.items() if of_issue and name in steps):
+        outcomes = {}
+        for candidate, seen in ((i, steps[name]) for i, steps in found.items() if name in steps):
             if seen == before:
                 outcomes[candidate] = "failed"
-            elif (_complains(name, before, statement) and not seen.error) or _as_wished(seen, before, wishes):
+            elif (_complains(before, statement) and not seen.error) or _as_wished(seen, before, wishes):
                 outcomes[candidate] = "passed"
         if splits(outcomes):
             rows[name] = outcomes
@@ -79,10 +78,8 @@ def _steady(steps: Steps | None, base: Base) -> dict[str, Seen]:
     return {name: seen for name, seen in named if name not in base.unsteady}
 
 
-def _complains(name: str, seen: Seen, statement: Statement) -> bool:
-    """Whether a step ends by an error that the text names, or a failed assertion; a witness test, whether it fails."""
-    if name.startswith(WITNESS):
-        return bool(seen.error)
+def _complains(seen: Seen, statement: Statement) -> bool:
+    """Whether a step ends by an error that the text names, or a failed assertion."""
     if seen.error in ("", "NameError", "ImportError", "ModuleNotFoundError", "Died") or seen.error.startswith("exit"):
         return False
     return seen.error in statement.exceptions or seen.error == "AssertionError"
@@ -90,7 +87,7 @@ def _complains(name: str, seen: Seen, statement: Statement) -> bool:
 
 def _error_gone(steps: dict[str, Seen], on_base: dict[str, Seen], statement: Statement) -> float:
     """Of the steps that show the text's error on the base, the share that end without any."""
-    shown = [name for name, seen in on_base.items() if _complains(name, seen, statement)]
+    shown = [name for name, seen in on_base.items() if _complains(seen, statement)]
     if not shown or not steps:
         return 0.0
     return sum(name in steps and not steps[name].error for name in shown) / len(shown)
@@ -102,7 +99,7 @@ def _new_crash(steps: dict[str, Seen], on_base: dict[str, Seen], statement: Stat
     raised = {word for _, text in added for word in re.findall(r"\braise\s+(\w+)", text)}
     for name, seen in steps.items():
         before = on_base.get(name)
-        if name.startswith(WITNESS) or before is None:
+        if before is None:
             continue
         if seen.error not in {"", before.error} | raised | statement.exceptions:
             return 1.0

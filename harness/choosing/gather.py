@@ -5,41 +5,28 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from harness.choosing.evidence_store import Base, Found, InstanceEvidence, Keep, NearBase, Steps, TestFacts
-from harness.choosing.probes import probes_of, witness_probes
+from harness.choosing.evidence_store import Base, Found, InstanceEvidence, Keep, Steps
+from harness.choosing.probes import probes_of
 from harness.choosing.probing import run_probes, views_for
 from harness.choosing.statement import Statement
 from harness.choosing.static_evidence import StaticFacts, look
-from harness.evidence.near import AT_ONCE, NearSettings, Opened, Prepare, files_near, near_tests, what_is_touched
-from harness.parallel import in_parallel
+from harness.evidence.near import Opened
 from harness.patches.paths import guards_tests
-from harness.records import TestReport, WitnessTest
 from harness.repository.base_tree import BaseTree
 from harness.sandbox.base import WORKDIR, Sandbox
 from harness.sandbox.fresh import in_one_opened
-from harness.testing.report import outcome_of
-from harness.testing.runners.registry import command_of_project
 from tasks.errors import SandboxFailed, TroopError, words_of
 from tasks.say import Say
 
-NEAR_SECONDS = 12.0
-"""For the near tests of one candidate, as the base takes."""
-
 RETRIES = 3
 """Sandboxes that may die under one candidate."""
-
-NOTHING_RAN = "<nothing ran>"
-"""Stands among the broken tests where a candidate lets no test run."""
-PATIENCE = 3.0
-"""So many times longer than on the base a test may take on a candidate: else one that was just quick enough there would
-fail on a machine that has become busier."""
 
 T = TypeVar("T")
 
@@ -69,28 +56,22 @@ async def gather_probes(
     tree: BaseTree,
     opened: Opened,
     *,
-    witnesses: Sequence[WitnessTest] = (),
     keep: Keep = lambda evidence: None,
     say: Say = lambda line: None,
 ) -> InstanceEvidence:
-    """The evidence with what the issue's probes, and the witness tests of attempts, show on the base, run twice, and on
-    every distinct candidate on which they were not run yet.
+    """The evidence with what the issue's probes show on the base, run twice, and on every distinct candidate on which
+    they were not run yet.
 
     Each candidate gets a fresh sandbox; what it does to test files is left out. Candidates of the same code are run
     once. `keep` is told after the base and after every candidate. Raises SandboxFailed where no sandbox works.
     """
     packages = import_names(tree.files())
     read = Statement(evidence.base.statement)
-    of_issue, tests, views = probes_of(read, packages), witness_probes(witnesses), views_for(read, packages)
-    probes = (*of_issue, *tests)
+    probes, views = probes_of(read, packages), views_for(read, packages)
 
     async def shown_by(name: str, patch: str) -> Steps:
-        """Each test of an attempt has a sandbox of its own: none decides what another shows."""
-        shown: Steps = {}
-        for together in ([of_issue] if of_issue else []) + [(test,) for test in tests]:
-            run = partial(run_probes, probes=together, packages=packages, views=views)
-            shown = {**shown, **await in_sandbox(opened, name, tree, patch, run)}
-        return shown
+        run = partial(run_probes, probes=probes, packages=packages, views=views)
+        return await in_sandbox(opened, name, tree, patch, run)
 
     base = evidence.base
     if base.probes is None and probes:
@@ -100,7 +81,7 @@ async def gather_probes(
     base = base if probes else replace(base, probes={})
     evidence = replace(evidence, base=base)
     keep(evidence)
-    for keys, twin in _lacking(evidence, evidence.patches, lambda found: found.probes):
+    for keys, twin in _lacking(evidence):
         facts, patch = evidence.found[keys[0]], evidence.patches[keys[0]]
         idle = facts.idle or not tells(base, patch)
         try:
@@ -116,97 +97,16 @@ async def gather_probes(
     return evidence
 
 
-async def gather_tests(
-    evidence: InstanceEvidence,
-    tree: BaseTree,
-    opened: Opened,
-    *,
-    only: Collection[str] | None = None,
-    command: str | None = None,
-    seconds: float = NEAR_SECONDS,
-    slots: asyncio.Semaphore | None = None,
-    keep: Keep = lambda evidence: None,
-    say: Say = lambda line: None,
-) -> InstanceEvidence:
-    """The evidence with what the near tests say on the base, run twice, and on every distinct candidate that was not
-    held against them yet.
-
-    `only`: the digests of the patches that are held against them, None for all. `command`: runs the tests (None: the
-    project's own runner, or the usual framework). `seconds`: what one run of them takes on the base, at most about.
-    `slots` bounds the sandboxes at a time, for several instances at once. `keep` is told after the base and
-    after every candidate. Raises SandboxFailed.
-    """
-    wanted = {key: patch for key, patch in evidence.patches.items() if only is None or key in only}
-    if all(evidence.found[key].tests is not None for key in wanted):
-        return evidence
-    usual = command or command_of_project(import_names(tree.files()))
-    slots = slots or asyncio.Semaphore(AT_ONCE)
-    bench = NearSettings(opened, usual, seconds, slots, test_seconds=max(seconds / 3, 1.0))
-    if evidence.base.near is None:
-        touched = await asyncio.to_thread(what_is_touched, tree, list(evidence.patches.values()))
-        found = await near_tests(bench, await asyncio.to_thread(files_near, tree, touched))
-        evidence = replace(evidence, base=replace(evidence.base, near=NearBase(found.green)))
-        keep(evidence)
-    near = evidence.base.near or NearBase()
-
-    async def hold(keys: Sequence[str], tests: TestFacts | None) -> None:
-        nonlocal evidence
-        if tests is not None:
-            pass
-        elif not near.green or evidence.found[keys[0]].idle:
-            tests = TestFacts(0, (), reason="changes no code" if near.green else "no near test passes on the base")
-        else:
-            patch = wanted[keys[0]]
-            try:
-                tests = await held_against(bench, near, f"near-{keys[0]}", lambda sandbox: lay(sandbox, tree, patch))
-            except (OSError, ValueError) as error:  # it leaves a file where another's folder should be
-                tests = TestFacts(len(near.green), (NOTHING_RAN,), reason=f"it cannot be laid out: {words_of(error)}")
-            counted = f"{len(tests.broken)} of {tests.asked} near tests broken"
-            say(f"{evidence.instance} {keys[0]}: {counted}")
-        evidence = evidence.with_found(**{key: replace(evidence.found[key], tests=tests) for key in keys})
-        keep(evidence)
-
-    lacking = _lacking(evidence, wanted, lambda found: found.tests)
-    await in_parallel(hold(keys, twin) for keys, twin in lacking)
-    return evidence
-
-
-async def held_against(bench: NearSettings, base: NearBase, name: str, prepare: Prepare) -> TestFacts:
-    """The near tests on a candidate, which `prepare` lays over the base. Broken is what does not pass twice. What had
-    not run when its time was up is not compared. Raises SandboxFailed where no sandbox works."""
-    patient = replace(bench, test_seconds=PATIENCE * bench.test_seconds)
-    try:
-        ran = await patient.tests(name, base.green, bench.together, prepare)
-        compared = [test for test in base.green if _told(ran, test)]
-        broken = [test for test in compared if outcome_of(ran, test) != "passed"]
-        if broken and ran.outcomes:
-            again = await patient.tests(f"{name}-again", broken, bench.together, prepare)
-            broken = [test for test in broken if outcome_of(again, test) != "passed"]
-    except SandboxFailed as error:
-        await bench.probe()
-        return TestFacts(len(base.green), (NOTHING_RAN,), reason=f"its tests take the sandbox down: {error}")
-    if not ran.outcomes:
-        return TestFacts(len(base.green), (NOTHING_RAN,), reason=ran.reason)
-    return TestFacts(len(compared), tuple(broken[:50]), ran.reason)
-
-
-def _told(ran: TestReport, test: str) -> bool:
-    """Whether a run says anything of a test: one that is missing in a whole run is gone."""
-    return ran.valid or outcome_of(ran, test) != "missing"
-
-
-def _lacking(
-    evidence: InstanceEvidence, wanted: Collection[str], known: Callable[[Found], T | None]
-) -> list[tuple[list[str], T | None]]:
-    """The `wanted` patches on which something is not `known`, those of the same code together, which are run once, each
-    group with what is known of that code already."""
+def _lacking(evidence: InstanceEvidence) -> list[tuple[list[str], Steps | None]]:
+    """The patches on which no probe was run, those of the same code together, which are run once, each group with what
+    is known of that code already."""
     groups: dict[str, list[str]] = {}
     for key, facts in evidence.found.items():
         groups.setdefault(facts.static.code or key, []).append(key)
     found = []
     for keys in groups.values():
-        told = {key: each for key in keys if (each := known(evidence.found[key])) is not None}
-        if new := [key for key in keys if key in wanted and key not in told]:
+        told = {key: each for key in keys if (each := evidence.found[key].probes) is not None}
+        if new := [key for key in keys if key in evidence.patches and key not in told]:
             found.append((new, next(iter(told.values()), None)))
     return found
 

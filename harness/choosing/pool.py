@@ -6,6 +6,7 @@ Read from
                   are several runs, and the model's name says which of them are repeats of one model
     directories   `<instance>.patch`, `<instance>/<anything>.patch` or `.diff`; the directory's name is the model's
     Troop runs    a run directory (or a directory of them): its attempts, each with its model
+    trajectories  of SWE-agent (.traj), mini-swe-agent (.traj.json) or ATIF (.atif.json), with the patch in them
     pools         JSON lines, plain or gzipped: `instance_id`, `source`, `model_patch`, and where known `model`,
                   `cost_usd`, `outcome` ("resolved", "unresolved", "apply-failed" or null)
 
@@ -16,7 +17,6 @@ A `source` is one run of one tool, a `model` what its repeats have in common. Wi
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from harness import trace
-from harness.records import WitnessTest
+from harness.trajectories import Trajectory, events_of, read
 from tasks.entries import Entries, entries, text_of
 from tasks.errors import InputError
 
 PATCH_ENDINGS = (".patch", ".diff")
+TRAJECTORY_ENDINGS = (".traj", ".traj.json", ".atif.json")
 OUTCOMES = ("resolved", "unresolved", "apply-failed")
 _EACH = "a patch must be an object with instance_id and model_patch"
 
@@ -38,7 +39,8 @@ class Sample:
     """One patch of one tool for one instance. `patch`: text decoded with "surrogateescape".
 
     `right`: what grading said, None where nobody graded it. It is for fitting and measuring only: nothing that makes
-    evidence is handed a sample with a label (see `unlabelled`).
+    evidence is handed a sample with a label (see `unlabelled`). `story`: of an attempt of Troop's, what it did, to its
+    end.
     """
 
     instance: str
@@ -47,6 +49,7 @@ class Sample:
     patch: str
     usd: float | None = None
     right: bool | None = None
+    story: tuple[trace.Event, ...] = ()
 
 
 def unlabelled(samples: Iterable[Sample]) -> tuple[Sample, ...]:
@@ -72,34 +75,14 @@ def read_candidates(paths: Sequence[Path], instance: str | None = None) -> list[
             samples += _of_directory(path, instance)
         elif path.name.endswith(PATCH_ENDINGS):
             samples.append(_of_patch_file(path, instance, path.parent.name or path.stem))
+        elif path.name.endswith(TRAJECTORY_ENDINGS):
+            sample = of_trajectory(read(path))
+            samples.append(sample if instance is None else replace(sample, instance=instance))
         else:
             samples += read_pool(path)
     if not samples:
         raise InputError(f"no candidate in {', '.join(map(str, paths))}")
     return _told_apart(samples)
-
-
-def read_witnesses(paths: Sequence[Path]) -> dict[str, tuple[WitnessTest, ...]]:
-    """The witness tests that the attempts of Troop runs among `paths` wrote, by instance, each file and text once."""
-    found: dict[str, dict[tuple[str, int | None, str], WitnessTest]] = {}
-    for run in (run for path in paths if path.is_dir() for run in _runs(path)):
-        instance = ""
-        for event in trace.read(run / "trace.jsonl"):
-            if isinstance(event, trace.RunStarted):
-                instance = str(event.task["id"])
-            elif isinstance(event, trace.WitnessRecorded):
-                found.setdefault(instance, {})[str(run), event.attempt, event.witness.path] = event.witness
-    return {i: tuple({(w.path, w.text): w for w in of_it.values()}.values()) for i, of_it in found.items()}
-
-
-def write_pool(path: Path, samples: Iterable[Sample]) -> None:
-    """Write a pool file (gzipped where the name ends in .gz)."""
-    words = {True: "resolved", False: "unresolved", None: None}
-    names = ("instance_id", "source", "model", "model_patch", "cost_usd", "outcome")
-    rows = [(s.instance, s.source, s.model, s.patch, s.usd, words[s.right]) for s in samples]
-    lines = [json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows]
-    text = "".join(lines).encode("utf-8", "surrogateescape")
-    path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
 
 
 def read_pool(path: Path) -> list[Sample]:
@@ -160,6 +143,11 @@ def _runs(path: Path) -> list[Path]:
     return is_run[:1] if is_run[:1] == [path] else is_run
 
 
+def of_trajectory(it: Trajectory) -> Sample:
+    """What another tool tells of an attempt, as a sample."""
+    return Sample(it.instance, it.name, it.model, it.patch, story=tuple(events_of(it)))
+
+
 def _of_patch_file(path: Path, instance: str | None, model: str) -> Sample:
     if instance is None:
         raise InputError(f"{path}: which instance is it of? Put it into a directory as INSTANCE.patch")
@@ -167,22 +155,28 @@ def _of_patch_file(path: Path, instance: str | None, model: str) -> Sample:
         patch = path.read_bytes().decode("utf-8", "surrogateescape")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    return Sample(instance, f"{model}/{path.stem}", model, patch)
+    return Sample(instance, str(path), model, patch)
+
+
+_TOLD = (trace.Planned, trace.Decided, trace.ToolRan, trace.TestsRan, trace.WitnessRecorded, trace.TurnEnded)
 
 
 def _of_run(path: Path) -> list[Sample]:
     """The attempts of a Troop run that ended with a patch and were not the world's failures."""
-    instance, samples = "", []
-    models: dict[int, str] = {}
+    instance, samples = "", dict[int | None, Sample]()
+    begun, stories = dict[int | None, trace.AttemptStarted](), dict[int | None, list[trace.Event]]()
     for event in trace.read(path / "trace.jsonl"):
         if isinstance(event, trace.RunStarted):
             instance = str(event.task["id"])
-        elif isinstance(event, trace.AttemptStarted) and event.attempt is not None:
-            models[event.attempt] = event.model
+        elif isinstance(event, trace.AttemptStarted):
+            begun[event.attempt] = event
+        elif isinstance(event, _TOLD):
+            stories.setdefault(event.attempt, []).append(event)
         elif isinstance(event, trace.AttemptEnded) and event.patch and event.status != "infrastructure":
-            model = models.get(event.attempt or 0, "troop")
-            samples.append(Sample(instance, f"{path.name}/{event.attempt}", model, event.patch))
-    return samples
+            start, story = begun[event.attempt], (*stories.get(event.attempt, ()), event)
+            source = start.name or f"{path.name}/{event.attempt}"
+            samples[event.attempt] = Sample(instance, source, start.model, event.patch, story=story)
+    return list(samples.values())
 
 
 def _told_apart(samples: Sequence[Sample]) -> list[Sample]:

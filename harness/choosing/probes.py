@@ -17,15 +17,9 @@ from dataclasses import dataclass
 
 from harness.choosing.statement import Block, Statement
 from harness.code.facts import parsed
-from harness.patches.paths import place_of_new_test
-from harness.records import WitnessTest
-from harness.sandbox.base import WORKDIR
 
 STEPS_AT_MOST = 60
 COMMANDS_AT_MOST = 6
-WITNESSES_AT_MOST = 8
-WITNESS = "witness-"
-"""How the names of probes begin that are tests of attempts: they fail on the base, or say nothing."""
 
 _PROMPT = re.compile(r"^\s*>>>(?: (.*)|\s*$)")
 _GOES_ON = re.compile(r"^\s*\.\.\.(?: (.*)|\s*$)")
@@ -76,19 +70,6 @@ def probes_of(statement: Statement, packages: Sequence[str] = ()) -> tuple[Probe
     found += [Probe(f"command-{n}", command=c, files=kept) for n, c in enumerate(commands[:COMMANDS_AT_MOST], 1)]
     if "sphinx" in packages:
         found += _manual(files, statement)
-    return tuple(found)
-
-
-def witness_probes(witnesses: Sequence[WitnessTest]) -> tuple[Probe, ...]:
-    """Tests that attempts wrote to show the bug, run by pytest where they belong in the tree. Where one takes the place
-    of a file of the base, or has a name that no new test may have, it is not run."""
-    found = []
-    usable = [w for w in witnesses if place_of_new_test(w.path) == w.path]
-    for number, witness in enumerate(usable[:WITNESSES_AT_MOST], 1):
-        path = shlex.quote(witness.path)
-        run = f"test ! -e {WORKDIR}/{path} && cp --parents {path} {WORKDIR} && cd {WORKDIR} && "
-        run += f"{CHECKERS['pytest'].format(files=path)} -q --color=no; code=$?; rm -f {path}; exit $code"
-        found.append(Probe(f"{WITNESS}{number}", command=run, files=((witness.path, witness.text),)))
     return tuple(found)
 
 

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.choosing.features import CandidateFeatures
 from tasks.errors import InputError
-
-FINALISTS = 4
-"""Candidates that are held against the near tests: the others would have to pass all of these."""
 
 SHIPPED = Path(__file__).parent / "ranker_weights.json"
 """The default weights; `python -m tests.bench.fitting` makes others."""
@@ -49,11 +46,6 @@ class Weights:
         """What each feature adds to this candidate's score over the mean of its instance, the largest first."""
         each = {n: w * row.relative[n] / self.scales[n] for n, w in self.weights.items() if n in row.relative}
         return dict(sorted(((n, v) for n, v in each.items() if abs(v) > 1e-9), key=lambda pair: -abs(pair[1])))
-
-
-def finalists(rows: Sequence[CandidateFeatures], weights: Weights) -> list[CandidateFeatures]:
-    """The candidates that stand first: those that dearer evidence is gathered on."""
-    return sorted(rows, key=lambda r: -weights.score(r))[:FINALISTS]
 
 
 def read_weights(path: Path) -> Weights:

@@ -1,4 +1,4 @@
-"""The base's tests near a change, for suites too long to be run whole (a task's scope "near"), and for `troop select`.
+"""The base's tests near a change, for suites too long to be run whole (a task's scope "near").
 
 The test files that are nearest to what the candidates touch are run on the base, each in a fresh sandbox, some at a
 time, until the time is used up. What is green then is run once more, all of it together, just as every candidate will
@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -53,8 +54,6 @@ TOGETHER = "the tests near the change cannot be run together on the base, so not
 
 Opened = Callable[[str], Awaitable[Sandbox]]
 """Makes a fresh sandbox that holds the base, by a name for it. Raises SandboxFailed."""
-Prepare = Callable[[Sandbox], Awaitable[None]]
-"""Lays a candidate over the base in a sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +79,11 @@ class NearSettings:
         """Seconds that the run of all may take."""
         return 3 * self.seconds + 60.0
 
-    async def tests(self, name: str, ids: Sequence[str], timeout: float, prepare: Prepare | None = None) -> TestReport:
-        """Run tests in a fresh sandbox, which `prepare` may change before; no output is kept. Raises SandboxFailed."""
-
-        async def in_sandbox(sandbox: Sandbox) -> TestReport:
-            if prepare is not None:
-                await prepare(sandbox)
-            return await run_tests(sandbox, self.command, ids, timeout=timeout, test_seconds=self.test_seconds)
-
+    async def tests(self, name: str, ids: Sequence[str], timeout: float) -> TestReport:
+        """Run tests in a fresh sandbox; no output is kept. Raises SandboxFailed."""
+        run = partial(run_tests, command=self.command, ids=ids, timeout=timeout, test_seconds=self.test_seconds)
         async with self.slots:
-            report = await in_one_opened(lambda: self.opened(name), in_sandbox, self.retries)
+            report = await in_one_opened(lambda: self.opened(name), run, self.retries)
         return replace(_by_file(report, ids), output="")
 
     async def probe(self) -> None:

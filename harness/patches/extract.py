@@ -22,6 +22,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from harness.patches.text import LOOSELY
 from harness.records import Exec
 from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
 from tasks.errors import PatchNotTaken, SetupFailed
@@ -164,7 +165,8 @@ def _records(paths: Sequence[bytes]) -> bytes:
 
 
 async def apply_patch(sandbox: Sandbox, diff: str) -> str | None:
-    """Apply a diff to the working tree, all of it or nothing. None: applied; else why not, in git's words.
+    """Apply a diff to the working tree, all of it or nothing; one of other tools may lack context. None: applied; else
+    why not, in git's words.
 
     Raises SandboxFailed where the sandbox is gone; a patch that takes too much time or memory is a reason."""
     if not diff.strip():
@@ -172,7 +174,7 @@ async def apply_patch(sandbox: Sandbox, diff: str) -> str | None:
     # Other tools' diffs may have lost their last line end, which git takes for damage.
     content = (diff if diff.endswith("\n") else diff + "\n").encode("utf-8", "surrogateescape")
     try:
-        done = await _script(sandbox, "safely apply --whitespace=nowarn -", stdin=content, may_fail=True)
+        done = await _script(sandbox, f"lay {' '.join(LOOSELY)}", stdin=content, may_fail=True)
     except PatchNotTaken as error:
         return str(error)
     if done.exit_code == 0:

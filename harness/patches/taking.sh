@@ -100,3 +100,8 @@ put_back() {
   safely checkout-index --force -z --stdin < "$scratch/tracked"
 }
 
+# Standard input: a diff. As it is, else with the options $@, which let it lack context.
+lay() {
+  cat > "$scratch/patch"
+  safely apply --whitespace=nowarn "$scratch/patch" || safely apply --whitespace=nowarn "$@" "$scratch/patch" 2> /dev/null
+}

@@ -11,6 +11,9 @@ from typing import Literal
 
 Kind = Literal["added", "deleted", "modified", "renamed", "mode"]
 
+LOOSELY = ("--recount", "-C1", "--ignore-whitespace")
+"""Options of `git apply` by which a diff may lack context around its hunks, as `patch --fuzz` would let pass."""
+
 _NUMBER = r"([0-9]{1,9})"
 _HUNK = re.compile(rf"@@ -{_NUMBER}(?:,{_NUMBER})? \+{_NUMBER}(?:,{_NUMBER})? @@(.*)", re.DOTALL)
 _ESCAPES = {"a": "\a", "b": "\b", "t": "\t", "n": "\n", "v": "\v", "f": "\f", "r": "\r", '"': '"', "\\": "\\"}

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.patches.patch import Patch
+from harness.patches.text import LOOSELY
 from harness.repository.hostgit import Blobs, GitFailed, git, plant
 from tasks.errors import InputError
 
-# In this order: as it is; then with less context around a hunk, as `patch --fuzz` would let pass.
-_WAYS: tuple[tuple[str, tuple[str, ...]], ...] = (("clean", ()), ("fuzzy", ("--recount", "-C1", "--ignore-whitespace")))
+_WAYS: tuple[tuple[str, tuple[str, ...]], ...] = (("clean", ()), ("fuzzy", LOOSELY))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ is not a pass, and neither is one that was skipped.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from harness.cache import cache_root
 from harness.environments.clean_room import CleanRoom
@@ -43,6 +43,9 @@ class InstanceSuite:
     @property
     def ids(self) -> tuple[str, ...]:
         return tuple(instance.task.id for instance in self.instances)
+
+    def only(self, ids: Container[str]) -> InstanceSuite:
+        return replace(self, instances=tuple(each for each in self.instances if each.task.id in ids))
 
     def described(self) -> Json:
         return self.source

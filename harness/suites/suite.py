@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -68,6 +68,9 @@ class Suite(Protocol):
 
     @property
     def image(self) -> str | None: ...
+
+    def only(self, ids: Container[str]) -> Suite:
+        """The suite of these of its instances."""
 
     def described(self) -> Json:
         """What names these instances, to be kept with the evaluation."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import posixpath
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -52,6 +52,9 @@ class SwebenchSuite:
     @property
     def image(self) -> str | None:
         return image_name(self.rows[0].instance_id)
+
+    def only(self, ids: Container[str]) -> SwebenchSuite:
+        return replace(self, rows=tuple(row for row in self.rows if row.instance_id in ids))
 
     def described(self) -> Json:
         return {

@@ -130,7 +130,7 @@ class Board:
         if isinstance(event, (trace.Replied, trace.Charged)):
             row.cost = add_charge(row.cost, event.charge)
         elif isinstance(event, trace.AttemptStarted):
-            row.model = event.model
+            row.model = event.name or event.model
         elif isinstance(event, trace.Decided):
             row.turn, row.calls, row.result = event.turn, list(event.calls), ""
             row.state = "answered unusably" if event.error else call_words(row.calls[0]) if row.calls else "thinking"
@@ -224,7 +224,7 @@ def board_view(board: Board, now: float, width: int = 80, height: int = 24) -> G
     left = board.seconds_left(now)
     ends = [f"{n} {end_words(status)}" for status, n in Counter(row.state for row in done).most_common(3)]
     said = [board.stage, *([f"about {elapsed_short(left)} left"] if left else []), *ends]
-    begun = f"{len(done)}/{board.planned} attempts ended, {len(active)} active"
+    begun = f"{len(done)}/{board.planned or len(board.rows)} attempts ended, {len(active)} active"
     spent = f"{tokens_short(board.cost.usage.total)} tokens, {money(board.cost)}"
     cap = f" of ${board.cap:g}" if board.cap is not None else ""
     retries = f", {counted(board.retries, 'retry')}" if board.retries else ""

@@ -221,7 +221,8 @@ def _started(frame: Frame, event: trace.AttemptStarted) -> Content:
     statement = str(task.get("statement", "")).strip().splitlines()
     about = [Part(str(task.get("id", "")), "bold"), *[Part(line.lstrip("# ")) for line in statement[:1]]]
     sampling = ", ".join(f"{key} {value}" for key, value in event.sampling.items())
-    return Heading(f"attempt {event.attempt}", (event.model, f"seed {event.seed}", sampling)), about
+    made = (event.name, event.model) if event.name else (event.model, f"seed {event.seed}", sampling)
+    return Heading(f"attempt {event.attempt}", made), about
 
 
 def _tool(frame: Frame, event: trace.ToolRan) -> Content:

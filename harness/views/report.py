@@ -22,6 +22,7 @@ def solve_report(events: Sequence[trace.Event]) -> Json:
     started = events[0]
     assert isinstance(started, trace.RunStarted), "trace.read checks it"
     ledger = Ledger.of(events).to_json()
+    begun = (e for e in events if isinstance(e, trace.AttemptStarted))
     verified = latest_verified(events)
     patches = {e.attempt: e.patch for e in events if isinstance(e, trace.AttemptEnded)}
     return {
@@ -29,7 +30,7 @@ def solve_report(events: Sequence[trace.Event]) -> Json:
         "run": started.run,
         "task": started.task["id"],
         "base_commit": next((e.base_commit for e in events if isinstance(e, trace.Prepared)), None),
-        "models": list(started.settings.get("models", [])),
+        "models": list(started.settings.get("models") or dict.fromkeys(e.model for e in begun)),
         "status": run_status(events),
         "attempts": _attempts(events, verified, ledger),
         "candidates": [
@@ -130,6 +131,7 @@ def _attempts(events: Sequence[trace.Event], verified: Sequence[trace.Verified],
             {
                 "index": index,
                 "model": start.model,
+                "name": start.name,
                 "seed": start.seed,
                 "status": end.status if end else "running",
                 "turns": turns.get(index, 0),

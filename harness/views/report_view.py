@@ -29,7 +29,9 @@ from harness.views.words import (
     evidence_words,
     reasons,
     tokens_short,
+    tries,
     verdict_words,
+    whose,
 )
 from tasks.task import title_of
 
@@ -89,7 +91,7 @@ def verdict(report: Json) -> Text:
     colour = {"selected": "green", "none": "yellow", "running": "cyan"}.get(ended, "red")
     said = verdict_words(report)
     words = Text.assemble((said[:1].upper() + said[1:], f"bold {colour}"), **_LINE)
-    words.append(f" · {counted(len(report['attempts']), 'attempt')} in {elapsed_short(report['seconds'])}")
+    words.append(f" · {tries(report)} in {elapsed_short(report['seconds'])}")
     if graded is not None:
         solves = "resolves the task" if graded["resolved"] else f"does not resolve it: {clean(graded['reason'])}"
         style = "bold green" if graded["resolved"] else "bold red"
@@ -103,7 +105,9 @@ def why(report: Json, events: Sequence[trace.Event]) -> list[Text]:
     if report["selected"] is None or report["selected"]["attempt"] is None:
         return [Text(clean(selection.rationale), overflow="fold")] if selection else []
     for_it, against = reasons(report)
-    lines = [Text.assemble(("why: ", "dim"), for_it, overflow="fold")]
+    given = report["attempts"][0]["name"] and whose(report, report["selected"]["candidate"])
+    lines = [Text.assemble(("from: ", "dim"), given, overflow="fold")] if given else []
+    lines.append(Text.assemble(("why: ", "dim"), for_it, overflow="fold"))
     return lines + ([Text.assemble(("but: ", "yellow"), clean(against), overflow="fold")] if against else [])
 
 
@@ -111,13 +115,12 @@ def _others(report: Json) -> list[RenderableType]:
     """One line for each other candidate: why it lost."""
     chosen = report["selected"] and report["selected"]["candidate"]
     rest = [row for row in report["ranking"] if row["candidate"] != chosen]
-    attempts = {each["id"]: each["attempts"] for each in report["candidates"]}
     lost = LOST_WORDS.get((report["selected"] or {}).get("method", ""), "less speaks for it")
     lines: list[RenderableType] = []
-    for row in rest[:OTHERS]:
-        whose = f"{row['candidate']} (attempt {_listed(list(map(str, attempts.get(row['candidate'], ()))), 3)}): "
-        why = clean(row["why"]) if not row["acceptable"] else f"breaks nothing, but {lost}"
-        lines.append(Text.assemble((whose, "dim"), why, **_LINE))
+    for place, row in enumerate(rest[:OTHERS]):
+        # What decided was between the first two.
+        why = f"breaks nothing, but {lost}" if row["acceptable"] and not place else clean(row["why"])
+        lines.append(Text.assemble((f"{row['candidate']} ({whose(report, row['candidate'])}): ", "dim"), why, **_LINE))
     if len(rest) > OTHERS:
         lines.append(Text(f"… and {counted(len(rest) - OTHERS, 'further candidate')}: --verbose", "dim"))
     return lines
@@ -147,7 +150,7 @@ def _attempts(report: Json, ledger: Ledger) -> RenderableType:
             tokens_short(sum(row["usage"].values())),
             money(ledger.by_attempt.get(str(row["index"]), Line())),
             row["candidate"] or "-",
-            Text(clean(row["model"]).rpartition("#")[2]),
+            Text(clean(row["name"] or row["model"].rpartition("#")[2])),
         )
     more = len(report["attempts"]) - ROWS
     return Group(shown, *([Text(f"… and {counted(more, 'more attempt')} in report.json", "dim")] if more > 0 else []))
@@ -159,10 +162,10 @@ def _matrix(report: Json, verified: Sequence[trace.Verified]) -> RenderableType:
     flags = {each["id"]: [FLAG_WORDS.get(flag, flag) for flag in each["flags"]] for each in report["candidates"]}
     lines = []
     for event in sorted(verified, key=lambda e: [*why, e.candidate].index(e.candidate)):
-        whose = f"{event.candidate} (attempt {_listed([str(a) for a in event.attempts], 6)}): "
         broken = f"broken: {_listed(list(event.evidence.broken), NAMED)}" if event.evidence.broken else ""
         said = [evidence_words(event.evidence), broken, why.get(event.candidate, ""), *flags[event.candidate]]
-        lines.append(Text.assemble((whose, "bold"), clean("; ".join(filter(None, said))), overflow="fold"))
+        named = f"{event.candidate} ({whose(report, event.candidate, 6)}): "
+        lines.append(Text.assemble((named, "bold"), clean("; ".join(filter(None, said))), overflow="fold"))
     return Group(Rule("Evidence", align="left", style="dim"), *lines)
 
 

@@ -100,6 +100,25 @@ def judge_words(event: trace.JudgeTested | trace.Judged | trace.JudgeSaid | trac
     return f"judge on {event.first} and {event.second}: {event.winner or none}"
 
 
+def tries(report: Json) -> str:
+    """How many attempts a run made, or patches it was given."""
+    number = len(report["attempts"])
+    return f"{number} patch{'es' * (number != 1)}" if _given(report) else counted(number, "attempt")
+
+
+def whose(report: Json, candidate: str, most: int = 3) -> str:
+    """Where a candidate is from: its attempts, or the names of what was handed in; `most` of them, the rest counted."""
+    attempts = next((each["attempts"] for each in report["candidates"] if each["id"] == candidate), ())
+    names = _given(report)
+    more = f" and {len(attempts) - most} more" if len(attempts) > most else ""
+    return "attempt " * (not names) + ", ".join(names.get(each, str(each)) for each in attempts[:most]) + more
+
+
+def _given(report: Json) -> dict[int, str]:
+    """The names of patches that were handed in, by attempt."""
+    return {row["index"]: printable(row["name"]) for row in report["attempts"] if row.get("name")}
+
+
 def reasons(report: Json) -> tuple[str, str]:
     """(why the selected patch of a report, what speaks against it or was not checked), in words and numbers: nothing
     that an issue or a model wrote."""
@@ -122,7 +141,7 @@ def reasons(report: Json) -> tuple[str, str]:
         lacking.append("which every attempt's patch fails: the issue may want otherwise")
     if not run:
         lacking.append("nothing that passed before was run")
-    agreed = f"{len(row['attempts'])} of {counted(len(report['attempts']), 'attempt')} came to it"
+    agreed = f"{len(row['attempts'])} of {tries(report)} came to it"
     reason = f"passes {', '.join(shown)}; {agreed}" if shown else agreed
     return f"{reason}. {METHOD_WORDS.get(report['selected']['method'], '')}".strip(), "; ".join(lacking)
 

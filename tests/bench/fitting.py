@@ -3,7 +3,7 @@ selection by it is.
 
     python -m tests.bench.fitting POOL --evidence RUN [--labels FILE…] [--weights FILE]
 
-RUN is where `troop select` gathered the pool's evidence. A label file is JSON lines with `instance_id`, `source` and
+RUN is where `tests.bench.selection` gathered the pool's evidence. A label file is JSON lines with `instance_id`, `source` and
 `outcome`, or the report.json of `troop grade`, whose models are the pool's sources. Fitted by Newton's method with an
 L2 penalty (iteratively reweighted least squares; Hastie, Tibshirani and Friedman, "The Elements of Statistical
 Learning", 4.4.1); features whose sign is known beforehand and that come out with the other one are left out, and the
@@ -26,11 +26,11 @@ from dataclasses import asdict, dataclass, replace
 from operator import mul
 from pathlib import Path
 
-from harness.choosing.evidence_store import evidence_of
 from harness.choosing.features import NAMES, CandidateFeatures, rows
 from harness.choosing.pool import OUTCOMES, Sample, by_instance, read_pool, unlabelled
 from harness.choosing.ranker import Weights
 from tasks.errors import InputError, TroopError
+from tests.bench.evidence import evidence_of
 
 BOOTSTRAPS = 10_000
 FOLDS = 10

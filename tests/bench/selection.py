@@ -29,13 +29,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.choosing.evidence_store import digest, evidence_so_far, keeping
+from harness.choosing.evidence_store import digest
 from harness.choosing.features import KINDS, NAMES, rows
-from harness.choosing.gather import gather_probes, gather_static, gather_tests
+from harness.choosing.gather import gather_probes, gather_static
 from harness.choosing.pool import Sample, by_instance, read_pool, unlabelled
-from harness.choosing.ranker import SHIPPED, finalists, read_weights
+from harness.choosing.ranker import SHIPPED, read_weights
 from harness.patches.patch import Patch
 from tasks.errors import TroopError
+from tests.bench.evidence import evidence_so_far, finalists, gather_tests, keeping
 from tests.bench.fitting import Labelled, Recovery, chance, choices, cross, fit, labelled, read_labelled, recovery
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Near tests in `troop select`: run on the base, held against candidates; what hangs, dies or tells nothing costs
+"""Near tests as evidence for the ranker: run on the base, held against candidates; what hangs, dies or tells nothing costs
 little."""
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import TypeVar
 import pytest
 
 from harness.choosing.evidence_store import NearBase, TestFacts
-from harness.choosing.gather import NOTHING_RAN, held_against
 from harness.evidence.near import NearSettings, near_tests
 from harness.sandbox.base import WORKDIR, Provider, Sandbox, SandboxSpec
+from tests.bench.evidence import NOTHING_RAN, held_against
 from tests.support.environments import COMMAND, freeze
 from tests.support.repositories import make_repository, make_task
 

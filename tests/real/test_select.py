@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from harness import trace
-from harness.lock import RunLock
-from harness.records import WitnessTest
+from harness.records import Charge, Usage, WitnessTest
 from tasks.source import local_task
 from tests.support.calculator import FILES, WITNESS, make_repository
-from tests.support.command_line import troop
+from tests.support.command_line import TROOP, troop
 from tests.support.model_server import Answer, Request, serving
+from tests.support.programs import make_checkout
 from tests.support.repositories import git
+from tests.support.waiting import wait_for
 
 ISSUE = """total leaves out the first value
 
@@ -58,101 +60,167 @@ def patches(tmp_path: Path) -> Path:
     return write_patches(tmp_path, CHANGES)
 
 
+def run_of(place: Path) -> Path:
+    """The only run below `place`."""
+    (found,) = (place / "runs").iterdir()
+    return found
+
+
+def asked(place: Path, *candidates: object, issue: str = ISSUE) -> tuple[object, ...]:
+    return ("calculator", "--issue-text", issue, "--sandbox", "bubblewrap", "--candidates", *candidates)
+
+
 @pytest.mark.bubblewrap
-def test_the_right_patch_is_chosen_by_what_patches_do_and_the_order_can_be_made_again_offline(patches: Path) -> None:
+def test_a_run_among_patches_verifies_chooses_and_reports_as_one_that_made_them(patches: Path) -> None:
     at = patches.parent
-    asked = (
-        "calculator",
-        "--issue-text",
-        ISSUE,
-        "--candidates",
-        patches,
-        "--out",
-        at / "run",
-        "--sandbox",
-        "bubblewrap",
-    )
-    done = troop("select", *asked, "--json", cwd=at)
+    done = troop("select", *asked(at, patches), cwd=at, COLUMNS="80")
     assert done.returncode == 0, done.stderr
-    (choice,) = json.loads(done.stdout)["choices"]
-    assert sorted(choice["selected"]) == ["tool/agrees.patch", "tool/right.patch"]
-    assert (at / "run/selected.patch").read_text() == (patches / "agrees.patch").read_text()
-    (prediction,) = map(json.loads, (at / "run/predictions.jsonl").read_text().splitlines())
+    run, lines = run_of(at), done.stdout.splitlines()
+    assert lines[0] == "total leaves out the first value" and "5 patches in" in lines[1]
+    assert "from: tool/agrees.patch" in lines
+    others = {line.partition(")")[0].partition("(")[2]: line for line in lines if line.startswith("c")}
+    assert "breaks tests/test_calc.py::test_total_of_nothing" in others["tool/breaks.patch"]
+    assert max(map(len, lines)) <= 80 or all(" " not in line for line in lines if len(line) > 80)
+    report = json.loads((run / "report.json").read_text())
+    names = {row["candidate"]: row["name"] for row in report["attempts"]}
+    assert [names[row["candidate"]] for row in report["ranking"]][:3] == [
+        "tool/agrees.patch",
+        "tool/right.patch",
+        "tool/hides.patch",
+    ], "the issue's own code is as it was with the third"
+    assert {row["status"] for row in report["attempts"]} == {"given"} and report["models"] == ["tool"]
+    assert (run / "selected.patch").read_text() == (patches / "agrees.patch").read_text()
+    (prediction,) = map(json.loads, (run / "predictions.jsonl").read_text().splitlines())
     assert prediction["model_patch"] == (patches / "agrees.patch").read_text()
-
-    kept = json.loads(next((at / "run/evidence").iterdir()).read_text())
-    assert kept["base"]["probes"]["session"][1]["out"] == "2"
-    assert sorted(len(f["tests"]["broken"]) for f in kept["found"].values()) == [0, 0, 0, 1, 1]
-
-    again = troop("select", "--from", at / "run", "--ranker", "rules", "--out", at / "rules", "--json", cwd=at)
-    assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)["choices"][0]["selected"] == choice["selected"]
+    again = troop("resume", run, "--apply", "--json", cwd=at)
+    assert json.loads(again.stdout)["selected"] == report["selected"], "a finished run is shown as it is"
+    assert "tool/hides.patch" in troop("replay", run, "--attempt", "3", cwd=at).stdout
+    assert "tool/agrees.patch" in troop("report", run, "--markdown", cwd=at).stdout
+    page = at / "page.html"
+    assert troop("report", run, "--html", page, cwd=at).returncode == 0 and "tool/fails.patch" in page.read_text()
 
 
 @pytest.mark.bubblewrap
-def test_a_witness_test_of_a_run_speaks_for_the_patch_that_passes_it(patches: Path) -> None:
+def test_a_run_killed_while_it_verifies_is_resumed(patches: Path) -> None:
+    at = patches.parent
+    command = [*TROOP, "select", *map(str, asked(at, patches))]
+    process = subprocess.Popen(command, cwd=at, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def verified() -> int:
+        logs = list(at.glob("runs/*/trace.jsonl"))
+        return logs[0].read_text().count('"kind":"verified"') if logs else 0
+
+    wait_for(lambda: verified() > 0)
+    process.kill()
+    process.wait()
+    done = troop("resume", run_of(at), "--json", cwd=at)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["selected"]["candidate"] == "c1" and len(report["candidates"]) == 5
+    assert verified() == 5, "what was verified is not verified again"
+
+
+@pytest.mark.bubblewrap
+def test_an_attempt_of_another_run_brings_its_witness_test_and_can_be_replayed(patches: Path) -> None:
     at = patches.parent
     run = at / "attempts"
     run.mkdir()
     (run / "run.json").write_text("{}")
     witness = WitnessTest(1, "tests/test_witness.py", WITNESS)
+    charge = Charge(0, "act", "m", Usage(100), 0.5, "alias", 1.0)
     with contextlib.closing(trace.Trace(run / "trace.jsonl")) as log:
-        log.write(
-            trace.RunStarted(
-                run="attempts",
-                task={"id": local_task(at / "calculator", "total is wrong").id},
-                settings={},
-                versions={},
-            )
-        )
+        id = local_task(at / "calculator", "total is wrong").id
+        log.write(trace.RunStarted(run="attempts", task={"id": id}, settings={}, versions={}))
         for index, name in enumerate(("hides", "right")):
             log.write(trace.AttemptStarted(attempt=index, seed=index, model="m"))
+            log.write(trace.Replied(attempt=index, key=f"{index}/1", message={}, charge=charge))
+            log.write(trace.Decided(attempt=index, turn=1, text=f"I try the {name} way"))
             log.write(trace.WitnessRecorded(attempt=index, turn=1, witness=witness))
+            log.write(trace.TurnEnded(attempt=index, turn=1, seconds=1.0))
             text = (patches / f"{name}.patch").read_text()
-            log.write(trace.AttemptEnded(attempt=index, status="submitted", patch=text))
-    asked = ("calculator", "--issue-text", "total is wrong", "--candidates", run, "--out", at / "run")
-    done = troop("select", *asked, "--sandbox", "bubblewrap", "--json", cwd=at)
+            log.write(trace.AttemptEnded(attempt=index, status="submitted", patch=text, turns=1))
+    done = troop("select", *asked(at, patches / "fails.patch", run, issue="total is wrong"), "--json", cwd=at)
     assert done.returncode == 0, done.stderr
-    (choice,) = json.loads(done.stdout)["choices"]
-    assert choice["selected"] == ["attempts/1"]
-    assert "error-gone" in choice["candidates"][0]["parts"]
+    report = json.loads(done.stdout)
+    assert [row["name"] for row in report["attempts"]] == [str(patches / "fails.patch"), "attempts/0", "attempts/1"]
+    assert [row["status"] for row in report["attempts"]] == ["given", "submitted", "submitted"]
+    assert report["selected"]["attempt"] == 2 and report["selected"]["method"] == "witness"
+    assert report["cost"]["calls"] == 0, "the attempts were paid for in their own run"
+    assert "I try the right way" in troop("replay", run_of(at), "--attempt", "2", cwd=at).stdout
 
 
-def test_nothing_is_selected_below_the_threshold(patches: Path) -> None:
+@pytest.mark.bubblewrap
+def test_nothing_is_selected_that_is_shown_less_than_was_asked(patches: Path) -> None:
     at = patches.parent
-    asked = ("calculator", "--issue-text", ISSUE, "--candidates", patches, "--out", at / "run", "--static")
-    assert troop("select", *asked, cwd=at).returncode == 0
-    strict = troop("select", "--from", at / "run", "--threshold", "1.0", cwd=at)
+    strict = troop("select", *asked(at, patches), "--threshold", "likely", cwd=at)
     assert strict.returncode == 1
-    assert "is below 1" in strict.stdout
-    assert not (at / "run/selected.patch").exists()
-    assert json.loads((at / "run/predictions.jsonl").read_text())["model_patch"] == ""
-
-
-def test_one_command_at_a_time_writes_to_a_run(patches: Path) -> None:
-    at = patches.parent
-    asked = ("calculator", "--issue-text", ISSUE, "--candidates", patches, "--out", at / "run", "--static")
-    with RunLock(at / "run"):
-        done = troop("select", *asked, cwd=at)
-    assert done.returncode == 2 and "is being worked on by process" in done.stderr
-    assert not (at / "run/samples.jsonl.gz").exists()
-    assert troop("select", *asked, cwd=at).returncode == 0
+    assert "Nothing was selected" in strict.stdout and "which is less than likely" in strict.stdout
+    assert not (run_of(at) / "selected.patch").exists()
+    assert json.loads((run_of(at) / "predictions.jsonl").read_text())["model_patch"] == ""
 
 
 def test_what_cannot_be_is_told_in_one_line(patches: Path) -> None:
     at = patches.parent
+    elsewhere = at / "p.jsonl"
+    elsewhere.write_text(json.dumps({"instance_id": "a__b-1", "model_patch": "diff"}) + "\n")
     for arguments, said in (
-        (("--candidates", patches), "say what to choose for"),
-        (("--from", at), "is no run of troop select"),
-        (("--from", at, "--ranker", "rules", "--threshold", "0.5"), "--threshold with a number is for the ranker"),
-        (("--from", at, "--judge-model", "nobody"), "unknown model 'nobody'"),
-        (("calculator", "--issue-text", "x", "--candidates", at / "none.jsonl"), "does not exist"),
+        (asked(at, at / "none.jsonl"), "does not exist"),
+        (asked(at, elsewhere), "none of the candidates is for calculator-"),
+        ((*asked(at, patches), "--ranker", "rules", "--threshold", "0.5"), "--threshold with a number is for"),
+        ((*asked(at, patches), "--judge-model", "nobody"), "unknown model 'nobody'"),
+        ((*asked(at, patches), "--grade"), "--grade needs hidden tests"),
+        (("quixbugs", "--candidates", patches), "quixbugs needs --source DIR"),
     ):
         done = troop("select", *arguments, cwd=at)
         assert done.returncode == 2, done.stderr
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
+    assert not (at / "runs").exists()
 
+
+@pytest.mark.bubblewrap
+@pytest.mark.network
+def test_the_instances_of_a_suite_get_a_run_each_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    make_checkout(tmp_path / "checkout")
+    file = tmp_path / "m.jsonl"
+    changes = [
+        ("largest", RIGHT_PATCH),
+        ("largest", WRONG_PATCH),
+        ("pairs", "no diff at all"),
+        ("nowhere", RIGHT_PATCH),
+    ]
+    rows = [
+        {"instance_id": f"quixbugs-{name}", "model_name_or_path": "m", "model_patch": patch} for name, patch in changes
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ("quixbugs", "--source", tmp_path / "checkout", "--sandbox", "bubblewrap", "--candidates")
+    done = troop("select", *command, file, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "runs/select-quixbugs"
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"quixbugs-largest: proved by a failing test that passes now: m@{file}" and lines[1].startswith(
+        "quixbugs-pairs: nothing selected"
+    )
+    predicted = {
+        row["instance_id"]: row for row in map(json.loads, (out / "predictions.jsonl").read_text().splitlines())
+    }
+    assert predicted["quixbugs-largest"]["model_patch"] == RIGHT_PATCH
+    assert predicted["quixbugs-pairs"]["model_patch"] == ""
+    log = out / "quixbugs-largest/trace.jsonl"
+    before = log.read_text()
+    assert troop("select", *command, file, cwd=tmp_path).stdout == done.stdout and log.read_text() == before
+    file.write_text(file.read_text().replace(json.dumps(WRONG_PATCH), json.dumps(WRONG_PATCH + "\n")))
+    other = troop("select", *command, file, cwd=tmp_path)
+    assert other.returncode == 2 and "other candidates" in other.stderr
+
+
+def _largest(new: str) -> str:
+    """A patch of the suite's program `largest`."""
+    head = "diff --git a/largest.py b/largest.py\n--- a/largest.py\n+++ b/largest.py\n@@ -1,3 +1,3 @@\n"
+    return f"{head} def largest(numbers):\n     numbers.sort()\n-    return numbers[0]\n+    return numbers[{new}]\n"
+
+
+RIGHT_PATCH, WRONG_PATCH = _largest("-1"), _largest("1")
 
 TWO = {"copies": ("values[1:]", "list(values)"), "right": ("values[1:]", "values")}
 
@@ -171,45 +239,43 @@ def judge(request: Request) -> Answer:
 @pytest.mark.network
 def test_a_judge_decides_between_candidates_that_the_evidence_leaves_close_and_is_charged_once(tmp_path: Path) -> None:
     folder = write_patches(tmp_path, TWO)
-    asked = ["calculator", "--issue-text", ISSUE, "--candidates", folder, "--out", tmp_path / "run"]
     with serving(judge) as server:
-        asked += ["--sandbox", "bubblewrap", "--judge-model", f"{server.url}#scripted", "--json"]
-        done = troop("select", *asked, cwd=tmp_path)
+        command = [*asked(tmp_path, folder), "--judge-model", f"{server.url}#scripted", "--json"]
+        done = troop("select", *command, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         report = json.loads(done.stdout)
-        (choice,) = report["choices"]
-        assert choice["selected"] == ["tool/copies.patch"]
-        assert "copies.patch: 2 regression tests pass, 1 of 1 tests of the judge pass" in choice["rationale"]
-        assert sorted(choice["judge"]["test"]["outcomes"].values()) == ["failed", "failed", "passed"]
-        assert report["cost"]["by_purpose"]["judge"]["calls"] == len(server.requests) == 1
-        again = troop("select", *asked, cwd=tmp_path)
-        assert json.loads(again.stdout) == report and len(server.requests) == 1, "what was asked is not asked again"
-        capped = troop("select", *asked, "--max-judge-usd", "1", cwd=tmp_path)
+        names = {row["candidate"]: row["name"] for row in report["attempts"]}
+        assert names[report["selected"]["candidate"]] == "tool/copies.patch"
+        assert report["selected"]["method"] == "judge-test"
+        assert sorted(report["judge"]["test"]["outcomes"].values()) == ["failed", "failed", "passed"]
+        assert report["cost"]["by_purpose"]["judge"]["calls"] == 1
+        asked_before = len(server.requests)
+        again = troop("resume", run_of(tmp_path), "--json", cwd=tmp_path)
+        assert json.loads(again.stdout)["selected"] == report["selected"]
+        assert len(server.requests) == asked_before, "what was asked is not asked again"
+        capped = troop("select", *command, "--max-judge-usd", "1", cwd=tmp_path)
         assert capped.returncode == 2 and "--max-judge-usd cannot be kept" in capped.stderr
 
 
 @pytest.mark.bubblewrap
 @pytest.mark.network
-def test_a_judge_with_hands_works_on_a_pool_as_it_does_in_a_run(tmp_path: Path) -> None:
+def test_a_judge_with_hands_works_on_patches_that_were_handed_in(tmp_path: Path) -> None:
     folder = write_patches(tmp_path, TWO)
 
     def script(request: Request) -> Answer:
         said = request.body["messages"]
-        assert "You judge patches" in said[0]["content"] and "result += value" in said[1]["content"]
+        if "You judge patches" not in said[0]["content"]:
+            return Answer(text="here")
         ids = re.findall(r'<patch name="(\w+)">', said[1]["content"])
         order = [{"candidate": each, "covers": "all of it"} for each in ids]
         look = [{"name": "search", "arguments": {"pattern": "list", "on": each}} for each in ids]
         end = [{"name": "order", "arguments": {"candidates": order, "none": True}}]
         return Answer(tool_calls=[look, end][min(request.turn, 1)])
 
-    asked = ["calculator", "--issue-text", ISSUE, "--candidates", folder, "--out", tmp_path / "run", "--judge", "hands"]
     with serving(script) as server:
-        asked += ["--sandbox", "bubblewrap", "--judge-model", f"{server.url}#scripted", "--json"]
-        (choice,) = json.loads(troop("select", *asked, cwd=tmp_path).stdout)["choices"]
-        assert [each["points"] for each in choice["judge"]["said"]] == [2.0, 1.0] and len(server.requests) == 2
-        assert choice["rationale"].endswith("The judge found that no candidate solves the issue.")
-        (again,) = json.loads(troop("select", *asked, cwd=tmp_path).stdout)["choices"]
-        assert again == choice and len(server.requests) == 2
-    (log,) = (tmp_path / "run/judge").glob("*.jsonl")
-    said = [e for e in trace.read(log) if isinstance(e, trace.ToolRan)]
+        model = ("--judge", "hands", "--judge-model", f"{server.url}#scripted")
+        report = json.loads(troop("select", *asked(tmp_path, folder), *model, "--json", cwd=tmp_path).stdout)
+    assert [each["points"] for each in report["judge"]["said"]] == [2.0, 1.0]
+    assert report["selected"]["rationale"].endswith("The judge found that no candidate solves the issue.")
+    said = [e for e in trace.read(run_of(tmp_path) / "trace.jsonl") if isinstance(e, trace.ToolRan)]
     assert sorted("calc.py:" in e.result for e in said if e.name == "search") == [False, True]

@@ -25,10 +25,10 @@ from agent.repair.mutate import mutants
 from agent.run_files import RunFiles
 from harness import trace
 from harness.cache import read_json
-from harness.choosing.evidence_store import InstanceEvidence, read_found, write_found
+from harness.choosing.evidence_store import InstanceEvidence
 from harness.choosing.features import rows
 from harness.choosing.gather import gather_static
-from harness.choosing.pool import Sample, read_candidates, write_pool
+from harness.choosing.pool import Sample, read_candidates
 from harness.choosing.probes import probes_of, steps_of
 from harness.choosing.ranker import SHIPPED, read_weights
 from harness.choosing.statement import Statement
@@ -42,6 +42,7 @@ from harness.views.replay_frames import frames
 from harness.views.report import solve_report
 from tasks.errors import InputError
 from tasks.taskfile import load_task_file
+from tests.bench.evidence import read_found, write_found
 from tests.support.calculator import FILES, STATEMENT, make_repository
 
 RUN = Path(__file__).parents[1] / "data/run-schema-1"
@@ -326,18 +327,3 @@ def test_a_report_that_cannot_be_read_is_told_in_one_sentence(
     code = cli.main(["report", str(tmp_path)])
     said = capsys.readouterr().err.strip()
     assert code in (2, 4) and said.startswith("troop: ") and "\n" not in said
-
-
-@pytest.mark.parametrize("damage", [None, DEEP, b'{"schema": 1, "base": 5, "found": {}}'])
-def test_an_instance_without_evidence_ends_no_ranking(damage: bytes | None, tmp_path: Path) -> None:
-    samples = [Sample(name, "tool", "tool", CHANGE) for name in ("bare", "known")]
-    write_pool(tmp_path / "samples.jsonl.gz", samples)
-    known = gather_static(InstanceEvidence("known", (samples[1],)), STATEMENT, None)
-    write_found(tmp_path, "known", known.base, known.found)
-    if damage is not None:
-        (tmp_path / "evidence/bare.json").write_bytes(damage)
-    assert cli.main(["select", "--from", str(tmp_path), "--quiet", "--out", str(tmp_path / "out")]) == 0
-    choices = {each["instance"]: each for each in json.loads((tmp_path / "out/report.json").read_text())["choices"]}
-    assert choices["known"]["selected"] == ["tool"]
-    assert choices["bare"]["selected"] is None and "bare" in choices["bare"]["rationale"]
-    assert cli.main(["select", "--from", str(tmp_path), "--instances", "bare", "--quiet"]) == 2

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness import trace
-from harness.choosing.pool import by_instance, read_candidates, read_pool, read_witnesses, unlabelled, write_pool
-from harness.records import WitnessTest
+from harness.choosing.pool import by_instance, read_candidates, read_pool, unlabelled
+from harness.records import Charge, Usage, WitnessTest
 from tasks.errors import InputError
 from tests.bench.fitting import read_labelled
 
@@ -60,6 +60,7 @@ def test_a_patch_that_belongs_to_no_instance_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.patch").write_text(PATCH)
     with pytest.raises(InputError, match="which instance"):
         read_candidates([tmp_path / "x.patch"])
+    assert [s.source for s in read_candidates([tmp_path / "x.patch"], "mine")] == [str(tmp_path / "x.patch")]
 
 
 def test_the_attempts_of_a_troop_run_are_candidates_with_their_models(tmp_path: Path) -> None:
@@ -75,18 +76,29 @@ def test_the_attempts_of_a_troop_run_are_candidates_with_their_models(tmp_path: 
     assert [(s.instance, s.model) for s in read_candidates([tmp_path])] == [("calc", "m")]
 
 
-def test_of_a_witness_that_an_attempt_wrote_twice_the_last_is_read_and_of_equal_ones_one(tmp_path: Path) -> None:
+def test_an_attempt_of_a_troop_run_brings_what_it_did_but_not_what_it_cost(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     (run / "run.json").write_text("{}")
+    charge = Charge(0, "act", "m", Usage(1), 0.5, "alias", 1.0)
+    told: list[trace.Event] = [
+        trace.Decided(attempt=0, turn=1, text="look", calls=()),
+        trace.WitnessRecorded(attempt=0, turn=1, witness=WitnessTest(0, "test_x.py", "assert 0")),
+        trace.TurnEnded(attempt=0, turn=1, seconds=1.0),
+        trace.AttemptEnded(attempt=0, status="submitted", patch=PATCH),
+    ]
     with contextlib.closing(trace.Trace(run / "trace.jsonl")) as log:
         log.write(trace.RunStarted(run="run", task={"id": "a__b-1"}, settings={}))
-        for attempt, text in ((0, "wrong"), (0, "right"), (1, "right")):
-            log.write(trace.WitnessRecorded(attempt=attempt, turn=1, witness=WitnessTest(attempt, "test_x.py", text)))
-    assert [w.text for w in read_witnesses([run])["a__b-1"]] == ["right"]
+        log.write(trace.AttemptStarted(attempt=0, seed=1, model="m"))
+        log.write(trace.Replied(attempt=0, key="0/1", message={}, charge=charge))
+        for event in told:
+            log.write(event)
+    (sample,) = read_candidates([run])
+    assert (sample.source, sample.model) == ("run/0", "m")
+    assert all(trace.same(one, other) for one, other in zip(sample.story, told, strict=True))
 
 
-def test_a_pool_keeps_models_costs_and_labels_through_a_file(tmp_path: Path) -> None:
+def test_a_pool_holds_models_costs_and_labels(tmp_path: Path) -> None:
     file = tmp_path / "pool.jsonl.gz"
     lines = [
         {"instance_id": "a__b-1", "source": "tool/run-1", "model_patch": PATCH, "cost_usd": 0.5, "outcome": "resolved"},
@@ -100,9 +112,6 @@ def test_a_pool_keeps_models_costs_and_labels_through_a_file(tmp_path: Path) -> 
         ("tool", None, None),
         ("other", None, False),
     ]
-    again = tmp_path / "again.jsonl"
-    write_pool(again, samples)
-    assert read_pool(again) == samples
 
 
 def test_labels_of_another_file_are_laid_over_the_pool(tmp_path: Path) -> None:

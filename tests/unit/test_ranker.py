@@ -9,24 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.choosing.evidence_store import (
-    Base,
-    Found,
-    InstanceEvidence,
-    NearBase,
-    Steps,
-    TestFacts,
-    digest,
-    evidence_of,
-    read_found,
-    write_found,
-)
+from harness.choosing.evidence_store import Base, Found, InstanceEvidence, NearBase, Steps, TestFacts, digest
 from harness.choosing.features import NAMES, CandidateFeatures, rows
 from harness.choosing.pool import Sample
 from harness.choosing.probe_facts import Seen
 from harness.choosing.ranker import Weights, read_weights
 from harness.choosing.static_evidence import StaticFacts
 from tasks.errors import InputError
+from tests.bench.evidence import evidence_of, read_found, write_found
 from tests.bench.fitting import (
     CIRCUMSTANCES,
     Choice,

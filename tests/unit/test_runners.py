@@ -7,7 +7,8 @@ import pytest
 from harness.records import Outcome, TestReport
 from harness.testing.report import COMMAND_TEST, outcome_of, selects
 from harness.testing.runners.base import Layout
-from harness.testing.runners.registry import USUAL_COMMAND, command_for, command_of_project, line_records, runner_of
+from harness.testing.runners.registry import USUAL_COMMAND, command_for, line_records, runner_of
+from tests.bench.evidence import command_of_project
 
 OWN = command_of_project(["sympy", "x"])
 IDS = ["tests/a/test_a.py::A::test_x", "tests/a/test_a.py::A::test_y"]

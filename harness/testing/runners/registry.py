@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from harness.testing.runners.base import Layout, Runner
 from harness.testing.runners.django import Django, Site
@@ -38,12 +38,6 @@ def command_for(layout: Layout) -> str | None:
     """The command that runs a repository's tests, by what it has; None where it has none."""
     claims = [claim for runner in RUNNERS if (claim := runner.claims(layout)) is not None]
     return max(claims, key=lambda claim: claim[0])[1] if claims else None
-
-
-def command_of_project(packages: Collection[str]) -> str:
-    """The command that runs the tests of a project with these import names in an environment that nobody described."""
-    own = (runner.command for runner in RUNNERS if runner.project in packages)
-    return next(own, USUAL_COMMAND)
 
 
 def line_records(path: str) -> Mapping[str, str]:

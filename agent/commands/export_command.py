@@ -1,0 +1,38 @@
+"""`troop export RUN --format FORM`: the attempts of a run as other tools read them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from agent.commands.options import run_of
+from agent.commands.progress import Progress
+from agent.run_files import RunFiles
+from harness import trace
+from harness.cache import write_text
+from harness.outputs import make_output
+from harness.trajectories import ENDINGS, of_run, written
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The options of export."""
+    parser.add_argument("run", metavar="RUN", type=Path, nargs="?", help="the run's directory (the latest run)")
+    parser.add_argument("--format", choices=tuple(ENDINGS), required=True, help="openai: JSON lines, one file for all")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the files go (RUN/export)")
+
+
+def execute(known: argparse.Namespace) -> int:
+    """One file for each attempt that has ended, or one for all; their names are printed."""
+    files = RunFiles(run_of(known).resolve())
+    found = of_run(list(trace.read(files.trace_file)))
+    out, ending = known.out or files.directory / "export", ENDINGS[known.format]
+    texts = {str(out / f"attempt-{index:02d}{ending}"): written(each, known.format) for index, each in found}
+    if known.format == "openai":
+        texts = {str(out / f"attempts{ending}"): "".join(texts.values())}
+    make_output(out)
+    for name, text in texts.items():
+        write_text(Path(name), text)
+    progress = Progress(quiet=True, json=known.json)
+    progress.show(*texts)
+    progress.document({"files": list(texts)})
+    return 0
