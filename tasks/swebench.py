@@ -38,7 +38,7 @@ GET_EXTRA = "pip install 'datasets>=2.19'"
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _SAYS_SOMETHING = re.compile(r".*\S.*", re.DOTALL)
-_NEWER = ("image", "eval_script", "log_parser", "eval_type", "spec", "tree", "enter")
+_NEWER = ("image", "eval_script", "log_parser", "eval_type", "spec", "tree", "enter", "test_command")
 _PARQUET = b"PAR1"
 TREE = "/testbed"
 """Where SWE-bench's images have the repository."""
@@ -57,6 +57,7 @@ class Row:
     `environment_setup_commit`: `base_commit` where absent. `image`, `eval_script`, `log_parser`, `eval_type`, `spec`
     (JSON: how it is installed and tested, in the form of the official specifications): "" where absent. `tree`: where
     the image has the repository. `enter`: the shell command that goes there before a patch is laid.
+    `test_command`: for attempts, where the repository does not tell; an image that the row names may hold any language.
     """
 
     instance_id: str
@@ -77,6 +78,7 @@ class Row:
     spec: str = ""
     tree: str = TREE
     enter: str = ENTER
+    test_command: str = ""
 
 
 def load_rows(suite: str, dataset: Path | None = None) -> list[Row]:
@@ -125,8 +127,7 @@ def task_of(row: Row, repository: Repository) -> Task:
         id=row.instance_id,
         repository=repository,
         statement=row.problem_statement.strip() + "\n",
-        # An image that the row names may hold any language.
-        test_command=_TEST_COMMANDS.get(row.repo, None if row.image else _TEST_COMMAND),
+        test_command=row.test_command or _TEST_COMMANDS.get(row.repo, None if row.image else _TEST_COMMAND),
         test_scope="near",
     )
 

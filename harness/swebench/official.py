@@ -296,8 +296,7 @@ def _parser(row: Row, rules: Rules) -> Any:
     """The parser that the row names (a function of the package, or a repository), else its repository's."""
     name = row.log_parser or row.repo
     if name == suite_parsers.RESULTS or name.startswith(suite_parsers.MULTI):
-        registry = _FIVE.module("harness.log_parsers").PARSER_REGISTRY
-        return registry.get(name) or registry.setdefault(name, suite_parsers.parser_of(name))
+        return _FIVE.module("harness.log_parsers").PARSER_REGISTRY.setdefault(name, suite_parsers.parser_of(name))
     if not name.startswith("parse_log_"):
         by_repository = _FOUR.module("harness.log_parsers").MAP_REPO_TO_PARSER
         name = by_repository[name].__name__ if name in by_repository else name

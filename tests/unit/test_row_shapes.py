@@ -176,4 +176,5 @@ def test_which_tests_a_repository_has_is_found_out_where_the_image_may_hold_any_
         return task_in_image(row, repository_of(row), "image").test_command
 
     assert command() == "python -m pytest -q" and command(image="any") is None
+    assert command(image="any", test_command="make test") == "make test"
     assert "runtests" in (command(image="any", repo="django/django") or "")
