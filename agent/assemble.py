@@ -123,8 +123,12 @@ async def open_pool(settings: Settings, image: str | None, say: Say = _silent) -
     async with contextlib.AsyncExitStack() as stack:
         provider = await choose_provider(settings.sandbox, image=image, cache=cache_root(), say=say)
         stack.push_async_callback(provider.close)
-        connections = await stack.enter_async_context(contextlib.aclosing(Connections()))
-        yield Pool(provider, connections, Slots(width(settings)), asyncio.Semaphore(os.cpu_count() or 2))
+        places = width(settings)
+        connections = await stack.enter_async_context(contextlib.aclosing(Connections(places)))
+        for alias in named_models(settings, load_config()):
+            if alias.concurrency and alias.concurrency < places:
+                say(f"{alias.alias} takes {alias.concurrency} calls at once, as its alias says, of {places} attempts")
+        yield Pool(provider, connections, Slots(places), asyncio.Semaphore(os.cpu_count() or 2))
 
 
 def width(settings: Settings) -> int:
