@@ -23,9 +23,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(known: argparse.Namespace) -> int:
     """One file for each attempt that has ended, or one for all; their names are printed."""
-    files = RunFiles(run_of(known).resolve())
+    out, files = known.out, RunFiles(run_of(known).resolve())
     found = of_run(list(trace.read(files.trace_file)))
-    out, ending = known.out or files.directory / "export", ENDINGS[known.format]
+    out, ending = out or files.directory / "export", ENDINGS[known.format]
     texts = {str(out / f"attempt-{index:02d}{ending}"): written(each, known.format) for index, each in found}
     if known.format == "openai":
         texts = {str(out / f"attempts{ending}"): "".join(texts.values())}

@@ -134,7 +134,7 @@ def test_the_name_of_an_instance_leads_nowhere_else(tmp_path: Path) -> None:
 
 
 def test_an_imported_run_is_replayed_reported_and_exported_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in (1, 2):
         (tmp_path / f"{number}.traj.json").write_text(written(replace(only(), name=str(number)), "mini"))
@@ -151,3 +151,6 @@ def test_an_imported_run_is_replayed_reported_and_exported_again(
     (made,) = json.loads(capsys.readouterr().out)["files"]
     assert [json.loads(line)["patch"] for line in Path(made).read_text().splitlines()] == [PATCH, PATCH]
     assert len(read_candidates([run])) == 2
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["export", "--format", "openai"]) == 0, "of the latest run"
+    assert Path(capsys.readouterr().out.replace("\n", "")) == Path(made)
