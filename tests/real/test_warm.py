@@ -198,7 +198,7 @@ def test_a_warm_report_is_the_cold_one(bubblewrap: Provider, tree: Path, selecti
 
 def test_a_warm_report_is_the_cold_one_in_docker(docker: Provider, tree: Path) -> None:
     report = same_twice(docker, tree, [KINDS])
-    assert report.valid and len(report.outcomes) == 15
+    assert report.valid and len(report.outcomes) == 16
 
 
 SCRIPT = "#!/opt/env/bin/python\nimport sys\nfrom pytest import console_main\nsys.exit(console_main())\n"
