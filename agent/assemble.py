@@ -9,14 +9,12 @@ import platform
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.attempt.policy import Policy
 from agent.choice.candidates import candidates_of
 from agent.choice.order import check_threshold
-from agent.config import REPAIR, Alias, Config, Settings, key_of, load_config, prices_of, resolve_model
+from agent.config import LOCAL, REPAIR, Alias, Config, Settings, key_of, load_config, prices_of, resolve_model
 from agent.run_files import RunFiles, new_run, run_name
 from agent.secrets import known_masker, masker
 from agent.version import VERSION
@@ -39,9 +37,8 @@ from tasks.task import Task
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from agent.models.client import ModelClient
     from agent.models.connections import Connections
-    from agent.run.context import Run
+    from agent.run.context import Executor, Run
     from agent.run.worth import Sampling
 
 MODEL_ATTEMPTS = 32
@@ -101,13 +98,14 @@ def pick_judge(settings: Settings) -> str | None:
 class Pool:
     """What several runs may share: the sandboxes' provider, the connections to models, the slots for attempts.
 
-    `checks` bounds what runs tests and no model: preparing, verifying, grading.
+    `checks` bounds what runs tests and no model: preparing, verifying, grading. `executor`: where jobs are done.
     """
 
     provider: Provider
     connections: Connections
     slots: Slots
     checks: asyncio.Semaphore
+    executor: Executor
 
 
 @contextlib.asynccontextmanager
@@ -119,17 +117,34 @@ async def open_pool(settings: Settings, image: str | None, say: Say = _silent) -
     from agent.models.connections import Connections
 
     async with contextlib.AsyncExitStack() as stack:
-        provider = await choose_provider(settings.sandbox, image=image, cache=cache_root(), say=say)
+        registry = settings.registry
+        provider = await choose_provider(settings.sandbox, image=image, cache=cache_root(), say=say, registry=registry)
         stack.push_async_callback(provider.close)
         connections = await stack.enter_async_context(contextlib.aclosing(Connections()))
-        yield Pool(provider, connections, Slots(width(settings)), asyncio.Semaphore(os.cpu_count() or 2))
+        executor = await stack.enter_async_context(_executor(settings, say))
+        yield Pool(provider, connections, Slots(width(settings)), asyncio.Semaphore(os.cpu_count() or 2), executor)
+
+
+@contextlib.asynccontextmanager
+async def _executor(settings: Settings, say: Say) -> AsyncIterator[Executor]:
+    """Where the jobs of the pool's runs are done."""
+    if settings.executor == LOCAL:
+        from agent.run.executor import InProcess
+
+        yield InProcess()
+    else:
+        from agent.run.cluster import on_cluster
+
+        async with on_cluster(settings, width(settings), say) as executor:
+            yield executor
 
 
 def width(settings: Settings) -> int:
-    """Attempts at a time: as set, else what the processors bear (`repair`) or what models are good for."""
+    """Attempts at a time: as set, else what this machine's processors bear (`repair`) or what models are good for."""
     if settings.concurrency is not None:
         return settings.concurrency
-    return (os.cpu_count() or 2) if set(settings.models) <= {REPAIR} else MODEL_ATTEMPTS
+    here = set(settings.models) <= {REPAIR} and settings.executor == LOCAL
+    return (os.cpu_count() or 2) if here else MODEL_ATTEMPTS
 
 
 def start(
@@ -297,7 +312,6 @@ async def _drive(
 ) -> Solution:
     from agent.models.client import ModelClient
     from agent.run.context import Run
-    from agent.run.executor import InProcess
     from agent.run.graph import drive
 
     reopened = _reopen(settings, log, events, part)
@@ -328,13 +342,12 @@ async def _drive(
         files=files,
         workspace=lambda base: workspace_of(task, base, say),
         provider=pool.provider,
-        executor=InProcess(),
+        executor=pool.executor,
         log=log,
         events=seen,
         keeper=keeper,
         clients=clients,
         judge=clients.get(pick_judge(settings) or ""),
-        policies=partial(_policy, clients, settings),
         slots=part.lane if part else pool.slots.lane(0, settings.budget.attempts),
         checks=pool.checks,
         sampling=_sampling(settings, part),
@@ -406,16 +419,6 @@ def _close_trace(files: RunFiles, log: trace.Trace, events: list[trace.Event], s
     with contextlib.suppress(DiskFull):  # how the run ended is the more important thing to tell
         log.write(trace.RunEnded(status=status, detail=detail, seconds=active_seconds(events)))
         files.write_report(events)
-
-
-def _policy(clients: dict[str, ModelClient], settings: Settings, model: str, writes_tests: bool) -> Policy:
-    if model == REPAIR:
-        from agent.repair.policy import RepairPolicy
-
-        return RepairPolicy(attempts=settings.budget.attempts, seed=settings.seed)
-    from agent.attempt.model_policy import ModelPolicy
-
-    return ModelPolicy(tools=clients[model].takes_tools, writes_tests=writes_tests)
 
 
 def solution(files: RunFiles, events: Sequence[trace.Event]) -> Solution:

@@ -7,10 +7,9 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.attempt.notebook import Notebook, notebooks
-from agent.attempt.policy import Policy
 from agent.choice.candidates import candidates_of
 from agent.run.worth import Sampling
 from agent.run_files import RunFiles
@@ -52,10 +51,10 @@ class Executor(Protocol):
         candidate: Candidate,
         regression: Sequence[str],
         witnesses: Sequence[WitnessTest],
-        guards: Baseline,
+        test_seconds: float,
     ) -> Evidence:
-        """The evidence on one candidate by these regression and witness tests. Raises SandboxFailed where no sandbox
-        works."""
+        """The evidence on one candidate by these regression and witness tests; each gets `test_seconds`. Raises
+        SandboxFailed where no sandbox works."""
         ...
 
 
@@ -63,14 +62,13 @@ class Executor(Protocol):
 class Run:
     """What the nodes of one run work with: the outer graph's runtime context.
 
-    `clients`: by model name (none for `repair`); `judge`: the judge's client, None for no judge. `policies`: makes the
-    policy of an attempt from its model's name, and whether it only writes tests. `slots` bounds the attempts at a time,
-    of all runs that share it; it may be entered many times at once. `checks` bounds verifications likewise. `sampling`:
-    what decides on further attempts, None where all are made. `workspace`: opens it, at the given commit or (None) at
-    what the task's base means now. `events`: the whole trace so far. `broken`: by model, why no more attempts are made
-    with it; `refusals`: by model, how many attempts in a row ended because the server refused a call of theirs.
-    `verifying`: held while evidence is gathered; `shown`: whether each witness test, by path and text, fails on the
-    base.
+    `clients`: by model name (none for `repair`); `judge`: the judge's client, None for no judge. `slots` bounds the
+    attempts at a time, of all runs that share it; it may be entered many times at once. `checks` bounds verifications
+    likewise. `sampling`: what decides on further attempts, None where all are made. `workspace`: opens it, at the given
+    commit or (None) at what the task's base means now. `events`: the whole trace so far. `broken`: by model, why no
+    more attempts are made with it; `refusals`: by model, how many attempts in a row ended because the server refused a
+    call of theirs. `verifying`: held while evidence is gathered; `shown`: whether each witness test, by path and text,
+    fails on the base. `shipped`: what an executor on other machines has sent of the run.
     """
 
     task: Task
@@ -84,7 +82,6 @@ class Run:
     keeper: BudgetKeeper
     clients: dict[str, ModelClient]
     judge: ModelClient | None
-    policies: Callable[[str, bool], Policy]
     slots: AbstractAsyncContextManager[object]
     say: Callable[[str], None]
     checks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(os.cpu_count() or 2))
@@ -96,6 +93,7 @@ class Run:
     bare: UnchangedCode | None = None
     broken: dict[str, EndpointFailed] = field(default_factory=dict)
     refusals: dict[str, int] = field(default_factory=dict)
+    shipped: asyncio.Future[Any] | None = None
 
     @property
     def name(self) -> str:

@@ -72,12 +72,15 @@ async def _evidence_beyond(
     run: Run, candidate: Candidate, known: Mapping[str, Evidence], witnesses: Sequence[WitnessTest], guards: Baseline
 ) -> Evidence:
     """The evidence on a candidate; where all but some witness tests is `known` (by key), only these run."""
+    if any(event.masked for event in run.events if event.attempt in candidate.attempts):
+        return Evidence(applies=False, valid=False, reason="it held a secret of this machine's environment, now masked")
+    seconds = test_seconds(guards.report)
     old = [w for w in witnesses if candidate.evidence is not None and witness_name(w) in candidate.evidence.witness]
     key, ids = what_guards(run, candidate, old, guards)
     before = known.get(key)
     if before is None or not before.valid:
-        return await run.executor.verify(run, candidate, ids, witnesses, guards)
-    more = await run.executor.verify(run, candidate, (), [w for w in witnesses if w not in old], guards)
+        return await run.executor.verify(run, candidate, ids, witnesses, seconds)
+    more = await run.executor.verify(run, candidate, (), [w for w in witnesses if w not in old], seconds)
     if not more.valid:
         return more
     return replace(before, witness={**before.witness, **more.witness}, seconds=before.seconds + more.seconds)
@@ -127,14 +130,13 @@ def near_tests_of(run: Run) -> Callable[[str, Sequence[str]], Sequence[str]] | N
 
 
 async def evidence_on(
-    run: Run, candidate: Candidate, regression: Sequence[str], witnesses: Sequence[WitnessTest], guards: Baseline
+    run: Run, candidate: Candidate, regression: Sequence[str], witnesses: Sequence[WitnessTest], seconds: float
 ) -> Evidence:
-    """The evidence on one candidate. One that takes its sandboxes down is invalid, where others can be made."""
-    if any(event.masked for event in run.events if event.attempt in candidate.attempts):
-        return Evidence(applies=False, valid=False, reason="it held a secret of this machine's environment, now masked")
+    """The evidence on one candidate; `seconds`: of one test. One that takes its sandboxes down is invalid, where others
+    can be made."""
     try:
         return await verify(
-            replace(run.room(test_seconds(guards.report)), slots=run.checks),
+            replace(run.room(seconds), slots=run.checks),
             run.task,
             name=f"verify-{candidate.id}",
             patch=candidate.patch,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -204,6 +205,39 @@ def reopen_workspace(repository: Repository, commit: str, cache: Path, *, say: S
     return _kept(commit, place, (), _described_by_parent(pinned, place / "base.git", cache))
 
 
+def packed(workspace: Workspace) -> bytes:
+    """The workspace's base as bytes, for another machine's cache."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        archive.add(workspace.git_dir.parent, arcname=".")
+    return out.getvalue()
+
+
+def unpacked(content: bytes | None, commit: str, described: str, cache: Path) -> Workspace | None:
+    """The workspace of which `content` was packed; with None only where the cache has it already."""
+    place = cache / f"bases-{_LAYOUT}" / commit
+    if not place.is_dir():
+        if content is None:
+            return None
+        with writing(cache):
+            (cache / "tmp").mkdir(parents=True, exist_ok=True)
+            place.parent.mkdir(exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=cache / "tmp", prefix="cut-") as scratch:
+                made = Path(scratch) / "made"
+                with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+                    archive.extractall(made, filter="data")
+                _move(made, place)
+    return _kept(commit, place, (), described)
+
+
+def _move(made: Path, place: Path) -> None:
+    try:
+        made.rename(place)
+    except OSError:
+        if not place.is_dir():  # else: another process was first, with the same content
+            raise
+
+
 def _described_by_parent(repository: Repository, git_dir: Path, cache: Path) -> str:
     headers = lines(git("cat-file", "commit", "HEAD", git_dir=git_dir).partition(b"\n\n")[0])
     parent = next((line.split()[1] for line in headers if line.startswith("parent ")), None)
@@ -247,11 +281,7 @@ def _cut(source: sources.Source, place: Path, cache: Path) -> None:
         for empty in ("objects/info", "refs/tags"):
             shutil.rmtree(bare / empty)
         (made / "facts.json").write_text(json.dumps(facts))
-        try:
-            made.rename(place)
-        except OSError:
-            if not place.is_dir():  # else: another process was first, with the same content
-                raise
+        _move(made, place)
 
 
 def _facts(commit: bytes) -> dict[str, str | int]:

@@ -1,0 +1,46 @@
+"""A real Ray cluster on this machine: a head without places, and nodes that have a cache each."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Machines:
+    """The cluster's nodes by name; the cache of each lies in `root`."""
+
+    cluster: Any
+    root: Path
+    nodes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        return str(self.cluster.address)
+
+    def add(self, name: str, places: int = 2, **variables: str) -> None:
+        """Start a node with so many places."""
+        given = {"TROOP_CACHE": str(self.root / name), "TROOP_DOCKER_ENVIRONMENTS": f"troop-test-{name}", **variables}
+        self.nodes[name] = self.cluster.add_node(num_cpus=2, resources={"sandbox": places}, env_vars=given)
+
+    def kill(self, name: str) -> None:
+        """End a node as a lost machine does: its raylet and every worker, without a goodbye."""
+        self.cluster.remove_node(self.nodes.pop(name), allow_graceful=False)
+
+
+@contextlib.contextmanager
+def machines(root: Path) -> Iterator[Machines]:
+    """A cluster that this process, too, is connected to."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+        yield Machines(cluster, root)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
