@@ -22,9 +22,9 @@ from agent.attempt import graph as inner
 from agent.config import REPAIR
 from agent.run.context import Run
 from agent.run.executor import InProcess
-from agent.run.job import Answered, Job, NodeLost, Question, Served, VerifyJob, attempt_job, terms_of
+from agent.run.job import Answered, AttemptJob, Job, NodeLost, Question, Served, VerifyJob, attempt_job, terms_of
 from agent.run.places import Places
-from agent.run.worker import Worker
+from agent.run.worker import ENDS, Worker
 from agent.version import VERSION
 from harness import trace
 from harness.records import Candidate, Evidence, WitnessTest
@@ -172,7 +172,9 @@ class OnCluster(InProcess):
                         asked.add(asyncio.ensure_future(self._answer(run, member, ticket, value)))
                     elif told == "say":
                         run.say(value)
-                    else:
+                    elif told == "begun" and isinstance(job, AttemptJob):  # a set-up takes none of its time
+                        run.keeper.start_attempt(job.index, elapsed=run.notebook(job.index).seconds)
+                    elif told in ENDS:
                         return told, value
             raise NodeLost(f"the worker on {member.node} ended in the midst of a job")
         except self._ray.exceptions.RayError as error:

@@ -104,7 +104,8 @@ def terms_of(run: Run) -> Terms:
 
 
 def attempt_job(run: Run, index: int) -> AttemptJob:
-    """The job of an attempt as its trace stands now."""
+    """The job of an attempt as its trace stands now, when its clock starts."""
+    run.keeper.start_attempt(index, elapsed=run.notebook(index).seconds)
     of_run = (trace.RunResumed, trace.RunReopened, trace.BudgetReached)
     events = tuple(event for event in run.events if event.attempt == index or isinstance(event, of_run))
     served = Served.by(run.clients.get(run.model_of(index)))

@@ -1,8 +1,9 @@
 """A worker: jobs of runs that another process drives, in sandboxes of the machine that it is on.
 
 It knows nothing of how it is reached. It holds sandboxes, a cache and environments of its own, and each job's messages
-go to the driver in order: ("write", event), ("ask", question), ("say", line), and at the end ("done", what it gives),
-("failed", error) or, where this machine cannot have the environment, ("unfit", error).
+go to the driver in order: ("begun", None) when its environment is there, ("write", event), ("ask", question), ("say",
+line), and at the end ("done", what it gives), ("failed", error) or, where the machine cannot have the environment,
+("unfit", error).
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ RUNS = 8
 """Of which a worker keeps what it has prepared."""
 
 Message = tuple[str, Any]
+ENDS = ("done", "failed", "unfit")
+"""The last message of a job is one of these."""
 
 
 @dataclass(slots=True, eq=False)
@@ -109,7 +112,7 @@ class Worker:
         line.work = asyncio.ensure_future(self._whole(terms, packed, job, line))
         try:
             told = ""
-            while told not in ("done", "failed", "unfit"):
+            while told not in ENDS:
                 batch = [await line.out.get()]
                 while not line.out.empty():
                     batch.append(line.out.get_nowait())
@@ -160,6 +163,7 @@ class Worker:
             prepared = await asyncio.shield(opening)
         except (EnvironmentFailed, InputError) as error:
             return "unfit", error
+        line.out.put_nowait(("begun", None))
         left = job.seconds_left if isinstance(job, AttemptJob) else None
         client = cast("ModelClient", line)
         run = replace(

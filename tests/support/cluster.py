@@ -44,3 +44,14 @@ def machines(root: Path) -> Iterator[Machines]:
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+def workers_of(machines: Machines, name: str) -> list[int]:
+    """The process ids of the workers on a node."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            mine = f"TROOP_CACHE={machines.root / name}\0".encode() in (place / "environ").read_bytes()
+            if mine and (place / "cmdline").read_bytes().startswith(b"ray::Worker"):
+                found.append(int(place.name))
+    return found
