@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from agent.choice.candidates import candidates_of
 from agent.choice.order import check_threshold
-from agent.config import LOCAL, REPAIR, Alias, Config, Settings, key_of, load_config, prices_of, resolve_model
+from agent.config import REPAIR, Alias, Config, Settings, key_of, load_config, prices_of, resolve_model
 from agent.run_files import RunFiles, new_run, run_name
 from agent.secrets import known_masker, masker
 from agent.version import VERSION
@@ -117,34 +117,28 @@ async def open_pool(settings: Settings, image: str | None, say: Say = _silent) -
     from agent.models.connections import Connections
 
     async with contextlib.AsyncExitStack() as stack:
-        registry = settings.registry
-        provider = await choose_provider(settings.sandbox, image=image, cache=cache_root(), say=say, registry=registry)
+        provider = await choose_provider(settings.sandbox, image=image, cache=cache_root(), say=say)
+        provider.registry = settings.registry
         stack.push_async_callback(provider.close)
         connections = await stack.enter_async_context(contextlib.aclosing(Connections()))
-        executor = await stack.enter_async_context(_executor(settings, say))
+        executor: Executor
+        if settings.executor == "ray":
+            from agent.run.cluster import on_cluster
+
+            executor = on_cluster(settings, provider.name, width(settings), say)
+            stack.push_async_callback(executor.close)
+        else:
+            from agent.run.executor import InProcess
+
+            executor = InProcess()
         yield Pool(provider, connections, Slots(width(settings)), asyncio.Semaphore(os.cpu_count() or 2), executor)
 
 
-@contextlib.asynccontextmanager
-async def _executor(settings: Settings, say: Say) -> AsyncIterator[Executor]:
-    """Where the jobs of the pool's runs are done."""
-    if settings.executor == LOCAL:
-        from agent.run.executor import InProcess
-
-        yield InProcess()
-    else:
-        from agent.run.cluster import on_cluster
-
-        async with on_cluster(settings, width(settings), say) as executor:
-            yield executor
-
-
 def width(settings: Settings) -> int:
-    """Attempts at a time: as set, else what this machine's processors bear (`repair`) or what models are good for."""
+    """Attempts at a time: as set, else what the processors bear (`repair`) or what models are good for."""
     if settings.concurrency is not None:
         return settings.concurrency
-    here = set(settings.models) <= {REPAIR} and settings.executor == LOCAL
-    return (os.cpu_count() or 2) if here else MODEL_ATTEMPTS
+    return (os.cpu_count() or 2) if set(settings.models) <= {REPAIR} else MODEL_ATTEMPTS
 
 
 def start(

@@ -20,7 +20,6 @@ from tasks.places import expanded
 from tasks.task import PACKAGE
 
 REPAIR = "repair"
-LOCAL = "local"
 """The model name that stands for the policy without a model."""
 
 
@@ -104,7 +103,7 @@ class Settings:
     judge_model: str | None = None
     tie_witnesses: int | None = None
     sandbox: str = AUTO
-    executor: str = LOCAL
+    executor: str = "local"
     registry: str | None = None
     concurrency: int | None = None
     seed: int = 0

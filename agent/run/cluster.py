@@ -13,230 +13,173 @@ import contextlib
 import math
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from agent.attempt import graph as inner
-from agent.config import REPAIR
-from agent.run.context import Run
-from agent.run.executor import InProcess
-from agent.run.job import Answered, AttemptJob, Job, NodeLost, Question, Served, VerifyJob, attempt_job, terms_of
+from agent.config import REPAIR, Settings
+from agent.run.context import Run, Verification
+from agent.run.executor import InProcess, begin
 from agent.run.places import Places
-from agent.run.worker import ENDS, Worker
-from agent.version import VERSION
+from agent.run.worker import ENDS, AttemptJob, Job, Terms, Worker
 from harness import trace
-from harness.records import Candidate, Evidence, WitnessTest
+from harness.records import Evidence
 from harness.repository.workspace import packed
-from tasks.errors import EndpointFailed, EnvironmentFailed, InputError, TroopError, words_of
+from tasks.errors import EndpointFailed, EnvironmentFailed, InputError, SandboxFailed, TroopError, words_of
 from tasks.say import Say
 
 if TYPE_CHECKING:
-    from agent.config import Settings
+    from agent.models.client import Reply
 
-SANDBOX = "sandbox"
-"""The resource that a node declares: how many sandboxes it bears at a time."""
-PLACES = 8
-"""Of a worker, where no node has declared any yet."""
+SANDBOX, PLACES = "sandbox", 8
+"""The resource that a node declares: how many sandboxes it bears at a time; and what is taken for it where none has."""
 CPU_OF_MODEL, CPU_OF_REPAIR, MEMORY = 0.25, 1.0, 0.25
 """What a place claims: CPUs (an attempt with a model waits for that most of the time), and of its sandbox's limit."""
-PATIENCE_SECONDS = 20.0
-"""Without any worker, until the reason is told."""
-CLOSING_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Member:
-    """A worker: its actor, and the name of its node."""
-
-    actor: Any
-    node: str
 
 
 class OnCluster(InProcess):
-    """Jobs on the nodes of the cluster. `width`: attempts at a time, for which workers are asked."""
+    """Jobs on the nodes of the cluster, in sandboxes of the backend. `width`: attempts at a time."""
 
-    def __init__(self, settings: Settings, width: int, say: Say) -> None:
+    def __init__(self, settings: Settings, backend: str, width: int, say: Say) -> None:
         import ray
 
         super().__init__()
         self._ray, self._say = ray, say
         declared = [int(node["Resources"].get(SANDBOX, 0)) for node in ray.nodes() if node["Alive"]]
-        self._each = min([width, *filter(None, declared)] if any(declared) else [width, PLACES])
-        cpus = CPU_OF_REPAIR if set(settings.models) == {REPAIR} else CPU_OF_MODEL
-        self._claims: dict[str, Any] = {
-            "num_cpus": cpus * self._each,
-            "memory": int(MEMORY * self._each * settings.limits.memory_mb) << 20,
-            "resources": {SANDBOX: self._each},
-        }
-        self._places = Places[_Member]()
-        self._tasks = [asyncio.ensure_future(self._enlist()) for _ in range(math.ceil(width / self._each))]
-        self._tasks.append(asyncio.ensure_future(self._tell()))
+        self._each = min(width, *filter(None, declared)) if any(declared) else min(width, PLACES)
+        cpus = (CPU_OF_REPAIR if set(settings.models) == {REPAIR} else CPU_OF_MODEL) * self._each
+        memory, number = int(MEMORY * self._each * settings.limits.memory_mb), math.ceil(width / self._each)
+        claims = {"num_cpus": cpus, "memory": memory << 20, "resources": {SANDBOX: self._each}}
+        hired = ray.remote(Worker).options(max_concurrency=1000, **claims)
+        self._hire: Callable[[], Any] = partial(hired.remote, backend, settings.registry)
+        say(f"workers on the Ray cluster: {number}, each with {self._each} {SANDBOX}, {cpus:g} CPUs, {memory} MB")
+        self._places, self._nodes = Places[Any](), dict[Any, str]()
+        self._tasks = [asyncio.ensure_future(self._enlist()) for _ in range(number)]
 
     async def _enlist(self) -> None:
         """A worker, wherever the cluster has room for its claims; it may come much later."""
-        actor = self._ray.remote(Worker).options(max_concurrency=1000, **self._claims).remote()
+        actor = self._hire()
         try:
-            node, version = await actor.ready.remote()
+            self._nodes[actor] = await actor.ready.remote()
         except self._ray.exceptions.RayError as error:
-            self._say(f"a worker could not be started: {str(error).strip()[:300]}")
-            return
-        if version != VERSION:
-            self._say(f"the node {node} has Troop {version}, not {VERSION}: it gets no jobs")
-            return
-        self._places.add(_Member(actor, node), self._each)
-
-    async def _tell(self) -> None:
-        await asyncio.sleep(PATIENCE_SECONDS)
-        if not self._places:
-            cpus, memory = self._claims["num_cpus"], self._claims["memory"] >> 20
-            wanted = f"{self._each} of the resource {SANDBOX}, {cpus:g} CPUs and {memory} MB free"
-            start = f"""ray start --address=HEAD --resources='{{"{SANDBOX}": {self._each}}}'"""
-            self._say(f"waiting for a node of the Ray cluster that has {wanted} ({start})")
+            return self._say(f"a worker could not be started: {str(error).strip()[-300:]}")
+        self._places.add(actor, self._each)
 
     async def drive(self, run: Run, index: int) -> EndpointFailed | None:
         """The attempt on some node; on another one as often as a node dies within the allowance."""
-        losses = 0
-        while True:
-            try:
-                refusal: EndpointFailed | None = await self._do(run, partial(attempt_job, run, index))
-                return refusal
-            except NodeLost as lost:
-                if (notebook := run.notebook(index)).ended is not None:
-                    return None
-                losses += 1
-                self._note(run, index, losses, lost)
-                if losses > run.settings.infrastructure_retries:
-                    run.write(inner.failed("infrastructure", notebook, lost))
-                    return None
+        try:
+            return cast("EndpointFailed | None", await self._anywhere(run, index, lambda: AttemptJob.of(run, index)))
+        except SandboxFailed as lost:
+            if (notebook := run.notebook(index)).ended is None:
+                run.write(inner.failed("infrastructure", notebook, lost))
+            return None
 
-    async def verify(
-        self,
-        run: Run,
-        candidate: Candidate,
-        regression: Sequence[str],
-        witnesses: Sequence[WitnessTest],
-        test_seconds: float,
-    ) -> Evidence:
+    async def verify(self, run: Run, job: Verification) -> Evidence:
         """The evidence on one candidate, found on some node."""
-        job, losses = VerifyJob(candidate, tuple(regression), tuple(witnesses), test_seconds), 0
-        while True:
-            try:
-                evidence: Evidence = await self._do(run, lambda: job)
-                return evidence
-            except NodeLost as lost:
-                losses += 1
-                self._note(run, None, losses, lost)
-                if losses > run.settings.infrastructure_retries:
-                    raise
+        return cast("Evidence", await self._anywhere(run, None, lambda: job))
 
-    def _note(self, run: Run, attempt: int | None, losses: int, lost: NodeLost) -> None:
-        retried = losses <= run.settings.infrastructure_retries
-        run.write(trace.InfrastructureFailed(attempt=attempt, what="node", detail=str(lost), retried=retried))
-
-    async def _do(self, run: Run, job: Callable[[], Job]) -> Any:
-        """What the job gives, from the first worker that can have its environment. `job` makes the record as things
-        stand when there is a place. Raises NodeLost, and what the job raises."""
+    async def _anywhere(self, run: Run, attempt: int | None, job: Callable[[], Job]) -> Any:
+        """What the job gives, from the first worker that can have its environment and lives on; `job` makes the record
+        when there is a place. Raises SandboxFailed where nodes kept dying, and what the job raises."""
         if run.shipped is None:
             run.shipped = asyncio.ensure_future(asyncio.to_thread(self._shipped, run))
-        shipped, key = await asyncio.shield(run.shipped), run.environment.key
+        shipped, key, losses = await asyncio.shield(run.shipped), run.environment.key, 0
         while True:
-            member = await self._places.take(key)
+            worker = await self._places.take(key)
             try:
-                told, value = await self._on(member, run, shipped, job())
+                told, value = await self._on(worker, run, shipped, job())
+            except SandboxFailed as lost:
+                losses += 1
+                ended = attempt is not None and run.notebook(attempt).ended is not None
+                retried = losses <= run.settings.infrastructure_retries and not ended
+                run.write(trace.InfrastructureFailed(attempt=attempt, what="node", detail=f"{lost}", retried=retried))
+                if not retried:
+                    raise
+                continue
             finally:
-                self._places.leave(member)
+                self._places.leave(worker)
             if told == "done":
                 return value
-            if told == "failed" or not self._places.refuse(member, key):
+            if told == "failed" or not self._places.refuse(worker, key):
                 raise value
-            self._say(f"the node {member.node} gets no jobs of {run.name}: {value}")
+            self._say(f"the node {self._nodes[worker]} gets no jobs of {run.name}: {value}")
 
     def _shipped(self, run: Run) -> tuple[Any, Sequence[Any]]:
-        """Blocking: the run's terms and its workspace in the object store."""
+        """Blocking: the run's terms and its workspace in the object store. Raises InputError where no other machine can
+        have its tree."""
         assert run.base is not None, "prepare comes first"
-        return self._ray.put(terms_of(run)), [self._ray.put(packed(run.base))]
+        if any(run.base.submodules().values()):
+            raise InputError("submodules come from your checkout, which other machines do not have: --executor local")
+        terms = Terms(run.name, run.task, run.settings, run.environment, run.prepared(), run.base.described)
+        return self._ray.put(terms), [self._ray.put(packed(run.base))]
 
-    async def _on(self, member: _Member, run: Run, shipped: tuple[Any, Sequence[Any]], job: Job) -> tuple[str, Any]:
-        """The job's last message; those before are acted on."""
+    async def _on(self, worker: Any, run: Run, shipped: tuple[Any, Sequence[Any]], job: Job) -> tuple[str, Any]:
+        """The job's last message; those before are acted on. Raises SandboxFailed where its node dies."""
         ticket, asked = secrets.token_hex(8), set[asyncio.Task[None]]()
-        stream = member.actor.do.options(num_returns="streaming").remote(ticket, *shipped, job)
+        stream = worker.do.options(num_returns="streaming").remote(ticket, *shipped, job)
         try:
-            async for batch in stream:
-                for told, value in await batch:
-                    if told == "write":
-                        if not (isinstance(value, trace.BudgetReached) and run.over):  # the first one counts
-                            run.write(value)
-                    elif told == "ask":
-                        asked.add(asyncio.ensure_future(self._answer(run, member, ticket, value)))
-                    elif told == "say":
-                        run.say(value)
-                    elif told == "begun" and isinstance(job, AttemptJob):  # a set-up takes none of its time
-                        run.keeper.start_attempt(job.index, elapsed=run.notebook(job.index).seconds)
-                    elif told in ENDS:
-                        return told, value
-            raise NodeLost(f"the worker on {member.node} ended in the midst of a job")
+            async for message in stream:
+                told, value = await message
+                if told == "write":
+                    if not (isinstance(value, trace.BudgetReached) and run.over):  # the first one counts
+                        run.write(value)
+                elif told == "ask":
+                    asked.add(asyncio.ensure_future(self._answer(run, worker, ticket, *value)))
+                elif told == "say":
+                    run.say(value)
+                elif told in ENDS:
+                    return told, value
+                elif isinstance(job, AttemptJob):  # it begins now: a set-up takes none of its time
+                    begin(run, job.index)
+            raise SandboxFailed(f"the worker on {self._nodes[worker]} ended in the midst of a job")
         except self._ray.exceptions.RayError as error:
-            if member in self._places:
-                self._places.remove(member)
-                self._ray.kill(member.actor)
+            if self._places.workers.pop(worker, None):
+                self._ray.kill(worker)
                 self._tasks.append(asyncio.ensure_future(self._enlist()))
-            if asked:
-                await asyncio.wait(asked)
-            raise NodeLost(f"the node {member.node} is lost: {type(error).__name__}") from error
+            await asyncio.gather(*asked)
+            raise SandboxFailed(f"the node {self._nodes[worker]} is lost: {type(error).__name__}") from error
         except BaseException:
             for task in asked:
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
             with contextlib.suppress(self._ray.exceptions.RayError):
-                await member.actor.stop.remote(ticket)
+                await worker.stop.remote(ticket)
             raise
 
-    async def _answer(self, run: Run, member: _Member, ticket: str, question: Question) -> None:
-        client = run.clients[question.model]
-        reply: Any
+    async def _answer(self, run: Run, worker: Any, ticket: str, number: int, model: str, arguments: Any) -> None:
+        client, reply = run.clients[model], cast("Reply | Exception", None)
         try:
-            reply = await client.complete(**question.arguments)
-        except TroopError as error:
-            reply = error
+            reply = await client.complete(**arguments)
         except Exception as error:
-            reply = RuntimeError(words_of(error))
-        said = Answered(reply, Served(client.context, client.takes_tools))
+            reply = error if isinstance(error, TroopError) else RuntimeError(words_of(error))
         with contextlib.suppress(self._ray.exceptions.RayError):
-            await member.actor.answer.remote(ticket, question.number, said)
+            await worker.answer.remote(ticket, number, (reply, client.context, client.takes_tools))
 
     async def close(self) -> None:
         """Let all workers go."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for member in self._places:
+        for worker in self._places.workers:
             with contextlib.suppress(self._ray.exceptions.RayError, TimeoutError):
-                await asyncio.wait_for(member.actor.close.remote(), CLOSING_SECONDS)
-            self._ray.kill(member.actor)
+                await asyncio.wait_for(worker.stop.remote(), 10.0)
+            self._ray.kill(worker)
 
 
-@contextlib.asynccontextmanager
-async def on_cluster(settings: Settings, width: int, say: Say) -> AsyncIterator[OnCluster]:
-    """The cluster that RAY_ADDRESS names, or that runs on this machine; as it is where Ray is connected already. Raises
+def on_cluster(settings: Settings, backend: str, width: int, say: Say) -> OnCluster:
+    """On the cluster that RAY_ADDRESS names, or that runs on this machine, unless Ray is connected already. Raises
     InputError where Ray is not installed, EnvironmentFailed where no cluster answers."""
     try:
         import ray
     except ImportError as error:
         raise InputError("--executor ray needs Ray: pip install 'troop-solver[ray]'") from error
-    own = not ray.is_initialized()
-    if own:
-        address = os.environ.get("RAY_ADDRESS") or "auto"
-        try:
-            ray.init(address=address, logging_level="ERROR", log_to_driver=False)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            start = f"""`ray start --head --resources='{{"{SANDBOX}": 8}}'`, or RAY_ADDRESS names one elsewhere"""
-            raise EnvironmentFailed(f"no Ray cluster answers ({error}): {start}") from error
-    executor = OnCluster(settings, width, say)
+    address = os.environ.get("RAY_ADDRESS") or "auto"
     try:
-        yield executor
-    finally:
-        await executor.close()
-        if own:
-            ray.shutdown()
+        ray.init(address=address, ignore_reinit_error=True, logging_level="ERROR", log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        start = f"""`ray start --head --resources='{{"{SANDBOX}": {PLACES}}}'`, or RAY_ADDRESS names one elsewhere"""
+        raise EnvironmentFailed(f"no Ray cluster answers ({error}): {start}") from error
+    # What dead raylets said would go to standard output, where results go; Troop tells of a lost node itself.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
+    return OnCluster(settings, backend, width, say)

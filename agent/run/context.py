@@ -36,6 +36,16 @@ REFUSALS = 3
 """Attempts in a row that end with a refused call until a model counts as broken."""
 
 
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """A job: to find the evidence on a candidate by these regression and witness tests; each gets `test_seconds`."""
+
+    candidate: Candidate
+    regression: Sequence[str]
+    witnesses: Sequence[WitnessTest]
+    test_seconds: float
+
+
 class Executor(Protocol):
     """On which machine the jobs of a run are done; nothing else in `agent` knows. What a job finds out it writes to the
     trace of the run, which has one writer: the process that drives the run."""
@@ -45,16 +55,8 @@ class Executor(Protocol):
         trace then."""
         ...
 
-    async def verify(
-        self,
-        run: Run,
-        candidate: Candidate,
-        regression: Sequence[str],
-        witnesses: Sequence[WitnessTest],
-        test_seconds: float,
-    ) -> Evidence:
-        """The evidence on one candidate by these regression and witness tests; each gets `test_seconds`. Raises
-        SandboxFailed where no sandbox works."""
+    async def verify(self, run: Run, job: Verification) -> Evidence:
+        """The evidence on a candidate. Raises SandboxFailed where no sandbox works."""
         ...
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Never
@@ -17,12 +16,12 @@ from agent.attempt import graph as inner
 from agent.attempt.notebook import Notebook
 from agent.attempt.policy import Ask, Policy, asking
 from agent.config import CONTEXT
-from agent.run.context import Run
+from agent.run.context import Run, Verification
 from agent.run.verification import evidence_on, near_tests_of
 from harness import trace
 from harness.cache import cache_root
 from harness.patches.extract import hide_setup
-from harness.records import Candidate, Evidence, WitnessTest
+from harness.records import Evidence
 from harness.room import check
 from tasks.errors import DiskFull, EndpointFailed, SandboxFailed
 
@@ -42,22 +41,10 @@ class InProcess:
 
     async def attempt(self, run: Run, index: int) -> None:
         """One attempt to its end."""
-        notebook = run.notebook(index)
-        if notebook.ended is not None:
+        if run.notebook(index).ended is not None:
             return
+        begin(run, index)
         model = run.model_of(index)
-        if notebook.started is None:
-            sampling = {}
-            if client := run.clients.get(model):
-                own = client.alias.sampling.get("temperature", temperature_of(run.settings, index))
-                sampling = {} if own is False else {"temperature": own}
-            started = trace.AttemptStarted(
-                attempt=index, seed=seed_of(run.settings.seed, index), model=model, sampling=sampling
-            )
-            run.write(started)
-            notebook = run.notebook(index)
-        assert notebook.started is not None
-        run.keeper.start_attempt(index, elapsed=notebook.seconds)
         if refusal := await self.drive(run, index):
             run.refused(model, refusal)
         ended = run.notebook(index).ended
@@ -66,16 +53,9 @@ class InProcess:
         if ended is not None and ended.status == "budget":
             run.check_budget()  # the attempt may have ended by the clock of the whole run
 
-    async def verify(
-        self,
-        run: Run,
-        candidate: Candidate,
-        regression: Sequence[str],
-        witnesses: Sequence[WitnessTest],
-        test_seconds: float,
-    ) -> Evidence:
+    async def verify(self, run: Run, job: Verification) -> Evidence:
         """The evidence on one candidate."""
-        return await evidence_on(run, candidate, regression, witnesses, test_seconds)
+        return await evidence_on(run, job)
 
     async def drive(self, run: Run, index: int) -> EndpointFailed | None:
         """An attempt that has begun, to its end, in a new sandbox as often as one dies within the allowance; the error
@@ -149,6 +129,19 @@ class InProcess:
             return None
         finally:
             await sandbox.close()
+
+
+def begin(run: Run, index: int) -> None:
+    """Note that an attempt begins, unless that is known, and let its clock run."""
+    notebook, model = run.notebook(index), run.model_of(index)
+    if notebook.started is None:
+        sampling = {}
+        if client := run.clients.get(model):
+            own = client.alias.sampling.get("temperature", temperature_of(run.settings, index))
+            sampling = {} if own is False else {"temperature": own}
+        seed = seed_of(run.settings.seed, index)
+        run.write(trace.AttemptStarted(attempt=index, seed=seed, model=model, sampling=sampling))
+    run.keeper.start_attempt(index, elapsed=notebook.seconds)
 
 
 def seed_of(run_seed: int, index: int) -> int:

@@ -7,6 +7,7 @@ that a sandbox gets is made from that directory, so what is not in it cannot lea
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shutil
@@ -216,26 +217,15 @@ def packed(workspace: Workspace) -> bytes:
 def unpacked(content: bytes | None, commit: str, described: str, cache: Path) -> Workspace | None:
     """The workspace of which `content` was packed; with None only where the cache has it already."""
     place = cache / f"bases-{_LAYOUT}" / commit
-    if not place.is_dir():
-        if content is None:
-            return None
-        with writing(cache):
-            (cache / "tmp").mkdir(parents=True, exist_ok=True)
-            place.parent.mkdir(exist_ok=True)
+    if content is not None:
+        with writing(cache), tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            for folder in (cache / "tmp", place.parent):
+                folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=cache / "tmp", prefix="cut-") as scratch:
-                made = Path(scratch) / "made"
-                with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-                    archive.extractall(made, filter="data")
-                _move(made, place)
-    return _kept(commit, place, (), described)
-
-
-def _move(made: Path, place: Path) -> None:
-    try:
-        made.rename(place)
-    except OSError:
-        if not place.is_dir():  # else: another process was first, with the same content
-            raise
+                archive.extractall(Path(scratch) / "made", filter="data")
+                with contextlib.suppress(OSError):  # another process was first, with the same content
+                    (Path(scratch) / "made").rename(place)
+    return _kept(commit, place, (), described) if place.is_dir() else None
 
 
 def _described_by_parent(repository: Repository, git_dir: Path, cache: Path) -> str:
@@ -281,7 +271,11 @@ def _cut(source: sources.Source, place: Path, cache: Path) -> None:
         for empty in ("objects/info", "refs/tags"):
             shutil.rmtree(bare / empty)
         (made / "facts.json").write_text(json.dumps(facts))
-        _move(made, place)
+        try:
+            made.rename(place)
+        except OSError:
+            if not place.is_dir():  # else: another process was first, with the same content
+                raise
 
 
 def _facts(commit: bytes) -> dict[str, str | int]:

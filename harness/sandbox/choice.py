@@ -16,13 +16,13 @@ INSTALL = (
 )
 
 
-def _docker(cache: Path, say: Say | None, registry: str | None = None) -> Provider:
+def _docker(cache: Path, say: Say | None) -> Provider:
     from harness.sandbox.docker.provider import DockerProvider
 
-    return DockerProvider(say=say, registry=registry)
+    return DockerProvider(say=say)
 
 
-def _bubblewrap(cache: Path, say: Say | None, registry: str | None = None) -> Provider:
+def _bubblewrap(cache: Path, say: Say | None) -> Provider:
     from harness.sandbox.bubblewrap.provider import BubblewrapProvider
 
     return BubblewrapProvider(cache)
@@ -30,11 +30,10 @@ def _bubblewrap(cache: Path, say: Say | None, registry: str | None = None) -> Pr
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A kind of sandbox. `open` makes its provider, given the cache, who hears of slow steps and, where there is one, a
-    `registry`. `images`: whether it starts from images. `at_once`: the findings that are good where it can be used
-    without making anything first."""
+    """A kind of sandbox. `open` makes its provider, given the cache and who hears of slow steps. `images`: whether it
+    starts from images. `at_once`: the findings that are good where it can be used without making anything first."""
 
-    open: Callable[..., Provider]
+    open: Callable[[Path, Say | None], Provider]
     images: bool
     at_once: tuple[str, ...]
 
@@ -58,23 +57,19 @@ def without_images(wanted: str) -> bool:
     return wanted in BACKENDS and not BACKENDS[wanted].images
 
 
-async def choose_provider(
-    wanted: str, *, image: str | None, cache: Path, say: Say | None = None, registry: str | None = None
-) -> Provider:
+async def choose_provider(wanted: str, *, image: str | None, cache: Path, say: Say | None = None) -> Provider:
     """The provider of the named backend; "auto": the first that can be used at once and has an image for the task (the
-    task's own, or Troop's) if it needs one, else the first that can be used at all. `say`: of slow steps. `registry`:
-    environments are shared by it, where they are images.
+    task's own, or Troop's) if it needs one, else the first that can be used at all. `say`: of slow steps.
 
     Raises SandboxFailed, saying what to install, where there is none; InputError for an image where it can have none.
     """
     if wanted == AUTO:
         able = [backend for backend in BACKENDS.values() if backend.images or image is None]
-        given = cache, say, registry
-        return await (_insist(able[0].open(*given)) if len(able) == 1 else _first_that_works(able, *given))
+        return await (_insist(able[0].open(cache, say)) if len(able) == 1 else _first_that_works(able, cache, say))
     backend = BACKENDS[wanted]
     if image is not None and without_images(wanted):
         raise InputError(f"the task asks for the image {image}, and {wanted} has no images: use {with_images()}")
-    return await _insist(backend.open(cache, say, registry))
+    return await _insist(backend.open(cache, say))
 
 
 def with_images() -> str:
@@ -82,12 +77,12 @@ def with_images() -> str:
     return " or ".join(f"--sandbox {name}" for name, backend in BACKENDS.items() if backend.images)
 
 
-async def _first_that_works(backends: list[Backend], cache: Path, say: Say | None, registry: str | None) -> Provider:
+async def _first_that_works(backends: list[Backend], cache: Path, say: Say | None) -> Provider:
     """The first that can be used at once, else the first that works at all; the others are closed."""
     able: list[Provider] = []
     idle: list[Provider] = []
     for backend in backends:
-        provider = backend.open(cache, say, registry)
+        provider = backend.open(cache, say)
         findings = await provider.findings()
         (able if _works(findings) else idle).append(provider)
         if all(finding.ok for finding in findings if finding.name in backend.at_once):

@@ -17,13 +17,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent import resume, solve
 from agent.assemble import Solution
-from agent.run.job import AttemptJob, Served, Terms
 from agent.run.places import Places
+from agent.run.worker import AttemptJob, Terms
 from harness import trace
 from harness.cache import cache_root
 from harness.environments.environment import Built
@@ -55,7 +56,7 @@ def solved(request: pytest.FixtureRequest, repository: Path, tmp_path: Path) -> 
     if request.param == "ray":
         request.getfixturevalue("cluster")
 
-    def by(url: str, **more: object) -> Solution:
+    def by(url: str, **more: Any) -> Solution:
         given = task(repository, failing_test=bool(more.pop("failing_test", False)))
         return solve(given, settings(url, tmp_path / "runs", executor=request.param, **more))
 
@@ -117,12 +118,12 @@ class TestConformance:
 
     def test_the_time_of_an_attempt_is_up(self, solved: Solve) -> None:
         def slow(request: Request) -> Answer:
-            return replace(PLAN if request.turn == 0 else call("run", command="sleep 0.3"), delay=0.2)
+            return replace(PLAN if request.turn == 0 else call("run", command=f"sleep 0.3{request.turn}"), delay=0.2)
 
         with serving(slow) as server:
             done = solved(server.url, budget=Budget(attempts=1, turns=500, attempt_seconds=3.0))
         (ended,) = done.report["attempts"]
-        assert ended["status"] in ("budget", "stuck") and ended["seconds"] < 30
+        assert ended["status"] == "budget" and 2 <= ended["turns"] <= 8
 
     def test_a_server_that_refuses_ends_attempts_as_the_worlds_failure(self, solved: Solve) -> None:
         def script(request: Request) -> Answer:
@@ -213,7 +214,7 @@ class TestCluster:
                 stopped.extend(found)
                 for pid in found:
                     os.kill(pid, signal.SIGSTOP)
-                threading.Timer(8.0, lambda: [os.kill(pid, signal.SIGCONT) for pid in found]).start()
+                    threading.Timer(8.0, os.kill, (pid, signal.SIGCONT)).start()
             if isinstance(event, trace.AttemptEnded):
                 order.append(event.attempt)
 
@@ -235,7 +236,7 @@ class TestRecords:
         built = Built("key", None, "3.11", "pytest")
         terms = Terms("run", task(make_repository(tmp_path / "calculator")), given, built, prepared, "")
         started = trace.AttemptStarted(attempt=3, seed=5, model="m")
-        job = AttemptJob(3, (started,), 12.5, Served(1000, True))
+        job = AttemptJob(3, "m", (started,), 12.5, 1000, True)
         assert pickle.loads(pickle.dumps((terms, job))) == (terms, job)
         refusal = BudgetExceeded("all is spent", limit="usd", scope="run")
         back = pickle.loads(pickle.dumps(refusal))

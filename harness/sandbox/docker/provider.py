@@ -32,8 +32,7 @@ from harness.sandbox.docker.daemon import COMMIT_SECONDS, Daemon, connect
 from harness.sandbox.docker.files import TIDY, SetupKit, archive, inside_files, inside_fingerprint, setup_kit
 from harness.sandbox.docker.findings import findings as docker_findings
 from harness.sandbox.docker.findings import missing_limits
-from harness.sandbox.docker.image import DEFAULT_IMAGE, ensure_image, find
-from harness.sandbox.docker.registry import pull, push
+from harness.sandbox.docker.image import DEFAULT_IMAGE, ensure_image, find, share
 from tasks.errors import InputError, SandboxFailed
 from tasks.say import Say
 
@@ -71,19 +70,11 @@ class DockerProvider:
     loopback.
 
     `environments`: the image whose tags frozen environments are (else TROOP_DOCKER_ENVIRONMENTS, or "troop-env").
-    `registry`: HOST/PREFIX that they are pushed to, and pulled from where this daemon lacks them.
 
     `SandboxSpec.python` chooses nothing here: an image has the Pythons that it has, and set-up brings others.
     """
 
-    def __init__(
-        self,
-        *,
-        image: str = DEFAULT_IMAGE,
-        environments: str | None = None,
-        say: Say | None = None,
-        registry: str | None = None,
-    ) -> None:
+    def __init__(self, *, image: str = DEFAULT_IMAGE, environments: str | None = None, say: Say | None = None) -> None:
         self.daemon = Daemon()
         self._image = image
         self._setup_network = os.environ.get("TROOP_SETUP_NETWORK", "")
@@ -91,7 +82,7 @@ class DockerProvider:
             raise InputError(f"TROOP_SETUP_NETWORK is '{self._setup_network}': give bridge or host")
         self._environments = environments or os.environ.get("TROOP_DOCKER_ENVIRONMENTS") or "troop-env"
         self._say: Say = say or (lambda _line: None)
-        self._registry = registry
+        self.registry: str | None = None
         self._shared: set[str] = set()
         self._images: dict[str, _Image] = {}
         self._lacking: set[str] = set()
@@ -205,18 +196,11 @@ class DockerProvider:
 
     async def has(self, environment: str) -> bool:
         tag = self._tag(environment)
-        there = await self.daemon.ask("look for an environment", find, tag) is not None
-        if self._registry is None or tag in self._shared:
-            return there
-        remote = f"{self._registry}/troop-env"
-        if there:
-            await apart(explained, "push an environment", push, tag, remote, environment)
-        elif await apart(explained, "pull an environment", pull, tag, remote, environment):
-            self._say(f"the environment came from {self._registry}")
-        else:
-            return False
-        self._shared.add(tag)
-        return True
+        if self.registry is not None and tag not in self._shared:
+            remote = f"{self.registry}/troop-env"
+            if await apart(explained, "share an environment", share, tag, remote, environment):
+                self._shared.add(tag)
+        return await self.daemon.ask("look for an environment", find, tag) is not None
 
     async def freeze(self, sandbox: Sandbox, environment: str) -> None:
         self._tag(environment)  # for its InputError
