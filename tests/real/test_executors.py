@@ -144,6 +144,7 @@ class TestConformance:
         assert done.exit_code == 0 and time.monotonic() - began < 25
 
 
+@pytest.mark.slow
 class TestCluster:
     pytestmark = needs
 

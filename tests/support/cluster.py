@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,23 @@ class Machines:
     def add(self, name: str, places: int = 2, **variables: str) -> None:
         """Start a node with so many places."""
         given = {"TROOP_CACHE": str(self.root / name), "TROOP_DOCKER_ENVIRONMENTS": f"troop-test-{name}", **variables}
-        self.nodes[name] = self.cluster.add_node(num_cpus=2, resources={"sandbox": places}, env_vars=given)
+        wanted = {"num_cpus": 2, "resources": {"sandbox": places}, "env_vars": given}
+        self.nodes[name] = patiently(lambda: self.cluster.add_node(**wanted))
 
     def kill(self, name: str) -> None:
         """End a node as a lost machine does: its raylet and every worker, without a goodbye."""
         self.cluster.remove_node(self.nodes.pop(name), allow_graceful=False)
+
+
+def patiently(start: Callable[[], Any]) -> Any:
+    """Ray gives a raylet 30 seconds to start, whatever else the machine does; here it has a few tries."""
+    for _ in range(4):
+        try:
+            return start()
+        except Exception as error:
+            if "timed out during startup" not in str(error):
+                raise
+    return start()
 
 
 @contextlib.contextmanager
@@ -37,7 +49,8 @@ def machines(root: Path) -> Iterator[Machines]:
     import ray
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    given = {"num_cpus": 0, "include_dashboard": False}
+    cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=given))
     try:
         ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
         yield Machines(cluster, root)
