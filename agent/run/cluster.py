@@ -15,7 +15,7 @@ import os
 import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from agent.attempt import graph as inner
 from agent.config import REPAIR, Settings
@@ -28,9 +28,6 @@ from harness.records import Evidence
 from harness.repository.workspace import packed
 from tasks.errors import EndpointFailed, EnvironmentFailed, InputError, SandboxFailed, TroopError, words_of
 from tasks.say import Say
-
-if TYPE_CHECKING:
-    from agent.models.client import Reply
 
 SANDBOX, PLACES = "sandbox", 8
 """The resource that a node declares: how many sandboxes it bears at a time; and what is taken for it where none has."""
@@ -106,8 +103,7 @@ class OnCluster(InProcess):
             self._say(f"the node {self._nodes[worker]} gets no jobs of {run.name}: {value}")
 
     def _shipped(self, run: Run) -> tuple[Any, Sequence[Any]]:
-        """Blocking: the run's terms and its workspace in the object store. Raises InputError where no other machine can
-        have its tree."""
+        """Blocking: the run's terms and its workspace in the object store. Raises InputError where it cannot travel."""
         assert run.base is not None, "prepare comes first"
         if any(run.base.submodules().values()):
             raise InputError("submodules come from your checkout, which other machines do not have: --executor local")
@@ -148,7 +144,7 @@ class OnCluster(InProcess):
             raise
 
     async def _answer(self, run: Run, worker: Any, ticket: str, number: int, model: str, arguments: Any) -> None:
-        client, reply = run.clients[model], cast("Reply | Exception", None)
+        client, reply = run.clients[model], cast("Any", None)
         try:
             reply = await client.complete(**arguments)
         except Exception as error:

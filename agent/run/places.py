@@ -1,8 +1,7 @@
 """Places for jobs on many machines: which worker gets the next one.
 
 A job goes where its environment is, or is being made, as long as there is a place free; else to the worker with most
-places free, which then gets the environment too. Those that wait are served in order of arrival, but none waits behind
-one that no free worker can do.
+places free, which then gets the environment too. None waits behind one that no free worker can do.
 """
 
 from __future__ import annotations

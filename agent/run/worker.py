@@ -1,9 +1,9 @@
 """A worker: jobs of runs that another process drives, in sandboxes of the machine that it is on.
 
-It knows nothing of how it is reached. It holds sandboxes, a cache and environments of its own, and has two calls back,
-`write` and `ask`. What a job tells its driver are messages, in order: ("begun", None) when its environment is there,
-("write", event), ("ask", (number, model, arguments of `ModelClient.complete`)), ("say", line), and at the end ("done",
-what it gives), ("failed", error) or, where this machine cannot have the environment, ("unfit", error).
+It holds sandboxes, a cache and environments of its own, and has two calls back, `write` and `ask`. What a job tells its
+driver are messages, in order: ("begun", None) when its environment is there, ("write", event), ("ask", (number, model,
+arguments of `ModelClient.complete`)), ("say", line), and at the end ("done", what it gives), ("failed", error) or,
+where this machine cannot have the environment, ("unfit", error).
 """
 
 from __future__ import annotations
@@ -87,8 +87,7 @@ class AttemptJob:
 
 @dataclass(slots=True, eq=False)
 class Line:
-    """A job's line to its driver: to the job it is the trace, and the client of its model. `context`, `takes_tools`: as
-    in `ModelClient`, told with each answer."""
+    """A job's line to its driver: to the job it is the trace, and the client of its model (as far as it knows that)."""
 
     events: list[trace.Event]
     model: str = ""
