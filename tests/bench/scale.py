@@ -111,9 +111,9 @@ def formula(load: Load) -> Sizes:
     turns = load.mean_turns
     alone, longest = turns * (load.latency + load.cpu), load.most * (load.latency + load.cpu)
     work = total * turns * load.cpu + load.instances * load.candidates * load.verify
-    copies = min(load.nodes, math.ceil(min(load.attempts, load.width) / load.places))
+    copies, share = min(load.nodes, load.attempts), min(1.0, load.attempts / load.width)
     waits = load.setup**2 / (2 * alone) if load.setup < alone else load.setup - alone / 2
-    held = total * alone + load.instances * (load.candidates * load.verify + copies * load.places * waits)
+    held = total * alone + load.instances * (load.candidates * load.verify + copies * load.places * share * waits)
     seconds = max(held / load.width, work / (load.nodes * load.cores)) + longest - alone / 2
     calls = total * turns
     return Sizes(
