@@ -89,6 +89,7 @@ def test_every_setting_can_be_set_by_file_and_by_variable(setting: Any, monkeypa
         "yes": True,
         "strict": True,
         "judge_model": "j",
+        "registry": "host/team",
         "ranker": "rules",
         "threshold": 0.5,
     }
