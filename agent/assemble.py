@@ -17,10 +17,11 @@ from agent.attempt.policy import Policy
 from agent.choice.candidates import candidates_of
 from agent.choice.order import check_threshold
 from agent.config import REPAIR, Alias, Config, Settings, key_of, load_config, prices_of, resolve_model
+from agent.run.control import changed, listening
 from agent.run_files import RunFiles, new_run, run_name
 from agent.secrets import known_masker, masker
 from agent.version import VERSION
-from harness import trace
+from harness import telemetry, trace
 from harness.cache import cache_root
 from harness.lock import RunLock
 from harness.money.budget import BudgetKeeper, Share
@@ -109,6 +110,13 @@ class Pool:
     slots: Slots
     checks: asyncio.Semaphore
 
+    def resize(self, settings: Settings) -> None:
+        """As many attempts at a time as the settings say now, and calls for them."""
+        self.connections.width = places = width(settings)
+        self.slots.resize(places)
+        for alias in named_models(settings, load_config()):
+            self.connections.limiter(alias).allow(alias.concurrency or places)
+
 
 @contextlib.asynccontextmanager
 async def open_pool(settings: Settings, image: str | None, say: Say = _silent) -> AsyncIterator[Pool]:
@@ -121,8 +129,12 @@ async def open_pool(settings: Settings, image: str | None, say: Say = _silent) -
     async with contextlib.AsyncExitStack() as stack:
         provider = await choose_provider(settings.sandbox, image=image, cache=cache_root(), say=say)
         stack.push_async_callback(provider.close)
-        connections = await stack.enter_async_context(contextlib.aclosing(Connections()))
-        yield Pool(provider, connections, Slots(width(settings)), asyncio.Semaphore(os.cpu_count() or 2))
+        places = width(settings)
+        connections = await stack.enter_async_context(contextlib.aclosing(Connections(places)))
+        for alias in named_models(settings, load_config()):
+            if alias.concurrency and alias.concurrency < places:
+                say(f"{alias.alias} takes {alias.concurrency} calls at once, as its alias says, of {places} attempts")
+        yield Pool(provider, connections, Slots(places), asyncio.Semaphore(os.cpu_count() or 2))
 
 
 def width(settings: Settings) -> int:
@@ -263,9 +275,12 @@ async def go(
         task, settings, _ = files.read_run()
         events = list(trace.read(files.trace_file, may_be_empty=True))
         settings = _as_it_stands(settings, events, part)
-        with contextlib.closing(open_trace(files, settings)) as log:
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context(contextlib.closing(open_trace(files, settings)))
             for listener in (events.append, *listeners):
                 log.listen(listener)
+            if any(map(os.environ.get, telemetry.WANTED)):
+                log.listen(stack.enter_context(contextlib.closing(telemetry.Spans(files.name, task.id))).see)
             if not events:  # the process that began the run was killed before its first line was whole
                 _begin(files, task, settings, log)
             own = contextlib.nullcontext(pool) if pool else open_pool(settings, task.environment.image, say)
@@ -274,14 +289,17 @@ async def go(
 
 
 def _as_it_stands(settings: Settings, events: Sequence[trace.Event], part: Part | None) -> Settings:
-    """The settings with as many attempts as the run was last reopened for, and an evaluation's caps in place of its
-    own."""
+    """The settings with as many attempts as the run was last reopened for, changed as `troop ctl` has; the caps of an
+    evaluation hold in place of its own."""
     attempts = trace.attempts_asked(events, settings.budget.attempts)
+    for event in events:
+        if isinstance(event, trace.CapsChanged):
+            settings = changed(settings, event)
     if part is None:
         return replace(settings, budget=replace(settings.budget, attempts=attempts))
     if part.reopen or not is_finished(events):
         attempts = max(attempts, part.budget.attempts)
-    caps = replace(settings.budget, usd=part.budget.usd, tokens=part.budget.tokens, seconds=None)
+    caps = replace(settings.budget, usd=None, tokens=None, seconds=None)  # its share has them
     return replace(settings, budget=replace(caps, attempts=attempts))
 
 
@@ -340,9 +358,17 @@ async def _drive(
         sampling=_sampling(settings, part),
         say=say,
     )
+
+    def heed(wish: trace.CapsChanged) -> None:
+        run.settings = changed(run.settings, wish)
+        keeper.change(run.settings.budget)
+        pool.resize(run.settings)
+        log.write(wish)
+
     try:
         await _first_contact(run, len(events) == 1)
-        await drive(run)
+        async with listening(files.directory, heed) if part is None else contextlib.nullcontext():
+            await drive(run)
     except asyncio.CancelledError:
         _close_trace(files, log, events, "interrupted", "")
         raise

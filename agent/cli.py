@@ -35,6 +35,7 @@ COMMANDS = {
     "diff": "two candidates side by side, and what differs when tests run",
     "view": "all runs in the browser, the running ones live",
     "replay": "watch an attempt again, turn by turn",
+    "ctl": "other caps, more or fewer attempts at a time, for what is running",
     "resume": "go on with a run after a stop or a crash",
     "init": "set up a model: asks, tests one call, writes troop.toml",
     "doctor": "what works here, what is missing, what to type to get it",

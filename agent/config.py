@@ -40,11 +40,12 @@ class Alias:
 
     Prices in USD per million tokens (None: ask genai-prices under `price_name`, else unknown); `usd_per_gpu_hour` for a
     local GPU: a call costs its share of the GPU's time. `context` in tokens (None: as the server says, else `CONTEXT`).
-    `concurrency`: calls at once at most. `requests_per_minute`, `tokens_per_minute`: rate limits (None: none).
-    `timeout`: seconds for one call; `longest_wait`: seconds that a server may ask to wait. `wire`: one of `WIRES`
-    (None: Chat Completions, or Responses where the server takes the model there only). `tools` False: the text protocol
-    is used; `stream` True: answers are streamed; `system_role` False: the system message goes into the user's first.
-    `sampling`: parameters sent with every call (temperature, top_p, max_tokens, extra ones as the server knows them).
+    `concurrency`: calls at once at most (None: as many as attempts go on at a time). `requests_per_minute`,
+    `tokens_per_minute`: rate limits (None: none). `timeout`: seconds for one call; `longest_wait`: seconds that a
+    server may ask to wait. `wire`: one of `WIRES` (None: Chat Completions, or Responses where the server takes the
+    model there only). `tools` False: the text protocol is used; `stream` True: answers are streamed; `system_role`
+    False: the system message goes into the user's first. `sampling`: parameters sent with every call (temperature,
+    top_p, max_tokens, extra ones as the server knows them).
     `key_env`: the environment variable that holds the key (None: no key is sent).
     """
 
@@ -59,7 +60,7 @@ class Alias:
     usd_per_mtok_output: float | None = None
     usd_per_gpu_hour: float | None = None
     context: int | None = None
-    concurrency: int = 32
+    concurrency: int | None = None
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     timeout: float = 600.0

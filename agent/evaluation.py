@@ -25,6 +25,7 @@ from agent.config import REPAIR, Config, Settings, prices_of, resolve_model
 from agent.defaults import SETTINGS
 from agent.models.client import ModelClient
 from agent.models.contact import listed
+from agent.run.control import changed, listening
 from agent.run.worth import Sampling, beliefs_for, state_of
 from agent.run_files import RunFiles
 from harness import trace
@@ -208,6 +209,9 @@ class Evaluation:
         if any(self.attempts_left(id) for id in self.left):
             check_models(self.settings, self.config)
         make_output(self.out)
+        self._keep_settings()
+
+    def _keep_settings(self) -> None:
         write_json(
             self.out / "eval.json",
             {
@@ -254,7 +258,16 @@ class Evaluation:
 
                 ahead = 1 if sampling is not None else self.settings.budget.attempts
                 plan = EvaluationPlan(pool.slots, pool.checks, ahead, self.grades, self.at_once)
-                await evaluate(self.left, bench, solve, plan, view.ready, keep)
+
+                def heed(wish: trace.CapsChanged) -> None:
+                    self.settings = changed(self.settings, wish)
+                    budget.change(self.settings.budget)
+                    pool.resize(self.settings)
+                    self._keep_settings()
+                    view.say(wish.words)
+
+                async with listening(self.out, heed):
+                    await evaluate(self.left, bench, solve, plan, view.ready, keep)
 
     def _sampling(self) -> Sampling | None:
         """What decides on the attempts of all instances together, with what is known of those begun before."""

@@ -22,10 +22,12 @@ CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_
 class Connections:
     """One pool of connections per base URL, one wire and one limiter per alias, one GPU meter per server.
 
-    Belongs to one event loop; to be closed at the end (`contextlib.aclosing`).
+    `width`: attempts at a time, which is how many calls at once an alias allows that names no number. Belongs to one
+    event loop; to be closed at the end (`contextlib.aclosing`).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 32) -> None:
+        self.width = width
         self._pools: dict[str, httpx2.AsyncClient] = {}
         self._wires: dict[str, Wire] = {}
         self._limiters: dict[str, Limiter] = {}
@@ -45,9 +47,8 @@ class Connections:
         self._wires[alias.alias] = open_wire(wire, alias, self._pool(alias.base_url))
 
     def limiter(self, alias: Alias) -> Limiter:
-        limiter = Limiter(
-            alias.concurrency, requests_per_minute=alias.requests_per_minute, tokens_per_minute=alias.tokens_per_minute
-        )
+        calls, requests, tokens = alias.concurrency or self.width, alias.requests_per_minute, alias.tokens_per_minute
+        limiter = Limiter(calls, requests_per_minute=requests, tokens_per_minute=tokens)
         return self._limiters.setdefault(alias.alias, limiter)
 
     def meter(self, alias: Alias) -> GpuMeter:

@@ -1,9 +1,9 @@
 """How many calls a model's server gets at once, and how many a minute.
 
 Concurrency adapts to what the server bears (additive increase, multiplicative decrease, as TCP does): it is halved by a
-429, once for all calls that were in flight together, and grows by one for each round of answered calls, up to the
-alias's `concurrency`. Rates are token buckets that hold ten seconds' worth. Waiting calls are served in order of
-arrival.
+429, once for all calls that were in flight together, and grows by one for each round of answered calls, up to its
+ceiling: the alias's `concurrency`, else as many as attempts go on at a time. Rates are token buckets that hold ten
+seconds' worth. Waiting calls are served in order of arrival.
 """
 
 from __future__ import annotations
@@ -75,6 +75,12 @@ class Limiter:
     def limit(self) -> int:
         """Calls allowed at once now."""
         return int(self._limit)
+
+    def allow(self, ceiling: int) -> None:
+        """So many calls at once at most from now on (also: fewer), and so many now unless a 429 has cut them."""
+        self._limit = float(ceiling) if self._limit >= self.ceiling else min(self._limit, ceiling)
+        self.ceiling = ceiling
+        self._serve()
 
     async def enter(self, tokens: int) -> Slot:
         """Waits for a turn. `tokens`: how many the call will use, estimated."""

@@ -161,6 +161,11 @@ class BudgetKeeper:
             most, why = level, " (its share of what the whole evaluation has)"
         return _Cap(limit, "run", most, self._run.spent[limit], held, why)
 
+    def change(self, budget: Budget) -> None:
+        """Other caps hold from now on, also for calls that wait."""
+        self.budget = budget
+        self._serve()
+
     def capped(self, attempt: int | None) -> bool:
         """Whether any cap on money or tokens holds for a call of the attempt (None: of the judge)."""
         return any(cap.most < math.inf for cap in self._caps(attempt))
@@ -318,6 +323,13 @@ class SharedBudget:
         share = self.shares[run]
         share.finished = False
         return share
+
+    def change(self, budget: Budget) -> None:
+        """Other caps hold from now on, also for calls that wait."""
+        self.budget = budget
+        for share in self.shares.values():
+            if share.serve is not None:
+                share.serve()
 
     @property
     def seconds_left(self) -> tuple[float, float] | None:

@@ -217,6 +217,8 @@ def line_of(event: trace.Event, board: Board) -> str | None:
         detail = f" ({event.detail})" if event.detail else ""
         took = f"{counted(event.turns, 'turn')}, {event.seconds:.1f} s"
         return f"attempt {event.attempt}: {end_words(event.status)}{detail}, {took}"
+    if isinstance(event, trace.CapsChanged):
+        return event.words
     if isinstance(event, trace.InfrastructureFailed):
         who = "run" if event.attempt is None else f"attempt {event.attempt}"
         return f"{who}: {event.what} failed, {'trying again' if event.retried else 'given up'}: {event.detail}"
