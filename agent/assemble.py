@@ -279,7 +279,7 @@ async def go(
             log = stack.enter_context(contextlib.closing(open_trace(files, settings)))
             for listener in (events.append, *listeners):
                 log.listen(listener)
-            if any(map(os.environ.get, telemetry.WANTED)):
+            if telemetry.wanted():
                 log.listen(stack.enter_context(contextlib.closing(telemetry.Spans(files.name, task.id))).see)
             if not events:  # the process that began the run was killed before its first line was whole
                 _begin(files, task, settings, log)

@@ -10,29 +10,33 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from harness import trace
-from tasks.errors import InputError
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-WANTED = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_NEEDED = ("opentelemetry", "opentelemetry.sdk", "opentelemetry.exporter")  # parents first, as find_spec wants them
+
+
+def wanted() -> bool:
+    """Whether an endpoint is named, and the extra `otel` installed."""
+    return any(map(os.environ.get, _ENDPOINTS)) and all(map(find_spec, _NEEDED))
 
 
 class Spans:
     """One run's spans, from its name and the events that its process writes; `close` sends what is left."""
 
     def __init__(self, run: str, task: str) -> None:
-        """Raises InputError where the extra `otel` is not installed."""
-        try:
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-            from opentelemetry.sdk.trace import TracerProvider
-            from opentelemetry.sdk.trace.export import BatchSpanProcessor
-            from opentelemetry.trace import set_span_in_context
-        except ImportError as error:
-            raise InputError(f"{' or '.join(WANTED)} is set, which needs: pip install 'troop-solver[otel]'") from error
+        """Raises ImportError where the extra `otel` is not installed."""
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.trace import set_span_in_context
+
         os.environ.setdefault("OTEL_SERVICE_NAME", "troop")
         self._provider = TracerProvider()
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -30,6 +30,7 @@ def execute(known: argparse.Namespace) -> int:
     from agent.assemble import named_models
     from agent.config import Settings, load_config, prices_of
     from agent.run.control import WISH
+    from agent.run_files import RunFiles
     from harness.money.ledger import check_priced
     from harness.trace import CapsChanged, public, record
 
@@ -37,10 +38,9 @@ def execute(known: argparse.Namespace) -> int:
     if wish == CapsChanged():
         raise InputError("say what is to change: --max-usd, --max-tokens or --concurrency")
     directory = run_of(known, evaluations=True)
-    kept = next((place for name in ("eval.json", "run.json") if (place := directory / name).is_file()), None)
-    if kept is None:
-        raise InputError(f"{directory} is neither a run nor an evaluation")
-    settings = record(Settings, json.loads(kept.read_bytes())["settings"])
+    whole = directory / "eval.json"
+    of_evaluation = whole.is_file() and record(Settings, json.loads(whole.read_bytes())["settings"])
+    settings = of_evaluation or RunFiles(directory).read_run()[1]
     prices = [prices_of(alias) for alias in named_models(settings, load_config())]
     check_priced(prices, wish.usd, allow_unknown=settings.allow_unknown_price)
     try:

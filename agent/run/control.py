@@ -20,15 +20,13 @@ LOOK_SECONDS = 0.5
 def changed(settings: Settings, wish: CapsChanged) -> Settings:
     """The settings as they are wished for."""
     caps = {name: cap for name in ("usd", "tokens") if (cap := getattr(wish, name)) is not None}
-    return replace(
-        settings, budget=replace(settings.budget, **caps), concurrency=wish.concurrency or settings.concurrency
-    )
+    concurrency = wish.concurrency or settings.concurrency
+    return replace(settings, budget=replace(settings.budget, **caps), concurrency=concurrency)
 
 
 @contextlib.asynccontextmanager
 async def listening(directory: Path, heed: Callable[[CapsChanged], None]) -> AsyncIterator[None]:
-    """Within: wishes that are left in the directory are heeded. One that is damaged, or that nobody took before, is
-    not."""
+    """Within: wishes that are left in the directory are heeded, but for damaged ones and those left before."""
     place = directory / WISH
     place.unlink(missing_ok=True)
 
