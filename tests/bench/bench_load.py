@@ -31,7 +31,7 @@ from tests.support.calculator import make_repository, settings, task
 
 
 def held() -> dict[str, float]:
-    """What this process and the machine hold: MB, descriptors, threads, containers, MB used where sandboxes are."""
+    """What this process and the machine hold: MB, descriptors, threads, containers (of all Troops here)."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
     listed = subprocess.run(["docker", "ps", "-aq", "--filter", "label=troop.run"], capture_output=True, text=True)
     return {
