@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.records import Json
-from harness.views.words import clean, counted, elapsed_short, tokens_short
+from harness.views.words import clean, counted, elapsed_short, end_words, tokens_short
 
 NAMED = 10
 """Failed instances that are named on the page; report.json has all."""
@@ -53,7 +53,7 @@ def measures(report: Json) -> list[tuple[str, str]]:
         (f"oracle@{report['attempts']}", right),
         ("recovery", "undefined" if report["recovery"] is None else f"{report['recovery']:.2f}"),
         ("distinct candidates", f"{report['candidates']}{each}"),
-        ("attempts ended", ", ".join(f"{n} {status}" for status, n in _most(report["statuses"])) or "none"),
+        ("attempts ended", ", ".join(f"{n} {end_words(status)}" for status, n in _most(report["statuses"])) or "none"),
     ]
 
 

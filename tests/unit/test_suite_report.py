@@ -223,6 +223,7 @@ def test_the_page_fits_eighty_columns() -> None:
     shown = screen.getvalue()
     assert max(map(len, shown.splitlines())) <= 80
     assert "3 instances unfinished" in shown and "selected@40" in shown
+    assert "attempts ended 240 finished" in " ".join(shown.split()), "words for people"
     assert "1: 0.500, 2: 0.500, 4: 0.500, 8: 0.500, 16: 0.500, 32: 0.500, 40: 0.500 [" in " ".join(shown.split())
 
 
