@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from agent.attempt.policy import Policy
 from agent.choice.candidates import candidates_of
 from agent.choice.order import check_threshold
-from agent.config import REPAIR, Alias, Config, Settings, key_of, load_config, prices_of, resolve_model
+from agent.config import MODEL_ATTEMPTS, REPAIR, Alias, Config, Settings, key_of, load_config, prices_of, resolve_model
 from agent.run_files import RunFiles, new_run, run_name
 from agent.secrets import known_masker, masker
 from agent.version import VERSION
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from agent.run.worth import Sampling
     from harness.views.live import View
 
-MODEL_ATTEMPTS = 32
-"""Attempts at a time with models, unless set; each waits for its model most of the time."""
 
 LEAST_ROOM, RUN_ROOM, SANDBOX_ROOM, ENVIRONMENT_ROOM = 128 << 10, 1 << 20, 100 << 20, 500 << 20
 """Bytes without which no run comes to its end in a run directory; those that an attempt's trace and patch, a sandbox,

@@ -23,6 +23,8 @@ REPAIR = "repair"
 """The model name that stands for the policy without a model."""
 
 
+MODEL_ATTEMPTS = 32
+"""Attempts at a time with models, unless set; each waits for its model most of the time."""
 CONTEXT = 128_000
 """Tokens that a model bears where neither the alias nor the server says how many."""
 

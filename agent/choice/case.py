@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness import trace
-from harness.choosing.evidence_store import Steps
+from harness.choosing.found import Steps
 from harness.choosing.probe_facts import Seen
 from harness.evidence.near import Opened
 from harness.evidence.shown import Shown

@@ -15,7 +15,7 @@ from agent.attempt.lines import cut_middle, fitting
 from agent.attempt.model_policy import prompt
 from agent.choice.case import Case
 from agent.models.wires.texts import encodable
-from harness.choosing.evidence_store import digest
+from harness.choosing.found import digest
 from harness.choosing.statement import Statement
 from harness.choosing.static_evidence import StaticFacts, look
 from harness.code.facts import parsed, spans

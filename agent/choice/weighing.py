@@ -17,8 +17,8 @@ from agent.choice.case import Case, Ground, Known
 from agent.choice.order import Findings, Weighed, objections
 from harness import trace
 from harness.choosing.behaviour import probe_rows, steps_of_each
-from harness.choosing.evidence_store import InstanceEvidence
 from harness.choosing.features import rows
+from harness.choosing.found import InstanceEvidence
 from harness.choosing.gather import gather_probes, gather_static
 from harness.choosing.pool import Sample
 from harness.choosing.ranker import SHIPPED, read_weights

@@ -13,7 +13,7 @@ from agent.choice.case import Known
 from agent.commands.progress import Progress
 from agent.commands.show_command import opened
 from harness import trace
-from harness.choosing.evidence_store import digest
+from harness.choosing.found import digest
 from harness.choosing.probe_facts import Seen
 from harness.records import Candidate, Json
 from harness.views.picture import table

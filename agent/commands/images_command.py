@@ -75,7 +75,8 @@ def _check(known: argparse.Namespace) -> int:
 
     parser = argparse.ArgumentParser()
     grade_command.configure(parser)
-    asked = vars(parser.parse_args([known.suite or "swe-bench", "--check", "--no-build"])) | vars(known)
+    suite = known.suite or "swe-bench"
+    asked = vars(parser.parse_args([suite, "--no-build"])) | vars(known) | {"suite": suite}
     return grade_command.execute(argparse.Namespace(**asked))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
@@ -22,13 +22,6 @@ from tasks.task import GivenTest
 
 if TYPE_CHECKING:
     from agent.config import Settings
-
-
-def add_repeatable(
-    group: argparse._ActionsContainer, flag: str, metavar: str, told: str, read: Callable[[str], Any] = str, **more: Any
-) -> None:
-    """An option that may be given several times: a list of what each says. `told`: its help; `more`: for argparse."""
-    group.add_argument(flag, action="append", default=[], type=read, metavar=metavar, help=told, **more)
 
 
 def add_settings(group: argparse._ActionsContainer, names: Iterable[str], whole: str = "") -> None:
@@ -50,7 +43,7 @@ def add_solving(parser: argparse.ArgumentParser, whole: str = "of the whole run"
         group = parser.add_argument_group(title)
         if title == TRIES:
             told = "alias, provider/name, http://host:port/v1#name, or repair; several: attempts rotate"
-            add_repeatable(group, "--model", "NAME", told)
+            group.add_argument("--model", action="append", default=[], metavar="NAME", help=told)
         add_settings(group, (setting.name for setting in SETTINGS if setting.group == title), whole)
     add_options(parser, "progress")
 

@@ -8,7 +8,7 @@ import ssl
 
 import httpx2
 
-from agent.config import Alias, is_loopback
+from agent.config import MODEL_ATTEMPTS, Alias, is_loopback
 from agent.models.limiter import Limiter
 from agent.models.wires.base import Wire, open_wire
 from harness.money.ledger import GpuMeter
@@ -26,7 +26,7 @@ class Connections:
     event loop; to be closed at the end (`contextlib.aclosing`).
     """
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int = MODEL_ATTEMPTS) -> None:
         self.width = width
         self._pools: dict[str, httpx2.AsyncClient] = {}
         self._wires: dict[str, Wire] = {}

@@ -12,7 +12,7 @@ from math import log1p
 from statistics import fmean
 
 from harness.choosing.agreement import shares
-from harness.choosing.evidence_store import Base, Found, InstanceEvidence, Steps, digest
+from harness.choosing.found import Base, Found, InstanceEvidence, Steps, digest
 from harness.choosing.probe_facts import Seen
 from harness.choosing.statement import Statement
 from harness.evidence.shown import Shown, splits

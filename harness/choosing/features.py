@@ -16,7 +16,7 @@ from statistics import fmean
 
 from harness.choosing.agreement import Wording, mean_with_others, nearness, shares, similarity, votes, wording
 from harness.choosing.behaviour import BEHAVIOUR, behaviour_features
-from harness.choosing.evidence_store import Found, InstanceEvidence
+from harness.choosing.found import Found, InstanceEvidence
 
 KINDS: dict[str, tuple[str, ...]] = {
     "usable": ("unusable",),

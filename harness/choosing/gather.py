@@ -12,7 +12,7 @@ from itertools import zip_longest
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from harness.choosing.evidence_store import Base, Found, InstanceEvidence, Keep, Steps
+from harness.choosing.found import Base, Found, InstanceEvidence, Keep, Steps
 from harness.choosing.probes import probes_of
 from harness.choosing.probing import run_probes, views_for
 from harness.choosing.statement import Statement

@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.cache import write_json
-from harness.choosing.evidence_store import Base, Found, InstanceEvidence, Keep, NearBase, TestFacts, digest
 from harness.choosing.features import CandidateFeatures
+from harness.choosing.found import Base, Found, InstanceEvidence, Keep, NearBase, TestFacts, digest
 from harness.choosing.gather import import_names, lay
 from harness.choosing.pool import Sample
 from harness.choosing.ranker import Weights

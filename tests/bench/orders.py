@@ -17,8 +17,8 @@ from pathlib import Path
 from agent.choice.candidates import candidates_of
 from agent.choice.order import select, why_not
 from harness import trace
-from harness.choosing.evidence_store import InstanceEvidence
 from harness.choosing.features import rows
+from harness.choosing.found import InstanceEvidence
 from harness.choosing.gather import gather_static
 from harness.choosing.pool import Sample
 from harness.choosing.ranker import SHIPPED, read_weights

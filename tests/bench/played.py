@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import gzip
 import json
 import random
 import shutil
@@ -49,37 +47,32 @@ _PATCH = "diff --git a/x.py b/x.py\n--- a/x.py\n+++ b/x.py\n@@ -0,0 +1,{n} @@\n"
 async def given(pool: Path, row: str, rows: Path, mirrors: Path, model: str, out: Path) -> None:
     """The run in `out`, and which of its candidates the pool calls right, in OUT-right.json ("": the pool does not
     know)."""
-    from agent.assemble import go, open_pool, open_trace, start
+    from agent.assemble import go, open_pool, start
     from agent.choice.candidates import candidates_of
     from agent.config import Settings
+    from harness.choosing.pool import by_instance, read_pool, unlabelled
     from harness.records import Budget
     from harness.suites.swebench import SwebenchSuite
     from harness.swebench.names import image_name
     from tasks.swebench import choose_rows, load_rows
 
     suite = SwebenchSuite("", tuple(choose_rows(load_rows("swe-bench-lite", rows), [row])), rows, mirrors)
-    with gzip.open(pool, "rt", encoding="utf-8") as lines:
-        patches = [each for each in map(json.loads, lines) if each["instance_id"] == row]
+    samples = by_instance(read_pool(pool))[row]
     settings = Settings(
         models=(model,),
         judge="none",
         judge_model="none",
         tie_witnesses=2,
-        budget=Budget(attempts=len(patches)),
+        budget=Budget(attempts=len(samples)),
         concurrency=2,
         out=out.parent,
     )
-    files, task, settings = start(suite.task(row, image_name(row)), settings, directory=out)
-    with contextlib.closing(open_trace(files, settings)) as log:
-        for index, each in enumerate(patches):
-            log.write(trace.AttemptStarted(attempt=index, seed=index, model=each["source"].partition("/")[0]))
-            log.write(trace.AttemptEnded(attempt=index, status="submitted", patch=each["model_patch"]))
+    task = suite.task(row, image_name(row))
+    files, task, settings = start(task, settings, directory=out, given=unlabelled(samples))
     async with open_pool(settings, task.environment.image, print) as places:
         await go(files, say=print, pool=places)
-    right = {
-        c.id: {"resolved": True, None: ""}.get(patches[c.attempts[0]]["outcome"], False)
-        for c in candidates_of(list(trace.read(files.trace_file)))
-    }
+    labels = {True: True, False: False, None: ""}
+    right = {c.id: labels[samples[c.attempts[0]].right] for c in candidates_of(list(trace.read(files.trace_file)))}
     out.with_name(f"{out.name}-right.json").write_text(json.dumps(right))
 
 

@@ -29,8 +29,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.choosing.evidence_store import digest
 from harness.choosing.features import KINDS, NAMES, rows
+from harness.choosing.found import digest
 from harness.choosing.gather import gather_probes, gather_static
 from harness.choosing.pool import Sample, by_instance, read_pool, unlabelled
 from harness.choosing.ranker import SHIPPED, read_weights

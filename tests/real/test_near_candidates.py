@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import pytest
 
-from harness.choosing.evidence_store import NearBase, TestFacts
+from harness.choosing.found import NearBase, TestFacts
 from harness.evidence.near import NearSettings, near_tests
 from harness.sandbox.base import WORKDIR, Provider, Sandbox, SandboxSpec
 from tests.bench.evidence import NOTHING_RAN, held_against

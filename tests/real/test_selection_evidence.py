@@ -15,8 +15,8 @@ from statistics import fmean
 
 import pytest
 
-from harness.choosing.evidence_store import InstanceEvidence
 from harness.choosing.features import KINDS, rows
+from harness.choosing.found import InstanceEvidence
 from harness.choosing.gather import gather_probes, gather_static
 from harness.choosing.pool import Sample, by_instance, read_pool, unlabelled
 from tests.bench.evidence import gather_tests, keeping

@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from agent.choice.order import select, why_not
-from harness.choosing.evidence_store import InstanceEvidence
+from harness.choosing.found import InstanceEvidence
 from harness.choosing.gather import gather_probes, gather_static, in_sandbox
 from harness.choosing.pool import Sample
 from harness.choosing.statement import Statement

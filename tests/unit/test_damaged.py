@@ -25,8 +25,8 @@ from agent.repair.mutate import mutants
 from agent.run_files import RunFiles
 from harness import trace
 from harness.cache import read_json
-from harness.choosing.evidence_store import InstanceEvidence
 from harness.choosing.features import rows
+from harness.choosing.found import InstanceEvidence
 from harness.choosing.gather import gather_static
 from harness.choosing.pool import Sample, read_candidates
 from harness.choosing.probes import probes_of, steps_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.choosing.evidence_store import Base
+from harness.choosing.found import Base
 from harness.choosing.gather import import_names, tells
 from harness.choosing.probe_facts import Seen
 

@@ -362,7 +362,7 @@ def test_diff_shows_two_candidates_and_what_differs(place: Path) -> None:
 
 
 def test_what_the_issues_code_does_differently_is_told(tmp_path: Path) -> None:
-    from harness.choosing.evidence_store import digest
+    from harness.choosing.found import digest
     from tests.support.played import DIFF, OTHER
 
     probed = [

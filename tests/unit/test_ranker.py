@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.choosing.evidence_store import Base, Found, InstanceEvidence, NearBase, Steps, TestFacts, digest
 from harness.choosing.features import NAMES, CandidateFeatures, rows
+from harness.choosing.found import Base, Found, InstanceEvidence, NearBase, Steps, TestFacts, digest
 from harness.choosing.pool import Sample
 from harness.choosing.probe_facts import Seen
 from harness.choosing.ranker import Weights, read_weights

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.choosing.behaviour import probe_rows
-from harness.choosing.evidence_store import Base, Found, InstanceEvidence, digest
+from harness.choosing.found import Base, Found, InstanceEvidence, digest
 from harness.choosing.pool import Sample
 from harness.choosing.probe_facts import Seen
 from harness.choosing.static_evidence import StaticFacts
