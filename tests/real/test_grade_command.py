@@ -196,6 +196,18 @@ def test_a_verdict_that_differs_between_repetitions_is_flaky_and_its_instance_no
     assert "1 of 2 instances cannot be trusted here" in done.stdout and "flaky" in done.stdout
 
 
+def test_images_can_be_checked_as_soon_as_they_are_there(place: Place) -> None:
+    words = ["images", "build", "--dataset", str(place.dataset), "--instances", INSTANCE, "--pull", "never", "--check"]
+    environment = {**os.environ, "TROOP_CACHE": str(place.folder / "cache")}
+    done = subprocess.run(
+        [*TROOP, *words, "--json"], env=environment, capture_output=True, text=True, check=False, cwd=place.folder
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report == place.read("runs/grade-swe-bench/report.json") and report["untrusted"] == {}
+    assert {row["set"]: row["outcome"] for row in report["predictions"]} == {"gold": "resolved", "noop": "unresolved"}
+
+
 def test_predictions_or_a_check_must_be_asked_for(place: Place) -> None:
     done = place.run()
     assert done.returncode == 2 and "give --predictions FILE" in done.stderr

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from agent.commands.grade_command import _Work
-from agent.commands.grade_view import Tally
+from agent.commands.grade_view import Tally, TallyView
 from harness.swebench.grading import GradedPatch, Outcome
 from harness.swebench.images import ImageOutcome, ImageRef
 from harness.swebench.predictions import Prediction, sets_of
@@ -53,3 +56,12 @@ def test_a_patch_is_graded_many_times_at_once_and_each_outcome_is_kept_in_order(
     asyncio.run(graded())
     (result,) = work.results.values()
     assert result.outcomes == OUTCOMES and result.outcome == "resolved", result.failure
+
+
+def test_what_was_said_already_is_not_in_what_lines_say_now_and_then() -> None:
+    out = io.StringIO()
+    view = TallyView(Tally(3), Console(file=out, width=80))
+    view.say("1/3 x gold: resolved")
+    drawn = [str(part) for part in view.screen.__rich__().renderables]
+    view.stop()
+    assert "1/3 x gold: resolved" in out.getvalue() and len(drawn) == 1 and drawn[0].startswith("graded 0 of 3")
