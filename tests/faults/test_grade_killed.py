@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from harness.sandbox.docker.containers import remove_container
 from harness.sandbox.docker.daemon import connect
 from tests.support.command_line import TROOP
 from tests.support.graded_instance import GOLD, INSTANCE, build_instance, make_row, write_rows
@@ -79,7 +80,7 @@ def work(tmp_path: Path) -> Iterator[Work]:
     )
     yield Work(client, image.id, tmp_path / "out", tmp_path / "cache", command)
     for left in client.api.containers(all=True, filters={"ancestor": image.id}):
-        client.api.remove_container(left["Id"], force=True)
+        remove_container(client, left["Id"])  # the daemon may be removing it already
     client.images.remove(name, force=True)
     client.close()
 
