@@ -137,9 +137,13 @@ def width(settings: Settings) -> int:
 
 
 def without_attempts(settings: Settings) -> Settings:
-    """The settings of a run that makes no attempts, and chooses among patches that it is given."""
+    """The settings of a run that makes no attempts, and chooses among patches that it is given; the judge's model
+    writes the further tests where it is a tie. Raises InputError where there is none for that."""
+    writers = (settings.judge_model or "none",) if settings.tie_witnesses else ()
+    if "none" in writers:
+        raise InputError("--tie-witnesses needs a model that writes tests: give --judge-model NAME")
     budget = replace(settings.budget, attempts=0)
-    return replace(settings, models=(), budget=budget, adaptive=False, until=None, tie_witnesses=None)
+    return replace(settings, models=writers, budget=budget, adaptive=False, until=None)
 
 
 def start(

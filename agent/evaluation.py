@@ -320,9 +320,10 @@ class Evaluation:
         budget, results, total = self.settings.budget, self.results(), len(self.suite.ids)
         aliases = [resolve_model(name, self.config) for name in self.settings.models if name != REPAIR]
         makers = dict.fromkeys(sample.model for of_it in self.given.values() for sample in of_it)
+        models = () if self.given else self.settings.models  # those only write tests
         asked = Asked(
             suite=self.suite.name,
-            models=self.settings.models or tuple(makers),
+            models=models or tuple(makers),
             attempts=max(map(len, self.given.values()), default=budget.attempts),
             grades=self.grades,
             gpu_hours={a.alias: hour for a in aliases if (hour := prices_of(a).gpu_hour) is not None},
@@ -330,7 +331,7 @@ class Evaluation:
             adaptive=self.settings.adaptive,
         )
         report = suite_report(results, asked, instances=total, unfinished=total - len(self.outcomes))
-        files = prediction_files(results, self.settings.models, budget.attempts)
+        files = prediction_files(results, models, budget.attempts)
         files = {name: text for name, text in files.items() if name == SELECTED or not self.given}
         for name, text in files.items():
             write_text(self.out / name, text)

@@ -19,7 +19,7 @@ from harness.suites.live import outcome_line
 from harness.views.words import clean, verdict_words, whose
 from tasks.errors import InputError
 
-JUDGE = ("judge", "judge_model", "max_judge_usd", "max_usd", "max_tokens", "allow_unknown_price")
+JUDGE = ("judge", "judge_model", "tie_witnesses", "max_judge_usd", "max_usd", "max_tokens", "allow_unknown_price")
 LOOK = ("ranker", "threshold", "timeout", "test_timeout", "yes", "strict", "sandbox", "memory", "cpus", "out")
 
 

@@ -95,8 +95,8 @@ PYTHON_NAMED = Step(
 
 
 def given_steps(commands: Iterable[str]) -> tuple[Step, ...]:
-    """The user's own set-up commands as steps."""
-    return tuple(Step(f"$ {c}", (c,), "a set-up command failed", installs=True) for c in commands)
+    """A task's own set-up commands as steps; those of a suite see to the environment's place, and install nothing."""
+    return tuple(Step(f"$ {c}", (c,), "a set-up command failed", installs=ENVDIR not in c) for c in commands)
 
 
 def given_environment(detected: Detected) -> tuple[tuple[Step, ...], tuple[Step, ...]]:

@@ -223,6 +223,7 @@ def _key(provider: Provider, workspace: Workspace, task: Task, plan: Detected) -
 def _built(key: str, task: Task, plan: Detected, facts: Json) -> Built:
     python, install, former = (str(facts.get(name, "")) for name in ("python", "install", "fell_back_from"))
     missing, notes = (tuple(facts.get(name, ())) for name in ("missing_limits", "notes"))
+    install = install or (f"image {task.environment.image}" if task.environment.image else "")
     return Built(key, task.environment.image, python, plan.test_command, missing, notes, install, former)
 
 

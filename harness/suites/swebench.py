@@ -172,12 +172,12 @@ def _setup(command: str | None, tree: str) -> tuple[str, ...]:
     python = f"{ENVDIR}/bin/python"
     # What was built in the image's tree stays; its history goes.
     brought = f"rm -rf {tree}/.git {posixpath.dirname(tree).rstrip('/')}/*.patch && cp -an {tree}/. {TREE}"
-    moved = () if tree == TREE else (f"{brought} && rm -rf {tree} && ln -s {TREE} {tree}",)
-    link = f"test -x {python} || ! test -e {ENV} || {{ rm -rf {ENVDIR} && ln -s {ENV} {ENVDIR}; }}"
+    moved = "" if tree == TREE else f"{brought} && rm -rf {tree} && ln -s {TREE} {tree} && "
+    link = f"{moved}{{ test -x {python} || ! test -e {ENV} || {{ rm -rf {ENVDIR} && ln -s {ENV} {ENVDIR}; }}; }}"
     runner = runner_of(command or USUAL_COMMAND)
     # Old trees import from `py` what newer pytests no longer bring along.
     there = f"! test -x {python} || {python} -m {runner.name} --version > /dev/null 2>&1"
     install = f"{there} || {python} -m pip install --quiet {' '.join(runner.packages)}"
     # The tree was laid anew, and no later run writes byte code.
     compiled = f"{python} -m compileall -q . > /dev/null 2>&1 || true"
-    return (*moved, link, install, compiled) if runner.packages else (*moved, link, compiled)
+    return (link, install, compiled) if runner.packages else (link, compiled)

@@ -14,7 +14,7 @@ import pytest
 from harness import trace
 from harness.records import Charge, Usage, WitnessTest
 from tasks.source import local_task
-from tests.support.calculator import FILES, WITNESS, make_repository
+from tests.support.calculator import FILES, PLAN, SUBMIT, WITNESS, call, make_repository
 from tests.support.command_line import TROOP, troop
 from tests.support.model_server import Answer, Request, serving
 from tests.support.programs import make_checkout
@@ -255,6 +255,23 @@ def test_a_judge_decides_between_candidates_that_the_evidence_leaves_close_and_i
         assert len(server.requests) == asked_before, "what was asked is not asked again"
         capped = troop("select", *command, "--max-judge-usd", "1", cwd=tmp_path)
         assert capped.returncode == 2 and "--max-judge-usd cannot be kept" in capped.stderr
+
+
+@pytest.mark.bubblewrap
+@pytest.mark.network
+def test_where_it_is_a_tie_more_tests_are_written_by_the_judges_model(tmp_path: Path) -> None:
+    folder = write_patches(tmp_path, TWO)
+    text = "from pathlib import Path\n\nfrom calc import total\n\n\ndef test_first():\n    assert total([1, 2]) == 3\n"
+    text += "    assert 'list' in Path('calc.py').read_text()\n"
+    tells = call("witness", path="tests/test_w.py", content=text)
+    with serving(lambda request: [PLAN, SUBMIT, tells, SUBMIT][request.turn]) as server:
+        command = [*asked(tmp_path, folder), "--tie-witnesses", "1", "--judge", "none", "--json"]
+        report = json.loads(troop("select", *command, "--judge-model", f"{server.url}#scripted", cwd=tmp_path).stdout)
+        assert len(server.requests) == 4
+    assert report["selected"]["method"] == "witness"
+    assert [row["name"] for row in report["attempts"]] == ["tool/copies.patch", "tool/right.patch"]
+    nobody = troop("select", *command, cwd=tmp_path)
+    assert nobody.returncode == 2 and "give --judge-model NAME" in nobody.stderr
 
 
 @pytest.mark.bubblewrap
