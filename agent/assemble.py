@@ -176,11 +176,12 @@ def start(
     _check_room(place, settings, None, say)
     files = new_run(place)
     with RunLock(files.directory):
-        files.write_run(task, settings, _versions(), mask(source), "running")
+        files.trace_file.unlink(missing_ok=True)  # of a process that was killed here
         with contextlib.closing(open_trace(files, settings)) as log:
             _begin(files, task, settings, log)
             for index, sample in enumerate(given):
                 _hand_in(log, index, sample)
+        files.write_run(task, settings, _versions(), mask(source), "running")  # it is a run only now
     return files, task, settings
 
 

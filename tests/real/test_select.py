@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent.assemble import start, without_attempts
+from agent.config import Settings
+from agent.run_files import RunFiles
 from harness import trace
+from harness.choosing.pool import read_candidates
 from harness.records import Charge, Usage, WitnessTest
+from tasks.errors import InputError
 from tasks.source import local_task
 from tests.support.calculator import FILES, PLAN, SUBMIT, WITNESS, call, make_repository
 from tests.support.command_line import TROOP, troop
@@ -118,6 +125,37 @@ def test_a_run_killed_while_it_verifies_is_resumed(patches: Path) -> None:
     report = json.loads(done.stdout)
     assert report["selected"]["candidate"] == "c1" and len(report["candidates"]) == 5
     assert verified() == 5, "what was verified is not verified again"
+
+
+def test_a_process_that_dies_while_patches_are_handed_in_leaves_no_run_with_fewer(
+    patches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = read_candidates([patches], "calculator")
+    task, out = local_task(patches.parent / "calculator", ISSUE), patches.parent / "run"
+
+    def begun() -> int:
+        start(task, without_attempts(Settings(out=out.parent)), directory=out, given=given)
+        return sum(isinstance(event, trace.AttemptEnded) for event in trace.read(out / "trace.jsonl"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trace.Trace, "write", dying(trace.Trace.write, after=5))
+        with pytest.raises(MemoryError):
+            begun()
+    with pytest.raises(InputError, match="not a run directory"):
+        RunFiles(out).read_run()
+    assert begun() == len(given) == 5
+
+
+def dying(write: Callable[..., Any], after: int) -> Callable[..., Any]:
+    """The same, until it has been called so many times."""
+    calls = itertools.count()
+
+    def once(*arguments: Any) -> Any:
+        if next(calls) == after:
+            raise MemoryError
+        return write(*arguments)
+
+    return once
 
 
 @pytest.mark.bubblewrap
