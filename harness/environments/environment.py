@@ -341,9 +341,10 @@ class _SetUp:
 
 
 def _shown(command: str) -> str:
-    """A set-up command as one would type it: without where Troop keeps uv, the version that it tells, and the dates."""
+    """A set-up command as one would type it: without where Troop keeps uv and Python, without versions told and dates."""
     plain = re.sub(r"--(?:exclude-newer|exclude-newer-package) \S+ |\b[A-Z_]+=\S+ ", "", command)
-    return plain.replace(f"{UV} ", "").partition(" && printf")[0].partition(" && { ")[0].strip()
+    plain = plain.replace(f"{UV} ", "").replace(f"{ENVDIR}/bin/python -m ", "")
+    return plain.partition(" && printf")[0].partition(" && { ")[0].strip()
 
 
 def end_of(output: str) -> str:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from harness.environments.detect import Detected, detect, given_environment, runnable_day, system_packages, version_of
+from harness.environments.environment import _shown
 from harness.environments.project import Project, read_project
 from harness.testing.runners.registry import USUAL_COMMAND as PYTEST_COMMAND
 
@@ -43,6 +44,13 @@ def test_a_package_is_installed_editable_with_its_test_extra() -> None:
     assert "-e '.[test]'" in first_install(found)
     assert "--python '>=3.9' " in found.steps[0].commands[0]
     assert found.test_command == PYTEST_COMMAND
+
+
+def test_every_way_of_installing_is_told_as_one_would_type_it() -> None:
+    found = detected({"setup.py": "from setuptools import setup\nsetup(name='x')\n"}, date=OLD)
+    told = [_shown(way) for step in found.steps if step.installs for way in step.commands]
+    assert "pip install pip setuptools wheel && pip install --no-build-isolation -e ." in told
+    assert not [way for way in told if "/" in way or "--exclude-newer" in way]
 
 
 def test_without_a_test_extra_the_dev_extra_counts() -> None:

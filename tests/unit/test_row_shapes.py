@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from harness.environments.detect import given_steps
 from harness.suites.swebench import task_in_image
 from harness.swebench import official
 from harness.swebench.reinstall import installs_in_place
@@ -163,9 +164,12 @@ def test_what_a_row_lacks_is_named(tmp_path: Path, row: dict[str, Any], said: st
 def test_an_attempt_s_sandbox_has_the_tree_where_all_have_it_and_nothing_that_the_image_hides(tmp_path: Path) -> None:
     row = loaded(tmp_path, multi())
     first, *_ = task_in_image(row, repository_of(row), "image").environment.setup
-    assert first == (
-        "rm -rf /home/jq/.git /home/*.patch && cp -an /home/jq/. /testbed && rm -rf /home/jq && ln -s /testbed /home/jq"
+    assert first.startswith(
+        "rm -rf /home/jq/.git /home/*.patch && cp -an /home/jq/. /testbed && rm -rf /home/jq && ln -s /testbed /home/jq && {"
     )
+    commands = task_in_image(row, repository_of(row), "image").environment.setup
+    assert not [step for step in given_steps(commands) if step.installs], "nobody is told Troop's own doings"
+    assert [step.installs for step in given_steps(["make", "pip install -e ."])] == [True, True]
     plain = task_in_image(bare_row(), repository_of(bare_row()), "image").environment.setup
     assert not any("cp -an" in command for command in plain)
 
