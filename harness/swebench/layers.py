@@ -189,8 +189,11 @@ async def _install_system(steps: Steps, recipe: Recipe) -> None:
 async def _install_packages(steps: Steps, chosen: ResolvedEnvironment) -> None:
     await steps.sandbox.write(IN, "".join(f"{line}\n" for line in chosen.pins).encode())
     dated = quoted(chosen.arguments)
-    install = f"{UV} pip install --quiet --no-deps --compile-bytecode --python {PYTHON} {dated} -r {IN}"
-    await steps.take("installing packages", install)
+    install = f"{UV} pip install --quiet --no-deps --python {PYTHON} {dated} -r {IN}"
+    # uv itself compiles for no Python before 3.7.
+    await steps.take(
+        "installing packages", f"{install} && {{ {PYTHON} -m compileall -q -j 0 {ENV}/lib > /dev/null || true; }}"
+    )
     await steps.sandbox.write(OUT, "".join(f"{line}\n" for line in chosen.build).encode())
     if chosen.build:
         fetch = f"{PYTHON} -m pip wheel --quiet --no-deps --wheel-dir {WHEELS} -r {OUT}"
