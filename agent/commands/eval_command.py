@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.commands.options import add_options, add_solving, settings_of
+from agent.commands.options import settings_of
 from agent.commands.progress import Progress
 from harness.lock import RunLock
 from harness.outputs import make_output
@@ -26,10 +26,8 @@ RESUMABLE = "the same command goes on where it stopped"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of eval."""
+    """The suite."""
     parser.add_argument("suite", metavar="SUITE", choices=tuple(SUITES), help=f"one of: {', '.join(SUITES)}")
-    add_options(parser, "rows", "environments", "evaluating")
-    add_solving(parser, whole="of the whole evaluation, shared fairly by its instances unless adaptive")
 
 
 def execute(known: argparse.Namespace) -> int:

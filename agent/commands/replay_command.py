@@ -6,26 +6,14 @@ import argparse
 import json
 import sys
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
 
 from agent.commands.options import run_of
-from agent.defaults import amount
 from harness import trace
 from harness.views.replay import play
 from harness.views.replay_frames import default_attempt, steps
 from tasks.errors import InputError
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of replay."""
-    told = "a run directory, or a trace file (the latest run)"
-    parser.add_argument("run", metavar="RUN", type=Path, nargs="?", help=told)
-    parser.add_argument("--attempt", type=int, metavar="K", help="which attempt (the selected one, else the first)")
-    parser.add_argument("--beside", type=int, metavar="K", help="another attempt beside it, turn by turn")
-    parser.add_argument("--speed", type=amount, default=1.0, metavar="X", help="times real speed (1); waits are capped")
-    parser.add_argument("--step", action="store_true", help="wait for a key after each step")
 
 
 def execute(known: argparse.Namespace) -> int:

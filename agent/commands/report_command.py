@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from rich.console import RenderableType
 
-from agent.commands.options import add_options, run_of
+from agent.commands.options import run_of
 from agent.commands.progress import Progress
 from agent.run_files import RunFiles, kept_in, last_worked_on
 from agent.secrets import mask
@@ -41,11 +41,6 @@ class Evaluated(NamedTuple):
 
 
 STUDY_OPTIONS = ("forecast", "budget", "merge")
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of report."""
-    add_options(parser, "report")
 
 
 def execute(known: argparse.Namespace) -> int:

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from agent.commands.options import add_options, run_of
+from agent.commands.options import run_of
 from tasks.instance import Instance
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of resume."""
-    add_options(parser, "resume", "progress", "afterwards", "hidden")
 
 
 def execute(known: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from rich.text import Text
 
 from agent.commands.eval_command import SUITES, exit_code, work
-from agent.commands.options import add_options, add_settings, settings_of, task_of
+from agent.commands.options import settings_of, task_of
 from agent.commands.progress import Progress
 from agent.config import Settings
 from harness.choosing.pool import Sample, by_instance, read_candidates, unlabelled
@@ -19,17 +19,10 @@ from harness.suites.live import outcome_line
 from harness.views.words import clean, verdict_words, whose
 from tasks.errors import InputError
 
-JUDGE = ("judge", "judge_model", "max_judge_usd", "max_usd", "max_tokens", "allow_unknown_price")
-LOOK = ("ranker", "threshold", "timeout", "test_timeout", "yes", "strict", "sandbox", "memory", "cpus", "out")
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of select."""
-    add_options(parser, "select", "task", "rows", "environments")
+    """What is not asked of select, and holds."""
     parser.set_defaults(images=[], verbatim=False, repeat=1, model=[], worth=None)
-    add_settings(parser.add_argument_group("the judge (none without --judge-model)"), JUDGE, "of the judge")
-    add_settings(parser.add_argument_group("evidence and choice"), LOOK, "of the whole run")
-    add_options(parser, "progress", "afterwards", "hidden")
 
 
 def execute(known: argparse.Namespace) -> int:

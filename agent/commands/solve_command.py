@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from agent.commands.options import add_options, add_solving, settings_of, task_of
+from agent.commands.options import settings_of, task_of
 from tasks.errors import InputError
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of solve."""
-    add_options(parser, "solve", "task")
-    add_solving(parser)
-    add_options(parser, "afterwards", "hidden")
 
 
 def execute(known: argparse.Namespace) -> int:

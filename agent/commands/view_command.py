@@ -36,12 +36,6 @@ KEPT = 16
 """Pages that are kept, so that one that did not change is not made again."""
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of view."""
-    parser.add_argument("out", metavar="RUN|DIR", type=Path, nargs="?", help="a run, or where runs are (runs)")
-    parser.add_argument("--port", type=int, default=0, metavar="N", help="of 127.0.0.1 (0: any that is free)")
-
-
 def execute(known: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
     fill_in(known, ["out"])
