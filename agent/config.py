@@ -159,22 +159,8 @@ class Provider:
     elsewhere: str = ""
 
 
-PROVIDERS: Mapping[str, Provider] = {
-    "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", "openai", elsewhere="OPENAI_BASE_URL"),
-    "anthropic": Provider(
-        "https://api.anthropic.com", "ANTHROPIC_API_KEY", "anthropic", "anthropic", "ANTHROPIC_BASE_URL"
-    ),
-    "deepseek": Provider("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", "deepseek"),
-    "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", "openrouter"),
-    "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY", "mistral"),
-    "groq": Provider("https://api.groq.com/openai/v1", "GROQ_API_KEY", "groq"),
-    "together": Provider("https://api.together.xyz/v1", "TOGETHER_API_KEY", "together"),
-    "fireworks": Provider("https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY", "fireworks"),
-    "xai": Provider("https://api.x.ai/v1", "XAI_API_KEY", "x-ai"),
-    "moonshot": Provider("https://api.moonshot.ai/v1", "MOONSHOT_API_KEY", "moonshotai"),
-    "dashscope": Provider("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY", "alibaba"),
-    "gemini": Provider("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY", "google"),
-}
+_VENDORS = tomllib.loads(Path(__file__).with_name("providers.toml").read_text(encoding="utf-8"))
+PROVIDERS: Mapping[str, Provider] = {name: Provider(**facts) for name, facts in _VENDORS.items()}
 
 RESERVED = frozenset({REPAIR, "none", "auto"})
 """Names that an alias cannot have: they mean something already where a model is named."""
