@@ -15,7 +15,7 @@ from harness.money.ledger import Prices
 from harness.records import Budget, Ranker
 from harness.sandbox.base import Limits
 from harness.sandbox.choice import AUTO
-from tasks.errors import EndpointFailed, InputError
+from tasks.errors import EndpointFailed, Explained, InputError
 from tasks.places import expanded
 from tasks.task import PACKAGE
 
@@ -258,14 +258,11 @@ def served_models(base_url: str) -> list[str]:
     import httpx2
 
     url = base_url.rstrip("/") + "/models"
-    try:
+    why = f"No list of models at {url} (is the server up, and is the URL its /v1?)"
+    with Explained(why, httpx2.HTTPError, ValueError, KeyError, TypeError, kind=EndpointFailed):
         with httpx2.Client(timeout=5.0, trust_env=not is_loopback(base_url)) as client:
             answer = client.get(url).raise_for_status().json()
         return [str(model["id"]) for model in answer["data"]]
-    except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
-        raise EndpointFailed(
-            f"No list of models at {url} ({error}): is the server up, and is the URL its /v1?"
-        ) from error
 
 
 def is_loopback(url: str) -> bool:
@@ -276,11 +273,9 @@ def is_loopback(url: str) -> bool:
 
 def _from_url(name: str) -> Alias:
     base_url, _, model = name.partition("#")
-    try:
+    with Explained(f"--model {name}: not a URL", ValueError):
         parts = urlsplit(base_url)
         _ = parts.port  # raises for a port that is no number
-    except ValueError as error:
-        raise InputError(f"--model {name}: not a URL ({error})") from error
     if not parts.hostname:
         raise InputError(f"--model {name}: the URL names no host")
     if parts.username or parts.password:
@@ -315,10 +310,8 @@ _ALIAS_KEYS = {
 
 def _parse(path: Path, text: str) -> tuple[str | None, dict[str, Alias], dict[str, Any], list[str]]:
     """(default_model, aliases, defaults, apt) of a file."""
-    try:
+    with Explained(f"{path} is not TOML", ValueError, RecursionError):
         toml = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from error
     _refuse_unknown(path, toml, {"apt", "default_model", "defaults", "models"}, "")
     default = toml.get("default_model")
     if default is not None and not isinstance(default, str):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit, urlunsplit
 
-from tasks.errors import InputError, SourceUnavailable
+from tasks.errors import Explained, InputError, SourceUnavailable
 
 if TYPE_CHECKING:
     import httpx2
@@ -98,10 +98,8 @@ class Index:
 
         verify: bool | ssl.SSLContext = urlsplit(url).hostname not in self.trusted
         if verify and self.cert:
-            try:
+            with Explained(f"pip's CA bundle {self.cert} cannot be read", OSError):
                 verify = certificates(self.cert)
-            except OSError as error:
-                raise InputError(f"pip's CA bundle {self.cert} cannot be read: {error}") from error
         try:
             with (
                 httpx2.Client(verify=verify, proxy=self.proxy, timeout=30.0, follow_redirects=True) as client,

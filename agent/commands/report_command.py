@@ -28,7 +28,7 @@ from harness.views.page import run_markdown, run_page
 from harness.views.report import solve_report
 from harness.views.report_view import solve_view, verbose_view
 from harness.views.words import counted
-from tasks.errors import InputError
+from tasks.errors import Explained, InputError
 
 
 class Evaluated(NamedTuple):
@@ -109,10 +109,8 @@ def evaluation_report(path: Path) -> Json | None:
                 f"{path} is an evaluation without a report yet; run its `troop eval` command again to finish it"
             )
         return None
-    try:
+    with Explained(f"{file} is damaged", OSError, ValueError, RecursionError):
         report: Any = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file} is damaged: {error}") from error
     if not is_evaluation(report):
         raise InputError(f"{file} is not the report of an evaluation")
     return dict(report)
@@ -171,10 +169,8 @@ def write_pages(
         pages |= {name: run_page(list(trace.read(place / "trace.jsonl"))) for name, place in kept.items()}
     for name, text in pages.items():
         place = file.parent / folder / f"{name}.html" if name else file
-        try:
+        with Explained(f"cannot write {place}", OSError):
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"cannot write {place}: {error.strerror}") from error
     beside = f" and {counted(len(pages) - 1, 'page')} in {folder}" if outputs else ""
     sys.stderr.write(f"wrote {file}{beside}\n")

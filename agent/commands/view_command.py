@@ -23,7 +23,7 @@ from harness.scaling.imported import of_evaluation
 from harness.scaling.study import study
 from harness.suites.page import evaluation_page
 from harness.views.page import filled, run_page
-from tasks.errors import InputError
+from tasks.errors import Explained, InputError
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -41,10 +41,8 @@ def execute(known: argparse.Namespace) -> int:
     fill_in(known, ["out"])
     if not known.out.is_dir():
         raise InputError(f"there is no directory {known.out}")
-    try:
+    with Explained(f"cannot serve on port {known.port}", OSError, OverflowError):
         server = PageServer(known.out, known.port)
-    except (OSError, OverflowError) as error:
-        raise InputError(f"cannot serve on port {known.port}: {error}") from error
     with server:
         sys.stderr.write(f"{known.out} is at http://127.0.0.1:{server.server_port}/ until Ctrl-C\n")
         try:
