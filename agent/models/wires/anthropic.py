@@ -14,9 +14,8 @@ import httpx2
 from agent.config import PROVIDERS, Alias
 from agent.models.failures import Failure, says
 from agent.models.usage import count
-from agent.models.wires.base import Wire, Wish
+from agent.models.wires.base import Server, Wire, Wish
 from agent.models.wires.blocks import THINKING, as_blocks, as_message, as_tool, assembled
-from agent.models.wires.server import Server
 from agent.models.wires.texts import system_merged
 from harness.records import Json
 from tasks.errors import EndpointFailed, Explained
