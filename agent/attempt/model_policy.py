@@ -18,11 +18,12 @@ from typing import Any, Generic, TypeVar
 
 from agent.attempt.lines import cut_middle
 from agent.attempt.notebook import gist
-from agent.attempt.policy import Answer, Decision, Plan, Result, Talk, ToolCall, TurnRecord, View
+from agent.attempt.policy import Decision, Plan, Result, Talk, ToolCall, TurnRecord, View
 from agent.attempt.reading import NO_ANSWER, Call, Reading, as_text, read, said, sent_back
 from agent.attempt.tools import TOOLS, Tool
 from agent.models.wires.texts import encodable
 from harness.records import Json, Purpose
+from harness.trace import Replied
 from tasks.errors import ContextTooLong, ReplyUnreadable, ToolsRefused
 
 CHARS_PER_TOKEN = 3.5
@@ -108,7 +109,7 @@ class Chat(ABC, Generic[T]):
         """The whole chat for the next turn."""
         return self._fitting(view)[0]
 
-    def _decision(self, answer: Answer, reading: Reading) -> Decision:
+    def _decision(self, answer: Replied, reading: Reading) -> Decision:
         none = NOTES["no_call" if self._tools else "no_block"]
         error = NOTES["cut"] if answer.cut else reading.error or ("" if reading.calls else none)
         return Decision(reading.text, error=error, thoughts=reading.thoughts) if error else self._ending(reading)
@@ -153,7 +154,7 @@ class Chat(ABC, Generic[T]):
             text += "\n\n" + "\n".join([prompt("text_protocol"), *(t.in_words() for t in self._offered.values())])
         return {"role": "system", "content": text}
 
-    def _turn(self, record: TurnRecord, answer: Answer | None, level: int, room: float, turns: int) -> list[Json]:
+    def _turn(self, record: TurnRecord, answer: Replied | None, level: int, room: float, turns: int) -> list[Json]:
         """A finished turn: what the model said, and what came of it."""
         message = answer.message if answer else _as_message(record.decision)
         reading = read(message, record.turn, self._offered)

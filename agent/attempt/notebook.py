@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from agent.attempt.policy import Answer, Decision, Plan, Result, ToolCall, TurnRecord
+from agent.attempt.policy import Decision, Plan, Result, ToolCall, TurnRecord
 from agent.attempt.tools import kind_of, place_of
 from harness import trace
 from harness.records import WRITERS_FROM, Attempt, AttemptStatus, FileState, TestReport, WitnessTest
@@ -35,7 +35,7 @@ class Notebook:
     ended: trace.AttemptEnded | None = None
     plan: Plan | None = None
     history: list[TurnRecord] = field(default_factory=list)
-    replies: dict[str, Answer] = field(default_factory=dict)
+    replies: dict[str, trace.Replied] = field(default_factory=dict)
     tree: dict[str, FileState] = field(default_factory=dict)
     marks: list[str] = field(default_factory=list)
     witnesses: list[WitnessTest] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Notebook:
                 self.plan = Plan(event.text, event.data, cast("AttemptStatus", event.stop) if event.stop else None)
                 self.seconds += event.seconds
             case trace.Replied():
-                self.replies[event.key.partition("/")[2]] = Answer(event.message, event.cut)
+                self.replies[event.key.partition("/")[2]] = event
             case trace.Decided():
                 self._begin(event)
             case trace.ToolRan() if self._turn:

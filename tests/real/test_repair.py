@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from agent import solve
-from agent.attempt.policy import Answer, Decision, Plan, Result, TurnRecord, View
+from agent.attempt.policy import Decision, Plan, Result, TurnRecord, View
 from agent.repair.localise import Localisation, localise
 from agent.repair.policy import RepairPolicy, SharedWork
 from harness import trace
 from harness.records import TestReport
 from harness.sandbox.base import Provider, Sandbox
 from harness.testing.run import run_tests
+from harness.trace import Replied
 from tasks.task import GivenTest, Task
 from tests.support.calculator import make_repository, settings, task
 from tests.support.environments import COMMAND, in_sandbox
@@ -66,7 +67,7 @@ def test_a_command_that_is_no_pytest_leaves_what_its_output_names(bubblewrap: Pr
     assert "no line was recorded" in found.how
 
 
-async def _no_model(*asked: Any, **more: Any) -> Answer:
+async def _no_model(*asked: Any, **more: Any) -> Replied:
     raise AssertionError("repair asks no model")
 
 

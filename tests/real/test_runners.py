@@ -12,7 +12,7 @@ import pytest
 
 from agent.attempt.graph import Desk, Rules
 from agent.attempt.notebook import Notebook
-from agent.attempt.policy import Answer, Result, ToolCall
+from agent.attempt.policy import Result, ToolCall
 from agent.attempt.tools import use_tool
 from harness import trace
 from harness.evidence.told import tell
@@ -257,7 +257,7 @@ async def witnessed(sandbox: Sandbox, command: str | None, text: str) -> tuple[R
     class Nobody:
         only_green = False
 
-    async def ask(*asked: Any, **more: Any) -> Answer:
+    async def ask(*asked: Any, **more: Any) -> trace.Replied:
         raise AssertionError("no model is asked")
 
     async def fresh(work: Callable[[Sandbox], Awaitable[str]]) -> str:

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from agent.attempt.model_policy import GONE, NOTES, SHORT, STEPS, TIGHT, WHOLE, ModelPolicy, reduced
-from agent.attempt.policy import Answer, Decision, Plan, Result, ToolCall, TurnRecord, View
+from agent.attempt.policy import Decision, Plan, Result, ToolCall, TurnRecord, View
 from agent.attempt.reading import read
 from agent.attempt.tools import TOOLS
 from harness.records import Json
-from harness.trace import Prepared
+from harness.trace import Prepared, Replied
 from tasks.errors import ContextTooLong, ReplyUnreadable, ToolsRefused
 from tasks.task import Repository, Task
+from tests.support.replies import replied
 
 
 def reply(*calls: tuple[str, str], text: str = "") -> Json:
@@ -35,7 +36,7 @@ def block(name: str, **arguments: object) -> Json:
 
 
 def decide(message: Json, *, tools: bool = True, cut: bool = False) -> Decision:
-    return ModelPolicy(tools=tools)._decision(Answer(message, cut), read(message, 1))
+    return ModelPolicy(tools=tools)._decision(replied(message, cut), read(message, 1))
 
 
 def test_calls_become_a_decision_in_their_order() -> None:
@@ -64,7 +65,7 @@ def test_calls_before_one_that_is_none_are_carried_out_and_it_is_answered() -> N
     made = decide(message)
     assert [c.name for c in made.calls] == ["read", "test"] and not made.error and "not JSON" in made.calls[1].problem
     results = (Result("c0", "read", "x = 1"), Result("c1", "test", made.calls[1].problem, ok=False))
-    seen = replace(view([TurnRecord(1, made, results)]), replies={"1": Answer(message)})
+    seen = replace(view([TurnRecord(1, made, results)]), replies={"1": replied(message)})
     told = [m["content"] for m in ModelPolicy(tools=True).messages(seen) if m["role"] == "tool"]
     assert told[0] == "x = 1" and told[1].startswith("Refused: The arguments of test are not JSON")
     assert told[2] == "Not carried out, since the call before it was refused."
@@ -90,7 +91,7 @@ def test_calls_of_a_cut_reply_are_never_carried_out(tools: bool) -> None:
         assert not made.calls and made.error == NOTES["cut"]
     record = TurnRecord(1, decide(message, cut=True), ())
     chat = ModelPolicy(tools=tools).messages(
-        replace(view([record]), replies={"1": Answer({**message, "native": 1, "reasoning_details": []}, cut=True)})
+        replace(view([record]), replies={"1": replied({**message, "native": 1, "reasoning_details": []}, cut=True)})
     )
     assert chat[-2] == {"role": "assistant", "content": "Then"} and "was cut" in chat[-1]["content"]
 
@@ -122,10 +123,10 @@ def spoken(*turns: tuple[Json, Sequence[str]]) -> View:
     """A view after turns of a model's messages and what came of their calls."""
     history, replies = [], {}
     for number, (message, results) in enumerate(turns, 1):
-        made = ModelPolicy(tools=True)._decision(Answer(message), read(message, number))
+        made = ModelPolicy(tools=True)._decision(replied(message), read(message, number))
         told = [Result(c.id, c.name, text) for c, text in zip(made.calls, results, strict=False)]
         history.append(TurnRecord(number, made, tuple(told)))
-        replies[str(number)] = Answer(message)
+        replies[str(number)] = replied(message)
     return replace(view(history, context=100_000), replies=replies)
 
 
@@ -134,7 +135,7 @@ def test_what_the_model_said_goes_back_as_it_came() -> None:
     second = {"role": "assistant", "content": "It is the loop.", "reasoning": "hm"}
     seen = spoken((first, ["text"]), (second, []))
     plan = {"role": "assistant", "content": "I plan.", "reasoning_details": [{"data": "x"}]}
-    seen = replace(seen, replies={**seen.replies, "plan": Answer(plan)})
+    seen = replace(seen, replies={**seen.replies, "plan": replied(plan)})
     for policy in (ModelPolicy(tools=True), ModelPolicy(tools=True)):
         chat = policy.messages(seen)
         assert [m for m in chat if m["role"] == "assistant"] == [plan, first, second]
@@ -245,7 +246,7 @@ class Server:
 
     async def __call__(
         self, key: str, purpose: str, messages: Sequence[Json], tools: Sequence[Json] = (), *, longer: int = 0
-    ) -> Answer:
+    ) -> Replied:
         said = json.dumps([*messages, *tools])
         self.asked.append((key, said, bool(tools), longer))
         if tools and not self.takes_tools:
@@ -254,7 +255,7 @@ class Server:
             raise ContextTooLong("too long")
         if not self.readable:
             raise ReplyUnreadable("cannot parse")
-        return Answer(self.message)
+        return replied(self.message)
 
 
 def test_a_server_that_takes_no_tools_is_asked_in_text_from_then_on() -> None:
@@ -297,7 +298,7 @@ def test_only_what_can_be_reduced_no_more_is_too_long() -> None:
 
 def test_how_many_answers_were_cut_goes_with_the_next_question() -> None:
     server = Server(reply(("undo", "{}")))
-    cut = {"plan": Answer({"content": "I pl"}, cut=True), "1": Answer({"content": "I"}, cut=True), "2": Answer({})}
+    cut = {"plan": replied({"content": "I pl"}, cut=True), "1": replied({"content": "I"}, cut=True), "2": replied({})}
     asyncio.run(ModelPolicy(tools=True).decide(replace(view([turn(1, 1), turn(2, 1)], ask=server), replies=cut)))
     assert server.asked[0][3] == 2
 
@@ -310,7 +311,7 @@ def test_the_plan_is_asked_for_in_one_message() -> None:
 
 
 def test_a_plan_with_calls_that_nobody_answered_goes_back_as_its_text() -> None:
-    seen = replace(view([]), replies={"plan": Answer(reply(("read", "{}"), text="I plan."))})
+    seen = replace(view([]), replies={"plan": replied(reply(("read", "{}"), text="I plan."))})
     assert ModelPolicy(tools=True).messages(seen)[2] == {"role": "assistant", "content": "I plan."}
 
 
