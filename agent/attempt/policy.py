@@ -14,7 +14,7 @@ from typing import Protocol
 from agent.config import CONTEXT
 from harness.records import AttemptStatus, Json, Purpose, TestReport
 from harness.sandbox.base import Sandbox
-from harness.trace import Decided, Prepared, Replied, ToolRan
+from harness.trace import Decided, Planned, Prepared, Replied, ToolRan
 from tasks.errors import BudgetExceeded
 from tasks.task import Task
 
@@ -28,44 +28,6 @@ class ToolCall:
     name: str
     arguments: Json
     problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a tool call gave back. `ok` False: the tool refused or failed and `text` says why. `diff`: an edit's
-    change."""
-
-    call: str
-    name: str
-    text: str
-    ok: bool = True
-    diff: str = ""
-    seconds: float = 0.0
-
-    def event(self, attempt: int | None, turn: int, under: str = "") -> ToolRan:
-        """As the trace has it; see `Decision.event`."""
-        return ToolRan(
-            attempt=attempt,
-            turn=turn,
-            call=under + self.call,
-            name=self.name,
-            result=self.text,
-            ok=self.ok,
-            diff=self.diff,
-            seconds=self.seconds,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The attempt's plan: `text` for people and prompts, `data` (JSON) whatever the policy needs again after a resume.
-
-    `stop` ends the attempt before its first turn (repair: "no-failing-test").
-    """
-
-    text: str
-    data: Json = field(default_factory=dict)
-    stop: AttemptStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +65,7 @@ class TurnRecord:
 
     turn: int
     decision: Decision
-    results: tuple[Result, ...]
+    results: tuple[ToolRan, ...]
     report: TestReport | None = None
 
 
@@ -178,19 +140,20 @@ class View(Talk):
     seed: int
     sandbox: Sandbox
     run_tests: RunTests
-    plan: Plan
+    plan: Planned
 
 
 class Policy(Protocol):
-    """Decides for one attempt; made anew for each attempt (state that must survive a resume goes into `Plan.data`).
+    """Decides for one attempt; made anew for each attempt (state that must survive a resume goes into `Planned.data`).
 
     `only_green`: the policy tries changes blindly, so its tree is a patch only if the last test run was green.
     """
 
     only_green: bool
 
-    async def plan(self, view: View) -> Plan:
-        """Before the first turn (`view.plan` is empty, `view.history` too)."""
+    async def plan(self, view: View) -> Planned:
+        """Before the first turn (`view.plan` is empty, `view.history` too). `stop` ends the attempt before it (repair:
+        "no-failing-test"); whose it is and how long it took is not the policy's to say."""
         ...
 
     async def decide(self, view: View) -> Decision:

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from agent.attempt.model_policy import GONE, NOTES, SHORT, STEPS, TIGHT, WHOLE, ModelPolicy, reduced
-from agent.attempt.policy import Decision, Plan, Result, ToolCall, TurnRecord, View
+from agent.attempt.policy import Decision, ToolCall, TurnRecord, View
 from agent.attempt.reading import read
 from agent.attempt.tools import TOOLS
 from harness.records import Json
-from harness.trace import Prepared, Replied
+from harness.trace import Planned, Prepared, Replied
 from tasks.errors import ContextTooLong, ReplyUnreadable, ToolsRefused
 from tasks.task import Repository, Task
-from tests.support.replies import replied
+from tests.support.replies import ran, replied
 
 
 def reply(*calls: tuple[str, str], text: str = "") -> Json:
@@ -64,7 +64,7 @@ def test_calls_before_one_that_is_none_are_carried_out_and_it_is_answered() -> N
     message = reply(("read", '{"path": "a.py"}'), ("test", "{not json"), ("undo", "{}"))
     made = decide(message)
     assert [c.name for c in made.calls] == ["read", "test"] and not made.error and "not JSON" in made.calls[1].problem
-    results = (Result("c0", "read", "x = 1"), Result("c1", "test", made.calls[1].problem, ok=False))
+    results = (ran("c0", "read", "x = 1"), ran("c1", "test", made.calls[1].problem, ok=False))
     seen = replace(view([TurnRecord(1, made, results)]), replies={"1": replied(message)})
     told = [m["content"] for m in ModelPolicy(tools=True).messages(seen) if m["role"] == "tool"]
     assert told[0] == "x = 1" and told[1].startswith("Refused: The arguments of test are not JSON")
@@ -98,7 +98,7 @@ def test_calls_of_a_cut_reply_are_never_carried_out(tools: bool) -> None:
 
 def turn(number: int, size: int, more: str = "") -> TurnRecord:
     call = ToolCall(f"c{number}", "run", {"command": f"echo {number}{more}"})
-    return TurnRecord(number, Decision("", (call,)), (Result(call.id, "run", "x" * size),))
+    return TurnRecord(number, Decision("", (call,)), (ran(call.id, "run", "x" * size),))
 
 
 def view(history: Sequence[TurnRecord], context: int = 8000, ask: Any = None) -> View:
@@ -112,7 +112,7 @@ def view(history: Sequence[TurnRecord], context: int = 8000, ask: Any = None) ->
         sandbox=nothing,
         ask=ask,
         run_tests=nothing,
-        plan=Plan("I plan."),
+        plan=Planned(text="I plan."),
         history=history,
         turns_left=20,
         context=context,
@@ -124,7 +124,7 @@ def spoken(*turns: tuple[Json, Sequence[str]]) -> View:
     history, replies = [], {}
     for number, (message, results) in enumerate(turns, 1):
         made = ModelPolicy(tools=True)._decision(replied(message), read(message, number))
-        told = [Result(c.id, c.name, text) for c, text in zip(made.calls, results, strict=False)]
+        told = [ran(c.id, c.name, text) for c, text in zip(made.calls, results, strict=False)]
         history.append(TurnRecord(number, made, tuple(told)))
         replies[str(number)] = replied(message)
     return replace(view(history, context=100_000), replies=replies)
@@ -225,7 +225,7 @@ def test_the_chat_stays_below_the_context_and_its_beginning_rarely_moves() -> No
 @pytest.mark.parametrize("tools", [True, False])
 def test_a_small_context_is_kept_to_from_the_start(tools: bool) -> None:
     policy = ModelPolicy(tools=tools)
-    seen = replace(view([], context=4096), plan=Plan("I plan. " * 1000))
+    seen = replace(view([], context=4096), plan=Planned(text="I plan. " * 1000))
     for number in range(1, 30):
         seen = replace(seen, history=[*seen.history, turn(number, 9000, "x" * 900)])
         chat = policy.messages(seen)
@@ -343,7 +343,7 @@ def test_the_text_protocol_speaks_of_what_it_allows() -> None:
 def test_what_is_no_utf_8_can_be_sent_all_the_same() -> None:
     odd = reply(("read", '{"path": "\\udce9"}'), text="\ud83d")
     seen = spoken((odd, ["caf\udce9"]), (block("read", path="\udce9"), ["\udce9"]), (reply(text="\udce9"), []))
-    seen = replace(seen, task=replace(seen.task, statement="\udce9"), plan=Plan("\ud83d"))
+    seen = replace(seen, task=replace(seen.task, statement="\udce9"), plan=Planned(text="\ud83d"))
     seen = replace(seen, history=[*seen.history, TurnRecord(4, Decision("\ud83d"), (), None)])
     for tools in (True, False):
         json.dumps(ModelPolicy(tools=tools).messages(seen), ensure_ascii=False).encode()
