@@ -137,7 +137,3 @@ def _failed(words: Sequence[str], message: str, code: int) -> int:
     if "--json" in words:
         sys.stdout.write(json.dumps({"error": message, "exit_code": code}) + "\n")
     return code
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Never
 
-from agent.attempt.model_policy import Chat
+from agent.attempt.model_policy import NOTES, Chat
 from agent.attempt.notebook import gist
 from agent.attempt.policy import Talk, ToolCall, TurnRecord
 from agent.attempt.tools import TOOLS, Change, Tool, Toolbox, ToolRefused, use_tool
@@ -144,16 +144,9 @@ class _Bench(Chat[Talk]):
         for tool in (TOOLS["read"], TOOLS["search"], TOOLS["run"]):
             own = {name: schema for name, schema in tool.parameters.items() if name != "compare"}
             found.append(replace(tool, parameters={**own, "on": on}, use=partial(self._look, name=tool.name)))
-        tries = "Run a new test file twice on the base and on every candidate; see what each does."
-        found.append(replace(TOOLS["witness"], name="try", description=tries, use=self._try))
-        told = f"all of them, the best first, each with candidate (its id), {', '.join(SAID)}"
-        entry = {"type": "object", "properties": {key: {"type": "string"} for key in ("candidate", *SAID)}}
-        parameters: dict[str, Json] = {
-            "candidates": {"type": "array", "items": entry, "description": told},
-            "none": {"type": "boolean", "description": "no candidate solves the issue"},
-        }
-        end, words = "End with your order of the candidates.", ("candidates",)
-        found.append(Tool("order", "ends", end, parameters, words, self._say, ("submit", "finish")))
+        words = NOTES["judge_tools"]
+        found.append(replace(TOOLS["witness"], name="try", use=self._try, **words["try"]))
+        found.append(Tool(name="order", use=self._say, **words["order"]))
         return {tool.name: tool for tool in found}
 
 
