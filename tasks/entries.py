@@ -76,8 +76,6 @@ def _is_lines(text: str) -> bool:
 def _object(place: str, fields: Any, each: str) -> Mapping[str, Any]:
     if not isinstance(fields, dict):
         raise InputError(f"{place}: {each}, not {kind(fields)}")
-    try:
+    with Explained(f"{place}: it holds half of a surrogate pair, which is no text", UnicodeEncodeError):
         "".join(map(str, (*fields, *fields.values()))).encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise InputError(f"{place}: it holds half of a surrogate pair, which is no text") from error
     return fields

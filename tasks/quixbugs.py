@@ -210,9 +210,7 @@ def _git(directory: Path, arguments: Sequence[str]) -> None:
     when = {f"GIT_{role}_DATE": _COMMITTED for role in ("AUTHOR", "COMMITTER")}
     plain = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
     command = ["git", "-C", str(directory), *arguments]
-    try:
+    with Explained("git has to be installed (Debian: apt-get install git)", FileNotFoundError, kind=EnvironmentFailed):
         done = subprocess.run(command, env={**mine, **who, **when, **plain}, capture_output=True, text=True)
-    except FileNotFoundError as error:
-        raise EnvironmentFailed("git is not installed: install it (Debian: apt-get install git)") from error
     if done.returncode:
         raise EnvironmentFailed(f"git {arguments[0]} failed in {directory}: {done.stderr.strip()}")

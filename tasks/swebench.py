@@ -207,10 +207,8 @@ def _date(place: str, fields: Mapping[str, Any]) -> datetime | None:
     if value is None or value == "":
         return None
     if isinstance(value, str):
-        try:
+        with Explained(f"{place}: the field created_at is no date", ValueError):
             date = datetime.fromisoformat(value)
-        except ValueError as error:
-            raise InputError(f"{place}: the field created_at is no date: {value[:80]!r}") from error
     elif isinstance(value, datetime):
         date = value
     else:

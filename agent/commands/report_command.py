@@ -118,11 +118,10 @@ def evaluation_report(path: Path) -> Json | None:
 
 def _evaluated(path: Path, report: Json) -> Evaluated:
     """Raises InputError for a report that is damaged."""
-    try:
+    why = f"the report of {path} is damaged and lacks what a report has"
+    with Explained(why, LookupError, TypeError, ValueError, AttributeError):
         view = [*eval_view(report), ""] if "suite" in report else []
         found = of_evaluation(report)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"the report of {path} is damaged: it lacks what a report has ({error!r})") from error
     if not found.models:
         raise InputError(f"there are no graded samples in {path} to report on")
     return Evaluated(path.resolve(), report, found, view)
