@@ -105,10 +105,6 @@ class Chat(ABC, Generic[T]):
             else:
                 return self._decision(answer, read(answer.message, turn, self._offered))
 
-    def messages(self, view: T) -> list[Json]:
-        """The whole chat for the next turn."""
-        return self._fitting(view)[0]
-
     def _decision(self, answer: Replied, reading: Reading) -> Decision:
         none = NOTES["no_call" if self._tools else "no_block"]
         error = NOTES["cut"] if answer.cut else reading.error or ("" if reading.calls else none)

@@ -22,6 +22,11 @@ from tasks.task import Repository, Task
 from tests.support.replies import ran, replied
 
 
+def messages(policy: ModelPolicy, seen: View) -> list[Any]:
+    """The whole chat for the next turn."""
+    return policy._fitting(seen)[0]
+
+
 def reply(*calls: tuple[str, str], text: str = "") -> Json:
     made = [
         {"id": f"c{n}", "type": "function", "function": {"name": name, "arguments": arguments}}
@@ -66,14 +71,14 @@ def test_calls_before_one_that_is_none_are_carried_out_and_it_is_answered() -> N
     assert [c.name for c in made.calls] == ["read", "test"] and not made.error and "not JSON" in made.calls[1].problem
     results = (ran("c0", "read", "x = 1"), ran("c1", "test", made.calls[1].problem, ok=False))
     seen = replace(view([TurnRecord(1, made, results)]), replies={"1": replied(message)})
-    told = [m["content"] for m in ModelPolicy(tools=True).messages(seen) if m["role"] == "tool"]
+    told = [m["content"] for m in messages(ModelPolicy(tools=True), seen) if m["role"] == "tool"]
     assert told[0] == "x = 1" and told[1].startswith("Refused: The arguments of test are not JSON")
     assert told[2] == "Not carried out, since the call before it was refused."
 
 
 def test_the_same_turn_twice_is_warned_of_in_its_result() -> None:
     seen = spoken((reply(("undo", "{}")), ["x"]), (reply(("undo", "{}")), ["x"]), (reply(("diff", "{}")), ["x"]))
-    told = [m["content"] for m in ModelPolicy(tools=True).messages(seen) if m["role"] == "tool"]
+    told = [m["content"] for m in messages(ModelPolicy(tools=True), seen) if m["role"] == "tool"]
     assert [NOTES["again"] in text for text in told] == [False, True, False]
 
 
@@ -90,8 +95,9 @@ def test_calls_of_a_cut_reply_are_never_carried_out(tools: bool) -> None:
         made = decide(cut, tools=tools, cut=True)
         assert not made.calls and made.error == NOTES["cut"]
     record = TurnRecord(1, decide(message, cut=True), ())
-    chat = ModelPolicy(tools=tools).messages(
-        replace(view([record]), replies={"1": replied({**message, "native": 1, "reasoning_details": []}, cut=True)})
+    chat = messages(
+        ModelPolicy(tools=tools),
+        replace(view([record]), replies={"1": replied({**message, "native": 1, "reasoning_details": []}, cut=True)}),
     )
     assert chat[-2] == {"role": "assistant", "content": "Then"} and "was cut" in chat[-1]["content"]
 
@@ -137,7 +143,7 @@ def test_what_the_model_said_goes_back_as_it_came() -> None:
     plan = {"role": "assistant", "content": "I plan.", "reasoning_details": [{"data": "x"}]}
     seen = replace(seen, replies={**seen.replies, "plan": replied(plan)})
     for policy in (ModelPolicy(tools=True), ModelPolicy(tools=True)):
-        chat = policy.messages(seen)
+        chat = messages(policy, seen)
         assert [m for m in chat if m["role"] == "assistant"] == [plan, first, second]
 
 
@@ -155,7 +161,7 @@ def test_roles_alternate_and_every_call_has_one_result(tools: bool) -> None:
     )
     for left in range(4):
         policy = ModelPolicy(tools=tools)
-        chat = policy.messages(replace(seen, turns_left=left))
+        chat = messages(policy, replace(seen, turns_left=left))
         waiting: list[str] = []
         for before, message in pairwise(chat):
             if before["role"] == "assistant":
@@ -173,20 +179,20 @@ def test_roles_alternate_and_every_call_has_one_result(tools: bool) -> None:
 
 def test_corrections_notes_and_reminders_stand_in_the_result() -> None:
     seen = spoken((reply(("bash", '{"command": "ls"}')), ["a.py"]), (reply(("reed", "{}"), ("undo", "{}")), []))
-    chat = ModelPolicy(tools=True).messages(replace(seen, turns_left=2))
+    chat = messages(ModelPolicy(tools=True), replace(seen, turns_left=2))
     assert chat[5]["content"].startswith("(taken as run: command)\na.py") and "Turns left: 3" in chat[5]["content"]
     assert chat[-2]["content"] == "Not carried out."
     assert "There is no tool 'reed'" in chat[-1]["content"] and "Turns left: 2" in chat[-1]["content"]
-    later = ModelPolicy(tools=True).messages(replace(spoken(*[(reply(("undo", "{}")), ["x"])] * 3), turns_left=1))
+    later = messages(ModelPolicy(tools=True), replace(spoken(*[(reply(("undo", "{}")), ["x"])] * 3), turns_left=1))
     assert ["Turns left" in m["content"] for m in later if m["role"] == "tool"] == [True] * 3, "once said, it stays"
-    assert "Turns left: 3" in ModelPolicy(tools=True).messages(replace(view([]), turns_left=3))[-1]["content"]
+    assert "Turns left: 3" in messages(ModelPolicy(tools=True), replace(view([]), turns_left=3))[-1]["content"]
 
 
 def test_the_chat_only_grows_while_there_is_room() -> None:
     policy, before = ModelPolicy(tools=True), ""
     for number in range(12):
         seen = replace(view([turn(n, 300) for n in range(1, number + 1)], context=100_000), turns_left=12 - number)
-        now = json.dumps(policy.messages(seen))[:-1]
+        now = json.dumps(messages(policy, seen))[:-1]
         assert now.startswith(before), "a prompt cache goes on hitting"
         before = now
 
@@ -209,11 +215,11 @@ def test_turns_are_reduced_no_more_than_they_must_be() -> None:
 def test_the_chat_stays_below_the_context_and_its_beginning_rarely_moves() -> None:
     policy = ModelPolicy(tools=True)
     history: list[TurnRecord] = []
-    before = json.dumps(policy.messages(view(history, context=24_000)))
+    before = json.dumps(messages(policy, view(history, context=24_000)))
     moved = 0
     for number in range(1, 60):
         history.append(turn(number, 2000))
-        chat = policy.messages(view(history, context=24_000))
+        chat = messages(policy, view(history, context=24_000))
         now = json.dumps(chat)
         assert len(now) < 24_000 * 3.5
         moved += not now.startswith(before[:-1])
@@ -228,7 +234,7 @@ def test_a_small_context_is_kept_to_from_the_start(tools: bool) -> None:
     seen = replace(view([], context=4096), plan=Planned(text="I plan. " * 1000))
     for number in range(1, 30):
         seen = replace(seen, history=[*seen.history, turn(number, 9000, "x" * 900)])
-        chat = policy.messages(seen)
+        chat = messages(policy, seen)
         length = len(json.dumps(chat)) + (len(json.dumps([t.schema() for t in TOOLS.values()])) if tools else 0)
         assert length < 4096 * 3
         assert [m["role"] for m in chat[:4]] == ["system", "user", "assistant", "user"]
@@ -271,7 +277,7 @@ def test_a_server_that_takes_no_tools_is_asked_in_text_from_then_on() -> None:
 def test_a_call_that_the_server_could_not_read_is_a_malformed_turn() -> None:
     made = asyncio.run(ModelPolicy(tools=True).decide(view([], ask=Server({}, readable=False))))
     assert made == Decision("", error=NOTES["not_read"])
-    chat = ModelPolicy(tools=True).messages(view([TurnRecord(1, made, ())]))
+    chat = messages(ModelPolicy(tools=True), view([TurnRecord(1, made, ())]))
     assert chat[-2]["content"] == "(no answer)" and "could not read" in chat[-1]["content"]
 
 
@@ -312,7 +318,7 @@ def test_the_plan_is_asked_for_in_one_message() -> None:
 
 def test_a_plan_with_calls_that_nobody_answered_goes_back_as_its_text() -> None:
     seen = replace(view([]), replies={"plan": replied(reply(("read", "{}"), text="I plan."))})
-    assert ModelPolicy(tools=True).messages(seen)[2] == {"role": "assistant", "content": "I plan."}
+    assert messages(ModelPolicy(tools=True), seen)[2] == {"role": "assistant", "content": "I plan."}
 
 
 def test_every_tool_has_a_schema_that_strict_servers_take() -> None:
@@ -332,7 +338,7 @@ def test_other_names_of_tools_and_arguments_are_of_one_tool_and_none_of_ours() -
 
 
 def test_the_text_protocol_speaks_of_what_it_allows() -> None:
-    system = ModelPolicy(tools=False).messages(view([]))[0]["content"]
+    system = messages(ModelPolicy(tools=False), view([]))[0]["content"]
     assert all(f"- {name}: " in system for name in TOOLS) and "last call of a turn" not in system
     assert "last call of a turn" in json.dumps(TOOLS["test"].schema())
     example = system[system.rindex("```tool") : system.index("The tools:")]
@@ -346,4 +352,4 @@ def test_what_is_no_utf_8_can_be_sent_all_the_same() -> None:
     seen = replace(seen, task=replace(seen.task, statement="\udce9"), plan=Planned(text="\ud83d"))
     seen = replace(seen, history=[*seen.history, TurnRecord(4, Decision("\ud83d"), (), None)])
     for tools in (True, False):
-        json.dumps(ModelPolicy(tools=tools).messages(seen), ensure_ascii=False).encode()
+        json.dumps(messages(ModelPolicy(tools=tools), seen), ensure_ascii=False).encode()
