@@ -10,13 +10,11 @@ from tasks.errors import InputError
 
 def execute(known: argparse.Namespace) -> int:
     """Solve, print the result, grade and apply where asked."""
-    from agent.commands.conclude import check_wishes, solved
+    from agent.commands.conclude import check_wishes, once_more, solved
     from agent.commands.progress import Progress
 
     instance, earlier = None, None
     if known.again is not None:
-        from agent.commands.again import once_more
-
         known.source, instance, earlier = once_more(known)
     elif known.source is None or known.note or known.show:
         said = "--note and --show go with --again" if known.source else "SOURCE is missing: say what to solve"
