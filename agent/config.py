@@ -183,12 +183,10 @@ def load_config() -> Config:
     apt: list[str] = []
     read: list[Path] = []
     for path in config_paths():
-        try:
+        with Explained(f"cannot read the configuration {path}", OSError, UnicodeDecodeError):
+            if not path.exists():
+                continue
             text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read the configuration {path}: {error}") from error
         read.append(path)
         own_default, own, own_defaults, own_apt = _parse(path, text)
         apt += own_apt

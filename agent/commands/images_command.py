@@ -84,10 +84,8 @@ def _line(prepared: ImageOutcome) -> str:
 
 
 def _as_json(prepared: ImageOutcome) -> dict[str, Any]:
-    image = {
-        key: getattr(prepared.image, name, None)
-        for key, name in (("image", "name"), ("id", "id"), ("origin", "origin"))
-    }
+    name, id, origin = (getattr(prepared.image, part, None) for part in ("name", "id", "origin"))
+    image = {"image": name, "id": id, "origin": origin}
     return {"instance_id": prepared.row.instance_id, **image, "seconds": prepared.seconds, "failure": prepared.failure}
 
 

@@ -59,14 +59,8 @@ def task_of(known: argparse.Namespace, source: str, say: Say, instance: Instance
     """What the source names (or `instance`), with what the options of the task say of its environment and tests."""
     from tasks.source import resolve
 
-    instance = instance or resolve(
-        source,
-        issue=known.issue,
-        issue_text=known.issue_text,
-        base=known.base,
-        include_uncommitted=known.include_uncommitted,
-        say=say,
-    )
+    asked = {name: getattr(known, name) for name in ("issue", "issue_text", "base", "include_uncommitted")}
+    instance = instance or resolve(source, **asked, say=say)
     task = instance.task
     if known.image and without_images(known.sandbox):
         raise InputError(f"--image needs {with_images()}: {known.sandbox} has no images")

@@ -167,11 +167,8 @@ async def mutants_of_base(sandbox: Sandbox, data: Json) -> tuple[Mapping[str, st
     paths = list(dict.fromkeys(path for path, _ in suspicion))
     texts = await _base_texts(sandbox, paths, SUSPICIOUS_CHARS)
     donors = await _base_texts(sandbox, await _neighbours(sandbox, paths), DONOR_CHARS)
-
-    def search(stop: threading.Event) -> list[Mutant]:
-        return mutants(texts, surroundings(texts, suspicion), donors=donors, stop=stop)
-
-    return texts, await in_thread(search)
+    made = await in_thread(lambda stop: mutants(texts, surroundings(texts, suspicion), donors=donors, stop=stop))
+    return texts, made
 
 
 async def _base_texts(sandbox: Sandbox, paths: Sequence[str], most: int) -> dict[str, str]:
