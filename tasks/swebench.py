@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,15 +22,7 @@ from tasks.errors import Explained, InputError
 from tasks.row_shapes import as_newer
 from tasks.task import ID, Repository, Task
 
-HUB = {
-    "swe-bench-lite": "princeton-nlp/SWE-bench_Lite",
-    "swe-bench-verified": "princeton-nlp/SWE-bench_Verified",
-    "swe-bench": "princeton-nlp/SWE-bench",
-    "swe-bench-multilingual": "SWE-bench/SWE-bench_Multilingual",
-    "swe-bench-pro": "ScaleAI/SWE-bench_Pro",
-    "swe-rebench": "nebius/SWE-rebench-leaderboard",
-}
-"""Where the rows of a suite are on the Hugging Face hub; of each, the split "test"."""
+HUB: Mapping[str, str] = tomllib.loads(Path(__file__).with_name("hub.toml").read_text(encoding="utf-8"))
 
 SUITES = frozenset(HUB)
 
