@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from functools import partial
 
 from rich.console import Console
 
 from agent.commands.options import run_of
+from agent.commands.progress import Progress
 from harness import trace
 from harness.views.replay import play
 from harness.views.replay_frames import default_attempt, steps
@@ -28,7 +27,7 @@ def execute(known: argparse.Namespace) -> int:
             raise InputError(f"{run} has no attempt {wanted}; it has {', '.join(map(str, there)) or 'none yet'}")
     if known.json:
         own = [trace.to_json(e) for e in events if e.attempt == attempt]
-        sys.stdout.write(json.dumps(own, indent=1) + "\n")
+        Progress(quiet=True, json=True).document(own)
     else:
         load = partial(steps, events, beside=known.beside)
         play(Console(highlight=False), load, there, attempt, speed=known.speed, step=known.step)
