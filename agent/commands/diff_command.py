@@ -21,11 +21,6 @@ from harness.views.report_view import patch_lines
 from harness.views.words import printable
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of diff."""
-    parser.add_argument("words", nargs="*", metavar="RUN C1 C2", help="the latest run, and the two that stand first")
-
-
 def execute(known: argparse.Namespace) -> int:
     """Show the two patches, and where what was run on both came out differently."""
     _, events, (one, other) = opened(known, 2)

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 from agent.commands.grade_view import Tally, TallyView, summary_table
-from agent.commands.options import add_options
 from agent.commands.progress import Progress
 from agent.commands.signals import interruptible
 from harness.cache import write_json
@@ -28,9 +27,8 @@ from tasks.swebench import SUITES, Row, choose_rows, load_rows
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of grade."""
+    """The suite."""
     parser.add_argument("suite", metavar="SUITE", choices=sorted(SUITES), help=f"one of: {', '.join(sorted(SUITES))}")
-    add_options(parser, "grade", "rows", "grading")
 
 
 def execute(known: argparse.Namespace) -> int:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from agent.attempt.policy import Answer
 from agent.choice import order
 from agent.choice.candidates import group
 from agent.choice.case import Case
@@ -22,6 +21,7 @@ from harness import trace
 from harness.evidence.shown import Shown, of_evidence, of_judge
 from harness.evidence.told import useless
 from harness.records import Attempt, Candidate, Evidence, Json, Selection, Told
+from tests.support.replies import replied
 
 
 def diff(new: str, path: str = "calc.py", old: str = "return a") -> str:
@@ -338,7 +338,7 @@ class Model:
     async def complete(self, messages: Sequence[Json], tools: Sequence[Json], **more: Any) -> Any:
         key = more["key"].removeprefix("judge/")
         self.asked[key] = json.dumps(messages, ensure_ascii=False).encode().decode()
-        return Answer({"content": self._answers(key)}, cut=more["longer"] in self._cut)
+        return replied({"content": self._answers(key)}, cut=more["longer"] in self._cut)
 
 
 def heard(model: Model, candidates: Sequence[Candidate], how: str = "quick") -> tuple[Word, list[trace.Event]]:
