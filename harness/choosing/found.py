@@ -15,31 +15,11 @@ Steps = Mapping[str, tuple[Seen, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class TestFacts:
-    """Near tests on one candidate: `broken` pass on the base every time and not here. `asked`: how many tests were
-    compared. `reason`: what was odd about the run, mostly empty."""
-
-    __test__ = False
-
-    asked: int
-    broken: tuple[str, ...]
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class NearBase:
-    """The near tests that pass on the base every time."""
-
-    green: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Found:
     """What is known of one distinct patch."""
 
     static: StaticFacts
     probes: Steps | None = None
-    tests: TestFacts | None = None
 
     @property
     def idle(self) -> bool:
@@ -56,7 +36,6 @@ class Base:
     probes: Steps | None = None
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unsteady: tuple[str, ...] = ()
-    near: NearBase | None = None
 
 
 @dataclass(frozen=True, slots=True)

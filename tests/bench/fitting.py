@@ -26,11 +26,11 @@ from dataclasses import asdict, dataclass, replace
 from operator import mul
 from pathlib import Path
 
-from harness.choosing.features import NAMES, CandidateFeatures, rows
+from harness.choosing.features import CandidateFeatures
 from harness.choosing.pool import OUTCOMES, Sample, by_instance, read_pool, unlabelled
 from harness.choosing.ranker import Weights
 from tasks.errors import InputError, TroopError
-from tests.bench.evidence import evidence_of
+from tests.bench.evidence import NAMES, TESTS, evidence_of, rows
 
 BOOTSTRAPS = 10_000
 FOLDS = 10
@@ -339,11 +339,12 @@ def _deviation(values: Sequence[float]) -> float:
 
 
 def write_weights(path: Path, weights: Weights) -> None:
-    """Write weights as JSON, rounded to what matters."""
+    """Write weights as JSON, rounded to what matters, without those of the near tests: in a run no candidate is held
+    against these for the ranker, and what is the same for all adds nothing to a score."""
     body = {**asdict(weights), "kinds": sorted(weights.kinds)}
     body["bias"] = round(weights.bias, 4)
-    body["weights"] = {n: round(w, 4) for n, w in weights.weights.items()}
-    body["scales"] = {n: round(s, 6) for n, s in weights.scales.items()}
+    body["weights"] = {n: round(w, 4) for n, w in weights.weights.items() if n not in TESTS}
+    body["scales"] = {n: round(s, 6) for n, s in weights.scales.items() if n not in TESTS}
     path.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
 
 

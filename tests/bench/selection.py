@@ -29,14 +29,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.choosing.features import KINDS, NAMES, rows
-from harness.choosing.found import digest
+from harness.choosing.found import InstanceEvidence, digest
 from harness.choosing.gather import gather_probes, gather_static
 from harness.choosing.pool import Sample, by_instance, read_pool, unlabelled
 from harness.choosing.ranker import SHIPPED, read_weights
 from harness.patches.patch import Patch
 from tasks.errors import TroopError
-from tests.bench.evidence import evidence_so_far, finalists, gather_tests, keeping
+from tests.bench.evidence import KINDS, NAMES, evidence_so_far, finalists, gather_tests, keeping, rows
 from tests.bench.fitting import Labelled, Recovery, chance, choices, cross, fit, labelled, read_labelled, recovery
 
 if TYPE_CHECKING:
@@ -177,7 +176,7 @@ async def _behave(known: argparse.Namespace) -> None:
         began = time.monotonic()
         try:
             with open_tree(mirror, data[instance].base_commit) as tree:
-                evidence = evidence_so_far(known.evidence, instance, grouped[instance])
+                evidence: InstanceEvidence = evidence_so_far(known.evidence, instance, grouped[instance])
                 evidence = gather_static(evidence, data[instance].problem_statement, tree)
                 evidence = await gather_probes(evidence, tree, opened, keep=keep, say=print)
                 if known.tests:

@@ -14,10 +14,9 @@ from typing import TypeVar
 
 import pytest
 
-from harness.choosing.found import NearBase, TestFacts
 from harness.evidence.near import NearSettings, near_tests
 from harness.sandbox.base import WORKDIR, Provider, Sandbox, SandboxSpec
-from tests.bench.evidence import NOTHING_RAN, held_against
+from tests.bench.evidence import NOTHING_RAN, TestFacts, held_against
 from tests.support.environments import COMMAND, freeze
 from tests.support.repositories import make_repository, make_task
 
@@ -96,8 +95,7 @@ def held(provider: Provider, place: Path, code: str) -> TestFacts:
     async def lay(sandbox: Sandbox) -> None:
         await sandbox.write(f"{WORKDIR}/shop.py", code.encode())
 
-    base = NearBase(GREEN)
-    return on_bench(provider, place, lambda bench: held_against(bench, base, "candidate", lay))
+    return on_bench(provider, place, lambda bench: held_against(bench, GREEN, "candidate", lay))
 
 
 def test_the_base_tells_what_passes_every_time(provider: Provider, place: Path) -> None:
@@ -138,8 +136,7 @@ def test_what_fails_only_now_and_then_is_not_broken(bubblewrap: Provider, place:
         laid.append(None)
         await sandbox.write(f"{WORKDIR}/shop.py", CODE.replace("/ 2", "/ 3" if len(laid) == 1 else "/ 2").encode())
 
-    base = NearBase(GREEN)
-    facts = on_bench(bubblewrap, place, lambda bench: held_against(bench, base, "candidate", lay))
+    facts = on_bench(bubblewrap, place, lambda bench: held_against(bench, GREEN, "candidate", lay))
     assert facts == TestFacts(3, ()) and len(laid) == 2
 
 

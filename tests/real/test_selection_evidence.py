@@ -15,11 +15,10 @@ from statistics import fmean
 
 import pytest
 
-from harness.choosing.features import KINDS, rows
 from harness.choosing.found import InstanceEvidence
 from harness.choosing.gather import gather_probes, gather_static
 from harness.choosing.pool import Sample, by_instance, read_pool, unlabelled
-from tests.bench.evidence import gather_tests, keeping
+from tests.bench.evidence import KINDS, gather_tests, keeping, rows
 from tests.bench.fitting import Labelled, labelled
 
 DATA = os.environ.get("TROOP_DATA", "")
