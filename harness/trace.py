@@ -547,7 +547,7 @@ def same(one: Event, other: Event) -> bool:
 class Trace:
     """The writer of one trace; its listeners see every event after it is written.
 
-    One process drives a run (see `RunLock`), but others may add to its trace meanwhile, such as an evaluation its
+    One process drives a run (see `run_lock`), but others may add to its trace meanwhile, such as an evaluation its
     verdicts: each line is written under a lock on the file, after what a dead writer left of one is cut off.
 
     `mask` hides secrets and what looks like one. `mask_known`, if given, takes its place in what is carried out (a

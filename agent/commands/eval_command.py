@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from agent.commands.options import add_options, add_solving, settings_of
 from agent.commands.progress import Progress
-from harness.lock import RunLock
+from harness.lock import run_lock
 from harness.outputs import make_output
 from harness.records import Json
 from harness.sandbox.choice import with_images, without_images
@@ -84,7 +84,7 @@ def work(evaluation: Evaluation, known: argparse.Namespace, progress: Progress) 
     settings = evaluation.settings
     board = SuiteBoard(evaluation.suite.name, len(evaluation.suite.ids), settings.budget.attempts, settings.budget.usd)
     view = SuiteView(board, None if known.quiet else progress.errors(), json=known.log == "json")
-    with RunLock(evaluation.out):
+    with run_lock(evaluation.out):
         evaluation.begin()
         try:
             interruptible(evaluation.work(view), RESUMABLE, view.screen.stop)
