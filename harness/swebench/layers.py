@@ -37,6 +37,8 @@ from harness.swebench.recipe import RECIPE_VERSION, Recipe, fingerprint, quoted
 from harness.swebench.steps import Log, Steps
 from harness.trace import record
 
+_FUNCTIONS = "/tmp/image.sh"
+_WITH = f". {_FUNCTIONS} &&"
 _ENTER = f". {CONDA}/bin/activate && conda activate testbed && cd /testbed"
 # An image whose tests cannot start must not be kept. Where pytest is no part of it, other programs run the tests.
 _LACKS = "python -c 'import importlib.util as u, sys; sys.exit(u.find_spec(\"pytest\") is not None)'"
@@ -64,10 +66,10 @@ class Layers:
             if recipe.install:
                 await steps.take("installing the repository", f"{_ENTER} && {{ {recipe.install}\n}}", env=_OFFLINE)
             # Used where it lies, so that a change to its Python files needs no new installation.
-            editable = await steps.attempt("looking how the repository is installed", inside.ASK_EDITABLE)
+            editable = await steps.attempt("looking how the repository is installed", f"{_WITH} is_editable")
             await steps.take("committing what set-up changed", _commit(tree))
             await steps.take("starting pytest", f"{_ENTER} && {_START}")
-            await steps.take("compiling", f"rm -rf {TROOPDIR}/base.git; {inside.COMPILE_TREE}")
+            await steps.take("compiling", f"rm -rf {TROOPDIR}/base.git; {_WITH} compile_tree")
             labels = {
                 names.KIND: names.INSTANCE,
                 names.ID: recipe.instance_id,
@@ -97,12 +99,12 @@ class Layers:
                 for tool in inside.NEEDED:
                     await steps.take(f"looking for {tool} in the base image {base}", f"command -v {tool}")
                 what = f"looking for Python {recipe.python} in the base image {base}"
-                found_python = await steps.take(what, inside.find_python(recipe.python))
+                found_python = await steps.take(what, f"{_WITH} find_python {recipe.python}")
                 files = {path: (text.encode(), 0o644) for path, text in inside.FILES.items()}
                 files["/tmp/interpreter.c"] = (inside.INTERPRETER.encode(), 0o644)
                 await steps.sandbox.upload(archive(files))
                 interpreter = found_python.strip().splitlines()[-1]
-                await steps.take("making the environment", inside.make_environment(UV, interpreter))
+                await steps.take("making the environment", f"{_WITH} make_environment {UV} {interpreter}")
                 await self._keep(steps, names.TOOLS, name.rpartition(":")[2])
         return name
 
@@ -146,6 +148,7 @@ class Layers:
         spec = SandboxSpec(self._run, f"{recipe.instance_id}-{name}", image=image, network=network, limits=_LIMITS)
         sandbox = await self._provider.create(spec)
         try:
+            await sandbox.write(_FUNCTIONS, inside.FUNCTIONS.encode())
             yield Steps(sandbox, log)
         finally:
             await sandbox.close()
@@ -177,12 +180,12 @@ async def _install_system(steps: Steps, recipe: Recipe) -> None:
     if not recipe.system:
         return
     lines = "\n".join(recipe.system)
-    sources = await asyncio.to_thread(debian_mirror)
+    if sources := await asyncio.to_thread(debian_mirror):
+        lines = f"bring_sources {sources}\n{lines}\ntake_sources_away"
     await steps.take(
         "installing what the specification wants of the system",
-        "set -e; export DEBIAN_FRONTEND=noninteractive\n"
-        f"{inside.bring_sources(sources) if sources else ''}\n{lines}\n"
-        f"{inside.TAKE_SOURCES_AWAY if sources else ''}; rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin",
+        f"set -e; export DEBIAN_FRONTEND=noninteractive; . {_FUNCTIONS}\n{lines}\n"
+        "rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin",
     )
 
 
