@@ -17,11 +17,10 @@ from harness.choosing.probes import probes_of
 from harness.choosing.probing import run_probes, views_for
 from harness.choosing.statement import Statement
 from harness.choosing.static_evidence import StaticFacts, look
-from harness.evidence.near import Opened
 from harness.patches.paths import guards_tests
 from harness.repository.base_tree import BaseTree
 from harness.sandbox.base import WORKDIR, Sandbox
-from harness.sandbox.fresh import in_one_opened
+from harness.sandbox.fresh import Opened, in_one_opened
 from tasks.errors import SandboxFailed, TroopError, words_of
 from tasks.say import Say
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from math import log1p
 from pathlib import Path
 from statistics import fmean
+from typing import cast
 
 from harness.cache import write_json
 from harness.choosing import features
@@ -26,11 +27,14 @@ from harness.choosing.found import Base, Found, InstanceEvidence, Keep, digest
 from harness.choosing.gather import import_names, lay
 from harness.choosing.pool import Sample
 from harness.choosing.ranker import Weights
-from harness.evidence.near import AT_ONCE, NearSettings, Opened, files_near, near_tests, what_is_touched
+from harness.environments.clean_room import CleanRoom
+from harness.environments.environment import Built
+from harness.evidence.near import AT_ONCE, files_near, near_tests, together, what_is_touched
 from harness.parallel import in_parallel
 from harness.records import TestReport
 from harness.repository.base_tree import BaseTree
-from harness.sandbox.base import Sandbox
+from harness.sandbox.base import Provider, Sandbox, SandboxSpec
+from harness.sandbox.fresh import Opened, probe
 from harness.testing.report import outcome_of
 from harness.testing.runners.registry import RUNNERS, USUAL_COMMAND
 from harness.trace import record
@@ -170,6 +174,16 @@ def finalists(rows: Sequence[CandidateFeatures], weights: Weights) -> list[Candi
     return sorted(rows, key=lambda r: -weights.score(r))[:FINALISTS]
 
 
+@dataclass(frozen=True, slots=True)
+class _ByName:
+    """What a clean room asks of a provider, where sandboxes are made by their names alone."""
+
+    opened: Opened
+
+    async def create(self, spec: SandboxSpec) -> Sandbox:
+        return await self.opened(spec.name)
+
+
 async def gather_tests(
     evidence: InstanceEvidence,
     tree: BaseTree,
@@ -200,10 +214,11 @@ async def gather_tests(
         return held
     usual = command or command_of_project(import_names(tree.files()))
     slots = slots or asyncio.Semaphore(AT_ONCE)
-    bench = NearSettings(opened, usual, seconds, slots, test_seconds=max(seconds / 3, 1.0))
+    provider, built = cast(Provider, _ByName(opened)), Built("", None, "", usual)
+    room = CleanRoom(provider, built, "select", test_seconds=max(seconds / 3, 1.0), slots=slots)
     if held.green is None:
         touched = await asyncio.to_thread(what_is_touched, tree, list(evidence.patches.values()))
-        found = await near_tests(bench, await asyncio.to_thread(files_near, tree, touched))
+        found = await near_tests(room, await asyncio.to_thread(files_near, tree, touched), seconds)
         held = replace(held, green=found.green)
         keep(held)
     green = held.green or ()
@@ -217,7 +232,7 @@ async def gather_tests(
         else:
             patch = wanted[keys[0]]
             try:
-                tests = await held_against(bench, green, f"near-{keys[0]}", lambda sandbox: lay(sandbox, tree, patch))
+                tests = await held_against(room, green, f"near-{keys[0]}", lambda s: lay(s, tree, patch), seconds)
             except (OSError, ValueError) as error:  # it leaves a file where another's folder should be
                 tests = TestFacts(len(green), (NOTHING_RAN,), reason=f"it cannot be laid out: {words_of(error)}")
             counted = f"{len(tests.broken)} of {tests.asked} near tests broken"
@@ -230,30 +245,28 @@ async def gather_tests(
 
 
 async def held_against(
-    bench: NearSettings, green: Sequence[str], name: str, prepare: Callable[[Sandbox], Awaitable[None]]
+    room: CleanRoom, green: Sequence[str], name: str, prepare: Callable[[Sandbox], Awaitable[None]], seconds: float
 ) -> TestFacts:
     """The near tests on a candidate, which `prepare` lays over the base. Broken is what does not pass twice. What had
     not run when its time was up is not compared. Raises SandboxFailed where no sandbox works."""
+    patient = replace(room, timeout=together(seconds), test_seconds=PATIENCE * room.test_seconds)
 
-    async def prepared(name: str) -> Sandbox:
-        sandbox = await bench.opened(name)
-        try:
+    async def told(name: str, tests: Sequence[str]) -> TestReport:
+        async def work(sandbox: Sandbox) -> TestReport:
             await prepare(sandbox)
-        except BaseException:
-            await sandbox.close()
-            raise
-        return sandbox
+            return await patient.tests(sandbox, tests)
 
-    patient = replace(bench, opened=prepared, test_seconds=PATIENCE * bench.test_seconds)
+        return await patient.fresh(name, work)
+
     try:
-        ran = await patient.tests(name, green, bench.together)
+        ran = await told(name, green)
         compared = [test for test in green if _told(ran, test)]
         broken = [test for test in compared if outcome_of(ran, test) != "passed"]
         if broken and ran.outcomes:
-            again = await patient.tests(f"{name}-again", broken, bench.together)
+            again = await told(f"{name}-again", broken)
             broken = [test for test in broken if outcome_of(again, test) != "passed"]
     except SandboxFailed as error:
-        await bench.probe()
+        await probe(room.provider, room.spec("near-probe"))
         return TestFacts(len(green), (NOTHING_RAN,), reason=f"its tests take the sandbox down: {error}")
     if not ran.outcomes:
         return TestFacts(len(green), (NOTHING_RAN,), reason=ran.reason)
