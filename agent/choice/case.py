@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from harness import trace
 from harness.choosing.found import Steps
-from harness.choosing.probe_facts import Seen
+from harness.choosing.probing import Seen
 from harness.evidence.shown import Shown
 from harness.evidence.verify import witness_name
 from harness.records import Candidate, WitnessTest

@@ -12,7 +12,7 @@ from statistics import fmean
 
 from harness.choosing.agreement import shares
 from harness.choosing.found import Base, InstanceEvidence, Steps, digest
-from harness.choosing.probe_facts import Seen
+from harness.choosing.probing import Seen
 from harness.choosing.statement import Statement
 from harness.evidence.shown import Shown, splits
 from harness.patches.patch import Patch

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from harness.choosing.pool import Sample
-from harness.choosing.probe_facts import Seen
+from harness.choosing.probing import Seen
 from harness.choosing.static_evidence import StaticFacts
 
 Steps = Mapping[str, tuple[Seen, ...]]

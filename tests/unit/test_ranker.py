@@ -13,7 +13,7 @@ from harness.choosing import features
 from harness.choosing.features import CandidateFeatures
 from harness.choosing.found import Base, Found, InstanceEvidence, Steps, digest
 from harness.choosing.pool import Sample
-from harness.choosing.probe_facts import Seen
+from harness.choosing.probing import Seen
 from harness.choosing.ranker import SHIPPED, Weights, read_weights
 from harness.choosing.static_evidence import StaticFacts
 from tasks.errors import InputError
