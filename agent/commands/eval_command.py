@@ -118,7 +118,7 @@ def _quixbugs(known: argparse.Namespace, out: Path) -> Suite:
 def _swebench(known: argparse.Namespace, out: Path) -> Suite:
     from harness.suites.swebench import SwebenchSuite
     from harness.swebench import official
-    from harness.swebench.bases import parse_bases
+    from harness.swebench.layers import parse_bases
 
     if without_images(known.sandbox):
         raise InputError(f"{known.suite} needs {with_images()}: its environments are images; {known.sandbox} has none")

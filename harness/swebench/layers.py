@@ -1,6 +1,6 @@
 """The layers of an environment image, each made once and shared by all that stand on it.
 
-    base                      an image with the Python version, compilers and git (harness/swebench/bases.py)
+    base                      an image with the Python version, compilers and git (`ensure_base`)
     └── python                the bare environment at the official place, its activation, its interpreter
         └── environment       one resolved set of dependencies, and wheels of what the repository's build asks for
             └── instance      /testbed at the base commit, installed, with the official "SWE-bench" commit on top
@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+import subprocess
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -26,16 +27,23 @@ from harness.parallel import apart
 from harness.repository.workspace import Workspace
 from harness.sandbox.base import TROOPDIR, Limits, SandboxSpec
 from harness.sandbox.docker.files import archive
-from harness.sandbox.docker.image import find
+from harness.sandbox.docker.image import BASE_SCRIPT, ensure_image, find
 from harness.sandbox.docker.provider import DockerProvider
 from harness.swebench import inside_image as inside
 from harness.swebench import names
-from harness.swebench.bases import debian_mirror, ensure_base
 from harness.swebench.choose import CHOOSING_VERSION, IN, OUT, PYTHON, UV, ResolvedEnvironment, choose
 from harness.swebench.names import CONDA, ENV, WHEELS
 from harness.swebench.recipe import RECIPE_VERSION, Recipe, fingerprint, quoted
 from harness.swebench.steps import Log, Steps
 from harness.trace import record
+from tasks.errors import InputError
+from tasks.say import Say
+
+LOCAL_BASE = "troop-base"
+"""What harness/sandbox/base_image.sh makes out of Debian packages are its tags, such as troop-base:python3.9."""
+
+DEBIAN_PYTHONS = ("3.7", "3.9", "3.11", "3.13")
+ANY = ""
 
 _FUNCTIONS = "/tmp/image.sh"
 _WITH = f". {_FUNCTIONS} &&"
@@ -157,6 +165,56 @@ class Layers:
         """The one who makes what `key` names, over all processes of this user."""
         lock = self._cache / "locks" / f"image-{key}.lock"
         return turn(lock, lambda: log.say("waiting for the same layer to be made"))
+
+
+# ---- the base
+
+
+def parse_bases(given: Iterable[str]) -> dict[str, str]:
+    """`--base 3.9=IMAGE` or `--base IMAGE` as a mapping from Python version (ANY: every other) to image."""
+    bases: dict[str, str] = {}
+    for text in given:
+        python, equals, image = text.partition("=")
+        if not equals:
+            python, image = ANY, text
+        if not image or (python and not python.replace(".", "").isdigit()):
+            raise InputError(f"--base {text}: give an image, or one for a Python version, such as 3.9=python:3.9")
+        if python in bases:
+            raise InputError(f"--base is given twice for {f'Python {python}' if python else 'every Python'}")
+        bases[python] = image
+    return bases
+
+
+def debian_mirror() -> str:
+    """The Debian archive in this machine's own apt settings; "" where it has none. Blocking."""
+    try:
+        done = subprocess.run([BASE_SCRIPT, "--mirror"], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def ensure_base(client: Any, python: str, bases: Mapping[str, str], say: Say) -> str:
+    """The name of the base image for a Python version, which is here now: the given one, else Troop's own, else the one
+    that a registry has. Blocking. Raises InputError with what to give."""
+    given = bases.get(python) or bases.get(ANY)
+    if given:
+        ensure_image(client, given, say)
+        return given
+    own, published = f"{LOCAL_BASE}:python{python}", f"python:{python}"
+    for name in (own, published):
+        if find(client, name) is not None:
+            return name
+    try:
+        ensure_image(client, published, say)
+    except InputError as error:
+        made = f"make {own} out of Debian packages (harness/sandbox/base_image.sh {own}, as root) or "
+        made = made if python in DEBIAN_PYTHONS else ""
+        raise InputError(
+            f"no base image with Python {python} is here, and {published} cannot be pulled: {made}"
+            f"name one with --base {python}=IMAGE (with that Python, gcc, g++, make, git and patch in it)"
+        ) from error
+    return published
 
 
 # ---- steps
