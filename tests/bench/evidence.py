@@ -40,6 +40,7 @@ from harness.testing.runners.registry import RUNNERS, USUAL_COMMAND
 from harness.trace import record
 from tasks.errors import InputError, SandboxFailed, words_of
 from tasks.say import Say
+from tests.bench.graded import unlabelled
 
 SCHEMA = 2
 
@@ -141,7 +142,7 @@ def keeping(directory: Path) -> Keep:
 def evidence_so_far(directory: Path, instance: str, samples: Sequence[Sample] = ()) -> NearEvidence:
     """What the run holds on these samples, which may be nothing. Raises InputError for a damaged file or another
     schema."""
-    nothing = NearEvidence(instance, tuple(replace(s, right=None) for s in samples))
+    nothing = NearEvidence(instance, unlabelled(samples))
     place = _place(directory, instance)
     if not place.exists():
         return nothing

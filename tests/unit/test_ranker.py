@@ -30,6 +30,7 @@ from tests.bench.fitting import (
     reliability,
     write_weights,
 )
+from tests.bench.graded import Graded
 
 FACTS = StaticFacts("clean", "", ("x.py::f",), ("x.py",))
 
@@ -300,5 +301,6 @@ def test_no_label_reaches_the_features(tmp_path: Path) -> None:
     write_found(tmp_path, InstanceEvidence("i", (), Base("f() fails"), kept))
     bare = rows(evidence_of(tmp_path, "i", samples))
     for labels in ((True, False), (False, True)):
-        told = [replace(s, right=right) for s, right in zip(samples, labels, strict=True)]
+        every = zip(samples, labels, strict=True)
+        told = [Graded(s.instance, s.source, s.model, s.patch, right=right) for s, right in every]
         assert rows(evidence_of(tmp_path, "i", told)) == bare
