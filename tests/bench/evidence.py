@@ -36,7 +36,8 @@ from harness.repository.base_tree import BaseTree
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec
 from harness.sandbox.fresh import Opened, probe
 from harness.testing.report import outcome_of
-from harness.testing.runners.registry import RUNNERS, USUAL_COMMAND
+from harness.testing.runners.registry import USUAL_COMMAND
+from harness.testing.runners.sympy import Sympy
 from harness.trace import record
 from tasks.errors import InputError, SandboxFailed, words_of
 from tasks.say import Say
@@ -116,8 +117,7 @@ def _known(table: Sequence[CandidateFeatures], broken: Sequence[Collection[str] 
 
 def command_of_project(packages: Collection[str]) -> str:
     """The command that runs the tests of a project with these import names in an environment that nobody described."""
-    own = (runner.command for runner in RUNNERS if runner.project in packages)
-    return next(own, USUAL_COMMAND)
+    return Sympy.command if "sympy" in packages else USUAL_COMMAND
 
 
 def write_found(directory: Path, evidence: InstanceEvidence) -> None:

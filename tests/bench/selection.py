@@ -178,7 +178,7 @@ async def _behave(known: argparse.Namespace) -> None:
             with open_tree(mirror, data[instance].base_commit) as tree:
                 evidence: InstanceEvidence = evidence_so_far(known.evidence, instance, grouped[instance])
                 evidence = gather_static(evidence, data[instance].problem_statement, tree)
-                evidence = await gather_probes(evidence, tree, opened, keep=keep, say=print)
+                evidence = await gather_probes(evidence, tree, opened, keep=keep)
                 if known.tests:
                     first = finalists(rows(evidence), weights)
                     sources = {source for row in first for source in row.sources}
