@@ -14,7 +14,7 @@ from agent.commands.progress import Progress
 from agent.commands.show_command import opened
 from harness import trace
 from harness.choosing.found import digest
-from harness.choosing.probe_facts import Seen
+from harness.choosing.probing import Seen
 from harness.records import Candidate, Json
 from harness.views.picture import table
 from harness.views.report_view import patch_lines

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from agent.commands.options import settings_of
 from agent.commands.progress import Progress
-from harness.lock import RunLock
+from harness.lock import run_lock
 from harness.outputs import make_output
 from harness.records import Json
 from harness.sandbox.choice import with_images, without_images
@@ -84,7 +84,7 @@ def work(evaluation: Evaluation, known: argparse.Namespace, progress: Progress) 
     settings = evaluation.settings
     board = SuiteBoard(evaluation.suite.name, len(evaluation.suite.ids), settings.budget.attempts, settings.budget.usd)
     view = SuiteView(board, None if known.quiet else progress.errors(), json=known.log == "json")
-    with RunLock(evaluation.out):
+    with run_lock(evaluation.out):
         evaluation.begin()
         try:
             interruptible(evaluation.work(view), RESUMABLE, view.screen.stop)
@@ -118,7 +118,7 @@ def _quixbugs(known: argparse.Namespace, out: Path) -> Suite:
 def _swebench(known: argparse.Namespace, out: Path) -> Suite:
     from harness.suites.swebench import SwebenchSuite
     from harness.swebench import official
-    from harness.swebench.bases import parse_bases
+    from harness.swebench.layers import parse_bases
 
     if without_images(known.sandbox):
         raise InputError(f"{known.suite} needs {with_images()}: its environments are images; {known.sandbox} has none")

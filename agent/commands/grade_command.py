@@ -14,7 +14,7 @@ from agent.commands.grade_view import Tally, TallyView, summary_table
 from agent.commands.progress import Progress
 from agent.commands.signals import interruptible
 from harness.cache import write_json
-from harness.lock import RunLock
+from harness.lock import run_lock
 from harness.parallel import in_parallel, task_group
 from harness.room import writing
 from harness.swebench import official
@@ -39,7 +39,7 @@ def execute(known: argparse.Namespace) -> int:
     instances = [row.instance_id for row in rows]
     sets = sets_of(predictions)
     tally = Tally(len(predictions))
-    with RunLock(out), Progress(quiet=known.quiet, json=known.json, view=partial(TallyView, tally)) as progress:
+    with run_lock(out), Progress(quiet=known.quiet, json=known.json, view=partial(TallyView, tally)) as progress:
         work = _Work(known, out, rows, sets, tally, progress)
         interruptible(work.grade(), "the same command goes on where it stopped")
         for each in work.sets:

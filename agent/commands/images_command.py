@@ -14,8 +14,8 @@ from agent.commands.options import add_options
 from agent.commands.progress import Progress
 from agent.commands.signals import interruptible
 from harness.sandbox.docker.daemon import connect
-from harness.swebench.bases import parse_bases
 from harness.swebench.images import ImageOutcome, ensure_images
+from harness.swebench.layers import parse_bases
 from harness.swebench.store import StoredImage, bytes_used, doomed, kept_images, remove
 from harness.views.picture import table
 from tasks.choose import bare, matching, split

@@ -13,7 +13,7 @@ from agent.commands.eval_command import SUITES, evaluation_of, exit_code, work
 from agent.commands.options import settings_of, task_of
 from agent.commands.progress import Progress
 from agent.config import Settings
-from harness.choosing.pool import Sample, by_instance, read_candidates, unlabelled
+from harness.choosing.pool import Sample, by_instance, read_candidates
 from harness.suites.evaluate import Outcome
 from harness.suites.live import outcome_line
 from harness.views.words import clean, verdict_words, whose
@@ -43,7 +43,7 @@ def execute(known: argparse.Namespace) -> int:
 def _given(known: argparse.Namespace, ids: Sequence[str], only: str | None = None) -> dict[str, tuple[Sample, ...]]:
     """The patches for these instances, in their order. `only`: the one that patches without a name of an instance are
     for. Raises InputError where there are none."""
-    every = by_instance(unlabelled(read_candidates(known.candidates, only)))
+    every = by_instance(read_candidates(known.candidates, only))
     found = {id: every[id] for id in ids if id in every}
     if not found:
         are = f"they are for {', '.join(sorted(every)[:3])}" if every else "they are empty"

@@ -10,7 +10,7 @@ import pytest
 from harness.choosing.behaviour import probe_rows
 from harness.choosing.found import Base, Found, InstanceEvidence, digest
 from harness.choosing.pool import Sample
-from harness.choosing.probe_facts import Seen
+from harness.choosing.probing import Seen
 from harness.choosing.static_evidence import StaticFacts
 from harness.evidence.guesses import GUESSED, guesses, weights_of
 from harness.evidence.shown import Shown, left_as_was, of_evidence, of_judge, votes
