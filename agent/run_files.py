@@ -93,10 +93,10 @@ class RunFiles:
             self.selected_patch.unlink(missing_ok=True)
         started = events[0]
         assert isinstance(started, trace.RunStarted), "the first event of every trace"
-        made = started.settings["budget"]["attempts"]  # else the models only write tests for patches of others
+        made = started.settings.get("budget", {}).get("attempts", 1)  # else the models only write tests for patches of others
         prediction = {
             "instance_id": started.task["id"],
-            "model_name_or_path": "+".join(started.settings["models"] if made else ()) or "troop",
+            "model_name_or_path": "+".join(started.settings.get("models", ()) if made else ()) or "troop",
             "model_patch": chosen.patch if chosen else "",
         }
         write_text(self.predictions, json.dumps(prediction) + "\n")
