@@ -3,8 +3,6 @@
 P(right) = 1 / (1 + exp(-z)), z = bias + sum of weight x (feature / scale). How it is fitted: tests/bench/fitting.py.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping
