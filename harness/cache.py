@@ -1,7 +1,5 @@
 """Where Troop keeps what can be had again, and the one way to write a file whole or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,8 +1,6 @@
 """One process at a time on a run, a file, or anything else with a lock file: a lock that its holder's death
 releases."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import fcntl

@@ -1,7 +1,5 @@
 """Directories that Troop writes its results to: out of git's sight, and never a part of what an attempt is given."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 _IGNORED = "# Made by Troop: attempts, traces and patches are no part of the repository around them.\n*\n"

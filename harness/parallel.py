@@ -1,8 +1,6 @@
 """The one way to do many things at the same time (the first error ends the rest and is raised as itself), and a thread
 for what waits."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor

@@ -4,8 +4,6 @@ Whoever writes does it within `writing`, and whoever believes what ran on a file
 full, failing or read-only disk is never taken for anybody's own fault.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Iterator

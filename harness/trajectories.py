@@ -8,8 +8,6 @@ openai   chat messages for training, with outcome and cost of each step: JSON li
 What these have no place for (trees, test reports, witness tests) is left out, and where they are read what it cost.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

@@ -21,7 +21,7 @@ from harness.choosing.features import rows
 from harness.choosing.found import InstanceEvidence
 from harness.choosing.gather import gather_probes, gather_static
 from harness.choosing.pool import Sample
-from harness.choosing.ranker import SHIPPED, read_weights
+from harness.choosing.ranker import read_weights
 from tasks.errors import SandboxFailed
 
 PROBING_SECONDS = 300.0
@@ -34,7 +34,7 @@ _HERE = "run"
 async def weigh(case: Case, models: Mapping[int, str], found: Findings) -> Findings:
     """What is `found`, with the ranker's word on the candidates, all of them verified, and with what the issue's own
     code showed. `models`: by attempt, who made it."""
-    ground, weights = case.ground, read_weights(SHIPPED)
+    ground, weights = case.ground, read_weights()
     if not case.candidates or ground is None:
         return replace(found, weighed={})
     samples = {c.id: tuple(Sample(_HERE, str(n), models[n], c.patch) for n in c.attempts) for c in case.candidates}

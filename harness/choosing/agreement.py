@@ -4,8 +4,6 @@ Agreement among different models counts more than among repeats of one: a model'
 with n of its samples in a group adds n ** HALF of a vote, so four repeats count as two models.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence

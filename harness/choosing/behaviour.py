@@ -4,8 +4,6 @@ what was shown.
 A step of a probe counts only where two runs of the base agree on it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from statistics import fmean

@@ -6,8 +6,6 @@ missing for a whole instance then counts for nothing. The circumstances are the 
 they order nothing, and let the probability tell an easy instance from a hard one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations

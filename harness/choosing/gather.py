@@ -1,7 +1,5 @@
 """Gathering evidence on the candidates of an instance: what is known already is not looked for again."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections import Counter

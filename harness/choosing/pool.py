@@ -14,8 +14,6 @@ A `source` is one run of one tool, a `model` what its repeats have in common. Wi
 "name/run-1" belongs to the model "name".
 """
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from collections.abc import Iterable, Mapping, Sequence

@@ -6,8 +6,6 @@ probe is run in a sandbox on the base and on every candidate, and what differs i
 is cut off.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import shlex

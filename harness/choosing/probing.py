@@ -1,7 +1,5 @@
 """Running probes in a sandbox, and how their steps behaved, in a form that two runs of the same code agree on."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

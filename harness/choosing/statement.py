@@ -1,7 +1,5 @@
 """What an issue's text points at: code, names, files, the frames of tracebacks, the exceptions it complains of."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 from dataclasses import dataclass

@@ -1,8 +1,6 @@
 """Evidence on a patch that needs no execution: does it apply and parse, does it use names that nothing defines, what
 does it touch, and how is that related to the issue's text. Pure but for reading the base's files."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Sequence

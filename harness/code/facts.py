@@ -1,8 +1,6 @@
 """What can be told of Python code without running it: its normal form, the functions that a change touches, and the
 names that nothing defines. Only parsed, never compiled to something that could run."""
 
-from __future__ import annotations
-
 import ast
 import builtins
 import copy

@@ -5,8 +5,6 @@ name, so that a package whose `__init__.py` offers everything is no hub that bri
 Built once for a commit and kept in the cache.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence

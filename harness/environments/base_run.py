@@ -3,8 +3,6 @@
 It is kept beside the environment in the cache, so that the second run of a task starts at once.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Sequence

@@ -1,7 +1,5 @@
 """The clean room: fresh sandboxes of an environment, without the network, and how tests run in them."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext

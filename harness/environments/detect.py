@@ -5,8 +5,6 @@ with set-up steps for a sandbox that has the network. A step has alternatives, t
 dependencies of its own time (`--exclude-newer`), and those of today only where that fails.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -5,8 +5,6 @@ the image and the backend. Facts about an environment (seconds, notes) and the b
 cache, so that a second run starts at once. Processes that want the same environment wait for the one that builds it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import json

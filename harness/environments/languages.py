@@ -1,7 +1,5 @@
 """Repositories in other languages: what tells of one, what it needs and how it is tested. Nothing is executed here."""
 
-from __future__ import annotations
-
 import json
 import re
 import tomllib

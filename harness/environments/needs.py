@@ -1,8 +1,6 @@
 """What an environment lacks: modules that tests import, pytest's plugins by their options, headers and programs that a
 build wants; and which requirement of the repository's own, or which Debian package, brings it."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import tomllib

@@ -5,8 +5,6 @@ Sources of test dependencies, all that apply together: extras (pyproject, setup.
 `tests_require`, a Makefile.
 """
 
-from __future__ import annotations
-
 import ast
 import configparser
 import re

@@ -1,8 +1,6 @@
 """What was set up and how the base's tests fare in it: one line for people, `environment` of report.json, and whether
 attempts are worth their price there."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 

@@ -5,8 +5,6 @@ So code under test that writes the plugin's report, behaves when it sees the plu
 pass, is found out. Code that knows the very test from all others is not.
 """
 
-from __future__ import annotations
-
 import re
 import secrets
 from collections.abc import Sequence

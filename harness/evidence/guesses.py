@@ -4,8 +4,6 @@ Such a test may show just what its author guessed. It counts less than one that 
 however many attempts copy the same guess, together they have one voice.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from collections import Counter

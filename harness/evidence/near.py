@@ -6,8 +6,6 @@ be held against it: what does not pass again in company is left out. Both result
 run has them at once.
 """
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import hashlib

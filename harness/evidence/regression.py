@@ -7,8 +7,6 @@ What many test files have in common (they import the package's core, they mentio
 Where a suite takes too long to be run on the base, `near_files` picks the files that are worth running there at all.
 """
 
-from __future__ import annotations
-
 import ast
 import math
 import re

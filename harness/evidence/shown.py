@@ -11,8 +11,6 @@ Algorithm") do for observers that nobody can check: a test weighs the more, the 
 candidates pass it and the fewer of the others (the dual agreement of CodeT, Chen et al. 2022, arXiv 2207.10397).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ likely   one of the two: such tests pass and none fails, or attempts agree on it
 guess    nothing speaks for it but that nothing breaks, or only what every other candidate breaks
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import Literal, get_args
 

@@ -3,8 +3,6 @@
 It is run twice, and what two runs do not agree on is no evidence.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 What its tests say is kept by environment (`harness.evidence.near`): each file is run once, whoever asks for it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence

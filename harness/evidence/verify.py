@@ -7,8 +7,6 @@ their own, so that no test decides what another one says. Every outcome comes fr
 the exit code.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

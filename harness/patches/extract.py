@@ -14,8 +14,6 @@ attempt. Renames are written as deletion and addition, which every tool can appl
 where the attempt removes one together with its entry in .gitmodules.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import Collection, Sequence

@@ -3,8 +3,6 @@
 Everything here is read from the text of the diff; taking, applying and restoring are in `harness.patches.extract`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import re

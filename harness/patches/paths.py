@@ -5,8 +5,6 @@
 `hides_from`: would it be loaded in place of what runs the tests?
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import PurePosixPath

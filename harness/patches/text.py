@@ -1,8 +1,6 @@
 """The text of a diff, parsed: git's extended form and plain unified diffs. Hunks are read by their counts, so content
 is never taken for a header; lines end at \\n only, so carriage returns and form feeds stay content."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

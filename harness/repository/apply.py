@@ -4,8 +4,6 @@ Only git's plumbing is used: the patch goes on the base's tree in an index of ou
 branch. No hook runs, nothing is checked out; a branch is pushed from a git directory of ours that borrows its objects.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import re

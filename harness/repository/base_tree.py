@@ -4,8 +4,6 @@ git runs in a directory of ours that only borrows the repository's objects: no h
 the repository. The patch goes on an index, never on files.
 """
 
-from __future__ import annotations
-
 import contextlib
 import tempfile
 import threading

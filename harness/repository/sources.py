@@ -4,8 +4,6 @@ Each way ends in a `Source`: an object directory and a commit in it, nothing mor
 refs, later commits) is cut away by `harness.repository.workspace`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

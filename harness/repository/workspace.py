@@ -5,8 +5,6 @@ in the cache by commit: a bare git directory whose one pack holds the base commi
 that a sandbox gets is made from that directory, so what is not in it cannot leak.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import tempfile

@@ -5,8 +5,6 @@ sandbox the paths are the same: the repository at `WORKDIR`, the Python environm
 what Troop puts there at `TROOPDIR` (`base.git`: the base commit, for taking the patch; `inside/`: what runs within).
 """
 
-from __future__ import annotations
-
 import re
 import secrets
 from collections.abc import Mapping, Sequence

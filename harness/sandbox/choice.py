@@ -1,7 +1,5 @@
 """The backends that there are, and which one a run gets."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ Both backends start the shim as the first process of their sandbox with `LAUNCH`
 polling; any number may be under way at once.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import itertools

@@ -1,7 +1,5 @@
 """Work in a fresh sandbox: one that dies is replaced, within an allowance."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 

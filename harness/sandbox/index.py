@@ -4,8 +4,6 @@ Read from pip's and uv's own environment variables and files, and handed on as P
 no secret: a URL with a password in it is left out, with a note that says so.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import threading

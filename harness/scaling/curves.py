@@ -5,8 +5,6 @@ paired: they are computed within each draw. Percentile intervals; where every ta
 exact binomial bound.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence

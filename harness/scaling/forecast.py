@@ -12,8 +12,6 @@ same draws of tasks. That interval is wide, so a law must also pass through what
 than was observed already.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

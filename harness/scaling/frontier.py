@@ -3,8 +3,6 @@
 Budgets and costs are USD for one task. Models are compared on the tasks that all of them have.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean

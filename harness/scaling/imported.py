@@ -16,8 +16,6 @@ Predictions (.jsonl or .json of instance_id, model_name_or_path, model_patch) go
 (JSON with `resolved_ids`); each such pair is one sample of every instance in it.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import re

@@ -1,7 +1,5 @@
 """Measures of repeated sampling: pass@k, selected@k, majority@k, recovery."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """All that a report says of graded samples, as data: curves, what to buy, forecasts."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """A study for a person, in 80 columns. Pure: data to renderables."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType

@@ -3,8 +3,6 @@
 The solver is given, so that nothing here knows how an attempt is made; grading data stays on this side of it.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ take.
 `SuiteBoard` folds what happens, `suite_board_view` draws it, both without effects. A `SuiteView` listens.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

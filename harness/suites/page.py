@@ -1,7 +1,5 @@
 """Evaluations as one page of HTML that needs nothing else, and as Markdown: what their templates are given."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ them is counted and named. A measure for which samples are missing is None, neve
 bootstrap over instances.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence

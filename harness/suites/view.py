@@ -1,7 +1,5 @@
 """An evaluation in words, from its report.json; `eval_view`: on a terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

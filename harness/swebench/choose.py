@@ -4,8 +4,6 @@ What the repository itself asks for is read off its metadata first, which its bu
 work today. Then nothing is left to build, and the dates hold for dependencies alone.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Sequence

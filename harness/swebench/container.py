@@ -8,8 +8,6 @@ applies the one, runs the other, and ends; with it ends the container, at once, 
 harness dies, its attachment ends, with it the program's input, and a watcher in the container kills everything.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import math

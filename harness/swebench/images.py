@@ -5,8 +5,6 @@
 `tell` hears of each image as it becomes ready, those that are here already first, so that work on them can begin.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import time

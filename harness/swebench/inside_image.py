@@ -1,7 +1,5 @@
 """What is put into environment images: files, and the commands that make them. Pure."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from harness.sandbox.base import ENVDIR

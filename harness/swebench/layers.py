@@ -9,8 +9,6 @@ A layer is found again by the fingerprint of what went into it, and appears at o
 was stopped or failed goes on from the last layer that is done.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

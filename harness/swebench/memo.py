@@ -4,8 +4,6 @@ An entry is a directory that appears whole or not at all, so a process may be ki
 at the same time: the first entry of a key stays. Turns keep several processes from working on the same key.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import gzip

@@ -1,7 +1,5 @@
 """What environment images are called, where things are in them, and what their labels say."""
 
-from __future__ import annotations
-
 import platform
 
 from tasks.swebench import Row

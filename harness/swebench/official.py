@@ -12,8 +12,6 @@ cloud client), and reads a `.env` file into this process's environment. So its t
 what they import, and two dependencies are stood in for meanwhile.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import importlib.metadata

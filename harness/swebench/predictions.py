@@ -6,8 +6,6 @@ ranks: 1, 2, … in the order of the file, or as a field `rank` says. A set is w
 run: one file, one model, one rank, so one prediction for an instance.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections import Counter

@@ -7,8 +7,6 @@ rewrites tests for. And where requirements come from a file of another commit (`
 commit's date counts, if it is the later one.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -5,8 +5,6 @@ place (editable), that changes nothing unless the patch touches what an installa
 taken for such than too few: the price of an unneeded installation is its time.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import PurePosixPath
 

@@ -1,7 +1,5 @@
 """Requirements as data: lines of requirement files, of conda environment files and of specifications. Pure."""
 
-from __future__ import annotations
-
 import contextlib
 import posixpath
 import re

@@ -1,7 +1,5 @@
 """Commands of a build, one after the other in a sandbox: told of, logged, and named where one fails."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What images take on the disk, and how they go."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Collection, Iterable

@@ -1,7 +1,5 @@
 """Log parsers of suites that the official package does not know, in the form of that package's own."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import json

@@ -1,7 +1,5 @@
 """What a grading came to: the official summary of each set of predictions, and the files of each prediction."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections import Counter

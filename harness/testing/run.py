@@ -3,8 +3,6 @@
 How a command is limited to tests, and what its report amounts to, says its `Runner` (`harness.testing.runners`).
 """
 
-from __future__ import annotations
-
 import json
 import re
 import secrets

@@ -1,7 +1,5 @@
 """Keys as they are pressed on a terminal."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

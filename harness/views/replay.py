@@ -1,7 +1,5 @@
 """Watching an attempt again, or two side by side: on a terminal with keys and timing, elsewhere as plain output."""
 
-from __future__ import annotations
-
 import select
 import signal
 import sys

@@ -4,8 +4,6 @@ that looks in a terminal.
 What attempts printed is shown as text and never obeyed: escape sequences and control characters are taken out first.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """What a run came to, folded from its trace: `report.json`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from harness import trace

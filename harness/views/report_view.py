@@ -1,7 +1,5 @@
 """The result of a run for a person: patch, evidence, ledger, and what to type next. Pure: events to renderables."""
 
-from __future__ import annotations
-
 import os
 import shlex
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Words for people: what an event amounts to in a line, and text that no terminal is harmed by."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path

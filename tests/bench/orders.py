@@ -21,7 +21,7 @@ from harness.choosing.features import rows
 from harness.choosing.found import InstanceEvidence
 from harness.choosing.gather import gather_static
 from harness.choosing.pool import Sample
-from harness.choosing.ranker import SHIPPED, read_weights
+from harness.choosing.ranker import read_weights
 from harness.patches.patch import Patch
 from harness.records import Candidate
 from harness.repository.base_tree import open_tree
@@ -88,7 +88,7 @@ def _scores(events: Sequence[trace.Event], candidates: Sequence[Candidate]) -> d
     samples = [Sample("run", str(n), "one", c.patch) for c in candidates for n in c.attempts]
     with open_tree(_repository(started), base) as tree:
         table = rows(gather_static(InstanceEvidence("run", tuple(samples)), str(started.task["statement"]), tree))
-    weights = read_weights(SHIPPED)
+    weights = read_weights()
     row_of = {source: row for row in table for source in row.sources}
     return {c.id: weights.score(row_of[str(c.attempts[0])]) for c in candidates}
 

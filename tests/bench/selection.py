@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 
 from harness.choosing.found import InstanceEvidence, digest
 from harness.choosing.gather import gather_probes, gather_static
-from harness.choosing.ranker import SHIPPED, read_weights
+from harness.choosing.ranker import read_weights
 from harness.patches.patch import Patch
 from tasks.errors import TroopError
 from tests.bench.evidence import KINDS, NAMES, evidence_so_far, finalists, gather_tests, keeping, rows
@@ -149,7 +149,7 @@ async def _behave(known: argparse.Namespace) -> None:
     from tasks.swebench import load_rows
 
     provider = DockerProvider()
-    weights = read_weights(SHIPPED)
+    weights = read_weights()
     keep = keeping(known.evidence)
     grouped = by_instance(read_graded(known.pool))
     data = {row.instance_id: row for row in load_rows("swe-bench-lite", known.dataset)}

@@ -30,7 +30,6 @@ from harness.choosing.found import InstanceEvidence
 from harness.choosing.gather import gather_static
 from harness.choosing.pool import Sample, read_candidates
 from harness.choosing.probes import probes_of, steps_of
-from harness.choosing.ranker import SHIPPED, read_weights
 from harness.choosing.statement import Statement
 from harness.code.facts import MOST_BYTES, parsed, undefined_names
 from harness.environments.project import read_project
@@ -246,7 +245,6 @@ READERS: dict[str, tuple[str, Callable[[Path], bytes], Callable[[Path], object]]
     "task file": ("t.toml", lambda at: TASK.encode(), lambda at: load_task_file(at / "t.toml")),
     "configuration": ("troop.toml", lambda at: CONFIG.encode(), lambda at: load_config()),
     "evidence": ("evidence/i.json", evidence_file, lambda at: evidence_so_far(at, "i")),
-    "weights": ("w.json", lambda at: SHIPPED.read_bytes(), lambda at: read_weights(at / "w.json")),
     "cache": ("c.json", lambda at: b'{"a": [1, {"b": 2}]}', lambda at: read_json(at / "c.json")),
 }
 

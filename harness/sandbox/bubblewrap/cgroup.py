@@ -4,8 +4,6 @@ A sandbox gets a group of its own below a place where this process may make grou
 Which limits could be put in force is part of the answer: the others are named, never passed over.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -4,8 +4,6 @@ A sandbox sees the system paths and, of an interpreter elsewhere (in a home dire
 scripts such as pyenv's are not interpreters: what they would start is looked up directly.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

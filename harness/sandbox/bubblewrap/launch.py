@@ -4,8 +4,6 @@ All of it is one chain of exec calls with one process id, so that bwrap, once th
 mounts go with the namespace: there is never anything to unmount.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

@@ -10,8 +10,6 @@ none), or to a copy where the kernel allows no overlay. When the harness dies, t
 inside, and the mounts go with their namespace; folders and control groups stay for `clean`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import fcntl

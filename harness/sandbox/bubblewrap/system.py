@@ -3,8 +3,6 @@
 Never a home directory, a socket, /run, /var, /sys, or the whole of /etc. Accounts and names are made up.
 """
 
-from __future__ import annotations
-
 import os
 import tomllib
 from collections.abc import Iterator

@@ -1,8 +1,6 @@
 """python3 and git for images that lack one of them: this machine's own, with the libraries and the loader that they are
 linked to, so that they run whatever C library an image has."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,8 +1,6 @@
 """Docker containers as whoever makes them needs to know them: labels that say whose they are, names, removal, and why
 one ended. All calls here block."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import time

@@ -1,7 +1,5 @@
 """What Troop puts into a container: its own modules always, and for a set-up what it needs to install packages."""
 
-from __future__ import annotations
-
 import io
 import ipaddress
 import tarfile

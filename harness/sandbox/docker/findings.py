@@ -1,7 +1,5 @@
 """What a Docker daemon says of itself: the limits it cannot put in force, and its lines of `troop doctor`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -4,8 +4,6 @@
 (there the base is made by base_image.sh out of Debian packages, as root).
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io

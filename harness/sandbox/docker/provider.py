@@ -8,8 +8,6 @@ When the harness dies, its attachment ends, with it the shim's input, with it th
 container: what `clean` finds are the few that never started.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

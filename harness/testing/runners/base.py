@@ -1,7 +1,5 @@
 """What Troop asks of a test framework: the protocol that each module beside this one implements."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,6 @@
 """Django's `runtests.py`, known by its exit code, and a site's `manage.py test`, which `harness/inside/troop_django.py`
 reports on: both limited to files and ids by labels (dotted names) at their end."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """pytest: wherever a command starts it, it loads `harness/inside/troop_pytest.py`; runs fork from one that waits."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Mapping, Sequence

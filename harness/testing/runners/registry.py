@@ -1,7 +1,5 @@
 """The test frameworks that Troop knows, and which of them a command, a repository or an environment is for."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from harness.testing.runners.base import Layout, Runner

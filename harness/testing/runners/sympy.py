@@ -1,7 +1,5 @@
 """sympy's own runner, for environments that have no pytest: `harness/inside/troop_sympy.py` reports what it does."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

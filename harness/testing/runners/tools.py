@@ -1,7 +1,5 @@
 """Go, Rust and JavaScript: their tools are started by `harness/inside/troop_tools.py`, which reports every test."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -3,8 +3,6 @@
 Ids are as pytest has them: `tests/test_a.py::ATests::test_x`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 
