@@ -148,20 +148,20 @@ class TestConformance:
 
     def test_what_a_person_stops_ends_as_it_stands(self, solved: Solve) -> None:
         def script(request: Request) -> Answer:
-            wait = 60.0 if SEEDS.get(request.body.get("seed", -1)) == 1 and request.turn > 2 else 0.0
+            wait = 60.0 if SEEDS.get(request.body.get("seed", -1)) == 1 and request.turn > 3 else 0.0
             return replace(SOLVING[min(request.turn, 5)], delay=wait)
 
         began = time.monotonic()
         with serving(script) as server:
             done = solved(server.url, attempts=2, concurrency=2, person=Person())
         first, second = done.report["attempts"]
-        assert (first["status"], second["status"], second["turns"]) == ("submitted", "interrupted", 2)
+        assert (first["status"], second["status"], second["turns"]) == ("submitted", "interrupted", 3)
         assert second["candidate"] is not None and done.exit_code == 0 and time.monotonic() - began < 45
         each_once(done.directory)
 
 
 class Person:
-    """Stops the second attempt when it has done two turns."""
+    """Stops the second attempt when it has done three turns."""
 
     busy = staticmethod(contextlib.nullcontext)
 
@@ -169,7 +169,7 @@ class Person:
         self.stop = stop
 
     def see(self, event: trace.Event) -> None:
-        if isinstance(event, trace.TurnEnded) and (event.attempt, event.turn) == (1, 2):
+        if isinstance(event, trace.TurnEnded) and (event.attempt, event.turn) == (1, 3):
             asyncio.get_running_loop().call_later(1.0, self.stop, 1)
 
 
