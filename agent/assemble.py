@@ -21,7 +21,7 @@ from agent.version import VERSION
 from harness import trace
 from harness.cache import cache_root
 from harness.choosing.pool import Sample
-from harness.lock import RunLock
+from harness.lock import run_lock
 from harness.money.budget import BudgetKeeper, Share
 from harness.money.ledger import charges, check_priced, unsettled
 from harness.records import Budget, Json, Selection
@@ -184,7 +184,7 @@ def start(
     place = directory or settings.out / run_name(task.id)
     _check_room(place, settings, None, say)
     files = new_run(place)
-    with RunLock(files.directory):
+    with run_lock(files.directory):
         files.trace_file.unlink(missing_ok=True)  # of a process that was killed here
         with contextlib.closing(open_trace(files, settings)) as log:
             _begin(files, task, settings, log)
@@ -302,7 +302,7 @@ async def go(
     Raises RunLocked, and what preparing raises (InputError, EnvironmentFailed). A cancellation (Ctrl-C) is noted in the
     trace and raised again; the run can be resumed.
     """
-    with RunLock(files.directory):
+    with run_lock(files.directory):
         task, settings, _ = files.read_run()
         events = list(trace.read(files.trace_file, may_be_empty=True))
         settings = _as_it_stands(settings, events, part)

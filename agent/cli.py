@@ -18,33 +18,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from agent.commands.options import add_options
 from agent.defaults import nearest
 from agent.secrets import mask
 from agent.version import VERSION
 from tasks.errors import InputError, TroopError
 
-COMMANDS = {
-    "solve": "solve an issue: N attempts, the best patch, what each cost",
-    "demo": "solve a bundled task, a real bug, without any model: `solve` with the options of solve",
-    "eval": "solve and grade many instances of a suite",
-    "images": "build, list and remove the environment images of a suite",
-    "grade": "grade predictions by the hidden tests, with the official rules",
-    "select": "choose among patches that exist already, from any tool",
-    "report": "what a run came to: attempts, evidence, selection, cost",
-    "runs": "the runs that there are: issue, verdict, cost, age",
-    "show": "print or apply the patch of any candidate of a run",
-    "diff": "two candidates side by side, and what differs when tests run",
-    "view": "all runs in the browser, the running ones live",
-    "replay": "watch an attempt again, turn by turn",
-    "export": "the attempts of a run in the forms of other tools, or for training",
-    "import": "what other tools wrote of their attempts, as runs to replay and choose among",
-    "resume": "go on with a run after a stop or a crash",
-    "completion": "what makes a shell complete commands and options by TAB",
-    "init": "set up a model: asks, tests one call, writes troop.toml",
-    "doctor": "what works here, what is missing, what to type to get it",
-}
-"""Each but `demo` is a module of agent.commands with `configure(parser)` and `execute(arguments) -> exit code`, and a
-text in agent/commands/examples.toml."""
+COMMANDS: Mapping[str, Any] = tomllib.loads(
+    (Path(__file__).parent / "commands" / "commands.toml").read_text(encoding="utf-8")
+)
+"""By name. The code of each is a module of agent.commands with `execute(arguments) -> exit code`, and with
+`configure(parser)` where it has options that no table can say."""
 
 DEMO = Path(__file__).parents[1] / "tasks/examples/boltons-bits-length.toml"
 
@@ -77,30 +61,27 @@ def parser(chosen: Collection[str], *, all_options: bool = True) -> tuple[Parser
     )
     top.add_argument("-V", "--version", action="version", version=f"troop {VERSION}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    for name, summary in COMMANDS.items():
-        raw = argparse.RawDescriptionHelpFormatter
+    for name, facts in COMMANDS.items():
+        raw, summary = argparse.RawDescriptionHelpFormatter, facts["summary"]
         sub = commands.add_parser(
             name, help=summary, description=summary[0].upper() + summary[1:] + ".", formatter_class=raw
         )
         if name not in chosen:
             continue
-        own = "solve" if name == "demo" else name
-        module = importlib.import_module(f"agent.commands.{own}_command")
-        sub.epilog = _table("examples")[own]
+        own = facts.get("as", name)
+        module, facts = importlib.import_module(f"agent.commands.{own}_command"), COMMANDS[own]
+        sub.epilog = facts["examples"]
         sub.add_argument("--json", action="store_true", help="one JSON document on stdout, all else on stderr")
-        module.configure(sub)
+        if hasattr(module, "configure"):
+            module.configure(sub)
+        add_options(sub, *facts["options"])
         sub.set_defaults(execute=module.execute, whole=partial(parser, COMMANDS))
-        often = _table("options")["often"].get(own)
+        often = facts.get("often")
         sub.add_argument("--help-all", action="help", help="show all options" if often else argparse.SUPPRESS)
         for action in sub._actions if often and not all_options else ():
             if action.dest not in (*often, "help", "help_all"):
                 action.help = argparse.SUPPRESS
     return top, commands.choices
-
-
-def _table(name: str) -> Any:
-    """A table of agent/commands: of examples, of options."""
-    return tomllib.loads((Path(__file__).parent / "commands" / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -156,7 +137,3 @@ def _failed(words: Sequence[str], message: str, code: int) -> int:
     if "--json" in words:
         sys.stdout.write(json.dumps({"error": message, "exit_code": code}) + "\n")
     return code
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -15,7 +15,7 @@ from harness.money.ledger import Prices
 from harness.records import Budget, Ranker
 from harness.sandbox.base import Limits
 from harness.sandbox.choice import AUTO
-from tasks.errors import EndpointFailed, InputError
+from tasks.errors import EndpointFailed, Explained, InputError
 from tasks.places import expanded
 from tasks.task import PACKAGE
 
@@ -163,22 +163,8 @@ class Provider:
     elsewhere: str = ""
 
 
-PROVIDERS: Mapping[str, Provider] = {
-    "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", "openai", elsewhere="OPENAI_BASE_URL"),
-    "anthropic": Provider(
-        "https://api.anthropic.com", "ANTHROPIC_API_KEY", "anthropic", "anthropic", "ANTHROPIC_BASE_URL"
-    ),
-    "deepseek": Provider("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", "deepseek"),
-    "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", "openrouter"),
-    "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY", "mistral"),
-    "groq": Provider("https://api.groq.com/openai/v1", "GROQ_API_KEY", "groq"),
-    "together": Provider("https://api.together.xyz/v1", "TOGETHER_API_KEY", "together"),
-    "fireworks": Provider("https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY", "fireworks"),
-    "xai": Provider("https://api.x.ai/v1", "XAI_API_KEY", "x-ai"),
-    "moonshot": Provider("https://api.moonshot.ai/v1", "MOONSHOT_API_KEY", "moonshotai"),
-    "dashscope": Provider("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY", "alibaba"),
-    "gemini": Provider("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY", "google"),
-}
+_VENDORS = tomllib.loads(Path(__file__).with_name("providers.toml").read_text(encoding="utf-8"))
+PROVIDERS: Mapping[str, Provider] = {name: Provider(**facts) for name, facts in _VENDORS.items()}
 
 RESERVED = frozenset({REPAIR, "none", "auto"})
 """Names that an alias cannot have: they mean something already where a model is named."""
@@ -201,12 +187,10 @@ def load_config() -> Config:
     apt: list[str] = []
     read: list[Path] = []
     for path in config_paths():
-        try:
+        with Explained(f"cannot read the configuration {path}", OSError, UnicodeDecodeError):
+            if not path.exists():
+                continue
             text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read the configuration {path}: {error}") from error
         read.append(path)
         own_default, own, own_defaults, own_apt = _parse(path, text)
         apt += own_apt
@@ -276,14 +260,11 @@ def served_models(base_url: str) -> list[str]:
     import httpx2
 
     url = base_url.rstrip("/") + "/models"
-    try:
+    why = f"No list of models at {url} (is the server up, and is the URL its /v1?)"
+    with Explained(why, httpx2.HTTPError, ValueError, KeyError, TypeError, kind=EndpointFailed):
         with httpx2.Client(timeout=5.0, trust_env=not is_loopback(base_url)) as client:
             answer = client.get(url).raise_for_status().json()
         return [str(model["id"]) for model in answer["data"]]
-    except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
-        raise EndpointFailed(
-            f"No list of models at {url} ({error}): is the server up, and is the URL its /v1?"
-        ) from error
 
 
 def is_loopback(url: str) -> bool:
@@ -294,11 +275,9 @@ def is_loopback(url: str) -> bool:
 
 def _from_url(name: str) -> Alias:
     base_url, _, model = name.partition("#")
-    try:
+    with Explained(f"--model {name}: not a URL", ValueError):
         parts = urlsplit(base_url)
         _ = parts.port  # raises for a port that is no number
-    except ValueError as error:
-        raise InputError(f"--model {name}: not a URL ({error})") from error
     if not parts.hostname:
         raise InputError(f"--model {name}: the URL names no host")
     if parts.username or parts.password:
@@ -333,10 +312,8 @@ _ALIAS_KEYS = {
 
 def _parse(path: Path, text: str) -> tuple[str | None, dict[str, Alias], dict[str, Any], list[str]]:
     """(default_model, aliases, defaults, apt) of a file."""
-    try:
+    with Explained(f"{path} is not TOML", ValueError, RecursionError):
         toml = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from error
     _refuse_unknown(path, toml, {"apt", "default_model", "defaults", "models"}, "")
     default = toml.get("default_model")
     if default is not None and not isinstance(default, str):

@@ -73,8 +73,6 @@ KINDS: Mapping[Callable[[str], Any], tuple[str, tuple[type, ...]]] = {
 READS: Mapping[str, Callable[[str], Any]] = {"str": str, "int": positive, "float": amount, "bool": switch}
 """By the type of a field: what reads it, unless a setting says otherwise."""
 
-TRIES, CAPS, ORDER, WHERE = "attempts and models", "budgets", "the choice", "where it runs"
-
 
 @dataclass(frozen=True, slots=True)
 class Setting:

@@ -17,7 +17,7 @@ from typing import Any
 from agent.attempt.reading import read, sent_back
 from agent.attempt.tools import TOOLS
 from agent.config import PROVIDERS, Alias, key_of, prices_of
-from agent.models.client import ModelClient, Patience, Reply
+from agent.models.client import ModelClient, Patience
 from agent.models.connections import Connections
 from agent.models.contact import context_of, entry_of, listed
 from agent.models.dialect import Dialect
@@ -135,7 +135,7 @@ class _Sitting:
         keep: bool = True,
         output: int = OUTPUT,
         **sampling: Any,
-    ) -> tuple[Reply | None, str, str]:
+    ) -> tuple[Replied | None, str, str]:
         """(answer, the server's words where it refused, what Troop does otherwise from now on). `keep` False: what was
         learnt is forgotten again."""
         self.say(f"trying {self.alias.alias}: {tried}")

@@ -17,7 +17,7 @@ from harness.records import Candidate, Json, Selection
 from harness.room import writing
 from harness.views.report import run_status, solve_report
 from harness.views.words import verdict_words
-from tasks.errors import InputError
+from tasks.errors import Explained, InputError
 from tasks.task import Task, title_of
 
 RUN_SCHEMA = 1
@@ -67,19 +67,15 @@ class RunFiles:
     def read_run(self) -> tuple[Task, Settings, str]:
         """Task, settings and source of the run. Raises InputError for a directory that is no run, or a damaged file."""
         data = self._run()
-        try:
+        with Explained(f"{self.directory / 'run.json'} is damaged", ValueError, LookupError, TypeError):
             return trace.record(Task, data["task"]), trace.record(Settings, data["settings"]), str(data["source"])
-        except (ValueError, LookupError, TypeError) as error:
-            raise InputError(f"{self.directory / 'run.json'} is damaged: {error}") from error
 
     def _run(self) -> Json:
         path = self.directory / "run.json"
         if not path.exists():
             raise InputError(f"{self.directory} is not a run directory: it has no run.json")
-        try:
+        with Explained(f"{path} is damaged", OSError, ValueError, TypeError, RecursionError):
             return dict(json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise InputError(f"{path} is damaged: {error}") from error
 
     def write_status(self, status: str) -> None:
         """Note the run's status in run.json."""
@@ -97,10 +93,12 @@ class RunFiles:
             self.selected_patch.unlink(missing_ok=True)
         started = events[0]
         assert isinstance(started, trace.RunStarted), "the first event of every trace"
-        made = started.settings["budget"]["attempts"]  # else the models only write tests for patches of others
+        made = started.settings.get("budget", {}).get(
+            "attempts", 1
+        )  # else the models only write tests for patches of others
         prediction = {
             "instance_id": started.task["id"],
-            "model_name_or_path": "+".join(started.settings["models"] if made else ()) or "troop",
+            "model_name_or_path": "+".join(started.settings.get("models", ()) if made else ()) or "troop",
             "model_patch": chosen.patch if chosen else "",
         }
         write_text(self.predictions, json.dumps(prediction) + "\n")
@@ -131,11 +129,8 @@ def run_name(task_id: str) -> str:
 
 def new_run(directory: Path) -> RunFiles:
     """A new run directory. Raises InputError where it cannot be made, DiskFull where it has no room."""
-    try:
-        with writing(directory):
-            make_output(directory)
-    except OSError as error:
-        raise InputError(f"cannot make the run directory {directory}: {error.strerror}") from error
+    with Explained(f"cannot make the run directory {directory}", OSError), writing(directory):
+        make_output(directory)
     return RunFiles(directory.resolve())
 
 

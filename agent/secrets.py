@@ -14,8 +14,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -24,34 +26,17 @@ from tasks.places import expanded, is_there
 MASK = "***"
 SHORTEST = 8
 
-_SECRET_WORDS = frozenset(
-    {"KEY", "KEYS", "APIKEY", "TOKEN", "TOKENS", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "PASS", "PASSPHRASE"}
-    | {"PWD", "CREDENTIAL", "CREDENTIALS", "AUTH", "PAT"}
-)
-_NOT_SECRET = frozenset({"PWD", "OLDPWD", "SSH_AUTH_SOCK", "GPG_KEY"})
-
 _OF_TESTS = frozenset({"ids", "flaky", "selection"})
-_UNQUOTED = r"[^\s\"'\\<>]"
-# A credential begins where a word does; after \n in JSON too, though the n looks like a part of the word.
-_BEGIN = r"(?:(?<![A-Za-z0-9_])|(?<=\\[nrt]))"
-_MIXED = r"(?=[^\s\"'\\<>@/]*[0-9])(?=[^\s\"'\\<>@/]*[A-Za-z])"
-_SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("sk-", re.compile(_BEGIN + r"sk-(?=[A-Za-z0-9_-]*[0-9])[A-Za-z0-9_-]{20,}")),
-    *((f"gh{kind}_", re.compile(_BEGIN + rf"gh{kind}_[A-Za-z0-9]{{30,}}")) for kind in "posu"),
-    ("github_pat_", re.compile(_BEGIN + r"github_pat_[A-Za-z0-9_]{30,}")),
-    ("glpat-", re.compile(_BEGIN + r"glpat-[A-Za-z0-9_-]{20,}")),
-    ("hf_", re.compile(_BEGIN + r"hf_[A-Za-z0-9]{30,}")),
-    ("gsk_", re.compile(_BEGIN + r"gsk_[A-Za-z0-9]{30,}")),
-    ("xox", re.compile(_BEGIN + r"xox[abprs]-[A-Za-z0-9-]{20,}")),
-    ("AKIA", re.compile(_BEGIN + r"AKIA[A-Z0-9]{16}\b")),
-    ("AIza", re.compile(_BEGIN + r"AIza[A-Za-z0-9_-]{35}")),
-    ("earer ", re.compile(rf"(?<=[Bb]earer ){_MIXED}{_UNQUOTED}{{16,}}")),
-    (
-        "uthorization",
-        re.compile(rf"(?P<kept>uthorization[\"'\\]*\s*[:=]\s*[\"'\\]*(?:[Bb]asic|[Tt]oken)\s+){_UNQUOTED}{{12,}}"),
-    ),
-    ("://", re.compile(rf"(?<=://)(?P<kept>[^\s\"'\\<>@/:]*:){_MIXED}[^\s\"'\\<>@/]{{12,}}(?=@)")),
-)
+_TABLES: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+
+
+def _shape(expression: str) -> re.Pattern[str]:
+    for name, part in _TABLES["parts"].items():
+        expression = expression.replace(f"<{name}>", part)
+    return re.compile(expression)
+
+
+_SHAPES = [(hint, _shape(expression)) for hint, expression in _TABLES["shapes"].items()]
 
 
 def masker(extra_names: Iterable[str] = (), environ: Mapping[str, str] | None = None) -> Callable[[str], str]:
@@ -139,7 +124,8 @@ def _masked_field(key: str, value: Any, needles: Sequence[str]) -> Any:
 
 
 def _says_secret(name: str) -> bool:
-    return name not in _NOT_SECRET and not _SECRET_WORDS.isdisjoint(re.split(r"[^A-Z0-9]+", name.upper()))
+    words = re.split(r"[^A-Z0-9]+", name.upper())
+    return name not in _TABLES["known"] and any(word in words for word in _TABLES["words"])
 
 
 def _can_be_secret(value: str) -> bool:

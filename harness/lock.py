@@ -12,7 +12,6 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from harness.outputs import make_output
@@ -23,55 +22,40 @@ _NAME = ".lock"
 _POLL_SECONDS = 0.2
 
 
-class RunLock:
-    """Holds a run's directory for this process; a context manager.
+@contextlib.contextmanager
+def run_lock(directory: Path) -> Iterator[None]:
+    """Within: a run's directory is held for this process.
 
     The lock is the kernel's (flock), so it is gone with the process, kill -9 included; the file's text only tells
     others who holds it. Raises RunLocked, naming the holder, DiskFull, and EnvironmentFailed where the directory
     cannot be written.
     """
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._file: IO[str] | None = None
-
-    def __enter__(self) -> RunLock:
-        try:
-            with writing(self.directory):
-                make_output(self.directory)
-                file = (self.directory / _NAME).open("a+")
-        except OSError as error:
-            raise EnvironmentFailed(f"the run directory {self.directory} cannot be used: {error.strerror}") from error
+    try:
+        with writing(directory):
+            make_output(directory)
+            file = (directory / _NAME).open("a+")
+    except OSError as error:
+        raise EnvironmentFailed(f"the run directory {directory} cannot be used: {error.strerror}") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            holder = _told(file.read())
-            file.close()
             raise RunLocked(
-                f"the run {self.directory.name} in {self.directory.parent} is being worked on by {holder}: "
+                f"the run {directory.name} in {directory.parent} is being worked on by {_told(file.read())}: "
                 "wait for it, or stop that process"
             ) from error
         except OSError as error:
-            file.close()
-            raise EnvironmentFailed(f"{self.directory} is on a file system without locks: {error.strerror}") from error
+            raise EnvironmentFailed(f"{directory} is on a file system without locks: {error.strerror}") from error
         since = datetime.now(UTC).isoformat("T", "seconds")
         told = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
         file.truncate(0)
         with contextlib.suppress(OSError):  # only for others to read: the lock holds without
             os.write(file.fileno(), told.encode())
-        self._file = file
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        # The file stays: removing it would let two processes lock two files of one name.
-        if self._file is not None:
-            self._file.seek(0)
-            self._file.truncate()
-            self._file.close()
-            self._file = None
+        try:
+            yield
+        finally:
+            file.truncate(0)  # it stays: removing it would let two processes lock two files of one name
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import time
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,7 +35,8 @@ BY_HAND = "by hand"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Base of all events. `at`: seconds since the epoch, when it was written. `attempt` None: an event of the run.
+    """Base of all events. `kind`: what it is called in the file, the class's name with hyphens ("run-started"). `at`:
+    seconds since the epoch, when it was written. `attempt` None: an event of the run.
 
     `masked`: a known secret was masked in what is carried out, so this is not quite what was said or made.
     """
@@ -44,12 +46,14 @@ class Event:
     attempt: int | None = None
     masked: bool = False
 
+    def __init_subclass__(cls) -> None:
+        cls.kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__).lower()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(Event):
     """First line of every trace. `task`: the public task; `settings`: as the user gave them, secrets masked."""
 
-    kind: ClassVar[str] = "run-started"
     schema: int = field(default_factory=lambda: SCHEMA)  # no default, so always written: a later Troop has another
     run: str
     task: Json
@@ -61,8 +65,6 @@ class RunStarted(Event):
 class RunResumed(Event):
     """A new process went on with the run."""
 
-    kind: ClassVar[str] = "run-resumed"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReopened(Event):
@@ -72,7 +74,6 @@ class RunReopened(Event):
     made again. `why`: in a few words, for people.
     """
 
-    kind: ClassVar[str] = "run-reopened"
     attempts: int
     why: str = ""
 
@@ -83,7 +84,6 @@ class Prepared(Event):
     sums `notes` up). `python`, `install`, `fell_back_from`: as in `harness.environments.environment.Built`.
     `about`: what attempts are told of the repository."""
 
-    kind: ClassVar[str] = "prepared"
     base_commit: str
     environment: str
     backend: str
@@ -105,7 +105,6 @@ class Prepared(Event):
 class AttemptStarted(Event):
     """`name`: where a patch that was handed in comes from; empty for an attempt of the run's own."""
 
-    kind: ClassVar[str] = "attempt-started"
     seed: int
     model: str
     sampling: Json = field(default_factory=dict)
@@ -117,7 +116,6 @@ class Asked(Event):
     """A call of this `key` is sent now; `Replied` or `Charged` tells what came of it, and nothing does where the
     process was killed meanwhile. `reached` False: it is known not to have reached the model."""
 
-    kind: ClassVar[str] = "asked"
     key: str
     purpose: Purpose
     model: str
@@ -132,7 +130,6 @@ class Replied(Event):
     as the server sent it. `charge` covers this call. `cut`: the server ended the answer at the limit of its length.
     """
 
-    kind: ClassVar[str] = "replied"
     key: str
     message: Json
     charge: Charge
@@ -143,7 +140,6 @@ class Replied(Event):
 class Charged(Event):
     """A charge without a usable answer (a retry that may have reached the model)."""
 
-    kind: ClassVar[str] = "charged"
     key: str
     charge: Charge
 
@@ -152,7 +148,6 @@ class Charged(Event):
 class Planned(Event):
     """The attempt's plan: `text` for people and prompts, `data` for the policy (repair: the suspicious lines)."""
 
-    kind: ClassVar[str] = "planned"
     text: str
     data: Json = field(default_factory=dict)
     stop: str = ""
@@ -165,7 +160,6 @@ class Decided(Event):
     `stop`: the status with which the attempt ends after this turn; `thoughts`: what the model thought before it, where
     the server tells that apart."""
 
-    kind: ClassVar[str] = "decided"
     turn: int
     text: str
     calls: tuple[Json, ...] = ()
@@ -178,7 +172,6 @@ class Decided(Event):
 class ToolRan(Event):
     """One tool call's result as the model sees it. `diff`: the change that an edit made, for people."""
 
-    kind: ClassVar[str] = "tool-ran"
     turn: int
     call: str
     name: str
@@ -194,7 +187,6 @@ class TestsRan(Event):
 
     __test__ = False
 
-    kind: ClassVar[str] = "tests-ran"
     turn: int
     report: TestReport
     selection: tuple[str, ...] = ()
@@ -204,14 +196,12 @@ class TestsRan(Event):
 class TreeChanged(Event):
     """Files that changed in the attempt's workspace during the turn; folding them rebuilds the tree on resume."""
 
-    kind: ClassVar[str] = "tree-changed"
     turn: int
     tree: Tree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WitnessRecorded(Event):
-    kind: ClassVar[str] = "witness-recorded"
     turn: int
     witness: WitnessTest
 
@@ -221,7 +211,6 @@ class TurnEnded(Event):
     """The turn is complete: resume starts after the last of these. `seconds`: wall; `model_seconds`, `command_seconds`:
     how much of it went to the model and to commands, so the rest is overhead."""
 
-    kind: ClassVar[str] = "turn-ended"
     turn: int
     seconds: float
     model_seconds: float = 0.0
@@ -232,7 +221,6 @@ class TurnEnded(Event):
 class AttemptEnded(Event):
     """`patch`: the diff against the base, taken by the harness."""
 
-    kind: ClassVar[str] = "attempt-ended"
     status: str
     patch: str
     flags: tuple[str, ...] = ()
@@ -245,7 +233,6 @@ class AttemptEnded(Event):
 class InfrastructureFailed(Event):
     """The world's failure, not the model's. `retried`: whether it was tried again."""
 
-    kind: ClassVar[str] = "infrastructure-failed"
     what: str
     detail: str
     retried: bool
@@ -255,7 +242,6 @@ class InfrastructureFailed(Event):
 class BudgetReached(Event):
     """A cap of the whole run is reached: no attempt starts any more. `limit`: "usd", "tokens" or "seconds"."""
 
-    kind: ClassVar[str] = "budget-reached"
     limit: str
     detail: str
 
@@ -268,7 +254,6 @@ class NearTested(Event):
     such tests (see `note`). `flaky`: what does not pass every time. `seconds`: what finding out took.
     """
 
-    kind: ClassVar[str] = "near-tested"
     paths: tuple[str, ...]
     names: tuple[str, ...] = ()
     report: TestReport | None = None
@@ -282,7 +267,6 @@ class Verified(Event):
     """The evidence on one candidate. `key`: hash of patch and verification inputs, so nothing is verified twice.
     `early`: found while attempts were still being made (adaptive sampling), to decide on more of them."""
 
-    kind: ClassVar[str] = "verified"
     candidate: str
     attempts: tuple[int, ...]
     key: str
@@ -302,7 +286,6 @@ class SamplingStopped(Event):
     worth, in USD (where there is no price, an hour of an attempt counts as one).
     """
 
-    kind: ClassVar[str] = "sampling-stopped"
     why: str
     attempts: int
     worth: float = 0.0
@@ -335,7 +318,6 @@ class Probed(Event):
     not probed again. `shown`: steps by probe. Of the base also `sources`, the steps' text, and `unsteady`, the steps
     that two runs do not agree on. `note`: why the probes say nothing in this run; then nothing else counts."""
 
-    kind: ClassVar[str] = "probed"
     patch: str
     shown: Json = field(default_factory=dict)
     sources: Json = field(default_factory=dict)
@@ -349,7 +331,6 @@ class JudgeTested(Event):
     there is none. `path`, `text` empty: the judge wrote none that can be run. Of several with one path the last
     stands."""
 
-    kind: ClassVar[str] = "judge-tested"
     finalists: tuple[str, ...]
     path: str = ""
     text: str = ""
@@ -363,7 +344,6 @@ class Judged(Event):
     """One pairwise comparison (both orders make two). `winner` None: a tie, an unusable answer, or (`neither`) none of
     the two solves the issue."""
 
-    kind: ClassVar[str] = "judged"
     first: str
     second: str
     winner: str | None
@@ -376,7 +356,6 @@ class JudgeSaid(Event):
     """What the judge holds of one candidate that it tried out, or held against what a right fix must do. `points`: the
     more the better, beside the others that were said at the same time. `neither`: none of them solves the issue."""
 
-    kind: ClassVar[str] = "judge-said"
     candidate: str
     points: float
     reason: str
@@ -387,14 +366,12 @@ class JudgeSaid(Event):
 class JudgeStopped(Event):
     """The judge came to no end: what it was `before`, in words, and why (a cap). Its points so far count."""
 
-    kind: ClassVar[str] = "judge-stopped"
     before: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selected(Event):
-    kind: ClassVar[str] = "selected"
     selection: Selection
 
 
@@ -402,7 +379,6 @@ class Selected(Event):
 class Graded(Event):
     """Hidden tests' word on a candidate; written after the selection, read by no policy."""
 
-    kind: ClassVar[str] = "graded"
     candidate: str
     resolved: bool
     reason: str = ""
@@ -423,7 +399,6 @@ class Graded(Event):
 class RunEnded(Event):
     """`status`: "selected", "none", "budget", "interrupted", "failed"."""
 
-    kind: ClassVar[str] = "run-ended"
     status: str
     detail: str = ""
     seconds: float = 0.0
@@ -547,7 +522,7 @@ def same(one: Event, other: Event) -> bool:
 class Trace:
     """The writer of one trace; its listeners see every event after it is written.
 
-    One process drives a run (see `RunLock`), but others may add to its trace meanwhile, such as an evaluation its
+    One process drives a run (see `run_lock`), but others may add to its trace meanwhile, such as an evaluation its
     verdicts: each line is written under a lock on the file, after what a dead writer left of one is cut off.
 
     `mask` hides secrets and what looks like one. `mask_known`, if given, takes its place in what is carried out (a

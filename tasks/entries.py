@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import InputError
+from tasks.errors import Explained, InputError
 
 Entries = Iterator[tuple[str, Mapping[str, Any]]]
 """(where it is, in words; its fields) of each object."""
@@ -21,20 +21,16 @@ def entries(path: Path, text: str, *, whole: str, each: str) -> Entries:
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 place = f"{path}, line {number}"
-                try:
+                with Explained(f"{place}: this is not JSON", ValueError, RecursionError):
                     content = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise InputError(f"{place}: this is not JSON ({error})") from error
                 yield place, _object(place, content, each)
         return
     yield from _of_document(path, text, whole, each)
 
 
 def _of_document(path: Path, text: str, whole: str, each: str) -> Entries:
-    try:
+    with Explained(f"{path} is not JSON", ValueError, RecursionError):
         content = json.loads(text) if text.strip() else []
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
     if isinstance(content, dict) and "instance_id" in content:
         content = [content]
     if isinstance(content, dict):
@@ -80,8 +76,6 @@ def _is_lines(text: str) -> bool:
 def _object(place: str, fields: Any, each: str) -> Mapping[str, Any]:
     if not isinstance(fields, dict):
         raise InputError(f"{place}: {each}, not {kind(fields)}")
-    try:
+    with Explained(f"{place}: it holds half of a surrogate pair, which is no text", UnicodeEncodeError):
         "".join(map(str, (*fields, *fields.values()))).encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise InputError(f"{place}: it holds half of a surrogate pair, which is no text") from error
     return fields

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx2
 
-from tasks.errors import InputError, SourceUnavailable
+from tasks.errors import Explained, InputError, SourceUnavailable
 from tasks.say import Say
 from tasks.task import Repository, Task
 
@@ -230,10 +230,9 @@ class Api:
             url = following
 
     def _json(self, response: httpx2.Response) -> Any:
-        try:
+        why = f"{response.url} did not answer with JSON (check GITHUB_API_URL)"
+        with Explained(why, ValueError, kind=SourceUnavailable):
             return response.json()
-        except ValueError as error:
-            raise SourceUnavailable(f"{response.url} did not answer with JSON: check GITHUB_API_URL") from error
 
     def _ask(self, method: str, url: str, missing: str, body: Any = None) -> httpx2.Response:
         host = urlsplit(url).netloc

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit, urlunsplit
 
-from tasks.errors import InputError, SourceUnavailable
+from tasks.errors import Explained, InputError, SourceUnavailable
 
 if TYPE_CHECKING:
     import httpx2
@@ -98,22 +98,17 @@ class Index:
 
         verify: bool | ssl.SSLContext = urlsplit(url).hostname not in self.trusted
         if verify and self.cert:
-            try:
+            with Explained(f"pip's CA bundle {self.cert} cannot be read", OSError):
                 verify = certificates(self.cert)
-            except OSError as error:
-                raise InputError(f"pip's CA bundle {self.cert} cannot be read: {error}") from error
-        try:
-            with (
-                httpx2.Client(verify=verify, proxy=self.proxy, timeout=30.0, follow_redirects=True) as client,
-                client.stream("GET", url, headers={"Accept": accept, "Accept-Encoding": encoding}) as response,
-            ):
-                if response.status_code not in known:
-                    raise SourceUnavailable(f"the package index answered {response.status_code} for {shown(url)}")
-                yield response
-        except httpx2.TimeoutException as error:
-            raise SourceUnavailable(f"the package index did not answer in time: {shown(url)}") from error
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise SourceUnavailable(f"the package index cannot be reached at {shown(url)}: {error}") from error
+        why = f"the package index cannot be reached at {shown(url)}"
+        with (
+            Explained(why, httpx2.HTTPError, httpx2.InvalidURL, kind=SourceUnavailable),
+            httpx2.Client(verify=verify, proxy=self.proxy, timeout=30.0, follow_redirects=True) as client,
+            client.stream("GET", url, headers={"Accept": accept, "Accept-Encoding": encoding}) as response,
+        ):
+            if response.status_code not in known:
+                raise SourceUnavailable(f"the package index answered {response.status_code} for {shown(url)}")
+            yield response
 
 
 def shown(url: str) -> str:
@@ -174,12 +169,11 @@ def certificates(bundle: str) -> ssl.SSLContext:
 
 
 def _from_json(body: bytes, base: str) -> list[Release]:
-    try:
+    why = f"the package index sent what is no Simple API page at {shown(base)}"
+    with Explained(why, ValueError, KeyError, TypeError, AttributeError, kind=SourceUnavailable):
         files: list[Mapping[str, Any]] = json.loads(body)["files"]
         hashes = [file.get("hashes", {}).get("sha256", "") for file in files]
         return [Release(f["filename"], urljoin(base, f["url"]), sha) for f, sha in zip(files, hashes, strict=True)]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SourceUnavailable(f"the package index sent what is no Simple API page: {shown(base)}") from error
 
 
 def _from_html(text: str, base: str) -> list[Release]:
@@ -191,12 +185,8 @@ def _from_html(text: str, base: str) -> list[Release]:
 def _local_page(url: str) -> list[Release] | None:
     """The page of a project in an index that is a directory tree."""
     page = Path(unquote(urlsplit(url).path)) / "index.html"
-    try:
-        return _from_html(page.read_text("utf-8"), url)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise SourceUnavailable(f"the package index at {page} cannot be read: {error.strerror}") from error
+    with Explained(f"the package index at {page} cannot be read", OSError, kind=SourceUnavailable):
+        return _from_html(page.read_text("utf-8"), url) if page.exists() else None
 
 
 class _Anchors(HTMLParser):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.choose import choose
-from tasks.errors import EnvironmentFailed, InputError
+from tasks.errors import EnvironmentFailed, Explained, InputError
 from tasks.instance import Grading, Instance
 from tasks.task import GivenTest, Repository, Task
 
@@ -89,20 +89,16 @@ def _program(source: Path, name: str) -> _Program:
 
 
 def _text(path: Path) -> str:
-    try:
+    with Explained(f"{path} cannot be read", OSError, UnicodeDecodeError):
         return path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
 
 
 def _cases(path: Path, left_out: Sequence[Any]) -> Iterable[tuple[list[Any], Any]]:
     for number, line in enumerate(_text(path).splitlines(), 1):
         if not line.strip():
             continue
-        try:
+        with Explained(f"{path}, line {number}: not a test case [arguments, result]", ValueError, TypeError):
             arguments, expected = json.loads(line)
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{path}, line {number}: not a test case [arguments, result] ({error})") from error
         arguments = arguments if isinstance(arguments, list) else [arguments]
         if arguments not in left_out:
             yield arguments, expected
@@ -214,9 +210,7 @@ def _git(directory: Path, arguments: Sequence[str]) -> None:
     when = {f"GIT_{role}_DATE": _COMMITTED for role in ("AUTHOR", "COMMITTER")}
     plain = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
     command = ["git", "-C", str(directory), *arguments]
-    try:
+    with Explained("git has to be installed (Debian: apt-get install git)", FileNotFoundError, kind=EnvironmentFailed):
         done = subprocess.run(command, env={**mine, **who, **when, **plain}, capture_output=True, text=True)
-    except FileNotFoundError as error:
-        raise EnvironmentFailed("git is not installed: install it (Debian: apt-get install git)") from error
     if done.returncode:
         raise EnvironmentFailed(f"git {arguments[0]} failed in {directory}: {done.stderr.strip()}")

@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from tasks.errors import InputError
+from tasks.errors import Explained, InputError
 from tasks.instance import Instance
 from tasks.places import expanded, is_there
 from tasks.say import Say
@@ -74,13 +74,9 @@ def _issue_by_name(issue: str | None, base: str | None, say: Say) -> Task | None
 
 def read_issue(name: str) -> str:
     """The text of `--issue FILE`, or of standard input for "-". Raises InputError for a file that is not text."""
-    try:
+    with Explained(f"cannot read the issue from {name}", OSError, UnicodeDecodeError):
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         return raw.decode("utf-8")
-    except OSError as error:
-        raise InputError(f"cannot read the issue from {name}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"the issue in {name} is not UTF-8 text (byte {error.start})") from error
 
 
 def local_task(directory: Path, statement: str, *, base: str | None = None, include_uncommitted: bool = False) -> Task:

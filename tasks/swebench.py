@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,19 +18,11 @@ from typing import Any
 
 from tasks.choose import bare, choose
 from tasks.entries import Entries, entries, kind, text_of
-from tasks.errors import InputError
+from tasks.errors import Explained, InputError
 from tasks.row_shapes import as_newer
 from tasks.task import ID, Repository, Task
 
-HUB = {
-    "swe-bench-lite": "princeton-nlp/SWE-bench_Lite",
-    "swe-bench-verified": "princeton-nlp/SWE-bench_Verified",
-    "swe-bench": "princeton-nlp/SWE-bench",
-    "swe-bench-multilingual": "SWE-bench/SWE-bench_Multilingual",
-    "swe-bench-pro": "ScaleAI/SWE-bench_Pro",
-    "swe-rebench": "nebius/SWE-rebench-leaderboard",
-}
-"""Where the rows of a suite are on the Hugging Face hub; of each, the split "test"."""
+HUB: Mapping[str, str] = tomllib.loads(Path(__file__).with_name("hub.toml").read_text(encoding="utf-8"))
 
 SUITES = frozenset(HUB)
 
@@ -139,30 +132,22 @@ def _from_hub(suite: str) -> Entries:
     name = HUB.get(suite)
     if name is None:
         raise InputError(f"there is no suite {suite!r}: it is one of {', '.join(sorted(SUITES))}")
-    try:
+    or_else = "give them as a file with --dataset FILE"
+    with Explained(
+        f"the rows of {suite} come from the hub by the extra `eval` ({GET_EXTRA}); or {or_else}", ImportError
+    ):
         import datasets
-    except ImportError as error:
-        raise InputError(
-            f"the rows of {suite} come from the hub, which needs the extra `eval` ({GET_EXTRA}); "
-            "or give them as a file with --dataset FILE"
-        ) from error
     datasets.disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each of its retries
-    try:
+    # Each release of the hub's client raises others.
+    with Explained(f"the rows of {suite} cannot be had from the hub ({name}), so {or_else}", Exception):
         found = list(datasets.load_dataset(name, split="test"))
-    except Exception as error:  # each release of the hub's client raises others
-        raise InputError(
-            f"the rows of {suite} cannot be had from the hub ({name}: {_first_line(error)}); "
-            "give them as a file with --dataset FILE"
-        ) from error
     return ((f"{name}, row {number}", fields) for number, fields in enumerate(found, 1))
 
 
 def _from_file(path: Path) -> Entries:
-    try:
+    with Explained(f"cannot read the rows in {path}", OSError):
         content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read the rows in {path}: {error.strerror}") from error
     if content.startswith(_PARQUET):
         return _from_parquet(path)
     try:
@@ -175,17 +160,13 @@ def _from_file(path: Path) -> Entries:
 
 
 def _from_parquet(path: Path) -> Entries:
-    try:
+    with Explained(
+        f"{path} is parquet, which needs the extra `eval` ({GET_EXTRA}); or convert it to JSONL", ImportError
+    ):
         import pyarrow
         import pyarrow.parquet
-    except ImportError as error:
-        raise InputError(
-            f"{path} is parquet, which needs the extra `eval` ({GET_EXTRA}); or convert it to JSONL"
-        ) from error
-    try:
+    with Explained(f"{path} is damaged", pyarrow.ArrowException, OSError):
         found = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{path} is damaged: {_first_line(error)}") from error
     return ((f"{path}, row {number}", fields) for number, fields in enumerate(found, 1))
 
 
@@ -219,10 +200,8 @@ def _date(place: str, fields: Mapping[str, Any]) -> datetime | None:
     if value is None or value == "":
         return None
     if isinstance(value, str):
-        try:
+        with Explained(f"{place}: the field created_at is no date", ValueError):
             date = datetime.fromisoformat(value)
-        except ValueError as error:
-            raise InputError(f"{place}: the field created_at is no date: {value[:80]!r}") from error
     elif isinstance(value, datetime):
         date = value
     else:
@@ -236,15 +215,8 @@ def _tests(place: str, fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
     if value is None:
         raise InputError(f"{place}: the field {name} is missing")
     if isinstance(value, str):
-        try:
+        with Explained(f"{place}: the field {name} is no list of tests in JSON", ValueError):
             value = json.loads(value)
-        except ValueError as error:
-            raise InputError(f"{place}: the field {name} is no list of tests in JSON ({error})") from error
     if not isinstance(value, list) or not all(isinstance(test, str) for test in value):
         raise InputError(f"{place}: the field {name} must be a list of tests, not {kind(value)}")
     return tuple(value)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

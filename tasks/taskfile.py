@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from tasks.errors import InputError
+from tasks.errors import Explained, InputError
 from tasks.instance import Grading, Instance
 from tasks.package import parse_requirement
 from tasks.places import expanded
@@ -30,14 +30,10 @@ def load_task_file(path: Path) -> Instance:
 
     Raises InputError, naming the file and the line or key, for anything that the schema does not allow.
     """
-    try:
-        values = tomllib.loads(path.read_bytes().decode("utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read the task file {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a task file: byte {error.start} is not UTF-8 text") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid TOML: {error}") from error
+    with Explained(f"{path} cannot be read as a task file", OSError, UnicodeDecodeError):
+        text = path.read_bytes().decode("utf-8")
+    with Explained(f"{path} is not valid TOML", ValueError, RecursionError):
+        values = tomllib.loads(text)
     if not values:
         raise InputError(f"{path} is empty: a task file needs a statement and a [repository] at least")
     top = _Table(path, "", values, ("id", "statement", "repository", "environment", "tests", "failing_test", "grading"))

@@ -7,22 +7,15 @@ rests on it, or on memory of it, deserves a second look.
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterable
+from pathlib import Path
 
 from agent.attempt.policy import TurnRecord
 from agent.attempt.tools import kind_of
 
-TRIES: dict[str, re.Pattern[str]] = {
-    "leak:history": re.compile(
-        r"\bgit\b[^|;&\n]*\b(?:reflog|fsck|cherry|stash\s+list|log\b[^|;&\n]*--(?:all|reflog)|"
-        r"(?:show|log|diff|checkout)\b[^|;&\n]*\b(?:origin/|upstream/|ORIG_HEAD|FETCH_HEAD|HEAD@\{))"
-    ),
-    "leak:remote": re.compile(r"\bgit\b[^|;&\n]*\b(?:fetch|pull|clone|ls-remote)\b"),
-    "leak:download": re.compile(
-        r"\b(?:curl|wget)\b|\bpip3?\s+(?:download|install)\b(?![^|;&\n]*(?:\s-e\s|\s\.))|\bhttps?://(?!localhost|127\.)"
-    ),
-}
-"""Flag -> the commands that count as such a try."""
+_TRIES = tomllib.loads(Path(__file__).with_name("tries.toml").read_text(encoding="utf-8"))
+TRIES = {flag: re.compile(expression) for flag, expression in _TRIES.items()}
 
 
 def leak_tries(history: Iterable[TurnRecord]) -> tuple[str, ...]:

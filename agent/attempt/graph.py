@@ -25,7 +25,7 @@ from langgraph.runtime import Runtime
 
 from agent.attempt.audit import leak_tries
 from agent.attempt.notebook import Notebook, gist
-from agent.attempt.policy import Ask, Decision, Plan, Policy, Result, TurnRecord, View
+from agent.attempt.policy import Ask, Decision, Policy, TurnRecord, View
 from agent.attempt.telling import NEW, WITNESS, describe_report, failures
 from agent.attempt.tools import Toolbox, kind_of, nearest, place_of, stat, use_tool
 from agent.config import CONTEXT
@@ -100,7 +100,7 @@ class Desk:
     tests: WarmTests = field(init=False)
     turn_started: float = 0.0
     model_seconds: float = 0.0
-    pending: list[Result] = field(default_factory=list)
+    pending: list[trace.ToolRan] = field(default_factory=list)
     over: str = ""
     decision: Decision = field(default_factory=lambda: Decision(""))
 
@@ -125,7 +125,7 @@ class Desk:
             sandbox=self.sandbox,
             ask=self.ask,
             run_tests=self.run_tests,
-            plan=self.notebook.plan or Plan(""),
+            plan=self.notebook.plan or trace.Planned(text=""),
             history=self.notebook.history,
             turns_left=self.rules.turns - len(self.notebook.history),
             replies=self.notebook.replies,
@@ -244,10 +244,8 @@ async def plan(state: State, runtime: Runtime[Desk]) -> State:
         made = await desk.policy.plan(desk.view())
     except (BudgetExceeded, ContextTooLong) as error:
         return _over(desk, error)
-    status, seconds = made.stop or "", time.monotonic() - began
-    index = desk.notebook.index
-    desk.record(trace.Planned(attempt=index, text=made.text, data=made.data, stop=status, seconds=seconds))
-    return {"turn": 0, "test_due": False, "status": status}
+    desk.record(replace(made, attempt=desk.notebook.index, seconds=time.monotonic() - began))
+    return {"turn": 0, "test_due": False, "status": made.stop}
 
 
 async def act(state: State, runtime: Runtime[Desk]) -> State:
@@ -268,9 +266,9 @@ async def act(state: State, runtime: Runtime[Desk]) -> State:
         if kind == "tests":
             return {"turn": state["turn"], "test_due": True, "status": ""}
         if kind != "ends":
-            _note(desk, turn, await use_tool(desk.box, call))
+            _note(desk, replace(await use_tool(desk.box, call), turn=turn))
         elif why := await _doubts(desk, turn):
-            _note(desk, turn, Result(call.id, call.name, why, ok=False))
+            _note(desk, trace.ToolRan(turn=turn, call=call.id, name=call.name, result=why, ok=False))
     return await _end_turn(desk, turn)
 
 
@@ -284,7 +282,7 @@ async def _doubts(desk: Desk, turn: int) -> str:
         none = "Not submitted yet: no witness test is recorded. Submit again if there is none to write."
         return "" if desk.notebook.recorded else none
     why, patch = [], ""
-    tests = [r.text for record in desk.notebook.history for r in record.results if kind_of(r.name) == "tests"]
+    tests = [r.result for record in desk.notebook.history for r in record.results if kind_of(r.name) == "tests"]
     paths = [path for path in desk.notebook.tree if path not in desk.apart]
     if all(map(is_test, paths)) and all(kind_of(result.name) == "reads" for result in desk.pending):
         why.append("the patch touches only tests" if paths else "the patch is empty")
@@ -345,7 +343,8 @@ async def test(state: State, runtime: Runtime[Desk]) -> State:
     for path, own, here in await desk.witnessed(report):
         said += f"\nwitness {path}: {here}"
         said += f"\n{failures(own)}" if own is not report and here != WITNESS["passed"] else ""
-    _note(desk, turn, Result(call.id, call.name, said, ok=bool(report.outcomes), seconds=report.seconds))
+    ok, seconds = bool(report.outcomes), report.seconds
+    _note(desk, trace.ToolRan(turn=turn, call=call.id, name=call.name, result=said, ok=ok, seconds=seconds))
     return await _end_turn(desk, turn)
 
 
@@ -395,8 +394,8 @@ async def restore(desk: Desk) -> State:
                 desk.box.undo[path] = await desk.sandbox.read(path)
     if notebook.tree:
         await desk.sandbox.restore(list(notebook.tree.values()))
-    turn, stop = len(notebook.history), notebook.plan.stop if notebook.plan else None
-    return {"turn": turn, "test_due": False, "status": status_now(desk) if turn else stop or ""}
+    turn, stop = len(notebook.history), notebook.plan.stop if notebook.plan else ""
+    return {"turn": turn, "test_due": False, "status": status_now(desk) if turn else stop}
 
 
 def _asked_back(record: TurnRecord) -> bool:
@@ -434,11 +433,11 @@ def _over(desk: Desk, error: BudgetExceeded | ContextTooLong) -> State:
     return {"turn": len(desk.notebook.history), "test_due": False, "status": status}
 
 
-def _note(desk: Desk, turn: int, result: Result) -> None:
+def _note(desk: Desk, result: trace.ToolRan) -> None:
     desk.pending.append(result)
-    desk.record(result.event(desk.notebook.index, turn))
+    desk.record(replace(result, attempt=desk.notebook.index))
     for witness in desk.box.witnesses:
-        desk.record(trace.WitnessRecorded(attempt=desk.notebook.index, turn=turn, witness=witness))
+        desk.record(trace.WitnessRecorded(attempt=desk.notebook.index, turn=result.turn, witness=witness))
     desk.box.witnesses.clear()
 
 
@@ -458,7 +457,7 @@ async def _end_turn(desk: Desk, turn: int) -> State:
 async def _destroyed(desk: Desk) -> str:
     """The status of an attempt in whose sandbox no command can be started any more, looked at where one failed so."""
     record = desk.notebook.history[-1]
-    started = all(r.ok and not r.text.endswith(("(exit code 126)", "(exit code 127)")) for r in record.results)
+    started = all(r.ok and not r.result.endswith(("(exit code 126)", "(exit code 127)")) for r in record.results)
     if started and (record.report is None or record.report.outcomes):
         return ""
     for _ in range(2):

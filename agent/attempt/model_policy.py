@@ -18,11 +18,12 @@ from typing import Any, Generic, TypeVar
 
 from agent.attempt.lines import cut_middle
 from agent.attempt.notebook import gist
-from agent.attempt.policy import Answer, Decision, Plan, Result, Talk, ToolCall, TurnRecord, View
+from agent.attempt.policy import Decision, Talk, ToolCall, TurnRecord, View
 from agent.attempt.reading import NO_ANSWER, Call, Reading, as_text, read, said, sent_back
 from agent.attempt.tools import TOOLS, Tool
 from agent.models.wires.texts import encodable
 from harness.records import Json, Purpose
+from harness.trace import Planned, Replied, ToolRan
 from tasks.errors import ContextTooLong, ReplyUnreadable, ToolsRefused
 
 CHARS_PER_TOKEN = 3.5
@@ -104,11 +105,7 @@ class Chat(ABC, Generic[T]):
             else:
                 return self._decision(answer, read(answer.message, turn, self._offered))
 
-    def messages(self, view: T) -> list[Json]:
-        """The whole chat for the next turn."""
-        return self._fitting(view)[0]
-
-    def _decision(self, answer: Answer, reading: Reading) -> Decision:
+    def _decision(self, answer: Replied, reading: Reading) -> Decision:
         none = NOTES["no_call" if self._tools else "no_block"]
         error = NOTES["cut"] if answer.cut else reading.error or ("" if reading.calls else none)
         return Decision(reading.text, error=error, thoughts=reading.thoughts) if error else self._ending(reading)
@@ -153,7 +150,7 @@ class Chat(ABC, Generic[T]):
             text += "\n\n" + "\n".join([prompt("text_protocol"), *(t.in_words() for t in self._offered.values())])
         return {"role": "system", "content": text}
 
-    def _turn(self, record: TurnRecord, answer: Answer | None, level: int, room: float, turns: int) -> list[Json]:
+    def _turn(self, record: TurnRecord, answer: Replied | None, level: int, room: float, turns: int) -> list[Json]:
         """A finished turn: what the model said, and what came of it."""
         message = answer.message if answer else _as_message(record.decision)
         reading = read(message, record.turn, self._offered)
@@ -204,12 +201,12 @@ class ModelPolicy(Chat[View]):
         else:
             super().__init__(tools=tools)
 
-    async def plan(self, view: View) -> Plan:
+    async def plan(self, view: View) -> Planned:
         try:
             answer = await view.ask("plan", "plan", self._opening(view))
         except ReplyUnreadable:
-            return Plan(text="")
-        return Plan(text=said(answer.message)[1])
+            return Planned(text="")
+        return Planned(text=said(answer.message)[1])
 
     def _head(self, view: View, longest: int) -> tuple[list[Json], str]:
         return [*self._opening(view), _plan_sent(view, longest)], NOTES["carry_on"]
@@ -254,8 +251,8 @@ def _results(record: TurnRecord, calls: Sequence[Call], count: int, level: int, 
     return ["\n".join(filter(None, pair)) for pair in noted] + [f"Not carried out{why}."] * (count - len(texts))
 
 
-def _result_text(result: Result, *, short: bool, cap: int) -> str:
-    text = result.text if result.ok else f"Refused: {result.text}"
+def _result_text(result: ToolRan, *, short: bool, cap: int) -> str:
+    text = result.result if result.ok else f"Refused: {result.result}"
     if short and len(text) > STUB_CHARS:
         return f"{text[:STUB_CHARS]}\n[... the rest of this old result was left out ...]"
     return cut_middle(text, cap) or "(no output)"

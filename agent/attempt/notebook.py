@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from agent.attempt.policy import Answer, Decision, Plan, Result, ToolCall, TurnRecord
+from agent.attempt.policy import Decision, ToolCall, TurnRecord
 from agent.attempt.tools import kind_of, place_of
 from harness import trace
 from harness.records import WRITERS_FROM, Attempt, AttemptStatus, FileState, TestReport, WitnessTest
@@ -33,9 +33,9 @@ class Notebook:
     index: int
     started: trace.AttemptStarted | None = None
     ended: trace.AttemptEnded | None = None
-    plan: Plan | None = None
+    plan: trace.Planned | None = None
     history: list[TurnRecord] = field(default_factory=list)
-    replies: dict[str, Answer] = field(default_factory=dict)
+    replies: dict[str, trace.Replied] = field(default_factory=dict)
     tree: dict[str, FileState] = field(default_factory=dict)
     marks: list[str] = field(default_factory=list)
     witnesses: list[WitnessTest] = field(default_factory=list)
@@ -69,15 +69,14 @@ class Notebook:
             case trace.AttemptEnded():
                 self.ended = event
             case trace.Planned():
-                self.plan = Plan(event.text, event.data, cast("AttemptStatus", event.stop) if event.stop else None)
+                self.plan = event
                 self.seconds += event.seconds
             case trace.Replied():
-                self.replies[event.key.partition("/")[2]] = Answer(event.message, event.cut)
+                self.replies[event.key.partition("/")[2]] = event
             case trace.Decided():
                 self._begin(event)
             case trace.ToolRan() if self._turn:
-                result = Result(event.call, event.name, event.result, event.ok, event.diff, event.seconds)
-                self._turn = replace(self._turn, results=(*self._turn.results, result))
+                self._turn = replace(self._turn, results=(*self._turn.results, event))
             case trace.TestsRan() if self._turn:
                 self._turn = replace(self._turn, report=event.report)
             case trace.TreeChanged():
@@ -165,7 +164,7 @@ class Notebook:
 def gist(record: TurnRecord) -> tuple[object, ...]:
     """What a turn asked and got, without the times that differ between two runs of the same command."""
     asked = tuple((call.name, repr(call.arguments)) for call in record.decision.calls)
-    got = tuple(_TIMES.sub("", result.text) for result in record.results if kind_of(result.name) != "tests")
+    got = tuple(_TIMES.sub("", result.result) for result in record.results if kind_of(result.name) != "tests")
     outcomes = tuple(sorted(record.report.outcomes.items())) if record.report else ()
     return asked, got, outcomes
 

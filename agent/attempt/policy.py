@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from agent.config import CONTEXT
 from harness.records import AttemptStatus, Json, Purpose, TestReport
 from harness.sandbox.base import Sandbox
-from harness.trace import Decided, Prepared, ToolRan
+from harness.trace import Decided, Planned, Prepared, Replied, ToolRan
 from tasks.errors import BudgetExceeded
 from tasks.task import Task
-
-if TYPE_CHECKING:
-    from agent.models.client import Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,44 +28,6 @@ class ToolCall:
     name: str
     arguments: Json
     problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a tool call gave back. `ok` False: the tool refused or failed and `text` says why. `diff`: an edit's
-    change."""
-
-    call: str
-    name: str
-    text: str
-    ok: bool = True
-    diff: str = ""
-    seconds: float = 0.0
-
-    def event(self, attempt: int | None, turn: int, under: str = "") -> ToolRan:
-        """As the trace has it; see `Decision.event`."""
-        return ToolRan(
-            attempt=attempt,
-            turn=turn,
-            call=under + self.call,
-            name=self.name,
-            result=self.text,
-            ok=self.ok,
-            diff=self.diff,
-            seconds=self.seconds,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The attempt's plan: `text` for people and prompts, `data` (JSON) whatever the policy needs again after a resume.
-
-    `stop` ends the attempt before its first turn (repair: "no-failing-test").
-    """
-
-    text: str
-    data: Json = field(default_factory=dict)
-    stop: AttemptStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,21 +65,8 @@ class TurnRecord:
 
     turn: int
     decision: Decision
-    results: tuple[Result, ...]
+    results: tuple[ToolRan, ...]
     report: TestReport | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a model said: `message`, the assistant message in the form of Chat Completions with whatever else the server
-    put into it, and `cut`: the server ended it at the limit of its length, so it is not whole.
-
-    Sent back as it is, it is to the server what it was. Where the API has another form than Chat Completions the
-    message holds that too, under `native`; whoever changes a message's text or calls leaves `native` out.
-    """
-
-    message: Json
-    cut: bool = False
 
 
 class Ask(Protocol):
@@ -130,16 +76,19 @@ class Ask(Protocol):
     `longer`: how many answers of this conversation were cut so far; the limit on the answer's length is doubled for
     each. Raises BudgetExceeded before a call that would pass a cap; ContextTooLong, ReplyUnreadable, ToolsRefused and
     other CallRefused where the server does not take this call; EndpointFailed when the world stays broken.
+
+    The message of the answer, sent back as it is, is to the server what it was. Where the API has another form than
+    Chat Completions the message holds that too, under `native`; whoever changes its text or calls leaves `native` out.
     """
 
     async def __call__(
         self, key: str, purpose: Purpose, messages: Sequence[Json], tools: Sequence[Json] = (), *, longer: int = 0
-    ) -> Answer: ...
+    ) -> Replied: ...
 
 
 def asking(
-    complete: Callable[..., Awaitable[Reply]],
-    known: dict[str, Answer],
+    complete: Callable[..., Awaitable[Replied]],
+    known: dict[str, Replied],
     name: str,
     end: Callable[[BudgetExceeded], None],
 ) -> Ask:
@@ -148,14 +97,13 @@ def asking(
 
     async def ask(
         key: str, purpose: Purpose, messages: Sequence[Json], tools: Sequence[Json] = (), *, longer: int = 0
-    ) -> Answer:
+    ) -> Replied:
         if key not in known:
             try:
-                reply = await complete(messages, tools, purpose=purpose, key=f"{name}/{key}", longer=longer)
+                known[key] = await complete(messages, tools, purpose=purpose, key=f"{name}/{key}", longer=longer)
             except BudgetExceeded as error:
                 end(error)
                 raise
-            known[key] = Answer(reply.message, reply.cut)
         return known[key]
 
     return ask
@@ -178,7 +126,7 @@ class Talk:
     ask: Ask
     history: Sequence[TurnRecord]
     turns_left: int
-    replies: Mapping[str, Answer] = field(default_factory=dict)
+    replies: Mapping[str, Replied] = field(default_factory=dict)
     context: int = CONTEXT
 
 
@@ -192,19 +140,20 @@ class View(Talk):
     seed: int
     sandbox: Sandbox
     run_tests: RunTests
-    plan: Plan
+    plan: Planned
 
 
 class Policy(Protocol):
-    """Decides for one attempt; made anew for each attempt (state that must survive a resume goes into `Plan.data`).
+    """Decides for one attempt; made anew for each attempt (state that must survive a resume goes into `Planned.data`).
 
     `only_green`: the policy tries changes blindly, so its tree is a patch only if the last test run was green.
     """
 
     only_green: bool
 
-    async def plan(self, view: View) -> Plan:
-        """Before the first turn (`view.plan` is empty, `view.history` too)."""
+    async def plan(self, view: View) -> Planned:
+        """Before the first turn (`view.plan` is empty, `view.history` too). `stop` ends the attempt before it (repair:
+        "no-failing-test"); whose it is and how long it took is not the policy's to say."""
         ...
 
     async def decide(self, view: View) -> Decision:

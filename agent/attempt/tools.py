@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from agent.attempt.lines import cut_line, cut_middle, fitting, lines_of, replaced, shown
-from agent.attempt.policy import Result, ToolCall
+from agent.attempt.policy import ToolCall
 from agent.attempt.telling import witness_words
 from harness.code.facts import parsed, spans
 from harness.evidence.guesses import guesses
@@ -32,6 +32,7 @@ from harness.patches.patch import Patch
 from harness.patches.paths import place_of_new_test
 from harness.records import Exec, Json, TestReport, WitnessTest
 from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
+from harness.trace import ToolRan
 from tasks.errors import PatchNotTaken
 
 READ_LINES = 250
@@ -143,10 +144,10 @@ def kind_of(name: str) -> Kind:
     return TOOLS[name].kind if name in TOOLS else "runs"
 
 
-async def use_tool(box: Toolbox, call: ToolCall, tools: Mapping[str, Tool] | None = None) -> Result:
+async def use_tool(box: Toolbox, call: ToolCall, tools: Mapping[str, Tool] | None = None) -> ToolRan:
     """Carry out one call of one of the `tools` (None: all that attempts have). A refusal, a mistake in the arguments,
-    and whatever the system inside the sandbox objects to are a `Result` with ok False. Raises only what `Sandbox`
-    raises where it is gone."""
+    and whatever the system inside the sandbox objects to are a result with ok False. In which attempt and turn it ran
+    is for who writes it to the trace. Raises only what `Sandbox` raises where it is gone."""
     started = time.perf_counter()
     tools = TOOLS if tools is None else tools
     try:
@@ -158,7 +159,7 @@ async def use_tool(box: Toolbox, call: ToolCall, tools: Mapping[str, Tool] | Non
         if isinstance(error, FileNotFoundError) and error.filename:
             change = Change(f"{change.text}{await nearest(box, place_of(error.filename))}")
     text, seconds = cut_middle(change.text, RESULT_CHARS + NOTE_CHARS), time.perf_counter() - started
-    return Result(call=call.id, name=call.name, text=text, ok=ok, diff=change.diff, seconds=seconds)
+    return ToolRan(turn=0, call=call.id, name=call.name, result=text, ok=ok, diff=change.diff, seconds=seconds)
 
 
 def argument_problem(name: str, arguments: Json, tools: Mapping[str, Tool]) -> str:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from harness import trace
 from harness.choosing.found import Steps
-from harness.choosing.probe_facts import Seen
-from harness.evidence.near import Opened
+from harness.choosing.probing import Seen
 from harness.evidence.shown import Shown
 from harness.evidence.verify import witness_name
 from harness.records import Candidate, WitnessTest
 from harness.repository.base_tree import BaseTree
+from harness.sandbox.fresh import Opened
 from tasks.say import Say
 
 

@@ -13,9 +13,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Never
 
-from agent.attempt.model_policy import Chat
+from agent.attempt.model_policy import NOTES, Chat
 from agent.attempt.notebook import gist
-from agent.attempt.policy import Result, Talk, ToolCall, TurnRecord
+from agent.attempt.policy import Talk, ToolCall, TurnRecord
 from agent.attempt.tools import TOOLS, Change, Tool, Toolbox, ToolRefused, use_tool
 from agent.choice.case import Ground
 from agent.choice.hearing import Hearing, written_test
@@ -79,7 +79,7 @@ class _Bench(Chat[Talk]):
     def _head(self, talk: Talk, longest: int) -> tuple[list[Json], str]:
         return [self._system("judge_hands")], self._opening
 
-    async def use(self, turn: int, call: ToolCall) -> Result:
+    async def use(self, turn: int, call: ToolCall) -> trace.ToolRan:
         """Carry out a call, unless the trace has its result."""
         under, case = f"{self.name}/{turn}/", self.hearing.case
         nowhere: Any = None
@@ -88,9 +88,9 @@ class _Bench(Chat[Talk]):
         )
         if ran is None:
             done = await use_tool(nowhere, call, self._offered)
-            ran = case.write(done.event(None, turn, under))
+            ran = case.write(replace(done, turn=turn, call=under + call.id))
         assert isinstance(ran, trace.ToolRan), "an event stays what it is"
-        return Result(call.id, call.name, ran.result, ran.ok)
+        return replace(ran, call=call.id)
 
     def order(self, arguments: Json) -> list[tuple[str, str]]:
         """(candidate, what is said of it), the best first. Raises ToolRefused where not each is named once."""
@@ -108,7 +108,7 @@ class _Bench(Chat[Talk]):
             raise ToolRefused(f"on must be one of {', '.join(self.trees)}.")
         rest = {key: value for key, value in arguments.items() if key != "on"}
 
-        async def work(sandbox: Sandbox) -> Result:
+        async def work(sandbox: Sandbox) -> trace.ToolRan:
             there = Toolbox(sandbox, -1, COMMAND_SECONDS, _nothing, _nothing, None, "", tuple)
             return await use_tool(there, ToolCall("", name, rest))
 
@@ -118,8 +118,8 @@ class _Bench(Chat[Talk]):
         except (SandboxFailed, OSError, ValueError) as error:
             raise ToolRefused(f"It cannot be done on {on}: {words_of(error)}") from error
         if not done.ok:
-            raise ToolRefused(done.text)
-        return Change(done.text)
+            raise ToolRefused(done.result)
+        return Change(done.result)
 
     async def _try(self, box: Toolbox, arguments: Json) -> Change:
         place, why = written_test(arguments["path"], arguments["content"], self.ground.tree.read)
@@ -144,16 +144,9 @@ class _Bench(Chat[Talk]):
         for tool in (TOOLS["read"], TOOLS["search"], TOOLS["run"]):
             own = {name: schema for name, schema in tool.parameters.items() if name != "compare"}
             found.append(replace(tool, parameters={**own, "on": on}, use=partial(self._look, name=tool.name)))
-        tries = "Run a new test file twice on the base and on every candidate; see what each does."
-        found.append(replace(TOOLS["witness"], name="try", description=tries, use=self._try))
-        told = f"all of them, the best first, each with candidate (its id), {', '.join(SAID)}"
-        entry = {"type": "object", "properties": {key: {"type": "string"} for key in ("candidate", *SAID)}}
-        parameters: dict[str, Json] = {
-            "candidates": {"type": "array", "items": entry, "description": told},
-            "none": {"type": "boolean", "description": "no candidate solves the issue"},
-        }
-        end, words = "End with your order of the candidates.", ("candidates",)
-        found.append(Tool("order", "ends", end, parameters, words, self._say, ("submit", "finish")))
+        words = NOTES["judge_tools"]
+        found.append(replace(TOOLS["witness"], name="try", use=self._try, **words["try"]))
+        found.append(Tool(name="order", use=self._say, **words["order"]))
         return {tool.name: tool for tool in found}
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from agent.attempt.policy import Answer, Ask, asking
+from agent.attempt.policy import Ask, asking
 from agent.attempt.reading import said
 from agent.choice.case import Case, Ground
 from harness import trace
@@ -73,10 +73,10 @@ class Hearing:
         rows = tuple(row for path, test in self.tests.items() for row in of_judge(path, test.told))
         return Word(self.points, rows, self.neither)
 
-    def asks(self, name: str = "judge") -> tuple[Ask, dict[str, Answer]]:
+    def asks(self, name: str = "judge") -> tuple[Ask, dict[str, trace.Replied]]:
         """The charged call, and what the trace has of it; `name`: what its keys begin with there."""
         replied = [e for e in self.case.events if isinstance(e, trace.Replied) and e.key.startswith(f"{name}/")]
-        known = {e.key.removeprefix(f"{name}/"): Answer(e.message, e.cut) for e in replied}
+        known = {e.key.removeprefix(f"{name}/"): e for e in replied}
         complete = partial(self.client.complete, attempt=None, seed=self.seed, temperature=0.0)
         return asking(complete, known, name, self.end), known
 

@@ -109,13 +109,37 @@ class Standing:
 
 
 def objections(candidates: Sequence[Candidate]) -> dict[str, str]:
-    """By candidate why it cannot be selected, empty if it can. A test that all break which could be selected otherwise,
-    found by two attempts or more, speaks against none of them: it may hold what the issue wants to be otherwise."""
+    """By candidate why it cannot be selected, empty if it can. A test speaks against none if it may hold what the issue
+    wants to be otherwise: all break it which could be selected otherwise, found by two attempts or more; or all do that
+    the tests of two other attempts or more pass on, while every candidate that breaks nothing fails each of these."""
     able = [c for c in candidates if c.evidence is not None and not why_not(c, c.evidence.broken)]
-    excused: frozenset[str] = frozenset()
-    if sum(len(c.attempts) for c in able) > 1:
-        excused = frozenset.intersection(*(frozenset(c.evidence.broken) for c in able if c.evidence))
+    excused = _broken_by_all(able) if sum(len(c.attempts) for c in able) > 1 else frozenset()
+    passed = {c.id: _passed_authors(c) for c in able}
+    if not any(passed[c.id] for c in able if not why_not(c, excused)):
+        authors = {author for c in able for author in _authors(c)}
+        excused |= _broken_by_all(
+            [c for c in able if len(passed[c.id]) > 1 and passed[c.id] >= authors - {*c.attempts}]
+        )
     return {c.id: why_not(c, excused) for c in candidates}
+
+
+def _broken_by_all(candidates: Sequence[Candidate]) -> frozenset[str]:
+    every = [frozenset(c.evidence.broken) for c in candidates if c.evidence]
+    return frozenset.intersection(*every) if every else frozenset()
+
+
+def _authors(candidate: Candidate) -> dict[int, bool]:
+    """By the attempt that wrote witness tests, whether all of them pass on the candidate."""
+    found: dict[int, bool] = {}
+    for row in of_evidence([candidate]):
+        for author in row.authors:
+            found[author] = found.get(author, True) and row.outcomes[candidate.id] == "passed"
+    return found
+
+
+def _passed_authors(candidate: Candidate) -> set[int]:
+    """Those of other attempts whose witness tests all pass on the candidate."""
+    return {author for author, passes in _authors(candidate).items() if passes and author not in candidate.attempts}
 
 
 def why_not(candidate: Candidate, excused: Collection[str] = ()) -> str:
@@ -280,7 +304,7 @@ def _in_words(standing: Standing, calibrated: bool) -> str:
     if evidence.regression:
         parts.append(f"{len(evidence.regression) - len(evidence.broken)} regression tests pass")
     if evidence.broken:
-        parts.append(f"every patch breaks {evidence.broken[0]}")
+        parts.append(f"breaks {evidence.broken[0]}, as every patch does that may be right")
     for kind, what in (("witness", "witness tests"), ("judge", "tests of the judge")):
         outcomes = [outcome for row, outcome in standing.rows if row.kind == kind]
         if outcomes:

@@ -8,11 +8,6 @@ import sys
 _PATHS = ("FILE", "DIR", "RUN", "SOURCE", "RUN|DIR", "SUITE|TASK")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of completion."""
-    parser.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="bash, zsh or fish")
-
-
 def execute(known: argparse.Namespace) -> int:
     """Print the functions for the shell; to complete with them starts no process."""
     import shtab

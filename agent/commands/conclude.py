@@ -1,4 +1,5 @@
-"""Driving a run from a command, and what comes after it: grading, applying, the result on the screen."""
+"""Driving a run from a command, what it may begin with (an earlier run's task, once more), and what comes after it:
+grading, applying, the result on the screen."""
 
 from __future__ import annotations
 
@@ -6,10 +7,13 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from agent.assemble import Pool, Solution, go, open_pool, open_trace, solution, start, workspace_of
 from agent.choice.candidates import candidates_of
+from agent.choice.questions import fenced
+from agent.commands.options import run_of
 from agent.commands.progress import Progress
 from agent.commands.pull_request import open_pull, target_of
 from agent.commands.signals import interruptible
@@ -22,12 +26,42 @@ from harness.records import Candidate, Json
 from harness.repository.apply import apply_to_branch, borrow_from, branch_name, commit_message
 from harness.suites.instances import InstanceSuite
 from harness.suites.suite import Means, Submission
-from harness.views.report import solve_report
+from harness.views.report import last_selection, solve_report
 from harness.views.report_view import solve_view
 from harness.views.words import reasons, verdict_words
 from tasks.errors import InputError, TroopError
 from tasks.instance import Grading, Instance
 from tasks.places import expanded, is_there
+from tasks.source import resolve
+
+SHOWN = 3
+"""Patches of an earlier run that attempts see at most, the best first."""
+NOTE = "## A note on the patch that was made before"
+
+
+def once_more(known: argparse.Namespace) -> tuple[str, Instance, Settings]:
+    """Source, task and settings of the run that --again names: on the same base, the note in the statement, and with
+    `--show` its best patches. Raises InputError where another task is named as well."""
+    if known.source or known.issue or known.issue_text:
+        raise InputError("--again takes the task of the run: leave out SOURCE, --issue and --issue-text")
+    known.run = known.again
+    files = RunFiles(run_of(known).resolve())
+    (task, settings, source), events = files.read_run(), list(trace.read(files.trace_file, may_be_empty=True))
+    base = known.base or next((e.base_commit for e in events if isinstance(e, trace.Prepared)), task.repository.base)
+    if task.repository.kind != "package" and not task.repository.include_uncommitted:
+        task = replace(task, repository=replace(task.repository, base=base))
+    if known.note:
+        task = replace(task, statement=f"{task.statement}\n{NOTE}\n\n{fenced('note', known.note)}\n")
+    selection, patches = last_selection(events), {each.id: each.patch for each in candidates_of(events)}
+    ranked = [each.candidate for each in selection.ranking] if selection else list(patches)
+    task = replace(task, earlier=tuple(patches[each] for each in ranked[:SHOWN] if known.show))
+    return source, Instance(task, hidden_tests(source, known)), settings
+
+
+def hidden_tests(source: str, known: argparse.Namespace) -> Grading | None:
+    """Those of a run's source, where it is to be graded: they are never kept in a run directory, but read again from
+    where they were."""
+    return resolve(source).grading if known.grade and source.endswith(".toml") else None
 
 
 def check_wishes(instance: Instance, known: argparse.Namespace) -> None:

@@ -14,16 +14,11 @@ from agent.commands.progress import Progress
 from agent.commands.show_command import opened
 from harness import trace
 from harness.choosing.found import digest
-from harness.choosing.probe_facts import Seen
+from harness.choosing.probing import Seen
 from harness.records import Candidate, Json
 from harness.views.picture import table
 from harness.views.report_view import patch_lines
 from harness.views.words import printable
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of diff."""
-    parser.add_argument("words", nargs="*", metavar="RUN C1 C2", help="the latest run, and the two that stand first")
 
 
 def execute(known: argparse.Namespace) -> int:

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import dataclasses
 
-from agent.commands.options import add_options
 from agent.commands.portrait_view import FILE, as_json, portrait_view, tables
 from agent.commands.progress import Progress
 from agent.config import REPAIR, load_config, resolve_model
@@ -16,11 +15,6 @@ from agent.toml_file import put
 from harness.sandbox.choice import BACKENDS
 from harness.views.words import clean
 from tasks.errors import InputError
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of doctor."""
-    add_options(parser, "doctor")
 
 
 def execute(known: argparse.Namespace) -> int:

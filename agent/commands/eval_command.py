@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.commands.options import add_options, add_solving, settings_of
+from agent.commands.options import settings_of
 from agent.commands.progress import Progress
-from harness.lock import RunLock
+from harness.lock import run_lock
 from harness.outputs import make_output
 from harness.records import Json
 from harness.sandbox.choice import with_images, without_images
@@ -18,7 +18,10 @@ from tasks.errors import InputError
 from tasks.swebench import HUB, choose_rows, load_rows
 
 if TYPE_CHECKING:
+    from agent.config import Settings
     from agent.evaluation import Evaluation
+    from harness.choosing.pool import Sample
+    from harness.suites.evaluate import Grades
     from harness.suites.suite import Suite
 
 
@@ -26,15 +29,13 @@ RESUMABLE = "the same command goes on where it stopped"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of eval."""
+    """The suite."""
     parser.add_argument("suite", metavar="SUITE", choices=tuple(SUITES), help=f"one of: {', '.join(SUITES)}")
-    add_options(parser, "rows", "environments", "evaluating")
-    add_solving(parser, whole="of the whole evaluation, shared fairly by its instances unless adaptive")
 
 
 def execute(known: argparse.Namespace) -> int:
     """Solve and grade the suite's instances. The directory of --out holds one run per instance, predictions, report."""
-    evaluation = _evaluation(known)
+    evaluation = evaluation_of(known, settings_of(known), "none" if known.no_grade else known.grade)
     progress = Progress(quiet=True, json=known.json)
     if known.dry_run:
         from agent.commands.pricing import forecast, forecast_view
@@ -51,27 +52,26 @@ def execute(known: argparse.Namespace) -> int:
     return exit_code(report)
 
 
-def _evaluation(known: argparse.Namespace) -> Evaluation:
-    """What is asked for, and what is there already. Raises InputError before anything is started."""
+def evaluation_of(
+    known: argparse.Namespace,
+    settings: Settings,
+    grades: Grades,
+    given: Callable[[Sequence[str]], Mapping[str, Sequence[Sample]]] | None = None,
+) -> Evaluation:
+    """What is asked for, and what is there already. `given`: by instance, patches that exist already, in place of
+    attempts; the others are left out. Raises InputError before anything is started."""
     from agent.assemble import settle
     from agent.config import load_config
     from agent.evaluation import Evaluation
 
-    settings = settings_of(known)
-    out = (known.out / f"eval-{known.suite}").resolve()
+    out = (known.out / f"{known.command}-{known.suite}").resolve()
     suite, config = SUITES[known.suite](known, out), load_config()
     if not suite.ids:
         raise InputError(f"no instance of {known.suite} is left to evaluate")
+    patches = given(suite.ids) if given else {}
+    suite = suite.only(patches) if given else suite
     settings = settle(replace(settings, out=out), config, suite.task(suite.ids[0]))
-    evaluation = Evaluation(
-        suite=suite,
-        settings=settings,
-        out=out,
-        grades="none" if known.no_grade else known.grade,
-        retry=bool(known.retry),
-        at_once=known.at_once,
-        config=config,
-    )
+    evaluation = Evaluation(suite, settings, out, grades, bool(known.retry), known.at_once, config, patches)
     evaluation.look()
     return evaluation
 
@@ -84,7 +84,7 @@ def work(evaluation: Evaluation, known: argparse.Namespace, progress: Progress) 
     settings = evaluation.settings
     board = SuiteBoard(evaluation.suite.name, len(evaluation.suite.ids), settings.budget.attempts, settings.budget.usd)
     view = SuiteView(board, None if known.quiet else progress.errors(), json=known.log == "json")
-    with RunLock(evaluation.out):
+    with run_lock(evaluation.out):
         evaluation.begin()
         try:
             interruptible(evaluation.work(view), RESUMABLE, view.screen.stop)
@@ -118,7 +118,7 @@ def _quixbugs(known: argparse.Namespace, out: Path) -> Suite:
 def _swebench(known: argparse.Namespace, out: Path) -> Suite:
     from harness.suites.swebench import SwebenchSuite
     from harness.swebench import official
-    from harness.swebench.bases import parse_bases
+    from harness.swebench.layers import parse_bases
 
     if without_images(known.sandbox):
         raise InputError(f"{known.suite} needs {with_images()}: its environments are images; {known.sandbox} has none")

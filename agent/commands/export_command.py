@@ -14,13 +14,6 @@ from harness.outputs import make_output
 from harness.trajectories import ENDINGS, of_run, written
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of export."""
-    parser.add_argument("run", metavar="RUN", type=Path, nargs="?", help="the run's directory (the latest run)")
-    parser.add_argument("--format", choices=tuple(ENDINGS), required=True, help="openai: JSON lines, one file for all")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where the files go (RUN/export)")
-
-
 def execute(known: argparse.Namespace) -> int:
     """One file for each attempt that has ended, or one for all; their names are printed."""
     out, files = known.out, RunFiles(run_of(known).resolve())

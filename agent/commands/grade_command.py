@@ -11,11 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from agent.commands.grade_view import Tally, TallyView, summary_table
-from agent.commands.options import add_options
 from agent.commands.progress import Progress
 from agent.commands.signals import interruptible
 from harness.cache import write_json
-from harness.lock import RunLock
+from harness.lock import run_lock
 from harness.parallel import in_parallel, task_group
 from harness.room import writing
 from harness.swebench import official
@@ -28,9 +27,8 @@ from tasks.swebench import SUITES, Row, choose_rows, load_rows
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of grade."""
+    """The suite."""
     parser.add_argument("suite", metavar="SUITE", choices=sorted(SUITES), help=f"one of: {', '.join(sorted(SUITES))}")
-    add_options(parser, "grade", "rows", "grading")
 
 
 def execute(known: argparse.Namespace) -> int:
@@ -41,7 +39,7 @@ def execute(known: argparse.Namespace) -> int:
     instances = [row.instance_id for row in rows]
     sets = sets_of(predictions)
     tally = Tally(len(predictions))
-    with RunLock(out), Progress(quiet=known.quiet, json=known.json, view=partial(TallyView, tally)) as progress:
+    with run_lock(out), Progress(quiet=known.quiet, json=known.json, view=partial(TallyView, tally)) as progress:
         work = _Work(known, out, rows, sets, tally, progress)
         interruptible(work.grade(), "the same command goes on where it stopped")
         for each in work.sets:

@@ -14,8 +14,8 @@ from agent.commands.options import add_options
 from agent.commands.progress import Progress
 from agent.commands.signals import interruptible
 from harness.sandbox.docker.daemon import connect
-from harness.swebench.bases import parse_bases
 from harness.swebench.images import ImageOutcome, ensure_images
+from harness.swebench.layers import parse_bases
 from harness.swebench.store import StoredImage, bytes_used, doomed, kept_images, remove
 from harness.views.picture import table
 from tasks.choose import bare, matching, split
@@ -23,11 +23,6 @@ from tasks.errors import InputError
 from tasks.swebench import SUITES, Row, choose_rows, load_rows
 
 DAY = 86_400.0
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of images."""
-    add_options(parser, "images", "rows", "images-more")
 
 
 def execute(known: argparse.Namespace) -> int:
@@ -75,6 +70,7 @@ def _check(known: argparse.Namespace) -> int:
 
     parser = argparse.ArgumentParser()
     grade_command.configure(parser)
+    add_options(parser, "grade", "grading")
     suite = known.suite or "swe-bench"
     asked = vars(parser.parse_args([suite, "--no-build"])) | vars(known) | {"suite": suite}
     return grade_command.execute(argparse.Namespace(**asked))
@@ -88,10 +84,8 @@ def _line(prepared: ImageOutcome) -> str:
 
 
 def _as_json(prepared: ImageOutcome) -> dict[str, Any]:
-    image = {
-        key: getattr(prepared.image, name, None)
-        for key, name in (("image", "name"), ("id", "id"), ("origin", "origin"))
-    }
+    name, id, origin = (getattr(prepared.image, part, None) for part in ("name", "id", "origin"))
+    image = {"image": name, "id": id, "origin": origin}
     return {"instance_id": prepared.row.instance_id, **image, "seconds": prepared.seconds, "failure": prepared.failure}
 
 

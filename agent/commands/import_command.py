@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from pathlib import Path
 
-from agent.commands.options import add_settings, fill_in
+from agent.commands.options import fill_in
 from agent.commands.progress import Progress
 from harness import trace
 from harness.choosing.pool import Sample, of_trajectory
 from harness.trajectories import read
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of import."""
-    told = "trajectories of SWE-agent, mini-swe-agent, or ATIF"
-    parser.add_argument("files", metavar="FILE", type=Path, nargs="+", help=told)
-    add_settings(parser, ["out"])
 
 
 def execute(known: argparse.Namespace) -> int:

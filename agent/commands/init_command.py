@@ -17,10 +17,6 @@ _UNSET = {"USD": 5.0, "S": 3600.0, "K": 32, "N": 2_000_000, "T": 0.8, "NAME": "n
 """Examples for settings that have no value unless set, by what their option takes."""
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Init has no options of its own."""
-
-
 def execute(known: argparse.Namespace) -> int:
     """Ask, try one call, write; without a terminal print the example."""
     progress = Progress(quiet=False, json=known.json)

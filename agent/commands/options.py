@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.defaults import BY_NAME, CAPS, ORDER, READERS, SETTINGS, TRIES, WHERE, switch
+from agent.defaults import BY_NAME, READERS, SETTINGS, Setting, switch
 from harness.records import Budget
 from harness.sandbox.base import Limits
 from harness.sandbox.choice import with_images, without_images
@@ -24,36 +24,13 @@ if TYPE_CHECKING:
     from agent.config import Settings
 
 
-def add_settings(group: argparse._ActionsContainer, names: Iterable[str], whole: str = "") -> None:
-    """The options of these settings, without defaults: see `fill_in`. `whole`: what caps hold for, in words."""
-    for setting in (BY_NAME[name] for name in names):
-        flags = ["--" + setting.name.replace("_", "-")]
-        told = setting.help.format(whole=whole)
-        if setting.read is switch:
-            group.add_argument(*flags, action=argparse.BooleanOptionalAction, help=told)
-            continue
-        flags = ["-n", *flags] if setting.name == "attempts" else flags
-        known = setting.choices or None
-        group.add_argument(*flags, type=setting.read, choices=known, metavar=setting.metavar, help=told)
-
-
-def add_solving(parser: argparse.ArgumentParser, whole: str = "of the whole run") -> None:
-    """The options of solving: attempts, models, sandbox, budgets. `whole`: what the caps hold for, in words."""
-    for title in (TRIES, CAPS, ORDER, WHERE):
-        group = parser.add_argument_group(title)
-        if title == TRIES:
-            told = "alias, provider/name, http://host:port/v1#name, or repair; several: attempts rotate"
-            group.add_argument("--model", action="append", default=[], metavar="NAME", help=told)
-        add_settings(group, (setting.name for setting in SETTINGS if setting.group == title), whole)
-    add_options(parser, "progress")
-
-
 def add_options(parser: argparse.ArgumentParser, *tables: str) -> None:
-    """The options of these tables of options.toml, under their headings."""
+    """The options of these tables of options.toml, under their headings. Settings have no defaults: see `fill_in`."""
     known = tomllib.loads((Path(__file__).parent / "options.toml").read_text(encoding="utf-8"))
     for title, options in (group for name in tables for group in known[name].items()):
         there = {group.title: group for group in parser._action_groups}
         group = there.get(title) or (parser.add_argument_group(title) if title else parser)
+        names, whole = options.pop("settings", ()), options.pop("whole", "")
         for flag, facts in options.items():
             usual: dict[str, Any] = {"action": "store_true"}
             if {"metavar", "choices"} & facts.keys():
@@ -63,20 +40,27 @@ def add_options(parser: argparse.ArgumentParser, *tables: str) -> None:
             elif "choices" in facts and flag.startswith("-"):
                 usual["default"] = facts["choices"][0]
             group.add_argument(flag, **usual | facts)
+        for setting in SETTINGS if names is True else map(BY_NAME.__getitem__, names):
+            if names is not True or setting.group == title:
+                _add_setting(group, setting, setting.help.format(whole=whole))
+
+
+def _add_setting(group: argparse._ActionsContainer, setting: Setting, told: str) -> None:
+    flags = ["-n"] if setting.name == "attempts" else []
+    flags.append("--" + setting.name.replace("_", "-"))
+    if setting.read is switch:
+        group.add_argument(*flags, action=argparse.BooleanOptionalAction, help=told)
+    else:
+        known = setting.choices or None
+        group.add_argument(*flags, type=setting.read, choices=known, metavar=setting.metavar, help=told)
 
 
 def task_of(known: argparse.Namespace, source: str, say: Say, instance: Instance | None = None) -> Instance:
     """What the source names (or `instance`), with what the options of the task say of its environment and tests."""
     from tasks.source import resolve
 
-    instance = instance or resolve(
-        source,
-        issue=known.issue,
-        issue_text=known.issue_text,
-        base=known.base,
-        include_uncommitted=known.include_uncommitted,
-        say=say,
-    )
+    asked = {name: getattr(known, name) for name in ("issue", "issue_text", "base", "include_uncommitted")}
+    instance = instance or resolve(source, **asked, say=say)
     task = instance.task
     if known.image and without_images(known.sandbox):
         raise InputError(f"--image needs {with_images()}: {known.sandbox} has no images")
@@ -105,7 +89,7 @@ def fill_in(known: argparse.Namespace, names: Iterable[str] = BY_NAME) -> None:
 
 
 def settings_of(known: argparse.Namespace, earlier: Settings | None = None) -> Settings:
-    """The `Settings` that the options of `add_solving` say, and for what they do not say an `earlier` run's, else what
+    """The `Settings` that the options of solving say, and for what they do not say an `earlier` run's, else what
     `fill_in` finds."""
     from agent.config import Settings
 

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
 
 from agent.commands.options import run_of
-from agent.defaults import amount
+from agent.commands.progress import Progress
 from harness import trace
 from harness.views.replay import play
 from harness.views.replay_frames import default_attempt, steps
 from tasks.errors import InputError
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of replay."""
-    told = "a run directory, or a trace file (the latest run)"
-    parser.add_argument("run", metavar="RUN", type=Path, nargs="?", help=told)
-    parser.add_argument("--attempt", type=int, metavar="K", help="which attempt (the selected one, else the first)")
-    parser.add_argument("--beside", type=int, metavar="K", help="another attempt beside it, turn by turn")
-    parser.add_argument("--speed", type=amount, default=1.0, metavar="X", help="times real speed (1); waits are capped")
-    parser.add_argument("--step", action="store_true", help="wait for a key after each step")
 
 
 def execute(known: argparse.Namespace) -> int:
@@ -40,7 +27,7 @@ def execute(known: argparse.Namespace) -> int:
             raise InputError(f"{run} has no attempt {wanted}; it has {', '.join(map(str, there)) or 'none yet'}")
     if known.json:
         own = [trace.to_json(e) for e in events if e.attempt == attempt]
-        sys.stdout.write(json.dumps(own, indent=1) + "\n")
+        Progress(quiet=True, json=True).document(own)
     else:
         load = partial(steps, events, beside=known.beside)
         play(Console(highlight=False), load, there, attempt, speed=known.speed, step=known.step)

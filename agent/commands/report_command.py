@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from rich.console import RenderableType
 
-from agent.commands.options import add_options, run_of
+from agent.commands.options import run_of
 from agent.commands.progress import Progress
 from agent.run_files import RunFiles, kept_in, last_worked_on
 from agent.secrets import mask
@@ -28,7 +28,7 @@ from harness.views.page import run_markdown, run_page
 from harness.views.report import solve_report
 from harness.views.report_view import solve_view, verbose_view
 from harness.views.words import counted
-from tasks.errors import InputError
+from tasks.errors import Explained, InputError
 
 
 class Evaluated(NamedTuple):
@@ -41,11 +41,6 @@ class Evaluated(NamedTuple):
 
 
 STUDY_OPTIONS = ("forecast", "budget", "merge")
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of report."""
-    add_options(parser, "report")
 
 
 def execute(known: argparse.Namespace) -> int:
@@ -114,10 +109,8 @@ def evaluation_report(path: Path) -> Json | None:
                 f"{path} is an evaluation without a report yet; run its `troop eval` command again to finish it"
             )
         return None
-    try:
+    with Explained(f"{file} is damaged", OSError, ValueError, RecursionError):
         report: Any = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file} is damaged: {error}") from error
     if not is_evaluation(report):
         raise InputError(f"{file} is not the report of an evaluation")
     return dict(report)
@@ -125,11 +118,10 @@ def evaluation_report(path: Path) -> Json | None:
 
 def _evaluated(path: Path, report: Json) -> Evaluated:
     """Raises InputError for a report that is damaged."""
-    try:
+    why = f"the report of {path} is damaged and lacks what a report has"
+    with Explained(why, LookupError, TypeError, ValueError, AttributeError):
         view = [*eval_view(report), ""] if "suite" in report else []
         found = of_evaluation(report)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"the report of {path} is damaged: it lacks what a report has ({error!r})") from error
     if not found.models:
         raise InputError(f"there are no graded samples in {path} to report on")
     return Evaluated(path.resolve(), report, found, view)
@@ -176,10 +168,8 @@ def write_pages(
         pages |= {name: run_page(list(trace.read(place / "trace.jsonl"))) for name, place in kept.items()}
     for name, text in pages.items():
         place = file.parent / folder / f"{name}.html" if name else file
-        try:
+        with Explained(f"cannot write {place}", OSError):
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"cannot write {place}: {error.strerror}") from error
     beside = f" and {counted(len(pages) - 1, 'page')} in {folder}" if outputs else ""
     sys.stderr.write(f"wrote {file}{beside}\n")

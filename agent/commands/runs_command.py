@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 
 from rich.text import Text
 
@@ -14,11 +13,6 @@ from agent.run_files import kept_in, overview
 from harness.records import Json
 from harness.views.words import elapsed_short, printable
 from tasks.errors import InputError
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of runs."""
-    parser.add_argument("out", metavar="DIR", type=Path, nargs="?", help="where the runs are (runs)")
 
 
 def execute(known: argparse.Namespace) -> int:

@@ -5,31 +5,24 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 
 from rich.text import Text
 
-from agent.commands.eval_command import SUITES, exit_code, work
-from agent.commands.options import add_options, add_settings, settings_of, task_of
+from agent.commands.eval_command import SUITES, evaluation_of, exit_code, work
+from agent.commands.options import settings_of, task_of
 from agent.commands.progress import Progress
 from agent.config import Settings
-from harness.choosing.pool import Sample, by_instance, read_candidates, unlabelled
+from harness.choosing.pool import Sample, by_instance, read_candidates
 from harness.suites.evaluate import Outcome
 from harness.suites.live import outcome_line
 from harness.views.words import clean, verdict_words, whose
 from tasks.errors import InputError
 
-JUDGE = ("judge", "judge_model", "tie_witnesses", "max_judge_usd", "max_usd", "max_tokens", "allow_unknown_price")
-LOOK = ("ranker", "threshold", "timeout", "test_timeout", "yes", "strict", "sandbox", "memory", "cpus", "out")
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of select."""
-    add_options(parser, "select", "task", "rows", "environments")
-    parser.set_defaults(images=[], verbatim=False, repeat=1, model=[], worth=None)
-    add_settings(parser.add_argument_group("the judge (none without --judge-model)"), JUDGE, "of the judge")
-    add_settings(parser.add_argument_group("evidence and choice"), LOOK, "of the whole run")
-    add_options(parser, "progress", "afterwards", "hidden")
+    """What is not asked of select, and holds."""
+    parser.set_defaults(images=[], verbatim=False, repeat=1, model=[], worth=None, retry="")
 
 
 def execute(known: argparse.Namespace) -> int:
@@ -50,7 +43,7 @@ def execute(known: argparse.Namespace) -> int:
 def _given(known: argparse.Namespace, ids: Sequence[str], only: str | None = None) -> dict[str, tuple[Sample, ...]]:
     """The patches for these instances, in their order. `only`: the one that patches without a name of an instance are
     for. Raises InputError where there are none."""
-    every = by_instance(unlabelled(read_candidates(known.candidates, only)))
+    every = by_instance(read_candidates(known.candidates, only))
     found = {id: every[id] for id in ids if id in every}
     if not found:
         are = f"they are for {', '.join(sorted(every)[:3])}" if every else "they are empty"
@@ -60,25 +53,15 @@ def _given(known: argparse.Namespace, ids: Sequence[str], only: str | None = Non
 
 def _of_suite(known: argparse.Namespace, settings: Settings) -> int:
     """The directory of --out holds one run per instance, predictions, report."""
-    from agent.assemble import settle
-    from agent.config import load_config
-    from agent.evaluation import Evaluation
-
     if known.apply or known.grade or known.pr:
         raise InputError(
             "--apply, --pr and --grade are for a single task; `troop grade` says which predictions are right"
         )
-    out = (known.out / f"select-{known.suite}").resolve()
-    suite, config = SUITES[known.suite](known, out), load_config()
-    given = _given(known, suite.ids)
-    suite = suite.only(given)
-    settings = settle(replace(settings, out=out), config, suite.task(suite.ids[0]))
-    evaluation = Evaluation(suite, settings, out, "none", False, known.at_once, config, given)
-    evaluation.look()
+    evaluation = evaluation_of(known, settings, "none", partial(_given, known))
     progress = Progress(quiet=True, json=known.json)
     report = work(evaluation, known, progress)
     progress.show(*(Text(_line(outcome), overflow="fold") for outcome in evaluation.results()))
-    progress.show(f"predictions: {out / 'predictions.jsonl'}; all of it: troop report {out}")
+    progress.show(f"predictions: {evaluation.out / 'predictions.jsonl'}; all of it: troop report {evaluation.out}")
     progress.document(report)
     return exit_code(report)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent.choice.candidates import candidates_of
 from agent.commands.conclude import check_wishes, put_away
-from agent.commands.options import add_options, run_of
+from agent.commands.options import run_of
 from agent.commands.progress import Progress
 from agent.run_files import RunFiles
 from harness import trace
@@ -18,11 +18,6 @@ from harness.views.report import last_selection, solve_report
 from harness.views.words import clean, counted
 from tasks.errors import InputError
 from tasks.instance import Instance
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of show."""
-    add_options(parser, "show", "afterwards")
 
 
 def execute(known: argparse.Namespace) -> int:

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-from agent.commands.options import add_options, add_solving, settings_of, task_of
+from agent.commands.options import settings_of, task_of
 from tasks.errors import InputError
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of solve."""
-    add_options(parser, "solve", "task")
-    add_solving(parser)
-    add_options(parser, "afterwards", "hidden")
 
 
 def execute(known: argparse.Namespace) -> int:
     """Solve, print the result, grade and apply where asked."""
-    from agent.commands.conclude import check_wishes, solved
+    from agent.commands.conclude import check_wishes, once_more, solved
     from agent.commands.progress import Progress
 
     instance, earlier = None, None
     if known.again is not None:
-        from agent.commands.again import once_more
-
         known.source, instance, earlier = once_more(known)
     elif known.source is None or known.note or known.show:
         said = "--note and --show go with --again" if known.source else "SOURCE is missing: say what to solve"

@@ -23,7 +23,7 @@ from harness.scaling.imported import of_evaluation
 from harness.scaling.study import study
 from harness.suites.page import evaluation_page
 from harness.views.page import filled, run_page
-from tasks.errors import InputError
+from tasks.errors import Explained, InputError
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -36,21 +36,13 @@ KEPT = 16
 """Pages that are kept, so that one that did not change is not made again."""
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of view."""
-    parser.add_argument("out", metavar="RUN|DIR", type=Path, nargs="?", help="a run, or where runs are (runs)")
-    parser.add_argument("--port", type=int, default=0, metavar="N", help="of 127.0.0.1 (0: any that is free)")
-
-
 def execute(known: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
     fill_in(known, ["out"])
     if not known.out.is_dir():
         raise InputError(f"there is no directory {known.out}")
-    try:
+    with Explained(f"cannot serve on port {known.port}", OSError, OverflowError):
         server = PageServer(known.out, known.port)
-    except (OSError, OverflowError) as error:
-        raise InputError(f"cannot serve on port {known.port}: {error}") from error
     with server:
         sys.stderr.write(f"{known.out} is at http://127.0.0.1:{server.server_port}/ until Ctrl-C\n")
         try:

@@ -39,16 +39,6 @@ OTHER_SEEDS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """A model's answer. `message`: the assistant message as the server sent it; `cut`: it was ended at the limit of its
-    length."""
-
-    message: Json
-    charge: Charge
-    cut: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Patience:
     """How long a failing server is borne with, per call. Times in seconds.
 
@@ -120,7 +110,7 @@ class ModelClient:
         temperature: float | None = None,
         longer: int = 0,
         output: int | None = None,
-    ) -> Reply:
+    ) -> Replied:
         """One charged call; its `Replied` event is written when this returns. `key`: its name within the run. `longer`:
         how many answers of this conversation were cut so far; each doubles the limit on the answer's length, as far as
         the budget goes. `output`: a limit in place of the usual one.
@@ -148,7 +138,7 @@ class ModelClient:
         except _Failed as failed:
             raise self.explained(failed.failure, call.tries, seconds()) from failed.__cause__
 
-    async def _try(self, call: _Call) -> Reply:
+    async def _try(self, call: _Call) -> Replied:
         call.tries += 1
         try:
             return await self._once(call)
@@ -174,7 +164,7 @@ class ModelClient:
             bounds.append(max(LEAST_OUTPUT, self._known_context - int(size * self._density) - LEAST_OUTPUT))
         return min(bounds)
 
-    async def _once(self, call: _Call) -> Reply:
+    async def _once(self, call: _Call) -> Replied:
         wire = call.wire = self.wire
         call.request = self._request(wire, call)
         size = wire.characters(call.request)
@@ -210,7 +200,7 @@ class ModelClient:
                 call.longer -= 1
                 call.request = self._request(wire, call)
 
-    async def _post(self, wire: Wire, call: _Call, slot: Slot, hold: Hold) -> Reply:
+    async def _post(self, wire: Wire, call: _Call, slot: Slot, hold: Hold) -> Replied:
         """The call itself. Whatever happens, `hold` and `slot` get what really was used."""
         asked = Asked(attempt=call.attempt, key=call.key, purpose=call.purpose, model=self.alias.alias)
         self._record(asked)
@@ -246,7 +236,7 @@ class ModelClient:
         written = self._record(Replied(attempt=call.attempt, key=call.key, message=message, charge=charge, cut=cut))
         assert isinstance(written, Replied), "an event stays what it is"
         slot.leave(answered=True, tokens=bill[0].total if bill[0] else None)
-        return Reply(written.message, charge, cut)
+        return written
 
     def _charge(self, call: _Call, hold: Hold, bill: Bill, took: tuple[float, float], *, answered: bool) -> Charge:
         """Settles the reservation; an unanswered call is written here, an answered one with its reply. `took`: seconds,

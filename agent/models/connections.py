@@ -12,7 +12,7 @@ from agent.config import MODEL_ATTEMPTS, Alias, is_loopback
 from agent.models.limiter import Limiter
 from agent.models.wires.base import Wire, open_wire
 from harness.money.ledger import GpuMeter
-from tasks.errors import EndpointFailed
+from tasks.errors import EndpointFailed, Explained
 from tasks.package_index import certificates
 
 CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -58,16 +58,13 @@ class Connections:
         if base_url not in self._pools:
             # Local servers (uvicorn) close idle connections after 5 s; being first avoids writing into a closing one.
             expiry = 30.0 if base_url.startswith("https:") else 4.0
-            try:
+            why = "A proxy variable (HTTPS_PROXY, ALL_PROXY, NO_PROXY) is unusable"
+            with Explained(why, ValueError, ImportError, httpx2.InvalidURL, kind=EndpointFailed):
                 self._pools[base_url] = httpx2.AsyncClient(
                     limits=httpx2.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=expiry),
                     trust_env=not is_loopback(base_url),
                     verify=_trusted() if base_url.startswith("https:") else True,
                 )
-            except (ValueError, ImportError, httpx2.InvalidURL) as error:
-                raise EndpointFailed(
-                    f"A proxy variable (HTTPS_PROXY, ALL_PROXY, NO_PROXY) is unusable: {error}"
-                ) from error
         return self._pools[base_url]
 
     async def aclose(self) -> None:
@@ -82,9 +79,6 @@ def _trusted() -> ssl.SSLContext:
     name = next((name for name in CA_VARIABLES if os.environ.get(name)), None)
     if name is None:
         return ssl.create_default_context()
-    place = os.environ[name]
-    try:
-        return certificates(place)
-    except OSError as error:
-        why = f"{name} names {place}, which holds no certificates ({error}): correct or unset it."
-        raise EndpointFailed(why) from error
+    why = f"{name} names {os.environ[name]}, which holds no certificates (correct or unset it)"
+    with Explained(why, OSError, kind=EndpointFailed):
+        return certificates(os.environ[name])

@@ -26,6 +26,7 @@ from harness.sandbox.base import WORKDIR, Sandbox
 from harness.testing.report import selects
 from harness.testing.run import run_tests
 from harness.testing.runners.registry import line_records
+from tasks.errors import TroopError
 
 PASSING_SECONDS = 20.0
 """Time, as measured on the base, for the passing tests that are run beside the failing ones."""
@@ -33,16 +34,6 @@ PASSING_SECONDS = 20.0
 PASSING_TESTS = 400
 LINES_KEPT = 400
 LINES_BYTES = 50_000_000
-_NO_RECORD = (
-    OSError,
-    ValueError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-)
 
 Line = tuple[str, int, float]
 """(path below WORKDIR, 1-based line, suspicion above 0)"""
@@ -124,8 +115,10 @@ async def localise(
             tests = f"{found['failed']} failing and {found['passed']} passing tests"
             by = "coverage" if found["tracer"] == "coverage" else "a trace function (coverage is not installed)"
             return Localisation(lines, f"Ochiai over the lines of {tests}, recorded by {by}")
-    except _NO_RECORD:
-        pass  # none, or the tests themselves wrote there
+    except TroopError:
+        raise
+    except Exception:
+        pass  # there is none, or the tests themselves wrote there
     how = "no line was recorded, so the places that the failures name are suspected"
     return Localisation(named_lines(report, apart), how)
 

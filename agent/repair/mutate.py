@@ -18,8 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from agent.repair.mutation.donors import Larder, Pool
 from agent.repair.mutation.expressions import EXPRESSION_OPERATORS
-from agent.repair.mutation.likely import LIKELY
-from agent.repair.mutation.scope import Scope, comprehension_names, scope_of
+from agent.repair.mutation.scope import LIKELY, Scope, comprehension_names, scope_of
 from agent.repair.mutation.site import Site
 from agent.repair.mutation.source import Function, Proposal, Source, go_on, hush, meaning
 from agent.repair.mutation.statements import STATEMENT_OPERATORS

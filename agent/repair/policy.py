@@ -23,13 +23,14 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
-from agent.attempt.policy import Decision, Plan, ToolCall, View
+from agent.attempt.policy import Decision, ToolCall, View
 from agent.repair.localise import failing_tests, localise
 from agent.repair.mutate import Mutant, mutants, share_of, surroundings
 from agent.repair.mutation.source import compiles, go_on, hush
 from harness.patches.paths import is_test
 from harness.records import Json
 from harness.sandbox.base import TROOPDIR, Sandbox
+from harness.trace import Planned
 from harness.views.words import counted
 
 NAMED_IN_PLAN = 8
@@ -80,17 +81,18 @@ class RepairPolicy:
         self._bench = bench or _SHARED
         self._share: list[Mutant] | None = None
 
-    async def plan(self, view: View) -> Plan:
+    async def plan(self, view: View) -> Planned:
         """The suspicious lines: `data["lines"]` is [[path, line, suspicion], …]; `data["failing"]`: tests to mend."""
         given, prepared = view.task.failing_test, view.prepared
         failing = failing_tests(given.ids, prepared.baseline) if given is not None else ()
         if given is None or not failing or prepared.test_command is None:
-            return Plan("There is no failing test to work from.", stop="no-failing-test")
+            return Planned(text="There is no failing test to work from.", stop="no-failing-test")
         key = ("plan", prepared.environment, prepared.base_commit, prepared.test_command, *failing)
         data: Json = await self._bench.once(key, lambda: _localised(view, failing))
         if not data["lines"]:
-            return Plan("No line of the repository can be blamed for the failing test.", data, stop="exhausted")
-        return Plan(_in_words(data), data)
+            said = "No line of the repository can be blamed for the failing test."
+            return Planned(text=said, data=data, stop="exhausted")
+        return Planned(text=_in_words(data), data=data)
 
     async def decide(self, view: View) -> Decision:
         """The next mutant, or the end."""
@@ -165,11 +167,8 @@ async def mutants_of_base(sandbox: Sandbox, data: Json) -> tuple[Mapping[str, st
     paths = list(dict.fromkeys(path for path, _ in suspicion))
     texts = await _base_texts(sandbox, paths, SUSPICIOUS_CHARS)
     donors = await _base_texts(sandbox, await _neighbours(sandbox, paths), DONOR_CHARS)
-
-    def search(stop: threading.Event) -> list[Mutant]:
-        return mutants(texts, surroundings(texts, suspicion), donors=donors, stop=stop)
-
-    return texts, await in_thread(search)
+    made = await in_thread(lambda stop: mutants(texts, surroundings(texts, suspicion), donors=donors, stop=stop))
+    return texts, made
 
 
 async def _base_texts(sandbox: Sandbox, paths: Sequence[str], most: int) -> dict[str, str]:

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypedDict
 
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import StateGraph
 from langgraph.runtime import Runtime
 
 from agent.choice.case import Case, Ground, Known
@@ -58,30 +58,20 @@ class Stage(TypedDict):
 async def drive(run: Run) -> None:
     """The whole run, to its end. Raises what `prepare` raises, and CancelledError when interrupted."""
     graph: StateGraph[Stage, Run, Stage, Stage] = StateGraph(Stage, context_schema=Run)
-    stages = (
-        ("prepare", prepare),
-        ("attempts", attempts),
-        ("verify", verify_candidates),
-        ("select", choose_one),
-        ("report", report),
-    )
-    before = START
-    for name, stage in stages:
-        _add(graph, name, stage)
-        graph.add_edge(before, name)
-        before = name
-    graph.add_edge(before, END)
+    stages = {"prepare": prepare, "attempts": attempts, "verify": verify_candidates}
+    stages |= {"select": choose_one, "report": report}
+    nodes: list[tuple[str, Any]] = [(name, _node(name, stage)) for name, stage in stages.items()]
+    graph.add_sequence(nodes)
+    graph.set_entry_point("prepare")
     await graph.compile().ainvoke({"done": ""}, context=run)
 
 
-def _add(
-    graph: StateGraph[Stage, Run, Stage, Stage], name: str, stage: Callable[[Run], Coroutine[Any, Any, None]]
-) -> None:
+def _node(name: str, stage: Callable[[Run], Awaitable[None]]) -> Callable[[Stage, Runtime[Run]], Awaitable[Stage]]:
     async def node(state: Stage, runtime: Runtime[Run]) -> Stage:
         await stage(runtime.context)
         return {"done": name}
 
-    graph.add_node(name, node)
+    return node
 
 
 async def prepare(run: Run) -> None:

@@ -7,6 +7,7 @@ Candidates are verified as attempts end, and an attempt keeps its place until it
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from agent.attempt.notebook import notebooks
 from agent.choice.order import why_not
@@ -111,18 +112,11 @@ async def until_good(run: Run, until: str) -> None:
 
 def break_off(run: Run) -> None:
     """Where what there is suffices, what has not ended never will."""
+    why = trace.BY_HAND if run.enough == trace.BY_HAND else "a candidate was good enough"
     for notebook in notebooks(run.events) if run.enough else ():
         if notebook.ended is None:
-            run.write(
-                trace.AttemptEnded(
-                    attempt=notebook.index,
-                    status="interrupted",
-                    patch="",
-                    turns=len(notebook.history),
-                    seconds=notebook.seconds,
-                    detail=trace.BY_HAND if run.enough == trace.BY_HAND else "a candidate was good enough",
-                )
-            )
+            end = trace.AttemptEnded(attempt=notebook.index, status="interrupted", patch="", detail=why)
+            run.write(replace(end, turns=len(notebook.history), seconds=notebook.seconds))
 
 
 async def witnesses_on_tie(run: Run) -> bool:

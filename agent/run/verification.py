@@ -98,7 +98,7 @@ async def guards_of(run: Run, candidates: Sequence[Candidate]) -> Baseline:
             return Baseline(event.report, event.flaky, event.note)
     began = time.monotonic()
     seconds = min(run.settings.verify_seconds, NEAR_SECONDS)
-    found = await near_baseline(run.room(), run.base, touched, seconds=seconds, slots=run.checks, say=run.say)
+    found = await near_baseline(replace(run.room(), slots=run.checks), run.base, touched, seconds=seconds, say=run.say)
     if found.note:
         run.say(found.note)
     run.write(

@@ -35,9 +35,9 @@ from tasks.errors import EnvironmentFailed, TroopError, words_of
 from tasks.task import Task
 
 if TYPE_CHECKING:
-    from agent.models.client import ModelClient, Reply
+    from agent.models.client import ModelClient
 
-    Said = tuple[Reply | Exception, int, bool]  # with the context and whether tools are taken, as known by then
+    Said = tuple[trace.Replied | Exception, int, bool]  # with the context and whether tools are taken, as known by then
 
 ENDS = ("done", "failed", "unfit")
 """The last message of a job is one of these."""
@@ -105,7 +105,7 @@ class Line:
         self.out.put_nowait(("write", event))
         return event
 
-    async def complete(self, messages: Sequence[Json], tools: Sequence[Json] = (), **more: Any) -> Reply:
+    async def complete(self, messages: Sequence[Json], tools: Sequence[Json] = (), **more: Any) -> trace.Replied:
         """As `ModelClient.complete`, by the driver's client."""
         answer: asyncio.Future[Said] = asyncio.get_running_loop().create_future()
         self.out.put_nowait(("ask", (len(self.asked), self.model, {"messages": messages, "tools": tools, **more})))

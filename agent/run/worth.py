@@ -27,19 +27,8 @@ from agent.choice.order import objections
 from harness import trace
 from harness.money.ledger import Ledger
 from harness.records import NO_SAMPLE
-from harness.scaling.adaptive import (
-    Beliefs,
-    Group,
-    TaskState,
-    fit_prior,
-    gain,
-    gain_beside,
-    hope,
-    price,
-    standing,
-    told,
-    worth,
-)
+from harness.scaling import adaptive
+from harness.scaling.adaptive import Beliefs, Group, TaskState
 
 if TYPE_CHECKING:
     from tasks.task import Task
@@ -137,16 +126,16 @@ class Sampling:
         """What another attempt of the task promises now, as the trace has it if that ends the sampling. `why`: start
         one ("go"), see first what those under way give ("wait"), or why to stop."""
         state, beliefs, pending = self._states[id], self._beliefs(id), self._pending[id]
-        usd = max(price(state, self.mean_usd), 1e-9)
-        why: str = standing(state, beliefs)
-        more = gain_beside(state, beliefs, pending)
+        usd = max(adaptive.price(state, self.mean_usd), 1e-9)
+        why: str = adaptive.standing(state, beliefs)
+        more = adaptive.gain_beside(state, beliefs, pending)
         if why == "open":
             why = "go" if more * self.per_solve >= usd else "wait" if pending else "not worth it"
         return trace.SamplingStopped(
             why=why,
             attempts=state.attempts,
-            worth=worth(state, beliefs),
-            hope=hope(state, beliefs),
+            worth=adaptive.worth(state, beliefs),
+            hope=adaptive.hope(state, beliefs),
             gain=more,
             usd=usd,
             per_solve=self.per_solve,
@@ -160,7 +149,7 @@ class Sampling:
         """Whether one more witness test is worth its price, that of an attempt, and, where it may be made `instead` of
         another attempt, promises more. Not while any is under way, which may tell the candidates apart."""
         state, beliefs, outlook = self._states[id], self._beliefs(id), self.outlook(id)
-        promised = 0.0 if self._pending[id] else told(state, beliefs)
+        promised = 0.0 if self._pending[id] else adaptive.told(state, beliefs)
         return promised * self.per_solve >= outlook.usd and (not instead or promised > outlook.gain)
 
     def urgency(self, id: str) -> float:
@@ -176,7 +165,7 @@ class Sampling:
         of."""
         if id not in self._states:
             return True
-        fresh = gain(TaskState(), self._beliefs(id)) / max(self.mean_usd, 1e-9)
+        fresh = adaptive.gain(TaskState(), self._beliefs(id)) / max(self.mean_usd, 1e-9)
         return self.urgency(id) >= fresh * (1 - 1e-9)
 
     @contextlib.asynccontextmanager
@@ -212,7 +201,7 @@ class Sampling:
                 kinds.setdefault(self._believed[id], []).append(state)
         for believed, states in kinds.items():
             if len(states) >= FEWEST_TASKS:
-                self._fitted[believed] = fit_prior(states, believed)
+                self._fitted[believed] = adaptive.fit_prior(states, believed)
                 self._fit_at = 2 * seen
 
     def listen(self, id: str, listener: Callable[[], None]) -> None:

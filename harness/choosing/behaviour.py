@@ -1,5 +1,5 @@
-"""What candidates did when they were run, the issue's probes and the near tests: as features, zero where nothing was
-run; and as rows of what was shown.
+"""What candidates did when the issue's probes were run on them: as features, zero where nothing was run; and as rows of
+what was shown.
 
 A step of a probe counts only where two runs of the base agree on it.
 """
@@ -8,20 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from math import log1p
 from statistics import fmean
 
 from harness.choosing.agreement import shares
-from harness.choosing.found import Base, Found, InstanceEvidence, Steps, digest
-from harness.choosing.probe_facts import Seen
+from harness.choosing.found import Base, InstanceEvidence, Steps, digest
+from harness.choosing.probing import Seen
 from harness.choosing.statement import Statement
 from harness.evidence.shown import Shown, splits
 from harness.patches.patch import Patch
-
-BEHAVIOUR: dict[str, tuple[str, ...]] = {
-    "probes": ("like-base", "error-gone", "new-crash", "same-behaviour", "same-steps"),
-    "tests": ("breaks-tests", "breaks-tests-alone"),
-}
 
 _WISH = re.compile(
     r"expect|should|instead|correct|ideal|suppose|rather|must\b|would|want|right (?:answer|result|output)|desired", re.I
@@ -29,12 +23,11 @@ _WISH = re.compile(
 _EMPTY = frozenset({"", "None", "True", "False", "[]", "{}", "()", "0", "1"})
 
 
-def behaviour_features(evidence: InstanceEvidence, groups: Sequence[str]) -> dict[str, list[float]]:
-    """The columns of the kinds "probes" and "tests", one value a sample."""
+def behaviour_features(evidence: InstanceEvidence) -> dict[str, list[float]]:
+    """The columns of the kind "probes", one value a sample."""
     samples, base = evidence.samples, evidence.base
-    found = [evidence.of(s) for s in samples]
     statement = Statement(base.statement)
-    steady, on_base = [_steady(f.probes, base) for f in found], _steady(base.probes, base)
+    steady, on_base = [_steady(evidence.of(s).probes, base) for s in samples], _steady(base.probes, base)
     whole = [tuple(sorted(steps.items())) if steps and steps != on_base else None for steps in steady]
     return {
         # Whether every step behaves exactly as on the base; 0.0 where nothing was run.
@@ -43,8 +36,6 @@ def behaviour_features(evidence: InstanceEvidence, groups: Sequence[str]) -> dic
         "new-crash": [_new_crash(k, on_base, statement, s.patch) for k, s in zip(steady, samples, strict=True)],
         "same-behaviour": shares(whole, samples),
         "same-steps": _same_steps(steady, evidence),
-        "breaks-tests": _known([log1p(len(f.tests.broken)) if f.tests else None for f in found]),
-        "breaks-tests-alone": _known([None if n is None else log1p(n) for n in _broken_alone(found, groups)]),
     }
 
 
@@ -151,19 +142,3 @@ def _same_steps(steady: Sequence[dict[str, Seen]], evidence: InstanceEvidence) -
     contested = sorted(n for n in {n for steps in ran for n in steps} if len({steps.get(n) for steps in ran}) > 1)
     columns = [shares([steps.get(n, ()) if steps else None for steps in steady], evidence.samples) for n in contested]
     return [fmean(row) for row in zip(*columns, strict=True)] if columns else [0.0] * len(steady)
-
-
-def _known(values: Sequence[float | None]) -> list[float]:
-    """Candidates that were not held against the tests count as the mean of those that were: neither for nor against."""
-    mean = fmean([value for value in values if value is not None] or [0.0])
-    return [mean if value is None else value for value in values]
-
-
-def _broken_alone(found: Sequence[Found], groups: Sequence[str]) -> list[int | None]:
-    """For each candidate how many tests it breaks that at most a third of the distinct candidates break."""
-    broken = {g: set(f.tests.broken) for f, g in zip(found, groups, strict=True) if f.tests is not None}
-    often = max(1.0, len(broken) / 3)
-    return [
-        sum(sum(test in other for other in broken.values()) <= often for test in f.tests.broken) if f.tests else None
-        for f in found
-    ]

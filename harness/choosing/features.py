@@ -15,7 +15,7 @@ from math import log1p
 from statistics import fmean
 
 from harness.choosing.agreement import Wording, mean_with_others, nearness, shares, similarity, votes, wording
-from harness.choosing.behaviour import BEHAVIOUR, behaviour_features
+from harness.choosing.behaviour import behaviour_features
 from harness.choosing.found import Found, InstanceEvidence
 
 KINDS: dict[str, tuple[str, ...]] = {
@@ -24,7 +24,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "hygiene": ("edits-tests", "adds-tests", "debugging", "stray-files", "build-config"),
     "statement": ("names-file", "traceback-place"),
     "agreement": ("same-code", "same-places", "likeness", "nearness"),
-    **BEHAVIOUR,
+    "probes": ("like-base", "error-gone", "new-crash", "same-behaviour", "same-steps"),
 }
 """The features by kind of evidence; an ablation takes whole kinds away."""
 
@@ -83,7 +83,7 @@ def _table(evidence: InstanceEvidence, groups: Sequence[str]) -> list[dict[str, 
         "same-places": shares([f.static.places or None for f in found], samples),
         "likeness": mean_with_others(alike, samples),
         "nearness": mean_with_others(near, samples),
-        **behaviour_features(evidence, groups),
+        **behaviour_features(evidence),
     }
     return [{name: float(columns[name][at]) for name in NAMES} for at in range(len(samples))]
 

@@ -7,30 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from harness.choosing.pool import Sample
-from harness.choosing.probe_facts import Seen
+from harness.choosing.probing import Seen
 from harness.choosing.static_evidence import StaticFacts
 
 Steps = Mapping[str, tuple[Seen, ...]]
 """What probes showed, by probe name, one `Seen` a step."""
-
-
-@dataclass(frozen=True, slots=True)
-class TestFacts:
-    """Near tests on one candidate: `broken` pass on the base every time and not here. `asked`: how many tests were
-    compared. `reason`: what was odd about the run, mostly empty."""
-
-    __test__ = False
-
-    asked: int
-    broken: tuple[str, ...]
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class NearBase:
-    """The near tests that pass on the base every time."""
-
-    green: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +20,6 @@ class Found:
 
     static: StaticFacts
     probes: Steps | None = None
-    tests: TestFacts | None = None
 
     @property
     def idle(self) -> bool:
@@ -56,7 +36,6 @@ class Base:
     probes: Steps | None = None
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unsteady: tuple[str, ...] = ()
-    near: NearBase | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,11 @@ from harness.choosing.probes import probes_of
 from harness.choosing.probing import run_probes, views_for
 from harness.choosing.statement import Statement
 from harness.choosing.static_evidence import StaticFacts, look
-from harness.evidence.near import Opened
 from harness.patches.paths import guards_tests
 from harness.repository.base_tree import BaseTree
 from harness.sandbox.base import WORKDIR, Sandbox
-from harness.sandbox.fresh import in_one_opened
+from harness.sandbox.fresh import Opened, in_one_opened
 from tasks.errors import SandboxFailed, TroopError, words_of
-from tasks.say import Say
 
 RETRIES = 3
 """Sandboxes that may die under one candidate."""
@@ -52,12 +50,7 @@ def _look(patch: str, statement: Statement, tree: BaseTree | None) -> StaticFact
 
 
 async def gather_probes(
-    evidence: InstanceEvidence,
-    tree: BaseTree,
-    opened: Opened,
-    *,
-    keep: Keep = lambda evidence: None,
-    say: Say = lambda line: None,
+    evidence: InstanceEvidence, tree: BaseTree, opened: Opened, *, keep: Keep = lambda evidence: None
 ) -> InstanceEvidence:
     """The evidence with what the issue's probes show on the base, run twice, and on every distinct candidate on which
     they were not run yet.
@@ -93,7 +86,6 @@ async def gather_probes(
             evidence = evidence.with_found(**{keys[0]: replace(facts, static=replace(facts.static, reason=why))})
         evidence = evidence.with_found(**{key: replace(evidence.found[key], probes=shown) for key in keys})
         keep(evidence)
-    say(f"{evidence.instance}: {len(probes)} probes")
     return evidence
 
 

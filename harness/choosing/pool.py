@@ -7,8 +7,8 @@ Read from
     directories   `<instance>.patch`, `<instance>/<anything>.patch` or `.diff`; the directory's name is the model's
     Troop runs    a run directory (or a directory of them): its attempts, each with its model
     trajectories  of SWE-agent (.traj), mini-swe-agent (.traj.json) or ATIF (.atif.json), with the patch in them
-    pools         JSON lines, plain or gzipped: `instance_id`, `source`, `model_patch`, and where known `model`,
-                  `cost_usd`, `outcome` ("resolved", "unresolved", "apply-failed" or null)
+    pools         JSON lines, plain or gzipped: `instance_id`, `source`, `model_patch`, and where known `model`; what
+                  grading said is not read
 
 A `source` is one run of one tool, a `model` what its repeats have in common. Without a `model` of its own, a source
 "name/run-1" belongs to the model "name".
@@ -30,31 +30,19 @@ from tasks.errors import InputError
 
 PATCH_ENDINGS = (".patch", ".diff")
 TRAJECTORY_ENDINGS = (".traj", ".traj.json", ".atif.json")
-OUTCOMES = ("resolved", "unresolved", "apply-failed")
 _EACH = "a patch must be an object with instance_id and model_patch"
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One patch of one tool for one instance. `patch`: text decoded with "surrogateescape".
-
-    `right`: what grading said, None where nobody graded it. It is for fitting and measuring only: nothing that makes
-    evidence is handed a sample with a label (see `unlabelled`). `story`: of an attempt of Troop's, what it did, to its
-    end.
-    """
+    """One patch of one tool for one instance. `patch`: text decoded with "surrogateescape". `story`: of an attempt of
+    Troop's, what it did, to its end."""
 
     instance: str
     source: str
     model: str
     patch: str
-    usd: float | None = None
-    right: bool | None = None
     story: tuple[trace.Event, ...] = ()
-
-
-def unlabelled(samples: Iterable[Sample]) -> tuple[Sample, ...]:
-    """The samples without what grading said of them."""
-    return tuple(replace(sample, right=None) for sample in samples)
 
 
 def by_instance(samples: Iterable[Sample]) -> dict[str, tuple[Sample, ...]]:
@@ -79,40 +67,27 @@ def read_candidates(paths: Sequence[Path], instance: str | None = None) -> list[
             sample = of_trajectory(read(path))
             samples.append(sample if instance is None else replace(sample, instance=instance))
         else:
-            samples += read_pool(path)
+            samples += [sample_of(path, place, fields) for place, fields in fields_of(path)]
     if not samples:
         raise InputError(f"no candidate in {', '.join(map(str, paths))}")
     return _told_apart(samples)
 
 
-def read_pool(path: Path) -> list[Sample]:
-    """The samples of a file of predictions, or of a pool."""
-    samples = []
-    for place, fields in _entries(path):
-        if "model_patch" not in fields and "patch" not in fields:
-            raise InputError(f"{place}: no model_patch; give predictions or a pool")
-        patch = text_of(place, fields, "model_patch" if "model_patch" in fields else "patch", needed=False)
-        instance = text_of(place, fields, "instance_id")
-        if "source" in fields:
-            source = text_of(place, fields, "source")
-            model = str(fields.get("model") or source.partition("/")[0])
-        else:
-            model = str(fields.get("model_name_or_path") or path.name.partition(".")[0])
-            source = f"{model}@{path}"
-        usd = fields.get("cost_usd")
-        cost = float(usd) if isinstance(usd, (int, float)) else None
-        samples.append(Sample(instance, source, model, patch, cost, _right(fields, place)))
-    return samples
+def sample_of(path: Path, place: str, fields: Mapping[str, Any]) -> Sample:
+    """The sample of an entry of a file of predictions, or of a pool. `place`: where it stands."""
+    if "model_patch" not in fields and "patch" not in fields:
+        raise InputError(f"{place}: no model_patch; give predictions or a pool")
+    patch = text_of(place, fields, "model_patch" if "model_patch" in fields else "patch", needed=False)
+    instance = text_of(place, fields, "instance_id")
+    if "source" in fields:
+        source = text_of(place, fields, "source")
+        return Sample(instance, source, str(fields.get("model") or source.partition("/")[0]), patch)
+    model = str(fields.get("model_name_or_path") or path.name.partition(".")[0])
+    return Sample(instance, f"{model}@{path}", model, patch)
 
 
-def _right(fields: Mapping[str, Any], place: str) -> bool | None:
-    outcome = fields.get("outcome")
-    if outcome is not None and outcome not in OUTCOMES:
-        raise InputError(f"{place}: the outcome '{outcome}' is none of {', '.join(OUTCOMES)}")
-    return None if outcome is None else outcome == "resolved"
-
-
-def _entries(path: Path) -> Entries:
+def fields_of(path: Path) -> Entries:
+    """The entries of such a file, each with its place."""
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8", "surrogateescape")

@@ -66,10 +66,10 @@ def _constants(node: ast.AST) -> Iterator[ast.Constant]:
 
 
 def _texts(node: ast.expr) -> list[str]:
-    """A constant as it would be written; of a pattern the pieces between what may be anything."""
+    """A constant as it would be written; of a pattern the pieces between wildcards. A letter is no wording."""
     text = node.id if isinstance(node, ast.Name) else str(getattr(node, "value", ""))
     pieces = [_plain(piece.replace("\\", "")) for piece in re.split(r"\.[*+]\??", text)]
-    return [piece for piece in pieces if piece not in _TRIVIAL]
+    return [piece for piece in pieces if piece not in _TRIVIAL and not (len(piece) == 1 and piece.isalpha())]
 
 
 def _is_stated(text: str, known: str, words: set[str]) -> bool:

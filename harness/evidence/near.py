@@ -14,26 +14,23 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from harness.cache import cache_root, read_json, write_json
 from harness.code.import_graph import ImportGraph, import_graph
 from harness.environments.base_run import TABLES, Baseline
-from harness.environments.clean_room import TEST_SECONDS, CleanRoom
+from harness.environments.clean_room import CleanRoom
 from harness.environments.environment import FORMAT
 from harness.evidence.regression import NEAR, STARTING_SECONDS, Touched, cost, near_files, touched_by
 from harness.parallel import in_parallel
 from harness.patches.patch import Patch
 from harness.patches.paths import holds_tests
 from harness.records import Json, TestReport
-from harness.sandbox.base import Sandbox
-from harness.sandbox.fresh import in_one_opened
+from harness.sandbox.fresh import probe
 from harness.testing.report import COMMAND_TEST, broke_off
-from harness.testing.run import run_tests
 from harness.testing.runners.registry import runner_of
 from harness.trace import public, record
 from tasks.errors import SandboxFailed
@@ -52,51 +49,6 @@ NOT_BY_FILE = "the test command cannot be limited to files, so nothing guards wh
 NONE_GREEN = "no test near to what the candidates change passes on the base, so nothing guards what they may break"
 TOGETHER = "the tests near the change cannot be run together on the base, so nothing guards what a patch may break"
 
-Opened = Callable[[str], Awaitable[Sandbox]]
-"""Makes a fresh sandbox that holds the base, by a name for it. Raises SandboxFailed."""
-
-
-@dataclass(frozen=True, slots=True)
-class NearSettings:
-    """How near tests are run. `seconds` of tests a candidate is held against; `test_seconds`: of one. `environment`:
-    its key, under which results are kept (None: they are not). `slots` bounds the sandboxes at a time."""
-
-    opened: Opened
-    command: str
-    seconds: float
-    slots: asyncio.Semaphore
-    test_seconds: float = TEST_SECONDS
-    environment: str | None = None
-    retries: int = 3
-
-    @property
-    def alone(self) -> float:
-        """Seconds that one test file may take."""
-        return self.seconds / 2 + STARTING_AT_MOST
-
-    @property
-    def together(self) -> float:
-        """Seconds that the run of all may take."""
-        return 3 * self.seconds + 60.0
-
-    async def tests(self, name: str, ids: Sequence[str], timeout: float) -> TestReport:
-        """Run tests in a fresh sandbox; no output is kept. Raises SandboxFailed."""
-        run = partial(run_tests, command=self.command, ids=ids, timeout=timeout, test_seconds=self.test_seconds)
-        async with self.slots:
-            report = await in_one_opened(lambda: self.opened(name), run, self.retries)
-        return replace(_by_file(report, ids), output="")
-
-    async def probe(self) -> None:
-        """Raises SandboxFailed where no sandbox works at all, so that no test is blamed for one that died."""
-        await in_one_opened(lambda: self.opened("near-probe"), lambda s: s.exec(["true"], timeout=60), 0)
-
-    def kept(self, what: str, *names: str) -> Path | None:
-        """Where a result is kept; all that decides it is in the name."""
-        if self.environment is None:
-            return None
-        parts = json.dumps([FORMAT, self.command, self.test_seconds, *names])
-        return cache_root() / what / f"{self.environment}-{hashlib.sha256(parts.encode()).hexdigest()[:16]}.json"
-
 
 class Base(Hashable, Protocol):
     """The files of a base commit, as a `Workspace` or a `BaseTree` has them."""
@@ -110,13 +62,7 @@ class Base(Hashable, Protocol):
 
 
 async def near_baseline(
-    room: CleanRoom,
-    base: Base,
-    touched: Touched,
-    *,
-    seconds: float,
-    slots: asyncio.Semaphore | None = None,
-    say: Say = lambda line: None,
+    room: CleanRoom, base: Base, touched: Touched, *, seconds: float, say: Say = lambda line: None
 ) -> Baseline:
     """What the tests near to `touched` say on the base; `report` None where there are none (`note` says why).
 
@@ -129,39 +75,24 @@ async def near_baseline(
     files = await asyncio.to_thread(files_near, base, touched)
     if not files:
         return Baseline(None, note=NO_FILES)
-
-    bench = bench_of(room, seconds, slots)
     say(f"running the test files nearest to the changes on the base, {', '.join(files[:3])}{', …' * (len(files) > 3)}")
-    return await near_tests(bench, files)
+    return await near_tests(room, files, seconds)
 
 
-def bench_of(room: CleanRoom, seconds: float, slots: asyncio.Semaphore | None = None) -> NearSettings:
-    """How tests near a change are run in the room, where candidates are held against `seconds` of them."""
-    assert room.built.test_command is not None
-    return NearSettings(
-        opened=lambda name: room.provider.create(room.spec(name)),
-        command=room.built.test_command,
-        seconds=seconds,
-        test_seconds=room.test_seconds,
-        environment=room.built.key,
-        retries=room.retries,
-        slots=slots or asyncio.Semaphore(AT_ONCE),
-    )
-
-
-async def near_tests(bench: NearSettings, files: Sequence[str]) -> Baseline:
-    """Run test files on the base, the nearest first, until the time is used up, and what passed once more, all
-    together; `flaky` is what passed alone and not together.
+async def near_tests(room: CleanRoom, files: Sequence[str], seconds: float) -> Baseline:
+    """Run test files on the base, the nearest first, until `seconds` of tests are found, and what passed once more, all
+    together; `flaky` is what passed alone and not together. Where the room bounds no sandboxes, AT_ONCE at a time.
 
     Where nothing passes, or it cannot be run together, there is no report and `note` says so. Raises SandboxFailed
     where no sandbox works.
     """
-    reports, dead = await _each_alone(bench, files)
-    report = _fitting(reports, bench.seconds)
+    room = replace(room, slots=room.slots or asyncio.Semaphore(AT_ONCE))
+    reports, dead = await _each_alone(room, files, seconds)
+    report = _fitting(reports, seconds)
     notes = [f"{len(dead)} test files take their sandbox down: {', '.join(dead)}"] if dead else []
     if not report.passed:
         return Baseline(None, note="; ".join([NONE_GREEN, *notes]))
-    again = await _together(bench, sorted(report.passed))
+    again = await _together(room, sorted(report.passed), seconds)
     if again is None:
         return Baseline(None, note="; ".join([TOGETHER, *notes]))
     flaky = tuple(sorted(report.passed - again.passed))
@@ -195,40 +126,55 @@ def texts_of_tests(base: Base) -> Mapping[str, str]:
     return {path: text.decode("utf-8", "replace") for path, text in found.items()}
 
 
-async def _each_alone(bench: NearSettings, files: Sequence[str]) -> tuple[list[TestReport], list[str]]:
+async def _each_alone(room: CleanRoom, files: Sequence[str], seconds: float) -> tuple[list[TestReport], list[str]]:
     """(reports, the nearest file's first; files that take their sandbox down). Ends when the tests that pass take the
     time that there is, or when twice as much has gone by. Raises SandboxFailed where every sandbox died."""
     reports: list[TestReport] = []
     dead: list[str] = []
-    left = bench.seconds
-    until = time.monotonic() + 2 * bench.seconds
+    left = seconds
+    until = time.monotonic() + 2 * seconds
     while files and left > 0 and time.monotonic() < until:
         now, files = files[:AT_ONCE], files[AT_ONCE:]
-        for file, found in zip(now, await in_parallel(alone(bench, file) for file in now), strict=True):
+        for file, found in zip(now, await in_parallel(alone(room, file, seconds) for file in now), strict=True):
             if found is None:
                 dead.append(file)
                 continue
             reports.append(found)
             left -= cost(found, found.passed)
     if dead and not reports:
-        await bench.probe()
+        await probe(room.provider, room.spec("near-probe"))
     return reports, dead
 
 
-async def alone(bench: NearSettings, file: str) -> TestReport | None:
-    """One test file on the base, run there once and kept; None where its sandbox died."""
-    path = bench.kept("near", file)
+async def alone(room: CleanRoom, file: str, seconds: float) -> TestReport | None:
+    """One test file on the base, run there once and kept; None where its sandbox died. `seconds`: of tests that a
+    candidate is held against, of which one file may take half."""
+    path, timeout = _kept(room, "near", file), seconds / 2 + STARTING_AT_MOST
     kept = read_json(path) if path else None
     # What was stopped is run again where there is more time now.
-    if kept is not None and (not kept["report"].get("timed_out") or kept["timeout"] >= bench.alone):
+    if kept is not None and (not kept["report"].get("timed_out") or kept["timeout"] >= timeout):
         return record(TestReport, kept["report"])
     try:
-        report = await bench.tests(f"near-{hashlib.sha256(file.encode()).hexdigest()[:8]}", [file], bench.alone)
+        report = await _run(room, f"near-{hashlib.sha256(file.encode()).hexdigest()[:8]}", [file], timeout)
     except SandboxFailed:
         return None
     if path:
-        write_json(path, {"report": public(report), "timeout": bench.alone}, indent=None)
+        write_json(path, {"report": public(report), "timeout": timeout}, indent=None)
     return report
+
+
+async def _run(room: CleanRoom, name: str, ids: Sequence[str], timeout: float) -> TestReport:
+    """Run tests in a fresh sandbox; no output is kept. Raises SandboxFailed."""
+    room = replace(room, timeout=timeout)
+    report = await room.fresh(name, lambda sandbox: room.tests(sandbox, ids))
+    return replace(_by_file(report, ids), output="")
+
+
+def _kept(room: CleanRoom, what: str, *names: str) -> Path | None:
+    """Where a result is kept; all that decides it is in the name. None: in an environment without a key nothing is."""
+    parts = json.dumps([FORMAT, room.built.test_command, room.test_seconds, *names])
+    name = f"{room.built.key}-{hashlib.sha256(parts.encode()).hexdigest()[:16]}.json"
+    return cache_root() / what / name if room.built.key else None
 
 
 def _by_file(report: TestReport, files: Sequence[str]) -> TestReport:
@@ -271,19 +217,24 @@ def _usable(report: TestReport) -> bool:
     return report.valid or report.timed_out or broke_off(report)
 
 
-async def _together(bench: NearSettings, tests: Sequence[str]) -> TestReport | None:
+async def _together(room: CleanRoom, tests: Sequence[str], seconds: float) -> TestReport | None:
     """The tests in one run, as for a candidate; None where that takes the sandbox down, or says nothing."""
-    path = bench.kept("near-together", *tests)
+    path = _kept(room, "near-together", *tests)
     kept = read_json(path) if path else None
     if kept is not None:
         return record(TestReport, kept)
     try:
-        report = await bench.tests("near-together", tests, bench.together)
+        report = await _run(room, "near-together", tests, together(seconds))
     except SandboxFailed:
-        await bench.probe()
+        await probe(room.provider, room.spec("near-probe"))
         return None
     if not _usable(report):
         return None
     if path:
         write_json(path, public(report), indent=None)
     return report
+
+
+def together(seconds: float) -> float:
+    """The seconds that the run of all may take, where a candidate is held against so many seconds of tests."""
+    return 3 * seconds + 60.0

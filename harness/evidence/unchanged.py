@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from harness.environments.base_run import Baseline
 from harness.environments.clean_room import CleanRoom
-from harness.evidence.near import alone, bench_of
+from harness.evidence.near import alone
 from harness.records import Exec, TestReport
 from harness.repository.workspace import Workspace
 from harness.sandbox.base import Sandbox
@@ -80,7 +80,7 @@ class UnchangedCode:
         if not runner_of(self._room.built.test_command or "").by_file:
             return None
         async with self._locks.setdefault(file, asyncio.Lock()):
-            report = await alone(bench_of(self._room, self._seconds), file)
+            report = await alone(self._room, file, self._seconds)
         return report if report is not None and (report.valid or report.outcomes) else None
 
     async def _fresh(self, name: str, work: Callable[[Sandbox], Awaitable[T]]) -> T:

@@ -9,6 +9,8 @@ from harness.sandbox.base import Provider, Sandbox, SandboxSpec
 from tasks.errors import SandboxFailed
 
 T = TypeVar("T")
+Opened = Callable[[str], Awaitable[Sandbox]]
+"""Makes a fresh sandbox that holds the base, by a name for it. Raises SandboxFailed."""
 
 
 async def in_one_opened(

@@ -1,6 +1,6 @@
 """The layers of an environment image, each made once and shared by all that stand on it.
 
-    base                      an image with the Python version, compilers and git (harness/swebench/bases.py)
+    base                      an image with the Python version, compilers and git (`ensure_base`)
     └── python                the bare environment at the official place, its activation, its interpreter
         └── environment       one resolved set of dependencies, and wheels of what the repository's build asks for
             └── instance      /testbed at the base commit, installed, with the official "SWE-bench" commit on top
@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+import subprocess
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -26,17 +27,26 @@ from harness.parallel import apart
 from harness.repository.workspace import Workspace
 from harness.sandbox.base import TROOPDIR, Limits, SandboxSpec
 from harness.sandbox.docker.files import archive
-from harness.sandbox.docker.image import find
+from harness.sandbox.docker.image import BASE_SCRIPT, ensure_image, find
 from harness.sandbox.docker.provider import DockerProvider
 from harness.swebench import inside_image as inside
 from harness.swebench import names
-from harness.swebench.bases import debian_mirror, ensure_base
 from harness.swebench.choose import CHOOSING_VERSION, IN, OUT, PYTHON, UV, ResolvedEnvironment, choose
 from harness.swebench.names import CONDA, ENV, WHEELS
 from harness.swebench.recipe import RECIPE_VERSION, Recipe, fingerprint, quoted
 from harness.swebench.steps import Log, Steps
 from harness.trace import record
+from tasks.errors import InputError
+from tasks.say import Say
 
+LOCAL_BASE = "troop-base"
+"""What harness/sandbox/base_image.sh makes out of Debian packages are its tags, such as troop-base:python3.9."""
+
+DEBIAN_PYTHONS = ("3.7", "3.9", "3.11", "3.13")
+ANY = ""
+
+_FUNCTIONS = "/tmp/image.sh"
+_WITH = f". {_FUNCTIONS} &&"
 _ENTER = f". {CONDA}/bin/activate && conda activate testbed && cd /testbed"
 # An image whose tests cannot start must not be kept. Where pytest is no part of it, other programs run the tests.
 _LACKS = "python -c 'import importlib.util as u, sys; sys.exit(u.find_spec(\"pytest\") is not None)'"
@@ -64,10 +74,10 @@ class Layers:
             if recipe.install:
                 await steps.take("installing the repository", f"{_ENTER} && {{ {recipe.install}\n}}", env=_OFFLINE)
             # Used where it lies, so that a change to its Python files needs no new installation.
-            editable = await steps.attempt("looking how the repository is installed", inside.ASK_EDITABLE)
+            editable = await steps.attempt("looking how the repository is installed", f"{_WITH} is_editable")
             await steps.take("committing what set-up changed", _commit(tree))
             await steps.take("starting pytest", f"{_ENTER} && {_START}")
-            await steps.take("compiling", f"rm -rf {TROOPDIR}/base.git; {inside.COMPILE_TREE}")
+            await steps.take("compiling", f"rm -rf {TROOPDIR}/base.git; {_WITH} compile_tree")
             labels = {
                 names.KIND: names.INSTANCE,
                 names.ID: recipe.instance_id,
@@ -97,12 +107,12 @@ class Layers:
                 for tool in inside.NEEDED:
                     await steps.take(f"looking for {tool} in the base image {base}", f"command -v {tool}")
                 what = f"looking for Python {recipe.python} in the base image {base}"
-                found_python = await steps.take(what, inside.find_python(recipe.python))
+                found_python = await steps.take(what, f"{_WITH} find_python {recipe.python}")
                 files = {path: (text.encode(), 0o644) for path, text in inside.FILES.items()}
                 files["/tmp/interpreter.c"] = (inside.INTERPRETER.encode(), 0o644)
                 await steps.sandbox.upload(archive(files))
                 interpreter = found_python.strip().splitlines()[-1]
-                await steps.take("making the environment", inside.make_environment(UV, interpreter))
+                await steps.take("making the environment", f"{_WITH} make_environment {UV} {interpreter}")
                 await self._keep(steps, names.TOOLS, name.rpartition(":")[2])
         return name
 
@@ -146,6 +156,7 @@ class Layers:
         spec = SandboxSpec(self._run, f"{recipe.instance_id}-{name}", image=image, network=network, limits=_LIMITS)
         sandbox = await self._provider.create(spec)
         try:
+            await sandbox.write(_FUNCTIONS, inside.FUNCTIONS.encode())
             yield Steps(sandbox, log)
         finally:
             await sandbox.close()
@@ -154,6 +165,56 @@ class Layers:
         """The one who makes what `key` names, over all processes of this user."""
         lock = self._cache / "locks" / f"image-{key}.lock"
         return turn(lock, lambda: log.say("waiting for the same layer to be made"))
+
+
+# ---- the base
+
+
+def parse_bases(given: Iterable[str]) -> dict[str, str]:
+    """`--base 3.9=IMAGE` or `--base IMAGE` as a mapping from Python version (ANY: every other) to image."""
+    bases: dict[str, str] = {}
+    for text in given:
+        python, equals, image = text.partition("=")
+        if not equals:
+            python, image = ANY, text
+        if not image or (python and not python.replace(".", "").isdigit()):
+            raise InputError(f"--base {text}: give an image, or one for a Python version, such as 3.9=python:3.9")
+        if python in bases:
+            raise InputError(f"--base is given twice for {f'Python {python}' if python else 'every Python'}")
+        bases[python] = image
+    return bases
+
+
+def debian_mirror() -> str:
+    """The Debian archive in this machine's own apt settings; "" where it has none. Blocking."""
+    try:
+        done = subprocess.run([BASE_SCRIPT, "--mirror"], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def ensure_base(client: Any, python: str, bases: Mapping[str, str], say: Say) -> str:
+    """The name of the base image for a Python version, which is here now: the given one, else Troop's own, else the one
+    that a registry has. Blocking. Raises InputError with what to give."""
+    given = bases.get(python) or bases.get(ANY)
+    if given:
+        ensure_image(client, given, say)
+        return given
+    own, published = f"{LOCAL_BASE}:python{python}", f"python:{python}"
+    for name in (own, published):
+        if find(client, name) is not None:
+            return name
+    try:
+        ensure_image(client, published, say)
+    except InputError as error:
+        made = f"make {own} out of Debian packages (harness/sandbox/base_image.sh {own}, as root) or "
+        made = made if python in DEBIAN_PYTHONS else ""
+        raise InputError(
+            f"no base image with Python {python} is here, and {published} cannot be pulled: {made}"
+            f"name one with --base {python}=IMAGE (with that Python, gcc, g++, make, git and patch in it)"
+        ) from error
+    return published
 
 
 # ---- steps
@@ -177,20 +238,23 @@ async def _install_system(steps: Steps, recipe: Recipe) -> None:
     if not recipe.system:
         return
     lines = "\n".join(recipe.system)
-    sources = await asyncio.to_thread(debian_mirror)
+    if sources := await asyncio.to_thread(debian_mirror):
+        lines = f"bring_sources {sources}\n{lines}\ntake_sources_away"
     await steps.take(
         "installing what the specification wants of the system",
-        "set -e; export DEBIAN_FRONTEND=noninteractive\n"
-        f"{inside.bring_sources(sources) if sources else ''}\n{lines}\n"
-        f"{inside.TAKE_SOURCES_AWAY if sources else ''}; rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin",
+        f"set -e; export DEBIAN_FRONTEND=noninteractive; . {_FUNCTIONS}\n{lines}\n"
+        "rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin",
     )
 
 
 async def _install_packages(steps: Steps, chosen: ResolvedEnvironment) -> None:
     await steps.sandbox.write(IN, "".join(f"{line}\n" for line in chosen.pins).encode())
     dated = quoted(chosen.arguments)
-    install = f"{UV} pip install --quiet --no-deps --compile-bytecode --python {PYTHON} {dated} -r {IN}"
-    await steps.take("installing packages", install)
+    install = f"{UV} pip install --quiet --no-deps --python {PYTHON} {dated} -r {IN}"
+    # uv itself compiles for no Python before 3.7.
+    await steps.take(
+        "installing packages", f"{install} && {{ {PYTHON} -m compileall -q -j 0 {ENV}/lib > /dev/null || true; }}"
+    )
     await steps.sandbox.write(OUT, "".join(f"{line}\n" for line in chosen.build).encode())
     if chosen.build:
         fetch = f"{PYTHON} -m pip wheel --quiet --no-deps --wheel-dir {WHEELS} -r {OUT}"

@@ -65,6 +65,6 @@ def failed(log: Log, what: str, done: Exec) -> SetupFailed:
     end = done.output.strip()[-_END_CHARS:]
     why = f"was stopped after {done.seconds:.0f} s" if done.timed_out else "failed"
     return SetupFailed(
-        f"the image of {log.prefix}: {what} {why}; the end of its log:\n{end}\n"
-        f"(all of it: {log.path}; the next build goes on from the layers that are done)"
+        f"the image of {log.prefix}: {what} {why}: see {log.path}\n{end}\n"
+        "(that is the end of it; the next build goes on from the layers that are done)"
     )

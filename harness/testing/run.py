@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from harness.records import TestReport
-from harness.sandbox.base import INSIDE, WORKDIR, Sandbox
+from harness.sandbox.base import INSIDE, Sandbox
 from harness.testing.report import OVERSIZED, REPORT_BYTES
 from harness.testing.runners.registry import RUNNERS, runner_of
 
@@ -30,10 +30,9 @@ async def run_tests(
     test_seconds: float | None = None,
     to_first_failure: bool = False,
     spread: bool = False,
-    cwd: str = WORKDIR,
     env: Mapping[str, str] | None = None,
 ) -> TestReport:
-    """Run `command` in `cwd`, limited to `ids` (tests, classes, files or directories, relative to `cwd`; empty: all).
+    """Run `command` in `WORKDIR`, limited to `ids` (tests, classes, files or directories, from there; empty: all).
 
     `timeout` in seconds for the whole run, then it is killed and the report holds what had finished. `test_seconds`:
     wall time that a phase of one test may take before the test fails and the run goes on. `to_first_failure`: the tests
@@ -46,7 +45,6 @@ async def run_tests(
     limited = runner.limited(command, ids, to_first_failure)
     result = await sandbox.exec(
         script(place, limited, settings(place, ids, test_seconds, to_first_failure, spread)),
-        cwd=cwd,
         env=env,
         stdin=json.dumps(list(ids)).encode("ascii"),
         timeout=timeout,

@@ -26,11 +26,11 @@ from dataclasses import asdict, dataclass, replace
 from operator import mul
 from pathlib import Path
 
-from harness.choosing.features import NAMES, CandidateFeatures, rows
-from harness.choosing.pool import OUTCOMES, Sample, by_instance, read_pool, unlabelled
+from harness.choosing.features import CandidateFeatures
 from harness.choosing.ranker import Weights
 from tasks.errors import InputError, TroopError
-from tests.bench.evidence import evidence_of
+from tests.bench.evidence import NAMES, TESTS, evidence_of, rows
+from tests.bench.graded import OUTCOMES, Graded, by_instance, read_graded, unlabelled
 
 BOOTSTRAPS = 10_000
 FOLDS = 10
@@ -96,12 +96,12 @@ class Fitted:
     brier: float
 
 
-def read_labelled(path: Path, labels: Sequence[Path] = ()) -> list[Sample]:
+def read_labelled(path: Path, labels: Sequence[Path] = ()) -> list[Graded]:
     """The samples of a pool file, with the outcomes of other files laid over the pool's."""
     outcomes: dict[tuple[str, str], bool | None] = {}
     for file in labels:
         outcomes |= _labels(file)
-    return [replace(s, right=outcomes.get((s.instance, s.source), s.right)) for s in read_pool(path)]
+    return [replace(s, right=outcomes.get((s.instance, s.source), s.right)) for s in read_graded(path)]
 
 
 def _labels(path: Path) -> dict[tuple[str, str], bool | None]:
@@ -120,7 +120,7 @@ def _labels(path: Path) -> dict[tuple[str, str], bool | None]:
     return {key: None if outcome is None else outcome == "resolved" for key, outcome in told.items()}
 
 
-def labelled(samples: Sequence[Sample], directory: Path) -> list[Labelled]:
+def labelled(samples: Sequence[Graded], directory: Path) -> list[Labelled]:
     """The labelled samples with the evidence that `run` holds on them; what has no label or no evidence is left out."""
     found = []
     for instance, all_of_it in sorted(by_instance(samples).items()):
@@ -162,7 +162,7 @@ def chance(item: Labelled, scores: Sequence[float]) -> float:
     return sum(tied) / len(tied)
 
 
-def fit_pool(samples: Sequence[Sample], directory: Path, name: str) -> Fitted:
+def fit_pool(samples: Sequence[Graded], directory: Path, name: str) -> Fitted:
     """Fit on all labelled samples that `run` has evidence on. Raises InputError where they cannot bear it."""
     items = labelled(samples, directory)
     if sum(i.mixed for i in items) < 5:
@@ -339,11 +339,12 @@ def _deviation(values: Sequence[float]) -> float:
 
 
 def write_weights(path: Path, weights: Weights) -> None:
-    """Write weights as JSON, rounded to what matters."""
+    """Write weights as JSON, rounded to what matters, without those of the near tests: in a run no candidate is held
+    against these for the ranker, and what is the same for all adds nothing to a score."""
     body = {**asdict(weights), "kinds": sorted(weights.kinds)}
     body["bias"] = round(weights.bias, 4)
-    body["weights"] = {n: round(w, 4) for n, w in weights.weights.items()}
-    body["scales"] = {n: round(s, 6) for n, s in weights.scales.items()}
+    body["weights"] = {n: round(w, 4) for n, w in weights.weights.items() if n not in TESTS}
+    body["scales"] = {n: round(s, 6) for n, s in weights.scales.items() if n not in TESTS}
     path.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
 
 

@@ -14,13 +14,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.choosing.pool import by_instance, read_pool, unlabelled
 from harness.code.import_graph import NO_IMPORTS, import_graph
 from harness.evidence.near import texts_of_tests
 from harness.evidence.regression import near_files, touched_by
 from harness.patches.patch import Patch
 from harness.repository.base_tree import open_tree
 from tasks.swebench import load_rows
+from tests.bench.graded import by_instance, read_graded
 from tests.bench.selection import SPLIT, runs_here
 
 AT = (3, 6, 16)
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--mirrors", type=Path, required=True)
     known = parser.parse_args()
-    samples = by_instance(unlabelled(read_pool(known.pool)))
+    samples = by_instance(read_graded(known.pool))
     ways: dict[str, dict[str, list[int | None]]] = {"names, places and mentions": {}, "and the import graph": {}}
     seconds: list[list[float]] = []
     with tempfile.TemporaryDirectory() as kept:

@@ -50,14 +50,14 @@ async def given(pool: Path, row: str, rows: Path, mirrors: Path, model: str, out
     from agent.assemble import go, open_pool, start
     from agent.choice.candidates import candidates_of
     from agent.config import Settings
-    from harness.choosing.pool import by_instance, read_pool, unlabelled
     from harness.records import Budget
     from harness.suites.swebench import SwebenchSuite
     from harness.swebench.names import image_name
     from tasks.swebench import choose_rows, load_rows
+    from tests.bench.graded import by_instance, read_graded, unlabelled
 
     suite = SwebenchSuite("", tuple(choose_rows(load_rows("swe-bench-lite", rows), [row])), rows, mirrors)
-    samples = by_instance(read_pool(pool))[row]
+    samples = by_instance(read_graded(pool))[row]
     settings = Settings(
         models=(model,),
         judge="none",

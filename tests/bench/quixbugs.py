@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agent.attempt.policy import Plan, View
+from agent.attempt.policy import View
 from agent.choice.candidates import group
 from agent.choice.order import select
 from agent.repair.mutate import Mutant, share_of
@@ -102,12 +102,12 @@ async def try_all(provider: Provider, instance: Instance, options: argparse.Name
             sandbox=sandbox,
             ask=nobody,
             run_tests=nobody,
-            plan=Plan(""),
+            plan=trace.Planned(text=""),
             history=(),
             turns_left=options.turns,
         )
         plan = await RepairPolicy(bench=SharedWork()).plan(view)
-        if plan.stop is not None:
+        if plan.stop:
             return None
         texts, ordered = await mutants_of_base(sandbox, plan.data)
         path = f"{task.id.removeprefix('quixbugs-')}.py"

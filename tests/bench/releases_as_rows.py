@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import tempfile
@@ -29,10 +30,17 @@ from tasks.package_index import Index
 WITHOUT = ("-c", "user.name=Troop", "-c", "user.email=troop@example.com", "-c", "core.autocrlf=false")
 
 
-def git(*arguments: str, cwd: Path, text: str = "") -> str:
-    """Standard output of a git command; CalledProcessError where it fails."""
+def git(*arguments: str, cwd: Path, text: str = "", date: str = "") -> str:
+    """Standard output of a git command, which commits as of the date; CalledProcessError where it fails."""
+    dated = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date} if date else {}
     done = subprocess.run(
-        ["git", *WITHOUT, *arguments], cwd=cwd, input=text, capture_output=True, text=True, check=True
+        ["git", *WITHOUT, *arguments],
+        cwd=cwd,
+        input=text,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **dated},
     )
     return done.stdout
 
@@ -88,15 +96,16 @@ def main() -> None:
 
 
 def _commit(mirror: Path, package: str, version: str) -> str:
-    """The release as a commit of the mirror, tagged."""
+    """The release as a commit of the mirror, tagged, as old as the youngest file of its archive."""
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         unpack(f"{package}=={version}", tree, cache=cache_root() / "archives")
+        date = f"@{max(int(path.lstat().st_mtime) for path in tree.rglob('*') if path.is_file())} +0000"
         place = (f"--git-dir={mirror}", f"--work-tree={tree}")
         git(*place, "read-tree", "--empty", cwd=tree)
         git(*place, "add", "--all", "--force", ".", cwd=tree)
         made = git(*place, "write-tree", cwd=tree).strip()
-    commit = git("commit-tree", made, "-m", f"{package} {version}", cwd=mirror).strip()
+    commit = git("commit-tree", made, "-m", f"{package} {version}", cwd=mirror, date=date).strip()
     git("tag", "--force", version, commit, cwd=mirror)
     git("update-ref", "refs/heads/main", commit, cwd=mirror)
     return commit

@@ -29,15 +29,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.choosing.features import KINDS, NAMES, rows
-from harness.choosing.found import digest
+from harness.choosing.found import InstanceEvidence, digest
 from harness.choosing.gather import gather_probes, gather_static
-from harness.choosing.pool import Sample, by_instance, read_pool, unlabelled
 from harness.choosing.ranker import SHIPPED, read_weights
 from harness.patches.patch import Patch
 from tasks.errors import TroopError
-from tests.bench.evidence import evidence_so_far, finalists, gather_tests, keeping
+from tests.bench.evidence import KINDS, NAMES, evidence_so_far, finalists, gather_tests, keeping, rows
 from tests.bench.fitting import Labelled, Recovery, chance, choices, cross, fit, labelled, read_labelled, recovery
+from tests.bench.graded import Graded, by_instance, read_graded
 
 if TYPE_CHECKING:
     from harness.sandbox.docker.provider import DockerProvider
@@ -49,7 +48,7 @@ def runs_here(instance: str) -> bool:
     return instance.rpartition("-")[0].replace("__", "/", 1) in SPLIT["runs_here"]
 
 
-def with_published(pool: Path, samples: Sequence[Sample]) -> list[Sample]:
+def with_published(pool: Path, samples: Sequence[Graded]) -> list[Graded]:
     """Published outcomes as labels, for samples that were not graded here."""
     published = {}
     with gzip.open(pool, "rt", encoding="utf-8") as lines:
@@ -123,7 +122,7 @@ def gather(known: argparse.Namespace) -> None:
     from harness.repository.base_tree import open_tree
     from tasks.swebench import load_rows
 
-    grouped = by_instance(unlabelled(read_pool(known.pool)))
+    grouped = by_instance(read_graded(known.pool))
     data = {row.instance_id: row for row in load_rows("swe-bench-lite", known.dataset)}
     keep = keeping(known.evidence)
     for instance in sorted(i for p in known.parts for i in SPLIT[p]):
@@ -152,7 +151,7 @@ async def _behave(known: argparse.Namespace) -> None:
     provider = DockerProvider()
     weights = read_weights(SHIPPED)
     keep = keeping(known.evidence)
-    grouped = by_instance(unlabelled(read_pool(known.pool)))
+    grouped = by_instance(read_graded(known.pool))
     data = {row.instance_id: row for row in load_rows("swe-bench-lite", known.dataset)}
     wanted = [i for p in known.parts for i in SPLIT[p] if runs_here(i)]
     for instance in known.only or wanted:
@@ -177,9 +176,9 @@ async def _behave(known: argparse.Namespace) -> None:
         began = time.monotonic()
         try:
             with open_tree(mirror, data[instance].base_commit) as tree:
-                evidence = evidence_so_far(known.evidence, instance, grouped[instance])
+                evidence: InstanceEvidence = evidence_so_far(known.evidence, instance, grouped[instance])
                 evidence = gather_static(evidence, data[instance].problem_statement, tree)
-                evidence = await gather_probes(evidence, tree, opened, keep=keep, say=print)
+                evidence = await gather_probes(evidence, tree, opened, keep=keep)
                 if known.tests:
                     first = finalists(rows(evidence), weights)
                     sources = {source for row in first for source in row.sources}
@@ -229,7 +228,7 @@ def measure(known: argparse.Namespace) -> None:
     scores = cross(items, penalty=known.penalty)
     show(f"{part}, run here, cross-validated", here, scores)
     if known.all:
-        first = {s.instance for s in read_pool(known.pool) if s.right is not None}
+        first = {s.instance for s in read_graded(known.pool) if s.right is not None}
         show("of these, with outcomes in the pool", [i for i in here if i.instance in first], scores)
     show(f"{part}, published outcomes only, cross-validated", elsewhere, scores)
     for kind, names in KINDS.items() if known.ablate else ():

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from agent.config import Alias, Config, resolve_model
-from agent.models.client import ModelClient, Patience, Reply
+from agent.models.client import ModelClient, Patience
 from agent.models.connections import Connections
 from harness.money.budget import BudgetKeeper
 from harness.records import Budget, Usage
-from harness.trace import Charged, Event, InfrastructureFailed
+from harness.trace import Charged, Event, InfrastructureFailed, Replied
 from tasks.errors import CallRefused, ContextTooLong, EndpointFailed
 from tests.support.messages_server import (
     USAGE,
@@ -60,7 +60,7 @@ class Used:
         self.events.append(event)
         return event
 
-    async def ask(self, messages: Sequence[Json] = ASK, tools: Sequence[Json] = (), **more: Any) -> Reply:
+    async def ask(self, messages: Sequence[Json] = ASK, tools: Sequence[Json] = (), **more: Any) -> Replied:
         key = f"0/{len(self.events)}"
         return await self.client.complete(messages, tools, purpose="act", attempt=0, key=key, **more)
 
@@ -462,7 +462,7 @@ def test_a_stream_that_breaks_off_is_retried_and_charged(sent: list[Json], what:
     ],
 )
 def test_a_streamed_answer_is_what_it_is_when_not_streamed(answer: Answer) -> None:
-    got: list[Reply] = []
+    got: list[Replied] = []
 
     async def act(used: Used, server: MessagesServer) -> None:
         got.append(await used.ask())
@@ -654,7 +654,7 @@ def test_the_variable_of_every_client_points_elsewhere(ending: str, monkeypatch:
         alias = resolve_model("anthropic/claude-test", Config())
         assert (alias.wire, alias.price_name) == ("anthropic", None)
 
-        async def act() -> Reply:
+        async def act() -> Replied:
             connections = Connections()
             try:
                 client = ModelClient(alias, connections, record=lambda event: event, patience=QUICK)

@@ -28,8 +28,7 @@ import pytest
 from harness.sandbox.base import INSIDE, Limits, SandboxSpec
 from harness.sandbox.choice import choose_provider
 from harness.sandbox.client import DISK_UNLIMITED
-from harness.sandbox.docker import owner
-from harness.sandbox.docker.containers import remove_container, seems_used
+from harness.sandbox.docker.containers import owner_lives, owner_mark, remove_container, seems_used
 from harness.sandbox.docker.daemon import Attachment, attach, connect
 from harness.sandbox.docker.image import DEFAULT_IMAGE, ensure_image
 from harness.sandbox.docker.provider import DockerProvider, DockerSandbox
@@ -116,7 +115,7 @@ def test_a_container_says_whose_it_is_and_keeps_no_log(docker: DockerProvider, d
     seen = run(look())
     labels = seen["Config"]["Labels"]
     assert (labels["troop.run"], labels["troop.name"]) == (RUN, "attempt-01")
-    assert owner.is_alive(labels["troop.owner"])
+    assert owner_lives(labels["troop.owner"])
     assert seen["HostConfig"]["LogConfig"]["Type"] == "none"
     assert RUN in seen["Name"]
 
@@ -473,7 +472,6 @@ def connections_left_by(work: Coroutine[Any, Any, None]) -> list[str]:
 
 HARNESS = """
 import asyncio, sys, time
-from harness.sandbox.docker import owner
 from harness.sandbox.base import SandboxSpec
 from harness.sandbox.docker.provider import DockerProvider
 
@@ -532,13 +530,13 @@ def test_clean_removes_what_a_dead_harness_never_started_and_nothing_of_a_living
 
 
 def test_an_owner_is_known_by_more_than_its_number() -> None:
-    mark = owner.me()
+    mark = owner_mark()
     here, pid, _ = mark.rsplit("/", 2)
-    assert owner.is_alive(mark)
-    assert not owner.is_alive(f"{here}/{pid}/1"), "another process got the number"
-    assert not owner.is_alive(f"{here}/999999999/1")
-    assert owner.is_alive(f"another-boot/1/{pid}/1", running=True), "of another machine only the sandbox tells"
-    assert not owner.is_alive(f"another-boot/1/{pid}/1", running=False)
+    assert owner_lives(mark)
+    assert not owner_lives(f"{here}/{pid}/1"), "another process got the number"
+    assert not owner_lives(f"{here}/999999999/1")
+    assert owner_lives(f"another-boot/1/{pid}/1", running=True), "of another machine only the sandbox tells"
+    assert not owner_lives(f"another-boot/1/{pid}/1", running=False)
 
 
 @pytest.mark.parametrize(

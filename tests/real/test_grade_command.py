@@ -238,8 +238,8 @@ def test_wrong_input_starts_nothing(place: Place, line: dict[str, Any], said: st
 
 
 def test_one_command_at_a_time_writes_to_a_directory(place: Place) -> None:
-    from harness.lock import RunLock
+    from harness.lock import run_lock
 
-    with RunLock(place.folder / "taken"):
+    with run_lock(place.folder / "taken"):
         done = place.run("--predictions", "gold", out="taken")
     assert done.returncode == 2 and "is being worked on by process" in done.stderr

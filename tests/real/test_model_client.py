@@ -18,7 +18,7 @@ import openai
 import pytest
 
 from agent.config import Alias
-from agent.models.client import ModelClient, Patience, Reply
+from agent.models.client import ModelClient, Patience
 from agent.models.connections import CA_VARIABLES, Connections
 from agent.models.contact import greet
 from harness.money.budget import BudgetKeeper
@@ -60,7 +60,7 @@ class Used:
         )
         self._key = 0
 
-    async def ask(self, messages: Sequence[dict[str, Any]] = ASK, *, attempt: int = 0, **more: Any) -> Reply:
+    async def ask(self, messages: Sequence[dict[str, Any]] = ASK, *, attempt: int = 0, **more: Any) -> Replied:
         self._key += 1
         return await self.client.complete(
             messages, purpose="act", attempt=attempt, key=f"{attempt}/{self._key}", **more

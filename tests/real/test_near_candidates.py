@@ -14,10 +14,10 @@ from typing import TypeVar
 
 import pytest
 
-from harness.choosing.found import NearBase, TestFacts
-from harness.evidence.near import NearSettings, near_tests
-from harness.sandbox.base import WORKDIR, Provider, Sandbox, SandboxSpec
-from tests.bench.evidence import NOTHING_RAN, held_against
+from harness.environments.clean_room import CleanRoom
+from harness.evidence.near import near_tests
+from harness.sandbox.base import WORKDIR, Provider, Sandbox
+from tests.bench.evidence import NOTHING_RAN, TestFacts, held_against
 from tests.support.environments import COMMAND, freeze
 from tests.support.repositories import make_repository, make_task
 
@@ -71,16 +71,17 @@ GREEN = ("tests/test_other.py::test_leaves_something", "tests/test_shop.py::test
 T = TypeVar("T")
 
 
-def on_bench(provider: Provider, place: Path, work: Callable[[NearSettings], Awaitable[T]]) -> T:
-    """Do `work` with the environment of a repository made of FILES; near tests may take six seconds."""
+SECONDS = 6.0
+"""Of near tests."""
+
+
+def on_bench(provider: Provider, place: Path, work: Callable[[CleanRoom], Awaitable[T]]) -> T:
+    """Do `work` with the environment of a repository made of FILES."""
 
     async def scenario() -> T:
         built = await freeze(provider, make_task(place))
-
-        async def opened(name: str) -> Sandbox:
-            return await provider.create(SandboxSpec(run="tests", name=name, environment=built.key))
-
-        return await work(NearSettings(opened, COMMAND, 6.0, asyncio.Semaphore(2), test_seconds=2.0))
+        assert built.test_command == COMMAND
+        return await work(CleanRoom(provider, built, "tests", test_seconds=2.0, slots=asyncio.Semaphore(2)))
 
     return asyncio.run(scenario())
 
@@ -96,13 +97,12 @@ def held(provider: Provider, place: Path, code: str) -> TestFacts:
     async def lay(sandbox: Sandbox) -> None:
         await sandbox.write(f"{WORKDIR}/shop.py", code.encode())
 
-    base = NearBase(GREEN)
-    return on_bench(provider, place, lambda bench: held_against(bench, base, "candidate", lay))
+    return on_bench(provider, place, lambda room: held_against(room, GREEN, "candidate", lay, SECONDS))
 
 
 def test_the_base_tells_what_passes_every_time(provider: Provider, place: Path) -> None:
     began = time.monotonic()
-    found = on_bench(provider, place, lambda bench: near_tests(bench, NEAREST))
+    found = on_bench(provider, place, lambda room: near_tests(room, NEAREST, SECONDS))
     assert found.green == GREEN and found.flaky == ("tests/test_shop.py::test_only_alone",)
     assert time.monotonic() - began < 60, "the test that never ends is not waited for"
 
@@ -138,8 +138,7 @@ def test_what_fails_only_now_and_then_is_not_broken(bubblewrap: Provider, place:
         laid.append(None)
         await sandbox.write(f"{WORKDIR}/shop.py", CODE.replace("/ 2", "/ 3" if len(laid) == 1 else "/ 2").encode())
 
-    base = NearBase(GREEN)
-    facts = on_bench(bubblewrap, place, lambda bench: held_against(bench, base, "candidate", lay))
+    facts = on_bench(bubblewrap, place, lambda room: held_against(room, GREEN, "candidate", lay, SECONDS))
     assert facts == TestFacts(3, ()) and len(laid) == 2
 
 

@@ -10,16 +10,18 @@ from typing import Any
 import pytest
 
 from agent import solve
-from agent.attempt.policy import Answer, Decision, Plan, Result, TurnRecord, View
+from agent.attempt.policy import Decision, TurnRecord, View
 from agent.repair.localise import Localisation, localise
 from agent.repair.policy import RepairPolicy, SharedWork
 from harness import trace
 from harness.records import TestReport
 from harness.sandbox.base import Provider, Sandbox
 from harness.testing.run import run_tests
+from harness.trace import Replied
 from tasks.task import GivenTest, Task
 from tests.support.calculator import make_repository, settings, task
 from tests.support.environments import COMMAND, in_sandbox
+from tests.support.replies import ran
 
 FAILING = "tests/test_issue.py::test_first_counts"
 ENDLESS = "from calc import largest\n\n\ndef test_ends():\n    while largest([1]):\n        pass\n"
@@ -66,11 +68,11 @@ def test_a_command_that_is_no_pytest_leaves_what_its_output_names(bubblewrap: Pr
     assert "no line was recorded" in found.how
 
 
-async def _no_model(*asked: Any, **more: Any) -> Answer:
+async def _no_model(*asked: Any, **more: Any) -> Replied:
     raise AssertionError("repair asks no model")
 
 
-def view(sandbox: Sandbox, given: Task, baseline: TestReport, plan: Plan, history: list[TurnRecord]) -> View:
+def view(sandbox: Sandbox, given: Task, baseline: TestReport, plan: trace.Planned, history: list[TurnRecord]) -> View:
     prepared = trace.Prepared(
         base_commit="c", environment="e", backend="bubblewrap", test_command=COMMAND, baseline=baseline
     )
@@ -98,11 +100,11 @@ def test_a_resumed_attempt_goes_on_with_the_same_mutants(bubblewrap: Provider, g
     async def work(sandbox: Sandbox) -> tuple[list[Decision], Decision]:
         baseline = await run_tests(sandbox, COMMAND, timeout=60)
         policy = RepairPolicy(attempts=4, bench=SharedWork())
-        plan = await policy.plan(view(sandbox, given, baseline, Plan(""), []))
+        plan = await policy.plan(view(sandbox, given, baseline, trace.Planned(text=""), []))
         history: list[TurnRecord] = []
         for turn in range(1, 6):
             decision = await policy.decide(view(sandbox, given, baseline, plan, history))
-            edited = tuple(Result(c.id, c.name, "") for c in decision.calls)
+            edited = tuple(ran(c.id, c.name, "") for c in decision.calls)
             history.append(TurnRecord(turn, decision, edited, baseline))
         anew = RepairPolicy(attempts=4, bench=SharedWork())
         return [r.decision for r in history], await anew.decide(view(sandbox, given, baseline, plan, history[:4]))
@@ -119,7 +121,7 @@ def test_without_a_failing_test_there_is_nothing_to_repair(given: Task) -> None:
     baseline = TestReport({FAILING: "passed"}, 0, False, True, 1.0)
     untouched: Any = None
     for without in (replace(given, failing_test=None), given):
-        looked = view(untouched, without, baseline, Plan(""), [])
+        looked = view(untouched, without, baseline, trace.Planned(text=""), [])
         assert asyncio.run(RepairPolicy().plan(looked)).stop == "no-failing-test"
 
 

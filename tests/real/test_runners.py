@@ -12,7 +12,7 @@ import pytest
 
 from agent.attempt.graph import Desk, Rules
 from agent.attempt.notebook import Notebook
-from agent.attempt.policy import Answer, Result, ToolCall
+from agent.attempt.policy import ToolCall
 from agent.attempt.tools import use_tool
 from harness import trace
 from harness.evidence.told import tell
@@ -253,11 +253,11 @@ FUNCTION = "from total import total\n\n\ndef test_first_counts():\n    assert to
 LABELLED = "PYTHONPATH=. python tests/runtests.py --verbosity=2"
 
 
-async def witnessed(sandbox: Sandbox, command: str | None, text: str) -> tuple[Result, Desk]:
+async def witnessed(sandbox: Sandbox, command: str | None, text: str) -> tuple[trace.ToolRan, Desk]:
     class Nobody:
         only_green = False
 
-    async def ask(*asked: Any, **more: Any) -> Answer:
+    async def ask(*asked: Any, **more: Any) -> trace.Replied:
         raise AssertionError("no model is asked")
 
     async def fresh(work: Callable[[Sandbox], Awaitable[str]]) -> str:
@@ -299,7 +299,9 @@ def test_a_witness_is_run_by_the_tasks_own_runner(
 ) -> None:
     async def work(sandbox: Sandbox) -> None:
         result, desk = await witnessed(sandbox, command, text)
-        assert result.ok and result.text.startswith("Recorded tests/test_new.py. ") and said in result.text, result.text
+        assert result.ok and result.result.startswith("Recorded tests/test_new.py. ") and said in result.result, (
+            result.result
+        )
         assert [w.text for w in desk.box.witnesses] == [text]
 
     in_sandbox(bubblewrap, make_task(tree), work)
@@ -322,8 +324,8 @@ def test_a_witness_that_shows_nothing_is_refused_with_the_reason(
 ) -> None:
     async def work(sandbox: Sandbox) -> None:
         result, desk = await witnessed(sandbox, command, text)
-        assert not result.ok and result.text.startswith("tests/test_new.py is not recorded. "), result.text
-        assert why in result.text and len(result.text) < 1000
+        assert not result.ok and result.result.startswith("tests/test_new.py is not recorded. "), result.result
+        assert why in result.result and len(result.result) < 1000
         assert not desk.box.witnesses
         assert (await sandbox.exec("git status --porcelain")).output == "", "the file is taken away again"
 

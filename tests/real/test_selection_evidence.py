@@ -15,12 +15,11 @@ from statistics import fmean
 
 import pytest
 
-from harness.choosing.features import KINDS, rows
 from harness.choosing.found import InstanceEvidence
 from harness.choosing.gather import gather_probes, gather_static
-from harness.choosing.pool import Sample, by_instance, read_pool, unlabelled
-from tests.bench.evidence import gather_tests, keeping
+from tests.bench.evidence import KINDS, gather_tests, keeping, rows
 from tests.bench.fitting import Labelled, labelled
+from tests.bench.graded import Graded, by_instance, read_graded, unlabelled
 
 DATA = os.environ.get("TROOP_DATA", "")
 pytestmark = pytest.mark.skipif(not DATA, reason="TROOP_DATA does not name the directory of the development data")
@@ -29,13 +28,13 @@ SPLIT = json.loads((Path(__file__).parents[1] / "bench/selection_split.json").re
 
 
 @pytest.fixture(scope="module")
-def samples() -> list[Sample]:
+def samples() -> list[Graded]:
     """The development part, labelled: by the official tests where they were run, else as published."""
     pool = Path(DATA) / "candidate-patches.jsonl.gz"
     with gzip.open(pool, "rt", encoding="utf-8") as lines:
         published = {(x["instance_id"], x["source"]): x["published_resolved"] for x in map(json.loads, lines)}
     development = set(SPLIT["development"])
-    found = [s for s in read_pool(pool) if s.instance in development]
+    found = [s for s in read_graded(pool) if s.instance in development]
     return [replace(s, right=published[s.instance, s.source]) if s.right is None else s for s in found]
 
 
@@ -47,12 +46,12 @@ def statements() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def items(
-    samples: list[Sample], statements: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    samples: list[Graded], statements: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> list[Labelled]:
     """What the diffs and the statements alone tell, for every instance with a choice."""
     run = tmp_path_factory.mktemp("run")
-    for instance, of_it in by_instance(unlabelled(samples)).items():
-        keeping(run)(gather_static(InstanceEvidence(instance, tuple(of_it)), statements[instance], None))
+    for instance, of_it in by_instance(samples).items():
+        keeping(run)(gather_static(InstanceEvidence(instance, unlabelled(of_it)), statements[instance], None))
     return [item for item in labelled(samples, run) if len(set(item.right)) == 2]
 
 
@@ -94,7 +93,7 @@ def test_right_patches_have_more_or_less_of_it_than_wrong_ones_of_their_instance
     ],
 )
 def test_what_is_run_tells_right_from_wrong(
-    samples: list[Sample], statements: dict[str, str], instance: str, feature: str, sign: int, tmp_path: Path
+    samples: list[Graded], statements: dict[str, str], instance: str, feature: str, sign: int, tmp_path: Path
 ) -> None:
     import docker
 
@@ -120,7 +119,7 @@ def test_what_is_run_tells_right_from_wrong(
             return await provider.create(SandboxSpec(run="test-probes", name=name, image=image))
 
         with open_tree(mirror, base) as tree:
-            evidence = InstanceEvidence(instance, tuple(unlabelled(of_it)))
+            evidence = InstanceEvidence(instance, unlabelled(of_it))
             evidence = gather_static(evidence, statements[instance], tree)
             look = gather_tests if feature in KINDS["tests"] else gather_probes
             evidence = await look(evidence, tree, opened)

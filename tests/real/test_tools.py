@@ -11,7 +11,7 @@ import pytest
 
 from agent.attempt.graph import Desk, Rules, restore
 from agent.attempt.notebook import Notebook
-from agent.attempt.policy import Result, ToolCall
+from agent.attempt.policy import ToolCall
 from agent.attempt.tools import RESULT_CHARS, TOOLS, Toolbox, use_tool
 from harness import trace
 from harness.records import FileState, TestReport, Tree
@@ -31,14 +31,14 @@ class Bench:
     sandbox: Sandbox
     box: Toolbox
 
-    async def ask(self, name: str, **arguments: object) -> Result:
+    async def ask(self, name: str, **arguments: object) -> trace.ToolRan:
         return await use_tool(self.box, ToolCall("c", name, arguments))
 
-    async def turn(self, name: str, **arguments: object) -> Result:
+    async def turn(self, name: str, **arguments: object) -> trace.ToolRan:
         """The only call of a turn, which is carried out."""
         self.box.begin_turn()
         result = await self.ask(name, **arguments)
-        assert result.ok, result.text
+        assert result.ok, result.result
         return result
 
 
@@ -96,14 +96,14 @@ def test_what_the_system_objects_to_is_an_answer(provider: Provider) -> None:
                 ("create", {"content": "x"}),
             ):
                 result = await bench.ask(name, path=path, **more)
-                assert not result.ok and said in result.text, (name, path, result.text)
+                assert not result.ok and said in result.result, (name, path, result.result)
         result = await bench.ask("read", path="gone.py")
-        assert not result.ok and result.text == "There is no file gone.py."
+        assert not result.ok and result.result == "There is no file gone.py."
         if (await bench.sandbox.exec("cat shut")).exit_code:
             result = await bench.ask("read", path="shut")
-            assert result.text == "shut: Permission denied."
+            assert result.result == "shut: Permission denied."
         for command in ("a\0b", "\ud800"):
-            said = (await bench.ask("run", command=command)).text
+            said = (await bench.ask("run", command=command)).result
             assert said and "no file" not in said
         assert not (await bench.ask("search", pattern="a\0b")).ok
         assert (await bench.ask("run", command="true", timeout=10**400)).ok
@@ -120,8 +120,8 @@ def test_a_write_that_fails_leaves_the_file_and_what_undo_knows(provider: Provid
             pytest.skip("modes keep nobody out of a file here")
         bench.box.begin_turn()
         result = await bench.ask("create", path="d/f", content="x")
-        assert not result.ok and result.text == "d/f: Permission denied."
-        assert (await bench.turn("undo")).text == "Put back a.py."
+        assert not result.ok and result.result == "d/f: Permission denied."
+        assert (await bench.turn("undo")).result == "Put back a.py."
         assert await bench.sandbox.read("a.py") == b"x = 1\n"
 
     on_bench(provider, scenario, a__py=b"x = 1\n")
@@ -136,31 +136,31 @@ def test_a_long_range_is_read_in_whole_numbered_lines(provider: Provider) -> Non
         lines: list[str] = []
         start = 300
         while start <= 764:
-            answer = (await bench.ask("read", path="big.py", start=start, end=764)).text
+            answer = (await bench.ask("read", path="big.py", start=start, end=764)).result
             assert len(answer) < RESULT_CHARS + 100
             shown, _, note = answer.partition("\n(")
             lines += shown.split("\n")
             start += shown.count("\n") + 1
             assert note == (f"lines {start}–764 left out; ask with start={start})" if start <= 764 else "")
         assert lines == [f"{n:>5} {line}" for n, line in enumerate(text.split("\n"), 1) if 300 <= n <= 764]
-        assert (await bench.ask("read", path="big.py")).text.count("\n") < 250
+        assert (await bench.ask("read", path="big.py")).result.count("\n") < 250
         result = await bench.ask("read", path="big.py", start=30, end=20)
-        assert not result.ok and "lies before" in result.text
-        assert "has 800 lines" in (await bench.ask("read", path="big.py", start=801)).text
+        assert not result.ok and "lies before" in result.result
+        assert "has 800 lines" in (await bench.ask("read", path="big.py", start=801)).result
 
     on_bench(provider, scenario, big__py=text.encode())
 
 
 def test_a_line_beyond_the_limit_is_cut_and_said_to_be(provider: Provider) -> None:
     async def scenario(bench: Bench) -> None:
-        first = (await bench.ask("read", path="min.js")).text
+        first = (await bench.ask("read", path="min.js")).result
         assert first == "    1 a\n(lines 2–3 left out; ask with start=2)"
-        second = (await bench.ask("read", path="min.js", start=2)).text
+        second = (await bench.ask("read", path="min.js", start=2)).result
         assert (
             second.startswith("    2 xxx") and f"[... {50_000 - RESULT_CHARS} more characters in this line]" in second
         )
         assert second.endswith("\n(line 3 left out; ask with start=3)")
-        hit = (await bench.ask("search", pattern="x")).text
+        hit = (await bench.ask("search", pattern="x")).result
         assert hit.startswith("min.js:2:xxx") and "more characters in this line]" in hit and len(hit) < 400
 
     on_bench(provider, scenario, min__js=b"a\n" + b"x" * 50_000 + b"\nb\n")
@@ -170,20 +170,20 @@ def test_many_hits_are_whole_lines_and_the_rest_is_counted(provider: Provider) -
     text = "".join(f"def f{n}(): {'y' * 250}\n" for n in range(500))
 
     async def scenario(bench: Bench) -> None:
-        answer = (await bench.ask("search", pattern="def")).text
+        answer = (await bench.ask("search", pattern="def")).result
         *hits, note = answer.split("\n")
         assert all(hit.startswith("big.py:") and hit.endswith("y") for hit in hits) and len(answer) < RESULT_CHARS + 100
         assert note == f"({500 - len(hits)} more; narrow the pattern or the path)"
-        assert (await bench.ask("search", pattern="page")).text == "feed.txt:1:one\fpage\u2028two"
+        assert (await bench.ask("search", pattern="page")).result == "feed.txt:1:one\fpage\u2028two"
 
     on_bench(provider, scenario, big__py=text.encode(), feed__txt="one\fpage\u2028two\r\n".encode())
 
 
 def test_what_a_command_prints_keeps_its_indentation(provider: Provider) -> None:
     async def scenario(bench: Bench) -> None:
-        assert (await bench.ask("run", command="printf '    a\\n  b\\n'")).text == "    a\n  b\n(exit code 0)"
-        assert (await bench.ask("run", command="true")).text == "(exit code 0)"
-        answer = (await bench.ask("run", command="seq 100000")).text
+        assert (await bench.ask("run", command="printf '    a\\n  b\\n'")).result == "    a\n  b\n(exit code 0)"
+        assert (await bench.ask("run", command="true")).result == "(exit code 0)"
+        answer = (await bench.ask("run", command="seq 100000")).result
         assert "\n[... " in answer and " left out ...]\n" in answer and answer.endswith("\n100000\n(exit code 0)")
 
     on_bench(provider, scenario)
@@ -193,12 +193,12 @@ def test_lines_are_counted_alike_by_all_tools(provider: Provider) -> None:
     text = "one\n\ftwo\x0b\x85\u2028half\rthree\nfour\n"
 
     async def scenario(bench: Bench) -> None:
-        answer = (await bench.ask("read", path="a.txt")).text
+        answer = (await bench.ask("read", path="a.txt")).result
         assert answer.split("\n")[-1] == "    3 four"
         await bench.turn("insert", path="a.txt", line=2, text="new")
         assert await bench.sandbox.read("a.txt") == text.replace("four", "new\nfour").encode()
         result = await bench.ask("insert", path="a.txt", line=9, text="new")
-        assert "has 4 lines" in result.text
+        assert "has 4 lines" in result.result
 
     on_bench(provider, scenario, a__txt=text.encode())
 
@@ -211,7 +211,7 @@ def test_files_keep_their_line_ends(provider: Provider) -> None:
         result = await bench.turn(
             "edit", path="dos.py", old="def f():\n    return 1\n", new="def f():\n    x = 1\n    return x\n"
         )
-        assert "\r" not in result.text
+        assert "\r" not in result.result
         assert await now("dos.py") == b"def f():\r\n    x = 1\r\n    return x\r\n\r\ny = 2"
         await bench.turn("insert", path="dos.py", line=5, text="z = 3\n")
         assert (await now("dos.py")).endswith(b"\r\n\r\ny = 2\r\nz = 3")
@@ -223,7 +223,7 @@ def test_files_keep_their_line_ends(provider: Provider) -> None:
         assert await now("mixed.py") == b"a\r\nb\nnew\nc\r\nd\n"
         await bench.turn("edit", path="latin.py", old="x = 1", new="x = 2")
         assert await now("latin.py") == b"# caf\xe9\nx = 2"
-        assert "caf\ufffd" in (await bench.ask("read", path="latin.py")).text
+        assert "caf\ufffd" in (await bench.ask("read", path="latin.py")).result
 
     files = {
         "dos__py": b"def f():\r\n    return 1\r\n\r\ny = 2",
@@ -242,7 +242,7 @@ def test_undo_puts_back_what_a_command_has_removed(provider: Provider) -> None:
             assert (await bench.ask("create", path=path, content="changed\n")).ok
         await bench.turn("run", command="rm tool.sh a.py")
         result = await bench.turn("undo")
-        assert result.text == "Put back tool.sh. Put back a.py. Removed new.py."
+        assert result.result == "Put back tool.sh. Put back a.py. Removed new.py."
         seen = await bench.sandbox.exec("cat tool.sh a.py; test -x tool.sh && ls")
         assert seen.output == "echo\nx = 1\na.py\ntool.sh\n"
 
@@ -277,7 +277,7 @@ def test_undo_after_a_resume_gives_back_what_set_up_had_made(provider: Provider)
         )
         assert (await restore(desk))["turn"] == 1
         assert await bench.sandbox.read("made.py") == b"x = 2\n"
-        assert (await use_tool(desk.box, ToolCall("c", "undo", {}))).text == "Put back made.py."
+        assert (await use_tool(desk.box, ToolCall("c", "undo", {}))).result == "Put back made.py."
         assert await bench.sandbox.read("made.py") == b"x = 1\n"
 
     on_bench(provider, scenario, made__py=b"x = 1\n")
@@ -298,8 +298,8 @@ def test_a_witness_is_a_new_test_where_one_may_lie(provider: Provider) -> None:
             "",
         ):
             result = await bench.ask("witness", path=path, content=text)
-            assert not result.ok and "named as a test is: tests/test_issue.py" in result.text
-        assert "belongs to the repository" in (await bench.ask("witness", path="test_a.py", content=text)).text
+            assert not result.ok and "named as a test is: tests/test_issue.py" in result.result
+        assert "belongs to the repository" in (await bench.ask("witness", path="test_a.py", content=text)).result
         assert not bench.box.witnesses
         assert (await bench.ask("witness", path=f"{WORKDIR}/tests/test_x.py", content=text)).ok
         assert [w.path for w in bench.box.witnesses] == ["tests/test_x.py"]
@@ -309,14 +309,14 @@ def test_a_witness_is_a_new_test_where_one_may_lie(provider: Provider) -> None:
 
 def test_a_pattern_that_is_none_or_finds_nothing_is_taken_as_plain_text(provider: Provider) -> None:
     async def scenario(bench: Bench) -> None:
-        assert (await bench.ask("search", pattern="f(")).text == (
+        assert (await bench.ask("search", pattern="f(")).result == (
             "a.py:1:def f(x): return g(x)\n(taken as plain text: it is no regular expression)"
         )
-        assert (await bench.ask("search", pattern="g(x)")).text.endswith(
+        assert (await bench.ask("search", pattern="g(x)")).result.endswith(
             "(taken as plain text: as an expression it matches nothing)"
         )
-        assert (await bench.ask("search", pattern="d.f f.x")).text == "a.py:1:def f(x): return g(x)"
-        assert (await bench.ask("search", pattern="(nothing|none)")).text == "No match."
+        assert (await bench.ask("search", pattern="d.f f.x")).result == "a.py:1:def f(x): return g(x)"
+        assert (await bench.ask("search", pattern="(nothing|none)")).result == "No match."
 
     on_bench(provider, scenario, a__py=b"def f(x): return g(x)\n")
 
@@ -327,9 +327,9 @@ def test_a_path_that_is_not_there_is_answered_with_the_nearest_that_are(provider
         assert done.exit_code == 0, done.output
         for name, more in (("read", {}), ("search", {"pattern": "x"}), ("edit", {"old": "a", "new": "b"})):
             result = await bench.ask(name, path="pkg/core.py", **more)
-            assert not result.ok and result.text == "There is no file pkg/core.py. Nearest are: src/pkg/core.py."
-        assert "Nearest are: src/pkg/core.py." in (await bench.ask("read", path="src/pkg/cores.py")).text
-        assert (await bench.ask("read", path="zzz")).text == "There is no file zzz."
+            assert not result.ok and result.result == "There is no file pkg/core.py. Nearest are: src/pkg/core.py."
+        assert "Nearest are: src/pkg/core.py." in (await bench.ask("read", path="src/pkg/cores.py")).result
+        assert (await bench.ask("read", path="zzz")).result == "There is no file zzz."
 
     on_bench(provider, scenario, core__py=b"x = 1\n")
 
@@ -339,20 +339,20 @@ def test_a_definition_is_read_by_its_name(provider: Provider) -> None:
 
     async def scenario(bench: Bench) -> None:
         async def lines(symbol: str) -> list[int]:
-            told = (await bench.turn("read", path="a.py", symbol=symbol)).text.split("\n(")[0]
+            told = (await bench.turn("read", path="a.py", symbol=symbol)).result.split("\n(")[0]
             return [int(line[:5]) for line in told.split("\n")]
 
         assert await lines("A.x") == await lines("x") == [2, 3, 4, 5, 6, 7]
         assert await lines("f") == [10, 11] and await lines("B.f") == [16]
-        assert (await bench.ask("read", path="a.py", symbol="B.gg")).text == "a.py has no B.gg; it has: B.g, B.f."
-        assert "cannot be parsed as Python" in (await bench.ask("read", path="b.txt", symbol="f")).text
+        assert (await bench.ask("read", path="a.py", symbol="B.gg")).result == "a.py has no B.gg; it has: B.g, B.f."
+        assert "cannot be parsed as Python" in (await bench.ask("read", path="b.txt", symbol="f")).result
 
     on_bench(provider, scenario, a__py=text, b__txt=b"def (\n")
 
 
 def test_lines_that_are_alike_are_named_once(provider: Provider) -> None:
     async def scenario(bench: Bench) -> None:
-        told = (await bench.ask("edit", path="a.py", old="return self.valeu", new="x")).text
+        told = (await bench.ask("edit", path="a.py", old="return self.valeu", new="x")).result
         assert told.count("return self.value") == 1
 
     on_bench(provider, scenario, a__py=b"def f(self):\n    return self.value\n" * 3)

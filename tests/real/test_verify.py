@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from agent.choice.order import select, why_not
-from harness.choosing.found import InstanceEvidence
+from harness.choosing.found import InstanceEvidence, digest
 from harness.choosing.gather import gather_probes, gather_static, in_sandbox
 from harness.choosing.pool import Sample
 from harness.choosing.statement import Statement
@@ -25,7 +25,7 @@ from harness.sandbox.base import Provider, Sandbox, SandboxSpec
 from harness.testing.report import COMMAND_TEST
 from tasks.errors import SandboxFailed
 from tasks.task import GivenTest, Task
-from tests.bench.evidence import gather_tests
+from tests.bench.evidence import NearEvidence, gather_tests
 from tests.support.environments import freeze
 from tests.support.repositories import CALC, FAILING, FIX, git
 
@@ -366,7 +366,7 @@ def test_a_candidate_that_cannot_be_laid_out_ends_no_evidence_on_the_others(bubb
     odd_patch = FIX + added(f"calc/{'x' * 300}.py", "too long a name for a file\n")
     samples = tuple(Sample("i", name, name, patch) for name, patch in (("odd", odd_patch), ("right", FIX)))
 
-    async def scenario() -> InstanceEvidence:
+    async def scenario() -> NearEvidence:
         built = await freeze(bubblewrap, task)
 
         async def opened(name: str) -> Sandbox:
@@ -381,8 +381,9 @@ def test_a_candidate_that_cannot_be_laid_out_ends_no_evidence_on_the_others(bubb
     odd, right = (known.of(sample) for sample in samples)
     assert odd.probes == {} and odd.static.reason.startswith("the probes cannot be run on it")
     assert right.probes and not right.static.reason
-    assert right.tests is not None and not right.tests.broken
-    assert odd.tests is not None and odd.tests.reason.startswith("it cannot be laid out")
+    told_odd, told_right = (known.tests[digest(sample.patch)] for sample in samples)
+    assert not told_right.broken
+    assert told_odd.reason.startswith("it cannot be laid out")
 
 
 def test_what_guards_tests_is_not_laid_for_probes(bubblewrap: Provider, task: Task) -> None:

@@ -42,7 +42,7 @@ from harness.views.replay_frames import frames
 from harness.views.report import solve_report
 from tasks.errors import InputError
 from tasks.taskfile import load_task_file
-from tests.bench.evidence import read_found, write_found
+from tests.bench.evidence import evidence_so_far, write_found
 from tests.support.calculator import FILES, STATEMENT, make_repository
 
 RUN = Path(__file__).parents[1] / "data/run-schema-1"
@@ -221,8 +221,7 @@ PREDICTIONS = [{"instance_id": "i", "model_name_or_path": "m", "model_patch": CH
 
 def evidence_file(place: Path) -> bytes:
     sample = (Sample("i", "s", "m", CHANGE),)
-    known = gather_static(InstanceEvidence("i", sample), STATEMENT, None)
-    write_found(place, "i", known.base, known.found)
+    write_found(place, gather_static(InstanceEvidence("i", sample), STATEMENT, None))
     return (place / "evidence/i.json").read_bytes()
 
 
@@ -246,7 +245,7 @@ READERS: dict[str, tuple[str, Callable[[Path], bytes], Callable[[Path], object]]
     ),
     "task file": ("t.toml", lambda at: TASK.encode(), lambda at: load_task_file(at / "t.toml")),
     "configuration": ("troop.toml", lambda at: CONFIG.encode(), lambda at: load_config()),
-    "evidence": ("evidence/i.json", evidence_file, lambda at: read_found(at, "i")),
+    "evidence": ("evidence/i.json", evidence_file, lambda at: evidence_so_far(at, "i")),
     "weights": ("w.json", lambda at: SHIPPED.read_bytes(), lambda at: read_weights(at / "w.json")),
     "cache": ("c.json", lambda at: b'{"a": [1, {"b": 2}]}', lambda at: read_json(at / "c.json")),
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.commands.options import add_solving, settings_of
+from agent.commands.options import add_options, settings_of
 from agent.config import Settings, config_paths, load_config
 from agent.defaults import SETTINGS
 from harness.records import Budget
@@ -27,7 +27,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def solving(*words: str) -> Settings:
     parser = argparse.ArgumentParser()
-    add_solving(parser)
+    add_options(parser, "tries", "caps", "choice", "progress")
     return settings_of(parser.parse_args(words))
 
 

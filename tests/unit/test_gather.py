@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.choosing.found import Base
 from harness.choosing.gather import import_names, tells
-from harness.choosing.probe_facts import Seen
+from harness.choosing.probing import Seen
 
 
 def test_packages_are_found_with_and_without_a_source_directory() -> None:

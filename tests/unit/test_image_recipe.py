@@ -14,7 +14,7 @@ import pytest
 
 from harness.repository.workspace import Workspace, open_workspace
 from harness.swebench import names
-from harness.swebench.bases import ANY, parse_bases
+from harness.swebench.layers import ANY, parse_bases
 from harness.swebench.official import Spec
 from harness.swebench.recipe import SPECS_WRITTEN, Recipe, ladder, recipe_of, wanted_lines
 from harness.swebench.requirements import conda_requirement, conda_requirements, file_requirements, is_pin, without

@@ -12,13 +12,19 @@ from typing import Any
 import pytest
 
 from agent.attempt.model_policy import GONE, NOTES, SHORT, STEPS, TIGHT, WHOLE, ModelPolicy, reduced
-from agent.attempt.policy import Answer, Decision, Plan, Result, ToolCall, TurnRecord, View
+from agent.attempt.policy import Decision, ToolCall, TurnRecord, View
 from agent.attempt.reading import read
 from agent.attempt.tools import TOOLS
 from harness.records import Json
-from harness.trace import Prepared
+from harness.trace import Planned, Prepared, Replied
 from tasks.errors import ContextTooLong, ReplyUnreadable, ToolsRefused
 from tasks.task import Repository, Task
+from tests.support.replies import ran, replied
+
+
+def messages(policy: ModelPolicy, seen: View) -> list[Any]:
+    """The whole chat for the next turn."""
+    return policy._fitting(seen)[0]
 
 
 def reply(*calls: tuple[str, str], text: str = "") -> Json:
@@ -35,7 +41,7 @@ def block(name: str, **arguments: object) -> Json:
 
 
 def decide(message: Json, *, tools: bool = True, cut: bool = False) -> Decision:
-    return ModelPolicy(tools=tools)._decision(Answer(message, cut), read(message, 1))
+    return ModelPolicy(tools=tools)._decision(replied(message, cut), read(message, 1))
 
 
 def test_calls_become_a_decision_in_their_order() -> None:
@@ -63,16 +69,16 @@ def test_calls_before_one_that_is_none_are_carried_out_and_it_is_answered() -> N
     message = reply(("read", '{"path": "a.py"}'), ("test", "{not json"), ("undo", "{}"))
     made = decide(message)
     assert [c.name for c in made.calls] == ["read", "test"] and not made.error and "not JSON" in made.calls[1].problem
-    results = (Result("c0", "read", "x = 1"), Result("c1", "test", made.calls[1].problem, ok=False))
-    seen = replace(view([TurnRecord(1, made, results)]), replies={"1": Answer(message)})
-    told = [m["content"] for m in ModelPolicy(tools=True).messages(seen) if m["role"] == "tool"]
+    results = (ran("c0", "read", "x = 1"), ran("c1", "test", made.calls[1].problem, ok=False))
+    seen = replace(view([TurnRecord(1, made, results)]), replies={"1": replied(message)})
+    told = [m["content"] for m in messages(ModelPolicy(tools=True), seen) if m["role"] == "tool"]
     assert told[0] == "x = 1" and told[1].startswith("Refused: The arguments of test are not JSON")
     assert told[2] == "Not carried out, since the call before it was refused."
 
 
 def test_the_same_turn_twice_is_warned_of_in_its_result() -> None:
     seen = spoken((reply(("undo", "{}")), ["x"]), (reply(("undo", "{}")), ["x"]), (reply(("diff", "{}")), ["x"]))
-    told = [m["content"] for m in ModelPolicy(tools=True).messages(seen) if m["role"] == "tool"]
+    told = [m["content"] for m in messages(ModelPolicy(tools=True), seen) if m["role"] == "tool"]
     assert [NOTES["again"] in text for text in told] == [False, True, False]
 
 
@@ -89,15 +95,16 @@ def test_calls_of_a_cut_reply_are_never_carried_out(tools: bool) -> None:
         made = decide(cut, tools=tools, cut=True)
         assert not made.calls and made.error == NOTES["cut"]
     record = TurnRecord(1, decide(message, cut=True), ())
-    chat = ModelPolicy(tools=tools).messages(
-        replace(view([record]), replies={"1": Answer({**message, "native": 1, "reasoning_details": []}, cut=True)})
+    chat = messages(
+        ModelPolicy(tools=tools),
+        replace(view([record]), replies={"1": replied({**message, "native": 1, "reasoning_details": []}, cut=True)}),
     )
     assert chat[-2] == {"role": "assistant", "content": "Then"} and "was cut" in chat[-1]["content"]
 
 
 def turn(number: int, size: int, more: str = "") -> TurnRecord:
     call = ToolCall(f"c{number}", "run", {"command": f"echo {number}{more}"})
-    return TurnRecord(number, Decision("", (call,)), (Result(call.id, "run", "x" * size),))
+    return TurnRecord(number, Decision("", (call,)), (ran(call.id, "run", "x" * size),))
 
 
 def view(history: Sequence[TurnRecord], context: int = 8000, ask: Any = None) -> View:
@@ -111,7 +118,7 @@ def view(history: Sequence[TurnRecord], context: int = 8000, ask: Any = None) ->
         sandbox=nothing,
         ask=ask,
         run_tests=nothing,
-        plan=Plan("I plan."),
+        plan=Planned(text="I plan."),
         history=history,
         turns_left=20,
         context=context,
@@ -122,10 +129,10 @@ def spoken(*turns: tuple[Json, Sequence[str]]) -> View:
     """A view after turns of a model's messages and what came of their calls."""
     history, replies = [], {}
     for number, (message, results) in enumerate(turns, 1):
-        made = ModelPolicy(tools=True)._decision(Answer(message), read(message, number))
-        told = [Result(c.id, c.name, text) for c, text in zip(made.calls, results, strict=False)]
+        made = ModelPolicy(tools=True)._decision(replied(message), read(message, number))
+        told = [ran(c.id, c.name, text) for c, text in zip(made.calls, results, strict=False)]
         history.append(TurnRecord(number, made, tuple(told)))
-        replies[str(number)] = Answer(message)
+        replies[str(number)] = replied(message)
     return replace(view(history, context=100_000), replies=replies)
 
 
@@ -134,9 +141,9 @@ def test_what_the_model_said_goes_back_as_it_came() -> None:
     second = {"role": "assistant", "content": "It is the loop.", "reasoning": "hm"}
     seen = spoken((first, ["text"]), (second, []))
     plan = {"role": "assistant", "content": "I plan.", "reasoning_details": [{"data": "x"}]}
-    seen = replace(seen, replies={**seen.replies, "plan": Answer(plan)})
+    seen = replace(seen, replies={**seen.replies, "plan": replied(plan)})
     for policy in (ModelPolicy(tools=True), ModelPolicy(tools=True)):
-        chat = policy.messages(seen)
+        chat = messages(policy, seen)
         assert [m for m in chat if m["role"] == "assistant"] == [plan, first, second]
 
 
@@ -154,7 +161,7 @@ def test_roles_alternate_and_every_call_has_one_result(tools: bool) -> None:
     )
     for left in range(4):
         policy = ModelPolicy(tools=tools)
-        chat = policy.messages(replace(seen, turns_left=left))
+        chat = messages(policy, replace(seen, turns_left=left))
         waiting: list[str] = []
         for before, message in pairwise(chat):
             if before["role"] == "assistant":
@@ -172,20 +179,20 @@ def test_roles_alternate_and_every_call_has_one_result(tools: bool) -> None:
 
 def test_corrections_notes_and_reminders_stand_in_the_result() -> None:
     seen = spoken((reply(("bash", '{"command": "ls"}')), ["a.py"]), (reply(("reed", "{}"), ("undo", "{}")), []))
-    chat = ModelPolicy(tools=True).messages(replace(seen, turns_left=2))
+    chat = messages(ModelPolicy(tools=True), replace(seen, turns_left=2))
     assert chat[5]["content"].startswith("(taken as run: command)\na.py") and "Turns left: 3" in chat[5]["content"]
     assert chat[-2]["content"] == "Not carried out."
     assert "There is no tool 'reed'" in chat[-1]["content"] and "Turns left: 2" in chat[-1]["content"]
-    later = ModelPolicy(tools=True).messages(replace(spoken(*[(reply(("undo", "{}")), ["x"])] * 3), turns_left=1))
+    later = messages(ModelPolicy(tools=True), replace(spoken(*[(reply(("undo", "{}")), ["x"])] * 3), turns_left=1))
     assert ["Turns left" in m["content"] for m in later if m["role"] == "tool"] == [True] * 3, "once said, it stays"
-    assert "Turns left: 3" in ModelPolicy(tools=True).messages(replace(view([]), turns_left=3))[-1]["content"]
+    assert "Turns left: 3" in messages(ModelPolicy(tools=True), replace(view([]), turns_left=3))[-1]["content"]
 
 
 def test_the_chat_only_grows_while_there_is_room() -> None:
     policy, before = ModelPolicy(tools=True), ""
     for number in range(12):
         seen = replace(view([turn(n, 300) for n in range(1, number + 1)], context=100_000), turns_left=12 - number)
-        now = json.dumps(policy.messages(seen))[:-1]
+        now = json.dumps(messages(policy, seen))[:-1]
         assert now.startswith(before), "a prompt cache goes on hitting"
         before = now
 
@@ -208,11 +215,11 @@ def test_turns_are_reduced_no_more_than_they_must_be() -> None:
 def test_the_chat_stays_below_the_context_and_its_beginning_rarely_moves() -> None:
     policy = ModelPolicy(tools=True)
     history: list[TurnRecord] = []
-    before = json.dumps(policy.messages(view(history, context=24_000)))
+    before = json.dumps(messages(policy, view(history, context=24_000)))
     moved = 0
     for number in range(1, 60):
         history.append(turn(number, 2000))
-        chat = policy.messages(view(history, context=24_000))
+        chat = messages(policy, view(history, context=24_000))
         now = json.dumps(chat)
         assert len(now) < 24_000 * 3.5
         moved += not now.startswith(before[:-1])
@@ -224,10 +231,10 @@ def test_the_chat_stays_below_the_context_and_its_beginning_rarely_moves() -> No
 @pytest.mark.parametrize("tools", [True, False])
 def test_a_small_context_is_kept_to_from_the_start(tools: bool) -> None:
     policy = ModelPolicy(tools=tools)
-    seen = replace(view([], context=4096), plan=Plan("I plan. " * 1000))
+    seen = replace(view([], context=4096), plan=Planned(text="I plan. " * 1000))
     for number in range(1, 30):
         seen = replace(seen, history=[*seen.history, turn(number, 9000, "x" * 900)])
-        chat = policy.messages(seen)
+        chat = messages(policy, seen)
         length = len(json.dumps(chat)) + (len(json.dumps([t.schema() for t in TOOLS.values()])) if tools else 0)
         assert length < 4096 * 3
         assert [m["role"] for m in chat[:4]] == ["system", "user", "assistant", "user"]
@@ -245,7 +252,7 @@ class Server:
 
     async def __call__(
         self, key: str, purpose: str, messages: Sequence[Json], tools: Sequence[Json] = (), *, longer: int = 0
-    ) -> Answer:
+    ) -> Replied:
         said = json.dumps([*messages, *tools])
         self.asked.append((key, said, bool(tools), longer))
         if tools and not self.takes_tools:
@@ -254,7 +261,7 @@ class Server:
             raise ContextTooLong("too long")
         if not self.readable:
             raise ReplyUnreadable("cannot parse")
-        return Answer(self.message)
+        return replied(self.message)
 
 
 def test_a_server_that_takes_no_tools_is_asked_in_text_from_then_on() -> None:
@@ -270,7 +277,7 @@ def test_a_server_that_takes_no_tools_is_asked_in_text_from_then_on() -> None:
 def test_a_call_that_the_server_could_not_read_is_a_malformed_turn() -> None:
     made = asyncio.run(ModelPolicy(tools=True).decide(view([], ask=Server({}, readable=False))))
     assert made == Decision("", error=NOTES["not_read"])
-    chat = ModelPolicy(tools=True).messages(view([TurnRecord(1, made, ())]))
+    chat = messages(ModelPolicy(tools=True), view([TurnRecord(1, made, ())]))
     assert chat[-2]["content"] == "(no answer)" and "could not read" in chat[-1]["content"]
 
 
@@ -297,7 +304,7 @@ def test_only_what_can_be_reduced_no_more_is_too_long() -> None:
 
 def test_how_many_answers_were_cut_goes_with_the_next_question() -> None:
     server = Server(reply(("undo", "{}")))
-    cut = {"plan": Answer({"content": "I pl"}, cut=True), "1": Answer({"content": "I"}, cut=True), "2": Answer({})}
+    cut = {"plan": replied({"content": "I pl"}, cut=True), "1": replied({"content": "I"}, cut=True), "2": replied({})}
     asyncio.run(ModelPolicy(tools=True).decide(replace(view([turn(1, 1), turn(2, 1)], ask=server), replies=cut)))
     assert server.asked[0][3] == 2
 
@@ -310,8 +317,8 @@ def test_the_plan_is_asked_for_in_one_message() -> None:
 
 
 def test_a_plan_with_calls_that_nobody_answered_goes_back_as_its_text() -> None:
-    seen = replace(view([]), replies={"plan": Answer(reply(("read", "{}"), text="I plan."))})
-    assert ModelPolicy(tools=True).messages(seen)[2] == {"role": "assistant", "content": "I plan."}
+    seen = replace(view([]), replies={"plan": replied(reply(("read", "{}"), text="I plan."))})
+    assert messages(ModelPolicy(tools=True), seen)[2] == {"role": "assistant", "content": "I plan."}
 
 
 def test_every_tool_has_a_schema_that_strict_servers_take() -> None:
@@ -331,7 +338,7 @@ def test_other_names_of_tools_and_arguments_are_of_one_tool_and_none_of_ours() -
 
 
 def test_the_text_protocol_speaks_of_what_it_allows() -> None:
-    system = ModelPolicy(tools=False).messages(view([]))[0]["content"]
+    system = messages(ModelPolicy(tools=False), view([]))[0]["content"]
     assert all(f"- {name}: " in system for name in TOOLS) and "last call of a turn" not in system
     assert "last call of a turn" in json.dumps(TOOLS["test"].schema())
     example = system[system.rindex("```tool") : system.index("The tools:")]
@@ -342,7 +349,7 @@ def test_the_text_protocol_speaks_of_what_it_allows() -> None:
 def test_what_is_no_utf_8_can_be_sent_all_the_same() -> None:
     odd = reply(("read", '{"path": "\\udce9"}'), text="\ud83d")
     seen = spoken((odd, ["caf\udce9"]), (block("read", path="\udce9"), ["\udce9"]), (reply(text="\udce9"), []))
-    seen = replace(seen, task=replace(seen.task, statement="\udce9"), plan=Plan("\ud83d"))
+    seen = replace(seen, task=replace(seen.task, statement="\udce9"), plan=Planned(text="\ud83d"))
     seen = replace(seen, history=[*seen.history, TurnRecord(4, Decision("\ud83d"), (), None)])
     for tools in (True, False):
-        json.dumps(ModelPolicy(tools=tools).messages(seen), ensure_ascii=False).encode()
+        json.dumps(messages(ModelPolicy(tools=tools), seen), ensure_ascii=False).encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.lock import RunLock
+from harness.lock import run_lock
 from harness.outputs import is_output, make_output
 from tests.support.repositories import git
 
@@ -15,7 +15,7 @@ def test_a_new_or_empty_directory_is_hidden_from_git_before_anything_lies_in_it(
     for place in (tmp_path / "runs/new", tmp_path / "empty"):
         make_output(place)
         assert [path.name for path in place.iterdir()] == [".gitignore"]
-    with RunLock(tmp_path / "runs/grade"):
+    with run_lock(tmp_path / "runs/grade"):
         pass
     assert git(tmp_path, "status", "--porcelain", "--untracked-files=all") == ""
 

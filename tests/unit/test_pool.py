@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from harness import trace
-from harness.choosing.pool import by_instance, read_candidates, read_pool, unlabelled
+from harness.choosing.pool import by_instance, read_candidates
 from harness.records import Charge, Usage, WitnessTest
 from tasks.errors import InputError
 from tests.bench.fitting import read_labelled
+from tests.bench.graded import read_graded, unlabelled
 
 PATCH = "diff --git a/x.py b/x.py\n--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-a\n+b\n"
 
@@ -98,7 +99,7 @@ def test_an_attempt_of_a_troop_run_brings_what_it_did_but_not_what_it_cost(tmp_p
     assert all(trace.same(one, other) for one, other in zip(sample.story, told, strict=True))
 
 
-def test_a_pool_holds_models_costs_and_labels(tmp_path: Path) -> None:
+def test_a_pool_holds_models_and_labels(tmp_path: Path) -> None:
     file = tmp_path / "pool.jsonl.gz"
     lines = [
         {"instance_id": "a__b-1", "source": "tool/run-1", "model_patch": PATCH, "cost_usd": 0.5, "outcome": "resolved"},
@@ -106,12 +107,7 @@ def test_a_pool_holds_models_costs_and_labels(tmp_path: Path) -> None:
         {"instance_id": "a__b-1", "source": "other", "model_patch": PATCH, "cost_usd": None, "outcome": "apply-failed"},
     ]
     file.write_bytes(gzip.compress("".join(json.dumps(line) + "\n" for line in lines).encode()))
-    samples = read_pool(file)
-    assert [(s.model, s.usd, s.right) for s in samples] == [
-        ("tool", 0.5, True),
-        ("tool", None, None),
-        ("other", None, False),
-    ]
+    assert [(s.model, s.right) for s in read_graded(file)] == [("tool", True), ("tool", None), ("other", False)]
 
 
 def test_labels_of_another_file_are_laid_over_the_pool(tmp_path: Path) -> None:
@@ -147,9 +143,9 @@ def test_what_makes_evidence_sees_no_label(tmp_path: Path) -> None:
         "published_resolved": True,
     }
     file.write_text(json.dumps(line) + "\n")
-    (sample,) = unlabelled(read_pool(file))
-    assert sample.right is None
-    assert "published" not in repr(sample)
+    (sample,), bare = read_candidates([file]), unlabelled(read_graded(file))
+    assert bare == (sample,) and not hasattr(sample, "right")
+    assert "resolved" not in repr(sample)
 
 
 @pytest.mark.parametrize(
@@ -165,4 +161,4 @@ def test_a_damaged_file_is_named(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "bad.jsonl"
     file.write_text(text)
     with pytest.raises(InputError, match=said):
-        read_candidates([file])
+        read_graded(file)

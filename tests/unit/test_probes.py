@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness.choosing.probe_facts import seen, steady
 from harness.choosing.probes import probes_of, steps_of
+from harness.choosing.probing import seen, steady
 from harness.choosing.statement import Statement
 
 DRIVER = Path(__file__).parents[2] / "harness/inside/probe_session.py"

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.choosing.features import NAMES, CandidateFeatures, rows
-from harness.choosing.found import Base, Found, InstanceEvidence, NearBase, Steps, TestFacts, digest
+from harness.choosing import features
+from harness.choosing.features import CandidateFeatures
+from harness.choosing.found import Base, Found, InstanceEvidence, Steps, digest
 from harness.choosing.pool import Sample
-from harness.choosing.probe_facts import Seen
-from harness.choosing.ranker import Weights, read_weights
+from harness.choosing.probing import Seen
+from harness.choosing.ranker import SHIPPED, Weights, read_weights
 from harness.choosing.static_evidence import StaticFacts
 from tasks.errors import InputError
-from tests.bench.evidence import evidence_of, read_found, write_found
+from tests.bench.evidence import NAMES, NearEvidence, TestFacts, evidence_of, evidence_so_far, rows, write_found
 from tests.bench.fitting import (
     CIRCUMSTANCES,
     Choice,
@@ -29,6 +30,7 @@ from tests.bench.fitting import (
     reliability,
     write_weights,
 )
+from tests.bench.graded import Graded
 
 FACTS = StaticFacts("clean", "", ("x.py::f",), ("x.py",))
 
@@ -43,8 +45,14 @@ def evidence(base: Base, *candidates: tuple[str, str, Found]) -> InstanceEvidenc
     return InstanceEvidence("i", samples, base, {digest(patch(new)): found for _, new, found in candidates})
 
 
-def found(code: str, *, probes: Steps | None = None, tests: TestFacts | None = None) -> Found:
-    return Found(replace(FACTS, code=code), probes, tests)
+def found(code: str, *, probes: Steps | None = None) -> Found:
+    return Found(replace(FACTS, code=code), probes)
+
+
+def held(evidence: InstanceEvidence, *tests: TestFacts) -> NearEvidence:
+    """With what the near tests say on each of the candidates, in order."""
+    of_each = dict(zip(evidence.patches, tests, strict=True))
+    return NearEvidence(evidence.instance, evidence.samples, evidence.base, evidence.found, ("t",), of_each)
 
 
 def by_source(evidence: InstanceEvidence) -> dict[str, CandidateFeatures]:
@@ -122,46 +130,62 @@ def test_steps_that_the_base_does_differently_each_time_are_no_evidence() -> Non
 
 
 def test_tests_that_one_candidate_breaks_alone_count_apart_from_those_that_many_break() -> None:
-    base = Base("x", near=NearBase(("t1", "t2")))
-    broken = {"1": ("t1",), "2": ("t1", "t2"), "3": ("t1",), "4": ("t1",)}
-    table = by_source(
-        evidence(
-            base, *((m, m, found(c, tests=TestFacts(2, t))) for m, (c, t) in zip("abcd", broken.items(), strict=True))
-        )
-    )
+    broken = (("t1",), ("t1", "t2"), ("t1",), ("t1",))
+    known = evidence(Base("x"), *((m, m, found(m)) for m in "abcd"))
+    table = by_source(held(known, *(TestFacts(2, tests) for tests in broken)))
     assert [table[s].absolute["breaks-tests-alone"] > 0 for s in ("a/0", "b/1", "c/2")] == [False, True, False]
 
 
+def test_what_ships_scores_as_if_no_near_test_had_been_heard_of() -> None:
+    """The weights of the near tests are fitted and not shipped: where none was run, they would add nothing."""
+    base = Base(STATEMENT, probed(("", "ValueError"), ("7", "")))
+    told = evidence(
+        base, ("a", "b", found("1", probes=probed(("42", "")))), ("b", "c", found("2")), ("b", "d", found("3"))
+    )
+    shipped = read_weights(SHIPPED)
+    whole = replace(
+        shipped,
+        weights={**shipped.weights, "breaks-tests": -0.1683, "breaks-tests-alone": -0.0356},
+        scales={**shipped.scales, "breaks-tests": 0.216517, "breaks-tests-alone": 0.187589},
+    )
+    assert shipped.weights.keys() == whole.weights.keys() & {*features.NAMES, *CIRCUMSTANCES}
+    for row, in_a_run in zip(rows(told), features.rows(told), strict=True):
+        assert whole.score(row) == shipped.score(in_a_run) and whole.parts(row) == shipped.parts(in_a_run)
+
+
+KEPT = replace(
+    evidence(
+        Base(STATEMENT, probed(("", "ValueError")), {"session": ("f()",)}, ("session/0",)),
+        ("a", "b", found("1", probes=probed(("42", "")))),
+    ),
+    samples=(),
+)
+
+
 def test_evidence_survives_the_disk(tmp_path: Path) -> None:
-    base = Base(STATEMENT, probed(("", "ValueError")), {"session": ("f()",)}, ("session/0",), NearBase(("t",)))
-    kept = {"k": found("1", probes=probed(("42", "")), tests=TestFacts(1, ("t",)))}
-    write_found(tmp_path, "i", base, kept)
-    assert read_found(tmp_path, "i") == (base, kept)
+    kept = NearEvidence("i", (), KEPT.base, KEPT.found, ("t",), {"k": TestFacts(1, ("t",))})
+    write_found(tmp_path, kept)
+    assert evidence_so_far(tmp_path, "i") == kept
 
 
 def test_evidence_that_was_stored_with_facts_that_nobody_looks_for_any_more_still_reads(tmp_path: Path) -> None:
-    base = Base("f() fails", probed(("", "ValueError")), near=NearBase(("t",)))
-    kept = {"k": found("1", probes=probed(("42", "")), tests=TestFacts(1, ("t",)))}
-    write_found(tmp_path, "i", base, kept)
+    kept = NearEvidence("i", (), KEPT.base, KEPT.found, ("t",), {"k": TestFacts(1, ("t",))})
+    write_found(tmp_path, kept)
     place = tmp_path / "evidence/i.json"
     body = json.loads(place.read_text())
-    body["found"]["k"]["static"] |= {"frame_files": 0.5, "handles": ["ValueError"]}
-    for record in (
-        body["base"],
-        body["base"]["near"],
-        body["base"]["probes"]["session"][0],
-        body["found"]["k"]["tests"],
-    ):
+    for each in body["found"].values():
+        each["static"] |= {"frame_files": 0.5, "handles": ["ValueError"]}
+    for record in (body["base"], body["base"]["probes"]["session"][0], body["tests"]["k"]):
         record["given_up"] = 1
     place.write_text(json.dumps(body))
-    assert read_found(tmp_path, "i") == (base, kept)
+    assert evidence_so_far(tmp_path, "i") == kept
 
 
 def test_a_damaged_file_of_evidence_is_named(tmp_path: Path) -> None:
     (tmp_path / "evidence").mkdir()
-    (tmp_path / "evidence/i.json").write_text('{"schema": 1}')
+    (tmp_path / "evidence/i.json").write_text('{"schema": 2}')
     with pytest.raises(InputError, match=r"i\.json is damaged"):
-        read_found(tmp_path, "i")
+        evidence_so_far(tmp_path, "i")
 
 
 # Fitting
@@ -273,8 +297,10 @@ def test_what_everybody_knows_holds_where_no_candidate_shows_it() -> None:
 
 def test_no_label_reaches_the_features(tmp_path: Path) -> None:
     samples = [Sample("i", "a", "a", patch("b")), Sample("i", "b", "b", patch("c"))]
-    write_found(tmp_path, "i", Base("f() fails"), {digest(s.patch): found(s.source) for s in samples})
+    kept = {digest(s.patch): found(s.source) for s in samples}
+    write_found(tmp_path, InstanceEvidence("i", (), Base("f() fails"), kept))
     bare = rows(evidence_of(tmp_path, "i", samples))
     for labels in ((True, False), (False, True)):
-        told = [replace(s, right=right) for s, right in zip(samples, labels, strict=True)]
+        every = zip(samples, labels, strict=True)
+        told = [Graded(s.instance, s.source, s.model, s.patch, right=right) for s, right in every]
         assert rows(evidence_of(tmp_path, "i", told)) == bare

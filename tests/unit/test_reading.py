@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from agent.attempt.model_policy import ModelPolicy
-from agent.attempt.policy import Answer
 from agent.attempt.reading import as_text, read, said, sent_back
 from harness.records import Json
+from tests.support.replies import replied
 
 
 def calling(*calls: Any, **rest: Any) -> Json:
@@ -379,6 +379,6 @@ def test_a_model_that_says_anything_at_all_does_not_crash_the_policy() -> None:
         for calls in (*odd, *([each] for each in odd)):
             message = {"content": content, "tool_calls": calls, "reasoning_details": content}
             reading = read(message, 1)
-            made = policy._decision(Answer(message), reading)
+            made = policy._decision(replied(message), reading)
             assert made.error, "none of these says what to do"
             json.dumps([sent_back(message, reading), as_text(message, reading)], ensure_ascii=False).encode()

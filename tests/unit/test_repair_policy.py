@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.attempt.policy import Decision, Plan, Result, ToolCall, TurnRecord, View
+from agent.attempt.policy import Decision, ToolCall, TurnRecord, View
 from agent.repair.mutate import Mutant, mutants
 from agent.repair.mutation.source import Stopped
 from agent.repair.policy import RepairPolicy, SharedWork, compiling, in_thread
@@ -17,6 +17,7 @@ from harness import trace
 from harness.records import Exec, Json, TestReport
 from harness.sandbox.base import TROOPDIR
 from tasks.task import GivenTest, Repository, Task
+from tests.support.replies import ran
 
 CODE = "def add(a, b):\n    return a - b\n"
 RED = TestReport({"test_add.py::test_add": "failed"}, 1, False, True, 0.1)
@@ -99,7 +100,7 @@ def decided(turns: int, *reports: TestReport) -> Decision:
         base_commit="c", environment="e", backend="bubblewrap", test_command="pytest", baseline=RED
     )
     made = Decision("", (ToolCall("edit", "edit", {}), ToolCall("test", "test", {})))
-    results = (Result("edit", "edit", ""), Result("test", "test", ""))
+    results = (ran("edit", "edit", ""), ran("test", "test", ""))
     history = [TurnRecord(at + 1, made, results, report) for at, report in enumerate(reports)]
     sandbox: Any = _Base()
     view = View(
@@ -110,7 +111,7 @@ def decided(turns: int, *reports: TestReport) -> Decision:
         sandbox=sandbox,
         ask=_never,
         run_tests=_never,
-        plan=Plan("", data),
+        plan=trace.Planned(text="", data=data),
         history=history,
         turns_left=turns - len(history),
     )

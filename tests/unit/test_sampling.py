@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 
-from agent.commands.options import add_solving, settings_of
+from agent.commands.options import add_options, settings_of
 from agent.run.worth import Sampling, beliefs_for, state_of
 from harness import trace
 from harness.records import Charge, Evidence, Usage
@@ -224,7 +224,7 @@ def test_what_was_begun_before_comes_before_all_else() -> None:
 
 def test_a_worth_without_adaptive_sampling_is_refused() -> None:
     parser = argparse.ArgumentParser()
-    add_solving(parser)
+    add_options(parser, "tries", "caps", "choice", "progress")
     with pytest.raises(InputError, match="--worth says when --adaptive stops"):
         settings_of(parser.parse_args(["--worth", "3"]))
     settings = settings_of(parser.parse_args(["--adaptive", "--worth", "3"]))

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from agent.attempt.policy import Answer
 from agent.choice import order
 from agent.choice.candidates import group
 from agent.choice.case import Case
@@ -22,6 +21,7 @@ from harness import trace
 from harness.evidence.shown import Shown, of_evidence, of_judge
 from harness.evidence.told import useless
 from harness.records import Attempt, Candidate, Evidence, Json, Selection, Told
+from tests.support.replies import replied
 
 
 def diff(new: str, path: str = "calc.py", old: str = "return a") -> str:
@@ -182,6 +182,26 @@ def test_the_ranker_orders_what_the_tests_leave_equal_before_agreement_does() ->
     assert select(three).method == "agreement", "by the rules"
 
 
+def test_a_test_speaks_against_none_if_two_others_tests_pass_on_nothing_but_what_breaks_it() -> None:
+    old, kept = {"t::old": "failed", "t::a": "passed"}, {"t::old": "passed", "t::a": "passed"}
+    passing = {"8:w": "passed", "8:v": "passed", "9:w": "passed"}
+    failing = {"8:w": "failed", "8:v": "failed", "9:w": "failed"}
+    right = candidate("c1", attempts=(0,), regression=old, witness=passing)
+    other: dict[str, Any] = {"attempts": (1, 2, 3), "patch": diff("return 2"), "regression": kept}
+    idle = candidate("c2", **other, witness=failing)
+    chosen = select([right, idle])
+    assert (chosen.candidate, chosen.strength) == ("c1", "guess")
+    assert "breaks t::old, as every patch does that may be right, 3 of 3 witness tests pass" in chosen.rationale
+    half = candidate("c2", **other, witness={**failing, "9:w": "passed"})
+    assert select([right, half]).candidate == "c2", "one author's tests pass on what breaks nothing"
+    part = candidate("c1", attempts=(0,), regression=old, witness={**passing, "9:w": "failed"})
+    assert select([part, idle]).candidate == "c2", "one author says so, another does not"
+    own = replace(right, attempts=(8,))
+    assert select([own, idle]).candidate == "c2", "its own test does not count"
+    more = candidate("c3", attempts=(4,), regression={**old, "t::a": "failed"}, witness=passing)
+    assert select([right, more, idle]).ranking[-1].why == "breaks t::a"
+
+
 def test_a_test_that_every_patch_breaks_speaks_against_none() -> None:
     """The issue may want what it denies. One attempt alone is no reason to believe so."""
     one = candidate("c1", attempts=(0,), regression={"t::old": "failed", "t::a": "passed"})
@@ -191,7 +211,7 @@ def test_a_test_that_every_patch_breaks_speaks_against_none() -> None:
     )
     chosen = select([one, other, idle])
     assert (chosen.candidate, chosen.strength) == ("c2", "guess")
-    assert "1 regression tests pass, every patch breaks t::old" in chosen.rationale
+    assert "1 regression tests pass, breaks t::old, as every patch does that may be right" in chosen.rationale
     assert select([one]).candidate is None
     assert select([one, other], threshold="likely").candidate is None
     more = candidate("c4", attempts=(4, 5, 6), regression={"t::old": "failed", "t::a": "failed"})
@@ -338,7 +358,7 @@ class Model:
     async def complete(self, messages: Sequence[Json], tools: Sequence[Json], **more: Any) -> Any:
         key = more["key"].removeprefix("judge/")
         self.asked[key] = json.dumps(messages, ensure_ascii=False).encode().decode()
-        return Answer({"content": self._answers(key)}, cut=more["longer"] in self._cut)
+        return replied({"content": self._answers(key)}, cut=more["longer"] in self._cut)
 
 
 def heard(model: Model, candidates: Sequence[Candidate], how: str = "quick") -> tuple[Word, list[trace.Event]]:

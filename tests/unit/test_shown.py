@@ -10,7 +10,7 @@ import pytest
 from harness.choosing.behaviour import probe_rows
 from harness.choosing.found import Base, Found, InstanceEvidence, digest
 from harness.choosing.pool import Sample
-from harness.choosing.probe_facts import Seen
+from harness.choosing.probing import Seen
 from harness.choosing.static_evidence import StaticFacts
 from harness.evidence.guesses import GUESSED, guesses, weights_of
 from harness.evidence.shown import Shown, left_as_was, of_evidence, of_judge, votes
@@ -170,6 +170,7 @@ KNOWN = "total([1, 2]) gives 2, it should be 3. ValueError: bad value given def 
         ("assert total([1, 2]) == 3", set()),
         ("assert total([5, 6]) == 11", {"11"}),
         ("assert total([]) == 0", set()),
+        ("assert headings('docutils', 'zope') == ['D', 'Z']", set()),
         ("assert total(x for x in ()) is None", set()),
         ("name = 'abc'\n    assert f(name)['k'] == 'abc'", set()),
         ("assert 'please give a list' in str(error.value)", {"please give a list"}),

@@ -69,7 +69,7 @@ def test_a_source_of_no_known_form_lists_the_forms(source: str) -> None:
         ("empty.md", b" \n", "is an empty file, not a task file"),
         ("photo", b"\x89PNG\0\0", "is a binary file, not a task file"),
         ("empty.toml", b"# nothing\n", "is empty: a task file needs"),
-        ("photo.toml", b"\x89PNG\0\0", "is not a task file: byte 0 is not UTF-8"),
+        ("photo.toml", b"\x89PNG\0\0", "cannot be read as a task file: byte 0 is not UTF-8"),
     ],
 )
 def test_a_file_that_is_no_task_file_is_called_what_it_is(tmp_path: Path, name: str, content: bytes, said: str) -> None:

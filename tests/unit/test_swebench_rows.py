@@ -158,7 +158,7 @@ def test_a_field_that_cannot_be_is_named(tmp_path: Path, changed: dict[str, Any]
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     path = written(tmp_path / "rows.jsonl", fields())
     path.write_text(path.read_text() + '{"instance_id": "acme')
-    assert refused(path).startswith(f"{path}, line 2: this is not JSON (")
+    assert refused(path).startswith(f"{path}, line 2: this is not JSON: ")
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,9 @@ def test_a_hub_out_of_reach_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets, "load_dataset", _offline(datasets.load_dataset))
-    with pytest.raises(InputError, match=r"cannot be had from the hub .*; give them as a file with --dataset FILE$"):
+    with pytest.raises(
+        InputError, match=r"cannot be had from the hub .*, so give them as a file with --dataset FILE: ."
+    ):
         load_rows("swe-bench-lite")
 
 

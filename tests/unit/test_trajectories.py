@@ -85,7 +85,7 @@ def test_what_is_written_is_read_again_and_becomes_an_attempt(form: str, tmp_pat
     assert (sample.instance, sample.source, sample.patch) == ("a__b-1", str(file), PATCH)
     began = trace.AttemptStarted(attempt=0, seed=0, model="m")
     (notebook,) = notebooks([began, *(replace(event, attempt=0) for event in sample.story)])
-    assert notebook.attempt().patch == PATCH and notebook.history[0].results[0].text == "x.py"
+    assert notebook.attempt().patch == PATCH and notebook.history[0].results[0].result == "x.py"
 
 
 def test_mini_of_its_first_form_and_swe_agents_own_files_are_read(tmp_path: Path) -> None:

@@ -14,12 +14,11 @@ import httpx2
 from agent.config import PROVIDERS, Alias
 from agent.models.failures import Failure, says
 from agent.models.usage import count
-from agent.models.wires.base import Wire, Wish
+from agent.models.wires.base import Server, Wire, Wish
 from agent.models.wires.blocks import THINKING, as_blocks, as_message, as_tool, assembled
-from agent.models.wires.server import Server
 from agent.models.wires.texts import system_merged
 from harness.records import Json
-from tasks.errors import EndpointFailed
+from tasks.errors import EndpointFailed, Explained
 
 USUAL_OUTPUT = 8192
 """Tokens that an answer may have where nobody says; the API must be told."""
@@ -37,12 +36,9 @@ class AnthropicWire(Wire):
     path = "/messages"
 
     def __init__(self, alias: Alias, pool: httpx2.AsyncClient) -> None:
-        try:
+        why = f"The model {alias.alias} needs the package anthropic (pip install 'anthropic>=2,<3')"
+        with Explained(why, ImportError, kind=EndpointFailed):
             import anthropic
-        except ImportError as error:
-            raise EndpointFailed(
-                f"The model {alias.alias} needs the package anthropic: pip install 'anthropic>=2,<3'"
-            ) from error
         place = replace(alias, base_url=alias.base_url.rstrip("/").removesuffix("/v1") + "/v1")
         super().__init__(alias, Server(anthropic, anthropic.AsyncAnthropic, place, pool, _not_for(alias.base_url)))
         self._thoughts_wanted = False  # before calls, by a model that thinks unasked

@@ -10,8 +10,7 @@ import httpx2
 from agent.config import Alias
 from agent.models.dialect import Dialect
 from agent.models.failures import IN_STREAM, Failure, Unusable
-from agent.models.wires.base import Wire, Wish
-from agent.models.wires.server import openai_server
+from agent.models.wires.base import Wire, Wish, openai_server
 from agent.models.wires.texts import dicts, encodable, system_merged
 from harness.records import Json
 

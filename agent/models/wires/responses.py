@@ -17,8 +17,7 @@ import httpx2
 from agent.config import Alias
 from agent.models.failures import IN_STREAM, Failure, Unusable, says
 from agent.models.usage import Bill, responses_bill
-from agent.models.wires.base import Wire, Wish
-from agent.models.wires.server import openai_server
+from agent.models.wires.base import Wire, Wish, openai_server
 from agent.models.wires.texts import dicts, encodable, merged, native_of, system_merged
 from harness.records import Json
 

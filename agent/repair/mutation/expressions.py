@@ -6,8 +6,7 @@ import ast
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
-from agent.repair.mutation.likely import LIKELY
-from agent.repair.mutation.scope import ANY, LIST, MAP, NUMBER, SET, TEXT, likeness
+from agent.repair.mutation.scope import ANY, LIKELY, LIST, MAP, NUMBER, SET, TEXT, likeness
 from agent.repair.mutation.site import Site, is_condition, is_value
 from agent.repair.mutation.source import Proposal
 

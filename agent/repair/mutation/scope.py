@@ -7,17 +7,21 @@ order the mutants: a number is replaced by a number first.
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
-from agent.repair.mutation.likely import LIKELY
 from agent.repair.mutation.source import Function, Source
 
 NUMBER, TEXT, LIST, MAP, SET, TRUTH, CALLABLE, ANY = "number", "text", "list", "map", "set", "truth", "callable", "any"
 COLLECTIONS = (TEXT, LIST, MAP, SET)
 
+LIKELY: dict[str, Any] = tomllib.loads(Path(__file__).with_name("likely.toml").read_text(encoding="utf-8"))
+"""What is likely in small fixes, for whoever makes them."""
 
 _KINDS: Mapping[str, Mapping[str, str]] = {
     what: {name: kind for kind, names in kinds.items() for name in names.split()}

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 
 from agent.repair.mutation.donors import SAME_FUNCTION, Donor
 from agent.repair.mutation.expressions import exchanged, plain_conditions
-from agent.repair.mutation.likely import LIKELY
-from agent.repair.mutation.scope import ANY, LIST, MAP, NUMBER, SET, likeness, parameters
+from agent.repair.mutation.scope import ANY, LIKELY, LIST, MAP, NUMBER, SET, likeness, parameters
 from agent.repair.mutation.site import Site
 from agent.repair.mutation.source import Function, Proposal, Source, is_docstring
 from agent.repair.mutation.values import renamed

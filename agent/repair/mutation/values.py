@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 
 from agent.repair.mutation.expressions import swapped
-from agent.repair.mutation.likely import LIKELY
-from agent.repair.mutation.scope import ANY, CALLABLE, LIST, NUMBER, TEXT, TRUTH, likeness
+from agent.repair.mutation.scope import ANY, CALLABLE, LIKELY, LIST, NUMBER, TEXT, TRUTH, likeness
 from agent.repair.mutation.site import BUILTINS, LOOSE, Site, is_condition, is_value
 from agent.repair.mutation.source import Proposal, parsed
 

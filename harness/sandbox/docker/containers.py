@@ -4,13 +4,15 @@ one ended. All calls here block."""
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.records import Json
 from harness.room import sandbox_failure
-from harness.sandbox.docker import owner
 from tasks.errors import SandboxFailed
 
 RUN_LABEL, NAME_LABEL, OWNER_LABEL = "troop.run", "troop.name", "troop.owner"
@@ -45,7 +47,7 @@ def make_container(client: Any, image: str, label: str, run: str, name: str, hos
         stdin_open=True,
         # The user's docker configuration may name a proxy with a password in it.
         use_config_proxy=False,
-        labels={RUN_LABEL: run, NAME_LABEL: name, OWNER_LABEL: owner.me()},
+        labels={RUN_LABEL: run, NAME_LABEL: name, OWNER_LABEL: owner_mark()},
         healthcheck={"test": ["NONE"]},
         # A log driver would write all that goes over the streams to the disk.
         host_config=client.api.create_host_config(log_config={"Type": "none", "Config": {}}, auto_remove=True, **host),
@@ -105,7 +107,7 @@ def sweep(client: Any, run: str | None) -> list[str]:
     label = OWNER_LABEL if run is None else f"{RUN_LABEL}={run}"
     for row in client.api.containers(all=True, filters={"label": [label, OWNER_LABEL]}):
         mark = row["Labels"][OWNER_LABEL]
-        if not mark or owner.is_alive(mark, running=seems_used(row, time.time())):
+        if not mark or owner_lives(mark, running=seems_used(row, time.time())):
             continue
         remove_container(client, row["Id"])
         removed.append(f"container {row['Names'][0].lstrip('/')}")
@@ -114,3 +116,37 @@ def sweep(client: Any, run: str | None) -> list[str]:
             remove_image(client, row["Id"])
             removed.append(f"unfinished environment image {row['Id'][7:19]}")
     return removed
+
+
+# ---- whose a container is: the mark of a harness process, which tells later whether that process still lives
+
+
+def owner_mark() -> str:
+    """The mark of this process: its id, which alone comes back, with its start time, the boot and the pid namespace."""
+    pid = os.getpid()
+    return f"{_here()}/{pid}/{_started(pid)}"
+
+
+def owner_lives(mark: str, *, running: bool = True) -> bool:
+    """Whether the process of that mark lives. Of a process on another machine (a shared daemon), in another container
+    or before a reboot nothing is known: then what the sandbox itself does (`running`) is taken for its life."""
+    here, _, rest = mark.rpartition("/")[0].rpartition("/")
+    started = mark.rpartition("/")[2]
+    if here != _here() or not rest.isdigit():
+        return running
+    return _started(int(rest)) == started
+
+
+@cache
+def _here() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
+
+
+def _started(pid: int) -> str:
+    """Start time in clock ticks since the boot; empty for a process that is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in (b"Z", b"X") else fields[19].decode("ascii")

@@ -51,8 +51,7 @@ class Runner(Protocol):
     lines that let it report whatever command starts it. `packages`: to be installed where it does not work (the first,
     and with the newest release of that the others as well); empty for what comes with Python or the repository.
     `summary`: finds how many tests (group 1) had which outcome (group 2) in what it prints by itself; None: cannot.
-    `project`: the import name of the one project whose own runner it is. `python`: whether tests are in Python, where
-    a new file that cannot be loaded takes no other one of the run with it.
+    `python`: whether tests are in Python, where a new file that cannot be loaded takes no other one of the run with it.
     """
 
     name: str
@@ -61,7 +60,6 @@ class Runner(Protocol):
     always_reports: bool = True
     exports: str = ""
     packages: tuple[str, ...] = ()
-    project: str = ""
     summary: re.Pattern[str] | None = None
     python: bool = True
 

@@ -15,7 +15,6 @@ class Sympy(Runner):
     """sympy's `bin/test` reports no tests by itself. Limited to ids, `command` takes its place, which wants some."""
 
     name = "sympy's runner"
-    project = "sympy"
     command = f"PYTHONHASHSEED=0 PYTHONWARNINGS=ignore python {INSIDE}/troop_sympy.py"
     always_reports = False
 
