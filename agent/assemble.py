@@ -9,11 +9,9 @@ import platform
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.attempt.policy import Policy
 from agent.choice.candidates import candidates_of
 from agent.choice.order import check_threshold
 from agent.config import MODEL_ATTEMPTS, REPAIR, Alias, Config, Settings, key_of, load_config, prices_of, resolve_model
@@ -40,9 +38,8 @@ from tasks.task import Task
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from agent.models.client import ModelClient
     from agent.models.connections import Connections
-    from agent.run.context import Run
+    from agent.run.context import Executor, Run
     from agent.run.worth import Sampling
     from harness.views.live import View
 
@@ -101,13 +98,14 @@ def pick_judge(settings: Settings) -> str | None:
 class Pool:
     """What several runs may share: the sandboxes' provider, the connections to models, the slots for attempts.
 
-    `checks` bounds what runs tests and no model: preparing, verifying, grading.
+    `checks` bounds what runs tests and no model: preparing, verifying, grading. `executor`: where jobs are done.
     """
 
     provider: Provider
     connections: Connections
     slots: Slots
     checks: asyncio.Semaphore
+    executor: Executor
 
 
 @contextlib.asynccontextmanager
@@ -120,13 +118,24 @@ async def open_pool(settings: Settings, image: str | None, say: Say = _silent) -
 
     async with contextlib.AsyncExitStack() as stack:
         provider = await choose_provider(settings.sandbox, image=image, cache=cache_root(), say=say)
+        provider.registry = settings.registry
         stack.push_async_callback(provider.close)
         places = width(settings)
         connections = await stack.enter_async_context(contextlib.aclosing(Connections(places)))
         for alias in named_models(settings, load_config()):
             if alias.concurrency and alias.concurrency < places:
                 say(f"{alias.alias} takes {alias.concurrency} calls at once, as its alias says, of {places} attempts")
-        yield Pool(provider, connections, Slots(places), asyncio.Semaphore(os.cpu_count() or 2))
+        executor: Executor
+        if settings.executor == "ray":
+            from agent.run.cluster import on_cluster
+
+            executor = on_cluster(settings, provider.name, places, say)
+            stack.push_async_callback(executor.close)
+        else:
+            from agent.run.executor import InProcess
+
+            executor = InProcess()
+        yield Pool(provider, connections, Slots(places), asyncio.Semaphore(os.cpu_count() or 2), executor)
 
 
 def width(settings: Settings) -> int:
@@ -332,7 +341,6 @@ async def _drive(
 ) -> Solution:
     from agent.models.client import ModelClient
     from agent.run.context import Run
-    from agent.run.executor import InProcess
     from agent.run.graph import drive
 
     reopened = _reopen(settings, log, events, part)
@@ -365,13 +373,12 @@ async def _drive(
         files=files,
         workspace=lambda base: workspace_of(task, base, say),
         provider=pool.provider,
-        executor=InProcess(),
+        executor=pool.executor,
         log=log,
         events=seen,
         keeper=keeper,
         clients=clients,
         judge=clients.get(pick_judge(settings) or ""),
-        policies=partial(_policy, clients, settings),
         slots=part.lane if part else pool.slots.lane(0, settings.budget.attempts),
         checks=pool.checks,
         sampling=_sampling(settings, part),
@@ -447,16 +454,6 @@ def _close_trace(files: RunFiles, log: trace.Trace, events: list[trace.Event], s
     with contextlib.suppress(DiskFull):  # how the run ended is the more important thing to tell
         log.write(trace.RunEnded(status=status, detail=detail, seconds=active_seconds(events)))
         files.write_report(events)
-
-
-def _policy(clients: dict[str, ModelClient], settings: Settings, model: str, writes_tests: bool) -> Policy:
-    if model == REPAIR:
-        from agent.repair.policy import RepairPolicy
-
-        return RepairPolicy(attempts=settings.budget.attempts, seed=settings.seed)
-    from agent.attempt.model_policy import ModelPolicy
-
-    return ModelPolicy(tools=clients[model].takes_tools, writes_tests=writes_tests)
 
 
 def solution(files: RunFiles, events: Sequence[trace.Event]) -> Solution:

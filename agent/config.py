@@ -94,6 +94,8 @@ class Settings:
     worth its price, a solved task being worth `worth` USD; the budget's attempts are then the most.
     `until`: no attempt is made, and none goes on, once a candidate is that good (see `harness.evidence.strength`);
     None: "proved" for a run of `repair` alone that is no part of an evaluation, else "never".
+    `executor`: "local", or "ray" for the machines of a cluster; `registry`: HOST/PREFIX in an image registry that
+    docker environments are pushed to and pulled from.
     `guide`: attempts see the repository's AGENTS.md and the like. `with_tests`: witness tests are part of the patch.
     `yes`: the run goes on whatever the base's tests say; `strict`: it ends also where they say little.
     """
@@ -104,6 +106,8 @@ class Settings:
     judge_model: str | None = None
     tie_witnesses: int | None = None
     sandbox: str = AUTO
+    executor: str = "local"
+    registry: str | None = None
     concurrency: int | None = None
     seed: int = 0
     out: Path = Path("runs")

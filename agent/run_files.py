@@ -93,9 +93,7 @@ class RunFiles:
             self.selected_patch.unlink(missing_ok=True)
         started = events[0]
         assert isinstance(started, trace.RunStarted), "the first event of every trace"
-        made = started.settings.get("budget", {}).get(
-            "attempts", 1
-        )  # none: the models only write tests
+        made = started.settings.get("budget", {}).get("attempts", 1)  # 0: the models only write tests
         prediction = {
             "instance_id": started.task["id"],
             "model_name_or_path": "+".join(started.settings.get("models", ()) if made else ()) or "troop",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import traceback
+from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 
@@ -37,6 +39,9 @@ class BudgetExceeded(TroopError):
         super().__init__(message)
         self.limit = limit
         self.scope = scope
+
+    def __reduce__(self) -> tuple[Callable[[], BudgetExceeded], tuple[()]]:
+        return partial(type(self), str(self), limit=self.limit, scope=self.scope), ()
 
 
 class PatchNotTaken(TroopError):

@@ -7,10 +7,9 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.attempt.notebook import Notebook, notebooks
-from agent.attempt.policy import Policy
 from agent.choice.candidates import candidates_of
 from agent.run.worth import Sampling
 from agent.run_files import RunFiles
@@ -37,6 +36,16 @@ REFUSALS = 3
 """Attempts in a row that end with a refused call until a model counts as broken."""
 
 
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """A job: to find the evidence on a candidate by these regression and witness tests; each gets `test_seconds`."""
+
+    candidate: Candidate
+    regression: Sequence[str]
+    witnesses: Sequence[WitnessTest]
+    test_seconds: float
+
+
 class Executor(Protocol):
     """On which machine the jobs of a run are done; nothing else in `agent` knows. What a job finds out it writes to the
     trace of the run, which has one writer: the process that drives the run."""
@@ -46,16 +55,8 @@ class Executor(Protocol):
         trace then. One that is stopped ends as it stands."""
         ...
 
-    async def verify(
-        self,
-        run: Run,
-        candidate: Candidate,
-        regression: Sequence[str],
-        witnesses: Sequence[WitnessTest],
-        guards: Baseline,
-    ) -> Evidence:
-        """The evidence on one candidate by these regression and witness tests. Raises SandboxFailed where no sandbox
-        works."""
+    async def verify(self, run: Run, job: Verification) -> Evidence:
+        """The evidence on a candidate. Raises SandboxFailed where no sandbox works."""
         ...
 
 
@@ -63,15 +64,15 @@ class Executor(Protocol):
 class Run:
     """What the nodes of one run work with: the outer graph's runtime context.
 
-    `clients`: by model name (none for `repair`); `judge`: the judge's client, None for no judge. `policies`: makes the
-    policy of an attempt from its model's name, and whether it only writes tests. `slots` bounds the attempts at a time,
-    of all runs that share it; it may be entered many times at once. `checks` bounds verifications likewise. `sampling`:
-    what decides on further attempts, None where all are made. `workspace`: opens it, at the given commit or (None) at
-    what the task's base means now. `events`: the whole trace so far. `broken`: by model, why no more attempts are made
-    with it; `refusals`: by model, how many attempts in a row ended because the server refused a call of theirs.
-    `verifying`: held while evidence is gathered; `shown`: whether each witness test, by path and text, fails on the
-    base. `busy`: a block in which the run does, outside of its attempts, what the words say. `at_work`: what works on
-    attempts; `stopped`: those that a person broke off.
+    `clients`: by model name (none for `repair`); `judge`: the judge's client, None for no judge. `slots` bounds the
+    attempts at a time, of all runs that share it; it may be entered many times at once. `checks` bounds
+    verifications likewise. `sampling`: what decides on further attempts, None where all are made. `workspace`:
+    opens it, at the given commit or (None) at what the task's base means now. `events`: the whole trace so far.
+    `broken`: by model, why no more attempts are made with it; `refusals`: by model, how many attempts in a row
+    ended because the server refused a call of theirs. `verifying`: held while evidence is gathered; `shown`:
+    whether each witness test, by path and text, fails on the base. `busy`: a block in which the run does, outside
+    of its attempts, what the words say. `at_work`: what works on attempts; `stopped`: those that a person broke
+    off. `shipped`: what an executor on other machines has sent of the run.
     """
 
     task: Task
@@ -85,7 +86,6 @@ class Run:
     keeper: BudgetKeeper
     clients: dict[str, ModelClient]
     judge: ModelClient | None
-    policies: Callable[[str, bool], Policy]
     slots: AbstractAsyncContextManager[object]
     say: Callable[[str], None]
     checks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(os.cpu_count() or 2))
@@ -100,6 +100,7 @@ class Run:
     bare: UnchangedCode | None = None
     broken: dict[str, EndpointFailed] = field(default_factory=dict)
     refusals: dict[str, int] = field(default_factory=dict)
+    shipped: asyncio.Future[Any] | None = None
 
     @property
     def name(self) -> str:
@@ -167,6 +168,11 @@ class Run:
     def is_stopped(self, attempt: int) -> bool:
         """Whether a person has broken the attempt off."""
         return attempt in self.stopped or self.enough == trace.BY_HAND
+
+    def was_stopped(self, attempt: int) -> bool:
+        """Whether it is by a person, and not with the whole run, that work on the attempt was cancelled just now."""
+        own = asyncio.current_task()
+        return own is not None and not own.cancelling() and self.is_stopped(attempt)
 
     def refused(self, model: str, error: EndpointFailed) -> None:
         """Note that an attempt ended because its model's server failed. A call refused is that conversation's trouble,

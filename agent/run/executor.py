@@ -1,29 +1,27 @@
 """Where the jobs of a run are done: the executor that is this process.
 
 A job is an attempt or the verification of a candidate (see `agent.run.context.Executor`). All it tells goes into the
-run's trace.
+run's trace. What begins and closes an attempt is done where the run is driven, whoever does the rest.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Never
 
 from agent.attempt import graph as inner
 from agent.attempt.notebook import Notebook
-from agent.attempt.policy import Ask, asking
+from agent.attempt.policy import Ask, Policy, asking
 from agent.config import CONTEXT
-from agent.run.context import Run
+from agent.run.context import Run, Verification
 from agent.run.verification import evidence_on, near_tests_of
 from harness import trace
 from harness.cache import cache_root
-from harness.environments.base_run import Baseline
 from harness.patches.extract import hide_setup
-from harness.records import Candidate, Evidence, WitnessTest
+from harness.records import Evidence
 from harness.room import check
 from tasks.errors import DiskFull, EndpointFailed, SandboxFailed
 
@@ -42,51 +40,37 @@ class InProcess:
         self._graph = inner.build()
 
     async def attempt(self, run: Run, index: int) -> None:
-        """One attempt to its end, in a new sandbox as often as one dies within the allowance."""
-        notebook = run.notebook(index)
-        if notebook.ended is not None:
+        """One attempt to its end."""
+        if run.notebook(index).ended is not None:
             return
+        begin(run, index)
         model = run.model_of(index)
-        if notebook.started is None:
-            sampling = {}
-            if client := run.clients.get(model):
-                own = client.alias.sampling.get("temperature", temperature_of(run.settings, index))
-                sampling = {} if own is False else {"temperature": own}
-            started = trace.AttemptStarted(
-                attempt=index, seed=seed_of(run.settings.seed, index), model=model, sampling=sampling
-            )
-            run.write(started)
-            notebook = run.notebook(index)
-        assert notebook.started is not None
-        run.keeper.start_attempt(index, elapsed=notebook.seconds)
-        while True:
-            try:
-                await self._one_sandbox(run, run.notebook(index))
-                break
-            except SandboxFailed as error:
-                failures = run.notebook(index).failures
-                retried = failures < run.settings.infrastructure_retries
-                run.write(trace.InfrastructureFailed(attempt=index, what="sandbox", detail=str(error), retried=retried))
-                if not retried:
-                    await self._give_up(run, run.notebook(index), error)
-                    break
-                await asyncio.sleep(PAUSE_SECONDS * 2**failures)
+        if refusal := await self.drive(run, index):
+            run.refused(model, refusal)
         ended = run.notebook(index).ended
         if ended is not None and ended.status != "infrastructure":
             run.refusals.pop(model, None)
         if ended is not None and ended.status == "budget":
             run.check_budget()  # the attempt may have ended by the clock of the whole run
 
-    async def verify(
-        self,
-        run: Run,
-        candidate: Candidate,
-        regression: Sequence[str],
-        witnesses: Sequence[WitnessTest],
-        guards: Baseline,
-    ) -> Evidence:
+    async def verify(self, run: Run, job: Verification) -> Evidence:
         """The evidence on one candidate."""
-        return await evidence_on(run, candidate, regression, witnesses, guards)
+        return await evidence_on(run, job)
+
+    async def drive(self, run: Run, index: int) -> EndpointFailed | None:
+        """An attempt that has begun, to its end, in a new sandbox as often as one dies within the allowance; the error
+        where its model's server ended it."""
+        while True:
+            try:
+                return await self._one_sandbox(run, run.notebook(index))
+            except SandboxFailed as error:
+                failures = run.notebook(index).failures
+                retried = failures < run.settings.infrastructure_retries
+                run.write(trace.InfrastructureFailed(attempt=index, what="sandbox", detail=str(error), retried=retried))
+                if not retried:
+                    await self._give_up(run, run.notebook(index), error)
+                    return None
+                await asyncio.sleep(PAUSE_SECONDS * 2**failures)
 
     async def _give_up(self, run: Run, notebook: Notebook, error: SandboxFailed) -> None:
         """End an attempt whose sandboxes keep dying, with the patch that its last turn's tree makes where one can be
@@ -96,8 +80,9 @@ class InProcess:
         except SandboxFailed:
             run.write(inner.failed("infrastructure", notebook, error))
 
-    async def _one_sandbox(self, run: Run, notebook: Notebook, over: str = "") -> None:
-        """Drive the attempt in one sandbox until it ends or the sandbox dies. `over`: why it ends as it stands."""
+    async def _one_sandbox(self, run: Run, notebook: Notebook, over: str = "") -> EndpointFailed | None:
+        """Drive the attempt in one sandbox until it ends or the sandbox dies. `over`: why it ends as it stands. What it
+        gives: see `drive`."""
         assert notebook.started is not None
         index, settings = notebook.index, run.settings
         sandbox = await run.provider.create(run.spec(f"attempt-{index:02d}"))
@@ -108,7 +93,7 @@ class InProcess:
             desk = inner.Desk(
                 task=run.task,
                 prepared=run.prepared(),
-                policy=run.policies(notebook.started.model, notebook.writes_tests),
+                policy=_policy(run, client, notebook),
                 sandbox=sandbox,
                 notebook=notebook,
                 rules=inner.Rules(
@@ -137,18 +122,31 @@ class InProcess:
             except (SandboxFailed, DiskFull):
                 raise
             except asyncio.CancelledError:
-                own = asyncio.current_task()
-                if own is None or own.cancelling() or not run.is_stopped(index):
+                if not run.was_stopped(index):
                     raise
                 await inner.end(desk, "interrupted", trace.BY_HAND)
             except EndpointFailed as error:  # the sandbox lives, so the patch made so far is kept
-                run.refused(notebook.started.model, error)
                 run.write(trace.InfrastructureFailed(attempt=index, what="model", detail=str(error), retried=False))
                 await inner.end(desk, "infrastructure", detail=f"the model: {error}")
+                return error
             except Exception as error:  # a defect ends the attempt as data, with whatever patch exists
                 await _end_crashed(run, desk, error)
+            return None
         finally:
             await sandbox.close()
+
+
+def begin(run: Run, index: int) -> None:
+    """Note that an attempt begins, unless that is known, and let its clock run."""
+    notebook, model = run.notebook(index), run.model_of(index)
+    if notebook.started is None:
+        sampling = {}
+        if client := run.clients.get(model):
+            own = client.alias.sampling.get("temperature", temperature_of(run.settings, index))
+            sampling = {} if own is False else {"temperature": own}
+        seed = seed_of(run.settings.seed, index)
+        run.write(trace.AttemptStarted(attempt=index, seed=seed, model=model, sampling=sampling))
+    run.keeper.start_attempt(index, elapsed=notebook.seconds)
 
 
 def seed_of(run_seed: int, index: int) -> int:
@@ -180,6 +178,16 @@ async def _end_crashed(run: Run, desk: inner.Desk, error: Exception) -> None:
     except Exception as second:  # what broke the attempt may break the taking of its patch as well
         end = inner.failed("crashed", run.notebook(desk.notebook.index), error)
         run.write(replace(end, detail=f"{said}; no patch could be taken: {type(second).__name__}: {second}"))
+
+
+def _policy(run: Run, client: ModelClient | None, notebook: Notebook) -> Policy:
+    if client is None:
+        from agent.repair.policy import RepairPolicy
+
+        return RepairPolicy(attempts=run.settings.budget.attempts, seed=run.settings.seed)
+    from agent.attempt.model_policy import ModelPolicy
+
+    return ModelPolicy(tools=client.takes_tools, writes_tests=notebook.writes_tests)
 
 
 def _ask(run: Run, client: ModelClient | None, notebook: Notebook, started: trace.AttemptStarted) -> Ask:

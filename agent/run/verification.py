@@ -11,9 +11,9 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from agent.attempt.graph import test_seconds
+from agent.run.context import Run, Verification
 from harness import trace
 from harness.environments.base_run import Baseline
 from harness.evidence.black_box import contradiction
@@ -27,9 +27,6 @@ from harness.testing.report import selects
 from harness.views.report import latest_verified
 from tasks.errors import SandboxFailed, words_of
 from tasks.task import Task
-
-if TYPE_CHECKING:
-    from agent.run.context import Run
 
 NEAR_FILES = 6
 """So many test files stand for a suite that takes too long, when an attempt runs its tests."""
@@ -74,12 +71,16 @@ async def _evidence_beyond(
     run: Run, candidate: Candidate, known: Mapping[str, Evidence], witnesses: Sequence[WitnessTest], guards: Baseline
 ) -> Evidence:
     """The evidence on a candidate; where all but some witness tests is `known` (by key), only these run."""
+    if any(event.masked for event in run.events if event.attempt in candidate.attempts):
+        return Evidence(applies=False, valid=False, reason="it held a secret of this machine's environment, now masked")
+    seconds = test_seconds(guards.report)
     old = [w for w in witnesses if candidate.evidence is not None and witness_name(w) in candidate.evidence.witness]
     key, ids = what_guards(run, candidate, old, guards)
     before = known.get(key)
     if before is None or not before.valid:
-        return await run.executor.verify(run, candidate, ids, witnesses, guards)
-    more = await run.executor.verify(run, candidate, (), [w for w in witnesses if w not in old], guards)
+        return await run.executor.verify(run, Verification(candidate, ids, witnesses, seconds))
+    new = [w for w in witnesses if w not in old]
+    more = await run.executor.verify(run, Verification(candidate, (), new, seconds))
     if not more.valid:
         return more
     return replace(before, witness={**before.witness, **more.witness}, seconds=before.seconds + more.seconds)
@@ -128,23 +129,14 @@ def near_tests_of(run: Run) -> Callable[[str, Sequence[str]], Sequence[str]] | N
     return near
 
 
-async def evidence_on(
-    run: Run, candidate: Candidate, regression: Sequence[str], witnesses: Sequence[WitnessTest], guards: Baseline
-) -> Evidence:
+async def evidence_on(run: Run, job: Verification) -> Evidence:
     """The evidence on one candidate. One that takes its sandboxes down is invalid, where others can be made."""
-    if any(event.masked for event in run.events if event.attempt in candidate.attempts):
-        return Evidence(applies=False, valid=False, reason="it held a secret of this machine's environment, now masked")
+    name, patch = f"verify-{job.candidate.id}", job.candidate.patch
+    room = replace(run.room(job.test_seconds), slots=run.checks)
     try:
-        return await verify(
-            replace(run.room(test_seconds(guards.report)), slots=run.checks),
-            run.task,
-            name=f"verify-{candidate.id}",
-            patch=candidate.patch,
-            regression=regression,
-            witnesses=witnesses,
-        )
+        return await verify(room, run.task, name=name, patch=patch, regression=job.regression, witnesses=job.witnesses)
     except SandboxFailed as error:
-        await probe(run.provider, run.spec(f"probe-{candidate.id}"))
+        await probe(run.provider, run.spec(f"probe-{job.candidate.id}"))
         return Evidence(applies=True, valid=False, reason=f"its tests take the sandbox down: {error}")
 
 

@@ -5,8 +5,11 @@ in the cache by commit: a bare git directory whose one pack holds the base commi
 that a sandbox gets is made from that directory, so what is not in it cannot leak.
 """
 
+import contextlib
+import io
 import json
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -176,6 +179,28 @@ def reopen_workspace(repository: Repository, commit: str, cache: Path, *, say: S
             f"{cache} any more{reason}: begin a new run"
         )
     return _kept(commit, place, (), _described_by_parent(pinned, place / "base.git", cache))
+
+
+def packed(workspace: Workspace) -> bytes:
+    """The workspace's base as bytes, for another machine's cache."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        archive.add(workspace.git_dir.parent, arcname=".")
+    return out.getvalue()
+
+
+def unpacked(content: bytes | None, commit: str, described: str, cache: Path) -> Workspace | None:
+    """The workspace of which `content` was packed; with None only where the cache has it already."""
+    place = cache / f"bases-{_LAYOUT}" / commit
+    if content is not None:
+        with writing(cache), tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            for folder in (cache / "tmp", place.parent):
+                folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=cache / "tmp", prefix="cut-") as scratch:
+                archive.extractall(Path(scratch) / "made", filter="data")
+                with contextlib.suppress(OSError):  # another process was first, with the same content
+                    (Path(scratch) / "made").rename(place)
+    return _kept(commit, place, (), described) if place.is_dir() else None
 
 
 def _described_by_parent(repository: Repository, git_dir: Path, cache: Path) -> str:

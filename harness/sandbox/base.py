@@ -119,7 +119,10 @@ class Finding:
 
 
 class Provider(Protocol):
-    """A backend: makes sandboxes and keeps environments (frozen sandboxes) by key."""
+    """A backend: makes sandboxes and keeps environments (frozen sandboxes) by key. `registry`: HOST/PREFIX in an image
+    registry that it shares them by, where they are images; None for not."""
+
+    registry: str | None
 
     @property
     def name(self) -> str: ...

@@ -89,10 +89,13 @@ def test_every_setting_can_be_set_by_file_and_by_variable(setting: Any, monkeypa
         "yes": True,
         "strict": True,
         "judge_model": "j",
+        "registry": "host/team",
         "ranker": "rules",
         "threshold": 0.5,
     }
-    value = other.get(setting.name, {"sandbox": "bubblewrap", "out": "elsewhere"}.get(setting.name, 7))
+    value = other.get(
+        setting.name, {"sandbox": "bubblewrap", "out": "elsewhere", "executor": "ray"}.get(setting.name, 7)
+    )
     near(f"[defaults]\n{setting.name} = {str(value).lower() if not isinstance(value, str) else repr(value)}\n")
     by_file = attrgetter(setting.place)(solving())
     Path("troop.toml").unlink()

@@ -112,6 +112,7 @@ class BubblewrapProvider:
 
     def __init__(self, cache: Path | None = None) -> None:
         self.storage = cache if cache is not None else cache_root()
+        self.registry: str | None = None
         self._sandboxes = self.storage / "sandboxes"
         self._environments = self.storage / "environments"
         self._ground: _Ground | None = None

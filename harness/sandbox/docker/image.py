@@ -134,6 +134,28 @@ def _pull(client: Any, image: str) -> None:
         raise InputError(f"the Docker image '{image}' is neither here nor to be pulled: {error.explanation}") from error
 
 
+def share(image: str, remote: str, tag: str) -> bool:
+    """Blocking: whether daemon and registry both have the environment now, as `image` and as `remote`:`tag`; where one
+    of them lacks it, it gets it from the other. Raises SandboxFailed where that is refused."""
+    import docker.errors
+
+    from harness.sandbox.docker.daemon import COMMIT_SECONDS, connect
+
+    with contextlib.closing(connect(connections=1, timeout=COMMIT_SECONDS)) as client:
+        if (there := find(client, image)) is not None:
+            there.tag(remote, tag)
+            for line in client.images.push(remote, tag, stream=True, decode=True):
+                if said := line.get("error"):
+                    raise SandboxFailed(f"the registry refuses {remote}:{tag}: {said}")
+        else:
+            try:
+                client.images.pull(remote, tag).tag(*image.rsplit(":", 1))
+            except docker.errors.NotFound:
+                return False
+        client.api.remove_image(f"{remote}:{tag}", noprune=True)
+        return True
+
+
 def _dockerfile() -> bytes:
     for folder in (_HERE, _HERE.parent.parent):
         path = folder / "Dockerfile"

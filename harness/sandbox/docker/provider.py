@@ -30,7 +30,7 @@ from harness.sandbox.docker.daemon import COMMIT_SECONDS, Daemon, connect
 from harness.sandbox.docker.files import TIDY, SetupKit, archive, inside_files, inside_fingerprint, setup_kit
 from harness.sandbox.docker.findings import findings as docker_findings
 from harness.sandbox.docker.findings import missing_limits
-from harness.sandbox.docker.image import DEFAULT_IMAGE, ensure_image, find
+from harness.sandbox.docker.image import DEFAULT_IMAGE, ensure_image, find, share
 from tasks.errors import InputError, SandboxFailed
 from tasks.say import Say
 
@@ -80,6 +80,8 @@ class DockerProvider:
             raise InputError(f"TROOP_SETUP_NETWORK is '{self._setup_network}': give bridge or host")
         self._environments = environments or os.environ.get("TROOP_DOCKER_ENVIRONMENTS") or "troop-env"
         self._say: Say = say or (lambda _line: None)
+        self.registry: str | None = None
+        self._shared: set[str] = set()
         self._images: dict[str, _Image] = {}
         self._lacking: set[str] = set()
         self._open: set[DockerSandbox] = set()
@@ -191,11 +193,17 @@ class DockerProvider:
     # ---- environments
 
     async def has(self, environment: str) -> bool:
-        return await self.daemon.ask("look for an environment", find, self._tag(environment)) is not None
+        tag = self._tag(environment)
+        if self.registry is not None and tag not in self._shared:
+            remote = f"{self.registry}/troop-env"
+            if await apart(explained, "share an environment", share, tag, remote, environment):
+                self._shared.add(tag)
+        return await self.daemon.ask("look for an environment", find, tag) is not None
 
     async def freeze(self, sandbox: Sandbox, environment: str) -> None:
         self._tag(environment)  # for its InputError
         await self.keep(sandbox, self._environments, environment, {containers.ENVIRONMENT_LABEL: environment})
+        await self.has(environment)
 
     async def keep(
         self, sandbox: Sandbox, repository: str, tag: str, labels: Mapping[str, str], changes: Sequence[str] = ()
@@ -228,6 +236,7 @@ class DockerProvider:
 
     async def remove(self, environment: str) -> None:
         self._images.pop(self._tag(environment), None)
+        self._shared.add(self._tag(environment))
         await self.daemon.ask("remove an environment", containers.remove_image, self._tag(environment))
 
     # ---- the machine
