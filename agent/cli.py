@@ -38,6 +38,7 @@ COMMANDS = {
     "replay": "watch an attempt again, turn by turn",
     "export": "the attempts of a run in the forms of other tools, or for training",
     "import": "what other tools wrote of their attempts, as runs to replay and choose among",
+    "ctl": "other caps, more or fewer attempts at a time, for what is running",
     "resume": "go on with a run after a stop or a crash",
     "completion": "what makes a shell complete commands and options by TAB",
     "init": "set up a model: asks, tests one call, writes troop.toml",
