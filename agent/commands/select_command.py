@@ -26,7 +26,7 @@ LOOK = ("ranker", "threshold", "timeout", "test_timeout", "yes", "strict", "sand
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of select."""
     add_options(parser, "select", "task", "rows", "environments")
-    parser.set_defaults(images=[], verbatim=False, repeat=1, model=[], worth=None)
+    parser.set_defaults(images=[], verbatim=False, repeat=1, disk=None, model=[], worth=None)
     add_settings(parser.add_argument_group("the judge (none without --judge-model)"), JUDGE, "of the judge")
     add_settings(parser.add_argument_group("evidence and choice"), LOOK, "of the whole run")
     add_options(parser, "progress", "afterwards", "hidden")
