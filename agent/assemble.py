@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 from agent.choice.candidates import candidates_of
 from agent.choice.order import check_threshold
 from agent.config import MODEL_ATTEMPTS, REPAIR, Alias, Config, Settings, key_of, load_config, prices_of, resolve_model
+from agent.run.control import changed, listening
 from agent.run_files import RunFiles, new_run, run_name
 from agent.secrets import known_masker, masker
 from agent.version import VERSION
-from harness import trace
+from harness import telemetry, trace
 from harness.cache import cache_root
 from harness.choosing.pool import Sample
 from harness.lock import run_lock
-from harness.money.budget import BudgetKeeper, Share
+from harness.money.budget import BudgetKeeper, Share, SharedBudget
 from harness.money.ledger import charges, check_priced, unsettled
 from harness.records import Budget, Json, Selection
 from harness.repository.workspace import Workspace, open_workspace, reopen_workspace
@@ -106,6 +107,17 @@ class Pool:
     slots: Slots
     checks: asyncio.Semaphore
     executor: Executor
+
+    def heed(self, wish: trace.CapsChanged, settings: Settings, budget: BudgetKeeper | SharedBudget) -> Settings:
+        """The settings as wished for, which hold from now on. Raises InputError for a cap that cannot be kept."""
+        settings, config = changed(settings, wish), load_config()
+        check_models(settings, config)
+        budget.change(settings.budget)
+        self.connections.width = places = width(settings)
+        self.slots.resize(places)
+        for alias in named_models(settings, config):
+            self.connections.limiter(alias).allow(alias.concurrency or places)
+        return settings
 
 
 @contextlib.asynccontextmanager
@@ -277,8 +289,8 @@ def _masks(settings: Settings, config: Config) -> tuple[trace.Mask, trace.Mask]:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A run's part in an evaluation: its lane to the pool's slots, its share of the budget over all runs (with
-    `budget`, whose caps and attempts take the place of those the run was begun with), whether a finished run goes on
+    """A run's part in an evaluation: its lane to the pool's slots, its share of the budget over all runs (which holds
+    in place of the run's own caps; `budget` says how many attempts), whether a finished run goes on
     (`reopen`: why, in a few words; "" for not), and what decides on attempts of all runs (None: all are made)."""
 
     lane: AbstractAsyncContextManager[object]
@@ -312,19 +324,22 @@ async def go(
             if not events:  # the process that began the run was killed before its first line was whole
                 _begin(files, task, settings, log)
             own = contextlib.nullcontext(pool) if pool else open_pool(settings, task.environment.image, say)
-            async with own as shared:
+            async with telemetry.exported(log, files.name, task.id), own as shared:
                 return await _drive(files, task, settings, log, events, say, shared, part, view)
 
 
 def _as_it_stands(settings: Settings, events: Sequence[trace.Event], part: Part | None) -> Settings:
-    """The settings with as many attempts as the run was last reopened for, and an evaluation's caps in place of its
-    own."""
+    """The settings with as many attempts as the run was last reopened for, changed as `troop ctl` has; the caps of an
+    evaluation hold in place of its own."""
     attempts = trace.attempts_asked(events, settings.budget.attempts)
+    for event in events:
+        if isinstance(event, trace.CapsChanged):
+            settings = changed(settings, event)
     if part is None:
         return replace(settings, budget=replace(settings.budget, attempts=attempts))
     if part.reopen or not is_finished(events):
         attempts = max(attempts, part.budget.attempts)
-    caps = replace(settings.budget, usd=part.budget.usd, tokens=part.budget.tokens, seconds=None)
+    caps = replace(settings.budget, usd=None, tokens=None, seconds=None)  # its share has them
     return replace(settings, budget=replace(caps, attempts=attempts))
 
 
@@ -385,11 +400,17 @@ async def _drive(
         say=say,
         busy=view.busy if view else contextlib.nullcontext,
     )
+
+    def heed(wish: trace.CapsChanged) -> None:
+        run.settings = pool.heed(wish, run.settings, keeper)
+        log.write(wish)
+
     if view is not None:
         view.attend(run.stop)
     try:
         await _first_contact(run, fresh)
-        await drive(run)
+        async with listening(files.directory, heed) if part is None else contextlib.nullcontext():
+            await drive(run)
     except asyncio.CancelledError:
         _close_trace(files, log, events, "interrupted", "")
         raise

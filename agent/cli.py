@@ -5,8 +5,6 @@ started; 3 a budget of the whole run ended it before any selection; 4 the enviro
 resumable.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import json

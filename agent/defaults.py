@@ -1,8 +1,6 @@
 """The settings of solving that can be chosen for good: one table for the options of the command line, the `[defaults]`
 of configuration files, the `TROOP_…` variables, and what `troop doctor` and `troop init` show of them."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import os

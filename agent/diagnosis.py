@@ -1,7 +1,5 @@
 """What works here and what is missing: the findings behind `troop doctor`."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

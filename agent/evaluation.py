@@ -26,6 +26,7 @@ from agent.config import REPAIR, Config, Settings, prices_of, resolve_model
 from agent.defaults import SETTINGS
 from agent.models.client import ModelClient
 from agent.models.contact import listed
+from agent.run.control import listening
 from agent.run.worth import Sampling, beliefs_for, state_of
 from agent.run_files import RunFiles
 from harness import trace
@@ -216,6 +217,9 @@ class Evaluation:
         if self.given or any(self.attempts_left(id) for id in self.left):
             check_models(self.settings, self.config)
         make_output(self.out)
+        self._keep_settings()
+
+    def _keep_settings(self) -> None:
         write_json(
             self.out / "eval.json",
             {
@@ -262,7 +266,15 @@ class Evaluation:
 
                 ahead = 1 if sampling is not None else self.settings.budget.attempts
                 plan = EvaluationPlan(pool.slots, pool.checks, ahead, self.grades, self.at_once)
-                await evaluate(self.left, bench, solve, plan, view.ready, keep)
+
+                def heed(wish: trace.CapsChanged) -> None:
+                    self.settings = pool.heed(wish, self.settings, budget)
+                    self._keep_settings()
+                    view.board.cap = self.settings.budget.usd
+                    view.say(wish.words)
+
+                async with listening(self.out, heed):
+                    await evaluate(self.left, bench, solve, plan, view.ready, keep)
 
     def _sampling(self) -> Sampling | None:
         """What decides on the attempts of all instances together, with what is known of those begun before."""

@@ -5,8 +5,6 @@ The calls come to a few hundred tokens. What only asks whether a server would re
 the server as it was.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import copy

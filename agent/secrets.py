@@ -9,8 +9,6 @@ A masker runs on every line of a trace, and lines can be megabytes: each search 
 a line with a find is looked into.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Values put into a TOML file that somebody wrote: comments and all else of it stay as they are."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path

@@ -247,6 +247,22 @@ class BudgetReached(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CapsChanged(Event):
+    """From now on these hold (None: as before): `usd`, `tokens`: of the run; `concurrency`: attempts at a time."""
+
+    kind: ClassVar[str] = "caps-changed"
+    usd: float | None = None
+    tokens: int | None = None
+    concurrency: int | None = None
+
+    @property
+    def words(self) -> str:
+        """In a line, for people."""
+        caps = {"--max-usd": self.usd, "--max-tokens": self.tokens, "--concurrency": self.concurrency}
+        return "changed: " + ", ".join(f"{option} {cap}" for option, cap in caps.items() if cap is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NearTested(Event):
     """What the base's tests near to the candidates say (a task's scope "near"): every candidate is held against these.
 

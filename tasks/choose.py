@@ -1,7 +1,5 @@
 """`--instances`: which instances of a suite are meant by ids, globs, repositories and samples."""
 
-from __future__ import annotations
-
 import difflib
 import fnmatch
 import hashlib

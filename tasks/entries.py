@@ -1,7 +1,5 @@
 """Objects in a JSON file, each with its place: one a line, a list of them, or an object of them by instance id."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path

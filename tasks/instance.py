@@ -1,7 +1,5 @@
 """A task with its hidden grading data, which no solver may see. What solves, verifies or selects never imports it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from tasks.task import Task

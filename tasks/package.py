@@ -1,7 +1,5 @@
 """A released package as a repository: its source distribution, fetched and unpacked without executing any of it."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -5,8 +5,6 @@ other of its test cases. All of its cases grade. Nothing of the corrected progra
 which of the visible cases fail is found out by the run of the base.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import json

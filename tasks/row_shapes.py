@@ -3,8 +3,6 @@
 A suite is known by its columns. What follows from a row's fields by filling in a template stands in row_shapes.toml.
 """
 
-from __future__ import annotations
-
 import ast
 import base64
 import json

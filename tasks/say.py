@@ -1,7 +1,5 @@
 """How work under way tells a person what it does."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 Say = Callable[[str], None]

@@ -1,7 +1,5 @@
 """SOURCE on the command line: which kind of task it names. A user's own tree is only ever read."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import re

@@ -4,8 +4,6 @@ A row holds both what a solver may see and the hidden data that grade it. `task_
 `Task`, and reads the visible half only: the statement, the repository and its base. `hints_text` is not even kept.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import re

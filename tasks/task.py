@@ -1,7 +1,5 @@
 """What is to be solved: `Task` is all that a solver may see. Nothing in it derives from hidden tests."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from typing import Literal

@@ -4,8 +4,6 @@ Nothing can be had that way (sandboxes have no network, workspaces no future); a
 rests on it, or on memory of it, deserves a second look.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections.abc import Iterable

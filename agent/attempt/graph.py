@@ -10,8 +10,6 @@ happens; the graph's own state is a turn number and a status, and needs no check
 trace, the tree is put back to the last finished turn, and the graph goes on from there.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import time

@@ -4,8 +4,6 @@ A line ends with "\\n" or "\\r\\n" and with nothing else: a form feed or U+2028 
 files are decoded with "surrogateescape", so that they hold every byte; `shown` is what a model sees of them.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher

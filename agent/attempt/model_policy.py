@@ -5,8 +5,6 @@ attempt, so a provider's prompt cache keeps hitting: old turns are reduced only 
 many at once, and then stay as they are (`reduced`).
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import tomllib

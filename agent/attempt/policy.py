@@ -5,8 +5,6 @@ own: commands go through the sandbox, model calls through `View.ask`, both recor
 `agent.attempt.model_policy.ModelPolicy` and `agent.repair.policy.RepairPolicy`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol

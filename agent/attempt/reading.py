@@ -5,8 +5,6 @@ from what was said, `read` finds the calls, however loosely they were written: w
 and the result says so. `sent_back` is the message as the next request holds it.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Test runs in words for a policy: what is new, what a witness test says. Short, without colours and warnings."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from agent.attempt.lines import cut_middle

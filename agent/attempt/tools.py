@@ -6,8 +6,6 @@ Whoever has to tell tools apart asks for their kind. Those that test or end are 
 (`agent.attempt.graph`): a test run is a node of its own.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import difflib

@@ -1,7 +1,5 @@
 """From the attempts of a run to its candidates: distinct patches, each with its attempts and its evidence."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 

@@ -6,8 +6,6 @@ is tried decides about what is tried next, and a resume goes on from the trace a
 what was run is not run, again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial

@@ -8,8 +8,6 @@ rubric   it says what a right fix must do before it sees any, then holds every c
 Its tests count like those of attempts: no comparison overrules one.
 """
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 

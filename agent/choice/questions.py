@@ -5,8 +5,6 @@ something. Text of others stands between tags that it cannot close itself. An an
 end, or one fenced block.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Sequence

@@ -6,8 +6,6 @@ candidates are acceptable, and is written to the trace, so that it is found out 
 showed counts before the ranker's word, and is no part of it.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

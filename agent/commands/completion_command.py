@@ -1,7 +1,5 @@
 """`troop completion SHELL`."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 

@@ -1,8 +1,6 @@
 """Driving a run from a command, what it may begin with (an earlier run's task, once more), and what comes after it:
 grading, applying, the result on the screen."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import sys

@@ -1,7 +1,5 @@
 """The questions of `troop init`, and the call that tries the answers."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

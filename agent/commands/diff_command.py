@@ -1,7 +1,5 @@
 """`troop diff [RUN] C1 C2`: two candidates side by side, and what differs when tests and the issue's code run."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterable
 from itertools import zip_longest

@@ -1,7 +1,5 @@
 """`troop doctor`."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import dataclasses

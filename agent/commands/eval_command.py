@@ -125,7 +125,7 @@ def _swebench(known: argparse.Namespace, out: Path) -> Suite:
     rules = official.rules_of(known.rules)
     official.versions(rules)  # for its InputError: better now than after an hour of attempts
     rows = tuple(choose_rows(load_rows(known.suite, known.dataset), known.instances))
-    asked = {name: getattr(known, name) for name in ("dataset", "mirrors", "pull", "verbatim", "repeat")}
+    asked = {name: getattr(known, name) for name in ("dataset", "mirrors", "pull", "verbatim", "repeat", "disk")}
     return SwebenchSuite(name=known.suite, rows=rows, rules=rules, bases=parse_bases(known.images), **asked)
 
 

@@ -1,7 +1,5 @@
 """`troop export RUN --format FORM`: the attempts of a run as other tools read them."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

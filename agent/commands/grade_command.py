@@ -1,7 +1,5 @@
 """`troop grade SUITE`."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import time

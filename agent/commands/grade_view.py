@@ -1,7 +1,5 @@
 """What a person sees of a grading: one line per verdict, a tally on a terminal, and the table at the end."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter, deque
 

@@ -1,7 +1,5 @@
 """`troop images build|list|prune SUITE`."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 from dataclasses import asdict

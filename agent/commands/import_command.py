@@ -1,7 +1,5 @@
 """`troop import FILE…`: what other tools wrote of their attempts, as runs that can be replayed and chosen among."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 

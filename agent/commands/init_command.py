@@ -1,7 +1,5 @@
 """`troop init`."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from operator import attrgetter

@@ -1,7 +1,5 @@
 """What was found out about a model, for a person and for a program."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import tomllib

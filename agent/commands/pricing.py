@@ -1,8 +1,6 @@
 """What a run or an evaluation would do and cost, before it starts: by earlier runs' ledgers, else by stated
 assumptions."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -33,6 +31,8 @@ OUTPUT_PER_SECOND = 50.0
 REPAIR_SECONDS = 120.0
 IMAGE_SECONDS = 60.0
 GRADE_SECONDS = 30.0
+IMAGE_GB = 0.1
+"""Of an image that is built here, with its part of the layers below (docs/swe-bench.md). Published ones take more."""
 ROWS = 40
 """Instances that get a line on the screen; --json has all."""
 NOTHING = Text("nothing was started (--dry-run)", "dim")
@@ -63,8 +63,10 @@ def forecast(evaluation: Evaluation, root: Path) -> Json:
             f"--max-usd {cap:g} is less than expected: {share if sharers else 'it is spent where it gains most'}, and "
             f"attempts beyond it are cut off or never begun (for {attempts} attempts give about {usd:.2f})"
         )
+    gb, most = IMAGE_GB * len(missing), getattr(evaluation.suite, "disk", None)
     if missing:
-        notes.append(f"{counted(len(missing), 'image')} to be made first (pulled, else built)")
+        room = f", at most {most:g} at a time, as --disk says" if most else ""
+        notes.append(f"{counted(len(missing), 'image')} to be made (pulled, else built): about {gb:.1f} GB{room}")
     return {
         "suite": evaluation.suite.name,
         "instances": rows,
@@ -73,6 +75,7 @@ def forecast(evaluation: Evaluation, root: Path) -> Json:
         "adaptive": settings.adaptive,
         "usd": usd,
         "hours": round(_seconds(evaluation, rows, fmean(m["seconds"] for m in models)) / 3600, 2),
+        "gb": gb if most is None else min(gb, most),
         "max_usd": cap,
         "usd_share": cap / sharers if cap is not None and sharers else None,
         "notes": notes,

@@ -1,7 +1,5 @@
 """`--pr`: the patch of a finished run as a pull request on GitHub, after a question where somebody can answer it."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import shlex

@@ -1,7 +1,5 @@
 """`troop replay RUN|FILE`."""
 
-from __future__ import annotations
-
 import argparse
 from functools import partial
 

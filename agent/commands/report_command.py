@@ -1,7 +1,5 @@
 """`troop report RUN…`: solve runs one by one; evaluations and imported samples as one study."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """`troop resume RUN`."""
 
-from __future__ import annotations
-
 import argparse
 
 from agent.commands.options import run_of

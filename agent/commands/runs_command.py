@@ -1,7 +1,5 @@
 """`troop runs [DIR]`."""
 
-from __future__ import annotations
-
 import argparse
 import time
 

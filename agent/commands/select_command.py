@@ -1,8 +1,6 @@
 """`troop select SUITE|TASK --candidates FILE…`: a run, or an evaluation, whose attempts are patches that exist
 already."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from functools import partial
@@ -22,7 +20,7 @@ from tasks.errors import InputError
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """What is not asked of select, and holds."""
-    parser.set_defaults(images=[], verbatim=False, repeat=1, model=[], worth=None, retry="")
+    parser.set_defaults(images=[], verbatim=False, repeat=1, disk=None, model=[], worth=None, retry="")
 
 
 def execute(known: argparse.Namespace) -> int:

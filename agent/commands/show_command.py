@@ -1,7 +1,5 @@
 """`troop show [RUN] [CANDIDATE]`: a candidate's patch, printed or put on a branch."""
 
-from __future__ import annotations
-
 import argparse
 import re
 import sys

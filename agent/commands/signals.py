@@ -1,7 +1,5 @@
 """Work that a signal ends in good order, and that says how to go on."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

@@ -1,7 +1,5 @@
 """`troop solve SOURCE`."""
 
-from __future__ import annotations
-
 import argparse
 
 from agent.commands.options import settings_of, task_of

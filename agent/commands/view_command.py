@@ -1,7 +1,5 @@
 """`troop view [RUN|DIR]`: the pages of `troop report --html` for all runs, from a server for this machine alone."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

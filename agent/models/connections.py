@@ -1,7 +1,5 @@
 """What all clients of models share: connections, wires, limits, and what was found out about each server."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import ssl

@@ -1,8 +1,6 @@
 """First contact with a model's server: whether it is there, takes the key, and has the model, before anything is set up
 that costs time."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,6 @@ A server that refuses a parameter, a field or a role is asked again without it, 
 is ever changed that the user wrote into the alias.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ what the server's words say of the request.
 What servers' words mean stands in refusals.toml.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import time

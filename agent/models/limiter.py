@@ -76,6 +76,12 @@ class Limiter:
         """Calls allowed at once now."""
         return int(self._limit)
 
+    def allow(self, ceiling: int) -> None:
+        """So many calls at once at most from now on (also: fewer), and so many now unless a 429 has cut them."""
+        self._limit = float(ceiling) if self._limit >= self.ceiling else min(self._limit, ceiling)
+        self.ceiling = ceiling
+        self._serve()
+
     async def enter(self, tokens: int) -> Slot:
         """Waits for a turn. `tokens`: how many the call will use, estimated."""
         if not self._waiters and self._delay(tokens) == 0:

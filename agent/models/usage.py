@@ -1,7 +1,5 @@
 """The usage that servers report, each in its own way, as Troop counts it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

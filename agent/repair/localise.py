@@ -9,8 +9,6 @@ with ef, ep the failing and passing tests that execute the line and F all failin
 The lines come from one run of the tests in the sandbox with `harness/inside/troop_lines.py`, one context per test.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

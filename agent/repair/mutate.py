@@ -4,8 +4,6 @@
 piece fits its place, shared among the alternatives at one place); `agent.repair.policy` deals them out to attempts.
 """
 
-from __future__ import annotations
-
 import ast
 import math
 import random

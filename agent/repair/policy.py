@@ -10,8 +10,6 @@ share of it, so that N attempts of T turns try N · T different mutants. What an
 seed alone.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import shlex

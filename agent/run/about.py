@@ -1,7 +1,5 @@
 """What attempts are told of the repository at their start, as its base says it."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence

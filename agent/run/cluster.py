@@ -6,8 +6,6 @@ what the job asked is waited for (the answers are paid and written), and it begi
 holds. The driver's death ends its actors, and with them their sandboxes.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import math

@@ -12,8 +12,6 @@ report    selected.patch, predictions.jsonl, report.json
 Every node reads what the trace says already and does only the rest, so a resume is the same graph from its start.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence

@@ -4,8 +4,6 @@ A job goes where its environment is, or is being made, as long as there is a pla
 places free, which then gets the environment too. None waits behind one that no free worker can do.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Hashable
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ until a candidate is good enough.
 Candidates are verified as attempts end, and an attempt keeps its place until its candidate is.
 """
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import replace
 

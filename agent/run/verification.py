@@ -5,8 +5,6 @@ A sandbox that dies again and again is held against the candidate or the witness
 has been seen to work; where none works it is the environment's failure.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from harness.records import Budget, Charge
-from tasks.errors import BudgetExceeded
+from tasks.errors import BudgetExceeded, InputError
 
 Limit = Literal["usd", "tokens"]
 
@@ -160,6 +160,12 @@ class BudgetKeeper:
         if level < most:
             most, why = level, " (its share of what the whole evaluation has)"
         return _Cap(limit, "run", most, self._run.spent[limit], held, why)
+
+    def change(self, budget: Budget) -> None:
+        """Other caps hold from now on, also for calls that wait. Raises InputError for one that cannot be kept."""
+        _check_caps(budget, self.budget, [self._run])
+        self.budget = budget
+        self._serve()
 
     def capped(self, attempt: int | None) -> bool:
         """Whether any cap on money or tokens holds for a call of the attempt (None: of the judge)."""
@@ -319,6 +325,14 @@ class SharedBudget:
         share.finished = False
         return share
 
+    def change(self, budget: Budget) -> None:
+        """Other caps hold from now on, also for calls that wait. Raises InputError for one that cannot be kept."""
+        _check_caps(budget, self.budget, [share.scope for share in self.shares.values()])
+        self.budget = budget
+        for share in self.shares.values():
+            if share.serve is not None:
+                share.serve()
+
     @property
     def seconds_left(self) -> tuple[float, float] | None:
         """(seconds until the wall-time cap, the cap); None without one."""
@@ -362,6 +376,15 @@ class Share:
     def rivals(self) -> list[Share]:
         """The parts of the other runs that what this one holds is held from; none where each has its own level."""
         return [] if self.whole.fair else [each for each in self.whole.shares.values() if each is not self]
+
+
+def _check_caps(wished: Budget, now: Budget, scopes: list[_Scope]) -> None:
+    limits: tuple[Limit, ...] = ("usd", "tokens")
+    for limit in limits:
+        cap, gone = getattr(wished, limit), sum(scope.spent[limit] + scope.held[limit] for scope in scopes)
+        if cap is not None and cap != getattr(now, limit) and cap < gone:
+            said = f"{OPTIONS['run', limit]} {cap:.10g} is below what is spent and held for calls under way"
+            raise InputError(f"{said}, {gone:.10g}: nothing is changed")
 
 
 def _most(cap: float | None) -> float:

@@ -130,6 +130,7 @@ async def evaluate(
             lane.close()
             places.release()
         on_ended(outcome)
+        await bench.leave(ready.id)
         outages = outages + 1 if outcome.unsolved and outcome.unsolved.outage else 0
         if outages == OUTAGES:
             raise EnvironmentFailed(

@@ -74,6 +74,9 @@ class _InstanceBench:
         for id in ids:
             yield Ready(id, self.suite.task(id))
 
+    async def leave(self, id: str) -> None:
+        """Nothing: its sandboxes are gone."""
+
     async def grade(self, id: str, submission: Submission) -> Verdict:
         instance, means = self.suite.instance(id), self.means
         if instance.grading is None:

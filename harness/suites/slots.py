@@ -34,15 +34,20 @@ class Slots:
         """Attempts that are expected and have not begun."""
         return sum(lane.expected for lane in self._lanes)
 
+    def resize(self, places: int) -> None:
+        """So many at a time from now on. Attempts that go on are left to their end, though they be more."""
+        more, self.places = places - self.places, places
+        self._leave(more)
+
     async def hungry(self) -> None:
         """Wait until fewer attempts are to come than there are places, so that another run had better be prepared."""
         while self.demand >= self.places:
             self._changed.clear()
             await self._changed.wait()
 
-    def _leave(self) -> None:
-        self._free += 1
-        while self._free and self._waiting:
+    def _leave(self, places: int = 1) -> None:
+        self._free += places
+        while self._free > 0 and self._waiting:
             first = min(self._waiting, key=lambda each: (-each[0].urgency(), each[0].order, each[1]))
             self._waiting.remove(first)
             granted = first[2]
@@ -63,7 +68,7 @@ class Lane:
 
     async def __aenter__(self) -> None:
         slots = self._slots
-        if slots._free and not slots._waiting:
+        if slots._free > 0 and not slots._waiting:
             slots._free -= 1
         else:
             granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()

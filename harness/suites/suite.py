@@ -56,6 +56,9 @@ class Bench(Protocol):
     async def grade(self, id: str, submission: Submission) -> Verdict:
         """The hidden tests' word on one patch. Raises EnvironmentFailed where they could not be run."""
 
+    async def leave(self, id: str) -> None:
+        """The instance is done with: what only it needed may go."""
+
 
 class Suite(Protocol):
     """The chosen instances of a suite. `image`: a Docker image that its tasks need, if one can be named beforehand."""

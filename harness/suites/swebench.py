@@ -16,6 +16,7 @@ from harness.records import Json, Verdict
 from harness.sandbox.base import ENVDIR
 from harness.sandbox.docker.daemon import connect
 from harness.suites.suite import Bench, Means, Ready, Submission
+from harness.swebench.ahead import Ahead
 from harness.swebench.grading import GradedPatch, Grader
 from harness.swebench.images import ImageOutcome, ImageRef, ensure_images, find_image
 from harness.swebench.names import ENV, image_name
@@ -33,7 +34,8 @@ IMAGES_AT_ONCE = 4
 class SwebenchSuite:
     """Chosen rows. `mirrors`: a directory of clones; `pull`: whether published images are asked for; `verbatim`: grade
     with the official evaluation script as it is; `rules`: to grade by, the verdict's first; `repeat`: times that
-    each patch is graded; `bases`: base images by Python version."""
+    each patch is graded; `bases`: base images by Python version; `disk`: GB that images made for it may take, which
+    then go when they are done with (None: any, and they stay)."""
 
     name: str
     rows: tuple[Row, ...]
@@ -44,6 +46,7 @@ class SwebenchSuite:
     rules: tuple[Rules, ...] = ("5",)
     repeat: int = 1
     bases: Mapping[str, str] = field(default_factory=dict)
+    disk: float | None = None
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -85,7 +88,8 @@ class SwebenchSuite:
         ) as grader:
             for left in await grader.clean():
                 means.say(f"removed {left}, which a killed process left")
-            bench = _SwebenchBench(self, means, grader)
+            ahead = None if self.disk is None else await asyncio.to_thread(Ahead, self.disk * 1e9, means.say)
+            bench = _SwebenchBench(self, means, grader, ahead)
             try:
                 yield bench
             finally:
@@ -97,6 +101,7 @@ class _SwebenchBench:
     suite: SwebenchSuite
     means: Means
     grader: Grader
+    ahead: Ahead | None = None
     images: dict[str, ImageRef] = field(default_factory=dict)
     _making: asyncio.Task[None] | None = None
 
@@ -114,6 +119,7 @@ class _SwebenchBench:
                     pull=self.suite.pull,
                     say=self.means.say,
                     tell=finished.put_nowait,
+                    making=self.ahead.making if self.ahead else contextlib.nullcontext,
                 )
             finally:
                 finished.put_nowait(None)
@@ -138,11 +144,17 @@ class _SwebenchBench:
         one = partial(self.grader.grade, row, self.images[id], submission.patch)
         return verdict_of(row, *await in_parallel(map(one, times)))
 
+    async def leave(self, id: str) -> None:
+        if self.ahead is not None:
+            await self.ahead.leave(id)
+
     async def stop(self) -> None:
         """End the making of images, if it is still going on."""
         if self._making is not None:
             self._making.cancel()
             await asyncio.gather(self._making, return_exceptions=True)
+        if self.ahead is not None:
+            await self.ahead.end()
 
 
 def verdict_of(row: Row, graded: GradedPatch, *again: GradedPatch) -> Verdict:

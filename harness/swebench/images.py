@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,7 @@ RUN = "images"
 """The label of the sandboxes in which images are built."""
 
 Pull = Literal["auto", "always", "never"]
+Making = Callable[[Row], AbstractAsyncContextManager[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +76,14 @@ async def ensure_images(
     rebuild: bool = False,
     say: Say = lambda line: None,
     tell: Callable[[ImageOutcome], None] = lambda prepared: None,
+    making: Making = contextlib.nullcontext,
 ) -> list[ImageOutcome]:
     """Find, pull or build the image of every row; what became of each, in the order of `rows`.
 
     `mirrors`: a directory of clones (see `repository_of`). `bases`: base images by Python version. `workers` images are
     made at a time. `pull`: published images are taken where a registry gives them ("auto", asked once), insisted on
     ("always") or not asked for ("never"). `rebuild`: images built here are made again. `tell`: in the event loop.
+    `making`: within it an image is made.
 
     Raises SandboxFailed where no daemon answers, InputError for wrong `mirrors`. A build that fails is an answer.
     """
@@ -91,7 +95,7 @@ async def ensure_images(
         try:
             for left in await provider.clean():
                 say(f"removed {left}, which a killed process left")
-            return await _Work(client, layers, mirrors, pull, rebuild, say, tell).all(rows, workers)
+            return await _Work(client, layers, mirrors, pull, rebuild, say, tell, making).all(rows, workers)
         finally:
             await provider.close()
 
@@ -105,6 +109,7 @@ class _Work:
     rebuild: bool
     say: Say
     tell: Callable[[ImageOutcome], None]
+    making: Making
     registry: str = ""
     """Why no registry is asked any more; "" while one may be."""
     reached: bool = False
@@ -126,7 +131,8 @@ class _Work:
 
         async def worker() -> None:
             for row in waiting:
-                prepared = await self._one(row)
+                async with self.making(row):
+                    prepared = await self._one(row)
                 done[row.instance_id] = prepared
                 self.tell(prepared)
 

@@ -81,13 +81,19 @@ def _kind(name: str, labels: dict[str, str]) -> tuple[str, str]:
 
 
 def doomed(
-    images: Iterable[StoredImage], *, instances: Collection[str] | None, older_than: float | None, everything: bool
+    images: Iterable[StoredImage],
+    *,
+    instances: Collection[str] | None,
+    older_than: float | None,
+    everything: bool,
+    young: float = BUILD_SECONDS,
 ) -> list[StoredImage]:
     """What a pruning removes, instances before the layers below them.
 
     `instances`: the images of these (lower case). `older_than`: seconds of age from which an environment of `troop
     solve` goes (None: none does). `everything`: all of Troop's that serve a suite. Layers that no image stands on any
-    more go in every case, unless they are so young that a build may be about to. Published ones go by name only.
+    more go in every case, unless they are so `young` (seconds) that a build may be about to. Published ones go by name
+    only.
     """
     kept = list(images)
     now = time.time()
@@ -103,7 +109,7 @@ def doomed(
     for kind in (REPLACED, names.ENVIRONMENT, names.TOOLS):
         ids = {image.id for image in gone}
         carrying = {image.parent for image in kept if image.id not in ids}
-        old = [image for image in kept if image.kind == kind and (everything or now - image.created >= BUILD_SECONDS)]
+        old = [image for image in kept if image.kind == kind and (everything or now - image.created >= young)]
         gone += [image for image in old if image.id not in carrying]
     return gone
 

@@ -4,8 +4,6 @@
 all three without effects. A `View` listens, and a `Screen` is where it is seen.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json
@@ -110,6 +108,8 @@ class Board:
             self.planned, self.cap = int(budget.get("attempts", Budget().attempts)), budget.get("usd")
         elif isinstance(event, trace.RunReopened):
             self.planned = event.attempts
+        elif isinstance(event, trace.CapsChanged):
+            self.cap = self.cap if event.usd is None else event.usd
         elif isinstance(event, (trace.SamplingStopped, trace.BudgetReached)):
             self.planned = len(self.rows)
         elif isinstance(event, trace.Prepared) and event.baseline:
@@ -288,6 +288,8 @@ def line_of(event: trace.Event, board: Board) -> str | None:
         tests = f", tests: {row.tests}" if row and row.tests else ""
         spent = f", {tokens_short(row.cost.usage.total)} tokens, {money(row.cost)}" if row and row.cost.calls else ""
         return f"attempt {event.attempt}: {end_words(event.status)}{detail}, {took}{spent}{tests}"
+    if isinstance(event, trace.CapsChanged):
+        return event.words
     if isinstance(event, trace.InfrastructureFailed):
         who = "run" if event.attempt is None else f"attempt {event.attempt}"
         return f"{who}: {event.what} failed, {'trying again' if event.retried else 'given up'}: {event.detail}"

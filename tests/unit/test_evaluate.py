@@ -44,6 +44,10 @@ class Bench:
     without: Sequence[str] = ()
     verdict: Callable[[str], Verdict] = lambda candidate: Verdict(candidate == "c1", {}, {})
     submissions: list[Submission] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+    async def leave(self, id: str) -> None:
+        self.left.append(id)
 
     async def ready(self, ids: Sequence[str]) -> AsyncIterator[Ready]:
         for id in sorted(ids, key=lambda id: id in self.slow):
@@ -198,3 +202,16 @@ def test_one_that_is_solved_in_between_shows_that_it_is_no_outage() -> None:
 
     outcomes, _ = evaluated([str(n) for n in range(12)], Bench(), solve, places=1, attempts=1)
     assert len(outcomes) == 12
+
+
+def test_an_instance_is_left_once_all_of_it_is_graded_or_has_failed() -> None:
+    async def solve(id: str, lane: Lane) -> Solved:
+        assert id not in bench.left
+        if id == "b":
+            raise ValueError("a defect")
+        return solved("c1", "c2")
+
+    bench = Bench(without=["c"], verdict=lambda candidate: Verdict(not bench.left.count("a"), {}, {}))
+    outcomes, _ = evaluated(["a", "b", "c"], bench, solve)
+    assert sorted(bench.left) == ["a", "b", "c"]
+    assert all(verdict.resolved for verdict in outcomes["a"].verdicts.values()) and len(outcomes["a"].verdicts) == 2

@@ -182,3 +182,22 @@ def test_time_that_passes_refills_no_more_than_the_bucket_holds() -> None:
             await entered[-1]
 
     asyncio.run(act())
+
+
+def test_another_ceiling_holds_at_once_unless_the_server_has_refused_calls() -> None:
+    async def act() -> None:
+        limiter = Limiter(2)
+        held = [await limiter.enter(1) for _ in range(2)]
+        third = asyncio.create_task(limiter.enter(1))
+        await asyncio.sleep(0)
+        assert not third.done()
+        limiter.allow(64)
+        await third
+        assert limiter.limit == 64
+        limiter.rejected(held[0], None)
+        limiter.allow(128)
+        assert limiter.limit == 32, "a 429 holds until answers come"
+        limiter.allow(8)
+        assert limiter.limit == 8
+
+    asyncio.run(act())

@@ -1,7 +1,5 @@
 """Anthropic Messages, as Anthropic and those who follow it speak it."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence

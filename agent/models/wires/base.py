@@ -4,8 +4,6 @@ A wire turns a conversation into a request and a response into a message, a bill
 and the trace know nothing of it, and it knows nothing of them.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 from abc import ABC, abstractmethod

@@ -1,7 +1,5 @@
 """Conversations in the form of Chat Completions as Anthropic's content blocks, and its answers back in that form."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Collection, Sequence

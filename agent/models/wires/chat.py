@@ -1,7 +1,5 @@
 """Chat Completions, as OpenAI and all who follow it speak it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 

@@ -6,8 +6,6 @@ follows it, and vLLM and OpenRouter take no message of the model without an id. 
 store that does not have them, or cannot decrypt, `learn` leaves them out.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any

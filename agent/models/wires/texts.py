@@ -1,7 +1,5 @@
 """What every wire does to the messages of a conversation."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Operators that change what is done with operands: relations, arithmetic, logic, conditions, off by one."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator, Mapping
 from itertools import pairwise

@@ -4,8 +4,6 @@ The kinds are guesses from how names are assigned and used within one function. 
 order the mutants: a number is replaced by a number first.
 """
 
-from __future__ import annotations
-
 import ast
 import tomllib
 from collections import Counter

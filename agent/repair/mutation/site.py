@@ -1,7 +1,5 @@
 """A place in a program where operators work: a node, with the names and donors that are to be had there."""
 
-from __future__ import annotations
-
 import ast
 import builtins
 from collections.abc import Iterator, Mapping

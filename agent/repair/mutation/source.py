@@ -4,8 +4,6 @@ Mutants are made as text edits on exact ranges, so that comments, quotes and lay
 is a one-line diff. The tree only says where to cut.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import re

@@ -1,7 +1,5 @@
 """Operators that change whole statements: leave out, put in, guard, or say in another form."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

@@ -1,8 +1,6 @@
 """Operators that put another value in an expression's place: constants, names, fields, donors, and combinations; the
 pieces of calls and subscripts; pieces of the function with one name exchanged."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator, Mapping
 from itertools import combinations

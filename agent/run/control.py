@@ -1,0 +1,74 @@
+"""Caps and concurrency of what goes on already, changed from outside: `troop ctl` leaves a wish in its directory, and
+the process that works there puts its answer in the wish's place."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+
+from agent.config import Settings
+from harness.cache import write_json
+from harness.lock import held, run_lock
+from harness.trace import CapsChanged, public, record
+from tasks.errors import EnvironmentFailed, InputError, RunLocked
+
+LOOK_SECONDS = 0.5
+PATIENCE_SECONDS = 30.0
+_WISH = "ctl.json"
+_REFUSAL = "refusal"  # the answer's field: why the wish is refused, "" where it holds now
+
+
+def changed(settings: Settings, wish: CapsChanged) -> Settings:
+    """The settings as they are wished for."""
+    caps = {name: cap for name in ("usd", "tokens") if (cap := getattr(wish, name)) is not None}
+    concurrency = wish.concurrency or settings.concurrency
+    return replace(settings, budget=replace(settings.budget, **caps), concurrency=concurrency)
+
+
+@contextlib.asynccontextmanager
+async def listening(directory: Path, heed: Callable[[CapsChanged], None]) -> AsyncIterator[None]:
+    """Within: wishes that are left in the directory are heeded. `heed` raises InputError for one that cannot be."""
+    place = directory / _WISH
+
+    async def look() -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            with contextlib.suppress(OSError, ValueError, TypeError):  # there is none, or none that can be read
+                wish, refusal = json.loads(place.read_bytes()), ""
+                if _REFUSAL in wish:
+                    continue
+                try:
+                    heed(record(CapsChanged, wish))
+                except InputError as error:
+                    refusal = str(error)
+                write_json(place, {_REFUSAL: refusal})
+
+    looking = asyncio.create_task(look())
+    try:
+        yield
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+
+
+def ask(directory: Path, wish: CapsChanged) -> None:
+    """Have the process that works in the directory heed the wish. Blocking. Raises InputError where none works there
+    or it refuses, EnvironmentFailed where it does not answer."""
+    place, until = directory / _WISH, time.monotonic() + PATIENCE_SECONDS
+    with held(directory / ".ctl.lock"):
+        write_json(place, public(wish))
+        try:
+            while (refusal := json.loads(place.read_bytes()).get(_REFUSAL)) is None:
+                with contextlib.suppress(RunLocked), run_lock(directory):
+                    raise InputError(f"{directory} is not being worked on: only what goes on now can be changed")
+                if time.monotonic() > until:
+                    why = f"took no notice for {PATIENCE_SECONDS:g} s"
+                    raise EnvironmentFailed(f"the process that works on {directory} {why}: try again")
+                time.sleep(0.1)
+        finally:
+            place.unlink(missing_ok=True)
+    if refusal:
+        raise InputError(refusal)
