@@ -77,7 +77,7 @@ def test_as_many_calls_are_made_at_once_as_attempts_go_on_unless_the_alias_says_
 
 @pytest.mark.slow
 def test_attempts_at_a_time_and_the_cap_of_a_run_change_while_it_goes_on(tmp_path: Path) -> None:
-    crowd = Crowd()
+    crowd = Crowd(3.0)  # longer than a busy machine takes between two calls
     with serving(crowd) as server:
         (tmp_path / "troop.toml").write_text(CHEAP.format(url=server.url))
         make_repository(tmp_path / "calc")
@@ -131,7 +131,7 @@ def test_those_of_an_evaluation_change_for_all_its_instances(tmp_path: Path) -> 
             refused = troop("ctl", runs[0], "--max-usd", 9, cwd=tmp_path)
             assert refused.returncode == 2 and f"an instance of the evaluation {out}" in refused.stderr
             cap = lowered(out, runs)
-            process.wait(60)
+            process.wait(180)
     kept = json.loads((out / "eval.json").read_text())["settings"]
     assert (kept["concurrency"], kept["budget"]["usd"]) == (5, cap)
     report = json.loads((out / "report.json").read_text())
@@ -172,7 +172,7 @@ def lowered(directory: Path, runs: Iterable[Path]) -> float:
 
 
 def wait_for(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 90
     while not holds():
         assert time.monotonic() < until
         time.sleep(0.05)

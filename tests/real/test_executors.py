@@ -124,9 +124,9 @@ class TestConformance:
             return replace(PLAN if request.turn == 0 else call("run", command=f"sleep 0.3{request.turn}"), delay=0.2)
 
         with serving(slow) as server:
-            done = solved(server.url, budget=Budget(attempts=1, turns=500, attempt_seconds=3.0))
+            done = solved(server.url, budget=Budget(attempts=1, turns=500, attempt_seconds=6.0))
         (ended,) = done.report["attempts"]
-        assert ended["status"] == "budget" and 2 <= ended["turns"] <= 8
+        assert ended["status"] == "budget" and 1 <= ended["turns"] <= 15
 
     def test_a_server_that_refuses_ends_attempts_as_the_worlds_failure(self, solved: Solve) -> None:
         def script(request: Request) -> Answer:
@@ -137,18 +137,18 @@ class TestConformance:
 
     def test_what_is_under_way_is_broken_off_when_a_candidate_is_good_enough(self, solved: Solve) -> None:
         def script(request: Request) -> Answer:
-            wait = 30.0 if SEEDS.get(request.body.get("seed", -1)) == 1 and request.turn > 1 else 0.0
+            wait = 120.0 if SEEDS.get(request.body.get("seed", -1)) == 1 and request.turn > 1 else 0.0
             return replace(SOLVING[min(request.turn, 5)], delay=wait)
 
         began = time.monotonic()
         with serving(script) as server:
             done = solved(server.url, attempts=2, concurrency=2, until="likely", failing_test=True)
         assert [a["status"] for a in done.report["attempts"]] == ["submitted", "interrupted"]
-        assert done.exit_code == 0 and time.monotonic() - began < 25
+        assert done.exit_code == 0 and time.monotonic() - began < 90
 
     def test_what_a_person_stops_ends_as_it_stands(self, solved: Solve) -> None:
         def script(request: Request) -> Answer:
-            wait = 60.0 if SEEDS.get(request.body.get("seed", -1)) == 1 and request.turn > 3 else 0.0
+            wait = 120.0 if SEEDS.get(request.body.get("seed", -1)) == 1 and request.turn > 3 else 0.0
             return replace(SOLVING[min(request.turn, 5)], delay=wait)
 
         began = time.monotonic()
@@ -156,7 +156,7 @@ class TestConformance:
             done = solved(server.url, attempts=2, concurrency=2, person=Person())
         first, second = done.report["attempts"]
         assert (first["status"], second["status"], second["turns"]) == ("submitted", "interrupted", 3)
-        assert second["candidate"] is not None and done.exit_code == 0 and time.monotonic() - began < 45
+        assert second["candidate"] is not None and done.exit_code == 0 and time.monotonic() - began < 90
         each_once(done.directory)
 
 
