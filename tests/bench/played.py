@@ -68,7 +68,9 @@ async def given(pool: Path, row: str, rows: Path, mirrors: Path, model: str, out
         out=out.parent,
     )
     task = suite.task(row, image_name(row))
-    files, task, settings = start(task, settings, directory=out, given=unlabelled(samples))
+    files = RunFiles(out.resolve())
+    if not (out / "run.json").exists():  # else it is gone on with
+        files, _, _ = start(task, settings, directory=out, given=unlabelled(samples))
     async with open_pool(settings, task.environment.image, print) as places:
         await go(files, say=print, pool=places)
     labels = {True: True, False: False, None: ""}
