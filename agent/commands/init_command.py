@@ -11,7 +11,15 @@ from agent.config import Settings
 from agent.defaults import SETTINGS
 from agent.toml_file import as_toml
 
-_UNSET = {"USD": 5.0, "S": 3600.0, "K": 32, "N": 2_000_000, "T": 0.8, "NAME": "none"}
+_UNSET = {
+    "USD": 5.0,
+    "S": 3600.0,
+    "K": 32,
+    "N": 2_000_000,
+    "T": 0.8,
+    "NAME": "none",
+    "HOST/PREFIX": "localhost:5000/me",
+}
 """Examples for settings that have no value unless set, by what their option takes."""
 
 

@@ -262,7 +262,9 @@ def test_a_build_that_fails_names_the_step_and_goes_on_from_there(
     client: Any, origin: tuple[Path, str], cache: Path, image: str
 ) -> None:
     kept = client.images.get(image).id
-    with pytest.raises(SetupFailed, match=r"(?s)installing the repository failed.*no-such-file.*logs/acme__Calc"):
+    with pytest.raises(
+        SetupFailed, match=r"(?s)installing the repository failed: see \S+logs/acme__Calc.*no-such-file"
+    ):
         build(client, origin, cache, replace(SPEC, install="python -m pip install -e .[test] && cat no-such-file"))
     assert client.images.get(image).id == kept, "the image that was there stays until another is finished"
     rows = client.api.containers(all=True, filters={"label": ["troop.run=test-images"]})
