@@ -326,7 +326,7 @@ class ModelClient:
     def explained(self, failure: Failure, tries: int = 1, seconds: float = 0.0) -> EndpointFailed:
         """What a call came to that failed for good, as a sentence for a person; no secret stands in it."""
         alias, server = self.alias, urlsplit(self.alias.base_url).netloc
-        said = self.mask(failure.detail)
+        said = self.mask(failure.detail).rstrip(".")
         if failure.too_long:
             return ContextTooLong(f"The conversation does not fit {alias.alias} at {server}: {said}")
         if failure.unparsed:
