@@ -10,6 +10,7 @@ import json
 import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -194,7 +195,10 @@ class ModelPolicy(Chat[View]):
     def __init__(self, *, tools: bool, writes_tests: bool = False) -> None:
         self._role = "witness" if writes_tests else "system"
         if writes_tests:
-            offered = {name: TOOLS[name] for name in ("read", "search", "run", "witness", "submit")}
+            offered = {name: TOOLS[name] for name in ("read", "search", "run", "witness")}
+            offered["submit"] = replace(
+                TOOLS["submit"], description="End the attempt: the recorded tests are its result."
+            )
             super().__init__(tools=tools, offered=offered, at_last="Record your tests and submit.")
         else:
             super().__init__(tools=tools)

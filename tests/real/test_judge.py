@@ -414,6 +414,7 @@ def test_a_tie_is_told_apart_by_attempts_that_only_write_tests(tmp_path: Path, a
         resume(str(done.directory))
         assert len(server.requests) == asked
     assert offered == {"read", "search", "run", "witness", "submit"}
+    assert "your patch" not in json.dumps(writers[-1].body["tools"])
     assert not any("list(values)" in r.raw.decode() and "+++" in r.raw.decode() for r in writers), "it sees no patch"
     assert "no witness test is recorded" in writers[-1].raw.decode()
     assert [a["index"] for a in done.report["attempts"]] == [0, 1], "they are no samples"
