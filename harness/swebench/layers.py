@@ -12,6 +12,7 @@ was stopped or failed goes on from the last layer that is done.
 import asyncio
 import contextlib
 import json
+import re
 import subprocess
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -32,7 +33,8 @@ from harness.swebench import names
 from harness.swebench.choose import CHOOSING_VERSION, IN, OUT, PYTHON, UV, ResolvedEnvironment, choose
 from harness.swebench.names import CONDA, ENV, WHEELS
 from harness.swebench.recipe import RECIPE_VERSION, Recipe, fingerprint, quoted
-from harness.swebench.steps import Log, Steps
+from harness.swebench.requirements import name_of
+from harness.swebench.steps import Log, Steps, failed
 from harness.trace import record
 from tasks.errors import InputError
 from tasks.say import Say
@@ -45,6 +47,7 @@ ANY = ""
 
 _FUNCTIONS = "/tmp/image.sh"
 _WITH = f". {_FUNCTIONS} &&"
+_LIBRARY = re.compile(r"library that provides `(?P<library>[^`]+)` for `(?P<package>[^@`]+)@")  # as uv says it
 _ENTER = f". {CONDA}/bin/activate && conda activate testbed && cd /testbed"
 # An image whose tests cannot start must not be kept. Where pytest is no part of it, other programs run the tests.
 _LACKS = "python -c 'import importlib.util as u, sys; sys.exit(u.find_spec(\"pytest\") is not None)'"
@@ -246,13 +249,22 @@ async def _install_system(steps: Steps, recipe: Recipe) -> None:
 
 
 async def _install_packages(steps: Steps, chosen: ResolvedEnvironment) -> None:
-    await steps.sandbox.write(IN, "".join(f"{line}\n" for line in chosen.pins).encode())
-    dated = quoted(chosen.arguments)
-    install = f"{UV} pip install --quiet --no-deps --python {PYTHON} {dated} -r {IN}"
+    """What there is only as source, for a library that the system lacks, is left out, and said."""
+    pins, what = list(chosen.pins), "installing packages"
+    install = f"{UV} pip install --quiet --no-deps --python {PYTHON} {quoted(chosen.arguments)} -r {IN}"
+    while True:
+        await steps.sandbox.write(IN, "".join(f"{line}\n" for line in pins).encode())
+        done = await steps.attempt(what, install)
+        wanting = _LIBRARY.search(done.output) if done.exit_code != 0 else None
+        left_out = [pin for pin in pins if wanting and name_of(pin) == name_of(wanting["package"])]
+        if wanting is None or not left_out:
+            break
+        steps.log.say(f"left out, for it is built here and {wanting['library']} is not: {left_out[0]}")
+        pins.remove(left_out[0])
+    if done.exit_code != 0:
+        raise failed(steps.log, what, done)
     # uv itself compiles for no Python before 3.7.
-    await steps.take(
-        "installing packages", f"{install} && {{ {PYTHON} -m compileall -q -j 0 {ENV}/lib > /dev/null || true; }}"
-    )
+    await steps.attempt("compiling them", f"{PYTHON} -m compileall -q -j 0 {ENV}/lib > /dev/null")
     await steps.sandbox.write(OUT, "".join(f"{line}\n" for line in chosen.build).encode())
     if chosen.build:
         fetch = f"{PYTHON} -m pip wheel --quiet --no-deps --wheel-dir {WHEELS} -r {OUT}"

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import platform
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from harness.records import Exec
 from harness.repository.workspace import Workspace, open_workspace
 from harness.swebench import names
-from harness.swebench.layers import ANY, parse_bases
+from harness.swebench.choose import IN, ResolvedEnvironment
+from harness.swebench.layers import ANY, _install_packages, parse_bases
 from harness.swebench.official import Spec
 from harness.swebench.recipe import SPECS_WRITTEN, Recipe, ladder, recipe_of, wanted_lines
 from harness.swebench.requirements import conda_requirement, conda_requirements, file_requirements, is_pin, without
+from harness.swebench.steps import Log, Steps
 from harness.swebench.store import SOLVE, StoredImage, doomed
-from tasks.errors import InputError
+from tasks.errors import InputError, SetupFailed
 from tasks.task import Repository
 from tests.support.repositories import CALC, make_repository
 from tests.support.rows import bare_row
@@ -281,3 +285,29 @@ def test_pruning_all_leaves_published_images_and_those_of_solve() -> None:
 def test_environments_of_solve_go_by_age() -> None:
     assert "solve:solved" in pruned(older_than=3600.0)
     assert "solve:solved" not in pruned(older_than=1e12)
+
+
+def test_a_package_that_wants_a_library_of_the_system_is_left_out_and_said(tmp_path: Path) -> None:
+    hint = (
+        "hint: This error likely indicates that you need to install a library that provides `lib/m.h` for `py_lib@1.6`"
+    )
+    written: list[str] = []
+
+    class Sandbox:
+        async def write(self, path: str, content: bytes) -> None:
+            if path == IN:
+                written.append(content.decode())
+
+        async def exec(self, command: str, **_: Any) -> Exec:
+            fails = "pip install" in command and "py-lib" in written[-1]
+            return Exec(hint.encode() if fails else b"", b"", int(fails), False, 0.1)
+
+    heard: list[str] = []
+    steps = Steps(cast("Any", Sandbox()), Log(tmp_path / "log", "acme__calc-1", heard.append))
+    asyncio.run(_install_packages(steps, ResolvedEnvironment(("a==1", "py-lib==1.6"), (), (), "")))
+    assert written == ["a==1\npy-lib==1.6\n", "a==1\n"]
+    assert heard == ["acme__calc-1: left out, for it is built here and lib/m.h is not: py-lib==1.6"]
+    only = ResolvedEnvironment(("py-lib==1.6", "py-lib-two==1"), (), (), "")
+    hint = "error: no such thing"
+    with pytest.raises(SetupFailed, match=r"installing packages failed: see \S+log\nerror: no such thing"):
+        asyncio.run(_install_packages(steps, only))
