@@ -112,7 +112,7 @@ def objections(candidates: Sequence[Candidate]) -> dict[str, str]:
     """By candidate why it cannot be selected, empty if it can. A test speaks against none if it may hold what the issue
     wants to be otherwise: all break it which could be selected otherwise, found by two attempts or more; or all do that
     the tests of two other attempts or more pass on, while every candidate that breaks nothing fails each of these."""
-    able = [c for c in candidates if c.evidence is not None and not why_not(c, c.evidence.broken)]
+    able = _but_for_tests(candidates)
     excused = _broken_by_all(able) if sum(len(c.attempts) for c in able) > 1 else frozenset()
     passed = {c.id: _passed_authors(c) for c in able}
     if not any(passed[c.id] for c in able if not why_not(c, excused)):
@@ -121,6 +121,16 @@ def objections(candidates: Sequence[Candidate]) -> dict[str, str]:
             [c for c in able if len(passed[c.id]) > 1 and passed[c.id] >= authors - {*c.attempts}]
         )
     return {c.id: why_not(c, excused) for c in candidates}
+
+
+def only_break_tests(candidates: Sequence[Candidate]) -> bool:
+    """Whether none can be selected, and two or more for nothing but tests that they break: further tests may tell
+    whether these hold what the issue wants to be otherwise."""
+    return len(_but_for_tests(candidates)) > 1 and all(objections(candidates).values())
+
+
+def _but_for_tests(candidates: Sequence[Candidate]) -> list[Candidate]:
+    return [c for c in candidates if c.evidence is not None and not why_not(c, c.evidence.broken)]
 
 
 def _broken_by_all(candidates: Sequence[Candidate]) -> frozenset[str]:

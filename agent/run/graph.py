@@ -23,7 +23,7 @@ from langgraph.runtime import Runtime
 
 from agent.choice.case import Case, Ground, Known
 from agent.choice.hearing import Hearing, Word
-from agent.choice.order import Findings, objections, select, undecided
+from agent.choice.order import Findings, objections, only_break_tests, select, undecided
 from agent.config import Settings
 from agent.run.about import about
 from agent.run.context import Run
@@ -201,7 +201,7 @@ async def _chosen(run: Run, candidates: Sequence[Candidate]) -> Selection | None
             return undecided(candidates, found.with_shown(shown), threshold)
 
         tied, word = await asyncio.to_thread(finalists, ()), Word()
-        if tied and await witnesses_on_tie(run):
+        if (tied or only_break_tests(candidates)) and await witnesses_on_tie(run):
             return None
         if tied and run.judge is not None:
             from agent.choice.judge import judge

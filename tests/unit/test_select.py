@@ -202,6 +202,20 @@ def test_a_test_speaks_against_none_if_two_others_tests_pass_on_nothing_but_what
     assert select([right, more, idle]).ranking[-1].why == "breaks t::a"
 
 
+def test_further_tests_may_tell_where_all_break_some_test_of_the_base() -> None:
+    one = candidate("c1", regression={"t::old": "failed", "t::a": "passed"})
+    other = candidate("c2", attempts=(1,), patch=diff("return 2"), regression={"t::old": "passed", "t::a": "failed"})
+    assert order.only_break_tests([one, other]) and select([one, other]).candidate is None
+    assert not order.only_break_tests([one]), "nothing to tell apart"
+    assert not order.only_break_tests([one, other, candidate("c3", attempts=(2,))])
+    passing, failing = {"8:w": "passed", "9:w": "passed"}, {"8:w": "failed", "9:w": "passed"}
+    shown = [
+        replace(c, evidence=replace(c.evidence or Evidence(False, False), witness=w))
+        for c, w in ((one, passing), (other, failing))
+    ]
+    assert select(shown).candidate == "c1"
+
+
 def test_a_test_that_every_patch_breaks_speaks_against_none() -> None:
     """The issue may want what it denies. One attempt alone is no reason to believe so."""
     one = candidate("c1", attempts=(0,), regression={"t::old": "failed", "t::a": "passed"})
