@@ -61,8 +61,13 @@ def ask(directory: Path, wish: CapsChanged) -> None:
     with held(directory / ".ctl.lock"):
         write_json(place, public(wish))
         try:
-            while (refusal := json.loads(place.read_bytes()).get(_REFUSAL)) is None:
+            while True:
+                free = False  # looked at before the answer, which a process may leave as the last that it does
                 with contextlib.suppress(RunLocked), run_lock(directory):
+                    free = True
+                if (refusal := json.loads(place.read_bytes()).get(_REFUSAL)) is not None:
+                    break
+                if free:
                     raise InputError(f"{directory} is not being worked on: only what goes on now can be changed")
                 if time.monotonic() > until:
                     why = f"took no notice for {PATIENCE_SECONDS:g} s"

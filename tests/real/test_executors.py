@@ -180,14 +180,13 @@ class TestCluster:
     def test_a_killed_node_costs_at_most_the_turns_under_way(self, cluster: Machines, tmp_path: Path) -> None:
         repository = make_repository(tmp_path / "calculator")
         add_ready(cluster, "two")
-        ended = 0
+        ended: set[int | None] = set()
 
         def watch(event: trace.Event) -> None:
-            nonlocal ended
-            ended += isinstance(event, trace.TurnEnded)
-            if ended == 6 and "two" in cluster.nodes:
-                ended += 1
-                threading.Thread(target=cluster.kill, args=("two",)).start()
+            if isinstance(event, trace.TurnEnded) and len(ended) < 4:
+                ended.add(event.attempt)
+                if len(ended) == 4:  # two of them are on the second node, then
+                    threading.Thread(target=cluster.kill, args=("two",)).start()
 
         with serving(slow_script) as server:
             given = settings(server.url, tmp_path / "runs", attempts=4, concurrency=4, executor="ray")
