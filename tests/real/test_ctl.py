@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,10 @@ import pytest
 
 from agent.assemble import open_pool
 from agent.config import load_config, resolve_model
+from agent.run import control
 from harness import trace
+from harness.cache import write_json
+from harness.lock import run_lock
 from harness.money.budget import BudgetKeeper
 from harness.money.ledger import charges
 from tests.real.test_eval import CHEAP, evaluating
@@ -176,3 +180,19 @@ def wait_for(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+def test_the_answer_of_a_process_that_ended_right_after_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = run_lock
+
+    @contextlib.contextmanager
+    def ended(directory: Path) -> Iterator[None]:
+        write_json(directory / "ctl.json", {"refusal": ""})
+        with free(directory):
+            yield
+
+    monkeypatch.setattr(control, "run_lock", ended)
+    control.ask(tmp_path, trace.CapsChanged(usd=1.0))
+    assert not (tmp_path / "ctl.json").exists()
