@@ -136,28 +136,30 @@ class TestConformance:
             solved(server.url, attempts=2, concurrency=1)
 
     def test_what_is_under_way_is_broken_off_when_a_candidate_is_good_enough(self, solved: Solve) -> None:
-        def script(request: Request) -> Answer:
-            wait = 120.0 if SEEDS.get(request.body.get("seed", -1)) == 1 and request.turn > 1 else 0.0
-            return replace(SOLVING[min(request.turn, 5)], delay=wait)
-
         began = time.monotonic()
-        with serving(script) as server:
+        with serving(second_waits(after=1)) as server:
             done = solved(server.url, attempts=2, concurrency=2, until="likely", failing_test=True)
         assert [a["status"] for a in done.report["attempts"]] == ["submitted", "interrupted"]
         assert done.exit_code == 0 and time.monotonic() - began < 90
 
     def test_what_a_person_stops_ends_as_it_stands(self, solved: Solve) -> None:
-        def script(request: Request) -> Answer:
-            wait = 120.0 if SEEDS.get(request.body.get("seed", -1)) == 1 and request.turn > 3 else 0.0
-            return replace(SOLVING[min(request.turn, 5)], delay=wait)
-
         began = time.monotonic()
-        with serving(script) as server:
+        with serving(second_waits(after=3)) as server:
             done = solved(server.url, attempts=2, concurrency=2, person=Person())
         first, second = done.report["attempts"]
         assert (first["status"], second["status"], second["turns"]) == ("submitted", "interrupted", 3)
         assert second["candidate"] is not None and done.exit_code == 0 and time.monotonic() - began < 90
         each_once(done.directory)
+
+
+def second_waits(after: int) -> Callable[[Request], Answer]:
+    """The model's part: what solves it; the second attempt waits for its answers after that turn."""
+
+    def script(request: Request) -> Answer:
+        late = SEEDS.get(request.body.get("seed", -1)) == 1 and request.turn > after
+        return replace(SOLVING[min(request.turn, 5)], delay=120.0 if late else 0.0)
+
+    return script
 
 
 class Person:
