@@ -13,7 +13,7 @@ from agent.config import Settings
 from harness.cache import write_json
 from harness.lock import held, run_lock
 from harness.trace import CapsChanged, public, record
-from tasks.errors import EnvironmentFailed, InputError, RunLocked
+from tasks.errors import DiskFull, EnvironmentFailed, InputError, RunLocked, TroopError
 
 LOOK_SECONDS = 0.5
 PATIENCE_SECONDS = 30.0
@@ -30,20 +30,20 @@ def changed(settings: Settings, wish: CapsChanged) -> Settings:
 
 @contextlib.asynccontextmanager
 async def listening(directory: Path, heed: Callable[[CapsChanged], None]) -> AsyncIterator[None]:
-    """Within: wishes that are left in the directory are heeded. `heed` raises InputError for one that cannot be."""
+    """Within: wishes that are left in the directory are heeded. `heed` raises a TroopError for one that cannot be."""
     place = directory / _WISH
 
     async def look() -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            with contextlib.suppress(OSError, ValueError, TypeError):  # there is none, or none that can be read
-                wish, refusal = json.loads(place.read_bytes()), ""
-                if _REFUSAL in wish:
-                    continue
-                try:
-                    heed(record(CapsChanged, wish))
-                except InputError as error:
-                    refusal = str(error)
+            if (wish := _wish(place)) is None:
+                continue
+            refusal = ""
+            try:
+                heed(wish)
+            except TroopError as error:
+                refusal = str(error)
+            with contextlib.suppress(OSError, DiskFull):  # whoever asked hears that there was no answer
                 write_json(place, {_REFUSAL: refusal})
 
     looking = asyncio.create_task(look())
@@ -52,6 +52,15 @@ async def listening(directory: Path, heed: Callable[[CapsChanged], None]) -> Asy
     finally:
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
+
+
+def _wish(place: Path) -> CapsChanged | None:
+    """What is wished for and not answered; None where there is nothing, or nothing that can be read."""
+    try:
+        wish = json.loads(place.read_bytes())
+        return None if _REFUSAL in wish else record(CapsChanged, wish)
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def ask(directory: Path, wish: CapsChanged) -> None:
