@@ -54,8 +54,7 @@ def solve(task: Task, settings: Settings | None = None, *, listener: Listener | 
 
     `listener` sees every event of the trace. Raises InputError, EnvironmentFailed (and their families, see
     `tasks.errors`); "nothing acceptable" is no error but a Solution without a patch. Inside a running event loop (a
-    notebook) use `await solve_async(...)`.
-    """
+    notebook) use `await solve_async(...)`."""
     import asyncio
 
     return asyncio.run(solve_async(task, settings, listener=listener))
@@ -65,8 +64,7 @@ async def solve_async(task: Task, settings: Settings | None = None, *, listener:
     """Solve a task within a running event loop: run the attempts, verify the candidates, select.
 
     `listener` sees every event of the trace. Raises InputError, EnvironmentFailed (and their families, see
-    `tasks.errors`); "nothing acceptable" is no error but a Solution without a patch.
-    """
+    `tasks.errors`); "nothing acceptable" is no error but a Solution without a patch."""
     from agent.assemble import go, start
     from agent.config import Settings
 

@@ -9,6 +9,7 @@ import platform
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,8 +100,7 @@ def pick_judge(settings: Settings) -> str | None:
 class Pool:
     """What several runs may share: the sandboxes' provider, the connections to models, the slots for attempts.
 
-    `checks` bounds what runs tests and no model: preparing, verifying, grading. `executor`: where jobs are done.
-    """
+    `checks` bounds what runs tests and no model: preparing, verifying, grading. `executor`: where jobs are done."""
 
     provider: Provider
     connections: Connections
@@ -124,8 +124,7 @@ class Pool:
 async def open_pool(settings: Settings, image: str | None, say: Say = _silent) -> AsyncIterator[Pool]:
     """The pool of one run, or of many with the same settings. `image`: a Docker image that a task asks for.
 
-    Raises SandboxFailed where no sandbox can be had.
-    """
+    Raises SandboxFailed where no sandbox can be had."""
     from agent.models.connections import Connections
 
     async with contextlib.AsyncExitStack() as stack:
@@ -139,9 +138,9 @@ async def open_pool(settings: Settings, image: str | None, say: Say = _silent) -
                 say(f"{alias.alias} takes {alias.concurrency} calls at once, as its alias says, of {places} attempts")
         executor: Executor
         if settings.executor == "ray":
-            from agent.run.cluster import on_cluster
+            from agent.run.cluster import OnCluster
 
-            executor = on_cluster(settings, provider.name, places, say)
+            executor = OnCluster(settings, provider.name, places, say)
             stack.push_async_callback(executor.close)
         else:
             from agent.run.executor import InProcess
@@ -269,6 +268,13 @@ def named_models(settings: Settings, config: Config) -> list[Alias]:
     return [resolve_model(name, config) for name in sorted(named)]
 
 
+def _vendors(settings: Settings) -> dict[str, str]:
+    """By model, whose API it has: its vendor's in the price lists, else what its requests look like."""
+    models = named_models(settings, load_config())
+    spoken = {m.alias: "anthropic" if m.wire == "anthropic" else "openai" for m in models}
+    return {m.alias: (m.price_name or spoken[m.alias]).partition("/")[0] for m in models}
+
+
 def check_models(settings: Settings, config: Config) -> None:
     """Refuse unknown names, missing keys, and unpriced models under a cap before anything is made."""
     aliases = named_models(settings, config)
@@ -312,8 +318,7 @@ async def go(
     """Drive the run in `files` to its end, from wherever its trace stands. `view`: a person who watches and steers it.
 
     Raises RunLocked, and what preparing raises (InputError, EnvironmentFailed). A cancellation (Ctrl-C) is noted in the
-    trace and raised again; the run can be resumed.
-    """
+    trace and raised again; the run can be resumed."""
     with run_lock(files.directory):
         task, settings, _ = files.read_run()
         events = list(trace.read(files.trace_file, may_be_empty=True))
@@ -324,7 +329,7 @@ async def go(
             if not events:  # the process that began the run was killed before its first line was whole
                 _begin(files, task, settings, log)
             own = contextlib.nullcontext(pool) if pool else open_pool(settings, task.environment.image, say)
-            async with telemetry.exported(log, files.name, task.id), own as shared:
+            async with telemetry.exported(log, files.name, task.id, partial(_vendors, settings)), own as shared:
                 return await _drive(files, task, settings, log, events, say, shared, part, view)
 
 

@@ -48,8 +48,7 @@ class Alias:
     model there only). `tools` False: the text protocol is used; `stream` True: answers are streamed; `system_role`
     False: the system message goes into the user's first. `sampling`: parameters sent with every call (temperature,
     top_p, max_tokens, extra ones as the server knows them).
-    `key_env`: the environment variable that holds the key (None: no key is sent).
-    """
+    `key_env`: the environment variable that holds the key (None: no key is sent)."""
 
     alias: str
     base_url: str
@@ -97,8 +96,7 @@ class Settings:
     `executor`: "local", or "ray" for the machines of a cluster; `registry`: HOST/PREFIX in an image registry that
     docker environments are pushed to and pulled from.
     `guide`: attempts see the repository's AGENTS.md and the like. `with_tests`: witness tests are part of the patch.
-    `yes`: the run goes on whatever the base's tests say; `strict`: it ends also where they say little.
-    """
+    `yes`: the run goes on whatever the base's tests say; `strict`: it ends also where they say little."""
 
     budget: Budget = field(default_factory=Budget)
     models: tuple[str, ...] = ()
@@ -179,8 +177,7 @@ def config_paths() -> tuple[Path, ...]:
 def load_config() -> Config:
     """Reads the `TROOP_…` variables and the files of `config_paths` that exist; what an earlier one says wins.
 
-    Raises InputError naming variable, or file and key, for anything that it does not understand.
-    """
+    Raises InputError naming variable, or file and key, for anything that it does not understand."""
     aliases: dict[str, Alias] = {}
     default = os.environ.get(MODEL_VARIABLE, "").strip() or None
     defaults = {name: (value, BY_NAME[name].variable) for name, value in from_variables().items()}
@@ -205,8 +202,7 @@ def resolve_model(name: str, config: Config) -> Alias:
 
     A URL without `#model` takes the only model that the server has. "repair" is no model and is not resolved here.
     Raises InputError for a name that means nothing, EndpointFailed for a server that does not answer. Keys are not
-    looked at: see `key_of`.
-    """
+    looked at: see `key_of`."""
     if name in config.aliases:
         return config.aliases[name]
     if name.startswith(("http://", "https://")):

@@ -58,8 +58,7 @@ class EarlierRun:
     on where the run is reopened. `stopped`: adaptive sampling begins no more; `state`: what it knows of the instance.
     `broken`: attempts that the world ended or kept from beginning; `capped`: a cap of the whole run ended it. `cost`:
     all charges; `dearest`: USD of its dearest call. `outcome`: of a finished run. `given`: the ends of
-    attempts that are patches handed in.
-    """
+    attempts that are patches handed in."""
 
     task: Task
     settings: Settings
@@ -139,8 +138,7 @@ class Evaluation:
     """One evaluation. `settings` are settled (see `agent.assemble.settle`); their caps hold for all instances together.
 
     `retry`: attempts of finished instances that the world broke are made again. `at_once`: instances in work at a time.
-    `given`: by instance, patches that exist already, in place of attempts.
-    """
+    `given`: by instance, patches that exist already, in place of attempts."""
 
     suite: Suite
     settings: Settings
@@ -253,6 +251,11 @@ class Evaluation:
                     await listed(ModelClient(alias, pool.connections, record=lambda event: event))
             limits, timeout = self.settings.limits, self.settings.test_timeout
             means = Means(pool.provider, limits, timeout, max(1, os.cpu_count() or 2), view.say)
+            if self.settings.executor == "ray":
+                from agent.nodes import Nodes
+
+                nodes = Nodes(self.settings.registry)
+                means = replace(means, workers=nodes.width, nodes=nodes)
             async with self.suite.at_work(means) as bench:
 
                 async def solve(task: Task, lane: Lane) -> Solved:

@@ -41,8 +41,7 @@ def masker(extra_names: Iterable[str] = (), environ: Mapping[str, str] | None = 
     """A function that masks text. `extra_names`: variables to be treated as secret whatever their name
     (`Alias.key_env`).
 
-    The environment (default: this process's) is read once, here.
-    """
+    The environment (default: this process's) is read once, here."""
     needles = _needles(extra_names, environ)
 
     def mask(text: str) -> str:

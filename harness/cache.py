@@ -23,8 +23,7 @@ def cache_root() -> Path:
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all; undecodable bytes of a patch (surrogates) come out as they came in.
 
-    Folders above it are made. Raises DiskFull or OSError, and leaves what was there before.
-    """
+    Folders above it are made. Raises DiskFull or OSError, and leaves what was there before."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}")

@@ -26,8 +26,7 @@ def run_lock(directory: Path) -> Iterator[None]:
 
     The lock is the kernel's (flock), so it is gone with the process, kill -9 included; the file's text only tells
     others who holds it. Raises RunLocked, naming the holder, DiskFull, and EnvironmentFailed where the directory
-    cannot be written.
-    """
+    cannot be written."""
     try:
         with writing(directory):
             make_output(directory)

@@ -14,8 +14,7 @@ _KINDS = (
 def make_output(directory: Path) -> None:
     """Make a directory for results, or use one that is there; a new or empty one is first of all hidden from git.
 
-    One that holds files is left as it is: they may be somebody's, who wants them seen. Raises OSError.
-    """
+    One that holds files is left as it is: they may be somebody's, who wants them seen. Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True)
     if not any(directory.iterdir()):
         part = directory / ".gitignore.part"

@@ -14,8 +14,7 @@ class Exec:
     """What one command in a sandbox did.
 
     `stdout`, `stderr`: bytes, cut in the middle beyond the output limit (`truncated`). `exit_code`: as the shell gives
-    it, 128+n for a death by signal n; 124 where `timed_out`. `seconds`: wall time inside the sandbox.
-    """
+    it, 128+n for a death by signal n; 124 where `timed_out`. `seconds`: wall time inside the sandbox."""
 
     stdout: bytes
     stderr: bytes
@@ -36,8 +35,7 @@ class TestReport:
 
     `valid`: the suite really ran and its report agrees with the exit code; where False nothing may be concluded and
     `reason` says why. `failures`: the short message of each test that did not pass; `durations` in seconds, where
-    known. `output`: end of the console output. A test that is not in `outcomes` did not run, which is not a pass.
-    """
+    known. `output`: end of the console output. A test that is not in `outcomes` did not run, which is not a pass."""
 
     __test__ = False
 
@@ -93,8 +91,7 @@ class Charge:
 
     `price_source`: "genai-prices", "alias", "gpu-hour", "provider" (its own word) or "unknown". `seconds`: wall time of
     the call, retries excluded. `answered`: False for a retry that may have reached the model but gave no usable answer
-    (tokens unknown: zeros). `reported_usd`: what the provider itself says that the call cost.
-    """
+    (tokens unknown: zeros). `reported_usd`: what the provider itself says that the call cost."""
 
     attempt: int | None
     purpose: Purpose
@@ -112,8 +109,7 @@ class Budget:
     """Caps. `attempts` and `concurrency` count attempts; the others are per attempt where named so, else per run.
 
     None means no cap. `usd`, `tokens`, `seconds` (wall) hold for the whole run; `turns`, `attempt_usd`,
-    `attempt_seconds` for each attempt; `judge_usd` for the judge's calls of a run.
-    """
+    `attempt_seconds` for each attempt; `judge_usd` for the judge's calls of a run."""
 
     attempts: int = 4
     turns: int = 50
@@ -133,8 +129,7 @@ WRITERS_FROM = 1000
 class WitnessTest:
     """A test written by an attempt to show the bug: `path` is new in the repository, `text` its whole content.
 
-    `failure` is how it failed on the base, as the attempt saw it.
-    """
+    `failure` is how it failed on the base, as the attempt saw it."""
 
     attempt: int
     path: str
@@ -166,8 +161,7 @@ NO_SAMPLE: frozenset[AttemptStatus] = frozenset({"infrastructure", "interrupted"
 class Attempt:
     """A finished attempt. `patch`: the diff taken by the harness ("" if nothing changed).
 
-    Patches are `str` everywhere: the diff's bytes decoded as UTF-8 with "surrogateescape", so any byte survives.
-    """
+    Patches are `str` everywhere: the diff's bytes decoded as UTF-8 with "surrogateescape", so any byte survives."""
 
     index: int
     seed: int
@@ -187,8 +181,7 @@ class Evidence:
 
     `regression`: base-green tests with their outcome on the candidate ("missing" = did not run, not a pass). `witness`:
     witness test name -> outcome, only tests that fail on the base. `valid` False: `reason` says why nothing can be
-    concluded (does not apply, suite never ran). `said`: for people, what tests that do not pass said.
-    """
+    concluded (does not apply, suite never ran). `said`: for people, what tests that do not pass said."""
 
     applies: bool
     valid: bool
@@ -214,8 +207,7 @@ class Evidence:
 class Candidate:
     """A distinct patch with the attempts that produced it. `id`: "c1", "c2", … in order of first appearance.
 
-    `flags`: hygiene flags of the patch (see `harness.patches.patch`). `evidence` None: not verified.
-    """
+    `flags`: hygiene flags of the patch (see `harness.patches.patch`). `evidence` None: not verified."""
 
     id: str
     patch: str
@@ -260,8 +252,7 @@ class Selection:
     `method`: what decided ("only-candidate", "regression", "given", "probe", "witness", "judge-test", "judge",
     "probability", "agreement", "size", "first", "none"). `confidence`: the probability that it is right, 0..1; None
     unless it was calibrated under the conditions at hand, then on `calibrated_on`. `strength`: how far it is shown to
-    be right (`harness.evidence.strength`).
-    """
+    be right (`harness.evidence.strength`)."""
 
     candidate: str | None
     method: str

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +22,19 @@ if TYPE_CHECKING:
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _NEEDED = ("opentelemetry", "opentelemetry.sdk", "opentelemetry.exporter")  # parents first, as find_spec wants them
+_OTHERWISE = {"mistral": "mistral_ai", "google": "gcp.gemini", "x-ai": "x_ai"}
+"""How the conventions name vendors that Troop's price lists name otherwise."""
 
 
 @contextlib.asynccontextmanager
-async def exported(log: trace.Trace, run: str, task: str) -> AsyncIterator[None]:
-    """Within: what the run writes into its trace is sent as spans, where that is wanted."""
+async def exported(
+    log: trace.Trace, run: str, task: str, vendors: Callable[[], Mapping[str, str]]
+) -> AsyncIterator[None]:
+    """Within: what the run writes into its trace is sent as spans, where that is wanted. `vendors`: by model, whose
+    API it has."""
     async with contextlib.AsyncExitStack() as stack:
         if any(map(os.environ.get, _ENDPOINTS)) and all(map(find_spec, _NEEDED)):
-            spans = _Spans(run, task)
+            spans = _Spans(run, task, vendors())
             log.listen(spans.see)
             # In a thread, for a receiver that is gone is waited for, which must not hold up other runs.
             stack.push_async_callback(asyncio.to_thread, spans.close)
@@ -39,7 +44,7 @@ async def exported(log: trace.Trace, run: str, task: str) -> AsyncIterator[None]
 class _Spans:
     """One run's spans, from its name and the events that its process writes; `close` sends what is left (blocking)."""
 
-    def __init__(self, run: str, task: str) -> None:
+    def __init__(self, run: str, task: str, vendors: Mapping[str, str]) -> None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -50,6 +55,7 @@ class _Spans:
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer, self._below = self._provider.get_tracer("troop"), set_span_in_context
         self._open: dict[str, Span] = {}
+        self._vendors = {model: _OTHERWISE.get(vendor, vendor) for model, vendor in vendors.items()}
         self._begin("run", f"run {run}", time.time(), {"troop.run": run, "troop.task": task}, None)
 
     def see(self, event: trace.Event) -> None:
@@ -63,6 +69,7 @@ class _Spans:
             if event.purpose == "act" and turn not in self._open:
                 above = self._begin(turn, "turn", at, {"troop.attempt": event.attempt}, above)
             about = {"gen_ai.operation.name": "chat", "gen_ai.request.model": event.model, "troop.key": event.key}
+            about["gen_ai.provider.name"] = self._vendors.get(event.model, "openai")
             self._begin(event.key, f"chat {event.model}", at, about, above)
         elif isinstance(event, (trace.Replied, trace.Charged)):
             usage, usd = event.charge.usage, event.charge.usd

@@ -38,8 +38,7 @@ class Event:
     """Base of all events. `kind`: what it is called in the file, the class's name with hyphens ("run-started"). `at`:
     seconds since the epoch, when it was written. `attempt` None: an event of the run.
 
-    `masked`: a known secret was masked in what is carried out, so this is not quite what was said or made.
-    """
+    `masked`: a known secret was masked in what is carried out, so this is not quite what was said or made."""
 
     kind: ClassVar[str] = ""
     at: float = 0.0
@@ -71,8 +70,7 @@ class RunReopened(Event):
     """A run that had come to its end goes on: `attempts` in all from now on, as many as before or more.
 
     What the world ended goes on where it stood, and so does what the run's own cap ended; a selection made before is
-    made again. `why`: in a few words, for people.
-    """
+    made again. `why`: in a few words, for people."""
 
     attempts: int
     why: str = ""
@@ -127,8 +125,7 @@ class Replied(Event):
     """A model's answer, written with its charge before anything acts on it: what is in the trace is never paid again.
 
     `key`: the call's name within the run, such as "3/plan", "3/17" or "judge/c1-c2/0". `message`: the assistant message
-    as the server sent it. `charge` covers this call. `cut`: the server ended the answer at the limit of its length.
-    """
+    as the server sent it. `charge` covers this call. `cut`: the server ended the answer at the limit of its length."""
 
     key: str
     message: Json
@@ -267,8 +264,7 @@ class NearTested(Event):
     """What the base's tests near to the candidates say (a task's scope "near"): every candidate is held against these.
 
     `paths`, `names`: what the candidates touch, files and the functions and classes around. `report` None: there are no
-    such tests (see `note`). `flaky`: what does not pass every time. `seconds`: what finding out took.
-    """
+    such tests (see `note`). `flaky`: what does not pass every time. `seconds`: what finding out took."""
 
     paths: tuple[str, ...]
     names: tuple[str, ...] = ()
@@ -299,8 +295,7 @@ class SamplingStopped(Event):
 
     `worth`: the chance that the best candidate is right; `hope`: that any of the next 16 attempts would be; `gain`:
     what another attempt is expected to add to `worth`, `usd` what it would cost, and `per_solve` what a solved task is
-    worth, in USD (where there is no price, an hour of an attempt counts as one).
-    """
+    worth, in USD (where there is no price, an hour of an attempt counts as one)."""
 
     why: str
     attempts: int
@@ -543,8 +538,7 @@ class Trace:
 
     `mask` hides secrets and what looks like one. `mask_known`, if given, takes its place in what is carried out (a
     reply's calls, trees, witness tests, patches): there only secrets that are known as such are masked, since a token
-    in somebody's test fixture must stay what it was.
-    """
+    in somebody's test fixture must stay what it was."""
 
     def __init__(self, path: Path, *, mask: Mask | None = None, mask_known: Mask | None = None) -> None:
         self.path = path
@@ -564,8 +558,7 @@ class Trace:
         """Append the event (its `at` is set here), and tell the listeners of it as it was written, which is what it
         gives back.
 
-        Raises DiskFull where the file system takes no more; nothing of the event is kept then.
-        """
+        Raises DiskFull where the file system takes no more; nothing of the event is kept then."""
         event, plain = self._masked(dataclasses.replace(event, at=time.time()))
         self._append(json.dumps(plain, ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n")
         for listener in self._listeners:
@@ -623,8 +616,7 @@ def read(path: Path, *, may_be_empty: bool = False) -> Iterator[Event]:
     """The events of a trace, in order. A torn last line is skipped.
 
     Raises InputError, naming file and line, for a file that is not a trace, a damaged line, or a newer schema; and for
-    one that is missing or holds no whole event, unless it `may_be_empty` (a run killed at its very start).
-    """
+    one that is missing or holds no whole event, unless it `may_be_empty` (a run killed at its very start)."""
     try:
         file = path.open("rb")
     except OSError as error:

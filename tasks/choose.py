@@ -20,8 +20,7 @@ def choose(
     A pattern is an id or a glob; where no id is meant, a bare name or a glob of bare names; `repo:NAME` (`repo:sympy`,
     `repo:sympy/sympy`); or, once, `sample:N@SEED` (N of what the other patterns name; the same for the same seed, which
     is 0 unless given). Several may be joined by commas. Raises InputError for a pattern that names nothing, with the
-    ids, names or repositories most like it.
-    """
+    ids, names or repositories most like it."""
     single = split(patterns)
     samples = [pattern for pattern in single if pattern.startswith("sample:")]
     if len(samples) > 1:

@@ -97,8 +97,7 @@ def fetch_issue(reference: str, *, base: str | None = None, say: Say = lambda li
     """The task that an issue states, on its repository's default branch or on `base`.
 
     Raises InputError for what the user can put right (reference, missing or private issue, pull request, token) and
-    SourceUnavailable for what the world must (rate limit, network).
-    """
+    SourceUnavailable for what the world must (rate limit, network)."""
     name, number = parse_reference(reference)
     path = f"/repos/{name}/issues/{number}"
     signed_in()

@@ -11,8 +11,7 @@ class Grading:
 
     `files`: (path, text) test files laid over the patched tree; or `test_patch`, a diff that does the same.
     `fail_to_pass`, `pass_to_pass`: test ids; an empty `fail_to_pass` with `files` means: every test in those files.
-    `test_command` overrides the task's.
-    """
+    `test_command` overrides the task's."""
 
     files: tuple[tuple[str, str], ...] = ()
     test_patch: str = ""

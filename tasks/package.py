@@ -39,8 +39,7 @@ def unpack(requirement: str, directory: Path, *, cache: Path | None = None, say:
     The archive is kept in `cache` (if given) under its name, version and hash. Its single top directory is stripped;
     PKG-INFO stays, since build backends that read the version from git fall back to it. Returns one line that says
     what was unpacked. Raises InputError (unknown package or version, no source distribution, unsafe archive) and
-    SourceUnavailable (the index cannot be reached).
-    """
+    SourceUnavailable (the index cannot be reached)."""
     name, version = parse_requirement(requirement)
     if directory.exists() and any(directory.iterdir()):
         raise InputError(f"{directory} is not empty: a package is unpacked into a directory of its own")
@@ -169,8 +168,7 @@ def _extract_tar(archive: Path, into: Path) -> None:
     """Directories, files and links, and of their modes only whether a file is executable; anything else is refused.
 
     Not `extractall(filter="data")`, which Python 3.11 has from 3.11.4 only. Links come last, so nothing is written
-    through one; where they lead is looked at when all of them are there (`_check_links`).
-    """
+    through one; where they lead is looked at when all of them are there (`_check_links`)."""
     links: dict[Path, str] = {}
     with tarfile.open(archive) as tar:
         size = 0

@@ -53,8 +53,7 @@ def load_quixbugs(source: Path, work: Path, patterns: Sequence[str] = ()) -> lis
     """The instances of the checkout at `source`, in order of name; their repositories are made below `work`.
 
     `patterns` choose programs, see `tasks.choose`. Raises InputError for a directory that is no such checkout, or a
-    pattern that names nothing.
-    """
+    pattern that names nothing."""
     return [_instance(source, work, _program(source, name)) for name in choose_programs(source, patterns)]
 
 

@@ -34,8 +34,7 @@ def resolve(
 
     `issue`: a file with the issue's text ("-": standard input), or an issue as SOURCE names it, `issue_text`: the text
     itself; both for a local repository only. `base`: git ref or commit. Raises InputError for a source of no known
-    form, SourceUnavailable by the network.
-    """
+    form, SourceUnavailable by the network."""
     path = expanded(source)
     if is_there(path) and path.is_dir():
         if not _in_repository(path.resolve()):
@@ -82,8 +81,7 @@ def local_task(directory: Path, statement: str, *, base: str | None = None, incl
 
     A directory within a repository is the project that is meant, if it is one. The id is the directory's name with a
     hash of the statement, so two issues of one repository have two ids. Raises InputError for an empty statement.
-    Whether the directory is a repository is seen when its workspace is opened.
-    """
+    Whether the directory is a repository is seen when its workspace is opened."""
     if not statement.strip():
         raise InputError("the issue's text is empty: say what is wrong and what should happen instead")
     root = directory.resolve()

@@ -76,8 +76,7 @@ def load_rows(suite: str, dataset: Path | None = None) -> list[Row]:
     """The rows of a suite, in the data set's order: from the file `dataset` (JSONL, JSON, parquet), else from the hub.
 
     Raises InputError: for a damaged or missing file, naming the line and the field; for an id that is there twice;
-    where the hub, or the extra that reads it, is not to be had.
-    """
+    where the hub, or the extra that reads it, is not to be had."""
     found = _from_hub(suite) if dataset is None else _from_file(dataset)
     rows: dict[str, tuple[str, Row]] = {}
     for place, fields in found:
@@ -101,8 +100,7 @@ def repository_of(row: Row, mirrors: Path | None = None) -> Repository:
     """The row's repository at its base: a clone in the directory `mirrors` where there is one, else GitHub.
 
     A clone there is called `owner__name.git`, `owner__name`, `owner/name.git` or `owner/name`, bare or not.
-    Raises InputError where `mirrors` is not a directory.
-    """
+    Raises InputError where `mirrors` is not a directory."""
     if mirrors is not None and not mirrors.is_dir():
         raise InputError(f"--mirrors {mirrors} is not a directory")
     for stem in (row.repo.replace("/", "__"), row.repo):

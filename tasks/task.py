@@ -16,8 +16,7 @@ class Repository:
 
     kind "path": `location` is a local git repository (never written to); "url": anything that git clones;
     "package": `name==version`, a released source distribution from the package index, unpacked and committed.
-    `base` is a git ref or commit; None means HEAD (path) or the default branch (url).
-    """
+    `base` is a git ref or commit; None means HEAD (path) or the default branch (url)."""
 
     kind: Literal["path", "url", "package"]
     location: str
@@ -32,8 +31,7 @@ class Environment:
     `image`: a Docker image to start from. `python`: "3.9"; None means the newest at hand that the project admits.
     `setup`: shell commands run once, in order, in the repository's root, in a sandbox with the network;
     empty means detected. `directory`: of the project in the repository; "" means the root, or the only one there is.
-    `apt`: Debian packages that set-up needs.
-    """
+    `apt`: Debian packages that set-up needs."""
 
     image: str | None = None
     python: str | None = None
@@ -50,8 +48,7 @@ class GivenTest:
     the base run tells which of their tests fail (all must pass in the end). `files`: (path in the repository, text)
     pairs to be written before the first run; empty if the tests are in the base. `certain` False (a suite that was made
     without running anything): where none of them fails on the base, the task is one without a failing test, rather than
-    a mistake.
-    """
+    a mistake."""
 
     ids: tuple[str, ...]
     files: tuple[tuple[str, str], ...] = ()
@@ -66,8 +63,7 @@ class Task:
     runs the whole test-suite in the repository's root; test files or ids can be appended to it; None means detected.
     `test_scope`: "whole": the suite is run on the base first, and guards a patch as far as time admits; "near": it
     takes too long for that, and only the test files near to what patches touch are ever run on the base, when there are
-    patches. `earlier`: patches of an earlier run that attempts are to see.
-    """
+    patches. `earlier`: patches of an earlier run that attempts are to see."""
 
     id: str
     repository: Repository

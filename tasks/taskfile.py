@@ -28,8 +28,7 @@ _TABLES = frozenset({"repository", "environment", "tests", "failing_test", "grad
 def load_task_file(path: Path) -> Instance:
     """The task that a TOML file describes; a relative `[repository] path` counts from the file's directory.
 
-    Raises InputError, naming the file and the line or key, for anything that the schema does not allow.
-    """
+    Raises InputError, naming the file and the line or key, for anything that the schema does not allow."""
     with Explained(f"{path} cannot be read as a task file", OSError, UnicodeDecodeError):
         text = path.read_bytes().decode("utf-8")
     with Explained(f"{path} is not valid TOML", ValueError, RecursionError):

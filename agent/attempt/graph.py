@@ -77,8 +77,7 @@ class Desk:
     `write` appends an event to the trace; `ask` is the charged, budgeted model call, already bound to this attempt.
     `fresh`: does something in another sandbox of the environment. `near`: the test files nearest to a patch, or to
     files where there is none, for a task whose whole suite takes too long (None: it does not). `with_tests`: witness
-    tests are part of the patch. `context`: tokens that the model bears, as known by now.
-    """
+    tests are part of the patch. `context`: tokens that the model bears, as known by now."""
 
     task: Task
     prepared: trace.Prepared
@@ -135,8 +134,7 @@ class Desk:
     ) -> TestReport:
         """The task's tests in this attempt's sandbox; see `agent.attempt.policy.RunTests`.
 
-        `to_first_failure`: later tests say nothing more to whoever asks, so they need not run.
-        """
+        `to_first_failure`: later tests say nothing more to whoever asks, so they need not run."""
         command = self.prepared.test_command
         if command is None:
             return TestReport({}, 0, False, False, 0.0, reason="no test command is known for this repository")
@@ -356,8 +354,7 @@ async def end(desk: Desk, status: str, detail: str = "") -> None:
     """Take whatever patch exists and write the attempt's end with its status. What the attempt left running is ended
     first; where the sandbox is exhausted all the same, the patch is that of the last turn's tree.
 
-    Of a policy that tries changes blindly (`only_green`) a tree counts only when its last test run was green.
-    """
+    Of a policy that tries changes blindly (`only_green`) a tree counts only when its last test run was green."""
     notebook = desk.notebook
     patch, said = "", [detail] if detail else []
     green = not desk.policy.only_green or (notebook.last_report is not None and notebook.last_report.green)
@@ -494,8 +491,7 @@ async def drive(graph: CompiledStateGraph[State, Desk, State, State], desk: Desk
     """Drive the attempt to its end, from its beginning or from the last finished turn in its notebook.
 
     Raises SandboxFailed when the sandbox died (the caller may go on in a new one), EndpointFailed when the model cannot
-    be had; all else ends as a status in the trace.
-    """
+    be had; all else ends as a status in the trace."""
     new: State = {"turn": -1, "test_due": False, "status": ""}
     begin = new if desk.notebook.plan is None else await restore(desk)
     await graph.ainvoke(begin, {"recursion_limit": STEPS}, context=desk)

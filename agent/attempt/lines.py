@@ -60,8 +60,7 @@ def replaced(text: str, at: int, old: str, new: str) -> str:
     """The text with `new` for the `old` that stands at offset `at` of `shown(text)`.
 
     Lines that both have stay as they are to the byte. Others end as the lines that they replace, or as the line does
-    where the change begins. Raises ValueError where bytes that are not UTF-8 would be lost.
-    """
+    where the change begins. Raises ValueError where bytes that are not UTF-8 would be lost."""
     start, stop = _offset(text, at), _offset(text, at + len(old))
     kept, was, now = lines_of(text[start:stop]), lines_of(old), lines_of(shown(new))
     end = _end(text, start)

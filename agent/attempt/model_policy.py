@@ -224,8 +224,7 @@ def reduced(size: Callable[[int, int], int], turns: int, room: float) -> list[in
     that can be. `size`: of a turn (from 0) at a level.
 
     A function of the history alone, and steady: it moves only when the turns would pass `room`, and then so far that
-    they take LOW_WATER of it, if the last turns that a step spares allow it.
-    """
+    they take LOW_WATER of it, if the last turns that a step spares allow it."""
     levels = [WHOLE] * turns
     reached = {level: 0 for level, _ in STEPS}
     total = 0

@@ -27,8 +27,7 @@ class Notebook:
     `tree`: changed files at the end of the last finished turn, by path. `marks`: a hash of that after each turn.
     `replies`: answered model calls by key; they are never asked again. `failures`: sandboxes that died so far.
     `seconds`: of its plan and its finished turns, so time in which no process ran is none of it; `idle`: seconds since
-    its start in which nothing worked on it.
-    """
+    its start in which nothing worked on it."""
 
     index: int
     started: trace.AttemptStarted | None = None
@@ -125,8 +124,7 @@ class Notebook:
         """What `tools.Toolbox.undo` held at the end of the last finished turn, by path.
 
         A value is the content before the edits (None: no such file), or the string "base" for the base commit's
-        content.
-        """
+        content."""
         undo: dict[str, bytes | str | None] = {}
         now: dict[str, bytes | str | None] = {}
         for record, changed in zip(self.history, self._changes, strict=True):

@@ -35,8 +35,7 @@ class Decision:
     `calls` run in order; a `test` call, which must be the last, runs in the graph's test node. `error`: the reply was
     malformed; it says how, the attempt answers with a correction and counts it. `stop` ends the attempt after the
     calls, unless the last of them is a submit that is asked back. `thoughts`: what the model thought before it, for
-    people.
-    """
+    people."""
 
     text: str
     calls: tuple[ToolCall, ...] = ()
@@ -118,8 +117,7 @@ class Talk:
     """What the next turn of a conversation with a model goes on from.
 
     `turns_left` counts the turn about to be decided. `history`: finished turns in order. `replies`: what the model
-    answered so far, by the call's key. `context`: tokens that the model bears, as known now.
-    """
+    answered so far, by the call's key. `context`: tokens that the model bears, as known now."""
 
     ask: Ask
     history: Sequence[TurnRecord]
@@ -144,8 +142,7 @@ class View(Talk):
 class Policy(Protocol):
     """Decides for one attempt; made anew for each attempt (state that must survive a resume goes into `Planned.data`).
 
-    `only_green`: the policy tries changes blindly, so its tree is a patch only if the last test run was green.
-    """
+    `only_green`: the policy tries changes blindly, so its tree is a patch only if the last test run was green."""
 
     only_green: bool
 

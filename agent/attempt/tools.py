@@ -57,8 +57,7 @@ class Toolbox:
     paths; raises PatchNotTaken. `recorded`: the witness tests so far; `given`: the given test's files. `undo`: the
     contents from before the edits of the last turn that had any, by path (None: the file was not there). `witnesses`:
     recorded, and not yet taken by the attempt's graph. `command_timeout` in seconds; `command_seconds`: time that
-    commands took since it was last 0.
-    """
+    commands took since it was last 0."""
 
     sandbox: Sandbox
     attempt: int
@@ -103,8 +102,7 @@ class Tool:
     anything, and its argument `command`, if it has one, is looked through for tries to cheat; "tests" ends the turn
     with a test run, "ends" the attempt. `parameters`: JSON schema properties; `required`: those that must be given.
     `also`: names that other agents have for it, and `words` the names that they have for its arguments (two of ours,
-    with a space between: a list is spread over them).
-    """
+    with a space between: a list is spread over them)."""
 
     name: str
     kind: Kind

@@ -13,8 +13,7 @@ def group(attempts: Sequence[Attempt]) -> tuple[Candidate, ...]:
     """The distinct patches of finished attempts, in order of attempt index, empty ones left out.
 
     Patches with the same fingerprint (same code but for formatting) are one candidate; the first one's text stands for
-    it.
-    """
+    it."""
     found: dict[str, Candidate] = {}
     for attempt in sorted(attempts, key=lambda a: a.index):
         if not attempt.patch:
@@ -44,8 +43,7 @@ def candidates_of(events: Sequence[trace.Event]) -> tuple[Candidate, ...]:
     """The distinct patches of the attempts that have ended, with the evidence that the trace holds on them.
 
     A candidate keeps its id when the run is reopened, or once there is evidence on it, whatever comes to stand before
-    it then.
-    """
+    it then."""
     events = fates(events)
     evidence = {e.candidate: e.evidence for e in events if isinstance(e, trace.Verified)}
     ids: dict[str, str] = {}

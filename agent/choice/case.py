@@ -21,8 +21,7 @@ from tasks.say import Say
 class Ground:
     """Where candidates are tried out: the base's files, and fresh sandboxes that hold it.
 
-    `command`: runs the repository's tests; None for the usual one. `slots` bounds the sandboxes at a time.
-    """
+    `command`: runs the repository's tests; None for the usual one. `slots` bounds the sandboxes at a time."""
 
     tree: BaseTree
     opened: Opened
@@ -55,8 +54,7 @@ class Case:
     `finalists`: the candidates that still stand first and too close together, with further rows of tests.
     `ground` None: nothing can be run. `events`: the trace so far, so that nothing is asked, run or written again; it
     follows what is written. `write` gives the event back as it was written, without secrets: a resume would go on from
-    the same.
-    """
+    the same."""
 
     statement: str
     candidates: Sequence[Candidate]

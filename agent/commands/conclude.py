@@ -105,8 +105,7 @@ def drive(files: RunFiles, grading: Grading | None, progress: Progress) -> Solut
     """Drive the run to its end, and grade the selected patch where hidden tests are given.
 
     SIGINT and SIGTERM stop it in order: sandboxes are closed, the trace says so, KeyboardInterrupt is raised, and the
-    message says how to go on.
-    """
+    message says how to go on."""
 
     async def whole() -> Solution:
         task, settings, _ = files.read_run()
@@ -170,8 +169,7 @@ def put_away(files: RunFiles, candidate: Candidate, known: argparse.Namespace, p
 def conclude(done: Solution, progress: Progress, known: argparse.Namespace) -> int:
     """Show what the run came to, do with the patch what is asked, and give the exit code.
 
-    What cannot be done is told of after the result: what the run came to is not lost over it.
-    """
+    What cannot be done is told of after the result: what the run came to is not lost over it."""
     progress.stop()
     files, code, told = RunFiles(done.directory), done.exit_code, Json(branch=None)
     events = list(trace.read(files.trace_file))

@@ -118,6 +118,7 @@ def _quixbugs(known: argparse.Namespace, out: Path) -> Suite:
 def _swebench(known: argparse.Namespace, out: Path) -> Suite:
     from harness.suites.swebench import SwebenchSuite
     from harness.swebench import official
+    from harness.swebench.images import Source
     from harness.swebench.layers import parse_bases
 
     if without_images(known.sandbox):
@@ -125,8 +126,9 @@ def _swebench(known: argparse.Namespace, out: Path) -> Suite:
     rules = official.rules_of(known.rules)
     official.versions(rules)  # for its InputError: better now than after an hour of attempts
     rows = tuple(choose_rows(load_rows(known.suite, known.dataset), known.instances))
-    asked = {name: getattr(known, name) for name in ("dataset", "mirrors", "pull", "verbatim", "repeat", "disk")}
-    return SwebenchSuite(name=known.suite, rows=rows, rules=rules, bases=parse_bases(known.images), **asked)
+    asked = {name: getattr(known, name) for name in ("dataset", "verbatim", "repeat", "disk")}
+    source = Source(known.mirrors, known.pull, parse_bases(known.images))
+    return SwebenchSuite(name=known.suite, rows=rows, rules=rules, source=source, **asked)
 
 
 SUITES: Mapping[str, Callable[[argparse.Namespace, Path], Suite]] = {

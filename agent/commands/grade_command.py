@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from agent.commands.grade_view import Tally, TallyView, summary_table
+from agent.commands.options import fill_in
 from agent.commands.progress import Progress
 from agent.commands.signals import interruptible
 from harness.cache import write_json
@@ -17,7 +18,7 @@ from harness.parallel import in_parallel, task_group
 from harness.room import writing
 from harness.swebench import official
 from harness.swebench.grading import Grader
-from harness.swebench.images import ImageOutcome, ensure_images
+from harness.swebench.images import Here, ImageOutcome, Source
 from harness.swebench.predictions import BASELINES, Prediction, PredictionSet, baseline, read_predictions, sets_of
 from harness.swebench.summary import Result, official_summary, untrusted, whole_report, write_files
 from tasks.errors import InputError, words_of
@@ -36,9 +37,9 @@ def execute(known: argparse.Namespace) -> int:
     out = (known.out or Path("runs") / f"grade-{known.suite}").absolute()
     instances = [row.instance_id for row in rows]
     sets = sets_of(predictions)
-    tally = Tally(len(predictions))
+    tally, nodes = Tally(len(predictions)), nodes_of(known)
     with run_lock(out), Progress(quiet=known.quiet, json=known.json, view=partial(TallyView, tally)) as progress:
-        work = _Work(known, out, rows, sets, tally, progress)
+        work = _Work(known, out, rows, sets, tally, progress, nodes)
         interruptible(work.grade(), "the same command goes on where it stopped")
         for each in work.sets:
             own = {name: work.results[each.name, name] for name in each.predictions}
@@ -55,6 +56,18 @@ def execute(known: argparse.Namespace) -> int:
         progress.show(*summary_table(report), f"report: {out / 'report.json'}")
         progress.document(report)
     return 4 if report["infrastructure"]["failures"] else 0
+
+
+def nodes_of(known: argparse.Namespace) -> Here:
+    """The machines that --executor means; how much they do at a time is --workers, or what they bear."""
+    fill_in(known, ["executor", "registry"])
+    nodes = Here()
+    if known.executor == "ray":
+        from agent.nodes import Nodes
+
+        nodes = Nodes(known.registry)
+    known.workers = known.workers or nodes.width
+    return nodes
 
 
 def _asked(known: argparse.Namespace) -> tuple[list[Row], list[Prediction]]:
@@ -90,6 +103,7 @@ class _Work:
     sets: Sequence[PredictionSet]
     tally: Tally
     progress: Progress
+    nodes: Here
     results: dict[tuple[str, str], Result] = field(default_factory=dict)
     retries: int = 0
 
@@ -97,7 +111,9 @@ class _Work:
         """Grade everything. A prediction that the world keeps from its verdict is a result, too."""
         known = self.known
         asked = {name: getattr(known, name) for name in ("workers", "timeout", "verbatim", "network", "fresh")}
-        async with Grader(**asked, rules=official.rules_of(known.rules), say=self.progress.say) as grader:
+        asked |= {"rules": official.rules_of(known.rules), "say": self.progress.say}
+        asked |= {"nodes": self.nodes, "source": Source(known.mirrors)}
+        async with Grader(**asked) as grader:
             async with task_group() as group:
                 await self._images(grader, lambda prepared: self._start(group, grader, prepared))
             self.retries = grader.infrastructure
@@ -116,7 +132,7 @@ class _Work:
             return
         if not self.known.no_build:
             workers, say = self.known.workers, self.progress.say
-            await ensure_images(wanted, mirrors=self.known.mirrors, workers=workers, say=say, tell=ready)
+            await self.nodes.images(wanted, source=Source(self.known.mirrors), workers=workers, say=say, tell=ready)
             return
         for left in await grader.clean():
             self.progress.say(f"removed {left}, which a killed process left")

@@ -8,11 +8,12 @@ from typing import Any
 
 from rich.filesize import decimal
 
+from agent.commands.grade_command import nodes_of
 from agent.commands.options import add_options
 from agent.commands.progress import Progress
 from agent.commands.signals import interruptible
 from harness.sandbox.docker.daemon import connect
-from harness.swebench.images import ImageOutcome, ensure_images
+from harness.swebench.images import ImageOutcome, Source
 from harness.swebench.layers import parse_bases
 from harness.swebench.store import StoredImage, bytes_used, doomed, kept_images, remove
 from harness.views.picture import table
@@ -40,15 +41,15 @@ def _rows(known: argparse.Namespace) -> list[Row]:
 
 
 def _build(known: argparse.Namespace, progress: Progress) -> int:
-    rows, bases = _rows(known), parse_bases(known.base)
+    rows, bases, nodes = _rows(known), parse_bases(known.base), nodes_of(known)
     finished: list[ImageOutcome] = []
 
     def tell(prepared: ImageOutcome) -> None:
         finished.append(prepared)
         progress.say(f"[{len(finished)}/{len(rows)}] {_line(prepared)}")
 
-    asked = {name: getattr(known, name) for name in ("mirrors", "workers", "pull", "rebuild")}
-    work = ensure_images(rows, bases=bases, say=progress.say, tell=tell, **asked)
+    source = Source(known.mirrors, known.pull, bases, known.rebuild)
+    work = nodes.images(rows, source=source, workers=known.workers, say=progress.say, tell=tell)
     done = interruptible(work, "the same command goes on from the layers that are done")
     progress.stop()
     made = [prepared for prepared in done if prepared.image and prepared.seconds]

@@ -21,8 +21,7 @@ PIPED_COLUMNS = 160
 class Progress:
     """A context in which progress is shown on stderr: a live view on a terminal, plain lines elsewhere, or nothing.
 
-    Results go to stdout, or with `json` to stderr, so that stdout holds the one JSON document.
-    """
+    Results go to stdout, or with `json` to stderr, so that stdout holds the one JSON document."""
 
     def __init__(self, *, quiet: bool, json: bool, log: str = "", view: Callable[[Console], View] = View) -> None:
         """`log`: "json" for lines of JSON. `view` makes another view than that of a run's attempts."""

@@ -20,8 +20,7 @@ def interruptible(work: Coroutine[Any, Any, T], how_to_go_on: str, give_back: Ca
     says how to go on. `give_back`: leaves the terminal as it was.
 
     A second signal ends the process there and then: a person is never stuck behind a thread that has work to finish.
-    Nothing is lost by that, since every line of a trace is whole on disk before anything acts on it.
-    """
+    Nothing is lost by that, since every line of a trace is whole on disk before anything acts on it."""
     said = f"interrupted; {how_to_go_on}"
 
     async def whole() -> T:

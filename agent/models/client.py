@@ -43,8 +43,7 @@ class Patience:
     """How long a failing server is borne with, per call. Times in seconds.
 
     `tries` bounds failures other than 429 (being told to wait is no failure), `allowance` the whole time spent
-    retrying. Waits grow from `first` to `longest`, with full jitter, unless the server says how long.
-    """
+    retrying. Waits grow from `first` to `longest`, with full jitter, unless the server says how long."""
 
     tries: int = 8
     allowance: float = 900.0
@@ -117,8 +116,7 @@ class ModelClient:
 
         Raises BudgetExceeded before a call that would pass a cap; CallRefused (ContextTooLong, ReplyUnreadable,
         ToolsRefused) where the server does not take this call, and EndpointFailed where it takes none, or keeps
-        failing.
-        """
+        failing."""
         call = _Call(purpose, attempt, key, messages, tools, seed, temperature, longer, output)
         started = time.monotonic()
 

@@ -21,8 +21,7 @@ class Connections:
     """One pool of connections per base URL, one wire and one limiter per alias, one GPU meter per server.
 
     `width`: attempts at a time, which is how many calls at once an alias allows that names no number. Belongs to one
-    event loop; to be closed at the end (`contextlib.aclosing`).
-    """
+    event loop; to be closed at the end (`contextlib.aclosing`)."""
 
     def __init__(self, width: int = MODEL_ATTEMPTS) -> None:
         self.width = width

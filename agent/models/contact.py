@@ -22,8 +22,7 @@ async def greet(client: ModelClient, say: Say) -> None:
     """Make sure, once for all who share the connections, that the alias can be used: by the server's list of models,
     which costs nothing, or where that does not tell by a call of a few tokens, charged like any other.
 
-    Raises EndpointFailed for a server that cannot be reached, refuses the key or does not know the model.
-    """
+    Raises EndpointFailed for a server that cannot be reached, refuses the key or does not know the model."""
     connections, name = client.connections, client.alias.alias
     async with connections.greeting:
         if name not in connections.greeted:

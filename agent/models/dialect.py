@@ -37,8 +37,7 @@ class Dialect:
         """Take from a refusal what to do otherwise; says it in words, or "" where there is nothing to be learnt.
 
         `ours`: parameters of the refused request that are not the user's; `fields`: fields of its assistant messages
-        that a server may not know.
-        """
+        that a server may not know."""
         if failure.too_long:
             known, self.context = self.context, failure.context or self.context
             return f"its context has {self.context} tokens" if self.context != known else ""

@@ -41,8 +41,7 @@ class Failure:
     to wait. `rate_limited`: too many calls at once. `status` 0: no HTTP answer. `too_long`: the conversation does not
     fit; `context`: the tokens that fit, where the server says so. `unparsed`: the server could not read the tool call
     that its own model wrote. `out_of_money`: the account has nothing left. `filtered`: the conversation's content is
-    refused. `no_tools`: the model takes none there. `responses`: the model is to be had by the Responses API only.
-    """
+    refused. `no_tools`: the model takes none there. `responses`: the model is to be had by the Responses API only."""
 
     what: str
     detail: str

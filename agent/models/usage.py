@@ -14,8 +14,7 @@ def chat_bill(response: Any) -> Bill:
 
     OpenAI and those who follow it count cached tokens within `prompt_tokens` (`prompt_tokens_details.cached_tokens`)
     and reasoning within `completion_tokens`; some count reasoning outside of it, which only `total_tokens` shows.
-    DeepSeek tells the cached as `prompt_cache_hit_tokens`. OpenRouter tells what it charges as `cost`.
-    """
+    DeepSeek tells the cached as `prompt_cache_hit_tokens`. OpenRouter tells what it charges as `cost`."""
     return _bill(response, "prompt_tokens", "completion_tokens") or (disjoint_usage(_told(response)), _usd(response))
 
 

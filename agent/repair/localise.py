@@ -94,8 +94,7 @@ async def localise(
     `timeout` in seconds for the run; a single test that does not end is stopped after a few seconds and counts with
     what it ran. `apart`: paths that are not to be blamed. Without line records (no framework ran that can write them,
     or not in its own process) the places that the failures name are taken. Raises SandboxFailed when the sandbox is
-    gone.
-    """
+    gone."""
     record = f"/tmp/troop-lines-{secrets.token_hex(8)}"
     slowest = max((baseline.durations.get(t, 0.0) for t in baseline.passed), default=0.0) if baseline else 5.0
     report = await run_tests(

@@ -90,8 +90,7 @@ def mutants(
 
     `texts`: path -> text of the files to change; `donors`: further files of the package to take pieces from. Files that
     do not parse are left out. `suspicion`: (path, 1-based line) -> score above 0. `stop`: raises
-    `agent.repair.mutation.source.Stopped` soon after it is set.
-    """
+    `agent.repair.mutation.source.Stopped` soon after it is set."""
     hush()
     sources = _all_parsed(texts, stop)
     others = _all_parsed({path: text for path, text in (donors or {}).items() if path not in sources}, stop)
@@ -262,8 +261,7 @@ def surroundings(texts: Mapping[str, str], suspicion: Mapping[tuple[str, int], f
     """The suspicion with the lines that no test runs itself, but on which suspicious lines rest.
 
     A function's header (its defaults) gets a share of its most suspicious line; constants of the module or class a
-    smaller one. Both run at import, before any test.
-    """
+    smaller one. Both run at import, before any test."""
     hush()
     spread = dict(suspicion)
     for path, source in _all_parsed(texts).items():
@@ -285,8 +283,7 @@ def share_of(
 
     The shares are dealt out of the order that the `common` seed makes, so that each holds mutants about as plausible as
     the others'. The first `attempts` attempts together get the first `attempts` · `turns` mutants; later ones what
-    comes then.
-    """
+    comes then."""
     first = index // attempts * attempts * turns
     order = _jittered(range(min(first + attempts * turns, len(ordered))), random.Random(common))
     own = order[first:][index % attempts :: attempts][:turns]

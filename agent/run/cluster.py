@@ -37,10 +37,8 @@ class OnCluster(InProcess):
     """Jobs on the nodes of the cluster, in sandboxes of the backend. `width`: attempts at a time."""
 
     def __init__(self, settings: Settings, backend: str, width: int, say: Say) -> None:
-        import ray
-
         super().__init__()
-        self._ray, self._say = ray, say
+        self._ray, self._say = ray, say = joined(), say
         declared = [int(node["Resources"].get(SANDBOX, 0)) for node in ray.nodes() if node["Alive"]]
         self._each = min(width, *filter(None, declared)) if any(declared) else min(width, PLACES)
         cpus = (CPU_OF_REPAIR if set(settings.models) == {REPAIR} else CPU_OF_MODEL) * self._each
@@ -170,9 +168,9 @@ class OnCluster(InProcess):
             self._ray.kill(worker)
 
 
-def on_cluster(settings: Settings, backend: str, width: int, say: Say) -> OnCluster:
-    """On the cluster that RAY_ADDRESS names, or that runs on this machine, unless Ray is connected already. Raises
-    InputError where Ray is not installed, EnvironmentFailed where no cluster answers."""
+def joined() -> Any:
+    """Ray, connected to the cluster that RAY_ADDRESS names, or that runs on this machine, unless it is so already.
+    Raises InputError where Ray is not installed, EnvironmentFailed where no cluster answers."""
     try:
         import ray
     except ImportError as error:
@@ -185,4 +183,4 @@ def on_cluster(settings: Settings, backend: str, width: int, say: Say) -> OnClus
         raise EnvironmentFailed(f"no Ray cluster answers ({error}): {start}") from error
     # What dead raylets said would go to standard output, where results go; Troop tells of a lost node itself.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
-    return OnCluster(settings, backend, width, say)
+    return ray

@@ -72,8 +72,7 @@ class Run:
     ended because the server refused a call of theirs. `verifying`: held while evidence is gathered; `shown`:
     whether each witness test, by path and text, fails on the base. `busy`: a block in which the run does, outside
     of its attempts, what the words say. `at_work`: what works on attempts; `stopped`: those that a person broke
-    off. `shipped`: what an executor on other machines has sent of the run.
-    """
+    off. `shipped`: what an executor on other machines has sent of the run."""
 
     task: Task
     settings: Settings

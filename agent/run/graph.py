@@ -75,8 +75,7 @@ def _node(name: str, stage: Callable[[Run], Awaitable[None]]) -> Callable[[Stage
 async def prepare(run: Run) -> None:
     """Workspace, environment and baseline. Raises InputError, SourceUnavailable, SetupFailed, SandboxFailed.
 
-    A run that was prepared before keeps its base, whatever the repository's branches point to by now.
-    """
+    A run that was prepared before keeps its base, whatever the repository's branches point to by now."""
     pinned = next((e.base_commit for e in run.events if isinstance(e, trace.Prepared)), None)
     with run.busy("setting up"):
         run.base = workspace = await apart(run.workspace, pinned)
@@ -144,8 +143,7 @@ async def attempts(run: Run) -> None:
     """All attempts that have not ended yet, as many at a time as there are slots; with `sampling`, those that are worth
     it.
 
-    Raises EndpointFailed when there is no sample because the model's server is not there.
-    """
+    Raises EndpointFailed when there is no sample because the model's server is not there."""
     if run.sampling is not None:
         await sample(run, run.sampling)
     elif run.settings.until in STRENGTHS:

@@ -35,8 +35,7 @@ async def verify_candidates(run: Run, *, early: bool = False) -> None:
 
     `early`: while attempts are being made. Then candidates that have evidence keep it, though later witness tests, and
     later tests near to the candidates, are not in it: the verify stage adds what is missing. One call at a time, for a
-    candidate has its id from the first evidence on it.
-    """
+    candidate has its id from the first evidence on it."""
     async with run.verifying:
         candidates = await asyncio.to_thread(run.candidates)
         wanted = [c for c in candidates if not early or c.evidence is None]

@@ -30,8 +30,7 @@ T = TypeVar("T")
 def gather_static(evidence: InstanceEvidence, statement: str, tree: BaseTree | None) -> InstanceEvidence:
     """The evidence with static facts on every distinct patch that has none yet.
 
-    `tree` None: the base's files are not at hand, and only what the diff itself tells is noted.
-    """
+    `tree` None: the base's files are not at hand, and only what the diff itself tells is noted."""
     read = Statement(statement)
     new = {key: Found(_look(patch, read, tree)) for key, patch in evidence.patches.items() if key not in evidence.found}
     return replace(evidence.with_found(**new), base=replace(evidence.base, statement=statement))
@@ -54,8 +53,7 @@ async def gather_probes(
     they were not run yet.
 
     Each candidate gets a fresh sandbox; what it does to test files is left out. Candidates of the same code are run
-    once. `keep` is told after the base and after every candidate. Raises SandboxFailed where no sandbox works.
-    """
+    once. `keep` is told after the base and after every candidate. Raises SandboxFailed where no sandbox works."""
     packages = import_names(tree.files())
     read = Statement(evidence.base.statement)
     probes, views = probes_of(read, packages), views_for(read, packages)

@@ -51,8 +51,7 @@ async def run_probes(
 ) -> dict[str, tuple[Seen, ...]]:
     """What each probe showed, by its name: one `Seen` a step of a session, one for a command.
 
-    A session that is stopped or dies has fewer steps, the last one "TooSlow" or "Died". Raises SandboxFailed.
-    """
+    A session that is stopped or dies has fewer steps, the last one "TooSlow" or "Died". Raises SandboxFailed."""
     await sandbox.write(f"{_PLACE}/probe_session.py", _DRIVER.read_bytes())
     found = {}
     for probe in probes:

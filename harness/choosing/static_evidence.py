@@ -28,8 +28,7 @@ class StaticFacts:
     level or an unknown place). `unparsed`: files that parsed on the base and no longer do. `undefined`: names that are
     looked up and that nothing defines, new ones only. `unseen`: new identifiers that occur nowhere else in the touched
     files. `flags`: of `harness.patches.patch`. `strays`: new source files that belong to no package; they count neither
-    in `code` nor in `places` and `files`.
-    """
+    in `code` nor in `places` and `files`."""
 
     applies: str
     code: str

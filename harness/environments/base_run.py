@@ -50,8 +50,7 @@ async def baseline(
 
     Tests that did not finish in a run's time are not part of the baseline, which the note says. Of a task whose scope
     is "near" only the given test's file is run. Raises SetupFailed when tests are there but none can be run (`anyway`:
-    the note says so), or a given failing test passes or is not found, and SandboxFailed where sandboxes keep dying.
-    """
+    the note says so), or a given failing test passes or is not found, and SandboxFailed where sandboxes keep dying."""
     built = room.built
     if built.test_command is None:
         return Baseline(None, note=NO_TESTS)

@@ -53,8 +53,7 @@ class Step:
 
     `notes[i]` (none: nothing) is what to tell the user when alternative `i` was the one; a line `troop: …` that a
     command prints is told, too. `optional`: set-up goes on when all fail, and says `failure`; otherwise `failure` opens
-    the error. `installs`: it brings what the repository asks for, rather than Troop's own tools.
-    """
+    the error. `installs`: it brings what the repository asks for, rather than Troop's own tools."""
 
     what: str
     commands: tuple[str, ...]
@@ -144,8 +143,7 @@ def detect(
     `date`: when the tree was committed or released (aware). `described`: its nearest tag, as `git describe --long` has
     it, for build backends that want a version. `python`: the wanted version ("3.9"). `test_command`: the user's.
     `directory`: of the project in the tree; without one it is the root's, or the only one there is. Raises InputError
-    where there are several, or it is not there.
-    """
+    where there are several, or it is not there."""
     every = sorted(files)
     if other := foreign(every, read, test_command):
         own = (Step(what, ways, failure, optional=may_fail) for what, ways, failure, may_fail in other[1])
@@ -374,8 +372,7 @@ def _import_path(project: Project, folder: str) -> str:
 def _tools(date: datetime | None, test_command: str | None) -> tuple[Step, ...]:
     """The usual test framework and the command's, and coverage with contexts.
 
-    uv's environments have no setuptools, which old trees import (pkg_resources) without saying that they need it.
-    """
+    uv's environments have no setuptools, which old trees import (pkg_resources) without saying that they need it."""
     python = f"{ENVDIR}/bin/python"
     install = f"{UV} pip install"
     used = dict.fromkeys(runner_of(command) for command in (USUAL_COMMAND, test_command) if command)

@@ -69,8 +69,7 @@ class Built:
 
     `python`: the interpreter's version there, "" where none answers. `install`: how the project was installed, as one
     would type it; `fell_back_from`: the way that was tried first, "" where that one worked. `notes`: what a user should
-    know.
-    """
+    know."""
 
     key: str
     image: str | None
@@ -95,8 +94,7 @@ async def build(
     """The task's environment: found in the provider's store by its key, else set up there.
 
     `setup_timeout` in seconds for all commands together. `setup_override`: commands in place of the task's and of those
-    detected. Raises SetupFailed (the command and the end of its output), SandboxFailed, InputError (unknown image).
-    """
+    detected. Raises SetupFailed (the command and the end of its output), SandboxFailed, InputError (unknown image)."""
     plan = await asyncio.to_thread(_plan, workspace, task)
     key = _key(provider, workspace, task, plan)
     kept = cache_root() / "environments" / f"{key}.json"
@@ -155,8 +153,7 @@ async def _listing(sandbox: Sandbox) -> str:
 
 async def _make_room(sandbox: Sandbox, workspace: Workspace) -> None:
     """An image may bring a tree of its own, whose history can hold what came after the base: that goes, and so does
-    what was committed there and is not in the base. What was built in the tree and never committed stays.
-    """
+    what was committed there and is not in the base. What was built in the tree and never committed stays."""
     listed = await sandbox.exec(_LIST_COMMITTED, timeout=120, output_bytes=LISTING_BYTES)
     if listed.exit_code != 0 or listed.truncated:
         raise SetupFailed(f"the repository in the image's {WORKDIR} cannot be read: {end_of(listed.output)}")

@@ -69,8 +69,7 @@ class Project:
     `tagged`: a build backend wants it from a tag. `import_roots`: folders to import an uninstalled tree from ("" = the
     root). `members`: a workspace's other projects, with their extras. `build_requires`: of the build backend.
     `own_sources`: dependencies come from places that the tree names. `named`: every requirement that any list names,
-    `optional`: those of extras. `test_paths`: where tox has pytest look for tests. `text`: the files read.
-    """
+    `optional`: those of extras. `test_paths`: where tox has pytest look for tests. `text`: the files read."""
 
     installable: bool
     has_static_metadata: bool

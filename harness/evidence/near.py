@@ -66,8 +66,7 @@ async def near_baseline(
 
     A candidate is held against `report.passed` without `flaky`, which is what `harness.evidence.regression.choose`
     gives for the same `seconds`. Raises SandboxFailed where no sandbox works; a test file that takes its sandbox down
-    is left out, which `note` says.
-    """
+    is left out, which `note` says."""
     if room.built.test_command is None or not runner_of(room.built.test_command).by_file:
         return Baseline(None, note=NOT_BY_FILE)
     files = await asyncio.to_thread(files_near, base, touched)
@@ -82,8 +81,7 @@ async def near_tests(room: CleanRoom, files: Sequence[str], seconds: float) -> B
     together; `flaky` is what passed alone and not together. Where the room bounds no sandboxes, AT_ONCE at a time.
 
     Where nothing passes, or it cannot be run together, there is no report and `note` says so. Raises SandboxFailed
-    where no sandbox works.
-    """
+    where no sandbox works."""
     room = replace(room, slots=room.slots or asyncio.Semaphore(AT_ONCE))
     reports, dead = await _each_alone(room, files, seconds)
     report = _fitting(reports, seconds)

@@ -82,8 +82,7 @@ def near_files(
     """Of the test files `texts` (text by path) those near to what is touched, the nearest first; `least`: their score.
 
     By `nearness`, and by what they mention: a touched function or class counts the more, the fewer of the files mention
-    it.
-    """
+    it."""
     scores = nearness(texts, touched.paths, imports)
     mentions = dict.fromkeys(texts, 0.0)
     for name in touched.names:
@@ -128,8 +127,7 @@ def choose(
     """Ids of the regression tests for a patch, sorted; as many as run in about `seconds`, but at least one file's.
 
     `imports` gives those of the base, and is asked only where not all tests fit; without them only names and places
-    count.
-    """
+    count."""
     green = sorted(baseline.passed - set(flaky))
     if cost(baseline, green) <= max(seconds - STARTING_SECONDS, 0.0):
         return tuple(green)
@@ -152,8 +150,7 @@ def affinity(file: str, touched: str) -> int:
     """How near a test file is to a touched module by their names.
 
     100 for a test file named after the module, 30 for one whose name has the module's or its package's in it; up to 20
-    more for a shared place in the tree.
-    """
+    more for a shared place in the tree."""
     test, module = PurePosixPath(file), PurePosixPath(touched)
     subject = re.sub(r"^tests?_|_tests?$|\.(test|spec)$", "", test.stem)
     name = module.parent.name if module.stem == "__init__" else module.stem

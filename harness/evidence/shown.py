@@ -60,8 +60,7 @@ def of_evidence(candidates: Sequence[Candidate], weights: Mapping[str, float] | 
 def of_judge(name: str, told: Sequence[Told]) -> tuple[Shown, ...]:
     """The rows of a test that the judge wrote: those of its tests that fail on the base and tell candidates apart; none
     where a run of it was unsteady, or the base passes it or cannot even load it. The rows of one file weigh
-    as much as one test. `told`: what it showed on "base" and on each candidate, each run twice.
-    """
+    as much as one test. `told`: what it showed on "base" and on each candidate, each run twice."""
     base = next((each for each in told if each.on == "base"), None)
     if base is None or base.outcome != "failed" or any(each.outcome == "unsteady" for each in told):
         return ()
@@ -100,8 +99,7 @@ def votes(rows: Iterable[Shown], attempts: Mapping[str, Sequence[int]]) -> dict[
     """By candidate the logarithm of the odds that it is right, as all tests say together; 0 where they say nothing.
 
     `attempts`: the candidates (of acceptable ones only: others have no vote) and the attempts that came to each. Equal
-    outcomes give equal odds; and whoever passes all that another passes, and more, never has less.
-    """
+    outcomes give equal odds; and whoever passes all that another passes, and more, never has less."""
     table = [row for row in rows if splits({i: o for i, o in row.outcomes.items() if i in attempts})]
     passes = [{i: o == "passed" for i, o in row.outcomes.items() if i in attempts} for row in table]
     # How independent of the test a candidate is, times the attempts that came to it: repeats share their mistakes.

@@ -33,8 +33,7 @@ async def tell(sandbox: Sandbox, on: str, path: str, text: str, command: str | N
 
     `command`: runs the repository's tests; where that takes no single file, or collects no test of it, the usual
     framework is asked. A file without a test function is a script, which fails by its exit status. Raises
-    SandboxFailed.
-    """
+    SandboxFailed."""
     try:
         await sandbox.write(path, text.encode("utf-8", "surrogateescape"))
     except OSError as error:

@@ -83,8 +83,7 @@ async def verify(
 
     `regression`: ids of tests that are green on the base (see `harness.evidence.regression.choose`). `witnesses`: tests
     that fail on the base (see `witness_on_base`); one under which sandboxes keep dying is an error. Raises
-    SandboxFailed where they die without one: that says nothing about the candidate.
-    """
+    SandboxFailed where they die without one: that says nothing about the candidate."""
     seconds = 0.0
 
     async def on_patch(part: str, work: Callable[[Sandbox], Awaitable[T]]) -> tuple[str | None, T | None]:
@@ -142,8 +141,7 @@ async def witness_on_base(
     to import that `statement`, the issue's text, does not have (a new name that it asks for may be just what is
     missing), what the Python that runs Troop cannot parse, and what would take the place of a file of the base; nor,
     which `say` hears, what takes its sandbox down, or has a name that no witness test may have. Raises SandboxFailed
-    where no sandbox works.
-    """
+    where no sandbox works."""
     distinct = list({(w.path, w.text): w for w in reversed(witnesses)}.values())[::-1]
     if room.built.test_command is None:
         return ()
@@ -179,8 +177,7 @@ async def _fails_as_new(room: CleanRoom, sandbox: Sandbox, witness: WitnessTest,
 async def lay_patch(sandbox: Sandbox, task: Task, patch: str) -> str | None:
     """Apply the patch, then put back whatever measures it: test files, their configuration, the given test.
 
-    New test files of the patch are removed. None: done; else why the patch does not apply.
-    """
+    New test files of the patch are removed. None: done; else why the patch does not apply."""
     reason = await apply_patch(sandbox, patch)
     if reason is not None:
         return reason

@@ -198,8 +198,7 @@ pytest_runtest_call = pytest_runtest_teardown = pytest_runtest_setup
 def _arm(item: "Any") -> "Callable[[], None]":
     """Start the clock of one phase; returns what stops it. It fires again, for code that swallows the first exception.
 
-    Where one case of a parametrised test timed out, the patience for its other cases is a fifth.
-    """
+    Where one case of a parametrised test timed out, the patience for its other cases is a fifth."""
     report = _report
     if report is None or not report.seconds:
         return lambda: None

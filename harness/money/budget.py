@@ -48,8 +48,7 @@ class Hold:
     def settle(self, charge: Charge) -> None:
         """The call was answered, or may have reached the model: its charge takes the place of the reservation.
 
-        A charge with no known price counts, for the caps only, as the reserved amount; unknown tokens likewise.
-        """
+        A charge with no known price counts, for the caps only, as the reserved amount; unknown tokens likewise."""
         if self.open:
             usd = self.usd if charge.usd is None else charge.usd
             self.keeper._close(self, usd, charge.usage.total or self.tokens)
@@ -106,8 +105,7 @@ class BudgetKeeper:
     the judge, whose calls belong to no attempt (None).
 
     A reservation that does not fit beside what is spent raises BudgetExceeded. One that would fit if the calls in
-    flight turned out cheaper than reserved waits for them, in order of arrival.
-    """
+    flight turned out cheaper than reserved waits for them, in order of arrival."""
 
     def __init__(
         self,
@@ -220,8 +218,7 @@ class BudgetKeeper:
         """Holds the upper bound of a call's cost (`usd` None: no known price, nothing held) until it is settled.
 
         Waits while only other calls in flight stand in the way. Raises BudgetExceeded when it cannot fit, or when the
-        time is up, also while waiting.
-        """
+        time is up, also while waiting."""
         hold = Hold(self, attempt, usd or 0.0, tokens)
         self.check(attempt)
         self._check_fit(hold)
@@ -293,8 +290,7 @@ class BudgetKeeper:
 class SharedBudget:
     """Caps on USD, tokens and wall seconds over many runs, known by name; see the module's docstring.
 
-    The seconds begin when this is made. A run is unfinished until `finish` says otherwise.
-    """
+    The seconds begin when this is made. A run is unfinished until `finish` says otherwise."""
 
     def __init__(
         self,
@@ -343,8 +339,7 @@ class SharedBudget:
         """USD or tokens that the run of the share may have spent in all, as it stands now; infinite without a cap.
 
         It is the height L with: the sum over unfinished runs of max(spent, L) is what finished ones left of the cap;
-        where it is not shared fairly, what all other runs have left.
-        """
+        where it is not shared fairly, what all other runs have left."""
         cap, shares = _most(getattr(self.budget, limit)), self.shares.values()
         if not self.fair or cap == math.inf:
             return cap - sum(each.scope.spent[limit] for each in shares if each is not share)

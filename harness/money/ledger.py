@@ -31,8 +31,7 @@ class Prices:
     """What is known about a model's price. USD per million tokens; `gpu_hour` in USD per hour of the GPU.
 
     `model`: what the server calls it; `lookup`: `provider/model` for genai-prices (None: the provider is told from
-    `base_url`). `cache_read`, `cache_write` None: as `input`.
-    """
+    `base_url`). `cache_read`, `cache_write` None: as `input`."""
 
     model: str
     base_url: str = ""
@@ -47,8 +46,7 @@ class Prices:
 def price(prices: Prices, usage: Usage | None, gpu_seconds: float) -> tuple[float | None, str]:
     """(USD, source) of a call. `usage` None: the server did not say; then only a GPU or a free model has a price.
 
-    `gpu_seconds`: the call's share of the GPU's time (`GpuMeter`).
-    """
+    `gpu_seconds`: the call's share of the GPU's time (`GpuMeter`)."""
     if prices.input is not None and prices.output is not None:
         if usage is None:
             free = not any((prices.input, prices.output, prices.cache_read, prices.cache_write))

@@ -106,8 +106,7 @@ async def take_patch(sandbox: Sandbox, *, exclude: Collection[str] = (), say: Sa
 
     `exclude`: paths (or directories) that are left as they are on the base. `say` hears of files that are left out for
     their size (`CONTENT_BYTES`). Raises PatchNotTaken where the sandbox answers, but what the attempt did there (to
-    git, Troop's copy of the base, memory, time) leaves none to be had; SandboxFailed where it is gone.
-    """
+    git, Troop's copy of the base, memory, time) leaves none to be had; SandboxFailed where it is gone."""
     look = await _look(sandbox)
     staged = await asyncio.to_thread(_staging, look, {os.fsencode(path.rstrip("/")) for path in exclude})
     too_much = await _too_much(sandbox, staged)

@@ -96,8 +96,7 @@ class Patch:
 
         The amount of context, the order of files, and in Python blank lines, comments and spacing within a line do not
         count. Tests and prose count only in a patch that has nothing else: the attempts that agree on a fix seldom
-        agree on the words of its test. All fingerprints that are compared must come from one base.
-        """
+        agree on the words of its test. All fingerprints that are compared must come from one base."""
         return _fingerprint(self.diff)
 
     @cached_property

@@ -58,8 +58,7 @@ def place_of_new_test(path: str) -> str:
     It may inside of the repository, in no hidden folder, under a name that pytest collects and Python can import, or
     that means a test in Go (x_test.go), Rust (tests/x.rs) or JavaScript (x.test.js, x.spec.ts). So no new test is a
     file that pytest or Python loads by itself (conftest.py, sitecustomize.py, pytest.ini), nor one that takes the place
-    of what runs the tests (pytest.py, `_pytest/`, troop_*.py, node_modules/).
-    """
+    of what runs the tests (pytest.py, `_pytest/`, troop_*.py, node_modules/)."""
     pure = PurePosixPath(path)
     inside = not pure.is_absolute() and not any(part == ".." or part[0] in ".-" for part in pure.parts)
     free = inside and _TOOLS.isdisjoint(pure.parts[:1])

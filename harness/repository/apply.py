@@ -41,8 +41,7 @@ def apply_to_branch(repository: Path, base: str, patch: str, name: str, message:
     Where that branch, or one that differs by a number, holds the same patch on the same base, it is named and left as
     it is. Where it holds another the new one gets a number: "troop/<name>-2". `message`: see `commit_message`. The
     author is the user's git identity, if any. Raises InputError where the base is not there or the patch does not
-    apply.
-    """
+    apply."""
     (cache_root() / "tmp").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_root() / "tmp", prefix="apply-") as scratch:
         do = partial(_do, repository, _environment(repository, Path(scratch) / "index"))
@@ -82,8 +81,7 @@ def push_branch(repository: Path, branch: str, url: str) -> str:
     """Push a branch of the repository to the one at `url`; its name there, with a number where another has its own.
 
     git talks to the server as the user does, with GITHUB_TOKEN where that is GitHub's (see `network_environment`).
-    Raises InputError with what git says where the push is refused.
-    """
+    Raises InputError with what git says where the push is refused."""
     ask = ("rev-parse", "--path-format=absolute", f"refs/heads/{branch}", "--git-path", "objects")
     commit, objects = hostgit.lines(git(*ask, cwd=repository))
     clean, variables = hostgit.network_environment(url)
@@ -117,8 +115,7 @@ def commit_message(title: str, lines: Sequence[str], run: str) -> str:
     """The issue's title as the subject, `lines` as the body, the run's name as the one trailer.
 
     The title is whatever somebody wrote: it becomes one line without control characters, of 72 at most, so that it can
-    neither begin a body nor add a trailer.
-    """
+    neither begin a body nor add a trailer."""
     subject = textwrap.shorten(_plain(title), SUBJECT_CHARACTERS, placeholder="…")
     if subject in ("", "…"):
         subject = _plain(title)[:SUBJECT_CHARACTERS] or "A patch"

@@ -88,8 +88,7 @@ def network_environment(location: str) -> tuple[str, dict[str, str]]:
 
     The user's own git configuration stays in force here (proxies, certificates, credential helpers), since git must
     talk to servers as the user does; it is the configuration of repositories that is not trusted. GITHUB_TOKEN, or
-    credentials within an http(s) location, travel as a header in the environment, nowhere else.
-    """
+    credentials within an http(s) location, travel as a header in the environment, nowhere else."""
     config = _SAFE | {"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "60"}
     clean, credentials = _split_credentials(location)
     parts = urlsplit(clean)

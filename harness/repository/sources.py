@@ -169,8 +169,7 @@ class _Dirty:
     def paths(self) -> tuple[list[bytes], list[bytes]]:
         """(changed since the last commit, staged or not; untracked and not ignored). Submodules are not looked into.
 
-        What lies in a directory of Troop's results and is in no commit is neither: an attempt must not see others.
-        """
+        What lies in a directory of Troop's results and is in no commit is neither: an attempt must not see others."""
         try:
             options = "--porcelain -z --no-renames --untracked-files=all --ignore-submodules=all"
             output = self._git("status", *options.split())

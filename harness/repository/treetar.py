@@ -79,8 +79,7 @@ class TreeTar:
 def index_file(entries: Sequence[Entry], sizes: Sequence[int], *, time: int) -> bytes:
     """A git index, version 2 (Documentation/gitformat-index), of a tree whose files all were modified at `time`.
 
-    Together with `core.checkStat = minimal` it lets git take unchanged files for unchanged without reading them.
-    """
+    Together with `core.checkStat = minimal` it lets git take unchanged files for unchanged without reading them."""
     hashed = hashlib.sha256 if entries and len(entries[0].oid) == 64 else hashlib.sha1
     out = [struct.pack(">4sII", b"DIRC", 2, len(entries))]
     for entry, size in sorted(zip(entries, sizes, strict=True), key=lambda pair: os.fsencode(pair[0].path)):

@@ -42,8 +42,7 @@ class Workspace:
 
     `date`: of the base commit, with its time zone. `described`: the nearest tag as `git describe --tags --long` tells
     it ("" without one), for build backends that read a version from tags. `notes`: what the user should know. `top`: a
-    checkout of the user's, for what its submodules hold (None: there is none).
-    """
+    checkout of the user's, for what its submodules hold (None: there is none)."""
 
     base_commit: str
     tree: str
@@ -92,8 +91,7 @@ class Workspace:
         are those of the commit: no end-of-line conversion, no filter; the same commit gives the same archive. What the
         user's checkout has of submodules is there as plain files.
 
-        Times: every file of the tree has the commit's, the indexes are younger, so git trusts what they say.
-        """
+        Times: every file of the tree has the commit's, the indexes are younger, so git trusts what they say."""
         time = min(max(int(self.date.timestamp()), 315_619_200), 2**32 - 86_400)
         top, troop, entries, sizes = WORKDIR.lstrip("/"), TROOPDIR.lstrip("/"), self._entries(), list[int]()
         tar = TreeTar(time, there=troop.rpartition("/")[0])
@@ -149,8 +147,7 @@ def open_workspace(repository: Repository, cache: Path, *, say: Say = lambda lin
     """The workspace of a repository at its base. Clones, fetches or unpacks only what the cache does not hold.
 
     `say` gets one line for each step that may take long. Raises InputError (no such repository, ref or package; access
-    refused) and SourceUnavailable (the network fails; another time it may not).
-    """
+    refused) and SourceUnavailable (the network fails; another time it may not)."""
     with writing(cache), sources.opened(repository, cache, say) as source:
         place = cache / f"bases-{_LAYOUT}" / source.commit
         if not place.is_dir():
@@ -161,8 +158,7 @@ def open_workspace(repository: Repository, cache: Path, *, say: Say = lambda lin
 def reopen_workspace(repository: Repository, commit: str, cache: Path, *, say: Say = lambda line: None) -> Workspace:
     """The workspace that a run began with, at that very `commit`, wherever the repository has moved since.
 
-    Raises SourceUnavailable where neither the repository nor the cache holds the commit any more.
-    """
+    Raises SourceUnavailable where neither the repository nor the cache holds the commit any more."""
     pinned = replace(repository, base=None if repository.kind == "package" else commit, include_uncommitted=False)
     reason = ""
     try:

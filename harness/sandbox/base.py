@@ -39,8 +39,7 @@ class SandboxSpec:
 
     `run`, `name`: who it belongs to (labels; `name` such as "attempt-03" or "verify-c1"). `environment`: key of a
     frozen environment, None for a bare one (then `image` may name the Docker image to start from, and `python` the
-    interpreter version). `network`: True only for set-up.
-    """
+    interpreter version). `network`: True only for set-up."""
 
     run: str
     name: str
@@ -79,8 +78,7 @@ class Sandbox(Protocol):
 
         `timeout` in seconds: then the command's whole process tree is killed inside and `Exec.timed_out` is True.
         `merge`: stderr goes into stdout, in order. Returns when the command's main process has ended, though processes
-        that it left in the background still hold its output open.
-        """
+        that it left in the background still hold its output open."""
 
     async def read(self, path: str, *, limit: int = 50_000_000) -> bytes:
         """A file's bytes (path absolute or relative to WORKDIR). Raises OSError as the system inside would (nothing

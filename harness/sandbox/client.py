@@ -74,8 +74,7 @@ class ShimSandbox:
     `env`: the environment of every command. `missing_limits`: see `Sandbox`; that of the disk is added here. `rlimits`:
     resource limits of each command by name ({"NPROC": 512}). `diagnose` is awaited once when the stream ends unasked
     and says why; `release` removes all that the backend gave the sandbox, and is awaited once, by `close`. `storage`:
-    where its files lie on this machine (None: not known); what it answers with no room there is not believed.
-    """
+    where its files lie on this machine (None: not known); what it answers with no room there is not believed."""
 
     name: str
     reader: asyncio.StreamReader

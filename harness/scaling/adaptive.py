@@ -151,8 +151,7 @@ def standing(state: TaskState, beliefs: Beliefs) -> Standing:
 
 def gain(state: TaskState, beliefs: Beliefs) -> float:
     """The expected gain in `worth` for each further sample, at the best number of them: 1 to AHEAD, or where these
-    promise little, FAR too. Deterministic.
-    """
+    promise little, FAR too. Deterministic."""
     return _gain(kinds_of(state.groups), state.failed, beliefs)
 
 
@@ -170,8 +169,7 @@ def _far(kinds: Kinds, failed: int, beliefs: Beliefs) -> float:
 
     As the chance that today's best group is right is not expected to change, the gain is the expected lead, after the
     samples, of what is best then over what is best today: never negative, and 0 on every path that does not change the
-    choice.
-    """
+    choice."""
     rng = random.Random(FAR)
     return math.fsum(_lead(kinds, failed, beliefs, rng) for _ in range(PATHS)) / PATHS
 
@@ -209,8 +207,7 @@ def price(state: TaskState, mean_usd: float) -> float:
 
 def gain_beside(state: TaskState, beliefs: Beliefs, pending: int) -> float:
     """The `gain` of one more attempt beside `pending` ones that are under way: as if these had failed, times the chance
-    that none of them is right. What another attempt adds where one of them is right is left out: it is little.
-    """
+    that none of them is right. What another attempt adds where one of them is right is left out: it is little."""
     if not pending:
         return gain(state, beliefs)
     failed = replace(state, failed=state.failed + pending)
@@ -219,8 +216,7 @@ def gain_beside(state: TaskState, beliefs: Beliefs, pending: int) -> float:
 
 def told(state: TaskState, beliefs: Beliefs) -> float:
     """The expected gain in `worth` of one more witness test that is run on the groups that are likeliest to be right,
-    TESTED of them: as if each were right or wrong for itself, and passed it as groups reach level 1 by `Beliefs()`.
-    """
+    TESTED of them: as if each were right or wrong for itself, and passed it as groups reach level 1 by `Beliefs()`."""
     likely = chances(kinds_of(state.groups), state.failed, beliefs)
     best = sorted((likely[group] for group in state.groups), reverse=True)[:TESTED]
     known, expected = Beliefs(), 0.0
@@ -234,8 +230,7 @@ def told(state: TaskState, beliefs: Beliefs) -> float:
 def fit_prior(states: Iterable[TaskState], beliefs: Beliefs) -> Beliefs:
     """The beliefs with the prior weighted by how likely each alpha and beta of a grid makes what was seen of these
     tasks, and with the likeliest `fails` of FAILS and its own: who believes too much of what wrong attempts give takes
-    right ones for wrong. Needs no labels.
-    """
+    right ones for wrong. Needs no labels."""
     seen = Counter((kinds_of(state.groups), state.failed) for state in states if state.attempts)
     if not seen:
         return beliefs

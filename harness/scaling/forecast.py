@@ -50,8 +50,7 @@ POINTS = 12
 class HoldOut:
     """A fit to the first `fitted` samples of each task, asked for coverage at `asked`, where `observed` is known.
 
-    `low`, `high`: 99 % interval of forecast - observed.
-    """
+    `low`, `high`: 99 % interval of forecast - observed."""
 
     fitted: int
     asked: int
@@ -84,8 +83,7 @@ def forecast(outcomes: Sequence[Sequence[bool]], k: int, *, draws: int = BOOTSTR
     """One forecast of coverage at k by each of LAWS. `outcomes`: for each task, whether each of its samples is right,
     in the order drawn.
 
-    Every task must have the same number of samples, at least one.
-    """
+    Every task must have the same number of samples, at least one."""
     (n,) = {len(each) for each in outcomes}
     cells = Counter((sum(each), sum(each[: n // 2])) for each in outcomes)
     if short := _too_little(cells, n, k):

@@ -25,8 +25,7 @@ class Purchase:
 class Best:
     """The purchase within a budget that solves most. `sure`: the share of the bootstraps in which its model does.
 
-    `runner_up`: the best of another model, and `ahead` by how much it is beaten, paired (None where there is none).
-    """
+    `runner_up`: the best of another model, and `ahead` by how much it is beaten, paired (None where there is none)."""
 
     budget: float
     purchase: Purchase
@@ -63,8 +62,7 @@ def frontier(
     """The best purchase at each budget; without budgets, at each at which it changes. Models without prices are passed
     over.
 
-    `models`: of the same tasks (see `shared`). A budget that buys nothing has no row.
-    """
+    `models`: of the same tasks (see `shared`). A budget that buys nothing has no row."""
     options = [_option(model, k, measure) for model in models if model.priced for k in ks_up_to(model.depth)]
     means = [(fmean(o.usd.values()), fmean(o.solved.values())) for o in options]
     drawn = [(draws.means(o.usd), draws.means(o.solved)) for o in options]

@@ -51,8 +51,7 @@ _Imported = tuple[str, str, Sample, bool]
 def imported(files: Sequence[Path], labels: Sequence[Path], *, label: str = "resolved") -> Imported:
     """Read rows, or predictions where `labels` has the official report of each file, in the same order.
 
-    `label`: the field of a row that says whether it is right. Raises InputError where a file is not what it must be.
-    """
+    `label`: the field of a row that says whether it is right. Raises InputError where a file is not what it must be."""
     if labels and len(labels) != len(files):
         raise InputError(
             f"{len(files)} files of predictions and {len(labels)} of labels: each needs one of the other, in order"
@@ -143,8 +142,7 @@ def of_evaluation(report: Json) -> Imported:
 
     Attempts that the world ended are no samples. Those of a task of which a candidate was not graded are left out and
     counted. Of an adaptive evaluation, as many first samples of each task as all have: who has more of them is no
-    matter of chance.
-    """
+    matter of chance."""
     common = (report.get("adaptive") or {}).get("common_samples")
     rows: list[_Imported] = []
     ungraded = 0

@@ -58,8 +58,7 @@ def fit_inflated(counts: Counts, near: BetaBinomial | None = None) -> BetaBinomi
 
     The likelihood falls into two factors: how many tasks have a right sample at all, and, among those, how many; the
     second is a beta-binomial cut off at zero and gives alpha and beta, the first then gives the share. Where that would
-    be negative, the best share is 0.
-    """
+    be negative, the best share is 0."""
     (n,) = {n for n, _ in counts}
     seen = {(n, c): tasks for (n, c), tasks in counts.items() if c}
     if seen:
@@ -76,8 +75,7 @@ class _Surface:
 
     As counts are whole numbers, log B(alpha + c, beta + n - c) - log B(alpha, beta) is a sum of log(alpha + j), j < c,
     and so on; `right`, `wrong`, `drawn` are how many tasks have more than j right, wrong or any samples. `cut`: the
-    number of tasks, where only those with a right sample are looked at (0: all are).
-    """
+    number of tasks, where only those with a right sample are looked at (0: all are)."""
 
     right: tuple[float, ...]
     wrong: tuple[float, ...]

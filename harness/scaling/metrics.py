@@ -22,8 +22,7 @@ def pass_at_k(n: int, correct: int, k: int) -> float | None:
     right.
 
     The unbiased estimator of Chen et al. 2021 ("Evaluating Large Language Models Trained on Code"), 1 - C(n-c, k)/C(n,
-    k), in its product form. None where fewer than k samples exist.
-    """
+    k), in its product form. None where fewer than k samples exist."""
     if k > n:
         return None
     missed = 1.0
@@ -35,8 +34,7 @@ def pass_at_k(n: int, correct: int, k: int) -> float | None:
 def recovery(tasks: Sequence[Sampled], single: float | None) -> float | None:
     """(selected - mean@1) / (oracle - mean@1): how much of what sampling offers the selection keeps. `single`: mean@1.
 
-    None without it (there are no tasks then), and where the oracle is no better than one sample.
-    """
+    None without it (there are no tasks then), and where the oracle is no better than one sample."""
     if single is None:
         return None
     oracle = fmean(float(t.correct > 0) for t in tasks)
@@ -50,8 +48,7 @@ def solved_by_best(candidates: Sequence[tuple[int, bool]], unusable: int, k: int
     `candidates`: best first, each with how many samples it came from and whether it is right; `unusable`: samples that
     gave nothing that may be chosen. The samples are drawn without replacement. m = 1 is selected@k; m >= k is pass@k of
     what may be chosen. Exact: counts the subsets in which the m best candidates are all wrong, candidate by candidate.
-    None where fewer than k samples exist.
-    """
+    None where fewer than k samples exist."""
     left = n = sum(count for count, _ in candidates) + unusable
     if not 0 < k <= n:
         return None
@@ -81,8 +78,7 @@ def majority_right(clusters: Sequence[tuple[int, float]], unusable: int, k: int)
     `clusters`: how many samples each distinct candidate came from and what share of them is right; ties are broken by
     lot; `unusable`: samples without a patch, which do not vote. Exact: for each right candidate and each number of
     votes for it, the subsets in which no other has more, by the number of others that have as many. None where fewer
-    than k samples exist.
-    """
+    than k samples exist."""
     n = sum(count for count, _ in clusters) + unusable
     if not 0 < k <= n:
         return None

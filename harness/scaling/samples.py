@@ -13,8 +13,7 @@ COMPLETE = 0.8
 class Sample:
     """One attempt's outcome. `usd`: its cost, None where unknown. `candidate`: equal for samples that gave the same
     patch, "" for none. `score`: its place in the selection's order (higher is better), None where it may not be
-    selected; `ranked` of the model says whether there is such an order at all.
-    """
+    selected; `ranked` of the model says whether there is such an order at all."""
 
     right: bool
     usd: float | None = None
@@ -27,8 +26,7 @@ class Model:
     """All samples of one model: for each task (by id), in the order in which they were drawn. `ranked`: scores are
     known. `submissions`: a selection is right if any of so many best candidates is.
 
-    `settled`: the depth, where the tasks that lack samples have been left out already.
-    """
+    `settled`: the depth, where the tasks that lack samples have been left out already."""
 
     name: str
     tasks: dict[str, tuple[Sample, ...]]
@@ -68,8 +66,7 @@ class Model:
     def padded(self, tasks: Iterable[str]) -> Model:
         """Every task with the largest number of samples: what is missing gave no patch and is wrong.
 
-        Such a sample costs the task's mean (the model's where the task has none), for it was paid for as well.
-        """
+        Such a sample costs the task's mean (the model's where the task has none), for it was paid for as well."""
         known = [s.usd for samples in self.tasks.values() for s in samples if s.usd is not None]
         mean = sum(known) / len(known) if self.priced else None
         most, padded = self.most, {}
@@ -86,8 +83,7 @@ def ranking(samples: Sequence[Sample]) -> tuple[list[tuple[int, bool]], int]:
     right; and how many samples gave none.
 
     A candidate has the best score of its samples, and is right if most of them are; equal scores keep the order in
-    which they were drawn. Samples without a name are candidates of their own.
-    """
+    which they were drawn. Samples without a name are candidates of their own."""
     found: dict[str, list[tuple[float, int, bool]]] = {}
     for place, sample in enumerate(samples):
         if sample.score is not None:
@@ -99,8 +95,7 @@ def ranking(samples: Sequence[Sample]) -> tuple[list[tuple[int, bool]], int]:
 
 def clusters(samples: Sequence[Sample]) -> tuple[list[tuple[int, float]], int]:
     """The distinct candidates, each with its number of samples and the share of them that is right; and how many
-    samples have no patch. (Equal patches can have unequal labels: tests that are not steady, or published outcomes.)
-    """
+    samples have no patch. (Equal patches can have unequal labels: tests that are not steady, or published outcomes.)"""
     found: dict[str, list[bool]] = {}
     for sample in samples:
         if sample.candidate:
@@ -112,8 +107,7 @@ def clusters(samples: Sequence[Sample]) -> tuple[list[tuple[int, float]], int]:
 def told_apart(sources: Sequence[tuple[str, Sequence[Model]]], *, merge: bool) -> list[Model]:
     """The models of several sources (name, models); one that is in several gets the source's name added, or with
     `merge` the samples of all of them, in order. Scores of different sources have no common order, so a merged model is
-    not ranked.
-    """
+    not ranked."""
     every = [(source, model) for source, models in sources for model in models]
     names = [model.name for _, model in every]
     if not merge:

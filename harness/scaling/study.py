@@ -63,8 +63,7 @@ def study(
     draws: int = BOOTSTRAPS,
 ) -> Study:
     """Everything about these models. `missing` "wrong": a task or sample that a model lacks gave no patch, and counts
-    as wrong. Raises InputError without a sample, or without a task that all of them have.
-    """
+    as wrong. Raises InputError without a sample, or without a task that all of them have."""
     tasks = sorted({task for model in models for task in model.tasks})
     if not tasks:
         raise InputError("there are no graded samples to report on")

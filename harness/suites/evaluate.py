@@ -31,8 +31,7 @@ class Solved:
     `samples`: the candidate of each sample, in the order of attempts (None: no patch). `known`: verdicts from before.
     `note` keeps a verdict. `spans`: when processes worked on it, in seconds since the epoch. `failure`: why it came to
     no end ("" if it did; what it cost all the same is in the report), and whether that would befall any instance
-    (`outage`).
-    """
+    (`outage`)."""
 
     report: Json
     patches: Mapping[int, str]
@@ -117,8 +116,7 @@ async def evaluate(
 
     Another instance is begun when fewer attempts are to come than there are places for. One whose environment or
     grading fails is an outcome, not an end. Raises EnvironmentFailed where several in a row fail by what is no
-    instance's own: a model server or a daemon that is gone.
-    """
+    instance's own: a model server or a daemon that is gone."""
     outages = 0
     places = asyncio.Semaphore(plan.at_once or len(ids) or 1)
 

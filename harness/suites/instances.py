@@ -100,8 +100,7 @@ TEST_SECONDS = 120.0
 async def grade(room: CleanRoom, task: Task, grading: Grading, patch: str, *, name: str = "grade") -> Verdict:
     """The verdict on one patch ("" is the base itself), in a sandbox called `name`.
 
-    Raises SandboxFailed where sandboxes keep dying: that is no verdict.
-    """
+    Raises SandboxFailed where sandboxes keep dying: that is no verdict."""
 
     async def in_sandbox(sandbox: Sandbox) -> Verdict:
         if (reason := await lay_patch(sandbox, task, patch)) is not None:

@@ -29,8 +29,7 @@ class SuiteBoard:
     the newest line of progress.
 
     `before`: of each instance the attempts that had ended before this process; they count, but say nothing about its
-    pace.
-    """
+    pace."""
 
     suite: str
     instances: int

@@ -15,8 +15,7 @@ def evaluation_page(
     """The page of the evaluations of these names and reports, and of the study of all their samples.
 
     `links`: pages of instances, by name of the evaluation and id, as in "eval-quixbugs/gcd". `more`: `live`, `home` as
-    in `harness.views.page.run_page`.
-    """
+    in `harness.views.page.run_page`."""
     told = [_told(name, report) for name, report in named]
     data = study.to_json() if study else None
     heading = "; ".join(each["title"] for each in told) or "Samples from elsewhere"

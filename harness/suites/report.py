@@ -54,8 +54,7 @@ def _report(outcomes: Sequence[Outcome], asked: Asked, *, instances: int | None 
     the evaluation was stopped. `seconds`: wall time in which anything was worked on; `attempt_seconds` and
     `model_seconds` are sums over what overlaps. `leak_tries`: attempts that tried to get at what they may not have, and
     by which way. `adaptive`: why sampling left instances before their last attempt, and how many first samples all of
-    them have.
-    """
+    them have."""
     solved = [o.solved for o in outcomes if o.solved is not None]
     worked = [w for o in outcomes if (w := o.solved or o.unsolved) is not None]
     sampled = {o.id: s for o in outcomes if (s := o.sampled) is not None}
@@ -220,8 +219,7 @@ def prediction_files(outcomes: Sequence[Outcome], models: Sequence[str], attempt
     there is empty, which the official harness counts as unresolved.
 
     Left out are instances that came to no end, and of a rank's file attempts that the world ended: they are no samples.
-    The model's name carries the rank, since the official harness keeps its results under that name.
-    """
+    The model's name carries the rank, since the official harness keeps its results under that name."""
     name = "+".join(models) or "troop"
     lines: dict[str, list[str]] = {SELECTED: [], **{rank_file(rank): [] for rank in range(1, attempts + 1)}}
     for outcome in outcomes:

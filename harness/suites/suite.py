@@ -13,6 +13,7 @@ from typing import Protocol
 
 from harness.records import Json, Verdict
 from harness.sandbox.base import Limits, Provider
+from harness.swebench.images import HERE, Here
 from tasks.say import Say
 from tasks.task import Task
 
@@ -38,13 +39,15 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What a bench works with. `timeout`: seconds of one grading's tests; `workers`: gradings at a time."""
+    """What a bench works with. `timeout`: seconds of one grading's tests; `workers`: gradings at a time; `nodes`:
+    where official ones run."""
 
     provider: Provider
     limits: Limits
     timeout: float
     workers: int
     say: Say
+    nodes: Here = HERE
 
 
 class Bench(Protocol):

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from harness.parallel import in_parallel
 from harness.records import Json, Verdict
@@ -18,8 +17,8 @@ from harness.sandbox.docker.daemon import connect
 from harness.suites.suite import Bench, Means, Ready, Submission
 from harness.swebench.ahead import Ahead
 from harness.swebench.grading import GradedPatch, Grader
-from harness.swebench.images import ImageOutcome, ImageRef, ensure_images, find_image
-from harness.swebench.names import ENV, image_name
+from harness.swebench.images import ImageOutcome, Source, ensure_images, find_image
+from harness.swebench.names import ENV, ImageRef, image_name
 from harness.swebench.official import Rules
 from harness.testing.runners.registry import USUAL_COMMAND, runner_of
 from tasks.errors import EnvironmentFailed, words_of
@@ -32,20 +31,17 @@ IMAGES_AT_ONCE = 4
 
 @dataclass(frozen=True)
 class SwebenchSuite:
-    """Chosen rows. `mirrors`: a directory of clones; `pull`: whether published images are asked for; `verbatim`: grade
-    with the official evaluation script as it is; `rules`: to grade by, the verdict's first; `repeat`: times that
-    each patch is graded; `bases`: base images by Python version; `disk`: GB that images made for it may take, which
-    then go when they are done with (None: any, and they stay)."""
+    """Chosen rows. `source`: of their images; `verbatim`: grade with the official evaluation script as it is; `rules`:
+    to grade by, the verdict's first; `repeat`: times that each patch is graded; `disk`: GB that images made for it may
+    take, which then go when they are done with (None: any, and they stay)."""
 
     name: str
     rows: tuple[Row, ...]
     dataset: Path | None = None
-    mirrors: Path | None = None
-    pull: Literal["auto", "always", "never"] = "auto"
+    source: Source = field(default_factory=Source)
     verbatim: bool = False
     rules: tuple[Rules, ...] = ("5",)
     repeat: int = 1
-    bases: Mapping[str, str] = field(default_factory=dict)
     disk: float | None = None
 
     @property
@@ -62,7 +58,7 @@ class SwebenchSuite:
     def described(self) -> Json:
         return {
             "dataset": str(self.dataset.resolve()) if self.dataset else None,
-            "mirrors": str(self.mirrors.resolve()) if self.mirrors else None,
+            "mirrors": str(self.source.mirrors.resolve()) if self.source.mirrors else None,
         }
 
     def row(self, id: str) -> Row:
@@ -71,7 +67,7 @@ class SwebenchSuite:
 
     def task(self, id: str, image: str = "") -> Task:
         row = self.row(id)
-        return task_in_image(row, repository_of(row, self.mirrors), image)
+        return task_in_image(row, repository_of(row, self.source.mirrors), image)
 
     def missing(self) -> Mapping[str, str]:
         try:
@@ -83,9 +79,8 @@ class SwebenchSuite:
 
     @contextlib.asynccontextmanager
     async def at_work(self, means: Means) -> AsyncIterator[Bench]:
-        async with Grader(
-            workers=means.workers, verbatim=self.verbatim, run="eval", rules=self.rules, say=means.say
-        ) as grader:
+        judging = partial(Grader, verbatim=self.verbatim, rules=self.rules, source=self.source)
+        async with judging(workers=means.workers, run="eval", say=means.say, nodes=means.nodes) as grader:
             for left in await grader.clean():
                 means.say(f"removed {left}, which a killed process left")
             ahead = None if self.disk is None else await asyncio.to_thread(Ahead, self.disk * 1e9, means.say)
@@ -113,10 +108,8 @@ class _SwebenchBench:
             try:
                 await ensure_images(
                     [self.suite.row(id) for id in ids],
-                    mirrors=self.suite.mirrors,
-                    bases=self.suite.bases,
+                    source=self.suite.source,
                     workers=min(IMAGES_AT_ONCE, self.means.workers),
-                    pull=self.suite.pull,
                     say=self.means.say,
                     tell=finished.put_nowait,
                     making=self.ahead.making if self.ahead else contextlib.nullcontext,
@@ -179,8 +172,7 @@ def _setup(command: str | None, tree: str) -> tuple[str, ...]:
     """Published images have their environment at another place than a sandbox, some the repository (and beside it the
     hidden tests and the right patch); and not every project tests with pytest.
 
-    What is installed here stays in the sandboxes of attempts: grading has the image as it is.
-    """
+    What is installed here stays in the sandboxes of attempts: grading has the image as it is."""
     python = f"{ENVDIR}/bin/python"
     # What was built in the image's tree stays; its history goes.
     brought = f"rm -rf {tree}/.git {posixpath.dirname(tree).rstrip('/')}/*.patch && cp -an {tree}/. {TREE}"

@@ -16,8 +16,7 @@ from tasks.swebench import Row
 
 class Ahead:
     """Has images wait until they fit: all that are made for the evaluation take `most` bytes at most, if any one of
-    them fits alone. What is there already is neither counted nor removed. Made blocking; to be ended.
-    """
+    them fits alone. What is there already is neither counted nor removed. Made blocking; to be ended."""
 
     def __init__(self, most: float, say: Say) -> None:
         self._client, self._most, self._say = connect(timeout=600), most, say

@@ -32,8 +32,7 @@ _ABSENT = "was not found in the package registry"
 class ResolvedEnvironment:
     """A resolved environment: `pins` and what the repository's build asks for (`build`), each `name==version` or a URL.
 
-    `arguments`: how uv was told to choose, for what is built on the way. `note`: what a person should know of it.
-    """
+    `arguments`: how uv was told to choose, for what is built on the way. `note`: what a person should know of it."""
 
     pins: tuple[str, ...]
     build: tuple[str, ...]

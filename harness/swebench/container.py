@@ -23,9 +23,11 @@ from harness.room import check, lacking
 from harness.sandbox.base import name_unlike_others
 from harness.sandbox.docker.containers import make_container, obituary, sweep
 from harness.sandbox.docker.daemon import Attachment, Daemon
+from harness.swebench import official
+from harness.swebench.names import ImageRef
 from harness.swebench.official import Rules
 from tasks.errors import SandboxFailed
-from tasks.swebench import ENTER
+from tasks.swebench import Row
 
 _ANEW = "git checkout -- . ; git clean -fd ; "
 APPLY_COMMANDS: Mapping[Rules, tuple[str, ...]] = {
@@ -70,8 +72,7 @@ class Ran:
 class Containers:
     """The docker daemon, as a place to grade in. Nothing is asked of it before the first call; `close` when done.
 
-    `run`: whose the containers are (a label). `network`: whether they have one.
-    """
+    `run`: whose the containers are (a label). `network`: whether they have one."""
 
     def __init__(self, run: str, *, network: bool = False) -> None:
         self.daemon = Daemon()
@@ -84,30 +85,19 @@ class Containers:
         return await self.daemon.ask("look for containers", sweep, None)
 
     async def run(
-        self,
-        image: str,
-        patch: bytes,
-        script: bytes,
-        log: IO[bytes],
-        *,
-        name: str,
-        timeout: float,
-        rules: Rules = "5",
-        capabilities: tuple[str, ...] = (),
-        enter: str = ENTER,
+        self, row: Row, image: ImageRef, patch: bytes, script: bytes, log: IO[bytes], timeout: float, rules: Rules = "5"
     ) -> Ran:
-        """Apply the patch and run the script in a fresh container of `image`; the script's output goes to `log`.
-
-        `enter`: goes to the repository. `timeout` in seconds: then everything in it is killed. Raises SandboxFailed
-        where daemon or container fail.
-        """
+        """Apply the patch and run the script in a fresh container of the row's `image`; the script's output goes
+        to `log`. `timeout` in seconds: then everything in it is killed. Raises SandboxFailed
+        where daemon or container fail."""
         await self.daemon.connected()
         check(self.daemon.storage)
         mark = f"troop-{secrets.token_hex(8)}"
-        command = [mark, str(len(patch)), str(len(script)), enter, *APPLY_COMMANDS[rules]]
+        command = [mark, str(len(patch)), str(len(script)), row.enter, *APPLY_COMMANDS[rules]]
         began = time.time()
+        own, name = () if row.eval_script else official.spec_of(row).capabilities, row.instance_id
         label = f"troop-{name_unlike_others(self._run, name)}"
-        container, attachment = await self.daemon.started(label, self._make, name, image, command, capabilities)
+        container, attachment = await self.daemon.started(label, self._make, name, image.id, command, own)
         gone = False
         try:
             end = await _talk(attachment, patch + script, log, timeout)

@@ -19,8 +19,7 @@ import itertools
 import shutil
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -28,10 +27,11 @@ from harness.cache import cache_root
 from harness.records import Json
 from harness.room import writing
 from harness.swebench import names, official
-from harness.swebench.container import APPLY_COMMANDS, LOG_BYTES, Containers, Ran
-from harness.swebench.images import ImageRef, find_image
+from harness.swebench.container import APPLY_COMMANDS, LOG_BYTES, Ran
+from harness.swebench.images import HERE, Here, Source, find_image
 from harness.swebench.inside_image import ASK_EDITABLE
 from harness.swebench.memo import Memo, key_of
+from harness.swebench.names import ImageRef
 from harness.swebench.official import Rules
 from harness.swebench.reinstall import installs_in_place, why_install
 from tasks.errors import InputError, SandboxFailed, words_of
@@ -78,8 +78,7 @@ class GradedPatch:
     `reason`: why it is not resolved, "" where it is. `report`: the official one, None where the official harness has
     none. `former`: the outcome by the rules of before, where both were asked for, and `former_reason`.
     `seconds`: of the evaluation script; `wall`: of everything. `installed`: whether the script installed the
-    repository again. `notes`: for a reader. `remembered`: reached before. `key`: in the memo, or "".
-    """
+    repository again. `notes`: for a reader. `remembered`: reached before. `key`: in the memo, or ""."""
 
     instance_id: str
     outcome: Outcome
@@ -118,8 +117,7 @@ class Grader:
 
     `timeout`: seconds of the evaluation script (official: 1800). `verbatim`: the script as it is. `network`: tests have
     one. `fresh`: forget verdicts that were reached before this grader was made. `run`: whose its containers are.
-    `rules`: those to judge by, the verdict's first.
-    """
+    `rules`: those to judge by, the verdict's first. `nodes`: where that is, with images from `source`."""
 
     workers: int = 2
     timeout: float = TIMEOUT
@@ -130,12 +128,14 @@ class Grader:
     rules: tuple[Rules, ...] = ("5",)
     cache: Path | None = None
     say: Say = lambda _line: None
+    nodes: Here = HERE
+    source: Source = field(default_factory=Source)
 
     def __post_init__(self) -> None:
         root = self.cache or cache_root()
         self.memo = Memo(root / "grading", root / "tmp")
         self.infrastructure = 0
-        self._containers = Containers(self.run, network=self.network)
+        self._containers = self.nodes.containers(self.source, self.run, self.network)
         self._places = asyncio.Semaphore(self.workers)
         self._under_way: dict[str, asyncio.Task[Any]] = {}
 
@@ -235,12 +235,10 @@ class Grader:
     async def _run(self, job: _Job, log: Path, rules: Rules) -> Ran:
         """Raises SandboxFailed when it failed once more often than is tried again."""
         row, script = job.row, job.script.encode("utf-8", "surrogateescape")
-        own = () if row.eval_script else official.spec_of(row).capabilities
         for tries in itertools.count():
             try:
                 with log.open("wb") as file:
-                    told = partial(self._containers.run, name=row.instance_id, timeout=self.timeout, rules=rules)
-                    return await told(job.image.id, job.patch, script, file, capabilities=own, enter=row.enter)
+                    return await self._containers.run(row, job.image, job.patch, script, file, self.timeout, rules)
             except SandboxFailed as error:
                 self.infrastructure += 1
                 if tries == _RETRIES:

@@ -1,6 +1,6 @@
 """The image of every instance: found, pulled, or built.
 
-    images = await ensure_images(rows, mirrors=Path("mirrors"), tell=start_grading)
+    images = await ensure_images(rows, source=Source(mirrors=Path("mirrors")), tell=start_grading)
 
 `tell` hears of each image as it becomes ready, those that are here already first, so that work on them can begin.
 """
@@ -21,7 +21,9 @@ from harness.sandbox.docker.daemon import connect
 from harness.sandbox.docker.image import ensure_image, find
 from harness.sandbox.docker.provider import DockerProvider
 from harness.swebench import names
+from harness.swebench.container import Containers
 from harness.swebench.layers import Layers
+from harness.swebench.names import ImageRef
 from harness.swebench.official import Spec, spec_of
 from harness.swebench.recipe import RECIPE_VERSION, Recipe, recipe_of
 from harness.swebench.steps import Log
@@ -37,14 +39,15 @@ Making = Callable[[Row], AbstractAsyncContextManager[object]]
 
 
 @dataclass(frozen=True, slots=True)
-class ImageRef:
-    """An image that the daemon has. `origin`: "row" (the row names it), "built" (here, by Troop), "published", or
-    "official" (built here by the official harness). `labels`: as in `harness.swebench.names`, and others'."""
+class Source:
+    """Where images are had from. `mirrors`: a directory of clones (see `repository_of`). `pull`: published images are
+    taken where a registry gives them ("auto", asked once), insisted on ("always") or not asked for ("never"). `bases`:
+    base images by Python version. `rebuild`: images built here are made again."""
 
-    name: str
-    id: str
-    origin: str
-    labels: Mapping[str, str]
+    mirrors: Path | None = None
+    pull: Pull = "auto"
+    bases: Mapping[str, str] = field(default_factory=dict)
+    rebuild: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,23 @@ class ImageOutcome:
     image: ImageRef | None
     seconds: float = 0.0
     failure: str = ""
+
+
+class Here:
+    """The machines that images are made on and gradings run on: this one. `width`: of either at a time."""
+
+    width = 2
+
+    async def images(self, rows: Sequence[Row], *, source: Source, **how: Any) -> list[ImageOutcome]:
+        """As `ensure_images`."""
+        return await ensure_images(rows, source=source, **how)
+
+    def containers(self, source: Source, run: str, network: bool) -> Containers:
+        """Those of a run. `source`: of images that another machine lacks."""
+        return Containers(run, network=network)
+
+
+HERE = Here()
 
 
 def find_image(client: Any, row: Row) -> ImageRef | None:
@@ -69,33 +89,26 @@ def find_image(client: Any, row: Row) -> ImageRef | None:
 async def ensure_images(
     rows: Sequence[Row],
     *,
-    mirrors: Path | None = None,
-    bases: Mapping[str, str] | None = None,
+    source: Source,
     workers: int = 2,
-    pull: Pull = "auto",
-    rebuild: bool = False,
     say: Say = lambda line: None,
     tell: Callable[[ImageOutcome], None] = lambda prepared: None,
     making: Making = contextlib.nullcontext,
 ) -> list[ImageOutcome]:
     """Find, pull or build the image of every row; what became of each, in the order of `rows`.
 
-    `mirrors`: a directory of clones (see `repository_of`). `bases`: base images by Python version. `workers` images are
-    made at a time. `pull`: published images are taken where a registry gives them ("auto", asked once), insisted on
-    ("always") or not asked for ("never"). `rebuild`: images built here are made again. `tell`: in the event loop.
-    `making`: within it an image is made.
+    `workers` images are made at a time. `tell`: in the event loop. `making`: within it an image is made.
 
-    Raises SandboxFailed where no daemon answers, InputError for wrong `mirrors`. A build that fails is an answer.
-    """
-    if mirrors is not None and not mirrors.is_dir():
-        raise InputError(f"--mirrors {mirrors} is not a directory")
+    Raises SandboxFailed where no daemon answers, InputError for wrong `mirrors`. A build that fails is an answer."""
+    if source.mirrors is not None and not source.mirrors.is_dir():
+        raise InputError(f"--mirrors {source.mirrors} is not a directory")
     provider = DockerProvider(say=say)
     with contextlib.closing(await asyncio.to_thread(connect)) as client:
-        layers = Layers(provider, client, bases or {}, cache_root(), RUN)
+        layers = Layers(provider, client, source.bases, cache_root(), RUN)
         try:
             for left in await provider.clean():
                 say(f"removed {left}, which a killed process left")
-            return await _Work(client, layers, mirrors, pull, rebuild, say, tell, making).all(rows, workers)
+            return await _Work(client, layers, source, say, tell, making).all(rows, workers)
         finally:
             await provider.close()
 
@@ -104,9 +117,7 @@ async def ensure_images(
 class _Work:
     client: Any
     layers: Layers
-    mirrors: Path | None
-    pull: Pull
-    rebuild: bool
+    source: Source
     say: Say
     tell: Callable[[ImageOutcome], None]
     making: Making
@@ -120,7 +131,7 @@ class _Work:
         done: dict[str, ImageOutcome] = {}
         missing: list[Row] = []
         for row in rows:
-            found = None if self.rebuild else await asyncio.to_thread(_find_current, self.client, row)
+            found = None if self.source.rebuild else await asyncio.to_thread(_find_current, self.client, row)
             if found is None:
                 missing.append(row)
             else:
@@ -151,10 +162,10 @@ class _Work:
 
     async def _pulled(self, row: Row) -> ImageRef | None:
         """The image that the row names, or the published one, from a registry; None where it is to be built."""
-        if (self.rebuild or self.pull == "never") and not row.image:
+        if (self.source.rebuild or self.source.pull == "never") and not row.image:
             return None
         name = row.image or names.image_name(row.instance_id, names.PUBLISHED_NAMESPACE)
-        must = self.pull == "always" or bool(row.image)
+        must = self.source.pull == "always" or bool(row.image)
         # While it is not known whether there is a registry, one asks for all.
         async with contextlib.nullcontext() if self.reached else self.first:
             if self.registry and not must:
@@ -176,12 +187,12 @@ class _Work:
     async def _built(self, row: Row) -> ImageRef | None:
         log = Log(cache_root() / "images" / "logs" / f"{row.instance_id}.log", row.instance_id, self.say)
         # Here rather than in a thread: its first call imports the official package.
-        recipe, tree = await apart(_recipe, row, spec_of(row), self.mirrors, self.say)
+        recipe, tree = await apart(_recipe, row, spec_of(row), self.source.mirrors, self.say)
         async with self.layers.turn(f"instance-{row.instance_id}", log):
             name = names.image_name(row.instance_id)
             found = await asyncio.to_thread(find, self.client, name)
             same = found is not None and (found.labels or {}).get(names.RECIPE) == recipe.fingerprint
-            if not same or self.rebuild:
+            if not same or self.source.rebuild:
                 await self.layers.instance(recipe, tree, log)
         return await asyncio.to_thread(find_image, self.client, row)
 

@@ -1,6 +1,8 @@
 """What environment images are called, where things are in them, and what their labels say."""
 
 import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from tasks.swebench import Row
 
@@ -33,6 +35,17 @@ _EVAL = f"sweb.eval.{ARCH}."
 def repository_name(instance_id: str, namespace: str = NAMESPACE) -> str:
     """The image name, without its tag, that the official harness asks for with `--namespace`."""
     return f"{namespace}/{_EVAL}{instance_id.lower().replace('__', '_1776_')}"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """An image that a daemon has. `origin`: "row" (the row names it), "built" (here, by Troop), "published", or
+    "official" (built here by the official harness). `labels`: those below, and others'."""
+
+    name: str
+    id: str
+    origin: str
+    labels: Mapping[str, str]
 
 
 def image_name(instance_id: str, namespace: str = NAMESPACE) -> str:

@@ -136,8 +136,7 @@ class Spec:
     `packages`: requirements of the environment, as given to `conda create`; empty where they come from a file of the
     repository, the first that exists of `requirements_paths` or of `environment_paths`, at the instance's
     `environment_setup_commit`. `pip_packages`: installed with pip after those. `pre_install`: shell lines
-    for `/testbed`. `install`: "" where nothing is installed. `capabilities`: added to a container's own.
-    """
+    for `/testbed`. `install`: "" where nothing is installed. `capabilities`: added to a container's own."""
 
     python: str
     packages: tuple[str, ...]

@@ -54,8 +54,7 @@ class Recipe:
 
     `requirements`: as the specification names them, without the tree's own. `pins`: those of them that are wanted in
     one version whatever their date. `extras`: of the tree. `project`: whether the tree itself is installed.
-    `build_requires`: for building it. `system`: shell lines that change the system alone; `pre_install`: the others.
-    """
+    `build_requires`: for building it. `system`: shell lines that change the system alone; `pre_install`: the others."""
 
     instance_id: str
     repo: str
@@ -95,8 +94,7 @@ def recipe_of(row: Row, spec: Spec, tree: Workspace, setup: Callable[[], Workspa
     """The recipe of a row. `tree`: its base; `setup` opens the tree of its `environment_setup_commit`, and is only
     called where requirements come from a file.
 
-    Raises InputError for what cannot be built here, saying that it needs the published image.
-    """
+    Raises InputError for what cannot be built here, saying that it needs the published image."""
     if not spec.python:
         raise InputError(f"{row.instance_id} ({row.repo}) is no Python project, and only those are built here: {_PULL}")
     listed, dates = [conda_requirement(line) for line in spec.packages], [row.created_at, tree.date]

@@ -26,8 +26,7 @@ class StoredImage:
 
     `kind`: names.INSTANCE, names.ENVIRONMENT, names.TOOLS, "published", REPLACED, or SOLVE. `instance`: as in the
     image's label, or as its name tells. `adds`: bytes on top of the image that it was made from. `own`: bytes that go
-    when it goes, 0 where others stand on it. `size`: with what it shares. `created`: seconds since the epoch.
-    """
+    when it goes, 0 where others stand on it. `size`: with what it shares. `created`: seconds since the epoch."""
 
     name: str
     id: str
@@ -93,8 +92,7 @@ def doomed(
     `instances`: the images of these (lower case). `older_than`: seconds of age from which an environment of `troop
     solve` goes (None: none does). `everything`: all of Troop's that serve a suite. Layers that no image stands on any
     more go in every case, unless they are so `young` (seconds) that a build may be about to. Published ones go by name
-    only.
-    """
+    only."""
     kept = list(images)
     now = time.time()
     gone: list[StoredImage] = []

@@ -43,8 +43,7 @@ def official_summary(instances: Sequence[str], results: Mapping[str, Result]) ->
     """The official harness's report on one set of predictions, by its own fields (schema_version 2).
 
     `instances`: all that were asked for. As there: errors are predictions without a report, so patches that do not
-    apply and tests that took too long are among them; a patch that is empty is neither completed nor an error.
-    """
+    apply and tests that took too long are among them; a patch that is empty is neither completed nor an error."""
     kinds: dict[str, list[str]] = {name: [] for name in ("resolved", "unresolved", "empty_patch", "error")}
     for name, result in results.items():
         kinds[_official_kind(result)].append(name)

@@ -92,8 +92,7 @@ def outcome_of(report: TestReport, test: str) -> str:
     """The outcome of a test, or of a class, parametrised test, file or directory as a whole; "missing" if nothing ran.
 
     The worst of all that it stands for, where skipped parts count only if nothing else ran. A file that could not be
-    loaded is an error of everything in it.
-    """
+    loaded is an error of everything in it."""
     file = test.partition("::")[0]
     found = {outcome for name, outcome in report.outcomes.items() if selects(test, name) or name == file}
     return next((outcome for outcome in ("error", "failed", "passed", "skipped") if outcome in found), "missing")

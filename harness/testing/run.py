@@ -36,8 +36,7 @@ async def run_tests(
     wall time that a phase of one test may take before the test fails and the run goes on. `to_first_failure`: the tests
     after the first that fails need not run. `spread`: a file of each directory in turn, where the framework can. The
     working tree gets no byte code and no caches. Raises SandboxFailed when the sandbox is gone; everything else is in
-    the report.
-    """
+    the report."""
     place = f"/tmp/troop-tests-{secrets.token_hex(8)}"
     runner = runner_of(command)
     limited = runner.limited(command, ids, to_first_failure)

@@ -74,8 +74,7 @@ class Board:
     `planned`: attempts of the run, as far as is known now. `cap`: in USD. `baseline`: tests that pass on
     the base. `busy`: what is done outside of attempts, and since when. `news`: what became of candidates, newest last.
     `retries`: the world's failures so far. `question`: what a person at the keyboard is asked ("stop", "finish", or
-    nothing; None: there is none), `typed` the answer so far.
-    """
+    nothing; None: there is none), `typed` the answer so far."""
 
     planned: int = 0
     cap: float | None = None

@@ -85,8 +85,7 @@ def run_page(events: Sequence[trace.Event], *, only: int | None = None, whole: s
     """The page of a run, finished or not; of one attempt alone, with all that it holds, where `only` says so.
 
     `whole`: where the page of an attempt alone is, with {} for its number. `more`: `back`, from there that of the run;
-    `home`, that of all runs (left out where there is none); `live`, whether the page follows a run that goes on.
-    """
+    `home`, that of all runs (left out where there is none); `live`, whether the page follows a run that goes on."""
     told = _told(events)
     said = {each.candidate: dict(each.evidence.said or {}) for each in told["verified"]}
     base = next((e.baseline for e in events if isinstance(e, trace.Prepared) and e.baseline), None)

@@ -32,8 +32,7 @@ def play(console: Console, load: Load, attempts: Sequence[int], attempt: int, *,
     """Show the steps of the attempt, which `load` gives, one after the other: at `speed` times their real pace (waits
     are capped), or a key each (`step`). The keys are named on the screen.
 
-    Without a terminal all steps are printed at once. The terminal is given back however this ends.
-    """
+    Without a terminal all steps are printed at once. The terminal is given back however this ends."""
     shown = load(attempt)
     if not (console.is_terminal and not console.is_dumb_terminal and sys.stdin.isatty()):
         for each in shown:

@@ -34,8 +34,7 @@ class Frame:
     of these, the seconds since the frame before.
 
     `call`: the tool call that a result belongs to. `baseline`: the base's test report. `task`: the public task (first
-    frame). `cost`: charged so far. `verified`: the evidence on the attempt's patch (the selection's frame).
-    """
+    frame). `cost`: charged so far. `verified`: the evidence on the attempt's patch (the selection's frame)."""
 
     event: trace.Event
     clock: float = 0.0

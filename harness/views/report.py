@@ -15,8 +15,7 @@ REPORT_SCHEMA = 1
 def solve_report(events: Sequence[trace.Event]) -> Json:
     """The report of a solve, in the shape of docs/design.md; works on an unfinished trace too.
 
-    USD are None where a price is unknown (`cost.exact` is then false); times in seconds.
-    """
+    USD are None where a price is unknown (`cost.exact` is then false); times in seconds."""
     started = events[0]
     assert isinstance(started, trace.RunStarted), "trace.read checks it"
     ledger = Ledger.of(events).to_json()

@@ -35,8 +35,8 @@ from typing import Any
 from harness.sandbox.docker.daemon import connect
 from harness.swebench import official
 from harness.swebench.container import Containers
-from harness.swebench.images import ImageRef, find_image
-from harness.swebench.names import image_name
+from harness.swebench.images import find_image
+from harness.swebench.names import ImageRef, image_name
 from harness.swebench.predictions import baseline
 from tasks.swebench import Row, choose_rows, load_rows
 from tests.support.graded_instance import write_rows
@@ -146,7 +146,7 @@ async def own_seconds(contest: Contest, images: Mapping[str, ImageRef]) -> dict[
             script = script.replace(f": '>>>>> {mark} Test Output'", f'echo ">>>{mark} $(date +%s.%N)"')
         log = io.BytesIO()
         patch = contest.patches[row.instance_id].encode()
-        await containers.run(images[row.instance_id].id, patch, script.encode(), log, name="own", timeout=1800)
+        await containers.run(row, images[row.instance_id], patch, script.encode(), log, 1800)
         lines = [line.split() for line in log.getvalue().decode("utf-8", "replace").splitlines()]
         at = {words[0]: float(words[1]) for words in lines if words and words[0] in (">>>Start", ">>>End")}
         taken[row.instance_id] = at[">>>End"] - at[">>>Start"]

@@ -25,8 +25,8 @@ from typing import Any
 
 from harness.sandbox.docker.daemon import connect
 from harness.swebench.grading import GradedPatch, Grader
-from harness.swebench.images import ImageRef, find_image
-from harness.swebench.names import NAMESPACE
+from harness.swebench.images import find_image
+from harness.swebench.names import NAMESPACE, ImageRef
 from harness.swebench.official import Rules, rules_of
 from tasks.swebench import Row, choose_rows, load_rows
 from tests.support.official_harness import Official, run_official

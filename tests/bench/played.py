@@ -52,11 +52,12 @@ async def given(pool: Path, row: str, rows: Path, mirrors: Path, model: str, out
     from agent.config import Settings
     from harness.records import Budget
     from harness.suites.swebench import SwebenchSuite
+    from harness.swebench.images import Source
     from harness.swebench.names import image_name
     from tasks.swebench import choose_rows, load_rows
     from tests.bench.graded import by_instance, read_graded, unlabelled
 
-    suite = SwebenchSuite("", tuple(choose_rows(load_rows("swe-bench-lite", rows), [row])), rows, mirrors)
+    suite = SwebenchSuite("", tuple(choose_rows(load_rows("swe-bench-lite", rows), [row])), rows, Source(mirrors))
     samples = by_instance(read_graded(pool))[row]
     settings = Settings(
         models=(model,),

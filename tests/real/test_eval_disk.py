@@ -20,7 +20,8 @@ from agent.cli import main
 from harness.sandbox.docker.daemon import connect
 from harness.sandbox.docker.image import find
 from harness.swebench import names
-from harness.swebench.images import ImageRef, _Work, find_image
+from harness.swebench.images import _Work, find_image
+from harness.swebench.names import ImageRef
 from harness.swebench.recipe import RECIPE_VERSION
 from tasks.swebench import Row
 from tests.support.calculator import PLAN, SUBMIT, call

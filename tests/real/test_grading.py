@@ -17,9 +17,8 @@ from harness.sandbox.docker.daemon import connect
 from harness.swebench import container, grading, official
 from harness.swebench.container import APPLY_COMMANDS, Containers
 from harness.swebench.grading import GradedPatch, Grader
-from harness.swebench.images import ImageRef
 from harness.swebench.memo import Memo
-from harness.swebench.names import image_name
+from harness.swebench.names import ImageRef, image_name
 from tasks.errors import SandboxFailed
 from tasks.swebench import Row
 from tests.support.docker_proxy import proxied
@@ -229,7 +228,7 @@ def test_each_distinct_patch_is_graded_once_however_often_it_is_asked_for(
             run = grader._containers.run
 
             async def counted(*arguments: Any, **settings: Any) -> Any:
-                starts.append(settings["name"])
+                starts.append(arguments[0].instance_id)
                 return await run(*arguments, **settings)
 
             monkeypatch.setattr(grader._containers, "run", counted)
@@ -354,7 +353,7 @@ def test_the_container_ends_when_its_harness_is_gone(
     async def cut() -> None:
         containers = Containers(f"cut-{PID}")
         with (tmp_path / "log").open("wb") as log:
-            running = containers.run(made.image.id, HARMLESS.encode(), b"sleep 60\n", log, name="x", timeout=60)
+            running = containers.run(made.row, made.image, HARMLESS.encode(), b"sleep 60\n", log, 60)
             task = asyncio.ensure_future(running)
             # One that was made and never started is for `clean` to find.
             running_now = {"label": f"troop.run=cut-{PID}", "status": "running"}

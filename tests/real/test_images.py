@@ -20,7 +20,7 @@ from harness.sandbox.docker.daemon import connect
 from harness.sandbox.docker.image import DEFAULT_IMAGE
 from harness.sandbox.docker.provider import DockerProvider
 from harness.swebench import names
-from harness.swebench.images import ImageOutcome, ensure_images, find_image
+from harness.swebench.images import ImageOutcome, Source, ensure_images, find_image
 from harness.swebench.layers import Layers
 from harness.swebench.official import Spec
 from harness.swebench.recipe import recipe_of
@@ -291,7 +291,7 @@ def test_what_is_the_matter_with_one_instance_keeps_no_other_from_its_image(tmp_
     facts.write_text("{")
     try:
         rows = [damaged, replace(damaged, instance_id="a__unknown-1", version="0.0")]
-        done = asyncio.run(ensure_images(rows, mirrors=tmp_path / "mirrors", pull="never"))
+        done = asyncio.run(ensure_images(rows, source=Source(tmp_path / "mirrors", "never")))
     finally:
         facts.write_text(kept)
     assert done[0].failure.startswith("JSONDecodeError: Expecting property name")
@@ -308,7 +308,7 @@ def test_real_instances_are_built_once_and_announced(client: Any) -> None:
     told: list[ImageOutcome] = []
     with contextlib.closing(client):
         done = asyncio.run(
-            ensure_images(rows, mirrors=Path(os.environ["TROOP_MIRRORS"]), pull="never", tell=told.append)
+            ensure_images(rows, source=Source(Path(os.environ["TROOP_MIRRORS"]), "never"), tell=told.append)
         )
     assert [prepared.failure for prepared in done] == ["", ""]
     assert {prepared.row.instance_id for prepared in told} == {row.instance_id for row in rows}

@@ -61,6 +61,7 @@ def test_run_attempt_turn_call_and_command_stand_below_each_other(tmp_path: Path
     assert (turn.name, attempt.name, by_id[attempt.parent_span_id]) == ("turn", "attempt 0", run)
     assert about(attempt)["troop.status"] == "submitted" and about(edit)["gen_ai.tool.name"] == "edit"
     calls = [span for span in received if about(span).get("gen_ai.operation.name") == "chat"]
+    assert {about(span)["gen_ai.provider.name"] for span in calls} == {"openai"}
     assert len(calls) == len(SOLVING) and all(about(span)["gen_ai.usage.input_tokens"] > 0 for span in calls)
     assert [by_id[span.parent_span_id].name for span in calls].count("turn") == len(SOLVING) - 1
     assert all(span.start_time_unix_nano <= span.end_time_unix_nano for span in received)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.sandbox.docker.image import DEFAULT_IMAGE
-from harness.swebench.images import ImageRef
+from harness.swebench.names import ImageRef
 from tasks.swebench import Row
 from tests.support.repositories import git
 from tests.support.rows import bare_row

@@ -97,8 +97,7 @@ class Wire(ABC):
     assistant messages are as `message` gave them, with what only this API knows under `native`.
 
     What is done here holds for most APIs. A wire is made of an alias and a pool of connections, and raises
-    EndpointFailed where the alias's key, or a package that it needs, is missing.
-    """
+    EndpointFailed where the alias's key, or a package that it needs, is missing."""
 
     name: str
     """What `wire` in an alias calls it."""

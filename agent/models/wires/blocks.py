@@ -26,8 +26,7 @@ def as_blocks(messages: Sequence[Json], left_out: Collection[str]) -> tuple[list
 
     What `native` holds is sent back as it was received, but for blocks of the types `left_out` and what the API itself
     never takes back: blank texts, thoughts that nothing follows. All lists are new, so that marks can be set in those
-    of the user; the blocks of `native` are the stored ones.
-    """
+    of the user; the blocks of `native` are the stored ones."""
     system: list[Json] = []
     chat: list[Json] = []
     ids = _Ids()

@@ -41,8 +41,7 @@ def likeness(one: str, other: str) -> float:
 class Scope:
     """The names that a function may use. `local`: name -> first line where it is bound (0: a parameter or outer name).
 
-    `outer`: names of the module (functions, classes, constants, imports). `kinds`: name -> kind.
-    """
+    `outer`: names of the module (functions, classes, constants, imports). `kinds`: name -> kind."""
 
     local: dict[str, int] = field(default_factory=dict)
     outer: dict[str, str] = field(default_factory=dict)

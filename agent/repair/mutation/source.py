@@ -38,8 +38,7 @@ def go_on(stop: threading.Event | None) -> None:
 def hush() -> None:
     """Keep Python's remarks on the code of mutants ("invalid decimal literal") from the terminal, in every thread.
 
-    `warnings.catch_warnings` would swap the filters of all threads; this one only speaks of texts parsed here.
-    """
+    `warnings.catch_warnings` would swap the filters of all threads; this one only speaks of texts parsed here."""
     warnings.filterwarnings("ignore", module=re.escape(_NAME))
 
 
@@ -61,8 +60,7 @@ class Proposal:
 
     `factor` weighs it against the others that the same operator makes at the same place (1.0: as likely as any).
     `compound`: the new text is an expression that may need parentheses where it goes. `group` tells apart places within
-    one node, for operators that make several independent choices there.
-    """
+    one node, for operators that make several independent choices there."""
 
     start: int
     end: int
@@ -77,8 +75,7 @@ class Source:
     """One parsed file. Raises SyntaxError where the text is not Python of the version that runs Troop, or its mutants
     could not be compiled: each further `for` of a comprehension takes of the compiler's stack, which nothing bounds.
 
-    Positions are character offsets into `text`; the tree's UTF-8 columns are converted once per line.
-    """
+    Positions are character offsets into `text`; the tree's UTF-8 columns are converted once per line."""
 
     def __init__(self, path: str, text: str) -> None:
         self.path = path
@@ -168,8 +165,7 @@ def meaning(text: str) -> bytes | None:
     """What a piece of a program says, for telling whether two say the same, as a digest: None if it does not parse.
 
     Comparisons are turned to one direction and negated comparisons resolved, so `not a < b`, `a >= b` and `b <= a`
-    agree.
-    """
+    agree."""
     try:
         said = repr(_said(parsed(text)))
         return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -158,8 +158,7 @@ def copy_tree(source: Path, target: Path) -> None:
 def remove_tree(path: Path) -> None:
     """Remove a tree, folders included that forbid it by their mode. Follows no link. Raises OSError if some is left.
 
-    By programs that go down into a tree of any depth with few descriptors; Python's own way down is neither.
-    """
+    By programs that go down into a tree of any depth with few descriptors; Python's own way down is neither."""
     if not os.path.lexists(path):
         return
     remove = ("rm", "-rf", "--one-file-system", "--", str(path))

@@ -107,8 +107,7 @@ class BubblewrapProvider:
     """The bubblewrap backend. `cache`: where sandboxes and environments live (None: Troop's cache).
 
     The folder must lie on a file system that can carry an overlay's upper layer (not on another overlay), else trees
-    are copied. Nothing is asked of the machine before the first call.
-    """
+    are copied. Nothing is asked of the machine before the first call."""
 
     def __init__(self, cache: Path | None = None) -> None:
         self.storage = cache if cache is not None else cache_root()
@@ -163,8 +162,8 @@ class BubblewrapProvider:
             self._discard_ended()
         check(folder.parent)
         private_folder(self._environments)
-        folder.mkdir()
         hierarchies = self._known_hierarchies()
+        folder.mkdir()
         mark: Json = {"run": spec.run, "name": spec.name}
         # Marked before it is made: killed in between, `clean` still knows of it.
         mark["groups"] = [str(hierarchy.folder / folder.name) for hierarchy in hierarchies]

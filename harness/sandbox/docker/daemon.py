@@ -142,8 +142,7 @@ class Attachment(asyncio.StreamReaderProtocol):
     """Both ends of a container's first process: `stdout` to read from, `stdin` to write to, `stderr` the end of it.
 
     The daemon sends both output streams over one connection in frames (8 bytes: stream number, three zeros, length as a
-    big-endian 32-bit number; then the payload): see "Stream format" in the Docker Engine API, ContainerAttach.
-    """
+    big-endian 32-bit number; then the payload): see "Stream format" in the Docker Engine API, ContainerAttach."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.stdout = asyncio.StreamReader(limit=1 << 20, loop=loop)
@@ -209,8 +208,7 @@ class Attachment(asyncio.StreamReaderProtocol):
 async def attach(client: Any, container: str) -> Attachment:
     """Attach to a container that was made but not started yet, so that nothing it says is missed.
 
-    Raises SandboxFailed when the daemon cannot be reached or refuses.
-    """
+    Raises SandboxFailed when the daemon cannot be reached or refuses."""
     path = f"/v{client.api.api_version}/containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1"
     try:
         async with asyncio.timeout(ATTACH_SECONDS):

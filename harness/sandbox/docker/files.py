@@ -56,8 +56,7 @@ class SetupKit:
     """What a set-up container gets beyond an ordinary one; freezing takes all of it out again.
 
     `places`: package folders and files of this machine, mounted read-only at the same place. `loopback`: an index or a
-    proxy listens on this machine's loopback, which only the host's network reaches. `notes`: what was left out.
-    """
+    proxy listens on this machine's loopback, which only the host's network reaches. `notes`: what was left out."""
 
     env: Mapping[str, str]
     files: Files

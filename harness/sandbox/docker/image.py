@@ -37,8 +37,7 @@ _one_at_a_time = threading.Lock()
 def ensure_image(client: Any, image: str, say: Say) -> None:
     """Make sure that the daemon has `image`: there, pulled, or (the default image) built. Blocking; minutes at worst.
 
-    Raises InputError for an image neither there nor to be pulled, SandboxFailed if the default one cannot be built.
-    """
+    Raises InputError for an image neither there nor to be pulled, SandboxFailed if the default one cannot be built."""
     with _one_at_a_time:
         if find(client, image) is not None:
             return
@@ -75,8 +74,7 @@ def is_current(image: Any) -> bool:
 def build_default_image(client: Any, *, say: Say, may_bootstrap: bool = False) -> None:
     """Build `troop-sandbox`. With `may_bootstrap`, a base that no registry gives is made by base_image.sh (needs root).
 
-    Raises SandboxFailed with what to type.
-    """
+    Raises SandboxFailed with what to type."""
     import docker.errors
 
     base, dockerfile = _base(client, say, may_bootstrap), _dockerfile()
@@ -134,15 +132,16 @@ def _pull(client: Any, image: str) -> None:
         raise InputError(f"the Docker image '{image}' is neither here nor to be pulled: {error.explanation}") from error
 
 
-def share(image: str, remote: str, tag: str) -> bool:
+def share(image: str, remote: str, tag: str, id: str = "") -> bool:
     """Blocking: whether daemon and registry both have the environment now, as `image` and as `remote`:`tag`; where one
-    of them lacks it, it gets it from the other. Raises SandboxFailed where that is refused."""
+    of them lacks it, it gets it from the other. `id`: of the one that is meant, whatever else bears that name. Raises
+    SandboxFailed where that is refused."""
     import docker.errors
 
     from harness.sandbox.docker.daemon import COMMIT_SECONDS, connect
 
     with contextlib.closing(connect(connections=1, timeout=COMMIT_SECONDS)) as client:
-        if (there := find(client, image)) is not None:
+        if (there := find(client, id or image)) is not None:
             there.tag(remote, tag)
             for line in client.images.push(remote, tag, stream=True, decode=True):
                 if said := line.get("error"):

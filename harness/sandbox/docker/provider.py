@@ -69,8 +69,7 @@ class DockerProvider:
 
     `environments`: the image whose tags frozen environments are (else TROOP_DOCKER_ENVIRONMENTS, or "troop-env").
 
-    `SandboxSpec.python` chooses nothing here: an image has the Pythons that it has, and set-up brings others.
-    """
+    `SandboxSpec.python` chooses nothing here: an image has the Pythons that it has, and set-up brings others."""
 
     def __init__(self, *, image: str = DEFAULT_IMAGE, environments: str | None = None, say: Say | None = None) -> None:
         self.daemon = Daemon()
@@ -211,8 +210,7 @@ class DockerProvider:
         """Make the image `repository`:`tag` of the sandbox's whole file system and close the sandbox. Atomic.
 
         What set-up only had for a while (index settings, certificates, caches, scratch files) is not in it. `changes`:
-        further Dockerfile lines for its configuration.
-        """
+        further Dockerfile lines for its configuration."""
         if not isinstance(sandbox, DockerSandbox):
             raise InputError(f"the environment {tag} can only be frozen from a docker sandbox")
         try:

@@ -57,8 +57,7 @@ class Pytest(Runner):
         """None where only a shell knows what the command means, or it is not plainly pytest.
 
         Plain are `python -m pytest ARGUMENTS` (any name or path of a Python, no option before -m) and
-        `pytest ARGUMENTS`, both also after assignments such as `PYTHONPATH=src`.
-        """
+        `pytest ARGUMENTS`, both also after assignments such as `PYTHONPATH=src`."""
         if _SHELL.search(_QUOTED.sub("", command)):
             return None
         try:
