@@ -10,7 +10,7 @@ import asyncio
 import time
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Never
+from typing import TYPE_CHECKING, Never, cast
 
 from agent.attempt import graph as inner
 from agent.attempt.notebook import Notebook
@@ -23,11 +23,13 @@ from harness.cache import cache_root
 from harness.patches.extract import hide_setup
 from harness.records import Evidence
 from harness.room import check
+from harness.sandbox.fresh import Coming
 from tasks.errors import DiskFull, EndpointFailed, SandboxFailed
 
 if TYPE_CHECKING:
     from agent.config import Settings
     from agent.models.client import ModelClient
+    from harness.sandbox.base import Sandbox
 
 PAUSE_SECONDS = 0.5
 """Before a sandbox that died is replaced; doubled each time."""
@@ -85,16 +87,16 @@ class InProcess:
         gives: see `drive`."""
         assert notebook.started is not None
         index, settings = notebook.index, run.settings
-        sandbox = await run.provider.create(run.spec(f"attempt-{index:02d}"))
+        # It is made while the model thinks about its plan.
+        sandbox = Coming(_opened(run, index))
         try:
-            await hide_setup(sandbox)
             left = run.keeper.seconds_left(index)
             client = run.clients.get(notebook.started.model)
             desk = inner.Desk(
                 task=run.task,
                 prepared=run.prepared(),
                 policy=_policy(run, client, notebook),
-                sandbox=sandbox,
+                sandbox=cast("Sandbox", sandbox),
                 notebook=notebook,
                 rules=inner.Rules(
                     turns=settings.budget.turns,
@@ -134,6 +136,16 @@ class InProcess:
             return None
         finally:
             await sandbox.close()
+
+
+async def _opened(run: Run, index: int) -> Sandbox:
+    sandbox = await run.provider.create(run.spec(f"attempt-{index:02d}"))
+    try:
+        await hide_setup(sandbox)
+    except BaseException:
+        await sandbox.close()
+        raise
+    return sandbox
 
 
 def begin(run: Run, index: int) -> None:

@@ -1,7 +1,8 @@
-"""Work in a fresh sandbox: one that dies is replaced, within an allowance."""
+"""Work in a fresh sandbox: one that dies is replaced, within an allowance; one that is being made is worked with."""
 
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec
 from tasks.errors import SandboxFailed
@@ -32,3 +33,25 @@ async def in_one_opened(
 async def probe(provider: Provider, spec: SandboxSpec) -> None:
     """Raises SandboxFailed where no sandbox works at all, so that nobody is blamed for one that died."""
     await in_one_opened(lambda: provider.create(spec), lambda sandbox: sandbox.exec(["true"], timeout=60), 0)
+
+
+class Coming:
+    """A sandbox that is being made, as a `Sandbox` whose methods wait until it is there; what keeps it from being made
+    they raise. Closing it ends its making, too."""
+
+    def __init__(self, making: Coroutine[Any, Any, Sandbox]) -> None:
+        self._making = asyncio.ensure_future(making)
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        async def once_there(*given: Any, **more: Any) -> Any:
+            sandbox = await asyncio.shield(self._making)
+            return await getattr(sandbox, name)(*given, **more)
+
+        return once_there
+
+    async def close(self) -> None:
+        """As of a sandbox."""
+        self._making.cancel()  # of no effect where it is made
+        await asyncio.wait([self._making])
+        if not self._making.cancelled() and self._making.exception() is None:
+            await self._making.result().close()

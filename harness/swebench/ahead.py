@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from harness.parallel import apart
 from harness.sandbox.docker.daemon import connect
+from harness.swebench import names
 from harness.swebench.names import INSTANCE
 from harness.swebench.store import BUILD_SECONDS, SOLVE, StoredImage, doomed, kept_images, remove
 from tasks.errors import words_of
@@ -22,6 +23,7 @@ class Ahead:
         self._client, self._most, self._say = connect(timeout=600), most, say
         self._before = {image.id for image in kept_images(self._client)}
         self._made: set[str] = set()
+        self._named: dict[str, set[str]] = {}  # the rows that name an image
         self._open: set[str] = set()
         self._making = 0
         self._changed = asyncio.Event()
@@ -39,6 +41,8 @@ class Ahead:
                 await self._changed.wait()
                 self._changed.clear()
             self._made.add(row.instance_id)
+            if row.image:
+                self._named.setdefault(names.as_listed(row.image), set()).add(row.instance_id)
             self._open.add(row.instance_id)
             self._making += 1
         try:
@@ -64,7 +68,9 @@ class Ahead:
         """Whether one more does beside those that are there and being made, each as large as the largest so far."""
         kept = self._kept()
         adds = {image.id: image.adds for image in kept}
-        sizes = [image.adds + adds.get(image.parent, 0) for image in kept if image.kind in (INSTANCE, "published")]
+        sizes = [
+            image.adds + adds.get(image.parent, 0) for image in kept if image.kind in (INSTANCE, "published")
+        ]
         taken = sum(adds[id] for id in adds.keys() - self._before)
         return taken + (self._making + 1) * max(sizes, default=self._most) <= self._most
 
@@ -85,4 +91,5 @@ class Ahead:
 
     def _kept(self) -> list[StoredImage]:
         with self._summing:  # some daemons refuse to add up sizes twice at once
-            return kept_images(self._client)
+            named = {name: min(ids & self._open or ids) for name, ids in self._named.items()}
+            return kept_images(self._client, named)

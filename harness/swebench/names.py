@@ -53,6 +53,12 @@ def image_name(instance_id: str, namespace: str = NAMESPACE) -> str:
     return f"{repository_name(instance_id, namespace)}:latest"
 
 
+def as_listed(name: str) -> str:
+    """An image's name as the daemon lists it."""
+    name = name.removeprefix("docker.io/")
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
 def layer_name(kind: str) -> str:
     """The image name, without its tag, of the layers below instances."""
     return f"{NAMESPACE}/sweb.{kind}.{ARCH}"

@@ -2,8 +2,9 @@
 
 import re
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from harness.sandbox.docker.containers import ENVIRONMENT_LABEL
@@ -42,8 +43,9 @@ class StoredImage:
     parent: str = ""
 
 
-def kept_images(client: Any) -> list[StoredImage]:
-    """All, instances first, by name. Blocking: the daemon adds up sizes, which takes seconds where there are many."""
+def kept_images(client: Any, rows: Mapping[str, str] = MappingProxyType({})) -> list[StoredImage]:
+    """All, instances first, by name; also those of `rows` (the instance by the image's name), as published ones.
+    Blocking: the daemon adds up sizes, which takes seconds where there are many."""
     found: list[StoredImage] = []
     entries = list(client.df().get("Images") or ())
     # Of images that have lost their name, too, as long as others stand on them.
@@ -52,7 +54,7 @@ def kept_images(client: Any) -> list[StoredImage]:
         labels = entry.get("Labels") or {}
         tags = [tag for tag in entry.get("RepoTags") or () if not tag.startswith("<none>")]
         for name in tags or [str(entry["Id"])]:
-            kind, instance = _kind(name, labels)
+            kind, instance = ("published", rows[name]) if name in rows else _kind(name, labels)
             if not kind:
                 continue
             repo, version, note = (labels.get(label, "") for label in (names.REPO, names.VERSION, names.NOTE))

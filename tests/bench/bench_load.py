@@ -3,7 +3,8 @@
     .venv/bin/python -m tests.bench.bench_load --at-once 1 8 32 64 128 250 --latency 0.1 2 5 --sandbox docker
     .venv/bin/python -m tests.bench.bench_load --soak 500 --at-once 64 --sandbox bubblewrap
 
-One JSON line for each figure. Overhead is wall time less the model's latency and the commands' own time. `--soak N`: N
+One JSON line for each figure. Overhead is wall time less the model's latency and the commands' own time; start: what passes
+before the first question is asked, and from the first decision until its command runs. `--soak N`: N
 attempts in rounds of `--at-once`, with what the process holds after each round, which must not grow. The peer beside it
 in one run: tests/bench/bench_overhead.py. Figures of a busy machine say how it was busy (`load`).
 """
@@ -73,6 +74,13 @@ def measure(url: str, repository: Path, out: Path, sandbox: str, latency: float,
     after, wall = resource.getrusage(resource.RUSAGE_SELF), time.monotonic() - began
     events = list(trace.read(files.trace_file))
     of_attempts = {e.attempt: e.at for e in events if isinstance(e, trace.Planned)}
+    asked = [e for e in events if isinstance(e, trace.Asked) and e.purpose == "plan"]
+    begun = {e.attempt: e.at for e in events if isinstance(e, trace.AttemptStarted)}
+    first = {e.attempt: e for e in reversed(events) if isinstance(e, trace.ToolRan)}
+    decided = {e.attempt: e.at for e in reversed(events) if isinstance(e, trace.Decided)}
+    starts = [
+        e.at - begun[e.attempt] + first[e.attempt].at - decided[e.attempt] - first[e.attempt].seconds for e in asked
+    ]
     ended = {e.attempt: e.at for e in events if isinstance(e, trace.TurnEnded)}
     turns = [e for e in events if isinstance(e, trace.TurnEnded)]
     commands = dict.fromkeys(ended, 0.0)
@@ -90,6 +98,7 @@ def measure(url: str, repository: Path, out: Path, sandbox: str, latency: float,
         "completed": sum(isinstance(e, trace.AttemptEnded) and e.status == "submitted" for e in events),
         "overhead_ms_median": round(statistics.median(overhead), 1),
         "overhead_ms_p95": round(overhead[int(0.95 * (len(overhead) - 1))], 1),
+        "start_ms_median": round(1000 * statistics.median(starts), 1),
         "cpu_ms_per_turn": round(1000 * cpu / max(1, len(turns)), 2),
         "lag_ms_p99": round(sorted(late)[int(0.99 * (len(late) - 1))], 1),
         "trace_bytes_per_turn": round(files.trace_file.stat().st_size / max(1, len(turns))),

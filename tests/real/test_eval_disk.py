@@ -19,7 +19,7 @@ import pytest
 from agent.cli import main
 from harness.sandbox.docker.daemon import connect
 from harness.sandbox.docker.image import find
-from harness.swebench import names
+from harness.swebench import images, names
 from harness.swebench.images import _Work, find_image
 from harness.swebench.names import ImageRef
 from harness.swebench.recipe import RECIPE_VERSION
@@ -42,20 +42,25 @@ def client() -> Iterator[Any]:
     yield made
     for image in of_instances(made, *IDS):
         made.images.remove(image, force=True)
+    for id in there(made):
+        made.images.remove(named(id), force=True)
     if find(made, SMALL) is not None:
         made.images.remove(SMALL, force=True)
     made.close()
 
 
 def build(client: Any, row: Row) -> ImageRef | None:
-    """An image of the row, with so many bytes of its own."""
+    """An image of the row, with so many bytes of its own; where the row names one, it is nobody's by its labels."""
     container = client.containers.create(SMALL, ["sh", "-c", f"head -c {IMAGE_MB}000000 /dev/urandom > /opt/bulk"])
     try:
         container.start()
         container.wait()
         kind = {names.KIND: names.INSTANCE, names.ID: row.instance_id, names.RECIPE: f"{RECIPE_VERSION}-x"}
         conf = {"Labels": {**kind, names.EDITABLE: "1"}, "Cmd": ["sleep", "infinity"]}
-        container.commit(names.repository_name(row.instance_id), "latest", conf=conf)
+        if row.image:
+            container.commit(row.image, "latest", conf={"Cmd": ["sleep", "infinity"], "Labels": {names.EDITABLE: "1"}})
+        else:
+            container.commit(names.repository_name(row.instance_id), "latest", conf=conf)
     finally:
         container.remove(force=True)
     return find_image(client, row)
@@ -67,17 +72,22 @@ def of_instances(client: Any, *ids: str) -> list[str]:
     return [image.id for image in sorted(found, key=lambda image: -len(image.attrs["RootFS"]["Layers"]))]
 
 
+def named(id: str) -> str:
+    return f"troop-test-disk/{id}"
+
+
 def there(client: Any) -> set[str]:
-    return {id for id in IDS if find(client, names.image_name(id)) is not None}
+    return {id for id in IDS if find(client, names.image_name(id)) or find(client, named(id))}
 
 
+@pytest.mark.parametrize("by_rows", [False, True], ids=["built", "named by rows"])
 def test_images_are_made_as_far_ahead_as_they_fit_and_go_when_they_are_graded(
-    tmp_path: Path, client: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, client: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], by_rows: bool
 ) -> None:
     base, _ = build_instance(client, tmp_path / "small", SMALL)
     (tmp_path / "mirrors").mkdir()
     (tmp_path / "small" / "testbed").rename(tmp_path / "mirrors" / "pytest-dev__pytest")
-    rows = [make_row(base, instance_id=id) for id in IDS]
+    rows = [make_row(base, instance_id=id, image=named(id) if by_rows else "") for id in IDS]
     write_rows(tmp_path / "rows.jsonl", *rows)
     build(client, rows[0])  # there before
     built: list[str] = []
@@ -87,7 +97,13 @@ def test_images_are_made_as_far_ahead_as_they_fit_and_go_when_they_are_graded(
         built.append(row.instance_id)
         return build(client, row)
 
+    def pull(client: Any, name: str) -> str:
+        (row,) = (row for row in rows if row.image == name)
+        built.append(row.instance_id)
+        return "" if build(client, row) else "it cannot be had"
+
     monkeypatch.setattr(_Work, "_built", instead)
+    monkeypatch.setattr(images, "_pull", pull)
     monkeypatch.chdir(tmp_path)
     over = threading.Event()
 
