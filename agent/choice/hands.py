@@ -129,7 +129,14 @@ class _Bench(Chat[Talk]):
         tested = await self.hearing.tried(self.ground, arguments["path"], arguments["content"])
         why = tested.useless or "it does not fail on the base where it tells candidates apart"
         counts = "it counts" if of_judge(tested.path, tested.told) else f"it does not count: {why}"
-        return Change("\n".join([f"{tested.path}: {counts}", *(f"{t.on}: {told_in_words(t)}" for t in tested.told)]))
+        shown, others = [f"{tested.path}: {counts}"], list[str]()
+        for told in tested.told:
+            where = told.on in self.trees
+            words = told_in_words(told if where else replace(told, tail=""))
+            (shown if where else others).append(f"{told.on}: {words}")
+        if others:
+            shown.append(f"(candidates that are not yours to order: {', '.join(others)})")
+        return Change("\n".join(shown))
 
     async def _say(self, box: Toolbox, arguments: Json) -> Change:
         self.order(arguments)

@@ -126,6 +126,9 @@ def steps_in_words(case: Case, patch: str) -> str:
     """What the issue's own code does with a patch, named by its digest ("": without any)."""
     told = []
     for probe, steps in case.known.steps.get(patch, {}).items():
+        unknown = [re.search(r"name '(\w+)'", seen.message) for seen in steps if seen.error == "NameError"]
+        if len(unknown) == len(steps) and all(m and m[1] in str(case.known.sources.get(probe)) for m in unknown):
+            continue  # no step came to the project's code
         for source, seen in zip(case.known.sources.get(probe, ()), steps, strict=False):
             error = f"{seen.error}: {seen.message}" if seen.error else ""
             told.append("\n".join(filter(None, [f">>> {source.strip()}", seen.out, error])))

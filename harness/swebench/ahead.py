@@ -68,9 +68,7 @@ class Ahead:
         """Whether one more does beside those that are there and being made, each as large as the largest so far."""
         kept = self._kept()
         adds = {image.id: image.adds for image in kept}
-        sizes = [
-            image.adds + adds.get(image.parent, 0) for image in kept if image.kind in (INSTANCE, "published")
-        ]
+        sizes = [image.adds + adds.get(image.parent, 0) for image in kept if image.kind in (INSTANCE, "published")]
         taken = sum(adds[id] for id in adds.keys() - self._before)
         return taken + (self._making + 1) * max(sizes, default=self._most) <= self._most
 

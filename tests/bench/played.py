@@ -2,10 +2,11 @@
 witness tests and wrong beliefs are as real as the patches.
 
     python -m tests.bench.played                        every way of choosing, replayed from tests/data/played.json
+    python -m tests.bench.played --data tests/data/played_others.json      the same for patches of other systems
     python -m tests.bench.played given POOL ROW --rows FILE --mirrors DIR --model NAME --out DIR
     python -m tests.bench.played choose RUN --judge hands --model NAME --out DIR
     python -m tests.bench.played grade RUN --task FILE --out FILE
-    python -m tests.bench.played collect NAME --part first|second --verdicts FILE --choices DIR... --players STYLE...
+    python -m tests.bench.played [--data FILE] collect NAME --part first|second --verdicts FILE --choices DIR... --players STYLE...
 
 `given` makes a run whose attempts are the patches that a pool (docs/selection.md) has for a row of SWE-bench, and lets
 it choose: where these tie, two more attempts write tests (`--tie-witnesses 2`), which NAME makes. `choose` copies a finished run, cuts its trace back to before the choice and lets it choose again, by another judge; what
@@ -34,6 +35,8 @@ from harness.records import Candidate, Evidence, Json, Selection
 from tests.bench.fitting import Choice, Recovery, recovery
 
 DATA = Path(__file__).parents[1] / "data/played.json"
+"""Where attempts were played; beside it `played_others.json`, where patches of other systems were handed in and only
+tests and judges were played."""
 JUDGES = ("none", "quick", "hands", "rubric")
 ORDERS = 50
 """In so many orders are candidates given, so that a tie counts as a draw."""
@@ -325,7 +328,8 @@ def measure(items: Sequence[Played]) -> None:
 
 def collect(known: argparse.Namespace) -> None:
     """Add an instance to the data, or put it in the place of its last account."""
-    data = json.loads(DATA.read_text()) if DATA.exists() else {"instances": []}
+    file: Path = known.data
+    data = json.loads(file.read_text()) if file.exists() else {"instances": []}
     choices = {d.name.rpartition("-")[2]: json.loads((d / "choice.json").read_text()) for d in known.choices}
     entry = {
         "name": known.name,
@@ -336,11 +340,12 @@ def collect(known: argparse.Namespace) -> None:
     }
     kept = [each for each in data["instances"] if each["name"] != known.name]
     data["instances"] = sorted([*kept, entry], key=lambda each: (each["part"], each["name"]))
-    DATA.write_text(json.dumps(data, indent=1) + "\n")
+    file.write_text(json.dumps(data, indent=1) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DATA)
     commands = parser.add_subparsers(dest="command")
     making = commands.add_parser("given")
     making.add_argument("pool", type=Path)
@@ -375,7 +380,7 @@ def main() -> None:
     elif known.command == "collect":
         collect(known)
     else:
-        measure(read(DATA))
+        measure(read(known.data))
 
 
 if __name__ == "__main__":
