@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import math
 import os
+import re
 import secrets
+import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
@@ -177,10 +179,12 @@ def joined() -> Any:
         raise InputError("--executor ray needs Ray: pip install 'troop-solver[ray]'") from error
     address = os.environ.get("RAY_ADDRESS") or "auto"
     try:
+        if (place := re.fullmatch(r"([^:/]+|\[[^]]+\]):(\d+)", address)) and not ray.is_initialized():
+            socket.create_connection((place[1].strip("[]"), int(place[2])), 10).close()  # Ray itself waits for minutes
         ray.init(address=address, ignore_reinit_error=True, logging_level="ERROR", log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         start = f"""`ray start --head --resources='{{"{SANDBOX}": {PLACES}}}'`, or RAY_ADDRESS names one elsewhere"""
-        raise EnvironmentFailed(f"no Ray cluster answers ({error}): {start}") from error
+        raise EnvironmentFailed(f"no Ray cluster answers at {address} ({error}): {start}") from error
     # What dead raylets said would go to standard output, where results go; Troop tells of a lost node itself.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
     return ray
