@@ -64,7 +64,7 @@ class Nodes(Here):
 
         return await in_parallel(map(one, rows))
 
-    def containers(self, source: Source, run: str, network: bool) -> Containers:
+    def containers(self, source: Source | None, run: str, network: bool) -> Containers:
         """Those of a run, on the nodes."""
         return NodeContainers(self, source, run, network=network)
 
@@ -72,7 +72,7 @@ class Nodes(Here):
 class NodeContainers(Containers):
     """Containers on the nodes."""
 
-    def __init__(self, nodes: Nodes, source: Source, run: str, *, network: bool = False) -> None:
+    def __init__(self, nodes: Nodes, source: Source | None, run: str, *, network: bool = False) -> None:
         super().__init__(run, network=network)
         self._nodes, self._source, self._given = nodes, source, (run, network)
         self._offered: dict[str, asyncio.Future[bool]] = {}
@@ -108,11 +108,13 @@ async def _made(row: Row, source: Source, registry: str | None) -> tuple[ImageOu
 
 
 async def _ran(
-    row: Row, image: ImageRef, source: Source, registry: str | None, run: str, network: bool, *rest: Any
+    row: Row, image: ImageRef, source: Source | None, registry: str | None, run: str, network: bool, *rest: Any
 ) -> tuple[Ran, bytes]:
     """How it went, and the output, compressed. `rest`: as in `Containers.run`, without the log."""
     here = image
     if not await asyncio.to_thread(_there, row, image, registry):
+        if source is None:
+            raise SandboxFailed(f"the image {image.name} is not there")
         made = (await ensure_images([row], source=source, workers=1))[0]
         recipe = image.labels.get(names.RECIPE)
         if made.image is None or (made.image.id != image.id and recipe != made.image.labels.get(names.RECIPE, "")):

@@ -112,7 +112,7 @@ class _Work:
         known = self.known
         asked = {name: getattr(known, name) for name in ("workers", "timeout", "verbatim", "network", "fresh")}
         asked |= {"rules": official.rules_of(known.rules), "say": self.progress.say}
-        asked |= {"nodes": self.nodes, "source": Source(known.mirrors)}
+        asked |= {"nodes": self.nodes, "source": None if known.no_build else Source(known.mirrors)}
         async with Grader(**asked) as grader:
             async with task_group() as group:
                 await self._images(grader, lambda prepared: self._start(group, grader, prepared))

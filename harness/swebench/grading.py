@@ -19,7 +19,7 @@ import itertools
 import shutil
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -117,7 +117,8 @@ class Grader:
 
     `timeout`: seconds of the evaluation script (official: 1800). `verbatim`: the script as it is. `network`: tests have
     one. `fresh`: forget verdicts that were reached before this grader was made. `run`: whose its containers are.
-    `rules`: those to judge by, the verdict's first. `nodes`: where that is, with images from `source`."""
+    `rules`: those to judge by, the verdict's first. `nodes`: where that is; `source`: of images that one of
+    them lacks (None: it makes none)."""
 
     workers: int = 2
     timeout: float = TIMEOUT
@@ -129,7 +130,7 @@ class Grader:
     cache: Path | None = None
     say: Say = lambda _line: None
     nodes: Here = HERE
-    source: Source = field(default_factory=Source)
+    source: Source | None = None
 
     def __post_init__(self) -> None:
         root = self.cache or cache_root()

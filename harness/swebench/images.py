@@ -69,8 +69,8 @@ class Here:
         """As `ensure_images`."""
         return await ensure_images(rows, source=source, **how)
 
-    def containers(self, source: Source, run: str, network: bool) -> Containers:
-        """Those of a run. `source`: of images that another machine lacks."""
+    def containers(self, source: Source | None, run: str, network: bool) -> Containers:
+        """Those of a run. `source`: of images that another machine lacks (None: it makes none)."""
         return Containers(run, network=network)
 
 

@@ -17,6 +17,7 @@ from agent.cli import main
 from harness.swebench import grading, names
 from harness.swebench.container import Containers
 from harness.swebench.grading import GradedPatch, Grader
+from harness.swebench.images import Source
 from tasks.errors import SandboxFailed
 from tests.real.test_grade_command import Place, place
 from tests.real.test_grading import NAME, Made, containers_of, grade, made
@@ -125,8 +126,9 @@ def test_what_a_node_cannot_have_is_said(
 ) -> None:
     monkeypatch.setattr(grading, "_BACKOFF_SECONDS", 0.01)
     gone = replace(made, image=replace(made.image, id="sha256:" + "0" * 64, labels={"troop.editable": "1"}))
-    with pytest.raises(SandboxFailed, match="cannot reach"):
-        grade(gone, GOLD, tmp_path, nodes=nodes())
+    for source, why in ((None, "is not there"), (Source(), "cannot reach")):  # the clone that it would be built from
+        with pytest.raises(SandboxFailed, match=why):
+            grade(gone, GOLD, tmp_path, nodes=nodes(), source=source)
 
 
 def test_the_command_grades_on_the_cluster(
