@@ -215,6 +215,9 @@ class ModelPolicy(Chat[View]):
 
     def _opening(self, view: View) -> list[Json]:
         about = "\n\n".join(filter(None, (view.prepared.about, _about_tests(view))))
+        if self._role == "witness":  # it has no patch, and no tool for the project's tests
+            for said in (NOTES["no_tests"], NOTES["with_tests"], " (use the test tool)"):
+                about = about.replace(said, "")
         body = prompt("task").format(statement=view.task.statement.strip(), about=about)
         return [self._system(self._role), _user(f"{body}\n\n{prompt('plan')}")]
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import AsyncIterator
 
 from harness.parallel import apart
@@ -10,7 +9,7 @@ from harness.sandbox.docker.daemon import connect
 from harness.swebench import names
 from harness.swebench.names import INSTANCE
 from harness.swebench.store import BUILD_SECONDS, SOLVE, StoredImage, doomed, kept_images, remove
-from tasks.errors import words_of
+from tasks.errors import SandboxFailed, words_of
 from tasks.say import Say
 from tasks.swebench import Row
 
@@ -28,7 +27,6 @@ class Ahead:
         self._making = 0
         self._changed = asyncio.Event()
         self._turn = asyncio.Lock()
-        self._summing = threading.Lock()
 
     @contextlib.asynccontextmanager
     async def making(self, row: Row) -> AsyncIterator[None]:
@@ -66,7 +64,11 @@ class Ahead:
 
     def _fits(self) -> bool:
         """Whether one more does beside those that are there and being made, each as large as the largest so far."""
-        kept = self._kept()
+        try:
+            kept = self._kept()
+        except SandboxFailed as error:  # it is gone on with one by one, as far as can be known
+            self._say(f"how full the disk is cannot be told: {error}")
+            return False
         adds = {image.id: image.adds for image in kept}
         sizes = [image.adds + adds.get(image.parent, 0) for image in kept if image.kind in (INSTANCE, "published")]
         taken = sum(adds[id] for id in adds.keys() - self._before)
@@ -88,6 +90,5 @@ class Ahead:
                 self._say(f"{image.name} stays: {why}")
 
     def _kept(self) -> list[StoredImage]:
-        with self._summing:  # some daemons refuse to add up sizes twice at once
-            named = {name: min(ids & self._open or ids) for name, ids in self._named.items()}
-            return kept_images(self._client, named)
+        named = {name: min(ids & self._open or ids) for name, ids in self._named.items()}
+        return kept_images(self._client, named)

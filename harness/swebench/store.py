@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from harness.sandbox.docker.containers import ENVIRONMENT_LABEL
+from harness.records import Json
+from harness.sandbox.docker.containers import ENVIRONMENT_LABEL, explained
 from harness.swebench import names
-from tasks.errors import words_of
+from tasks.errors import SandboxFailed, words_of
 
 _EVAL = re.compile(r"(?:^|/)sweb\.eval\.[^.]+\.(?P<id>.+):[^:]+$")
 REPLACED = "replaced"
@@ -19,6 +20,9 @@ SOLVE = "solve"
 
 BUILD_SECONDS = 3600.0
 """A layer that is younger may be waiting for the image that is being built on it."""
+
+BUSY_SECONDS = 300.0
+"""So long a daemon that adds up sizes for somebody else is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ def kept_images(client: Any, rows: Mapping[str, str] = MappingProxyType({})) -> 
     """All, instances first, by name; also those of `rows` (the instance by the image's name), as published ones.
     Blocking: the daemon adds up sizes, which takes seconds where there are many."""
     found: list[StoredImage] = []
-    entries = list(client.df().get("Images") or ())
+    entries = list(_usage(client).get("Images") or ())
     # Of images that have lost their name, too, as long as others stand on them.
     sizes = {str(entry["Id"]): int(entry["Size"]) for entry in client.api.images(all=True)}
     for entry in entries:
@@ -129,4 +133,18 @@ def remove(client: Any, image: StoredImage) -> str:
 
 def bytes_used(client: Any) -> int:
     """Bytes of all layers that the daemon keeps, each counted once."""
-    return int(client.df().get("LayersSize") or 0)
+    return int(_usage(client).get("LayersSize") or 0)
+
+
+def _usage(client: Any) -> Json:
+    """What the daemon says of its disk; it refuses to add up for two at once, and is asked again then. Raises
+    SandboxFailed."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            usage: Json = explained("tell what its images take", client.df)
+            return usage
+        except SandboxFailed as error:
+            if "already running" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.5)

@@ -409,6 +409,8 @@ def test_a_tie_is_told_apart_by_attempts_that_only_write_tests(tmp_path: Path, a
         given = settings(server.url, tmp_path / "runs", attempts=2, tie_witnesses=1, judge="none", adaptive=adaptive)
         done = solve(task(repository), given)
         writers = [r for r in server.requests if "You write tests" in str(r.body["messages"][0]["content"])]
+        told = str(writers[0].body["messages"][1]["content"])
+        assert "The tests run with `" in told and "test tool" not in told and "your patch" not in told
         offered = {tool["function"]["name"] for tool in writers[-1].body["tools"]}
         asked = len(server.requests)
         resume(str(done.directory))
