@@ -3,8 +3,9 @@
     .venv/bin/python -m tests.bench.bench_load --at-once 1 8 32 64 128 250 --latency 0.1 2 5 --sandbox docker
     .venv/bin/python -m tests.bench.bench_load --soak 500 --at-once 64 --sandbox bubblewrap
 
-One JSON line for each figure. Overhead is wall time less the model's latency and the commands' own time; start: what passes
-before the first question is asked, and from the first decision until its command runs. `--soak N`: N
+One JSON line for each figure. Overhead is wall time less the model's latency and the commands' own time; of it the stub's own
+lateness (it sleeps too long and shares the processors) is `server_late_ms`; start: what passes before the first question is
+asked, and from the first decision until its command runs. `--soak N`: N
 attempts in rounds of `--at-once`, with what the process holds after each round, which must not grow. The peer beside it
 in one run: tests/bench/bench_overhead.py. Figures of a busy machine say how it was busy (`load`).
 """
@@ -21,6 +22,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,13 @@ def held() -> dict[str, float]:
         "threads": threading.active_count(),
         "containers": len(listed.stdout.split()),
     }
+
+
+def spent(url: str) -> tuple[float, int]:
+    """Seconds that the stub had requests so far, and how many."""
+    with urllib.request.urlopen(f"{url}/spent", timeout=10) as told:
+        found = json.load(told)
+    return float(found["seconds"]), int(found["answers"])
 
 
 async def lags(into: list[float]) -> None:
@@ -69,7 +78,7 @@ def measure(url: str, repository: Path, out: Path, sandbox: str, latency: float,
         await go(files, listeners=[see])
         watching.cancel()
 
-    began = time.monotonic()
+    before, began = spent(url), time.monotonic()
     asyncio.run(whole())
     after, wall = resource.getrusage(resource.RUSAGE_SELF), time.monotonic() - began
     events = list(trace.read(files.trace_file))
@@ -91,6 +100,7 @@ def measure(url: str, repository: Path, out: Path, sandbox: str, latency: float,
     said = sum(len(json.dumps(e.message)) for e in events if isinstance(e, trace.Replied))
     said += sum(len(e.result) for e in events if isinstance(e, trace.ToolRan))
     cpu = used[-1] - used[0]
+    late_by, answers = (after - first for first, after in zip(before, spent(url), strict=True))
     return {
         "sandbox": sandbox,
         "latency": latency,
@@ -98,6 +108,7 @@ def measure(url: str, repository: Path, out: Path, sandbox: str, latency: float,
         "completed": sum(isinstance(e, trace.AttemptEnded) and e.status == "submitted" for e in events),
         "overhead_ms_median": round(statistics.median(overhead), 1),
         "overhead_ms_p95": round(overhead[int(0.95 * (len(overhead) - 1))], 1),
+        "server_late_ms": round(1000 * (late_by / max(1, answers) - latency), 1),
         "start_ms_median": round(1000 * statistics.median(starts), 1),
         "cpu_ms_per_turn": round(1000 * cpu / max(1, len(turns)), 2),
         "lag_ms_p99": round(sorted(late)[int(0.99 * (len(late) - 1))], 1),

@@ -12,7 +12,8 @@ prints `http://127.0.0.1:PORT/v1` and serves until it is killed. FILE is a JSON 
 
 Turn k of a conversation answers a request that holds k assistant messages (the last turn answers all later ones), so
 the server keeps no state and every attempt gets the same script. The conversation is the first whose `when` occurs in
-the request. A request to `/responses` gets the same answer in the form of that API.
+the request. A request to `/responses` gets the same answer in the form of that API. GET `/spent` says how many answers it
+gave and how many seconds it had the requests, its latency included.
 """
 
 from __future__ import annotations
@@ -112,6 +113,7 @@ class ModelServer:
         self.peak = 0
         self.url = ""
         self.open_now = 0
+        self.spent = 0.0
         self._count = 0
         self._bodies: dict[tuple[int, str], tuple[Answer, bytes, bytes]] = {}
         self._connected: set[asyncio.Task[None]] = set()
@@ -153,6 +155,10 @@ class ModelServer:
         method, path, _ = first.split(" ", 2)
         headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines if line)}
         raw = await reader.readexactly(int(headers.get("content-length", 0)))
+        if method == "GET" and path.endswith("/spent"):
+            told = json.dumps({"seconds": self.spent, "answers": self._count})
+            writer.write(_response(200, {}, told.encode()))
+            return True
         if method == "GET" and path.endswith("/models"):
             listed = self.models(path, headers)
             writer.write(_response(listed.status, listed.headers, self._raw(listed)))
@@ -166,10 +172,12 @@ class ModelServer:
             self.requests.append(request)
         self.open_now += 1
         self.peak = max(self.peak, self.open_now)
+        began = time.monotonic()
         try:
             return await self._reply(request, writer)
         finally:
             self.open_now -= 1
+            self.spent += time.monotonic() - began
 
     async def _reply(self, request: Request, writer: asyncio.StreamWriter) -> bool:
         answer = self.answer(request)
