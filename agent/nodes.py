@@ -80,11 +80,13 @@ class NodeContainers(Containers):
     async def run(
         self, row: Row, image: ImageRef, patch: bytes, script: bytes, log: IO[bytes], timeout: float, rules: Rules = "5"
     ) -> Ran:
-        if self._nodes.registry and image.id not in self._offered:
-            self._offered[image.id] = asyncio.ensure_future(asyncio.to_thread(_offer, row, image, self._nodes.registry))
-        if image.id in self._offered:
-            await asyncio.shield(self._offered[image.id])
-        where = row, image, self._source, self._nodes.registry
+        where = row, image, self._source, (registry := self._nodes.registry)
+        offered = self._offered.get(image.id)
+        if registry and (offered is None or (offered.done() and offered.exception())):
+            offered = asyncio.ensure_future(asyncio.to_thread(_offer, row, image, registry))
+            self._offered[image.id] = offered
+        if offered is not None:
+            await asyncio.shield(offered)
         ran, output = await self._nodes.do(_ran, *where, *self._given, patch, script, timeout, rules)
         log.write(zlib.decompress(output))
         return ran

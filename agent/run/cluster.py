@@ -40,7 +40,8 @@ class OnCluster(InProcess):
 
     def __init__(self, settings: Settings, backend: str, width: int, say: Say) -> None:
         super().__init__()
-        self._ray, self._say = ray, say = joined(), say
+        ray = joined()
+        self._ray, self._say = ray, say
         declared = [int(node["Resources"].get(SANDBOX, 0)) for node in ray.nodes() if node["Alive"]]
         self._each = min(width, *filter(None, declared)) if any(declared) else min(width, PLACES)
         cpus = (CPU_OF_REPAIR if set(settings.models) == {REPAIR} else CPU_OF_MODEL) * self._each
