@@ -26,6 +26,7 @@ from harness.choosing.pool import Sample
 from harness.lock import run_lock
 from harness.money.budget import BudgetKeeper, Share, SharedBudget
 from harness.money.ledger import charges, check_priced, unsettled
+from harness.parallel import give_memory_back
 from harness.records import Budget, Json, Selection
 from harness.repository.workspace import Workspace, open_workspace, reopen_workspace
 from harness.room import check, lacking
@@ -127,6 +128,7 @@ async def open_pool(settings: Settings, image: str | None, say: Say = _silent) -
     Raises SandboxFailed where no sandbox can be had."""
     from agent.models.connections import Connections
 
+    give_memory_back()
     async with contextlib.AsyncExitStack() as stack:
         provider = await choose_provider(settings.sandbox, image=image, cache=cache_root(), say=say)
         provider.registry = settings.registry

@@ -6,8 +6,6 @@ OUT/predictions.jsonl     the selected patches; predictions-01.jsonl and on: the
 OUT/report.json, report.md
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

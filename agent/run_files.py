@@ -1,7 +1,5 @@
 """The run directory: where a run's files are, and how they are written (whole or not at all)."""
 
-from __future__ import annotations
-
 import json
 import secrets
 import time

@@ -6,8 +6,6 @@ dropped when the trace is opened again. Secrets are masked on the way in (`mask`
 written: no one in the run works with another text than a resume would.
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import dataclasses
@@ -22,7 +20,7 @@ from dataclasses import dataclass, field
 from io import FileIO
 from itertools import repeat
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from harness.lock import locked
 from harness.records import Charge, Evidence, Json, Purpose, Selection, TestReport, Told, Tree, Verdict, WitnessTest
@@ -398,7 +396,7 @@ class Graded(Event):
     flaky: bool = False
 
     @classmethod
-    def of(cls, candidate: str, verdict: Verdict) -> Graded:
+    def of(cls, candidate: str, verdict: Verdict) -> Self:
         return cls(candidate=candidate, **dataclasses.asdict(verdict))
 
     @property

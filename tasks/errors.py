@@ -4,13 +4,11 @@
 layer because all three packages raise from it.
 """
 
-from __future__ import annotations
-
 import errno
 import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class TroopError(Exception):
@@ -40,7 +38,7 @@ class BudgetExceeded(TroopError):
         self.limit = limit
         self.scope = scope
 
-    def __reduce__(self) -> tuple[Callable[[], BudgetExceeded], tuple[()]]:
+    def __reduce__(self) -> tuple[Callable[[], Self], tuple[()]]:
         return partial(type(self), str(self), limit=self.limit, scope=self.scope), ()
 
 

@@ -1,7 +1,5 @@
 """What a person sees while a run goes on, and where lines of text go."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -9,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console, RenderableType
 
@@ -30,7 +28,7 @@ class Progress:
         self._view_on = partial(View, json=True) if log == "json" else view
         self.view = View()
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         if not self.quiet:
             self.view = self._view_on(self.errors())
         return self

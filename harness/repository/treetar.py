@@ -1,7 +1,5 @@
 """A tree of a commit as a tar archive and as a git index: no git writes it, so that nothing converts its bytes."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os
@@ -9,7 +7,7 @@ import struct
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 Kind = Literal["file", "symlink", "directory"]
 
@@ -25,7 +23,7 @@ class Entry:
     oid: str
 
     @classmethod
-    def parse(cls, line: bytes) -> Entry:
+    def parse(cls, line: bytes) -> Self:
         """From a line of `git ls-tree -z`: "<mode> <type> <oid>\\t<path>"."""
         facts, _, path = line.partition(b"\t")
         mode, _, oid = facts.split(b" ")

@@ -4,12 +4,10 @@
 `Task` from `Ready`, and nothing else of this.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from harness.records import Json, Verdict
 from harness.sandbox.base import Limits, Provider
@@ -75,7 +73,7 @@ class Suite(Protocol):
     @property
     def image(self) -> str | None: ...
 
-    def only(self, ids: Container[str]) -> Suite:
+    def only(self, ids: Container[str]) -> Self:
         """The suite of these of its instances."""
 
     def described(self) -> Json:

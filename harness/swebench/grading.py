@@ -12,8 +12,6 @@ A patch that does not apply, tests that take too long or never run are verdicts.
 none: it is tried again, and in the end raised.
 """
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import shutil
@@ -21,7 +19,7 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from harness.cache import cache_root
 from harness.records import Json
@@ -140,7 +138,7 @@ class Grader:
         self._places = asyncio.Semaphore(self.workers)
         self._under_way: dict[str, asyncio.Task[Any]] = {}
 
-    async def __aenter__(self) -> Grader:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.cache import cache_root
-from harness.parallel import apart, in_parallel
+from harness.parallel import apart, give_memory_back, in_parallel
 from harness.repository.workspace import Workspace, open_workspace
 from harness.sandbox.docker.daemon import connect
 from harness.sandbox.docker.image import ensure_image, find
@@ -102,6 +102,7 @@ async def ensure_images(
     Raises SandboxFailed where no daemon answers, InputError for wrong `mirrors`. A build that fails is an answer."""
     if source.mirrors is not None and not source.mirrors.is_dir():
         raise InputError(f"--mirrors {source.mirrors} is not a directory")
+    give_memory_back()
     provider = DockerProvider(say=say)
     with contextlib.closing(await asyncio.to_thread(connect)) as client:
         layers = Layers(provider, client, source.bases, cache_root(), RUN)

@@ -5,13 +5,11 @@ The redundancy assumption (Martinez, Weimer, Monperrus, ICSE 2014 NIER; Barr et 
 pieces that the program holds already, most often in the same file.
 """
 
-from __future__ import annotations
-
 import ast
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Self
 
 from agent.repair.mutation.scope import TRUTH, Scope, own_nodes, scope_of
 from agent.repair.mutation.source import Function, Source, go_on, is_docstring
@@ -50,7 +48,7 @@ class Pool:
     methods: dict[str, float] = field(default_factory=dict)
     callees: dict[str, float] = field(default_factory=dict)
 
-    def take(self, other: Pool) -> None:
+    def take(self, other: Self) -> None:
         """Add the other's donors behind these."""
         for use in fields(self):
             mine: dict[str, Any] = getattr(self, use.name)
