@@ -140,7 +140,8 @@ def told_in_words(told: Told) -> str:
     passing = sum(outcome == "passed" for outcome in told.tests.values())
     counted = f" ({passing} of {len(told.tests)} pass)" if told.tests else ""
     tail = f":\n{told.tail}" if told.tail else ""
-    return f"{_OUTCOMES.get(told.outcome, 'does not do the same twice')}{counted}{tail}"
+    does = "is skipped" if {*told.tests.values()} == {"skipped"} else _OUTCOMES.get(told.outcome)
+    return f"{does or 'does not do the same twice'}{counted}{tail}"
 
 
 def alike(case: Case, candidates: Iterable[Candidate]) -> list[list[Candidate]]:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from agent.choice.case import Known
 from agent.choice.hands import _Bench
-from agent.choice.questions import steps_in_words
+from agent.choice.questions import steps_in_words, told_in_words
 from harness.choosing.probing import Seen
 from harness.records import Told
 
@@ -45,3 +45,9 @@ def test_of_candidates_that_are_not_to_be_ordered_only_the_outcome_is_told() -> 
     said = asyncio.run(_Bench._try(cast("Any", bench), cast("Any", None), arguments)).text
     assert "Traceback of base" in said and "Traceback of c1" in said and "c2: passes (1 of 1 pass)" in said
     assert "Traceback of c3" not in said and "not yours to order: c3: fails (0 of 1 pass))" in said
+
+
+def test_a_test_that_is_skipped_is_told_so() -> None:
+    assert told_in_words(Told("c1", "error", {"a::t": "skipped"})) == "is skipped (0 of 1 pass)"
+    assert told_in_words(Told("c1", "unsteady")) == "does not do the same twice"
+    assert told_in_words(Told("c1", "error")) == "cannot be loaded"
