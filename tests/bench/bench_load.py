@@ -5,7 +5,7 @@
 
 One JSON line for each figure. Overhead is wall time less the model's latency and the commands' own time; of it the stub's own
 lateness (it sleeps too long and shares the processors) is `server_late_ms`; start: what passes before the first question is
-asked, and from the first decision until its command runs. `--soak N`: N
+asked, and from the first decision until its command (`true`) has run. `--soak N`: N
 attempts in rounds of `--at-once`, with what the process holds after each round, which must not grow. The peer beside it
 in one run: tests/bench/bench_overhead.py. Figures of a busy machine say how it was busy (`load`).
 """
@@ -87,9 +87,7 @@ def measure(url: str, repository: Path, out: Path, sandbox: str, latency: float,
     begun = {e.attempt: e.at for e in events if isinstance(e, trace.AttemptStarted)}
     first = {e.attempt: e for e in reversed(events) if isinstance(e, trace.ToolRan)}
     decided = {e.attempt: e.at for e in reversed(events) if isinstance(e, trace.Decided)}
-    starts = [
-        e.at - begun[e.attempt] + first[e.attempt].at - decided[e.attempt] - first[e.attempt].seconds for e in asked
-    ]
+    starts = [e.at - begun[e.attempt] + first[e.attempt].at - decided[e.attempt] for e in asked]
     ended = {e.attempt: e.at for e in events if isinstance(e, trace.TurnEnded)}
     turns = [e for e in events if isinstance(e, trace.TurnEnded)]
     commands = dict.fromkeys(ended, 0.0)
