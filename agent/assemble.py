@@ -271,10 +271,9 @@ def named_models(settings: Settings, config: Config) -> list[Alias]:
 
 
 def _vendors(settings: Settings) -> dict[str, str]:
-    """By model, whose API it has: its vendor's in the price lists, else what its requests look like."""
+    """By model, whose API it has: its vendor's in the price lists, else its wire's."""
     models = named_models(settings, load_config())
-    spoken = {m.alias: "anthropic" if m.wire == "anthropic" else "openai" for m in models}
-    return {m.alias: (m.price_name or spoken[m.alias]).partition("/")[0] for m in models}
+    return {m.alias: (m.price_name or m.wire or "").partition("/")[0] for m in models}
 
 
 def check_models(settings: Settings, config: Config) -> None:

@@ -249,11 +249,6 @@ class Evaluation:
                     await listed(ModelClient(alias, pool.connections, record=lambda event: event))
             limits, timeout = self.settings.limits, self.settings.test_timeout
             means = Means(pool.provider, limits, timeout, max(1, os.cpu_count() or 2), view.say)
-            if self.settings.executor == "ray":
-                from agent.nodes import Nodes
-
-                nodes = Nodes(self.settings.registry)
-                means = replace(means, workers=nodes.width, nodes=nodes)
             async with self.suite.at_work(means) as bench:
 
                 async def solve(task: Task, lane: Lane) -> Solved:

@@ -75,7 +75,7 @@ class NodeContainers(Containers):
     def __init__(self, nodes: Nodes, source: Source | None, run: str, *, network: bool = False) -> None:
         super().__init__(run, network=network)
         self._nodes, self._source, self._given = nodes, source, (run, network)
-        self._offered: dict[str, asyncio.Future[bool]] = {}
+        self._offered: dict[str, asyncio.Future[None]] = {}
 
     async def run(
         self, row: Row, image: ImageRef, patch: bytes, script: bytes, log: IO[bytes], timeout: float, rules: Rules = "5"
@@ -133,18 +133,23 @@ async def _ran(
         await containers.close()
 
 
-def _offer(row: Row, image: ImageRef, registry: str) -> bool:
-    """Blocking: have it in the registry, if this machine has it; whether it has."""
+def _offer(row: Row, image: ImageRef, registry: str) -> None:
+    """Blocking: have it in the registry, if this machine has it."""
     with contextlib.suppress(EnvironmentFailed):  # a driver needs no daemon
-        return _there(row, image, registry, lacking=False)
-    return False
+        if _has(image):
+            _share(row, image, registry)
 
 
-def _there(row: Row, image: ImageRef, registry: str | None, lacking: bool = True) -> bool:
-    """Blocking: whether the daemon has it now, from the registry where it was `lacking`."""
+def _there(row: Row, image: ImageRef, registry: str | None) -> bool:
+    """Blocking: whether the daemon has it now, if need be from the registry."""
+    return _has(image) or (registry is not None and _share(row, image, registry))
+
+
+def _has(image: ImageRef) -> bool:
     with contextlib.closing(connect()) as client:
-        there = find(client, image.id) is not None
-    if registry is None or there is lacking:
-        return there
+        return find(client, image.id) is not None
+
+
+def _share(row: Row, image: ImageRef, registry: str) -> bool:
     name = names.repository_name(row.instance_id)
     return share(f"{name}:latest", f"{registry}/{name}", image.id.removeprefix("sha256:")[:32], id=image.id)

@@ -2,7 +2,6 @@
 for what waits."""
 
 import asyncio
-import ctypes
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -16,6 +15,8 @@ T = TypeVar("T")
 def give_memory_back() -> None:
     """Have glibc share two heaps among all threads and return large pieces when they are freed: with a heap for each
     thread a long evaluation held ten times what it used. Of no effect with another C library."""
+    import ctypes
+
     with suppress(OSError, AttributeError):
         settings = ctypes.CDLL(None).mallopt
         settings(-8, 2), settings(-3, 1 << 20)  # M_ARENA_MAX, M_MMAP_THRESHOLD

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _NEEDED = ("opentelemetry", "opentelemetry.sdk", "opentelemetry.exporter")  # parents first, as find_spec wants them
 _OTHERWISE = {"mistral": "mistral_ai", "google": "gcp.gemini", "x-ai": "x_ai"}
-"""How the conventions name vendors that Troop's price lists name otherwise."""
+_OTHERWISE |= dict.fromkeys(("", "chat", "responses"), "openai")
+"""How the conventions name vendors that Troop's price lists name otherwise, and whose API the wires speak."""
 
 
 @contextlib.asynccontextmanager

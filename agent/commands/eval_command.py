@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.commands.options import settings_of
+from agent.commands.options import nodes_of, settings_of
 from agent.commands.progress import Progress
 from harness.lock import run_lock
 from harness.outputs import make_output
@@ -128,7 +128,7 @@ def _swebench(known: argparse.Namespace, out: Path) -> Suite:
     rows = tuple(choose_rows(load_rows(known.suite, known.dataset), known.instances))
     asked = {name: getattr(known, name) for name in ("dataset", "verbatim", "repeat", "disk")}
     source = Source(known.mirrors, known.pull, parse_bases(known.images))
-    return SwebenchSuite(name=known.suite, rows=rows, rules=rules, source=source, **asked)
+    return SwebenchSuite(name=known.suite, rows=rows, rules=rules, source=source, nodes=nodes_of(known), **asked)
 
 
 SUITES: Mapping[str, Callable[[argparse.Namespace, Path], Suite]] = {

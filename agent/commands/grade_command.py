@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from agent.commands.grade_view import Tally, TallyView, summary_table
-from agent.commands.options import fill_in
+from agent.commands.options import WORKERS, nodes_of
 from agent.commands.progress import Progress
 from agent.commands.signals import interruptible
 from harness.cache import write_json
@@ -37,7 +37,8 @@ def execute(known: argparse.Namespace) -> int:
     out = (known.out or Path("runs") / f"grade-{known.suite}").absolute()
     instances = [row.instance_id for row in rows]
     sets = sets_of(predictions)
-    tally, nodes = Tally(len(predictions)), nodes_of(known)
+    tally, nodes = Tally(len(predictions)), nodes_of(known)()
+    known.workers = known.workers or nodes.width or WORKERS
     with run_lock(out), Progress(quiet=known.quiet, json=known.json, view=partial(TallyView, tally)) as progress:
         work = _Work(known, out, rows, sets, tally, progress, nodes)
         interruptible(work.grade(), "the same command goes on where it stopped")
@@ -56,18 +57,6 @@ def execute(known: argparse.Namespace) -> int:
         progress.show(*summary_table(report), f"report: {out / 'report.json'}")
         progress.document(report)
     return 4 if report["infrastructure"]["failures"] else 0
-
-
-def nodes_of(known: argparse.Namespace) -> Here:
-    """The machines that --executor means; how much they do at a time is --workers, or what they bear."""
-    fill_in(known, ["executor", "registry"])
-    nodes = Here()
-    if known.executor == "ray":
-        from agent.nodes import Nodes
-
-        nodes = Nodes(known.registry)
-    known.workers = known.workers or nodes.width
-    return nodes
 
 
 def _asked(known: argparse.Namespace) -> tuple[list[Row], list[Prediction]]:

@@ -8,8 +8,7 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from agent.commands.grade_command import nodes_of
-from agent.commands.options import add_options
+from agent.commands.options import WORKERS, add_options, nodes_of
 from agent.commands.progress import Progress
 from agent.commands.signals import interruptible
 from harness.sandbox.docker.daemon import connect
@@ -41,7 +40,7 @@ def _rows(known: argparse.Namespace) -> list[Row]:
 
 
 def _build(known: argparse.Namespace, progress: Progress) -> int:
-    rows, bases, nodes = _rows(known), parse_bases(known.base), nodes_of(known)
+    rows, bases, nodes = _rows(known), parse_bases(known.base), nodes_of(known)()
     finished: list[ImageOutcome] = []
 
     def tell(prepared: ImageOutcome) -> None:
@@ -49,7 +48,9 @@ def _build(known: argparse.Namespace, progress: Progress) -> int:
         progress.say(f"[{len(finished)}/{len(rows)}] {_line(prepared)}")
 
     source = Source(known.mirrors, known.pull, bases, known.rebuild)
-    work = nodes.images(rows, source=source, workers=known.workers, say=progress.say, tell=tell)
+    work = nodes.images(
+        rows, source=source, workers=known.workers or nodes.width or WORKERS, say=progress.say, tell=tell
+    )
     done = interruptible(work, "the same command goes on from the layers that are done")
     progress.stop()
     made = [prepared for prepared in done if prepared.image and prepared.seconds]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,10 @@ from tasks.task import GivenTest
 
 if TYPE_CHECKING:
     from agent.config import Settings
+    from harness.swebench.images import Here
+
+WORKERS = 2
+"""Images in work, or containers that grade, at a time, unless asked or known."""
 
 
 def add_options(parser: argparse.ArgumentParser, *tables: str) -> None:
@@ -86,6 +91,18 @@ def fill_in(known: argparse.Namespace, names: Iterable[str] = BY_NAME) -> None:
         if getattr(known, name, None) is None:
             value, _ = lasting.get(name) or (attrgetter(BY_NAME[name].place)(built_in), "")
             setattr(known, name, value)
+
+
+def nodes_of(known: argparse.Namespace) -> Callable[[], Here]:
+    """What gives the machines that --executor means. Raises as `agent.nodes.Nodes` when it is asked for them."""
+    from harness.swebench.images import Here
+
+    fill_in(known, ["executor", "registry"])
+    if known.executor != "ray":
+        return Here
+    from agent.nodes import Nodes
+
+    return partial(Nodes, known.registry)
 
 
 def settings_of(known: argparse.Namespace, earlier: Settings | None = None) -> Settings:

@@ -11,7 +11,6 @@ from typing import Protocol, Self
 
 from harness.records import Json, Verdict
 from harness.sandbox.base import Limits, Provider
-from harness.swebench.images import HERE, Here
 from tasks.say import Say
 from tasks.task import Task
 
@@ -37,15 +36,13 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What a bench works with. `timeout`: seconds of one grading's tests; `workers`: gradings at a time; `nodes`:
-    where official ones run."""
+    """What a bench works with. `timeout`: seconds of one grading's tests; `workers`: gradings at a time."""
 
     provider: Provider
     limits: Limits
     timeout: float
     workers: int
     say: Say
-    nodes: Here = HERE
 
 
 class Bench(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import posixpath
-from collections.abc import AsyncIterator, Container, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from harness.sandbox.docker.daemon import connect
 from harness.suites.suite import Bench, Means, Ready, Submission
 from harness.swebench.ahead import Ahead
 from harness.swebench.grading import GradedPatch, Grader
-from harness.swebench.images import ImageOutcome, Source, ensure_images, find_image
+from harness.swebench.images import Here, ImageOutcome, Source, ensure_images, find_image
 from harness.swebench.names import ENV, ImageRef, image_name
 from harness.swebench.official import Rules
 from harness.testing.runners.registry import USUAL_COMMAND, runner_of
@@ -33,7 +33,7 @@ IMAGES_AT_ONCE = 4
 class SwebenchSuite:
     """Chosen rows. `source`: of their images; `verbatim`: grade with the official evaluation script as it is; `rules`:
     to grade by, the verdict's first; `repeat`: times that each patch is graded; `disk`: GB that images made for it may
-    take, which then go when they are done with (None: any, and they stay)."""
+    take, which then go when they are done with (None: any, and they stay); `nodes`: gives the machines to grade on."""
 
     name: str
     rows: tuple[Row, ...]
@@ -43,6 +43,7 @@ class SwebenchSuite:
     rules: tuple[Rules, ...] = ("5",)
     repeat: int = 1
     disk: float | None = None
+    nodes: Callable[[], Here] = Here
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -80,7 +81,8 @@ class SwebenchSuite:
     @contextlib.asynccontextmanager
     async def at_work(self, means: Means) -> AsyncIterator[Bench]:
         judging = partial(Grader, verbatim=self.verbatim, rules=self.rules, source=self.source)
-        async with judging(workers=means.workers, run="eval", say=means.say, nodes=means.nodes) as grader:
+        nodes = self.nodes()
+        async with judging(workers=nodes.width or means.workers, run="eval", say=means.say, nodes=nodes) as grader:
             for left in await grader.clean():
                 means.say(f"removed {left}, which a killed process left")
             ahead = None if self.disk is None else await asyncio.to_thread(Ahead, self.disk * 1e9, means.say)

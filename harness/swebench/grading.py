@@ -17,7 +17,7 @@ import itertools
 import shutil
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -26,7 +26,7 @@ from harness.records import Json
 from harness.room import writing
 from harness.swebench import names, official
 from harness.swebench.container import APPLY_COMMANDS, LOG_BYTES, Ran
-from harness.swebench.images import HERE, Here, Source, find_image
+from harness.swebench.images import Here, Source, find_image
 from harness.swebench.inside_image import ASK_EDITABLE
 from harness.swebench.memo import Memo, key_of
 from harness.swebench.names import ImageRef
@@ -127,7 +127,7 @@ class Grader:
     rules: tuple[Rules, ...] = ("5",)
     cache: Path | None = None
     say: Say = lambda _line: None
-    nodes: Here = HERE
+    nodes: Here = field(default_factory=Here)
     source: Source | None = None
 
     def __post_init__(self) -> None:

@@ -61,9 +61,10 @@ class ImageOutcome:
 
 
 class Here:
-    """The machines that images are made on and gradings run on: this one. `width`: of either at a time."""
+    """The machines that images are made on and gradings run on: this one. `width`: of either at a time, None where
+    whoever asks decides."""
 
-    width = 2
+    width: int | None = None
 
     async def images(self, rows: Sequence[Row], *, source: Source, **how: Any) -> list[ImageOutcome]:
         """As `ensure_images`."""
@@ -72,9 +73,6 @@ class Here:
     def containers(self, source: Source | None, run: str, network: bool) -> Containers:
         """Those of a run. `source`: of images that another machine lacks (None: it makes none)."""
         return Containers(run, network=network)
-
-
-HERE = Here()
 
 
 def find_image(client: Any, row: Row) -> ImageRef | None:

@@ -39,14 +39,14 @@ def read(pool: Path, rows: Path) -> dict[str, tuple[str, list[str]]]:
 
 def answer(known: dict[str, tuple[str, list[str]]], request: Request) -> Answer:
     """A plan, the patch, its submission."""
-    raw = request.raw.decode("utf-8")
     if request.turn == 0:
         return Answer("Lay the patch.")
     if request.turn > 1:
         return Answer(tool_calls=[{"name": "submit", "arguments": {}}])
+    body: dict[str, Any] = request.body
+    told = json.dumps(body)
     for begins, patches in known.values():
-        if begins in raw or begins in json.dumps(request.body):
-            body: dict[str, Any] = request.body
+        if begins in told:
             patch = patches[int(body.get("seed") or 0) // 7919 % len(patches)]
             lay = "git apply --recount ../recorded.diff || patch -p1 --batch --forward < ../recorded.diff"
             command = f"cat > ../recorded.diff <<'END OF PATCH'\n{patch}\nEND OF PATCH\n{lay}; rm ../recorded.diff"

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tasks.task import Task
 from tests.support import calculator
+from tests.support.cluster import Machines, machines
 from tests.support.repositories import CALC, FAILING, git, make_repository, make_task
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    """A real Ray cluster of a head and one node."""
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    with machines(tmp_path_factory.mktemp("nodes")) as found:
+        found.add("one")
+        yield found
 
 
 @pytest.fixture

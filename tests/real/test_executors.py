@@ -15,7 +15,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,21 +35,13 @@ from harness.repository.workspace import open_workspace, packed, unpacked
 from tasks.errors import BudgetExceeded, EndpointFailed
 from tests.faults.test_resume import STEPS, run_directory, slow_script, start, turns
 from tests.support.calculator import PLAN, RIGHT, SOLVING, call, make_repository, settings, task
-from tests.support.cluster import Machines, machines, workers_of
+from tests.support.cluster import Machines, workers_of
 from tests.support.model_server import Answer, Request, error, serving
 from tests.support.runs import SEEDS, events
 from tests.support.waiting import wait_for
 
 needs = [pytest.mark.network, pytest.mark.bubblewrap]
 Solve = Callable[..., Solution]
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
-    pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    with machines(tmp_path_factory.mktemp("nodes")) as found:
-        found.add("one")
-        yield found
 
 
 @pytest.fixture(params=["local", "ray"])

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from tasks.errors import SandboxFailed
 from tests.real.test_grade_command import Place, place
 from tests.real.test_grading import NAME, Made, containers_of, grade, made
 from tests.real.test_registry import registry
-from tests.support.cluster import Machines, machines
+from tests.support.cluster import Machines
 from tests.support.graded_instance import BREAKING, GARBAGE, GOLD, HARMLESS, INSTANCE
 from tests.support.waiting import wait_for
 
@@ -30,14 +29,6 @@ __all__ = ["made", "place", "registry"]
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 RUN = f"nodes-{os.getpid()}"
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
-    pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    with machines(tmp_path_factory.mktemp("nodes")) as found:
-        found.add("one")
-        yield found
 
 
 @pytest.fixture
@@ -111,7 +102,7 @@ def test_a_node_that_lacks_the_image_takes_it_from_the_registry(
     from agent.nodes import _offer
 
     prefix, name = f"{registry}/troop", names.image_name(INSTANCE)
-    assert _offer(made.row, made.image, prefix)
+    _offer(made.row, made.image, prefix)
     made.client.images.remove(made.image.id, force=True)
     try:
         assert grade(made, GOLD, tmp_path, nodes=nodes(prefix)).resolved

@@ -13,7 +13,7 @@ from rich.console import Console
 from agent.commands.grade_command import _Work
 from agent.commands.grade_view import Tally, TallyView
 from harness.swebench.grading import GradedPatch, Outcome
-from harness.swebench.images import HERE, ImageOutcome
+from harness.swebench.images import Here, ImageOutcome
 from harness.swebench.names import ImageRef
 from harness.swebench.predictions import Prediction, sets_of
 from tests.support.rows import bare_row
@@ -48,7 +48,7 @@ def test_a_patch_is_graded_many_times_at_once_and_each_outcome_is_kept_in_order(
     row = bare_row()
     sets = sets_of([Prediction(row.instance_id, "m", "diff")])
     quiet: Any = Quiet()
-    work = _Work(Namespace(repeat=len(OUTCOMES)), tmp_path, [row], sets, Tally(1), quiet, HERE)
+    work = _Work(Namespace(repeat=len(OUTCOMES)), tmp_path, [row], sets, Tally(1), quiet, Here())
 
     async def graded() -> None:
         grader: Any = Together()
