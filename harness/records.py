@@ -1,7 +1,5 @@
 """The data types that travel between modules: frozen, plain, JSON-friendly."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -74,7 +72,7 @@ class Usage:
     output: int = 0
     reasoning: int = 0
 
-    def __add__(self, other: Usage) -> Usage:
+    def __add__(self, other: "Usage") -> "Usage":
         return Usage(*(getattr(self, part) + getattr(other, part) for part in self.__slots__))
 
     @property

@@ -5,8 +5,6 @@ Model calls carry the attributes of OpenTelemetry's GenAI conventions. No text o
 span: only names, numbers and how things ended.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os
@@ -97,7 +95,7 @@ class _Spans:
             self._end(key, time.time(), {})
         self._provider.shutdown()
 
-    def _begin(self, key: str, name: str, at: float, about: dict[str, Any], above: Span | None) -> Span:
+    def _begin(self, key: str, name: str, at: float, about: dict[str, Any], above: "Span | None") -> "Span":
         context = None if above is None else self._below(above)
         self._open[key] = self._tracer.start_span(name, context, attributes=about, start_time=int(at * 1e9))
         return self._open[key]

@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from harness.lock import locked
+from harness.packed import Packer, Unpacker
 from harness.records import Charge, Evidence, Json, Purpose, Selection, TestReport, Told, Tree, Verdict, WitnessTest
 from harness.room import MAKE_ROOM, writing
 from tasks.errors import DiskFull, InputError
 
-SCHEMA = 1
+SCHEMA = 2
 BY_HAND = "by hand"
 
 
@@ -430,7 +431,7 @@ def attempts_asked(events: Iterable[Event], begun_with: int) -> int:
 
 
 def to_json(event: Event) -> Json:
-    """The event as a JSON object with its `kind` first; defaults are left out, bytes become {"b64": …}."""
+    """The event as a JSON object, its `kind` first; defaults are left out, bytes become {"text": …} or {"b64": …}."""
     return {"kind": event.kind, **public(event)}
 
 
@@ -444,7 +445,10 @@ def public(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, bytes):
-        return {"b64": base64.b64encode(value).decode("ascii")}
+        try:
+            return {"text": value.decode()}
+        except UnicodeDecodeError:
+            return {"b64": base64.b64encode(value).decode("ascii")}
     if isinstance(value, Path):
         return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -480,7 +484,7 @@ def _build(hint: Any, value: Any) -> Any:
         if origin in (Mapping, dict):
             return dict(zip(value, map(_build, repeat(inner[1]), value.values()), strict=True))
         if hint is bytes:
-            return base64.b64decode(value["b64"])
+            return value["text"].encode() if "text" in value else base64.b64decode(value["b64"])
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             hints = _hints(hint)
             return hint(**{k: _build(hints[k], v) for k, v in value.items() if k in hints})
@@ -543,6 +547,7 @@ class Trace:
         self._mask = mask
         self._mask_known = mask_known or mask
         self._listeners: list[Listener] = []
+        self._packer = Packer()
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a+b", buffering=0)
@@ -558,7 +563,9 @@ class Trace:
 
         Raises DiskFull where the file system takes no more; nothing of the event is kept then."""
         event, plain = self._masked(dataclasses.replace(event, at=time.time()))
-        self._append(json.dumps(plain, ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n")
+        line, written = self._packer.pack(plain)
+        self._append(line + b"\n")
+        written()
         for listener in self._listeners:
             listener(event)
         return event
@@ -623,10 +630,11 @@ def read(path: Path, *, may_be_empty: bool = False) -> Iterator[Event]:
         raise InputError(f"cannot read the trace {path}: {error.strerror}") from error
     number = 0
     over: dict[int | None, bool] = {}
+    packed = Unpacker()
     with file:
         for number, line in enumerate((line for line in file if line.endswith(b"\n")), 1):
             try:
-                event = from_json(json.loads(line))
+                event = from_json(packed.unpack(json.loads(line)))
                 _check(event, over)
             except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 raise InputError(f"{path}, line {number}: not an event of a Troop trace ({error})") from error

@@ -17,7 +17,8 @@ from typing import Any
 
 from harness import trace
 from harness.records import Charge, Json, Usage
-from tasks.errors import InputError
+from tasks.entries import read_text
+from tasks.errors import Explained
 
 ENDINGS = {"atif": ".atif.json", "traj": ".traj", "mini": ".traj.json", "openai": ".jsonl"}
 """How the files of each form are called, after the attempt."""
@@ -101,17 +102,15 @@ def written(trajectory: Trajectory, form: str) -> str:
 
 def read(path: Path) -> Trajectory:
     """The trajectory of a file in one of the forms that are read. Raises InputError for any other."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+    text = read_text(path, "the trajectory", errors="surrogateescape")
+    what = f"{path} is no trajectory of SWE-agent, mini-swe-agent or ATIF"
+    with Explained(what, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        data = json.loads(text)
         way = _read_traj if "trajectory" in data else _read_mini if "messages" in data else _read_atif
         ending = next((e for e in (*ENDINGS.values(), ".json") if path.name.endswith(e)), "")
         found = way(data, path.name.removesuffix(ending))
         instance = re.sub(r"[^\w.-]+|^\W+", "-", _text(found.instance))[:200] or "imported"  # a directory's name
         return replace(found, name=str(path), instance=instance, model=_text(found.model), patch=_text(found.patch))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path} is no trajectory of SWE-agent, mini-swe-agent or ATIF: {error}") from error
 
 
 def _atif(it: Trajectory) -> Json:

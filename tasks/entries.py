@@ -1,6 +1,8 @@
 """Objects in a JSON file, each with its place: one a line, a list of them, or an object of them by instance id."""
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,19 @@ from tasks.errors import Explained, InputError
 
 Entries = Iterator[tuple[str, Mapping[str, Any]]]
 """(where it is, in words; its fields) of each object."""
+
+
+def read_text(path: Path, what: str, *, errors: str = "strict", other: str = "no UTF-8 text") -> str:
+    """The text of a file in UTF-8, compressed by gzip or not. Raises InputError: `what` cannot be read (a file that is
+    not there), or in which line there is what `other` names."""
+    with Explained(f"cannot read {what} {path}", OSError, EOFError, zlib.error):
+        raw = path.read_bytes()
+        content = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    try:
+        return content.decode("utf-8", errors).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}, line {line}: this is {other} (byte {error.start})") from error
 
 
 def entries(path: Path, text: str, *, whole: str, each: str) -> Entries:

@@ -6,8 +6,6 @@ to the API's server only and into no message. `GITHUB_API_URL` names an Enterpri
 it is then asked for every reference.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess
@@ -176,7 +174,7 @@ def _as_whom() -> str:
 
 
 @contextmanager
-def connected() -> Iterator[Api]:
+def connected() -> "Iterator[Api]":
     """The API, for as long as the context lasts. Raises InputError for a URL or a token that cannot be one."""
     if urlsplit(_api()).scheme not in ("http", "https"):
         raise InputError(f"GITHUB_API_URL must be a URL such as https://HOST/api/v3, not {_api()!r}")

@@ -4,8 +4,6 @@ Nothing here executes a package's code: `pip download` builds metadata of source
 configuration is read. No index has its name written here; without a configured one pip says what its default is.
 """
 
-from __future__ import annotations
-
 import configparser
 import json
 import os
@@ -52,7 +50,7 @@ class Index:
     trusted: tuple[str, ...] = ()
 
     @classmethod
-    def of_pip(cls) -> Index:
+    def of_pip(cls) -> "Index":
         """The index that pip would use here. Raises SourceUnavailable where none is configured and pip is missing."""
         options = pip_options([])
         first = options.get("index-url") or _pip_default()
@@ -91,7 +89,7 @@ class Index:
     @contextmanager
     def get(
         self, url: str, *, accept: str = "*/*", encoding: str = "gzip, identity", known: Sequence[int] = (200,)
-    ) -> Iterator[httpx2.Response]:
+    ) -> "Iterator[httpx2.Response]":
         """A streamed GET with pip's certificates and proxy; a status that is not `known`, and the network's failures,
         become SourceUnavailable."""
         import httpx2

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.choose import bare, choose
-from tasks.entries import Entries, entries, kind, text_of
+from tasks.entries import Entries, entries, kind, read_text, text_of
 from tasks.errors import Explained, InputError
 from tasks.row_shapes import as_newer
 from tasks.task import ID, Repository, Task
@@ -142,15 +142,10 @@ def _from_hub(suite: str) -> Entries:
 
 
 def _from_file(path: Path) -> Entries:
-    with Explained(f"cannot read the rows in {path}", OSError):
-        content = path.read_bytes()
-    if content.startswith(_PARQUET):
-        return _from_parquet(path)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}, line {line}: this is neither UTF-8 text nor parquet (byte {error.start})") from error
+    with Explained(f"cannot read the rows in {path}", OSError), path.open("rb") as file:
+        if file.read(len(_PARQUET)) == _PARQUET:
+            return _from_parquet(path)
+    text = read_text(path, "the rows in", other="neither UTF-8 text nor parquet")
     whole = "hold rows: a list of objects, or an object of them by id"
     return entries(path, text, whole=whole, each="a row must be an object with fields")
 

@@ -4,8 +4,6 @@ The attempt writes an event and adds it here; a resume adds the same events agai
 on whether the process was restarted in between.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Collection, Iterable
@@ -49,7 +47,7 @@ class Notebook:
     _loose_witnesses: list[WitnessTest] = field(default_factory=list)
 
     @classmethod
-    def of(cls, index: int, events: Iterable[trace.Event]) -> Notebook:
+    def of(cls, index: int, events: Iterable[trace.Event]) -> "Notebook":
         """The notebook of attempt `index` after the given events (those of other attempts are passed over)."""
         found = notebooks(event for event in events if event.attempt in (index, None))
         return found[0] if found else cls(index)

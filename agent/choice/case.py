@@ -1,7 +1,5 @@
 """A choice to be made: one issue, its candidates, and where they can be tried out."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,7 +37,7 @@ class Known:
     sources: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, events: Iterable[trace.Event], witnesses: Iterable[WitnessTest]) -> Known:
+    def of(cls, events: Iterable[trace.Event], witnesses: Iterable[WitnessTest]) -> "Known":
         """What a run's trace holds."""
         probed = [e for e in events if isinstance(e, trace.Probed) and not e.note]
         steps = {e.patch: trace.record(dict[str, tuple[Seen, ...]], e.shown) for e in probed}

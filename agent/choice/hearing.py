@@ -1,8 +1,6 @@
 """A case before the judge: what it is asked, which is charged and never asked twice, and the tests that it writes, run
 on the base and on every candidate."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -51,7 +49,7 @@ class Hearing:
     far; `before`: what is done next, in words."""
 
     case: Case
-    client: ModelClient
+    client: "ModelClient"
     seed: int
     end: Callable[[BudgetExceeded], None]
     points: dict[str, float] = field(default_factory=dict)

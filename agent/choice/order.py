@@ -8,8 +8,6 @@ first and lie close together; what is still equal, the smaller change. All of it
 as `points`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -55,7 +53,7 @@ class Findings:
     calibrated_on: str | None = None
     kinds: frozenset[str] = frozenset()
 
-    def with_shown(self, rows: Sequence[Shown]) -> Findings:
+    def with_shown(self, rows: Sequence[Shown]) -> "Findings":
         """The same, with what further tests showed."""
         return replace(self, shown=(*(self.shown or ()), *rows)) if rows else self
 
@@ -101,7 +99,7 @@ class Standing:
     def evidence(self) -> Evidence:
         return self.candidate.evidence or Evidence(False, False)
 
-    def close_to(self, best: Standing) -> bool:
+    def close_to(self, best: "Standing") -> bool:
         """Whether nothing but the judge, or the size, tells it apart from the one that stands first."""
         if self.why_not or self.tests != best.tests:
             return False

@@ -1,7 +1,5 @@
 """Options that several commands share, and how they become `Settings`."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tomllib
@@ -93,7 +91,7 @@ def fill_in(known: argparse.Namespace, names: Iterable[str] = BY_NAME) -> None:
             setattr(known, name, value)
 
 
-def nodes_of(known: argparse.Namespace) -> Callable[[], Here]:
+def nodes_of(known: argparse.Namespace) -> "Callable[[], Here]":
     """What gives the machines that --executor means. Raises as `agent.nodes.Nodes` when it is asked for them."""
     from harness.swebench.images import Here
 
@@ -105,7 +103,7 @@ def nodes_of(known: argparse.Namespace) -> Callable[[], Here]:
     return partial(Nodes, known.registry)
 
 
-def settings_of(known: argparse.Namespace, earlier: Settings | None = None) -> Settings:
+def settings_of(known: argparse.Namespace, earlier: "Settings | None" = None) -> "Settings":
     """The `Settings` that the options of solving say, and for what they do not say an `earlier` run's, else what
     `fill_in` finds."""
     from agent.config import Settings

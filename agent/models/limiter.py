@@ -6,8 +6,6 @@ ceiling: the alias's `concurrency`, else as many as attempts go on at a time. Ra
 seconds' worth. Waiting calls are served in order of arrival.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections import deque
@@ -43,7 +41,7 @@ class _Bucket:
 class Slot:
     """The right to make one call; `leave` gives it back. `epoch`: the limiter's cuts at the time of entry."""
 
-    limiter: Limiter
+    limiter: "Limiter"
     tokens: int
     epoch: int
     open: bool = True

@@ -6,8 +6,6 @@ arguments of `ModelClient.complete`)), ("say", line), and at the end ("done", wh
 where this machine cannot have the environment, ("unfit", error).
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os
@@ -76,7 +74,7 @@ class AttemptJob:
     stopped: bool = False
 
     @classmethod
-    def of(cls, run: Run, index: int) -> AttemptJob:
+    def of(cls, run: Run, index: int) -> "AttemptJob":
         """The attempt as its trace stands now, when its clock starts."""
         begin(run, index)
         of_run = (trace.RunResumed, trace.RunReopened, trace.BudgetReached)
@@ -96,7 +94,7 @@ class Line:
     context: int | None = None
     takes_tools: bool = False
     out: asyncio.Queue[Message] = field(default_factory=asyncio.Queue)
-    asked: list[asyncio.Future[Said]] = field(default_factory=list)
+    asked: "list[asyncio.Future[Said]]" = field(default_factory=list)
 
     def write(self, event: trace.Event) -> trace.Event:
         """As `Trace.write`; the driver masks secrets, of which a worker knows none."""
@@ -148,7 +146,7 @@ class Worker:
             yield (message := await line.out.get())
         del self._lines[ticket]
 
-    async def answer(self, ticket: str, number: int, said: Said) -> None:
+    async def answer(self, ticket: str, number: int, said: "Said") -> None:
         """The driver's answer to a question of a job."""
         if ticket in self._lines and not (answer := self._lines[ticket][0].asked[number]).done():
             answer.set_result(said)

@@ -11,8 +11,6 @@ any of the next attempts would be (hopeless), or when another attempt is expecte
 it). What an attempt costs is what its calls did; where that has no price, an hour of it counts as a dollar.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import math
@@ -44,7 +42,7 @@ APART = 50.0
 """Scatter of `repair`: its attempts try different changes, so their agreement says nothing."""
 
 
-def beliefs_for(task: Task, models: Sequence[str]) -> Beliefs:
+def beliefs_for(task: "Task", models: Sequence[str]) -> Beliefs:
     """What is believed of a task's attempts before any of them: see `harness.scaling.adaptive`."""
     found = Beliefs()
     if task.failing_test is not None:

@@ -1,7 +1,5 @@
 """Everything that was found out about the candidates of one instance. What has to be run is None until it was."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -55,7 +53,7 @@ class InstanceEvidence:
         """The distinct texts of patches by digest, in order of first appearance."""
         return {digest(s.patch): s.patch for s in self.samples}
 
-    def with_found(self, **found: Found) -> InstanceEvidence:
+    def with_found(self, **found: Found) -> "InstanceEvidence":
         """This evidence, with what is known now of the patches of these digests in place of what was."""
         return replace(self, found={**self.found, **found})
 

@@ -14,8 +14,6 @@ A `source` is one run of one tool, a `model` what its repeats have in common. Wi
 "name/run-1" belongs to the model "name".
 """
 
-import gzip
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +21,7 @@ from typing import Any
 
 from harness import trace
 from harness.trajectories import Trajectory, events_of, read
-from tasks.entries import Entries, entries, text_of
+from tasks.entries import Entries, entries, read_text, text_of
 from tasks.errors import InputError
 
 PATCH_ENDINGS = (".patch", ".diff")
@@ -86,13 +84,7 @@ def sample_of(path: Path, place: str, fields: Mapping[str, Any]) -> Sample:
 
 def fields_of(path: Path) -> Entries:
     """The entries of such a file, each with its place."""
-    try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8", "surrogateescape")
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    text = read_text(path, "patches in", errors="surrogateescape")
     return entries(path, text, whole="hold patches: JSON lines, a list, or an object by instance id", each=_EACH)
 
 
@@ -124,11 +116,7 @@ def of_trajectory(it: Trajectory) -> Sample:
 def _of_patch_file(path: Path, instance: str | None, model: str) -> Sample:
     if instance is None:
         raise InputError(f"{path}: which instance is it of? Put it into a directory as INSTANCE.patch")
-    try:
-        patch = path.read_bytes().decode("utf-8", "surrogateescape")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    return Sample(instance, str(path), model, patch)
+    return Sample(instance, str(path), model, read_text(path, "the patch", errors="surrogateescape"))
 
 
 _TOLD = (trace.Planned, trace.Decided, trace.ToolRan, trace.TestsRan, trace.WitnessRecorded, trace.TurnEnded)

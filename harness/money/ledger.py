@@ -10,8 +10,6 @@ Cost of a local GPU: the call's share of the time in which the GPU was busy with
 with n(t) the calls in flight at the same server. The shares of concurrent calls add up to the busy time exactly.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -228,7 +226,7 @@ class Ledger:
     sources: Mapping[str, int]
 
     @classmethod
-    def fold(cls, charges: Iterable[Charge]) -> Ledger:
+    def fold(cls, charges: Iterable[Charge]) -> "Ledger":
         total, sources = Line(), Counter[str]()
         attempts, purposes, models = (defaultdict[str, Line](Line) for _ in range(3))
         for charge in charges:
@@ -241,7 +239,7 @@ class Ledger:
         return cls(total, {key: attempts[key] for key in order}, dict(purposes), dict(models), dict(sources))
 
     @classmethod
-    def of(cls, events: Iterable[Event]) -> Ledger:
+    def of(cls, events: Iterable[Event]) -> "Ledger":
         """The ledger of a trace."""
         return cls.fold(charges(events))
 

@@ -5,8 +5,6 @@ a ref means; content is read through a git directory of ours that borrows its ob
 environment: no system or user configuration, no transport, no prompt, nothing inherited from a surrounding git.
 """
 
-from __future__ import annotations
-
 import base64
 import os
 import subprocess
@@ -208,7 +206,7 @@ class Blobs:
         assert self._child.stdin is not None and self._child.stdout is not None, "both are pipes"
         self._in, self._out = self._child.stdin, self._child.stdout
 
-    def __enter__(self) -> Blobs:
+    def __enter__(self) -> "Blobs":
         return self
 
     def __exit__(self, *_: object) -> None:

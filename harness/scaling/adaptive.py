@@ -33,8 +33,6 @@ weights and `fails` are fitted to what all tasks show (`fit_prior`). A task's ow
 twice: little among many tasks, too much among few.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math
@@ -102,7 +100,7 @@ class Prior:
         return self._hash  # found once: it is part of the key of everything that is kept
 
     @staticmethod
-    def beta(alpha: float, beta: float) -> Prior:
+    def beta(alpha: float, beta: float) -> "Prior":
         return Prior(((1.0, alpha, beta),))
 
 

@@ -16,7 +16,6 @@ Predictions (.jsonl or .json of instance_id, model_name_or_path, model_patch) go
 (JSON with `resolved_ids`); each such pair is one sample of every instance in it.
 """
 
-import gzip
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,8 +26,8 @@ from typing import Any
 from harness.patches.patch import Patch
 from harness.records import Json
 from harness.scaling.samples import Model, Sample
-from tasks.entries import entries
-from tasks.errors import InputError
+from tasks.entries import entries, read_text
+from tasks.errors import Explained, InputError
 
 NAMES = ("model", "source", "model_name_or_path")
 _WHOLE = "hold rows: JSON lines, a list of objects, or an object of them by id"
@@ -59,7 +58,7 @@ def imported(files: Sequence[Path], labels: Sequence[Path], *, label: str = "res
     rows: list[_Imported | None] = []
     for index, path in enumerate(files):
         resolved = _resolved_ids(labels[index]) if labels else None
-        found = list(entries(path, _read(path), whole=_WHOLE, each=_EACH))
+        found = list(entries(path, read_text(path, "results in"), whole=_WHOLE, each=_EACH))
         if not found:
             raise InputError(f"{path} has no rows")
         rows += [_row(fields, resolved, label, where) for where, fields in found]
@@ -113,22 +112,12 @@ def _number(row: Mapping[str, Any], fields: Sequence[str], where: str) -> float 
 
 
 def _resolved_ids(path: Path) -> set[str]:
-    try:
-        data = json.loads(_read(path))
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+    with Explained(f"{path} is not JSON", ValueError, RecursionError):
+        data = json.loads(read_text(path, "the report"))
     ids = data.get("resolved_ids", data.get("resolved")) if isinstance(data, dict) else None
     if not isinstance(ids, list):
         raise InputError(f"{path} is not a report of the official harness: it has no list resolved_ids")
     return {str(each) for each in ids}
-
-
-def _read(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-        return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
 
 
 def is_evaluation(report: Any) -> bool:

@@ -10,8 +10,6 @@ Inflated beta-binomial: the same, but a share of the tasks has p = 0 (the zero-i
 solved at some k, and forecasts are too high wherever some cannot be.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,7 +81,7 @@ class _Surface:
     cut: float
 
     @staticmethod
-    def of(counts: Counts, *, cut: bool = False) -> _Surface:
+    def of(counts: Counts, *, cut: bool = False) -> "_Surface":
         deepest = max(n for n, _ in counts)
         right, wrong, drawn = ([0.0] * deepest for _ in range(3))
         for (n, c), tasks in counts.items():

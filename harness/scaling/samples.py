@@ -1,7 +1,5 @@
 """Graded samples as data: what every measure of repeated sampling is computed from, wherever they came from."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -58,12 +56,12 @@ class Model:
         """Whether equal patches can be told, which the majority needs."""
         return any(s.candidate for samples in self.tasks.values() for s in samples)
 
-    def whole(self) -> Model:
+    def whole(self) -> "Model":
         """Only the tasks that have the model's depth of samples, with all their samples."""
         depth = self.depth
         return replace(self, tasks={i: s for i, s in self.tasks.items() if len(s) >= depth}, settled=depth)
 
-    def padded(self, tasks: Iterable[str]) -> Model:
+    def padded(self, tasks: Iterable[str]) -> "Model":
         """Every task with the largest number of samples: what is missing gave no patch and is wrong.
 
         Such a sample costs the task's mean (the model's where the task has none), for it was paid for as well."""

@@ -7,8 +7,6 @@ no `fail_to_pass` named, every test that the hidden files hold must pass, and th
 is not a pass, and neither is one that was skipped.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -44,7 +42,7 @@ class InstanceSuite:
     def ids(self) -> tuple[str, ...]:
         return tuple(instance.task.id for instance in self.instances)
 
-    def only(self, ids: Container[str]) -> InstanceSuite:
+    def only(self, ids: Container[str]) -> "InstanceSuite":
         return replace(self, instances=tuple(each for each in self.instances if each.task.id in ids))
 
     def described(self) -> Json:

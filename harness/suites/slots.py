@@ -5,8 +5,6 @@ in time (its prompts are still in the server's caches), and the next run's attem
 leave. Lanes that say what a place is worth to them (`urgency`) come in the order of that.
 """
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 from collections.abc import Callable
@@ -23,7 +21,7 @@ class Slots:
         self._lanes: set[Lane] = set()
         self._changed = asyncio.Event()
 
-    def lane(self, order: int, expected: int) -> Lane:
+    def lane(self, order: int, expected: int) -> "Lane":
         """A lane; the lowest `order` goes first. `expected`: attempts that will come by it."""
         lane = Lane(self, order, expected)
         self._lanes.add(lane)

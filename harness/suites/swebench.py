@@ -1,7 +1,5 @@
 """SWE-bench as a suite: rows, the images they need, and grading by the official rules."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import posixpath
@@ -53,7 +51,7 @@ class SwebenchSuite:
     def image(self) -> str | None:
         return image_name(self.rows[0].instance_id)
 
-    def only(self, ids: Container[str]) -> SwebenchSuite:
+    def only(self, ids: Container[str]) -> "SwebenchSuite":
         return replace(self, rows=tuple(row for row in self.rows if row.instance_id in ids))
 
     def described(self) -> Json:

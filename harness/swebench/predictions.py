@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.entries import entries, text_of
+from tasks.entries import entries, read_text, text_of
 from tasks.errors import InputError
 from tasks.swebench import Row
 
@@ -58,13 +58,7 @@ def baseline(name: str, rows: Sequence[Row]) -> list[Prediction]:
 
 def read_predictions(path: Path, known: Collection[str]) -> list[Prediction]:
     """The predictions of a file. `known`: the ids of the data set. Raises InputError, naming file, place and field."""
-    try:
-        text = path.read_text("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot read the predictions in {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}, line {line}: this is no UTF-8 text (byte {error.start})") from error
+    text = read_text(path, "the predictions in")
     seen: Counter[tuple[str, str]] = Counter()
     taken: dict[tuple[str, str, int], str] = {}
     found = []

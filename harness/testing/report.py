@@ -13,8 +13,6 @@ its session) and says the same as the exit codes:
 A command under which no plugin wrote anything is one pseudo test, `COMMAND_TEST`, that passes with exit code 0.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -64,7 +62,7 @@ def read_lines(name: str, result: Exec, report: bytes, *, always: bool) -> TestR
     return _report(result, lines, output, reason)
 
 
-def _report(result: Exec, lines: _Lines, output: str, reason: str) -> TestReport:
+def _report(result: Exec, lines: "_Lines", output: str, reason: str) -> TestReport:
     return TestReport(
         outcomes=lines.outcomes,
         exit_code=result.exit_code,

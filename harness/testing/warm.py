@@ -7,8 +7,6 @@ under test) and the run is made again by `harness.testing.run.run_tests`, as if 
 or is cancelled takes the waiting process and everything that it started with it, killed by the sandbox's first process.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import secrets
@@ -65,7 +63,7 @@ class WarmTests:
             self._sandbox, command, ids, timeout=timeout, test_seconds=test_seconds, to_first_failure=to_first_failure
         )
 
-    def _ready(self, runner: Runner, launch: Launch) -> _Waiting:
+    def _ready(self, runner: Runner, launch: Launch) -> "_Waiting":
         """Who waits for such a run: the one there is, or a new one."""
         waiting = self._waiting
         if waiting is None or waiting.ended or not waiting.serves(runner, launch):
@@ -74,7 +72,7 @@ class WarmTests:
             waiting = self._waiting = _Waiting(self._sandbox, runner, launch)
         return waiting
 
-    async def _forked(self, waiting: _Waiting, place: str, request: Json, timeout: float) -> TestReport | None:
+    async def _forked(self, waiting: "_Waiting", place: str, request: Json, timeout: float) -> TestReport | None:
         """The report of a fork; None where there was none to be believed."""
         request["remove"] = waiting.left
         waiting.left, confirmed = [], False

@@ -4,8 +4,6 @@ Whatever is shown may be anybody's words: templates escape it, and the script pu
 What unfolds is made by the script from a block of JSON when it is unfolded.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
@@ -52,7 +50,7 @@ def filled(template: str, data: Json | None = None, *, live: bool = False, **tol
     return page.render(style=style, script=script, policy=policy, block=block, live=live, **told)
 
 
-def _templates() -> Environment:
+def _templates() -> "Environment":
     from jinja2 import Environment, FileSystemLoader
     from markupsafe import Markup
 

@@ -96,7 +96,7 @@ async def choose(run: Path, out: Path, judge: str, model: str) -> None:
     record["run"] = out.name
     record["settings"] |= {"judge": judge, "judge_model": model if judge != "none" else "none", "concurrency": 3}
     (out / "run.json").write_text(json.dumps(record))
-    lines = [json.loads(line) for line in files.trace_file.read_text(encoding="utf-8").splitlines()]
+    lines = [trace.to_json(event) for event in trace.read(files.trace_file)]
     before = [e for e in lines if e["kind"] not in _AFTER and not e.get("key", "").startswith("judge")]
     files.trace_file.write_text("".join(json.dumps(e) + "\n" for e in before), encoding="utf-8")
     made: list[Json] = []

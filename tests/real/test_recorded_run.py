@@ -45,12 +45,13 @@ def test_a_recorded_run_is_reported_and_replayed(tmp_path: Path) -> None:
     assert "values[1:]" in shown.stdout and "selected" in shown.stdout
 
 
-def test_every_line_of_it_is_read_and_written_again_as_it_was() -> None:
-    lines = recorded()
-    again = [trace.to_json(event) for event in trace.read(RECORDED / "trace.jsonl")]
-    assert [{k: v for k, v in line.items() if k != "schema"} for line in lines] == [
-        {k: v for k, v in line.items() if k != "schema"} for line in again
-    ]
+def test_every_line_of_it_is_read_and_written_again_as_what_it_was() -> None:
+    """But for the files that changed, which were written as base64: they stand as text now."""
+    lines, events = recorded(), list(trace.read(RECORDED / "trace.jsonl"))
+    again = [trace.to_json(event) for event in events]
+    assert [trace.from_json(json.loads(json.dumps(line))) for line in again] == events
+    without = [{k: v for k, v in line.items() if k not in ("schema", "tree")} for line in lines]
+    assert without == [{k: v for k, v in line.items() if k not in ("schema", "tree")} for line in again]
 
 
 @pytest.mark.network

@@ -202,7 +202,7 @@ def test_what_cannot_be_is_told_in_one_line(patches: Path) -> None:
     elsewhere = at / "p.jsonl"
     elsewhere.write_text(json.dumps({"instance_id": "a__b-1", "model_patch": "diff"}) + "\n")
     for arguments, said in (
-        (asked(at, at / "none.jsonl"), "does not exist"),
+        (asked(at, at / "none.jsonl"), "none.jsonl: No such file"),
         (asked(at, elsewhere), "none of the candidates is for calculator-"),
         ((*asked(at, patches), "--ranker", "rules", "--threshold", "0.5"), "--threshold with a number is for"),
         ((*asked(at, patches), "--judge-model", "nobody"), "unknown model 'nobody'"),

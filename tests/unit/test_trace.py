@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import resource
+import secrets
 import subprocess
 import sys
 import types
@@ -209,7 +210,7 @@ def test_a_disk_that_is_full_leaves_no_torn_line_and_says_so(tmp_path: Path) -> 
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 1000, hard))
     try:
         with pytest.raises(EnvironmentFailed, match=r"cannot write the trace .*make room"):
-            log.write(InfrastructureFailed(what="sandbox", detail="x" * 100_000, retried=True))
+            log.write(InfrastructureFailed(what="sandbox", detail=secrets.token_hex(50_000), retried=True))
         assert path.read_bytes() == before
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -4,8 +4,6 @@
 the package only has blocking sockets, different for each kind of address: one process drives hundreds.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os
@@ -100,7 +98,7 @@ class Daemon:
         with contextlib.suppress(SandboxFailed):
             await self.ask("remove a container", remove_container, container)
 
-    async def started(self, label: str, make: Callable[..., str], *args: Any) -> tuple[str, Attachment]:
+    async def started(self, label: str, make: Callable[..., str], *args: Any) -> "tuple[str, Attachment]":
         """The id of a container called `label`, which `make` made with the client, and its streams; it runs. After a
         failure or a cancellation it is removed."""
         client = await self.connected()
