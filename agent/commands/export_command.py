@@ -1,6 +1,7 @@
-"""`troop export RUN --format FORM`: the attempts of a run as other tools read them."""
+"""`troop export RUN --format FORM`: the attempts of a run as other tools read them, or its trace with nothing packed."""
 
 import argparse
+import json
 from pathlib import Path
 
 from agent.commands.options import run_of
@@ -15,9 +16,12 @@ from harness.trajectories import ENDINGS, of_run, written
 def execute(known: argparse.Namespace) -> int:
     """One file for each attempt that has ended, or one for all; their names are printed."""
     out, files = known.out, RunFiles(run_of(known).resolve())
-    found = of_run(list(trace.read(files.trace_file)))
-    out, ending = out or files.directory / "export", ENDINGS[known.format]
-    texts = {str(out / f"attempt-{index:02d}{ending}"): written(each, known.format) for index, each in found}
+    events = list(trace.read(files.trace_file))
+    out, ending = out or files.directory / "export", ENDINGS.get(known.format, ".jsonl")
+    if known.format == "events":
+        texts = {str(out / f"events{ending}"): "".join(f"{json.dumps(trace.to_json(e))}\n" for e in events)}
+    else:
+        texts = {str(out / f"attempt-{n:02d}{ending}"): written(each, known.format) for n, each in of_run(events)}
     if known.format == "openai":
         texts = {str(out / f"attempts{ending}"): "".join(texts.values())}
     make_output(out)

@@ -36,7 +36,8 @@ def an_attempt(number: int, at: random.Random) -> Iterator[trace.Event]:
         yield trace.Replied(attempt=number, key=key, message=message, charge=charge())
         yield trace.Decided(attempt=number, turn=turn, text="", calls=(call,))
         yield trace.ToolRan(attempt=number, turn=turn, call="c", name="write", result="written", seconds=0.1)
-        files = (FileState("a.py", arguments["content"].encode()), FileState("b.bin", bytes(range(256)) * 4))
+        gone = FileState("c.py", None if turn == 1 else content.encode())
+        files = (FileState("a.py", arguments["content"].encode()), FileState("b.bin", bytes(range(256)) * 4), gone)
         yield trace.TreeChanged(attempt=number, turn=turn, tree=Tree(files))
         yield trace.TurnEnded(attempt=number, turn=turn, seconds=0.5)
     yield trace.AttemptEnded(attempt=number, status="submitted", patch=content, turns=3, seconds=2.0)
@@ -127,6 +128,30 @@ def test_a_trace_that_lacks_a_line_is_refused_where_the_line_was_needed(tmp_path
 def bomb(size: int) -> str:
     made = zlib.compressobj(9, zlib.DEFLATED, -15)
     return base64.b64encode(made.compress(b" " * size) + made.flush()).decode()
+
+
+@pytest.mark.parametrize("kind", ["tree-changed", "verified"])
+def test_lines_that_say_little_and_unpack_to_much_are_refused(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each repeats what the one before it unpacked to."""
+    monkeypatch.setattr(packed, "AT_MOST", 3_000_000)
+    path = tmp_path / "trace.jsonl"
+    log = trace.Trace(path)
+    log.write(trace.RunStarted(run="r", task={"id": "t"}, settings={"models": ["m"]}))
+    log.write(trace.AttemptStarted(attempt=0, seed=0, model="m"))
+    log.write(trace.AttemptEnded(attempt=0, status="submitted", patch="", turns=1, seconds=1.0))
+    tree = Tree((FileState("a", b"x" * 100_000),))
+    evidence = Evidence(applies=True, valid=True, regression=dict.fromkeys(TESTS, "passed"))
+    for number in range(100):
+        if kind == "verified":
+            log.write(trace.Verified(candidate="c1", attempts=(0,), key=str(number), evidence=evidence))
+        else:
+            log.write(trace.TreeChanged(attempt=0, turn=number, tree=tree))
+    log.close()
+    assert path.stat().st_size < 60_000
+    with pytest.raises(InputError, match="unpacks to more than any run's"):
+        list(trace.read(path))
 
 
 @pytest.mark.parametrize(

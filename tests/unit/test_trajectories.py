@@ -151,6 +151,10 @@ def test_an_imported_run_is_replayed_reported_and_exported_again(
     (made,) = json.loads(capsys.readouterr().out)["files"]
     assert [json.loads(line)["patch"] for line in Path(made).read_text().splitlines()] == [PATCH, PATCH]
     assert len(read_candidates([run])) == 2
+    assert cli.main(["export", str(run), "--format", "events", "--json"]) == 0
+    (whole,) = json.loads(capsys.readouterr().out)["files"]
+    events = [trace.from_json(json.loads(line)) for line in Path(whole).read_text().splitlines()]
+    assert events == list(trace.read(run / "trace.jsonl"))
     monkeypatch.chdir(tmp_path)
     assert cli.main(["export", "--format", "openai"]) == 0, "of the latest run"
     assert Path(capsys.readouterr().out.replace("\n", "")) == Path(made)
