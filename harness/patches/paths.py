@@ -16,7 +16,7 @@ _DECIDES = re.compile(
     r"|\.?pytest\.(ini|toml)|tox\.(ini|toml)|setup\.cfg|pyproject\.toml|\.coveragerc"
 )
 _HOLDS = re.compile(
-    rf"(.*/)?(((unit)?test_.*|.*_tests?|tests)\.py|{_ELSEWHERE}|(tests?|__tests__)/.*\.([cm]?[jt]sx?|rs))"
+    rf"(.*/)?(((unit)?test_[^/]*|[^/]*_tests?|tests)\.py|{_ELSEWHERE}|(tests?|__tests__)/.*\.([cm]?[jt]sx?|rs))"
 )
 _COLLECTED = re.compile(r"(test_.*|.*_test)\.py")
 _LOADED = re.compile(

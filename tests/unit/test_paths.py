@@ -84,7 +84,16 @@ def test_files_that_hold_tests_have_the_names_that_runners_look_for() -> None:
     assert not any(
         map(
             holds_tests,
-            ("tests/conftest.py", "a/tests.go", "src/latest.js", "contest.py", "a/latest.py", "tests/test_data.txt"),
+            (
+                "tests/conftest.py",
+                "tests/test_apps/cli/flask.py",
+                "a_test/b_tests/c.py",
+                "a/tests.go",
+                "src/latest.js",
+                "contest.py",
+                "a/latest.py",
+                "tests/test_data.txt",
+            ),
         )
     )
     assert all(map(pytest_collects, ("test_a.py", "a/b_test.py")))
