@@ -1,4 +1,4 @@
-"""`troop export RUN --format FORM`: the attempts of a run as other tools read them, or its trace with nothing packed."""
+"""`troop export RUN --format FORM`: the attempts of a run as other tools read them, or its trace unpacked."""
 
 import argparse
 import json

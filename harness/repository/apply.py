@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.cache import cache_root
+from harness.patches.text import LOOSELY
 from harness.repository import hostgit
 from harness.repository.hostgit import IDENTITY, GitFailed, as_variables, git, users_environment
 from tasks.errors import InputError
@@ -53,7 +54,11 @@ def apply_to_branch(repository: Path, base: str, patch: str, name: str, message:
                 " apply selected.patch with `git apply` instead"
             ) from error
         do("read-tree", base)
-        do("apply", "--cached", "--whitespace=nowarn", "-", stdin=patch)
+        laid = ("apply", "--cached", "--whitespace=nowarn")
+        try:
+            do(*laid, "-", stdin=patch)
+        except InputError:  # it was verified as it applies with less context
+            do(*laid, *LOOSELY, "-", stdin=patch)
         tree = do("write-tree")
         form = "--format=%(refname:lstrip=2)%00%(tree) %(parent)"
         listed = do("for-each-ref", form, "refs/heads/troop", "refs/heads/troop-*")

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.repository.apply import Applied, apply_to_branch, branch_name, commit_message
+from tasks.errors import InputError
 from tasks.source import local_task
 from tests.support.repositories import git, make_repository
 
@@ -40,6 +41,19 @@ def test_a_patch_gets_one_branch_and_another_patch_the_next_number(repository: P
     assert put(repository, 3) == Applied("troop/it-bends-2", new=False)
     git(repository, "branch", "-D", "troop/it-bends")
     assert put(repository, 3, "It bends") == Applied("troop/it-bends", new=True)
+
+
+def test_a_patch_that_was_verified_as_it_applies_loosely_is_put_on_a_branch_so(repository: Path) -> None:
+    """Its counts and one line of context are wrong, as other tools' patches often are; what does not apply is refused."""
+    base = git(repository, "rev-parse", "HEAD")
+    (repository / "mod.py").write_text("a = 1\nb = 2\nx = 1\nc = 3\nd = 4\n")
+    git(repository, "commit", "-qam", "more")
+    head = git(repository, "rev-parse", "HEAD")
+    loose = "--- a/mod.py\n+++ b/mod.py\n@@ -1,9 +1,9 @@\n a = 0\n b = 2\n-x = 1\n+x = 5\n c = 3\n d = 4\n"
+    done = apply_to_branch(repository, head, loose, "loose", "It bends\n")
+    assert git(repository, "show", f"{done.branch}:mod.py") == "a = 1\nb = 2\nx = 5\nc = 3\nd = 4"
+    with pytest.raises(InputError, match="cannot put the patch on a branch"):
+        apply_to_branch(repository, base, loose, "loose", "It bends\n")
 
 
 def test_branches_of_the_users_own_stand_in_no_way(repository: Path) -> None:
