@@ -8,7 +8,7 @@ from harness.sandbox.base import WORKDIR
 from harness.testing.report import COMMAND_TEST
 from harness.views.words import clean
 
-MOST_FAILURES = 10
+MOST_FAILURES, MOST_NAMED = 10, 30
 FAILURE_CHARS, OUTPUT_CHARS = 1200, 3000
 """Of the message of a failure; of the output where there are none."""
 
@@ -39,8 +39,8 @@ def describe_report(report: TestReport, before: Mapping[str, str]) -> str:
 
 
 def failures(report: TestReport, marks: Mapping[str, str] | None = None, most: int = MOST_FAILURES) -> str:
-    """The message of each failing test (of `most` of them) under its id and mark, once where several say the same, and
-    of an old failure none; else the end of the output."""
+    """The message of each failing test (of `most` of them, of more the ids) under its id and mark, once where several
+    say the same, and of an old failure none; else the end of the output."""
     marks = marks or {}
     failed = sorted(report.failed, key=lambda test: (marks.get(test) == KNOWN, test))
     if COMMAND_TEST in failed or not report.outcomes:
@@ -53,8 +53,10 @@ def failures(report: TestReport, marks: Mapping[str, str] | None = None, most: i
         said = "" if KNOWN in mark else "\n(as above)" if message == before else f"\n{message}"
         told.append(f"--- {test}{mark}{said}")
         before = message
-    more = len(failed) - len(told)
-    return "\n".join([*told, *([f"(and {more} more failures)"] if more > 0 else [])])
+    if rest := failed[most:]:
+        named = ", ".join([*rest[:MOST_NAMED], *("…" for _ in rest[MOST_NAMED:][:1])])
+        told.append(f"(and {len(rest)} more failures: {named})")
+    return "\n".join(told)
 
 
 def _output(report: TestReport) -> str:

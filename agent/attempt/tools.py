@@ -479,7 +479,8 @@ async def _witness(box: Toolbox, arguments: Json) -> Change:
         raise ToolRefused(f"{path} is not recorded. {said}")
     box.witnesses.append(WitnessTest(box.attempt, path, text, failure=said[:1500]))
     if own := sorted(guesses(text, box.statement)):
-        said += f"\n(It asserts {', '.join(own[:3])}, which the issue does not state: a right fix may give another.)"
+        words = ", ".join(own[:3])
+        said += f"\n(It asserts {words}, which neither the issue nor its input has: every right fix must give that.)"
     return Change(f"Recorded {path}. {said}")
 
 

@@ -16,6 +16,10 @@ from harness.records import WitnessTest
 GUESSED = 0.25
 """What a test that asserts a guess counts, beside 1 for one that does not."""
 
+LONG = 3
+"""Letters that a word must have to be missed among others."""
+
+_WORD = re.compile(r"[^\W\d_]{2,}|\d+")
 _TRIVIAL = frozenset({"", "0", "1", "-1", "None", "True", "False"})
 _RAISES = ("raises", "assertRaises", "assertRaisesRegex", "warns", "assertWarns")
 
@@ -30,15 +34,15 @@ def weights_of(witnesses: Sequence[WitnessTest], stated: Sequence[str]) -> dict[
 
 
 def guesses(test: str, known: str) -> frozenset[str]:
-    """The texts and numbers that a test expects and `known` has not: neither whole, nor, where they are words, every
-    word; nor does the test itself put them in."""
+    """The texts and numbers that a test expects and `known` has not: neither whole, nor each of their words and
+    numbers (of several words the short ones may be missing); nor does the test itself put them in."""
     tree = parsed(test.encode("utf-8", "surrogateescape"))
     if tree is None:
         return frozenset()
     wanted = {id(node): node for place in ast.walk(tree) for node in _expected(place)}
     own = (n for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in wanted)
-    known = _plain(" ".join([known, *(str(n.value) for n in own)]))
-    words = set(re.findall(r"[^\W\d_]{3,}", known.lower()))
+    known = _plain(" ".join([known, *(_text(n.value) for n in own)]))
+    words = set(_WORD.findall(known.lower()))
     return frozenset(text for node in wanted.values() for text in _texts(node) if not _is_stated(text, known, words))
 
 
@@ -64,17 +68,23 @@ def _constants(node: ast.AST) -> Iterator[ast.Constant]:
 
 
 def _texts(node: ast.expr) -> list[str]:
-    """A constant as it would be written; of a pattern the pieces between wildcards. A letter is no wording."""
-    text = node.id if isinstance(node, ast.Name) else str(getattr(node, "value", ""))
+    """A constant as it would be written; of a pattern the pieces between wildcards. Letters and marks that stand alone
+    are no wording."""
+    text = node.id if isinstance(node, ast.Name) else _text(getattr(node, "value", ""))
     pieces = [_plain(piece.replace("\\", "")) for piece in re.split(r"\.[*+]\??", text)]
-    return [piece for piece in pieces if piece not in _TRIVIAL and not (len(piece) == 1 and piece.isalpha())]
+    return [piece for piece in pieces if piece not in _TRIVIAL and not re.fullmatch(r"[\W_]*[^\W\d_]?[\W_]*", piece)]
+
+
+def _text(value: object) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
 def _is_stated(text: str, known: str, words: set[str]) -> bool:
     if re.search(rf"(?<!\w){re.escape(text)}(?!\w)", known):
         return True
-    own = re.findall(r"[^\W\d_]{3,}", text.lower())
-    return len(own) > 1 and words.issuperset(own)
+    own = _WORD.findall(text.lower())
+    long = [word for word in own if len(word) >= LONG and not word.isdigit()]
+    return words.issuperset(own) or (len(long) > 1 and words.issuperset(long))
 
 
 def _plain(text: str) -> str:

@@ -180,6 +180,11 @@ KNOWN = "total([1, 2]) gives 2, it should be 3. ValueError: bad value given def 
         ("pytest.raises(TypeError, f)", {"TypeError"}),
         ("pytest.raises(ValueError, match='bad value.*given')", set()),
         ("pytest.raises(ValueError, match='bad value.*in a list')", {"in a list"}),
+        ("path.write_bytes(b'one\\r\\ntwo')\n    assert load(path) == b'one\\r\\ntwo'", set()),
+        ("assert load(path) == b'six\\r\\nten'", {"six ten"}),
+        ("assert code('total(%s)' % 1) == 'total[%s]' and code(1)[-1] == ']'", set()),
+        ("assert code(total(x, 3)) == 'total[3, x]'", set()),
+        ("assert code(total(x, 3)) == 'sum[3, x]'", {"sum[3, x]"}),
     ],
 )
 def test_a_guess_is_what_neither_the_issue_nor_the_base_says(body: str, found: set[str]) -> None:

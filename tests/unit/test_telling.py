@@ -60,6 +60,15 @@ def test_a_witness_that_does_not_end_counts() -> None:
     assert found and "fails on the unchanged code" in words
 
 
+def test_of_many_failures_the_rest_are_named() -> None:
+    def told_of(many: int) -> str:
+        outcomes: dict[str, Outcome] = {f"t.py::t{n:02d}": "failed" for n in range(many)}
+        return describe_report(TestReport(outcomes, 1, False, True, 1.0, {}), {}).split("\n")[-1]
+
+    assert told_of(13) == "(and 3 more failures: t.py::t10, t.py::t11, t.py::t12)"
+    assert told_of(60).startswith("(and 50 more failures: t.py::t10, ") and told_of(60).endswith("t.py::t39, …)")
+
+
 def test_a_test_that_only_took_too_long_is_not_called_new() -> None:
     run = TestReport({"t.py::a": "failed"}, 1, False, True, 60.0, {"t.py::a": "Failed: timed out after 60 s"})
     said = describe_report(run, {"t.py::a": "passed"})
