@@ -12,7 +12,8 @@ witness tests and wrong beliefs are as real as the patches.
 it choose: where these tie, two more attempts write tests (`--tie-witnesses 2`), which NAME makes. `choose` copies a finished run, cuts its trace back to before the choice and lets it choose again, by another judge; what
 the choice was made from is kept in DIR/choice.json. `grade` lets the hidden tests judge every candidate of a run of a
 task file; a run of an evaluation holds their word already (RUN's trace). `collect` adds an instance to the data, which
-hold no patch and no source: per candidate its features, each test's outcome, the judge's points, the hidden verdict.
+hold no patch and no source (part `hopeless`: chosen to have no right candidate): per candidate its features, each
+test's outcome, the judge's points, the hidden verdict.
 """
 
 from __future__ import annotations
@@ -364,7 +365,7 @@ def main() -> None:
     verdicts.add_argument("--out", type=Path, required=True)
     adding = commands.add_parser("collect")
     adding.add_argument("name")
-    adding.add_argument("--part", choices=("first", "second"), required=True)
+    adding.add_argument("--part", choices=("first", "second", "hopeless"), required=True)
     adding.add_argument("--verdicts", type=Path, required=True)
     adding.add_argument("--choices", type=Path, nargs="+", required=True)
     adding.add_argument("--players", nargs="+", required=True, help="how each attempt was played")

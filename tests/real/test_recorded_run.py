@@ -54,6 +54,15 @@ def test_every_line_of_it_is_read_and_written_again_as_what_it_was() -> None:
     assert without == [{k: v for k, v in line.items() if k not in ("schema", "tree")} for line in again]
 
 
+def test_the_same_run_as_a_later_release_packed_it_says_the_same() -> None:
+    """`trace-schema-2.jsonl` was written once, from the events of the other: what is packed must stay readable."""
+    (_, *earlier), (started, *later) = (
+        list(trace.read(path)) for path in (RECORDED / "trace.jsonl", RECORDED.parent / "trace-schema-2.jsonl")
+    )
+    assert later == earlier and isinstance(started, trace.RunStarted) and started.schema == 2
+    assert '"packed"' in (RECORDED.parent / "trace-schema-2.jsonl").read_text()
+
+
 @pytest.mark.network
 @pytest.mark.bubblewrap
 @pytest.mark.parametrize(
