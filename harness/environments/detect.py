@@ -10,9 +10,11 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from harness.environments.languages import foreign
 from harness.environments.needs import install_each, wanted
+from harness.environments.own_tests import assigned
 from harness.environments.project import Project, project_folders, read_project
 from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR
 from harness.testing.runners.base import Layout, Runner
@@ -40,6 +42,10 @@ PYTHON_RELEASES = tuple(
 MAKING = "making a Python environment"
 UNKNOWN = "999.0"
 """The version of a tree that no tag tells of: what depends on it wants it no older than something."""
+PINS = "/tmp/troop-locked.txt"
+PINNED = f"UV_CONSTRAINT={PINS} "
+UNPINNED = "the versions that the repository locks could not be installed, so others were"
+_MESON = re.compile(r"meson-python\b")
 VERSION_VARIABLES = (
     *("SETUPTOOLS_SCM_PRETEND_VERSION", "PDM_BUILD_SCM_VERSION", "POETRY_DYNAMIC_VERSIONING_BYPASS"),
     "UV_DYNAMIC_VERSIONING_BYPASS",
@@ -161,15 +167,22 @@ def detect(
     project = read_project(paths, below)
     if date is not None and (now or datetime.now(UTC)) - date < OLD:
         date = None
-    command = test_command or command_for(Layout(paths, project.text, project.configured))
-    if command == USUAL_COMMAND and not test_command and project.test_paths:
-        command += f" -o testpaths={shlex.quote(' '.join(project.test_paths))}"
+    command, tests = test_command, project.own
+    if command is None:
+        stated = tests.command or (USUAL_COMMAND if tests.options else "")
+        command = command_for(Layout(paths, project.text, project.configured), stated)
+        if command == USUAL_COMMAND:
+            looked = [f"-o testpaths={shlex.quote(' '.join(tests.paths))}"] if tests.paths else []
+            command = " ".join((command, *tests.options, *looked))
+        code = (below(path) for path in paths if path.endswith(".py"))
+        command = " ".join((*assigned(tests.variables, code), command)) if command and tests.variables else command
     if command and top and not test_command:
         command = f"cd {shlex.quote(folder)} && {command}"
     version = project.version or version_of(described) or (UNKNOWN if project.tagged else None)
     make, install = _make_env(python, project, date), _install(project, date, version, folder)
-    steps = (*_tag(described, project), make, *install, *_tools(date, command))
-    needs, day = wanted(paths, below, project.named, project.optional), _day(date) if date else ""
+    steps = (*_tag(described, project), make, *_locked(project), *install, *_tools(date, command))
+    needs = wanted(paths, below, project.named, project.optional, project.text)
+    day = _day(date) if date else ""
     return Detected(steps, command, folder, project.named, needs, day)
 
 
@@ -196,6 +209,17 @@ def _tag(described: str, project: Project) -> tuple[Step, ...]:
         tag = re.sub(r"\d.*", "", tag) + version
     command = f"git -c safe.directory='*' tag --force {shlex.quote(tag)}"
     return (Step("telling the version", (command,), "the version could not be told", (note,), optional=True),)
+
+
+def _locked(project: Project) -> tuple[Step, ...]:
+    """The versions that the repository locks, and its own constraints, where set-up can name them."""
+    if not project.locked and not project.constraints:
+        return ()
+    lines = f"printf '%s\\n' {' '.join(map(shlex.quote, project.locked))} > {PINS}"
+    files = "".join(f" && cat {shlex.quote(path)} >> {PINS}" for path in project.constraints)
+    return (
+        Step("noting the versions that the repository locks", (lines + files,), "they could not be", optional=True),
+    )
 
 
 def _make_env(python: str | None, project: Project, date: datetime | None) -> Step:
@@ -236,14 +260,15 @@ def _step(what: str, ways: Iterable[tuple[str, str]], failure: str, *, installs:
 def _install(project: Project, date: datetime | None, version: str | None, folder: str) -> tuple[Step, ...]:
     """The project, else what it needs and a path to import it from."""
     tests = _test_arguments(project)
-    needs = [_pip(f"the requirements in {path}", f"-r {shlex.quote(path)}", date) for path in project.requirements]
+    pip = partial(_pip, date=date, pinned=bool(project.locked or project.constraints))
+    needs = [pip(f"the requirements in {path}", f"-r {shlex.quote(path)}") for path in project.requirements]
     if project.installable or project.members:
         own = _install_project(project, date, version, folder)
         return (own,) if project.extras or tests else (own, *needs)
     if project.has_static_metadata:
-        needs.append(_pip("the dependencies in pyproject.toml", _static(project), date))
+        needs.append(pip("the dependencies in pyproject.toml", _static(project)))
     if tests:
-        needs.append(_pip("the test dependencies", " ".join(tests), date))
+        needs.append(pip("the test dependencies", " ".join(tests)))
     path = Step("making the tree importable", (_import_path(project, folder),), "no import path could be set")
     return (*needs, path)
 
@@ -261,7 +286,11 @@ def _install_project(project: Project, date: datetime | None, version: str | Non
     settings = "".join(f"{name}={shlex.quote(version)} " for name in VERSION_VARIABLES) if version else ""
     pip = f"{settings}{UV} pip install "
     joined, alone = " ".join((*itself, *members, *tests)), " ".join((*(["-e ."] if itself else []), *members))
-    ways = {f"{pip}{{dated}}{joined}": ""}
+    ways = {f"{PINNED}{pip}{joined}": ""} if project.locked or project.constraints else {}
+    if any(map(_MESON.match, project.build_requires)):  # builds again at each import, with what it was built with
+        tools = f"{UV} pip install {shlex.join(project.build_requires)} meson ninja"
+        ways[f"{tools} && {pip}--no-build-isolation {{dated}}{joined}"] = ""
+    ways[f"{pip}{{dated}}{joined}"] = UNPINNED if project.locked or project.constraints else ""
     if project.own_sources:
         sources = "dependencies are the index's, not those of the tree's own sources"
         ways[f"{pip}--no-sources {{dated}}{joined}"] = sources
@@ -293,8 +322,10 @@ def _install_project(project: Project, date: datetime | None, version: str | Non
     return _step(what, datings, "the project could not be installed", installs=True)
 
 
-def _pip(what: str, arguments: str, date: datetime | None) -> Step:
+def _pip(what: str, arguments: str, date: datetime | None, *, pinned: bool) -> Step:
     ways = [(f"{UV} pip install {dated}{arguments}", note) for dated, note in _datings(date)]
+    if pinned:
+        ways = [(f"{PINNED}{UV} pip install {arguments}", ""), *((way, note or UNPINNED) for way, note in ways)]
     return _step(f"installing {what}", ways, f"{what} could not be installed", installs=True)
 
 

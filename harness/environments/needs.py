@@ -4,7 +4,7 @@ build wants; and which requirement of the repository's own, or which Debian pack
 import re
 import shlex
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +18,7 @@ _ABSENT = re.compile(
     r"|unknown hook '(pytest_[a-z]+)"
 )
 _TEST_CODE = re.compile(r"(?:^|/)(?:tests?/.*|test_[^/]*|conftest|[^/]*_test|tests)\.py$")
+_TEST_ARGUMENTS = re.compile(r"def (?:test_?\w*|\w+_fixture|setup\w*)\(([^)]*)\)")
 _UNKNOWN_OPTIONS = re.compile(r"unrecognized arguments: (.*)|no such option: (\S+)")
 
 
@@ -38,14 +39,47 @@ def by_module(named: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def package_of(module: str) -> str:
+    """The package that brings a module, as it is usually called."""
+    return _tables()["modules"].get(module, module)
+
+
+def plugins_used(tests: str, settings: str, named: Iterable[str]) -> dict[str, str]:
+    """By module: the plugins of pytest that its settings or the tests' text make use of, as the repository names them
+    where it does."""
+    tables, said = _tables(), {re.split(r"[^\w.-]", name, maxsplit=1)[0].lower(): name for name in named}
+    given = {name for arguments in _TEST_ARGUMENTS.findall(tests) for name in re.findall(r"\w+", arguments)}
+    used = [plugin for way, plugin in tables["settings"].items() if re.search(rf"^{way}\s*=", settings, re.MULTILINE)]
+    used += [plugin for way, plugin in tables["marks"].items() if re.search(rf"\bmark\.{way}\b", tests)]
+    used += [plugin for way, plugin in tables["fixtures"].items() if way in given and f"def {way}(" not in tests]
+    required = re.findall(r"^required_plugins\s*=(.*(?:\n[ \t]+.*)*)", settings, re.MULTILINE)
+    used += [name for text in required for name in re.findall(r"pytest-[a-z-]+", text)]
+    return {plugin.replace("-", "_"): said.get(plugin, plugin) for plugin in used}
+
+
+def own_projects(paths: Iterable[str]) -> dict[str, str]:
+    """By module: the folder below the root that has a project of that module, as pip takes it."""
+    every = list(paths)
+    folders = {p.rpartition("/")[0] for p in every if re.fullmatch(r".+/(?:pyproject\.toml|setup\.(?:py|cfg))", p)}
+    found = {}
+    for path in every:
+        place = re.fullmatch(r"(.+?)/(?:src/)?(\w+)(?:/__init__)?\.py", path)
+        if place and place[1] in folders and place[2] not in ("setup", "conftest") and not place[2].startswith("test"):
+            found[place[2]] = f"--editable=./{place[1]}"
+    return found
+
+
 def wanted(
-    paths: Iterable[str], read: Callable[[str], bytes], named: Iterable[str], optional: Iterable[str]
+    paths: Sequence[str], read: Callable[[str], bytes], named: Sequence[str], optional: Iterable[str], settings: str = ""
 ) -> Mapping[str, str]:
-    """By module: the repository's own requirement that brings it, where its tests import it somewhere, or any code of
-    its does and it is `optional` (of an extra). No plugins of pytest, which change a run by being there."""
-    known, known_to_extras = by_module(n for n in named if not n.lower().startswith("pytest")), by_module(optional)
-    found: dict[str, str] = {}
-    for path in (path for path in paths if path.endswith(".py")):
+    """By module: the repository's own requirement that brings it, or a project within it, where its tests import it
+    somewhere, or any code of its does and it is `optional` (of an extra). Of plugins of pytest, which change a run by
+    being there, those that it uses."""
+    known = by_module(n for n in named if not n.lower().startswith("pytest")) | own_projects(paths)
+    code, known_to_extras = [path for path in paths if path.endswith(".py")], by_module(optional)
+    tests = b"\n".join(read(path) for path in code if _TEST_CODE.search(path))
+    found = plugins_used(tests.decode("utf-8", "replace"), settings, named)
+    for path in code:
         brought = known if _TEST_CODE.search(path) else known_to_extras
         lists = (b",".join(groups).decode() for groups in _IMPORT.findall(read(path))) if brought else ()
         names = {re.split(r"\W", name.strip())[0] for listed in lists for name in listed.split(",")}
@@ -61,9 +95,10 @@ def absent_modules(report: TestReport) -> list[str]:
 
 
 def absent_plugins(report: TestReport) -> list[str]:
-    """The plugins whose options pytest was called with and does not know."""
+    """The plugins that pytest was told to load, or whose options it was called with, and does not know."""
     words = [word for pair in _UNKNOWN_OPTIONS.findall(report.output) for text in pair for word in text.split()]
     plugins = [name for word in words for option, name in _tables()["options"].items() if word.startswith(option)]
+    plugins += [package_of(name) for name in re.findall(r'importing plugin "([A-Za-z_]\w*)', report.output)]
     return list(dict.fromkeys(plugins))
 
 

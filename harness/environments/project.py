@@ -2,24 +2,23 @@
 
 Sources of test dependencies, all that apply together: extras (pyproject, setup.cfg, setup.py), dependency groups (PEP
 735), requirements files, and what the lists of tools name for tests: Poetry, PDM, uv, hatch, tox, nox, Pipfile, conda,
-`tests_require`, a Makefile.
+`tests_require`, a Makefile; where none of these says anything, GitHub's workflows.
 """
 
 import ast
-import configparser
 import re
 import shlex
-import tomllib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from harness.code.facts import FAILS, parsed
-from harness.patches.paths import pytest_collects
+from harness.environments.needs import package_of
+from harness.environments.own_tests import OwnTests, own_tests
+from harness.environments.tables import Ini, Table, ini_of, json_of, lines_of, strings_of, table_of, toml_of
 
-Table = Mapping[str, Any]
-Ini = Mapping[str, Mapping[str, str]]
 Lists = dict[str, list[str]]
 """By the name of a group, session, …: what it installs, as arguments of pip."""
 
@@ -35,7 +34,7 @@ FAMILIES = tuple(
 _PYTEST_FILES = {"pytest.ini", ".pytest.ini", "pytest.toml", "conftest.py", "tests/conftest.py"}
 PROJECT_FILES = ("setup.py", "manage.py", "Pipfile", "environment.yml", "requirements.txt")
 
-_REQUIREMENTS = re.compile(r"^(?:(?:tests?/)?[^/]*requirements?[^/]*\.txt|requirements?/[^/]*\.txt)$")
+_REQUIREMENTS = re.compile(r"^(?:(?:(?:tests?|ci|\.ci|dev)/)?[^/]*requirements?[^/]*\.txt|requirements?/[^/]*\.txt)$")
 _TEST_REQUIREMENTS = re.compile(r"(?:^|[/_.-])(?:tests?|testing|pytest)(?=[/_.-])")
 _JUST_TESTS = re.compile(r"(?:^|/)(?:requirements?[-_])?tests?(?:[-_]requirements?)?\.txt$")
 _DEV_REQUIREMENTS = re.compile(r"(?:^|[/_.-])(?:dev|develop|development)(?=[/_.-])")
@@ -48,7 +47,15 @@ _KEYS = {
 _REFERENCE = re.compile(r"\{\[([^\]]+)\](\w+)\}")
 MOST_CHARS = 100_000
 """Of a value in tox.ini with all that it refers to, which could refer to itself."""
-_OPTIONS = {"-r": "file", "--requirement": "file", "-c": "", "--constraint": "", "--extra": "extra", "--group": "group"}
+_OPTIONS = {
+    **{"-r": "file", "--requirement": "file", "-c": "constraint", "--constraint": "constraint"},
+    **{"--extra": "extra", "--group": "group"},
+}
+_NO_NEED = re.compile(
+    r"(?:pip|uv|setuptools|wheel|build|twine|tox|nox|hatch|poetry|pdm|pre-commit|codecov|coveralls|ruff|black|flake8|mypy"
+    r"|isort|pylint|sphinx|mkdocs|cibuildwheel|check-manifest)(?![a-z])"
+)
+"""Tools that workflows install beside what tests need."""
 _OWN_EXTRAS = re.compile(r"(?:-e\s*)?\.?/?\.?\[([\w,\s.-]+)\]")
 _CONDA = re.compile(
     r"^\s*-\s+(?!(?:python|pip|conda-forge|defaults|nodefaults)(?![\w-]))"
@@ -69,7 +76,8 @@ class Project:
     `tagged`: a build backend wants it from a tag. `import_roots`: folders to import an uninstalled tree from ("" = the
     root). `members`: a workspace's other projects, with their extras. `build_requires`: of the build backend.
     `own_sources`: dependencies come from places that the tree names. `named`: every requirement that any list names,
-    `optional`: those of extras. `test_paths`: where tox has pytest look for tests. `text`: the files read."""
+    `optional`: those of extras. `constraints`: files of them, `locked`: the versions of a lock file, as requirements.
+    `own`: how its tests are run. `text`: the files read."""
 
     installable: bool
     has_static_metadata: bool
@@ -89,7 +97,9 @@ class Project:
     configured: frozenset[str]
     named: tuple[str, ...]
     optional: tuple[str, ...]
-    test_paths: tuple[str, ...]
+    constraints: tuple[str, ...]
+    locked: tuple[str, ...]
+    own: OwnTests
     text: str
 
 
@@ -100,23 +110,24 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
     def text(path: str) -> str:
         return read(path).decode("utf-8", "replace") if path in there else ""
 
-    pyproject, cfg, tox = _toml(text("pyproject.toml")), _ini(text("setup.cfg")), _ini(text("tox.ini"))
-    setup, pipfile = _setup_arguments(text("setup.py")), _toml(text("Pipfile"))
-    meta, tool = _table(pyproject, "project"), _table(pyproject, "tool")
-    legacy = _table(tool, "tox").get("legacy_tox_ini", "")
-    ini = tox or _ini(legacy if isinstance(legacy, str) else "") or cfg
-    native = _toml(text("tox.toml")) or _table(tool, "tox")
-    application = _table(tool, "poetry").get("package-mode") is False or _table(tool, "uv").get("package") is False
-    main = _table(tool, "poetry.dependencies") if application and not meta else {}
+    pyproject, cfg, tox = toml_of(text("pyproject.toml")), ini_of(text("setup.cfg")), ini_of(text("tox.ini"))
+    setup, pipfile = _setup_arguments(text("setup.py")), toml_of(text("Pipfile"))
+    meta, tool = table_of(pyproject, "project"), table_of(pyproject, "tool")
+    legacy = table_of(tool, "tox").get("legacy_tox_ini", "")
+    ini = tox or ini_of(legacy if isinstance(legacy, str) else "") or cfg
+    native = toml_of(text("tox.toml")) or table_of(tool, "tox")
+    application = table_of(tool, "poetry").get("package-mode") is False or table_of(tool, "uv").get("package") is False
+    main = table_of(tool, "poetry.dependencies") if application and not meta else {}
+    own = own_tests(paths, text, ini, native, tool, _nox_runs(text("noxfile.py")))
     lists: list[Lists] = [
-        {"test": _poetry_requirements({**main, **_table(pipfile, "packages"), **_table(pipfile, "dev-packages")})},
+        {"test": [*_installed(own.make)]},
+        {"test": _poetry_requirements({**main, **table_of(pipfile, "packages"), **table_of(pipfile, "dev-packages")})},
         {"test": _tests_require(cfg, setup)},
         *_tables_of_tools(tool),
         _tox(ini, native),
         _nox(text("noxfile.py")),
-        _makefile(text("Makefile")),
     ]
-    extras, groups = _extras(meta, tool, cfg, setup), _table(pyproject, "dependency-groups")
+    extras, groups = _extras(meta, tool, cfg, setup), table_of(pyproject, "dependency-groups")
     of_conda = _CONDA.findall(text("environment.yml"))
     conda = [name + re.sub(r"^=(?!=)([^=]*).*", r"==\1.*", wish) for name, wish in of_conda]
     stated, every = _Stated(extra=extras, group=groups), _Stated()
@@ -124,28 +135,43 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
     for names in lists:
         for name, words in names.items():
             (stated if name in _chosen(names) else every).pip(words)
-    every.pip(word for table in (extras, groups) for words in table.values() for word in _strings(words))
-    every.pip(line for p in paths if _REQUIREMENTS.match(p) for line in _lines(text(p)) if line[0] != "-")
+    every.pip(word for table in (extras, groups) for words in table.values() for word in strings_of(words))
+    every.pip(line for p in paths if _REQUIREMENTS.match(p) for line in lines_of(text(p)) if line[0] != "-")
+    by_workflow = _Stated(extra=extras, group=groups)
+    by_workflow.pip(_installed(own.steps))
+    lately = {name: None for name in by_workflow.said["package"] if not _NO_NEED.match(name.lower())}
+    every.said["package"] |= lately
     requirements = [p for p in paths if _REQUIREMENTS.match(p) and not _TOO_MUCH.search(p.lower())]
     in_tests = [p for p in requirements if _TEST_REQUIREMENTS.search(p.lower())]
     in_tests.sort(key=lambda path: not _JUST_TESTS.search(path.lower()))
     named = [path for path in stated.said["file"] if path in there]
     in_dev = [p for p in requirements if _DEV_REQUIREMENTS.search(p.lower())]
+    in_dev = in_dev or [p for p in requirements if re.search(r"^pytest\b", text(p), re.MULTILINE)]
     enough = in_tests or named or any(stated.said[kind] for kind in ("extra", "group", "package"))
+    if not enough and not in_dev:
+        named = [path for path in by_workflow.said["file"] if path in there]
+        stated.said |= {"extra": by_workflow.said["extra"], "group": by_workflow.said["group"], "package": lately}
     (every if enough or "requirements.txt" in there else stated).pip(conda)
     test_files = dict.fromkeys((*in_tests, *([] if enough else in_dev), *named))
     plain = ("requirements.txt",) if "requirements.txt" in there else ()
-    installable = not application and ("setup.py" in there or "build-system" in pyproject or bool(meta))
-    build_requires = tuple(_strings(_table(pyproject, "build-system").get("requires")))
-    by_pytest = there & _PYTEST_FILES or "pytest" in tool or "tool:pytest" in cfg or "pytest" in tox
-    read_files = ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "pytest.ini", *requirements)
+    installable = not application and (
+        "setup.py" in there or "build-system" in pyproject or bool(meta or cfg.get("metadata"))
+    )
+    build_requires = tuple(strings_of(table_of(pyproject, "build-system").get("requires"))) or _build_needs(
+        setup, there
+    )
+    inner = next((p for p in ("tests/pytest.ini", "test/pytest.ini") if p in there and not there & _PYTEST_FILES), "")
+    own = replace(own, options=("-c", inner, "--rootdir=.", *own.options)) if inner else own
+    by_pytest = inner or there & _PYTEST_FILES or "pytest" in tool or "tool:pytest" in cfg or "pytest" in tox
+    read_files = ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "pytest.ini", inner, *requirements)
     settings = "\n".join(text(path) for path in read_files)
     workflows = [text(path) for path in paths if path.startswith(".github/workflows/")]
+    constraints = dict.fromkeys((*stated.said["constraint"], *by_workflow.said["constraint"], "constraints.txt"))
     released = re.search(r"^Version:\s*([0-9][\w.+!-]*)\s*$", text("PKG-INFO"), re.MULTILINE)
     by_tag = _TAG_READERS.search(f"{build_requires}") or "use_scm_version" in settings or "versioneer.py" in there
     return Project(
         installable=installable,
-        has_static_metadata=bool(meta) and not {"dependencies"} & {*_strings(meta.get("dynamic"))},
+        has_static_metadata=bool(meta) and not {"dependencies"} & {*strings_of(meta.get("dynamic"))},
         requires_python=_requires_python(meta, tool, cfg, setup),
         pythons=_pythons(text(".python-version"), settings, workflows),
         extras=tuple(stated.said["extra"]),
@@ -154,15 +180,17 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
         test_requirements=tuple(test_files) if installable else (),
         requirements=plain if installable else tuple(dict.fromkeys((*plain, *test_files))),
         version=released[1] if released else None,
-        tagged=bool(by_tag) or _table(tool, "pdm.version").get("source") == "scm",
+        tagged=bool(by_tag) or table_of(tool, "pdm.version").get("source") == "scm",
         import_roots=("src", "") if any(p.startswith("src/") and p.endswith(".py") for p in paths) else ("",),
-        members=_members(paths, _strings(_table(tool, "uv.workspace").get("members")), text),
+        members=_members(paths, strings_of(table_of(tool, "uv.workspace").get("members")), text),
         build_requires=build_requires,
-        own_sources="sources" in _table(tool, "uv"),
+        own_sources="sources" in table_of(tool, "uv"),
         configured=frozenset({"pytest"} if by_pytest else ()),
         named=tuple({**stated.said["package"], **every.said["package"]}),
-        optional=tuple(word for words in extras.values() for word in _strings(words)),
-        test_paths=() if "testpaths" in settings else _test_paths(ini, paths),
+        optional=tuple(word for words in extras.values() for word in strings_of(words)),
+        constraints=tuple(path for path in constraints if path in there),
+        locked=_locked(text),
+        own=replace(own, paths=()) if "testpaths" in settings else own,
         text=settings,
     )
 
@@ -196,8 +224,8 @@ class _Stated:
 def project_folders(paths: Iterable[str], read: Callable[[str], bytes]) -> tuple[str, ...]:
     """The folders of the tree's projects: "" alone where the root is one (or nothing is), else the topmost ones."""
     there = set(paths)
-    pyproject = _toml(read("pyproject.toml").decode("utf-8", "replace")) if "pyproject.toml" in there else {}
-    says = {*pyproject, *_table(pyproject, "tool"), *_table(pyproject, "tool.uv")}
+    pyproject = toml_of(read("pyproject.toml").decode("utf-8", "replace")) if "pyproject.toml" in there else {}
+    says = {*pyproject, *table_of(pyproject, "tool"), *table_of(pyproject, "tool.uv")}
     by_file = not there.isdisjoint(PROJECT_FILES) or any(map(_REQUIREMENTS.match, there))
     if by_file or says & {"project", "build-system", "poetry", "workspace"}:
         return ("",)
@@ -218,18 +246,20 @@ def _plain(name: str) -> str:
 
 
 def _extras(meta: Table, tool: Table, cfg: Ini, setup: Table) -> dict[str, Any]:
-    in_cfg = {name: _lines(value) for name, value in cfg.get("options.extras_require", {}).items()}
-    flit = _table(tool, "flit.metadata.requires-extra")
-    tables = (_table(tool, "poetry.extras"), flit, in_cfg, _table(setup, "extras_require"))
-    return {name: words for table in (*tables, _table(meta, "optional-dependencies")) for name, words in table.items()}
+    in_cfg = {name: lines_of(value) for name, value in cfg.get("options.extras_require", {}).items()}
+    flit = table_of(tool, "flit.metadata.requires-extra")
+    tables = (table_of(tool, "poetry.extras"), flit, in_cfg, table_of(setup, "extras_require"))
+    return {
+        name: words for table in (*tables, table_of(meta, "optional-dependencies")) for name, words in table.items()
+    }
 
 
 def _requires_python(meta: Table, tool: Table, cfg: Ini, setup: Table) -> str | None:
-    poetry = _table(tool, "poetry.dependencies").get("python")
+    poetry = table_of(tool, "poetry.dependencies").get("python")
     candidates = (
         meta.get("requires-python"),
         ",".join(_poetry_specifier(poetry)) if isinstance(poetry, str) else None,
-        _table(tool, "flit.metadata").get("requires-python"),
+        table_of(tool, "flit.metadata").get("requires-python"),
         cfg.get("options", {}).get("python_requires"),
         setup.get("python_requires"),
     )
@@ -239,20 +269,20 @@ def _requires_python(meta: Table, tool: Table, cfg: Ini, setup: Table) -> str | 
 
 def _tables_of_tools(tool: Table) -> Iterator[Lists]:
     """The groups of Poetry, PDM, uv and hatch; of hatch, its own environment for tests and what others extend count."""
-    poetry = _table(tool, "poetry")
-    groups = {name: _table(table, "dependencies") for name, table in _table(poetry, "group").items()}
+    poetry = table_of(tool, "poetry")
+    groups = {name: table_of(table, "dependencies") for name, table in table_of(poetry, "group").items()}
     groups |= {"dev": poetry["dev-dependencies"]} if isinstance(poetry.get("dev-dependencies"), dict) else {}
     yield {name: _poetry_requirements(table) for name, table in groups.items()}
-    yield {name: _strings(words) for name, words in _table(tool, "pdm.dev-dependencies").items()}
-    yield {"dev": _strings(_table(tool, "uv").get("dev-dependencies"))}
-    environments = _table(tool, "hatch.envs")
+    yield {name: strings_of(words) for name, words in table_of(tool, "pdm.dev-dependencies").items()}
+    yield {"dev": strings_of(table_of(tool, "uv").get("dev-dependencies"))}
+    environments = table_of(tool, "hatch.envs")
     yield {"test" if name == "hatch-test" else name: _words(environments[name]) for name in environments}
 
 
 def _words(environment: Any) -> list[str]:
     """What an environment of hatch or tox installs, by whichever name they call it."""
     known = environment if isinstance(environment, Mapping) else {}
-    return [option + word for key, option in _KEYS.items() for word in _strings(known.get(key))]
+    return [option + word for key, option in _KEYS.items() for word in strings_of(known.get(key))]
 
 
 def _poetry_requirements(table: Table) -> list[str]:
@@ -262,7 +292,7 @@ def _poetry_requirements(table: Table) -> list[str]:
         version, marker, extras = (details.get(key) for key in ("version", "markers", "extras"))
         # A git or path dependency, or several, is not for a sandbox to guess.
         if name.lower() != "python" and isinstance(version, str):
-            listed = ",".join(_strings(extras))
+            listed = ",".join(strings_of(extras))
             condition = f" ; {marker}" if isinstance(marker, str) else ""
             found.append(name + (f"[{listed}]" if listed else "") + ",".join(_poetry_specifier(version)) + condition)
     return found
@@ -289,8 +319,8 @@ def _poetry_specifier(version: str) -> Iterator[str]:
 def _tests_require(cfg: Ini, setup: Table) -> list[str]:
     in_cfg = cfg.get("options", {}).get("tests_require", "")
     in_setup = setup.get("tests_require")
-    listed = [in_setup] if isinstance(in_setup, str) else _strings(in_setup)
-    return [r for r in (*_lines(in_cfg.replace(";\n", "\n")), *listed) if re.match(r"[A-Za-z0-9]", r)]
+    listed = [in_setup] if isinstance(in_setup, str) else strings_of(in_setup)
+    return [r for r in (*lines_of(in_cfg.replace(";\n", "\n")), *listed) if re.match(r"[A-Za-z0-9]", r)]
 
 
 def _tox(ini: Ini, native: Table) -> Lists:
@@ -300,7 +330,7 @@ def _tox(ini: Ini, native: Table) -> Lists:
         if section.partition(":")[0] == "testenv":
             name = re.sub(r"^testenv:?(?:py)?$|^testenv:", "", section) or "test"
             lists.setdefault(name, []).extend(_tox_section(ini, section))
-    for name, table in (("test", native.get("env_run_base")), *_table(native, "env").items()):
+    for name, table in (("test", native.get("env_run_base")), *table_of(native, "env").items()):
         lists.setdefault(name, []).extend(_words(table))
     return lists
 
@@ -312,7 +342,7 @@ def _tox_section(ini: Ini, section: str) -> Iterator[str]:
         text = ini[section].get(key, "")
         for _ in range(3):  # a reference may lead to another one
             text = _REFERENCE.sub(lambda to: ini.get(to[1], {}).get(to[2], ""), text, count=50)[:MOST_CHARS]
-        for line in _lines(text):
+        for line in lines_of(text):
             condition, _, rest = line.partition(": ")
             if not rest or not re.fullmatch(r"[\w!.,{}-]+", condition):
                 yield line
@@ -324,17 +354,6 @@ def _tox_section(ini: Ini, section: str) -> Iterator[str]:
     for key, option in (("extras", "--extra="), ("dependency_groups", "--group=")):
         yield from (option + name for line in value(key) for name in re.split(r"[,\s]+", line) if name)
     yield from _installed([*value("commands_pre"), *value("commands")])
-
-
-def _test_paths(ini: Ini, paths: list[str]) -> tuple[str, ...]:
-    """The folders that tox names to pytest, if most test files lie there: the value of an option may be one, too."""
-    commands = re.sub(r"\\\n|\{posargs:?|\}", " ", ini.get("testenv", {}).get("commands", ""))
-    named = re.search(r"\bpytest\b(.*)", commands)
-    folders = [word.strip("./") + "/" for word in (named[1].split() if named else ()) if word[0] != "-"]
-    found = tuple(folder for folder in folders if any(path.startswith(folder) for path in paths))
-    tests = [path for path in paths if pytest_collects(path)]
-    most = 2 * sum(path.startswith(found) for path in tests) > len(tests)
-    return tuple(folder.rstrip("/") for folder in found) if most else ()
 
 
 def _installed(commands: Iterable[str]) -> Iterator[str]:
@@ -365,11 +384,33 @@ def _nox(text: str) -> Lists:
     return lists
 
 
-def _makefile(text: str) -> Lists:
-    """What the target `test`, and those that it needs, install."""
-    rules = re.findall(r"^([\w-]+):([^=\n]*)\n((?:\t.*\n?)*)", text, re.MULTILINE)
-    needed = {name for target, needs, _ in rules if target in ("test", "tests") for name in (target, *needs.split())}
-    return {"test": [w for name, _, body in rules if name in needed for w in _installed(body.splitlines())]}
+def _nox_runs(text: str) -> str:
+    """What its sessions run, as far as it is literal, a command a line."""
+    calls = (node for node in ast.walk(parsed(text) or ast.Module([], [])) if isinstance(node, ast.Call))
+    runs = (call.args for call in calls if _called(call.func) == "run")
+    return "\n".join(shlex.join(str(w.value) for w in words if isinstance(w, ast.Constant)) for words in runs)
+
+
+def _locked(text: Callable[[str], str]) -> tuple[str, ...]:
+    """The versions that a lock file of uv, Poetry, PDM or Pipenv has, but for packages of which it has several."""
+    found: dict[str, set[str]] = {}
+    for name in ("uv.lock", "poetry.lock", "pdm.lock"):
+        packages = toml_of(text(name)).get("package")
+        for package in (p for p in (packages if isinstance(packages, list) else ()) if isinstance(p, dict)):
+            source = package.get("source")
+            of_index = not source or (isinstance(source, dict) and "registry" in source)
+            found.setdefault(str(package.get("name")), set()).add(str(package.get("version")) if of_index else "")
+    pipenv = json_of(text("Pipfile.lock"))
+    for name, facts in {**table_of(pipenv, "default"), **table_of(pipenv, "develop")}.items():
+        found.setdefault(name, set()).add(str(facts.get("version")).lstrip("=") if isinstance(facts, dict) else "")
+    words = ((name, *versions) for name, versions in found.items() if len(versions) == 1)
+    return tuple(f"{name}=={version}" for name, version in words if re.fullmatch(r"\d[\w.+!-]*", version))
+
+
+def _build_needs(setup: Table, there: set[str]) -> tuple[str, ...]:
+    """The packages that setup.py imports, where no build system is told."""
+    modules = setup.get("imports", ())
+    return tuple(package_of(m) for m in modules if not {f"{m}.py", f"{m}/__init__.py"} & there)
 
 
 def _members(paths: list[str], globs: list[str], text: Callable[[str], str]) -> tuple[str, ...]:
@@ -378,9 +419,9 @@ def _members(paths: list[str], globs: list[str], text: Callable[[str], str]) -> 
     for path in paths:
         folder, _, name = path.rpartition("/")
         if name == "pyproject.toml" and folder and any(fnmatchcase(folder, glob.strip("./")) for glob in globs):
-            toml = _toml(text(path))
-            extras = _chosen(_table(toml, "project.optional-dependencies"))
-            if _table(toml, "tool.uv").get("package") is not False:
+            toml = toml_of(text(path))
+            extras = _chosen(table_of(toml, "project.optional-dependencies"))
+            if table_of(toml, "tool.uv").get("package") is not False:
                 found.append(f"./{folder}" + (f"[{','.join(extras)}]" if extras else ""))
     return tuple(found)
 
@@ -397,8 +438,13 @@ def _setup_arguments(text: str) -> dict[str, Any]:
     """The arguments of `setup(...)` that can be read: literals, names bound to literals, `extras[...] = …`."""
     names: dict[str, Any] = {}
     given: list[ast.keyword] = []
+    imported: dict[str, None] = {}
     for node in ast.walk(parsed(text) or ast.Module([], [])):
         match node:
+            case ast.Import(names=modules):
+                imported |= dict.fromkeys(module.name.partition(".")[0] for module in modules)
+            case ast.ImportFrom(module=str(module), level=0):
+                imported[module.partition(".")[0]] = None
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 names[name] = _value(value, names)
             case ast.Assign(targets=[ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=key))]):
@@ -407,7 +453,8 @@ def _setup_arguments(text: str) -> dict[str, Any]:
             case ast.Call() if _called(node.func) == "setup":
                 given += node.keywords
     read = ("extras_require", "python_requires", "tests_require")
-    return {word.arg: _value(word.value, names) for word in given if word.arg in read}
+    others = [name for name in imported if name not in {*sys.stdlib_module_names, "setuptools", "pkg_resources"}]
+    return {"imports": others, **{word.arg: _value(word.value, names) for word in given if word.arg in read}}
 
 
 def _called(function: ast.expr) -> str:
@@ -425,36 +472,3 @@ def _value(node: ast.expr, names: Table) -> Any:
         return ast.literal_eval(node)
     except (TypeError, *FAILS):
         return None
-
-
-def _toml(text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-
-
-def _ini(text: str) -> dict[str, dict[str, str]]:
-    parser = configparser.RawConfigParser(strict=False)
-    try:
-        parser.read_string(text)
-    except configparser.Error:
-        return {}
-    return {section: dict(parser[section]) for section in parser.sections()}
-
-
-def _table(table: Table, name: str) -> dict[str, Any]:
-    """The table of that dotted name; an empty one where there is something else, or nothing."""
-    value: Any = table
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value if isinstance(value, dict) else {}
-
-
-def _strings(value: object) -> list[str]:
-    return [v for v in value if isinstance(v, str)] if isinstance(value, (list, tuple)) else []
-
-
-def _lines(text: str) -> list[str]:
-    stripped = (re.sub(r"(?:^|\s)#.*", "", line).strip() for line in text.splitlines())
-    return [line for line in stripped if line]

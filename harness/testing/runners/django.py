@@ -11,8 +11,9 @@ from harness.testing.runners.base import CONFIGURED, OWN_SCRIPT, Layout, Runner,
 _LABELLED = re.compile(
     r"(?:^cd (?P<folder>[\w./-]+) &&.*?\s|^|\s)(?:\./)?(?P<below>(?:[\w.-]+/)*)(?:runtests|manage)\.py(?=$|\s)"
 )
-_BY_PYTEST = "DJANGO_SETTINGS_MODULE"
-_SITE = re.compile(r"(?:^|\s)(?:[\w./-]+/)?manage\.py test(?=$|\s)")
+_BY_PYTEST = r"(?m)^DJANGO_SETTINGS_MODULE|--ds[= ]"
+_SITE_FILE = re.compile(r"(?:(?!tests?/|examples?/|docs/|demo/)[\w-]+/)?manage\.py")
+_SITE = re.compile(r"(?:^|\s)(?:(?:[\w./-]+/)?manage\.py|-m django) test(?=$|\s)")
 _TESTS = re.compile(r"(?:^|/)tests?[^/]*\.py$|(?:^|/)tests/[^/]*\.py$")
 _RAN = re.compile(r"^Ran (\d+) tests? in ", re.MULTILINE)
 
@@ -55,8 +56,11 @@ class Site(Runner):
         return _SITE.search(command) is not None and appended(command, ["label"]) != command
 
     def claims(self, layout: Layout) -> tuple[int, str] | None:
-        there = "manage.py" in layout.paths and any(map(_TESTS.search, layout.paths))
-        return (CONFIGURED + 1, "python manage.py test") if there and _BY_PYTEST not in layout.settings else None
+        sites = [path for path in layout.paths if _SITE_FILE.fullmatch(path)]
+        if not sites or not any(map(_TESTS.search, layout.paths)) or re.search(_BY_PYTEST, layout.settings):
+            return None
+        folder = "" if "manage.py" in sites else sites[0].rpartition("/")[0]
+        return (CONFIGURED + 1, f"cd {folder} && python manage.py test" if folder else "python manage.py test")
 
     def limited(self, command: str, ids: Sequence[str], to_first_failure: bool = False) -> str:
         told = _SITE.sub(lambda found: f"{found[0]} --testrunner troop_django.Runner", command)

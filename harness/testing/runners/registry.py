@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from harness.testing.runners.base import Layout, Runner
+from harness.testing.runners.base import OWN_SCRIPT, Layout, Runner
 from harness.testing.runners.django import Django, Site
 from harness.testing.runners.pytest import Pytest
 from harness.testing.runners.sympy import Sympy
@@ -32,9 +32,11 @@ def runner_of(command: str) -> Runner:
     return next(runner for runner in RUNNERS if runner.recognises(command))
 
 
-def command_for(layout: Layout) -> str | None:
-    """The command that runs a repository's tests, by what it has; None where it has none."""
+def command_for(layout: Layout, own: str = "") -> str | None:
+    """The command that runs a repository's tests, by what it has, or by what it says itself (`own`) where it has no
+    settings of a framework; None where it has neither."""
     claims = [claim for runner in RUNNERS if (claim := runner.claims(layout)) is not None]
+    claims += [(OWN_SCRIPT, own)] if own else []
     return max(claims, key=lambda claim: claim[0])[1] if claims else None
 
 
