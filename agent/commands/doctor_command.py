@@ -30,11 +30,8 @@ async def _examine(known: argparse.Namespace, progress: Progress) -> int:
     removed = await sweep() if known.clean else []
     groups = await examine()
     if not known.json:
-        progress.show(findings_table(groups))
-        for line in removed:
-            progress.show(f"removed {line}")
-        if known.clean and not removed:
-            progress.show("nothing was left behind")
+        told = [f"removed {line}" for line in removed] or ["nothing was left behind"]
+        progress.show(findings_table(groups), *(told if known.clean else ()))
     findings = {name: [dataclasses.asdict(each) for each in found] for name, found in groups.items()}
     progress.document({"findings": findings, "removed": removed})
     return 0 if any(groups[name][0].ok for name in BACKENDS) else 4

@@ -55,9 +55,8 @@ def _build(known: argparse.Namespace, progress: Progress) -> int:
     progress.stop()
     made = [prepared for prepared in done if prepared.image and prepared.seconds]
     failed = [prepared for prepared in done if prepared.image is None]
-    progress.show(f"{len(done) - len(failed)} of {len(done)} images are here, {len(made)} of them new")
-    for prepared in failed:
-        progress.show(f"\n{prepared.failure}")
+    here = f"{len(done) - len(failed)} of {len(done)} images are here, {len(made)} of them new"
+    progress.show(here, *(f"\n{prepared.failure}" for prepared in failed))
     if known.check:
         return _check(known)
     progress.document({"instances": [_as_json(prepared) for prepared in done], "failed": len(failed)})
@@ -93,8 +92,7 @@ def _as_json(prepared: ImageOutcome) -> dict[str, Any]:
 
 
 def _list(known: argparse.Namespace, progress: Progress) -> int:
-    images = _kept()
-    wanted = _named(known)
+    images, wanted = _kept(), _named(known)
     if wanted is not None:
         images = [image for image in images if image.instance.lower() in wanted]
     progress.stop()
@@ -148,9 +146,8 @@ def _prune(known: argparse.Namespace, progress: Progress) -> int:
         before = bytes_used(client)
         stayed = {image.name: why for image in gone if (why := remove(client, image))}
         freed = before - bytes_used(client)
-    for name, why in stayed.items():
-        progress.show(f"{name} stays: {why}")
     removed = [image.name for image in gone if image.name not in stayed]
-    progress.show(f"removed {len(removed)} images; {decimal(freed)} freed")
+    told = [f"{name} stays: {why}" for name, why in stayed.items()]
+    progress.show(*told, f"removed {len(removed)} images; {decimal(freed)} freed")
     progress.document({"removed": removed, "stayed": stayed, "freed_bytes": freed})
     return 0

@@ -67,13 +67,8 @@ def task_of(known: argparse.Namespace, source: str, say: Say, instance: Instance
     task = instance.task
     if known.image and without_images(known.sandbox):
         raise InputError(f"--image needs {with_images()}: {known.sandbox} has no images")
-    environment = replace(
-        task.environment,
-        image=known.image or task.environment.image,
-        python=known.python or task.environment.python,
-        setup=tuple(known.setup) or task.environment.setup,
-        directory=known.directory or task.environment.directory,
-    )
+    said = {"image": known.image, "python": known.python, "setup": tuple(known.setup), "directory": known.directory}
+    environment = replace(task.environment, **{name: value for name, value in said.items() if value})
     given = GivenTest(ids=tuple(known.failing_test)) if known.failing_test else task.failing_test
     test_command = known.test_command or task.test_command
     return replace(instance, task=replace(task, environment=environment, test_command=test_command, failing_test=given))

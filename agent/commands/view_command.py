@@ -108,12 +108,6 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "troop", ""
 
     def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def _answer(self, *, body: bool) -> None:
         # A page of another site may make its own name mean this machine, but it cannot send another one.
         if self.headers.get("Host") not in self.server.names:
             return self.send_error(HTTPStatus.FORBIDDEN, explain="this server is for 127.0.0.1 alone")
@@ -131,8 +125,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/html; charset=utf-8")
         self.send_header("Content-Length", str(0 if same else len(page)))
         self.end_headers()
-        if body and not same:
+        if self.command == "GET" and not same:
             self.wfile.write(page)
+
+    do_HEAD = do_GET
 
     def end_headers(self) -> None:
         for name, value in HEADERS.items():

@@ -14,7 +14,7 @@ import math
 import re
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import PurePosixPath
 
 from harness.evidence.regression import shared
@@ -35,14 +35,6 @@ LINES_BYTES = 50_000_000
 
 Line = tuple[str, int, float]
 """(path below WORKDIR, 1-based line, suspicion above 0)"""
-
-
-@dataclass(frozen=True, slots=True)
-class Localisation:
-    """The suspicious lines, most suspicious first. `how`: one sentence for people on what they rest on."""
-
-    lines: tuple[Line, ...]
-    how: str
 
 
 def ochiai(ran_failing: int, ran_passing: int, failing: int) -> float:
@@ -70,14 +62,9 @@ def companions(failing: Sequence[str], baseline: TestReport | None) -> tuple[str
         here = PurePosixPath(test.partition("::")[0]).parts
         return min((len(here) + len(there) - 2 * shared(here, there) for there in places), default=0)
 
-    chosen: list[str] = []
-    seconds = 0.0
-    for test in sorted(baseline.passed, key=lambda t: (distance(t), t)):
-        seconds += baseline.durations.get(test, 0.0)
-        if seconds > PASSING_SECONDS or len(chosen) == PASSING_TESTS:
-            break
-        chosen.append(test)
-    return tuple(chosen)
+    nearest = sorted(baseline.passed, key=lambda t: (distance(t), t))[:PASSING_TESTS]
+    spent = accumulate(baseline.durations.get(test, 0.0) for test in nearest)
+    return tuple(test for test, seconds in zip(nearest, spent, strict=True) if seconds <= PASSING_SECONDS)
 
 
 async def localise(
@@ -88,8 +75,9 @@ async def localise(
     *,
     timeout: float,
     apart: Collection[str] = (),
-) -> Localisation:
-    """Run the failing tests and some passing ones, and rank the lines of the repository's own, non-test files.
+) -> tuple[tuple[Line, ...], str]:
+    """Run the failing tests and some passing ones, and rank the lines of the repository's own, non-test files: gives
+    the suspicious ones, most suspicious first, and one sentence for people on what they rest on.
 
     `timeout` in seconds for the run; a single test that does not end is stopped after a few seconds and counts with
     what it ran. `apart`: paths that are not to be blamed. Without line records (no framework ran that can write them,
@@ -111,13 +99,12 @@ async def localise(
         if lines := ranked(found, apart):
             tests = f"{found['failed']} failing and {found['passed']} passing tests"
             by = "coverage" if found["tracer"] == "coverage" else "a trace function (coverage is not installed)"
-            return Localisation(lines, f"Ochiai over the lines of {tests}, recorded by {by}")
+            return lines, f"Ochiai over the lines of {tests}, recorded by {by}"
     except TroopError:
         raise
     except Exception:
         pass  # there is none, or the tests themselves wrote there
-    how = "no line was recorded, so the places that the failures name are suspected"
-    return Localisation(named_lines(report, apart), how)
+    return named_lines(report, apart), "no line was recorded, so the places that the failures name are suspected"
 
 
 def ranked(found: Mapping[str, object], apart: Collection[str] = ()) -> tuple[Line, ...]:

@@ -29,7 +29,7 @@ from harness.patches.paths import is_test
 from harness.records import Json
 from harness.sandbox.base import TROOPDIR, Sandbox
 from harness.trace import Planned
-from harness.views.words import counted
+from harness.views.words import counted, listed
 
 NAMED_IN_PLAN = 8
 DONOR_FILES = 20
@@ -147,16 +147,14 @@ async def _localised(view: View, failing: Sequence[str]) -> Json:
     assert given is not None and command is not None  # plan() asked
     timeout = min(600.0, max(60.0, 10 * baseline.seconds if baseline else 0.0))
     apart = [path for path, _ in given.files]
-    found = await localise(view.sandbox, command, failing, baseline, timeout=timeout, apart=apart)
-    return {"failing": list(failing), "lines": [list(line) for line in found.lines], "how": found.how}
+    lines, how = await localise(view.sandbox, command, failing, baseline, timeout=timeout, apart=apart)
+    return {"failing": list(failing), "lines": list(map(list, lines)), "how": how}
 
 
 def _in_words(data: Json) -> str:
-    worst = [f"{path}:{line} ({score:.2f})" for path, line, score in data["lines"][:NAMED_IN_PLAN]]
-    more = len(data["lines"]) - len(worst)
-    rest = f" and {more} more" if more > 0 else ""
+    worst = listed([f"{path}:{line} ({score:.2f})" for path, line, score in data["lines"]], NAMED_IN_PLAN)
     failing = counted(len(data["failing"]), "failing test")
-    return f"{failing} to mend. Suspicious lines ({data['how']}): {', '.join(worst)}{rest}."
+    return f"{failing} to mend. Suspicious lines ({data['how']}): {worst}."
 
 
 async def mutants_of_base(sandbox: Sandbox, data: Json) -> tuple[Mapping[str, str], list[Mutant]]:

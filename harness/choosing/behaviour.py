@@ -86,13 +86,9 @@ def _new_crash(steps: dict[str, Seen], on_base: dict[str, Seen], statement: Stat
     """Whether a step ends by an error that neither the base shows, nor the text names, nor the patch raises."""
     added = (line for change in Patch(patch).changes for hunk in change.hunks for line in hunk.lines if line[0] == "+")
     raised = {word for _, text in added for word in re.findall(r"\braise\s+(\w+)", text)}
-    for name, seen in steps.items():
-        before = on_base.get(name)
-        if before is None:
-            continue
-        if seen.error not in {"", before.error} | raised | statement.exceptions:
-            return 1.0
-    return 0.0
+    known = {""} | raised | statement.exceptions
+    both = steps.keys() & on_base.keys()
+    return float(any(steps[name].error not in known | {on_base[name].error} for name in both))
 
 
 def _wishes(statement: Statement) -> str:
@@ -105,9 +101,7 @@ def _wishes(statement: Statement) -> str:
             carry = 12
         elif carry and line.strip():
             found.append(line)
-            carry -= 1
-            if line.startswith("#"):
-                carry = 0
+            carry = 0 if line.startswith("#") else carry - 1
     return _squeezed("\n".join(found))
 
 

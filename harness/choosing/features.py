@@ -77,6 +77,7 @@ def _table(evidence: InstanceEvidence, groups: Sequence[str]) -> list[dict[str, 
     alike, near = _matrix(words, groups, similarity), _matrix(words, groups, nearness)
     columns: dict[str, Sequence[float]] = {
         **{name: [measure(f) for f in found] for name, measure in _STATIC.items()},
+        **{flag: [flag in f.static.flags for f in found] for flag in _FLAGS},
         "same-code": shares(groups, samples),
         "same-places": shares([f.static.places or None for f in found], samples),
         "likeness": mean_with_others(alike, samples),
@@ -96,15 +97,12 @@ def _matrix(
     return matrix
 
 
+_FLAGS = ("edits-tests", "adds-tests", "debugging", "build-config")
 _STATIC: dict[str, Callable[[Found], float]] = {
     "unusable": lambda f: f.static.applies == "no" or f.static.no_code or bool(f.static.unparsed),
     "undefined-names": lambda f: bool(f.static.undefined),
     "unseen-names": lambda f: log1p(len(f.static.unseen)),
-    "edits-tests": lambda f: "edits-tests" in f.static.flags,
-    "adds-tests": lambda f: "adds-tests" in f.static.flags,
-    "debugging": lambda f: "debugging" in f.static.flags,
     "stray-files": lambda f: bool(f.static.strays),
-    "build-config": lambda f: "build-config" in f.static.flags,
     "names-file": lambda f: f.static.named_files,
     "traceback-place": lambda f: f.static.frame_places,
 }

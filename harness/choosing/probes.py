@@ -34,7 +34,6 @@ _INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _MAY_RUN = {"python", "python3", "pytest", "py.test", "pylint", "sphinx-build", "flask"}
 _MAY_RUN |= {"mkdir", "touch", "echo", "cat", "cd"}
 _SHELL_WORDS = ("sh", "shell", "bash", "console", "zsh", "sh-session", "shell-session")
-_SANDBOX_PYTHON = "python"
 
 CHECKERS = {"pytest": "python -m pytest -p no:cacheprovider {files}", "pylint": "python -m pylint {files}"}
 """Packages whose input is Python files: what runs them on files that a text shows."""
@@ -203,12 +202,9 @@ def _title(block: Block) -> str:
 
 
 def _name_before(statement: Statement, block: Block) -> str:
-    if not block.start:
-        return ""
-    before = [line for line in statement.plain[: block.start].split("\n") if line.strip()][-1:]
-    names = _FILE_NAME.findall(before[0]) if before else []
-    short = bool(before) and len(before[0].split()) <= 4
-    return names[-1] if names and short else ""
+    before = statement.plain[: block.start].rstrip().rpartition("\n")[2]
+    names = _FILE_NAME.findall(before)
+    return names[-1] if names and len(before.split()) <= 4 else ""
 
 
 def _commands(statement: Statement, checker: str, files: dict[str, str]) -> list[str]:
@@ -248,6 +244,6 @@ def _manual(files: dict[str, str], statement: Statement) -> list[Probe]:
     extensions = sorted(set(re.findall(r"sphinx\.ext\.\w+", statement.plain)) | {"sphinx.ext.autodoc"})
     opening = f"import sys\nsys.path.insert(0, '.')\nextensions = {extensions!r}\nhtml_theme = 'basic'\n"
     sources["conf.py"] = opening + (sources["conf.py"] if _parses(sources.get("conf.py", "(")) else "")
-    show = f"{_SANDBOX_PYTHON} -m sphinx -q -E -b {{0}} . out-{{0}}; cat out-{{0}}/index.*"
+    show = "python -m sphinx -q -E -b {0} . out-{0}; cat out-{0}/index.*"
     kept = tuple(sorted(sources.items()))
     return [Probe(f"manual-{b}", command=show.format(b), files=kept) for b in ("text", "html")]

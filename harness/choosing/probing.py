@@ -58,10 +58,8 @@ async def run_probes(
         place = f"{_PLACE}/{probe.name}"
         for path, text in probe.files:
             await sandbox.write(f"{place}/{path}", text.encode("utf-8", "surrogateescape"))
-        if probe.steps:
-            found[probe.name] = await _session(sandbox, probe, place, packages, views)
-        else:
-            found[probe.name] = (await _command(sandbox, probe, place),)
+        work = _session(sandbox, probe, place, packages, views) if probe.steps else _command(sandbox, probe, place)
+        found[probe.name] = await work
     return found
 
 
@@ -91,10 +89,10 @@ async def _session(
     return tuple(steps)
 
 
-async def _command(sandbox: Sandbox, probe: Probe, place: str) -> Seen:
+async def _command(sandbox: Sandbox, probe: Probe, place: str) -> tuple[Seen, ...]:
     done = await _run(sandbox, place, probe.command)
     failed = f"exit {done.exit_code}" if done.exit_code else ""
-    return seen({"out": done.output, "error": "TooSlow" if done.timed_out else failed})
+    return (seen({"out": done.output, "error": "TooSlow" if done.timed_out else failed}),)
 
 
 async def _run(sandbox: Sandbox, place: str, command: str, stdin: bytes = b"") -> Exec:

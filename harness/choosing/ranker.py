@@ -29,11 +29,8 @@ class Weights:
 
     def score(self, row: CandidateFeatures) -> float:
         """z: the larger, the likelier right."""
-        total = self.bias
-        for name, weight in self.weights.items():
-            value = row.relative[name] if name in row.relative else row.circumstances[name]
-            total += weight * value / self.scales[name]
-        return total
+        values = {**row.circumstances, **row.relative}
+        return sum((w * values[name] / self.scales[name] for name, w in self.weights.items()), self.bias)
 
     def probability(self, row: CandidateFeatures) -> float:
         """P(right), 0..1."""

@@ -7,6 +7,10 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([^\n`]*)\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+_SESSION = re.compile(r"^[^\S\n]*(?:>>>|\.\.\.)(?: .*|[^\S\n]*)$(?:\n.*\S.*$)*", re.MULTILINE)
+"""Lines that belong to a doctest session: from a prompt to the next blank line."""
+_INDENTED = re.compile(r"(?:\A|^[^\S\n]*\n)((?: {4}|\t).*\S.*$(?:\n(?:(?: {4}|\t).*|[^\S\n]*)$)*)", re.MULTILINE)
+"""What Markdown shows as code because it is indented by four columns, after a blank line or at the top."""
 _INLINE = re.compile(r"`([^`\n]+)`")
 _FRAMES = (  # Python's own, pytest's, IPython's
     re.compile(r'File "([^"\n]+)", line \d+, in (\S+)'),
@@ -52,9 +56,9 @@ class Statement:
         """Fenced blocks, and indented or bare doctest sessions outside of them."""
         found = [Block(m[3], m[2].strip().lower().split(" ")[0], m.start()) for m in _FENCE.finditer(self.plain)]
         outside = _FENCE.sub(lambda m: "\n" * m[0].count("\n"), self.plain)
-        found += [Block(text, "", 0) for text in _sessions(outside)]
-        found += [Block(text, "", 0) for text in _indented(outside)]
-        return tuple(found)
+        indented = (textwrap.dedent(text).strip("\n") for text in _INDENTED.findall(outside))
+        unfenced = (*_SESSION.findall(outside), *(text for text in indented if ">>>" not in text))
+        return (*found, *(Block(text, "", 0) for text in unfenced))
 
     @cached_property
     def frames(self) -> tuple[Frame, ...]:
@@ -98,37 +102,3 @@ def _place(path: str) -> str:
         if found:
             return rest
     return clean.lstrip("./~")
-
-
-def _sessions(text: str) -> list[str]:
-    """Runs of lines that belong to a doctest session: from a prompt to the next blank line that no prompt follows."""
-    found: list[list[str]] = []
-    open_ = False
-    for line in text.split("\n"):
-        prompt = line.lstrip().startswith((">>> ", "... ")) or line.strip() in (">>>", "...")
-        if prompt and not open_:
-            found.append([])
-        open_ = prompt or (open_ and bool(line.strip()))
-        if open_:
-            found[-1].append(line)
-    return ["\n".join(lines) for lines in found]
-
-
-def _indented(text: str) -> list[str]:
-    """Blocks that Markdown shows as code because they are indented by four columns, sessions left to `_sessions`."""
-    found: list[list[str]] = []
-    current: list[str] | None = None
-    after_blank = True
-    for line in text.split("\n"):
-        blank = not line.strip()
-        deep = not blank and line.startswith(("    ", "\t"))
-        if deep and current is None and after_blank:
-            current = []
-            found.append(current)
-        elif not deep and not blank:
-            current = None
-        if current is not None:
-            current.append(line)
-        after_blank = blank
-    blocks = [textwrap.dedent("\n".join(lines)).strip("\n") for lines in found]
-    return [block for block in blocks if ">>>" not in block]

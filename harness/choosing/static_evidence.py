@@ -59,13 +59,14 @@ def look(patch_text: str, statement: Statement, tree: BaseTree | None) -> Static
     places = _places([c for c in patch.changes if c.path in source], patched)
     python = [(path, *patched.files.get(path, (None, None))) for path in source if path.endswith(".py") and known]
     parts = [(path, before, after) for path, before, after in python if after is not None]
+    undefined = (undefined_names(after) - undefined_names(before) for _, before, after in parts)
     return StaticFacts(
         applies=applied.applies,
         code=_code(patched, source) if known else _text_digest(patch_text, strays),
         places=places,
         files=tuple(source),
         unparsed=tuple(path for path, before, after in parts if _breaks_syntax(before, after)),
-        undefined=tuple(sorted({name for _, before, after in parts for name in _new_undefined(before, after)})),
+        undefined=tuple(sorted(set[str]().union(*undefined))),
         unseen=_unseen(patched, source) if known else (),
         flags=patch.flags,
         strays=strays,
@@ -78,10 +79,6 @@ def look(patch_text: str, statement: Statement, tree: BaseTree | None) -> Static
 
 def _breaks_syntax(before: bytes | None, after: bytes) -> bool:
     return parsed(after) is None and (before is None or parsed(before) is not None)
-
-
-def _new_undefined(before: bytes | None, after: bytes) -> frozenset[str]:
-    return undefined_names(after) - (undefined_names(before) if before is not None else frozenset())
 
 
 def _unseen(patched: Patched, source: list[str]) -> tuple[str, ...]:

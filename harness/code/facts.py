@@ -50,7 +50,7 @@ def parsed(source: str | bytes | None) -> ast.Module | None:
 
 
 @lru_cache(maxsize=_KEPT)
-def undefined_names(source: bytes) -> frozenset[str]:
+def undefined_names(source: bytes | None) -> frozenset[str]:
     """Names that are looked up as globals and that no scope of the module binds; nothing is said of a module that
     cannot be parsed or has a star import. By the interpreter's own symbol tables."""
     tree = parsed(source)
@@ -59,7 +59,7 @@ def undefined_names(source: bytes) -> frozenset[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tables = list(_tables(symtable.symtable(source.decode("utf-8", "replace"), "module", "exec")))
+            tables = list(_tables(symtable.symtable((source or b"").decode("utf-8", "replace"), "module", "exec")))
     except FAILS:
         return frozenset()
     bound, wanted = set(_KNOWN), set()

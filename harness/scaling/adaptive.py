@@ -367,14 +367,7 @@ def _expected(kinds: Kinds, failed: int, beliefs: Beliefs, samples: int) -> floa
 def _nexts(kinds: Kinds, failed: int, beliefs: Beliefs) -> list[tuple[Kinds, int, int]]:
     """What one more attempt may lead to, and in how many ways."""
     held = Counter(dict(kinds))
-    found = [(kinds, failed + 1, 1)]
-    for group, many in kinds:
-        after = held.copy()
-        after[group] -= 1
-        after[Group(group.attempts + 1, group.level)] += 1
-        found.append((tuple(sorted((+after).items())), failed, many))
-    for level in range(len(beliefs.right)):
-        after = held.copy()
-        after[Group(1, level)] += 1
-        found.append((tuple(sorted(after.items())), failed, 1))
-    return found
+    joining = [(Counter({group: -1, Group(group.attempts + 1, group.level): 1}), many) for group, many in kinds]
+    beginning = [(Counter([Group(1, level)]), 1) for level in range(len(beliefs.right))]
+    changed = ((tuple(sorted((held + change).items())), failed, many) for change, many in (*joining, *beginning))
+    return [(kinds, failed + 1, 1), *changed]

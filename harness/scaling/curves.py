@@ -84,9 +84,8 @@ class Draws:
 
     def estimate(self, values: Mapping[str, float]) -> Estimate:
         """The mean over tasks (at least one) and its interval."""
-        size = len(values)
         if set(values.values()) in ({0.0}, {1.0}):
-            rest = 1.0 - LOW ** (1 / size)
+            rest = 1.0 - LOW ** (1 / len(values))
             value = next(iter(values.values()))
             return Estimate(value, min(value, 1.0 - rest), max(value, rest))
         return self.plain(values)
@@ -104,18 +103,13 @@ Measure = Callable[[Sequence[Sample], int], float]
 def measures(model: Model) -> dict[str, Measure]:
     """What can be told of a model's samples: coverage; selected where ranked, majority where patches have names."""
     found: dict[str, Measure] = {
-        "coverage": lambda samples, k: _sure(pass_at_k(len(samples), sum(s.right for s in samples), k))
+        "coverage": lambda samples, k: pass_at_k(len(samples), sum(s.right for s in samples), k)
     }
     if model.ranked:
-        found["selected"] = lambda samples, k: _sure(solved_by_best(*ranking(samples), k, model.submissions))
+        found["selected"] = lambda samples, k: solved_by_best(*ranking(samples), k, model.submissions)
     if model.named:
-        found["majority"] = lambda samples, k: _sure(majority_right(*clusters(samples), k))
+        found["majority"] = lambda samples, k: majority_right(*clusters(samples), k)
     return found
-
-
-def _sure(value: float | None) -> float:
-    assert value is not None, "asked only for k up to the number of samples"
-    return value
 
 
 def by_task(model: Model, measure: Measure, k: int) -> dict[str, float]:

@@ -179,7 +179,7 @@ def _ks(n: int) -> list[int]:
 
 @functools.cache
 def _row(n: int, c: int) -> list[float]:
-    return [pass_at_k(n, c, k) or 0.0 for k in _ks(n)]
+    return [pass_at_k(n, c, k) for k in _ks(n)]
 
 
 def points(counts: Counts, n: int) -> list[tuple[int, float]]:

@@ -72,12 +72,11 @@ def frontier(
         within.sort(key=lambda i: (-means[i][1], means[i][0]))
         if not within:
             continue
-        best, second, ahead = options[within[0]], None, None
-        for other in (options[i] for i in within):
-            if other.model != best.model:
-                second, ahead = other.purchase(draws), difference(best.solved, other.solved, draws)
-                break
-        rows.append(Best(budget, best.purchase(draws), _sure(best, options, drawn, budget), second, ahead))
+        best, *others = (options[i] for i in within)
+        second = next((other for other in others if other.model != best.model), None)
+        ahead = difference(best.solved, second.solved, draws) if second else None
+        runner_up = second.purchase(draws) if second else None
+        rows.append(Best(budget, best.purchase(draws), _sure(best, options, drawn, budget), runner_up, ahead))
     return rows
 
 

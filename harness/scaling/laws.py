@@ -72,12 +72,10 @@ class _Surface:
     """The likelihood of counts, as a function of alpha and beta.
 
     As counts are whole numbers, log B(alpha + c, beta + n - c) - log B(alpha, beta) is a sum of log(alpha + j), j < c,
-    and so on; `right`, `wrong`, `drawn` are how many tasks have more than j right, wrong or any samples. `cut`: the
+    and so on; `reached` says for each j how many tasks have more than j right, wrong and any samples. `cut`: the
     number of tasks, where only those with a right sample are looked at (0: all are)."""
 
-    right: tuple[float, ...]
-    wrong: tuple[float, ...]
-    drawn: tuple[float, ...]
+    reached: tuple[tuple[float, float, float], ...]
     cut: float
 
     @staticmethod
@@ -85,20 +83,19 @@ class _Surface:
         deepest = max(n for n, _ in counts)
         right, wrong, drawn = ([0.0] * deepest for _ in range(3))
         for (n, c), tasks in counts.items():
-            for reached, upto in ((right, c), (wrong, n - c), (drawn, n)):
+            for counted, upto in ((right, c), (wrong, n - c), (drawn, n)):
                 for j in range(upto):
-                    reached[j] += tasks
-        return _Surface(tuple(right), tuple(wrong), tuple(drawn), sum(counts.values()) if cut else 0.0)
+                    counted[j] += tasks
+        return _Surface(tuple(zip(right, wrong, drawn, strict=True)), sum(counts.values()) if cut else 0.0)
 
     def height(self, alpha: float, beta: float) -> float:
         """The log likelihood, up to a constant."""
         log, both = math.log, alpha + beta
         value = sum(
-            x * log(alpha + j) + y * log(beta + j) - z * log(both + j)
-            for j, (x, y, z) in enumerate(zip(self.right, self.wrong, self.drawn, strict=True))
+            x * log(alpha + j) + y * log(beta + j) - z * log(both + j) for j, (x, y, z) in enumerate(self.reached)
         )
         if self.cut:
-            missed = sum(log((beta + j) / (both + j)) for j in range(len(self.drawn)))
+            missed = sum(log((beta + j) / (both + j)) for j in range(len(self.reached)))
             value -= self.cut * log(-math.expm1(missed))
         return value
 
@@ -107,7 +104,7 @@ class _Surface:
         both = alpha + beta
         ga = gb = haa = hbb = hab = 0.0
         missed = ma = mb = maa = mbb = 0.0
-        for j, (x, y, z) in enumerate(zip(self.right, self.wrong, self.drawn, strict=True)):
+        for j, (x, y, z) in enumerate(self.reached):
             p, q, r = 1.0 / (alpha + j), 1.0 / (beta + j), 1.0 / (both + j)
             ga += x * p - z * r
             gb += y * q - z * r

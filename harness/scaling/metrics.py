@@ -1,9 +1,9 @@
 """Measures of repeated sampling: pass@k, selected@k, majority@k, recovery."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 BOOTSTRAPS = 1000
 
@@ -17,41 +17,33 @@ class Sampled:
     selected: bool
 
 
-def pass_at_k(n: int, correct: int, k: int) -> float | None:
-    """The chance that at least one of k samples, drawn without replacement from n of which `correct` are right, is
-    right.
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """The chance that at least one of k samples, drawn without replacement from n (k or more) of which `correct` are
+    right, is right.
 
     The unbiased estimator of Chen et al. 2021 ("Evaluating Large Language Models Trained on Code"), 1 - C(n-c, k)/C(n,
-    k), in its product form. None where fewer than k samples exist."""
-    if k > n:
-        return None
+    k), in its product form."""
     missed = 1.0
     for i in range(n - correct + 1, n + 1):
         missed *= max(0.0, 1.0 - k / i)
     return 1.0 - missed
 
 
-def recovery(tasks: Sequence[Sampled], single: float | None) -> float | None:
+def recovery(single: float, selected: float, oracle: float) -> float | None:
     """(selected - mean@1) / (oracle - mean@1): how much of what sampling offers the selection keeps. `single`: mean@1.
 
-    None without it (there are no tasks then), and where the oracle is no better than one sample."""
-    if single is None:
-        return None
-    oracle = fmean(float(t.correct > 0) for t in tasks)
-    chosen = fmean(float(t.selected) for t in tasks)
-    return None if oracle - single < 1e-12 else (chosen - single) / (oracle - single)
+    None where the oracle is no better than one sample."""
+    return None if oracle - single < 1e-12 else (selected - single) / (oracle - single)
 
 
-def solved_by_best(candidates: Sequence[tuple[int, bool]], unusable: int, k: int, m: int = 1) -> float | None:
+def solved_by_best(candidates: Sequence[tuple[int, bool]], unusable: int, k: int, m: int = 1) -> float:
     """selected@k,m of one task: the chance that one of the m best distinct candidates among k random samples is right.
 
     `candidates`: best first, each with how many samples it came from and whether it is right; `unusable`: samples that
     gave nothing that may be chosen. The samples are drawn without replacement. m = 1 is selected@k; m >= k is pass@k of
     what may be chosen. Exact: counts the subsets in which the m best candidates are all wrong, candidate by candidate.
-    None where fewer than k samples exist."""
+    There must be k samples."""
     left = n = sum(count for count, _ in candidates) + unusable
-    if not 0 < k <= n:
-        return None
     # ways[j][d]: to have drawn j samples of the candidates so far, from d distinct candidates, all of them wrong
     ways = {(0, 0): 1}
     missed = 0
@@ -72,17 +64,14 @@ def solved_by_best(candidates: Sequence[tuple[int, bool]], unusable: int, k: int
     return 1.0 - missed / math.comb(n, k)
 
 
-def majority_right(clusters: Sequence[tuple[int, float]], unusable: int, k: int) -> float | None:
+def majority_right(clusters: Sequence[tuple[int, float]], unusable: int, k: int) -> float:
     """majority@k of one task: the chance that the candidate with most samples among k random ones is right.
 
     `clusters`: how many samples each distinct candidate came from and what share of them is right; ties are broken by
     lot; `unusable`: samples without a patch, which do not vote. Exact: for each right candidate and each number of
-    votes for it, the subsets in which no other has more, by the number of others that have as many. None where fewer
-    than k samples exist."""
-    n = sum(count for count, _ in clusters) + unusable
-    if not 0 < k <= n:
-        return None
-    won, subsets = 0.0, math.comb(n, k)
+    votes for it, the subsets in which no other has more, by the number of others that have as many. There must be
+    k samples."""
+    won, subsets = 0.0, math.comb(sum(count for count, _ in clusters) + unusable, k)
     for chosen, (count, right) in enumerate(clusters):
         if not right:
             continue
@@ -95,15 +84,14 @@ def majority_right(clusters: Sequence[tuple[int, float]], unusable: int, k: int)
 
 def _outvoted(others: Sequence[int], unusable: int, draws: int, most: int) -> dict[int, int]:
     """In how many ways `draws` samples come from the others, at most `most` of each, by how many reach `most`."""
-    ways = {(0, 0): 1}
+    ways = Counter({(0, 0): 1})
     for count in others:
-        new: dict[tuple[int, int], int] = {}
+        new: Counter[tuple[int, int]] = Counter()
         for (j, ties), number in ways.items():
             for i in range(min(count, most, draws - j) + 1):
-                state = (j + i, ties + (i == most))
-                new[state] = new.get(state, 0) + number * math.comb(count, i)
+                new[j + i, ties + (i == most)] += number * math.comb(count, i)
         ways = new
-    found: dict[int, int] = {}
+    found: Counter[int] = Counter()
     for (j, ties), number in ways.items():
-        found[ties] = found.get(ties, 0) + number * math.comb(unusable, draws - j)
+        found[ties] += number * math.comb(unusable, draws - j)
     return found

@@ -110,11 +110,10 @@ def told_apart(sources: Sequence[tuple[str, Sequence[Model]]], *, merge: bool) -
     names = [model.name for _, model in every]
     if not merge:
         return [m if names.count(m.name) == 1 else replace(m, name=f"{m.name} ({source})") for source, m in every]
-    found: dict[str, Model] = {}
-    for _, model in every:
-        before, tasks = found.get(model.name), model.tasks
-        if before is not None:
-            ids = sorted({*before.tasks, *tasks})
-            model = Model(model.name, {i: (*before.tasks.get(i, ()), *tasks.get(i, ())) for i in ids})
-        found[model.name] = model
-    return list(found.values())
+    found = []
+    for name in dict.fromkeys(names):
+        first, *more = same = [model for _, model in every if model.name == name]
+        ids = sorted({id for model in same for id in model.tasks})
+        tasks = {id: tuple(sample for model in same for sample in model.tasks.get(id, ())) for id in ids}
+        found.append(Model(name, tasks) if more else first)
+    return found

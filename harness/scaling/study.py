@@ -9,7 +9,7 @@ from harness.records import Json
 from harness.scaling.curves import Curve, Draws, Estimate, by_task, curves, difference, measures
 from harness.scaling.forecast import Forecast, forecast
 from harness.scaling.frontier import Best, frontier, shared
-from harness.scaling.metrics import BOOTSTRAPS
+from harness.scaling.metrics import BOOTSTRAPS, recovery
 from harness.scaling.samples import Model
 from tasks.errors import InputError
 
@@ -103,7 +103,6 @@ def summary(model: Model, draws: Draws) -> Summary:
     chosen = by_task(whole, ways["selected"], whole.depth) if "selected" in ways else None
     mean, most = draws.estimate(first), draws.estimate(oracle)
     selected = None if chosen is None else draws.estimate(chosen)
-    offered = most.value - mean.value
     return Summary(
         model.name,
         len(whole.tasks),
@@ -113,7 +112,7 @@ def summary(model: Model, draws: Draws) -> Summary:
         most,
         selected,
         None if chosen is None else difference(chosen, first, draws),
-        None if selected is None or offered < 1e-12 else (selected.value - mean.value) / offered,
+        None if selected is None else recovery(mean.value, selected.value, most.value),
     )
 
 

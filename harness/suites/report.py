@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from statistics import fmean
 
 from harness.records import Json, Usage
 from harness.scaling.curves import Draws
@@ -116,16 +117,18 @@ def _measures(sampled: Mapping[str, Sampled], attempts: int, alike: Mapping[str,
     draws, coverage = Draws(list(sampled)), []
     single, *interval = _estimated(draws, {id: s.correct / s.n if s.n else 0.0 for id, s in alike.items()})
     for k in range(1, attempts + 1):
-        values = {id: value for id, s in alike.items() if (value := pass_at_k(s.n, s.correct, k)) is not None}
+        values = {id: pass_at_k(s.n, s.correct, k) for id, s in alike.items() if s.n >= k}
         missing = sum(s.n < k for s in sampled.values())
         value, low, high = _estimated(draws, {} if missing else values)
         coverage.append({"k": k, "pass_at_k": value, "low": low, "high": high, "missing": missing})
+    oracle = [float(s.correct > 0) for s in sampled.values()]
+    selected = [float(s.selected) for s in sampled.values()]
     return {
         "mean_at_1": single,
         "mean_at_1_interval": interval if sampled else None,
         "coverage": coverage,
-        "oracle": sum(s.correct > 0 for s in sampled.values()) if sampled else None,
-        "recovery": recovery(list(sampled.values()), single),
+        "oracle": int(sum(oracle)) if sampled else None,
+        "recovery": None if single is None else recovery(single, fmean(selected), fmean(oracle)),
     }
 
 

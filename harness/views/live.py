@@ -287,7 +287,7 @@ def line_of(event: trace.Event, board: Board) -> str | None:
         tests = f", tests: {row.tests}" if row and row.tests else ""
         spent = f", {tokens_short(row.cost.usage.total)} tokens, {money(row.cost)}" if row and row.cost.calls else ""
         return f"attempt {event.attempt}: {end_words(event.status)}{detail}, {took}{spent}{tests}"
-    if isinstance(event, trace.CapsChanged):
+    if isinstance(event, (trace.CapsChanged, trace.SamplingStopped)):
         return event.words
     if isinstance(event, trace.InfrastructureFailed):
         who = "run" if event.attempt is None else f"attempt {event.attempt}"
@@ -299,8 +299,6 @@ def line_of(event: trace.Event, board: Board) -> str | None:
         return None if board.told_before else f"{who}: {evidence_words(event.evidence)}"
     if isinstance(event, trace.JUDGING):
         return judge_words(event)
-    if isinstance(event, trace.SamplingStopped):
-        return event.words
     if isinstance(event, trace.BudgetReached):
         return event.detail
     if not isinstance(event, trace.Selected):

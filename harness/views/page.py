@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +67,7 @@ def _templates() -> "Environment":
     )
     made.filters.update(counted=words.counted, elapsed=words.elapsed_short, tokens=words.tokens_short, plain=plain)
     made.filters.update(line=words.printable, evidence=words.evidence_words, judge=words.judge_words)
-    made.filters.update(patch=Patch, money=money)
-    made.filters["status"] = words.end_words
+    made.filters.update(patch=Patch, money=money, status=words.end_words)
     made.filters["flag"] = lambda flag: words.FLAG_WORDS.get(flag, flag)
     return made
 
@@ -119,9 +117,7 @@ def _told(events: Sequence[trace.Event]) -> Json:
     """What the templates of a run are told."""
     report, ledger = solve_report(events), Ledger.of(events)
     ranked = {row["candidate"]: row for row in report["ranking"]}
-    order = list(ranked)
-    best_first = latest_verified(events)
-    best_first.sort(key=lambda each: order.index(each.candidate) if each.candidate in ranked else len(order))
+    best_first = sorted(latest_verified(events), key=lambda e: [*ranked, e.candidate].index(e.candidate))
     chosen = next((e for e in best_first if e.candidate == (report["selected"] or {}).get("candidate")), None)
     statement = str(getattr(events[0], "task", {}).get("statement", ""))
     found = [each.evidence for each in best_first[:COLUMNS]]
@@ -150,12 +146,8 @@ def _told(events: Sequence[trace.Event]) -> Json:
 
 def _by_attempt(events: Sequence[trace.Event], only: int | None) -> dict[int, list[trace.Event]]:
     """The events of each attempt with those of the run, in order."""
-    shared = [(place, event) for place, event in enumerate(events) if event.attempt is None]
-    own: dict[int, list[tuple[int, trace.Event]]] = {}
-    for place, event in enumerate(events):
-        if event.attempt is not None and only in (None, event.attempt):
-            own.setdefault(event.attempt, []).append((place, event))
-    return {each: [e for _, e in sorted([*shared, *mine], key=itemgetter(0))] for each, mine in sorted(own.items())}
+    there = {event.attempt for event in events if event.attempt is not None and only in (None, event.attempt)}
+    return {each: [event for event in events if event.attempt in (None, each)] for each in sorted(there)}
 
 
 def _timeline(events: Sequence[trace.Event], attempt: int) -> list[list[Any]]:
@@ -175,14 +167,7 @@ def _tone(style: str) -> str:
 
 def _fitting(data: Json) -> Json:
     """The data with long texts cut so that all of it fits on a page."""
-    sizes: list[int] = []
-
-    def noted(text: str) -> str:
-        sizes.append(len(text))
-        return text
-
-    trace.mask_strings(data, noted)
-    for most in [each for each in CUTS if sum(min(size, each) for size in sizes) <= ROOM] or CUTS[-1:]:
+    for most in CUTS:
         shorter: Json = trace.mask_strings(data, partial(_shortened, most=most))
         if len(json.dumps(shorter)) <= ROOM:
             return shorter

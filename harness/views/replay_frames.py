@@ -5,10 +5,11 @@ What attempts printed is shown as text and never obeyed: escape sequences and co
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -18,7 +19,7 @@ from rich.text import Text
 
 from harness import trace
 from harness.money.ledger import Line, add_charge, money
-from harness.records import ENDED_WELL, Json, Selection, TestReport
+from harness.records import ENDED_WELL, Json, Outcome, Selection, TestReport
 from harness.views.report import last_selection
 from harness.views.words import LOST_WORDS, clean, counted, end_words, evidence_words, judge_words, printable
 
@@ -249,10 +250,8 @@ _lexer = lru_cache(maxsize=1024)(Syntax.guess_lexer)
 def _tests(frame: Frame, event: trace.TestsRan) -> Content:
     report = event.report
     asked = ", ".join(event.selection) if event.selection else "the whole suite"
-    counts = dict.fromkeys(("passed", "failed", "error", "skipped"), 0)
-    for outcome in report.outcomes.values():
-        counts[outcome] += 1
-    line = "   ".join(f"{number} {kind}" for kind, number in counts.items() if number)
+    counts = Counter(report.outcomes.values())
+    line = "   ".join(f"{counts[kind]} {kind}" for kind in get_args(Outcome) if counts[kind])
     parts = [Part(line, "green" if report.green else "red")] if line else []
     if report.timed_out:
         parts.append(Part("stopped by the time limit", "red"))

@@ -67,15 +67,11 @@ def latest_verified(events: Iterable[trace.Event]) -> list[trace.Verified]:
     return sorted(found.values(), key=lambda e: (len(e.candidate), e.candidate))
 
 
-def run_status(events: Iterable[trace.Event]) -> str:
+def run_status(events: Sequence[trace.Event]) -> str:
     """The status of the last `RunEnded`; "running" where there is none since the last resume."""
-    status = "running"
-    for event in events:
-        if isinstance(event, trace.RunEnded):
-            status = event.status
-        elif isinstance(event, (trace.RunResumed, trace.RunReopened)):
-            status = "running"
-    return status
+    telling = (trace.RunEnded, trace.RunResumed, trace.RunReopened)
+    last = next((event for event in reversed(events) if isinstance(event, telling)), None)
+    return last.status if isinstance(last, trace.RunEnded) else "running"
 
 
 def active_seconds(events: Sequence[trace.Event]) -> float:
@@ -100,9 +96,7 @@ def active_spans(events: Sequence[trace.Event]) -> list[tuple[float, float]]:
 def evidence_json(evidence: Evidence) -> Json:
     """Counts and the names that matter; the full matrix stays in the trace."""
     return {
-        "applies": evidence.applies,
-        "valid": evidence.valid,
-        "clean": evidence.clean,
+        **_fields(evidence, "applies valid clean"),
         "regression": {"run": len(evidence.regression), "broken": list(evidence.broken)},
         "given": dict(evidence.given),
         "witness": dict(evidence.witness),
@@ -115,10 +109,7 @@ def _attempts(events: Sequence[trace.Event], verified: Sequence[trace.Verified],
     candidate = {index: v.candidate for v in verified for index in v.attempts}
     ended = _ended(events)
     masked = {e.attempt for e in events if e.masked}
-    turns: dict[int | None, int] = {}
-    for event in events:
-        if isinstance(event, trace.TurnEnded):
-            turns[event.attempt] = event.turn
+    turns = {event.attempt: event.turn for event in events if isinstance(event, trace.TurnEnded)}
     rows = []
     started = (e for e in events if isinstance(e, trace.AttemptStarted) and (e.attempt or 0) < WRITERS_FROM)
     for start in started:
@@ -127,9 +118,7 @@ def _attempts(events: Sequence[trace.Event], verified: Sequence[trace.Verified],
         rows.append(
             {
                 "index": index,
-                "model": start.model,
-                "name": start.name,
-                "seed": start.seed,
+                **_fields(start, "model name seed"),
                 "status": end.status if end else "running",
                 "turns": turns.get(index, 0),
                 "seconds": round(end.seconds, 3) if end else None,
@@ -190,9 +179,7 @@ def _ranking(events: Sequence[trace.Event]) -> list[Json]:
     number = "score" if selection is None or selection.calibrated_on is None else "probability"
     return [
         {
-            "candidate": r.candidate,
-            "acceptable": r.acceptable,
-            "why": r.why,
+            **_fields(r, "candidate acceptable why"),
             **({} if r.probability is None else {number: r.probability, "parts": dict(r.parts)}),
         }
         for r in (selection.ranking if selection else ())
@@ -241,12 +228,9 @@ def _sampling(events: Sequence[trace.Event]) -> Json | None:
 def _graded(events: Sequence[trace.Event]) -> Json | None:
     """The hidden tests' word on the selected candidate; where that has none, on the one that was graded last."""
     last = last_selection(events)
-    chosen = last.candidate if last else None
     graded = [e for e in events if isinstance(e, trace.Graded)]
-    if not graded:
-        return None
-    word = next((e for e in reversed(graded) if e.candidate == chosen), graded[-1])
-    return _fields(word, "candidate resolved reason")
+    words = [e for e in graded if last and e.candidate == last.candidate] or graded
+    return _fields(words[-1], "candidate resolved reason") if words else None
 
 
 def _infrastructure(events: Sequence[trace.Event]) -> Json:

@@ -25,6 +25,7 @@ from harness.views.words import (
     elapsed_short,
     end_words,
     evidence_words,
+    listed,
     reasons,
     tokens_short,
     tries,
@@ -160,7 +161,7 @@ def _matrix(report: Json, verified: Sequence[trace.Verified]) -> RenderableType:
     flags = {each["id"]: [FLAG_WORDS.get(flag, flag) for flag in each["flags"]] for each in report["candidates"]}
     lines = []
     for event in sorted(verified, key=lambda e: [*why, e.candidate].index(e.candidate)):
-        broken = f"broken: {_listed(list(event.evidence.broken), NAMED)}" if event.evidence.broken else ""
+        broken = f"broken: {listed(event.evidence.broken, NAMED)}" if event.evidence.broken else ""
         said = [evidence_words(event.evidence), broken, why.get(event.candidate, ""), *flags[event.candidate]]
         named = f"{event.candidate} ({whose(report, event.candidate, 6)}): "
         lines.append(Text.assemble((named, "bold"), clean("; ".join(filter(None, said))), overflow="fold"))
@@ -261,8 +262,3 @@ def _short(directory: Path) -> str:
     """Relative where that is shorter to type."""
     near = os.path.relpath(directory)
     return near if len(near) < len(str(directory)) and not near.startswith("..") else str(directory)
-
-
-def _listed(items: Sequence[str], most: int) -> str:
-    rest = len(items) - most
-    return ", ".join(items[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness import trace
@@ -53,6 +54,12 @@ def counted(number: int, word: str) -> str:
     if number == 1:
         return f"1 {word}"
     return f"{number} {word[:-1]}ies" if word.endswith("y") else f"{number} {word}s"
+
+
+def listed(items: Sequence[str], most: int) -> str:
+    """The first of these, and how many more there are."""
+    rest = len(items) - most
+    return ", ".join(items[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def tokens_short(tokens: int) -> str:
@@ -108,8 +115,7 @@ def whose(report: Json, candidate: str, most: int = 3) -> str:
     """Where a candidate is from: its attempts, or the names of what was handed in; `most` of them, the rest counted."""
     attempts = next((each["attempts"] for each in report["candidates"] if each["id"] == candidate), ())
     names = _given(report)
-    more = f" and {len(attempts) - most} more" if len(attempts) > most else ""
-    return "attempt " * (not names) + ", ".join(names.get(each, str(each)) for each in attempts[:most]) + more
+    return "attempt " * (not names) + listed([names.get(each, str(each)) for each in attempts], most)
 
 
 def _given(report: Json) -> dict[int, str]:

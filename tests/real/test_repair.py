@@ -11,7 +11,7 @@ import pytest
 
 from agent import solve
 from agent.attempt.policy import Decision, TurnRecord, View
-from agent.repair.localise import Localisation, localise
+from agent.repair.localise import Line, localise
 from agent.repair.policy import RepairPolicy, SharedWork
 from harness import trace
 from harness.records import TestReport
@@ -32,8 +32,8 @@ def given(tmp_path: Path) -> Task:
     return task(make_repository(tmp_path / "calculator"), failing_test=True)
 
 
-def localised(provider: Provider, given: Task, command: str = COMMAND) -> Localisation:
-    async def work(sandbox: Sandbox) -> Localisation:
+def localised(provider: Provider, given: Task, command: str = COMMAND) -> tuple[tuple[Line, ...], str]:
+    async def work(sandbox: Sandbox) -> tuple[tuple[Line, ...], str]:
         baseline = await run_tests(sandbox, COMMAND, timeout=60)
         return await localise(sandbox, command, [FAILING], baseline, timeout=60)
 
@@ -41,11 +41,11 @@ def localised(provider: Provider, given: Task, command: str = COMMAND) -> Locali
 
 
 def test_the_lines_that_the_failing_test_runs_are_suspected(provider: Provider, given: Task) -> None:
-    found = localised(provider, given)
-    assert found.lines[0][:2] == ("calc.py", 7), "the body of the loop: no passing test reaches it"
-    assert {line[:2] for line in found.lines} == {("calc.py", n) for n in (5, 6, 7, 8)}
-    assert found.lines[0][2] == 1.0 > found.lines[1][2] > 0
-    assert "1 failing and 2 passing tests" in found.how
+    lines, how = localised(provider, given)
+    assert lines[0][:2] == ("calc.py", 7), "the body of the loop: no passing test reaches it"
+    assert {line[:2] for line in lines} == {("calc.py", n) for n in (5, 6, 7, 8)}
+    assert lines[0][2] == 1.0 > lines[1][2] > 0
+    assert "1 failing and 2 passing tests" in how
 
 
 @pytest.mark.bubblewrap
@@ -53,19 +53,19 @@ def test_a_test_that_never_ends_still_says_where_it_was(bubblewrap: Provider, gi
     assert given.failing_test is not None
     endless = replace(given, failing_test=GivenTest((FAILING,), (("tests/test_issue.py", ENDLESS),)))
 
-    async def work(sandbox: Sandbox) -> Localisation:
+    async def work(sandbox: Sandbox) -> tuple[tuple[Line, ...], str]:
         return await localise(sandbox, COMMAND, ["tests/test_issue.py::test_ends"], None, timeout=120)
 
-    found = in_sandbox(bubblewrap, endless, work)
-    assert [line[:2] for line in found.lines] == [("calc.py", 12)]
+    lines, _ = in_sandbox(bubblewrap, endless, work)
+    assert [line[:2] for line in lines] == [("calc.py", 12)]
 
 
 @pytest.mark.bubblewrap
 def test_a_command_that_is_no_pytest_leaves_what_its_output_names(bubblewrap: Provider, given: Task) -> None:
     script = "python -c 'from calc import largest; largest(3)'"
-    found = localised(bubblewrap, given, script)
-    assert [line[:2] for line in found.lines] == [("calc.py", 12)]
-    assert "no line was recorded" in found.how
+    lines, how = localised(bubblewrap, given, script)
+    assert [line[:2] for line in lines] == [("calc.py", 12)]
+    assert "no line was recorded" in how
 
 
 async def _no_model(*asked: Any, **more: Any) -> Replied:

@@ -7,11 +7,11 @@ pieces that the program holds already, most often in the same file.
 
 import ast
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-from agent.repair.mutation.scope import TRUTH, Scope, own_nodes, scope_of
+from agent.repair.mutation.scope import TRUTH, own_nodes, scope_of
 from agent.repair.mutation.source import Function, Source, go_on, is_docstring
 
 SAME_FUNCTION, SAME_FILE, SAME_PACKAGE = 1.0, 0.3, 0.1
@@ -59,9 +59,10 @@ class Pool:
                 mine.setdefault(text, donor)
 
 
-def gather(pool: Pool, source: Source, nodes: Iterable[ast.AST], scope: Scope, near: float) -> None:
-    """Add what the nodes hold to the pool; pieces that are there already keep their place."""
-    for node in nodes:
+def gather(pool: Pool, source: Source, function: Function | None, near: float) -> None:
+    """Add what a function (None: the module) holds to the pool; pieces that are there already keep their place."""
+    scope, nodes = scope_of(source, function), own_nodes(function or source.tree)
+    for node in sorted(nodes, key=lambda n: (getattr(n, "lineno", 0), getattr(n, "col_offset", 0), type(n).__name__)):
         parent = source.parents.get(node)
         called = isinstance(parent, ast.Call) and parent.func is node
         if isinstance(node, ast.Attribute):
@@ -122,7 +123,7 @@ class Larder:
         """All donors for one function (None: module level): its own, its file's, then those of the other files."""
         pool = Pool()
         if function is not None:
-            gather(pool, source, _in_order(own_nodes(function)), scope_of(source, function), SAME_FUNCTION)
+            gather(pool, source, function, SAME_FUNCTION)
         pool.take(self._file(source, SAME_FILE))
         for other in self.sources:
             if other is not source:
@@ -133,13 +134,8 @@ class Larder:
         """The donors of a file, those of its functions first."""
         if (source.path, near) not in self.of_file:
             pool = Pool()
-            for inner in (node for node in ast.walk(source.tree) if isinstance(node, Function)):
+            for inner in (*(node for node in ast.walk(source.tree) if isinstance(node, Function)), None):
                 go_on(self.stop)
-                gather(pool, source, _in_order(own_nodes(inner)), scope_of(source, inner), near)
-            gather(pool, source, _in_order(own_nodes(source.tree)), scope_of(source, None), near)
+                gather(pool, source, inner, near)
             self.of_file[source.path, near] = pool
         return self.of_file[source.path, near]
-
-
-def _in_order(nodes: Iterator[ast.AST]) -> list[ast.AST]:
-    return sorted(nodes, key=lambda n: (getattr(n, "lineno", 0), getattr(n, "col_offset", 0), type(n).__name__))

@@ -2,7 +2,7 @@
 
 import ast
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 from agent.repair.mutation.scope import ANY, LIKELY, LIST, MAP, NUMBER, SET, TEXT, likeness
 from agent.repair.mutation.site import Site, is_condition, is_value
@@ -108,19 +108,16 @@ def plain_conditions(site: Site) -> Iterator[tuple[str, float]]:
     things += [(d.text, d.kind) for d in site.own(site.pool.expressions) if d.shape == "Attribute"]
     for thing, kind in things:
         yield from ((plain.format(thing), factor) for plain, factor in LIKELY["asked"][kind].items())
-    for one, kind in things:
-        for two, other in things:
-            if one == two:
-                continue
-            if kind in (LIST, SET, MAP, TEXT) and other not in (LIST, SET, MAP):
-                yield f"{two} not in {one}", 0.3
-                yield f"{two} in {one}", 0.3
-            elif likeness(kind, other) >= 0.6 and one < two:
-                yield f"{one} == {two}", 0.15
-                yield f"{one} != {two}", 0.15
-                if NUMBER in (kind, other):
-                    yield f"{one} < {two}", 0.1
-                    yield f"{two} < {one}", 0.1
+    for (one, kind), (two, other) in permutations(things, 2):
+        if kind in (LIST, SET, MAP, TEXT) and other not in (LIST, SET, MAP):
+            yield f"{two} not in {one}", 0.3
+            yield f"{two} in {one}", 0.3
+        elif likeness(kind, other) >= 0.6 and one < two:
+            yield f"{one} == {two}", 0.15
+            yield f"{one} != {two}", 0.15
+            if NUMBER in (kind, other):
+                yield f"{one} < {two}", 0.1
+                yield f"{two} < {one}", 0.1
 
 
 def off_by_one(site: Site) -> Iterator[Proposal]:

@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from operator import attrgetter
 
 from harness.code.facts import FAILS, parse
@@ -82,9 +82,7 @@ class Source:
         self.text = text
         self.tree = parsed(text)
         self.lines = text.split("\n")
-        self._starts = [0]
-        for line in self.lines:
-            self._starts.append(self._starts[-1] + len(line) + 1)
+        self._starts = [0, *accumulate(len(line) + 1 for line in self.lines)]
         self.parents: dict[ast.AST, ast.AST] = {}
         self.fields: dict[ast.AST, str] = {}
         for parent in ast.walk(self.tree):
