@@ -45,6 +45,7 @@ UNKNOWN = "999.0"
 PINS = "/tmp/troop-locked.txt"
 PINNED = f"UV_CONSTRAINT={PINS} "
 UNPINNED = "the versions that the repository locks could not be installed, so others were"
+_ASIDE = re.compile(r"(?:docs?|tools|scripts|ci|examples?|benchmarks?)/")
 _MESON = re.compile(r"meson-python\b")
 VERSION_VARIABLES = (
     *("SETUPTOOLS_SCM_PRETEND_VERSION", "PDM_BUILD_SCM_VERSION", "POETRY_DYNAMIC_VERSIONING_BYPASS"),
@@ -174,7 +175,7 @@ def detect(
         if command == USUAL_COMMAND:
             looked = [f"-o testpaths={shlex.quote(' '.join(tests.paths))}"] if tests.paths else []
             command = " ".join((command, *tests.options, *looked))
-        code = (below(path) for path in paths if path.endswith(".py"))
+        code = (below(path) for path in paths if path.endswith(".py") and not _ASIDE.match(path))
         command = " ".join((*assigned(tests.variables, code), command)) if command and tests.variables else command
     if command and top and not test_command:
         command = f"cd {shlex.quote(folder)} && {command}"

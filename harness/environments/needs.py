@@ -70,7 +70,11 @@ def own_projects(paths: Iterable[str]) -> dict[str, str]:
 
 
 def wanted(
-    paths: Sequence[str], read: Callable[[str], bytes], named: Sequence[str], optional: Iterable[str], settings: str = ""
+    paths: Sequence[str],
+    read: Callable[[str], bytes],
+    named: Sequence[str],
+    optional: Iterable[str],
+    settings: str = "",
 ) -> Mapping[str, str]:
     """By module: the repository's own requirement that brings it, or a project within it, where its tests import it
     somewhere, or any code of its does and it is `optional` (of an extra). Of plugins of pytest, which change a run by

@@ -23,7 +23,7 @@ _EXPORT = re.compile(r"^(?:tests?:\s*)?export\s+(\w+)\s*[:?]?=\s*(\S+)", re.MULT
 _ENV = re.compile(r"^( *)env:\s*\n((?:\1 +[A-Za-z_]\w*:.*\n)+)", re.MULTILINE)
 _OTHER = re.compile(r"-m (unittest\b.*|django test\b.*)|([\w./-]*(?:manage\.py test|runtests\.py)(?![\w-]).*)")
 _STEP = re.compile(r"^\s*(?:-\s+)?(?:run:\s*)?[|>]?\s*")
-_KEPT = re.compile(r"--(?:doctest-(?:modules|glob|plus)|import-mode|ds|pyargs)(?:=.*)?")
+_KEPT = re.compile(r"--(?:doctest-(?:modules|glob|plus)|import-mode|ds)(?:=.*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +63,23 @@ def own_tests(paths: list[str], text: Callable[[str], str], ini: Ini, native: Ta
 
 
 def assigned(variables: Mapping[str, str], sources: Iterable[bytes]) -> list[str]:
-    """The assignments of those variables that some source text names, or Python or Django itself reads."""
-    known, texts = {"PYTHONPATH", "DJANGO_SETTINGS_MODULE"}, list(sources)
-    wanted = [n for n in variables if n in known or any(n.encode() in text for text in texts)]
-    return [f"{name}={shlex.quote(_value(name, variables[name]))}" for name in wanted]
-
-
-def _value(name: str, value: str) -> str:
-    """Of a path to import from each folder as it stands in the sandbox."""
-    if name != "PYTHONPATH":
-        return value
-    folders = [part for part in value.split(":") if part and "$" not in part]
-    return ":".join(part if part[0] == "/" else f"{WORKDIR}/{part}".removesuffix("/.") for part in folders)
+    """The assignments of those variables that the code cannot do without (`environ["NAME"]`), and of what Django and
+    Python themselves read: of PYTHONPATH what is no import root anyway."""
+    texts, values = list(sources), {name: value for name, value in variables.items() if "COLOR" not in name}
+    folders = (part.removeprefix("./").rstrip("/") for part in values.pop("PYTHONPATH", "").split(":"))
+    places = [
+        f if f[0] == "/" else f"{WORKDIR}/{f}"
+        for f in folders
+        if f.removeprefix(WORKDIR) not in ("", ".", "src", "/src")
+    ]
+    needed = [
+        n
+        for n in values
+        if any(re.search(rb"environ\[\s*['\"]%s['\"]\s*\](?!\s*=[^=])" % n.encode(), text) for text in texts)
+    ]
+    found = {name: values[name] for name in (*needed, "DJANGO_SETTINGS_MODULE") if name in values}
+    found |= {"PYTHONPATH": ":".join(places)} if places else {}
+    return [f"{name}={shlex.quote(value)}" for name, value in found.items()]
 
 
 def _plain_values(variables: Mapping[str, str]) -> dict[str, str]:
@@ -130,15 +135,16 @@ def _split(command: str) -> list[str]:
 
 
 def _pytest(command: str, paths: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The options that decide what is a test, and the folders that are named, if most test files lie there: the value
-    of an option may be one, too."""
+    """The options that decide what is a test, and the folders that are named, if most test files lie there or modules
+    are tests: the value of an option may be one, too."""
     words = _split(re.sub(r".*?(?<![\w-])py\.?test\b", "", command, count=1))
     options = tuple(word for word in words if _KEPT.fullmatch(word))
     folders = [word.strip("./") + "/" for word in words if word[:1] not in ("-", "")]
     found = tuple(dict.fromkeys(f for f in folders if len(f) > 1 and any(path.startswith(f) for path in paths)))
     tests = [path for path in paths if pytest_collects(path)]
-    most = 2 * sum(path.startswith(found) for path in tests) > len(tests) or "--doctest-modules" in options
-    return options, tuple(folder.rstrip("/") for folder in found) if most else ()
+    if ("--doctest-modules" in options and found) or 2 * sum(path.startswith(found) for path in tests) > len(tests):
+        return options, tuple(folder.rstrip("/") for folder in found)
+    return tuple(word for word in options if "doctest" not in word), ()
 
 
 def _other(command: str) -> str:
@@ -146,4 +152,5 @@ def _other(command: str) -> str:
     found = _OTHER.search(command)
     if found is None or re.search(r"[|;&<>$`{}]", found[0]):
         return ""
-    return f"python -m {found[1].strip()}" if found[1] else f"python {found[2].strip().removeprefix('./')}"
+    plain = re.sub(r" (?:-v+|--verbose|-W \S+|--verbosity[= ]\d)(?= |$)", "", found[1] or found[2]).strip()
+    return f"python -m {plain}" if found[1] else f"python {plain.removeprefix('./')}"

@@ -162,6 +162,7 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
     )
     inner = next((p for p in ("tests/pytest.ini", "test/pytest.ini") if p in there and not there & _PYTEST_FILES), "")
     own = replace(own, options=("-c", inner, "--rootdir=.", *own.options)) if inner else own
+    plain_options = tuple(word for word in own.options if "doctest" not in word)
     by_pytest = inner or there & _PYTEST_FILES or "pytest" in tool or "tool:pytest" in cfg or "pytest" in tox
     read_files = ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "pytest.ini", inner, *requirements)
     settings = "\n".join(text(path) for path in read_files)
@@ -190,7 +191,7 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
         optional=tuple(word for words in extras.values() for word in strings_of(words)),
         constraints=tuple(path for path in constraints if path in there),
         locked=_locked(text),
-        own=replace(own, paths=()) if "testpaths" in settings else own,
+        own=replace(own, paths=(), options=plain_options) if "testpaths" in settings else own,
         text=settings,
     )
 

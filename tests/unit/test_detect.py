@@ -306,7 +306,9 @@ def test_a_tox_file_that_refers_to_itself_ends() -> None:
 def test_pytest_looks_for_tests_where_tox_has_it_look() -> None:
     tox = "[testenv]\ncommands =\n    pytest {posargs:--cov=x -o a=b \\\n    x tests/ --doctest-modules}\n"
     files = {"setup.py": "", "tox.ini": tox, "x/__init__.py": "", "tests/test_x.py": "", "docs/test_d.py": ""}
-    assert detected({**files, "tests/test_y.py": ""}).test_command == f"{PYTEST_COMMAND} -o testpaths='x tests'"
-    assert detected({**files, "other/test_y.py": ""}).test_command == PYTEST_COMMAND, "most of them lie elsewhere"
+    expected = f"{PYTEST_COMMAND} --doctest-modules -o testpaths='x tests'"
+    assert detected({**files, "tests/test_y.py": ""}).test_command == expected
+    plain = {**files, "tox.ini": tox.replace(" --doctest-modules", "")}
+    assert detected({**plain, "other/test_y.py": ""}).test_command == PYTEST_COMMAND, "most of them lie elsewhere"
     configured = {**files, "tests/test_y.py": "", "pytest.ini": "[pytest]\ntestpaths = tests\n"}
     assert detected(configured).test_command == PYTEST_COMMAND
