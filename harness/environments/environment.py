@@ -46,7 +46,7 @@ from tasks.errors import InputError, SandboxFailed, SetupFailed
 from tasks.say import Say
 from tasks.task import Task
 
-FORMAT = "3"
+FORMAT = "4"
 """Part of every key: environments made by another way of setting up are not found again."""
 
 ERROR_CHARS = 2500
@@ -207,6 +207,7 @@ def _key(provider: Provider, workspace: Workspace, task: Task, plan: Detected) -
         "tree": workspace.tree,
         "given": [[path, hashlib.sha256(content).hexdigest()] for path, content in _given_files(task).items()],
         "steps": [step.commands for step in plan.steps],
+        "wanted": sorted(plan.wanted.values()),
     }
     if filled := [path for path, there in workspace.submodules().items() if there is not None]:
         parts["submodules"] = filled
@@ -301,25 +302,28 @@ class _SetUp:
         install = f"{UV} pip install{day}"
         ask = "import importlib.util as u, sys; print(*(n for n in sys.argv[1:] if not u.find_spec(n)))"
         asked = await self.sandbox.exec([f"{ENVDIR}/bin/python", "-c", ask, *wanted], timeout=60, merge=True)
-        absent = [name for name in asked.output.split() if name in wanted and asked.exit_code == 0]
-        await self._bring(install, [wanted[name] for name in absent])
+        lacked = [name for name in asked.output.split() if name in wanted and asked.exit_code == 0]
+        await self._bring(install, [wanted[name] for name in lacked])
         if runner_of(command) is not RUNNERS[0]:
             return
-        known, tried = by_module(self.plan.named), set(absent)
-        plugins = f"$(sed -n 's/^\\(pytest-[a-z0-9-]*\\)==.*/\\1/p' {_FROZEN})"
+        known, tried = by_module(self.plan.named), set(lacked)
+        of_pytest = f"$(sed -n 's/^\\(pytest-[a-z0-9-]*\\)==.*/\\1/p' {_FROZEN})"
         others = ["pytest", "pytest<8", "pytest<7", "pytest<6"]
         while self.left() > 0:
             self.say("looking whether the tests can be loaded")
             seconds = min(self.left(), COLLECT_SECONDS)
             report = await run_tests(self.sandbox, f"{command} --collect-only -q", timeout=seconds)
-            modules = [name for name in absent_modules(report) if name not in tried]
+            absent, plugins = absent_modules(report), absent_plugins(report)
+            modules = [name for name in absent if name not in tried]
             found = [known[name.lower()] for name in modules if name.lower() in known]
-            found += [name for name in absent_plugins(report) if name not in tried]
+            found += [name for name in plugins if name not in tried]
             tried.update(modules, found)
             if found:
                 await self._bring(install, found)
             elif report.valid or report.timed_out or found_none(report):
                 return
+            elif lacking := [name for name in (*absent, *plugins) if not re.match("_?pytest$|py$", name)]:
+                return self._note(f"the tests cannot be loaded without {', '.join(dict.fromkeys(lacking))}")
             elif not others:
                 await self._run(f"{UV} pip install -r {_FROZEN}")
                 return self._note(f"the tests cannot be loaded with any pytest: {report.reason}")
@@ -327,7 +331,7 @@ class _SetUp:
                 await self._run(f"[ -e {_FROZEN} ] || {UV} pip freeze | grep == > {_FROZEN}")
                 last = report.output.rstrip().rpartition("\n")[2]
                 self._note(f"the tests cannot be loaded ({report.reason}: {last}); trying {others[0]}")
-                await self._run(f"{install} --upgrade '{others.pop(0)}' {plugins}")
+                await self._run(f"{install} --upgrade '{others.pop(0)}' {of_pytest}")
 
     async def _bring(self, install: str, found: Sequence[str]) -> None:
         if wanted := list(dict.fromkeys(found)):

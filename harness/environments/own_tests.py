@@ -19,6 +19,10 @@ _ROOT = re.compile(r"\{(?:toxinidir|tox_root|root)(?::uri)?\}|\$\(pwd\)|\$\((?:P
 _ASSIGNED = re.compile(r"(?<![\w-])([A-Za-z_]\w*)=(\"[^\"]*\"|'[^']*'|[^\s;&|]*)")
 _PASSED_ON = r"(?:\$[({]?PYTHONPATH[)}]?|\{env:PYTHONPATH:?\})"
 _RULE = re.compile(r"^([\w-]+)[^:\n=]*:([^=\n]*)\n((?:[ \t]+.*\n?)*)", re.MULTILINE)
+_FOR_TESTS = re.compile(r"tests?|check|unittests?")
+_BEFORE = re.compile(
+    r"(?:set-?up|install|dev|develop|deps|dependencies|init|bootstrap|requirements|env|venv)(?:[-_].*)?"
+)
 _EXPORT = re.compile(r"^(?:tests?:\s*)?export\s+(\w+)\s*[:?]?=\s*(\S+)", re.MULTILINE)
 _ENV = re.compile(r"^( *)env:\s*\n((?:\1 +[A-Za-z_]\w*:.*\n)+)", re.MULTILINE)
 _OTHER = re.compile(r"-m (unittest\b.*|django test\b.*)|([\w./-]*(?:manage\.py test|runtests\.py)(?![\w-]).*)")
@@ -30,7 +34,7 @@ _KEPT = re.compile(r"--(?:doctest-(?:modules|glob|plus)|import-mode|ds)(?:=.*)?"
 class OwnTests:
     """`options`: pytest's that decide what is a test. `paths`: the folders that pytest is told to look into. `command`:
     another framework's ("": none is named). `make`, `steps`: the shell commands of a Makefile's or justfile's rules for
-    tests, and of workflows. `variables`: what is set for the tests, by name."""
+    tests, and those of workflows and of rules that prepare for work. `variables`: set for the tests, by name."""
 
     options: tuple[str, ...]
     paths: tuple[str, ...]
@@ -43,7 +47,9 @@ class OwnTests:
 def own_tests(paths: list[str], text: Callable[[str], str], ini: Ini, native: Table, tool: Table, nox: str) -> OwnTests:
     """Read it. `text` gives a file ("" where there is none), `ini` and `native` tox's settings, `nox` commands of its
     sessions."""
-    make = [*_recipes(text("Makefile")), *_recipes(text("justfile"))]
+    make, early = (
+        [r for name in ("Makefile", "justfile") for r in _recipes(text(name), of)] for of in (_FOR_TESTS, _BEFORE)
+    )
     workflows = [text(path) for path in paths if path.startswith(".github/workflows/")]
     told = [w for w in workflows if _RUNS.search(w) or re.search(r"\b(?:make|just|tox|nox|hatch)\b.*\btest|\btox\b", w)]
     steps = [_STEP.sub("", line) for workflow in told for line in workflow.splitlines()]
@@ -58,7 +64,7 @@ def own_tests(paths: list[str], text: Callable[[str], str], ini: Ini, native: Ta
     for line in (*own, *steps):
         found = _RUNS.search(line)
         variables |= dict(_ASSIGNED.findall(line[: found.start()])) if found else {}
-    by_make, by_steps = (tuple(map(_clean, lines)) for lines in (make, steps))
+    by_make, by_steps = (tuple(map(_clean, lines)) for lines in (make, (*steps, *early)))
     return OwnTests(options, folders, next(others, ""), by_make, by_steps, _plain_values(variables))
 
 
@@ -109,10 +115,10 @@ def _scripts(tool: Table) -> Iterator[str]:
                 yield from (line for line in ([said] if isinstance(said, str) else said or ()) if isinstance(line, str))
 
 
-def _recipes(text: str) -> Iterator[str]:
-    """What the rules for tests, and those that these need, run."""
+def _recipes(text: str, called: re.Pattern[str]) -> Iterator[str]:
+    """What the rules that are called so, and those that these need, run."""
     rules = [(name, needs.split(), body) for name, needs, body in _RULE.findall(re.sub(r"\\\n", " ", text))]
-    needed = {n for name, needs, _ in rules if re.fullmatch(r"tests?|check|unittests?", name) for n in (name, *needs)}
+    needed = {n for name, needs, _ in rules if called.fullmatch(name) for n in (name, *needs)}
     return (line.strip() for name, _, body in rules if name in needed for line in body.splitlines())
 
 
@@ -142,7 +148,9 @@ def _pytest(command: str, paths: list[str]) -> tuple[tuple[str, ...], tuple[str,
     folders = [word.strip("./") + "/" for word in words if word[:1] not in ("-", "")]
     found = tuple(dict.fromkeys(f for f in folders if len(f) > 1 and any(path.startswith(f) for path in paths)))
     tests = [path for path in paths if pytest_collects(path)]
-    if ("--doctest-modules" in options and found) or 2 * sum(path.startswith(found) for path in tests) > len(tests):
+    if "--doctest-modules" in options and (found or not tests):
+        return options, tuple(folder.rstrip("/") for folder in found)
+    if 2 * sum(path.startswith(found) for path in tests) > len(tests):
         return options, tuple(folder.rstrip("/") for folder in found)
     return tuple(word for word in options if "doctest" not in word), ()
 

@@ -49,7 +49,7 @@ MOST_CHARS = 100_000
 """Of a value in tox.ini with all that it refers to, which could refer to itself."""
 _OPTIONS = {
     **{"-r": "file", "--requirement": "file", "-c": "constraint", "--constraint": "constraint"},
-    **{"--extra": "extra", "--group": "group"},
+    **{"--extra": "extra", "--group": "group", "-e": "local", "--editable": "local"},
 }
 _NO_NEED = re.compile(
     r"(?:pip|uv|setuptools|wheel|build|twine|tox|nox|hatch|poetry|pdm|pre-commit|codecov|coveralls|ruff|black|flake8|mypy"
@@ -116,6 +116,7 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
     legacy = table_of(tool, "tox").get("legacy_tox_ini", "")
     ini = tox or ini_of(legacy if isinstance(legacy, str) else "") or cfg
     native = toml_of(text("tox.toml")) or table_of(tool, "tox")
+    sources = table_of(tool, "uv.sources")
     application = table_of(tool, "poetry").get("package-mode") is False or table_of(tool, "uv").get("package") is False
     main = table_of(tool, "poetry.dependencies") if application and not meta else {}
     own = own_tests(paths, text, ini, native, tool, _nox_runs(text("noxfile.py")))
@@ -130,14 +131,20 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
     extras, groups = _extras(meta, tool, cfg, setup), table_of(pyproject, "dependency-groups")
     of_conda = _CONDA.findall(text("environment.yml"))
     conda = [name + re.sub(r"^=(?!=)([^=]*).*", r"==\1.*", wish) for name, wish in of_conda]
-    stated, every = _Stated(extra=extras, group=groups), _Stated()
+    split = (path.rpartition("/") for path in paths)
+    folders = {folder for folder, _, name in split if folder and name in ("pyproject.toml", "setup.py", "setup.cfg")}
+    stated, every = _Stated(extra=extras, group=groups, local=folders), _Stated()
     stated.pip((*(f"--extra={name}" for name in _chosen(extras)), *(f"--group={name}" for name in _chosen(groups))))
     for names in lists:
         for name, words in names.items():
             (stated if name in _chosen(names) else every).pip(words)
     every.pip(word for table in (extras, groups) for words in table.values() for word in strings_of(words))
     every.pip(line for p in paths if _REQUIREMENTS.match(p) for line in lines_of(text(p)) if line[0] != "-")
-    by_workflow = _Stated(extra=extras, group=groups)
+    paths_of = {_plain(name): str(at.get("path")) for name, at in sources.items() if isinstance(at, dict)}
+    stated.pip(
+        f"--editable=./{paths_of.get(_plain(name), '').removeprefix('./')}" for name in [*stated.said["package"]]
+    )
+    by_workflow = _Stated(extra=extras, group=groups, local=folders)
     by_workflow.pip(_installed(own.steps))
     lately = {name: None for name in by_workflow.said["package"] if not _NO_NEED.match(name.lower())}
     every.said["package"] |= lately
@@ -154,12 +161,15 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
     (every if enough or "requirements.txt" in there else stated).pip(conda)
     test_files = dict.fromkeys((*in_tests, *([] if enough else in_dev), *named))
     plain = ("requirements.txt",) if "requirements.txt" in there else ()
+    needs = (meta.get("dependencies"), cfg.get("options", {}).get("install_requires"), "install_requires" in setup)
+    bare = not any((*needs, table_of(tool, "poetry.dependencies"), "dependencies" in strings_of(meta.get("dynamic"))))
     installable = not application and (
         "setup.py" in there or "build-system" in pyproject or bool(meta or cfg.get("metadata"))
     )
     build_requires = tuple(strings_of(table_of(pyproject, "build-system").get("requires"))) or _build_needs(
         setup, there
     )
+    nested = [] if installable or application else sorted(f for f in folders if not _ELSEWHERE.search(f"{f}/"))
     inner = next((p for p in ("tests/pytest.ini", "test/pytest.ini") if p in there and not there & _PYTEST_FILES), "")
     own = replace(own, options=("-c", inner, "--rootdir=.", *own.options)) if inner else own
     plain_options = tuple(word for word in own.options if "doctest" not in word)
@@ -174,20 +184,23 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
         installable=installable,
         has_static_metadata=bool(meta) and not {"dependencies"} & {*strings_of(meta.get("dynamic"))},
         requires_python=_requires_python(meta, tool, cfg, setup),
-        pythons=_pythons(text(".python-version"), settings, workflows),
+        pythons=_pythons(text, settings, workflows),
         extras=tuple(stated.said["extra"]),
         groups=tuple(stated.said["group"]),
-        packages=tuple(stated.said["package"]),
-        test_requirements=tuple(test_files) if installable else (),
+        packages=(
+            *_of_the_index(stated.said["package"], sources),
+            *(f"--editable=./{f}" for f in stated.said["local"]),
+        ),
+        test_requirements=tuple(dict.fromkeys((*(plain if bare else ()), *test_files))) if installable else (),
         requirements=plain if installable else tuple(dict.fromkeys((*plain, *test_files))),
         version=released[1] if released else None,
         tagged=bool(by_tag) or table_of(tool, "pdm.version").get("source") == "scm",
         import_roots=("src", "") if any(p.startswith("src/") and p.endswith(".py") for p in paths) else ("",),
-        members=_members(paths, strings_of(table_of(tool, "uv.workspace").get("members")), text),
+        members=_members(paths, strings_of(table_of(tool, "uv.workspace").get("members")) or nested, text),
         build_requires=build_requires,
-        own_sources="sources" in table_of(tool, "uv"),
+        own_sources=bool(sources),
         configured=frozenset({"pytest"} if by_pytest else ()),
-        named=tuple({**stated.said["package"], **every.said["package"]}),
+        named=tuple(_of_the_index({**stated.said["package"], **every.said["package"]}, sources)),
         optional=tuple(word for words in extras.values() for word in strings_of(words)),
         constraints=tuple(path for path in constraints if path in there),
         locked=_locked(text),
@@ -202,6 +215,7 @@ class _Stated:
     def __init__(self, **known: Iterable[str]) -> None:
         """`known`: the extras and groups that there are; others are passed over."""
         self._known = {kind: {_plain(name): name for name in names} for kind, names in known.items()}
+        self._known.setdefault("local", {})
         self.said: dict[str, dict[str, None]] = {kind: {} for kind in (*_OPTIONS.values(), "package")}
 
     def pip(self, words: Iterable[str]) -> None:
@@ -213,7 +227,9 @@ class _Stated:
             if extras := _OWN_EXTRAS.fullmatch(word):
                 kind, names = "extra", re.split(r"[,\s]+", extras[1].strip())
             elif option in _OPTIONS:
-                kind, names = _OPTIONS[option], [(value or next(rest, "")).strip().removeprefix("./")]
+                kind, names = _OPTIONS[option], [(value or next(rest, "")).strip().removeprefix("./").rstrip("/")]
+            elif word.startswith("./"):
+                kind, names = "local", [word.removeprefix("./").rstrip("/")]
             else:
                 fit = not word.startswith("-") and "{" not in word and _REQUIREMENT.fullmatch(word)
                 kind, names = "package", [word] if fit else []
@@ -249,6 +265,7 @@ def _plain(name: str) -> str:
 def _extras(meta: Table, tool: Table, cfg: Ini, setup: Table) -> dict[str, Any]:
     in_cfg = {name: lines_of(value) for name, value in cfg.get("options.extras_require", {}).items()}
     flit = table_of(tool, "flit.metadata.requires-extra")
+    flit |= dict.fromkeys(table_of(tool, "setuptools.dynamic.optional-dependencies"))
     tables = (table_of(tool, "poetry.extras"), flit, in_cfg, table_of(setup, "extras_require"))
     return {
         name: words for table in (*tables, table_of(meta, "optional-dependencies")) for name, words in table.items()
@@ -292,6 +309,8 @@ def _poetry_requirements(table: Table) -> list[str]:
         details = wish if isinstance(wish, dict) else {"version": wish}
         version, marker, extras = (details.get(key) for key in ("version", "markers", "extras"))
         # A git or path dependency, or several, is not for a sandbox to guess.
+        if isinstance(details.get("path"), str):
+            found.append(f"--editable=./{details['path'].removeprefix('./')}")
         if name.lower() != "python" and isinstance(version, str):
             listed = ",".join(strings_of(extras))
             condition = f" ; {marker}" if isinstance(marker, str) else ""
@@ -329,10 +348,10 @@ def _tox(ini: Ini, native: Table) -> Lists:
     lists: Lists = {"test": []}
     for section in ini:
         if section.partition(":")[0] == "testenv":
-            name = re.sub(r"^testenv:?(?:py)?$|^testenv:", "", section) or "test"
+            name = re.sub(r"^testenv:?(?:py[\d{},.]*)?$|^testenv:", "", section) or "test"
             lists.setdefault(name, []).extend(_tox_section(ini, section))
     for name, table in (("test", native.get("env_run_base")), *table_of(native, "env").items()):
-        lists.setdefault(name, []).extend(_words(table))
+        lists.setdefault(re.sub(r"^py[\d.]*$", "test", name), []).extend(_words(table))
     return lists
 
 
@@ -414,25 +433,38 @@ def _build_needs(setup: Table, there: set[str]) -> tuple[str, ...]:
     return tuple(package_of(m) for m in modules if not {f"{m}.py", f"{m}/__init__.py"} & there)
 
 
+def _of_the_index(requirements: Iterable[str], sources: Table) -> list[str]:
+    """Without those that the tree has from elsewhere (`tool.uv.sources`): the index may have strangers of that name."""
+    elsewhere = {_plain(name) for name in sources}
+    return [r for r in requirements if _plain(re.split(r"[^\w.-]", r, maxsplit=1)[0]) not in elsewhere]
+
+
 def _members(paths: list[str], globs: list[str], text: Callable[[str], str]) -> tuple[str, ...]:
     """The other projects of a workspace as pip takes them: "./libs/core[test]"."""
     found = []
     for path in paths:
         folder, _, name = path.rpartition("/")
-        if name == "pyproject.toml" and folder and any(fnmatchcase(folder, glob.strip("./")) for glob in globs):
+        if name in ("pyproject.toml", "setup.py") and any(fnmatchcase(folder, g.strip("./")) for g in globs if folder):
             toml = toml_of(text(path))
             extras = _chosen(table_of(toml, "project.optional-dependencies"))
             if table_of(toml, "tool.uv").get("package") is not False:
                 found.append(f"./{folder}" + (f"[{','.join(extras)}]" if extras else ""))
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
-def _pythons(chosen: str, settings: str, workflows: Iterable[str]) -> tuple[str, ...]:
-    """The version that the repository chose for its developers, then those that it names, the newest first."""
+def _pythons(text: Callable[[str], str], settings: str, workflows: Iterable[str]) -> tuple[str, ...]:
+    """The version that the repository chose for its developers or its deployment, then those that it names, the newest
+    first."""
+    chosen = re.findall(r"\A\s*(3\.\d+)", text(".python-version"))
+    for name in (".tool-versions", "runtime.txt", "Pipfile", "environment.yml", "Dockerfile"):
+        chosen += re.findall(r"(?im)^(?:\W*|from\s+\S*)python(?:_version)?[\s:=\"-]+(3\.\d+)", text(name))[:1]
     named = re.findall(r"Programming Language :: Python :: (3\.\d+)", settings)
-    named += [v for text in workflows if "python" in text for v in re.findall(r"['\"](3\.\d+)['\"]", text)]
+    for workflow in (each for each in workflows if "python" in each):
+        lines = re.findall(r"python[\w-]*:(.*)", workflow)
+        named += re.findall(r"['\"](3\.\d+)(?:\.\d+)?['\"]", workflow)
+        named += [version for line in lines for version in re.findall(r"(?<![\d.])3\.\d+", line)]
     newest = sorted(set(named), key=lambda version: -int(version[2:]))
-    return tuple(dict.fromkeys((*re.findall(r"\A\s*(3\.\d+)", chosen), *newest)))
+    return tuple(dict.fromkeys((*chosen, *newest)))
 
 
 def _setup_arguments(text: str) -> dict[str, Any]:
@@ -453,7 +485,7 @@ def _setup_arguments(text: str) -> dict[str, Any]:
                     table[key] = _value(node.value, names)
             case ast.Call() if _called(node.func) == "setup":
                 given += node.keywords
-    read = ("extras_require", "python_requires", "tests_require")
+    read = ("extras_require", "python_requires", "tests_require", "install_requires")
     others = [name for name in imported if name not in {*sys.stdlib_module_names, "setuptools", "pkg_resources"}]
     return {"imports": others, **{word.arg: _value(word.value, names) for word in given if word.arg in read}}
 
