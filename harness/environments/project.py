@@ -223,6 +223,8 @@ class _Stated:
         rest = iter(words)
         for raw in rest:
             word = re.sub(r"\{(?:toxinidir|tox_root)\}/", "", raw).strip()
+            if word in ("-e", "--editable"):
+                word = f"-e {next(rest, '')}"
             option, _, value = word.partition("=") if word.startswith("--") else (word[:2], "", word[2:])
             if extras := _OWN_EXTRAS.fullmatch(word):
                 kind, names = "extra", re.split(r"[,\s]+", extras[1].strip())
@@ -453,18 +455,18 @@ def _members(paths: list[str], globs: list[str], text: Callable[[str], str]) -> 
 
 
 def _pythons(text: Callable[[str], str], settings: str, workflows: Iterable[str]) -> tuple[str, ...]:
-    """The version that the repository chose for its developers or its deployment, then those that it names, the newest
-    first."""
-    chosen = re.findall(r"\A\s*(3\.\d+)", text(".python-version"))
+    """The version that the repository chose for its developers, then those that it names, the newest first; where it
+    does neither, that of its deployment."""
+    chosen, deployed = re.findall(r"\A\s*(3\.\d+)", text(".python-version")), list[str]()
     for name in (".tool-versions", "runtime.txt", "Pipfile", "environment.yml", "Dockerfile"):
-        chosen += re.findall(r"(?im)^(?:\W*|from\s+\S*)python(?:_version)?[\s:=\"-]+(3\.\d+)", text(name))[:1]
+        deployed += re.findall(r"(?im)^(?:\W*|from\s+\S*)python(?:_version)?[\s:=\"-]+(3\.\d+)", text(name))[:1]
     named = re.findall(r"Programming Language :: Python :: (3\.\d+)", settings)
     for workflow in (each for each in workflows if "python" in each):
         lines = re.findall(r"python[\w-]*:(.*)", workflow)
         named += re.findall(r"['\"](3\.\d+)(?:\.\d+)?['\"]", workflow)
         named += [version for line in lines for version in re.findall(r"(?<![\d.])3\.\d+", line)]
     newest = sorted(set(named), key=lambda version: -int(version[2:]))
-    return tuple(dict.fromkeys((*chosen, *newest)))
+    return tuple(dict.fromkeys((*chosen, *newest) or deployed))
 
 
 def _setup_arguments(text: str) -> dict[str, Any]:
