@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.cache import cache_root, read_json, write_json
 from harness.environments.clean_room import CleanRoom
-from harness.environments.environment import FORMAT, end_of
+from harness.environments.environment import FORMAT, HELP, end_of
 from harness.parallel import in_parallel
 from harness.records import Json, TestReport
 from harness.sandbox.base import Sandbox
@@ -105,7 +105,7 @@ def _merge(reports: Sequence[TestReport], command: str, task: Task) -> Baseline:
     for report in usable:
         if not report.valid:
             why = f"the tests of the base cannot be run: {report.reason}; the command was: {command}"
-            raise SetupFailed(f"{why}\n{end_of(report.output)}")
+            raise SetupFailed(f"{why}\n{end_of(report.output)}\n{HELP}")
     first = usable[0]
     cut = [report for report in usable if report.timed_out]
     for other in usable[1:] if cut else ():
@@ -114,7 +114,7 @@ def _merge(reports: Sequence[TestReport], command: str, task: Task) -> Baseline:
         first = replace(first, **known, reason=reason)
     if _nothing_loads(first, task):
         message = next(iter(first.failures.values()), "") or first.output
-        raise SetupFailed(f"no test of the base can be loaded; the command was: {command}\n{end_of(message)}")
+        raise SetupFailed(f"no test of the base can be loaded; the command was: {command}\n{end_of(message)}\n{HELP}")
     ids = {test for report in usable for test in report.outcomes}
     flaky = sorted(t for t in ids if len({r.outcomes.get(t) for r in usable if t in r.outcomes or not r.timed_out}) > 1)
     notes = [first.reason] if first.reason else []

@@ -176,7 +176,7 @@ def detect(
             looked = [f"-o testpaths={shlex.quote(' '.join(tests.paths))}"] if tests.paths else []
             command = " ".join((command, *tests.options, *looked))
         code = (below(path) for path in paths if path.endswith(".py") and not _ASIDE.match(path))
-        command = " ".join((*assigned(tests.variables, code), command)) if command and tests.variables else command
+        command = " ".join((*assigned(tests, code), command)) if command else None
     if command and top and not test_command:
         command = f"cd {shlex.quote(folder)} && {command}"
     version = project.version or version_of(described) or (UNKNOWN if project.tagged else None)

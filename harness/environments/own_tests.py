@@ -23,6 +23,7 @@ _FOR_TESTS = re.compile(r"tests?|check|unittests?")
 _BEFORE = re.compile(
     r"(?:set-?up|install|dev|develop|deps|dependencies|init|bootstrap|requirements|env|venv)(?:[-_].*)?"
 )
+_NO_NEED = re.compile(r"PYTHON|PYTEST|COVERAGE|PIP_|UV_|TOX_|VIRTUALENV|CI$|GITHUB_|.*COLOR")
 _EXPORT = re.compile(r"^(?:tests?:\s*)?export\s+(\w+)\s*[:?]?=\s*(\S+)", re.MULTILINE)
 _ENV = re.compile(r"^( *)env:\s*\n((?:\1 +[A-Za-z_]\w*:.*\n)+)", re.MULTILINE)
 _OTHER = re.compile(r"-m (unittest\b.*|django test\b.*)|([\w./-]*(?:manage\.py test|runtests\.py)(?![\w-]).*)")
@@ -34,13 +35,15 @@ _KEPT = re.compile(r"--(?:doctest-(?:modules|glob|plus)|import-mode|ds)(?:=.*)?"
 class OwnTests:
     """`options`: pytest's that decide what is a test. `paths`: the folders that pytest is told to look into. `command`:
     another framework's ("": none is named). `make`, `steps`: the shell commands of a Makefile's or justfile's rules for
-    tests, and those of workflows and of rules that prepare for work. `variables`: set for the tests, by name."""
+    tests, and those of workflows and of rules that prepare for work. `by_workflow`, `variables`: set for the tests
+    by workflows, and by the other tools, by name."""
 
     options: tuple[str, ...]
     paths: tuple[str, ...]
     command: str
     make: tuple[str, ...]
     steps: tuple[str, ...]
+    by_workflow: Mapping[str, str]
     variables: Mapping[str, str]
 
 
@@ -58,37 +61,39 @@ def own_tests(paths: list[str], text: Callable[[str], str], ini: Ini, native: Ta
     by_pytest = next((command for command in runs if re.search(r"(?<![\w-])py\.?test\b", command)), "")
     options, folders = _pytest(by_pytest, paths)
     others = filter(None, map(_other, (*runs, *map(_clean, steps))))
-    variables = {**_set(ini, native, tool), **dict(_EXPORT.findall(text("Makefile")))}
-    blocks = (block for workflow in told for _, block in _ENV.findall(workflow))
-    variables |= {row.partition(":")[0].strip(): row.partition(":")[2] for each in blocks for row in each.splitlines()}
-    for line in (*own, *steps):
-        found = _RUNS.search(line)
-        variables |= dict(_ASSIGNED.findall(line[: found.start()])) if found else {}
+    tools = {**_set(ini, native, tool), **dict(_EXPORT.findall(text("Makefile"))), **_before_runs(own)}
+    rows = (row for workflow in told for _, block in _ENV.findall(workflow) for row in block.splitlines())
+    by_workflow = {name.strip(): value for name, _, value in (row.partition(":") for row in rows)} | _before_runs(steps)
     by_make, by_steps = (tuple(map(_clean, lines)) for lines in (make, (*steps, *early)))
-    return OwnTests(options, folders, next(others, ""), by_make, by_steps, _plain_values(variables))
+    return OwnTests(options, folders, next(others, ""), by_make, by_steps, _plain(by_workflow), _plain(tools))
 
 
-def assigned(variables: Mapping[str, str], sources: Iterable[bytes]) -> list[str]:
-    """The assignments of those variables that the code cannot do without (`environ["NAME"]`), and of what Django and
-    Python themselves read: of PYTHONPATH what is no import root anyway."""
-    texts, values = list(sources), {name: value for name, value in variables.items() if "COLOR" not in name}
-    folders = (part.removeprefix("./").rstrip("/") for part in values.pop("PYTHONPATH", "").split(":"))
-    places = [
-        f if f[0] == "/" else f"{WORKDIR}/{f}"
-        for f in folders
-        if f.removeprefix(WORKDIR) not in ("", ".", "src", "/src")
+def assigned(tests: OwnTests, sources: Iterable[bytes]) -> list[str]:
+    """The assignments of those variables that the code cannot do without (`environ["NAME"]`), of those that tools set
+    and it mentions, and of what Django and Python read: of PYTHONPATH what is no import root anyway."""
+    texts, found = list(sources), dict[str, str]()
+    for name, value in {**tests.by_workflow, **tests.variables}.items():
+        word = re.escape(name.encode())
+        asked = rb"environ\[\s*['\"]%s['\"]\s*\](?!\s*=[^=])" % word
+        if name in tests.variables:
+            asked += rb"|environ.{0,20}['\"]%s['\"]|getenv\(\s*['\"]%s['\"]" % (word, word)
+        if name == "DJANGO_SETTINGS_MODULE" or (not _NO_NEED.match(name) and any(re.search(asked, t) for t in texts)):
+            found[name] = value
+    folders = {**tests.by_workflow, **tests.variables}.get("PYTHONPATH", "").removeprefix(WORKDIR).split(":")
+    plain = [folder.removeprefix(WORKDIR).strip("./") for folder in folders]
+    places = ":".join(f"{WORKDIR}/{folder}" for folder in plain if folder not in ("", "src"))
+    return [
+        f"{name}={shlex.quote(value)}" for name, value in (({"PYTHONPATH": places} if places else {}) | found).items()
     ]
-    needed = [
-        n
-        for n in values
-        if any(re.search(rb"environ\[\s*['\"]%s['\"]\s*\](?!\s*=[^=])" % n.encode(), text) for text in texts)
-    ]
-    found = {name: values[name] for name in (*needed, "DJANGO_SETTINGS_MODULE") if name in values}
-    found |= {"PYTHONPATH": ":".join(places)} if places else {}
-    return [f"{name}={shlex.quote(value)}" for name, value in found.items()]
 
 
-def _plain_values(variables: Mapping[str, str]) -> dict[str, str]:
+def _before_runs(lines: Iterable[str]) -> dict[str, str]:
+    """What stands before the commands that run tests."""
+    found = ((line, _RUNS.search(line)) for line in lines)
+    return {name: value for line, run in found if run for name, value in _ASSIGNED.findall(line[: run.start()])}
+
+
+def _plain(variables: Mapping[str, str]) -> dict[str, str]:
     """Those whose value is known."""
     values = {name: _ROOT.sub(WORKDIR, value.strip().strip("\"'")) for name, value in variables.items()}
     values = {name: re.sub(rf":{_PASSED_ON}|{_PASSED_ON}:", "", value) for name, value in values.items()}
@@ -127,7 +132,9 @@ def _set(ini: Ini, native: Table, tool: Table) -> dict[str, str]:
     section = ini.get("testenv", {})
     rows = lines_of(f"{section.get('setenv', '')}\n{section.get('set_env', '')}")
     found: dict[str, Any] = {name.strip(): value for name, _, value in (row.partition("=") for row in rows)}
-    found |= table_of(native, "env_run_base.set_env")
+    named = (env for name, env in table_of(native, "env").items() if re.fullmatch(r"py[\d.]*|tests?", name))
+    for env in (table_of(native, "env_run_base"), *named):
+        found |= table_of(env, "set_env")
     for name in ("default", "test", "hatch-test"):
         found |= table_of(tool, f"hatch.envs.{name}.env-vars")
     return {name: value for name, value in found.items() if isinstance(value, str)}

@@ -459,7 +459,9 @@ def _pythons(text: Callable[[str], str], settings: str, workflows: Iterable[str]
     does neither, that of its deployment."""
     chosen, deployed = re.findall(r"\A\s*(3\.\d+)", text(".python-version")), list[str]()
     for name in (".tool-versions", "runtime.txt", "Pipfile", "environment.yml", "Dockerfile"):
-        deployed += re.findall(r"(?im)^(?:\W*|from\s+\S*)python(?:_version)?[\s:=\"-]+(3\.\d+)", text(name))[:1]
+        deployed += re.findall(
+            r"(?im)^(?:\W*|from\s+(?:--\S+\s+)?\S*)python(?:_version)?[\s:=\"-]+(3\.\d+)", text(name)
+        )[:1]
     named = re.findall(r"Programming Language :: Python :: (3\.\d+)", settings)
     for workflow in (each for each in workflows if "python" in each):
         lines = re.findall(r"python[\w-]*:(.*)", workflow)

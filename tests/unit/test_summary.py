@@ -105,7 +105,7 @@ def test_what_tests_lack_is_looked_up_in_the_projects_own_lists() -> None:
         "tests/test_a.py": b"import yaml, pytest_codspeed\ndef t():\n    d = importorskip('dateutil')\n",
         "app.py": b"import ruff\ntry:\n    import os, linkify_it.x as y\nexcept ImportError:\n    pass\n",
     }
-    found = wanted(files, lambda path: files[path], [*named, "pytest-codspeed"], ("linkify-it-py~=2",))
+    found = wanted(list(files), lambda path: files[path], [*named, "pytest-codspeed"], ("linkify-it-py~=2",))
     assert found == {"dateutil": "python-dateutil", "linkify_it": "linkify-it-py~=2", "yaml": "PyYAML>=6"}
     broken = report({"a.py": "error"}, {"a.py": "E ModuleNotFoundError: No module named 'twisted.web'"})
     assert absent_modules(broken) == ["twisted"]
