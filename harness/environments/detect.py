@@ -174,7 +174,7 @@ def detect(
         command = command_for(Layout(paths, project.text, project.configured), stated)
         if command == USUAL_COMMAND:
             looked = [f"-o testpaths={shlex.quote(' '.join(tests.paths))}"] if tests.paths else []
-            command = " ".join((command, *tests.options, *looked))
+            command = " ".join((command, *map(shlex.quote, tests.options), *looked))
         code = (below(path) for path in paths if path.endswith(".py") and not _ASIDE.match(path))
         command = " ".join((*assigned(tests, code), command)) if command else None
     if command and top and not test_command:

@@ -17,7 +17,8 @@ from typing import Any
 from harness.code.facts import FAILS, parsed
 from harness.environments.needs import package_of
 from harness.environments.own_tests import OwnTests, own_tests
-from harness.environments.tables import Ini, Table, ini_of, json_of, lines_of, strings_of, table_of, toml_of
+from harness.environments.tables import Ini, Table, ini_of, lines_of, strings_of, table_of, toml_of
+from harness.environments.versions import locked, pythons
 
 Lists = dict[str, list[str]]
 """By the name of a group, session, …: what it installs, as arguments of pip."""
@@ -184,7 +185,7 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
         installable=installable,
         has_static_metadata=bool(meta) and not {"dependencies"} & {*strings_of(meta.get("dynamic"))},
         requires_python=_requires_python(meta, tool, cfg, setup),
-        pythons=_pythons(text, settings, workflows),
+        pythons=pythons(text, settings, workflows),
         extras=tuple(stated.said["extra"]),
         groups=tuple(stated.said["group"]),
         packages=(
@@ -203,7 +204,7 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
         named=tuple(_of_the_index({**stated.said["package"], **every.said["package"]}, sources)),
         optional=tuple(word for words in extras.values() for word in strings_of(words)),
         constraints=tuple(path for path in constraints if path in there),
-        locked=_locked(text),
+        locked=locked(text),
         own=replace(own, paths=(), options=plain_options) if "testpaths" in settings else own,
         text=settings,
     )
@@ -413,22 +414,6 @@ def _nox_runs(text: str) -> str:
     return "\n".join(shlex.join(str(w.value) for w in words if isinstance(w, ast.Constant)) for words in runs)
 
 
-def _locked(text: Callable[[str], str]) -> tuple[str, ...]:
-    """The versions that a lock file of uv, Poetry, PDM or Pipenv has, but for packages of which it has several."""
-    found: dict[str, set[str]] = {}
-    for name in ("uv.lock", "poetry.lock", "pdm.lock"):
-        packages = toml_of(text(name)).get("package")
-        for package in (p for p in (packages if isinstance(packages, list) else ()) if isinstance(p, dict)):
-            source = package.get("source")
-            of_index = not source or (isinstance(source, dict) and "registry" in source)
-            found.setdefault(str(package.get("name")), set()).add(str(package.get("version")) if of_index else "")
-    pipenv = json_of(text("Pipfile.lock"))
-    for name, facts in {**table_of(pipenv, "default"), **table_of(pipenv, "develop")}.items():
-        found.setdefault(name, set()).add(str(facts.get("version")).lstrip("=") if isinstance(facts, dict) else "")
-    words = ((name, *versions) for name, versions in found.items() if len(versions) == 1)
-    return tuple(f"{name}=={version}" for name, version in words if re.fullmatch(r"\d[\w.+!-]*", version))
-
-
 def _build_needs(setup: Table, there: set[str]) -> tuple[str, ...]:
     """The packages that setup.py imports, where no build system is told."""
     modules = setup.get("imports", ())
@@ -452,23 +437,6 @@ def _members(paths: list[str], globs: list[str], text: Callable[[str], str]) -> 
             if table_of(toml, "tool.uv").get("package") is not False:
                 found.append(f"./{folder}" + (f"[{','.join(extras)}]" if extras else ""))
     return tuple(dict.fromkeys(found))
-
-
-def _pythons(text: Callable[[str], str], settings: str, workflows: Iterable[str]) -> tuple[str, ...]:
-    """The version that the repository chose for its developers, then those that it names, the newest first; where it
-    does neither, that of its deployment."""
-    chosen, deployed = re.findall(r"\A\s*(3\.\d+)", text(".python-version")), list[str]()
-    for name in (".tool-versions", "runtime.txt", "Pipfile", "environment.yml", "Dockerfile"):
-        deployed += re.findall(
-            r"(?im)^(?:\W*|from\s+(?:--\S+\s+)?\S*)python(?:_version)?[\s:=\"-]+(3\.\d+)", text(name)
-        )[:1]
-    named = re.findall(r"Programming Language :: Python :: (3\.\d+)", settings)
-    for workflow in (each for each in workflows if "python" in each):
-        lines = re.findall(r"python[\w-]*:(.*)", workflow)
-        named += re.findall(r"['\"](3\.\d+)(?:\.\d+)?['\"]", workflow)
-        named += [version for line in lines for version in re.findall(r"(?<![\d.])3\.\d+", line)]
-    newest = sorted(set(named), key=lambda version: -int(version[2:]))
-    return tuple(dict.fromkeys((*chosen, *newest) or deployed))
 
 
 def _setup_arguments(text: str) -> dict[str, Any]:

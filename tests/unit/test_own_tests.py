@@ -55,6 +55,7 @@ def steps(*runs: str, env: str = "") -> dict[str, str]:
         ),
         ({**SETUP, "tests/pytest.ini": "[pytest]\n"}, f"{USUAL} -c tests/pytest.ini --rootdir=."),
         ({**SETUP, "pytest.ini": "[pytest]\n", "tests/pytest.ini": "[pytest]\n"}, USUAL),
+        ({"x.py": "", "tests.py": "", "requirements.txt": "pytest\n"}, f"{USUAL} -o python_files=tests.py"),
         # Django's sites.
         (
             {"requirements.txt": "django\n", "site/manage.py": "", "site/shop/tests.py": ""},

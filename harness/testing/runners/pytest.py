@@ -36,6 +36,9 @@ class Pytest(Runner):
 
     def claims(self, layout: Layout) -> tuple[int, str] | None:
         tests = base.has_test_files(layout)
+        plain = not tests and any(path.rpartition("/")[2] == "tests.py" for path in layout.paths)
+        if plain and self.name in layout.settings and "python_files" not in layout.settings:
+            return base.CONFIGURED, f"{self.command} -o python_files=tests.py"
         if self.name in layout.configured or (tests and self.name in layout.settings):
             return base.CONFIGURED, self.command
         return (base.TEST_FILES, self.command) if tests else None
