@@ -157,6 +157,57 @@ LAYOUTS = {
         ("pytest-mock toolz",),
         "test_it.py::test_it",
     ),
+    "versions of a lock file": Laid(
+        {
+            "pyproject.toml": project(more="dependencies = ['toolz']\n"),
+            "uv.lock": "[[package]]\nname = 'toolz'\nversion = '0.11.2'\nsource = { registry = 'x' }\n",
+            "thing.py": "",
+            "test_it.py": "import toolz\n\n\ndef test_it():\n    assert toolz.__version__ == '0.11.2'\n",
+        },
+        ("toolz==0.11.2",),
+        "test_it.py::test_it",
+    ),
+    "variables of tox, settings beside the tests": Laid(
+        {
+            "pyproject.toml": project(),
+            "thing.py": "import os\n\nMODE = os.environ['MODE']\n",
+            "tox.ini": "[testenv]\nsetenv =\n    MODE = {toxinidir}/on\ncommands = pytest\n",
+            "tests/pytest.ini": "[pytest]\npython_files = check_*.py\nasyncio_mode = auto\n",
+            "tests/check_it.py": "import thing\n\n\nasync def test_it():\n    assert thing.MODE == '/testbed/on'\n",
+        },
+        (),
+        "tests/check_it.py::test_it",
+        "MODE=/testbed/on python -m pytest -q -c tests/pytest.ini --rootdir=.",
+    ),
+    "plugins, and a project of the tests' own": Laid(
+        {
+            "pyproject.toml": project(),
+            "thing.py": "",
+            "tests/helpers/setup.py": "from setuptools import setup\nsetup(name='far', py_modules=['far_helpers'])\n",
+            "tests/helpers/far_helpers.py": "GREETING = 'hello'\n",
+            "tests/test_it.py": (
+                "import pytest\nfrom far_helpers import GREETING\n\n\n@pytest.mark.asyncio\n"
+                "async def test_it(mocker):\n    assert mocker.Mock() and GREETING\n"
+            ),
+        },
+        (),
+        "tests/test_it.py::test_it",
+    ),
+    "a command of a Makefile, what workflows install": Laid(
+        {
+            "setup.cfg": "[metadata]\nname = thing\nversion = 1\n[options]\npy_modules = thing\n",
+            "pyproject.toml": "[tool.black]\nline-length = 88\n",
+            "thing.py": "",
+            "Makefile": "test:\n\tpython3 -m unittest discover -v -s test -p '*_checks.py'\n",
+            ".github/workflows/ci.yml": "jobs:\n  t:\n    steps:\n      - run: pip install . toolz\n      - run: make test\n",
+            "test/it_checks.py": (
+                "import unittest\n\n\nclass It(unittest.TestCase):\n    def test_it(self):\n        import thing, toolz\n"
+            ),
+        },
+        ("toolz",),
+        "test/it_checks.py::It::test_it",
+        "python -m unittest discover -s test -p '*_checks.py'",
+    ),
 }
 
 
