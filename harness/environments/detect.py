@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from harness.environments.languages import foreign
-from harness.environments.needs import install_each, wanted
+from harness.environments.needs import install_each, own_projects, wanted
 from harness.environments.own_tests import assigned
 from harness.environments.project import Project, project_folders, read_project
 from harness.sandbox.base import ENVDIR, TROOPDIR, WORKDIR
@@ -74,13 +74,14 @@ class Step:
 class Detected:
     """`test_command` None: no tests were found; it and the steps are for the project in `directory` ("": the root).
     `named`: every requirement that the project names, `wanted` those of them, by module, that its tests import (of
-    extras: any of its code). `day`: dependencies are those of then ("": of today)."""
+    extras: any of its code), `projects` those within it, by module. `day`: dependencies are of then ("": of today)."""
 
     steps: tuple[Step, ...]
     test_command: str | None
     directory: str = ""
     named: tuple[str, ...] = ()
     wanted: Mapping[str, str] = field(default_factory=dict)
+    projects: Mapping[str, str] = field(default_factory=dict)
     day: str = ""
 
     @property
@@ -184,7 +185,7 @@ def detect(
     steps = (*_tag(described, project), make, *_locked(project), *install, *_tools(date, command))
     needs = wanted(paths, below, project.named, project.optional, project.text)
     day = _day(date) if date else ""
-    return Detected(steps, command, folder, project.named, needs, day)
+    return Detected(steps, command, folder, project.named, needs, own_projects(paths), day)
 
 
 def _only(folders: Sequence[str]) -> str:

@@ -306,7 +306,7 @@ class _SetUp:
         await self._bring(install, [wanted[name] for name in lacked])
         if runner_of(command) is not RUNNERS[0]:
             return
-        known, tried = by_module(self.plan.named), set(lacked)
+        known, tried = by_module(self.plan.named) | dict(self.plan.projects), set(lacked)
         of_pytest = f"$(sed -n 's/^\\(pytest-[a-z0-9-]*\\)==.*/\\1/p' {_FROZEN})"
         others = ["pytest", "pytest<8", "pytest<7", "pytest<6"]
         while self.left() > 0:

@@ -18,6 +18,7 @@ _ABSENT = re.compile(
     r"|unknown hook '(pytest_[a-z]+)"
 )
 _TEST_CODE = re.compile(r"(?:^|/)(?:tests?/.*|test_[^/]*|conftest|[^/]*_test|tests)\.py$")
+_SAMPLES = re.compile(r"(?:^|/)(?:fixtures?|data|samples?|examples?|templates?|docs?)/")
 _TEST_ARGUMENTS = re.compile(r"def (?:test_?\w*|\w+_fixture|setup\w*)\(([^)]*)\)")
 _UNKNOWN_OPTIONS = re.compile(r"unrecognized arguments: (.*)|no such option: (\S+)")
 
@@ -59,14 +60,11 @@ def plugins_used(tests: str, settings: str, named: Iterable[str]) -> dict[str, s
 
 def own_projects(paths: Iterable[str]) -> dict[str, str]:
     """By module: the folder below the root that has a project of that module, as pip takes it."""
-    every = list(paths)
-    folders = {p.rpartition("/")[0] for p in every if re.fullmatch(r".+/(?:pyproject\.toml|setup\.(?:py|cfg))", p)}
-    found = {}
-    for path in every:
-        place = re.fullmatch(r"(.+?)/(?:src/)?(\w+)(?:/__init__)?\.py", path)
-        if place and place[1] in folders and place[2] not in ("setup", "conftest") and not place[2].startswith("test"):
-            found[place[2]] = f"--editable=./{place[1]}"
-    return found
+    there = set(paths)
+    folders = {p.rpartition("/")[0] for p in there if re.fullmatch(r".+/(?:pyproject\.toml|setup\.(?:py|cfg))", p)}
+    folders = {f for f in folders if f"{f}/__init__.py" not in there and not _SAMPLES.search(f"{f}/")}
+    places = (re.fullmatch(r"(.+?)/(?:src/)?(\w+)(?:/__init__)?\.py", path) for path in there)
+    return {p[2]: f"--editable=./{p[1]}" for p in places if p and p[1] in folders and p[2] != "setup"}
 
 
 def wanted(
@@ -76,10 +74,10 @@ def wanted(
     optional: Iterable[str],
     settings: str = "",
 ) -> Mapping[str, str]:
-    """By module: the repository's own requirement that brings it, or a project within it, where its tests import it
-    somewhere, or any code of its does and it is `optional` (of an extra). Of plugins of pytest, which change a run by
-    being there, those that it uses."""
-    known = by_module(n for n in named if not n.lower().startswith("pytest")) | own_projects(paths)
+    """By module: the repository's own requirement that brings it, where its tests import it somewhere, or any code of
+    its does and it is `optional` (of an extra). Of plugins of pytest, which change a run by being there, those that it
+    uses."""
+    known = by_module(n for n in named if not n.lower().startswith("pytest"))
     code, known_to_extras = [path for path in paths if path.endswith(".py")], by_module(optional)
     tests = b"\n".join(read(path) for path in code if _TEST_CODE.search(path))
     found = plugins_used(tests.decode("utf-8", "replace"), settings, named)

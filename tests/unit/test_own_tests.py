@@ -191,9 +191,18 @@ def test_own_projects_are_installed_and_never_asked_of_the_index() -> None:
     assert told.packages == ("pytest", "--editable=./libs/slugger") and told.named == ("pytest",)
     poetry = "[tool.poetry.group.dev.dependencies]\nslugger = {path = 'libs/slugger', develop = true}\n"
     assert project({**shared, "pyproject.toml": poetry}).packages == ("--editable=./libs/slugger",)
-    assert own_projects([*helper, "a.py", "docs/conf.py"]) == {"plug_helpers": "--editable=./tests/helpers"}
-    imports = {**helper, "tests/conftest.py": "from plug_helpers import greet\n"}
-    assert found({**SETUP, **imports}).wanted["plug_helpers"] == "--editable=./tests/helpers"
+    others = [
+        "a.py",
+        "docs/setup.py",
+        "docs/conf.py",
+        "x/__init__.py",
+        "x/setup.py",
+        "x/y.py",
+        "tests/data/setup.py",
+        "tests/data/z.py",
+    ]
+    assert own_projects([*helper, *others]) == {"plug_helpers": "--editable=./tests/helpers"}
+    assert found({**SETUP, **helper}).projects["plug_helpers"] == "--editable=./tests/helpers"
 
 
 def test_plugins_that_tests_or_settings_make_use_of_are_wanted() -> None:
