@@ -28,7 +28,7 @@ _EXPORT = re.compile(r"^(?:tests?:\s*)?export\s+(\w+)\s*[:?]?=\s*(\S+)", re.MULT
 _ENV = re.compile(r"^( *)env:\s*\n((?:\1 +[A-Za-z_]\w*:.*\n)+)", re.MULTILINE)
 _OTHER = re.compile(r"-m (unittest\b.*|django test\b.*)|([\w./-]*(?:manage\.py test|runtests\.py)(?![\w-]).*)")
 _STEP = re.compile(r"^\s*(?:-\s+)?(?:run:\s*)?[|>]?\s*")
-_KEPT = re.compile(r"--(?:doctest-(?:modules|glob|plus)|import-mode|ds)(?:=.*)?")
+_KEPT = re.compile(r"--(?:doctest-(?:modules|glob|plus)|import-mode|asyncio-mode|ds)(?:=.*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,14 @@ def own_tests(paths: list[str], text: Callable[[str], str], ini: Ini, native: Ta
     told = [w for w in workflows if _RUNS.search(w) or re.search(r"\b(?:make|just|tox|nox|hatch)\b.*\btest|\btox\b", w)]
     steps = [_STEP.sub("", line) for workflow in told for line in workflow.splitlines()]
     own = [_clean(line) for line in (*_tox(ini, native), *_scripts(tool), *nox.splitlines(), *make)]
-    runs = [command for line in own for command in re.split(r"\s*(?:&&|\|\|?|;)\s*", line) if _RUNS.search(command)]
-    by_pytest = next((command for command in runs if re.search(r"(?<![\w-])py\.?test\b", command)), "")
+    lines = (*own, *map(_clean, steps))
+    parts = (command for line in lines for command in re.split(r"\s*(?:&&|\|\|?|;)\s*", line))
+    runs = [
+        command for command in parts if _RUNS.search(command) and not re.search(r"\b(?:install|add|sync) ", command)
+    ]
+    by_pytest = next((command for command in runs if re.search(r"(?<![\w-])py\.?test\b(?!-)", command)), "")
     options, folders = _pytest(by_pytest, paths)
-    others = filter(None, map(_other, (*runs, *map(_clean, steps))))
+    others = filter(None, map(_other, runs))
     tools = {**_set(ini, native, tool), **dict(_EXPORT.findall(text("Makefile"))), **_before_runs(own)}
     rows = (row for workflow in told for _, block in _ENV.findall(workflow) for row in block.splitlines())
     by_workflow = {name.strip(): value for name, _, value in (row.partition(":") for row in rows)} | _before_runs(steps)
