@@ -15,8 +15,7 @@ from agent.run.worth import Sampling
 from agent.run_files import RunFiles
 from harness import trace
 from harness.environments.base_run import Baseline
-from harness.environments.clean_room import TEST_SECONDS, CleanRoom
-from harness.environments.environment import Built
+from harness.environments.environment import TEST_SECONDS, Built, CleanRoom
 from harness.evidence.near import NEAR_SECONDS
 from harness.evidence.strength import STRENGTHS
 from harness.evidence.unchanged import UnchangedCode

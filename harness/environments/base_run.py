@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.cache import cache_root, read_json, write_json
-from harness.environments.clean_room import CleanRoom
-from harness.environments.environment import FORMAT, HELP, end_of
+from harness.environments.environment import FORMAT, HELP, CleanRoom, end_of
 from harness.parallel import in_parallel
 from harness.records import Json, TestReport
 from harness.sandbox.base import Sandbox

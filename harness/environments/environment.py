@@ -11,11 +11,13 @@ import json
 import re
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 from harness.cache import cache_root, read_json, write_json
 from harness.environments.detect import (
@@ -34,14 +36,14 @@ from harness.environments.detect import (
 from harness.environments.needs import absent_modules, absent_plugins, by_module, debian_packages, install_each
 from harness.lock import turn
 from harness.patches.extract import mark_setup
-from harness.records import Exec, FileState, Json
+from harness.records import Exec, FileState, Json, TestReport
 from harness.repository.workspace import Workspace
 from harness.sandbox.base import ENVDIR, RUST, TROOPDIR, WORKDIR, Limits, Provider, Sandbox, SandboxSpec
 from harness.sandbox.client import variables
 from harness.sandbox.fresh import in_one_opened, probe
 from harness.testing.report import found_none
 from harness.testing.run import run_tests
-from harness.testing.runners.registry import RUNNERS, runner_of
+from harness.testing.runners.registry import RUNNERS, USUAL_COMMAND, runner_of
 from tasks.errors import InputError, SandboxFailed, SetupFailed
 from tasks.say import Say
 from tasks.task import Task
@@ -60,6 +62,9 @@ _NOTE = re.compile(r"^troop: (.{1,300})", re.MULTILINE)
 _MOST_NOTES = 20
 _FROZEN = "/tmp/troop-frozen"
 COLLECT_SECONDS = 240.0
+TEST_SECONDS = 20.0
+"""Wall time of one test, unless something is known of the repository's tests."""
+T = TypeVar("T")
 HELP = "what helps: --setup COMMAND (repeatable), --python X.Y, --image IMAGE"
 
 
@@ -79,6 +84,38 @@ class Built:
     notes: tuple[str, ...] = ()
     install: str = ""
     fell_back_from: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CleanRoom:
+    """Fresh sandboxes of one environment. `run`: whose they are; `timeout`: seconds of one run of tests, `test_seconds`
+    of one test. A sandbox that dies is replaced `retries` times; `slots` bounds them at a time (None: nothing does)."""
+
+    provider: Provider
+    built: Built
+    run: str
+    timeout: float = 600.0
+    test_seconds: float = TEST_SECONDS
+    limits: Limits = field(default_factory=Limits)
+    retries: int = 3
+    slots: asyncio.Semaphore | None = None
+
+    def spec(self, name: str) -> SandboxSpec:
+        """A sandbox of the environment, by its name."""
+        return SandboxSpec(run=self.run, name=name, environment=self.built.key, limits=self.limits)
+
+    async def fresh(self, name: str, work: Callable[[Sandbox], Awaitable[T]]) -> T:
+        """Do `work` in a new sandbox. Raises SandboxFailed where all replacements died, which says nothing of it."""
+        async with self.slots or nullcontext():
+            return await in_one_opened(lambda: self.provider.create(self.spec(name)), work, self.retries)
+
+    async def tests(
+        self, sandbox: Sandbox, ids: Sequence[str] = (), *, command: str | None = None, spread: bool = False
+    ) -> TestReport:
+        """Run the environment's tests (or by `command`) in a sandbox, limited to `ids`, or directory by directory in
+        turn (`spread`). Raises SandboxFailed."""
+        command, seconds = command or self.built.test_command or USUAL_COMMAND, self.test_seconds
+        return await run_tests(sandbox, command, ids, timeout=self.timeout, test_seconds=seconds, spread=spread)
 
 
 async def build(

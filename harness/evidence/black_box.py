@@ -9,7 +9,7 @@ import re
 import secrets
 from collections.abc import Sequence
 
-from harness.environments.clean_room import CleanRoom
+from harness.environments.environment import CleanRoom
 from harness.evidence.verify import lay_patch
 from harness.records import Candidate, Evidence, Exec
 from harness.sandbox.base import Sandbox

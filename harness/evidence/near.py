@@ -20,8 +20,7 @@ from typing import Protocol
 from harness.cache import cache_root, read_json, write_json
 from harness.code.import_graph import ImportGraph, import_graph
 from harness.environments.base_run import TABLES, Baseline
-from harness.environments.clean_room import CleanRoom
-from harness.environments.environment import FORMAT
+from harness.environments.environment import FORMAT, CleanRoom
 from harness.evidence.regression import NEAR, STARTING_SECONDS, Touched, cost, near_files, touched_by
 from harness.parallel import in_parallel
 from harness.patches.patch import Patch

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from harness.environments.base_run import Baseline
-from harness.environments.clean_room import CleanRoom
+from harness.environments.environment import CleanRoom
 from harness.evidence.near import alone
 from harness.records import Exec, TestReport
 from harness.repository.workspace import Workspace

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from harness.code.facts import parsed
-from harness.environments.clean_room import CleanRoom
+from harness.environments.environment import CleanRoom
 from harness.parallel import in_parallel, task_group
 from harness.patches.extract import apply_patch, restore_paths
 from harness.patches.patch import Patch

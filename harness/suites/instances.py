@@ -12,8 +12,7 @@ from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.cache import cache_root
-from harness.environments.clean_room import CleanRoom
-from harness.environments.environment import build
+from harness.environments.environment import CleanRoom, build
 from harness.evidence.verify import lay_patch
 from harness.parallel import apart
 from harness.patches.extract import apply_patch, restore_paths

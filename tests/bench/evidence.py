@@ -27,8 +27,7 @@ from harness.choosing.found import Base, Found, InstanceEvidence, Keep, digest
 from harness.choosing.gather import import_names, lay
 from harness.choosing.pool import Sample
 from harness.choosing.ranker import Weights
-from harness.environments.clean_room import CleanRoom
-from harness.environments.environment import Built
+from harness.environments.environment import Built, CleanRoom
 from harness.evidence.near import AT_ONCE, files_near, near_tests, together, what_is_touched
 from harness.parallel import in_parallel
 from harness.records import TestReport

@@ -32,7 +32,7 @@ from harness import trace
 from harness.cache import cache_root
 from harness.environments import environment
 from harness.environments.base_run import baseline
-from harness.environments.clean_room import CleanRoom
+from harness.environments.environment import CleanRoom
 from harness.records import Attempt, Evidence
 from harness.repository.workspace import open_workspace
 from harness.sandbox.base import Provider, Sandbox, SandboxSpec

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from harness.cache import cache_root
 from harness.environments.base_run import baseline
-from harness.environments.clean_room import CleanRoom
-from harness.environments.environment import build
+from harness.environments.environment import CleanRoom, build
 from harness.environments.summary import environment_json, offline, summary_line, trouble
 from harness.records import Json
 from harness.repository.workspace import open_workspace

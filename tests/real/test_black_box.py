@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent import solve
-from harness.environments.clean_room import CleanRoom
+from harness.environments.environment import CleanRoom
 from harness.evidence.black_box import contradiction
 from harness.evidence.verify import verify
 from harness.records import Candidate, Evidence

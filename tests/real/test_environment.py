@@ -11,8 +11,7 @@ from typing import Any, cast
 import pytest
 
 from harness.environments.base_run import Baseline, baseline
-from harness.environments.clean_room import CleanRoom
-from harness.environments.environment import Built, build
+from harness.environments.environment import Built, CleanRoom, build
 from harness.patches.extract import take_patch
 from harness.patches.patch import Patch
 from harness.sandbox.base import Provider, SandboxSpec

@@ -10,7 +10,7 @@ import pytest
 
 from harness.environments import environment
 from harness.environments.base_run import baseline
-from harness.environments.clean_room import CleanRoom
+from harness.environments.environment import CleanRoom
 from harness.records import Verdict
 from harness.repository.workspace import open_workspace
 from harness.sandbox.base import Provider

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from harness.environments.clean_room import CleanRoom
+from harness.environments.environment import CleanRoom
 from harness.records import Outcome, TestReport, Verdict
 from harness.sandbox.base import Provider
 from harness.suites.instances import grade, verdict

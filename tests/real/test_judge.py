@@ -19,7 +19,7 @@ from agent.choice.case import Case, Ground
 from agent.choice.questions import in_words, material
 from harness import trace
 from harness.environments import environment
-from harness.environments.clean_room import CleanRoom
+from harness.environments.environment import CleanRoom
 from harness.records import WRITERS_FROM, Budget, Candidate, Evidence
 from harness.repository.base_tree import open_tree
 from harness.repository.workspace import open_workspace

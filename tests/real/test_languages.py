@@ -17,8 +17,7 @@ import pytest
 from agent import solve
 from harness import inside
 from harness.environments.base_run import Baseline, baseline
-from harness.environments.clean_room import CleanRoom
-from harness.environments.environment import build
+from harness.environments.environment import CleanRoom, build
 from harness.records import Exec, TestReport
 from harness.sandbox.base import Provider
 from harness.testing.report import outcome_of, read_lines

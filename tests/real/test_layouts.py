@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.environments.base_run import baseline
-from harness.environments.clean_room import CleanRoom
-from harness.environments.environment import Built, build
+from harness.environments.environment import Built, CleanRoom, build
 from harness.patches.extract import take_patch
 from harness.sandbox.base import Provider, SandboxSpec
 from tasks.errors import SetupFailed

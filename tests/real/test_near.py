@@ -14,7 +14,7 @@ from agent import resume, solve
 from agent.assemble import Solution
 from harness import trace
 from harness.environments.base_run import NEAR_LATER, Baseline, baseline
-from harness.environments.clean_room import CleanRoom
+from harness.environments.environment import CleanRoom
 from harness.evidence.near import NO_FILES, NONE_GREEN, NOT_BY_FILE, near_baseline, what_is_touched
 from harness.evidence.regression import choose
 from harness.evidence.verify import verify

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import pytest
 
-from harness.environments.clean_room import CleanRoom
+from harness.environments.environment import CleanRoom
 from harness.evidence.near import near_tests
 from harness.sandbox.base import WORKDIR, Provider, Sandbox
 from tests.bench.evidence import NOTHING_RAN, TestFacts, held_against

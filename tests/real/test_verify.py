@@ -16,7 +16,7 @@ from harness.choosing.gather import gather_probes, gather_static, in_sandbox
 from harness.choosing.pool import Sample
 from harness.choosing.statement import Statement
 from harness.choosing.static_evidence import look
-from harness.environments.clean_room import CleanRoom
+from harness.environments.environment import CleanRoom
 from harness.evidence.told import tell
 from harness.evidence.verify import verification_key, verify, witness_name, witness_on_base
 from harness.records import Candidate, Evidence, Told, WitnessTest
