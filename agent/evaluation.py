@@ -188,7 +188,7 @@ class Evaluation:
             # Would its share of what is left pay for another call like its dearest?
             share, spent, tokens = budget.share(id), kept.cost.known_usd + kept.dearest, kept.cost.usage.total
             per_call = tokens / kept.cost.calls if kept.cost.calls else 0.0
-            if share.level("usd") > spent and share.level("tokens") > tokens + per_call:
+            if budget.level("usd", share) > spent and budget.level("tokens", share) > tokens + per_call:
                 return "there is a budget again"
         return ""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -123,9 +123,10 @@ class BudgetKeeper:
         self._attempt_started: dict[int, float] = {}
         self._run = _Scope()
         self._own: dict[int | None, _Scope] = {}
-        self._waiters: deque[tuple[Hold, asyncio.Future[None]]] = deque()
+        self._turn = asyncio.Lock()  # whose it is waits for `_changed`; all others wait for it, in order
+        self._changed = asyncio.Event()
         if share is not None:
-            share.scope, share.serve = self._run, self._serve
+            share.scope, share.serve = self._run, self._changed.set
 
     @classmethod
     def from_charges(
@@ -153,7 +154,7 @@ class BudgetKeeper:
     def _run_cap(self, limit: Limit) -> _Cap:
         most, level, held, why = _most(getattr(self.budget, limit)), math.inf, self._run.held[limit], ""
         if self._share is not None:
-            level = self._share.level(limit)
+            level = self._share.whole.level(limit, self._share)
             held += sum(each.scope.held[limit] for each in self._share.rivals)
         if level < most:
             most, why = level, " (its share of what the whole evaluation has)"
@@ -163,7 +164,7 @@ class BudgetKeeper:
         """Other caps hold from now on, also for calls that wait. Raises InputError for one that cannot be kept."""
         _check_caps(budget, self.budget, [self._run])
         self.budget = budget
-        self._serve()
+        self._changed.set()
 
     def capped(self, attempt: int | None) -> bool:
         """Whether any cap on money or tokens holds for a call of the attempt (None: of the judge)."""
@@ -221,38 +222,25 @@ class BudgetKeeper:
         time is up, also while waiting."""
         hold = Hold(self, attempt, usd or 0.0, tokens)
         self.check(attempt)
-        self._check_fit(hold)
-        if not self._waiters and self._fits(hold):
-            return self._grant(hold)
-        waiter = (hold, asyncio.get_running_loop().create_future())
-        self._waiters.append(waiter)
-        try:
-            async with self.in_time(attempt):
-                await waiter[1]
-        except (BudgetExceeded, asyncio.CancelledError):
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-            hold.release()
-            self._serve()
-            raise
+        self._fits(hold)  # what can never fit does not wait
+        async with self.in_time(attempt), self._turn:
+            while not self._fits(hold):
+                self._changed.clear()
+                await self._changed.wait()
+            hold.open = True
+            for scope in self._scopes(attempt):
+                scope.hold(hold.usd, hold.tokens, holds=1)
         return hold
 
-    def _check_fit(self, hold: Hold) -> None:
-        """Raises BudgetExceeded where the call does not fit even if every other call in flight came for free."""
-        for cap in self._caps(hold.attempt):
+    def _fits(self, hold: Hold) -> bool:
+        """Whether the call fits beside those in flight. Raises BudgetExceeded where it would not even if every other
+        one came for free."""
+        caps = self._caps(hold.attempt)
+        for cap in caps:
             asked = getattr(hold, cap.limit)
             if cap.spent + asked > cap.most:
                 raise cap.exceeded(asked)
-
-    def _fits(self, hold: Hold) -> bool:
-        caps = self._caps(hold.attempt)
         return all(cap.spent + cap.held + getattr(hold, cap.limit) <= cap.most for cap in caps)
-
-    def _grant(self, hold: Hold) -> Hold:
-        hold.open = True
-        for scope in self._scopes(hold.attempt):
-            scope.hold(hold.usd, hold.tokens, holds=1)
-        return hold
 
     def _close(self, hold: Hold, usd: float, tokens: int) -> None:
         hold.open = False
@@ -260,25 +248,8 @@ class BudgetKeeper:
             scope.hold(-hold.usd, -hold.tokens, holds=-1)
             scope.spend(usd, tokens)
         for other in self._share.rivals if self._share is not None else ():
-            if other.serve is not None:
-                other.serve()
-        self._serve()
-
-    def _serve(self) -> None:
-        """Grants waiters in order, refuses those that can no longer fit, and stops at the first that must wait on."""
-        while self._waiters:
-            hold, granted = self._waiters[0]
-            try:
-                self._check_fit(hold)
-                if not self._fits(hold):
-                    return
-                if not granted.done():
-                    self._grant(hold)
-                    granted.set_result(None)
-            except BudgetExceeded as refusal:
-                if not granted.done():
-                    granted.set_exception(refusal)
-            self._waiters.popleft()
+            other.serve()
+        self._changed.set()
 
     def _scope(self, attempt: int | None) -> _Scope:
         return self._own.setdefault(attempt, _Scope())
@@ -313,7 +284,7 @@ class SharedBudget:
     def finish(self, run: str) -> None:
         """The run needs no more: what it left is for the others."""
         share = self.shares[run]
-        share.finished, share.serve = True, None
+        share.finished, share.serve = True, lambda: None
 
     def share(self, run: str) -> Share:
         """The run's part, for its keeper; it counts as unfinished from now on."""
@@ -326,8 +297,7 @@ class SharedBudget:
         _check_caps(budget, self.budget, [share.scope for share in self.shares.values()])
         self.budget = budget
         for share in self.shares.values():
-            if share.serve is not None:
-                share.serve()
+            share.serve()
 
     @property
     def seconds_left(self) -> tuple[float, float] | None:
@@ -361,11 +331,7 @@ class Share:
     whole: SharedBudget
     scope: _Scope = field(default_factory=_Scope)
     finished: bool = False
-    serve: Callable[[], None] | None = None
-
-    def level(self, limit: Limit) -> float:
-        """USD or tokens that the run may have spent in all, as it stands now; infinite without a cap."""
-        return self.whole.level(limit, self)
+    serve: Callable[[], None] = lambda: None
 
     @property
     def rivals(self) -> list[Share]:
