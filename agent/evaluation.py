@@ -258,7 +258,7 @@ class Evaluation:
                     finally:
                         budget.finish(task.id)
                         if sampling is not None:
-                            sampling.leave(task.id)
+                            sampling.listeners.pop(task.id, None)
 
                 ahead = 1 if sampling is not None else self.settings.budget.attempts
                 plan = EvaluationPlan(pool.slots, pool.checks, ahead, self.grades, self.at_once)
@@ -288,7 +288,7 @@ class Evaluation:
             lane.expect(self.attempts_left(id))
             return
         lane.urgency = lambda: sampling.urgency(id)
-        sampling.listen(id, lambda: lane.expect(int(sampling.eager(id))))
+        sampling.listeners[id] = lambda: lane.expect(int(sampling.eager(id)))
 
     async def _solve(
         self, task: Task, lane: Lane, pool: Pool, budget: SharedBudget, view: SuiteView, sampling: Sampling | None

@@ -110,12 +110,14 @@ class BudgetKeeper:
     def __init__(
         self,
         budget: Budget,
+        charges: Iterable[Charge] = (),
         *,
         clock: Callable[[], float] = time.monotonic,
         elapsed: float = 0.0,
         share: Share | None = None,
     ) -> None:
-        """`elapsed`: seconds that the run took before it was resumed. `share`: of a budget over many runs."""
+        """`charges`, `elapsed`: what the run was charged, and the seconds that it took, before it was resumed. A charge
+        of unknown price counts as the dearest known one of its model so far. `share`: of a budget over many runs."""
         self.budget = budget
         self._share = share
         self._clock = clock
@@ -127,22 +129,13 @@ class BudgetKeeper:
         self._changed = asyncio.Event()
         if share is not None:
             share.scope, share.serve = self._run, self._changed.set
-
-    @classmethod
-    def from_charges(
-        cls, budget: Budget, charges: Iterable[Charge], *, elapsed: float = 0.0, share: Share | None = None
-    ) -> BudgetKeeper:
-        """The keeper of a resumed run. A charge of unknown price counts as the dearest known one of its model so
-        far."""
-        keeper = cls(budget, elapsed=elapsed, share=share)
         dearest: dict[str, float] = {}
         for charge in charges:
             if charge.usd is not None:
                 dearest[charge.model] = max(charge.usd, dearest.get(charge.model, 0.0))
             usd = dearest.get(charge.model, 0.0) if charge.usd is None else charge.usd
-            for scope in keeper._scopes(charge.attempt):
+            for scope in self._scopes(charge.attempt):
                 scope.spend(usd, charge.usage.total)
-        return keeper
 
     def _caps(self, attempt: int | None) -> tuple[_Cap, ...]:
         """The caps on money and tokens for a call of the attempt, or (None) of the judge."""
