@@ -128,7 +128,8 @@ class ModelClient:
                 if not self._goes_on(call, failed, seconds):
                     raise self.explained(failed.failure, call.tries, seconds) from failed.__cause__
                 self._note(failed, call)
-                await self._sleep(self._wait(failed, call.tries), attempt)
+                async with self._keeper.in_time(attempt):
+                    await asyncio.sleep(self._wait(failed, call.tries))
 
     def _request(self, wire: Wire, call: _Call) -> Json:
         """The request as it is made by what is known now."""
@@ -290,11 +291,6 @@ class ModelClient:
         if told is not None:  # a little later than told, and not all together
             return told + random.uniform(0, min(1.0, 0.25 * told))
         return random.uniform(0, min(self._patience.longest, self._patience.first * 2.0 ** min(tries, 16)))
-
-    async def _sleep(self, seconds: float, attempt: int | None) -> None:
-        """Never past a cap on time: the next reservation then says that the time is up."""
-        left = self._keeper.seconds_left(attempt)
-        await asyncio.sleep(seconds if left is None else max(0.0, min(seconds, left)))
 
     def _note(self, failed: _Failed, call: _Call) -> None:
         failure = failed.failure

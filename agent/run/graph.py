@@ -16,6 +16,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypedDict
 
 from langgraph.graph import StateGraph
@@ -58,18 +59,15 @@ async def drive(run: Run) -> None:
     graph: StateGraph[Stage, Run, Stage, Stage] = StateGraph(Stage, context_schema=Run)
     stages = {"prepare": prepare, "attempts": attempts, "verify": verify_candidates}
     stages |= {"select": choose_one, "report": report}
-    nodes: list[tuple[str, Any]] = [(name, _node(name, stage)) for name, stage in stages.items()]
+    nodes: list[tuple[str, Any]] = [(name, partial(_node, name, stage)) for name, stage in stages.items()]
     graph.add_sequence(nodes)
     graph.set_entry_point("prepare")
     await graph.compile().ainvoke({"done": ""}, context=run)
 
 
-def _node(name: str, stage: Callable[[Run], Awaitable[None]]) -> Callable[[Stage, Runtime[Run]], Awaitable[Stage]]:
-    async def node(state: Stage, runtime: Runtime[Run]) -> Stage:
-        await stage(runtime.context)
-        return {"done": name}
-
-    return node
+async def _node(name: str, stage: Callable[[Run], Awaitable[None]], state: Stage, runtime: Runtime[Run]) -> Stage:
+    await stage(runtime.context)
+    return {"done": name}
 
 
 async def prepare(run: Run) -> None:

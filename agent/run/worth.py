@@ -63,7 +63,7 @@ def state_of(events: Sequence[trace.Event]) -> TaskState:
     costs = Ledger.of(events).to_json()["by_attempt"]
     candidates = candidates_of(events)
     against = objections(candidates)
-    groups, unknown = [], set[int | None]()
+    groups, agreed, unknown = list[Group](), set[int | None](), set[int | None]()
     for candidate in candidates:
         evidence = candidate.evidence
         if evidence is None:
@@ -72,10 +72,10 @@ def state_of(events: Sequence[trace.Event]) -> TaskState:
             # Of level 1 where there are tests that show the issue and all pass.
             shown = [*evidence.given.values(), *evidence.witness.values()]
             level = int(bool(shown) and set(shown) == {"passed"})
-            groups.append((Group(found, level), candidate.attempts))
-    agreed = {index for _, attempts in groups for index in attempts}
+            groups.append(Group(found, level))
+            agreed.update(candidate.attempts)
     usd = sum(_cost(costs.get(str(end.attempt), {}), end.seconds) for end in ended if end.attempt not in unknown)
-    return TaskState(tuple(group for group, _ in groups), len(indices - agreed - unknown), usd)
+    return TaskState(tuple(groups), len(indices - agreed - unknown), usd)
 
 
 def _cost(charged: Mapping[str, object], seconds: float) -> float:

@@ -119,7 +119,7 @@ class BudgetKeeper:
         """`charges`, `elapsed`: what the run was charged, and the seconds that it took, before it was resumed. A charge
         of unknown price counts as the dearest known one of its model so far. `share`: of a budget over many runs."""
         self.budget = budget
-        self._share = share
+        self._share = share or SharedBudget(Budget()).share("")
         self._clock = clock
         self._started = clock() - elapsed
         self._attempt_started: dict[int, float] = {}
@@ -127,8 +127,7 @@ class BudgetKeeper:
         self._own: dict[int | None, _Scope] = {}
         self._turn = asyncio.Lock()  # whose it is waits for `_changed`; all others wait for it, in order
         self._changed = asyncio.Event()
-        if share is not None:
-            share.scope, share.serve = self._run, self._changed.set
+        self._share.scope, self._share.serve = self._run, self._changed.set
         dearest: dict[str, float] = {}
         for charge in charges:
             if charge.usd is not None:
@@ -145,10 +144,8 @@ class BudgetKeeper:
         return (self._run_cap("usd"), self._run_cap("tokens"), last)
 
     def _run_cap(self, limit: Limit) -> _Cap:
-        most, level, held, why = _most(getattr(self.budget, limit)), math.inf, self._run.held[limit], ""
-        if self._share is not None:
-            level = self._share.whole.level(limit, self._share)
-            held += sum(each.scope.held[limit] for each in self._share.rivals)
+        most, level, why = _most(getattr(self.budget, limit)), self._share.whole.level(limit, self._share), ""
+        held = self._run.held[limit] + sum(each.scope.held[limit] for each in self._share.rivals)
         if level < most:
             most, why = level, " (its share of what the whole evaluation has)"
         return _Cap(limit, "run", most, self._run.spent[limit], held, why)
@@ -192,7 +189,7 @@ class BudgetKeeper:
         now, caps = self._clock(), []
         if self.budget.seconds is not None:
             caps.append((self._started + self.budget.seconds - now, "run", self.budget.seconds))
-        if self._share is not None and (shared := self._share.whole.seconds_left) is not None:
+        if (shared := self._share.whole.seconds_left) is not None:
             caps.append((shared[0], "run", shared[1]))
         started = None if attempt is None else self._attempt_started.get(attempt)
         if started is not None and self.budget.attempt_seconds is not None:
@@ -240,7 +237,7 @@ class BudgetKeeper:
         for scope in self._scopes(hold.attempt):
             scope.hold(-hold.usd, -hold.tokens, holds=-1)
             scope.spend(usd, tokens)
-        for other in self._share.rivals if self._share is not None else ():
+        for other in self._share.rivals:
             other.serve()
         self._changed.set()
 
