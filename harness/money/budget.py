@@ -43,36 +43,28 @@ class Hold:
     attempt: int | None
     usd: float
     tokens: int
-    open: bool = False
 
     def settle(self, charge: Charge) -> None:
         """The call was answered, or may have reached the model: its charge takes the place of the reservation.
 
         A charge with no known price counts, for the caps only, as the reserved amount; unknown tokens likewise."""
-        if self.open:
-            usd = self.usd if charge.usd is None else charge.usd
-            self.keeper._close(self, usd, charge.usage.total or self.tokens)
+        usd = self.usd if charge.usd is None else charge.usd
+        self.keeper._close(self, usd, charge.usage.total or self.tokens)
 
     def release(self) -> None:
         """The call cost nothing (it never reached the model). Does nothing after `settle`."""
-        if self.open:
-            self.keeper._close(self, 0.0, 0)
+        self.keeper._close(self, 0.0, 0)
 
 
 @dataclass(slots=True)
 class _Scope:
-    """What is spent, and what is held for `holds` calls under way."""
+    """What is spent, and the reservations of calls under way."""
 
     spent: dict[Limit, float] = field(default_factory=lambda: {"usd": 0.0, "tokens": 0})
-    held: dict[Limit, float] = field(default_factory=lambda: {"usd": 0.0, "tokens": 0})
-    holds: int = 0
+    holds: list[Hold] = field(default_factory=list)
 
-    def hold(self, usd: float, tokens: int, *, holds: int) -> None:
-        """So much more is held, for so many more calls."""
-        self.holds += holds
-        # Set to zero with the last one, so that rounding errors of many additions never block a reservation.
-        self.held["usd"] = self.held["usd"] + usd if self.holds else 0.0
-        self.held["tokens"] += tokens
+    def held(self, limit: Limit) -> float:
+        return sum(hold.usd if limit == "usd" else hold.tokens for hold in self.holds)
 
     def spend(self, usd: float, tokens: int) -> None:
         self.spent["usd"] += usd
@@ -140,12 +132,12 @@ class BudgetKeeper:
         """The caps on money and tokens for a call of the attempt, or (None) of the judge."""
         judge = attempt is None
         most, own = self.budget.judge_usd if judge else self.budget.attempt_usd, self._scope(attempt)
-        last = _Cap("usd", "judge" if judge else "attempt", _most(most), own.spent["usd"], own.held["usd"])
+        last = _Cap("usd", "judge" if judge else "attempt", _most(most), own.spent["usd"], own.held("usd"))
         return (self._run_cap("usd"), self._run_cap("tokens"), last)
 
     def _run_cap(self, limit: Limit) -> _Cap:
         most, level, why = _most(getattr(self.budget, limit)), self._share.whole.level(limit, self._share), ""
-        held = self._run.held[limit] + sum(each.scope.held[limit] for each in self._share.rivals)
+        held = self._run.held(limit) + sum(each.scope.held(limit) for each in self._share.rivals)
         if level < most:
             most, why = level, " (its share of what the whole evaluation has)"
         return _Cap(limit, "run", most, self._run.spent[limit], held, why)
@@ -217,9 +209,8 @@ class BudgetKeeper:
             while not self._fits(hold):
                 self._changed.clear()
                 await self._changed.wait()
-            hold.open = True
             for scope in self._scopes(attempt):
-                scope.hold(hold.usd, hold.tokens, holds=1)
+                scope.holds.append(hold)
         return hold
 
     def _fits(self, hold: Hold) -> bool:
@@ -233,9 +224,10 @@ class BudgetKeeper:
         return all(cap.spent + cap.held + getattr(hold, cap.limit) <= cap.most for cap in caps)
 
     def _close(self, hold: Hold, usd: float, tokens: int) -> None:
-        hold.open = False
+        if hold not in self._run.holds:
+            return
         for scope in self._scopes(hold.attempt):
-            scope.hold(-hold.usd, -hold.tokens, holds=-1)
+            scope.holds.remove(hold)
             scope.spend(usd, tokens)
         for other in self._share.rivals:
             other.serve()
@@ -332,7 +324,7 @@ class Share:
 def _check_caps(wished: Budget, now: Budget, scopes: list[_Scope]) -> None:
     limits: tuple[Limit, ...] = ("usd", "tokens")
     for limit in limits:
-        cap, gone = getattr(wished, limit), sum(scope.spent[limit] + scope.held[limit] for scope in scopes)
+        cap, gone = getattr(wished, limit), sum(scope.spent[limit] + scope.held(limit) for scope in scopes)
         if cap is not None and cap != getattr(now, limit) and cap < gone:
             said = f"{OPTIONS['run', limit]} {cap:.10g} is below what is spent and held for calls under way"
             raise InputError(f"{said}, {gone:.10g}: nothing is changed")
