@@ -377,7 +377,7 @@ async def _drive(
     # them.
     seen = [event for event in events if not isinstance(event, trace.Graded)]
     log.listen(seen.append)
-    keeper = BudgetKeeper.from_charges(
+    keeper = BudgetKeeper(
         settings.budget, charges(events), elapsed=active_seconds(events), share=part.share if part else None
     )
     if not fresh and not reopened:

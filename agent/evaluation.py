@@ -188,7 +188,7 @@ class Evaluation:
             # Would its share of what is left pay for another call like its dearest?
             share, spent, tokens = budget.share(id), kept.cost.known_usd + kept.dearest, kept.cost.usage.total
             per_call = tokens / kept.cost.calls if kept.cost.calls else 0.0
-            if share.level("usd") > spent and share.level("tokens") > tokens + per_call:
+            if budget.level("usd", share) > spent and budget.level("tokens", share) > tokens + per_call:
                 return "there is a budget again"
         return ""
 
@@ -258,7 +258,7 @@ class Evaluation:
                     finally:
                         budget.finish(task.id)
                         if sampling is not None:
-                            sampling.leave(task.id)
+                            sampling.listeners.pop(task.id, None)
 
                 ahead = 1 if sampling is not None else self.settings.budget.attempts
                 plan = EvaluationPlan(pool.slots, pool.checks, ahead, self.grades, self.at_once)
@@ -288,7 +288,7 @@ class Evaluation:
             lane.expect(self.attempts_left(id))
             return
         lane.urgency = lambda: sampling.urgency(id)
-        sampling.listen(id, lambda: lane.expect(int(sampling.eager(id))))
+        sampling.listeners[id] = lambda: lane.expect(int(sampling.eager(id)))
 
     async def _solve(
         self, task: Task, lane: Lane, pool: Pool, budget: SharedBudget, view: SuiteView, sampling: Sampling | None

@@ -177,7 +177,7 @@ class Chat(ABC, Generic[T]):
         one that can only be refused, since they may rest on it."""
         kept: list[ToolCall] = []
         for call in reading.calls:
-            kept.append(ToolCall(call.id, call.name, call.arguments, call.problem))
+            kept.append(call)
             kind = "" if call.problem else self._offered[call.name].kind
             if kind == "ends":
                 text = reading.text or str(call.arguments.get("summary") or "")

@@ -104,8 +104,6 @@ class Notebook:
         self._changes.append(tuple(self._loose))
         self.marks.append(hashlib.sha1(repr(sorted(self._hashes.items())).encode()).hexdigest())
         self._turn = None
-        self._loose.clear()
-        self._loose_witnesses.clear()
 
     @property
     def writes_tests(self) -> bool:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from agent.attempt.policy import ToolCall
 from agent.attempt.tools import TOOLS, Tool, argument_problem, tool_named
 from agent.models.wires.texts import encodable
 from harness.records import Json
@@ -46,16 +47,11 @@ _LOOSE = json.JSONDecoder(strict=False, parse_constant=lambda _: None)
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """A call and what it was taken as: `name` and `arguments` of ours. `problem`: why it cannot be carried out; `note`:
-    what the result should say of how it was taken. `raw`: the entry of `tool_calls`; None where it stood in the
-    text."""
+class Call(ToolCall):
+    """A call as it was taken: `name` and `arguments` are ours. `note`: what the result should say of how it was taken.
+    `raw`: the entry of `tool_calls`; None where it stood in the text."""
 
-    id: str
-    name: str
-    arguments: Json
     note: str = ""
-    problem: str = ""
     raw: Json | None = None
 
 

@@ -2,7 +2,7 @@
 on the base and on every candidate."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,25 +28,10 @@ PLACE = "test_told_apart.py"
 TEST_CHARS = 20_000
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
-    """What comes of a hearing. `points`: the judge's opinion, by candidate id. `shown`: the rows of its tests, which
-    count before any opinion. `neither`: it found that no candidate solves the issue."""
-
-    points: Mapping[str, float] = field(default_factory=dict)
-    shown: tuple[Shown, ...] = ()
-    neither: bool = False
-
-    @property
-    def warning(self) -> str:
-        """What a person has to be told of it beside the choice."""
-        return " The judge found that no candidate solves the issue." * self.neither
-
-
 @dataclass(slots=True)
 class Hearing:
-    """A case before the judge `client`. `end` is told of a cap that is reached. `points`, `neither`: as in `Word`, so
-    far; `before`: what is done next, in words."""
+    """A case before the judge `client`. `end` is told of a cap that is reached. So far, `points`: the judge's opinion,
+    by candidate id; `neither`: it found that no candidate solves the issue. `before`: what is done next, in words."""
 
     case: Case
     client: "ModelClient"
@@ -67,9 +52,14 @@ class Hearing:
         return {test.path: test for test in found if test.path}
 
     @property
-    def word(self) -> Word:
-        rows = tuple(row for path, test in self.tests.items() for row in of_judge(path, test.told))
-        return Word(self.points, rows, self.neither)
+    def shown(self) -> tuple[Shown, ...]:
+        """The rows of its tests, which count before any opinion."""
+        return tuple(row for path, test in self.tests.items() for row in of_judge(path, test.told))
+
+    @property
+    def warning(self) -> str:
+        """What a person has to be told of it beside the choice."""
+        return " The judge found that no candidate solves the issue." * self.neither
 
     def asks(self, name: str = "judge") -> tuple[Ask, dict[str, trace.Replied]]:
         """The charged call, and what the trace has of it; `name`: what its keys begin with there."""

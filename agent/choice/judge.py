@@ -13,7 +13,7 @@ from typing import Any
 
 from agent.choice.case import Case
 from agent.choice.hands import hands
-from agent.choice.hearing import Hearing, Word
+from agent.choice.hearing import Hearing
 from agent.choice.questions import (
     alike,
     fenced,
@@ -37,7 +37,7 @@ MET = {"yes": 1.0, "unclear": 0.5}
 NEITHER = "none of these"
 
 
-async def judge(hearing: Hearing, how: str) -> Word:
+async def judge(hearing: Hearing, how: str) -> None:
     """Hear the case in one of the ways above. What is asked is charged, and what is run and said is written to the
     trace. An unusable answer is nobody's win. A budget that ends or a server that fails leaves the points so far."""
     case = hearing.case
@@ -54,13 +54,12 @@ async def judge(hearing: Hearing, how: str) -> Word:
     for group in groups:
         most = max(hearing.points.get(each.id, 0.0) for each in group)
         hearing.points |= dict.fromkeys((each.id for each in group), most)
-    return hearing.word
 
 
 async def _quick(hearing: Hearing) -> None:
     case = hearing.case
     tested = await _tested(hearing)
-    pairs = list(itertools.combinations((group[0] for group in alike(case, case.finalists(hearing.word.shown))), 2))
+    pairs = list(itertools.combinations((group[0] for group in alike(case, case.finalists(hearing.shown))), 2))
     neither = 0
     for one, other in pairs:
         words = []

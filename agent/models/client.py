@@ -14,8 +14,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
-
 from agent.config import CONTEXT, Alias, prices_of
 from agent.models.connections import Connections
 from agent.models.failures import Failure
@@ -119,31 +117,19 @@ class ModelClient:
         failing."""
         call = _Call(purpose, attempt, key, messages, tools, seed, temperature, longer, output)
         started = time.monotonic()
-
-        def seconds() -> float:
-            return time.monotonic() - started
-
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(lambda error: isinstance(error, _Failed) and self._goes_on(error)),
-            stop=lambda state: self._is_out_of_patience(_failed_of(state), call.failures, seconds()),
-            wait=lambda state: self._wait(_failed_of(state), call.tries),
-            before_sleep=lambda state: self._note(_failed_of(state), call),
-            sleep=lambda wait: self._sleep(wait, attempt),
-            reraise=True,
-        )
-        try:
-            return await retrying(self._try, call)
-        except _Failed as failed:
-            raise self.explained(failed.failure, call.tries, seconds()) from failed.__cause__
-
-    async def _try(self, call: _Call) -> Replied:
-        call.tries += 1
-        try:
-            return await self._once(call)
-        except _Failed as failed:
-            failed.again = self._changes(call, failed)
-            call.failures += not (failed.failure.rate_limited or failed.again)
-            raise
+        while True:
+            call.tries += 1
+            try:
+                return await self._once(call)
+            except _Failed as failed:
+                failed.again = self._changes(call, failed)
+                call.failures += not (failed.failure.rate_limited or failed.again)
+                seconds = time.monotonic() - started
+                if not self._goes_on(call, failed, seconds):
+                    raise self.explained(failed.failure, call.tries, seconds) from failed.__cause__
+                self._note(failed, call)
+                async with self._keeper.in_time(attempt):
+                    await asyncio.sleep(self._wait(failed, call.tries))
 
     def _request(self, wire: Wire, call: _Call) -> Json:
         """The request as it is made by what is known now."""
@@ -292,12 +278,11 @@ class ModelClient:
     def _asks_too_much(self, failure: Failure) -> bool:
         return (failure.retry_after or 0.0) > self.alias.longest_wait
 
-    def _goes_on(self, failed: _Failed) -> bool:
-        return failed.again or (failed.failure.retry and not self._asks_too_much(failed.failure))
-
-    def _is_out_of_patience(self, failed: _Failed, failures: int, seconds: float) -> bool:
-        late = seconds + (failed.failure.retry_after or 0.0) >= self._patience.allowance
-        return late or failures >= self._patience.tries
+    def _goes_on(self, call: _Call, failed: _Failed, seconds: float) -> bool:
+        """Whether another try may help, and there is patience for it after so many seconds."""
+        helps = failed.again or (failed.failure.retry and not self._asks_too_much(failed.failure))
+        in_time = seconds + (failed.failure.retry_after or 0.0) < self._patience.allowance
+        return helps and in_time and call.failures < self._patience.tries
 
     def _wait(self, failed: _Failed, tries: int) -> float:
         told = failed.failure.retry_after
@@ -306,11 +291,6 @@ class ModelClient:
         if told is not None:  # a little later than told, and not all together
             return told + random.uniform(0, min(1.0, 0.25 * told))
         return random.uniform(0, min(self._patience.longest, self._patience.first * 2.0 ** min(tries, 16)))
-
-    async def _sleep(self, seconds: float, attempt: int | None) -> None:
-        """Never past a cap on time: the next reservation then says that the time is up."""
-        left = self._keeper.seconds_left(attempt)
-        await asyncio.sleep(seconds if left is None else max(0.0, min(seconds, left)))
 
     def _note(self, failed: _Failed, call: _Call) -> None:
         failure = failed.failure
@@ -392,9 +372,3 @@ class _Failed(Exception):
         self.failure = failure
         self.again = False
         self.learnt = ""
-
-
-def _failed_of(state: RetryCallState) -> _Failed:
-    error = state.outcome.exception() if state.outcome else None
-    assert isinstance(error, _Failed)
-    return error

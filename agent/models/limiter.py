@@ -8,7 +8,7 @@ seconds' worth. Waiting calls are served in order of arrival.
 
 import asyncio
 import time
-from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 
 BURST_SECONDS = 10.0
@@ -66,8 +66,8 @@ class Limiter:
         self._paused_until = 0.0
         self._requests = _Bucket(requests_per_minute)
         self._tokens = _Bucket(tokens_per_minute)
-        self._waiters: deque[tuple[int, asyncio.Future[Slot]]] = deque()  # tokens, and what is set when it may start
-        self._timer: asyncio.TimerHandle | None = None
+        self._turn = asyncio.Lock()  # whose it is waits for `_changed`; all others wait for it, in order
+        self._changed = asyncio.Event()
 
     @property
     def limit(self) -> int:
@@ -78,23 +78,20 @@ class Limiter:
         """So many calls at once at most from now on (also: fewer), and so many now unless a 429 has cut them."""
         self._limit = float(ceiling) if self._limit >= self.ceiling else min(self._limit, ceiling)
         self.ceiling = ceiling
-        self._serve()
+        self._changed.set()
 
     async def enter(self, tokens: int) -> Slot:
         """Waits for a turn. `tokens`: how many the call will use, estimated."""
-        if not self._waiters and self._delay(tokens) == 0:
-            return self._admit(tokens)
-        granted: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
-        self._waiters.append((tokens, granted))
-        self._serve()
-        try:
-            return await granted
-        except asyncio.CancelledError:
-            if granted.done() and not granted.cancelled():
-                granted.result().leave(tokens=0)
-            else:
-                self._serve()  # which passes over who waits no more
-            raise
+        async with self._turn:
+            while (delay := self._delay(tokens)) != 0:
+                self._changed.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(delay):
+                        await self._changed.wait()
+            self._in_flight += 1
+            self._requests.take(1)
+            self._tokens.take(tokens)
+            return Slot(self, tokens, self._epoch)
 
     def rejected(self, slot: Slot, retry_after: float | None) -> None:
         """The server said 429: fewer calls at once, and none before `retry_after` seconds have passed."""
@@ -110,7 +107,7 @@ class Limiter:
             self._limit = min(float(self.ceiling), self._limit + 1 / self._limit)
         if tokens is not None:
             self._tokens.take(tokens - slot.tokens)
-        self._serve()
+        self._changed.set()
 
     def _delay(self, tokens: int) -> float | None:
         """Seconds until a call may start; None: when another one has ended."""
@@ -118,27 +115,3 @@ class Limiter:
             return None
         paused = self._paused_until - time.monotonic()
         return max(0.0, paused, self._requests.wait(1), self._tokens.wait(tokens))
-
-    def _admit(self, tokens: int) -> Slot:
-        self._in_flight += 1
-        self._requests.take(1)
-        self._tokens.take(tokens)
-        return Slot(self, tokens, self._epoch)
-
-    def _serve(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        while self._waiters:
-            tokens, granted = self._waiters[0]
-            if granted.done():
-                self._waiters.popleft()
-                continue
-            delay = self._delay(tokens)
-            if delay is None:
-                return
-            if delay > 0:
-                self._timer = asyncio.get_running_loop().call_later(delay, self._serve)
-                return
-            self._waiters.popleft()
-            granted.set_result(self._admit(tokens))

@@ -22,7 +22,7 @@ from harness.evidence.unchanged import UnchangedCode
 from harness.money.budget import BudgetKeeper
 from harness.records import NO_SAMPLE, WRITERS_FROM, Attempt, Candidate, Evidence, Selection, WitnessTest
 from harness.repository.workspace import Workspace
-from harness.sandbox.base import Provider, SandboxSpec
+from harness.sandbox.base import Provider
 from tasks.errors import BudgetExceeded, CallRefused, EndpointFailed
 from tasks.task import Task
 
@@ -179,10 +179,6 @@ class Run:
         if not isinstance(error, CallRefused) or self.refusals[model] >= REFUSALS:
             self.broken.setdefault(model, error)
 
-    def spec(self, name: str) -> SandboxSpec:
-        """A sandbox of the run's environment."""
-        return SandboxSpec(run=self.name, name=name, environment=self.environment.key, limits=self.settings.limits)
-
     def room(self, test_seconds: float = TEST_SECONDS) -> CleanRoom:
         """The clean room of the run's environment. `test_seconds`: of one test."""
         return CleanRoom(
@@ -216,8 +212,7 @@ class Run:
 
     def samples(self) -> list[Attempt]:
         """Those that count: neither ended by the world nor broken off, nor made to write tests."""
-        ended = [a for a in self.finished() if a.status not in NO_SAMPLE]
-        return [a for a in ended if a.index < WRITERS_FROM]
+        return [a for a in self.finished() if a.status not in NO_SAMPLE and a.index < WRITERS_FROM]
 
     def selection(self) -> Selection | None:
         """The choice, if it is made; one from before the run was reopened is made again."""

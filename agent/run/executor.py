@@ -139,7 +139,7 @@ class InProcess:
 
 
 async def _opened(run: Run, index: int) -> Sandbox:
-    sandbox = await run.provider.create(run.spec(f"attempt-{index:02d}"))
+    sandbox = await run.provider.create(run.room().spec(f"attempt-{index:02d}"))
     try:
         await hide_setup(sandbox)
     except BaseException:

@@ -16,13 +16,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypedDict
 
 from langgraph.graph import StateGraph
 from langgraph.runtime import Runtime
 
 from agent.choice.case import Case, Ground, Known
-from agent.choice.hearing import Hearing, Word
+from agent.choice.hearing import Hearing
 from agent.choice.order import Findings, objections, only_break_tests, select, undecided
 from agent.config import Settings
 from agent.run.about import about
@@ -58,18 +59,15 @@ async def drive(run: Run) -> None:
     graph: StateGraph[Stage, Run, Stage, Stage] = StateGraph(Stage, context_schema=Run)
     stages = {"prepare": prepare, "attempts": attempts, "verify": verify_candidates}
     stages |= {"select": choose_one, "report": report}
-    nodes: list[tuple[str, Any]] = [(name, _node(name, stage)) for name, stage in stages.items()]
+    nodes: list[tuple[str, Any]] = [(name, partial(_node, name, stage)) for name, stage in stages.items()]
     graph.add_sequence(nodes)
     graph.set_entry_point("prepare")
     await graph.compile().ainvoke({"done": ""}, context=run)
 
 
-def _node(name: str, stage: Callable[[Run], Awaitable[None]]) -> Callable[[Stage, Runtime[Run]], Awaitable[Stage]]:
-    async def node(state: Stage, runtime: Runtime[Run]) -> Stage:
-        await stage(runtime.context)
-        return {"done": name}
-
-    return node
+async def _node(name: str, stage: Callable[[Run], Awaitable[None]], state: Stage, runtime: Runtime[Run]) -> Stage:
+    await stage(runtime.context)
+    return {"done": name}
 
 
 async def prepare(run: Run) -> None:
@@ -186,7 +184,7 @@ async def _chosen(run: Run, candidates: Sequence[Candidate]) -> Selection | None
     threshold = run.settings.threshold
     with open_tree(run.base.git_dir, run.base.base_commit) as tree:
         ground = Ground(
-            tree, lambda name: run.provider.create(run.spec(name)), run.environment.test_command, run.checks
+            tree, lambda name: run.provider.create(run.room().spec(name)), run.environment.test_command, run.checks
         )
         case = Case(run.task.statement, candidates, ground, run.events, run.write, run.say)
         found = Findings(shown=await asyncio.to_thread(_shown, run, candidates, tree))
@@ -198,7 +196,8 @@ async def _chosen(run: Run, candidates: Sequence[Candidate]) -> Selection | None
         def finalists(shown: Sequence[Shown]) -> Sequence[Candidate]:
             return undecided(candidates, found.with_shown(shown), threshold)
 
-        tied, word = await asyncio.to_thread(finalists, ()), Word()
+        tied = await asyncio.to_thread(finalists, ())
+        points, warning = None, ""
         if (tied or only_break_tests(candidates)) and await witnesses_on_tie(run):
             return None
         if tied and run.judge is not None:
@@ -209,9 +208,11 @@ async def _chosen(run: Run, candidates: Sequence[Candidate]) -> Selection | None
             against = objections(candidates)
             acceptable = [c for c in candidates if not against[c.id]]
             case = replace(case, candidates=acceptable, ground=able, finalists=finalists, known=known)
-            word = await judge(Hearing(case, run.judge, run.settings.seed, run.end_by), run.settings.judge)
-    chosen = await asyncio.to_thread(select, candidates, found.with_shown(word.shown), word.points, threshold)
-    return replace(chosen, rationale=chosen.rationale + word.warning)
+            hearing = Hearing(case, run.judge, run.settings.seed, run.end_by)
+            await judge(hearing, run.settings.judge)
+            found, points, warning = found.with_shown(hearing.shown), hearing.points, hearing.warning
+    chosen = await asyncio.to_thread(select, candidates, found, points, threshold)
+    return replace(chosen, rationale=chosen.rationale + warning)
 
 
 def _shown(run: Run, candidates: Sequence[Candidate], tree: BaseTree) -> tuple[Shown, ...]:

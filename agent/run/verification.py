@@ -133,17 +133,18 @@ async def evidence_on(run: Run, job: Verification) -> Evidence:
     try:
         return await verify(room, run.task, name=name, patch=patch, regression=job.regression, witnesses=job.witnesses)
     except SandboxFailed as error:
-        await probe(run.provider, run.spec(f"probe-{job.candidate.id}"))
+        await probe(room.provider, room.spec(f"probe-{job.candidate.id}"))
         return Evidence(applies=True, valid=False, reason=f"its tests take the sandbox down: {error}")
 
 
 async def contradicted(run: Run, candidate: Candidate) -> bool:
     """Whether the plain test command contradicts the evidence on a candidate, which is then no longer acceptable."""
+    room = replace(run.room(), slots=run.checks)
     try:
         with run.busy(f"running the tests of {candidate.id} without Troop's plugin"):
-            said = await contradiction(replace(run.room(), slots=run.checks), run.task, candidate)
+            said = await contradiction(room, run.task, candidate)
     except (SandboxFailed, OSError) as error:
-        await probe(run.provider, run.spec(f"probe-{candidate.id}"))
+        await probe(room.provider, room.spec(f"probe-{candidate.id}"))
         said = words_of(error)
     if said:
         before = next(e for e in latest_verified(run.events) if e.candidate == candidate.id)

@@ -14,6 +14,7 @@ it). What an attempt costs is what its calls did; where that has no price, an ho
 import asyncio
 import contextlib
 import math
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -62,7 +63,7 @@ def state_of(events: Sequence[trace.Event]) -> TaskState:
     costs = Ledger.of(events).to_json()["by_attempt"]
     candidates = candidates_of(events)
     against = objections(candidates)
-    groups, unknown = [], set[int | None]()
+    groups, agreed, unknown = list[Group](), set[int | None](), set[int | None]()
     for candidate in candidates:
         evidence = candidate.evidence
         if evidence is None:
@@ -71,10 +72,10 @@ def state_of(events: Sequence[trace.Event]) -> TaskState:
             # Of level 1 where there are tests that show the issue and all pass.
             shown = [*evidence.given.values(), *evidence.witness.values()]
             level = int(bool(shown) and set(shown) == {"passed"})
-            groups.append((Group(found, level), candidate.attempts))
-    agreed = {index for _, attempts in groups for index in attempts}
+            groups.append(Group(found, level))
+            agreed.update(candidate.attempts)
     usd = sum(_cost(costs.get(str(end.attempt), {}), end.seconds) for end in ended if end.attempt not in unknown)
-    return TaskState(tuple(group for group, _ in groups), len(indices - agreed - unknown), usd)
+    return TaskState(tuple(groups), len(indices - agreed - unknown), usd)
 
 
 def _cost(charged: Mapping[str, object], seconds: float) -> float:
@@ -91,16 +92,16 @@ class Sampling:
         self._states: dict[str, TaskState] = {}
         self._believed: dict[str, Beliefs] = {}
         self._fitted: dict[Beliefs, Beliefs] = {}
-        self._pending: dict[str, int] = {}
-        self._owed: dict[str, int] = {}
+        self._pending = defaultdict[str, int](int)
+        self._owed = defaultdict[str, int](int)
         self._fit_at = 0
         self._waiting: list[asyncio.Future[None]] = []
-        self._listeners: dict[str, Callable[[], None]] = {}
+        self.listeners: dict[str, Callable[[], None]] = {}
+        """By task: called whenever anything has changed."""
 
     def join(self, id: str, beliefs: Beliefs, state: TaskState) -> None:
         """Attempts of the task may be made, or were, and tell of the others. `beliefs`: before anything was known."""
         self._believed[id] = beliefs
-        self._pending.setdefault(id, 0)
         self.update(id, state)
 
     def update(self, id: str, state: TaskState) -> None:
@@ -153,7 +154,7 @@ class Sampling:
     def urgency(self, id: str) -> float:
         """The expected gain for a dollar of the task's next attempt; 0 where none is to be begun now. What an earlier
         process began is paid for in part, and goes first."""
-        if self._owed.get(id):
+        if self._owed[id]:
             return math.inf
         outlook = self.outlook(id) if id in self._states else None
         return outlook.gain / outlook.usd if outlook and outlook.why == "go" else 0.0
@@ -170,7 +171,7 @@ class Sampling:
     async def first_of_all(self, id: str, places: AbstractAsyncContextManager[object]) -> AsyncIterator[None]:
         """A place for an attempt of the task that has begun already."""
         async with contextlib.AsyncExitStack() as stack:
-            self._owed[id] = self._owed.get(id, 0) + 1
+            self._owed[id] += 1
             try:
                 await stack.enter_async_context(places)
             finally:
@@ -202,14 +203,6 @@ class Sampling:
                 self._fitted[believed] = adaptive.fit_prior(states, believed)
                 self._fit_at = 2 * seen
 
-    def listen(self, id: str, listener: Callable[[], None]) -> None:
-        """`listener` is called whenever anything has changed, until the task is left."""
-        self._listeners[id] = listener
-
-    def leave(self, id: str) -> None:
-        """No more attempts of the task; those that there are still tell of the others."""
-        self._listeners.pop(id, None)
-
     def change(self) -> asyncio.Future[None]:
         """Done when anything has changed."""
         changed = asyncio.get_running_loop().create_future()
@@ -221,5 +214,5 @@ class Sampling:
         for changed in waiting:
             if not changed.done():
                 changed.set_result(None)
-        for listener in list(self._listeners.values()):
+        for listener in list(self.listeners.values()):
             listener()

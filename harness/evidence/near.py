@@ -199,9 +199,8 @@ def _fitting(reports: Sequence[TestReport], seconds: float) -> TestReport:
             if price <= left:
                 taken.add(test)
                 left -= price
-        tables: Json = {name: dict(getattr(united, name)) for name in TABLES}
-        for name, table in tables.items():
-            table.update({test: value for test, value in getattr(report, name).items() if test in taken})
+        told = {name: {test: each for test, each in getattr(report, name).items() if test in taken} for name in TABLES}
+        tables: Json = {name: {**getattr(united, name), **told[name]} for name in TABLES}
         seconds, exit_code = united.seconds + report.seconds, max(united.exit_code, report.exit_code)
         united = replace(united, **tables, seconds=seconds, exit_code=exit_code)
     return united

@@ -39,8 +39,7 @@ async def tell(sandbox: Sandbox, on: str, path: str, text: str, command: str | N
     except OSError as error:
         return Told(on, "error", tail=f"{path} cannot be written: {error.strerror}")
     try:
-        first = await _run(sandbox, on, path, text, command)
-        again = await _run(sandbox, on, path, text, command)
+        first, again = [await _run(sandbox, on, path, text, command) for _ in range(2)]
     finally:
         await sandbox.exec(["rm", "-f", "--", f"./{path}"], cwd=WORKDIR, timeout=60)
     if (first.outcome, first.tests) != (again.outcome, again.tests):

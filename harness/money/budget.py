@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -43,36 +43,28 @@ class Hold:
     attempt: int | None
     usd: float
     tokens: int
-    open: bool = False
 
     def settle(self, charge: Charge) -> None:
         """The call was answered, or may have reached the model: its charge takes the place of the reservation.
 
         A charge with no known price counts, for the caps only, as the reserved amount; unknown tokens likewise."""
-        if self.open:
-            usd = self.usd if charge.usd is None else charge.usd
-            self.keeper._close(self, usd, charge.usage.total or self.tokens)
+        usd = self.usd if charge.usd is None else charge.usd
+        self.keeper._close(self, usd, charge.usage.total or self.tokens)
 
     def release(self) -> None:
         """The call cost nothing (it never reached the model). Does nothing after `settle`."""
-        if self.open:
-            self.keeper._close(self, 0.0, 0)
+        self.keeper._close(self, 0.0, 0)
 
 
 @dataclass(slots=True)
 class _Scope:
-    """What is spent, and what is held for `holds` calls under way."""
+    """What is spent, and the reservations of calls under way."""
 
     spent: dict[Limit, float] = field(default_factory=lambda: {"usd": 0.0, "tokens": 0})
-    held: dict[Limit, float] = field(default_factory=lambda: {"usd": 0.0, "tokens": 0})
-    holds: int = 0
+    holds: list[Hold] = field(default_factory=list)
 
-    def hold(self, usd: float, tokens: int, *, holds: int) -> None:
-        """So much more is held, for so many more calls."""
-        self.holds += holds
-        # Set to zero with the last one, so that rounding errors of many additions never block a reservation.
-        self.held["usd"] = self.held["usd"] + usd if self.holds else 0.0
-        self.held["tokens"] += tokens
+    def held(self, limit: Limit) -> float:
+        return sum(hold.usd if limit == "usd" else hold.tokens for hold in self.holds)
 
     def spend(self, usd: float, tokens: int) -> None:
         self.spent["usd"] += usd
@@ -110,51 +102,42 @@ class BudgetKeeper:
     def __init__(
         self,
         budget: Budget,
+        charges: Iterable[Charge] = (),
         *,
         clock: Callable[[], float] = time.monotonic,
         elapsed: float = 0.0,
         share: Share | None = None,
     ) -> None:
-        """`elapsed`: seconds that the run took before it was resumed. `share`: of a budget over many runs."""
+        """`charges`, `elapsed`: what the run was charged, and the seconds that it took, before it was resumed. A charge
+        of unknown price counts as the dearest known one of its model so far. `share`: of a budget over many runs."""
         self.budget = budget
-        self._share = share
+        self._share = share or SharedBudget(Budget()).share("")
         self._clock = clock
         self._started = clock() - elapsed
         self._attempt_started: dict[int, float] = {}
         self._run = _Scope()
         self._own: dict[int | None, _Scope] = {}
-        self._waiters: deque[tuple[Hold, asyncio.Future[None]]] = deque()
-        if share is not None:
-            share.scope, share.serve = self._run, self._serve
-
-    @classmethod
-    def from_charges(
-        cls, budget: Budget, charges: Iterable[Charge], *, elapsed: float = 0.0, share: Share | None = None
-    ) -> BudgetKeeper:
-        """The keeper of a resumed run. A charge of unknown price counts as the dearest known one of its model so
-        far."""
-        keeper = cls(budget, elapsed=elapsed, share=share)
+        self._turn = asyncio.Lock()  # whose it is waits for `_changed`; all others wait for it, in order
+        self._changed = asyncio.Event()
+        self._share.scope, self._share.serve = self._run, self._changed.set
         dearest: dict[str, float] = {}
         for charge in charges:
             if charge.usd is not None:
                 dearest[charge.model] = max(charge.usd, dearest.get(charge.model, 0.0))
             usd = dearest.get(charge.model, 0.0) if charge.usd is None else charge.usd
-            for scope in keeper._scopes(charge.attempt):
+            for scope in self._scopes(charge.attempt):
                 scope.spend(usd, charge.usage.total)
-        return keeper
 
     def _caps(self, attempt: int | None) -> tuple[_Cap, ...]:
         """The caps on money and tokens for a call of the attempt, or (None) of the judge."""
         judge = attempt is None
         most, own = self.budget.judge_usd if judge else self.budget.attempt_usd, self._scope(attempt)
-        last = _Cap("usd", "judge" if judge else "attempt", _most(most), own.spent["usd"], own.held["usd"])
+        last = _Cap("usd", "judge" if judge else "attempt", _most(most), own.spent["usd"], own.held("usd"))
         return (self._run_cap("usd"), self._run_cap("tokens"), last)
 
     def _run_cap(self, limit: Limit) -> _Cap:
-        most, level, held, why = _most(getattr(self.budget, limit)), math.inf, self._run.held[limit], ""
-        if self._share is not None:
-            level = self._share.level(limit)
-            held += sum(each.scope.held[limit] for each in self._share.rivals)
+        most, level, why = _most(getattr(self.budget, limit)), self._share.whole.level(limit, self._share), ""
+        held = self._run.held(limit) + sum(each.scope.held(limit) for each in self._share.rivals)
         if level < most:
             most, why = level, " (its share of what the whole evaluation has)"
         return _Cap(limit, "run", most, self._run.spent[limit], held, why)
@@ -163,7 +146,7 @@ class BudgetKeeper:
         """Other caps hold from now on, also for calls that wait. Raises InputError for one that cannot be kept."""
         _check_caps(budget, self.budget, [self._run])
         self.budget = budget
-        self._serve()
+        self._changed.set()
 
     def capped(self, attempt: int | None) -> bool:
         """Whether any cap on money or tokens holds for a call of the attempt (None: of the judge)."""
@@ -198,7 +181,7 @@ class BudgetKeeper:
         now, caps = self._clock(), []
         if self.budget.seconds is not None:
             caps.append((self._started + self.budget.seconds - now, "run", self.budget.seconds))
-        if self._share is not None and (shared := self._share.whole.seconds_left) is not None:
+        if (shared := self._share.whole.seconds_left) is not None:
             caps.append((shared[0], "run", shared[1]))
         started = None if attempt is None else self._attempt_started.get(attempt)
         if started is not None and self.budget.attempt_seconds is not None:
@@ -221,64 +204,34 @@ class BudgetKeeper:
         time is up, also while waiting."""
         hold = Hold(self, attempt, usd or 0.0, tokens)
         self.check(attempt)
-        self._check_fit(hold)
-        if not self._waiters and self._fits(hold):
-            return self._grant(hold)
-        waiter = (hold, asyncio.get_running_loop().create_future())
-        self._waiters.append(waiter)
-        try:
-            async with self.in_time(attempt):
-                await waiter[1]
-        except (BudgetExceeded, asyncio.CancelledError):
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-            hold.release()
-            self._serve()
-            raise
+        self._fits(hold)  # what can never fit does not wait
+        async with self.in_time(attempt), self._turn:
+            while not self._fits(hold):
+                self._changed.clear()
+                await self._changed.wait()
+            for scope in self._scopes(attempt):
+                scope.holds.append(hold)
         return hold
 
-    def _check_fit(self, hold: Hold) -> None:
-        """Raises BudgetExceeded where the call does not fit even if every other call in flight came for free."""
-        for cap in self._caps(hold.attempt):
+    def _fits(self, hold: Hold) -> bool:
+        """Whether the call fits beside those in flight. Raises BudgetExceeded where it would not even if every other
+        one came for free."""
+        caps = self._caps(hold.attempt)
+        for cap in caps:
             asked = getattr(hold, cap.limit)
             if cap.spent + asked > cap.most:
                 raise cap.exceeded(asked)
-
-    def _fits(self, hold: Hold) -> bool:
-        caps = self._caps(hold.attempt)
         return all(cap.spent + cap.held + getattr(hold, cap.limit) <= cap.most for cap in caps)
 
-    def _grant(self, hold: Hold) -> Hold:
-        hold.open = True
-        for scope in self._scopes(hold.attempt):
-            scope.hold(hold.usd, hold.tokens, holds=1)
-        return hold
-
     def _close(self, hold: Hold, usd: float, tokens: int) -> None:
-        hold.open = False
+        if hold not in self._run.holds:
+            return
         for scope in self._scopes(hold.attempt):
-            scope.hold(-hold.usd, -hold.tokens, holds=-1)
+            scope.holds.remove(hold)
             scope.spend(usd, tokens)
-        for other in self._share.rivals if self._share is not None else ():
-            if other.serve is not None:
-                other.serve()
-        self._serve()
-
-    def _serve(self) -> None:
-        """Grants waiters in order, refuses those that can no longer fit, and stops at the first that must wait on."""
-        while self._waiters:
-            hold, granted = self._waiters[0]
-            try:
-                self._check_fit(hold)
-                if not self._fits(hold):
-                    return
-                if not granted.done():
-                    self._grant(hold)
-                    granted.set_result(None)
-            except BudgetExceeded as refusal:
-                if not granted.done():
-                    granted.set_exception(refusal)
-            self._waiters.popleft()
+        for other in self._share.rivals:
+            other.serve()
+        self._changed.set()
 
     def _scope(self, attempt: int | None) -> _Scope:
         return self._own.setdefault(attempt, _Scope())
@@ -313,7 +266,7 @@ class SharedBudget:
     def finish(self, run: str) -> None:
         """The run needs no more: what it left is for the others."""
         share = self.shares[run]
-        share.finished, share.serve = True, None
+        share.finished, share.serve = True, lambda: None
 
     def share(self, run: str) -> Share:
         """The run's part, for its keeper; it counts as unfinished from now on."""
@@ -326,8 +279,7 @@ class SharedBudget:
         _check_caps(budget, self.budget, [share.scope for share in self.shares.values()])
         self.budget = budget
         for share in self.shares.values():
-            if share.serve is not None:
-                share.serve()
+            share.serve()
 
     @property
     def seconds_left(self) -> tuple[float, float] | None:
@@ -361,11 +313,7 @@ class Share:
     whole: SharedBudget
     scope: _Scope = field(default_factory=_Scope)
     finished: bool = False
-    serve: Callable[[], None] | None = None
-
-    def level(self, limit: Limit) -> float:
-        """USD or tokens that the run may have spent in all, as it stands now; infinite without a cap."""
-        return self.whole.level(limit, self)
+    serve: Callable[[], None] = lambda: None
 
     @property
     def rivals(self) -> list[Share]:
@@ -376,7 +324,7 @@ class Share:
 def _check_caps(wished: Budget, now: Budget, scopes: list[_Scope]) -> None:
     limits: tuple[Limit, ...] = ("usd", "tokens")
     for limit in limits:
-        cap, gone = getattr(wished, limit), sum(scope.spent[limit] + scope.held[limit] for scope in scopes)
+        cap, gone = getattr(wished, limit), sum(scope.spent[limit] + scope.held(limit) for scope in scopes)
         if cap is not None and cap != getattr(now, limit) and cap < gone:
             said = f"{OPTIONS['run', limit]} {cap:.10g} is below what is spent and held for calls under way"
             raise InputError(f"{said}, {gone:.10g}: nothing is changed")

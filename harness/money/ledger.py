@@ -14,7 +14,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from decimal import Decimal
 from functools import lru_cache
 
 from harness.records import Charge, Json, Usage
@@ -94,7 +93,7 @@ def _genai_price(prices: Prices, usage: Usage) -> float | None:
         output_tokens=usage.output + usage.reasoning,
     )
     try:
-        return float(Decimal(genai_prices.calc_price(theirs, model, provider_id=provider).total_price))
+        return float(genai_prices.calc_price(theirs, model, provider_id=provider).total_price)
     except (LookupError, ValueError):
         return None
 
@@ -105,15 +104,12 @@ def _genai_model(model: str, base_url: str, lookup: str | None) -> tuple[str, st
     same weights served from one's own machine must not get a vendor's price."""
     from genai_prices.data_snapshot import get_snapshot
 
-    provider: str | None = None
-    url: str | None = base_url or None
-    if lookup is not None:
-        provider, _, model = lookup.partition("/")
-        url = None
-    if not model or (provider is None and url is None):
+    provider, _, model = ("", "", model) if lookup is None else lookup.partition("/")
+    url = base_url if lookup is None else ""
+    if not model or not (provider or url):
         return None
     try:
-        owner, _ = get_snapshot().find_provider_model(model, None, provider, url)
+        owner, _ = get_snapshot().find_provider_model(model, None, provider or None, url or None)
     except LookupError:
         return None
     return model, str(owner.id)

@@ -254,7 +254,7 @@ def test_waiting_calls_are_served_in_order() -> None:
 def test_the_cap_on_the_judge_holds_for_its_calls_alone_and_after_a_resume() -> None:
     async def act() -> None:
         budget = Budget(usd=2.0, judge_usd=0.5)
-        keeper = BudgetKeeper.from_charges(budget, [charge(0.25, attempt=None, purpose="judge")])
+        keeper = BudgetKeeper(budget, [charge(0.25, attempt=None, purpose="judge")])
         (await keeper.reserve(0, 0.5, 10)).settle(charge(0.5))
         with pytest.raises(BudgetExceeded) as refused:
             await keeper.reserve(None, 0.375, 10)
@@ -351,7 +351,7 @@ def test_time_runs_out_while_waiting() -> None:
 
 def test_a_resumed_run_goes_on_from_what_is_spent() -> None:
     spent = [charge(0.4), charge(0.3, attempt=1), charge(None, attempt=1, usage=Usage(), answered=False)]
-    keeper = BudgetKeeper.from_charges(Budget(usd=2.0, attempt_usd=0.8, seconds=100), spent, elapsed=40)
+    keeper = BudgetKeeper(Budget(usd=2.0, attempt_usd=0.8, seconds=100), spent, elapsed=40)
     left = keeper.seconds_left()
     assert left is not None and 59 < left <= 60
 

@@ -192,11 +192,11 @@ def test_whoever_waits_hears_of_changes() -> None:
     async def whole() -> None:
         found = sampling({"a": TaskState()})
         heard: list[str] = []
-        found.listen("a", lambda: heard.append("a"))
+        found.listeners["a"] = lambda: heard.append("a")
         change = found.change()
         found.update("a", TaskState(failed=1, usd=0.1))
         await asyncio.wait_for(change, 1)
-        found.leave("a")
+        del found.listeners["a"]
         found.update("a", TaskState(failed=2, usd=0.2))
         assert heard == ["a"]
 

@@ -13,7 +13,7 @@ import pytest
 from agent.choice import order
 from agent.choice.candidates import group
 from agent.choice.case import Case
-from agent.choice.hearing import PLACE, Hearing, Word, written_test
+from agent.choice.hearing import PLACE, Hearing, written_test
 from agent.choice.judge import judge, verdict
 from agent.choice.order import NEAR, Findings, Weighed
 from agent.choice.questions import fenced, fenced_test
@@ -375,7 +375,7 @@ class Model:
         return replied({"content": self._answers(key)}, cut=more["longer"] in self._cut)
 
 
-def heard(model: Model, candidates: Sequence[Candidate], how: str = "quick") -> tuple[Word, list[trace.Event]]:
+def heard(model: Model, candidates: Sequence[Candidate], how: str = "quick") -> tuple[Hearing, list[trace.Event]]:
     """What a judge says of candidates where nothing can be run."""
     events: list[trace.Event] = []
 
@@ -388,7 +388,9 @@ def heard(model: Model, candidates: Sequence[Candidate], how: str = "quick") -> 
 
     client: Any = model
     case = Case("it fails", candidates, None, events, write, lambda line: None, finalists)
-    return asyncio.run(judge(Hearing(case, client, 0, lambda error: None), how)), events
+    hearing = Hearing(case, client, 0, lambda error: None)
+    asyncio.run(judge(hearing, how))
+    return hearing, events
 
 
 def say(winner: str, reason: str = "") -> str:

@@ -96,7 +96,7 @@ def test_the_time_of_the_whole_ends_every_run() -> None:
 
 def test_a_resumed_run_counts_what_it_spent_before() -> None:
     shared = SharedBudget(Budget(usd=2.0), ["a", "b"])
-    BudgetKeeper.from_charges(Budget(), [charge(1.5)], share=shared.share("a"))
+    BudgetKeeper(Budget(), [charge(1.5)], share=shared.share("a"))
     assert shared.level("usd") == pytest.approx(0.5)
 
 
