@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+
 from agent.config import CONTEXT, Alias, prices_of
 from agent.models.connections import Connections
 from agent.models.failures import Failure
@@ -117,19 +119,32 @@ class ModelClient:
         failing."""
         call = _Call(purpose, attempt, key, messages, tools, seed, temperature, longer, output)
         started = time.monotonic()
-        while True:
-            call.tries += 1
-            try:
-                return await self._once(call)
-            except _Failed as failed:
-                failed.again = self._changes(call, failed)
-                call.failures += not (failed.failure.rate_limited or failed.again)
-                seconds = time.monotonic() - started
-                if not self._goes_on(call, failed, seconds):
-                    raise self.explained(failed.failure, call.tries, seconds) from failed.__cause__
-                self._note(failed, call)
-                async with self._keeper.in_time(attempt):
-                    await asyncio.sleep(self._wait(failed, call.tries))
+
+        def seconds() -> float:
+            return time.monotonic() - started
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(
+                lambda error: isinstance(error, _Failed) and self._goes_on(call, error, seconds())
+            ),
+            wait=lambda state: self._wait(_failed_of(state), call.tries),
+            before_sleep=lambda state: self._note(_failed_of(state), call),
+            sleep=lambda wait: self._sleep(wait, attempt),
+            reraise=True,
+        )
+        try:
+            return await retrying(self._try, call)
+        except _Failed as failed:
+            raise self.explained(failed.failure, call.tries, seconds()) from failed.__cause__
+
+    async def _try(self, call: _Call) -> Replied:
+        call.tries += 1
+        try:
+            return await self._once(call)
+        except _Failed as failed:
+            failed.again = self._changes(call, failed)
+            call.failures += not (failed.failure.rate_limited or failed.again)
+            raise
 
     def _request(self, wire: Wire, call: _Call) -> Json:
         """The request as it is made by what is known now."""
@@ -284,6 +299,10 @@ class ModelClient:
         in_time = seconds + (failed.failure.retry_after or 0.0) < self._patience.allowance
         return helps and in_time and call.failures < self._patience.tries
 
+    async def _sleep(self, seconds: float, attempt: int | None) -> None:
+        async with self._keeper.in_time(attempt):
+            await asyncio.sleep(seconds)
+
     def _wait(self, failed: _Failed, tries: int) -> float:
         told = failed.failure.retry_after
         if failed.again:
@@ -372,3 +391,9 @@ class _Failed(Exception):
         self.failure = failure
         self.again = False
         self.learnt = ""
+
+
+def _failed_of(state: RetryCallState) -> _Failed:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, _Failed)
+    return error
