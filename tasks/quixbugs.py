@@ -9,9 +9,7 @@ import ast
 import hashlib
 import json
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 from tasks.choose import choose
 from tasks.errors import EnvironmentFailed, Explained, InputError
 from tasks.instance import Grading, Instance
+from tasks.places import made_whole
 from tasks.task import GivenTest, Repository, Task
 
 _PREFIX = "quixbugs-"
@@ -183,20 +182,12 @@ def _repository(work: Path, name: str, tree: dict[str, str]) -> Path:
     place = work / f"{name}-{content[:12]}"
     if place.is_dir():
         return place.resolve()
-    work.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=work, prefix=".making-"))
-    try:
+    with made_whole(place, work) as made:
         for path, text in tree.items():
-            (scratch / path).parent.mkdir(parents=True, exist_ok=True)
-            (scratch / path).write_bytes(text.encode("utf-8"))
+            (made / path).parent.mkdir(parents=True, exist_ok=True)
+            (made / path).write_bytes(text.encode("utf-8"))
         for arguments in (["init", "-q", "-b", "main"], ["add", "-A", "-f"], ["commit", "-q", "-m", name]):
-            _git(scratch, arguments)
-        scratch.rename(place)
-    except OSError:
-        if not place.is_dir():  # else: another process made the same one meanwhile
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            _git(made, arguments)
     return place.resolve()
 
 

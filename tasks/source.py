@@ -103,14 +103,12 @@ def _in_repository(directory: Path) -> bool:
 
 
 def _why_no_task(source: str, path: Path) -> str:
-    """What keeps a thing that is there, and is no directory, from being a source of work."""
+    """What keeps a thing that is there, and is no directory, from being a source of work. Raises InputError itself for
+    a file that cannot be read."""
     if not path.is_file():
         return f"{source} is neither a file nor a directory"
-    try:
-        with path.open("rb") as file:
-            beginning = file.read(4096)
-    except OSError as error:
-        return f"{source} cannot be read: {error.strerror}"
+    with Explained(f"{source} cannot be read", OSError), path.open("rb") as file:
+        beginning = file.read(4096)
     kind, hint = "a binary file" if b"\0" in beginning else "an empty file", ""
     if beginning.strip() and b"\0" not in beginning:
         kind, hint = "a file", f"; if it is an issue's text, name the repository and give it with --issue {source}"

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from harness.patches.text import LOOSELY
 from harness.records import Exec
 from harness.sandbox.base import TROOPDIR, WORKDIR, Sandbox
-from tasks.errors import PatchNotTaken, SetupFailed
+from tasks.errors import Explained, PatchNotTaken, SetupFailed
 from tasks.say import Say
 
 # A new file that the repository ignores is taken only if its name says that it is source.
@@ -82,14 +82,11 @@ async def mark_setup(sandbox: Sandbox) -> None:
     Files that set-up made are then in no patch, and files of the base that it changed count as they are now, so that a
     patch applies in a fresh sandbox of the same environment. Raises SetupFailed where git is missing or cannot read it.
     """
-    try:
+    with Explained("what set-up did cannot be remembered", PatchNotTaken, kind=SetupFailed):
         look = await _look(sandbox)
         staged = _staging(look, ())
         await _script(sandbox, *_staged(staged.deletions, staged.changed, "mark"))
-        made = b"\0".join(sorted(look.new)) + b"\0" if look.new else b""
-        await _script(sandbox, 'cat > "$GIT_DIR/setup.made"', stdin=made)
-    except PatchNotTaken as error:
-        raise SetupFailed(f"what set-up did cannot be remembered: {error}") from error
+        await _script(sandbox, 'cat > "$GIT_DIR/setup.made"', stdin=_records(sorted(look.new)))
 
 
 async def hide_setup(sandbox: Sandbox) -> None:

@@ -77,7 +77,7 @@ def apply_to_branch(repository: Path, base: str, patch: str, name: str, message:
 
 def borrow_from(objects: Path, place: Path, commit: str) -> None:
     """Make a bare git directory at `place` that has the objects of another one, as far back as that goes."""
-    hostgit.plant(place, commit, sha256=len(commit) == 64, borrows=objects)
+    hostgit.plant(place, commit, borrows=objects)
     if (objects.parent / "shallow").exists():
         shutil.copyfile(objects.parent / "shallow", place / "shallow")
 

@@ -175,13 +175,13 @@ def lines(output: bytes) -> list[str]:
     return output.decode("utf-8", "surrogateescape").splitlines()
 
 
-def plant(place: Path, head: str, *, sha256: bool = False, config: str = "", borrows: Path | None = None) -> None:
-    """A minimal bare git directory by hand: no template, no hooks. `head`: the content of HEAD; `borrows`: the objects
-    of another one, which it reads as well."""
+def plant(place: Path, head: str, *, config: str = "", borrows: Path | None = None) -> None:
+    """A minimal bare git directory by hand: no template, no hooks. `head`: the content of HEAD, where a commit tells by
+    its length what ids there are; `borrows`: the objects of another one, which it reads as well."""
     for name in ("objects/pack", "objects/info", "refs/heads", "refs/tags", "info"):
         (place / name).mkdir(parents=True, exist_ok=True)
     (place / "HEAD").write_text(head + "\n")
-    (place / "config").write_text(bare_config(sha256=sha256) + config)
+    (place / "config").write_text(bare_config(sha256=len(head) == 64) + config)
     (place / "info/attributes").write_text(RAW_ATTRIBUTES)
     (place / "info/exclude").write_text("")
     if borrows is not None:

@@ -40,7 +40,6 @@ class Source:
 
     objects: Path
     commit: str
-    sha256: bool = False
     described: str = ""
     notes: tuple[str, ...] = ()
     top: Path | None = None
@@ -81,7 +80,6 @@ class _Local:
     top: Path | None
     git_dir: Path
     common: Path
-    sha256: bool
 
 
 def _from_path(repository: Repository, cache: Path, scratch: Path, say: Say) -> Source:
@@ -99,14 +97,13 @@ def _from_path(repository: Repository, cache: Path, scratch: Path, say: Say) -> 
             f"{place} has no branch, tag or commit {repository.base!r}: name one of its own with --base, or leave"
             " it out"
         )
-    clean = Source(local.common / "objects", commit, local.sha256, _describe(local.git_dir, commit))
+    clean = Source(local.common / "objects", commit, _describe(local.git_dir, commit), notes, local.top)
     if local.top is None:
         return clean
-    dirty = _Dirty(local, head or commit, scratch)
+    dirty = _Dirty(local, local.top, head or commit, scratch)
     changed, untracked = dirty.paths()
-    clean = replace(clean, top=local.top)
     if not changed and not untracked:
-        return replace(clean, notes=notes)
+        return clean
     counts = ((len(changed), "changed"), (len(untracked), "untracked"))
     count = " and ".join(f"{number} {what}" for number, what in counts if number)
     count += " file" if len(changed) + len(untracked) == 1 else " files"
@@ -127,9 +124,9 @@ def _look_at(place: Path) -> _Local:
         raise InputError(f"there is no directory {place}")
     if not place.is_dir():
         raise InputError(f"{place} is a file: name the directory of a git repository")
-    asked = "--is-bare-repository --is-inside-work-tree --show-object-format --absolute-git-dir --git-common-dir"
+    asked = "--is-bare-repository --is-inside-work-tree --absolute-git-dir --git-common-dir"
     try:
-        bare, inside, form, git_dir, common = lines(git("rev-parse", *asked.split(), cwd=place))
+        bare, inside, git_dir, common = lines(git("rev-parse", *asked.split(), cwd=place))
         top = lines(git("rev-parse", "--show-toplevel", cwd=place))[0] if inside == "true" else None
     except GitFailed as error:
         if "not a git repository" in error.stderr:
@@ -138,21 +135,21 @@ def _look_at(place: Path) -> _Local:
         raise InputError(f"{place} cannot be read as a git repository: {_last_line(error.stderr)}") from error
     if bare == "false" and top is None:
         raise InputError(f"{place} is the inside of a git directory: name the repository's own directory")
-    return _Local(Path(top) if top else None, Path(git_dir), (place / common).resolve(), form == "sha256")
+    return _Local(Path(top) if top else None, Path(git_dir), (place / common).resolve())
 
 
 class _Dirty:
     """The user's working tree against its last commit, read through a git directory of ours with a copy of the index:
     no configuration of the user's (filters, fsmonitor) and no hook comes into play, and nothing is written."""
 
-    def __init__(self, local: _Local, head: str, scratch: Path) -> None:
-        self._local, self._head = local, head
+    def __init__(self, local: _Local, top: Path, head: str, scratch: Path) -> None:
+        self._top, self._head = top, head
         self._unstaged: list[bytes] = []
         self._results: list[bytes] = []
         self._git_dir = scratch / "dirty.git"
         self.objects = self._git_dir / "objects"
         config, borrows = _working_tree_config(local), local.common / "objects"
-        hostgit.plant(self._git_dir, head, sha256=local.sha256, config=config, borrows=borrows)
+        hostgit.plant(self._git_dir, head, config=config, borrows=borrows)
         (self._git_dir / "info/attributes").write_text("")
         for name in ("attributes", "exclude"):
             if (local.common / "info" / name).is_file():
@@ -163,8 +160,8 @@ class _Dirty:
                 shutil.copy2(index, self._git_dir / index.name)
 
     def _git(self, *arguments: str, stdin: bytes = b"", variables: dict[str, str] | None = None) -> bytes:
-        more = {"GIT_WORK_TREE": str(self._local.top)} | (variables or {})
-        return git(*arguments, git_dir=self._git_dir, cwd=self._local.top, variables=more, stdin=stdin)
+        more = {"GIT_WORK_TREE": str(self._top)} | (variables or {})
+        return git(*arguments, git_dir=self._git_dir, cwd=self._top, variables=more, stdin=stdin)
 
     def paths(self) -> tuple[list[bytes], list[bytes]]:
         """(changed since the last commit, staged or not; untracked and not ignored). Submodules are not looked into.
@@ -174,7 +171,7 @@ class _Dirty:
             options = "--porcelain -z --no-renames --untracked-files=all --ignore-submodules=all"
             output = self._git("status", *options.split())
         except GitFailed as error:
-            raise InputError(f"the state of {self._local.top} cannot be read: {_last_line(error.stderr)}") from error
+            raise InputError(f"the state of {self._top} cannot be read: {_last_line(error.stderr)}") from error
         entries = [e for e in output.split(b"\0") if e]
         new = [e[3:] for e in entries if e.startswith(b"??") or b"A" in e[:2]]
         self._results = self._within_results(new)
@@ -188,10 +185,10 @@ class _Dirty:
     def commit(self) -> str:
         """A commit of the whole tree as it stands, on top of the last one; the same tree gives the same id."""
         if self._git("ls-files", "--unmerged"):
-            raise InputError(f"{self._local.top} is in the middle of a merge: finish or abort it first")
+            raise InputError(f"{self._top} is in the middle of a merge: finish or abort it first")
         # Not `git add`: that would look into submodules with their own configuration.
-        top = Path(str(self._local.top))
-        paths = [p for p in self._unstaged if not p.endswith(b"/") and not (top / os.fsdecode(p) / ".git").exists()]
+        entries = [p for p in self._unstaged if not p.endswith(b"/")]
+        paths = [p for p in entries if not (self._top / os.fsdecode(p) / ".git").exists()]
         self._git("update-index", "-z", "--add", "--remove", "--replace", "--stdin", stdin=b"\0".join(paths) + b"\0")
         self._git("update-index", "-z", "--force-remove", "--stdin", stdin=b"".join(p + b"\0" for p in self._results))
         tree = lines(self._git("write-tree"))[0]
@@ -204,7 +201,7 @@ class _Dirty:
         """Those that lie in a directory of Troop's results, at any depth; the repository itself is none."""
         above = {path: Path(os.fsdecode(path)).parents[:-1] for path in paths}
         folders = {folder for parents in above.values() for folder in parents}
-        results = {folder for folder in folders if is_output(Path(str(self._local.top)) / folder)}
+        results = {folder for folder in folders if is_output(self._top / folder)}
         return [path for path in paths if not results.isdisjoint(above[path])]
 
 

@@ -7,11 +7,8 @@ import struct
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
-
-Kind = Literal["file", "symlink", "directory"]
-
-_TYPES = {"file": tarfile.REGTYPE, "symlink": tarfile.SYMTYPE, "directory": tarfile.DIRTYPE}
+from tarfile import DIRTYPE, REGTYPE, SYMTYPE
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +31,9 @@ class Entry:
         return self.mode == 0o160000
 
     @property
-    def kind(self) -> Kind:
-        return "directory" if self.is_submodule else "symlink" if self.mode == 0o120000 else "file"
+    def kind(self) -> bytes:
+        """What it is in a tar archive."""
+        return DIRTYPE if self.is_submodule else SYMTYPE if self.mode == 0o120000 else REGTYPE
 
 
 class TreeTar:
@@ -48,17 +46,17 @@ class TreeTar:
         self._out = io.BytesIO()
         self._tar = tarfile.TarFile(mode="w", fileobj=self._out, format=tarfile.GNU_FORMAT, encoding="utf-8")
 
-    def add(self, path: str, content: bytes = b"", mode: int = 0o644, kind: Kind = "file", later: int = 0) -> None:
+    def add(self, path: str, content: bytes = b"", mode: int = 0o644, kind: bytes = REGTYPE, later: int = 0) -> None:
         """Add a member, by so many seconds younger than others; of a symlink `content` is its target."""
         parts = path.split("/")
         for folder in ("/".join(parts[:n]) for n in range(1, len(parts))):
             if folder not in self._made:
-                self.add(folder, kind="directory")
+                self.add(folder, kind=DIRTYPE)
         info = tarfile.TarInfo(path)
-        info.type, info.mode, info.mtime = _TYPES[kind], mode, self._time + later
-        if kind == "symlink":
+        info.type, info.mode, info.mtime = kind, mode, self._time + later
+        if kind == SYMTYPE:
             info.mode, info.linkname, content = 0o777, os.fsdecode(content), b""
-        elif kind == "directory":
+        elif kind == DIRTYPE:
             info.mode = 0o755
             self._made.add(path)
         info.size = len(content)

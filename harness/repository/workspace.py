@@ -5,7 +5,6 @@ in the cache by commit: a bare git directory whose one pack holds the base commi
 that a sandbox gets is made from that directory, so what is not in it cannot leak.
 """
 
-import contextlib
 import io
 import json
 import shutil
@@ -16,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
+from tarfile import DIRTYPE
 
 from harness.repository import hostgit, sources
 from harness.repository.hostgit import Blobs, GitFailed, git, lines
@@ -23,6 +23,7 @@ from harness.repository.treetar import Entry, TreeTar, index_file
 from harness.room import writing
 from harness.sandbox.base import TROOPDIR, WORKDIR
 from tasks.errors import InputError, SourceUnavailable
+from tasks.places import made_whole
 from tasks.say import Say
 from tasks.task import Repository
 
@@ -95,7 +96,7 @@ class Workspace:
         time = min(max(int(self.date.timestamp()), 315_619_200), 2**32 - 86_400)
         top, troop, entries, sizes = WORKDIR.lstrip("/"), TROOPDIR.lstrip("/"), self._entries(), list[int]()
         tar = TreeTar(time, there=troop.rpartition("/")[0])
-        tar.add(top, kind="directory")
+        tar.add(top, kind=DIRTYPE)
         with Blobs(self.git_dir) as blobs:
             contents = blobs.read(e.oid for e in entries if not e.is_submodule)
             for entry in entries:
@@ -124,7 +125,7 @@ class Workspace:
         for path in sorted(self.git_dir.rglob("*")):
             name = str(path.relative_to(self.git_dir))
             if path.is_dir():
-                tar.add(f"{place}/{name}", kind="directory")
+                tar.add(f"{place}/{name}", kind=DIRTYPE)
             elif name != "config":
                 tar.add(f"{place}/{name}", path.read_bytes())
         for name, content in (("config", config), ("index", index)):
@@ -136,7 +137,7 @@ def _add_submodule(tar: TreeTar, place: str, objects: Path, commit: str) -> None
     """The files of a submodule's commit; submodules of its own stay empty."""
     with tempfile.TemporaryDirectory(prefix="troop-") as scratch:
         reader = Path(scratch) / "reader.git"
-        hostgit.plant(reader, commit, sha256=len(commit) == 64, borrows=objects)
+        hostgit.plant(reader, commit, borrows=objects)
         listed = git("ls-tree", "-rz", "--full-tree", commit, git_dir=reader)
         with Blobs(reader) as blobs:
             for entry in map(Entry.parse, filter(None, listed.split(b"\0"))):
@@ -190,12 +191,8 @@ def unpacked(content: bytes | None, commit: str, described: str, cache: Path) ->
     place = cache / f"bases-{_LAYOUT}" / commit
     if content is not None:
         with writing(cache), tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            for folder in (cache / "tmp", place.parent):
-                folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=cache / "tmp", prefix="cut-") as scratch:
-                archive.extractall(Path(scratch) / "made", filter="data")
-                with contextlib.suppress(OSError):  # another process was first, with the same content
-                    (Path(scratch) / "made").rename(place)
+            with made_whole(place, cache / "tmp") as made:
+                archive.extractall(made, filter="data")
     return _kept(commit, place, (), described) if place.is_dir() else None
 
 
@@ -217,14 +214,11 @@ def _kept(commit: str, place: Path, notes: tuple[str, ...], described: str) -> W
 def _cut(source: sources.Source, place: Path, cache: Path) -> None:
     """Make `place`/base.git: one pack with the base's commit, trees and blobs, one branch, and a mark that the history
     ends here. Built aside and moved into place, so nothing is left half made and none collides."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache / "tmp", prefix="cut-") as scratch:
+    with made_whole(place, cache / "tmp") as made:
         # Read through a directory of ours: neither refs nor settings of the source come along.
-        reader = Path(scratch) / "reader.git"
-        hostgit.plant(reader, source.commit, sha256=source.sha256, borrows=source.objects)
-        made = Path(scratch) / "made"
-        bare = made / "base.git"
-        hostgit.plant(bare, f"ref: refs/heads/{BRANCH}", sha256=source.sha256)
+        reader, bare = made.with_name("reader.git"), made / "base.git"
+        hostgit.plant(reader, source.commit, borrows=source.objects)
+        hostgit.plant(bare, source.commit)
         try:
             ask = partial(git, git_dir=reader)
             objects = ask("rev-list", "--objects", "--no-walk", "--no-object-names", source.commit)
@@ -235,18 +229,13 @@ def _cut(source: sources.Source, place: Path, cache: Path) -> None:
                 "run `git fetch --refetch` and `git fsck` in it"
             ) from error
         commit = git("cat-file", "commit", source.commit, git_dir=bare)
-        facts = _facts(commit)
         if b"\nparent " in commit.partition(b"\n\n")[0]:
             (bare / "shallow").write_text(source.commit + "\n")
+        (bare / "HEAD").write_text(f"ref: refs/heads/{BRANCH}\n")
         (bare / "refs/heads" / BRANCH).write_text(source.commit + "\n")
         for empty in ("objects/info", "refs/tags"):
             shutil.rmtree(bare / empty)
-        (made / "facts.json").write_text(json.dumps(facts))
-        try:
-            made.rename(place)
-        except OSError:
-            if not place.is_dir():  # else: another process was first, with the same content
-                raise
+        (made / "facts.json").write_text(json.dumps(_facts(commit)))
 
 
 def _facts(commit: bytes) -> dict[str, str | int]:

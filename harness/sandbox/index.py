@@ -42,10 +42,10 @@ def index_settings() -> IndexSettings:
     """The settings of the user who runs the harness. Unreadable files count as absent, and are named in `notes`."""
     notes: list[str] = []
     pip = pip_options(notes)
-    uv = _uv_indexes(notes)
-    main = _safe(uv.main + pip.get("index-url", "").split(), notes)
-    extra = _safe(pip.get("extra-index-url", "").split() + uv.extra, notes)
-    links = _safe(pip.get("find-links", "").split() + uv.links, notes)
+    main, extra, links = _uv_indexes(notes)
+    main = _safe(main + pip.get("index-url", "").split(), notes)
+    extra = _safe(pip.get("extra-index-url", "").split() + extra, notes)
+    links = _safe(pip.get("find-links", "").split() + links, notes)
     env = {"PIP_CONFIG_FILE": os.devnull, "UV_NO_CONFIG": "1"}
     if main:
         env |= {"PIP_INDEX_URL": main[0], "UV_DEFAULT_INDEX": main[0]}
@@ -70,22 +70,14 @@ def index_settings() -> IndexSettings:
     if bundle is not None:
         env |= dict.fromkeys((*_BUNDLES, "GIT_SSL_CAINFO"), str(bundle))
         env["UV_SYSTEM_CERTS"] = "1"
-    folders, files = _local([*main, *extra], links, _wide(), notes)
+    folders, files = _local([*main, *extra, *links], notes)
     files += () if bundle is None else (bundle,)
     return IndexSettings(env, folders, files, bundle, tuple(dict.fromkeys(notes)))
 
 
-@dataclass(slots=True)
-class _Indexes:
-    """`main`: instead of the public one, the first counts. `links`: pages and folders of archives."""
-
-    main: list[str]
-    extra: list[str]
-    links: list[str]
-
-
-def _uv_indexes(notes: list[str]) -> _Indexes:
-    found = _Indexes([], [], [])
+def _uv_indexes(notes: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """(indexes instead of the public one, of which the first counts; further ones; pages and folders of archives)."""
+    main, extra, links = list[str](), list[str](), list[str]()
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path(os.environ.get("HOME", "/nonexistent")) / ".config")
     for path in (config / "uv/uv.toml", Path("/etc/uv/uv.toml")):
         try:
@@ -96,15 +88,15 @@ def _uv_indexes(notes: list[str]) -> _Indexes:
             notes.append(f"{path} cannot be read as a uv configuration and is left out of set-up")
             continue
         for part in (table, table.get("pip", {})):
-            found.main += [part["index-url"]] if "index-url" in part else []
-            found.extra += part.get("extra-index-url", [])
-            found.links += part.get("find-links", [])
+            main += [part["index-url"]] if "index-url" in part else []
+            extra += part.get("extra-index-url", [])
+            links += part.get("find-links", [])
         for index in table.get("index", []):
-            (found.main if index.get("default") else found.extra).append(index.get("url", ""))
-    found.main[:0] = [*_unnamed("UV_INDEX_URL"), *_unnamed("UV_DEFAULT_INDEX")]
-    found.extra += [*_unnamed("UV_INDEX"), *_unnamed("UV_EXTRA_INDEX_URL")]
-    found.links += os.environ.get("UV_FIND_LINKS", "").replace(",", " ").split()
-    return found
+            (main if index.get("default") else extra).append(index.get("url", ""))
+    main[:0] = [*_unnamed("UV_INDEX_URL"), *_unnamed("UV_DEFAULT_INDEX")]
+    extra += [*_unnamed("UV_INDEX"), *_unnamed("UV_EXTRA_INDEX_URL")]
+    links += os.environ.get("UV_FIND_LINKS", "").replace(",", " ").split()
+    return main, extra, links
 
 
 def _unnamed(variable: str) -> list[str]:
@@ -131,25 +123,22 @@ def _wide() -> set[Path]:
     return {Path("/"), Path("/home"), Path("/root"), *homes, *(above for home in homes for above in home.parents)}
 
 
-def _local(
-    indexes: Iterable[str], links: Iterable[str], wide: set[Path], notes: list[str]
-) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+def _local(places: Iterable[str], notes: list[str]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """The folders of indexes and links on this machine with those that an index's pages point to, and the files that
     are links themselves, with the archives that they point to."""
+    wide = _wide()
     found: list[Path] = []
     files: list[Path] = []
-    for path in filter(None, map(_local_path, [*indexes, *links])):
+    for path in filter(None, map(_local_path, places)):
         if not os.access(path, os.R_OK):
             continue
         if path.is_dir():
             found += [path, *([] if _is_wide(path, wide) else _pointed_to(path))]
         elif path.is_file():
             files += [path, *_archives_of(path)]
-    found = list(dict.fromkeys(found))
-    for path in found:
-        if _is_wide(path, wide):
-            notes.append(f"the package folder {path} holds more than packages and is not shown to set-up")
-    found = [path for path in found if not _is_wide(path, wide)]
+    shut = [path for path in dict.fromkeys(found) if _is_wide(path, wide)]
+    notes += [f"the package folder {path} holds more than packages and is not shown to set-up" for path in shut]
+    found = [path for path in dict.fromkeys(found) if path not in shut]
     folders = tuple(p for p in found if not any(p != other and p.is_relative_to(other) for other in found))
     return folders, tuple(f for f in dict.fromkeys(files) if not any(f.is_relative_to(folder) for folder in folders))
 

@@ -70,18 +70,17 @@ async def _by_ladder(
     steps: Steps, recipe: Recipe, own: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...], str] | Exec:
     """By the first way that gives versions, its (arguments of uv, versions, note); else how the first way failed."""
-    first = None
+    failures: list[Exec] = []
     too_young = bool(recipe.pins) and (await _compile(steps, recipe.pins, pins_as_of_date(recipe))).exit_code != 0
     for way in ladder(recipe, too_young=too_young):
         lines = wanted_lines(recipe, own, yielding=way.yielding)
         done = await _compile(steps, lines, way.arguments, preferred=recipe.pins if way.yielding else ())
         if done.exit_code == 0:
             return way.arguments, await _read(steps), way.note
-        first = first or done
+        failures.append(done)
         if _ABSENT in done.output:
             break
-    assert first is not None
-    return first
+    return failures[0]
 
 
 def _given_up(wanted: Sequence[str], chosen: Sequence[str]) -> str:
@@ -110,12 +109,10 @@ async def _project(steps: Steps, recipe: Recipe) -> tuple[tuple[str, ...], Json]
 
 
 async def _build_versions(steps: Steps, recipe: Recipe, wanted: Sequence[str]) -> tuple[str, ...]:
-    done = None
     for arguments in build_dates(recipe):
         done = await _compile(steps, wanted, arguments)
         if done.exit_code == 0:
             return await _read(steps)
-    assert done is not None
     raise failed(steps.log, "choosing the versions of the build tools", done)
 
 

@@ -191,13 +191,12 @@ class Grader:
     async def _graded(self, key: str, job: _Job) -> GradedPatch:
         # The place comes first: whoever has a turn is at work, so another process waits for no patch that waits itself.
         while True:
-            if not self.fresh and (known := self._remembered(key)):
+            if known := self._remembered(key):
                 return known
             async with self._places:
                 with self.memo.turn(key) as ours:
                     if ours:
-                        known = None if self.fresh else self._remembered(key)
-                        return known or await self._anew(key, job)
+                        return self._remembered(key) or await self._anew(key, job)
             # The lock is the kernel's, which can only be asked.
             await asyncio.sleep(_TURN_SECONDS)
 
@@ -255,8 +254,9 @@ class Grader:
         return key_of(row.instance_id, job.image.id, job.patch, job.script, tests, rules)
 
     def _remembered(self, key: str) -> GradedPatch | None:
-        """A verdict from before; not one that a shorter or longer patience would have made another."""
-        known = self.memo.look_up(key)
+        """A verdict from before, unless those are to be forgotten; not one that a shorter or longer patience would have
+        made another."""
+        known = None if self.fresh else self.memo.look_up(key)
         if known is None:
             return None
         try:

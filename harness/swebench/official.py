@@ -30,6 +30,7 @@ from harness.cache import cache_root
 from harness.swebench import suite_parsers
 from tasks.errors import InputError, TroopError, words_of
 from tasks.package import unpack
+from tasks.places import made_whole
 from tasks.swebench import Row
 
 Rules = Literal["5", "4.1"]
@@ -83,18 +84,15 @@ class _Release:
         return kept / _PACKAGE
 
     def _fetch(self, kept: Path) -> None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{self.version}-", dir=kept.parent) as scratch:
+        with made_whole(kept, kept.parent) as made:
             try:
-                said = unpack(f"{_PACKAGE}=={self.version}", Path(scratch) / "made")
+                said = unpack(f"{_PACKAGE}=={self.version}", made)
                 if not said.endswith(self.sha256):
                     raise InputError(f"it is not what was released: {said}")
             except TroopError as error:
                 what = f"swebench {self.version}, whose rules and specifications are wanted, cannot be fetched"
                 hint = f"see to the package index, or pip install swebench=={self.version}"
                 raise InputError(f"{what} ({error}): {hint}") from error
-            with contextlib.suppress(OSError):  # another process was sooner
-                (Path(scratch) / "made").rename(kept)
 
     @contextlib.contextmanager
     def _among_the_loaded(self) -> Iterator[None]:

@@ -39,28 +39,25 @@ def unpinned(requirement: str) -> str:
     return re.sub(r",?\s*===?\s*[^;,\s]+", "", requirement, count=1)
 
 
-def file_requirements(path: str, read: Callable[[str], str], replaced: Mapping[str, str]) -> list[str]:
+def file_requirements(
+    path: str, read: Callable[[str], str], replaced: Mapping[str, str], within: Sequence[str] = ()
+) -> list[str]:
     """The requirements of a file and, recursively, of those it includes (`-r`). `replaced`: packages that are not to be
     had any more, and what takes their place, in whatever version. Constraints (`-c`) and the tree itself are left out.
 
     `read` raises FileNotFoundError; a file that is included but not there is passed over, as the official harness does.
-    """
-    return list(dict.fromkeys(_file_requirements(path, read, replaced, set())))
-
-
-def _file_requirements(path: str, read: Callable[[str], str], replaced: Mapping[str, str], seen: set[str]) -> list[str]:
-    seen.add(path)
+    `within`: the files that include this one."""
     found: list[str] = []
     for line in _joined(read(path)):
         included = re.match(r"(?:-r|--requirement)[\s=]*(\S+)", line)
         if included:
             other = posixpath.normpath(posixpath.join(posixpath.dirname(path), included[1]))
-            if other not in seen:
+            if other not in (path, *within):
                 with contextlib.suppress(FileNotFoundError):
-                    found += _file_requirements(other, read, replaced, seen)
+                    found += file_requirements(other, read, replaced, (path, *within))
         elif line != "." and not line.startswith(_SKIPPED):
             found.append(replaced.get(name_of(line), line))
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _joined(text: str) -> list[str]:

@@ -52,17 +52,18 @@ def read_lines(name: str, result: Exec, report: bytes, *, always: bool) -> TestR
     began). `always`: a command that left no report cannot be believed, whatever its exit code."""
     lines = _read_lines(report)
     output = result.output if len(result.output) <= OUTPUT_CHARS else "…" + result.output[-OUTPUT_CHARS:]
-    if not lines.begun and not lines.oversized:
-        return _by_exit_code(name, result, output, always)
-    reason = _objection(name, lines, result)
-    if not result.timed_out and lines.begun - set(lines.statuses):
-        for test in lines.running:  # it took the interpreter down
-            lines.outcomes[test] = "error"
-            lines.failures[test] = f"{name}{BROKE_OFF} in this test (exit code {result.exit_code})"
-    return _report(result, lines, output, reason)
-
-
-def _report(result: Exec, lines: "_Lines", output: str, reason: str) -> TestReport:
+    if lines.begun or lines.oversized:
+        reason = _objection(name, lines, result)
+        if not result.timed_out and lines.begun - set(lines.statuses):
+            for test in lines.running:  # it took the interpreter down
+                lines.outcomes[test] = "error"
+                lines.failures[test] = f"{name}{BROKE_OFF} in this test (exit code {result.exit_code})"
+    else:
+        lines, reason = _Lines(), _silence(name, result, output, always)
+        if not reason:
+            lines.outcomes[COMMAND_TEST] = "passed" if result.exit_code == 0 else "failed"
+            lines.durations[COMMAND_TEST] = result.seconds
+            lines.failures |= {} if result.exit_code == 0 else {COMMAND_TEST: _last_line(output)}
     return TestReport(
         outcomes=lines.outcomes,
         exit_code=result.exit_code,
@@ -159,26 +160,20 @@ def _read_lines(text: bytes) -> _Lines:
     return lines
 
 
-def _by_exit_code(name: str, result: Exec, output: str, always: bool) -> TestReport:
-    reason = ""
+def _silence(name: str, result: Exec, output: str, always: bool) -> str:
+    """Why a command under which no plugin wrote anything cannot be known by its exit code; empty if it can."""
     if result.timed_out:
-        reason = f"the test command was stopped after {result.seconds:.0f} s"
-    elif _NO_PLUGIN.search(output):
-        reason = (
+        return f"the test command was stopped after {result.seconds:.0f} s"
+    if _NO_PLUGIN.search(output):
+        return (
             f"{name} did not find Troop's plugin (exit code {result.exit_code}): the test command sets PYTHONPATH anew "
             "or has Python ignore it; have it keep what is there (PYTHONPATH=src:$PYTHONPATH)"
         )
-    elif always:
-        reason = f"{name} did not start (exit code {result.exit_code}): {_last_line(output)}"
-    elif result.exit_code in (125, 126, 127):
-        reason = f"the test command could not be started (exit code {result.exit_code}): {_last_line(output)}"
-    lines = _Lines()
-    if not reason:
-        lines.outcomes[COMMAND_TEST] = "passed" if result.exit_code == 0 else "failed"
-        lines.durations[COMMAND_TEST] = result.seconds
-        if result.exit_code != 0:
-            lines.failures[COMMAND_TEST] = _last_line(output)
-    return _report(result, lines, output, reason)
+    if always:
+        return f"{name} did not start (exit code {result.exit_code}): {_last_line(output)}"
+    if result.exit_code in (125, 126, 127):
+        return f"the test command could not be started (exit code {result.exit_code}): {_last_line(output)}"
+    return ""
 
 
 def _objection(name: str, lines: _Lines, result: Exec) -> str:

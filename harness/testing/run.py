@@ -48,14 +48,19 @@ async def run_tests(
         output_bytes=OUTPUT_BYTES,
         merge=True,
     )
-    try:
-        lines = await sandbox.read(f"{place}/report", limit=REPORT_BYTES)
-    except FileNotFoundError:
-        lines = b""
-    except ValueError:
-        lines = OVERSIZED
+    lines = await written(sandbox, place)
     await sandbox.exec(["rm", "-rf", place], cwd="/", timeout=30)
     return runner.read(result, lines)
+
+
+async def written(sandbox: Sandbox, place: str) -> bytes:
+    """What plugins wrote in a run whose files are in `place`."""
+    try:
+        return await sandbox.read(f"{place}/report", limit=REPORT_BYTES)
+    except FileNotFoundError:
+        return b""
+    except ValueError:
+        return OVERSIZED
 
 
 def settings(

@@ -14,8 +14,7 @@ from collections.abc import Sequence
 
 from harness.records import Exec, Json, TestReport
 from harness.sandbox.base import INSIDE, WORKDIR, Sandbox
-from harness.testing.report import REPORT_BYTES
-from harness.testing.run import OUTPUT_BYTES, run_tests, script, settings
+from harness.testing.run import OUTPUT_BYTES, run_tests, script, settings, written
 from harness.testing.runners.base import Launch, Runner, files_of
 from harness.testing.runners.registry import runner_of
 from tasks.errors import SandboxFailed
@@ -81,7 +80,7 @@ class WarmTests:
             if result is not None:
                 if result.timed_out:
                     await waiting.end()
-                lines = await self._report(place)
+                lines = await written(self._sandbox, place)
                 ended = b'{"ended": %d}\n' % result.exit_code
                 confirmed = not result.timed_out and lines.endswith(ended)
                 waiting.proven = waiting.proven or confirmed
@@ -93,12 +92,6 @@ class WarmTests:
             if not confirmed:
                 waiting.cancel()
         return None
-
-    async def _report(self, place: str) -> bytes:
-        try:
-            return await self._sandbox.read(f"{place}/report", limit=REPORT_BYTES)
-        except (FileNotFoundError, ValueError):
-            return b""
 
 
 class _Waiting:

@@ -68,28 +68,28 @@ def make_group(name: str, limits: Limits, hierarchies: Iterable[Hierarchy]) -> G
         for controller in hierarchy.controllers:
             try:
                 for file, value, needed in _settings(hierarchy.version, controller, limits):
-                    _set(folder / file, value, needed)
+                    # Swap accounting is off on many kernels: then there is no such file, and the memory limit alone
+                    # holds.
+                    if needed or (folder / file).exists():
+                        (folder / file).write_text(value)
                 missing.pop(controller, None)
             except OSError as error:
                 missing[controller] = error.strerror or str(error)
     return Group(tuple(folders), missing)
 
 
-def remove_group(folders: Iterable[Path]) -> list[Path]:
-    """Kill what is left in the groups and remove them; gives those removed. Blocks up to PATIENCE seconds."""
-    removed = []
+def remove_group(folders: Iterable[Path]) -> None:
+    """Kill what is left in the groups and remove them. Blocks up to PATIENCE seconds."""
     until = time.monotonic() + PATIENCE
     for folder in folders:
         while folder.is_dir():
             try:
                 folder.rmdir()
-                removed.append(folder)
             except OSError:
                 _kill_all(folder)
                 if time.monotonic() > until:
                     break
                 time.sleep(0.005)
-    return removed
 
 
 def remove_empty(hierarchy_folders: Iterable[Path]) -> None:
@@ -191,12 +191,6 @@ def _settings(version: int, controller: str, limits: Limits) -> list[tuple[str, 
         ("cpu", 1): [("cpu.cfs_period_us", str(PERIOD_US), True), ("cpu.cfs_quota_us", quota, True)],
         ("cpu", 2): [("cpu.max", f"{quota} {PERIOD_US}", True)],
     }[controller, version]
-
-
-def _set(file: Path, value: str, needed: bool) -> None:
-    # Swap accounting is off on many kernels: then there is no such file, and the memory limit alone holds.
-    if needed or file.exists():
-        file.write_text(value)
 
 
 def _kill_all(folder: Path) -> None:

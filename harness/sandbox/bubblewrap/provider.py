@@ -23,11 +23,11 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
-from harness.cache import cache_root
+from harness.cache import cache_root, read_json
 from harness.records import Json
 from harness.room import ENOUGH, check, lacking, sandbox_failure
 from harness.sandbox.base import (
@@ -50,6 +50,7 @@ from harness.sandbox.bubblewrap.system import CLEAN_ENV, ETC_FILES, USER_ID, sys
 from harness.sandbox.client import DISK_UNLIMITED, LAUNCH, ShimSandbox, file_limit, inside_modules, variables
 from harness.sandbox.index import IndexSettings, index_settings, uv_binary
 from tasks.errors import InputError, SandboxFailed
+from tasks.places import made_whole
 
 SETUP_BIN = TROOPDIR + "/bin"
 PYTHONS = TROOPDIR + "/pythons"
@@ -109,6 +110,8 @@ class BubblewrapProvider:
     The folder must lie on a file system that can carry an overlay's upper layer (not on another overlay), else trees
     are copied. Nothing is asked of the machine before the first call."""
 
+    name = "bubblewrap"
+
     def __init__(self, cache: Path | None = None) -> None:
         self.storage = cache if cache is not None else cache_root()
         self.registry: str | None = None
@@ -119,10 +122,6 @@ class BubblewrapProvider:
         self._hierarchies: tuple[cgroup.Hierarchy, ...] | None = None
         self._open: set[BubblewrapSandbox] = set()
         self._ended: deque[tuple[Path, contextlib.ExitStack]] = deque()
-
-    @property
-    def name(self) -> str:
-        return "bubblewrap"
 
     # ---- sandboxes
 
@@ -186,7 +185,7 @@ class BubblewrapProvider:
         self, ground: _Ground, folder: Path, group: cgroup.Group, spec: SandboxSpec, owner: contextlib.ExitStack
     ) -> BubblewrapSandbox:
         pythons = self._pythons(ground, spec)
-        index = await asyncio.to_thread(lambda: self._index) if spec.network else None
+        index = await asyncio.to_thread(index_settings) if spec.network else None
         for python in {ground.shim_python, *pythons[:1]}:
             await asyncio.to_thread(_compile, ground.shown / "inside", python)
         overlay = "" if spec.environment is None else _overlay(ground, folder, spec.environment)
@@ -247,7 +246,7 @@ class BubblewrapProvider:
         else:
             arguments += ["--ro-bind", str(self._environments / spec.environment / "troop"), TROOPDIR]
         arguments += ["--ro-bind", str(ground.shown / "inside"), INSIDE]
-        arguments += _show_pythons(ground, {ground.shim_python, *shown}, shown)
+        arguments += _show_pythons(ground, shown)
         if index is not None:
             arguments += [*ground.tmpfs(SETUP_BIN, LINKS_BYTES), "--ro-bind", str(uv_binary()), f"{SETUP_BIN}/uv"]
             if rust := rust_toolchain():
@@ -338,13 +337,9 @@ class BubblewrapProvider:
         else:
             found.append(Finding("copy-on-write", True, "trees are overlays"))
         found += await asyncio.to_thread(self._limit_findings)
-        versions = ", ".join(dict.fromkeys(i.name for i in ground.interpreters))
-        found.append(Finding("interpreters", True, versions))
-        index = await asyncio.to_thread(lambda: self._index)
-        found += [
-            Finding("package index", False, note, "give an index without a password to set-up") for note in index.notes
-        ]
-        return found
+        found.append(Finding("interpreters", True, ", ".join(dict.fromkeys(i.name for i in ground.interpreters))))
+        notes, fix = (await asyncio.to_thread(index_settings)).notes, "give an index without a password to set-up"
+        return found + [Finding("package index", False, note, fix) for note in notes]
 
     def _limit_findings(self) -> list[Finding]:
         group = cgroup.make_group(f"doctor-{os.getpid()}-{secrets.token_hex(3)}", Limits(), self._known_hierarchies())
@@ -407,10 +402,6 @@ class BubblewrapProvider:
             self._hierarchies = cgroup.hierarchies()
         return self._hierarchies
 
-    @cached_property
-    def _index(self) -> IndexSettings:
-        return index_settings()
-
 
 def _overlay(ground: _Ground, folder: Path, environment: str) -> str:
     """The mount's options for a sandbox's folder, relative to the cache; empty where trees are copied."""
@@ -460,16 +451,12 @@ def _shown(cache: Path) -> Path:
     place = cache / "bubblewrap" / fingerprint
     if place.is_dir():
         return place
-    made = cache / "bubblewrap" / f".{fingerprint}-{secrets.token_hex(4)}"
-    for name, content in files.items():
-        (made / name).parent.mkdir(parents=True, exist_ok=True)
-        (made / name).write_bytes(content)
-    for path in (made, *made.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    try:
-        made.rename(place)
-    except OSError:  # another process was first
-        remove_tree(made)
+    with made_whole(place, place.parent) as made:
+        for name, content in files.items():
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
+            (made / name).write_bytes(content)
+        for path in (made, *made.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
     return place
 
 
@@ -481,10 +468,10 @@ def _compile(folder: Path, python: Interpreter) -> None:
         subprocess.run(command, env=CLEAN_ENV, capture_output=True, timeout=60, check=False)
 
 
-def _show_pythons(ground: _Ground, visible: set[Interpreter], pythons: Sequence[Interpreter]) -> list[str]:
+def _show_pythons(ground: _Ground, pythons: Sequence[Interpreter]) -> list[str]:
     """The prefixes outside the system paths, and a folder with the interpreters' names for PATH."""
     arguments: list[str] = []
-    for prefix in sorted({i.prefix for i in visible if not i.in_system}):
+    for prefix in sorted({i.prefix for i in (ground.shim_python, *pythons) if not i.in_system}):
         arguments += ["--ro-bind", str(prefix), str(prefix)]
     names: dict[str, Path] = {}
     for python in pythons:
@@ -528,14 +515,11 @@ def _checked(environment: str) -> str:
 
 def _mark_of(folder: Path) -> Json | None:
     """The owner's mark of a sandbox's folder; {} for one that never got one; None for one that is just being made."""
-    try:
-        mark: Json = json.loads((folder / "owner.json").read_text(encoding="utf-8"))
-        return mark
-    except (OSError, ValueError):
-        with contextlib.suppress(OSError):
-            if time.time() - folder.stat().st_mtime > _UNMARKED_SECONDS:
-                return {}
-        return None
+    mark = read_json(folder / "owner.json")
+    with contextlib.suppress(OSError):
+        if mark is None and time.time() - folder.stat().st_mtime > _UNMARKED_SECONDS:
+            return {}
+    return mark
 
 
 async def _give_up(preparing: asyncio.Future[cgroup.Group], folder: Path, owner: contextlib.ExitStack) -> None:

@@ -40,19 +40,14 @@ def _programs() -> Iterator[str]:
 
 
 def _etc(made_up: Path, network: bool) -> Iterator[str]:
-    for name in _SEEN["etc"]:
+    for name in (*_SEEN["etc"], *(("resolv.conf",) if network else ())):
         path = Path("/etc", name)
-        if path.is_symlink() and path.exists():
-            # What it points to may not be visible inside; the content is what counts.
+        if path.exists():
+            # What a link points to may not be visible inside; the content is what counts.
             yield from ("--ro-bind", str(path.resolve()), str(path))
-        elif path.exists():
-            yield from ("--ro-bind", str(path), str(path))
     for name in ETC_FILES:
         shared = network and name == "hosts"  # an index inside a company may be known by the hosts file alone
         yield from ("--ro-bind", f"/etc/{name}" if shared else str(made_up / name), f"/etc/{name}")
-    resolver = Path("/etc/resolv.conf")
-    if network and resolver.exists():
-        yield from ("--ro-bind", str(resolver.resolve()), str(resolver))
 
 
 def _devices() -> Iterator[str]:

@@ -212,12 +212,10 @@ async def attach(client: Any, container: str) -> Attachment:
         async with asyncio.timeout(ATTACH_SECONDS):
             attachment = await _connection()
             await attachment.open(path)
-    except TimeoutError as error:
-        raise SandboxFailed(
-            f"cannot attach to the container {container[:12]}: the daemon does not answer within {ATTACH_SECONDS:g} s"
-        ) from error
-    except (OSError, ssl.SSLError) as error:
-        raise SandboxFailed(f"cannot attach to the container {container[:12]}: {error}") from error
+    except OSError as error:
+        late = f"the daemon does not answer within {ATTACH_SECONDS:g} s"
+        why = late if isinstance(error, TimeoutError) else error
+        raise SandboxFailed(f"cannot attach to the container {container[:12]}: {why}") from error
     return attachment
 
 

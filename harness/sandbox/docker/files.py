@@ -80,9 +80,7 @@ def setup_kit() -> SetupKit:
 
 
 def _on_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname if "://" in url else None
-    if host is None:
-        return False
+    host = (urlsplit(url).hostname or "") if "://" in url else ""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

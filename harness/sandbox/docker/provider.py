@@ -71,6 +71,8 @@ class DockerProvider:
 
     `SandboxSpec.python` chooses nothing here: an image has the Pythons that it has, and set-up brings others."""
 
+    name = "docker"
+
     def __init__(self, *, image: str = DEFAULT_IMAGE, environments: str | None = None, say: Say | None = None) -> None:
         self.daemon = Daemon()
         self._image = image
@@ -84,10 +86,6 @@ class DockerProvider:
         self._images: dict[str, _Image] = {}
         self._lacking: set[str] = set()
         self._open: set[DockerSandbox] = set()
-
-    @property
-    def name(self) -> str:
-        return "docker"
 
     @property
     def storage(self) -> Path | None:
@@ -175,17 +173,14 @@ class DockerProvider:
         return container
 
     async def _image_of(self, spec: SandboxSpec) -> _Image:
-        if spec.environment is not None:
-            name = self._tag(spec.environment)
-            if name not in self._images and not await self.has(spec.environment):
-                what = f"the environment {spec.environment} is not among docker's images"
-                raise SandboxFailed(f"{what}: prepare it again")
-        else:
-            name = spec.image or self._image
-            if name not in self._images:
+        name = (spec.image or self._image) if spec.environment is None else self._tag(spec.environment)
+        if name not in self._images:
+            if spec.environment is None:
                 client = await self.daemon.connected()
                 await apart(explained, "get the image", ensure_image, client, name, self._say)
-        if name not in self._images:
+            elif not await self.has(spec.environment):
+                what = f"the environment {spec.environment} is not among docker's images"
+                raise SandboxFailed(f"{what}: prepare it again")
             self._images[name] = _describe(await self.daemon.ask("look at an image", find, name))
         return self._images[name]
 
