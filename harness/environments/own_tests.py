@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.environments.tables import Ini, Table, lines_of, table_of
+from harness.environments.tables import Ini, Table, lines_of, strings_of, table_of, words_of
 from harness.patches.paths import pytest_collects
 from harness.sandbox.base import WORKDIR
 
@@ -111,7 +111,7 @@ def _clean(line: str) -> str:
 def _tox(ini: Ini, native: Table) -> Iterator[str]:
     yield from lines_of(re.sub(r"\\\n", " ", ini.get("testenv", {}).get("commands", "")))
     for words in table_of(native, "env_run_base").get("commands", ()):
-        yield " ".join(word for word in words if isinstance(word, str)) if isinstance(words, list) else ""
+        yield " ".join(strings_of(words))
 
 
 def _scripts(tool: Table) -> Iterator[str]:
@@ -144,24 +144,16 @@ def _set(ini: Ini, native: Table, tool: Table) -> dict[str, str]:
     return {name: value for name, value in found.items() if isinstance(value, str)}
 
 
-def _split(command: str) -> list[str]:
-    try:
-        return shlex.split(command)
-    except ValueError:
-        return []
-
-
 def _pytest(command: str, paths: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The options that decide what is a test, and the folders that are named, if most test files lie there or modules
     are tests: the value of an option may be one, too."""
-    words = _split(re.sub(r".*?(?<![\w-])py\.?test\b", "", command, count=1))
+    words = words_of(re.sub(r".*?(?<![\w-])py\.?test\b", "", command, count=1))
     options = tuple(word for word in words if _KEPT.fullmatch(word))
     folders = [word.strip("./") + "/" for word in words if word[:1] not in ("-", "")]
     found = tuple(dict.fromkeys(f for f in folders if len(f) > 1 and any(path.startswith(f) for path in paths)))
     tests = [path for path in paths if pytest_collects(path)]
-    if "--doctest-modules" in options and (found or not tests):
-        return options, tuple(folder.rstrip("/") for folder in found)
-    if 2 * sum(path.startswith(found) for path in tests) > len(tests):
+    modules = "--doctest-modules" in options and (found or not tests)
+    if modules or 2 * sum(path.startswith(found) for path in tests) > len(tests):
         return options, tuple(folder.rstrip("/") for folder in found)
     return tuple(word for word in options if "doctest" not in word), ()
 

@@ -17,7 +17,7 @@ from typing import Any
 from harness.code.facts import FAILS, parsed
 from harness.environments.needs import package_of
 from harness.environments.own_tests import OwnTests, own_tests
-from harness.environments.tables import Ini, Table, ini_of, lines_of, strings_of, table_of, toml_of
+from harness.environments.tables import Ini, Table, ini_of, lines_of, strings_of, table_of, toml_of, words_of
 from harness.environments.versions import locked, pythons
 
 Lists = dict[str, list[str]]
@@ -373,7 +373,7 @@ def _tox_section(ini: Ini, section: str) -> Iterator[str]:
                 yield rest
 
     for line in value("deps"):
-        yield from _split(line) if line.startswith("-") else [line]
+        yield from words_of(line) if line.startswith("-") else [line]
     for key, option in (("extras", "--extra="), ("dependency_groups", "--group=")):
         yield from (option + name for line in value(key) for name in re.split(r"[,\s]+", line) if name)
     yield from _installed([*value("commands_pre"), *value("commands")])
@@ -383,14 +383,7 @@ def _installed(commands: Iterable[str]) -> Iterator[str]:
     """What shell commands install."""
     for command in commands:
         if found := re.search(r"\b(?:pip3? install|uv sync)\s+([^&;|]*)", command):
-            yield from _split(found[1])
-
-
-def _split(line: str) -> list[str]:
-    try:
-        return shlex.split(line)
-    except ValueError:
-        return []
+            yield from words_of(found[1])
 
 
 def _nox(text: str) -> Lists:

@@ -3,6 +3,7 @@
 import configparser
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping
 from typing import Any
@@ -49,6 +50,14 @@ def table_of(table: Table, name: str) -> dict[str, Any]:
 def strings_of(value: object) -> list[str]:
     """The texts of a list."""
     return [v for v in value if isinstance(v, str)] if isinstance(value, (list, tuple)) else []
+
+
+def words_of(command: str) -> list[str]:
+    """The words of a shell command; none where a quote is not closed."""
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return []
 
 
 def lines_of(text: str) -> list[str]:
