@@ -108,7 +108,8 @@ class Desk:
         self.tests = WarmTests(self.sandbox)
 
     def record(self, event: trace.Event) -> None:
-        """Write the event to the trace, then take it into the notebook."""
+        """Write the event of the attempt to the trace, then take it into the notebook."""
+        event = replace(event, attempt=self.notebook.index)
         self.write(event)
         self.notebook.add(event)
 
@@ -240,7 +241,7 @@ async def plan(state: State, runtime: Runtime[Desk]) -> State:
         made = await desk.policy.plan(desk.view())
     except (BudgetExceeded, ContextTooLong) as error:
         return _over(desk, error)
-    desk.record(replace(made, attempt=desk.notebook.index, seconds=time.monotonic() - began))
+    desk.record(replace(made, seconds=time.monotonic() - began))
     return {"turn": 0, "test_due": False, "status": made.stop}
 
 
@@ -326,7 +327,7 @@ async def test(state: State, runtime: Runtime[Desk]) -> State:
     if then_all and report.green and (rest := _others(desk, report)):
         report = _together(report, await desk.run_tests(rest, to_first_failure=True), rest)
         left = len(set(rest) - report.outcomes.keys())
-    desk.record(trace.TestsRan(attempt=desk.notebook.index, turn=turn, report=report, selection=ids))
+    desk.record(trace.TestsRan(turn=turn, report=report, selection=ids))
     said = describe_report(report, await desk.before(report))
     base = desk.prepared.baseline
     if base and (mended := len(base.failed & report.passed)):
@@ -419,7 +420,7 @@ def _stuck(notebook: Notebook) -> bool:
     last = notebook.history[-STUCK_REPEATS:]
     if len(last) == STUCK_REPEATS and last[0].decision.calls and len({gist(record) for record in last}) == 1:
         return True
-    marks = [m for m, before in zip(notebook.marks, ["", *notebook.marks], strict=False) if m != before][-6:]
+    marks = [m for m, before in zip(notebook.marks, [None, *notebook.marks], strict=False) if m != before][-6:]
     return len(marks) == 6 and len(set(marks)) == 2
 
 
@@ -430,22 +431,19 @@ def _over(desk: Desk, error: BudgetExceeded | ContextTooLong) -> State:
 
 def _note(desk: Desk, result: trace.ToolRan) -> None:
     desk.pending.append(result)
-    desk.record(replace(result, attempt=desk.notebook.index))
+    desk.record(result)
     for witness in desk.box.witnesses:
-        desk.record(trace.WitnessRecorded(attempt=desk.notebook.index, turn=result.turn, witness=witness))
+        desk.record(trace.WitnessRecorded(turn=result.turn, witness=witness))
     desk.box.witnesses.clear()
 
 
 async def _end_turn(desk: Desk, turn: int) -> State:
-    index = desk.notebook.index
     if any(kind_of(call.name) != "reads" for call in desk.decision.calls):
         changed = await desk.sandbox.snapshot()
         if changed.files or changed.left_out:
-            desk.record(trace.TreeChanged(attempt=index, turn=turn, tree=changed))
+            desk.record(trace.TreeChanged(turn=turn, tree=changed))
     seconds, model, commands = time.monotonic() - desk.turn_started, desk.model_seconds, desk.box.command_seconds
-    desk.record(
-        trace.TurnEnded(attempt=index, turn=turn, seconds=seconds, model_seconds=model, command_seconds=commands)
-    )
+    desk.record(trace.TurnEnded(turn=turn, seconds=seconds, model_seconds=model, command_seconds=commands))
     return {"turn": turn, "test_due": False, "status": status_now(desk) or await _destroyed(desk)}
 
 

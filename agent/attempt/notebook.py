@@ -4,7 +4,6 @@ The attempt writes an event and adds it here; a resume adds the same events agai
 on whether the process was restarted in between.
 """
 
-import hashlib
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
@@ -34,14 +33,13 @@ class Notebook:
     history: list[TurnRecord] = field(default_factory=list)
     replies: dict[str, trace.Replied] = field(default_factory=dict)
     tree: dict[str, FileState] = field(default_factory=dict)
-    marks: list[str] = field(default_factory=list)
+    marks: list[int] = field(default_factory=list)
     witnesses: list[WitnessTest] = field(default_factory=list)
     failures: int = 0
     seconds: float = 0.0
     idle: float = 0.0
     last_report: TestReport | None = None
     _turn: TurnRecord | None = None
-    _hashes: dict[str, str] = field(default_factory=dict)
     _changes: list[tuple[FileState, ...]] = field(default_factory=list)
     _loose: list[FileState] = field(default_factory=list)
     _loose_witnesses: list[WitnessTest] = field(default_factory=list)
@@ -98,11 +96,9 @@ class Notebook:
         self.last_report = turn.report or self.last_report
         for file in self._loose:
             self.tree[file.path] = file
-            content = b"-" if file.data is None else file.data
-            self._hashes[file.path] = f"{file.mode:o}{file.link:d}" + hashlib.sha1(content).hexdigest()
         self.witnesses[:] = self.recorded
         self._changes.append(tuple(self._loose))
-        self.marks.append(hashlib.sha1(repr(sorted(self._hashes.items())).encode()).hexdigest())
+        self.marks.append(hash(frozenset(self.tree.values())))
         self._turn = None
 
     @property

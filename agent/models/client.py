@@ -69,7 +69,7 @@ class ModelClient:
         self.connections = connections
         connections.wire(alias)
         self._limiter = connections.limiter(alias)
-        self._meter = connections.meter(alias)
+        self._meter = connections.meters[alias.base_url]
         self._record = record
         self._keeper = keeper or BudgetKeeper(Budget())
         self._patience = patience or Patience()
@@ -164,7 +164,7 @@ class ModelClient:
         return min(bounds)
 
     async def _once(self, call: _Call) -> Replied:
-        wire = call.wire = self.wire
+        wire = self.wire
         call.request = self._request(wire, call)
         size = wire.characters(call.request)
         tokens_in = int(size * self._density) + 1
@@ -226,7 +226,7 @@ class ModelClient:
                 self._record(replace(asked, reached=False))
             if failure.rate_limited:
                 self._limiter.rejected(slot, None if self._asks_too_much(failure) else failure.retry_after)
-            raise _Failed(failure) from error
+            raise _Failed(failure, wire) from error
         bill = wire.bill(response)
         charge = self._charge(call, hold, bill, took, answered=True)
         cut = wire.cut(response)
@@ -262,8 +262,7 @@ class ModelClient:
 
     def _changes(self, call: _Call, failed: _Failed) -> bool:
         """Whether the next try is another request, because of what this refusal (or one of another call) taught."""
-        failure, wire = failed.failure, call.wire
-        assert wire is not None, "a call that failed was made"
+        failure, wire = failed.failure, failed.wire
         if call.changes >= MOST_CHANGES or failure.status == 401 or failure.rate_limited or failure.out_of_money:
             return False
         call.changes += 1
@@ -374,7 +373,6 @@ class _Call:
     temperature: float | None
     longer: int
     output: int | None
-    wire: Wire | None = None
     request: Json = field(default_factory=dict)
     tries: int = 0
     failures: int = 0
@@ -386,9 +384,10 @@ class _Call:
 class _Failed(Exception):
     """One try failed. `again`: the next one is another request; `learnt`: in words, what it does otherwise."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: Failure, wire: Wire) -> None:
         super().__init__(failure.what)
         self.failure = failure
+        self.wire = wire
         self.again = False
         self.learnt = ""
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import ssl
+from collections import defaultdict
 
 import httpx2
 
@@ -28,7 +29,8 @@ class Connections:
         self._pools: dict[str, httpx2.AsyncClient] = {}
         self._wires: dict[str, Wire] = {}
         self._limiters: dict[str, Limiter] = {}
-        self._meters: dict[str, GpuMeter] = {}
+        self.meters = defaultdict[str, GpuMeter](GpuMeter)
+        """By base URL."""
         self.greeting = asyncio.Lock()
         self.greeted: dict[str, EndpointFailed | None] = {}
         """By alias: what first contact came to, None where all is well."""
@@ -47,9 +49,6 @@ class Connections:
         calls, requests, tokens = alias.concurrency or self.width, alias.requests_per_minute, alias.tokens_per_minute
         limiter = Limiter(calls, requests_per_minute=requests, tokens_per_minute=tokens)
         return self._limiters.setdefault(alias.alias, limiter)
-
-    def meter(self, alias: Alias) -> GpuMeter:
-        return self._meters.setdefault(alias.base_url, GpuMeter())
 
     def _pool(self, base_url: str) -> httpx2.AsyncClient:
         if base_url not in self._pools:

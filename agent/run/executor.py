@@ -17,13 +17,14 @@ from agent.attempt.notebook import Notebook
 from agent.attempt.policy import Ask, Policy, asking
 from agent.config import CONTEXT
 from agent.run.context import Run, Verification
-from agent.run.verification import evidence_on, near_tests_of
+from agent.run.verification import near_tests_of
 from harness import trace
 from harness.cache import cache_root
+from harness.evidence.verify import verify
 from harness.patches.extract import hide_setup
 from harness.records import Evidence
 from harness.room import check
-from harness.sandbox.fresh import Coming
+from harness.sandbox.fresh import Coming, probe
 from tasks.errors import DiskFull, EndpointFailed, SandboxFailed
 
 if TYPE_CHECKING:
@@ -56,8 +57,14 @@ class InProcess:
             run.check_budget()  # the attempt may have ended by the clock of the whole run
 
     async def verify(self, run: Run, job: Verification) -> Evidence:
-        """The evidence on one candidate."""
-        return await evidence_on(run, job)
+        """The evidence on one candidate. One that takes its sandboxes down is invalid, where others can be made."""
+        name, patch, ids = f"verify-{job.candidate.id}", job.candidate.patch, job.regression
+        room = replace(run.room(job.test_seconds), slots=run.checks)
+        try:
+            return await verify(room, run.task, name=name, patch=patch, regression=ids, witnesses=job.witnesses)
+        except SandboxFailed as error:
+            await probe(room.provider, room.spec(f"probe-{job.candidate.id}"))
+            return Evidence(applies=True, valid=False, reason=f"its tests take the sandbox down: {error}")
 
     async def drive(self, run: Run, index: int) -> EndpointFailed | None:
         """An attempt that has begun, to its end, in a new sandbox as often as one dies within the allowance; the error

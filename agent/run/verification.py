@@ -17,7 +17,7 @@ from harness.environments.base_run import Baseline
 from harness.evidence.black_box import contradiction
 from harness.evidence.near import NEAR_SECONDS, files_near, imports_of, near_baseline, what_is_touched
 from harness.evidence.regression import Touched, choose
-from harness.evidence.verify import verification_key, verify, witness_name, witness_on_base
+from harness.evidence.verify import verification_key, witness_name, witness_on_base
 from harness.parallel import in_parallel
 from harness.records import Candidate, Evidence, TestReport, WitnessTest
 from harness.sandbox.fresh import probe
@@ -124,17 +124,6 @@ def near_tests_of(run: Run) -> Callable[[str, Sequence[str]], Sequence[str]] | N
         return files_near(base, touched, NEAR_FILES) or files_near(base, touched, NEAR_FILES, least=0)
 
     return near
-
-
-async def evidence_on(run: Run, job: Verification) -> Evidence:
-    """The evidence on one candidate. One that takes its sandboxes down is invalid, where others can be made."""
-    name, patch = f"verify-{job.candidate.id}", job.candidate.patch
-    room = replace(run.room(job.test_seconds), slots=run.checks)
-    try:
-        return await verify(room, run.task, name=name, patch=patch, regression=job.regression, witnesses=job.witnesses)
-    except SandboxFailed as error:
-        await probe(room.provider, room.spec(f"probe-{job.candidate.id}"))
-        return Evidence(applies=True, valid=False, reason=f"its tests take the sandbox down: {error}")
 
 
 async def contradicted(run: Run, candidate: Candidate) -> bool:

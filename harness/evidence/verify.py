@@ -178,11 +178,8 @@ async def lay_patch(sandbox: Sandbox, task: Task, patch: str) -> str | None:
     """Apply the patch, then put back whatever measures it: test files, their configuration, the given test.
 
     New test files of the patch are removed. None: done; else why the patch does not apply."""
-    reason = await apply_patch(sandbox, patch)
-    if reason is not None:
-        return reason
-    reason = await restore_paths(sandbox, [path for path in Patch(patch).paths if guards_tests(path)])
-    if reason is not None:
+    guards = [path for path in Patch(patch).paths if guards_tests(path)]
+    if reason := await apply_patch(sandbox, patch) or await restore_paths(sandbox, guards):
         return reason
     for path, text in task.failing_test.files if task.failing_test else ():
         try:

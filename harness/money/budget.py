@@ -116,7 +116,7 @@ class BudgetKeeper:
         self._started = clock() - elapsed
         self._attempt_started: dict[int, float] = {}
         self._run = _Scope()
-        self._own: dict[int | None, _Scope] = {}
+        self._own = defaultdict[int | None, _Scope](_Scope)
         self._turn = asyncio.Lock()  # whose it is waits for `_changed`; all others wait for it, in order
         self._changed = asyncio.Event()
         self._share.scope, self._share.serve = self._run, self._changed.set
@@ -131,7 +131,7 @@ class BudgetKeeper:
     def _caps(self, attempt: int | None) -> tuple[_Cap, ...]:
         """The caps on money and tokens for a call of the attempt, or (None) of the judge."""
         judge = attempt is None
-        most, own = self.budget.judge_usd if judge else self.budget.attempt_usd, self._scope(attempt)
+        most, own = self.budget.judge_usd if judge else self.budget.attempt_usd, self._own[attempt]
         last = _Cap("usd", "judge" if judge else "attempt", _most(most), own.spent["usd"], own.held("usd"))
         return (self._run_cap("usd"), self._run_cap("tokens"), last)
 
@@ -233,11 +233,8 @@ class BudgetKeeper:
             other.serve()
         self._changed.set()
 
-    def _scope(self, attempt: int | None) -> _Scope:
-        return self._own.setdefault(attempt, _Scope())
-
     def _scopes(self, attempt: int | None) -> tuple[_Scope, ...]:
-        return (self._run, self._scope(attempt))
+        return (self._run, self._own[attempt])
 
 
 class SharedBudget:
