@@ -6,7 +6,8 @@ layer because all three packages raise from it.
 
 import errno
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import ClassVar, Self
 
@@ -92,27 +93,19 @@ class ToolsRefused(CallRefused):
     """The server takes no tools for this model; the text protocol does without."""
 
 
-class Explained:
+@contextmanager
+def Explained(what: str, *kinds: type[Exception], kind: type[TroopError] = InputError) -> Iterator[None]:
     """A block whose failures of these kinds are raised as a TroopError, an InputError unless told: what cannot be done,
     and why, in the first line of the failure's own words."""
-
-    def __init__(self, what: str, *kinds: type[Exception], kind: type[TroopError] = InputError) -> None:
-        self.what = what
-        self.kinds = kinds
-        self.kind = kind
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, at: object) -> None:
-        if not isinstance(error, self.kinds):
-            return
+    try:
+        yield
+    except kinds as error:
         words = str(error).strip().partition("\n")[0][:300] or type(error).__name__
         if isinstance(error, UnicodeDecodeError):
             words = f"byte {error.start} is not UTF-8 text"
         elif isinstance(error, OSError) and error.strerror:
             words = error.strerror
-        raise self.kind(f"{self.what}: {words}") from error
+        raise kind(f"{what}: {words}") from error
 
 
 def words_of(error: Exception) -> str:

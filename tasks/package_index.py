@@ -148,9 +148,7 @@ def _pip_files() -> list[Path]:
 
 def _pip_default() -> str:
     """The index that the first Python with a pip has built in: this one, else the ones on the PATH."""
-    for python in (sys.executable, shutil.which("python3"), "/usr/bin/python3"):
-        if not python:
-            continue
+    for python in filter(None, (sys.executable, shutil.which("python3"), "/usr/bin/python3")):
         try:
             done = subprocess.run([python, "-I", "-c", _DEFAULT_INDEX], capture_output=True, text=True, timeout=60)
         except (OSError, subprocess.TimeoutExpired):

@@ -154,13 +154,13 @@ class _Table:
                 hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
                 raise self.wrong(key, f"is not a key of a task file: {hint}")
             if key in _TABLES:
-                fits = isinstance(value, dict)
+                what, fits = "a table", isinstance(value, dict)
             elif key in _ARRAYS:
-                fits = isinstance(value, list) and all(isinstance(each, str) and each.strip() for each in value)
+                what, fits = "an array of texts", isinstance(value, list)
+                fits = fits and all(isinstance(each, str) and each.strip() for each in value)
             else:
-                fits = isinstance(value, str) and "\0" not in value
+                what, fits = "text in quotes", isinstance(value, str) and "\0" not in value
             if not fits:
-                what = "a table" if key in _TABLES else "an array of texts" if key in _ARRAYS else "text in quotes"
                 raise self.wrong(key, f"must be {what}, not {value!r}")
 
     def wrong(self, key: str, what: str) -> InputError:

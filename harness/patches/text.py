@@ -103,8 +103,7 @@ class _Reader:
         binary_text = self._binary()
         hunks = self._hunks()
         before, after = _path(facts.get("---")), _path(facts.get("+++"))
-        old = facts.get("rename from") or facts.get("copy from")
-        new = facts.get("rename to") or facts.get("copy to")
+        old, new = facts.get("rename from"), facts.get("rename to") or facts.get("copy to")
         path = (unquoted(new) if new else None) or after or before or header
         kind = _kind(facts, bool(hunks) or binary_text is not None)
         blobs = re.match(r"([0-9a-f]+)\.\.([0-9a-f]+)(?: (\d+))?", facts.get("index", ""))
@@ -113,7 +112,7 @@ class _Reader:
             path=path,
             kind=kind,
             binary=binary_text is not None,
-            old_path=unquoted(old) if old and "rename from" in facts else None,
+            old_path=unquoted(old) if old else None,
             mode_before=facts.get("old mode") or facts.get("deleted file mode") or same_mode,
             mode_after=facts.get("new mode") or facts.get("new file mode") or same_mode,
             blob_before=_full(blobs[1]) if blobs else None,

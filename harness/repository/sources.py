@@ -73,34 +73,25 @@ def sweep(directory: Path, pattern: str = "*") -> list[Path]:
 # The user's repository
 
 
-@dataclass(frozen=True, slots=True)
-class _Local:
-    """A repository of the user's: only looked at. `top` None: bare."""
-
-    top: Path | None
-    git_dir: Path
-    common: Path
-
-
 def _from_path(repository: Repository, cache: Path, scratch: Path, say: Say) -> Source:
     place = expanded(repository.location)
-    local = _look_at(place)
+    top, git_dir, common = _look_at(place)
     notes: tuple[str, ...] = ()
-    if local.top is not None and place.resolve() != local.top.resolve():
-        notes = (f"{place} lies within the repository {local.top}: the whole repository is used",)
-    head = _resolve(local.git_dir, "HEAD")
+    if top is not None and place.resolve() != top.resolve():
+        notes = (f"{place} lies within the repository {top}: the whole repository is used",)
+    head = _resolve(git_dir, "HEAD")
     if head is None and repository.base is None:
         raise InputError(f"{place} has no commits yet: commit something first (git add -A && git commit)")
-    commit = _resolve(local.git_dir, repository.base) if repository.base else head
+    commit = _resolve(git_dir, repository.base) if repository.base else head
     if commit is None:
         raise InputError(
             f"{place} has no branch, tag or commit {repository.base!r}: name one of its own with --base, or leave"
             " it out"
         )
-    clean = Source(local.common / "objects", commit, _describe(local.git_dir, commit), notes, local.top)
-    if local.top is None:
+    clean = Source(common / "objects", commit, _describe(git_dir, commit), notes, top)
+    if top is None:
         return clean
-    dirty = _Dirty(local, local.top, head or commit, scratch)
+    dirty = _Dirty(top, git_dir, common, head or commit, scratch)
     changed, untracked = dirty.paths()
     if not changed and not untracked:
         return clean
@@ -119,7 +110,8 @@ def _from_path(repository: Repository, cache: Path, scratch: Path, say: Say) -> 
     return replace(clean, objects=dirty.objects, commit=dirty.commit(), notes=notes)
 
 
-def _look_at(place: Path) -> _Local:
+def _look_at(place: Path) -> tuple[Path | None, Path, Path]:
+    """Of a repository of the user's: (its top, None for a bare one; its git directory; what its work trees share)."""
     if not place.exists():
         raise InputError(f"there is no directory {place}")
     if not place.is_dir():
@@ -135,26 +127,25 @@ def _look_at(place: Path) -> _Local:
         raise InputError(f"{place} cannot be read as a git repository: {_last_line(error.stderr)}") from error
     if bare == "false" and top is None:
         raise InputError(f"{place} is the inside of a git directory: name the repository's own directory")
-    return _Local(Path(top) if top else None, Path(git_dir), (place / common).resolve())
+    return Path(top) if top else None, Path(git_dir), (place / common).resolve()
 
 
 class _Dirty:
     """The user's working tree against its last commit, read through a git directory of ours with a copy of the index:
     no configuration of the user's (filters, fsmonitor) and no hook comes into play, and nothing is written."""
 
-    def __init__(self, local: _Local, top: Path, head: str, scratch: Path) -> None:
+    def __init__(self, top: Path, git_dir: Path, common: Path, head: str, scratch: Path) -> None:
         self._top, self._head = top, head
         self._unstaged: list[bytes] = []
         self._results: list[bytes] = []
         self._git_dir = scratch / "dirty.git"
         self.objects = self._git_dir / "objects"
-        config, borrows = _working_tree_config(local), local.common / "objects"
-        hostgit.plant(self._git_dir, head, config=config, borrows=borrows)
+        hostgit.plant(self._git_dir, head, config=_working_tree_config(git_dir), borrows=common / "objects")
         (self._git_dir / "info/attributes").write_text("")
         for name in ("attributes", "exclude"):
-            if (local.common / "info" / name).is_file():
-                shutil.copyfile(local.common / "info" / name, self._git_dir / "info" / name)
-        for index in [local.git_dir / "index", *local.git_dir.glob("sharedindex.*")]:
+            if (common / "info" / name).is_file():
+                shutil.copyfile(common / "info" / name, self._git_dir / "info" / name)
+        for index in [git_dir / "index", *git_dir.glob("sharedindex.*")]:
             if index.is_file():
                 # The index's own time tells git which entries may be stale, so it is copied too.
                 shutil.copy2(index, self._git_dir / index.name)
@@ -205,14 +196,14 @@ class _Dirty:
         return [path for path in paths if not results.isdisjoint(above[path])]
 
 
-def _working_tree_config(local: _Local) -> str:
+def _working_tree_config(git_dir: Path) -> str:
     """Those settings that say which files count and how they map to content, and nothing that names a program: of the
     repository's own, and the user's list of files to ignore everywhere."""
     kept = ("core.filemode", "core.autocrlf", "core.eol", "core.symlinks", "core.ignorecase", "core.precomposeunicode")
     try:
-        output = git("config", "--local", "--no-includes", "--list", "-z", git_dir=local.git_dir)
+        output = git("config", "--local", "--no-includes", "--list", "-z", git_dir=git_dir)
     except GitFailed as error:
-        raise InputError(f"the settings of {local.git_dir} cannot be read: {_last_line(error.stderr)}") from error
+        raise InputError(f"the settings of {git_dir} cannot be read: {_last_line(error.stderr)}") from error
     excludes = hostgit.user_setting("core.excludesFile", "--path")
     config = f"\texcludesFile = {json.dumps(excludes, ensure_ascii=False)}\n" if excludes else ""
     config = config if excludes.isprintable() else ""

@@ -19,7 +19,7 @@ from harness.patches.extract import apply_patch, restore_paths
 from harness.patches.patch import Patch
 from harness.patches.paths import pytest_collects
 from harness.records import Json, TestReport, Verdict
-from harness.repository.workspace import open_workspace, reopen_workspace
+from harness.repository.workspace import reopen_workspace
 from harness.sandbox.base import Sandbox
 from harness.suites.suite import Bench, Means, Ready, Submission
 from harness.testing.report import COMMAND_TEST, outcome_of, selects
@@ -78,11 +78,7 @@ class _InstanceBench:
         instance, means = self.suite.instance(id), self.means
         if instance.grading is None:
             raise InputError(f"{id} has no hidden tests")
-        where = instance.task.repository
-        if submission.base_commit is None:
-            workspace = await apart(open_workspace, where, cache_root())
-        else:
-            workspace = await apart(reopen_workspace, where, submission.base_commit, cache_root())
+        workspace = await apart(reopen_workspace, instance.task.repository, submission.base_commit, cache_root())
         built = await build(means.provider, workspace, instance.task, run=submission.run, limits=means.limits)
         room = CleanRoom(means.provider, built, submission.run, means.timeout, TEST_SECONDS, means.limits)
         return await grade(room, instance.task, instance.grading, submission.patch, name=f"grade-{submission.name}")

@@ -31,7 +31,7 @@ class Submission:
     name: str
     patch: str
     run: str
-    base_commit: str | None
+    base_commit: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -199,10 +200,8 @@ class _Work:
 def _recipe(row: Row, spec: Spec, mirrors: Path | None, say: Say) -> tuple[Recipe, Workspace]:
     repository = repository_of(row, mirrors)
     tree = open_workspace(repository, cache_root(), say=say)
-
-    def setup() -> Workspace:
-        return open_workspace(replace(repository, base=row.environment_setup_commit), cache_root(), say=say)
-
+    at_setup = replace(repository, base=row.environment_setup_commit)
+    setup = partial(open_workspace, at_setup, cache_root(), say=say)
     return recipe_of(row, spec, tree, setup), tree
 
 

@@ -31,12 +31,9 @@ from harness.swebench import suite_parsers
 from tasks.errors import InputError, TroopError, words_of
 from tasks.package import unpack
 from tasks.places import made_whole
-from tasks.swebench import Row
+from tasks.swebench import TREE, Row
 
 Rules = Literal["5", "4.1"]
-
-TESTBED = "/testbed"
-ENV_NAME = "testbed"
 
 _PACKAGE = "swebench"
 _WHAT_TO_TYPE = "SWE-bench's rules need a few packages: pip install requests tqdm unidiff datasets"
@@ -207,7 +204,7 @@ def _script_of_spec(row: Row, install: bool) -> str:
         constants.MAP_REPO_TO_EXT[repo], constants.MAP_REPO_VERSION_TO_SPECS[repo] = "py", {row.version: specs}
     instance = {"instance_id": row.instance_id, "repo": repo, "version": row.version, "test_patch": row.test_patch}
     try:
-        lines = make(instance, specs, ENV_NAME, TESTBED, row.base_commit, row.test_patch)
+        lines = make(instance, specs, "testbed", TREE, row.base_commit, row.test_patch)
     except Exception as error:  # whatever the package makes of the row, such as a test patch that is no diff
         what = f"{row.instance_id}: no evaluation script can be made of the row"
         raise InputError(f"{what}: {words_of(error)}") from error

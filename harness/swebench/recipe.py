@@ -7,6 +7,7 @@ rewrites tests for. And where requirements come from a file of another commit (`
 commit's date counts, if it is the later one.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -103,10 +104,6 @@ def recipe_of(row: Row, spec: Spec, tree: Workspace, setup: Callable[[], Workspa
         listed += _from_files(row, spec, at_setup)
         dates.append(at_setup.date)
     requirements = [*without(listed, spec.pip_packages), *spec.pip_packages]
-    try:
-        pyproject = tree.read("pyproject.toml")
-    except FileNotFoundError:
-        pyproject = b""
     extras = re.search(r"(?:^|[\s'\"=])\.\[([^\]]+)\]", spec.install)
     system = tuple(line for line in spec.pre_install if _SYSTEM_COMMAND.search(line))
     return Recipe(
@@ -120,7 +117,7 @@ def recipe_of(row: Row, spec: Spec, tree: Workspace, setup: Callable[[], Workspa
         pins=tuple(line for line in requirements if is_pin(line)),
         extras=f"[{extras[1]}]" if extras else "",
         project=bool(re.search(r"(?:^|[\s'\"])\.(?:\[|[\s'\"]|$)|setup\.py", spec.install)),
-        **how_built(pyproject),
+        **how_built(tree.read_all(["pyproject.toml"]).get("pyproject.toml", b"")),
         system=system,
         pre_install=tuple(line for line in spec.pre_install if line not in system),
         install=spec.install,
@@ -137,12 +134,10 @@ def _from_files(row: Row, spec: Spec, tree: Workspace) -> list[str]:
         return tree.read(path).decode("utf-8", "replace")
 
     for path in (*spec.requirements_paths, *spec.environment_paths):
-        try:
+        with contextlib.suppress(FileNotFoundError):
             if path in spec.requirements_paths:
                 return file_requirements(path, read, replaced)
             return conda_requirements(read(path), replaced)
-        except FileNotFoundError:
-            continue
     wanted = " or ".join((*spec.requirements_paths, *spec.environment_paths))
     raise InputError(f"{row.instance_id}: {row.repo} has no {wanted} at {tree.base_commit[:12]}: {_PULL}")
 

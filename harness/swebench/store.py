@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -86,7 +86,7 @@ def _kind(name: str, labels: dict[str, str]) -> tuple[str, str]:
 
 
 def doomed(
-    images: Iterable[StoredImage],
+    images: Sequence[StoredImage],
     *,
     instances: Collection[str] | None,
     older_than: float | None,
@@ -99,10 +99,9 @@ def doomed(
     solve` goes (None: none does). `everything`: all of Troop's that serve a suite. Layers that no image stands on any
     more go in every case, unless they are so `young` (seconds) that a build may be about to. Published ones go by name
     only."""
-    kept = list(images)
     now = time.time()
     gone: list[StoredImage] = []
-    for image in kept:
+    for image in images:
         named = instances is not None and image.instance.lower() in instances
         if (
             (image.kind == names.INSTANCE and (named or everything))
@@ -112,8 +111,8 @@ def doomed(
             gone.append(image)
     for kind in (REPLACED, names.ENVIRONMENT, names.TOOLS):
         ids = {image.id for image in gone}
-        carrying = {image.parent for image in kept if image.id not in ids}
-        old = [image for image in kept if image.kind == kind and (everything or now - image.created >= young)]
+        carrying = {image.parent for image in images if image.id not in ids}
+        old = [image for image in images if image.kind == kind and (everything or now - image.created >= young)]
         gone += [image for image in old if image.id not in carrying]
     return gone
 

@@ -150,8 +150,11 @@ def _version_2(mount: Path, own: Path) -> list[Hierarchy]:
             try:
                 _enable(place, controllers)
             except OSError:
-                if place != own or not _make_leaf(own):
+                if place != own or _words(own / "cgroup.procs") != [str(os.getpid())]:
                     raise
+                # This process, alone in its group, moves to a child of it.
+                (own / "troop-harness").mkdir(exist_ok=True)
+                (own / "troop-harness/cgroup.procs").write_text("0")
                 _enable(place, controllers)
             folder.mkdir(exist_ok=True)
             _enable(folder, controllers)
@@ -159,18 +162,6 @@ def _version_2(mount: Path, own: Path) -> list[Hierarchy]:
             continue
         return [Hierarchy(2, folder, controllers)]
     return []
-
-
-def _make_leaf(own: Path) -> bool:
-    """Move this process, if it is alone in its group, to a child of it."""
-    if _words(own / "cgroup.procs") != [str(os.getpid())]:
-        return False
-    try:
-        (own / "troop-harness").mkdir(exist_ok=True)
-        (own / "troop-harness/cgroup.procs").write_text("0")
-    except OSError:
-        return False
-    return True
 
 
 def _enable(folder: Path, controllers: Iterable[str]) -> None:

@@ -66,10 +66,8 @@ def rust_toolchain() -> Path | None:
 
 def choose(interpreters: Iterable[Interpreter], python: str | None) -> Interpreter | None:
     """The interpreter for a wish such as "3.9" (None: any): the system's own where it fits."""
-    for interpreter in interpreters:
-        if python is None or ".".join(map(str, interpreter.version)) == ".".join(python.split(".")[:2]):
-            return interpreter
-    return None
+    wanted = None if python is None else python.split(".")[:2]
+    return next((each for each in interpreters if wanted in (None, [*map(str, each.version)])), None)
 
 
 def _candidates() -> Iterator[Path]:

@@ -62,7 +62,6 @@ _WALLS = (
     *("--uid", str(USER_ID), "--gid", str(USER_ID), "--hostname", "sandbox", "--cap-drop", "ALL"),
     *("--die-with-parent", "--as-pid-1", "--new-session"),
 )
-_NO_NESTING = "--disable-userns"
 _SAFE_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # File systems in memory that hold links and mount points only.
 LINKS_BYTES = 1 << 20
@@ -382,8 +381,7 @@ class BubblewrapProvider:
     async def close(self) -> None:
         await asyncio.gather(*(sandbox.close() for sandbox in list(self._open)))
         await asyncio.to_thread(self._discard_ended)
-        if self._hierarchies is not None:
-            await asyncio.to_thread(cgroup.remove_empty, [h.folder for h in self._hierarchies])
+        await asyncio.to_thread(cgroup.remove_empty, [h.folder for h in self._hierarchies or ()])
 
     # ---- what is known of the machine
 
@@ -419,11 +417,10 @@ def _find_out(cache: Path, path: str) -> _Ground:
     private_folder(cache / "sandboxes")
     # On ext4 each sandbox is then laid out apart from where others have just been removed; see KEPT.
     launch.complaint_of(("chattr", "+T", str(cache / "sandboxes")))
-    walls: tuple[str, ...] = (*_WALLS, _NO_NESTING)
-    complaint = _try(bwrap, walls)
-    if complaint:
-        walls, complaint = _WALLS, _try(bwrap, _WALLS)
-    if complaint:
+    for walls in ((*_WALLS, "--disable-userns"), _WALLS):
+        if not (complaint := _try(bwrap, walls)):
+            break
+    else:
         raise SandboxFailed(
             f"bubblewrap does not work here: {complaint}; unprivileged user namespaces may be switched off "
             "(sysctl kernel.unprivileged_userns_clone=1, or kernel.apparmor_restrict_unprivileged_userns=0)"
