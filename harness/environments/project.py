@@ -142,9 +142,8 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
     every.pip(word for table in (extras, groups) for words in table.values() for word in strings_of(words))
     every.pip(line for p in paths if _REQUIREMENTS.match(p) for line in lines_of(text(p)) if line[0] != "-")
     paths_of = {_plain(name): str(at.get("path")) for name, at in sources.items() if isinstance(at, dict)}
-    stated.pip(
-        f"--editable=./{paths_of.get(_plain(name), '').removeprefix('./')}" for name in [*stated.said["package"]]
-    )
+    stated.pip(f"-e{paths_of[_plain(name)]}" for name in [*stated.said["package"]] if _plain(name) in paths_of)
+    own_places = [f"--editable=./{folder}" for folder in stated.said["local"]]
     by_workflow = _Stated(extra=extras, group=groups, local=folders)
     by_workflow.pip(_installed(own.steps))
     lately = {name: None for name in by_workflow.said["package"] if not _NO_NEED.match(name.lower())}
@@ -164,12 +163,10 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
     plain = ("requirements.txt",) if "requirements.txt" in there else ()
     needs = (meta.get("dependencies"), cfg.get("options", {}).get("install_requires"), "install_requires" in setup)
     bare = not any((*needs, table_of(tool, "poetry.dependencies"), "dependencies" in strings_of(meta.get("dynamic"))))
-    installable = not application and (
-        "setup.py" in there or "build-system" in pyproject or bool(meta or cfg.get("metadata"))
-    )
-    build_requires = tuple(strings_of(table_of(pyproject, "build-system").get("requires"))) or _build_needs(
-        setup, there
-    )
+    built = "setup.py" in there or "build-system" in pyproject or bool(meta or cfg.get("metadata"))
+    installable = built and not application
+    by_system = strings_of(table_of(pyproject, "build-system").get("requires"))
+    build_requires = tuple(by_system) or _build_needs(setup, there)
     nested = [] if installable or application else sorted(f for f in folders if not _ELSEWHERE.search(f"{f}/"))
     inner = next((p for p in ("tests/pytest.ini", "test/pytest.ini") if p in there and not there & _PYTEST_FILES), "")
     own = replace(own, options=("-c", inner, "--rootdir=.", *own.options)) if inner else own
@@ -188,10 +185,7 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
         pythons=pythons(text, settings, workflows),
         extras=tuple(stated.said["extra"]),
         groups=tuple(stated.said["group"]),
-        packages=(
-            *_of_the_index(stated.said["package"], sources),
-            *(f"--editable=./{f}" for f in stated.said["local"]),
-        ),
+        packages=(*_of_the_index(stated.said["package"], sources), *own_places),
         test_requirements=tuple(dict.fromkeys((*(plain if bare else ()), *test_files))) if installable else (),
         requirements=plain if installable else tuple(dict.fromkeys((*plain, *test_files))),
         version=released[1] if released else None,
