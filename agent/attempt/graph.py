@@ -122,7 +122,6 @@ class Desk:
             seed=self.seed,
             sandbox=self.sandbox,
             ask=self.ask,
-            run_tests=self.run_tests,
             plan=self.notebook.plan or trace.Planned(text=""),
             history=self.notebook.history,
             turns_left=self.rules.turns - len(self.notebook.history),
@@ -133,7 +132,7 @@ class Desk:
     async def run_tests(
         self, ids: Sequence[str] = (), *, timeout: float | None = None, to_first_failure: bool = False
     ) -> TestReport:
-        """The task's tests in this attempt's sandbox; see `agent.attempt.policy.RunTests`.
+        """Run the task's tests in the attempt's sandbox: `ids` (test ids or files; empty: the whole suite).
 
         `to_first_failure`: later tests say nothing more to whoever asks, so they need not run."""
         command = self.prepared.test_command

@@ -106,12 +106,6 @@ def asking(
     return ask
 
 
-class RunTests(Protocol):
-    """Run the task's tests in the attempt's sandbox: `ids` (test ids or files; empty: the whole suite)."""
-
-    async def __call__(self, ids: Sequence[str] = (), *, timeout: float | None = None) -> TestReport: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Talk:
     """What the next turn of a conversation with a model goes on from.
@@ -135,7 +129,6 @@ class View(Talk):
     index: int
     seed: int
     sandbox: Sandbox
-    run_tests: RunTests
     plan: Planned
 
 

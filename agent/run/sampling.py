@@ -46,7 +46,7 @@ async def _begin_new(run: Run, sampling: Sampling, group: asyncio.TaskGroup) -> 
                 await verify_candidates(run)
             continue
         if index is None:
-            if writer is None or not sampling.under_way(id):
+            if writer is None or not sampling.under_way[id]:
                 return
             await sampling.change()
             continue

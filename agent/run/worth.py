@@ -92,7 +92,8 @@ class Sampling:
         self._states: dict[str, TaskState] = {}
         self._believed: dict[str, Beliefs] = {}
         self._fitted: dict[Beliefs, Beliefs] = {}
-        self._pending = defaultdict[str, int](int)
+        self.under_way = defaultdict[str, int](int)
+        """By task: how many of its attempts are."""
         self._owed = defaultdict[str, int](int)
         self._fit_at = 0
         self._waiting: list[asyncio.Future[None]] = []
@@ -113,18 +114,18 @@ class Sampling:
     @contextlib.contextmanager
     def pending(self, id: str, state: Callable[[], TaskState]) -> Iterator[None]:
         """A block in which an attempt of the task is under way; `state` says what is known of the task after it."""
-        self._pending[id] += 1
+        self.under_way[id] += 1
         self._tell()
         try:
             yield
         finally:
-            self._pending[id] -= 1
+            self.under_way[id] -= 1
             self.update(id, state())
 
     def outlook(self, id: str) -> trace.SamplingStopped:
         """What another attempt of the task promises now, as the trace has it if that ends the sampling. `why`: start
         one ("go"), see first what those under way give ("wait"), or why to stop."""
-        state, beliefs, pending = self._states[id], self._beliefs(id), self._pending[id]
+        state, beliefs, pending = self._states[id], self._beliefs(id), self.under_way[id]
         usd = max(adaptive.price(state, self.mean_usd), 1e-9)
         why: str = adaptive.standing(state, beliefs)
         more = adaptive.gain_beside(state, beliefs, pending)
@@ -140,15 +141,11 @@ class Sampling:
             per_solve=self.per_solve,
         )
 
-    def under_way(self, id: str) -> int:
-        """How many attempts of the task are."""
-        return self._pending[id]
-
     def test_first(self, id: str, *, instead: bool) -> bool:
         """Whether one more witness test is worth its price, that of an attempt, and, where it may be made `instead` of
         another attempt, promises more. Not while any is under way, which may tell the candidates apart."""
         state, beliefs, outlook = self._states[id], self._beliefs(id), self.outlook(id)
-        promised = 0.0 if self._pending[id] else adaptive.told(state, beliefs)
+        promised = 0.0 if self.under_way[id] else adaptive.told(state, beliefs)
         return promised * self.per_solve >= outlook.usd and (not instead or promised > outlook.gain)
 
     def urgency(self, id: str) -> float:

@@ -184,14 +184,11 @@ def _by_file(report: TestReport, files: Sequence[str]) -> TestReport:
     )
 
 
-_NOTHING = TestReport({}, 0, False, True, 0.0)
-
-
 def _fitting(reports: Sequence[TestReport], seconds: float) -> TestReport:
     """One report of several files: all that did not pass, and as much of what did as fits into the time, the nearest
     file's quickest tests first."""
     left = seconds - STARTING_SECONDS
-    united = _NOTHING
+    united = TestReport({}, 0, False, True, 0.0)
     for report in (report for report in reports if _usable(report)):
         taken = set(report.outcomes) - report.passed
         for test in sorted(report.passed, key=lambda test: (report.durations.get(test, 0.0), test)):

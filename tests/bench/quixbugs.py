@@ -101,7 +101,6 @@ async def try_all(provider: Provider, instance: Instance, options: argparse.Name
             seed=0,
             sandbox=sandbox,
             ask=nobody,
-            run_tests=nobody,
             plan=trace.Planned(text=""),
             history=(),
             turns_left=options.turns,

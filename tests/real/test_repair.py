@@ -76,10 +76,6 @@ def view(sandbox: Sandbox, given: Task, baseline: TestReport, plan: trace.Planne
     prepared = trace.Prepared(
         base_commit="c", environment="e", backend="bubblewrap", test_command=COMMAND, baseline=baseline
     )
-
-    async def tests(ids: Any = (), *, timeout: float | None = None) -> TestReport:
-        return await run_tests(sandbox, COMMAND, ids, timeout=timeout or 60)
-
     left = 30 - len(history)
     return View(
         task=given,
@@ -88,7 +84,6 @@ def view(sandbox: Sandbox, given: Task, baseline: TestReport, plan: trace.Planne
         seed=7,
         sandbox=sandbox,
         ask=_no_model,
-        run_tests=tests,
         plan=plan,
         history=history,
         turns_left=left,

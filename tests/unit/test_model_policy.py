@@ -117,7 +117,6 @@ def view(history: Sequence[TurnRecord], context: int = 8000, ask: Any = None) ->
         seed=0,
         sandbox=nothing,
         ask=ask,
-        run_tests=nothing,
         plan=Planned(text="I plan."),
         history=history,
         turns_left=20,

@@ -89,7 +89,7 @@ class _Base:
 
 
 async def _never(*asked: Any, **more: Any) -> Any:
-    raise AssertionError("a decision of repair asks no model and runs no tests")
+    raise AssertionError("a decision of repair asks no model")
 
 
 def decided(turns: int, *reports: TestReport) -> Decision:
@@ -110,7 +110,6 @@ def decided(turns: int, *reports: TestReport) -> Decision:
         seed=1,
         sandbox=sandbox,
         ask=_never,
-        run_tests=_never,
         plan=trace.Planned(text="", data=data),
         history=history,
         turns_left=turns - len(history),
