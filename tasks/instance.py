@@ -9,12 +9,11 @@ from tasks.task import Task
 class Grading:
     """Hidden grading data: never an input to solving, verification or selection.
 
-    `files`: (path, text) test files laid over the patched tree; or `test_patch`, a diff that does the same.
+    `files`: (path, text) test files laid over the patched tree.
     `fail_to_pass`, `pass_to_pass`: test ids; an empty `fail_to_pass` with `files` means: every test in those files.
     `test_command` overrides the task's."""
 
     files: tuple[tuple[str, str], ...] = ()
-    test_patch: str = ""
     fail_to_pass: tuple[str, ...] = ()
     pass_to_pass: tuple[str, ...] = ()
     test_command: str | None = None

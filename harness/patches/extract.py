@@ -67,15 +67,6 @@ class _Look:
     made_by_setup: frozenset[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class _Staging:
-    """What goes into a patch. `deletions`: as `update-index --index-info` wants them; `changed`, `new`: paths."""
-
-    deletions: bytes
-    changed: tuple[bytes, ...]
-    new: tuple[bytes, ...] = ()
-
-
 async def mark_setup(sandbox: Sandbox) -> None:
     """Remember the tree as set-up leaves it: call it once, before the environment is frozen.
 
@@ -84,8 +75,8 @@ async def mark_setup(sandbox: Sandbox) -> None:
     """
     with Explained("what set-up did cannot be remembered", PatchNotTaken, kind=SetupFailed):
         look = await _look(sandbox)
-        staged = _staging(look, ())
-        await _script(sandbox, *_staged(staged.deletions, staged.changed, "mark"))
+        deletions, changed, _ = _staging(look, ())
+        await _script(sandbox, *_staged(deletions, changed, "mark"))
         await _script(sandbox, 'cat > "$GIT_DIR/setup.made"', stdin=_records(sorted(look.new)))
 
 
@@ -105,14 +96,15 @@ async def take_patch(sandbox: Sandbox, *, exclude: Collection[str] = (), say: Sa
     their size (`CONTENT_BYTES`). Raises PatchNotTaken where the sandbox answers, but what the attempt did there (to
     git, Troop's copy of the base, memory, time) leaves none to be had; SandboxFailed where it is gone."""
     look = await _look(sandbox)
-    staged = await asyncio.to_thread(_staging, look, {os.fsencode(path.rstrip("/")) for path in exclude})
-    too_much = await _too_much(sandbox, staged)
+    left_alone = {os.fsencode(path.rstrip("/")) for path in exclude}
+    deletions, changed, new = await asyncio.to_thread(_staging, look, left_alone)
+    too_much = await _too_much(sandbox, changed, new)
     if too_much:
         say(_left_out(too_much))
-    taken = [path for path in (*staged.changed, *staged.new) if path not in too_much]
-    if not staged.deletions and not taken:
+    taken = [path for path in (*changed, *new) if path not in too_much]
+    if not deletions and not taken:
         return ""
-    done = await _script(sandbox, *_staged(staged.deletions, taken, "difference"))
+    done = await _script(sandbox, *_staged(deletions, taken, "difference"))
     return done.stdout.decode("utf-8", "surrogateescape")
 
 
@@ -121,9 +113,9 @@ def _staged(deletions: bytes, taken: Sequence[bytes], function: str) -> tuple[st
     return f"{function} {len(deletions)}", deletions + _records(taken)
 
 
-async def _too_much(sandbox: Sandbox, staged: _Staging) -> dict[bytes, int]:
+async def _too_much(sandbox: Sandbox, changed: Sequence[bytes], new: Sequence[bytes]) -> dict[bytes, int]:
     """What must stay out, with sizes in bytes: the largest new files, then changed ones, until the rest fits."""
-    paths = (*staged.changed, *staged.new)
+    paths = (*changed, *new)
     if not paths:
         return {}
     done = await _script(sandbox, "sizes", stdin=_records(paths))
@@ -138,7 +130,7 @@ async def _too_much(sandbox: Sandbox, staged: _Staging) -> dict[bytes, int]:
             at = space + 1 + len(path) + 1
     total = sum(sizes.values())
     out: dict[bytes, int] = {}
-    for group in (staged.new, staged.changed):
+    for group in (new, changed):
         for path in sorted(sizes.keys() & set(group), key=lambda p: (-sizes[p], p)):
             if total <= CONTENT_BYTES:
                 return out
@@ -244,7 +236,8 @@ _SUBMODULE = 0o160000
 _NESTED_DEPTH = 50  # repositories within repositories that are looked into
 
 
-def _staging(look: _Look, exclude: Collection[bytes]) -> _Staging:
+def _staging(look: _Look, exclude: Collection[bytes]) -> tuple[bytes, list[bytes], list[bytes]]:
+    """What goes into a patch: (deletions, as `update-index --index-info` wants them; changed paths; new ones)."""
     modules_changed = any(c.path == b".gitmodules" for c in look.changed)
     deletions: list[bytes] = []
     changed: list[bytes] = []
@@ -266,7 +259,7 @@ def _staging(look: _Look, exclude: Collection[bytes]) -> _Staging:
         if _below(path, environments) or (path not in look.not_ignored and not _is_source(path)):
             continue
         new.append(path)
-    return _Staging(b"".join(deletions), tuple(changed), tuple(new))
+    return b"".join(deletions), changed, new
 
 
 def _is_source(path: bytes) -> bool:

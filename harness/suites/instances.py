@@ -15,8 +15,6 @@ from harness.cache import cache_root
 from harness.environments.environment import CleanRoom, build
 from harness.evidence.verify import lay_patch
 from harness.parallel import apart
-from harness.patches.extract import apply_patch, restore_paths
-from harness.patches.patch import Patch
 from harness.patches.paths import pytest_collects
 from harness.records import Json, TestReport, Verdict
 from harness.repository.workspace import reopen_workspace
@@ -97,13 +95,11 @@ async def grade(room: CleanRoom, task: Task, grading: Grading, patch: str, *, na
 
     async def in_sandbox(sandbox: Sandbox) -> Verdict:
         if (reason := await lay_patch(sandbox, task, patch)) is not None:
-            reason = f"the patch does not apply: {reason}"
-        elif (reason := await _lay_hidden(sandbox, grading)) is not None:
-            reason = f"the hidden tests cannot be laid over the tree: {reason}"
-        if reason is not None:
             named = grading.fail_to_pass, grading.pass_to_pass
             to_pass, to_keep = (dict.fromkeys(tests, "missing") for tests in named)
-            return Verdict(False, to_pass, to_keep, reason)
+            return Verdict(False, to_pass, to_keep, f"the patch does not apply: {reason}")
+        for path, text in grading.files:  # in place of whatever lies there
+            await sandbox.write(path, text.encode("utf-8", "surrogateescape"))
         # What is run: the tests that are named, else the files that hold tests.
         ids = dict.fromkeys((*(grading.fail_to_pass or _test_files(grading)), *grading.pass_to_pass))
         report = await room.tests(sandbox, tuple(ids), command=grading.test_command)
@@ -112,22 +108,9 @@ async def grade(room: CleanRoom, task: Task, grading: Grading, patch: str, *, na
     return await room.fresh(name, in_sandbox)
 
 
-async def _lay_hidden(sandbox: Sandbox, grading: Grading) -> str | None:
-    """Hidden files take the place of whatever lies there; a test patch applies to the files as they are on the base."""
-    if grading.test_patch:
-        reason = await restore_paths(sandbox, Patch(grading.test_patch).paths)
-        if reason is None:
-            reason = await apply_patch(sandbox, grading.test_patch)
-        if reason is not None:
-            return reason
-    for path, text in grading.files:
-        await sandbox.write(path, text.encode("utf-8", "surrogateescape"))
-    return None
-
-
 def _test_files(grading: Grading) -> tuple[str, ...]:
     """The hidden files that hold tests, as their names tell; all of them where no name does."""
-    paths = [path for path, _ in grading.files] or list(Patch(grading.test_patch).paths)
+    paths = [path for path, _ in grading.files]
     python = [path for path in paths if path.endswith(".py") and not path.endswith(("conftest.py", "__init__.py"))]
     named = [path for path in python if pytest_collects(path) or path.endswith("/tests.py")]
     return tuple(named or python or paths)

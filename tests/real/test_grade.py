@@ -58,12 +58,13 @@ def test_without_names_every_test_of_the_hidden_files_must_pass(bubblewrap: Prov
     assert not empty.resolved
 
 
-def test_a_hidden_test_patch_is_applied_to_the_tests_of_the_base(bubblewrap: Provider, task: Task) -> None:
+def test_a_hidden_file_takes_the_place_of_the_one_of_the_base(bubblewrap: Provider, task: Task) -> None:
     tail = "--- a/tests/test_core.py\n+++ b/tests/test_core.py\n@@ -6,4 +6,4 @@\n \n \n def test_mean_of_nothing():\n"
-    hidden = tail + "-    assert mean([0, 0]) == 0\n+    assert mean([2, 4]) == 3\n"
     edit = tail + "-    assert mean([0, 0]) == 0\n+    assert True\n"
     header = "diff --git a/tests/test_core.py b/tests/test_core.py\n"
-    grading = Grading(test_patch=header + hidden, fail_to_pass=("tests/test_core.py::test_mean_of_nothing",))
+    hidden = "from calc import mean\n\n\ndef test_mean_of_nothing():\n    assert mean([2, 4]) == 3\n"
+    test = "tests/test_core.py::test_mean_of_nothing"
+    grading = Grading(files=(("tests/test_core.py", hidden),), fail_to_pass=(test,))
     assert graded(bubblewrap, task, grading, FIX + header + edit).resolved, "the candidate's own edit is not in the way"
     assert not graded(bubblewrap, task, grading, header + edit).resolved
 

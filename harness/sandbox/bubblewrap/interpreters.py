@@ -78,14 +78,10 @@ def _candidates() -> Iterator[Path]:
     data = Path(os.environ.get("XDG_DATA_HOME", home / ".local/share"))
     folders += _below(Path(os.environ.get("UV_PYTHON_INSTALL_DIR", data / "uv/python")), "*/bin")
     for folder in folders:
-        try:
-            names = [name for name in os.listdir(folder) if _NAME.fullmatch(name)]  # noqa: PTH208 (no Path per name)
-        except OSError:
-            continue
-        for name in names:
-            path = (folder / name).resolve()
-            if os.access(path, os.X_OK) and not _is_script(path):
-                yield folder / name if os.access(folder.parent / "pyvenv.cfg", os.R_OK) else path
+        for named in _below(folder, "python3*"):
+            path = named.resolve()
+            if _NAME.fullmatch(named.name) and os.access(path, os.X_OK) and not _is_script(path):
+                yield named if os.access(folder.parent / "pyvenv.cfg", os.R_OK) else path
 
 
 def _below(folder: Path, pattern: str) -> list[Path]:

@@ -169,14 +169,11 @@ class BubblewrapProvider:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write(json.dumps(mark))
         file.flush()
-        if spec.environment is None:
-            for name in TREES:
-                (folder / name).mkdir(mode=0o755)
-        elif ground.copying.options is None:
+        if spec.environment is not None and ground.copying.options is None:
             for name in ("testbed", "env"):
                 copy_tree(self._environments / spec.environment / name, folder / name)
         else:
-            for name in ("upper", "work", "tree"):
+            for name in TREES if spec.environment is None else ("upper", "work", "tree"):
                 (folder / name).mkdir(mode=0o755)
         return cgroup.make_group(folder.name, spec.limits, hierarchies)
 
@@ -548,12 +545,8 @@ def _gather(folder: Path, frozen: Path) -> None:
         (folder / name).rename(frozen / name)
     for name in ("inside", "bin", "pythons"):
         # Mount points: whatever set-up made of them, they are empty folders in an environment.
-        place = frozen / "troop" / name
-        if place.is_symlink() or place.is_file():
-            place.unlink()
-        elif place.is_dir():
-            remove_tree(place)
-        place.mkdir(mode=0o755)
+        remove_tree(frozen / "troop" / name)
+        (frozen / "troop" / name).mkdir(mode=0o755)
 
 
 def _settle(frozen: Path, target: Path, pythons: Sequence[Interpreter]) -> None:
