@@ -252,13 +252,9 @@ def _staging(look: _Look, exclude: Collection[bytes]) -> tuple[bytes, list[bytes
         else:
             changed.append(change.path)
     environments = {p.removesuffix(b"/pyvenv.cfg") for p in look.new if p.endswith(b"/pyvenv.cfg")}
-    new: list[bytes] = []
-    for path in look.new:
-        if path in look.made_by_setup or path in look.special or _below(path, exclude):
-            continue
-        if _below(path, environments) or (path not in look.not_ignored and not _is_source(path)):
-            continue
-        new.append(path)
+    other, left_out = look.made_by_setup | look.special, environments.union(exclude)
+    new = [p for p in look.new if p not in other and not _below(p, left_out)]
+    new = [p for p in new if p in look.not_ignored or _is_source(p)]
     return b"".join(deletions), changed, new
 
 

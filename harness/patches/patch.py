@@ -45,11 +45,10 @@ class Patch:
         moved: set[int] = set()
         for change in self.changes:
             source = gone.pop(change.blob_after, None) if change.kind == "added" and change.blob_after else None
-            if source is None or source.path == change.path:
-                out.append(change)
-                continue
-            moved.add(id(source))
-            out.append(replace(change, kind="renamed", old_path=source.path, hunks=()))
+            if source is not None and source.path != change.path:
+                moved.add(id(source))
+                change = replace(change, kind="renamed", old_path=source.path, hunks=())
+            out.append(change)
         return tuple(c for c in out if id(c) not in moved)
 
     @cached_property

@@ -120,10 +120,8 @@ class Provider(Protocol):
     """A backend: makes sandboxes and keeps environments (frozen sandboxes) by key. `registry`: HOST/PREFIX in an image
     registry that it shares them by, where they are images; None for not."""
 
+    name: str
     registry: str | None
-
-    @property
-    def name(self) -> str: ...
 
     @property
     def storage(self) -> Path | None:

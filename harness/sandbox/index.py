@@ -4,6 +4,7 @@ Read from pip's and uv's own environment variables and files, and handed on as P
 no secret: a URL with a password in it is left out, with a note that says so.
 """
 
+import itertools
 import os
 import re
 import threading
@@ -117,34 +118,30 @@ def _safe(urls: Iterable[str], notes: list[str]) -> list[str]:
     return kept
 
 
-def _wide() -> set[Path]:
-    """Folders that set-up is never shown, whatever is configured: homes, and all that homes lie in."""
+def _is_wide(folder: Path) -> bool:
+    """Whether set-up is never shown a folder, whatever is configured: homes, and all that homes lie in."""
     homes = {Path(os.path.realpath(home)) for home in (Path.home(), os.environ.get("HOME", "/nonexistent"))}
-    return {Path("/"), Path("/home"), Path("/root"), *homes, *(above for home in homes for above in home.parents)}
+    wide = {Path("/"), Path("/home"), Path("/root"), *homes, *(above for home in homes for above in home.parents)}
+    return Path(os.path.realpath(folder)) in wide
 
 
 def _local(places: Iterable[str], notes: list[str]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """The folders of indexes and links on this machine with those that an index's pages point to, and the files that
     are links themselves, with the archives that they point to."""
-    wide = _wide()
     found: list[Path] = []
     files: list[Path] = []
     for path in filter(None, map(_local_path, places)):
         if not os.access(path, os.R_OK):
             continue
         if path.is_dir():
-            found += [path, *([] if _is_wide(path, wide) else _pointed_to(path))]
+            found += [path, *([] if _is_wide(path) else _pointed_to(path))]
         elif path.is_file():
             files += [path, *_archives_of(path)]
-    shut = [path for path in dict.fromkeys(found) if _is_wide(path, wide)]
+    shut = [path for path in dict.fromkeys(found) if _is_wide(path)]
     notes += [f"the package folder {path} holds more than packages and is not shown to set-up" for path in shut]
     found = [path for path in dict.fromkeys(found) if path not in shut]
     folders = tuple(p for p in found if not any(p != other and p.is_relative_to(other) for other in found))
     return folders, tuple(f for f in dict.fromkeys(files) if not any(f.is_relative_to(folder) for folder in folders))
-
-
-def _is_wide(path: Path, wide: set[Path]) -> bool:
-    return Path(os.path.realpath(path)) in wide
 
 
 def _archives_of(page: Path) -> list[Path]:
@@ -171,12 +168,9 @@ def _local_path(url: str) -> Path | None:
 
 def _pointed_to(index: Path) -> list[Path]:
     """Folders outside an index in which the files lie that its pages link to."""
-    folders: list[Path] = []
-    pages = [page for _, page in zip(range(_PAGES), index.glob("*/index.html"), strict=False)]
-    for folder in (path.parent for page in pages for path in _links_of(page)):
-        if folder.is_dir() and not folder.is_relative_to(index) and folder not in folders:
-            folders.append(folder)
-    return folders
+    pages = itertools.islice(index.glob("*/index.html"), _PAGES)
+    folders = dict.fromkeys(path.parent for page in pages for path in _links_of(page))
+    return [folder for folder in folders if folder.is_dir() and not folder.is_relative_to(index)]
 
 
 def uv_binary() -> Path:

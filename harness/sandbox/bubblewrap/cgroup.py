@@ -42,11 +42,6 @@ class Group:
     folders: tuple[Path, ...]
     missing: Mapping[str, str]
 
-    @property
-    def entrances(self) -> tuple[Path, ...]:
-        """Files to which a process writes 0 to move itself in."""
-        return tuple(folder / "cgroup.procs" for folder in self.folders)
-
     def out_of_memory(self) -> bool:
         """Whether the kernel killed something in the group for its memory limit."""
         files = (folder / name for folder in self.folders for name in ("memory.events", "memory.oom_control"))

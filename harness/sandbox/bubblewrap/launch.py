@@ -16,10 +16,10 @@ from pathlib import Path
 
 from harness.sandbox.bubblewrap.system import CLEAN_ENV
 
-# Arguments: how many control groups, their entrances, the overlay's options (or ""), where to mount it, the program.
+# Arguments: how many control groups, their folders, the overlay's options (or ""), where to mount it, the program.
 _CHAIN = """\
 n=$1; shift
-while [ "$n" -gt 0 ]; do echo 0 > "$1"; shift; n=$((n-1)); done
+while [ "$n" -gt 0 ]; do echo 0 > "$1/cgroup.procs"; shift; n=$((n-1)); done
 if [ -n "$1" ]; then mount -t overlay troop -o "$1" "$2"; fi
 shift 2
 exec "$@"
@@ -71,13 +71,13 @@ def overlay_options(lower: str, upper: str, work: str, options: str) -> str:
 
 
 def chain(
-    program: Sequence[str], namespace: Sequence[str], overlay: str, tree: str, entrances: Sequence[Path] = ()
+    program: Sequence[str], namespace: Sequence[str], overlay: str, tree: str, groups: Sequence[Path] = ()
 ) -> list[str]:
     """The command that goes through all the stages to `program`: in the `namespace`, `overlay` (options, "" for none)
-    mounted at `tree`, in the control groups with these `entrances`."""
-    if not entrances and not overlay:
+    mounted at `tree`, in the control groups with the folders `groups`."""
+    if not groups and not overlay:
         return list(program)
-    return [*namespace, *_SHELL, str(len(entrances)), *map(str, entrances), overlay, tree, *program]
+    return [*namespace, *_SHELL, str(len(groups)), *map(str, groups), overlay, tree, *program]
 
 
 class Launched:

@@ -189,7 +189,7 @@ class BubblewrapProvider:
         rlimits["FSIZE"] = file_limit(network=spec.network)
         program = self._bwrap(ground, spec, folder / "tree" if overlay else folder, pythons, index)
         namespace = ground.copying.namespace if overlay else ()
-        command = launch.chain(program, namespace, overlay, f"sandboxes/{folder.name}/tree", group.entrances)
+        command = launch.chain(program, namespace, overlay, f"sandboxes/{folder.name}/tree", group.folders)
         launched = Launched(command, cwd=self.storage, complaints=folder / "complaints")
         reader, writer = await launched.streams()
 

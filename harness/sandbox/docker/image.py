@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,9 +173,7 @@ def main() -> int:
     from harness.sandbox.docker.daemon import connect
     from tasks.errors import TroopError
 
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
+    say = partial(print, file=sys.stderr, flush=True)
     try:
         with contextlib.closing(connect()) as client:
             image = find(client, DEFAULT_IMAGE)

@@ -163,9 +163,7 @@ class DockerProvider:
         # The signal passes on to the images that are made of it: nothing in them is worth a goodbye.
         place = {"hostname": "sandbox", "working_dir": WORKDIR, "stop_signal": "SIGKILL"}
         container = make_container(client, image.id, label, spec.run, spec.name, host, entrypoint=entry, **place)
-        files = {} if image.inside == inside_fingerprint() else dict(inside_files())
-        if kit is not None:
-            files |= kit.files
+        files = ({} if image.inside == inside_fingerprint() else inside_files()) | ({} if kit is None else kit.files)
         if image.id in self._lacking:
             client.api.put_archive(container, "/", bundle())
         if files:
