@@ -221,6 +221,4 @@ def _unfit(path: str) -> str:
         return "is not a plain path such as 'tests/test_issue.py'"
     if path.startswith("/") or ".." in parts:
         return "must lie inside the repository"
-    if ".git" in (part.lower() for part in parts):
-        return "must not lie in .git"
-    return ""
+    return "must not lie in .git" if ".git" in map(str.lower, parts) else ""

@@ -167,9 +167,7 @@ def why_not(candidate: Candidate, excused: Collection[str] = ()) -> str:
     patch = Patch(candidate.patch)
     if not patch.source_files:
         return "changes nothing but tests"
-    if not patch.changes_code:
-        return "changes nothing but comments and layout"
-    return ""
+    return "" if patch.changes_code else "changes nothing but comments and layout"
 
 
 def standings(

@@ -96,9 +96,7 @@ def explain(error: Exception, sdk: ModuleType) -> Failure | None:
         return None
     if isinstance(error, (sdk.APIError, ValueError)):
         return Failure("garbage", f"the body is no JSON answer: {in_one_line(str(error))}", retry=True, reached=True)
-    if isinstance(error, (httpx2.HTTPError, OSError)):
-        return _of_connection(error)
-    return None
+    return _of_connection(error) if isinstance(error, (httpx2.HTTPError, OSError)) else None
 
 
 def retry_after(headers: httpx2.Headers) -> float | None:

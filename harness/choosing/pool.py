@@ -44,9 +44,8 @@ class Sample:
 def by_instance(samples: Iterable[Sample]) -> dict[str, tuple[Sample, ...]]:
     """The samples of each instance, in the order given, those without a patch left out."""
     found: dict[str, list[Sample]] = {}
-    for sample in samples:
-        if sample.patch.strip():
-            found.setdefault(sample.instance, []).append(sample)
+    for sample in filter(lambda sample: sample.patch.strip(), samples):
+        found.setdefault(sample.instance, []).append(sample)
     return {instance: tuple(of_it) for instance, of_it in found.items()}
 
 

@@ -110,10 +110,10 @@ class CleanRoom:
             return await in_one_opened(lambda: self.provider.create(self.spec(name)), work, self.retries)
 
     async def tests(
-        self, sandbox: Sandbox, ids: Sequence[str] = (), *, command: str | None = None, spread: bool = False
+        self, sandbox: Sandbox, ids: Sequence[str] = (), *, command: str | None = None, spread: int = 0
     ) -> TestReport:
         """Run the environment's tests (or by `command`) in a sandbox, limited to `ids`, or directory by directory in
-        turn (`spread`). Raises SandboxFailed."""
+        turn, by `spread` processes. Raises SandboxFailed."""
         command, seconds = command or self.built.test_command or USUAL_COMMAND, self.test_seconds
         return await run_tests(sandbox, command, ids, timeout=self.timeout, test_seconds=seconds, spread=spread)
 

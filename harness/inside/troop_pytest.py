@@ -81,14 +81,25 @@ _report = None  # type: Report | None
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
-def pytest_load_initial_conftests(early_config: "Any") -> "Iterator[None]":
+def pytest_load_initial_conftests(early_config: "Any", args: "list[str]") -> "Iterator[None]":
     # Before any conftest runs, so that a conftest that cannot be imported leaves a begun, unfinished report.
     global _report
     if os.environ.get("TROOP_REPORT"):
         _set("PYTEST_ADDOPTS", os.environ.pop("TROOP_ADDOPTS_BEFORE", ""))  # for what tests start
         _report = Report()
         _no_coverage(early_config.known_args_namespace)
+        if _report.spread > 1 and _shares_out(early_config.known_args_namespace):
+            args[:0] = ["-n", str(_report.spread), "--dist", "loadfile"]
     yield
+
+
+def _shares_out(known: "Any") -> bool:
+    """Whether pytest-xdist is there, can keep a file's tests together, and nobody has said how it is to be used."""
+    try:
+        __import__("xdist.scheduler.loadfile")
+    except ImportError:
+        return False
+    return getattr(known, "numprocesses", 0) is None and known.dist == "no" and not known.usepdb
 
 
 def pytest_configure(config: "Any") -> None:
@@ -119,7 +130,7 @@ def pytest_configure_node(node: "Any") -> None:
     # xdist's controller hands the settings to its workers.
     if _report is not None:
         given = node.workerinput if hasattr(node, "workerinput") else node.slaveinput
-        given["troop"] = {name: getattr(_report, name) for name in ("root", "select", "seconds", "plugins")}
+        given["troop"] = {name: getattr(_report, name) for name in ("root", "select", "seconds", "spread", "plugins")}
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)

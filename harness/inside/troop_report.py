@@ -8,7 +8,8 @@ TROOP_ROOT           directory that test ids are relative to, whatever the frame
 TROOP_SELECT         file with a JSON list of ids (tests, classes, files, directories) to keep
 TROOP_TEST_SECONDS   wall time that a test may take; then it fails and the run goes on
 TROOP_FIRST_FAILURE  set: the tests after the first that fails need not run
-TROOP_SPREAD         set: a file of each directory in turn, so that a run that is cut short has seen something of all
+TROOP_SPREAD         a number: a file of each directory in turn, so that a run that is cut short has seen something of
+                     all, and by so many processes where the project has pytest-xdist and does not say itself
 
 Lines: {"begin": pid}, {"start": id}, {"test": id, "outcome": …, "seconds": …, "message": …}, {"finish": pid, "exit":
 status}. A run without its finish line was cut short. The same test twice: the worse outcome counts.
@@ -39,7 +40,7 @@ class Report:
         select = _told("SELECT")
         self.select = json.loads(Path(select).read_text(encoding="ascii")) if select else []  # type: list[str]
         self.seconds = float(_told("TEST_SECONDS") or 0)
-        self.first, self.spread = bool(_told("FIRST_FAILURE")), bool(_told("SPREAD"))
+        self.first, self.spread = bool(_told("FIRST_FAILURE")), int(_told("SPREAD") or 0)
         self.fd = os.open(self.place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) if self.place else -1
         self.write({"begin": os.getpid()})
 

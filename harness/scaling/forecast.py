@@ -113,9 +113,7 @@ def _too_little(cells: _Cells, n: int, k: int) -> str:
         return f"{n} samples of each task; at least {MIN_SAMPLES} are needed"
     if telling < MIN_TELLING:
         return f"only {telling} tasks have right and wrong samples both; at least {MIN_TELLING} are needed"
-    if k > MAX_REACH * n:
-        return f"{k} is more than {MAX_REACH} times the {n} samples there are"
-    return ""
+    return f"{k} is more than {MAX_REACH} times the {n} samples there are" if k > MAX_REACH * n else ""
 
 
 def _by(law: str, cells: _Cells, resampled: Sequence[_Cells], n: int, k: int) -> Forecast:

@@ -27,16 +27,16 @@ async def run_tests(
     timeout: float,
     test_seconds: float | None = None,
     to_first_failure: bool = False,
-    spread: bool = False,
+    spread: int = 0,
     env: Mapping[str, str] | None = None,
 ) -> TestReport:
     """Run `command` in `WORKDIR`, limited to `ids` (tests, classes, files or directories, from there; empty: all).
 
     `timeout` in seconds for the whole run, then it is killed and the report holds what had finished. `test_seconds`:
     wall time that a phase of one test may take before the test fails and the run goes on. `to_first_failure`: the tests
-    after the first that fails need not run. `spread`: a file of each directory in turn, where the framework can. The
-    working tree gets no byte code and no caches. Raises SandboxFailed when the sandbox is gone; everything else is in
-    the report."""
+    after the first that fails need not run. `spread`: a file of each directory in turn, by so many processes, where the
+    framework can (0: as it would). The working tree gets no byte code and no caches. Raises SandboxFailed when the
+    sandbox is gone; everything else is in the report."""
     place = f"/tmp/troop-tests-{secrets.token_hex(8)}"
     runner = runner_of(command)
     limited = runner.limited(command, ids, to_first_failure)
@@ -64,7 +64,7 @@ async def written(sandbox: Sandbox, place: str) -> bytes:
 
 
 def settings(
-    place: str, ids: Sequence[str], test_seconds: float | None, to_first_failure: bool, spread: bool = False
+    place: str, ids: Sequence[str], test_seconds: float | None, to_first_failure: bool, spread: int = 0
 ) -> dict[str, str]:
     """What a plugin is told in the environment of one run whose files are in `place`; empty: not set."""
     return {
@@ -72,7 +72,7 @@ def settings(
         "TROOP_SELECT": f"{place}/select" if ids else "",
         "TROOP_TEST_SECONDS": f"{test_seconds:g}" if test_seconds else "",
         "TROOP_FIRST_FAILURE": "1" if to_first_failure else "",
-        "TROOP_SPREAD": "1" if spread else "",
+        "TROOP_SPREAD": str(spread or ""),
     }
 
 

@@ -99,8 +99,22 @@ def test_a_package_is_installed_with_its_test_dependencies_and_runs_offline(prov
             await sandbox.write("tests/test_loop.py", loop)
             ids = ["tests/test_loop.py", "tests/test_core.py::test_add"]
             report = await run_tests(sandbox, "python -m pytest -q -n 2 tests", ids, timeout=60, test_seconds=1)
+            await sandbox.write(
+                "tests/test_worker.py", b"import os\ndef test_worker():\n    os.environ['PYTEST_XDIST_WORKER']"
+            )
+            by_worker = {
+                (options, spread): (
+                    await run_tests(
+                        sandbox, f"python -m pytest -q{options} tests/test_worker.py", timeout=60, spread=spread
+                    )
+                ).green
+                for options in ("", " -n 0", " -p no:xdist")
+                for spread in (0, 1, 2)
+            }
         finally:
             await sandbox.close()
+        asked = {run for run, green in by_worker.items() if green}
+        assert asked == {("", 2)}, "processes share the tests where the project has xdist and does not say otherwise"
         assert report.valid, "workers of xdist select tests and limit their time as well"
         assert dict(report.outcomes) == {
             "tests/test_core.py::test_add": "passed",

@@ -30,9 +30,7 @@ class Django(Runner):
 
     def claims(self, layout: Layout) -> tuple[int, str] | None:
         script = next((path for path in ("tests/runtests.py", "runtests.py") if path in layout.paths), None)
-        if script is None or not has_test_files(layout):
-            return None
-        return OWN_SCRIPT, f"python {script}"
+        return (OWN_SCRIPT, f"python {script}") if script and has_test_files(layout) else None
 
     def limited(self, command: str, ids: Sequence[str], to_first_failure: bool = False) -> str:
         """`--failfast` only for what is told Django's settings: another project's script may not know it."""
