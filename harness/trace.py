@@ -579,8 +579,10 @@ class Trace:
         carried = {name: rest.pop(name) for name in (_CARRIED_OUT.get(event.kind),) if name in rest}
         line = json.dumps(rest, ensure_ascii=True, separators=(",", ":"))
         kept = mask_strings(carried, self._mask_known)
-        masked = {**json.loads(self._mask(line)), **kept, **({"masked": True} if kept != carried else {})}
-        return (event, plain) if masked == plain else (from_json(masked), masked)
+        if (hidden := self._mask(line)) == line and kept == carried:
+            return event, plain
+        masked = {**json.loads(hidden), **kept, **({"masked": True} if kept != carried else {})}
+        return from_json(masked), masked
 
     def _append(self, line: bytes) -> None:
         with locked(self._file):

@@ -251,11 +251,11 @@ def test_tests_that_take_the_sandbox_down_speak_against_the_candidate(
         raise SandboxFailed("the sandbox died")
 
     with serving([PLAN, RIGHT, SUBMIT]) as server:
-        monkeypatch.setattr("agent.run.verification.verify", dying)
+        monkeypatch.setattr("agent.run.executor.verify", dying)
         done = solve(task(repository), settings(server.url, tmp_path / "runs"))
         assert done.exit_code == 1
         assert "its tests take the sandbox down" in done.report["candidates"][0]["evidence"]["reason"]
-        monkeypatch.setattr("agent.run.verification.probe", dying)
+        monkeypatch.setattr("agent.run.executor.probe", dying)
         with pytest.raises(SandboxFailed):  # where no sandbox works, the candidate is not to blame
             solve(task(repository), settings(server.url, tmp_path / "again"))
 
