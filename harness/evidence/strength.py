@@ -26,6 +26,6 @@ def strength_of(evidence: Evidence, attempts: Collection[int], tests: Collection
         return "proved" if all(outcome == "passed" for outcome in evidence.given.values()) else "guess"
     shown = bool(written) and all(outcome == "passed" for outcome in written)
     agreed = len(attempts) > 1
-    if shown and agreed:
-        return "strong"
-    return "likely" if shown or (agreed and not written) else "guess"
+    if shown:
+        return "strong" if agreed else "likely"
+    return "likely" if agreed and not written else "guess"

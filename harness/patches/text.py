@@ -193,9 +193,7 @@ def _path(text: str | None) -> str | None:
         return None
     # git ends a name that has a space in it with a tab; other tools put a time after one.
     name = unquoted(text.partition("\t")[0].rstrip("\r")) if not text.startswith('"') else unquoted(text)
-    if name == "/dev/null":
-        return None
-    return name[2:] if name.startswith(("a/", "b/")) else name
+    return None if name == "/dev/null" else name[2:] if name.startswith(("a/", "b/")) else name
 
 
 def _header_paths(text: str) -> str:

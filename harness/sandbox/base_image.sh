@@ -20,7 +20,7 @@ case $suite in
   python3.13) suite=trixie ;;
 esac
 case $tag in
-  *:python*) packages=ca-certificates,python3,python3-dev,python3-venv,python3-pip,gcc,g++,make,git,locales,patch,procps,tzdata ;;
+  *:python*) packages=ca-certificates,python3,python3-dev,python3-venv,python3-pip,gcc,g++,make,git,locales,patch,procps,tzdata,wget ;;
 esac
 
 fail() {

@@ -128,11 +128,9 @@ def owner_mark() -> str:
 def owner_lives(mark: str, *, running: bool = True) -> bool:
     """Whether the process of that mark lives. Of a process on another machine (a shared daemon), in another container
     or before a reboot nothing is known: then what the sandbox itself does (`running`) is taken for its life."""
-    here, _, rest = mark.rpartition("/")[0].rpartition("/")
-    started = mark.rpartition("/")[2]
-    if here != _here() or not rest.isdigit():
-        return running
-    return _started(int(rest)) == started
+    whose, _, started = mark.rpartition("/")
+    here, _, pid = whose.rpartition("/")
+    return _started(int(pid)) == started if here == _here() and pid.isdigit() else running
 
 
 @cache
